@@ -1,0 +1,181 @@
+"""The values that flow through the house: rows, requests, outcomes.
+
+Everything here is frozen and free of I/O. Times are aware datetimes in UTC.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID, uuid5
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+#: Tokens are uuid5 under this namespace. Fixed for ever: another value would make a resumed run
+#: send under tokens the service has never seen.
+TOKEN_NAMESPACE = UUID("3f1d5c52-8d4e-5b0c-9a57-6a1f0f6f2b7e")
+
+
+class Status(StrEnum):
+    """What became of a row. A row with none of these is unattempted."""
+
+    #: The service named the snapshot's Arn and Revision.
+    SUCCEEDED = "succeeded"
+    #: Refused, and nothing was done.
+    FAILED = "failed"
+    #: A try may have been carried out, and no answer has settled it since.
+    IN_DOUBT = "in_doubt"
+
+
+class ErrorKind(StrEnum):
+    """Why a row did not succeed, as users select it with `retry --only`."""
+
+    #: Network, 5xx, answers that make no sense: another try may well succeed.
+    TRANSIENT = "transient"
+    #: ConflictException: a concurrent change, or a token used with other parameters.
+    CONFLICT = "conflict"
+    #: ServiceQuotaExceededException: another day, or a raised quota, cures it.
+    QUOTA = "quota"
+    #: AccessDeniedException.
+    DENIED = "denied"
+    #: ResourceNotFoundException; may mean "not visible to these credentials".
+    NOT_FOUND = "not_found"
+    #: ValidationException, or parameters that never left.
+    INVALID = "invalid"
+    #: An error this version does not know.
+    UNKNOWN = "unknown"
+
+
+class Verdict(StrEnum):
+    """What to do about one failed try."""
+
+    #: Try again after a backoff; it costs an attempt.
+    RETRY = "retry"
+    #: Flow control: try again when the pacer allows; it costs no attempt.
+    THROTTLED = "throttled"
+    #: No further try in this run.
+    REFUSED = "refused"
+    #: The account's credentials don't work: none of its rows can be tried.
+    STOP_ACCOUNT = "stop_account"
+
+
+class Row(NamedTuple):
+    """One (engagement, resource) pair and all that identifies its snapshot.
+
+    A row is its values, never its place in a file. The order of the fields is the contract's
+    (it is hashed into tokens and written in intents).
+    """
+
+    account: str
+    catalog: str
+    engagement: str
+    resource_type: str
+    resource: str
+    template: str
+
+    @property
+    def key(self) -> bytes:
+        """16 bytes that stand for this row in sets over millions of them.
+
+        At 10 million rows two rows share a key with a probability of about 10⁻²⁵.
+        """
+        return blake2b(_canonical(self), digest_size=16).digest()
+
+
+def client_token(run_id: str, row: Row, generation: int) -> str:
+    """The idempotency token of `row` in the run: 36 printable characters, a pure function.
+
+    A JSON array is hashed, so that no two rows can meet by concatenation.
+    """
+    return str(uuid5(TOKEN_NAMESPACE, _canonical([run_id, *row, generation]).decode()))
+
+
+def _canonical(values: object) -> bytes:
+    return json.dumps(values, separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A row as it is to be sent: under which token, and what earlier tries left behind."""
+
+    row: Row
+    client_token: str
+    generation: int = 0
+    #: An earlier try under this token may have been carried out. Sticky until the service settles it.
+    ambiguous: bool = False
+    #: When the first try under this token may have left.
+    first_sent_at: datetime | None = None
+    #: Older than the time the service is trusted to remember tokens: look before sending.
+    look_up_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The service's answer: the snapshot that exists now."""
+
+    arn: str
+    revision: int
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failed try, classified: what it was, what to do, and may it have been carried out?"""
+
+    kind: ErrorKind
+    code: str
+    message: str
+    verdict: Verdict
+    #: False only where the try provably never left or was refused before any work.
+    may_have_landed: bool
+    reason: str | None = None
+    http_status: int | None = None
+    request_id: str | None = None
+    #: The service's own hint, in seconds.
+    retry_after: float | None = None
+
+
+class ApiError(Exception):
+    """Carries the `Failure` of one try from the client to the engine."""
+
+    def __init__(self, failure: Failure) -> None:
+        """Wrap one classified failure."""
+        super().__init__(f"{failure.code}: {failure.message}")
+        self.failure = failure
+
+
+@dataclass(frozen=True, slots=True)
+class RowError:
+    """Why a row failed or is in doubt, as the ledger tells it."""
+
+    kind: ErrorKind
+    code: str
+    message: str
+    reason: str | None = None
+    http_status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one request: a result line of the ledger."""
+
+    request: Request
+    status: Status
+    #: Tries that cost an attempt, and those that were throttled, in this invocation.
+    attempts: int
+    throttles: int
+    #: A try under this token may have been carried out without an answer.
+    ambiguous: bool
+    first_sent_at: datetime | None
+    started_at: datetime
+    finished_at: datetime
+    arn: str | None = None
+    revision: int | None = None
+    request_id: str | None = None
+    error: RowError | None = None
+    #: Settled by looking the snapshot up, not by an answer to the call.
+    reconciled: bool = False
