@@ -109,8 +109,6 @@ class Request:
     ambiguous: bool = False
     #: When the first try under this token may have left.
     first_sent_at: datetime | None = None
-    #: Older than the time the service is trusted to remember tokens: look before sending.
-    look_up_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +122,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failed try, classified: what it was, what to do, and may it have been carried out?"""
+    """One failed try, classified: what it was, what to do, whether it may have been carried out."""
 
     kind: ErrorKind
     code: str

@@ -1,0 +1,268 @@
+"""What the lines of a ledger mean: the records, and the state of each row after the last of them.
+
+Pure. A succeeded row is 16 bytes in a set; only rows that are not done carry more, so that a
+history of a million results stays small.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from batch_snapshot.errors import LedgerError
+from batch_snapshot.model import ErrorKind, Row, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
+
+
+class Header(NamedTuple):
+    """A run line: it opens every invocation."""
+
+    run_id: str
+    command: str
+    name: str
+    manifest: str | None
+    manifest_sha256: str | None
+    #: Rows of the whole ledger: those of the manifest, and those that vanished from it.
+    rows: int
+    accounts: Mapping[str, Mapping[str, Any]]
+    endpoint: str
+    started_at: datetime
+    settings: Mapping[str, Any]
+
+
+class Intent(NamedTuple):
+    """A batch of rows, durable before any of them may be sent."""
+
+    at: datetime
+    #: (client token, row, generation)
+    rows: tuple[tuple[str, Row, int], ...]
+
+
+class Result(NamedTuple):
+    """What became of a row, as far as a later invocation needs it."""
+
+    row: Row
+    client_token: str
+    generation: int
+    status: Status
+    ambiguous: bool
+    first_sent_at: datetime | None
+    kind: ErrorKind | None
+    code: str | None
+    message: str | None
+
+
+class End(NamedTuple):
+    """Closes an invocation: what an intent named and no result followed was not sent."""
+
+    outcome: str
+    counts: Mapping[str, int]
+    finished_at: datetime
+
+
+Record = Header | Intent | Result | End
+
+
+class Line(NamedTuple):
+    """A record and where it stands: byte offset, and line number from 1."""
+
+    offset: int
+    number: int
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A row that is not done: where it stands and under which token it was last named."""
+
+    #: None: named by an intent, and known not to have been sent.
+    status: Status | None
+    client_token: str
+    generation: int
+    ambiguous: bool
+    first_sent_at: datetime | None
+    kind: ErrorKind | None = None
+    code: str | None = None
+    #: Of the line that says so; the row's names are read from there again when needed.
+    offset: int = 0
+
+
+class FailureGroup(NamedTuple):
+    """Rows that failed, or are in doubt, alike."""
+
+    status: Status
+    kind: ErrorKind
+    code: str
+
+
+#: The code shown for a row that a crash left in doubt: it has no error of its own.
+CRASHED = "RunCrashed"
+
+
+@dataclass(slots=True)
+class History:
+    """The state of every row a ledger names."""
+
+    first: Header | None = None
+    last: Header | None = None
+    #: The end of the last invocation; None while it runs, or after a crash.
+    end: End | None = None
+    succeeded: set[bytes] = field(default_factory=set)
+    unfinished: dict[bytes, Past] = field(default_factory=dict)
+    _pending: dict[bytes, Past] = field(default_factory=dict)
+
+    def add(self, line: Line) -> None:
+        """Take in the next line.
+
+        Raises:
+            LedgerError: for a line that no invocation opened, or one of another run.
+        """
+        record = line.record
+        if isinstance(record, Header):
+            self._open(record)
+        elif self.first is None:
+            raise LedgerError("no run line before it: this is no ledger, or its head is missing")
+        elif isinstance(record, Result):
+            self._settle(record, line.offset)
+        elif isinstance(record, Intent):
+            self._intend(record, line.offset)
+        else:
+            self._close(record)
+
+    def _open(self, header: Header) -> None:
+        if self.first is None:
+            self.first = header
+        elif header.run_id != self.first.run_id:
+            raise LedgerError(
+                f"run_id {header.run_id!r} follows {self.first.run_id!r}: two ledgers were mixed"
+            )
+        self.crashed()
+        self.last, self.end = header, None
+
+    def _intend(self, intent: Intent, offset: int) -> None:
+        for token, row, generation in intent.rows:
+            self._pending[row.key] = Past(
+                status=Status.IN_DOUBT,
+                client_token=token,
+                generation=generation,
+                ambiguous=True,
+                first_sent_at=intent.at,
+                code=CRASHED,
+                offset=offset,
+            )
+
+    def _settle(self, result: Result, offset: int) -> None:
+        key = result.row.key
+        self._pending.pop(key, None)
+        if result.status is Status.SUCCEEDED:
+            self.succeeded.add(key)
+            self.unfinished.pop(key, None)
+            return
+        self.succeeded.discard(key)
+        self.unfinished[key] = Past(
+            status=result.status,
+            client_token=result.client_token,
+            generation=result.generation,
+            ambiguous=result.ambiguous,
+            first_sent_at=result.first_sent_at,
+            kind=result.kind,
+            code=result.code,
+            offset=offset,
+        )
+
+    def _close(self, end: End) -> None:
+        self.end = end
+        for key, past in self._pending.items():
+            if key not in self.unfinished and key not in self.succeeded:
+                self.unfinished[key] = Past(
+                    status=None,
+                    client_token=past.client_token,
+                    generation=past.generation,
+                    ambiguous=False,
+                    first_sent_at=None,
+                    offset=past.offset,
+                )
+        self._pending.clear()
+
+    def crashed(self) -> None:
+        """The invocation so far has no end and will get none: what it intended is in doubt."""
+        for key, past in self._pending.items():
+            before = self.unfinished.get(key)
+            same_token = before is not None and before.client_token == past.client_token
+            if before is not None and same_token and before.status is Status.IN_DOUBT:
+                continue
+            self.unfinished[key] = past
+        self._pending.clear()
+
+    @property
+    def in_flight(self) -> int:
+        """Rows that a running invocation has named and not settled."""
+        return len(self._pending)
+
+    def status(self, key: bytes) -> Status | None:
+        """The state of a row; None: unattempted."""
+        if key in self.succeeded:
+            return Status.SUCCEEDED
+        past = self.unfinished.get(key)
+        return past.status if past else None
+
+    def counts(self) -> Counter[Status]:
+        """How many rows have each status; unattempted ones are not counted."""
+        counts = Counter(past.status for past in self.unfinished.values() if past.status)
+        counts[Status.SUCCEEDED] = len(self.succeeded)
+        return counts
+
+    def keys(self) -> Iterator[bytes]:
+        """The keys of all rows with a status."""
+        yield from self.succeeded
+        yield from (key for key, past in self.unfinished.items() if past.status)
+
+    def failures(self) -> Counter[FailureGroup]:
+        """Rows that failed or are in doubt, grouped by status, kind and code."""
+        return Counter(
+            FailureGroup(past.status, past.kind or ErrorKind.UNKNOWN, past.code or "")
+            for past in self.unfinished.values()
+            if past.status
+        )
+
+
+def fold(lines: Iterable[Line], *, live: bool = False) -> History:
+    """The history after all `lines`.
+
+    Args:
+        lines: of one ledger, in its order.
+        live: the last invocation may still be running, so what it has named is not in doubt yet.
+
+    Raises:
+        LedgerError: for lines that make no ledger; the message bears the line's number.
+    """
+    history = History()
+    for line in lines:
+        try:
+            history.add(line)
+        except LedgerError as error:
+            raise LedgerError(f"line {line.number}: {error}") from None
+    if not live:
+        history.crashed()
+    return history
+
+
+def rows_of(lines: Iterable[Line], history: History) -> Iterator[tuple[Row, Past]]:
+    """Each unfinished row with its state, in the order of the lines that say so."""
+    for line in lines:
+        record = line.record
+        named: tuple[Row, ...]
+        if isinstance(record, Result):
+            named = (record.row,) if record.status is not Status.SUCCEEDED else ()
+        elif isinstance(record, Intent):
+            named = tuple(row for _, row, _ in record.rows)
+        else:
+            continue
+        for row in named:
+            past = history.unfinished.get(row.key)
+            if past is not None and past.offset == line.offset:
+                yield row, past

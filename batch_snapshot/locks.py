@@ -1,0 +1,62 @@
+"""Locks that name their holder and die with its process.
+
+The kernel holds them (flock through filelock), so a stale file of a dead process is no obstacle.
+A file system that cannot lock is an error, never a softer kind of lock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from batch_snapshot.errors import LockedError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def held(path: Path, *, what: str, since: str) -> Iterator[None]:
+    """Hold the lock file `path` (mode 0600) for as long as the block lasts.
+
+    Args:
+        path: the lock file; it stays behind, empty of meaning.
+        what: the thing the lock guards, for the message.
+        since: when this run began, for the next one's message.
+
+    Raises:
+        LockedError: another process holds it; the message names that process.
+        StorageError: the lock file cannot be made, or its file system cannot lock.
+    """
+    lock = FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise LockedError(
+            f"{what} is in use by {_holder(path)}; wait until that run has ended, or stop it"
+        ) from None
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot lock here ({error.strerror or error}); "
+            "use a folder that can be written, on a file system with file locks"
+        ) from None
+    try:
+        path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}), "utf-8")
+        yield
+    finally:
+        lock.release()
+
+
+def _holder(path: Path) -> str:
+    try:
+        holder = json.loads(path.read_text("utf-8"))
+        return f"another run (pid {holder['pid']} on {holder['host']}, since {holder['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another run"

@@ -1,0 +1,312 @@
+"""What a failed try means: its kind, its verdict, and whether it may have been carried out.
+
+Pure tables and functions. Errors of the service are told apart by their **code**, never by their
+HTTP status: the statuses differ between versions of the service model. Failures on this side are
+told apart by the names of their exception classes, so that this room needs none of them imported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+from batch_snapshot.errors import InputError
+from batch_snapshot.model import ErrorKind, Failure, RowError, Status, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from random import Random
+
+#: The service's message is kept for people, not for ever: a body can be megabytes of HTML.
+MESSAGE_LIMIT = 2_000
+
+#: A conflict that follows no ambiguous try will hardly go away: a concurrent change, at best.
+CONFLICT_ATTEMPTS = 3
+
+#: First and largest bound of the backoff, in seconds. Doubled from try to try and drawn in full
+#: ("full jitter"): https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+BACKOFF_BASE = 0.5
+BACKOFF_CAP = 20.0
+
+
+class Rule(NamedTuple):
+    """How one class of failures is treated."""
+
+    kind: ErrorKind
+    verdict: Verdict
+    may_have_landed: bool
+
+
+_THROTTLED = Rule(ErrorKind.TRANSIENT, Verdict.THROTTLED, may_have_landed=False)
+_SERVER_SIDE = Rule(ErrorKind.TRANSIENT, Verdict.RETRY, may_have_landed=True)
+_NEVER_LEFT = Rule(ErrorKind.TRANSIENT, Verdict.RETRY, may_have_landed=False)
+_NO_ANSWER = Rule(ErrorKind.TRANSIENT, Verdict.RETRY, may_have_landed=True)
+_CREDENTIALS = Rule(ErrorKind.DENIED, Verdict.STOP_ACCOUNT, may_have_landed=False)
+_MALFORMED = Rule(ErrorKind.INVALID, Verdict.REFUSED, may_have_landed=False)
+_UNKNOWN_REFUSAL = Rule(ErrorKind.UNKNOWN, Verdict.REFUSED, may_have_landed=False)
+_UNKNOWN = Rule(ErrorKind.UNKNOWN, Verdict.REFUSED, may_have_landed=True)
+
+#: Error codes of the service and of the AWS front end before it.
+#: https://docs.aws.amazon.com/partner-central/latest/APIReference/CommonErrors.html
+SERVICE_RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "AccessDeniedException": Rule(ErrorKind.DENIED, Verdict.REFUSED, may_have_landed=False),
+        "ConflictException": Rule(ErrorKind.CONFLICT, Verdict.RETRY, may_have_landed=False),
+        "InternalServerException": _SERVER_SIDE,
+        "ResourceNotFoundException": Rule(ErrorKind.NOT_FOUND, Verdict.REFUSED, may_have_landed=False),
+        "ServiceQuotaExceededException": Rule(ErrorKind.QUOTA, Verdict.REFUSED, may_have_landed=False),
+        "ThrottlingException": _THROTTLED,
+        "ValidationException": _MALFORMED,
+        # The front end's words for the same things.
+        "AccessDenied": Rule(ErrorKind.DENIED, Verdict.REFUSED, may_have_landed=False),
+        "NotAuthorized": Rule(ErrorKind.DENIED, Verdict.REFUSED, may_have_landed=False),
+        "BandwidthLimitExceeded": _THROTTLED,
+        "LimitExceededException": _THROTTLED,
+        "PriorRequestNotComplete": _THROTTLED,
+        "RequestLimitExceeded": _THROTTLED,
+        "RequestThrottled": _THROTTLED,
+        "RequestThrottledException": _THROTTLED,
+        "SlowDown": _THROTTLED,
+        "Throttling": _THROTTLED,
+        "ThrottledException": _THROTTLED,
+        "TooManyRequestsException": _THROTTLED,
+        "429": _THROTTLED,
+        "InternalError": _SERVER_SIDE,
+        "InternalFailure": _SERVER_SIDE,
+        "InternalServerError": _SERVER_SIDE,
+        "RequestTimeout": _SERVER_SIDE,
+        "RequestTimeoutException": _SERVER_SIDE,
+        "ServiceUnavailable": _SERVER_SIDE,
+        "ServiceUnavailableException": _SERVER_SIDE,
+        "MalformedQueryString": _MALFORMED,
+        "SerializationException": _MALFORMED,
+        "UnknownOperationException": _MALFORMED,
+        "ValidationError": _MALFORMED,
+        "AuthFailure": _CREDENTIALS,
+        "ExpiredToken": _CREDENTIALS,
+        "ExpiredTokenException": _CREDENTIALS,
+        "IncompleteSignature": _CREDENTIALS,
+        "IncompleteSignatureException": _CREDENTIALS,
+        "InvalidAccessKeyId": _CREDENTIALS,
+        "InvalidClientTokenId": _CREDENTIALS,
+        "InvalidSignatureException": _CREDENTIALS,
+        "InvalidToken": _CREDENTIALS,
+        "MissingAuthenticationToken": _CREDENTIALS,
+        "MissingAuthenticationTokenException": _CREDENTIALS,
+        "OptInRequired": _CREDENTIALS,
+        "RequestExpired": _CREDENTIALS,
+        "RequestTimeTooSkewed": _CREDENTIALS,
+        "SignatureDoesNotMatch": _CREDENTIALS,
+        "UnrecognizedClientException": _CREDENTIALS,
+    }
+)
+
+#: Exception classes of botocore, aiohttp and Python by name; the nearest ancestor decides.
+#: "Never left" needs proof: a connect time-out, say, is not told apart from others reliably, and a
+#: reset in mid-exchange bears the same class as a refused connection (the client looks beneath).
+CLIENT_RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        # aiohttp, where botocore wrapped it: the connection never stood.
+        "ClientConnectorError": _NEVER_LEFT,
+        "ClientConnectorDNSError": _NEVER_LEFT,
+        "ClientConnectorSSLError": _NEVER_LEFT,
+        "ClientConnectorCertificateError": _NEVER_LEFT,
+        "ClientProxyConnectionError": _NEVER_LEFT,
+        "ClientHttpProxyError": _NEVER_LEFT,
+        "UnixClientConnectorError": _NEVER_LEFT,
+        "ServerFingerprintMismatch": _NEVER_LEFT,
+        "InvalidURL": _MALFORMED,
+        "ClientError": _NO_ANSWER,  # the root of aiohttp's tree; botocore's namesake has a code
+        "gaierror": _NEVER_LEFT,
+        # botocore: the exchange broke somewhere.
+        "HTTPClientError": _NO_ANSWER,
+        "ResponseStreamingError": _NO_ANSWER,
+        "IncompleteReadError": _NO_ANSWER,
+        "ChecksumError": _NO_ANSWER,
+        "ResponseParserError": _NO_ANSWER,
+        # Python, from beneath: no answer within the time, or none that can be read.
+        "TimeoutError": _NO_ANSWER,
+        "OSError": _NO_ANSWER,
+        "UnicodeDecodeError": _NO_ANSWER,
+        "JSONDecodeError": _NO_ANSWER,
+        # botocore: nothing to sign with.
+        "NoCredentialsError": _CREDENTIALS,
+        "PartialCredentialsError": _CREDENTIALS,
+        "CredentialRetrievalError": _CREDENTIALS,
+        "UnknownCredentialError": _CREDENTIALS,
+        "InvalidConfigError": _CREDENTIALS,
+        "InfiniteLoopConfigError": _CREDENTIALS,
+        "ConfigNotFound": _CREDENTIALS,
+        "ConfigParseError": _CREDENTIALS,
+        "MetadataRetrievalError": _CREDENTIALS,
+        "MissingDependencyException": _CREDENTIALS,
+        "NoAuthTokenError": _CREDENTIALS,
+        "ProfileNotFound": _CREDENTIALS,
+        "RefreshWithMFAUnsupportedError": _CREDENTIALS,
+        "SSOError": _CREDENTIALS,
+        "TokenRetrievalError": _CREDENTIALS,
+        # botocore: refused before anything was sent.
+        "ParamValidationError": _MALFORMED,
+        "MissingParametersError": _MALFORMED,
+        "ValidationError": _MALFORMED,
+        # Whatever else: nobody can say that it was not carried out.
+        "Exception": _UNKNOWN,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An error answer of the service, as it came."""
+
+    code: str
+    message: str
+    reason: str | None = None
+    http_status: int | None = None
+    request_id: str | None = None
+    retry_after: float | None = None
+
+
+def service_failure(answer: Answer) -> Failure:
+    """Classify an error answer by its code; the status only says whether it was a 5xx."""
+    server_side = (answer.http_status or 0) >= 500 or (answer.code.isdigit() and int(answer.code) >= 500)
+    rule = SERVICE_RULES.get(answer.code, _SERVER_SIDE if server_side else _UNKNOWN_REFUSAL)
+    return Failure(
+        kind=rule.kind,
+        code=clean(answer.code, 100),
+        message=clean(answer.message),
+        verdict=rule.verdict,
+        may_have_landed=rule.may_have_landed or server_side,
+        reason=clean(answer.reason, 200) if answer.reason else None,
+        http_status=answer.http_status,
+        request_id=clean(answer.request_id, 200) if answer.request_id else None,
+        retry_after=answer.retry_after,
+    )
+
+
+def client_failure(class_names: Iterable[str], message: str) -> Failure:
+    """Classify a failure on this side by its class names, the nearest first."""
+    names = list(class_names)
+    rule = next((CLIENT_RULES[name] for name in names if name in CLIENT_RULES), _UNKNOWN)
+    return Failure(
+        kind=rule.kind,
+        code=names[0],
+        message=clean(message),
+        verdict=rule.verdict,
+        may_have_landed=rule.may_have_landed,
+    )
+
+
+def nonsense(message: str, *, http_status: int | None, request_id: str | None) -> Failure:
+    """A success that names no snapshot: garbage looks like that, and so may a snapshot's answer."""
+    return Failure(
+        kind=ErrorKind.TRANSIENT,
+        code="InvalidResponse",
+        message=clean(message),
+        verdict=Verdict.RETRY,
+        may_have_landed=True,
+        http_status=http_status,
+        request_id=clean(request_id, 200) if request_id else None,
+    )
+
+
+def credentials_failure(failure: Failure) -> Failure:
+    """The same failure, met while credentials were fetched: nothing was sent for any row.
+
+    What is transient there is worth another try; all else stops the account.
+    """
+    passing = failure.verdict in {Verdict.RETRY, Verdict.THROTTLED}
+    verdict = Verdict.RETRY if passing else Verdict.STOP_ACCOUNT
+    return replace(failure, verdict=verdict, may_have_landed=False)
+
+
+def clean(text: str, limit: int = MESSAGE_LIMIT) -> str:
+    """`text` as it can be stored and shown: valid Unicode, no control characters, bounded."""
+    text = text[: limit + 1].encode("utf-8", "replace").decode()
+    text = "".join(char if char.isprintable() else " " for char in text)
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
+def worth_another_try(failure: Failure, *, attempt: int, ambiguous: bool) -> bool:
+    """Whether the row is tried again after attempt number `attempt` (from 1) failed like this.
+
+    After an ambiguous try a conflict says that the earlier one landed or still runs, and its
+    replay will answer in time; without one, few tries tell whether the conflict passes.
+    """
+    if failure.verdict is not Verdict.RETRY:
+        return False
+    return failure.kind is not ErrorKind.CONFLICT or ambiguous or attempt < CONFLICT_ATTEMPTS
+
+
+def backoff(attempt: int, rng: Random) -> float:
+    """Seconds to wait after attempt number `attempt` (from 1): exponential, full jitter."""
+    bound = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(attempt - 1, 30))
+    return rng.uniform(0, bound)
+
+
+def final_status(*, ambiguous: bool) -> Status:
+    """What a row is that will not be tried again: refused for good only where no try is open."""
+    return Status.IN_DOUBT if ambiguous else Status.FAILED
+
+
+def row_error(failure: Failure) -> RowError:
+    """The part of a failure that the ledger keeps."""
+    return RowError(failure.kind, failure.code, failure.message, failure.reason, failure.http_status)
+
+
+@dataclass(frozen=True, slots=True)
+class FailureLimit:
+    """`--max-failures N|P%`: more failed or doubtful rows than this stop the run."""
+
+    count: int | None = None
+    #: Counts from `PERCENT_FROM` rows on, so that one early failure is not 100 %.
+    percent: float | None = None
+
+    PERCENT_FROM = 100
+
+    @classmethod
+    def parse(cls, text: str) -> FailureLimit:
+        """Read `50` or `5%`.
+
+        Raises:
+            InputError: for anything else.
+        """
+        number = text.removesuffix("%").strip()
+        try:
+            if text.endswith("%"):
+                if 0 <= float(number) < 100:
+                    return cls(percent=float(number))
+            elif int(number) >= 0:
+                return cls(count=int(number))
+        except ValueError:
+            pass
+        raise InputError(f"--max-failures {text}: give a number of rows (50) or a share under 100 % (5%)")
+
+    def exceeded(self, *, bad: int, done: int) -> bool:
+        """Whether `bad` of `done` rows are more than allowed."""
+        if self.count is not None:
+            return bad > self.count
+        if self.percent is not None:
+            return done >= self.PERCENT_FROM and bad * 100 > self.percent * done
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class DenialBreaker:
+    """Trips after so many denials in a row without one success before: the account, not its rows."""
+
+    limit: int = 20
+    denials: int = 0
+    succeeded: bool = False
+
+    def after(self, status: Status, kind: ErrorKind | None) -> DenialBreaker:
+        """The breaker after one more row ended so."""
+        if status is Status.SUCCEEDED:
+            return replace(self, succeeded=True, denials=0)
+        return replace(self, denials=self.denials + 1 if kind is ErrorKind.DENIED else 0)
+
+    @property
+    def tripped(self) -> bool:
+        """Whether the account should stop."""
+        return not self.succeeded and self.denials >= self.limit
