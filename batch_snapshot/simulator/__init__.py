@@ -1,0 +1,38 @@
+"""A local endpoint of the AWS Partner Central Selling API, for trials and tests.
+
+No emulator serves this API, and the service's own sandbox is not for load. This one keeps
+snapshots, idempotency tokens, quotas and lists as the service documents them, breaks on demand,
+and keeps a record to check a client's claims against. It shares no code with the rest of the
+package, so it cannot share its mistakes; requests are checked against botocore's service model,
+signatures for their form only. It serves loopback addresses alone.
+
+::
+
+    async with serve(Settings(rate=20, burst=20, latency=0.08)) as (url, simulator):
+        ...  # point a client's endpoint_url at url
+        assert simulator.pair_overlaps == 0
+
+Ids that refuse, so that anybody can see what a refusal looks like. An engagement id that contains
+
+=========== =================================================================
+`denied`    AccessDeniedException (reads too), e.g. ``eng-denied00000001``
+`missing`   ResourceNotFoundException (reads too), e.g. ``eng-missing0000001``
+`quota`     ServiceQuotaExceededException, e.g. ``eng-quota000000001``
+`conflict`  ConflictException, e.g. ``eng-conflict000001``
+`invalid`   ValidationException BUSINESS_VALIDATION_FAILED, e.g. ``eng-invalid0000001``
+=========== =================================================================
+
+and an access key id that begins with `AKIAEXPIRED` (ExpiredTokenException), `AKIAUNKNOWN`
+(UnrecognizedClientException) or `AKIADENIED` (AccessDeniedException).
+
+Outside the API: ``GET /_simulator/record`` answers `Simulator.record()` as JSON (``?log=1`` adds
+every call), ``POST /_simulator/touch`` with ``{"opportunity": "O1"}`` modifies an opportunity.
+"""
+
+from batch_snapshot.simulator.faults import KINDS, Faults
+from batch_snapshot.simulator.server import run_forever, serve
+from batch_snapshot.simulator.settings import Settings
+from batch_snapshot.simulator.simulator import LoggedCall, Simulator
+from batch_snapshot.simulator.world import Snapshot
+
+__all__ = ["KINDS", "Faults", "LoggedCall", "Settings", "Simulator", "Snapshot", "run_forever", "serve"]

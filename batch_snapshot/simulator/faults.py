@@ -1,0 +1,108 @@
+"""The fault plan: which CreateResourceSnapshot call breaks, and how.
+
+A plan is decided by the seed and the call's ordinal alone, so a run can be repeated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+#: What can happen to a call, in the order in which a draw is dealt out.
+KINDS: Final[Mapping[str, str]] = {
+    "internal": "InternalServerException, nothing done",
+    "internal-after": "the work done, then InternalServerException",
+    "unavailable": "a load balancer's HTML 503, nothing done",
+    "unavailable-after": "the work done, then the HTML 503",
+    "reset-before": "the connection reset, nothing done",
+    "reset-after": "the work done, then the connection reset",
+    "late": "InternalServerException or a hang-up at once, the work done late_delay seconds afterwards",
+    "slow": "the work done, the answer slow_delay seconds late",
+    "truncated": "the work done, an answer shorter than its Content-Length",
+    "garbage": "the work done, a 200 whose body is HTML",
+    "no-arn": "the work done, a 200 whose body is {}",
+    "huge": "the work done, a 200 with 5 MB of JSON and no Arn",
+    "throttle": "a stray ThrottlingException, nothing done",
+}
+_DELAYS: Final = ("late-delay", "slow-delay")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faults:
+    """How CreateResourceSnapshot breaks; at most one fault a call.
+
+    Raises:
+        ValueError: an unknown kind, a probability outside 0..1, or a sum above 1.
+    """
+
+    #: Probability by kind.
+    rates: Mapping[str, float] = field(default_factory=dict)
+    #: Seconds after which a `late` call's work is done.
+    late_delay: float = 1.0
+    #: Seconds by which a `slow` call's answer is late.
+    slow_delay: float = 5.0
+    #: Decides instead of the rates: `(ordinal from 0, request parameters) -> kind or None`.
+    plan: Callable[[int, dict[str, Any]], str | None] | None = None
+
+    def __post_init__(self) -> None:
+        for kind, rate in self.rates.items():
+            _check_kind(kind)
+            if not 0 <= rate <= 1:
+                raise ValueError(f"fault {kind}={rate} is no probability between 0 and 1")
+        total = sum(self.rates.values())
+        if total > 1 + 1e-9:
+            raise ValueError(f"the faults' probabilities sum to {total:g}; at most one fault hits a call")
+        for name, delay in (("late-delay", self.late_delay), ("slow-delay", self.slow_delay)):
+            if not 0 <= delay < float("inf"):
+                raise ValueError(f"{name}={delay} is no number of seconds")
+
+    @classmethod
+    def parse(cls, text: str) -> Faults:
+        """Read `internal=0.05,reset-after=0.1`; `late-delay` and `slow-delay` (seconds) may be named too.
+
+        Raises:
+            ValueError: with the known kinds, or the value that is no number.
+        """
+        numbers: dict[str, float] = {}
+        for part in filter(None, (piece.strip() for piece in text.split(","))):
+            name, equals, value = (piece.strip() for piece in part.partition("="))
+            if name not in _DELAYS:
+                _check_kind(name)
+            try:
+                numbers[name] = float(value)
+            except ValueError:
+                shown = part if equals else f"{part} (no value)"
+                raise ValueError(f"fault {shown}: give it as {name}=0.05") from None
+        late, slow = numbers.pop("late-delay", 1.0), numbers.pop("slow-delay", 5.0)
+        return cls(rates=numbers, late_delay=late, slow_delay=slow)
+
+    def pick(self, seed: int, ordinal: int, params: dict[str, Any]) -> str | None:
+        """Name the fault that hits the call, or None."""
+        if self.plan is not None:
+            kind = self.plan(ordinal, params)
+            if kind is not None:
+                _check_kind(kind)
+            return kind
+        if not self.rates:
+            return None
+        left = draw(seed, ordinal, "kind")
+        for kind in KINDS:
+            left -= self.rates.get(kind, 0.0)
+            if left < 0:
+                return kind
+        return None
+
+
+def draw(seed: int, ordinal: int, purpose: str) -> float:
+    """Draw a number in 0..1 that is the same on every machine for the same arguments."""
+    digest = blake2b(f"{seed}:{ordinal}:{purpose}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big") / 2**56
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"unknown fault {kind!r}; known: {', '.join(KINDS)}")

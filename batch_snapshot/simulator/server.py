@@ -1,0 +1,183 @@
+"""The HTTP endpoint: a thin shell that sends what `service` decided."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from email.utils import formatdate
+from functools import lru_cache
+from ipaddress import ip_address
+from socket import SO_LINGER, SOL_SOCKET
+from struct import pack
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+import orjson
+from aiohttp import web
+
+from batch_snapshot.simulator.answers import Answer, Delivery
+from batch_snapshot.simulator.service import Call, Service
+from batch_snapshot.simulator.simulator import Simulator
+from batch_snapshot.simulator.times import show
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from batch_snapshot.simulator.settings import Settings
+
+#: Seconds that calls under way are given when the endpoint closes.
+_SHUTDOWN: Final = 0.1
+#: A socket option (on, 0 seconds) that makes closing a reset.
+_NO_LINGER: Final = pack("ii", 1, 0)
+
+
+@asynccontextmanager
+async def serve(
+    settings: Settings | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    now: Callable[[], float] = time.time,
+) -> AsyncIterator[tuple[str, Simulator]]:
+    """Serve the API while the context is open; yields the URL and the simulator.
+
+    Args:
+        settings: how the service behaves; by default it does as asked, at once.
+        host: a loopback address or `localhost`.
+        port: 0 takes a free one.
+        now: the clock of tokens, quotas and lags. The `Date` header and the age of signatures
+            follow the real clock, because clients sign by it; `clock_offset` moves both.
+
+    Raises:
+        ValueError: the host is not on loopback, or the state file is something else.
+        OSError: the port is taken, or the state file cannot be used.
+    """
+    _check_loopback(host)
+    simulator = Simulator(settings, now=now)
+    try:
+        endpoint = _Endpoint(simulator)
+        application = web.Application()
+        application.router.add_post("/", endpoint.call)
+        application.router.add_get("/_simulator/record", endpoint.record)
+        application.router.add_post("/_simulator/touch", endpoint.touch)
+        runner = web.AppRunner(application, handle_signals=False, access_log=None, shutdown_timeout=_SHUTDOWN)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port, backlog=1024).start()
+            yield _url(runner), simulator
+        finally:
+            await runner.cleanup()
+    finally:
+        await simulator.close()
+
+
+async def run_forever(settings: Settings, host: str, port: int, announce: Callable[[str], None]) -> None:
+    """Serve until cancelled; `announce` gets the URL once calls are answered.
+
+    Raises:
+        ValueError, OSError: as `serve`.
+    """
+    async with serve(settings, host=host, port=port) as (url, _):
+        announce(url)
+        await asyncio.Event().wait()
+
+
+class _Endpoint:
+    """The handlers."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        self._simulator = simulator
+        self._service = Service(simulator)
+
+    async def call(self, request: web.Request) -> web.StreamResponse:
+        simulator = self._simulator
+        transport = request.transport
+
+        def is_open() -> bool:
+            return transport is not None and not transport.is_closing()
+
+        call = Call(simulator.now())
+        simulator.enter()
+        try:
+            body = await request.read()
+            answer = self._service.answer(call, request.headers, body)
+            if call.series is not None:
+                simulator.enter_pair(call.series, is_open)
+            try:
+                # Without latency this still lets calls that arrived together meet.
+                await asyncio.sleep(simulator.settings.latency + answer.delay)
+                return await _send(request, answer, simulator.settings.clock_offset)
+            finally:
+                if call.series is not None:
+                    simulator.leave_pair(call.series, is_open)
+        finally:
+            simulator.leave()
+
+    async def record(self, request: web.Request) -> web.Response:
+        record = self._simulator.record()
+        if request.query.get("log"):
+            record["log"] = [logged._asdict() for logged in self._simulator.log]
+        return web.Response(body=orjson.dumps(record), content_type="application/json")
+
+    async def touch(self, request: web.Request) -> web.Response:
+        try:
+            asked = orjson.loads(await request.read())
+            opportunity = asked["opportunity"]
+        except (ValueError, TypeError, KeyError):
+            opportunity = None
+        if not isinstance(opportunity, str):
+            raise web.HTTPBadRequest(text='send {"opportunity": "O1"}')
+        modified = self._simulator.touch(opportunity)
+        body = {"opportunity": opportunity, "last_modified": show(modified)}
+        return web.Response(body=orjson.dumps(body), content_type="application/json")
+
+
+async def _send(request: web.Request, answer: Answer, clock_offset: float) -> web.StreamResponse:
+    if answer.delivery in {Delivery.RESET, Delivery.HANG_UP}:
+        _drop(request, reset=answer.delivery is Delivery.RESET)
+        return web.Response()
+    headers = {
+        "Date": _date(int(time.time() + clock_offset)),
+        "Content-Type": answer.content_type,
+        "x-amzn-RequestId": str(uuid4()),
+        **answer.headers,
+    }
+    if answer.delivery is Delivery.WHOLE:
+        return web.Response(status=answer.status, body=answer.body, headers=headers)
+    response = web.StreamResponse(status=answer.status, headers=headers)
+    response.content_length = len(answer.body) + 1
+    response.force_close()
+    await response.prepare(request)
+    await response.write(answer.body[: len(answer.body) // 2])
+    return response
+
+
+def _drop(request: web.Request, *, reset: bool) -> None:
+    """Close the connection under the client; clients tell a reset from an orderly end."""
+    if request.transport is None:
+        return
+    if reset:
+        request.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _NO_LINGER)
+    request.transport.abort()
+
+
+@lru_cache(maxsize=4)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
+
+
+def _check_loopback(host: str) -> None:
+    try:
+        loopback = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise ValueError(
+            f"host {host!r} is not on loopback; the simulator serves 127.0.0.1, ::1 or localhost"
+        )
+
+
+def _url(runner: web.AppRunner) -> str:
+    host, port = runner.addresses[0][:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,161 @@
+"""From a request to its answer: decided at once, without a socket and without waiting."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from batch_snapshot.simulator import signature
+from batch_snapshot.simulator.answers import Answer, broken, hang_up, internal_error, refused, success
+from batch_snapshot.simulator.faults import draw
+from batch_snapshot.simulator.pages import Pages
+from batch_snapshot.simulator.reads import Reader
+from batch_snapshot.simulator.refusals import Refusal, check_engagement, deny, throttled
+from batch_snapshot.simulator.shapes import OPERATIONS, load_model
+from batch_snapshot.simulator.simulator import LoggedCall, Simulator
+from batch_snapshot.simulator.throttle import Throttle, gates
+from batch_snapshot.simulator.world import Series
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batch_snapshot.simulator.world import Snapshot
+
+_CREATE: Final = "CreateResourceSnapshot"
+_CONTENT_TYPE: Final = "application/x-amz-json-1.0"
+#: Seconds that a stray throttle asks to wait.
+_STRAY_WAIT: Final = 0.1
+_NOTHING_DONE: Final = frozenset({"internal", "unavailable", "reset-before"})
+
+
+@dataclass(slots=True)
+class Call:
+    """What is known of a call so far."""
+
+    #: When it arrived, by our clock.
+    at: float
+    operation: str = "unknown"
+    access_key: str = ""
+    params: dict[str, Any] = field(default_factory=dict)
+    #: Set for a valid CreateResourceSnapshot.
+    series: Series | None = None
+    fault: str | None = None
+
+
+class Service:
+    """Answers calls out of a simulator's world."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        """Take the simulator; its quotas start unspent."""
+        settings = simulator.settings
+        self._simulator = simulator
+        self._settings = settings
+        self._world = simulator.world
+        self._model = load_model()
+        self._reader = Reader(simulator.world, Pages(), settings.read_lag)
+        self._writes = Throttle(lambda: gates(settings.rate, settings.burst, settings.windows))
+        self._reads = Throttle(lambda: gates(settings.read_rate, settings.read_burst))
+        self._ordinal = 0
+
+    def answer(self, call: Call, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Answer a call and note it; fills in `call` on the way."""
+        try:
+            answer = self._answer(call, headers, body)
+        except Refusal as refusal:
+            answer = refused(refusal, self._model.statuses, hint=self._settings.retry_after)
+        token = call.params.get("ClientToken")
+        self._simulator.note(
+            LoggedCall(call.at, call.operation, call.access_key, token, answer.label, call.fault)
+        )
+        return answer
+
+    def _answer(self, call: Call, headers: Mapping[str, str], body: bytes) -> Answer:
+        self._route(call, headers)
+        # A signature is made by the client's real clock, whatever clock the world runs on.
+        call.access_key = signature.check(headers, time.time() + self._settings.clock_offset)
+        try:
+            params = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise Refusal("SerializationException", f"The request's body is no JSON: {error}") from None
+        self._model.validate(call.operation, params)
+        call.params = params
+        if call.operation == _CREATE:
+            call.series = Series.of(params)
+            return self._create(call)
+        self._authorize(call)
+        self._admit(self._reads, call)
+        check_engagement(call.operation, params.get("EngagementIdentifier"), write=False)
+        return success(self._reader.read(call.operation, params, self._server_time(call)))
+
+    def _route(self, call: Call, headers: Mapping[str, str]) -> None:
+        prefix, _, operation = headers.get("X-Amz-Target", "").partition(".")
+        content_type = headers.get("Content-Type", "").partition(";")[0].strip()
+        if prefix == self._model.target_prefix and operation in self._model.operations:
+            call.operation = operation
+        if call.operation not in OPERATIONS or content_type != _CONTENT_TYPE:
+            raise Refusal("UnknownOperationException", "The requested operation is not recognized")
+
+    def _create(self, call: Call) -> Answer:
+        at = self._server_time(call)
+        remembered = None
+        if self._settings.token_check == "first":  # noqa: S105 - no secret
+            remembered = self._world.recall(call.params, at)
+        if remembered is None:
+            self._authorize(call)
+            self._admit(self._writes, call)
+            check_engagement(_CREATE, call.params["EngagementIdentifier"], write=True)
+            remembered = self._world.recall(call.params, at)
+        if remembered is None:
+            self._world.check_changed(call.params)
+        ordinal, self._ordinal = self._ordinal, self._ordinal + 1
+        call.fault = self._settings.faults.pick(self._settings.seed, ordinal, call.params)
+        if call.fault is None:
+            return self._work(call, remembered)
+        return self._break(call, call.fault, ordinal, remembered)
+
+    def _work(self, call: Call, remembered: Snapshot | None) -> Answer:
+        label = "ok" if remembered is None else "replay"
+        snapshot = remembered or self._world.create(call.params, call.access_key, self._server_time(call))
+        return success({"Arn": snapshot.arn, "Revision": snapshot.revision}, label)
+
+    def _break(self, call: Call, kind: str, ordinal: int, remembered: Snapshot | None) -> Answer:
+        faults = self._settings.faults
+        if kind == "throttle":
+            raise throttled(_STRAY_WAIT)
+        if kind == "late":
+            answer = internal_error() if draw(self._settings.seed, ordinal, "late") < 0.5 else hang_up()
+            return answer if remembered else self._postpone(call, answer)
+        if kind in _NOTHING_DONE:
+            return broken(kind, internal_error(), faults)
+        return broken(kind, self._work(call, remembered), faults)
+
+    def _postpone(self, call: Call, answer: Answer) -> Answer:
+        """Let the answer leave now and the work be done later; its token conflicts until then."""
+        params, access_key = call.params, call.access_key
+        self._world.hold(params, self._server_time(call))
+
+        def work() -> None:
+            self._world.release(params)
+            try:
+                self._world.create(params, access_key, self._simulator.clock())
+            except Refusal:
+                # Somebody else's call took its place; there is nobody left to tell.
+                return
+
+        self._simulator.later(self._settings.faults.late_delay, work)
+        return answer
+
+    def _authorize(self, call: Call) -> None:
+        if call.access_key.startswith("AKIADENIED"):
+            raise deny(call.operation)
+
+    def _admit(self, throttle: Throttle, call: Call) -> None:
+        wait = throttle.admit(call.access_key, call.at)
+        if wait > 0:
+            raise throttled(wait)
+
+    def _server_time(self, call: Call) -> float:
+        return call.at + self._settings.clock_offset

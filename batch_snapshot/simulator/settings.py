@@ -1,0 +1,69 @@
+"""How a simulated service behaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from batch_snapshot.simulator.faults import Faults
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What nobody knows about the real service is a switch here, so that clients are tried on either.
+
+    Raises:
+        ValueError: a number that makes no sense.
+    """
+
+    #: Writes a second and access key id (a token bucket); None: no limit.
+    rate: float | None = None
+    #: Size of that bucket.
+    burst: int = 1
+    #: Exact rolling windows for writes: (calls, seconds) per access key id.
+    windows: tuple[tuple[int, float], ...] = ()
+    #: Reads a second and access key id; reads never spend the writes' quota.
+    read_rate: float | None = None
+    read_burst: int = 10
+    #: Seconds added to each answer.
+    latency: float = 0.0
+    #: Seconds for which a ClientToken is remembered; None: for ever.
+    forget_after: float | None = None
+    #: What a remembered token answers: the same result, or ConflictException.
+    replay: Literal["same", "conflict"] = "same"
+    #: What a snapshot of an unchanged resource under a new token makes.
+    unchanged: Literal["new", "same", "conflict"] = "new"
+    #: Whether tokens are looked up before throttling and denial are, or only after.
+    token_check: Literal["first", "last"] = "first"  # noqa: S105 - no secret
+    #: Seconds until reads show a new snapshot.
+    read_lag: float = 0.0
+    #: Whether throttles carry `x-amz-retry-after` (milliseconds).
+    retry_after: bool = True
+    #: Seconds by which the server's clock is ahead of ours.
+    clock_offset: float = 0.0
+    faults: Faults = field(default_factory=Faults)
+    #: Decides the faults' draws.
+    seed: int = 0
+    #: A file that keeps the world over restarts (NDJSON, append only).
+    state: Path | None = None
+    #: A world for the read operations, with ids that follow from these numbers.
+    engagements: int = 0
+    opportunities_per_engagement: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "read_rate", "forget_after"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}={value} must be above 0; leave it out for no limit")
+        for name in ("burst", "read_burst"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("latency", "read_lag", "engagements", "opportunities_per_engagement"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        for limit, seconds in self.windows:
+            if limit < 1 or not seconds > 0:
+                raise ValueError(f"window ({limit}, {seconds}): give (calls >= 1, seconds > 0)")

@@ -1,0 +1,167 @@
+"""The simulated service as its user holds it: the world, and a record of what was asked of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from batch_snapshot.simulator.journal import Journal
+from batch_snapshot.simulator.settings import Settings
+from batch_snapshot.simulator.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batch_snapshot.simulator.world import Series, Snapshot
+
+#: Calls that the log keeps; older ones give way.
+_LOGGED: Final = 1_000_000
+
+
+class LoggedCall(NamedTuple):
+    """One call as the log keeps it."""
+
+    #: When it arrived, seconds since the epoch by our clock (not the server's).
+    time: float
+    operation: str
+    access_key: str
+    client_token: str | None
+    #: `ok`, `replay`, the error's code, or what a fault sent instead: `http-503`, `reset`, `hang-up`,
+    #: `cut`, `junk`.
+    answer: str
+    #: The fault that hit it.
+    fault: str | None
+
+
+class Simulator:
+    """The world and its record.
+
+    Attributes:
+        calls: how many calls each operation met, refused ones too.
+        faults: how many calls each kind of fault hit.
+        throttled: how many ThrottlingExceptions were answered.
+        max_in_flight: the most calls that were in flight at once.
+        pair_overlaps: how often a CreateResourceSnapshot arrived while another of the same catalog,
+            engagement, resource type, resource and template was in flight on an open connection.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, now: Callable[[], float] = time.time) -> None:
+        """Open the state file, if there is one.
+
+        Raises:
+            ValueError: the state file is not one.
+            OSError: it cannot be read or written.
+        """
+        self.settings = settings or Settings()
+        self._now = now
+        self._journal = None if self.settings.state is None else Journal(self.settings.state)
+        try:
+            self.world = World(self.settings, self._journal)
+        except BaseException:
+            if self._journal is not None:
+                self._journal.close()
+            raise
+        self.calls: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.throttled = 0
+        self.max_in_flight = 0
+        self.pair_overlaps = 0
+        self._in_flight = 0
+        self._pairs: dict[Series, list[Callable[[], bool]]] = {}
+        self._log: deque[LoggedCall] = deque(maxlen=_LOGGED)
+        self._late: set[asyncio.Task[None]] = set()
+
+    @property
+    def snapshots(self) -> list[Snapshot]:
+        """Every snapshot, in the order in which they were made."""
+        return self.world.snapshots
+
+    @property
+    def log(self) -> list[LoggedCall]:
+        """The last million calls, in the order in which they were answered."""
+        return list(self._log)
+
+    def now(self) -> float:
+        """Tell the time by our clock."""
+        return self._now()
+
+    def clock(self) -> float:
+        """Tell the time by the server's clock."""
+        return self._now() + self.settings.clock_offset
+
+    def touch(self, opportunity: str) -> float:
+        """Modify an opportunity now; return its LastModifiedDate in seconds since the epoch."""
+        self.world.touch(opportunity, self.clock())
+        return next(iter(self.world.opportunities.values()))[opportunity]
+
+    def record(self) -> dict[str, Any]:
+        """Sum up what happened; everything in it can be written as JSON."""
+        return {
+            "calls": dict(self.calls),
+            "faults": dict(self.faults),
+            "throttled": self.throttled,
+            "max_in_flight": self.max_in_flight,
+            "pair_overlaps": self.pair_overlaps,
+            "late_pending": len(self._late),
+            "snapshots": [asdict(snapshot) for snapshot in self.snapshots],
+        }
+
+    async def settled(self) -> None:
+        """Wait until no late work is pending."""
+        while self._late:
+            await asyncio.wait(self._late)
+
+    def note(self, call: LoggedCall) -> None:
+        """Count an answered call and log it."""
+        self.calls[call.operation] += 1
+        if call.fault is not None:
+            self.faults[call.fault] += 1
+        if call.answer == "ThrottlingException":
+            self.throttled += 1
+        self._log.append(call)
+
+    def enter(self) -> None:
+        """Count a call that arrived."""
+        self._in_flight += 1
+        self.max_in_flight = max(self.max_in_flight, self._in_flight)
+
+    def leave(self) -> None:
+        """Count a call that is answered."""
+        self._in_flight -= 1
+
+    def enter_pair(self, series: Series, is_open: Callable[[], bool]) -> None:
+        """Count a pair's call; one whose client has gone away overlaps with nothing."""
+        others = self._pairs.setdefault(series, [])
+        if any(other() for other in others):
+            self.pair_overlaps += 1
+        others.append(is_open)
+
+    def leave_pair(self, series: Series, is_open: Callable[[], bool]) -> None:
+        """Count a pair's call that is answered."""
+        others = self._pairs[series]
+        others.remove(is_open)
+        if not others:
+            del self._pairs[series]
+
+    def later(self, seconds: float, work: Callable[[], None]) -> None:
+        """Do work in the background after a while, unless the simulator is closed before."""
+
+        async def wait_and_work() -> None:
+            await asyncio.sleep(seconds)
+            work()
+
+        task = asyncio.get_running_loop().create_task(wait_and_work())
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+
+    async def close(self) -> None:
+        """Drop late work and close the state file."""
+        late = list(self._late)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        if self._journal is not None:
+            self._journal.close()

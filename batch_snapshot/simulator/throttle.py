@@ -1,0 +1,97 @@
+"""Quotas: a token bucket and exact rolling windows. Time is an argument."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+#: What float arithmetic may take from a whole token.
+_DUST = 1e-9
+
+
+class Gate(Protocol):
+    """One limit."""
+
+    def wait(self, at: float) -> float:
+        """Seconds until a call would pass; 0 when it passes now."""
+
+    def take(self, at: float) -> None:
+        """Count a call that passed."""
+
+
+class Bucket:
+    """A token bucket: `rate` calls a second, `burst` at once after a rest."""
+
+    __slots__ = ("_at", "_burst", "_level", "_rate")
+
+    def __init__(self, rate: float, burst: int) -> None:
+        """Start full."""
+        self._rate = rate
+        self._burst = float(burst)
+        self._level = float(burst)
+        self._at: float | None = None
+
+    def wait(self, at: float) -> float:
+        """Seconds until a token is there; a clock set back adds none."""
+        if self._at is not None:
+            self._level = min(self._burst, self._level + max(0.0, at - self._at) * self._rate)
+        self._at = at
+        return 0.0 if self._level >= 1 - _DUST else (1 - self._level) / self._rate
+
+    def take(self, at: float) -> None:
+        """Take the token that `wait` found."""
+        self._at = at
+        self._level -= 1
+
+
+class Window:
+    """At most `limit` calls in any half-open span of `seconds`: a log of calls, not a leaky bucket."""
+
+    __slots__ = ("_limit", "_log", "_seconds")
+
+    def __init__(self, limit: int, seconds: float) -> None:
+        """Start empty."""
+        self._limit = limit
+        self._seconds = seconds
+        self._log: deque[float] = deque()
+
+    def wait(self, at: float) -> float:
+        """Seconds until the oldest call that fills the window leaves it."""
+        while self._log and self._log[0] + self._seconds <= at:
+            self._log.popleft()
+        if len(self._log) < self._limit:
+            return 0.0
+        return self._log[0] + self._seconds - at
+
+    def take(self, at: float) -> None:
+        """Log the call."""
+        self._log.append(at)
+
+
+class Throttle:
+    """One set of gates per access key id; a refused call spends nothing."""
+
+    def __init__(self, gates: Callable[[], Sequence[Gate]]) -> None:
+        """Take what makes a key's gates."""
+        self._make = gates
+        self._gates: dict[str, Sequence[Gate]] = {}
+
+    def admit(self, key: str, at: float) -> float:
+        """Count the call and return 0, or return the seconds until it would pass."""
+        gates = self._gates.get(key)
+        if gates is None:
+            gates = self._gates[key] = self._make()
+        wait = max((gate.wait(at) for gate in gates), default=0.0)
+        if wait == 0.0:
+            for gate in gates:
+                gate.take(at)
+        return wait
+
+
+def gates(rate: float | None, burst: int, windows: Sequence[tuple[int, float]] = ()) -> list[Gate]:
+    """Build the gates of one access key id."""
+    bucket: list[Gate] = [] if rate is None else [Bucket(rate, burst)]
+    return [*bucket, *(Window(limit, seconds) for limit, seconds in windows)]

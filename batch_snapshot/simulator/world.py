@@ -1,0 +1,205 @@
+"""What exists at the service: snapshots, tokens, opportunities. Time is an argument."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from batch_snapshot.simulator import seeds
+from batch_snapshot.simulator.refusals import Refusal
+from batch_snapshot.simulator.shapes import CATALOGS
+from batch_snapshot.simulator.times import whole_milliseconds
+
+if TYPE_CHECKING:
+    from batch_snapshot.simulator.journal import Journal
+    from batch_snapshot.simulator.settings import Settings
+
+    Params = dict[str, Any]
+
+
+class Series(NamedTuple):
+    """What revisions are counted by."""
+
+    catalog: str
+    engagement: str
+    resource_type: str
+    resource: str
+    template: str
+
+    @classmethod
+    def of(cls, params: Params) -> Series:
+        """Take the series from a request's parameters."""
+        return cls(
+            params["Catalog"],
+            params["EngagementIdentifier"],
+            params["ResourceType"],
+            params["ResourceIdentifier"],
+            params["ResourceSnapshotTemplateIdentifier"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One immutable snapshot; `created_at` is in seconds since the epoch by the server's clock."""
+
+    arn: str
+    catalog: str
+    engagement: str
+    resource_type: str
+    resource: str
+    template: str
+    revision: int
+    client_token: str
+    access_key: str
+    created_at: float
+
+
+class _Memory(NamedTuple):
+    """What a token stands for; without a snapshot its work is still under way."""
+
+    series: Series
+    snapshot: Snapshot | None
+    at: float
+
+
+class World:
+    """The state; every change goes through the journal where there is one."""
+
+    def __init__(self, settings: Settings, journal: Journal | None = None) -> None:
+        """Seed the lists, then take up what the journal holds."""
+        self._settings = settings
+        self._tokens: dict[str, _Memory] = {}
+        self._edits: dict[str, int] = {}
+        self._edits_seen: dict[Series, int] = {}
+        self.snapshots: list[Snapshot] = []
+        self.series: defaultdict[Series, list[Snapshot]] = defaultdict(list)
+        self.by_engagement: defaultdict[tuple[str, str], list[Snapshot]] = defaultdict(list)
+        self.engagements = seeds.engagement_ids(settings.engagements)
+        self.jobs = seeds.jobs(settings.engagements, settings.opportunities_per_engagement)
+        self.jobs_by_id = {job.job_id: job for job in self.jobs}
+        #: Last modification by opportunity, catalog by catalog.
+        self.opportunities: dict[str, dict[str, float]] = {
+            catalog: {job.opportunity: job.created_at for job in self.jobs} for catalog in CATALOGS
+        }
+        self._journal: Journal | None = None
+        if journal is not None:
+            for number, record in enumerate(journal.records(), start=2):
+                try:
+                    self._restore(record)
+                except (KeyError, TypeError, IndexError) as error:
+                    raise ValueError(f"state file, line {number}: no record of this version") from error
+            self._journal = journal
+
+    def recall(self, params: Params, at: float) -> Snapshot | None:
+        """Return what the request's token already made, or None where its work is to be done.
+
+        Raises:
+            Refusal: ConflictException: other parameters, work under way, or replays conflict.
+        """
+        memory = self._tokens.get(params["ClientToken"])
+        forget_after = self._settings.forget_after
+        if memory is None or (forget_after is not None and at - memory.at >= forget_after):
+            return None
+        if memory.series != Series.of(params):
+            raise Refusal("ConflictException", "ClientToken was used before with other parameters")
+        if memory.snapshot is None:
+            raise Refusal("ConflictException", "A request with this ClientToken is still being processed")
+        if self._settings.replay == "conflict":
+            raise Refusal("ConflictException", "ClientToken was used before")
+        return memory.snapshot
+
+    def check_changed(self, params: Params) -> None:
+        """Refuse an unchanged resource where the settings ask for it."""
+        if self._settings.unchanged == "conflict" and self._unchanged(Series.of(params)):
+            raise Refusal("ConflictException", "The resource has not changed since its last snapshot")
+
+    def create(self, params: Params, access_key: str, at: float) -> Snapshot:
+        """Do the work of a request whose token `recall` did not know."""
+        self.check_changed(params)
+        series, token, at = Series.of(params), params["ClientToken"], whole_milliseconds(at)
+        if self._settings.unchanged == "same" and self._unchanged(series):
+            snapshot = self.series[series][-1]
+            self._remember(token, series, snapshot, at)
+            self._write({"type": "token", "client_token": token, "series": list(series), "at": at})
+            return snapshot
+        revision = len(self.series.get(series, ())) + 1
+        snapshot = Snapshot(_arn(series, revision), *series, revision, token, access_key, at)
+        self._add(snapshot)
+        if self._journal is not None:
+            self._write({"type": "snapshot", **asdict(snapshot)})
+        return snapshot
+
+    def hold(self, params: Params, at: float) -> None:
+        """Mark a token's work as under way."""
+        self._tokens[params["ClientToken"]] = _Memory(Series.of(params), None, at)
+
+    def release(self, params: Params) -> None:
+        """Forget a token whose work was under way."""
+        self._tokens.pop(params["ClientToken"], None)
+
+    def touch(self, opportunity: str, at: float) -> None:
+        """Modify an opportunity, in every catalog; an unknown one comes into being."""
+        at = whole_milliseconds(at)
+        self._touch(opportunity, at)
+        self._write({"type": "touch", "opportunity": opportunity, "at": at})
+
+    def _unchanged(self, series: Series) -> bool:
+        return series in self._edits_seen and self._edits_seen[series] == self._edits.get(series.resource, 0)
+
+    def _add(self, snapshot: Snapshot) -> None:
+        series = Series(*_fields(snapshot))
+        self.snapshots.append(snapshot)
+        self.series[series].append(snapshot)
+        self.by_engagement[snapshot.catalog, snapshot.engagement].append(snapshot)
+        self.opportunities[snapshot.catalog].setdefault(snapshot.resource, seeds.EPOCH)
+        self._edits_seen[series] = self._edits.get(snapshot.resource, 0)
+        self._remember(snapshot.client_token, series, snapshot, snapshot.created_at)
+
+    def _remember(self, token: str, series: Series, snapshot: Snapshot, at: float) -> None:
+        self._tokens[token] = _Memory(series, snapshot, at)
+
+    def _touch(self, opportunity: str, at: float) -> None:
+        self._edits[opportunity] = self._edits.get(opportunity, 0) + 1
+        for modified in self.opportunities.values():
+            modified[opportunity] = at
+
+    def _write(self, record: dict[str, Any]) -> None:
+        if self._journal is not None:
+            self._journal.append(record)
+
+    def _restore(self, record: dict[str, Any]) -> None:
+        kind = record.pop("type", None)
+        if kind == "snapshot":
+            self._add(Snapshot(**record))
+        elif kind == "token":
+            series = Series(*record["series"])
+            self._remember(record["client_token"], series, self.series[series][-1], record["at"])
+        elif kind == "touch":
+            self._touch(record["opportunity"], record["at"])
+
+
+def _fields(snapshot: Snapshot) -> tuple[str, str, str, str, str]:
+    return (
+        snapshot.catalog,
+        snapshot.engagement,
+        snapshot.resource_type,
+        snapshot.resource,
+        snapshot.template,
+    )
+
+
+def _arn(series: Series, revision: int) -> str:
+    return (
+        f"arn:aws:partnercentral:us-east-1::catalog/{series.catalog}/engagement/{series.engagement}"
+        f"/resource/{series.resource_type}/{series.resource}/template/{series.template}/snapshot/{revision}"
+    )
+
+
+@lru_cache(maxsize=10_000)
+def account_of(access_key: str) -> str:
+    """Name the twelve-digit account an access key id belongs to here."""
+    number = int.from_bytes(blake2b(access_key.encode(), digest_size=8).digest(), "big")
+    return f"{number % 10**12:012d}"
