@@ -14,7 +14,7 @@ from batch_snapshot.errors import LedgerError
 from batch_snapshot.model import ErrorKind, Row, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from datetime import datetime
 
 
@@ -151,6 +151,7 @@ class History:
                 generation=generation,
                 ambiguous=True,
                 first_sent_at=intent.at,
+                kind=ErrorKind.TRANSIENT,
                 code=CRASHED,
                 offset=offset,
             )
@@ -223,11 +224,19 @@ class History:
 
     def failures(self) -> Counter[FailureGroup]:
         """Rows that failed or are in doubt, grouped by status, kind and code."""
-        return Counter(
-            FailureGroup(past.status, past.kind or ErrorKind.UNKNOWN, past.code or "")
-            for past in self.unfinished.values()
-            if past.status
+        return Counter(group(past) for past in self.unfinished.values() if past.status)
+
+    @property
+    def finished(self) -> bool:
+        """Whether `run` has nothing left to do for the rows it was last given."""
+        return self.end is not None and not (
+            self.end.counts.get("unattempted") or self.end.counts.get("in_doubt")
         )
+
+
+def group(past: Past) -> FailureGroup:
+    """The group that a failed or doubtful row belongs to."""
+    return FailureGroup(past.status or Status.IN_DOUBT, past.kind or ErrorKind.UNKNOWN, past.code or "")
 
 
 def fold(lines: Iterable[Line], *, live: bool = False) -> History:
@@ -266,3 +275,21 @@ def rows_of(lines: Iterable[Line], history: History) -> Iterator[tuple[Row, Past
             past = history.unfinished.get(row.key)
             if past is not None and past.offset == line.offset:
                 yield row, past
+
+
+def names(lines: Iterable[Line], keys: Collection[bytes], limit: int) -> list[str]:
+    """The first `limit` of the rows that `keys` stand for, in words."""
+    found: dict[bytes, str] = {}
+    for line in lines:
+        record = line.record
+        rows: Iterable[Row] = ()
+        if isinstance(record, Result):
+            rows = (record.row,)
+        elif isinstance(record, Intent):
+            rows = (row for _, row, _ in record.rows)
+        for row in rows:
+            if row.key in keys:
+                found.setdefault(row.key, f"{row.engagement}/{row.resource}")
+            if len(found) == limit:
+                return list(found.values())
+    return list(found.values())

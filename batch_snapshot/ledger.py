@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,7 +16,7 @@ import orjson
 
 from batch_snapshot.errors import LedgerError, LedgerWriteError
 from batch_snapshot.history import End, Header, Intent, Line, Record, Result
-from batch_snapshot.model import ErrorKind, Row, Status
+from batch_snapshot.model import Account, ErrorKind, Quota, Row, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -113,6 +114,35 @@ def encode_end(run_id: str, end: End) -> bytes:
             "finished_at": timestamp(end.finished_at),
         }
     )
+
+
+#: What a run line keeps of an account: all that `retry` needs to call for it again.
+_ACCOUNT_TEXTS = ("role_arn", "profile", "region", "external_id", "session_name", "endpoint_url")
+
+
+def encode_account(account: Account) -> dict[str, Any]:
+    """An account as the run line keeps it."""
+    quota = {key: value for key, value in asdict(account.quota).items() if value}
+    texts = {key: getattr(account, key) for key in _ACCOUNT_TEXTS}
+    # The first three are always there, the others only when they say something.
+    kept = {key: text for key, text in texts.items() if text is not None or key in _ACCOUNT_TEXTS[:3]}
+    return {**kept, "quota": quota} if quota else kept
+
+
+def decode_account(name: str, fields: Mapping[str, Any]) -> Account:
+    """An account out of a run line.
+
+    Raises:
+        ValueError: values of the wrong types.
+        TypeError: likewise.
+    """
+    texts = {key: fields.get(key) for key in _ACCOUNT_TEXTS}
+    given = {key: _text(text) for key, text in texts.items() if text is not None}
+    quota = {key: value for key, value in dict(fields.get("quota") or {}).items() if key in _QUOTA_FIELDS}
+    return Account(name, **given, quota=Quota(**quota))
+
+
+_QUOTA_FIELDS = frozenset(asdict(Quota()))
 
 
 def _line(fields: Mapping[str, Any]) -> bytes:

@@ -99,6 +99,35 @@ def _canonical(values: object) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """What an account may use, as declared; None: not declared."""
+
+    #: Calls a second.
+    per_second: float | None = None
+    #: Calls in any 60 seconds, 3,600 seconds and 24 hours: exact sliding windows.
+    per_minute: int | None = None
+    per_hour: int | None = None
+    per_day: int | None = None
+    #: Calls of each window that are left to other programs.
+    reserve: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who signs the calls; with neither profile nor role the ambient AWS credentials do."""
+
+    name: str
+    profile: str | None = None
+    region: str | None = None
+    role_arn: str | None = None
+    external_id: str | None = None
+    session_name: str | None = None
+    endpoint_url: str | None = None
+    quota: Quota = Quota()
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """A row as it is to be sent: under which token, and what earlier tries left behind."""
 

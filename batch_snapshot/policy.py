@@ -16,6 +16,7 @@ from batch_snapshot.model import ErrorKind, Failure, RowError, Status, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import datetime
     from random import Random
 
 #: The service's message is kept for people, not for ever: a body can be megabytes of HTML.
@@ -116,7 +117,6 @@ CLIENT_RULES: Mapping[str, Rule] = MappingProxyType(
         "ClientHttpProxyError": _NEVER_LEFT,
         "UnixClientConnectorError": _NEVER_LEFT,
         "ServerFingerprintMismatch": _NEVER_LEFT,
-        "InvalidURL": _MALFORMED,
         "ClientError": _NO_ANSWER,  # the root of aiohttp's tree; botocore's namesake has a code
         "gaierror": _NEVER_LEFT,
         # botocore: the exchange broke somewhere.
@@ -212,13 +212,11 @@ def nonsense(message: str, *, http_status: int | None, request_id: str | None) -
 
 
 def credentials_failure(failure: Failure) -> Failure:
-    """The same failure, met while credentials were fetched: nothing was sent for any row.
+    """The same failure, met while credentials were fetched: nothing was sent, for any row.
 
-    What is transient there is worth another try; all else stops the account.
+    The providers have retried on their own by then, so it stops the account.
     """
-    passing = failure.verdict in {Verdict.RETRY, Verdict.THROTTLED}
-    verdict = Verdict.RETRY if passing else Verdict.STOP_ACCOUNT
-    return replace(failure, verdict=verdict, may_have_landed=False)
+    return replace(failure, verdict=Verdict.STOP_ACCOUNT, may_have_landed=False)
 
 
 def clean(text: str, limit: int = MESSAGE_LIMIT) -> str:
@@ -243,6 +241,14 @@ def backoff(attempt: int, rng: Random) -> float:
     """Seconds to wait after attempt number `attempt` (from 1): exponential, full jitter."""
     bound = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(attempt - 1, 30))
     return rng.uniform(0, bound)
+
+
+def look_first(*, ambiguous: bool, first_sent_at: datetime | None, now: datetime, token_ttl: float) -> bool:
+    """Whether a snapshot must be looked for before the token is sent again.
+
+    Nobody knows how long the service remembers a token; for `token_ttl` seconds it is trusted to.
+    """
+    return ambiguous and first_sent_at is not None and (now - first_sent_at).total_seconds() > token_ttl
 
 
 def final_status(*, ambiguous: bool) -> Status:
@@ -290,6 +296,10 @@ class FailureLimit:
         if self.percent is not None:
             return done >= self.PERCENT_FROM and bad * 100 > self.percent * done
         return False
+
+
+#: Failed rows never stop the run.
+NO_LIMIT = FailureLimit()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,357 @@
+"""The hallway: wires the rooms into `run` and `retry`. The library's entry.
+
+Both make a `Job` (which rows, under which ledger) and carry it out in the same way.
+"""
+
+from __future__ import annotations
+
+import signal
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from batch_snapshot import __version__, history, ledger, manifest, pace, plan, report
+from batch_snapshot.client import Clients, Target
+from batch_snapshot.engine import Engine, Lane, Stop, StopKind
+from batch_snapshot.errors import InputError, ManifestError, StorageError
+from batch_snapshot.history import FailureGroup
+from batch_snapshot.job import (
+    AWS,
+    SIMULATOR,
+    Job,
+    Options,
+    Preview,
+    declared_rate,
+    for_retry,
+    for_run,
+    preview,
+)
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from anyio.abc import TaskStatus
+
+    from batch_snapshot.history import History
+    from batch_snapshot.model import Account, Outcome, Request, Status
+
+#: Rows named by one intent: so many are in doubt after a crash, besides those being sent.
+BATCH = 64
+
+#: Seconds between two fsyncs of the ledger.
+SYNC_EVERY = 1.0
+
+#: Reads a second that AWS allows every account; look-ups keep to it.
+#: https://docs.aws.amazon.com/partner-central/latest/APIReference/quotas.html
+READ_RATE = 10.0
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class View:
+    """A run as it goes, for whoever watches it."""
+
+    name: str
+    total: int
+    statuses: Counter[Status]
+    failures: Counter[FailureGroup]
+    lanes: Mapping[str, Lane]
+    started: float
+
+    @property
+    def counts(self) -> report.Counts:
+        """The states of all rows by now."""
+        return report.count(self.statuses, self.total)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the first row was taken up."""
+        return anyio.current_time() - self.started
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What the caller wants to see and say. The library prints nothing and takes no signals unasked."""
+
+    #: Runs beside the calls until they are over.
+    watch: Callable[[View], Coroutine[Any, Any, None]] | None = None
+    #: Asked once before the first call; False: nothing is called.
+    confirm: Callable[[Preview], bool] | None = None
+    #: Whether SIGINT and SIGTERM end the run in good order.
+    signals: bool = False
+    now: Callable[[], datetime] = utc_now
+    rng: Random = field(default_factory=Random)
+
+
+async def run(path: Path, options: Options | None = None, hooks: Hooks | None = None) -> report.Summary:
+    """Create the snapshots that the manifest at `path` lists, or go on where an earlier run stopped.
+
+    Raises:
+        InputError: manifest, ledger or options are not valid or don't fit together; nothing was called.
+        StorageError: a lock is held, or the ledger cannot be written; no call follows the failure.
+    """
+    options, hooks = options or Options(), hooks or Hooks()
+    with for_run(manifest.load(path), options, hooks.now()) as job:
+        return await _carry_out(job, options, hooks)
+
+
+def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = None) -> Preview:
+    """Tell what `run` would do; nothing is called or written.
+
+    Raises:
+        InputError: manifest, ledger or options are not valid or don't fit together.
+        StorageError: the ledger is in use.
+    """
+    options, hooks = options or Options(), hooks or Hooks()
+    with for_run(manifest.load(path), options, hooks.now()) as job:
+        return preview(job, options)
+
+
+async def retry(
+    path: Path,
+    selection: Callable[[History], plan.Selection] | None = None,
+    options: Options | None = None,
+    hooks: Hooks | None = None,
+) -> report.Summary:
+    """Try the failed and doubtful rows of the ledger at `path` again, out of the ledger alone.
+
+    Args:
+        path: the ledger.
+        selection: which rows; made from the history, so that it can know the codes there are.
+        options: as for `run`; where the ledger says otherwise, they are refused.
+        hooks: as for `run`.
+
+    Raises:
+        InputError: ledger or options are not valid or don't fit together; nothing was called.
+        StorageError: a lock is held, or the ledger cannot be written; no call follows the failure.
+    """
+    options, hooks = options or Options(), hooks or Hooks()
+    with for_retry(path, selection or (lambda _: plan.Selection()), options, hooks.now()) as job:
+        return await _carry_out(job, options, hooks)
+
+
+async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary:
+    """Send what the job asks for: the one path of run, resume and retry."""
+    if not job.todo:
+        return _summary(job, "completed", _tally(job), warnings=[*job.warnings, _nothing_to_do(job)])
+    if hooks.confirm and not hooks.confirm(preview(job, options)):
+        raise InputError("not confirmed: nothing was called")
+    async with AsyncExitStack() as stack:
+        target = await _target(job, options, stack)
+        book = stack.enter_context(ledger.Ledger(job.path))
+        clients = await stack.enter_async_context(Clients(job.accounts, target, hooks.now))
+        tally = _tally(job)
+        engine = Engine(
+            lanes={name: _lane(account, options) for name, account in job.accounts.items()},
+            send=clients.send,
+            look_up=clients.look_up,
+            intend=partial(_intend, book, hooks),
+            record=partial(_record, book, job, tally),
+            now=hooks.now,
+            rng=hooks.rng,
+            settings=options.engine,
+        )
+        tally.lanes = engine.lanes
+        book.append(ledger.encode_run(_header(job, options, hooks), __version__, vanished=job.vanished))
+        await anyio.to_thread.run_sync(book.sync)
+        signum = await _drive(engine, job, book, tally, hooks)
+        stop = engine.ending
+        outcome = _OUTCOMES[stop.kind] if stop else "completed"
+        end = history.End(outcome, tally.counts._asdict(), hooks.now())
+        book.append(ledger.encode_end(job.run_id, end))
+        await anyio.to_thread.run_sync(book.sync)
+        return _summary(job, outcome, tally, engine=engine, signum=signum, warnings=job.warnings)
+
+
+_OUTCOMES = {
+    StopKind.DEFERRED: "deferred",
+    StopKind.STOPPED: "stopped",
+    StopKind.INTERRUPTED: "interrupted",
+}
+
+
+async def _drive(engine: Engine, job: Job, book: ledger.Ledger, view: View, hooks: Hooks) -> int | None:
+    """Run the engine with what goes on beside it; returns the signal that ended it, if one did."""
+    caught: list[int] = []
+    view.started = anyio.current_time()
+    try:
+        async with anyio.create_task_group() as beside:
+            beside.start_soon(_sync_regularly, book)
+            if hooks.signals:
+                await beside.start(_heed_signals, engine, caught)
+            if hooks.watch:
+                beside.start_soon(hooks.watch, view)
+            await engine.run(_while_unchanged(engine, plan.batches(job.requests, BATCH)))
+            beside.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        storage = group.subgroup(StorageError)
+        if storage is None:
+            raise
+        raise _first(storage) from None
+    return caught[0] if caught else None
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _sync_regularly(book: ledger.Ledger) -> None:
+    while True:
+        await anyio.sleep(SYNC_EVERY)
+        await anyio.to_thread.run_sync(book.sync)
+
+
+async def _heed_signals(
+    engine: Engine, caught: list[int], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    """The first signal drains, the second drops the calls in flight."""
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for signum in signals:
+            caught.append(signum)
+            if len(caught) == 1:
+                engine.request_stop(Stop(StopKind.INTERRUPTED, f"{signal.Signals(signum).name} received"))
+            else:
+                engine.abort()
+
+
+def _while_unchanged(engine: Engine, batches: Iterator[list[Request]]) -> Iterator[list[Request]]:
+    """A manifest that changes under the run ends it in good order."""
+    try:
+        yield from batches
+    except ManifestError as error:
+        engine.request_stop(Stop(StopKind.STOPPED, str(error)))
+
+
+async def _intend(book: ledger.Ledger, hooks: Hooks, requests: Sequence[Request]) -> None:
+    book.append(ledger.encode_intent(hooks.now(), requests))
+    await anyio.to_thread.run_sync(book.sync)
+
+
+def _record(book: ledger.Ledger, job: Job, view: View, outcome: Outcome) -> None:
+    book.append(ledger.encode_result(job.run_id, outcome))
+    key = outcome.request.row.key
+    before = job.past.status(key)
+    if before:
+        view.statuses[before] -= 1
+    if past := job.past.unfinished.get(key):
+        view.failures[history.group(past)] -= 1
+    view.statuses[outcome.status] += 1
+    if outcome.error:
+        view.failures[FailureGroup(outcome.status, outcome.error.kind, outcome.error.code)] += 1
+
+
+def _tally(job: Job) -> View:
+    return View(job.name, job.total, job.past.counts(), job.past.failures(), {}, 0.0)
+
+
+def _lane(account: Account, options: Options) -> Lane:
+    rate = declared_rate(account, options)
+    start = pace.Pace() if rate is None else pace.declared(rate)
+    return Lane(account.name, pace.Pacer(start), pace.Pacer(pace.declared(READ_RATE)))
+
+
+async def _target(job: Job, options: Options, stack: AsyncExitStack) -> Target:
+    url = None if job.endpoint in {AWS, SIMULATOR} else job.endpoint
+    simulated = job.endpoint == SIMULATOR
+    if simulated:
+        from batch_snapshot import simulator  # noqa: PLC0415 - half a second of imports that few runs need
+
+        url, _ = await stack.enter_async_context(
+            simulator.serve(simulator.Settings(rate=20, burst=20, latency=0.05))
+        )
+    return Target(
+        endpoint_url=url,
+        simulated=simulated,
+        region=options.region,
+        profile=options.profile,
+        concurrency=options.engine.concurrency,
+    )
+
+
+def _header(job: Job, options: Options, hooks: Hooks) -> history.Header:
+    engine = options.engine
+    known = job.past.last.accounts if job.past.last else {}
+    called = {name: ledger.encode_account(account) for name, account in job.accounts.items()}
+    settings: dict[str, Any] = {
+        "concurrency": engine.concurrency,
+        "rate": options.rate,
+        "max_attempts": engine.max_attempts,
+        "token_ttl": engine.token_ttl,
+        "resend_in_doubt": engine.resend_in_doubt,
+        "max_duration": engine.max_duration,
+        "accounts": list(options.accounts),
+    }
+    return history.Header(
+        run_id=job.run_id,
+        command=job.command,
+        name=job.name,
+        manifest=job.manifest,
+        manifest_sha256=job.manifest_sha256,
+        rows=job.total,
+        accounts={**known, **called},
+        endpoint=job.endpoint,
+        started_at=hooks.now(),
+        settings=settings,
+    )
+
+
+def _nothing_to_do(job: Job) -> str:
+    if job.command == "retry":
+        return f"{job.path}: no row of this selection failed or is in doubt: nothing to retry"
+    return (
+        f"{job.path}: every row has been tried: nothing left to run. "
+        "For a new run of the same rows name a new ledger with --ledger"
+    )
+
+
+def _summary(
+    job: Job,
+    outcome: str,
+    tally: View,
+    *,
+    engine: Engine | None = None,
+    signum: int | None = None,
+    warnings: Sequence[str] = (),
+) -> report.Summary:
+    stops = [engine.stop, *(lane.stop for lane in engine.lanes.values())] if engine else []
+    failures = {group: number for group, number in tally.failures.items() if number > 0}
+    return report.Summary(
+        outcome=outcome,
+        exit_code=report.exit_code(outcome, tally.counts, signum),
+        counts=tally.counts,
+        failures=failures,
+        ledger=str(job.path),
+        run_id=job.run_id,
+        elapsed_s=tally.elapsed if engine else 0.0,
+        accounts={name: _account_summary(lane) for name, lane in engine.lanes.items()} if engine else {},
+        reasons=[stop.reason for stop in stops if stop],
+        vanished=job.vanished,
+        vanished_rows=job.vanished_rows,
+        warnings=warnings,
+        next_steps=report.next_steps(tally.counts, failures, run=job.again, ledger=str(job.path)),
+    )
+
+
+def _account_summary(lane: Lane) -> report.AccountSummary:
+    traffic = lane.traffic
+    return report.AccountSummary(
+        calls=traffic.calls,
+        throttled_calls=traffic.throttled,
+        learned_rate=round(lane.pacer.pace.rate, 3) if traffic.calls else None,
+        stopped=lane.stop.reason if lane.stop else None,
+    )

@@ -1,0 +1,432 @@
+"""The worker pool: requests in, one recorded outcome for each that was tried.
+
+It knows neither AWS nor files: `Send` makes a call, `Record` keeps an outcome, `Intend` makes a
+batch durable before any of it is sent. anyio only, so that tests run it in virtual time.
+
+An account is a `Lane`: its own pace, breaker, queue and workers, so that none waits for another.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+import anyio
+from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt
+
+from batch_snapshot import policy
+from batch_snapshot.model import ApiError, Failure, Outcome, Receipt, Status, Verdict
+from batch_snapshot.tries import Tries
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from datetime import datetime
+    from random import Random
+
+    from anyio.abc import TaskGroup
+    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+    from batch_snapshot.model import Request
+    from batch_snapshot.pace import Pacer
+
+    Send = Callable[[Request], Awaitable[Receipt]]
+    LookUp = Callable[[Request], Awaitable[Receipt | None]]
+    Record = Callable[[Outcome], None]
+    Intend = Callable[[Sequence[Request]], Awaitable[None]]
+
+#: Denials are the account's when so many come in a row before any success.
+DENIAL_LIMIT = 20
+
+
+class StopKind(IntEnum):
+    """Why no further calls are made; the larger one names the outcome of the run."""
+
+    #: Go on another time with the same command: a quota is spent, or the time is up.
+    DEFERRED = 1
+    #: Something is wrong that the same command would meet again.
+    STOPPED = 2
+    #: A signal.
+    INTERRUPTED = 3
+
+
+class Stop(NamedTuple):
+    """An early end, of an account or of the run, and what to tell people about it."""
+
+    kind: StopKind
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a run is driven. Times are in seconds."""
+
+    concurrency: int = 32
+    max_attempts: int = 8
+    #: For so long the service is trusted to remember a token.
+    token_ttl: float = 600.0
+    #: Send a doubtful row again where its snapshot cannot be looked up.
+    resend_in_doubt: bool = False
+    #: For calls in flight when the run is stopped.
+    drain_timeout: float = 30.0
+    max_duration: float | None = None
+    #: Nothing but throttles at the lowest rate for so long: the quota is spent.
+    patience: float = 300.0
+    failure_limit: policy.FailureLimit = policy.NO_LIMIT
+
+
+DEFAULTS = Settings()
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What has been on the wire."""
+
+    calls: int = 0
+    throttled: int = 0
+    in_flight: int = 0
+
+
+class _Abandoned(Exception):  # noqa: N818 - no error: the row is left for another run
+    """The run or the account stopped before this row's next try."""
+
+
+class _LookUpRefused(Exception):  # noqa: N818 - no error: the row stays in doubt
+    """A doubtful row's snapshot cannot be looked up, so sending again might make another."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.code)
+        self.failure = failure
+
+
+@dataclass(slots=True)
+class Lane:
+    """One account in a run: its pace, its breaker, its queue."""
+
+    name: str
+    pacer: Pacer
+    #: The service counts reads apart from writes.
+    read_pacer: Pacer
+    traffic: Traffic = field(default_factory=Traffic)
+    stop: Stop | None = None
+    breaker: policy.DenialBreaker = field(default_factory=lambda: policy.DenialBreaker(DENIAL_LIMIT))
+    workers: int = 0
+    queue: tuple[MemoryObjectSendStream[Request], MemoryObjectReceiveStream[Request]] | None = None
+
+
+class Engine:
+    """Runs requests to their outcomes."""
+
+    def __init__(
+        self,
+        *,
+        lanes: dict[str, Lane],
+        send: Send,
+        look_up: LookUp,
+        intend: Intend,
+        record: Record,
+        now: Callable[[], datetime],
+        rng: Random,
+        settings: Settings,
+    ) -> None:
+        """Wire the seams.
+
+        Args:
+            lanes: by account name.
+            send: makes one call; raises `ApiError`.
+            look_up: finds the snapshot an earlier try may have made; raises `ApiError`.
+            intend: makes a batch durable; nothing of it is sent before that.
+            record: keeps an outcome; whatever it raises ends the run before another call.
+            now: the wall clock.
+            rng: draws the jitter.
+            settings: bounds.
+        """
+        self.lanes = lanes
+        self.stop: Stop | None = None
+        self._send = send
+        self._look_up = look_up
+        self._intend = intend
+        self._record_outcome = record
+        self._now = now
+        self._rng = rng
+        self._settings = settings
+        self._scope = anyio.CancelScope()
+        self._waiting: dict[anyio.CancelScope, Lane] = {}
+        self._slots = anyio.Semaphore(settings.concurrency, fast_acquire=True)
+        self._pairs: dict[tuple[str, str, str], anyio.Event] = {}
+        self._bad = self._done = 0
+        self._unrecordable = False
+
+    @property
+    def ending(self) -> Stop | None:
+        """The gravest stop of the run and its accounts; None: everything was tried."""
+        stops = [stop for stop in (self.stop, *(lane.stop for lane in self.lanes.values())) if stop]
+        return max(stops, key=lambda stop: stop.kind, default=None)
+
+    def request_stop(self, stop: Stop) -> None:
+        """Make no further call; those in flight have the drain time-out to be answered.
+
+        A stop of a graver kind replaces an earlier one.
+        """
+        if self.stop is None or stop.kind > self.stop.kind:
+            self.stop = stop
+        deadline = anyio.current_time() + self._settings.drain_timeout
+        self._scope.deadline = min(self._scope.deadline, deadline)
+        self._wake(None)
+
+    def abort(self) -> None:
+        """Drop the calls in flight too; their rows are in doubt."""
+        self._scope.cancel()
+
+    async def run(self, batches: Iterable[Sequence[Request]]) -> None:
+        """Drive all batches to their outcomes, or to an early stop (see `ending`).
+
+        Raises:
+            BaseExceptionGroup: with whatever `record` or `intend` raised.
+        """
+        with self._scope:
+            async with anyio.create_task_group() as watch:
+                if self._settings.max_duration is not None:
+                    watch.start_soon(self._end_after, self._settings.max_duration)
+                async with anyio.create_task_group() as workers:
+                    await self._feed(batches, workers)
+                watch.cancel_scope.cancel()
+
+    async def _end_after(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
+        self.request_stop(Stop(StopKind.DEFERRED, f"--max-duration is over ({seconds:g} s)"))
+
+    async def _feed(self, batches: Iterable[Sequence[Request]], workers: TaskGroup) -> None:
+        try:
+            for batch in batches:
+                wanted = [request for request in batch if not self._halted(self.lanes[request.row.account])]
+                if wanted:
+                    await self._intend(wanted)
+                for request in wanted:
+                    await self._hand_over(request, workers)
+                await anyio.lowlevel.checkpoint()
+                if all(self._halted(lane) for lane in self.lanes.values()):
+                    break
+        finally:
+            for lane in self.lanes.values():
+                if lane.queue:
+                    lane.queue[0].close()
+
+    async def _hand_over(self, request: Request, workers: TaskGroup) -> None:
+        lane = self.lanes[request.row.account]
+        if lane.queue is None:
+            lane.queue = anyio.create_memory_object_stream(self._settings.concurrency)
+        if lane.workers < self._settings.concurrency:
+            lane.workers += 1
+            workers.start_soon(self._work, lane, lane.queue[1])
+        await lane.queue[0].send(request)
+
+    async def _work(self, lane: Lane, queue: MemoryObjectReceiveStream[Request]) -> None:
+        async for request in queue:
+            if not self._halted(lane):
+                await self._process(lane, request)
+
+    def _halted(self, lane: Lane) -> bool:
+        return self._unrecordable or self.stop is not None or lane.stop is not None
+
+    async def _process(self, lane: Lane, request: Request) -> None:
+        """Bring one request to its outcome; its pair is ours alone meanwhile."""
+        pair = (request.row.catalog, request.row.engagement, request.row.resource)
+        while busy := self._pairs.get(pair):
+            await busy.wait()
+        done = self._pairs[pair] = anyio.Event()
+        try:
+            await self._settle(lane, request)
+        finally:
+            del self._pairs[pair]
+            done.set()
+
+    async def _settle(self, lane: Lane, request: Request) -> None:
+        tries = Tries(request, self._now())
+        try:
+            outcome = await self._persist(lane, request, tries)
+        except _Abandoned:
+            self._leave(tries)
+        except _LookUpRefused as refusal:
+            self._keep(tries.unsettled(refusal.failure, self._now()))
+        except ApiError as error:
+            self._give_up(lane, tries, error.failure)
+        except anyio.get_cancelled_exc_class():
+            self._leave(tries)
+            raise
+        else:
+            self._keep(outcome)
+            lane.breaker = lane.breaker.after(Status.SUCCEEDED, None)
+
+    async def _persist(self, lane: Lane, request: Request, tries: Tries) -> Outcome:
+        """Try until the service has said what became of the row, or another try is no use."""
+
+        def again(state: RetryCallState) -> bool:
+            error = state.outcome.exception() if state.outcome else None
+            return isinstance(error, ApiError) and policy.worth_another_try(
+                error.failure, attempt=state.attempt_number, ambiguous=tries.ambiguous
+            )
+
+        def pause(state: RetryCallState) -> float:
+            hint = tries.failure.retry_after if tries.failure else None
+            return max(policy.backoff(state.attempt_number, self._rng), min(hint or 0.0, policy.BACKOFF_CAP))
+
+        async def rest(seconds: float) -> None:
+            with self._interruptible(lane):
+                await anyio.sleep(seconds)
+
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self._settings.max_attempts),
+            retry=again,
+            wait=pause,
+            sleep=rest,
+            reraise=True,
+        )
+        return await retrying(self._try, lane, request, tries)
+
+    async def _try(self, lane: Lane, request: Request, tries: Tries) -> Outcome:
+        """Make one try; throttles are waited out here, for they cost no attempt."""
+        while True:
+            if self._must_look(tries) and (found := await self._find(lane, request, tries)):
+                return tries.succeeded(found, self._now(), reconciled=True)
+            sent_at = await self._permit(lane, lane.pacer)
+            if self._must_look(tries):
+                continue  # the wait for the permit outlived the token
+            try:
+                receipt = await self._call(lane, request, tries)
+            except ApiError as error:
+                if error.failure.verdict is not Verdict.THROTTLED:
+                    raise
+                self._slow_down(lane, sent_at, error.failure.retry_after)
+            else:
+                lane.pacer.answered()
+                return tries.succeeded(receipt, self._now())
+
+    async def _call(self, lane: Lane, request: Request, tries: Tries) -> Receipt:
+        async with self._slots:
+            if self._halted(lane):
+                raise _Abandoned
+            tries.left(self._now())
+            lane.traffic.calls += 1
+            lane.traffic.in_flight += 1
+            try:
+                receipt = await self._send(request)
+            except ApiError as error:
+                tries.answered(error.failure)
+                raise
+            finally:
+                lane.traffic.in_flight -= 1
+            tries.answered()
+            return receipt
+
+    def _slow_down(self, lane: Lane, sent_at: float, hint: float | None) -> None:
+        lane.traffic.throttled += 1
+        lane.pacer.throttled(sent_at, hint)
+        if lane.pacer.starved(self._settings.patience):
+            waited = f"nothing but throttles for {self._settings.patience:g} s at the lowest rate"
+            self._stop_lane(
+                lane, Stop(StopKind.DEFERRED, f"account {lane.name}: {waited}: its quota is spent")
+            )
+
+    def _must_look(self, tries: Tries) -> bool:
+        return policy.look_first(
+            ambiguous=tries.ambiguous,
+            first_sent_at=tries.known_since,
+            now=self._now(),
+            token_ttl=self._settings.token_ttl,
+        )
+
+    async def _find(self, lane: Lane, request: Request, tries: Tries) -> Receipt | None:
+        """Look for the snapshot an earlier try may have made; None: send, under the same token."""
+        while True:
+            asked_at = await self._permit(lane, lane.read_pacer)
+            try:
+                receipt = await self._look_up(replace(request, first_sent_at=tries.first_sent_at))
+            except ApiError as error:
+                failure = error.failure
+                if failure.verdict is Verdict.THROTTLED:
+                    lane.read_pacer.throttled(asked_at, failure.retry_after)
+                    continue
+                if failure.verdict is not Verdict.REFUSED:
+                    raise
+                if not self._settings.resend_in_doubt:
+                    raise _LookUpRefused(failure) from None
+                receipt = None
+            tries.known_since = None
+            return receipt
+
+    async def _permit(self, lane: Lane, pacer: Pacer) -> float:
+        with self._interruptible(lane):
+            return await pacer.acquire()
+
+    @contextmanager
+    def _interruptible(self, lane: Lane) -> Iterator[None]:
+        """Wait inside, and be woken by a stop of the run or the account.
+
+        Raises:
+            _Abandoned: it stopped.
+        """
+        if self._halted(lane):
+            raise _Abandoned
+        with anyio.CancelScope() as scope:
+            self._waiting[scope] = lane
+            try:
+                yield
+            finally:
+                del self._waiting[scope]
+        if self._halted(lane):
+            raise _Abandoned
+
+    def _wake(self, lane: Lane | None) -> None:
+        for scope, owner in self._waiting.items():
+            if lane is None or owner is lane:
+                scope.cancel()
+
+    def _stop_lane(self, lane: Lane, stop: Stop) -> None:
+        if lane.stop is None:
+            lane.stop = stop
+            self._wake(lane)
+
+    def _give_up(self, lane: Lane, tries: Tries, failure: Failure) -> None:
+        """No further try: the row failed or is in doubt, or the account cannot sign."""
+        if failure.verdict is Verdict.STOP_ACCOUNT:
+            self._stop_lane(
+                lane, Stop(StopKind.STOPPED, f"account {lane.name}: {failure.code}: {failure.message}")
+            )
+            self._leave(tries)
+            return
+        self._keep(tries.unsettled(failure, self._now()))
+        lane.breaker = lane.breaker.after(Status.FAILED, failure.kind)
+        if lane.breaker.tripped:
+            reason = f"{DENIAL_LIMIT} denials in a row, the last: {failure.code}: {failure.message}"
+            self._stop_lane(lane, Stop(StopKind.STOPPED, f"account {lane.name}: {reason}"))
+
+    def _leave(self, tries: Tries) -> None:
+        """Leave a row to another run: unattempted, or in doubt if a try of ours left it so."""
+        if tries.in_flight:
+            tries.dropped()
+        if failure := tries.unsettled_failure:
+            self._keep(tries.unsettled(failure, self._now()))
+
+    def _keep(self, outcome: Outcome) -> None:
+        """Record an outcome before anything else happens, and count it.
+
+        What cannot be recorded is not begun: the first failure ends all calls.
+        """
+        if self._unrecordable:
+            return
+        try:
+            self._record_outcome(outcome)
+        except BaseException:
+            self._unrecordable = True
+            raise
+        self._done += 1
+        self._bad += outcome.status is not Status.SUCCEEDED
+        if self.stop is None and self._settings.failure_limit.exceeded(bad=self._bad, done=self._done):
+            self.request_stop(
+                Stop(
+                    StopKind.STOPPED,
+                    f"{self._bad} of {self._done} rows did not succeed: --max-failures is reached",
+                )
+            )

@@ -1,0 +1,312 @@
+"""What `run` and `retry` are about to do: which rows, under which ledger, for whom.
+
+A `Job` holds the locks of its ledger and accounts for as long as its block lasts. Nothing is
+called or written here but the locks.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from batch_snapshot import history, ledger, locks, manifest, places, plan, report
+from batch_snapshot.engine import DEFAULTS, Settings
+from batch_snapshot.errors import InputError, LedgerError
+from batch_snapshot.history import Header, History
+from batch_snapshot.model import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from batch_snapshot.manifest import Manifest
+    from batch_snapshot.model import Account, Request
+
+#: Vanished rows that the summary names.
+NAMED_ROWS = 20
+
+AWS, SIMULATOR = "aws", "simulator"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How `run` and `retry` go about it. Times are in seconds."""
+
+    #: Path of the ledger; may hold {name} and {date}. None: the default of the manifest's name.
+    ledger: str | None = None
+    #: For a new ledger; None: a random one.
+    run_id: str | None = None
+    #: Accounts to call for; none named: all.
+    accounts: tuple[str, ...] = ()
+    #: Calls a second and account: a number over the manifest's, "auto" to find it out, None: the manifest's.
+    rate: float | str | None = None
+    #: Against a simulator that lives as long as the run.
+    simulate: bool = False
+    endpoint_url: str | None = None
+    #: For accounts that name none of their own.
+    region: str | None = None
+    profile: str | None = None
+    #: The folder for what outlives a run; None: as the environment says.
+    state_dir: Path | None = None
+    #: With {date} in the ledger's name: an unfinished ledger so young is resumed first.
+    resume_within: float = 20 * 3600.0
+    engine: Settings = DEFAULTS
+    #: The command line that goes on where this one stops, for the summary.
+    command_line: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Which rows to send, under which ledger."""
+
+    command: str
+    name: str
+    path: Path
+    run_id: str
+    accounts: Mapping[str, Account]
+    catalogs: frozenset[str]
+    endpoint: str
+    past: History
+    total: int
+    todo: int
+    requests: Iterator[Request | None]
+    manifest: str | None
+    manifest_sha256: str | None
+    again: str | None
+    vanished: int = 0
+    vanished_rows: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What is about to be done."""
+
+    name: str
+    ledger: str
+    endpoint: str
+    accounts: Mapping[str, Account]
+    catalogs: frozenset[str]
+    counts: report.Counts
+    #: Rows to be sent now.
+    rows: int
+    #: The declared rate in calls a second over all accounts, if every account declares one.
+    rate: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """What a ledger and an invocation must agree on."""
+
+    name: str
+    accounts: Mapping[str, Account]
+    endpoint: str
+
+
+@contextmanager
+def for_run(listed: Manifest, options: Options, now: datetime) -> Iterator[Job]:
+    """Make the job of `run`, and hold its locks.
+
+    Raises:
+        InputError: ledger, manifest and options don't fit together.
+        StorageError: a lock is held, or cannot be made.
+    """
+    accounts = _selected(listed.accounts, options)
+    endpoint = _endpoint(options)
+    pattern = places.ledger_pattern(options.ledger, simulated=options.simulate)
+    path = _ledger_to_write(pattern, listed.name, options, now)
+    identity = _Identity(listed.name, accounts, endpoint)
+    with _locked(path, identity, options, now):
+        past = _history(path)
+        _check_fits(past, path, identity, options.run_id)
+        run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
+        gone = {key for key in past.keys() if key not in listed.keys}  # noqa: SIM118 - a method, no mapping
+        named = history.names(ledger.read(path), gone, NAMED_ROWS) if gone else []
+        rows = (row for row in manifest.rows(listed) if row.account in accounts)
+        settled = sum(past.status(key) in {Status.SUCCEEDED, Status.FAILED} for key in listed.keys)
+        yield Job(
+            command="run",
+            name=listed.name,
+            path=path,
+            run_id=run_id,
+            accounts=accounts,
+            catalogs=listed.catalogs,
+            endpoint=endpoint,
+            past=past,
+            total=listed.rows + len(gone),
+            todo=listed.rows - settled,
+            requests=plan.resumed(rows, past, run_id),
+            manifest=str(listed.path.resolve()),
+            manifest_sha256=listed.sha256,
+            again=options.command_line or _run_command(str(listed.path), path),
+            vanished=len(gone),
+            vanished_rows=named,
+            warnings=listed.warnings,
+        )
+
+
+@contextmanager
+def for_retry(
+    path: Path, selection: Callable[[History], plan.Selection], options: Options, now: datetime
+) -> Iterator[Job]:
+    """Make the job of `retry`, and hold its locks.
+
+    Raises:
+        InputError: ledger and options don't fit together.
+        StorageError: a lock is held, or cannot be made.
+    """
+    head = next((line.record for line in ledger.read(path)), None)
+    if not isinstance(head, Header):
+        raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
+    given = options.simulate or options.endpoint_url
+    endpoint = _endpoint(options) if given else head.endpoint
+    with _locked(path, _Identity(head.name, head.accounts, endpoint), options, now):
+        past = _history(path)
+        header = past.last or head
+        accounts = _selected(_accounts(path, header), options)
+        _check_fits(past, path, _Identity(header.name, accounts, endpoint), options.run_id)
+        chosen = selection(past)
+        todo = sum(chosen.takes(entry) for entry in past.unfinished.values())
+        unfinished = (
+            (row, entry) for row, entry in history.rows_of(ledger.read(path), past) if row.account in accounts
+        )
+        yield Job(
+            command="retry",
+            name=header.name,
+            path=path,
+            run_id=header.run_id,
+            accounts=accounts,
+            catalogs=frozenset(),
+            endpoint=endpoint,
+            past=past,
+            total=header.rows,
+            todo=todo,
+            requests=plan.retried(unfinished, chosen, header.run_id),
+            manifest=header.manifest,
+            manifest_sha256=header.manifest_sha256,
+            again=_run_command(header.manifest, path) if header.manifest else None,
+        )
+
+
+def preview(job: Job, options: Options) -> Preview:
+    """Say what the job is about to do."""
+    rates = [declared_rate(account, options) for account in job.accounts.values()]
+    declared = [rate for rate in rates if rate is not None]
+    return Preview(
+        name=job.name,
+        ledger=str(job.path),
+        endpoint=job.endpoint,
+        accounts=job.accounts,
+        catalogs=job.catalogs,
+        counts=report.count(job.past.counts(), job.total),
+        rows=job.todo,
+        rate=sum(declared) if len(declared) == len(rates) else None,
+    )
+
+
+def declared_rate(account: Account, options: Options) -> float | None:
+    """The rate that is declared for an account, in calls a second: the option's over the manifest's."""
+    rate = account.quota.per_second if options.rate is None else options.rate
+    return None if isinstance(rate, str) else rate
+
+
+def _selected(accounts: Mapping[str, Account], options: Options) -> dict[str, Account]:
+    """The accounts to call for, as they will sign: the options fill what they leave open."""
+    unknown = sorted(set(options.accounts) - set(accounts))
+    if unknown:
+        raise InputError(
+            f"--accounts {unknown[0]}: no such account; there are: {', '.join(sorted(accounts))}"
+        )
+    chosen = {name: accounts[name] for name in (options.accounts or accounts)}
+    if options.profile and all(account.profile for account in chosen.values()):
+        raise InputError(f"--profile {options.profile}: every account names a profile of its own already")
+    return {
+        name: replace(
+            account,
+            profile=account.profile or options.profile,
+            region=account.region or options.region,
+        )
+        for name, account in chosen.items()
+    }
+
+
+def _endpoint(options: Options) -> str:
+    if options.simulate and options.endpoint_url:
+        raise InputError("--simulate and --endpoint-url exclude each other: choose one")
+    if options.simulate:
+        return SIMULATOR
+    return options.endpoint_url.rstrip("/") if options.endpoint_url else AWS
+
+
+def _ledger_to_write(pattern: str, name: str, options: Options, now: datetime) -> Path:
+    """Today's ledger, or with {date} in its name a young one of another day that is not finished."""
+    today = places.ledger_path(pattern, name, now)
+    if today.exists():
+        return today
+    for path in places.dated_ledgers(pattern, name):
+        first = next((line.record for line in ledger.read(path)), None)
+        if not isinstance(first, Header):
+            continue
+        age = (now - first.started_at).total_seconds()
+        if age <= options.resume_within and not _history(path).finished:
+            return path
+    return today
+
+
+@contextmanager
+def _locked(path: Path, identity: _Identity, options: Options, now: datetime) -> Iterator[None]:
+    """Hold the ledger, and the manifest's name in each account."""
+    state = places.state_folder(options.state_dir, os.environ, Path.home())
+    since = ledger.timestamp(now)
+    with ExitStack() as stack:
+        stack.enter_context(locks.held(places.ledger_lock(path), what=str(path), since=since))
+        for account in sorted(identity.accounts):
+            lock = places.account_lock(state, identity.name, account, identity.endpoint)
+            what = f"manifest name {identity.name!r} in account {account!r}"
+            stack.enter_context(locks.held(lock, what=what, since=since))
+        yield
+
+
+def _history(path: Path) -> History:
+    if not path.exists():
+        return History()
+    try:
+        return history.fold(ledger.read(path))
+    except LedgerError as error:
+        raise LedgerError(f"{path}: {str(error).removeprefix(f'{path}:')}") from None
+
+
+def _check_fits(past: History, path: Path, meant: _Identity, run_id: str | None) -> None:
+    """Refuse a ledger that means something else than this invocation."""
+    if past.first is None or past.last is None:
+        return
+    found, way_out = past.first, "name another with --ledger"
+    if found.name != meant.name:
+        raise LedgerError(f"{path}: belongs to manifest {found.name!r}, not {meant.name!r}; {way_out}")
+    if found.endpoint != meant.endpoint:
+        raise LedgerError(f"{path}: was written against {found.endpoint}, not {meant.endpoint}; {way_out}")
+    if run_id and run_id != found.run_id:
+        raise LedgerError(f"{path}: has run id {found.run_id}, not {run_id}; drop --run-id, or {way_out}")
+    for account in meant.accounts.values():
+        known = past.last.accounts.get(account.name)
+        values = {key: getattr(account, key) for key in ("role_arn", "profile", "region")}
+        if known is not None and any(known.get(key) != value for key, value in values.items()):
+            was = ", ".join(f"{key} {known.get(key) or 'none'}" for key in values)
+            raise LedgerError(f"{path}: there account {account.name!r} is another one ({was}); {way_out}")
+
+
+def _accounts(path: Path, header: Header) -> dict[str, Account]:
+    """The accounts as a ledger's head keeps them."""
+    try:
+        return {name: ledger.decode_account(name, fields) for name, fields in header.accounts.items()}
+    except (TypeError, ValueError) as error:
+        raise LedgerError(f"{path}: the run line's accounts make no sense ({error})") from None
+
+
+def _run_command(path: str, ledger_path: Path) -> str:
+    return f"batch-snapshot run {shlex.quote(path)} --ledger {shlex.quote(str(ledger_path))}"

@@ -1,0 +1,98 @@
+"""What was tried for one request in this run, and the outcome it makes. Pure but for its own state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batch_snapshot import policy
+from batch_snapshot.model import ErrorKind, Failure, Outcome, Status, Verdict
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from batch_snapshot.model import Receipt, Request
+
+#: The failure of a try whose call was dropped.
+UNANSWERED = Failure(
+    kind=ErrorKind.TRANSIENT,
+    code="Interrupted",
+    message="the run ended before the service had answered",
+    verdict=Verdict.REFUSED,
+    may_have_landed=True,
+)
+
+
+class Tries:
+    """The tries for one request, one after the other."""
+
+    def __init__(self, request: Request, now: datetime) -> None:
+        """None yet in this run; `now` is when the row was taken up."""
+        self.request = request
+        self.started_at = now
+        self.attempts = 0
+        self.throttles = 0
+        #: A try may have been carried out and no answer has settled it: sticky.
+        self.ambiguous = request.ambiguous
+        self.first_sent_at = request.first_sent_at
+        #: Since when the service should know the token; a look that found nothing starts it anew.
+        self.known_since = request.first_sent_at
+        self.in_flight = False
+        #: Of the last try of this run that was answered, if it failed.
+        self.failure: Failure | None = None
+
+    def left(self, now: datetime) -> None:
+        """A try is about to leave."""
+        self.in_flight = True
+        self.first_sent_at = self.first_sent_at or now
+        self.known_since = self.known_since or now
+
+    def answered(self, failure: Failure | None = None) -> None:
+        """The try is over: it failed so, or succeeded."""
+        self.in_flight = False
+        if failure is None or failure.verdict in {Verdict.RETRY, Verdict.REFUSED}:
+            self.attempts += 1
+            self.failure = failure
+        elif failure.verdict is Verdict.THROTTLED:
+            self.throttles += 1
+        self.ambiguous = self.ambiguous or (failure is not None and failure.may_have_landed)
+
+    def dropped(self) -> None:
+        """The try in flight will not be waited for."""
+        self.answered(UNANSWERED)
+
+    @property
+    def unsettled_failure(self) -> Failure | None:
+        """The failure by which a try of this run left the row in doubt."""
+        return self.failure if self.ambiguous else None
+
+    def succeeded(self, receipt: Receipt, now: datetime, *, reconciled: bool = False) -> Outcome:
+        """The snapshot is there: by an answer, or by a look."""
+        return Outcome(
+            request=self.request,
+            status=Status.SUCCEEDED,
+            attempts=self.attempts,
+            throttles=self.throttles,
+            ambiguous=self.ambiguous,
+            first_sent_at=self.first_sent_at,
+            started_at=self.started_at,
+            finished_at=now,
+            arn=receipt.arn,
+            revision=receipt.revision,
+            request_id=receipt.request_id,
+            reconciled=reconciled,
+        )
+
+    def unsettled(self, failure: Failure, now: datetime) -> Outcome:
+        """No further try: refused for good, or in doubt."""
+        return Outcome(
+            request=self.request,
+            status=policy.final_status(ambiguous=self.ambiguous),
+            attempts=self.attempts,
+            throttles=self.throttles,
+            ambiguous=self.ambiguous,
+            first_sent_at=self.first_sent_at,
+            started_at=self.started_at,
+            finished_at=now,
+            request_id=failure.request_id,
+            error=policy.row_error(failure),
+        )
