@@ -66,8 +66,11 @@ class View:
     total: int
     statuses: Counter[Status]
     failures: Counter[FailureGroup]
-    lanes: Mapping[str, Lane]
-    started: float
+    #: Rows that had a state before this invocation.
+    settled_before: int
+    lanes: Mapping[str, Lane] = field(default_factory=dict)
+    #: By the run's monotonic clock, in seconds.
+    started: float = 0.0
 
     @property
     def counts(self) -> report.Counts:
@@ -86,6 +89,8 @@ class Hooks:
 
     #: Runs beside the calls until they are over.
     watch: Callable[[View], Coroutine[Any, Any, None]] | None = None
+    #: Told of every outcome, after it was recorded.
+    outcome: Callable[[Outcome], None] | None = None
     #: Asked once before the first call; False: nothing is called.
     confirm: Callable[[Preview], bool] | None = None
     #: Whether SIGINT and SIGTERM end the run in good order.
@@ -157,7 +162,7 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
             send=clients.send,
             look_up=clients.look_up,
             intend=partial(_intend, book, hooks),
-            record=partial(_record, book, job, tally),
+            record=partial(_record, book, job, tally, hooks),
             now=hooks.now,
             rng=hooks.rng,
             settings=options.engine,
@@ -242,7 +247,7 @@ async def _intend(book: ledger.Ledger, hooks: Hooks, requests: Sequence[Request]
     await anyio.to_thread.run_sync(book.sync)
 
 
-def _record(book: ledger.Ledger, job: Job, view: View, outcome: Outcome) -> None:
+def _record(book: ledger.Ledger, job: Job, view: View, hooks: Hooks, outcome: Outcome) -> None:
     book.append(ledger.encode_result(job.run_id, outcome))
     key = outcome.request.row.key
     before = job.past.status(key)
@@ -253,10 +258,13 @@ def _record(book: ledger.Ledger, job: Job, view: View, outcome: Outcome) -> None
     view.statuses[outcome.status] += 1
     if outcome.error:
         view.failures[FailureGroup(outcome.status, outcome.error.kind, outcome.error.code)] += 1
+    if hooks.outcome:
+        hooks.outcome(outcome)
 
 
 def _tally(job: Job) -> View:
-    return View(job.name, job.total, job.past.counts(), job.past.failures(), {}, 0.0)
+    statuses = job.past.counts()
+    return View(job.name, job.total, statuses, job.past.failures(), settled_before=statuses.total())
 
 
 def _lane(account: Account, options: Options) -> Lane:

@@ -122,7 +122,7 @@ def for_run(listed: Manifest, options: Options, now: datetime) -> Iterator[Job]:
     path = _ledger_to_write(pattern, listed.name, options, now)
     identity = _Identity(listed.name, accounts, endpoint)
     with _locked(path, identity, options, now):
-        past = _history(path)
+        past = history_of(path)
         _check_fits(past, path, identity, options.run_id)
         run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
         gone = {key for key in past.keys() if key not in listed.keys}  # noqa: SIM118 - a method, no mapping
@@ -143,7 +143,7 @@ def for_run(listed: Manifest, options: Options, now: datetime) -> Iterator[Job]:
             requests=plan.resumed(rows, past, run_id),
             manifest=str(listed.path.resolve()),
             manifest_sha256=listed.sha256,
-            again=options.command_line or _run_command(str(listed.path), path),
+            again=options.command_line or run_command(str(listed.path), path),
             vanished=len(gone),
             vanished_rows=named,
             warnings=listed.warnings,
@@ -165,8 +165,8 @@ def for_retry(
         raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
     given = options.simulate or options.endpoint_url
     endpoint = _endpoint(options) if given else head.endpoint
-    with _locked(path, _Identity(head.name, head.accounts, endpoint), options, now):
-        past = _history(path)
+    with _locked(path, _Identity(head.name, _accounts(path, head), endpoint), options, now):
+        past = history_of(path)
         header = past.last or head
         accounts = _selected(_accounts(path, header), options)
         _check_fits(past, path, _Identity(header.name, accounts, endpoint), options.run_id)
@@ -189,7 +189,7 @@ def for_retry(
             requests=plan.retried(unfinished, chosen, header.run_id),
             manifest=header.manifest,
             manifest_sha256=header.manifest_sha256,
-            again=_run_command(header.manifest, path) if header.manifest else None,
+            again=run_command(header.manifest, path) if header.manifest else None,
         )
 
 
@@ -253,7 +253,7 @@ def _ledger_to_write(pattern: str, name: str, options: Options, now: datetime) -
         if not isinstance(first, Header):
             continue
         age = (now - first.started_at).total_seconds()
-        if age <= options.resume_within and not _history(path).finished:
+        if age <= options.resume_within and not history_of(path).finished:
             return path
     return today
 
@@ -272,11 +272,16 @@ def _locked(path: Path, identity: _Identity, options: Options, now: datetime) ->
         yield
 
 
-def _history(path: Path) -> History:
-    if not path.exists():
+def history_of(path: Path, *, live: bool = False) -> History:
+    """The history of the ledger at `path`; an empty one where there is none yet.
+
+    Raises:
+        LedgerError: it is no ledger, or has a line that makes no sense.
+    """
+    if live is False and not path.exists():
         return History()
     try:
-        return history.fold(ledger.read(path))
+        return history.fold(ledger.read(path), live=live)
     except LedgerError as error:
         raise LedgerError(f"{path}: {str(error).removeprefix(f'{path}:')}") from None
 
@@ -308,5 +313,6 @@ def _accounts(path: Path, header: Header) -> dict[str, Account]:
         raise LedgerError(f"{path}: the run line's accounts make no sense ({error})") from None
 
 
-def _run_command(path: str, ledger_path: Path) -> str:
+def run_command(path: str, ledger_path: Path) -> str:
+    """The command line that runs the manifest at `path` into that ledger."""
     return f"batch-snapshot run {shlex.quote(path)} --ledger {shlex.quote(str(ledger_path))}"

@@ -136,8 +136,7 @@ def decode_account(name: str, fields: Mapping[str, Any]) -> Account:
         ValueError: values of the wrong types.
         TypeError: likewise.
     """
-    texts = {key: fields.get(key) for key in _ACCOUNT_TEXTS}
-    given = {key: _text(text) for key, text in texts.items() if text is not None}
+    given: dict[str, Any] = {key: _text(fields[key]) for key in _ACCOUNT_TEXTS if fields.get(key) is not None}
     quota = {key: value for key, value in dict(fields.get("quota") or {}).items() if key in _QUOTA_FIELDS}
     return Account(name, **given, quota=Quota(**quota))
 

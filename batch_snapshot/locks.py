@@ -10,7 +10,7 @@ import json
 import os
 import platform
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -51,12 +51,35 @@ def held(path: Path, *, what: str, since: str) -> Iterator[None]:
         path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}), "utf-8")
         yield
     finally:
+        # Nobody holds it now: a process that gets our pid one day must not seem to.
+        path.write_text("", "utf-8")
         lock.release()
 
 
+def holder_lives(path: Path) -> bool:
+    """Whether a process of this machine holds the lock, as far as can be told without touching it."""
+    holder = _read(path)
+    if holder is None or holder["host"] != platform.node():
+        return False
+    try:
+        os.kill(holder["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _holder(path: Path) -> str:
+    holder = _read(path)
+    if holder is None:
+        return "another run"
+    return f"another run (pid {holder['pid']} on {holder['host']}, since {holder['since']})"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
     try:
         holder = json.loads(path.read_text("utf-8"))
-        return f"another run (pid {holder['pid']} on {holder['host']}, since {holder['since']})"
+        return {"pid": int(holder["pid"]), "host": str(holder["host"]), "since": str(holder["since"])}
     except (OSError, ValueError, KeyError, TypeError):
-        return "another run"
+        return None

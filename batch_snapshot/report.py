@@ -128,7 +128,6 @@ def as_json(summary: Summary) -> dict[str, Any]:
     """The one object that `--format json` prints."""
     return {
         "outcome": summary.outcome,
-        "exit_code": summary.exit_code,
         "counts": summary.counts._asdict(),
         "failures": [
             {"status": group.status, "kind": group.kind, "code": group.code, "count": number}

@@ -1,0 +1,7 @@
+"""`python -m batch_snapshot`."""
+
+import sys
+
+from batch_snapshot.cli import main
+
+sys.exit(main())

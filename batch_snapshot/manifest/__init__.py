@@ -1,0 +1,26 @@
+"""The manifest: which snapshots are to be made, in which accounts, under which quotas.
+
+`load` validates all of it before anything is called and keeps no row, only a key for each; `rows` then
+streams the same rows. Both read through the same code.
+
+The room, in the order in which a manifest passes through it::
+
+    nodes      YAML events → sections and entries, one at a time
+    includes   the further files: where they may lie; CSV and NDJSON → the same entries
+    header     name, accounts and their quotas, defaults
+    pairs      entry → rows
+    reading    one pass over a manifest and its includes
+    loading    the two passes: `load` and `rows`
+
+Beside it: `service` (the patterns of botocore's models), `values` (what each value may be), `problems`
+(what is wrong, in bounded memory), `schema` and `template` (what `schema` and `init` print).
+"""
+
+from __future__ import annotations
+
+from batch_snapshot.manifest.loading import Manifest, load, rows
+from batch_snapshot.manifest.schema import schema
+from batch_snapshot.manifest.template import template
+from batch_snapshot.model import Account, Quota
+
+__all__ = ["Account", "Manifest", "Quota", "load", "rows", "schema", "template"]

@@ -1,0 +1,129 @@
+"""The two passes: `load` validates and keeps a key for each row, `rows` streams them."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batch_snapshot.errors import ManifestError
+from batch_snapshot.manifest import includes
+from batch_snapshot.manifest.reading import Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from batch_snapshot.model import Account, Row
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest that was found valid, as the validating pass saw it; it holds no row."""
+
+    #: As the user gave it.
+    path: Path
+    name: str
+    #: By name; without an `accounts` section there is one, `default`.
+    accounts: dict[str, Account]
+    #: Distinct rows.
+    rows: int
+    #: Distinct rows of each account that has any.
+    rows_by_account: dict[str, int]
+    catalogs: frozenset[str]
+    #: `Row.key` of every distinct row.
+    keys: set[bytes] = field(repr=False)
+    #: Over the bytes of the manifest, followed by those of its includes in the order of reading.
+    sha256: str
+    #: The first 50, as `file:line: what`.
+    warnings: list[str]
+    warning_count: int
+    #: The manifest and its includes, in the order of reading.
+    files: tuple[Path, ...]
+    #: Which of all rows, counted from 0, repeat an earlier one; in rising order.
+    repeated: array[int] = field(repr=False)
+
+
+def load(path: Path) -> Manifest:
+    """Validate the manifest and its includes; nothing is called and no row is kept.
+
+    Raises:
+        ManifestError: with the first 50 problems, each `file:line: what, and the fix`, and their number.
+    """
+    reading = Reading(Path(path))
+    keys: set[bytes] = set()
+    repeated = array("q")
+    by_account: dict[str, int] = {}
+    catalogs: set[str] = set()
+    for number, (row, line) in enumerate(reading.rows()):
+        key = row.key
+        if key in keys:
+            repeated.append(number)
+            reading.warn(line, f"{row.engagement} {row.resource} is listed before: it stays one row")
+            continue
+        keys.add(key)
+        by_account[row.account] = by_account.get(row.account, 0) + 1
+        catalogs.add(row.catalog)
+    if reading.problems.total:
+        raise ManifestError(reading.problems.lines(), reading.problems.total)
+    return Manifest(
+        path=Path(path),
+        name=reading.name,
+        accounts=reading.accounts,
+        rows=len(keys),
+        rows_by_account=by_account,
+        catalogs=frozenset(catalogs),
+        keys=keys,
+        sha256=reading.digest.hexdigest(),
+        warnings=reading.warnings.lines(),
+        warning_count=reading.warnings.total,
+        files=tuple(reading.files),
+        repeated=repeated,
+    )
+
+
+def rows(manifest: Manifest) -> Iterator[Row]:
+    """The distinct rows in the order of the files, read anew.
+
+    The files are compared with the validated ones before the first row and, as they were really read,
+    after the last.
+
+    Raises:
+        ManifestError: in one line, where they changed since the manifest was validated.
+    """
+    if _digest(manifest.files) != manifest.sha256:
+        raise _changed(manifest)
+    reading = Reading(manifest.path)
+    repeated = chain(manifest.repeated, [-1])
+    skip = next(repeated)
+    for number, (row, _) in enumerate(reading.rows()):
+        if reading.problems.total:
+            raise _changed(manifest)
+        if number == skip:
+            skip = next(repeated)
+        else:
+            yield row
+    if reading.problems.total or reading.digest.hexdigest() != manifest.sha256:
+        raise _changed(manifest)
+
+
+def _digest(files: Iterable[Path]) -> str | None:
+    """The digest of the files as they are now; None where one cannot be read."""
+    digest = sha256()
+    try:
+        for path in files:
+            with path.open("rb") as stream:
+                while chunk := stream.read(_CHUNK):
+                    digest.update(chunk)
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+def _changed(manifest: Manifest) -> ManifestError:
+    name = includes.display(manifest.path)
+    return ManifestError([f"{name}: it, or a file it includes, changed since it was validated: start again"])

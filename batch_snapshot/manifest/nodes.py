@@ -1,0 +1,301 @@
+"""YAML events → the sections of a document, and the entries of its `pairs`, one at a time.
+
+A manifest needs little of YAML. What it does not need (aliases, tags, merge keys, several documents) is
+refused here, so that no document can mean more than it shows. Scalars stay the text that was written:
+`name: 2024` is a name, not a number.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+
+import yaml
+from yaml.events import (
+    AliasEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+    StreamEndEvent,
+)
+from yaml.reader import ReaderError
+
+from batch_snapshot.manifest.problems import UnreadableError, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from batch_snapshot.manifest.problems import Complain
+
+#: A valid manifest nests four deep.
+DEEPEST = 16
+#: The most values of one entry or section; what is held in memory at a time.
+LARGEST = 100_000
+
+PAIRS = "pairs"
+
+_ABSENT = frozenset({"", "~", "null", "Null", "NULL"})
+
+
+class Scalar(NamedTuple):
+    """A text as it was written."""
+
+    text: str
+    line: int
+    #: Not quoted: `null` and its like mean nothing at all.
+    plain: bool = False
+
+    @property
+    def absent(self) -> bool:
+        """Written as nothing: empty, `~` or `null`."""
+        return self.plain and self.text in _ABSENT
+
+
+class Items(NamedTuple):
+    """A list."""
+
+    nodes: list[Node]
+    line: int
+
+
+class Fields(NamedTuple):
+    """A mapping, and the lines of its keys."""
+
+    nodes: dict[str, Node]
+    lines: dict[str, int]
+    line: int
+
+
+class Broken(NamedTuple):
+    """Something that was complained about already."""
+
+    line: int
+
+
+Node: TypeAlias = Scalar | Items | Fields | Broken
+
+
+class Readable(Protocol):
+    """Where bytes come from."""
+
+    def read(self, size: int = ..., /) -> bytes:
+        """At most `size` bytes; none at the end."""
+
+
+class Document:
+    """One YAML file, read strictly: at most one document, nothing that refers elsewhere.
+
+    What is wrong goes to `complain` and reading goes on; `UnreadableError` is raised where it cannot.
+    """
+
+    def __init__(self, stream: Readable, complain: Complain) -> None:
+        """Read from `stream`; tell `complain` what is wrong."""
+        self._complain = complain
+        self._size = 0
+        self._next: Callable[[], Any] = _unopened
+        self._stream = stream
+
+    def sections(self, *, entries: bool = True, bare: bool = False) -> Iterator[tuple[Scalar, Node]]:
+        """Each top-level key with its value; `pairs` once for each of its entries.
+
+        Args:
+            entries: whether the entries of `pairs` are wanted; without, they are skipped quickly.
+            bare: whether the document may be a list of entries alone.
+        """
+        with _syntax_errors():
+            # The reader scans the first bytes at once
+            self._next = yaml.CSafeLoader(self._stream).get_event
+            yield from self._document(entries=entries, bare=bare)
+
+    def _document(self, *, entries: bool, bare: bool) -> Iterator[tuple[Scalar, Node]]:
+        self._next()
+        if type(self._next()) is StreamEndEvent:
+            raise UnreadableError(0, "is empty: `batch-snapshot init` writes a manifest to start from")
+        root = self._next()
+        line = _line(root)
+        if type(root) is MappingStartEvent:
+            self._decorated(root)
+            yield from self._top(entries=entries)
+        elif type(root) is SequenceStartEvent and bare:
+            yield from self._entries(Scalar(PAIRS, line), root, wanted=entries)
+        else:
+            raise UnreadableError(line, "is no manifest: its top level must be keys, `version: 1` among them")
+        self._next()
+        end = self._next()
+        if type(end) is not StreamEndEvent:
+            raise UnreadableError(_line(end), "a second document begins: one file holds one manifest")
+
+    def _top(self, *, entries: bool) -> Iterator[tuple[Scalar, Node]]:
+        seen: set[str] = set()
+        while type(event := self._next()) is not MappingEndEvent:
+            self._size = 0
+            key = self._key(event)
+            if key is not None and key.text in seen:
+                self._duplicate(key.text, key.line)
+                key = None
+            value = self._next()
+            if key is None:
+                self._skip(value, 1)
+                continue
+            seen.add(key.text)
+            if key.text == PAIRS:
+                yield from self._entries(key, value, wanted=entries)
+            else:
+                yield key, self._node(value, 1)
+
+    def _entries(self, key: Scalar, event: Any, *, wanted: bool) -> Iterator[tuple[Scalar, Node]]:
+        if type(event) is not SequenceStartEvent:
+            node = self._node(event, 1)
+            if not isinstance(node, Broken) and not (isinstance(node, Scalar) and node.absent):
+                self._complain(node.line, "pairs must be a list of {engagement: …, resource: …}")
+            return
+        self._decorated(event)
+        get, node_of = self._next, self._node
+        while type(event := get()) is not SequenceEndEvent:
+            self._size = 0
+            if wanted:
+                yield key, node_of(event, 2)
+            else:
+                self._skip(event, 2)
+
+    def _node(self, event: Any, depth: int) -> Node:
+        kind = type(event)
+        if kind is ScalarEvent:
+            if event.tag is None and event.anchor is None:
+                return Scalar(event.value, event.start_mark.line + 1, event.style == "")
+            self._decorated(event)
+            return Broken(_line(event))
+        if kind is AliasEvent:
+            self._complain(_line(event), "YAML aliases are not supported: write the value out")
+            return Broken(_line(event))
+        if event.tag is not None or event.anchor is not None:
+            self._decorated(event)
+        if depth >= DEEPEST:
+            raise UnreadableError(
+                _line(event), f"nested deeper than {DEEPEST} levels: no manifest needs that"
+            )
+        read = self._fields if kind is MappingStartEvent else self._items
+        return read(event.start_mark.line + 1, depth + 1)
+
+    def _fields(self, line: int, depth: int) -> Fields:
+        nodes: dict[str, Node] = {}
+        lines: dict[str, int] = {}
+        get = self._next
+        while (kind := type(event := get())) is not MappingEndEvent:
+            # Nearly all keys and values of a long manifest go this way: no call, no object too many
+            if kind is ScalarEvent and event.tag is event.anchor is None and event.value != "<<":
+                key = event.value
+                key_line = event.start_mark.line + 1
+            elif (found := self._key(event)) is not None:
+                key, key_line = found.text, found.line
+            else:
+                self._skip(get(), depth)
+                continue
+            if key in nodes:
+                self._duplicate(key, key_line)
+                self._skip(get(), depth)
+                continue
+            lines[key] = key_line
+            kind = type(event := get())
+            if kind is ScalarEvent and event.tag is event.anchor is None:
+                nodes[key] = Scalar(event.value, event.start_mark.line + 1, event.style == "")
+            else:
+                nodes[key] = self._node(event, depth)
+            if len(nodes) > LARGEST:
+                break
+        self._grow(len(nodes), line)
+        return Fields(nodes, lines, line)
+
+    def _items(self, line: int, depth: int) -> Items:
+        nodes: list[Node] = []
+        while type(event := self._next()) is not SequenceEndEvent and len(nodes) <= LARGEST:
+            nodes.append(self._node(event, depth))
+        self._grow(len(nodes), line)
+        return Items(nodes, line)
+
+    def _key(self, event: Any) -> Scalar | None:
+        """The key, or None where it was complained about; a key that is a structure is skipped."""
+        if type(event) is not ScalarEvent:
+            self._complain(_line(event), "a key must be plain text")
+            self._skip(event, 1)
+            return None
+        if event.tag is not None or event.anchor is not None:
+            self._decorated(event)
+            return None
+        if event.value == "<<" and event.style == "":
+            self._complain(_line(event), "YAML merge keys are not supported: write the values out")
+            return None
+        return Scalar(event.value, _line(event))
+
+    def _skip(self, event: Any, depth: int) -> None:
+        """Read to the end of the node that `event` begins."""
+        level = 0
+        while True:
+            if type(event) in {MappingStartEvent, SequenceStartEvent}:
+                level += 1
+                if depth + level > DEEPEST:
+                    raise UnreadableError(_line(event), f"nested deeper than {DEEPEST} levels")
+            elif type(event) in {MappingEndEvent, SequenceEndEvent}:
+                level -= 1
+            if not level:
+                return
+            event = self._next()
+
+    def _grow(self, values: int, line: int) -> None:
+        self._size += values
+        if self._size > LARGEST:
+            raise UnreadableError(line, f"more than {LARGEST:,} values in one entry: split it up")
+
+    def _duplicate(self, key: str, line: int) -> None:
+        self._complain(line, f"key {shown(key)} stands here a second time: remove one")
+
+    def _decorated(self, event: Any) -> None:
+        if event.anchor is not None:
+            self._complain(_line(event), "YAML anchors are not supported: write the value out")
+        if event.tag is not None:
+            self._complain(_line(event), f"YAML tags are not supported: remove {shown(event.tag)}")
+
+
+def _unopened() -> None:
+    """Events before `sections` opened the stream: there are none."""
+
+
+def _line(event: Any) -> int:
+    line: int = event.start_mark.line + 1
+    return line
+
+
+@contextmanager
+def _syntax_errors() -> Iterator[None]:
+    """Libyaml's errors as ours. Its reader knows only a byte's offset: see `ByteError`."""
+    try:
+        yield
+    except ReaderError as error:
+        raise ByteError(error.position, error.reason) from error
+    except yaml.MarkedYAMLError as error:
+        mark: Any = error.problem_mark or error.context_mark
+        tab = "cannot start any token" in (error.problem or "")
+        hint = " (a tab? indent with spaces; quote text that begins with @ or `)" if tab else ""
+        where = f", {error.context}" if error.context else ""
+        line = mark.line + 1 if mark else 0
+        began: Any = error.context_mark
+        if began and began.line + 1 != line:
+            where += f" that begins in line {began.line + 1}"
+        raise UnreadableError(line, f"not valid YAML: {error.problem}{where}{hint}") from error
+
+
+class ByteError(Exception):
+    """A byte that no YAML file may hold.
+
+    Attributes:
+        position: its offset in the file.
+        reason: why it is refused.
+    """
+
+    def __init__(self, position: int, reason: str) -> None:
+        """Take the offset and the reason."""
+        super().__init__(reason)
+        self.position = position
+        self.reason = reason

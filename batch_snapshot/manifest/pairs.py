@@ -1,0 +1,220 @@
+"""Entries → rows: one entry of `pairs`, of a CSV or of an NDJSON file is one row, or several."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
+
+from batch_snapshot.manifest import values
+from batch_snapshot.manifest.header import AMBIENT, kind_of
+from batch_snapshot.manifest.nodes import Broken, Fields, Items, Scalar
+from batch_snapshot.manifest.problems import Tally, meant, shown
+from batch_snapshot.manifest.service import DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE, snapshot_input
+from batch_snapshot.model import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from batch_snapshot.manifest.header import Defaults
+    from batch_snapshot.manifest.nodes import Node
+    from batch_snapshot.manifest.problems import Complain
+    from batch_snapshot.model import Account
+
+KEYS = frozenset({"engagement", "resource", "resources", *values.CONTEXT})
+#: Past so many unknown templates a manifest has a deeper trouble than their names.
+_DOUBTED = 1000
+
+
+class Context(NamedTuple):
+    """What an entry's rows share beside the engagement; the fields of `Row` in its order."""
+
+    account: str
+    catalog: str
+    resource_type: str
+    template: str
+
+
+class Expander:
+    """Turns the entries of one file into rows, under that file's defaults."""
+
+    def __init__(
+        self,
+        defaults: Defaults,
+        accounts: Mapping[str, Account],
+        complain: Callable[[int, str | Tally], None],
+        warn: Complain,
+    ) -> None:
+        """Take what holds for the file, and where problems and warnings go."""
+        self._defaults = defaults
+        self._accounts = accounts
+        self._complain = complain
+        self._warn = warn
+        self._tallies: dict[str, Tally] = {}
+        self._doubted: set[str] = set()
+        self._engagement = snapshot_input()["EngagementIdentifier"].regex.fullmatch
+        self._resource = snapshot_input()["ResourceIdentifier"].regex.fullmatch
+        self._common = self._complete({})
+
+    def rows(self, entry: Node) -> list[tuple[Row, int]]:
+        """The rows of one entry, each with its line; none where something is wrong with it."""
+        if type(entry) is not Fields:
+            if not isinstance(entry, Broken):
+                self._complain(
+                    entry.line,
+                    f"an entry must be a mapping like {{engagement: …, resource: …}}, not {kind_of(entry)}",
+                )
+            return []
+        return self._plain_row(entry) or self._any_rows(entry)
+
+    def _plain_row(self, entry: Fields) -> list[tuple[Row, int]] | None:
+        """The row of an entry of the two ids and nothing else, as nearly all of a long manifest are."""
+        one, other = entry.nodes.get("engagement"), entry.nodes.get("resource")
+        if (
+            self._common is not None
+            and len(entry.nodes) == 2
+            and type(one) is type(other) is Scalar
+            and self._engagement(one.text)
+            and self._resource(other.text)
+        ):
+            account, catalog, resource_type, template = self._common
+            return [(Row(account, catalog, one.text, resource_type, other.text, template), other.line)]
+        return None
+
+    def _any_rows(self, entry: Fields) -> list[tuple[Row, int]]:
+        values.check_keys(entry, KEYS, "a pair", self._complain)
+        engagement = self._one_engagement(entry)
+        resources = self._all_resources(entry)
+        context = self._context(entry, len(resources))
+        if context is None or engagement is None:
+            return []
+        account, catalog, resource_type, template = context
+        return [
+            (Row(account, catalog, engagement, resource_type, one.text, template), one.line)
+            for one in resources
+        ]
+
+    def _one_engagement(self, entry: Fields) -> str | None:
+        node = entry.nodes.get("engagement")
+        if type(node) is Scalar and self._engagement(node.text):
+            return node.text
+        if node is None or (isinstance(node, Scalar) and node.absent):
+            line = entry.line if node is None else node.line
+            self._missing(entry, line, "engagement is missing: name one, e.g. engagement: eng-0123456789abcd")
+            return None
+        return values.take_checked(entry, "engagement", values.check_engagement, self._complain)
+
+    def _all_resources(self, entry: Fields) -> list[Scalar]:
+        one = _written(entry, "resource")
+        many = _written(entry, "resources")
+        if one is not None and many is None:
+            return [one] if self._is_id(one) else []
+        if one is None and type(many) is Items and many.nodes:
+            return [node for node in many.nodes if self._is_id(node)]
+        if one is not None:
+            self._complain(entry.lines["resources"], "resource and resources exclude each other: keep one")
+        elif many is None:
+            self._missing(entry, entry.line, "resource is missing: name one, e.g. resource: O1234567")
+        elif not isinstance(many, Broken):
+            found = "an empty list" if isinstance(many, Items) else kind_of(many)
+            self._complain(
+                many.line, f"resources must be a list of ids, e.g. [O1234567, O1234568], not {found}"
+            )
+        return []
+
+    def _missing(self, entry: Fields, line: int, text: str) -> None:
+        """Complain about a key that is missing, unless a misspelt one was complained about."""
+        if entry.nodes.keys() <= KEYS:
+            self._complain(line, text)
+
+    def _is_id(self, node: Node) -> TypeGuard[Scalar]:
+        return (type(node) is Scalar and self._resource(node.text) is not None) or self._no_id(node)
+
+    def _no_id(self, node: Node) -> bool:
+        """Say what is wrong with a resource id; always False."""
+        text = values.as_text(node, "resource", self._complain)
+        if text is not None:
+            self._complain(text.line, values.check_resource(text.text) or "")
+        elif isinstance(node, Scalar) and node.absent:
+            self._complain(node.line, "resource is empty: name one, e.g. O1234567")
+        return False
+
+    def _context(self, entry: Fields, rows: int) -> Context | None:
+        own: dict[str, str] = {}
+        good = True
+        for key, check in values.CONTEXT.items():
+            node = entry.nodes.get(key)
+            if node is None or (isinstance(node, Scalar) and node.absent):
+                continue
+            value = values.take_checked(entry, key, check, self._complain)
+            own[key] = value or ""  # named, though it is faulty: it does not lack
+            if value is None:
+                good = False
+                continue
+            good = good and (key != "account" or self._known(value, node.line))
+            if key == "template":
+                self._doubt(value, node.line)
+        context = self._complete(own)
+        if context is None:
+            self._lacking(own, entry.line, rows)
+        return context if good else None
+
+    def _complete(self, own: Mapping[str, str]) -> Context | None:
+        """What an entry names, completed with the defaults; None where something is named nowhere."""
+        defaults = self._defaults
+        account = own.get("account") or defaults.account or self._sole_account()
+        catalog = own.get("catalog") or defaults.catalog
+        if account is None or catalog is None:
+            return None
+        resource_type = own.get("resource_type") or defaults.resource_type or DEFAULT_RESOURCE_TYPE
+        template = own.get("template") or defaults.template or DEFAULT_TEMPLATE
+        return Context(account, catalog, resource_type, template)
+
+    def _lacking(self, own: Mapping[str, str], line: int, rows: int) -> None:
+        """Complain about what neither an entry nor the defaults name, unless the default was faulty."""
+        lacks = {"account", "catalog"} - own.keys() - self._defaults.broken
+        if "catalog" in lacks and self._defaults.catalog is None:
+            text = "without a catalog: write catalog: Sandbox (or AWS) under defaults"
+            self._count("catalog", line, rows, text)
+        if "account" in lacks and (self._defaults.account or self._sole_account()) is None:
+            known = ", ".join(sorted(self._accounts)[:10])
+            text = f"without an account: write account: under defaults, one of {known}"
+            self._count("account", line, rows, text)
+
+    def _sole_account(self) -> str | None:
+        return next(iter(self._accounts)) if len(self._accounts) == 1 else None
+
+    def _known(self, account: str, line: int) -> bool:
+        wrong = unknown_account(account, self._accounts)
+        if wrong:
+            self._complain(line, wrong)
+        return wrong is None
+
+    def _doubt(self, template: str, line: int) -> None:
+        """Warn about an unknown template, once a file."""
+        doubt = values.doubt_template(template)
+        if doubt and template not in self._doubted and len(self._doubted) < _DOUBTED:
+            self._doubted.add(template)
+            self._warn(line, doubt)
+
+    def _count(self, key: str, line: int, rows: int, text: str) -> None:
+        """One problem for all the rows that lack the same default."""
+        if key not in self._tallies:
+            self._tallies[key] = Tally(text)
+            self._complain(line, self._tallies[key])
+        self._tallies[key].rows += max(rows, 1)
+
+
+def _written(entry: Fields, key: str) -> Node | None:
+    """The value under `key`, unless it is written as nothing."""
+    node = entry.nodes.get(key)
+    return None if type(node) is Scalar and node.plain and node.absent else node
+
+
+def unknown_account(account: str, accounts: Mapping[str, Account]) -> str | None:
+    """What is wrong with naming `account`; None where it is known."""
+    if account in accounts:
+        return None
+    if list(accounts) == [AMBIENT]:
+        return (
+            f"account {shown(account)} is unknown: this manifest declares no accounts; add it under accounts"
+        )
+    return f"account {shown(account)} is not under accounts: {meant(account, accounts)}"

@@ -1,0 +1,96 @@
+"""What the service itself accepts, read from botocore's models, without importing botocore.
+
+botocore does not enforce patterns: a bad id would cost a call to be refused. Its import takes longer than
+the validation of a small manifest, so its data files are read as the data that they are.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from batch_snapshot.errors import BatchSnapshotError
+
+#: The catalogs that the service's documentation names; its model has only a pattern.
+CATALOGS = ("AWS", "Sandbox")
+#: The templates known today; no enum exists, so another name is a warning at most.
+TEMPLATES = ("OpportunitySummaryView", "AwsOpportunitySummaryFullView")
+DEFAULT_TEMPLATE = TEMPLATES[0]
+DEFAULT_RESOURCE_TYPE = "Opportunity"
+#: The only region that serves the API, though botocore builds a URL for any.
+DEFAULT_REGION = "us-east-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One string of a service model: what it may look like."""
+
+    #: As the model writes it: unanchored, yet meant for the whole text.
+    pattern: str
+    regex: re.Pattern[str]
+    shortest: int | None
+    longest: int | None
+    choices: tuple[str, ...]
+
+    @property
+    def form(self) -> str:
+        """The pattern and the bounds, as a message tells them."""
+        if self.shortest is None and self.longest is None:
+            return self.pattern
+        return f"{self.pattern} of {self.shortest or 0} to {self.longest or 'any number of'} characters"
+
+
+@cache
+def snapshot_input() -> dict[str, Shape]:
+    """The parameters of CreateResourceSnapshot, by name."""
+    return _input("partnercentral-selling", "CreateResourceSnapshot")
+
+
+@cache
+def role_input() -> dict[str, Shape]:
+    """The parameters of STS AssumeRole, by name."""
+    return _input("sts", "AssumeRole")
+
+
+def _input(service: str, operation: str) -> dict[str, Shape]:
+    try:
+        model = _model(service)
+        shapes = model["shapes"]
+        members = shapes[model["operations"][operation]["input"]["shape"]]["members"]
+        found = {name: shapes[member["shape"]] for name, member in members.items()}
+        return {name: _shape(one) for name, one in found.items() if one["type"] == "string"}
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise BatchSnapshotError(
+            f"botocore's model of {service} cannot be read ({error}): reinstall botocore"
+        ) from error
+
+
+def _model(service: str) -> dict[str, Any]:
+    """The newest version of the service's model, packed or plain."""
+    spec = find_spec("botocore")
+    if spec is None or spec.origin is None:
+        raise OSError("botocore is not installed")
+    versions = (Path(spec.origin).parent / "data" / service).iterdir()
+    newest = max(path for path in versions if path.is_dir())
+    packed = newest / "service-2.json.gz"
+    raw = (
+        gzip.decompress(packed.read_bytes()) if packed.exists() else (newest / "service-2.json").read_bytes()
+    )
+    model: dict[str, Any] = json.loads(raw)
+    return model
+
+
+def _shape(described: dict[str, Any]) -> Shape:
+    choices = tuple(described.get("enum", ()))
+    pattern = described.get("pattern") or "|".join(map(re.escape, choices)) or r"[\s\S]*"
+    shortest, longest = described.get("min"), described.get("max")
+    bounds = f"(?=[\\s\\S]{{{shortest or 0},{'' if longest is None else longest}}}\\Z)"
+    bounded = shortest is not None or longest is not None
+    regex = re.compile(f"{bounds if bounded else ''}(?:{pattern})", re.ASCII)
+    return Shape(pattern, regex, shortest, longest, choices)

@@ -1,0 +1,38 @@
+"""What a ledger says by itself, also while a run is writing it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batch_snapshot import job, locks, places, report
+from batch_snapshot.errors import LedgerError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def of(path: Path) -> report.Summary:
+    """Sum up the ledger at `path`: its outcome is that of its last invocation, or running, or crashed.
+
+    Raises:
+        LedgerError: it is no ledger, or has a line that makes no sense.
+    """
+    running = locks.holder_lives(places.ledger_lock(path))
+    past = job.history_of(path, live=running)
+    if past.last is None:
+        raise LedgerError(f"{path}: no run has begun in it; name a ledger that a run has written")
+    header, end = past.last, past.end
+    counts = report.count(past.counts(), header.rows)
+    failures = past.failures()
+    command = job.run_command(header.manifest, path) if header.manifest else None
+    elapsed = (end.finished_at - header.started_at).total_seconds() if end else 0.0
+    return report.Summary(
+        outcome=end.outcome if end else "running" if running else "crashed",
+        exit_code=0,
+        counts=counts,
+        failures=failures,
+        ledger=str(path),
+        run_id=header.run_id,
+        elapsed_s=elapsed,
+        next_steps=[] if running else report.next_steps(counts, failures, run=command, ledger=str(path)),
+    )

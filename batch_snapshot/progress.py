@@ -1,0 +1,92 @@
+"""What a person sees while a run goes on: a plain line, every few seconds or in place."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import anyio
+
+from batch_snapshot import report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batch_snapshot.batch import View
+    from batch_snapshot.job import Preview
+    from batch_snapshot.model import Outcome
+
+#: Seconds between two lines in a log, and between two looks of a line that is redrawn.
+LINES_EVERY = 5.0
+REDRAW_EVERY = 0.5
+
+
+async def lines(view: View, write: Callable[[str], None]) -> None:
+    """Write a line every few seconds: for logs and pipes."""
+    while True:
+        await anyio.sleep(LINES_EVERY)
+        write(line(view) + "\n")
+
+
+async def redrawn(view: View, write: Callable[[str], None], width: int) -> None:
+    """Keep one line up to date: for terminals."""
+    try:
+        while True:
+            write("\r" + line(view)[: width - 1].ljust(width - 1))
+            await anyio.sleep(REDRAW_EVERY)
+    finally:
+        write("\r" + " " * (width - 1) + "\r")
+
+
+def line(view: View) -> str:
+    """Say how far the run is."""
+    counts = view.counts
+    done = counts.total - counts.unattempted
+    share = done / counts.total if counts.total else 1.0
+    traffic = [lane.traffic for lane in view.lanes.values()]
+    calls, throttled = sum(t.calls for t in traffic), sum(t.throttled for t in traffic)
+    speed = calls / view.elapsed if view.elapsed > 0 else 0.0
+    parts = [f"{done:,}/{counts.total:,} rows ({share:.0%})", f"{counts.succeeded:,} succeeded"]
+    if counts.failed:
+        parts.append(f"{counts.failed:,} failed")
+    if counts.in_doubt:
+        parts.append(f"{counts.in_doubt:,} in doubt")
+    parts += [f"{speed:,.1f} calls/s", f"{throttled:,} throttled"]
+    if (left := remaining(view)) is not None:
+        parts.append(f"about {left} left")
+    return f"{timedelta(seconds=int(view.elapsed))} {', '.join(parts)}"
+
+
+def remaining(view: View) -> timedelta | None:
+    """How long the unattempted rows will take at the speed so far; None: too early to say."""
+    settled = view.counts.total - view.counts.unattempted - view.settled_before
+    if settled < 1 or view.elapsed <= 0:
+        return None
+    return timedelta(seconds=round(view.counts.unattempted * view.elapsed / settled))
+
+
+def outcome_line(outcome: Outcome) -> str:
+    """Say what became of one row."""
+    row = outcome.request.row
+    what = f"{row.engagement}/{row.resource} {outcome.status.replace('_', ' ')}"
+    if outcome.error:
+        return f"{what}: {outcome.error.code}: {outcome.error.message}"
+    return f"{what}: revision {outcome.revision}"
+
+
+def plan_text(preview: Preview) -> str:
+    """Say what a run is about to do."""
+    accounts = ", ".join(preview.accounts)
+    lines = [
+        f"{preview.name}: {preview.rows:,} of {preview.counts.total:,} rows to send",
+        f"  catalog   {', '.join(sorted(preview.catalogs))}",
+        f"  accounts  {accounts}",
+        f"  endpoint  {preview.endpoint}",
+        f"  ledger    {preview.ledger} ({report.states(preview.counts)})",
+    ]
+    if preview.rate:
+        duration = timedelta(seconds=round(preview.rows / preview.rate))
+        lines.append(f"  time      {duration} at the declared {preview.rate:g} calls/s")
+    else:
+        lines.append("  time      depends on the rate that the service allows: none is declared")
+    return "\n".join(lines)
