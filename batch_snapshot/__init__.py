@@ -1,3 +1,55 @@
-"""Create AWS Partner Central resource snapshots in bulk: exactly one a row, whatever breaks."""
+"""Create AWS Partner Central resource snapshots in bulk: exactly one a row, whatever breaks.
+
+::
+
+    summary = await batch_snapshot.run(Path("backfill.yaml"), batch_snapshot.Options(rate=1.0))
+
+Names below `batch_snapshot` that this module does not list are not for others to build on.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from batch_snapshot.errors import (
+    BatchSnapshotError,
+    InputError,
+    LedgerError,
+    LedgerWriteError,
+    LockedError,
+    ManifestError,
+    StorageError,
+)
+
+if TYPE_CHECKING:
+    from batch_snapshot.batch import Hooks, retry, run
+    from batch_snapshot.job import Options
+    from batch_snapshot.report import Summary
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BatchSnapshotError",
+    "Hooks",
+    "InputError",
+    "LedgerError",
+    "LedgerWriteError",
+    "LockedError",
+    "ManifestError",
+    "Options",
+    "StorageError",
+    "Summary",
+    "__version__",
+    "retry",
+    "run",
+]
+
+#: Where the names live that are imported at their first use: they bring aioboto3 with them.
+_LATE = {"Hooks": "batch", "Options": "job", "Summary": "report", "retry": "batch", "run": "batch"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)

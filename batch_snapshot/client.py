@@ -57,6 +57,7 @@ class Target:
         region: for accounts that name none.
         profile: for accounts that name neither profile nor role.
         concurrency: calls in flight at most; the pool has room for as many connections.
+        call_timeout: seconds for a whole call, and for fetching its credentials before.
     """
 
     endpoint_url: str | None = None
@@ -64,6 +65,7 @@ class Target:
     region: str | None = None
     profile: str | None = None
     concurrency: int = 32
+    call_timeout: float = CALL_TIMEOUT
 
 
 @dataclass(slots=True)
@@ -138,13 +140,13 @@ class Clients:
     async def _call(self, account: str, operation: str, **parameters: Any) -> dict[str, Any]:
         """Make one call; whatever goes wrong is an `ApiError`."""
         try:
-            with anyio.fail_after(CALL_TIMEOUT):
+            with anyio.fail_after(self._target.call_timeout):
                 line = await self._line(account)
                 await line.credentials.get_frozen_credentials()
         except Exception as error:
             raise ApiError(policy.credentials_failure(_failure(error))) from error
         try:
-            with anyio.fail_after(CALL_TIMEOUT):
+            with anyio.fail_after(self._target.call_timeout):
                 answer: dict[str, Any] = await getattr(line.client, operation)(**parameters)
         except Exception as error:
             raise ApiError(_failure(error)) from error

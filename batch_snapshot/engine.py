@@ -114,6 +114,17 @@ class Lane:
     workers: int = 0
     queue: tuple[MemoryObjectSendStream[Request], MemoryObjectReceiveStream[Request]] | None = None
 
+    def complete(self) -> None:
+        """No further row will come: the workers end when the queue is empty."""
+        if self.queue:
+            self.queue[0].close()
+
+    def close(self) -> None:
+        """Drop the queue."""
+        if self.queue:
+            self.queue[0].close()
+            self.queue[1].close()
+
 
 class Engine:
     """Runs requests to their outcomes."""
@@ -185,33 +196,37 @@ class Engine:
         Raises:
             BaseExceptionGroup: with whatever `record` or `intend` raised.
         """
-        with self._scope:
-            async with anyio.create_task_group() as watch:
-                if self._settings.max_duration is not None:
-                    watch.start_soon(self._end_after, self._settings.max_duration)
-                async with anyio.create_task_group() as workers:
-                    await self._feed(batches, workers)
-                watch.cancel_scope.cancel()
+        try:
+            with self._scope:
+                await self._drive(batches)
+        finally:
+            for lane in self.lanes.values():
+                lane.close()
+
+    async def _drive(self, batches: Iterable[Sequence[Request]]) -> None:
+        async with anyio.create_task_group() as watch:
+            if self._settings.max_duration is not None:
+                watch.start_soon(self._end_after, self._settings.max_duration)
+            async with anyio.create_task_group() as workers:
+                await self._feed(batches, workers)
+            watch.cancel_scope.cancel()
 
     async def _end_after(self, seconds: float) -> None:
         await anyio.sleep(seconds)
         self.request_stop(Stop(StopKind.DEFERRED, f"--max-duration is over ({seconds:g} s)"))
 
     async def _feed(self, batches: Iterable[Sequence[Request]], workers: TaskGroup) -> None:
-        try:
-            for batch in batches:
-                wanted = [request for request in batch if not self._halted(self.lanes[request.row.account])]
-                if wanted:
-                    await self._intend(wanted)
-                for request in wanted:
-                    await self._hand_over(request, workers)
-                await anyio.lowlevel.checkpoint()
-                if all(self._halted(lane) for lane in self.lanes.values()):
-                    break
-        finally:
-            for lane in self.lanes.values():
-                if lane.queue:
-                    lane.queue[0].close()
+        for batch in batches:
+            wanted = [request for request in batch if not self._halted(self.lanes[request.row.account])]
+            if wanted:
+                await self._intend(wanted)
+            for request in wanted:
+                await self._hand_over(request, workers)
+            await anyio.lowlevel.checkpoint()
+            if all(self._halted(lane) for lane in self.lanes.values()):
+                break
+        for lane in self.lanes.values():
+            lane.complete()
 
     async def _hand_over(self, request: Request, workers: TaskGroup) -> None:
         lane = self.lanes[request.row.account]

@@ -68,9 +68,10 @@ class Pace:
         rest = min(hint or 0.0, LONGEST_HINT)
         if sent_at < self.cut_at:
             return replace(self, next_slot=max(self.next_slot, now + rest))
-        rate = max(FLOOR_RATE, self.rate * CUT)
+        floor = min(FLOOR_RATE, self.ceiling)
+        rate = max(floor, self.rate * CUT)
         starved = self.starved_since
-        if starved is None and rate <= FLOOR_RATE:
+        if starved is None and rate <= floor:
             starved = now
         return replace(
             self,

@@ -128,8 +128,11 @@ CLIENT_RULES: Mapping[str, Rule] = MappingProxyType(
         # Python, from beneath: no answer within the time, or none that can be read.
         "TimeoutError": _NO_ANSWER,
         "OSError": _NO_ANSWER,
-        "UnicodeDecodeError": _NO_ANSWER,
-        "JSONDecodeError": _NO_ANSWER,
+        # Well-formed nonsense, over which botocore's parsers stumble: [] where an object should be.
+        "AttributeError": _NO_ANSWER,
+        "LookupError": _NO_ANSWER,
+        "TypeError": _NO_ANSWER,
+        "ValueError": _NO_ANSWER,
         # botocore: nothing to sign with.
         "NoCredentialsError": _CREDENTIALS,
         "PartialCredentialsError": _CREDENTIALS,
@@ -175,7 +178,7 @@ def service_failure(answer: Answer) -> Failure:
     return Failure(
         kind=rule.kind,
         code=clean(answer.code, 100),
-        message=clean(answer.message),
+        message=clean(answer.message or "no message"),
         verdict=rule.verdict,
         may_have_landed=rule.may_have_landed or server_side,
         reason=clean(answer.reason, 200) if answer.reason else None,
@@ -192,7 +195,7 @@ def client_failure(class_names: Iterable[str], message: str) -> Failure:
     return Failure(
         kind=rule.kind,
         code=names[0],
-        message=clean(message),
+        message=clean(message or "no message"),
         verdict=rule.verdict,
         may_have_landed=rule.may_have_landed,
     )

@@ -1,0 +1,178 @@
+"""The walls of the house: who may import whom, and what each room must do without."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import batch_snapshot
+
+PACKAGE = Path(batch_snapshot.__file__).parent
+
+#: Imports run only to lower levels; rooms of one level never import each other.
+LEVELS = [
+    {"errors", "flags"},
+    {"model"},
+    {"history"},
+    {"manifest", "ledger", "locks", "places", "plan", "policy", "pace", "report"},
+    {"tries"},
+    {"client", "engine"},
+    {"job"},
+    {"batch", "overview"},
+    {"progress"},
+    {"cli"},
+    {"__main__"},
+]
+
+#: Rooms that decide and never act: no clock, no files, no network, no waiting.
+PURE = {"errors", "model", "history", "plan", "policy", "report", "tries"}
+ACTING = {
+    "anyio",
+    "asyncio",
+    "io",
+    "os",
+    "pathlib",
+    "random",
+    "shutil",
+    "socket",
+    "subprocess",
+    "tempfile",
+    "time",
+}
+
+
+def rooms():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        inside = path.relative_to(PACKAGE)
+        yield inside.parts[0].removesuffix(".py"), path
+
+
+def imports(path, *, running=True):
+    """Names of the modules that `path` imports; with `running`, not those for type checkers only."""
+    tree = ast.parse(path.read_text("utf-8"))
+    checking = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if running and id(node) in checking:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def level(room):
+    return next(number for number, rooms_ in enumerate(LEVELS) if room in rooms_)
+
+
+def test_every_room_has_a_level():
+    known = set().union(*LEVELS) | {"__init__", "simulator"}
+    assert {room for room, _ in rooms()} <= known
+
+
+@pytest.mark.parametrize(
+    ("room", "path"), [pair for pair in rooms() if pair[0] not in {"__init__", "simulator"}]
+)
+def test_imports_run_to_lower_levels_only(room, path):
+    for name in imports(path):
+        parts = name.split(".")
+        if (
+            parts[0] == "batch_snapshot"
+            and len(parts) > 1
+            and parts[1] not in {room, "simulator", "__version__"}
+        ):
+            assert level(parts[1]) < level(room), f"{room} imports {parts[1]}"
+
+
+def test_the_simulator_shares_no_code_with_the_package():
+    for room, path in rooms():
+        if room == "simulator":
+            for name in imports(path, running=False):
+                assert not name.startswith("batch_snapshot") or name.startswith("batch_snapshot.simulator"), (
+                    path
+                )
+
+
+def test_only_the_client_imports_aioboto3():
+    importers = {
+        room
+        for room, path in rooms()
+        for name in imports(path, running=False)
+        if name.split(".")[0] in {"aioboto3", "aiobotocore", "boto3"}
+    }
+    assert importers == {"client"}
+
+
+@pytest.mark.parametrize("room", sorted(PURE))
+def test_pure_rooms_do_nothing(room):
+    used = {name.split(".")[0] for name in imports(PACKAGE / f"{room}.py")}
+    assert used.isdisjoint(ACTING)
+
+
+@pytest.mark.parametrize("room", ["engine", "pace"])
+def test_what_waits_knows_anyio_alone(room):
+    used = {name.split(".")[0] for name in imports(PACKAGE / f"{room}.py")}
+    assert used.isdisjoint({"asyncio", "time", "trio"})
+
+
+def test_nothing_is_posix_only_at_import():
+    top = {
+        name.split(".")[0]
+        for _, path in rooms()
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.Import)
+        for name in (alias.name for alias in node.names)
+    }
+    assert top.isdisjoint({"fcntl", "grp", "pwd", "resource", "termios"})
+
+
+def test_every_dependency_is_declared():
+    declared = {
+        "aioboto3",
+        "aiobotocore",
+        "aiohttp",
+        "anyio",
+        "botocore",
+        "click",
+        "filelock",
+        "orjson",
+        "tenacity",
+        "yaml",
+    }
+    used = {name.split(".")[0] for _, path in rooms() for name in imports(path, running=False)}
+    foreign = used - set(sys.stdlib_module_names) - {"batch_snapshot"}
+    assert foreign <= declared
+
+
+@pytest.mark.parametrize("path", [path for _, path in rooms()], ids=str)
+def test_functions_are_small(path):
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, f"{path.name}: {node.name}"
+
+
+def test_the_public_surface_is_curated():
+    assert sorted(batch_snapshot.__all__) == [
+        "BatchSnapshotError",
+        "Hooks",
+        "InputError",
+        "LedgerError",
+        "LedgerWriteError",
+        "LockedError",
+        "ManifestError",
+        "Options",
+        "StorageError",
+        "Summary",
+        "__version__",
+        "retry",
+        "run",
+    ]
+    for name in batch_snapshot.__all__:
+        assert getattr(batch_snapshot, name) is not None
+    assert (PACKAGE / "py.typed").exists()

@@ -1,0 +1,417 @@
+"""What real failures of a real socket become: kind, verdict, and "may it have been carried out?"."""
+
+import asyncio
+import json
+import socket
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+import anyio
+import boto3
+import pytest
+from botocore.config import Config
+
+from batch_snapshot import client
+from batch_snapshot.client import Clients, Target
+from batch_snapshot.model import Account, ApiError, ErrorKind, Receipt, Request, Row, Verdict
+from batch_snapshot.simulator import Faults, Settings, serve
+
+pytestmark = pytest.mark.asyncio
+
+ROW = Row("main", "Sandbox", "eng-0123456789abcd", "Opportunity", "O1234567", "OpportunitySummaryView")
+REQUEST = Request(ROW, "00000000-0000-5000-8000-000000000000")
+RETRY, REFUSED, THROTTLED = Verdict.RETRY, Verdict.REFUSED, Verdict.THROTTLED
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch, tmp_path):
+    for name in (
+        "AWS_PROFILE",
+        "AWS_SESSION_TOKEN",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "http_proxy",
+        "https_proxy",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+
+def utc_now():
+    return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def calling(url, account=None, *, now=utc_now, **target):
+    async with Clients(
+        {"main": account or Account("main")}, Target(endpoint_url=url, **target), now
+    ) as clients:
+        yield clients
+
+
+async def outcome(url, request=REQUEST, **more):
+    """What one send comes to: a receipt or a failure."""
+    async with calling(url, **more) as clients:
+        try:
+            return await clients.send(request)
+        except ApiError as error:
+            return error.failure
+
+
+@asynccontextmanager
+async def raw_server(answer, **options):
+    """A server that reads one request and lets `answer(reader, writer)` do the rest."""
+
+    async def handle(reader, writer):
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+            body = await reader.readexactly(length)
+            await answer(writer, head, body)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, **options)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+def http(status, body, *headers, length=None):
+    head = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body) if length is None else length}", *headers]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def answering(data):
+    async def answer(writer, head, body):
+        writer.write(data)
+        await writer.drain()
+
+    return answer
+
+
+async def hang(writer, head, body):
+    await asyncio.Event().wait()
+
+
+async def reset(writer, head, body):
+    connection = writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    writer.transport.abort()
+
+
+async def close(writer, head, body):
+    writer.close()
+
+
+async def test_a_success_is_a_receipt():
+    async with serve() as (url, simulator):
+        receipt = await outcome(url)
+    assert isinstance(receipt, Receipt)
+    assert (receipt.arn, receipt.revision) == (simulator.snapshots[0].arn, 1)
+    assert receipt.request_id
+
+
+async def test_a_refused_connection_never_left():
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    failure = await outcome(f"http://127.0.0.1:{port}")
+    assert (failure.kind, failure.verdict, failure.may_have_landed) == (ErrorKind.TRANSIENT, RETRY, False)
+
+
+async def test_a_name_that_does_not_resolve_never_left():
+    failure = await outcome("http://no-such-host.invalid")
+    assert (failure.kind, failure.verdict, failure.may_have_landed) == (ErrorKind.TRANSIENT, RETRY, False)
+
+
+async def test_refused_tls_never_left():
+    """Plain HTTP where TLS is expected: the handshake fails."""
+    async with raw_server(hang) as url:
+        port = int(url.rsplit(":", 1)[1])
+
+        async def plain(reader, writer):
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            await reader.read(1)
+            writer.close()
+
+        server = await asyncio.start_server(plain, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            failure = await outcome(f"https://127.0.0.1:{port}")
+    assert (failure.kind, failure.verdict, failure.may_have_landed) == (ErrorKind.TRANSIENT, RETRY, False)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        reset,
+        close,
+        answering(b""),
+        answering(b"not http at all\r\n\r\n"),
+        answering(http(200, b'{"Arn": "a', length=5000)),
+        answering(http(200, b"<html>Sign in</html>", "Content-Type: text/html")),
+        answering(http(200, b"")),
+        answering(http(200, b"{}")),
+        answering(http(200, b'{"Arn": "a"}')),
+        answering(http(200, b'{"Arn": "a", "Revision": 0}')),
+        answering(http(200, b'{"Arn": "a", "Revision": "1"}')),
+        answering(http(200, b'{"Arn": "", "Revision": 1}')),
+        answering(http(200, b'{"Arn": null, "Revision": 1}')),
+        answering(http(200, b"[]")),
+        answering(http(200, b"null")),
+        answering(http(200, b"\xff\xfe{}")),
+        answering(http(200, json.dumps({"junk": "x" * 5_000_000}).encode())),
+        answering(http(503, b"<html>Service Unavailable</html>", "Content-Type: text/html")),
+        answering(http(502, b"")),
+        answering(http(500, b'{"__type": "InternalServerException", "Message": "oops"}')),
+        answering(http(500, b'{"__type": "NewServerTrouble"}')),
+        answering(http(400, b'{"__type": "InternalServerException", "Message": "oops"}')),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+async def test_whatever_breaks_in_mid_exchange_may_have_been_carried_out(broken):
+    async with raw_server(broken) as url:
+        failure = await outcome(url)
+    assert (failure.kind, failure.verdict, failure.may_have_landed) == (ErrorKind.TRANSIENT, RETRY, True)
+    assert failure.message
+    assert len(failure.message) <= 2001
+
+
+async def test_a_call_without_an_answer_ends_in_time_and_may_have_been_carried_out():
+    async with raw_server(hang) as url:
+        failure = await outcome(url, call_timeout=0.5)
+    assert (failure.code, failure.verdict, failure.may_have_landed) == ("TimeoutError", RETRY, True)
+
+
+async def test_an_answer_that_drips_for_ever_ends_in_time():
+
+    async def drip(writer, head, body):
+        writer.write(http(200, b"", length=10_000))
+        for _ in range(1000):
+            writer.write(b" ")
+            await writer.drain()
+            await anyio.sleep(0.05)
+
+    async with raw_server(drip) as url:
+        failure = await outcome(url, call_timeout=0.5)
+    assert failure.may_have_landed
+
+
+@pytest.mark.parametrize(
+    ("engagement", "kind", "code", "verdict"),
+    [
+        ("eng-denied00000001", ErrorKind.DENIED, "AccessDeniedException", REFUSED),
+        ("eng-missing0000001", ErrorKind.NOT_FOUND, "ResourceNotFoundException", REFUSED),
+        ("eng-quota000000001", ErrorKind.QUOTA, "ServiceQuotaExceededException", REFUSED),
+        ("eng-conflict000001", ErrorKind.CONFLICT, "ConflictException", RETRY),
+        ("eng-invalid0000001", ErrorKind.INVALID, "ValidationException", REFUSED),
+    ],
+)
+async def test_the_services_refusals(engagement, kind, code, verdict):
+    async with serve() as (url, simulator):
+        failure = await outcome(url, Request(ROW._replace(engagement=engagement), "token"))
+    assert (failure.kind, failure.code, failure.verdict, failure.may_have_landed) == (
+        kind,
+        code,
+        verdict,
+        False,
+    )
+    assert failure.request_id
+    assert simulator.snapshots == []
+
+
+async def test_a_validation_tells_its_reason_and_fields():
+    async with serve() as (url, _):
+        failure = await outcome(url, Request(ROW._replace(engagement="eng-invalid0000001"), "token"))
+    assert failure.reason == "BUSINESS_VALIDATION_FAILED"
+    assert "(" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        (["x-amz-retry-after: 1500"], 1.5),
+        (["Retry-After: 7"], 7.0),
+        (["x-amz-retry-after: 1500", "Retry-After: 7"], 1.5),
+        (["Retry-After: Wed, 21 Oct 2015 07:28:00 GMT"], None),
+        (["x-amz-retry-after: soon"], None),
+        (["Retry-After: -3"], None),
+        (["Retry-After: nan"], None),
+        ([], None),
+    ],
+)
+async def test_a_throttle_carries_the_services_hint(headers, seconds):
+    body = b'{"__type": "ThrottlingException", "Message": "slow down"}'
+    async with raw_server(answering(http(400, body, *headers))) as url:
+        failure = await outcome(url)
+    assert (failure.verdict, failure.may_have_landed, failure.retry_after) == (THROTTLED, False, seconds)
+
+
+async def test_one_try_is_one_http_exchange():
+    async with serve(Settings(faults=Faults(rates={"internal": 1.0}))) as (url, simulator):
+        await outcome(url)
+    assert simulator.calls["CreateResourceSnapshot"] == 1
+
+
+async def test_without_credentials_the_account_stops_before_anything_is_sent(monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    async with serve() as (url, simulator):
+        failure = await outcome(url)
+    assert (failure.verdict, failure.may_have_landed) == (Verdict.STOP_ACCOUNT, False)
+    assert simulator.calls.total() == 0
+
+
+async def test_an_unknown_profile_stops_the_account():
+    failure = await outcome("http://127.0.0.1:1", account=Account("main", profile="nobody"))
+    assert (failure.verdict, failure.code) == (Verdict.STOP_ACCOUNT, "ProfileNotFound")
+    assert "nobody" in failure.message
+
+
+@pytest.mark.parametrize("key", ["AKIAEXPIRED", "AKIAUNKNOWN"])
+async def test_credentials_that_the_service_refuses_stop_the_account(monkeypatch, key):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+    async with serve() as (url, _):
+        failure = await outcome(url)
+    assert (failure.verdict, failure.may_have_landed) == (Verdict.STOP_ACCOUNT, False)
+
+
+async def test_the_simulator_needs_no_credentials_and_tells_accounts_apart(monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    accounts = {name: Account(name) for name in ("a", "b")}
+    async with (
+        serve() as (url, simulator),
+        Clients(accounts, Target(endpoint_url=url, simulated=True), utc_now) as clients,
+    ):
+        for name in accounts:
+            await clients.send(Request(ROW._replace(account=name), f"token-{name}"))
+    assert len({snapshot.access_key for snapshot in simulator.snapshots}) == 2
+
+
+async def test_request_bytes_are_those_of_boto3():
+    seen = []
+
+    async def keep(writer, head, body):
+        lines = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
+        kept = {name.lower(): lines[name] for name in lines}
+        seen.append((body, kept[b"x-amz-target"], kept[b"content-type"]))
+        writer.write(http(200, b'{"Arn": "arn", "Revision": 1}'))
+        await writer.drain()
+
+    parameters = {
+        "ClientToken": REQUEST.client_token,
+        "Catalog": ROW.catalog,
+        "EngagementIdentifier": ROW.engagement,
+        "ResourceIdentifier": ROW.resource,
+        "ResourceSnapshotTemplateIdentifier": ROW.template,
+        "ResourceType": ROW.resource_type,
+    }
+    async with raw_server(keep) as url:
+        await outcome(url)
+        plain = boto3.client(
+            client.SERVICE,
+            region_name="us-east-1",
+            endpoint_url=url,
+            config=Config(retries={"total_max_attempts": 1}),
+        )
+        await asyncio.to_thread(plain.create_resource_snapshot, **parameters)
+    ours, theirs = seen
+    assert ours == theirs
+
+
+async def test_the_client_is_set_up_for_one_exchange_and_enough_connections():
+    async with calling("http://127.0.0.1:1", concurrency=77) as clients:
+        line = await clients._line("main")
+        config = line.client.meta.config
+        assert config.retries["total_max_attempts"] == 1
+        assert config.max_pool_connections == 77
+        assert config.connect_timeout == client.CONNECT_TIMEOUT
+        assert config.read_timeout == client.READ_TIMEOUT
+        assert line.client.meta.region_name == "us-east-1"
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "region"), [("eu-west-1", "us-west-2", "eu-west-1"), (None, "us-west-2", "us-west-2")]
+)
+async def test_an_accounts_region_goes_before_the_given_one(own, given, region):
+    async with calling("http://127.0.0.1:1", Account("main", region=own), region=given) as clients:
+        assert (await clients._line("main")).client.meta.region_name == region
+
+
+def sent_at(moment):
+    return Request(ROW, REQUEST.client_token, ambiguous=True, first_sent_at=moment)
+
+
+async def test_a_look_up_finds_what_was_created_since():
+    async with serve() as (url, _), calling(url) as clients:
+        before = utc_now()
+        receipt = await clients.send(REQUEST)
+        found = await clients.look_up(sent_at(before))
+        assert (found.arn, found.revision) == (receipt.arn, 1)
+
+
+async def test_a_look_up_passes_over_what_was_there_before():
+    async with serve() as (url, _), calling(url) as clients:
+        await clients.send(REQUEST)
+        assert await clients.look_up(sent_at(utc_now() + timedelta(seconds=60))) is None
+
+
+async def test_a_look_up_finds_nothing_where_nothing_is():
+    async with serve() as (url, _), calling(url) as clients:
+        assert await clients.look_up(sent_at(utc_now())) is None
+
+
+async def test_a_look_up_that_is_denied_says_so():
+    async with serve() as (url, _), calling(url) as clients:
+        request = Request(
+            ROW._replace(engagement="eng-denied00000001"), "token", ambiguous=True, first_sent_at=utc_now()
+        )
+        with pytest.raises(ApiError) as raised:
+            await clients.look_up(request)
+        assert raised.value.failure.kind is ErrorKind.DENIED
+
+
+@pytest.mark.parametrize("offset", [-200, 200])
+async def test_a_look_up_goes_by_the_services_clock(offset):
+    """Our clock is wrong by minutes: what we sent is found, what was there before is not."""
+
+    def our_clock():
+        return utc_now() - timedelta(seconds=offset)
+
+    async with serve(Settings(clock_offset=0)) as (url, _), calling(url, now=our_clock) as clients:
+        first = our_clock()
+        await clients.send(REQUEST)
+        assert await clients.look_up(sent_at(first)) is not None
+        assert await clients.look_up(sent_at(first + timedelta(seconds=30))) is None
+
+
+async def test_a_thousand_answers_of_chance_raise_nothing_but_api_errors():
+    """Seeded noise where an answer should be: each ends as a receipt or a classified failure."""
+    rng = Random(11)
+    statuses = [200, 200, 301, 400, 403, 404, 429, 500, 503]
+
+    async def noise(writer, head, body):
+        data = bytes(rng.randrange(256) for _ in range(rng.randrange(60)))
+        error = json.dumps(
+            {"__type": rng.choice(["", "x", None, 7, {}]), "ErrorList": rng.choice([None, 3, [1]])}
+        )
+        body = rng.choice([data, error.encode(), b'{"Arn": {}, "Revision": 1}', b'"text"'])
+        writer.write(http(rng.choice(statuses), body, length=rng.choice([None, None, len(body) + 1])))
+        await writer.drain()
+
+    async with raw_server(noise) as url, calling(url) as clients:
+        for _ in range(300):
+            with pytest.raises(ApiError) as raised:
+                await clients.send(REQUEST)
+            assert raised.value.failure.code

@@ -1,0 +1,511 @@
+"""The worker pool in virtual time: fakes at the seams, hours in milliseconds."""
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from random import Random
+
+import anyio
+import pytest
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batch_snapshot import pace, policy
+from batch_snapshot.engine import DENIAL_LIMIT, Engine, Lane, Settings, Stop, StopKind
+from batch_snapshot.errors import LedgerWriteError
+from batch_snapshot.model import (
+    ApiError,
+    ErrorKind,
+    Failure,
+    Receipt,
+    Request,
+    Row,
+    Status,
+    Verdict,
+    client_token,
+)
+from batch_snapshot.policy import Answer, FailureLimit, client_failure, service_failure
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def anyio_backend():
+    return ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
+
+
+pytestmark = pytest.mark.anyio
+
+
+def now():
+    return START + timedelta(seconds=anyio.current_time())
+
+
+def refusal(code, status=400, **more):
+    return service_failure(Answer(code=code, message=f"{code} was said", http_status=status, **more))
+
+
+THROTTLED = refusal("ThrottlingException")
+DENIED = refusal("AccessDeniedException")
+CONFLICT = refusal("ConflictException")
+BROKEN = refusal("InternalServerException", 500)
+REFUSED_CONNECTION = client_failure(["ClientConnectorError", "Exception"], "refused")
+INVALID = refusal("ValidationException")
+EXPIRED = refusal("ExpiredTokenException", 403)
+
+
+def requests(count, account="main", engagement=None):
+    for number in range(count):
+        row = Row(account, "Sandbox", engagement or f"eng-{number:014}", "Opportunity", f"O{number}", "View")
+        yield Request(row, client_token("run", row, 0))
+
+
+class World:
+    """A service, a ledger and an engine between them."""
+
+    def __init__(self, *, latency=0.1, answer=None, look=None, lanes=("main",), rate=None, **bounds):
+        self.latency = latency
+        self.answer = answer or (lambda request, nth: None)
+        self.look = look or (lambda request: None)
+        self.sent, self.looked, self.outcomes, self.intended = [], [], [], []
+        self.flying: Counter = Counter()
+        self.overlaps = 0
+        self.peak = 0
+        self.full = False
+        start = pace.declared(rate) if rate else pace.Pace()
+        self.engine = Engine(
+            lanes={name: Lane(name, pace.Pacer(start), pace.Pacer(pace.declared(10))) for name in lanes},
+            send=self.send,
+            look_up=self.look_up,
+            intend=self.intend,
+            record=self.record,
+            now=now,
+            rng=Random(7),
+            settings=Settings(**bounds),
+        )
+
+    async def send(self, request):
+        pair = request.row[1:3] + request.row[4:5]
+        assert request.row in self.intended, "sent before its intent was durable"
+        self.flying[pair] += 1
+        self.overlaps += self.flying[pair] > 1
+        self.peak = max(self.peak, self.flying.total())
+        nth = sum(1 for _, earlier in self.sent if earlier.row == request.row)
+        self.sent.append((anyio.current_time(), request))
+        try:
+            await anyio.sleep(self.latency)
+        finally:
+            self.flying[pair] -= 1
+        failure = self.answer(request, nth)
+        if failure:
+            raise ApiError(failure)
+        return Receipt(f"arn:{request.client_token}", 1, "req")
+
+    async def look_up(self, request):
+        self.looked.append((anyio.current_time(), request))
+        found = self.look(request)
+        if isinstance(found, Failure):
+            raise ApiError(found)
+        return found
+
+    async def intend(self, batch):
+        await anyio.sleep(0.01)
+        self.intended += [request.row for request in batch]
+
+    def record(self, outcome):
+        if self.full:
+            raise LedgerWriteError("disk full")
+        self.outcomes.append(outcome)
+
+    async def run(self, rows, size=16):
+        rows = list(rows)
+        await self.engine.run(rows[at : at + size] for at in range(0, len(rows), size))
+
+    def statuses(self):
+        return Counter(outcome.status for outcome in self.outcomes)
+
+
+async def test_every_row_is_sent_once_and_recorded():
+    world = World()
+    await world.run(requests(500))
+    assert world.statuses() == {Status.SUCCEEDED: 500}
+    assert len(world.sent) == 500
+    assert {outcome.arn for outcome in world.outcomes} == {f"arn:{r.client_token}" for _, r in world.sent}
+    assert world.engine.ending is None
+
+
+async def test_never_more_calls_in_flight_than_concurrency():
+    world = World(concurrency=5, latency=10)
+    await world.run(requests(100))
+    assert world.peak == 5
+    assert anyio.current_time() == pytest.approx(200, rel=0.1)
+
+
+async def test_concurrency_bounds_all_accounts_together():
+    world = World(concurrency=4, latency=10, lanes=("a", "b"))
+    await world.run([*requests(20, "a"), *requests(20, "b")])
+    assert world.peak == 4
+
+
+async def test_a_transient_failure_is_tried_again_under_the_same_token():
+    world = World(answer=lambda request, nth: BROKEN if nth < 3 else None)
+    await world.run(requests(10))
+    assert world.statuses() == {Status.SUCCEEDED: 10}
+    assert {outcome.attempts for outcome in world.outcomes} == {4}
+    assert len({request.client_token for _, request in world.sent}) == 10
+
+
+async def test_attempts_are_bounded():
+    world = World(answer=lambda *_: REFUSED_CONNECTION, max_attempts=5)
+    await world.run(requests(3))
+    assert len(world.sent) == 15
+    assert {(o.status, o.attempts, o.ambiguous) for o in world.outcomes} == {(Status.FAILED, 5, False)}
+
+
+async def test_what_may_have_landed_is_in_doubt_never_failed():
+    world = World(answer=lambda *_: BROKEN, max_attempts=2)
+    await world.run(requests(1))
+    assert [(o.status, o.ambiguous) for o in world.outcomes] == [(Status.IN_DOUBT, True)]
+
+
+@pytest.mark.parametrize(
+    "second", [DENIED, CONFLICT, refusal("ValidationException"), refusal("ResourceNotFoundException")]
+)
+async def test_ambiguity_is_sticky(second):
+    world = World(answer=lambda request, nth: BROKEN if nth == 0 else second)
+    await world.run(requests(1))
+    assert [o.status for o in world.outcomes] == [Status.IN_DOUBT]
+    assert world.outcomes[0].error.code == second.code
+
+
+async def test_a_conflict_without_doubt_gets_few_tries():
+    world = World(answer=lambda *_: CONFLICT)
+    await world.run(requests(1))
+    assert len(world.sent) == policy.CONFLICT_ATTEMPTS
+    assert world.outcomes[0].status is Status.FAILED
+
+
+async def test_a_conflict_after_doubt_is_replayed_until_the_earlier_try_has_landed():
+    world = World(answer=lambda request, nth: BROKEN if nth == 0 else CONFLICT if nth < 6 else None)
+    await world.run(requests(1))
+    assert world.outcomes[0].status is Status.SUCCEEDED
+
+
+async def test_a_throttle_costs_no_attempt_and_loses_no_row():
+    world = World(answer=lambda request, nth: THROTTLED if nth < 12 else None, max_attempts=1, patience=1e9)
+    await world.run(requests(5))
+    assert world.statuses() == {Status.SUCCEEDED: 5}
+    assert {(o.attempts, o.throttles) for o in world.outcomes} == {(1, 12)}
+
+
+async def test_a_spent_quota_defers_the_run_and_leaves_no_line_for_its_rows():
+    world = World(answer=lambda *_: THROTTLED, patience=300)
+    await world.run(requests(50))
+    assert world.engine.ending.kind is StopKind.DEFERRED
+    assert world.outcomes == []
+    assert anyio.current_time() >= 300
+
+
+async def test_one_success_keeps_a_throttled_run_alive():
+    world = World(answer=lambda request, nth: None if now().second % 10 == 0 else THROTTLED, patience=300)
+    await world.run(requests(20))
+    assert world.engine.ending is None
+    assert world.statuses() == {Status.SUCCEEDED: 20}
+
+
+async def test_a_definite_refusal_is_not_repeated():
+    world = World(answer=lambda *_: refusal("ValidationException", reason="BUSINESS_VALIDATION_FAILED"))
+    await world.run(requests(4))
+    assert len(world.sent) == 4
+    assert {(o.status, o.error.kind, o.error.reason) for o in world.outcomes} == {
+        (Status.FAILED, ErrorKind.INVALID, "BUSINESS_VALIDATION_FAILED")
+    }
+
+
+async def test_never_two_calls_of_one_pair_in_flight():
+    templates = [
+        Request(Row("main", "Sandbox", "eng-1", "Opportunity", "O1", f"View{n}"), f"token{n}")
+        for n in range(20)
+    ]
+    world = World(latency=1)
+    await world.run(templates)
+    assert world.overlaps == 0
+    assert world.statuses() == {Status.SUCCEEDED: 20}
+
+
+async def test_expired_credentials_stop_the_account_and_leave_its_rows():
+    world = World(
+        lanes=("good", "bad"), answer=lambda request, _: EXPIRED if request.row.account == "bad" else None
+    )
+    await world.run([*requests(100, "bad"), *requests(100, "good")])
+    assert world.statuses() == {Status.SUCCEEDED: 100}
+    assert {outcome.request.row.account for outcome in world.outcomes} == {"good"}
+    assert world.engine.lanes["bad"].stop.kind is StopKind.STOPPED
+    assert "ExpiredTokenException" in world.engine.ending.reason
+
+
+async def test_expired_credentials_after_an_ambiguous_try_leave_the_row_in_doubt():
+    world = World(answer=lambda request, nth: BROKEN if nth == 0 else EXPIRED)
+    await world.run(requests(1))
+    assert [o.status for o in world.outcomes] == [Status.IN_DOUBT]
+
+
+async def test_denials_in_a_row_stop_the_account():
+    world = World(answer=lambda *_: DENIED, concurrency=1)
+    await world.run(requests(200))
+    assert len(world.outcomes) == DENIAL_LIMIT
+    assert world.engine.ending.kind is StopKind.STOPPED
+
+
+async def test_denials_after_a_success_are_the_rows_own():
+    world = World(answer=lambda request, _: None if request.row.resource == "O0" else DENIED, concurrency=1)
+    await world.run(requests(100))
+    assert world.statuses() == {Status.SUCCEEDED: 1, Status.FAILED: 99}
+
+
+async def test_too_many_failures_stop_the_run():
+    bad = refusal("ValidationException")
+    world = World(answer=lambda *_: bad, concurrency=1, failure_limit=FailureLimit(count=3))
+    await world.run(requests(100))
+    assert len(world.outcomes) == 4
+    assert world.engine.ending.kind is StopKind.STOPPED
+
+
+async def test_the_time_limit_defers_the_rest_and_drains_what_is_in_flight():
+    world = World(latency=4, concurrency=2, rate=100, max_duration=10)
+    await world.run(requests(100))
+    assert world.engine.ending.kind is StopKind.DEFERRED
+    assert world.statuses() == {Status.SUCCEEDED: 6}
+    assert len(world.sent) == 6
+
+
+async def test_a_stop_drains_calls_in_flight_and_begins_none():
+    world = World(latency=5, concurrency=4)
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.run, requests(100))
+        await anyio.sleep(7)
+        before = len(world.sent)
+        world.engine.request_stop(Stop(StopKind.INTERRUPTED, "SIGINT"))
+    assert len(world.sent) == before == world.statuses()[Status.SUCCEEDED]
+
+
+async def test_a_stop_wakes_rows_in_backoff_and_at_the_pacer():
+    world = World(answer=lambda *_: THROTTLED)
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.run, requests(100))
+        await anyio.sleep(100)
+        stopped_at = anyio.current_time()
+        world.engine.request_stop(Stop(StopKind.INTERRUPTED, "SIGINT"))
+    assert anyio.current_time() - stopped_at < 1
+    assert world.outcomes == []
+
+
+async def test_calls_that_outlive_the_drain_are_in_doubt():
+    world = World(latency=1000, concurrency=4, drain_timeout=30)
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.run, requests(100))
+        await anyio.sleep(5)
+        world.engine.request_stop(Stop(StopKind.INTERRUPTED, "SIGTERM"))
+    assert anyio.current_time() == pytest.approx(35)
+    assert world.statuses() == {Status.IN_DOUBT: 4}
+    assert {o.request.row for o in world.outcomes} == {request.row for _, request in world.sent}
+
+
+async def test_an_abort_drops_calls_at_once_and_says_so():
+    world = World(latency=1000, concurrency=4)
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.run, requests(100))
+        await anyio.sleep(5)
+        world.engine.abort()
+    assert anyio.current_time() == pytest.approx(5)
+    assert world.statuses() == {Status.IN_DOUBT: 4}
+
+
+async def test_a_row_in_backoff_after_an_ambiguous_try_is_in_doubt_when_the_run_stops():
+    world = World(latency=0.01, answer=lambda *_: BROKEN, max_attempts=50)
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.run, requests(3))
+        await anyio.sleep(20)
+        world.engine.request_stop(Stop(StopKind.INTERRUPTED, "SIGINT"))
+    assert world.statuses() == {Status.IN_DOUBT: 3}
+
+
+async def test_what_cannot_be_recorded_is_not_begun():
+    world = World(latency=1, concurrency=4)
+
+    async def fill():
+        await anyio.sleep(3.5)
+        world.full = True
+
+    async def both():
+        async with anyio.create_task_group() as group:
+            group.start_soon(fill)
+            group.start_soon(world.run, requests(100))
+
+    with pytest.raises(BaseExceptionGroup) as raised:
+        await both()
+    assert raised.value.subgroup(LedgerWriteError)
+    assert max(at for at, _ in world.sent) <= 4.5
+    sent = len(world.sent)
+    await anyio.sleep(100)
+    assert len(world.sent) == sent
+
+
+def doubtful(age, **more):
+    row = Row("main", "Sandbox", "eng-1", "Opportunity", "O1", "View")
+    return Request(row, "token", ambiguous=True, first_sent_at=START - timedelta(seconds=age), **more)
+
+
+async def test_a_young_doubtful_row_is_sent_again_under_its_token():
+    world = World(token_ttl=600)
+    await world.run([doubtful(500)])
+    assert world.looked == []
+    assert [request.client_token for _, request in world.sent] == ["token"]
+    assert world.outcomes[0].first_sent_at == START - timedelta(seconds=500)
+
+
+async def test_an_old_doubtful_row_that_is_found_is_reconciled_without_a_call():
+    world = World(token_ttl=600, look=lambda _: Receipt("arn:found", 3))
+    await world.run([doubtful(700)])
+    assert world.sent == []
+    outcome = world.outcomes[0]
+    assert (outcome.status, outcome.reconciled, outcome.arn, outcome.revision) == (
+        Status.SUCCEEDED,
+        True,
+        "arn:found",
+        3,
+    )
+
+
+async def test_an_old_doubtful_row_that_is_not_found_is_sent_under_the_same_token():
+    world = World(token_ttl=600)
+    await world.run([doubtful(700)])
+    assert len(world.looked) == 1
+    assert [request.client_token for _, request in world.sent] == ["token"]
+    assert world.statuses() == {Status.SUCCEEDED: 1}
+
+
+async def test_an_old_doubtful_row_that_cannot_be_looked_up_stays_in_doubt():
+    world = World(token_ttl=600, look=lambda _: DENIED)
+    await world.run([doubtful(700)])
+    assert world.sent == []
+    assert [(o.status, o.error.code) for o in world.outcomes] == [(Status.IN_DOUBT, "AccessDeniedException")]
+
+
+async def test_unless_it_is_to_be_sent_all_the_same():
+    world = World(token_ttl=600, look=lambda _: DENIED, resend_in_doubt=True)
+    await world.run([doubtful(700)])
+    assert world.statuses() == {Status.SUCCEEDED: 1}
+
+
+async def test_denied_look_ups_do_not_trip_the_breaker():
+    rows = [
+        Request(request.row, request.client_token, ambiguous=True, first_sent_at=START - timedelta(hours=1))
+        for request in requests(40)
+    ]
+    world = World(look=lambda _: DENIED)
+    await world.run(rows)
+    assert world.statuses() == {Status.IN_DOUBT: 40}
+
+
+async def test_a_look_up_is_tried_again_and_throttles_are_waited_out():
+    said = [BROKEN, THROTTLED, REFUSED_CONNECTION]
+    world = World(look=lambda _: said.pop(0) if said else Receipt("arn:found", 1))
+    await world.run([doubtful(7000)])
+    assert len(world.looked) == 4
+    assert [o.status for o in world.outcomes] == [Status.SUCCEEDED]
+
+
+async def test_a_token_that_grows_old_at_the_pacer_is_looked_up_before_it_is_sent_again():
+    def answer(request, nth):
+        return BROKEN if nth == 0 else refusal("ThrottlingException", retry_after=250) if nth < 6 else None
+
+    world = World(answer=answer, token_ttl=600, patience=1e9)
+    await world.run(requests(1))
+    assert world.looked
+    assert world.looked[0][0] > 600
+
+
+async def test_a_retry_hint_is_honoured():
+    world = World(
+        answer=lambda request, nth: refusal("ThrottlingException", retry_after=40) if nth == 0 else None
+    )
+    await world.run(requests(1))
+    first, second = (at for at, _ in world.sent)
+    assert second - first >= 40
+
+
+async def test_the_backoff_is_drawn_from_the_injected_source_and_grows():
+    world = World(latency=0, answer=lambda *_: REFUSED_CONNECTION, max_attempts=8)
+    await world.run(requests(1))
+    times = [at for at, _ in world.sent]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    draws = [policy.backoff(attempt, rng) for rng in [Random(7)] for attempt in range(1, 8)]
+    assert gaps == pytest.approx(draws, abs=0.2)
+
+
+async def test_intents_cover_every_row_before_it_is_sent_and_no_stopped_account():
+    world = World(lanes=("a", "b"), answer=lambda request, _: EXPIRED if request.row.account == "a" else None)
+    await world.run([*requests(64, "a"), *requests(64, "b"), *requests(640, "a")], size=16)
+    named = Counter(row.account for row in world.intended)
+    assert named["b"] == 64
+    assert named["a"] < 200
+
+
+async def test_an_unknown_failure_of_the_client_is_in_doubt():
+    world = World(answer=lambda *_: client_failure(["SomethingNew", "Exception"], "?"))
+    await world.run(requests(1))
+    assert world.statuses() == {Status.IN_DOUBT: 1}
+
+
+FAILURES = [
+    THROTTLED,
+    DENIED,
+    CONFLICT,
+    BROKEN,
+    REFUSED_CONNECTION,
+    refusal("ValidationException"),
+    refusal("Weird"),
+    None,
+]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    script=st.lists(st.sampled_from(FAILURES), min_size=1, max_size=60),
+    rows=st.integers(1, 40),
+    concurrency=st.integers(1, 9),
+)
+def test_nothing_is_forgotten_and_no_answer_is_misread(script, rows, concurrency):
+    """Whatever the service says, each row ends once, and as its own answers say."""
+    heard: dict = {}
+
+    async def body():
+        calls = 0
+
+        def answer(request, nth):
+            nonlocal calls
+            failure = script[calls % len(script)] if calls < 400 else None
+            calls += 1
+            heard.setdefault(request.row, []).append(failure)
+            return failure
+
+        world = World(answer=answer, concurrency=concurrency)
+        await world.run(requests(rows))
+        return world
+
+    world = anyio.run(
+        body, backend="trio", backend_options={"clock": trio.testing.MockClock(autojump_threshold=0)}
+    )
+    assert len({o.request.row for o in world.outcomes}) == len(world.outcomes)
+    if world.engine.ending is None:
+        assert len(world.outcomes) == rows
+    for outcome in world.outcomes:
+        answers = heard[outcome.request.row]
+        landed = any(failure and failure.may_have_landed for failure in answers)
+        expected = Status.SUCCEEDED if answers[-1] is None else Status.IN_DOUBT if landed else Status.FAILED
+        assert outcome.status is expected
+        assert outcome.attempts + outcome.throttles == len(answers)
+        assert outcome.ambiguous == landed
+        assert not any(failure and failure.verdict is Verdict.REFUSED for failure in answers[:-1])
