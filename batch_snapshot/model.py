@@ -94,8 +94,12 @@ def client_token(run_id: str, row: Row, generation: int) -> str:
     return str(uuid5(TOKEN_NAMESPACE, _canonical([run_id, *row, generation]).decode()))
 
 
+#: Made once: it is used for every row.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def _canonical(values: object) -> bytes:
-    return json.dumps(values, separators=(",", ":")).encode()
+    return _encode(values).encode()
 
 
 @dataclass(frozen=True, slots=True)

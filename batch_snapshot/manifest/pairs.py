@@ -55,7 +55,7 @@ class Expander:
         self._common = self._complete({})
 
     def rows(self, entry: Node) -> list[tuple[Row, int]]:
-        """The rows of one entry, each with its line; none where something is wrong with it."""
+        """The rows of one entry, each with its line; not to be used where it was complained about."""
         if type(entry) is not Fields:
             if not isinstance(entry, Broken):
                 self._complain(
@@ -139,23 +139,22 @@ class Expander:
 
     def _context(self, entry: Fields, rows: int) -> Context | None:
         own: dict[str, str] = {}
-        good = True
         for key, check in values.CONTEXT.items():
-            node = entry.nodes.get(key)
-            if node is None or (isinstance(node, Scalar) and node.absent):
+            node = _written(entry, key)
+            if node is None:
                 continue
-            value = values.take_checked(entry, key, check, self._complain)
-            own[key] = value or ""  # named, though it is faulty: it does not lack
-            if value is None:
-                good = False
-                continue
-            good = good and (key != "account" or self._known(value, node.line))
-            if key == "template":
+            # A faulty one is named all the same: it is not lacking
+            own[key] = value = values.take_checked(entry, key, check, self._complain) or ""
+            if value and key == "account":
+                wrong = unknown_account(value, self._accounts)
+                if wrong:
+                    self._complain(node.line, wrong)
+            elif value and key == "template":
                 self._doubt(value, node.line)
         context = self._complete(own)
         if context is None:
             self._lacking(own, entry.line, rows)
-        return context if good else None
+        return context
 
     def _complete(self, own: Mapping[str, str]) -> Context | None:
         """What an entry names, completed with the defaults; None where something is named nowhere."""
@@ -181,12 +180,6 @@ class Expander:
 
     def _sole_account(self) -> str | None:
         return next(iter(self._accounts)) if len(self._accounts) == 1 else None
-
-    def _known(self, account: str, line: int) -> bool:
-        wrong = unknown_account(account, self._accounts)
-        if wrong:
-            self._complain(line, wrong)
-        return wrong is None
 
     def _doubt(self, template: str, line: int) -> None:
         """Warn about an unknown template, once a file."""

@@ -15,7 +15,7 @@ from batch_snapshot.manifest.problems import Notes, UnreadableError, printable
 from batch_snapshot.model import Account
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from batch_snapshot.manifest.nodes import Node
@@ -84,7 +84,6 @@ class Reading:
         self._defaults = Defaults()
         self._display = includes.display(path)
         self._entries = 0
-        self._seen_problems = 0
 
     @property
     def name(self) -> str:
@@ -100,7 +99,7 @@ class Reading:
         self.warnings.add(len(self.files), line, self._display, text)
 
     def rows(self) -> Iterator[tuple[Row, int]]:
-        """Every row with its line, repeated ones too; an entry with a problem gives none."""
+        """Every row with its line, repeated ones too: worth something while `problems` is empty."""
         path = self.files[0]
         wrong = includes.trouble(path, "the manifest")
         if wrong:
@@ -173,17 +172,11 @@ class Reading:
         return self._expander(defaults), sections.seen
 
     def _expander(self, defaults: Defaults) -> Expander:
-        self._seen_problems = self.problems.total
         return Expander(defaults, self.accounts, self.complain, self.warn)
 
-    def _expanded(self, expander: Expander, entry: Node) -> Iterable[tuple[Row, int]]:
-        """The rows of an entry, unless it was complained about while it was read or expanded."""
+    def _expanded(self, expander: Expander, entry: Node) -> list[tuple[Row, int]]:
         self._entries += 1
-        found = expander.rows(entry)
-        if self.problems.total == self._seen_problems:
-            return found
-        self._seen_problems = self.problems.total
-        return ()
+        return expander.rows(entry)
 
     def _located(self, folder: Path) -> list[Path]:
         """The included files that can be read; the others are complained about where they are named."""
