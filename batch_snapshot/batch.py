@@ -31,6 +31,7 @@ from batch_snapshot.job import (
     for_run,
     preview,
 )
+from batch_snapshot.model import Status
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskStatus
 
     from batch_snapshot.history import History
-    from batch_snapshot.model import Account, Outcome, Request, Status
+    from batch_snapshot.model import Account, Outcome, Request
 
 #: Rows named by one intent: so many are in doubt after a crash, besides those being sent.
 BATCH = 64
@@ -321,10 +322,9 @@ def _header(job: Job, options: Options, hooks: Hooks) -> history.Header:
 def _nothing_to_do(job: Job) -> str:
     if job.command == "retry":
         return f"{job.path}: no row of this selection failed or is in doubt: nothing to retry"
-    return (
-        f"{job.path}: every row has been tried: nothing left to run. "
-        "For a new run of the same rows name a new ledger with --ledger"
-    )
+    done = job.past.counts()[Status.SUCCEEDED] == job.total
+    what = "every row has succeeded" if done else "every row has been tried (what failed waits for retry)"
+    return f"{job.path}: {what}: nothing left to run. For a new run of the same rows name a new --ledger"
 
 
 def _summary(

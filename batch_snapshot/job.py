@@ -18,7 +18,7 @@ from batch_snapshot import history, ledger, locks, manifest, places, plan, repor
 from batch_snapshot.engine import DEFAULTS, Settings
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.history import Header, History
-from batch_snapshot.model import Status
+from batch_snapshot.model import Quota, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -146,7 +146,7 @@ def for_run(listed: Manifest, options: Options, now: datetime) -> Iterator[Job]:
             again=options.command_line or run_command(str(listed.path), path),
             vanished=len(gone),
             vanished_rows=named,
-            warnings=listed.warnings,
+            warnings=[*listed.warnings, *_unkept(accounts)],
         )
 
 
@@ -190,6 +190,7 @@ def for_retry(
             manifest=header.manifest,
             manifest_sha256=header.manifest_sha256,
             again=run_command(header.manifest, path) if header.manifest else None,
+            warnings=_unkept(accounts),
         )
 
 
@@ -233,6 +234,16 @@ def _selected(accounts: Mapping[str, Account], options: Options) -> dict[str, Ac
         )
         for name, account in chosen.items()
     }
+
+
+def _unkept(accounts: Mapping[str, Account]) -> list[str]:
+    """Say which declared windows this version only reads."""
+    return [
+        f"account {account.name!r}: of its quota only per_second is kept by this version, no window "
+        "(per_minute, per_hour, per_day, reserve); bound the run with --max-duration"
+        for account in accounts.values()
+        if replace(account.quota, per_second=None) != Quota()
+    ]
 
 
 def _endpoint(options: Options) -> str:

@@ -69,7 +69,7 @@ class World:
         self.answer = answer or (lambda request, nth: None)
         self.look = look or (lambda request: None)
         self.sent, self.looked, self.outcomes, self.intended = [], [], [], []
-        self.flying: Counter = Counter()
+        self.flying: Counter[tuple[str, ...]] = Counter()
         self.overlaps = 0
         self.peak = 0
         self.full = False
@@ -121,6 +121,10 @@ class World:
     async def run(self, rows, size=16):
         rows = list(rows)
         await self.engine.run(rows[at : at + size] for at in range(0, len(rows), size))
+
+    def ending(self):
+        assert self.engine.ending is not None
+        return self.engine.ending
 
     def statuses(self):
         return Counter(outcome.status for outcome in self.outcomes)
@@ -202,7 +206,7 @@ async def test_a_throttle_costs_no_attempt_and_loses_no_row():
 async def test_a_spent_quota_defers_the_run_and_leaves_no_line_for_its_rows():
     world = World(answer=lambda *_: THROTTLED, patience=300)
     await world.run(requests(50))
-    assert world.engine.ending.kind is StopKind.DEFERRED
+    assert world.ending().kind is StopKind.DEFERRED
     assert world.outcomes == []
     assert anyio.current_time() >= 300
 
@@ -241,8 +245,9 @@ async def test_expired_credentials_stop_the_account_and_leave_its_rows():
     await world.run([*requests(100, "bad"), *requests(100, "good")])
     assert world.statuses() == {Status.SUCCEEDED: 100}
     assert {outcome.request.row.account for outcome in world.outcomes} == {"good"}
-    assert world.engine.lanes["bad"].stop.kind is StopKind.STOPPED
-    assert "ExpiredTokenException" in world.engine.ending.reason
+    assert world.engine.lanes["good"].stop is None
+    assert world.ending().kind is StopKind.STOPPED
+    assert "ExpiredTokenException" in world.ending().reason
 
 
 async def test_expired_credentials_after_an_ambiguous_try_leave_the_row_in_doubt():
@@ -255,7 +260,7 @@ async def test_denials_in_a_row_stop_the_account():
     world = World(answer=lambda *_: DENIED, concurrency=1)
     await world.run(requests(200))
     assert len(world.outcomes) == DENIAL_LIMIT
-    assert world.engine.ending.kind is StopKind.STOPPED
+    assert world.ending().kind is StopKind.STOPPED
 
 
 async def test_denials_after_a_success_are_the_rows_own():
@@ -269,13 +274,13 @@ async def test_too_many_failures_stop_the_run():
     world = World(answer=lambda *_: bad, concurrency=1, failure_limit=FailureLimit(count=3))
     await world.run(requests(100))
     assert len(world.outcomes) == 4
-    assert world.engine.ending.kind is StopKind.STOPPED
+    assert world.ending().kind is StopKind.STOPPED
 
 
 async def test_the_time_limit_defers_the_rest_and_drains_what_is_in_flight():
     world = World(latency=4, concurrency=2, rate=100, max_duration=10)
     await world.run(requests(100))
-    assert world.engine.ending.kind is StopKind.DEFERRED
+    assert world.ending().kind is StopKind.DEFERRED
     assert world.statuses() == {Status.SUCCEEDED: 6}
     assert len(world.sent) == 6
 
@@ -479,7 +484,7 @@ FAILURES = [
 )
 def test_nothing_is_forgotten_and_no_answer_is_misread(script, rows, concurrency):
     """Whatever the service says, each row ends once, and as its own answers say."""
-    heard: dict = {}
+    heard: dict[Row, list[Failure | None]] = {}
 
     async def body():
         calls = 0

@@ -31,7 +31,7 @@ defaults:
 # accounts:
 #   main:
 #     profile: partner
-#     quota:                # sliding windows, never exceeded; what is not declared is found out
+#     quota:                # what is not declared is found out
 #       per_second: 1
 #       per_day: 10000      # per_minute and per_hour work the same way
 #       reserve: 500        # calls of each window that are left to other programs
