@@ -17,7 +17,7 @@ import anyio
 
 from batch_snapshot import __version__, history, ledger, manifest, pace, plan, report
 from batch_snapshot.client import Clients, Target
-from batch_snapshot.engine import Engine, Lane, Stop, StopKind
+from batch_snapshot.engine import Engine
 from batch_snapshot.errors import InputError, ManifestError, StorageError
 from batch_snapshot.history import FailureGroup
 from batch_snapshot.job import (
@@ -31,6 +31,7 @@ from batch_snapshot.job import (
     for_run,
     preview,
 )
+from batch_snapshot.lane import Lane, Stop, StopKind
 from batch_snapshot.model import Status
 
 if TYPE_CHECKING:
@@ -162,6 +163,7 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
             lanes={name: _lane(account, options) for name, account in job.accounts.items()},
             send=clients.send,
             look_up=clients.look_up,
+            probe=clients.probe,
             intend=partial(_intend, book, hooks),
             record=partial(_record, book, job, tally, hooks),
             now=hooks.now,
@@ -177,7 +179,8 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
         end = history.End(outcome, tally.counts._asdict(), hooks.now())
         book.append(ledger.encode_end(job.run_id, end))
         await anyio.to_thread.run_sync(book.sync)
-        return _summary(job, outcome, tally, engine=engine, signum=signum, warnings=job.warnings)
+        warnings = [*job.warnings, *(text for lane in engine.lanes.values() for text in lane.warnings)]
+        return _summary(job, outcome, tally, engine=engine, signum=signum, warnings=warnings)
 
 
 _OUTCOMES = {

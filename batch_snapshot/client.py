@@ -7,8 +7,9 @@ try and the ledger sees it. One place turns whatever was raised into an `ApiErro
 from __future__ import annotations
 
 import math
+import os
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from hashlib import blake2b
@@ -25,7 +26,7 @@ from aiobotocore.session import get_session
 from botocore.exceptions import ClientError, NoCredentialsError
 
 from batch_snapshot import __version__, policy
-from batch_snapshot.model import ApiError, Failure, Receipt
+from batch_snapshot.model import ApiError, Failure, Receipt, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -137,21 +138,44 @@ class Clients:
         since = request.first_sent_at + self._lines[account].skew - SKEW_ERROR
         return receipt if created_at >= since else None
 
+    async def probe(self, request: Request) -> None:
+        """Make the cheapest read that these rights allow, to learn whether the account can call at all.
+
+        Raises:
+            ApiError: it cannot, or not read.
+        """
+        try:
+            await self._call(request.row.account, "get_resource_snapshot", **_names(request))
+        except ApiError as error:
+            if error.failure.code != "ResourceNotFoundException":
+                raise
+
     async def _call(self, account: str, operation: str, **parameters: Any) -> dict[str, Any]:
         """Make one call; whatever goes wrong is an `ApiError`."""
         try:
             with anyio.fail_after(self._target.call_timeout):
                 line = await self._line(account)
-                await line.credentials.get_frozen_credentials()
+                signing = await line.credentials.get_frozen_credentials()
         except Exception as error:
-            raise ApiError(policy.credentials_failure(_failure(error))) from error
+            failure = policy.credentials_failure(_failure(error))
+            raise ApiError(self._advised(account, failure, _environment_secrets())) from error
         try:
             with anyio.fail_after(self._target.call_timeout):
                 answer: dict[str, Any] = await getattr(line.client, operation)(**parameters)
         except Exception as error:
-            raise ApiError(_failure(error)) from error
+            secrets = (signing.secret_key, signing.token)
+            raise ApiError(self._advised(account, _failure(error), secrets)) from error
         line.skew = self._skew(answer)
         return answer
+
+    def _advised(self, account: str, failure: Failure, secrets: tuple[str | None, ...]) -> Failure:
+        """The failure as it may be told: no secrets, and the way out where the account stops."""
+        failure = policy.scrubbed(failure, secrets)
+        if failure.verdict is not Verdict.STOP_ACCOUNT:
+            return failure
+        profile = self._accounts[account].profile or self._target.profile
+        advice = policy.credentials_advice(failure.code, profile)
+        return replace(failure, message=f"{failure.message.rstrip('.')}; {advice}")
 
     def _skew(self, answer: Mapping[str, Any]) -> timedelta:
         try:
@@ -189,6 +213,10 @@ class Clients:
             config=config,
         )
         return _Line(await self._stack.enter_async_context(client), credentials)
+
+
+def _environment_secrets() -> tuple[str | None, ...]:
+    return os.environ.get("AWS_SECRET_ACCESS_KEY"), os.environ.get("AWS_SESSION_TOKEN")
 
 
 def _names(request: Request) -> dict[str, str]:

@@ -9,14 +9,14 @@ An account is a `Lane`: its own pace, breaker, queue and workers, so that none w
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import anyio
 from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt
 
 from batch_snapshot import policy
+from batch_snapshot.lane import DENIAL_LIMIT, Lane, Stop, StopKind
 from batch_snapshot.model import ApiError, Failure, Outcome, Receipt, Status, Verdict
 from batch_snapshot.tries import Tries
 
@@ -26,36 +26,16 @@ if TYPE_CHECKING:
     from random import Random
 
     from anyio.abc import TaskGroup
-    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+    from anyio.streams.memory import MemoryObjectReceiveStream
 
     from batch_snapshot.model import Request
     from batch_snapshot.pace import Pacer
 
     Send = Callable[[Request], Awaitable[Receipt]]
     LookUp = Callable[[Request], Awaitable[Receipt | None]]
+    Probe = Callable[[Request], Awaitable[None]]
     Record = Callable[[Outcome], None]
     Intend = Callable[[Sequence[Request]], Awaitable[None]]
-
-#: Denials are the account's when so many come in a row before any success.
-DENIAL_LIMIT = 20
-
-
-class StopKind(IntEnum):
-    """Why no further calls are made; the larger one names the outcome of the run."""
-
-    #: Go on another time with the same command: a quota is spent, or the time is up.
-    DEFERRED = 1
-    #: Something is wrong that the same command would meet again.
-    STOPPED = 2
-    #: A signal.
-    INTERRUPTED = 3
-
-
-class Stop(NamedTuple):
-    """An early end, of an account or of the run, and what to tell people about it."""
-
-    kind: StopKind
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,15 +59,6 @@ class Settings:
 DEFAULTS = Settings()
 
 
-@dataclass(slots=True)
-class Traffic:
-    """What has been on the wire."""
-
-    calls: int = 0
-    throttled: int = 0
-    in_flight: int = 0
-
-
 class _Abandoned(Exception):  # noqa: N818 - no error: the row is left for another run
     """The run or the account stopped before this row's next try."""
 
@@ -100,32 +71,6 @@ class _LookUpRefused(Exception):  # noqa: N818 - no error: the row stays in doub
         self.failure = failure
 
 
-@dataclass(slots=True)
-class Lane:
-    """One account in a run: its pace, its breaker, its queue."""
-
-    name: str
-    pacer: Pacer
-    #: The service counts reads apart from writes.
-    read_pacer: Pacer
-    traffic: Traffic = field(default_factory=Traffic)
-    stop: Stop | None = None
-    breaker: policy.DenialBreaker = field(default_factory=lambda: policy.DenialBreaker(DENIAL_LIMIT))
-    workers: int = 0
-    queue: tuple[MemoryObjectSendStream[Request], MemoryObjectReceiveStream[Request]] | None = None
-
-    def complete(self) -> None:
-        """No further row will come: the workers end when the queue is empty."""
-        if self.queue:
-            self.queue[0].close()
-
-    def close(self) -> None:
-        """Drop the queue."""
-        if self.queue:
-            self.queue[0].close()
-            self.queue[1].close()
-
-
 class Engine:
     """Runs requests to their outcomes."""
 
@@ -135,6 +80,7 @@ class Engine:
         lanes: dict[str, Lane],
         send: Send,
         look_up: LookUp,
+        probe: Probe,
         intend: Intend,
         record: Record,
         now: Callable[[], datetime],
@@ -147,6 +93,7 @@ class Engine:
             lanes: by account name.
             send: makes one call; raises `ApiError`.
             look_up: finds the snapshot an earlier try may have made; raises `ApiError`.
+            probe: makes one cheap read as the account, before its first write; raises `ApiError`.
             intend: makes a batch durable; nothing of it is sent before that.
             record: keeps an outcome; whatever it raises ends the run before another call.
             now: the wall clock.
@@ -157,10 +104,12 @@ class Engine:
         self.stop: Stop | None = None
         self._send = send
         self._look_up = look_up
+        self._probe = probe
         self._intend = intend
         self._record_outcome = record
         self._now = now
         self._rng = rng
+        self._began = now()
         self._settings = settings
         self._scope = anyio.CancelScope()
         self._waiting: dict[anyio.CancelScope, Lane] = {}
@@ -258,8 +207,9 @@ class Engine:
             done.set()
 
     async def _settle(self, lane: Lane, request: Request) -> None:
-        tries = Tries(request, self._now())
+        tries = Tries(request, self._now(), self._began)
         try:
+            await self._preflight(lane, request)
             outcome = await self._persist(lane, request, tries)
         except _Abandoned:
             self._leave(tries)
@@ -273,6 +223,27 @@ class Engine:
         else:
             self._keep(outcome)
             lane.breaker = lane.breaker.after(Status.SUCCEEDED, None)
+
+    async def _preflight(self, lane: Lane, request: Request) -> None:
+        """Make one cheap read before the account's first irreversible write in a catalog."""
+        catalog = request.row.catalog
+        if catalog in lane.probed:
+            return
+        async with lane.probing:
+            if catalog in lane.probed:
+                return
+            await self._permit(lane, lane.read_pacer)
+            try:
+                await self._probe(request)
+            except ApiError as error:
+                if error.failure.verdict is Verdict.STOP_ACCOUNT:
+                    raise
+                why = f"{error.failure.code}: {error.failure.message}"
+                lane.warnings.append(
+                    f"account {lane.name}, catalog {catalog}: a first read failed ({why}); rows in doubt "
+                    "may not be settled by looking"
+                )
+            lane.probed.add(catalog)
 
     async def _persist(self, lane: Lane, request: Request, tries: Tries) -> Outcome:
         """Try until the service has said what became of the row, or another try is no use."""
@@ -311,12 +282,25 @@ class Engine:
             try:
                 receipt = await self._call(lane, request, tries)
             except ApiError as error:
-                if error.failure.verdict is not Verdict.THROTTLED:
-                    raise
-                self._slow_down(lane, sent_at, error.failure.retry_after)
-            else:
-                lane.pacer.answered()
-                return tries.succeeded(receipt, self._now())
+                if error.failure.verdict is Verdict.THROTTLED:
+                    self._slow_down(lane, sent_at, error.failure.retry_after)
+                    continue
+                if found := await self._find_after(lane, request, tries, error.failure):
+                    return tries.succeeded(found, self._now(), reconciled=True)
+                raise
+            lane.pacer.answered()
+            return tries.succeeded(receipt, self._now())
+
+    async def _find_after(
+        self, lane: Lane, request: Request, tries: Tries, failure: Failure
+    ) -> Receipt | None:
+        """Look whether an earlier try landed, where the failure hints that it did."""
+        if not policy.look_after(failure, ambiguous=tries.ambiguous):
+            return None
+        try:
+            return await self._find(lane, request, tries)
+        except (ApiError, _LookUpRefused):
+            return None
 
     async def _call(self, lane: Lane, request: Request, tries: Tries) -> Receipt:
         async with self._slots:
@@ -355,6 +339,8 @@ class Engine:
     async def _find(self, lane: Lane, request: Request, tries: Tries) -> Receipt | None:
         """Look for the snapshot an earlier try may have made; None: send, under the same token."""
         while True:
+            with self._interruptible(lane):
+                await anyio.sleep(policy.read_lag_left(tries.last_sent_at, self._now()))
             asked_at = await self._permit(lane, lane.read_pacer)
             try:
                 receipt = await self._look_up(replace(request, first_sent_at=tries.first_sent_at))

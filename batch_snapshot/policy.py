@@ -31,6 +31,10 @@ BACKOFF_BASE = 0.5
 BACKOFF_CAP = 20.0
 
 
+#: Seconds after a call before its snapshot is sure to show in reads: 3 s have been reported.
+READ_LAG = 4.0
+
+
 class Rule(NamedTuple):
     """How one class of failures is treated."""
 
@@ -222,6 +226,36 @@ def credentials_failure(failure: Failure) -> Failure:
     return replace(failure, verdict=Verdict.STOP_ACCOUNT, may_have_landed=False)
 
 
+#: What to do about credentials that don't work, by the error's code; else the general advice.
+_CREDENTIALS_ADVICE: Mapping[str, str] = MappingProxyType(
+    {
+        "NoCredentialsError": "name a profile or a role_arn in the manifest, or set AWS_PROFILE",
+        "ProfileNotFound": "name one that `aws configure list-profiles` shows",
+        "SSOTokenLoadError": "run: aws sso login{profile}",
+        "UnauthorizedSSOTokenError": "run: aws sso login{profile}",
+        "TokenRetrievalError": "run: aws sso login{profile}",
+        "RequestTimeTooSkewed": "set this machine's clock",
+        "RequestExpired": "set this machine's clock",
+    }
+)
+
+
+def credentials_advice(code: str, profile: str | None) -> str:
+    """Say what a person can do about credentials that failed with `code`."""
+    advice = _CREDENTIALS_ADVICE.get(code, "renew the credentials{of} and run the same command again")
+    flag, of = (f" --profile {profile}", f" of profile {profile}") if profile else ("", "")
+    return advice.format(profile=flag, of=of)
+
+
+def scrubbed(failure: Failure, secrets: Iterable[str | None]) -> Failure:
+    """The failure without the secrets that an answer may echo."""
+    message, reason = failure.message, failure.reason
+    for secret in filter(None, secrets):
+        message = message.replace(secret, "[secret]")
+        reason = reason.replace(secret, "[secret]") if reason else None
+    return replace(failure, message=message, reason=reason)
+
+
 def clean(text: str, limit: int = MESSAGE_LIMIT) -> str:
     """`text` as it can be stored and shown: valid Unicode, no control characters, bounded."""
     text = text[: limit + 1].encode("utf-8", "replace").decode()
@@ -252,6 +286,16 @@ def look_first(*, ambiguous: bool, first_sent_at: datetime | None, now: datetime
     Nobody knows how long the service remembers a token; for `token_ttl` seconds it is trusted to.
     """
     return ambiguous and first_sent_at is not None and (now - first_sent_at).total_seconds() > token_ttl
+
+
+def look_after(failure: Failure, *, ambiguous: bool) -> bool:
+    """Whether a failure hints that an earlier, ambiguous try landed, so that looking may settle it."""
+    return ambiguous and failure.kind is ErrorKind.CONFLICT
+
+
+def read_lag_left(last_sent_at: datetime, now: datetime) -> float:
+    """Seconds to wait before a look can be trusted to show what was sent last."""
+    return max(0.0, READ_LAG - (now - last_sent_at).total_seconds())
 
 
 def final_status(*, ambiguous: bool) -> Status:

@@ -25,8 +25,8 @@ UNANSWERED = Failure(
 class Tries:
     """The tries for one request, one after the other."""
 
-    def __init__(self, request: Request, now: datetime) -> None:
-        """None yet in this run; `now` is when the row was taken up."""
+    def __init__(self, request: Request, now: datetime, began: datetime) -> None:
+        """None yet in this run: it `began` then, and the row is taken up `now`."""
         self.request = request
         self.started_at = now
         self.attempts = 0
@@ -36,6 +36,8 @@ class Tries:
         self.first_sent_at = request.first_sent_at
         #: Since when the service should know the token; a look that found nothing starts it anew.
         self.known_since = request.first_sent_at
+        #: The last try left no later than this; an earlier run's just before this one, for all we know.
+        self.last_sent_at = began
         self.in_flight = False
         #: Of the last try of this run that was answered, if it failed.
         self.failure: Failure | None = None
@@ -43,6 +45,7 @@ class Tries:
     def left(self, now: datetime) -> None:
         """A try is about to leave."""
         self.in_flight = True
+        self.last_sent_at = now
         self.first_sent_at = self.first_sent_at or now
         self.known_since = self.known_since or now
 

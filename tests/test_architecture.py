@@ -16,7 +16,7 @@ LEVELS = [
     {"model"},
     {"history"},
     {"manifest", "ledger", "locks", "places", "plan", "policy", "pace", "report"},
-    {"tries"},
+    {"lane", "tries"},
     {"client", "engine"},
     {"job"},
     {"batch", "overview"},

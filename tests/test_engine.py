@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_snapshot import pace, policy
-from batch_snapshot.engine import DENIAL_LIMIT, Engine, Lane, Settings, Stop, StopKind
+from batch_snapshot.engine import Engine, Settings
 from batch_snapshot.errors import LedgerWriteError
+from batch_snapshot.lane import DENIAL_LIMIT, Lane, Stop, StopKind
 from batch_snapshot.model import (
     ApiError,
     ErrorKind,
@@ -64,10 +65,14 @@ def requests(count, account="main", engagement=None):
 class World:
     """A service, a ledger and an engine between them."""
 
-    def __init__(self, *, latency=0.1, answer=None, look=None, lanes=("main",), rate=None, **bounds):
+    def __init__(
+        self, *, latency=0.1, answer=None, look=None, first_read=None, lanes=("main",), rate=None, **bounds
+    ):
         self.latency = latency
         self.answer = answer or (lambda request, nth: None)
         self.look = look or (lambda request: None)
+        self.first_read = first_read or (lambda request: None)
+        self.probed = []
         self.sent, self.looked, self.outcomes, self.intended = [], [], [], []
         self.flying: Counter[tuple[str, ...]] = Counter()
         self.overlaps = 0
@@ -78,6 +83,7 @@ class World:
             lanes={name: Lane(name, pace.Pacer(start), pace.Pacer(pace.declared(10))) for name in lanes},
             send=self.send,
             look_up=self.look_up,
+            probe=self.probe,
             intend=self.intend,
             record=self.record,
             now=now,
@@ -108,6 +114,12 @@ class World:
         if isinstance(found, Failure):
             raise ApiError(found)
         return found
+
+    async def probe(self, request):
+        self.probed.append((len(self.sent), request.row.account, request.row.catalog))
+        failure = self.first_read(request)
+        if failure:
+            raise ApiError(failure)
 
     async def intend(self, batch):
         await anyio.sleep(0.01)
@@ -514,3 +526,65 @@ def test_nothing_is_forgotten_and_no_answer_is_misread(script, rows, concurrency
         assert outcome.attempts + outcome.throttles == len(answers)
         assert outcome.ambiguous == landed
         assert not any(failure and failure.verdict is Verdict.REFUSED for failure in answers[:-1])
+
+
+async def test_each_account_and_catalog_is_read_once_before_its_first_write():
+    world = World(lanes=("a", "b"))
+    production = [
+        Request(request.row._replace(catalog="AWS"), request.client_token) for request in requests(30, "a")
+    ]
+    await world.run([*requests(30, "a"), *production, *requests(30, "b")])
+    assert sorted((account, catalog) for _, account, catalog in world.probed) == [
+        ("a", "AWS"),
+        ("a", "Sandbox"),
+        ("b", "Sandbox"),
+    ]
+    assert world.probed[0][0] == 0
+    assert world.statuses() == {Status.SUCCEEDED: 90}
+
+
+async def test_a_first_read_that_cannot_sign_stops_the_account_before_any_write():
+    world = World(first_read=lambda _: EXPIRED)
+    await world.run(requests(50))
+    assert world.sent == world.outcomes == []
+    assert world.ending().kind is StopKind.STOPPED
+
+
+async def test_a_first_read_that_is_refused_is_a_warning():
+    world = World(first_read=lambda _: DENIED)
+    await world.run(requests(5))
+    assert world.statuses() == {Status.SUCCEEDED: 5}
+    assert "AccessDeniedException" in world.engine.lanes["main"].warnings[0]
+
+
+async def test_a_conflict_after_doubt_is_settled_by_looking():
+    """A service that answers every replay with a conflict: the snapshot is there all the same."""
+    world = World(
+        answer=lambda request, nth: BROKEN if nth == 0 else CONFLICT,
+        look=lambda _: Receipt("arn:found", 2),
+    )
+    await world.run(requests(1))
+    assert [(o.status, o.reconciled, o.revision) for o in world.outcomes] == [(Status.SUCCEEDED, True, 2)]
+    assert len(world.sent) == 2
+
+
+async def test_a_conflict_without_doubt_is_not_looked_into():
+    world = World(answer=lambda *_: CONFLICT)
+    await world.run(requests(1))
+    assert world.looked == []
+
+
+async def test_a_conflict_whose_look_is_denied_is_replayed():
+    world = World(
+        answer=lambda request, nth: BROKEN if nth == 0 else CONFLICT if nth < 4 else None,
+        look=lambda _: DENIED,
+    )
+    await world.run(requests(1))
+    assert world.statuses() == {Status.SUCCEEDED: 1}
+
+
+async def test_a_look_waits_until_reads_show_what_was_sent_last():
+    """An earlier run may have sent it the moment before this one began."""
+    world = World(look=lambda _: Receipt("arn:found", 1))
+    await world.run([doubtful(7000)])
+    assert world.looked[0][0] >= policy.READ_LAG
