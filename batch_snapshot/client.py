@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,10 +24,11 @@ from aiobotocore.credentials import (
     AioDeferredRefreshableCredentials,
 )
 from aiobotocore.session import get_session
+from botocore.auth import AUTH_TYPE_MAPS, SIGV4_TIMESTAMP, SigV4Auth
 from botocore.exceptions import ClientError, NoCredentialsError
 
 from batch_snapshot import __version__, policy
-from batch_snapshot.model import ApiError, Failure, Receipt, Verdict
+from batch_snapshot.model import ApiError, ErrorKind, Failure, Receipt, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,6 +45,9 @@ REGION = "us-east-1"
 CONNECT_TIMEOUT = 10
 READ_TIMEOUT = 60
 CALL_TIMEOUT = 90
+
+#: A clock this far off is left alone: AWS takes signatures within five minutes.
+TOLERATED_SKEW = timedelta(minutes=1)
 
 #: The service's Date header has whole seconds, so a skew read from it is off by up to one.
 SKEW_ERROR = timedelta(seconds=1.5)
@@ -144,11 +149,14 @@ class Clients:
         Raises:
             ApiError: it cannot, or not read.
         """
-        try:
-            await self._call(request.row.account, "get_resource_snapshot", **_names(request))
-        except ApiError as error:
-            if error.failure.code != "ResourceNotFoundException":
-                raise
+        for last in (False, True):
+            try:
+                await self._call(request.row.account, "get_resource_snapshot", **_names(request))
+            except ApiError as error:
+                if error.failure.code == "ResourceNotFoundException":
+                    return
+                if last or not policy.blames_clock(error.failure):
+                    raise
 
     async def _call(self, account: str, operation: str, **parameters: Any) -> dict[str, Any]:
         """Make one call; whatever goes wrong is an `ApiError`."""
@@ -159,13 +167,20 @@ class Clients:
         except Exception as error:
             failure = policy.credentials_failure(_failure(error))
             raise ApiError(self._advised(account, failure, _environment_secrets())) from error
+        signed_with = line.skew
         try:
             with anyio.fail_after(self._target.call_timeout):
                 answer: dict[str, Any] = await getattr(line.client, operation)(**parameters)
         except Exception as error:
+            failure = _failure(error)
+            if isinstance(error, ClientError):
+                line.skew = self._skew(error.response, line.skew)
+            if policy.blames_clock(failure) and abs(line.skew - signed_with) > TOLERATED_SKEW:
+                # Refused for its time alone, and now we know the service's: the next try is signed by it.
+                failure = replace(failure, verdict=Verdict.RETRY, kind=ErrorKind.TRANSIENT)
             secrets = (signing.secret_key, signing.token)
-            raise ApiError(self._advised(account, _failure(error), secrets)) from error
-        line.skew = self._skew(answer)
+            raise ApiError(self._advised(account, failure, secrets)) from error
+        line.skew = self._skew(answer, line.skew)
         return answer
 
     def _advised(self, account: str, failure: Failure, secrets: tuple[str | None, ...]) -> Failure:
@@ -177,11 +192,12 @@ class Clients:
         advice = policy.credentials_advice(failure.code, profile)
         return replace(failure, message=f"{failure.message.rstrip('.')}; {advice}")
 
-    def _skew(self, answer: Mapping[str, Any]) -> timedelta:
+    def _skew(self, answer: Mapping[str, Any], known: timedelta) -> timedelta:
+        """The service's clock less ours, as the answer's Date tells; without one, what was known."""
         try:
             date = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
         except (KeyError, TypeError, ValueError):
-            return timedelta()
+            return known
         return date.replace(tzinfo=date.tzinfo or UTC) - self._now()
 
     async def _line(self, account: str) -> _Line:
@@ -212,7 +228,34 @@ class Clients:
             endpoint_url=target.endpoint_url or account.endpoint_url,
             config=config,
         )
-        return _Line(await self._stack.enter_async_context(client), credentials)
+        line = _Line(await self._stack.enter_async_context(client), credentials)
+        line.client.meta.events.register("choose-signer", partial(_choose_signer, line))
+        return line
+
+
+def _choose_signer(line: _Line, context: dict[str, Any], **_: Any) -> str | None:
+    """Sign by the service's clock where ours is off; else as botocore would."""
+    if abs(line.skew) <= TOLERATED_SKEW:
+        return None
+    context["clock_skew"] = line.skew
+    return _SkewedSigV4.NAME
+
+
+class _SkewedSigV4(SigV4Auth):  # type: ignore[misc] # botocore is untyped
+    """Signature version 4 by a clock that is ahead of ours, or behind.
+
+    botocore signs by the machine's clock and, unlike other SDKs, never corrects it.
+    """
+
+    NAME = "batch-snapshot-v4"
+
+    def _modify_request_before_signing(self, request: Any) -> None:
+        moment = datetime.now(UTC) + request.context["clock_skew"]
+        request.context["timestamp"] = moment.strftime(SIGV4_TIMESTAMP)
+        super()._modify_request_before_signing(request)
+
+
+AUTH_TYPE_MAPS[_SkewedSigV4.NAME] = _SkewedSigV4
 
 
 def _environment_secrets() -> tuple[str | None, ...]:

@@ -247,6 +247,15 @@ def credentials_advice(code: str, profile: str | None) -> str:
     return advice.format(profile=flag, of=of)
 
 
+def blames_clock(failure: Failure) -> bool:
+    """Whether a signature was refused for its time: our clock is off, or the service's."""
+    if failure.code in {"RequestTimeTooSkewed", "RequestExpired"}:
+        return True
+    if failure.code not in {"InvalidSignatureException", "SignatureDoesNotMatch"}:
+        return False
+    return "Signature expired" in failure.message or "Signature not yet current" in failure.message
+
+
 def scrubbed(failure: Failure, secrets: Iterable[str | None]) -> Failure:
     """The failure without the secrets that an answer may echo."""
     message, reason = failure.message, failure.reason

@@ -415,3 +415,49 @@ async def test_a_thousand_answers_of_chance_raise_nothing_but_api_errors():
             with pytest.raises(ApiError) as raised:
                 await clients.send(REQUEST)
             assert raised.value.failure.code
+
+
+@pytest.mark.parametrize("offset", [-3600, -400, 400, 86400])
+async def test_a_clock_that_is_off_is_corrected_from_the_services_date(offset):
+    async with serve(Settings(clock_offset=offset)) as (url, simulator), calling(url) as clients:
+        await clients.probe(REQUEST)
+        receipt = await clients.send(REQUEST)
+    assert simulator.snapshots[0].arn == receipt.arn
+    assert simulator.calls["CreateResourceSnapshot"] == 1
+
+
+async def test_without_a_first_read_a_skewed_call_is_worth_another_try():
+    async with serve(Settings(clock_offset=3600)) as (url, _), calling(url) as clients:
+        with pytest.raises(ApiError) as raised:
+            await clients.send(REQUEST)
+        assert (raised.value.failure.verdict, raised.value.failure.may_have_landed) == (RETRY, False)
+        assert await clients.send(REQUEST)
+
+
+async def test_a_signature_refused_by_a_clock_like_ours_stops_the_account():
+    body = b'{"__type": "InvalidSignatureException", "message": "Signature expired: x is now earlier than y"}'
+    async with raw_server(answering(http(403, body))) as url:
+        failure = await outcome(url)
+    assert failure.verdict is Verdict.STOP_ACCOUNT
+
+
+async def test_an_echoed_secret_is_not_kept(monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "CanaryCanaryCanary")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "TokenTokenToken")
+    body = b'{"__type": "ValidationException", "Message": "CanaryCanaryCanary and TokenTokenToken"}'
+    async with raw_server(answering(http(400, body))) as url:
+        failure = await outcome(url)
+    assert failure.message == "[secret] and [secret]"
+
+
+@pytest.mark.parametrize(
+    ("profile", "advice"), [(None, "renew the credentials and"), ("partner", "of profile partner")]
+)
+async def test_an_account_that_stops_is_told_the_way_out(monkeypatch, tmp_path, profile, advice):
+    (tmp_path / "credentials").write_text(
+        "[partner]\naws_access_key_id=AKIAEXPIRED1\naws_secret_access_key=x\n", "utf-8"
+    )
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXPIRED2")
+    async with serve() as (url, _):
+        failure = await outcome(url, account=Account("main", profile=profile))
+    assert advice in failure.message
