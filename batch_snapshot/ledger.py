@@ -367,13 +367,15 @@ class Ledger:
         if not self._dirty:
             return
         self._dirty = False
+        # Lines may be appended while another thread waits here: only what stood before must be there.
+        written = self._size
         try:
             os.fsync(self._fd)
             ours, theirs = os.fstat(self._fd), self.path.stat()
         except OSError as error:
             self._broken = self._unwritable(error)
             raise self._broken from None
-        if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino) or ours.st_size < self._size:
+        if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino) or ours.st_size < written:
             self._broken = LedgerWriteError(
                 f"{self.path}: was removed, replaced or cut while the run wrote it; "
                 "put it back if you can, then run the same command"
