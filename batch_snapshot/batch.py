@@ -121,7 +121,7 @@ def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = No
         StorageError: the ledger is in use.
     """
     options, hooks = options or Options(), hooks or Hooks()
-    with for_run(manifest.load(path), options, hooks.now()) as job:
+    with for_run(manifest.load(path), options, hooks.now(), touch=False) as job:
         return preview(job, options)
 
 

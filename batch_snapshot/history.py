@@ -192,6 +192,8 @@ class History:
     def crashed(self) -> None:
         """The invocation so far has no end and will get none: what it intended is in doubt."""
         for key, past in self._pending.items():
+            if key in self.succeeded:
+                continue
             before = self.unfinished.get(key)
             same_token = before is not None and before.client_token == past.client_token
             if before is not None and same_token and before.status is Status.IN_DOUBT:
@@ -239,22 +241,23 @@ def group(past: Past) -> FailureGroup:
     return FailureGroup(past.status or Status.IN_DOUBT, past.kind or ErrorKind.UNKNOWN, past.code or "")
 
 
-def fold(lines: Iterable[Line], *, live: bool = False) -> History:
+def fold(lines: Iterable[Line], *, live: bool = False, source: str = "line ") -> History:
     """The history after all `lines`.
 
     Args:
         lines: of one ledger, in its order.
         live: the last invocation may still be running, so what it has named is not in doubt yet.
+        source: what a line's number is put behind in messages.
 
     Raises:
-        LedgerError: for lines that make no ledger; the message bears the line's number.
+        LedgerError: for lines that make no ledger; the message says where.
     """
     history = History()
     for line in lines:
         try:
             history.add(line)
         except LedgerError as error:
-            raise LedgerError(f"line {line.number}: {error}") from None
+            raise LedgerError(f"{source}{line.number}: {error}") from None
     if not live:
         history.crashed()
     return history

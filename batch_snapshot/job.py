@@ -109,8 +109,8 @@ class _Identity:
 
 
 @contextmanager
-def for_run(listed: Manifest, options: Options, now: datetime) -> Iterator[Job]:
-    """Make the job of `run`, and hold its locks.
+def for_run(listed: Manifest, options: Options, now: datetime, *, touch: bool = True) -> Iterator[Job]:
+    """Make the job of `run`, and hold its locks; without `touch` the ledger is read only.
 
     Raises:
         InputError: ledger, manifest and options don't fit together.
@@ -122,6 +122,8 @@ def for_run(listed: Manifest, options: Options, now: datetime) -> Iterator[Job]:
     path = _ledger_to_write(pattern, listed.name, options, now)
     identity = _Identity(listed.name, accounts, endpoint)
     with _locked(path, identity, options, now):
+        if touch:
+            ledger.mend(path)
         past = history_of(path)
         _check_fits(past, path, identity, options.run_id)
         run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
@@ -166,6 +168,7 @@ def for_retry(
     given = options.simulate or options.endpoint_url
     endpoint = _endpoint(options) if given else head.endpoint
     with _locked(path, _Identity(head.name, _accounts(path, head), endpoint), options, now):
+        ledger.mend(path)
         past = history_of(path)
         header = past.last or head
         accounts = _selected(_accounts(path, header), options)
@@ -289,12 +292,9 @@ def history_of(path: Path, *, live: bool = False) -> History:
     Raises:
         LedgerError: it is no ledger, or has a line that makes no sense.
     """
-    if live is False and not path.exists():
+    if not live and not path.exists():
         return History()
-    try:
-        return history.fold(ledger.read(path), live=live)
-    except LedgerError as error:
-        raise LedgerError(f"{path}: {str(error).removeprefix(f'{path}:')}") from None
+    return history.fold(ledger.read(path), live=live, source=f"{path}:")
 
 
 def _check_fits(past: History, path: Path, meant: _Identity, run_id: str | None) -> None:

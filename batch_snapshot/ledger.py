@@ -6,7 +6,9 @@ its lock is held (see `locks`). A torn last line is skipped by readers and repai
 
 from __future__ import annotations
 
+import json
 import os
+import threading
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -137,15 +139,24 @@ def decode_account(name: str, fields: Mapping[str, Any]) -> Account:
         TypeError: likewise.
     """
     given: dict[str, Any] = {key: _text(fields[key]) for key in _ACCOUNT_TEXTS if fields.get(key) is not None}
-    quota = {key: value for key, value in dict(fields.get("quota") or {}).items() if key in _QUOTA_FIELDS}
-    return Account(name, **given, quota=Quota(**quota))
+    quota = dict(fields.get("quota") or {})
+    counts = {key: _count(quota[key]) for key in _QUOTA_COUNTS if quota.get(key) is not None}
+    rate = quota.get("per_second")
+    if rate is not None and not (isinstance(rate, float | int) and rate > 0):
+        raise ValueError(f"{rate!r} is no rate")
+    return Account(name, **given, quota=Quota(per_second=rate, **counts))
 
 
-_QUOTA_FIELDS = frozenset(asdict(Quota()))
+_QUOTA_COUNTS = ("per_minute", "per_hour", "per_day", "reserve")
 
 
 def _line(fields: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+    try:
+        return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        # A path can hold bytes that are no text: they are recorded as question marks.
+        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "replace") + b"\n"
 
 
 def decode(raw: bytes) -> Record | None:
@@ -181,8 +192,8 @@ def _decode_run(fields: dict[str, Any]) -> Header:
         run_id=_text(fields["run_id"]),
         command=_text(fields["command"]),
         name=_text(fields["name"]),
-        manifest=fields.get("manifest"),
-        manifest_sha256=fields.get("manifest_sha256"),
+        manifest=_text_or_none(fields.get("manifest")),
+        manifest_sha256=_text_or_none(fields.get("manifest_sha256")),
         rows=_count(fields["rows"]),
         accounts={_text(name): dict(account) for name, account in fields["accounts"].items()},
         endpoint=_text(fields["endpoint"]),
@@ -243,6 +254,10 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
     return value
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else _text(value)
 
 
 def _count(value: object) -> int:
@@ -310,8 +325,9 @@ class Ledger:
         self.path = path
         self._broken: LedgerWriteError | None = None
         self._dirty = False
+        self._syncing = threading.Lock()
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            self._fd = _open(path)
             try:
                 self._size = _repair(self._fd, path)
                 _sync_folder(path.parent)
@@ -357,18 +373,23 @@ class Ledger:
         self._dirty = True
 
     def sync(self) -> None:
-        """Make everything appended durable, and see that the file is still the one we wrote.
+        """Make everything appended so far durable, and see that the file is still the one we wrote.
+
+        May be called from several threads: none returns before what it saw appended is durable.
 
         Raises:
             LedgerWriteError: it is not durable, or the file was removed, replaced or cut.
         """
-        if self._broken:
-            raise self._broken
-        if not self._dirty:
-            return
-        self._dirty = False
-        # Lines may be appended while another thread waits here: only what stood before must be there.
-        written = self._size
+        with self._syncing:
+            if self._broken:
+                raise self._broken
+            if not self._dirty:
+                return
+            self._dirty = False
+            # Lines may be appended while this waits: only what stands now must be there then.
+            self._flush(self._size)
+
+    def _flush(self, written: int) -> None:
         try:
             os.fsync(self._fd)
             ours, theirs = os.fstat(self._fd), self.path.stat()
@@ -387,6 +408,28 @@ class Ledger:
             f"{self.path}: cannot be written ({error.strerror or error}); "
             "make room or mend the permissions, then run the same command"
         )
+
+
+def _open(path: Path) -> int:
+    """Open for appending; a new file is its owner's alone, whatever the umask."""
+    flags = os.O_RDWR | os.O_APPEND
+    try:
+        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return os.open(path, flags)
+    path.chmod(0o600)
+    return fd
+
+
+def mend(path: Path) -> None:
+    """Repair a torn last line of the ledger at `path`, if there is one. Hold its lock.
+
+    Raises:
+        LedgerWriteError: it cannot be written.
+        LedgerError: its last line is not the beginning of a ledger's line.
+    """
+    if path.exists():
+        Ledger(path).__exit__(None, None, None)
 
 
 def _repair(fd: int, path: Path) -> int:

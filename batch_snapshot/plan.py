@@ -34,7 +34,7 @@ class Selection:
             return True
         if past.status is None:
             return False
-        return past.kind in self.kinds or past.code in self.codes
+        return (past.kind or ErrorKind.UNKNOWN) in self.kinds or past.code in self.codes
 
 
 def everything() -> Selection:
