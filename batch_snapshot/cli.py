@@ -199,11 +199,20 @@ def validate(manifest: Path, form: str) -> int:
 
 @cli.command()
 @click.argument("ledger", type=click.Path(path_type=Path))
+@click.option("--check", is_flag=True, help="Prove the ledger whole, or name the first line that is not.")
 @flags.FORMAT
-def status(ledger: Path, form: str) -> int:
-    """Tell what became of the rows of LEDGER, also while a run is writing it."""
+def status(ledger: Path, form: str, *, check: bool) -> int:
+    """Tell what became of the rows of LEDGER, also while a run is writing it.
+
+    With --check: exit code 0 if every line follows from those before it, every intent is settled
+    and the sums are right; else 2 and the line.
+    """
     from batch_snapshot import overview, report
 
+    if check:
+        rows = overview.check(ledger)
+        if form == "text":
+            click.echo(f"{ledger}: whole: {rows:,} rows, each in one state")
     summary = overview.of(ledger)
     if form == "json":
         _print_json(report.as_json(summary))

@@ -54,6 +54,8 @@ class Result(NamedTuple):
     kind: ErrorKind | None
     code: str | None
     message: str | None
+    #: As the line says; empty where the record was not read from one.
+    run_id: str = ""
 
 
 class End(NamedTuple):
@@ -62,6 +64,7 @@ class End(NamedTuple):
     outcome: str
     counts: Mapping[str, int]
     finished_at: datetime
+    run_id: str = ""
 
 
 Record = Header | Intent | Result | End

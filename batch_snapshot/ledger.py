@@ -232,6 +232,7 @@ def _decode_result(fields: dict[str, Any]) -> Result:
         kind=ErrorKind(error["kind"]) if error else None,
         code=_text(error["code"]) if error else None,
         message=_text(error["message"]) if error else None,
+        run_id=_text(fields["run_id"]),
     )
 
 
@@ -239,7 +240,7 @@ def _decode_end(fields: dict[str, Any]) -> End:
     if fields["outcome"] not in OUTCOMES:
         raise ValueError(f"outcome {fields['outcome']!r}")
     counts = {name: _count(count) for name, count in fields["counts"].items()}
-    return End(fields["outcome"], counts, _time(fields["finished_at"]))
+    return End(fields["outcome"], counts, _time(fields["finished_at"]), _text(fields["run_id"]))
 
 
 _DECODERS: dict[str, Callable[[dict[str, Any]], Record]] = {
@@ -306,6 +307,15 @@ def read(path: Path) -> Iterator[Line]:
         raise LedgerError(
             f"{path}: cannot be read ({error.strerror}); name a ledger that a run has written"
         ) from None
+
+
+def torn(path: Path) -> bool:
+    """Whether the last line of the ledger at `path` lacks its end."""
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 class Ledger:

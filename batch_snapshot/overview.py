@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batch_snapshot import job, locks, places, report
+from batch_snapshot import audit, job, ledger, locks, places, report
 from batch_snapshot.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -36,3 +36,17 @@ def of(path: Path) -> report.Summary:
         elapsed_s=elapsed,
         next_steps=[] if running else report.next_steps(counts, failures, run=command, ledger=str(path)),
     )
+
+
+def check(path: Path) -> int:
+    """Prove the ledger at `path` whole; returns the number of its rows.
+
+    Raises:
+        LedgerError: names the first line that is not whole, and why.
+    """
+    past = audit.check(ledger.read(path), f"{path}:")
+    if past.last is None:
+        raise LedgerError(f"{path}: no run has begun in it; name a ledger that a run has written")
+    if ledger.torn(path):
+        raise LedgerError(f"{path}: its last line is torn; run the same command to repair it and go on")
+    return past.last.rows

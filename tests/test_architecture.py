@@ -15,7 +15,7 @@ LEVELS = [
     {"errors", "flags"},
     {"model"},
     {"history"},
-    {"manifest", "ledger", "locks", "places", "plan", "policy", "pace", "report"},
+    {"audit", "manifest", "ledger", "locks", "places", "plan", "policy", "pace", "report"},
     {"lane", "tries"},
     {"client", "engine"},
     {"job"},
@@ -26,7 +26,7 @@ LEVELS = [
 ]
 
 #: Rooms that decide and never act: no clock, no files, no network, no waiting.
-PURE = {"errors", "model", "history", "plan", "policy", "report", "tries"}
+PURE = {"audit", "errors", "model", "history", "plan", "policy", "report", "tries"}
 ACTING = {
     "anyio",
     "asyncio",
