@@ -264,7 +264,7 @@ def _ledger_to_write(pattern: str, name: str, options: Options, now: datetime) -
         return today
     for path in places.dated_ledgers(pattern, name):
         first = next((line.record for line in ledger.read(path)), None)
-        if not isinstance(first, Header):
+        if not isinstance(first, Header) or first.name != name:
             continue
         age = (now - first.started_at).total_seconds()
         if age <= options.resume_within and not history_of(path).finished:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
@@ -48,12 +48,22 @@ def held(path: Path, *, what: str, since: str) -> Iterator[None]:
             "use a folder that can be written, on a file system with file locks"
         ) from None
     try:
-        path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}), "utf-8")
+        _sign(path, since)
         yield
     finally:
         # Nobody holds it now: a process that gets our pid one day must not seem to.
-        path.write_text("", "utf-8")
+        with suppress(OSError):
+            path.write_text("", "utf-8")
         lock.release()
+
+
+def _sign(path: Path, since: str) -> None:
+    try:
+        path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}), "utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror or error}); make room, then run the same command"
+        ) from None
 
 
 def holder_lives(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from hashlib import blake2b
 from pathlib import Path
@@ -10,11 +11,10 @@ from typing import TYPE_CHECKING
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from datetime import datetime
 
 DATE = "%Y-%m-%d"
-_DATE_PATTERN = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 def state_folder(given: Path | None, environ: Mapping[str, str], home: Path) -> Path:
@@ -48,18 +48,17 @@ def ledger_path(pattern: str, name: str, today: datetime) -> Path:
     return Path(pattern.replace("{name}", name).replace("{date}", today.strftime(DATE)))
 
 
-def dated_ledgers(pattern: str, name: str) -> Iterator[Path]:
-    """The ledgers of other days that a pattern with {date} means, the newest first."""
-    path = Path(pattern.replace("{name}", name))
-    if "{date}" not in path.name:
-        return
-    before, after = path.name.split("{date}", 1)
-    if not path.parent.is_dir():
-        return
-    for candidate in sorted(path.parent.iterdir(), reverse=True):
-        middle = candidate.name.removeprefix(before).removesuffix(after)
-        if candidate.name == f"{before}{middle}{after}" and _DATE_PATTERN.fullmatch(middle):
-            yield candidate
+def dated_ledgers(pattern: str, name: str) -> list[Path]:
+    """The ledgers of all days that a pattern with {date} means, the newest first."""
+    parts = pattern.replace("{name}", name).split("{date}")
+    if len(parts) == 1:
+        return []
+    dated = re.compile(r"(\d{4}-\d{2}-\d{2})".join([re.escape(parts[0]), re.escape(parts[1])]))
+    for part in parts[2:]:
+        dated = re.compile(dated.pattern + r"\1" + re.escape(part))
+    found = glob.glob("????-??-??".join(glob.escape(part) for part in parts))
+    matches = [match for match in map(dated.fullmatch, found) if match]
+    return [Path(match[0]) for match in sorted(matches, key=lambda match: match[1], reverse=True)]
 
 
 def ledger_lock(ledger: Path) -> Path:
@@ -73,4 +72,4 @@ def account_lock(state: Path, name: str, account: str, endpoint: str) -> Path:
     A simulator or another endpoint is another world, with locks of its own.
     """
     world = "" if endpoint == "aws" else "." + blake2b(endpoint.encode(), digest_size=6).hexdigest()
-    return state / "locks" / f"{name}.{account}{world}.lock"
+    return state / "locks" / f"{name}@{account}{world}.lock"
