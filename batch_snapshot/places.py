@@ -56,7 +56,8 @@ def dated_ledgers(pattern: str, name: str) -> list[Path]:
     dated = re.compile(r"(\d{4}-\d{2}-\d{2})".join([re.escape(parts[0]), re.escape(parts[1])]))
     for part in parts[2:]:
         dated = re.compile(dated.pattern + r"\1" + re.escape(part))
-    found = glob.glob("????-??-??".join(glob.escape(part) for part in parts))
+    wanted = "????-??-??".join(glob.escape(part) for part in parts)
+    found = glob.glob(wanted)  # noqa: PTH207 - a Path takes no absolute pattern
     matches = [match for match in map(dated.fullmatch, found) if match]
     return [Path(match[0]) for match in sorted(matches, key=lambda match: match[1], reverse=True)]
 
