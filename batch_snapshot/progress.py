@@ -46,15 +46,17 @@ def line(view: View) -> str:
     traffic = [lane.traffic for lane in view.lanes.values()]
     calls, throttled = sum(t.calls for t in traffic), sum(t.throttled for t in traffic)
     speed = calls / view.elapsed if view.elapsed > 0 else 0.0
-    parts = [f"{done:,}/{counts.total:,} rows ({share:.0%})", f"{counts.succeeded:,} succeeded"]
+    parts = [f"{timedelta(seconds=int(view.elapsed))}", f"{done:,}/{counts.total:,} rows ({share:.0%})"]
     if counts.failed:
         parts.append(f"{counts.failed:,} failed")
     if counts.in_doubt:
         parts.append(f"{counts.in_doubt:,} in doubt")
-    parts += [f"{speed:,.1f} calls/s", f"{throttled:,} throttled"]
+    parts.append(f"{speed:,.1f}/s")
+    if throttled:
+        parts.append(f"{throttled:,} throttled")
     if (left := remaining(view)) is not None:
-        parts.append(f"about {left} left")
-    return f"{timedelta(seconds=int(view.elapsed))} {', '.join(parts)}"
+        parts.append(f"{left} left")
+    return "  ".join(parts)
 
 
 def remaining(view: View) -> timedelta | None:
