@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batch_snapshot import policy
@@ -70,15 +71,8 @@ class Tries:
 
     def succeeded(self, receipt: Receipt, now: datetime, *, reconciled: bool = False) -> Outcome:
         """The snapshot is there: by an answer, or by a look."""
-        return Outcome(
-            request=self.request,
-            status=Status.SUCCEEDED,
-            attempts=self.attempts,
-            throttles=self.throttles,
-            ambiguous=self.ambiguous,
-            first_sent_at=self.first_sent_at,
-            started_at=self.started_at,
-            finished_at=now,
+        return replace(
+            self._outcome(Status.SUCCEEDED, now),
             arn=receipt.arn,
             revision=receipt.revision,
             request_id=receipt.request_id,
@@ -87,15 +81,20 @@ class Tries:
 
     def unsettled(self, failure: Failure, now: datetime) -> Outcome:
         """No further try: refused for good, or in doubt."""
+        return replace(
+            self._outcome(policy.final_status(ambiguous=self.ambiguous), now),
+            request_id=failure.request_id,
+            error=policy.row_error(failure),
+        )
+
+    def _outcome(self, status: Status, now: datetime) -> Outcome:
         return Outcome(
             request=self.request,
-            status=policy.final_status(ambiguous=self.ambiguous),
+            status=status,
             attempts=self.attempts,
             throttles=self.throttles,
             ambiguous=self.ambiguous,
             first_sent_at=self.first_sent_at,
             started_at=self.started_at,
             finished_at=now,
-            request_id=failure.request_id,
-            error=policy.row_error(failure),
         )
