@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from batch_snapshot import __version__, history, ledger, manifest, pace, plan, report
+from batch_snapshot import __version__, codec, history, ledger, manifest, pace, plan, report
 from batch_snapshot.client import Clients, Target
 from batch_snapshot.engine import Engine
 from batch_snapshot.errors import InputError, ManifestError, StorageError
@@ -171,13 +171,13 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
             settings=options.engine,
         )
         tally.lanes = engine.lanes
-        book.append(ledger.encode_run(_header(job, options, hooks), __version__, vanished=job.vanished))
+        book.append(codec.encode_run(_header(job, options, hooks), __version__, vanished=job.vanished))
         await anyio.to_thread.run_sync(book.sync)
         signum = await _drive(engine, job, book, tally, hooks)
         stop = engine.ending
         outcome = _OUTCOMES[stop.kind] if stop else "completed"
         end = history.End(outcome, tally.counts._asdict(), hooks.now())
-        book.append(ledger.encode_end(job.run_id, end))
+        book.append(codec.encode_end(job.run_id, end))
         await anyio.to_thread.run_sync(book.sync)
         warnings = [*job.warnings, *(text for lane in engine.lanes.values() for text in lane.warnings)]
         return _summary(job, outcome, tally, engine=engine, signum=signum, warnings=warnings)
@@ -247,12 +247,12 @@ def _while_unchanged(engine: Engine, batches: Iterator[list[Request]]) -> Iterat
 
 
 async def _intend(book: ledger.Ledger, hooks: Hooks, requests: Sequence[Request]) -> None:
-    book.append(ledger.encode_intent(hooks.now(), requests))
+    book.append(codec.encode_intent(hooks.now(), requests))
     await anyio.to_thread.run_sync(book.sync)
 
 
 def _record(book: ledger.Ledger, job: Job, view: View, hooks: Hooks, outcome: Outcome) -> None:
-    book.append(ledger.encode_result(job.run_id, outcome))
+    book.append(codec.encode_result(job.run_id, outcome))
     key = outcome.request.row.key
     before = job.past.status(key)
     if before:
@@ -298,7 +298,7 @@ async def _target(job: Job, options: Options, stack: AsyncExitStack) -> Target:
 def _header(job: Job, options: Options, hooks: Hooks) -> history.Header:
     engine = options.engine
     known = job.past.last.accounts if job.past.last else {}
-    called = {name: ledger.encode_account(account) for name, account in job.accounts.items()}
+    called = {name: codec.encode_account(account) for name, account in job.accounts.items()}
     settings: dict[str, Any] = {
         "concurrency": engine.concurrency,
         "rate": options.rate,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from batch_snapshot import history, ledger, locks, manifest, places, plan, report
+from batch_snapshot import codec, history, ledger, locks, manifest, places, plan, report
 from batch_snapshot.engine import DEFAULTS, Settings
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.history import Header, History
@@ -276,7 +276,7 @@ def _ledger_to_write(pattern: str, name: str, options: Options, now: datetime) -
 def _locked(path: Path, identity: _Identity, options: Options, now: datetime) -> Iterator[None]:
     """Hold the ledger, and the manifest's name in each account."""
     state = places.state_folder(options.state_dir, os.environ, Path.home())
-    since = ledger.timestamp(now)
+    since = codec.timestamp(now)
     with ExitStack() as stack:
         stack.enter_context(locks.held(places.ledger_lock(path), what=str(path), since=since))
         for account in sorted(identity.accounts):
@@ -319,7 +319,7 @@ def _check_fits(past: History, path: Path, meant: _Identity, run_id: str | None)
 def _accounts(path: Path, header: Header) -> dict[str, Account]:
     """The accounts as a ledger's head keeps them."""
     try:
-        return {name: ledger.decode_account(name, fields) for name, fields in header.accounts.items()}
+        return {name: codec.decode_account(name, fields) for name, fields in header.accounts.items()}
     except (TypeError, ValueError) as error:
         raise LedgerError(f"{path}: the run line's accounts make no sense ({error})") from None
 

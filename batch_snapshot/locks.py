@@ -53,7 +53,7 @@ def held(path: Path, *, what: str, since: str) -> Iterator[None]:
     finally:
         # Nobody holds it now: a process that gets our pid one day must not seem to.
         with suppress(OSError):
-            path.write_text("", "utf-8")
+            os.truncate(path, 0)
         lock.release()
 
 

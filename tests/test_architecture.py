@@ -15,8 +15,8 @@ LEVELS = [
     {"errors", "flags"},
     {"model"},
     {"history"},
-    {"audit", "manifest", "ledger", "locks", "places", "plan", "policy", "pace", "report"},
-    {"lane", "tries"},
+    {"audit", "codec", "locks", "manifest", "pace", "places", "plan", "policy", "report"},
+    {"lane", "ledger", "tries"},
     {"client", "engine"},
     {"job"},
     {"batch", "overview"},
@@ -26,7 +26,7 @@ LEVELS = [
 ]
 
 #: Rooms that decide and never act: no clock, no files, no network, no waiting.
-PURE = {"audit", "errors", "model", "history", "plan", "policy", "report", "tries"}
+PURE = {"audit", "codec", "errors", "model", "history", "plan", "policy", "report", "tries"}
 ACTING = {
     "anyio",
     "asyncio",

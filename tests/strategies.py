@@ -1,0 +1,229 @@
+"""What hypothesis draws: rows, requests, outcomes, headers, and the histories of whole ledgers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from batch_snapshot.history import End, Header, Intent, Line, Record, Result
+from batch_snapshot.model import (
+    Account,
+    ErrorKind,
+    Outcome,
+    Quota,
+    Request,
+    Row,
+    RowError,
+    Status,
+    client_token,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: A machine under load is no defect.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+RUN_ID = "night-1"
+
+#: What breaks careless line formats: line ends of every kind, quotes, control characters, other planes.
+NASTY = [
+    "",
+    "\n",
+    "\r\n",
+    "\u2028\u2029\x85",
+    '"',
+    '","',
+    "\\",
+    "\\n",
+    "\0",
+    "\x1b[31m",
+    "\x7f",
+    "é",
+    "e\u0301",
+    "\U0001f9ca",
+    "\ufeff",
+    "]}",
+    '{"type":"',
+    "null",
+]
+
+#: Text as the service may send it: anything that is Unicode.
+texts = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    st.lists(st.sampled_from(NASTY), max_size=4).map("".join),
+)
+optional_texts = st.none() | texts
+
+#: Any moment, told in any time zone, to the microsecond.
+moments = st.datetimes(
+    datetime(1970, 1, 2),  # noqa: DTZ001 - the zone is drawn beside it
+    datetime(2200, 1, 1),  # noqa: DTZ001
+    timezones=st.integers(-12 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes))),
+)
+
+rows = st.builds(Row, texts, texts, texts, texts, texts, texts)
+
+#: Few rows, so that the lines of a ledger meet.
+POOL = [Row("main", "Sandbox", f"eng-{n}", "Opportunity", f"O{n}", "View") for n in range(5)]
+pool_rows = st.sampled_from(POOL)
+#: Some of them, each once, in any order.
+some_rows = st.permutations(POOL).flatmap(
+    lambda order: st.integers(0, len(order)).map(lambda length: list(order[:length]))
+)
+
+requests = st.builds(
+    Request,
+    row=rows,
+    client_token=texts,
+    generation=st.integers(0, 1000),
+    ambiguous=st.booleans(),
+    first_sent_at=st.none() | moments,
+)
+row_errors = st.builds(
+    RowError,
+    kind=st.sampled_from(ErrorKind),
+    code=texts,
+    message=texts,
+    reason=optional_texts,
+    http_status=st.none() | st.integers(100, 599),
+)
+small_counts = st.integers(0, 10_000)
+
+
+@st.composite
+def outcomes(draw: st.DrawFn) -> Outcome:
+    """Draw an outcome as the engine makes them: a success names its snapshot, the others an error."""
+    status = draw(st.sampled_from(Status))
+    done = status is Status.SUCCEEDED
+    return Outcome(
+        request=draw(requests),
+        status=status,
+        attempts=draw(small_counts),
+        throttles=draw(small_counts),
+        ambiguous=draw(st.booleans()),
+        first_sent_at=draw(st.none() | moments),
+        started_at=draw(moments),
+        finished_at=draw(moments),
+        arn=draw(texts.filter(bool)) if done else None,
+        revision=draw(st.integers(1, 2**31)) if done else None,
+        request_id=draw(optional_texts),
+        error=None if done else draw(row_errors),
+        reconciled=draw(st.booleans()) if done else False,
+    )
+
+
+accounts = st.builds(
+    Account,
+    name=texts,
+    profile=optional_texts,
+    region=optional_texts,
+    role_arn=optional_texts,
+    external_id=optional_texts,
+    session_name=optional_texts,
+    endpoint_url=optional_texts,
+    quota=st.builds(
+        Quota,
+        per_second=st.none() | st.floats(0.01, 1000),
+        per_minute=st.none() | st.integers(1, 10_000),
+        per_day=st.none() | st.integers(1, 100_000),
+        reserve=st.integers(0, 100),
+    ),
+)
+headers = st.builds(
+    Header,
+    run_id=texts,
+    command=st.sampled_from(["run", "retry"]),
+    name=texts,
+    manifest=optional_texts,
+    manifest_sha256=optional_texts,
+    rows=small_counts,
+    accounts=st.dictionaries(texts, st.dictionaries(texts, optional_texts, max_size=3), max_size=3),
+    endpoint=texts,
+    started_at=moments,
+    settings=st.dictionaries(texts, optional_texts | st.integers(-9, 9) | st.booleans(), max_size=3),
+)
+ends = st.builds(
+    End,
+    outcome=st.sampled_from(["completed", "stopped", "deferred", "interrupted"]),
+    counts=st.dictionaries(
+        st.sampled_from(["succeeded", "failed", "in_doubt", "unattempted"]), small_counts, max_size=4
+    ),
+    finished_at=moments,
+)
+
+
+def header(*, run_id: str = RUN_ID, rows: int = len(POOL), **changes: Any) -> Header:
+    """Make a run line's record."""
+    plain = Header(
+        run_id=run_id,
+        command="run",
+        name="nightly",
+        manifest="/srv/nightly.yaml",
+        manifest_sha256="0" * 64,
+        rows=rows,
+        accounts={"main": {"role_arn": None, "profile": None, "region": None}},
+        endpoint="aws",
+        started_at=START,
+        settings={},
+    )
+    return plain._replace(**changes)
+
+
+def numbered(records: Iterable[Record]) -> list[Line]:
+    """Give the records places, as if every line had 100 bytes."""
+    return [Line(100 * index, index + 1, record) for index, record in enumerate(records)]
+
+
+class Invocation(NamedTuple):
+    """What one run line opens."""
+
+    records: list[Intent | Result]
+    end: End | None
+
+
+@st.composite
+def _intents(draw: st.DrawFn) -> Intent:
+    named = [(row, draw(st.integers(0, 1))) for row in draw(some_rows)]
+    at = START + timedelta(seconds=draw(st.integers(0, 10_000)))
+    return Intent(at, tuple((client_token(RUN_ID, row, raised), row, raised) for row, raised in named))
+
+
+@st.composite
+def _results(draw: st.DrawFn) -> Result:
+    row, generation = draw(pool_rows), draw(st.integers(0, 1))
+    status = draw(st.sampled_from(Status))
+    failed = status is not Status.SUCCEEDED
+    return Result(
+        row=row,
+        client_token=client_token(RUN_ID, row, generation),
+        generation=generation,
+        status=status,
+        # What a status means: refused for good, or an ambiguous try without an answer.
+        ambiguous=status is Status.IN_DOUBT or (not failed and draw(st.booleans())),
+        first_sent_at=START - timedelta(seconds=draw(st.integers(0, 10_000))),
+        kind=draw(st.sampled_from(ErrorKind)) if failed else None,
+        code=draw(st.sampled_from(["A", "B"])) if failed else None,
+        message="told" if failed else None,
+    )
+
+
+invocations = st.builds(
+    Invocation,
+    st.lists(st.one_of(_intents(), _results()), max_size=8),
+    st.none() | st.builds(End, st.just("completed"), st.just({}), st.just(START)),
+)
+#: Ledgers of one run, as the invocations that wrote them; any of them may have crashed.
+histories = st.lists(invocations, min_size=1, max_size=5)
+
+
+def lines_of(history: Iterable[Invocation]) -> list[Line]:
+    """The lines that the invocations have left."""
+    records: list[Record] = []
+    for invocation in history:
+        records += [header(), *invocation.records, *([invocation.end] if invocation.end else [])]
+    return numbered(records)

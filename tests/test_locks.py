@@ -1,0 +1,222 @@
+"""Locks: held by one process, named to the next, gone with their holder."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from batch_snapshot import locks
+from batch_snapshot.errors import LockedError, StorageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SINCE = "2026-03-01T12:00:00.000Z"
+
+#: Holds the lock until its input is closed.
+HOLDER = """
+import sys
+from pathlib import Path
+from batch_snapshot import locks
+with locks.held(Path(sys.argv[1]), what="the ledger", since=sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holder(path: Path):
+    """Another process that holds the lock at `path`."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path), SINCE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "locks" / "nightly.lock"
+
+
+def held(path: Path):
+    return locks.held(path, what="nightly.ndjson", since=SINCE)
+
+
+def assert_free(path: Path) -> None:
+    with held(path):
+        pass
+
+
+def test_a_second_process_is_told_who_holds_the_lock(path):
+    with holder(path) as process:
+        with pytest.raises(LockedError) as caught, held(path):
+            pytest.fail("two hold it")
+        assert str(caught.value) == (
+            f"nightly.ndjson is in use by another run (pid {process.pid} on {platform.node()}, "
+            f"since {SINCE}); wait until that run has ended, or stop it"
+        )
+        assert caught.value.exit_code == 5
+        # Being refused takes nothing from the holder: the next one is told the same.
+        with pytest.raises(LockedError, match=f"pid {process.pid} on"), held(path):
+            pytest.fail("two hold it")
+        assert locks.holder_lives(path)
+
+
+def test_a_holder_that_is_killed_leaves_no_obstacle(path):
+    with holder(path) as process:
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(10) == -signal.SIGKILL
+        assert json.loads(path.read_text())["pid"] == process.pid
+        assert not locks.holder_lives(path)
+        assert_free(path)
+
+
+def test_a_lock_is_free_when_its_holder_has_ended(path):
+    with holder(path) as process:
+        process.communicate()
+        assert process.returncode == 0
+        assert not locks.holder_lives(path)
+        assert_free(path)
+
+
+def test_one_process_cannot_hold_a_lock_twice(path):
+    with (
+        held(path),
+        pytest.raises(LockedError, match=f"pid {os.getpid()} on"),
+        held(path),
+    ):
+        pytest.fail("held twice")
+    assert_free(path)
+
+
+def test_a_block_that_fails_frees_the_lock(path):
+    with pytest.raises(ZeroDivisionError), held(path):
+        raise ZeroDivisionError
+    assert not locks.holder_lives(path)
+    assert_free(path)
+
+
+def test_locks_of_different_files_are_held_side_by_side(path):
+    with held(path), held(path.with_name("other.lock")):
+        pass
+
+
+def test_the_lock_makes_its_folder_and_a_file_that_is_its_owners_alone(path):
+    before = os.umask(0)
+    try:
+        with held(path):
+            assert path.stat().st_mode & 0o7777 == 0o600
+    finally:
+        os.umask(before)
+
+
+def test_a_lock_file_says_who_holds_it_and_since_when(path):
+    with held(path):
+        assert json.loads(path.read_text()) == {"pid": os.getpid(), "host": platform.node(), "since": SINCE}
+    assert path.read_text() == ""
+
+
+@pytest.mark.parametrize("left", ["", "{", "[]", '{"pid": "many"}', "\0\0\0", '{"pid": 1}'])
+def test_whatever_a_crash_left_in_the_file_the_next_run_can_take_it(path, left):
+    path.parent.mkdir()
+    path.write_text(left)
+    assert not locks.holder_lives(path)
+    assert_free(path)
+
+
+def test_a_holder_that_has_not_said_who_it_is_still_holds(path):
+    with holder(path):
+        path.write_text("")
+        with pytest.raises(LockedError, match="is in use by another run; wait"), held(path):
+            pytest.fail("two hold it")
+
+
+# ---- whether the holder lives
+
+
+def left_by(path: Path, pid: int, host: str) -> Path:
+    path.parent.mkdir()
+    path.write_text(json.dumps({"pid": pid, "host": host, "since": SINCE}))
+    return path
+
+
+def test_the_holder_lives_while_it_holds(path):
+    assert not locks.holder_lives(path)
+    with held(path):
+        assert locks.holder_lives(path)
+    assert not locks.holder_lives(path)
+
+
+def test_a_process_of_another_user_on_this_machine_lives(path):
+    assert locks.holder_lives(left_by(path, 1, platform.node()))
+
+
+def test_a_process_of_another_machine_is_not_taken_for_one_of_ours(path):
+    assert not locks.holder_lives(left_by(path, os.getpid(), "elsewhere"))
+
+
+def test_a_process_that_is_gone_does_not_live(path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait(10)
+    assert not locks.holder_lives(left_by(path, process.pid, platform.node()))
+
+
+# ---- where no lock can be had
+
+
+def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "locks" / "nightly.lock"
+    with pytest.raises(StorageError) as caught, held(path):
+        pytest.fail("held nowhere")
+    assert not isinstance(caught.value, LockedError)
+    assert str(caught.value) == (
+        f"{path}: cannot lock here (Not a directory); "
+        "use a folder that can be written, on a file system with file locks"
+    )
+    assert caught.value.exit_code == 5
+
+
+def test_a_folder_in_the_place_of_the_lock_is_a_storage_error(path):
+    path.mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"cannot lock here .Is a directory"), held(path):
+        pytest.fail("held a folder")
+
+
+def test_a_full_disk_is_a_storage_error_and_the_lock_is_free_again(path):
+    assert_free(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(StorageError) as caught, held(path):
+            pytest.fail("held without a name")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not isinstance(caught.value, LockedError)
+    assert str(path) in str(caught.value)
+    assert_free(path)
+
+
+def test_a_lock_file_that_others_removed_does_not_hide_how_the_run_ended(path):
+    """The state folder may be cleared while a long run goes on."""
+    with held(path):
+        path.unlink()
+        path.parent.rmdir()
+    assert_free(path)

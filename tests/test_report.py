@@ -1,0 +1,461 @@
+"""What a run comes to, in exit codes, text and JSON; what a ledger says by itself; what a person sees."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch_snapshot import codec, locks, overview, places, progress, report
+from batch_snapshot.batch import View
+from batch_snapshot.errors import LedgerError
+from batch_snapshot.history import End, FailureGroup
+from batch_snapshot.job import Preview
+from batch_snapshot.ledger import Ledger
+from batch_snapshot.model import Account, ErrorKind, Outcome, Request, RowError, Status, client_token
+from batch_snapshot.report import AccountSummary, Counts, Summary
+from tests.strategies import POOL, RUN_ID, START, header, patient
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from batch_snapshot.model import Row
+
+DENIED = FailureGroup(Status.FAILED, ErrorKind.DENIED, "AccessDeniedException")
+BROKEN = FailureGroup(Status.FAILED, ErrorKind.TRANSIENT, "InternalServerException")
+DOUBT = FailureGroup(Status.IN_DOUBT, ErrorKind.DENIED, "AccessDeniedException")
+
+# ---- exit codes
+
+DONE = Counts(succeeded=3)
+SOME_FAILED = Counts(succeeded=2, failed=1)
+SOME_IN_DOUBT = Counts(succeeded=2, in_doubt=1)
+SOME_LEFT = Counts(succeeded=2, unattempted=1)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "counts", "signum", "code"),
+    [
+        ("completed", DONE, None, 0),
+        ("completed", Counts(), None, 0),
+        ("completed", SOME_FAILED, None, 1),
+        ("completed", SOME_IN_DOUBT, None, 1),
+        ("completed", SOME_LEFT, None, 1),
+        ("deferred", SOME_LEFT, None, 4),
+        ("deferred", SOME_FAILED, None, 4),
+        ("stopped", SOME_LEFT, None, 3),
+        ("stopped", SOME_FAILED, None, 3),
+        ("interrupted", SOME_LEFT, 2, 130),
+        ("interrupted", SOME_LEFT, 15, 143),
+        ("interrupted", SOME_FAILED, 15, 143),
+        ("interrupted", SOME_LEFT, None, 130),
+    ],
+)
+def test_the_gravest_of_what_happened_gives_the_exit_code(outcome, counts, signum, code):
+    assert report.exit_code(outcome, counts, signum) == code
+
+
+@pytest.mark.parametrize("outcome", ["completed", "stopped", "deferred", "interrupted"])
+@given(st.builds(Counts, *[st.integers(0, 3)] * 4))
+@patient
+def test_only_a_completed_run_without_any_other_row_exits_0(outcome, counts):
+    perfect = outcome == "completed" and counts.succeeded == counts.total
+    assert (report.exit_code(outcome, counts) == 0) is perfect
+
+
+# ---- counts
+
+
+@given(st.dictionaries(st.sampled_from(Status), st.integers(0, 9)), st.integers(0, 40))
+@patient
+def test_counts_sum_to_the_rows(statuses, more):
+    counted = sum(statuses.values())
+    counts = report.count(statuses, counted + more)
+    assert counts.total == counted + more
+    assert counts.unattempted == more
+    assert (counts.succeeded, counts.failed, counts.in_doubt) == tuple(
+        statuses.get(status, 0) for status in Status
+    )
+
+
+def test_counts_are_never_negative():
+    assert report.count({Status.SUCCEEDED: 3}, 2) == Counts(succeeded=3)
+
+
+def test_states_in_words_leave_out_what_is_none_but_never_the_successes():
+    assert report.states(Counts(1200, 0, 3, 0)) == "1,203 rows: 1,200 succeeded, 3 in doubt"
+    assert report.states(Counts()) == "0 rows: 0 succeeded"
+
+
+# ---- what to do next
+
+
+RUN, RETRY = "batch-snapshot run m.yaml", "batch-snapshot retry l.ndjson"
+
+
+@pytest.mark.parametrize(
+    ("counts", "failures", "steps"),
+    [
+        (DONE, {}, []),
+        (SOME_LEFT, {}, [RUN]),
+        (SOME_FAILED, {DENIED: 1}, []),
+        (SOME_FAILED, {BROKEN: 1}, [RETRY]),
+        (SOME_IN_DOUBT, {DOUBT: 1}, [RETRY]),
+        (Counts(0, 1, 0, 1), {BROKEN: 1}, [RUN, RETRY]),
+    ],
+)
+def test_the_next_steps_continue_what_is_left_and_retry_what_another_try_can_cure(counts, failures, steps):
+    assert report.next_steps(counts, failures, run=RUN, ledger="l.ndjson") == steps
+
+
+def test_without_a_manifest_there_is_nothing_to_run():
+    assert report.next_steps(SOME_LEFT, {}, run=None, ledger="l.ndjson") == []
+
+
+def test_a_next_step_can_be_pasted_whatever_the_ledger_is_called():
+    steps = report.next_steps(SOME_IN_DOUBT, {DOUBT: 1}, run=None, ledger="my ledger's.ndjson")
+    assert steps == ["""batch-snapshot retry 'my ledger'"'"'s.ndjson'"""]
+
+
+def test_there_is_advice_for_every_kind():
+    assert set(report.ADVICE) == set(ErrorKind)
+
+
+# ---- the summary
+
+SUMMARY = Summary(
+    outcome="stopped",
+    exit_code=3,
+    counts=Counts(1000, 30, 2, 5),
+    failures={BROKEN: 8, DENIED: 22, DOUBT: 2},
+    ledger="ledgers/nightly.ndjson",
+    run_id="night-1",
+    elapsed_s=12.34567,
+    accounts={
+        "main": AccountSummary(1000, 50, 12.5, None),
+        "acme": AccountSummary(250, 0, 7.5, "20 denials in a row"),
+        "idle": AccountSummary(0, 0, None, None),
+    },
+    reasons=["account acme: 20 denials in a row"],
+    vanished=3,
+    vanished_rows=["eng-1/O1", "eng-2/O2"],
+    warnings=["a warning"],
+    next_steps=[RUN, RETRY],
+)
+
+
+def test_a_summary_as_json():
+    assert json.loads(json.dumps(report.as_json(SUMMARY))) == {
+        "outcome": "stopped",
+        "counts": {"succeeded": 1000, "failed": 30, "in_doubt": 2, "unattempted": 5},
+        "failures": [
+            {"status": "failed", "kind": "denied", "code": "AccessDeniedException", "count": 22},
+            {"status": "failed", "kind": "transient", "code": "InternalServerException", "count": 8},
+            {"status": "in_doubt", "kind": "denied", "code": "AccessDeniedException", "count": 2},
+        ],
+        "ledger": "ledgers/nightly.ndjson",
+        "run_id": "night-1",
+        "elapsed_s": 12.346,
+        "calls": 1250,
+        "throttled_calls": 50,
+        "learned_rate": 20.0,
+        "accounts": {
+            "main": {"calls": 1000, "throttled_calls": 50, "learned_rate": 12.5, "stopped": None},
+            "acme": {
+                "calls": 250,
+                "throttled_calls": 0,
+                "learned_rate": 7.5,
+                "stopped": "20 denials in a row",
+            },
+            "idle": {"calls": 0, "throttled_calls": 0, "learned_rate": None, "stopped": None},
+        },
+        "reasons": ["account acme: 20 denials in a row"],
+        "vanished": 3,
+        "vanished_rows": ["eng-1/O1", "eng-2/O2"],
+        "warnings": ["a warning"],
+        "next_steps": [RUN, RETRY],
+    }
+
+
+def test_a_summary_as_text():
+    assert report.as_text(SUMMARY).splitlines() == [
+        "stopped: 1,037 rows: 1,000 succeeded, 30 failed, 2 in doubt, 5 unattempted",
+        "  account acme: 20 denials in a row",
+        "",
+        "     22 failed, denied, AccessDeniedException",
+        f"        {report.ADVICE[ErrorKind.DENIED]}",
+        "      8 failed, transient, InternalServerException",
+        f"        {report.ADVICE[ErrorKind.TRANSIENT]}",
+        "      2 in doubt, denied, AccessDeniedException",
+        f"        {report.DOUBT_ADVICE}",
+        "",
+        "no longer in the manifest: 3 rows (eng-1/O1, eng-2/O2 …)",
+        "",
+        "ledger  ledgers/nightly.ndjson",
+        "run id  night-1",
+        "calls   1,250 in 12.3 s, 50 throttled (4.0%); pace at the end 20/s",
+        f"next    {RUN}",
+        f"next    {RETRY}",
+    ]
+
+
+def test_a_summary_without_any_call_says_no_more_than_there_is():
+    plain = Summary(outcome="completed", exit_code=0, counts=DONE, failures={}, ledger="l.ndjson", run_id="r")
+    assert report.as_text(plain).splitlines() == [
+        "completed: 3 rows: 3 succeeded",
+        "",
+        "ledger  l.ndjson",
+        "run id  r",
+    ]
+    found = report.as_json(plain)
+    assert (found["calls"], found["throttled_calls"], found["learned_rate"]) == (0, 0, None)
+
+
+def test_all_vanished_rows_are_named_where_they_are_few():
+    named = replace(SUMMARY, vanished=2)
+    assert "no longer in the manifest: 2 rows (eng-1/O1, eng-2/O2)" in report.as_text(named).splitlines()
+
+
+# ---- a ledger by itself
+
+
+def outcome(row: Row, status: Status, kind: ErrorKind = ErrorKind.DENIED, code: str = "C") -> Outcome:
+    done = status is Status.SUCCEEDED
+    return Outcome(
+        request=Request(row, client_token(RUN_ID, row, 0)),
+        status=status,
+        attempts=1,
+        throttles=0,
+        ambiguous=status is Status.IN_DOUBT,
+        first_sent_at=START,
+        started_at=START,
+        finished_at=START,
+        arn="arn" if done else None,
+        revision=1 if done else None,
+        error=None if done else RowError(kind, code, "told"),
+    )
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "nightly.ndjson"
+
+
+def write(path: Path, *outcomes: Outcome, end: str | None = "completed", manifest: str | None = "m.yaml"):
+    """A ledger whose one invocation intended all rows of the pool."""
+    with Ledger(path) as book:
+        book.append(codec.encode_run(header(manifest=manifest), "0"))
+        book.append(codec.encode_intent(START, [Request(row, client_token(RUN_ID, row, 0)) for row in POOL]))
+        for each in outcomes:
+            book.append(codec.encode_result(RUN_ID, each))
+        if end:
+            book.append(codec.encode_end(RUN_ID, End(end, {}, START + timedelta(seconds=90))))
+
+
+def commands(path: Path, *names: str) -> list[str]:
+    known: Mapping[str, str] = {
+        "run": f"batch-snapshot run m.yaml --ledger {path}",
+        "retry": f"batch-snapshot retry {path}",
+    }
+    return [known[name] for name in names]
+
+
+def test_a_finished_ledger_says_how_it_ended(path):
+    write(path, *(outcome(row, Status.SUCCEEDED) for row in POOL))
+    summary = overview.of(path)
+    assert replace(summary, next_steps=()) == Summary(
+        outcome="completed",
+        exit_code=0,
+        counts=Counts(5),
+        failures={},
+        ledger=str(path),
+        run_id=RUN_ID,
+        elapsed_s=90.0,
+    )
+    assert not summary.next_steps
+
+
+@pytest.mark.parametrize("end", ["stopped", "deferred", "interrupted"])
+def test_a_ledger_that_ended_early_says_how_it_goes_on(path, end):
+    write(
+        path,
+        outcome(POOL[0], Status.SUCCEEDED),
+        outcome(POOL[1], Status.FAILED, ErrorKind.TRANSIENT, "X"),
+        outcome(POOL[2], Status.FAILED),
+        outcome(POOL[3], Status.IN_DOUBT),
+        end=end,
+    )
+    summary = overview.of(path)
+    assert summary.outcome == end
+    assert summary.counts == Counts(1, 2, 1, 1)
+    assert summary.failures == {
+        FailureGroup(Status.FAILED, ErrorKind.TRANSIENT, "X"): 1,
+        FailureGroup(Status.FAILED, ErrorKind.DENIED, "C"): 1,
+        FailureGroup(Status.IN_DOUBT, ErrorKind.DENIED, "C"): 1,
+    }
+    assert summary.next_steps == commands(path, "run", "retry")
+
+
+def test_a_crashed_ledger_says_so_and_what_is_in_doubt(path):
+    write(path, outcome(POOL[0], Status.SUCCEEDED), end=None)
+    summary = overview.of(path)
+    assert summary.outcome == "crashed"
+    assert summary.counts == Counts(1, 0, 4, 0)
+    assert summary.elapsed_s == 0
+    assert summary.failures == {FailureGroup(Status.IN_DOUBT, ErrorKind.TRANSIENT, "RunCrashed"): 4}
+    assert summary.next_steps == commands(path, "retry")
+
+
+def test_a_running_ledger_is_not_in_doubt(path):
+    write(path, outcome(POOL[0], Status.SUCCEEDED), end=None)
+    with locks.held(places.ledger_lock(path), what="it", since="now"):
+        summary = overview.of(path)
+    assert summary.outcome == "running"
+    assert summary.counts == Counts(1, 0, 0, 4)
+    assert not summary.failures
+    assert summary.next_steps == []
+
+
+def test_looking_at_a_ledger_alters_nothing_and_skips_a_torn_line(path):
+    write(path, outcome(POOL[0], Status.SUCCEEDED))
+    content = path.read_bytes() + b'{"type":"ru'
+    path.write_bytes(content)
+    assert overview.of(path).counts.succeeded == 1
+    assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_ledger_whose_manifest_is_not_known_cannot_be_run_on(path):
+    write(path, end="deferred", manifest=None)
+    assert overview.of(path).next_steps == []
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"type":"novel"}\n', b'{"type":"ru'])
+def test_a_ledger_that_no_run_began_is_refused(path, content):
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(LedgerError) as caught:
+        overview.of(path)
+    assert str(caught.value) == (f"{path}: no run has begun in it; name a ledger that a run has written")
+
+
+# ---- what a person sees
+
+
+def view(**changes: object) -> View:
+    fields = {
+        "name": "nightly",
+        "total": 1000,
+        "statuses": Counter({Status.SUCCEEDED: 200, Status.FAILED: 40, Status.IN_DOUBT: 10}),
+        "failures": Counter(),
+        "settled_before": 50,
+    }
+    return View(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def after(seconds: float, look):
+    """What `look` sees of a run that has gone on for so long, in virtual time."""
+
+    async def main():
+        seen = view(started=anyio.current_time())
+        await anyio.sleep(seconds)
+        return look(seen)
+
+    return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_the_progress_line_says_how_far_the_run_is():
+    line = after(20, progress.line)
+    for part in ["0:00:20", "250/1,000 rows (25%)", "40 failed", "10 in doubt", "0.0", "0:01:15 left"]:
+        assert part in line
+    assert len(line) < 80
+    assert "\n" not in line
+
+
+def test_the_rest_takes_as_long_as_this_runs_own_rows_did():
+    """200 rows in 20 seconds: those settled before do not count."""
+    assert after(20, progress.remaining) == timedelta(seconds=75)
+
+
+def test_nothing_is_foretold_before_a_row_is_settled():
+    async def main():
+        return progress.remaining(view(statuses=Counter({Status.SUCCEEDED: 50})))
+
+    assert trio.run(main) is None
+    assert after(0, progress.remaining) is None
+
+
+def test_a_manifest_without_rows_has_a_progress_line_too():
+    async def main():
+        return progress.line(view(total=0, statuses=Counter(), started=anyio.current_time()))
+
+    assert "0/0 rows (100%)" in trio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "watch", "number"),
+    [(26, progress.lines, 5), (2.1, lambda seen, write: progress.redrawn(seen, write, 40), 6)],
+    ids=["lines", "redrawn"],
+)
+def test_the_line_is_told_again_and_again(seconds, watch, number):
+    told: list[str] = []
+
+    async def main():
+        with anyio.move_on_after(seconds):
+            await watch(view(started=anyio.current_time()), told.append)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert len(told) == number
+
+
+def test_a_redrawn_line_never_wraps_and_is_wiped_at_the_end():
+    told: list[str] = []
+
+    async def main():
+        with anyio.move_on_after(1.1):
+            await progress.redrawn(view(started=anyio.current_time()), told.append, 40)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert all(len(text) == 40 and text.startswith("\r") for text in told[:-1])
+    assert told[-1] == "\r" + " " * 39 + "\r"
+
+
+def test_an_outcome_in_a_line():
+    assert progress.outcome_line(outcome(POOL[0], Status.SUCCEEDED)) == "eng-0/O0 succeeded: revision 1"
+    assert progress.outcome_line(outcome(POOL[1], Status.IN_DOUBT)) == "eng-1/O1 in doubt: C: told"
+
+
+PREVIEW = Preview(
+    name="nightly",
+    ledger="l.ndjson",
+    endpoint="aws",
+    accounts={"main": Account("main"), "acme": Account("acme")},
+    catalogs=frozenset({"Sandbox", "AWS"}),
+    counts=Counts(1000, 0, 0, 7200),
+    rows=7200,
+    rate=2.0,
+)
+
+
+def test_a_plan_says_what_will_be_sent_where_and_how_long_it_takes():
+    assert progress.plan_text(PREVIEW).splitlines() == [
+        "nightly: 7,200 of 8,200 rows to send",
+        "  catalog   AWS, Sandbox",
+        "  accounts  main, acme",
+        "  endpoint  aws",
+        "  ledger    l.ndjson (8,200 rows: 1,000 succeeded, 7,200 unattempted)",
+        "  time      1:00:00 at the declared 2 calls/s",
+    ]
+
+
+def test_a_plan_without_a_declared_rate_does_not_guess():
+    assert "none is declared" in progress.plan_text(replace(PREVIEW, rate=None))
