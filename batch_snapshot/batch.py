@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from batch_snapshot.history import History
     from batch_snapshot.model import Account, Outcome, Request
 
-#: Rows named by one intent: so many are in doubt after a crash, besides those being sent.
+#: Rows looked at between two turns of everything else.
 BATCH = 64
 
 #: Seconds between two fsyncs of the ledger.

@@ -16,6 +16,7 @@ import anyio
 from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt
 
 from batch_snapshot import policy
+from batch_snapshot.feed import Feed
 from batch_snapshot.lane import DENIAL_LIMIT, Lane, Stop, StopKind
 from batch_snapshot.model import ApiError, Failure, Outcome, Receipt, Status, Verdict
 from batch_snapshot.tries import Tries
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from random import Random
 
     from anyio.abc import TaskGroup
-    from anyio.streams.memory import MemoryObjectReceiveStream
 
     from batch_snapshot.model import Request
     from batch_snapshot.pace import Pacer
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     Probe = Callable[[Request], Awaitable[None]]
     Record = Callable[[Outcome], None]
     Intend = Callable[[Sequence[Request]], Awaitable[None]]
+
+
+#: Rows that one intent names: so many an account are in doubt after a crash, besides those being sent.
+INTENT_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +118,7 @@ class Engine:
         self._scope = anyio.CancelScope()
         self._waiting: dict[anyio.CancelScope, Lane] = {}
         self._slots = anyio.Semaphore(settings.concurrency, fast_acquire=True)
+        self._feed = Feed(lanes, lambda name: self._halted(self.lanes[name]))
         self._pairs: dict[tuple[str, str, str], anyio.Event] = {}
         self._bad = self._done = 0
         self._unrecordable = False
@@ -145,6 +150,8 @@ class Engine:
         Raises:
             BaseExceptionGroup: with whatever `record` or `intend` raised.
         """
+        for lane in self.lanes.values():
+            lane.open()
         try:
             with self._scope:
                 await self._drive(batches)
@@ -157,37 +164,28 @@ class Engine:
             if self._settings.max_duration is not None:
                 watch.start_soon(self._end_after, self._settings.max_duration)
             async with anyio.create_task_group() as workers:
-                await self._feed(batches, workers)
+                for lane in self.lanes.values():
+                    workers.start_soon(self._serve, lane, workers)
+                await self._feed.read(batches)
             watch.cancel_scope.cancel()
 
     async def _end_after(self, seconds: float) -> None:
         await anyio.sleep(seconds)
         self.request_stop(Stop(StopKind.DEFERRED, f"--max-duration is over ({seconds:g} s)"))
 
-    async def _feed(self, batches: Iterable[Sequence[Request]], workers: TaskGroup) -> None:
-        for batch in batches:
-            wanted = [request for request in batch if not self._halted(self.lanes[request.row.account])]
-            if wanted:
-                await self._intend(wanted)
-            for request in wanted:
-                await self._hand_over(request, workers)
-            await anyio.lowlevel.checkpoint()
-            if all(self._halted(lane) for lane in self.lanes.values()):
-                break
-        for lane in self.lanes.values():
-            lane.complete()
+    async def _serve(self, lane: Lane, workers: TaskGroup) -> None:
+        """Hand an account's rows to its workers, each batch after its intent is durable."""
+        while batch := await self._feed.take(lane.name, INTENT_SIZE):
+            await self._intend(batch)
+            for request in batch:
+                if lane.workers < self._settings.concurrency:
+                    lane.workers += 1
+                    workers.start_soon(self._work, lane)
+                await lane.requests.send(request)
+        lane.requests.close()
 
-    async def _hand_over(self, request: Request, workers: TaskGroup) -> None:
-        lane = self.lanes[request.row.account]
-        if lane.queue is None:
-            lane.queue = anyio.create_memory_object_stream(self._settings.concurrency)
-        if lane.workers < self._settings.concurrency:
-            lane.workers += 1
-            workers.start_soon(self._work, lane, lane.queue[1])
-        await lane.queue[0].send(request)
-
-    async def _work(self, lane: Lane, queue: MemoryObjectReceiveStream[Request]) -> None:
-        async for request in queue:
+    async def _work(self, lane: Lane) -> None:
+        async for request in lane.queue:
             if not self._halted(lane):
                 await self._process(lane, request)
 
@@ -380,6 +378,7 @@ class Engine:
             raise _Abandoned
 
     def _wake(self, lane: Lane | None) -> None:
+        self._feed.poke()
         for scope, owner in self._waiting.items():
             if lane is None or owner is lane:
                 scope.cancel()

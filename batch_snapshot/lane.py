@@ -63,15 +63,14 @@ class Lane:
     probing: anyio.Lock = field(default_factory=anyio.Lock)
     warnings: list[str] = field(default_factory=list)
     workers: int = 0
-    queue: tuple[MemoryObjectSendStream[Request], MemoryObjectReceiveStream[Request]] | None = None
+    requests: MemoryObjectSendStream[Request] = field(init=False)
+    queue: MemoryObjectReceiveStream[Request] = field(init=False)
 
-    def complete(self) -> None:
-        """No further row will come: the workers end when the queue is empty."""
-        if self.queue:
-            self.queue[0].close()
+    def open(self) -> None:
+        """Make the queue."""
+        self.requests, self.queue = anyio.create_memory_object_stream(0)
 
     def close(self) -> None:
         """Drop the queue."""
-        if self.queue:
-            self.queue[0].close()
-            self.queue[1].close()
+        self.requests.close()
+        self.queue.close()

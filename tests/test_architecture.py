@@ -16,7 +16,7 @@ LEVELS = [
     {"model"},
     {"history"},
     {"audit", "codec", "locks", "manifest", "pace", "places", "plan", "policy", "report"},
-    {"lane", "ledger", "tries"},
+    {"feed", "lane", "ledger", "tries"},
     {"client", "engine"},
     {"job"},
     {"batch", "overview"},
@@ -115,7 +115,7 @@ def test_pure_rooms_do_nothing(room):
     assert used.isdisjoint(ACTING)
 
 
-@pytest.mark.parametrize("room", ["engine", "pace"])
+@pytest.mark.parametrize("room", ["engine", "feed", "lane", "pace"])
 def test_what_waits_knows_anyio_alone(room):
     used = {name.split(".")[0] for name in imports(PACKAGE / f"{room}.py")}
     assert used.isdisjoint({"asyncio", "time", "trio"})

@@ -11,7 +11,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot import pace, policy
+from batch_snapshot import feed, pace, policy
 from batch_snapshot.engine import Engine, Settings
 from batch_snapshot.errors import LedgerWriteError
 from batch_snapshot.lane import DENIAL_LIMIT, Lane, Stop, StopKind
@@ -588,3 +588,53 @@ async def test_a_look_waits_until_reads_show_what_was_sent_last():
     world = World(look=lambda _: Receipt("arn:found", 1))
     await world.run([doubtful(7000)])
     assert world.looked[0][0] >= policy.READ_LAG
+
+
+async def test_an_account_that_waits_holds_up_no_other():
+    """A thousand rows of a throttled account come first; the others' rows are done in seconds."""
+    world = World(
+        lanes=("stuck", "free"),
+        answer=lambda request, _: THROTTLED if request.row.account == "stuck" else None,
+        patience=1e9,
+    )
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.run, [*requests(1000, "stuck"), *requests(100, "free")])
+        await anyio.sleep(30)
+        assert world.statuses() == {Status.SUCCEEDED: 100}
+        world.engine.abort()
+
+
+async def test_the_manifest_is_read_no_further_ahead_than_needed():
+    """Backpressure: what the workers cannot take is not read."""
+    world = World(latency=1e6, concurrency=4)
+    read = 0
+
+    def batches():
+        nonlocal read
+        for request in requests(10_000):
+            read += 1
+            yield [request]
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.engine.run, batches())
+        await anyio.sleep(100)
+        assert read < 100
+        world.engine.abort()
+
+
+async def test_even_for_a_hungry_account_only_so_much_is_held(monkeypatch):
+    monkeypatch.setattr(feed, "READ_AHEAD", 500)
+    world = World(latency=1e6, lanes=("stuck", "hungry"))
+    read = 0
+
+    def batches():
+        nonlocal read
+        for request in requests(10_000, "stuck"):
+            read += 1
+            yield [request]
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.engine.run, batches())
+        await anyio.sleep(100)
+        assert 500 <= read < 700
+        world.engine.abort()
