@@ -598,7 +598,7 @@ async def test_an_account_that_waits_holds_up_no_other():
         patience=1e9,
     )
     async with anyio.create_task_group() as group:
-        group.start_soon(world.run, [*requests(1000, "stuck"), *requests(100, "free")])
+        group.start_soon(world.run, [*requests(1000, "stuck"), *requests(100, "free", "eng-of-its-own")])
         await anyio.sleep(30)
         assert world.statuses() == {Status.SUCCEEDED: 100}
         world.engine.abort()
