@@ -12,18 +12,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from batch_snapshot.errors import (
-    BatchSnapshotError,
-    InputError,
-    LedgerError,
-    LedgerWriteError,
-    LockedError,
-    ManifestError,
-    StorageError,
-)
-
 if TYPE_CHECKING:
     from batch_snapshot.batch import Hooks, retry, run
+    from batch_snapshot.errors import (
+        BatchSnapshotError,
+        InputError,
+        LedgerError,
+        LedgerWriteError,
+        LockedError,
+        ManifestError,
+        StorageError,
+    )
     from batch_snapshot.job import Options
     from batch_snapshot.report import Summary
 
@@ -45,11 +44,11 @@ __all__ = [
     "run",
 ]
 
-#: Where the names live that are imported at their first use: they bring aioboto3 with them.
-_LATE = {"Hooks": "batch", "Options": "job", "Summary": "report", "retry": "batch", "run": "batch"}
+#: Where the names live; imported at their first use, for some bring aioboto3 with them.
+_ROOMS = {"Hooks": "batch", "Options": "job", "Summary": "report", "retry": "batch", "run": "batch"}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _LATE:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_ROOMS.get(name, 'errors')}"), name)

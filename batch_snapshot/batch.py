@@ -150,7 +150,7 @@ async def retry(
 
 async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary:
     """Send what the job asks for: the one path of run, resume and retry."""
-    if not job.todo:
+    if not job.todo and job.past.end:
         return _summary(job, "completed", _tally(job), warnings=[*job.warnings, _nothing_to_do(job)])
     if hooks.confirm and not hooks.confirm(preview(job, options)):
         raise InputError("not confirmed: nothing was called")

@@ -151,16 +151,23 @@ class Ledger:
     def _flush(self, written: int) -> None:
         try:
             os.fsync(self._fd)
-            ours, theirs = os.fstat(self._fd), self.path.stat()
+            ours = os.fstat(self._fd)
         except OSError as error:
             self._broken = self._unwritable(error)
             raise self._broken from None
-        if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino) or ours.st_size < written:
+        if not self._still_there(ours) or ours.st_size < written:
             self._broken = LedgerWriteError(
                 f"{self.path}: was removed, replaced or cut while the run wrote it; "
                 "put it back if you can, then run the same command"
             )
             raise self._broken
+
+    def _still_there(self, ours: os.stat_result) -> bool:
+        try:
+            theirs = self.path.stat()
+        except OSError:
+            return False
+        return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
 
     def _unwritable(self, error: OSError) -> LedgerWriteError:
         return LedgerWriteError(
