@@ -229,15 +229,15 @@ class Clients:
             config=config,
         )
         line = _Line(await self._stack.enter_async_context(client), credentials)
-        line.client.meta.events.register("choose-signer", partial(_choose_signer, line))
+        line.client.meta.events.register("choose-signer", partial(_choose_signer, line, self._now))
         return line
 
 
-def _choose_signer(line: _Line, context: dict[str, Any], **_: Any) -> str | None:
+def _choose_signer(line: _Line, now: Callable[[], datetime], context: dict[str, Any], **_: Any) -> str | None:
     """Sign by the service's clock where ours is off; else as botocore would."""
     if abs(line.skew) <= TOLERATED_SKEW:
         return None
-    context["clock_skew"] = line.skew
+    context["signed_at"] = now() + line.skew
     return _SkewedSigV4.NAME
 
 
@@ -250,8 +250,7 @@ class _SkewedSigV4(SigV4Auth):  # type: ignore[misc] # botocore is untyped
     NAME = "batch-snapshot-v4"
 
     def _modify_request_before_signing(self, request: Any) -> None:
-        moment = datetime.now(UTC) + request.context["clock_skew"]
-        request.context["timestamp"] = moment.strftime(SIGV4_TIMESTAMP)
+        request.context["timestamp"] = request.context["signed_at"].strftime(SIGV4_TIMESTAMP)
         super()._modify_request_before_signing(request)
 
 

@@ -50,6 +50,8 @@ class Settings:
     max_attempts: int = 8
     #: For so long the service is trusted to remember a token.
     token_ttl: float = 600.0
+    #: Until a snapshot is sure to show in reads.
+    read_lag: float = policy.READ_LAG
     #: Send a doubtful row again where its snapshot cannot be looked up.
     resend_in_doubt: bool = False
     #: For calls in flight when the run is stopped.
@@ -338,7 +340,9 @@ class Engine:
         """Look for the snapshot an earlier try may have made; None: send, under the same token."""
         while True:
             with self._interruptible(lane):
-                await anyio.sleep(policy.read_lag_left(tries.last_sent_at, self._now()))
+                await anyio.sleep(
+                    policy.read_lag_left(tries.last_sent_at, self._now(), self._settings.read_lag)
+                )
             asked_at = await self._permit(lane, lane.read_pacer)
             try:
                 receipt = await self._look_up(replace(request, first_sent_at=tries.first_sent_at))

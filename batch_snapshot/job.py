@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,7 +110,7 @@ class _Identity:
 
 @contextmanager
 def for_run(listed: Manifest, options: Options, now: datetime, *, touch: bool = True) -> Iterator[Job]:
-    """Make the job of `run`, and hold its locks; without `touch` the ledger is read only.
+    """Make the job of `run`, and hold its locks; without `touch` nothing is locked or mended.
 
     Raises:
         InputError: ledger, manifest and options don't fit together.
@@ -121,7 +121,7 @@ def for_run(listed: Manifest, options: Options, now: datetime, *, touch: bool = 
     pattern = places.ledger_pattern(options.ledger, simulated=options.simulate)
     path = _ledger_to_write(pattern, listed.name, options, now)
     identity = _Identity(listed.name, accounts, endpoint)
-    with _locked(path, identity, options, now):
+    with _locked(path, identity, options, now) if touch else nullcontext():
         if touch:
             ledger.mend(path)
         past = history_of(path)

@@ -302,9 +302,9 @@ def look_after(failure: Failure, *, ambiguous: bool) -> bool:
     return ambiguous and failure.kind is ErrorKind.CONFLICT
 
 
-def read_lag_left(last_sent_at: datetime, now: datetime) -> float:
+def read_lag_left(last_sent_at: datetime, now: datetime, read_lag: float) -> float:
     """Seconds to wait before a look can be trusted to show what was sent last."""
-    return max(0.0, READ_LAG - (now - last_sent_at).total_seconds())
+    return min(read_lag, max(0.0, read_lag - (now - last_sent_at).total_seconds()))
 
 
 def final_status(*, ambiguous: bool) -> Status:

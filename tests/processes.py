@@ -1,0 +1,246 @@
+"""The program as its users meet it: real processes, their folder, and the ledgers they leave.
+
+A `Place` is a folder with an environment that knows nothing of the machine's own AWS configuration, and
+from which nothing but loopback can be reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import batch_snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+
+    from batch_snapshot.simulator import Simulator
+
+TEMPLATE = "OpportunitySummaryView"
+
+#: Seconds for whatever a test waits for; far more than it takes.
+PATIENCE = 30.0
+
+Json = dict[str, Any]
+
+
+# -- manifests ---------------------------------------------------------------------------------------
+
+
+def pairs(number: int, first: int = 0, **more: str) -> list[Json]:
+    """So many pairs, each with an engagement of its own."""
+    return [
+        {"engagement": f"eng-{n:014d}", "resource": f"O{n + 1}", **more} for n in range(first, first + number)
+    ]
+
+
+def write_manifest(
+    path: Path,
+    rows: Iterable[Json],
+    *,
+    name: str = "trial",
+    catalog: str = "Sandbox",
+    accounts: Mapping[str, Json] | None = None,
+) -> Path:
+    """Write a manifest of these pairs, each on a line of its own."""
+    head = [
+        "version: 1",
+        f"name: {name}",
+        f"defaults: {json.dumps({'catalog': catalog})}",
+        *([f"accounts: {json.dumps(accounts)}"] if accounts else []),
+        "pairs:",
+    ]
+    path.write_text("\n".join([*head, *(f"- {json.dumps(row)}" for row in rows), ""]), "utf-8")
+    return path
+
+
+# -- ledgers -----------------------------------------------------------------------------------------
+
+
+def ledger_lines(path: Path) -> list[Json]:
+    """The whole lines of a ledger; a torn last one is none."""
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def of_type(path: Path, kind: str) -> list[Json]:
+    """The lines of one type, in their order."""
+    return [line for line in ledger_lines(path) if line["type"] == kind]
+
+
+def results(path: Path) -> dict[tuple[str, ...], Json]:
+    """The last result of each row, by (account, engagement, resource, template)."""
+    keys = ("account", "engagement", "resource", "template")
+    return {tuple(line[key] for key in keys): line for line in of_type(path, "result")}
+
+
+def by_engagement(path: Path) -> dict[str, Json]:
+    """The last result of each row, where engagements tell rows apart."""
+    return {key[1]: line for key, line in results(path).items()}
+
+
+def assert_exactly_once(simulator: Simulator, path: Path, rows: Sequence[Json]) -> None:
+    """Each row has one snapshot at the service, and the ledger names it."""
+    wanted = Counter((row["engagement"], row["resource"], row.get("template", TEMPLATE)) for row in rows)
+    made = simulator.snapshots
+    assert Counter((made.engagement, made.resource, made.template) for made in made) == wanted
+    named = results(path).values()
+    assert {line["status"] for line in named} <= {"succeeded"}
+    assert sorted((line["arn"], line["revision"]) for line in named) == sorted(
+        (snapshot.arn, snapshot.revision) for snapshot in made
+    )
+    assert simulator.pair_overlaps == 0
+
+
+# -- processes ---------------------------------------------------------------------------------------
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """An environment in which the only credentials are made up, and the network ends at loopback."""
+    nowhere = str(folder / "nowhere")
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        # The package that the tests import is the one to run.
+        "PYTHONPATH": str(Path(batch_snapshot.__file__).parent.parent),
+        "LC_ALL": "C.UTF-8",
+        "HOME": str(folder / "home"),
+        "XDG_STATE_HOME": str(folder / "xdg"),
+        "BATCH_SNAPSHOT_STATE_DIR": str(folder / "state"),
+        "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE000000000",
+        "AWS_SECRET_ACCESS_KEY": "secret-of-the-example",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": nowhere,
+        "AWS_SHARED_CREDENTIALS_FILE": nowhere,
+        # A test that is wrong about the endpoint must not leave the machine.
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+        "NO_PROXY": "127.0.0.1,localhost",
+    }
+
+
+class Finished(NamedTuple):
+    """How a process ended, and what it said."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        """What it printed, which must be JSON and nothing else."""
+        return json.loads(self.stdout)
+
+
+class Child:
+    """A process of ours; its output is kept aside, so that it never waits for a reader."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._reading = asyncio.ensure_future(process.communicate())
+
+    @property
+    def running(self) -> bool:
+        return self._process.returncode is None
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    async def finished(self) -> Finished:
+        """Wait for its end; whatever it did, it showed no traceback."""
+        stdout, stderr = await asyncio.wait_for(asyncio.shield(self._reading), PATIENCE)
+        code = self._process.returncode
+        assert code is not None
+        ended = Finished(code, (stdout or b"").decode(), (stderr or b"").decode())
+        assert "Traceback" not in ended.stderr, ended.stderr
+        return ended
+
+    async def close(self) -> None:
+        """Leave no process behind."""
+        if self.running:
+            self._process.kill()
+        await self._reading
+
+
+class Place:
+    """A folder to run in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = environment(folder)
+        (folder / "home").mkdir(exist_ok=True)
+
+    def manifest(self, rows: Iterable[Json], file: str = "trial.yaml", **more: Any) -> Path:
+        """Write a manifest here; see `write_manifest`."""
+        return write_manifest(self.folder / file, rows, **more)
+
+    @property
+    def ledger(self) -> Path:
+        """Where the ledger of the manifest called `trial` lies when nothing else was said."""
+        return self.folder / "ledgers" / "trial.ndjson"
+
+    @asynccontextmanager
+    async def started(
+        self,
+        *arguments: str | Path,
+        python: Sequence[str] = (),
+        limit: Callable[[], None] | None = None,
+        **streams: Any,
+    ) -> AsyncIterator[Child]:
+        """Start `python -m batch_snapshot ARGUMENTS`; it is killed if the block leaves it running.
+
+        Args:
+            arguments: the command line.
+            python: flags of the interpreter.
+            limit: runs in the child before the program does.
+            streams: stdin, stdout and stderr, where they are not to be empty or captured.
+        """
+
+        def prepare() -> None:
+            # Whoever runs the tests in the background has it ignored, and children inherit that.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if limit:
+                limit()
+
+        chosen = {
+            "stdin": asyncio.subprocess.DEVNULL,
+            "stdout": asyncio.subprocess.PIPE,
+            "stderr": asyncio.subprocess.PIPE,
+            **streams,
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *python,
+            "-m",
+            "batch_snapshot",
+            *map(str, arguments),
+            cwd=self.folder,
+            env=self.env,
+            preexec_fn=prepare,
+            **chosen,
+        )
+        child = Child(process)
+        try:
+            yield child
+        finally:
+            await child.close()
+
+    async def call(self, *arguments: str | Path, **more: Any) -> Finished:
+        """Run a command to its end."""
+        async with self.started(*arguments, **more) as child:
+            return await child.finished()
+
+
+async def until(condition: Callable[[], object], what: str = "the condition") -> None:
+    """Wait for something that can be seen, within bounds."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, f"waited in vain for {what}"
+        await asyncio.sleep(0.005)
