@@ -56,7 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    click.echo(_shown(text), err=True)
+
+
+def _shown(text: str) -> str:
+    """The text with nothing in it that drives a terminal: ledgers and answers can hold anything."""
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -217,7 +222,7 @@ def status(ledger: Path, form: str, *, check: bool) -> int:
     if form == "json":
         _print_json(report.as_json(summary))
     else:
-        click.echo(report.as_text(summary))
+        click.echo(_shown(report.as_text(summary)))
     return 0
 
 
@@ -398,7 +403,7 @@ def _finish(work: Coroutine[Any, Any, Summary], form: str) -> int:
     if form == "json":
         _print_json(report.as_json(summary))
     else:
-        click.echo(report.as_text(summary))
+        click.echo(_shown(report.as_text(summary)))
     return summary.exit_code
 
 
@@ -419,7 +424,7 @@ def _print_preview(preview: Preview, form: str) -> None:
             }
         )
     else:
-        click.echo(progress.plan_text(preview))
+        click.echo(_shown(progress.plan_text(preview)))
 
 
 def _warn(warnings: Sequence[str], total: int) -> None:

@@ -6,9 +6,8 @@ try and the ledger sees it. One place turns whatever was raised into an `ApiErro
 
 from __future__ import annotations
 
-import math
 import os
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -27,16 +26,19 @@ from aiobotocore.session import get_session
 from botocore.auth import AUTH_TYPE_MAPS, SIGV4_TIMESTAMP, SigV4Auth
 from botocore.exceptions import ClientError, NoCredentialsError
 
-from batch_snapshot import __version__, policy
-from batch_snapshot.model import ApiError, ErrorKind, Failure, Receipt, Verdict
+from batch_snapshot import __version__, answers, policy
+from batch_snapshot.model import ApiError, ErrorKind, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from batch_snapshot.model import Account, Request
+    from batch_snapshot.model import Account, Failure, Receipt, Request
 
 SERVICE = "partnercentral-selling"
+
+#: What we call; a failure of another operation is one of getting credentials.
+OPERATIONS = frozenset({"CreateResourceSnapshot", "GetResourceSnapshot"})
 
 #: Only this region serves the API; botocore would build a URL for any.
 REGION = "us-east-1"
@@ -95,6 +97,9 @@ class Clients:
         self._stack = AsyncExitStack()
         self._lines: dict[str, _Line] = {}
         self._opening = {name: anyio.Lock() for name in accounts}
+        self._secrets = {name: _environment_secrets() for name in accounts}
+        #: What an account's role is assumed with.
+        self._sources: dict[str, list[Any]] = {name: [] for name in accounts}
 
     async def __aenter__(self) -> Self:
         """Open nothing yet."""
@@ -119,7 +124,7 @@ class Clients:
             ClientToken=request.client_token,
             **_names(request),
         )
-        return _receipt(answer)
+        return answers.receipt(answer, self._scrub(request.row.account))
 
     async def look_up(self, request: Request) -> Receipt | None:
         """Find the snapshot that an earlier try under the request's token may have made.
@@ -136,10 +141,11 @@ class Clients:
             if error.failure.code == "ResourceNotFoundException":
                 return None
             raise
-        receipt = _receipt(answer)
+        scrub = self._scrub(account)
+        receipt = answers.receipt(answer, scrub)
         created_at = answer.get("CreatedAt")
         if not isinstance(created_at, datetime) or request.first_sent_at is None:
-            raise ApiError(_nonsense(answer, "the look-up's answer has no CreatedAt"))
+            raise ApiError(answers.nonsense(answer, "the look-up's answer has no CreatedAt", scrub))
         since = request.first_sent_at + self._lines[account].skew - SKEW_ERROR
         return receipt if created_at >= since else None
 
@@ -160,32 +166,52 @@ class Clients:
 
     async def _call(self, account: str, operation: str, **parameters: Any) -> dict[str, Any]:
         """Make one call; whatever goes wrong is an `ApiError`."""
-        try:
-            with anyio.fail_after(self._target.call_timeout):
-                line = await self._line(account)
-                signing = await line.credentials.get_frozen_credentials()
-        except Exception as error:
-            failure = policy.credentials_failure(_failure(error))
-            raise ApiError(self._advised(account, failure, _environment_secrets())) from error
+        line = await self._signing(account)
         signed_with = line.skew
         try:
             with anyio.fail_after(self._target.call_timeout):
                 answer: dict[str, Any] = await getattr(line.client, operation)(**parameters)
         except Exception as error:
-            failure = _failure(error)
             if isinstance(error, ClientError):
+                if error.operation_name not in OPERATIONS:
+                    raise ApiError(await self._unsigned(account, error)) from error
                 line.skew = self._skew(error.response, line.skew)
+            failure = answers.failure(error, self._scrub(account))
             if policy.blames_clock(failure) and abs(line.skew - signed_with) > TOLERATED_SKEW:
                 # Refused for its time alone, and now we know the service's: the next try is signed by it.
                 failure = replace(failure, verdict=Verdict.RETRY, kind=ErrorKind.TRANSIENT)
-            secrets = (signing.secret_key, signing.token)
-            raise ApiError(self._advised(account, failure, secrets)) from error
+            raise ApiError(self._advised(account, failure)) from error
         line.skew = self._skew(answer, line.skew)
         return answer
 
-    def _advised(self, account: str, failure: Failure, secrets: tuple[str | None, ...]) -> Failure:
-        """The failure as it may be told: no secrets, and the way out where the account stops."""
-        failure = policy.scrubbed(failure, secrets)
+    async def _signing(self, account: str) -> _Line:
+        """Open the account's client if need be, and see that it has credentials to sign with."""
+        try:
+            with anyio.fail_after(self._target.call_timeout):
+                line = await self._line(account)
+                await self._learn(account, line.credentials)
+        except Exception as error:
+            raise ApiError(await self._unsigned(account, error)) from error
+        return line
+
+    async def _unsigned(self, account: str, error: Exception) -> Failure:
+        """Classify a failure to get credentials; what it says may quote them."""
+        for source in self._sources[account]:
+            with suppress(Exception):
+                await self._learn(account, source)
+        failure = answers.failure(error, self._scrub(account))
+        return self._advised(account, policy.credentials_failure(failure))
+
+    async def _learn(self, account: str, credentials: Any) -> None:
+        """Get the credentials as they are now, and know their secrets when an answer echoes them."""
+        frozen = await credentials.get_frozen_credentials()
+        self._secrets[account].update(filter(None, (frozen.secret_key, frozen.token)))
+
+    def _scrub(self, account: str) -> Callable[[str], str]:
+        return partial(policy.scrubbed, secrets=self._secrets[account])
+
+    def _advised(self, account: str, failure: Failure) -> Failure:
+        """Add the way out where the account stops."""
         if failure.verdict is not Verdict.STOP_ACCOUNT:
             return failure
         profile = self._accounts[account].profile or self._target.profile
@@ -208,9 +234,33 @@ class Clients:
                 self._lines[account] = await self._open(self._accounts[account])
         return self._lines[account]
 
+    async def _session(self, account: Account) -> Any:
+        """Sign as the account: its profile or the ambient credentials, and its role if it has one."""
+        profile = account.profile or self._target.profile
+        source: Any = aioboto3.Session(profile_name=profile)
+        if account.role_arn is None:
+            return source
+        credentials = await source.get_credentials()
+        if credentials is None:
+            raise NoCredentialsError
+        self._sources[account.name].append(credentials)
+        region = account.region or self._target.region or REGION
+        fetcher = AioAssumeRoleCredentialFetcher(
+            partial(source.client, region_name=region),
+            credentials,
+            account.role_arn,
+            extra_args=_role_arguments(account),
+        )
+        assumed = AioDeferredRefreshableCredentials(
+            refresh_using=fetcher.fetch_credentials, method="assume-role"
+        )
+        core = get_session()
+        core.register_component("credential_provider", _Given(assumed))
+        return aioboto3.Session(botocore_session=core)
+
     async def _open(self, account: Account) -> _Line:
         target = self._target
-        session = _simulated_session(account) if target.simulated else await _session(account, target)
+        session = _simulated_session(account) if target.simulated else await self._session(account)
         credentials = await session.get_credentials()
         if credentials is None:
             raise NoCredentialsError
@@ -257,8 +307,9 @@ class _SkewedSigV4(SigV4Auth):  # type: ignore[misc] # botocore is untyped
 AUTH_TYPE_MAPS[_SkewedSigV4.NAME] = _SkewedSigV4
 
 
-def _environment_secrets() -> tuple[str | None, ...]:
-    return os.environ.get("AWS_SECRET_ACCESS_KEY"), os.environ.get("AWS_SESSION_TOKEN")
+def _environment_secrets() -> set[str]:
+    names = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    return {os.environ[name] for name in names if os.environ.get(name)}
 
 
 def _names(request: Request) -> dict[str, str]:
@@ -278,29 +329,9 @@ def _simulated_session(account: Account) -> Any:
     return aioboto3.Session(aws_access_key_id=key, aws_secret_access_key=key)
 
 
-async def _session(account: Account, target: Target) -> Any:
-    """Sign as the account: its profile or the ambient credentials, and its role if it has one."""
-    source: Any = aioboto3.Session(profile_name=account.profile or target.profile)
-    if account.role_arn is None:
-        return source
-    credentials = await source.get_credentials()
-    if credentials is None:
-        raise NoCredentialsError
-
-    def create_client(service: str, **keys: str) -> Any:
-        return source.client(service, region_name=account.region or target.region or REGION, **keys)
-
-    extra = {"ExternalId": account.external_id, "RoleSessionName": account.session_name or "batch-snapshot"}
-    fetcher = AioAssumeRoleCredentialFetcher(
-        create_client,
-        credentials,
-        account.role_arn,
-        extra_args={key: value for key, value in extra.items() if value},
-    )
-    assumed = AioDeferredRefreshableCredentials(refresh_using=fetcher.fetch_credentials, method="assume-role")
-    core = get_session()
-    core.register_component("credential_provider", _Given(assumed))
-    return aioboto3.Session(botocore_session=core)
+def _role_arguments(account: Account) -> dict[str, str]:
+    arguments = {"RoleSessionName": account.session_name or "batch-snapshot"}
+    return {**arguments, "ExternalId": account.external_id} if account.external_id else arguments
 
 
 class _Given:
@@ -311,60 +342,3 @@ class _Given:
 
     async def load_credentials(self) -> Any:
         return self._credentials
-
-
-def _receipt(answer: Mapping[str, Any]) -> Receipt:
-    """Read the snapshot out of a success; garbage looks like a success that names none."""
-    arn, revision = answer.get("Arn"), answer.get("Revision")
-    if not (isinstance(arn, str) and arn and isinstance(revision, int) and revision >= 1):
-        raise ApiError(_nonsense(answer, "the answer says success but names no snapshot"))
-    return Receipt(arn, revision, answer.get("ResponseMetadata", {}).get("RequestId"))
-
-
-def _nonsense(answer: Mapping[str, Any], message: str) -> Failure:
-    metadata = answer.get("ResponseMetadata", {})
-    status, request_id = metadata.get("HTTPStatusCode"), metadata.get("RequestId")
-    return policy.nonsense(message, http_status=status, request_id=request_id)
-
-
-def _failure(error: Exception) -> Failure:
-    """Turn whatever a call raised into a failure: the one place that does."""
-    if isinstance(error, ClientError):
-        return policy.service_failure(_answer(error.response))
-    inner = getattr(error, "kwargs", {}).get("error")
-    chain = [inner, error] if isinstance(inner, Exception) else [error]
-    names = [cls.__name__ for cause in chain for cls in type(cause).__mro__]
-    general = {"Exception", "BaseException", "object"}
-    names = [name for name in names if name not in general] + ["Exception"]
-    told = " ".join(str(cause) for cause in chain if str(cause))
-    return policy.client_failure(names, told or names[0])
-
-
-def _answer(response: Mapping[str, Any]) -> policy.Answer:
-    error = response.get("Error", {})
-    metadata = response.get("ResponseMetadata", {})
-    message = str(error.get("Message") or response.get("Message") or "")
-    details = [
-        f"{item.get('FieldName', '?')}: {item.get('Message', '')} ({item.get('Code', '?')})"
-        for item in response.get("ErrorList") or []
-    ]
-    return policy.Answer(
-        code=str(error.get("Code") or "Unknown"),
-        message="; ".join([message, *details]) if details else message,
-        reason=response.get("Reason"),
-        http_status=metadata.get("HTTPStatusCode"),
-        request_id=metadata.get("RequestId"),
-        retry_after=_retry_after(metadata.get("HTTPHeaders", {})),
-    )
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read the service's hint in seconds, if it gave one that can be read."""
-    for name, unit in (("x-amz-retry-after", 0.001), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers[name]) * unit
-        except (KeyError, ValueError):
-            continue
-        if math.isfinite(seconds) and seconds >= 0:
-            return seconds
-    return None

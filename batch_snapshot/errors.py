@@ -56,6 +56,16 @@ class ManifestError(InputError):
 class LedgerError(InputError):
     """The file is no ledger this version can read, or belongs to another run."""
 
+    #: What is quoted of a ledger can be anything, of any length.
+    LONGEST = 900
+
+    def __init__(self, message: str) -> None:
+        """Take the message, as one line that can be shown."""
+        shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in message)
+        if len(shown) > self.LONGEST:
+            shown = f"{shown[: self.LONGEST // 2]} … {shown[-self.LONGEST // 2 :]}"
+        super().__init__(shown)
+
 
 class StorageError(BatchSnapshotError):
     """A lock is held by another run, or the ledger cannot be written."""

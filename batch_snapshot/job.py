@@ -7,6 +7,7 @@ called or written here but the locks.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -165,6 +166,7 @@ def for_retry(
     head = next((line.record for line in ledger.read(path)), None)
     if not isinstance(head, Header):
         raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
+    _check_names(path, head)
     given = options.simulate or options.endpoint_url
     endpoint = _endpoint(options) if given else head.endpoint
     with _locked(path, _Identity(head.name, _accounts(path, head), endpoint), options, now):
@@ -314,6 +316,13 @@ def _check_fits(past: History, path: Path, meant: _Identity, run_id: str | None)
         if known is not None and any(known.get(key) != value for key, value in values.items()):
             was = ", ".join(f"{key} {known.get(key) or 'none'}" for key in values)
             raise LedgerError(f"{path}: there account {account.name!r} is another one ({was}); {way_out}")
+
+
+def _check_names(path: Path, header: Header) -> None:
+    """Refuse names that no manifest can have: they become the names of files."""
+    for name in (header.name, *header.accounts):
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name) or name in {".", ".."}:
+            raise LedgerError(f"{path}: the run line names {name!r}, which no manifest can: it was edited")
 
 
 def _accounts(path: Path, header: Header) -> dict[str, Account]:

@@ -31,6 +31,9 @@ BACKOFF_BASE = 0.5
 BACKOFF_CAP = 20.0
 
 
+#: AWS's secret keys have 40 characters, its session tokens hundreds.
+SHORTEST_SECRET = 8
+
 #: Seconds after a call before its snapshot is sure to show in reads: 3 s have been reported.
 READ_LAG = 4.0
 
@@ -218,11 +221,34 @@ def nonsense(message: str, *, http_status: int | None, request_id: str | None) -
     )
 
 
+#: Failures to get credentials whose words quote none: names, paths, and addresses.
+_TELLABLE = frozenset(
+    {
+        "ConfigNotFound",
+        "InfiniteLoopConfigError",
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "ProfileNotFound",
+        "RefreshWithMFAUnsupportedError",
+        "RuntimeError",  # botocore: refreshed credentials that are expired already
+        "SSOTokenLoadError",
+        "TimeoutError",
+        "UnauthorizedSSOTokenError",
+        "UnknownCredentialError",
+    }
+)
+
+
 def credentials_failure(failure: Failure) -> Failure:
     """The same failure, met while credentials were fetched: nothing was sent, for any row.
 
-    The providers have retried on their own by then, so it stops the account.
+    The providers have retried on their own by then, so it stops the account. What a provider, a
+    parser or a helper process says may quote credentials, so only what is known not to is told.
     """
+    of_the_network = failure.kind is ErrorKind.TRANSIENT and failure.verdict is Verdict.RETRY
+    if failure.http_status is None and failure.code not in _TELLABLE and not of_the_network:
+        hidden = "getting credentials failed, and what was said may quote them, so it is not shown"
+        failure = replace(failure, message=hidden)
     return replace(failure, verdict=Verdict.STOP_ACCOUNT, may_have_landed=False)
 
 
@@ -236,6 +262,10 @@ _CREDENTIALS_ADVICE: Mapping[str, str] = MappingProxyType(
         "TokenRetrievalError": "run: aws sso login{profile}",
         "RequestTimeTooSkewed": "set this machine's clock",
         "RequestExpired": "set this machine's clock",
+        "CredentialRetrievalError": "run the credential_process{of} by hand to see why",
+        "ConfigParseError": "mend the AWS configuration and credentials files",
+        "MissingSectionHeaderError": "mend the AWS configuration and credentials files",
+        "ParsingError": "mend the AWS configuration and credentials files",
     }
 )
 
@@ -256,13 +286,12 @@ def blames_clock(failure: Failure) -> bool:
     return "Signature expired" in failure.message or "Signature not yet current" in failure.message
 
 
-def scrubbed(failure: Failure, secrets: Iterable[str | None]) -> Failure:
-    """The failure without the secrets that an answer may echo."""
-    message, reason = failure.message, failure.reason
-    for secret in filter(None, secrets):
-        message = message.replace(secret, "[secret]")
-        reason = reason.replace(secret, "[secret]") if reason else None
-    return replace(failure, message=message, reason=reason)
+def scrubbed(text: str, secrets: Iterable[str]) -> str:
+    """The text without the secrets that it may echo; real ones are long, a word of a test is none."""
+    for secret in secrets:
+        if len(secret) >= SHORTEST_SECRET:
+            text = text.replace(secret, "[secret]")
+    return text
 
 
 def clean(text: str, limit: int = MESSAGE_LIMIT) -> str:

@@ -16,7 +16,7 @@ LEVELS = [
     {"model"},
     {"history"},
     {"audit", "codec", "locks", "manifest", "pace", "places", "plan", "policy", "report"},
-    {"feed", "lane", "ledger", "tries"},
+    {"answers", "feed", "lane", "ledger", "tries"},
     {"client", "engine"},
     {"job"},
     {"batch", "overview"},
@@ -26,7 +26,7 @@ LEVELS = [
 ]
 
 #: Rooms that decide and never act: no clock, no files, no network, no waiting.
-PURE = {"audit", "codec", "errors", "model", "history", "plan", "policy", "report", "tries"}
+PURE = {"answers", "audit", "codec", "errors", "model", "history", "plan", "policy", "report", "tries"}
 ACTING = {
     "anyio",
     "asyncio",

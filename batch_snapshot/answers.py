@@ -1,0 +1,85 @@
+"""What botocore returned or raised, in this house's words. Pure.
+
+Every text is scrubbed of secrets before anything else: an answer may echo what signed the request.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from batch_snapshot import policy
+from batch_snapshot.model import ApiError, Failure, Receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Scrub = Callable[[str], str]
+
+
+def receipt(answer: Mapping[str, Any], scrub: Scrub) -> Receipt:
+    """Read the snapshot out of a success; garbage looks like a success that names none.
+
+    Raises:
+        ApiError: it names none.
+    """
+    arn, revision = answer.get("Arn"), answer.get("Revision")
+    if not (isinstance(arn, str) and arn and isinstance(revision, int) and revision >= 1):
+        raise ApiError(nonsense(answer, "the answer says success but names no snapshot", scrub))
+    return Receipt(arn, revision, _request_id(answer, scrub))
+
+
+def nonsense(answer: Mapping[str, Any], message: str, scrub: Scrub) -> Failure:
+    """Classify a success that makes no sense."""
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return policy.nonsense(message, http_status=status, request_id=_request_id(answer, scrub))
+
+
+def failure(error: Exception, scrub: Scrub) -> Failure:
+    """Turn whatever a call raised into a failure: the one place that does."""
+    if isinstance(error, ClientError):
+        return policy.service_failure(_answer(error.response, scrub))
+    inner = getattr(error, "kwargs", {}).get("error")
+    chain = [inner, error] if isinstance(inner, Exception) else [error]
+    names = [cls.__name__ for cause in chain for cls in type(cause).__mro__]
+    general = {"Exception", "BaseException", "object"}
+    names = [name for name in names if name not in general] + ["Exception"]
+    told = " ".join(str(cause) for cause in chain if str(cause))
+    return policy.client_failure(names, scrub(told) or names[0])
+
+
+def _answer(response: Mapping[str, Any], scrub: Scrub) -> policy.Answer:
+    error = response.get("Error", {})
+    metadata = response.get("ResponseMetadata", {})
+    message = str(error.get("Message") or response.get("Message") or "")
+    details = [
+        f"{item.get('FieldName', '?')}: {item.get('Message', '')} ({item.get('Code', '?')})"
+        for item in response.get("ErrorList") or []
+    ]
+    return policy.Answer(
+        code=scrub(str(error.get("Code") or "Unknown")),
+        message=scrub("; ".join([message, *details]) if details else message),
+        reason=scrub(str(response["Reason"])) if response.get("Reason") else None,
+        http_status=metadata.get("HTTPStatusCode"),
+        request_id=_request_id(response, scrub),
+        retry_after=_retry_after(metadata.get("HTTPHeaders", {})),
+    )
+
+
+def _request_id(answer: Mapping[str, Any], scrub: Scrub) -> str | None:
+    request_id = answer.get("ResponseMetadata", {}).get("RequestId")
+    return policy.clean(scrub(str(request_id)), 200) if request_id else None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read the service's hint in seconds, if it gave one that can be read."""
+    for name, unit in (("x-amz-retry-after", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers[name]) * unit
+        except (KeyError, ValueError):
+            continue
+        if math.isfinite(seconds) and seconds >= 0:
+            return seconds
+    return None
