@@ -131,8 +131,8 @@ def test_starving_is_told_by_the_lowest_rate_alone():
     assert not state.answered(311).starved(1e9, 300)
 
 
-@settings(max_examples=8, deadline=None)
-@given(limit=st.floats(0.5, 200), latency=st.floats(0.01, 0.5))
+@settings(max_examples=5, deadline=None)
+@given(limit=st.floats(0.5, 60), latency=st.floats(0.01, 0.5))
 def test_an_unknown_limit_is_found_and_most_of_it_used(limit, latency):
     """Against a token bucket of one: at least half of the limit is used, whatever it is."""
 
@@ -142,7 +142,7 @@ def test_an_unknown_limit_is_found_and_most_of_it_used(limit, latency):
 
         async def worker():
             nonlocal done, tokens, filled
-            while anyio.current_time() < 200 + 100 / limit:
+            while anyio.current_time() < 60 + 60 / limit:
                 sent_at = await pacer.acquire()
                 at = anyio.current_time()
                 tokens, filled = min(1.0, tokens + (at - filled) * limit), at
