@@ -1,8 +1,8 @@
 """Proves a ledger whole, or finds the first line that is not. Pure.
 
-Whole means: every invocation is opened by a run line and closed by an end line; every result was
-named by an intent of its invocation, under the same token; the counts of each end are those of the
-lines before it and sum to the rows; nothing that an intent named is left unsaid.
+Whole means: every invocation is opened by a run line, and the last one closed by an end line (one
+before it may have crashed); every result was named by an intent of its invocation, under the same
+token; the counts of each end are those of the lines before it and sum to the rows.
 """
 
 from __future__ import annotations

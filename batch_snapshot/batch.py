@@ -21,8 +21,6 @@ from batch_snapshot.engine import Engine
 from batch_snapshot.errors import InputError, ManifestError, StorageError
 from batch_snapshot.history import FailureGroup
 from batch_snapshot.job import (
-    AWS,
-    SIMULATOR,
     Job,
     Options,
     Preview,
@@ -32,7 +30,7 @@ from batch_snapshot.job import (
     preview,
 )
 from batch_snapshot.lane import Lane, Stop, StopKind
-from batch_snapshot.model import Status
+from batch_snapshot.model import AWS, SIMULATOR, Status
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -354,7 +352,12 @@ def _summary(
         vanished=job.vanished,
         vanished_rows=job.vanished_rows,
         warnings=warnings,
-        next_steps=report.next_steps(tally.counts, failures, run=job.again, ledger=str(job.path)),
+        next_steps=report.next_steps(
+            tally.counts,
+            failures,
+            run=job.rest if outcome == "completed" else job.again or job.rest,
+            ledger=str(job.path),
+        ),
     )
 
 

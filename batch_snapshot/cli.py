@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,15 +50,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         _say("interrupted; nothing is in flight")
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has gone; nothing is left to tell them.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except OSError as error:
+        return _unprinted(error, 1)
     return code if isinstance(code, int) else 0
 
 
+def _unprinted(error: OSError, code: int) -> int:
+    """Standard output takes no more: say so if anybody reads, and keep the exit code of the work."""
+    if not isinstance(error, BrokenPipeError):
+        _say(f"standard output cannot be written ({error.strerror or error})")
+    # Python would try once more at its end, and exit with a code of its own.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return code
+
+
 def _say(text: str) -> None:
-    click.echo(_shown(text), err=True)
+    _write(_shown(text) + "\n")
+
+
+def _write(text: str) -> None:
+    """Write to standard error; where nobody can read it, the work goes on all the same."""
+    with suppress(OSError, AttributeError, ValueError):
+        click.echo(text, err=True, nl=False)
 
 
 def _shown(text: str) -> str:
@@ -313,11 +328,11 @@ def _options(given: dict[str, Any]) -> Options:
         ledger=given.get("ledger"),
         run_id=_checked_run_id(given.get("run_id")),
         resume_within=given.get("resume_within", 0.0),
-        accounts=tuple(filter(None, (given["accounts"] or "").split(","))),
+        accounts=_account_names(given["accounts"]),
         rate=given["rate"],
         simulate=given["simulate"],
         endpoint_url=given["endpoint_url"],
-        region=given["region"],
+        region=_checked_region(given["region"]),
         profile=given["profile"],
         state_dir=given["state_dir"],
         engine=engine.Settings(
@@ -331,6 +346,21 @@ def _options(given: dict[str, Any]) -> Options:
         ),
         command_line=shlex.join([PROG, *sys.argv[1:]]),
     )
+
+
+def _account_names(text: str | None) -> tuple[str, ...]:
+    if text is None:
+        return ()
+    names = tuple(filter(None, (name.strip() for name in text.split(","))))
+    if not names:
+        raise InputError("--accounts: name at least one account, or leave it out for all")
+    return names
+
+
+def _checked_region(region: str | None) -> str | None:
+    if region is not None and not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", region):
+        raise InputError(f"--region {region!r}: is no region; leave it out for us-east-1")
+    return region
 
 
 def _checked_run_id(run_id: str | None) -> str | None:
@@ -357,15 +387,14 @@ def _hooks(given: dict[str, Any], *, ask: bool = False) -> Hooks:
     from batch_snapshot import batch, progress
 
     kind = given["progress"]
-    terminal = sys.stderr.isatty()
+    terminal = sys.stderr is not None and sys.stderr.isatty()
     if kind == "auto":
         kind = "bar" if terminal else "lines"
-    write = partial(click.echo, err=True, nl=False)
     watch = None
     if kind == "bar":
-        watch = partial(progress.redrawn, write=write, width=shutil.get_terminal_size().columns)
+        watch = partial(progress.redrawn, write=_write, width=shutil.get_terminal_size().columns)
     elif kind == "lines":
-        watch = partial(progress.lines, write=write)
+        watch = partial(progress.lines, write=_write)
     return batch.Hooks(
         watch=watch,
         outcome=_tell if given["verbose"] else None,
@@ -382,9 +411,9 @@ def _tell(outcome: Outcome) -> None:
 
 def _confirm(preview: Preview) -> bool:
     """Ask before real snapshots are made, where there is somebody to ask."""
-    from batch_snapshot import job, progress
+    from batch_snapshot import model, progress
 
-    if "AWS" not in preview.catalogs or preview.endpoint != job.AWS or not sys.stdin.isatty():
+    if "AWS" not in preview.catalogs or preview.endpoint == model.SIMULATOR or not sys.stdin.isatty():
         return True
     _say(progress.plan_text(preview))
     return click.confirm("Snapshots cannot be deleted and notify the partners. Go on?", err=True)
@@ -400,10 +429,13 @@ def _finish(work: Coroutine[Any, Any, Summary], form: str) -> int:
 
     summary = anyio.run(carry_out)
     _warn(summary.warnings, len(summary.warnings))
-    if form == "json":
-        _print_json(report.as_json(summary))
-    else:
-        click.echo(_shown(report.as_text(summary)))
+    try:
+        if form == "json":
+            _print_json(report.as_json(summary))
+        else:
+            click.echo(_shown(report.as_text(summary)))
+    except OSError as error:
+        return _unprinted(error, summary.exit_code)
     return summary.exit_code
 
 

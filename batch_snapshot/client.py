@@ -27,7 +27,7 @@ from botocore.auth import AUTH_TYPE_MAPS, SIGV4_TIMESTAMP, SigV4Auth
 from botocore.exceptions import ClientError, NoCredentialsError
 
 from batch_snapshot import __version__, answers, policy
-from batch_snapshot.model import ApiError, ErrorKind, Verdict
+from batch_snapshot.model import REGION, ApiError, ErrorKind, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,9 +39,6 @@ SERVICE = "partnercentral-selling"
 
 #: What we call; a failure of another operation is one of getting credentials.
 OPERATIONS = frozenset({"CreateResourceSnapshot", "GetResourceSnapshot"})
-
-#: Only this region serves the API; botocore would build a URL for any.
-REGION = "us-east-1"
 
 #: Seconds to connect, between two reads of an answer, and for a whole call with its credentials.
 CONNECT_TIMEOUT = 10
@@ -163,6 +160,8 @@ class Clients:
                     return
                 if last or not policy.blames_clock(error.failure):
                     raise
+            else:
+                return
 
     async def _call(self, account: str, operation: str, **parameters: Any) -> dict[str, Any]:
         """Make one call; whatever goes wrong is an `ApiError`."""
@@ -271,6 +270,10 @@ class Clients:
             read_timeout=READ_TIMEOUT,
             max_pool_connections=target.concurrency,
             user_agent_extra=f"batch-snapshot/{__version__}",
+            # The ledger says where the calls went: nobody else redirects them.
+            ignore_configured_endpoint_urls=True,
+            # A simulator is on this machine: no proxy of the environment stands before it.
+            proxies={} if target.simulated else None,
         )
         client = session.client(
             SERVICE,

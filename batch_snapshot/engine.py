@@ -46,6 +46,7 @@ INTENT_SIZE = 64
 class Settings:
     """How a run is driven. Times are in seconds."""
 
+    #: Calls in flight at most, shared out evenly among the accounts.
     concurrency: int = 32
     max_attempts: int = 8
     #: For so long the service is trusted to remember a token.
@@ -176,11 +177,15 @@ class Engine:
         self.request_stop(Stop(StopKind.DEFERRED, f"--max-duration is over ({seconds:g} s)"))
 
     async def _serve(self, lane: Lane, workers: TaskGroup) -> None:
-        """Hand an account's rows to its workers, each batch after its intent is durable."""
+        """Hand an account's rows to its workers, each batch after its intent is durable.
+
+        An account has its share of the concurrency, so that one whose calls hang takes no other's.
+        """
+        share = max(1, self._settings.concurrency // len(self.lanes))
         while batch := await self._feed.take(lane.name, INTENT_SIZE):
             await self._intend(batch)
             for request in batch:
-                if lane.workers < self._settings.concurrency:
+                if lane.workers < share:
                     lane.workers += 1
                     workers.start_soon(self._work, lane)
                 await lane.requests.send(request)
@@ -350,12 +355,15 @@ class Engine:
                 failure = error.failure
                 if failure.verdict is Verdict.THROTTLED:
                     lane.read_pacer.throttled(asked_at, failure.retry_after)
+                    if lane.read_pacer.starved(self._settings.patience):
+                        raise _LookUpRefused(failure) from None
                     continue
                 if failure.verdict is not Verdict.REFUSED:
                     raise
                 if not self._settings.resend_in_doubt:
                     raise _LookUpRefused(failure) from None
                 receipt = None
+            lane.read_pacer.answered()
             tries.known_since = None
             return receipt
 

@@ -81,7 +81,7 @@ _SENDING = [
         type=click.IntRange(1, 1024),
         default=32,
         show_default=True,
-        help="Calls in flight at most.",
+        help="Calls in flight at most, shared out among the accounts.",
     ),
     click.option(
         "--rate",

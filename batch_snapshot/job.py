@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -19,19 +17,18 @@ from batch_snapshot import codec, history, ledger, locks, manifest, places, plan
 from batch_snapshot.engine import DEFAULTS, Settings
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.history import Header, History
-from batch_snapshot.model import Quota, Status
+from batch_snapshot.model import AWS, REGION, SIMULATOR, Quota, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
+    from pathlib import Path
 
     from batch_snapshot.manifest import Manifest
     from batch_snapshot.model import Account, Request
 
 #: Vanished rows that the summary names.
 NAMED_ROWS = 20
-
-AWS, SIMULATOR = "aws", "simulator"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +75,9 @@ class Job:
     requests: Iterator[Request | None]
     manifest: str | None
     manifest_sha256: str | None
+    #: The same command again, and the one for whatever is left.
     again: str | None
+    rest: str | None
     vanished: int = 0
     vanished_rows: Sequence[str] = ()
     warnings: Sequence[str] = ()
@@ -122,16 +121,21 @@ def for_run(listed: Manifest, options: Options, now: datetime, *, touch: bool = 
     pattern = places.ledger_pattern(options.ledger, simulated=options.simulate)
     path = _ledger_to_write(pattern, listed.name, options, now)
     identity = _Identity(listed.name, accounts, endpoint)
-    with _locked(path, identity, options, now) if touch else nullcontext():
+    with ExitStack() as stack:
         if touch:
+            stack.enter_context(_ledger_held(path, now))
+            stack.enter_context(_accounts_held(identity, options, now))
             ledger.mend(path)
-        past = history_of(path)
+        past = ledger.history_of(path)
         _check_fits(past, path, identity, options.run_id)
         run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
         gone = {key for key in past.keys() if key not in listed.keys}  # noqa: SIM118 - a method, no mapping
-        named = history.names(ledger.read(path), gone, NAMED_ROWS) if gone else []
-        rows = (row for row in manifest.rows(listed) if row.account in accounts)
+
+        def requests() -> Iterator[Request | None]:
+            return plan.resumed(manifest.rows(listed), past, run_id, accounts)
+
         settled = sum(past.status(key) in {Status.SUCCEEDED, Status.FAILED} for key in listed.keys)
+        everybody = len(accounts) == len(listed.accounts)
         yield Job(
             command="run",
             name=listed.name,
@@ -142,14 +146,15 @@ def for_run(listed: Manifest, options: Options, now: datetime, *, touch: bool = 
             endpoint=endpoint,
             past=past,
             total=listed.rows + len(gone),
-            todo=listed.rows - settled,
-            requests=plan.resumed(rows, past, run_id),
+            todo=listed.rows - settled if everybody else sum(map(bool, requests())),
+            requests=requests(),
             manifest=str(listed.path.resolve()),
             manifest_sha256=listed.sha256,
-            again=options.command_line or run_command(str(listed.path), path),
+            again=options.command_line,
+            rest=report.run_command(str(listed.path), str(path), endpoint),
             vanished=len(gone),
-            vanished_rows=named,
-            warnings=[*listed.warnings, *_unkept(accounts)],
+            vanished_rows=history.names(ledger.read(path), gone, NAMED_ROWS) if gone else [],
+            warnings=[*listed.warnings, *_warnings(accounts, options)],
         )
 
 
@@ -166,20 +171,24 @@ def for_retry(
     head = next((line.record for line in ledger.read(path)), None)
     if not isinstance(head, Header):
         raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
-    _check_names(path, head)
     given = options.simulate or options.endpoint_url
     endpoint = _endpoint(options) if given else head.endpoint
-    with _locked(path, _Identity(head.name, _accounts(path, head), endpoint), options, now):
+    with ExitStack() as stack:
+        stack.enter_context(_ledger_held(path, now))
         ledger.mend(path)
-        past = history_of(path)
+        past = ledger.history_of(path)
         header = past.last or head
+        _check_names(path, header)
         accounts = _selected(_accounts(path, header), options)
-        _check_fits(past, path, _Identity(header.name, accounts, endpoint), options.run_id)
+        identity = _Identity(header.name, accounts, endpoint)
+        stack.enter_context(_accounts_held(identity, options, now))
+        _check_fits(past, path, identity, options.run_id)
         chosen = selection(past)
-        todo = sum(chosen.takes(entry) for entry in past.unfinished.values())
-        unfinished = (
-            (row, entry) for row, entry in history.rows_of(ledger.read(path), past) if row.account in accounts
-        )
+
+        def requests() -> Iterator[Request | None]:
+            unfinished = history.rows_of(ledger.read(path), past)
+            return plan.retried(unfinished, chosen, header.run_id, accounts)
+
         yield Job(
             command="retry",
             name=header.name,
@@ -190,12 +199,13 @@ def for_retry(
             endpoint=endpoint,
             past=past,
             total=header.rows,
-            todo=todo,
-            requests=plan.retried(unfinished, chosen, header.run_id),
+            todo=sum(map(bool, requests())),
+            requests=requests(),
             manifest=header.manifest,
             manifest_sha256=header.manifest_sha256,
-            again=run_command(header.manifest, path) if header.manifest else None,
-            warnings=_unkept(accounts),
+            again=None,
+            rest=report.run_command(header.manifest, str(path), endpoint) if header.manifest else None,
+            warnings=_warnings(accounts, options),
         )
 
 
@@ -241,6 +251,12 @@ def _selected(accounts: Mapping[str, Account], options: Options) -> dict[str, Ac
     }
 
 
+def _warnings(accounts: Mapping[str, Account], options: Options) -> list[str]:
+    regions = {options.region} - {None, REGION}
+    elsewhere = [f"--region {region}: only {REGION} serves the API" for region in regions]
+    return [*elsewhere, *_unkept(accounts)]
+
+
 def _unkept(accounts: Mapping[str, Account]) -> list[str]:
     """Say which declared windows this version only reads."""
     return [
@@ -256,7 +272,10 @@ def _endpoint(options: Options) -> str:
         raise InputError("--simulate and --endpoint-url exclude each other: choose one")
     if options.simulate:
         return SIMULATOR
-    return options.endpoint_url.rstrip("/") if options.endpoint_url else AWS
+    # What botocore would heed is heeded here, so that the ledger tells where the calls went.
+    names = ("AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING", "AWS_ENDPOINT_URL")
+    url = options.endpoint_url or next(filter(None, map(os.environ.get, names)), None)
+    return url.rstrip("/") if url else AWS
 
 
 def _ledger_to_write(pattern: str, name: str, options: Options, now: datetime) -> Path:
@@ -269,34 +288,29 @@ def _ledger_to_write(pattern: str, name: str, options: Options, now: datetime) -
         if not isinstance(first, Header) or first.name != name:
             continue
         age = (now - first.started_at).total_seconds()
-        if age <= options.resume_within and not history_of(path).finished:
+        if age <= options.resume_within and not ledger.history_of(path).finished:
             return path
     return today
 
 
 @contextmanager
-def _locked(path: Path, identity: _Identity, options: Options, now: datetime) -> Iterator[None]:
-    """Hold the ledger, and the manifest's name in each account."""
-    state = places.state_folder(options.state_dir, os.environ, Path.home())
-    since = codec.timestamp(now)
-    with ExitStack() as stack:
-        stack.enter_context(locks.held(places.ledger_lock(path), what=str(path), since=since))
-        for account in sorted(identity.accounts):
-            lock = places.account_lock(state, identity.name, account, identity.endpoint)
-            what = f"manifest name {identity.name!r} in account {account!r}"
-            stack.enter_context(locks.held(lock, what=what, since=since))
+def _ledger_held(path: Path, now: datetime) -> Iterator[None]:
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name the ledger's file")
+    with locks.held(places.ledger_lock(path), what=str(path), since=codec.timestamp(now)):
         yield
 
 
-def history_of(path: Path, *, live: bool = False) -> History:
-    """The history of the ledger at `path`; an empty one where there is none yet.
-
-    Raises:
-        LedgerError: it is no ledger, or has a line that makes no sense.
-    """
-    if not live and not path.exists():
-        return History()
-    return history.fold(ledger.read(path), live=live, source=f"{path}:")
+@contextmanager
+def _accounts_held(identity: _Identity, options: Options, now: datetime) -> Iterator[None]:
+    """Hold the manifest's name in each account, so that two nights never overlap."""
+    state = places.state_folder(options.state_dir, os.environ)
+    with ExitStack() as stack:
+        for account in sorted(identity.accounts):
+            lock = places.account_lock(state, identity.name, account, identity.endpoint)
+            what = f"manifest name {identity.name!r} in account {account!r}"
+            stack.enter_context(locks.held(lock, what=what, since=codec.timestamp(now)))
+        yield
 
 
 def _check_fits(past: History, path: Path, meant: _Identity, run_id: str | None) -> None:
@@ -312,7 +326,7 @@ def _check_fits(past: History, path: Path, meant: _Identity, run_id: str | None)
         raise LedgerError(f"{path}: has run id {found.run_id}, not {run_id}; drop --run-id, or {way_out}")
     for account in meant.accounts.values():
         known = past.last.accounts.get(account.name)
-        values = {key: getattr(account, key) for key in ("role_arn", "profile", "region")}
+        values = {key: getattr(account, key) for key in ("role_arn", "profile", "region", "endpoint_url")}
         if known is not None and any(known.get(key) != value for key, value in values.items()):
             was = ", ".join(f"{key} {known.get(key) or 'none'}" for key in values)
             raise LedgerError(f"{path}: there account {account.name!r} is another one ({was}); {way_out}")
@@ -331,8 +345,3 @@ def _accounts(path: Path, header: Header) -> dict[str, Account]:
         return {name: codec.decode_account(name, fields) for name, fields in header.accounts.items()}
     except (TypeError, ValueError) as error:
         raise LedgerError(f"{path}: the run line's accounts make no sense ({error})") from None
-
-
-def run_command(path: str, ledger_path: Path) -> str:
-    """The command line that runs the manifest at `path` into that ledger."""
-    return f"batch-snapshot run {shlex.quote(path)} --ledger {shlex.quote(str(ledger_path))}"

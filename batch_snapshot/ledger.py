@@ -15,7 +15,7 @@ import orjson
 
 from batch_snapshot import codec
 from batch_snapshot.errors import LedgerError, LedgerWriteError
-from batch_snapshot.history import Line
+from batch_snapshot.history import History, Line, fold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +56,26 @@ def read(path: Path) -> Iterator[Line]:
         raise LedgerError(
             f"{path}: cannot be read ({error.strerror}); name a ledger that a run has written"
         ) from None
+
+
+def history_of(path: Path, *, live: bool = False) -> History:
+    """The history of the ledger at `path`; an empty one where there is none yet.
+
+    Raises:
+        LedgerError: it is no ledger, or has a line that makes no sense.
+    """
+    if not live and not path.exists():
+        return History()
+    past = fold(read(path), live=live, source=f"{path}:")
+    if past.first is None and _has_lines(path):
+        raise LedgerError(f"{path}: holds lines, but no run line: it is no ledger, name another file")
+    return past
+
+
+def _has_lines(path: Path) -> bool:
+    """Whether the file at `path` holds a whole line, of whatever."""
+    with path.open("rb") as file:
+        return file.readline(LONGEST_LINE).endswith(b"\n")
 
 
 def torn(path: Path) -> bool:

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 TOKEN_NAMESPACE = UUID("3f1d5c52-8d4e-5b0c-9a57-6a1f0f6f2b7e")
 
 
+#: Only this region serves the API; botocore would build a URL for any.
+REGION = "us-east-1"
+
+#: Endpoints as a ledger names them; any other is a URL.
+AWS, SIMULATOR = "aws", "simulator"
+
+
 class Status(StrEnum):
     """What became of a row. A row with none of these is unattempted."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batch_snapshot import audit, job, ledger, locks, places, report
+from batch_snapshot import audit, ledger, locks, places, report
 from batch_snapshot.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -18,13 +18,13 @@ def of(path: Path) -> report.Summary:
         LedgerError: it is no ledger, or has a line that makes no sense.
     """
     running = locks.holder_lives(places.ledger_lock(path))
-    past = job.history_of(path, live=running)
+    past = ledger.history_of(path, live=running)
     if past.last is None:
         raise LedgerError(f"{path}: no run has begun in it; name a ledger that a run has written")
     header, end = past.last, past.end
     counts = report.count(past.counts(), header.rows)
     failures = past.failures()
-    command = job.run_command(header.manifest, path) if header.manifest else None
+    command = report.run_command(header.manifest, str(path), header.endpoint) if header.manifest else None
     elapsed = (end.finished_at - header.started_at).total_seconds() if end else 0.0
     return report.Summary(
         outcome=end.outcome if end else "running" if running else "crashed",

@@ -17,17 +17,26 @@ if TYPE_CHECKING:
 DATE = "%Y-%m-%d"
 
 
-def state_folder(given: Path | None, environ: Mapping[str, str], home: Path) -> Path:
+def state_folder(given: Path | None, environ: Mapping[str, str], home: Path | None = None) -> Path:
     """The folder for what outlives a run: `--state-dir`, BATCH_SNAPSHOT_STATE_DIR, or XDG's.
 
     https://specifications.freedesktop.org/basedir-spec/latest/
+
+    Raises:
+        InputError: nothing names one, and there is no home folder.
     """
     if given:
         return given
     if named := environ.get("BATCH_SNAPSHOT_STATE_DIR"):
         return Path(named)
     base = environ.get("XDG_STATE_HOME", "")
-    return (Path(base) if Path(base).is_absolute() else home / ".local" / "state") / "batch-snapshot"
+    if Path(base).is_absolute():
+        return Path(base) / "batch-snapshot"
+    try:
+        home = home or Path.home()
+    except RuntimeError:
+        raise InputError("there is no home folder: name one for locks with --state-dir") from None
+    return home / ".local" / "state" / "batch-snapshot"
 
 
 def ledger_pattern(given: str | None, *, simulated: bool) -> str:

@@ -12,7 +12,7 @@ from batch_snapshot.errors import InputError
 from batch_snapshot.model import ErrorKind, Request, Row, Status, client_token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
     from batch_snapshot.history import History, Past
 
@@ -74,15 +74,17 @@ def only(words: str, known_codes: Iterable[str]) -> Selection:
     return Selection(frozenset(kinds), frozenset(codes), in_doubt)
 
 
-def resumed(rows: Iterable[Row], history: History, run_id: str) -> Iterator[Request | None]:
+def resumed(
+    rows: Iterable[Row], history: History, run_id: str, accounts: Container[str] | None = None
+) -> Iterator[Request | None]:
     """The requests of `run`: rows without a result, and rows in doubt.
 
     None stands for a row that is not sent, so that a caller can count rows and breathe between
-    them.
+    them. With `accounts`, rows of others are not sent.
     """
     for row in rows:
         key = row.key
-        if key in history.succeeded:
+        if key in history.succeeded or not _wanted(row, accounts):
             yield None
             continue
         past = history.unfinished.get(key)
@@ -94,16 +96,25 @@ def resumed(rows: Iterable[Row], history: History, run_id: str) -> Iterator[Requ
             yield _again(row, past)
 
 
-def retried(pasts: Iterable[tuple[Row, Past]], selection: Selection, run_id: str) -> Iterator[Request | None]:
+def retried(
+    pasts: Iterable[tuple[Row, Past]],
+    selection: Selection,
+    run_id: str,
+    accounts: Container[str] | None = None,
+) -> Iterator[Request | None]:
     """The requests of `retry`, out of the ledger alone."""
     for row, past in pasts:
-        if not selection.takes(past):
+        if not (selection.takes(past) and _wanted(row, accounts)):
             yield None
         elif past.ambiguous:
             yield _again(row, past)
         else:
             generation = past.generation + 1
             yield Request(row, client_token(run_id, row, generation), generation)
+
+
+def _wanted(row: Row, accounts: Container[str] | None) -> bool:
+    return accounts is None or row.account in accounts
 
 
 def _again(row: Row, past: Past) -> Request:

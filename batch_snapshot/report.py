@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batch_snapshot.model import ErrorKind, Status
+from batch_snapshot.model import AWS, SIMULATOR, ErrorKind, Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -199,3 +199,9 @@ def _failure_lines(failures: Mapping[FailureGroup, int]) -> list[str]:
 
 def _largest_first(failures: Mapping[FailureGroup, int]) -> list[tuple[FailureGroup, int]]:
     return sorted(failures.items(), key=lambda item: (-item[1], item[0]))
+
+
+def run_command(path: str, ledger: str, endpoint: str) -> str:
+    """The command line that runs the manifest at `path` into that ledger."""
+    where = {AWS: "", SIMULATOR: " --simulate"}.get(endpoint, f" --endpoint-url {shlex.quote(endpoint)}")
+    return f"batch-snapshot run {shlex.quote(path)} --ledger {shlex.quote(ledger)}{where}"

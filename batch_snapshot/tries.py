@@ -58,7 +58,9 @@ class Tries:
             self.failure = failure
         elif failure.verdict is Verdict.THROTTLED:
             self.throttles += 1
-        self.ambiguous = self.ambiguous or (failure is not None and failure.may_have_landed)
+        if failure is not None and failure.may_have_landed:
+            # Even a throttle, where it came as a 5xx: the row must not pass for unattempted.
+            self.ambiguous, self.failure = True, failure
 
     def dropped(self) -> None:
         """The try in flight will not be waited for."""

@@ -461,3 +461,20 @@ async def test_an_account_that_stops_is_told_the_way_out(monkeypatch, tmp_path, 
     async with serve() as (url, _):
         failure = await outcome(url, account=Account("main", profile=profile))
     assert advice in failure.message
+
+
+async def test_a_first_read_is_one_read():
+    async with serve() as (url, simulator), calling(url) as clients:
+        await clients.send(REQUEST)
+        await clients.probe(REQUEST)
+        assert simulator.calls["GetResourceSnapshot"] == 1
+
+
+async def test_the_environment_puts_no_proxy_before_a_simulator_and_redirects_no_call(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    async with serve() as (url, _):
+        assert isinstance(await outcome(url, simulated=True), Receipt)
+    async with calling(None) as clients:
+        line = await clients._line("main")
+        assert line.client.meta.endpoint_url.startswith("https://partnercentral-selling.us-east-1.")

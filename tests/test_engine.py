@@ -638,3 +638,42 @@ async def test_even_for_a_hungry_account_only_so_much_is_held(monkeypatch):
         await anyio.sleep(100)
         assert 500 <= read < 700
         world.engine.abort()
+
+
+async def test_an_account_whose_calls_hang_takes_no_other_accounts_share():
+    world = World(lanes=("slow", "quick"), concurrency=8, rate=100)
+    ordinary = world.latency
+
+    async def send(request):
+        world.latency = 90 if request.row.account == "slow" else ordinary
+        return await World.send(world, request)
+
+    world.engine._send = send
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.run, [*requests(60, "slow"), *requests(60, "quick", "eng-of-its-own")])
+        await anyio.sleep(10)
+        assert sum(o.request.row.account == "quick" for o in world.outcomes) == 60
+        world.engine.abort()
+
+
+async def test_a_throttle_that_may_have_landed_leaves_its_row_in_doubt():
+    """A 5xx with a throttle's code: nobody knows what became of it."""
+    world = World(answer=lambda *_: refusal("ThrottlingException", 503), max_duration=20)
+    await world.run(requests(3))
+    assert world.sent
+    assert {o.request.row for o in world.outcomes} == {request.row for _, request in world.sent}
+    assert {o.status for o in world.outcomes} == {Status.IN_DOUBT}
+
+
+async def test_reads_that_are_only_throttled_leave_the_row_in_doubt_in_the_end():
+    world = World(look=lambda _: THROTTLED, patience=300)
+    await world.run([doubtful(7000)])
+    assert world.sent == []
+    assert world.statuses() == {Status.IN_DOUBT: 1}
+
+
+async def test_the_pace_of_reads_recovers():
+    throttles = [THROTTLED] * 10
+    world = World(look=lambda _: throttles.pop() if throttles else Receipt("arn:found", 1), concurrency=1)
+    await world.run([doubtful(7000)])
+    assert world.engine.lanes["main"].read_pacer.pace.starved_since is None

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot import codec, history, job
+from batch_snapshot import codec, history, ledger
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.history import CRASHED, End, FailureGroup, History, Intent, Line, Past, Record, Result
 from batch_snapshot.model import ErrorKind, Row, Status, client_token
@@ -264,7 +264,7 @@ def test_a_ledger_that_cannot_be_read_is_named_as_file_and_line(tmp_path, second
     path = tmp_path / "nightly.ndjson"
     path.write_bytes(codec.encode_run(RUN, "0") + second)
     with pytest.raises(LedgerError) as caught:
-        job.history_of(path)
+        ledger.history_of(path)
     assert str(caught.value).startswith(f"{path}:{place}")
 
 
@@ -272,16 +272,16 @@ def test_a_ledger_that_was_mixed_names_the_file_and_the_line(tmp_path):
     path = tmp_path / "nightly.ndjson"
     path.write_bytes(codec.encode_run(RUN, "0") + codec.encode_run(header(run_id="b"), "0"))
     with pytest.raises(LedgerError) as caught:
-        job.history_of(path)
+        ledger.history_of(path)
     assert str(caught.value).startswith(str(path))
     assert "2: run_id 'b' follows 'night-1'" in str(caught.value)
 
 
 def test_a_ledger_that_is_not_there_has_no_history_yet(tmp_path):
     path = tmp_path / "nightly.ndjson"
-    assert job.history_of(path) == History()
+    assert ledger.history_of(path) == History()
     with pytest.raises(LedgerError) as caught:
-        job.history_of(path, live=True)
+        ledger.history_of(path, live=True)
     assert str(caught.value).startswith(f"{path}: cannot be read (No such file")
 
 

@@ -345,7 +345,8 @@ def test_a_ledger_that_no_run_began_is_refused(path, content):
         path.write_bytes(content)
     with pytest.raises(LedgerError) as caught:
         overview.of(path)
-    assert str(caught.value) == (f"{path}: no run has begun in it; name a ledger that a run has written")
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "no run" in str(caught.value)
 
 
 # ---- what a person sees

@@ -1,0 +1,427 @@
+"""Runs that are killed: at moments of chance, again and again, and at exact bytes of their ledger.
+
+What was made is judged by the service's own record alone, and every claim of the ledger against it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from contextlib import asynccontextmanager
+from random import Random
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import aiohttp
+import pytest
+
+from batch_snapshot import batch, engine, job, overview, plan
+from batch_snapshot.simulator import serve
+from tests.processes import PATIENCE, Json, Place, assert_exactly_once, ledger_lines, pairs, results, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
+
+    from tests.processes import Child, Finished
+
+pytestmark = pytest.mark.asyncio
+
+QUIET = ["--progress", "none", "--format", "json"]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder to run in, also for runs of this process."""
+    made = Place(tmp_path)
+    # Where files may not grow, the interpreter must not try to keep what it compiled.
+    made.env["PYTHONDONTWRITEBYTECODE"] = "1"
+    for name in os.environ:
+        if name.startswith(("AWS_", "BATCH_SNAPSHOT_")) or name.upper().endswith("_PROXY"):
+            monkeypatch.delenv(name)
+    for name, value in made.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+# -- at moments of chance ----------------------------------------------------------------------------
+
+FAULTS = (
+    "internal=0.02,internal-after=0.03,unavailable=0.01,unavailable-after=0.02,reset-before=0.02,"
+    "reset-after=0.03,truncated=0.02,garbage=0.01,no-arn=0.02,throttle=0.01"
+)
+#: Each costs the seconds that a look waits for what was sent to show.
+SLOW_FAULTS = "late=0.01,late-delay=0.3"
+
+
+@asynccontextmanager
+async def service(place: Place, faults: str) -> AsyncIterator[str]:
+    """The service in a process of its own, with faults; its URL."""
+    out = place.folder / "url"
+    flags = ["--state", "world.ndjson", "--rate", "300", "--burst", "50", "--latency", "0.02"]
+    with out.open("wb") as file:
+        async with place.started(
+            "simulate", *flags, "--faults", faults, "--seed", "7", stdout=file
+        ) as served:
+            await until(lambda: out.read_bytes().endswith(b"\n") or not served.running, "the service")
+            yield out.read_text("utf-8").strip()
+
+
+async def record(url: str) -> Json:
+    async with aiohttp.ClientSession() as client, client.get(f"{url}/_simulator/record") as answer:
+        told: Json = json.loads(await answer.read())
+        return told
+
+
+class Listed:
+    """A manifest that is edited while its run is dead."""
+
+    def __init__(self, place: Place, rng: Random, number: int) -> None:
+        self._place = place
+        self._rng = rng
+        self._next = number
+        # What is refused for good, so that each `retry` has rows to send under new tokens.
+        refused = [{"engagement": f"eng-quota{n:09d}", "resource": "O7"} for n in range(5)]
+        self.rows = [*pairs(number), *refused]
+        self.ever = {named(row) for row in self.rows}
+        self._write()
+
+    def edit(self, added: int) -> None:
+        """Take some rows out, put others in, and shuffle them all."""
+        self._rng.shuffle(self.rows)
+        self.rows = [*pairs(added, self._next), *self.rows[3:]]
+        self._next += added
+        self.ever |= {named(row) for row in self.rows}
+        self._write()
+
+    def _write(self) -> None:
+        self._place.manifest(self.rows)
+
+
+def named(row: Json) -> tuple[str, str]:
+    return row["engagement"], row["resource"]
+
+
+def refused(name: tuple[str, str]) -> bool:
+    return "quota" in name[0]
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def moment(place: Place, rng: Random) -> Callable[[], bool]:
+    """When to kill a process that is about to start: what it must have done by then."""
+    before = size(place.ledger)
+    lock = place.ledger.with_name("trial.ndjson.lock")
+    # In the header or just behind it; in the first intent or the first answers; amid answers.
+    grown = rng.randrange(1, rng.choice([900, 10_000, 25_000, 50_000]))
+    if rng.random() < 0.1:
+        lock.unlink(missing_ok=True)
+        return lambda: size(lock) > 0
+    return lambda: size(place.ledger) >= before + grown
+
+
+async def life(child: Child, due: Callable[[], bool]) -> int:
+    """A process from its start to its end, which is ours to bring about; its exit code."""
+    await until(lambda: due() or not child.running, "the moment to kill")
+    if child.running:
+        child.signal(signal.SIGKILL)
+    return (await child.finished()).code
+
+
+async def killed_again_and_again(place: Place, *, kills: int, seed: int, rows: int, faults: str) -> Json:
+    """Kill so often, then let it finish; figures of what happened."""
+    rng = Random(seed)
+    listed = Listed(place, rng, rows)
+    figures: Counter[str] = Counter()
+    async with service(place, faults) as url:
+        # Few attempts leave rows in doubt behind, so that a `retry` has those too.
+        flags = ["--endpoint-url", url, "--rate", "250", *QUIET]
+        run: Sequence[str | Path] = ["run", "trial.yaml", *flags]
+        retry: Sequence[str | Path] = ["retry", place.ledger, *flags]
+        for turn in range(3 * kills):
+            if figures["killed"] == kills:
+                break
+            if turn % 3 == 2:
+                listed.edit(added=rows // 2)
+                figures["edited"] += 1
+            begun = any(line["type"] == "result" for line in ledger_lines(place.ledger))
+            command = retry if begun and turn % 3 == 1 else run
+            due = moment(place, rng)
+            async with place.started(*command, "--max-attempts", rng.choice(["1", "2", "8"])) as child:
+                code = await life(child, due)
+            assert code in {-signal.SIGKILL, 0, 1}
+            figures["killed"] += code < 0
+            figures[f"killed in {command[0]}"] += code < 0
+        assert figures["killed"] == kills
+        last = await finished(place, run, retry, url)
+        told = await record(url)
+        judge(told, place.ledger, listed)
+        check = await place.call("status", place.ledger, "--check")
+        assert check.code == 0, check.stderr
+        counts = last.json["counts"]
+        names = {named(row) for row in listed.rows} | {(key[1], key[2]) for key in results(place.ledger)}
+        assert sum(counts.values()) == len(names), "every row has one state"
+        assert counts["succeeded"] == len(told["snapshots"])
+        return {**figures, **counts, "calls": told["calls"], "faults": told["faults"]}
+
+
+async def finished(place: Place, run: Sequence[Any], retry: Sequence[Any], url: str) -> Finished:
+    """Run and retry until nothing is left but what is refused for good.
+
+    A refusal does not settle what a kill has left in doubt: such rows stay so.
+    """
+    for _ in range(12):
+        for command in (run, retry):
+            said = await place.call(*command, "--max-duration", "8")
+            assert said.code in {0, 1, 4}, said
+        kinds = {group["kind"] for group in said.json["failures"]}
+        if not said.json["counts"]["unattempted"] and kinds <= {"quota"}:
+            assert not (await record(url))["late_pending"]
+            return said
+    raise AssertionError(f"not settled: {said}")
+
+
+def judge(told: Json, ledger: Path, listed: Listed) -> None:
+    """No row twice, none lost, and the ledger's claims are the service's."""
+    made = {(one["engagement"], one["resource"]): one for one in told["snapshots"]}
+    assert len(made) == len(told["snapshots"]), "a row was made twice"
+    assert {name for name in map(named, listed.rows) if not refused(name)} <= set(made), "a row was lost"
+    assert set(made) <= listed.ever
+    claims = {(key[1], key[2]): line for key, line in results(ledger).items()}
+    for name, line in claims.items():
+        if refused(name):
+            assert (line["status"], line["error"]["kind"]) in {("failed", "quota"), ("in_doubt", "quota")}
+            continue
+        one = made.pop(name)
+        assert line["status"] == "succeeded"
+        assert [line[key] for key in ("arn", "revision", "client_token")] == [
+            one[key] for key in ("arn", "revision", "client_token")
+        ]
+    assert not made, "made, and the ledger does not say so"
+    assert told["pair_overlaps"] == 0
+
+
+async def test_killed_at_moments_of_chance_each_row_has_one_snapshot(place):
+    figures = await killed_again_and_again(place, kills=6, seed=3, rows=70, faults=FAULTS)
+    assert figures["killed in run"] >= 2
+    assert figures["killed in retry"] >= 1
+    assert figures["edited"] >= 2
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1200)
+async def test_killed_a_hundred_times_each_row_has_one_snapshot(place, capsys):
+    seed = int(os.environ.get("CHAOS_SEED", "11"))
+    faults = f"{FAULTS},{SLOW_FAULTS}"
+    figures = await killed_again_and_again(place, kills=110, seed=seed, rows=170, faults=faults)
+    with capsys.disabled():
+        print(f"\n{figures}")  # noqa: T201 - whoever asked for this test wants to see them
+
+
+# -- at an exact byte --------------------------------------------------------------------------------
+
+
+#: Gives birth to processes that die where they make a file longer than they were told: the kernel
+#: writes up to that byte and kills at the next one. Born by a fork, so that imports are paid for once.
+NURSERY = """
+import json, os, resource, signal, sys
+from batch_snapshot import batch, cli
+
+for asked in sys.stdin:
+    folder, environment, limit, arguments = json.loads(asked)
+    if not (pid := os.fork()):
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(environment)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        os._exit(cli.main(arguments))
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def nursery():
+    """Runs a command with that limit on the size of files; returns its exit code."""
+    python = [sys.executable, "-B", "-c", NURSERY]
+    with subprocess.Popen(python, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        to, back = process.stdin, process.stdout
+
+        def call(place: Place, limit: int, arguments: Sequence[str | Path]) -> int:
+            asked = [str(place.folder), place.env, limit, [str(word) for word in arguments]]
+            to.write(json.dumps(asked) + "\n")
+            to.flush()
+            return int(back.readline())
+
+        try:
+            yield call
+        finally:
+            to.close()
+            process.wait(10)
+
+
+class Cut(NamedTuple):
+    """A place in a ledger: a line (from 0) of the invocation, and how many of its bytes stand."""
+
+    line: int
+    #: As a share of the line; `WHOLE` is all but the newline.
+    share: float
+
+    def within(self, lines: Sequence[bytes]) -> int:
+        """Bytes from the beginning of `lines` on."""
+        length = len(lines[self.line])
+        stands = length - 1 if self.share == WHOLE else int(length * self.share)
+        return sum(map(len, lines[: self.line])) + stands
+
+
+WHOLE = -1.0
+ROWS = pairs(3)
+
+#: The lines of a run of three rows, one after the other: run, intent, three results, end.
+CUTS = {
+    "in the run line": Cut(0, 0.5),
+    "at the newline of the run line": Cut(0, WHOLE),
+    "before the intent": Cut(1, 0),
+    "in the intent": Cut(1, 0.5),
+    "at the newline of the intent": Cut(1, WHOLE),
+    "before the first result": Cut(2, 0),
+    "in a result": Cut(3, 0.3),
+    "at the newline of a result": Cut(3, WHOLE),
+    "in the end line": Cut(5, 0.5),
+    "at the newline of the end line": Cut(5, WHOLE),
+}
+#: Fewer for ledgers that are gone on with.
+LATER_CUTS = ["in the run line", "in the intent", "before the first result"]
+
+
+def at(folder: Path, place: Place) -> Place:
+    """A folder of its own with a manifest of three rows."""
+    folder.mkdir()
+    made = Place(folder)
+    made.env = {**place.env, "BATCH_SNAPSHOT_STATE_DIR": str(folder / "state")}
+    made.manifest(ROWS)
+    return made
+
+
+def options(place: Place, url: str) -> job.Options:
+    """The same that the command line below means."""
+    return job.Options(
+        ledger=str(place.ledger),
+        state_dir=place.folder / "state",
+        endpoint_url=url,
+        rate=100.0,
+        engine=engine.Settings(concurrency=1),
+    )
+
+
+def command(word: str, what: str | Path, url: str, *more: str) -> list[str | Path]:
+    return [word, what, "--endpoint-url", url, "--rate", "100", "--concurrency", "1", *QUIET, *more]
+
+
+async def layout(place: Place) -> list[bytes]:
+    """The lines that a whole run leaves; of other tokens and ports, but as long ones."""
+    async with serve() as (url, _):
+        await batch.run(place.folder / "trial.yaml", options(place, url))
+    lines = place.ledger.read_bytes().splitlines(keepends=True)
+    assert [json.loads(line)["type"] for line in lines] == ["run", "intent", *["result"] * 3, "end"]
+    return lines
+
+
+def shortened(intent: bytes, rows: int) -> bytes:
+    """An intent of its first rows alone."""
+    fields = json.loads(intent)
+    return json.dumps({**fields, "rows": fields["rows"][:rows]}, separators=(",", ":")).encode() + b"\n"
+
+
+def whole(path: Path) -> bool:
+    return overview.check(path) == len(ROWS)
+
+
+@pytest.fixture
+def killed_at(nursery):
+    """Runs a command until its ledger has that size: there it dies."""
+
+    async def run(place: Place, line: Sequence[str | Path], size: int, what: str) -> None:
+        code = await asyncio.wait_for(asyncio.to_thread(nursery, place, size, line), PATIENCE)
+        assert code == -signal.SIGXFSZ, what
+        assert place.ledger.stat().st_size == size, what
+
+    return run
+
+
+def mended(path: Path) -> int:
+    """The size of the ledger once its last line is mended: a whole object is kept, a part is not."""
+    content = path.read_bytes()
+    last = content.rpartition(b"\n")[2]
+    return len(content) + 1 if last.endswith(b"}") else len(content) - len(last)
+
+
+@pytest.mark.parametrize("name", CUTS)
+async def test_a_run_killed_at_this_byte_is_gone_on_with(place, killed_at, name):
+    here, cut = at(place.folder / "a", place), CUTS[name]
+    lines = await layout(at(place.folder / "b", place))
+    async with serve() as (url, simulator):
+        await killed_at(here, command("run", "trial.yaml", url), cut.within(lines), name)
+        sent = simulator.calls["CreateResourceSnapshot"]
+        assert sent == (0 if cut < CUTS["before the first result"] else min(cut.line - 1, 3))
+        assert (await batch.run(here.folder / "trial.yaml", options(here, url))).exit_code == 0
+        assert_exactly_once(simulator, here.ledger, ROWS)
+        assert whole(here.ledger)
+
+
+async def test_a_run_killed_again_and_again_as_it_resumes_is_gone_on_with(place, killed_at):
+    here = at(place.folder / "a", place)
+    lines = await layout(at(place.folder / "b", place))
+    async with serve() as (url, simulator):
+        line = command("run", "trial.yaml", url)
+        await killed_at(here, line, CUTS["in a result"].within(lines), "at first")
+        # Each run line is as long as the first; the intents name two rows of the three.
+        later = [lines[0], shortened(lines[1], 2), b""]
+        for name in LATER_CUTS:
+            await killed_at(here, line, mended(here.ledger) + CUTS[name].within(later), name)
+        assert (await batch.run(here.folder / "trial.yaml", options(here, url))).exit_code == 0
+        assert_exactly_once(simulator, here.ledger, ROWS)
+        assert whole(here.ledger)
+
+
+@pytest.mark.parametrize("name", ["at the newline of the run line", "at the newline of a result"])
+async def test_a_run_killed_while_it_mends_the_ledger_is_gone_on_with(place, killed_at, name):
+    here = at(place.folder / "a", place)
+    lines = await layout(at(place.folder / "b", place))
+    async with serve() as (url, simulator):
+        line = command("run", "trial.yaml", url)
+        for time in ("at first", "for lack of the very newline that would mend it"):
+            await killed_at(here, line, CUTS[name].within(lines), time)
+        assert (await batch.run(here.folder / "trial.yaml", options(here, url))).exit_code == 0
+        assert_exactly_once(simulator, here.ledger, ROWS)
+        assert whole(here.ledger)
+
+
+async def test_a_retry_killed_again_and_again_is_gone_on_with(place, killed_at, monkeypatch):
+    """Refused rows are sent under new tokens, and what may have been sent keeps its new token."""
+    here = at(place.folder / "a", place)
+    async with serve() as (url, simulator):
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIADENIED0000000001")
+        assert (await batch.run(here.folder / "trial.yaml", options(here, url))).counts == (0, 3, 0, 0)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE000000000")
+        head, intent = here.ledger.read_bytes().splitlines(keepends=True)[:2]
+        lines = [head.replace(b'"command":"run"', b'"command":"retry"'), intent, b""]
+        line = command("retry", here.ledger, url, "--all")
+        for name in LATER_CUTS:
+            await killed_at(here, line, mended(here.ledger) + CUTS[name].within(lines), name)
+        done = await batch.retry(here.ledger, lambda _: plan.everything(), options(here, url))
+        assert done.exit_code == 0
+        assert_exactly_once(simulator, here.ledger, ROWS)
+        assert {line["generation"] for line in results(here.ledger).values()} == {1}
+        assert whole(here.ledger)

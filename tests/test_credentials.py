@@ -1,0 +1,365 @@
+"""Credentials that are not there, wrong, expired or refreshed: their account stops, and no other does."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+import pytest
+from aiohttp import web
+
+from batch_snapshot import batch, engine, job, overview
+from batch_snapshot.simulator import Settings, serve
+from tests.processes import (
+    Place,
+    assert_exactly_once,
+    environment,
+    of_type,
+    pairs,
+    results,
+    write_manifest,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from batch_snapshot.model import Outcome
+    from batch_snapshot.report import Summary
+
+pytestmark = pytest.mark.asyncio
+
+MANIFEST, LEDGER = Path("trial.yaml"), Path("ledgers/trial.ndjson")
+GOOD, EXPIRED = "AKIAEXAMPLE000000000", "AKIAEXPIRED000000001"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """An empty folder, an account called good, and none in the environment."""
+    for name in os.environ:
+        if name.startswith(("AWS_", "BATCH_SNAPSHOT_")) or name.upper().endswith("_PROXY"):
+            monkeypatch.delenv(name)
+    for name, value in environment(tmp_path).items():
+        if name not in {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    profiles(good=GOOD)
+    return tmp_path
+
+
+def profiles(**keys: str) -> None:
+    """Write static credentials for these profiles, and no others."""
+    text = "".join(
+        f"[{name}]\naws_access_key_id = {key}\naws_secret_access_key = secret\n" for name, key in keys.items()
+    )
+    Path("credentials").write_text(text, "utf-8")
+
+
+def config(**sections: dict[str, str]) -> None:
+    """Write profiles of another kind, and what belongs to them: no others."""
+    text = "".join(
+        "\n".join([f"[{name.replace('_', ' ')}]", *(f"{key} = {value}" for key, value in keys.items()), ""])
+        for name, keys in sections.items()
+    )
+    Path("config").write_text(text, "utf-8")
+
+
+def handed_out(key: str, lives: float = 300.0) -> None:
+    """Let the process that hands out credentials give these from now on.
+
+    So shortly before they expire they are fetched anew for every call.
+    """
+    expires = datetime.now(UTC) + timedelta(seconds=lives)
+    given = {"Version": 1, "AccessKeyId": key, "SecretAccessKey": "secret", "SessionToken": "token"}
+    new = Path("handed-out.new")
+    new.write_text(json.dumps({**given, "Expiration": expires.isoformat()}), "utf-8")
+    new.replace("handed-out")
+
+
+def process_profile(profile: str) -> None:
+    settings = {"credential_process": f"cat {Path('handed-out').resolve()}"}
+    config(**{f"profile_{profile}": settings})
+
+
+GOOD_ROWS = pairs(10, account="good")
+OTHER_ROWS = pairs(16, first=100, account="other")
+ROWS = [*OTHER_ROWS, *GOOD_ROWS]
+
+
+def write(**other: str) -> None:
+    """A manifest of two accounts: one called good, and the other."""
+    write_manifest(MANIFEST, ROWS, accounts={"good": {"profile": "good"}, "other": other})
+
+
+async def run(url: str, *, concurrency: int = 2, outcome: Callable[[Outcome], None] | None = None) -> Summary:
+    settings = engine.Settings(concurrency=concurrency)
+    options = job.Options(endpoint_url=url, rate=200.0, engine=settings)
+    return await batch.run(MANIFEST, options, batch.Hooks(outcome=outcome))
+
+
+def after(number: int, account: str, act: Callable[[], None]) -> Callable[[Outcome], None]:
+    """Do something once so many rows of the account have an outcome."""
+    seen: Counter[str] = Counter()
+
+    def tell(outcome: Outcome) -> None:
+        seen[outcome.request.row.account] += 1
+        if outcome.request.row.account == account and seen[account] == number:
+            act()
+
+    return tell
+
+
+def assert_other_stopped(summary: Summary, *words: str, done: int | None = 0) -> None:
+    """The other account has stopped with a clear line, and its rows wait; the good one's are done."""
+    assert (summary.outcome, summary.exit_code) == ("stopped", 3)
+    (line,) = summary.reasons
+    assert "\n" not in line
+    for word in ("account other: ", *words):
+        assert word in line
+    assert summary.accounts["good"].stopped is None
+    lines = Counter((key[0], line["status"]) for key, line in results(LEDGER).items())
+    made = lines["other", "succeeded"]
+    assert done is None or made == done
+    assert lines == Counter({("good", "succeeded"): len(GOOD_ROWS), ("other", "succeeded"): made}), (
+        "no row is blamed for its account's credentials"
+    )
+    assert summary.counts == (10 + made, 0, 0, 16 - made)
+    assert of_type(LEDGER, "end")[-1]["counts"] == summary.counts._asdict()
+
+
+async def assert_resumed(url: str, simulator: Any) -> None:
+    assert (await run(url)).exit_code == 0
+    assert_exactly_once(simulator, LEDGER, ROWS)
+    assert overview.check(LEDGER) == len(ROWS)
+
+
+# -- none, wrong, expired ----------------------------------------------------------------------------
+
+
+async def test_without_credentials_the_way_to_some_is_told(monkeypatch):
+    write()
+    async with serve() as (url, simulator):
+        stopped = await run(url)
+        assert_other_stopped(stopped, "NoCredentialsError", "name a profile or a role_arn", "AWS_PROFILE")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", GOOD)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        await assert_resumed(url, simulator)
+
+
+@pytest.mark.parametrize(
+    ("key", "code"),
+    [("AKIAUNKNOWN00000001", "UnrecognizedClientException"), (EXPIRED, "ExpiredTokenException")],
+)
+async def test_credentials_that_the_service_refuses_name_their_profile(key, code):
+    profiles(good=GOOD, partner=key)
+    write(profile="partner")
+    async with serve() as (url, simulator):
+        assert_other_stopped(await run(url), code, "renew the credentials of profile partner")
+        profiles(good=GOOD, partner="AKIAMENDED0000000000")
+        await assert_resumed(url, simulator)
+
+
+async def test_a_profile_that_is_not_there_is_named():
+    write(profile="partner")
+    async with serve() as (url, simulator):
+        assert_other_stopped(await run(url), "ProfileNotFound", "partner", "aws configure list-profiles")
+        profiles(good=GOOD, partner="AKIAMENDED0000000000")
+        await assert_resumed(url, simulator)
+
+
+@pytest.mark.parametrize("kind", ["a session", "the profile itself"])
+async def test_a_signing_in_that_has_run_out_says_how_to_sign_in(kind):
+    account = {"sso_account_id": "123456789012", "sso_role_name": "Partner", "region": "us-east-1"}
+    session = {"sso_start_url": "https://example.invalid/start", "sso_region": "us-east-1"}
+    if kind == "a session":
+        config(profile_partner={**account, "sso_session": "mine"}, **{"sso-session_mine": session})
+    else:
+        config(profile_partner=account | session)
+    write(profile="partner")
+    async with serve() as (url, simulator):
+        assert_other_stopped(await run(url), "aws sso login --profile partner")
+        config()
+        profiles(good=GOOD, partner="AKIAMENDED0000000000")
+        await assert_resumed(url, simulator)
+
+
+async def test_so_does_the_command_line(folder):
+    (folder / "process").mkdir()
+    place = Place(folder / "process")
+    place.env.update(
+        AWS_SHARED_CREDENTIALS_FILE=str(folder / "credentials"), AWS_CONFIG_FILE=str(folder / "config")
+    )
+    profiles(good=GOOD, partner=EXPIRED)
+    place.manifest(ROWS, accounts={"good": {"profile": "good"}, "other": {"profile": "partner"}})
+    async with serve() as (url, _):
+        said = await place.call("run", "trial.yaml", "--endpoint-url", url, "--rate", "200")
+    assert said.code == 3
+    assert any(
+        "account other: ExpiredTokenException" in line and "profile partner" in line
+        for line in said.stdout.splitlines()
+    )
+    assert "26 rows: 10 succeeded, 16 unattempted" in said.stdout
+
+
+# -- in the middle of a run --------------------------------------------------------------------------
+
+
+async def test_credentials_that_are_renewed_in_mid_run_are_taken_up():
+    process_profile("partner")
+    handed_out("AKIABEFORE0000000000")
+    write(profile="partner")
+    async with serve() as (url, simulator):
+        done = await run(url, outcome=after(5, "other", lambda: handed_out("AKIAAFTER00000000000")))
+        assert done.exit_code == 0
+        assert_exactly_once(simulator, LEDGER, ROWS)
+        keys = Counter(snapshot.access_key for snapshot in simulator.snapshots)
+        assert keys.keys() == {GOOD, "AKIABEFORE0000000000", "AKIAAFTER00000000000"}
+        assert keys["AKIAAFTER00000000000"] >= 8
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda: handed_out(EXPIRED), ["ExpiredTokenException"]),
+        (lambda: handed_out(GOOD, lives=-60.0), ["still expired"]),
+        (lambda: Path("handed-out").unlink(), ["CredentialRetrievalError"]),
+        (lambda: Path("handed-out").write_text("no JSON", "utf-8"), ["JSONDecodeError"]),
+    ],
+    ids=["expired for the service", "expired by their own word", "none any more", "nonsense"],
+)
+async def test_credentials_that_run_out_in_mid_run_stop_the_account(spoil, words):
+    process_profile("partner")
+    handed_out("AKIABEFORE0000000000")
+    write(profile="partner")
+    async with serve(Settings(latency=0.01)) as (url, simulator):
+        stopped = await run(url, outcome=after(5, "other", spoil))
+        assert_other_stopped(stopped, *words, "profile partner", done=None)
+        assert 5 <= stopped.counts.succeeded - 10 <= 8, "what was in flight was still answered"
+        handed_out("AKIAMENDED0000000000")
+        await assert_resumed(url, simulator)
+
+
+# -- roles -------------------------------------------------------------------------------------------
+
+ROLE = "arn:aws:iam::123456789012:role/Snapshot"
+
+
+class Roles:
+    """A token service: gives keys of its own for roles, or refuses."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, str]] = []
+        self.source_keys: set[str] = set()
+        #: From this call on, counted from 0, it refuses.
+        self.refuses_from: int | None = None
+        self.lives = 3600.0
+
+    async def answer(self, request: web.Request) -> web.Response:
+        body = (await request.read()).decode()
+        fields = {name: values[0] for name, values in parse_qs(body).items()}
+        ordinal = len(self.asked)
+        self.asked.append(fields)
+        self.source_keys.add(request.headers["Authorization"].partition("Credential=")[2].partition("/")[0])
+        if self.refuses_from is not None and ordinal >= self.refuses_from:
+            return self._xml(
+                403,
+                "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>"
+                f"User is not authorized to perform: sts:AssumeRole on resource: {fields['RoleArn']}"
+                "</Message></Error><RequestId>r</RequestId></ErrorResponse>",
+            )
+        expires = (datetime.now(UTC) + timedelta(seconds=self.lives)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return self._xml(
+            200,
+            '<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult>'
+            f"<Credentials><AccessKeyId>ASIAROLE{ordinal:012d}</AccessKeyId>"
+            "<SecretAccessKey>secret-of-the-role</SecretAccessKey>"
+            f"<SessionToken>token-of-the-role</SessionToken><Expiration>{expires}</Expiration></Credentials>"
+            "<AssumedRoleUser><AssumedRoleId>AROA:x</AssumedRoleId>"
+            "<Arn>arn:aws:sts::123456789012:assumed-role/Snapshot/x</Arn></AssumedRoleUser>"
+            "</AssumeRoleResult></AssumeRoleResponse>",
+        )
+
+    @staticmethod
+    def _xml(status: int, text: str) -> web.Response:
+        return web.Response(status=status, text=text, content_type="text/xml")
+
+
+@asynccontextmanager
+async def roles() -> AsyncIterator[Roles]:
+    """A token service on loopback, which botocore is told to ask."""
+    made = Roles()
+    application = web.Application()
+    application.router.add_post("/", made.answer)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        os.environ["AWS_ENDPOINT_URL_STS"] = f"http://{host}:{port}"
+        yield made
+    finally:
+        del os.environ["AWS_ENDPOINT_URL_STS"]
+        await runner.cleanup()
+
+
+def role(**more: str) -> dict[str, str]:
+    return {"role_arn": ROLE, "external_id": "partner-42", "profile": "source", **more}
+
+
+async def test_a_role_is_assumed_with_its_external_id_and_calls_are_signed_as_the_role():
+    profiles(good=GOOD, source="AKIASOURCE0000000000")
+    write(**role(session_name="nightly"))
+    async with serve() as (url, simulator), roles() as service:
+        assert (await run(url)).exit_code == 0
+        assert_exactly_once(simulator, LEDGER, ROWS)
+    (asked,) = service.asked
+    wanted = {"Action": "AssumeRole", "RoleArn": ROLE, "ExternalId": "partner-42"}
+    assert {name: asked[name] for name in wanted} == wanted
+    assert asked["RoleSessionName"] == "nightly"
+    assert service.source_keys == {"AKIASOURCE0000000000"}
+    assert {snapshot.access_key for snapshot in simulator.snapshots} == {GOOD, "ASIAROLE000000000000"}
+    assert "secret-of-the-role" not in json.dumps(of_type(LEDGER, "run"))
+
+
+async def test_a_role_is_assumed_anew_before_its_credentials_expire():
+    profiles(good=GOOD, source="AKIASOURCE0000000000")
+    write(**role())
+    async with serve() as (url, simulator), roles() as service:
+        service.lives = 300.0
+        assert (await run(url)).exit_code == 0
+        assert_exactly_once(simulator, LEDGER, ROWS)
+    assert len(service.asked) > 5
+    assert len({snapshot.access_key for snapshot in simulator.snapshots}) > 5
+
+
+async def test_a_role_that_may_not_be_assumed_stops_the_account():
+    profiles(good=GOOD, source="AKIASOURCE0000000000")
+    write(**role())
+    async with serve() as (url, simulator), roles() as service:
+        service.refuses_from = 0
+        words = ["AccessDenied", "sts:AssumeRole", ROLE, "profile source"]
+        assert_other_stopped(await run(url), *words)
+        assert len(service.asked) < 5, "it is not asked again for every row"
+        service.refuses_from = None
+        await assert_resumed(url, simulator)
+
+
+@pytest.mark.parametrize("answered", [5, 6])
+async def test_a_role_that_may_not_be_assumed_any_more_stops_the_account(answered):
+    """Whoever asks when the refusal comes: no row is blamed, for nothing of it was sent."""
+    profiles(good=GOOD, source="AKIASOURCE0000000000")
+    write(**role())
+    async with serve() as (url, simulator), roles() as service:
+        service.lives, service.refuses_from = 300.0, answered
+        stopped = await run(url, concurrency=1)
+        assert_other_stopped(stopped, "AccessDenied", "sts:AssumeRole", done=None)
+        service.lives, service.refuses_from = 3600.0, None
+        await assert_resumed(url, simulator)

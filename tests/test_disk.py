@@ -1,0 +1,306 @@
+"""Ledgers that cannot be written, or are damaged under the run: nothing begins that cannot be recorded.
+
+How the service was called is judged by its own log.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from batch_snapshot import batch, engine, job, overview
+from batch_snapshot.errors import LedgerWriteError
+from batch_snapshot.simulator import Settings, Simulator, serve
+from tests.processes import Place, assert_exactly_once, of_type, pairs, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from batch_snapshot.model import Outcome
+    from tests.processes import Finished
+
+pytestmark = pytest.mark.asyncio
+
+CREATE = "CreateResourceSnapshot"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder to run in, also for runs of this process."""
+    made = Place(tmp_path)
+    made.env["PYTHONDONTWRITEBYTECODE"] = "1"  # where files may not grow
+    for name in os.environ:
+        if name.startswith(("AWS_", "BATCH_SNAPSHOT_")) or name.upper().endswith("_PROXY"):
+            monkeypatch.delenv(name)
+    for name, value in made.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+def options(place: Place, url: str, concurrency: int = 32) -> job.Options:
+    return job.Options(
+        ledger=str(place.ledger),
+        endpoint_url=url,
+        rate=500.0,
+        engine=engine.Settings(concurrency=concurrency),
+    )
+
+
+def command(url: str, ledger: Path | str, *more: str) -> list[str | Path]:
+    return ["run", "trial.yaml", "--endpoint-url", url, "--ledger", ledger, "--progress", "none", *more]
+
+
+def assert_stopped(said: Finished, words: str) -> None:
+    """It ended with 5 and one clear line."""
+    assert (said.code, said.stdout) == (5, "")
+    assert words in said.stderr
+    assert "then run the same command" in said.stderr
+    assert len(said.stderr.splitlines()) == 1
+
+
+def assert_no_call_after(simulator: Simulator, ledger: Path, in_flight: int) -> None:
+    """No call began once a write had failed, and what was in flight then is all that has no line."""
+    # The last thing that was done to the file was to take the failed line out of it. A tick of the
+    # kernel's clock lies between that and the time it notes.
+    stopped_at = ledger.stat().st_mtime
+    begun = [call.time for call in simulator.log if call.operation == CREATE]
+    assert all(at < stopped_at + 0.03 for at in begun)
+    assert len(begun) <= len(of_type(ledger, "result")) + in_flight
+
+
+# -- no room -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def mounted(folder: Path, *flags: str) -> Iterator[bool]:
+    """A file system of memory alone at `folder`; False where this process may not mount any."""
+    folder.mkdir(exist_ok=True)
+    mount = shutil.which("mount")
+    asked = [mount or "mount", "-t", "tmpfs", *flags, "batch-snapshot-tests", str(folder)]
+    done = mount is not None and subprocess.run(asked, capture_output=True, check=False).returncode == 0
+    try:
+        yield done
+    finally:
+        if done:
+            subprocess.run(["umount", str(folder)], check=True)
+
+
+class Disk(NamedTuple):
+    """A folder with little room, and how to make more."""
+
+    folder: Path
+    #: What a write is told where there is none.
+    words: str
+    #: What makes the room little for a process, before it starts.
+    limit: Callable[[], None] | None
+    make_room: Callable[[], None]
+
+
+@pytest.fixture
+def disk(place):
+    """A real file system of 64 KB, nearly full; or a limit to the size of files, where none can be had."""
+    folder = place.folder / "disk"
+    with mounted(folder, "-o", "size=64k") as real:
+        if not real:
+            yield Disk(folder, "File too large", no_longer_than(12_000), lambda: None)
+            return
+        ballast = folder / "ballast"
+        # Three pages are left, and one of them is for the lock.
+        ballast.write_bytes(bytes(52 * 1024))
+        yield Disk(folder, "No space left on device", None, ballast.unlink)
+
+
+def no_longer_than(size: int) -> Callable[[], None]:
+    """Forbids a process to make any file longer."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+async def test_a_full_disk_ends_the_run_and_with_room_it_goes_on(place, disk):
+    rows = pairs(50)
+    place.manifest(rows)
+    ledger = disk.folder / "trial.ndjson"
+    async with serve(Settings(latency=0.02)) as (url, simulator):
+        # So slow that an intent is long on disk, and rows are left, when there is no more room.
+        line = command(url, ledger, "--rate", "100", "--concurrency", "4")
+        said = await place.call(*line, limit=disk.limit)
+        assert_stopped(said, f"{ledger}: cannot be written ({disk.words})")
+        assert 0 < len(of_type(ledger, "result")) < 40
+        assert ledger.read_bytes().endswith(b"\n"), "no half of a line stays behind"
+        assert_no_call_after(simulator, ledger, in_flight=4)
+        calls = simulator.calls[CREATE]
+        again = await place.call(*line, limit=disk.limit)
+        assert_stopped(again, f"({disk.words})")
+        assert simulator.calls[CREATE] == calls, "there is no more room than before"
+        disk.make_room()
+        assert (await place.call(*line)).code == 0
+        assert_exactly_once(simulator, ledger, rows)
+        assert overview.check(ledger) == len(rows)
+
+
+def lengths(ledger: Path) -> list[int]:
+    return [len(line) for line in ledger.read_bytes().splitlines(keepends=True)]
+
+
+#: Bytes that there still is room for, by the line that finds none: `lines` are those of the first run.
+SHORT: dict[str, Callable[[Sequence[int]], int]] = {
+    "the run line": lambda lines: lines[0] // 2,
+    "the intent": lambda lines: lines[0] + lines[1] // 2,
+    "a result": lambda lines: lines[0] + lines[1] + 3 * lines[2] // 2,
+    "the end line": lambda lines: sum(lines) - lines[-1] // 2,
+}
+
+
+@pytest.mark.parametrize("short", SHORT)
+async def test_no_room_for_this_line_and_no_call_follows_it(place, short):
+    """A second run of three other rows leaves lines as long as the first one's."""
+    before, rows = pairs(3), pairs(6)
+    manifest = place.manifest(before)
+    async with serve() as (url, simulator):
+        calm = options(place, url, concurrency=1)
+        assert (await batch.run(manifest, calm)).exit_code == 0
+        place.manifest([*before, *pairs(3, first=3)])
+        room = place.ledger.stat().st_size + SHORT[short](lengths(place.ledger))
+        line = command(url, place.ledger, "--rate", "500", "--concurrency", "1")
+        said = await place.call(*line, limit=no_longer_than(room))
+        assert_stopped(said, "cannot be written (File too large)")
+        made = {"the run line": 0, "the intent": 0, "a result": 2, "the end line": 3}[short]
+        assert simulator.calls[CREATE] == 3 + made
+        assert (await batch.run(manifest, calm)).exit_code == 0
+        assert_exactly_once(simulator, place.ledger, rows)
+
+
+async def test_a_folder_that_cannot_be_written_is_told_before_any_call(place):
+    """A file system that is read-only; where none can be had, a path below a file."""
+    folder = place.folder / "disk"
+    place.manifest(pairs(2))
+    with mounted(folder, "-o", "ro") as real:
+        where = folder if real else place.folder / "trial.yaml"
+        async with serve() as (url, simulator):
+            ledger = await place.call(*command(url, f"{where}/trial.ndjson"))
+            state = await place.call(*command(url, place.ledger, "--state-dir", f"{where}/state"))
+            assert not simulator.calls
+    for said in (ledger, state):
+        assert (said.code, said.stdout) == (5, "")
+        assert str(where) in said.stderr
+        assert "use a folder that can be written" in said.stderr
+        assert len(said.stderr.splitlines()) == 1
+
+
+async def test_a_ledger_that_has_become_read_only_is_whole_when_it_can_be_written_again(place):
+    before, rows = pairs(2), pairs(5)
+    folder = place.folder / "disk"
+    manifest = place.manifest(before)
+    with mounted(folder, "-o", "size=256k") as real:
+        path = folder / "trial.ndjson"
+
+        def remount(flag: str) -> None:
+            if real:
+                subprocess.run(["mount", "-o", f"remount,{flag}", str(folder)], check=True)
+            elif flag == "ro":
+                # Nobody is kept from writing here, but a folder in its place keeps everybody.
+                path.rename(folder / "aside")
+                path.mkdir()
+            else:
+                path.rmdir()
+                (folder / "aside").rename(path)
+
+        async with serve() as (url, simulator):
+            calm = replace(options(place, url), ledger=str(path))
+            assert (await batch.run(manifest, calm)).exit_code == 0
+            place.manifest(rows)
+            remount("ro")
+            said = await place.call(*command(url, path))
+            remount("rw")
+            assert said.code in ({5} if real else {2, 5})
+            assert simulator.calls[CREATE] == 2
+            assert (await batch.run(manifest, calm)).exit_code == 0
+            assert_exactly_once(simulator, path, rows)
+
+
+# -- damaged under the run ---------------------------------------------------------------------------
+
+
+def moved(path: Path) -> Callable[[], None]:
+    aside = path.with_name("aside")
+    path.rename(aside)
+    return lambda: put_back(aside, path)
+
+
+def put_back(aside: Path, path: Path) -> None:
+    aside.replace(path)
+
+
+def cut(path: Path) -> Callable[[], None]:
+    aside = path.with_name("aside")
+    shutil.copy(path, aside)
+    os.truncate(path, 100)
+    return lambda: put_back(aside, path)
+
+
+def emptied(path: Path) -> Callable[[], None]:
+    aside = path.with_name("aside")
+    shutil.copy(path, aside)
+    os.truncate(path, 0)
+    return lambda: put_back(aside, path)
+
+
+def replaced(path: Path) -> Callable[[], None]:
+    aside = path.with_name("aside")
+    shutil.copy(path, aside)
+    put_back(aside, path)
+    return lambda: None
+
+
+@pytest.mark.parametrize("damage", [moved, cut, emptied, replaced])
+async def test_a_ledger_damaged_under_the_run_ends_it_and_once_put_back_it_goes_on(place, damage):
+    rows = pairs(150)
+    manifest = place.manifest(rows)
+    repairs: list[Callable[[], None]] = []
+    seen = 0
+
+    def tell(outcome: Outcome) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 20:
+            repairs.append(damage(place.ledger))
+
+    async with serve(Settings(latency=0.01)) as (url, simulator):
+        with pytest.raises(LedgerWriteError, match="was removed, replaced or cut") as caught:
+            await batch.run(manifest, options(place, url, concurrency=8), batch.Hooks(outcome=tell))
+        assert caught.value.exit_code == 5
+        # The next intent finds out, so that nothing is sent that the ledger as it was does not name.
+        made = len(simulator.snapshots)
+        assert 20 <= made <= 2 * engine.INTENT_SIZE
+        repairs[0]()
+        named = {row[3] for intent in of_type(place.ledger, "intent") for row in intent["rows"]}
+        assert {snapshot.engagement for snapshot in simulator.snapshots} <= named
+        assert (await batch.run(manifest, options(place, url))).exit_code == 0
+        assert_exactly_once(simulator, place.ledger, rows)
+
+
+async def test_a_ledger_removed_under_a_process_ends_it_with_5(place):
+    rows = pairs(60)
+    place.manifest(rows)
+    async with serve(Settings(latency=0.02)) as (url, simulator):
+        line = command(url, place.ledger, "--rate", "25", "--concurrency", "4")
+        async with place.started(*line) as child:
+            await until(lambda: len(of_type(place.ledger, "result")) >= 5, "five results")
+            repair = moved(place.ledger)
+            said = await child.finished()
+        assert_stopped(said, "was removed, replaced or cut")
+        # All rows stand in one intent: the next sync, at most a second later, finds out.
+        assert len(simulator.snapshots) < 5 + 25 * 1.5 + 4
+        with suppress(FileNotFoundError):
+            assert not place.ledger.read_bytes(), "nothing new was begun in its place"
+        repair()
+        assert (await place.call(*line, "--rate", "500")).code == 0
+        assert_exactly_once(simulator, place.ledger, rows)
