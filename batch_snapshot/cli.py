@@ -13,7 +13,6 @@ import re
 import shlex
 import shutil
 import sys
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,8 +58,7 @@ def _unprinted(error: OSError, code: int) -> int:
     """Standard output takes no more: say so if anybody reads, and keep the exit code of the work."""
     if not isinstance(error, BrokenPipeError):
         _say(f"standard output cannot be written ({error.strerror or error})")
-    # Python would try once more at its end, and exit with a code of its own.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    _silence(1)
     return code
 
 
@@ -70,8 +68,17 @@ def _say(text: str) -> None:
 
 def _write(text: str) -> None:
     """Write to standard error; where nobody can read it, the work goes on all the same."""
-    with suppress(OSError, AttributeError, ValueError):
+    if sys.stderr is None:
+        return
+    try:
         click.echo(text, err=True, nl=False)
+    except OSError:
+        _silence(2)
+
+
+def _silence(stream: int) -> None:
+    """Let a stream that takes no more take all: Python writes what is left of it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 def _shown(text: str) -> str:

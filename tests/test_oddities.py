@@ -1,0 +1,176 @@
+"""Odd surroundings: streams that take nothing, selections of accounts, endpoints by environment."""
+
+import json
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from batch_snapshot import batch, job, ledger
+from batch_snapshot.errors import InputError, LedgerError, LockedError
+from batch_snapshot.job import Options
+from batch_snapshot.model import SIMULATOR
+from batch_snapshot.plan import Selection
+from batch_snapshot.simulator import serve
+from tests.processes import Place, pairs
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+def sh(place, line):
+    """Run a line of shell in which `batch-snapshot` is this very one."""
+    command = line.replace("batch-snapshot", f"{shlex.quote(sys.executable)} -m batch_snapshot")
+    return subprocess.run(
+        ["sh", "-c", command],
+        cwd=place.folder,
+        env=place.env,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+SIMULATED = "ledgers/trial.simulated.ndjson"
+
+
+@pytest.mark.parametrize(
+    "streams",
+    [
+        "-v 2>/dev/full",
+        "--progress lines 2>/dev/full",
+        "--progress bar 2>/dev/full",
+        "-v 2>&-",
+        ">/dev/full",
+        ">&-",
+    ],
+)
+def test_a_stream_that_takes_nothing_ends_no_run(place, streams):
+    place.manifest(pairs(5))
+    done = sh(place, f"batch-snapshot run trial.yaml --simulate {streams}")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    counts = json.loads((place.folder / SIMULATED).read_text("utf-8").splitlines()[-1])["counts"]
+    assert counts == {"succeeded": 5, "failed": 0, "in_doubt": 0, "unattempted": 0}
+
+
+def test_a_result_that_cannot_be_printed_is_said_without_a_traceback(place):
+    place.manifest(pairs(5))
+    done = sh(place, "batch-snapshot validate trial.yaml >/dev/full")
+    assert done.returncode == 1
+    assert "standard output cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+ACCOUNTS = {"a": {}, "b": {}}
+
+
+def two_accounts(place):
+    rows = [*pairs(3, account="a"), *pairs(4, first=3, account="b")]
+    return place.manifest(rows, name="two", accounts=ACCOUNTS)
+
+
+def test_a_selection_of_accounts_counts_its_own_rows(place):
+    path = two_accounts(place)
+    preview = batch.dry_run(path, Options(simulate=True, accounts=("a",), state_dir=place.folder))
+    assert (preview.rows, preview.counts.total) == (3, 7)
+
+
+@pytest.mark.asyncio
+async def test_what_a_selection_leaves_is_named_by_the_next_command(place, monkeypatch):
+    monkeypatch.chdir(place.folder)
+    path = two_accounts(place)
+    options = Options(
+        simulate=True, accounts=("a",), state_dir=place.folder, command_line="the same --accounts a"
+    )
+    summary = await batch.run(path, options)
+    assert summary.counts == (3, 0, 0, 4)
+    (step,) = summary.next_steps
+    assert "--accounts" not in step
+    assert "--simulate" in step
+
+
+@pytest.mark.asyncio
+async def test_a_retry_holds_every_account_that_it_calls_for(place, monkeypatch):
+    """Those of the last run, not of the first alone."""
+    monkeypatch.chdir(place.folder)
+    path = two_accounts(place)
+    first = Options(simulate=True, accounts=("a",), state_dir=place.folder)
+    summary = await batch.run(path, first)
+    await batch.run(path, Options(simulate=True, state_dir=place.folder))
+    now = batch.utc_now()
+    options = Options(state_dir=place.folder)
+    other = Options(simulate=True, accounts=("b",), ledger="other.ndjson", state_dir=place.folder)
+    with job.for_retry(place.folder / summary.ledger, lambda _: Selection(), options, now) as retrying:
+        assert set(retrying.accounts) == {"a", "b"}
+        with pytest.raises(LockedError, match="account 'b'"):
+            await batch.run(path, other)
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING"])
+@pytest.mark.asyncio
+async def test_an_endpoint_of_the_environment_is_called_and_told(place, monkeypatch, name):
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    path = place.manifest(pairs(2))
+    async with serve() as (url, simulator):
+        monkeypatch.setenv(name, url)
+        summary = await batch.run(path, Options(state_dir=place.folder))
+        assert len(simulator.snapshots) == 2
+    header = ledger.history_of(place.folder / summary.ledger).first
+    assert header is not None
+    assert header.endpoint == url
+    monkeypatch.delenv(name)
+    with pytest.raises(LedgerError, match="was written against"):
+        await batch.run(path, Options(state_dir=place.folder))
+
+
+@pytest.mark.asyncio
+async def test_an_account_with_another_endpoint_is_another_account(place, monkeypatch):
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    async with serve() as (url, _):
+        path = place.manifest(pairs(2), accounts={"m": {"endpoint_url": url}})
+        await batch.run(path, Options(state_dir=place.folder))
+        place.manifest(pairs(2), accounts={"m": {"endpoint_url": f"{url}/elsewhere"}})
+        with pytest.raises(LedgerError, match="another one"):
+            await batch.run(path, Options(state_dir=place.folder))
+
+
+@pytest.mark.parametrize("content", [b'{"type":"event","at":1}\n', b'{"type":"event"}\n{"type":"event"}\n'])
+def test_lines_of_others_are_no_ledger_and_are_left_alone(place, content):
+    path = place.folder / "events.ndjson"
+    path.write_bytes(content)
+    manifest = place.manifest(pairs(1))
+    with (
+        pytest.raises(LedgerError, match="no run line"),
+        job.for_run(
+            batch.manifest.load(manifest),
+            Options(simulate=True, ledger=str(path), state_dir=place.folder),
+            batch.utc_now(),
+        ),
+    ):
+        pass
+    assert path.read_bytes() == content
+
+
+def test_a_folder_is_no_ledger(place):
+    manifest = place.manifest(pairs(1))
+    options = Options(simulate=True, ledger=str(place.folder), state_dir=place.folder)
+    with (
+        pytest.raises(InputError, match="is a folder"),
+        job.for_run(batch.manifest.load(manifest), options, batch.utc_now()),
+    ):
+        pass
+
+
+def test_the_simulated_endpoint_is_told_as_such(place):
+    manifest = place.manifest(pairs(1))
+    preview = batch.dry_run(manifest, Options(simulate=True, state_dir=place.folder))
+    assert preview.endpoint == SIMULATOR
