@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from batch_snapshot import batch, job, ledger
+from batch_snapshot import batch, job, ledger, manifest
 from batch_snapshot.errors import InputError, LedgerError, LockedError
 from batch_snapshot.job import Options
 from batch_snapshot.model import SIMULATOR
@@ -42,7 +42,6 @@ SIMULATED = "ledgers/trial.simulated.ndjson"
     "streams",
     [
         "-v 2>/dev/full",
-        "--progress lines 2>/dev/full",
         "--progress bar 2>/dev/full",
         "-v 2>&-",
         ">/dev/full",
@@ -66,7 +65,7 @@ def test_a_result_that_cannot_be_printed_is_said_without_a_traceback(place):
     assert "Traceback" not in done.stderr
 
 
-ACCOUNTS = {"a": {}, "b": {}}
+ACCOUNTS: dict[str, dict[str, str]] = {"a": {}, "b": {}}
 
 
 def two_accounts(place):
@@ -84,9 +83,7 @@ def test_a_selection_of_accounts_counts_its_own_rows(place):
 async def test_what_a_selection_leaves_is_named_by_the_next_command(place, monkeypatch):
     monkeypatch.chdir(place.folder)
     path = two_accounts(place)
-    options = Options(
-        simulate=True, accounts=("a",), state_dir=place.folder, command_line="the same --accounts a"
-    )
+    options = Options(simulate=True, accounts=("a",), state_dir=place.folder, command_line="run --accounts a")
     summary = await batch.run(path, options)
     assert summary.counts == (3, 0, 0, 4)
     (step,) = summary.next_steps
@@ -147,11 +144,11 @@ async def test_an_account_with_another_endpoint_is_another_account(place, monkey
 def test_lines_of_others_are_no_ledger_and_are_left_alone(place, content):
     path = place.folder / "events.ndjson"
     path.write_bytes(content)
-    manifest = place.manifest(pairs(1))
+    listed = place.manifest(pairs(1))
     with (
         pytest.raises(LedgerError, match="no run line"),
         job.for_run(
-            batch.manifest.load(manifest),
+            manifest.load(listed),
             Options(simulate=True, ledger=str(path), state_dir=place.folder),
             batch.utc_now(),
         ),
@@ -161,16 +158,16 @@ def test_lines_of_others_are_no_ledger_and_are_left_alone(place, content):
 
 
 def test_a_folder_is_no_ledger(place):
-    manifest = place.manifest(pairs(1))
+    listed = place.manifest(pairs(1))
     options = Options(simulate=True, ledger=str(place.folder), state_dir=place.folder)
     with (
         pytest.raises(InputError, match="is a folder"),
-        job.for_run(batch.manifest.load(manifest), options, batch.utc_now()),
+        job.for_run(manifest.load(listed), options, batch.utc_now()),
     ):
         pass
 
 
 def test_the_simulated_endpoint_is_told_as_such(place):
-    manifest = place.manifest(pairs(1))
-    preview = batch.dry_run(manifest, Options(simulate=True, state_dir=place.folder))
+    listed = place.manifest(pairs(1))
+    preview = batch.dry_run(listed, Options(simulate=True, state_dir=place.folder))
     assert preview.endpoint == SIMULATOR
