@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import shutil
 import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import click
 
@@ -329,17 +327,16 @@ def _options(given: dict[str, Any]) -> Options:
     from batch_snapshot import engine, policy
     from batch_snapshot.job import Options
 
-    _check_url(given["endpoint_url"])
     limit = given["max_failures"]
     return Options(
         ledger=given.get("ledger"),
-        run_id=_checked_run_id(given.get("run_id")),
+        run_id=flags.run_id(given.get("run_id")),
         resume_within=given.get("resume_within", 0.0),
-        accounts=_account_names(given["accounts"]),
+        accounts=flags.account_names(given["accounts"]),
         rate=given["rate"],
         simulate=given["simulate"],
-        endpoint_url=given["endpoint_url"],
-        region=_checked_region(given["region"]),
+        endpoint_url=flags.endpoint_url(given["endpoint_url"]),
+        region=flags.region(given["region"]),
         profile=given["profile"],
         state_dir=given["state_dir"],
         engine=engine.Settings(
@@ -353,41 +350,6 @@ def _options(given: dict[str, Any]) -> Options:
         ),
         command_line=shlex.join([PROG, *sys.argv[1:]]),
     )
-
-
-def _account_names(text: str | None) -> tuple[str, ...]:
-    if text is None:
-        return ()
-    names = tuple(filter(None, (name.strip() for name in text.split(","))))
-    if not names:
-        raise InputError("--accounts: name at least one account, or leave it out for all")
-    return names
-
-
-def _checked_region(region: str | None) -> str | None:
-    if region is not None and not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", region):
-        raise InputError(f"--region {region!r}: is no region; leave it out for us-east-1")
-    return region
-
-
-def _checked_run_id(run_id: str | None) -> str | None:
-    if run_id is not None and not (0 < len(run_id) <= 128 and run_id.isascii() and run_id.isprintable()):
-        raise InputError(f"--run-id {run_id!r}: give 1 to 128 printable ASCII characters")
-    return run_id
-
-
-def _check_url(url: str | None) -> None:
-    if url is None:
-        return
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1) > 0
-    except ValueError:
-        valid = False
-    if not valid:
-        raise InputError(f"--endpoint-url {url}: give a URL such as http://127.0.0.1:8080")
-    if parts.username or parts.password:
-        raise InputError("--endpoint-url: leave credentials out of the URL; name a --profile")
 
 
 def _hooks(given: dict[str, Any], *, ask: bool = False) -> Hooks:

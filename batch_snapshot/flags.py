@@ -6,8 +6,11 @@ import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
+
+from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +66,62 @@ class Window(click.ParamType[tuple[int, float]]):
         if not (slash and number.isdigit() and int(number) > 0):
             self.fail(f"{value!r} is no window; write calls/time, such as 100/1m", param, ctx)
         return int(number), Duration().convert(duration, param, ctx)
+
+
+def account_names(text: str | None) -> tuple[str, ...]:
+    """Read the names of `--accounts`; none: all of them.
+
+    Raises:
+        InputError: it is there, and names nobody.
+    """
+    if text is None:
+        return ()
+    names = tuple(filter(None, (name.strip() for name in text.split(","))))
+    if not names:
+        raise InputError("--accounts: name at least one account, or leave it out for all")
+    return names
+
+
+def region(name: str | None) -> str | None:
+    """Check `--region`.
+
+    Raises:
+        InputError: no region is called so.
+    """
+    if name is not None and not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", name):
+        raise InputError(f"--region {name!r}: is no region; leave it out for us-east-1")
+    return name
+
+
+def run_id(text: str | None) -> str | None:
+    """Check `--run-id`.
+
+    Raises:
+        InputError: it is empty, long, or not to be printed.
+    """
+    if text is not None and not (0 < len(text) <= 128 and text.isascii() and text.isprintable()):
+        raise InputError(f"--run-id {text!r}: give 1 to 128 printable ASCII characters")
+    return text
+
+
+def endpoint_url(url: str | None) -> str | None:
+    """Check `--endpoint-url`.
+
+    Raises:
+        InputError: it is no URL, or bears credentials.
+    """
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1) > 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise InputError(f"--endpoint-url {url}: give a URL such as http://127.0.0.1:8080")
+    if parts.username or parts.password:
+        raise InputError("--endpoint-url: leave credentials out of the URL; name a --profile")
+    return url
 
 
 FORMAT = click.option(

@@ -12,8 +12,8 @@ PACKAGE = Path(batch_snapshot.__file__).parent
 
 #: Imports run only to lower levels; rooms of one level never import each other.
 LEVELS = [
-    {"errors", "flags"},
-    {"model"},
+    {"errors"},
+    {"flags", "model"},
     {"history"},
     {"audit", "codec", "locks", "manifest", "pace", "places", "plan", "policy", "report"},
     {"answers", "feed", "lane", "ledger", "tries"},
