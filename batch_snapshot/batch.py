@@ -287,8 +287,6 @@ async def _target(job: Job, options: Options, stack: AsyncExitStack) -> Target:
     return Target(
         endpoint_url=url,
         simulated=simulated,
-        region=options.region,
-        profile=options.profile,
         concurrency=options.engine.concurrency,
     )
 

@@ -59,16 +59,12 @@ class Target:
     Attributes:
         endpoint_url: instead of AWS's own, for all accounts.
         simulated: the endpoint takes any signature: no credentials are looked for.
-        region: for accounts that name none.
-        profile: for accounts that name neither profile nor role.
         concurrency: calls in flight at most; the pool has room for as many connections.
         call_timeout: seconds for a whole call, and for fetching its credentials before.
     """
 
     endpoint_url: str | None = None
     simulated: bool = False
-    region: str | None = None
-    profile: str | None = None
     concurrency: int = 32
     call_timeout: float = CALL_TIMEOUT
 
@@ -213,7 +209,7 @@ class Clients:
         """Add the way out where the account stops."""
         if failure.verdict is not Verdict.STOP_ACCOUNT:
             return failure
-        profile = self._accounts[account].profile or self._target.profile
+        profile = self._accounts[account].profile
         advice = policy.credentials_advice(failure.code, profile)
         return replace(failure, message=f"{failure.message.rstrip('.')}; {advice}")
 
@@ -235,15 +231,14 @@ class Clients:
 
     async def _session(self, account: Account) -> Any:
         """Sign as the account: its profile or the ambient credentials, and its role if it has one."""
-        profile = account.profile or self._target.profile
-        source: Any = aioboto3.Session(profile_name=profile)
+        source: Any = aioboto3.Session(profile_name=account.profile)
         if account.role_arn is None:
             return source
         credentials = await source.get_credentials()
         if credentials is None:
             raise NoCredentialsError
         self._sources[account.name].append(credentials)
-        region = account.region or self._target.region or REGION
+        region = account.region or REGION
         fetcher = AioAssumeRoleCredentialFetcher(
             partial(source.client, region_name=region),
             credentials,
@@ -277,7 +272,7 @@ class Clients:
         )
         client = session.client(
             SERVICE,
-            region_name=account.region or target.region or REGION,
+            region_name=account.region or REGION,
             endpoint_url=target.endpoint_url or account.endpoint_url,
             config=config,
         )

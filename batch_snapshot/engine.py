@@ -313,14 +313,11 @@ class Engine:
                 raise _Abandoned
             tries.left(self._now())
             lane.traffic.calls += 1
-            lane.traffic.in_flight += 1
             try:
                 receipt = await self._send(request)
             except ApiError as error:
                 tries.answered(error.failure)
                 raise
-            finally:
-                lane.traffic.in_flight -= 1
             tries.answered()
             return receipt
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from batch_snapshot import codec, history, ledger, locks, manifest, places, plan, report
 from batch_snapshot.engine import DEFAULTS, Settings
-from batch_snapshot.errors import InputError, LedgerError
+from batch_snapshot.errors import InputError, LedgerError, ManifestError
 from batch_snapshot.history import Header, History
 from batch_snapshot.model import AWS, REGION, SIMULATOR, Quota, Status
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batch_snapshot.manifest import Manifest
-    from batch_snapshot.model import Account, Request
+    from batch_snapshot.model import Account, Request, Row
 
 #: Vanished rows that the summary names.
 NAMED_ROWS = 20
@@ -132,7 +132,7 @@ def for_run(listed: Manifest, options: Options, now: datetime, *, touch: bool = 
         gone = {key for key in past.keys() if key not in listed.keys}  # noqa: SIM118 - a method, no mapping
 
         def requests() -> Iterator[Request | None]:
-            return plan.resumed(manifest.rows(listed), past, run_id, accounts)
+            return plan.resumed(_validated(listed), past, run_id, accounts)
 
         settled = sum(past.status(key) in {Status.SUCCEEDED, Status.FAILED} for key in listed.keys)
         everybody = len(accounts) == len(listed.accounts)
@@ -156,6 +156,14 @@ def for_run(listed: Manifest, options: Options, now: datetime, *, touch: bool = 
             vanished_rows=history.names(ledger.read(path), gone, NAMED_ROWS) if gone else [],
             warnings=[*listed.warnings, *_warnings(accounts, options)],
         )
+
+
+def _validated(listed: Manifest) -> Iterator[Row]:
+    """The manifest's rows, and none that it did not list when it was validated."""
+    for row in manifest.rows(listed):
+        if row.key not in listed.keys:
+            raise ManifestError([f"{listed.path}: changed while the run read it: run the same command again"])
+        yield row
 
 
 @contextmanager

@@ -44,7 +44,6 @@ class Traffic:
 
     calls: int = 0
     throttled: int = 0
-    in_flight: int = 0
 
 
 @dataclass(slots=True)

@@ -215,7 +215,8 @@ def mend(path: Path) -> None:
         LedgerError: its last line is not the beginning of a ledger's line.
     """
     if path.exists():
-        Ledger(path).__exit__(None, None, None)
+        with Ledger(path):
+            pass
 
 
 def _repair(fd: int, path: Path) -> int:

@@ -57,6 +57,10 @@ class ErrorKind(StrEnum):
     UNKNOWN = "unknown"
 
 
+#: What another try can cure without anybody changing anything.
+CURABLE = frozenset({ErrorKind.TRANSIENT, ErrorKind.CONFLICT, ErrorKind.QUOTA})
+
+
 class Verdict(StrEnum):
     """What to do about one failed try."""
 

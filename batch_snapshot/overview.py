@@ -34,6 +34,7 @@ def of(path: Path) -> report.Summary:
         ledger=str(path),
         run_id=header.run_id,
         elapsed_s=elapsed,
+        reasons=[f"{past.in_flight:,} rows are named and not settled yet"] if running else (),
         next_steps=[] if running else report.next_steps(counts, failures, run=command, ledger=str(path)),
     )
 

@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batch_snapshot.errors import InputError
-from batch_snapshot.model import ErrorKind, Request, Row, Status, client_token
+from batch_snapshot.model import CURABLE, ErrorKind, Request, Row, Status, client_token
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
 
     from batch_snapshot.history import History, Past
-
-#: What another try can cure without anybody changing anything.
-CURABLE = frozenset({ErrorKind.TRANSIENT, ErrorKind.CONFLICT, ErrorKind.QUOTA})
 
 
 @dataclass(frozen=True, slots=True)

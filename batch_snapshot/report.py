@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batch_snapshot.model import AWS, SIMULATOR, ErrorKind, Status
+from batch_snapshot.model import AWS, CURABLE, SIMULATOR, ErrorKind, Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,8 +118,7 @@ def next_steps(
     steps = []
     if run and counts.unattempted:
         steps.append(run)
-    curable = {ErrorKind.TRANSIENT, ErrorKind.CONFLICT, ErrorKind.QUOTA}
-    if any(group.kind in curable or group.status is Status.IN_DOUBT for group in failures):
+    if any(group.kind in CURABLE or group.status is Status.IN_DOUBT for group in failures):
         steps.append(f"batch-snapshot retry {shlex.quote(ledger)}")
     return steps
 

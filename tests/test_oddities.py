@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from batch_snapshot import batch, job, ledger, manifest
-from batch_snapshot.errors import InputError, LedgerError, LockedError
+from batch_snapshot.errors import InputError, LedgerError, LockedError, ManifestError
 from batch_snapshot.job import Options
 from batch_snapshot.model import SIMULATOR
 from batch_snapshot.plan import Selection
@@ -171,3 +171,27 @@ def test_the_simulated_endpoint_is_told_as_such(place):
     listed = place.manifest(pairs(1))
     preview = batch.dry_run(listed, Options(simulate=True, state_dir=place.folder))
     assert preview.endpoint == SIMULATOR
+
+
+@pytest.mark.parametrize(("own", "called"), [("eu-west-1", "eu-west-1"), (None, "us-west-2")])
+def test_an_accounts_own_region_and_profile_go_before_the_given_ones(place, own, called):
+    accounts = {"m": {"region": own, "profile": own} if own else {}, "n": {}}
+    listed = place.manifest(pairs(1, account="m"), accounts=accounts)
+    options = Options(region="us-west-2", profile="us-west-2", state_dir=place.folder)
+    account = batch.dry_run(listed, options).accounts["m"]
+    assert (account.region, account.profile) == (called, called)
+
+
+def test_a_row_that_was_added_under_the_run_is_not_sent(place):
+    """It was not there when all was validated: the run ends, and the next one takes it."""
+    listed = place.manifest(pairs(5000))
+    options = Options(simulate=True, state_dir=place.folder)
+    sent = []
+    with job.for_run(manifest.load(listed), options, batch.utc_now()) as running:
+        sent.append(next(running.requests))
+        with listed.open("a", encoding="utf-8") as file:
+            file.write('- {"engagement": "eng-aaaaaaaaaaaaaa", "resource": "O99999"}\n')
+        with pytest.raises(ManifestError, match="changed"):
+            sent.extend(running.requests)
+    assert len(sent) == 5000
+    assert all(request and request.row.resource != "O99999" for request in sent)
