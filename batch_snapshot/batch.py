@@ -5,9 +5,11 @@ Both make a `Job` (which rows, under which ledger) and carry it out in the same 
 
 from __future__ import annotations
 
+import os
 import signal
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from collections import Counter
+from contextlib import AsyncExitStack, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from random import Random
@@ -15,32 +17,26 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from batch_snapshot import __version__, codec, history, ledger, manifest, pace, plan, report
+from batch_snapshot import __version__, codec, history, ledger, manifest, places, plan, preview, report
+from batch_snapshot.allowance import Allowances, needs_log
 from batch_snapshot.client import Clients, Target
 from batch_snapshot.engine import Engine
 from batch_snapshot.errors import InputError, ManifestError, StorageError
 from batch_snapshot.history import FailureGroup
-from batch_snapshot.job import (
-    Job,
-    Options,
-    Preview,
-    declared_rate,
-    for_retry,
-    for_run,
-    preview,
-)
+from batch_snapshot.job import Job, Options, for_retry, for_run
 from batch_snapshot.lane import Lane, Stop, StopKind
 from batch_snapshot.model import AWS, SIMULATOR, Status
+from batch_snapshot.quota import Usage, windows
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from anyio.abc import TaskStatus
 
     from batch_snapshot.history import History
-    from batch_snapshot.model import Account, Outcome, Request
+    from batch_snapshot.model import Outcome, Request
+    from batch_snapshot.preview import Preview
 
 #: Rows looked at between two turns of everything else.
 BATCH = 64
@@ -48,9 +44,8 @@ BATCH = 64
 #: Seconds between two fsyncs of the ledger.
 SYNC_EVERY = 1.0
 
-#: Reads a second that AWS allows every account; look-ups keep to it.
-#: https://docs.aws.amazon.com/partner-central/latest/APIReference/quotas.html
-READ_RATE = 10.0
+#: Seconds for which a forecast of the end holds.
+FORECAST_EVERY = 10.0
 
 
 def utc_now() -> datetime:
@@ -68,7 +63,11 @@ class View:
     failures: Counter[FailureGroup]
     #: Rows that had a state before this invocation.
     settled_before: int
+    #: Rows that this invocation is to send, by account, and those that it has settled.
+    todo: Mapping[str, int] = field(default_factory=dict)
+    settled: Counter[str] = field(default_factory=Counter)
     lanes: Mapping[str, Lane] = field(default_factory=dict)
+    allowances: Allowances | None = None
     #: By the run's monotonic clock, in seconds.
     started: float = 0.0
 
@@ -81,6 +80,32 @@ class View:
     def elapsed(self) -> float:
         """Seconds since the first row was taken up."""
         return anyio.current_time() - self.started
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the end, waits for quota windows included; None: too early to say."""
+        if self.allowances is None or self.elapsed <= 0:
+            return None
+        if self._forecast is None or self.elapsed - self._forecast[0] >= FORECAST_EVERY:
+            self._forecast = None
+            # A display ends no run: if the log of calls can't be read, the next permit says so.
+            with suppress(StorageError):
+                ends = [self._ends_in(name, self.allowances) for name in self.lanes]
+                known = [seconds for seconds in ends if seconds is not None]
+                if len(known) == len(ends):
+                    self._forecast = (self.elapsed, max(known))
+        return None if self._forecast is None else max(0.0, sum(self._forecast) - self.elapsed)
+
+    def _ends_in(self, name: str, allowances: Allowances) -> float | None:
+        """Seconds until an account's rows are settled, at the rate that was learned or is measured."""
+        rows = self.todo.get(name, 0) - self.settled[name]
+        lane = self.lanes[name]
+        if rows <= 0 or lane.stop is not None:
+            return 0.0
+        rate = lane.pacer.pace.known or self.settled[name] / self.elapsed
+        return allowances.outlook(name, rows, rate).forecast.ends_in if rate else None
+
+    _forecast: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +145,9 @@ def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = No
     """
     options, hooks = options or Options(), hooks or Hooks()
     with for_run(manifest.load(path), options, hooks.now(), touch=False) as job:
-        return preview(job, options)
+        file = _usage_file(options)
+        with Usage(file) if file.exists() else nullcontext() as usage:
+            return preview.of(job, _allowances(job, usage), hooks.now())
 
 
 async def retry(
@@ -146,19 +173,44 @@ async def retry(
         return await _carry_out(job, options, hooks)
 
 
+def _usage(job: Job, options: Options, stack: AsyncExitStack) -> tuple[Usage | None, list[str]]:
+    """Open the log of calls where a run needs one; only windows cannot do without it."""
+    quotas = job.quotas.values()
+    if not needs_log(quotas):
+        return None, []
+    try:
+        return stack.enter_context(Usage(_usage_file(options))), []
+    except StorageError as error:
+        if any(map(windows, quotas)):
+            raise
+        return None, [f"the pace is not shared with other runs, nor kept for the next: {error}"]
+
+
+def _allowances(job: Job, usage: Usage | None) -> Allowances:
+    accounts = {name: replace(account, quota=job.quotas[name]) for name, account in job.accounts.items()}
+    return Allowances(accounts, job.endpoint, usage, os.environ)
+
+
+def _usage_file(options: Options) -> Path:
+    return places.usage_file(places.state_folder(options.state_dir, os.environ))
+
+
 async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary:
     """Send what the job asks for: the one path of run, resume and retry."""
-    if not job.todo and job.past.end:
+    if not any(job.todo.values()) and job.past.end:
         return _summary(job, "completed", _tally(job), warnings=[*job.warnings, _nothing_to_do(job)])
-    if hooks.confirm and not hooks.confirm(preview(job, options)):
-        raise InputError("not confirmed: nothing was called")
     async with AsyncExitStack() as stack:
+        usage, warnings = _usage(job, options, stack)
+        allowances = _allowances(job, usage)
+        if hooks.confirm and not hooks.confirm(preview.of(job, allowances, hooks.now())):
+            raise InputError("not confirmed: nothing was called")
         target = await _target(job, options, stack)
         book = stack.enter_context(ledger.Ledger(job.path))
         clients = await stack.enter_async_context(Clients(job.accounts, target, hooks.now))
         tally = _tally(job)
         engine = Engine(
-            lanes={name: _lane(account, options) for name, account in job.accounts.items()},
+            lanes={name: allowances.lane(name, wait=options.wait) for name in job.accounts},
+            identify=partial(allowances.settle, identify=clients.identify),
             send=clients.send,
             look_up=clients.look_up,
             probe=clients.probe,
@@ -168,7 +220,7 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
             rng=hooks.rng,
             settings=options.engine,
         )
-        tally.lanes = engine.lanes
+        tally.lanes, tally.allowances = engine.lanes, allowances
         book.append(codec.encode_run(_header(job, options, hooks), __version__, vanished=job.vanished))
         await anyio.to_thread.run_sync(book.sync)
         signum = await _drive(engine, job, book, tally, hooks)
@@ -177,7 +229,7 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
         end = history.End(outcome, tally.counts._asdict(), hooks.now())
         book.append(codec.encode_end(job.run_id, end))
         await anyio.to_thread.run_sync(book.sync)
-        warnings = [*job.warnings, *(text for lane in engine.lanes.values() for text in lane.warnings)]
+        warnings += [*job.warnings, *(text for lane in engine.lanes.values() for text in lane.warnings)]
         return _summary(job, outcome, tally, engine=engine, signum=signum, warnings=warnings)
 
 
@@ -258,6 +310,7 @@ def _record(book: ledger.Ledger, job: Job, view: View, hooks: Hooks, outcome: Ou
     if past := job.past.unfinished.get(key):
         view.failures[history.group(past)] -= 1
     view.statuses[outcome.status] += 1
+    view.settled[outcome.request.row.account] += 1
     if outcome.error:
         view.failures[FailureGroup(outcome.status, outcome.error.kind, outcome.error.code)] += 1
     if hooks.outcome:
@@ -266,13 +319,8 @@ def _record(book: ledger.Ledger, job: Job, view: View, hooks: Hooks, outcome: Ou
 
 def _tally(job: Job) -> View:
     statuses = job.past.counts()
-    return View(job.name, job.total, statuses, job.past.failures(), settled_before=statuses.total())
-
-
-def _lane(account: Account, options: Options) -> Lane:
-    rate = declared_rate(account, options)
-    start = pace.Pace() if rate is None else pace.declared(rate)
-    return Lane(account.name, pace.Pacer(start), pace.Pacer(pace.declared(READ_RATE)))
+    failures = job.past.failures()
+    return View(job.name, job.total, statuses, failures, settled_before=statuses.total(), todo=job.todo)
 
 
 async def _target(job: Job, options: Options, stack: AsyncExitStack) -> Target:
@@ -298,6 +346,8 @@ def _header(job: Job, options: Options, hooks: Hooks) -> history.Header:
     settings: dict[str, Any] = {
         "concurrency": engine.concurrency,
         "rate": options.rate,
+        "daily_quota": options.daily_quota,
+        "wait": options.wait,
         "max_attempts": engine.max_attempts,
         "token_ttl": engine.token_ttl,
         "resend_in_doubt": engine.resend_in_doubt,
@@ -360,10 +410,10 @@ def _summary(
 
 
 def _account_summary(lane: Lane) -> report.AccountSummary:
-    traffic = lane.traffic
+    traffic, known = lane.traffic, lane.pacer.pace.known
     return report.AccountSummary(
         calls=traffic.calls,
         throttled_calls=traffic.throttled,
-        learned_rate=round(lane.pacer.pace.rate, 3) if traffic.calls else None,
+        learned_rate=round(known, 3) if known and traffic.calls else None,
         stopped=lane.stop.reason if lane.stop else None,
     )

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
     from batch_snapshot.batch import Hooks
     from batch_snapshot.history import History
-    from batch_snapshot.job import Options, Preview
+    from batch_snapshot.job import Options
     from batch_snapshot.model import Outcome
     from batch_snapshot.plan import Selection
+    from batch_snapshot.preview import Preview
     from batch_snapshot.report import Summary
 
 PROG = "batch-snapshot"
@@ -143,6 +144,30 @@ def run(manifest: Path, *, dry_run: bool, yes: bool, **given: Any) -> int:
         return 0
     hooks = _hooks(given, ask=not yes)
     return _finish(batch.run(manifest, options, hooks), given["form"])
+
+
+@cli.command()
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option(
+    "--ledger",
+    metavar="PATH",
+    help="Plan what is left of it. Default: the ledger that run would write, if it is there.",
+)
+@flags.planning
+def plan(manifest: Path, **given: Any) -> int:
+    """Tell how a run of MANIFEST would go: rows, calls, quota windows, and when it would end.
+
+    Nothing is called. What is used of the windows is what runs on this machine have logged.
+
+    \b
+    batch-snapshot plan backfill.yaml --daily-quota 10000 --rate 1
+    """
+    from batch_snapshot import batch
+    from batch_snapshot.job import Options
+
+    options = Options(ledger=given["ledger"], **_where(given))
+    _print_preview(batch.dry_run(manifest, options), given["form"])
+    return 0
 
 
 @cli.command()
@@ -262,6 +287,15 @@ def schema() -> None:
     click.echo(json.dumps(manifest.schema(), indent=2))
 
 
+def _change(text: str) -> tuple[float, float]:
+    """Read RATE@TIME as (calls a second, seconds)."""
+    rate, at, moment = text.partition("@")
+    try:
+        return float(rate), flags.Duration().convert(moment if at else "", None, None)
+    except ValueError:
+        raise click.BadParameter(f"{rate!r} is no rate; write RATE@TIME, such as 10@20s") from None
+
+
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: any free one.")
@@ -269,6 +303,14 @@ def schema() -> None:
     "--rate", type=float, help="Writes a second and access key (a token bucket). Default: no limit."
 )
 @click.option("--burst", type=int, default=1, show_default=True, help="Size of that bucket.")
+@click.option(
+    "--then",
+    "changes",
+    type=_change,
+    multiple=True,
+    metavar="RATE@TIME",
+    help="Another rate from TIME after the first write on, such as 10@20s; may be repeated.",
+)
 @click.option(
     "--window",
     "windows",
@@ -278,6 +320,13 @@ def schema() -> None:
     help="A rolling window for writes, such as 100/1m; may be given more than once.",
 )
 @click.option("--read-rate", type=float, help="Reads a second and key. Default: no limit.")
+@click.option(
+    "--retry-hint/--no-retry-hint",
+    "retry_after",
+    default=True,
+    show_default=True,
+    help="Whether throttles tell how long to wait.",
+)
 @click.option("--latency", type=flags.Duration(), default="0", metavar="TIME", help="Added to each answer.")
 @click.option(
     "--forget-after",
@@ -300,7 +349,15 @@ def schema() -> None:
 )
 @click.option("--engagements", type=int, default=0, help="Engagements for the lists to show.")
 @click.option("--opportunities", "opportunities_per_engagement", type=int, default=0, help="And of each.")
-def simulate(host: str, port: int, *, faults: str | None, **settings: Any) -> None:
+def simulate(
+    host: str,
+    port: int,
+    *,
+    rate: float | None,
+    changes: tuple[tuple[float, float], ...],
+    faults: str | None,
+    **settings: Any,
+) -> None:
     """Serve the API on loopback, until interrupted; prints its URL.
 
     \b
@@ -311,9 +368,12 @@ def simulate(host: str, port: int, *, faults: str | None, **settings: Any) -> No
 
     from batch_snapshot import simulator
 
+    if changes and rate is None:
+        raise InputError("simulate: --then changes a rate; give the first with --rate")
+    rates = rate if rate is None else ((rate, 0.0), *changes)
     try:
         plan = simulator.Faults.parse(faults) if faults else simulator.Faults()
-        chosen = simulator.Settings(faults=plan, **settings)
+        chosen = simulator.Settings(rate=rates, faults=plan, **settings)
         asyncio.run(simulator.run_forever(chosen, host, port, click.echo))
     except ValueError as error:
         raise InputError(f"simulate: {error}") from None
@@ -332,13 +392,8 @@ def _options(given: dict[str, Any]) -> Options:
         ledger=given.get("ledger"),
         run_id=flags.run_id(given.get("run_id")),
         resume_within=given.get("resume_within", 0.0),
-        accounts=flags.account_names(given["accounts"]),
-        rate=given["rate"],
-        simulate=given["simulate"],
-        endpoint_url=flags.endpoint_url(given["endpoint_url"]),
-        region=flags.region(given["region"]),
-        profile=given["profile"],
-        state_dir=given["state_dir"],
+        wait=given["wait"],
+        **_where(given),
         engine=engine.Settings(
             concurrency=given["concurrency"],
             max_attempts=given["max_attempts"],
@@ -350,6 +405,20 @@ def _options(given: dict[str, Any]) -> Options:
         ),
         command_line=shlex.join([PROG, *sys.argv[1:]]),
     )
+
+
+def _where(given: dict[str, Any]) -> dict[str, Any]:
+    """The options that say for whom and where, and under which quotas."""
+    return {
+        "accounts": flags.account_names(given["accounts"]),
+        "rate": given["rate"],
+        "daily_quota": given["daily_quota"],
+        "simulate": given["simulate"],
+        "endpoint_url": flags.endpoint_url(given["endpoint_url"]),
+        "region": flags.region(given["region"]),
+        "profile": given["profile"],
+        "state_dir": given["state_dir"],
+    }
 
 
 def _hooks(given: dict[str, Any], *, ask: bool = False) -> Hooks:
@@ -367,7 +436,7 @@ def _hooks(given: dict[str, Any], *, ask: bool = False) -> Hooks:
     return batch.Hooks(
         watch=watch,
         outcome=_tell if given["verbose"] else None,
-        confirm=_confirm if ask else None,
+        confirm=partial(_confirm, ask=ask, tell=kind != "none"),
         signals=True,
     )
 
@@ -378,14 +447,18 @@ def _tell(outcome: Outcome) -> None:
     _say(progress.outcome_line(outcome))
 
 
-def _confirm(preview: Preview) -> bool:
-    """Ask before real snapshots are made, where there is somebody to ask."""
-    from batch_snapshot import model, progress
+def _confirm(preview: Preview, *, ask: bool, tell: bool) -> bool:
+    """Tell the plan, and ask before real snapshots are made, where there is somebody to ask."""
+    from batch_snapshot import model
+    from batch_snapshot import preview as room
 
-    if "AWS" not in preview.catalogs or preview.endpoint == model.SIMULATOR or not sys.stdin.isatty():
-        return True
-    _say(progress.plan_text(preview))
-    return click.confirm("Snapshots cannot be deleted and notify the partners. Go on?", err=True)
+    real = "AWS" in preview.catalogs and preview.endpoint != model.SIMULATOR
+    if ask and real and sys.stdin.isatty():
+        _say(room.as_text(preview))
+        return click.confirm("Snapshots cannot be deleted and notify the partners. Go on?", err=True)
+    if tell:
+        _say(room.brief(preview))
+    return True
 
 
 def _finish(work: Coroutine[Any, Any, Summary], form: str) -> int:
@@ -409,23 +482,12 @@ def _finish(work: Coroutine[Any, Any, Summary], form: str) -> int:
 
 
 def _print_preview(preview: Preview, form: str) -> None:
-    from batch_snapshot import progress
+    from batch_snapshot import preview as room
 
     if form == "json":
-        _print_json(
-            {
-                "name": preview.name,
-                "ledger": preview.ledger,
-                "endpoint": preview.endpoint,
-                "accounts": sorted(preview.accounts),
-                "catalogs": sorted(preview.catalogs),
-                "counts": preview.counts._asdict(),
-                "rows": preview.rows,
-                "rate": preview.rate,
-            }
-        )
+        _print_json(room.as_json(preview))
     else:
-        click.echo(_shown(progress.plan_text(preview)))
+        click.echo(_shown(room.as_text(preview)))
 
 
 def _warn(warnings: Sequence[str], total: int) -> None:

@@ -17,8 +17,9 @@ from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt
 
 from batch_snapshot import policy
 from batch_snapshot.feed import Feed
-from batch_snapshot.lane import DENIAL_LIMIT, Lane, Stop, StopKind
+from batch_snapshot.lane import DENIAL_LIMIT, Lane, Stop, StopKind, spent
 from batch_snapshot.model import ApiError, Failure, Outcome, Receipt, Status, Verdict
+from batch_snapshot.pacer import WindowSpent
 from batch_snapshot.tries import Tries
 
 if TYPE_CHECKING:
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from batch_snapshot.model import Request
-    from batch_snapshot.pace import Pacer
+    from batch_snapshot.pacer import Pacer, Permit
 
+    Identify = Callable[[Lane], Awaitable[None]]
     Send = Callable[[Request], Awaitable[Receipt]]
     LookUp = Callable[[Request], Awaitable[Receipt | None]]
     Probe = Callable[[Request], Awaitable[None]]
@@ -87,6 +89,7 @@ class Engine:
         lanes: dict[str, Lane],
         send: Send,
         look_up: LookUp,
+        identify: Identify,
         probe: Probe,
         intend: Intend,
         record: Record,
@@ -100,6 +103,8 @@ class Engine:
             lanes: by account name.
             send: makes one call; raises `ApiError`.
             look_up: finds the snapshot an earlier try may have made; raises `ApiError`.
+            identify: finds out whose account it is, before its first permit, and sets its pace and its
+                windows; raises `ApiError`.
             probe: makes one cheap read as the account, before its first write; raises `ApiError`.
             intend: makes a batch durable; nothing of it is sent before that.
             record: keeps an outcome; whatever it raises ends the run before another call.
@@ -111,6 +116,7 @@ class Engine:
         self.stop: Stop | None = None
         self._send = send
         self._look_up = look_up
+        self._identify = identify
         self._probe = probe
         self._intend = intend
         self._record_outcome = record
@@ -230,14 +236,22 @@ class Engine:
             lane.breaker = lane.breaker.after(Status.SUCCEEDED, None)
 
     async def _preflight(self, lane: Lane, request: Request) -> None:
-        """Make one cheap read before the account's first irreversible write in a catalog."""
+        """Know the account and make one cheap read, before its first irreversible write in a catalog."""
         catalog = request.row.catalog
         if catalog in lane.probed:
             return
         async with lane.probing:
-            if catalog in lane.probed:
-                return
-            await self._permit(lane, lane.read_pacer)
+            if self._halted(lane):
+                raise _Abandoned
+            if not lane.identified:
+                await self._identify(lane)
+                lane.identified = True
+            if catalog not in lane.probed:
+                await self._first_read(lane, request)
+
+    async def _first_read(self, lane: Lane, request: Request) -> None:
+        with await self._permit(lane, lane.read_pacer) as permit:
+            permit.used()
             try:
                 await self._probe(request)
             except ApiError as error:
@@ -245,10 +259,12 @@ class Engine:
                     raise
                 why = f"{error.failure.code}: {error.failure.message}"
                 lane.warnings.append(
-                    f"account {lane.name}, catalog {catalog}: a first read failed ({why}); rows in doubt "
-                    "may not be settled by looking"
+                    f"account {lane.name}, catalog {request.row.catalog}: a first read failed ({why}); rows "
+                    "in doubt may not be settled by looking"
                 )
-            lane.probed.add(catalog)
+            else:
+                permit.answered()
+        lane.probed.add(request.row.catalog)
 
     async def _persist(self, lane: Lane, request: Request, tries: Tries) -> Outcome:
         """Try until the service has said what became of the row, or another try is no use."""
@@ -281,20 +297,21 @@ class Engine:
         while True:
             if self._must_look(tries) and (found := await self._find(lane, request, tries)):
                 return tries.succeeded(found, self._now(), reconciled=True)
-            sent_at = await self._permit(lane, lane.pacer)
-            if self._must_look(tries):
-                continue  # the wait for the permit outlived the token
-            try:
-                receipt = await self._call(lane, request, tries)
-            except ApiError as error:
-                if error.failure.verdict is Verdict.THROTTLED:
-                    self._slow_down(lane, sent_at, error.failure.retry_after)
-                    continue
-                if found := await self._find_after(lane, request, tries, error.failure):
-                    return tries.succeeded(found, self._now(), reconciled=True)
-                raise
-            lane.pacer.answered()
-            return tries.succeeded(receipt, self._now())
+            with await self._permit(lane, lane.pacer) as permit:
+                if self._must_look(tries):
+                    continue  # the wait for the permit outlived the token
+                try:
+                    receipt = await self._call(lane, permit, request, tries)
+                except ApiError as error:
+                    failure = error.failure
+                else:
+                    return tries.succeeded(receipt, self._now())
+            if failure.verdict is Verdict.THROTTLED:
+                self._look_for_starvation(lane)
+                continue
+            if found := await self._find_after(lane, request, tries, failure):
+                return tries.succeeded(found, self._now(), reconciled=True)
+            raise ApiError(failure)
 
     async def _find_after(
         self, lane: Lane, request: Request, tries: Tries, failure: Failure
@@ -307,23 +324,24 @@ class Engine:
         except (ApiError, _LookUpRefused):
             return None
 
-    async def _call(self, lane: Lane, request: Request, tries: Tries) -> Receipt:
+    async def _call(self, lane: Lane, permit: Permit, request: Request, tries: Tries) -> Receipt:
         async with self._slots:
             if self._halted(lane):
                 raise _Abandoned
             tries.left(self._now())
+            permit.used()
             lane.traffic.calls += 1
             try:
                 receipt = await self._send(request)
             except ApiError as error:
                 tries.answered(error.failure)
+                lane.traffic.throttled += _learn(permit, error.failure)
                 raise
             tries.answered()
+            permit.answered()
             return receipt
 
-    def _slow_down(self, lane: Lane, sent_at: float, hint: float | None) -> None:
-        lane.traffic.throttled += 1
-        lane.pacer.throttled(sent_at, hint)
+    def _look_for_starvation(self, lane: Lane) -> None:
         if lane.pacer.starved(self._settings.patience):
             waited = f"nothing but throttles for {self._settings.patience:g} s at the lowest rate"
             self._stop_lane(
@@ -345,28 +363,47 @@ class Engine:
                 await anyio.sleep(
                     policy.read_lag_left(tries.last_sent_at, self._now(), self._settings.read_lag)
                 )
-            asked_at = await self._permit(lane, lane.read_pacer)
-            try:
-                receipt = await self._look_up(replace(request, first_sent_at=tries.first_sent_at))
-            except ApiError as error:
-                failure = error.failure
-                if failure.verdict is Verdict.THROTTLED:
-                    lane.read_pacer.throttled(asked_at, failure.retry_after)
-                    if lane.read_pacer.starved(self._settings.patience):
-                        raise _LookUpRefused(failure) from None
-                    continue
-                if failure.verdict is not Verdict.REFUSED:
-                    raise
-                if not self._settings.resend_in_doubt:
-                    raise _LookUpRefused(failure) from None
-                receipt = None
-            lane.read_pacer.answered()
+            with await self._permit(lane, lane.read_pacer) as permit:
+                permit.used()
+                try:
+                    receipt = await self._look_up(replace(request, first_sent_at=tries.first_sent_at))
+                except ApiError as error:
+                    failure = error.failure
+                    throttled = _learn(permit, failure)
+                else:
+                    permit.answered()
+                    tries.known_since = None
+                    return receipt
+            if throttled:
+                if lane.read_pacer.starved(self._settings.patience):
+                    raise _LookUpRefused(failure)
+                continue
+            if failure.verdict is not Verdict.REFUSED:
+                raise ApiError(failure)
+            if not self._settings.resend_in_doubt:
+                raise _LookUpRefused(failure)
             tries.known_since = None
-            return receipt
+            return None
 
-    async def _permit(self, lane: Lane, pacer: Pacer) -> float:
-        with self._interruptible(lane):
-            return await pacer.acquire()
+    async def _permit(self, lane: Lane, pacer: Pacer) -> Permit:
+        """Wait for a permit of the account.
+
+        Raises:
+            _Abandoned: the run or the account stopped, perhaps because a window is spent.
+        """
+        permit = None
+        try:
+            with self._interruptible(lane):
+                permit = await pacer.acquire()
+        except WindowSpent as error:
+            self._stop_lane(lane, spent(lane.name, error.spent, self._now()))
+        except _Abandoned:
+            if permit is not None:
+                permit.give_back()
+            raise
+        if permit is None:
+            raise _Abandoned
+        return permit
 
     @contextmanager
     def _interruptible(self, lane: Lane) -> Iterator[None]:
@@ -439,3 +476,13 @@ class Engine:
                     f"{self._bad} of {self._done} rows did not succeed: --max-failures is reached",
                 )
             )
+
+
+def _learn(permit: Permit, failure: Failure) -> bool:
+    """Tell the pace what a failed call says about the limit; returns whether it was throttled."""
+    if failure.verdict is Verdict.THROTTLED:
+        permit.throttled(failure.retry_after)
+        return True
+    if not failure.may_have_landed and failure.http_status is not None:
+        permit.answered()
+    return False

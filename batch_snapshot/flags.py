@@ -13,7 +13,7 @@ import click
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -133,8 +133,23 @@ FORMAT = click.option(
     help="How the result is printed on stdout.",
 )
 
-_SENDING = [
+_QUOTAS = [
     click.option("--accounts", metavar="NAME,…", help="Only these accounts of the manifest."),
+    click.option(
+        "--rate",
+        type=Rate(),
+        metavar="N|auto",
+        help="Calls a second and account, over the manifest's; auto: find out what is allowed.",
+    ),
+    click.option(
+        "--daily-quota",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Calls in any 24 hours and account, over the manifest's per_day.",
+    ),
+]
+
+_SENDING = [
     click.option(
         "--concurrency",
         type=click.IntRange(1, 1024),
@@ -143,10 +158,9 @@ _SENDING = [
         help="Calls in flight at most, shared out among the accounts.",
     ),
     click.option(
-        "--rate",
-        type=Rate(),
-        metavar="N|auto",
-        help="Calls a second and account, over the manifest's; auto: find out what is allowed.",
+        "--wait",
+        is_flag=True,
+        help="Wait for a spent quota window to open, instead of ending with exit code 4.",
     ),
     click.option(
         "--max-attempts",
@@ -207,7 +221,8 @@ _WHERE = [
         "--state-dir",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="FOLDER",
-        help="For locks. Default: $BATCH_SNAPSHOT_STATE_DIR, or batch-snapshot in $XDG_STATE_HOME.",
+        help="For locks and the log of calls. Default: $BATCH_SNAPSHOT_STATE_DIR, or batch-snapshot in "
+        "$XDG_STATE_HOME.",
     ),
 ]
 
@@ -226,6 +241,15 @@ _TELLING = [
 
 def shared(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the flags that `run` and `retry` share."""
-    for option in reversed([*_SENDING, *_WHERE, *_TELLING]):
+    return _with(command, [*_QUOTAS, *_SENDING, *_WHERE, *_TELLING])
+
+
+def planning(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the flags of those that only foretell."""
+    return _with(command, [*_QUOTAS, *_WHERE, FORMAT])
+
+
+def _with(command: Callable[..., Any], options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+    for option in reversed(options):
         command = option(command)
     return command

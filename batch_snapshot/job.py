@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -43,6 +44,10 @@ class Options:
     accounts: tuple[str, ...] = ()
     #: Calls a second and account: a number over the manifest's, "auto" to find it out, None: the manifest's.
     rate: float | str | None = None
+    #: Calls in any 24 hours and account, over the manifest's; None: the manifest's.
+    daily_quota: int | None = None
+    #: Wait for a spent quota window to open, instead of ending.
+    wait: bool = False
     #: Against a simulator that lives as long as the run.
     simulate: bool = False
     endpoint_url: str | None = None
@@ -67,11 +72,14 @@ class Job:
     path: Path
     run_id: str
     accounts: Mapping[str, Account]
+    #: By account: what holds in this invocation.
+    quotas: Mapping[str, Quota]
     catalogs: frozenset[str]
     endpoint: str
     past: History
     total: int
-    todo: int
+    #: Rows to send, by account.
+    todo: Mapping[str, int]
     requests: Iterator[Request | None]
     manifest: str | None
     manifest_sha256: str | None
@@ -81,22 +89,6 @@ class Job:
     vanished: int = 0
     vanished_rows: Sequence[str] = ()
     warnings: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preview:
-    """What is about to be done."""
-
-    name: str
-    ledger: str
-    endpoint: str
-    accounts: Mapping[str, Account]
-    catalogs: frozenset[str]
-    counts: report.Counts
-    #: Rows to be sent now.
-    rows: int
-    #: The declared rate in calls a second over all accounts, if every account declares one.
-    rate: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +109,7 @@ def for_run(listed: Manifest, options: Options, now: datetime, *, touch: bool = 
         StorageError: a lock is held, or cannot be made.
     """
     accounts = _selected(listed.accounts, options)
+    quotas = _quotas(accounts, options)
     endpoint = _endpoint(options)
     pattern = places.ledger_pattern(options.ledger, simulated=options.simulate)
     path = _ledger_to_write(pattern, listed.name, options, now)
@@ -134,19 +127,18 @@ def for_run(listed: Manifest, options: Options, now: datetime, *, touch: bool = 
         def requests() -> Iterator[Request | None]:
             return plan.resumed(_validated(listed), past, run_id, accounts)
 
-        settled = sum(past.status(key) in {Status.SUCCEEDED, Status.FAILED} for key in listed.keys)
-        everybody = len(accounts) == len(listed.accounts)
         yield Job(
             command="run",
             name=listed.name,
             path=path,
             run_id=run_id,
             accounts=accounts,
+            quotas=quotas,
             catalogs=listed.catalogs,
             endpoint=endpoint,
             past=past,
             total=listed.rows + len(gone),
-            todo=listed.rows - settled if everybody else sum(map(bool, requests())),
+            todo=_todo(listed, past, accounts, requests),
             requests=requests(),
             manifest=str(listed.path.resolve()),
             manifest_sha256=listed.sha256,
@@ -154,8 +146,27 @@ def for_run(listed: Manifest, options: Options, now: datetime, *, touch: bool = 
             rest=report.run_command(str(listed.path), str(path), endpoint),
             vanished=len(gone),
             vanished_rows=history.names(ledger.read(path), gone, NAMED_ROWS) if gone else [],
-            warnings=[*listed.warnings, *_warnings(accounts, options)],
+            warnings=[*listed.warnings, *_warnings(options)],
         )
+
+
+def _todo(
+    listed: Manifest,
+    past: History,
+    accounts: Mapping[str, Account],
+    requests: Callable[[], Iterator[Request | None]],
+) -> Mapping[str, int]:
+    """The rows to send, by account; another pass over the manifest only where it must be."""
+    settled = sum(past.status(key) in {Status.SUCCEEDED, Status.FAILED} for key in listed.keys)
+    if not settled:
+        return {name: rows for name, rows in listed.rows_by_account.items() if name in accounts}
+    if len(listed.accounts) == 1:
+        return dict.fromkeys(accounts, listed.rows - settled)
+    return _by_account(requests())
+
+
+def _by_account(requests: Iterator[Request | None]) -> Mapping[str, int]:
+    return Counter(request.row.account for request in requests if request)
 
 
 def _validated(listed: Manifest) -> Iterator[Row]:
@@ -188,6 +199,7 @@ def for_retry(
         header = past.last or head
         _check_names(path, header)
         accounts = _selected(_accounts(path, header), options)
+        quotas = _quotas(accounts, options)
         identity = _Identity(header.name, accounts, endpoint)
         stack.enter_context(_accounts_held(identity, options, now))
         _check_fits(past, path, identity, options.run_id)
@@ -203,40 +215,19 @@ def for_retry(
             path=path,
             run_id=header.run_id,
             accounts=accounts,
+            quotas=quotas,
             catalogs=frozenset(),
             endpoint=endpoint,
             past=past,
             total=header.rows,
-            todo=sum(map(bool, requests())),
+            todo=_by_account(requests()),
             requests=requests(),
             manifest=header.manifest,
             manifest_sha256=header.manifest_sha256,
             again=None,
             rest=report.run_command(header.manifest, str(path), endpoint) if header.manifest else None,
-            warnings=_warnings(accounts, options),
+            warnings=_warnings(options),
         )
-
-
-def preview(job: Job, options: Options) -> Preview:
-    """Say what the job is about to do."""
-    rates = [declared_rate(account, options) for account in job.accounts.values()]
-    declared = [rate for rate in rates if rate is not None]
-    return Preview(
-        name=job.name,
-        ledger=str(job.path),
-        endpoint=job.endpoint,
-        accounts=job.accounts,
-        catalogs=job.catalogs,
-        counts=report.count(job.past.counts(), job.total),
-        rows=job.todo,
-        rate=sum(declared) if len(declared) == len(rates) else None,
-    )
-
-
-def declared_rate(account: Account, options: Options) -> float | None:
-    """The rate that is declared for an account, in calls a second: the option's over the manifest's."""
-    rate = account.quota.per_second if options.rate is None else options.rate
-    return None if isinstance(rate, str) else rate
 
 
 def _selected(accounts: Mapping[str, Account], options: Options) -> dict[str, Account]:
@@ -259,20 +250,28 @@ def _selected(accounts: Mapping[str, Account], options: Options) -> dict[str, Ac
     }
 
 
-def _warnings(accounts: Mapping[str, Account], options: Options) -> list[str]:
+def _quotas(accounts: Mapping[str, Account], options: Options) -> dict[str, Quota]:
+    """The quotas that hold: the options' over the manifest's."""
+    return {name: _quota(account, options) for name, account in accounts.items()}
+
+
+def _quota(account: Account, options: Options) -> Quota:
+    quota = account.quota
+    if options.daily_quota is not None:
+        if options.daily_quota <= quota.reserve:
+            raise InputError(
+                f"--daily-quota {options.daily_quota}: account {account.name!r} reserves {quota.reserve} "
+                "calls for others, which leaves nothing: give more"
+            )
+        quota = replace(quota, per_day=options.daily_quota)
+    if options.rate is not None:
+        quota = replace(quota, per_second=None if isinstance(options.rate, str) else options.rate)
+    return quota
+
+
+def _warnings(options: Options) -> list[str]:
     regions = {options.region} - {None, REGION}
-    elsewhere = [f"--region {region}: only {REGION} serves the API" for region in regions]
-    return [*elsewhere, *_unkept(accounts)]
-
-
-def _unkept(accounts: Mapping[str, Account]) -> list[str]:
-    """Say which declared windows this version only reads."""
-    return [
-        f"account {account.name!r}: of its quota only per_second is kept by this version, no window "
-        "(per_minute, per_hour, per_day, reserve); bound the run with --max-duration"
-        for account in accounts.values()
-        if replace(account.quota, per_second=None) != Quota()
-    ]
+    return [f"--region {region}: only {REGION} serves the API" for region in regions]
 
 
 def _endpoint(options: Options) -> str:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
-from batch_snapshot import policy
+from batch_snapshot import forecast, policy
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
     from batch_snapshot.model import Request
-    from batch_snapshot.pace import Pacer
+    from batch_snapshot.pacer import Pacer
+    from batch_snapshot.quota import Spent
 
 #: Denials are the account's when so many come in a row before any success.
 DENIAL_LIMIT = 20
@@ -38,6 +42,26 @@ class Stop(NamedTuple):
     reason: str
 
 
+def spent(account: str, found: Spent, now: datetime) -> Stop:
+    """Why an account stops whose window is spent, and when it can go on."""
+    window, opens_in = found
+    if opens_in == float("inf"):
+        reason = (
+            f"{window.name} leaves room for no call, the reserve considered: raise the one or lower the other"
+        )
+    else:
+        when = forecast.moment(opens_in, now.astimezone())
+        calls = "call" if window.limit == 1 else "calls"
+        reason = (
+            f"{window.name} is spent ({window.limit:,} {calls} in any {_SPANS[window.name]}): opens {when} "
+            f"(in {timedelta(seconds=round(opens_in))}); run the same command then, or use --wait"
+        )
+    return Stop(StopKind.DEFERRED, f"account {account}: {reason}")
+
+
+_SPANS = {"per_minute": "minute", "per_hour": "hour", "per_day": "24 hours"}
+
+
 @dataclass(slots=True)
 class Traffic:
     """What has been on the wire."""
@@ -57,6 +81,8 @@ class Lane:
     traffic: Traffic = field(default_factory=Traffic)
     stop: Stop | None = None
     breaker: policy.DenialBreaker = field(default_factory=lambda: policy.DenialBreaker(DENIAL_LIMIT))
+    #: Whose account it is was found out, and its windows are set.
+    identified: bool = False
     #: Catalogs in which a read was made, or refused, before the first write.
     probed: set[str] = field(default_factory=set)
     probing: anyio.Lock = field(default_factory=anyio.Lock)

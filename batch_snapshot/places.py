@@ -39,6 +39,11 @@ def state_folder(given: Path | None, environ: Mapping[str, str], home: Path | No
     return home / ".local" / "state" / "batch-snapshot"
 
 
+def usage_file(state: Path) -> Path:
+    """The log of calls that all processes of this machine share."""
+    return state / "usage.sqlite"
+
+
 def ledger_pattern(given: str | None, *, simulated: bool) -> str:
     """`--ledger`, or the default: without a date, so that a backfill over days finds its own again.
 

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from batch_snapshot import report
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batch_snapshot.batch import View
-    from batch_snapshot.job import Preview
+    from batch_snapshot.lane import Lane
     from batch_snapshot.model import Outcome
 
 #: Seconds between two lines in a log, and between two looks of a line that is redrawn.
@@ -54,17 +52,23 @@ def line(view: View) -> str:
     parts.append(f"{speed:,.1f}/s")
     if throttled:
         parts.append(f"{throttled:,} throttled")
-    if (left := remaining(view)) is not None:
-        parts.append(f"{left} left")
+    parts += [
+        _waiting(name, lane, many=len(view.lanes) > 1)
+        for name, lane in view.lanes.items()
+        if lane.pacer.waiting
+    ]
+    if (left := view.left) is not None and left < float("inf"):
+        parts.append(f"{timedelta(seconds=round(left))} left")
     return "  ".join(parts)
 
 
-def remaining(view: View) -> timedelta | None:
-    """How long the unattempted rows will take at the speed so far; None: too early to say."""
-    settled = view.counts.total - view.counts.unattempted - view.settled_before
-    if settled < 1 or view.elapsed <= 0:
-        return None
-    return timedelta(seconds=round(view.counts.unattempted * view.elapsed / settled))
+def _waiting(name: str, lane: Lane, *, many: bool) -> str:
+    """Say which spent window is waited for."""
+    if lane.pacer.waiting is None:
+        return ""
+    spent, until = lane.pacer.waiting
+    wait = timedelta(seconds=max(0, round(until - lane.pacer.now())))
+    return f"{f'{name}: ' if many else ''}{spent.window.name} spent, opens in {wait}"
 
 
 def outcome_line(outcome: Outcome) -> str:
@@ -74,21 +78,3 @@ def outcome_line(outcome: Outcome) -> str:
     if outcome.error:
         return f"{what}: {outcome.error.code}: {outcome.error.message}"
     return f"{what}: revision {outcome.revision}"
-
-
-def plan_text(preview: Preview) -> str:
-    """Say what a run is about to do."""
-    accounts = ", ".join(preview.accounts)
-    lines = [
-        f"{preview.name}: {preview.rows:,} of {preview.counts.total:,} rows to send",
-        f"  catalog   {', '.join(sorted(preview.catalogs))}",
-        f"  accounts  {accounts}",
-        f"  endpoint  {preview.endpoint}",
-        f"  ledger    {preview.ledger} ({report.states(preview.counts)})",
-    ]
-    if preview.rate:
-        duration = timedelta(seconds=round(preview.rows / preview.rate))
-        lines.append(f"  time      {duration} at the declared {preview.rate:g} calls/s")
-    else:
-        lines.append("  time      depends on the rate that the service allows: none is declared")
-    return "\n".join(lines)
