@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     Scrub = Callable[[str], str]
 
 
+#: The largest revision that a ledger can hold.
+LARGEST = 2**63 - 1
+
+
 def receipt(answer: Mapping[str, Any], scrub: Scrub) -> Receipt:
     """Read the snapshot out of a success; garbage looks like a success that names none.
 
@@ -26,9 +30,9 @@ def receipt(answer: Mapping[str, Any], scrub: Scrub) -> Receipt:
         ApiError: it names none.
     """
     arn, revision = answer.get("Arn"), answer.get("Revision")
-    if not (isinstance(arn, str) and arn and isinstance(revision, int) and revision >= 1):
+    if not (isinstance(arn, str) and arn and type(revision) is int and 1 <= revision <= LARGEST):
         raise ApiError(nonsense(answer, "the answer says success but names no snapshot", scrub))
-    return Receipt(arn, revision, _request_id(answer, scrub))
+    return Receipt(scrub(arn), revision, _request_id(answer, scrub))
 
 
 def nonsense(answer: Mapping[str, Any], message: str, scrub: Scrub) -> Failure:

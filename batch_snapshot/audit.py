@@ -86,7 +86,6 @@ class _Auditor:
 
     def _resulted(self, result: Result) -> None:
         row = f"{result.row.engagement}/{result.row.resource}"
-        self._check_run(result.run_id)
         token = self.named.pop(result.row.key, None)
         if token is None:
             raise LedgerError(f"a result of {row}, which no intent named before")
@@ -95,7 +94,6 @@ class _Auditor:
         self._settled.add(result.row.key)
 
     def _ended(self, end: End) -> None:
-        self._check_run(end.run_id)
         counts = self.history.counts()
         total = self.history.last.rows if self.history.last else 0
         known = {status.value: counts.get(status, 0) for status in Status}
@@ -104,7 +102,3 @@ class _Auditor:
             raise LedgerError(f"counts {dict(end.counts)}, but the lines before say {known}")
         self.open = False
         self.named.clear()
-
-    def _check_run(self, run_id: str) -> None:
-        if self.history.first and run_id != self.history.first.run_id:
-            raise LedgerError(f"run_id {run_id!r} is not the ledger's {self.history.first.run_id!r}")

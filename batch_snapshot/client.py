@@ -6,14 +6,17 @@ try and the ledger sees it. One place turns whatever was raised into an `ApiErro
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Self
+from threading import Thread
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import aioboto3
 import anyio
@@ -22,7 +25,9 @@ from aiobotocore.credentials import (
     AioAssumeRoleCredentialFetcher,
     AioDeferredRefreshableCredentials,
 )
+from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import get_session
+from aiohttp.abc import AbstractResolver, ResolveResult
 from botocore.auth import AUTH_TYPE_MAPS, SIGV4_TIMESTAMP, SigV4Auth
 from botocore.exceptions import ClientError, NoCredentialsError
 
@@ -45,8 +50,18 @@ CONNECT_TIMEOUT = 10
 READ_TIMEOUT = 60
 CALL_TIMEOUT = 90
 
+#: Seconds to ask STS who we are: it is good to know, not needed.
+IDENTITY_TIMEOUT = 5
+
+#: Bytes of an answer. Snapshots have some tens of KB; whatever is longer comes from something else,
+#: and one from every worker still fits into memory.
+LONGEST_ANSWER = 1024 * 1024
+
 #: A clock this far off is left alone: AWS takes signatures within five minutes.
 TOLERATED_SKEW = timedelta(minutes=1)
+
+#: A clock that lost its battery says 1970; beyond that it is garbage, and times that cannot be signed.
+LARGEST_SKEW = timedelta(days=36_525)
 
 #: The service's Date header has whole seconds, so a skew read from it is off by up to one.
 SKEW_ERROR = timedelta(seconds=1.5)
@@ -75,6 +90,7 @@ class _Line:
 
     client: Any
     credentials: Any
+    session: Any
     #: The service's clock less ours, as the last answer told.
     skew: timedelta = timedelta()
 
@@ -141,6 +157,24 @@ class Clients:
             raise ApiError(answers.nonsense(answer, "the look-up's answer has no CreatedAt", scrub))
         since = request.first_sent_at + self._lines[account].skew - SKEW_ERROR
         return receipt if created_at >= since else None
+
+    async def identify(self, account: str) -> str:
+        """Name whose quotas the account spends: an AWS account, or elsewhere an endpoint and a key.
+
+        Only AWS itself is asked who we are; where it does not tell, the key that signs stands for it.
+
+        Raises:
+            ApiError: there are no credentials to sign with.
+        """
+        line = await self._signing(account)
+        given = self._accounts[account]
+        where = self._target.endpoint_url or given.endpoint_url
+        if where is None:
+            number = given.role_arn.split(":")[4] if given.role_arn else await _caller(line.session)
+            if number:
+                return f"aws:{number}:{given.region or REGION}"
+        key = (await line.credentials.get_frozen_credentials()).access_key
+        return f"{where or 'aws'} key:{blake2b(key.encode(), digest_size=8).hexdigest()}"
 
     async def probe(self, request: Request) -> None:
         """Make the cheapest read that these rights allow, to learn whether the account can call at all.
@@ -219,7 +253,8 @@ class Clients:
             date = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
         except (KeyError, TypeError, ValueError):
             return known
-        return date.replace(tzinfo=date.tzinfo or UTC) - self._now()
+        skew = date.replace(tzinfo=date.tzinfo or UTC) - self._now()
+        return skew if abs(skew) < LARGEST_SKEW else known
 
     async def _line(self, account: str) -> _Line:
         if line := self._lines.get(account):
@@ -240,7 +275,7 @@ class Clients:
         self._sources[account.name].append(credentials)
         region = account.region or REGION
         fetcher = AioAssumeRoleCredentialFetcher(
-            partial(source.client, region_name=region),
+            partial(source.client, region_name=region, config=_config()),
             credentials,
             account.role_arn,
             extra_args=_role_arguments(account),
@@ -258,7 +293,7 @@ class Clients:
         credentials = await session.get_credentials()
         if credentials is None:
             raise NoCredentialsError
-        config = AioConfig(
+        config = _config(
             # One exchange a call: tenacity and the ledger must see every try.
             retries={"total_max_attempts": 1, "mode": "standard"},
             connect_timeout=CONNECT_TIMEOUT,
@@ -276,9 +311,127 @@ class Clients:
             endpoint_url=target.endpoint_url or account.endpoint_url,
             config=config,
         )
-        line = _Line(await self._stack.enter_async_context(client), credentials)
+        line = _Line(await self._stack.enter_async_context(client), credentials, session)
         line.client.meta.events.register("choose-signer", partial(_choose_signer, line, self._now))
         return line
+
+
+def _config(**settings: Any) -> AioConfig:
+    """How every client of ours speaks HTTP."""
+    return AioConfig(http_session_cls=_Transport, connector_args={"resolver": Resolver()}, **settings)
+
+
+class AnswerTooLongError(Exception):
+    """An answer went on beyond what any honest one holds; it was not read to its end."""
+
+    def __init__(self) -> None:
+        """Say how long is too long."""
+        super().__init__(f"the answer is longer than {LONGEST_ANSWER:,} bytes")
+
+
+class _Transport(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
+    """aiobotocore's own, but a call is one exchange with one endpoint, and its answer is bounded."""
+
+    async def _get_session(self, proxy_url: str | None) -> _Exchanges:
+        return _Exchanges(await super()._get_session(proxy_url))
+
+
+class _Exchanges(NamedTuple):
+    """What aiobotocore needs of an aiohttp session: it would follow redirects and read without end."""
+
+    session: Any
+
+    async def request(self, method: str, **options: Any) -> _Read:
+        """Make one exchange, and read its answer."""
+        # A redirect would take what signs the call to whomever it names, and bring his answer as ours.
+        async with self.session.request(method, allow_redirects=False, **options) as response:
+            body = bytearray()
+            async for part in response.content.iter_any():
+                body += part
+                if len(body) > LONGEST_ANSWER:
+                    raise AnswerTooLongError
+            # As with botocore itself, no answer's cookies are kept, let alone sent.
+            self.session.cookie_jar.clear()
+            return _Read(response.url, response.status, response.raw_headers, bytes(body))
+
+
+class _Read(NamedTuple):
+    """An answer that was read; what aiobotocore needs of an aiohttp response."""
+
+    url: Any
+    status: int
+    raw_headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+    async def read(self) -> bytes:
+        return self.body
+
+
+async def _caller(session: Any) -> str | None:
+    """The number of the AWS account that the session signs for; None: it cannot be known now."""
+    config = _config(
+        connect_timeout=IDENTITY_TIMEOUT,
+        read_timeout=IDENTITY_TIMEOUT,
+        retries={"total_max_attempts": 2, "mode": "standard"},
+    )
+    with suppress(Exception):
+        with anyio.fail_after(IDENTITY_TIMEOUT):
+            async with session.client("sts", region_name=REGION, config=config) as sts:
+                return str((await sts.get_caller_identity())["Account"])
+    return None
+
+
+class Resolver(AbstractResolver):
+    """Looks names up beside everything else: one that hangs keeps no process from its end.
+
+    aiohttp's own thread would, for as long as the system waits for its name servers.
+    """
+
+    def __init__(self, look_up: Callable[..., list[Any]] = socket.getaddrinfo) -> None:
+        """Take the function that blocks."""
+        self._look_up = look_up
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Find the addresses of `host`.
+
+        Raises:
+            OSError: it has none, or nobody knows.
+        """
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[list[Any]] = loop.create_future()
+
+        def settle(error: Exception | None, infos: list[Any]) -> None:
+            if found.done():
+                return
+            if error:
+                found.set_exception(error)
+            else:
+                found.set_result(infos)
+
+        def look_up() -> None:
+            error, infos = None, []
+            try:
+                infos = self._look_up(
+                    host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG
+                )
+            except (OSError, ValueError) as caught:
+                error = caught
+            with suppress(RuntimeError):  # nobody waits any more
+                loop.call_soon_threadsafe(settle, error, infos)
+
+        Thread(target=look_up, daemon=True).start()
+        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            ResolveResult(
+                hostname=host, host=address[0], port=address[1], family=kind, proto=protocol, flags=numeric
+            )
+            for kind, _, protocol, _, address in await found
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
 
 
 def _choose_signer(line: _Line, now: Callable[[], datetime], context: dict[str, Any], **_: Any) -> str | None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
+#: What times can be of, with room to count from them in any zone and by any clock.
+YEARS = range(1970, 9000)
+
 OUTCOMES = frozenset({"completed", "stopped", "deferred", "interrupted"})
 
 
@@ -262,4 +265,6 @@ def _time(value: object) -> datetime:
     moment = datetime.fromisoformat(_text(value))
     if moment.tzinfo is None:
         raise ValueError(f"{value!r} has no time zone")
+    if moment.year not in YEARS:
+        raise ValueError(f"{value!r} is no time of a run")
     return moment

@@ -54,8 +54,8 @@ class Result(NamedTuple):
     kind: ErrorKind | None
     code: str | None
     message: str | None
-    #: As the line says; empty where the record was not read from one.
-    run_id: str = ""
+    #: As the line says; None where the record was not read from one.
+    run_id: str | None = None
 
 
 class End(NamedTuple):
@@ -64,7 +64,7 @@ class End(NamedTuple):
     outcome: str
     counts: Mapping[str, int]
     finished_at: datetime
-    run_id: str = ""
+    run_id: str | None = None
 
 
 Record = Header | Intent | Result | End
@@ -129,10 +129,14 @@ class History:
             self._open(record)
         elif self.first is None:
             raise LedgerError("no run line before it: this is no ledger, or its head is missing")
-        elif isinstance(record, Result):
-            self._settle(record, line.offset)
         elif isinstance(record, Intent):
             self._intend(record, line.offset)
+        elif record.run_id not in {self.first.run_id, None}:
+            raise LedgerError(
+                f"run_id {record.run_id!r} is not the ledger's {self.first.run_id!r}: two ledgers were mixed"
+            )
+        elif isinstance(record, Result):
+            self._settle(record, line.offset)
         else:
             self._close(record)
 

@@ -39,14 +39,14 @@ def held(path: Path, *, what: str, since: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
+        if not path.exists():
+            # A file that cannot come to be, where its folder is, counts as contention too.
+            raise _unlockable(path, "no file can be made") from None
         raise LockedError(
             f"{what} is in use by {_holder(path)}; wait until that run has ended, or stop it"
         ) from None
     except OSError as error:
-        raise StorageError(
-            f"{path}: cannot lock here ({error.strerror or error}); "
-            "use a folder that can be written, on a file system with file locks"
-        ) from None
+        raise _unlockable(path, error.strerror or str(error)) from None
     try:
         _sign(path, since)
         yield
@@ -54,7 +54,16 @@ def held(path: Path, *, what: str, since: str) -> Iterator[None]:
         # Nobody holds it now: a process that gets our pid one day must not seem to.
         with suppress(OSError):
             os.truncate(path, 0)
-        lock.release()
+        # One that cannot be given back goes with this process.
+        with suppress(OSError):
+            lock.release()
+
+
+def _unlockable(path: Path, why: str) -> StorageError:
+    return StorageError(
+        f"{path}: cannot lock here ({why}); "
+        "use a folder that can be written, on a file system with file locks"
+    )
 
 
 def _sign(path: Path, since: str) -> None:

@@ -7,6 +7,7 @@ told apart by the names of their exception classes, so that this room needs none
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -138,6 +139,7 @@ CLIENT_RULES: Mapping[str, Rule] = MappingProxyType(
         # Well-formed nonsense, over which botocore's parsers stumble: [] where an object should be.
         "AttributeError": _NO_ANSWER,
         "LookupError": _NO_ANSWER,
+        "RecursionError": _NO_ANSWER,
         "TypeError": _NO_ANSWER,
         "ValueError": _NO_ANSWER,
         # botocore: nothing to sign with.
@@ -180,12 +182,16 @@ class Answer:
 
 def service_failure(answer: Answer) -> Failure:
     """Classify an error answer by its code; the status only says whether it was a 5xx."""
-    server_side = (answer.http_status or 0) >= 500 or (answer.code.isdigit() and int(answer.code) >= 500)
-    rule = SERVICE_RULES.get(answer.code, _SERVER_SIDE if server_side else _UNKNOWN_REFUSAL)
+    status = answer.http_status or 0
+    server_side = status >= 500 or re.fullmatch("[5-9][0-9]{2}", answer.code) is not None
+    # The service redirects nobody: a portal or a proxy does, for as long as it stands between.
+    redirect = 300 <= status < 400
+    unknown = _SERVER_SIDE if server_side else _NO_ANSWER if redirect else _UNKNOWN_REFUSAL
+    rule = SERVICE_RULES.get(answer.code, unknown)
     return Failure(
         kind=rule.kind,
         code=clean(answer.code, 100),
-        message=clean(answer.message or "no message"),
+        message=clean(answer.message or ("a redirect, which is not followed" if redirect else "no message")),
         verdict=rule.verdict,
         may_have_landed=rule.may_have_landed or server_side,
         reason=clean(answer.reason, 200) if answer.reason else None,

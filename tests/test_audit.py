@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot import batch, cli, job, overview, plan
+from batch_snapshot import batch, cli, job, ledger, overview, plan
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.simulator import serve
 from tests.processes import Json, Place, pairs
@@ -161,6 +161,15 @@ BROKEN: dict[str, tuple[Callable[[Lines], None], int, str]] = {
     "a success has no revision": (
         altered(3, lambda record: record.update(revision=None)), 3, "makes no sense"
     ),
+    "a time has no zone": (
+        altered(2, lambda record: record.update(at="2026-03-01T12:00:00")), 2, "has no time zone"
+    ),
+    "a time is before all runs": (
+        altered(3, lambda record: record.update(first_sent_at="0001-01-01T00:00:00+14:00")), 3, "no time of a"
+    ),
+    "a time is after all runs": (
+        altered(3, lambda record: record.update(first_sent_at="9999-12-31T23:59:59-12:00")), 3, "no time of a"
+    ),
     "a field is lost": (altered(3, lambda record: record.pop("client_token")), 3, "client_token"),
     "garbage lies between": (put(5, b"%PDF-1.7\n"), 5, "not JSON"),
     "a list lies between": (put(5, b"[]\n"), 5, "not an object"),
@@ -197,6 +206,18 @@ def test_what_is_not_whole_is_named_with_its_line(whole, path, breaks, capsys):
     (told,) = said.err.splitlines()
     assert told.startswith(f"{path}:{line}: ")
     assert words in told
+
+
+@pytest.mark.parametrize("line", [3, 7])
+@pytest.mark.parametrize("run_id", ["another", ""])
+def test_lines_of_another_run_are_gone_on_with_by_nobody(whole, path, line, run_id):
+    """A row that another run has made would pass for done."""
+    lines = list(whole)
+    altered(line, lambda record: record.update(run_id=run_id))(lines)
+    path.write_bytes(b"".join(lines))
+    for look in (overview.of, overview.check, ledger.history_of):
+        with pytest.raises(LedgerError, match=f"case.ndjson:{line}: run_id '{run_id}' is not the ledger's"):
+            look(path)
 
 
 def test_lines_and_fields_of_a_later_version_are_no_break(whole, path):

@@ -1,10 +1,14 @@
 """What real failures of a real socket become: kind, verdict, and "may it have been carried out?"."""
 
 import asyncio
+import gzip
 import json
 import socket
-from contextlib import asynccontextmanager
+import sys
+import tracemalloc
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from random import Random
 
 import anyio
@@ -64,15 +68,16 @@ async def outcome(url, request=REQUEST, **more):
 
 
 @asynccontextmanager
-async def raw_server(answer, **options):
-    """A server that reads one request and lets `answer(reader, writer)` do the rest."""
+async def raw_server(answer, *, requests=1, **options):
+    """A server that reads so many requests of a connection and lets `answer` do the rest for each."""
 
     async def handle(reader, writer):
         try:
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-            body = await reader.readexactly(length)
-            await answer(writer, head, body)
+            for _ in range(requests):
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+                body = await reader.readexactly(length)
+                await answer(writer, head, body)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -134,20 +139,29 @@ async def test_a_name_that_does_not_resolve_never_left():
     assert (failure.kind, failure.verdict, failure.may_have_landed) == (ErrorKind.TRANSIENT, RETRY, False)
 
 
-async def test_refused_tls_never_left():
-    """Plain HTTP where TLS is expected: the handshake fails."""
-    async with raw_server(hang) as url:
-        port = int(url.rsplit(":", 1)[1])
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\x15\x03\x03\x00\x02\x02\x28",
+        b"\x16\x03\x03\x10\x00",
+        b"",
+        None,
+    ],
+    ids=["plain HTTP", "an alert", "half of a handshake", "nothing", "a reset"],
+)
+async def test_refused_tls_never_left(greeting):
+    async def greet(reader, writer):
+        await reader.read(1)
+        if greeting is None:
+            await reset(writer, b"", b"")
+        else:
+            writer.write(greeting)
+        writer.close()
 
-        async def plain(reader, writer):
-            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            await reader.read(1)
-            writer.close()
-
-        server = await asyncio.start_server(plain, "127.0.0.1", 0)
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        async with server:
-            failure = await outcome(f"https://127.0.0.1:{port}")
+        failure = await outcome(f"https://127.0.0.1:{port}")
     assert (failure.kind, failure.verdict, failure.may_have_landed) == (ErrorKind.TRANSIENT, RETRY, False)
 
 
@@ -165,12 +179,17 @@ async def test_refused_tls_never_left():
         answering(http(200, b'{"Arn": "a"}')),
         answering(http(200, b'{"Arn": "a", "Revision": 0}')),
         answering(http(200, b'{"Arn": "a", "Revision": "1"}')),
+        answering(http(200, b'{"Arn": "a", "Revision": true}')),
+        answering(http(200, b'{"Arn": "a", "Revision": 1.0}')),
+        answering(http(200, b'{"Arn": "a", "Revision": 1000000000000000000000}')),
         answering(http(200, b'{"Arn": "", "Revision": 1}')),
         answering(http(200, b'{"Arn": null, "Revision": 1}')),
         answering(http(200, b"[]")),
         answering(http(200, b"null")),
         answering(http(200, b"\xff\xfe{}")),
         answering(http(200, json.dumps({"junk": "x" * 5_000_000}).encode())),
+        answering(http(200, b"[" * 100_000)),
+        answering(http(503, b"[" * 100_000)),
         answering(http(503, b"<html>Service Unavailable</html>", "Content-Type: text/html")),
         answering(http(502, b"")),
         answering(http(500, b'{"__type": "InternalServerException", "Message": "oops"}')),
@@ -194,7 +213,6 @@ async def test_a_call_without_an_answer_ends_in_time_and_may_have_been_carried_o
 
 
 async def test_an_answer_that_drips_for_ever_ends_in_time():
-
     async def drip(writer, head, body):
         writer.write(http(200, b"", length=10_000))
         for _ in range(1000):
@@ -203,8 +221,265 @@ async def test_an_answer_that_drips_for_ever_ends_in_time():
             await anyio.sleep(0.05)
 
     async with raw_server(drip) as url:
-        failure = await outcome(url, call_timeout=0.5)
-    assert failure.may_have_landed
+        with anyio.fail_after(10):
+            failure = await outcome(url, call_timeout=0.5)
+    assert (failure.code, failure.verdict, failure.may_have_landed) == ("TimeoutError", RETRY, True)
+
+
+# -- answers without bound, or of somebody else ------------------------------------------------------
+
+#: What an endless answer sends before it says no more, so that a client that reads it all shows.
+FLOOD = 64 * 1024 * 1024
+
+
+def flooding(head, *, chunked=False):
+    """An answer that goes on and on: far more than any client should keep, and never its end."""
+    block = b" " * 65_536
+    if chunked:
+        block = b"10000\r\n" + block + b"\r\n"
+
+    async def flood(writer, request, body):
+        writer.write(f"HTTP/1.1 {head}\r\n\r\n".encode())
+        for _ in range(FLOOD // 65_536):
+            writer.write(block)
+            await writer.drain()
+        await asyncio.Event().wait()
+
+    return flood
+
+
+@contextmanager
+def little_memory():
+    """Whatever is done in the block, it never holds a good part of what was sent."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < FLOOD / 2
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        flooding("200 OK\r\nTransfer-Encoding: chunked", chunked=True),
+        flooding("200 OK\r\nContent-Length: 100000000000"),
+        flooding("200 OK"),
+        flooding("400 Bad Request"),
+    ],
+    ids=["chunked", "of a huge length", "until it closes", "an error"],
+)
+async def test_an_answer_without_end_is_not_read_to_its_end(flood):
+    async with raw_server(flood) as url:
+        with little_memory(), anyio.fail_after(10):
+            failure = await outcome(url)
+    assert (failure.kind, failure.verdict, failure.may_have_landed) == (ErrorKind.TRANSIENT, RETRY, True)
+    assert failure.code == "AnswerTooLongError"
+    assert "longer than 1,048,576 bytes" in failure.message
+
+
+async def test_an_answer_that_unpacks_to_more_than_memory_is_not_unpacked():
+    bomb = gzip.compress(bytes(FLOOD))
+    assert len(bomb) < client.LONGEST_ANSWER
+    async with raw_server(answering(http(200, bomb, "Content-Encoding: gzip"))) as url:
+        with little_memory():
+            failure = await outcome(url)
+    assert (failure.kind, failure.verdict, failure.may_have_landed) == (ErrorKind.TRANSIENT, RETRY, True)
+
+
+async def test_a_long_answer_is_read_and_one_too_long_spoils_no_other():
+    """Up to the bound it is an answer like any other; one beyond it takes only its own connection."""
+    room = client.LONGEST_ANSWER - len(json.dumps({"Arn": "arn", "Revision": 1, "junk": ""}))
+    lengths = iter([room, room + 1, 0])
+
+    async def answer(writer, head, request):
+        body = json.dumps({"Arn": "arn", "Revision": 1, "junk": "x" * next(lengths)}).encode()
+        writer.write(http(200, body))
+        await writer.drain()
+
+    async with raw_server(answer, requests=3) as url, calling(url) as clients:
+        assert (await clients.send(REQUEST)).arn == "arn"
+        with pytest.raises(ApiError, match="longer than"):
+            await clients.send(REQUEST)
+        assert (await clients.send(REQUEST)).arn == "arn"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed(status):
+    """What signs the call is not for whomever it names, and his answer is not the service's."""
+    seen = []
+
+    async def elsewhere(reader, writer):
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(http(200, b'{"Arn": "arn", "Revision": 1}'))
+        writer.close()
+
+    async with await asyncio.start_server(elsewhere, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        redirect = http(status, b"", f"Location: http://localhost:{port}/")
+        async with raw_server(answering(redirect)) as url:
+            failure = await outcome(url)
+    assert seen == []
+    assert (failure.kind, failure.verdict, failure.may_have_landed) == (ErrorKind.TRANSIENT, RETRY, True)
+    assert failure.message == "a redirect, which is not followed"
+
+
+async def test_no_cookie_is_kept():
+    heads = []
+
+    async def keep(writer, head, body):
+        heads.append(head)
+        writer.write(http(200, b'{"Arn": "arn", "Revision": 1}', "Set-Cookie: a=b"))
+        await writer.drain()
+
+    async with raw_server(keep, requests=2) as url, calling(url.replace("127.0.0.1", "localhost")) as clients:
+        for _ in range(2):
+            await clients.send(REQUEST)
+    assert len(heads) == 2
+    assert not any(b"cookie" in head.lower() for head in heads)
+
+
+@pytest.mark.parametrize("redirected", [False, True])
+async def test_a_token_service_has_no_more_room_and_sends_nobody_elsewhere(monkeypatch, redirected):
+    role = Account("main", role_arn="arn:aws:iam::123456789012:role/Snapshot")
+    flood = flooding("200 OK")
+    async with raw_server(flood) as endless:
+        answer = answering(http(307, b"", f"Location: {endless}/")) if redirected else flood
+        async with raw_server(answer) as url:
+            monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+            with little_memory(), anyio.fail_after(20):
+                failure = await outcome("http://127.0.0.1:1", account=role)
+    assert (failure.verdict, failure.may_have_landed) == (Verdict.STOP_ACCOUNT, False)
+    assert failure.code == ("ResponseParserError" if redirected else "AnswerTooLongError")
+
+
+@pytest.mark.parametrize("code", ["", "²", "٥٠٣", "9" * 5000, "x" * 100_000, "\0", "\ud800", "5 0"])
+@pytest.mark.parametrize("status", [400, 500])
+async def test_whatever_an_error_calls_itself_it_is_classified(code, status):
+    async with raw_server(answering(http(status, json.dumps({"__type": code}).encode()))) as url:
+        failure = await outcome(url)
+    assert failure.may_have_landed == (status == 500)
+    assert failure.code.isprintable()
+    assert len(failure.code) <= 101
+
+
+@pytest.mark.parametrize("date", ["Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 01 Jan 0100 00:00:00 GMT", "soon"])
+async def test_a_date_that_makes_no_sense_spoils_no_later_call(date):
+    answers = iter([http(503, b"", f"Date: {date}"), http(200, b'{"Arn": "arn", "Revision": 1}')])
+    seconds = count(step=2)
+
+    def our_clock():
+        return datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=next(seconds))
+
+    async def answer(writer, head, body):
+        writer.write(next(answers))
+        await writer.drain()
+
+    async with raw_server(answer, requests=2) as url, calling(url, now=our_clock) as clients:
+        with pytest.raises(ApiError):
+            await clients.send(REQUEST)
+        assert await clients.send(REQUEST)
+
+
+# -- connections that are half dead ------------------------------------------------------------------
+
+
+def answer_first_then(then):
+    """The first request of a connection gets its answer, whatever follows on it gets `then`."""
+    seen = []
+
+    async def answer(writer, head, body):
+        seen.append(body)
+        if len(seen) == 1:
+            writer.write(http(200, b'{"Arn": "arn", "Revision": 1}'))
+            await writer.drain()
+        else:
+            await then(writer, head, body)
+
+    return answer, seen
+
+
+@pytest.mark.parametrize(
+    ("then", "code"), [(hang, "TimeoutError"), (reset, None), (close, "ServerDisconnectedError")]
+)
+async def test_a_kept_connection_that_is_dead_is_no_second_exchange(then, code):
+    """Half open: nobody is there any more, and only the request finds out. It is not sent again unasked."""
+    answer, seen = answer_first_then(then)
+    async with raw_server(answer, requests=2) as url, calling(url, call_timeout=0.5) as clients:
+        assert await clients.send(REQUEST)
+        with pytest.raises(ApiError) as raised:
+            await clients.send(REQUEST)
+    failure = raised.value.failure
+    assert (failure.kind, failure.verdict, failure.may_have_landed) == (ErrorKind.TRANSIENT, RETRY, True)
+    assert failure.code == code or code is None
+    assert len(seen) == 2
+
+
+#: Gives up on a name that is looked up for ten minutes, and ends.
+HANGING = """
+import time, anyio
+from batch_snapshot.client import Resolver
+
+def hang(*_, **__):
+    time.sleep(600)
+
+async def give_up():
+    with anyio.move_on_after(0.2):
+        await Resolver(hang).resolve("a.example", 443)
+
+anyio.run(give_up)
+"""
+
+
+async def test_a_name_that_hangs_keeps_no_process_from_its_end():
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", HANGING)
+    try:
+        with anyio.fail_after(20):
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@pytest.mark.parametrize("error", [socket.gaierror(-3, "try again"), OSError("no"), UnicodeError("label")])
+async def test_a_name_that_is_not_found_is_told_to_whoever_asked(error):
+    def fail(*_, **__):
+        raise error
+
+    with pytest.raises(type(error)):
+        await client.Resolver(fail).resolve("a.example", 443)
+
+
+async def test_a_name_has_the_addresses_that_the_system_knows():
+    (found,) = await client.Resolver().resolve("127.0.0.1", 443)
+    assert (found["host"], found["port"], found["family"]) == ("127.0.0.1", 443, socket.AF_INET)
+
+
+async def test_a_connection_that_the_service_has_closed_is_replaced():
+    only = answering(http(200, b'{"Arn": "arn", "Revision": 1}'))
+    async with raw_server(only) as url, calling(url) as clients:
+        for _ in range(3):
+            assert await clients.send(REQUEST)
+            await anyio.sleep(0.05)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_connection_that_nobody_takes_ends_in_time(scheme):
+    """The kernel completes it, or drops it; no process ever answers, be it a greeting or TLS."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        port = server.getsockname()[1]
+        async with calling(f"{scheme}://127.0.0.1:{port}", call_timeout=0.5, concurrency=8) as clients:
+            await clients._line("main")  # which is nothing to be timed
+            with anyio.fail_after(10):
+                sent = [clients.send(REQUEST) for _ in range(8)]
+                ended = await asyncio.gather(*sent, return_exceptions=True)
+    for error in ended:
+        assert isinstance(error, ApiError)
+        assert (error.failure.code, error.failure.verdict) == ("TimeoutError", RETRY)
+
+
+# -- what the service says ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -338,6 +613,7 @@ async def test_the_client_is_set_up_for_one_exchange_and_enough_connections():
         assert config.max_pool_connections == 77
         assert config.connect_timeout == client.CONNECT_TIMEOUT
         assert config.read_timeout == client.READ_TIMEOUT
+        assert isinstance(config.connector_args["resolver"], client.Resolver)
         assert line.client.meta.region_name == "us-east-1"
 
 
@@ -393,25 +669,71 @@ async def test_a_look_up_goes_by_the_services_clock(offset):
         assert await clients.look_up(sent_at(first + timedelta(seconds=30))) is None
 
 
+async def test_a_look_up_finds_what_bears_the_time_of_a_whole_second():
+    """The service may note when it made a snapshot as it notes its dates: without the fraction."""
+    second = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    found = {"Catalog": "Sandbox", "Arn": "arn", "Revision": 1, "CreatedAt": second.timestamp()}
+    answer = http(200, json.dumps(found).encode(), "Date: Sun, 01 Mar 2026 12:00:05 GMT")
+
+    def our_clock():
+        return second + timedelta(seconds=5.05)
+
+    async with raw_server(answering(answer)) as url, calling(url, now=our_clock) as clients:
+        assert await clients.look_up(sent_at(second + timedelta(seconds=0.9)))
+
+
+KEYS = ["__type", "code", "Message", "message", "ErrorList", "Reason", "FieldName", "Arn", "Revision"]
+VALUES = [
+    None,
+    True,
+    -1,
+    0.5,
+    1e308,
+    "",
+    "²",
+    "9" * 5000,
+    "\ud800",
+    "\0",
+    "503",
+    "ValidationException",
+    "a#b:c",
+]
+HEADERS = ["Date", "Retry-After", "x-amz-retry-after", "x-amzn-requestid", "x-amzn-query-error", "Location"]
+
+
+def nonsense(rng, depth=3):
+    """JSON that holds the words of the API in places of chance."""
+    if depth == 0 or rng.random() < 0.4:
+        return rng.choice(VALUES)
+    if rng.random() < 0.3:
+        return [nonsense(rng, depth - 1) for _ in range(rng.randrange(3))]
+    return {rng.choice(KEYS): nonsense(rng, depth - 1) for _ in range(rng.randrange(5))}
+
+
 async def test_a_thousand_answers_of_chance_raise_nothing_but_api_errors():
-    """Seeded noise where an answer should be: each ends as a receipt or a classified failure."""
+    """Seeded noise where an answer should be: each ends as a classified failure that can be recorded."""
     rng = Random(11)
-    statuses = [200, 200, 301, 400, 403, 404, 429, 500, 503]
+    statuses = [200, 200, 200, 204, 301, 400, 400, 403, 404, 429, 500, 503, 999]
 
     async def noise(writer, head, body):
         data = bytes(rng.randrange(256) for _ in range(rng.randrange(60)))
-        error = json.dumps(
-            {"__type": rng.choice(["", "x", None, 7, {}]), "ErrorList": rng.choice([None, 3, [1]])}
+        told = json.dumps(nonsense(rng)).encode()
+        words = [str(word) for word in VALUES if str(word).isprintable() and str(word).isascii()]
+        headers = [f"{rng.choice(HEADERS)}: {rng.choice(words)}" for _ in range(rng.randrange(3))]
+        body = rng.choice([data, told, told, told])
+        writer.write(
+            http(rng.choice(statuses), body, *headers, length=rng.choice([None, None, len(body) + 1]))
         )
-        body = rng.choice([data, error.encode(), b'{"Arn": {}, "Revision": 1}', b'"text"'])
-        writer.write(http(rng.choice(statuses), body, length=rng.choice([None, None, len(body) + 1])))
         await writer.drain()
 
     async with raw_server(noise) as url, calling(url) as clients:
-        for _ in range(300):
+        for _ in range(1_000):
             with pytest.raises(ApiError) as raised:
                 await clients.send(REQUEST)
-            assert raised.value.failure.code
+            failure = raised.value.failure
+            told = (failure.code, failure.message, failure.reason or "x", failure.request_id or "x")
+            assert all(word.isprintable() and word.encode() for word in told)
+            assert failure.kind is not ErrorKind.UNKNOWN or failure.http_status
 
 
 @pytest.mark.parametrize("offset", [-3600, -400, 400, 86400])
@@ -445,6 +767,10 @@ async def test_an_echoed_secret_is_not_kept(monkeypatch):
     async with raw_server(answering(http(400, body))) as url:
         failure = await outcome(url)
     assert failure.message == "[secret] and [secret]"
+    body = b'{"Arn": "arn:CanaryCanaryCanary", "Revision": 1}'
+    async with raw_server(answering(http(200, body))) as url:
+        receipt = await outcome(url)
+    assert receipt.arn == "arn:[secret]"
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,16 @@ How the service was called is judged by its own log.
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import resource
 import shutil
 import subprocess
+import sys
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -18,11 +22,11 @@ import pytest
 from batch_snapshot import batch, engine, job, overview
 from batch_snapshot.errors import LedgerWriteError
 from batch_snapshot.simulator import Settings, Simulator, serve
+from tests.kernel import on_linux, refusing
 from tests.processes import Place, assert_exactly_once, of_type, pairs, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from batch_snapshot.model import Outcome
     from tests.processes import Finished
@@ -176,6 +180,67 @@ async def test_no_room_for_this_line_and_no_call_follows_it(place, short):
         assert simulator.calls[CREATE] == 3 + made
         assert (await batch.run(manifest, calm)).exit_code == 0
         assert_exactly_once(simulator, place.ledger, rows)
+
+
+async def test_what_waits_for_its_turn_does_not_begin_once_a_line_has_failed(place):
+    """It is woken by the very call whose answer cannot be recorded."""
+    manifest = place.manifest(
+        [*pairs(2, account="a"), *pairs(2, first=2, account="b")], accounts={"a": {}, "b": {}}
+    )
+
+    def fail(_: Outcome) -> None:
+        raise LedgerWriteError("no room")
+
+    async with serve(Settings(latency=0.1)) as (url, simulator):
+        with pytest.raises(LedgerWriteError, match="no room"):
+            await batch.run(manifest, options(place, url, concurrency=1), batch.Hooks(outcome=fail))
+        assert simulator.calls[CREATE] == 1
+
+
+@on_linux
+async def test_a_disk_that_keeps_nothing_is_told_before_any_call(place):
+    """It takes all that is written, and fails where that is to be made durable."""
+    place.manifest(pairs(3))
+    async with serve() as (url, simulator):
+        line = command(url, place.ledger)
+        said = await place.call(*line, limit=refusing("fsync", errno.EIO))
+        assert_stopped(said, f"{place.ledger}: cannot be written (Input/output error)")
+        assert not simulator.calls
+        assert (await place.call(*line)).code == 0
+        assert_exactly_once(simulator, place.ledger, pairs(3))
+
+
+#: Opens a ledger, writes and makes it durable, which fails from the given moment on.
+NOT_DURABLE = """
+import errno, sys
+from pathlib import Path
+from batch_snapshot.ledger import Ledger
+from tests.kernel import refusing
+refuse, moment = refusing("fsync", errno.EIO), sys.argv[2]
+moment == "opened" and refuse()
+with Ledger(Path(sys.argv[1])) as ledger:
+    ledger.append(b'{"type":"note"}\\n')
+    refuse()
+    ledger.sync()
+"""
+
+
+@on_linux
+@pytest.mark.parametrize("moment", ["opened", "synced"])
+async def test_what_cannot_be_made_durable_is_not_taken_for_written(tmp_path, moment):
+    """A power cut may take a line, and a whole new file whose folder does not durably name it."""
+    ran = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        NOT_DURABLE,
+        str(tmp_path / "trial.ndjson"),
+        moment,
+        cwd=Path(__file__).parent.parent,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await ran.communicate()
+    assert b"LedgerWriteError" in said
+    assert (tmp_path / "trial.ndjson").read_bytes() == (b'{"type":"note"}\n' if moment == "synced" else b"")
 
 
 async def test_a_folder_that_cannot_be_written_is_told_before_any_call(place):

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -31,6 +32,7 @@ from tests.processes import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from batch_snapshot.model import Outcome
     from batch_snapshot.report import Summary
 
 pytestmark = pytest.mark.asyncio
@@ -192,6 +194,23 @@ async def test_a_doubt_keeps_the_time_of_its_first_try_over_run_after_run():
             assert (await it.run(pass_by=passed, max_attempts=1, token_ttl=50.0)).counts == (0, 0, 1, 0)
         assert (await it.run(pass_by=21.0, token_ttl=50.0)).exit_code == 0
         assert len(answers(it.simulator)) == 3, "then it was older than the token may live"
+        assert it.reconciled == 1
+        it.assert_settled()
+
+
+async def test_a_token_that_is_forgotten_while_its_row_waits_for_its_turn_is_looked_up_first():
+    """It was young when the row was taken up."""
+    faults = Faults(plan=lambda ordinal, _: {0: "internal", 1: "internal-after"}.get(ordinal))
+    async with trial(2, forget_after=60.0, faults=faults) as it:
+        assert (await it.run(max_attempts=1, concurrency=1)).counts == (0, 0, 2, 0)
+
+        def leap(_: Outcome) -> None:
+            it.clock.ahead += 61.0
+
+        # The first row has its turn at once, the second half a second later.
+        slowly = replace(it._options({"token_ttl": 30.0}), rate=2.0)
+        hooks = batch.Hooks(now=it.clock.now, outcome=leap)
+        assert (await batch.run(it.manifest, slowly, hooks)).exit_code == 0
         assert it.reconciled == 1
         it.assert_settled()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -10,15 +11,13 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from batch_snapshot import locks
 from batch_snapshot.errors import LockedError, StorageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.kernel import on_linux
 
 SINCE = "2026-03-01T12:00:00.000Z"
 
@@ -192,6 +191,82 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path):
         "use a folder that can be written, on a file system with file locks"
     )
     assert caught.value.exit_code == 5
+
+
+#: Locks where the kernel says no, or says it only when the lock is given back.
+REFUSED = """
+import sys
+from pathlib import Path
+from batch_snapshot import locks
+from batch_snapshot.errors import LockedError, StorageError
+from tests.kernel import refusing
+refuse, late = refusing("flock", int(sys.argv[2])), len(sys.argv) > 3
+late or refuse()
+try:
+    with locks.held(Path(sys.argv[1]), what="the ledger", since=""):
+        late and refuse()
+        print("held")
+except StorageError as error:
+    print(error.exit_code, isinstance(error, LockedError), error)
+"""
+
+
+def refused(path: Path, number: int, *late: str) -> str:
+    """What a process says for which flock fails so."""
+    path.parent.mkdir(exist_ok=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", REFUSED, str(path), str(number), *late],
+        cwd=Path(__file__).parent.parent,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return ran.stdout
+
+
+@on_linux
+@pytest.mark.parametrize(
+    "number",
+    [
+        errno.ENOSYS,
+        errno.EOPNOTSUPP,
+        errno.ENOLCK,
+        errno.EINVAL,
+        errno.EIO,
+        errno.EPERM,
+        errno.ESTALE,
+        errno.ENOTTY,
+    ],
+    ids=errno.errorcode.get,
+)
+def test_a_file_system_without_locks_is_told_and_nothing_softer_is_used(path, number):
+    assert refused(path, number) == (
+        f"5 False {path}: cannot lock here ({os.strerror(number)}); "
+        "use a folder that can be written, on a file system with file locks\n"
+    )
+    assert path.read_text() == "", "nobody has signed it"
+
+
+@on_linux
+def test_a_lock_that_is_held_elsewhere_is_no_fault_of_the_file_system(path):
+    assert refused(path, errno.EAGAIN).startswith("5 True the ledger is in use by another run")
+
+
+@on_linux
+def test_a_lock_that_cannot_be_given_back_does_not_hide_how_the_run_ended(path):
+    assert refused(path, errno.EIO, "late") == "held\n"
+    assert_free(path)
+
+
+@on_linux
+def test_where_no_file_can_be_made_nobody_else_is_blamed():
+    """A folder that is there, and in which a new file is not found."""
+    path = Path("/proc/self/nightly.lock")
+    with pytest.raises(StorageError) as caught, held(path):
+        pytest.fail("held nowhere")
+    assert not isinstance(caught.value, LockedError)
+    assert str(caught.value).startswith(f"{path}: cannot lock here (no file can be made); use a folder")
 
 
 def test_a_folder_in_the_place_of_the_lock_is_a_storage_error(path):

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import tempfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from batch_snapshot import manifest
 from batch_snapshot.errors import ManifestError
+from batch_snapshot.manifest import nodes
 from batch_snapshot.model import Row
 
 engagements = st.from_regex(r"eng-[0-9a-z]{14}", fullmatch=True)
@@ -171,3 +173,110 @@ def test_no_include_raises_anything_else(ending, content):
     head = f"version: 1\nname: n\ndefaults: {{catalog: AWS}}\ninclude: [a.{ending}]\n".encode()
     refused_or_read({"m.yaml": head, f"a.{ending}": content})
     refused_or_read({"m.yaml": head, f"a.{ending}": b"engagement,resource\n" + content})
+
+
+# -- texts without end, and words without number -----------------------------------------------------
+
+HEAD = "version: 1\nname: n\ndefaults: {catalog: Sandbox}\n"
+X = "x" * 99
+
+#: Where a text can go on and on: what stands before it, what is repeated, and the line of the problem.
+ENDLESS = {
+    "a plain text": (f"{HEAD}pairs: [", X, 4),
+    "a name": ("version: 1\nname: ", X, 2),
+    "a quoted text": (f'{HEAD}pairs:\n- {{engagement: "', X, 5),
+    "escapes": (f'{HEAD}pairs: ["', "\\u00e9" * 16, 4),
+    "lines": (f"{HEAD}pairs:\n- |\n", f"  {X}\n", None),
+    "a key": (HEAD, X, 4),
+    "a quoted key": (f'{HEAD}? "', X, 4),
+    "an anchor": (f"{HEAD}pairs: &", X, 4),
+    "a tag": (f"{HEAD}pairs: !", X, 4),
+    "a comment": (f"{HEAD}#", X, 4),
+    "nothing": (HEAD, " " * 99, 4),
+    "an include": (f'{HEAD}include: ["', X, 4),
+    "what is skipped": (f"{HEAD}pairs: []\npairs: [a, {{b: ", X, 5),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "included"), [*((text, False) for text in ENDLESS), ("a plain text", True), ("lines", True)]
+)
+def test_a_text_without_end_is_not_held_in_memory(tmp_path, text, included):
+    start, repeated, line = ENDLESS[text]
+    paths = [tmp_path / "m.yaml", tmp_path / "a.yaml"]
+    paths[0].write_text(f"{HEAD}include: [a.yaml]\n")
+    with paths[included].open("w") as file:
+        file.write(start)
+        for _ in range(20):
+            file.write(repeated * 10_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ManifestError) as caught:
+            manifest.load(paths[0])
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()
+    told = caught.value.problems[-1]
+    assert "more than 16,777,216 bytes in one entry" in told
+    assert line is None or told.startswith(f"{paths[included]}:{line}: ")
+    assert len(told) < 300
+
+
+@pytest.mark.parametrize("depth", [4, 200, 600, 800, 2_000])
+def test_json_is_read_no_deeper_than_an_entry_goes(tmp_path, depth):
+    path = tmp_path / "m.yaml"
+    path.write_text(f"{HEAD}include: [a.ndjson]\n")
+    (tmp_path / "a.ndjson").write_text("[" * depth + "]" * depth)
+    with pytest.raises(ManifestError, match=r"a.ndjson:1: nested deeper than any entry needs"):
+        manifest.load(path)
+
+
+@pytest.mark.parametrize(
+    "many",
+    ["[" + "x," * 400_000, "{" + "".join(f"{number}: ," for number in range(400_000))],
+    ids=["a list", "a mapping"],
+)
+def test_an_entry_of_too_many_values_is_not_held_in_memory(tmp_path, many):
+    path = tmp_path / "m.yaml"
+    path.write_text(f"{HEAD}pairs:\n- {many}\n")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ManifestError, match="more than 100,000 values in one entry"):
+            manifest.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("where", ["pairs: ", "pairs: []\npairs: ", "? "])
+@pytest.mark.parametrize("opened", ["[", "{a: ", "- ", "? ", '{"":'])
+def test_a_thicket_is_left_where_it_begins(tmp_path, where, opened):
+    """Libyaml takes ages to find its way through one, and there is none in a manifest."""
+    path = tmp_path / "m.yaml"
+    path.write_text(f"{HEAD}{where}{opened * 300_000}")
+    with pytest.raises(ManifestError) as caught:
+        manifest.load(path)
+    assert any(words in caught.value.problems[-1] for words in ("nested deeper", "not valid YAML"))
+
+
+def test_a_file_may_be_long_and_so_may_be_an_entry(tmp_path):
+    """The bound is on the bytes of one entry alone."""
+    path = tmp_path / "m.yaml"
+    many = ", ".join(f"O{number:019}" for number in range(99_000))
+    entry = f"- {{engagement: eng-0123456789abcd, resources: [{many}]}}\n"
+    others = "".join(
+        f"- {{engagement: eng-0123456789abcd, resource: O{n}}} # {'x' * 2**20}\n" for n in range(16)
+    )
+    path.write_text(f"{HEAD}pairs:\n{entry}{others}")
+    assert path.stat().st_size > nodes.LONGEST
+    assert manifest.load(path).rows == 99_016
+
+
+def test_among_thousands_of_accounts_the_nearest_is_not_looked_for(tmp_path):
+    """It would be, for every row that names another that is not there."""
+    path = tmp_path / "m.yaml"
+    accounts = "".join(f"  a{number}: {{}}\n" for number in range(1_001))
+    pair = "- {engagement: eng-0123456789abcd, resource: O1, account: a1001}\n"
+    path.write_text(f"{HEAD}accounts:\n{accounts}pairs:\n{pair}")
+    with pytest.raises(ManifestError, match=r"known: a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, …$"):
+        manifest.load(path)

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 #: A valid manifest nests four deep.
 DEEPEST = 16
-#: The most values of one entry or section; what is held in memory at a time.
+#: The most values of one entry or section, and the most bytes: what is held in memory at a time.
 LARGEST = 100_000
+LONGEST = 16 * 1024 * 1024
 
 PAIRS = "pairs"
 
@@ -95,7 +96,7 @@ class Document:
         self._complain = complain
         self._size = 0
         self._next: Callable[[], Any] = _unopened
-        self._stream = stream
+        self._meter = _Meter(stream)
 
     def sections(self, *, entries: bool = True, bare: bool = False) -> Iterator[tuple[Scalar, Node]]:
         """Each top-level key with its value; `pairs` once for each of its entries.
@@ -106,7 +107,7 @@ class Document:
         """
         with _syntax_errors():
             # The reader scans the first bytes at once
-            self._next = yaml.CSafeLoader(self._stream).get_event
+            self._next = yaml.CSafeLoader(self._meter).get_event
             yield from self._document(entries=entries, bare=bare)
 
     def _document(self, *, entries: bool, bare: bool) -> Iterator[tuple[Scalar, Node]]:
@@ -130,7 +131,7 @@ class Document:
     def _top(self, *, entries: bool) -> Iterator[tuple[Scalar, Node]]:
         seen: set[str] = set()
         while type(event := self._next()) is not MappingEndEvent:
-            self._size = 0
+            self._size = self._meter.taken = 0
             key = self._key(event)
             if key is not None and key.text in seen:
                 self._duplicate(key.text, key.line)
@@ -152,9 +153,9 @@ class Document:
                 self._complain(node.line, "pairs must be a list of {engagement: …, resource: …}")
             return
         self._decorated(event)
-        get, node_of = self._next, self._node
+        get, node_of, meter = self._next, self._node, self._meter
         while type(event := get()) is not SequenceEndEvent:
-            self._size = 0
+            self._size = meter.taken = 0
             if wanted:
                 yield key, node_of(event, 2)
             else:
@@ -241,6 +242,7 @@ class Document:
                 level -= 1
             if not level:
                 return
+            self._meter.taken = 0
             event = self._next()
 
     def _grow(self, values: int, line: int) -> None:
@@ -258,6 +260,27 @@ class Document:
             self._complain(_line(event), f"YAML tags are not supported: remove {shown(event.tag)}")
 
 
+class _Meter:
+    """A file as libyaml reads it, which would take in any text to its end before it says anything."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+        self._position = 0
+        #: Bytes since an entry or a section ended.
+        self.taken = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self.taken > LONGEST:
+            began = self._position - self.taken
+            raise ByteError(
+                began, f"more than {LONGEST:,} bytes in one entry: split it up, or end its quotes"
+            )
+        data = self._stream.read(size)
+        self.taken += len(data)
+        self._position += len(data)
+        return data
+
+
 def _unopened() -> None:
     """Events before `sections` opened the stream: there are none."""
 
@@ -273,7 +296,8 @@ def _syntax_errors() -> Iterator[None]:
     try:
         yield
     except ReaderError as error:
-        raise ByteError(error.position, error.reason) from error
+        fix = "save the file as UTF-8, without control characters"
+        raise ByteError(error.position, f"not readable: {error.reason}: {fix}") from error
     except yaml.MarkedYAMLError as error:
         mark: Any = error.problem_mark or error.context_mark
         tab = "cannot start any token" in (error.problem or "")
@@ -287,15 +311,15 @@ def _syntax_errors() -> Iterator[None]:
 
 
 class ByteError(Exception):
-    """A byte that no YAML file may hold.
+    """A place where a YAML file cannot be read on, of which only the offset is known.
 
     Attributes:
-        position: its offset in the file.
-        reason: why it is refused.
+        position: bytes before it.
+        text: what is wrong there.
     """
 
-    def __init__(self, position: int, reason: str) -> None:
-        """Take the offset and the reason."""
-        super().__init__(reason)
+    def __init__(self, position: int, text: str) -> None:
+        """Take the offset and the problem."""
+        super().__init__(text)
         self.position = position
-        self.reason = reason
+        self.text = text

@@ -5,15 +5,18 @@ from __future__ import annotations
 from bisect import insort
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection
 
 #: How many notes are kept; all are counted.
 KEPT = 50
 #: The longest value shown in a message.
 SHOWN = 60
+#: Among more words than these the nearest one is not looked for: that takes long, for every row anew.
+COMPARED = 1_000
 
 #: Takes the line and what is wrong there, with the fix.
 Complain: TypeAlias = "Callable[[int, str], None]"
@@ -77,8 +80,10 @@ def printable(text: str, limit: int | None = None) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def meant(word: str, known: Iterable[str]) -> str:
+def meant(word: str, known: Collection[str]) -> str:
     """The end of a message about an unknown word: the nearest known one, or all of them."""
+    if len(known) > COMPARED:
+        return f"known: {', '.join(islice(known, 10))}, …"
     return _meant(word[:SHOWN], tuple(sorted(known)))
 
 

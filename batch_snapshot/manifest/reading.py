@@ -258,7 +258,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _located_bytes(path: Path) -> Iterator[None]:
-    """An offset that libyaml complains about as a line."""
+    """An offset that is complained about as a line."""
     try:
         yield
     except ByteError as error:
@@ -267,5 +267,4 @@ def _located_bytes(path: Path) -> Iterator[None]:
             while left > 0 and (chunk := stream.read(min(left, _CHUNK))):
                 line += chunk.count(b"\n")
                 left -= len(chunk)
-        fix = "save the file as UTF-8, without control characters"
-        raise UnreadableError(line, f"not readable: {error.reason}: {fix}") from error
+        raise UnreadableError(line, error.text) from error

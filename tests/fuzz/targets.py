@@ -1,0 +1,76 @@
+"""What is fuzzed: each target takes any bytes and returns, whatever they are.
+
+A finding is an exception that is no `InputError`, a broken promise below, a hang, or memory without
+bound. `tests/test_fuzz_findings.py` runs every finding and every seed again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from batch_snapshot import codec, history, ledger, manifest, overview
+from batch_snapshot.errors import InputError, LedgerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+#: Cuts the input into a manifest and the files that it may include.
+CUT = b"\n---8<---\n"
+INCLUDES = ("pairs.csv", "pairs.ndjson", "more.yaml", "deep/more.yaml")
+
+
+def manifest_target(data: bytes, folder: Path) -> None:
+    """Any files: rows, each once and the same in both passes, or a bounded list of clear lines."""
+    (folder / "deep").mkdir(exist_ok=True)
+    for name, content in zip(("manifest.yaml", *INCLUDES), data.split(CUT), strict=False):
+        (folder / name).write_bytes(content)
+    try:
+        listed = manifest.load(folder / "manifest.yaml")
+    except InputError as error:
+        _clear(str(error))
+        return
+    rows = list(manifest.rows(listed))
+    assert {row.key for row in rows} == listed.keys
+    assert len(rows) == listed.rows == sum(listed.rows_by_account.values())
+
+
+def ledger_target(data: bytes, folder: Path) -> None:
+    """Any file: a history that mending does not change, or one clear line."""
+    path, mended = folder / "ledger.ndjson", folder / "mended.ndjson"
+    path.write_bytes(data)
+    shutil.copyfile(path, mended)
+    for look in (overview.of, overview.check):
+        try:
+            look(path)
+        except InputError as error:
+            _clear(str(error))
+    try:
+        before = ledger.history_of(path)
+    except LedgerError:
+        return
+    for name, fields in before.last.accounts.items() if before.last else ():
+        with suppress(TypeError, ValueError):
+            codec.decode_account(name, fields)
+    unfinished = {row.key for row, _ in history.rows_of(ledger.read(path), before)}
+    assert unfinished <= before.unfinished.keys()
+    with suppress(LedgerError):
+        ledger.mend(mended)
+        whole_lines = data[: data.rfind(b"\n") + 1]
+        assert mended.read_bytes() in {data, data + b"\n", whole_lines}
+
+
+def _clear(message: str) -> None:
+    lines = message.splitlines()
+    assert lines, "an error without words"
+    assert len(lines) <= 60, f"{len(lines)} lines"
+    assert all(len(line) < 4_000 for line in lines), "a line too long to read"
+    assert "Traceback" not in message
+
+
+TARGETS: Mapping[str, Callable[[bytes, Path], None]] = {
+    "manifest": manifest_target,
+    "ledger": ledger_target,
+}

@@ -1,0 +1,52 @@
+"""A kernel that says no: what a file system without this or that would answer, asked for by us."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: The numbers of the system calls, by machine.
+CALLS = {"x86_64": {"flock": 73, "fsync": 74}, "aarch64": {"flock": 32, "fsync": 82}}
+
+has_filters = sys.platform == "linux" and platform.machine() in CALLS
+on_linux = pytest.mark.skipif(not has_filters, reason="filters of system calls are Linux's")
+
+
+class _Step(ctypes.Structure):
+    _fields_ = (
+        ("code", ctypes.c_ushort),
+        ("then", ctypes.c_ubyte),
+        ("otherwise", ctypes.c_ubyte),
+        ("value", ctypes.c_uint32),
+    )
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.POINTER(_Step)))
+
+
+def refusing(call: str, number: int) -> Callable[[], None]:
+    """What makes the kernel fail a system call with an error number, in its process and all that it starts.
+
+    There is no way back. https://www.kernel.org/doc/html/latest/userspace-api/seccomp_filter.html
+    """
+    fail, go_on = _Step(0x06, 0, 0, 0x50000 | number), _Step(0x06, 0, 0, 0x7FFF0000)
+    # Load the number of the call; is it this one?
+    asked = (_Step(0x20, 0, 0, 0), _Step(0x15, 0, 1, CALLS[platform.machine()][call]))
+    program = _Program(4, (_Step * 4)(*asked, fail, go_on))
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def refuse() -> None:
+        # No new privileges; then the filter.
+        if prctl(38, 1, 0, 0, 0) or prctl(22, 2, ctypes.byref(program), 0, 0):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+    return refuse
