@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import subprocess
 import sys
 import time
@@ -14,10 +15,12 @@ import aiohttp
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
 
+from batch_snapshot.cli import main
 from batch_snapshot.simulator import KINDS, Faults, Settings, run_forever, serve
 from batch_snapshot.simulator.faults import draw
 from batch_snapshot.simulator.shapes import OPERATIONS, load_model
 from batch_snapshot.simulator.throttle import Bucket, Throttle, Window, gates
+from tests.processes import Place, until
 from tests.simulator_client import CREATE, ENGAGEMENT, PAIR, Clock, post, service, signed
 
 pytestmark = pytest.mark.asyncio
@@ -35,6 +38,12 @@ def members(error: pytest.ExceptionInfo[ClientError]) -> dict[str, Any]:
 def first(kind: str) -> Faults:
     """Break the first call alone."""
     return Faults(plan=lambda ordinal, params: None if ordinal else kind, late_delay=0.5, slow_delay=0.01)
+
+
+async def create(url: str, number: int) -> tuple[int, dict[str, str]]:
+    """Ask without retries; return the status and the answer's headers."""
+    status, headers, _ = await post(url, signed(url), {**PAIR, "ClientToken": f"t{number}"})
+    return status, headers
 
 
 # -- creating and tokens ---------------------------------------------------------------------------
@@ -305,6 +314,36 @@ async def test_bucket():
     assert bucket.wait(100.04) == pytest.approx(0.06)
 
 
+async def test_a_bucket_whose_rate_changes():
+    bucket = Bucket(((10.0, 0.0), (1.0, 10.0), (4.0, 20.0)), burst=10)
+    begin = 1_000.0
+    taken: list[float] = []
+    at = begin
+    while len(taken) < 140:
+        wait = bucket.wait(at)
+        if wait:
+            at += wait
+        else:
+            bucket.take(at)
+            taken.append(at - begin)
+    assert taken[:11] == pytest.approx([0.0] * 10 + [0.1])
+    for first, last, number in [(0.05, 10.05, 100), (10.05, 20.05, 10), (20.05, 25.05, 20)]:
+        assert sum(first < at <= last for at in taken) == number
+
+
+async def test_a_bucket_tells_the_wait_over_changes_and_rests_over_them():
+    bucket = Bucket(((0.5, 0.0), (0.25, 1.0), (10.0, 2.0)), burst=3)
+    for _ in range(3):
+        assert bucket.wait(0.0) == 0
+        bucket.take(0.0)
+    assert bucket.wait(0.0) == pytest.approx(2.025)
+    assert bucket.wait(1.5) == pytest.approx(0.525)
+    for _ in range(3):
+        assert bucket.wait(60.0) == 0
+        bucket.take(60.0)
+    assert bucket.wait(60.0) == pytest.approx(0.1)
+
+
 async def test_window_is_exact():
     window = Window(limit=3, seconds=10)
     for at in (0.0, 4.0, 9.9):
@@ -357,13 +396,67 @@ async def test_throttles_without_a_hint():
         assert "x-amz-retry-after" not in error.value.response["ResponseMetadata"]["HTTPHeaders"]
 
 
+async def test_a_limit_that_changes():
+    clock = Clock()
+    async with service(Settings(rate=((2.0, 0.0), (1.0, 60.0))), now=clock) as api:
+        answers = []
+        for number, pause in enumerate((0.0, 0.5, 59.5, 0.5, 0.5)):
+            clock.at += pause
+            answers.append(await outcome(api.create(f"t{number}")))
+        assert answers == [None, None, None, "ThrottlingException", None]
+
+
 @pytest.mark.parametrize(
     "changes",
-    [{"rate": 0}, {"burst": 0}, {"latency": -1}, {"windows": ((0, 1.0),)}, {"windows": ((1, 0.0),)}],
+    [
+        {"rate": 0},
+        {"rate": math.nan},
+        {"rate": math.inf},
+        {"rate": ()},
+        {"rate": ((1.0, 5.0),)},
+        {"rate": ((1.0, 0.0), (0.0, 5.0))},
+        {"rate": ((1.0, 0.0), (2.0, 5.0), (3.0, 5.0))},
+        {"read_rate": 0},
+        {"burst": 0},
+        {"latency": -1},
+        {"windows": ((0, 1.0),)},
+        {"windows": ((1, 0.0),)},
+    ],
 )
 async def test_settings_that_make_no_sense(changes):
     with pytest.raises(ValueError, match=next(iter(changes)).rstrip("s")):
         Settings(**changes)
+
+
+async def test_the_command_line_serves_a_limit_that_changes_and_tells_no_wait(tmp_path: Path):
+    place = Place(tmp_path)
+    out = tmp_path / "url"
+    limits = ("--rate", "0.001", "--burst", "2", "--then", "0.002@1s", "--then", "1000@1.5s")
+    with out.open("wb") as file:
+        async with place.started("simulate", *limits, "--no-retry-hint", stdout=file):
+            await until(lambda: out.read_bytes().endswith(b"\n"), "the URL")
+            url = out.read_text("utf-8").strip()
+            answers = [await create(url, number) for number in range(3)]
+            assert [status for status, _ in answers] == [200, 200, 400]
+            assert "x-amz-retry-after" not in {name.lower() for name in answers[2][1]}
+            await asyncio.sleep(1.6)
+            assert (await create(url, 3))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--then", "10@20s"], "give the first with --rate"),
+        (["--rate", "20", "--then", "10"], "is no time"),
+        (["--rate", "20", "--then", "ten@20s"], "write RATE@TIME"),
+        (["--rate", "20", "--then", "10@soon"], "'soon' is no time"),
+        (["--rate", "20", "--then", "0@20s"], "above 0"),
+        (["--rate", "20", "--then", "5@20s", "--then", "10@10s"], "one after the other"),
+    ],
+)
+async def test_changes_that_make_no_sense(arguments, message, capsys):
+    assert await asyncio.to_thread(main, ["simulate", *arguments]) == 2
+    assert message in capsys.readouterr().err
 
 
 # -- faults ----------------------------------------------------------------------------------------

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from batch_snapshot.simulator.faults import Faults
+from batch_snapshot.simulator.throttle import Steps, steps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,8 +22,9 @@ class Settings:
         ValueError: a number that makes no sense.
     """
 
-    #: Writes a second and access key id (a token bucket); None: no limit.
-    rate: float | None = None
+    #: Writes a second and access key id (a token bucket); None: no limit. A rate that changes is
+    #: written as ((20, 0), (10, 60)): 20 a second, and 10 from 60 seconds after the first write on.
+    rate: float | Steps | None = None
     #: Size of that bucket.
     burst: int = 1
     #: Exact rolling windows for writes: (calls, seconds) per access key id.
@@ -54,7 +58,9 @@ class Settings:
     opportunities_per_engagement: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("rate", "read_rate", "forget_after"):
+        if self.rate is not None:
+            _check_steps(steps(self.rate))
+        for name in ("read_rate", "forget_after"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name}={value} must be above 0; leave it out for no limit")
@@ -67,3 +73,12 @@ class Settings:
         for limit, seconds in self.windows:
             if limit < 1 or not seconds > 0:
                 raise ValueError(f"window ({limit}, {seconds}): give (calls >= 1, seconds > 0)")
+
+
+def _check_steps(given: Steps) -> None:
+    for rate, _ in given:
+        if not 0 < rate < math.inf:
+            raise ValueError(f"rate={rate} must be finite and above 0; leave it out for no limit")
+    times = [since for _, since in given]
+    if times[:1] != [0] or any(earlier >= later for earlier, later in pairwise(times)):
+        raise ValueError(f"rate: its changes must come one after the other, not at {times} seconds")

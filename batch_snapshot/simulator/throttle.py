@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+#: A rate that changes: (calls a second, from how many seconds after the first call on), the first from 0.
+Steps = tuple[tuple[float, float], ...]
 
 #: What float arithmetic may take from a whole token.
 _DUST = 1e-9
@@ -25,26 +30,48 @@ class Gate(Protocol):
 class Bucket:
     """A token bucket: `rate` calls a second, `burst` at once after a rest."""
 
-    __slots__ = ("_at", "_burst", "_level", "_rate")
+    __slots__ = ("_age", "_at", "_burst", "_level", "_steps")
 
-    def __init__(self, rate: float, burst: int) -> None:
+    def __init__(self, rate: float | Steps, burst: int) -> None:
         """Start full."""
-        self._rate = rate
+        self._steps = steps(rate)
         self._burst = float(burst)
         self._level = float(burst)
         self._at: float | None = None
+        #: Seconds since the first call.
+        self._age = 0.0
 
     def wait(self, at: float) -> float:
         """Seconds until a token is there; a clock set back adds none."""
         if self._at is not None:
-            self._level = min(self._burst, self._level + max(0.0, at - self._at) * self._rate)
+            self._fill(max(0.0, at - self._at))
         self._at = at
-        return 0.0 if self._level >= 1 - _DUST else (1 - self._level) / self._rate
+        return 0.0 if self._level >= 1 - _DUST else self._time_for(1 - self._level)
 
     def take(self, at: float) -> None:
         """Take the token that `wait` found."""
         self._at = at
         self._level -= 1
+
+    def _fill(self, seconds: float) -> None:
+        now = self._age + seconds
+        added = sum((min(end, now) - start) * rate for start, end, rate in self._ahead() if start < now)
+        self._level = min(self._burst, self._level + added)
+        self._age = now
+
+    def _time_for(self, tokens: float) -> float:
+        """Seconds until so many tokens more are there."""
+        for start, end, rate in self._ahead():
+            if tokens <= (end - start) * rate:
+                return start - self._age + tokens / rate
+            tokens -= (end - start) * rate
+        raise AssertionError("the last rate holds for ever")
+
+    def _ahead(self) -> Iterator[tuple[float, float, float]]:
+        """From now on: (from, until, rate)."""
+        for (rate, start), (_, end) in pairwise((*self._steps, (0.0, math.inf))):
+            if end > self._age:
+                yield max(start, self._age), end, rate
 
 
 class Window:
@@ -91,7 +118,12 @@ class Throttle:
         return wait
 
 
-def gates(rate: float | None, burst: int, windows: Sequence[tuple[int, float]] = ()) -> list[Gate]:
+def steps(rate: float | Steps) -> Steps:
+    """Write any rate as one that changes."""
+    return rate if isinstance(rate, tuple) else ((rate, 0.0),)
+
+
+def gates(rate: float | Steps | None, burst: int, windows: Sequence[tuple[int, float]] = ()) -> list[Gate]:
     """Build the gates of one access key id."""
     bucket: list[Gate] = [] if rate is None else [Bucket(rate, burst)]
     return [*bucket, *(Window(limit, seconds) for limit, seconds in windows)]

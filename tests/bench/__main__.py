@@ -1,0 +1,130 @@
+"""The command line of the benchmarks: one command a bench."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tests.bench.clients import CLIENTS, OURS
+from tests.bench.measure import measure
+from tests.bench.scenarios import QUICK, SCENARIOS
+from tests.bench.speed import figures, ledgers, manifests, million, resume, startup, throughput
+from tests.bench.table import Line, as_json, as_markdown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from tests.bench.measure import Run
+    from tests.bench.scenarios import Scenario
+
+
+class _Names(click.ParamType[tuple[str, ...]]):
+    """Some of these names, with commas between them."""
+
+    name = "names"
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self._known = tuple(known)
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        names = tuple(str(value).split(","))
+        for unknown in {*names} - {*self._known}:
+            self.fail(f"{unknown!r} is none of {', '.join(self._known)}", param, ctx)
+        return names
+
+
+@click.group()
+def cli() -> None:
+    """Benchmarks on this machine; nothing leaves it."""
+
+
+@cli.command()
+@click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Runs of each.")
+@click.option("--only", type=_Names(one.name for one in SCENARIOS), metavar="NAME,…", help="These scenarios.")
+@click.option("--clients", type=_Names(CLIENTS), metavar="NAME,…", help="These clients.")
+@click.option("--quick", is_flag=True, help="The scenarios that take less than a minute, once.")
+@click.option("--json", "out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+def quota(
+    *,
+    repeat: int,
+    only: tuple[str, ...] | None,
+    clients: tuple[str, ...] | None,
+    quick: bool,
+    out: Path | None,
+) -> None:
+    """Get rows through limits of many kinds, beside what people use today.
+
+    Without flags that takes hours. Interrupted, it tells what it has measured.
+    """
+    chosen = [
+        one for one in SCENARIOS if (only is None or one.name in only) and not (quick and one.ideal > QUICK)
+    ]
+    lines: list[Line] = []
+    with suppress(KeyboardInterrupt):
+        lines.extend(measured(chosen, clients or CLIENTS, 1 if quick else repeat))
+    click.echo(as_markdown(lines))
+    if out is not None:
+        out.write_text(json.dumps(as_json(lines), indent=2) + "\n", "utf-8")
+
+
+def measured(scenarios: Sequence[Scenario], clients: Sequence[str], repeat: int) -> Iterator[Line]:
+    """Measure each client in each scenario that concerns it."""
+    for scenario in scenarios:
+        for client in clients:
+            if client != OURS and scenario.quota:
+                continue
+            runs: list[Run] = []
+            for number in range(1, repeat + 1):
+                click.echo(f"{scenario.name}, {client}, {number} of {repeat}", err=True)
+                runs.append(measure(scenario, client))
+            yield Line(scenario, client, runs)
+
+
+#: Starts are short and scatter: they are repeated so often, whatever is asked for.
+STARTS = 10
+
+#: The benches of speed, by name: they get whether it is to be quick, and the number of repeats.
+SPEED: Mapping[str, Callable[[bool, int], figures.Table]] = {
+    "throughput": lambda quick, repeat: throughput.table(2_000 if quick else 10_000, repeat),
+    "manifest": lambda quick, repeat: manifests.table(_sizes(10_000, 100_000, quick=quick), repeat),
+    "ledger": lambda quick, repeat: ledgers.table(_sizes(100_000, quick=quick), repeat),
+    "resume": lambda quick, repeat: resume.table([100_000 if quick else 1_000_000], repeat),
+    "startup": lambda quick, repeat: startup.table(STARTS),
+    "million": lambda quick, repeat: million.table([10_000, 100_000 if quick else 1_000_000], repeat),
+}
+
+#: Too long for anybody who has not asked for it.
+LONG = "million"
+
+
+def _sizes(*few: int, quick: bool) -> list[int]:
+    return [*few] if quick else [*few, 1_000_000]
+
+
+@cli.command()
+@click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Runs of each.")
+@click.option("--only", type=_Names(SPEED), metavar="NAME,…", help=f"These of {', '.join(SPEED)}.")
+@click.option("--quick", is_flag=True, help="Fewer rows.")
+@click.option("--json", "out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+def speed(*, repeat: int, only: tuple[str, ...] | None, quick: bool, out: Path | None) -> None:
+    """Throughput, memory, start-up: what the program costs where the service is no limit.
+
+    Without flags all but `million`, which runs only when named. Interrupted, it tells what it has measured.
+    """
+    load = figures.load_now()
+    tables: list[figures.Table] = []
+    with suppress(KeyboardInterrupt):
+        tables.extend(SPEED[name](quick, repeat) for name in only or SPEED if only or name != LONG)
+    click.echo(figures.as_markdown(tables, load))
+    if out is not None:
+        out.write_text(json.dumps(figures.as_json(tables, load), indent=2) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    cli()

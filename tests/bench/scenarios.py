@@ -1,0 +1,186 @@
+"""The scenarios: what the endpoint allows, what is asked of it, and what would be good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import inf
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What is to be reached; no row may be lost or doubled in any case."""
+
+    #: Elapsed time over the ideal.
+    ratio: float = inf
+    #: Seconds beyond the ideal.
+    seconds: float = inf
+    #: Share of the calls that may be throttled.
+    throttled: float
+    #: The smallest share of any process while all were active.
+    share: float = 0.0
+
+    def __str__(self) -> str:
+        bounds = [
+            f"≤ {self.ratio:.2f} ×" if self.ratio < inf else f"≤ ideal + {self.seconds:g} s",
+            f"≤ {self.throttled:.1%} throttled" if self.throttled else "none throttled",
+            *([f"shares ≥ {self.share:.0%}"] if self.share else []),
+        ]
+        return ", ".join(bounds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """An endpoint with one kind of limit, and the rows to get through it.
+
+    Throttles carry no hint of how long to wait, as the service's documentation promises none.
+    """
+
+    name: str
+    #: Of each process.
+    rows: int
+    #: Seconds added to each answer.
+    latency: float
+    #: Calls a second: a token bucket that begins full.
+    limit: float | None = None
+    burst: int = 1
+    #: How that limit changes: (calls a second, seconds after the first call).
+    then: tuple[tuple[float, float], ...] = ()
+    #: A rolling window: (calls, seconds).
+    window: tuple[int, int] | None = None
+    #: What the manifest says about the limit; other clients have no word for it and sit out.
+    quota: Mapping[str, float] = field(default_factory=dict)
+    #: More flags of `batch-snapshot run`.
+    flags: tuple[str, ...] = ()
+    processes: int = 1
+    target: Target | None = None
+
+    @property
+    def total(self) -> int:
+        """The rows of all processes."""
+        return self.rows * self.processes
+
+    @property
+    def ideal(self) -> float:
+        """Seconds from the first call to the last at the soonest.
+
+        Who declared a rate keeps to it, and so has no use for the bucket's burst.
+        """
+        if self.window is not None:
+            calls, seconds = self.window
+            return (self.total - 1) // calls * float(seconds)
+        if self.limit is None:
+            raise ValueError(f"{self.name}: without a limit there is no ideal")
+        left = float(self.total if self.quota else self.total - self.burst)
+        for (rate, begin), (_, end) in pairwise([(self.limit, 0.0), *self.then, (0.0, inf)]):
+            if left <= (end - begin) * rate:
+                return begin + left / rate
+            left -= (end - begin) * rate
+        raise AssertionError("the last rate holds for ever")
+
+    @property
+    def server(self) -> list[str]:
+        """The flags of `batch-snapshot simulate`."""
+        flags = ["--no-retry-hint", "--latency", f"{self.latency}s"]
+        if self.limit is not None:
+            flags += ["--rate", f"{self.limit}", "--burst", f"{self.burst}"]
+        if self.window is not None:
+            flags += ["--window", f"{self.window[0]}/{self.window[1]}s"]
+        return [*flags, *(word for rate, at in self.then for word in ("--then", f"{rate}@{at}s"))]
+
+
+#: The short ones, for `--quick`, have an ideal below this many seconds.
+QUICK = 41.0
+
+_DECLARED = Target(ratio=1.03, throttled=0.005)
+
+SCENARIOS = (
+    Scenario(
+        name="unknown-20",
+        limit=20,
+        burst=20,
+        latency=0.08,
+        rows=400,
+        target=Target(ratio=1.08, throttled=0.03),
+    ),
+    Scenario(
+        name="unknown-50",
+        limit=50,
+        burst=50,
+        latency=0.08,
+        rows=2_000,
+        target=Target(ratio=1.05, throttled=0.01),
+    ),
+    Scenario(
+        name="unknown-1",
+        limit=1,
+        burst=1,
+        latency=0.08,
+        rows=120,
+        target=Target(ratio=1.10, throttled=0.05),
+    ),
+    Scenario(
+        name="declared-20",
+        limit=20,
+        burst=20,
+        latency=0.08,
+        rows=400,
+        quota={"per_second": 20},
+        target=_DECLARED,
+    ),
+    Scenario(
+        name="declared-50",
+        limit=50,
+        burst=50,
+        latency=0.08,
+        rows=2_000,
+        quota={"per_second": 50},
+        target=_DECLARED,
+    ),
+    Scenario(
+        name="declared-1",
+        limit=1,
+        burst=1,
+        latency=0.08,
+        rows=120,
+        quota={"per_second": 1},
+        target=_DECLARED,
+    ),
+    # Nobody tuned anything for these five: they have no target, so that none is tuned for.
+    Scenario(name="5-burst-1", limit=5, burst=1, latency=0.03, rows=250),
+    Scenario(name="10-burst-50", limit=10, burst=50, latency=0.3, rows=400),
+    Scenario(name="3-burst-10", limit=3, burst=10, latency=0.15, rows=150),
+    Scenario(name="100-burst-1", limit=100, burst=1, latency=0.02, rows=3_000),
+    Scenario(name="window-10-per-1s", window=(10, 1), latency=0.05, rows=400),
+    Scenario(
+        name="halves-and-recovers",
+        limit=20,
+        burst=20,
+        then=((10, 20), (20, 40)),
+        latency=0.08,
+        rows=1_200,
+        target=Target(ratio=1.10, throttled=0.04),
+    ),
+    Scenario(
+        name="two-processes",
+        limit=20,
+        burst=20,
+        latency=0.08,
+        rows=600,
+        processes=2,
+        target=Target(ratio=1.10, throttled=0.05, share=0.3),
+    ),
+    Scenario(
+        name="per-minute-100",
+        window=(100, 60),
+        latency=0.08,
+        rows=250,
+        quota={"per_minute": 100},
+        flags=("--wait",),
+        target=Target(seconds=3, throttled=0),
+    ),
+)

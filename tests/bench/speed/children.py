@@ -1,0 +1,100 @@
+"""Processes that are waited for, and what they used of the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Timer
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tests.processes import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+#: Seconds for a process that is not said to take longer.
+PATIENCE = 900.0
+
+#: The unit of a process' peak memory, in bytes, as `wait4` tells it.
+_PEAK_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+class Ended(NamedTuple):
+    """How a process ended, and what it used."""
+
+    code: int
+    stdout: str
+    stderr: str
+    #: By the monotonic clock, which all processes share.
+    begun: float
+    #: From its start to its end, and those that processors spent on it and its own children.
+    seconds: float
+    cpu: float
+    #: The most memory that it, or the largest of its children, held at a time; in MB.
+    peak: float
+
+    @property
+    def trouble(self) -> str:
+        """What was wrong with its end; empty where nothing was."""
+        last = (self.stderr.strip().splitlines() or [""])[-1]
+        return f"exit {self.code}: {last}" if self.code else ""
+
+    @property
+    def json(self) -> Any:
+        """What it printed, which must be JSON and nothing else."""
+        if self.code:
+            raise RuntimeError(self.trouble)
+        return json.loads(self.stdout)
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A folder to run in, with a home of its own."""
+    with TemporaryDirectory(prefix="bench-") as name:
+        Path(name, "home").mkdir()
+        yield Path(name)
+
+
+def python(module: str, *words: object) -> list[str]:
+    """The command line of a module."""
+    return [sys.executable, "-m", module, *map(str, words)]
+
+
+def run(words: Sequence[str], place: Path, *, stdin: Path | None = None, patience: float = PATIENCE) -> Ended:
+    """Run a process to its end, in a folder and an environment that know nothing of this machine's AWS.
+
+    Keep this process small: the peak that the system tells of a child is never below its parent's.
+    """
+    out, err = place / "stdout.txt", place / "stderr.txt"
+    with (stdin or Path(os.devnull)).open("rb") as fed, out.open("wb") as told, err.open("wb") as said:
+        begun = time.monotonic()
+        # wait4 reaps it, not Popen: it alone tells what was used.
+        child = subprocess.Popen(
+            words, cwd=place, env=environment(place), stdin=fed, stdout=told, stderr=said
+        )
+        watchdog = Timer(patience, child.kill)
+        watchdog.start()
+        try:
+            _, status, used = os.wait4(child.pid, 0)
+        except BaseException:
+            child.kill()
+            raise
+        finally:
+            watchdog.cancel()
+        seconds = time.monotonic() - begun
+        child.returncode = os.waitstatus_to_exitcode(status)
+    return Ended(
+        code=child.returncode,
+        stdout=out.read_text("utf-8", "replace"),
+        stderr=err.read_text("utf-8", "replace"),
+        begun=begun,
+        seconds=seconds,
+        cpu=used.ru_utime + used.ru_stime,
+        peak=used.ru_maxrss * _PEAK_UNIT / 1e6,
+    )

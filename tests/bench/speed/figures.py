@@ -1,0 +1,160 @@
+"""What was measured: figures, each from several repeats, in tables for people and for machines.
+
+Things are compared within one repeat: their k-th values were taken one after the other, so that
+whatever else the machine did then was done to both.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from math import inf, isfinite
+from statistics import median
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tests.bench.table import machine, machine_line, spread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+Key = TypeVar("Key")
+Taken = TypeVar("Taken")
+
+LEGEND = """\
+Figures of several repeats are least · median · greatest. Ratios are taken within a repeat, whose
+runs follow one another, in the opposite order every other time. A target is met by the median; in
+brackets, how many of the repeats met it. CPU and peak memory are those of whole processes, start-up
+included; a peak is never shown below that of the process that measures, some 30 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a figure is to reach, or not to pass."""
+
+    limit: float
+    at_least: bool = False
+
+    def met_by(self, value: float) -> bool:
+        """Tell whether the value is on the right side."""
+        return value >= self.limit if self.at_least else value <= self.limit
+
+    def __str__(self) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One thing measured, in each repeat."""
+
+    values: Sequence[float]
+    form: str = ",.0f"
+    bound: Bound | None = None
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the median is within the bound; None where there is none.
+
+        A repeat that came to nothing (not a number) is never made good by the others.
+        """
+        if self.bound is None:
+            return None
+        return all(map(isfinite, self.values)) and self.bound.met_by(median(self.values))
+
+    @property
+    def times_reached(self) -> int:
+        """How many of the repeats were within the bound."""
+        return sum(self.bound.met_by(value) for value in self.values) if self.bound else 0
+
+    def __str__(self) -> str:
+        text = spread(self.values, self.form)
+        if self.bound is None:
+            return text
+        verdict = "met" if self.reached else "**missed**"
+        return f"{text}; {self.bound}: {verdict} ({self.times_reached} of {len(self.values)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The figures of one thing, by the columns of its table; None where a column says nothing of it."""
+
+    what: str
+    figures: Sequence[Figure | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One bench."""
+
+    name: str
+    title: str
+    #: The first column's, and each figure's.
+    head: Sequence[str]
+    lines: Sequence[Line]
+    #: What else there is to say, and what went wrong.
+    notes: Sequence[str] = ()
+
+
+def interleaved(
+    title: str, keys: Iterable[Key], repeat: int, measure: Callable[[Key], Taken]
+) -> Mapping[Key, list[Taken]]:
+    """Measure each once a repeat; says on standard error which is at it."""
+    forth = list(keys)
+    taken: dict[Key, list[Taken]] = {key: [] for key in forth}
+    for number in range(repeat):
+        for key in reversed(forth) if number % 2 else forth:
+            click.echo(f"{title}, {key}, {number + 1} of {repeat}", err=True)
+            taken[key].append(measure(key))
+    return taken
+
+
+def ratios(over: Iterable[float], under: Iterable[float]) -> list[float]:
+    """Divide repeat by repeat; by nothing, it is infinite."""
+    return [one / other if other else inf for one, other in zip(over, under, strict=True)]
+
+
+def as_markdown(tables: Iterable[Table], load: float) -> str:
+    """Write the tables below the machine's name; `load` is the run queue's length before."""
+    return "\n\n".join(
+        [f"{machine_line()} Load before: {load:.1f}.", *map(_as_markdown, tables), LEGEND],
+    )
+
+
+def _as_markdown(table: Table) -> str:
+    rows = [table.head, ("---",) * len(table.head), *map(_cells, table.lines)]
+    lines = [f"### {table.title}", "", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join([*lines, *([""] if table.notes else []), *(f"- {note}" for note in table.notes)])
+
+
+def _cells(line: Line) -> list[str]:
+    return [line.what, *("–" if figure is None else str(figure) for figure in line.figures)]
+
+
+def as_json(tables: Iterable[Table], load: float) -> dict[str, Any]:
+    """Everything that was measured."""
+    return {"machine": machine(), "load": load, "tables": [*map(_as_json, tables)]}
+
+
+def _as_json(table: Table) -> dict[str, Any]:
+    return {
+        "name": table.name,
+        "title": table.title,
+        "notes": [*table.notes],
+        "lines": [
+            {
+                "what": line.what,
+                "figures": {
+                    column: {**asdict(figure), "reached": figure.reached}
+                    for column, figure in zip(table.head[1:], line.figures, strict=True)
+                    if figure is not None
+                },
+            }
+            for line in table.lines
+        ],
+    }
+
+
+def load_now() -> float:
+    """The length of the run queue over the last minute: what else the machine was at."""
+    return os.getloadavg()[0]

@@ -1,0 +1,82 @@
+"""Manifests and ledgers of any size, written without being held."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from batch_snapshot import codec
+from batch_snapshot.history import End, Header
+from batch_snapshot.model import Account, Outcome, Request, Row, Status, client_token
+from tests.processes import TEMPLATE, write_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NAME = "bench"
+
+_ACCOUNT = Account("default")
+_RUN_ID = str(UUID(int=0))
+_BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+
+#: Rows of an intent, as a run of one account writes them.
+_INTENT = 64
+
+
+def manifest(path: Path, rows: int) -> Path:
+    """Write a manifest of so many pairs, each with an engagement of its own."""
+    write_manifest(path, (), name=NAME)
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(f"- {{engagement: eng-{n:014d}, resource: O{n + 1}}}\n" for n in range(rows))
+    return path
+
+
+def ledger(path: Path, rows: int, *, left: int = 0, endpoint: str = "aws") -> Path:
+    """Write the ledger of a run that was interrupted when so many rows of `manifest` had succeeded."""
+    header = Header(
+        run_id=_RUN_ID,
+        command="run",
+        name=NAME,
+        manifest=str(path.with_suffix(".yaml")),
+        manifest_sha256=None,
+        rows=rows + left,
+        accounts={_ACCOUNT.name: codec.encode_account(_ACCOUNT)},
+        endpoint=endpoint,
+        started_at=_BEGAN,
+        settings={},
+    )
+    counts = {"succeeded": rows, "failed": 0, "in_doubt": 0, "unattempted": left}
+    made = outcomes(rows)
+    with path.open("wb") as file:
+        file.write(codec.encode_run(header, "0"))
+        while batch := [*islice(made, _INTENT)]:
+            file.write(codec.encode_intent(batch[0].started_at, [outcome.request for outcome in batch]))
+            file.writelines(codec.encode_result(_RUN_ID, outcome) for outcome in batch)
+        end = "interrupted" if left else "completed"
+        file.write(codec.encode_end(_RUN_ID, End(end, counts, _BEGAN)))
+    return path
+
+
+def outcomes(rows: int) -> Iterator[Outcome]:
+    """The successes of the first rows of `manifest`, ten milliseconds apart."""
+    for number in range(rows):
+        engagement, resource = f"eng-{number:014d}", f"O{number + 1}"
+        row = Row(_ACCOUNT.name, "Sandbox", engagement, "Opportunity", resource, TEMPLATE)
+        sent = _BEGAN + timedelta(milliseconds=10 * number)
+        yield Outcome(
+            request=Request(row, client_token(_RUN_ID, row, 0)),
+            status=Status.SUCCEEDED,
+            attempts=1,
+            throttles=0,
+            ambiguous=False,
+            first_sent_at=sent,
+            started_at=sent,
+            finished_at=sent + timedelta(milliseconds=80),
+            arn=f"arn:aws:partnercentral:us-east-1::catalog/Sandbox/engagement/{engagement}"
+            f"/resource/Opportunity/{resource}/template/{TEMPLATE}/snapshot/1",
+            revision=1,
+            request_id=str(UUID(int=number)),
+        )

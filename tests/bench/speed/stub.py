@@ -1,0 +1,191 @@
+"""An endpoint that is no limit: it answers every call at once, checks nothing, and counts.
+
+A process of its own: `python -m tests.bench.speed.stub` prints its URL. It speaks as much HTTP/1.1 as
+the SDKs do: requests with a Content-Length over connections that stay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import re
+import signal
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.request import urlopen
+
+import orjson
+
+from tests.bench.speed.children import python
+from tests.processes import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_TAKE = b"GET /_stub/take "
+_HEAD_END = b"\r\n\r\n"
+_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
+_CREATE = b"AWSPartnerCentralSelling.CreateResourceSnapshot"
+_NOT_FOUND = {"__type": "ResourceNotFoundException", "Message": "There is no such snapshot."}
+
+
+# -- the process that serves -------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What came since the counts were taken last."""
+
+    creates: int = 0
+    others: int = 0
+    tokens: set[str] = field(default_factory=set)
+    #: Arrivals of the first call and of the last, by the monotonic clock.
+    first: float = 0.0
+    last: float = 0.0
+
+    def arrived(self) -> None:
+        self.last = time.monotonic()
+        self.first = self.first or self.last
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "creates": self.creates,
+            "others": self.others,
+            "tokens": len(self.tokens),
+            "first": self.first,
+            "last": self.last,
+        }
+
+
+class World:
+    """Answers calls."""
+
+    def __init__(self) -> None:
+        self._counts = _Counts()
+        self._requests = 0
+        self._second = 0
+        self._date = b""
+
+    def answer(self, head: bytes, body: bytes) -> bytes:
+        """Answer one request, whole."""
+        if head.startswith(_TAKE):
+            taken, self._counts = self._counts, _Counts()
+            return self._written(b"200 OK", taken.as_json())
+        self._counts.arrived()
+        if _CREATE not in head:
+            self._counts.others += 1
+            return self._written(b"400 Bad Request", _NOT_FOUND)
+        return self._written(b"200 OK", self._created(orjson.loads(body)))
+
+    def _created(self, asked: dict[str, str]) -> dict[str, Any]:
+        self._counts.creates += 1
+        self._counts.tokens.add(asked["ClientToken"])
+        arn = (
+            f"arn:aws:partnercentral:us-east-1::catalog/{asked['Catalog']}"
+            f"/engagement/{asked['EngagementIdentifier']}"
+            f"/resource/{asked['ResourceType']}/{asked['ResourceIdentifier']}"
+            f"/template/{asked['ResourceSnapshotTemplateIdentifier']}/snapshot/1"
+        )
+        return {"Arn": arn, "Revision": 1}
+
+    def _written(self, status: bytes, answer: dict[str, Any]) -> bytes:
+        body = orjson.dumps(answer)
+        self._requests += 1
+        now = int(time.time())
+        if now != self._second:
+            self._second, self._date = now, formatdate(now, usegmt=True).encode()
+        return (
+            b"HTTP/1.1 %b\r\nContent-Type: application/x-amz-json-1.0\r\n"
+            b"x-amzn-RequestId: 00000000-0000-4000-8000-%012d\r\nDate: %b\r\nContent-Length: %d\r\n\r\n%b"
+        ) % (status, self._requests, self._date, len(body), body)
+
+
+class Connection(asyncio.Protocol):
+    """Cuts what arrives into requests."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._transport: Any = None
+        self._unread = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += data
+        while (head := self._unread.find(_HEAD_END)) >= 0:
+            told = _LENGTH.search(self._unread, 0, head)
+            begin = head + len(_HEAD_END)
+            end = begin + (int(told[1]) if told else 0)
+            if len(self._unread) < end:
+                return
+            self._transport.write(self._world.answer(self._unread[:head], self._unread[begin:end]))
+            self._unread = self._unread[end:]
+
+
+async def _serve() -> None:
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, over.set)
+    world = World()
+    server = await loop.create_server(lambda: Connection(world), "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    print(f"http://{host}:{port}", flush=True)  # noqa: T201 - it is asked for
+    await over.wait()
+    server.close()
+
+
+# -- the process that measures -----------------------------------------------------------------------
+
+
+class Record(NamedTuple):
+    """What the endpoint saw."""
+
+    creates: int
+    others: int
+    #: Distinct client tokens.
+    tokens: int
+    #: Arrivals of the first call and of the last, by the monotonic clock.
+    first: float
+    last: float
+
+    @property
+    def rate(self) -> float:
+        """Snapshots a second."""
+        return (self.creates - 1) / (self.last - self.first) if self.last > self.first else 0.0
+
+
+class Stub(NamedTuple):
+    """A running endpoint."""
+
+    url: str
+
+    def take(self) -> Record:
+        """Take what was counted, and begin anew."""
+        with urlopen(f"{self.url}/_stub/take") as answer:
+            return Record(**orjson.loads(answer.read()))
+
+
+@contextmanager
+def served(place: Path) -> Iterator[Stub]:
+    """Serve in a process of its own."""
+    words = python("tests.bench.speed.stub")
+    with subprocess.Popen(words, env=environment(place), stdout=subprocess.PIPE, text=True) as server:
+        try:
+            url = server.stdout.readline().strip() if server.stdout else ""
+            if not url:
+                raise RuntimeError("the endpoint did not start")
+            yield Stub(url)
+        finally:
+            server.terminate()
+
+
+if __name__ == "__main__":
+    # A set of a million tokens would be walked again and again, in the middle of calls.
+    gc.disable()
+    asyncio.run(_serve())

@@ -1,0 +1,106 @@
+"""Calls a second of whole processes, against an endpoint that is no limit.
+
+Counted from the first call that the endpoint received to the last, so that nobody's start-up counts;
+the whole process' time stands beside it.
+"""
+
+from __future__ import annotations
+
+from math import nan
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.bench.speed.children import PATIENCE, folder, run
+from tests.bench.speed.clients import AWS, CLIENTS, OURS, aws_executable, command
+from tests.bench.speed.figures import Bound, Figure, Line, Table, interleaved, ratios
+from tests.bench.speed.stub import served
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from tests.bench.speed.stub import Stub
+
+_HEAD = (
+    "client",
+    "rows",
+    "calls/s",
+    "ours ÷ it",
+    "CPU µs a row",
+    "CPU, it ÷ ours",
+    "whole process s",
+    "peak MB",
+)
+
+#: Of our calls a second over theirs.
+_TARGETS = {"boto3": Bound(2.0, at_least=True), "aioboto3": Bound(1.1, at_least=True)}
+
+#: The AWS CLI starts an interpreter a row: more of them would tell nothing else.
+_AWS_ROWS = 20
+
+
+class Run(NamedTuple):
+    """One client's run through its rows."""
+
+    rows: int
+    #: Calls a second; not a number where there was trouble.
+    rate: float
+    seconds: float
+    cpu: float
+    #: MB.
+    peak: float
+    #: What was wrong with it; empty where nothing was.
+    trouble: str
+
+    @property
+    def cpu_a_row(self) -> float:
+        """In microseconds."""
+        return self.cpu / self.rows * 1e6
+
+
+def measure(name: str, rows: int, stub: Stub, *, patience: float = PATIENCE) -> Run:
+    """Send so many rows to the endpoint."""
+    with folder() as place:
+        how = command(name, stub.url, rows, place)
+        stub.take()
+        ended = run(how.words, place, stdin=how.stdin, patience=patience)
+    seen = stub.take()
+    trouble = ended.trouble
+    if not trouble and not rows == seen.creates == seen.tokens:
+        trouble = f"{rows} rows, {seen.creates} calls, {seen.tokens} tokens"
+    return Run(rows, nan if trouble else seen.rate, ended.seconds, ended.cpu, ended.peak, trouble)
+
+
+def table(rows: int, repeat: int, clients: Iterable[str] = CLIENTS) -> Table:
+    """Measure all clients beside one another."""
+    present = [name for name in clients if name != AWS or aws_executable()]
+    sizes = {name: min(rows, _AWS_ROWS) if name == AWS else rows for name in present}
+    with folder() as place, served(place) as stub:
+        runs = interleaved("throughput", present, repeat, lambda name: measure(name, sizes[name], stub))
+    absent = [f"{CLIENTS[name]}: not installed" for name in clients if name not in present]
+    troubles = [f"{CLIENTS[name]}: {one}" for name in present for one in _troubles(runs[name])]
+    return Table(
+        "throughput",
+        f"Throughput, {rows:,} rows",
+        _HEAD,
+        [Line(CLIENTS[name], _figures(name, runs)) for name in present],
+        [*absent, *troubles],
+    )
+
+
+def _troubles(runs: Sequence[Run]) -> list[str]:
+    return sorted({one.trouble for one in runs} - {""})
+
+
+def _figures(name: str, runs: Mapping[str, Sequence[Run]]) -> list[Figure | None]:
+    own, ours = runs[name], runs.get(OURS, ())
+    compared = bool(ours) and name != OURS
+    rates = ratios([one.rate for one in ours], [one.rate for one in own]) if compared else []
+    spent = ratios([one.cpu_a_row for one in own], [one.cpu_a_row for one in ours]) if compared else []
+    return [
+        Figure([own[0].rows]),
+        Figure([one.rate for one in own], ",.0f"),
+        Figure(rates, ".2f", _TARGETS.get(name)) if compared else None,
+        Figure([one.cpu_a_row for one in own]),
+        Figure(spent, ".2f") if compared else None,
+        Figure([one.seconds for one in own], ".2f"),
+        Figure([one.peak for one in own]),
+    ]

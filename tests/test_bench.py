@@ -1,0 +1,214 @@
+"""The benchmarks work, and judge rightly."""
+
+import asyncio
+import json
+from dataclasses import replace
+from math import inf, nan
+
+import pytest
+from click.testing import CliRunner
+
+from tests.bench.__main__ import cli, measured
+from tests.bench.clients import OURS
+from tests.bench.measure import Run, judged
+from tests.bench.scenarios import SCENARIOS, Scenario, Target
+from tests.bench.speed import figures, ledgers, manifests, million, resume, startup, stub, throughput
+from tests.bench.speed.figures import Bound, Figure, Table
+from tests.bench.table import Line, as_json, as_markdown
+
+TINY = Scenario(
+    name="tiny",
+    rows=60,
+    limit=100,
+    burst=20,
+    then=((60, 0.2),),
+    latency=0.01,
+    target=Target(ratio=100, throttled=0.99),
+)
+
+
+def test_two_clients_get_through_a_tiny_limit():
+    lines = list(measured([TINY], [OURS, "aioboto3-tenacity-8"], repeat=1))
+    runs = [run for line in lines for run in line.runs]
+    assert [(run.lost, run.duplicates, run.trouble) for run in runs] == [(0, 0, ())] * 2
+    assert all(run.calls == 60 + run.throttled for run in runs)
+    assert all(run.ratio > 0.95 for run in runs)
+    told = as_markdown(lines)
+    assert told.count("| 1 of 1 |") == 2
+    assert "Python 3" in told
+    assert [line["reached"] for line in json.loads(json.dumps(as_json(lines)))["lines"]] == [1, 1]
+
+
+def test_two_processes_that_do_not_understand_their_flags_are_told():
+    scenario = replace(TINY, processes=2, flags=("--no-such-flag",))
+    (line,) = measured([scenario], [OURS], repeat=1)
+    assert [(run.lost, run.shares) for run in line.runs] == [(120, (0.0, 0.0))]
+    assert line.reached == 0
+    assert "- tiny, ours: exit 2: Error: No such option" in as_markdown([line])
+
+
+@pytest.mark.parametrize(
+    ("scenario", "ideal"),
+    [
+        (TINY, 20 / 100 * 1 + 20 / 60),
+        (replace(TINY, rows=120, then=()), 1.0),
+        (replace(TINY, rows=120, then=(), quota={"per_second": 100}), 1.2),
+        (replace(TINY, rows=60, then=(), processes=2), 1.0),
+        (Scenario(name="window", rows=250, window=(100, 60), latency=0), 120),
+        (Scenario(name="window", rows=200, window=(100, 60), latency=0), 60),
+        (next(one for one in SCENARIOS if one.name == "halves-and-recovers"), 20 + 20 + (1_180 - 600) / 20),
+    ],
+)
+def test_the_ideal(scenario, ideal):
+    assert scenario.ideal == pytest.approx(ideal)
+
+
+def test_the_record_is_read_rightly():
+    times = [100.0, 100.5, 101.0, 101.5, 102.0, 104.0]
+    rows = [0, 60, 1, 61, 1, 62]
+    answers = ["ok", "ok", "ok", "ThrottlingException", "ok", "ok", "ok"]
+    calls = [
+        {"time": at, "operation": "CreateResourceSnapshot", "answer": answer}
+        for at, answer in zip([*times[:3], 101.2, *times[3:]], answers, strict=True)
+    ]
+    made = [
+        {"engagement": f"eng-{row:014d}", "resource": f"O{row + 1}", "created_at": at}
+        for row, at in zip(rows, times, strict=True)
+    ]
+    look = {"time": 99.5, "operation": "GetOpportunity", "answer": "ok"}
+    run = judged({"log": [look, *calls], "snapshots": made}, replace(TINY, processes=2))
+    assert run.elapsed == pytest.approx(4.51)
+    assert (run.calls, run.throttled, run.lost, run.duplicates) == (7, 1, 115, 1)
+    assert run.shares == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "reached"),
+    [
+        ({}, True),
+        ({"elapsed": 10.9}, False),
+        ({"throttled": 4}, False),
+        ({"lost": 1}, False),
+        ({"duplicates": 1}, False),
+        ({"shares": (0.29, 0.71)}, False),
+    ],
+)
+def test_a_target_is_met_in_all_or_not_at_all(change, reached):
+    run = Run(10.8, 10.0, 100, 3, lost=0, duplicates=0, shares=(0.3, 0.7), trouble=())
+    assert replace(run, **change).reaches(Target(ratio=1.08, throttled=0.03, share=0.3)) is reached
+
+
+def test_seconds_beyond_the_ideal_are_a_target_too():
+    run = Run(123.1, 120.0, 250, 0, lost=0, duplicates=0, shares=(), trouble=())
+    assert not run.reaches(Target(seconds=3, throttled=0))
+    assert replace(run, elapsed=122.9).reaches(Target(seconds=3, throttled=0))
+
+
+def test_what_was_lost_shows_in_the_table():
+    runs = [
+        Run(seconds, 1.0, 100, 3, lost=lost, duplicates=0, shares=(), trouble=())
+        for seconds, lost in [(1.2, 2), (0.5, 0), (1.0, 0)]
+    ]
+    assert "| (0.500 · 1.000 · 1.200) | 3.0% | 2 of 60 |" in as_markdown([Line(TINY, "boto3-standard", runs)])
+
+
+def test_the_throughput_of_two_clients():
+    table = throughput.table(300, 1, (OURS, "aioboto3"))
+    assert not table.notes
+    (read,) = json.loads(json.dumps(figures.as_json([table], 0.5)))["tables"]
+    ours, theirs = (line["figures"] for line in read["lines"])
+    assert ours["rows"]["values"] == theirs["rows"]["values"] == [300]
+    assert "ours ÷ it" not in ours
+    (ratio,) = theirs["ours ÷ it"]["values"]
+    assert ratio == pytest.approx(ours["calls/s"]["values"][0] / theirs["calls/s"]["values"][0])
+    assert theirs["ours ÷ it"]["bound"] == {"limit": 1.1, "at_least": True}
+    told = figures.as_markdown([table], load=0.5)
+    assert "; ≥ 1.1: " in told
+    assert "Load before: 0.5." in told
+
+
+def test_a_client_that_calls_nothing_is_told_and_meets_no_target(tmp_path):
+    with stub.served(tmp_path) as endpoint:
+        run = throughput.measure("no such script", 3, endpoint)
+    assert run.trouble == "exit 1: KeyError: 'no such script'"
+    assert not Figure([run.rate], bound=Bound(0, at_least=True)).reached
+
+
+@pytest.mark.parametrize(
+    "bench",
+    [
+        lambda: manifests.table([50], 1),
+        lambda: ledgers.table([200], 1),
+        lambda: resume.table([200], 1),
+        lambda: startup.table(1),
+        lambda: million.table([20, 40], 1),
+    ],
+)
+def test_the_other_benches_of_speed(bench):
+    table = bench()
+    assert not table.notes
+    assert all(len(line.figures) == len(table.head) - 1 for line in table.lines)
+    values = [value for line in table.lines for figure in line.figures if figure for value in figure.values]
+    assert all(0 < value < inf for value in values)
+
+
+def test_the_endpoint_takes_requests_in_any_pieces():
+    class Transport(asyncio.Transport):
+        written = b""
+
+        def write(self, data):
+            self.written += data
+
+    def asked(target, body, method=b"POST / "):
+        head = b"%bHTTP/1.1\r\nX-Amz-Target: AWSPartnerCentralSelling.%b\r\nCONTENT-length:%d\r\n\r\n"
+        return head % (method, target, len(body)) + body
+
+    body = (
+        b'{"Catalog":"Sandbox","EngagementIdentifier":"e","ResourceType":"Opportunity",'
+        b'"ResourceIdentifier":"O1","ResourceSnapshotTemplateIdentifier":"T","ClientToken":"t"}'
+    )
+    requests = asked(b"CreateResourceSnapshot", body) * 2 + asked(b"GetResourceSnapshot", b"{}")
+    requests += asked(b"", b"", b"GET /_stub/take ")
+    for size in (1, 7, len(requests)):
+        transport, connection = Transport(), stub.Connection(stub.World())
+        connection.connection_made(transport)
+        for begin in range(0, len(requests), size):
+            connection.data_received(requests[begin : begin + size])
+        *answers, record = transport.written.split(b"HTTP/1.1 ")[1:]
+        assert [answer[:3] for answer in answers] == [b"200", b"200", b"400"]
+        assert b'/engagement/e/resource/Opportunity/O1/template/T/snapshot/1","Revision":1}' in answers[0]
+        seen = stub.Record(**json.loads(record.partition(b"\r\n\r\n")[2]))
+        assert (seen.creates, seen.others, seen.tokens) == (2, 1, 1)
+
+
+def test_a_figure_is_judged_by_its_median_and_by_every_repeat():
+    bound = Bound(2, at_least=True)
+    assert str(Figure([1.9, 2.5, 2.1], ".1f", bound)) == "1.9 · 2.1 · 2.5; ≥ 2: met (2 of 3)"
+    assert str(Figure([1.9, 2.5, 1.8], ".1f", bound)) == "1.8 · 1.9 · 2.5; ≥ 2: **missed** (1 of 3)"
+    assert str(Figure([3.0], ".1f", Bound(2))) == "3.0; ≤ 2: **missed** (0 of 1)"
+    assert Figure([3.0]).reached is None
+    assert not Figure([nan, 3.0, 3.0], bound=bound).reached
+    assert not Figure(figures.ratios([3.0], [0.0]), bound=bound).reached
+
+
+def test_repeats_are_interleaved_and_turn_about():
+    turns = iter(range(6))
+    taken = figures.interleaved("trial", "ab", 3, lambda _: next(turns))
+    assert taken == {"a": [0, 3, 4], "b": [1, 2, 5]}
+
+
+def test_notes_stand_below_their_table():
+    table = Table("trial", "A trial", ("what", "s"), [figures.Line("it", [None])], ["it failed"])
+    assert "| it | – |\n\n- it failed\n" in figures.as_markdown([table], 0.0)
+
+
+def test_an_unknown_bench_of_speed_is_refused():
+    said = CliRunner().invoke(cli, ["speed", "--only", "throughput,light"])
+    assert said.exit_code == 2
+    assert "'light' is none of throughput, manifest, ledger, resume, startup, million" in said.output
+
+
+def test_unknown_names_are_refused():
+    said = CliRunner().invoke(cli, ["quota", "--clients", "ours,theirs"])
+    assert said.exit_code == 2
+    assert "'theirs' is none of ours, boto3-defaults" in said.output
