@@ -8,7 +8,7 @@ plan can be made without any call.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -104,7 +104,7 @@ class Shared:
             return
         found = event(self.pace)
         met = self.pace.phase is Phase.SEARCH and found.phase is not Phase.SEARCH
-        if not (met and self._revise(partial(self._meet, event, found))):
+        if not (met and self._revise(partial(self._meet, found))):
             self.pace = found
 
     def _revise(self, change: Callable[[str | None, float], str | None]) -> bool:
@@ -119,11 +119,16 @@ class Shared:
             return False
         return True
 
-    def _meet(self, event: Callable[[Pace], Pace], found: Pace, text: str | None, age: float) -> str | None:
-        """Our search met the limit: theirs holds, who met it before and still follow it."""
+    def _meet(self, found: Pace, text: str | None, age: float) -> str | None:
+        """Our search met the limit: theirs holds, who met it before and still follow it.
+
+        What we sent until then tells theirs nothing new: it did not leave at their pace.
+        """
         known = _known(text)
-        self.pace = event(known) if known and age <= PRESENT else found
-        return pace.dump(self.pace)
+        if known and age <= PRESENT:
+            found = replace(known, cut_at=found.cut_at, next_slot=max(known.next_slot, found.next_slot))
+        self.pace = found
+        return pace.dump(found)
 
     def _follow(self, event: Callable[[Pace], Pace], text: str | None, _: float) -> str | None:
         before = _known(text) or self.pace

@@ -20,7 +20,7 @@ monotonic clock, all rates calls a second. `tests/pacing` compares it with other
 from __future__ import annotations
 
 import json
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from math import inf
 from typing import NamedTuple
@@ -295,7 +295,7 @@ def learned(rate: float, now: float) -> Pace:
 
 def dump(pace: Pace) -> str:
     """The pace as text, for other processes that call for the same account."""
-    return json.dumps([_FORMAT, *astuple(pace)])
+    return json.dumps([_FORMAT, *(getattr(pace, name) for name in _FIELDS)])
 
 
 def load(text: str) -> Pace:

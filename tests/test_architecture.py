@@ -15,10 +15,24 @@ LEVELS = [
     {"errors"},
     {"flags", "model"},
     {"history"},
-    {"audit", "codec", "locks", "manifest", "pace", "places", "plan", "policy", "report"},
-    {"answers", "feed", "lane", "ledger", "tries"},
+    {
+        "audit",
+        "codec",
+        "forecast",
+        "locks",
+        "manifest",
+        "pace",
+        "places",
+        "plan",
+        "policy",
+        "quota",
+        "report",
+    },
+    {"answers", "feed", "ledger", "pacer", "tries"},
+    {"lane"},
     {"client", "engine"},
     {"job"},
+    {"allowance", "preview"},
     {"batch", "overview"},
     {"progress"},
     {"cli"},
@@ -26,7 +40,21 @@ LEVELS = [
 ]
 
 #: Rooms that decide and never act: no clock, no files, no network, no waiting.
-PURE = {"answers", "audit", "codec", "errors", "model", "history", "plan", "policy", "report", "tries"}
+PURE = {
+    "answers",
+    "audit",
+    "codec",
+    "errors",
+    "forecast",
+    "history",
+    "model",
+    "pace",
+    "plan",
+    "policy",
+    "preview",
+    "report",
+    "tries",
+}
 ACTING = {
     "anyio",
     "asyncio",
@@ -36,8 +64,10 @@ ACTING = {
     "random",
     "shutil",
     "socket",
+    "sqlite3",
     "subprocess",
     "tempfile",
+    "threading",
     "time",
 }
 
@@ -115,10 +145,20 @@ def test_pure_rooms_do_nothing(room):
     assert used.isdisjoint(ACTING)
 
 
-@pytest.mark.parametrize("room", ["engine", "feed", "lane", "pace"])
+@pytest.mark.parametrize("room", ["engine", "feed", "lane", "pacer"])
 def test_what_waits_knows_anyio_alone(room):
     used = {name.split(".")[0] for name in imports(PACKAGE / f"{room}.py")}
     assert used.isdisjoint({"asyncio", "time", "trio"})
+
+
+def test_only_the_log_of_calls_knows_its_database():
+    importers = {
+        room
+        for room, path in rooms()
+        for name in imports(path, running=False)
+        if name.split(".")[0] == "sqlite3"
+    }
+    assert importers == {"quota"}
 
 
 def test_nothing_is_posix_only_at_import():

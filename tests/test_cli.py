@@ -393,7 +393,7 @@ async def a_dry_run_calls_nothing_and_leaves_no_ledger(place: Place) -> None:
         assert not simulator.calls
         assert (text.code, text.stderr, as_json.code) == (0, "", 0)
         assert "7 of 7 rows to send" in text.stdout
-        assert "0:00:04 at the declared 2 calls/s" in text.stdout
+        assert "2 calls/s, declared" in text.stdout
         assert as_json.json["rows"] == 7
         assert as_json.json["counts"]["unattempted"] == 7
         assert as_json.json["catalogs"] == ["AWS", "Sandbox"]
@@ -682,7 +682,7 @@ async def test_a_reader_that_has_gone_is_no_accident(place):
     place.manifest(rows)
     async with serve() as (url, simulator):
         for line in (
-            ["run", "trial.yaml", "--endpoint-url", url, "--format", "json"],
+            ["run", "trial.yaml", "--endpoint-url", url, "--format", "json", "--progress", "none"],
             ["status", place.ledger],
             ["validate", "trial.yaml"],
             ["schema"],

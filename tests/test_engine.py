@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from batch_snapshot import feed, pace, policy
 from batch_snapshot.engine import Engine, Settings
-from batch_snapshot.errors import LedgerWriteError
+from batch_snapshot.errors import LedgerWriteError, StorageError
 from batch_snapshot.lane import DENIAL_LIMIT, Lane, Stop, StopKind
 from batch_snapshot.model import (
     ApiError,
@@ -26,7 +26,9 @@ from batch_snapshot.model import (
     Verdict,
     client_token,
 )
+from batch_snapshot.pacer import Pacer
 from batch_snapshot.policy import Answer, FailureLimit, client_failure, service_failure
+from batch_snapshot.quota import DAY, Spent, Window
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -66,13 +68,24 @@ class World:
     """A service, a ledger and an engine between them."""
 
     def __init__(
-        self, *, latency=0.1, answer=None, look=None, first_read=None, lanes=("main",), rate=None, **bounds
+        self,
+        *,
+        latency=0.1,
+        answer=None,
+        look=None,
+        first_read=None,
+        whose=None,
+        lanes=("main",),
+        rate=None,
+        wait=False,
+        **bounds,
     ):
         self.latency = latency
         self.answer = answer or (lambda request, nth: None)
         self.look = look or (lambda request: None)
         self.first_read = first_read or (lambda request: None)
-        self.probed = []
+        self.whose = whose or (lambda lane: None)
+        self.identified, self.probed = [], []
         self.sent, self.looked, self.outcomes, self.intended = [], [], [], []
         self.flying: Counter[tuple[str, ...]] = Counter()
         self.overlaps = 0
@@ -80,9 +93,13 @@ class World:
         self.full = False
         start = pace.declared(rate) if rate else pace.Pace()
         self.engine = Engine(
-            lanes={name: Lane(name, pace.Pacer(start), pace.Pacer(pace.declared(10))) for name in lanes},
+            lanes={
+                name: Lane(name, Pacer(start, wait=wait), Pacer(pace.declared(10), wait=wait))
+                for name in lanes
+            },
             send=self.send,
             look_up=self.look_up,
+            identify=self.identify,
             probe=self.probe,
             intend=self.intend,
             record=self.record,
@@ -114,6 +131,13 @@ class World:
         if isinstance(found, Failure):
             raise ApiError(found)
         return found
+
+    async def identify(self, lane):
+        self.identified.append((lane.name, lane.pacer.pace.next_slot, lane.read_pacer.pace.next_slot))
+        await anyio.sleep(0.5)
+        failure = self.whose(lane)
+        if failure:
+            raise ApiError(failure)
 
     async def probe(self, request):
         self.probed.append((len(self.sent), request.row.account, request.row.catalog))
@@ -152,14 +176,14 @@ async def test_every_row_is_sent_once_and_recorded():
 
 
 async def test_never_more_calls_in_flight_than_concurrency():
-    world = World(concurrency=5, latency=10)
+    world = World(concurrency=5, latency=10, rate=1000)
     await world.run(requests(100))
     assert world.peak == 5
     assert anyio.current_time() == pytest.approx(200, rel=0.1)
 
 
 async def test_concurrency_bounds_all_accounts_together():
-    world = World(concurrency=4, latency=10, lanes=("a", "b"))
+    world = World(concurrency=4, latency=10, lanes=("a", "b"), rate=1000)
     await world.run([*requests(20, "a"), *requests(20, "b")])
     assert world.peak == 4
 
@@ -298,7 +322,7 @@ async def test_the_time_limit_defers_the_rest_and_drains_what_is_in_flight():
 
 
 async def test_a_stop_drains_calls_in_flight_and_begins_none():
-    world = World(latency=5, concurrency=4)
+    world = World(latency=5, concurrency=4, rate=1000)
     async with anyio.create_task_group() as group:
         group.start_soon(world.run, requests(100))
         await anyio.sleep(7)
@@ -319,7 +343,7 @@ async def test_a_stop_wakes_rows_in_backoff_and_at_the_pacer():
 
 
 async def test_calls_that_outlive_the_drain_are_in_doubt():
-    world = World(latency=1000, concurrency=4, drain_timeout=30)
+    world = World(latency=1000, concurrency=4, rate=1000, drain_timeout=30)
     async with anyio.create_task_group() as group:
         group.start_soon(world.run, requests(100))
         await anyio.sleep(5)
@@ -330,7 +354,7 @@ async def test_calls_that_outlive_the_drain_are_in_doubt():
 
 
 async def test_an_abort_drops_calls_at_once_and_says_so():
-    world = World(latency=1000, concurrency=4)
+    world = World(latency=1000, concurrency=4, rate=1000)
     async with anyio.create_task_group() as group:
         group.start_soon(world.run, requests(100))
         await anyio.sleep(5)
@@ -349,7 +373,7 @@ async def test_a_row_in_backoff_after_an_ambiguous_try_is_in_doubt_when_the_run_
 
 
 async def test_what_cannot_be_recorded_is_not_begun():
-    world = World(latency=1, concurrency=4)
+    world = World(latency=1, concurrency=4, rate=1000)
 
     async def fill():
         await anyio.sleep(3.5)
@@ -606,7 +630,7 @@ async def test_an_account_that_waits_holds_up_no_other():
 
 async def test_the_manifest_is_read_no_further_ahead_than_needed():
     """Backpressure: what the workers cannot take is not read."""
-    world = World(latency=1e6, concurrency=4)
+    world = World(latency=1e6, concurrency=4, rate=1000)
     read = 0
 
     def batches():
@@ -677,3 +701,209 @@ async def test_the_pace_of_reads_recovers():
     world = World(look=lambda _: throttles.pop() if throttles else Receipt("arn:found", 1), concurrency=1)
     await world.run([doubtful(7000)])
     assert world.engine.lanes["main"].read_pacer.pace.starved_since is None
+
+
+# -- whose account it is -------------------------------------------------------------------------------
+
+
+async def test_each_account_is_identified_once_before_anything_of_it_leaves():
+    world = World(lanes=("a", "b"))
+    production = [
+        Request(request.row._replace(catalog="AWS"), request.client_token) for request in requests(30, "a")
+    ]
+    await world.run([*requests(30, "a"), *production, *requests(30, "b")])
+    assert sorted(world.identified) == [("a", 0.0, 0.0), ("b", 0.0, 0.0)]
+    assert world.statuses() == {Status.SUCCEEDED: 90}
+
+
+async def test_an_account_that_nobody_can_sign_for_stops_before_its_first_permit():
+    world = World(
+        lanes=("good", "bad"), whose=lambda lane: EXPIRED if lane.name == "bad" else None, rate=1000
+    )
+    await world.run([*requests(100, "bad"), *requests(100, "good", "eng-of-its-own")])
+    assert world.statuses() == {Status.SUCCEEDED: 100}
+    assert {account for _, account, _ in world.probed} == {"good"}
+    bad = world.engine.lanes["bad"]
+    assert bad.stop is not None
+    assert bad.stop.kind is StopKind.STOPPED
+    assert "ExpiredTokenException" in bad.stop.reason
+    assert bad.pacer.pace.next_slot == bad.read_pacer.pace.next_slot == 0
+    assert world.engine.lanes["good"].stop is None
+    assert [name for name, *_ in world.identified].count("bad") == 1
+
+
+async def test_an_account_that_is_identified_at_the_second_try_is_asked_again():
+    """What fails without saying anything about the account costs the row that asked, and no other."""
+    said = [BROKEN]
+    world = World(whose=lambda _: said.pop() if said else None, concurrency=1)
+    await world.run(requests(5))
+    assert len(world.identified) == 2
+    assert len(world.outcomes) == 5
+    assert world.statuses()[Status.SUCCEEDED] == 4
+
+
+# -- windows -------------------------------------------------------------------------------------------
+
+
+class Windows:
+    """A window of so many calls; all of it opens again at `opens_at`."""
+
+    def __init__(self, limit, opens_at=float("inf"), width=Window("per_day", 10_000, DAY)):  # noqa: B008
+        self.limit, self.opens_at, self.width = limit, opens_at, width
+        self.flying, self.used = set(), 0
+        self.broken = False
+
+    def claim(self):
+        at = anyio.current_time()
+        if self.used + len(self.flying) >= self.limit and at < self.opens_at:
+            return Spent(self.width, self.opens_at - at)
+        claim = self.used + len(self.flying) + 1
+        self.flying.add(claim)
+        return claim
+
+    def finish(self, claim):
+        if self.broken:
+            raise StorageError("the log of calls cannot be written")
+        self.flying.remove(claim)
+        self.used += 1
+
+    def cancel(self, claim):
+        self.flying.remove(claim)
+
+
+async def test_a_spent_window_defers_its_account_and_no_other():
+    world = World(lanes=("a", "b"), rate=1000)
+    world.engine.lanes["a"].pacer.meter = Windows(40, opens_at=7200)
+    await world.run([*requests(100, "a"), *requests(100, "b", "eng-of-its-own")])
+    assert Counter(o.request.row.account for o in world.outcomes) == {"a": 40, "b": 100}
+    assert world.statuses() == {Status.SUCCEEDED: 140}, "what was not sent has no outcome"
+    stop = world.engine.lanes["a"].stop
+    assert stop is not None
+    assert stop == world.ending()
+    assert stop.kind is StopKind.DEFERRED
+    assert "account a: per_day is spent (10,000 calls in any 24 hours)" in stop.reason
+    opens = (START + timedelta(seconds=7200)).astimezone()
+    assert f"opens {opens:%H:%M}" in stop.reason
+    assert "(in 1:59:59" in stop.reason or "(in 2:00:00)" in stop.reason
+    assert "--wait" in stop.reason
+    assert world.engine.lanes["b"].stop is None
+    assert anyio.current_time() < 60
+
+
+async def test_a_window_without_room_says_what_to_change():
+    world = World()
+    world.engine.lanes["main"].pacer.meter = Windows(0, width=Window("per_hour", 0, 3600.0))
+    await world.run(requests(10))
+    assert world.sent == world.outcomes == []
+    assert world.ending().kind is StopKind.DEFERRED
+    assert "per_hour leaves room for no call" in world.ending().reason
+
+
+async def test_a_spent_window_is_waited_for_where_that_is_asked():
+    world = World(rate=1000, wait=True)
+    world.engine.lanes["main"].pacer.meter = Windows(40, opens_at=7200)
+    await world.run(requests(100))
+    assert world.statuses() == {Status.SUCCEEDED: 100}
+    assert world.engine.ending is None
+    assert [7200 <= at < 7201 for at, _ in world.sent] == [False] * 40 + [True] * 60
+
+
+async def test_a_stop_wakes_who_waits_for_a_window():
+    world = World(rate=1000, wait=True)
+    world.engine.lanes["main"].pacer.meter = windows = Windows(40, opens_at=7200)
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.run, requests(100))
+        await anyio.sleep(100)
+        world.engine.request_stop(Stop(StopKind.INTERRUPTED, "SIGINT"))
+    assert anyio.current_time() < 101
+    assert world.statuses() == {Status.SUCCEEDED: 40}
+    assert windows.flying == set()
+
+
+async def test_a_spent_window_of_reads_leaves_the_row_in_doubt():
+    world = World()
+    world.engine.lanes["main"].read_pacer.meter = Windows(1, opens_at=7200)
+    await world.run([doubtful(7000)])
+    assert world.looked == world.sent == []
+    assert world.outcomes == [], "its earlier lines stand"
+    assert world.ending().kind is StopKind.DEFERRED
+
+
+async def test_a_call_that_waits_behind_others_when_the_run_stops_gives_its_permit_back():
+    """It has its slot, but all calls that may fly do: it never leaves, and spends nothing."""
+    world = World(latency=5, lanes=("a", "b"), rate=1000, concurrency=1)
+    meters = {name: Windows(100) for name in ("a", "b")}
+    for name, lane in world.engine.lanes.items():
+        lane.pacer.meter = meters[name]
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.run, [*requests(5, "a"), *requests(5, "b", "eng-of-its-own")])
+        await anyio.sleep(3)
+        assert len(world.sent) == 1
+        assert sum(len(meter.flying) for meter in meters.values()) == 2
+        world.engine.request_stop(Stop(StopKind.INTERRUPTED, "SIGINT"))
+    assert len(world.sent) == 1
+    assert sum(meter.used for meter in meters.values()) == 1
+    assert not any(meter.flying for meter in meters.values())
+    assert [lane.pacer.pace.in_flight for lane in world.engine.lanes.values()] == [0, 0]
+
+
+async def test_calls_that_are_dropped_in_flight_keep_their_slots():
+    world = World(latency=1000, concurrency=4, rate=1000)
+    world.engine.lanes["main"].pacer.meter = windows = Windows(100)
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.run, requests(100))
+        await anyio.sleep(5)
+        world.engine.abort()
+    assert (windows.used, windows.flying) == (4, set())
+
+
+async def test_a_log_of_calls_that_breaks_loses_no_outcome_and_lets_no_call_follow():
+    world = World(latency=1, concurrency=1, rate=1000)
+    world.engine.lanes["main"].pacer.meter = windows = Windows(100)
+
+    async def breaking():
+        await anyio.sleep(3.2)
+        windows.broken = True
+
+    async def both():
+        async with anyio.create_task_group() as group:
+            group.start_soon(breaking)
+            group.start_soon(world.run, requests(100))
+
+    with pytest.raises(BaseExceptionGroup) as raised:
+        await both()
+    assert raised.value.subgroup(StorageError)
+    assert len(world.sent) == len(world.outcomes) == 3
+    assert world.statuses() == {Status.SUCCEEDED: 3}
+
+
+# -- what the pace is told -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("failure", "says"),
+    [
+        (REFUSED_CONNECTION, False),
+        (client_failure(["SomethingNew", "Exception"], "?"), False),
+        (BROKEN, False),
+        (CONFLICT, True),
+        (INVALID, True),
+        (DENIED, True),
+        (None, True),
+    ],
+    ids=lambda value: getattr(value, "code", value),
+)
+async def test_only_answers_that_were_not_throttled_say_that_there_is_room(failure, says):
+    """Neither a connection that was refused nor a service that broke says anything about limits."""
+    world = World(answer=lambda *_: failure, max_attempts=1, look=lambda _: DENIED)
+    await world.run(requests(1))
+    assert len(world.sent) == 1
+    assert world.engine.lanes["main"].pacer.pace.found == says
+    assert world.engine.lanes["main"].pacer.pace.in_flight == 0
+
+
+async def test_every_call_of_a_run_is_counted_and_those_that_were_throttled():
+    world = World(answer=lambda request, nth: THROTTLED if nth < 2 else None, patience=1e9)
+    await world.run(requests(5))
+    traffic = world.engine.lanes["main"].traffic
+    assert (traffic.calls, traffic.throttled) == (15, 10)

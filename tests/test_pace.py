@@ -1,165 +1,478 @@
-"""The pace, purely and in virtual time."""
+"""The pace, purely: what always holds of it, whatever a service says and whenever."""
 
-import anyio
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from math import ceil, inf, isfinite
+
 import pytest
-import trio.testing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_snapshot import pace
-from batch_snapshot.pace import Pace, Pacer
+from batch_snapshot.pace import FLOOR_RATE, LONGEST_HINT, Pace, Phase
+from tests.pacing.rivals import Ours
+from tests.pacing.servers import Bucket
+from tests.pacing.simulation import Client, Simulation
+from tests.strategies import patient
 
-INSTANTS = st.floats(0, 1e6, allow_nan=False)
-
-
-@pytest.fixture
-def anyio_backend():
-    return ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("rate", [0.5, 3.0, 10.0, 250.0])
-async def test_a_declared_rate_is_kept_in_every_window(rate):
-    """However many wait, n slots span at least (n - 1) / rate seconds, so no window holds more."""
-    pacer = Pacer(pace.declared(rate))
-    taken = []
-
-    async def worker():
-        for _ in range(10):
-            taken.append(await pacer.acquire())
-            pacer.answered()
-
-    async with anyio.create_task_group() as group:
-        for _ in range(12):
-            group.start_soon(worker)
-    assert len(taken) == 120
-    assert taken == sorted(taken)
-    for first in range(len(taken)):
-        for last in range(first + 1, len(taken)):
-            assert taken[last] - taken[first] >= (last - first) / rate - 1e-6
+HOUR = 3600.0
 
 
-@pytest.mark.anyio
-async def test_waiters_are_served_in_the_order_of_asking():
-    pacer = Pacer(pace.declared(1))
-    served = []
+class Life:
+    """A pace, and the calls that it let leave."""
 
-    async def worker(number):
-        await pacer.acquire()
-        served.append(number)
+    def __init__(self, start: Pace, now: float = 0.0) -> None:
+        self.pace = start
+        self.now = now
+        #: When the calls in flight were sent.
+        self.flying: list[float] = []
+        self.sent: list[float] = []
+        self.ended = 0
+        #: Of every pace so far, with the time.
+        self.past = [(now, start)]
 
-    async with anyio.create_task_group() as group:
-        for number in range(20):
-            group.start_soon(worker, number)
-            await anyio.sleep(0.001)
-    assert served == list(range(20))
+    def step(self, what: str, number: float) -> None:
+        getattr(self, f"_{what}")(number)
 
+    def _wait(self, seconds: float) -> None:
+        self.now += seconds
 
-@pytest.mark.anyio
-async def test_a_throttle_slows_those_who_wait_already():
-    pacer = Pacer(pace.declared(100))
-    taken = []
+    def _send(self, late: float) -> None:
+        # A busy loop leaves some milliseconds late.
+        self.now = self.pace.opens(self.now) + late % 0.02
+        self.flying.append(self.now)
+        self.sent.append(self.now)
+        self._becomes(self.pace.permitted(self.now))
 
-    async def worker():
-        taken.append(await pacer.acquire())
+    def _flow(self, number: float) -> None:
+        """Calls that go well, one after the other."""
+        for _ in range(int(number) % 50):
+            self._send(0.0)
+            self._answer(0.0)
 
-    async with anyio.create_task_group() as group:
-        for _ in range(100):
-            group.start_soon(worker)
-        await anyio.sleep(0.1)
-        pacer.throttled(anyio.current_time(), 50.0)
-    assert sum(50 > at > 0.11 for at in taken) == 0
+    def _storm(self, number: float) -> None:
+        """Nothing but throttles."""
+        for _ in range(int(number) % 50):
+            self._send(0.0)
+            self._throttle(0.0)
 
+    def _answer(self, which: float) -> None:
+        if self.flying:
+            self._becomes(self.pace.answered(self._end(which), self.now))
 
-@pytest.mark.anyio
-async def test_a_cancelled_waiter_takes_no_slot():
-    pacer = Pacer(pace.declared(0.1))
-    await pacer.acquire()
-    with anyio.move_on_after(3):
-        await pacer.acquire()
-    assert await pacer.acquire() == pytest.approx(10)
+    def _throttle(self, which: float) -> None:
+        if self.flying:
+            self._becomes(self.pace.throttled(self._end(which), self.now, None))
 
+    def _hint(self, seconds: float) -> None:
+        if self.flying:
+            self._becomes(self.pace.throttled(self._end(seconds), self.now, seconds))
 
-@given(st.floats(0.01, 1e4), st.lists(st.tuples(st.booleans(), st.floats(0, 100)), max_size=200))
-def test_a_declared_rate_is_never_exceeded_whatever_is_answered(rate, events):
-    state, now = pace.declared(rate), 0.0
-    for throttle, passed in events:
-        now += passed
-        state = state.permitted(now)
-        state = state.throttled(now, now, None) if throttle else state.answered(now)
-        assert min(rate, pace.FLOOR_RATE) <= state.rate <= rate
-        assert state.next_slot >= now
+    def _drop(self, which: float) -> None:
+        if self.flying:
+            self._end(which)
+            self._becomes(self.pace.dropped())
 
+    def _end(self, which: float) -> float:
+        self.ended += 1
+        return self.flying.pop(int(which) % len(self.flying))
 
-@given(st.lists(st.tuples(st.booleans(), st.floats(0, 100), st.none() | st.floats(0, 1e9)), max_size=200))
-def test_the_rate_stays_between_floor_and_top(events):
-    state, now = Pace(), 0.0
-    for throttle, passed, hint in events:
-        now += passed
-        state = state.throttled(now, now, hint) if throttle else state.answered(now)
-        assert pace.FLOOR_RATE <= state.rate <= pace.TOP_RATE
-        assert state.next_slot <= now + pace.LONGEST_HINT + 1
-
-
-@given(INSTANTS, st.floats(0, 200))
-def test_a_hint_is_honoured(now, hint):
-    assert Pace().throttled(now, now, hint).next_slot >= now + hint
+    def _becomes(self, after: Pace) -> None:
+        self.pace = after
+        self.past.append((self.now, after))
 
 
-def test_one_burst_of_throttles_cuts_once():
-    state = Pace(rate=100, searching=False).throttled(9.9, 10.0, None)
-    for _ in range(30):
-        state = state.throttled(9.95, 10.01, None)
-    assert state.rate == 100 * pace.CUT
+rates = st.floats(0.01, 1000)
+starts = st.one_of(
+    st.just(Pace()),
+    rates.map(pace.declared),
+    st.floats(FLOOR_RATE, 1000).map(lambda rate: pace.learned(rate, 1000.0)),
+)
+times = st.sampled_from([0.0, 0.001, 0.05, 0.5, 1.0, 7.0, 60.0, HOUR]) | st.floats(0, 1e5)
+steps = st.tuples(
+    st.sampled_from(["wait", "send", "flow", "storm", "answer", "throttle", "hint", "drop"]), times
+)
 
 
-def test_the_search_ends_with_the_first_throttle():
-    state = Pace()
-    for _ in range(50):
-        state = state.answered(1.0)
-    assert state.rate > 1000
-    state = state.throttled(1.0, 2.0, None)
-    before = state.rate
-    assert state.answered(2.5).rate < before * 1.02
+@st.composite
+def lives(draw: st.DrawFn, start: st.SearchStrategy[Pace] = starts) -> Life:
+    """Draw how it may go with a pace."""
+    life = Life(draw(start), 1000.0)
+    for what, number in draw(st.lists(steps, max_size=40)):
+        life.step(what, number)
+    return life
 
 
-def test_starving_is_told_by_the_lowest_rate_alone():
-    state = Pace(rate=pace.FLOOR_RATE * 1.1, searching=False)
-    state = state.throttled(10, 10, None).throttled(30, 30, None)
-    assert not state.starved(309, 300)
-    assert state.starved(310, 300)
-    assert not state.answered(311).starved(1e9, 300)
+# -- what always holds ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=5, deadline=None)
-@given(limit=st.floats(0.5, 60), latency=st.floats(0.01, 0.5))
-def test_an_unknown_limit_is_found_and_most_of_it_used(limit, latency):
-    """Against a token bucket of one: at least half of the limit is used, whatever it is."""
+@given(lives())
+@patient
+def test_the_rate_is_a_number_above_nothing_at_any_time(life):
+    """Also of a time before it was set: a call can be throttled long after it was sent."""
+    for now, state in life.past:
+        for at in (0.0, now - HOUR, now, now + 0.01, now + HOUR, now + 1e9):
+            rate = state.rate(at)
+            assert isinstance(rate, float)
+            assert rate > 0
+            assert (rate == inf) is (state.phase is Phase.SEARCH)
 
-    async def body():
-        pacer = Pacer(Pace())
-        done, tokens, filled = 0, 1.0, 0.0
 
-        async def worker():
-            nonlocal done, tokens, filled
-            while anyio.current_time() < 60 + 60 / limit:
-                sent_at = await pacer.acquire()
-                at = anyio.current_time()
-                tokens, filled = min(1.0, tokens + (at - filled) * limit), at
-                granted = tokens >= 1
-                tokens -= granted
-                await anyio.sleep(latency)
-                if granted:
-                    done += 1
-                    pacer.answered()
-                else:
-                    pacer.throttled(sent_at, None)
+@given(lives())
+@patient
+def test_the_peak_is_never_below_the_lowest_rate(life):
+    for _, state in life.past:
+        assert state.peak >= min(FLOOR_RATE, state.ceiling)
+        assert isfinite(state.peak) is (state.phase is not Phase.SEARCH)
 
-        async with anyio.create_task_group() as group:
-            for _ in range(64):
-                group.start_soon(worker)
-        return done / anyio.current_time()
 
-    clock = trio.testing.MockClock(autojump_threshold=0)
-    used = anyio.run(body, backend="trio", backend_options={"clock": clock})
-    assert used >= limit / 2
+@given(rates, st.data())
+@patient
+def test_a_declared_rate_is_never_exceeded_whatever_is_answered(rate, data):
+    life = data.draw(lives(st.just(pace.declared(rate))))
+    for now, state in life.past:
+        assert state.rate(now) <= rate
+    for earlier, later in zip(life.sent, life.sent[1:], strict=False):
+        assert later - earlier >= 1 / rate - pace.CATCH_UP - 1e-6
+
+
+@given(st.integers(1, 200), st.lists(st.floats(0, 0.2), min_size=2, max_size=400))
+@patient
+def test_a_declared_rate_is_kept_in_every_window(rate, delays):
+    """However late calls leave, no second holds more of them."""
+    life = Life(pace.declared(rate), 1000.0)
+    for delay in delays:
+        opens = life.pace.opens(life.now)
+        life.now = opens + (delay if delay > 0.1 else delay / 20)
+        life.step("send", 0.0)
+        life.step("answer", 0.0)
+    for number, at in enumerate(life.sent):
+        assert sum(later < at + 1 - 1e-9 for later in life.sent[number:]) <= rate
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.9, 2.5, 33.3])
+def test_a_declared_rate_that_is_no_whole_number_is_kept_too(rate):
+    life = Life(pace.declared(rate), 1000.0)
+    for _ in range(100):
+        life.step("send", 0.0)
+    for number, at in enumerate(life.sent):
+        assert sum(later < at + 1 for later in life.sent[number:]) <= ceil(rate)
+    assert len(life.sent) / (life.sent[-1] - life.sent[0]) == pytest.approx(rate, rel=0.03)
+
+
+@given(lives())
+@patient
+def test_no_event_brings_the_next_slot_forward(life):
+    for (_, before), (_, after) in zip(life.past, life.past[1:], strict=False):
+        assert after.next_slot >= before.next_slot
+
+
+@given(lives(), st.none() | st.floats(0, 1e9), times)
+@patient
+def test_a_hint_is_honoured_and_bounded(life, hint, later):
+    before, now = life.pace.permitted(life.now), life.now + later
+    after = before.throttled(life.now, now, hint)
+    rest = min(hint or 0.0, LONGEST_HINT)
+    longest_gap = 1 / (pace.CUT * min(FLOOR_RATE, before.ceiling))
+    assert now + rest <= after.opens(now)
+    assert after.next_slot <= max(before.next_slot, now + max(rest, longest_gap) + 1e-3)
+
+
+@given(lives(), st.floats(1e-3, 1e4), times, st.none() | st.floats(0, 1e4))
+@patient
+def test_a_throttle_of_a_call_that_left_before_the_last_cut_says_nothing_new(life, age, later, hint):
+    state = life.pace
+    if state.cut_at == -inf:
+        return
+    now = life.now + later
+    after = state.throttled(state.cut_at - age, now, None)
+    assert replace(after, next_slot=state.next_slot) == state.dropped()
+    hinted = state.throttled(state.cut_at - age, now, hint)
+    same = ("phase", "peak", "known", "tally", "cut_at", "starved_since", "in_flight")
+    assert [getattr(hinted, name) for name in same] == [getattr(after, name) for name in same]
+    assert hinted.next_slot == max(state.next_slot, now + min(hint or 0.0, LONGEST_HINT))
+
+
+@given(lives())
+@patient
+def test_in_flight_is_what_was_sent_and_is_not_over(life):
+    assert life.pace.in_flight == len(life.flying) == len(life.sent) - life.ended
+
+
+@given(lives())
+@patient
+def test_any_pace_survives_being_written_down(life):
+    for _, state in life.past:
+        assert pace.load(pace.dump(state)) == state
+
+
+def refused(text: str) -> bool:
+    try:
+        pace.load(text)
+    except ValueError:
+        return True
+    return False
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=18) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=20,
+)
+
+
+@given(st.text() | json_values.map(json.dumps))
+@patient
+def test_what_no_pace_wrote_is_refused(text):
+    assert refused(text)
+
+
+@given(st.integers(0, 30), json_values)
+@patient
+def test_a_pace_that_was_cut_lengthened_or_written_by_another_version_is_refused(place, value):
+    written = json.loads(pace.dump(pace.learned(5.0, 0.0)))
+    layout = written[0]
+    for spoiled in (
+        written[:place],
+        [*written, value],
+        [layout + 1, *written[1:]],
+        [str(layout), *written[1:]],
+    ):
+        if spoiled != written:
+            assert refused(json.dumps(spoiled))
+
+
+@given(lives())
+@patient
+def test_nobody_is_starved_above_the_lowest_rate(life):
+    for now, state in life.past:
+        if state.starved(now + 1e9, 300):
+            assert state.peak <= min(FLOOR_RATE, state.ceiling) * 1.5
+
+
+# -- idle times ----------------------------------------------------------------------------------------
+
+
+@given(lives(), st.sampled_from(["answer", "drop", "none"]), st.floats(2, 1e6))
+@patient
+def test_the_rate_does_not_grow_while_nobody_calls(life, ending, idle):
+    if life.pace.phase is Phase.SEARCH:
+        return
+    begins = max(life.now, life.pace.next_slot, life.pace.since)
+    before = life.pace.rate(begins)
+    life.now = begins + idle
+    grown = 1.0
+    if ending != "none" and life.flying:
+        # It was in flight all the time; a success may raise the rate by its own step.
+        grown = pace.CLIMB_LOW if ending == "answer" else 1.0
+        life.step(ending, 0.0)
+    life.now += idle
+    life.step("send", 0.0)
+    assert life.pace.rate(life.now) <= before * grown * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("hint", [10.0, 60.0, LONGEST_HINT])
+def test_nor_while_a_hint_holds_the_calls_back(hint):
+    """Whatever says so: the throttle that cuts the rate, one of the same burst, one by chance."""
+    followed = Life(pace.learned(10.0, 0.0), 0.0)
+    followed.step("flow", 40)
+    for start in (pace.learned(10.0, 0.0), pace.declared(10.0), followed.pace):
+        life = Life(start, followed.now)
+        for _ in range(4):
+            life.step("send", 0.0)
+        before = life.pace.rate(life.now)
+        life.step("throttle", 0.0)
+        life.step("hint", hint)
+        life.step("send", 0.0)
+        assert life.pace.rate(life.now) <= before
+        life.step("answer", 0.0)
+        assert life.pace.phase is not Phase.FOLLOW or life.pace.rate(life.now) <= before
+
+
+def test_nor_by_a_call_that_hung_and_was_answered_in_the_end():
+    life = followed(10.0)
+    before = life.pace.rate(life.now)
+    life.step("send", 0.0)
+    life.step("wait", 170.0)
+    life.step("answer", 0.0)
+    life.step("send", 0.0)
+    assert life.pace.phase is Phase.FOLLOW
+    assert life.pace.rate(life.now) <= before * 1.01
+
+
+@pytest.mark.parametrize("phase", [Phase.CLIMB, Phase.FOLLOW])
+def test_a_throttle_soon_after_a_rest_is_measured_without_it(phase):
+    life = followed(10.0)
+    if phase is Phase.CLIMB:
+        life = Life(Pace(phase=Phase.CLIMB, peak=10.0))
+        life.step("flow", 17)
+    assert life.pace.phase is phase
+    for _ in range(3):
+        before = life.pace.rate(life.now)
+        life.step("wait", HOUR)
+        life.step("flow", 2)
+        life.step("send", 0.0)
+        life.step("throttle", 0.0)
+        assert life.pace.rate(life.now) > before / 2
+
+
+def settled(service: Bucket, rows: int, start: Pace, at: float) -> tuple[Pace, float]:
+    """What becomes of a pace that sends so many rows to a service, and when that is done."""
+    client = Client(Ours(start), rows, at)
+    Simulation(service, [client], limit=inf).run()
+    assert len(client.done) == rows
+    assert isinstance(client.controller, Ours)
+    return client.controller.pace, client.done[-1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "phase"),
+    [(15, Phase.SEARCH), (35, Phase.CLIMB), (300, Phase.FOLLOW)],
+    ids=["search", "climb", "follow"],
+)
+@pytest.mark.parametrize("idle", [60.0, HOUR, 24 * HOUR])
+def test_a_time_without_calls_does_not_spoil_what_is_known(rows, phase, idle):
+    """An hour without calls between two throttles is no rate of nearly nothing."""
+    service = Bucket(10, 20)
+    before, now = settled(service, rows, Pace(), 0.0)
+    assert before.phase is phase
+    after, ends = settled(service, 200, before, now + idle)
+    assert after.rate(ends) > 6
+    assert ends - now - idle < 25
+
+
+# -- search, climb, follow -----------------------------------------------------------------------------
+
+
+def test_a_search_begins_alone_and_widens_with_the_answers():
+    life = Life(Pace())
+    widths = []
+    for _ in range(100):
+        while life.pace.opens(life.now) == life.now:
+            life.step("send", 0.0)
+        assert life.now < life.pace.opens(life.now) <= life.now + pace.SEARCH_GAP
+        widths.append(len(life.flying))
+        life.step("answer", 0.0)
+    assert widths[0] == 1
+    assert widths == sorted(widths)
+    assert 4 <= widths[-1] <= 16
+
+
+def test_the_first_throttle_ends_the_search_below_what_it_let_through():
+    life = Life(Pace())
+    for _ in range(40):
+        life.step("send", 0.0)
+        life.step("wait", 0.1)
+        life.step("answer", 0.0)
+    life.step("send", 0.0)
+    life.step("throttle", 0.0)
+    assert life.pace.phase is Phase.CLIMB
+    assert 2 < life.pace.rate(life.now) < 10
+    assert life.pace.opens(life.now) > life.now
+
+
+def test_a_climb_grows_with_every_success():
+    service = Bucket(10, 20)
+    before, now = settled(service, 35, Pace(), 0.0)
+    assert before.phase is Phase.CLIMB
+    life = Life(before, now)
+    for _ in range(5):
+        slower = life.pace.rate(life.now)
+        life.step("send", 0.0)
+        life.step("answer", 0.0)
+        assert life.pace.rate(life.now) > slower
+
+
+def followed(rate: float = 20.0) -> Life:
+    """A pace that knows its limit, after some calls."""
+    life = Life(pace.learned(rate, 0.0))
+    life.step("flow", 49)
+    return life
+
+
+def test_one_burst_of_throttles_cuts_once_and_by_little():
+    life = followed()
+    before = life.pace.rate(life.now)
+    for _ in range(10):
+        life.step("send", 0.0)
+    for _ in range(10):
+        life.step("wait", 0.01)
+        life.step("throttle", 0.0)
+    assert before * 0.8 < life.pace.rate(life.now) < before
+
+
+def test_a_stray_throttle_among_few_outcomes_changes_no_rate():
+    life = followed()
+    life.step("send", 0.0)
+    life.step("throttle", 0.0)
+    once = life.pace
+    life.step("flow", 2)
+    life.step("send", 0.0)
+    life.step("throttle", 0.0)
+    assert (life.pace.peak, life.pace.since) == (once.peak, once.since)
+
+
+def test_nothing_but_throttles_more_than_halves_the_rate():
+    life = followed()
+    life.step("storm", 3)
+    before = life.pace.peak
+    life.step("storm", 1)
+    assert life.pace.peak < before / 2
+
+
+def test_the_measured_rate_returns_and_then_is_exceeded():
+    life = followed()
+    life.step("send", 0.0)
+    life.step("throttle", 0.0)
+    known = life.pace.known
+    assert known is not None
+    assert life.pace.rate(life.now) < known
+    seen = []
+    for _ in range(10):
+        life.step("flow", 49)
+        seen.append(life.pace.rate(life.now))
+    assert seen == sorted(seen)
+    assert seen[-1] > 1.5 * known
+
+
+def test_a_declared_rate_that_is_too_high_is_undercut_and_found_again():
+    service = Bucket(5, 5)
+    slow, now = settled(service, 200, pace.declared(10), 0.0)
+    assert 3.5 < slow.rate(now) < 6
+    generous = Bucket(100, 100)
+    generous.at = now
+    fast, now = settled(generous, 300, slow, now)
+    assert fast.rate(now) == pace.declared(10).rate(now)
+
+
+def test_a_learned_rate_is_where_the_next_run_begins():
+    for rate in (0.1, 0.3, 1.0, 15.0, 200.0):
+        assert pace.learned(rate, 500.0).rate(500.0) == pytest.approx(rate, rel=0.05)
+        assert pace.learned(rate, 500.0).known == rate
+
+
+# -- starving ------------------------------------------------------------------------------------------
+
+
+def test_starving_is_told_after_a_time_of_throttles_at_the_lowest_rate_alone():
+    life = followed()
+    life.step("storm", 12)
+    assert life.pace.peak == FLOOR_RATE
+    since = life.pace.starved_since
+    assert since is not None
+    assert not life.pace.starved(since + 299, 300)
+    assert life.pace.starved(since + 300, 300)
+    life.step("send", 0.0)
+    life.step("answer", 0.0)
+    assert not life.pace.starved(since + 1e9, 300)
+
+
+@given(st.floats(1, 100), st.integers(1, 49))
+@patient
+def test_what_was_measured_survives_any_time_of_throttles(rate, number):
+    """A spent daily quota is no lower rate: the next run begins where this one was."""
+    life = Life(pace.learned(rate, 0.0))
+    life.step("storm", number)
+    assert life.pace.known == rate

@@ -14,13 +14,25 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_snapshot import codec, locks, overview, places, progress, report
+from batch_snapshot import codec, locks, overview, pace, places, progress, report
+from batch_snapshot.allowance import Allowances
 from batch_snapshot.batch import View
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.history import End, FailureGroup
-from batch_snapshot.job import Preview
+from batch_snapshot.lane import Lane, Stop, StopKind
 from batch_snapshot.ledger import Ledger
-from batch_snapshot.model import Account, ErrorKind, Outcome, Request, RowError, Status, client_token
+from batch_snapshot.model import (
+    Account,
+    ErrorKind,
+    Outcome,
+    Quota,
+    Request,
+    RowError,
+    Status,
+    client_token,
+)
+from batch_snapshot.pacer import Pacer
+from batch_snapshot.quota import DAY, Spent, Usage, Window, windows
 from batch_snapshot.report import AccountSummary, Counts, Summary
 from tests.strategies import POOL, RUN_ID, START, header, patient
 
@@ -374,25 +386,166 @@ def after(seconds: float, look):
     return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
+def lanes(*names: str, start: pace.Pace | None = None) -> dict[str, Lane]:
+    return {
+        name: Lane(name, Pacer(start or pace.Pace()), Pacer(pace.declared(10))) for name in names or ["main"]
+    }
+
+
+def allowances(usage: Usage | None = None, /, **quotas: Quota) -> Allowances:
+    quotas = quotas or {"main": Quota()}
+    return Allowances(
+        {name: Account(name, quota=each) for name, each in quotas.items()}, "aws", usage, environ={}
+    )
+
+
 def test_the_progress_line_says_how_far_the_run_is():
     line = after(20, progress.line)
-    for part in ["0:00:20", "250/1,000 rows (25%)", "40 failed", "10 in doubt", "0.0", "0:01:15 left"]:
+    assert line == "0:00:20  250/1,000 rows (25%)  40 failed  10 in doubt  0.0/s"
+
+
+def test_the_progress_line_tells_calls_throttles_and_what_is_left():
+    def look(seen: View) -> str:
+        seen.lanes, seen.allowances = lanes(start=pace.learned(10.0, 0.0)), allowances()
+        seen.todo, seen.settled = {"main": 950}, Counter(main=200)
+        seen.lanes["main"].traffic.calls, seen.lanes["main"].traffic.throttled = 1210, 10
+        return progress.line(seen)
+
+    line = after(20, look)
+    for part in ["250/1,000 rows (25%)", "60.5/s", "10 throttled", "0:01:15 left"]:
         assert part in line
-    assert len(line) < 80
+    assert len(line) < 100
     assert "\n" not in line
+
+
+def waiting(name: str, view: View) -> None:
+    """An account at a window that is spent for two hours more."""
+    until = anyio.current_time() + 7200
+    view.lanes[name].pacer.waiting = (Spent(Window("per_day", 100, DAY), 7200.0), until)
+
+
+def test_the_progress_line_says_what_is_waited_for():
+    def look(seen: View) -> str:
+        seen.lanes = lanes()
+        waiting("main", seen)
+        return progress.line(seen)
+
+    assert after(20, look).endswith("  per_day spent, opens in 2:00:00")
+
+
+def test_of_several_accounts_it_names_the_one_that_waits():
+    def look(seen: View) -> str:
+        seen.lanes = lanes("main", "acme")
+        waiting("acme", seen)
+        return progress.line(seen)
+
+    line = after(20, look)
+    assert "acme: per_day spent, opens in 2:00:00" in line
+    assert "main" not in line
+
+
+# ---- until when
+
+
+def left(
+    settled: dict[str, int], todo: dict[str, int], *, at: float = 20.0, **changes: object
+) -> float | None:
+    """What is said to be left after so many seconds."""
+
+    def look(seen: View) -> float | None:
+        seen.todo, seen.settled = todo, Counter(settled)
+        seen.lanes, seen.allowances = lanes(*todo), allowances(None, **dict.fromkeys(todo, Quota()))
+        for name, value in changes.items():
+            setattr(seen, name, value)
+        return seen.left
+
+    found: float | None = after(at, look)
+    return found
 
 
 def test_the_rest_takes_as_long_as_this_runs_own_rows_did():
     """200 rows in 20 seconds: those settled before do not count."""
-    assert after(20, progress.remaining) == timedelta(seconds=75)
+    assert left({"main": 200}, {"main": 950}) == pytest.approx(75, abs=0.2)
 
 
-def test_nothing_is_foretold_before_a_row_is_settled():
-    async def main():
-        return progress.remaining(view(statuses=Counter({Status.SUCCEEDED: 50})))
+def test_or_goes_at_the_rate_that_was_learned():
+    found = left({"main": 200}, {"main": 950}, lanes=lanes(start=pace.learned(50.0, 0.0)))
+    assert found == pytest.approx(15, abs=0.2)
 
-    assert trio.run(main) is None
-    assert after(0, progress.remaining) is None
+
+def test_the_last_account_to_end_ends_the_run():
+    settled, todo = {"main": 200, "acme": 20}, {"main": 400, "acme": 100}
+    assert left(settled, todo) == pytest.approx(80, abs=1.1)
+
+
+def test_an_account_that_stopped_or_is_done_is_not_waited_for():
+    settled, todo = {"main": 200, "acme": 20, "done": 5}, {"main": 400, "acme": 100, "done": 5}
+    running = lanes(*todo)
+    running["acme"].stop = Stop(StopKind.DEFERRED, "spent")
+    assert left(settled, todo, lanes=running) == pytest.approx(20, abs=0.2)
+
+
+def test_nothing_is_foretold_before_each_account_has_settled_a_row():
+    assert left({}, {"main": 950}) is None
+    assert left({"main": 100}, {"main": 950, "acme": 5}) is None
+    assert left({"main": 200}, {"main": 950}, at=0) is None
+    assert left({"main": 200}, {"main": 950}, allowances=None) is None
+
+
+def test_waits_for_windows_are_foretold_too(path):
+    """Ten in any hour, of which eight are used: two now, ten in an hour, and one more in two."""
+    quota = Quota(per_hour=10)
+    usage_clock = [1e6]
+    with Usage(path.with_suffix(".sqlite"), clock=lambda: usage_clock[0]) as usage:
+        room = allowances(usage, main=quota)
+        trio.run(room.settle, lanes()["main"], identified)
+        for _ in range(8):
+            claim = usage.claim("aws/1 writes", windows(quota))
+            assert isinstance(claim, int)
+            usage.finish(claim)
+        fast = lanes(start=pace.learned(10.0, 0.0))
+        found = left({"main": 7}, {"main": 20}, lanes=fast, allowances=room)
+    assert found == pytest.approx(7200, abs=2)
+
+
+async def identified(name: str) -> str:
+    return "aws/1"
+
+
+def test_a_forecast_holds_for_a_while_and_counts_down():
+    """It is made anew every few seconds, not with every line."""
+
+    async def main() -> list[float | None]:
+        seen = view(started=anyio.current_time(), lanes=lanes(), allowances=allowances())
+        seen.todo, seen.settled = {"main": 1000}, Counter(main=100)
+        told = []
+        await anyio.sleep(10)
+        told.append(seen.left)
+        seen.settled["main"] = 300
+        await anyio.sleep(5)
+        told.append(seen.left)
+        await anyio.sleep(5)
+        told.append(seen.left)
+        return told
+
+    found = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert found == pytest.approx([90, 85, 700 / 15], abs=0.2)
+
+
+def test_a_log_of_calls_that_cannot_be_read_ends_no_display(path):
+    async def main() -> str:
+        usage = Usage(path.with_suffix(".sqlite"), clock=lambda: 1e6)
+        room = allowances(usage, main=Quota(per_day=10))
+        await room.settle(lanes()["main"], identified)
+        path.with_suffix(".sqlite").unlink()
+        seen = view(started=anyio.current_time(), lanes=lanes(), allowances=room)
+        seen.todo, seen.settled = {"main": 1000}, Counter(main=100)
+        await anyio.sleep(10)
+        line = progress.line(seen)
+        usage.close()
+        return line
+
+    assert "left" not in trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def test_a_manifest_without_rows_has_a_progress_line_too():
@@ -433,30 +586,3 @@ def test_a_redrawn_line_never_wraps_and_is_wiped_at_the_end():
 def test_an_outcome_in_a_line():
     assert progress.outcome_line(outcome(POOL[0], Status.SUCCEEDED)) == "eng-0/O0 succeeded: revision 1"
     assert progress.outcome_line(outcome(POOL[1], Status.IN_DOUBT)) == "eng-1/O1 in doubt: C: told"
-
-
-PREVIEW = Preview(
-    name="nightly",
-    ledger="l.ndjson",
-    endpoint="aws",
-    accounts={"main": Account("main"), "acme": Account("acme")},
-    catalogs=frozenset({"Sandbox", "AWS"}),
-    counts=Counts(1000, 0, 0, 7200),
-    rows=7200,
-    rate=2.0,
-)
-
-
-def test_a_plan_says_what_will_be_sent_where_and_how_long_it_takes():
-    assert progress.plan_text(PREVIEW).splitlines() == [
-        "nightly: 7,200 of 8,200 rows to send",
-        "  catalog   AWS, Sandbox",
-        "  accounts  main, acme",
-        "  endpoint  aws",
-        "  ledger    l.ndjson (8,200 rows: 1,000 succeeded, 7,200 unattempted)",
-        "  time      1:00:00 at the declared 2 calls/s",
-    ]
-
-
-def test_a_plan_without_a_declared_rate_does_not_guess():
-    assert "none is declared" in progress.plan_text(replace(PREVIEW, rate=None))

@@ -1,0 +1,424 @@
+"""Permits in virtual time: who waits for what, and what is given back."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import inf
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+import trio.testing
+
+from batch_snapshot import pace
+from batch_snapshot.errors import StorageError
+from batch_snapshot.pace import Pace, Phase
+from batch_snapshot.pacer import Own, Pacer, WindowSpent
+from batch_snapshot.quota import DAY, Spent, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.anyio
+
+DAILY = Window("per_day", 3, DAY)
+
+
+@pytest.fixture
+def anyio_backend():
+    return ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
+
+
+class Windows:
+    """One window of `limit` calls, in memory; it opens at `opens_at` for all at once."""
+
+    def __init__(self, limit: float = inf, opens_at: float = inf) -> None:
+        self.limit, self.opens_at = limit, opens_at
+        self.claims = 0
+        self.told: list[tuple[str, int]] = []
+        self.looks: list[float] = []
+        self.broken: StorageError | None = None
+
+    def claim(self) -> int | Spent:
+        self._work()
+        now = anyio.current_time()
+        self.looks.append(now)
+        if self.claims - self.cancelled >= self.limit and now < self.opens_at:
+            return Spent(DAILY, self.opens_at - now)
+        self.claims += 1
+        return self.claims
+
+    def finish(self, claim: int) -> None:
+        self._work()
+        self.told.append(("finish", claim))
+
+    def cancel(self, claim: int) -> None:
+        self._work()
+        self.told.append(("cancel", claim))
+
+    @property
+    def cancelled(self) -> int:
+        return sum(what == "cancel" for what, _ in self.told)
+
+    def _work(self) -> None:
+        if self.broken:
+            raise self.broken
+
+
+async def call(pacer: Pacer, seconds: float = 0.0) -> float:
+    """A call that goes well; returns when it left."""
+    with await pacer.acquire() as permit:
+        permit.used()
+        left = anyio.current_time()
+        await anyio.sleep(seconds)
+        permit.answered()
+    return left
+
+
+# -- slots ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [0.5, 3.0, 10.0, 250.0])
+async def test_however_many_wait_none_leaves_before_its_slot(rate):
+    pacer = Pacer(pace.declared(rate))
+    left: list[float] = []
+
+    async def worker():
+        for _ in range(10):
+            at = await call(pacer)
+            left.append(at)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(12):
+            group.start_soon(worker)
+    assert left == sorted(left)
+    for earlier, later in pairwise(left):
+        assert later - earlier >= 1 / rate - pace.CATCH_UP - 1e-6
+    assert left[-1] == pytest.approx(119 / rate, rel=0.03)
+
+
+async def test_waiters_are_served_in_the_order_of_asking():
+    pacer = Pacer(pace.declared(1))
+    served = []
+
+    async def worker(number):
+        await call(pacer)
+        served.append(number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(20):
+            group.start_soon(worker, number)
+            await anyio.sleep(0.001)
+    assert served == list(range(20))
+
+
+async def test_a_throttle_slows_those_who_wait_already():
+    pacer = Pacer(pace.declared(100))
+    left: list[float] = []
+
+    async def worker():
+        left.append(await call(pacer))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(100):
+            group.start_soon(worker)
+        await anyio.sleep(0.1)
+        with await pacer.acquire() as permit:
+            permit.throttled(50.0)
+        throttled_at = anyio.current_time()
+    assert not any(throttled_at < at < throttled_at + 50 for at in left[1:])
+    assert len(left) == 100
+
+
+async def test_a_cancelled_waiter_takes_no_slot():
+    pacer = Pacer(pace.declared(0.1))
+    await call(pacer)
+    with anyio.move_on_after(3):
+        await call(pacer)
+    assert await call(pacer) == pytest.approx(10 / (1 - pace.MARGIN))
+    assert pacer.pace.in_flight == 0
+
+
+async def test_a_search_is_woken_by_answers():
+    """How many may fly is all that holds it back: the next leaves when one is over, not later."""
+    pacer = Pacer(Pace())
+    left = []
+
+    async def worker():
+        left.append(await call(pacer, seconds=0.2))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(worker)
+    assert pacer.pace.phase is Phase.SEARCH
+    alone = pace.SEARCH_ALONE
+    assert left[: alone + 2] == pytest.approx(
+        [*(0.2 * number for number in range(alone)), *[0.2 * alone] * 2]
+    )
+    assert pacer.pace.in_flight == 0
+
+
+async def test_a_search_is_woken_by_a_call_that_is_given_back():
+    pacer = Pacer(Pace())
+    first = await pacer.acquire()
+    left = []
+
+    async def second():
+        left.append(await call(pacer))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(second)
+        await anyio.sleep(0.1)
+        assert left == []
+        first.give_back()
+    assert left == [0.1]
+
+
+async def test_a_search_waits_for_no_call_that_hangs():
+    pacer = Pacer(Pace())
+    hung = [await pacer.acquire() for _ in range(9)]
+    assert anyio.current_time() == pytest.approx(8 * pace.SEARCH_GAP, rel=0.05)
+    assert pacer.pace.in_flight == len(hung)
+
+
+async def test_a_waiter_of_a_search_can_be_cancelled():
+    pacer = Pacer(Pace())
+    first = await pacer.acquire()
+    with anyio.move_on_after(0.1) as scope:
+        await pacer.acquire()
+    assert scope.cancelled_caught
+    first.give_back()
+    with anyio.fail_after(0.01):
+        await call(pacer)
+    assert pacer.pace.in_flight == 0
+
+
+async def test_starving_goes_by_the_pacers_clock():
+    pacer = Pacer(pace.learned(pace.FLOOR_RATE, 0.0))
+    for _ in range(4):
+        with await pacer.acquire() as permit:
+            permit.throttled(None)
+    assert not pacer.starved(300)
+    await anyio.sleep(300)
+    assert pacer.starved(300)
+
+
+# -- what a permit came to -----------------------------------------------------------------------------
+
+
+async def test_what_left_keeps_its_slot_and_what_did_not_frees_it():
+    windows = Windows()
+    pacer = Pacer(pace.declared(100), windows)
+    with await pacer.acquire() as permit:
+        permit.used()
+        permit.answered()
+    with await pacer.acquire():
+        pass
+    with await pacer.acquire() as permit:
+        permit.used()
+        permit.throttled(None)
+    (await pacer.acquire()).give_back()
+    with await pacer.acquire() as permit:
+        # Its call left, and what became of it says nothing about limits.
+        permit.used()
+    assert windows.told == [("finish", 1), ("cancel", 2), ("finish", 3), ("cancel", 4), ("finish", 5)]
+    assert pacer.pace.in_flight == 0
+
+
+async def test_a_call_that_is_cancelled_in_flight_keeps_its_slot_in_the_windows():
+    windows = Windows()
+    pacer = Pacer(pace.declared(100), windows)
+    with anyio.move_on_after(5):
+        await call(pacer, seconds=60)
+    assert windows.told == [("finish", 1)]
+    assert pacer.pace.in_flight == 0
+
+
+@pytest.mark.parametrize("told", ["answered", "throttled", "nothing"])
+async def test_the_pace_is_told_once_what_came_of_a_call(told):
+    before = pace.declared(100)
+    pacer = Pacer(before)
+    with await pacer.acquire() as permit:
+        sent_at = anyio.current_time()
+        await anyio.sleep(0.5)
+        if told == "answered":
+            permit.answered()
+        elif told == "throttled":
+            permit.throttled(7.0)
+    flying = before.permitted(sent_at)
+    expected = {
+        "answered": flying.answered(sent_at, sent_at + 0.5),
+        "throttled": flying.throttled(sent_at, sent_at + 0.5, 7.0),
+        "nothing": flying.dropped(),
+    }
+    assert pacer.pace == expected[told]
+
+
+# -- windows -------------------------------------------------------------------------------------------
+
+
+async def test_a_spent_window_ends_the_waiting_at_once():
+    pacer = Pacer(pace.declared(100), Windows(limit=3, opens_at=7200))
+    for _ in range(3):
+        await call(pacer)
+    before = pacer.pace
+    with pytest.raises(WindowSpent) as caught:
+        await pacer.acquire()
+    assert anyio.current_time() < 1
+    assert caught.value.spent.window == DAILY
+    assert caught.value.spent.opens_in == pytest.approx(7200, abs=1)
+    assert pacer.pace == before
+
+
+async def test_or_is_waited_for_by_the_hour():
+    windows = Windows(limit=3, opens_at=7200)
+    pacer = Pacer(pace.declared(100), windows, wait=True)
+    left = []
+
+    async def worker():
+        left.append(await call(pacer))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(worker)
+        await anyio.sleep(100.5)
+        assert pacer.waiting is not None
+        spent, until = pacer.waiting
+        assert spent.window == DAILY
+        assert until == pytest.approx(7200)
+    assert left[2] < 1
+    assert left[3:] == [pytest.approx(7200, abs=0.1)] * 2
+    assert pacer.waiting is None
+
+
+async def test_a_slot_that_others_free_early_is_found_early():
+    windows = Windows(limit=1, opens_at=DAY)
+    pacer = Pacer(pace.declared(100), windows, wait=True)
+    permit = await pacer.acquire()
+    left = []
+
+    async def second():
+        left.append(await call(pacer))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(second)
+        await anyio.sleep(1000)
+        permit.give_back()
+    assert left == [pytest.approx(1000, abs=1.1)]
+
+
+async def test_a_window_that_never_opens_is_not_waited_for():
+    pacer = Pacer(pace.declared(100), Windows(limit=0), wait=True)
+    with pytest.raises(WindowSpent):
+        await pacer.acquire()
+    assert anyio.current_time() < 1
+
+
+async def test_who_is_cancelled_while_a_window_is_spent_takes_nothing():
+    windows = Windows(limit=1, opens_at=DAY)
+    pacer = Pacer(pace.declared(100), windows, wait=True)
+    await call(pacer)
+    with anyio.move_on_after(10):
+        await pacer.acquire()
+    assert pacer.waiting is None
+    assert windows.claims == 1
+    assert pacer.pace.in_flight == 0
+
+
+async def test_the_windows_are_asked_when_the_call_can_leave():
+    """A call that only waits for the rate spends nothing."""
+    windows = Windows()
+    pacer = Pacer(pace.declared(0.1), windows)
+    await call(pacer)
+    with anyio.move_on_after(5):
+        await pacer.acquire()
+    assert windows.looks == [0]
+    assert windows.told == [("finish", 1)]
+
+
+# -- files that break ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [pace.declared(0.5), Pace()], ids=["follow", "search"])
+async def test_what_cannot_be_counted_is_recorded_and_nothing_follows(start):
+    """The call was made and its outcome is worth having; but the next permit is refused."""
+    windows = Windows()
+    pacer = Pacer(start, windows)
+    refused = []
+
+    async def second():
+        try:
+            await pacer.acquire()
+        except StorageError as error:
+            refused.append(error)
+
+    async with anyio.create_task_group() as group:
+        with await pacer.acquire() as permit:
+            permit.used()
+            group.start_soon(second)
+            await anyio.sleep(0.1)
+            windows.broken = error = StorageError("disk full")
+            permit.answered()
+        # There may be room again: what was not counted is missing all the same.
+        windows.broken = None
+    assert refused == [error]
+    assert windows.claims == 1
+    with pytest.raises(StorageError, match="disk full"):
+        await pacer.acquire()
+
+
+async def test_windows_that_cannot_be_asked_let_nothing_leave():
+    windows = Windows()
+    windows.broken = StorageError("unreadable")
+    pacer = Pacer(pace.declared(100), windows)
+    with pytest.raises(StorageError, match="unreadable"):
+        await pacer.acquire()
+    assert pacer.pace.in_flight == 0
+
+
+class Torn(Own):
+    """A pace whose file breaks."""
+
+    broken = False
+
+    def change(self, event: Callable[[Pace], Pace]) -> None:
+        if self.broken:
+            raise StorageError("torn")
+        super().change(event)
+
+
+async def test_a_pace_that_cannot_be_kept_is_no_reason_to_lose_an_outcome_and_one_to_stop():
+    pacer = Pacer(pace.declared(100))
+    pacer.store = store = Torn(pacer.pace)
+    with await pacer.acquire() as permit:
+        store.broken = True
+        permit.answered()
+    with pytest.raises(StorageError, match="torn"):
+        await pacer.acquire()
+
+
+# -- other processes -----------------------------------------------------------------------------------
+
+
+class Crowded(Own):
+    """A pace of which others take slots that one has not seen."""
+
+    def __init__(self, start: Pace, others: int) -> None:
+        super().__init__(start)
+        self.others = others
+
+    def change(self, event: Callable[[Pace], Pace]) -> None:
+        if self.others:
+            self.others -= 1
+            self.pace = self.pace.permitted(max(anyio.current_time(), self.pace.next_slot))
+        super().change(event)
+
+
+async def test_a_slot_that_another_process_took_is_waited_for_again():
+    windows = Windows()
+    pacer = Pacer(pace.declared(1), windows)
+    pacer.store = Crowded(pacer.pace, others=2)
+    left = await call(pacer)
+    assert left == pytest.approx(2 / (1 - pace.MARGIN), abs=0.02)
+    assert windows.told == [("cancel", 1), ("cancel", 2), ("finish", 3)]
+    assert pacer.pace.in_flight == 2, "those of the others"

@@ -1,0 +1,47 @@
+"""The pace against services of many kinds: near the ideal, with few throttles, and better than others.
+
+`python -m tests.pacing` prints the whole comparison.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+
+import pytest
+
+from tests.pacing.rivals import RIVALS, Ours
+from tests.pacing.scenarios import SCENARIOS, play
+
+SEEDS = range(5)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_what_a_service_allows_is_used_and_seldom_exceeded(name):
+    scenario = SCENARIOS[name]
+    results = [play(scenario, Ours, seed) for seed in SEEDS]
+    assert median(result.elapsed for result in results) <= scenario.elapsed
+    assert median(result.throttled for result in results) <= scenario.throttled
+    # Chance is in it: no run is far off.
+    assert max(result.elapsed for result in results) <= scenario.elapsed * 1.15
+    assert max(result.throttled for result in results) <= scenario.throttled * 1.3
+    for result in results:
+        assert result.elapsed > 0.98, "more than there is to be had: the simulation is broken"
+
+
+TOGETHER = [name for name, scenario in SCENARIOS.items() if len(scenario.rows) > 1]
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+@pytest.mark.parametrize("seed", range(8))
+def test_of_two_who_share_a_limit_none_starves(name, seed):
+    scenario = SCENARIOS[name]
+    least = 0.3 if scenario.shared else 0.2
+    assert least <= play(scenario, Ours, seed).share <= 1 - least
+
+
+@pytest.mark.parametrize("rival", [name for name in RIVALS if name != "ours"])
+@pytest.mark.parametrize("name", list(SCENARIOS)[:3])
+def test_no_rival_is_both_faster_and_throttled_less(name, rival):
+    for seed in SEEDS:
+        ours, theirs = (play(SCENARIOS[name], RIVALS[who], seed) for who in ("ours", rival))
+        assert ours.elapsed < theirs.elapsed or ours.throttled < theirs.throttled
