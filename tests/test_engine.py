@@ -847,6 +847,26 @@ async def test_a_call_that_waits_behind_others_when_the_run_stops_gives_its_perm
     assert [lane.pacer.pace.in_flight for lane in world.engine.lanes.values()] == [0, 0]
 
 
+async def test_a_stop_at_the_very_moment_of_a_permit_gives_it_back():
+    """A signal can come between a permit and the call: what never left spends nothing."""
+    world = World(rate=1000)
+
+    class Signalled(Windows):
+        def claim(self):
+            claim = super().claim()
+            if claim == 7:
+                world.engine.request_stop(Stop(StopKind.INTERRUPTED, "SIGINT"))
+            return claim
+
+    lane = world.engine.lanes["main"]
+    lane.pacer.meter = windows = Signalled(100)
+    await world.run(requests(20))
+    assert len(world.sent) == windows.used == 6
+    assert windows.flying == set()
+    assert lane.pacer.pace.in_flight == 0
+    assert world.ending().kind is StopKind.INTERRUPTED
+
+
 async def test_calls_that_are_dropped_in_flight_keep_their_slots():
     world = World(latency=1000, concurrency=4, rate=1000)
     world.engine.lanes["main"].pacer.meter = windows = Windows(100)

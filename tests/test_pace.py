@@ -447,6 +447,31 @@ def test_a_declared_rate_that_is_too_high_is_undercut_and_found_again():
     assert fast.rate(now) == pace.declared(10).rate(now)
 
 
+def test_a_climb_ends_at_the_declared_rate():
+    life = Life(pace.declared(10))
+    life.step("storm", 3)
+    assert life.pace.phase is Phase.CLIMB
+    for _ in range(4):
+        life.step("flow", 49)
+    assert life.pace.rate(life.now) == pace.declared(10).rate(life.now)
+
+
+def test_a_search_that_found_next_to_nothing_bounds_no_rate_below_the_lowest():
+    state = Pace(found=30, began=0.0, next_slot=3599.0).permitted(3599.5).throttled(3599.5, HOUR, None)
+    for number in range(10):
+        now = HOUR + 20.0 * (number + 1)
+        state = state.permitted(now).answered(now, now)
+        assert state.peak >= FLOOR_RATE
+
+
+def test_the_next_call_waits_a_moment_after_a_throttle():
+    life = followed()
+    life.step("send", 0.0)
+    life.step("wait", 0.2)
+    life.step("throttle", 0.0)
+    assert life.pace.opens(life.now) >= life.now + 0.2 / life.pace.rate(life.now)
+
+
 def test_a_learned_rate_is_where_the_next_run_begins():
     for rate in (0.1, 0.3, 1.0, 15.0, 200.0):
         assert pace.learned(rate, 500.0).rate(500.0) == pytest.approx(rate, rel=0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from math import inf
 
@@ -212,8 +213,16 @@ def test_a_plan_is_made_of_what_the_manifest_declares_and_nothing_is_written(pla
     assert found.now == datetime(2026, 3, 5, tzinfo=UTC)
 
 
-def test_an_account_with_nothing_to_send_is_no_part_of_a_plan(place):
+@pytest.mark.asyncio
+async def test_an_account_with_nothing_to_send_is_no_part_of_a_plan(place):
     listed = place.manifest(pairs(3, account="a"), accounts={"a": {}, "b": {}})
-    found = batch.dry_run(listed, Options(simulate=True, state_dir=place.folder))
+    options = Options(simulate=True, ledger=str(place.folder / "l.ndjson"), state_dir=place.folder)
+    found = batch.dry_run(listed, options)
     assert list(found.outlooks) == ["a"]
     assert found.calls == 4
+    listed = place.manifest(pairs(3))
+    options = replace(options, ledger=str(place.folder / "done.ndjson"))
+    await batch.run(listed, options)
+    found = batch.dry_run(listed, options)
+    assert found.outlooks == {}
+    assert (found.rows, found.calls, found.counts.succeeded) == (0, 0, 3)

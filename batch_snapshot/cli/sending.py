@@ -1,0 +1,235 @@
+"""`run`, `plan` and `retry`: what sends rows, or would."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batch_snapshot import flags
+from batch_snapshot.cli import terminal
+from batch_snapshot.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from batch_snapshot.batch import Hooks
+    from batch_snapshot.history import History
+    from batch_snapshot.job import Options
+    from batch_snapshot.model import Outcome
+    from batch_snapshot.plan import Selection
+    from batch_snapshot.preview import Preview
+    from batch_snapshot.report import Summary
+
+
+@click.command()
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option(
+    "--ledger",
+    metavar="PATH",
+    help="The record of what became of each row; may hold {name} and {date}. "
+    "Default: ledgers/{name}.ndjson, with --simulate ledgers/{name}.simulated.ndjson.",
+)
+@click.option(
+    "--run-id", metavar="ID", help="For a new ledger: the tokens are made from it. Default: random."
+)
+@click.option(
+    "--resume-within",
+    type=flags.Duration(),
+    default="20h",
+    show_default=True,
+    metavar="TIME",
+    help="With {date}: an unfinished ledger that began so lately is resumed before a new one is opened.",
+)
+@click.option("--dry-run", is_flag=True, help="Tell what would be sent; call nothing.")
+@click.option("--yes", is_flag=True, help="Don't ask before the first call to catalog AWS.")
+@flags.shared
+def run(manifest: Path, *, dry_run: bool, yes: bool, **given: Any) -> int:
+    """Create the snapshots that MANIFEST lists, or go on where an earlier run stopped.
+
+    \b
+    batch-snapshot run backfill.yaml --max-duration 6h
+    batch-snapshot run nightly.yaml --ledger 'ledgers/{name}-{date}.ndjson' --format json
+    """
+    from batch_snapshot import batch
+
+    options = _options(given)
+    if dry_run:
+        _print_preview(batch.dry_run(manifest, options), given["form"])
+        return 0
+    hooks = _hooks(given, ask=not yes)
+    return _finish(batch.run(manifest, options, hooks), given["form"])
+
+
+@click.command()
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option(
+    "--ledger",
+    metavar="PATH",
+    help="Plan what is left of it. Default: the ledger that run would write, if it is there.",
+)
+@flags.planning
+def plan(manifest: Path, **given: Any) -> int:
+    """Tell how a run of MANIFEST would go: rows, calls, quota windows, and when it would end.
+
+    Nothing is called. What is used of the windows is what runs on this machine have logged.
+
+    \b
+    batch-snapshot plan backfill.yaml --daily-quota 10000 --rate 1
+    """
+    from batch_snapshot import batch
+    from batch_snapshot.job import Options
+
+    options = Options(ledger=given["ledger"], **_where(given))
+    _print_preview(batch.dry_run(manifest, options), given["form"])
+    return 0
+
+
+@click.command()
+@click.argument("ledger", type=click.Path(path_type=Path))
+@click.option(
+    "--only",
+    metavar="WORD,…",
+    help="Only rows with these error kinds (transient, conflict, quota, denied, not_found, invalid, "
+    "unknown) or error codes, or in_doubt.",
+)
+@click.option("--all", "everything", is_flag=True, help="Whatever failed or is in doubt.")
+@flags.shared
+def retry(ledger: Path, *, only: str | None, everything: bool, **given: Any) -> int:
+    """Try failed rows of LEDGER again; no manifest is needed.
+
+    By default those that another try can cure: kinds transient, conflict and quota, and rows in
+    doubt.
+
+    \b
+    batch-snapshot retry ledgers/backfill.ndjson
+    batch-snapshot retry ledgers/backfill.ndjson --only denied
+    """
+    from batch_snapshot import batch
+
+    selection = partial(_selection, only=only, everything=everything)
+    return _finish(batch.retry(ledger, selection, _options(given), _hooks(given)), given["form"])
+
+
+def _selection(past: History, *, only: str | None, everything: bool) -> Selection:
+    from batch_snapshot import plan
+
+    if only is not None and everything:
+        raise InputError("--only and --all exclude each other: choose one")
+    if everything:
+        return plan.everything()
+    if only is None:
+        return plan.Selection()
+    return plan.only(only, (group.code for group in past.failures()))
+
+
+def _options(given: dict[str, Any]) -> Options:
+    from batch_snapshot import engine, policy
+    from batch_snapshot.job import Options
+
+    limit = given["max_failures"]
+    return Options(
+        ledger=given.get("ledger"),
+        run_id=flags.run_id(given.get("run_id")),
+        resume_within=given.get("resume_within", 0.0),
+        wait=given["wait"],
+        **_where(given),
+        engine=engine.Settings(
+            concurrency=given["concurrency"],
+            max_attempts=given["max_attempts"],
+            max_duration=given["max_duration"],
+            token_ttl=given["token_ttl"],
+            resend_in_doubt=given["resend_in_doubt"],
+            drain_timeout=given["drain_timeout"],
+            failure_limit=policy.FailureLimit.parse(limit) if limit else policy.NO_LIMIT,
+        ),
+        command_line=shlex.join([terminal.PROG, *sys.argv[1:]]),
+    )
+
+
+def _where(given: dict[str, Any]) -> dict[str, Any]:
+    """The options that say for whom and where, and under which quotas."""
+    return {
+        "accounts": flags.account_names(given["accounts"]),
+        "rate": given["rate"],
+        "daily_quota": given["daily_quota"],
+        "simulate": given["simulate"],
+        "endpoint_url": flags.endpoint_url(given["endpoint_url"]),
+        "region": flags.region(given["region"]),
+        "profile": given["profile"],
+        "state_dir": given["state_dir"],
+    }
+
+
+def _hooks(given: dict[str, Any], *, ask: bool = False) -> Hooks:
+    from batch_snapshot import batch, progress
+
+    kind = given["progress"]
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    if kind == "auto":
+        kind = "bar" if terminal else "lines"
+    watch = None
+    if kind == "bar":
+        watch = partial(progress.redrawn, write=terminal.write, width=shutil.get_terminal_size().columns)
+    elif kind == "lines":
+        watch = partial(progress.lines, write=terminal.write)
+    return batch.Hooks(
+        watch=watch,
+        outcome=_tell if given["verbose"] else None,
+        confirm=partial(_confirm, ask=ask, tell=kind != "none"),
+        signals=True,
+    )
+
+
+def _tell(outcome: Outcome) -> None:
+    from batch_snapshot import progress
+
+    terminal.say(progress.outcome_line(outcome))
+
+
+def _confirm(preview: Preview, *, ask: bool, tell: bool) -> bool:
+    """Tell the plan, and ask before real snapshots are made, where there is somebody to ask."""
+    from batch_snapshot import model
+    from batch_snapshot import preview as room
+
+    real = "AWS" in preview.catalogs and preview.endpoint != model.SIMULATOR
+    if ask and real and sys.stdin.isatty():
+        terminal.say(room.as_text(preview))
+        return click.confirm("Snapshots cannot be deleted and notify the partners. Go on?", err=True)
+    if tell:
+        terminal.say(room.brief(preview))
+    return True
+
+
+def _finish(work: Coroutine[Any, Any, Summary], form: str) -> int:
+    import anyio
+
+    from batch_snapshot import report
+
+    async def carry_out() -> Summary:
+        return await work
+
+    summary = anyio.run(carry_out)
+    terminal.warn(summary.warnings, len(summary.warnings))
+    try:
+        if form == "json":
+            terminal.print_json(report.as_json(summary))
+        else:
+            click.echo(terminal.shown(report.as_text(summary)))
+    except OSError as error:
+        return terminal.unprinted(error, summary.exit_code)
+    return summary.exit_code
+
+
+def _print_preview(preview: Preview, form: str) -> None:
+    from batch_snapshot import preview as room
+
+    if form == "json":
+        terminal.print_json(room.as_json(preview))
+    else:
+        click.echo(terminal.shown(room.as_text(preview)))
