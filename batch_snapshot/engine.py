@@ -268,6 +268,21 @@ class Engine:
 
     async def _persist(self, lane: Lane, request: Request, tries: Tries) -> Outcome:
         """Try until the service has said what became of the row, or another try is no use."""
+        try:
+            return await self._try(lane, request, tries)
+        except ApiError as error:
+            return await self._persevere(lane, request, tries, error)
+
+    async def _persevere(self, lane: Lane, request: Request, tries: Tries, first: ApiError) -> Outcome:
+        """Go on after the first try, which failed; most rows never come here."""
+        failed: ApiError | None = first
+
+        async def attempt() -> Outcome:
+            nonlocal failed
+            if failed is not None:
+                error, failed = failed, None
+                raise error
+            return await self._try(lane, request, tries)
 
         def again(state: RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome else None
@@ -290,7 +305,7 @@ class Engine:
             sleep=rest,
             reraise=True,
         )
-        return await retrying(self._try, lane, request, tries)
+        return await retrying(attempt)
 
     async def _try(self, lane: Lane, request: Request, tries: Tries) -> Outcome:
         """Make one try; throttles are waited out here, for they cost no attempt."""

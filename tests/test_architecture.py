@@ -28,7 +28,7 @@ LEVELS = [
         "quota",
         "report",
     },
-    {"answers", "feed", "ledger", "pacer", "tries"},
+    {"answers", "feed", "ledger", "pacer", "shortcut", "tries"},
     {"lane"},
     {"client", "engine"},
     {"job"},
