@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from batch_snapshot import __version__, codec, history, ledger, manifest, places, plan, preview, report
+from batch_snapshot import __version__, codec, history, ledger, places, plan, preview, report
 from batch_snapshot.allowance import Allowances, needs_log
 from batch_snapshot.client import Clients, Target
 from batch_snapshot.engine import Engine
 from batch_snapshot.errors import InputError, ManifestError, StorageError
 from batch_snapshot.history import FailureGroup
-from batch_snapshot.job import Job, Options, for_retry, for_run
+from batch_snapshot.job import Job, Options, for_retry, for_run, load
 from batch_snapshot.lane import Lane, Stop, StopKind
 from batch_snapshot.model import AWS, SIMULATOR, Status
 from batch_snapshot.quota import Usage, windows
@@ -132,7 +132,8 @@ async def run(path: Path, options: Options | None = None, hooks: Hooks | None = 
         StorageError: a lock is held, or the ledger cannot be written; no call follows the failure.
     """
     options, hooks = options or Options(), hooks or Hooks()
-    with for_run(manifest.load(path), options, hooks.now()) as job:
+    listed, recalled = load(path, options, hooks.now())
+    with for_run(listed, options, hooks.now(), recalled=recalled) as job:
         return await _carry_out(job, options, hooks)
 
 
@@ -144,7 +145,8 @@ def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = No
         StorageError: the ledger is in use.
     """
     options, hooks = options or Options(), hooks or Hooks()
-    with for_run(manifest.load(path), options, hooks.now(), touch=False) as job:
+    listed, recalled = load(path, options, hooks.now())
+    with for_run(listed, options, hooks.now(), recalled=recalled, touch=False) as job:
         file = _usage_file(options)
         with Usage(file) if file.exists() else nullcontext() as usage:
             return preview.of(job, _allowances(job, usage), hooks.now())

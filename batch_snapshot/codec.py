@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -191,36 +192,42 @@ def _decode_run(fields: dict[str, Any]) -> Header:
 
 
 def _decode_intent(fields: dict[str, Any]) -> Intent:
-    rows = []
-    for token, *names, generation in fields["rows"]:
-        rows.append((_text(token), Row(*map(_text, names)), _count(generation)))
-    return Intent(_time(fields["at"]), tuple(rows))
+    return Intent(_time(fields["at"]), tuple(map(_intended, fields["rows"])))
+
+
+def _intended(fields: Sequence[Any]) -> tuple[str, Row, int]:
+    token, *names, generation = fields
+    _all_texts((token, *names))
+    if type(generation) is not int or generation < 0:
+        raise TypeError(f"{generation!r} is no count")
+    return token, Row(*names), generation
+
+
+# A resume decodes a million results: what is checked here is checked without a call where it is right.
+
+_ROW = itemgetter("account", "catalog", "engagement", "resource_type", "resource", "template")
+_BESIDES = itemgetter("run_id", "client_token", "generation", "status", "ambiguous", "first_sent_at", "error")
+_STATUSES = {str(status): status for status in Status}
 
 
 def _decode_result(fields: dict[str, Any]) -> Result:
-    error = fields["error"]
-    status = Status(fields["status"])
+    row = Row(*_ROW(fields))
+    run_id, token, generation, named, ambiguous, first_sent_at, error = _BESIDES(fields)
+    _all_texts((token, run_id, *row))
+    status = _STATUSES.get(named) or Status(named)
     if status is Status.SUCCEEDED and not (fields["arn"] and _count(fields["revision"]) >= 1):
         raise LedgerError("a succeeded row without arn and revision")
-    first_sent_at = fields["first_sent_at"]
     return Result(
-        row=Row(
-            _text(fields["account"]),
-            _text(fields["catalog"]),
-            _text(fields["engagement"]),
-            _text(fields["resource_type"]),
-            _text(fields["resource"]),
-            _text(fields["template"]),
-        ),
-        client_token=_text(fields["client_token"]),
-        generation=_count(fields["generation"]),
-        status=status,
-        ambiguous=_flag(fields["ambiguous"]),
-        first_sent_at=None if first_sent_at is None else _time(first_sent_at),
-        kind=ErrorKind(error["kind"]) if error else None,
-        code=_text(error["code"]) if error else None,
-        message=_text(error["message"]) if error else None,
-        run_id=_text(fields["run_id"]),
+        row,
+        token,
+        generation if type(generation) is int and generation >= 0 else _count(generation),
+        status,
+        ambiguous if ambiguous is True or ambiguous is False else _flag(ambiguous),
+        None if first_sent_at is None else _time(first_sent_at),
+        ErrorKind(error["kind"]) if error else None,
+        _text(error["code"]) if error else None,
+        _text(error["message"]) if error else None,
+        run_id,
     )
 
 
@@ -237,6 +244,14 @@ _DECODERS: dict[str, Callable[[dict[str, Any]], Record]] = {
     "result": _decode_result,
     "end": _decode_end,
 }
+
+
+def _all_texts(values: Sequence[Any]) -> None:
+    try:
+        "".join(values)  # no call for each
+    except TypeError:
+        for value in values:
+            _text(value)
 
 
 def _text(value: object) -> str:
@@ -262,7 +277,7 @@ def _flag(value: object) -> bool:
 
 
 def _time(value: object) -> datetime:
-    moment = datetime.fromisoformat(_text(value))
+    moment = datetime.fromisoformat(value if isinstance(value, str) else _text(value))
     if moment.tzinfo is None:
         raise ValueError(f"{value!r} has no time zone")
     if moment.year not in YEARS:

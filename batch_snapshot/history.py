@@ -94,6 +94,15 @@ class Past:
     offset: int = 0
 
 
+class _Named(NamedTuple):
+    """How an intent has named a row, when, and in which line."""
+
+    client_token: str
+    generation: int
+    at: datetime
+    offset: int
+
+
 class FailureGroup(NamedTuple):
     """Rows that failed, or are in doubt, alike."""
 
@@ -116,7 +125,8 @@ class History:
     end: End | None = None
     succeeded: set[bytes] = field(default_factory=set)
     unfinished: dict[bytes, Past] = field(default_factory=dict)
-    _pending: dict[bytes, Past] = field(default_factory=dict)
+    #: What the last invocation has named and not settled.
+    _pending: dict[Row, _Named] = field(default_factory=dict)
 
     def add(self, line: Line) -> None:
         """Take in the next line.
@@ -127,15 +137,18 @@ class History:
         record = line.record
         if isinstance(record, Header):
             self._open(record)
-        elif self.first is None:
+            return
+        if self.first is None:
             raise LedgerError("no run line before it: this is no ledger, or its head is missing")
-        elif isinstance(record, Intent):
-            self._intend(record, line.offset)
-        elif record.run_id not in {self.first.run_id, None}:
+        if isinstance(record, Intent):
+            for token, row, generation in record.rows:
+                self._pending[row] = _Named(token, generation, record.at, line.offset)
+            return
+        if record.run_id is not None and record.run_id != self.first.run_id:
             raise LedgerError(
                 f"run_id {record.run_id!r} is not the ledger's {self.first.run_id!r}: two ledgers were mixed"
             )
-        elif isinstance(record, Result):
+        if isinstance(record, Result):
             self._settle(record, line.offset)
         else:
             self._close(record)
@@ -150,25 +163,13 @@ class History:
         self.crashed()
         self.last, self.end = header, None
 
-    def _intend(self, intent: Intent, offset: int) -> None:
-        for token, row, generation in intent.rows:
-            self._pending[row.key] = Past(
-                status=Status.IN_DOUBT,
-                client_token=token,
-                generation=generation,
-                ambiguous=True,
-                first_sent_at=intent.at,
-                kind=ErrorKind.TRANSIENT,
-                code=CRASHED,
-                offset=offset,
-            )
-
     def _settle(self, result: Result, offset: int) -> None:
         key = result.row.key
-        self._pending.pop(key, None)
+        self._pending.pop(result.row, None)
         if result.status is Status.SUCCEEDED:
             self.succeeded.add(key)
-            self.unfinished.pop(key, None)
+            if self.unfinished:
+                self.unfinished.pop(key, None)
             return
         self.succeeded.discard(key)
         self.unfinished[key] = Past(
@@ -184,28 +185,38 @@ class History:
 
     def _close(self, end: End) -> None:
         self.end = end
-        for key, past in self._pending.items():
+        for row, named in self._pending.items():
+            key = row.key
             if key not in self.unfinished and key not in self.succeeded:
                 self.unfinished[key] = Past(
                     status=None,
-                    client_token=past.client_token,
-                    generation=past.generation,
+                    client_token=named.client_token,
+                    generation=named.generation,
                     ambiguous=False,
                     first_sent_at=None,
-                    offset=past.offset,
+                    offset=named.offset,
                 )
         self._pending.clear()
 
     def crashed(self) -> None:
         """The invocation so far has no end and will get none: what it intended is in doubt."""
-        for key, past in self._pending.items():
+        for row, named in self._pending.items():
+            key = row.key
             if key in self.succeeded:
                 continue
             before = self.unfinished.get(key)
-            same_token = before is not None and before.client_token == past.client_token
-            if before is not None and same_token and before.status is Status.IN_DOUBT:
+            if before and before.client_token == named.client_token and before.status is Status.IN_DOUBT:
                 continue
-            self.unfinished[key] = past
+            self.unfinished[key] = Past(
+                status=Status.IN_DOUBT,
+                client_token=named.client_token,
+                generation=named.generation,
+                ambiguous=True,
+                first_sent_at=named.at,
+                kind=ErrorKind.TRANSIENT,
+                code=CRASHED,
+                offset=named.offset,
+            )
         self._pending.clear()
 
     @property

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from batch_snapshot import codec, history, ledger, locks, manifest, places, plan, report
@@ -100,9 +100,60 @@ class _Identity:
     endpoint: str
 
 
+class Recalled(NamedTuple):
+    """What a ledger said before its lock was held; it holds while the file is the same."""
+
+    past: History
+    #: Of the file that was read.
+    stamp: tuple[int, ...]
+
+    def done(self, key: bytes) -> bool:
+        """Whether a run has nothing to do for the row of this key."""
+        return self.past.status(key) in {Status.SUCCEEDED, Status.FAILED}
+
+
+def load(path: Path, options: Options, now: datetime) -> tuple[Manifest, Recalled | None]:
+    """Validate the manifest at `path`; where most of it is done, find at once what is left.
+
+    Raises:
+        ManifestError: it is not valid.
+    """
+    recalled = _recall(path, options, now)
+    return manifest.load(path, recalled.done if recalled else None), recalled
+
+
+def _recall(path: Path, options: Options, now: datetime) -> Recalled | None:
+    """What the ledger of a run of the manifest says by now; None: there is none, or it is not found."""
+    name = manifest.name_of(path)
+    if name is None:
+        return None
+    # Whatever is wrong with the ledger is told once it is locked.
+    with suppress(InputError, OSError):
+        pattern = places.ledger_pattern(options.ledger, simulated=options.simulate)
+        book = _ledger_to_write(pattern, name, options, now)
+        stamp = _stamp(book)
+        past = ledger.history_of(book)
+        return Recalled(past, stamp) if past.first else None
+    return None
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 @contextmanager
-def for_run(listed: Manifest, options: Options, now: datetime, *, touch: bool = True) -> Iterator[Job]:
+def for_run(
+    listed: Manifest,
+    options: Options,
+    now: datetime,
+    *,
+    recalled: Recalled | None = None,
+    touch: bool = True,
+) -> Iterator[Job]:
     """Make the job of `run`, and hold its locks; without `touch` nothing is locked or mended.
+
+    What `load` has `recalled` beside the manifest is not read again.
 
     Raises:
         InputError: ledger, manifest and options don't fit together.
@@ -119,13 +170,13 @@ def for_run(listed: Manifest, options: Options, now: datetime, *, touch: bool = 
             stack.enter_context(_ledger_held(path, now))
             stack.enter_context(_accounts_held(identity, options, now))
             ledger.mend(path)
-        past = ledger.history_of(path)
+        past, left = _looked_up(path, recalled, listed)
         _check_fits(past, path, identity, options.run_id)
         run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
         gone = {key for key in past.keys() if key not in listed.keys}  # noqa: SIM118 - a method, no mapping
 
         def requests() -> Iterator[Request | None]:
-            return plan.resumed(_validated(listed), past, run_id, accounts)
+            return plan.resumed(_validated(listed) if left is None else left, past, run_id, accounts)
 
         yield Job(
             command="run",
@@ -148,6 +199,15 @@ def for_run(listed: Manifest, options: Options, now: datetime, *, touch: bool = 
             vanished_rows=history.names(ledger.read(path), gone, NAMED_ROWS) if gone else [],
             warnings=[*listed.warnings, *_warnings(options)],
         )
+
+
+def _looked_up(
+    path: Path, recalled: Recalled | None, listed: Manifest
+) -> tuple[History, Sequence[Row] | None]:
+    """The ledger's history, and the rows left to do if that was known when the manifest was loaded."""
+    if recalled is not None and path.exists() and _stamp(path) == recalled.stamp:
+        return recalled.past, listed.left
+    return ledger.history_of(path), None
 
 
 def _todo(

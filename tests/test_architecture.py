@@ -184,6 +184,7 @@ def test_every_dependency_is_declared():
         "orjson",
         "tenacity",
         "yaml",
+        "yarl",
     }
     used = {name.split(".")[0] for _, path in rooms() for name in imports(path, running=False)}
     foreign = used - set(sys.stdlib_module_names) - {"batch_snapshot"}

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,7 +215,7 @@ def _finish(work: Coroutine[Any, Any, Summary], form: str) -> int:
     async def carry_out() -> Summary:
         return await work
 
-    summary = anyio.run(carry_out)
+    summary = anyio.run(carry_out, backend_options={"use_uvloop": find_spec("uvloop") is not None})
     terminal.warn(summary.warnings, len(summary.warnings))
     try:
         if form == "json":

@@ -18,9 +18,9 @@ Beside it: `service` (the patterns of botocore's models), `values` (what each va
 
 from __future__ import annotations
 
-from batch_snapshot.manifest.loading import Manifest, load, rows
+from batch_snapshot.manifest.loading import Manifest, load, name_of, rows
 from batch_snapshot.manifest.schema import schema
 from batch_snapshot.manifest.template import template
 from batch_snapshot.model import Account, Quota
 
-__all__ = ["Account", "Manifest", "Quota", "load", "rows", "schema", "template"]
+__all__ = ["Account", "Manifest", "Quota", "load", "name_of", "rows", "schema", "template"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import chain
@@ -10,15 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batch_snapshot.errors import ManifestError
-from batch_snapshot.manifest import includes
+from batch_snapshot.manifest import includes, values
+from batch_snapshot.manifest.nodes import PAIRS, ByteError, Document, Scalar
+from batch_snapshot.manifest.problems import UnreadableError
 from batch_snapshot.manifest.reading import Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from batch_snapshot.model import Account, Row
 
 _CHUNK = 1 << 20
+
+#: Rows that are kept for a caller who knows which are done: some 15 MB.
+MOST_LEFT = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +52,23 @@ class Manifest:
     files: tuple[Path, ...]
     #: Which of all rows, counted from 0, repeat an earlier one; in rising order.
     repeated: array[int] = field(repr=False)
+    #: The distinct rows that were not done; None: too many to be kept, or nobody asked.
+    left: list[Row] | None = field(default=None, repr=False)
 
 
-def load(path: Path) -> Manifest:
-    """Validate the manifest and its includes; nothing is called and no row is kept.
+def load(path: Path, done: Callable[[bytes], bool] | None = None) -> Manifest:
+    """Validate the manifest and its includes; nothing is called.
+
+    Args:
+        path: of the manifest.
+        done: whether the row of a key is; the others are kept if they are few, so that no second pass
+            need look for them.
 
     Raises:
         ManifestError: with the first 50 problems, each `file:line: what, and the fix`, and their number.
     """
     reading = Reading(Path(path))
+    left: list[Row] | None = None if done is None else []
     keys: set[bytes] = set()
     repeated = array("q")
     by_account: dict[str, int] = {}
@@ -68,6 +82,10 @@ def load(path: Path) -> Manifest:
         keys.add(key)
         by_account[row.account] = by_account.get(row.account, 0) + 1
         catalogs.add(row.catalog)
+        if left is not None and done is not None and not done(key):
+            left.append(row)
+            if len(left) > MOST_LEFT:
+                left = None
     if reading.problems.total:
         raise ManifestError(reading.problems.lines(), reading.problems.total)
     return Manifest(
@@ -83,7 +101,19 @@ def load(path: Path) -> Manifest:
         warning_count=reading.warnings.total,
         files=tuple(reading.files),
         repeated=repeated,
+        left=left,
     )
+
+
+def name_of(path: Path) -> str | None:
+    """The manifest's name, if it stands above the pairs and nothing is wrong before; else None."""
+    with suppress(UnreadableError, ByteError, OSError), path.open("rb") as stream:
+        for key, node in Document(stream, lambda *_: None).sections():
+            if key.text == "name" and isinstance(node, Scalar) and values.check_name(node.text) is None:
+                return node.text
+            if key.text in {"name", PAIRS}:
+                break
+    return None
 
 
 def rows(manifest: Manifest) -> Iterator[Row]:

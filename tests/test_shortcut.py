@@ -1,0 +1,193 @@
+"""The short way of a call is botocore's own way to the byte, or it is not taken."""
+
+import json
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import aioboto3
+import pytest
+from botocore.config import Config
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batch_snapshot import shortcut
+from batch_snapshot.client import SERVICE, Clients, Target
+from batch_snapshot.model import Account
+from batch_snapshot.shortcut import Answer
+
+pytestmark = pytest.mark.asyncio
+
+CREATE = "CreateResourceSnapshot"
+EXAMPLE = {
+    "Catalog": "Sandbox",
+    "EngagementIdentifier": "eng-0123456789abcd",
+    "ResourceIdentifier": "O1",
+    "ResourceSnapshotTemplateIdentifier": "OpportunitySummaryView",
+    "ResourceType": "Opportunity",
+    "ClientToken": "token",
+}
+KEYS = {"aws_access_key_id": "AKIATEST", "aws_secret_access_key": "secret"}
+SESSION = {**KEYS, "aws_session_token": "a/token+of=a session"}
+
+
+@asynccontextmanager
+async def opened(url="http://127.0.0.1:1", keys=KEYS, **config):
+    """A client of botocore's, and the credentials that it signs with."""
+    session = aioboto3.Session(**keys)
+    once = {"total_max_attempts": 1}
+    plain = Config(ignore_configured_endpoint_urls=True, retries=once, **config)
+    async with session.client(SERVICE, region_name="us-east-1", endpoint_url=url, config=plain) as made:
+        yield made, await (await session.get_credentials()).get_frozen_credentials()
+
+
+async def unsent(_):
+    raise AssertionError("nothing is sent to learn")
+
+
+async def learned(client, credentials, exchange=unsent):
+    return await shortcut.learn(client, CREATE, exchange, EXAMPLE, credentials)
+
+
+@pytest.mark.parametrize("keys", [KEYS, SESSION])
+@pytest.mark.parametrize(
+    "url", [None, "http://127.0.0.1:8080", "https://proxy.example/prefix", "http://[::1]:99/a/"]
+)
+async def test_the_short_way_is_learned_from_this_botocore(url, keys):
+    """Red with a botocore that calls in another way: until it is followed, every call goes the plain way."""
+    async with opened(url, keys) as (client, credentials):
+        assert await learned(client, credentials) is not None
+
+
+@settings(max_examples=5, deadline=None)
+@given(
+    calls=st.lists(
+        st.lists(st.text(min_size=1, max_size=40), min_size=6, max_size=6), min_size=10, max_size=10
+    ),
+    secret=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=60),
+)
+async def test_whatever_is_called_with_it_is_botocores_call(calls, secret):
+    async with opened(keys={**SESSION, "aws_secret_access_key": secret}) as (client, credentials):
+        way = await learned(client, credentials)
+        for texts in calls:
+            parameters = dict(zip(EXAMPLE, texts, strict=True))
+            theirs = await shortcut._captured(client, CREATE, parameters)
+            at = datetime.strptime(theirs.headers["X-Amz-Date"].decode(), "%Y%m%dT%H%M%S%z")
+            ours = way.signed(parameters, credentials, at)
+            assert ours.body == theirs.body
+            assert ours.headers["Authorization"] == theirs.headers["Authorization"].decode()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda request, **_: request.headers.add_header("X-Amz-New", "1"),
+        lambda request, **_: request.headers.__delitem__("Content-Type"),
+        lambda request, **_: setattr(request, "url", request.url + "?version=2"),
+        lambda request, **_: setattr(request, "data", b'{"Catalog": "AWS"}'),
+    ],
+)
+async def test_where_botocore_calls_in_another_way_there_is_no_short_one(changed):
+    async with opened() as (client, credentials):
+        client.meta.events.register_first(f"request-created.{SERVICE}.{CREATE}", changed)
+        assert await learned(client, credentials) is None
+
+
+@pytest.mark.parametrize("event", ["before-sign", "choose-signer"])
+async def test_nor_where_something_else_is_signed_with(event):
+    def fail(**_):
+        raise ValueError("no")
+
+    async with opened() as (client, credentials):
+        client.meta.events.register(f"{event}.{SERVICE}.{CREATE}", fail)
+        assert await learned(client, credentials) is None
+
+
+async def test_a_day_and_other_credentials_have_keys_of_their_own():
+    async with opened() as (client, credentials), opened(keys=SESSION) as (_, others):
+        way = await learned(client, credentials)
+        noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+        told = [
+            way.signed(EXAMPLE, who, when).headers["Authorization"]
+            for who in (credentials, others, credentials)
+            for when in (noon, noon.replace(day=2), noon)
+        ]
+        assert told[0] == told[2] == told[6] == told[8]
+        assert len(set(told)) == 4
+
+
+ANSWERS = [
+    (200, {"Arn": "arn", "Revision": 3}),
+    (200, {"Arn": "arn", "Revision": 3, "More": [1]}),
+    (200, {}),
+    (200, None),
+    (200, [1]),
+    (200, b""),
+    (200, b"not JSON"),
+    (204, b""),
+    (301, b""),
+    (400, {"__type": "ThrottlingException", "message": "slow down"}),
+    (
+        400,
+        {"__type": "com.amazon#ValidationException", "Message": "no", "Reason": "REQUEST_VALIDATION_FAILED"},
+    ),
+    (400, {"__type": "NobodyKnowsException"}),
+    (400, {"message": "no type"}),
+    (403, b"<html>no</html>"),
+    (500, {"__type": "InternalServerException", "message": "oh"}),
+    (503, b"<html>busy</html>"),
+    (503, b""),
+]
+
+
+@pytest.mark.parametrize(("status", "said"), ANSWERS)
+async def test_an_answer_is_read_as_botocore_reads_it(status, said):
+    body = said if isinstance(said, bytes) else json.dumps(said).encode()
+    headers = {"x-amzn-requestid": "id", "date": "Sun, 01 Mar 2026 12:00:00 GMT", "retry-after": "2"}
+
+    async def answer(_):
+        return Answer(status, headers, body)
+
+    async with opened() as (client, credentials):
+        way = await learned(client, credentials, answer)
+        found = await read(way.call(EXAMPLE, credentials, datetime(2026, 3, 1, tzinfo=UTC)))
+        client.meta.events.register(
+            f"before-send.{SERVICE}.{CREATE}", lambda **_: Canned(status, headers, body)
+        )
+        assert found == await read(client.create_resource_snapshot(**EXAMPLE))
+
+
+class Canned:
+    """An answer as aiobotocore's HTTP session gives it."""
+
+    raw = None
+
+    def __init__(self, status, headers, body):
+        self.status_code, self.headers, self._body = status, headers, body
+
+    @property
+    async def content(self):
+        return self._body
+
+
+async def read(call):
+    """What a call comes to, as far as anybody looks."""
+    try:
+        answer = await call
+    except Exception as error:  # noqa: BLE001 - whatever it is
+        answer = getattr(error, "response", {})
+        answer = {"raised": type(error).__name__, **answer}
+    metadata = answer.pop("ResponseMetadata", {})
+    members = {name: answer.get(name) for name in ("Arn", "Revision", "Error", "Reason", "raised")}
+    told = dict(metadata.get("HTTPHeaders", {})).get("retry-after")
+    return members, metadata.get("HTTPStatusCode"), metadata.get("RequestId"), told
+
+
+async def test_a_proxy_of_the_environment_is_called_through_the_plain_way(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    for proxy, short in (("", True), ("http://127.0.0.1:9", False)):
+        monkeypatch.setenv("https_proxy", proxy)
+        target = Target(endpoint_url="https://service.example")
+        async with Clients({"main": Account("main")}, target, lambda: datetime.now(UTC)) as clients:
+            line = await clients._line("main")
+            assert (line.create is not None) is short
