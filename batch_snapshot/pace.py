@@ -68,7 +68,7 @@ RAISED = 2.0
 #: one at which the throttle came, which is high where saved tokens were used. The weight of the first,
 #: and how far to stay below.
 TRUST = 0.5
-CAUTION = 0.98
+CAUTION = 0.99
 #: What is left of the rate after nothing but throttles.
 SLUMP = 0.4
 #: After a throttle that measured the rate the next call waits for this share of the usual gap: the
@@ -78,6 +78,8 @@ RESUME = 0.3
 QUIET = 20
 #: Throttles among fewer outcomes than this are chance.
 ENOUGH = 6
+#: Yet the rate gives way by so much: where it is a little above the limit, every other call is throttled.
+YIELD = 0.95
 #: But so many are none.
 MANY = 3
 
@@ -242,7 +244,7 @@ class Pace:
             return _cut(pace, now, Phase.CLIMB, peak, tally)
         chance = tally.throttled < MANY and tally.admitted + tally.throttled < ENOUGH
         if self.phase is Phase.FOLLOW and chance:
-            return replace(pace, tally=tally, cut_at=now)
+            return replace(pace, tally=tally, cut_at=now, peak=pace.peak * YIELD)
         return _cut(pace, now, Phase.FOLLOW, self._measured(tally, sent_at) * CAUTION, _tally(sent_at))
 
     def _measured(self, tally: Tally, sent_at: float) -> float:
