@@ -11,19 +11,21 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
+from math import inf
 from typing import TYPE_CHECKING
 
 from batch_snapshot import forecast, pace, quota
 from batch_snapshot.errors import StorageError
 from batch_snapshot.lane import Lane
+from batch_snapshot.model import UNKNOWN_ACCOUNT
 from batch_snapshot.pace import Phase
 from batch_snapshot.pacer import Pacer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from batch_snapshot.forecast import Forecast
-    from batch_snapshot.model import Account, Quota
+    from batch_snapshot.model import Account
     from batch_snapshot.pace import Pace
     from batch_snapshot.quota import Spent, Usage, Window
 
@@ -83,13 +85,17 @@ class Shared:
         self._usage: Usage | None = usage
         self._key = key
         self._warn = warn
+        self._ceiling = start.ceiling
 
         def join(text: str | None, age: float) -> str | None:
-            known = _known(text)
+            known = self._read(text)
             if known and age <= PRESENT:
                 self.pace = known
                 return None
-            if known and known.known and age <= LEARNED_FOR and start.phase is Phase.SEARCH:
+            if known and start.ceiling < inf:
+                # The last call may be less than a gap ago; later than a gap is of an earlier boot.
+                self.pace = replace(start, next_slot=min(known.next_slot, now + 1 / start.ceiling))
+            elif known and known.known and age <= LEARNED_FOR and start.phase is Phase.SEARCH:
                 self.pace = pace.learned(known.known, now)
             # What is kept was nobody's any more: its times may be of an earlier boot.
             return None if self.pace.phase is Phase.SEARCH else pace.dump(self.pace)
@@ -124,14 +130,21 @@ class Shared:
 
         What we sent until then tells theirs nothing new: it did not leave at their pace.
         """
-        known = _known(text)
+        known = self._read(text)
         if known and age <= PRESENT:
             found = replace(known, cut_at=found.cut_at, next_slot=max(known.next_slot, found.next_slot))
         self.pace = found
         return pace.dump(found)
 
+    def _read(self, text: str | None) -> Pace | None:
+        """The pace that is kept, below our own ceiling; None: there is none that this version can read."""
+        known = _known(text)
+        if known is None or known.ceiling == self._ceiling:
+            return known
+        return replace(known, ceiling=self._ceiling, peak=min(known.peak, self._ceiling))
+
     def _follow(self, event: Callable[[Pace], Pace], text: str | None, _: float) -> str | None:
-        before = _known(text) or self.pace
+        before = self._read(text) or self.pace
         self.pace = event(before)
         return None if self.pace is before else pace.dump(self.pace)
 
@@ -155,11 +168,6 @@ class Outlook:
     windows: tuple[Window, ...]
     #: Calls that are used of each window by now.
     used: tuple[int, ...]
-
-
-def needs_log(quotas: Iterable[Quota]) -> bool:
-    """Whether a run under `quotas` logs its calls, or shares a pace that it has to find out."""
-    return any(one.per_second is None or quota.windows(one) for one in quotas)
 
 
 class Allowances:
@@ -191,14 +199,16 @@ class Allowances:
     async def settle(self, lane: Lane, identify: Callable[[str], Awaitable[str]]) -> None:
         """Find out whose quotas the account spends, and hold its calls to them.
 
+        Where it cannot be told now whose they are, it is taken to be as it was with the same settings.
+
         Raises:
             ApiError: there are no credentials.
             StorageError: the log of calls cannot be read or written.
         """
         windows, declared = self._windows[lane.name], self._accounts[lane.name].quota.per_second
-        if self._usage is None or not needs_log([self._accounts[lane.name].quota]):
+        if self._usage is None:
             return
-        key = self._keys[lane.name] = await identify(lane.name)
+        key = self._keys[lane.name] = self._recognised(lane, await identify(lane.name))
         # A plan would like to know; if it can't be noted, the next lines say what matters of that.
         with suppress(StorageError):
             self._usage.revise(self._names[lane.name], lambda *_: key)
@@ -206,9 +216,23 @@ class Allowances:
             reads = quota.Window("per_day", READS_PER_DAY, quota.DAY)
             lane.pacer.meter = Meter(self._usage, f"{key} writes", windows)
             lane.read_pacer.meter = Meter(self._usage, f"{key} reads", (reads,))
-        mine = f"{key} pace {declared or 'sought'}"
+        mine = f"{key} pace {'sought' if declared is None else 'declared'}"
         now = lane.pacer.now()
         lane.pacer.store = Shared(self._usage, mine, lane.pacer.pace, now, lane.warnings.append)
+
+    def _recognised(self, lane: Lane, key: str) -> str:
+        """Whose quotas they are: an AWS account once known is not mistaken for a key that signs for it."""
+        if self._usage is None or not key.startswith(UNKNOWN_ACCOUNT):
+            return key
+        known = self._usage.note(self._names[lane.name])
+        if known and not known.startswith(UNKNOWN_ACCOUNT):
+            return known
+        if self._windows[lane.name]:
+            lane.warnings.append(
+                f"account {lane.name}: STS did not tell which AWS account it is, so its quota windows are "
+                "counted for its access key alone: allow sts:GetCallerIdentity, or use a role_arn"
+            )
+        return key
 
     def outlook(self, name: str, rows: int, rate: float | None = None) -> Outlook:
         """Tell how `rows` calls of an account will go.

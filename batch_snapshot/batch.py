@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from batch_snapshot import __version__, codec, history, ledger, places, plan, preview, report
-from batch_snapshot.allowance import Allowances, needs_log
+from batch_snapshot.allowance import Allowances
 from batch_snapshot.client import Clients, Target
 from batch_snapshot.engine import Engine
 from batch_snapshot.errors import InputError, ManifestError, StorageError
@@ -176,14 +176,11 @@ async def retry(
 
 
 def _usage(job: Job, options: Options, stack: AsyncExitStack) -> tuple[Usage | None, list[str]]:
-    """Open the log of calls where a run needs one; only windows cannot do without it."""
-    quotas = job.quotas.values()
-    if not needs_log(quotas):
-        return None, []
+    """Open the log of calls; only windows cannot do without it."""
     try:
         return stack.enter_context(Usage(_usage_file(options))), []
     except StorageError as error:
-        if any(map(windows, quotas)):
+        if any(map(windows, job.quotas.values())):
             raise
         return None, [f"the pace is not shared with other runs, nor kept for the next: {error}"]
 
@@ -389,9 +386,10 @@ def _summary(
 ) -> report.Summary:
     stops = [engine.stop, *(lane.stop for lane in engine.lanes.values())] if engine else []
     failures = {group: number for group, number in tally.failures.items() if number > 0}
+    uncounted = engine.uncounted if engine else None
     return report.Summary(
         outcome=outcome,
-        exit_code=report.exit_code(outcome, tally.counts, signum),
+        exit_code=uncounted.exit_code if uncounted else report.exit_code(outcome, tally.counts, signum),
         counts=tally.counts,
         failures=failures,
         ledger=str(job.path),

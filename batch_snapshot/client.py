@@ -34,7 +34,7 @@ from botocore.exceptions import ClientError, NoCredentialsError
 from yarl import URL
 
 from batch_snapshot import __version__, answers, policy, shortcut
-from batch_snapshot.model import REGION, ApiError, ErrorKind, Verdict
+from batch_snapshot.model import REGION, UNKNOWN_ACCOUNT, ApiError, ErrorKind, Verdict
 from batch_snapshot.shortcut import Answer
 
 if TYPE_CHECKING:
@@ -181,11 +181,13 @@ class Clients:
         line, signer = await self._signing(account)
         given = self._accounts[account]
         where = self._target.endpoint_url or given.endpoint_url
+        number = given.role_arn.split(":")[4] if given.role_arn else None
         if where is None:
-            number = given.role_arn.split(":")[4] if given.role_arn else await _caller(line.session)
-            if number:
-                return f"aws:{number}:{given.region or REGION}"
-        return f"{where or 'aws'} key:{blake2b(signer.access_key.encode(), digest_size=8).hexdigest()}"
+            number = number or await _caller(line.session)
+        if number:
+            return f"{where or 'aws'}:{number}:{given.region or REGION}"
+        key = blake2b(signer.access_key.encode(), digest_size=8).hexdigest()
+        return f"{where} key:{key}" if where else f"{UNKNOWN_ACCOUNT}{key}"
 
     async def probe(self, request: Request) -> None:
         """Make the cheapest read that these rights allow, to learn whether the account can call at all.

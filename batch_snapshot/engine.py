@@ -8,7 +8,7 @@ An account is a `Lane`: its own pace, breaker, queue and workers, so that none w
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import anyio
 from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt
 
 from batch_snapshot import policy
+from batch_snapshot.errors import StorageError
 from batch_snapshot.feed import Feed
 from batch_snapshot.lane import DENIAL_LIMIT, Lane, Stop, StopKind, spent
 from batch_snapshot.model import ApiError, Failure, Outcome, Receipt, Status, Verdict
@@ -114,6 +115,8 @@ class Engine:
         """
         self.lanes = lanes
         self.stop: Stop | None = None
+        #: Why the calls can no longer be counted.
+        self.uncounted: StorageError | None = None
         self._send = send
         self._look_up = look_up
         self._identify = identify
@@ -167,6 +170,14 @@ class Engine:
         finally:
             for lane in self.lanes.values():
                 lane.close()
+        self._tell_again()
+
+    def _tell_again(self) -> None:
+        """Say when spent windows open, now that no call is in flight: earlier than it seemed."""
+        for lane in self.lanes.values():
+            if lane.spent is not None:
+                with suppress(StorageError):
+                    lane.stop = spent(lane.name, lane.pacer.spent(lane.spent), self._now())
 
     async def _drive(self, batches: Iterable[Sequence[Request]]) -> None:
         async with anyio.create_task_group() as watch:
@@ -244,10 +255,17 @@ class Engine:
             if self._halted(lane):
                 raise _Abandoned
             if not lane.identified:
-                await self._identify(lane)
-                lane.identified = True
+                await self._know(lane)
             if catalog not in lane.probed:
                 await self._first_read(lane, request)
+
+    async def _know(self, lane: Lane) -> None:
+        try:
+            await self._identify(lane)
+        except StorageError as error:
+            self._uncounted(error)
+            raise _Abandoned from None
+        lane.identified = True
 
     async def _first_read(self, lane: Lane, request: Request) -> None:
         with await self._permit(lane, lane.read_pacer) as permit:
@@ -411,7 +429,10 @@ class Engine:
             with self._interruptible(lane):
                 permit = await pacer.acquire()
         except WindowSpent as error:
+            lane.spent = error.spent
             self._stop_lane(lane, spent(lane.name, error.spent, self._now()))
+        except StorageError as error:
+            self._uncounted(error)
         except _Abandoned:
             if permit is not None:
                 permit.give_back()
@@ -419,6 +440,11 @@ class Engine:
         if permit is None:
             raise _Abandoned
         return permit
+
+    def _uncounted(self, error: StorageError) -> None:
+        """Calls cannot be counted any more: those in flight are waited for, and no other leaves."""
+        self.uncounted = self.uncounted or error
+        self.request_stop(Stop(StopKind.STOPPED, str(error)))
 
     @contextmanager
     def _interruptible(self, lane: Lane) -> Iterator[None]:

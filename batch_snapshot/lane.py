@@ -80,6 +80,8 @@ class Lane:
     read_pacer: Pacer
     traffic: Traffic = field(default_factory=Traffic)
     stop: Stop | None = None
+    #: The window that stopped it.
+    spent: Spent | None = None
     breaker: policy.DenialBreaker = field(default_factory=lambda: policy.DenialBreaker(DENIAL_LIMIT))
     #: Whose account it is was found out, and its windows are set.
     identified: bool = False

@@ -25,6 +25,9 @@ TOKEN_NAMESPACE = UUID("3f1d5c52-8d4e-5b0c-9a57-6a1f0f6f2b7e")
 #: Only this region serves the API; botocore would build a URL for any.
 REGION = "us-east-1"
 
+#: What a name of AWS's quotas begins with where the account is not known, only the key that signs for it.
+UNKNOWN_ACCOUNT = "aws key:"
+
 #: Endpoints as a ledger names them; any other is a URL.
 AWS, SIMULATOR = "aws", "simulator"
 

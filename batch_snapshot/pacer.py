@@ -223,6 +223,19 @@ class Pacer:
         finally:
             self.waiting = None
 
+    def spent(self, before: Spent) -> Spent:
+        """How long a window that was spent `before` stays so.
+
+        Raises:
+            StorageError: the windows' log cannot be read.
+        """
+        claim = self.meter.claim() if self.meter else 0
+        if isinstance(claim, Spent):
+            return claim
+        if self.meter and claim:
+            self.meter.cancel(claim)
+        return before._replace(opens_in=0.0)
+
     def starved(self, patience: float) -> bool:
         """Whether nothing but throttles came at the lowest rate for `patience` seconds."""
         return self.pace.starved(self.now(), patience)

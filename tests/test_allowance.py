@@ -6,6 +6,7 @@ import os
 import sqlite3
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from math import inf
@@ -25,7 +26,6 @@ from batch_snapshot.allowance import (
     Allowances,
     Meter,
     Shared,
-    needs_log,
 )
 from batch_snapshot.engine import Engine, Settings
 from batch_snapshot.errors import StorageError
@@ -277,7 +277,8 @@ def test_a_declared_pace_begins_as_declared_again(usage, clock):
     assert joined(usage, clock, start).pace == one.pace
     clock.now += HOUR
     again = joined(usage, clock, start)
-    assert again.pace == start
+    assert replace(again.pace, next_slot=start.next_slot) == start
+    assert again.pace.opens(clock.now) == clock.now
     again.change(lambda known: known.permitted(clock.now))
     assert again.pace.rate(clock.now) == start.rate(clock.now)
 
@@ -423,25 +424,50 @@ def test_without_declared_windows_no_call_is_logged(usage, quota):
     assert lane.pacer.meter is lane.read_pacer.meter is None
 
 
-def test_who_has_declared_all_there_is_to_know_needs_no_log():
-    assert not needs_log([Quota(per_second=5), Quota(per_second=1)])
-    assert needs_log([Quota(per_second=5), Quota()])
-    assert needs_log([Quota(per_second=5, per_hour=10)])
-    assert not needs_log([])
-
-
-@pytest.mark.parametrize("usable", [True, False])
-def test_nor_is_it_asked_whose_account_it_is(usage, usable):
+def test_without_a_log_nobody_is_asked_whose_account_it_is():
     async def asked(name: str) -> str:
         raise AssertionError(name)
 
     async def settle() -> None:
-        quota = Quota(per_second=5) if usable else Quota(per_day=5)
-        allowances = room(usage if usable else None, a1=quota)
+        allowances = room(None, a1=Quota(per_second=5))
         await allowances.settle(allowances.lane("a1", wait=False), asked)
 
     trio.run(settle)
-    assert notes(usage) == set()
+
+
+def test_an_account_once_known_is_not_forgotten_while_sts_is_silent(usage):
+    """A window that began anew under the name of a key would be one too many."""
+    known: list[str] = ["aws:123456789012:us-east-1", "aws key:0123"]
+
+    async def told(_: str) -> str:
+        return known.pop(0)
+
+    async def settle(quota: Quota) -> Lane:
+        allowances = room(usage, a1=quota)
+        lane = allowances.lane("a1", wait=False)
+        await allowances.settle(lane, told)
+        return lane
+
+    for _ in range(2):
+        lane = trio.run(settle, PER_DAY)
+        assert isinstance(lane.pacer.meter, Meter)
+        assert lane.pacer.meter.key == "aws:123456789012:us-east-1 writes"
+        assert lane.warnings == []
+
+
+@pytest.mark.parametrize(("quota", "warned"), [(PER_DAY, True), (Quota(per_second=5), False)])
+def test_one_that_was_never_known_is_warned_of_where_it_matters(usage, quota, warned):
+    async def told(_: str) -> str:
+        return "aws key:0123"
+
+    async def settle() -> Lane:
+        allowances = room(usage, a1=quota)
+        lane = allowances.lane("a1", wait=False)
+        await allowances.settle(lane, told)
+        return lane
+
+    warnings = trio.run(settle).warnings
+    assert [("STS" in one, "sts:GetCallerIdentity" in one) for one in warnings] == [(True, True)] * warned
 
 
 def test_an_account_without_credentials_gets_nothing(usage):
@@ -463,20 +489,54 @@ def test_an_account_without_credentials_gets_nothing(usage):
 
 def test_declared_and_sought_rates_are_kept_apart(usage):
     """One who declares must not slow down one who seeks, nor the other way round."""
-    quotas = {
-        "a1": Quota(per_second=5, per_day=9),
-        "b1": Quota(per_second=7, per_day=9),
-        "c1": Quota(per_day=9),
-    }
+    quotas = {"a1": Quota(per_second=5), "b1": Quota(per_second=7, per_day=9), "c1": Quota(per_day=9)}
     lanes = [settled(room(usage, **quotas), name) for name in quotas]
-    lanes[2].pacer.change(lambda known: known.permitted(0.0).throttled(0.0, 0.0, None))
-    paces = {name for name in notes(usage) if " pace " in name}
-    assert paces == {"aws/1 pace 5", "aws/1 pace 7", "aws/1 pace sought"}
+    for lane in lanes[1:]:
+        lane.pacer.change(lambda known: known.permitted(0.0).throttled(0.0, 0.0, None))
+    assert {name for name in notes(usage) if " pace " in name} == {"aws/1 pace declared", "aws/1 pace sought"}
     assert [lane.pacer.pace.ceiling for lane in lanes] == [
         pace.declared(5).ceiling,
         pace.declared(7).ceiling,
         inf,
     ]
+
+
+@pytest.mark.parametrize("rates", [(5.0, 5.0), (5.0, 4.0), (0.4, 0.4, 0.4)])
+def test_all_who_declare_a_rate_call_at_it_together(usage, clock, rates):
+    """Whoever takes the next slot, it is a whole gap after the one before."""
+    clock.now = 0.0
+    all_ = [joined(usage, clock, pace.declared(rate)) for rate in rates]
+    sent = []
+    for number in range(40):
+        one = all_[number % len(all_)]
+        # What others did meanwhile is seen with the next event.
+        one.change(lambda known: known)
+        clock.now = max(clock.now, one.pace.opens(clock.now))
+        one.change(lambda known: known.permitted(clock.now))
+        one.change(lambda known: known.answered(clock.now, clock.now + 0.01))
+        sent.append(clock.now)
+    gaps = [after - before for before, after in pairwise(sent)]
+    assert min(gaps) >= 1 / max(rates)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.5, 5.0])
+def test_a_declared_rate_outlasts_its_run(usage, clock, rate):
+    """The next one's first call is a whole gap after the last one's last."""
+    clock.now = 1000.0
+    joined(usage, clock, pace.declared(rate)).change(lambda known: known.permitted(clock.now))
+    clock.now += 0.3 / rate
+    after = joined(usage, clock, pace.declared(rate)).pace
+    assert after.opens(clock.now) >= 1000.0 + 1 / rate - pace.CATCH_UP
+    clock.now += 2 / rate
+    assert joined(usage, clock, pace.declared(rate)).pace.opens(clock.now) == clock.now
+
+
+def test_a_slot_of_an_earlier_boot_holds_nobody_up_for_longer_than_a_gap(usage, clock):
+    clock.now = 1e6
+    joined(usage, clock, pace.declared(0.5)).change(lambda known: known.permitted(clock.now))
+    clock.now += PRESENT + 1
+    after = Shared(usage, "k", pace.declared(0.5), 3.0, never).pace
+    assert after.opens(3.0) <= 3.0 + 1 / pace.declared(0.5).ceiling
 
 
 def test_two_names_of_one_account_share_its_pace(usage):

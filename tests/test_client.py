@@ -801,3 +801,19 @@ async def test_the_environment_puts_no_proxy_before_a_simulator_and_redirects_no
     async with calling(None) as clients:
         line = await clients._line("main")
         assert line.client.meta.endpoint_url.startswith("https://partnercentral-selling.us-east-1.")
+
+
+@pytest.mark.parametrize(
+    ("account", "whose"),
+    [
+        (
+            Account("main", role_arn="arn:aws:iam::123456789012:role/S"),
+            "http://127.0.0.1:1:123456789012:us-east-1",
+        ),
+        (Account("main"), "http://127.0.0.1:1 key:"),
+    ],
+)
+async def test_at_an_endpoint_a_roles_account_is_known_by_its_arn(account, whose):
+    """Its keys change with each session, and quota windows that were kept by them would begin anew."""
+    async with calling("http://127.0.0.1:1", account, simulated=True) as clients:
+        assert (await clients.identify("main")).startswith(whose)
