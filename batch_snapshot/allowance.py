@@ -8,7 +8,7 @@ plan can be made without any call.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from math import inf
@@ -94,7 +94,7 @@ class Shared:
                 return None
             if known and start.ceiling < inf:
                 # The last call may be less than a gap ago; later than a gap is of an earlier boot.
-                self.pace = replace(start, next_slot=min(known.next_slot, now + 1 / start.ceiling))
+                self.pace = start._replace(next_slot=min(known.next_slot, now + 1 / start.ceiling))
             elif known and known.known and age <= LEARNED_FOR and start.phase is Phase.SEARCH:
                 self.pace = pace.learned(known.known, now)
             # What is kept was nobody's any more: its times may be of an earlier boot.
@@ -132,7 +132,7 @@ class Shared:
         """
         known = self._read(text)
         if known and age <= PRESENT:
-            found = replace(known, cut_at=found.cut_at, next_slot=max(known.next_slot, found.next_slot))
+            found = known._replace(cut_at=found.cut_at, next_slot=max(known.next_slot, found.next_slot))
         self.pace = found
         return pace.dump(found)
 
@@ -141,7 +141,7 @@ class Shared:
         known = _known(text)
         if known is None or known.ceiling == self._ceiling:
             return known
-        return replace(known, ceiling=self._ceiling, peak=min(known.peak, self._ceiling))
+        return known._replace(ceiling=self._ceiling, peak=min(known.peak, self._ceiling))
 
     def _follow(self, event: Callable[[Pace], Pace], text: str | None, _: float) -> str | None:
         before = self._read(text) or self.pace

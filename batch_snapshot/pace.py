@@ -20,7 +20,6 @@ monotonic clock, all rates calls a second. `tests/pacing` compares it with other
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from math import inf
 from typing import NamedTuple
@@ -135,8 +134,7 @@ def _tally(start: float) -> Tally:
 _NO_TALLY = _tally(0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(NamedTuple):
     """What is known about an account's limit, and when its next call may leave."""
 
     phase: Phase = Phase.SEARCH
@@ -186,8 +184,7 @@ class Pace:
     def permitted(self, now: float) -> Pace:
         """After one call took its slot."""
         pace = self._rested(now) if now - self.next_slot > IDLE else self
-        return replace(
-            pace,
+        return pace._replace(
             in_flight=self.in_flight + 1,
             began=now if pace.began is None else pace.began,
             next_slot=max(self.next_slot, now - CATCH_UP) + 1 / pace.rate(now),
@@ -197,28 +194,28 @@ class Pace:
         """After a time without calls: it teaches nothing."""
         idle = now - max(self.next_slot, self.since)
         if self.phase is Phase.FOLLOW:
-            return replace(self, since=self.since + idle, tally=_tally(now))
+            return self._replace(since=self.since + idle, tally=_tally(now))
         if self.phase is Phase.CLIMB:
-            return replace(self, tally=self.tally.later(idle))
+            return self._replace(tally=self.tally.later(idle))
         if self.began is None or self.in_flight:
             return self
-        return replace(self, began=self.began + idle)
+        return self._replace(began=self.began + idle)
 
     def dropped(self) -> Pace:
         """After a call that never left, or whose answer says nothing about limits."""
-        return replace(self, in_flight=self.in_flight - 1)
+        return self._replace(in_flight=self.in_flight - 1)
 
     def answered(self, sent_at: float, now: float) -> Pace:
         """After a call sent at `sent_at` was let through: room to grow."""
         if self.phase is Phase.SEARCH:
-            return replace(self, in_flight=self.in_flight - 1, found=self.found + 1)
+            return self._replace(in_flight=self.in_flight - 1, found=self.found + 1)
         tally = self.tally.with_admitted(sent_at) if sent_at > self.tally.start else self.tally
-        pace = replace(self, in_flight=self.in_flight - 1, tally=tally, starved_since=None)
+        pace = self._replace(in_flight=self.in_flight - 1, tally=tally, starved_since=None)
         if self.phase is Phase.CLIMB:
             return _climbed(pace, now) if sent_at > self.cut_at else pace
         rate = self.rate(sent_at)
         if rate >= RAISED * self.peak:
-            return replace(pace, phase=Phase.CLIMB, peak=rate, bound=inf)
+            return pace._replace(phase=Phase.CLIMB, peak=rate, bound=inf)
         return pace
 
     def throttled(self, sent_at: float, now: float, hint: float | None) -> Pace:
@@ -227,7 +224,7 @@ class Pace:
         rest = now + min(hint or 0.0, LONGEST_HINT)
         # The rate does not grow while nobody calls.
         pause = max(0.0, rest - max(now, pace.next_slot))
-        return replace(pace, next_slot=max(pace.next_slot, rest), since=pace.since + pause)
+        return pace._replace(next_slot=max(pace.next_slot, rest), since=pace.since + pause)
 
     def _bitten(self, sent_at: float, now: float) -> Pace:
         pace = self.dropped()
@@ -236,7 +233,7 @@ class Pace:
         if self.phase is Phase.SEARCH:
             let_through = max(self.found, 1) / max(now - (self.began or 0.0), 1e-3)
             bound = max(FLOOR_RATE, let_through) if self.found >= TELLING else inf
-            climbing = replace(pace, bound=bound)
+            climbing = pace._replace(bound=bound)
             return _cut(climbing, now, Phase.CLIMB, let_through * CLIMB_FROM, _tally(sent_at))
         tally = self.tally._replace(throttled=self.tally.throttled + 1)
         if not tally.admitted:
@@ -244,7 +241,7 @@ class Pace:
             return _cut(pace, now, Phase.CLIMB, peak, tally)
         chance = tally.throttled < MANY and tally.admitted + tally.throttled < ENOUGH
         if self.phase is Phase.FOLLOW and chance:
-            return replace(pace, tally=tally, cut_at=now, peak=pace.peak * YIELD)
+            return pace._replace(tally=tally, cut_at=now, peak=pace.peak * YIELD)
         return _cut(pace, now, Phase.FOLLOW, self._measured(tally, sent_at) * CAUTION, _tally(sent_at))
 
     def _measured(self, tally: Tally, sent_at: float) -> float:
@@ -265,9 +262,9 @@ def _climbed(pace: Pace, now: float) -> Pace:
     """The pace after a success of its climb, which ends at what the search let through."""
     growth = 1 + 1 / (CLIMB_EASE + pace.tally.admitted) if pace.peak >= 1 else CLIMB_LOW
     if (peak := pace.peak * growth) < pace.bound:
-        return replace(pace, peak=peak)
-    top = replace(pace, phase=Phase.FOLLOW, peak=pace.bound, bound=inf)
-    return replace(top, since=now - 1.5 * top.unit)
+        return pace._replace(peak=peak)
+    top = pace._replace(phase=Phase.FOLLOW, peak=pace.bound, bound=inf)
+    return top._replace(since=now - 1.5 * top.unit)
 
 
 def _cut(pace: Pace, now: float, phase: Phase, peak: float, tally: Tally) -> Pace:
@@ -276,11 +273,11 @@ def _cut(pace: Pace, now: float, phase: Phase, peak: float, tally: Tally) -> Pac
     peak = min(max(floor, peak), pace.ceiling)
     starved = now if pace.starved_since is None and peak <= floor else pace.starved_since
     known = peak if phase is Phase.FOLLOW else pace.known
-    cut = replace(
-        pace, phase=phase, peak=peak, since=now, known=known, tally=tally, cut_at=now, starved_since=starved
+    cut = pace._replace(
+        phase=phase, peak=peak, since=now, known=known, tally=tally, cut_at=now, starved_since=starved
     )
     pause = RESUME if pace.phase is Phase.FOLLOW and pace.tally.admitted >= QUIET else 1.0
-    return replace(cut, next_slot=max(pace.next_slot, now + pause / cut.rate(now)))
+    return cut._replace(next_slot=max(pace.next_slot, now + pause / cut.rate(now)))
 
 
 def declared(rate: float) -> Pace:
@@ -292,7 +289,7 @@ def declared(rate: float) -> Pace:
 def learned(rate: float, now: float) -> Pace:
     """The pace of somebody who found this rate earlier: start near it, and look how things are."""
     pace = Pace(phase=Phase.FOLLOW, peak=rate, known=rate, tally=_tally(now))
-    return replace(pace, since=now - pace.unit / 2)
+    return pace._replace(since=now - pace.unit / 2)
 
 
 def dump(pace: Pace) -> str:
@@ -320,4 +317,4 @@ def load(text: str) -> Pace:
 
 #: Of the text; raised when a field's meaning changes.
 _FORMAT = 1
-_FIELDS = [field.name for field in fields(Pace)]
+_FIELDS = Pace._fields

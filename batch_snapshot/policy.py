@@ -303,7 +303,8 @@ def scrubbed(text: str, secrets: Iterable[str]) -> str:
 def clean(text: str, limit: int = MESSAGE_LIMIT) -> str:
     """`text` as it can be stored and shown: valid Unicode, no control characters, bounded."""
     text = text[: limit + 1].encode("utf-8", "replace").decode()
-    text = "".join(char if char.isprintable() else " " for char in text)
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else " " for char in text)
     return text if len(text) <= limit else text[:limit] + "…"
 
 

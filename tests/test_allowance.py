@@ -6,7 +6,6 @@ import os
 import sqlite3
 import tempfile
 from collections import Counter
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from math import inf
@@ -277,7 +276,7 @@ def test_a_declared_pace_begins_as_declared_again(usage, clock):
     assert joined(usage, clock, start).pace == one.pace
     clock.now += HOUR
     again = joined(usage, clock, start)
-    assert replace(again.pace, next_slot=start.next_slot) == start
+    assert again.pace._replace(next_slot=start.next_slot) == start
     assert again.pace.opens(clock.now) == clock.now
     again.change(lambda known: known.permitted(clock.now))
     assert again.pace.rate(clock.now) == start.rate(clock.now)
@@ -504,7 +503,6 @@ def test_declared_and_sought_rates_are_kept_apart(usage):
 @pytest.mark.parametrize("rates", [(5.0, 5.0), (5.0, 4.0), (0.4, 0.4, 0.4)])
 def test_all_who_declare_a_rate_call_at_it_together(usage, clock, rates):
     """Whoever takes the next slot, it is a whole gap after the one before."""
-    clock.now = 0.0
     all_ = [joined(usage, clock, pace.declared(rate)) for rate in rates]
     sent = []
     for number in range(40):
@@ -522,11 +520,11 @@ def test_all_who_declare_a_rate_call_at_it_together(usage, clock, rates):
 @pytest.mark.parametrize("rate", [0.01, 0.5, 5.0])
 def test_a_declared_rate_outlasts_its_run(usage, clock, rate):
     """The next one's first call is a whole gap after the last one's last."""
-    clock.now = 1000.0
+    began = clock.now
     joined(usage, clock, pace.declared(rate)).change(lambda known: known.permitted(clock.now))
     clock.now += 0.3 / rate
     after = joined(usage, clock, pace.declared(rate)).pace
-    assert after.opens(clock.now) >= 1000.0 + 1 / rate - pace.CATCH_UP
+    assert after.opens(clock.now) >= began + 1 / rate - pace.CATCH_UP
     clock.now += 2 / rate
     assert joined(usage, clock, pace.declared(rate)).pace.opens(clock.now) == clock.now
 

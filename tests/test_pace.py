@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from math import ceil, inf, isfinite
 
 import pytest
@@ -188,7 +187,7 @@ def test_a_throttle_of_a_call_that_left_before_the_last_cut_says_nothing_new(lif
         return
     now = life.now + later
     after = state.throttled(state.cut_at - age, now, None)
-    assert replace(after, next_slot=state.next_slot) == state.dropped()
+    assert after._replace(next_slot=state.next_slot) == state.dropped()
     hinted = state.throttled(state.cut_at - age, now, hint)
     same = ("phase", "peak", "known", "tally", "cut_at", "starved_since", "in_flight")
     assert [getattr(hinted, name) for name in same] == [getattr(after, name) for name in same]

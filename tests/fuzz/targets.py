@@ -27,14 +27,14 @@ def manifest_target(data: bytes, folder: Path) -> None:
     (folder / "deep").mkdir(exist_ok=True)
     for name, content in zip(("manifest.yaml", *INCLUDES), data.split(CUT), strict=False):
         (folder / name).write_bytes(content)
-    name = manifest.name_of(folder / "manifest.yaml")
+    found = manifest.name_of(folder / "manifest.yaml")
     try:
         listed = manifest.load(folder / "manifest.yaml", lambda _: False)
     except InputError as error:
         _clear(str(error))
         return
     rows = list(manifest.rows(listed))
-    assert name in {listed.name, None}
+    assert found in {listed.name, None}
     assert listed.left == rows
     assert {row.key for row in rows} == listed.keys
     assert len(rows) == listed.rows == sum(listed.rows_by_account.values())
