@@ -27,8 +27,9 @@ LEVELS = [
         "policy",
         "quota",
         "report",
+        "tally",
     },
-    {"answers", "feed", "ledger", "pacer", "tries"},
+    {"answers", "display", "feed", "ledger", "pacer", "tries"},
     {"lane"},
     {"client", "engine"},
     {"job"},
@@ -44,6 +45,7 @@ PURE = {
     "answers",
     "audit",
     "codec",
+    "display",
     "errors",
     "forecast",
     "history",
@@ -53,6 +55,7 @@ PURE = {
     "policy",
     "preview",
     "report",
+    "tally",
     "tries",
 }
 ACTING = {
@@ -181,7 +184,9 @@ def test_every_dependency_is_declared():
         "botocore",
         "click",
         "filelock",
+        "jinja2",
         "orjson",
+        "rich",
         "tenacity",
         "yaml",
     }

@@ -21,20 +21,28 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    how = terminal.Telling()
     try:
-        code = cli.main(arguments, prog_name=PROG, standalone_mode=False)
+        code = cli.main(arguments, prog_name=PROG, standalone_mode=False, obj=how)
     except click.ClickException as error:
-        error.show()
+        if how.form == "text":
+            error.show()
+        else:
+            _tell_error(error.format_message(), error.exit_code, how)
         return error.exit_code
     except BatchSnapshotError as error:
-        terminal.say(str(error))
+        _tell_error(str(error), error.exit_code, how)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        terminal.say("interrupted; nothing is in flight")
+        _tell_error("interrupted; nothing is in flight", 130, how)
         return 130
     except OSError as error:
         return terminal.unprinted(error, 1)
     return code if isinstance(code, int) else 0
+
+
+def _tell_error(text: str, code: int, how: terminal.Telling) -> None:
+    terminal.say(text, event="error", level="error", how=how, exit_code=code)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
