@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from batch_snapshot.reporting.facts import Invocation
 
 #: The drawing's measures, in its own units.
-WIDTH, HEIGHT = 760, 190
+WIDTH, HEIGHT = 560, 190
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 10, 26
 #: Bars of a drawing over time, about.
-BARS = 110
+BARS = 100
 #: Seconds that a bar can stand for.
 STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 28_800, 43_200, 86_400)
 #: Bars of a distribution, and tries from which on they are counted together.
@@ -100,7 +100,7 @@ def over_time(invocations: Sequence[Invocation]) -> list[Chart]:
     step, found = buckets(invocations)
     if not found:
         return []
-    span = str(timedelta(seconds=step))
+    span = _stretch(step)
     times = [_moment(invocations[bucket.invocation], bucket.begins) for bucket in found]
     days = {time[:10] for time in times}
     x_marks, borders = _time_axis(found, times, short=len(days) == 1)
@@ -169,20 +169,22 @@ def attempts(numbers: Counter[int]) -> Chart | None:
     """How many tries rows took; None: no row was settled."""
     if not numbers:
         return None
-    last = max(2, min(MANY_TRIES, max(numbers)))
-    counts = [numbers[tries] for tries in range(last)] + [
-        sum(number for tries, number in numbers.items() if tries >= last)
+    least, last = min(1, *numbers), max(2, min(MANY_TRIES, max(numbers)))
+    labels = {tries: str(tries) for tries in range(least, last + 1)}
+    if max(numbers) > last:
+        labels[last] += " or more"
+    counts = [
+        sum(number for tries, number in numbers.items() if tries == label or (tries > label == last))
+        for label in labels
     ]
-    more = max(numbers) > last
-    labels = [str(tries) for tries in range(last)] + [f"{last} or more" if more else str(last)]
-    names = ["a look, no try" if label == "0" else f"{label} tries" for label in labels]
-    names[1] = "1 try"
+    special = {0: "no try, but a look", 1: "1 try"}
+    names = [special.get(tries, f"{label} tries") for tries, label in labels.items()]
     return Chart(
         name="attempts",
         title="Tries a row",
         summary=f"{numbers[1]:,} of {sum(numbers.values()):,} results took one try. Throttles are no tries.",
         bars=_stacks([(number,) for number in counts], ("plain",), max(counts), names),
-        x_marks=[Mark(_x(at + 0.5, len(counts)), label) for at, label in enumerate(labels)],
+        x_marks=[Mark(_x(at + 0.5, len(counts)), label) for at, label in enumerate(labels.values())],
         y_marks=_levels(max(counts)),
         borders=(),
         head=("Tries", "Results"),
@@ -236,13 +238,13 @@ def _time_axis(
     begins = [
         at for at, bucket in enumerate(found) if at == 0 or bucket.invocation != found[at - 1].invocation
     ]
-    room = 70 if short else 130
+    room = 70 if short else 105
     marks: dict[int, float] = {}
     for at in [*begins, *range(0, len(found), max(1, len(found) // 6))]:
         x = _x(at, len(found))
         if all(abs(x - other) >= room for other in marks.values()) and x <= WIDTH - room / 2:
             marks[at] = x
-    words: Callable[[str], str] = (lambda time: time[11:]) if short else (lambda time: time[:16])
+    words: Callable[[str], str] = (lambda time: time[11:]) if short else (lambda time: time[5:])
     borders = [round(_x(at, len(found)), 2) for at in begins[1:]]
     return [Mark(round(x, 2), words(times[at])) for at, x in sorted(marks.items())], borders
 
@@ -254,6 +256,13 @@ def _moment(invocation: Invocation, seconds: int) -> str:
 
 def _time(seconds: float) -> str:
     return f"{seconds * 1000:,.0f} ms" if seconds < 1 else f"{seconds:,.1f} s"
+
+
+def _stretch(step: int) -> str:
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if step % size == 0:
+            return f"{step // size} {unit}"
+    return f"{step} s"
 
 
 def parts(counts: Mapping[str, int]) -> list[tuple[str, float]]:

@@ -7,7 +7,6 @@ column is sorting numbers, and searching looks at every different text once.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from batch_snapshot.model import Status
@@ -39,21 +38,6 @@ def chosen(entries: Iterable[Entry], most: int = MOST_ROWS) -> tuple[list[Entry]
     return [entry for status in STATUSES for entry in rest[status]][:most], total
 
 
-class _Texts:
-    """A column of texts."""
-
-    def __init__(self) -> None:
-        self._at: list[str] = []
-
-    def add(self, text: str) -> None:
-        self._at.append(text)
-
-    def column(self) -> dict[str, Any]:
-        texts = sorted(set(self._at), key=natural)
-        number = {text: at for at, text in enumerate(texts)}
-        return {"of": texts, "at": [number[text] for text in self._at]}
-
-
 def natural(text: str) -> tuple[str, str]:
     """An order in which O9 comes before O10."""
     return re.sub(r"[0-9]+", lambda digits: digits[0].zfill(20), text), text
@@ -61,52 +45,61 @@ def natural(text: str) -> tuple[str, str]:
 
 def columns(entries: Sequence[Entry]) -> dict[str, Any]:
     """The table of `entries` as values for JSON."""
-    texts: defaultdict[str, _Texts] = defaultdict(_Texts)
-    numbers: defaultdict[str, list[int]] = defaultdict(list)
+    rows = [entry.row for entry in entries]
     since = min((entry.finished_at for entry in entries if entry.finished_at), default=None)
-    spent = 0
-    for entry in entries:
-        message, spent = _message(entry, spent)
-        row = entry.row
-        for name, text in (
-            ("account", row.account),
-            ("catalog", row.catalog),
-            ("engagement", row.engagement),
-            ("type", row.resource_type),
-            ("resource", row.resource),
-            ("template", row.template),
-            ("error", message),
-            ("request", (entry.request_id or "") if message else ""),
-            ("arn", _shape(entry)),
-        ):
-            texts[name].add(text)
-        for name, number in (
-            ("status", STATUSES.index(entry.status)),
-            ("revision", entry.revision or 0),
-            ("attempts", entry.attempts),
-            ("throttles", entry.throttles),
-            ("took", -1 if entry.seconds is None else round(entry.seconds * 1000)),
-            ("finished", _since(entry.finished_at, since)),
-            ("looked", int(entry.reconciled)),
-        ):
-            numbers[name].append(number)
+    errors = _errors(entries)
+    texts = {
+        "account": [row.account for row in rows],
+        "catalog": [row.catalog for row in rows],
+        "engagement": [row.engagement for row in rows],
+        "type": [row.resource_type for row in rows],
+        "resource": [row.resource for row in rows],
+        "template": [row.template for row in rows],
+        "error": errors,
+        "request": [
+            (entry.request_id or "") if error else "" for entry, error in zip(entries, errors, strict=True)
+        ],
+        "arn": [_shape(entry) for entry in entries],
+    }
+    spans = [entry.seconds for entry in entries]
     return {
         "rows": len(entries),
         "statuses": STATUSES,
         "since": round(since.timestamp() * 1000) if since else 0,
-        "texts": {name: column.column() for name, column in texts.items()},
-        "numbers": numbers,
+        "texts": {name: _numbered(column) for name, column in texts.items()},
+        "numbers": {
+            "status": [STATUSES.index(entry.status) for entry in entries],
+            "revision": [entry.revision or 0 for entry in entries],
+            "attempts": [entry.attempts for entry in entries],
+            "throttles": [entry.throttles for entry in entries],
+            "took": [-1 if span is None else round(span * 1000) for span in spans],
+            "finished": [_since(entry.finished_at, since) for entry in entries],
+            "looked": [int(entry.reconciled) for entry in entries],
+        },
     }
 
 
-def _message(entry: Entry, spent: int) -> tuple[str, int]:
-    """Code and message of an error, and how many characters messages have taken by now."""
-    if not (entry.code or entry.message):
-        return "", spent
-    words = f"{entry.code}: {entry.message}" + (f" ({entry.reason})" if entry.reason else "")
-    longest = LONGEST_MESSAGE if spent < MANY_CHARACTERS else SHORT_MESSAGE
-    cut = words if len(words) <= longest else f"{words[:longest]}…"
-    return cut, spent + len(cut)
+def _numbered(column: Sequence[str]) -> dict[str, Any]:
+    """The different texts in their order, and the number of each row's."""
+    texts = sorted(set(column), key=natural)
+    number = {text: at for at, text in enumerate(texts)}
+    return {"of": texts, "at": [number[text] for text in column]}
+
+
+def _errors(entries: Sequence[Entry]) -> list[str]:
+    """Code and message of each row's error, cut where they would make the page too large."""
+    found = []
+    spent = 0
+    for entry in entries:
+        words = ""
+        if entry.code or entry.message:
+            words = f"{entry.code}: {entry.message}" + (f" ({entry.reason})" if entry.reason else "")
+            longest = LONGEST_MESSAGE if spent < MANY_CHARACTERS else SHORT_MESSAGE
+            if len(words) > longest:
+                words = f"{words[:longest]}…"
+            spent += len(words)
+        found.append(words)
+    return found
 
 
 #: Where a row's own values stand in the arns that are alike.

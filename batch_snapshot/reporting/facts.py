@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from batch_snapshot.history import FailureGroup, Header, History, Line, Result
 from batch_snapshot.model import ErrorKind, Status
-from batch_snapshot.reporting.entries import UNATTEMPTED, of_result
+from batch_snapshot.reporting.entries import UNATTEMPTED
+from batch_snapshot.tally import count, time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +60,10 @@ class Group:
         """Count one more."""
         self.rows += 1
         self.accounts[entry.row.account] += 1
+        # Messages that differ in the row's own names alone are one.
         text = entry.message[:QUOTED_LENGTH]
+        for name, value in (("engagement", entry.row.engagement), ("resource", entry.row.resource)):
+            text = text.replace(value, f"‹{name}›") if value else text
         if text in self.messages or len(self.messages) < QUOTED:
             self.messages[text] += 1
         else:
@@ -101,37 +105,41 @@ class Facts:
             LedgerError: as `History.add`.
         """
         record = line.record
-        if isinstance(record, Result) and record.status is Status.SUCCEEDED:
-            key = record.row.key
-            if key in self.history.succeeded:
-                self.again[key] = line.offset
+        before = len(self.history.succeeded)
         self.history.add(line)
         if isinstance(record, Header):
             self.invocations.append(Invocation(record.command, record.started_at, record.started_at))
         elif isinstance(record, Result):
             self._settle(record)
+            if record.status is Status.SUCCEEDED and len(self.history.succeeded) == before:
+                self.again[record.row.key] = line.offset
         elif self.history.end is not None:
             last = self.invocations[-1]
             last.ended, last.outcome = self.history.end.finished_at, self.history.end.outcome
 
     def _settle(self, result: Result) -> None:
-        entry = of_result(result)
-        account = self.accounts.setdefault(entry.row.account, AccountFacts())
-        account.calls += entry.attempts + entry.throttles
-        account.throttled += entry.throttles
-        self.attempts[entry.attempts] += 1
+        fields = result.fields or {}
+        attempts, throttles = count(fields.get("attempts")), count(fields.get("throttles"))
+        account = self.accounts.setdefault(result.row.account, AccountFacts())
+        account.calls += attempts + throttles
+        account.throttled += throttles
+        self.attempts[attempts] += 1
         last = self.invocations[-1]
         last.results += 1
-        if entry.finished_at is None:
+        finished_at = time(fields.get("finished_at"))
+        if finished_at is None:
             return
-        last.ended = max(last.ended, entry.finished_at)
-        second = max(0, int((entry.finished_at - last.began).total_seconds()))
-        sums = last.seconds.setdefault(second, [0, 0, 0, 0])
+        last.ended = max(last.ended, finished_at)
+        sums = last.seconds.setdefault(max(0, int((finished_at - last.began).total_seconds())), [0, 0, 0, 0])
         sums[_COLUMNS[result.status]] += 1
-        sums[3] += entry.throttles
-        alone = entry.attempts == 1 and not entry.throttles and not entry.reconciled
-        if alone and entry.started_at and entry.first_sent_at and entry.first_sent_at >= entry.started_at:
-            self.latencies.append(max(0.0, (entry.finished_at - entry.first_sent_at).total_seconds()))
+        sums[3] += throttles
+        if attempts == 1 and not throttles and not fields.get("reconciled"):
+            self._measure(result.first_sent_at, time(fields.get("started_at")), finished_at)
+
+    def _measure(self, sent_at: datetime | None, started_at: datetime | None, finished_at: datetime) -> None:
+        """The time of a call that was a row's only one, unless an earlier run made the first."""
+        if sent_at and started_at and sent_at >= started_at:
+            self.latencies.append(max(0.0, (finished_at - sent_at).total_seconds()))
 
     def row(self, entry: Entry) -> None:
         """Take in what became of one row."""

@@ -5,6 +5,7 @@
   const at = (id) => document.getElementById(id);
   const data = JSON.parse(at("data").textContent);
   const { rows, texts, numbers, statuses, since } = data;
+  for (const column of Object.values(texts)) column.at = new Int32Array(column.at);
   const text = (name, row) => texts[name].of[texts[name].at[row]];
   const words = (status) => status.replaceAll("_", " ");
   const number = new Intl.NumberFormat("en-US");
@@ -30,10 +31,10 @@
     ["engagement", "Engagement", texts.engagement.at, (row) => text("engagement", row), null],
     ["resource", "Resource", texts.resource.at, (row) => text("resource", row), null],
     ["template", "Template", texts.template.at, (row) => text("template", row), null],
-    ["revision", "Revision", numbers.revision, (row) => numbers.revision[row] || "", "n"],
-    ["attempts", "Tries", numbers.attempts, (row) => numbers.attempts[row] || "", "n"],
-    ["throttles", "Throttles", numbers.throttles, (row) => numbers.throttles[row] || "", "n"],
-    ["took", "Took", numbers.took, (row) => took(numbers.took[row]), "n"],
+    ["revision", "Revision", numbers.revision, (row) => numbers.revision[row] || "", "n extra"],
+    ["attempts", "Tries", numbers.attempts, (row) => numbers.attempts[row] || "", "n extra"],
+    ["throttles", "Throttles", numbers.throttles, (row) => numbers.throttles[row] || "", "n extra"],
+    ["took", "Took", numbers.took, (row) => took(numbers.took[row]), "n extra"],
     ["finished", "Finished (UTC)", numbers.finished, (row) => time(numbers.finished[row]), null],
     ["error", "Error, or arn", texts.error.at, what, "wrap"],
   ].filter(([name]) => !["account", "catalog", "template"].includes(name) || several(name));
@@ -61,9 +62,12 @@
       return;
     }
     for (const name of searched) {
-      const found = Uint8Array.from(lowered(name), (each) => each.includes(word));
+      const different = lowered(name);
+      const found = new Uint8Array(different.length);
+      let any = 0;
+      for (let each = 0; each < found.length; each++) any |= found[each] = different[each].includes(word);
       const places = texts[name].at;
-      if (found.includes(1)) for (let row = 0; row < rows; row++) hits[row] |= found[places[row]];
+      if (any) for (let row = 0; row < rows; row++) hits[row] |= found[places[row]];
     }
   };
   const wanted = (query, status, account) => {
@@ -137,7 +141,7 @@
     head.scope = "col";
     head.dataset.name = name;
     head.setAttribute("aria-sort", "none");
-    if (kind === "n") head.className = "n";
+    if (kind?.startsWith("n")) head.className = kind;
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = title;
@@ -190,4 +194,9 @@
     at("group-count").textContent = query.length ? `${left} of ${groups.length} groups` : "";
   });
   choose();
+  // What the first search and the first sorting need is made while nobody waits for it.
+  const idle = window.requestIdleCallback ?? ((work) => setTimeout(work, 50));
+  const ahead = [...searched.map((name) => () => lowered(name)), ...columns.map(([name]) => () => order(name))];
+  const prepare = () => { ahead.shift()?.(); if (ahead.length) idle(prepare); };
+  idle(prepare);
 })();
