@@ -191,8 +191,8 @@ async def test_rows_are_sorted_and_the_keyboard_is_enough(tmp_path, address):
 
 
 CONTRAST = """(() => {
-  const light = (rgb) => { const [r, g, b] = rgb.map(v => { v /= 255;
-    return v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4 }); return .2126 * r + .7152 * g + .0722 * b };
+  const linear = (v) => v / 255 <= .04045 ? v / 255 / 12.92 : ((v / 255 + .055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => .2126 * linear(r) + .7152 * linear(g) + .0722 * linear(b);
   const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
   const back = (at) => {
     for (; at; at = at.parentElement) {
@@ -202,7 +202,7 @@ CONTRAST = """(() => {
     return [255, 255, 255];
   };
   const bad = [];
-  for (const at of document.querySelectorAll('body *')) {
+  for (const at of document.body.querySelectorAll('*')) {
     if (![...at.childNodes].some(n => n.nodeType === 3 && n.data.trim()) || !at.checkVisibility()
       || at.closest('script, style') || at.disabled) continue;
     const svg = at.namespaceURI.endsWith('svg');

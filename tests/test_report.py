@@ -33,7 +33,7 @@ from batch_snapshot.model import (
     client_token,
 )
 from batch_snapshot.pacer import Pacer
-from batch_snapshot.quota import DAY, Spent, Usage, Window, windows
+from batch_snapshot.quota import Usage, windows
 from batch_snapshot.report import AccountSummary, Counts, Summary
 from tests.strategies import POOL, RUN_ID, START, header, patient
 
@@ -338,6 +338,7 @@ def test_a_finished_ledger_says_how_it_ended(path):
         ledger=str(path),
         run_id=RUN_ID,
         elapsed_s=90.0,
+        accounts={"main": AccountSummary(5, 0, None, None, {"succeeded": 5})},
     )
     assert not summary.next_steps
 

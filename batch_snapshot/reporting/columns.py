@@ -104,23 +104,26 @@ def _errors(entries: Sequence[Entry]) -> list[str]:
 
 #: Where a row's own values stand in the arns that are alike.
 _HOLES = ("\x01", "\x02", "\x03")
+#: Before an arn that is like no other.
+_AS_IT_IS = "\x04"
 
 
 def _shape(entry: Entry) -> str:
     """The arn with marks for the row's own values, so that arns alike are kept once; lossless."""
     arn = entry.arn or ""
     values = (entry.row.engagement, entry.row.resource, f"/{entry.revision or 0}")
-    if not all(values) or any(hole in arn for hole in _HOLES):
-        return arn
     shape = arn
     if shape.endswith(values[2]):
         shape = shape[: -len(values[2])] + _HOLES[2]
-    shape = shape.replace(values[0], _HOLES[0]).replace(values[1], _HOLES[1])
-    return shape if filled(shape, values) == arn else arn
+    if all(values):
+        shape = shape.replace(values[0], _HOLES[0]).replace(values[1], _HOLES[1])
+    return shape if filled(shape, values) == arn else _AS_IT_IS + arn
 
 
 def filled(shape: str, values: Sequence[str]) -> str:
     """The arn of a shape; the page does the same."""
+    if shape.startswith(_AS_IT_IS):
+        return shape[1:]
     for hole, value in zip(_HOLES, values, strict=True):
         shape = shape.replace(hole, value)
     return shape

@@ -10,7 +10,7 @@
   const words = (status) => status.replaceAll("_", " ");
   const number = new Intl.NumberFormat("en-US");
   const several = (name) => texts[name].of.length > 1;
-  const arn = (row) => text("arn", row)
+  const arn = (row) => text("arn", row).startsWith("\u0004") ? text("arn", row).slice(1) : text("arn", row)
     .replaceAll("\u0001", text("engagement", row))
     .replaceAll("\u0002", text("resource", row))
     .replaceAll("\u0003", "/" + numbers.revision[row]);
