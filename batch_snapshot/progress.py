@@ -33,7 +33,12 @@ def utc_now() -> datetime:
 
 
 async def watch(
-    view: View, show: Callable[[Frame], None], *, every: float, now: Callable[[], datetime] = utc_now
+    view: View,
+    show: Callable[[Frame], None],
+    *,
+    every: float,
+    first: float | None = None,
+    now: Callable[[], datetime] = utc_now,
 ) -> None:
     """Show a frame of the run every few seconds.
 
@@ -41,12 +46,14 @@ async def watch(
         view: the run.
         show: takes the frames.
         every: seconds from one to the next.
+        first: seconds until the first; None: as many.
         now: the wall clock, for the time of the end.
     """
     gauge = Gauge(view)
+    await anyio.sleep(every if first is None else first)
     while True:
-        await anyio.sleep(every)
         show(gauge.frame(now()))
+        await anyio.sleep(every)
 
 
 class Gauge:

@@ -21,13 +21,17 @@ LOOK_EVERY = 0.5
 LINES_EVERY = 5.0
 
 
-@click.command()
+@click.command(short_help="Check a manifest, offline.")
 @click.argument("manifest", type=click.Path(path_type=Path))
 @flags.FORMAT
 def validate(manifest: Path, form: str) -> int:
     """Check MANIFEST and all that it includes, offline and without credentials.
 
     Every problem is named with its file and line; exit code 2 if there is one.
+
+    \b
+    batch-snapshot validate backfill.yaml
+    batch-snapshot validate backfill.yaml --format json | jq .problems
     """
     from batch_snapshot import manifest as room
     from batch_snapshot.errors import ManifestError
@@ -60,7 +64,7 @@ def validate(manifest: Path, form: str) -> int:
     return 0
 
 
-@click.command()
+@click.command(short_help="Tell what became of the rows, also of a run that goes on.")
 @click.argument("ledger", type=click.Path(path_type=Path))
 @click.option("--check", is_flag=True, help="Prove the ledger whole, or name the first line that is not.")
 @click.option(
@@ -125,7 +129,11 @@ def _next(looking: Looking, seconds: float) -> None:
 
 @click.command()
 def init() -> None:
-    """Print a commented manifest to start from: batch-snapshot init > pairs.yaml."""
+    """Print a commented manifest to start from.
+
+    \b
+    batch-snapshot init > pairs.yaml
+    """
     from batch_snapshot import manifest
 
     click.echo(manifest.template(), nl=False)
@@ -133,7 +141,11 @@ def init() -> None:
 
 @click.command()
 def schema() -> None:
-    """Print the JSON Schema of manifests, for editors: batch-snapshot schema > manifest.schema.json."""
+    """Print the JSON Schema of manifests, for editors.
+
+    \b
+    batch-snapshot schema > manifest.schema.json
+    """
     from batch_snapshot import manifest
 
     click.echo(json.dumps(manifest.schema(), indent=2))

@@ -11,7 +11,7 @@ from batch_snapshot.cli import terminal
 from batch_snapshot.errors import InputError
 
 
-@click.command()
+@click.command(short_help="Make a page or tables of a ledger.")
 @click.argument("ledger", type=click.Path(path_type=Path))
 @click.option(
     "--html",

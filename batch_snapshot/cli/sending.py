@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from batch_snapshot.report import Summary
 
 
-@click.command()
+@click.command(short_help="Create the snapshots that a manifest lists, or go on.")
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option(
     "--ledger",
@@ -66,7 +66,7 @@ def run(manifest: Path, *, dry_run: bool, yes: bool, **given: Any) -> int:
     return _finish(batch.run(manifest, options, hooks), given["form"])
 
 
-@click.command()
+@click.command(short_help="Tell how a run would go; call nothing.")
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option(
     "--ledger",
@@ -90,7 +90,7 @@ def plan(manifest: Path, **given: Any) -> int:
     return 0
 
 
-@click.command()
+@click.command(short_help="Try what failed again, out of the ledger alone.")
 @click.argument("ledger", type=click.Path(path_type=Path))
 @click.option(
     "--only",
@@ -194,7 +194,7 @@ async def _draw(view: View) -> None:
     from batch_snapshot import progress
 
     with terminal.screen() as screen:
-        await progress.watch(view, screen.show, every=progress.REDRAW_EVERY)
+        await progress.watch(view, screen.show, first=0.0, every=progress.REDRAW_EVERY)
 
 
 def _tell(outcome: Outcome) -> None:

@@ -65,6 +65,12 @@ LOG_FORMAT = click.option(
 )
 
 
+def asked_for_json(arguments: Sequence[str]) -> bool:
+    """Whether `--log-format json` stands on a command line that could not be understood."""
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    return any(pair == ("--log-format", "json") or pair[0] == "--log-format=json" for pair in pairs)
+
+
 def say(
     text: str, *, event: str = "message", level: str = "info", how: Telling | None = None, **fields: Any
 ) -> None:
