@@ -42,7 +42,7 @@ class Book:
     counts: dict[str, int] = field(default_factory=dict)
 
     def begin(self, command: str = "run", at: float = 0.0, **more: Any) -> Book:
-        fields = {
+        fields: dict[str, Any] = {
             "run_id": RUN_ID,
             "command": command,
             "name": self.name,
@@ -80,7 +80,7 @@ class Book:
             f"arn:aws:partnercentral:us-east-1::catalog/{row.catalog}/engagement/{row.engagement}/resource/"
             f"{row.resource_type}/{row.resource}/template/{row.template}/snapshot/1"
         )
-        fields = {
+        fields: dict[str, Any] = {
             "request": Request(row, client_token(RUN_ID, row, 0)),
             "status": status,
             "attempts": 1,

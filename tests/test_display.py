@@ -241,7 +241,8 @@ def test_a_frame_tells_the_accounts_rows_rates_windows_and_stops():
     assert main.window == Window("per_day", 65, 100)
     assert main.allowed == pytest.approx(10, rel=0.1)
     assert acme.allowed == inf
-    assert acme.waiting == Waiting("per_day", pytest.approx(7190))
+    assert acme.waiting
+    assert acme.waiting.seconds == pytest.approx(7190)
     assert acme.stopped == "spent"
     # What cannot call allows nothing: the others' rate is what is left.
     assert frame.allowed == pytest.approx(main.allowed)

@@ -393,16 +393,14 @@ def test_a_drawing_over_time_shows_every_result_once_and_stays_inside(tmp_path_f
                 assert piece.y + piece.height <= charts.HEIGHT - charts.BOTTOM + 0.01
 
 
-def test_times_of_a_minute_and_of_a_month_make_as_many_bars():
+def test_times_of_a_minute_and_of_a_month_make_as_many_bars(tmp_path):
     for seconds in (30, 3_000, 300_000, 3_000_000):
         book = Book().begin()
         facts = Facts()
         for share in range(200):
             book.result(row(share), at=seconds * share / 200)
-        for number, raw in enumerate(book.lines):
-            from batch_snapshot import codec
-
-            facts.add(history.Line(number, number, codec.decode(raw, whole=True)))
+        for line in ledger.read(book.write(tmp_path / "l.ndjson"), whole=True):
+            facts.add(line)
         step, found = charts.buckets(facts.invocations)
         assert 25 <= len(found) <= charts.BARS + 1, step
 
@@ -410,7 +408,9 @@ def test_times_of_a_minute_and_of_a_month_make_as_many_bars():
 def test_nothing_measured_is_not_drawn():
     assert charts.latency([]) is None
     assert charts.attempts(Counter()) is None
-    assert [bar.title for bar in charts.attempts(Counter({0: 1, 1: 5, 12: 2})).bars] == [
+    drawn = charts.attempts(Counter({0: 1, 1: 5, 12: 2}))
+    assert drawn
+    assert [bar.title for bar in drawn.bars] == [
         "no try, but a look: 1",
         "1 try: 5",
         "9 or more tries: 2",

@@ -14,6 +14,7 @@ from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
 from batch_snapshot import cli, ledger, locks, overview, places
+from batch_snapshot.cli import terminal
 from batch_snapshot.model import Status
 from tests.ledgers import BEGAN, Book, row
 from tests.processes import Place, pairs, write_manifest
@@ -215,7 +216,7 @@ def test_a_report_that_cannot_be_made_is_one_line(place, capsys, arguments, said
 
 def completed(*words: str) -> list[str]:
     """What a shell is offered for the last word."""
-    found = BashComplete(cli.cli, {}, cli.PROG, "_X").get_completions(list(words[:-1]), words[-1])
+    found = BashComplete(cli.cli, {}, terminal.PROG, "_X").get_completions(list(words[:-1]), words[-1])
     return [item.value if item.type == "plain" else item.type for item in found]
 
 
