@@ -72,6 +72,12 @@ def test_of_two_successes_the_last_is_told(tmp_path):
     assert [entry.revision for entry in found] == [2]
 
 
+def test_a_success_that_was_undone_and_made_again_is_told_once(tmp_path):
+    book = Book(1).begin().result(A, revision=1).result(A, Status.FAILED).result(A, revision=3).end()
+    _, found = read(tmp_path, book)
+    assert [(entry.status, entry.revision) for entry in found] == [("succeeded", 3)]
+
+
 def test_what_a_crash_left_in_doubt_and_what_was_never_sent_are_told(tmp_path):
     book = Book(3).begin().intend(A, B).result(A).end("interrupted").begin().intend(C)
     _, found = read(tmp_path, book)

@@ -135,8 +135,7 @@ def in_the_background(work: Callable[[], int]) -> tuple[threading.Thread, list[i
 
 def test_watching_a_run_ends_with_it(place, capsys, monkeypatch):
     path = place / "l.ndjson"
-    book = Book(4).begin().intend(A, B)
-    book.write(path)
+    Book(4).begin().intend(A, B).write(path)
     looked = threading.Event()
     read = ledger.read
 
@@ -148,7 +147,8 @@ def test_watching_a_run_ends_with_it(place, capsys, monkeypatch):
     with locks.held(places.ledger_lock(path), what=str(path), since="now"):
         thread, codes = in_the_background(lambda: cli.main(["status", str(path), "--watch"]))
         assert looked.wait(10)
-        book.result(A).result(B).end("deferred", at=30).write(path)
+        with path.open("ab") as file:
+            file.writelines(Book().result(A).result(B).end("deferred", at=30).lines)
     thread.join(10)
     out, err = capsys.readouterr()
     assert codes == [0]

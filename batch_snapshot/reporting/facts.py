@@ -85,7 +85,7 @@ class Facts:
     attempts: Counter[int] = field(default_factory=Counter)
     accounts: dict[str, AccountFacts] = field(default_factory=dict)
     groups: dict[FailureGroup, Group] = field(default_factory=dict)
-    #: The offset of the last success of rows that bear several.
+    #: The offset of the last result of rows that succeeded and bear another one since.
     again: dict[bytes, int] = field(default_factory=dict)
 
     @property
@@ -111,11 +111,18 @@ class Facts:
             self.invocations.append(Invocation(record.command, record.started_at, record.started_at))
         elif isinstance(record, Result):
             self._settle(record)
-            if record.status is Status.SUCCEEDED and len(self.history.succeeded) == before:
-                self.again[record.row.key] = line.offset
+            self._count_again(record, line.offset, len(self.history.succeeded) - before)
         elif self.history.end is not None:
             last = self.invocations[-1]
             last.ended, last.outcome = self.history.end.finished_at, self.history.end.outcome
+
+    def _count_again(self, result: Result, offset: int, more: int) -> None:
+        """Note a row that succeeds a second time, or succeeded and has failed since."""
+        if result.status is not Status.SUCCEEDED:
+            if more < 0:
+                self.again[result.row.key] = offset
+        elif more == 0 or (self.again and result.row.key in self.again):
+            self.again[result.row.key] = offset
 
     def _settle(self, result: Result) -> None:
         fields = result.fields or {}
