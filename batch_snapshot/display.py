@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Accounts that have a line of their own; the rest are summed up in one.
 SHOWN_ACCOUNTS = 9
+#: Columns between two columns of a table.
+GAP = 2
 #: Columns beyond which a wider terminal makes nothing clearer.
 WIDEST = 120
 
@@ -216,33 +218,49 @@ def _times(frame: Frame) -> Text:
 
 
 def _accounts(parts: Sequence[Part], width: int) -> Table:
+    """A line an account; what is said of its quota takes the room that the figures leave."""
     from rich.table import Table  # noqa: PLC0415
 
-    wide = width >= 100
-    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, header_style="dim", pad_edge=False)
-    table.add_column("  account", no_wrap=True, overflow="ellipsis", max_width=34 if wide else 18)
-    for name in ("rows", "calls/s", "throttled"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("quota", no_wrap=True, overflow="ellipsis", max_width=width - 52 if wide else width - 50)
-    for part in _first(parts):
-        allowed = f" of {part.allowed:,.3g}" if part.allowed is not None and isfinite(part.allowed) else ""
-        table.add_row(
-            f"  {part.name}",
-            f"{part.done:,}" + (f"/{part.rows:,}" if part.rows is not None else ""),
-            f"{part.rate:,.3g}{allowed}",
-            f"{part.throttled:,}",
-            _said(part) or (_used(part.window) if part.window else ""),
-            style="yellow" if _said(part) else None,
-        )
+    lines = [("  account", "rows", "calls/s", "throttled", "quota"), *map(_account, _first(parts))]
     if rest := parts[SHOWN_ACCOUNTS:]:
-        table.add_row(
-            f"  {len(rest):,} more",
-            f"{sum(part.done for part in rest):,}/{sum(part.rows or 0 for part in rest):,}",
-            f"{sum(part.rate for part in rest):,.3g}",
-            f"{sum(part.throttled for part in rest):,}",
-            "",
-        )
+        lines.append(_account_sums(rest))
+    longest = [max(len(line[column]) for line in lines) for column in range(4)]
+    longest[0] = min(longest[0], 36 if width >= 100 else 20)
+    room = max(5, width - sum(longest) - 4 * GAP)
+    table = Table.grid(padding=(0, GAP, 0, 0))
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=longest[0])
+    for _ in range(3):
+        table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=room)
+    styles = ["dim", *("yellow" if _said(part) else "" for part in _first(parts)), "dim"]
+    for line, style in zip(lines, styles, strict=False):
+        table.add_row(*line, style=style)
     return table
+
+
+def _account(part: Part) -> tuple[str, str, str, str, str]:
+    rows = f"/{part.rows:,}" if part.rows is not None else ""
+    allowed = f" of {part.allowed:,.3g}" if part.allowed is not None and isfinite(part.allowed) else ""
+    return (
+        f"  {part.name}",
+        f"{part.done:,}{rows}",
+        f"{part.rate:,.3g}{allowed}",
+        f"{part.throttled:,}",
+        _said(part) or (_used(part.window) if part.window else ""),
+    )
+
+
+def _account_sums(parts: Sequence[Part]) -> tuple[str, str, str, str, str]:
+    """Those that have no line of their own."""
+    known = [part.rows for part in parts if part.rows is not None]
+    rows = f"/{sum(known):,}" if len(known) == len(parts) else ""
+    return (
+        f"  {len(parts):,} more",
+        f"{sum(part.done for part in parts):,}{rows}",
+        f"{sum(part.rate for part in parts):,.3g}",
+        f"{sum(part.throttled for part in parts):,}",
+        "",
+    )
 
 
 def _first(parts: Sequence[Part]) -> Iterable[Part]:

@@ -60,7 +60,7 @@ def settled(
     Args:
         lines: of the ledger, read with all fields.
         history: after all of them.
-        again: the offset of the last success of rows that bear several.
+        again: the offset of the last result of rows that succeeded and bear another one since.
     """
     again = again or {}
     for line in lines:
