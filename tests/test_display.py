@@ -143,6 +143,13 @@ def test_several_accounts_have_a_line_each_and_too_many_are_summed_up():
     assert many[-1].split()[:3] == ["31", "more", "31,000/279,000"]
 
 
+def test_what_is_said_of_a_quota_takes_no_room_from_the_figures():
+    lines = drawn(replace(FRAME, parts=[replace(MAIN, stopped="why " * 60), replace(MAIN, name="n" * 64)]))
+    for line in lines[5:]:
+        assert line.split()[1:5] == ["1,000/9,000", "0.98", "of", "1"]
+    assert lines[5].endswith("…")
+
+
 def test_colours_are_an_addition():
     plain, coloured = drawn(FRAME), drawn(FRAME, color=True)
     assert [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in coloured] == plain

@@ -291,6 +291,17 @@ def test_a_report_replaces_a_file_as_a_whole_and_never_what_it_is_made_from(tmp_
     assert names == ["l.ndjson", "link", "page.html", "trial.yaml"], "nothing else is left behind"
 
 
+def test_a_report_that_breaks_off_leaves_what_stood_there(tmp_path):
+    path = Book(1).begin().result(A).end().write(tmp_path / "l.ndjson")
+    material = reporting.gather(path)
+    (tmp_path / "succeeded.csv").write_text("before", "utf-8")
+    path.write_bytes(path.read_bytes() + b"{}\n")
+    with pytest.raises(LedgerError, match="not an object with a type"):
+        reporting.write_csv(material, tmp_path)
+    assert (tmp_path / "succeeded.csv").read_text("utf-8") == "before"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["l.ndjson", "succeeded.csv"]
+
+
 @pytest.mark.parametrize("target", ["nowhere/page.html", "l.ndjson/page.html", "."])
 def test_a_place_that_cannot_be_written_is_named(tmp_path, target):
     material = reporting.gather(Book(1).begin().result(A).end().write(tmp_path / "l.ndjson"))

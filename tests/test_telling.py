@@ -19,6 +19,7 @@ from batch_snapshot.model import Status
 from tests.ledgers import BEGAN, Book, row
 from tests.processes import Place, pairs, write_manifest
 from tests.test_cli import on_terminal
+from tests.test_display import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,6 +97,12 @@ async def test_on_a_terminal_outcomes_stand_above_the_display_which_is_wiped(tmp
     assert "\x1b[2K" in shown
     assert shown.rindex("\x1b[?25h") > shown.rindex("of 24 rows"), "the cursor is there again"
     assert "\x1b[32m" not in shown
+    seen = Terminal()
+    seen.write(shown)
+    left = [line for line in seen.lines if line]
+    assert len(left) == 25
+    assert left[0].startswith("24 rows: now")
+    assert all(line.endswith("succeeded: revision 1") for line in left[1:])
 
 
 # -- a look at a run -------------------------------------------------------------------------------
