@@ -118,7 +118,8 @@ class Looking:
             name=header.name,
             counts=counts,
             elapsed=self._elapsed(),
-            left=counts.unattempted / rate if rate else None,
+            # What a retry has taken up, its ledger does not tell.
+            left=(counts.unattempted + counts.in_doubt) / rate if rate and header.command == "run" else None,
             calls=sum(account.calls for account in accounts.values()),
             throttled=sum(account.throttled for account in accounts.values()),
             parts=[

@@ -211,11 +211,16 @@ def states(counts: Counts) -> str:
 
 
 def _failure_lines(failures: Mapping[FailureGroup, int], ledger: str) -> list[str]:
-    lines = []
+    """The groups, and behind those for which the same is to be done what that is."""
+    told: dict[tuple[str, str], list[str]] = {}
     for group, number in largest_first(failures):
         label = f"{group.status.replace('_', ' ')}, {group.kind}" + (f", {group.code}" if group.code else "")
-        lines += [f"{number:>7,} {label}", f"        {advice(group)}", f"        $ {remedy(group, ledger)}"]
-    return lines
+        told.setdefault((advice(group), remedy(group, ledger)), []).append(f"{number:>7,} {label}")
+    return [
+        line
+        for (words, command), labels in told.items()
+        for line in (*labels, f"        {words}", f"        $ {command}")
+    ]
 
 
 def _account_lines(accounts: Mapping[str, AccountSummary]) -> list[str]:

@@ -266,6 +266,19 @@ def test_a_summary_as_text():
     ]
 
 
+def test_what_is_to_be_done_about_several_groups_is_said_once():
+    slow = FailureGroup(Status.IN_DOUBT, ErrorKind.TRANSIENT, "ReadTimeout")
+    lines = report.as_text(replace(SUMMARY, failures={DOUBT: 2, BROKEN: 1, slow: 4})).splitlines()
+    assert lines[3:9] == [
+        "      4 in doubt, transient, ReadTimeout",
+        "      2 in doubt, denied, AccessDeniedException",
+        f"        {report.DOUBT_ADVICE}",
+        f"        $ {AGAIN} in_doubt",
+        "      1 failed, transient, InternalServerException",
+        f"        {report.ADVICE[ErrorKind.TRANSIENT]}",
+    ]
+
+
 def test_a_summary_without_any_call_says_no_more_than_there_is():
     plain = Summary(outcome="completed", exit_code=0, counts=DONE, failures={}, ledger="l.ndjson", run_id="r")
     assert report.as_text(plain).splitlines() == [
