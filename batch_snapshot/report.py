@@ -233,7 +233,8 @@ def _account_lines(accounts: Mapping[str, AccountSummary]) -> list[str]:
 
 def _account(account: AccountSummary) -> str:
     parts = [f"{number:,} {status.replace('_', ' ')}" for status, number in (account.counts or {}).items()]
-    parts.append(f"{account.calls:,} calls, {account.throttled_calls:,} throttled")
+    calls = "call" if account.calls == 1 else "calls"
+    parts.append(f"{account.calls:,} {calls}, {account.throttled_calls:,} throttled")
     if account.learned_rate:
         parts.append(f"pace at the end {account.learned_rate:,.3g}/s")
     return ", ".join(parts)

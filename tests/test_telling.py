@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
-from batch_snapshot import cli, ledger, locks, overview, places
+from batch_snapshot import cli, locks, overview, places
 from batch_snapshot.cli import terminal
 from batch_snapshot.model import Status
 from tests.ledgers import BEGAN, Book, row
-from tests.processes import Place, pairs, write_manifest
+from tests.processes import Place, pairs, until, write_manifest
 from tests.test_cli import on_terminal
 from tests.test_display import Terminal
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 A, B, C, D = (row(number, ("main", "acme")[number % 2]) for number in range(1, 5))
 
@@ -133,40 +131,50 @@ def test_a_look_reads_what_is_new_and_sees_the_run_end(place):
     assert looking.summary() == overview.of(path)
 
 
-def in_the_background(work: Callable[[], int]) -> tuple[threading.Thread, list[int]]:
-    codes: list[int] = []
-    thread = threading.Thread(target=lambda: codes.append(work()), daemon=True)
-    thread.start()
-    return thread, codes
-
-
-def test_watching_a_run_ends_with_it(place, capsys, monkeypatch):
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_watching_a_run_ends_with_it(place, capsys, form):
     path = place / "l.ndjson"
     Book(4).begin().intend(A, B).write(path)
-    looked = threading.Event()
-    read = ledger.read
-
-    def seen(*arguments: Any, **more: Any) -> Any:
-        looked.set()
-        return read(*arguments, **more)
-
-    monkeypatch.setattr(ledger, "read", seen)
+    codes: list[int] = []
+    command = ["status", str(path), "--watch", "--log-format", form]
+    watching = threading.Thread(target=lambda: codes.append(cli.main(command)))
     with locks.held(places.ledger_lock(path), what=str(path), since="now"):
-        thread, codes = in_the_background(lambda: cli.main(["status", str(path), "--watch"]))
-        assert looked.wait(10)
+        watching.start()
+        told = ""
+        while watching.is_alive() and "rows" not in told:
+            told += capsys.readouterr().err
         with path.open("ab") as file:
             file.writelines(Book().result(A).result(B).end("deferred", at=30).lines)
-    thread.join(10)
-    out, err = capsys.readouterr()
+    watching.join(10)
     assert codes == [0]
-    assert "0/4 rows (0%)" in err or "2/4 rows (50%)" in err
+    assert "0/4 rows (0%)" in told
+    if form == "json":
+        seen = objects(told)[0]
+        assert (seen["event"], seen["rows"], seen["unattempted"]) == ("progress", 4, 4)
+    out = capsys.readouterr().out
     assert out.startswith("deferred: 4 rows: 2 succeeded, 2 unattempted\n")
-    assert "account main  1 succeeded, 1 calls, 0 throttled" in out
+    assert "account main  1 succeeded, 1 call, 0 throttled" in out
+
+
+@pytest.mark.asyncio
+async def test_who_stops_watching_stops_no_run(tmp_path):
+    place = Place(tmp_path)
+    path = Book(4).begin().intend(A, B).write(tmp_path / "l.ndjson")
+    log = tmp_path / "log"
+    with locks.held(places.ledger_lock(path), what=str(path), since="now"), log.open("wb") as errors:
+        async with place.started("status", "l.ndjson", "--watch", stderr=errors) as child:
+            await until(lambda: "rows" in log.read_text("utf-8"))
+            child.signal(signal.SIGINT)
+            said = await child.finished()
+    assert (said.code, said.stdout) == (130, "")
+    assert log.read_text("utf-8").splitlines()[-1] == "no longer looking; the run goes on"
 
 
 def test_a_ledger_that_nobody_writes_is_told_at_once(place, capsys):
     path = Book(2).begin().intend(A, B).result(A).result(B).end().write(place / "l.ndjson")
     assert cli.main(["status", str(path), "--watch"]) == 0
+    out, err = capsys.readouterr()
+    assert (out.splitlines()[0], err) == ("completed: 2 rows: 2 succeeded", "")
     assert cli.main(["status", str(path), "--watch", "--check"]) == 2
     assert "--check and --watch exclude each other" in capsys.readouterr().err
 
@@ -188,8 +196,8 @@ def test_report_makes_what_it_is_asked_for_and_says_where(place, capsys):
     out, err = capsys.readouterr()
     assert out.splitlines() == [
         "page.html: open it in a browser",
-        "tables/succeeded.csv: 1 rows",
-        "tables/failed.csv: 1 rows",
+        "tables/succeeded.csv: 1 row",
+        "tables/failed.csv: 1 row",
         "tables/unprocessed.csv: 0 rows",
     ]
     assert err.startswith("warning: 3 unprocessed rows are counted but cannot be listed")

@@ -52,5 +52,6 @@ def report(ledger: Path, *, page: Path | None, folder: Path | None, manifest: Pa
         click.echo(terminal.shown(f"{page}: open it in a browser"))
     if folder is not None:
         for name, number in reporting.write_csv(material, folder).items():
-            click.echo(terminal.shown(f"{folder / name}.csv: {number:,} rows"))
+            rows = "row" if number == 1 else "rows"
+            click.echo(terminal.shown(f"{folder / name}.csv: {number:,} {rows}"))
     return 0
