@@ -20,6 +20,7 @@ import anyio
 from batch_snapshot import __version__, codec, history, ledger, places, plan, preview, report
 from batch_snapshot.allowance import Allowances
 from batch_snapshot.client import Clients, Target
+from batch_snapshot.display import Window
 from batch_snapshot.engine import Engine
 from batch_snapshot.errors import InputError, ManifestError, StorageError
 from batch_snapshot.history import FailureGroup
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskStatus
 
+    from batch_snapshot.allowance import Outlook
     from batch_snapshot.history import History
     from batch_snapshot.model import Outcome, Request
     from batch_snapshot.preview import Preview
@@ -96,6 +98,18 @@ class View:
                     self._forecast = (self.elapsed, max(known))
         return None if self._forecast is None else max(0.0, sum(self._forecast) - self.elapsed)
 
+    def windows(self, name: str) -> list[Window]:
+        """How much of an account's quota windows is used: as counted last, and by calls made since."""
+        if name not in self._used:
+            return []
+        outlook, calls = self._used[name]
+        since = self.lanes[name].traffic.calls - calls
+        return [
+            Window(window.name, min(used + since, window.limit), window.limit)
+            for window, used in zip(outlook.windows, outlook.used, strict=True)
+            if window.limit
+        ]
+
     def _ends_in(self, name: str, allowances: Allowances) -> float | None:
         """Seconds until an account's rows are settled, at the rate that was learned or is measured."""
         rows = self.todo.get(name, 0) - self.settled[name]
@@ -103,9 +117,15 @@ class View:
         if rows <= 0 or lane.stop is not None:
             return 0.0
         rate = lane.pacer.pace.known or self.settled[name] / self.elapsed
-        return allowances.outlook(name, rows, rate).forecast.ends_in if rate else None
+        if not rate:
+            return None
+        outlook = allowances.outlook(name, rows, rate)
+        self._used[name] = (outlook, lane.traffic.calls)
+        return outlook.forecast.ends_in
 
     _forecast: tuple[float, float] | None = None
+    #: What is used of the windows by account, and how many calls it had made when that was counted.
+    _used: dict[str, tuple[Outlook, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

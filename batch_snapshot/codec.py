@@ -148,8 +148,12 @@ def _line(fields: Mapping[str, Any]) -> bytes:
         return text.encode("utf-8", "replace") + b"\n"
 
 
-def decode(raw: bytes) -> Record | None:
+def decode(raw: bytes, *, whole: bool = False) -> Record | None:
     """The record of one line; None for a type that this version does not know.
+
+    Args:
+        raw: the line.
+        whole: keep all fields of a result with it, those that no run needs included.
 
     Raises:
         LedgerError: for a line that is no record.
@@ -164,7 +168,8 @@ def decode(raw: bytes) -> Record | None:
     if decoder is None:
         return None
     try:
-        return decoder(fields)
+        record = decoder(fields)
+        return record._replace(fields=fields) if whole and isinstance(record, Result) else record
     except KeyError as error:
         raise LedgerError(f"a {fields['type']} line without {error}") from None
     except (TypeError, ValueError, AttributeError) as error:

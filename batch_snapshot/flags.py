@@ -232,7 +232,8 @@ _TELLING = [
         type=click.Choice(["auto", "bar", "lines", "none"]),
         default="auto",
         show_default=True,
-        help="On stderr: a line kept up to date (bar), or a new one every few seconds (lines).",
+        help="On stderr: a display kept up to date (bar), or a line every few seconds (lines). "
+        "auto: a display on a terminal, else lines.",
     ),
     FORMAT,
     click.option("-v", "--verbose", is_flag=True, help="Tell every row's outcome on stderr."),

@@ -56,6 +56,8 @@ class Result(NamedTuple):
     message: str | None
     #: As the line says; None where the record was not read from one.
     run_id: str | None = None
+    #: All that the line says, unchecked; only where it was asked for.
+    fields: Mapping[str, Any] | None = None
 
 
 class End(NamedTuple):

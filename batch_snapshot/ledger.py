@@ -29,16 +29,23 @@ LONGEST_LINE = 16 * 1024 * 1024
 LINE_HEAD = b'{"type":"'
 
 
-def read(path: Path) -> Iterator[Line]:
+def read(path: Path, *, after: Line | None = None, whole: bool = False) -> Iterator[Line]:
     """Stream the records of the ledger at `path`, skipping a torn last line.
+
+    Args:
+        path: of the ledger.
+        after: only what follows this line, which was read before.
+        whole: results bear all fields of their lines.
 
     Raises:
         LedgerError: it cannot be read, or has a line that is no record; the message says where.
     """
     try:
         with path.open("rb") as file:
-            offset = 0
-            number = 0
+            offset = number = 0
+            if after is not None:
+                file.seek(after.offset)
+                offset, number = after.offset + len(file.readline(LONGEST_LINE)), after.number
             while raw := file.readline(LONGEST_LINE):
                 number += 1
                 if not raw.endswith(b"\n"):
@@ -46,7 +53,7 @@ def read(path: Path) -> Iterator[Line]:
                         raise LedgerError(f"{path}:{number}: longer than any line of a ledger")
                     return
                 try:
-                    record = codec.decode(raw)
+                    record = codec.decode(raw, whole=whole)
                 except LedgerError as error:
                     raise LedgerError(f"{path}:{number}: {error}") from None
                 if record is not None:

@@ -2,41 +2,137 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from batch_snapshot import audit, ledger, locks, places, report
+from batch_snapshot.display import Frame, Part
 from batch_snapshot.errors import LedgerError
+from batch_snapshot.tally import Tally
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from batch_snapshot.history import Header
 
-def of(path: Path) -> report.Summary:
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+def of(path: Path, now: Callable[[], datetime] = utc_now) -> report.Summary:
     """Sum up the ledger at `path`: its outcome is that of its last invocation, or running, or crashed.
 
     Raises:
         LedgerError: it is no ledger, or has a line that makes no sense.
     """
-    running = locks.holder_lives(places.ledger_lock(path))
-    past = ledger.history_of(path, live=running)
-    if past.last is None:
-        raise LedgerError(f"{path}: no run has begun in it; name a ledger that a run has written")
-    header, end = past.last, past.end
-    counts = report.count(past.counts(), header.rows)
-    failures = past.failures()
-    command = report.run_command(header.manifest, str(path), header.endpoint) if header.manifest else None
-    elapsed = (end.finished_at - header.started_at).total_seconds() if end else 0.0
-    return report.Summary(
-        outcome=end.outcome if end else "running" if running else "crashed",
-        exit_code=0,
-        counts=counts,
-        failures=failures,
-        ledger=str(path),
-        run_id=header.run_id,
-        elapsed_s=elapsed,
-        reasons=[f"{past.in_flight:,} rows are named and not settled yet"] if running else (),
-        next_steps=[] if running else report.next_steps(counts, failures, run=command, ledger=str(path)),
-    )
+    looking = Looking(path, now)
+    looking.again()
+    return looking.summary()
+
+
+class Looking:
+    """A ledger that is looked at again and again; each look reads what is new."""
+
+    def __init__(self, path: Path, now: Callable[[], datetime] = utc_now) -> None:
+        """Look at the ledger at `path`; `now` is the wall clock."""
+        self._path = path
+        self._now = now
+        self._tally = Tally()
+        #: Whether a run was writing it at the last look.
+        self.running = False
+
+    def again(self) -> None:
+        """Read what is new.
+
+        Raises:
+            LedgerError: it is no ledger, or has a line that makes no sense.
+        """
+        # In this order: what a run that has ended meanwhile wrote last is read.
+        self.running = locks.holder_lives(places.ledger_lock(self._path))
+        if self.running or self._path.exists():
+            for line in ledger.read(self._path, after=self._tally.line, whole=True):
+                try:
+                    self._tally.add(line)
+                except LedgerError as error:
+                    raise LedgerError(f"{self._path}:{line.number}: {error}") from None
+        if not self.running:
+            self._tally.crashed()
+        self._header()
+
+    def _header(self) -> Header:
+        header = self._tally.history.last
+        if header is None:
+            raise LedgerError(f"{self._path}: no run has begun in it; name a ledger that a run has written")
+        return header
+
+    @property
+    def _counts(self) -> report.Counts:
+        return report.count(self._tally.history.counts(), self._header().rows)
+
+    def _elapsed(self) -> float:
+        """Seconds that the last invocation has taken; of one that crashed, until its last result."""
+        until = self._now() if self.running else self._tally.last_at
+        return max(0.0, (until - self._header().started_at).total_seconds()) if until else 0.0
+
+    def summary(self) -> report.Summary:
+        """What was read, summed up."""
+        header, past = self._header(), self._tally.history
+        counts, failures = self._counts, past.failures()
+        command = (
+            report.run_command(header.manifest, str(self._path), header.endpoint) if header.manifest else None
+        )
+        running, end = self.running, past.end
+        return report.Summary(
+            outcome=end.outcome if end else "running" if running else "crashed",
+            exit_code=0,
+            counts=counts,
+            failures=failures,
+            ledger=str(self._path),
+            run_id=header.run_id,
+            elapsed_s=self._elapsed(),
+            accounts={
+                name: report.AccountSummary(
+                    calls=account.calls,
+                    throttled_calls=account.throttled,
+                    learned_rate=None,
+                    stopped=None,
+                    counts={status.value: number for status, number in account.statuses.items() if number},
+                )
+                for name, account in self._tally.accounts.items()
+            },
+            reasons=[f"{past.in_flight:,} rows are named and not settled yet"] if running else (),
+            next_steps=[]
+            if running
+            else report.next_steps(counts, failures, run=command, ledger=str(self._path)),
+        )
+
+    def frame(self) -> Frame:
+        """What was read, as a display shows it: calls are those that results tell of."""
+        header, counts, accounts = self._header(), self._counts, self._tally.accounts
+        rate = self._tally.rate(self._now())
+        alone = counts.total if len(accounts) == 1 else None
+        return Frame(
+            name=header.name,
+            counts=counts,
+            elapsed=self._elapsed(),
+            # What a retry has taken up, its ledger does not tell.
+            left=(counts.unattempted + counts.in_doubt) / rate if rate and header.command == "run" else None,
+            calls=sum(account.calls for account in accounts.values()),
+            throttled=sum(account.throttled for account in accounts.values()),
+            parts=[
+                Part(
+                    name=name,
+                    done=account.statuses.total(),
+                    rows=alone,
+                    rate=self._tally.rate(self._now(), name),
+                    throttled=account.throttled,
+                )
+                for name, account in accounts.items()
+            ],
+        )
 
 
 def check(path: Path) -> int:

@@ -18,11 +18,11 @@ ADVICE: Mapping[ErrorKind, str] = {
     ErrorKind.TRANSIENT: "passing trouble: retry",
     ErrorKind.CONFLICT: "another change was under way, or the token was used otherwise: retry later",
     ErrorKind.QUOTA: "a service quota is exceeded: retry another day, or have it raised",
-    ErrorKind.DENIED: "mend the IAM policy (partnercentral:CreateResourceSnapshot), then retry --only denied",
-    ErrorKind.NOT_FOUND: "not there, or not visible to these credentials: check ids and catalog, "
-    "then retry --only not_found",
-    ErrorKind.INVALID: "the service refuses these values: mend the manifest",
-    ErrorKind.UNKNOWN: "not known to this version: read the message in the ledger",
+    ErrorKind.DENIED: "mend the IAM policy (partnercentral:CreateResourceSnapshot), then retry",
+    ErrorKind.NOT_FOUND: "not there, or not visible to these credentials: check ids and catalog, then retry",
+    ErrorKind.INVALID: "the service refuses these values: mend the manifest and run it, or the opportunity "
+    "and retry",
+    ErrorKind.UNKNOWN: "not known to this version: read the message in the ledger, then retry",
 }
 DOUBT_ADVICE = "may have been carried out: run or retry settles it under the same token"
 
@@ -59,6 +59,8 @@ class AccountSummary:
     learned_rate: float | None
     #: Why it stopped early, if it did.
     stopped: str | None
+    #: Its rows by status, where they are known.
+    counts: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,14 +125,34 @@ def next_steps(
     return steps
 
 
+def advice(group: FailureGroup) -> str:
+    """What a person can do about rows that failed so."""
+    return DOUBT_ADVICE if group.status is Status.IN_DOUBT else ADVICE[group.kind]
+
+
+def remedy(group: FailureGroup, ledger: str) -> str:
+    """The command that tries the rows of a group again, once its cause is mended."""
+    doubtful = group.status is Status.IN_DOUBT
+    # A word of `--only` ends at a comma and is trimmed: a code that would not survive goes by its kind.
+    code = group.code if group.code == group.code.strip() and "," not in group.code else ""
+    word = Status.IN_DOUBT.value if doubtful else code or group.kind.value
+    return f"batch-snapshot retry {shlex.quote(ledger)} --only {shlex.quote(word)}"
+
+
 def as_json(summary: Summary) -> dict[str, Any]:
     """The one object that `--format json` prints."""
     return {
         "outcome": summary.outcome,
         "counts": summary.counts._asdict(),
         "failures": [
-            {"status": group.status, "kind": group.kind, "code": group.code, "count": number}
-            for group, number in _largest_first(summary.failures)
+            {
+                "status": group.status,
+                "kind": group.kind,
+                "code": group.code,
+                "count": number,
+                "next": remedy(group, summary.ledger),
+            }
+            for group, number in largest_first(summary.failures)
         ],
         "ledger": summary.ledger,
         "run_id": summary.run_id,
@@ -144,6 +166,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
                 "throttled_calls": account.throttled_calls,
                 "learned_rate": account.learned_rate,
                 "stopped": account.stopped,
+                **({} if account.counts is None else {"counts": dict(account.counts)}),
             }
             for name, account in summary.accounts.items()
         },
@@ -161,11 +184,12 @@ def as_text(summary: Summary) -> str:
     lines = [f"{summary.outcome}: {states(counts)}"]
     lines += [f"  {reason}" for reason in summary.reasons]
     if summary.failures:
-        lines += ["", *_failure_lines(summary.failures)]
+        lines += ["", *_failure_lines(summary.failures, summary.ledger)]
     if summary.vanished:
         shown = ", ".join(summary.vanished_rows)
         more = " …" if summary.vanished > len(summary.vanished_rows) else ""
         lines += ["", f"no longer in the manifest: {summary.vanished:,} rows ({shown}{more})"]
+    lines += _account_lines(summary.accounts)
     lines += ["", f"ledger  {summary.ledger}", f"run id  {summary.run_id}"]
     if summary.calls:
         share = f"{summary.throttled_calls / summary.calls:.1%}"
@@ -186,17 +210,38 @@ def states(counts: Counts) -> str:
     return f"{counts.total:,} rows: {', '.join(parts)}"
 
 
-def _failure_lines(failures: Mapping[FailureGroup, int]) -> list[str]:
-    lines = []
-    for group, number in _largest_first(failures):
-        doubtful = group.status is Status.IN_DOUBT
-        advice = DOUBT_ADVICE if doubtful else ADVICE[group.kind]
+def _failure_lines(failures: Mapping[FailureGroup, int], ledger: str) -> list[str]:
+    """The groups, and behind those for which the same is to be done what that is."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for group, number in largest_first(failures):
         label = f"{group.status.replace('_', ' ')}, {group.kind}" + (f", {group.code}" if group.code else "")
-        lines += [f"{number:>7,} {label}", f"        {advice}"]
-    return lines
+        told.setdefault((advice(group), remedy(group, ledger)), []).append(f"{number:>7,} {label}")
+    return [
+        line
+        for (words, command), labels in told.items()
+        for line in (*labels, f"        {words}", f"        $ {command}")
+    ]
 
 
-def _largest_first(failures: Mapping[FailureGroup, int]) -> list[tuple[FailureGroup, int]]:
+def _account_lines(accounts: Mapping[str, AccountSummary]) -> list[str]:
+    """A line an account, where there are several."""
+    if len(accounts) < 2:
+        return []
+    width = min(24, max(map(len, accounts)))
+    return ["", *(f"account {name:<{width}}  {_account(account)}" for name, account in accounts.items())]
+
+
+def _account(account: AccountSummary) -> str:
+    parts = [f"{number:,} {status.replace('_', ' ')}" for status, number in (account.counts or {}).items()]
+    calls = "call" if account.calls == 1 else "calls"
+    parts.append(f"{account.calls:,} {calls}, {account.throttled_calls:,} throttled")
+    if account.learned_rate:
+        parts.append(f"pace at the end {account.learned_rate:,.3g}/s")
+    return ", ".join(parts)
+
+
+def largest_first(failures: Mapping[FailureGroup, int]) -> list[tuple[FailureGroup, int]]:
+    """The groups in the order in which they matter."""
     return sorted(failures.items(), key=lambda item: (-item[1], item[0]))
 
 

@@ -103,7 +103,7 @@ async def test_what_calls_nothing_imports_no_client(place, arguments):
     assert said.code == 0
     imported = {line.rpartition("|")[2].strip() for line in said.stderr.splitlines()}
     assert "click" in imported
-    heavy = {"aioboto3", "aiobotocore", "botocore", "boto3", "aiohttp", "anyio", "asyncio"}
+    heavy = {"aioboto3", "aiobotocore", "botocore", "boto3", "aiohttp", "anyio", "asyncio", "jinja2", "rich"}
     assert not imported & heavy
 
 

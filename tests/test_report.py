@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
@@ -14,11 +15,11 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_snapshot import codec, locks, overview, pace, places, progress, report
+from batch_snapshot import codec, display, locks, overview, pace, places, plan, progress, report
 from batch_snapshot.allowance import Allowances
 from batch_snapshot.batch import View
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.history import End, FailureGroup
+from batch_snapshot.history import End, FailureGroup, Past
 from batch_snapshot.lane import Lane, Stop, StopKind
 from batch_snapshot.ledger import Ledger
 from batch_snapshot.model import (
@@ -32,7 +33,7 @@ from batch_snapshot.model import (
     client_token,
 )
 from batch_snapshot.pacer import Pacer
-from batch_snapshot.quota import DAY, Spent, Usage, Window, windows
+from batch_snapshot.quota import Usage, windows
 from batch_snapshot.report import AccountSummary, Counts, Summary
 from tests.strategies import POOL, RUN_ID, START, header, patient
 
@@ -138,11 +139,31 @@ def test_a_next_step_can_be_pasted_whatever_the_ledger_is_called():
     assert steps == ["""batch-snapshot retry 'my ledger'"'"'s.ndjson'"""]
 
 
+@pytest.mark.parametrize(
+    ("group", "word"),
+    [
+        (DENIED, "AccessDeniedException"),
+        (DOUBT, "in_doubt"),
+        (DENIED._replace(code=""), "denied"),
+        (DENIED._replace(code="a,b"), "denied"),
+        (DENIED._replace(code=" odd"), "denied"),
+        (DENIED._replace(code="it's $odd"), """'it'"'"'s $odd'"""),
+    ],
+)
+def test_every_failure_comes_with_the_command_that_takes_it_up_again(group, word):
+    assert report.remedy(group, "l.ndjson") == f"batch-snapshot retry l.ndjson --only {word}"
+    chosen = shlex.split(report.remedy(group, "l.ndjson"))[-1]
+    past = Past(group.status, "t", 0, ambiguous=False, first_sent_at=None, kind=group.kind, code=group.code)
+    assert plan.only(chosen, [group.code]).takes(past)
+
+
 def test_there_is_advice_for_every_kind():
     assert set(report.ADVICE) == set(ErrorKind)
 
 
 # ---- the summary
+
+AGAIN = "batch-snapshot retry ledgers/nightly.ndjson --only"
 
 SUMMARY = Summary(
     outcome="stopped",
@@ -170,9 +191,27 @@ def test_a_summary_as_json():
         "outcome": "stopped",
         "counts": {"succeeded": 1000, "failed": 30, "in_doubt": 2, "unattempted": 5},
         "failures": [
-            {"status": "failed", "kind": "denied", "code": "AccessDeniedException", "count": 22},
-            {"status": "failed", "kind": "transient", "code": "InternalServerException", "count": 8},
-            {"status": "in_doubt", "kind": "denied", "code": "AccessDeniedException", "count": 2},
+            {
+                "status": "failed",
+                "kind": "denied",
+                "code": "AccessDeniedException",
+                "count": 22,
+                "next": f"{AGAIN} AccessDeniedException",
+            },
+            {
+                "status": "failed",
+                "kind": "transient",
+                "code": "InternalServerException",
+                "count": 8,
+                "next": f"{AGAIN} InternalServerException",
+            },
+            {
+                "status": "in_doubt",
+                "kind": "denied",
+                "code": "AccessDeniedException",
+                "count": 2,
+                "next": f"{AGAIN} in_doubt",
+            },
         ],
         "ledger": "ledgers/nightly.ndjson",
         "run_id": "night-1",
@@ -205,18 +244,38 @@ def test_a_summary_as_text():
         "",
         "     22 failed, denied, AccessDeniedException",
         f"        {report.ADVICE[ErrorKind.DENIED]}",
+        f"        $ {AGAIN} AccessDeniedException",
         "      8 failed, transient, InternalServerException",
         f"        {report.ADVICE[ErrorKind.TRANSIENT]}",
+        f"        $ {AGAIN} InternalServerException",
         "      2 in doubt, denied, AccessDeniedException",
         f"        {report.DOUBT_ADVICE}",
+        f"        $ {AGAIN} in_doubt",
         "",
         "no longer in the manifest: 3 rows (eng-1/O1, eng-2/O2 …)",
+        "",
+        "account main  1,000 calls, 50 throttled, pace at the end 12.5/s",
+        "account acme  250 calls, 0 throttled, pace at the end 7.5/s",
+        "account idle  0 calls, 0 throttled",
         "",
         "ledger  ledgers/nightly.ndjson",
         "run id  night-1",
         "calls   1,250 in 12.3 s, 50 throttled (4.0%); pace at the end 20/s",
         f"next    {RUN}",
         f"next    {RETRY}",
+    ]
+
+
+def test_what_is_to_be_done_about_several_groups_is_said_once():
+    slow = FailureGroup(Status.IN_DOUBT, ErrorKind.TRANSIENT, "ReadTimeout")
+    lines = report.as_text(replace(SUMMARY, failures={DOUBT: 2, BROKEN: 1, slow: 4})).splitlines()
+    assert lines[3:9] == [
+        "      4 in doubt, transient, ReadTimeout",
+        "      2 in doubt, denied, AccessDeniedException",
+        f"        {report.DOUBT_ADVICE}",
+        f"        $ {AGAIN} in_doubt",
+        "      1 failed, transient, InternalServerException",
+        f"        {report.ADVICE[ErrorKind.TRANSIENT]}",
     ]
 
 
@@ -292,6 +351,7 @@ def test_a_finished_ledger_says_how_it_ended(path):
         ledger=str(path),
         run_id=RUN_ID,
         elapsed_s=90.0,
+        accounts={"main": AccountSummary(5, 0, None, None, {"succeeded": 5})},
     )
     assert not summary.next_steps
 
@@ -399,51 +459,6 @@ def allowances(usage: Usage | None = None, /, **quotas: Quota) -> Allowances:
     )
 
 
-def test_the_progress_line_says_how_far_the_run_is():
-    line = after(20, progress.line)
-    assert line == "0:00:20  250/1,000 rows (25%)  40 failed  10 in doubt  0.0/s"
-
-
-def test_the_progress_line_tells_calls_throttles_and_what_is_left():
-    def look(seen: View) -> str:
-        seen.lanes, seen.allowances = lanes(start=pace.learned(10.0, 0.0)), allowances()
-        seen.todo, seen.settled = {"main": 950}, Counter(main=200)
-        seen.lanes["main"].traffic.calls, seen.lanes["main"].traffic.throttled = 1210, 10
-        return progress.line(seen)
-
-    line = after(20, look)
-    for part in ["250/1,000 rows (25%)", "60.5/s", "10 throttled", "0:01:15 left"]:
-        assert part in line
-    assert len(line) < 100
-    assert "\n" not in line
-
-
-def waiting(name: str, view: View) -> None:
-    """An account at a window that is spent for two hours more."""
-    until = anyio.current_time() + 7200
-    view.lanes[name].pacer.waiting = (Spent(Window("per_day", 100, DAY), 7200.0), until)
-
-
-def test_the_progress_line_says_what_is_waited_for():
-    def look(seen: View) -> str:
-        seen.lanes = lanes()
-        waiting("main", seen)
-        return progress.line(seen)
-
-    assert after(20, look).endswith("  per_day spent, opens in 2:00:00")
-
-
-def test_of_several_accounts_it_names_the_one_that_waits():
-    def look(seen: View) -> str:
-        seen.lanes = lanes("main", "acme")
-        waiting("acme", seen)
-        return progress.line(seen)
-
-    line = after(20, look)
-    assert "acme: per_day spent, opens in 2:00:00" in line
-    assert "main" not in line
-
-
 # ---- until when
 
 
@@ -541,46 +556,11 @@ def test_a_log_of_calls_that_cannot_be_read_ends_no_display(path):
         seen = view(started=anyio.current_time(), lanes=lanes(), allowances=room)
         seen.todo, seen.settled = {"main": 1000}, Counter(main=100)
         await anyio.sleep(10)
-        line = progress.line(seen)
+        line = display.line(progress.Gauge(seen).frame(START))
         usage.close()
         return line
 
     assert "left" not in trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-
-
-def test_a_manifest_without_rows_has_a_progress_line_too():
-    async def main():
-        return progress.line(view(total=0, statuses=Counter(), started=anyio.current_time()))
-
-    assert "0/0 rows (100%)" in trio.run(main)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "watch", "number"),
-    [(26, progress.lines, 5), (2.1, lambda seen, write: progress.redrawn(seen, write, 40), 6)],
-    ids=["lines", "redrawn"],
-)
-def test_the_line_is_told_again_and_again(seconds, watch, number):
-    told: list[str] = []
-
-    async def main():
-        with anyio.move_on_after(seconds):
-            await watch(view(started=anyio.current_time()), told.append)
-
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-    assert len(told) == number
-
-
-def test_a_redrawn_line_never_wraps_and_is_wiped_at_the_end():
-    told: list[str] = []
-
-    async def main():
-        with anyio.move_on_after(1.1):
-            await progress.redrawn(view(started=anyio.current_time()), told.append, 40)
-
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-    assert all(len(text) == 40 and text.startswith("\r") for text in told[:-1])
-    assert told[-1] == "\r" + " " * 39 + "\r"
 
 
 def test_an_outcome_in_a_line():

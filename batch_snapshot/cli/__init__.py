@@ -6,12 +6,13 @@ commands that make them, so that the others start fast.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from batch_snapshot import __version__
-from batch_snapshot.cli import reading, sending, simulate, terminal
+from batch_snapshot.cli import completion, reading, report, sending, simulate, terminal
 from batch_snapshot.cli.terminal import PROG
 from batch_snapshot.errors import BatchSnapshotError
 
@@ -21,23 +22,41 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    how = terminal.Telling()
     try:
-        code = cli.main(arguments, prog_name=PROG, standalone_mode=False)
+        code = cli.main(list(arguments), prog_name=PROG, standalone_mode=False, obj=how)
     except click.ClickException as error:
-        error.show()
+        how.form = "json" if terminal.asked_for_json(arguments) else how.form
+        if how.form == "text":
+            error.show()
+        else:
+            _tell_error(error.format_message(), error.exit_code, how)
         return error.exit_code
     except BatchSnapshotError as error:
-        terminal.say(str(error))
+        _tell_error(str(error), error.exit_code, how)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        terminal.say("interrupted; nothing is in flight")
+        _tell_error("interrupted; nothing is in flight", 130, how)
         return 130
     except OSError as error:
         return terminal.unprinted(error, 1)
     return code if isinstance(code, int) else 0
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def _tell_error(text: str, code: int, how: terminal.Telling) -> None:
+    terminal.say(text, event="error", level="error", how=how, exit_code=code)
+
+
+class _InOrder(click.Group):
+    """Lists its commands in the order in which they were added: that in which they are met."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own
+        """The names."""
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name=PROG, message="%(prog)s %(version)s")
 def cli() -> None:
     """Create AWS Partner Central resource snapshots in bulk: exactly one a row.
@@ -68,5 +87,8 @@ for _command in (
     reading.init,
     reading.schema,
     simulate.simulate,
+    report.report,
+    completion.completion,
 ):
     cli.add_command(_command)
+completion.attach(cli)

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from batch_snapshot import flags
 from batch_snapshot.cli import terminal
+from batch_snapshot.errors import InputError
+
+if TYPE_CHECKING:
+    from batch_snapshot.overview import Looking
+
+#: Seconds between two looks at a ledger, and between two lines about it.
+LOOK_EVERY = 0.5
+LINES_EVERY = 5.0
 
 
-@click.command()
+@click.command(short_help="Check a manifest, offline.")
 @click.argument("manifest", type=click.Path(path_type=Path))
 @flags.FORMAT
 def validate(manifest: Path, form: str) -> int:
     """Check MANIFEST and all that it includes, offline and without credentials.
 
     Every problem is named with its file and line; exit code 2 if there is one.
+
+    \b
+    batch-snapshot validate backfill.yaml
+    batch-snapshot validate backfill.yaml --format json | jq .problems
     """
     from batch_snapshot import manifest as room
     from batch_snapshot.errors import ManifestError
@@ -50,23 +64,41 @@ def validate(manifest: Path, form: str) -> int:
     return 0
 
 
-@click.command()
+@click.command(short_help="Tell what became of the rows, also of a run that goes on.")
 @click.argument("ledger", type=click.Path(path_type=Path))
 @click.option("--check", is_flag=True, help="Prove the ledger whole, or name the first line that is not.")
+@click.option(
+    "--watch", is_flag=True, help="Show how far the run is, until it is over; Ctrl-C ends the looking alone."
+)
 @flags.FORMAT
-def status(ledger: Path, form: str, *, check: bool) -> int:
+@terminal.LOG_FORMAT
+def status(ledger: Path, form: str, *, check: bool, watch: bool) -> int:
     """Tell what became of the rows of LEDGER, also while a run is writing it.
 
     With --check: exit code 0 if every line follows from those before it, every intent is settled
     and the sums are right; else 2 and the line.
+
+    \b
+    batch-snapshot status ledgers/backfill.ndjson --watch
+    batch-snapshot status ledgers/backfill.ndjson --format json | jq .counts
     """
     from batch_snapshot import overview, report
 
+    if check and watch:
+        raise InputError("--check and --watch exclude each other: a ledger that is written is not whole yet")
     if check:
         rows = overview.check(ledger)
         if form == "text":
             click.echo(f"{ledger}: whole: {rows:,} rows, each in one state")
-    summary = overview.of(ledger)
+    looking = overview.Looking(ledger)
+    looking.again()
+    if watch and looking.running:
+        try:
+            _look_on(looking)
+        except KeyboardInterrupt:
+            terminal.say("no longer looking; the run goes on")
+            return 130
+    summary = looking.summary()
     if form == "json":
         terminal.print_json(report.as_json(summary))
     else:
@@ -74,9 +106,34 @@ def status(ledger: Path, form: str, *, check: bool) -> int:
     return 0
 
 
+def _look_on(looking: Looking) -> None:
+    """Show how far the run is until it is over: in place on a terminal, else in lines."""
+    if terminal.telling().form == "json" or not terminal.can_draw():
+        while looking.running:
+            terminal.tell_frame(looking.frame())
+            _next(looking, LINES_EVERY)
+        return
+    with terminal.screen() as screen:
+        while looking.running:
+            screen.show(looking.frame())
+            _next(looking, LOOK_EVERY)
+
+
+def _next(looking: Looking, seconds: float) -> None:
+    """Look again after so long, or as soon as the run is over."""
+    until = time.monotonic() + seconds
+    while looking.running and (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, LOOK_EVERY))
+        looking.again()
+
+
 @click.command()
 def init() -> None:
-    """Print a commented manifest to start from: batch-snapshot init > pairs.yaml."""
+    """Print a commented manifest to start from.
+
+    \b
+    batch-snapshot init > pairs.yaml
+    """
     from batch_snapshot import manifest
 
     click.echo(manifest.template(), nl=False)
@@ -84,7 +141,11 @@ def init() -> None:
 
 @click.command()
 def schema() -> None:
-    """Print the JSON Schema of manifests, for editors: batch-snapshot schema > manifest.schema.json."""
+    """Print the JSON Schema of manifests, for editors.
+
+    \b
+    batch-snapshot schema > manifest.schema.json
+    """
     from batch_snapshot import manifest
 
     click.echo(json.dumps(manifest.schema(), indent=2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
 from functools import partial
 from importlib.util import find_spec
@@ -17,9 +16,9 @@ from batch_snapshot.cli import terminal
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
-    from batch_snapshot.batch import Hooks
+    from batch_snapshot.batch import Hooks, View
     from batch_snapshot.history import History
     from batch_snapshot.job import Options
     from batch_snapshot.model import Outcome
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from batch_snapshot.report import Summary
 
 
-@click.command()
+@click.command(short_help="Create the snapshots that a manifest lists, or go on.")
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option(
     "--ledger",
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Tell what would be sent; call nothing.")
 @click.option("--yes", is_flag=True, help="Don't ask before the first call to catalog AWS.")
 @flags.shared
+@terminal.LOG_FORMAT
 def run(manifest: Path, *, dry_run: bool, yes: bool, **given: Any) -> int:
     """Create the snapshots that MANIFEST lists, or go on where an earlier run stopped.
 
@@ -67,7 +67,7 @@ def run(manifest: Path, *, dry_run: bool, yes: bool, **given: Any) -> int:
     return _finish(batch.run(manifest, options, hooks), given["form"])
 
 
-@click.command()
+@click.command(short_help="Tell how a run would go; call nothing.")
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option(
     "--ledger",
@@ -91,7 +91,7 @@ def plan(manifest: Path, **given: Any) -> int:
     return 0
 
 
-@click.command()
+@click.command(short_help="Try what failed again, out of the ledger alone.")
 @click.argument("ledger", type=click.Path(path_type=Path))
 @click.option(
     "--only",
@@ -101,6 +101,7 @@ def plan(manifest: Path, **given: Any) -> int:
 )
 @click.option("--all", "everything", is_flag=True, help="Whatever failed or is in doubt.")
 @flags.shared
+@terminal.LOG_FORMAT
 def retry(ledger: Path, *, only: str | None, everything: bool, **given: Any) -> int:
     """Try failed rows of LEDGER again; no manifest is needed.
 
@@ -168,29 +169,52 @@ def _where(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _hooks(given: dict[str, Any], *, ask: bool = False) -> Hooks:
-    from batch_snapshot import batch, progress
+    from batch_snapshot import batch
 
-    kind = given["progress"]
-    attended = sys.stderr is not None and sys.stderr.isatty()
-    if kind == "auto":
-        kind = "bar" if attended else "lines"
-    watch = None
-    if kind == "bar":
-        watch = partial(progress.redrawn, write=terminal.write, width=shutil.get_terminal_size().columns)
-    elif kind == "lines":
-        watch = partial(progress.lines, write=terminal.write)
     return batch.Hooks(
-        watch=watch,
+        watch=_watch(given["progress"]),
         outcome=_tell if given["verbose"] else None,
-        confirm=partial(_confirm, ask=ask, tell=kind != "none"),
+        confirm=partial(_confirm, ask=ask, tell=given["progress"] != "none"),
         signals=True,
     )
+
+
+def _watch(kind: str) -> Callable[[View], Coroutine[Any, Any, None]] | None:
+    """What shows how far the run is; an object a line takes no display."""
+    from batch_snapshot import progress
+
+    if kind == "none":
+        return None
+    if kind == "lines" or terminal.telling().form == "json" or (kind == "auto" and not terminal.can_draw()):
+        return partial(progress.watch, show=terminal.tell_frame, every=progress.LINES_EVERY)
+    return _draw
+
+
+async def _draw(view: View) -> None:
+    """Keep a display up to date; lines that are told meanwhile stand above it."""
+    from batch_snapshot import progress
+
+    with terminal.screen() as screen:
+        await progress.watch(view, screen.show, first=0.0, every=progress.REDRAW_EVERY)
 
 
 def _tell(outcome: Outcome) -> None:
     from batch_snapshot import progress
 
-    terminal.say(progress.outcome_line(outcome))
+    error = outcome.error
+    terminal.say(
+        progress.outcome_line(outcome),
+        event="outcome",
+        level="info" if error is None else "warning",
+        **outcome.request.row._asdict(),
+        status=outcome.status,
+        attempts=outcome.attempts,
+        throttles=outcome.throttles,
+        arn=outcome.arn,
+        revision=outcome.revision,
+        kind=error.kind if error else None,
+        code=error.code if error else None,
+    )
 
 
 def _confirm(preview: Preview, *, ask: bool, tell: bool) -> bool:
@@ -203,7 +227,7 @@ def _confirm(preview: Preview, *, ask: bool, tell: bool) -> bool:
         terminal.say(room.as_text(preview))
         return click.confirm("Snapshots cannot be deleted and notify the partners. Go on?", err=True)
     if tell:
-        terminal.say(room.brief(preview))
+        terminal.say(room.brief(preview), event="plan", **room.as_json(preview))
     return True
 
 
@@ -217,6 +241,9 @@ def _finish(work: Coroutine[Any, Any, Summary], form: str) -> int:
 
     summary = anyio.run(carry_out, backend_options={"use_uvloop": find_spec("uvloop") is not None})
     terminal.warn(summary.warnings, len(summary.warnings))
+    if terminal.telling().form == "json":
+        told = f"{summary.outcome}: {report.states(summary.counts)}"
+        terminal.say(told, event="summary", exit_code=summary.exit_code, **report.as_json(summary))
     try:
         if form == "json":
             terminal.print_json(report.as_json(summary))

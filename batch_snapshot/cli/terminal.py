@@ -8,12 +8,18 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from batch_snapshot.display import Frame
+    from batch_snapshot.progress import Screen
 
 PROG = "batch-snapshot"
 
@@ -26,9 +32,65 @@ def unprinted(error: OSError, code: int) -> int:
     return code
 
 
-def say(text: str) -> None:
-    """Write a line to standard error."""
-    write(shown(text) + "\n")
+@dataclass(slots=True)
+class Telling:
+    """How this invocation tells what is no result; the context of its command holds it."""
+
+    #: text, or json: an object a line.
+    form: str = "text"
+    #: The display that a line must not run into.
+    screen: Screen | None = None
+
+
+def telling() -> Telling:
+    """That of the command that runs; outside of any, plain text."""
+    context = click.get_current_context(silent=True)
+    return (context.find_object(Telling) if context else None) or Telling()
+
+
+def _choose(context: click.Context, _: click.Parameter, form: str) -> None:
+    context.ensure_object(Telling).form = form
+
+
+#: Heard before the other flags, so that what is wrong with those is told so too.
+LOG_FORMAT = click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_choose,
+    help="How progress, warnings, outcomes and errors are told on stderr; json: an object a line.",
+)
+
+
+def asked_for_json(arguments: Sequence[str]) -> bool:
+    """Whether `--log-format json` stands on a command line that could not be understood."""
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    return any(pair == ("--log-format", "json") or pair[0] == "--log-format=json" for pair in pairs)
+
+
+def say(
+    text: str, *, event: str = "message", level: str = "info", how: Telling | None = None, **fields: Any
+) -> None:
+    """Write a line to standard error.
+
+    Args:
+        text: for people.
+        event: what it is about, for programs; with `--log-format json` alone.
+        level: info, warning or error; likewise.
+        how: where no command runs any more.
+        fields: for programs; likewise.
+    """
+    how = how or telling()
+    if how.form == "json":
+        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        write(json.dumps({"at": at, "level": level, "event": event, "message": text, **fields}) + "\n")
+    elif how.screen is not None:
+        how.screen.say(shown(text))
+    else:
+        write(shown(text) + "\n")
 
 
 def write(text: str) -> None:
@@ -39,6 +101,32 @@ def write(text: str) -> None:
         click.echo(text, err=True, nl=False)
     except OSError:
         silence(2)
+
+
+def can_draw() -> bool:
+    """Whether standard error is a terminal on which things can be drawn in place."""
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+@contextmanager
+def screen() -> Iterator[Screen]:
+    """A display on standard error; meanwhile lines are told above it."""
+    from batch_snapshot.progress import Screen
+
+    how = telling()
+    with Screen(write, encoding=getattr(sys.stderr, "encoding", None) or "ascii") as drawn:
+        how.screen = drawn
+        try:
+            yield drawn
+        finally:
+            how.screen = None
+
+
+def tell_frame(frame: Frame) -> None:
+    """Tell how far a run is, in a line."""
+    from batch_snapshot import display
+
+    say(display.line(frame), event="progress", **(display.as_json(frame) if telling().form == "json" else {}))
 
 
 def silence(stream: int) -> None:
@@ -53,10 +141,11 @@ def shown(text: str) -> str:
 
 def warn(warnings: Sequence[str], total: int) -> None:
     """Write the warnings that are at hand, and how many more there are."""
+    head = "" if telling().form == "json" else "warning: "
     for warning in warnings:
-        say(f"warning: {warning}")
+        say(f"{head}{warning}", event="warning", level="warning")
     if total > len(warnings):
-        say(f"warning: … and {total - len(warnings):,} more")
+        say(f"{head}… and {total - len(warnings):,} more", event="warning", level="warning")
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -1,0 +1,57 @@
+"""`report`: what is handed out about a ledger."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from batch_snapshot.cli import terminal
+from batch_snapshot.errors import InputError
+
+
+@click.command(short_help="Make a page or tables of a ledger.")
+@click.argument("ledger", type=click.Path(path_type=Path))
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="One page that needs nothing else: outcomes, failures, times, and every row.",
+)
+@click.option(
+    "--csv",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Three tables: succeeded.csv, failed.csv (those in doubt too), and unprocessed.csv, which a "
+    "manifest can include.",
+)
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="It alone names rows that were never taken up. Default: where the ledger says it was.",
+)
+def report(ledger: Path, *, page: Path | None, folder: Path | None, manifest: Path | None) -> int:
+    """Make a page or tables of LEDGER, to be looked at or handed on.
+
+    \b
+    batch-snapshot report ledgers/backfill.ndjson --html backfill.html
+    batch-snapshot report ledgers/backfill.ndjson --csv backfill/
+    """
+    from batch_snapshot import reporting
+
+    if page is None and folder is None:
+        raise InputError("report: name what to make: --html FILE, --csv FOLDER, or both")
+    material = reporting.gather(ledger, manifest)
+    terminal.warn(material.notes, len(material.notes))
+    if page is not None:
+        reporting.write_html(material, page, datetime.now(UTC))
+        click.echo(terminal.shown(f"{page}: open it in a browser"))
+    if folder is not None:
+        for name, number in reporting.write_csv(material, folder).items():
+            rows = "row" if number == 1 else "rows"
+            click.echo(terminal.shown(f"{folder / name}.csv: {number:,} {rows}"))
+    return 0

@@ -1,0 +1,271 @@
+"""Where the bars of a drawing stand: sums → values that a template writes down as SVG. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+from batch_snapshot.reporting.facts import percentile
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from batch_snapshot.reporting.facts import Invocation
+
+#: The drawing's measures, in its own units.
+WIDTH, HEIGHT = 560, 190
+LEFT, RIGHT, TOP, BOTTOM = 52, 8, 10, 26
+#: Bars of a drawing over time, about.
+BARS = 100
+#: Seconds that a bar can stand for.
+STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 28_800, 43_200, 86_400)
+#: Bars of a distribution, and tries from which on they are counted together.
+BINS, MANY_TRIES = 28, 9
+
+
+class Piece(NamedTuple):
+    """A rectangle of a bar."""
+
+    kind: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class Mark(NamedTuple):
+    """A label beside an axis."""
+
+    at: float
+    text: str
+
+
+class Bar(NamedTuple):
+    """One bar: what it stands for in words, and its rectangles."""
+
+    title: str
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One drawing, and the same as a table."""
+
+    name: str
+    title: str
+    summary: str
+    bars: Sequence[Bar]
+    x_marks: Sequence[Mark]
+    y_marks: Sequence[Mark]
+    #: Where one invocation ends and the next begins.
+    borders: Sequence[float]
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    width: int = WIDTH
+    height: int = HEIGHT
+
+
+class Bucket(NamedTuple):
+    """A stretch of an invocation."""
+
+    invocation: int
+    begins: int
+    #: Rows that succeeded, failed, are in doubt, and throttles.
+    sums: tuple[int, int, int, int]
+
+
+def buckets(invocations: Sequence[Invocation]) -> tuple[int, list[Bucket]]:
+    """Cut the time of all invocations, and not the time between them, into stretches so long."""
+    lengths = [max(invocation.seconds, default=-1) + 1 for invocation in invocations]
+    step = next((step for step in STEPS if sum(lengths) <= step * BARS), STEPS[-1])
+    found = []
+    for number, (invocation, length) in enumerate(zip(invocations, lengths, strict=True)):
+        sums = [[0, 0, 0, 0] for _ in range(math.ceil(length / step))]
+        for second, values in invocation.seconds.items():
+            for column, value in enumerate(values):
+                sums[second // step][column] += value
+        found += [Bucket(number, at * step, (s, f, d, t)) for at, (s, f, d, t) in enumerate(sums)]
+    return step, found
+
+
+STATES = ("succeeded", "failed", "in_doubt")
+
+
+def over_time(invocations: Sequence[Invocation]) -> list[Chart]:
+    """Rows and throttles over time; one drawing each, none where there is nothing to draw."""
+    step, found = buckets(invocations)
+    if not found:
+        return []
+    span = _stretch(step)
+    times = [_moment(invocations[bucket.invocation], bucket.begins) for bucket in found]
+    days = {time[:10] for time in times}
+    x_marks, borders = _time_axis(found, times, short=len(days) == 1)
+    rows = [bucket.sums[:3] for bucket in found]
+    most = max(map(sum, rows))
+    charts = [
+        Chart(
+            name="throughput",
+            title=f"Rows settled in each {span}",
+            summary=f"At most {most:,} rows in {span}, {sum(map(sum, rows)):,} results in all.",
+            bars=_stacks(rows, STATES, most, [f"{time} UTC" for time in times]),
+            x_marks=x_marks,
+            y_marks=_levels(most),
+            borders=borders,
+            head=("Time (UTC)", "Succeeded", "Failed", "In doubt"),
+            rows=[(time, *(f"{n:,}" for n in sums)) for time, sums in zip(times, rows, strict=True)],
+        )
+    ]
+    throttles = [(bucket.sums[3],) for bucket in found]
+    if worst := max(map(sum, throttles)):
+        charts.append(
+            Chart(
+                name="throttles",
+                title=f"Throttled calls in each {span}",
+                summary=f"{sum(map(sum, throttles)):,} calls were throttled, at most {worst:,} in {span}.",
+                bars=_stacks(throttles, ("throttled",), worst, [f"{time} UTC" for time in times]),
+                x_marks=x_marks,
+                y_marks=_levels(worst),
+                borders=borders,
+                head=("Time (UTC)", "Throttled"),
+                rows=[(time, f"{sums[0]:,}") for time, sums in zip(times, throttles, strict=True)],
+            )
+        )
+    return charts
+
+
+def latency(values: Sequence[float]) -> Chart | None:
+    """How long calls took, in bins that grow; None: nothing was measured."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    low, high = max(ordered[0], 0.001), max(ordered[-1], 0.001)
+    growth = max((high / low) ** (1 / BINS), 1.02)
+    numbers = [0] * BINS
+    for value in ordered:
+        numbers[min(BINS - 1, int(math.log(max(value, low) / low, growth) + 1e-9))] += 1
+    edges = [low * growth**at for at in range(BINS + 1)]
+    names = [f"{_time(begin)} to {_time(end)}" for begin, end in pairwise(edges)]
+    shares = {share: _time(percentile(ordered, share)) for share in (0.5, 0.9, 0.99)}
+    return Chart(
+        name="latency",
+        title="Time of a call",
+        summary=f"Half of {len(ordered):,} calls took up to {shares[0.5]}, 90 % up to {shares[0.9]}, "
+        f"99 % up to {shares[0.99]}, the longest {_time(ordered[-1])}. "
+        "Counted are rows that took one call.",
+        bars=_stacks([(number,) for number in numbers], ("plain",), max(numbers), names),
+        x_marks=[Mark(_x(at, BINS), _time(edges[at])) for at in range(0, BINS + 1, 7)],
+        y_marks=_levels(max(numbers)),
+        borders=(),
+        head=("Time", "Calls"),
+        rows=[(name, f"{number:,}") for name, number in zip(names, numbers, strict=True)],
+    )
+
+
+def attempts(numbers: Counter[int]) -> Chart | None:
+    """How many tries rows took; None: no row was settled."""
+    if not numbers:
+        return None
+    least, last = min(1, *numbers), max(2, min(MANY_TRIES, max(numbers)))
+    labels = {tries: str(tries) for tries in range(least, last + 1)}
+    if max(numbers) > last:
+        labels[last] += " or more"
+    counts = [
+        sum(number for tries, number in numbers.items() if tries == label or (tries > label == last))
+        for label in labels
+    ]
+    special = {0: "no try, but a look", 1: "1 try"}
+    names = [special.get(tries, f"{label} tries") for tries, label in labels.items()]
+    return Chart(
+        name="attempts",
+        title="Tries a row",
+        summary=f"{numbers[1]:,} of {sum(numbers.values()):,} results took one try. Throttles are no tries.",
+        bars=_stacks([(number,) for number in counts], ("plain",), max(counts), names),
+        x_marks=[Mark(_x(at + 0.5, len(counts)), label) for at, label in enumerate(labels.values())],
+        y_marks=_levels(max(counts)),
+        borders=(),
+        head=("Tries", "Results"),
+        rows=[(name, f"{number:,}") for name, number in zip(names, counts, strict=True)],
+    )
+
+
+def _stacks(
+    rows: Sequence[Sequence[int]], kinds: Sequence[str], most: int, names: Iterable[str]
+) -> list[Bar]:
+    """A stack of rectangles for each row of values, the first kind at the bottom."""
+    room = HEIGHT - TOP - BOTTOM
+    width = (WIDTH - LEFT - RIGHT) / len(rows)
+    bars = []
+    for at, (values, name) in enumerate(zip(rows, names, strict=True)):
+        base = float(HEIGHT - BOTTOM)
+        pieces = []
+        for kind, value in zip(kinds, values, strict=True):
+            if value:
+                height = max(1.0, value / most * room)
+                base -= height
+                gap = 1.0 if width > 3 else 0.0
+                pieces.append(
+                    Piece(kind, round(_x(at, len(rows)), 2), round(base, 2), round(width - gap, 2), height)
+                )
+        if pieces:
+            words = ", ".join(
+                f"{value:,} {kind.replace('_', ' ')}" if kind != "plain" else f"{value:,}"
+                for kind, value in zip(kinds, values, strict=True)
+                if value
+            )
+            bars.append(Bar(f"{name}: {words}", tuple(pieces)))
+    return bars
+
+
+def _x(at: float, number: int) -> float:
+    return LEFT + at * (WIDTH - LEFT - RIGHT) / number
+
+
+def _levels(most: int) -> list[Mark]:
+    """Nothing, half and all of the height."""
+    values = sorted({0, most // 2 if most > 1 else 0, most})
+    room = HEIGHT - TOP - BOTTOM
+    return [Mark(round(HEIGHT - BOTTOM - value / max(1, most) * room, 2), f"{value:,}") for value in values]
+
+
+def _time_axis(
+    found: Sequence[Bucket], times: Sequence[str], *, short: bool
+) -> tuple[list[Mark], list[float]]:
+    """Times that don't run into each other, those at which an invocation begins first."""
+    begins = [
+        at for at, bucket in enumerate(found) if at == 0 or bucket.invocation != found[at - 1].invocation
+    ]
+    room = 70 if short else 105
+    marks: dict[int, float] = {}
+    for at in [*begins, *range(0, len(found), max(1, len(found) // 6))]:
+        x = _x(at, len(found))
+        if all(abs(x - other) >= room for other in marks.values()) and x <= WIDTH - room / 2:
+            marks[at] = x
+    words: Callable[[str], str] = (lambda time: time[11:]) if short else (lambda time: time[5:])
+    borders = [round(_x(at, len(found)), 2) for at in begins[1:]]
+    return [Mark(round(x, 2), words(times[at])) for at, x in sorted(marks.items())], borders
+
+
+def _moment(invocation: Invocation, seconds: int) -> str:
+    moment = invocation.began.astimezone(UTC) + timedelta(seconds=seconds)
+    return f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1000:,.0f} ms" if seconds < 1 else f"{seconds:,.1f} s"
+
+
+def _stretch(step: int) -> str:
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if step % size == 0:
+            return f"{step // size} {unit}"
+    return f"{step} s"
+
+
+def parts(counts: Mapping[str, int]) -> list[tuple[str, float]]:
+    """The shares of all rows in hundredths, for a bar of outcomes; those that are none are left out."""
+    total = sum(counts.values())
+    return [(name, number / total * 100) for name, number in counts.items() if number]

@@ -1,0 +1,131 @@
+"""One entry a row: what became of it, and how. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from batch_snapshot.history import CRASHED, Intent, Result
+from batch_snapshot.model import ErrorKind, Status
+from batch_snapshot.tally import count, time
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from datetime import datetime
+
+    from batch_snapshot.history import History, Line
+    from batch_snapshot.model import Row
+
+#: What stands for a row that has no status.
+UNATTEMPTED = "unattempted"
+
+#: Why a row is in doubt of which no result tells.
+CRASH_MESSAGE = "the run ended without a word while this row may have been sent"
+
+
+class Entry(NamedTuple):
+    """A row and what its last result says."""
+
+    row: Row
+    #: succeeded, failed, in_doubt or unattempted
+    status: str
+    attempts: int = 0
+    throttles: int = 0
+    first_sent_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    arn: str | None = None
+    revision: int | None = None
+    client_token: str | None = None
+    request_id: str | None = None
+    reconciled: bool = False
+    kind: ErrorKind | None = None
+    code: str = ""
+    message: str = ""
+    reason: str = ""
+    http_status: int | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """From the row's beginning to its end in its last invocation, waits for its turn included."""
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return max(0.0, (self.finished_at - self.started_at).total_seconds())
+
+
+def settled(
+    lines: Iterable[Line], history: History, again: Mapping[bytes, int] | None = None
+) -> Iterator[Entry]:
+    """The rows that a ledger names, each once, as its last line says.
+
+    Args:
+        lines: of the ledger, read with all fields.
+        history: after all of them.
+        again: the offset of the last result of rows that succeeded and bear another one since.
+    """
+    again = again or {}
+    for line in lines:
+        record = line.record
+        if isinstance(record, Result):
+            key = record.row.key
+            if record.status is Status.SUCCEEDED:
+                if key in history.succeeded and again.get(key, line.offset) == line.offset:
+                    yield of_result(record)
+            elif (past := history.unfinished.get(key)) and past.offset == line.offset:
+                yield of_result(record)
+        elif isinstance(record, Intent):
+            yield from _intended(record, line.offset, history)
+
+
+def _intended(intent: Intent, offset: int, history: History) -> Iterator[Entry]:
+    for token, row, _ in intent.rows:
+        past = history.unfinished.get(row.key)
+        if past is None or past.offset != offset:
+            continue
+        if past.status is None:
+            yield Entry(row, UNATTEMPTED)
+        else:
+            yield Entry(
+                row,
+                past.status.value,
+                first_sent_at=past.first_sent_at,
+                client_token=token,
+                kind=past.kind,
+                code=CRASHED,
+                message=CRASH_MESSAGE,
+            )
+
+
+def unattempted(rows: Iterable[Row], known: Collection[bytes]) -> Iterator[Entry]:
+    """The rows of a manifest of which a ledger says nothing."""
+    return (Entry(row, UNATTEMPTED) for row in rows if row.key not in known)
+
+
+def of_result(result: Result) -> Entry:
+    """What a result line says, as far as it makes sense."""
+    fields: Mapping[str, Any] = result.fields or {}
+    error = fields.get("error")
+    error = error if isinstance(error, dict) else {}
+    http_status = error.get("http_status")
+    return Entry(
+        row=result.row,
+        status=result.status.value,
+        attempts=count(fields.get("attempts")),
+        throttles=count(fields.get("throttles")),
+        first_sent_at=result.first_sent_at,
+        started_at=time(fields.get("started_at")),
+        finished_at=time(fields.get("finished_at")),
+        arn=_text(fields.get("arn")) or None,
+        revision=count(fields.get("revision")) or None,
+        client_token=result.client_token,
+        request_id=_text(fields.get("request_id")) or None,
+        reconciled=fields.get("reconciled") is True,
+        kind=result.kind,
+        code=result.code or "",
+        message=result.message or "",
+        reason=_text(error.get("reason")),
+        http_status=http_status if isinstance(http_status, int) else None,
+    )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

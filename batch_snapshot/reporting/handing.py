@@ -1,0 +1,224 @@
+"""Files in, files out: what is read for a report, and where it is written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from batch_snapshot import __version__, ledger, locks, manifest, places, report
+from batch_snapshot.errors import InputError, LedgerError, ManifestError
+from batch_snapshot.reporting import columns, page, tables
+from batch_snapshot.reporting.entries import settled, unattempted
+from batch_snapshot.reporting.facts import Facts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from batch_snapshot.history import Header
+    from batch_snapshot.manifest import Manifest
+    from batch_snapshot.reporting.entries import Entry
+
+
+@dataclass(slots=True)
+class Material:
+    """What a report is made from."""
+
+    path: Path
+    facts: Facts
+    header: Header
+    running: bool
+    listed: Manifest | None
+    #: What is missing, and why: to be told in every report.
+    notes: list[str] = field(default_factory=list)
+
+    def entries(self) -> Iterator[Entry]:
+        """Every row that is known, once; those of the ledger first.
+
+        Raises:
+            LedgerError: the ledger changed and makes no sense any more.
+            ManifestError: the manifest changed meanwhile.
+        """
+        facts = self.facts
+        # A run may go on writing: what it has written since would tell of rows a second time.
+        lines = ledger.read(self.path, whole=True)
+        named = settled(lines, facts.history, facts.again)
+        if self.listed is None:
+            return named
+        known = facts.history.succeeded | facts.history.unfinished.keys()
+        return chain(named, unattempted(manifest.rows(self.listed), known))
+
+
+def gather(path: Path, manifest_path: Path | None = None) -> Material:
+    """Read the ledger at `path`, and find the manifest: as named, or where the ledger says.
+
+    Raises:
+        LedgerError: it is no ledger, or has a line that makes no sense.
+        ManifestError: the manifest that was named is not valid.
+        InputError: it is another ledger's.
+    """
+    running = locks.holder_lives(places.ledger_lock(path))
+    facts = Facts()
+    for line in ledger.read(path, whole=True):
+        try:
+            facts.add(line)
+        except LedgerError as error:
+            raise LedgerError(f"{path}:{line.number}: {error}") from None
+    if not running:
+        facts.history.crashed()
+    header = facts.history.last
+    if header is None:
+        raise LedgerError(f"{path}: no run has begun in it; name a ledger that a run has written")
+    material = Material(path, facts, header, running, None)
+    if running:
+        material.notes.append(
+            "A run was writing the ledger when this was made: the last rows may be missing."
+        )
+        facts.invocations[-1].outcome = "running"
+    material.listed = _listed(material, manifest_path)
+    return material
+
+
+def _listed(material: Material, named: Path | None) -> Manifest | None:
+    """The manifest; one that was not named may be missing, and then it is said so."""
+    header, counts = material.header, _counts(material)
+    unknown = counts.unattempted - _named_only(material)
+    path = named or Path(header.manifest or "")
+    try:
+        listed = manifest.load(path)
+    except ManifestError as error:
+        if named is not None:
+            raise
+        if unknown > 0:
+            why = str(error).splitlines()[0]
+            material.notes.append(
+                f"{unknown:,} unprocessed rows are counted but cannot be listed, for only the manifest names "
+                f"them ({why}): give it with --manifest."
+            )
+        return None
+    if listed.name != header.name:
+        raise InputError(f"{path}: is manifest {listed.name!r}, but the ledger belongs to {header.name!r}")
+    if listed.sha256 != header.manifest_sha256:
+        material.notes.append(
+            "The manifest has changed since the last run: unprocessed rows are those that it lists now."
+        )
+    return listed
+
+
+def _named_only(material: Material) -> int:
+    """Rows without a status that the ledger names all the same."""
+    return sum(past.status is None for past in material.facts.history.unfinished.values())
+
+
+def _counts(material: Material) -> report.Counts:
+    return report.count(material.facts.history.counts(), material.header.rows)
+
+
+def summary(material: Material) -> report.Summary:
+    """The sums that stand at the top of the page."""
+    header, past = material.header, material.facts.history
+    counts, failures = _counts(material), past.failures()
+    run = (
+        report.run_command(header.manifest, str(material.path), header.endpoint) if header.manifest else None
+    )
+    return report.Summary(
+        outcome=past.end.outcome if past.end else "running" if material.running else "crashed",
+        exit_code=0,
+        counts=counts,
+        failures=failures,
+        ledger=str(material.path),
+        run_id=header.run_id,
+        elapsed_s=sum(
+            (invocation.ended - invocation.began).total_seconds() for invocation in material.facts.invocations
+        ),
+        next_steps=()
+        if material.running
+        else report.next_steps(counts, failures, run=run, ledger=str(material.path)),
+    )
+
+
+def write_html(material: Material, file: Path, now: datetime) -> None:
+    """Write the page to `file`.
+
+    Raises:
+        InputError: it cannot be written, or is the ledger or manifest itself.
+    """
+
+    def counted() -> Iterator[Entry]:
+        for entry in material.entries():
+            material.facts.row(entry)
+            yield entry
+
+    chosen, listed = columns.chosen(counted())
+    contents = page.Contents(
+        summary=summary(material),
+        facts=material.facts,
+        table=columns.columns(chosen),
+        listed=listed,
+        notes=material.notes,
+        made_at=now,
+        version=__version__,
+    )
+    with _replacing(material, file) as out:
+        out.write(page.render(contents))
+
+
+def write_csv(material: Material, folder: Path) -> dict[str, int]:
+    """Write the tables into `folder`, which is made; returns the number of rows of each.
+
+    Raises:
+        InputError: they cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be made ({error.strerror}); name another folder with --csv"
+        ) from None
+    with ExitStack() as stack:
+        # Spreadsheets take a file for UTF-8 by its mark; a manifest that includes it skips that.
+        files = {
+            name: stack.enter_context(_replacing(material, folder / f"{name}.csv", mark="\ufeff"))
+            for name in tables.COLUMNS
+        }
+        return tables.write(material.entries(), files)
+
+
+@contextmanager
+def _replacing(material: Material, file: Path, mark: str = "") -> Iterator[IO[str]]:
+    """Write a file as a whole, or leave what stood there."""
+    ours = {
+        material.path.resolve(),
+        *((each.resolve() for each in material.listed.files) if material.listed else ()),
+    }
+    if file.resolve() in ours:
+        raise InputError(f"{file}: is what the report is made from; name another file")
+    if file.is_dir():
+        raise InputError(f"{file}: is a folder; name a file in it")
+    try:
+        number, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+        with suppress(OSError):
+            os.fchmod(number, 0o666 & ~_umask())
+        try:
+            with os.fdopen(number, "w", encoding="utf-8", errors="replace", newline="") as out:
+                out.write(mark)
+                yield out
+            Path(name).replace(file)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise InputError(
+            f"{file}: cannot be written ({error.strerror or error}); make room, or name another place"
+        ) from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,126 @@
+"""The report as one HTML file that needs nothing else: no network, no other file.
+
+Every value is escaped: by the template engine in the page, as JSON in its data, as text by its script.
+The page's policy lets it load nothing and run no script but its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, timedelta
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import orjson
+from markupsafe import Markup
+
+from batch_snapshot import report
+from batch_snapshot.reporting import charts
+from batch_snapshot.reporting.columns import MOST_ROWS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from batch_snapshot.reporting.facts import Facts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What a page tells."""
+
+    summary: report.Summary
+    facts: Facts
+    #: As `columns.columns` makes it.
+    table: Mapping[str, Any]
+    #: Rows in all; the table may hold fewer.
+    listed: int
+    #: What is missing, and why.
+    notes: Sequence[str]
+    made_at: datetime
+    version: str
+
+
+def render(contents: Contents) -> str:
+    """The page."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_file),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": "{:,}".format, "span": _span, "moment": _moment}
+    facts, header = contents.facts, contents.facts.history.last
+    style, script = _file("page.css"), _file("page.js")
+    drawn = [
+        *charts.over_time(facts.invocations),
+        charts.latency(facts.latencies),
+        charts.attempts(facts.attempts),
+    ]
+    groups = [
+        {
+            "group": group,
+            "found": facts.groups[group],
+            "advice": report.advice(group),
+            "command": report.remedy(group, contents.summary.ledger),
+        }
+        for group, _ in report.largest_first({group: found.rows for group, found in facts.groups.items()})
+    ]
+    return environment.get_template("page.html").render(
+        contents=contents,
+        summary=contents.summary,
+        counts=contents.summary.counts,
+        shares=charts.parts(contents.summary.counts._asdict()),
+        facts=facts,
+        header=header,
+        groups=groups,
+        charts=[chart for chart in drawn if chart],
+        most=MOST_ROWS,
+        style=Markup(style),  # noqa: S704 - our own file
+        script=Markup(script),  # noqa: S704 - our own file
+        policy=_policy(style, script),
+        data=Markup(as_data(contents.table)),  # noqa: S704 - escaped there
+    )
+
+
+def _file(name: str) -> str:
+    return files(__package__).joinpath("templates", name).read_text("utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing is loaded from anywhere; our own style and script alone count."""
+    return (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+#: What ends a script element or a line of a script, and has another spelling in JSON.
+_UNSAFE = {b"<": b"\\u003c", b">": b"\\u003e", b"&": b"\\u0026"} | {
+    "\u2028".encode(): b"\\u2028",
+    "\u2029".encode(): b"\\u2029",
+}
+
+
+def as_data(value: Mapping[str, Any]) -> str:
+    """JSON that can stand in a script element, whatever its texts hold."""
+    encoded = orjson.dumps(value)
+    for raw, escaped in _UNSAFE.items():
+        encoded = encoded.replace(raw, escaped)
+    return encoded.decode()
+
+
+def _span(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,70 @@
+"""Tables for a spreadsheet: entries → CSV. Pure."""
+
+from __future__ import annotations
+
+import csv
+import re
+from typing import IO, TYPE_CHECKING
+
+from batch_snapshot.codec import timestamp
+from batch_snapshot.model import Status
+from batch_snapshot.reporting.entries import UNATTEMPTED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from batch_snapshot.reporting.entries import Entry
+
+#: What a spreadsheet takes for a formula, behind blanks too; the wide forms are East Asian ones.
+_FORMULA = re.compile(r"[ \u00a0\u3000]*[=+\-@\t\r\n＝＋－＠]")
+
+_ROW = ("engagement", "resource", "account", "catalog", "template", "resource_type")
+_WORK = ("attempts", "throttles", "request_id", "client_token", "first_sent_at", "started_at", "finished_at")
+
+#: The columns of each table. Those of `unprocessed` are the keys of a pair: a manifest can include it.
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "succeeded": (*_ROW, "revision", "arn", "reconciled", *_WORK),
+    "failed": (*_ROW, "status", "kind", "code", "message", "reason", "http_status", *_WORK),
+    "unprocessed": _ROW,
+}
+_TABLE = {
+    Status.SUCCEEDED.value: "succeeded",
+    Status.FAILED.value: "failed",
+    Status.IN_DOUBT.value: "failed",
+    UNATTEMPTED: "unprocessed",
+}
+
+
+def defused(text: str) -> str:
+    """The text, never to be taken for a formula.
+
+    https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def write(entries: Iterable[Entry], files: Mapping[str, IO[str]]) -> dict[str, int]:
+    """Write the entries into the file of their table; returns how many rows each got."""
+    writers = {name: csv.writer(file) for name, file in files.items()}
+    numbers = dict.fromkeys(files, 0)
+    for name, writer in writers.items():
+        writer.writerow(COLUMNS[name])
+    for entry in entries:
+        name = _TABLE[entry.status]
+        writers[name].writerow([_cell(entry, column) for column in COLUMNS[name]])
+        numbers[name] += 1
+    return numbers
+
+
+def _cell(entry: Entry, column: str) -> str | int:
+    value = getattr(entry.row, column) if column in _ROW else getattr(entry, column)
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return value
+    return defused(value if isinstance(value, str) else _time(value))
+
+
+_time: Callable[..., str] = timestamp
