@@ -280,9 +280,14 @@ def _endpoint(options: Options) -> str:
     if options.simulate:
         return SIMULATOR
     # What botocore would heed is heeded here, so that the ledger tells where the calls went.
-    names = ("AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING", "AWS_ENDPOINT_URL")
-    url = options.endpoint_url or next(filter(None, map(os.environ.get, names)), None)
+    url = options.endpoint_url or endpoint_of(os.environ)
     return url.rstrip("/") if url else AWS
+
+
+def endpoint_of(environ: Mapping[str, str]) -> str | None:
+    """The endpoint that AWS's own variables name; None: AWS's own."""
+    names = ("AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING", "AWS_ENDPOINT_URL")
+    return next(filter(None, map(environ.get, names)), None)
 
 
 def _ledger_to_write(pattern: str, name: str, options: Options, now: datetime) -> Path:

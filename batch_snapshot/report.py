@@ -72,7 +72,13 @@ class Summary:
     failures: Mapping[FailureGroup, int]
     ledger: str
     run_id: str
+    #: Of the manifest.
+    name: str = ""
+    command: str = "run"
+    #: Where the calls went: aws, simulator, or a URL.
+    endpoint: str = AWS
     elapsed_s: float = 0.0
+    #: Empty: there was nothing to do.
     accounts: Mapping[str, AccountSummary] = field(default_factory=dict)
     #: Why it ended early.
     reasons: Sequence[str] = ()
@@ -130,7 +136,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "counts": summary.counts._asdict(),
         "failures": [
             {"status": group.status, "kind": group.kind, "code": group.code, "count": number}
-            for group, number in _largest_first(summary.failures)
+            for group, number in largest_first(summary.failures)
         ],
         "ledger": summary.ledger,
         "run_id": summary.run_id,
@@ -166,7 +172,8 @@ def as_text(summary: Summary) -> str:
         shown = ", ".join(summary.vanished_rows)
         more = " …" if summary.vanished > len(summary.vanished_rows) else ""
         lines += ["", f"no longer in the manifest: {summary.vanished:,} rows ({shown}{more})"]
-    lines += ["", f"ledger  {summary.ledger}", f"run id  {summary.run_id}"]
+    lines += ["", f"ledger  {summary.ledger}"]
+    lines += [f"run id  {summary.run_id}"] if summary.run_id else []
     if summary.calls:
         share = f"{summary.throttled_calls / summary.calls:.1%}"
         rate = f"; pace at the end {summary.learned_rate:,.3g}/s" if summary.learned_rate else ""
@@ -188,7 +195,7 @@ def states(counts: Counts) -> str:
 
 def _failure_lines(failures: Mapping[FailureGroup, int]) -> list[str]:
     lines = []
-    for group, number in _largest_first(failures):
+    for group, number in largest_first(failures):
         doubtful = group.status is Status.IN_DOUBT
         advice = DOUBT_ADVICE if doubtful else ADVICE[group.kind]
         label = f"{group.status.replace('_', ' ')}, {group.kind}" + (f", {group.code}" if group.code else "")
@@ -196,7 +203,8 @@ def _failure_lines(failures: Mapping[FailureGroup, int]) -> list[str]:
     return lines
 
 
-def _largest_first(failures: Mapping[FailureGroup, int]) -> list[tuple[FailureGroup, int]]:
+def largest_first(failures: Mapping[FailureGroup, int]) -> list[tuple[FailureGroup, int]]:
+    """The groups by the number of their rows."""
     return sorted(failures.items(), key=lambda item: (-item[1], item[0]))
 
 

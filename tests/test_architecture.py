@@ -12,7 +12,7 @@ PACKAGE = Path(batch_snapshot.__file__).parent
 
 #: Imports run only to lower levels; rooms of one level never import each other.
 LEVELS = [
-    {"errors"},
+    {"errors", "mounts"},
     {"flags", "model"},
     {"history"},
     {
@@ -28,13 +28,13 @@ LEVELS = [
         "quota",
         "report",
     },
-    {"answers", "feed", "ledger", "pacer", "tries"},
-    {"lane"},
+    {"answers", "feed", "ledger", "notice", "pacer", "tries"},
+    {"lane", "metrics"},
     {"client", "engine"},
-    {"job"},
+    {"job", "topic", "webhook"},
     {"allowance", "preview"},
-    {"batch", "overview"},
-    {"progress"},
+    {"batch", "overview", "retention"},
+    {"blocking", "progress", "schedule"},
     {"cli"},
     {"__main__"},
 ]
@@ -48,6 +48,7 @@ PURE = {
     "forecast",
     "history",
     "model",
+    "notice",
     "pace",
     "plan",
     "policy",
@@ -129,14 +130,14 @@ def test_the_simulator_shares_no_code_with_the_package():
                 )
 
 
-def test_only_the_client_imports_aioboto3():
+def test_only_the_client_and_the_topic_import_aioboto3():
     importers = {
         room
         for room, path in rooms()
         for name in imports(path, running=False)
         if name.split(".")[0] in {"aioboto3", "aiobotocore", "boto3"}
     }
-    assert importers == {"client"}
+    assert importers == {"client", "topic"}
 
 
 @pytest.mark.parametrize("room", sorted(PURE))
@@ -181,7 +182,10 @@ def test_every_dependency_is_declared():
         "botocore",
         "click",
         "filelock",
+        "jinja2",
+        "opentelemetry",
         "orjson",
+        "prometheus_client",
         "tenacity",
         "yaml",
     }
@@ -207,11 +211,16 @@ def test_the_public_surface_is_curated():
         "LockedError",
         "ManifestError",
         "Options",
+        "Outcome",
+        "Selection",
+        "Settings",
         "StorageError",
         "Summary",
         "__version__",
         "retry",
+        "retry_sync",
         "run",
+        "run_sync",
     ]
     for name in batch_snapshot.__all__:
         assert getattr(batch_snapshot, name) is not None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from batch_snapshot import __version__
-from batch_snapshot.cli import reading, sending, simulate, terminal
+from batch_snapshot.cli import nightly, reading, sending, simulate, terminal
 from batch_snapshot.cli.terminal import PROG
 from batch_snapshot.errors import BatchSnapshotError
 
@@ -68,5 +68,7 @@ for _command in (
     reading.init,
     reading.schema,
     simulate.simulate,
+    nightly.schedule,
+    nightly.prune,
 ):
     cli.add_command(_command)

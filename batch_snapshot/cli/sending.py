@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batch_snapshot import flags
-from batch_snapshot.cli import terminal
-from batch_snapshot.errors import InputError
+from batch_snapshot.cli import telling, terminal
+from batch_snapshot.errors import BatchSnapshotError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -58,12 +58,13 @@ def run(manifest: Path, *, dry_run: bool, yes: bool, **given: Any) -> int:
     """
     from batch_snapshot import batch
 
+    others = telling.others("run", manifest, given)
     options = _options(given)
     if dry_run:
         _print_preview(batch.dry_run(manifest, options), given["form"])
         return 0
     hooks = _hooks(given, ask=not yes)
-    return _finish(batch.run(manifest, options, hooks), given["form"])
+    return _finish(batch.run(manifest, options, hooks), given["form"], others)
 
 
 @click.command()
@@ -91,7 +92,7 @@ def plan(manifest: Path, **given: Any) -> int:
 
 
 @click.command()
-@click.argument("ledger", type=click.Path(path_type=Path))
+@click.argument("ledger", metavar="LEDGER", type=click.Path(path_type=Path))
 @click.option(
     "--only",
     metavar="WORD,…",
@@ -104,16 +105,39 @@ def retry(ledger: Path, *, only: str | None, everything: bool, **given: Any) -> 
     """Try failed rows of LEDGER again; no manifest is needed.
 
     By default those that another try can cure: kinds transient, conflict and quota, and rows in
-    doubt.
+    doubt. With {date} in its name LEDGER is the newest there is; where there is none yet, nothing is
+    to be done, with exit code 0.
 
     \b
     batch-snapshot retry ledgers/backfill.ndjson
     batch-snapshot retry ledgers/backfill.ndjson --only denied
+    batch-snapshot retry 'ledgers/nightly-{date}.ndjson'
     """
-    from batch_snapshot import batch
+    from batch_snapshot import batch, places
 
     selection = partial(_selection, only=only, everything=everything)
-    return _finish(batch.retry(ledger, selection, _options(given), _hooks(given)), given["form"])
+    others = telling.others("retry", ledger, given)
+    if "{" in str(ledger) and not ledger.exists():
+        newest = places.newest_ledger(str(ledger))
+        if newest is None:
+            return _print_summary(_no_ledger_yet(ledger), given["form"])
+        ledger = newest
+    return _finish(batch.retry(ledger, selection, _options(given), _hooks(given)), given["form"], others)
+
+
+def _no_ledger_yet(pattern: Path) -> Summary:
+    from batch_snapshot import report
+
+    return report.Summary(
+        outcome="completed",
+        exit_code=0,
+        counts=report.Counts(),
+        failures={},
+        ledger=str(pattern),
+        run_id="",
+        command="retry",
+        warnings=[f"{pattern}: there is no such ledger yet: nothing to retry"],
+    )
 
 
 def _selection(past: History, *, only: str | None, everything: bool) -> Selection:
@@ -148,7 +172,7 @@ def _options(given: dict[str, Any]) -> Options:
             drain_timeout=given["drain_timeout"],
             failure_limit=policy.FailureLimit.parse(limit) if limit else policy.NO_LIMIT,
         ),
-        command_line=shlex.join([terminal.PROG, *sys.argv[1:]]),
+        command_line=shlex.join([terminal.PROG, *telling.shareable(sys.argv[1:])]),
     )
 
 
@@ -206,15 +230,25 @@ def _confirm(preview: Preview, *, ask: bool, tell: bool) -> bool:
     return True
 
 
-def _finish(work: Coroutine[Any, Any, Summary], form: str) -> int:
+def _finish(work: Coroutine[Any, Any, Summary], form: str, others: telling.Others) -> int:
     import anyio
-
-    from batch_snapshot import report
 
     async def carry_out() -> Summary:
         return await work
 
-    summary = anyio.run(carry_out)
+    try:
+        summary = anyio.run(carry_out)
+    except BatchSnapshotError as error:
+        others.of_error(error)
+        raise
+    code = _print_summary(summary, form)
+    others.of_summary(summary)
+    return code
+
+
+def _print_summary(summary: Summary, form: str) -> int:
+    from batch_snapshot import report
+
     terminal.warn(summary.warnings, len(summary.warnings))
     try:
         if form == "json":
