@@ -8,7 +8,9 @@
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /build
 COPY requirements.lock ./
-# The lock file holds the tools of development too; only wheels leave this stage.
+# The lock file holds the tools of development too; they stay in this stage.
+# Of each package /wheels holds one version, the locked one.
+# hadolint ignore=DL3013
 RUN pip download --no-cache-dir --require-hashes --only-binary :all: --dest /wheels -r requirements.lock \
     && pip install --no-cache-dir --no-index --find-links /wheels hatchling
 COPY pyproject.toml README.md LICENSE ./

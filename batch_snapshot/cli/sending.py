@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,27 +106,32 @@ def retry(ledger: Path, *, only: str | None, everything: bool, **given: Any) -> 
     """Try failed rows of LEDGER again; no manifest is needed.
 
     By default those that another try can cure: kinds transient, conflict and quota, and rows in
-    doubt. With {date} in its name LEDGER is the newest there is; where there is none yet, nothing is
-    to be done, with exit code 0.
+    doubt. With {date} in its name LEDGER is the newest there is. Where there is none yet, or one that
+    run goes on with because it is not finished and began less than 20 hours ago, nothing is done, with
+    exit code 0.
 
     \b
     batch-snapshot retry ledgers/backfill.ndjson
     batch-snapshot retry ledgers/backfill.ndjson --only denied
     batch-snapshot retry 'ledgers/nightly-{date}.ndjson'
     """
-    from batch_snapshot import batch, places
+    from batch_snapshot import batch, job, places
 
     selection = partial(_selection, only=only, everything=everything)
     others = telling.others("retry", ledger, given)
     if "{" in str(ledger) and not ledger.exists():
         newest = places.newest_ledger(str(ledger))
         if newest is None:
-            return _print_summary(_no_ledger_yet(ledger), given["form"])
+            why = f"{ledger}: there is no such ledger yet: nothing to retry"
+            return _print_summary(_nothing_to_retry(ledger, why), given["form"])
+        if job.resumable(newest, datetime.now(UTC)):
+            why = f"{newest}: is not finished, and run goes on with it: nothing to retry before that"
+            return _print_summary(_nothing_to_retry(newest, why), given["form"])
         ledger = newest
     return _finish(batch.retry(ledger, selection, _options(given), _hooks(given)), given["form"], others)
 
 
-def _no_ledger_yet(pattern: Path) -> Summary:
+def _nothing_to_retry(ledger: Path, why: str) -> Summary:
     from batch_snapshot import report
 
     return report.Summary(
@@ -133,10 +139,10 @@ def _no_ledger_yet(pattern: Path) -> Summary:
         exit_code=0,
         counts=report.Counts(),
         failures={},
-        ledger=str(pattern),
+        ledger=str(ledger),
         run_id="",
         command="retry",
-        warnings=[f"{pattern}: there is no such ledger yet: nothing to retry"],
+        warnings=[why],
     )
 
 
@@ -194,9 +200,9 @@ def _hooks(given: dict[str, Any], *, ask: bool = False) -> Hooks:
     from batch_snapshot import batch, progress
 
     kind = given["progress"]
-    terminal = sys.stderr is not None and sys.stderr.isatty()
+    attended = sys.stderr is not None and sys.stderr.isatty()
     if kind == "auto":
-        kind = "bar" if terminal else "lines"
+        kind = "bar" if attended else "lines"
     watch = None
     if kind == "bar":
         watch = partial(progress.redrawn, write=terminal.write, width=shutil.get_terminal_size().columns)
