@@ -9,7 +9,6 @@ import logging
 import os
 import tempfile
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,14 +91,14 @@ def push(gauges: Sequence[Gauge], environ: Mapping[str, str]) -> str | None:
     protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), "http/protobuf")
     if protocol != "http/protobuf":
         return f"OpenTelemetry: protocol {protocol} is not spoken here: set {_PROTOCOLS[0]}=http/protobuf"
-    if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter.otlp.proto.http") is None:
+    try:
+        taken = _pushed(gauges)
+    except ImportError:
         return (
             "OpenTelemetry: the environment asks for metrics; pip install 'batch-snapshot[otel]', "
             "or set OTEL_METRICS_EXPORTER=none"
         )
-    if _pushed(gauges):
-        return None
-    return "OpenTelemetry: the metrics were not taken; the run is not affected"
+    return None if taken else "OpenTelemetry: the metrics were not taken; the run is not affected"
 
 
 def _pushed(gauges: Sequence[Gauge]) -> bool:

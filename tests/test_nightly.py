@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -17,9 +18,11 @@ from batch_snapshot.errors import InputError, StorageError
 from batch_snapshot.history import End
 from batch_snapshot.model import Account
 from batch_snapshot.simulator import Faults, Settings, serve
-from tests.processes import environment, of_type, pairs, results, write_manifest
-from tests.strategies import patient
-from tests.test_places import header
+from tests.processes import Json, environment, of_type, pairs, results, write_manifest
+from tests.strategies import header, patient
+
+if TYPE_CHECKING:
+    from batch_snapshot.report import Summary
 
 PATTERN = "ledgers/{name}-{date}.ndjson"
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
@@ -60,7 +63,7 @@ class Clock:
             raise Killed
 
 
-async def night(url: str, clock: Clock) -> list[batch.report.Summary]:
+async def night(url: str, clock: Clock) -> list[Summary]:
     """What stands in every unit file: retry the newest ledger, then run."""
     hooks = batch.Hooks(now=clock, outcome=clock.tick)
     options = job.Options(endpoint_url=url, rate=2000.0, ledger=PATTERN)
@@ -79,11 +82,11 @@ async def killed(url: str, clock: Clock, at: datetime) -> None:
     clock.dies_at = None
 
 
-def made_by(path: Path) -> list:
+def made_by(path: Path) -> list[Json]:
     return of_type(path, "result")
 
 
-def made(simulator) -> Counter:
+def made(simulator) -> Counter[tuple[str, str]]:
     return Counter((one.engagement, one.resource) for one in simulator.snapshots)
 
 

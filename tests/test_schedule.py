@@ -12,6 +12,7 @@ import sys
 from datetime import UTC, datetime
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any
 
 import crontab
 import kubernetes_validate
@@ -210,7 +211,7 @@ def test_names_that_differ_have_slugs_that_differ():
 # -- EventBridge -------------------------------------------------------------------------------------
 
 
-def loaded(template: str) -> dict:
+def loaded(template: str) -> dict[str, Any]:
     """The template with its short forms of functions as plain values."""
 
     class Loader(yaml.SafeLoader):
@@ -222,7 +223,8 @@ def loaded(template: str) -> dict:
         return loader.construct_scalar(node)
 
     Loader.add_multi_constructor("!", plain)
-    return yaml.load(template, Loader)
+    made: dict[str, Any] = yaml.load(template, Loader)
+    return made
 
 
 def test_cloudformation_takes_the_template(tmp_path):

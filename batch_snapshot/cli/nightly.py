@@ -133,7 +133,7 @@ def _of(listed: Manifest) -> dict[str, Any]:
     }
 
 
-def _here() -> dict[str, str]:
+def _here() -> dict[str, Any]:
     beside = Path(sys.prefix) / "bin" / terminal.PROG
     program = str(beside) if beside.exists() else shutil.which(terminal.PROG)
     if program is None:
