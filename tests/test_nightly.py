@@ -173,6 +173,16 @@ def test_the_newest_ledger_is_retried(capsys):
     assert json.loads(capsys.readouterr().out)["ledger"] == "ledgers/trial-2026-03-03.ndjson"
 
 
+def test_a_young_ledger_that_is_not_finished_is_left_to_run(capsys):
+    """Else this retry would finish it, and the run behind it begin the next night at once."""
+    now = datetime.now(UTC)
+    path = written(Path("ledgers") / f"trial-{now:%Y-%m-%d}.ndjson", now, done=False)
+    before = path.read_bytes()
+    assert cli.main(["retry", "ledgers/trial-{date}.ndjson"]) == 0
+    assert f"{path}: is not finished, and run goes on with it" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize("pattern", ["{name}-{date}.ndjson", "trial-{day}.ndjson"])
 def test_a_pattern_that_means_nothing_here_is_refused(pattern, capsys):
     assert cli.main(["retry", pattern]) == 2
