@@ -80,7 +80,9 @@ def test_another_machine_goes_on_with_the_time_that_was_seen(tmp_path):
     path = tmp_path / "usage.sqlite"
     with Usage(path, machine=task("first", 1000.0)) as log:
         for _ in range(3):
-            log.finish(int(log.claim("a", [WINDOW])))
+            claim = log.claim("a", [WINDOW])
+            assert isinstance(claim, int)
+            log.finish(claim)
     with Usage(path, machine=task("second", 1059.0)) as log:
         assert isinstance(log.claim("a", [WINDOW]), Spent)
     with Usage(path, machine=task("third", 1061.0)) as log:

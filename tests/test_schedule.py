@@ -73,8 +73,7 @@ def text(kind: str, one: schedule.Night) -> str:
 
 @NIGHTS
 def test_systemd_takes_its_units(tmp_path, one):
-    tool = shutil.which("systemd-analyze")
-    assert tool, "systemd-analyze is missing: install systemd"
+    tool = shutil.which("systemd-analyze") or pytest.fail("systemd-analyze is missing: install systemd")
     made = [*schedule.files("systemd", one), *schedule.files("systemd", night(profiles=("partner",)))]
     for file in made:
         (tmp_path / file.name).write_text(file.text, "utf-8")
@@ -95,11 +94,19 @@ def test_systemd_hardens_the_service(tmp_path):
     assert done.returncode == 0, done.stdout
 
 
+def expanded(word: str) -> str:
+    """What systemd makes of a word: a sign that stands alone would begin a variable or a specifier."""
+    for sign in "%$":
+        assert sign not in word.replace(sign * 2, "")
+        word = word.replace(sign * 2, sign)
+    return word
+
+
 def test_a_systemd_command_is_read_as_it_is_meant():
     """Undone as systemd.service(5) says: quotes, backslashes, %% and $$."""
     started = [line for line in text("systemd", RICH).splitlines() if line.startswith("ExecStart=")]
     read = [shlex.split(line.removeprefix("ExecStart=").removeprefix("-")) for line in started]
-    read = [[word.replace("%%", "%").replace("$$", "$") for word in words] for words in read]
+    read = [[expanded(word) for word in words] for words in read]
     assert read == list(schedule.steps(RICH, program=RICH.program, manifest=RICH.manifest, ledgers="ledgers"))
     assert [line[10] == "-" for line in started] == [True, True, False]
 
@@ -114,8 +121,7 @@ def test_a_service_is_shown_what_it_reads_and_no_more():
 @patient
 def test_whatever_a_word_holds_systemd_reads_it_back(words):
     line = " ".join(map(schedule._systemd, words))
-    read = [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(line)]
-    assert read == words
+    assert [expanded(word) for word in shlex.split(line)] == words
 
 
 # -- cron --------------------------------------------------------------------------------------------
