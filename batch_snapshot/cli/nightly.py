@@ -41,14 +41,16 @@ class TimeOfDay(click.ParamType[tuple[int, int]]):
 @click.command()
 @click.argument("kind", type=click.Choice(["systemd", "cron", "kubernetes", "eventbridge"]))
 @click.argument("manifest", type=click.Path(path_type=Path))
-@click.argument("run_flags", nargs=-1, type=click.UNPROCESSED)
+@click.argument("run_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAG…]")
 @click.option("--at", type=TimeOfDay(), default="02:17", show_default=True, metavar="HH:MM", help="In UTC.")
-@click.option("--keep", type=click.IntRange(1), default=30, show_default=True, help="Ledgers to keep.")
+@click.option(
+    "--keep", type=click.IntRange(1), default=30, metavar="N", help="Ledgers to keep. [default: 30]"
+)
 @click.option(
     "--image",
     default=f"batch-snapshot:{__version__}",
-    show_default=True,
-    help="For kubernetes and eventbridge.",
+    metavar="NAME",
+    help=f"For kubernetes and eventbridge. [default: batch-snapshot:{__version__}]",
 )
 @click.option(
     "--output",
