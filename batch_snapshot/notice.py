@@ -80,6 +80,11 @@ def _short(text: str) -> str:
     return shown if len(shown) <= LONGEST_TEXT else shown[: LONGEST_TEXT - 1] + "…"
 
 
+def _encodable(text: str) -> str:
+    """The text, but for halves of characters: a service's JSON can hold them, and no label."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def as_json(notice: Notice) -> dict[str, Any]:
     """What a webhook gets: `text` is what Slack and its like show, the rest is for programs."""
     # Slack reads these three as the beginning of a link, a mention or an entity.
@@ -108,7 +113,7 @@ def gauges(notice: Notice, finished_at: float) -> list[Gauge]:
         found += _SUMMED_UP
         values += [
             {(name, state): number for state, number in summary.counts._asdict().items()},
-            {(name, *map(str, group)): number for group, number in summary.failures.items()},
+            {(name, *map(_encodable, group)): number for group, number in summary.failures.items()},
             {(name,): summary.elapsed_s},
             {(name, account): one.calls for account, one in accounts},
             {(name, account): one.throttled_calls for account, one in accounts},

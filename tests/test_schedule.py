@@ -136,7 +136,7 @@ def test_a_crontab_parser_takes_the_line_and_a_shell_its_command(one):
     assert job.is_valid()
     assert (str(job.minute), str(job.hour)) == (str(one.minute), str(one.hour))
     assert job.frequency_per_day() == 1
-    checked = subprocess.run(["/bin/sh", "-n", "-c", job.command], timeout=10, check=False)
+    checked = subprocess.run(["/bin/sh", "-n", "-c", str(job.command)], timeout=10, check=False)
     assert checked.returncode == 0
     steps = schedule.steps(one, program=one.program, manifest=one.manifest, ledgers="ledgers")
     assert job.command == f"cd {shlex.quote(one.folder)} && {{ {'; '.join(map(shlex.join, steps))}; }}"

@@ -387,6 +387,14 @@ def test_whatever_a_label_holds_it_is_read_back(name, code):
     assert found["batch_snapshot_failures", code, "unknown", name, "failed"] == 4
 
 
+def test_half_a_character_in_an_error_code_costs_no_metrics():
+    failures = {FailureGroup(Status.FAILED, ErrorKind.UNKNOWN, "\ud83d"): 4}
+    found = parsed(
+        metrics.as_text(notice.gauges(notice.of_summary(summed_up(failures=failures)), 7.0)).decode()
+    )
+    assert found["batch_snapshot_failures", r"\ud83d", "unknown", "trial", "failed"] == 4
+
+
 def test_a_refusal_leaves_its_exit_code_in_the_metrics():
     assert cli.main(["run", "absent.yaml", "--metrics-file", "trial.prom"]) == 2
     assert parsed(Path("trial.prom").read_text("utf-8"))["batch_snapshot_exit_code", "absent.yaml"] == 2

@@ -67,7 +67,9 @@ class Others(NamedTuple):
         if not (self.metrics_file or pushed):
             return []
         gauges = room.gauges(notice, time.time())
-        failures = [metrics.write(self.metrics_file, gauges)] if self.metrics_file else []
+        failures = []
+        if self.metrics_file:
+            failures.append(_guarded("--metrics-file", partial(metrics.write, self.metrics_file, gauges)))
         if pushed:
             failures.append(_guarded("OpenTelemetry", partial(metrics.push, gauges, os.environ)))
         return [failure for failure in failures if failure]
