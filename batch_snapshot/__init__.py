@@ -2,7 +2,8 @@
 
 ::
 
-    summary = await batch_snapshot.run(Path("backfill.yaml"), batch_snapshot.Options(rate=1.0))
+    summary = await batch_snapshot.run("backfill.yaml", batch_snapshot.Options(rate=1.0))
+    summary = batch_snapshot.run_sync("backfill.yaml", batch_snapshot.Options(rate=1.0))
 
 Names below `batch_snapshot` that this module does not list are not for others to build on.
 """
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from batch_snapshot.batch import Hooks, retry, run
+    from batch_snapshot.blocking import retry_sync, run_sync
+    from batch_snapshot.engine import Settings
     from batch_snapshot.errors import (
         BatchSnapshotError,
         InputError,
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
         StorageError,
     )
     from batch_snapshot.job import Options
+    from batch_snapshot.model import Outcome
+    from batch_snapshot.plan import Selection
     from batch_snapshot.report import Summary
 
 __version__ = "0.1.0"
@@ -37,15 +42,31 @@ __all__ = [
     "LockedError",
     "ManifestError",
     "Options",
+    "Outcome",
+    "Selection",
+    "Settings",
     "StorageError",
     "Summary",
     "__version__",
     "retry",
+    "retry_sync",
     "run",
+    "run_sync",
 ]
 
 #: Where the names live; imported at their first use, for some bring aioboto3 with them.
-_ROOMS = {"Hooks": "batch", "Options": "job", "Summary": "report", "retry": "batch", "run": "batch"}
+_ROOMS = {
+    "Hooks": "batch",
+    "Options": "job",
+    "Outcome": "model",
+    "Selection": "plan",
+    "Settings": "engine",
+    "Summary": "report",
+    "retry": "batch",
+    "retry_sync": "blocking",
+    "run": "batch",
+    "run_sync": "blocking",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,6 @@ from batch_snapshot.quota import Usage, windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from anyio.abc import TaskStatus
 
@@ -144,7 +144,7 @@ class Hooks:
     rng: Random = field(default_factory=Random)
 
 
-async def run(path: Path, options: Options | None = None, hooks: Hooks | None = None) -> report.Summary:
+async def run(path: Path | str, options: Options | None = None, hooks: Hooks | None = None) -> report.Summary:
     """Create the snapshots that the manifest at `path` lists, or go on where an earlier run stopped.
 
     Raises:
@@ -152,7 +152,7 @@ async def run(path: Path, options: Options | None = None, hooks: Hooks | None = 
         StorageError: a lock is held, or the ledger cannot be written; no call follows the failure.
     """
     options, hooks = options or Options(), hooks or Hooks()
-    listed, recalled = load(path, options, hooks.now())
+    listed, recalled = load(Path(path), options, hooks.now())
     with for_run(listed, options, hooks.now(), recalled=recalled) as job:
         return await _carry_out(job, options, hooks)
 
@@ -173,8 +173,8 @@ def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = No
 
 
 async def retry(
-    path: Path,
-    selection: Callable[[History], plan.Selection] | None = None,
+    path: Path | str,
+    selection: Callable[[History], plan.Selection] | plan.Selection | None = None,
     options: Options | None = None,
     hooks: Hooks | None = None,
 ) -> report.Summary:
@@ -182,7 +182,8 @@ async def retry(
 
     Args:
         path: the ledger.
-        selection: which rows; made from the history, so that it can know the codes there are.
+        selection: which rows, or what chooses from the history, so that it can know the codes there are;
+            none: those that another try can cure.
         options: as for `run`; where the ledger says otherwise, they are refused.
         hooks: as for `run`.
 
@@ -191,7 +192,9 @@ async def retry(
         StorageError: a lock is held, or the ledger cannot be written; no call follows the failure.
     """
     options, hooks = options or Options(), hooks or Hooks()
-    with for_retry(path, selection or (lambda _: plan.Selection()), options, hooks.now()) as job:
+    chosen = selection or plan.Selection()
+    choose = chosen if callable(chosen) else lambda _: chosen
+    with for_retry(Path(path), choose, options, hooks.now()) as job:
         return await _carry_out(job, options, hooks)
 
 
@@ -414,6 +417,9 @@ def _summary(
         failures=failures,
         ledger=str(job.path),
         run_id=job.run_id,
+        name=job.name,
+        command=job.command,
+        endpoint=job.endpoint,
         elapsed_s=tally.elapsed if engine else 0.0,
         accounts={name: _account_summary(lane) for name, lane in engine.lanes.items()} if engine else {},
         reasons=[stop.reason for stop in stops if stop],

@@ -124,6 +124,50 @@ def endpoint_url(url: str | None) -> str | None:
     return url
 
 
+def webhook_url(url: str | None) -> str | None:
+    """Check `--notify-webhook`; it is a secret, and so not quoted.
+
+    Raises:
+        InputError: it is no URL of a webhook.
+    """
+    if not url:
+        return None
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1) > 0
+    except ValueError:
+        valid = False
+    if not (valid and url.isascii() and url.isprintable() and " " not in url):
+        raise InputError("--notify-webhook: give a URL that begins with https://")
+    return url
+
+
+def topic_arn(arn: str | None) -> str | None:
+    """Check `--notify-sns`.
+
+    Raises:
+        InputError: no topic can have that name.
+    """
+    if arn is not None and not re.fullmatch(
+        r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?", arn
+    ):
+        raise InputError(
+            f"--notify-sns {arn}: give a topic's ARN, such as arn:aws:sns:us-east-1:123456789012:nightly"
+        )
+    return arn
+
+
+def metrics_file(path: Path | None) -> Path | None:
+    """Check `--metrics-file`.
+
+    Raises:
+        InputError: its folder is not there.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise InputError(f"--metrics-file {path}: there is no folder {path.parent}: make it first")
+    return path
+
+
 FORMAT = click.option(
     "--format",
     "form",
@@ -227,6 +271,20 @@ _WHERE = [
 ]
 
 _TELLING = [
+    click.option(
+        "--metrics-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Write metrics there at the end, for the node exporter's textfile collector (*.prom).",
+    ),
+    click.option(
+        "--notify-webhook",
+        envvar="BATCH_SNAPSHOT_NOTIFY_WEBHOOK",
+        metavar="URL",
+        help="Post the outcome there at the end, as JSON that Slack understands. As a secret it is better "
+        "given as $BATCH_SNAPSHOT_NOTIFY_WEBHOOK.",
+    ),
+    click.option("--notify-sns", metavar="ARN", help="Publish the outcome to this SNS topic at the end."),
     click.option(
         "--progress",
         type=click.Choice(["auto", "bar", "lines", "none"]),

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from batch_snapshot.manifest import Manifest
     from batch_snapshot.model import Account, Request, Row
 
+#: Seconds for which an unfinished ledger of another day is resumed first.
+RESUME_WITHIN = 20 * 3600.0
+
 #: Vanished rows that the summary names.
 NAMED_ROWS = 20
 
@@ -57,7 +60,7 @@ class Options:
     #: The folder for what outlives a run; None: as the environment says.
     state_dir: Path | None = None
     #: With {date} in the ledger's name: an unfinished ledger so young is resumed first.
-    resume_within: float = 20 * 3600.0
+    resume_within: float = RESUME_WITHIN
     engine: Settings = DEFAULTS
     #: The command line that goes on where this one stops, for the summary.
     command_line: str | None = None
@@ -340,9 +343,14 @@ def _endpoint(options: Options) -> str:
     if options.simulate:
         return SIMULATOR
     # What botocore would heed is heeded here, so that the ledger tells where the calls went.
-    names = ("AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING", "AWS_ENDPOINT_URL")
-    url = options.endpoint_url or next(filter(None, map(os.environ.get, names)), None)
+    url = options.endpoint_url or endpoint_of(os.environ)
     return url.rstrip("/") if url else AWS
+
+
+def endpoint_of(environ: Mapping[str, str]) -> str | None:
+    """The endpoint that AWS's own variables name; None: AWS's own."""
+    names = ("AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING", "AWS_ENDPOINT_URL")
+    return next(filter(None, map(environ.get, names)), None)
 
 
 def _ledger_to_write(pattern: str, name: str, options: Options, now: datetime) -> Path:
@@ -351,13 +359,28 @@ def _ledger_to_write(pattern: str, name: str, options: Options, now: datetime) -
     if today.exists():
         return today
     for path in places.dated_ledgers(pattern, name):
-        first = next((line.record for line in ledger.read(path)), None)
-        if not isinstance(first, Header) or first.name != name:
-            continue
-        age = (now - first.started_at).total_seconds()
-        if age <= options.resume_within and not ledger.history_of(path).finished:
+        if resumable(path, now, options.resume_within, name):
             return path
     return today
+
+
+def resumable(path: Path, now: datetime, within: float = RESUME_WITHIN, name: str | None = None) -> bool:
+    """Whether a dated ledger is not finished and so young that `run` goes on with it.
+
+    Args:
+        path: of the ledger.
+        now: the wall clock.
+        within: seconds since its run began.
+        name: of the manifest that it has to be of, if that matters.
+
+    Raises:
+        LedgerError: it is no ledger.
+    """
+    first = next((line.record for line in ledger.read(path)), None)
+    if not isinstance(first, Header) or first.name != (name or first.name):
+        return False
+    age = (now - first.started_at).total_seconds()
+    return age <= within and not ledger.history_of(path).finished
 
 
 @contextmanager

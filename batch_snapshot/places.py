@@ -76,6 +76,17 @@ def dated_ledgers(pattern: str, name: str) -> list[Path]:
     return [Path(match[0]) for match in sorted(matches, key=lambda match: match[1], reverse=True)]
 
 
+def newest_ledger(pattern: str) -> Path | None:
+    """The newest ledger that a pattern with {date} means; None: there is none yet.
+
+    Raises:
+        InputError: for {name}, which only a manifest tells, and for a placeholder that is none.
+    """
+    if "{name}" in ledger_pattern(pattern, simulated=False):
+        raise InputError(f"{pattern}: there is no manifest here to take {{name}} from: write the name")
+    return next(iter(dated_ledgers(pattern, "")), None)
+
+
 def ledger_lock(ledger: Path) -> Path:
     """The lock beside a ledger."""
     return ledger.with_name(f"{ledger.name}.lock")

@@ -17,7 +17,9 @@ In the file it is whole microseconds; calls are logged as over rather a microsec
 
 **Durability.** What was claimed survives the death of any process. A power cut or a crash of the
 kernel may forget the calls of the last half minute or so (SQLite's WAL with synchronous=NORMAL), which
-costs throttles at worst. The file belongs on a local disk: WAL needs shared memory.
+costs throttles at worst. WAL needs memory that all processes share, so the file belongs on a local disk. On a
+network file system, where those of several machines may meet, SQLite keeps a rollback journal instead,
+guarded by the file system's locks: each call then costs round trips, and machines go by clocks of their own.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from batch_snapshot import mounts
 from batch_snapshot.errors import StorageError
 
 if TYPE_CHECKING:
@@ -137,7 +140,7 @@ def _elapsed() -> float:
 
 
 class Machine(NamedTuple):
-    """What the machine tells about time."""
+    """What the machine tells about time, and about its file systems."""
 
     #: A name that lasts until the next boot; None: not known, and every opening counts as a boot.
     boot: Callable[[], str | None] = _boot_id
@@ -145,6 +148,8 @@ class Machine(NamedTuple):
     elapsed: Callable[[], float] = _elapsed
     #: Seconds since 1970, if the clock is right.
     wall: Callable[[], float] = time.time
+    #: Whether a file lies on a network file system.
+    remote: Callable[[Path], bool] = mounts.remote
 
 
 class Usage:
@@ -372,8 +377,11 @@ class Usage:
 
     def _prepare(self, clock: Callable[[], float] | None, machine: Machine) -> None:
         self._refuse_strangers()
-        self._write_ahead()
-        self._db.execute("PRAGMA synchronous = NORMAL")
+        if machine.remote(self._path):
+            self._journal("delete")
+        else:
+            self._journal("wal")
+            self._db.execute("PRAGMA synchronous = NORMAL")
         with self._alone():
             if self._refuse_strangers() == 0:
                 for statement in _TABLES.split(";"):
@@ -402,20 +410,21 @@ class Usage:
         if there is None or (there.st_dev, there.st_ino) != self._identity:
             raise self._unusable("the file was removed or replaced meanwhile", "run the same command again")
 
-    def _write_ahead(self) -> None:
-        """Turn to WAL; processes that do so at once get SQLITE_BUSY without a wait."""
+    def _journal(self, wanted: str) -> None:
+        """Turn to a kind of journal; processes that do so at once get SQLITE_BUSY without a wait."""
         until = time.monotonic() + BUSY
         while True:
             try:
-                (mode,) = self._db.execute("PRAGMA journal_mode = WAL").fetchone()
+                (mode,) = self._db.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
             except sqlite3.OperationalError as error:
                 if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                     raise
                 time.sleep(0.01)
             else:
                 break
-        if mode != "wal":
-            raise self._unusable(f"its file system allows no write-ahead log, only {mode}", _ELSEWHERE)
+        if mode != wanted:
+            what = {"wal": "write-ahead log", "delete": "rollback journal"}[wanted]
+            raise self._unusable(f"its file system allows no {what}, only {mode}", _ELSEWHERE)
 
     def _steady(self, machine: Machine) -> Callable[[], float]:
         """The machine's steady time, the same for all processes of one boot."""

@@ -74,7 +74,13 @@ class Summary:
     failures: Mapping[FailureGroup, int]
     ledger: str
     run_id: str
+    #: Of the manifest.
+    name: str = ""
+    command: str = "run"
+    #: Where the calls went: aws, simulator, or a URL.
+    endpoint: str = AWS
     elapsed_s: float = 0.0
+    #: Empty: there was nothing to do.
     accounts: Mapping[str, AccountSummary] = field(default_factory=dict)
     #: Why it ended early.
     reasons: Sequence[str] = ()
@@ -190,7 +196,8 @@ def as_text(summary: Summary) -> str:
         more = " …" if summary.vanished > len(summary.vanished_rows) else ""
         lines += ["", f"no longer in the manifest: {summary.vanished:,} rows ({shown}{more})"]
     lines += _account_lines(summary.accounts)
-    lines += ["", f"ledger  {summary.ledger}", f"run id  {summary.run_id}"]
+    lines += ["", f"ledger  {summary.ledger}"]
+    lines += [f"run id  {summary.run_id}"] if summary.run_id else []
     if summary.calls:
         share = f"{summary.throttled_calls / summary.calls:.1%}"
         rate = f"; pace at the end {summary.learned_rate:,.3g}/s" if summary.learned_rate else ""

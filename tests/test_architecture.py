@@ -12,7 +12,7 @@ PACKAGE = Path(batch_snapshot.__file__).parent
 
 #: Imports run only to lower levels; rooms of one level never import each other.
 LEVELS = [
-    {"errors"},
+    {"errors", "mounts"},
     {"flags", "model"},
     {"history"},
     {
@@ -29,13 +29,13 @@ LEVELS = [
         "report",
         "tally",
     },
-    {"answers", "display", "feed", "ledger", "pacer", "shortcut", "tries"},
-    {"lane"},
+    {"answers", "display", "feed", "ledger", "notice", "pacer", "shortcut", "tries"},
+    {"lane", "metrics"},
     {"client", "engine"},
-    {"job"},
+    {"job", "topic", "webhook"},
     {"allowance", "preview"},
-    {"batch", "overview", "reporting"},
-    {"progress"},
+    {"batch", "overview", "reporting", "retention"},
+    {"blocking", "progress", "schedule"},
     {"cli"},
     {"__main__"},
 ]
@@ -50,6 +50,7 @@ PURE = {
     "forecast",
     "history",
     "model",
+    "notice",
     "pace",
     "plan",
     "policy",
@@ -132,14 +133,14 @@ def test_the_simulator_shares_no_code_with_the_package():
                 )
 
 
-def test_only_the_client_imports_aioboto3():
+def test_only_the_client_and_the_topic_import_aioboto3():
     importers = {
         room
         for room, path in rooms()
         for name in imports(path, running=False)
         if name.split(".")[0] in {"aioboto3", "aiobotocore", "boto3"}
     }
-    assert importers == {"client"}
+    assert importers == {"client", "topic"}
 
 
 @pytest.mark.parametrize("room", sorted(PURE))
@@ -186,7 +187,9 @@ def test_every_dependency_is_declared():
         "filelock",
         "jinja2",
         "markupsafe",
+        "opentelemetry",
         "orjson",
+        "prometheus_client",
         "rich",
         "tenacity",
         "yaml",
@@ -214,11 +217,16 @@ def test_the_public_surface_is_curated():
         "LockedError",
         "ManifestError",
         "Options",
+        "Outcome",
+        "Selection",
+        "Settings",
         "StorageError",
         "Summary",
         "__version__",
         "retry",
+        "retry_sync",
         "run",
+        "run_sync",
     ]
     for name in batch_snapshot.__all__:
         assert getattr(batch_snapshot, name) is not None

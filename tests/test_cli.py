@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CREATE = "CreateResourceSnapshot"
-COMMANDS = ["run", "retry", "validate", "status", "init", "schema", "simulate"]
+COMMANDS = ["run", "retry", "validate", "status", "init", "schema", "simulate", "schedule", "prune"]
 QUIET = ["--progress", "none"]
 
 

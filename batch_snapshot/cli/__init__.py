@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from batch_snapshot import __version__
-from batch_snapshot.cli import completion, reading, report, sending, simulate, terminal
+from batch_snapshot.cli import completion, nightly, reading, report, sending, simulate, terminal
 from batch_snapshot.cli.terminal import PROG
 from batch_snapshot.errors import BatchSnapshotError
 
@@ -89,6 +89,8 @@ for _command in (
     simulate.simulate,
     report.report,
     completion.completion,
+    nightly.schedule,
+    nightly.prune,
 ):
     cli.add_command(_command)
 completion.attach(cli)

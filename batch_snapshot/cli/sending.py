@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batch_snapshot import flags
-from batch_snapshot.cli import terminal
-from batch_snapshot.errors import InputError
+from batch_snapshot.cli import telling, terminal
+from batch_snapshot.errors import BatchSnapshotError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -59,12 +60,13 @@ def run(manifest: Path, *, dry_run: bool, yes: bool, **given: Any) -> int:
     """
     from batch_snapshot import batch
 
+    others = telling.others("run", manifest, given)
     options = _options(given)
     if dry_run:
         _print_preview(batch.dry_run(manifest, options), given["form"])
         return 0
     hooks = _hooks(given, ask=not yes)
-    return _finish(batch.run(manifest, options, hooks), given["form"])
+    return _finish(batch.run(manifest, options, hooks), given["form"], others)
 
 
 @click.command(short_help="Tell how a run would go; call nothing.")
@@ -92,7 +94,7 @@ def plan(manifest: Path, **given: Any) -> int:
 
 
 @click.command(short_help="Try what failed again, out of the ledger alone.")
-@click.argument("ledger", type=click.Path(path_type=Path))
+@click.argument("ledger", metavar="LEDGER", type=click.Path(path_type=Path))
 @click.option(
     "--only",
     metavar="WORD,…",
@@ -106,16 +108,44 @@ def retry(ledger: Path, *, only: str | None, everything: bool, **given: Any) -> 
     """Try failed rows of LEDGER again; no manifest is needed.
 
     By default those that another try can cure: kinds transient, conflict and quota, and rows in
-    doubt.
+    doubt. With {date} in its name LEDGER is the newest there is. Where there is none yet, or one that
+    run goes on with because it is not finished and began less than 20 hours ago, nothing is done, with
+    exit code 0.
 
     \b
     batch-snapshot retry ledgers/backfill.ndjson
     batch-snapshot retry ledgers/backfill.ndjson --only denied
+    batch-snapshot retry 'ledgers/nightly-{date}.ndjson'
     """
-    from batch_snapshot import batch
+    from batch_snapshot import batch, job, places
 
     selection = partial(_selection, only=only, everything=everything)
-    return _finish(batch.retry(ledger, selection, _options(given), _hooks(given)), given["form"])
+    others = telling.others("retry", ledger, given)
+    if "{" in str(ledger) and not ledger.exists():
+        newest = places.newest_ledger(str(ledger))
+        if newest is None:
+            why = f"{ledger}: there is no such ledger yet: nothing to retry"
+            return _print_summary(_nothing_to_retry(ledger, why), given["form"])
+        if job.resumable(newest, datetime.now(UTC)):
+            why = f"{newest}: is not finished, and run goes on with it: nothing to retry before that"
+            return _print_summary(_nothing_to_retry(newest, why), given["form"])
+        ledger = newest
+    return _finish(batch.retry(ledger, selection, _options(given), _hooks(given)), given["form"], others)
+
+
+def _nothing_to_retry(ledger: Path, why: str) -> Summary:
+    from batch_snapshot import report
+
+    return report.Summary(
+        outcome="completed",
+        exit_code=0,
+        counts=report.Counts(),
+        failures={},
+        ledger=str(ledger),
+        run_id="",
+        command="retry",
+        warnings=[why],
+    )
 
 
 def _selection(past: History, *, only: str | None, everything: bool) -> Selection:
@@ -150,7 +180,7 @@ def _options(given: dict[str, Any]) -> Options:
             drain_timeout=given["drain_timeout"],
             failure_limit=policy.FailureLimit.parse(limit) if limit else policy.NO_LIMIT,
         ),
-        command_line=shlex.join([terminal.PROG, *sys.argv[1:]]),
+        command_line=shlex.join([terminal.PROG, *telling.shareable(sys.argv[1:])]),
     )
 
 
@@ -231,15 +261,25 @@ def _confirm(preview: Preview, *, ask: bool, tell: bool) -> bool:
     return True
 
 
-def _finish(work: Coroutine[Any, Any, Summary], form: str) -> int:
+def _finish(work: Coroutine[Any, Any, Summary], form: str, others: telling.Others) -> int:
     import anyio
-
-    from batch_snapshot import report
 
     async def carry_out() -> Summary:
         return await work
 
-    summary = anyio.run(carry_out, backend_options={"use_uvloop": find_spec("uvloop") is not None})
+    try:
+        summary = anyio.run(carry_out, backend_options={"use_uvloop": find_spec("uvloop") is not None})
+    except BatchSnapshotError as error:
+        others.of_error(error)
+        raise
+    code = _print_summary(summary, form)
+    others.of_summary(summary)
+    return code
+
+
+def _print_summary(summary: Summary, form: str) -> int:
+    from batch_snapshot import report
+
     terminal.warn(summary.warnings, len(summary.warnings))
     if terminal.telling().form == "json":
         told = f"{summary.outcome}: {report.states(summary.counts)}"

@@ -1,0 +1,207 @@
+"""Unit files for nightly runs: settings → the files of a kind, from templates in `unit_files`. Pure.
+
+Every kind does the same: what another try can cure of last night, then old ledgers, then tonight.
+Only tonight's exit code counts.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from batch_snapshot.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: The kinds, and the files of each: the template, and the name that the file gets.
+KINDS = {
+    "systemd": (
+        ("systemd.service", "batch-snapshot-{name}.service"),
+        ("systemd.timer", "batch-snapshot-{name}.timer"),
+    ),
+    "cron": (("cron", "batch-snapshot-{name}.crontab"),),
+    "kubernetes": (("kubernetes.yaml", "batch-snapshot-{slug}.yaml"),),
+    "eventbridge": (("eventbridge.yaml", "batch-snapshot-{name}.template.yaml"),),
+}
+
+#: Folders that a service is not shown by its unit; what lies there has to be bound.
+HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - nothing is made there
+
+#: Characters of a CronJob's name: Kubernetes appends eleven to it for its jobs.
+LONGEST_SLUG = 52 - len("batch-snapshot-")
+#: And of a line that every cron reads.
+LONGEST_LINE = 990
+
+
+class File(NamedTuple):
+    """A file to be put into place."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Night:
+    """What is to happen every night."""
+
+    #: Of the manifest.
+    name: str
+    #: Absolute paths on this machine: the manifest, the program, the folder for ledgers and state.
+    manifest: str
+    program: str
+    folder: str
+    #: Folders that the program reads: its own, Python's, the manifest's.
+    reads: tuple[str, ...]
+    #: In UTC, as the dates of the ledgers.
+    hour: int
+    minute: int
+    #: Ledgers that are kept.
+    keep: int
+    #: Flags for `run` and `retry`.
+    flags: tuple[str, ...] = ()
+    image: str
+    catalogs: tuple[str, ...]
+    profiles: tuple[str, ...] = ()
+    role_arns: tuple[str, ...] = ()
+    topic: str | None = None
+    metrics_folder: str | None = None
+
+    @property
+    def slug(self) -> str:
+        """The name as Kubernetes takes names; where that changes it, a digest keeps it apart from others."""
+        plain = re.sub(r"[^a-z0-9-]+", "-", self.name.lower()).strip("-")
+        if plain == self.name and len(plain) <= LONGEST_SLUG:
+            return plain
+        digest = blake2b(self.name.encode(), digest_size=4).hexdigest()
+        return f"{plain[: LONGEST_SLUG - 9].strip('-')}-{digest}".strip("-")
+
+    @property
+    def hidden(self) -> list[str]:
+        """The folders that the program reads and a service is not shown."""
+        inside = {path for path in self.reads if any(_within(path, folder) for folder in HIDDEN)}
+        return sorted(path for path in inside if not any(_within(path, one) for one in inside - {path}))
+
+
+class Steps(NamedTuple):
+    """The commands of a night, each in words."""
+
+    retry: list[str]
+    prune: list[str]
+    run: list[str]
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder + "/")
+
+
+def steps(night: Night, *, program: str | None, manifest: str, ledgers: str) -> Steps:
+    """The commands, for a `program` (None: the words begin behind it) that finds things at these paths."""
+    words = [program] if program else []
+    # The name as it is: `retry` has no manifest to take it from.
+    ledger = f"{ledgers}/{night.name}-{{date}}.ndjson"
+    told = ["--progress", "none", *night.flags]
+    return Steps(
+        [*words, "retry", ledger, *told],
+        [*words, "prune", ledgers, "--keep", str(night.keep)],
+        [*words, "run", manifest, "--ledger", ledger, *told],
+    )
+
+
+def files(kind: str, night: Night) -> list[File]:
+    """The files of a kind, ready to be put into place.
+
+    Raises:
+        InputError: this night cannot be done that way.
+    """
+    _check(kind, night)
+    return [
+        File(name.format(name=night.name, slug=night.slug), _rendered(template, kind, night))
+        for template, name in KINDS[kind]
+    ]
+
+
+def together(made: Iterable[File]) -> str:
+    """All files in one text, each behind a comment with its name."""
+    return "\n".join(f"# ---- {file.name}\n{file.text}" for file in made)
+
+
+def _check(kind: str, night: Night) -> None:
+    paths = [night.manifest, night.program, night.folder, *night.reads, *night.flags]
+    for path in paths:
+        if not path.isprintable():
+            raise InputError(f"{path!r}: no unit file can hold this; use another name")
+    if kind == "systemd":
+        for path in night.hidden:
+            if ":" in path:
+                raise InputError(f"{path}: systemd cannot bind a path with a colon; use another folder")
+    if kind == "eventbridge" and night.profiles:
+        raise InputError(
+            f"{night.manifest}: names the profile {night.profiles[0]!r}, and a task has no profiles; "
+            "leave it out for the task's own role, or name a role_arn"
+        )
+
+
+def _rendered(template: str, kind: str, night: Night) -> str:
+    import jinja2  # noqa: PLC0415 - one command needs it
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("batch_snapshot", "unit_files"),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701 - no HTML: every value passes the filter of its own language
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "systemd": lambda words: " ".join(map(_systemd, words)),
+        "path": lambda path: f'"{_specifiers(path)}"' if re.search(r"\s", path) else _specifiers(path),
+        "shell": shlex.join,
+        "json": _json,
+        "cron": _cron,
+    }
+    text = environment.get_template(template).render(night=night, steps=_steps(kind, night))
+    return text.rstrip("\n") + "\n"
+
+
+def _steps(kind: str, night: Night) -> Steps:
+    file = night.manifest.rpartition("/")[2]
+    if kind in {"systemd", "cron"}:
+        return steps(night, program=night.program, manifest=night.manifest, ledgers="ledgers")
+    # The image's entry point is the program, and the shell finds it by its name.
+    program = "batch-snapshot" if kind == "kubernetes" else None
+    return steps(night, program=program, manifest=f"/manifests/{file}", ledgers="/data/ledgers")
+
+
+def _json(value: Any) -> str:
+    """A value as JSON, which is YAML too."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _specifiers(text: str) -> str:
+    """The text with nothing in it that systemd would expand; see systemd.unit(5)."""
+    return text.replace("%", "%%")
+
+
+def _systemd(word: str) -> str:
+    """A word of a command line; see systemd.service(5)."""
+    escaped = _specifiers(word.replace("\\", "\\\\").replace('"', '\\"')).replace("$", "$$")
+    return escaped if re.fullmatch(r"[A-Za-z0-9_@%+=:,./{}$-]+", escaped) else f'"{escaped}"'
+
+
+def _cron(command: str) -> str:
+    """A command in a crontab, where a percent sign would be a new line; see crontab(5).
+
+    Raises:
+        InputError: it is too long for a line.
+    """
+    line = command.replace("%", r"\%")
+    if len(line) > LONGEST_LINE:
+        raise InputError(
+            f"cron: the line would have {len(line):,} characters, more than cron reads: use systemd"
+        )
+    return line
