@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.history import End, Header, History, Intent, Result
-from batch_snapshot.model import Status
+from batch_snapshot.history import End, Header, History, Intent, Result, Skipped
+from batch_snapshot.model import Skip, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,6 +74,8 @@ class _Auditor:
             self._intended(record)
         elif isinstance(record, Result):
             self._resulted(record)
+        elif isinstance(record, Skipped):
+            pass  # whether its rows may be left out is the history's to say
         else:
             self._ended(record)
 
@@ -97,7 +99,9 @@ class _Auditor:
         counts = self.history.counts()
         total = self.history.last.rows if self.history.last else 0
         known = {status.value: counts.get(status, 0) for status in Status}
-        known["unattempted"] = total - sum(known.values())
+        skipped = {reason.value: counts[reason] for reason in Skip if counts[reason]}
+        known["unattempted"] = total - sum(known.values()) - sum(skipped.values())
+        known |= skipped
         if dict(end.counts) != known:
             raise LedgerError(f"counts {dict(end.counts)}, but the lines before say {known}")
         self.open = False

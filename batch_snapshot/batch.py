@@ -17,32 +17,53 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from batch_snapshot import __version__, codec, history, ledger, manifest, places, plan, preview, report
+from batch_snapshot import (
+    __version__,
+    choosing,
+    codec,
+    discovering,
+    history,
+    ledger,
+    manifest,
+    places,
+    plan,
+    preview,
+    report,
+    service,
+)
 from batch_snapshot.allowance import Allowances, needs_log
-from batch_snapshot.client import Clients, Target
+from batch_snapshot.client import Clients
 from batch_snapshot.engine import Engine
-from batch_snapshot.errors import InputError, ManifestError, StorageError
+from batch_snapshot.errors import DeferredError, InputError, ManifestError, ServiceError, StorageError
+from batch_snapshot.filters import since
 from batch_snapshot.history import FailureGroup
-from batch_snapshot.job import Job, Options, for_retry, for_run
+from batch_snapshot.index import Index, world_of
+from batch_snapshot.job import Job, Options, for_retry, of_run, reserved
 from batch_snapshot.lane import Lane, Stop, StopKind
-from batch_snapshot.model import AWS, SIMULATOR, Status
+from batch_snapshot.model import Skip, Status
 from batch_snapshot.quota import Usage, windows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from anyio.abc import TaskStatus
 
     from batch_snapshot.history import History
-    from batch_snapshot.model import Outcome, Request
+    from batch_snapshot.model import Outcome, Request, Row
     from batch_snapshot.preview import Preview
+    from batch_snapshot.reads import Reader
+
+    LeaveOut = Callable[[], Awaitable[Counter[str]]]
 
 #: Rows looked at between two turns of everything else.
 BATCH = 64
 
 #: Seconds between two fsyncs of the ledger.
 SYNC_EVERY = 1.0
+
+#: Seconds between two looks whether choosing rows is to give way to a stop.
+LOOK_AGAIN = 0.1
 
 #: Seconds for which a forecast of the end holds.
 FORECAST_EVERY = 10.0
@@ -59,7 +80,7 @@ class View:
 
     name: str
     total: int
-    statuses: Counter[Status]
+    statuses: Counter[Status | Skip]
     failures: Counter[FailureGroup]
     #: Rows that had a state before this invocation.
     settled_before: int
@@ -132,8 +153,10 @@ async def run(path: Path, options: Options | None = None, hooks: Hooks | None = 
         StorageError: a lock is held, or the ledger cannot be written; no call follows the failure.
     """
     options, hooks = options or Options(), hooks or Hooks()
-    with for_run(manifest.load(path), options, hooks.now()) as job:
-        return await _carry_out(job, options, hooks)
+    with reserved(manifest.load(path), options, hooks.now()) as held:
+        around = discovering.Surroundings(now=hooks.now, rng=hooks.rng, clock=anyio.current_time)
+        listed = await discovering.freeze(held, options, around)
+        return await _carry_out(of_run(held, listed), options, hooks)
 
 
 def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = None) -> Preview:
@@ -144,10 +167,11 @@ def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = No
         StorageError: the ledger is in use.
     """
     options, hooks = options or Options(), hooks or Hooks()
-    with for_run(manifest.load(path), options, hooks.now(), touch=False) as job:
+    with reserved(manifest.load(path), options, hooks.now(), touch=False) as held:
+        job = of_run(held, discovering.frozen(held), foreseen=True)
         file = _usage_file(options)
         with Usage(file) if file.exists() else nullcontext() as usage:
-            return preview.of(job, _allowances(job, usage), hooks.now())
+            return preview.of(job, _allowances(job, usage, options), hooks.now())
 
 
 async def retry(
@@ -176,7 +200,7 @@ async def retry(
 def _usage(job: Job, options: Options, stack: AsyncExitStack) -> tuple[Usage | None, list[str]]:
     """Open the log of calls where a run needs one; only windows cannot do without it."""
     quotas = job.quotas.values()
-    if not needs_log(quotas):
+    if not (needs_log(quotas) or _chooses(job, options)):
         return None, []
     try:
         return stack.enter_context(Usage(_usage_file(options))), []
@@ -186,9 +210,14 @@ def _usage(job: Job, options: Options, stack: AsyncExitStack) -> tuple[Usage | N
         return None, [f"the pace is not shared with other runs, nor kept for the next: {error}"]
 
 
-def _allowances(job: Job, usage: Usage | None) -> Allowances:
+def _chooses(job: Job, options: Options) -> bool:
+    """Whether rows are to be left out."""
+    return job.candidates is not None and bool(options.changed_since or options.skip_active_jobs)
+
+
+def _allowances(job: Job, usage: Usage | None, options: Options) -> Allowances:
     accounts = {name: replace(account, quota=job.quotas[name]) for name, account in job.accounts.items()}
-    return Allowances(accounts, job.endpoint, usage, os.environ)
+    return Allowances(accounts, job.endpoint, usage, os.environ, read_rate=options.read_rate)
 
 
 def _usage_file(options: Options) -> Path:
@@ -201,10 +230,10 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
         return _summary(job, "completed", _tally(job), warnings=[*job.warnings, _nothing_to_do(job)])
     async with AsyncExitStack() as stack:
         usage, warnings = _usage(job, options, stack)
-        allowances = _allowances(job, usage)
+        allowances = _allowances(job, usage, options)
         if hooks.confirm and not hooks.confirm(preview.of(job, allowances, hooks.now())):
             raise InputError("not confirmed: nothing was called")
-        target = await _target(job, options, stack)
+        target = await service.target(job.endpoint, options, stack)
         book = stack.enter_context(ledger.Ledger(job.path))
         clients = await stack.enter_async_context(Clients(job.accounts, target, hooks.now))
         tally = _tally(job)
@@ -221,16 +250,35 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
             settings=options.engine,
         )
         tally.lanes, tally.allowances = engine.lanes, allowances
-        book.append(codec.encode_run(_header(job, options, hooks), __version__, vanished=job.vanished))
+        header = _header(job, options, hooks)
+        readers: Mapping[str, Reader] = {}
+        leave_out = None
+        if _chooses(job, options) and job.candidates:
+            known = stack.enter_context(Index(places.index_file(places.state_folder(options.state_dir, os.environ))))
+            warnings += known.refresh(job.path.parent)
+            readers = service.over(engine.lanes, allowances, clients, hooks.now, hooks.rng)
+            choice = choosing.Choice(
+                since=_since(options, hooks.now()),
+                active_jobs=options.skip_active_jobs,
+                readers=readers,
+                index=known,
+                world=world_of(header),
+                skew=clients.skew,
+                now=hooks.now().timestamp(),
+                skip=partial(_skip, book, job, tally, hooks),
+            )
+            leave_out = partial(choosing.choose, job.candidates, choice)
+        book.append(codec.encode_run(header, __version__, vanished=job.vanished))
         await anyio.to_thread.run_sync(book.sync)
-        signum = await _drive(engine, job, book, tally, hooks)
+        signum = await _drive(engine, job, book, tally, hooks, leave_out)
         stop = engine.ending
         outcome = _OUTCOMES[stop.kind] if stop else "completed"
-        end = history.End(outcome, tally.counts._asdict(), hooks.now())
+        end = history.End(outcome, tally.counts.as_dict(), hooks.now())
         book.append(codec.encode_end(job.run_id, end))
         await anyio.to_thread.run_sync(book.sync)
         warnings += [*job.warnings, *(text for lane in engine.lanes.values() for text in lane.warnings)]
-        return _summary(job, outcome, tally, engine=engine, signum=signum, warnings=warnings)
+        summary = _summary(job, outcome, tally, engine=engine, signum=signum, warnings=warnings)
+        return replace(summary, reads=_reads(readers))
 
 
 _OUTCOMES = {
@@ -240,7 +288,61 @@ _OUTCOMES = {
 }
 
 
-async def _drive(engine: Engine, job: Job, book: ledger.Ledger, view: View, hooks: Hooks) -> int | None:
+def _since(options: Options, now: datetime) -> float | str | None:
+    """From when on changes count.
+
+    Raises:
+        InputError: that is no time.
+    """
+    if options.changed_since in {None, "last"}:
+        return options.changed_since
+    try:
+        return since(options.changed_since or "", now).timestamp()
+    except ValueError as error:
+        raise InputError(f"--changed-since: {error}; or last") from None
+
+
+async def _skip(book: ledger.Ledger, job: Job, view: View, hooks: Hooks, reason: Skip, rows: Sequence[Row]) -> None:
+    """Record rows that are left out."""
+    book.append(codec.encode_skip(job.run_id, hooks.now(), reason, rows))
+    for row in rows:
+        job.past.skip(reason, row.key)
+    view.statuses[reason] += len(rows)
+    await anyio.lowlevel.checkpoint()
+
+
+async def _choose(engine: Engine, leave_out: LeaveOut, view: View) -> None:
+    """Leave out rows before the first is sent; what can't be found out ends the run in good order."""
+
+    async def give_way(scope: anyio.CancelScope) -> None:
+        while engine.stop is None:
+            await anyio.sleep(LOOK_AGAIN)
+        scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(give_way, group.cancel_scope)
+        try:
+            skipped = await leave_out()
+            view.todo = {name: rows - skipped[name] for name, rows in view.todo.items()}
+        except ServiceError as error:
+            kind = StopKind.DEFERRED if isinstance(error, DeferredError) else StopKind.STOPPED
+            engine.request_stop(Stop(kind, str(error)))
+        group.cancel_scope.cancel()
+
+
+def _reads(readers: Mapping[str, Reader]) -> dict[str, int]:
+    """The reads that it took to choose, by operation."""
+    return dict(sorted(sum((reader.calls for reader in readers.values()), Counter()).items()))
+
+
+async def _drive(
+    engine: Engine,
+    job: Job,
+    book: ledger.Ledger,
+    view: View,
+    hooks: Hooks,
+    leave_out: LeaveOut | None = None,
+) -> int | None:
     """Run the engine with what goes on beside it; returns the signal that ended it, if one did."""
     caught: list[int] = []
     view.started = anyio.current_time()
@@ -251,6 +353,8 @@ async def _drive(engine: Engine, job: Job, book: ledger.Ledger, view: View, hook
                 await beside.start(_heed_signals, engine, caught)
             if hooks.watch:
                 beside.start_soon(hooks.watch, view)
+            if leave_out:
+                await _choose(engine, leave_out, view)
             await engine.run(_while_unchanged(engine, plan.batches(job.requests, BATCH)))
             beside.cancel_scope.cancel()
     except BaseExceptionGroup as group:
@@ -323,22 +427,6 @@ def _tally(job: Job) -> View:
     return View(job.name, job.total, statuses, failures, settled_before=statuses.total(), todo=job.todo)
 
 
-async def _target(job: Job, options: Options, stack: AsyncExitStack) -> Target:
-    url = None if job.endpoint in {AWS, SIMULATOR} else job.endpoint
-    simulated = job.endpoint == SIMULATOR
-    if simulated:
-        from batch_snapshot import simulator  # noqa: PLC0415 - half a second of imports that few runs need
-
-        url, _ = await stack.enter_async_context(
-            simulator.serve(simulator.Settings(rate=20, burst=20, latency=0.05))
-        )
-    return Target(
-        endpoint_url=url,
-        simulated=simulated,
-        concurrency=options.engine.concurrency,
-    )
-
-
 def _header(job: Job, options: Options, hooks: Hooks) -> history.Header:
     engine = options.engine
     known = job.past.last.accounts if job.past.last else {}
@@ -353,6 +441,7 @@ def _header(job: Job, options: Options, hooks: Hooks) -> history.Header:
         "resend_in_doubt": engine.resend_in_doubt,
         "max_duration": engine.max_duration,
         "accounts": list(options.accounts),
+        **_selective(options),
     }
     return history.Header(
         run_id=job.run_id,
@@ -365,14 +454,27 @@ def _header(job: Job, options: Options, hooks: Hooks) -> history.Header:
         endpoint=job.endpoint,
         started_at=hooks.now(),
         settings=settings,
+        discovered_sha256=job.discovered_sha256,
     )
+
+
+def _selective(options: Options) -> dict[str, Any]:
+    """The settings that are noted only where they say something."""
+    state = str(options.simulator_state.resolve()) if options.simulator_state else None
+    given = {
+        "changed_since": options.changed_since,
+        "skip_active_jobs": options.skip_active_jobs,
+        "simulator_state": state,
+    }
+    return {name: value for name, value in given.items() if value}
 
 
 def _nothing_to_do(job: Job) -> str:
     if job.command == "retry":
         return f"{job.path}: no row of this selection failed or is in doubt: nothing to retry"
-    done = job.past.counts()[Status.SUCCEEDED] == job.total
-    what = "every row has succeeded" if done else "every row has been tried (what failed waits for retry)"
+    done = report.count(job.past.counts(), job.total).settled
+    what = "every row has succeeded or was left out" if job.past.counts()[Status.SUCCEEDED] < job.total else "every row has succeeded"
+    what = what if done else "every row has been tried (what failed waits for retry)"
     return f"{job.path}: {what}: nothing left to run. For a new run of the same rows name a new --ledger"
 
 

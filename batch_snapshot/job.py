@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from batch_snapshot import codec, history, ledger, locks, manifest, places, plan, report
@@ -50,6 +50,15 @@ class Options:
     wait: bool = False
     #: Against a simulator that lives as long as the run.
     simulate: bool = False
+    #: The file that keeps the simulator's world from one command to the next.
+    simulator_state: Path | None = None
+    #: Reads a second and account; None: what AWS allows.
+    read_rate: float | None = None
+    #: Leave out pairs whose opportunity was not modified since their "last" snapshot, or a time
+    #: (see `filters.since`); None: leave out none.
+    changed_since: str | None = None
+    #: Leave out pairs that a running snapshot job of AWS's takes care of.
+    skip_active_jobs: bool = False
     endpoint_url: str | None = None
     #: For accounts that name none of their own.
     region: str | None = None
@@ -83,9 +92,13 @@ class Job:
     requests: Iterator[Request | None]
     manifest: str | None
     manifest_sha256: str | None
+    #: Over the file that keeps what `discover:` has found; None: the manifest has no such section.
+    discovered_sha256: str | None = None
+    #: The rows without any history, as often as wanted: those that may be left out.
+    candidates: Callable[[], Iterator[Row]] | None = None
     #: The same command again, and the one for whatever is left.
-    again: str | None
-    rest: str | None
+    again: str | None = None
+    rest: str | None = None
     vanished: int = 0
     vanished_rows: Sequence[str] = ()
     warnings: Sequence[str] = ()
@@ -100,6 +113,121 @@ class _Identity:
     endpoint: str
 
 
+class Called(NamedTuple):
+    """Whom a command calls for, and where."""
+
+    accounts: Mapping[str, Account]
+    #: By account: what holds in this invocation.
+    quotas: Mapping[str, Quota]
+    endpoint: str
+
+
+def called(accounts: Mapping[str, Account], options: Options, endpoint: str | None = None) -> Called:
+    """The accounts to call for as they will sign, and where; an `endpoint` holds where none is named.
+
+    Raises:
+        InputError: the options don't fit the accounts, or each other.
+    """
+    if options.simulator_state and not options.simulate:
+        raise InputError("--state is the simulator's: use it with --simulate")
+    chosen = _selected(accounts, options)
+    given = endpoint is None or options.simulate or options.endpoint_url
+    where = _endpoint(options) if given else endpoint
+    return Called(chosen, _quotas(chosen, options), where or AWS)
+
+
+class Reserved(NamedTuple):
+    """A manifest and the ledger of its run, while their locks are held."""
+
+    listed: Manifest
+    options: Options
+    path: Path
+    called: Called
+
+    @property
+    def began(self) -> Header | None:
+        """How the ledger begins; None: nothing stands in it yet."""
+        if not self.path.exists():
+            return None
+        first = next((line.record for line in ledger.read(self.path)), None)
+        return first if isinstance(first, Header) else None
+
+
+@contextmanager
+def reserved(listed: Manifest, options: Options, now: datetime, *, touch: bool = True) -> Iterator[Reserved]:
+    """Find the ledger of a run, and hold its locks; without `touch` nothing is locked or mended.
+
+    Raises:
+        InputError: manifest and options don't fit together.
+        StorageError: a lock is held, or cannot be made.
+    """
+    who = called(listed.accounts, options)
+    pattern = places.ledger_pattern(options.ledger, simulated=options.simulate)
+    path = _ledger_to_write(pattern, listed.name, options, now)
+    with ExitStack() as stack:
+        if touch:
+            stack.enter_context(_ledger_held(path, now))
+            identity = _Identity(listed.name, who.accounts, who.endpoint)
+            stack.enter_context(_accounts_held(identity, options, now))
+            ledger.mend(path)
+        yield Reserved(listed, options, path, who)
+
+
+def of_run(held: Reserved, listed: Manifest, *, foreseen: bool = False) -> Job:
+    """Make the job of `run`.
+
+    Args:
+        held: the ledger and its locks.
+        listed: the manifest, with what its `discover:` has found.
+        foreseen: nothing will be called.
+
+    Raises:
+        InputError: ledger, manifest and options don't fit together.
+    """
+    options, path, (accounts, quotas, endpoint) = held.options, held.path, held.called
+    past = ledger.history_of(path)
+    _check_fits(past, path, _Identity(listed.name, accounts, endpoint), options.run_id)
+    run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
+    gone = {key for key in past.keys() if key not in listed.keys}  # noqa: SIM118 - a method, no mapping
+
+    def requests() -> Iterator[Request | None]:
+        return plan.resumed(_validated(listed), past, run_id, accounts)
+
+    def candidates() -> Iterator[Row]:
+        return (one.row for one in requests() if one and one.row.key not in past.unfinished)
+
+    return Job(
+        command="run",
+        name=listed.name,
+        path=path,
+        run_id=run_id,
+        accounts=accounts,
+        quotas=quotas,
+        catalogs=listed.catalogs,
+        endpoint=endpoint,
+        past=past,
+        total=listed.rows + len(gone),
+        todo=_todo(listed, past, accounts, requests),
+        requests=requests(),
+        manifest=str(listed.path.resolve()),
+        manifest_sha256=listed.sha256,
+        discovered_sha256=listed.found_sha256,
+        candidates=candidates,
+        again=options.command_line,
+        rest=report.run_command(str(listed.path), str(path), endpoint),
+        vanished=len(gone),
+        vanished_rows=history.names(ledger.read(path), gone, NAMED_ROWS) if gone else [],
+        warnings=[*listed.warnings, *_warnings(options), *(_unresolved(listed) if foreseen else [])],
+    )
+
+
+def _unresolved(listed: Manifest) -> list[str]:
+    """What a forecast can't know."""
+    if not listed.discover or listed.found:
+        return []
+    return [f"{listed.path}: the rows of discover: are known only when it is run; they are not counted here"]
+
+
 @contextmanager
 def for_run(listed: Manifest, options: Options, now: datetime, *, touch: bool = True) -> Iterator[Job]:
     """Make the job of `run`, and hold its locks; without `touch` nothing is locked or mended.
@@ -108,46 +236,8 @@ def for_run(listed: Manifest, options: Options, now: datetime, *, touch: bool = 
         InputError: ledger, manifest and options don't fit together.
         StorageError: a lock is held, or cannot be made.
     """
-    accounts = _selected(listed.accounts, options)
-    quotas = _quotas(accounts, options)
-    endpoint = _endpoint(options)
-    pattern = places.ledger_pattern(options.ledger, simulated=options.simulate)
-    path = _ledger_to_write(pattern, listed.name, options, now)
-    identity = _Identity(listed.name, accounts, endpoint)
-    with ExitStack() as stack:
-        if touch:
-            stack.enter_context(_ledger_held(path, now))
-            stack.enter_context(_accounts_held(identity, options, now))
-            ledger.mend(path)
-        past = ledger.history_of(path)
-        _check_fits(past, path, identity, options.run_id)
-        run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
-        gone = {key for key in past.keys() if key not in listed.keys}  # noqa: SIM118 - a method, no mapping
-
-        def requests() -> Iterator[Request | None]:
-            return plan.resumed(_validated(listed), past, run_id, accounts)
-
-        yield Job(
-            command="run",
-            name=listed.name,
-            path=path,
-            run_id=run_id,
-            accounts=accounts,
-            quotas=quotas,
-            catalogs=listed.catalogs,
-            endpoint=endpoint,
-            past=past,
-            total=listed.rows + len(gone),
-            todo=_todo(listed, past, accounts, requests),
-            requests=requests(),
-            manifest=str(listed.path.resolve()),
-            manifest_sha256=listed.sha256,
-            again=options.command_line,
-            rest=report.run_command(str(listed.path), str(path), endpoint),
-            vanished=len(gone),
-            vanished_rows=history.names(ledger.read(path), gone, NAMED_ROWS) if gone else [],
-            warnings=[*listed.warnings, *_warnings(options)],
-        )
+    with reserved(listed, options, now, touch=touch) as held:
+        yield of_run(held, listed, foreseen=not touch)
 
 
 def _todo(
@@ -157,7 +247,8 @@ def _todo(
     requests: Callable[[], Iterator[Request | None]],
 ) -> Mapping[str, int]:
     """The rows to send, by account; another pass over the manifest only where it must be."""
-    settled = sum(past.status(key) in {Status.SUCCEEDED, Status.FAILED} for key in listed.keys)
+    done = {Status.SUCCEEDED, Status.FAILED}
+    settled = sum(past.status(key) in done or past.left_out(key) for key in listed.keys)
     if not settled:
         return {name: rows for name, rows in listed.rows_by_account.items() if name in accounts}
     if len(listed.accounts) == 1:
@@ -190,15 +281,14 @@ def for_retry(
     head = next((line.record for line in ledger.read(path)), None)
     if not isinstance(head, Header):
         raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
-    given = options.simulate or options.endpoint_url
-    endpoint = _endpoint(options) if given else head.endpoint
+    endpoint = called({}, replace(options, accounts=(), profile=None), head.endpoint).endpoint
     with ExitStack() as stack:
         stack.enter_context(_ledger_held(path, now))
         ledger.mend(path)
         past = ledger.history_of(path)
         header = past.last or head
         _check_names(path, header)
-        accounts = _selected(_accounts(path, header), options)
+        accounts = _selected(accounts_of(path, header), options)
         quotas = _quotas(accounts, options)
         identity = _Identity(header.name, accounts, endpoint)
         stack.enter_context(_accounts_held(identity, options, now))
@@ -267,6 +357,11 @@ def _quota(account: Account, options: Options) -> Quota:
     if options.rate is not None:
         quota = replace(quota, per_second=None if isinstance(options.rate, str) else options.rate)
     return quota
+
+
+def state_of(options: Options) -> Path:
+    """The folder for what outlives a run."""
+    return places.state_folder(options.state_dir, os.environ)
 
 
 def _warnings(options: Options) -> list[str]:
@@ -346,7 +441,7 @@ def _check_names(path: Path, header: Header) -> None:
             raise LedgerError(f"{path}: the run line names {name!r}, which no manifest can: it was edited")
 
 
-def _accounts(path: Path, header: Header) -> dict[str, Account]:
+def accounts_of(path: Path, header: Header) -> dict[str, Account]:
     """The accounts as a ledger's head keeps them."""
     try:
         return {name: codec.decode_account(name, fields) for name, fields in header.accounts.items()}

@@ -29,15 +29,19 @@ LONGEST_LINE = 16 * 1024 * 1024
 LINE_HEAD = b'{"type":"'
 
 
-def read(path: Path) -> Iterator[Line]:
+def read(path: Path, start: int = 0) -> Iterator[Line]:
     """Stream the records of the ledger at `path`, skipping a torn last line.
+
+    Args:
+        path: of the ledger.
+        start: the offset of a line; those before it are left out, and not counted.
 
     Raises:
         LedgerError: it cannot be read, or has a line that is no record; the message says where.
     """
     try:
         with path.open("rb") as file:
-            offset = 0
+            offset = file.seek(start)
             number = 0
             while raw := file.readline(LONGEST_LINE):
                 number += 1

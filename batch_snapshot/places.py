@@ -76,6 +76,16 @@ def dated_ledgers(pattern: str, name: str) -> list[Path]:
     return [Path(match[0]) for match in sorted(matches, key=lambda match: match[1], reverse=True)]
 
 
+def discovered_file(ledger: Path) -> Path:
+    """The pairs that a run has found at the service, beside its ledger."""
+    return ledger.with_name(f"{ledger.name}.discovered.ndjson")
+
+
+def index_file(state: Path) -> Path:
+    """The index of snapshots that the ledgers tell of."""
+    return state / "snapshots.sqlite"
+
+
 def ledger_lock(ledger: Path) -> Path:
     """The lock beside a ledger."""
     return ledger.with_name(f"{ledger.name}.lock")

@@ -78,7 +78,7 @@ def as_json(preview: Preview) -> dict[str, Any]:
         "endpoint": preview.endpoint,
         "accounts": sorted(preview.accounts),
         "catalogs": sorted(preview.catalogs),
-        "counts": preview.counts._asdict(),
+        "counts": preview.counts.as_dict(),
         "rows": preview.rows,
         "calls": preview.calls,
         "rate": round(sum(rates), 6) if rates else None,

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batch_snapshot.model import AWS, CURABLE, SIMULATOR, ErrorKind, Status
+from batch_snapshot.model import AWS, CURABLE, SIMULATOR, ErrorKind, Skip, Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,19 +34,33 @@ class Counts(NamedTuple):
     failed: int = 0
     in_doubt: int = 0
     unattempted: int = 0
+    #: Left out as the run was asked to; these two are told where there are any.
+    unchanged: int = 0
+    active_job: int = 0
 
     @property
     def total(self) -> int:
         """All rows."""
         return sum(self)
 
+    @property
+    def settled(self) -> bool:
+        """Whether every row succeeded, or was to be left out."""
+        return self.succeeded + self.unchanged + self.active_job == self.total
 
-def count(statuses: Mapping[Status, int], total: int) -> Counts:
-    """Complete the counts of `statuses` to `total` rows."""
+    def as_dict(self) -> dict[str, int]:
+        """By name: the four that are always told, and the others where they are not zero."""
+        return {name: number for name, number in self._asdict().items() if number or name not in set(Skip)}
+
+
+def count(statuses: Mapping[Any, int], total: int) -> Counts:
+    """Complete the counts of `statuses`, by `Status` and `Skip`, to `total` rows."""
     succeeded, failed, in_doubt = (
         statuses.get(status, 0) for status in (Status.SUCCEEDED, Status.FAILED, Status.IN_DOUBT)
     )
-    return Counts(succeeded, failed, in_doubt, max(0, total - succeeded - failed - in_doubt))
+    skipped = [statuses.get(reason, 0) for reason in Skip]
+    known = succeeded + failed + in_doubt + sum(skipped)
+    return Counts(succeeded, failed, in_doubt, max(0, total - known), *skipped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +96,8 @@ class Summary:
     warnings: Sequence[str] = ()
     #: The commands that go on from here.
     next_steps: Sequence[str] = ()
+    #: By operation: the reads that it took to choose the rows.
+    reads: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def calls(self) -> int:
@@ -108,7 +124,7 @@ def exit_code(outcome: str, counts: Counts, signum: int | None = None) -> int:
         return 3
     if outcome == "deferred":
         return 4
-    return 0 if counts.succeeded == counts.total else 1
+    return 0 if counts.settled else 1
 
 
 def next_steps(
@@ -127,7 +143,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
     """The one object that `--format json` prints."""
     return {
         "outcome": summary.outcome,
-        "counts": summary.counts._asdict(),
+        "counts": summary.counts.as_dict(),
         "failures": [
             {"status": group.status, "kind": group.kind, "code": group.code, "count": number}
             for group, number in _largest_first(summary.failures)
@@ -152,6 +168,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "vanished_rows": list(summary.vanished_rows),
         "warnings": list(summary.warnings),
         "next_steps": list(summary.next_steps),
+        **({"reads": dict(summary.reads)} if summary.reads else {}),
     }
 
 
@@ -172,6 +189,9 @@ def as_text(summary: Summary) -> str:
         rate = f"; pace at the end {summary.learned_rate:,.3g}/s" if summary.learned_rate else ""
         throttled = f"{summary.throttled_calls:,} throttled ({share})"
         lines.append(f"calls   {summary.calls:,} in {summary.elapsed_s:,.1f} s, {throttled}{rate}")
+    if summary.reads:
+        each = ", ".join(f"{name} {number:,}" for name, number in summary.reads.items())
+        lines.append(f"reads   {sum(summary.reads.values()):,}: {each}")
     lines += [f"next    {step}" for step in summary.next_steps]
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from batch_snapshot import __version__
-from batch_snapshot.cli import reading, sending, simulate, terminal
+from batch_snapshot.cli import reading, sending, service, simulate, terminal
 from batch_snapshot.cli.terminal import PROG
 from batch_snapshot.errors import BatchSnapshotError
 
@@ -67,6 +67,9 @@ for _command in (
     reading.status,
     reading.init,
     reading.schema,
+    service.discover,
+    service.verify,
+    service.diff,
     simulate.simulate,
 ):
     cli.add_command(_command)

@@ -16,6 +16,7 @@ from batch_snapshot.manifest.reading import Reading
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from batch_snapshot.filters import Filters
     from batch_snapshot.model import Account, Row
 
 _CHUNK = 1 << 20
@@ -46,15 +47,24 @@ class Manifest:
     files: tuple[Path, ...]
     #: Which of all rows, counted from 0, repeat an earlier one; in rising order.
     repeated: array[int] = field(repr=False)
+    #: What a run is to look for at the service when it starts.
+    discover: tuple[Filters, ...] = ()
+    #: The file of what was found, whose rows are among these, and the digest of its bytes.
+    found: Path | None = None
+    found_sha256: str | None = None
 
 
-def load(path: Path) -> Manifest:
+def load(path: Path, found: Path | None = None) -> Manifest:
     """Validate the manifest and its includes; nothing is called and no row is kept.
+
+    Args:
+        path: the manifest.
+        found: an NDJSON file of further pairs: what its section `discover` has found at the service.
 
     Raises:
         ManifestError: with the first 50 problems, each `file:line: what, and the fix`, and their number.
     """
-    reading = Reading(Path(path))
+    reading = Reading(Path(path), found)
     keys: set[bytes] = set()
     repeated = array("q")
     by_account: dict[str, int] = {}
@@ -63,7 +73,8 @@ def load(path: Path) -> Manifest:
         key = row.key
         if key in keys:
             repeated.append(number)
-            reading.warn(line, f"{row.engagement} {row.resource} is listed before: it stays one row")
+            if reading.files[-1] is not found:
+                reading.warn(line, f"{row.engagement} {row.resource} is listed before: it stays one row")
             continue
         keys.add(key)
         by_account[row.account] = by_account.get(row.account, 0) + 1
@@ -83,6 +94,9 @@ def load(path: Path) -> Manifest:
         warning_count=reading.warnings.total,
         files=tuple(reading.files),
         repeated=repeated,
+        discover=reading.discover,
+        found=found,
+        found_sha256=_digest([found]) if found else None,
     )
 
 
@@ -97,7 +111,7 @@ def rows(manifest: Manifest) -> Iterator[Row]:
     """
     if _digest(manifest.files) != manifest.sha256:
         raise _changed(manifest)
-    reading = Reading(manifest.path)
+    reading = Reading(manifest.path, manifest.found)
     repeated = chain(manifest.repeated, [-1])
     skip = next(repeated)
     for number, (row, _) in enumerate(reading.rows()):

@@ -1,0 +1,290 @@
+"""Leaves out the rows that a run was asked to leave out: unchanged ones, and those of AWS's own jobs.
+
+It costs pages of lists, and a read a row only where no ledger knows the row's last snapshot.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from batch_snapshot import changes, scratch
+from batch_snapshot.errors import BatchSnapshotError
+from batch_snapshot.index import Job
+from batch_snapshot.model import ApiError, Skip
+from batch_snapshot.reads import broken
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from datetime import timedelta
+
+    from batch_snapshot.index import Index
+    from batch_snapshot.model import Row
+    from batch_snapshot.reads import Reader
+
+#: Rows that one skip line names, and rows whose snapshots are looked up side by side.
+SKIPPED_AT_ONCE, BESIDE = 256, 64
+
+_TABLES = """
+CREATE TABLE wanted (account TEXT, catalog TEXT, resource TEXT, modified REAL, seen INTEGER,
+    PRIMARY KEY (account, catalog, resource)) WITHOUT ROWID;
+CREATE TABLE engagements (account TEXT, catalog TEXT, engagement TEXT,
+    PRIMARY KEY (account, catalog, engagement)) WITHOUT ROWID;
+CREATE TABLE active (account TEXT, catalog TEXT, engagement TEXT, resource TEXT, template TEXT,
+    PRIMARY KEY (account, catalog, engagement, resource, template)) WITHOUT ROWID
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What is to be left out, and what that is found out with."""
+
+    #: Leave out what was not modified since its "last" snapshot, or since a time in seconds since the
+    #: epoch; None: leave out nothing for that.
+    since: float | str | None
+    #: Leave out what a running snapshot job takes care of.
+    active_jobs: bool
+    readers: Mapping[str, Reader]
+    index: Index
+    #: Whose snapshots the index is asked for; None: it knows none of them.
+    world: str | None
+    #: The service's clock less ours.
+    skew: Callable[[str], timedelta]
+    #: Seconds since the epoch.
+    now: float
+    #: Records rows that are left out.
+    skip: Callable[[Skip, Sequence[Row]], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class _Left:
+    """Rows that are about to be recorded as left out."""
+
+    rows: dict[Skip, list[Row]] = field(default_factory=lambda: {reason: [] for reason in Skip})
+    by_account: Counter[str] = field(default_factory=Counter)
+
+
+async def choose(rows: Callable[[], Iterator[Row]], choice: Choice) -> Counter[str]:
+    """Leave out rows; returns how many of each account.
+
+    Args:
+        rows: those without any history, as often as they are asked for: what an intent has named may
+            have been sent, and is not to be left out.
+        choice: what is to be left out.
+
+    Raises:
+        ServiceError: what must be known cannot be read, or not now.
+        StorageError: there is no room for it.
+    """
+    with scratch.tables(_TABLES) as db:
+        for row in rows():
+            db.execute(
+                "INSERT OR IGNORE INTO wanted VALUES (?, ?, ?, NULL, 0)", (row.account, row.catalog, row.resource)
+            )
+            where = (row.account, row.catalog, row.engagement)
+            db.execute("INSERT OR IGNORE INTO engagements VALUES (?, ?, ?)", where)
+        chooser = _Chooser(db, choice)
+        for account, catalog in db.execute("SELECT DISTINCT account, catalog FROM wanted").fetchall():
+            await chooser.learn(account, catalog)
+        return await chooser.leave_out(rows())
+
+
+class _Chooser:
+    """Finds out, then decides row by row."""
+
+    def __init__(self, db: sqlite3.Connection, choice: Choice) -> None:
+        self._db = db
+        self._choice = choice
+
+    async def learn(self, account: str, catalog: str) -> None:
+        """Know the dates of one account's opportunities, and its running jobs."""
+        operation = "ListResourceSnapshotJobs"
+        reader = self._choice.readers[account]
+        try:
+            if self._choice.active_jobs:
+                await self._learn_jobs(reader, account, catalog)
+            operation = "ListOpportunities"
+            if self._choice.since is not None:
+                await self._learn_dates(reader, account, catalog)
+        except ApiError as error:
+            raise broken(account, operation, error.failure) from error
+
+    # -- dates -------------------------------------------------------------------------------------
+
+    async def _learn_dates(self, reader: Reader, account: str, catalog: str) -> None:
+        where = (account, catalog)
+        (wanted,) = self._db.execute(
+            "SELECT count(*) FROM wanted WHERE account = ? AND catalog = ?", where
+        ).fetchone()
+        limit = changes.approach(wanted).pages
+        # By id: whoever is modified meanwhile keeps his place.
+        order = {"SortBy": "Identifier", "SortOrder": "ASCENDING"}
+        if limit:
+            pages = 0
+            async for page in reader.pages("ListOpportunities", Catalog=catalog, Sort=order):
+                self._take(account, catalog, page.items)
+                pages += 1
+                if page.token is None:
+                    return
+                if pages >= limit:
+                    break
+        while names := self._unseen(where):
+            marks = ", ".join("?" * len(names))
+            self._db.execute(
+                f"UPDATE wanted SET seen = 1 WHERE account = ? AND catalog = ? AND resource IN ({marks})",  # noqa: S608 - marks
+                (*where, *names),
+            )
+            async for page in reader.pages("ListOpportunities", Catalog=catalog, Identifier=names):
+                self._take(account, catalog, page.items)
+
+    def _unseen(self, where: tuple[str, str]) -> list[str]:
+        found = self._db.execute(
+            "SELECT resource FROM wanted WHERE account = ? AND catalog = ? AND NOT seen"
+            f" ORDER BY resource LIMIT {changes.NAMED_AT_ONCE}",
+            where,
+        )
+        return [resource for (resource,) in found]
+
+    def _take(self, account: str, catalog: str, items: Sequence[Mapping[str, Any]]) -> None:
+        now = self._choice.now
+        self._db.executemany(
+            "UPDATE wanted SET modified = ?, seen = 1 WHERE account = ? AND catalog = ? AND resource = ?",
+            [
+                (changes.moment(item.get("LastModifiedDate"), now), account, catalog, item.get("Id"))
+                for item in items
+            ],
+        )
+
+    # -- jobs --------------------------------------------------------------------------------------
+
+    async def _learn_jobs(self, reader: Reader, account: str, catalog: str) -> None:
+        async for page in reader.pages("ListResourceSnapshotJobs", Catalog=catalog, Status="Running"):
+            for item in page.items:
+                where = (account, catalog, item.get("EngagementId"))
+                asked = "SELECT 1 FROM engagements WHERE account = ? AND catalog = ? AND engagement = ?"
+                if self._db.execute(asked, where).fetchone():
+                    job = await self._job(reader, catalog, str(item.get("Id")))
+                    self._db.execute("INSERT OR IGNORE INTO active VALUES (?, ?, ?, ?, ?)", (account, catalog, *job))
+
+    async def _job(self, reader: Reader, catalog: str, name: str) -> Job:
+        """What a job takes care of: asked once, and kept."""
+        world = self._choice.world
+        known = self._choice.index.job(world, catalog, name) if world else None
+        if known:
+            return known
+        answer = await reader.read(
+            "GetResourceSnapshotJob", Catalog=catalog, ResourceSnapshotJobIdentifier=name
+        )
+        members = ("EngagementId", "ResourceId", "ResourceSnapshotTemplateName")
+        job = Job(*(str(answer.get(member) or "") for member in members))
+        if world and all(job):
+            self._choice.index.keep_job(world, catalog, name, job)
+        return job
+
+    # -- deciding ----------------------------------------------------------------------------------
+
+    async def leave_out(self, rows: Iterator[Row]) -> Counter[str]:
+        """Decide on every row, and record those that are left out."""
+        left = _Left()
+        batch: list[Row] = []
+        for row in rows:
+            batch.append(row)
+            if len(batch) == BESIDE:
+                await self._judge(batch, left)
+                batch = []
+        await self._judge(batch, left)
+        await self._record(left, at_least=1)
+        return left.by_account
+
+    async def _judge(self, rows: Sequence[Row], left: _Left) -> None:
+        unknown: list[Row] = []
+        verdicts: dict[Row, Skip | None] = {}
+        for row in rows:
+            if self._active(row):
+                verdicts[row] = Skip.ACTIVE_JOB
+            elif (since := self._since(row)) is not None:
+                verdicts[row] = self._verdict(row, since)
+            elif self._choice.since is not None and self._modified(row) is not None:
+                unknown.append(row)
+        await self._look_up(unknown, verdicts)
+        for row in rows:
+            if reason := verdicts.get(row):
+                left.rows[reason].append(row)
+                left.by_account[row.account] += 1
+        await self._record(left, at_least=SKIPPED_AT_ONCE)
+
+    async def _look_up(self, rows: Sequence[Row], verdicts: dict[Row, Skip | None]) -> None:
+        """Look several rows up side by side; the first trouble is raised as it is."""
+        troubles: list[BatchSnapshotError] = []
+
+        async def one(row: Row) -> None:
+            try:
+                if not troubles:
+                    await self._look(row, verdicts)
+            except BatchSnapshotError as error:
+                troubles.append(error)
+
+        async with anyio.create_task_group() as looks:
+            for row in rows:
+                looks.start_soon(one, row)
+        if troubles:
+            raise troubles[0]
+
+    def _verdict(self, row: Row, since: float) -> Skip | None:
+        margin = 0.0
+        if self._choice.since == "last":
+            margin = changes.MARGIN + abs(self._choice.skew(row.account).total_seconds())
+        return Skip.UNCHANGED if changes.unchanged(self._modified(row), since, margin) else None
+
+    def _active(self, row: Row) -> bool:
+        found = self._db.execute(
+            "SELECT 1 FROM active WHERE account = ? AND catalog = ? AND engagement = ? AND resource = ?"
+            " AND template = ?",
+            (row.account, row.catalog, row.engagement, row.resource, row.template),
+        )
+        return found.fetchone() is not None
+
+    def _modified(self, row: Row) -> float | None:
+        found = self._db.execute(
+            "SELECT modified FROM wanted WHERE account = ? AND catalog = ? AND resource = ?",
+            (row.account, row.catalog, row.resource),
+        ).fetchone()
+        modified: float | None = found[0] if found else None
+        return modified
+
+    def _since(self, row: Row) -> float | None:
+        """From when on a change of the row counts; None: no ledger knows, or nobody asks."""
+        since, world = self._choice.since, self._choice.world
+        if isinstance(since, float):
+            return since
+        last = self._choice.index.last(world, row) if since and world else None
+        return last.at if last else None
+
+    async def _look(self, row: Row, verdicts: dict[Row, Skip | None]) -> None:
+        """Ask the service for the row's last snapshot; its date is by the service's own clock."""
+        try:
+            answer = await self._choice.readers[row.account].read(
+                "GetResourceSnapshot",
+                Catalog=row.catalog,
+                EngagementIdentifier=row.engagement,
+                ResourceType=row.resource_type,
+                ResourceIdentifier=row.resource,
+                ResourceSnapshotTemplateIdentifier=row.template,
+            )
+        except ApiError as error:
+            if error.failure.code != "ResourceNotFoundException":
+                raise broken(row.account, "GetResourceSnapshot", error.failure) from error
+            return
+        created = changes.moment(answer.get("CreatedAt"), self._choice.now)
+        if changes.unchanged(self._modified(row), created):
+            verdicts[row] = Skip.UNCHANGED
+
+    async def _record(self, left: _Left, *, at_least: int) -> None:
+        for reason, rows in left.rows.items():
+            while len(rows) >= at_least and rows:
+                await self._choice.skip(reason, rows[:SKIPPED_AT_ONCE])
+                del rows[:SKIPPED_AT_ONCE]
