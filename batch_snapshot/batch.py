@@ -19,10 +19,10 @@ import anyio
 
 from batch_snapshot import (
     __version__,
-    choosing,
     codec,
     discovering,
     history,
+    leaving,
     ledger,
     manifest,
     places,
@@ -34,36 +34,28 @@ from batch_snapshot import (
 from batch_snapshot.allowance import Allowances, needs_log
 from batch_snapshot.client import Clients
 from batch_snapshot.engine import Engine
-from batch_snapshot.errors import DeferredError, InputError, ManifestError, ServiceError, StorageError
-from batch_snapshot.filters import since
+from batch_snapshot.errors import InputError, ManifestError, StorageError
 from batch_snapshot.history import FailureGroup
-from batch_snapshot.index import Index, world_of
 from batch_snapshot.job import Job, Options, for_retry, of_run, reserved
 from batch_snapshot.lane import Lane, Stop, StopKind
-from batch_snapshot.model import Skip, Status
 from batch_snapshot.quota import Usage, windows
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from anyio.abc import TaskStatus
 
     from batch_snapshot.history import History
-    from batch_snapshot.model import Outcome, Request, Row
+    from batch_snapshot.leaving import Leaving
+    from batch_snapshot.model import Outcome, Request, Skip, Status
     from batch_snapshot.preview import Preview
-    from batch_snapshot.reads import Reader
-
-    LeaveOut = Callable[[], Awaitable[Counter[str]]]
 
 #: Rows looked at between two turns of everything else.
 BATCH = 64
 
 #: Seconds between two fsyncs of the ledger.
 SYNC_EVERY = 1.0
-
-#: Seconds between two looks whether choosing rows is to give way to a stop.
-LOOK_AGAIN = 0.1
 
 #: Seconds for which a forecast of the end holds.
 FORECAST_EVERY = 10.0
@@ -200,7 +192,7 @@ async def retry(
 def _usage(job: Job, options: Options, stack: AsyncExitStack) -> tuple[Usage | None, list[str]]:
     """Open the log of calls where a run needs one; only windows cannot do without it."""
     quotas = job.quotas.values()
-    if not (needs_log(quotas) or _chooses(job, options)):
+    if not (needs_log(quotas) or leaving.asked(job, options)):
         return None, []
     try:
         return stack.enter_context(Usage(_usage_file(options))), []
@@ -208,11 +200,6 @@ def _usage(job: Job, options: Options, stack: AsyncExitStack) -> tuple[Usage | N
         if any(map(windows, quotas)):
             raise
         return None, [f"the pace is not shared with other runs, nor kept for the next: {error}"]
-
-
-def _chooses(job: Job, options: Options) -> bool:
-    """Whether rows are to be left out."""
-    return job.candidates is not None and bool(options.changed_since or options.skip_active_jobs)
 
 
 def _allowances(job: Job, usage: Usage | None, options: Options) -> Allowances:
@@ -251,34 +238,30 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
         )
         tally.lanes, tally.allowances = engine.lanes, allowances
         header = _header(job, options, hooks)
-        readers: Mapping[str, Reader] = {}
-        leave_out = None
-        if _chooses(job, options) and job.candidates:
-            known = stack.enter_context(Index(places.index_file(places.state_folder(options.state_dir, os.environ))))
-            warnings += known.refresh(job.path.parent)
-            readers = service.over(engine.lanes, allowances, clients, hooks.now, hooks.rng)
-            choice = choosing.Choice(
-                since=_since(options, hooks.now()),
-                active_jobs=options.skip_active_jobs,
-                readers=readers,
-                index=known,
-                world=world_of(header),
+        leave_out = stack.enter_context(
+            leaving.prepared(
+                job,
+                options,
+                header,
+                service.over(engine.lanes, allowances, clients, hooks.now, hooks.rng),
                 skew=clients.skew,
-                now=hooks.now().timestamp(),
-                skip=partial(_skip, book, job, tally, hooks),
+                now=hooks.now,
+                append=book.append,
+                statuses=tally.statuses,
             )
-            leave_out = partial(choosing.choose, job.candidates, choice)
+        )
         book.append(codec.encode_run(header, __version__, vanished=job.vanished))
         await anyio.to_thread.run_sync(book.sync)
-        signum = await _drive(engine, job, book, tally, hooks, leave_out)
+        signum = await _drive(engine, job, book, tally, hooks, leave_out=leave_out)
         stop = engine.ending
         outcome = _OUTCOMES[stop.kind] if stop else "completed"
         end = history.End(outcome, tally.counts.as_dict(), hooks.now())
         book.append(codec.encode_end(job.run_id, end))
         await anyio.to_thread.run_sync(book.sync)
+        warnings += leave_out.warnings if leave_out else []
         warnings += [*job.warnings, *(text for lane in engine.lanes.values() for text in lane.warnings)]
         summary = _summary(job, outcome, tally, engine=engine, signum=signum, warnings=warnings)
-        return replace(summary, reads=_reads(readers))
+        return replace(summary, reads=leave_out.reads) if leave_out else summary
 
 
 _OUTCOMES = {
@@ -288,60 +271,14 @@ _OUTCOMES = {
 }
 
 
-def _since(options: Options, now: datetime) -> float | str | None:
-    """From when on changes count.
-
-    Raises:
-        InputError: that is no time.
-    """
-    if options.changed_since in {None, "last"}:
-        return options.changed_since
-    try:
-        return since(options.changed_since or "", now).timestamp()
-    except ValueError as error:
-        raise InputError(f"--changed-since: {error}; or last") from None
-
-
-async def _skip(book: ledger.Ledger, job: Job, view: View, hooks: Hooks, reason: Skip, rows: Sequence[Row]) -> None:
-    """Record rows that are left out."""
-    book.append(codec.encode_skip(job.run_id, hooks.now(), reason, rows))
-    for row in rows:
-        job.past.skip(reason, row.key)
-    view.statuses[reason] += len(rows)
-    await anyio.lowlevel.checkpoint()
-
-
-async def _choose(engine: Engine, leave_out: LeaveOut, view: View) -> None:
-    """Leave out rows before the first is sent; what can't be found out ends the run in good order."""
-
-    async def give_way(scope: anyio.CancelScope) -> None:
-        while engine.stop is None:
-            await anyio.sleep(LOOK_AGAIN)
-        scope.cancel()
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(give_way, group.cancel_scope)
-        try:
-            skipped = await leave_out()
-            view.todo = {name: rows - skipped[name] for name, rows in view.todo.items()}
-        except ServiceError as error:
-            kind = StopKind.DEFERRED if isinstance(error, DeferredError) else StopKind.STOPPED
-            engine.request_stop(Stop(kind, str(error)))
-        group.cancel_scope.cancel()
-
-
-def _reads(readers: Mapping[str, Reader]) -> dict[str, int]:
-    """The reads that it took to choose, by operation."""
-    return dict(sorted(sum((reader.calls for reader in readers.values()), Counter()).items()))
-
-
 async def _drive(
     engine: Engine,
     job: Job,
     book: ledger.Ledger,
     view: View,
     hooks: Hooks,
-    leave_out: LeaveOut | None = None,
+    *,
+    leave_out: Leaving | None = None,
 ) -> int | None:
     """Run the engine with what goes on beside it; returns the signal that ended it, if one did."""
     caught: list[int] = []
@@ -354,7 +291,8 @@ async def _drive(
             if hooks.watch:
                 beside.start_soon(hooks.watch, view)
             if leave_out:
-                await _choose(engine, leave_out, view)
+                left = await leaving.carry_out(engine, leave_out)
+                view.todo = {name: rows - left[name] for name, rows in view.todo.items()}
             await engine.run(_while_unchanged(engine, plan.batches(job.requests, BATCH)))
             beside.cancel_scope.cancel()
     except BaseExceptionGroup as group:
@@ -472,9 +410,13 @@ def _selective(options: Options) -> dict[str, Any]:
 def _nothing_to_do(job: Job) -> str:
     if job.command == "retry":
         return f"{job.path}: no row of this selection failed or is in doubt: nothing to retry"
-    done = report.count(job.past.counts(), job.total).settled
-    what = "every row has succeeded or was left out" if job.past.counts()[Status.SUCCEEDED] < job.total else "every row has succeeded"
-    what = what if done else "every row has been tried (what failed waits for retry)"
+    counts = report.count(job.past.counts(), job.total)
+    if counts.succeeded == counts.total:
+        what = "every row has succeeded"
+    elif counts.settled:
+        what = "every row has succeeded or was left out"
+    else:
+        what = "every row has been tried (what failed waits for retry)"
     return f"{job.path}: {what}: nothing left to run. For a new run of the same rows name a new --ledger"
 
 

@@ -18,13 +18,13 @@ from batch_snapshot.model import ApiError, Skip
 from batch_snapshot.reads import broken
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
     from datetime import timedelta
 
     from batch_snapshot.index import Index
     from batch_snapshot.model import Row
     from batch_snapshot.reads import Reader
+    from batch_snapshot.scratch import Tables
 
 #: Rows that one skip line names, and rows whose snapshots are looked up side by side.
 SKIPPED_AT_ONCE, BESIDE = 256, 64
@@ -83,7 +83,8 @@ async def choose(rows: Callable[[], Iterator[Row]], choice: Choice) -> Counter[s
     with scratch.tables(_TABLES) as db:
         for row in rows():
             db.execute(
-                "INSERT OR IGNORE INTO wanted VALUES (?, ?, ?, NULL, 0)", (row.account, row.catalog, row.resource)
+                "INSERT OR IGNORE INTO wanted VALUES (?, ?, ?, NULL, 0)",
+                (row.account, row.catalog, row.resource),
             )
             where = (row.account, row.catalog, row.engagement)
             db.execute("INSERT OR IGNORE INTO engagements VALUES (?, ?, ?)", where)
@@ -96,7 +97,7 @@ async def choose(rows: Callable[[], Iterator[Row]], choice: Choice) -> Counter[s
 class _Chooser:
     """Finds out, then decides row by row."""
 
-    def __init__(self, db: sqlite3.Connection, choice: Choice) -> None:
+    def __init__(self, db: Tables, choice: Choice) -> None:
         self._db = db
         self._choice = choice
 
@@ -144,8 +145,8 @@ class _Chooser:
     def _unseen(self, where: tuple[str, str]) -> list[str]:
         found = self._db.execute(
             "SELECT resource FROM wanted WHERE account = ? AND catalog = ? AND NOT seen"
-            f" ORDER BY resource LIMIT {changes.NAMED_AT_ONCE}",
-            where,
+            " ORDER BY resource LIMIT ?",
+            (*where, changes.NAMED_AT_ONCE),
         )
         return [resource for (resource,) in found]
 
@@ -168,7 +169,9 @@ class _Chooser:
                 asked = "SELECT 1 FROM engagements WHERE account = ? AND catalog = ? AND engagement = ?"
                 if self._db.execute(asked, where).fetchone():
                     job = await self._job(reader, catalog, str(item.get("Id")))
-                    self._db.execute("INSERT OR IGNORE INTO active VALUES (?, ?, ?, ?, ?)", (account, catalog, *job))
+                    self._db.execute(
+                        "INSERT OR IGNORE INTO active VALUES (?, ?, ?, ?, ?)", (account, catalog, *job)
+                    )
 
     async def _job(self, reader: Reader, catalog: str, name: str) -> Job:
         """What a job takes care of: asked once, and kept."""

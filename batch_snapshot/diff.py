@@ -11,9 +11,10 @@ from batch_snapshot.history import Header, Result, Skipped
 from batch_snapshot.model import Row
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Mapping
     from pathlib import Path
+
+    from batch_snapshot.scratch import Tables
 
 #: Rows of each kind that the text names, and that are kept for JSON.
 SHOWN, KEPT = 10, 100_000
@@ -21,7 +22,8 @@ SHOWN, KEPT = 10, 100_000
 _ROW = "account TEXT, catalog TEXT, engagement TEXT, resource_type TEXT, resource TEXT, template TEXT"
 _KEY = "account, catalog, engagement, resource_type, resource, template"
 _TABLES = ";".join(
-    f"CREATE TABLE {name} ({_ROW}, status TEXT, revision INTEGER, code TEXT, PRIMARY KEY ({_KEY})) WITHOUT ROWID"
+    f"CREATE TABLE {name} ({_ROW}, status TEXT, revision INTEGER, code TEXT, PRIMARY KEY ({_KEY}))"
+    " WITHOUT ROWID"
     for name in ("before", "after")
 )
 
@@ -104,7 +106,7 @@ def _change(values: tuple[Any, ...]) -> Change:
     return Change(Row(*values[:6]), *values[6:])
 
 
-def _take(db: sqlite3.Connection, table: str, path: Path) -> int:
+def _take(db: Tables, table: str, path: Path) -> int:
     """Lay out the rows of a ledger, the last line of each; returns how many there are."""
     insert = f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - names of our own
     begun = False

@@ -9,7 +9,6 @@ stopped, and memory does not grow with the pairs.
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -19,7 +18,6 @@ from batch_snapshot.errors import StorageError
 from batch_snapshot.manifest.service import snapshot_input
 from batch_snapshot.model import ApiError, ErrorKind, Row
 from batch_snapshot.reads import broken
-from batch_snapshot.codec import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,7 +53,16 @@ CREATE TABLE contexts (search INTEGER, engagement TEXT, fits INTEGER,
     PRIMARY KEY (search, engagement)) WITHOUT ROWID;
 CREATE TABLE resources (search INTEGER, resource TEXT, PRIMARY KEY (search, resource)) WITHOUT ROWID;
 CREATE TABLE jobs (search INTEGER, job TEXT, engagement TEXT, resource TEXT, template TEXT, running INTEGER,
-    PRIMARY KEY (search, job)) WITHOUT ROWID
+    PRIMARY KEY (search, job)) WITHOUT ROWID;
+CREATE INDEX jobs_of_pairs ON jobs (search, engagement, resource)
+"""
+
+
+_PAIRS = """
+SELECT engagement, resource, EXISTS (
+    SELECT 1 FROM jobs j WHERE j.search = p.search AND running
+    AND j.engagement = p.engagement AND j.resource = p.resource AND coalesce(template, ?) = ?
+) FROM pairs p WHERE {} ORDER BY engagement, length(resource), resource
 """
 
 
@@ -153,7 +160,7 @@ class Search:
             ServiceError: a list cannot be read, or not now.
         """
         for number, one in enumerate(self._searches):
-            asking = _Asking(self._db, number, one, readers[one.account], self._now, told)
+            asking = _Asking(self._db, number, one, readers[one.account], now=self._now, told=told)
             try:
                 await asking.all(jobs=jobs)
             except ApiError as error:
@@ -164,13 +171,8 @@ class Search:
     def found(self) -> Iterator[Found]:
         """The pairs, in the order of the searches, then of engagements and resources; each once."""
         for number, one in enumerate(self._searches):
-            for engagement, resource, active in self._db.execute(
-                f"SELECT engagement, resource, EXISTS (SELECT 1 FROM jobs WHERE jobs.search = p.search"
-                " AND running AND jobs.engagement = p.engagement AND jobs.resource = p.resource"
-                f" AND coalesce(template, ?) = ?) FROM pairs p WHERE {_taken(one)}"
-                " ORDER BY engagement, length(resource), resource",
-                (one.template, one.template, number),
-            ):
+            pairs = _PAIRS.format(_taken(one))
+            for engagement, resource, active in self._db.execute(pairs, (one.template, one.template, number)):
                 row = Row(one.account, one.catalog, engagement, one.resource_type, resource, one.template)
                 yield Found(row, bool(active))
 
@@ -180,12 +182,12 @@ class Search:
         pairs = engagements = 0
         for number, one in enumerate(self._searches):
             for source in one.sources:
-                sums = f"SELECT count(*), coalesce(sum({_taken(one, bare=True)}), 0) FROM pairs p"
+                sums = f"SELECT count(*), coalesce(sum({_taken(one, bare=True)}), 0) FROM pairs p"  # noqa: S608 - see there
                 where = " WHERE search = ? AND sources & ?"
                 whole, part = self._db.execute(sums + where, (number, _BITS[source])).fetchone()
                 listed[source] += whole
                 taken[source] += part
-            sums = f"SELECT count(*), count(DISTINCT engagement) FROM pairs p WHERE {_taken(one)}"
+            sums = f"SELECT count(*), count(DISTINCT engagement) FROM pairs p WHERE {_taken(one)}"  # noqa: S608 - see there
             whole, part = self._db.execute(sums, (number,)).fetchone()
             pairs, engagements = pairs + whole, engagements + part
         active = sum(found.active_job for found in self.found())
@@ -222,6 +224,7 @@ class _Asking:
         number: int,
         one: Filters,
         reader: Reader,
+        *,
         now: datetime,
         told: Callable[[str], None],
     ) -> None:
@@ -301,7 +304,7 @@ class _Asking:
     def _insert(self, table: str, rows: Iterator[tuple[Any, ...]]) -> None:
         width = {"engagements": 2, "resources": 2, "jobs": 6, "contexts": 3}[table]
         marks = ", ".join("?" * width)
-        self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)
+        self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)  # noqa: S608 - names of our own
 
     def _engagements(self, items: Items) -> None:
         self._insert("engagements", ((self._number, item.get("Id")) for item in items))
@@ -328,7 +331,8 @@ class _Asking:
         whole = [
             (self._number, *pair, source)
             for pair in pairs
-            if self._patterns["engagement"].fullmatch(pair[0]) and self._patterns["resource"].fullmatch(pair[1])
+            if self._patterns["engagement"].fullmatch(pair[0])
+            and self._patterns["resource"].fullmatch(pair[1])
         ]
         self._db.executemany(
             "INSERT INTO pairs VALUES (?, ?, ?, ?)"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from batch_snapshot import codec, job, listing, manifest, places, revision, service
 from batch_snapshot.discover import BLIND_SPOTS, Search
 from batch_snapshot.errors import InputError, LedgerError
-from batch_snapshot.filters import Filters
 from batch_snapshot.listing import BY_LINE
+from batch_snapshot.manifest.service import DEFAULT_TEMPLATE
 from batch_snapshot.model import Account, Row
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from batch_snapshot.discover import Counts, Found
+    from batch_snapshot.filters import Filters
     from batch_snapshot.job import Called, Options, Reserved
     from batch_snapshot.manifest import Manifest
     from batch_snapshot.reads import Reader
@@ -84,21 +85,27 @@ async def discover(
         ServiceError: a list cannot be read; what was found is kept for the same command.
         StorageError: the file cannot be written.
     """
-    if output.exists():
-        raise InputError(f"{output}: is there already; name another --output, or use --update {output}")
-    if output.suffix.lower() not in BY_LINE | {".yaml", ".yml"}:
-        raise InputError(f"{output}: unknown ending; write a manifest (.yaml) or pairs by line (.ndjson)")
+    _check_output(output)
     called = job.called({AMBIENT: Account(AMBIENT)}, options)
-    search = replace(search, account=AMBIENT)
+    search = replace(search, account=AMBIENT, template=search.template or DEFAULT_TEMPLATE)
     partial = output.with_name(f"{output.name}.partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     with Search(partial, [search], called.endpoint, around.now()) as found:
         readers, elapsed = await _ask(found, called, options, around, jobs=jobs or skip_active)
         counts = found.counts()
         with listing.replaced(output) as file:
-            file.writelines(_lines(output, _wanted(found, skip_active=skip_active), search, name, around.now()))
+            file.writelines(
+                _lines(output, _wanted(found, skip_active=skip_active), search, name, around.now())
+            )
         found.forget()
         return _discovery(str(output), counts, readers, elapsed, found)
+
+
+def _check_output(output: Path) -> None:
+    if output.exists():
+        raise InputError(f"{output}: is there already; name another --output, or use --update {output}")
+    if output.suffix.lower() not in BY_LINE | {".yaml", ".yml"}:
+        raise InputError(f"{output}: unknown ending; write a manifest (.yaml) or pairs by line (.ndjson)")
 
 
 def _lines(
@@ -141,9 +148,11 @@ async def update(
     if path.suffix.lower() not in {".yaml", ".yml"}:
         raise InputError(f"--update {path}: only a YAML manifest can be brought up to date")
     listed = manifest.load(path)
-    text = path.read_bytes().decode("utf-8-sig")
+    text = _text(path)
     where = revision.layout(text, str(path))
     called = job.called(listed.accounts, options)
+    template = search.template or where.defaults.get("template") or DEFAULT_TEMPLATE
+    search = replace(search, template=template)
     defaults = {**_defaults_of(search), **where.defaults}
     searches = [replace(search, account=name) for name in called.accounts]
     partial = path.with_name(f"{path.name}.partial")
@@ -170,6 +179,13 @@ async def update(
         return replace(result, added=len(new), gone=marked)
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8: save it in that encoding") from None
+
+
 def _row(fields: Mapping[str, Any], resource: str) -> Row:
     return Row(
         fields.get("account", ""),
@@ -190,7 +206,9 @@ def _check(path: Path, text: str, before: Manifest, new: Sequence[Found]) -> Non
     finally:
         trial.unlink(missing_ok=True)
     if after.keys != before.keys | {one.row.key for one in new}:
-        raise InputError(f"{path}: cannot be brought up to date line by line: write each pair on a line of its own")
+        raise InputError(
+            f"{path}: cannot be brought up to date line by line: write each pair on a line of its own"
+        )
 
 
 async def freeze(held: Reserved, options: Options, around: Surroundings) -> Manifest:
@@ -232,10 +250,14 @@ def frozen(held: Reserved) -> Manifest:
     if not (known or (path.exists() and held.listed.discover)):
         return held.listed
     if not path.exists():
-        raise LedgerError(f"{path}: is missing: it holds rows of {held.path}; put it back, or name another --ledger")
+        raise LedgerError(
+            f"{path}: is missing: it holds rows of {held.path}; put it back, or name another --ledger"
+        )
     listed = manifest.load(held.listed.path, path)
     if known not in {None, listed.found_sha256}:
-        raise LedgerError(f"{path}: was changed: it holds rows of {held.path}; put it back, or name another --ledger")
+        raise LedgerError(
+            f"{path}: was changed: it holds rows of {held.path}; put it back, or name another --ledger"
+        )
     return listed
 
 

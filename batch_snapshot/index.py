@@ -16,7 +16,6 @@ from batch_snapshot.history import Header, Result
 from batch_snapshot.model import SIMULATOR, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from batch_snapshot.model import Row
@@ -154,8 +153,7 @@ class Index:
     def _add(self, world: str, row: Row, revision: int, at: float) -> None:
         # A revision that two runs name was made by the first of them, so far as anybody knows.
         self._db.execute(
-            "INSERT INTO snapshots VALUES (?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET at = min(at, excluded.at)",
+            "INSERT INTO snapshots VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = min(at, excluded.at)",
             (world, _pair(row), revision, at),
         )
 
@@ -185,7 +183,9 @@ class Index:
     def keep_job(self, world: str, catalog: str, name: str, job: Job) -> None:
         """Keep what a snapshot job takes care of."""
         with suppress(sqlite3.Error):  # it can be asked again
-            self._db.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)", (world, name, catalog, *job))
+            self._db.execute(
+                "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)", (world, name, catalog, *job)
+            )
 
 
 def _pair(row: Row) -> bytes:
@@ -195,9 +195,8 @@ def _pair(row: Row) -> bytes:
 
 def _head(path: Path) -> Header | None:
     """The run line that a ledger begins with; None: the file is no ledger."""
-    lines: Iterator[ledger.Line] = ledger.read(path)
     try:
-        first = next(lines, None)
+        first = next(ledger.read(path), None)
     except LedgerError:
         return None
     return first.record if first and isinstance(first.record, Header) else None

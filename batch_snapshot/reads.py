@@ -84,9 +84,7 @@ class Reader:
         self._identified = False
         self._identifying = anyio.Lock()
 
-    async def pages(
-        self, operation: str, token: str | None = None, **parameters: Any
-    ) -> AsyncIterator[Page]:
+    async def pages(self, operation: str, token: str | None = None, **parameters: Any) -> AsyncIterator[Page]:
         """Every page of a list, or those from `token` on; each is read when it is asked for.
 
         Raises:
@@ -170,6 +168,8 @@ class Reader:
 def broken(account: str, operation: str, failure: Failure) -> ServiceError:
     """A read that the work depends on and that does not succeed, for people."""
     hint = (
-        f"; allow partnercentral:{operation}, which this needs" if failure.code == "AccessDeniedException" else ""
+        f"; allow partnercentral:{operation}, which this needs"
+        if failure.code == "AccessDeniedException"
+        else ""
     )
     return ServiceError(f"account {account}: {operation}: {failure.code}: {failure.message}{hint}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from batch_snapshot.model import AWS, CURABLE, SIMULATOR, ErrorKind, Skip, Status
 
@@ -27,30 +27,62 @@ ADVICE: Mapping[ErrorKind, str] = {
 DOUBT_ADVICE = "may have been carried out: run or retry settles it under the same token"
 
 
-class Counts(NamedTuple):
-    """The states of all rows; they sum to the rows."""
+class _Four(NamedTuple):
+    """The states that every ledger knows."""
 
     succeeded: int = 0
     failed: int = 0
     in_doubt: int = 0
     unattempted: int = 0
-    #: Left out as the run was asked to; these two are told where there are any.
-    unchanged: int = 0
-    active_job: int = 0
+
+
+class Counts(_Four):
+    """The states of all rows; with those left out they sum to the rows.
+
+    As a tuple these are the four states that every ledger knows.
+
+    Attributes:
+        unchanged: rows that were left out as they had not changed.
+        active_job: rows that were left out as a job of AWS's takes care of them.
+    """
+
+    unchanged: int
+    active_job: int
+
+    def __new__(
+        cls,
+        succeeded: int = 0,
+        failed: int = 0,
+        in_doubt: int = 0,
+        unattempted: int = 0,
+        *,
+        unchanged: int = 0,
+        active_job: int = 0,
+    ) -> Self:
+        """Count the rows in each state."""
+        self = super().__new__(cls, succeeded, failed, in_doubt, unattempted)
+        self.unchanged, self.active_job = unchanged, active_job
+        return self
+
+    @property
+    def skipped(self) -> dict[Skip, int]:
+        """The rows that were left out, by reason; none of those that are zero."""
+        both = {Skip.UNCHANGED: self.unchanged, Skip.ACTIVE_JOB: self.active_job}
+        return {reason: number for reason, number in both.items() if number}
 
     @property
     def total(self) -> int:
         """All rows."""
-        return sum(self)
+        return sum(self) + self.unchanged + self.active_job
 
     @property
     def settled(self) -> bool:
         """Whether every row succeeded, or was to be left out."""
-        return self.succeeded + self.unchanged + self.active_job == self.total
+        return not (self.failed or self.in_doubt or self.unattempted)
 
     def as_dict(self) -> dict[str, int]:
         """By name: the four that are always told, and the others where they are not zero."""
-        return {name: number for name, number in self._asdict().items() if number or name not in set(Skip)}
+        return {**self._asdict(), **{reason.value: number for reason, number in self.skipped.items()}}
 
 
 def count(statuses: Mapping[Any, int], total: int) -> Counts:
@@ -58,9 +90,9 @@ def count(statuses: Mapping[Any, int], total: int) -> Counts:
     succeeded, failed, in_doubt = (
         statuses.get(status, 0) for status in (Status.SUCCEEDED, Status.FAILED, Status.IN_DOUBT)
     )
-    skipped = [statuses.get(reason, 0) for reason in Skip]
-    known = succeeded + failed + in_doubt + sum(skipped)
-    return Counts(succeeded, failed, in_doubt, max(0, total - known), *skipped)
+    skipped = {reason.value: statuses.get(reason, 0) for reason in Skip}
+    known = succeeded + failed + in_doubt + sum(skipped.values())
+    return Counts(succeeded, failed, in_doubt, max(0, total - known), **skipped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +232,7 @@ def states(counts: Counts) -> str:
     """The counts in words: those that are not zero, and the total."""
     parts = [
         f"{number:,} {name.replace('_', ' ')}"
-        for name, number in counts._asdict().items()
+        for name, number in counts.as_dict().items()
         if number or name == "succeeded"
     ]
     return f"{counts.total:,} rows: {', '.join(parts)}"

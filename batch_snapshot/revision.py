@@ -61,7 +61,8 @@ def layout(text: str, where: str) -> Layout:
     Raises:
         InputError: its pairs stand in brackets, so that there is no line to add one behind.
     """
-    sections = {key.value: (key, value) for key, value in yaml.compose(text, Loader=yaml.CSafeLoader).value}
+    root: Any = yaml.compose(text, Loader=yaml.CSafeLoader)
+    sections = {key.value: (key, value) for key, value in root.value}
     defaults = _defaults(sections.get("defaults", (None, None))[1])
     if "pairs" not in sections:
         return Layout([], -1, "  ", headless=True, defaults=defaults)
@@ -69,7 +70,9 @@ def layout(text: str, where: str) -> Layout:
     if isinstance(value, yaml.ScalarNode):
         return Layout([], key.end_mark.line, "  ", headless=False, defaults=defaults)
     if value.flow_style:
-        way_out = "write them as lines that begin with -" if value.value else "write pairs: alone, or remove it"
+        way_out = (
+            "write them as lines that begin with -" if value.value else "write pairs: alone, or remove it"
+        )
         raise InputError(f"{where}:{key.start_mark.line + 1}: its pairs stand in [brackets]: {way_out}")
     entries = [_entry(node) for node in value.value]
     indent = " " * value.start_mark.column

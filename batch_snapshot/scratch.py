@@ -14,6 +14,9 @@ from batch_snapshot.errors import StorageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+#: A database, for whoever is given one.
+Tables = sqlite3.Connection
+
 
 @contextmanager
 def tables(statements: str) -> Iterator[sqlite3.Connection]:

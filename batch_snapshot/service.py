@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from batch_snapshot.job import Called, Options
     from batch_snapshot.lane import Lane
 
-#: What the lists of a simulated world show that no state file tells otherwise.
-SEEDED = {"engagements": 20, "opportunities_per_engagement": 3}
+#: Engagements that a simulated world begins with, and opportunities of each, where no state file tells.
+SEEDED = (20, 3)
 
 
 async def target(endpoint: str, options: Options, stack: AsyncExitStack) -> Target:
@@ -42,7 +42,12 @@ async def target(endpoint: str, options: Options, stack: AsyncExitStack) -> Targ
         state = options.simulator_state
         known = state is not None and state.exists()
         settings = simulator.Settings(
-            rate=20, burst=20, latency=0.05, state=state, **({} if known else SEEDED)
+            rate=20,
+            burst=20,
+            latency=0.05,
+            state=state,
+            engagements=0 if known else SEEDED[0],
+            opportunities_per_engagement=0 if known else SEEDED[1],
         )
         try:
             url, _ = await stack.enter_async_context(simulator.serve(settings))
@@ -74,7 +79,11 @@ async def readers(
 
 
 def over(
-    lanes: Mapping[str, Lane], allowances: Allowances, clients: Clients, now: Callable[[], datetime], rng: Random
+    lanes: Mapping[str, Lane],
+    allowances: Allowances,
+    clients: Clients,
+    now: Callable[[], datetime],
+    rng: Random,
 ) -> dict[str, Reader]:
     """Readers over the lanes of accounts, by name."""
     identify = partial(allowances.settle_reads, identify=clients.identify)

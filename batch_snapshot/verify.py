@@ -20,13 +20,13 @@ from batch_snapshot.model import ApiError, Row, Status
 from batch_snapshot.reads import broken
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from batch_snapshot.discovering import Surroundings
     from batch_snapshot.job import Options
     from batch_snapshot.reads import Reader
+    from batch_snapshot.scratch import Tables
 
 #: A snapshot that a clock this far off dates before the run was made in it all the same.
 MARGIN = timedelta(minutes=1)
@@ -95,7 +95,9 @@ class Verification:
         return 1 if self.findings else 0
 
 
-async def verify(path: Path, options: Options, around: Surroundings, sample: int | None = None) -> Verification:
+async def verify(
+    path: Path, options: Options, around: Surroundings, sample: int | None = None
+) -> Verification:
     """Compare the ledger at `path` with the service.
 
     Args:
@@ -138,7 +140,7 @@ def _check_place(path: Path, header: Header, endpoint: str) -> None:
         raise LedgerError(f"{path}: was written against {header.endpoint}, not {endpoint}: name that one")
 
 
-def _take(db: sqlite3.Connection, path: Path, sample: int | None, told: Verification) -> Header:
+def _take(db: Tables, path: Path, sample: int | None, told: Verification) -> Header:
     """Lay the rows out by engagement; the last line of a row wins."""
     last: Header | None = None
     for line in ledger.read(path):
@@ -166,10 +168,11 @@ def _take(db: sqlite3.Connection, path: Path, sample: int | None, told: Verifica
     return last
 
 
-def _put(db: sqlite3.Connection, row: Row, status: str, arn: str | None, revision: int | None) -> None:
+def _put(db: Tables, row: Row, status: str, arn: str | None, revision: int | None) -> None:
     chance = blake2b(row.key, digest_size=8, person=b"sample").digest()
     db.execute(
-        "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, status, arn, revision, chance)
+        "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*row, status, arn, revision, chance),
     )
 
 
@@ -177,7 +180,7 @@ class _Verifier:
     """Goes through the engagements of an account, one after the other."""
 
     def __init__(
-        self, db: sqlite3.Connection, known: Index, world: str | None, began: datetime, told: Verification
+        self, db: Tables, known: Index, world: str | None, began: datetime, told: Verification
     ) -> None:
         self._db = db
         self._known = known
@@ -201,8 +204,8 @@ class _Verifier:
         claims = [
             Claim(Row(*values[:6]), *values[6:])
             for values in self._db.execute(
-                "SELECT account, catalog, engagement, resource_type, resource, template, status, arn, revision"
-                " FROM rows WHERE account = ? AND catalog = ? AND engagement = ?",
+                "SELECT account, catalog, engagement, resource_type, resource, template, status, arn,"
+                " revision FROM rows WHERE account = ? AND catalog = ? AND engagement = ?",
                 (reader.name, catalog, engagement),
             )
         ]
@@ -218,17 +221,19 @@ class _Verifier:
             if error.failure.code not in _OF_ONE:
                 raise broken(reader.name, "ListResourceSnapshots", error.failure) from error
             why = f"{error.failure.code}: {error.failure.message}"
-            self._told.findings += [Finding("unreadable", one.row, one.revision, one.arn, why) for one in claims]
+            self._told.findings += [
+                Finding("unreadable", one.row, one.revision, one.arn, why) for one in claims
+            ]
             return
         for claim in claims:
             row = claim.row
             await self._claim(reader, claim, listed.get((row.resource_type, row.resource, row.template), []))
 
     async def _claim(self, reader: Reader, claim: Claim, listed: Sequence[Listed]) -> None:
-        if claim.status == Status.SUCCEEDED and (found := disagreement(claim, listed)):
-            # A list may lag behind what it lists: the snapshot itself has the last word.
-            if found.what != "missing" or not await self._exists(reader, claim):
-                self._told.findings.append(found)
+        found = disagreement(claim, listed) if claim.status == Status.SUCCEEDED else None
+        # A list may lag behind what it lists: the snapshot itself has the last word.
+        if found and not (found.what == "missing" and await self._exists(reader, claim)):
+            self._told.findings.append(found)
         if claim.status == Status.IN_DOUBT:
             return  # whose snapshot it is, if there is one, is for a run or a retry to find out
         ours = {claim.revision} if claim.revision else set()
@@ -240,7 +245,8 @@ class _Verifier:
                 continue
             if created < self._began:
                 break  # and so were all that come before it
-            about = f"made {codec.timestamp(created)} by {answer.get('CreatedBy') or one.created_by or 'somebody'}"
+            maker = answer.get("CreatedBy") or one.created_by or "somebody"
+            about = f"made {codec.timestamp(created)} by {maker}"
             arn = str(answer.get("Arn") or one.arn)
             self._told.findings.append(Finding("extra", claim.row, one.revision, arn, about, created))
 
@@ -333,12 +339,12 @@ def as_text(told: Verification) -> str:
     kinds = Counter(finding.what for finding in told.findings)
     off = ", ".join(f"{number:,} {what}" for what, number in sorted(kinds.items()))
     what = off or "every one is there, and nothing beside them"
-    lines = [f"{told.ledger}: {told.checked:,}{part} succeeded rows in {told.engagements:,} engagements: {what}"]
+    lines = [
+        f"{told.ledger}: {told.checked:,}{part} succeeded rows in {told.engagements:,} engagements: {what}"
+    ]
     for one in told.findings[:SHOWN]:
         revision = f" revision {one.revision}" if one.revision else ""
         lines.append(f"  {one.what:<10} {one.row.engagement}/{one.row.resource}{revision}: {one.found}")
     if len(told.findings) > SHOWN:
         lines.append(f"  … and {len(told.findings) - SHOWN:,} more: --format json names them all")
     return "\n".join(lines)
-
-

@@ -183,9 +183,9 @@ def _hooks(given: dict[str, Any], *, ask: bool = False) -> Hooks:
     from batch_snapshot import batch, progress
 
     kind = given["progress"]
-    terminal = sys.stderr is not None and sys.stderr.isatty()
+    watched = sys.stderr is not None and sys.stderr.isatty()
     if kind == "auto":
-        kind = "bar" if terminal else "lines"
+        kind = "bar" if watched else "lines"
     watch = None
     if kind == "bar":
         watch = partial(progress.redrawn, write=terminal.write, width=shutil.get_terminal_size().columns)

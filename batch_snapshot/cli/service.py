@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
 
@@ -52,14 +52,21 @@ LINES_EVERY, REDRAW_EVERY = 5.0, 0.2
 @click.option("--engagement", "engagements", metavar="ID,…", help="Only these engagements.")
 @click.option("--created-by", metavar="ACCOUNT,…", help="Only engagements that these AWS accounts have made.")
 @click.option(
-    "--context-type", "context_types", metavar="TYPE,…", help="Only engagements with such a context: a read each."
+    "--context-type",
+    "context_types",
+    metavar="TYPE,…",
+    help="Only engagements with such a context: a read each.",
 )
-@click.option("--stage", "stages", metavar="STAGE,…", help="Only opportunities in these stages, such as Launched.")
+@click.option(
+    "--stage", "stages", metavar="STAGE,…", help="Only opportunities in these stages, such as Launched."
+)
 @click.option(
     "--changed-since", metavar="TIME", help="Only opportunities modified since (2026-01-31, or a span: 36h)."
 )
-@click.option("--template", default="OpportunitySummaryView", show_default=True, help="Of the snapshots to make.")
-@click.option("--skip-active-jobs", is_flag=True, help="Leave out pairs that a running snapshot job takes care of.")
+@click.option("--template", metavar="NAME", help="Of the snapshots to make. Default: OpportunitySummaryView.")
+@click.option(
+    "--skip-active-jobs", is_flag=True, help="Leave out pairs that a running snapshot job takes care of."
+)
 @flags.asking
 def discover(output: Path | None, update: Path | None, form: str, *, name: str | None, **given: Any) -> int:
     """Make a manifest out of the service's own lists.
@@ -88,13 +95,17 @@ def discover(output: Path | None, update: Path | None, form: str, *, name: str |
     if found.counts.pairs and output and output.suffix != ".yaml":
         terminal.say(f"a manifest takes them up with: include: [{output.name}]")
     return _tell(
-        form, lambda: discovering.as_json(found), lambda: discovering.as_text(found, updated=update is not None)
+        form,
+        lambda: discovering.as_json(found),
+        lambda: discovering.as_text(found, updated=update is not None),
     )
 
 
 @click.command()
 @click.argument("ledger", type=click.Path(path_type=Path))
-@click.option("--sample", type=click.IntRange(1), metavar="N", help="Only so many rows, the same ones each time.")
+@click.option(
+    "--sample", type=click.IntRange(1), metavar="N", help="Only so many rows, the same ones each time."
+)
 @flags.asking
 def verify(ledger: Path, form: str, *, sample: int | None, **given: Any) -> int:
     """Look up at the service what LEDGER says was made: missing, other, and extra snapshots.
@@ -144,18 +155,21 @@ def _search(given: dict[str, Any]) -> Filters:
     """The filters of the command line, checked as those of a manifest are."""
     from batch_snapshot.manifest import live, values
 
-    lists = {name: flags.words(given[name]) for name in ("engagements", "created_by", "context_types", "stages")}
+    lists = {
+        name: flags.words(given[name]) for name in ("engagements", "created_by", "context_types", "stages")
+    }
     for name, texts in lists.items():
         for text in texts:
             _refuse(live.CHECKS[name](text))
     if given["changed_since"]:
         _refuse(live.check_since(given["changed_since"]))
-    _refuse(values.check_template(given["template"]))
+    if given["template"]:
+        _refuse(values.check_template(given["template"]))
     return filters.Filters(
         account="",
         catalog=given["catalog"],
         resource_type="Opportunity",
-        template=given["template"],
+        template=given["template"] or "",
         sources=given["sources"] or filters.SOURCES,
         changed_since=given["changed_since"],
         **lists,
@@ -220,7 +234,7 @@ class _Progress:
         self._drawn = True
         terminal.write("\r" + terminal.shown(text)[: self._width - 1].ljust(self._width - 1))
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
