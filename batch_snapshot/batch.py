@@ -160,7 +160,7 @@ def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = No
     """
     options, hooks = options or Options(), hooks or Hooks()
     with reserved(manifest.load(path), options, hooks.now(), touch=False) as held:
-        job = of_run(held, discovering.frozen(held), foreseen=True)
+        job = of_run(held, discovering.frozen(held))
         file = _usage_file(options)
         with Usage(file) if file.exists() else nullcontext() as usage:
             return preview.of(job, _allowances(job, usage, options), hooks.now())

@@ -102,6 +102,8 @@ class Job:
     vanished: int = 0
     vanished_rows: Sequence[str] = ()
     warnings: Sequence[str] = ()
+    #: What a forecast cannot know.
+    open_questions: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +175,12 @@ def reserved(listed: Manifest, options: Options, now: datetime, *, touch: bool =
         yield Reserved(listed, options, path, who)
 
 
-def of_run(held: Reserved, listed: Manifest, *, foreseen: bool = False) -> Job:
+def of_run(held: Reserved, listed: Manifest) -> Job:
     """Make the job of `run`.
 
     Args:
         held: the ledger and its locks.
         listed: the manifest, with what its `discover:` has found.
-        foreseen: nothing will be called.
 
     Raises:
         InputError: ledger, manifest and options don't fit together.
@@ -217,15 +218,19 @@ def of_run(held: Reserved, listed: Manifest, *, foreseen: bool = False) -> Job:
         rest=report.run_command(str(listed.path), str(path), endpoint),
         vanished=len(gone),
         vanished_rows=history.names(ledger.read(path), gone, NAMED_ROWS) if gone else [],
-        warnings=[*listed.warnings, *_warnings(options), *(_unresolved(listed) if foreseen else [])],
+        warnings=[*listed.warnings, *_warnings(options)],
+        open_questions=_open_questions(listed, options),
     )
 
 
-def _unresolved(listed: Manifest) -> list[str]:
-    """What a forecast can't know."""
-    if not listed.discover or listed.found:
-        return []
-    return [f"{listed.path}: the rows of discover: are known only when it is run; they are not counted here"]
+def _open_questions(listed: Manifest, options: Options) -> list[str]:
+    """What is known only when the run begins, for whoever reads a forecast."""
+    questions = []
+    if listed.discover and not listed.found:
+        questions.append("the rows of discover: are known only when it is run; they are not counted here")
+    if options.changed_since or options.skip_active_jobs:
+        questions.append("rows that are left out are known only when it is run; they are counted here")
+    return questions
 
 
 @contextmanager
@@ -237,7 +242,7 @@ def for_run(listed: Manifest, options: Options, now: datetime, *, touch: bool = 
         StorageError: a lock is held, or cannot be made.
     """
     with reserved(listed, options, now, touch=touch) as held:
-        yield of_run(held, listed, foreseen=not touch)
+        yield of_run(held, listed)
 
 
 def _todo(
