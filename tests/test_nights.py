@@ -71,6 +71,27 @@ async def discovered(
     return await discovering.discover(output, search, options(url), around(), **given)
 
 
+def text_of(path: Path) -> str:
+    return path.read_text("utf-8")
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8")
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def names() -> set[str]:
+    """The files of the working folder."""
+    return {path.name for path in Path().iterdir()}
+
+
 def spent(simulator: Simulator, before: Mapping[str, int]) -> dict[str, int]:
     """What the simulator was asked since `before`, by operation."""
     return dict(Counter(simulator.calls) - Counter(before))
@@ -136,15 +157,15 @@ async def test_pairs_with_and_without_a_snapshot_are_found_in_one_order_and_run(
         found = await discovered(url)
         assert (found.counts.pairs, found.counts.engagements) == (61, 21)
         assert found.counts.listed == found.counts.taken == {"tasks": 60, "associations": 2}
-        text = FOUND.read_text("utf-8")
+        text = text_of(FOUND)
         assert text.index("O1000004") < text.index("O1000005") < text.index("eng-0123456789abcd")
         assert found.counts.active_jobs == text.count("# a snapshot job") == 30
         listed = manifest.load(FOUND)
         assert (listed.rows, listed.catalogs, listed.name) == (61, {"Sandbox"}, "found")
-        assert not Path("found.yaml.partial").exists()
+        assert "found.yaml.partial" not in names()
 
         by_line = await discovered(url, Path("again.ndjson"), skip_active=True)
-        lines = [json.loads(line) for line in Path("again.ndjson").read_text("utf-8").splitlines()]
+        lines = [json.loads(line) for line in text_of(Path("again.ndjson")).splitlines()]
         assert (by_line.counts.pairs, len(lines)) == (61, 31)
         with pytest.raises(InputError, match="is there already"):
             await discovered(url)
@@ -187,7 +208,7 @@ async def test_a_search_that_was_cut_short_goes_on_with_its_next_page(monkeypatc
 
         with pytest.raises(Gone):
             await discovering.discover(FOUND, ALL, options(url), around(told=killed))
-        assert not FOUND.exists()
+        assert FOUND.name not in names()
         before = Counter(simulator.calls)
         found = await discovered(url)
         assert (found.resumed, found.counts.pairs) == (True, 60)
@@ -219,7 +240,8 @@ async def test_pages_whose_tokens_were_forgotten_are_read_from_the_start(monkeyp
 
 async def test_a_manifest_is_brought_up_to_date_and_keeps_its_comments():
     async with serve(SMALL) as (url, _):
-        FOUND.write_text(
+        write(
+            FOUND,
             "# Mine.\nversion: 1\nname: mine\ndefaults: {catalog: Sandbox}\npairs:\n"
             "  - engagement: eng-00000000000001\n    resources: [O1000001, O5]  # two\n"
             "  - {engagement: eng-00000000000002, resource: O6}\n"
@@ -228,7 +250,7 @@ async def test_a_manifest_is_brought_up_to_date_and_keeps_its_comments():
         )
         done = await discovering.update(FOUND, ALL, options(url), around())
         assert (done.added, done.gone) == (59, 2)
-        text = FOUND.read_text("utf-8")
+        text = text_of(FOUND)
         lines = text.splitlines()
         assert lines[0] == "# Mine."
         assert re.fullmatch(
@@ -239,10 +261,12 @@ async def test_a_manifest_is_brought_up_to_date_and_keeps_its_comments():
         assert manifest.load(FOUND).rows == 62
         again = await discovering.update(FOUND, ALL, options(url), around())
         assert (again.added, again.gone) == (0, 2)
-        assert FOUND.read_text("utf-8") == text
+        assert text_of(FOUND) == text
 
-        FOUND.write_text(
-            "version: 1\nname: mine\ndefaults: {catalog: Sandbox}\npairs: [{engagement: eng-00000000000001, resource: O1}]\n"
+        write(
+            FOUND,
+            "version: 1\nname: mine\ndefaults: {catalog: Sandbox}\n"
+            "pairs: [{engagement: eng-00000000000001, resource: O1}]\n",
         )
         with pytest.raises(InputError, match=r"found.yaml:4: its pairs stand in \[brackets\]"):
             await discovering.update(FOUND, ALL, options(url), around())
@@ -258,7 +282,7 @@ async def test_botocores_paginators_walk_to_the_same_lists():
         pairs = {(one["EngagementId"], one["OpportunityId"]) for page in tasks for one in page}
         associations = await api.pages("list_engagement_resource_associations", 3, Catalog="Sandbox")
         pairs |= {(one["EngagementId"], one["ResourceId"]) for page in associations for one in page}
-        lines = map(json.loads, Path("all.ndjson").read_text("utf-8").splitlines())
+        lines = map(json.loads, text_of(Path("all.ndjson")).splitlines())
         assert {(line["engagement"], line["resource"]) for line in lines} == pairs
         assert len(pairs) == 67
 
@@ -278,15 +302,15 @@ pairs:
 
 async def test_what_a_live_manifest_found_is_kept_for_its_resume_and_found_anew_the_next_night():
     path = Path("live.yaml")
-    path.write_text(LIVE, "utf-8")
+    write(path, LIVE)
     kept = Path("ledgers/night-1.ndjson.discovered.ndjson")
     async with serve(SMALL) as (url, simulator):
         first = await night(url, 1, path)
         # 20 are launched, one of which the manifest lists too.
         assert (first.exit_code, first.counts.total) == (0, 21)
         [head] = of_type(Path("ledgers/night-1.ndjson"), "run")
-        assert head["discovered_sha256"] == sha256(kept.read_bytes()).hexdigest()
-        assert kept.stat().st_mode & 0o777 == 0o600
+        assert head["discovered_sha256"] == sha256(text_of(kept).encode()).hexdigest()
+        assert mode_of(kept) == 0o600
         asked = simulator.calls["ListEngagementFromOpportunityTasks"]
 
     grown = Settings(engagements=25, opportunities_per_engagement=3)
@@ -298,21 +322,21 @@ async def test_what_a_live_manifest_found_is_kept_for_its_resume_and_found_anew_
         second = await night(other, 2, path)
         assert (second.exit_code, second.counts.total) == (0, 26)
 
-    kept.write_bytes(kept.read_bytes()[:-1] + b" \n")
+    write(kept, text_of(kept)[:-1] + " \n")
     with pytest.raises(LedgerError, match="was changed"):
         await night(url, 1, path)
-    kept.unlink()
+    remove(kept)
     with pytest.raises(LedgerError, match="is missing"):
         await night(url, 1, path)
 
 
 async def test_rows_that_are_found_are_on_disk_before_the_first_call_and_a_crash_keeps_them():
     path = Path("live.yaml")
-    path.write_text(LIVE, "utf-8")
+    write(path, LIVE)
     async with serve(SMALL) as (url, simulator):
 
         def refuse(_: object) -> bool:
-            assert Path("ledgers/night-1.ndjson.discovered.ndjson").exists()
+            assert text_of(Path("ledgers/night-1.ndjson.discovered.ndjson"))
             assert not simulator.calls["CreateResourceSnapshot"]
             return False
 
@@ -462,8 +486,8 @@ async def test_what_is_missing_mismatched_extra_or_not_to_be_read_is_told():
         assert [(one.checked, one.engagements, one.succeeded) for one in draws] == [(1, 1, 4)] * 2
         assert draws[0].findings == draws[1].findings
 
-    text = path.read_text("utf-8").replace(names[3], "eng-denied0000000")
-    path.write_text(text, "utf-8")
+    text = text_of(path).replace(names[3], "eng-denied0000000")
+    write(path, text)
     async with serve(Settings(), port=int(url.rpartition(":")[2])) as (url, _):
         told = await verified(url, 1)
         assert [one.what for one in told.findings] == ["missing", "missing", "missing", "unreadable"]
@@ -496,7 +520,7 @@ async def test_two_nights_are_told_apart():
         "revision_jumps": 1,
     }
     assert found.changes["revision_jumps"][0].row.engagement == "eng-00000000000001"
-    text = two.read_text("utf-8")
+    text = text_of(two)
     for before, after, kind in (
         ("succeeded", "failed", "newly_failing"),
         ("failed", "succeeded", "recovered"),
@@ -507,10 +531,10 @@ async def test_two_nights_are_told_apart():
             )
             for line in text.splitlines()
         ]
-        Path("other.ndjson").write_text("\n".join([*lines, ""]), "utf-8")
+        write(Path("other.ndjson"), "\n".join([*lines, ""]))
         changed = diff(one, Path("other.ndjson"))
         assert changed.counts[kind], kind
         assert changed.exit_code == (kind == "newly_failing")
-    two.write_text(text.splitlines()[-1] + "\n", "utf-8")
+    write(two, text.splitlines()[-1] + "\n")
     with pytest.raises(LedgerError, match="it does not begin with a run line"):
         diff(one, two)
