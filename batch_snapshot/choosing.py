@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from batch_snapshot import changes, scratch
-from batch_snapshot.errors import BatchSnapshotError
 from batch_snapshot.index import Job
 from batch_snapshot.model import ApiError, Skip
-from batch_snapshot.reads import broken
+from batch_snapshot.reads import beside, broken
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from batch_snapshot.reads import Reader
     from batch_snapshot.scratch import Tables
 
-#: Rows that one skip line names, and rows whose snapshots are looked up side by side.
-SKIPPED_AT_ONCE, BESIDE = 256, 64
+#: Rows that one skip line names, and rows that are judged together.
+SKIPPED_AT_ONCE, JUDGED_AT_ONCE = 256, 64
+
+#: Rows looked at between two turns of everything else.
+BREATH = 1024
 
 _TABLES = """
 CREATE TABLE wanted (account TEXT, catalog TEXT, resource TEXT, modified REAL, seen INTEGER,
@@ -81,13 +84,13 @@ async def choose(rows: Callable[[], Iterator[Row]], choice: Choice) -> Counter[s
         StorageError: there is no room for it.
     """
     with scratch.tables(_TABLES) as db:
-        for row in rows():
-            db.execute(
-                "INSERT OR IGNORE INTO wanted VALUES (?, ?, ?, NULL, 0)",
-                (row.account, row.catalog, row.resource),
-            )
+        for number, row in enumerate(rows()):
+            wanted = (row.account, row.catalog, row.resource)
+            db.execute("INSERT OR IGNORE INTO wanted VALUES (?, ?, ?, NULL, 0)", wanted)
             where = (row.account, row.catalog, row.engagement)
             db.execute("INSERT OR IGNORE INTO engagements VALUES (?, ?, ?)", where)
+            if number % BREATH == 0:
+                await anyio.lowlevel.checkpoint()
         chooser = _Chooser(db, choice)
         for account, catalog in db.execute("SELECT DISTINCT account, catalog FROM wanted").fetchall():
             await chooser.learn(account, catalog)
@@ -164,14 +167,17 @@ class _Chooser:
 
     async def _learn_jobs(self, reader: Reader, account: str, catalog: str) -> None:
         async for page in reader.pages("ListResourceSnapshotJobs", Catalog=catalog, Status="Running"):
-            for item in page.items:
-                where = (account, catalog, item.get("EngagementId"))
-                asked = "SELECT 1 FROM engagements WHERE account = ? AND catalog = ? AND engagement = ?"
-                if self._db.execute(asked, where).fetchone():
-                    job = await self._job(reader, catalog, str(item.get("Id")))
-                    self._db.execute(
-                        "INSERT OR IGNORE INTO active VALUES (?, ?, ?, ?, ?)", (account, catalog, *job)
-                    )
+            asked = "SELECT 1 FROM engagements WHERE account = ? AND catalog = ? AND engagement = ?"
+            ours = [
+                str(item.get("Id"))
+                for item in page.items
+                if self._db.execute(asked, (account, catalog, item.get("EngagementId"))).fetchone()
+            ]
+            await beside(ours, partial(self._learn_job, reader, catalog))
+
+    async def _learn_job(self, reader: Reader, catalog: str, name: str) -> None:
+        job = await self._job(reader, catalog, name)
+        self._db.execute("INSERT OR IGNORE INTO active VALUES (?, ?, ?, ?, ?)", (reader.name, catalog, *job))
 
     async def _job(self, reader: Reader, catalog: str, name: str) -> Job:
         """What a job takes care of: asked once, and kept."""
@@ -196,7 +202,7 @@ class _Chooser:
         batch: list[Row] = []
         for row in rows:
             batch.append(row)
-            if len(batch) == BESIDE:
+            if len(batch) == JUDGED_AT_ONCE:
                 await self._judge(batch, left)
                 batch = []
         await self._judge(batch, left)
@@ -213,29 +219,12 @@ class _Chooser:
                 verdicts[row] = self._verdict(row, since)
             elif self._choice.since is not None and self._modified(row) is not None:
                 unknown.append(row)
-        await self._look_up(unknown, verdicts)
+        await beside(unknown, partial(self._look, verdicts))
         for row in rows:
             if reason := verdicts.get(row):
                 left.rows[reason].append(row)
                 left.by_account[row.account] += 1
         await self._record(left, at_least=SKIPPED_AT_ONCE)
-
-    async def _look_up(self, rows: Sequence[Row], verdicts: dict[Row, Skip | None]) -> None:
-        """Look several rows up side by side; the first trouble is raised as it is."""
-        troubles: list[BatchSnapshotError] = []
-
-        async def one(row: Row) -> None:
-            try:
-                if not troubles:
-                    await self._look(row, verdicts)
-            except BatchSnapshotError as error:
-                troubles.append(error)
-
-        async with anyio.create_task_group() as looks:
-            for row in rows:
-                looks.start_soon(one, row)
-        if troubles:
-            raise troubles[0]
 
     def _verdict(self, row: Row, since: float) -> Skip | None:
         margin = 0.0
@@ -267,7 +256,7 @@ class _Chooser:
         last = self._choice.index.last(world, row) if since and world else None
         return last.at if last else None
 
-    async def _look(self, row: Row, verdicts: dict[Row, Skip | None]) -> None:
+    async def _look(self, verdicts: dict[Row, Skip | None], row: Row) -> None:
         """Ask the service for the row's last snapshot; its date is by the service's own clock."""
         try:
             answer = await self._choice.readers[row.account].read(

@@ -17,7 +17,7 @@ from batch_snapshot import filters
 from batch_snapshot.errors import StorageError
 from batch_snapshot.manifest.service import snapshot_input
 from batch_snapshot.model import ApiError, ErrorKind, Row
-from batch_snapshot.reads import broken
+from batch_snapshot.reads import beside, broken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -350,11 +350,18 @@ class _Asking:
             (self._number,),
         ).fetchall()
         wanted = set(self._filters.context_types)
-        for number, (name,) in enumerate(names, start=1):
+        done = 0
+
+        async def one(row: tuple[str]) -> None:
+            nonlocal done
+            [name] = row
             answer = await self._reader.read("GetEngagement", Catalog=self._filters.catalog, Identifier=name)
-            types = {one.get("Type") for one in answer.get("Contexts") or ()}
+            types = {context.get("Type") for context in answer.get("Contexts") or ()}
             self._insert("contexts", iter([(self._number, name, bool(wanted & types))]))
-            self._told(f"GetEngagement: {number:,} of {len(names):,}")
+            done += 1
+            self._told(f"GetEngagement: {done:,} of {len(names):,}")
+
+        await beside(names, one)
 
     def _running(self, items: Items) -> None:
         for item in items:
@@ -371,14 +378,19 @@ class _Asking:
             " (SELECT 1 FROM pairs p WHERE p.search = j.search AND p.engagement = j.engagement) ORDER BY job",
             (self._number,),
         ).fetchall()
-        for (job,) in unknown:
+        catalog = self._filters.catalog
+
+        async def one(row: tuple[str]) -> None:
+            [job] = row
             answer = await self._reader.read(
-                "GetResourceSnapshotJob", Catalog=self._filters.catalog, ResourceSnapshotJobIdentifier=job
+                "GetResourceSnapshotJob", Catalog=catalog, ResourceSnapshotJobIdentifier=job
             )
             self._db.execute(
                 "UPDATE jobs SET resource = ?, template = ? WHERE search = ? AND job = ?",
                 (answer.get("ResourceId"), answer.get("ResourceSnapshotTemplateName"), self._number, job),
             )
+
+        await beside(unknown, one)
 
 
 def _parts(values: Sequence[str]) -> list[list[str]]:

@@ -49,6 +49,8 @@ def line(view: View) -> str:
         parts.append(f"{counts.failed:,} failed")
     if counts.in_doubt:
         parts.append(f"{counts.in_doubt:,} in doubt")
+    if counts.skipped:
+        parts.append(f"{sum(counts.skipped.values()):,} left out")
     parts.append(f"{speed:,.1f}/s")
     if throttled:
         parts.append(f"{throttled:,} throttled")

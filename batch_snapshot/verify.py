@@ -17,7 +17,7 @@ from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.history import Header, Result, Skipped
 from batch_snapshot.index import Index, world_of
 from batch_snapshot.model import ApiError, Row, Status
-from batch_snapshot.reads import broken
+from batch_snapshot.reads import beside, broken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -131,6 +131,7 @@ async def verify(
                 finally:
                     told.calls.update(reader.calls)
                     told.throttled += reader.throttled
+    told.findings.sort(key=lambda one: (one.row, one.what, one.revision or 0))
     told.elapsed_s = around.clock() - began
     return told
 
@@ -195,10 +196,15 @@ class _Verifier:
             " ORDER BY catalog, engagement",
             (name, Status.SUCCEEDED, Status.FAILED),
         ).fetchall()
-        for number, (catalog, engagement) in enumerate(engagements, start=1):
-            await self._engagement(reader, catalog, engagement)
+        begun = self._told.engagements
+
+        async def one(place: tuple[str, str]) -> None:
+            await self._engagement(reader, *place)
             self._told.engagements += 1
-            around.told(f"{number:,} of {len(engagements):,} engagements")
+            done = self._told.engagements - begun
+            around.told(f"{name}: {done:,} of {len(engagements):,} engagements")
+
+        await beside(engagements, one)
 
     async def _engagement(self, reader: Reader, catalog: str, engagement: str) -> None:
         claims = [

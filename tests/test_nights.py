@@ -246,7 +246,6 @@ async def test_a_manifest_is_brought_up_to_date_and_keeps_its_comments():
             "  - engagement: eng-00000000000001\n    resources: [O1000001, O5]  # two\n"
             "  - {engagement: eng-00000000000002, resource: O6}\n"
             "# The end of them.\n",
-            "utf-8",
         )
         done = await discovering.update(FOUND, ALL, options(url), around())
         assert (done.added, done.gone) == (59, 2)
