@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.history import End, Header, History, Intent, Result, Skipped
+from batch_snapshot.history import End, Header, History, Intent, Result
 from batch_snapshot.model import Skip, Status
 
 if TYPE_CHECKING:
@@ -74,9 +74,7 @@ class _Auditor:
             self._intended(record)
         elif isinstance(record, Result):
             self._resulted(record)
-        elif isinstance(record, Skipped):
-            pass  # whether its rows may be left out is the history's to say
-        else:
+        elif isinstance(record, End):
             self._ended(record)
 
     def _intended(self, intent: Intent) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,13 @@ if TYPE_CHECKING:
 
     from batch_snapshot.discover import Counts, Found
     from batch_snapshot.filters import Filters
+    from batch_snapshot.history import Header
     from batch_snapshot.job import Called, Options, Reserved
     from batch_snapshot.manifest import Manifest
     from batch_snapshot.reads import Reader
+
+#: Columns of a text that goes on for more than a line.
+WIDTH = 79
 
 #: The account of a search that no manifest names one for.
 AMBIENT = "default"
@@ -253,12 +258,25 @@ def frozen(held: Reserved) -> Manifest:
         raise LedgerError(
             f"{path}: is missing: it holds rows of {held.path}; put it back, or name another --ledger"
         )
+    if began:
+        _check_searched(held, began)
     listed = manifest.load(held.listed.path, path)
     if known not in {None, listed.found_sha256}:
         raise LedgerError(
             f"{path}: was changed: it holds rows of {held.path}; put it back, or name another --ledger"
         )
     return listed
+
+
+def _check_searched(held: Reserved, began: Header) -> None:
+    """Refuse to go on for an account that was left out when the rows were looked for."""
+    searched = began.settings.get("accounts") or held.called.accounts
+    meant = {one.account for one in held.listed.discover} & set(held.called.accounts)
+    if missed := sorted(meant.difference(searched)):
+        raise LedgerError(
+            f"{held.path}: was begun without account {missed[0]!r}, whose rows discover: would have found; "
+            "give the same --accounts, or name another --ledger"
+        )
 
 
 async def _ask(
@@ -325,7 +343,13 @@ def as_text(found: Discovery, *, updated: bool) -> str:
         lines.append(f"  {name:<13} {taken:>9,} {about[name]}{rest}")
     if counts.active_jobs:
         lines.append(f"  {'active jobs':<13} {counts.active_jobs:>9,} pairs that AWS's own jobs take care of")
-    lines.append(f"cannot see    {BLIND_SPOTS}")
+    lines += textwrap.wrap(
+        BLIND_SPOTS,
+        WIDTH,
+        initial_indent="cannot see    ",
+        subsequent_indent=" " * 14,
+        break_on_hyphens=False,
+    )
     lines.append(calls_line(found.calls, found.throttled, found.elapsed_s))
     return "\n".join(lines)
 
@@ -334,4 +358,8 @@ def calls_line(calls: Mapping[str, int], throttled: int, elapsed: float) -> str:
     """How many calls it took, by operation."""
     each = ", ".join(f"{name} {number:,}" for name, number in calls.items())
     more = f", {throttled:,} throttled" if throttled else ""
-    return f"calls         {sum(calls.values()):,} in {elapsed:,.1f} s{more}" + (f": {each}" if each else "")
+    first = f"calls         {sum(calls.values()):,} in {elapsed:,.1f} s{more}"
+    if not each:
+        return first
+    indent = " " * 14
+    return "\n".join([first, *textwrap.wrap(each, WIDTH, initial_indent=indent, subsequent_indent=indent)])

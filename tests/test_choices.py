@@ -14,7 +14,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_snapshot import changes, filters, history, pace, plan, policy, quota
+from batch_snapshot import audit, changes, codec, filters, history, pace, plan, policy, quota
 from batch_snapshot.errors import DeferredError, LedgerError, ServiceError
 from batch_snapshot.history import End, Intent, Skipped
 from batch_snapshot.lane import Lane
@@ -22,6 +22,7 @@ from batch_snapshot.model import ApiError, ErrorKind, Failure, Skip, Verdict, cl
 from batch_snapshot.pacer import Pacer
 from batch_snapshot.reads import ATTEMPTS, Reader
 from batch_snapshot.verify import Claim, Listed, disagreement, suspects
+from tests import strategies
 from tests.strategies import POOL, RUN_ID, START, header, histories, lines_of, numbered, patient
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -97,6 +98,28 @@ def test_a_row_that_was_left_out_is_not_sent_and_the_states_still_sum(past, rows
     sent = {request.row for request in plan.resumed(POOL, after, RUN_ID) if request}
     assert sent == {request.row for request in plan.resumed(POOL, before, RUN_ID) if request} - set(chosen)
     assert not [request for request in plan.retried([], plan.everything(), RUN_ID) if request]
+
+
+@given(st.lists(st.sampled_from(POOL), min_size=1, unique=True), st.sampled_from(Skip), strategies.texts)
+@patient
+def test_every_skip_line_decodes_back(rows, reason, run_id):
+    line = codec.encode_skip(run_id, START, reason, rows)
+    assert line.count(b"\n") == 1
+    assert codec.decode(line) == Skipped(START, reason, tuple(rows), run_id)
+
+
+@pytest.mark.parametrize("counts", [{}, {"unchanged": 1}, {"active_job": 2}])
+def test_an_end_that_forgets_what_was_left_out_is_not_whole(counts):
+    rows = tuple(POOL[:2])
+    four = {"succeeded": 0, "failed": 0, "in_doubt": 0, "unattempted": 0}
+
+    def check(counted: dict[str, int]) -> None:
+        end = End("completed", {**four, **counted}, START)
+        audit.check(numbered([header(rows=2), Skipped(START, Skip.UNCHANGED, rows, RUN_ID), end]), "l:")
+
+    check({"unchanged": 2})
+    with pytest.raises(LedgerError, match=r"l:3: counts .* but the lines before say"):
+        check(counts)
 
 
 def test_a_row_that_was_named_is_never_left_out():

@@ -329,6 +329,23 @@ async def test_what_a_live_manifest_found_is_kept_for_its_resume_and_found_anew_
         await night(url, 1, path)
 
 
+async def test_accounts_are_searched_each_for_itself_and_none_is_forgotten_by_a_resume():
+    path = Path("live.yaml")
+    write(
+        path,
+        "version: 1\nname: live\ndefaults: {catalog: Sandbox}\naccounts: {a: {}, b: {}}\ndiscover:\n"
+        "- {account: a, stages: Launched}\n- {account: b, stages: [Committed]}\n",
+    )
+    async with serve(SMALL) as (url, _):
+        both = await night(url, 1, path)
+        rows = results(Path("ledgers/night-1.ndjson"))
+        assert (both.exit_code, Counter(key[0] for key in rows)) == (0, {"a": 20, "b": 20})
+        one = await night(url, 2, path, accounts=("a",))
+        assert (one.exit_code, one.counts.total) == (0, 20)
+        with pytest.raises(LedgerError, match="was begun without account 'b'"):
+            await night(url, 2, path)
+
+
 async def test_rows_that_are_found_are_on_disk_before_the_first_call_and_a_crash_keeps_them():
     path = Path("live.yaml")
     write(path, LIVE)
