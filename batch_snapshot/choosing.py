@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from batch_snapshot import changes, scratch
+from batch_snapshot.errors import ServiceError
 from batch_snapshot.index import Job
 from batch_snapshot.model import ApiError, Skip
 from batch_snapshot.reads import beside, broken
@@ -64,15 +65,18 @@ class Choice:
 
 
 @dataclass(slots=True)
-class _Left:
-    """Rows that are about to be recorded as left out."""
+class Chosen:
+    """What came of it."""
 
-    rows: dict[Skip, list[Row]] = field(default_factory=lambda: {reason: [] for reason in Skip})
-    by_account: Counter[str] = field(default_factory=Counter)
+    #: Rows that were left out, by account.
+    left_out: Counter[str] = field(default_factory=Counter)
+    #: Accounts of which what must be known cannot be read, or not now, and why; none of their rows
+    #: may be sent.
+    troubles: dict[str, ServiceError] = field(default_factory=dict)
 
 
-async def choose(rows: Callable[[], Iterator[Row]], choice: Choice) -> Counter[str]:
-    """Leave out rows; returns how many of each account.
+async def choose(rows: Callable[[], Iterator[Row]], choice: Choice) -> Chosen:
+    """Leave out rows; the trouble of one account is no other's.
 
     Args:
         rows: those without any history, as often as they are asked for: what an intent has named may
@@ -80,8 +84,8 @@ async def choose(rows: Callable[[], Iterator[Row]], choice: Choice) -> Counter[s
         choice: what is to be left out.
 
     Raises:
-        ServiceError: what must be known cannot be read, or not now.
-        StorageError: there is no room for it.
+        ManifestError: the manifest changed meanwhile.
+        StorageError: there is no room for it, or a row cannot be recorded.
     """
     with scratch.tables(_TABLES) as db:
         for number, row in enumerate(rows()):
@@ -94,15 +98,18 @@ async def choose(rows: Callable[[], Iterator[Row]], choice: Choice) -> Counter[s
         chooser = _Chooser(db, choice)
         for account, catalog in db.execute("SELECT DISTINCT account, catalog FROM wanted").fetchall():
             await chooser.learn(account, catalog)
-        return await chooser.leave_out(rows())
+        await chooser.leave_out(rows())
+        return chooser.chosen
 
 
 class _Chooser:
     """Finds out, then decides row by row."""
 
     def __init__(self, db: Tables, choice: Choice) -> None:
+        self.chosen = Chosen()
         self._db = db
         self._choice = choice
+        self._left: dict[Skip, list[Row]] = {reason: [] for reason in Skip}
 
     async def learn(self, account: str, catalog: str) -> None:
         """Know the dates of one account's opportunities, and its running jobs."""
@@ -115,7 +122,9 @@ class _Chooser:
             if self._choice.since is not None:
                 await self._learn_dates(reader, account, catalog)
         except ApiError as error:
-            raise broken(account, operation, error.failure) from error
+            self.chosen.troubles[account] = broken(account, operation, error.failure)
+        except ServiceError as error:
+            self.chosen.troubles[account] = error
 
     # -- dates -------------------------------------------------------------------------------------
 
@@ -196,35 +205,36 @@ class _Chooser:
 
     # -- deciding ----------------------------------------------------------------------------------
 
-    async def leave_out(self, rows: Iterator[Row]) -> Counter[str]:
+    async def leave_out(self, rows: Iterator[Row]) -> None:
         """Decide on every row, and record those that are left out."""
-        left = _Left()
         batch: list[Row] = []
         for row in rows:
             batch.append(row)
             if len(batch) == JUDGED_AT_ONCE:
-                await self._judge(batch, left)
+                await self._judge(batch)
                 batch = []
-        await self._judge(batch, left)
-        await self._record(left, at_least=1)
-        return left.by_account
+        await self._judge(batch)
+        await self._record(at_least=1)
 
-    async def _judge(self, rows: Sequence[Row], left: _Left) -> None:
+    async def _judge(self, rows: Sequence[Row]) -> None:
         unknown: list[Row] = []
         verdicts: dict[Row, Skip | None] = {}
         for row in rows:
+            if row.account in self.chosen.troubles:
+                continue
             if self._active(row):
                 verdicts[row] = Skip.ACTIVE_JOB
             elif (since := self._since(row)) is not None:
                 verdicts[row] = self._verdict(row, since)
             elif self._choice.since is not None and self._modified(row) is not None:
                 unknown.append(row)
-        await beside(unknown, partial(self._look, verdicts))
+        if unknown:
+            await beside(unknown, partial(self._look, verdicts))
         for row in rows:
             if reason := verdicts.get(row):
-                left.rows[reason].append(row)
-                left.by_account[row.account] += 1
-        await self._record(left, at_least=SKIPPED_AT_ONCE)
+                self._left[reason].append(row)
+                self.chosen.left_out[row.account] += 1
+        await self._record(at_least=SKIPPED_AT_ONCE)
 
     def _verdict(self, row: Row, since: float) -> Skip | None:
         margin = 0.0
@@ -258,6 +268,8 @@ class _Chooser:
 
     async def _look(self, verdicts: dict[Row, Skip | None], row: Row) -> None:
         """Ask the service for the row's last snapshot; its date is by the service's own clock."""
+        if row.account in self.chosen.troubles:
+            return
         try:
             answer = await self._choice.readers[row.account].read(
                 "GetResourceSnapshot",
@@ -269,14 +281,17 @@ class _Chooser:
             )
         except ApiError as error:
             if error.failure.code != "ResourceNotFoundException":
-                raise broken(row.account, "GetResourceSnapshot", error.failure) from error
+                self.chosen.troubles[row.account] = broken(row.account, "GetResourceSnapshot", error.failure)
+            return
+        except ServiceError as error:
+            self.chosen.troubles[row.account] = error
             return
         created = changes.moment(answer.get("CreatedAt"), self._choice.now)
         if changes.unchanged(self._modified(row), created):
             verdicts[row] = Skip.UNCHANGED
 
-    async def _record(self, left: _Left, *, at_least: int) -> None:
-        for reason, rows in left.rows.items():
-            while len(rows) >= at_least and rows:
+    async def _record(self, *, at_least: int) -> None:
+        for reason, rows in self._left.items():
+            while len(rows) >= at_least:
                 await self._choice.skip(reason, rows[:SKIPPED_AT_ONCE])
                 del rows[:SKIPPED_AT_ONCE]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 
 from batch_snapshot import choosing, codec, filters, places
-from batch_snapshot.errors import DeferredError, InputError, ServiceError
+from batch_snapshot.choosing import Chosen
+from batch_snapshot.errors import DeferredError, InputError, ManifestError
 from batch_snapshot.index import Index, world_of
 from batch_snapshot.lane import Stop, StopKind
 
@@ -50,8 +51,7 @@ class _Recorder:
 class Leaving(NamedTuple):
     """How rows will be left out."""
 
-    #: Leaves them out; returns how many of each account.
-    choose: Callable[[], Awaitable[Counter[str]]]
+    choose: Callable[[], Awaitable[Chosen]]
     readers: Mapping[str, Reader]
     warnings: Sequence[str]
 
@@ -127,12 +127,12 @@ def prepared(
 
 
 async def carry_out(engine: Engine, leaving: Leaving) -> Counter[str]:
-    """Leave out rows before the first is sent; what can't be found out ends the run in good order.
+    """Leave out rows before the first is sent; what can't be found out stops an account in good order.
 
     Returns:
         How many of each account.
     """
-    left: Counter[str] = Counter()
+    chosen = Chosen()
 
     async def give_way(scope: anyio.CancelScope) -> None:
         while engine.stop is None:
@@ -142,9 +142,11 @@ async def carry_out(engine: Engine, leaving: Leaving) -> Counter[str]:
     async with anyio.create_task_group() as group:
         group.start_soon(give_way, group.cancel_scope)
         try:
-            left = await leaving.choose()
-        except ServiceError as error:
-            kind = StopKind.DEFERRED if isinstance(error, DeferredError) else StopKind.STOPPED
-            engine.request_stop(Stop(kind, str(error)))
+            chosen = await leaving.choose()
+        except ManifestError as error:
+            engine.request_stop(Stop(StopKind.STOPPED, str(error)))
         group.cancel_scope.cancel()
-    return left
+    for account, trouble in chosen.troubles.items():
+        kind = StopKind.DEFERRED if isinstance(trouble, DeferredError) else StopKind.STOPPED
+        engine.stop_account(account, Stop(kind, str(trouble)))
+    return chosen.left_out

@@ -14,10 +14,22 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_snapshot import audit, changes, codec, filters, history, pace, plan, policy, quota
-from batch_snapshot.errors import DeferredError, LedgerError, ServiceError
+from batch_snapshot import (
+    audit,
+    changes,
+    choosing,
+    codec,
+    filters,
+    history,
+    leaving,
+    pace,
+    plan,
+    policy,
+    quota,
+)
+from batch_snapshot.errors import DeferredError, LedgerError, ManifestError, ServiceError
 from batch_snapshot.history import End, Intent, Skipped
-from batch_snapshot.lane import Lane
+from batch_snapshot.lane import Lane, Stop, StopKind
 from batch_snapshot.model import ApiError, ErrorKind, Failure, Skip, Verdict, client_token
 from batch_snapshot.pacer import Pacer
 from batch_snapshot.reads import ATTEMPTS, Reader
@@ -128,6 +140,36 @@ def test_a_row_that_was_named_is_never_left_out():
     records = [header(), intent, Skipped(START, Skip.UNCHANGED, (row,), RUN_ID)]
     with pytest.raises(LedgerError, match="which was named before"):
         history.fold(numbered(records))
+
+
+class Stopped:
+    """An engine that notes why it is to stop."""
+
+    def __init__(self) -> None:
+        self.stop: Stop | None = None
+
+    def request_stop(self, stop: Stop) -> None:
+        self.stop = stop
+
+
+def test_a_manifest_that_changes_meanwhile_ends_the_run_in_good_order():
+    async def choose() -> choosing.Chosen:
+        raise ManifestError(["m.yaml: changed"])
+
+    engine: Any = Stopped()
+    assert not in_virtual_time(lambda: leaving.carry_out(engine, leaving.Leaving(choose, {}, ())))
+    assert engine.stop == Stop(StopKind.STOPPED, "m.yaml: changed")
+
+
+def test_choosing_gives_way_to_a_signal():
+    engine: Any = Stopped()
+
+    async def choose() -> choosing.Chosen:
+        engine.stop = Stop(StopKind.INTERRUPTED, "SIGINT received")
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    assert not in_virtual_time(lambda: leaving.carry_out(engine, leaving.Leaving(choose, {}, ())))
 
 
 # -- reads -------------------------------------------------------------------------------------------

@@ -450,6 +450,25 @@ async def test_a_night_that_may_not_read_the_dates_sends_nothing(monkeypatch):
     assert overview.check(Path("ledgers/night-1.ndjson")) == 1
 
 
+async def test_an_account_whose_dates_cannot_be_read_stops_no_other(place, monkeypatch):
+    keys = {"good": "AKIAEXAMPLE000000001", "bad": "AKIADENIED0000000000"}
+    texts = [
+        f"[{name}]\naws_access_key_id = {key}\naws_secret_access_key = secret\n" for name, key in keys.items()
+    ]
+    write(place / "credentials", "".join(texts))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(place / "credentials"))
+    rows = [
+        {"engagement": f"eng-{n:014d}", "resource": "O1", "account": ("good", "bad")[n % 2]} for n in range(6)
+    ]
+    write_manifest(FOUND, rows, accounts={name: {"profile": name} for name in keys})
+    async with serve(SMALL) as (url, simulator):
+        summary = await night(url, 1, changed_since="last", skip_active_jobs=True)
+        assert (summary.exit_code, summary.counts) == (3, (3, 0, 0, 3))
+        assert "bad: ListResourceSnapshotJobs: AccessDenied" in str(summary.accounts["bad"].stopped)
+        assert summary.accounts["good"].stopped is None
+        assert {snapshot.access_key for snapshot in simulator.snapshots} == {keys["good"]}
+
+
 async def test_the_index_is_built_anew_from_the_ledgers_whatever_became_of_it(place):
     async with serve(SMALL) as (url, _):
         await discovered(url)
