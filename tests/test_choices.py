@@ -28,7 +28,7 @@ from batch_snapshot import (
     quota,
 )
 from batch_snapshot.errors import DeferredError, LedgerError, ManifestError, ServiceError
-from batch_snapshot.history import End, Intent, Skipped
+from batch_snapshot.history import End, Intent, Record, Skipped
 from batch_snapshot.lane import Lane, Stop, StopKind
 from batch_snapshot.model import ApiError, ErrorKind, Failure, Skip, Verdict, client_token
 from batch_snapshot.pacer import Pacer
@@ -101,9 +101,8 @@ def test_a_row_that_was_left_out_is_not_sent_and_the_states_still_sum(past, rows
     before = history.fold(lines)
     named = set(before.keys()) | set(before.unfinished)
     chosen = tuple(row for row in sorted(rows) if row.key not in named)
-    more = [header(), Skipped(START, reason, chosen, RUN_ID), End("completed", {}, START)]
-    records = [line.record for line in lines] + more
-    after = history.fold(numbered(records))
+    more: list[Record] = [header(), Skipped(START, reason, chosen, RUN_ID), End("completed", {}, START)]
+    after = history.fold(numbered([*(line.record for line in lines), *more]))
     assert after.counts()[reason] == len(chosen)
     assert all(after.left_out(row.key) for row in chosen)
     assert set(after.keys()) == set(before.keys()) | {row.key for row in chosen}
@@ -137,7 +136,7 @@ def test_an_end_that_forgets_what_was_left_out_is_not_whole(counts):
 def test_a_row_that_was_named_is_never_left_out():
     row = POOL[0]
     intent = Intent(START, ((client_token(RUN_ID, row, 0), row, 0),))
-    records = [header(), intent, Skipped(START, Skip.UNCHANGED, (row,), RUN_ID)]
+    records: list[Record] = [header(), intent, Skipped(START, Skip.UNCHANGED, (row,), RUN_ID)]
     with pytest.raises(LedgerError, match="which was named before"):
         history.fold(numbered(records))
 
@@ -197,7 +196,8 @@ class Service:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Failure):
             raise ApiError(answer)
-        return answer
+        found: dict[str, Any] = answer
+        return found
 
     async def identify(self, lane: Lane) -> None:
         self.identified += 1

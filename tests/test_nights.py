@@ -162,7 +162,7 @@ async def test_pairs_with_and_without_a_snapshot_are_found_in_one_order_and_run(
         assert text.index("O1000004") < text.index("O1000005") < text.index("eng-0123456789abcd")
         assert found.counts.active_jobs == text.count("# a snapshot job") == 30
         listed = manifest.load(FOUND)
-        assert (listed.rows, listed.catalogs, listed.name) == (61, {"Sandbox"}, "found")
+        assert (listed.rows, listed.catalogs, listed.name) == (61, frozenset({"Sandbox"}), "found")
         assert "found.yaml.partial" not in names()
 
         by_line = await discovered(url, Path("again.ndjson"), skip_active=True)
