@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batch_snapshot import batch, discovering, job, manifest, overview, reads, report, verify
+from batch_snapshot import batch, discovering, engine, job, manifest, overview, reads, report, verify
 from batch_snapshot.diff import diff
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.filters import Filters
-from batch_snapshot.simulator import Settings, Simulator, serve
+from batch_snapshot.simulator import Faults, Settings, Simulator, serve
 from batch_snapshot.simulator.world import Series
 from tests.processes import TEMPLATE, environment, of_type, results, write_manifest
 from tests.simulator_client import Service
@@ -422,6 +422,20 @@ async def test_a_row_that_was_left_out_stays_so_and_its_ledger_is_whole():
     assert [(line["reason"], [row[4] for row in line["rows"]]) for line in skips] == [
         ("unchanged", ["O1000001", "O1000003"])
     ]
+
+
+async def test_a_row_in_doubt_is_settled_and_not_left_out():
+    rows = [{"engagement": "eng-00000000000001", "resource": f"O{1_000_001 + n}"} for n in range(2)]
+    write_manifest(FOUND, rows[:1])
+    broken = Faults(plan=lambda ordinal, _: None if ordinal else "internal-after")
+    async with serve(replace(SMALL, faults=broken)) as (url, simulator):
+        first = await night(url, 1, engine=engine.Settings(max_attempts=1))
+        assert first.counts == (0, 0, 1, 0)
+        write_manifest(FOUND, rows)
+        again = await night(url, 1, changed_since="1h")
+        assert (again.exit_code, again.counts, again.counts.unchanged) == (0, (1, 0, 0, 0), 1)
+        assert len(simulator.snapshots) == 1
+    assert overview.check(Path("ledgers/night-1.ndjson")) == 2
 
 
 async def test_pairs_of_running_jobs_are_left_out_and_what_a_job_does_is_asked_once():
