@@ -336,7 +336,7 @@ def as_text(found: Discovery, *, updated: bool) -> str:
     lines = [f"{found.output}: {counts.pairs:,} pairs of {counts.engagements:,} engagements"]
     if updated:
         lines[0] += f": {found.added:,} added, {found.gone:,} marked as gone"
-    about = {"tasks": "also pairs that were never snapshotted", "associations": "pairs with a snapshot"}
+    about = {"tasks": "pairs, never snapshotted ones too", "associations": "pairs with a snapshot"}
     for name, listed in counts.listed.items():
         taken = counts.taken[name]
         rest = f", {listed - taken:,} filtered out" if taken != listed else ""

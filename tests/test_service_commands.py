@@ -38,7 +38,7 @@ def test_a_world_that_lasts_from_one_command_to_the_next(capsys):
     )
     assert code == 0
     assert out.startswith("found.yaml: 20 pairs of 20 engagements\n")
-    assert "tasks                20 also pairs that were never snapshotted, 40 filtered out" in out
+    assert "tasks                20 pairs, never snapshotted ones too, 40 filtered out" in out
     assert re.search(r"^calls +4 in ", out, re.MULTILINE)
     assert "ListOpportunities 1" in out
     assert max(map(len, out.splitlines())) < 80
