@@ -174,7 +174,13 @@ class Allowances:
     """The allowances of all accounts of a run."""
 
     def __init__(
-        self, accounts: Mapping[str, Account], endpoint: str, usage: Usage | None, environ: Mapping[str, str]
+        self,
+        accounts: Mapping[str, Account],
+        endpoint: str,
+        usage: Usage | None,
+        environ: Mapping[str, str],
+        *,
+        read_rate: float | None = None,
     ) -> None:
         """Look things up in `usage`; without one nothing is known.
 
@@ -183,7 +189,9 @@ class Allowances:
             endpoint: where all calls go.
             usage: the log of calls.
             environ: of the process, for the ambient credentials' names.
+            read_rate: reads a second and account; None: what AWS allows.
         """
+        self._read_rate = read_rate or READ_RATE
         self._accounts = accounts
         self._usage = usage
         self._windows = {name: quota.windows(account.quota) for name, account in accounts.items()}
@@ -194,7 +202,7 @@ class Allowances:
         """The lane of an account, at its declared pace or at one that seeks the limit."""
         rate = self._accounts[name].quota.per_second
         start = pace.Pace() if rate is None else pace.declared(rate)
-        return Lane(name, Pacer(start, wait=wait), Pacer(pace.declared(READ_RATE), wait=wait))
+        return Lane(name, Pacer(start, wait=wait), Pacer(pace.declared(self._read_rate), wait=wait))
 
     async def settle(self, lane: Lane, identify: Callable[[str], Awaitable[str]]) -> None:
         """Find out whose quotas the account spends, and hold its calls to them.
@@ -208,17 +216,32 @@ class Allowances:
         windows, declared = self._windows[lane.name], self._accounts[lane.name].quota.per_second
         if self._usage is None:
             return
-        key = self._keys[lane.name] = self._recognised(lane, await identify(lane.name))
+        key = await self._key(lane, identify)
         # A plan would like to know; if it can't be noted, the next lines say what matters of that.
         with suppress(StorageError):
             self._usage.revise(self._names[lane.name], lambda *_: key)
         if windows:
-            reads = quota.Window("per_day", READS_PER_DAY, quota.DAY)
             lane.pacer.meter = Meter(self._usage, f"{key} writes", windows)
-            lane.read_pacer.meter = Meter(self._usage, f"{key} reads", (reads,))
+            self._meter_reads(lane, key)
         mine = f"{key} pace {'sought' if declared is None else 'declared'}"
         now = lane.pacer.now()
         lane.pacer.store = Shared(self._usage, mine, lane.pacer.pace, now, lane.warnings.append)
+
+    async def settle_reads(self, lane: Lane, identify: Callable[[str], Awaitable[str]]) -> None:
+        """Hold the reads of an account to their own quota, for what makes many of them.
+
+        Raises:
+            ApiError: there are no credentials.
+            StorageError: the log of calls cannot be read or written.
+        """
+        if self._usage is not None and lane.read_pacer.meter is None:
+            self._meter_reads(lane, await self._key(lane, identify))
+
+    async def _key(self, lane: Lane, identify: Callable[[str], Awaitable[str]]) -> str:
+        """Whose quotas an account spends: asked once."""
+        if lane.name not in self._keys:
+            self._keys[lane.name] = self._recognised(lane, await identify(lane.name))
+        return self._keys[lane.name]
 
     def _recognised(self, lane: Lane, key: str) -> str:
         """Whose quotas they are: an AWS account once known is not mistaken for a key that signs for it."""
@@ -233,6 +256,11 @@ class Allowances:
                 "counted for its access key alone: allow sts:GetCallerIdentity, or use a role_arn"
             )
         return key
+
+    def _meter_reads(self, lane: Lane, key: str) -> None:
+        if self._usage is not None:
+            reads = quota.Window("per_day", READS_PER_DAY, quota.DAY)
+            lane.read_pacer.meter = Meter(self._usage, f"{key} reads", (reads,))
 
     def outlook(self, name: str, rows: int, rate: float | None = None) -> Outlook:
         """Tell how `rows` calls of an account will go.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.history import End, Header, History, Intent, Result
-from batch_snapshot.model import Status
+from batch_snapshot.model import Skip, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,7 +74,7 @@ class _Auditor:
             self._intended(record)
         elif isinstance(record, Result):
             self._resulted(record)
-        else:
+        elif isinstance(record, End):
             self._ended(record)
 
     def _intended(self, intent: Intent) -> None:
@@ -97,7 +97,9 @@ class _Auditor:
         counts = self.history.counts()
         total = self.history.last.rows if self.history.last else 0
         known = {status.value: counts.get(status, 0) for status in Status}
-        known["unattempted"] = total - sum(known.values())
+        skipped = {reason.value: counts[reason] for reason in Skip if counts[reason]}
+        known["unattempted"] = total - sum(known.values()) - sum(skipped.values())
+        known |= skipped
         if dict(end.counts) != known:
             raise LedgerError(f"counts {dict(end.counts)}, but the lines before say {known}")
         self.open = False

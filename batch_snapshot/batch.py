@@ -18,16 +18,27 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from batch_snapshot import __version__, codec, history, ledger, places, plan, preview, report
+from batch_snapshot import (
+    __version__,
+    codec,
+    discovering,
+    history,
+    leaving,
+    ledger,
+    places,
+    plan,
+    preview,
+    report,
+    service,
+)
 from batch_snapshot.allowance import Allowances
-from batch_snapshot.client import Clients, Target
+from batch_snapshot.client import Clients
 from batch_snapshot.display import Window
 from batch_snapshot.engine import Engine
 from batch_snapshot.errors import InputError, ManifestError, StorageError
 from batch_snapshot.history import FailureGroup
-from batch_snapshot.job import Job, Options, for_retry, for_run, load
+from batch_snapshot.job import Job, Options, for_retry, load, of_run, reserved
 from batch_snapshot.lane import Lane, Stop, StopKind
-from batch_snapshot.model import AWS, SIMULATOR, Status
 from batch_snapshot.quota import Usage, windows
 
 if TYPE_CHECKING:
@@ -37,7 +48,8 @@ if TYPE_CHECKING:
 
     from batch_snapshot.allowance import Outlook
     from batch_snapshot.history import History
-    from batch_snapshot.model import Outcome, Request
+    from batch_snapshot.leaving import Leaving
+    from batch_snapshot.model import Outcome, Request, Skip, Status
     from batch_snapshot.preview import Preview
 
 #: Rows looked at between two turns of everything else.
@@ -61,7 +73,7 @@ class View:
 
     name: str
     total: int
-    statuses: Counter[Status]
+    statuses: Counter[Status | Skip]
     failures: Counter[FailureGroup]
     #: Rows that had a state before this invocation.
     settled_before: int
@@ -153,8 +165,10 @@ async def run(path: Path | str, options: Options | None = None, hooks: Hooks | N
     """
     options, hooks = options or Options(), hooks or Hooks()
     listed, recalled = load(Path(path), options, hooks.now())
-    with for_run(listed, options, hooks.now(), recalled=recalled) as job:
-        return await _carry_out(job, options, hooks)
+    with reserved(listed, options, hooks.now(), recalled=recalled) as held:
+        around = discovering.Surroundings(now=hooks.now, rng=hooks.rng, clock=anyio.current_time)
+        listed = await discovering.freeze(held, options, around)
+        return await _carry_out(of_run(held, listed), options, hooks)
 
 
 def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = None) -> Preview:
@@ -166,10 +180,11 @@ def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = No
     """
     options, hooks = options or Options(), hooks or Hooks()
     listed, recalled = load(path, options, hooks.now())
-    with for_run(listed, options, hooks.now(), recalled=recalled, touch=False) as job:
+    with reserved(listed, options, hooks.now(), recalled=recalled, touch=False) as held:
+        job = of_run(held, discovering.frozen(held))
         file = _usage_file(options)
         with Usage(file) if file.exists() else nullcontext() as usage:
-            return preview.of(job, _allowances(job, usage), hooks.now())
+            return preview.of(job, _allowances(job, usage, options), hooks.now())
 
 
 async def retry(
@@ -208,9 +223,9 @@ def _usage(job: Job, options: Options, stack: AsyncExitStack) -> tuple[Usage | N
         return None, [f"the pace is not shared with other runs, nor kept for the next: {error}"]
 
 
-def _allowances(job: Job, usage: Usage | None) -> Allowances:
+def _allowances(job: Job, usage: Usage | None, options: Options) -> Allowances:
     accounts = {name: replace(account, quota=job.quotas[name]) for name, account in job.accounts.items()}
-    return Allowances(accounts, job.endpoint, usage, os.environ)
+    return Allowances(accounts, job.endpoint, usage, os.environ, read_rate=options.read_rate)
 
 
 def _usage_file(options: Options) -> Path:
@@ -223,10 +238,10 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
         return _summary(job, "completed", _tally(job), warnings=[*job.warnings, _nothing_to_do(job)])
     async with AsyncExitStack() as stack:
         usage, warnings = _usage(job, options, stack)
-        allowances = _allowances(job, usage)
+        allowances = _allowances(job, usage, options)
         if hooks.confirm and not hooks.confirm(preview.of(job, allowances, hooks.now())):
             raise InputError("not confirmed: nothing was called")
-        target = await _target(job, options, stack)
+        target = await service.target(job.endpoint, options, stack)
         book = stack.enter_context(ledger.Ledger(job.path))
         clients = await stack.enter_async_context(Clients(job.accounts, target, hooks.now))
         tally = _tally(job)
@@ -243,16 +258,31 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
             settings=options.engine,
         )
         tally.lanes, tally.allowances = engine.lanes, allowances
-        book.append(codec.encode_run(_header(job, options, hooks), __version__, vanished=job.vanished))
+        header = _header(job, options, hooks)
+        leave_out = stack.enter_context(
+            leaving.prepared(
+                job,
+                options,
+                header,
+                service.over(engine.lanes, allowances, clients, hooks.now, hooks.rng),
+                skew=clients.skew,
+                now=hooks.now,
+                append=book.append,
+                statuses=tally.statuses,
+            )
+        )
+        book.append(codec.encode_run(header, __version__, vanished=job.vanished))
         await anyio.to_thread.run_sync(book.sync)
-        signum = await _drive(engine, job, book, tally, hooks)
+        signum = await _drive(engine, job, book, tally, hooks, leave_out=leave_out)
         stop = engine.ending
         outcome = _OUTCOMES[stop.kind] if stop else "completed"
-        end = history.End(outcome, tally.counts._asdict(), hooks.now())
+        end = history.End(outcome, tally.counts.as_dict(), hooks.now())
         book.append(codec.encode_end(job.run_id, end))
         await anyio.to_thread.run_sync(book.sync)
+        warnings += leave_out.warnings if leave_out else []
         warnings += [*job.warnings, *(text for lane in engine.lanes.values() for text in lane.warnings)]
-        return _summary(job, outcome, tally, engine=engine, signum=signum, warnings=warnings)
+        summary = _summary(job, outcome, tally, engine=engine, signum=signum, warnings=warnings)
+        return replace(summary, reads=leave_out.reads) if leave_out else summary
 
 
 _OUTCOMES = {
@@ -262,7 +292,15 @@ _OUTCOMES = {
 }
 
 
-async def _drive(engine: Engine, job: Job, book: ledger.Ledger, view: View, hooks: Hooks) -> int | None:
+async def _drive(
+    engine: Engine,
+    job: Job,
+    book: ledger.Ledger,
+    view: View,
+    hooks: Hooks,
+    *,
+    leave_out: Leaving | None = None,
+) -> int | None:
     """Run the engine with what goes on beside it; returns the signal that ended it, if one did."""
     caught: list[int] = []
     view.started = anyio.current_time()
@@ -273,6 +311,9 @@ async def _drive(engine: Engine, job: Job, book: ledger.Ledger, view: View, hook
                 await beside.start(_heed_signals, engine, caught)
             if hooks.watch:
                 beside.start_soon(hooks.watch, view)
+            if leave_out:
+                left = await leaving.carry_out(engine, leave_out)
+                view.todo = {name: rows - left[name] for name, rows in view.todo.items()}
             await engine.run(_while_unchanged(engine, plan.batches(job.requests, BATCH)))
             beside.cancel_scope.cancel()
     except BaseExceptionGroup as group:
@@ -345,22 +386,6 @@ def _tally(job: Job) -> View:
     return View(job.name, job.total, statuses, failures, settled_before=statuses.total(), todo=job.todo)
 
 
-async def _target(job: Job, options: Options, stack: AsyncExitStack) -> Target:
-    url = None if job.endpoint in {AWS, SIMULATOR} else job.endpoint
-    simulated = job.endpoint == SIMULATOR
-    if simulated:
-        from batch_snapshot import simulator  # noqa: PLC0415 - half a second of imports that few runs need
-
-        url, _ = await stack.enter_async_context(
-            simulator.serve(simulator.Settings(rate=20, burst=20, latency=0.05))
-        )
-    return Target(
-        endpoint_url=url,
-        simulated=simulated,
-        concurrency=options.engine.concurrency,
-    )
-
-
 def _header(job: Job, options: Options, hooks: Hooks) -> history.Header:
     engine = options.engine
     known = job.past.last.accounts if job.past.last else {}
@@ -375,6 +400,7 @@ def _header(job: Job, options: Options, hooks: Hooks) -> history.Header:
         "resend_in_doubt": engine.resend_in_doubt,
         "max_duration": engine.max_duration,
         "accounts": list(options.accounts),
+        **_selective(options),
     }
     return history.Header(
         run_id=job.run_id,
@@ -387,14 +413,31 @@ def _header(job: Job, options: Options, hooks: Hooks) -> history.Header:
         endpoint=job.endpoint,
         started_at=hooks.now(),
         settings=settings,
+        discovered_sha256=job.discovered_sha256,
     )
+
+
+def _selective(options: Options) -> dict[str, Any]:
+    """The settings that are noted only where they say something."""
+    state = str(options.simulator_state.resolve()) if options.simulator_state else None
+    given = {
+        "changed_since": options.changed_since,
+        "skip_active_jobs": options.skip_active_jobs,
+        "simulator_state": state,
+    }
+    return {name: value for name, value in given.items() if value}
 
 
 def _nothing_to_do(job: Job) -> str:
     if job.command == "retry":
         return f"{job.path}: no row of this selection failed or is in doubt: nothing to retry"
-    done = job.past.counts()[Status.SUCCEEDED] == job.total
-    what = "every row has succeeded" if done else "every row has been tried (what failed waits for retry)"
+    counts = report.count(job.past.counts(), job.total)
+    if counts.succeeded == counts.total:
+        what = "every row has succeeded"
+    elif counts.settled:
+        what = "every row has succeeded or was left out"
+    else:
+        what = "every row has been tried (what failed waits for retry)"
     return f"{job.path}: {what}: nothing left to run. For a new run of the same rows name a new --ledger"
 
 

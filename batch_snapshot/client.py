@@ -28,6 +28,7 @@ from aiobotocore.credentials import (
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import get_session
 from aiohttp.abc import AbstractResolver, ResolveResult
+from botocore import xform_name
 from botocore.auth import AUTH_TYPE_MAPS, SIGV4_TIMESTAMP, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import ClientError, NoCredentialsError
@@ -47,7 +48,20 @@ if TYPE_CHECKING:
 SERVICE = "partnercentral-selling"
 
 #: What we call; a failure of another operation is one of getting credentials.
-OPERATIONS = frozenset({"CreateResourceSnapshot", "GetResourceSnapshot"})
+OPERATIONS = frozenset(
+    {
+        "CreateResourceSnapshot",
+        "GetEngagement",
+        "GetResourceSnapshot",
+        "GetResourceSnapshotJob",
+        "ListEngagementFromOpportunityTasks",
+        "ListEngagementResourceAssociations",
+        "ListEngagements",
+        "ListOpportunities",
+        "ListResourceSnapshotJobs",
+        "ListResourceSnapshots",
+    }
+)
 
 #: The call of which there are many, as the client's method is named.
 CREATE = "create_resource_snapshot"
@@ -205,6 +219,19 @@ class Clients:
                     raise
             else:
                 return
+
+    async def read(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Make one read, such as ListOpportunities: one exchange, of a list one page.
+
+        Raises:
+            ApiError: it failed.
+        """
+        return await self._call(account, xform_name(operation), **parameters)
+
+    def skew(self, account: str) -> timedelta:
+        """The service's clock less ours, as its last answer told; none without one."""
+        line = self._lines.get(account)
+        return line.skew if line else timedelta()
 
     async def _call(self, account: str, operation: str, **parameters: Any) -> dict[str, Any]:
         """Make one call; whatever goes wrong is an `ApiError`."""

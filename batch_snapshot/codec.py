@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.history import End, Header, Intent, Record, Result
-from batch_snapshot.model import Account, ErrorKind, Quota, Row, Status
+from batch_snapshot.history import End, Header, Intent, Record, Result, Skipped
+from batch_snapshot.model import Account, ErrorKind, Quota, Row, Skip, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +34,8 @@ def timestamp(moment: datetime) -> str:
 
 def encode_run(header: Header, version: str, **more: object) -> bytes:
     """A run line; `more` are fields that readers may ignore."""
+    if header.discovered_sha256:
+        more["discovered_sha256"] = header.discovered_sha256
     return _line(
         {
             "type": "run",
@@ -92,6 +94,15 @@ def encode_result(run_id: str, outcome: Outcome) -> bytes:
     if outcome.reconciled:
         fields["reconciled"] = True
     return _line(fields)
+
+
+def encode_skip(run_id: str, at: datetime, reason: Skip, rows: Sequence[Row]) -> bytes:
+    """A skip line: rows that are left out, and why.
+
+    It is no status of a result, so that readers that don't know it take the rows for unattempted.
+    """
+    fields = {"type": "skip", "run_id": run_id, "at": timestamp(at), "reason": reason}
+    return _line({**fields, "rows": [list(row) for row in rows]})
 
 
 def encode_end(run_id: str, end: End) -> bytes:
@@ -193,6 +204,7 @@ def _decode_run(fields: dict[str, Any]) -> Header:
         endpoint=_text(fields["endpoint"]),
         started_at=_time(fields["started_at"]),
         settings=dict(fields.get("settings") or {}),
+        discovered_sha256=_text_or_none(fields.get("discovered_sha256")),
     )
 
 
@@ -233,7 +245,14 @@ def _decode_result(fields: dict[str, Any]) -> Result:
         _text(error["code"]) if error else None,
         _text(error["message"]) if error else None,
         run_id,
+        arn=_text_or_none(fields.get("arn")),
+        revision=None if fields.get("revision") is None else _count(fields["revision"]),
     )
+
+
+def _decode_skip(fields: dict[str, Any]) -> Skipped:
+    rows = tuple(Row(*map(_text, names)) for names in fields["rows"])
+    return Skipped(_time(fields["at"]), Skip(fields["reason"]), rows, _text(fields["run_id"]))
 
 
 def _decode_end(fields: dict[str, Any]) -> End:
@@ -247,6 +266,7 @@ _DECODERS: dict[str, Callable[[dict[str, Any]], Record]] = {
     "run": _decode_run,
     "intent": _decode_intent,
     "result": _decode_result,
+    "skip": _decode_skip,
     "end": _decode_end,
 }
 

@@ -104,6 +104,8 @@ def line(frame: Frame) -> str:
         parts.append(f"{counts.failed:,} failed")
     if counts.in_doubt:
         parts.append(f"{counts.in_doubt:,} in doubt")
+    if counts.skipped:
+        parts.append(f"{sum(counts.skipped.values()):,} left out")
     parts.append(f"{_speed(frame.rate)}{_of_allowed(frame.allowed)}")
     if frame.throttled:
         parts.append(f"{frame.throttled:,} throttled")
@@ -123,7 +125,7 @@ def as_json(frame: Frame) -> dict[str, Any]:
         "elapsed_s": round(frame.elapsed, 3),
         "left_s": _finite(frame.left),
         "rows": frame.counts.total,
-        **frame.counts._asdict(),
+        **frame.counts.as_dict(),
         "rate": round(frame.rate, 3),
         "allowed_rate": _finite(frame.allowed),
         "calls": frame.calls,
@@ -187,11 +189,12 @@ def _head(frame: Frame, width: int, *, ascii_only: bool) -> Text:
 
 
 def _states(frame: Frame) -> Text:
-    counts = frame.counts
+    counts, left_out = frame.counts, sum(frame.counts.skipped.values())
     return _text(
         (f"  {counts.succeeded:,} succeeded", "green" if counts.succeeded else ""),
         (f"   {counts.failed:,} failed", "bold red" if counts.failed else "dim"),
         (f"   {counts.in_doubt:,} in doubt", "yellow" if counts.in_doubt else "dim"),
+        (f"   {left_out:,} left out" if left_out else "", "dim"),
         (f"   {counts.unattempted:,} to do", "" if counts.unattempted else "dim"),
     )
 

@@ -152,6 +152,10 @@ class Engine:
         self._scope.deadline = min(self._scope.deadline, deadline)
         self._wake(None)
 
+    def stop_account(self, name: str, stop: Stop) -> None:
+        """Make no further call of an account; the others go on."""
+        self._stop_lane(self.lanes[name], stop)
+
     def abort(self) -> None:
         """Drop the calls in flight too; their rows are in doubt."""
         self._scope.cancel()

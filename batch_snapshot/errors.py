@@ -8,6 +8,8 @@ What goes wrong with one row is no exception but an `Outcome` (see `model`).
     ├── InputError                2   usage, manifest or ledger; nothing was called
     │   ├── ManifestError         2   every problem, each with its file and line
     │   └── LedgerError           2   not a ledger, or not this run's
+    ├── ServiceError              3   the service refused what all of the work depends on
+    │   └── DeferredError         4   not now: the same command goes on another time
     └── StorageError              5   cannot be locked or written
         ├── LockedError           5   another run holds it
         └── LedgerWriteError      5   the ledger cannot be written
@@ -65,6 +67,18 @@ class LedgerError(InputError):
         if len(shown) > self.LONGEST:
             shown = f"{shown[: self.LONGEST // 2]} … {shown[-self.LONGEST // 2 :]}"
         super().__init__(shown)
+
+
+class ServiceError(BatchSnapshotError):
+    """A read that all of the work depends on was refused; the message names it."""
+
+    exit_code = 3
+
+
+class DeferredError(ServiceError):
+    """The quota of reads is spent: the same command goes on another time."""
+
+    exit_code = 4
 
 
 class StorageError(BatchSnapshotError):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 
+from batch_snapshot import filters
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
@@ -168,6 +170,25 @@ def metrics_file(path: Path | None) -> Path | None:
     return path
 
 
+def changed_since(text: str | None) -> str | None:
+    """Check `--changed-since`.
+
+    Raises:
+        InputError: it is neither last nor a time.
+    """
+    if text not in {None, "last"}:
+        try:
+            filters.since(text or "", datetime(2026, 1, 1, tzinfo=UTC))
+        except ValueError as error:
+            raise InputError(f"--changed-since: {error}; or last") from None
+    return text
+
+
+def words(text: str | None) -> tuple[str, ...]:
+    """Read a list of words, separated by commas."""
+    return tuple(filter(None, (word.strip() for word in (text or "").split(","))))
+
+
 FORMAT = click.option(
     "--format",
     "form",
@@ -177,8 +198,17 @@ FORMAT = click.option(
     help="How the result is printed on stdout.",
 )
 
+READ_RATE = click.option(
+    "--read-rate",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    help="Reads a second and account. Default: 10, which AWS allows.",
+)
+
+_ACCOUNTS = click.option("--accounts", metavar="NAME,…", help="Only these accounts of the manifest.")
+
 _QUOTAS = [
-    click.option("--accounts", metavar="NAME,…", help="Only these accounts of the manifest."),
+    _ACCOUNTS,
     click.option(
         "--rate",
         type=Rate(),
@@ -191,6 +221,7 @@ _QUOTAS = [
         metavar="N",
         help="Calls in any 24 hours and account, over the manifest's per_day.",
     ),
+    READ_RATE,
 ]
 
 _SENDING = [
@@ -254,6 +285,12 @@ _WHERE = [
         is_flag=True,
         help="Against a simulator that lives as long as the run: no AWS account needed.",
     ),
+    click.option(
+        "--state",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="With --simulate: keep the simulated world in this file, from one command to the next.",
+    ),
     click.option("--endpoint-url", metavar="URL", help="Call this endpoint instead of AWS's."),
     click.option(
         "--region",
@@ -270,6 +307,15 @@ _WHERE = [
     ),
 ]
 
+_PROGRESS = click.option(
+    "--progress",
+    type=click.Choice(["auto", "bar", "lines", "none"]),
+    default="auto",
+    show_default=True,
+    help="On stderr: a display kept up to date (bar), or a line every few seconds (lines). "
+    "auto: a display on a terminal, else lines.",
+)
+
 _TELLING = [
     click.option(
         "--metrics-file",
@@ -285,14 +331,7 @@ _TELLING = [
         "given as $BATCH_SNAPSHOT_NOTIFY_WEBHOOK.",
     ),
     click.option("--notify-sns", metavar="ARN", help="Publish the outcome to this SNS topic at the end."),
-    click.option(
-        "--progress",
-        type=click.Choice(["auto", "bar", "lines", "none"]),
-        default="auto",
-        show_default=True,
-        help="On stderr: a display kept up to date (bar), or a line every few seconds (lines). "
-        "auto: a display on a terminal, else lines.",
-    ),
+    _PROGRESS,
     FORMAT,
     click.option("-v", "--verbose", is_flag=True, help="Tell every row's outcome on stderr."),
 ]
@@ -306,6 +345,12 @@ def shared(command: Callable[..., Any]) -> Callable[..., Any]:
 def planning(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the flags of those that only foretell."""
     return _with(command, [*_QUOTAS, *_WHERE, FORMAT])
+
+
+def asking(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the flags of those that only read from the service."""
+    wait = click.option("--wait", is_flag=True, help="Wait for a spent quota of reads to open.")
+    return _with(command, [_ACCOUNTS, READ_RATE, wait, *_WHERE, _PROGRESS, FORMAT])
 
 
 def _with(command: Callable[..., Any], options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:

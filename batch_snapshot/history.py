@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.model import ErrorKind, Row, Status
+from batch_snapshot.model import ErrorKind, Row, Skip, Status
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -32,6 +32,8 @@ class Header(NamedTuple):
     endpoint: str
     started_at: datetime
     settings: Mapping[str, Any]
+    #: Over the file of the pairs that the run has found at the service; None: it looked for none.
+    discovered_sha256: str | None = None
 
 
 class Intent(NamedTuple):
@@ -58,6 +60,17 @@ class Result(NamedTuple):
     run_id: str | None = None
     #: All that the line says, unchecked; only where it was asked for.
     fields: Mapping[str, Any] | None = None
+    arn: str | None = None
+    revision: int | None = None
+
+
+class Skipped(NamedTuple):
+    """Rows that an invocation left out, and why."""
+
+    at: datetime
+    reason: Skip
+    rows: tuple[Row, ...]
+    run_id: str | None = None
 
 
 class End(NamedTuple):
@@ -69,7 +82,7 @@ class End(NamedTuple):
     run_id: str | None = None
 
 
-Record = Header | Intent | Result | End
+Record = Header | Intent | Result | Skipped | End
 
 
 class Line(NamedTuple):
@@ -127,6 +140,8 @@ class History:
     end: End | None = None
     succeeded: set[bytes] = field(default_factory=set)
     unfinished: dict[bytes, Past] = field(default_factory=dict)
+    #: By reason: the rows that were left out.
+    skipped: dict[Skip, set[bytes]] = field(default_factory=lambda: {reason: set() for reason in Skip})
     #: What the last invocation has named and not settled.
     _pending: dict[Row, _Named] = field(default_factory=dict)
 
@@ -152,6 +167,8 @@ class History:
             )
         if isinstance(record, Result):
             self._settle(record, line.offset)
+        elif isinstance(record, Skipped):
+            self._skip(record)
         else:
             self._close(record)
 
@@ -168,6 +185,8 @@ class History:
     def _settle(self, result: Result, offset: int) -> None:
         key = result.row.key
         self._pending.pop(result.row, None)
+        for left_out in self.skipped.values():
+            left_out.discard(key)
         if result.status is Status.SUCCEEDED:
             self.succeeded.add(key)
             if self.unfinished:
@@ -184,6 +203,21 @@ class History:
             code=result.code,
             offset=offset,
         )
+
+    def _skip(self, skipped: Skipped) -> None:
+        for row in skipped.rows:
+            key = row.key
+            if row in self._pending or key in self.succeeded or key in self.unfinished:
+                raise LedgerError(f"leaves out {row.engagement}/{row.resource}, which was named before")
+            self.skip(skipped.reason, key)
+
+    def skip(self, reason: Skip, key: bytes) -> None:
+        """Note that a row without a state is left out."""
+        self.skipped[reason].add(key)
+
+    def left_out(self, key: bytes) -> bool:
+        """Whether the row was left out."""
+        return any(key in keys for keys in self.skipped.values())
 
     def _close(self, end: End) -> None:
         self.end = end
@@ -233,15 +267,20 @@ class History:
         past = self.unfinished.get(key)
         return past.status if past else None
 
-    def counts(self) -> Counter[Status]:
-        """How many rows have each status; unattempted ones are not counted."""
-        counts = Counter(past.status for past in self.unfinished.values() if past.status)
+    def counts(self) -> Counter[Status | Skip]:
+        """How many rows have each status, or were left out; unattempted ones are not counted."""
+        counts: Counter[Status | Skip] = Counter(
+            past.status for past in self.unfinished.values() if past.status
+        )
         counts[Status.SUCCEEDED] = len(self.succeeded)
+        counts.update({reason: len(keys) for reason, keys in self.skipped.items() if keys})
         return counts
 
     def keys(self) -> Iterator[bytes]:
-        """The keys of all rows with a status."""
+        """The keys of all rows with a status, and of those left out."""
         yield from self.succeeded
+        for keys in self.skipped.values():
+            yield from keys
         yield from (key for key, past in self.unfinished.items() if past.status)
 
     def failures(self) -> Counter[FailureGroup]:
@@ -310,6 +349,8 @@ def names(lines: Iterable[Line], keys: Collection[bytes], limit: int) -> list[st
             rows = (record.row,)
         elif isinstance(record, Intent):
             rows = (row for _, row, _ in record.rows)
+        elif isinstance(record, Skipped):
+            rows = record.rows
         for row in rows:
             if row.key in keys:
                 found.setdefault(row.key, f"{row.engagement}/{row.resource}")

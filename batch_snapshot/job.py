@@ -53,6 +53,15 @@ class Options:
     wait: bool = False
     #: Against a simulator that lives as long as the run.
     simulate: bool = False
+    #: The file that keeps the simulator's world from one command to the next.
+    simulator_state: Path | None = None
+    #: Reads a second and account; None: what AWS allows.
+    read_rate: float | None = None
+    #: Leave out pairs whose opportunity was not modified since their "last" snapshot, or a time
+    #: (see `filters.since`); None: leave out none.
+    changed_since: str | None = None
+    #: Leave out pairs that a running snapshot job of AWS's takes care of.
+    skip_active_jobs: bool = False
     endpoint_url: str | None = None
     #: For accounts that name none of their own.
     region: str | None = None
@@ -86,12 +95,18 @@ class Job:
     requests: Iterator[Request | None]
     manifest: str | None
     manifest_sha256: str | None
+    #: Over the file that keeps what `discover:` has found; None: the manifest has no such section.
+    discovered_sha256: str | None = None
+    #: The rows without any history, as often as wanted: those that may be left out.
+    candidates: Callable[[], Iterator[Row]] | None = None
     #: The same command again, and the one for whatever is left.
-    again: str | None
-    rest: str | None
+    again: str | None = None
+    rest: str | None = None
     vanished: int = 0
     vanished_rows: Sequence[str] = ()
     warnings: Sequence[str] = ()
+    #: What a forecast cannot know.
+    open_questions: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +127,7 @@ class Recalled(NamedTuple):
 
     def done(self, key: bytes) -> bool:
         """Whether a run has nothing to do for the row of this key."""
-        return self.past.status(key) in {Status.SUCCEEDED, Status.FAILED}
+        return self.past.status(key) in {Status.SUCCEEDED, Status.FAILED} or self.past.left_out(key)
 
 
 def load(path: Path, options: Options, now: datetime) -> tuple[Manifest, Recalled | None]:
@@ -122,7 +137,7 @@ def load(path: Path, options: Options, now: datetime) -> tuple[Manifest, Recalle
         ManifestError: it is not valid.
     """
     recalled = _recall(path, options, now)
-    return manifest.load(path, recalled.done if recalled else None), recalled
+    return manifest.load(path, done=recalled.done if recalled else None), recalled
 
 
 def _recall(path: Path, options: Options, now: datetime) -> Recalled | None:
@@ -145,6 +160,134 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
+class Called(NamedTuple):
+    """Whom a command calls for, and where."""
+
+    accounts: Mapping[str, Account]
+    #: By account: what holds in this invocation.
+    quotas: Mapping[str, Quota]
+    endpoint: str
+
+
+def called(accounts: Mapping[str, Account], options: Options, endpoint: str | None = None) -> Called:
+    """The accounts to call for as they will sign, and where; an `endpoint` holds where none is named.
+
+    Raises:
+        InputError: the options don't fit the accounts, or each other.
+    """
+    if options.simulator_state and not options.simulate:
+        raise InputError("--state is the simulator's: use it with --simulate")
+    chosen = _selected(accounts, options)
+    given = endpoint is None or options.simulate or options.endpoint_url
+    where = _endpoint(options) if given else endpoint
+    return Called(chosen, _quotas(chosen, options), where or AWS)
+
+
+class Reserved(NamedTuple):
+    """A manifest and the ledger of its run, while their locks are held."""
+
+    listed: Manifest
+    options: Options
+    path: Path
+    called: Called
+    recalled: Recalled | None = None
+
+    @property
+    def began(self) -> Header | None:
+        """How the ledger begins; None: nothing stands in it yet."""
+        if not self.path.exists():
+            return None
+        first = next((line.record for line in ledger.read(self.path)), None)
+        return first if isinstance(first, Header) else None
+
+
+@contextmanager
+def reserved(
+    listed: Manifest,
+    options: Options,
+    now: datetime,
+    *,
+    recalled: Recalled | None = None,
+    touch: bool = True,
+) -> Iterator[Reserved]:
+    """Find the ledger of a run, and hold its locks; without `touch` nothing is locked or mended.
+
+    What `load` has `recalled` beside the manifest is not read again.
+
+    Raises:
+        InputError: manifest and options don't fit together.
+        StorageError: a lock is held, or cannot be made.
+    """
+    who = called(listed.accounts, options)
+    pattern = places.ledger_pattern(options.ledger, simulated=options.simulate)
+    path = _ledger_to_write(pattern, listed.name, options, now)
+    with ExitStack() as stack:
+        if touch:
+            stack.enter_context(_ledger_held(path, now))
+            identity = _Identity(listed.name, who.accounts, who.endpoint)
+            stack.enter_context(_accounts_held(identity, options, now))
+            ledger.mend(path)
+        yield Reserved(listed, options, path, who, recalled)
+
+
+def of_run(held: Reserved, listed: Manifest) -> Job:
+    """Make the job of `run`.
+
+    Args:
+        held: the ledger and its locks.
+        listed: the manifest, with what its `discover:` has found.
+
+    Raises:
+        InputError: ledger, manifest and options don't fit together.
+    """
+    options, path, (accounts, quotas, endpoint) = held.options, held.path, held.called
+    past, left = _looked_up(path, held.recalled, listed)
+    _check_fits(past, path, _Identity(listed.name, accounts, endpoint), options.run_id)
+    run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
+    gone = {key for key in past.keys() if key not in listed.keys}  # noqa: SIM118 - a method, no mapping
+
+    def requests() -> Iterator[Request | None]:
+        return plan.resumed(_validated(listed) if left is None else left, past, run_id, accounts)
+
+    def candidates() -> Iterator[Row]:
+        return (one.row for one in requests() if one and one.row.key not in past.unfinished)
+
+    return Job(
+        command="run",
+        name=listed.name,
+        path=path,
+        run_id=run_id,
+        accounts=accounts,
+        quotas=quotas,
+        catalogs=listed.catalogs,
+        endpoint=endpoint,
+        past=past,
+        total=listed.rows + len(gone),
+        todo=_todo(listed, past, accounts, requests),
+        requests=requests(),
+        manifest=str(listed.path.resolve()),
+        manifest_sha256=listed.sha256,
+        discovered_sha256=listed.found_sha256,
+        candidates=candidates,
+        again=options.command_line,
+        rest=report.run_command(str(listed.path), str(path), endpoint),
+        vanished=len(gone),
+        vanished_rows=history.names(ledger.read(path), gone, NAMED_ROWS) if gone else [],
+        warnings=[*listed.warnings, *_warnings(options)],
+        open_questions=_open_questions(listed, options),
+    )
+
+
+def _open_questions(listed: Manifest, options: Options) -> list[str]:
+    """What is known only when the run begins, for whoever reads a forecast."""
+    questions = []
+    if listed.discover and not listed.found:
+        questions.append("the rows of discover: are known only when it is run; they are not counted here")
+    if options.changed_since or options.skip_active_jobs:
+        questions.append("rows that are left out are known only when it is run; they are counted here")
+    return questions
+
+
 @contextmanager
 def for_run(
     listed: Manifest,
@@ -162,46 +305,8 @@ def for_run(
         InputError: ledger, manifest and options don't fit together.
         StorageError: a lock is held, or cannot be made.
     """
-    accounts = _selected(listed.accounts, options)
-    quotas = _quotas(accounts, options)
-    endpoint = _endpoint(options)
-    pattern = places.ledger_pattern(options.ledger, simulated=options.simulate)
-    path = _ledger_to_write(pattern, listed.name, options, now)
-    identity = _Identity(listed.name, accounts, endpoint)
-    with ExitStack() as stack:
-        if touch:
-            stack.enter_context(_ledger_held(path, now))
-            stack.enter_context(_accounts_held(identity, options, now))
-            ledger.mend(path)
-        past, left = _looked_up(path, recalled, listed)
-        _check_fits(past, path, identity, options.run_id)
-        run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
-        gone = {key for key in past.keys() if key not in listed.keys}  # noqa: SIM118 - a method, no mapping
-
-        def requests() -> Iterator[Request | None]:
-            return plan.resumed(_validated(listed) if left is None else left, past, run_id, accounts)
-
-        yield Job(
-            command="run",
-            name=listed.name,
-            path=path,
-            run_id=run_id,
-            accounts=accounts,
-            quotas=quotas,
-            catalogs=listed.catalogs,
-            endpoint=endpoint,
-            past=past,
-            total=listed.rows + len(gone),
-            todo=_todo(listed, past, accounts, requests),
-            requests=requests(),
-            manifest=str(listed.path.resolve()),
-            manifest_sha256=listed.sha256,
-            again=options.command_line,
-            rest=report.run_command(str(listed.path), str(path), endpoint),
-            vanished=len(gone),
-            vanished_rows=history.names(ledger.read(path), gone, NAMED_ROWS) if gone else [],
-            warnings=[*listed.warnings, *_warnings(options)],
-        )
+    with reserved(listed, options, now, recalled=recalled, touch=touch) as held:
+        yield of_run(held, listed)
 
 
 def _looked_up(
@@ -220,7 +325,8 @@ def _todo(
     requests: Callable[[], Iterator[Request | None]],
 ) -> Mapping[str, int]:
     """The rows to send, by account; another pass over the manifest only where it must be."""
-    settled = sum(past.status(key) in {Status.SUCCEEDED, Status.FAILED} for key in listed.keys)
+    done = {Status.SUCCEEDED, Status.FAILED}
+    settled = sum(past.status(key) in done or past.left_out(key) for key in listed.keys)
     if not settled:
         return {name: rows for name, rows in listed.rows_by_account.items() if name in accounts}
     if len(listed.accounts) == 1:
@@ -253,15 +359,14 @@ def for_retry(
     head = next((line.record for line in ledger.read(path)), None)
     if not isinstance(head, Header):
         raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
-    given = options.simulate or options.endpoint_url
-    endpoint = _endpoint(options) if given else head.endpoint
+    endpoint = called({}, replace(options, accounts=(), profile=None), head.endpoint).endpoint
     with ExitStack() as stack:
         stack.enter_context(_ledger_held(path, now))
         ledger.mend(path)
         past = ledger.history_of(path)
         header = past.last or head
         _check_names(path, header)
-        accounts = _selected(_accounts(path, header), options)
+        accounts = _selected(accounts_of(path, header), options)
         quotas = _quotas(accounts, options)
         identity = _Identity(header.name, accounts, endpoint)
         stack.enter_context(_accounts_held(identity, options, now))
@@ -330,6 +435,11 @@ def _quota(account: Account, options: Options) -> Quota:
     if options.rate is not None:
         quota = replace(quota, per_second=None if isinstance(options.rate, str) else options.rate)
     return quota
+
+
+def state_of(options: Options) -> Path:
+    """The folder for what outlives a run."""
+    return places.state_folder(options.state_dir, os.environ)
 
 
 def _warnings(options: Options) -> list[str]:
@@ -429,7 +539,7 @@ def _check_names(path: Path, header: Header) -> None:
             raise LedgerError(f"{path}: the run line names {name!r}, which no manifest can: it was edited")
 
 
-def _accounts(path: Path, header: Header) -> dict[str, Account]:
+def accounts_of(path: Path, header: Header) -> dict[str, Account]:
     """The accounts as a ledger's head keeps them."""
     try:
         return {name: codec.decode_account(name, fields) for name, fields in header.accounts.items()}

@@ -29,11 +29,12 @@ LONGEST_LINE = 16 * 1024 * 1024
 LINE_HEAD = b'{"type":"'
 
 
-def read(path: Path, *, after: Line | None = None, whole: bool = False) -> Iterator[Line]:
+def read(path: Path, *, start: int = 0, after: Line | None = None, whole: bool = False) -> Iterator[Line]:
     """Stream the records of the ledger at `path`, skipping a torn last line.
 
     Args:
         path: of the ledger.
+        start: the offset of a line; those before it are left out, and not counted.
         after: only what follows this line, which was read before.
         whole: results bear all fields of their lines.
 
@@ -42,7 +43,7 @@ def read(path: Path, *, after: Line | None = None, whole: bool = False) -> Itera
     """
     try:
         with path.open("rb") as file:
-            offset = number = 0
+            offset, number = file.seek(start), 0
             if after is not None:
                 file.seek(after.offset)
                 offset, number = after.offset + len(file.readline(LONGEST_LINE)), after.number

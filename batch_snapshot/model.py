@@ -43,6 +43,15 @@ class Status(StrEnum):
     IN_DOUBT = "in_doubt"
 
 
+class Skip(StrEnum):
+    """Why a row was left out by a run that was asked to: a state of its own, which a resume keeps."""
+
+    #: Its opportunity was not modified since the snapshot that exists.
+    UNCHANGED = "unchanged"
+    #: A snapshot job of AWS's own takes care of it.
+    ACTIVE_JOB = "active_job"
+
+
 class ErrorKind(StrEnum):
     """Why a row did not succeed, as users select it with `retry --only`."""
 

@@ -112,7 +112,7 @@ def gauges(notice: Notice, finished_at: float) -> list[Gauge]:
         accounts = summary.accounts.items()
         found += _SUMMED_UP
         values += [
-            {(name, state): number for state, number in summary.counts._asdict().items()},
+            {(name, state): number for state, number in summary.counts.as_dict().items()},
             {(name, *map(_encodable, group)): number for group, number in summary.failures.items()},
             {(name,): summary.elapsed_s},
             {(name, account): one.calls for account, one in accounts},

@@ -87,6 +87,16 @@ def newest_ledger(pattern: str) -> Path | None:
     return next(iter(dated_ledgers(pattern, "")), None)
 
 
+def discovered_file(ledger: Path) -> Path:
+    """The pairs that a run has found at the service, beside its ledger."""
+    return ledger.with_name(f"{ledger.name}.discovered.ndjson")
+
+
+def index_file(state: Path) -> Path:
+    """The index of snapshots that the ledgers tell of."""
+    return state / "snapshots.sqlite"
+
+
 def ledger_lock(ledger: Path) -> Path:
     """The lock beside a ledger."""
     return ledger.with_name(f"{ledger.name}.lock")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from batch_snapshot import forecast, report
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from batch_snapshot.allowance import Allowances, Outlook
@@ -38,6 +38,8 @@ class Preview:
     outlooks: Mapping[str, Outlook]
     #: When the forecast was made, in the time zone it is told in.
     now: datetime
+    #: What is known only when the run begins.
+    notes: Sequence[str] = ()
 
     @property
     def calls(self) -> int:
@@ -66,6 +68,7 @@ def of(job: Job, allowances: Allowances, now: datetime) -> Preview:
         rows=sum(job.todo.values()),
         outlooks={name: allowances.outlook(name, rows) for name, rows in job.todo.items() if rows},
         now=now.astimezone(),
+        notes=job.open_questions,
     )
 
 
@@ -78,11 +81,12 @@ def as_json(preview: Preview) -> dict[str, Any]:
         "endpoint": preview.endpoint,
         "accounts": sorted(preview.accounts),
         "catalogs": sorted(preview.catalogs),
-        "counts": preview.counts._asdict(),
+        "counts": preview.counts.as_dict(),
         "rows": preview.rows,
         "calls": preview.calls,
         "rate": round(sum(rates), 6) if rates else None,
         **_end(preview, preview.ends_in),
+        **({"notes": list(preview.notes)} if preview.notes else {}),
         "forecasts": {name: _outlook(preview, outlook) for name, outlook in preview.outlooks.items()},
     }
 
@@ -129,6 +133,7 @@ def as_text(preview: Preview) -> str:
             f"  account   {name}: {_rate(outlook)}{_windows(outlook)}",
             f"            {_when(preview, outlook)}",
         ]
+    lines += [f"  note      {note}" for note in preview.notes]
     return "\n".join(filter(None, lines))
 
 

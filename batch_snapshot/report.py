@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from batch_snapshot.model import AWS, CURABLE, SIMULATOR, ErrorKind, Status
+from batch_snapshot.model import AWS, CURABLE, SIMULATOR, ErrorKind, Skip, Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,26 +27,72 @@ ADVICE: Mapping[ErrorKind, str] = {
 DOUBT_ADVICE = "may have been carried out: run or retry settles it under the same token"
 
 
-class Counts(NamedTuple):
-    """The states of all rows; they sum to the rows."""
+class _Four(NamedTuple):
+    """The states that every ledger knows."""
 
     succeeded: int = 0
     failed: int = 0
     in_doubt: int = 0
     unattempted: int = 0
 
+
+class Counts(_Four):
+    """The states of all rows; with those left out they sum to the rows.
+
+    As a tuple these are the four states that every ledger knows.
+
+    Attributes:
+        unchanged: rows that were left out as they had not changed.
+        active_job: rows that were left out as a job of AWS's takes care of them.
+    """
+
+    unchanged: int
+    active_job: int
+
+    def __new__(
+        cls,
+        succeeded: int = 0,
+        failed: int = 0,
+        in_doubt: int = 0,
+        unattempted: int = 0,
+        *,
+        unchanged: int = 0,
+        active_job: int = 0,
+    ) -> Self:
+        """Count the rows in each state."""
+        self = super().__new__(cls, succeeded, failed, in_doubt, unattempted)
+        self.unchanged, self.active_job = unchanged, active_job
+        return self
+
+    @property
+    def skipped(self) -> dict[Skip, int]:
+        """The rows that were left out, by reason; none of those that are zero."""
+        both = {Skip.UNCHANGED: self.unchanged, Skip.ACTIVE_JOB: self.active_job}
+        return {reason: number for reason, number in both.items() if number}
+
     @property
     def total(self) -> int:
         """All rows."""
-        return sum(self)
+        return sum(self) + self.unchanged + self.active_job
+
+    @property
+    def settled(self) -> bool:
+        """Whether every row succeeded, or was to be left out."""
+        return not (self.failed or self.in_doubt or self.unattempted)
+
+    def as_dict(self) -> dict[str, int]:
+        """By name: the four that are always told, and the others where they are not zero."""
+        return {**self._asdict(), **{reason.value: number for reason, number in self.skipped.items()}}
 
 
-def count(statuses: Mapping[Status, int], total: int) -> Counts:
-    """Complete the counts of `statuses` to `total` rows."""
+def count(statuses: Mapping[Any, int], total: int) -> Counts:
+    """Complete the counts of `statuses`, by `Status` and `Skip`, to `total` rows."""
     succeeded, failed, in_doubt = (
         statuses.get(status, 0) for status in (Status.SUCCEEDED, Status.FAILED, Status.IN_DOUBT)
     )
-    return Counts(succeeded, failed, in_doubt, max(0, total - succeeded - failed - in_doubt))
+    skipped = {reason.value: statuses.get(reason, 0) for reason in Skip}
+    known = succeeded + failed + in_doubt + sum(skipped.values())
+    return Counts(succeeded, failed, in_doubt, max(0, total - known), **skipped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +136,8 @@ class Summary:
     warnings: Sequence[str] = ()
     #: The commands that go on from here.
     next_steps: Sequence[str] = ()
+    #: By operation: the reads that it took to choose the rows.
+    reads: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def calls(self) -> int:
@@ -116,7 +164,7 @@ def exit_code(outcome: str, counts: Counts, signum: int | None = None) -> int:
         return 3
     if outcome == "deferred":
         return 4
-    return 0 if counts.succeeded == counts.total else 1
+    return 0 if counts.settled else 1
 
 
 def next_steps(
@@ -149,7 +197,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
     """The one object that `--format json` prints."""
     return {
         "outcome": summary.outcome,
-        "counts": summary.counts._asdict(),
+        "counts": summary.counts.as_dict(),
         "failures": [
             {
                 "status": group.status,
@@ -181,6 +229,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "vanished_rows": list(summary.vanished_rows),
         "warnings": list(summary.warnings),
         "next_steps": list(summary.next_steps),
+        **({"reads": dict(summary.reads)} if summary.reads else {}),
     }
 
 
@@ -203,6 +252,9 @@ def as_text(summary: Summary) -> str:
         rate = f"; pace at the end {summary.learned_rate:,.3g}/s" if summary.learned_rate else ""
         throttled = f"{summary.throttled_calls:,} throttled ({share})"
         lines.append(f"calls   {summary.calls:,} in {summary.elapsed_s:,.1f} s, {throttled}{rate}")
+    if summary.reads:
+        each = ", ".join(f"{name} {number:,}" for name, number in summary.reads.items())
+        lines.append(f"reads   {sum(summary.reads.values()):,}: {each}")
     lines += [f"next    {step}" for step in summary.next_steps]
     return "\n".join(lines)
 
@@ -211,7 +263,7 @@ def states(counts: Counts) -> str:
     """The counts in words: those that are not zero, and the total."""
     parts = [
         f"{number:,} {name.replace('_', ' ')}"
-        for name, number in counts._asdict().items()
+        for name, number in counts.as_dict().items()
         if number or name == "succeeded"
     ]
     return f"{counts.total:,} rows: {', '.join(parts)}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from batch_snapshot.history import End, Header, History, Intent, Line, Result
+from batch_snapshot.history import End, Header, History, Intent, Line, Result, Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +55,8 @@ class Tally:
             self._pending |= {row.key: row.account for _, row, _ in record.rows}
         elif isinstance(record, Result):
             self._settle(record, before)
+        elif isinstance(record, Skipped):
+            self.last_at = record.at
         else:
             self._turn(record, doubts)
 

@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from math import inf
 from pathlib import Path
@@ -396,6 +397,22 @@ def test_reads_are_metered_apart_from_writes(usage):
     for _ in range(3):
         assert isinstance(lane.read_pacer.meter.claim(), int)
     assert logged(usage) == {"aws/1 writes": 1, "aws/1 reads": 3}
+
+
+def test_what_reads_much_is_metered_though_no_window_is_declared(usage):
+    allowances = room(usage, a1=Quota(per_second=5))
+    lane = allowances.lane("a1", wait=False)
+    asked: list[str] = []
+
+    async def identify(name: str) -> str:
+        asked.append(name)
+        return "aws/1"
+
+    for _ in range(2):
+        anyio.run(partial(allowances.settle_reads, lane, identify))
+    assert lane.read_pacer.meter is not None
+    assert isinstance(lane.read_pacer.meter.claim(), int)
+    assert (logged(usage), asked) == ({"aws/1 reads": 1}, ["a1"])
 
 
 def test_a_meter_claims_finishes_and_cancels(usage, clock):

@@ -13,12 +13,14 @@ PACKAGE = Path(batch_snapshot.__file__).parent
 #: Imports run only to lower levels; rooms of one level never import each other.
 LEVELS = [
     {"errors", "mounts"},
-    {"flags", "model"},
-    {"history"},
+    {"filters", "model"},
+    {"flags", "history"},
     {
         "audit",
+        "changes",
         "codec",
         "forecast",
+        "listing",
         "locks",
         "manifest",
         "pace",
@@ -27,13 +29,17 @@ LEVELS = [
         "policy",
         "quota",
         "report",
+        "revision",
+        "scratch",
         "tally",
     },
     {"answers", "display", "feed", "ledger", "notice", "pacer", "shortcut", "tries"},
-    {"lane", "metrics"},
-    {"client", "engine"},
-    {"job", "topic", "webhook"},
-    {"allowance", "preview"},
+    {"diff", "index", "lane", "metrics"},
+    {"client", "engine", "reads"},
+    {"choosing", "discover", "job", "topic", "webhook"},
+    {"allowance", "leaving", "preview"},
+    {"service"},
+    {"discovering", "verify"},
     {"batch", "overview", "reporting", "retention"},
     {"blocking", "progress", "schedule"},
     {"cli"},
@@ -44,9 +50,11 @@ LEVELS = [
 PURE = {
     "answers",
     "audit",
+    "changes",
     "codec",
     "display",
     "errors",
+    "filters",
     "forecast",
     "history",
     "model",
@@ -56,6 +64,7 @@ PURE = {
     "policy",
     "preview",
     "report",
+    "revision",
     "tally",
     "tries",
 }
@@ -149,20 +158,21 @@ def test_pure_rooms_do_nothing(room):
     assert used.isdisjoint(ACTING)
 
 
-@pytest.mark.parametrize("room", ["engine", "feed", "lane", "pacer"])
+@pytest.mark.parametrize("room", ["choosing", "engine", "feed", "lane", "leaving", "pacer", "reads"])
 def test_what_waits_knows_anyio_alone(room):
     used = {name.split(".")[0] for name in imports(PACKAGE / f"{room}.py")}
     assert used.isdisjoint({"asyncio", "time", "trio"})
 
 
-def test_only_the_log_of_calls_knows_its_database():
+def test_few_rooms_know_a_database():
     importers = {
         room
         for room, path in rooms()
         for name in imports(path, running=False)
         if name.split(".")[0] == "sqlite3"
     }
-    assert importers == {"quota"}
+    # The log of calls, what is searched for, the index of snapshots, and tables for one command.
+    assert importers == {"discover", "index", "quota", "scratch"}
 
 
 def test_nothing_is_posix_only_at_import():

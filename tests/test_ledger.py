@@ -218,6 +218,8 @@ def test_every_result_line_decodes_back(run_id, outcome):
         code=outcome.error.code if outcome.error else None,
         message=outcome.error.message if outcome.error else None,
         run_id=run_id,
+        arn=outcome.arn,
+        revision=outcome.revision,
     )
     fields = orjson.loads(line)
     told = [fields[name] for name in ("run_id", "arn", "revision", "attempts", "throttles", "request_id")]

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 
-from batch_snapshot import manifest, report
+from batch_snapshot import client, manifest, report
 from batch_snapshot.cli import cli
 from batch_snapshot.model import ErrorKind
 
@@ -90,6 +90,19 @@ def test_the_policies_are_json_and_name_no_more_than_is_called(name):
     }
     if name.startswith("sandbox"):
         assert "catalog/AWS" not in block(name)
+
+
+def test_the_live_manifest_shown_is_valid(tmp_path):
+    path = tmp_path / "live.yaml"
+    path.write_text(block("live"), "utf-8")
+    [search] = manifest.load(path).discover
+    assert (search.catalog, search.stages) == ("AWS", ("Committed", "Launched"))
+
+
+def test_the_policy_for_reading_names_every_read_and_nothing_else():
+    actions = json.loads(block("reading policy"))["Statement"][0]["Action"]
+    reads = client.OPERATIONS - {"CreateResourceSnapshot"}
+    assert actions == sorted(f"partnercentral:{name}" for name in reads)
 
 
 def test_every_error_kind_is_explained():

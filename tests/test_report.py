@@ -29,6 +29,7 @@ from batch_snapshot.model import (
     Quota,
     Request,
     RowError,
+    Skip,
     Status,
     client_token,
 )
@@ -78,17 +79,17 @@ def test_the_gravest_of_what_happened_gives_the_exit_code(outcome, counts, signu
 
 
 @pytest.mark.parametrize("outcome", ["completed", "stopped", "deferred", "interrupted"])
-@given(st.builds(Counts, *[st.integers(0, 3)] * 4))
+@given(st.builds(Counts, *[st.integers(0, 3)] * 4, unchanged=st.integers(0, 3), active_job=st.integers(0, 3)))
 @patient
 def test_only_a_completed_run_without_any_other_row_exits_0(outcome, counts):
-    perfect = outcome == "completed" and counts.succeeded == counts.total
+    perfect = outcome == "completed" and not (counts.failed or counts.in_doubt or counts.unattempted)
     assert (report.exit_code(outcome, counts) == 0) is perfect
 
 
 # ---- counts
 
 
-@given(st.dictionaries(st.sampled_from(Status), st.integers(0, 9)), st.integers(0, 40))
+@given(st.dictionaries(st.sampled_from([*Status, *Skip]), st.integers(0, 9)), st.integers(0, 40))
 @patient
 def test_counts_sum_to_the_rows(statuses, more):
     counted = sum(statuses.values())
@@ -98,6 +99,7 @@ def test_counts_sum_to_the_rows(statuses, more):
     assert (counts.succeeded, counts.failed, counts.in_doubt) == tuple(
         statuses.get(status, 0) for status in Status
     )
+    assert (counts.unchanged, counts.active_job) == tuple(statuses.get(reason, 0) for reason in Skip)
 
 
 def test_counts_are_never_negative():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from batch_snapshot import __version__
-from batch_snapshot.cli import completion, nightly, reading, report, sending, simulate, terminal
+from batch_snapshot.cli import completion, nightly, reading, report, sending, service, simulate, terminal
 from batch_snapshot.cli.terminal import PROG
 from batch_snapshot.errors import BatchSnapshotError
 
@@ -86,6 +86,9 @@ for _command in (
     reading.status,
     reading.init,
     reading.schema,
+    service.discover,
+    service.verify,
+    service.diff,
     simulate.simulate,
     report.report,
     completion.completion,

@@ -55,12 +55,16 @@ def validate(manifest: Path, form: str) -> int:
                 "sha256": listed.sha256,
                 "warnings": listed.warnings,
                 "warning_count": listed.warning_count,
+                **({"discover": [one.as_dict() for one in listed.discover]} if listed.discover else {}),
             }
         )
         return 0
     accounts = ", ".join(f"{name} ({number:,})" for name, number in listed.rows_by_account.items())
-    click.echo(f"{manifest}: valid: {listed.rows:,} rows, catalog {', '.join(sorted(listed.catalogs))}")
-    click.echo(f"accounts: {accounts}")
+    catalogs = sorted(listed.catalogs | {one.catalog for one in listed.discover})
+    more = ", and those of discover:, known only when it is run" if listed.discover else ""
+    click.echo(f"{manifest}: valid: {listed.rows:,} rows{more}, catalog {', '.join(catalogs)}")
+    if accounts:
+        click.echo(f"accounts: {accounts}")
     return 0
 
 

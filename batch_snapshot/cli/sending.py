@@ -47,6 +47,15 @@ if TYPE_CHECKING:
     metavar="TIME",
     help="With {date}: an unfinished ledger that began so lately is resumed before a new one is opened.",
 )
+@click.option(
+    "--changed-since",
+    metavar="last|TIME",
+    help="Leave out pairs whose opportunity was not modified since their last snapshot, or since a time "
+    "(2026-01-31, 36h).",
+)
+@click.option(
+    "--skip-active-jobs", is_flag=True, help="Leave out pairs that a running snapshot job takes care of."
+)
 @click.option("--dry-run", is_flag=True, help="Tell what would be sent; call nothing.")
 @click.option("--yes", is_flag=True, help="Don't ask before the first call to catalog AWS.")
 @flags.shared
@@ -169,6 +178,8 @@ def _options(given: dict[str, Any]) -> Options:
         ledger=given.get("ledger"),
         run_id=flags.run_id(given.get("run_id")),
         resume_within=given.get("resume_within", 0.0),
+        changed_since=flags.changed_since(given.get("changed_since")),
+        skip_active_jobs=given.get("skip_active_jobs", False),
         wait=given["wait"],
         **_where(given),
         engine=engine.Settings(
@@ -190,7 +201,9 @@ def _where(given: dict[str, Any]) -> dict[str, Any]:
         "accounts": flags.account_names(given["accounts"]),
         "rate": given["rate"],
         "daily_quota": given["daily_quota"],
+        "read_rate": given["read_rate"],
         "simulate": given["simulate"],
+        "simulator_state": given["state"],
         "endpoint_url": flags.endpoint_url(given["endpoint_url"]),
         "region": flags.region(given["region"]),
         "profile": given["profile"],

@@ -9,6 +9,7 @@ The room, in the order in which a manifest passes through it::
     includes   the further files: where they may lie; CSV and NDJSON → the same entries
     header     name, accounts and their quotas, defaults
     pairs      entry → rows
+    live       what a run is to find at the service
     reading    one pass over a manifest and its includes
     loading    the two passes: `load` and `rows`
 

@@ -19,6 +19,7 @@ from batch_snapshot.manifest.reading import Reading
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from batch_snapshot.filters import Filters
     from batch_snapshot.model import Account, Row
 
 _CHUNK = 1 << 20
@@ -54,20 +55,26 @@ class Manifest:
     repeated: array[int] = field(repr=False)
     #: The distinct rows that were not done; None: too many to be kept, or nobody asked.
     left: list[Row] | None = field(default=None, repr=False)
+    #: What a run is to look for at the service when it starts.
+    discover: tuple[Filters, ...] = ()
+    #: The file of what was found, whose rows are among these, and the digest of its bytes.
+    found: Path | None = None
+    found_sha256: str | None = None
 
 
-def load(path: Path, done: Callable[[bytes], bool] | None = None) -> Manifest:
+def load(path: Path, found: Path | None = None, *, done: Callable[[bytes], bool] | None = None) -> Manifest:
     """Validate the manifest and its includes; nothing is called.
 
     Args:
-        path: of the manifest.
+        path: the manifest.
+        found: an NDJSON file of further pairs: what its section `discover` has found at the service.
         done: whether the row of a key is; the others are kept if they are few, so that no second pass
             need look for them.
 
     Raises:
         ManifestError: with the first 50 problems, each `file:line: what, and the fix`, and their number.
     """
-    reading = Reading(Path(path))
+    reading = Reading(Path(path), found)
     left: list[Row] | None = None if done is None else []
     keys: set[bytes] = set()
     repeated = array("q")
@@ -77,7 +84,8 @@ def load(path: Path, done: Callable[[bytes], bool] | None = None) -> Manifest:
         key = row.key
         if key in keys:
             repeated.append(number)
-            reading.warn(line, f"{row.engagement} {row.resource} is listed before: it stays one row")
+            if reading.files[-1] is not found:
+                reading.warn(line, f"{row.engagement} {row.resource} is listed before: it stays one row")
             continue
         keys.add(key)
         by_account[row.account] = by_account.get(row.account, 0) + 1
@@ -102,6 +110,9 @@ def load(path: Path, done: Callable[[bytes], bool] | None = None) -> Manifest:
         files=tuple(reading.files),
         repeated=repeated,
         left=left,
+        discover=reading.discover,
+        found=found,
+        found_sha256=_digest([found]) if found else None,
     )
 
 
@@ -127,7 +138,7 @@ def rows(manifest: Manifest) -> Iterator[Row]:
     """
     if _digest(manifest.files) != manifest.sha256:
         raise _changed(manifest)
-    reading = Reading(manifest.path)
+    reading = Reading(manifest.path, manifest.found)
     repeated = chain(manifest.repeated, [-1])
     skip = next(repeated)
     for number, (row, _) in enumerate(reading.rows()):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from typing import IO, TYPE_CHECKING
 
-from batch_snapshot.manifest import header, includes, values
+from batch_snapshot.manifest import header, includes, live, values
 from batch_snapshot.manifest.header import AMBIENT, Defaults
 from batch_snapshot.manifest.nodes import PAIRS, Broken, ByteError, Document, Items, Scalar
 from batch_snapshot.manifest.pairs import Expander, unknown_account
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from batch_snapshot.filters import Filters
     from batch_snapshot.manifest.nodes import Node
     from batch_snapshot.manifest.problems import Complain, Tally
     from batch_snapshot.model import Row
 
-TOP = ("version", "name", "defaults", "accounts", PAIRS, "include")
+TOP = ("version", "name", "defaults", "accounts", PAIRS, "include", live.SECTION)
 _INCLUDED = ("version", "defaults", PAIRS)
 #: Sections that rows depend on: they must be known before the first row.
 _NEEDED = ("defaults", "accounts")
@@ -41,6 +42,7 @@ class Sections:
         self.defaults = Defaults()
         self.accounts: dict[str, Account] = {}
         self.include: list[Node] = []
+        self.live: Node | None = None
 
     def read(self, key: Scalar, node: Node, complain: Complain, warn: Complain) -> None:
         """Take one section."""
@@ -55,6 +57,8 @@ class Sections:
             self.defaults = header.read_defaults(node, complain, warn)
         elif key.text == "accounts":
             self.accounts = header.read_accounts(node, complain, warn)
+        elif key.text == live.SECTION:
+            self.live = node
         elif isinstance(node, Items):
             self.include = node.nodes
         elif not isinstance(node, Broken) and not (isinstance(node, Scalar) and node.absent):
@@ -72,14 +76,16 @@ class Sections:
 class Reading:
     """The state of one pass. Problems and warnings are noted under the file being read."""
 
-    def __init__(self, path: Path) -> None:
-        """Take the manifest's path; nothing is read yet."""
+    def __init__(self, path: Path, found: Path | None = None) -> None:
+        """Take the manifest's path, and the file of what its `discover` has found; nothing is read yet."""
         self.problems = Notes()
         self.warnings = Notes()
         self.digest = sha256()
         #: The manifest and its includes, in the order of reading.
         self.files: list[Path] = [path]
         self.accounts: dict[str, Account] = {}
+        self.discover: tuple[Filters, ...] = ()
+        self._found = found
         self._main = Sections(TOP)
         self._defaults = Defaults()
         self._display = includes.display(path)
@@ -114,14 +120,16 @@ class Reading:
         for key, example in (("version", "version: 1"), ("name", "name: nightly")):
             if key not in self._main.seen:
                 self.complain(1, f"{key} is missing: add the line {example}")
-        for include in self._located(path.parent):
+        if self._main.live is not None:
+            self.discover = live.read_live(self._main.live, self._defaults, self.accounts, self.complain)
+        for include in [*self._located(path.parent), *([self._found] if self._found else [])]:
             self.files.append(include)
             self._display = includes.display(include)
             try:
                 yield from self._included(include)
             except UnreadableError as error:
                 self.complain(error.line, error.text)
-        if not self._entries and not self.problems.total:
+        if not self._entries and not self.problems.total and not self.discover:
             self.problems.add(1, 0, includes.display(path), "lists no pairs: add some under pairs or include")
 
     def _included(self, path: Path) -> Iterator[tuple[Row, int]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from batch_snapshot import filters
 from batch_snapshot.manifest import values
 from batch_snapshot.manifest.service import CATALOGS, TEMPLATES, role_input, snapshot_input
 
@@ -24,7 +25,7 @@ def schema() -> dict[str, object]:
         "type": "object",
         "additionalProperties": False,
         "required": ["version", "name"],
-        "anyOf": [{"required": ["pairs"]}, {"required": ["include"]}],
+        "anyOf": [{"required": [key]} for key in ("pairs", "include", "discover")],
         "properties": {
             "version": {"const": 1, "description": "The version of this format."},
             "name": _text(
@@ -45,6 +46,11 @@ def schema() -> dict[str, object]:
                 "type": ["array", "null"],
                 "items": _pair(context),
                 "examples": [[{"engagement": "eng-0123456789abcd", "resource": "O1234567"}]],
+            },
+            "discover": {
+                "description": "Pairs that a run takes from the service's own lists when it starts.",
+                "oneOf": [_live(context), {"type": "array", "items": _live(context)}, {"type": "null"}],
+                "examples": [{"stages": ["Committed", "Launched"]}],
             },
             "include": {
                 "description": "Further files with pairs (YAML, CSV, NDJSON), inside this file's folder.",
@@ -106,6 +112,38 @@ def _pair(context: dict[str, Any]) -> dict[str, Any]:
     )
     one_of = [{"required": ["resource"]}, {"required": ["resources"]}]
     return {**pair, "type": "object", "required": ["engagement"], "oneOf": one_of}
+
+
+def _live(context: dict[str, Any]) -> dict[str, Any]:
+    engagement = snapshot_input()["EngagementIdentifier"]
+    lists = {
+        "sources": ("Which lists are asked. Default: both.", {"enum": list(filters.SOURCES)}),
+        "engagements": ("Only these engagements.", _shape(engagement, "An engagement's id.")),
+        "created_by": (
+            "Only engagements that these AWS accounts have made.",
+            _text(r"[0-9]{12}|\w{1,12}", "An account's number.", "123456789012"),
+        ),
+        "context_types": (
+            "Only engagements with a context of these types.",
+            _text(r"[A-Za-z]{1,64}", "A type.", *filters.CONTEXT_TYPES),
+        ),
+        "stages": ("Only opportunities in these stages.", {"enum": list(filters.STAGES)}),
+    }
+    found = {
+        name: {"description": about, "oneOf": [item, {"type": "array", "items": item}]}
+        for name, (about, item) in lists.items()
+    }
+    since = {
+        "description": "Only opportunities modified since: a time (UTC), or a span before now such as 36h.",
+        "type": "string",
+        "examples": ["36h", "2026-01-31"],
+    }
+    return {
+        "description": "Which pairs to take; what is left out takes all.",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {**context, **found, "changed_since": since},
+    }
 
 
 def _account() -> dict[str, Any]:

@@ -48,4 +48,9 @@ pairs:
 
 # Further pairs in files beside this one: YAML, CSV (with a header) or NDJSON.
 # include: [more-pairs.yaml, pairs.csv, pairs.ndjson]
+
+# Or let each run take them from the service's own lists; all filters are optional.
+# discover:
+#   stages: [Committed, Launched]     # of the opportunity
+#   changed_since: 36h                # or 2026-01-31
 """

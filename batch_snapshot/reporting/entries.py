@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batch_snapshot.history import CRASHED, Intent, Result
+from batch_snapshot.history import CRASHED, Intent, Result, Skipped
 from batch_snapshot.model import ErrorKind, Status
 from batch_snapshot.tally import count, time
 
@@ -26,7 +26,7 @@ class Entry(NamedTuple):
     """A row and what its last result says."""
 
     row: Row
-    #: succeeded, failed, in_doubt or unattempted
+    #: succeeded, failed, in_doubt, unattempted, or why it was left out
     status: str
     attempts: int = 0
     throttles: int = 0
@@ -74,6 +74,9 @@ def settled(
                 yield of_result(record)
         elif isinstance(record, Intent):
             yield from _intended(record, line.offset, history)
+        elif isinstance(record, Skipped):
+            left_out = history.skipped[record.reason]
+            yield from (Entry(row, record.reason.value) for row in record.rows if row.key in left_out)
 
 
 def _intended(intent: Intent, offset: int, history: History) -> Iterator[Entry]:

@@ -50,7 +50,7 @@ class Material:
         named = settled(lines, facts.history, facts.again)
         if self.listed is None:
             return named
-        known = facts.history.succeeded | facts.history.unfinished.keys()
+        known = facts.history.succeeded.union(facts.history.unfinished, *facts.history.skipped.values())
         return chain(named, unattempted(manifest.rows(self.listed), known))
 
 
@@ -185,6 +185,7 @@ def write_csv(material: Material, folder: Path) -> dict[str, int]:
         files = {
             name: stack.enter_context(_replacing(material, folder / f"{name}.csv", mark="\ufeff"))
             for name in tables.COLUMNS
+            if name != "left_out" or any(material.facts.history.skipped.values())
         }
         return tables.write(material.entries(), files)
 

@@ -74,7 +74,7 @@ def render(contents: Contents) -> str:
         contents=contents,
         summary=contents.summary,
         counts=contents.summary.counts,
-        shares=charts.parts(contents.summary.counts._asdict()),
+        shares=charts.parts(contents.summary.counts.as_dict()),
         facts=facts,
         header=header,
         groups=groups,

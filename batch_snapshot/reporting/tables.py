@@ -7,7 +7,7 @@ import re
 from typing import IO, TYPE_CHECKING
 
 from batch_snapshot.codec import timestamp
-from batch_snapshot.model import Status
+from batch_snapshot.model import Skip, Status
 from batch_snapshot.reporting.entries import UNATTEMPTED
 
 if TYPE_CHECKING:
@@ -26,12 +26,14 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "succeeded": (*_ROW, "revision", "arn", "reconciled", *_WORK),
     "failed": (*_ROW, "status", "kind", "code", "message", "reason", "http_status", *_WORK),
     "unprocessed": _ROW,
+    "left_out": (*_ROW, "status"),
 }
 _TABLE = {
     Status.SUCCEEDED.value: "succeeded",
     Status.FAILED.value: "failed",
     Status.IN_DOUBT.value: "failed",
     UNATTEMPTED: "unprocessed",
+    **{reason.value: "left_out" for reason in Skip},
 }
 
 

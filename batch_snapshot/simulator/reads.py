@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from batch_snapshot.simulator.lists import LISTS
 from batch_snapshot.simulator.refusals import Refusal
 from batch_snapshot.simulator.times import show
-from batch_snapshot.simulator.views import arn, customer, opportunity_row, seen
+from batch_snapshot.simulator.views import arn, contexts, customer, opportunity_row, seen
 from batch_snapshot.simulator.world import Series, account_of
 
 if TYPE_CHECKING:
@@ -82,6 +82,16 @@ def _get_job(world: World, params: Params, _seen_until: float) -> dict[str, Any]
     }
 
 
+def _get_engagement(world: World, params: Params, seen_until: float) -> dict[str, Any]:
+    wanted = params["Identifier"].rpartition("/")[2]
+    listed = LISTS["ListEngagements"][1](
+        world, {"Catalog": params["Catalog"], "EngagementIdentifier": [wanted]}, seen_until
+    )
+    if not listed:
+        raise Refusal("ResourceNotFoundException", f"Engagement {wanted} not found")
+    return {**listed[0], "Contexts": contexts(wanted)}
+
+
 def _get_opportunity(world: World, params: Params, _seen_until: float) -> dict[str, Any]:
     wanted, catalog = params["Identifier"], params["Catalog"]
     modified = world.opportunities[catalog].get(wanted)
@@ -91,6 +101,7 @@ def _get_opportunity(world: World, params: Params, _seen_until: float) -> dict[s
 
 
 _GETS: Final[Mapping[str, Callable[[World, Params, float], dict[str, Any]]]] = {
+    "GetEngagement": _get_engagement,
     "GetOpportunity": _get_opportunity,
     "GetResourceSnapshot": _get_snapshot,
     "GetResourceSnapshotJob": _get_job,

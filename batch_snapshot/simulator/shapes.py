@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 #: The operations that are served; all others answer UnknownOperationException.
 OPERATIONS: Final = (
     "CreateResourceSnapshot",
+    "GetEngagement",
     "GetOpportunity",
     "GetResourceSnapshot",
     "GetResourceSnapshotJob",

@@ -24,6 +24,11 @@ def customer(opportunity: str) -> dict[str, Any]:
     return {"Account": account}
 
 
+def stage(opportunity: str) -> str:
+    """Name an opportunity's stage, which follows from its id: every third is launched."""
+    return ("Qualified", "Committed", "Launched")[int(opportunity[1:]) % 3]
+
+
 def opportunity_row(catalog: str, number: str, modified: float) -> dict[str, Any]:
     """Show an opportunity as the list does."""
     return {
@@ -33,10 +38,15 @@ def opportunity_row(catalog: str, number: str, modified: float) -> dict[str, Any
         "OpportunityType": "Net New Business",
         "LastModifiedDate": show(modified),
         "CreatedDate": show(min(modified, seeds.EPOCH)),
-        "LifeCycle": {"Stage": "Qualified", "ReviewStatus": "Approved"},
+        "LifeCycle": {"Stage": stage(number), "ReviewStatus": "Approved"},
         "Customer": customer(number),
         "Project": {},
     }
+
+
+def contexts(engagement: str) -> list[dict[str, Any]]:
+    """Show an engagement's contexts, which follow from its id: where it ends in 0 there are none."""
+    return [] if engagement.endswith("0") else [{"Type": "CustomerProject"}]
 
 
 def engagement_row(catalog: str, number: str, created_by: str, created_at: float) -> dict[str, Any]:

@@ -77,13 +77,13 @@ class World:
         self.snapshots: list[Snapshot] = []
         self.series: defaultdict[Series, list[Snapshot]] = defaultdict(list)
         self.by_engagement: defaultdict[tuple[str, str], list[Snapshot]] = defaultdict(list)
-        self.engagements = seeds.engagement_ids(settings.engagements)
-        self.jobs = seeds.jobs(settings.engagements, settings.opportunities_per_engagement)
-        self.jobs_by_id = {job.job_id: job for job in self.jobs}
+        self.engagements: list[str] = []
+        self.jobs: list[seeds.Job] = []
+        self.jobs_by_id: dict[str, seeds.Job] = {}
         #: Last modification by opportunity, catalog by catalog.
-        self.opportunities: dict[str, dict[str, float]] = {
-            catalog: {job.opportunity: job.created_at for job in self.jobs} for catalog in CATALOGS
-        }
+        self.opportunities: dict[str, dict[str, float]] = {catalog: {} for catalog in CATALOGS}
+        self._kept_seeds = (0, 0)
+        self._seed(settings.engagements, settings.opportunities_per_engagement)
         self._journal: Journal | None = None
         if journal is not None:
             for number, record in enumerate(journal.records(), start=2):
@@ -92,6 +92,9 @@ class World:
                 except (KeyError, TypeError, IndexError) as error:
                     raise ValueError(f"state file, line {number}: no record of this version") from error
             self._journal = journal
+        asked = (settings.engagements, settings.opportunities_per_engagement)
+        if any(asked) and asked != self._kept_seeds:
+            self._write({"type": "seeds", "engagements": asked[0], "opportunities": asked[1]})
 
     def recall(self, params: Params, at: float) -> Snapshot | None:
         """Return what the request's token already made, or None where its work is to be done.
@@ -146,6 +149,15 @@ class World:
         self._touch(opportunity, at)
         self._write({"type": "touch", "opportunity": opportunity, "at": at})
 
+    def _seed(self, engagements: int, opportunities: int) -> None:
+        """Fill the lists; what was modified before keeps its time."""
+        self.engagements = seeds.engagement_ids(engagements)
+        self.jobs = seeds.jobs(engagements, opportunities)
+        self.jobs_by_id = {job.job_id: job for job in self.jobs}
+        for modified in self.opportunities.values():
+            for job in self.jobs:
+                modified.setdefault(job.opportunity, job.created_at)
+
     def _unchanged(self, series: Series) -> bool:
         return series in self._edits_seen and self._edits_seen[series] == self._edits.get(series.resource, 0)
 
@@ -179,6 +191,10 @@ class World:
             self._remember(record["client_token"], series, self.series[series][-1], record["at"])
         elif kind == "touch":
             self._touch(record["opportunity"], record["at"])
+        elif kind == "seeds":
+            self._kept_seeds = (record["engagements"], record["opportunities"])
+            if not self._settings.engagements:
+                self._seed(*self._kept_seeds)
 
 
 def _fields(snapshot: Snapshot) -> tuple[str, str, str, str, str]:

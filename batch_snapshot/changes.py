@@ -1,0 +1,58 @@
+"""Which pairs have changed, and how to find out at the least cost. Pure.
+
+Wrong or missing dates mean: take it. A snapshot too many is noise; one too few is a partner who sees
+old data.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import Any, NamedTuple
+
+#: A clock this far off goes unnoticed: a change just before a snapshot may seem to come after it.
+MARGIN = 60.0
+
+#: Opportunities of a page of the list, and ids that one request may name.
+PAGE, NAMED_AT_ONCE = 100, 20
+
+#: No opportunity was modified earlier (2015), nor more than a day from now.
+EARLIEST, AHEAD = 1_420_070_400.0, 86_400.0
+
+
+def moment(value: Any, now: float) -> float | None:
+    """A date of the service in seconds since the epoch; None: there is none, or it makes no sense."""
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        return None
+    at = value.timestamp()
+    return at if EARLIEST <= at <= now + AHEAD else None
+
+
+def unchanged(modified: float | None, since: float | None, margin: float = 0.0) -> bool:
+    """Whether a pair can be left out.
+
+    Args:
+        modified: when its opportunity was last modified; None: nobody knows.
+        since: its last snapshot, or the time from which on changes count; None: there is none.
+        margin: seconds by which the two clocks may differ.
+    """
+    return modified is not None and since is not None and modified < since - margin
+
+
+class Approach(NamedTuple):
+    """How the dates of opportunities are to be asked for."""
+
+    #: Pages of the whole list that are read at most; 0: the list is not read.
+    pages: int
+    #: Requests that name what is wanted, if all of it is asked for so.
+    named: int
+
+
+def approach(wanted: int) -> Approach:
+    """The cheapest way to the dates of `wanted` opportunities.
+
+    How many others there are is known only by reading their list. So it is read for at most half of
+    what asking by name costs: the sum is never more than one and a half times the best.
+    """
+    named = math.ceil(wanted / NAMED_AT_ONCE)
+    return Approach(named // 2, named)

@@ -1,0 +1,65 @@
+"""What `discover` is to look for, on a command line or in a manifest."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+#: The lists that know pairs: tasks also those never snapshotted, associations those with a snapshot.
+SOURCES = ("tasks", "associations")
+
+#: The stages of an opportunity, as the service's model names them.
+STAGES = (
+    "Prospect",
+    "Qualified",
+    "Technical Validation",
+    "Business Validation",
+    "Committed",
+    "Launched",
+    "Closed Lost",
+)
+
+#: The contexts of an engagement that are known today; any other is asked for as it is written.
+CONTEXT_TYPES = ("CustomerProject", "Document", "Lead")
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Which pairs to take; whatever is empty takes all."""
+
+    account: str
+    catalog: str
+    resource_type: str
+    template: str
+    sources: tuple[str, ...] = SOURCES
+    engagements: tuple[str, ...] = ()
+    #: Numbers of the AWS accounts that made the engagements.
+    created_by: tuple[str, ...] = ()
+    context_types: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()
+    #: Opportunities modified since: a time, or a span before now (see `since`).
+    changed_since: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON values, those that say something."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+
+def since(text: str, now: datetime) -> datetime:
+    """Read a time: RFC 3339, or a date (both in UTC where they name no zone), or a span such as 36h.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if span := re.fullmatch(r"(\d{1,6})([smhd])", text):
+        return now - timedelta(seconds=int(span[1]) * _UNITS[span[2]])
+    try:
+        moment = datetime.fromisoformat(text)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is no time: write 2026-01-31, 2026-01-31T18:00:00Z, or 36h") from None

@@ -1,0 +1,205 @@
+"""Reads of one account, single or page by page: each takes a permit first and is one exchange.
+
+Throttles are flow control; passing trouble is tried again; what is refused for good, and a spent
+quota, end the work that depends on it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import anyio
+
+from batch_snapshot import policy
+from batch_snapshot.errors import BatchSnapshotError, DeferredError, ServiceError
+from batch_snapshot.lane import spent
+from batch_snapshot.model import ApiError, Failure, Verdict
+from batch_snapshot.pacer import WindowSpent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+    from datetime import datetime
+    from random import Random
+
+    from batch_snapshot.lane import Lane
+    from batch_snapshot.pacer import Permit
+
+    Call = Callable[[str, str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
+    Identify = Callable[[Lane], Awaitable[None]]
+
+#: Of each list: the member that holds its items, and the most of them that a page may have.
+LISTS = {
+    "ListEngagementFromOpportunityTasks": ("TaskSummaries", 1000),
+    "ListEngagementResourceAssociations": ("EngagementResourceAssociationSummaries", 1000),
+    "ListEngagements": ("EngagementSummaryList", 100),
+    "ListOpportunities": ("OpportunitySummaries", 100),
+    "ListResourceSnapshotJobs": ("ResourceSnapshotJobSummaries", 1000),
+    "ListResourceSnapshots": ("ResourceSnapshotSummaries", 1000),
+}
+
+#: Tries of a read; throttled ones are free.
+ATTEMPTS = 8
+
+#: Seconds of nothing but throttles at the lowest rate after which the quota is taken for spent.
+PATIENCE = 300.0
+
+
+#: Reads in flight at once, where one does not depend on the other.
+SIDE_BY_SIDE = 8
+
+Item = TypeVar("Item")
+
+
+class Page(NamedTuple):
+    """A page of a list."""
+
+    items: list[dict[str, Any]]
+    #: Of the next page; None: this was the last.
+    token: str | None
+
+
+class Reader:
+    """Makes the reads of one account.
+
+    Attributes:
+        name: of the account.
+        calls: exchanges by operation, throttled ones too.
+    """
+
+    def __init__(
+        self, lane: Lane, call: Call, identify: Identify, *, now: Callable[[], datetime], rng: Random
+    ) -> None:
+        """Wire the seams.
+
+        Args:
+            lane: of the account; its reads' pacer gives the permits.
+            call: makes one exchange; raises `ApiError`.
+            identify: finds out whose quota is spent, before the first permit; raises `ApiError`.
+            now: the wall clock.
+            rng: draws the jitter.
+        """
+        self.name = lane.name
+        self.calls: Counter[str] = Counter()
+        self.throttled = 0
+        self._lane = lane
+        self._call = call
+        self._identify = identify
+        self._now = now
+        self._rng = rng
+        self._identified = False
+        self._identifying = anyio.Lock()
+
+    async def pages(self, operation: str, token: str | None = None, **parameters: Any) -> AsyncIterator[Page]:
+        """Every page of a list, or those from `token` on; each is read when it is asked for.
+
+        Raises:
+            ApiError: the service refuses the request.
+            ServiceError: it cannot be read, or not now.
+        """
+        member, size = LISTS[operation]
+        while True:
+            more = {} if token is None else {"NextToken": token}
+            answer = await self.read(operation, **parameters, MaxResults=size, **more)
+            items, following = answer.get(member), answer.get("NextToken")
+            if not isinstance(items, list) or (following is not None and following == token):
+                raise ServiceError(f"account {self.name}: {operation}: the answer is no page of a list")
+            yield Page(items, following)
+            if following is None:
+                return
+            token = following
+
+    async def read(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        """Read until there is an answer.
+
+        Raises:
+            ApiError: the service refuses the request; nothing cures that.
+            ServiceError: the account cannot sign, or the service stays broken.
+            DeferredError: the quota of reads is spent.
+            StorageError: the log of calls cannot be read or written.
+        """
+        failures = 0
+        while True:
+            answer = await self._try(operation, parameters)
+            if not isinstance(answer, Failure):
+                return answer
+            if answer.verdict is Verdict.THROTTLED:
+                if self._lane.read_pacer.starved(PATIENCE):
+                    raise DeferredError(
+                        f"account {self.name}: nothing but throttles for {PATIENCE:g} s at the lowest rate: "
+                        "its quota of reads is spent; run the same command another time"
+                    )
+                continue
+            if answer.verdict is Verdict.REFUSED:
+                raise ApiError(answer)
+            failures += 1
+            if answer.verdict is Verdict.STOP_ACCOUNT or failures >= ATTEMPTS:
+                raise broken(self.name, operation, answer)
+            await anyio.sleep(policy.backoff(failures, self._rng))
+
+    async def _try(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any] | Failure:
+        """One exchange under its permit."""
+        try:
+            await self._know()
+        except ApiError as error:
+            return error.failure
+        with await self._permit() as permit:
+            permit.used()
+            self.calls[operation] += 1
+            try:
+                answer = await self._call(self.name, operation, parameters)
+            except ApiError as error:
+                if error.failure.verdict is Verdict.THROTTLED:
+                    self.throttled += 1
+                    permit.throttled(error.failure.retry_after)
+                elif error.failure.http_status is not None:
+                    permit.answered()
+                return error.failure
+            permit.answered()
+            return answer
+
+    async def _know(self) -> None:
+        async with self._identifying:
+            if not self._identified:
+                await self._identify(self._lane)
+                self._identified = True
+
+    async def _permit(self) -> Permit:
+        try:
+            return await self._lane.read_pacer.acquire()
+        except WindowSpent as error:
+            raise DeferredError(spent(self.name, error.spent, self._now()).reason) from None
+
+
+async def beside(items: Iterable[Item], work: Callable[[Item], Awaitable[None]]) -> None:
+    """Do work for each item, several side by side, so that latency does not slow the reads down.
+
+    The first trouble ends it, and is raised as it is.
+    """
+    queue = iter(items)
+    troubles: list[Exception] = []
+
+    async def worker() -> None:
+        for item in queue:
+            if troubles:
+                return
+            try:
+                await work(item)
+            except (ApiError, BatchSnapshotError) as error:
+                troubles.append(error)
+
+    async with anyio.create_task_group() as workers:
+        for _ in range(SIDE_BY_SIDE):
+            workers.start_soon(worker)
+    if troubles:
+        raise troubles[0]
+
+
+def broken(account: str, operation: str, failure: Failure) -> ServiceError:
+    """A read that the work depends on and that does not succeed, for people."""
+    hint = (
+        f"; allow partnercentral:{operation}, which this needs"
+        if failure.code == "AccessDeniedException"
+        else ""
+    )
+    return ServiceError(f"account {account}: {operation}: {failure.code}: {failure.message}{hint}")
