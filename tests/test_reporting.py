@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_snapshot import history, ledger, locks, manifest, places, reporting
+from batch_snapshot import codec, history, ledger, locks, manifest, places, reporting
 from batch_snapshot.errors import InputError, LedgerError, ManifestError
-from batch_snapshot.model import ErrorKind, Status
+from batch_snapshot.model import ErrorKind, Skip, Status
 from batch_snapshot.reporting import charts, columns, entries, page, tables
 from batch_snapshot.reporting.entries import Entry, settled
 from batch_snapshot.reporting.facts import Facts, Group, percentile
@@ -36,7 +36,8 @@ def written(tmp_path, book, **manifest_path):
     material = reporting.gather(book.write(tmp_path / "l.ndjson"), **manifest_path)
     folder = tmp_path / "csv"
     numbers = reporting.write_csv(material, folder)
-    found = {name: rows_of(folder, name) for name in tables.COLUMNS}
+    there = [name for name in tables.COLUMNS if (folder / f"{name}.csv").exists()]
+    found = {name: rows_of(folder, name) for name in there}
     assert numbers == {name: len(rows) for name, rows in found.items()}
     return material, found
 
@@ -201,6 +202,17 @@ def test_each_row_stands_in_the_table_of_its_state(tmp_path):
     (tmp_path / "rest.yaml").write_text(json.dumps(rest), "utf-8")
     left = manifest.load(tmp_path / "rest.yaml")
     assert list(manifest.rows(left)) == ours[3:], "a manifest can include what is left"
+
+
+def test_rows_that_were_left_out_have_a_table_of_their_own_and_are_not_to_be_done(tmp_path):
+    listed = write_manifest(tmp_path / "trial.yaml", pairs(3), name="nightly")
+    ours = list(manifest.rows(manifest.load(listed)))
+    book = Book(3, manifest=str(listed)).begin()
+    book.lines.append(codec.encode_skip("night-1", BEGAN, Skip.UNCHANGED, ours[:1]))
+    book.intend(*ours[1:2]).result(ours[1]).end()
+    _, found = written(tmp_path, book)
+    assert [(line["resource"], line["status"]) for line in found["left_out"]] == [("O1", "unchanged")]
+    assert [line["resource"] for line in found["unprocessed"]] == ["O3"]
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", " =", "＝", "\u00a0-"])
