@@ -216,8 +216,9 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
             send=clients.send,
             look_up=clients.look_up,
             probe=clients.probe,
-            intend=partial(_intend, book, hooks),
+            intend=partial(_intend, book, clients, hooks),
             record=partial(_record, book, job, tally, hooks),
+            clock_skew=clients.clock_skew,
             now=hooks.now,
             rng=hooks.rng,
             settings=options.engine,
@@ -298,8 +299,10 @@ def _while_unchanged(engine: Engine, batches: Iterator[list[Request]]) -> Iterat
         engine.request_stop(Stop(StopKind.STOPPED, str(error)))
 
 
-async def _intend(book: ledger.Ledger, hooks: Hooks, requests: Sequence[Request]) -> None:
-    book.append(codec.encode_intent(hooks.now(), requests))
+async def _intend(book: ledger.Ledger, clients: Clients, hooks: Hooks, requests: Sequence[Request]) -> None:
+    """Name rows of one account on disk."""
+    skew = clients.clock_skew(requests[0].row.account)
+    book.append(codec.encode_intent(hooks.now(), requests, skew))
     await anyio.to_thread.run_sync(book.sync)
 
 

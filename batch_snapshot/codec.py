@@ -12,7 +12,7 @@ import orjson
 
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.history import End, Header, Intent, Record, Result
-from batch_snapshot.model import Account, ErrorKind, Quota, Row, Status
+from batch_snapshot.model import LARGEST_SKEW, Account, ErrorKind, Quota, Row, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -54,10 +54,11 @@ def encode_run(header: Header, version: str, **more: object) -> bytes:
     )
 
 
-def encode_intent(at: datetime, requests: Sequence[Request]) -> bytes:
+def encode_intent(at: datetime, requests: Sequence[Request], clock_skew: float | None = None) -> bytes:
     """An intent line: what is about to be handed to the workers."""
     rows = [[r.client_token, *r.row, r.generation] for r in requests]
-    return _line({"type": "intent", "at": timestamp(at), "rows": rows})
+    skew = {} if clock_skew is None else {"clock_skew_s": round(clock_skew, 3)}
+    return _line({"type": "intent", "at": timestamp(at), **skew, "rows": rows})
 
 
 def encode_result(run_id: str, outcome: Outcome) -> bytes:
@@ -91,6 +92,8 @@ def encode_result(run_id: str, outcome: Outcome) -> bytes:
         }
     if outcome.reconciled:
         fields["reconciled"] = True
+    if outcome.status is not Status.SUCCEEDED and outcome.clock_skew is not None:
+        fields["clock_skew_s"] = round(outcome.clock_skew, 3)
     return _line(fields)
 
 
@@ -192,7 +195,7 @@ def _decode_run(fields: dict[str, Any]) -> Header:
 
 
 def _decode_intent(fields: dict[str, Any]) -> Intent:
-    return Intent(_time(fields["at"]), tuple(map(_intended, fields["rows"])))
+    return Intent(_time(fields["at"]), tuple(map(_intended, fields["rows"])), _skew(fields))
 
 
 def _intended(fields: Sequence[Any]) -> tuple[str, Row, int]:
@@ -228,6 +231,7 @@ def _decode_result(fields: dict[str, Any]) -> Result:
         _text(error["code"]) if error else None,
         _text(error["message"]) if error else None,
         run_id,
+        _skew(fields) if "clock_skew_s" in fields else None,
     )
 
 
@@ -274,6 +278,15 @@ def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{value!r} is neither true nor false")
     return value
+
+
+def _skew(fields: Mapping[str, Any]) -> float | None:
+    skew = fields.get("clock_skew_s")
+    if skew is None:
+        return None
+    if isinstance(skew, bool) or not isinstance(skew, float | int) or not abs(skew) <= LARGEST_SKEW:
+        raise ValueError(f"{skew!r} is no skew of a clock")
+    return float(skew)
 
 
 def _time(value: object) -> datetime:

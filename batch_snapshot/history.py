@@ -40,6 +40,8 @@ class Intent(NamedTuple):
     at: datetime
     #: (client token, row, generation)
     rows: tuple[tuple[str, Row, int], ...]
+    #: The service's clock less ours, in seconds; None: the service had not told.
+    clock_skew: float | None = None
 
 
 class Result(NamedTuple):
@@ -56,6 +58,8 @@ class Result(NamedTuple):
     message: str | None
     #: As the line says; None where the record was not read from one.
     run_id: str | None = None
+    #: The service's clock less ours at `first_sent_at`, in seconds; None: not known.
+    clock_skew: float | None = None
 
 
 class End(NamedTuple):
@@ -92,6 +96,8 @@ class Past:
     code: str | None = None
     #: Of the line that says so; the row's names are read from there again when needed.
     offset: int = 0
+    #: The service's clock less ours at `first_sent_at`, in seconds; None: not known.
+    clock_skew: float | None = None
 
 
 class _Named(NamedTuple):
@@ -101,6 +107,7 @@ class _Named(NamedTuple):
     generation: int
     at: datetime
     offset: int
+    clock_skew: float | None
 
 
 class FailureGroup(NamedTuple):
@@ -142,7 +149,7 @@ class History:
             raise LedgerError("no run line before it: this is no ledger, or its head is missing")
         if isinstance(record, Intent):
             for token, row, generation in record.rows:
-                self._pending[row] = _Named(token, generation, record.at, line.offset)
+                self._pending[row] = _Named(token, generation, record.at, line.offset, record.clock_skew)
             return
         if record.run_id is not None and record.run_id != self.first.run_id:
             raise LedgerError(
@@ -181,6 +188,7 @@ class History:
             kind=result.kind,
             code=result.code,
             offset=offset,
+            clock_skew=result.clock_skew,
         )
 
     def _close(self, end: End) -> None:
@@ -216,6 +224,7 @@ class History:
                 kind=ErrorKind.TRANSIENT,
                 code=CRASHED,
                 offset=named.offset,
+                clock_skew=named.clock_skew,
             )
         self._pending.clear()
 

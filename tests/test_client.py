@@ -622,8 +622,8 @@ async def test_an_accounts_region_is_called():
         assert (await clients._line("main")).client.meta.region_name == "eu-west-1"
 
 
-def sent_at(moment):
-    return Request(ROW, REQUEST.client_token, ambiguous=True, first_sent_at=moment)
+def sent_at(moment, skew=None):
+    return Request(ROW, REQUEST.client_token, ambiguous=True, first_sent_at=moment, clock_skew=skew)
 
 
 async def test_a_look_up_finds_what_was_created_since():
@@ -665,8 +665,13 @@ async def test_a_look_up_goes_by_the_services_clock(offset):
     async with serve(Settings(clock_offset=0)) as (url, _), calling(url, now=our_clock) as clients:
         first = our_clock()
         await clients.send(REQUEST)
-        assert await clients.look_up(sent_at(first)) is not None
-        assert await clients.look_up(sent_at(first + timedelta(seconds=30))) is None
+        skew = clients.clock_skew("main")
+        assert await clients.look_up(sent_at(first, skew)) is not None
+        assert await clients.look_up(sent_at(first + timedelta(seconds=30), skew)) is None
+        # Where it was not known by how much our clock was off, it may have been right.
+        with pytest.raises(ApiError, match="ClocksDisagree") as raised:
+            await clients.look_up(sent_at(first + timedelta(seconds=30 if offset > 0 else -30)))
+        assert raised.value.failure.verdict is Verdict.REFUSED
 
 
 async def test_a_look_up_finds_what_bears_the_time_of_a_whole_second():
