@@ -228,12 +228,18 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
         await anyio.to_thread.run_sync(book.sync)
         signum = await _drive(engine, job, book, tally, hooks)
         stop = engine.ending
-        outcome = _OUTCOMES[stop.kind] if stop else "completed"
+        outcome = _OUTCOMES[stop.kind] if stop and not _went_through(engine, tally) else "completed"
         end = history.End(outcome, tally.counts._asdict(), hooks.now())
         book.append(codec.encode_end(job.run_id, end))
         await anyio.to_thread.run_sync(book.sync)
         warnings += [*job.warnings, *(text for lane in engine.lanes.values() for text in lane.warnings)]
         return _summary(job, outcome, tally, engine=engine, signum=signum, warnings=warnings)
+
+
+def _went_through(engine: Engine, view: View) -> bool:
+    """Whether the run was stopped by its very last row: then nothing was kept from it."""
+    stopped = engine.ending is engine.stop and engine.stop and engine.stop.kind is StopKind.STOPPED
+    return bool(stopped) and all(view.settled[name] >= rows for name, rows in view.todo.items())
 
 
 _OUTCOMES = {

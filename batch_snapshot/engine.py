@@ -8,7 +8,7 @@ An account is a `Lane`: its own pace, breaker, queue and workers, so that none w
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from batch_snapshot.pacer import WindowSpent
 from batch_snapshot.tries import Tries
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
     from datetime import datetime
     from random import Random
 
@@ -359,7 +359,7 @@ class Engine:
             return None
 
     async def _call(self, lane: Lane, permit: Permit, request: Request, tries: Tries) -> Receipt:
-        async with self._slots:
+        async with self._slot(lane):
             if self._halted(lane):
                 raise _Abandoned
             tries.left(self._reading(lane))
@@ -374,6 +374,23 @@ class Engine:
             tries.answered()
             permit.answered()
             return receipt
+
+    @asynccontextmanager
+    async def _slot(self, lane: Lane) -> AsyncIterator[None]:
+        """Be one of the calls in flight. Only with more accounts than those is one waited for.
+
+        Then an account has one worker, so that the pace of what leaves is kept by telling it of the wait.
+        """
+        try:
+            self._slots.acquire_nowait()
+        except anyio.WouldBlock:
+            await self._slots.acquire()
+            leaves = lane.pacer.now()
+            lane.pacer.change(lambda pace: pace.late(leaves))
+        try:
+            yield
+        finally:
+            self._slots.release()
 
     def _look_for_starvation(self, lane: Lane) -> None:
         if lane.pacer.starved(self._settings.patience):

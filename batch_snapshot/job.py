@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
-from batch_snapshot import codec, history, ledger, locks, manifest, places, plan, report
+from batch_snapshot import codec, endpoint, history, ledger, locks, manifest, places, plan, report
 from batch_snapshot.engine import DEFAULTS, Settings
 from batch_snapshot.errors import InputError, LedgerError, ManifestError
 from batch_snapshot.history import Header, History
@@ -340,8 +340,7 @@ def _endpoint(options: Options) -> str:
     if options.simulate:
         return SIMULATOR
     # What botocore would heed is heeded here, so that the ledger tells where the calls went.
-    names = ("AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING", "AWS_ENDPOINT_URL")
-    url = options.endpoint_url or next(filter(None, map(os.environ.get, names)), None)
+    url = options.endpoint_url or endpoint.configured(os.environ)
     return url.rstrip("/") if url else AWS
 
 

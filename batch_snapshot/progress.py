@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from batch_snapshot import forecast
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -58,7 +60,7 @@ def line(view: View) -> str:
         if lane.pacer.waiting
     ]
     if (left := view.left) is not None and left < float("inf"):
-        parts.append(f"{timedelta(seconds=round(left))} left")
+        parts.append(f"{forecast.span(left)} left")
     return "  ".join(parts)
 
 
@@ -67,7 +69,7 @@ def _waiting(name: str, lane: Lane, *, many: bool) -> str:
     if lane.pacer.waiting is None:
         return ""
     spent, until = lane.pacer.waiting
-    wait = timedelta(seconds=max(0, round(until - lane.pacer.now())))
+    wait = forecast.span(max(0.0, until - lane.pacer.now()))
     return f"{f'{name}: ' if many else ''}{spent.window.name} spent, opens in {wait}"
 
 

@@ -13,6 +13,7 @@ PACKAGE = Path(batch_snapshot.__file__).parent
 #: Imports run only to lower levels; rooms of one level never import each other.
 LEVELS = [
     {"errors"},
+    {"endpoint"},
     {"flags", "model"},
     {"history"},
     {
@@ -44,6 +45,7 @@ PURE = {
     "answers",
     "audit",
     "codec",
+    "endpoint",
     "errors",
     "forecast",
     "history",

@@ -190,6 +190,23 @@ async def test_concurrency_bounds_all_accounts_together():
     assert world.peak == 4
 
 
+async def test_with_more_accounts_than_calls_in_flight_each_keeps_its_pace():
+    """Who waited for others to end leaves late, and the next call of the account keeps its distance."""
+    names = ("a", "b", "c", "d")
+    world = World(concurrency=1, latency=3, lanes=names, rate=2)
+
+    def sooner(_, __):
+        world.latency = 3 if len(world.sent) % 5 == 0 else 0.01
+
+    world.answer = sooner
+    await world.run(request for name in names for request in requests(10, name))
+    assert world.peak == 1
+    for name in names:
+        left = [at for at, request in world.sent if request.row.account == name]
+        assert len(left) == 10
+        assert min(after - before for before, after in pairwise(left)) > 0.45
+
+
 async def test_a_transient_failure_is_tried_again_under_the_same_token():
     world = World(answer=lambda request, nth: BROKEN if nth < 3 else None)
     await world.run(requests(10))

@@ -199,7 +199,7 @@ def _confirm(preview: Preview, *, ask: bool, tell: bool) -> bool:
     from batch_snapshot import preview as room
 
     real = "AWS" in preview.catalogs and preview.endpoint != model.SIMULATOR
-    if ask and real and sys.stdin.isatty():
+    if ask and real and sys.stdin is not None and sys.stdin.isatty():
         terminal.say(room.as_text(preview))
         return click.confirm("Snapshots cannot be deleted and notify the partners. Go on?", err=True)
     if tell:
