@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from batch_snapshot import __version__, codec, history, ledger, places, plan, preview, report
+from batch_snapshot import (
+    __version__,
+    codec,
+    history,
+    ledger,
+    places,
+    plan,
+    preview,
+    report,
+    signer,
+    unfinished,
+)
 from batch_snapshot.allowance import Allowances, needs_log
 from batch_snapshot.client import Clients, Target
 from batch_snapshot.engine import Engine
@@ -25,11 +36,11 @@ from batch_snapshot.errors import InputError, ManifestError, StorageError
 from batch_snapshot.history import FailureGroup
 from batch_snapshot.job import Job, Options, for_retry, for_run, load
 from batch_snapshot.lane import Lane, Stop, StopKind
-from batch_snapshot.model import AWS, SIMULATOR, Status
+from batch_snapshot.model import AWS, SIMULATOR, ApiError, Status
 from batch_snapshot.quota import Usage, windows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from anyio.abc import TaskStatus
@@ -145,11 +156,33 @@ def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = No
         StorageError: the ledger is in use.
     """
     options, hooks = options or Options(), hooks or Hooks()
-    listed, recalled = load(path, options, hooks.now())
-    with for_run(listed, options, hooks.now(), recalled=recalled, touch=False) as job:
-        file = _usage_file(options)
-        with Usage(file) if file.exists() else nullcontext() as usage:
-            return preview.of(job, _allowances(job, usage), hooks.now())
+    listed, _ = load(path, options, hooks.now(), touch=False)
+    with for_run(listed, options, hooks.now(), touch=False) as job:
+        return _preview(job, options, hooks)
+
+
+def _preview(job: Job, options: Options, hooks: Hooks) -> Preview:
+    file = _usage_file(options)
+    with Usage(file) if places.there(file) else nullcontext() as usage:
+        return preview.of(job, _allowances(job, usage), hooks.now())
+
+
+def dry_retry(
+    path: Path,
+    selection: Callable[[History], plan.Selection] | None = None,
+    options: Options | None = None,
+    hooks: Hooks | None = None,
+) -> Preview:
+    """Tell what `retry` would do; nothing is called or written.
+
+    Raises:
+        InputError: ledger or options are not valid or don't fit together.
+        StorageError: the log of calls cannot be read.
+    """
+    options, hooks = options or Options(), hooks or Hooks()
+    selection = selection or (lambda _: plan.Selection())
+    with for_retry(path, selection, options, hooks.now(), touch=False) as job:
+        return _preview(job, options, hooks)
 
 
 async def retry(
@@ -209,14 +242,16 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
         target = await _target(job, options, stack)
         book = stack.enter_context(ledger.Ledger(job.path))
         clients = await stack.enter_async_context(Clients(job.accounts, target, hooks.now))
+        await _check_signers(job, clients.identify)
         tally = _tally(job)
+        signers: dict[str, str] = {}
         engine = Engine(
             lanes={name: allowances.lane(name, wait=options.wait) for name in job.accounts},
-            identify=partial(allowances.settle, identify=clients.identify),
+            identify=partial(_identify, job, signers, allowances, clients.identify),
             send=clients.send,
             look_up=clients.look_up,
             probe=clients.probe,
-            intend=partial(_intend, book, clients, hooks),
+            intend=partial(_intend, book, clients, signers, hooks),
             record=partial(_record, book, job, tally, hooks),
             clock_skew=clients.clock_skew,
             now=hooks.now,
@@ -224,16 +259,66 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
             settings=options.engine,
         )
         tally.lanes, tally.allowances = engine.lanes, allowances
-        book.append(codec.encode_run(_header(job, options, hooks), __version__, vanished=job.vanished))
+        book.append(codec.encode_run(_header(job, hooks), __version__, vanished=job.vanished))
         await anyio.to_thread.run_sync(book.sync)
+        for file in job.reminders:
+            unfinished.note(file, job.path, job.run_id)
         signum = await _drive(engine, job, book, tally, hooks)
         stop = engine.ending
         outcome = _OUTCOMES[stop.kind] if stop and not _went_through(engine, tally) else "completed"
         end = history.End(outcome, tally.counts._asdict(), hooks.now())
         book.append(codec.encode_end(job.run_id, end))
         await anyio.to_thread.run_sync(book.sync)
+        warnings += _forgotten(job, tally)
         warnings += [*job.warnings, *(text for lane in engine.lanes.values() for text in lane.warnings)]
         return _summary(job, outcome, tally, engine=engine, signum=signum, warnings=warnings)
+
+
+async def _check_signers(job: Job, identify: Callable[[str], Awaitable[str]]) -> None:
+    """Refuse to go on with a ledger for another AWS account, before anything is written or sent.
+
+    Raises:
+        InputError: it is another one.
+    """
+    for name in job.accounts:
+        before = job.past.signers.get(name)
+        if before is None or not before.startswith(signer.NUMBER):
+            continue
+        # What is wrong with the credentials stops the account alone, and is told then.
+        with suppress(ApiError):
+            if why := signer.refusal(name, before, signer.of(await identify(name))):
+                raise InputError(f"{job.path}: {why}")
+
+
+async def _identify(
+    job: Job,
+    signers: dict[str, str],
+    allowances: Allowances,
+    identify: Callable[[str], Awaitable[str]],
+    lane: Lane,
+) -> None:
+    """Find out who signs, for the intents to say, and hold the account to its quotas."""
+    identity = await identify(lane.name)
+    now = signers[lane.name] = signer.of(identity)
+    if told := signer.warning(lane.name, job.past.signers.get(lane.name), now):
+        lane.warnings.append(told)
+
+    async def known(_: str) -> str:
+        return identity
+
+    await allowances.settle(lane, identify=known)
+
+
+def _forgotten(job: Job, view: View) -> list[str]:
+    """A finished ledger need not be missed; returns what is to be told if that cannot be noted."""
+    if view.counts.unattempted or view.counts.in_doubt:
+        return []
+    try:
+        for file in job.reminders:
+            unfinished.forget(file, job.path)
+    except StorageError as error:
+        return [str(error)]
+    return []
 
 
 def _went_through(engine: Engine, view: View) -> bool:
@@ -305,10 +390,17 @@ def _while_unchanged(engine: Engine, batches: Iterator[list[Request]]) -> Iterat
         engine.request_stop(Stop(StopKind.STOPPED, str(error)))
 
 
-async def _intend(book: ledger.Ledger, clients: Clients, hooks: Hooks, requests: Sequence[Request]) -> None:
+async def _intend(
+    book: ledger.Ledger,
+    clients: Clients,
+    signers: Mapping[str, str],
+    hooks: Hooks,
+    requests: Sequence[Request],
+) -> None:
     """Name rows of one account on disk."""
-    skew = clients.clock_skew(requests[0].row.account)
-    book.append(codec.encode_intent(hooks.now(), requests, skew))
+    account = requests[0].row.account
+    line = codec.encode_intent(hooks.now(), requests, clients.clock_skew(account), signers.get(account))
+    book.append(line)
     await anyio.to_thread.run_sync(book.sync)
 
 
@@ -350,20 +442,11 @@ async def _target(job: Job, options: Options, stack: AsyncExitStack) -> Target:
     )
 
 
-def _header(job: Job, options: Options, hooks: Hooks) -> history.Header:
-    engine = options.engine
+def _header(job: Job, hooks: Hooks) -> history.Header:
     known = job.past.last.accounts if job.past.last else {}
-    called = {name: codec.encode_account(account) for name, account in job.accounts.items()}
-    settings: dict[str, Any] = {
-        "concurrency": engine.concurrency,
-        "rate": options.rate,
-        "daily_quota": options.daily_quota,
-        "wait": options.wait,
-        "max_attempts": engine.max_attempts,
-        "token_ttl": engine.token_ttl,
-        "resend_in_doubt": engine.resend_in_doubt,
-        "max_duration": engine.max_duration,
-        "accounts": list(options.accounts),
+    called = {
+        name: codec.encode_account(replace(account, quota=job.quotas[name]))
+        for name, account in job.accounts.items()
     }
     return history.Header(
         run_id=job.run_id,
@@ -375,7 +458,7 @@ def _header(job: Job, options: Options, hooks: Hooks) -> history.Header:
         accounts={**known, **called},
         endpoint=job.endpoint,
         started_at=hooks.now(),
-        settings=settings,
+        settings=job.settings,
     )
 
 
@@ -416,6 +499,7 @@ def _summary(
             failures,
             run=job.rest if outcome == "completed" else job.again or job.rest,
             ledger=str(job.path),
+            settings=job.settings,
         ),
     )
 

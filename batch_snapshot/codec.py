@@ -54,11 +54,15 @@ def encode_run(header: Header, version: str, **more: object) -> bytes:
     )
 
 
-def encode_intent(at: datetime, requests: Sequence[Request], clock_skew: float | None = None) -> bytes:
-    """An intent line: what is about to be handed to the workers."""
+def encode_intent(
+    at: datetime, requests: Sequence[Request], clock_skew: float | None = None, signer: str | None = None
+) -> bytes:
+    """An intent line: what is about to be handed to the workers, of one account."""
     rows = [[r.client_token, *r.row, r.generation] for r in requests]
-    skew = {} if clock_skew is None else {"clock_skew_s": round(clock_skew, 3)}
-    return _line({"type": "intent", "at": timestamp(at), **skew, "rows": rows})
+    known: dict[str, Any] = {} if clock_skew is None else {"clock_skew_s": round(clock_skew, 3)}
+    if signer is not None:
+        known["signer"] = signer
+    return _line({"type": "intent", "at": timestamp(at), **known, "rows": rows})
 
 
 def encode_result(run_id: str, outcome: Outcome) -> bytes:
@@ -195,7 +199,8 @@ def _decode_run(fields: dict[str, Any]) -> Header:
 
 
 def _decode_intent(fields: dict[str, Any]) -> Intent:
-    return Intent(_time(fields["at"]), tuple(map(_intended, fields["rows"])), _skew(fields))
+    rows = tuple(map(_intended, fields["rows"]))
+    return Intent(_time(fields["at"]), rows, _skew(fields), _text_or_none(fields.get("signer")))
 
 
 def _intended(fields: Sequence[Any]) -> tuple[str, Row, int]:

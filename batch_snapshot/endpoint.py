@@ -40,9 +40,9 @@ def checked(url: str, source: str) -> str:
     try:
         parts = urlsplit(url)
         valid = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1) > 0
-        secret = parts.username or parts.password
+        secret = bool(parts.username or parts.password)
     except ValueError:
-        valid, secret = False, "@" in url
+        valid, secret = False, False
     if secret or (not valid and "@" in url):
         raise InputError(f"{source}: leave credentials out of the URL; name a --profile")
     if not valid:

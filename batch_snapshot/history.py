@@ -42,6 +42,8 @@ class Intent(NamedTuple):
     rows: tuple[tuple[str, Row, int], ...]
     #: The service's clock less ours, in seconds; None: the service had not told.
     clock_skew: float | None = None
+    #: Who signs for their account (see `signer`); None: not known.
+    signer: str | None = None
 
 
 class Result(NamedTuple):
@@ -132,6 +134,8 @@ class History:
     end: End | None = None
     succeeded: set[bytes] = field(default_factory=set)
     unfinished: dict[bytes, Past] = field(default_factory=dict)
+    #: Who signed for an account last.
+    signers: dict[str, str] = field(default_factory=dict)
     #: What the last invocation has named and not settled.
     _pending: dict[Row, _Named] = field(default_factory=dict)
 
@@ -150,6 +154,8 @@ class History:
         if isinstance(record, Intent):
             for token, row, generation in record.rows:
                 self._pending[row] = _Named(token, generation, record.at, line.offset, record.clock_skew)
+                if record.signer:
+                    self.signers[row.account] = record.signer
             return
         if record.run_id is not None and record.run_id != self.first.run_id:
             raise LedgerError(

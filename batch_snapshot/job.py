@@ -11,10 +11,12 @@ import re
 from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
-from batch_snapshot import codec, endpoint, history, ledger, locks, manifest, places, plan, report
+from batch_snapshot import codec, history, ledger, locks, manifest, places, plan, report, unfinished
+from batch_snapshot.endpoint import configured
 from batch_snapshot.engine import DEFAULTS, Settings
 from batch_snapshot.errors import InputError, LedgerError, ManifestError
 from batch_snapshot.history import Header, History
@@ -56,6 +58,8 @@ class Options:
     profile: str | None = None
     #: The folder for what outlives a run; None: as the environment says.
     state_dir: Path | None = None
+    #: Begin a new ledger where an unfinished one has vanished.
+    new_ledger: bool = False
     #: With {date} in the ledger's name: an unfinished ledger so young is resumed first.
     resume_within: float = 20 * 3600.0
     engine: Settings = DEFAULTS
@@ -83,6 +87,10 @@ class Job:
     requests: Iterator[Request | None]
     manifest: str | None
     manifest_sha256: str | None
+    #: What the run line keeps of the options.
+    settings: Mapping[str, Any]
+    #: Where it is kept in mind that the ledger is not finished (see `unfinished`).
+    reminders: Sequence[Path]
     #: The same command again, and the one for whatever is left.
     again: str | None
     rest: str | None
@@ -112,13 +120,15 @@ class Recalled(NamedTuple):
         return self.past.status(key) in {Status.SUCCEEDED, Status.FAILED}
 
 
-def load(path: Path, options: Options, now: datetime) -> tuple[Manifest, Recalled | None]:
+def load(
+    path: Path, options: Options, now: datetime, *, touch: bool = True
+) -> tuple[Manifest, Recalled | None]:
     """Validate the manifest at `path`; where most of it is done, find at once what is left.
 
     Raises:
         ManifestError: it is not valid.
     """
-    recalled = _recall(path, options, now)
+    recalled = _recall(path, options, now) if touch else None
     return manifest.load(path, recalled.done if recalled else None), recalled
 
 
@@ -130,7 +140,7 @@ def _recall(path: Path, options: Options, now: datetime) -> Recalled | None:
     # Whatever is wrong with the ledger is told once it is locked.
     with suppress(InputError, OSError):
         pattern = places.ledger_pattern(options.ledger, simulated=options.simulate)
-        book = _ledger_to_write(pattern, name, options, now)
+        book, _ = _ledger_to_write(pattern, name, options, now)
         stamp = _stamp(book)
         past = ledger.history_of(book)
         return Recalled(past, stamp) if past.first else None
@@ -163,15 +173,16 @@ def for_run(
     quotas = _quotas(accounts, options)
     endpoint = _endpoint(options)
     pattern = places.ledger_pattern(options.ledger, simulated=options.simulate)
-    path = _ledger_to_write(pattern, listed.name, options, now)
+    path, passed_over = _ledger_to_write(pattern, listed.name, options, now)
     identity = _Identity(listed.name, accounts, endpoint)
     with ExitStack() as stack:
         if touch:
             stack.enter_context(_ledger_held(path, now))
             stack.enter_context(_accounts_held(identity, options, now))
             ledger.mend(path)
-        past, left = _looked_up(path, recalled, listed)
+        past, left = _looked_up(path, recalled, listed, live=not touch)
         _check_fits(past, path, identity, options.run_id)
+        reminders = _reminders(identity, options, past, path, new=touch)
         run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
         gone = {key for key in past.keys() if key not in listed.keys}  # noqa: SIM118 - a method, no mapping
 
@@ -193,21 +204,88 @@ def for_run(
             requests=requests(),
             manifest=str(listed.path.resolve()),
             manifest_sha256=listed.sha256,
+            settings=_settings(options),
+            reminders=reminders,
             again=options.command_line,
-            rest=report.run_command(str(listed.path), str(path), endpoint),
+            rest=report.run_command(str(listed.path), str(path), endpoint, _settings(options)),
             vanished=len(gone),
             vanished_rows=history.names(ledger.read(path), gone, NAMED_ROWS) if gone else [],
-            warnings=[*listed.warnings, *_warnings(options)],
+            warnings=[*listed.warnings, *_warnings(options), *passed_over],
         )
 
 
 def _looked_up(
-    path: Path, recalled: Recalled | None, listed: Manifest
+    path: Path, recalled: Recalled | None, listed: Manifest, *, live: bool
 ) -> tuple[History, Sequence[Row] | None]:
-    """The ledger's history, and the rows left to do if that was known when the manifest was loaded."""
-    if recalled is not None and path.exists() and _stamp(path) == recalled.stamp:
+    """The ledger's history, and the rows left to do if that was known when the manifest was loaded.
+
+    With `live` a run may be writing it, whose rows are not in doubt.
+    """
+    if recalled is not None and places.there(path) and _stamp(path) == recalled.stamp:
         return recalled.past, listed.left
-    return ledger.history_of(path), None
+    live = live and places.there(path) and locks.holder_lives(places.ledger_lock(path))
+    return ledger.history_of(path, live=live), None
+
+
+def _reminders(
+    identity: _Identity, options: Options, past: History, path: Path, *, new: bool = False
+) -> list[Path]:
+    """Where unfinished ledgers are kept in mind; a simulator's snapshots are gone when it is.
+
+    Raises:
+        InputError: a `new` ledger would take the place of one that has vanished.
+    """
+    if identity.endpoint == SIMULATOR:
+        return []
+    state = places.state_folder(options.state_dir, os.environ)
+    files = [
+        places.unfinished_file(state, identity.name, account, identity.endpoint)
+        for account in sorted(identity.accounts)
+    ]
+    if new:
+        _check_new(past, path, files, options)
+    return files
+
+
+def _check_new(past: History, path: Path, reminders: Sequence[Path], options: Options) -> None:
+    """Refuse to begin a ledger where an unfinished one was, which knows what has been made."""
+    if past.first is not None:
+        if options.new_ledger:
+            raise InputError(
+                f"--new-ledger: {path} is there; drop the flag to go on, or name another --ledger"
+            )
+        return
+    known = next(filter(None, (unfinished.run_id(file, path) for file in reminders)), None)
+    if known and not options.new_ledger:
+        raise LedgerError(
+            f"{path}: is gone, or empty; run {known} in it was not finished, and only it knows what "
+            "was made; put it back, or begin anew with --new-ledger, which makes all its snapshots again"
+        )
+
+
+#: Of a run that retry goes on with, where it does not say otherwise.
+_INHERITED = ("rate", "daily_quota", "state_dir", "profile", "region")
+
+
+def _settings(options: Options, before: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """What the run line keeps of the options: enough to make the command line that goes on."""
+    engine = options.engine
+    settings = {
+        "concurrency": engine.concurrency,
+        "rate": options.rate,
+        "daily_quota": options.daily_quota,
+        "wait": options.wait,
+        "max_attempts": engine.max_attempts,
+        "token_ttl": engine.token_ttl,
+        "resend_in_doubt": engine.resend_in_doubt,
+        "max_duration": engine.max_duration,
+        "accounts": list(options.accounts),
+        "profile": options.profile,
+        "region": options.region,
+        "state_dir": str(options.state_dir) if options.state_dir else None,
+    }
+    inherited = {key: before[key] for key in _INHERITED if settings[key] is None and before.get(key)}
+    return {**settings, **inherited}
 
 
 def _todo(
@@ -239,9 +317,14 @@ def _validated(listed: Manifest) -> Iterator[Row]:
 
 @contextmanager
 def for_retry(
-    path: Path, selection: Callable[[History], plan.Selection], options: Options, now: datetime
+    path: Path,
+    selection: Callable[[History], plan.Selection],
+    options: Options,
+    now: datetime,
+    *,
+    touch: bool = True,
 ) -> Iterator[Job]:
-    """Make the job of `retry`, and hold its locks.
+    """Make the job of `retry`, and hold its locks; without `touch` nothing is locked or mended.
 
     Raises:
         InputError: ledger and options don't fit together.
@@ -253,15 +336,17 @@ def for_retry(
     given = options.simulate or options.endpoint_url
     endpoint = _endpoint(options) if given else head.endpoint
     with ExitStack() as stack:
-        stack.enter_context(_ledger_held(path, now))
-        ledger.mend(path)
-        past = ledger.history_of(path)
+        if touch:
+            stack.enter_context(_ledger_held(path, now))
+            ledger.mend(path)
+        past = ledger.history_of(path, live=not touch and locks.holder_lives(places.ledger_lock(path)))
         header = past.last or head
         _check_names(path, header)
         accounts = _selected(_accounts(path, header), options)
         quotas = _quotas(accounts, options)
         identity = _Identity(header.name, accounts, endpoint)
-        stack.enter_context(_accounts_held(identity, options, now))
+        if touch:
+            stack.enter_context(_accounts_held(identity, options, now))
         _check_fits(past, path, identity, options.run_id)
         chosen = selection(past)
 
@@ -269,6 +354,7 @@ def for_retry(
             unfinished = history.rows_of(ledger.read(path), past)
             return plan.retried(unfinished, chosen, header.run_id, accounts)
 
+        settings = _settings(options, header.settings)
         yield Job(
             command="retry",
             name=header.name,
@@ -276,7 +362,7 @@ def for_retry(
             run_id=header.run_id,
             accounts=accounts,
             quotas=quotas,
-            catalogs=frozenset(),
+            catalogs=frozenset(request.row.catalog for request in requests() if request),
             endpoint=endpoint,
             past=past,
             total=header.rows,
@@ -285,7 +371,9 @@ def for_retry(
             manifest=header.manifest,
             manifest_sha256=header.manifest_sha256,
             again=None,
-            rest=report.run_command(header.manifest, str(path), endpoint) if header.manifest else None,
+            settings=settings,
+            reminders=_reminders(identity, options, past, path),
+            rest=header.manifest and report.run_command(header.manifest, str(path), endpoint, settings),
             warnings=_warnings(options),
         )
 
@@ -340,28 +428,36 @@ def _endpoint(options: Options) -> str:
     if options.simulate:
         return SIMULATOR
     # What botocore would heed is heeded here, so that the ledger tells where the calls went.
-    url = options.endpoint_url or endpoint.configured(os.environ)
+    url = options.endpoint_url or configured(os.environ)
     return url.rstrip("/") if url else AWS
 
 
-def _ledger_to_write(pattern: str, name: str, options: Options, now: datetime) -> Path:
-    """Today's ledger, or with {date} in its name a young one of another day that is not finished."""
+def _ledger_to_write(pattern: str, name: str, options: Options, now: datetime) -> tuple[Path, list[str]]:
+    """Today's ledger, or with {date} in its name a young one of another day that is not finished.
+
+    What is no ledger is passed over, with a warning.
+    """
     today = places.ledger_path(pattern, name, now)
-    if today.exists():
-        return today
+    warnings: list[str] = []
+    if places.there(today):
+        return today, warnings
     for path in places.dated_ledgers(pattern, name):
-        first = next((line.record for line in ledger.read(path)), None)
+        try:
+            first = next((line.record for line in ledger.read(path)), None)
+        except LedgerError as error:
+            warnings.append(f"passed over: {error}")
+            continue
         if not isinstance(first, Header) or first.name != name:
             continue
         age = (now - first.started_at).total_seconds()
         if age <= options.resume_within and not ledger.history_of(path).finished:
-            return path
-    return today
+            return path, warnings
+    return today, warnings
 
 
 @contextmanager
 def _ledger_held(path: Path, now: datetime) -> Iterator[None]:
-    if path.is_dir():
+    if places.there(path) and path.is_dir():
         raise InputError(f"{path}: is a folder; name the ledger's file")
     with locks.held(places.ledger_lock(path), what=str(path), since=codec.timestamp(now)):
         yield

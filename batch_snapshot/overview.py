@@ -24,7 +24,14 @@ def of(path: Path) -> report.Summary:
     header, end = past.last, past.end
     counts = report.count(past.counts(), header.rows)
     failures = past.failures()
-    command = report.run_command(header.manifest, str(path), header.endpoint) if header.manifest else None
+    settings = header.settings
+    # A selection of accounts that is through leaves the others.
+    kept = () if end and end.outcome == "completed" else ("accounts",)
+    command = (
+        report.run_command(header.manifest, str(path), header.endpoint, settings, *kept)
+        if header.manifest
+        else None
+    )
     elapsed = (end.finished_at - header.started_at).total_seconds() if end else 0.0
     return report.Summary(
         outcome=end.outcome if end else "running" if running else "crashed",
@@ -35,7 +42,9 @@ def of(path: Path) -> report.Summary:
         run_id=header.run_id,
         elapsed_s=elapsed,
         reasons=[f"{past.in_flight:,} rows are named and not settled yet"] if running else (),
-        next_steps=[] if running else report.next_steps(counts, failures, run=command, ledger=str(path)),
+        next_steps=[]
+        if running
+        else report.next_steps(counts, failures, run=command, ledger=str(path), settings=settings),
     )
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 DATE = "%Y-%m-%d"
 
+#: Characters of a path that a message quotes.
+LONGEST_SHOWN = 200
+
 
 def state_folder(given: Path | None, environ: Mapping[str, str], home: Path | None = None) -> Path:
     """The folder for what outlives a run: `--state-dir`, BATCH_SNAPSHOT_STATE_DIR, or XDG's.
@@ -76,9 +79,34 @@ def dated_ledgers(pattern: str, name: str) -> list[Path]:
     return [Path(match[0]) for match in sorted(matches, key=lambda match: match[1], reverse=True)]
 
 
+def there(path: Path) -> bool:
+    """Whether there is something at `path`.
+
+    Raises:
+        InputError: nobody can tell.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise unreachable(path, error) from None
+
+
+def unreachable(path: Path, error: OSError) -> InputError:
+    """The error for a path that cannot be looked at."""
+    shown = text if len(text := str(path)) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+    return InputError(
+        f"{shown}: cannot be reached ({error.strerror or error}); name a path in a folder that you may enter"
+    )
+
+
 def ledger_lock(ledger: Path) -> Path:
     """The lock beside a ledger."""
     return ledger.with_name(f"{ledger.name}.lock")
+
+
+def unfinished_file(state: Path, name: str, account: str, endpoint: str) -> Path:
+    """Where a manifest name's unfinished ledgers are kept in mind: beside the lock that guards it."""
+    return account_lock(state, name, account, endpoint).with_suffix(".unfinished")
 
 
 def account_lock(state: Path, name: str, account: str, endpoint: str) -> Path:

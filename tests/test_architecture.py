@@ -28,6 +28,8 @@ LEVELS = [
         "policy",
         "quota",
         "report",
+        "signer",
+        "unfinished",
     },
     {"answers", "feed", "ledger", "pacer", "shortcut", "tries"},
     {"lane"},
@@ -55,6 +57,7 @@ PURE = {
     "policy",
     "preview",
     "report",
+    "signer",
     "tries",
 }
 ACTING = {

@@ -188,6 +188,8 @@ WRONG: list[tuple[list[str], str]] = [
     (["run", "trial.yaml", "--rate", "fast"], "--rate"),
     (["run", "trial.yaml", "--rate", "0"], "--rate"),
     (["run", "trial.yaml", "--rate", "nan"], "--rate"),
+    (["run", "trial.yaml", "--rate", "1e-14"], "from 0.000001"),
+    (["run", "trial.yaml", "--rate", "1e9"], "to 999999"),
     (["run", "trial.yaml", "--concurrency", "0"], "--concurrency"),
     (["run", "trial.yaml", "--max-attempts", "0"], "--max-attempts"),
     (["run", "trial.yaml", "--max-duration", "soon"], "--max-duration"),

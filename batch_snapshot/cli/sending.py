@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from batch_snapshot.report import Summary
 
 
+_DRY_RUN = click.option("--dry-run", is_flag=True, help="Tell what would be sent; call nothing.")
+_YES = click.option("--yes", is_flag=True, help="Don't ask before the first call to catalog AWS.")
+
+
 @click.command()
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option(
@@ -47,8 +51,13 @@ if TYPE_CHECKING:
     metavar="TIME",
     help="With {date}: an unfinished ledger that began so lately is resumed before a new one is opened.",
 )
-@click.option("--dry-run", is_flag=True, help="Tell what would be sent; call nothing.")
-@click.option("--yes", is_flag=True, help="Don't ask before the first call to catalog AWS.")
+@_DRY_RUN
+@click.option(
+    "--new-ledger",
+    is_flag=True,
+    help="Begin anew where an unfinished ledger has vanished: makes its snapshots again.",
+)
+@_YES
 @flags.shared
 def run(manifest: Path, *, dry_run: bool, yes: bool, **given: Any) -> int:
     """Create the snapshots that MANIFEST lists, or go on where an earlier run stopped.
@@ -100,8 +109,11 @@ def plan(manifest: Path, **given: Any) -> int:
     "unknown) or error codes, or in_doubt.",
 )
 @click.option("--all", "everything", is_flag=True, help="Whatever failed or is in doubt.")
+@click.option("--run-id", metavar="ID", help="The ledger's own; another one is refused.")
+@_DRY_RUN
+@_YES
 @flags.shared
-def retry(ledger: Path, *, only: str | None, everything: bool, **given: Any) -> int:
+def retry(ledger: Path, *, only: str | None, everything: bool, dry_run: bool, yes: bool, **given: Any) -> int:
     """Try failed rows of LEDGER again; no manifest is needed.
 
     By default those that another try can cure: kinds transient, conflict and quota, and rows in
@@ -114,7 +126,11 @@ def retry(ledger: Path, *, only: str | None, everything: bool, **given: Any) -> 
     from batch_snapshot import batch
 
     selection = partial(_selection, only=only, everything=everything)
-    return _finish(batch.retry(ledger, selection, _options(given), _hooks(given)), given["form"])
+    options = _options(given)
+    if dry_run:
+        _print_preview(batch.dry_retry(ledger, selection, options), given["form"])
+        return 0
+    return _finish(batch.retry(ledger, selection, options, _hooks(given, ask=not yes)), given["form"])
 
 
 def _selection(past: History, *, only: str | None, everything: bool) -> Selection:
@@ -137,6 +153,7 @@ def _options(given: dict[str, Any]) -> Options:
     return Options(
         ledger=given.get("ledger"),
         run_id=flags.run_id(given.get("run_id")),
+        new_ledger=given.get("new_ledger", False),
         resume_within=given.get("resume_within", 0.0),
         wait=given["wait"],
         **_where(given),
