@@ -26,6 +26,11 @@ def refusal(account: str, before: str | None, now: str) -> str | None:
 
 def warning(account: str, before: str | None, now: str) -> str | None:
     """What to tell where another key signs than before: keys are renewed, and accounts mistaken."""
-    if before is None or before == now or before.startswith(NUMBER) != now.startswith(NUMBER):
+    if before is None or before == now or now.startswith(NUMBER):
         return None
+    if before.startswith(NUMBER):
+        was = before.removeprefix(NUMBER)
+        return (
+            f"account {account}: was AWS account {was} so far; AWS did not tell whose these credentials are"
+        )
     return f"account {account}: signed with another access key than before: see that it is the same account's"

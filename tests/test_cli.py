@@ -177,6 +177,8 @@ async def test_validate_sums_up_a_manifest_that_is_valid(place):
 
 # -- what is wrong is one clear line, and nothing was called -----------------------------------------
 
+LONG = "x" * 300
+
 WRONG: list[tuple[list[str], str]] = [
     (["fly"], "fly"),
     (["run"], "MANIFEST"),
@@ -215,6 +217,12 @@ WRONG: list[tuple[list[str], str]] = [
     (["status", "trial.yaml"], "trial.yaml:1"),
     (["status", "empty.ndjson"], "empty.ndjson"),
     (["validate", "absent.yaml"], "absent.yaml"),
+    (["status", LONG], "File name too long"),
+    (["retry", LONG], "File name too long"),
+    (["run", "trial.yaml", "--ledger", LONG], "File name too long"),
+    (["plan", "trial.yaml", "--ledger", LONG], "File name too long"),
+    (["plan", "trial.yaml", "--state-dir", LONG], "File name too long"),
+    (["retry", "old.ndjson", "--all", "--dry-run", "--run-id", "other"], "has run id r, not other"),
     (["simulate", "--faults", "fire=1"], "known: internal"),
     (["simulate", "--faults", "internal=2"], "internal"),
     (["simulate", "--rate", "0"], "rate"),

@@ -33,7 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         terminal.say("interrupted; nothing is in flight")
         return 130
     except OSError as error:
-        return terminal.unprinted(error, 1)
+        if error.filename is None:  # a stream, not a path
+            return terminal.unprinted(error, 1)
+        terminal.say(f"{error.filename}: cannot be used ({error.strerror or error}); name another path")
+        return 2
     return code if isinstance(code, int) else 0
 
 
