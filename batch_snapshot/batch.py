@@ -21,12 +21,12 @@ from batch_snapshot import (
     __version__,
     codec,
     history,
+    identity,
     ledger,
     places,
     plan,
     preview,
     report,
-    signer,
     unfinished,
 )
 from batch_snapshot.allowance import Allowances, needs_log
@@ -36,11 +36,11 @@ from batch_snapshot.errors import InputError, ManifestError, StorageError
 from batch_snapshot.history import FailureGroup
 from batch_snapshot.job import Job, Options, for_retry, for_run, load
 from batch_snapshot.lane import Lane, Stop, StopKind
-from batch_snapshot.model import AWS, SIMULATOR, ApiError, Status
+from batch_snapshot.model import AWS, SIMULATOR, Status
 from batch_snapshot.quota import Usage, windows
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from anyio.abc import TaskStatus
@@ -242,12 +242,12 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
         target = await _target(job, options, stack)
         book = stack.enter_context(ledger.Ledger(job.path))
         clients = await stack.enter_async_context(Clients(job.accounts, target, hooks.now))
-        await _check_signers(job, clients.identify)
+        await identity.check(job, clients.identify)
         tally = _tally(job)
         signers: dict[str, str] = {}
         engine = Engine(
             lanes={name: allowances.lane(name, wait=options.wait) for name in job.accounts},
-            identify=partial(_identify, job, signers, allowances, clients.identify),
+            identify=partial(identity.settle, job, signers, allowances, clients.identify),
             send=clients.send,
             look_up=clients.look_up,
             probe=clients.probe,
@@ -272,41 +272,6 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
         warnings += _forgotten(job, tally)
         warnings += [*job.warnings, *(text for lane in engine.lanes.values() for text in lane.warnings)]
         return _summary(job, outcome, tally, engine=engine, signum=signum, warnings=warnings)
-
-
-async def _check_signers(job: Job, identify: Callable[[str], Awaitable[str]]) -> None:
-    """Refuse to go on with a ledger for another AWS account, before anything is written or sent.
-
-    Raises:
-        InputError: it is another one.
-    """
-    for name in job.accounts:
-        before = job.past.signers.get(name)
-        if before is None or not before.startswith(signer.NUMBER):
-            continue
-        # What is wrong with the credentials stops the account alone, and is told then.
-        with suppress(ApiError):
-            if why := signer.refusal(name, before, signer.of(await identify(name))):
-                raise InputError(f"{job.path}: {why}")
-
-
-async def _identify(
-    job: Job,
-    signers: dict[str, str],
-    allowances: Allowances,
-    identify: Callable[[str], Awaitable[str]],
-    lane: Lane,
-) -> None:
-    """Find out who signs, for the intents to say, and hold the account to its quotas."""
-    identity = await identify(lane.name)
-    now = signers[lane.name] = signer.of(identity)
-    if told := signer.warning(lane.name, job.past.signers.get(lane.name), now):
-        lane.warnings.append(told)
-
-    async def known(_: str) -> str:
-        return identity
-
-    await allowances.settle(lane, identify=known)
 
 
 def _forgotten(job: Job, view: View) -> list[str]:

@@ -139,12 +139,15 @@ def _recall(path: Path, options: Options, now: datetime) -> Recalled | None:
         return None
     # Whatever is wrong with the ledger is told once it is locked.
     with suppress(InputError, OSError):
-        pattern = places.ledger_pattern(options.ledger, simulated=options.simulate)
-        book, _ = _ledger_to_write(pattern, name, options, now)
+        book, _ = _ledger_to_write(_pattern(options), name, options, now)
         stamp = _stamp(book)
         past = ledger.history_of(book)
         return Recalled(past, stamp) if past.first else None
     return None
+
+
+def _pattern(options: Options) -> str:
+    return places.ledger_pattern(options.ledger, simulated=options.simulate)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -172,8 +175,7 @@ def for_run(
     accounts = _selected(listed.accounts, options)
     quotas = _quotas(accounts, options)
     endpoint = _endpoint(options)
-    pattern = places.ledger_pattern(options.ledger, simulated=options.simulate)
-    path, passed_over = _ledger_to_write(pattern, listed.name, options, now)
+    path, passed_over = _ledger_to_write(_pattern(options), listed.name, options, now)
     identity = _Identity(listed.name, accounts, endpoint)
     with ExitStack() as stack:
         if touch:
@@ -182,7 +184,9 @@ def for_run(
             ledger.mend(path)
         past, left = _looked_up(path, recalled, listed, live=not touch)
         _check_fits(past, path, identity, options.run_id)
-        reminders = _reminders(identity, options, past, path, new=touch)
+        reminders = _reminders(identity, options)
+        if touch:
+            unfinished.check(reminders, path, begun=past.first is not None, anew=options.new_ledger)
         run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
         gone = {key for key in past.keys() if key not in listed.keys}  # noqa: SIM118 - a method, no mapping
 
@@ -227,40 +231,12 @@ def _looked_up(
     return ledger.history_of(path, live=live), None
 
 
-def _reminders(
-    identity: _Identity, options: Options, past: History, path: Path, *, new: bool = False
-) -> list[Path]:
-    """Where unfinished ledgers are kept in mind; a simulator's snapshots are gone when it is.
-
-    Raises:
-        InputError: a `new` ledger would take the place of one that has vanished.
-    """
+def _reminders(identity: _Identity, options: Options) -> list[Path]:
+    """Where unfinished ledgers are kept in mind; a simulator's snapshots are gone when it is."""
     if identity.endpoint == SIMULATOR:
         return []
     state = places.state_folder(options.state_dir, os.environ)
-    files = [
-        places.unfinished_file(state, identity.name, account, identity.endpoint)
-        for account in sorted(identity.accounts)
-    ]
-    if new:
-        _check_new(past, path, files, options)
-    return files
-
-
-def _check_new(past: History, path: Path, reminders: Sequence[Path], options: Options) -> None:
-    """Refuse to begin a ledger where an unfinished one was, which knows what has been made."""
-    if past.first is not None:
-        if options.new_ledger:
-            raise InputError(
-                f"--new-ledger: {path} is there; drop the flag to go on, or name another --ledger"
-            )
-        return
-    known = next(filter(None, (unfinished.run_id(file, path) for file in reminders)), None)
-    if known and not options.new_ledger:
-        raise LedgerError(
-            f"{path}: is gone, or empty; run {known} in it was not finished, and only it knows what "
-            "was made; put it back, or begin anew with --new-ledger, which makes all its snapshots again"
-        )
+    return places.unfinished_files(state, identity.name, identity.accounts, identity.endpoint)
 
 
 #: Of a run that retry goes on with, where it does not say otherwise.
@@ -351,8 +327,8 @@ def for_retry(
         chosen = selection(past)
 
         def requests() -> Iterator[Request | None]:
-            unfinished = history.rows_of(ledger.read(path), past)
-            return plan.retried(unfinished, chosen, header.run_id, accounts)
+            open_ = history.rows_of(ledger.read(path), past)
+            return plan.retried(open_, chosen, header.run_id, accounts)
 
         settings = _settings(options, header.settings)
         yield Job(
@@ -372,7 +348,7 @@ def for_retry(
             manifest_sha256=header.manifest_sha256,
             again=None,
             settings=settings,
-            reminders=_reminders(identity, options, past, path),
+            reminders=_reminders(identity, options),
             rest=header.manifest and report.run_command(header.manifest, str(path), endpoint, settings),
             warnings=_warnings(options),
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
 DATE = "%Y-%m-%d"
@@ -104,9 +104,12 @@ def ledger_lock(ledger: Path) -> Path:
     return ledger.with_name(f"{ledger.name}.lock")
 
 
-def unfinished_file(state: Path, name: str, account: str, endpoint: str) -> Path:
-    """Where a manifest name's unfinished ledgers are kept in mind: beside the lock that guards it."""
-    return account_lock(state, name, account, endpoint).with_suffix(".unfinished")
+def unfinished_files(state: Path, name: str, accounts: Iterable[str], endpoint: str) -> list[Path]:
+    """Where a manifest name's unfinished ledgers are kept in mind: beside the locks that guard them."""
+    return [
+        account_lock(state, name, account, endpoint).with_suffix(".unfinished")
+        for account in sorted(accounts)
+    ]
 
 
 def account_lock(state: Path, name: str, account: str, endpoint: str) -> Path:

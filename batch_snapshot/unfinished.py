@@ -9,9 +9,10 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from batch_snapshot.errors import StorageError
+from batch_snapshot.errors import InputError, LedgerError, StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 #: Ledgers that are kept in mind, the latest of them.
@@ -48,6 +49,29 @@ def forget(file: Path, ledger: Path) -> None:
     known = _read(file)
     if known.pop(str(ledger.resolve()), None) is not None:
         _write(file, known)
+
+
+def check(files: Iterable[Path], ledger: Path, *, begun: bool, anew: bool) -> None:
+    """Refuse to begin a ledger where an unfinished one was, which knows what has been made.
+
+    Args:
+        files: of the accounts that the run calls for.
+        ledger: its path.
+        begun: a ledger is there.
+        anew: that is wanted, whatever was there.
+
+    Raises:
+        InputError: it would take the place of one that has vanished, or is to and none has.
+        StorageError: a file cannot be read.
+    """
+    if begun and anew:
+        raise InputError(f"--new-ledger: {ledger} is there; drop the flag to go on, or name another --ledger")
+    known = next(filter(None, (run_id(file, ledger) for file in files)), None)
+    if known and not (begun or anew):
+        raise LedgerError(
+            f"{ledger}: is gone, or empty; run {known} in it was not finished, and only it knows what was "
+            "made; put it back, or begin anew with --new-ledger, which makes all its snapshots again"
+        )
 
 
 def _read(file: Path) -> dict[str, str]:

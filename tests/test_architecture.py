@@ -35,7 +35,7 @@ LEVELS = [
     {"lane"},
     {"client", "engine"},
     {"job"},
-    {"allowance", "preview"},
+    {"allowance", "identity", "preview"},
     {"batch", "overview"},
     {"progress"},
     {"cli"},

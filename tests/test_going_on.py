@@ -12,6 +12,7 @@ from batch_snapshot import (
     batch,
     cli,
     engine,
+    identity,
     ledger,
     locks,
     overview,
@@ -169,8 +170,8 @@ async def test_other_credentials_are_told_and_another_account_is_refused_before_
         listed, _ = batch.load(path, options, batch.utc_now())
         with batch.for_run(listed, options, batch.utc_now()) as job:
             with pytest.raises(InputError, match="was AWS account 111111111111 so far") as raised:
-                await batch._check_signers(job, other)
-            await batch._check_signers(job, unknown)
+                await identity.check(job, other)
+            await identity.check(job, unknown)
         assert raised.value.exit_code == 2
         assert len(simulator.log) == calls
 
