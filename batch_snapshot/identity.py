@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from batch_snapshot import signer
 from batch_snapshot.errors import InputError
-from batch_snapshot.model import ApiError
+from batch_snapshot.model import ApiError, ErrorKind, Failure, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -46,11 +46,16 @@ async def settle(
     """Find out who signs, for the intents to say (in `signers`), and hold the account to its quotas.
 
     Raises:
-        ApiError: there are no credentials.
+        ApiError: there are no credentials, or another AWS account's.
         StorageError: the log of calls cannot be read or written.
     """
     found = await identify(lane.name)
     now = signers[lane.name] = signer.of(found)
+    if why := signer.refusal(lane.name, job.past.signers.get(lane.name), now):
+        # Credentials that could not be had at the start, and are another account's.
+        raise ApiError(
+            Failure(ErrorKind.DENIED, "AnotherAccount", why, Verdict.STOP_ACCOUNT, may_have_landed=False)
+        )
     if told := signer.warning(lane.name, job.past.signers.get(lane.name), now):
         lane.warnings.append(told)
 

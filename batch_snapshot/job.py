@@ -276,11 +276,19 @@ def _todo(
         return {name: rows for name, rows in listed.rows_by_account.items() if name in accounts}
     if len(listed.accounts) == 1:
         return dict.fromkeys(accounts, listed.rows - settled)
-    return _by_account(requests())
+    return _by_account(_sent(requests()))
 
 
-def _by_account(requests: Iterator[Request | None]) -> Mapping[str, int]:
-    return Counter(request.row.account for request in requests if request)
+def _sent(requests: Iterator[Request | None]) -> Counter[tuple[str, str]]:
+    """The rows to send, by account and catalog."""
+    return Counter((request.row.account, request.row.catalog) for request in requests if request)
+
+
+def _by_account(sent: Counter[tuple[str, str]]) -> Mapping[str, int]:
+    rows: Counter[str] = Counter()
+    for (account, _), number in sent.items():
+        rows[account] += number
+    return rows
 
 
 def _validated(listed: Manifest) -> Iterator[Row]:
@@ -330,7 +338,7 @@ def for_retry(
             open_ = history.rows_of(ledger.read(path), past)
             return plan.retried(open_, chosen, header.run_id, accounts)
 
-        settings = _settings(options, header.settings)
+        settings, sent = _settings(options, header.settings), _sent(requests())
         yield Job(
             command="retry",
             name=header.name,
@@ -338,11 +346,11 @@ def for_retry(
             run_id=header.run_id,
             accounts=accounts,
             quotas=quotas,
-            catalogs=frozenset(request.row.catalog for request in requests() if request),
+            catalogs=frozenset(catalog for _, catalog in sent),
             endpoint=endpoint,
             past=past,
             total=header.rows,
-            todo=_by_account(requests()),
+            todo=_by_account(sent),
             requests=requests(),
             manifest=header.manifest,
             manifest_sha256=header.manifest_sha256,

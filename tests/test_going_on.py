@@ -16,15 +16,19 @@ from batch_snapshot import (
     ledger,
     locks,
     overview,
+    pace,
     places,
     plan,
     policy,
     signer,
     unfinished,
 )
+from batch_snapshot.allowance import Allowances
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.job import Options
-from batch_snapshot.model import ApiError, Quota
+from batch_snapshot.lane import Lane
+from batch_snapshot.model import ApiError, Quota, Verdict
+from batch_snapshot.pacer import Pacer
 from batch_snapshot.simulator import serve
 from tests.processes import Place, assert_exactly_once, of_type, pairs
 
@@ -172,6 +176,10 @@ async def test_other_credentials_are_told_and_another_account_is_refused_before_
             with pytest.raises(InputError, match="was AWS account 111111111111 so far") as raised:
                 await identity.check(job, other)
             await identity.check(job, unknown)
+            lane = Lane("default", Pacer(pace.Pace()), Pacer(pace.Pace()))
+            with pytest.raises(ApiError, match="AnotherAccount") as stopped:
+                await identity.settle(job, {}, Allowances(job.accounts, url, None, {}), other, lane)
+            assert stopped.value.failure.verdict is Verdict.STOP_ACCOUNT
         assert raised.value.exit_code == 2
         assert len(simulator.log) == calls
 
