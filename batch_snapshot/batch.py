@@ -409,10 +409,7 @@ async def _target(job: Job, options: Options, stack: AsyncExitStack) -> Target:
 
 def _header(job: Job, hooks: Hooks) -> history.Header:
     known = job.past.last.accounts if job.past.last else {}
-    called = {
-        name: codec.encode_account(replace(account, quota=job.quotas[name]))
-        for name, account in job.accounts.items()
-    }
+    called = {name: codec.encode_account(account) for name, account in job.accounts.items()}
     return history.Header(
         run_id=job.run_id,
         command=job.command,

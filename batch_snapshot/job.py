@@ -327,7 +327,8 @@ def for_retry(
         header = past.last or head
         _check_names(path, header)
         accounts = _selected(_accounts(path, header), options)
-        quotas = _quotas(accounts, options)
+        settings = _settings(options, header.settings)
+        quotas = _quotas(accounts, _as_before(path, options, settings))
         identity = _Identity(header.name, accounts, endpoint)
         if touch:
             stack.enter_context(_accounts_held(identity, options, now))
@@ -335,10 +336,9 @@ def for_retry(
         chosen = selection(past)
 
         def requests() -> Iterator[Request | None]:
-            open_ = history.rows_of(ledger.read(path), past)
-            return plan.retried(open_, chosen, header.run_id, accounts)
+            return plan.retried(history.rows_of(ledger.read(path), past), chosen, header.run_id, accounts)
 
-        settings, sent = _settings(options, header.settings), _sent(requests())
+        sent = _sent(requests())
         yield Job(
             command="retry",
             name=header.name,
@@ -399,6 +399,21 @@ def _quota(account: Account, options: Options) -> Quota:
     if options.rate is not None:
         quota = replace(quota, per_second=None if isinstance(options.rate, str) else options.rate)
     return quota
+
+
+def _as_before(path: Path, options: Options, settings: Mapping[str, Any]) -> Options:
+    """The options with the quotas of the run that is gone on with, where they name none.
+
+    Raises:
+        LedgerError: the ledger's make no sense.
+    """
+    rate, daily = settings["rate"], settings["daily_quota"]
+    number = isinstance(rate, float | int) and 1e-6 <= rate <= 999_999
+    if not (rate is None or rate == "auto" or number) or not (
+        daily is None or (isinstance(daily, int) and daily > 0)
+    ):
+        raise LedgerError(f"{path}: the run line's rate or daily_quota makes no sense: it was edited")
+    return replace(options, rate=rate, daily_quota=daily)
 
 
 def _warnings(options: Options) -> list[str]:

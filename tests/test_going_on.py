@@ -1,6 +1,7 @@
 """Going on with a ledger: one that has vanished, under other credentials, by the commands that are named."""
 
 import json
+import re
 import shlex
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,6 @@ from batch_snapshot import (
     cli,
     engine,
     identity,
-    ledger,
     locks,
     overview,
     pace,
@@ -210,8 +210,6 @@ async def test_the_commands_that_go_on_keep_the_quota_the_state_and_the_accounts
     expected = ["--rate", "1000", "--daily-quota", "500", "--state-dir", "my state", "--accounts", "a"]
     assert words(run)[-len(expected) :] == expected
     # A retry has the quota from the ledger, and says in the end what the run was given.
-    past = ledger.history_of(place.ledger)
-    assert past.last.accounts["a"]["quota"] == {"per_second": 1000.0, "per_day": 500}
     with batch.for_retry(
         place.ledger, lambda _: plan.everything(), Options(state_dir=Path("my state")), batch.utc_now()
     ) as job:
@@ -281,3 +279,15 @@ async def test_a_plan_beside_a_live_run_takes_nothing_for_doubtful(place):
             found = batch.dry_run(path, options)
         assert (found.counts, found.rows) == ((0, 0, 0, 3), 3)
         assert datetime.now(UTC) - found.now < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("spoilt", ['"rate":[1]', '"rate":-1', '"daily_quota":"x"', '"daily_quota":0'])
+async def test_a_quota_that_was_edited_in_the_ledger_is_refused(place, spoilt):
+    path = place.manifest(missing(1))
+    async with serve() as (url, _):
+        await batch.run(path, Options(endpoint_url=url, rate=1000.0, daily_quota=5))
+    name = spoilt.partition(":")[0]
+    text = place.ledger.read_text("utf-8")
+    place.ledger.write_text(re.sub(name + ":[0-9.]+", spoilt, text), "utf-8")
+    with pytest.raises(LedgerError, match="it was edited"):
+        await batch.retry(place.ledger)
