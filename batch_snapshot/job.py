@@ -260,7 +260,7 @@ def _settings(options: Options, before: Mapping[str, Any] = MappingProxyType({})
         "region": options.region,
         "state_dir": str(options.state_dir) if options.state_dir else None,
     }
-    inherited = {key: before[key] for key in _INHERITED if settings[key] is None and before.get(key)}
+    inherited = {key: before[key] for key in _INHERITED if settings[key] is None and key in before}
     return {**settings, **inherited}
 
 
