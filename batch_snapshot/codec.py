@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
+from math import floor
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,7 @@ def encode_intent(
 ) -> bytes:
     """An intent line: what is about to be handed to the workers, of one account."""
     rows = [[r.client_token, *r.row, r.generation] for r in requests]
-    known: dict[str, Any] = {} if clock_skew is None else {"clock_skew_s": round(clock_skew, 3)}
+    known: dict[str, Any] = {} if clock_skew is None else {"clock_skew_s": floor(clock_skew)}
     if signer is not None:
         known["signer"] = signer
     return _line({"type": "intent", "at": timestamp(at), **known, "rows": rows})
@@ -97,7 +98,7 @@ def encode_result(run_id: str, outcome: Outcome) -> bytes:
     if outcome.reconciled:
         fields["reconciled"] = True
     if outcome.status is not Status.SUCCEEDED and outcome.clock_skew is not None:
-        fields["clock_skew_s"] = round(outcome.clock_skew, 3)
+        fields["clock_skew_s"] = floor(outcome.clock_skew)
     return _line(fields)
 
 
