@@ -335,7 +335,11 @@ async def layout(place: Place) -> list[bytes]:
         await batch.run(place.folder / "trial.yaml", options(place, url))
     # The command line leaves the state folder to the environment.
     named = json.dumps(str(options(place, url).state_dir)).encode()
-    lines = place.ledger.read_bytes().replace(b'"state_dir":' + named, b'"state_dir":null').splitlines(True)
+    lines = (
+        place.ledger.read_bytes()
+        .replace(b'"state_dir":' + named, b'"state_dir":null')
+        .splitlines(keepends=True)
+    )
     assert [json.loads(line)["type"] for line in lines] == ["run", "intent", *["result"] * 3, "end"]
     return lines
 
