@@ -6,6 +6,7 @@ Every text is scrubbed of secrets before anything else: an answer may echo what 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -14,7 +15,7 @@ from batch_snapshot import policy
 from batch_snapshot.model import ApiError, Failure, Receipt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     Scrub = Callable[[str], str]
 
@@ -43,6 +44,14 @@ def nonsense(answer: Mapping[str, Any], message: str, scrub: Scrub) -> Failure:
 
 def failure(error: Exception, scrub: Scrub) -> Failure:
     """Turn whatever a call raised into a failure: the one place that does."""
+    try:
+        return _classified(error, scrub)
+    except Exception as stumble:  # noqa: BLE001 - an answer can hold anything; one must not end the run
+        told = f"an answer of type {type(error).__name__} that cannot be read ({type(stumble).__name__})"
+        return policy.client_failure(["UnreadableAnswer"], told)
+
+
+def _classified(error: Exception, scrub: Scrub) -> Failure:
     if isinstance(error, ClientError):
         return policy.service_failure(_answer(error.response, scrub))
     inner = getattr(error, "kwargs", {}).get("error")
@@ -58,9 +67,11 @@ def _answer(response: Mapping[str, Any], scrub: Scrub) -> policy.Answer:
     error = response.get("Error", {})
     metadata = response.get("ResponseMetadata", {})
     message = str(error.get("Message") or response.get("Message") or "")
+    listed = response.get("ErrorList")
     details = [
         f"{item.get('FieldName', '?')}: {item.get('Message', '')} ({item.get('Code', '?')})"
-        for item in response.get("ErrorList") or []
+        for item in (listed if isinstance(listed, list) else [])
+        if isinstance(item, Mapping)
     ]
     return policy.Answer(
         code=scrub(str(error.get("Code") or "Unknown")),

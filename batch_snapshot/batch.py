@@ -23,6 +23,7 @@ from batch_snapshot import (
     codec,
     discovering,
     history,
+    identity,
     leaving,
     ledger,
     places,
@@ -30,6 +31,7 @@ from batch_snapshot import (
     preview,
     report,
     service,
+    unfinished,
 )
 from batch_snapshot.allowance import Allowances
 from batch_snapshot.client import Clients
@@ -179,12 +181,33 @@ def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = No
         StorageError: the ledger is in use.
     """
     options, hooks = options or Options(), hooks or Hooks()
-    listed, recalled = load(path, options, hooks.now())
-    with reserved(listed, options, hooks.now(), recalled=recalled, touch=False) as held:
-        job = of_run(held, discovering.frozen(held))
-        file = _usage_file(options)
-        with Usage(file) if file.exists() else nullcontext() as usage:
-            return preview.of(job, _allowances(job, usage, options), hooks.now())
+    listed, _ = load(path, options, hooks.now(), touch=False)
+    with reserved(listed, options, hooks.now(), touch=False) as held:
+        return _preview(of_run(held, discovering.frozen(held)), options, hooks)
+
+
+def _preview(job: Job, options: Options, hooks: Hooks) -> Preview:
+    file = _usage_file(options)
+    with Usage(file) if places.there(file) else nullcontext() as usage:
+        return preview.of(job, _allowances(job, usage, options), hooks.now())
+
+
+def dry_retry(
+    path: Path,
+    selection: Callable[[History], plan.Selection] | None = None,
+    options: Options | None = None,
+    hooks: Hooks | None = None,
+) -> Preview:
+    """Tell what `retry` would do; nothing is called or written.
+
+    Raises:
+        InputError: ledger or options are not valid or don't fit together.
+        StorageError: the log of calls cannot be read.
+    """
+    options, hooks = options or Options(), hooks or Hooks()
+    selection = selection or (lambda _: plan.Selection())
+    with for_retry(path, selection, options, hooks.now(), touch=False) as job:
+        return _preview(job, options, hooks)
 
 
 async def retry(
@@ -244,15 +267,18 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
         target = await service.target(job.endpoint, options, stack)
         book = stack.enter_context(ledger.Ledger(job.path))
         clients = await stack.enter_async_context(Clients(job.accounts, target, hooks.now))
+        await identity.check(job, clients.identify)
         tally = _tally(job)
+        signers: dict[str, str] = {}
         engine = Engine(
             lanes={name: allowances.lane(name, wait=options.wait) for name in job.accounts},
-            identify=partial(allowances.settle, identify=clients.identify),
+            identify=partial(identity.settle, job, signers, allowances, clients.identify),
             send=clients.send,
             look_up=clients.look_up,
             probe=clients.probe,
-            intend=partial(_intend, book, hooks),
+            intend=partial(_intend, book, clients, signers, hooks),
             record=partial(_record, book, job, tally, hooks),
+            clock_skew=clients.clock_skew,
             now=hooks.now,
             rng=hooks.rng,
             settings=options.engine,
@@ -273,16 +299,36 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
         )
         book.append(codec.encode_run(header, __version__, vanished=job.vanished))
         await anyio.to_thread.run_sync(book.sync)
+        for file in job.reminders:
+            unfinished.note(file, job.path, job.run_id)
         signum = await _drive(engine, job, book, tally, hooks, leave_out=leave_out)
         stop = engine.ending
-        outcome = _OUTCOMES[stop.kind] if stop else "completed"
+        outcome = _OUTCOMES[stop.kind] if stop and not _went_through(engine, tally) else "completed"
         end = history.End(outcome, tally.counts.as_dict(), hooks.now())
         book.append(codec.encode_end(job.run_id, end))
         await anyio.to_thread.run_sync(book.sync)
-        warnings += leave_out.warnings if leave_out else []
+        warnings += [*_forgotten(job, tally), *(leave_out.warnings if leave_out else [])]
         warnings += [*job.warnings, *(text for lane in engine.lanes.values() for text in lane.warnings)]
         summary = _summary(job, outcome, tally, engine=engine, signum=signum, warnings=warnings)
         return replace(summary, reads=leave_out.reads) if leave_out else summary
+
+
+def _forgotten(job: Job, view: View) -> list[str]:
+    """A finished ledger need not be missed; returns what is to be told if that cannot be noted."""
+    if view.counts.unattempted or view.counts.in_doubt:
+        return []
+    try:
+        for file in job.reminders:
+            unfinished.forget(file, job.path)
+    except StorageError as error:
+        return [str(error)]
+    return []
+
+
+def _went_through(engine: Engine, view: View) -> bool:
+    """Whether the run was stopped by its very last row: then nothing was kept from it."""
+    stopped = engine.ending is engine.stop and engine.stop and engine.stop.kind is StopKind.STOPPED
+    return bool(stopped) and all(view.settled[name] >= rows for name, rows in view.todo.items())
 
 
 _OUTCOMES = {
@@ -359,8 +405,17 @@ def _while_unchanged(engine: Engine, batches: Iterator[list[Request]]) -> Iterat
         engine.request_stop(Stop(StopKind.STOPPED, str(error)))
 
 
-async def _intend(book: ledger.Ledger, hooks: Hooks, requests: Sequence[Request]) -> None:
-    book.append(codec.encode_intent(hooks.now(), requests))
+async def _intend(
+    book: ledger.Ledger,
+    clients: Clients,
+    signers: Mapping[str, str],
+    hooks: Hooks,
+    requests: Sequence[Request],
+) -> None:
+    """Name rows of one account on disk."""
+    account = requests[0].row.account
+    line = codec.encode_intent(hooks.now(), requests, clients.clock_skew(account), signers.get(account))
+    book.append(line)
     await anyio.to_thread.run_sync(book.sync)
 
 
@@ -387,21 +442,8 @@ def _tally(job: Job) -> View:
 
 
 def _header(job: Job, options: Options, hooks: Hooks) -> history.Header:
-    engine = options.engine
     known = job.past.last.accounts if job.past.last else {}
     called = {name: codec.encode_account(account) for name, account in job.accounts.items()}
-    settings: dict[str, Any] = {
-        "concurrency": engine.concurrency,
-        "rate": options.rate,
-        "daily_quota": options.daily_quota,
-        "wait": options.wait,
-        "max_attempts": engine.max_attempts,
-        "token_ttl": engine.token_ttl,
-        "resend_in_doubt": engine.resend_in_doubt,
-        "max_duration": engine.max_duration,
-        "accounts": list(options.accounts),
-        **_selective(options),
-    }
     return history.Header(
         run_id=job.run_id,
         command=job.command,
@@ -412,7 +454,7 @@ def _header(job: Job, options: Options, hooks: Hooks) -> history.Header:
         accounts={**known, **called},
         endpoint=job.endpoint,
         started_at=hooks.now(),
-        settings=settings,
+        settings={**job.settings, **_selective(options)},
         discovered_sha256=job.discovered_sha256,
     )
 
@@ -474,6 +516,7 @@ def _summary(
             failures,
             run=job.rest if outcome == "completed" else job.again or job.rest,
             ledger=str(job.path),
+            settings=job.settings,
         ),
     )
 

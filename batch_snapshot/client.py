@@ -35,7 +35,7 @@ from botocore.exceptions import ClientError, NoCredentialsError
 from yarl import URL
 
 from batch_snapshot import __version__, answers, policy, shortcut
-from batch_snapshot.model import REGION, UNKNOWN_ACCOUNT, ApiError, ErrorKind, Verdict
+from batch_snapshot.model import LARGEST_SKEW, REGION, UNKNOWN_ACCOUNT, ApiError, ErrorKind, Verdict
 from batch_snapshot.shortcut import Answer
 
 if TYPE_CHECKING:
@@ -81,12 +81,6 @@ LONGEST_ANSWER = 1024 * 1024
 #: A clock this far off is left alone: AWS takes signatures within five minutes.
 TOLERATED_SKEW = timedelta(minutes=1)
 
-#: A clock that lost its battery says 1970; beyond that it is garbage, and times that cannot be signed.
-LARGEST_SKEW = timedelta(days=36_525)
-
-#: The service's Date header has whole seconds, so a skew read from it is off by up to one.
-SKEW_ERROR = timedelta(seconds=1.5)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
@@ -116,13 +110,18 @@ class _Line:
     session: Any
     #: How the calls are made of which there are many; None: as botocore makes them.
     create: Shortcut | None = None
-    #: The service's clock less ours, as the last answer told.
-    skew: timedelta = timedelta()
+    #: The service's clock less ours, as the last answer told; None: none has.
+    skew: timedelta | None = None
+
+    @property
+    def offset(self) -> timedelta:
+        """The skew, as far as it is known."""
+        return self.skew or timedelta()
 
     @property
     def correction(self) -> timedelta:
         """What is added to our clock to sign; nothing while the service takes it as it is."""
-        return self.skew if abs(self.skew) > TOLERATED_SKEW else timedelta()
+        return self.offset if abs(self.offset) > TOLERATED_SKEW else timedelta()
 
 
 class Clients:
@@ -181,8 +180,16 @@ class Clients:
         created_at = answer.get("CreatedAt")
         if not isinstance(created_at, datetime) or request.first_sent_at is None:
             raise ApiError(answers.nonsense(answer, "the look-up's answer has no CreatedAt", scrub))
-        since = request.first_sent_at + self._lines[account].skew - SKEW_ERROR
-        return receipt if created_at >= since else None
+        first = policy.Reading(request.first_sent_at, request.clock_skew)
+        ours = policy.made_since(created_at, first, self.clock_skew(account))
+        if ours is None:
+            raise ApiError(policy.CLOCKS_DISAGREE)
+        return receipt if ours else None
+
+    def clock_skew(self, account: str) -> float | None:
+        """The service's clock less ours in seconds, as the account's last answer told; None: none has."""
+        line = self._lines.get(account)
+        return None if line is None or line.skew is None else line.skew.total_seconds()
 
     async def identify(self, account: str) -> str:
         """Name whose quotas the account spends: an AWS account, or elsewhere an endpoint and a key.
@@ -231,12 +238,12 @@ class Clients:
     def skew(self, account: str) -> timedelta:
         """The service's clock less ours, as its last answer told; none without one."""
         line = self._lines.get(account)
-        return line.skew if line else timedelta()
+        return line.offset if line else timedelta()
 
     async def _call(self, account: str, operation: str, **parameters: Any) -> dict[str, Any]:
         """Make one call; whatever goes wrong is an `ApiError`."""
         line, signer = await self._signing(account)
-        signed_with = line.skew
+        signed_with = line.offset
         try:
             with anyio.fail_after(self._target.call_timeout):
                 if line.create is not None and operation == CREATE:
@@ -249,7 +256,7 @@ class Clients:
                     raise ApiError(await self._unsigned(account, error)) from error
                 line.skew = self._skew(error.response, line.skew)
             failure = answers.failure(error, self._scrub(account))
-            if policy.blames_clock(failure) and abs(line.skew - signed_with) > TOLERATED_SKEW:
+            if policy.blames_clock(failure) and abs(line.offset - signed_with) > TOLERATED_SKEW:
                 # Refused for its time alone, and now we know the service's: the next try is signed by it.
                 failure = replace(failure, verdict=Verdict.RETRY, kind=ErrorKind.TRANSIENT)
             raise ApiError(self._advised(account, failure)) from error
@@ -290,14 +297,14 @@ class Clients:
         advice = policy.credentials_advice(failure.code, profile)
         return replace(failure, message=f"{failure.message.rstrip('.')}; {advice}")
 
-    def _skew(self, answer: Mapping[str, Any], known: timedelta) -> timedelta:
+    def _skew(self, answer: Mapping[str, Any], known: timedelta | None) -> timedelta | None:
         """The service's clock less ours, as the answer's Date tells; without one, what was known."""
         try:
             date = _date(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
         except (KeyError, TypeError, ValueError):
             return known
         skew = date - self._now()
-        return skew if abs(skew) < LARGEST_SKEW else known
+        return skew if abs(skew.total_seconds()) < LARGEST_SKEW else known
 
     async def _line(self, account: str) -> _Line:
         if line := self._lines.get(account):

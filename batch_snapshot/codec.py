@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
+from math import floor
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import orjson
 
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.history import End, Header, Intent, Record, Result, Skipped
-from batch_snapshot.model import Account, ErrorKind, Quota, Row, Skip, Status
+from batch_snapshot.model import LARGEST_SKEW, Account, ErrorKind, Quota, Row, Skip, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -56,10 +57,15 @@ def encode_run(header: Header, version: str, **more: object) -> bytes:
     )
 
 
-def encode_intent(at: datetime, requests: Sequence[Request]) -> bytes:
-    """An intent line: what is about to be handed to the workers."""
+def encode_intent(
+    at: datetime, requests: Sequence[Request], clock_skew: float | None = None, signer: str | None = None
+) -> bytes:
+    """An intent line: what is about to be handed to the workers, of one account."""
     rows = [[r.client_token, *r.row, r.generation] for r in requests]
-    return _line({"type": "intent", "at": timestamp(at), "rows": rows})
+    known: dict[str, Any] = {} if clock_skew is None else {"clock_skew_s": floor(clock_skew)}
+    if signer is not None:
+        known["signer"] = signer
+    return _line({"type": "intent", "at": timestamp(at), **known, "rows": rows})
 
 
 def encode_result(run_id: str, outcome: Outcome) -> bytes:
@@ -93,6 +99,8 @@ def encode_result(run_id: str, outcome: Outcome) -> bytes:
         }
     if outcome.reconciled:
         fields["reconciled"] = True
+    if outcome.status is not Status.SUCCEEDED and outcome.clock_skew is not None:
+        fields["clock_skew_s"] = floor(outcome.clock_skew)
     return _line(fields)
 
 
@@ -209,7 +217,8 @@ def _decode_run(fields: dict[str, Any]) -> Header:
 
 
 def _decode_intent(fields: dict[str, Any]) -> Intent:
-    return Intent(_time(fields["at"]), tuple(map(_intended, fields["rows"])))
+    rows = tuple(map(_intended, fields["rows"]))
+    return Intent(_time(fields["at"]), rows, _skew(fields), _text_or_none(fields.get("signer")))
 
 
 def _intended(fields: Sequence[Any]) -> tuple[str, Row, int]:
@@ -247,6 +256,7 @@ def _decode_result(fields: dict[str, Any]) -> Result:
         run_id,
         arn=_text_or_none(fields.get("arn")),
         revision=None if fields.get("revision") is None else _count(fields["revision"]),
+        clock_skew=_skew(fields) if "clock_skew_s" in fields else None,
     )
 
 
@@ -299,6 +309,15 @@ def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{value!r} is neither true nor false")
     return value
+
+
+def _skew(fields: Mapping[str, Any]) -> float | None:
+    skew = fields.get("clock_skew_s")
+    if skew is None:
+        return None
+    if isinstance(skew, bool) or not isinstance(skew, float | int) or not abs(skew) <= LARGEST_SKEW:
+        raise ValueError(f"{skew!r} is no skew of a clock")
+    return float(skew)
 
 
 def _time(value: object) -> datetime:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from math import floor, isfinite, isinf
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from batch_snapshot import forecast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -299,7 +300,7 @@ def _percent(share: float) -> str:
 
 
 def _span(seconds: float) -> str:
-    return str(timedelta(seconds=max(0, round(seconds))))
+    return forecast.span(max(0.0, seconds))
 
 
 def _finite(value: float | None) -> float | None:

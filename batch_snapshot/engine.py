@@ -8,7 +8,7 @@ An account is a `Lane`: its own pace, breaker, queue and workers, so that none w
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from batch_snapshot.pacer import WindowSpent
 from batch_snapshot.tries import Tries
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
     from datetime import datetime
     from random import Random
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     Send = Callable[[Request], Awaitable[Receipt]]
     LookUp = Callable[[Request], Awaitable[Receipt | None]]
     Probe = Callable[[Request], Awaitable[None]]
+    ClockSkew = Callable[[str], float | None]
     Record = Callable[[Outcome], None]
     Intend = Callable[[Sequence[Request]], Awaitable[None]]
 
@@ -94,6 +95,7 @@ class Engine:
         probe: Probe,
         intend: Intend,
         record: Record,
+        clock_skew: ClockSkew,
         now: Callable[[], datetime],
         rng: Random,
         settings: Settings,
@@ -109,6 +111,8 @@ class Engine:
             probe: makes one cheap read as the account, before its first write; raises `ApiError`.
             intend: makes a batch durable; nothing of it is sent before that.
             record: keeps an outcome; whatever it raises ends the run before another call.
+            clock_skew: the service's clock less the wall clock in seconds, as an account was told last;
+                None: it was not.
             now: the wall clock.
             rng: draws the jitter.
             settings: bounds.
@@ -123,6 +127,7 @@ class Engine:
         self._probe = probe
         self._intend = intend
         self._record_outcome = record
+        self._clock_skew = clock_skew
         self._now = now
         self._rng = rng
         self._began = now()
@@ -204,6 +209,8 @@ class Engine:
         """
         share = max(1, self._settings.concurrency // len(self.lanes))
         while batch := await self._feed.take(lane.name, INTENT_SIZE):
+            if not await self._ready(lane, batch[0]):
+                continue
             await self._intend(batch)
             for request in batch:
                 if lane.workers < share:
@@ -249,6 +256,18 @@ class Engine:
         else:
             self._keep(outcome)
             lane.breaker = lane.breaker.after(Status.SUCCEEDED, None)
+
+    async def _ready(self, lane: Lane, request: Request) -> bool:
+        """Whether the account can call: the first intent is to tell by how much the clocks differ."""
+        try:
+            await self._preflight(lane, request)
+        except _Abandoned:
+            return False
+        except ApiError as error:
+            if error.failure.verdict is Verdict.STOP_ACCOUNT:
+                self._stop_signing(lane, error.failure)
+                return False
+        return True
 
     async def _preflight(self, lane: Lane, request: Request) -> None:
         """Know the account and make one cheap read, before its first irreversible write in a catalog."""
@@ -332,10 +351,10 @@ class Engine:
     async def _try(self, lane: Lane, request: Request, tries: Tries) -> Outcome:
         """Make one try; throttles are waited out here, for they cost no attempt."""
         while True:
-            if self._must_look(tries) and (found := await self._find(lane, request, tries)):
+            if self._must_look(lane, tries) and (found := await self._find(lane, request, tries)):
                 return tries.succeeded(found, self._now(), reconciled=True)
             with await self._permit(lane, lane.pacer) as permit:
-                if self._must_look(tries):
+                if self._must_look(lane, tries):
                     continue  # the wait for the permit outlived the token
                 try:
                     receipt = await self._call(lane, permit, request, tries)
@@ -362,10 +381,10 @@ class Engine:
             return None
 
     async def _call(self, lane: Lane, permit: Permit, request: Request, tries: Tries) -> Receipt:
-        async with self._slots:
+        async with self._slot(lane):
             if self._halted(lane):
                 raise _Abandoned
-            tries.left(self._now())
+            tries.left(self._reading(lane))
             permit.used()
             lane.traffic.calls += 1
             try:
@@ -378,6 +397,23 @@ class Engine:
             permit.answered()
             return receipt
 
+    @asynccontextmanager
+    async def _slot(self, lane: Lane) -> AsyncIterator[None]:
+        """Be one of the calls in flight. Only with more accounts than those is one waited for.
+
+        Then an account has one worker, so that the pace of what leaves is kept by telling it of the wait.
+        """
+        try:
+            self._slots.acquire_nowait()
+        except anyio.WouldBlock:
+            await self._slots.acquire()
+            leaves = lane.pacer.now()
+            lane.pacer.change(lambda pace: pace.late(leaves))
+        try:
+            yield
+        finally:
+            self._slots.release()
+
     def _look_for_starvation(self, lane: Lane) -> None:
         if lane.pacer.starved(self._settings.patience):
             waited = f"nothing but throttles for {self._settings.patience:g} s at the lowest rate"
@@ -385,11 +421,14 @@ class Engine:
                 lane, Stop(StopKind.DEFERRED, f"account {lane.name}: {waited}: its quota is spent")
             )
 
-    def _must_look(self, tries: Tries) -> bool:
+    def _reading(self, lane: Lane) -> policy.Reading:
+        return policy.Reading(self._now(), self._clock_skew(lane.name))
+
+    def _must_look(self, lane: Lane, tries: Tries) -> bool:
         return policy.look_first(
             ambiguous=tries.ambiguous,
-            first_sent_at=tries.known_since,
-            now=self._now(),
+            known_since=tries.known_since,
+            now=self._reading(lane),
             token_ttl=self._settings.token_ttl,
         )
 
@@ -403,7 +442,9 @@ class Engine:
             with await self._permit(lane, lane.read_pacer) as permit:
                 permit.used()
                 try:
-                    receipt = await self._look_up(replace(request, first_sent_at=tries.first_sent_at))
+                    receipt = await self._look_up(
+                        replace(request, first_sent_at=tries.first_sent_at, clock_skew=tries.clock_skew)
+                    )
                 except ApiError as error:
                     failure = error.failure
                     throttled = _learn(permit, failure)
@@ -482,9 +523,7 @@ class Engine:
     def _give_up(self, lane: Lane, tries: Tries, failure: Failure) -> None:
         """No further try: the row failed or is in doubt, or the account cannot sign."""
         if failure.verdict is Verdict.STOP_ACCOUNT:
-            self._stop_lane(
-                lane, Stop(StopKind.STOPPED, f"account {lane.name}: {failure.code}: {failure.message}")
-            )
+            self._stop_signing(lane, failure)
             self._leave(tries)
             return
         self._keep(tries.unsettled(failure, self._now()))
@@ -492,6 +531,11 @@ class Engine:
         if lane.breaker.tripped:
             reason = f"{DENIAL_LIMIT} denials in a row, the last: {failure.code}: {failure.message}"
             self._stop_lane(lane, Stop(StopKind.STOPPED, f"account {lane.name}: {reason}"))
+
+    def _stop_signing(self, lane: Lane, failure: Failure) -> None:
+        self._stop_lane(
+            lane, Stop(StopKind.STOPPED, f"account {lane.name}: {failure.code}: {failure.message}")
+        )
 
     def _leave(self, tries: Tries) -> None:
         """Leave a row to another run: unattempted, or in doubt if a try of ours left it so."""

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from batch_snapshot import filters
+from batch_snapshot import endpoint, filters
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,8 +48,12 @@ class Rate(click.ParamType[float | str]):
             rate = float(value)
         except ValueError:
             rate = math.nan
-        if not (math.isfinite(rate) and rate > 0):
-            self.fail(f"{value!r} is no rate; write calls a second, such as 2.5, or auto", param, ctx)
+        if not 1e-6 <= rate <= 999_999:
+            self.fail(
+                f"{value!r} is no rate; write calls a second from 0.000001 to 999999, such as 2.5, or auto",
+                param,
+                ctx,
+            )
         return rate
 
 
@@ -112,18 +116,7 @@ def endpoint_url(url: str | None) -> str | None:
     Raises:
         InputError: it is no URL, or bears credentials.
     """
-    if url is None:
-        return None
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1) > 0
-    except ValueError:
-        valid = False
-    if not valid:
-        raise InputError(f"--endpoint-url {url}: give a URL such as http://127.0.0.1:8080")
-    if parts.username or parts.password:
-        raise InputError("--endpoint-url: leave credentials out of the URL; name a --profile")
-    return url
+    return None if url is None else endpoint.checked(url, "--endpoint-url")
 
 
 def webhook_url(url: str | None) -> str | None:

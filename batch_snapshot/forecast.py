@@ -140,6 +140,14 @@ def _begins(stretch: Stretch, now: datetime) -> str:
     return "now" if stretch.begins_in < 1 else f"from {moment(stretch.begins_in, now)}"
 
 
+def span(seconds: float) -> str:
+    """So many `seconds` for people, in days and hours."""
+    try:
+        return str(timedelta(seconds=round(seconds)))
+    except OverflowError:
+        return "more than a million years"
+
+
 def moment(seconds: float, now: datetime) -> str:
     """The time in so many `seconds`: of today, of a weekday, or with a date where that could be misread."""
     try:

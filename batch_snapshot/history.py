@@ -42,6 +42,10 @@ class Intent(NamedTuple):
     at: datetime
     #: (client token, row, generation)
     rows: tuple[tuple[str, Row, int], ...]
+    #: The service's clock less ours, in seconds; None: the service had not told.
+    clock_skew: float | None = None
+    #: Who signs for their account (see `signer`); None: not known.
+    signer: str | None = None
 
 
 class Result(NamedTuple):
@@ -62,6 +66,8 @@ class Result(NamedTuple):
     fields: Mapping[str, Any] | None = None
     arn: str | None = None
     revision: int | None = None
+    #: The service's clock less ours at `first_sent_at`, in seconds; None: not known.
+    clock_skew: float | None = None
 
 
 class Skipped(NamedTuple):
@@ -107,6 +113,8 @@ class Past:
     code: str | None = None
     #: Of the line that says so; the row's names are read from there again when needed.
     offset: int = 0
+    #: The service's clock less ours at `first_sent_at`, in seconds; None: not known.
+    clock_skew: float | None = None
 
 
 class _Named(NamedTuple):
@@ -116,6 +124,7 @@ class _Named(NamedTuple):
     generation: int
     at: datetime
     offset: int
+    clock_skew: float | None
 
 
 class FailureGroup(NamedTuple):
@@ -142,6 +151,8 @@ class History:
     unfinished: dict[bytes, Past] = field(default_factory=dict)
     #: By reason: the rows that were left out.
     skipped: dict[Skip, set[bytes]] = field(default_factory=lambda: {reason: set() for reason in Skip})
+    #: Who signed for an account last.
+    signers: dict[str, str] = field(default_factory=dict)
     #: What the last invocation has named and not settled.
     _pending: dict[Row, _Named] = field(default_factory=dict)
 
@@ -159,7 +170,9 @@ class History:
             raise LedgerError("no run line before it: this is no ledger, or its head is missing")
         if isinstance(record, Intent):
             for token, row, generation in record.rows:
-                self._pending[row] = _Named(token, generation, record.at, line.offset)
+                self._pending[row] = _Named(token, generation, record.at, line.offset, record.clock_skew)
+                if record.signer:
+                    self.signers[row.account] = record.signer
             return
         if record.run_id is not None and record.run_id != self.first.run_id:
             raise LedgerError(
@@ -202,6 +215,7 @@ class History:
             kind=result.kind,
             code=result.code,
             offset=offset,
+            clock_skew=result.clock_skew,
         )
 
     def _skip(self, skipped: Skipped) -> None:
@@ -252,6 +266,7 @@ class History:
                 kind=ErrorKind.TRANSIENT,
                 code=CRASHED,
                 offset=named.offset,
+                clock_skew=named.clock_skew,
             )
         self._pending.clear()
 

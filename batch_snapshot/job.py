@@ -10,11 +10,13 @@ import os
 import re
 from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
-from batch_snapshot import codec, history, ledger, locks, manifest, places, plan, report
+from batch_snapshot import codec, history, ledger, locks, manifest, places, plan, report, unfinished
+from batch_snapshot.endpoint import configured
 from batch_snapshot.engine import DEFAULTS, Settings
 from batch_snapshot.errors import InputError, LedgerError, ManifestError
 from batch_snapshot.history import Header, History
@@ -68,6 +70,8 @@ class Options:
     profile: str | None = None
     #: The folder for what outlives a run; None: as the environment says.
     state_dir: Path | None = None
+    #: Begin a new ledger where an unfinished one has vanished.
+    new_ledger: bool = False
     #: With {date} in the ledger's name: an unfinished ledger so young is resumed first.
     resume_within: float = RESUME_WITHIN
     engine: Settings = DEFAULTS
@@ -99,6 +103,10 @@ class Job:
     discovered_sha256: str | None = None
     #: The rows without any history, as often as wanted: those that may be left out.
     candidates: Callable[[], Iterator[Row]] | None = None
+    #: What the run line keeps of the options.
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    #: Where it is kept in mind that the ledger is not finished (see `unfinished`).
+    reminders: Sequence[Path] = ()
     #: The same command again, and the one for whatever is left.
     again: str | None = None
     rest: str | None = None
@@ -130,13 +138,15 @@ class Recalled(NamedTuple):
         return self.past.status(key) in {Status.SUCCEEDED, Status.FAILED} or self.past.left_out(key)
 
 
-def load(path: Path, options: Options, now: datetime) -> tuple[Manifest, Recalled | None]:
+def load(
+    path: Path, options: Options, now: datetime, *, touch: bool = True
+) -> tuple[Manifest, Recalled | None]:
     """Validate the manifest at `path`; where most of it is done, find at once what is left.
 
     Raises:
         ManifestError: it is not valid.
     """
-    recalled = _recall(path, options, now)
+    recalled = _recall(path, options, now) if touch else None
     return manifest.load(path, done=recalled.done if recalled else None), recalled
 
 
@@ -147,12 +157,15 @@ def _recall(path: Path, options: Options, now: datetime) -> Recalled | None:
         return None
     # Whatever is wrong with the ledger is told once it is locked.
     with suppress(InputError, OSError):
-        pattern = places.ledger_pattern(options.ledger, simulated=options.simulate)
-        book = _ledger_to_write(pattern, name, options, now)
+        book, _ = _ledger_to_write(_pattern(options), name, options, now)
         stamp = _stamp(book)
         past = ledger.history_of(book)
         return Recalled(past, stamp) if past.first else None
     return None
+
+
+def _pattern(options: Options) -> str:
+    return places.ledger_pattern(options.ledger, simulated=options.simulate)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -191,6 +204,10 @@ class Reserved(NamedTuple):
     path: Path
     called: Called
     recalled: Recalled | None = None
+    #: Whether they are held; without, a run may be writing the ledger.
+    touch: bool = True
+    #: Warnings about files that are no ledgers.
+    passed_over: Sequence[str] = ()
 
     @property
     def began(self) -> Header | None:
@@ -219,15 +236,14 @@ def reserved(
         StorageError: a lock is held, or cannot be made.
     """
     who = called(listed.accounts, options)
-    pattern = places.ledger_pattern(options.ledger, simulated=options.simulate)
-    path = _ledger_to_write(pattern, listed.name, options, now)
+    path, passed_over = _ledger_to_write(_pattern(options), listed.name, options, now)
+    identity = _Identity(listed.name, who.accounts, who.endpoint)
     with ExitStack() as stack:
         if touch:
             stack.enter_context(_ledger_held(path, now))
-            identity = _Identity(listed.name, who.accounts, who.endpoint)
             stack.enter_context(_accounts_held(identity, options, now))
             ledger.mend(path)
-        yield Reserved(listed, options, path, who, recalled)
+        yield Reserved(listed, options, path, who, recalled, touch, passed_over)
 
 
 def of_run(held: Reserved, listed: Manifest) -> Job:
@@ -241,8 +257,12 @@ def of_run(held: Reserved, listed: Manifest) -> Job:
         InputError: ledger, manifest and options don't fit together.
     """
     options, path, (accounts, quotas, endpoint) = held.options, held.path, held.called
-    past, left = _looked_up(path, held.recalled, listed)
-    _check_fits(past, path, _Identity(listed.name, accounts, endpoint), options.run_id)
+    past, left = _looked_up(path, held.recalled, listed, live=not held.touch)
+    identity = _Identity(listed.name, accounts, endpoint)
+    _check_fits(past, path, identity, options.run_id)
+    reminders = _reminders(identity, options)
+    if held.touch:
+        unfinished.check(reminders, path, begun=past.first is not None, anew=options.new_ledger)
     run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
     gone = {key for key in past.keys() if key not in listed.keys}  # noqa: SIM118 - a method, no mapping
 
@@ -269,11 +289,13 @@ def of_run(held: Reserved, listed: Manifest) -> Job:
         manifest_sha256=listed.sha256,
         discovered_sha256=listed.found_sha256,
         candidates=candidates,
+        settings=_settings(options),
+        reminders=reminders,
         again=options.command_line,
-        rest=report.run_command(str(listed.path), str(path), endpoint),
+        rest=report.run_command(str(listed.path), str(path), endpoint, _settings(options)),
         vanished=len(gone),
         vanished_rows=history.names(ledger.read(path), gone, NAMED_ROWS) if gone else [],
-        warnings=[*listed.warnings, *_warnings(options)],
+        warnings=[*listed.warnings, *_warnings(options), *held.passed_over],
         open_questions=_open_questions(listed, options),
     )
 
@@ -310,12 +332,49 @@ def for_run(
 
 
 def _looked_up(
-    path: Path, recalled: Recalled | None, listed: Manifest
+    path: Path, recalled: Recalled | None, listed: Manifest, *, live: bool
 ) -> tuple[History, Sequence[Row] | None]:
-    """The ledger's history, and the rows left to do if that was known when the manifest was loaded."""
-    if recalled is not None and path.exists() and _stamp(path) == recalled.stamp:
+    """The ledger's history, and the rows left to do if that was known when the manifest was loaded.
+
+    With `live` a run may be writing it, whose rows are not in doubt.
+    """
+    if recalled is not None and places.there(path) and _stamp(path) == recalled.stamp:
         return recalled.past, listed.left
-    return ledger.history_of(path), None
+    live = live and places.there(path) and locks.holder_lives(places.ledger_lock(path))
+    return ledger.history_of(path, live=live), None
+
+
+def _reminders(identity: _Identity, options: Options) -> list[Path]:
+    """Where unfinished ledgers are kept in mind; a simulator's snapshots are gone when it is."""
+    if identity.endpoint == SIMULATOR:
+        return []
+    state = places.state_folder(options.state_dir, os.environ)
+    return places.unfinished_files(state, identity.name, identity.accounts, identity.endpoint)
+
+
+#: Of a run that retry goes on with, where it does not say otherwise.
+_INHERITED = ("rate", "daily_quota", "state_dir", "profile", "region")
+
+
+def _settings(options: Options, before: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """What the run line keeps of the options: enough to make the command line that goes on."""
+    engine = options.engine
+    settings = {
+        "concurrency": engine.concurrency,
+        "rate": options.rate,
+        "daily_quota": options.daily_quota,
+        "wait": options.wait,
+        "max_attempts": engine.max_attempts,
+        "token_ttl": engine.token_ttl,
+        "resend_in_doubt": engine.resend_in_doubt,
+        "max_duration": engine.max_duration,
+        "accounts": list(options.accounts),
+        "profile": options.profile,
+        "region": options.region,
+        "state_dir": str(options.state_dir) if options.state_dir else None,
+    }
+    inherited = {key: before[key] for key in _INHERITED if settings[key] is None and key in before}
+    return {**settings, **inherited}
 
 
 def _todo(
@@ -331,11 +390,19 @@ def _todo(
         return {name: rows for name, rows in listed.rows_by_account.items() if name in accounts}
     if len(listed.accounts) == 1:
         return dict.fromkeys(accounts, listed.rows - settled)
-    return _by_account(requests())
+    return _by_account(_sent(requests()))
 
 
-def _by_account(requests: Iterator[Request | None]) -> Mapping[str, int]:
-    return Counter(request.row.account for request in requests if request)
+def _sent(requests: Iterator[Request | None]) -> Counter[tuple[str, str]]:
+    """The rows to send, by account and catalog."""
+    return Counter((request.row.account, request.row.catalog) for request in requests if request)
+
+
+def _by_account(sent: Counter[tuple[str, str]]) -> Mapping[str, int]:
+    rows: Counter[str] = Counter()
+    for (account, _), number in sent.items():
+        rows[account] += number
+    return rows
 
 
 def _validated(listed: Manifest) -> Iterator[Row]:
@@ -348,9 +415,14 @@ def _validated(listed: Manifest) -> Iterator[Row]:
 
 @contextmanager
 def for_retry(
-    path: Path, selection: Callable[[History], plan.Selection], options: Options, now: datetime
+    path: Path,
+    selection: Callable[[History], plan.Selection],
+    options: Options,
+    now: datetime,
+    *,
+    touch: bool = True,
 ) -> Iterator[Job]:
-    """Make the job of `retry`, and hold its locks.
+    """Make the job of `retry`, and hold its locks; without `touch` nothing is locked or mended.
 
     Raises:
         InputError: ledger and options don't fit together.
@@ -361,22 +433,25 @@ def for_retry(
         raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
     endpoint = called({}, replace(options, accounts=(), profile=None), head.endpoint).endpoint
     with ExitStack() as stack:
-        stack.enter_context(_ledger_held(path, now))
-        ledger.mend(path)
-        past = ledger.history_of(path)
+        if touch:
+            stack.enter_context(_ledger_held(path, now))
+            ledger.mend(path)
+        past = ledger.history_of(path, live=not touch and locks.holder_lives(places.ledger_lock(path)))
         header = past.last or head
         _check_names(path, header)
         accounts = _selected(accounts_of(path, header), options)
-        quotas = _quotas(accounts, options)
+        settings = _settings(options, header.settings)
+        quotas = _quotas(accounts, _as_before(path, options, settings))
         identity = _Identity(header.name, accounts, endpoint)
-        stack.enter_context(_accounts_held(identity, options, now))
+        if touch:
+            stack.enter_context(_accounts_held(identity, options, now))
         _check_fits(past, path, identity, options.run_id)
         chosen = selection(past)
 
         def requests() -> Iterator[Request | None]:
-            unfinished = history.rows_of(ledger.read(path), past)
-            return plan.retried(unfinished, chosen, header.run_id, accounts)
+            return plan.retried(history.rows_of(ledger.read(path), past), chosen, header.run_id, accounts)
 
+        sent = _sent(requests())
         yield Job(
             command="retry",
             name=header.name,
@@ -384,16 +459,18 @@ def for_retry(
             run_id=header.run_id,
             accounts=accounts,
             quotas=quotas,
-            catalogs=frozenset(),
+            catalogs=frozenset(catalog for _, catalog in sent),
             endpoint=endpoint,
             past=past,
             total=header.rows,
-            todo=_by_account(requests()),
+            todo=_by_account(sent),
             requests=requests(),
             manifest=header.manifest,
             manifest_sha256=header.manifest_sha256,
             again=None,
-            rest=report.run_command(header.manifest, str(path), endpoint) if header.manifest else None,
+            settings=settings,
+            reminders=_reminders(identity, options),
+            rest=header.manifest and report.run_command(header.manifest, str(path), endpoint, settings),
             warnings=_warnings(options),
         )
 
@@ -442,6 +519,21 @@ def state_of(options: Options) -> Path:
     return places.state_folder(options.state_dir, os.environ)
 
 
+def _as_before(path: Path, options: Options, settings: Mapping[str, Any]) -> Options:
+    """The options with the quotas of the run that is gone on with, where they name none.
+
+    Raises:
+        LedgerError: the ledger's make no sense.
+    """
+    rate, daily = settings["rate"], settings["daily_quota"]
+    number = isinstance(rate, float | int) and 1e-6 <= rate <= 999_999
+    if not (rate is None or rate == "auto" or number) or not (
+        daily is None or (isinstance(daily, int) and daily > 0)
+    ):
+        raise LedgerError(f"{path}: the run line's rate or daily_quota makes no sense: it was edited")
+    return replace(options, rate=rate, daily_quota=daily)
+
+
 def _warnings(options: Options) -> list[str]:
     regions = {options.region} - {None, REGION}
     return [f"--region {region}: only {REGION} serves the API" for region in regions]
@@ -453,25 +545,30 @@ def _endpoint(options: Options) -> str:
     if options.simulate:
         return SIMULATOR
     # What botocore would heed is heeded here, so that the ledger tells where the calls went.
-    url = options.endpoint_url or endpoint_of(os.environ)
+    url = options.endpoint_url or configured(os.environ)
     return url.rstrip("/") if url else AWS
 
 
-def endpoint_of(environ: Mapping[str, str]) -> str | None:
-    """The endpoint that AWS's own variables name; None: AWS's own."""
-    names = ("AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING", "AWS_ENDPOINT_URL")
-    return next(filter(None, map(environ.get, names)), None)
+def _ledger_to_write(pattern: str, name: str, options: Options, now: datetime) -> tuple[Path, list[str]]:
+    """Today's ledger, or with {date} in its name a young one of another day that is not finished.
 
-
-def _ledger_to_write(pattern: str, name: str, options: Options, now: datetime) -> Path:
-    """Today's ledger, or with {date} in its name a young one of another day that is not finished."""
+    What is no ledger is passed over, with a warning.
+    """
     today = places.ledger_path(pattern, name, now)
-    if today.exists():
-        return today
+    warnings: list[str] = []
+    if places.there(today):
+        return today, warnings
     for path in places.dated_ledgers(pattern, name):
-        if resumable(path, now, options.resume_within, name):
-            return path
-    return today
+        try:
+            first = next((line.record for line in ledger.read(path)), None)
+        except LedgerError as error:
+            warnings.append(f"passed over: {error}")
+            continue
+        if not isinstance(first, Header) or first.name != name:
+            continue
+        if resumable(path, now, options.resume_within):
+            return path, warnings
+    return today, warnings
 
 
 def resumable(path: Path, now: datetime, within: float = RESUME_WITHIN, name: str | None = None) -> bool:
@@ -495,7 +592,7 @@ def resumable(path: Path, now: datetime, within: float = RESUME_WITHIN, name: st
 
 @contextmanager
 def _ledger_held(path: Path, now: datetime) -> Iterator[None]:
-    if path.is_dir():
+    if places.there(path) and path.is_dir():
         raise InputError(f"{path}: is a folder; name the ledger's file")
     with locks.held(places.ledger_lock(path), what=str(path), since=codec.timestamp(now)):
         yield

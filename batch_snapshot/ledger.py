@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 import orjson
 
-from batch_snapshot import codec
+from batch_snapshot import codec, places
 from batch_snapshot.errors import LedgerError, LedgerWriteError
 from batch_snapshot.history import History, Line, fold
 
@@ -72,7 +72,7 @@ def history_of(path: Path, *, live: bool = False) -> History:
     Raises:
         LedgerError: it is no ledger, or has a line that makes no sense.
     """
-    if not live and not path.exists():
+    if not live and not places.there(path):
         return History()
     past = fold(read(path), live=live, source=f"{path}:")
     if past.first is None and _has_lines(path):
@@ -82,8 +82,11 @@ def history_of(path: Path, *, live: bool = False) -> History:
 
 def _has_lines(path: Path) -> bool:
     """Whether the file at `path` holds a whole line, of whatever."""
-    with path.open("rb") as file:
-        return file.readline(LONGEST_LINE).endswith(b"\n")
+    try:
+        with path.open("rb") as file:
+            return file.readline(LONGEST_LINE).endswith(b"\n")
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be read ({error.strerror}); name another with --ledger") from None
 
 
 def torn(path: Path) -> bool:
@@ -186,7 +189,7 @@ class Ledger:
         if not self._still_there(ours) or ours.st_size < written:
             self._broken = LedgerWriteError(
                 f"{self.path}: was removed, replaced or cut while the run wrote it; "
-                "put it back if you can, then run the same command"
+                "put it back, then run the same command: without it every snapshot would be made again"
             )
             raise self._broken
 
@@ -222,7 +225,7 @@ def mend(path: Path) -> None:
         LedgerWriteError: it cannot be written.
         LedgerError: its last line is not the beginning of a ledger's line.
     """
-    if path.exists():
+    if places.there(path):
         with Ledger(path):
             pass
 

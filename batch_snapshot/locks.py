@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+#: Seconds to wait for a lock: who only looks whether it is held, holds it for a moment.
+PATIENCE = 0.2
+
+
 @contextmanager
 def held(path: Path, *, what: str, since: str) -> Iterator[None]:
     """Hold the lock file `path` (mode 0600) for as long as the block lasts.
@@ -37,7 +41,7 @@ def held(path: Path, *, what: str, since: str) -> Iterator[None]:
     lock = FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=PATIENCE)
     except Timeout:
         if not path.exists():
             # A file that cannot come to be, where its folder is, counts as contention too.
@@ -76,17 +80,18 @@ def _sign(path: Path, since: str) -> None:
 
 
 def holder_lives(path: Path) -> bool:
-    """Whether a process of this machine holds the lock, as far as can be told without touching it."""
-    holder = _read(path)
-    if holder is None or holder["host"] != platform.node():
-        return False
+    """Whether a process holds the lock: the kernel knows, whatever the file says."""
     try:
-        os.kill(holder["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
+        if not path.exists():
+            return False
+        lock = FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
+        lock.acquire(timeout=0)
+    except Timeout:
         return True
-    return True
+    except OSError:
+        return False
+    lock.release()
+    return False
 
 
 def _holder(path: Path) -> str:

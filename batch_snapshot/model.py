@@ -32,6 +32,11 @@ UNKNOWN_ACCOUNT = "aws key:"
 AWS, SIMULATOR = "aws", "simulator"
 
 
+#: Seconds: a clock that lost its battery says 1970; beyond that it is garbage, and times that cannot be
+#: signed.
+LARGEST_SKEW = 36_525 * 86_400.0
+
+
 class Status(StrEnum):
     """What became of a row. A row with none of these is unattempted."""
 
@@ -170,8 +175,10 @@ class Request:
     generation: int = 0
     #: An earlier try under this token may have been carried out. Sticky until the service settles it.
     ambiguous: bool = False
-    #: When the first try under this token may have left.
+    #: When the first try under this token may have left, by our clock.
     first_sent_at: datetime | None = None
+    #: The service's clock less ours then, in seconds; None: the service had not told.
+    clock_skew: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,3 +247,5 @@ class Outcome:
     error: RowError | None = None
     #: Settled by looking the snapshot up, not by an answer to the call.
     reconciled: bool = False
+    #: The service's clock less ours at `first_sent_at`, in seconds; None: it had not told.
+    clock_skew: float | None = None

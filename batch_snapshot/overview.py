@@ -81,10 +81,14 @@ class Looking:
         """What was read, summed up."""
         header, past = self._header(), self._tally.history
         counts, failures = self._counts, past.failures()
+        running, end, settings = self.running, past.end, header.settings
+        # A selection of accounts that is through leaves the others.
+        kept = () if end and end.outcome == "completed" else ("accounts",)
         command = (
-            report.run_command(header.manifest, str(self._path), header.endpoint) if header.manifest else None
+            report.run_command(header.manifest, str(self._path), header.endpoint, settings, *kept)
+            if header.manifest
+            else None
         )
-        running, end = self.running, past.end
         return report.Summary(
             outcome=end.outcome if end else "running" if running else "crashed",
             exit_code=0,
@@ -106,7 +110,7 @@ class Looking:
             reasons=[f"{past.in_flight:,} rows are named and not settled yet"] if running else (),
             next_steps=[]
             if running
-            else report.next_steps(counts, failures, run=command, ledger=str(self._path)),
+            else report.next_steps(counts, failures, run=command, ledger=str(self._path), settings=settings),
         )
 
     def frame(self) -> Frame:

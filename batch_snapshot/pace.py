@@ -190,6 +190,10 @@ class Pace(NamedTuple):
             next_slot=max(self.next_slot, now - CATCH_UP) + 1 / pace.rate(now),
         )
 
+    def late(self, now: float) -> Pace:
+        """After a call that left only `now`, later than it took its slot: the next keeps its distance."""
+        return self._replace(next_slot=max(self.next_slot, now + 1 / self.rate(now)))
+
     def _rested(self, now: float) -> Pace:
         """After a time without calls: it teaches nothing."""
         idle = now - max(self.next_slot, self.since)

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
 DATE = "%Y-%m-%d"
+
+#: Characters of a path that a message quotes.
+LONGEST_SHOWN = 200
 
 
 def state_folder(given: Path | None, environ: Mapping[str, str], home: Path | None = None) -> Path:
@@ -97,9 +100,37 @@ def index_file(state: Path) -> Path:
     return state / "snapshots.sqlite"
 
 
+def there(path: Path) -> bool:
+    """Whether there is something at `path`.
+
+    Raises:
+        InputError: nobody can tell.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise unreachable(path, error) from None
+
+
+def unreachable(path: Path, error: OSError) -> InputError:
+    """The error for a path that cannot be looked at."""
+    shown = text if len(text := str(path)) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+    return InputError(
+        f"{shown}: cannot be reached ({error.strerror or error}); name a path in a folder that you may enter"
+    )
+
+
 def ledger_lock(ledger: Path) -> Path:
     """The lock beside a ledger."""
     return ledger.with_name(f"{ledger.name}.lock")
+
+
+def unfinished_files(state: Path, name: str, accounts: Iterable[str], endpoint: str) -> list[Path]:
+    """Where a manifest name's unfinished ledgers are kept in mind: beside the locks that guard them."""
+    return [
+        account_lock(state, name, account, endpoint).with_suffix(".unfinished")
+        for account in sorted(accounts)
+    ]
 
 
 def account_lock(state: Path, name: str, account: str, endpoint: str) -> Path:

@@ -116,7 +116,9 @@ def _wanted(row: Row, accounts: Container[str] | None) -> bool:
 
 def _again(row: Row, past: Past) -> Request:
     """The same row under the token that the ledger holds."""
-    return Request(row, past.client_token, past.generation, past.ambiguous, past.first_sent_at)
+    return Request(
+        row, past.client_token, past.generation, past.ambiguous, past.first_sent_at, past.clock_skew
+    )
 
 
 def batches(requests: Iterable[Request | None], size: int, stride: int = 1024) -> Iterator[list[Request]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -34,6 +35,9 @@ BACKOFF_CAP = 20.0
 
 #: AWS's secret keys have 40 characters, its session tokens hundreds.
 SHORTEST_SECRET = 8
+
+#: Seconds by which a skew can be off that was read from a Date header: those have whole seconds.
+SKEW_ERROR = 1.5
 
 #: Seconds after a call before its snapshot is sure to show in reads: 3 s have been reported.
 READ_LAG = 4.0
@@ -325,12 +329,57 @@ def backoff(attempt: int, rng: Random) -> float:
     return rng.uniform(0, bound)
 
 
-def look_first(*, ambiguous: bool, first_sent_at: datetime | None, now: datetime, token_ttl: float) -> bool:
+class Reading(NamedTuple):
+    """What our clock said, and how far the service's was ahead of it then."""
+
+    at: datetime
+    #: The service's clock less ours, in seconds; None: the service had not told.
+    skew: float | None = None
+
+
+def service_times(then: Reading, skew_now: float | None) -> tuple[datetime, ...]:
+    """What the service's clock may have said at a moment that ours has noted, earliest first.
+
+    Our clock may have been set since, so that only the skew of that moment counts. Where it was not
+    known, our clock was as far off as it is now, or right.
+    """
+    skews = {skew_now or 0.0, 0.0} if then.skew is None else {then.skew}
+    return tuple(then.at + timedelta(seconds=skew) for skew in sorted(skews))
+
+
+def look_first(*, ambiguous: bool, known_since: Reading | None, now: Reading, token_ttl: float) -> bool:
     """Whether a snapshot must be looked for before the token is sent again.
 
-    Nobody knows how long the service remembers a token; for `token_ttl` seconds it is trusted to.
+    Nobody knows how long the service remembers a token; for `token_ttl` seconds it is trusted to, by our
+    clock and by the service's: the one may have been set since, the other misread by a second or two. A
+    token from the future is of an age that nobody knows.
     """
-    return ambiguous and first_sent_at is not None and (now - first_sent_at).total_seconds() > token_ttl
+    if not ambiguous or known_since is None:
+        return False
+    waited = (now.at - known_since.at).total_seconds()
+    today = now.at + timedelta(seconds=now.skew or 0.0)
+    passed = [(today - since).total_seconds() for since in service_times(known_since, now.skew)]
+    young = all(-2 * SKEW_ERROR <= age <= token_ttl for age in passed)
+    return not (0 <= waited <= token_ttl and young)
+
+
+def made_since(created_at: datetime, first: Reading, skew_now: float | None) -> bool | None:
+    """Whether a snapshot was made after a first try, by the service's clock; None: nobody can tell."""
+    margin = timedelta(seconds=SKEW_ERROR)
+    answers = {created_at >= since - margin for since in service_times(first, skew_now)}
+    return answers.pop() if len(answers) == 1 else None
+
+
+#: A found snapshot that nobody can tell from one that was there before.
+CLOCKS_DISAGREE = Failure(
+    kind=ErrorKind.TRANSIENT,
+    code="ClocksDisagree",
+    message="a snapshot is there, but whether this row's try made it cannot be told: this machine's clock is "
+    "off, and by how much it was when the row was first sent is not known; compare the snapshot with "
+    "first_sent_at, and to make one all the same use --resend-in-doubt",
+    verdict=Verdict.REFUSED,
+    may_have_landed=False,
+)
 
 
 def look_after(failure: Failure, *, ambiguous: bool) -> bool:

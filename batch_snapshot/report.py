@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from batch_snapshot.model import AWS, CURABLE, SIMULATOR, ErrorKind, Skip, Status
@@ -168,14 +169,22 @@ def exit_code(outcome: str, counts: Counts, signum: int | None = None) -> int:
 
 
 def next_steps(
-    counts: Counts, failures: Mapping[FailureGroup, int], *, run: str | None, ledger: str
+    counts: Counts,
+    failures: Mapping[FailureGroup, int],
+    *,
+    run: str | None,
+    ledger: str,
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[str]:
-    """The commands that go on: `run` continues what is left, `retry` takes up what failed."""
+    """The commands that go on: `run` continues what is left, `retry` takes up what failed.
+
+    The ledger itself tells `retry` the accounts and their quotas.
+    """
     steps = []
     if run and counts.unattempted:
         steps.append(run)
     if any(group.kind in CURABLE or group.status is Status.IN_DOUBT for group in failures):
-        steps.append(f"batch-snapshot retry {shlex.quote(ledger)}")
+        steps.append(f"batch-snapshot retry {shlex.quote(ledger)}{flags_of(settings, 'state_dir')}")
     return steps
 
 
@@ -304,7 +313,36 @@ def largest_first(failures: Mapping[FailureGroup, int]) -> list[tuple[FailureGro
     return sorted(failures.items(), key=lambda item: (-item[1], item[0]))
 
 
-def run_command(path: str, ledger: str, endpoint: str) -> str:
-    """The command line that runs the manifest at `path` into that ledger."""
+#: The flags that say by whom and under which quotas, by the names of a run line's settings.
+_KEPT_FLAGS = ("profile", "region", "rate", "daily_quota", "state_dir")
+
+
+def flags_of(settings: Mapping[str, Any], *names: str) -> str:
+    """The flags out of a run line's settings, each after a blank."""
+    given = {name: settings.get(name) for name in names}
+    if isinstance(accounts := given.get("accounts"), list):
+        given["accounts"] = ",".join(map(str, accounts))
+    return "".join(
+        f" --{name.replace('_', '-')} {shlex.quote(_plain(value))}" for name, value in given.items() if value
+    )
+
+
+def _plain(value: object) -> str:
+    return f"{value:f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
+def run_command(
+    path: str, ledger: str, endpoint: str, settings: Mapping[str, Any] = MappingProxyType({}), *names: str
+) -> str:
+    """The command line that runs the manifest at `path` into that ledger, under the quotas it was run.
+
+    Args:
+        path: of the manifest.
+        ledger: its path.
+        endpoint: as the run line has it.
+        settings: of the run line.
+        names: more settings to keep than those that hold for every run.
+    """
     where = {AWS: "", SIMULATOR: " --simulate"}.get(endpoint, f" --endpoint-url {shlex.quote(endpoint)}")
-    return f"batch-snapshot run {shlex.quote(path)} --ledger {shlex.quote(ledger)}{where}"
+    kept = flags_of(settings, *_KEPT_FLAGS, *names)
+    return f"batch-snapshot run {shlex.quote(path)} --ledger {shlex.quote(ledger)}{where}{kept}"

@@ -35,19 +35,26 @@ class Tries:
         #: A try may have been carried out and no answer has settled it: sticky.
         self.ambiguous = request.ambiguous
         self.first_sent_at = request.first_sent_at
+        #: The service's clock less ours then, in seconds; None: not known.
+        self.clock_skew = request.clock_skew
         #: Since when the service should know the token; a look that found nothing starts it anew.
-        self.known_since = request.first_sent_at
+        self.known_since = self._first
         #: The last try left no later than this; an earlier run's just before this one, for all we know.
         self.last_sent_at = began
         self.in_flight = False
         #: Of the last try of this run that was answered, if it failed.
         self.failure: Failure | None = None
 
-    def left(self, now: datetime) -> None:
+    @property
+    def _first(self) -> policy.Reading | None:
+        return policy.Reading(self.first_sent_at, self.clock_skew) if self.first_sent_at else None
+
+    def left(self, now: policy.Reading) -> None:
         """A try is about to leave."""
         self.in_flight = True
-        self.last_sent_at = now
-        self.first_sent_at = self.first_sent_at or now
+        self.last_sent_at = now.at
+        if self.first_sent_at is None:
+            self.first_sent_at, self.clock_skew = now
         self.known_since = self.known_since or now
 
     def answered(self, failure: Failure | None = None) -> None:
@@ -99,4 +106,5 @@ class Tries:
             first_sent_at=self.first_sent_at,
             started_at=self.started_at,
             finished_at=now,
+            clock_skew=self.clock_skew,
         )

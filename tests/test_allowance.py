@@ -750,6 +750,7 @@ class Backfill:
                 probe=self.nothing,
                 intend=self.nothing,
                 record=lambda _: None,
+                clock_skew=lambda _: None,
                 now=lambda: datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=anyio.current_time()),
                 rng=Random(7),
                 settings=Settings(concurrency=8, max_duration=None if seconds == inf else seconds),

@@ -13,7 +13,7 @@ PACKAGE = Path(batch_snapshot.__file__).parent
 #: Imports run only to lower levels; rooms of one level never import each other.
 LEVELS = [
     {"errors", "mounts"},
-    {"filters", "model"},
+    {"endpoint", "filters", "model"},
     {"flags", "history"},
     {
         "audit",
@@ -31,13 +31,15 @@ LEVELS = [
         "report",
         "revision",
         "scratch",
+        "signer",
         "tally",
+        "unfinished",
     },
     {"answers", "display", "feed", "ledger", "notice", "pacer", "shortcut", "tries"},
     {"diff", "index", "lane", "metrics"},
     {"client", "engine", "reads"},
     {"choosing", "discover", "job", "topic", "webhook"},
-    {"allowance", "leaving", "preview"},
+    {"allowance", "identity", "leaving", "preview"},
     {"service"},
     {"discovering", "verify"},
     {"batch", "overview", "reporting", "retention"},
@@ -53,6 +55,7 @@ PURE = {
     "changes",
     "codec",
     "display",
+    "endpoint",
     "errors",
     "filters",
     "forecast",
@@ -65,6 +68,7 @@ PURE = {
     "preview",
     "report",
     "revision",
+    "signer",
     "tally",
     "tries",
 }

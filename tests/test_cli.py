@@ -177,6 +177,8 @@ async def test_validate_sums_up_a_manifest_that_is_valid(place):
 
 # -- what is wrong is one clear line, and nothing was called -----------------------------------------
 
+LONG = "x" * 300
+
 WRONG: list[tuple[list[str], str]] = [
     (["fly"], "fly"),
     (["run"], "MANIFEST"),
@@ -188,6 +190,8 @@ WRONG: list[tuple[list[str], str]] = [
     (["run", "trial.yaml", "--rate", "fast"], "--rate"),
     (["run", "trial.yaml", "--rate", "0"], "--rate"),
     (["run", "trial.yaml", "--rate", "nan"], "--rate"),
+    (["run", "trial.yaml", "--rate", "1e-14"], "from 0.000001"),
+    (["run", "trial.yaml", "--rate", "1e9"], "to 999999"),
     (["run", "trial.yaml", "--concurrency", "0"], "--concurrency"),
     (["run", "trial.yaml", "--max-attempts", "0"], "--max-attempts"),
     (["run", "trial.yaml", "--max-duration", "soon"], "--max-duration"),
@@ -213,6 +217,12 @@ WRONG: list[tuple[list[str], str]] = [
     (["status", "trial.yaml"], "trial.yaml:1"),
     (["status", "empty.ndjson"], "empty.ndjson"),
     (["validate", "absent.yaml"], "absent.yaml"),
+    (["status", LONG], "File name too long"),
+    (["retry", LONG], "File name too long"),
+    (["run", "trial.yaml", "--ledger", LONG], "File name too long"),
+    (["plan", "trial.yaml", "--ledger", LONG], "cannot be reached"),
+    (["plan", "trial.yaml", "--state-dir", LONG], "cannot be reached"),
+    (["retry", "old.ndjson", "--all", "--dry-run", "--run-id", "other"], "has run id r, not other"),
     (["simulate", "--faults", "fire=1"], "known: internal"),
     (["simulate", "--faults", "internal=2"], "internal"),
     (["simulate", "--rate", "0"], "rate"),

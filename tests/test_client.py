@@ -15,8 +15,9 @@ import anyio
 import boto3
 import pytest
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
-from batch_snapshot import client
+from batch_snapshot import answers, client
 from batch_snapshot.client import Clients, Target
 from batch_snapshot.model import Account, ApiError, ErrorKind, Receipt, Request, Row, Verdict
 from batch_snapshot.simulator import Faults, Settings, serve
@@ -622,8 +623,8 @@ async def test_an_accounts_region_is_called():
         assert (await clients._line("main")).client.meta.region_name == "eu-west-1"
 
 
-def sent_at(moment):
-    return Request(ROW, REQUEST.client_token, ambiguous=True, first_sent_at=moment)
+def sent_at(moment, skew=None):
+    return Request(ROW, REQUEST.client_token, ambiguous=True, first_sent_at=moment, clock_skew=skew)
 
 
 async def test_a_look_up_finds_what_was_created_since():
@@ -665,8 +666,13 @@ async def test_a_look_up_goes_by_the_services_clock(offset):
     async with serve(Settings(clock_offset=0)) as (url, _), calling(url, now=our_clock) as clients:
         first = our_clock()
         await clients.send(REQUEST)
-        assert await clients.look_up(sent_at(first)) is not None
-        assert await clients.look_up(sent_at(first + timedelta(seconds=30))) is None
+        skew = clients.clock_skew("main")
+        assert await clients.look_up(sent_at(first, skew)) is not None
+        assert await clients.look_up(sent_at(first + timedelta(seconds=30), skew)) is None
+        # Where it was not known by how much our clock was off, it may have been right.
+        with pytest.raises(ApiError, match="ClocksDisagree") as raised:
+            await clients.look_up(sent_at(first + timedelta(seconds=30 if offset > 0 else -30)))
+        assert raised.value.failure.verdict is Verdict.REFUSED
 
 
 async def test_a_look_up_finds_what_bears_the_time_of_a_whole_second():
@@ -710,6 +716,39 @@ def nonsense(rng, depth=3):
     return {rng.choice(KEYS): nonsense(rng, depth - 1) for _ in range(rng.randrange(5))}
 
 
+def almost_an_error(rng):
+    """An error answer of the service's own, in which some values are of chance."""
+    item = {"FieldName": "f", "Message": "m", "Code": "c"}
+    whole = {"__type": "ValidationException", "Message": "x", "Reason": "R", "ErrorList": [item]}
+    spoiled = {**item, rng.choice([*item]): nonsense(rng, 1)}
+    lists = [[None], [item, None], [spoiled], [[]], [nonsense(rng)], nonsense(rng), {"0": item}]
+    return {**whole, "ErrorList": rng.choice(lists), rng.choice([*whole]): nonsense(rng, 1)}
+
+
+@pytest.mark.parametrize("listed", [[None], ["x"], [[]], [1, {"Message": "told"}], "text", {"a": 1}, 7])
+async def test_whatever_stands_in_the_list_of_errors_it_is_a_validation(listed):
+    body = json.dumps({"__type": "ValidationException", "Message": "x", "ErrorList": listed}).encode()
+    async with raw_server(answering(http(400, body))) as url, calling(url) as clients:
+        with pytest.raises(ApiError) as raised:
+            await clients.send(REQUEST)
+    assert raised.value.failure.code in {
+        "ValidationException",
+        "ResponseParserError",
+        "AttributeError",
+        "TypeError",
+    }
+
+
+async def test_an_answer_over_which_the_classifier_stumbles_may_have_been_carried_out():
+    error = ClientError(
+        {"Error": {"Code": "X"}, "ResponseMetadata": {"HTTPHeaders": 7}}, "CreateResourceSnapshot"
+    )
+    failure = answers.failure(error, str)
+    assert (failure.kind, failure.verdict) == (ErrorKind.UNKNOWN, Verdict.REFUSED)
+    assert failure.may_have_landed
+    assert failure.code == "UnreadableAnswer"
+
+
 async def test_a_thousand_answers_of_chance_raise_nothing_but_api_errors():
     """Seeded noise where an answer should be: each ends as a classified failure that can be recorded."""
     rng = Random(11)
@@ -717,7 +756,7 @@ async def test_a_thousand_answers_of_chance_raise_nothing_but_api_errors():
 
     async def noise(writer, head, body):
         data = bytes(rng.randrange(256) for _ in range(rng.randrange(60)))
-        told = json.dumps(nonsense(rng)).encode()
+        told = json.dumps(rng.choice([nonsense, almost_an_error])(rng)).encode()
         words = [str(word) for word in VALUES if str(word).isprintable() and str(word).isascii()]
         headers = [f"{rng.choice(HEADERS)}: {rng.choice(words)}" for _ in range(rng.randrange(3))]
         body = rng.choice([data, told, told, told])

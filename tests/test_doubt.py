@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -323,6 +324,42 @@ async def test_a_look_tells_ours_from_what_was_there_before_by_the_services_cloc
         lines = results(it.ledger).values()
         assert {line["client_token"]: line["revision"] for line in lines} == by_token
         assert set(by_token.values()) == {2}
+
+
+@pytest.mark.parametrize("error", [7200.0, -7200.0])
+@pytest.mark.parametrize("kind", ["internal-after", "internal"])
+async def test_a_clock_that_is_set_between_two_runs_makes_nothing_twice_and_loses_nothing(error, kind):
+    """Ours was two hours off when the rows were sent, and is right when they are looked for."""
+    faults = Faults(plan=lambda ordinal, _: kind if 4 <= ordinal < 8 else None)
+    async with trial(4, forget_after=0.001, faults=faults) as it:
+        other = it._replace(ledger=Path("ledgers/other.ndjson"))
+        it.clock.ahead = -60.0
+        assert (await other.run()).exit_code == 0
+        it.clock.ahead = 0.0
+        off = batch.Hooks(rng=Hasty(7), now=lambda: it.clock.now() + timedelta(seconds=error))
+        doubtful = await batch.run(it.manifest, it._options({"max_attempts": 1}), off)
+        assert doubtful.counts == (0, 0, 4, 0)
+        assert (await it.run(token_ttl=0.0)).exit_code == 0
+        assert len(it.simulator.snapshots) == 8, "four of another run, and one a row"
+        assert it.reconciled == (4 if kind == "internal-after" else 0)
+        assert {line["revision"] for line in results(it.ledger).values()} == {2}
+
+
+async def test_where_nobody_knows_by_how_much_the_clock_was_off_a_found_snapshot_settles_nothing():
+    faults = Faults(plan=lambda ordinal, _: "internal" if 1 <= ordinal < 2 else None)
+    async with trial(1, forget_after=1.0, faults=faults, clock_offset=-3600.0) as it:
+        other = it._replace(ledger=Path("ledgers/other.ndjson"))
+        assert (await other.run()).exit_code == 0
+        it.clock.ahead = 60.0
+        assert (await it.run(max_attempts=1)).counts == (0, 0, 1, 0)
+        lines = it.ledger.read_text("utf-8")
+        assert '"clock_skew_s":-36' in lines
+        it.ledger.write_text(re.sub(r'"clock_skew_s":-[0-9.]+', '"clock_skew_s":null', lines), "utf-8")
+        assert (await it.run(pass_by=1800.0, token_ttl=1.0)).counts == (0, 0, 1, 0)
+        (line,) = results(it.ledger).values()
+        assert line["error"]["code"] == "ClocksDisagree"
+        assert (await it.run(token_ttl=1.0, resend_in_doubt=True)).exit_code == 0
+        assert len(it.simulator.snapshots) == 2
 
 
 # -- what takes the service a while ------------------------------------------------------------------

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from batch_snapshot import batch, job, ledger, manifest
+from batch_snapshot import batch, engine, forecast, job, ledger, manifest, policy
 from batch_snapshot.errors import InputError, LedgerError, LockedError, ManifestError
 from batch_snapshot.job import Options
 from batch_snapshot.model import SIMULATOR
@@ -195,3 +195,53 @@ def test_a_row_that_was_added_under_the_run_is_not_sent(place):
             sent.extend(running.requests)
     assert len(sent) == 5000
     assert all(request and request.row.resource != "O99999" for request in sent)
+
+
+# -- what the environment says of endpoints -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING"])
+@pytest.mark.parametrize("url", ["foo", "https://user:hunter2@example.com", "http://[", "user:hunter2@[host"])
+def test_an_endpoint_of_the_environment_is_checked_and_its_variable_named(place, monkeypatch, name, url):
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setenv(name, url)
+    with pytest.raises(InputError, match=name) as raised:
+        batch.dry_run(place.manifest(pairs(2)), Options(state_dir=place.folder))
+    assert "hunter2" not in str(raised.value)
+
+
+def test_the_environment_can_say_that_it_names_no_endpoint(place, monkeypatch):
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "True")
+    assert batch.dry_run(place.manifest(pairs(2)), Options(state_dir=place.folder)).endpoint == "aws"
+
+
+def test_without_standard_input_nobody_is_asked(place):
+    place.manifest(pairs(2), catalog="AWS")
+    place.env["AWS_ENDPOINT_URL"] = "http://127.0.0.1:9"
+    done = sh(place, "batch-snapshot run trial.yaml --max-attempts 1 --progress none <&-")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+
+
+# -- the last row of a run ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "outcome", "code"), [(3, "completed", 1), (4, "stopped", 3)])
+@pytest.mark.asyncio
+async def test_too_many_failures_by_the_very_last_row_stop_nothing(place, monkeypatch, rows, outcome, code):
+    monkeypatch.chdir(place.folder)
+    refused = [{"engagement": f"eng-missing{n:07d}", "resource": f"O{n + 1}"} for n in range(rows)]
+    settings = engine.Settings(failure_limit=policy.FailureLimit.parse("2"), concurrency=1)
+    options = Options(simulate=True, state_dir=place.folder, engine=settings)
+    summary = await batch.run(place.manifest(refused), options)
+    assert (summary.outcome, summary.exit_code) == (outcome, code)
+    assert sum(summary.counts[1:3]) == 3
+
+
+# -- who looks ----------------------------------------------------------------------------------------
+
+
+def test_a_wait_that_no_calendar_holds_can_be_told():
+    assert forecast.span(1e300) == "more than a million years"
+    assert forecast.span(90061) == "1 day, 1:01:01"

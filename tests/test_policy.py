@@ -192,8 +192,55 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
     [(True, 601, True), (True, 600, False), (False, 6000, False), (True, None, False)],
 )
 def test_only_old_ambiguity_is_looked_up(ambiguous, age, look):
-    first = None if age is None else NOON - timedelta(seconds=age)
-    assert policy.look_first(ambiguous=ambiguous, first_sent_at=first, now=NOON, token_ttl=600) is look
+    first = None if age is None else policy.Reading(NOON - timedelta(seconds=age))
+    now = policy.Reading(NOON)
+    assert policy.look_first(ambiguous=ambiguous, known_since=first, now=now, token_ttl=600) is look
+
+
+@pytest.mark.parametrize(
+    ("age", "then", "now", "look"),
+    [
+        # Ours was set back since: by the service's clock two hours are over, or five minutes.
+        (300, -6900.0, 0.0, True),
+        (-6900, -7200.0, 0.0, True),
+        (600, 7200.0, 7200.0, False),
+        # What was not known then: as now, or none.
+        (600, None, 0.0, False),
+        (600, None, 120.0, True),
+        (0, None, -7200.0, True),
+        # Nobody knows the age of what comes from the future; a skew is off by a second or two.
+        (-60, None, None, True),
+        (1, 2.0, 0.0, False),
+        (598, 0.0, 2.0, False),
+        (1, 5.0, 0.0, True),
+    ],
+)
+def test_a_token_ages_by_the_services_clock(age, then, now, look):
+    sent = policy.Reading(NOON - timedelta(seconds=age), then)
+    today = policy.Reading(NOON, now)
+    assert policy.look_first(ambiguous=True, known_since=sent, now=today, token_ttl=600) is look
+
+
+moments = st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1)).map(lambda at: at.replace(tzinfo=UTC))  # noqa: DTZ001
+errors = st.floats(-10_000, 10_000)
+
+
+@given(sent=moments, made=st.floats(-20_000, 20_000), then=errors, now=st.none() | errors)
+def test_whatever_the_clocks_say_a_snapshot_is_ours_if_it_was_made_after_the_try(sent, made, then, now):
+    """`sent` and `made` by the service's clock; ours was off by `then` and is by `now`."""
+    first = policy.Reading(sent - timedelta(seconds=then), then)
+    created_at = sent + timedelta(seconds=made)
+    assert policy.made_since(created_at, first, now) is (made >= -policy.SKEW_ERROR) or abs(made + 1.5) < 0.01
+    unknown = policy.made_since(created_at, first._replace(skew=None), now)
+    if unknown is not None and now in {then, None} and then == 0:
+        assert unknown is (made >= -policy.SKEW_ERROR) or abs(made + 1.5) < 0.01
+
+
+def test_where_the_clocks_cannot_be_reconciled_a_snapshot_settles_nothing():
+    first = policy.Reading(NOON)
+    for created, answer in ((-3700, False), (-1800, None), (5, True)):
+        found = policy.made_since(NOON + timedelta(seconds=created), first, -3600.0)
+        assert found is answer
 
 
 @pytest.mark.parametrize(

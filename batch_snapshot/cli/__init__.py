@@ -40,7 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tell_error("interrupted; nothing is in flight", 130, how)
         return 130
     except OSError as error:
-        return terminal.unprinted(error, 1)
+        if error.filename is None:  # a stream, not a path
+            return terminal.unprinted(error, 1)
+        terminal.say(f"{error.filename}: cannot be used ({error.strerror or error}); name another path")
+        return 2
     return code if isinstance(code, int) else 0
 
 

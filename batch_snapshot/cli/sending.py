@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from batch_snapshot.report import Summary
 
 
+_DRY_RUN = click.option("--dry-run", is_flag=True, help="Tell what would be sent; call nothing.")
+_YES = click.option("--yes", is_flag=True, help="Don't ask before the first call to catalog AWS.")
+
+
 @click.command(short_help="Create the snapshots that a manifest lists, or go on.")
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option(
@@ -56,8 +60,13 @@ if TYPE_CHECKING:
 @click.option(
     "--skip-active-jobs", is_flag=True, help="Leave out pairs that a running snapshot job takes care of."
 )
-@click.option("--dry-run", is_flag=True, help="Tell what would be sent; call nothing.")
-@click.option("--yes", is_flag=True, help="Don't ask before the first call to catalog AWS.")
+@_DRY_RUN
+@click.option(
+    "--new-ledger",
+    is_flag=True,
+    help="Begin anew where an unfinished ledger has vanished: makes its snapshots again.",
+)
+@_YES
 @flags.shared
 @terminal.LOG_FORMAT
 def run(manifest: Path, *, dry_run: bool, yes: bool, **given: Any) -> int:
@@ -111,9 +120,12 @@ def plan(manifest: Path, **given: Any) -> int:
     "unknown) or error codes, or in_doubt.",
 )
 @click.option("--all", "everything", is_flag=True, help="Whatever failed or is in doubt.")
+@click.option("--run-id", metavar="ID", help="The ledger's own; another one is refused.")
+@_DRY_RUN
+@_YES
 @flags.shared
 @terminal.LOG_FORMAT
-def retry(ledger: Path, *, only: str | None, everything: bool, **given: Any) -> int:
+def retry(ledger: Path, *, only: str | None, everything: bool, dry_run: bool, yes: bool, **given: Any) -> int:
     """Try failed rows of LEDGER again; no manifest is needed.
 
     By default those that another try can cure: kinds transient, conflict and quota, and rows in
@@ -129,6 +141,7 @@ def retry(ledger: Path, *, only: str | None, everything: bool, **given: Any) -> 
     from batch_snapshot import batch, job, places
 
     selection = partial(_selection, only=only, everything=everything)
+    options = _options(given)
     others = telling.others("retry", ledger, given)
     if "{" in str(ledger) and not ledger.exists():
         newest = places.newest_ledger(str(ledger))
@@ -139,7 +152,11 @@ def retry(ledger: Path, *, only: str | None, everything: bool, **given: Any) -> 
             why = f"{newest}: is not finished, and run goes on with it: nothing to retry before that"
             return _print_summary(_nothing_to_retry(newest, why), given["form"])
         ledger = newest
-    return _finish(batch.retry(ledger, selection, _options(given), _hooks(given)), given["form"], others)
+    if dry_run:
+        _print_preview(batch.dry_retry(ledger, selection, options), given["form"])
+        return 0
+    work = batch.retry(ledger, selection, options, _hooks(given, ask=not yes))
+    return _finish(work, given["form"], others)
 
 
 def _nothing_to_retry(ledger: Path, why: str) -> Summary:
@@ -177,6 +194,7 @@ def _options(given: dict[str, Any]) -> Options:
     return Options(
         ledger=given.get("ledger"),
         run_id=flags.run_id(given.get("run_id")),
+        new_ledger=given.get("new_ledger", False),
         resume_within=given.get("resume_within", 0.0),
         changed_since=flags.changed_since(given.get("changed_since")),
         skip_active_jobs=given.get("skip_active_jobs", False),
@@ -266,7 +284,7 @@ def _confirm(preview: Preview, *, ask: bool, tell: bool) -> bool:
     from batch_snapshot import preview as room
 
     real = "AWS" in preview.catalogs and preview.endpoint != model.SIMULATOR
-    if ask and real and sys.stdin.isatty():
+    if ask and real and sys.stdin is not None and sys.stdin.isatty():
         terminal.say(room.as_text(preview))
         return click.confirm("Snapshots cannot be deleted and notify the partners. Go on?", err=True)
     if tell:

@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batch_snapshot import flags, model
+from batch_snapshot import endpoint, flags, model
 from batch_snapshot.cli import terminal
 
 if TYPE_CHECKING:
@@ -138,8 +138,6 @@ def others(command: str, subject: Path, given: Mapping[str, Any]) -> Others:
     Raises:
         InputError: a URL, ARN or folder can't be one; nothing was called.
     """
-    from batch_snapshot import job
-
     return Others(
         command,
         str(subject),
@@ -147,7 +145,7 @@ def others(command: str, subject: Path, given: Mapping[str, Any]) -> Others:
         flags.topic_arn(given["notify_sns"]),
         flags.metrics_file(given["metrics_file"]),
         given["profile"],
-        bool(given["simulate"] or given["endpoint_url"] or job.endpoint_of(os.environ)),
+        bool(given["simulate"] or given["endpoint_url"] or endpoint.configured(os.environ)),
     )
 
 

@@ -1,0 +1,65 @@
+"""Who signs for a ledger's accounts, and whether that is who signed before."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from batch_snapshot import signer
+from batch_snapshot.errors import InputError
+from batch_snapshot.model import ApiError, ErrorKind, Failure, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from batch_snapshot.allowance import Allowances
+    from batch_snapshot.job import Job
+    from batch_snapshot.lane import Lane
+
+    #: Names whose quotas an account spends; raises `ApiError`.
+    Identify = Callable[[str], Awaitable[str]]
+
+
+async def check(job: Job, identify: Identify) -> None:
+    """Refuse to go on with a ledger for another AWS account, before anything is written or sent.
+
+    Raises:
+        InputError: it is another one.
+    """
+    for name in job.accounts:
+        before = job.past.signers.get(name)
+        if before is None or not before.startswith(signer.NUMBER):
+            continue
+        # What is wrong with the credentials stops the account alone, and is told then.
+        with suppress(ApiError):
+            if why := signer.refusal(name, before, signer.of(await identify(name))):
+                raise InputError(f"{job.path}: {why}")
+
+
+async def settle(
+    job: Job,
+    signers: dict[str, str],
+    allowances: Allowances,
+    identify: Identify,
+    lane: Lane,
+) -> None:
+    """Find out who signs, for the intents to say (in `signers`), and hold the account to its quotas.
+
+    Raises:
+        ApiError: there are no credentials, or another AWS account's.
+        StorageError: the log of calls cannot be read or written.
+    """
+    found = await identify(lane.name)
+    now = signers[lane.name] = signer.of(found)
+    if why := signer.refusal(lane.name, job.past.signers.get(lane.name), now):
+        # Credentials that could not be had at the start, and are another account's.
+        raise ApiError(
+            Failure(ErrorKind.DENIED, "AnotherAccount", why, Verdict.STOP_ACCOUNT, may_have_landed=False)
+        )
+    if told := signer.warning(lane.name, job.past.signers.get(lane.name), now):
+        lane.warnings.append(told)
+
+    async def known(_: str) -> str:
+        return found
+
+    await allowances.settle(lane, identify=known)

@@ -1,0 +1,108 @@
+"""Which ledgers are not finished, so that one which vanishes is missed and its rows are not made again.
+
+A file for each manifest name and account, beside their lock: whoever reads or writes it holds that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from batch_snapshot.errors import InputError, LedgerError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+#: Ledgers that are kept in mind, the latest of them.
+KEPT = 1_000
+
+
+def run_id(file: Path, ledger: Path) -> str | None:
+    """The run of the ledger at this path if it was not finished when it was last seen; None: it was.
+
+    Raises:
+        StorageError: the file cannot be read.
+    """
+    return _read(file).get(str(ledger.resolve()))
+
+
+def note(file: Path, ledger: Path, run_id: str) -> None:
+    """Keep in mind that a run has begun, or goes on, in the ledger at this path.
+
+    Raises:
+        StorageError: the file cannot be read or written.
+    """
+    known = _read(file)
+    if known.get(str(ledger.resolve())) != run_id:
+        kept = {**known, str(ledger.resolve()): run_id}
+        _write(file, dict([*kept.items()][-KEPT:]))
+
+
+def forget(file: Path, ledger: Path) -> None:
+    """The ledger at this path is finished: it may go.
+
+    Raises:
+        StorageError: the file cannot be read or written.
+    """
+    known = _read(file)
+    if known.pop(str(ledger.resolve()), None) is not None:
+        _write(file, known)
+
+
+def check(files: Iterable[Path], ledger: Path, *, begun: bool, anew: bool) -> None:
+    """Refuse to begin a ledger where an unfinished one was, which knows what has been made.
+
+    Args:
+        files: of the accounts that the run calls for.
+        ledger: its path.
+        begun: a ledger is there.
+        anew: that is wanted, whatever was there.
+
+    Raises:
+        InputError: it would take the place of one that has vanished, or is to and none has.
+        StorageError: a file cannot be read.
+    """
+    if begun and anew:
+        raise InputError(f"--new-ledger: {ledger} is there; drop the flag to go on, or name another --ledger")
+    known = next(filter(None, (run_id(file, ledger) for file in files)), None)
+    if known and not (begun or anew):
+        raise LedgerError(
+            f"{ledger}: is gone, or empty; run {known} in it was not finished, and only it knows what was "
+            "made; put it back, or begin anew with --new-ledger, which makes all its snapshots again"
+        )
+
+
+def _read(file: Path) -> dict[str, str]:
+    try:
+        known = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise _unusable(file, error) from None
+    if not isinstance(known, dict):
+        raise _unusable(file, ValueError("it is no object"))
+    return known
+
+
+def _write(file: Path, known: dict[str, str]) -> None:
+    """Replace the file by one that is whole, and its owner's alone."""
+    fresh = file.with_name(f"{file.name}.new")
+    try:
+        fresh.unlink(missing_ok=True)
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+            json.dump(known, opened)
+            opened.flush()
+            os.fsync(opened.fileno())
+        fresh.replace(file)
+    except OSError as error:
+        raise _unusable(file, error) from None
+
+
+def _unusable(file: Path, error: Exception) -> StorageError:
+    why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return StorageError(
+        f"{file}: cannot keep in mind which ledgers are not finished ({why}); make room or mend its "
+        "permissions, or remove it if it is broken"
+    )
