@@ -159,7 +159,7 @@ def test_the_holder_lives_while_it_holds(path):
     assert not locks.holder_lives(path)
 
 
-@pytest.mark.parametrize("pid", [1, os.getpid(), 10**30])
+@pytest.mark.parametrize("pid", [1, os.getpid(), 10**30], ids=["init", "ours", "none"])
 def test_a_file_that_names_a_process_is_no_holder(path, pid):
     """Numbers of processes are given out again, and files are edited."""
     path.parent.mkdir()
