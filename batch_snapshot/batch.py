@@ -63,6 +63,9 @@ SYNC_EVERY = 1.0
 #: Seconds for which a forecast of the end holds.
 FORECAST_EVERY = 10.0
 
+#: Seconds of calls after which the measured rate tells more than a known one that is higher.
+TELLING = 10.0
+
 
 def utc_now() -> datetime:
     """The wall clock."""
@@ -125,12 +128,12 @@ class View:
         ]
 
     def _ends_in(self, name: str, allowances: Allowances) -> float | None:
-        """Seconds until an account's rows are settled, at the rate that was learned or is measured."""
+        """Seconds until an account's rows are settled, at the rate that is known or, if lower, measured."""
         rows = self.todo.get(name, 0) - self.settled[name]
         lane = self.lanes[name]
         if rows <= 0 or lane.stop is not None:
             return 0.0
-        rate = lane.pacer.pace.known or self.settled[name] / self.elapsed
+        rate = _rate(lane.pacer.pace.known, self.settled[name], self.elapsed - lane.pacer.waited)
         if not rate:
             return None
         outlook = allowances.outlook(name, rows, rate)
@@ -140,6 +143,14 @@ class View:
     _forecast: tuple[float, float] | None = None
     #: What is used of the windows by account, and how many calls it had made when that was counted.
     _used: dict[str, tuple[Outlook, int]] = field(default_factory=dict)
+
+
+def _rate(known: float | None, settled: int, seconds: float) -> float:
+    """Rows a second: as known, unless so many in so many seconds were fewer for long enough to tell."""
+    measured = settled / seconds if seconds > 0 else 0.0
+    if known is None:
+        return measured
+    return min(known, measured) if seconds >= TELLING and measured else known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

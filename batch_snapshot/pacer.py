@@ -142,6 +142,8 @@ class Pacer:
         self.meter = meter
         #: The window that is waited for, and until when by the clock; None: no wait for a window.
         self.waiting: tuple[Spent, float] | None = None
+        #: Seconds that went by in such waits.
+        self.waited = 0.0
         self.now = clock
         self._wait = wait
         self._turn = anyio.Lock(fast_acquire=True)
@@ -217,11 +219,13 @@ class Pacer:
     async def _window(self, spent: Spent) -> None:
         if not self._wait or spent.opens_in == inf:
             raise WindowSpent(spent)
-        self.waiting = (spent, self.now() + spent.opens_in)
+        began = self.now()
+        self.waiting = (spent, began + spent.opens_in)
         try:
             await anyio.sleep(min(spent.opens_in, LOOK_AGAIN))
         finally:
             self.waiting = None
+            self.waited += self.now() - began
 
     def spent(self, before: Spent) -> Spent:
         """How long a window that was spent `before` stays so.

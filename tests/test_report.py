@@ -485,9 +485,21 @@ def test_the_rest_takes_as_long_as_this_runs_own_rows_did():
     assert left({"main": 200}, {"main": 950}) == pytest.approx(75, abs=0.2)
 
 
-def test_or_goes_at_the_rate_that_was_learned():
-    found = left({"main": 200}, {"main": 950}, lanes=lanes(start=pace.learned(50.0, 0.0)))
-    assert found == pytest.approx(15, abs=0.2)
+@pytest.mark.parametrize(
+    ("settled", "at", "waited", "rate"),
+    [
+        (20, 2.0, 0.0, 50.0),  # too early to tell
+        (1000, 20.0, 0.0, 50.0),  # as fast as known
+        (200, 20.0, 0.0, 10.0),  # its calls take too long, or are too few at once
+        (200, 20.0, 16.0, 50.0),  # it waited for a window
+        (500, 40.0, 20.0, 25.0),
+    ],
+)
+def test_or_goes_at_the_rate_that_is_known_unless_this_run_is_slower(settled, at, waited, rate):
+    running = lanes(start=pace.learned(50.0, 0.0))
+    running["main"].pacer.waited = waited
+    found = left({"main": settled}, {"main": settled + 750}, at=at, lanes=running)
+    assert found == pytest.approx(750 / rate, rel=0.02)
 
 
 def test_the_last_account_to_end_ends_the_run():
