@@ -38,7 +38,7 @@ class TimeOfDay(click.ParamType[tuple[int, int]]):
         return int(match[1]), int(match[2])
 
 
-@click.command()
+@click.command(short_help="Print unit files for nightly runs.")
 @click.argument("kind", type=click.Choice(["systemd", "cron", "kubernetes", "eventbridge"]))
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.argument("run_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAG…]")
@@ -163,7 +163,7 @@ def _write(folder: Path, made: list[File]) -> None:
         click.echo(path)
 
 
-@click.command()
+@click.command(short_help="Remove old ledgers that fully succeeded.")
 @click.argument("folder", metavar="LEDGER-FOLDER", type=click.Path(path_type=Path))
 @click.option(
     "--keep",

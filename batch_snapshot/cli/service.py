@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 LINES_EVERY, REDRAW_EVERY = 5.0, 0.2
 
 
-@click.command()
+@click.command(short_help="Make a manifest out of the service's own lists.")
 @click.option("--catalog", type=click.Choice(["AWS", "Sandbox"]), required=True, help="Whose lists are read.")
 @click.option(
     "--output",
@@ -101,7 +101,7 @@ def discover(output: Path | None, update: Path | None, form: str, *, name: str |
     )
 
 
-@click.command()
+@click.command(short_help="Hold a ledger against the service.")
 @click.argument("ledger", type=click.Path(path_type=Path))
 @click.option(
     "--sample", type=click.IntRange(1), metavar="N", help="Only so many rows, the same ones each time."
@@ -132,7 +132,7 @@ def verify(ledger: Path, form: str, *, sample: int | None, **given: Any) -> int:
     return told.exit_code
 
 
-@click.command()
+@click.command(short_help="Compare the ledgers of two nights.")
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
 @flags.FORMAT
