@@ -251,12 +251,12 @@ async def test_a_throttled_endpoint_loses_no_row_and_costs_no_attempt():
 
 async def test_more_throttles_than_attempts_are_survived():
     write_manifest(MANIFEST, pairs(1))
-    stubborn = Faults(plan=lambda ordinal, params: "throttle" if ordinal < 6 else None)
+    stubborn = Faults(plan=lambda ordinal, params: "throttle" if ordinal < 3 else None)
     async with serve(Settings(faults=stubborn)) as (url, simulator):
         summary = await run(url, max_attempts=1)
         assert summary.exit_code == 0
         (line,) = of_type(LEDGER, "result")
-        assert (line["attempts"], line["throttles"]) == (1, 6)
+        assert (line["attempts"], line["throttles"]) == (1, 3)
         assert len(simulator.snapshots) == 1
 
 
