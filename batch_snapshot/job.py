@@ -636,6 +636,18 @@ def _check_names(path: Path, header: Header) -> None:
             raise LedgerError(f"{path}: the run line names {name!r}, which no manifest can: it was edited")
 
 
+def allowed(path: Path, header: Header) -> dict[str, Account]:
+    """The accounts of a run line, with the quotas that its run was given.
+
+    Raises:
+        InputError: they make no sense.
+    """
+    accounts = accounts_of(path, header)
+    given = {"rate": None, "daily_quota": None, **header.settings}
+    quotas = _quotas(accounts, _as_before(path, Options(), given))
+    return {name: replace(account, quota=quotas[name]) for name, account in accounts.items()}
+
+
 def accounts_of(path: Path, header: Header) -> dict[str, Account]:
     """The accounts as a ledger's head keeps them."""
     try:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batch_snapshot import audit, ledger, locks, places, report
-from batch_snapshot.display import Frame, Part
-from batch_snapshot.errors import LedgerError
+from batch_snapshot.display import Frame, Part, Window
+from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
+    from batch_snapshot.allowance import Outlook
     from batch_snapshot.history import Header
 
 
@@ -118,12 +121,17 @@ class Looking:
         header, counts, accounts = self._header(), self._counts, self._tally.accounts
         rate = self._tally.rate(self._now())
         alone = counts.total if len(accounts) == 1 else None
+        todo = counts.unattempted + counts.in_doubt
+        left = todo / rate if rate else None
+        outlooks = self._outlooks(todo, rate) if self.running else {}
+        if alone and rate and outlooks:
+            left = max(outlook.forecast.ends_in for outlook in outlooks.values())
         return Frame(
             name=header.name,
             counts=counts,
             elapsed=self._elapsed(),
             # What a retry has taken up, its ledger does not tell.
-            left=(counts.unattempted + counts.in_doubt) / rate if rate and header.command == "run" else None,
+            left=left if header.command == "run" else None,
             calls=sum(account.calls for account in accounts.values()),
             throttled=sum(account.throttled for account in accounts.values()),
             parts=[
@@ -133,10 +141,45 @@ class Looking:
                     rows=alone,
                     rate=self._tally.rate(self._now(), name),
                     throttled=account.throttled,
+                    window=_fullest(outlooks.get(name)),
                 )
                 for name, account in accounts.items()
             ],
         )
+
+    def _outlooks(self, rows: int, rate: float) -> dict[str, Outlook]:
+        """How full each account's quota windows are, and how so many rows of it will go.
+
+        By the log of calls where the run keeps it; empty where that tells nothing.
+        """
+        # Half of the time that `status` takes, and needed only while a run goes on.
+        from batch_snapshot import job  # noqa: PLC0415
+        from batch_snapshot.allowance import Allowances  # noqa: PLC0415
+        from batch_snapshot.quota import Usage  # noqa: PLC0415
+
+        header = self._header()
+        folder = header.settings.get("state_dir")
+        # Whoever only looks is not told of a log that cannot be read: the run is.
+        with suppress(InputError, StorageError):
+            file = places.usage_file(places.state_folder(Path(folder) if folder else None, os.environ))
+            if places.there(file):
+                accounts = job.allowed(self._path, header)
+                with Usage(file) as usage:
+                    room = Allowances(accounts, header.endpoint, usage, os.environ)
+                    return {name: room.outlook(name, rows, rate or None) for name in self._tally.accounts}
+        return {}
+
+
+def _fullest(outlook: Outlook | None) -> Window | None:
+    """The quota window of which the largest share is used."""
+    if outlook is None:
+        return None
+    windows = [
+        Window(window.name, min(used, window.limit), window.limit)
+        for window, used in zip(outlook.windows, outlook.used, strict=True)
+        if window.limit
+    ]
+    return max(windows, key=lambda window: window.used / window.limit, default=None)
 
 
 def check(path: Path) -> int:

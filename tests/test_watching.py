@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
-from batch_snapshot import cli, locks, overview, places
+from batch_snapshot import cli, codec, display, locks, overview, places
+from batch_snapshot.allowance import Allowances
 from batch_snapshot.cli import terminal
-from batch_snapshot.model import Status
+from batch_snapshot.model import Account, Quota, Status
+from batch_snapshot.quota import Usage, windows
 from tests.ledgers import BEGAN, Book, row
 from tests.processes import Place, pairs, until, write_manifest
 from tests.test_cli import on_terminal
@@ -129,6 +133,41 @@ def test_a_look_reads_what_is_new_and_sees_the_run_end(place):
     assert looking.summary().outcome == "crashed"
     assert looking.summary().counts == (1, 1, 1, 1)
     assert looking.summary() == overview.of(path)
+
+
+def test_a_look_tells_how_full_the_quota_windows_are_and_counts_their_pauses(place):
+    """Ten in any hour, of which four are used, and five rows to go: by the log of the run's state folder."""
+    account = Account("main", quota=Quota(per_hour=1000))
+    settings = {"rate": None, "daily_quota": 10, "state_dir": str(place / "elsewhere")}
+    path, file = place / "l.ndjson", places.usage_file(place / "elsewhere")
+    rows = [row(number) for number in range(12)]
+    book = Book(12).begin(accounts={"main": codec.encode_account(account)}, settings=settings)
+    book.intend(*rows).result(rows[0], at=2.0).write(path)
+    looking = overview.Looking(path, now=lambda: BEGAN.replace(second=10))
+    with locks.held(places.ledger_lock(path), what=str(path), since="now"):
+        looking.again()
+        assert looking.frame().parts[0].window is None, "there is no log yet"
+        with Usage(file) as usage:
+            declared = windows(Quota(per_hour=1000, per_day=10))
+            room = Allowances({"main": account}, "aws", usage, os.environ)
+            trio.run(room.settle, room.lane("main", wait=True), identified)
+            for _ in range(4):
+                claim = usage.claim("aws/1 writes", declared)
+                assert isinstance(claim, int)
+                usage.finish(claim)
+        frame = looking.frame()
+        assert frame.parts[0].window == display.Window("per_day", 4, 10)
+        assert frame.left is not None
+        assert frame.left > 80_000, "the last five are sent tomorrow"
+        file.unlink()
+        file.mkdir()
+        assert looking.frame().parts[0].window is None
+    looking.again()
+    assert looking.frame().parts[0].window is None, "only while it runs"
+
+
+async def identified(_: str) -> str:
+    return "aws/1"
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
