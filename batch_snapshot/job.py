@@ -310,27 +310,6 @@ def _open_questions(listed: Manifest, options: Options) -> list[str]:
     return questions
 
 
-@contextmanager
-def for_run(
-    listed: Manifest,
-    options: Options,
-    now: datetime,
-    *,
-    recalled: Recalled | None = None,
-    touch: bool = True,
-) -> Iterator[Job]:
-    """Make the job of `run`, and hold its locks; without `touch` nothing is locked or mended.
-
-    What `load` has `recalled` beside the manifest is not read again.
-
-    Raises:
-        InputError: ledger, manifest and options don't fit together.
-        StorageError: a lock is held, or cannot be made.
-    """
-    with reserved(listed, options, now, recalled=recalled, touch=touch) as held:
-        yield of_run(held, listed)
-
-
 def _looked_up(
     path: Path, recalled: Recalled | None, listed: Manifest, *, live: bool
 ) -> tuple[History, Sequence[Row] | None]:

@@ -31,6 +31,7 @@ from batch_snapshot.lane import Lane
 from batch_snapshot.model import ApiError, Quota, Verdict
 from batch_snapshot.pacer import Pacer
 from batch_snapshot.simulator import serve
+from tests.jobs import run_job
 from tests.processes import Place, assert_exactly_once, of_type, pairs
 
 pytestmark = pytest.mark.asyncio
@@ -173,7 +174,7 @@ async def test_other_credentials_are_told_and_another_account_is_refused_before_
             raise ApiError(policy.CLOCKS_DISAGREE)
 
         listed, _ = room.load(path, options, batch.utc_now())
-        with room.for_run(listed, options, batch.utc_now()) as job:
+        with run_job(listed, options, batch.utc_now()) as job:
             with pytest.raises(InputError, match="was AWS account 111111111111 so far") as raised:
                 await identity.check(job, other)
             await identity.check(job, unknown)

@@ -24,6 +24,7 @@ from batch_snapshot.history import End, Header, Intent, Line, Result
 from batch_snapshot.ledger import Ledger
 from batch_snapshot.model import Account, ErrorKind, Outcome, Quota, Request, Row, RowError, Status
 from tests import strategies
+from tests.jobs import run_job
 from tests.strategies import patient
 
 ROW = Row("main", "Sandbox", "eng-0123456789abcd", "Opportunity", "O1234567", "OpportunitySummaryView")
@@ -667,7 +668,7 @@ OPTIONS = job.Options(ledger="nightly.ndjson", state_dir=Path("state"))
 def test_looking_at_what_a_run_would_do_mends_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     listed, path = nightly(tmp_path, HEAD_LINE + b'{"type":"int')
-    with job.for_run(listed, OPTIONS, AT, touch=False) as made:
+    with run_job(listed, OPTIONS, AT, touch=False) as made:
         assert made.run_id == "night-1"
     assert path.read_bytes() == HEAD_LINE + b'{"type":"int'
 
@@ -677,7 +678,7 @@ def test_a_resume_reads_the_ledger_that_the_repair_leaves(tmp_path, monkeypatch,
     """Whatever is torn, the run id that the resume goes on with is that of the ledger it writes."""
     monkeypatch.chdir(tmp_path)
     listed, path = nightly(tmp_path, HEAD_LINE[: len(HEAD_LINE) - cut])
-    with job.for_run(listed, OPTIONS, AT) as made, Ledger(path) as book:
+    with run_job(listed, OPTIONS, AT) as made, Ledger(path) as book:
         book.append(codec.encode_run(HEAD._replace(run_id=made.run_id), "0.1.0"))
     folded = history.fold(ledger.read(path))
     assert folded.first is not None
@@ -693,7 +694,7 @@ def test_what_was_recalled_holds_while_the_ledger_is_the_same(tmp_path, monkeypa
     assert found.left == [ROW], "in doubt"
     with path.open("ab") as book:
         book.write(meanwhile)
-    with job.for_run(found, OPTIONS, AT, recalled=recalled) as made:
+    with run_job(found, OPTIONS, AT, recalled=recalled) as made:
         assert made.past == ledger.history_of(path)
         assert [request.row for request in made.requests if request] == [ROW] * (meanwhile != FAILED_LINE)
 
@@ -703,7 +704,7 @@ def test_what_is_done_is_not_left(tmp_path, monkeypatch):
     listed, _ = nightly(tmp_path, HEAD_LINE + INTENT_LINE + RESULT_LINE)
     found, recalled = job.load(listed.path, OPTIONS, AT)
     assert found.left == []
-    with job.for_run(found, OPTIONS, AT, recalled=recalled) as made:
+    with run_job(found, OPTIONS, AT, recalled=recalled) as made:
         assert not any(made.requests)
 
 

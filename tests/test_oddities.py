@@ -13,6 +13,7 @@ from batch_snapshot.job import Options
 from batch_snapshot.model import SIMULATOR
 from batch_snapshot.plan import Selection
 from batch_snapshot.simulator import serve
+from tests.jobs import run_job
 from tests.processes import Place, pairs
 
 
@@ -147,7 +148,7 @@ def test_lines_of_others_are_no_ledger_and_are_left_alone(place, content):
     listed = place.manifest(pairs(1))
     with (
         pytest.raises(LedgerError, match="no run line"),
-        job.for_run(
+        run_job(
             manifest.load(listed),
             Options(simulate=True, ledger=str(path), state_dir=place.folder),
             batch.utc_now(),
@@ -162,7 +163,7 @@ def test_a_folder_is_no_ledger(place):
     options = Options(simulate=True, ledger=str(place.folder), state_dir=place.folder)
     with (
         pytest.raises(InputError, match="is a folder"),
-        job.for_run(manifest.load(listed), options, batch.utc_now()),
+        run_job(manifest.load(listed), options, batch.utc_now()),
     ):
         pass
 
@@ -187,7 +188,7 @@ def test_a_row_that_was_added_under_the_run_is_not_sent(place):
     listed = place.manifest(pairs(5000))
     options = Options(simulate=True, state_dir=place.folder)
     sent = []
-    with job.for_run(manifest.load(listed), options, batch.utc_now()) as running:
+    with run_job(manifest.load(listed), options, batch.utc_now()) as running:
         sent.append(next(running.requests))
         with listed.open("a", encoding="utf-8") as file:
             file.write('- {"engagement": "eng-aaaaaaaaaaaaaa", "resource": "O99999"}\n')

@@ -14,6 +14,7 @@ from batch_snapshot import codec, job, manifest, places
 from batch_snapshot.errors import InputError
 from batch_snapshot.history import End
 from batch_snapshot.model import Account
+from tests.jobs import run_job
 from tests.strategies import header, patient
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def chosen(tmp_path: Path, pattern: str = "{name}-{date}.ndjson", now: datetime 
     listed = tmp_path / "nightly.yaml"
     listed.write_text(MANIFEST)
     options = job.Options(ledger=f"{tmp_path}/{pattern}", state_dir=tmp_path / "state")
-    with job.for_run(manifest.load(listed), options, now) as made_:
+    with run_job(manifest.load(listed), options, now) as made_:
         return made_.path.name
 
 
