@@ -8,7 +8,7 @@ An account is a `Lane`: its own pace, breaker, queue and workers, so that none w
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,13 @@ import anyio
 from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt
 
 from batch_snapshot import policy
+from batch_snapshot.course import Course
 from batch_snapshot.errors import StorageError
 from batch_snapshot.feed import Feed
 from batch_snapshot.lane import DENIAL_LIMIT, Lane, Stop, StopKind, spent
 from batch_snapshot.model import ApiError, Failure, Outcome, Receipt, Status, Verdict
 from batch_snapshot.pacer import WindowSpent
+from batch_snapshot.slots import Slots
 from batch_snapshot.tries import Tries
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ class _LookUpRefused(Exception):  # noqa: N818 - no error: the row stays in doub
         self.failure = failure
 
 
-class Engine:
+class Engine(Course):
     """Runs requests to their outcomes."""
 
     def __init__(
@@ -99,6 +101,8 @@ class Engine:
         now: Callable[[], datetime],
         rng: Random,
         settings: Settings,
+        slots: Slots | None = None,
+        feed: Callable[[Iterable[str], Callable[[str], bool]], Feed] = Feed,
     ) -> None:
         """Wire the seams.
 
@@ -116,50 +120,33 @@ class Engine:
             now: the wall clock.
             rng: draws the jitter.
             settings: bounds.
+            slots: for the calls in flight, where other engines share them.
+            feed: makes what hands out the requests by account.
         """
-        self.lanes = lanes
-        self.stop: Stop | None = None
-        #: Why the calls can no longer be counted.
-        self.uncounted: StorageError | None = None
+        super().__init__(lanes, record, now, settings.failure_limit)
         self._send = send
         self._look_up = look_up
         self._identify = identify
         self._probe = probe
         self._intend = intend
-        self._record_outcome = record
         self._clock_skew = clock_skew
-        self._now = now
         self._rng = rng
         self._began = now()
         self._settings = settings
         self._scope = anyio.CancelScope()
         self._waiting: dict[anyio.CancelScope, Lane] = {}
-        self._slots = anyio.Semaphore(settings.concurrency, fast_acquire=True)
-        self._feed = Feed(lanes, lambda name: self._halted(self.lanes[name]))
+        self._slots = slots or Slots(settings.concurrency)
+        self._feed = feed(lanes, lambda name: self._halted(self.lanes[name]))
         self._pairs: dict[tuple[str, str, str], anyio.Event] = {}
-        self._bad = self._done = 0
-        self._unrecordable = False
-
-    @property
-    def ending(self) -> Stop | None:
-        """The gravest stop of the run and its accounts; None: everything was tried."""
-        stops = [stop for stop in (self.stop, *(lane.stop for lane in self.lanes.values())) if stop]
-        return max(stops, key=lambda stop: stop.kind, default=None)
 
     def request_stop(self, stop: Stop) -> None:
         """Make no further call; those in flight have the drain time-out to be answered.
 
         A stop of a graver kind replaces an earlier one.
         """
-        if self.stop is None or stop.kind > self.stop.kind:
-            self.stop = stop
+        super().request_stop(stop)
         deadline = anyio.current_time() + self._settings.drain_timeout
         self._scope.deadline = min(self._scope.deadline, deadline)
-        self._wake(None)
-
-    def stop_account(self, name: str, stop: Stop) -> None:
-        """Make no further call of an account; the others go on."""
-        self._stop_lane(self.lanes[name], stop)
 
     def abort(self) -> None:
         """Drop the calls in flight too; their rows are in doubt."""
@@ -173,20 +160,15 @@ class Engine:
         """
         for lane in self.lanes.values():
             lane.open()
+        self._slots.accounts += len(self.lanes)
         try:
             with self._scope:
                 await self._drive(batches)
         finally:
+            self._slots.accounts -= len(self.lanes)
             for lane in self.lanes.values():
                 lane.close()
         self._tell_again()
-
-    def _tell_again(self) -> None:
-        """Say when spent windows open, now that no call is in flight: earlier than it seemed."""
-        for lane in self.lanes.values():
-            if lane.spent is not None:
-                with suppress(StorageError):
-                    lane.stop = spent(lane.name, lane.pacer.spent(lane.spent), self._now())
 
     async def _drive(self, batches: Iterable[Sequence[Request]]) -> None:
         async with anyio.create_task_group() as watch:
@@ -207,13 +189,12 @@ class Engine:
 
         An account has its share of the concurrency, so that one whose calls hang takes no other's.
         """
-        share = max(1, self._settings.concurrency // len(self.lanes))
         while batch := await self._feed.take(lane.name, INTENT_SIZE):
-            if not await self._ready(lane, batch[0]):
+            if not await self.ready(lane, batch[0]):
                 continue
             await self._intend(batch)
             for request in batch:
-                if lane.workers < share:
+                if lane.workers < self._slots.share:
                     lane.workers += 1
                     workers.start_soon(self._work, lane)
                 await lane.requests.send(request)
@@ -223,9 +204,6 @@ class Engine:
         async for request in lane.queue:
             if not self._halted(lane):
                 await self._process(lane, request)
-
-    def _halted(self, lane: Lane) -> bool:
-        return self._unrecordable or self.stop is not None or lane.stop is not None
 
     async def _process(self, lane: Lane, request: Request) -> None:
         """Bring one request to its outcome; its pair is ours alone meanwhile."""
@@ -257,8 +235,11 @@ class Engine:
             self._keep(outcome)
             lane.breaker = lane.breaker.after(Status.SUCCEEDED, None)
 
-    async def _ready(self, lane: Lane, request: Request) -> bool:
-        """Whether the account can call: the first intent is to tell by how much the clocks differ."""
+    async def ready(self, lane: Lane, request: Request) -> bool:
+        """Whether the account can call: the first intent is to tell by how much the clocks differ.
+
+        Why it cannot, its lane says.
+        """
         try:
             await self._preflight(lane, request)
         except _Abandoned:
@@ -286,7 +267,7 @@ class Engine:
         try:
             await self._identify(lane)
         except StorageError as error:
-            self._uncounted(error)
+            self._lose_count(error)
             raise _Abandoned from None
         lane.identified = True
 
@@ -403,16 +384,14 @@ class Engine:
 
         Then an account has one worker, so that the pace of what leaves is kept by telling it of the wait.
         """
-        try:
-            self._slots.acquire_nowait()
-        except anyio.WouldBlock:
-            await self._slots.acquire()
+        if not self._slots.take_nowait():
+            await self._slots.take()
             leaves = lane.pacer.now()
             lane.pacer.change(lambda pace: pace.late(leaves))
         try:
             yield
         finally:
-            self._slots.release()
+            self._slots.give_back()
 
     def _look_for_starvation(self, lane: Lane) -> None:
         if lane.pacer.starved(self._settings.patience):
@@ -477,7 +456,7 @@ class Engine:
             lane.spent = error.spent
             self._stop_lane(lane, spent(lane.name, error.spent, self._now()))
         except StorageError as error:
-            self._uncounted(error)
+            self._lose_count(error)
         except _Abandoned:
             if permit is not None:
                 permit.give_back()
@@ -485,11 +464,6 @@ class Engine:
         if permit is None:
             raise _Abandoned
         return permit
-
-    def _uncounted(self, error: StorageError) -> None:
-        """Calls cannot be counted any more: those in flight are waited for, and no other leaves."""
-        self.uncounted = self.uncounted or error
-        self.request_stop(Stop(StopKind.STOPPED, str(error)))
 
     @contextmanager
     def _interruptible(self, lane: Lane) -> Iterator[None]:
@@ -515,11 +489,6 @@ class Engine:
             if lane is None or owner is lane:
                 scope.cancel()
 
-    def _stop_lane(self, lane: Lane, stop: Stop) -> None:
-        if lane.stop is None:
-            lane.stop = stop
-            self._wake(lane)
-
     def _give_up(self, lane: Lane, tries: Tries, failure: Failure) -> None:
         """No further try: the row failed or is in doubt, or the account cannot sign."""
         if failure.verdict is Verdict.STOP_ACCOUNT:
@@ -543,28 +512,6 @@ class Engine:
             tries.dropped()
         if failure := tries.unsettled_failure:
             self._keep(tries.unsettled(failure, self._now()))
-
-    def _keep(self, outcome: Outcome) -> None:
-        """Record an outcome before anything else happens, and count it.
-
-        What cannot be recorded is not begun: the first failure ends all calls.
-        """
-        if self._unrecordable:
-            return
-        try:
-            self._record_outcome(outcome)
-        except BaseException:
-            self._unrecordable = True
-            raise
-        self._done += 1
-        self._bad += outcome.status is not Status.SUCCEEDED
-        if self.stop is None and self._settings.failure_limit.exceeded(bad=self._bad, done=self._done):
-            self.request_stop(
-                Stop(
-                    StopKind.STOPPED,
-                    f"{self._bad} of {self._done} rows did not succeed: --max-failures is reached",
-                )
-            )
 
 
 def _learn(permit: Permit, failure: Failure) -> bool:
