@@ -33,14 +33,16 @@ from batch_snapshot import (
     service,
     unfinished,
 )
-from batch_snapshot.allowance import Allowances
+from batch_snapshot.allowance import READ_RATE, Allowances
 from batch_snapshot.client import Clients
+from batch_snapshot.cluster import Coordinator
 from batch_snapshot.display import Window
 from batch_snapshot.engine import Engine
 from batch_snapshot.errors import InputError, ManifestError, StorageError
 from batch_snapshot.history import FailureGroup
 from batch_snapshot.job import Job, Options, for_retry, load, of_run, reserved
 from batch_snapshot.lane import Lane, Stop, StopKind
+from batch_snapshot.lease import LEASE, LONGEST_LEASE, Term
 from batch_snapshot.quota import Usage, windows
 
 if TYPE_CHECKING:
@@ -49,9 +51,12 @@ if TYPE_CHECKING:
     from anyio.abc import TaskStatus
 
     from batch_snapshot.allowance import Outlook
+    from batch_snapshot.client import Target
+    from batch_snapshot.course import Course
     from batch_snapshot.history import History
     from batch_snapshot.leaving import Leaving
     from batch_snapshot.model import Outcome, Request, Skip, Status
+    from batch_snapshot.posts import Posts
     from batch_snapshot.preview import Preview
 
 #: Rows looked at between two turns of everything else.
@@ -85,6 +90,8 @@ class View:
     #: Rows that this invocation is to send, by account, and those that it has settled.
     todo: Mapping[str, int] = field(default_factory=dict)
     settled: Counter[str] = field(default_factory=Counter)
+    #: By the row's key: outcomes of rows that are about to be sent again.
+    provisional: dict[bytes, Outcome] = field(default_factory=dict)
     lanes: Mapping[str, Lane] = field(default_factory=dict)
     allowances: Allowances | None = None
     #: By the run's monotonic clock, in seconds.
@@ -163,6 +170,8 @@ class Hooks:
     outcome: Callable[[Outcome], None] | None = None
     #: Asked once before the first call; False: nothing is called.
     confirm: Callable[[Preview], bool] | None = None
+    #: Told what the run waits for before it begins.
+    tell: Callable[[str], None] | None = None
     #: Whether SIGINT and SIGTERM end the run in good order.
     signals: bool = False
     now: Callable[[], datetime] = utc_now
@@ -277,23 +286,11 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
             raise InputError("not confirmed: nothing was called")
         target = await service.target(job.endpoint, options, stack)
         book = stack.enter_context(ledger.Ledger(job.path))
-        clients = await stack.enter_async_context(Clients(job.accounts, target, hooks.now))
+        await _outlive(job, hooks)
+        clients = await _callers(job, target, options, hooks, stack)
         await identity.check(job, clients.identify)
         tally = _tally(job)
-        signers: dict[str, str] = {}
-        engine = Engine(
-            lanes={name: allowances.lane(name, wait=options.wait) for name in job.accounts},
-            identify=partial(identity.settle, job, signers, allowances, clients.identify),
-            send=clients.send,
-            look_up=clients.look_up,
-            probe=clients.probe,
-            intend=partial(_intend, book, clients, signers, hooks),
-            record=partial(_record, book, job, tally, hooks),
-            clock_skew=clients.clock_skew,
-            now=hooks.now,
-            rng=hooks.rng,
-            settings=options.engine,
-        )
+        engine = _engine(job, clients, allowances, options=options, hooks=hooks, book=book, tally=tally)
         tally.lanes, tally.allowances = engine.lanes, allowances
         header = _header(job, options, hooks)
         leave_out = stack.enter_context(
@@ -324,6 +321,85 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
         return replace(summary, reads=leave_out.reads) if leave_out else summary
 
 
+async def _outlive(job: Job, hooks: Hooks) -> None:
+    """Wait until the workers of a coordinator that crashed must have stopped calling."""
+    last = job.past.last
+    if last is None or job.past.end is not None or last.settings.get("engine") != "dask":
+        return
+    seconds = last.settings.get("lease_s")
+    term = Term(seconds if isinstance(seconds, int | float) and 0 < seconds <= LONGEST_LEASE else LEASE)
+    term.renew(0.0)
+    if hooks.tell:
+        hooks.tell(
+            f"waiting {term.left(0.0):.0f} s: workers of the run before, which crashed, may call until then"
+        )
+    await anyio.sleep(term.left(0.0))
+
+
+async def _callers(
+    job: Job, target: Target, options: Options, hooks: Hooks, stack: AsyncExitStack
+) -> Clients | Posts:
+    """What makes the calls: this process, or the workers of a cluster."""
+    if options.placing is None:
+        return await stack.enter_async_context(Clients(job.accounts, target, hooks.now))
+    try:
+        from batch_snapshot.posts import Posts  # noqa: PLC0415 - Dask is there only where it is wanted
+    except ImportError as error:
+        if (error.name or "").startswith("batch_snapshot"):
+            raise
+        raise InputError("--engine dask needs Dask: pip install 'batch-snapshot[dask]'") from None
+    posts = Posts(
+        job.accounts,
+        target,
+        options.engine,
+        options.placing,
+        read_rate=options.read_rate or READ_RATE,
+    )
+    return await stack.enter_async_context(posts)
+
+
+def _engine(
+    job: Job,
+    clients: Clients | Posts,
+    allowances: Allowances,
+    *,
+    options: Options,
+    hooks: Hooks,
+    book: ledger.Ledger,
+    tally: View,
+) -> Engine | Coordinator:
+    """What drives the run, by whoever makes the calls."""
+    signers: dict[str, str] = {}
+    lanes = {name: allowances.lane(name, wait=options.wait) for name in job.accounts}
+    identify = partial(identity.settle, job, signers, allowances, clients.identify)
+    intend = partial(_intend, book, clients, signers, hooks)
+    record = partial(_record, book, job, tally, hooks)
+    if isinstance(clients, Clients):
+        return Engine(
+            lanes=lanes,
+            identify=identify,
+            send=clients.send,
+            look_up=clients.look_up,
+            probe=clients.probe,
+            intend=intend,
+            record=record,
+            clock_skew=clients.clock_skew,
+            now=hooks.now,
+            rng=hooks.rng,
+            settings=options.engine,
+        )
+    return Coordinator(
+        lanes=lanes,
+        posts=clients,
+        identify=identify,
+        intend=intend,
+        record=record,
+        suspend=partial(record, provisional=True),
+        now=hooks.now,
+        settings=options.engine,
+    )
+
+
 def _forgotten(job: Job, view: View) -> list[str]:
     """A finished ledger need not be missed; returns what is to be told if that cannot be noted."""
     if view.counts.unattempted or view.counts.in_doubt:
@@ -336,7 +412,7 @@ def _forgotten(job: Job, view: View) -> list[str]:
     return []
 
 
-def _went_through(engine: Engine, view: View) -> bool:
+def _went_through(engine: Engine | Coordinator, view: View) -> bool:
     """Whether the run was stopped by its very last row: then nothing was kept from it."""
     stopped = engine.ending is engine.stop and engine.stop and engine.stop.kind is StopKind.STOPPED
     return bool(stopped) and all(view.settled[name] >= rows for name, rows in view.todo.items())
@@ -350,7 +426,7 @@ _OUTCOMES = {
 
 
 async def _drive(
-    engine: Engine,
+    engine: Engine | Coordinator,
     job: Job,
     book: ledger.Ledger,
     view: View,
@@ -395,7 +471,10 @@ async def _sync_regularly(book: ledger.Ledger) -> None:
 
 
 async def _heed_signals(
-    engine: Engine, caught: list[int], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    engine: Engine | Coordinator,
+    caught: list[int],
+    *,
+    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """The first signal drains, the second drops the calls in flight."""
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -408,7 +487,7 @@ async def _heed_signals(
                 engine.abort()
 
 
-def _while_unchanged(engine: Engine, batches: Iterator[list[Request]]) -> Iterator[list[Request]]:
+def _while_unchanged(engine: Course, batches: Iterator[list[Request]]) -> Iterator[list[Request]]:
     """A manifest that changes under the run ends it in good order."""
     try:
         yield from batches
@@ -418,7 +497,7 @@ def _while_unchanged(engine: Engine, batches: Iterator[list[Request]]) -> Iterat
 
 async def _intend(
     book: ledger.Ledger,
-    clients: Clients,
+    clients: Clients | Posts,
     signers: Mapping[str, str],
     hooks: Hooks,
     requests: Sequence[Request],
@@ -430,20 +509,33 @@ async def _intend(
     await anyio.to_thread.run_sync(book.sync)
 
 
-def _record(book: ledger.Ledger, job: Job, view: View, hooks: Hooks, outcome: Outcome) -> None:
+def _record(
+    book: ledger.Ledger, job: Job, view: View, hooks: Hooks, outcome: Outcome, *, provisional: bool = False
+) -> None:
+    """Write an outcome down and count it; a `provisional` one is of a row that is about to be sent again."""
     book.append(codec.encode_result(job.run_id, outcome))
     key = outcome.request.row.key
-    before = job.past.status(key)
-    if before:
-        view.statuses[before] -= 1
-    if past := job.past.unfinished.get(key):
-        view.failures[history.group(past)] -= 1
+    if earlier := view.provisional.pop(key, None):
+        view.statuses[earlier.status] -= 1
+        view.failures.subtract(_groups(earlier))
+    else:
+        if before := job.past.status(key):
+            view.statuses[before] -= 1
+        if past := job.past.unfinished.get(key):
+            view.failures[history.group(past)] -= 1
     view.statuses[outcome.status] += 1
+    view.failures.update(_groups(outcome))
+    if provisional:
+        view.provisional[key] = outcome
+        return
     view.settled[outcome.request.row.account] += 1
-    if outcome.error:
-        view.failures[FailureGroup(outcome.status, outcome.error.kind, outcome.error.code)] += 1
     if hooks.outcome:
         hooks.outcome(outcome)
+
+
+def _groups(outcome: Outcome) -> list[FailureGroup]:
+    error = outcome.error
+    return [FailureGroup(outcome.status, error.kind, error.code)] if error else []
 
 
 def _tally(job: Job) -> View:
@@ -473,7 +565,9 @@ def _header(job: Job, options: Options, hooks: Hooks) -> history.Header:
 def _selective(options: Options) -> dict[str, Any]:
     """The settings that are noted only where they say something."""
     state = str(options.simulator_state.resolve()) if options.simulator_state else None
+    placing = options.placing
     given = {
+        "lease_s": placing.lease if placing else None,
         "changed_since": options.changed_since,
         "skip_active_jobs": options.skip_active_jobs,
         "simulator_state": state,
@@ -499,7 +593,7 @@ def _summary(
     outcome: str,
     tally: View,
     *,
-    engine: Engine | None = None,
+    engine: Course | None = None,
     signum: int | None = None,
     warnings: Sequence[str] = (),
 ) -> report.Summary:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt
@@ -72,6 +72,19 @@ class Settings:
 DEFAULTS = Settings()
 
 
+class Supply(Protocol):
+    """Hands out requests by account; `Feed` sorts those of a manifest."""
+
+    def poke(self) -> None:
+        """Something changed."""
+
+    async def read(self, batches: Iterable[Sequence[Request]]) -> None:
+        """Take in `batches` until there are no more, or nobody takes any."""
+
+    async def take(self, name: str, size: int) -> list[Request]:
+        """Take the next requests of an account, up to `size`; none: there will be no more."""
+
+
 class _Abandoned(Exception):  # noqa: N818 - no error: the row is left for another run
     """The run or the account stopped before this row's next try."""
 
@@ -102,7 +115,7 @@ class Engine(Course):
         rng: Random,
         settings: Settings,
         slots: Slots | None = None,
-        feed: Callable[[Iterable[str], Callable[[str], bool]], Feed] = Feed,
+        feed: Callable[[Iterable[str], Callable[[str], bool]], Supply] = Feed,
     ) -> None:
         """Wire the seams.
 

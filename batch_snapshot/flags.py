@@ -152,6 +152,22 @@ def topic_arn(arn: str | None) -> str | None:
     return arn
 
 
+def scheduler(engine: str, address: str | None, workers: int | None) -> str | None:
+    """Check `--scheduler` and `--workers`.
+
+    Raises:
+        InputError: they don't fit each other, or the address is none.
+    """
+    if engine != "dask" and (address or workers):
+        flag = "--scheduler" if address else "--workers"
+        raise InputError(f"{flag} is Dask's: use it with --engine dask")
+    if address and workers:
+        raise InputError("--workers is for a cluster on this machine: leave it out, or --scheduler")
+    if address is not None and not re.fullmatch(r"(tcp|tls|ws|wss)://[\w.\-\[\]:]+:\d{1,5}", address):
+        raise InputError(f"--scheduler {address}: give its address, such as tcp://10.0.0.5:8786")
+    return address
+
+
 def metrics_file(path: Path | None) -> Path | None:
     """Check `--metrics-file`.
 
@@ -272,6 +288,28 @@ _SENDING = [
     ),
 ]
 
+_ENGINE = [
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "dask"]),
+        default="local",
+        show_default=True,
+        help="Who makes the calls: this process, or the workers of a Dask cluster.",
+    ),
+    click.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="With --engine dask: of the cluster, such as tcp://10.0.0.5:8786. Default: a cluster on this "
+        "machine, for as long as the run.",
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(1, 1024),
+        metavar="N",
+        help="With --engine dask on this machine: worker processes. Default: one a core.",
+    ),
+]
+
 _WHERE = [
     click.option(
         "--simulate",
@@ -332,7 +370,7 @@ _TELLING = [
 
 def shared(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the flags that `run` and `retry` share."""
-    return _with(command, [*_QUOTAS, *_SENDING, *_WHERE, *_TELLING])
+    return _with(command, [*_QUOTAS, *_SENDING, *_ENGINE, *_WHERE, *_TELLING])
 
 
 def planning(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from batch_snapshot.lease import Placing
     from batch_snapshot.manifest import Manifest
     from batch_snapshot.model import Account, Request, Row
 
@@ -75,6 +76,8 @@ class Options:
     #: With {date} in the ledger's name: an unfinished ledger so young is resumed first.
     resume_within: float = RESUME_WITHIN
     engine: Settings = DEFAULTS
+    #: The Dask cluster whose workers make the calls; None: this process does.
+    placing: Placing | None = None
     #: The command line that goes on where this one stops, for the summary.
     command_line: str | None = None
 
@@ -351,6 +354,8 @@ def _settings(options: Options, before: Mapping[str, Any] = MappingProxyType({})
         "profile": options.profile,
         "region": options.region,
         "state_dir": str(options.state_dir) if options.state_dir else None,
+        "engine": "dask" if options.placing else None,
+        "scheduler": options.placing.scheduler if options.placing else None,
     }
     inherited = {key: before[key] for key in _INHERITED if settings[key] is None and key in before}
     return {**settings, **inherited}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
 
-    from batch_snapshot.engine import Engine
+    from batch_snapshot.course import Course
     from batch_snapshot.history import Header
     from batch_snapshot.job import Job, Options
     from batch_snapshot.model import Row, Skip, Status
@@ -126,7 +126,7 @@ def prepared(
         yield Leaving(partial(choosing.choose, doing.candidates, choice), readers, warnings)
 
 
-async def carry_out(engine: Engine, leaving: Leaving) -> Counter[str]:
+async def carry_out(engine: Course, leaving: Leaving) -> Counter[str]:
     """Leave out rows before the first is sent; what can't be found out stops an account in good order.
 
     Returns:

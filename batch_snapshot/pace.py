@@ -161,6 +161,11 @@ class Pace(NamedTuple):
     starved_since: float | None = None
 
     @property
+    def declared(self) -> float | None:
+        """The rate that was declared; None: it is sought."""
+        return None if self.ceiling == inf else self.ceiling / (1 - MARGIN)
+
+    @property
     def unit(self) -> float:
         """Seconds for the return to the peak after a cut, and between one probe and the next."""
         return min(LONGEST_RETURN, RETURN_TIME + RETURN_CALLS / self.peak)

@@ -188,7 +188,7 @@ class Pacer:
                 await self._slot()
                 claim = self.meter.claim() if self.meter else None
                 if isinstance(claim, Spent):
-                    await self._window(claim)
+                    await self.rest(claim)
                 elif (now := self._took()) is not None:
                     return Permit(self, now, claim)
                 elif claim is not None:
@@ -216,7 +216,12 @@ class Pacer:
         if self._failed:
             raise self._failed
 
-    async def _window(self, spent: Spent) -> None:
+    async def rest(self, spent: Spent) -> None:
+        """Wait a little for a window to open.
+
+        Raises:
+            WindowSpent: it is not waited for.
+        """
         if not self._wait or spent.opens_in == inf:
             raise WindowSpent(spent)
         began = self.now()

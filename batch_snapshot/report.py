@@ -184,7 +184,8 @@ def next_steps(
     if run and counts.unattempted:
         steps.append(run)
     if any(group.kind in CURABLE or group.status is Status.IN_DOUBT for group in failures):
-        steps.append(f"batch-snapshot retry {shlex.quote(ledger)}{flags_of(settings, 'state_dir')}")
+        kept = flags_of(settings, "state_dir", "engine", "scheduler")
+        steps.append(f"batch-snapshot retry {shlex.quote(ledger)}{kept}")
     return steps
 
 
@@ -314,7 +315,7 @@ def largest_first(failures: Mapping[FailureGroup, int]) -> list[tuple[FailureGro
 
 
 #: The flags that say by whom and under which quotas, by the names of a run line's settings.
-_KEPT_FLAGS = ("profile", "region", "rate", "daily_quota", "state_dir")
+_KEPT_FLAGS = ("profile", "region", "rate", "daily_quota", "state_dir", "engine", "scheduler")
 
 
 def flags_of(settings: Mapping[str, Any], *names: str) -> str:

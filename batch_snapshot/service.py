@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from batch_snapshot.job import Called, Options
     from batch_snapshot.lane import Lane
+    from batch_snapshot.posts import Posts
 
 #: Engagements that a simulated world begins with, and opportunities of each, where no state file tells.
 SEEDED = (20, 3)
@@ -81,7 +82,7 @@ async def readers(
 def over(
     lanes: Mapping[str, Lane],
     allowances: Allowances,
-    clients: Clients,
+    clients: Clients | Posts,
     now: Callable[[], datetime],
     rng: Random,
 ) -> dict[str, Reader]:

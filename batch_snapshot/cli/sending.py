@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from batch_snapshot.batch import Hooks, View
     from batch_snapshot.history import History
     from batch_snapshot.job import Options
+    from batch_snapshot.lease import Placing
     from batch_snapshot.model import Outcome
     from batch_snapshot.plan import Selection
     from batch_snapshot.preview import Preview
@@ -200,6 +201,7 @@ def _options(given: dict[str, Any]) -> Options:
         skip_active_jobs=given.get("skip_active_jobs", False),
         wait=given["wait"],
         **_where(given),
+        placing=_placing(given),
         engine=engine.Settings(
             concurrency=given["concurrency"],
             max_attempts=given["max_attempts"],
@@ -211,6 +213,13 @@ def _options(given: dict[str, Any]) -> Options:
         ),
         command_line=shlex.join([terminal.PROG, *telling.shareable(sys.argv[1:])]),
     )
+
+
+def _placing(given: dict[str, Any]) -> Placing | None:
+    from batch_snapshot import lease
+
+    address = flags.scheduler(given["engine"], given["scheduler"], given["workers"])
+    return lease.Placing(scheduler=address, workers=given["workers"]) if given["engine"] == "dask" else None
 
 
 def _where(given: dict[str, Any]) -> dict[str, Any]:
@@ -236,6 +245,7 @@ def _hooks(given: dict[str, Any], *, ask: bool = False) -> Hooks:
         watch=_watch(given["progress"]),
         outcome=_tell if given["verbose"] else None,
         confirm=partial(_confirm, ask=ask, tell=given["progress"] != "none"),
+        tell=partial(terminal.say, event="waiting"),
         signals=True,
     )
 

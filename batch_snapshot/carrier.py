@@ -1,0 +1,463 @@
+"""What runs on a cluster's worker: the engine for one account, for as long as the lease holds.
+
+A `Carrier` is a Dask actor: its methods are called by the coordinator (see `cluster`) and run in the
+worker's event loop. All carriers of a run in one process share a `Host`, which holds the lease and
+tells the coordinator, by Dask's events, what happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import time
+from collections import deque
+from datetime import UTC, datetime
+from random import Random
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import anyio
+from distributed import get_worker
+
+from batch_snapshot import __version__, pace
+from batch_snapshot.client import Clients
+from batch_snapshot.engine import Engine
+from batch_snapshot.lane import Lane
+from batch_snapshot.lease import CLAIM_HELD, Answer, Bulletin, Hello, Lease, Tale
+from batch_snapshot.model import ApiError
+from batch_snapshot.pacer import Pacer
+from batch_snapshot.quota import Spent, Window
+from batch_snapshot.slots import Slots
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from batch_snapshot.lane import Stop
+    from batch_snapshot.lease import Brief, Orders, Parcel, Start
+    from batch_snapshot.model import Failure, Outcome, Receipt, Request
+    from batch_snapshot.pace import Pace
+
+#: Seconds for which news is gathered before it is told.
+GATHER = 0.05
+
+#: A slot is asked for again after so many seconds.
+ASK_AGAIN = 0.05
+
+#: Stands for the account's windows, which only the coordinator knows.
+_GRANTED = Window("granted", 0, 0.0)
+
+_log = logging.getLogger(__name__)
+
+
+def version() -> str:
+    """This package's, as the worker has it."""
+    return __version__
+
+
+def topic(run: str) -> str:
+    """The name under which a run's news is told."""
+    return f"batch-snapshot-{run}"
+
+
+def _clock() -> float:
+    """Monotonic seconds that go on while the machine sleeps, where the system counts them."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class LeaseOverError(Exception):
+    """The coordinator may have given the account to another worker: nothing is sent any more."""
+
+
+class Host:
+    """One run in one worker: its lease, its slots, and what there is to tell."""
+
+    _open: dict[tuple[str, str], Host] = {}  # noqa: RUF012 - one a process and run, on purpose
+
+    @classmethod
+    def of(cls, brief: Brief, worker: Any) -> Host:
+        """The one of this worker in this run."""
+        place = (brief.run, worker.address)
+        if place not in cls._open:
+            cls._open[place] = cls(brief, worker, lambda: cls._open.pop(place, None))
+        return cls._open[place]
+
+    def __init__(self, brief: Brief, worker: Any, gone: Callable[[], object]) -> None:
+        """Begin without the right to call; `gone` is told when it is over."""
+        self.name = uuid4().hex
+        self.address = worker.address
+        self.slots = Slots(brief.settings.concurrency)
+        self.carriers: dict[str, Carrier] = {}
+        self._lease = Lease(brief.lease)
+        self._topic = topic(brief.run)
+        self._worker = worker
+        self._gone = gone
+        self._told: deque[Bulletin] = deque()
+        self._number = 0
+        self._gathering: asyncio.TimerHandle | None = None
+        self._watching: asyncio.TimerHandle | None = None
+        self._over = False
+
+    def check(self) -> None:
+        """Hold whoever is about to call to the lease.
+
+        Raises:
+            LeaseOverError: it is over.
+        """
+        if self._lease.left(_clock()) <= 0:
+            self._end()
+            raise LeaseOverError
+
+    def renew(self, orders: Orders) -> Answer:
+        """Go on calling, or stop; answers with what the coordinator has not heard."""
+        self._lease.renew(orders.stamp)
+        self._watch()
+        while self._told and self._told[0].number <= orders.heard:
+            self._told.popleft()
+        for carrier in self.carriers.values():
+            if orders.stop is not None:
+                carrier.stop(orders.stop)
+            if orders.abort:
+                carrier.abort()
+        self._tell()
+        return Answer(_clock(), tuple(self._told))
+
+    def news(self) -> None:
+        """An account has something to tell: soon, with what others have by then."""
+        if self._gathering is None and not self._over:
+            self._gathering = asyncio.get_running_loop().call_later(GATHER, self._tell)
+
+    def _tell(self) -> None:
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        tales = tuple(tale for carrier in [*self.carriers.values()] if (tale := carrier.tale()))
+        if not tales or self._over:
+            return
+        self._number += 1
+        self.carriers = {name: one for name, one in self.carriers.items() if not one.over}
+        bulletin = Bulletin(self._number, _now(), tales)
+        self._told.append(bulletin)
+        self._worker.log_event(self._topic, {"host": self.name, "bulletin": pickle.dumps(bulletin)})
+
+    def _watch(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+        left = self._lease.left(_clock())
+        self._watching = asyncio.get_running_loop().call_later(max(0.0, left), self._look)
+
+    def _look(self) -> None:
+        self._watching = None
+        if self._lease.left(_clock()) > 0:
+            self._watch()
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        """Fall silent: whoever carries the accounts from now on, it is not this worker."""
+        if not self._over:
+            self._over = True
+            self._gone()
+            for carrier in self.carriers.values():
+                carrier.abort()
+
+
+class Carrier:
+    """An account at its worker."""
+
+    engine: Engine | None = None
+
+    def __init__(self, brief: Brief) -> None:
+        """Take an account; nothing is opened or called yet."""
+        self._brief = brief
+        self._name = brief.account.name
+        self._clients: Clients | None = None
+        self._host: Host | None = None
+        self._news = _News(self._name)
+        self._inbox: Inbox | None = None
+        self._granted: Granted | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._parcel = 0
+
+    async def hello(self) -> Hello:
+        """Say where the account is now."""
+        if self._host is None:
+            self._host = Host.of(self._brief, get_worker())
+            self._host.carriers[self._name] = self
+        return Hello(self._host.name, self._host.address, __version__, _clock())
+
+    async def renew(self, orders: Orders) -> Answer:
+        """Renew the lease of the whole worker."""
+        return self._at.renew(orders)
+
+    async def identify(self) -> str | Failure:
+        """Name whose quotas the account spends (see `Clients.identify`)."""
+        try:
+            return await self._calling.identify(self._name)
+        except ApiError as error:
+            return error.failure
+
+    async def read(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any] | Failure:
+        """Make one read (see `Clients.read`)."""
+        try:
+            return await self._calling.read(self._name, operation, parameters)
+        except ApiError as error:
+            return error.failure
+
+    async def start(self, start: Start) -> Stop | None:
+        """Get ready to send rows; returns why the account cannot."""
+        engine = self.engine or self._begin(start)
+        lane = engine.lanes[self._name]
+        await engine.ready(lane, start.request)
+        self._at.news()
+        return lane.stop
+
+    async def carry(self, parcel: Parcel) -> None:
+        """Take rows and slots."""
+        if parcel.number <= self._parcel or self._inbox is None:
+            return
+        self._parcel = parcel.number
+        if self._granted is not None:
+            self._granted.add(parcel.claims)
+        self._inbox.put(parcel.requests)
+
+    async def finish(self) -> None:
+        """No further row will come."""
+        if self._inbox is not None:
+            self._inbox.close()
+
+    async def halt(self, stop: Stop) -> None:
+        """Make no further call; those in flight are waited for."""
+        self.stop(stop)
+
+    def stop(self, stop: Stop) -> None:
+        """Make no further call; those in flight are waited for."""
+        if self.engine is not None:
+            self.engine.request_stop(stop)
+
+    def abort(self) -> None:
+        """Drop the calls in flight."""
+        if self.engine is not None:
+            self.engine.abort()
+
+    def tale(self) -> Tale | None:
+        """What happened since it was last asked; None: nothing."""
+        if self.engine is None:
+            return None
+        lane = self.engine.lanes[self._name]
+        skew = self._calling.clock_skew(self._name)
+        finished, unused = self._granted.used() if self._granted else ((), ())
+        return self._news.tale(lane, skew, finished, unused)
+
+    @property
+    def over(self) -> bool:
+        """Whether all was told that there ever will be."""
+        return self._news.over and not self._news.outcomes
+
+    @property
+    def _at(self) -> Host:
+        if self._host is None:
+            raise LeaseOverError
+        return self._host
+
+    @property
+    def _calling(self) -> Clients:
+        if self._clients is None:
+            self._clients = Clients({self._name: self._brief.account}, self._brief.target, _now)
+        return self._clients
+
+    def _begin(self, start: Start) -> Engine:
+        host, clients = self._at, self._calling
+        if start.windowed:
+            self._granted = Granted(host.news)
+        pacer = Pacer(_pace(start, anyio.current_time()), self._granted, wait=True)
+        lane = Lane(self._name, pacer, Pacer(pace.declared(self._brief.read_rate)))
+        lane.identified = True
+        engine = self.engine = Engine(
+            lanes={self._name: lane},
+            send=self._send,
+            look_up=clients.look_up,
+            identify=_nothing,
+            probe=clients.probe,
+            intend=_nothing,
+            record=self._settled,
+            clock_skew=clients.clock_skew,
+            now=_now,
+            rng=Random(),  # noqa: S311 - it draws the jitter
+            settings=self._brief.settings,
+            slots=host.slots,
+            feed=self._open_inbox,
+        )
+        self._task = asyncio.get_running_loop().create_task(self._run(engine, host, clients))
+        return engine
+
+    def _open_inbox(self, accounts: Iterable[str], halted: Callable[[str], bool]) -> Inbox:
+        self._inbox = Inbox(lambda: any(map(halted, accounts)))
+        return self._inbox
+
+    async def _run(self, engine: Engine, host: Host, clients: Clients) -> None:
+        try:
+            await engine.run(())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the coordinator is told
+            if not _is_lease_over(error):
+                _log.exception("account %s", self._name)
+            self._news.crash = type(error).__name__
+        finally:
+            self._news.over = True
+            host.news()
+            await clients.__aexit__(None, None, None)
+
+    async def _send(self, request: Request) -> Receipt:
+        self._at.check()
+        return await self._calling.send(request)
+
+    def _settled(self, outcome: Outcome) -> None:
+        self._news.outcomes.append(outcome)
+        self._at.news()
+
+
+class _News:
+    """What an account has to tell."""
+
+    def __init__(self, account: str) -> None:
+        self._account = account
+        self.outcomes: list[Outcome] = []
+        self.over = False
+        self.crash: str | None = None
+        self._warned = 0
+        self._before: Tale | None = None
+
+    def tale(
+        self, lane: Lane, skew: float | None, finished: tuple[int, ...], unused: tuple[int, ...]
+    ) -> Tale | None:
+        tale = Tale(
+            account=self._account,
+            outcomes=tuple(self.outcomes),
+            calls=lane.traffic.calls,
+            throttled=lane.traffic.throttled,
+            learned=lane.pacer.pace.known,
+            skew=skew,
+            finished=finished,
+            unused=unused,
+            warnings=tuple(lane.warnings[self._warned :]),
+            stop=lane.stop,
+            over=self.over,
+            crash=self.crash,
+        )
+        if tale == self._before and not (tale.outcomes or finished or unused or tale.warnings):
+            return None
+        self.outcomes.clear()
+        self._warned = len(lane.warnings)
+        self._before = tale
+        return tale
+
+
+class Inbox:
+    """An account's rows as they come; takes the place of a `Feed`."""
+
+    def __init__(self, halted: Callable[[], bool]) -> None:
+        """Begin empty; `halted` says whether no more is taken."""
+        self._rows: deque[Request] = deque()
+        self._halted = halted
+        self._closed = False
+        self._changed = anyio.Event()
+
+    def put(self, requests: Iterable[Request]) -> None:
+        """Take in more rows."""
+        self._rows.extend(requests)
+        self.poke()
+
+    def close(self) -> None:
+        """No more will come."""
+        self._closed = True
+        self.poke()
+
+    def poke(self) -> None:
+        """Something changed."""
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def read(self, batches: Iterable[Sequence[Request]]) -> None:
+        """Wait until no more will come; `batches` are taken in before."""
+        for batch in batches:
+            self.put(batch)
+        while not (self._closed or self._halted()):
+            await self._changed.wait()
+
+    async def take(self, _: str, size: int) -> list[Request]:
+        """Take the next rows, up to `size`; none: there will be no more."""
+        while not (self._rows or self._closed or self._halted()):
+            await self._changed.wait()
+        if self._halted():
+            self._rows.clear()
+        return [self._rows.popleft() for _ in range(min(size, len(self._rows)))]
+
+
+class Granted:
+    """Slots of an account's quota windows that the coordinator has claimed for this worker."""
+
+    def __init__(self, news: Callable[[], None], clock: Callable[[], float] = _clock) -> None:
+        """None yet; `news` is told when one was used."""
+        self._news = news
+        self._clock = clock
+        self._free: deque[tuple[int, float]] = deque()
+        self._finished: list[int] = []
+        self._unused: list[int] = []
+
+    def add(self, claims: Iterable[int]) -> None:
+        """Take more of them."""
+        until = self._clock() + CLAIM_HELD
+        self._free.extend((claim, until) for claim in claims)
+
+    def claim(self) -> int | Spent:
+        """Use one; where there is none, another may come soon."""
+        while self._free:
+            claim, until = self._free.popleft()
+            if self._clock() < until:
+                return claim
+            # The log of calls would soon take it for a call that is over.
+            self._unused.append(claim)
+            self._news()
+        return Spent(_GRANTED, ASK_AGAIN)
+
+    def finish(self, claim: int) -> None:
+        """The call is over."""
+        self._finished.append(claim)
+        self._news()
+
+    def cancel(self, claim: int) -> None:
+        """The call never left."""
+        self._unused.append(claim)
+        self._news()
+
+    def used(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The claims since it was last asked whose calls are over, and those that are given back."""
+        used = tuple(self._finished), tuple(self._unused)
+        self._finished.clear()
+        self._unused.clear()
+        return used
+
+
+def _pace(start: Start, now: float) -> Pace:
+    if start.declared is not None:
+        begun = pace.declared(start.declared)
+    elif start.learned is not None:
+        begun = pace.learned(start.learned, now)
+    else:
+        begun = pace.Pace()
+    return begun._replace(next_slot=now + start.delay) if start.delay > 0 else begun
+
+
+async def _nothing(_: object) -> None:
+    """The coordinator does that."""
+
+
+def _is_lease_over(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_is_lease_over, error.exceptions))
+    return isinstance(error, LeaseOverError)

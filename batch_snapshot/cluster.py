@@ -1,0 +1,490 @@
+"""Drives a run whose calls are made by the workers of a Dask cluster.
+
+What a run is stays here, in one process: the order of the rows, intents, the ledger, the quota
+windows, and every decision to stop. An account, with its pace and its breaker, is at one worker, which
+is handed its rows in parcels after their intent is durable, and tells what became of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import anyio
+
+from batch_snapshot import pace
+from batch_snapshot.course import Course
+from batch_snapshot.errors import StorageError
+from batch_snapshot.feed import Feed
+from batch_snapshot.lane import Stop, StopKind, spent
+from batch_snapshot.lease import PARCEL, LostError, Parcel, Start
+from batch_snapshot.model import ApiError, ErrorKind, Outcome, RowError, Status, Verdict
+from batch_snapshot.pacer import WindowSpent
+from batch_snapshot.quota import Spent
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from datetime import datetime
+
+    from batch_snapshot.engine import Settings
+    from batch_snapshot.lane import Lane
+    from batch_snapshot.lease import Tale
+    from batch_snapshot.model import Request
+    from batch_snapshot.posts import News, Post, Posts
+
+    Identify = Callable[[Lane], Awaitable[None]]
+    Record = Callable[[Outcome], None]
+    Intend = Callable[[Sequence[Request]], Awaitable[None]]
+
+#: Seconds beyond the drain time-out for the workers' last words.
+LAST_WORDS = 5.0
+#: An account with quota windows is handed rows for so many seconds at a time: each claims its slot.
+CLAIM_AHEAD = 15.0
+#: Calls a second of an account of which nothing is known.
+GUESS = 1.0
+
+#: What became of a row whose worker was lost.
+_LOST = RowError(
+    ErrorKind.TRANSIENT, "WorkerLost", "its worker was lost before it told what the service had answered"
+)
+
+
+class _Leased(NamedTuple):
+    """A row at a worker."""
+
+    request: Request
+    at: datetime
+
+
+@dataclass(slots=True)
+class _Desk:
+    """An account here: what waits for its worker, and what is there."""
+
+    lane: Lane
+    backlog: deque[Request] = field(default_factory=deque)
+    #: No more will come from the feed.
+    exhausted: bool = False
+    #: At the worker, by the row's key.
+    leased: dict[bytes, _Leased] = field(default_factory=dict)
+    #: Slots of the windows for them, whose calls are not over.
+    claims: set[int] = field(default_factory=set)
+    #: Where it began; None: nowhere.
+    post: Post | None = None
+    #: Nothing is in flight there, and nothing will be.
+    over: bool = False
+    parcels: int = 0
+    #: Calls made and throttled at workers before this one.
+    before: tuple[int, int] = (0, 0)
+    changed: anyio.Event = field(default_factory=anyio.Event)
+
+    def poke(self) -> None:
+        """Something changed."""
+        self.changed.set()
+        self.changed = anyio.Event()
+
+
+class Coordinator(Course):
+    """Runs requests to their outcomes, by the workers of a cluster. Used like an `Engine`."""
+
+    def __init__(
+        self,
+        *,
+        lanes: dict[str, Lane],
+        posts: Posts,
+        identify: Identify,
+        intend: Intend,
+        record: Record,
+        suspend: Record,
+        now: Callable[[], datetime],
+        settings: Settings,
+    ) -> None:
+        """Wire the seams.
+
+        Args:
+            lanes: by account name.
+            posts: the accounts' workers.
+            identify: as for an `Engine`.
+            intend: as for an `Engine`.
+            record: as for an `Engine`.
+            suspend: keeps that a row is in doubt which is about to be sent again.
+            now: the wall clock.
+            settings: bounds; the concurrency is each worker's.
+        """
+        super().__init__(lanes, record, now, settings.failure_limit)
+        self._posts = posts
+        self._identify = identify
+        self._intend = intend
+        self._suspend = suspend
+        self._settings = settings
+        self._scope = anyio.CancelScope()
+        self._feed = Feed(lanes, lambda name: self._halted(self.lanes[name]))
+        self._desks = {name: _Desk(lane) for name, lane in lanes.items()}
+        #: Accounts that have a pair at their worker, and with how many rows.
+        self._pairs: dict[tuple[str, str, str], Counter[str]] = {}
+
+    def request_stop(self, stop: Stop) -> None:
+        """Make no further call; those in flight have the drain time-out to be answered."""
+        super().request_stop(stop)
+        self._posts.order(self.stop)
+        deadline = anyio.current_time() + self._settings.drain_timeout + LAST_WORDS
+        self._scope.deadline = min(self._scope.deadline, deadline)
+
+    def abort(self) -> None:
+        """Drop the calls in flight too; their rows are in doubt."""
+        self._posts.order(self.stop, abort=True)
+        self._scope.deadline = min(self._scope.deadline, anyio.current_time() + LAST_WORDS)
+
+    async def run(self, batches: Iterable[Sequence[Request]]) -> None:
+        """Drive all batches to their outcomes, or to an early stop (see `ending`).
+
+        Raises:
+            BaseExceptionGroup: with whatever `record` or `intend` raised.
+        """
+        try:
+            with self._scope:
+                await self._drive(batches)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._close()
+        self._tell_again()
+
+    async def _drive(self, batches: Iterable[Sequence[Request]]) -> None:
+        async with anyio.create_task_group() as watch:
+            if self._settings.max_duration is not None:
+                watch.start_soon(self._end_after, self._settings.max_duration)
+            watch.start_soon(self._listen)
+            async with anyio.create_task_group() as serving:
+                for desk in self._desks.values():
+                    serving.start_soon(self._fetch, desk)
+                    serving.start_soon(self._serve, desk)
+                await self._feed.read(batches)
+            watch.cancel_scope.cancel()
+
+    async def _end_after(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
+        self.request_stop(Stop(StopKind.DEFERRED, f"--max-duration is over ({seconds:g} s)"))
+
+    async def _close(self) -> None:
+        """Leave no row without a word, and no worker that calls."""
+        if not any(desk.leased for desk in self._desks.values()):
+            return
+        await self._posts.dismiss()
+        while True:
+            try:
+                self._heard(self._posts.news.receive_nowait())
+            except anyio.WouldBlock:
+                break
+        for desk in self._desks.values():
+            self._lose(desk, self._keep)
+
+    def _wake(self, lane: Lane | None) -> None:
+        self._feed.poke()
+        for desk in self._desks.values():
+            if lane is None or desk.lane is lane:
+                desk.poke()
+
+    async def _fetch(self, desk: _Desk) -> None:
+        """Keep an account's rows ready."""
+        while batch := await self._feed.take(desk.lane.name, PARCEL):
+            desk.backlog.extend(batch)
+            desk.poke()
+            while len(desk.backlog) >= PARCEL and not self._halted(desk.lane):
+                await desk.changed.wait()
+        desk.exhausted = True
+        desk.poke()
+
+    async def _serve(self, desk: _Desk) -> None:
+        """Hand an account's rows to its worker, until all have an outcome or the account stops."""
+        lane = desk.lane
+        while not self._halted(lane):
+            changed = desk.changed
+            if len(desk.leased) <= PARCEL // 2 and (batch := self._next(desk)):
+                await self._hand_out(desk, batch)
+            elif len(desk.leased) > len(desk.claims) and lane.pacer.meter is not None:
+                await self._refill(desk)
+            elif desk.exhausted and not (desk.leased or desk.backlog):
+                break
+            else:
+                await changed.wait()
+        await self._finish(desk)
+
+    async def _finish(self, desk: _Desk) -> None:
+        """Wait for what is still in flight."""
+        if desk.post is None:
+            return
+        if desk.lane.stop is not None and self.stop is None:
+            await self._posts.tell(desk.post, "halt", desk.lane.stop)
+        await self._posts.tell(desk.post, "finish")
+        while not desk.over:
+            await desk.changed.wait()
+        self._posts.release(desk.lane.name)
+
+    def _next(self, desk: _Desk) -> list[Request]:
+        """The next rows whose pairs no other account has at its worker."""
+        name, size = desk.lane.name, _parcel_size(desk.lane)
+        taken: list[Request] = []
+        passed: list[Request] = []
+        while desk.backlog and len(taken) < size:
+            request = desk.backlog.popleft()
+            others = self._pairs.get(_pair(request))
+            (taken if not others or set(others) == {name} else passed).append(request)
+        desk.backlog.extendleft(reversed(passed))
+        return taken
+
+    async def _hand_out(self, desk: _Desk, batch: list[Request]) -> None:
+        """Name rows on disk, then give them to the account's worker."""
+        if not await self._ready(desk, batch[0]):
+            desk.backlog.extendleft(reversed(batch))
+            return
+        claims = await self._claim(desk, len(batch))
+        if desk.lane.pacer.meter is not None:
+            desk.backlog.extendleft(reversed(batch[len(claims) :]))
+            batch = batch[: len(claims)]
+        if not batch or self._halted(desk.lane):
+            self._unclaim(desk, claims)
+            desk.backlog.extendleft(reversed(batch))
+            return
+        await self._intend(batch)
+        at = self._now()
+        for request in batch:
+            desk.leased[request.row.key] = _Leased(request, at)
+            self._pairs.setdefault(_pair(request), Counter())[desk.lane.name] += 1
+        await self._give(desk, batch, claims)
+
+    async def _give(self, desk: _Desk, batch: Sequence[Request], claims: Sequence[int]) -> None:
+        desk.parcels += 1
+        desk.claims.update(claims)
+        if desk.post is not None:
+            await self._posts.hand_out(desk.post, Parcel(desk.parcels, tuple(batch), tuple(claims)))
+
+    async def _refill(self, desk: _Desk) -> None:
+        """Claim further slots for rows at the worker: a throttled call used its own."""
+        claims = await self._claim(desk, len(desk.leased) - len(desk.claims))
+        if claims:
+            await self._give(desk, (), claims)
+
+    async def _claim(self, desk: _Desk, number: int) -> list[int]:
+        """Claim slots of the account's windows, as many as there are now; waits for none but the first."""
+        meter, claims = desk.lane.pacer.meter, list[int]()
+        while meter is not None and len(claims) < number:
+            try:
+                claim = meter.claim()
+            except StorageError as error:
+                self._lose_count(error)
+                break
+            if isinstance(claim, Spent):
+                if not claims:
+                    await self._window(desk, claim)
+                break
+            claims.append(claim)
+        return claims
+
+    async def _window(self, desk: _Desk, found: Spent) -> None:
+        """A window is spent: look again later, or stop once what is at the worker is settled."""
+        lane, changed = desk.lane, desk.changed
+        try:
+            await lane.pacer.rest(found)
+        except WindowSpent:
+            if desk.claims and desk.leased:
+                await changed.wait()
+                return
+            lane.spent = found
+            self._stop_lane(lane, spent(lane.name, found, self._now()))
+
+    def _unclaim(self, desk: _Desk, claims: Iterable[int]) -> None:
+        for claim in claims:
+            desk.lane.pacer.over(claim, left=False)
+
+    async def _ready(self, desk: _Desk, request: Request) -> bool:
+        """See that the account is at a worker, and can call; whose it is was found out before."""
+        lane = desk.lane
+        try:
+            if not lane.identified:
+                await self._identify(lane)
+                lane.identified = True
+            if desk.post is None or desk.post.host.lost:
+                await self._begin(desk, await self._posts.place(lane.name), request)
+        except StorageError as error:
+            self._lose_count(error)
+        except ApiError as error:
+            self._not_placed(lane, error)
+        except LostError as error:
+            self._no_worker(lane, str(error))
+        return not self._halted(lane) and desk.post is not None and not desk.over
+
+    def _not_placed(self, lane: Lane, error: ApiError) -> None:
+        failure = error.failure
+        if failure.verdict is Verdict.STOP_ACCOUNT:
+            why = f"{failure.code}: {failure.message}"
+            self._stop_lane(lane, Stop(StopKind.STOPPED, f"account {lane.name}: {why}"))
+        else:
+            self._no_worker(lane, failure.message)
+
+    def _no_worker(self, lane: Lane, why: str) -> None:
+        if not self._posts.reachable:
+            self.request_stop(
+                Stop(
+                    StopKind.STOPPED,
+                    "the Dask scheduler is gone: start it again, then run the same command",
+                )
+            )
+        self._stop_lane(lane, Stop(StopKind.DEFERRED, f"account {lane.name}: {why}"))
+
+    async def _begin(self, desk: _Desk, post: Post, request: Request) -> None:
+        lane = desk.lane
+        now = lane.pacer.now()
+        known = lane.pacer.pace
+        declared = known.declared
+        start = Start(
+            declared=declared,
+            learned=None if declared is not None else known.known,
+            delay=max(0.0, known.next_slot - now) if declared is not None else 0.0,
+            windowed=lane.pacer.meter is not None,
+            request=request,
+        )
+        desk.before = (lane.traffic.calls, lane.traffic.throttled)
+        desk.post, desk.over, desk.parcels = post, False, 0
+        try:
+            stop = await self._posts.start(post, start)
+        except LostError:
+            desk.post = None
+            if not await self._posts.gone(post):
+                raise
+        else:
+            if stop is not None:
+                self._stop_lane(lane, stop)
+
+    async def _listen(self) -> None:
+        async for news in self._posts.news:
+            self._heard(news)
+
+    def _heard(self, news: News) -> None:
+        host, bulletin = news
+        if bulletin is None:
+            for desk in self._desks.values():
+                if desk.post is not None and desk.post.host is host:
+                    self._gone(desk)
+        elif not host.lost and bulletin.number == host.heard + 1:
+            host.told(bulletin.at, self._now())
+            for tale in bulletin.tales:
+                self._posts.learn_skew(tale.account, host, tale.skew)
+                self._told(self._desks[tale.account], tale)
+            host.heard = bulletin.number
+
+    def _told(self, desk: _Desk, tale: Tale) -> None:
+        lane = desk.lane
+        for outcome in tale.outcomes:
+            if self._settled(desk, outcome.request.row.key):
+                self._keep(outcome)
+        for claim in tale.finished:
+            desk.claims.discard(claim)
+            lane.pacer.over(claim, left=True)
+        desk.claims.difference_update(tale.unused)
+        self._unclaim(desk, tale.unused)
+        calls, throttled = desk.before
+        lane.traffic.calls, lane.traffic.throttled = calls + tale.calls, throttled + tale.throttled
+        lane.warnings.extend(tale.warnings)
+        self._learn(lane, tale.learned)
+        if tale.stop is not None and self.stop is None:
+            self._stop_lane(lane, tale.stop)
+        if tale.over:
+            self._over(desk, tale)
+        desk.poke()
+
+    def _learn(self, lane: Lane, rate: float | None) -> None:
+        """Keep a rate that a worker has measured, for the next run."""
+        if rate and rate != lane.pacer.pace.known:
+            ceiling = lane.pacer.pace.ceiling
+            found = pace.learned(rate, lane.pacer.now())
+            lane.pacer.change(lambda _: found._replace(ceiling=ceiling))
+
+    def _over(self, desk: _Desk, tale: Tale) -> None:
+        """Nothing is in flight any more: what has no outcome was not sent, unless the program broke."""
+        desk.over = True
+        if tale.crash is not None:
+            why = (
+                f"its worker's program broke ({tale.crash}): see the worker's log; run the same command again"
+            )
+            self._stop_lane(desk.lane, Stop(StopKind.STOPPED, f"account {desk.lane.name}: {why}"))
+            self._lose(desk, self._keep)
+            return
+        for key in [*desk.leased]:
+            self._settled(desk, key)
+        self._unclaim(desk, desk.claims)
+        desk.claims.clear()
+
+    def _gone(self, desk: _Desk) -> None:
+        """The worker is lost: its rows are in doubt, and another one is to send them again."""
+        desk.post, desk.over = None, True
+        # Slots whose calls nobody can tell of are taken for used as long as such a call may last.
+        desk.claims.clear()
+        if self._halted(desk.lane):
+            self._lose(desk, self._keep)
+        else:
+            desk.backlog.extendleft(reversed(self._lose(desk, self._suspend)))
+        desk.poke()
+
+    def _lose(self, desk: _Desk, keep: Record) -> list[Request]:
+        """Note that the rows at a worker are in doubt; returns them as they are to be sent again."""
+        again = []
+        for leased in [*desk.leased.values()]:
+            outcome = self._in_doubt(leased)
+            keep(outcome)
+            self._settled(desk, leased.request.row.key)
+            again.append(
+                replace(
+                    leased.request,
+                    ambiguous=True,
+                    first_sent_at=outcome.first_sent_at,
+                    clock_skew=outcome.clock_skew,
+                )
+            )
+        return again
+
+    def _in_doubt(self, leased: _Leased) -> Outcome:
+        request = leased.request
+        skew = self._posts.clock_skew(request.row.account)
+        return Outcome(
+            request=request,
+            status=Status.IN_DOUBT,
+            attempts=0,
+            throttles=0,
+            ambiguous=True,
+            first_sent_at=request.first_sent_at or leased.at,
+            started_at=leased.at,
+            finished_at=self._now(),
+            error=_LOST,
+            clock_skew=request.clock_skew if request.first_sent_at else skew,
+        )
+
+    def _settled(self, desk: _Desk, key: bytes) -> bool:
+        """A row is at its worker no longer; returns whether it was."""
+        leased = desk.leased.pop(key, None)
+        if leased is None:
+            return False
+        pair = _pair(leased.request)
+        holders = self._pairs[pair]
+        holders[desk.lane.name] -= 1
+        if holders[desk.lane.name] <= 0:
+            del holders[desk.lane.name]
+            if not holders:
+                del self._pairs[pair]
+            self._wake_waiting()
+        return True
+
+    def _wake_waiting(self) -> None:
+        """A pair is free: an account that has nothing but such rows may go on."""
+        for desk in self._desks.values():
+            if desk.backlog and not desk.leased:
+                desk.poke()
+
+
+def _pair(request: Request) -> tuple[str, str, str]:
+    return request.row.catalog, request.row.engagement, request.row.resource
+
+
+def _parcel_size(lane: Lane) -> int:
+    if lane.pacer.meter is None:
+        return PARCEL
+    return max(1, min(PARCEL, int(CLAIM_AHEAD * (lane.pacer.pace.known or GUESS))))

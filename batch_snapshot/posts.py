@@ -1,0 +1,424 @@
+"""Which worker of a Dask cluster carries which account, and what is asked of it there.
+
+Dask's scheduler chooses the worker (an account is an actor), its futures tell when one was lost, and
+its events bring the news. What Dask cannot know is added here: a worker that is cut off may still
+call, so nobody takes its accounts before its lease must be over (see `lease`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import pickle
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from uuid import uuid4
+
+import anyio
+from distributed import Client, LocalCluster
+
+from batch_snapshot import __version__, carrier, policy
+from batch_snapshot.carrier import Carrier
+from batch_snapshot.errors import InputError
+from batch_snapshot.lease import RENEWALS, Brief, LostError, Orders, Term
+from batch_snapshot.model import ApiError, ErrorKind, Failure, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping
+    from datetime import datetime
+    from types import TracebackType
+
+    from batch_snapshot.client import Target
+    from batch_snapshot.engine import Settings
+    from batch_snapshot.lane import Stop
+    from batch_snapshot.lease import Answer, Bulletin, Hello, Parcel, Placing, Start
+    from batch_snapshot.model import Account
+
+#: Seconds to reach the scheduler, and for a first worker to be there.
+CONNECT_TIMEOUT = 10.0
+FIRST_WORKER_TIMEOUT = 60.0
+#: Seconds for a question to a worker that answers at once unless something is wrong.
+ASK_TIMEOUT = 30.0
+#: Seconds between two looks at what comes by itself.
+LOOK_AGAIN = 0.5
+
+
+@dataclass(slots=True)
+class Host:
+    """A worker's process in this run."""
+
+    name: str
+    address: str
+    actor: Any
+    term: Term
+    #: See `Lease`.
+    stamp: float
+    #: Bulletins that arrived.
+    heard: int = 0
+    #: Its wall clock less ours in seconds, as far as messages have shown: they take their time.
+    ahead: float = -math.inf
+    lost: bool = False
+    #: It was renewed for the first time, or lost.
+    opened: anyio.Event = field(default_factory=anyio.Event)
+    #: There are new orders.
+    poked: anyio.Event = field(default_factory=anyio.Event)
+    #: It answered after it was told to drop everything.
+    aborted: bool = False
+
+    def poke(self) -> None:
+        """Send the next renewal at once."""
+        self.poked.set()
+
+    def told(self, at: datetime, now: datetime) -> None:
+        """A message that its clock dates `at` was heard `now`."""
+        self.ahead = max(self.ahead, (at - now).total_seconds())
+
+
+@dataclass(slots=True)
+class Post:
+    """An account at its worker."""
+
+    account: str
+    host: Host
+    actor: Any
+    future: Any
+
+
+class News(NamedTuple):
+    """A bulletin of a worker; without one, the worker is lost and its lease over."""
+
+    host: Host
+    bulletin: Bulletin | None
+
+
+class Posts:
+    """The posts of a run's accounts. Takes the place of `Clients` where others make the calls."""
+
+    def __init__(
+        self,
+        accounts: Mapping[str, Account],
+        target: Target,
+        settings: Settings,
+        placing: Placing,
+        *,
+        read_rate: float,
+    ) -> None:
+        """Nothing is placed or connected yet.
+
+        Args:
+            accounts: whom to call for.
+            target: where the calls go.
+            settings: how a worker drives an account.
+            placing: where.
+            read_rate: reads a second and account.
+        """
+        self.placing = placing
+        self.run = uuid4().hex
+        self._accounts = accounts
+        self._target = target
+        self._settings = replace(settings, max_duration=None, failure_limit=policy.NO_LIMIT)
+        self._read_rate = read_rate
+        self._patience = settings.patience
+        self._posts: dict[str, Post] = {}
+        self._hosts: dict[str, Host] = {}
+        self._turns = {name: anyio.Lock() for name in accounts}
+        self._skews: dict[str, float | None] = {}
+        self._renewing: list[asyncio.Task[None]] = []
+        self._stop: Stop | None = None
+        self._abort = False
+        self._stack = AsyncExitStack()
+        self._told, self.news = anyio.create_memory_object_stream[News](math.inf)
+
+    async def __aenter__(self) -> Self:
+        """Reach the cluster, or start one.
+
+        Raises:
+            InputError: there is none, or it cannot run this program.
+        """
+        async with AsyncExitStack() as stack:
+            for name in ("distributed", "distributed.worker", "distributed.scheduler", "distributed.nanny"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)
+            self._client = await self._connect(stack)
+            await self._check_workers()
+            self._client.subscribe_topic(carrier.topic(self.run), self._hear)  # type: ignore[no-untyped-call]
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the cluster; one that was started for this run ends."""
+        for task in self._renewing:
+            task.cancel()
+        with anyio.CancelScope(shield=True):
+            self._posts.clear()
+            self._hosts.clear()
+            await self._stack.aclose()
+
+    async def _connect(self, stack: AsyncExitStack) -> Client:
+        address: Any = self.placing.scheduler
+        if address is None:
+            address = await stack.enter_async_context(
+                LocalCluster(  # type: ignore[no-untyped-call]
+                    n_workers=self.placing.workers,
+                    threads_per_worker=1,
+                    host="127.0.0.1",
+                    dashboard_address=None,
+                    asynchronous=True,
+                    silence_logs=logging.CRITICAL,
+                    memory_limit=0,
+                )
+            )
+        try:
+            client = Client(  # type: ignore[no-untyped-call]
+                address, asynchronous=True, set_as_default=False, timeout=CONNECT_TIMEOUT
+            )
+            return await stack.enter_async_context(client)
+        except (OSError, TimeoutError, ValueError) as error:
+            why = f"--scheduler {address}: no Dask scheduler answers there ({type(error).__name__})"
+            raise InputError(f"{why}: start one (dask scheduler), or correct the address") from None
+
+    async def _check_workers(self) -> None:
+        try:
+            client: Any = self._client
+            await client.wait_for_workers(1, timeout=FIRST_WORKER_TIMEOUT)
+        except TimeoutError:
+            why = f"no worker came within {FIRST_WORKER_TIMEOUT:g} s: start some (dask worker ADDRESS)"
+            raise InputError(f"--scheduler {self.placing.scheduler}: {why}") from None
+        told: dict[str, Any] = {}
+        with anyio.move_on_after(ASK_TIMEOUT):
+            told = await self._client.run(carrier.version, on_error="return")
+        for worker, version in told.items():
+            if isinstance(version, Exception):
+                why = f"cannot run this program ({type(version).__name__}: {version})"
+                raise InputError(f"worker {worker} {why}: install batch-snapshot[dask]=={__version__} there")
+            if version != __version__:
+                raise InputError(
+                    f"worker {worker} has batch-snapshot {version}, not {__version__}: update it"
+                )
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the scheduler is there, for all that is known."""
+        return self._client.status == "running"
+
+    # What `Clients` does, by the account's worker.
+
+    async def identify(self, account: str) -> str:
+        """Name whose quotas the account spends, as its worker finds out (see `Clients.identify`).
+
+        Raises:
+            ApiError: there are no credentials on the worker, or no worker.
+        """
+        return str(await self._answer(account, "identify"))
+
+    async def read(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Make one read from the account's worker (see `Clients.read`).
+
+        Raises:
+            ApiError: it failed.
+        """
+        answer: dict[str, Any] = await self._answer(account, "read", operation, dict(parameters))
+        return answer
+
+    def clock_skew(self, account: str) -> float | None:
+        """The service's clock less ours in seconds; None: the service has not told."""
+        return self._skews.get(account)
+
+    def skew(self, account: str) -> timedelta:
+        """The same; none where it is not known."""
+        return timedelta(seconds=self._skews.get(account) or 0.0)
+
+    def learn_skew(self, account: str, host: Host, seconds: float | None) -> None:
+        """Note how far the service's clock is from a worker's, and so from ours."""
+        self._skews[account] = None if seconds is None else seconds + host.ahead
+
+    async def _answer(self, account: str, method: str, *arguments: Any) -> Any:
+        try:
+            answer = await self.ask(account, method, *arguments, within=self._target.call_timeout * 2)
+        except LostError as error:
+            raise ApiError(
+                Failure(ErrorKind.TRANSIENT, "WorkerLost", str(error), Verdict.RETRY, may_have_landed=False)
+            ) from None
+        if isinstance(answer, Failure):
+            raise ApiError(answer)
+        return answer
+
+    # Placing, and asking.
+
+    def at(self, account: str) -> Post | None:
+        """Where the account is; None: at no worker yet, or no longer."""
+        post = self._posts.get(account)
+        return None if post is None or post.host.lost else post
+
+    async def place(self, account: str) -> Post:
+        """Find the account a worker, unless it has one.
+
+        Raises:
+            LostError: there is none in good time.
+        """
+        async with self._turns[account]:
+            if post := self.at(account):
+                return post
+            post = None
+            with anyio.move_on_after(self._patience):
+                post = await self._place(account)
+            if post is None:
+                raise LostError(f"no worker took the account for {self._patience:g} s")
+            return post
+
+    async def _place(self, account: str) -> Post:
+        brief = Brief(
+            run=self.run,
+            account=self._accounts[account],
+            target=self._target,
+            settings=self._settings,
+            read_rate=self._read_rate,
+            lease=self.placing.lease,
+        )
+        while True:
+            if not self.reachable:
+                raise LostError("the scheduler is gone")
+            key = f"batch-snapshot-{self.run}-{account}-{uuid4().hex}"
+            try:
+                future = self._client.submit(Carrier, brief, actor=True, key=key, pure=False)
+                with self._client.as_current():
+                    actor = await future
+                hello: Hello = await _soon(actor.hello())
+            except Exception:  # noqa: BLE001 - whatever Dask raises: another try finds another worker
+                await anyio.sleep(LOOK_AGAIN)
+                continue
+            if hello.version != __version__:
+                raise LostError(f"worker {hello.address} has version {hello.version}, not {__version__}")
+            host = self._hosts.get(hello.host) or self._open(hello, actor)
+            await host.opened.wait()
+            if host.lost:
+                continue
+            self._posts[account] = Post(account, host, actor, future)
+            return self._posts[account]
+
+    def _open(self, hello: Hello, actor: Any) -> Host:
+        host = Host(hello.host, hello.address, actor, Term(self.placing.lease), hello.stamp)
+        self._hosts[host.name] = host
+        self._renewing.append(asyncio.get_running_loop().create_task(self._renew(host)))
+        return host
+
+    async def ask(self, account: str, method: str, *arguments: Any, within: float = ASK_TIMEOUT) -> Any:
+        """Ask the account's worker, and where that is lost the next one.
+
+        Raises:
+            LostError: it does not answer.
+        """
+        while True:
+            post = await self.place(account)
+            try:
+                return await self._ask(post, method, *arguments, within=within)
+            except LostError:
+                if not await self.gone(post):
+                    raise
+
+    async def _ask(self, post: Post, method: str, *arguments: Any, within: float = ASK_TIMEOUT) -> Any:
+        try:
+            return await _soon(getattr(post.actor, method)(*arguments), within)
+        except Exception as error:  # noqa: BLE001 - whatever Dask raises: there is no answer
+            why = f"its worker {post.host.address} does not answer ({type(error).__name__})"
+            raise LostError(why) from None
+
+    async def gone(self, post: Post) -> bool:
+        """Wait until a worker that does not answer is lost; returns whether it is."""
+        with anyio.move_on_after(2 * self.placing.lease):
+            while not post.host.lost:
+                await anyio.sleep(LOOK_AGAIN)
+        return post.host.lost
+
+    async def start(self, post: Post, start: Start) -> Stop | None:
+        """Begin an account at its worker; returns why it cannot call.
+
+        Raises:
+            LostError: the worker did not answer.
+        """
+        stop: Stop | None = await self._ask(post, "start", start, within=self._target.call_timeout * 3)
+        return stop
+
+    async def hand_out(self, post: Post, parcel: Parcel) -> None:
+        """Give a worker rows; returns once it has them, or is lost: then nobody knows whether it has."""
+        while not post.host.lost:
+            try:
+                await self._ask(post, "carry", parcel)
+            except LostError:
+                await anyio.sleep(LOOK_AGAIN)
+            else:
+                return
+
+    async def tell(self, post: Post, method: str, *arguments: Any) -> None:
+        """Tell a worker something that a lost one need not hear."""
+        with suppress(LostError):
+            await self._ask(post, method, *arguments)
+
+    def release(self, account: str) -> None:
+        """The account needs no worker any more; the last one of a worker stays, to renew its lease."""
+        post = self._posts.get(account)
+        if post is not None and post.actor is not post.host.actor:
+            del self._posts[account]
+
+    # Leases.
+
+    def order(self, stop: Stop | None, *, abort: bool = False) -> None:
+        """Tell all workers to make no further call, and perhaps to drop those in flight."""
+        self._stop, self._abort = stop or self._stop, abort or self._abort
+        for host in self._hosts.values():
+            host.poke()
+
+    async def dismiss(self) -> None:
+        """Have all calls dropped; returns when no worker calls any more, or must not."""
+        self.order(None, abort=True)
+        while any(not (host.lost or host.aborted) for host in self._hosts.values()):
+            await anyio.sleep(0.05)
+
+    async def _renew(self, host: Host) -> None:
+        every, failures = self.placing.lease / RENEWALS, 0
+        while failures < 2 and not host.aborted:
+            host.poked = anyio.Event()
+            abort = self._abort
+            host.term.renew(anyio.current_time())
+            try:
+                orders = Orders(host.stamp, host.heard, self._stop, abort)
+                answer: Answer = await _soon(host.actor.renew(orders), every)
+            except Exception:  # noqa: BLE001 - whatever Dask raises: there is no answer
+                failures += 1
+                continue
+            failures, host.stamp, host.aborted = 0, answer.stamp, abort
+            host.opened.set()
+            for bulletin in answer.bulletins:
+                self._told.send_nowait(News(host, bulletin))
+            with anyio.move_on_after(every):
+                await host.poked.wait()
+        if not host.aborted:
+            await self._give_up(host)
+
+    async def _give_up(self, host: Host) -> None:
+        """Wait until the worker must have fallen silent."""
+        await anyio.sleep(max(0.0, host.term.left(anyio.current_time())))
+        host.lost = True
+        host.opened.set()
+        self._told.send_nowait(News(host, None))
+
+    def _hear(self, event: tuple[float, dict[str, Any]]) -> None:
+        _, told = event
+        host = self._hosts.get(told["host"])
+        if host is not None and not host.lost:
+            # Of this program on a worker of ours: what Dask carries is pickled as it is.
+            self._told.send_nowait(News(host, pickle.loads(told["bulletin"])))  # noqa: S301
+
+
+async def _soon(answer: Awaitable[Any], within: float = ASK_TIMEOUT) -> Any:
+    """Await what may never be answered.
+
+    Raises:
+        TimeoutError: it was not.
+    """
+    with anyio.fail_after(within):
+        return await answer
