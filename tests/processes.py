@@ -150,12 +150,16 @@ class Child:
     def running(self) -> bool:
         return self._process.returncode is None
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
-    async def finished(self) -> Finished:
-        """Wait for its end; whatever it did, it showed no traceback."""
-        stdout, stderr = await asyncio.wait_for(asyncio.shield(self._reading), PATIENCE)
+    async def finished(self, patience: float = PATIENCE) -> Finished:
+        """Wait for its end, in seconds; whatever it did, it showed no traceback."""
+        stdout, stderr = await asyncio.wait_for(asyncio.shield(self._reading), patience)
         code = self._process.returncode
         assert code is not None
         ended = Finished(code, (stdout or b"").decode(), (stderr or b"").decode())
