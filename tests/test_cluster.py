@@ -25,10 +25,17 @@ QUIET = ["--progress", "none", "--format", "json"]
 LEASE = ["--lease", "4s"]
 
 
+class Own(Place):
+    """A folder to run in, by interpreters of their own: their workers are started by those."""
+
+    def started(self, *arguments, python=("-Xutf8",), **more):
+        return super().started(*arguments, python=python, **more)
+
+
 @pytest.fixture
 def place(tmp_path) -> Place:
     """A folder to run in."""
-    return Place(tmp_path)
+    return Own(tmp_path)
 
 
 @asynccontextmanager
@@ -141,7 +148,7 @@ async def test_a_scheduler_that_goes_away_stops_the_run_and_another_one_carries_
         run = ["run", "trial.yaml", "--endpoint-url", url, "--engine", "dask", *LEASE, *QUIET]
         async with place.started(*run, "--scheduler", dask.address) as child:
             await until(lambda: recorded(place) > 60, "some results")
-            dask.scheduler.kill()
+            dask.lose_scheduler()
             ended = await child.finished(60)
         assert ended.code == 3, ended.stderr
         assert any("scheduler is gone" in reason for reason in ended.json["reasons"]), ended.json
