@@ -65,6 +65,8 @@ class Host:
     #: Its wall clock less ours in seconds, as far as messages have shown: they take their time.
     ahead: float = -math.inf
     lost: bool = False
+    #: Around the questions that it has not answered.
+    asked: set[anyio.CancelScope] = field(default_factory=set)
     #: It was renewed for the first time, or lost.
     opened: anyio.Event = field(default_factory=anyio.Event)
     #: There are new orders.
@@ -321,8 +323,7 @@ class Posts:
                 actor = await _soon(future, within)
             return future, actor, await _soon(actor.hello(), within)
         except TimeoutError:
-            processing: Any = self._client
-            for address, keys in (await _soon(processing.processing())).items():
+            for address, keys in (await _soon(dask.processing())).items():
                 if key in keys:
                     self._shun(address)
             raise
@@ -355,11 +356,16 @@ class Posts:
                     raise
 
     async def _ask(self, post: Post, method: str, *arguments: Any, within: float = ASK_TIMEOUT) -> Any:
-        try:
-            return await _soon(getattr(post.actor, method)(*arguments), within)
-        except Exception as error:  # noqa: BLE001 - whatever Dask raises: there is no answer
-            why = f"its worker {post.host.address} does not answer ({type(error).__name__})"
-            raise LostError(why) from None
+        host, why = post.host, "TimeoutError"
+        with anyio.move_on_after(within) as scope:
+            host.asked.add(scope)
+            try:
+                return await getattr(post.actor, method)(*arguments)
+            except Exception as error:  # noqa: BLE001 - whatever Dask raises: there is no answer
+                why = type(error).__name__
+            finally:
+                host.asked.discard(scope)
+        raise LostError(f"its worker {host.address} does not answer ({why})")
 
     async def gone(self, post: Post) -> bool:
         """Wait until a worker that does not answer is lost; returns whether it is."""
@@ -440,6 +446,8 @@ class Posts:
         """Wait until the worker must have fallen silent."""
         await anyio.sleep(max(0.0, host.term.left(anyio.current_time())))
         host.lost = True
+        for scope in host.asked:
+            scope.cancel()
         self._shun(host.address)
         host.opened.set()
         self._told.send_nowait(News(host, None))
