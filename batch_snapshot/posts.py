@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import uuid4
 
 import anyio
-from distributed import Client, LocalCluster
+from distributed import CancelledError, Client, LocalCluster
+from distributed.scheduler import KilledWorker
 
 from batch_snapshot import __version__, carrier, policy
 from batch_snapshot.carrier import Carrier
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from batch_snapshot.lease import Answer, Bulletin, Hello, Parcel, Placing, Start
     from batch_snapshot.model import Account
 
+#: What Dask raises where a worker or the scheduler is lost.
+TROUBLE = (OSError, RuntimeError, ValueError, KeyError, KilledWorker, CancelledError, LostError)
 #: Seconds to reach the scheduler, and for a first worker to be there.
 CONNECT_TIMEOUT = 5.0
 FIRST_WORKER_TIMEOUT = 60.0
@@ -292,7 +295,7 @@ class Posts:
                 raise LostError("the scheduler is gone")
             try:
                 future, actor, hello = await self._submit(account, brief)
-            except Exception:  # noqa: BLE001 - whatever Dask raises: another try finds another worker
+            except TROUBLE:
                 await anyio.sleep(LOOK_AGAIN)
                 continue
             if hello.version != __version__:
@@ -308,11 +311,10 @@ class Posts:
         """Have Dask choose a worker, of those that answer as far as is known, and get its first word.
 
         Raises:
-            Exception: whatever Dask raises; or TimeoutError, where the worker does not answer.
+            Exception: one of `TROUBLE`.
         """
-        workers = [
-            address for address in self._client.scheduler_info()["workers"] if not self._shuns(address)
-        ]
+        dask: Any = self._client
+        workers = [address for address in await _soon(dask.nthreads()) if not self._shuns(address)]
         if not workers:
             raise LostError("no worker is there")
         key = f"batch-snapshot-{self.run}-{account}-{uuid4().hex}"
@@ -361,7 +363,7 @@ class Posts:
             host.asked.add(scope)
             try:
                 return await getattr(post.actor, method)(*arguments)
-            except Exception as error:  # noqa: BLE001 - whatever Dask raises: there is no answer
+            except TROUBLE as error:
                 why = type(error).__name__
             finally:
                 host.asked.discard(scope)
@@ -431,7 +433,7 @@ class Posts:
                 answer: Answer = await _soon(host.actor.renew(orders), 2 * every)
             except TimeoutError:
                 continue
-            except Exception:  # noqa: BLE001 - whatever Dask raises: the actor is lost
+            except TROUBLE:
                 break
             answered, host.stamp, host.aborted = anyio.current_time(), answer.stamp, abort
             host.opened.set()
