@@ -371,7 +371,7 @@ async def _drive(
             if leave_out:
                 left = await leaving.carry_out(engine, leave_out)
                 view.todo = {name: rows - left[name] for name, rows in view.todo.items()}
-            await engine.run(_while_unchanged(engine, plan.batches(job.requests, BATCH)))
+            await engine.run(_while_unchanged(engine, plan.batches(job.requests, BATCH)), view.todo)
             beside.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         storage = group.subgroup(StorageError)

@@ -24,7 +24,7 @@ from batch_snapshot.pacer import WindowSpent
 from batch_snapshot.tries import Tries
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from random import Random
 
@@ -165,8 +165,14 @@ class Engine:
         """Drop the calls in flight too; their rows are in doubt."""
         self._scope.cancel()
 
-    async def run(self, batches: Iterable[Sequence[Request]]) -> None:
+    async def run(
+        self, batches: Iterable[Sequence[Request]], expected: Mapping[str, int] | None = None
+    ) -> None:
         """Drive all batches to their outcomes, or to an early stop (see `ending`).
+
+        Args:
+            batches: the requests.
+            expected: how many there will be of each account; None: nobody knows.
 
         Raises:
             BaseExceptionGroup: with whatever `record` or `intend` raised.
@@ -175,8 +181,9 @@ class Engine:
             lane.open()
         try:
             with self._scope:
-                await self._drive(batches)
+                await self._drive(batches, expected)
         finally:
+            self._feed.close()
             for lane in self.lanes.values():
                 lane.close()
         self._tell_again()
@@ -188,14 +195,14 @@ class Engine:
                 with suppress(StorageError):
                     lane.stop = spent(lane.name, lane.pacer.spent(lane.spent), self._now())
 
-    async def _drive(self, batches: Iterable[Sequence[Request]]) -> None:
+    async def _drive(self, batches: Iterable[Sequence[Request]], expected: Mapping[str, int] | None) -> None:
         async with anyio.create_task_group() as watch:
             if self._settings.max_duration is not None:
                 watch.start_soon(self._end_after, self._settings.max_duration)
             async with anyio.create_task_group() as workers:
                 for lane in self.lanes.values():
                     workers.start_soon(self._serve, lane, workers)
-                await self._feed.read(batches)
+                await self._feed.read(batches, expected)
             watch.cancel_scope.cancel()
 
     async def _end_after(self, seconds: float) -> None:
@@ -205,13 +212,14 @@ class Engine:
     async def _serve(self, lane: Lane, workers: TaskGroup) -> None:
         """Hand an account's rows to its workers, each batch after its intent is durable.
 
-        An account has its share of the concurrency, so that one whose calls hang takes no other's.
+        An account has its share of the concurrency, so that one whose calls hang takes no other's; it grows
+        with every account that has no more rows.
         """
-        share = max(1, self._settings.concurrency // len(self.lanes))
         while batch := await self._feed.take(lane.name, INTENT_SIZE):
             if not await self._ready(lane, batch[0]):
                 continue
             await self._intend(batch)
+            share = max(1, self._settings.concurrency // max(1, self._feed.busy()))
             for request in batch:
                 if lane.workers < share:
                     lane.workers += 1
@@ -294,7 +302,8 @@ class Engine:
         with await self._permit(lane, lane.read_pacer) as permit:
             permit.used()
             try:
-                await self._probe(request)
+                async with self._slot(lane.read_pacer):
+                    await self._probe(request)
             except ApiError as error:
                 if error.failure.verdict is Verdict.STOP_ACCOUNT:
                     raise
@@ -381,7 +390,7 @@ class Engine:
             return None
 
     async def _call(self, lane: Lane, permit: Permit, request: Request, tries: Tries) -> Receipt:
-        async with self._slot(lane):
+        async with self._slot(lane.pacer):
             if self._halted(lane):
                 raise _Abandoned
             tries.left(self._reading(lane))
@@ -398,17 +407,18 @@ class Engine:
             return receipt
 
     @asynccontextmanager
-    async def _slot(self, lane: Lane) -> AsyncIterator[None]:
+    async def _slot(self, pacer: Pacer) -> AsyncIterator[None]:
         """Be one of the calls in flight. Only with more accounts than those is one waited for.
 
         Then an account has one worker, so that the pace of what leaves is kept by telling it of the wait.
+        Who waits longest is next: that is the turn of each account.
         """
         try:
             self._slots.acquire_nowait()
         except anyio.WouldBlock:
             await self._slots.acquire()
-            leaves = lane.pacer.now()
-            lane.pacer.change(lambda pace: pace.late(leaves))
+            leaves = pacer.now()
+            pacer.change(lambda pace: pace.late(leaves))
         try:
             yield
         finally:
@@ -442,9 +452,9 @@ class Engine:
             with await self._permit(lane, lane.read_pacer) as permit:
                 permit.used()
                 try:
-                    receipt = await self._look_up(
-                        replace(request, first_sent_at=tries.first_sent_at, clock_skew=tries.clock_skew)
-                    )
+                    known = replace(request, first_sent_at=tries.first_sent_at, clock_skew=tries.clock_skew)
+                    async with self._slot(lane.read_pacer):
+                        receipt = await self._look_up(known)
                 except ApiError as error:
                     failure = error.failure
                     throttled = _learn(permit, failure)
