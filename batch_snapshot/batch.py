@@ -41,6 +41,7 @@ from batch_snapshot.errors import InputError, ManifestError, StorageError
 from batch_snapshot.history import FailureGroup
 from batch_snapshot.job import Job, Options, for_retry, load, of_run, reserved
 from batch_snapshot.lane import Lane, Stop, StopKind
+from batch_snapshot.model import Status
 from batch_snapshot.quota import Usage, windows
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from batch_snapshot.allowance import Outlook
     from batch_snapshot.history import History
     from batch_snapshot.leaving import Leaving
-    from batch_snapshot.model import Outcome, Request, Skip, Status
+    from batch_snapshot.model import Outcome, Request, Skip
     from batch_snapshot.preview import Preview
 
 #: Rows looked at between two turns of everything else.
@@ -85,6 +86,8 @@ class View:
     #: Rows that this invocation is to send, by account, and those that it has settled.
     todo: Mapping[str, int] = field(default_factory=dict)
     settled: Counter[str] = field(default_factory=Counter)
+    #: The latter by account and status.
+    by_account: Counter[tuple[str, Status]] = field(default_factory=Counter)
     lanes: Mapping[str, Lane] = field(default_factory=dict)
     allowances: Allowances | None = None
     #: By the run's monotonic clock, in seconds.
@@ -278,7 +281,8 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
         target = await service.target(job.endpoint, options, stack)
         book = stack.enter_context(ledger.Ledger(job.path))
         clients = await stack.enter_async_context(Clients(job.accounts, target, hooks.now))
-        await identity.check(job, clients.identify)
+        await identity.check(job, clients.whose)
+        await identity.check_apart(job, clients.whose)
         tally = _tally(job)
         signers: dict[str, str] = {}
         engine = Engine(
@@ -439,7 +443,9 @@ def _record(book: ledger.Ledger, job: Job, view: View, hooks: Hooks, outcome: Ou
     if past := job.past.unfinished.get(key):
         view.failures[history.group(past)] -= 1
     view.statuses[outcome.status] += 1
-    view.settled[outcome.request.row.account] += 1
+    account = outcome.request.row.account
+    view.settled[account] += 1
+    view.by_account[account, outcome.status] += 1
     if outcome.error:
         view.failures[FailureGroup(outcome.status, outcome.error.kind, outcome.error.code)] += 1
     if hooks.outcome:
@@ -517,7 +523,9 @@ def _summary(
         command=job.command,
         endpoint=job.endpoint,
         elapsed_s=tally.elapsed if engine else 0.0,
-        accounts={name: _account_summary(lane) for name, lane in engine.lanes.items()} if engine else {},
+        accounts={name: _account_summary(lane, tally) for name, lane in engine.lanes.items()}
+        if engine
+        else {},
         reasons=[stop.reason for stop in stops if stop],
         vanished=job.vanished,
         vanished_rows=job.vanished_rows,
@@ -532,11 +540,15 @@ def _summary(
     )
 
 
-def _account_summary(lane: Lane) -> report.AccountSummary:
+def _account_summary(lane: Lane, tally: View) -> report.AccountSummary:
+    """An account's part in this run: what became of its rows, and what they took."""
+    statuses = {status.value: tally.by_account[lane.name, status] for status in Status}
+    left = tally.todo.get(lane.name, 0) - sum(statuses.values())
     traffic, known = lane.traffic, lane.pacer.pace.known
     return report.AccountSummary(
         calls=traffic.calls,
         throttled_calls=traffic.throttled,
         learned_rate=round(known, 3) if known and traffic.calls else None,
         stopped=lane.stop.reason if lane.stop else None,
+        counts={**statuses, "unattempted": max(0, left)},
     )
