@@ -24,7 +24,7 @@ from batch_snapshot.pacer import WindowSpent
 from batch_snapshot.quota import Spent
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from batch_snapshot.engine import Settings
@@ -137,21 +137,28 @@ class Coordinator(Course):
         self._posts.order(self.stop, abort=True)
         self._scope.deadline = min(self._scope.deadline, anyio.current_time() + LAST_WORDS)
 
-    async def run(self, batches: Iterable[Sequence[Request]]) -> None:
+    async def run(
+        self, batches: Iterable[Sequence[Request]], expected: Mapping[str, int] | None = None
+    ) -> None:
         """Drive all batches to their outcomes, or to an early stop (see `ending`).
+
+        Args:
+            batches: in the order of the manifest.
+            expected: how many rows there will be of each account, as far as is known.
 
         Raises:
             BaseExceptionGroup: with whatever `record` or `intend` raised.
         """
         try:
             with self._scope:
-                await self._drive(batches)
+                await self._drive(batches, expected)
         finally:
+            self._feed.close()
             with anyio.CancelScope(shield=True):
                 await self._close()
         self._tell_again()
 
-    async def _drive(self, batches: Iterable[Sequence[Request]]) -> None:
+    async def _drive(self, batches: Iterable[Sequence[Request]], expected: Mapping[str, int] | None) -> None:
         async with anyio.create_task_group() as watch:
             if self._settings.max_duration is not None:
                 watch.start_soon(self._end_after, self._settings.max_duration)
@@ -160,7 +167,7 @@ class Coordinator(Course):
                 for desk in self._desks.values():
                     serving.start_soon(self._fetch, desk)
                     serving.start_soon(self._serve, desk)
-                await self._feed.read(batches)
+                await self._feed.read(batches, expected)
             watch.cancel_scope.cancel()
 
     async def _end_after(self, seconds: float) -> None:

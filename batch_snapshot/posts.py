@@ -226,6 +226,14 @@ class Posts:
         """
         return str(await self._answer(account, "identify"))
 
+    async def whose(self, account: str) -> str:
+        """The same, though it may not be able to sign (see `Clients.whose`).
+
+        Raises:
+            ApiError: nobody knows.
+        """
+        return str(await self._answer(account, "whose"))
+
     async def read(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Make one read from the account's worker (see `Clients.read`).
 
