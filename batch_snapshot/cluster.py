@@ -122,6 +122,8 @@ class Coordinator(Course):
         self._scope = anyio.CancelScope()
         self._feed = Feed(lanes, lambda name: self._halted(self.lanes[name]))
         self._desks = {name: _Desk(lane) for name, lane in lanes.items()}
+        #: By the row's key: those that went with a worker that was lost.
+        self._suspended: set[bytes] = set()
         #: Accounts that have a pair at their worker, and with how many rows.
         self._pairs: dict[tuple[str, str, str], Counter[str]] = {}
 
@@ -255,7 +257,9 @@ class Coordinator(Course):
             self._unclaim(desk, claims)
             desk.backlog.extendleft(reversed(batch))
             return
-        await self._intend(batch)
+        # A row whose worker was lost has its intent, and is in doubt, in this invocation already.
+        if new := [request for request in batch if request.row.key not in self._suspended]:
+            await self._intend(new)
         at = self._now()
         for request in batch:
             desk.leased[request.row.key] = _Leased(request, at)
@@ -443,6 +447,7 @@ class Coordinator(Course):
             outcome = self._in_doubt(leased)
             keep(outcome)
             self._settled(desk, leased.request.row.key)
+            self._suspended.add(leased.request.row.key)
             again.append(
                 replace(
                     leased.request,

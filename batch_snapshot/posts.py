@@ -322,9 +322,11 @@ class Posts:
             Exception: one of `TROUBLE`.
         """
         dask: Any = self._client
-        workers = [address for address in await _soon(dask.nthreads()) if not self._shuns(address)]
-        if not workers:
-            raise LostError("no worker is there")
+        workers = None
+        if any(map(self._shuns, self._shunned)):
+            workers = [address for address in await _soon(dask.nthreads()) if not self._shuns(address)]
+            if not workers:
+                raise LostError("no worker is there")
         key = f"batch-snapshot-{self.run}-{account}-{uuid4().hex}"
         future = self._client.submit(Carrier, brief, actor=True, key=key, pure=False, workers=workers)
         within = 2 * self.placing.lease
