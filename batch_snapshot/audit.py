@@ -91,7 +91,9 @@ class _Auditor:
             raise LedgerError(f"a result of {row}, which no intent named before")
         if token != result.client_token:
             raise LedgerError(f"a result of {row} under another token than intended")
-        self._settled.add(result.row.key)
+        # What went with a worker that was lost is in doubt, and named again for another one.
+        if result.status is not Status.IN_DOUBT:
+            self._settled.add(result.row.key)
 
     def _ended(self, end: End) -> None:
         counts = self.history.counts()

@@ -24,7 +24,7 @@ from batch_snapshot import __version__, pace
 from batch_snapshot.client import Clients
 from batch_snapshot.engine import Engine
 from batch_snapshot.lane import Lane
-from batch_snapshot.lease import CLAIM_HELD, Answer, Bulletin, Hello, Lease, Tale
+from batch_snapshot.lease import CLAIM_HELD, Answer, Bulletin, Hello, Lease, LeaseOverError, Tale
 from batch_snapshot.model import ApiError
 from batch_snapshot.pacer import Pacer
 from batch_snapshot.quota import Spent, Window
@@ -70,10 +70,6 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-class LeaseOverError(Exception):
-    """The coordinator may have given the account to another worker: nothing is sent any more."""
-
-
 class Host:
     """One run in one worker: its lease, its slots, and what there is to tell."""
 
@@ -117,7 +113,13 @@ class Host:
             raise LeaseOverError
 
     def renew(self, orders: Orders) -> Answer:
-        """Go on calling, or stop; answers with what the coordinator has not heard."""
+        """Go on calling, or stop; answers with what the coordinator has not heard.
+
+        Raises:
+            LeaseOverError: it was over before, and all calls were dropped.
+        """
+        if self._over:
+            raise LeaseOverError
         self._lease.renew(orders.stamp)
         self._watch()
         while self._told and self._told[0].number <= orders.heard:
@@ -196,7 +198,11 @@ class Carrier:
         return Hello(self._host.name, self._host.address, __version__, _clock())
 
     async def renew(self, orders: Orders) -> Answer:
-        """Renew the lease of the whole worker."""
+        """Renew the lease of the whole worker.
+
+        Raises:
+            LeaseOverError: it was over before.
+        """
         return self._at.renew(orders)
 
     async def identify(self) -> str | Failure:

@@ -67,6 +67,8 @@ class _Desk:
     exhausted: bool = False
     #: At the worker, by the row's key.
     leased: dict[bytes, _Leased] = field(default_factory=dict)
+    #: Rows of the backlog that an intent of this invocation names.
+    named: set[bytes] = field(default_factory=set)
     #: Slots of the windows for them, whose calls are not over.
     claims: set[int] = field(default_factory=set)
     #: Where it began; None: nowhere.
@@ -122,8 +124,6 @@ class Coordinator(Course):
         self._scope = anyio.CancelScope()
         self._feed = Feed(lanes, lambda name: self._halted(self.lanes[name]))
         self._desks = {name: _Desk(lane) for name, lane in lanes.items()}
-        #: By the row's key: those that went with a worker that was lost.
-        self._suspended: set[bytes] = set()
         #: Accounts that have a pair at their worker, and with how many rows.
         self._pairs: dict[tuple[str, str, str], Counter[str]] = {}
 
@@ -257,9 +257,15 @@ class Coordinator(Course):
             self._unclaim(desk, claims)
             desk.backlog.extendleft(reversed(batch))
             return
-        # A row whose worker was lost has its intent, and is in doubt, in this invocation already.
-        if new := [request for request in batch if request.row.key not in self._suspended]:
+        if new := [request for request in batch if request.row.key not in desk.named]:
             await self._intend(new)
+        if desk.post is None:
+            # Its worker was lost meanwhile. They are named, and were not sent.
+            desk.named.update(request.row.key for request in new)
+            self._unclaim(desk, claims)
+            desk.backlog.extendleft(reversed(batch))
+            return
+        desk.named.difference_update(request.row.key for request in batch)
         at = self._now()
         for request in batch:
             desk.leased[request.row.key] = _Leased(request, at)
@@ -447,7 +453,6 @@ class Coordinator(Course):
             outcome = self._in_doubt(leased)
             keep(outcome)
             self._settled(desk, leased.request.row.key)
-            self._suspended.add(leased.request.row.key)
             again.append(
                 replace(
                     leased.request,

@@ -52,6 +52,10 @@ class LostError(Exception):
     """An account's worker is gone, or nobody can tell whether it is."""
 
 
+class LeaseOverError(Exception):
+    """The coordinator may have given the account to another worker: nothing is sent any more."""
+
+
 class Lease:
     """A worker's right to call, by a clock that counts the machine's sleep too."""
 

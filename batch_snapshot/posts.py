@@ -24,7 +24,7 @@ from distributed.scheduler import KilledWorker
 from batch_snapshot import __version__, carrier, policy
 from batch_snapshot.carrier import Carrier
 from batch_snapshot.errors import InputError
-from batch_snapshot.lease import RENEWALS, Brief, LostError, Orders, Term
+from batch_snapshot.lease import RENEWALS, Brief, LeaseOverError, LostError, Orders, Term
 from batch_snapshot.model import ApiError, ErrorKind, Failure, Verdict
 
 if TYPE_CHECKING:
@@ -39,7 +39,16 @@ if TYPE_CHECKING:
     from batch_snapshot.model import Account
 
 #: What Dask raises where a worker or the scheduler is lost.
-TROUBLE = (OSError, RuntimeError, ValueError, KeyError, KilledWorker, CancelledError, LostError)
+TROUBLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    KilledWorker,
+    CancelledError,
+    LostError,
+    LeaseOverError,
+)
 #: Seconds to reach the scheduler, and for a first worker to be there.
 CONNECT_TIMEOUT = 5.0
 FIRST_WORKER_TIMEOUT = 60.0
@@ -178,6 +187,8 @@ class Posts:
                     threads_per_worker=1,
                     host="127.0.0.1",
                     dashboard_address=None,
+                    # Without one it would take its usual port all the same.
+                    scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
                     asynchronous=True,
                     silence_logs=logging.CRITICAL,
                     memory_limit=0,
@@ -324,9 +335,8 @@ class Posts:
         dask: Any = self._client
         workers = None
         if any(map(self._shuns, self._shunned)):
-            workers = [address for address in await _soon(dask.nthreads()) if not self._shuns(address)]
-            if not workers:
-                raise LostError("no worker is there")
+            known = [*await _soon(dask.nthreads())]
+            workers = [address for address in known if not self._shuns(address)] or known
         key = f"batch-snapshot-{self.run}-{account}-{uuid4().hex}"
         future = self._client.submit(Carrier, brief, actor=True, key=key, pure=False, workers=workers)
         within = 2 * self.placing.lease
@@ -368,11 +378,11 @@ class Posts:
                     raise
 
     async def _ask(self, post: Post, method: str, *arguments: Any, within: float = ASK_TIMEOUT) -> Any:
-        host, why = post.host, "TimeoutError"
-        with anyio.move_on_after(within) as scope:
+        host, why = post.host, "it was lost"
+        with anyio.CancelScope() as scope:
             host.asked.add(scope)
             try:
-                return await getattr(post.actor, method)(*arguments)
+                return await _soon(getattr(post.actor, method)(*arguments), within)
             except TROUBLE as error:
                 why = type(error).__name__
             finally:
@@ -473,10 +483,26 @@ class Posts:
 
 
 async def _soon(answer: Awaitable[Any], within: float = ASK_TIMEOUT) -> Any:
-    """Await what may never be answered.
+    """Await what may never be answered, for so many seconds.
+
+    Dask may cancel what waits for a worker that is lost. That is kept from the task that asks, which would
+    take it for an end of the run.
 
     Raises:
-        TimeoutError: it was not.
+        TimeoutError: it was not answered.
+        LostError: it will not be.
     """
-    with anyio.fail_after(within):
+
+    async def awaited() -> Any:
         return await answer
+
+    task = asyncio.ensure_future(awaited())
+    try:
+        await asyncio.wait({task}, timeout=within)
+        if not task.done():
+            raise TimeoutError
+    finally:
+        task.cancel()
+    if task.cancelled():
+        raise LostError("Dask dropped the question")
+    return task.result()

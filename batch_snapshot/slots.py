@@ -19,11 +19,11 @@ class Slots:
     def share(self, engine: object, busy: int) -> int:
         """Calls in flight of one account at most, now that so many of an engine are `busy`.
 
-        So one whose calls hang takes no other's.
+        So one whose calls hang takes no other's. It is rounded up: no slot is left over.
         """
         self._accounts += busy - self._busy.get(engine, 0)
         self._busy[engine] = busy
-        return max(1, self._limit // max(1, self._accounts))
+        return -(-self._limit // max(1, self._accounts))
 
     def leave(self, engine: object) -> None:
         """An engine has no more calls to make."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(240)]
 
 QUIET = ["--progress", "none", "--format", "json"]
-LEASE = ["--lease", "4s"]
+LEASE = ["--lease", "5s"]
 
 
 class Own(Place):
