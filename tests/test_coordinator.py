@@ -1,0 +1,414 @@
+"""The coordinator of a cluster in virtual time: workers that are lost, slow, or go on for a while unheard."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+import anyio
+import pytest
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batch_snapshot import pace
+from batch_snapshot.cluster import Coordinator
+from batch_snapshot.engine import Settings
+from batch_snapshot.errors import LedgerWriteError
+from batch_snapshot.lane import Lane, Stop, StopKind
+from batch_snapshot.lease import PARCEL, Bulletin, LostError, Tale
+from batch_snapshot.model import Outcome, Request, Row, Status, client_token
+from batch_snapshot.pacer import Pacer
+from batch_snapshot.quota import Spent, Window
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+LEASE = 10.0
+
+
+def now() -> datetime:
+    return START + timedelta(seconds=anyio.current_time())
+
+
+@dataclass
+class Service:
+    """One snapshot a token; knows what it was asked at once."""
+
+    made: dict[str, Row] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
+    in_flight: Counter[tuple[str, str]] = field(default_factory=Counter)
+    overlaps: int = 0
+
+    async def call(self, request: Request, seconds: float) -> None:
+        pair = (request.row.engagement, request.row.resource)
+        self.calls[request.row.account] += 1
+        self.in_flight[pair] += 1
+        self.overlaps += self.in_flight[pair] > 1
+        try:
+            self.made.setdefault(request.client_token, request.row)
+            await anyio.sleep(seconds)
+        finally:
+            self.in_flight[pair] -= 1
+
+
+@dataclass
+class Host:
+    """A worker: `cut` off it is heard no more, though it calls until its lease is over."""
+
+    number: int
+    lost: bool = False
+    cut: bool = False
+    heard: int = 0
+    told_so_far: int = 0
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+    def told(self, at: datetime, heard_at: datetime) -> None:
+        assert at <= heard_at
+
+
+@dataclass
+class Post:
+    account: str
+    host: Host
+    rows: list[Request] = field(default_factory=list)
+    claims: list[int] = field(default_factory=list)
+    numbers: set[int] = field(default_factory=set)
+    ended: bool = False
+    stopped: bool = False
+    changed: anyio.Event = field(default_factory=anyio.Event)
+
+    def poke(self) -> None:
+        self.changed.set()
+        self.changed = anyio.Event()
+
+
+class Posts:
+    """Workers in this process; takes the place of those of a cluster."""
+
+    def __init__(self, group: Any, service: Service, rng: Random, *, losses: float, windowed: bool) -> None:
+        self._group, self._service, self._rng = group, service, rng
+        self._losses, self._windowed = losses, windowed
+        self._hosts = [Host(0), Host(1)]
+        self.posts: dict[str, Post] = {}
+        self._send, self.news = anyio.create_memory_object_stream[Any](math.inf)
+        self.reachable = True
+        self.aborted = False
+        self.orders: list[Stop | None] = []
+
+    def clock_skew(self, account: str) -> float | None:
+        return None
+
+    def learn_skew(self, account: str, host: Host, seconds: float | None) -> None:
+        pass
+
+    async def place(self, account: str) -> Post:
+        await anyio.sleep(self._rng.random())
+        number = self._rng.randrange(2)
+        if self._hosts[number].lost or self._hosts[number].cut:
+            self._hosts[number] = Host(self._hosts[number].number + 2)
+        post = self.posts[account] = Post(account, self._hosts[number])
+        return post
+
+    async def start(self, post: Post, start: Any) -> Stop | None:
+        await anyio.sleep(0.01)
+        if post.host.cut:
+            raise LostError("it is gone")
+        self._group.start_soon(self._work, post)
+        return None
+
+    async def gone(self, post: Post) -> bool:
+        while not post.host.lost:
+            await anyio.sleep(0.1)
+        return True
+
+    async def hand_out(self, post: Post, parcel: Any) -> None:
+        await anyio.sleep(0.01)
+        if parcel.number in post.numbers or post.host.lost:
+            return
+        post.numbers.add(parcel.number)
+        post.rows.extend(parcel.requests)
+        post.claims.extend(parcel.claims)
+        post.poke()
+
+    async def tell(self, post: Post, method: str, *arguments: Any) -> None:
+        post.ended = True
+        post.stopped = post.stopped or method == "halt"
+        post.poke()
+
+    def order(self, stop: Stop | None, *, abort: bool = False) -> None:
+        self.orders.append(stop)
+        for post in self.posts.values():
+            post.stopped = True
+            post.poke()
+
+    async def dismiss(self) -> None:
+        for host in self._hosts:
+            host.scope.cancel()
+
+    def release(self, account: str) -> None:
+        pass
+
+    async def lose(self, host: Host) -> None:
+        """It is cut off; once its lease is over, it is taken for lost."""
+        host.cut = True
+        await anyio.sleep(self._rng.random() * LEASE)
+        host.scope.cancel()
+        await anyio.sleep(0.5)
+        host.lost = True
+        self._send.send_nowait((host, None))
+
+    async def _work(self, post: Post) -> None:
+        with anyio.CancelScope(shield=True) as scope:
+            host, inner = post.host, anyio.CancelScope()
+            with inner:
+                self._group.start_soon(self._cancel_with, host, inner)
+                await self._send_rows(post)
+            scope.cancel()
+
+    async def _cancel_with(self, host: Host, inner: anyio.CancelScope) -> None:
+        while not (host.scope.cancel_called or inner.cancel_called):
+            await anyio.sleep(0.05)
+        inner.cancel()
+
+    async def _send_rows(self, post: Post) -> None:
+        while True:
+            while post.stopped or not post.rows or (self._windowed and not post.claims):
+                if post.stopped or (post.ended and not post.rows):
+                    self._tell(post, over=True, unused=tuple(post.claims))
+                    return
+                await post.changed.wait()
+            request = post.rows.pop(0)
+            finished = (post.claims.pop(0),) if self._windowed else ()
+            if self._rng.random() < self._losses and not post.host.cut:
+                self._group.start_soon(self.lose, post.host)
+            await self._service.call(request, 0.05 + self._rng.random() * 0.2)
+            if self._windowed and self._rng.random() < 0.2:
+                # Throttled: the row needs another slot.
+                post.rows.append(request)
+                self._tell(post, finished=finished)
+                continue
+            self._tell(post, outcomes=(succeeded(request),), finished=finished)
+
+    def _tell(self, post: Post, **more: Any) -> None:
+        host = post.host
+        if host.cut:
+            return
+        host.told_so_far += 1
+        tale = Tale(account=post.account, **more)
+        bulletin = Bulletin(host.told_so_far, now(), (tale,))
+        self._send.send_nowait((host, bulletin))
+        if self._rng.random() < 0.2:
+            self._send.send_nowait((host, bulletin))
+
+
+def succeeded(request: Request) -> Outcome:
+    return Outcome(
+        request=request,
+        status=Status.SUCCEEDED,
+        attempts=1,
+        throttles=0,
+        ambiguous=request.ambiguous,
+        first_sent_at=request.first_sent_at or now(),
+        started_at=now(),
+        finished_at=now(),
+        arn=f"arn:{request.client_token}",
+        revision=1,
+    )
+
+
+class Meter:
+    """So many calls in any minute; a slot is free a minute after its call was over."""
+
+    def __init__(self, limit: int) -> None:
+        self.window = Window("per_minute", limit, 60.0)
+        self._ended: dict[int, float] = {}
+        self._next = 0
+
+    def claim(self) -> int | Spent:
+        time = anyio.current_time()
+        self._ended = {claim: end for claim, end in self._ended.items() if end > time - 60}
+        if len(self._ended) >= self.window.limit:
+            return Spent(self.window, min(self._ended.values()) + 60 - time)
+        self._next += 1
+        self._ended[self._next] = time + 300
+        return self._next
+
+    def finish(self, claim: int) -> None:
+        self._ended[claim] = anyio.current_time()
+
+    def cancel(self, claim: int) -> None:
+        self._ended.pop(claim, None)
+
+
+@dataclass
+class Trial:
+    """A run, and what it left behind."""
+
+    coordinator: Coordinator
+    posts: Posts
+    service: Service
+    intended: list[str] = field(default_factory=list)
+    outcomes: dict[bytes, list[Outcome]] = field(default_factory=lambda: defaultdict(list))
+
+
+async def run(
+    requests: list[Request],
+    seed: int,
+    *,
+    losses: float = 0.0,
+    meters: dict[str, Meter] | None = None,
+    wait: bool = True,
+    stop_after: float | None = None,
+    refuse_after: int | None = None,
+) -> Trial:
+    service, meters = Service(), meters or {}
+    async with anyio.create_task_group() as group:
+        posts = Posts(group, service, Random(seed), losses=losses, windowed=bool(meters))
+        lanes = {}
+        for name in sorted({request.row.account for request in requests}):
+            pacer = Pacer(pace.Pace(), meters.get(name), wait=wait)
+            lanes[name] = Lane(name, pacer, Pacer(pace.Pace()))
+        trial = Trial(None, posts, service)  # type: ignore[arg-type]
+
+        async def intend(batch):
+            trial.intended.extend(request.client_token for request in batch)
+            await anyio.sleep(0.005)
+
+        def record(outcome):
+            if refuse_after is not None and sum(map(len, trial.outcomes.values())) >= refuse_after:
+                raise LedgerWriteError("no room")
+            assert outcome.request.client_token in trial.intended
+            trial.outcomes[outcome.request.row.key].append(outcome)
+
+        async def identify(_):
+            await anyio.sleep(0.01)
+
+        trial.coordinator = coordinator = Coordinator(
+            lanes=lanes,
+            posts=posts,
+            identify=identify,
+            intend=intend,
+            record=record,
+            suspend=record,
+            now=now,
+            settings=Settings(drain_timeout=5.0),
+        )
+        if stop_after is not None:
+
+            async def stop():
+                await anyio.sleep(stop_after)
+                coordinator.request_stop(Stop(StopKind.INTERRUPTED, "SIGINT"))
+
+            group.start_soon(stop)
+        try:
+            await coordinator.run([requests[i : i + 7] for i in range(0, len(requests), 7)])
+        finally:
+            group.cancel_scope.cancel()
+    return trial
+
+
+def listed(accounts: int, rows: int, *, pairs: int | None = None) -> list[Request]:
+    found = []
+    for number in range(rows):
+        for account in range(accounts):
+            which = number if pairs else number * accounts + account
+            row = Row(f"a{account}", "Sandbox", f"eng-{which:014d}", "Opportunity", f"O{which}", "T")
+            found.append(Request(row, client_token("run", row, 0)))
+    return found
+
+
+def virtually(body):
+    """Run in virtual time."""
+    return anyio.run(
+        body, backend="trio", backend_options={"clock": trio.testing.MockClock(autojump_threshold=0)}
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**32),
+    st.integers(1, 4),
+    st.integers(1, 60),
+    st.sampled_from([0.0, 0.01, 0.05]),
+    st.booleans(),
+)
+def test_whatever_is_lost_each_row_is_made_once_and_told(seed, accounts, rows, losses, shared):
+    requests = listed(accounts, rows, pairs=1 if shared else None)
+
+    async def body():
+        return await run(requests, seed, losses=losses)
+
+    trial = virtually(body)
+    assert Counter(trial.service.made.values()) == Counter(request.row for request in requests)
+    assert {key: told[-1].status for key, told in trial.outcomes.items()} == {
+        request.row.key: Status.SUCCEEDED for request in requests
+    }
+    assert trial.service.overlaps == 0
+    for told in trial.outcomes.values():
+        assert all(outcome.status is Status.IN_DOUBT and outcome.ambiguous for outcome in told[:-1])
+    assert trial.coordinator.ending is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 40), st.sampled_from([0.0, 0.02]), st.booleans())
+def test_no_window_holds_more_calls_than_its_limit(seed, limit, losses, wait):
+    requests = listed(2, 40)
+    meters = {"a0": Meter(limit), "a1": Meter(limit)}
+
+    async def body():
+        return await run(requests, seed, losses=losses, meters=meters, wait=wait)
+
+    trial = virtually(body)
+    made = Counter(trial.service.made.values())
+    assert all(number == 1 for number in made.values())
+    if wait:
+        assert len(made) == len(requests)
+    else:
+        assert all(trial.service.calls[name] <= limit for name in meters)
+        assert trial.coordinator.ending is not None
+        assert trial.coordinator.ending.kind is StopKind.DEFERRED
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.floats(0.1, 8), st.sampled_from([0.0, 0.05]))
+def test_a_stop_leaves_no_row_without_a_word(seed, after, losses):
+    requests = listed(3, 60)
+
+    async def body():
+        return await run(requests, seed, losses=losses, stop_after=after)
+
+    trial = virtually(body)
+    told = {key: outcomes[-1].status for key, outcomes in trial.outcomes.items()}
+    for row in trial.service.made.values():
+        assert told.get(row.key) in {Status.SUCCEEDED, Status.IN_DOUBT}, row
+    assert len(trial.service.made) == len(set(trial.service.made.values()))
+
+
+def test_what_cannot_be_recorded_ends_the_calls():
+    requests = listed(2, 200)
+
+    async def body():
+        kept: list[Trial] = []
+        with pytest.raises(BaseExceptionGroup) as caught:
+            kept.append(await run(requests, 1, refuse_after=10))
+        return caught.value, kept
+
+    error, _ = virtually(body)
+    assert error.subgroup(LedgerWriteError) is not None
+
+
+def test_a_row_in_doubt_keeps_the_time_of_its_first_try():
+    first = START - timedelta(hours=1)
+    requests = [replace(one, ambiguous=True, first_sent_at=first) for one in listed(1, 50)]
+
+    async def body():
+        return await run(requests, 5, losses=0.05)
+
+    trial = virtually(body)
+    lost = [outcome for told in trial.outcomes.values() for outcome in told[:-1]]
+    assert lost
+    assert all(outcome.first_sent_at == first for outcome in lost)
+    assert len(requests) > PARCEL
