@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 from botocore import xform_name
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as ClientConnectionError
 
 from batch_snapshot import __version__, answers, policy, shortcut
 from batch_snapshot.model import LARGEST_SKEW, REGION, UNKNOWN_ACCOUNT, ApiError, ErrorKind, Verdict
@@ -287,7 +288,10 @@ class Clients:
         given = self._accounts[account]
         await self._sessions.learn_source(given)
         failure = policy.credentials_failure(answers.failure(error, self._scrub(account)))
-        if given.role_arn and isinstance(error, ClientError) and error.operation_name == ASSUME:
+        of_sts = isinstance(error, (ClientConnectionError, HTTPClientError)) or (
+            isinstance(error, ClientError) and error.operation_name == ASSUME
+        )
+        if given.role_arn and of_sts:
             advice = policy.role_advice(failure, given.role_arn, given.profile)
             return replace(failure, message=f"{failure.message.rstrip('.')}; {advice}")
         return self._advised(account, failure)

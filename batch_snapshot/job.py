@@ -626,6 +626,7 @@ def _ledger_held(path: Path, now: datetime) -> Iterator[None]:
 def _accounts_held(identity: _Identity, options: Options, now: datetime) -> Iterator[None]:
     """Hold the manifest's name in each account, so that two nights never overlap."""
     state = places.state_folder(options.state_dir, os.environ)
+    locks.make_room(len(identity.accounts))
     with ExitStack() as stack:
         for account in sorted(identity.accounts):
             lock = places.account_lock(state, identity.name, account, identity.endpoint)

@@ -6,6 +6,7 @@ A file system that cannot lock is an error, never a softer kind of lock.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+
+#: Files that a run has open beside its locks: connections, logs, libraries.
+OTHER_FILES = 256
 
 #: Seconds to wait for a lock: who only looks whether it is held, holds it for a moment.
 PATIENCE = 0.2
@@ -50,7 +54,7 @@ def held(path: Path, *, what: str, since: str) -> Iterator[None]:
             f"{what} is in use by {_holder(path)}; wait until that run has ended, or stop it"
         ) from None
     except OSError as error:
-        raise _unlockable(path, error.strerror or str(error)) from None
+        raise _unlockable(path, error.strerror or str(error), error.errno) from None
     try:
         _sign(path, since)
         yield
@@ -63,7 +67,26 @@ def held(path: Path, *, what: str, since: str) -> Iterator[None]:
             lock.release()
 
 
-def _unlockable(path: Path, why: str) -> StorageError:
+def make_room(locks: int) -> None:
+    """Let this process hold so many locks, a file each, beside all else, as far as the system allows it."""
+    try:
+        import resource  # noqa: PLC0415 - POSIX alone has it
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = locks + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _unlockable(path: Path, why: str, number: int | None = None) -> StorageError:
+    if number == errno.EMFILE:
+        return StorageError(
+            f"{path}: a lock is a file, and this process may hold no more of them open: raise that limit "
+            "(ulimit -n), or choose fewer --accounts at a time"
+        )
     return StorageError(
         f"{path}: cannot lock here ({why}); "
         "use a folder that can be written, on a file system with file locks"
@@ -74,6 +97,8 @@ def _sign(path: Path, since: str) -> None:
     try:
         path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}), "utf-8")
     except OSError as error:
+        if error.errno == errno.EMFILE:
+            raise _unlockable(path, str(error), error.errno) from None
         raise StorageError(
             f"{path}: cannot be written ({error.strerror or error}); make room, then run the same command"
         ) from None

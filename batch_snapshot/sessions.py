@@ -8,6 +8,7 @@ would take gigabytes, and minutes to make.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
 from contextlib import AsyncExitStack, contextmanager, suppress
@@ -63,6 +64,10 @@ _SHAPING = (
     "use_dualstack_endpoint",
     "use_fips_endpoint",
 )
+
+# As botocore does for itself: what aiobotocore logs of credentials, tracebacks and all, is for programs that
+# have set logging up; our users are told in a line.
+logging.getLogger("aiobotocore").addHandler(logging.NullHandler())
 
 
 class Signer(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -289,3 +290,21 @@ async def test_a_run_of_many_accounts_makes_each_row_once(tmp_path, monkeypatch)
     assert done.exit_code == 0
     assert len(results(Path("l.ndjson"))) == 120
     assert {one.counts["succeeded"] for one in done.accounts.values() if one.counts} == {2}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("hard", "code"), [(4_096, 0), (100, 5)])
+async def test_a_lock_for_each_account_needs_no_limit_raised_by_hand(tmp_path, hard, code):
+    place = Place(tmp_path)
+    names = [f"a{n}" for n in range(120)]
+    place.manifest(
+        [pairs(1, first=n, account=name)[0] for n, name in enumerate(names)],
+        accounts={name: {} for name in names},
+    )
+    async with serve() as (url, _):
+        said = await place.call(
+            *("run", "trial.yaml", "--endpoint-url", url),
+            limit=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard)),
+        )
+    assert said.code == code, said.stderr
+    assert ("ulimit -n" in said.stderr) is (code == 5)

@@ -12,7 +12,17 @@ from tests.bench.__main__ import cli, measured
 from tests.bench.clients import OURS
 from tests.bench.measure import Run, judged
 from tests.bench.scenarios import SCENARIOS, Scenario, Target
-from tests.bench.speed import figures, ledgers, manifests, million, resume, startup, stub, throughput
+from tests.bench.speed import (
+    accounts,
+    figures,
+    ledgers,
+    manifests,
+    million,
+    resume,
+    startup,
+    stub,
+    throughput,
+)
 from tests.bench.speed.figures import Bound, Figure, Table
 from tests.bench.table import Line, as_json, as_markdown
 
@@ -112,6 +122,12 @@ def test_what_was_lost_shows_in_the_table():
     assert "| (0.500 · 1.000 · 1.200) | 3.0% | 2 of 60 |" in as_markdown([Line(TINY, "boto3-standard", runs)])
 
 
+def test_accounts_beside_one_another():
+    table = accounts.table(60, [1, 30], 1)
+    assert [line.what for line in table.lines] == ["1", "30"]
+    assert table.notes == []
+
+
 def test_the_throughput_of_two_clients():
     table = throughput.table(300, 1, (OURS, "aioboto3"))
     assert not table.notes
@@ -205,7 +221,9 @@ def test_notes_stand_below_their_table():
 def test_an_unknown_bench_of_speed_is_refused():
     said = CliRunner().invoke(cli, ["speed", "--only", "throughput,light"])
     assert said.exit_code == 2
-    assert "'light' is none of throughput, manifest, ledger, resume, startup, million" in said.output
+    assert (
+        "'light' is none of throughput, manifest, ledger, resume, startup, accounts, million" in said.output
+    )
 
 
 def test_unknown_names_are_refused():

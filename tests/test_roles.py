@@ -20,7 +20,7 @@ from batch_snapshot.client import Clients, Target
 from batch_snapshot.model import Account, ApiError
 from batch_snapshot.simulator import Settings, serve
 from tests import tokens
-from tests.processes import assert_exactly_once, environment, pairs, write_manifest
+from tests.processes import Place, assert_exactly_once, environment, pairs, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -274,9 +274,22 @@ async def test_sts_is_not_asked_for_ever_nor_after_a_refusal(monkeypatch, troubl
 async def test_without_an_answer_from_sts_the_account_stops_after_some_tries(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9")
     async with clients_of(1) as clients:
-        with pytest.raises(ApiError) as raised:
+        with pytest.raises(ApiError, match="several tries: run the same command again later") as raised:
             await clients.identify("a0")
     assert raised.value.failure.verdict == "stop_account"
+
+
+async def test_a_role_that_is_refused_is_a_line_and_no_traceback(sts, folder):
+    (folder / "process").mkdir()
+    place = Place(folder / "process")
+    key, secret = sts.user("partner")
+    place.env.update(AWS_ACCESS_KEY_ID=key, AWS_SECRET_ACCESS_KEY=secret, AWS_ENDPOINT_URL_STS=sts.url)
+    place.manifest(pairs(1, account="other"), accounts={"other": {"role_arn": ROLE}})
+    async with serve() as (url, _):
+        said = await place.call("run", "trial.yaml", "--endpoint-url", url)
+    assert said.code == 3
+    assert f"let the trust policy of {ROLE} name" in said.stdout
+    assert "Refreshing" not in said.stderr
 
 
 async def test_roles_are_assumed_when_they_are_needed_side_by_side_and_not_all_at_once(monkeypatch):

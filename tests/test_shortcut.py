@@ -1,5 +1,6 @@
 """The short way of a call is botocore's own way to the byte, or it is not taken."""
 
+import asyncio
 import json
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -195,3 +196,23 @@ async def test_a_proxy_of_the_environment_is_called_through_the_plain_way(monkey
         async with Clients({"main": Account("main")}, target, lambda: datetime.now(UTC)) as clients:
             line = await clients._line("main")
             assert (line.create is not None) is short
+
+
+async def test_a_call_that_another_makes_while_it_is_learned_is_sent():
+    """Clients are shared: an account may call while the way of another's credentials is learned."""
+    learning, called = asyncio.Event(), asyncio.Event()
+
+    async def pause(**_):
+        if not learning.is_set():
+            learning.set()
+            await called.wait()
+
+    async with opened() as (client, credentials):
+        answer = Canned(200, {}, b'{"Arn": "arn", "Revision": 1}')
+        client.meta.events.register_last(f"before-send.{SERVICE}.{CREATE}", lambda **_: answer)
+        client.meta.events.register(f"before-sign.{SERVICE}.{CREATE}", pause)
+        way = asyncio.ensure_future(learned(client, credentials))
+        await learning.wait()
+        assert (await client.create_resource_snapshot(**EXAMPLE))["Arn"] == "arn"
+        called.set()
+        assert await way is not None

@@ -39,6 +39,8 @@ defaults:
 #     profile: partner      # the credentials that assume the role
 #     role_arn: arn:aws:iam::123456789012:role/Snapshot
 #     external_id: abc-123
+#     session_name: nightly # as CloudTrail shows it
+#     tags: [emea, pilot]   # --accounts tag:emea selects it with all others that have this tag
 
 # The snapshots: an engagement, and one resource or several. A pair listed twice is made once.
 pairs:

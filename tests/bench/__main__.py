@@ -12,7 +12,7 @@ import click
 from tests.bench.clients import CLIENTS, OURS
 from tests.bench.measure import measure
 from tests.bench.scenarios import QUICK, SCENARIOS
-from tests.bench.speed import figures, ledgers, manifests, million, resume, startup, throughput
+from tests.bench.speed import accounts, figures, ledgers, manifests, million, resume, startup, throughput
 from tests.bench.table import Line, as_json, as_markdown
 
 if TYPE_CHECKING:
@@ -96,6 +96,9 @@ SPEED: Mapping[str, Callable[[bool, int], figures.Table]] = {
     "ledger": lambda quick, repeat: ledgers.table(_sizes(100_000, quick=quick), repeat),
     "resume": lambda quick, repeat: resume.table([100_000 if quick else 1_000_000], repeat),
     "startup": lambda quick, repeat: startup.table(STARTS),
+    "accounts": lambda quick, repeat: accounts.table(
+        1_000 if quick else 10_000, [1, 20, 200] if quick else [1, 20, 200, 1_000], repeat
+    ),
     "million": lambda quick, repeat: million.table([10_000, 100_000 if quick else 1_000_000], repeat),
 }
 

@@ -34,6 +34,18 @@ def manifest(path: Path, rows: int) -> Path:
     return path
 
 
+def spread(path: Path, rows: int, accounts: int) -> Path:
+    """Write a manifest of so many pairs in so many accounts, each account's in one stretch."""
+    names = [f"account-{n:04d}" for n in range(accounts)]
+    write_manifest(path, (), name=NAME, accounts={name: {} for name in names})
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(
+            f"- {{engagement: eng-{n:014d}, resource: O{n + 1}, account: {names[n * accounts // rows]}}}\n"
+            for n in range(rows)
+        )
+    return path
+
+
 def ledger(path: Path, rows: int, *, left: int = 0, endpoint: str = "aws") -> Path:
     """Write the ledger of a run that was interrupted when so many rows of `manifest` had succeeded."""
     header = Header(
