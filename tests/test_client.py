@@ -21,6 +21,7 @@ from batch_snapshot import answers, client
 from batch_snapshot.client import Clients, Target
 from batch_snapshot.model import Account, ApiError, ErrorKind, Receipt, Request, Row, Verdict
 from batch_snapshot.simulator import Faults, Settings, serve
+from tests.processes import AUTHORITY
 
 pytestmark = pytest.mark.asyncio
 
@@ -43,6 +44,7 @@ def credentials(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(AUTHORITY))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
 
