@@ -38,8 +38,10 @@ class Order(NamedTuple):
     arguments: list[str]
     folder: str
     environment: dict[str, str]
-    #: Bytes beyond which writing to a file kills it; None: none.
-    deadly_size: int | None = None
+    #: Bytes beyond which it can write to no file; None: as many as there is room for.
+    largest: int | None = None
+    #: Whether it dies where it tries to.
+    deadly: bool = False
 
 
 # -- in the nursery ----------------------------------------------------------------------------------
@@ -115,10 +117,11 @@ def _settle(order: Order, streams: Sequence[int]) -> None:
     sys.path.insert(0, order.folder)
     sys.argv[1:] = order.arguments
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if order.deadly_size is not None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    if order.largest is not None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (order.deadly_size, order.deadly_size))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order.largest, resource.RLIM_INFINITY))
+        # The interpreter has it ignored.
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL if order.deadly else signal.SIG_IGN)
 
 
 # -- for those who ask -------------------------------------------------------------------------------

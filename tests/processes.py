@@ -24,6 +24,8 @@ from tests.nursery import Nursery, Order
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
+    import pytest
+
     from batch_snapshot.simulator import Simulator
     from tests.nursery import Born
 
@@ -193,6 +195,16 @@ def nursery() -> Nursery:
     return made
 
 
+def move_in(monkeypatch: pytest.MonkeyPatch, folder: Path, environ: Mapping[str, str] | None = None) -> None:
+    """Let this process run in `folder`, with no configuration but `environ` (by default, the folder's)."""
+    for name in os.environ:
+        if name.startswith(("AWS_", "BATCH_SNAPSHOT_", "OTEL_", "XDG_")) or name.upper().endswith("_PROXY"):
+            monkeypatch.delenv(name)
+    for name, value in (environment(folder) if environ is None else environ).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(folder)
+
+
 class Place:
     """A folder to run in."""
 
@@ -216,18 +228,20 @@ class Place:
         *arguments: str | Path,
         python: Sequence[str] | None = None,
         limit: Callable[[], None] | None = None,
-        deadly_size: int | None = None,
+        largest: int | None = None,
+        deadly: bool = False,
         **streams: Any,
     ) -> AsyncIterator[Child]:
         """Start `python -m batch_snapshot ARGUMENTS`; it is killed if the block leaves it running.
 
-        It is born in the nursery unless an interpreter of its own is asked for, by one of these two.
+        It is born in the nursery unless `python` or `limit` ask for an interpreter of its own.
 
         Args:
             arguments: the command line.
             python: flags of the interpreter; none are needed.
             limit: runs in the child before the program does.
-            deadly_size: bytes beyond which writing to a file kills it; of the nursery's alone.
+            largest: bytes that the nursery's may write to a file: the kernel writes up to that one.
+            deadly: whether the kernel kills it at the next one, or refuses it.
             streams: stdin, stdout and stderr, where they are not to be empty or captured.
         """
         chosen = {
@@ -239,7 +253,7 @@ class Place:
         words = list(map(str, arguments))
         process: asyncio.subprocess.Process | Born
         if python is None and limit is None:
-            order = Order(words, str(self.folder), self.env, deadly_size)
+            order = Order(words, str(self.folder), self.env, largest, deadly)
             process = await nursery().start(order, **chosen)
         else:
             process = await self._interpreted(python or (), words, limit, chosen)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import time
 from collections import Counter
@@ -22,7 +21,7 @@ from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.filters import Filters
 from batch_snapshot.simulator import Faults, Settings, Simulator, serve
 from batch_snapshot.simulator.world import Series
-from tests.processes import TEMPLATE, environment, of_type, results, write_manifest
+from tests.processes import TEMPLATE, move_in, of_type, results, write_manifest
 from tests.simulator_client import Service
 
 if TYPE_CHECKING:
@@ -40,12 +39,7 @@ ALL = Filters(account="", catalog="Sandbox", resource_type="Opportunity", templa
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     """An empty working folder, and no AWS configuration but our own."""
-    for name in os.environ:
-        if name.startswith(("AWS_", "BATCH_SNAPSHOT_", "XDG_")) or name.upper().endswith("_PROXY"):
-            monkeypatch.delenv(name)
-    for name, value in environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
+    move_in(monkeypatch, tmp_path)
     return tmp_path
 
 
