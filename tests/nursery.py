@@ -1,8 +1,9 @@
-"""Where processes of the program are born by a fork, so that its imports are paid for once.
+"""Where processes of the program are born by a fork, so that what each would read is read once.
 
 They are processes like any other: a folder, an environment, streams, signals and an exit code of
 their own, and `batch_snapshot.__main__` from its first line to the interpreter's own end. What they lack is
-the half second of imports that each would spend, and a command line of their own in the process list.
+the second that each would spend on imports and on botocore's data, and a command line of their own in
+the process list.
 
 A nursery is a process of one thread, for it is safe to fork such a one alone; `run` is its life.
 """
@@ -49,8 +50,8 @@ class Order(NamedTuple):
 
 def run(orders: socket.socket) -> None:
     """Give birth until nobody is left to ask for it; returns in those that are born."""
-    _import_everything()
-    # What was imported stays where it is, for all of them.
+    _read_everything()
+    # What was read stays where it is, for all of them.
     gc.freeze()
     while asked := _receive(orders):
         if not os.fork():
@@ -64,11 +65,12 @@ def run(orders: socket.socket) -> None:
     os._exit(0)
 
 
-def _import_everything() -> None:
-    import aioboto3  # noqa: F401
-    import botocore.endpoint  # noqa: F401
-
+def _read_everything() -> None:
     import batch_snapshot
+    from tests import parsed
+
+    parsed.once()
+    parsed.ahead()
 
     for module in pkgutil.walk_packages(batch_snapshot.__path__, "batch_snapshot."):
         if not module.name.endswith("__main__"):
