@@ -370,10 +370,9 @@ class Usage:
     def _now(self) -> int:
         """Steady time in microseconds; only asked for within a transaction, so that it is everybody's."""
         now = _micros(self._clock())
-        (seen,) = self._db.execute("SELECT seen FROM clock").fetchone()
-        if now > seen:
-            self._db.execute("UPDATE clock SET seen = ?", (now,))
-        return max(now, int(seen))
+        if self._db.execute("UPDATE clock SET seen = ? WHERE seen < ?", (now, now)).rowcount:
+            return now
+        return int(self._db.execute("SELECT seen FROM clock").fetchone()[0])
 
     def _prepare(self, clock: Callable[[], float] | None, machine: Machine) -> None:
         self._refuse_strangers()
