@@ -38,7 +38,7 @@ async def test_by_an_interpreter_of_its_own_each_command_does_its_work(place):
     async def call(*line: str | Path) -> str:
         said = await place.call(*line, python=())
         assert said.code == 0, (line, said)
-        return said.stdout
+        return str(said.stdout)
 
     async with serve(WORLD) as (url, simulator):
         there = ["--endpoint-url", url, "--rate", "100"]
