@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -67,8 +68,12 @@ def run(orders: socket.socket) -> None:
 
 def _read_everything() -> None:
     import batch_snapshot
+
+    # Wherever the package is installed, the tests are here.
+    sys.path.append(here := str(Path(__file__).parent.parent))
     from tests import parsed
 
+    sys.path.remove(here)
     parsed.once()
     parsed.ahead()
 

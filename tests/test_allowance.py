@@ -805,18 +805,18 @@ def quick():
 
 
 def test_a_backfill_over_days_uses_its_quota_to_the_brim_and_never_exceeds_it(quick, monkeypatch):
-    """14,000 rows at one a second and 4,000 a day; killed in mid-call and stopped in mid-wait.
+    """9,000 rows at one a second and 2,500 a day; killed in mid-call and stopped in mid-wait.
 
     So many that what is in no window any more is purged on its way.
     """
     few_looks(monkeypatch)
-    going = Backfill(quick, 14_000, 4_000)
-    assert going.rows > 3 * PURGE_EVERY
+    going = Backfill(quick, 9_000, 2_500)
+    assert going.rows > 2 * PURGE_EVERY
 
     async def body() -> None:
         for seconds, killed in (
-            (1200.1, True),
-            (2400.15, False),
+            (750.35, True),
+            (1500.15, False),
             (40_000, True),
             (50_000, False),
             (70_000, True),
