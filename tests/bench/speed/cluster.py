@@ -86,7 +86,11 @@ def table(rows: int, repeat: int, accounts: Sequence[int], latency: float) -> Ta
     kinds = [Kind(number, workers) for number in accounts for workers in (0, 1, 2)]
     with folder() as place, served(place, latency) as stub:
         runs = interleaved("cluster", kinds, repeat, lambda kind: measure(kind, rows, stub))
-    title = f"{latency * 1000:g} ms" if latency else "no latency: the cores are the limit, not the calls in flight"
+    title = (
+        f"{latency * 1000:g} ms"
+        if latency
+        else "no latency: the cores are the limit, not the calls in flight"
+    )
     return Table(
         "cluster",
         f"A cluster of this machine, {rows:,} rows, {CONCURRENCY} calls in flight a process; {title}",
