@@ -39,10 +39,11 @@ from batch_snapshot.cluster import Coordinator
 from batch_snapshot.display import Window
 from batch_snapshot.engine import Engine
 from batch_snapshot.errors import InputError, ManifestError, StorageError
+from batch_snapshot.flags import LONGEST_LEASE
 from batch_snapshot.history import FailureGroup
 from batch_snapshot.job import Job, Options, for_retry, load, of_run, reserved
 from batch_snapshot.lane import Lane, Stop, StopKind
-from batch_snapshot.lease import LEASE, LONGEST_LEASE, Term
+from batch_snapshot.lease import LEASE, Term
 from batch_snapshot.quota import Usage, windows
 
 if TYPE_CHECKING:

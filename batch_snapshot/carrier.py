@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from batch_snapshot.lane import Stop
     from batch_snapshot.lease import Brief, Orders, Parcel, Start
-    from batch_snapshot.model import Failure, Outcome, Receipt, Request
+    from batch_snapshot.model import Account, Failure, Outcome, Receipt, Request
     from batch_snapshot.pace import Pace
 
 #: Seconds for which news is gathered before it is told.
@@ -92,6 +92,8 @@ class Host:
         self.name = uuid4().hex
         self.address = worker.address
         self.slots = Slots(brief.settings.concurrency)
+        self.accounts: dict[str, Account] = {}
+        self.clients = Clients(self.accounts, brief.target, _now)
         self.carriers: dict[str, Carrier] = {}
         self._lease = Lease(brief.lease)
         self._topic = topic(brief.run)
@@ -102,6 +104,7 @@ class Host:
         self._gathering: asyncio.TimerHandle | None = None
         self._watching: asyncio.TimerHandle | None = None
         self._over = False
+        self._closing: asyncio.Task[None] | None = None
 
     def check(self) -> None:
         """Hold whoever is about to call to the lease.
@@ -165,6 +168,7 @@ class Host:
             self._gone()
             for carrier in self.carriers.values():
                 carrier.abort()
+            self._closing = asyncio.get_running_loop().create_task(self.clients.__aexit__(None, None, None))
 
 
 class Carrier:
@@ -176,7 +180,6 @@ class Carrier:
         """Take an account; nothing is opened or called yet."""
         self._brief = brief
         self._name = brief.account.name
-        self._clients: Clients | None = None
         self._host: Host | None = None
         self._news = _News(self._name)
         self._inbox: Inbox | None = None
@@ -189,6 +192,7 @@ class Carrier:
         if self._host is None:
             self._host = Host.of(self._brief, get_worker())
             self._host.carriers[self._name] = self
+            self._host.accounts[self._name] = self._brief.account
         return Hello(self._host.name, self._host.address, __version__, _clock())
 
     async def renew(self, orders: Orders) -> Answer:
@@ -267,9 +271,7 @@ class Carrier:
 
     @property
     def _calling(self) -> Clients:
-        if self._clients is None:
-            self._clients = Clients({self._name: self._brief.account}, self._brief.target, _now)
-        return self._clients
+        return self._at.clients
 
     def _begin(self, start: Start) -> Engine:
         host, clients = self._at, self._calling
@@ -293,14 +295,14 @@ class Carrier:
             slots=host.slots,
             feed=self._open_inbox,
         )
-        self._task = asyncio.get_running_loop().create_task(self._run(engine, host, clients))
+        self._task = asyncio.get_running_loop().create_task(self._run(engine, host))
         return engine
 
     def _open_inbox(self, accounts: Iterable[str], halted: Callable[[str], bool]) -> Inbox:
         self._inbox = Inbox(lambda: any(map(halted, accounts)))
         return self._inbox
 
-    async def _run(self, engine: Engine, host: Host, clients: Clients) -> None:
+    async def _run(self, engine: Engine, host: Host) -> None:
         try:
             await engine.run(())
         except Exception as error:  # noqa: BLE001 - whatever it is, the coordinator is told
@@ -310,7 +312,6 @@ class Carrier:
         finally:
             self._news.over = True
             host.news()
-            await clients.__aexit__(None, None, None)
 
     async def _send(self, request: Request) -> Receipt:
         self._at.check()

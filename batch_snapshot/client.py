@@ -1,4 +1,4 @@
-"""The only room that knows AWS: sessions and clients by account, and what their failures are.
+"""The service as the rest of the house sees it: a call by account, and what its failure is.
 
 Every call is one HTTP exchange: botocore's own retries are off, so that the pacer pays for each
 try and the ledger sees it. One place turns whatever was raised into an `ApiError`.
@@ -6,48 +6,34 @@ try and the ledger sees it. One place turns whatever was raised into an `ApiErro
 
 from __future__ import annotations
 
-import asyncio
-import os
-import socket
-from contextlib import AsyncExitStack, suppress
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from hashlib import blake2b
-from threading import Thread
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from random import Random
+from typing import TYPE_CHECKING, Any, Self
 
-import aioboto3
 import anyio
-from aiobotocore.config import AioConfig
-from aiobotocore.credentials import (
-    AioAssumeRoleCredentialFetcher,
-    AioDeferredRefreshableCredentials,
-)
-from aiobotocore.httpsession import AIOHTTPSession
-from aiobotocore.session import get_session
-from aiohttp.abc import AbstractResolver, ResolveResult
 from botocore import xform_name
-from botocore.auth import AUTH_TYPE_MAPS, SIGV4_TIMESTAMP, SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.exceptions import ClientError, NoCredentialsError
-from yarl import URL
+from botocore.exceptions import ClientError
 
 from batch_snapshot import __version__, answers, policy, shortcut
 from batch_snapshot.model import LARGEST_SKEW, REGION, UNKNOWN_ACCOUNT, ApiError, ErrorKind, Verdict
-from batch_snapshot.shortcut import Answer
+from batch_snapshot.sessions import Sessions, Signer, signed_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from batch_snapshot.model import Account, Failure, Receipt, Request
-    from batch_snapshot.shortcut import Shortcut, Wire
+    from batch_snapshot.shortcut import Shortcut
+    from batch_snapshot.transport import Transport
 
 SERVICE = "partnercentral-selling"
 
-#: What we call; a failure of another operation is one of getting credentials.
+#: What we call.
 OPERATIONS = frozenset(
     {
         "CreateResourceSnapshot",
@@ -63,6 +49,9 @@ OPERATIONS = frozenset(
     }
 )
 
+#: How an account comes by its credentials, where it has a role.
+ASSUME = "AssumeRole"
+
 #: The call of which there are many, as the client's method is named.
 CREATE = "create_resource_snapshot"
 
@@ -70,13 +59,6 @@ CREATE = "create_resource_snapshot"
 CONNECT_TIMEOUT = 10
 READ_TIMEOUT = 60
 CALL_TIMEOUT = 90
-
-#: Seconds to ask STS who we are: it is good to know, not needed.
-IDENTITY_TIMEOUT = 5
-
-#: Bytes of an answer. Snapshots have some tens of KB; whatever is longer comes from something else,
-#: and one from every worker still fits into memory.
-LONGEST_ANSWER = 1024 * 1024
 
 #: A clock this far off is left alone: AWS takes signatures within five minutes.
 TOLERATED_SKEW = timedelta(minutes=1)
@@ -90,7 +72,7 @@ class Target:
         endpoint_url: instead of AWS's own, for all accounts.
         simulated: the endpoint takes any signature: no credentials are looked for.
         concurrency: calls in flight at most; the pool has room for as many connections.
-        call_timeout: seconds for a whole call, and for fetching its credentials before.
+        call_timeout: seconds for a whole call, and before it for whatever gives its credentials.
         plain: make every call as botocore would by itself, though it takes more than twice the time.
     """
 
@@ -103,11 +85,10 @@ class Target:
 
 @dataclass(slots=True)
 class _Line:
-    """An account's open client, and its credentials (refreshed in place where they can be)."""
+    """What calls for an account, and its credentials (refreshed in place where they can be)."""
 
     client: Any
     credentials: Any
-    session: Any
     #: How the calls are made of which there are many; None: as botocore makes them.
     create: Shortcut | None = None
     #: The service's clock less ours, as the last answer told; None: none has.
@@ -125,19 +106,39 @@ class _Line:
 
 
 class Clients:
-    """A client an account, opened at its first call and closed with the block."""
+    """Calls by account; each signs for itself from its first call on, and all is closed with the block."""
 
-    def __init__(self, accounts: Mapping[str, Account], target: Target, now: Callable[[], datetime]) -> None:
-        """Serve `accounts` at `target`; `now` is the wall clock the skew is measured against."""
+    def __init__(
+        self,
+        accounts: Mapping[str, Account],
+        target: Target,
+        now: Callable[[], datetime],
+        rng: Random | None = None,
+    ) -> None:
+        """Serve `accounts` at `target`.
+
+        Args:
+            accounts: by name; more may come.
+            target: where the calls go.
+            now: the wall clock the skew is measured against.
+            rng: draws the jitter between two tries to get credentials; None: any.
+        """
         self._accounts = accounts
         self._target = target
         self._now = now
-        self._stack = AsyncExitStack()
+        self._sessions = Sessions(
+            # What expires does so by AWS's clock.
+            clock=lambda account: now() + self.skew(account),
+            rng=rng or Random(),  # noqa: S311 - jitter is no secret
+            timeout=target.call_timeout,
+            simulated=target.simulated,
+        )
         self._lines: dict[str, _Line] = {}
-        self._opening = {name: anyio.Lock() for name in accounts}
-        self._secrets = {name: _environment_secrets() for name in accounts}
-        #: What an account's role is assumed with.
-        self._sources: dict[str, list[Any]] = {name: [] for name in accounts}
+        self._opening: dict[str, anyio.Lock] = defaultdict(anyio.Lock)
+        self._ways: dict[tuple[int, bool], Shortcut | None] = {}
+        self._learning = anyio.Lock()
+        #: The AWS accounts that STS told.
+        self._numbers: dict[str, str] = {}
 
     async def __aenter__(self) -> Self:
         """Open nothing yet."""
@@ -148,7 +149,7 @@ class Clients:
     ) -> None:
         """Close every client that was opened."""
         with anyio.CancelScope(shield=True):
-            await self._stack.aclose()
+            await self._sessions.aclose()
 
     async def send(self, request: Request) -> Receipt:
         """Create the snapshot of `request` by one call under its token.
@@ -192,21 +193,31 @@ class Clients:
         return None if line is None or line.skew is None else line.skew.total_seconds()
 
     async def identify(self, account: str) -> str:
-        """Name whose quotas the account spends: an AWS account, or elsewhere an endpoint and a key.
-
-        Only AWS itself is asked who we are; where it does not tell, the key that signs stands for it.
+        """Name whose quotas the account spends (see `whose`), and see that it can sign.
 
         Raises:
             ApiError: there are no credentials to sign with.
         """
-        line, signer = await self._signing(account)
+        await self._signing(account)
+        return await self.whose(account)
+
+    async def whose(self, account: str) -> str:
+        """Name whose quotas the account spends: an AWS account, or elsewhere an endpoint and a key.
+
+        A role's ARN tells it. Else only AWS itself is asked who we are, once; where it does not tell, the
+        key that signs stands for it.
+
+        Raises:
+            ApiError: there are no credentials to sign with.
+        """
         given = self._accounts[account]
         where = self._target.endpoint_url or given.endpoint_url
-        number = given.role_arn.split(":")[4] if given.role_arn else None
-        if where is None:
-            number = number or await _caller(line.session)
-        if number:
+        if number := given.number or self._numbers.get(account):
             return f"{where or 'aws'}:{number}:{given.region or REGION}"
+        line, signer = await self._signing(account)
+        if where is None and (number := await self._sessions.number(given, line.credentials)):
+            self._numbers[account] = number
+            return f"aws:{number}:{given.region or REGION}"
         key = blake2b(signer.access_key.encode(), digest_size=8).hexdigest()
         return f"{where} key:{key}" if where else f"{UNKNOWN_ACCOUNT}{key}"
 
@@ -249,11 +260,11 @@ class Clients:
                 if line.create is not None and operation == CREATE:
                     answer = await line.create.call(parameters, signer, self._now() + line.correction)
                 else:
-                    answer = await getattr(line.client, operation)(**parameters)
+                    at = self._now() + line.correction if line.correction else None
+                    with signed_by(Signer(signer, at)):
+                        answer = await getattr(line.client, operation)(**parameters)
         except Exception as error:
             if isinstance(error, ClientError):
-                if error.operation_name not in OPERATIONS:
-                    raise ApiError(await self._unsigned(account, error)) from error
                 line.skew = self._skew(error.response, line.skew)
             failure = answers.failure(error, self._scrub(account))
             if policy.blames_clock(failure) and abs(line.offset - signed_with) > TOLERATED_SKEW:
@@ -266,28 +277,23 @@ class Clients:
     async def _signing(self, account: str) -> tuple[_Line, Any]:
         """Open the account's client if need be, and get the credentials to sign with, as they are now."""
         try:
-            with anyio.fail_after(self._target.call_timeout):
-                line = await self._line(account)
-                return line, await self._learn(account, line.credentials)
+            line = await self._line(account)
+            return line, await self._sessions.frozen(account, line.credentials)
         except Exception as error:
             raise ApiError(await self._unsigned(account, error)) from error
 
     async def _unsigned(self, account: str, error: Exception) -> Failure:
         """Classify a failure to get credentials; what it says may quote them."""
-        for source in self._sources[account]:
-            with suppress(Exception):
-                await self._learn(account, source)
-        failure = answers.failure(error, self._scrub(account))
-        return self._advised(account, policy.credentials_failure(failure))
-
-    async def _learn(self, account: str, credentials: Any) -> Any:
-        """Get the credentials as they are now, and know their secrets when an answer echoes them."""
-        frozen = await credentials.get_frozen_credentials()
-        self._secrets[account].update(filter(None, (frozen.secret_key, frozen.token)))
-        return frozen
+        given = self._accounts[account]
+        await self._sessions.learn_source(given)
+        failure = policy.credentials_failure(answers.failure(error, self._scrub(account)))
+        if given.role_arn and isinstance(error, ClientError) and error.operation_name == ASSUME:
+            advice = policy.role_advice(failure, given.role_arn, given.profile)
+            return replace(failure, message=f"{failure.message.rstrip('.')}; {advice}")
+        return self._advised(account, failure)
 
     def _scrub(self, account: str) -> Callable[[str], str]:
-        return partial(policy.scrubbed, secrets=self._secrets[account])
+        return self._sessions.scrub(account)
 
     def _advised(self, account: str, failure: Failure) -> Failure:
         """Add the way out where the account stops."""
@@ -314,36 +320,14 @@ class Clients:
                 self._lines[account] = await self._open(self._accounts[account])
         return self._lines[account]
 
-    async def _session(self, account: Account) -> Any:
-        """Sign as the account: its profile or the ambient credentials, and its role if it has one."""
-        source: Any = aioboto3.Session(profile_name=account.profile)
-        if account.role_arn is None:
-            return source
-        credentials = await source.get_credentials()
-        if credentials is None:
-            raise NoCredentialsError
-        self._sources[account.name].append(credentials)
-        region = account.region or REGION
-        fetcher = AioAssumeRoleCredentialFetcher(
-            partial(source.client, region_name=region, config=_config()),
-            credentials,
-            account.role_arn,
-            extra_args=_role_arguments(account),
-        )
-        assumed = AioDeferredRefreshableCredentials(
-            refresh_using=fetcher.fetch_credentials, method="assume-role"
-        )
-        core = get_session()
-        core.register_component("credential_provider", _Given(assumed))
-        return aioboto3.Session(botocore_session=core)
-
     async def _open(self, account: Account) -> _Line:
         target = self._target
-        session = _simulated_session(account) if target.simulated else await self._session(account)
-        credentials = await session.get_credentials()
-        if credentials is None:
-            raise NoCredentialsError
-        config = _config(
+        credentials = await self._sessions.credentials(account)
+        client = await self._sessions.client(
+            SERVICE,
+            account.region or REGION,
+            await self._sessions.source(account),
+            endpoint_url=target.endpoint_url or account.endpoint_url,
             # One exchange a call: tenacity and the ledger must see every try.
             retries={"total_max_attempts": 1, "mode": "standard"},
             connect_timeout=CONNECT_TIMEOUT,
@@ -355,21 +339,23 @@ class Clients:
             # A simulator is on this machine: no proxy of the environment stands before it.
             proxies={} if target.simulated else None,
         )
-        client = session.client(
-            SERVICE,
-            region_name=account.region or REGION,
-            endpoint_url=target.endpoint_url or account.endpoint_url,
-            config=config,
-        )
-        line = _Line(await self._stack.enter_async_context(client), credentials, session)
-        line.client.meta.events.register("choose-signer", partial(_choose_signer, line, self._now))
-        transport: _Transport = line.client._endpoint.http_session  # noqa: SLF001 - it is ours
-        if not (target.plain or transport.proxied):
-            frozen = await credentials.get_frozen_credentials()
-            line.create = await shortcut.learn(
-                line.client, "CreateResourceSnapshot", transport.exchange, _EXAMPLE, frozen
-            )
+        line = _Line(client, credentials)
+        exchanges: Transport = client._endpoint.http_session  # noqa: SLF001 - it is ours
+        if not (target.plain or exchanges.proxied):
+            frozen = await self._sessions.frozen(account.name, credentials)
+            line.create = await self._short_way(client, exchanges, frozen)
         return line
+
+    async def _short_way(self, client: Any, exchanges: Transport, credentials: Any) -> Shortcut | None:
+        """The short way of a client: learned once for credentials with a token, and once without."""
+        key = (id(client), bool(credentials.token))
+        async with self._learning:
+            if key not in self._ways:
+                with signed_by(Signer(credentials)):
+                    self._ways[key] = await shortcut.learn(
+                        client, "CreateResourceSnapshot", exchanges.exchange, _EXAMPLE, credentials
+                    )
+        return self._ways[key]
 
 
 @lru_cache(maxsize=1)
@@ -381,187 +367,6 @@ def _date(text: str) -> datetime:
     """
     date = parsedate_to_datetime(text)
     return date.replace(tzinfo=date.tzinfo or UTC)
-
-
-def _config(**settings: Any) -> AioConfig:
-    """How every client of ours speaks HTTP."""
-    return AioConfig(http_session_cls=_Transport, connector_args={"resolver": Resolver()}, **settings)
-
-
-class AnswerTooLongError(Exception):
-    """An answer went on beyond what any honest one holds; it was not read to its end."""
-
-    def __init__(self) -> None:
-        """Say how long is too long."""
-        super().__init__(f"the answer is longer than {LONGEST_ANSWER:,} bytes")
-
-
-class _Transport(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
-    """aiobotocore's own, but a call is one exchange with one endpoint, and its answer is bounded."""
-
-    def __init__(self, *args: Any, proxies: Mapping[str, str] | None = None, **settings: Any) -> None:
-        super().__init__(*args, proxies=proxies, **settings)
-        self.proxied = bool(proxies)
-
-    async def _get_session(self, proxy_url: str | None) -> _Exchanges:
-        return _Exchanges(await super()._get_session(proxy_url))
-
-    async def exchange(self, call: Wire) -> Answer:
-        """Send a call by the short way, which knows of no proxy.
-
-        Raises:
-            Exception: what botocore raises where an exchange fails.
-        """
-        headers = {**call.headers, "Accept-Encoding": "identity"}
-        try:
-            session = await self._get_session(None)
-            read = await session.request("POST", url=_url(call.url), headers=headers, data=call.body)
-        except Exception as error:
-            await _Raising(error).send(AWSRequest("POST", call.url, data=call.body).prepare())
-            raise
-        told = {name.decode().lower(): value.decode() for name, value in read.raw_headers}
-        return Answer(read.status, told, read.body)
-
-
-class _Raising(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
-    """Tells what aiohttp raised in botocore's words: they are in the middle of aiobotocore's sending."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self._error = error
-
-    async def _get_session(self, _: str | None) -> None:
-        raise self._error
-
-
-_url = lru_cache(maxsize=1024)(partial(URL, encoded=True))
-
-
-class _Exchanges(NamedTuple):
-    """What aiobotocore needs of an aiohttp session: it would follow redirects and read without end."""
-
-    session: Any
-
-    async def request(self, method: str, **options: Any) -> _Read:
-        """Make one exchange, and read its answer."""
-        # A redirect would take what signs the call to whomever it names, and bring his answer as ours.
-        async with self.session.request(method, allow_redirects=False, **options) as response:
-            body = bytearray()
-            async for part in response.content.iter_any():
-                body += part
-                if len(body) > LONGEST_ANSWER:
-                    raise AnswerTooLongError
-            # As with botocore itself, no answer's cookies are kept, let alone sent.
-            self.session.cookie_jar.clear()
-            return _Read(response.url, response.status, response.raw_headers, bytes(body))
-
-
-class _Read(NamedTuple):
-    """An answer that was read; what aiobotocore needs of an aiohttp response."""
-
-    url: Any
-    status: int
-    raw_headers: tuple[tuple[bytes, bytes], ...]
-    body: bytes
-
-    async def read(self) -> bytes:
-        return self.body
-
-
-async def _caller(session: Any) -> str | None:
-    """The number of the AWS account that the session signs for; None: it cannot be known now."""
-    config = _config(
-        connect_timeout=IDENTITY_TIMEOUT,
-        read_timeout=IDENTITY_TIMEOUT,
-        retries={"total_max_attempts": 2, "mode": "standard"},
-    )
-    with suppress(Exception):
-        with anyio.fail_after(IDENTITY_TIMEOUT):
-            async with session.client("sts", region_name=REGION, config=config) as sts:
-                return str((await sts.get_caller_identity())["Account"])
-    return None
-
-
-class Resolver(AbstractResolver):
-    """Looks names up beside everything else: one that hangs keeps no process from its end.
-
-    aiohttp's own thread would, for as long as the system waits for its name servers.
-    """
-
-    def __init__(self, look_up: Callable[..., list[Any]] = socket.getaddrinfo) -> None:
-        """Take the function that blocks."""
-        self._look_up = look_up
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """Find the addresses of `host`.
-
-        Raises:
-            OSError: it has none, or nobody knows.
-        """
-        loop = asyncio.get_running_loop()
-        found: asyncio.Future[list[Any]] = loop.create_future()
-
-        def settle(error: Exception | None, infos: list[Any]) -> None:
-            if found.done():
-                return
-            if error:
-                found.set_exception(error)
-            else:
-                found.set_result(infos)
-
-        def look_up() -> None:
-            error, infos = None, []
-            try:
-                infos = self._look_up(
-                    host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG
-                )
-            except (OSError, ValueError) as caught:
-                error = caught
-            with suppress(RuntimeError):  # nobody waits any more
-                loop.call_soon_threadsafe(settle, error, infos)
-
-        Thread(target=look_up, daemon=True).start()
-        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-        return [
-            ResolveResult(
-                hostname=host, host=address[0], port=address[1], family=kind, proto=protocol, flags=numeric
-            )
-            for kind, _, protocol, _, address in await found
-        ]
-
-    async def close(self) -> None:
-        """Nothing is held."""
-
-
-def _choose_signer(line: _Line, now: Callable[[], datetime], context: dict[str, Any], **_: Any) -> str | None:
-    """Sign by the service's clock where ours is off; else as botocore would."""
-    if not line.correction:
-        return None
-    context["signed_at"] = now() + line.correction
-    return _SkewedSigV4.NAME
-
-
-class _SkewedSigV4(SigV4Auth):  # type: ignore[misc] # botocore is untyped
-    """Signature version 4 by a clock that is ahead of ours, or behind.
-
-    botocore signs by the machine's clock and, unlike other SDKs, never corrects it.
-    """
-
-    NAME = "batch-snapshot-v4"
-
-    def _modify_request_before_signing(self, request: Any) -> None:
-        request.context["timestamp"] = request.context["signed_at"].strftime(SIGV4_TIMESTAMP)
-        super()._modify_request_before_signing(request)
-
-
-AUTH_TYPE_MAPS[_SkewedSigV4.NAME] = _SkewedSigV4
-
-
-def _environment_secrets() -> set[str]:
-    names = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-    return {os.environ[name] for name in names if os.environ.get(name)}
 
 
 def _names(request: Request) -> dict[str, str]:
@@ -584,24 +389,3 @@ _EXAMPLE = {
     "ResourceType": "Opportunity",
     "ClientToken": "00000000-0000-0000-0000-000000000000",
 }
-
-
-def _simulated_session(account: Account) -> Any:
-    """Credentials that no service but a simulator takes: a key of its own for each account."""
-    key = "AKIASIM" + blake2b(account.name.encode(), digest_size=8).hexdigest().upper()
-    return aioboto3.Session(aws_access_key_id=key, aws_secret_access_key=key)
-
-
-def _role_arguments(account: Account) -> dict[str, str]:
-    arguments = {"RoleSessionName": account.session_name or "batch-snapshot"}
-    return {**arguments, "ExternalId": account.external_id} if account.external_id else arguments
-
-
-class _Given:
-    """A credential chain of one link."""
-
-    def __init__(self, credentials: Any) -> None:
-        self._credentials = credentials
-
-    async def load_credentials(self) -> Any:
-        return self._credentials

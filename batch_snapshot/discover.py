@@ -58,9 +58,10 @@ CREATE INDEX jobs_of_pairs ON jobs (search, engagement, resource)
 """
 
 
+#: Without being told, SQLite reads all jobs of the search for each of its pairs.
 _PAIRS = """
 SELECT engagement, resource, EXISTS (
-    SELECT 1 FROM jobs j WHERE j.search = p.search AND running
+    SELECT 1 FROM jobs j INDEXED BY jobs_of_pairs WHERE j.search = p.search AND running
     AND j.engagement = p.engagement AND j.resource = p.resource AND coalesce(template, ?) = ?
 ) FROM pairs p WHERE {} ORDER BY engagement, length(resource), resource
 """

@@ -17,6 +17,9 @@ from batch_snapshot.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+#: Of a worker's lease, in seconds.
+SHORTEST_LEASE, LONGEST_LEASE = 1.0, 600.0
+
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -150,6 +153,17 @@ def topic_arn(arn: str | None) -> str | None:
             f"--notify-sns {arn}: give a topic's ARN, such as arn:aws:sns:us-east-1:123456789012:nightly"
         )
     return arn
+
+
+def lease(seconds: float) -> float:
+    """Check `--lease`.
+
+    Raises:
+        InputError: it is too short for the messages that renew it, or pointless.
+    """
+    if not SHORTEST_LEASE <= seconds <= LONGEST_LEASE:
+        raise InputError(f"--lease: give {SHORTEST_LEASE:g} to {LONGEST_LEASE:g} seconds")
+    return seconds
 
 
 def scheduler(engine: str, address: str | None, workers: int | None) -> str | None:
@@ -307,6 +321,15 @@ _ENGINE = [
         type=click.IntRange(1, 1024),
         metavar="N",
         help="With --engine dask on this machine: worker processes. Default: one a core.",
+    ),
+    click.option(
+        "--lease",
+        type=Duration(),
+        default="15s",
+        show_default=True,
+        metavar="TIME",
+        help="With --engine dask: a worker that hears nothing for so long stops calling, and its accounts "
+        "go to another one.",
     ),
 ]
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 #: Seconds: renewals are lost now and then, and a worker that hangs is to be replaced soon.
 LEASE = 15.0
-LONGEST_LEASE = 600.0
 #: Parts of that between two renewals: two may be lost.
 RENEWALS = 5
 #: A clock may run faster than another by this share, and a message be looked at so much later.

@@ -165,6 +165,11 @@ class Account:
     quota: Quota = Quota()
     tags: tuple[str, ...] = ()
 
+    @property
+    def number(self) -> str | None:
+        """The number of the AWS account, as far as the role's ARN tells it."""
+        return self.role_arn.split(":")[4] if self.role_arn else None
+
 
 @dataclass(frozen=True, slots=True)
 class Request:

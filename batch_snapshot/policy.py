@@ -287,6 +287,19 @@ def credentials_advice(code: str, profile: str | None) -> str:
     return advice.format(profile=flag, of=of)
 
 
+def role_advice(failure: Failure, role: str, profile: str | None) -> str:
+    """Say what a person can do about a role that could not be assumed."""
+    of = f" of profile {profile}" if profile else ""
+    if failure.kind is ErrorKind.TRANSIENT:
+        return f"STS could not be had for role {role} in several tries: run the same command again later"
+    if failure.code in {"AccessDenied", "AccessDeniedException"}:
+        return (
+            f"let the trust policy of {role} name whose the credentials{of} are, and the external_id of the "
+            "manifest if there is one, and let these call sts:AssumeRole; then run the same command again"
+        )
+    return credentials_advice(failure.code, profile)
+
+
 def blames_clock(failure: Failure) -> bool:
     """Whether a signature was refused for its time: our clock is off, or the service's."""
     if failure.code in {"RequestTimeTooSkewed", "RequestExpired"}:

@@ -38,10 +38,14 @@ if TYPE_CHECKING:
     from batch_snapshot.model import Account
 
 #: Seconds to reach the scheduler, and for a first worker to be there.
-CONNECT_TIMEOUT = 10.0
+CONNECT_TIMEOUT = 5.0
 FIRST_WORKER_TIMEOUT = 60.0
 #: Seconds for a question to a worker that answers at once unless something is wrong.
 ASK_TIMEOUT = 30.0
+#: Leases for which a worker that was lost gets no account.
+SHUNNED_FOR = 4.0
+#: After this share of a lease without an answer a worker is taken for lost: a busy one may be slow.
+PATIENT_FOR = 0.6
 #: Seconds between two looks at what comes by itself.
 LOOK_AGAIN = 0.5
 
@@ -126,6 +130,8 @@ class Posts:
         self._hosts: dict[str, Host] = {}
         self._turns = {name: anyio.Lock() for name in accounts}
         self._skews: dict[str, float | None] = {}
+        #: Workers that did not answer, and until when they get no account.
+        self._shunned: dict[str, float] = {}
         self._renewing: list[asyncio.Task[None]] = []
         self._stop: Stop | None = None
         self._abort = False
@@ -282,12 +288,8 @@ class Posts:
         while True:
             if not self.reachable:
                 raise LostError("the scheduler is gone")
-            key = f"batch-snapshot-{self.run}-{account}-{uuid4().hex}"
             try:
-                future = self._client.submit(Carrier, brief, actor=True, key=key, pure=False)
-                with self._client.as_current():
-                    actor = await future
-                hello: Hello = await _soon(actor.hello())
+                future, actor, hello = await self._submit(account, brief)
             except Exception:  # noqa: BLE001 - whatever Dask raises: another try finds another worker
                 await anyio.sleep(LOOK_AGAIN)
                 continue
@@ -299,6 +301,38 @@ class Posts:
                 continue
             self._posts[account] = Post(account, host, actor, future)
             return self._posts[account]
+
+    async def _submit(self, account: str, brief: Brief) -> tuple[Any, Any, Hello]:
+        """Have Dask choose a worker, of those that answer as far as is known, and get its first word.
+
+        Raises:
+            Exception: whatever Dask raises; or TimeoutError, where the worker does not answer.
+        """
+        workers = [
+            address for address in self._client.scheduler_info()["workers"] if not self._shuns(address)
+        ]
+        if not workers:
+            raise LostError("no worker is there")
+        key = f"batch-snapshot-{self.run}-{account}-{uuid4().hex}"
+        future = self._client.submit(Carrier, brief, actor=True, key=key, pure=False, workers=workers)
+        within = 2 * self.placing.lease
+        try:
+            with self._client.as_current():
+                actor = await _soon(future, within)
+            return future, actor, await _soon(actor.hello(), within)
+        except TimeoutError:
+            processing: Any = self._client
+            for address, keys in (await _soon(processing.processing())).items():
+                if key in keys:
+                    self._shun(address)
+            raise
+
+    def _shun(self, address: str) -> None:
+        """Give no account to a worker for a while."""
+        self._shunned[address] = anyio.current_time() + SHUNNED_FOR * self.placing.lease
+
+    def _shuns(self, address: str) -> bool:
+        return self._shunned.get(address, -math.inf) > anyio.current_time()
 
     def _open(self, hello: Hello, actor: Any) -> Host:
         host = Host(hello.host, hello.address, actor, Term(self.placing.lease), hello.stamp)
@@ -379,18 +413,21 @@ class Posts:
             await anyio.sleep(0.05)
 
     async def _renew(self, host: Host) -> None:
-        every, failures = self.placing.lease / RENEWALS, 0
-        while failures < 2 and not host.aborted:
+        every, answered = self.placing.lease / RENEWALS, anyio.current_time()
+        while not host.aborted:
             host.poked = anyio.Event()
-            abort = self._abort
-            host.term.renew(anyio.current_time())
+            now, abort = anyio.current_time(), self._abort
+            if now - answered > PATIENT_FOR * self.placing.lease:
+                break
+            host.term.renew(now)
             try:
                 orders = Orders(host.stamp, host.heard, self._stop, abort)
-                answer: Answer = await _soon(host.actor.renew(orders), every)
-            except Exception:  # noqa: BLE001 - whatever Dask raises: there is no answer
-                failures += 1
+                answer: Answer = await _soon(host.actor.renew(orders), 2 * every)
+            except TimeoutError:
                 continue
-            failures, host.stamp, host.aborted = 0, answer.stamp, abort
+            except Exception:  # noqa: BLE001 - whatever Dask raises: the actor is lost
+                break
+            answered, host.stamp, host.aborted = anyio.current_time(), answer.stamp, abort
             host.opened.set()
             for bulletin in answer.bulletins:
                 self._told.send_nowait(News(host, bulletin))
@@ -403,6 +440,7 @@ class Posts:
         """Wait until the worker must have fallen silent."""
         await anyio.sleep(max(0.0, host.term.left(anyio.current_time())))
         host.lost = True
+        self._shun(host.address)
         host.opened.set()
         self._told.send_nowait(News(host, None))
 

@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import json
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 #: Differs from call to call by its nature.
 _INVOCATION = "amz-sdk-invocation-id"
 _TOKEN = "X-Amz-Security-Token"  # noqa: S105 - a header's name
+
+
+#: Whether this task is learning: another's call of the same client is none of it, and is sent.
+_learning: ContextVar[bool] = ContextVar("learning", default=False)
 
 
 class Wire(NamedTuple):
@@ -183,10 +188,12 @@ async def _captured(client: Any, operation: str, parameters: Mapping[str, Any]) 
     """The request that botocore would send."""
 
     def capture(request: Any, **_: Any) -> None:
-        raise _Captured(request)
+        if _learning.get():
+            raise _Captured(request)
 
     event = f"before-send.{client.meta.service_model.service_id.hyphenize()}.{operation}"
     client.meta.events.register(event, capture)
+    token = _learning.set(True)
     try:
         # Whatever else is wrong with calls, the first real one tells.
         with suppress(Exception):
@@ -195,6 +202,7 @@ async def _captured(client: Any, operation: str, parameters: Mapping[str, Any]) 
             except _Captured as found:
                 return found.request
     finally:
+        _learning.reset(token)
         client.meta.events.unregister(event, capture)
     return None
 

@@ -10,7 +10,7 @@ import aioboto3
 from aiobotocore.config import AioConfig
 from botocore.exceptions import ClientError
 
-from batch_snapshot.client import Resolver
+from batch_snapshot.transport import Resolver
 
 if TYPE_CHECKING:
     from batch_snapshot.notice import Notice

@@ -61,7 +61,7 @@ def _pause(answer: Answer, attempt: int) -> float:
 async def _post(url: str, payload: dict[str, Any]) -> Answer:
     import aiohttp  # noqa: PLC0415 - few runs need it
 
-    from batch_snapshot.client import Resolver  # noqa: PLC0415 - as above
+    from batch_snapshot.transport import Resolver  # noqa: PLC0415 - as above
 
     connector = aiohttp.TCPConnector(resolver=Resolver())
     try:

@@ -7,21 +7,27 @@ from which nothing but loopback can be reached.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import os
 import signal
 import sys
 from collections import Counter
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import batch_snapshot
+from tests.nursery import Nursery, Order
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
+    import pytest
+
     from batch_snapshot.simulator import Simulator
+    from tests.nursery import Born
 
 TEMPLATE = "OpportunitySummaryView"
 
@@ -104,14 +110,24 @@ def assert_exactly_once(simulator: Simulator, path: Path, rows: Sequence[Json]) 
 # -- processes ---------------------------------------------------------------------------------------
 
 
+#: What an interpreter reads as it starts.
+INTERPRETER = {
+    # The package that the tests import is the one to run.
+    "PYTHONPATH": str(Path(batch_snapshot.__file__).parent.parent),
+    "LC_ALL": "C.UTF-8",
+}
+
+
+#: The certificate of one authority.
+AUTHORITY = Path(__file__).with_name("ca.pem")
+
+
 def environment(folder: Path) -> dict[str, str]:
     """An environment in which the only credentials are made up, and the network ends at loopback."""
     nowhere = str(folder / "nowhere")
     return {
         "PATH": os.environ.get("PATH", os.defpath),
-        # The package that the tests import is the one to run.
-        "PYTHONPATH": str(Path(batch_snapshot.__file__).parent.parent),
-        "LC_ALL": "C.UTF-8",
+        **INTERPRETER,
         "HOME": str(folder / "home"),
         "XDG_STATE_HOME": str(folder / "xdg"),
         "BATCH_SNAPSHOT_STATE_DIR": str(folder / "state"),
@@ -120,6 +136,8 @@ def environment(folder: Path) -> dict[str, str]:
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": nowhere,
         "AWS_SHARED_CREDENTIALS_FILE": nowhere,
+        # Nobody is spoken to by TLS; reading all the authorities takes longer than most runs.
+        "AWS_CA_BUNDLE": str(AUTHORITY),
         # A test that is wrong about the endpoint must not leave the machine.
         "HTTPS_PROXY": "http://127.0.0.1:9",
         "NO_PROXY": "127.0.0.1,localhost",
@@ -142,7 +160,7 @@ class Finished(NamedTuple):
 class Child:
     """A process of ours; its output is kept aside, so that it never waits for a reader."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | Born) -> None:
         self._process = process
         self._reading = asyncio.ensure_future(process.communicate())
 
@@ -150,12 +168,16 @@ class Child:
     def running(self) -> bool:
         return self._process.returncode is None
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
-    async def finished(self) -> Finished:
-        """Wait for its end; whatever it did, it showed no traceback."""
-        stdout, stderr = await asyncio.wait_for(asyncio.shield(self._reading), PATIENCE)
+    async def finished(self, patience: float = PATIENCE) -> Finished:
+        """Wait for its end, in seconds; whatever it did, it showed no traceback."""
+        stdout, stderr = await asyncio.wait_for(asyncio.shield(self._reading), patience)
         code = self._process.returncode
         assert code is not None
         ended = Finished(code, (stdout or b"").decode(), (stderr or b"").decode())
@@ -167,6 +189,24 @@ class Child:
         if self.running:
             self._process.kill()
         await self._reading
+
+
+@cache
+def nursery() -> Nursery:
+    """Where this process's children are born."""
+    made = Nursery({name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | INTERPRETER)
+    atexit.register(made.close)
+    return made
+
+
+def move_in(monkeypatch: pytest.MonkeyPatch, folder: Path, environ: Mapping[str, str] | None = None) -> None:
+    """Let this process run in `folder`, with no configuration but `environ` (by default, the folder's)."""
+    for name in os.environ:
+        if name.startswith(("AWS_", "BATCH_SNAPSHOT_", "OTEL_", "XDG_")) or name.upper().endswith("_PROXY"):
+            monkeypatch.delenv(name)
+    for name, value in (environment(folder) if environ is None else environ).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(folder)
 
 
 class Place:
@@ -190,47 +230,60 @@ class Place:
     async def started(
         self,
         *arguments: str | Path,
-        python: Sequence[str] = (),
+        python: Sequence[str] | None = None,
         limit: Callable[[], None] | None = None,
+        largest: int | None = None,
+        deadly: bool = False,
         **streams: Any,
     ) -> AsyncIterator[Child]:
         """Start `python -m batch_snapshot ARGUMENTS`; it is killed if the block leaves it running.
 
+        It is born in the nursery unless `python` or `limit` ask for an interpreter of its own.
+
         Args:
             arguments: the command line.
-            python: flags of the interpreter.
+            python: flags of the interpreter; none are needed.
             limit: runs in the child before the program does.
+            largest: bytes that the nursery's may write to a file: the kernel writes up to that one.
+            deadly: whether the kernel kills it at the next one, or refuses it.
             streams: stdin, stdout and stderr, where they are not to be empty or captured.
         """
-
-        def prepare() -> None:
-            # Whoever runs the tests in the background has it ignored, and children inherit that.
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            if limit:
-                limit()
-
         chosen = {
             "stdin": asyncio.subprocess.DEVNULL,
             "stdout": asyncio.subprocess.PIPE,
             "stderr": asyncio.subprocess.PIPE,
             **streams,
         }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *python,
-            "-m",
-            "batch_snapshot",
-            *map(str, arguments),
-            cwd=self.folder,
-            env=self.env,
-            preexec_fn=prepare,
-            **chosen,
-        )
+        words = list(map(str, arguments))
+        process: asyncio.subprocess.Process | Born
+        if python is None and limit is None:
+            order = Order(words, str(self.folder), self.env, largest, deadly)
+            process = await nursery().start(order, **chosen)
+        else:
+            process = await self._interpreted(python or (), words, limit, chosen)
         child = Child(process)
         try:
             yield child
         finally:
             await child.close()
+
+    async def _interpreted(
+        self,
+        python: Sequence[str],
+        words: Sequence[str],
+        limit: Callable[[], None] | None,
+        streams: Mapping[str, Any],
+    ) -> asyncio.subprocess.Process:
+        def prepare() -> None:
+            # Whoever runs the tests in the background has it ignored, and children inherit that.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if limit:
+                limit()
+
+        line = [sys.executable, *python, "-m", "batch_snapshot", *words]
+        return await asyncio.create_subprocess_exec(
+            *line, cwd=self.folder, env=self.env, preexec_fn=prepare, **streams
+        )
 
     async def call(self, *arguments: str | Path, **more: Any) -> Finished:
         """Run a command to its end."""

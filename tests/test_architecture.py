@@ -37,7 +37,8 @@ LEVELS = [
         "unfinished",
     },
     {"answers", "display", "feed", "ledger", "notice", "pacer", "shortcut", "slots", "tries"},
-    {"diff", "index", "lane", "metrics"},
+    {"diff", "index", "lane", "metrics", "transport"},
+    {"sessions"},
     {"client", "course", "reads"},
     {"engine"},
     {"carrier", "choosing", "discover", "job", "topic", "webhook"},
@@ -148,14 +149,14 @@ def test_the_simulator_shares_no_code_with_the_package():
                 )
 
 
-def test_only_the_client_and_the_topic_import_aioboto3():
+def test_only_the_sessions_their_transport_and_the_topic_import_aioboto3():
     importers = {
         room
         for room, path in rooms()
         for name in imports(path, running=False)
         if name.split(".")[0] in {"aioboto3", "aiobotocore", "boto3"}
     }
-    assert importers == {"client", "topic"}
+    assert importers == {"sessions", "topic", "transport"}
 
 
 @pytest.mark.parametrize("room", sorted(PURE))

@@ -5,12 +5,9 @@ What was made is judged by the service's own record alone, and every claim of th
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from contextlib import asynccontextmanager
 from random import Random
@@ -21,7 +18,7 @@ import pytest
 
 from batch_snapshot import batch, engine, job, overview, plan
 from batch_snapshot.simulator import serve
-from tests.processes import PATIENCE, Json, Place, assert_exactly_once, ledger_lines, pairs, results, until
+from tests.processes import Json, Place, assert_exactly_once, ledger_lines, move_in, pairs, results, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -40,12 +37,7 @@ def place(tmp_path, monkeypatch):
     made = Place(tmp_path)
     # Where files may not grow, the interpreter must not try to keep what it compiled.
     made.env["PYTHONDONTWRITEBYTECODE"] = "1"
-    for name in os.environ:
-        if name.startswith(("AWS_", "BATCH_SNAPSHOT_")) or name.upper().endswith("_PROXY"):
-            monkeypatch.delenv(name)
-    for name, value in made.env.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
+    move_in(monkeypatch, tmp_path, made.env)
     return made
 
 
@@ -228,49 +220,6 @@ async def test_killed_a_hundred_times_each_row_has_one_snapshot(place, capsys):
 # -- at an exact byte --------------------------------------------------------------------------------
 
 
-#: Gives birth to processes that die where they make a file longer than they were told: the kernel
-#: writes up to that byte and kills at the next one. Born by a fork, so that imports are paid for once.
-NURSERY = """
-import json, os, resource, signal, sys
-from batch_snapshot import batch, cli
-
-for asked in sys.stdin:
-    folder, environment, limit, arguments = json.loads(asked)
-    if not (pid := os.fork()):
-        os.chdir(folder)
-        os.environ.clear()
-        os.environ.update(environment)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        os._exit(cli.main(arguments))
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def nursery():
-    """Runs a command with that limit on the size of files; returns its exit code."""
-    python = [sys.executable, "-B", "-c", NURSERY]
-    with subprocess.Popen(python, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        to, back = process.stdin, process.stdout
-
-        def call(place: Place, limit: int, arguments: Sequence[str | Path]) -> int:
-            asked = [str(place.folder), place.env, limit, [str(word) for word in arguments]]
-            to.write(json.dumps(asked) + "\n")
-            to.flush()
-            return int(back.readline())
-
-        try:
-            yield call
-        finally:
-            to.close()
-            process.wait(10)
-
-
 class Cut(NamedTuple):
     """A place in a ledger: a line (from 0) of the invocation, and how many of its bytes stand."""
 
@@ -355,16 +304,11 @@ def whole(path: Path) -> bool:
     return overview.check(path) == len(ROWS)
 
 
-@pytest.fixture
-def killed_at(nursery):
-    """Runs a command until its ledger has that size: there it dies."""
-
-    async def run(place: Place, line: Sequence[str | Path], size: int, what: str) -> None:
-        code = await asyncio.wait_for(asyncio.to_thread(nursery, place, size, line), PATIENCE)
-        assert code == -signal.SIGXFSZ, what
-        assert place.ledger.stat().st_size == size, what
-
-    return run
+async def killed_at(place: Place, line: Sequence[str | Path], size: int, what: str) -> None:
+    """Run a command until its ledger has that size: the kernel kills it there."""
+    said = await place.call(*line, largest=size, deadly=True)
+    assert said.code == -signal.SIGXFSZ, what
+    assert place.ledger.stat().st_size == size, what
 
 
 def mended(path: Path) -> int:
@@ -375,7 +319,7 @@ def mended(path: Path) -> int:
 
 
 @pytest.mark.parametrize("name", CUTS)
-async def test_a_run_killed_at_this_byte_is_gone_on_with(place, killed_at, name):
+async def test_a_run_killed_at_this_byte_is_gone_on_with(place, name):
     here, cut = at(place.folder / "a", place), CUTS[name]
     lines = await layout(at(place.folder / "b", place))
     async with serve() as (url, simulator):
@@ -387,7 +331,7 @@ async def test_a_run_killed_at_this_byte_is_gone_on_with(place, killed_at, name)
         assert whole(here.ledger)
 
 
-async def test_a_run_killed_again_and_again_as_it_resumes_is_gone_on_with(place, killed_at):
+async def test_a_run_killed_again_and_again_as_it_resumes_is_gone_on_with(place):
     here = at(place.folder / "a", place)
     lines = await layout(at(place.folder / "b", place))
     async with serve() as (url, simulator):
@@ -403,7 +347,7 @@ async def test_a_run_killed_again_and_again_as_it_resumes_is_gone_on_with(place,
 
 
 @pytest.mark.parametrize("name", ["at the newline of the run line", "at the newline of a result"])
-async def test_a_run_killed_while_it_mends_the_ledger_is_gone_on_with(place, killed_at, name):
+async def test_a_run_killed_while_it_mends_the_ledger_is_gone_on_with(place, name):
     here = at(place.folder / "a", place)
     lines = await layout(at(place.folder / "b", place))
     async with serve() as (url, simulator):
@@ -415,7 +359,7 @@ async def test_a_run_killed_while_it_mends_the_ledger_is_gone_on_with(place, kil
         assert whole(here.ledger)
 
 
-async def test_a_retry_killed_again_and_again_is_gone_on_with(place, killed_at, monkeypatch):
+async def test_a_retry_killed_again_and_again_is_gone_on_with(place, monkeypatch):
     """Refused rows are sent under new tokens, and what may have been sent keeps its new token."""
     here = at(place.folder / "a", place)
     async with serve() as (url, simulator):

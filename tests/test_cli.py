@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import pty
-import resource
 import shlex
 import signal
 import socket
@@ -547,12 +546,9 @@ async def after_a_write_that_failed_no_call_leaves(place: Place) -> None:
     rows = pairs(60)
     place.manifest(rows)
 
-    def no_room() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-
     async with serve(Settings(latency=0.02)) as (url, simulator):
         command = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "200", "--concurrency", "4", *QUIET]
-        said = await place.call(*command, limit=no_room)
+        said = await place.call(*command, largest=20_000)
         assert said.code == 5
         assert said.stdout == ""
         assert "ledgers/trial.ndjson: cannot be written (File too large)" in said.stderr

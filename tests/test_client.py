@@ -17,10 +17,11 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from batch_snapshot import answers, client
+from batch_snapshot import answers, client, transport
 from batch_snapshot.client import Clients, Target
 from batch_snapshot.model import Account, ApiError, ErrorKind, Receipt, Request, Row, Verdict
 from batch_snapshot.simulator import Faults, Settings, serve
+from tests.processes import AUTHORITY
 
 pytestmark = pytest.mark.asyncio
 
@@ -43,6 +44,7 @@ def credentials(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(AUTHORITY))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
 
@@ -281,7 +283,7 @@ async def test_an_answer_without_end_is_not_read_to_its_end(flood):
 
 async def test_an_answer_that_unpacks_to_more_than_memory_is_not_unpacked():
     bomb = gzip.compress(bytes(FLOOD))
-    assert len(bomb) < client.LONGEST_ANSWER
+    assert len(bomb) < transport.LONGEST_ANSWER
     async with raw_server(answering(http(200, bomb, "Content-Encoding: gzip"))) as url:
         with little_memory():
             failure = await outcome(url)
@@ -290,7 +292,7 @@ async def test_an_answer_that_unpacks_to_more_than_memory_is_not_unpacked():
 
 async def test_a_long_answer_is_read_and_one_too_long_spoils_no_other():
     """Up to the bound it is an answer like any other; one beyond it takes only its own connection."""
-    room = client.LONGEST_ANSWER - len(json.dumps({"Arn": "arn", "Revision": 1, "junk": ""}))
+    room = transport.LONGEST_ANSWER - len(json.dumps({"Arn": "arn", "Revision": 1, "junk": ""}))
     lengths = iter([room, room + 1, 0])
 
     async def answer(writer, head, request):
@@ -419,7 +421,7 @@ async def test_a_kept_connection_that_is_dead_is_no_second_exchange(then, code):
 #: Gives up on a name that is looked up for ten minutes, and ends.
 HANGING = """
 import time, anyio
-from batch_snapshot.client import Resolver
+from batch_snapshot.transport import Resolver
 
 def hang(*_, **__):
     time.sleep(600)
@@ -449,11 +451,11 @@ async def test_a_name_that_is_not_found_is_told_to_whoever_asked(error):
         raise error
 
     with pytest.raises(type(error)):
-        await client.Resolver(fail).resolve("a.example", 443)
+        await transport.Resolver(fail).resolve("a.example", 443)
 
 
 async def test_a_name_has_the_addresses_that_the_system_knows():
-    (found,) = await client.Resolver().resolve("127.0.0.1", 443)
+    (found,) = await transport.Resolver().resolve("127.0.0.1", 443)
     assert (found["host"], found["port"], found["family"]) == ("127.0.0.1", 443, socket.AF_INET)
 
 
@@ -614,7 +616,7 @@ async def test_the_client_is_set_up_for_one_exchange_and_enough_connections():
         assert config.max_pool_connections == 77
         assert config.connect_timeout == client.CONNECT_TIMEOUT
         assert config.read_timeout == client.READ_TIMEOUT
-        assert isinstance(config.connector_args["resolver"], client.Resolver)
+        assert isinstance(config.connector_args["resolver"], transport.Resolver)
         assert line.client.meta.region_name == "us-east-1"
 
 

@@ -20,6 +20,7 @@ from tests.processes import (
     Place,
     assert_exactly_once,
     environment,
+    move_in,
     of_type,
     pairs,
     results,
@@ -41,15 +42,11 @@ GOOD, EXPIRED = "AKIAEXAMPLE000000000", "AKIAEXPIRED000000001"
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """An empty folder, an account called good, and none in the environment."""
-    for name in os.environ:
-        if name.startswith(("AWS_", "BATCH_SNAPSHOT_")) or name.upper().endswith("_PROXY"):
-            monkeypatch.delenv(name)
-    for name, value in environment(tmp_path).items():
-        if name not in {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}:
-            monkeypatch.setenv(name, value)
+    nobodys = environment(tmp_path)
+    del nobodys["AWS_ACCESS_KEY_ID"], nobodys["AWS_SECRET_ACCESS_KEY"]
+    move_in(monkeypatch, tmp_path, nobodys)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "home").mkdir()
     profiles(good=GOOD)
     return tmp_path

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from batch_snapshot import batch, engine, job, overview
 from batch_snapshot.errors import LedgerWriteError
 from batch_snapshot.simulator import Settings, Simulator, serve
 from tests.kernel import on_linux, refusing
-from tests.processes import Place, assert_exactly_once, of_type, pairs, until
+from tests.processes import Place, assert_exactly_once, move_in, of_type, pairs, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,12 +40,7 @@ def place(tmp_path, monkeypatch):
     """A folder to run in, also for runs of this process."""
     made = Place(tmp_path)
     made.env["PYTHONDONTWRITEBYTECODE"] = "1"  # where files may not grow
-    for name in os.environ:
-        if name.startswith(("AWS_", "BATCH_SNAPSHOT_")) or name.upper().endswith("_PROXY"):
-            monkeypatch.delenv(name)
-    for name, value in made.env.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
+    move_in(monkeypatch, tmp_path, made.env)
     return made
 
 
@@ -104,8 +98,8 @@ class Disk(NamedTuple):
     folder: Path
     #: What a write is told where there is none.
     words: str
-    #: What makes the room little for a process, before it starts.
-    limit: Callable[[], None] | None
+    #: Bytes that a process may write to a file, where that is what makes the room little.
+    largest: int | None
     make_room: Callable[[], None]
 
 
@@ -115,17 +109,12 @@ def disk(place):
     folder = place.folder / "disk"
     with mounted(folder, "-o", "size=64k") as real:
         if not real:
-            yield Disk(folder, "File too large", no_longer_than(12_000), lambda: None)
+            yield Disk(folder, "File too large", 12_000, lambda: None)
             return
         ballast = folder / "ballast"
         # Three pages are left, and one of them is for the lock.
         ballast.write_bytes(bytes(52 * 1024))
         yield Disk(folder, "No space left on device", None, ballast.unlink)
-
-
-def no_longer_than(size: int) -> Callable[[], None]:
-    """Forbids a process to make any file longer."""
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
 async def test_a_full_disk_ends_the_run_and_with_room_it_goes_on(place, disk):
@@ -135,13 +124,13 @@ async def test_a_full_disk_ends_the_run_and_with_room_it_goes_on(place, disk):
     async with serve(Settings(latency=0.02)) as (url, simulator):
         # So slow that an intent is long on disk, and rows are left, when there is no more room.
         line = command(url, ledger, "--rate", "100", "--concurrency", "4")
-        said = await place.call(*line, limit=disk.limit)
+        said = await place.call(*line, largest=disk.largest)
         assert_stopped(said, f"{ledger}: cannot be written ({disk.words})")
         assert 0 < len(of_type(ledger, "result")) < 40
         assert ledger.read_bytes().endswith(b"\n"), "no half of a line stays behind"
         assert_no_call_after(simulator, ledger, in_flight=4)
         calls = simulator.calls[CREATE]
-        again = await place.call(*line, limit=disk.limit)
+        again = await place.call(*line, largest=disk.largest)
         assert_stopped(again, f"({disk.words})")
         assert simulator.calls[CREATE] == calls, "there is no more room than before"
         disk.make_room()
@@ -174,7 +163,7 @@ async def test_no_room_for_this_line_and_no_call_follows_it(place, short):
         place.manifest([*before, *pairs(3, first=3)])
         room = place.ledger.stat().st_size + SHORT[short](lengths(place.ledger))
         line = command(url, place.ledger, "--rate", "500", "--concurrency", "1")
-        said = await place.call(*line, limit=no_longer_than(room))
+        said = await place.call(*line, largest=room)
         assert_stopped(said, "cannot be written (File too large)")
         made = {"the run line": 0, "the intent": 0, "a result": 2, "the end line": 3}[short]
         assert simulator.calls[CREATE] == 3 + made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import time
 from contextlib import asynccontextmanager
@@ -20,15 +19,7 @@ from aiohttp import web
 
 from batch_snapshot import batch, engine, job, overview, plan
 from batch_snapshot.simulator import Faults, Settings, Simulator, serve
-from tests.processes import (
-    Json,
-    assert_exactly_once,
-    environment,
-    of_type,
-    pairs,
-    results,
-    write_manifest,
-)
+from tests.processes import Json, assert_exactly_once, move_in, of_type, pairs, results, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -48,12 +39,7 @@ GOOD, DENIED = "AKIAEXAMPLE000000000", "AKIADENIED0000000001"
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path, monkeypatch):
-    for name in os.environ:
-        if name.startswith(("AWS_", "BATCH_SNAPSHOT_")) or name.upper().endswith("_PROXY"):
-            monkeypatch.delenv(name)
-    for name, value in environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
+    move_in(monkeypatch, tmp_path)
 
 
 class Hasty(Random):

@@ -34,7 +34,7 @@ from tests.processes import (
     Place,
     assert_exactly_once,
     by_engagement,
-    environment,
+    move_in,
     of_type,
     pairs,
     results,
@@ -60,12 +60,7 @@ CURABLE = {"transient", "conflict", "quota"}
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     """An empty working folder, and no AWS configuration but our own."""
-    for name in os.environ:
-        if name.startswith(("AWS_", "BATCH_SNAPSHOT_", "XDG_")) or name.upper().endswith("_PROXY"):
-            monkeypatch.delenv(name)
-    for name, value in environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
+    move_in(monkeypatch, tmp_path)
     CLOCK.ahead = 0.0
     return tmp_path
 

@@ -6,7 +6,6 @@ import ast
 import asyncio
 import inspect
 import logging
-import os
 import re
 import signal
 import threading
@@ -20,7 +19,7 @@ import trio
 
 import batch_snapshot
 from batch_snapshot import Hooks, InputError, LockedError, Options, Selection, locks, places
-from tests.processes import environment, pairs, results, write_manifest
+from tests.processes import move_in, pairs, results, write_manifest
 
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 SIMULATED = Options(simulate=True)
@@ -29,12 +28,7 @@ SIMULATED = Options(simulate=True)
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     """An empty working folder, and no AWS configuration but our own."""
-    for name in os.environ:
-        if name.startswith(("AWS_", "BATCH_SNAPSHOT_", "OTEL_", "XDG_")):
-            monkeypatch.delenv(name)
-    for name, value in environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
+    move_in(monkeypatch, tmp_path)
     write_manifest(Path("trial.yaml"), pairs(4))
     return tmp_path
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +17,7 @@ from batch_snapshot.errors import InputError, StorageError
 from batch_snapshot.history import End
 from batch_snapshot.model import Account
 from batch_snapshot.simulator import Faults, Settings, serve
-from tests.processes import Json, environment, of_type, pairs, results, write_manifest
+from tests.processes import Json, move_in, of_type, pairs, results, write_manifest
 from tests.strategies import header, patient
 
 if TYPE_CHECKING:
@@ -31,12 +30,7 @@ DAY = datetime(2026, 3, 1, tzinfo=UTC)
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     """An empty working folder, and no AWS configuration but our own."""
-    for name in os.environ:
-        if name.startswith(("AWS_", "BATCH_SNAPSHOT_", "OTEL_", "XDG_")):
-            monkeypatch.delenv(name)
-    for name, value in environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
+    move_in(monkeypatch, tmp_path)
     return tmp_path
 
 

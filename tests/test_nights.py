@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import time
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -18,11 +18,12 @@ import pytest
 
 from batch_snapshot import batch, discovering, engine, job, manifest, overview, reads, report, verify
 from batch_snapshot.diff import diff
+from batch_snapshot.discover import Search
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.filters import Filters
 from batch_snapshot.simulator import Faults, Settings, Simulator, serve
 from batch_snapshot.simulator.world import Series
-from tests.processes import TEMPLATE, environment, of_type, results, write_manifest
+from tests.processes import TEMPLATE, move_in, of_type, results, write_manifest
 from tests.simulator_client import Service
 
 if TYPE_CHECKING:
@@ -40,12 +41,7 @@ ALL = Filters(account="", catalog="Sandbox", resource_type="Opportunity", templa
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     """An empty working folder, and no AWS configuration but our own."""
-    for name in os.environ:
-        if name.startswith(("AWS_", "BATCH_SNAPSHOT_", "XDG_")) or name.upper().endswith("_PROXY"):
-            monkeypatch.delenv(name)
-    for name, value in environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
+    move_in(monkeypatch, tmp_path)
     return tmp_path
 
 
@@ -194,6 +190,28 @@ async def test_filters(filters, pairs, operation):
         assert found.counts.pairs == pairs
         assert not operation or found.calls[operation]
         assert found.calls == spent(simulator, {})
+
+
+async def test_what_it_takes_to_tell_the_pairs_grows_with_them_and_not_with_their_square():
+    def steps(size: int) -> int:
+        """Those of SQLite's machine, in hundreds, for so many pairs with a job each."""
+        taken = 0
+
+        def count() -> int:
+            nonlocal taken
+            taken += 1
+            return 0
+
+        with Search(None, [ALL], "", datetime(2026, 3, 2, tzinfo=UTC)) as search:
+            pairs = [(f"eng-{n:014d}", f"O{n}") for n in range(size)]
+            search._db.executemany("INSERT INTO pairs VALUES (0, ?, ?, 1)", pairs)
+            jobs = [(f"job-{n}", *pair, TEMPLATE) for n, pair in enumerate(pairs)]
+            search._db.executemany("INSERT INTO jobs VALUES (0, ?, ?, ?, ?, 1)", jobs)
+            search._db.set_progress_handler(count, 100)
+            assert all(found.active_job for found in search.found())
+        return taken
+
+    assert steps(2000) < 3 * steps(1000)
 
 
 async def test_a_search_that_was_cut_short_goes_on_with_its_next_page(monkeypatch):

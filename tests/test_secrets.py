@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from batch_snapshot import batch, engine, job, report
-from tests.processes import Json, Place, environment, of_type, pairs
+from tests.processes import Json, Place, move_in, of_type, pairs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -162,12 +161,7 @@ def place(tmp_path):
 @pytest.fixture
 def inside(place, monkeypatch):
     """The same folder for runs of this process."""
-    for name in os.environ:
-        if name.startswith(("AWS_", "BATCH_SNAPSHOT_")) or name.upper().endswith("_PROXY"):
-            monkeypatch.delenv(name)
-    for name, value in {**environment(place.folder), **place.env}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(place.folder)
+    move_in(monkeypatch, place.folder, place.env)
     return place
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
 import pytest
 
 from batch_snapshot import cli
-from tests.processes import environment, of_type
+from tests.processes import move_in, of_type
 
 WORLD = ["--simulate", "--state", "world.ndjson", "--progress", "none"]
 
@@ -18,12 +17,7 @@ WORLD = ["--simulate", "--state", "world.ndjson", "--progress", "none"]
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     """An empty working folder, and no AWS configuration but our own."""
-    for name in os.environ:
-        if name.startswith(("AWS_", "BATCH_SNAPSHOT_", "XDG_")) or name.upper().endswith("_PROXY"):
-            monkeypatch.delenv(name)
-    for name, value in environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
+    move_in(monkeypatch, tmp_path)
 
 
 def call(capsys, *arguments: str) -> tuple[int, str, str]:

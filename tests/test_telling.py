@@ -26,7 +26,7 @@ from batch_snapshot.history import FailureGroup
 from batch_snapshot.model import ErrorKind, Status
 from batch_snapshot.report import AccountSummary, Counts, Summary
 from batch_snapshot.simulator import serve
-from tests.processes import Place, environment, pairs, write_manifest
+from tests.processes import Place, move_in, pairs, write_manifest
 from tests.receiver import receiving
 from tests.strategies import patient
 
@@ -37,12 +37,7 @@ SECRET = "/services/T000/B000/very-secret"
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     """An empty working folder, and no configuration but our own."""
-    for name in os.environ:
-        if name.startswith(("AWS_", "BATCH_SNAPSHOT_", "OTEL_", "XDG_")) or name.upper().endswith("_PROXY"):
-            monkeypatch.delenv(name)
-    for name, value in environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
+    move_in(monkeypatch, tmp_path)
     write_manifest(Path("trial.yaml"), pairs(3))
     return tmp_path
 

@@ -219,7 +219,10 @@ def _placing(given: dict[str, Any]) -> Placing | None:
     from batch_snapshot import lease
 
     address = flags.scheduler(given["engine"], given["scheduler"], given["workers"])
-    return lease.Placing(scheduler=address, workers=given["workers"]) if given["engine"] == "dask" else None
+    seconds = flags.lease(given["lease"])
+    if given["engine"] == "local":
+        return None
+    return lease.Placing(scheduler=address, workers=given["workers"], lease=seconds)
 
 
 def _where(given: dict[str, Any]) -> dict[str, Any]:

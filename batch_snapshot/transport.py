@@ -1,0 +1,169 @@
+"""One exchange over HTTP: what is sent leaves once, to one endpoint, and its answer is bounded.
+
+aiobotocore's own transport would follow redirects, read without end, and hang with a name server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import suppress
+from functools import lru_cache, partial
+from threading import Thread
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
+from aiohttp.abc import AbstractResolver, ResolveResult
+from botocore.awsrequest import AWSRequest
+from yarl import URL
+
+from batch_snapshot.shortcut import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from batch_snapshot.shortcut import Wire
+
+#: Bytes of an answer. Snapshots have some tens of KB; whatever is longer comes from something else,
+#: and one from every worker still fits into memory.
+LONGEST_ANSWER = 1024 * 1024
+
+
+def config(**settings: Any) -> AioConfig:
+    """How every client of ours speaks HTTP; `settings` are botocore's."""
+    return AioConfig(http_session_cls=Transport, connector_args={"resolver": Resolver()}, **settings)
+
+
+class AnswerTooLongError(Exception):
+    """An answer went on beyond what any honest one holds; it was not read to its end."""
+
+    def __init__(self) -> None:
+        """Say how long is too long."""
+        super().__init__(f"the answer is longer than {LONGEST_ANSWER:,} bytes")
+
+
+class Transport(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
+    """aiobotocore's own, but a call is one exchange with one endpoint, and its answer is bounded."""
+
+    def __init__(self, *args: Any, proxies: Mapping[str, str] | None = None, **settings: Any) -> None:
+        """Take what aiobotocore gives; `proxied` tells whether a proxy stands before the endpoint."""
+        super().__init__(*args, proxies=proxies, **settings)
+        self.proxied = bool(proxies)
+
+    async def _get_session(self, proxy_url: str | None) -> _Exchanges:
+        return _Exchanges(await super()._get_session(proxy_url))
+
+    async def exchange(self, call: Wire) -> Answer:
+        """Send a call by the short way, which knows of no proxy.
+
+        Raises:
+            Exception: what botocore raises where an exchange fails.
+        """
+        headers = {**call.headers, "Accept-Encoding": "identity"}
+        try:
+            session = await self._get_session(None)
+            read = await session.request("POST", url=_url(call.url), headers=headers, data=call.body)
+        except Exception as error:
+            await _Raising(error).send(AWSRequest("POST", call.url, data=call.body).prepare())
+            raise
+        told = {name.decode().lower(): value.decode() for name, value in read.raw_headers}
+        return Answer(read.status, told, read.body)
+
+
+class _Raising(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
+    """Tells what aiohttp raised in botocore's words: they are in the middle of aiobotocore's sending."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    async def _get_session(self, _: str | None) -> None:
+        raise self._error
+
+
+_url = lru_cache(maxsize=1024)(partial(URL, encoded=True))
+
+
+class _Exchanges(NamedTuple):
+    """What aiobotocore needs of an aiohttp session: it would follow redirects and read without end."""
+
+    session: Any
+
+    async def request(self, method: str, **options: Any) -> _Read:
+        """Make one exchange, and read its answer."""
+        # A redirect would take what signs the call to whomever it names, and bring his answer as ours.
+        async with self.session.request(method, allow_redirects=False, **options) as response:
+            body = bytearray()
+            async for part in response.content.iter_any():
+                body += part
+                if len(body) > LONGEST_ANSWER:
+                    raise AnswerTooLongError
+            # As with botocore itself, no answer's cookies are kept, let alone sent.
+            self.session.cookie_jar.clear()
+            return _Read(response.url, response.status, response.raw_headers, bytes(body))
+
+
+class _Read(NamedTuple):
+    """An answer that was read; what aiobotocore needs of an aiohttp response."""
+
+    url: Any
+    status: int
+    raw_headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+    async def read(self) -> bytes:
+        return self.body
+
+
+class Resolver(AbstractResolver):
+    """Looks names up beside everything else: one that hangs keeps no process from its end.
+
+    aiohttp's own thread would, for as long as the system waits for its name servers.
+    """
+
+    def __init__(self, look_up: Callable[..., list[Any]] = socket.getaddrinfo) -> None:
+        """Take the function that blocks."""
+        self._look_up = look_up
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Find the addresses of `host`.
+
+        Raises:
+            OSError: it has none, or nobody knows.
+        """
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[list[Any]] = loop.create_future()
+
+        def settle(error: Exception | None, infos: list[Any]) -> None:
+            if found.done():
+                return
+            if error:
+                found.set_exception(error)
+            else:
+                found.set_result(infos)
+
+        def look_up() -> None:
+            error, infos = None, []
+            try:
+                infos = self._look_up(
+                    host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG
+                )
+            except (OSError, ValueError) as caught:
+                error = caught
+            with suppress(RuntimeError):  # nobody waits any more
+                loop.call_soon_threadsafe(settle, error, infos)
+
+        Thread(target=look_up, daemon=True).start()
+        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            ResolveResult(
+                hostname=host, host=address[0], port=address[1], family=kind, proto=protocol, flags=numeric
+            )
+            for kind, _, protocol, _, address in await found
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""

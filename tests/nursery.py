@@ -1,0 +1,232 @@
+"""Where processes of the program are born by a fork, so that what each would read is read once.
+
+They are processes like any other: a folder, an environment, streams, signals and an exit code of
+their own, and `batch_snapshot.__main__` from its first line to the interpreter's own end. What they lack is
+the second that each would spend on imports and on botocore's data, and a command line of their own in
+the process list.
+
+A nursery is a process of one thread, for it is safe to fork such a one alone; `run` is its life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import resource
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+#: Variables that the interpreter reads as it starts: those that are born get the nursery's.
+_ITS_OWN = ("PYTHON", "LC_", "LANG")
+
+
+class Order(NamedTuple):
+    """What is to be run, and where."""
+
+    arguments: list[str]
+    folder: str
+    environment: dict[str, str]
+    #: Bytes beyond which it can write to no file; None: as many as there is room for.
+    largest: int | None = None
+    #: Whether it dies where it tries to.
+    deadly: bool = False
+
+
+# -- in the nursery ----------------------------------------------------------------------------------
+
+
+def run(orders: socket.socket) -> None:
+    """Give birth until nobody is left to ask for it; returns in those that are born."""
+    _read_everything()
+    # What was read stays where it is, for all of them.
+    gc.freeze()
+    while asked := _receive(orders):
+        if not os.fork():
+            orders.close()
+            return _be_born(*asked)
+        for descriptor in asked[1]:
+            os.close(descriptor)
+        _reap(os.WNOHANG)
+    _reap(0)
+    # Nothing is left that would be worth an orderly end.
+    os._exit(0)
+
+
+def _read_everything() -> None:
+    import batch_snapshot
+    from tests import parsed
+
+    parsed.once()
+    parsed.ahead()
+
+    for module in pkgutil.walk_packages(batch_snapshot.__path__, "batch_snapshot."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
+def _receive(orders: socket.socket) -> tuple[Order, list[int]] | None:
+    head, descriptors, _, _ = socket.recv_fds(orders, 8, 4, socket.MSG_WAITALL)
+    if not head:
+        return None
+    body = orders.recv(int(head), socket.MSG_WAITALL)
+    return Order(*json.loads(body)), list(descriptors)
+
+
+def _reap(how: int) -> None:
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, how)[0]:
+            pass
+
+
+def _be_born(order: Order, descriptors: Sequence[int]) -> None:
+    """Return in the process that is to be the program; this one waits for it, and tells how it ended."""
+    *streams, report = descriptors
+    if pid := os.fork():
+        for stream in (0, 1, 2, *streams):
+            os.close(stream)
+        os.write(report, f"{pid}\n".encode())
+        status = os.waitpid(pid, 0)[1]
+        os.write(report, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        os._exit(0)
+    os.close(report)
+    _settle(order, streams)
+
+
+def _settle(order: Order, streams: Sequence[int]) -> None:
+    """Make the process what it would be if it had just been started."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
+    os.chdir(order.folder)
+    os.environ.clear()
+    os.environ.update(order.environment)
+    time.tzset()
+    sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in order.environment
+    sys.path.insert(0, order.folder)
+    sys.argv[1:] = order.arguments
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if order.largest is not None:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order.largest, resource.RLIM_INFINITY))
+        # The interpreter has it ignored.
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL if order.deadly else signal.SIG_IGN)
+
+
+# -- for those who ask -------------------------------------------------------------------------------
+
+
+class Born:
+    """A process out of the nursery, as `asyncio.subprocess.Process` would have it."""
+
+    def __init__(
+        self, pid: int, report: asyncio.StreamReader, outputs: Sequence[asyncio.StreamReader | None]
+    ):
+        self.pid = pid
+        self.returncode: int | None = None
+        self._outputs = outputs
+        self._ending = asyncio.ensure_future(self._ended(report))
+
+    async def _ended(self, report: asyncio.StreamReader) -> None:
+        self.returncode = int(await report.readline())
+        await report.read()
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    async def communicate(self) -> tuple[bytes | None, bytes | None]:
+        """Wait for its end; what it wrote, where that was not given another place."""
+        out, err, _ = await asyncio.gather(*map(_everything, self._outputs), self._ending)
+        return out, err
+
+
+async def _everything(stream: asyncio.StreamReader | None) -> bytes | None:
+    return None if stream is None else await stream.read()
+
+
+class Nursery:
+    """Runs a nursery for as long as it is not closed."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        """Start it; `environment` is its interpreter's."""
+        self._environment = dict(environment)
+        self._orders, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", __file__, str(theirs.fileno())],
+                env=self._environment,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+
+    def close(self) -> None:
+        """End it; those that were born of it must have ended."""
+        self._orders.close()
+        self._process.wait(30)
+
+    async def start(self, order: Order, stdin: Any, stdout: Any, stderr: Any) -> Born:
+        """Let a process be born; streams are as for `asyncio.create_subprocess_exec`."""
+        wanted = _of_interpreters(order.environment)
+        assert wanted == _of_interpreters(self._environment), "that takes an interpreter of its own"
+        given, outputs = [_descriptor(stdin)], []
+        for stream in (stdout, stderr):
+            reader, writer = (None, _descriptor(stream)) if stream != subprocess.PIPE else await _pipe()
+            given.append(writer)
+            outputs.append(reader)
+        report, reporter = await _pipe()
+        given.append(reporter)
+        body = json.dumps(order).encode()
+        socket.send_fds(self._orders, [b"%8d" % len(body)], given)
+        self._orders.sendall(body)
+        for descriptor in given:
+            os.close(descriptor)
+        return Born(int(await report.readline()), report, outputs)
+
+
+def _of_interpreters(environment: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(_ITS_OWN) and name != "PYTHONDONTWRITEBYTECODE"
+    }
+
+
+def _descriptor(stream: Any) -> int:
+    """A descriptor of our own for a stream that is given."""
+    if stream == subprocess.DEVNULL:
+        return os.open(os.devnull, os.O_RDWR)
+    return os.dup(stream if isinstance(stream, int) else stream.fileno())
+
+
+async def _pipe() -> tuple[asyncio.StreamReader, int]:
+    """What reads a pipe to its end, and the descriptor to write to."""
+    source, writer = os.pipe()
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(source, "rb", 0)
+    )
+    return reader, writer
+
+
+if __name__ == "__main__":
+    run(socket.socket(fileno=int(sys.argv[1])))
+    runpy.run_module("batch_snapshot", run_name="__main__", alter_sys=True)
