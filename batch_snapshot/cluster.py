@@ -76,6 +76,8 @@ class _Desk:
     parcels: int = 0
     #: Calls made and throttled at workers before this one.
     before: tuple[int, int] = (0, 0)
+    #: Around the search for a worker.
+    placing: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     changed: anyio.Event = field(default_factory=anyio.Event)
 
     def poke(self) -> None:
@@ -183,6 +185,7 @@ class Coordinator(Course):
         for desk in self._desks.values():
             if lane is None or desk.lane is lane:
                 desk.poke()
+                desk.placing.cancel()
 
     async def _fetch(self, desk: _Desk) -> None:
         """Keep an account's rows ready."""
@@ -300,11 +303,12 @@ class Coordinator(Course):
         """See that the account is at a worker, and can call; whose it is was found out before."""
         lane = desk.lane
         try:
-            if not lane.identified:
-                await self._identify(lane)
-                lane.identified = True
-            if desk.post is None or desk.post.host.lost:
-                await self._begin(desk, await self._posts.place(lane.name), request)
+            with anyio.CancelScope() as desk.placing:
+                if not lane.identified:
+                    await self._identify(lane)
+                    lane.identified = True
+                if desk.post is None or desk.post.host.lost:
+                    await self._begin(desk, await self._posts.place(lane.name), request)
         except StorageError as error:
             self._lose_count(error)
         except ApiError as error:
@@ -344,16 +348,16 @@ class Coordinator(Course):
             request=request,
         )
         desk.before = (lane.traffic.calls, lane.traffic.throttled)
-        desk.post, desk.over, desk.parcels = post, False, 0
+        desk.post, desk.over, desk.parcels = None, False, 0
         try:
             stop = await self._posts.start(post, start)
         except LostError:
-            desk.post = None
             if not await self._posts.gone(post):
                 raise
-        else:
-            if stop is not None:
-                self._stop_lane(lane, stop)
+            return
+        desk.post = post
+        if stop is not None:
+            self._stop_lane(lane, stop)
 
     async def _listen(self) -> None:
         async for news in self._posts.news:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import uuid4
 
 import anyio
-from distributed import Client, LocalCluster
+from distributed import CancelledError, Client, LocalCluster
+from distributed.scheduler import KilledWorker
 
 from batch_snapshot import __version__, carrier, policy
 from batch_snapshot.carrier import Carrier
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from batch_snapshot.lease import Answer, Bulletin, Hello, Parcel, Placing, Start
     from batch_snapshot.model import Account
 
+#: What Dask raises where a worker or the scheduler is lost.
+TROUBLE = (OSError, RuntimeError, ValueError, KeyError, KilledWorker, CancelledError, LostError)
 #: Seconds to reach the scheduler, and for a first worker to be there.
 CONNECT_TIMEOUT = 5.0
 FIRST_WORKER_TIMEOUT = 60.0
@@ -65,6 +68,8 @@ class Host:
     #: Its wall clock less ours in seconds, as far as messages have shown: they take their time.
     ahead: float = -math.inf
     lost: bool = False
+    #: Around the questions that it has not answered.
+    asked: set[anyio.CancelScope] = field(default_factory=set)
     #: It was renewed for the first time, or lost.
     opened: anyio.Event = field(default_factory=anyio.Event)
     #: There are new orders.
@@ -290,7 +295,7 @@ class Posts:
                 raise LostError("the scheduler is gone")
             try:
                 future, actor, hello = await self._submit(account, brief)
-            except Exception:  # noqa: BLE001 - whatever Dask raises: another try finds another worker
+            except TROUBLE:
                 await anyio.sleep(LOOK_AGAIN)
                 continue
             if hello.version != __version__:
@@ -306,11 +311,10 @@ class Posts:
         """Have Dask choose a worker, of those that answer as far as is known, and get its first word.
 
         Raises:
-            Exception: whatever Dask raises; or TimeoutError, where the worker does not answer.
+            Exception: one of `TROUBLE`.
         """
-        workers = [
-            address for address in self._client.scheduler_info()["workers"] if not self._shuns(address)
-        ]
+        dask: Any = self._client
+        workers = [address for address in await _soon(dask.nthreads()) if not self._shuns(address)]
         if not workers:
             raise LostError("no worker is there")
         key = f"batch-snapshot-{self.run}-{account}-{uuid4().hex}"
@@ -321,8 +325,7 @@ class Posts:
                 actor = await _soon(future, within)
             return future, actor, await _soon(actor.hello(), within)
         except TimeoutError:
-            processing: Any = self._client
-            for address, keys in (await _soon(processing.processing())).items():
+            for address, keys in (await _soon(dask.processing())).items():
                 if key in keys:
                     self._shun(address)
             raise
@@ -355,11 +358,16 @@ class Posts:
                     raise
 
     async def _ask(self, post: Post, method: str, *arguments: Any, within: float = ASK_TIMEOUT) -> Any:
-        try:
-            return await _soon(getattr(post.actor, method)(*arguments), within)
-        except Exception as error:  # noqa: BLE001 - whatever Dask raises: there is no answer
-            why = f"its worker {post.host.address} does not answer ({type(error).__name__})"
-            raise LostError(why) from None
+        host, why = post.host, "TimeoutError"
+        with anyio.move_on_after(within) as scope:
+            host.asked.add(scope)
+            try:
+                return await getattr(post.actor, method)(*arguments)
+            except TROUBLE as error:
+                why = type(error).__name__
+            finally:
+                host.asked.discard(scope)
+        raise LostError(f"its worker {host.address} does not answer ({why})")
 
     async def gone(self, post: Post) -> bool:
         """Wait until a worker that does not answer is lost; returns whether it is."""
@@ -425,7 +433,7 @@ class Posts:
                 answer: Answer = await _soon(host.actor.renew(orders), 2 * every)
             except TimeoutError:
                 continue
-            except Exception:  # noqa: BLE001 - whatever Dask raises: the actor is lost
+            except TROUBLE:
                 break
             answered, host.stamp, host.aborted = anyio.current_time(), answer.stamp, abort
             host.opened.set()
@@ -440,6 +448,8 @@ class Posts:
         """Wait until the worker must have fallen silent."""
         await anyio.sleep(max(0.0, host.term.left(anyio.current_time())))
         host.lost = True
+        for scope in host.asked:
+            scope.cancel()
         self._shun(host.address)
         host.opened.set()
         self._told.send_nowait(News(host, None))

@@ -10,7 +10,7 @@ import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import psutil
+import psutil  # type: ignore[import-untyped, unused-ignore]
 
 from tests.processes import until
 
@@ -53,6 +53,11 @@ class Cluster:
         await until(
             lambda: self._file.exists() and self._file.read_text("utf-8").rstrip().endswith("}"), "Dask"
         )
+
+    def lose_scheduler(self) -> None:
+        """Kill it."""
+        assert self.scheduler is not None
+        self.scheduler.kill()
 
     async def work(self, number: int = 1, **more: str) -> None:
         """Start more workers, with more in their environment."""

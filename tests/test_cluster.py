@@ -25,10 +25,17 @@ QUIET = ["--progress", "none", "--format", "json"]
 LEASE = ["--lease", "4s"]
 
 
+class Own(Place):
+    """A folder to run in, by interpreters of their own: their workers are started by those."""
+
+    def started(self, *arguments, python=("-Xutf8",), **more):
+        return super().started(*arguments, python=python, **more)
+
+
 @pytest.fixture
 def place(tmp_path) -> Place:
     """A folder to run in."""
-    return Place(tmp_path)
+    return Own(tmp_path)
 
 
 @asynccontextmanager
@@ -141,7 +148,7 @@ async def test_a_scheduler_that_goes_away_stops_the_run_and_another_one_carries_
         run = ["run", "trial.yaml", "--endpoint-url", url, "--engine", "dask", *LEASE, *QUIET]
         async with place.started(*run, "--scheduler", dask.address) as child:
             await until(lambda: recorded(place) > 60, "some results")
-            dask.scheduler.kill()
+            dask.lose_scheduler()
             ended = await child.finished(60)
         assert ended.code == 3, ended.stderr
         assert any("scheduler is gone" in reason for reason in ended.json["reasons"]), ended.json
@@ -175,10 +182,10 @@ async def test_a_coordinator_that_is_killed_is_followed_by_one_that_waits_for_it
 
 
 async def test_no_window_holds_more_calls_than_declared_though_a_worker_is_killed(place):
-    many(place, 4, 40, quota={"per_minute": 25})
+    many(place, 4, 40, quota={"per_minute": 60})
     faults = "internal=0.1,internal-after=0.1"
     async with (
-        service(place, "--latency", "0.05", "--window", "25/1m", "--faults", faults, "--seed", "3") as url,
+        service(place, "--latency", "0.1", "--window", "60/1m", "--faults", faults, "--seed", "3") as url,
         cluster(place.folder, place.env) as dask,
     ):
         where = ["--endpoint-url", url, "--engine", "dask", "--scheduler", dask.address, *LEASE, *QUIET]
@@ -188,9 +195,10 @@ async def test_no_window_holds_more_calls_than_declared_though_a_worker_is_kille
             ended = await child.finished(60)
         assert ended.code == 4, ended.stderr
         told = await record(url)
-        assert told["calls"]["CreateResourceSnapshot"] <= 4 * 25
+        # One key signs for all of them: they share a window.
+        assert 30 < told["calls"]["CreateResourceSnapshot"] <= 60
         assert told["throttled"] == 0
-        assert len(told["snapshots"]) > 20
+        assert all("per_minute is spent" in reason for reason in ended.json["reasons"]), ended.json
 
 
 async def test_an_interrupt_drains_the_workers_and_the_same_command_goes_on(place):
