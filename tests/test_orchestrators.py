@@ -221,7 +221,7 @@ def mapped(monkeypatch):
 
         return made
 
-    sdk, exceptions = ModuleType("airflow.sdk"), ModuleType("airflow.exceptions")
+    sdk, exceptions = ModuleType("airflow.sdk"), ModuleType("airflow.sdk.exceptions")
     vars(sdk).update(dag=lambda **_: lambda function: function, task=task)
     vars(exceptions).update(AirflowFailException=FailForGoodError)
     for module in (ModuleType("airflow"), sdk, exceptions):
