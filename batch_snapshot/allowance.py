@@ -86,6 +86,8 @@ class Shared:
         self._key = key
         self._warn = warn
         self._ceiling = start.ceiling
+        #: What was read or written last: while nobody else writes, nothing has to be parsed.
+        self._last: tuple[str | None, Pace | None] = (None, None)
 
         def join(text: str | None, age: float) -> str | None:
             known = self._read(text)
@@ -98,7 +100,7 @@ class Shared:
             elif known and known.known and age <= LEARNED_FOR and start.phase is Phase.SEARCH:
                 self.pace = pace.learned(known.known, now)
             # What is kept was nobody's any more: its times may be of an earlier boot.
-            return None if self.pace.phase is Phase.SEARCH else pace.dump(self.pace)
+            return None if self.pace.phase is Phase.SEARCH else self._written(self.pace)
 
         self._revise(join)
 
@@ -134,19 +136,26 @@ class Shared:
         if known and age <= PRESENT:
             found = known._replace(cut_at=found.cut_at, next_slot=max(known.next_slot, found.next_slot))
         self.pace = found
-        return pace.dump(found)
+        return self._written(found)
 
     def _read(self, text: str | None) -> Pace | None:
         """The pace that is kept, below our own ceiling; None: there is none that this version can read."""
-        known = _known(text)
-        if known is None or known.ceiling == self._ceiling:
-            return known
-        return known._replace(ceiling=self._ceiling, peak=min(known.peak, self._ceiling))
+        if text != self._last[0]:
+            known = _known(text)
+            if known is not None and known.ceiling != self._ceiling:
+                known = known._replace(ceiling=self._ceiling, peak=min(known.peak, self._ceiling))
+            self._last = text, known
+        return self._last[1]
+
+    def _written(self, known: Pace) -> str:
+        text = pace.dump(known)
+        self._last = text, known
+        return text
 
     def _follow(self, event: Callable[[Pace], Pace], text: str | None, _: float) -> str | None:
         before = self._read(text) or self.pace
         self.pace = event(before)
-        return None if self.pace is before else pace.dump(self.pace)
+        return None if self.pace is before else self._written(self.pace)
 
 
 def _known(text: str | None) -> Pace | None:

@@ -44,6 +44,7 @@ from batch_snapshot.history import FailureGroup
 from batch_snapshot.job import Job, Options, for_retry, load, of_run, reserved
 from batch_snapshot.lane import Lane, Stop, StopKind
 from batch_snapshot.lease import LEASE, Term
+from batch_snapshot.model import Status
 from batch_snapshot.quota import Usage, windows
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from batch_snapshot.course import Course
     from batch_snapshot.history import History
     from batch_snapshot.leaving import Leaving
-    from batch_snapshot.model import Outcome, Request, Skip, Status
+    from batch_snapshot.model import Outcome, Request, Skip
     from batch_snapshot.posts import Posts
     from batch_snapshot.preview import Preview
 
@@ -91,6 +92,8 @@ class View:
     #: Rows that this invocation is to send, by account, and those that it has settled.
     todo: Mapping[str, int] = field(default_factory=dict)
     settled: Counter[str] = field(default_factory=Counter)
+    #: The latter by account and status.
+    by_account: Counter[tuple[str, Status]] = field(default_factory=Counter)
     #: By the row's key: outcomes of rows that are about to be sent again.
     provisional: dict[bytes, Outcome] = field(default_factory=dict)
     lanes: Mapping[str, Lane] = field(default_factory=dict)
@@ -289,7 +292,8 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
         book = stack.enter_context(ledger.Ledger(job.path))
         await _outlive(job, hooks)
         clients = await _callers(job, target, options, hooks, stack)
-        await identity.check(job, clients.identify)
+        await identity.check(job, clients.whose)
+        await identity.check_apart(job, clients.whose)
         tally = _tally(job)
         engine = _engine(job, clients, allowances, options=options, hooks=hooks, book=book, tally=tally)
         tally.lanes, tally.allowances = engine.lanes, allowances
@@ -448,7 +452,7 @@ async def _drive(
             if leave_out:
                 left = await leaving.carry_out(engine, leave_out)
                 view.todo = {name: rows - left[name] for name, rows in view.todo.items()}
-            await engine.run(_while_unchanged(engine, plan.batches(job.requests, BATCH)))
+            await engine.run(_while_unchanged(engine, plan.batches(job.requests, BATCH)), view.todo)
             beside.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         storage = group.subgroup(StorageError)
@@ -529,7 +533,9 @@ def _record(
     if provisional:
         view.provisional[key] = outcome
         return
-    view.settled[outcome.request.row.account] += 1
+    account = outcome.request.row.account
+    view.settled[account] += 1
+    view.by_account[account, outcome.status] += 1
     if hooks.outcome:
         hooks.outcome(outcome)
 
@@ -612,7 +618,9 @@ def _summary(
         command=job.command,
         endpoint=job.endpoint,
         elapsed_s=tally.elapsed if engine else 0.0,
-        accounts={name: _account_summary(lane) for name, lane in engine.lanes.items()} if engine else {},
+        accounts={name: _account_summary(lane, tally) for name, lane in engine.lanes.items()}
+        if engine
+        else {},
         reasons=[stop.reason for stop in stops if stop],
         vanished=job.vanished,
         vanished_rows=job.vanished_rows,
@@ -627,11 +635,15 @@ def _summary(
     )
 
 
-def _account_summary(lane: Lane) -> report.AccountSummary:
+def _account_summary(lane: Lane, tally: View) -> report.AccountSummary:
+    """An account's part in this run: what became of its rows, and what they took."""
+    statuses = {status.value: tally.by_account[lane.name, status] for status in Status}
+    left = tally.todo.get(lane.name, 0) - sum(statuses.values())
     traffic, known = lane.traffic, lane.pacer.pace.known
     return report.AccountSummary(
         calls=traffic.calls,
         throttled_calls=traffic.throttled,
         learned_rate=round(known, 3) if known and traffic.calls else None,
         stopped=lane.stop.reason if lane.stop else None,
+        counts={**statuses, "unattempted": max(0, left)},
     )

@@ -206,6 +206,13 @@ class Carrier:
         except ApiError as error:
             return error.failure
 
+    async def whose(self) -> str | Failure:
+        """Name whose quotas the account spends, though it may not be able to sign (see `Clients.whose`)."""
+        try:
+            return await self._calling.whose(self._name)
+        except ApiError as error:
+            return error.failure
+
     async def read(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any] | Failure:
         """Make one read (see `Clients.read`)."""
         try:
@@ -233,7 +240,7 @@ class Carrier:
     async def finish(self) -> None:
         """No further row will come."""
         if self._inbox is not None:
-            self._inbox.close()
+            self._inbox.end()
 
     async def halt(self, stop: Stop) -> None:
         """Make no further call; those in flight are waited for."""
@@ -365,7 +372,7 @@ class Inbox:
         """Begin empty; `halted` says whether no more is taken."""
         self._rows: deque[Request] = deque()
         self._halted = halted
-        self._closed = False
+        self._ended = False
         self._changed = anyio.Event()
 
     def put(self, requests: Iterable[Request]) -> None:
@@ -373,26 +380,38 @@ class Inbox:
         self._rows.extend(requests)
         self.poke()
 
-    def close(self) -> None:
+    def end(self) -> None:
         """No more will come."""
-        self._closed = True
+        self._ended = True
         self.poke()
+
+    def close(self) -> None:
+        """Forget what waits."""
+        self._rows.clear()
+
+    def busy(self) -> int:
+        """1 while there are rows that wait, or to come."""
+        return int(bool(self._rows) or not (self._ended or self._halted()))
 
     def poke(self) -> None:
         """Something changed."""
         self._changed.set()
         self._changed = anyio.Event()
 
-    async def read(self, batches: Iterable[Sequence[Request]]) -> None:
+    async def read(
+        self,
+        batches: Iterable[Sequence[Request]],
+        expected: Mapping[str, int] | None = None,  # noqa: ARG002 - as a feed
+    ) -> None:
         """Wait until no more will come; `batches` are taken in before."""
         for batch in batches:
             self.put(batch)
-        while not (self._closed or self._halted()):
+        while not (self._ended or self._halted()):
             await self._changed.wait()
 
     async def take(self, _: str, size: int) -> list[Request]:
         """Take the next rows, up to `size`; none: there will be no more."""
-        while not (self._rows or self._closed or self._halted()):
+        while not (self._rows or self._ended or self._halted()):
             await self._changed.wait()
         if self._halted():
             self._rows.clear()

@@ -24,7 +24,7 @@ from batch_snapshot.pacer import WindowSpent
 from batch_snapshot.quota import Spent
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from batch_snapshot.engine import Settings
@@ -122,6 +122,8 @@ class Coordinator(Course):
         self._scope = anyio.CancelScope()
         self._feed = Feed(lanes, lambda name: self._halted(self.lanes[name]))
         self._desks = {name: _Desk(lane) for name, lane in lanes.items()}
+        #: By the row's key: those that went with a worker that was lost.
+        self._suspended: set[bytes] = set()
         #: Accounts that have a pair at their worker, and with how many rows.
         self._pairs: dict[tuple[str, str, str], Counter[str]] = {}
 
@@ -137,21 +139,28 @@ class Coordinator(Course):
         self._posts.order(self.stop, abort=True)
         self._scope.deadline = min(self._scope.deadline, anyio.current_time() + LAST_WORDS)
 
-    async def run(self, batches: Iterable[Sequence[Request]]) -> None:
+    async def run(
+        self, batches: Iterable[Sequence[Request]], expected: Mapping[str, int] | None = None
+    ) -> None:
         """Drive all batches to their outcomes, or to an early stop (see `ending`).
+
+        Args:
+            batches: in the order of the manifest.
+            expected: how many rows there will be of each account, as far as is known.
 
         Raises:
             BaseExceptionGroup: with whatever `record` or `intend` raised.
         """
         try:
             with self._scope:
-                await self._drive(batches)
+                await self._drive(batches, expected)
         finally:
+            self._feed.close()
             with anyio.CancelScope(shield=True):
                 await self._close()
         self._tell_again()
 
-    async def _drive(self, batches: Iterable[Sequence[Request]]) -> None:
+    async def _drive(self, batches: Iterable[Sequence[Request]], expected: Mapping[str, int] | None) -> None:
         async with anyio.create_task_group() as watch:
             if self._settings.max_duration is not None:
                 watch.start_soon(self._end_after, self._settings.max_duration)
@@ -160,7 +169,7 @@ class Coordinator(Course):
                 for desk in self._desks.values():
                     serving.start_soon(self._fetch, desk)
                     serving.start_soon(self._serve, desk)
-                await self._feed.read(batches)
+                await self._feed.read(batches, expected)
             watch.cancel_scope.cancel()
 
     async def _end_after(self, seconds: float) -> None:
@@ -248,7 +257,9 @@ class Coordinator(Course):
             self._unclaim(desk, claims)
             desk.backlog.extendleft(reversed(batch))
             return
-        await self._intend(batch)
+        # A row whose worker was lost has its intent, and is in doubt, in this invocation already.
+        if new := [request for request in batch if request.row.key not in self._suspended]:
+            await self._intend(new)
         at = self._now()
         for request in batch:
             desk.leased[request.row.key] = _Leased(request, at)
@@ -436,6 +447,7 @@ class Coordinator(Course):
             outcome = self._in_doubt(leased)
             keep(outcome)
             self._settled(desk, leased.request.row.key)
+            self._suspended.add(leased.request.row.key)
             again.append(
                 replace(
                     leased.request,

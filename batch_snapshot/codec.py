@@ -136,7 +136,8 @@ def encode_account(account: Account) -> dict[str, Any]:
     texts = {key: getattr(account, key) for key in _ACCOUNT_TEXTS}
     # The first three are always there, the others only when they say something.
     kept = {key: text for key, text in texts.items() if text is not None or key in _ACCOUNT_TEXTS[:3]}
-    return {**kept, "quota": quota} if quota else kept
+    more = {"quota": quota, "tags": list(account.tags)}
+    return {**kept, **{key: value for key, value in more.items() if value}}
 
 
 def decode_account(name: str, fields: Mapping[str, Any]) -> Account:
@@ -152,7 +153,8 @@ def decode_account(name: str, fields: Mapping[str, Any]) -> Account:
     rate = quota.get("per_second")
     if rate is not None and not (isinstance(rate, float | int) and rate > 0):
         raise ValueError(f"{rate!r} is no rate")
-    return Account(name, **given, quota=Quota(per_second=rate, **counts))
+    tags = tuple(map(_text, fields.get("tags") or ()))
+    return Account(name, **given, quota=Quota(per_second=rate, **counts), tags=tags)
 
 
 _QUOTA_COUNTS = ("per_minute", "per_hour", "per_day", "reserve")

@@ -270,7 +270,8 @@ def frozen(held: Reserved) -> Manifest:
 
 def _check_searched(held: Reserved, began: Header) -> None:
     """Refuse to go on for an account that was left out when the rows were looked for."""
-    searched = began.settings.get("accounts") or held.called.accounts
+    # A selection may be of tags: whom it meant then are those that the first run line has.
+    searched = began.accounts if began.settings.get("accounts") else held.called.accounts
     meant = {one.account for one in held.listed.discover} & set(held.called.accounts)
     if missed := sorted(meant.difference(searched)):
         raise LedgerError(

@@ -159,7 +159,7 @@ def block(frame: Frame, width: int, *, ascii_only: bool = False) -> RenderableTy
         _times(frame),
     ]
     if len(frame.parts) > 1:
-        rows.append(_accounts(frame.parts, width))
+        rows.append(_accounts(_by_interest(frame.parts), width))
     else:
         rows += [_text((f"  {said}", "yellow")) for said in map(_said, frame.parts) if said]
     return Group(*rows)
@@ -267,6 +267,15 @@ def _account_sums(parts: Sequence[Part]) -> tuple[str, str, str, str, str]:
     )
 
 
+def _by_interest(parts: Sequence[Part]) -> Sequence[Part]:
+    """Where not all have a line: those that stopped first, then who waits, then who has rows left."""
+    if len(parts) <= SHOWN_ACCOUNTS:
+        return parts
+    return sorted(
+        parts, key=lambda part: (part.stopped is None, part.waiting is None, part.done == part.rows)
+    )
+
+
 def _first(parts: Sequence[Part]) -> Iterable[Part]:
     return parts[:SHOWN_ACCOUNTS]
 
@@ -274,7 +283,7 @@ def _first(parts: Sequence[Part]) -> Iterable[Part]:
 def _said(part: Part) -> str:
     """What holds the account up, if anything does."""
     if part.stopped is not None:
-        return f"stopped: {part.stopped}"
+        return f"stopped: {part.stopped.removeprefix(f'account {part.name}: ')}"
     if part.waiting is not None:
         return f"{part.waiting.window} spent, opens in {_span(part.waiting.seconds)}"
     return ""

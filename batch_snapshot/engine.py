@@ -26,7 +26,7 @@ from batch_snapshot.slots import Slots
 from batch_snapshot.tries import Tries
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from random import Random
 
@@ -78,8 +78,16 @@ class Supply(Protocol):
     def poke(self) -> None:
         """Something changed."""
 
-    async def read(self, batches: Iterable[Sequence[Request]]) -> None:
-        """Take in `batches` until there are no more, or nobody takes any."""
+    def close(self) -> None:
+        """Forget what waits."""
+
+    def busy(self) -> int:
+        """How many accounts have requests that wait, or to come."""
+
+    async def read(
+        self, batches: Iterable[Sequence[Request]], expected: Mapping[str, int] | None = None
+    ) -> None:
+        """Take in `batches` until there are no more, or nobody takes any; so many are `expected` of each."""
 
     async def take(self, name: str, size: int) -> list[Request]:
         """Take the next requests of an account, up to `size`; none: there will be no more."""
@@ -165,32 +173,38 @@ class Engine(Course):
         """Drop the calls in flight too; their rows are in doubt."""
         self._scope.cancel()
 
-    async def run(self, batches: Iterable[Sequence[Request]]) -> None:
+    async def run(
+        self, batches: Iterable[Sequence[Request]], expected: Mapping[str, int] | None = None
+    ) -> None:
         """Drive all batches to their outcomes, or to an early stop (see `ending`).
+
+        Args:
+            batches: the requests.
+            expected: how many there will be of each account; None: nobody knows.
 
         Raises:
             BaseExceptionGroup: with whatever `record` or `intend` raised.
         """
         for lane in self.lanes.values():
             lane.open()
-        self._slots.accounts += len(self.lanes)
         try:
             with self._scope:
-                await self._drive(batches)
+                await self._drive(batches, expected)
         finally:
-            self._slots.accounts -= len(self.lanes)
+            self._slots.leave(self)
+            self._feed.close()
             for lane in self.lanes.values():
                 lane.close()
         self._tell_again()
 
-    async def _drive(self, batches: Iterable[Sequence[Request]]) -> None:
+    async def _drive(self, batches: Iterable[Sequence[Request]], expected: Mapping[str, int] | None) -> None:
         async with anyio.create_task_group() as watch:
             if self._settings.max_duration is not None:
                 watch.start_soon(self._end_after, self._settings.max_duration)
             async with anyio.create_task_group() as workers:
                 for lane in self.lanes.values():
                     workers.start_soon(self._serve, lane, workers)
-                await self._feed.read(batches)
+                await self._feed.read(batches, expected)
             watch.cancel_scope.cancel()
 
     async def _end_after(self, seconds: float) -> None:
@@ -200,14 +214,16 @@ class Engine(Course):
     async def _serve(self, lane: Lane, workers: TaskGroup) -> None:
         """Hand an account's rows to its workers, each batch after its intent is durable.
 
-        An account has its share of the concurrency, so that one whose calls hang takes no other's.
+        An account has its share of the concurrency, so that one whose calls hang takes no other's; it grows
+        with every account that has no more rows.
         """
         while batch := await self._feed.take(lane.name, INTENT_SIZE):
             if not await self.ready(lane, batch[0]):
                 continue
             await self._intend(batch)
+            share = self._slots.share(self, self._feed.busy())
             for request in batch:
-                if lane.workers < self._slots.share:
+                if lane.workers < share:
                     lane.workers += 1
                     workers.start_soon(self._work, lane)
                 await lane.requests.send(request)
@@ -288,7 +304,8 @@ class Engine(Course):
         with await self._permit(lane, lane.read_pacer) as permit:
             permit.used()
             try:
-                await self._probe(request)
+                async with self._slot(lane.read_pacer):
+                    await self._probe(request)
             except ApiError as error:
                 if error.failure.verdict is Verdict.STOP_ACCOUNT:
                     raise
@@ -375,7 +392,7 @@ class Engine(Course):
             return None
 
     async def _call(self, lane: Lane, permit: Permit, request: Request, tries: Tries) -> Receipt:
-        async with self._slot(lane):
+        async with self._slot(lane.pacer):
             if self._halted(lane):
                 raise _Abandoned
             tries.left(self._reading(lane))
@@ -392,15 +409,16 @@ class Engine(Course):
             return receipt
 
     @asynccontextmanager
-    async def _slot(self, lane: Lane) -> AsyncIterator[None]:
+    async def _slot(self, pacer: Pacer) -> AsyncIterator[None]:
         """Be one of the calls in flight. Only with more accounts than those is one waited for.
 
         Then an account has one worker, so that the pace of what leaves is kept by telling it of the wait.
+        Who waits longest is next: that is the turn of each account.
         """
         if not self._slots.take_nowait():
             await self._slots.take()
-            leaves = lane.pacer.now()
-            lane.pacer.change(lambda pace: pace.late(leaves))
+            leaves = pacer.now()
+            pacer.change(lambda pace: pace.late(leaves))
         try:
             yield
         finally:
@@ -434,9 +452,9 @@ class Engine(Course):
             with await self._permit(lane, lane.read_pacer) as permit:
                 permit.used()
                 try:
-                    receipt = await self._look_up(
-                        replace(request, first_sent_at=tries.first_sent_at, clock_skew=tries.clock_skew)
-                    )
+                    known = replace(request, first_sent_at=tries.first_sent_at, clock_skew=tries.clock_skew)
+                    async with self._slot(lane.read_pacer):
+                        receipt = await self._look_up(known)
                 except ApiError as error:
                     failure = error.failure
                     throttled = _learn(permit, failure)

@@ -78,7 +78,7 @@ class Window(click.ParamType[tuple[int, float]]):
 
 
 def account_names(text: str | None) -> tuple[str, ...]:
-    """Read the names of `--accounts`; none: all of them.
+    """Read the names and tags of `--accounts`; none: all accounts.
 
     Raises:
         InputError: it is there, and names nobody.
@@ -87,7 +87,7 @@ def account_names(text: str | None) -> tuple[str, ...]:
         return ()
     names = tuple(filter(None, (name.strip() for name in text.split(","))))
     if not names:
-        raise InputError("--accounts: name at least one account, or leave it out for all")
+        raise InputError("--accounts: name at least one account or tag:NAME, or leave it out for all")
     return names
 
 
@@ -228,7 +228,11 @@ READ_RATE = click.option(
     help="Reads a second and account. Default: 10, which AWS allows.",
 )
 
-_ACCOUNTS = click.option("--accounts", metavar="NAME,…", help="Only these accounts of the manifest.")
+_ACCOUNTS = click.option(
+    "--accounts",
+    metavar="NAME,…",
+    help="Only these accounts of the manifest; tag:NAME: all that have this tag.",
+)
 
 _QUOTAS = [
     _ACCOUNTS,

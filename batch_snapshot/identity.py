@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from batch_snapshot import signer
-from batch_snapshot.errors import InputError
-from batch_snapshot.model import ApiError, ErrorKind, Failure, Verdict
+from batch_snapshot import reads, signer
+from batch_snapshot.errors import InputError, ManifestError
+from batch_snapshot.manifest.doubles import shared
+from batch_snapshot.model import AWS, ApiError, ErrorKind, Failure, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,14 +27,41 @@ async def check(job: Job, identify: Identify) -> None:
     Raises:
         InputError: it is another one.
     """
-    for name in job.accounts:
+
+    async def look(name: str) -> None:
         before = job.past.signers.get(name)
         if before is None or not before.startswith(signer.NUMBER):
-            continue
+            return
         # What is wrong with the credentials stops the account alone, and is told then.
         with suppress(ApiError):
             if why := signer.refusal(name, before, signer.of(await identify(name))):
                 raise InputError(f"{job.path}: {why}")
+
+    await reads.beside(job.accounts, look)
+
+
+async def check_apart(job: Job, identify: Identify) -> None:
+    """Refuse two names for one AWS account under which the same row is listed, before the first call.
+
+    What roles tell was told when the manifest was validated; here AWS is asked, if it is called at all.
+
+    Raises:
+        InputError: each of the two would make the row's snapshot.
+    """
+    if job.endpoint != AWS or all(account.number for account in job.accounts.values()):
+        return
+    whose: dict[str, str] = {}
+
+    async def look(name: str) -> None:
+        with suppress(ApiError):
+            found = signer.of(await identify(name))
+            if found.startswith(signer.NUMBER):
+                whose[name] = found.removeprefix(signer.NUMBER)
+
+    if len(job.accounts) > 1:
+        await reads.beside(job.accounts, look)
+    if (same := shared(whose)) and (told := job.doubled(same)):
+        raise ManifestError(list(told))
 
 
 async def settle(

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
@@ -20,10 +21,11 @@ from batch_snapshot.endpoint import configured
 from batch_snapshot.engine import DEFAULTS, Settings
 from batch_snapshot.errors import InputError, LedgerError, ManifestError
 from batch_snapshot.history import Header, History
+from batch_snapshot.manifest.doubles import Doubles, Place
 from batch_snapshot.model import AWS, REGION, SIMULATOR, Quota, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -46,7 +48,7 @@ class Options:
     ledger: str | None = None
     #: For a new ledger; None: a random one.
     run_id: str | None = None
-    #: Accounts to call for; none named: all.
+    #: Accounts to call for, by name or as tag:NAME; none named: all.
     accounts: tuple[str, ...] = ()
     #: Calls a second and account: a number over the manifest's, "auto" to find it out, None: the manifest's.
     rate: float | str | None = None
@@ -116,6 +118,8 @@ class Job:
     vanished: int = 0
     vanished_rows: Sequence[str] = ()
     warnings: Sequence[str] = ()
+    #: Which rows are there twice where names stand for the same AWS accounts (see `manifest.doubled`).
+    doubled: Callable[[Mapping[str, str]], Sequence[str]] = lambda _: ()
     #: What a forecast cannot know.
     open_questions: Sequence[str] = ()
 
@@ -296,6 +300,7 @@ def of_run(held: Reserved, listed: Manifest) -> Job:
         reminders=reminders,
         again=options.command_line,
         rest=report.run_command(str(listed.path), str(path), endpoint, _settings(options)),
+        doubled=partial(manifest.doubled, listed),
         vanished=len(gone),
         vanished_rows=history.names(ledger.read(path), gone, NAMED_ROWS) if gone else [],
         warnings=[*listed.warnings, *_warnings(options), *held.passed_over],
@@ -454,19 +459,28 @@ def for_retry(
             again=None,
             settings=settings,
             reminders=_reminders(identity, options),
+            doubled=partial(_doubled, path, requests),
             rest=header.manifest and report.run_command(header.manifest, str(path), endpoint, settings),
             warnings=_warnings(options),
         )
 
 
+def _doubled(
+    path: Path, requests: Callable[[], Iterator[Request | None]], same: Mapping[str, str]
+) -> list[str]:
+    """Which rows of a ledger are to be sent twice, where names stand for the same AWS accounts."""
+    there = Place(0, str(path), 0)
+    doubles = Doubles(same)
+    for request in requests():
+        if request:
+            doubles.look(request.row, there)
+    again = ((request.row, there) for request in requests() if request)
+    return [f"{place}: {text}" for place, text in doubles.told(again)]
+
+
 def _selected(accounts: Mapping[str, Account], options: Options) -> dict[str, Account]:
     """The accounts to call for, as they will sign: the options fill what they leave open."""
-    unknown = sorted(set(options.accounts) - set(accounts))
-    if unknown:
-        raise InputError(
-            f"--accounts {unknown[0]}: no such account; there are: {', '.join(sorted(accounts))}"
-        )
-    chosen = {name: accounts[name] for name in (options.accounts or accounts)}
+    chosen = {name: accounts[name] for name in _meant(accounts, options.accounts)}
     if options.profile and all(account.profile for account in chosen.values()):
         raise InputError(f"--profile {options.profile}: every account names a profile of its own already")
     return {
@@ -477,6 +491,32 @@ def _selected(accounts: Mapping[str, Account], options: Options) -> dict[str, Ac
         )
         for name, account in chosen.items()
     }
+
+
+#: Before a tag, where an account's name could stand.
+TAG = "tag:"
+
+
+def _meant(accounts: Mapping[str, Account], words: Sequence[str]) -> Iterable[str]:
+    """The names of the accounts that these words select, names and tags: each once, or all without a word.
+
+    Raises:
+        InputError: an account is not there, or no account has a tag.
+    """
+    tagged: dict[str, list[str]] = {}
+    for account in accounts.values():
+        for tag in account.tags:
+            tagged.setdefault(tag, []).append(account.name)
+    names: dict[str, None] = {}
+    for word in words or accounts:
+        tag = word.removeprefix(TAG)
+        if tag == word and word not in accounts:
+            raise InputError(f"--accounts {word}: no such account; there are: {', '.join(sorted(accounts))}")
+        if tag != word and tag not in tagged:
+            there = f"there are: {', '.join(sorted(tagged))}" if tagged else "none of them has any"
+            raise InputError(f"--accounts {word}: no account has this tag; {there}")
+        names |= dict.fromkeys([word] if tag == word else tagged[tag])
+    return names
 
 
 def _quotas(accounts: Mapping[str, Account], options: Options) -> dict[str, Quota]:

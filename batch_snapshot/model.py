@@ -168,7 +168,8 @@ class Account:
     @property
     def number(self) -> str | None:
         """The number of the AWS account, as far as the role's ARN tells it."""
-        return self.role_arn.split(":")[4] if self.role_arn else None
+        parts = (self.role_arn or "").split(":")
+        return parts[4] if len(parts) > 5 and parts[4] else None
 
 
 @dataclass(frozen=True, slots=True)

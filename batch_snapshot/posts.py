@@ -226,6 +226,14 @@ class Posts:
         """
         return str(await self._answer(account, "identify"))
 
+    async def whose(self, account: str) -> str:
+        """The same, though it may not be able to sign (see `Clients.whose`).
+
+        Raises:
+            ApiError: nobody knows.
+        """
+        return str(await self._answer(account, "whose"))
+
     async def read(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Make one read from the account's worker (see `Clients.read`).
 
@@ -314,9 +322,11 @@ class Posts:
             Exception: one of `TROUBLE`.
         """
         dask: Any = self._client
-        workers = [address for address in await _soon(dask.nthreads()) if not self._shuns(address)]
-        if not workers:
-            raise LostError("no worker is there")
+        workers = None
+        if any(map(self._shuns, self._shunned)):
+            workers = [address for address in await _soon(dask.nthreads()) if not self._shuns(address)]
+            if not workers:
+                raise LostError("no worker is there")
         key = f"batch-snapshot-{self.run}-{account}-{uuid4().hex}"
         future = self._client.submit(Carrier, brief, actor=True, key=key, pure=False, workers=workers)
         within = 2 * self.placing.lease

@@ -161,7 +161,12 @@ class Usage:
     """
 
     def __init__(
-        self, path: Path, clock: Callable[[], float] | None = None, *, machine: Machine | None = None
+        self,
+        path: Path,
+        clock: Callable[[], float] | None = None,
+        *,
+        machine: Machine | None = None,
+        patience: float = BUSY,
     ) -> None:
         """Open the log at `path`, or begin it.
 
@@ -169,6 +174,7 @@ class Usage:
             path: the file; its folder is made.
             clock: steady time in seconds, to be used instead of the machine's.
             machine: where the machine's time comes from.
+            patience: seconds to wait for other processes.
 
         Raises:
             StorageError: it cannot be opened, is no such file, or one of a newer version.
@@ -181,11 +187,11 @@ class Usage:
             there = self._path.stat()
             self._identity = (there.st_dev, there.st_ino)
             self._db = sqlite3.connect(
-                self._path, timeout=BUSY, isolation_level=None, check_same_thread=False
+                self._path, timeout=patience, isolation_level=None, check_same_thread=False
             )
         try:
             with self._told():
-                self._prepare(clock, machine or Machine())
+                self._prepare(clock, machine or Machine(), patience)
         except BaseException:
             self._db.close()
             raise
@@ -370,17 +376,16 @@ class Usage:
     def _now(self) -> int:
         """Steady time in microseconds; only asked for within a transaction, so that it is everybody's."""
         now = _micros(self._clock())
-        (seen,) = self._db.execute("SELECT seen FROM clock").fetchone()
-        if now > seen:
-            self._db.execute("UPDATE clock SET seen = ?", (now,))
-        return max(now, int(seen))
+        if self._db.execute("UPDATE clock SET seen = ? WHERE seen < ?", (now, now)).rowcount:
+            return now
+        return int(self._db.execute("SELECT seen FROM clock").fetchone()[0])
 
-    def _prepare(self, clock: Callable[[], float] | None, machine: Machine) -> None:
+    def _prepare(self, clock: Callable[[], float] | None, machine: Machine, patience: float) -> None:
         self._refuse_strangers()
         if machine.remote(self._path):
-            self._journal("delete")
+            self._journal("delete", patience)
         else:
-            self._journal("wal")
+            self._journal("wal", patience)
             self._db.execute("PRAGMA synchronous = NORMAL")
         with self._alone():
             if self._refuse_strangers() == 0:
@@ -410,9 +415,9 @@ class Usage:
         if there is None or (there.st_dev, there.st_ino) != self._identity:
             raise self._unusable("the file was removed or replaced meanwhile", "run the same command again")
 
-    def _journal(self, wanted: str) -> None:
+    def _journal(self, wanted: str, patience: float) -> None:
         """Turn to a kind of journal; processes that do so at once get SQLITE_BUSY without a wait."""
-        until = time.monotonic() + BUSY
+        until = time.monotonic() + patience
         while True:
             try:
                 (mode,) = self._db.execute(f"PRAGMA journal_mode = {wanted}").fetchone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -26,6 +27,10 @@ ADVICE: Mapping[ErrorKind, str] = {
     ErrorKind.UNKNOWN: "not known to this version: read the message in the ledger, then retry",
 }
 DOUBT_ADVICE = "may have been carried out: run or retry settles it under the same token"
+
+
+#: Accounts that a summary for people names; the rest are summed up in a line.
+SHOWN_ACCOUNTS = 20
 
 
 class _Four(NamedTuple):
@@ -106,8 +111,15 @@ class AccountSummary:
     learned_rate: float | None
     #: Why it stopped early, if it did.
     stopped: str | None
-    #: Its rows by status, where they are known.
+    #: Its rows by status, where they are known; in a run those that it was to send, and what became of them.
     counts: Mapping[str, int] | None = None
+
+    @property
+    def troubled(self) -> bool:
+        """Whether there is more to say about it than that all is well."""
+        return bool(self.stopped) or any(
+            number for status, number in (self.counts or {}).items() if status != Status.SUCCEEDED
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +259,9 @@ def as_text(summary: Summary) -> str:
     """The same for people."""
     counts = summary.counts
     lines = [f"{summary.outcome}: {states(counts)}"]
-    lines += [f"  {reason}" for reason in summary.reasons]
+    lines += [f"  {reason}" for reason in summary.reasons[:SHOWN_ACCOUNTS]]
+    if hidden := len(summary.reasons) - SHOWN_ACCOUNTS:
+        lines += [f"  … and {hidden:,} more: --format json names them"] if hidden > 0 else []
     if summary.failures:
         lines += ["", *_failure_lines(summary.failures, summary.ledger)]
     if summary.vanished:
@@ -296,16 +310,35 @@ def _account_lines(accounts: Mapping[str, AccountSummary]) -> list[str]:
     """A line an account, where there are several."""
     if len(accounts) < 2:
         return []
-    width = min(24, max(map(len, accounts)))
-    return ["", *(f"account {name:<{width}}  {_account(account)}" for name, account in accounts.items())]
+    # A sort is stable: among many, those with trouble are shown first.
+    ordered = list(accounts.items())
+    if len(ordered) > SHOWN_ACCOUNTS:
+        ordered.sort(key=lambda item: not item[1].troubled)
+    shown, rest = dict(ordered[:SHOWN_ACCOUNTS]), [account for _, account in ordered[SHOWN_ACCOUNTS:]]
+    width = min(24, max(map(len, shown)))
+    lines = [f"account {name:<{width}}  {_account(account)}" for name, account in shown.items()]
+    return ["", *lines, *([f"{len(rest):,} more accounts: {_account(_sum(rest))}"] if rest else [])]
+
+
+def _sum(accounts: Sequence[AccountSummary]) -> AccountSummary:
+    counts: Counter[str] = Counter()
+    for account in accounts:
+        counts.update(account.counts or {})
+    calls, throttled = (
+        sum(each) for each in zip(*((a.calls, a.throttled_calls) for a in accounts), strict=True)
+    )
+    return AccountSummary(calls, throttled, None, None, counts)
 
 
 def _account(account: AccountSummary) -> str:
-    parts = [f"{number:,} {status.replace('_', ' ')}" for status, number in (account.counts or {}).items()]
+    counts = account.counts or {}
+    parts = [f"{number:,} {status.replace('_', ' ')}" for status, number in counts.items() if number]
     calls = "call" if account.calls == 1 else "calls"
     parts.append(f"{account.calls:,} {calls}, {account.throttled_calls:,} throttled")
     if account.learned_rate:
         parts.append(f"pace at the end {account.learned_rate:,.3g}/s")
+    if account.stopped:
+        parts.append("stopped early")
     return ", ".join(parts)
 
 

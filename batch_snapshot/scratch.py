@@ -31,13 +31,25 @@ def tables(statements: str) -> Iterator[sqlite3.Connection]:
     # The empty name means a private file that is removed when it is closed.
     db = sqlite3.connect("", isolation_level=None)
     try:
-        for statement in statements.split(";"):
-            db.execute(statement)
-        db.execute("BEGIN")
-        yield db
+        with trouble():
+            for statement in statements.split(";"):
+                db.execute(statement)
+            db.execute("BEGIN")
+            yield db
+    finally:
+        db.close()
+
+
+@contextmanager
+def trouble() -> Iterator[None]:
+    """Tell what SQLite says in the block as people can act on it.
+
+    Raises:
+        StorageError: there is no room.
+    """
+    try:
+        yield
     except sqlite3.Error as error:
         raise StorageError(
             f"the folder for temporary files cannot be used ({error}); make room, or name another by $TMPDIR"
         ) from None
-    finally:
-        db.close()

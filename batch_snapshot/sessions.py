@@ -119,6 +119,8 @@ class Sessions:
         self._loader: Any = None
         self._locks: dict[object, anyio.Lock] = defaultdict(anyio.Lock)
         self._sources: dict[str | None, Source] = {}
+        #: By account; a refusal is remembered with them.
+        self._roles: dict[str, Any] = {}
         self._clients: dict[object, Any] = {}
         self._assuming = anyio.Semaphore(ASSUMED_AT_ONCE)
         self._secrets: dict[str, set[str]] = {}
@@ -150,10 +152,14 @@ class Sessions:
         source = await self.source(account)
         if account.role_arn is None or self._simulated:
             return source.credentials
-        assume = _Role(account, source, self._assume, partial(self._clock, account.name))
-        return AioDeferredRefreshableCredentials(
-            refresh_using=assume, method="assume-role", time_fetcher=partial(self._clock, account.name)
-        )
+        if account.name not in self._roles:
+            now = partial(self._clock, account.name)
+            self._roles[account.name] = AioDeferredRefreshableCredentials(
+                refresh_using=_Role(account, source, self._assume, now),
+                method="assume-role",
+                time_fetcher=now,
+            )
+        return self._roles[account.name]
 
     async def frozen(self, account: str, credentials: Any) -> Any:
         """The credentials as they are now; their secrets are known when an answer echoes them.

@@ -6,19 +6,28 @@ import anyio
 
 
 class Slots:
-    """Room for so many calls in flight, and how many of them are one account's."""
+    """Room for so many calls in flight, whichever engines make them."""
 
     def __init__(self, limit: int) -> None:
         """Let `limit` calls be in flight."""
         self._limit = limit
         self._room = anyio.Semaphore(limit, fast_acquire=True)
-        #: Accounts among which they are shared out.
-        self.accounts = 0
+        #: Accounts with calls to make, by engine, and all of them.
+        self._busy: dict[object, int] = {}
+        self._accounts = 0
 
-    @property
-    def share(self) -> int:
-        """Calls in flight of one account at most, so that one whose calls hang takes no other's."""
-        return max(1, self._limit // max(1, self.accounts))
+    def share(self, engine: object, busy: int) -> int:
+        """Calls in flight of one account at most, now that so many of an engine are `busy`.
+
+        So one whose calls hang takes no other's.
+        """
+        self._accounts += busy - self._busy.get(engine, 0)
+        self._busy[engine] = busy
+        return max(1, self._limit // max(1, self._accounts))
+
+    def leave(self, engine: object) -> None:
+        """An engine has no more calls to make."""
+        self._accounts -= self._busy.pop(engine, 0)
 
     def take_nowait(self) -> bool:
         """Take a slot if one is free."""

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests import parsed
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: now and then one of them waits for a process or a clock."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(scope="session", autouse=True)

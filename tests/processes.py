@@ -291,9 +291,11 @@ class Place:
             return await child.finished()
 
 
-async def until(condition: Callable[[], object], what: str = "the condition") -> None:
-    """Wait for something that can be seen, within bounds."""
-    deadline = asyncio.get_running_loop().time() + PATIENCE
+async def until(
+    condition: Callable[[], object], what: str = "the condition", patience: float = PATIENCE
+) -> None:
+    """Wait for something that can be seen, within bounds; the patience is in seconds."""
+    deadline = asyncio.get_running_loop().time() + patience
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, f"waited in vain for {what}"
         await asyncio.sleep(0.005)

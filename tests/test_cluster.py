@@ -107,7 +107,7 @@ async def test_two_hundred_accounts_keep_their_rows_when_a_worker_is_killed(plac
             *QUIET,
         ]
         async with place.started(*run, "--concurrency", "64") as child:
-            await until(lambda: size(place) > 1_500_000 or not child.running, "some results")
+            await until(lambda: size(place) > 2_000_000 or not child.running, "some results", 100)
             workers = own_workers(child)
             assert len(workers) == 2
             workers[0].kill()

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs
 
 import pytest
-from aiohttp import web
 
 from batch_snapshot import batch, engine, job, overview
 from batch_snapshot.simulator import Settings, serve
@@ -28,7 +24,7 @@ from tests.processes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from batch_snapshot.model import Outcome
     from batch_snapshot.report import Summary
@@ -241,122 +237,4 @@ async def test_credentials_that_run_out_in_mid_run_stop_the_account(spoil, words
         assert_other_stopped(stopped, *words, "profile partner", done=None)
         assert 5 <= stopped.counts.succeeded - 10 <= 8, "what was in flight was still answered"
         handed_out("AKIAMENDED0000000000")
-        await assert_resumed(url, simulator)
-
-
-# -- roles -------------------------------------------------------------------------------------------
-
-ROLE = "arn:aws:iam::123456789012:role/Snapshot"
-
-
-class Roles:
-    """A token service: gives keys of its own for roles, or refuses."""
-
-    def __init__(self) -> None:
-        self.asked: list[dict[str, str]] = []
-        self.source_keys: set[str] = set()
-        #: From this call on, counted from 0, it refuses.
-        self.refuses_from: int | None = None
-        self.lives = 3600.0
-
-    async def answer(self, request: web.Request) -> web.Response:
-        body = (await request.read()).decode()
-        fields = {name: values[0] for name, values in parse_qs(body).items()}
-        ordinal = len(self.asked)
-        self.asked.append(fields)
-        self.source_keys.add(request.headers["Authorization"].partition("Credential=")[2].partition("/")[0])
-        if self.refuses_from is not None and ordinal >= self.refuses_from:
-            return self._xml(
-                403,
-                "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>"
-                f"User is not authorized to perform: sts:AssumeRole on resource: {fields['RoleArn']}"
-                "</Message></Error><RequestId>r</RequestId></ErrorResponse>",
-            )
-        expires = (datetime.now(UTC) + timedelta(seconds=self.lives)).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return self._xml(
-            200,
-            '<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult>'
-            f"<Credentials><AccessKeyId>ASIAROLE{ordinal:012d}</AccessKeyId>"
-            "<SecretAccessKey>secret-of-the-role</SecretAccessKey>"
-            f"<SessionToken>token-of-the-role</SessionToken><Expiration>{expires}</Expiration></Credentials>"
-            "<AssumedRoleUser><AssumedRoleId>AROA:x</AssumedRoleId>"
-            "<Arn>arn:aws:sts::123456789012:assumed-role/Snapshot/x</Arn></AssumedRoleUser>"
-            "</AssumeRoleResult></AssumeRoleResponse>",
-        )
-
-    @staticmethod
-    def _xml(status: int, text: str) -> web.Response:
-        return web.Response(status=status, text=text, content_type="text/xml")
-
-
-@asynccontextmanager
-async def roles() -> AsyncIterator[Roles]:
-    """A token service on loopback, which botocore is told to ask."""
-    made = Roles()
-    application = web.Application()
-    application.router.add_post("/", made.answer)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0][:2]
-        os.environ["AWS_ENDPOINT_URL_STS"] = f"http://{host}:{port}"
-        yield made
-    finally:
-        del os.environ["AWS_ENDPOINT_URL_STS"]
-        await runner.cleanup()
-
-
-def role(**more: str) -> dict[str, str]:
-    return {"role_arn": ROLE, "external_id": "partner-42", "profile": "source", **more}
-
-
-async def test_a_role_is_assumed_with_its_external_id_and_calls_are_signed_as_the_role():
-    profiles(good=GOOD, source="AKIASOURCE0000000000")
-    write(**role(session_name="nightly"))
-    async with serve() as (url, simulator), roles() as service:
-        assert (await run(url)).exit_code == 0
-        assert_exactly_once(simulator, LEDGER, ROWS)
-    (asked,) = service.asked
-    wanted = {"Action": "AssumeRole", "RoleArn": ROLE, "ExternalId": "partner-42"}
-    assert {name: asked[name] for name in wanted} == wanted
-    assert asked["RoleSessionName"] == "nightly"
-    assert service.source_keys == {"AKIASOURCE0000000000"}
-    assert {snapshot.access_key for snapshot in simulator.snapshots} == {GOOD, "ASIAROLE000000000000"}
-    assert "secret-of-the-role" not in json.dumps(of_type(LEDGER, "run"))
-
-
-async def test_a_role_is_assumed_anew_before_its_credentials_expire():
-    profiles(good=GOOD, source="AKIASOURCE0000000000")
-    write(**role())
-    async with serve() as (url, simulator), roles() as service:
-        service.lives = 300.0
-        assert (await run(url)).exit_code == 0
-        assert_exactly_once(simulator, LEDGER, ROWS)
-    assert len(service.asked) > 5
-    assert len({snapshot.access_key for snapshot in simulator.snapshots}) > 5
-
-
-async def test_a_role_that_may_not_be_assumed_stops_the_account():
-    profiles(good=GOOD, source="AKIASOURCE0000000000")
-    write(**role())
-    async with serve() as (url, simulator), roles() as service:
-        service.refuses_from = 0
-        words = ["AccessDenied", "sts:AssumeRole", ROLE, "profile source"]
-        assert_other_stopped(await run(url), *words)
-        assert len(service.asked) < 5, "it is not asked again for every row"
-        service.refuses_from = None
-        await assert_resumed(url, simulator)
-
-
-@pytest.mark.parametrize("answered", [5, 6])
-async def test_a_role_that_may_not_be_assumed_any_more_stops_the_account(answered):
-    """Whoever asks when the refusal comes: no row is blamed, for nothing of it was sent."""
-    profiles(good=GOOD, source="AKIASOURCE0000000000")
-    write(**role())
-    async with serve() as (url, simulator), roles() as service:
-        service.lives, service.refuses_from = 300.0, answered
-        stopped = await run(url, concurrency=1)
-        assert_other_stopped(stopped, "AccessDenied", "sts:AssumeRole", done=None)
-        service.lives, service.refuses_from = 3600.0, None
         await assert_resumed(url, simulator)

@@ -137,7 +137,7 @@ def test_several_accounts_have_a_line_each_and_too_many_are_summed_up():
     assert "1,000/9,000" in lines[5]
     assert "per_day 4,774 of 9,500 used" in lines[5]
     assert "per_day spent, opens in 2:00:00" in lines[6]
-    assert "stopped: account globex: 20 denials" in lines[7]
+    assert "stopped: 20 denials in a row" in lines[7]
     many = drawn(replace(FRAME, parts=[replace(MAIN, name=f"a{n}") for n in range(40)]))
     assert len(many) == 4 + 1 + display.SHOWN_ACCOUNTS + 1
     assert many[-1].split()[:3] == ["31", "more", "31,000/279,000"]

@@ -93,4 +93,4 @@ def test_a_kind_of_journal_that_cannot_be_had_is_told(tmp_path):
     path = tmp_path / "usage.sqlite"
     with Usage(path), pytest.raises(StorageError, match="cannot keep count"):
         # Others use the write-ahead log now, so it cannot be left.
-        Usage(path, machine=REMOTE)
+        Usage(path, machine=REMOTE, patience=0.1)

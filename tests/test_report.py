@@ -257,7 +257,7 @@ def test_a_summary_as_text():
         "no longer in the manifest: 3 rows (eng-1/O1, eng-2/O2 …)",
         "",
         "account main  1,000 calls, 50 throttled, pace at the end 12.5/s",
-        "account acme  250 calls, 0 throttled, pace at the end 7.5/s",
+        "account acme  250 calls, 0 throttled, pace at the end 7.5/s, stopped early",
         "account idle  0 calls, 0 throttled",
         "",
         "ledger  ledgers/nightly.ndjson",

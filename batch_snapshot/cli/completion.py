@@ -72,8 +72,8 @@ def _file(context: click.Context) -> Path | None:
 
 
 def _accounts(context: click.Context) -> Iterable[str]:
-    """Those of the manifest or ledger."""
-    from batch_snapshot import ledger, manifest
+    """Those of the manifest or ledger, and their tags."""
+    from batch_snapshot import job, ledger, manifest
     from batch_snapshot.errors import BatchSnapshotError
     from batch_snapshot.history import Header
 
@@ -82,11 +82,14 @@ def _accounts(context: click.Context) -> Iterable[str]:
         return ()
     try:
         if context.info_name != "retry":
-            return manifest.load(path).accounts
-        head = next((line.record for line in ledger.read(path)), None)
+            accounts = manifest.load(path).accounts
+        else:
+            head = next((line.record for line in ledger.read(path)), None)
+            accounts = job.accounts_of(path, head) if isinstance(head, Header) else {}
     except BatchSnapshotError:
         return ()
-    return head.accounts if isinstance(head, Header) else ()
+    tags = {f"{job.TAG}{tag}" for account in accounts.values() for tag in account.tags}
+    return [*accounts, *sorted(tags)]
 
 
 def _kinds(context: click.Context) -> Iterable[str]:

@@ -9,6 +9,7 @@ The room, in the order in which a manifest passes through it::
     includes   the further files: where they may lie; CSV and NDJSON → the same entries
     header     name, accounts and their quotas, defaults
     pairs      entry → rows
+    doubles    rows that two names of one AWS account both list
     live       what a run is to find at the service
     reading    one pass over a manifest and its includes
     loading    the two passes: `load` and `rows`
@@ -19,9 +20,9 @@ Beside it: `service` (the patterns of botocore's models), `values` (what each va
 
 from __future__ import annotations
 
-from batch_snapshot.manifest.loading import Manifest, load, name_of, rows
+from batch_snapshot.manifest.loading import Manifest, doubled, load, name_of, rows
 from batch_snapshot.manifest.schema import schema
 from batch_snapshot.manifest.template import template
 from batch_snapshot.model import Account, Quota
 
-__all__ = ["Account", "Manifest", "Quota", "load", "name_of", "rows", "schema", "template"]
+__all__ = ["Account", "Manifest", "Quota", "doubled", "load", "name_of", "rows", "schema", "template"]

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.manifest import includes, values
+from batch_snapshot.manifest.doubles import Doubles, by_roles
 from batch_snapshot.manifest.nodes import PAIRS, ByteError, Document, Scalar
 from batch_snapshot.manifest.problems import UnreadableError
 from batch_snapshot.manifest.reading import Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from batch_snapshot.filters import Filters
+    from batch_snapshot.manifest.doubles import Place
     from batch_snapshot.model import Account, Row
 
 _CHUNK = 1 << 20
@@ -80,7 +82,11 @@ def load(path: Path, found: Path | None = None, *, done: Callable[[bytes], bool]
     repeated = array("q")
     by_account: dict[str, int] = {}
     catalogs: set[str] = set()
+    doubles = Doubles({})
     for number, (row, line) in enumerate(reading.rows()):
+        if number == 0:
+            # The accounts are known by the first row.
+            doubles = Doubles(by_roles(reading.accounts))
         key = row.key
         if key in keys:
             repeated.append(number)
@@ -88,14 +94,15 @@ def load(path: Path, found: Path | None = None, *, done: Callable[[bytes], bool]
                 reading.warn(line, f"{row.engagement} {row.resource} is listed before: it stays one row")
             continue
         keys.add(key)
+        if row.account in doubles.same:
+            doubles.look(row, reading.place(line))
         by_account[row.account] = by_account.get(row.account, 0) + 1
         catalogs.add(row.catalog)
         if left is not None and done is not None and not done(key):
             left.append(row)
             if len(left) > MOST_LEFT:
                 left = None
-    if reading.problems.total:
-        raise ManifestError(reading.problems.lines(), reading.problems.total)
+    _refuse(reading, doubles, found)
     return Manifest(
         path=Path(path),
         name=reading.name,
@@ -114,6 +121,44 @@ def load(path: Path, found: Path | None = None, *, done: Callable[[bytes], bool]
         found=found,
         found_sha256=_digest([found]) if found else None,
     )
+
+
+def _refuse(reading: Reading, doubles: Doubles, found: Path | None) -> None:
+    """Tell what is wrong after a pass, if anything is.
+
+    Raises:
+        ManifestError: something is.
+    """
+    told = 0
+    for place, text in doubles.told(_placed(reading.files[0], found)):
+        reading.problems.add(place.file, place.line, place.name, text)
+        told += 1
+    reading.problems.total += doubles.total - told
+    if reading.problems.total:
+        raise ManifestError(reading.problems.lines(), reading.problems.total)
+
+
+def doubled(manifest: Manifest, same: Mapping[str, str]) -> list[str]:
+    """Tell which rows are listed twice where names stand for the `same` AWS accounts, by what is known now.
+
+    Args:
+        manifest: a valid one.
+        same: the AWS accounts that several names stand for, by those names.
+    """
+    doubles = Doubles(same)
+    keys = set()
+    for row, place in _placed(manifest.path, manifest.found):
+        if row.account in same and (key := row.key) not in keys:
+            keys.add(key)
+            doubles.look(row, place)
+    again = _placed(manifest.path, manifest.found)
+    return [f"{place}: {text}" for place, text in doubles.told(again)]
+
+
+def _placed(path: Path, found: Path | None) -> Iterator[tuple[Row, Place]]:
+    reading = Reading(path, found)
+    for row, line in reading.rows():
+        yield row, reading.place(line)
 
 
 def name_of(path: Path) -> str | None:

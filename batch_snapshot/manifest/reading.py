@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import IO, TYPE_CHECKING
 
 from batch_snapshot.manifest import header, includes, live, values
+from batch_snapshot.manifest.doubles import Place
 from batch_snapshot.manifest.header import AMBIENT, Defaults
 from batch_snapshot.manifest.nodes import PAIRS, Broken, ByteError, Document, Items, Scalar
 from batch_snapshot.manifest.pairs import Expander, unknown_account
@@ -95,6 +96,10 @@ class Reading:
     def name(self) -> str:
         """The manifest's name, once it was read."""
         return self._main.name or ""
+
+    def place(self, line: int) -> Place:
+        """A line of the file being read."""
+        return Place(len(self.files), self._display, line)
 
     def complain(self, line: int, text: str | Tally) -> None:
         """Note a problem in a line of the file being read; line 0 is the file as a whole."""

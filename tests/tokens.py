@@ -1,0 +1,91 @@
+"""moto's STS and IAM, in a process of its own: who may assume which role is what IAM policies say.
+
+It checks signatures, keys and policies, and hands out keys that expire. It knows no trust policies, so
+that the external id is only seen in what it keeps; and it never throttles or fails.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.request import Request, urlopen
+
+import boto3
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_POLICY = "assume"
+
+
+class Tokens(NamedTuple):
+    """A token service that is up."""
+
+    url: str
+
+    def user(self, name: str, *roles: str) -> tuple[str, str]:
+        """Make a user who may assume these roles; its access key's id and secret."""
+        self._enforced(on=False)
+        self._iam.create_user(UserName=name)
+        key = self._iam.create_access_key(UserName=name)["AccessKey"]
+        self.allow(name, *roles)
+        return key["AccessKeyId"], key["SecretAccessKey"]
+
+    def allow(self, name: str, *roles: str) -> None:
+        """Let a user assume these roles from now on, and no others."""
+        self._enforced(on=False)
+        statement = {
+            "Effect": "Allow",
+            "Action": "sts:AssumeRole",
+            "Resource": [*roles, "arn:aws:iam::0:role/-"],
+        }
+        document = {"Version": "2012-10-17", "Statement": [statement]}
+        self._iam.put_user_policy(UserName=name, PolicyName=_POLICY, PolicyDocument=json.dumps(document))
+        self._enforced(on=True)
+
+    @property
+    def assumed(self) -> list[dict[str, Any]]:
+        """The roles that were assumed, each time."""
+        with urlopen(f"{self.url}/moto-api/data.json") as answer:
+            found: list[dict[str, Any]] = json.load(answer)["sts"]["AssumedRole"]
+        return found
+
+    def reset(self) -> None:
+        """Forget users and roles."""
+        self._enforced(on=False)
+        self._post("reset", "")
+
+    @property
+    def _iam(self) -> Any:
+        keys = {"aws_access_key_id": "setup", "aws_secret_access_key": "setup"}
+        return boto3.client("iam", region_name="us-east-1", endpoint_url=self.url, **keys)
+
+    def _enforced(self, *, on: bool) -> None:
+        self._post("reset-auth", "0" if on else "inf")
+
+    def _post(self, what: str, body: str) -> None:
+        headers = {"Content-Type": "application/octet-stream"}
+        request = Request(f"{self.url}/moto-api/{what}", body.encode(), headers, method="POST")
+        with urlopen(request) as answer:
+            assert answer.status == 200
+
+
+@contextmanager
+def served(log: Path) -> Iterator[Tokens]:
+    """Serve on loopback for as long as the block lasts; what the process says goes to a file."""
+    words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    with log.open("wb") as said, subprocess.Popen(words, stdout=said, stderr=subprocess.STDOUT) as process:
+        try:
+            with log.open("r") as lines:
+                url = None
+                while url is None:
+                    assert process.poll() is None, log.read_text()
+                    url = re.search(r"Running on (http://\S+)", lines.readline())
+            yield Tokens(url[1])
+        finally:
+            process.terminate()
