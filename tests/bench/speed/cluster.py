@@ -17,7 +17,7 @@ from tests.bench.speed.stub import served
 from tests.processes import pairs, write_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from tests.bench.speed.children import Ended
@@ -73,12 +73,6 @@ class Run(NamedTuple):
     def rate(self) -> float:
         """Rows a second."""
         return self.rows / self.elapsed
-
-
-def tables(rows: int, repeat: int, accounts: Sequence[int], latencies: Sequence[float]) -> Iterator[Table]:
-    """Measure all kinds of runs at each latency, in seconds."""
-    for latency in latencies:
-        yield table(rows, repeat, accounts, latency)
 
 
 def table(rows: int, repeat: int, accounts: Sequence[int], latency: float) -> Table:
