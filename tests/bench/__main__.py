@@ -133,7 +133,7 @@ def on_a_cluster(*, repeat: int, quick: bool, out: Path | None) -> None:
 
     At last once where the endpoint takes no time. Interrupted, it tells what it has measured.
     """
-    rows, repeats = (1_000, {LATENCY: repeat}) if quick else (4_000, {LATENCY: repeat, 0.0: 1})
+    rows, repeats = (1_000, {LATENCY: repeat}) if quick else (2_000, {LATENCY: repeat, 0.0: 1})
     _told((cluster.table(rows, times, [20, 200], latency) for latency, times in repeats.items()), out)
 
 

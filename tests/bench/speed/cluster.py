@@ -37,7 +37,7 @@ _HEAD = (
 )
 
 #: Calls in flight of one process, the local engine or a worker.
-CONCURRENCY = 16
+CONCURRENCY = 8
 
 #: Of two workers' rows a second over one's, and of one worker's time over the local engine's: to be
 #: reached where the endpoint takes its time.
