@@ -11,6 +11,8 @@ from __future__ import annotations
 from math import nan
 from typing import TYPE_CHECKING, NamedTuple
 
+import click
+
 from tests.bench.speed.children import folder, python, run
 from tests.bench.speed.figures import Bound, Figure, Line, Table, interleaved, ratios
 from tests.bench.speed.stub import served
@@ -101,6 +103,7 @@ def measure(kind: Kind, rows: int, stub: Stub) -> Run:
         ended = run(_words(kind, rows, stub.url, place), place, AWS_CONFIG_FILE=str(_profiles(kind, place)))
         trouble = _trouble(ended, rows, stub.take())
     elapsed = nan if trouble else ended.json["elapsed_s"]
+    click.echo(f"  {trouble or f'{elapsed:.1f} of {ended.seconds:.1f} s'}", err=True)
     return Run(rows, elapsed, nan if trouble else ended.seconds, ended.cpu, trouble)
 
 
