@@ -5,6 +5,9 @@
 #     run /manifests/demo.yaml --simulate
 #
 # /data holds ledgers and state: give it a volume that outlives the container.
+#
+# Coordinator, scheduler and workers of a Dask cluster are all this image. Without Dask it is smaller:
+# --build-arg EXTRAS=otel
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /build
 COPY requirements.lock ./
@@ -13,11 +16,12 @@ COPY requirements.lock ./
 # hadolint ignore=DL3013
 RUN pip download --no-cache-dir --require-hashes --only-binary :all: --dest /wheels -r requirements.lock \
     && pip install --no-cache-dir --no-index --find-links /wheels hatchling
+ARG EXTRAS=dask,otel
 COPY pyproject.toml README.md LICENSE ./
 COPY batch_snapshot ./batch_snapshot
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
     && python -m venv /opt/batch-snapshot \
-    && /opt/batch-snapshot/bin/pip install --no-cache-dir --no-index --find-links /wheels 'batch-snapshot[otel]'
+    && /opt/batch-snapshot/bin/pip install --no-cache-dir --no-index --find-links /wheels "batch-snapshot[${EXTRAS}]"
 
 FROM python:3.11-slim-bookworm
 RUN groupadd --gid 10001 batch-snapshot \

@@ -14,6 +14,7 @@ from tests.bench.measure import Run, judged
 from tests.bench.scenarios import SCENARIOS, Scenario, Target
 from tests.bench.speed import (
     accounts,
+    cluster,
     figures,
     ledgers,
     manifests,
@@ -148,6 +149,37 @@ def test_a_client_that_calls_nothing_is_told_and_meets_no_target(tmp_path):
         run = throughput.measure("no such script", 3, endpoint)
     assert run.trouble == "exit 1: KeyError: 'no such script'"
     assert not Figure([run.rate], bound=Bound(0, at_least=True)).reached
+
+
+def test_a_cluster_beside_the_program_alone():
+    pytest.importorskip("distributed")
+    table = cluster.table(40, 1, [2], 0.01)
+    assert not table.notes
+    (read,) = json.loads(json.dumps(figures.as_json([table], 0.0)))["tables"]
+    local, one, two = (line["figures"] for line in read["lines"])
+    assert [line["what"] for line in read["lines"]] == ["2, local", "2, Dask, 1 worker", "2, Dask, 2 workers"]
+    (gained,), (spent,) = two["÷ one worker"]["values"], one["elapsed ÷ local"]["values"]
+    assert gained == pytest.approx(two["rows/s"]["values"][0] / one["rows/s"]["values"][0])
+    assert spent == pytest.approx(one["run s"]["values"][0] / local["run s"]["values"][0])
+    assert two["÷ one worker"]["bound"] == {"limit": 1.6, "at_least": True}
+    assert one["elapsed ÷ local"]["bound"] == {"limit": 1.25, "at_least": False}
+    # The start of a cluster is told, and is no part of its run.
+    assert one["start and end s"]["values"][0] > 0
+
+
+def test_where_the_cores_are_the_limit_nothing_is_asked_of_a_cluster():
+    kinds = [cluster.Kind(2, workers) for workers in (0, 1, 2)]
+    runs = {kind: [cluster.Run(40, 1.0, 2.0, 0.1, "")] for kind in kinds}
+    told = [figure for kind in kinds for figure in cluster._figures(kind, runs, bounded=False) if figure]
+    assert {figure.bound for figure in told} == {None}
+
+
+def test_a_cluster_that_loses_rows_is_told_and_meets_no_target():
+    kinds = [cluster.Kind(2, workers) for workers in (0, 1, 2)]
+    runs = {kind: [cluster.Run(40, 1.0, 2.0, 0.1, "")] for kind in kinds[:2]}
+    runs[kinds[2]] = [cluster.Run(40, nan, nan, 0.1, "40 rows, 39 calls, 39 tokens")]
+    judged = [figure.reached for figure in cluster._figures(kinds[2], runs, bounded=True) if figure]
+    assert judged[1] is False
 
 
 @pytest.mark.parametrize(

@@ -9,4 +9,7 @@
     python -m tests.bench speed                                  # three times: a quarter of an hour
     python -m tests.bench speed --quick --only throughput        # fewer rows
     python -m tests.bench speed --only million --repeat 1        # a million rows: half an hour
+
+    python -m tests.bench cluster                                # three times: a quarter of an hour
+    python -m tests.bench cluster --quick --repeat 1             # fewer rows
 """

@@ -12,7 +12,17 @@ import click
 from tests.bench.clients import CLIENTS, OURS
 from tests.bench.measure import measure
 from tests.bench.scenarios import QUICK, SCENARIOS
-from tests.bench.speed import accounts, figures, ledgers, manifests, million, resume, startup, throughput
+from tests.bench.speed import (
+    accounts,
+    cluster,
+    figures,
+    ledgers,
+    manifests,
+    million,
+    resume,
+    startup,
+    throughput,
+)
 from tests.bench.table import Line, as_json, as_markdown
 
 if TYPE_CHECKING:
@@ -120,10 +130,32 @@ def speed(*, repeat: int, only: tuple[str, ...] | None, quick: bool, out: Path |
 
     Without flags all but `million`, which runs only when named. Interrupted, it tells what it has measured.
     """
+    _told((SPEED[name](quick, repeat) for name in only or SPEED if only or name != LONG), out)
+
+
+#: Seconds that an endpoint takes for an answer which takes its time.
+LATENCY = 0.08
+
+
+@cli.command("cluster")
+@click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Runs of each.")
+@click.option("--quick", is_flag=True, help="Fewer rows, and only an endpoint that takes its time.")
+@click.option("--json", "out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+def on_a_cluster(*, repeat: int, quick: bool, out: Path | None) -> None:
+    """One worker of a Dask cluster and two, beside the program alone; needs the extra `dask`.
+
+    At last once where the endpoint takes no time. Interrupted, it tells what it has measured.
+    """
+    rows, repeats = (1_000, {LATENCY: repeat}) if quick else (2_000, {LATENCY: repeat, 0.0: 1})
+    _told((cluster.table(rows, times, [20, 200], latency) for latency, times in repeats.items()), out)
+
+
+def _told(measured: Iterable[figures.Table], out: Path | None) -> None:
+    """Measure one after the other, and tell what came of it."""
     load = figures.load_now()
     tables: list[figures.Table] = []
     with suppress(KeyboardInterrupt):
-        tables.extend(SPEED[name](quick, repeat) for name in only or SPEED if only or name != LONG)
+        tables.extend(measured)
     click.echo(figures.as_markdown(tables, load))
     if out is not None:
         out.write_text(json.dumps(figures.as_json(tables, load), indent=2) + "\n", "utf-8")

@@ -9,5 +9,5 @@
     clients     who is measured against the endpoint
     passes      who is measured without one: a pass over a manifest or a ledger
 
-    throughput, million, manifests, ledgers, resume, startup     the benches, a table each
+    throughput, million, manifests, ledgers, resume, startup, cluster     the benches, a table each
 """

@@ -66,18 +66,25 @@ def python(module: str, *words: object) -> list[str]:
     return [sys.executable, "-m", module, *map(str, words)]
 
 
-def run(words: Sequence[str], place: Path, *, stdin: Path | None = None, patience: float = PATIENCE) -> Ended:
+def run(
+    words: Sequence[str],
+    place: Path,
+    *,
+    stdin: Path | None = None,
+    patience: float = PATIENCE,
+    **variables: str,
+) -> Ended:
     """Run a process to its end, in a folder and an environment that know nothing of this machine's AWS.
 
+    Other `variables` are put into that environment.
     Keep this process small: the peak that the system tells of a child is never below its parent's.
     """
     out, err = place / "stdout.txt", place / "stderr.txt"
     with (stdin or Path(os.devnull)).open("rb") as fed, out.open("wb") as told, err.open("wb") as said:
         begun = time.monotonic()
         # wait4 reaps it, not Popen: it alone tells what was used.
-        child = subprocess.Popen(
-            words, cwd=place, env=environment(place), stdin=fed, stdout=told, stderr=said
-        )
+        env = {**environment(place), **variables}
+        child = subprocess.Popen(words, cwd=place, env=env, stdin=fed, stdout=told, stderr=said)
         watchdog = Timer(patience, child.kill)
         watchdog.start()
         try:

@@ -1,6 +1,7 @@
 """An endpoint that is no limit: it answers every call at once, checks nothing, and counts.
 
-A process of its own: `python -m tests.bench.speed.stub` prints its URL. It speaks as much HTTP/1.1 as
+A process of its own: `python -m tests.bench.speed.stub [LATENCY]` prints its URL; each answer is held
+back for so many seconds. It speaks as much HTTP/1.1 as
 the SDKs do: requests with a Content-Length over connections that stay.
 """
 
@@ -11,6 +12,7 @@ import gc
 import re
 import signal
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -108,8 +110,9 @@ class World:
 class Connection(asyncio.Protocol):
     """Cuts what arrives into requests."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, latency: float = 0.0) -> None:
         self._world = world
+        self._latency = latency
         self._transport: Any = None
         self._unread = b""
 
@@ -124,16 +127,22 @@ class Connection(asyncio.Protocol):
             end = begin + (int(told[1]) if told else 0)
             if len(self._unread) < end:
                 return
-            self._transport.write(self._world.answer(self._unread[:head], self._unread[begin:end]))
+            self._tell(self._world.answer(self._unread[:head], self._unread[begin:end]))
             self._unread = self._unread[end:]
 
+    def _tell(self, answer: bytes) -> None:
+        if self._latency:
+            asyncio.get_running_loop().call_later(self._latency, self._transport.write, answer)
+        else:
+            self._transport.write(answer)
 
-async def _serve() -> None:
+
+async def _serve(latency: float) -> None:
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, over.set)
     world = World()
-    server = await loop.create_server(lambda: Connection(world), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: Connection(world, latency), "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     print(f"http://{host}:{port}", flush=True)  # noqa: T201 - it is asked for
     await over.wait()
@@ -172,9 +181,9 @@ class Stub(NamedTuple):
 
 
 @contextmanager
-def served(place: Path) -> Iterator[Stub]:
-    """Serve in a process of its own."""
-    words = python("tests.bench.speed.stub")
+def served(place: Path, latency: float = 0.0) -> Iterator[Stub]:
+    """Serve in a process of its own; each answer is held back for `latency` seconds."""
+    words = python("tests.bench.speed.stub", latency)
     with subprocess.Popen(words, env=environment(place), stdout=subprocess.PIPE, text=True) as server:
         try:
             url = server.stdout.readline().strip() if server.stdout else ""
@@ -188,4 +197,4 @@ def served(place: Path) -> Iterator[Stub]:
 if __name__ == "__main__":
     # A set of a million tokens would be walked again and again, in the middle of calls.
     gc.disable()
-    asyncio.run(_serve())
+    asyncio.run(_serve(float(sys.argv[1]) if len(sys.argv) > 1 else 0.0))
