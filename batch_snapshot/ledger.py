@@ -15,7 +15,7 @@ import orjson
 
 from batch_snapshot import codec, places
 from batch_snapshot.errors import LedgerError, LedgerWriteError
-from batch_snapshot.history import History, Line, fold
+from batch_snapshot.history import History, Line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 #: No honest line is longer, in bytes: an intent names a few hundred rows.
 LONGEST_LINE = 16 * 1024 * 1024
+
+#: Bytes that are read at a time.
+_BUFFER = 256 * 1024
 
 #: Every line begins so.
 LINE_HEAD = b'{"type":"'
@@ -41,8 +44,19 @@ def read(path: Path, *, start: int = 0, after: Line | None = None, whole: bool =
     Raises:
         LedgerError: it cannot be read, or has a line that is no record; the message says where.
     """
+    for offset, number, raw in _lines(path, start, after):
+        try:
+            record = codec.decode(raw, whole=whole)
+        except LedgerError as error:
+            raise LedgerError(f"{path}:{number}: {error}") from None
+        if record is not None:
+            yield Line(offset, number, record)
+
+
+def _lines(path: Path, start: int = 0, after: Line | None = None) -> Iterator[tuple[int, int, bytes]]:
+    """The whole lines of the ledger at `path`, each behind its offset and number; see `read`."""
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=_BUFFER) as file:
             offset, number = file.seek(start), 0
             if after is not None:
                 file.seek(after.offset)
@@ -53,12 +67,7 @@ def read(path: Path, *, start: int = 0, after: Line | None = None, whole: bool =
                     if len(raw) == LONGEST_LINE:
                         raise LedgerError(f"{path}:{number}: longer than any line of a ledger")
                     return
-                try:
-                    record = codec.decode(raw, whole=whole)
-                except LedgerError as error:
-                    raise LedgerError(f"{path}:{number}: {error}") from None
-                if record is not None:
-                    yield Line(offset, number, record)
+                yield offset, number, raw
                 offset += len(raw)
     except OSError as error:
         raise LedgerError(
@@ -74,9 +83,28 @@ def history_of(path: Path, *, live: bool = False) -> History:
     """
     if not live and not places.there(path):
         return History()
-    past = fold(read(path), live=live, source=f"{path}:")
+    past = _folded(path)
+    if not live:
+        past.crashed()
     if past.first is None and _has_lines(path):
         raise LedgerError(f"{path}: holds lines, but no run line: it is no ledger, name another file")
+    return past
+
+
+def _folded(path: Path) -> History:
+    """The history after the last line: as `history.fold` has it, but no record is made of a plain success."""
+    past = History()
+    for offset, number, raw in _lines(path):
+        try:
+            fields = codec.fields_of(raw)
+            success = codec.success_of(fields)
+            if success is not None and past.succeed(*success):
+                continue
+            record = codec.record_of(fields)
+            if record is not None:
+                past.add(Line(offset, number, record))
+        except LedgerError as error:
+            raise LedgerError(f"{path}:{number}: {error}") from None
     return past
 
 

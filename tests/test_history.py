@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,9 @@ from tests import strategies
 from tests.strategies import POOL, RUN_ID, START, Invocation, header, numbered, patient
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from datetime import datetime
+    from pathlib import Path
 
 A, B, C, *_ = POOL
 RUN = header()
@@ -88,7 +91,7 @@ def test_the_last_result_of_a_row_wins(before, after):
 
 def test_a_success_needs_no_more_than_its_key():
     past = fold(RUN, intent(A), result(A, Status.SUCCEEDED), END)
-    assert past.succeeded == {A.key}
+    assert past.succeeded.keys() == {A.key}
     assert past.unfinished == {}
 
 
@@ -344,7 +347,7 @@ def test_a_history_is_what_a_naive_reference_makes_of_the_same_lines(invocations
     known = reference(invocations, live=live)
     for row in POOL:
         assert past.status(row.key) is (known[row].status if row in known else None)
-    assert past.succeeded == {row.key for row, state in known.items() if not is_left(state)}
+    assert past.succeeded.keys() == {row.key for row, state in known.items() if not is_left(state)}
     places = {id(line.record): line.offset for line in lines}
     assert {
         key: (
@@ -394,6 +397,80 @@ def test_a_ledger_cut_after_any_line_never_forgets_a_row_that_may_have_been_sent
     for line in lines[last:]:
         if isinstance(line.record, Intent) and not ended:
             assert all(past.status(row.key) is not None for _, row, _ in line.record.rows)
+
+
+# ---- a success is taken in without making a record of it
+
+#: What an edited line may say in the place of anything.
+ODD: list[Any] = [
+    None, "", "x", 0, -1, 2, 1.5, True, [], {}, {"kind": "transient", "code": "A", "message": "told"},
+    "failed", "2026-13-01T00:00:00.000Z", "2026-03-01T00:00:00", "1066-03-01T00:00:00Z", RUN.run_id,
+]  # fmt: skip
+
+
+def as_line(record: history.Record) -> dict[str, Any]:
+    """The fields of a record's line."""
+    if isinstance(record, history.Header):
+        return dict(orjson.loads(codec.encode_run(record, "0")))
+    if isinstance(record, Intent):
+        rows = [[token, *row, generation] for token, row, generation in record.rows]
+        return {"type": "intent", "at": codec.timestamp(record.at), "rows": rows}
+    if isinstance(record, End):
+        return dict(orjson.loads(codec.encode_end(RUN.run_id, record)))
+    assert isinstance(record, Result)
+    done = record.status is Status.SUCCEEDED
+    return {
+        "type": "result",
+        "run_id": RUN.run_id,
+        **record.row._asdict(),
+        "client_token": record.client_token,
+        "generation": record.generation,
+        "status": record.status,
+        "arn": "arn:aws:x" if done else None,
+        "revision": 1 if done else None,
+        "ambiguous": record.ambiguous,
+        "error": None if done else {"kind": record.kind, "code": record.code, "message": record.message},
+        "first_sent_at": codec.timestamp(record.first_sent_at) if record.first_sent_at else None,
+    }
+
+
+def outcome_of(read: Callable[[], History]) -> History | str:
+    try:
+        return read()
+    except LedgerError as error:
+        return str(error)
+
+
+def assert_read_as_its_records(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    found = outcome_of(lambda: ledger.history_of(path))
+    assert found == outcome_of(lambda: history.fold(ledger.read(path), source=f"{path}:"))
+
+
+SUCCESS = as_line(result(A, Status.SUCCEEDED))
+
+
+@pytest.mark.parametrize("name", [*SUCCESS, "clock_skew_s", "more"])
+def test_a_success_with_anything_odd_is_judged_as_its_record(tmp_path, name):
+    path, head = tmp_path / "l.ndjson", [as_line(RUN), as_line(intent(A, B))]
+    assert_read_as_its_records(path, [*head, {key: SUCCESS[key] for key in SUCCESS if key != name}])
+    for value in ODD:
+        assert_read_as_its_records(path, [*head, {**SUCCESS, name: value}])
+    assert_read_as_its_records(path, [{**SUCCESS, name: "x"}, *head])
+
+
+@given(strategies.histories, st.data())
+@settings(patient, max_examples=100)
+def test_a_ledger_has_the_history_of_its_records_whatever_was_edited_in_it(tmp_path_factory, drawn, data):
+    lines = [as_line(line.record) for line in strategies.lines_of(drawn)]
+    for _ in range(data.draw(st.integers(0, 2))):
+        line = data.draw(st.sampled_from(lines[1:] or lines))
+        name = data.draw(st.sampled_from([*line, "clock_skew_s", "more"]))
+        if data.draw(st.booleans()):
+            line[name] = data.draw(st.sampled_from(ODD))
+        else:
+            line.pop(name, None)
+    assert_read_as_its_records(tmp_path_factory.getbasetemp() / "edited.ndjson", lines)
 
 
 # ---- names
