@@ -133,9 +133,12 @@ class Recalled(NamedTuple):
     #: Of the file that was read.
     stamp: tuple[int, ...]
 
-    def done(self, key: bytes) -> bool:
-        """Whether a run has nothing to do for the row of this key."""
-        return self.past.status(key) in {Status.SUCCEEDED, Status.FAILED} or self.past.left_out(key)
+    def done(self, key: bytes) -> bytes | None:
+        """The key as the history keeps it, if a run has nothing to do for its row."""
+        held = self.past.succeeded.get(key)
+        if held is None and (self.past.status(key) is Status.FAILED or self.past.left_out(key)):
+            return key
+        return held
 
 
 def load(
