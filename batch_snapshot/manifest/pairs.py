@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from batch_snapshot.manifest.header import Defaults
     from batch_snapshot.manifest.nodes import Node
     from batch_snapshot.manifest.problems import Complain
-    from batch_snapshot.manifest.stretches import Stretch
+    from batch_snapshot.manifest.stretches import Form, Stretch
     from batch_snapshot.model import Account
 
 KEYS = frozenset({"engagement", "resource", "resources", *values.CONTEXT})
@@ -67,6 +67,7 @@ class Expander:
         self._resource = snapshot_input()["ResourceIdentifier"].regex.fullmatch
         self._common = self._complete({})
         self._said: dict[tuple[str, str, str], _Said] = {}
+        self._form: Form | None = None
 
     def rows(self, entry: Node) -> list[tuple[Row, int]]:
         """The rows of one entry, each with its line; not to be used where it was complained about."""
@@ -103,6 +104,9 @@ class Expander:
         Raises:
             OddError: something about it is odd.
         """
+        if stretch.form is not self._form:
+            self._form = stretch.form
+            self._said.clear()
         engagement_is, resource_is, said = self._engagement, self._resource, self._said
         line = stretch.line
         for before, _, engagement, between, _, resource, resources, after in stretch.entries:
