@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,7 @@ from batch_snapshot.manifest.stretches import Ahead, OddError, Parted, Stretch
 from tests.strategies import patient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from batch_snapshot.model import Row
@@ -176,6 +177,8 @@ ODD = {
     "an id that is none": f"pairs:\n{LINES}{LINES.replace('eng-', 'xng-')}",
     "a resource that is none": f"pairs:\n{LINES}{LINES.replace('O1}', 'X1}')}{LINES}",
     "quotes that don't match": f"pairs:\n{LINES}{LINES.replace(': eng', ': ' + chr(34) + 'eng')}",
+    "a key twice within": f"pairs:\n{LINES}{ENTRY.replace('}', ', catalog: AWS, catalog: AWS}')}{LINES}",
+    "an account that is none within": f"pairs:\n{LINES}{ENTRY.replace('}', ', account: x}')}{LINES}",
     "the same again": f"pairs:\n{LINES}# again\n\n{LINES}",
     "a template not known today": f"pairs:\n{LINES}#\n{flow(range(MANY, 2 * MANY), more=', template: New')}",
     "defaults that follow": f"pairs:\n{LINES}defaults: {{}}\n",
@@ -209,6 +212,60 @@ def test_lines_that_only_the_parser_counts_mislead_nobody(tmp_path, end):
     for content in (LINES, f"{entry}{LINES}", f"- engagement: '\n{LINES}'\n", ODD["a block of text"]):
         assert_as_the_parser_has_it(path, f"{HEAD}{shift}pairs:\n{ENTRY}{content}")
         assert_as_the_parser_has_it(path, f"{HEAD}pairs:\n{ENTRY}{shift}{content}{LINES}")
+
+
+def given_out(content: bytes, tell: Callable[[Parted], None]) -> bytes:
+    """What a parser gets to read that tells by `tell` how far it has come."""
+    parted, portions = Parted(io.BytesIO(content)), []
+    while portion := parted.read():
+        portions.append(portion)
+        tell(parted)
+    return b"".join(portions)
+
+
+def told(engagement: str, column: int) -> Callable[[Parted], None]:
+    node = nodes.Fields({"engagement": nodes.Scalar(engagement, 0)}, {}, 0)
+    return lambda parted: parted.told(node, column)
+
+
+FIRST = f"eng-{0:014d}"
+
+
+@pytest.mark.parametrize(
+    ("tell", "all_"),
+    [
+        (told(FIRST, 2), False),
+        (lambda _: None, True),
+        (told(FIRST, 4), True),
+        (told("eng-0123456789abcd", 2), True),
+        (lambda parted: parted.told(nodes.Scalar(FIRST, 0), 2), True),
+    ],
+)
+def test_nothing_is_taken_out_before_the_parser_has_told_of_the_first_entry(tell, all_):
+    assert (given_out(LINES.encode(), tell) == LINES.encode()) is all_
+
+
+@pytest.mark.parametrize("mark", [b"\xff\xfe", b"\xfe\xff"])
+def test_nothing_is_taken_out_of_other_encodings(mark):
+    content = mark + b"#\n" + LINES.encode()
+    assert given_out(content, told(FIRST, 2)) == content
+
+
+@pytest.mark.parametrize("end", [b"#\r#\n", "#\x85#\n".encode(), "#\u2028\n".encode()])
+def test_nothing_is_taken_out_where_lines_cannot_be_counted(end):
+    content = end + LINES.encode()
+    assert given_out(content, told(FIRST, 2)) == content
+    assert given_out(LINES.encode() + content, told(FIRST, 2)).endswith(content)
+
+
+def test_lines_are_counted_anew_in_each_file(tmp_path):
+    (tmp_path / "more.yaml").write_text(f"{LINES}# told\n{ENTRY}{LINES}", "utf-8")
+    (tmp_path / "p.csv").write_text("resource,engagement\nO1,eng-0123456789abcd\n", "utf-8")
+    found = assert_as_the_parser_has_it(
+        tmp_path / "m.yaml", f"{HEAD}pairs:\n{LINES}include: [more.yaml, p.csv]\n"
+    )
+    assert found is not None
+    assert found[0][-1][1] == 2
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1"])
