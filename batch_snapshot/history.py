@@ -117,12 +117,16 @@ class Past:
     clock_skew: float | None = None
 
 
-class _Naming(NamedTuple):
+class Naming(NamedTuple):
     """When rows were named by an intent, and in which line."""
 
     at: datetime
     offset: int
     clock_skew: float | None
+
+
+#: How a row was named: under which token and generation, and when.
+Named = tuple[str, int, Naming]
 
 
 class FailureGroup(NamedTuple):
@@ -152,8 +156,8 @@ class History:
     skipped: dict[Skip, set[bytes]] = field(default_factory=dict)
     #: Who signed for an account last.
     signers: dict[str, str] = field(default_factory=dict)
-    #: What the last invocation has named and not settled: under which token and generation, and when.
-    _pending: dict[tuple[str, ...], tuple[str, int, _Naming]] = field(default_factory=dict)
+    #: What the last invocation has named and not settled.
+    _pending: dict[tuple[str, ...], Named] = field(default_factory=dict)
 
     def add(self, line: Line) -> None:
         """Take in the next line.
@@ -192,7 +196,7 @@ class History:
         self.last, self.end = header, None
 
     def _intend(self, intent: Intent, offset: int) -> None:
-        naming = _Naming(intent.at, offset, intent.clock_skew)
+        naming = Naming(intent.at, offset, intent.clock_skew)
         for token, row, generation in intent.rows:
             self._pending[row] = token, generation, naming
             if intent.signer:
@@ -212,6 +216,26 @@ class History:
             return False
         self._succeed(row, key_of(row))
         return True
+
+    def join(
+        self, keys: Iterable[bytes], named: Mapping[tuple[str, ...], Named], signers: Mapping[str, str]
+    ) -> None:
+        """Take in what successes and intents of this invocation come to.
+
+        Args:
+            keys: of the rows that succeeded.
+            named: what the intents have named and none of the successes has settled.
+            signers: who signed for an account last.
+        """
+        for key in keys:
+            self._take_up(key)
+            self.unfinished.pop(key, None)
+            self.succeeded[key] = key
+        # Whatever has succeeded is settled.
+        for row in [row for row in self._pending if key_of(row) in self.succeeded]:
+            del self._pending[row]
+        self._pending.update(named)
+        self.signers.update(signers)
 
     def _succeed(self, row: tuple[str, ...], key: bytes) -> None:
         self._pending.pop(row, None)

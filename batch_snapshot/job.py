@@ -286,7 +286,7 @@ def of_run(held: Reserved, listed: Manifest) -> Job:
         endpoint=endpoint,
         past=past,
         total=listed.rows + len(gone),
-        todo=_todo(listed, past, accounts, requests),
+        todo=_todo(listed, past, accounts, left, requests),
         requests=requests(),
         manifest=str(listed.path.resolve()),
         manifest_sha256=listed.sha256,
@@ -363,11 +363,15 @@ def _todo(
     listed: Manifest,
     past: History,
     accounts: Mapping[str, Account],
+    left: Sequence[Row] | None,
     requests: Callable[[], Iterator[Request | None]],
 ) -> Mapping[str, int]:
-    """The rows to send, by account; another pass over the manifest only where it must be."""
+    """The rows to send, by account, of those `left`; another pass over the manifest only where it must be."""
     done = {Status.SUCCEEDED, Status.FAILED}
-    settled = sum(past.status(key) in done or past.left_out(key) for key in listed.keys)
+    if left is None:
+        settled = sum(past.status(key) in done or past.left_out(key) for key in listed.keys)
+    else:
+        settled = listed.rows - len(left)
     if not settled:
         return {name: rows for name, rows in listed.rows_by_account.items() if name in accounts}
     if len(listed.accounts) == 1:

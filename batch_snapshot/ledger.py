@@ -9,18 +9,22 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import suppress
+from itertools import takewhile
 from typing import TYPE_CHECKING, Self
 
 import orjson
 
-from batch_snapshot import codec, places
+from batch_snapshot import abridged, codec, places
 from batch_snapshot.errors import LedgerError, LedgerWriteError
-from batch_snapshot.history import History, Line
+from batch_snapshot.history import Header, History, Line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from types import TracebackType
+
+    Halved = Callable[[Path, str | None], AbstractContextManager[abridged.Half | None]]
 
 #: No honest line is longer, in bytes: an intent names a few hundred rows.
 LONGEST_LINE = 16 * 1024 * 1024
@@ -53,11 +57,16 @@ def read(path: Path, *, start: int = 0, after: Line | None = None, whole: bool =
             yield Line(offset, number, record)
 
 
-def _lines(path: Path, start: int = 0, after: Line | None = None) -> Iterator[tuple[int, int, bytes]]:
-    """The whole lines of the ledger at `path`, each behind its offset and number; see `read`."""
+def _lines(
+    path: Path, start: int = 0, after: Line | None = None, *, number: int = 0
+) -> Iterator[tuple[int, int, bytes]]:
+    """The whole lines of the ledger at `path`, each behind its offset and number; see `read`.
+
+    `number` lines stand before `start`.
+    """
     try:
         with path.open("rb", buffering=_BUFFER) as file:
-            offset, number = file.seek(start), 0
+            offset = file.seek(start)
             if after is not None:
                 file.seek(after.offset)
                 offset, number = after.offset + len(file.readline(LONGEST_LINE)), after.number
@@ -75,15 +84,20 @@ def _lines(path: Path, start: int = 0, after: Line | None = None) -> Iterator[tu
         ) from None
 
 
-def history_of(path: Path, *, live: bool = False) -> History:
+def history_of(path: Path, *, live: bool = False, halved: Halved = abridged.begun) -> History:
     """The history of the ledger at `path`; an empty one where there is none yet.
+
+    Args:
+        path: of the ledger.
+        live: the last invocation may still be running, so what it has named is not in doubt yet.
+        halved: has the second half of a long ledger read meanwhile.
 
     Raises:
         LedgerError: it is no ledger, or has a line that makes no sense.
     """
     if not live and not places.there(path):
         return History()
-    past = _folded(path)
+    past = _folded(path, halved)
     if not live:
         past.crashed()
     if past.first is None and _has_lines(path):
@@ -91,10 +105,29 @@ def history_of(path: Path, *, live: bool = False) -> History:
     return past
 
 
-def _folded(path: Path) -> History:
-    """The history after the last line: as `history.fold` has it, but no record is made of a plain success."""
+def _folded(path: Path, halved: Halved) -> History:
+    """The history after the last line, as `history.fold` has it; half of a long ledger is read beside."""
     past = History()
-    for offset, number, raw in _lines(path):
+    head = next(read(path), None)
+    run_id = head.record.run_id if head and isinstance(head.record, Header) else None
+    with halved(path, run_id) as half:
+        if half is None:
+            _fold(past, path, _lines(path))
+            return past
+        number = _fold(past, path, takewhile(lambda line: line[0] < half.start, _lines(path)))
+        rest = half.read()
+    for part in rest.parts:
+        past.join(part.each_key(), part.named, part.signers)
+        if part.line is not None:
+            _fold(past, path, [(part.line.offset, number + part.line.number, part.line.line)])
+    _fold(past, path, _lines(path, rest.offset, number=number + rest.lines))
+    return past
+
+
+def _fold(past: History, path: Path, lines: Iterable[tuple[int, int, bytes]]) -> int:
+    """Add lines to a history, and make no record of a plain success; returns the last one's number."""
+    number = 0
+    for offset, number, raw in lines:
         try:
             fields = codec.fields_of(raw)
             success = codec.success_of(fields)
@@ -105,7 +138,7 @@ def _folded(path: Path) -> History:
                 past.add(Line(offset, number, record))
         except LedgerError as error:
             raise LedgerError(f"{path}:{number}: {error}") from None
-    return past
+    return number
 
 
 def _has_lines(path: Path) -> bool:

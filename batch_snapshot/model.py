@@ -113,6 +113,10 @@ class Row(NamedTuple):
         return key_of(tuple(self))
 
 
+#: Bytes of a row's key.
+KEY_SIZE = 16
+
+
 def key_of(names: tuple[str, ...]) -> bytes:
     """The key of the row of these names, in the order of `Row`.
 
@@ -123,7 +127,7 @@ def key_of(names: tuple[str, ...]) -> bytes:
     except orjson.JSONEncodeError:
         # Half of a surrogate pair is no UTF-8; escaped, it is like nothing that is.
         text = _canonical(names)
-    return blake2b(text, digest_size=16).digest()
+    return blake2b(text, digest_size=KEY_SIZE).digest()
 
 
 def client_token(run_id: str, row: Row, generation: int) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections import Counter
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
@@ -11,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot import codec, history, ledger
+from batch_snapshot import abridged, codec, history, ledger
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.history import CRASHED, End, FailureGroup, History, Intent, Line, Past, Record, Result
 from batch_snapshot.model import ErrorKind, Row, Status, client_token
@@ -19,7 +23,7 @@ from tests import strategies
 from tests.strategies import POOL, RUN_ID, START, Invocation, header, numbered, patient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterator
     from datetime import datetime
     from pathlib import Path
 
@@ -441,10 +445,35 @@ def outcome_of(read: Callable[[], History]) -> History | str:
         return str(error)
 
 
-def assert_read_as_its_records(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+class HalfHere(NamedTuple):
+    """A half of a ledger that no other process is at."""
+
+    start: int
+    rest: abridged.Abridged
+
+    def read(self) -> abridged.Abridged:
+        return self.rest
+
+
+def halved_before(number: int) -> Callable[[Path, str | None], Any]:
+    """Halves a ledger before its line of this number, from 0."""
+
+    def begun(path: Path, run_id: str | None) -> Any:
+        lines = path.read_bytes().splitlines(keepends=True)
+        start = len(b"".join(lines[:number]))
+        with path.open("rb") as file:
+            rest = abridged.abridge(file, start, path.stat().st_size, run_id or "")
+        return nullcontext(HalfHere(start, rest))
+
+    return begun
+
+
+def assert_read_as_its_records(path: Path, lines: list[dict[str, Any]]) -> None:
     path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
-    found = outcome_of(lambda: ledger.history_of(path))
-    assert found == outcome_of(lambda: history.fold(ledger.read(path), source=f"{path}:"))
+    expected = outcome_of(lambda: history.fold(ledger.read(path), source=f"{path}:"))
+    assert outcome_of(lambda: ledger.history_of(path)) == expected
+    for number in range(1, len(lines) + 1):
+        assert outcome_of(partial(ledger.history_of, path, halved=halved_before(number))) == expected
 
 
 SUCCESS = as_line(result(A, Status.SUCCEEDED))
@@ -471,6 +500,61 @@ def test_a_ledger_has_the_history_of_its_records_whatever_was_edited_in_it(tmp_p
         else:
             line.pop(name, None)
     assert_read_as_its_records(tmp_path_factory.getbasetemp() / "edited.ndjson", lines)
+
+
+def long_ledger(path: Path) -> bytes:
+    """Write a ledger of several invocations; returns its bytes."""
+    more = [Row("main", "Sandbox", f"eng-{n}", "Opportunity", f"O{n}", "View") for n in range(60)]
+    records: list[Record] = [RUN]
+    for n in range(0, 60, 4):
+        records += [intent(*more[n : n + 4]), *(result(row, Status.SUCCEEDED) for row in more[n : n + 3])]
+        records += [result(more[n], Status.FAILED)] * (n % 3 == 0) + [END, RUN] * (n % 5 == 0)
+    path.write_bytes(b"".join(orjson.dumps(as_line(record)) + b"\n" for record in records))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("tail", [b"", b'{"type":"res', b"{}\n", b'{"type":"end"}\n', b"\n"])
+def test_half_of_a_long_ledger_is_read_by_another_process(tmp_path, monkeypatch, tail):
+    path = tmp_path / "l.ndjson"
+    path.write_bytes(long_ledger(path) + tail)
+    expected = outcome_of(lambda: history.fold(ledger.read(path), source=f"{path}:"))
+    seen: list[abridged.Abridged] = []
+
+    @contextmanager
+    def begun(path: Path, run_id: str | None) -> Iterator[HalfHere]:
+        with abridged.begun(path, run_id) as half:
+            assert half is not None
+            seen.append(half.read())
+            yield HalfHere(half.start, seen[0])
+
+    monkeypatch.setattr(abridged, "LEAST", 1)
+    assert outcome_of(lambda: ledger.history_of(path, halved=begun)) == expected
+    assert outcome_of(lambda: ledger.history_of(path)) == expected
+    assert seen[0].offset == path.stat().st_size - (0 if tail == b"" else len(tail))
+    assert sum(len(part.keys) for part in seen[0].parts) > 16 * 15
+
+
+def test_a_process_that_comes_to_nothing_costs_time_alone(tmp_path, monkeypatch):
+    path = tmp_path / "l.ndjson"
+    long_ledger(path)
+    expected = ledger.history_of(path)
+    monkeypatch.setattr(abridged, "LEAST", 1)
+    for executable in ("", str(tmp_path / "none"), shutil.which("false"), shutil.which("true")):
+        monkeypatch.setattr(sys, "executable", executable)
+        assert ledger.history_of(path) == expected
+
+
+def test_a_ledger_of_failures_is_read_by_one_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(abridged, "MOST_LINES", 3)
+    path = tmp_path / "l.ndjson"
+    assert_read_as_its_records(path, [as_line(RUN), *[as_line(result(A, Status.FAILED))] * 5])
+
+
+def test_a_small_ledger_is_not_worth_a_process(tmp_path):
+    path = tmp_path / "l.ndjson"
+    long_ledger(path)
+    with abridged.begun(path, RUN_ID) as half:
+        assert half is None
 
 
 # ---- names
