@@ -145,9 +145,10 @@ class _Process:
 
     def read(self) -> Abridged:
         told, _ = self._process.communicate()
-        if self._process.returncode == 0:
-            with suppress(EOFError, pickle.UnpicklingError):
-                found: Abridged = pickle.loads(told)  # noqa: S301 - of a process that this one has begun
+        # Whatever went wrong there is met here, if it is the ledger's affair.
+        with suppress(Exception):
+            found = pickle.loads(told)  # noqa: S301 - of a process that this one has begun
+            if isinstance(found, Abridged) and self._process.returncode == 0:
                 return found
         return Abridged([], self.start, 0)
 

@@ -227,13 +227,13 @@ class History:
             named: what the intents have named and none of the successes has settled.
             signers: who signed for an account last.
         """
+        waiting = {key_of(row): row for row in self._pending}
         for key in keys:
+            if key in waiting:
+                del self._pending[waiting.pop(key)]
             self._take_up(key)
             self.unfinished.pop(key, None)
             self.succeeded[key] = key
-        # Whatever has succeeded is settled.
-        for row in [row for row in self._pending if key_of(row) in self.succeeded]:
-            del self._pending[row]
         self._pending.update(named)
         self.signers.update(signers)
 

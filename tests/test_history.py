@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from batch_snapshot import abridged, codec, history, ledger
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.history import CRASHED, End, FailureGroup, History, Intent, Line, Past, Record, Result
-from batch_snapshot.model import ErrorKind, Row, Status, client_token
+from batch_snapshot.model import ErrorKind, Row, Skip, Status, client_token
 from tests import strategies
 from tests.strategies import POOL, RUN_ID, START, Invocation, header, numbered, patient
 
@@ -418,7 +418,8 @@ def as_line(record: history.Record) -> dict[str, Any]:
         return dict(orjson.loads(codec.encode_run(record, "0")))
     if isinstance(record, Intent):
         rows = [[token, *row, generation] for token, row, generation in record.rows]
-        return {"type": "intent", "at": codec.timestamp(record.at), "rows": rows}
+        signer = f"key:{len(rows)}"
+        return {"type": "intent", "at": codec.timestamp(record.at), "signer": signer, "rows": rows}
     if isinstance(record, End):
         return dict(orjson.loads(codec.encode_end(RUN.run_id, record)))
     assert isinstance(record, Result)
@@ -468,12 +469,18 @@ def halved_before(number: int) -> Callable[[Path, str | None], Any]:
     return begun
 
 
+def folded(path: Path, *, live: bool = False) -> History:
+    return history.fold(ledger.read(path), live=live, source=f"{path}:")
+
+
 def assert_read_as_its_records(path: Path, lines: list[dict[str, Any]]) -> None:
     path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
-    expected = outcome_of(lambda: history.fold(ledger.read(path), source=f"{path}:"))
-    assert outcome_of(lambda: ledger.history_of(path)) == expected
-    for number in range(1, len(lines) + 1):
-        assert outcome_of(partial(ledger.history_of, path, halved=halved_before(number))) == expected
+    for live in (False, True):
+        expected = outcome_of(partial(folded, path, live=live))
+        assert outcome_of(partial(ledger.history_of, path, live=live)) == expected
+        for number in range(1, len(lines) + 1):
+            halved = halved_before(number)
+            assert outcome_of(partial(ledger.history_of, path, live=live, halved=halved)) == expected
 
 
 SUCCESS = as_line(result(A, Status.SUCCEEDED))
@@ -517,7 +524,7 @@ def long_ledger(path: Path) -> bytes:
 def test_half_of_a_long_ledger_is_read_by_another_process(tmp_path, monkeypatch, tail):
     path = tmp_path / "l.ndjson"
     path.write_bytes(long_ledger(path) + tail)
-    expected = outcome_of(lambda: history.fold(ledger.read(path), source=f"{path}:"))
+    expected = outcome_of(partial(folded, path))
     seen: list[abridged.Abridged] = []
 
     @contextmanager
@@ -539,7 +546,7 @@ def test_a_process_that_comes_to_nothing_costs_time_alone(tmp_path, monkeypatch)
     long_ledger(path)
     expected = ledger.history_of(path)
     monkeypatch.setattr(abridged, "LEAST", 1)
-    for executable in ("", str(tmp_path / "none"), shutil.which("false"), shutil.which("true")):
+    for executable in ("", str(tmp_path / "none"), shutil.which("false"), shutil.which("echo")):
         monkeypatch.setattr(sys, "executable", executable)
         assert ledger.history_of(path) == expected
 
@@ -548,6 +555,14 @@ def test_a_ledger_of_failures_is_read_by_one_process(tmp_path, monkeypatch):
     monkeypatch.setattr(abridged, "MOST_LINES", 3)
     path = tmp_path / "l.ndjson"
     assert_read_as_its_records(path, [as_line(RUN), *[as_line(result(A, Status.FAILED))] * 5])
+
+
+def test_a_success_of_the_other_half_takes_back_what_was_said_before(tmp_path):
+    skip = orjson.loads(codec.encode_skip(RUN_ID, START, Skip.UNCHANGED, [C]))
+    failed = [as_line(result(A, Status.FAILED)), skip]
+    succeeded = [as_line(result(row, Status.SUCCEEDED)) for row in (A, B, C)]
+    lines = [as_line(RUN), *failed, as_line(intent(A, B)), *succeeded, as_line(intent(A))]
+    assert_read_as_its_records(tmp_path / "l.ndjson", lines)
 
 
 def test_a_small_ledger_is_not_worth_a_process(tmp_path):
