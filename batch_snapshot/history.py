@@ -409,6 +409,7 @@ def rows_of(lines: Iterable[Line], history: History) -> Iterator[tuple[Row, Past
 def names(lines: Iterable[Line], keys: Collection[bytes], limit: int) -> list[str]:
     """The first `limit` of the rows that `keys` stand for, in words."""
     found: dict[bytes, str] = {}
+    enough = min(limit, len(keys))
     for line in lines:
         record = line.record
         rows: Iterable[Row] = ()
@@ -421,6 +422,6 @@ def names(lines: Iterable[Line], keys: Collection[bytes], limit: int) -> list[st
         for row in rows:
             if row.key in keys:
                 found.setdefault(row.key, f"{row.engagement}/{row.resource}")
-            if len(found) == limit:
+            if len(found) == enough:
                 return list(found.values())
     return list(found.values())

@@ -23,7 +23,7 @@ from batch_snapshot.history import Header, History
 from batch_snapshot.model import AWS, REGION, SIMULATOR, Quota, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -110,11 +110,28 @@ class Job:
     #: The same command again, and the one for whatever is left.
     again: str | None = None
     rest: str | None = None
-    vanished: int = 0
-    vanished_rows: Sequence[str] = ()
+    #: Keys of rows that the ledger knows and the manifest lists no longer.
+    gone: Collection[bytes] = ()
     warnings: Sequence[str] = ()
     #: What a forecast cannot know.
     open_questions: Sequence[str] = ()
+
+    @property
+    def vanished(self) -> int:
+        """How many rows the manifest lists no longer."""
+        return len(self.gone)
+
+    @property
+    def vanished_rows(self) -> Sequence[str]:
+        """Some of them in words, read from the ledger: that takes too long to do before the first call."""
+        enough = min(NAMED_ROWS, self.vanished)
+        named: list[str] = []
+        with suppress(LedgerError):
+            # Intents are a sixth of a ledger, and ours name every row.
+            for kind in ("intent", ""):
+                if len(named) < enough:
+                    named = history.names(ledger.read(self.path, kind=kind), self.gone, enough)
+        return named
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +266,42 @@ def reserved(
         yield Reserved(listed, options, path, who, recalled, touch, passed_over)
 
 
+class _Rows(NamedTuple):
+    """The rows of a manifest, and what their ledger says of them."""
+
+    listed: Manifest
+    past: History
+    run_id: str
+    accounts: Mapping[str, Account]
+    #: Those that are not done, where they are known.
+    left: Sequence[Row] | None
+
+    def requests(self) -> Iterator[Request | None]:
+        """What is to be sent; see `plan.resumed`."""
+        rows = _validated(self.listed) if self.left is None else self.left
+        return plan.resumed(rows, self.past, self.run_id, self.accounts)
+
+    def candidates(self) -> Iterator[Row]:
+        """The rows without any history among them."""
+        return (one.row for one in self.requests() if one and one.row.key not in self.past.unfinished)
+
+    def todo(self) -> Mapping[str, int]:
+        """How many are to be sent, by account; another pass over the manifest only where it must be."""
+        listed, accounts, settled = self.listed, self.accounts, self._settled()
+        if not settled:
+            return {name: rows for name, rows in listed.rows_by_account.items() if name in accounts}
+        if len(listed.accounts) == 1:
+            return dict.fromkeys(accounts, listed.rows - settled)
+        return _by_account(_sent(self.requests()))
+
+    def _settled(self) -> int:
+        """How many have nothing left to do."""
+        if self.left is not None:
+            return self.listed.rows - len(self.left)
+        past, done = self.past, {Status.SUCCEEDED, Status.FAILED}
+        return sum(past.status(key) in done or past.left_out(key) for key in self.listed.keys)
+
+
 def of_run(held: Reserved, listed: Manifest) -> Job:
     """Make the job of `run`.
 
@@ -268,13 +321,7 @@ def of_run(held: Reserved, listed: Manifest) -> Job:
         unfinished.check(reminders, path, begun=past.first is not None, anew=options.new_ledger)
     run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
     gone = {key for key in past.keys() if key not in listed.keys}  # noqa: SIM118 - a method, no mapping
-
-    def requests() -> Iterator[Request | None]:
-        return plan.resumed(_validated(listed) if left is None else left, past, run_id, accounts)
-
-    def candidates() -> Iterator[Row]:
-        return (one.row for one in requests() if one and one.row.key not in past.unfinished)
-
+    rows = _Rows(listed, past, run_id, accounts, left)
     return Job(
         command="run",
         name=listed.name,
@@ -286,18 +333,17 @@ def of_run(held: Reserved, listed: Manifest) -> Job:
         endpoint=endpoint,
         past=past,
         total=listed.rows + len(gone),
-        todo=_todo(listed, past, accounts, left, requests),
-        requests=requests(),
+        todo=rows.todo(),
+        requests=rows.requests(),
         manifest=str(listed.path.resolve()),
         manifest_sha256=listed.sha256,
         discovered_sha256=listed.found_sha256,
-        candidates=candidates,
+        candidates=rows.candidates,
         settings=_settings(options),
         reminders=reminders,
         again=options.command_line,
         rest=report.run_command(str(listed.path), str(path), endpoint, _settings(options)),
-        vanished=len(gone),
-        vanished_rows=history.names(ledger.read(path), gone, NAMED_ROWS) if gone else [],
+        gone=gone,
         warnings=[*listed.warnings, *_warnings(options), *held.passed_over],
         open_questions=_open_questions(listed, options),
     )
@@ -357,26 +403,6 @@ def _settings(options: Options, before: Mapping[str, Any] = MappingProxyType({})
     }
     inherited = {key: before[key] for key in _INHERITED if settings[key] is None and key in before}
     return {**settings, **inherited}
-
-
-def _todo(
-    listed: Manifest,
-    past: History,
-    accounts: Mapping[str, Account],
-    left: Sequence[Row] | None,
-    requests: Callable[[], Iterator[Request | None]],
-) -> Mapping[str, int]:
-    """The rows to send, by account, of those `left`; another pass over the manifest only where it must be."""
-    done = {Status.SUCCEEDED, Status.FAILED}
-    if left is None:
-        settled = sum(past.status(key) in done or past.left_out(key) for key in listed.keys)
-    else:
-        settled = listed.rows - len(left)
-    if not settled:
-        return {name: rows for name, rows in listed.rows_by_account.items() if name in accounts}
-    if len(listed.accounts) == 1:
-        return dict.fromkeys(accounts, listed.rows - settled)
-    return _by_account(_sent(requests()))
 
 
 def _sent(requests: Iterator[Request | None]) -> Counter[tuple[str, str]]:

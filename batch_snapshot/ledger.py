@@ -36,7 +36,9 @@ _BUFFER = 256 * 1024
 LINE_HEAD = b'{"type":"'
 
 
-def read(path: Path, *, start: int = 0, after: Line | None = None, whole: bool = False) -> Iterator[Line]:
+def read(
+    path: Path, *, start: int = 0, after: Line | None = None, whole: bool = False, kind: str = ""
+) -> Iterator[Line]:
     """Stream the records of the ledger at `path`, skipping a torn last line.
 
     Args:
@@ -44,11 +46,15 @@ def read(path: Path, *, start: int = 0, after: Line | None = None, whole: bool =
         start: the offset of a line; those before it are left out, and not counted.
         after: only what follows this line, which was read before.
         whole: results bear all fields of their lines.
+        kind: only lines that begin as our own of this type do; no other is looked at.
 
     Raises:
         LedgerError: it cannot be read, or has a line that is no record; the message says where.
     """
+    head = LINE_HEAD + f'{kind}"'.encode() if kind else b""
     for offset, number, raw in _lines(path, start, after):
+        if not raw.startswith(head):
+            continue
         try:
             record = codec.decode(raw, whole=whole)
         except LedgerError as error:

@@ -590,5 +590,5 @@ def test_a_row_that_only_a_result_names_is_named():
 
 def test_names_are_read_no_further_than_there_are_enough():
     lines = iter(numbered([RUN, intent(A), intent(B)]))
-    assert history.names(lines, {A.key, B.key}, 1) == ["eng-0/O0"]
+    assert history.names(lines, {A.key}, 2) == ["eng-0/O0"]
     assert next(lines).record == intent(B)
