@@ -458,33 +458,42 @@ def for_retry(
         if touch:
             stack.enter_context(_accounts_held(identity, options, now))
         _check_fits(past, path, identity, options.run_id)
-        chosen = selection(past)
+        whom = Called(accounts, quotas, endpoint)
+        yield _of_retry(path, past, header, chosen=selection(past), whom=whom, options=options)
 
-        def requests() -> Iterator[Request | None]:
-            return plan.retried(history.rows_of(ledger.read(path), past), chosen, header.run_id, accounts)
 
-        sent = _sent(requests())
-        yield Job(
-            command="retry",
-            name=header.name,
-            path=path,
-            run_id=header.run_id,
-            accounts=accounts,
-            quotas=quotas,
-            catalogs=frozenset(catalog for _, catalog in sent),
-            endpoint=endpoint,
-            past=past,
-            total=header.rows,
-            todo=_by_account(sent),
-            requests=requests(),
-            manifest=header.manifest,
-            manifest_sha256=header.manifest_sha256,
-            again=None,
-            settings=settings,
-            reminders=_reminders(identity, options),
-            rest=header.manifest and report.run_command(header.manifest, str(path), endpoint, settings),
-            warnings=_warnings(options),
-        )
+def _of_retry(
+    path: Path, past: History, header: Header, *, chosen: plan.Selection, whom: Called, options: Options
+) -> Job:
+    """Make the job of `retry`, once its locks are held."""
+
+    def requests() -> Iterator[Request | None]:
+        return plan.retried(history.rows_of(ledger.read(path), past), chosen, header.run_id, whom.accounts)
+
+    sent = _sent(requests())
+    settings = _settings(options, header.settings)
+    rest = header.manifest and report.run_command(header.manifest, str(path), whom.endpoint, settings)
+    return Job(
+        command="retry",
+        name=header.name,
+        path=path,
+        run_id=header.run_id,
+        accounts=whom.accounts,
+        quotas=whom.quotas,
+        catalogs=frozenset(catalog for _, catalog in sent),
+        endpoint=whom.endpoint,
+        past=past,
+        total=header.rows,
+        todo=_by_account(sent),
+        requests=requests(),
+        manifest=header.manifest,
+        manifest_sha256=header.manifest_sha256,
+        again=None,
+        settings=settings,
+        reminders=_reminders(_Identity(header.name, whom.accounts, whom.endpoint), options),
+        rest=rest,
+        warnings=_warnings(options),
+    )
 
 
 def _selected(accounts: Mapping[str, Account], options: Options) -> dict[str, Account]:
