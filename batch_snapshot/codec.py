@@ -179,12 +179,26 @@ def decode(raw: bytes, *, whole: bool = False) -> Record | None:
     Raises:
         LedgerError: for a line that is no record.
     """
+    return record_of(fields_of(raw), whole=whole)
+
+
+def fields_of(raw: bytes) -> dict[str, Any]:
+    """What one line says, whatever its type.
+
+    Raises:
+        LedgerError: for a line that is no object with a type.
+    """
     try:
         fields = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise LedgerError(f"not JSON ({error})") from None
     if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
         raise LedgerError("not an object with a type")
+    return fields
+
+
+def record_of(fields: dict[str, Any], *, whole: bool = False) -> Record | None:
+    """The record that the fields of a line make; see `decode`."""
     decoder = _DECODERS.get(fields["type"])
     if decoder is None:
         return None
@@ -219,21 +233,26 @@ def _decode_run(fields: dict[str, Any]) -> Header:
 
 
 def _decode_intent(fields: dict[str, Any]) -> Intent:
-    rows = tuple(map(_intended, fields["rows"]))
+    rows = tuple([_intended(row) for row in fields["rows"]])
     return Intent(_time(fields["at"]), rows, _skew(fields), _text_or_none(fields.get("signer")))
 
 
 def _intended(fields: Sequence[Any]) -> tuple[str, Row, int]:
     token, *names, generation = fields
+    if len(names) != len(_NAMES):
+        raise TypeError(f"a row of {len(names)} names, not {len(_NAMES)}")
     _all_texts((token, *names))
     if type(generation) is not int or generation < 0:
         raise TypeError(f"{generation!r} is no count")
-    return token, Row(*names), generation
+    return token, _row_of(Row, names), generation
 
 
 # A resume decodes a million results: what is checked here is checked without a call where it is right.
 
-_ROW = itemgetter("account", "catalog", "engagement", "resource_type", "resource", "template")
+_NAMES = Row._fields
+_ROW = itemgetter(*_NAMES)
+#: What `Row._make` comes to.
+_row_of = tuple.__new__
 _BESIDES = itemgetter("run_id", "client_token", "generation", "status", "ambiguous", "first_sent_at", "error")
 _STATUSES = {str(status): status for status in Status}
 
@@ -260,6 +279,48 @@ def _decode_result(fields: dict[str, Any]) -> Result:
         revision=None if fields.get("revision") is None else _count(fields["revision"]),
         clock_skew=_skew(fields) if "clock_skew_s" in fields else None,
     )
+
+
+_TOLD = itemgetter(
+    "type",
+    "status",
+    "run_id",
+    "client_token",
+    "generation",
+    "arn",
+    "revision",
+    "ambiguous",
+    "error",
+    "first_sent_at",
+)
+
+
+def success_of(fields: dict[str, Any]) -> tuple[str, tuple[str, ...]] | None:
+    """The run and the row (as `Row` orders it) of a line that says a row has succeeded, and nothing odd.
+
+    A history of a million results is made of such lines, and no record is made of one. None means no
+    more than that `record_of` has to judge the line.
+    """
+    try:
+        kind, status, run_id, token, generation, arn, revision, ambiguous, error, sent = _TOLD(fields)
+        if kind != "result" or status != "succeeded":
+            return None
+        row: tuple[str, ...] = _ROW(fields)
+        "".join((run_id, token, arn, *row))
+        if (
+            arn
+            and type(generation) is type(revision) is int
+            and generation >= 0
+            and revision > 0
+            and (ambiguous is False or ambiguous is True)
+            and error is None
+            and (sent is None or _sensible(datetime.fromisoformat(sent)))
+            and "clock_skew_s" not in fields
+        ):
+            return run_id, row
+    except (KeyError, TypeError, ValueError):
+        pass
+    return None
 
 
 def _decode_skip(fields: dict[str, Any]) -> Skipped:
@@ -326,6 +387,10 @@ def _time(value: object) -> datetime:
     moment = datetime.fromisoformat(value if isinstance(value, str) else _text(value))
     if moment.tzinfo is None:
         raise ValueError(f"{value!r} has no time zone")
-    if moment.year not in YEARS:
+    if not _sensible(moment):
         raise ValueError(f"{value!r} is no time of a run")
     return moment
+
+
+def _sensible(moment: datetime) -> bool:
+    return moment.tzinfo is not None and moment.year in YEARS

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.model import ErrorKind, Row, Skip, Status
+from batch_snapshot.model import ErrorKind, Row, Skip, Status, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -117,14 +117,16 @@ class Past:
     clock_skew: float | None = None
 
 
-class _Named(NamedTuple):
-    """How an intent has named a row, when, and in which line."""
+class Naming(NamedTuple):
+    """When rows were named by an intent, and in which line."""
 
-    client_token: str
-    generation: int
     at: datetime
     offset: int
     clock_skew: float | None
+
+
+#: How a row was named: under which token and generation, and when.
+Named = tuple[str, int, Naming]
 
 
 class FailureGroup(NamedTuple):
@@ -147,14 +149,15 @@ class History:
     last: Header | None = None
     #: The end of the last invocation; None while it runs, or after a crash.
     end: End | None = None
-    succeeded: set[bytes] = field(default_factory=set)
+    #: Rows by their keys, each of them under itself: who keeps keys too can keep the very same ones.
+    succeeded: dict[bytes, bytes] = field(default_factory=dict)
     unfinished: dict[bytes, Past] = field(default_factory=dict)
-    #: By reason: the rows that were left out.
-    skipped: dict[Skip, set[bytes]] = field(default_factory=lambda: {reason: set() for reason in Skip})
+    #: By reason, of those that there were: the rows that were left out.
+    skipped: dict[Skip, set[bytes]] = field(default_factory=dict)
     #: Who signed for an account last.
     signers: dict[str, str] = field(default_factory=dict)
     #: What the last invocation has named and not settled.
-    _pending: dict[Row, _Named] = field(default_factory=dict)
+    _pending: dict[tuple[str, ...], Named] = field(default_factory=dict)
 
     def add(self, line: Line) -> None:
         """Take in the next line.
@@ -169,10 +172,7 @@ class History:
         if self.first is None:
             raise LedgerError("no run line before it: this is no ledger, or its head is missing")
         if isinstance(record, Intent):
-            for token, row, generation in record.rows:
-                self._pending[row] = _Named(token, generation, record.at, line.offset, record.clock_skew)
-                if record.signer:
-                    self.signers[row.account] = record.signer
+            self._intend(record, line.offset)
             return
         if record.run_id is not None and record.run_id != self.first.run_id:
             raise LedgerError(
@@ -195,17 +195,69 @@ class History:
         self.crashed()
         self.last, self.end = header, None
 
-    def _settle(self, result: Result, offset: int) -> None:
-        key = result.row.key
-        self._pending.pop(result.row, None)
+    def _intend(self, intent: Intent, offset: int) -> None:
+        naming = Naming(intent.at, offset, intent.clock_skew)
+        for token, row, generation in intent.rows:
+            self._pending[row] = token, generation, naming
+            if intent.signer:
+                self.signers[row.account] = intent.signer
+
+    def succeed(self, run_id: str, row: tuple[str, ...]) -> bool:
+        """Take in that a row has succeeded, of a line without anything else to tell.
+
+        Args:
+            run_id: as the line says.
+            row: its names, as `Row` orders them.
+
+        Returns:
+            Whether the line fits the ledger so far; if not, nothing was done and `add` says why.
+        """
+        if self.first is None or run_id != self.first.run_id:
+            return False
+        self._succeed(row, key_of(row))
+        return True
+
+    def join(
+        self, keys: Iterable[bytes], named: Mapping[tuple[str, ...], Named], signers: Mapping[str, str]
+    ) -> None:
+        """Take in what successes and intents of this invocation come to.
+
+        Args:
+            keys: of the rows that succeeded.
+            named: what the intents have named and none of the successes has settled.
+            signers: who signed for an account last.
+        """
+        waiting = {key_of(row): row for row in self._pending}
+        for key in keys:
+            if key in waiting:
+                del self._pending[waiting.pop(key)]
+            self._take_up(key)
+            self.unfinished.pop(key, None)
+            self.succeeded[key] = key
+        self._pending.update(named)
+        self.signers.update(signers)
+
+    def _succeed(self, row: tuple[str, ...], key: bytes) -> None:
+        self._pending.pop(row, None)
+        if self.skipped:
+            self._take_up(key)
+        self.succeeded[key] = key
+        if self.unfinished:
+            self.unfinished.pop(key, None)
+
+    def _take_up(self, key: bytes) -> None:
+        """A row with a result is left out no longer."""
         for left_out in self.skipped.values():
             left_out.discard(key)
+
+    def _settle(self, result: Result, offset: int) -> None:
+        key = result.row.key
         if result.status is Status.SUCCEEDED:
-            self.succeeded.add(key)
-            if self.unfinished:
-                self.unfinished.pop(key, None)
+            self._succeed(result.row, key)
             return
-        self.succeeded.discard(key)
+        self._pending.pop(result.row, None)
+        self._take_up(key)
+        self.succeeded.pop(key, None)
         self.unfinished[key] = Past(
             status=result.status,
             client_token=result.client_token,
@@ -227,46 +279,46 @@ class History:
 
     def skip(self, reason: Skip, key: bytes) -> None:
         """Note that a row without a state is left out."""
-        self.skipped[reason].add(key)
+        self.skipped.setdefault(reason, set()).add(key)
 
     def left_out(self, key: bytes) -> bool:
         """Whether the row was left out."""
-        return any(key in keys for keys in self.skipped.values())
+        return bool(self.skipped) and any(key in keys for keys in self.skipped.values())
 
     def _close(self, end: End) -> None:
         self.end = end
-        for row, named in self._pending.items():
-            key = row.key
+        for row, (token, generation, naming) in self._pending.items():
+            key = key_of(row)
             if key not in self.unfinished and key not in self.succeeded:
                 self.unfinished[key] = Past(
                     status=None,
-                    client_token=named.client_token,
-                    generation=named.generation,
+                    client_token=token,
+                    generation=generation,
                     ambiguous=False,
                     first_sent_at=None,
-                    offset=named.offset,
+                    offset=naming.offset,
                 )
         self._pending.clear()
 
     def crashed(self) -> None:
         """The invocation so far has no end and will get none: what it intended is in doubt."""
-        for row, named in self._pending.items():
-            key = row.key
+        for row, (token, generation, naming) in self._pending.items():
+            key = key_of(row)
             if key in self.succeeded:
                 continue
             before = self.unfinished.get(key)
-            if before and before.client_token == named.client_token and before.status is Status.IN_DOUBT:
+            if before and before.client_token == token and before.status is Status.IN_DOUBT:
                 continue
             self.unfinished[key] = Past(
                 status=Status.IN_DOUBT,
-                client_token=named.client_token,
-                generation=named.generation,
+                client_token=token,
+                generation=generation,
                 ambiguous=True,
-                first_sent_at=named.at,
+                first_sent_at=naming.at,
                 kind=ErrorKind.TRANSIENT,
                 code=CRASHED,
-                offset=named.offset,
-                clock_skew=named.clock_skew,
+                offset=naming.offset,
+                clock_skew=naming.clock_skew,
             )
         self._pending.clear()
 
@@ -357,6 +409,7 @@ def rows_of(lines: Iterable[Line], history: History) -> Iterator[tuple[Row, Past
 def names(lines: Iterable[Line], keys: Collection[bytes], limit: int) -> list[str]:
     """The first `limit` of the rows that `keys` stand for, in words."""
     found: dict[bytes, str] = {}
+    enough = min(limit, len(keys))
     for line in lines:
         record = line.record
         rows: Iterable[Row] = ()
@@ -369,6 +422,6 @@ def names(lines: Iterable[Line], keys: Collection[bytes], limit: int) -> list[st
         for row in rows:
             if row.key in keys:
                 found.setdefault(row.key, f"{row.engagement}/{row.resource}")
-            if len(found) == limit:
+            if len(found) == enough:
                 return list(found.values())
     return list(found.values())

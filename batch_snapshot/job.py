@@ -25,7 +25,7 @@ from batch_snapshot.manifest.doubles import Doubles, Place
 from batch_snapshot.model import AWS, REGION, SIMULATOR, Quota, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -115,13 +115,30 @@ class Job:
     #: The same command again, and the one for whatever is left.
     again: str | None = None
     rest: str | None = None
-    vanished: int = 0
-    vanished_rows: Sequence[str] = ()
+    #: Keys of rows that the ledger knows and the manifest lists no longer.
+    gone: Collection[bytes] = ()
     warnings: Sequence[str] = ()
     #: Which rows are there twice where names stand for the same AWS accounts (see `manifest.doubled`).
     doubled: Callable[[Mapping[str, str]], Sequence[str]] = lambda _: ()
     #: What a forecast cannot know.
     open_questions: Sequence[str] = ()
+
+    @property
+    def vanished(self) -> int:
+        """How many rows the manifest lists no longer."""
+        return len(self.gone)
+
+    @property
+    def vanished_rows(self) -> Sequence[str]:
+        """Some of them in words, read from the ledger: that takes too long to do before the first call."""
+        enough = min(NAMED_ROWS, self.vanished)
+        named: list[str] = []
+        with suppress(LedgerError):
+            # Intents are a sixth of a ledger, and ours name every row.
+            for kind in ("intent", ""):
+                if len(named) < enough:
+                    named = history.names(ledger.read(self.path, kind=kind), self.gone, enough)
+        return named
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +157,12 @@ class Recalled(NamedTuple):
     #: Of the file that was read.
     stamp: tuple[int, ...]
 
-    def done(self, key: bytes) -> bool:
-        """Whether a run has nothing to do for the row of this key."""
-        return self.past.status(key) in {Status.SUCCEEDED, Status.FAILED} or self.past.left_out(key)
+    def done(self, key: bytes) -> bytes | None:
+        """The key as the history keeps it, if a run has nothing to do for its row."""
+        held = self.past.succeeded.get(key)
+        if held is None and (self.past.status(key) is Status.FAILED or self.past.left_out(key)):
+            return key
+        return held
 
 
 def load(
@@ -253,6 +273,42 @@ def reserved(
         yield Reserved(listed, options, path, who, recalled, touch, passed_over)
 
 
+class _Rows(NamedTuple):
+    """The rows of a manifest, and what their ledger says of them."""
+
+    listed: Manifest
+    past: History
+    run_id: str
+    accounts: Mapping[str, Account]
+    #: Those that are not done, where they are known.
+    left: Sequence[Row] | None
+
+    def requests(self) -> Iterator[Request | None]:
+        """What is to be sent; see `plan.resumed`."""
+        rows = _validated(self.listed) if self.left is None else self.left
+        return plan.resumed(rows, self.past, self.run_id, self.accounts)
+
+    def candidates(self) -> Iterator[Row]:
+        """The rows without any history among them."""
+        return (one.row for one in self.requests() if one and one.row.key not in self.past.unfinished)
+
+    def todo(self) -> Mapping[str, int]:
+        """How many are to be sent, by account; another pass over the manifest only where it must be."""
+        listed, accounts, settled = self.listed, self.accounts, self._settled()
+        if not settled:
+            return {name: rows for name, rows in listed.rows_by_account.items() if name in accounts}
+        if len(listed.accounts) == 1:
+            return dict.fromkeys(accounts, listed.rows - settled)
+        return _by_account(_sent(self.requests()))
+
+    def _settled(self) -> int:
+        """How many have nothing left to do."""
+        if self.left is not None:
+            return self.listed.rows - len(self.left)
+        past, done = self.past, {Status.SUCCEEDED, Status.FAILED}
+        return sum(past.status(key) in done or past.left_out(key) for key in self.listed.keys)
+
+
 def of_run(held: Reserved, listed: Manifest) -> Job:
     """Make the job of `run`.
 
@@ -272,13 +328,7 @@ def of_run(held: Reserved, listed: Manifest) -> Job:
         unfinished.check(reminders, path, begun=past.first is not None, anew=options.new_ledger)
     run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
     gone = {key for key in past.keys() if key not in listed.keys}  # noqa: SIM118 - a method, no mapping
-
-    def requests() -> Iterator[Request | None]:
-        return plan.resumed(_validated(listed) if left is None else left, past, run_id, accounts)
-
-    def candidates() -> Iterator[Row]:
-        return (one.row for one in requests() if one and one.row.key not in past.unfinished)
-
+    rows = _Rows(listed, past, run_id, accounts, left)
     return Job(
         command="run",
         name=listed.name,
@@ -290,19 +340,18 @@ def of_run(held: Reserved, listed: Manifest) -> Job:
         endpoint=endpoint,
         past=past,
         total=listed.rows + len(gone),
-        todo=_todo(listed, past, accounts, requests),
-        requests=requests(),
+        todo=rows.todo(),
+        requests=rows.requests(),
         manifest=str(listed.path.resolve()),
         manifest_sha256=listed.sha256,
         discovered_sha256=listed.found_sha256,
-        candidates=candidates,
+        candidates=rows.candidates,
         settings=_settings(options),
         reminders=reminders,
         again=options.command_line,
         rest=report.run_command(str(listed.path), str(path), endpoint, _settings(options)),
         doubled=partial(manifest.doubled, listed),
-        vanished=len(gone),
-        vanished_rows=history.names(ledger.read(path), gone, NAMED_ROWS) if gone else [],
+        gone=gone,
         warnings=[*listed.warnings, *_warnings(options), *held.passed_over],
         open_questions=_open_questions(listed, options),
     )
@@ -366,22 +415,6 @@ def _settings(options: Options, before: Mapping[str, Any] = MappingProxyType({})
     return {**settings, **inherited}
 
 
-def _todo(
-    listed: Manifest,
-    past: History,
-    accounts: Mapping[str, Account],
-    requests: Callable[[], Iterator[Request | None]],
-) -> Mapping[str, int]:
-    """The rows to send, by account; another pass over the manifest only where it must be."""
-    done = {Status.SUCCEEDED, Status.FAILED}
-    settled = sum(past.status(key) in done or past.left_out(key) for key in listed.keys)
-    if not settled:
-        return {name: rows for name, rows in listed.rows_by_account.items() if name in accounts}
-    if len(listed.accounts) == 1:
-        return dict.fromkeys(accounts, listed.rows - settled)
-    return _by_account(_sent(requests()))
-
-
 def _sent(requests: Iterator[Request | None]) -> Counter[tuple[str, str]]:
     """The rows to send, by account and catalog."""
     return Counter((request.row.account, request.row.catalog) for request in requests if request)
@@ -435,34 +468,43 @@ def for_retry(
         if touch:
             stack.enter_context(_accounts_held(identity, options, now))
         _check_fits(past, path, identity, options.run_id)
-        chosen = selection(past)
+        whom = Called(accounts, quotas, endpoint)
+        yield _of_retry(path, past, header, chosen=selection(past), whom=whom, options=options)
 
-        def requests() -> Iterator[Request | None]:
-            return plan.retried(history.rows_of(ledger.read(path), past), chosen, header.run_id, accounts)
 
-        sent = _sent(requests())
-        yield Job(
-            command="retry",
-            name=header.name,
-            path=path,
-            run_id=header.run_id,
-            accounts=accounts,
-            quotas=quotas,
-            catalogs=frozenset(catalog for _, catalog in sent),
-            endpoint=endpoint,
-            past=past,
-            total=header.rows,
-            todo=_by_account(sent),
-            requests=requests(),
-            manifest=header.manifest,
-            manifest_sha256=header.manifest_sha256,
-            again=None,
-            settings=settings,
-            reminders=_reminders(identity, options),
-            doubled=partial(_doubled, path, requests),
-            rest=header.manifest and report.run_command(header.manifest, str(path), endpoint, settings),
-            warnings=_warnings(options),
-        )
+def _of_retry(
+    path: Path, past: History, header: Header, *, chosen: plan.Selection, whom: Called, options: Options
+) -> Job:
+    """Make the job of `retry`, once its locks are held."""
+
+    def requests() -> Iterator[Request | None]:
+        return plan.retried(history.rows_of(ledger.read(path), past), chosen, header.run_id, whom.accounts)
+
+    sent = _sent(requests())
+    settings = _settings(options, header.settings)
+    rest = header.manifest and report.run_command(header.manifest, str(path), whom.endpoint, settings)
+    return Job(
+        command="retry",
+        name=header.name,
+        path=path,
+        run_id=header.run_id,
+        accounts=whom.accounts,
+        quotas=whom.quotas,
+        catalogs=frozenset(catalog for _, catalog in sent),
+        endpoint=whom.endpoint,
+        past=past,
+        total=header.rows,
+        todo=_by_account(sent),
+        requests=requests(),
+        manifest=header.manifest,
+        manifest_sha256=header.manifest_sha256,
+        again=None,
+        settings=settings,
+        reminders=_reminders(_Identity(header.name, whom.accounts, whom.endpoint), options),
+        doubled=partial(_doubled, path, requests),
+        rest=rest,
+        warnings=_warnings(options),
+    )
 
 
 def _doubled(

@@ -9,27 +9,36 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import suppress
+from itertools import takewhile
 from typing import TYPE_CHECKING, Self
 
 import orjson
 
-from batch_snapshot import codec, places
+from batch_snapshot import abridged, codec, places
 from batch_snapshot.errors import LedgerError, LedgerWriteError
-from batch_snapshot.history import History, Line, fold
+from batch_snapshot.history import Header, History, Line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from types import TracebackType
 
+    Halved = Callable[[Path, str | None], AbstractContextManager[abridged.Half | None]]
+
 #: No honest line is longer, in bytes: an intent names a few hundred rows.
 LONGEST_LINE = 16 * 1024 * 1024
+
+#: Bytes that are read at a time.
+_BUFFER = 256 * 1024
 
 #: Every line begins so.
 LINE_HEAD = b'{"type":"'
 
 
-def read(path: Path, *, start: int = 0, after: Line | None = None, whole: bool = False) -> Iterator[Line]:
+def read(
+    path: Path, *, start: int = 0, after: Line | None = None, whole: bool = False, kind: str = ""
+) -> Iterator[Line]:
     """Stream the records of the ledger at `path`, skipping a torn last line.
 
     Args:
@@ -37,13 +46,33 @@ def read(path: Path, *, start: int = 0, after: Line | None = None, whole: bool =
         start: the offset of a line; those before it are left out, and not counted.
         after: only what follows this line, which was read before.
         whole: results bear all fields of their lines.
+        kind: only lines that begin as our own of this type do; no other is looked at.
 
     Raises:
         LedgerError: it cannot be read, or has a line that is no record; the message says where.
     """
+    head = LINE_HEAD + f'{kind}"'.encode() if kind else b""
+    for offset, number, raw in _lines(path, start, after):
+        if not raw.startswith(head):
+            continue
+        try:
+            record = codec.decode(raw, whole=whole)
+        except LedgerError as error:
+            raise LedgerError(f"{path}:{number}: {error}") from None
+        if record is not None:
+            yield Line(offset, number, record)
+
+
+def _lines(
+    path: Path, start: int = 0, after: Line | None = None, *, number: int = 0
+) -> Iterator[tuple[int, int, bytes]]:
+    """The whole lines of the ledger at `path`, each behind its offset and number; see `read`.
+
+    `number` lines stand before `start`.
+    """
     try:
-        with path.open("rb") as file:
-            offset, number = file.seek(start), 0
+        with path.open("rb", buffering=_BUFFER) as file:
+            offset = file.seek(start)
             if after is not None:
                 file.seek(after.offset)
                 offset, number = after.offset + len(file.readline(LONGEST_LINE)), after.number
@@ -53,12 +82,7 @@ def read(path: Path, *, start: int = 0, after: Line | None = None, whole: bool =
                     if len(raw) == LONGEST_LINE:
                         raise LedgerError(f"{path}:{number}: longer than any line of a ledger")
                     return
-                try:
-                    record = codec.decode(raw, whole=whole)
-                except LedgerError as error:
-                    raise LedgerError(f"{path}:{number}: {error}") from None
-                if record is not None:
-                    yield Line(offset, number, record)
+                yield offset, number, raw
                 offset += len(raw)
     except OSError as error:
         raise LedgerError(
@@ -66,18 +90,61 @@ def read(path: Path, *, start: int = 0, after: Line | None = None, whole: bool =
         ) from None
 
 
-def history_of(path: Path, *, live: bool = False) -> History:
+def history_of(path: Path, *, live: bool = False, halved: Halved = abridged.begun) -> History:
     """The history of the ledger at `path`; an empty one where there is none yet.
+
+    Args:
+        path: of the ledger.
+        live: the last invocation may still be running, so what it has named is not in doubt yet.
+        halved: has the second half of a long ledger read meanwhile.
 
     Raises:
         LedgerError: it is no ledger, or has a line that makes no sense.
     """
     if not live and not places.there(path):
         return History()
-    past = fold(read(path), live=live, source=f"{path}:")
+    past = _folded(path, halved)
+    if not live:
+        past.crashed()
     if past.first is None and _has_lines(path):
         raise LedgerError(f"{path}: holds lines, but no run line: it is no ledger, name another file")
     return past
+
+
+def _folded(path: Path, halved: Halved) -> History:
+    """The history after the last line, as `history.fold` has it; half of a long ledger is read beside."""
+    past = History()
+    head = next(read(path), None)
+    run_id = head.record.run_id if head and isinstance(head.record, Header) else None
+    with halved(path, run_id) as half:
+        if half is None:
+            _fold(past, path, _lines(path))
+            return past
+        number = _fold(past, path, takewhile(lambda line: line[0] < half.start, _lines(path)))
+        rest = half.read()
+    for part in rest.parts:
+        past.join(part.each_key(), part.named, part.signers)
+        if part.line is not None:
+            _fold(past, path, [(part.line.offset, number + part.line.number, part.line.line)])
+    _fold(past, path, _lines(path, rest.offset, number=number + rest.lines))
+    return past
+
+
+def _fold(past: History, path: Path, lines: Iterable[tuple[int, int, bytes]]) -> int:
+    """Add lines to a history, and make no record of a plain success; returns the last one's number."""
+    number = 0
+    for offset, number, raw in lines:
+        try:
+            fields = codec.fields_of(raw)
+            success = codec.success_of(fields)
+            if success is not None and past.succeed(*success):
+                continue
+            record = codec.record_of(fields)
+            if record is not None:
+                past.add(Line(offset, number, record))
+        except LedgerError as error:
+            raise LedgerError(f"{path}:{number}: {error}") from None
+    return number
 
 
 def _has_lines(path: Path) -> bool:

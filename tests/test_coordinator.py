@@ -288,7 +288,7 @@ async def run(
 
         trial.coordinator = coordinator = Coordinator(
             lanes=lanes,
-            posts=posts,
+            posts=posts,  # type: ignore[arg-type] # it stands in for them
             identify=identify,
             intend=intend,
             record=record,

@@ -5,6 +5,7 @@ streams the same rows. Both read through the same code.
 
 The room, in the order in which a manifest passes through it::
 
+    stretches  long runs of entries that are all alike, taken without a parser
     nodes      YAML events → sections and entries, one at a time
     includes   the further files: where they may lie; CSV and NDJSON → the same entries
     header     name, accounts and their quotas, defaults

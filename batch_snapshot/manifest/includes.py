@@ -6,16 +6,18 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from batch_snapshot.manifest.nodes import Broken, Fields, Items, Node, Scalar
 from batch_snapshot.manifest.pairs import KEYS
 from batch_snapshot.manifest.problems import UnreadableError, printable, shown
+from batch_snapshot.manifest.stretches import NDJSON, Ahead, csv_lines
 from batch_snapshot.manifest.values import unknown_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
+    from batch_snapshot.manifest import stretches
     from batch_snapshot.manifest.problems import Complain
 
     Entries = Callable[["Lines", Complain], Iterator[Node]]
@@ -71,17 +73,26 @@ def csv_entries(lines: Lines, complain: Complain) -> Iterator[Node]:
     """The rows of a CSV file whose header names the keys of a pair."""
     import csv  # noqa: PLC0415 - most manifests have none
 
-    reader = csv.reader((text for _, text in _texts(lines)), strict=True)
+    texts = _Texts(lines)
+    reader = csv.reader(texts, strict=True)
     header: list[str] | None = None
+    alike: stretches.Lines | None = None
     first = 1
     try:
-        for cells in reader:
-            line, first = first, reader.line_num + 1
+        while True:
+            if alike and (stretch := texts.stretch(alike)):
+                yield stretch
+                first = texts.number + 1
+            cells = next(reader, None)
+            if cells is None:
+                break
+            line, first = first, texts.number + 1
             if not cells:
                 continue
             if header is None:
                 header = [cell.strip() for cell in cells]
                 _check_header(header, line, complain)
+                alike = csv_lines(header)
             elif len(cells) == len(header):
                 yield _csv_entry(header, cells, line)
             else:
@@ -122,9 +133,16 @@ def _csv_entry(header: list[str], cells: list[str], line: int) -> Fields:
 
 def ndjson_entries(lines: Lines, complain: Complain) -> Iterator[Node]:
     """The objects of an NDJSON file, one a line; blank lines are skipped."""
-    for line, text in _texts(lines):
+    texts = _Texts(lines)
+    while True:
+        if stretch := texts.stretch(NDJSON):
+            yield stretch
+        text = next(texts, None)
+        if text is None:
+            break
         if not text.strip():
             continue
+        line = texts.number
         try:
             parsed = json.loads(text, object_pairs_hook=_Pairs)
         except RecursionError:
@@ -161,20 +179,40 @@ def _json_node(value: object, line: int, complain: Complain, deepest: int) -> No
     return Broken(line)
 
 
-def _texts(lines: Lines) -> Iterator[tuple[int, str]]:
-    """Each line with its number; a byte order mark is dropped."""
-    number = 0
-    while raw := lines.readline(LONGEST):
-        number += 1
+class _Texts:
+    """Each line's text; a byte order mark is dropped."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+        #: Lines that were read.
+        self.number = 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        raw = self._lines.readline(LONGEST)
+        if not raw:
+            raise StopIteration
+        self.number += 1
         if len(raw) == LONGEST and not raw.endswith(b"\n"):
-            raise UnreadableError(number, f"a line of more than {LONGEST:,} bytes: split it up")
+            raise UnreadableError(self.number, f"a line of more than {LONGEST:,} bytes: split it up")
         try:
-            text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            text = raw.decode("utf-8-sig" if self.number == 1 else "utf-8")
         except UnicodeDecodeError:
-            raise UnreadableError(number, "not UTF-8: save the file in that encoding") from None
+            raise UnreadableError(self.number, "not UTF-8: save the file in that encoding") from None
         if "\0" in text:
-            raise UnreadableError(number, "a NUL byte: the file is damaged, or not in UTF-8")
-        yield number, text
+            raise UnreadableError(self.number, "a NUL byte: the file is damaged, or not in UTF-8")
+        return text
+
+    def stretch(self, alike: stretches.Lines) -> stretches.Stretch | None:
+        """The next lines, where they are a stretch and are looked at for one; never the first line."""
+        if not self.number or not isinstance(self._lines, Ahead):
+            return None
+        found = self._lines.stretch(alike, self.number + 1)
+        if found is not None:
+            self.number += found.lines
+        return found
 
 
 #: What reads which ending.

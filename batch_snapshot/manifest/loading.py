@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -16,6 +17,7 @@ from batch_snapshot.manifest.doubles import Doubles, by_roles
 from batch_snapshot.manifest.nodes import PAIRS, ByteError, Document, Scalar
 from batch_snapshot.manifest.problems import UnreadableError
 from batch_snapshot.manifest.reading import Reading
+from batch_snapshot.manifest.stretches import OddError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -55,6 +57,8 @@ class Manifest:
     files: tuple[Path, ...]
     #: Which of all rows, counted from 0, repeat an earlier one; in rising order.
     repeated: array[int] = field(repr=False)
+    #: Whether long stretches were taken as they stand; a second pass goes the same way.
+    stretches: bool = field(default=False, repr=False)
     #: The distinct rows that were not done; None: too many to be kept, or nobody asked.
     left: list[Row] | None = field(default=None, repr=False)
     #: What a run is to look for at the service when it starts.
@@ -64,63 +68,105 @@ class Manifest:
     found_sha256: str | None = None
 
 
-def load(path: Path, found: Path | None = None, *, done: Callable[[bytes], bool] | None = None) -> Manifest:
+def load(
+    path: Path, found: Path | None = None, *, done: Callable[[bytes], bytes | None] | None = None
+) -> Manifest:
     """Validate the manifest and its includes; nothing is called.
 
     Args:
         path: the manifest.
         found: an NDJSON file of further pairs: what its section `discover` has found at the service.
-        done: whether the row of a key is; the others are kept if they are few, so that no second pass
-            need look for them.
+        done: a row's key as somebody else keeps it, or None where the row is not done; the rows that are
+            not are kept if they are few, so that no second pass need look for them.
 
     Raises:
         ManifestError: with the first 50 problems, each `file:line: what, and the fix`, and their number.
     """
-    reading = Reading(Path(path), found)
-    left: list[Row] | None = None if done is None else []
-    keys: set[bytes] = set()
-    repeated = array("q")
-    by_account: dict[str, int] = {}
-    catalogs: set[str] = set()
-    doubles = Doubles({})
-    for number, (row, line) in enumerate(reading.rows()):
-        if number == 0:
-            # The accounts are known by the first row.
-            doubles = Doubles(by_roles(reading.accounts))
-        key = row.key
-        if key in keys:
-            repeated.append(number)
-            if reading.files[-1] is not found:
-                reading.warn(line, f"{row.engagement} {row.resource} is listed before: it stays one row")
-            continue
-        keys.add(key)
-        if row.account in doubles.same:
-            doubles.look(row, reading.place(line))
-        by_account[row.account] = by_account.get(row.account, 0) + 1
-        catalogs.add(row.catalog)
-        if left is not None and done is not None and not done(key):
-            left.append(row)
-            if len(left) > MOST_LEFT:
-                left = None
-    _refuse(reading, doubles, found)
-    return Manifest(
-        path=Path(path),
-        name=reading.name,
-        accounts=reading.accounts,
-        rows=len(keys),
-        rows_by_account=by_account,
-        catalogs=frozenset(catalogs),
-        keys=keys,
-        sha256=reading.digest.hexdigest(),
-        warnings=reading.warnings.lines(),
-        warning_count=reading.warnings.total,
-        files=tuple(reading.files),
-        repeated=repeated,
-        left=left,
-        discover=reading.discover,
-        found=found,
-        found_sha256=_digest([found]) if found else None,
-    )
+    path = Path(path)
+    with suppress(OddError):
+        return _Loading(Reading(path, found, stretches=True), done).manifest(stretches=True)
+    return _Loading(Reading(path, found), done).manifest(stretches=False)
+
+
+class _Loading:
+    """What a validating pass comes to."""
+
+    def __init__(self, reading: Reading, done: Callable[[bytes], bytes | None] | None) -> None:
+        self._reading = reading
+        self._done = done
+        self._left: list[Row] | None = None if done is None else []
+        self._keys: set[bytes] = set()
+        self._repeated = array("q")
+        self._by_account: Counter[str] = Counter()
+        self._catalogs: set[str] = set()
+        self._doubles = Doubles({})
+
+    def manifest(self, *, stretches: bool) -> Manifest:
+        """Make the pass.
+
+        Raises:
+            ManifestError: something is wrong.
+            OddError: stretches are taken, and something is odd.
+        """
+        self._read()
+        reading, found = self._reading, self._reading.found
+        _refuse(reading, self._doubles, found)
+        return Manifest(
+            path=reading.files[0],
+            name=reading.name,
+            accounts=reading.accounts,
+            rows=len(self._keys),
+            rows_by_account=dict(self._by_account),
+            catalogs=frozenset(self._catalogs),
+            keys=self._keys,
+            sha256=reading.digest.hexdigest(),
+            warnings=reading.warnings.lines(),
+            warning_count=reading.warnings.total,
+            files=tuple(reading.files),
+            repeated=self._repeated,
+            stretches=stretches,
+            left=self._left,
+            discover=reading.discover,
+            found=found,
+            found_sha256=_digest([found]) if found else None,
+        )
+
+    def _read(self) -> None:
+        keys, by_account, catalogs, done = self._keys, self._by_account, self._catalogs, self._done
+        same: Mapping[str, str] = {}
+        for number, (row, line) in enumerate(self._reading.rows()):
+            if number == 0:
+                # The accounts are known by the first row.
+                self._doubles = Doubles(by_roles(self._reading.accounts))
+                same = self._doubles.same
+            key = row.key
+            if key in keys:
+                self._repeat(number, row, line)
+                continue
+            if row.account in same:
+                self._doubles.look(row, self._reading.place(line))
+            by_account[row.account] += 1
+            catalogs.add(row.catalog)
+            if done is not None:
+                # A million keys weigh 60 MB: one of each has to do.
+                held = done(key)
+                if held is None:
+                    self._keep(row)
+                else:
+                    key = held
+            keys.add(key)
+
+    def _repeat(self, number: int, row: Row, line: int) -> None:
+        self._repeated.append(number)
+        reading = self._reading
+        if reading.files[-1] is not reading.found:
+            reading.warn(line, f"{row.engagement} {row.resource} is listed before: it stays one row")
+
+    def _keep(self, row: Row) -> None:
+        if self._left is not None:
+            self._left.append(row)
+            if len(self._left) > MOST_LEFT:
+                self._left = None
 
 
 def _refuse(reading: Reading, doubles: Doubles, found: Path | None) -> None:
@@ -183,7 +229,14 @@ def rows(manifest: Manifest) -> Iterator[Row]:
     """
     if _digest(manifest.files) != manifest.sha256:
         raise _changed(manifest)
-    reading = Reading(manifest.path, manifest.found)
+    try:
+        yield from _rows(manifest)
+    except OddError:
+        raise _changed(manifest) from None
+
+
+def _rows(manifest: Manifest) -> Iterator[Row]:
+    reading = Reading(manifest.path, manifest.found, stretches=manifest.stretches)
     repeated = chain(manifest.repeated, [-1])
     skip = next(repeated)
     for number, (row, _) in enumerate(reading.rows()):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from batch_snapshot.manifest.problems import Complain
+    from batch_snapshot.manifest.stretches import Parted, Stretch
 
 #: A valid manifest nests four deep.
 DEEPEST = 16
@@ -75,7 +76,7 @@ class Broken(NamedTuple):
     line: int
 
 
-Node: TypeAlias = Scalar | Items | Fields | Broken
+Node: TypeAlias = "Scalar | Items | Fields | Broken | Stretch"
 
 
 class Readable(Protocol):
@@ -91,9 +92,13 @@ class Document:
     What is wrong goes to `complain` and reading goes on; `UnreadableError` is raised where it cannot.
     """
 
-    def __init__(self, stream: Readable, complain: Complain) -> None:
-        """Read from `stream`; tell `complain` what is wrong."""
+    def __init__(self, stream: Readable, complain: Complain, parted: Parted | None = None) -> None:
+        """Read from `stream`; tell `complain` what is wrong.
+
+        Where that is `parted`, the stretches that are taken out of it are given out in their places.
+        """
         self._complain = complain
+        self._parted = parted
         self._size = 0
         self._next: Callable[[], Any] = _unopened
         self._meter = _Meter(stream)
@@ -153,13 +158,28 @@ class Document:
                 self._complain(node.line, "pairs must be a list of {engagement: …, resource: …}")
             return
         self._decorated(event)
-        get, node_of, meter = self._next, self._node, self._meter
+        get, meter = self._next, self._meter
         while type(event := get()) is not SequenceEndEvent:
             self._size = meter.taken = 0
-            if wanted:
-                yield key, node_of(event, 2)
-            else:
+            if not wanted:
                 self._skip(event, 2)
+            elif self._parted is None:
+                yield key, self._node(event, 2)
+            else:
+                yield from self._beside_stretches(key, event, self._parted)
+        if self._parted is not None and (stretch := self._parted.before(None)) is not None:
+            yield key, stretch
+
+    def _beside_stretches(self, key: Scalar, event: Any, parted: Parted) -> Iterator[tuple[Scalar, Node]]:
+        """An entry, behind the stretch that was taken out before it."""
+        line = _line(event)
+        stretch = parted.before(line)
+        if stretch is not None:
+            yield key, stretch
+        node = self._node(event, 2)
+        if line == parted.awaited:
+            parted.told(node, event.start_mark.column)
+        yield key, node
 
     def _node(self, event: Any, depth: int) -> Node:
         kind = type(event)

@@ -13,10 +13,11 @@ from batch_snapshot.manifest.header import AMBIENT, Defaults
 from batch_snapshot.manifest.nodes import PAIRS, Broken, ByteError, Document, Items, Scalar
 from batch_snapshot.manifest.pairs import Expander, unknown_account
 from batch_snapshot.manifest.problems import Notes, UnreadableError, printable
+from batch_snapshot.manifest.stretches import Ahead, OddError, Parted, Stretch
 from batch_snapshot.model import Account
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from batch_snapshot.filters import Filters
@@ -77,8 +78,15 @@ class Sections:
 class Reading:
     """The state of one pass. Problems and warnings are noted under the file being read."""
 
-    def __init__(self, path: Path, found: Path | None = None) -> None:
-        """Take the manifest's path, and the file of what its `discover` has found; nothing is read yet."""
+    def __init__(self, path: Path, found: Path | None = None, *, stretches: bool = False) -> None:
+        """Take what is to be read; nothing is yet.
+
+        Args:
+            path: the manifest.
+            found: the file of what its `discover` has found.
+            stretches: take long stretches of entries that are all alike as they stand; anything to be
+                complained about is then an `OddError`.
+        """
         self.problems = Notes()
         self.warnings = Notes()
         self.digest = sha256()
@@ -86,7 +94,10 @@ class Reading:
         self.files: list[Path] = [path]
         self.accounts: dict[str, Account] = {}
         self.discover: tuple[Filters, ...] = ()
-        self._found = found
+        self._stretches = stretches
+        #: Lines of the file being read that its parser has not got to read so far.
+        self._left_out = 0
+        self.found = found
         self._main = Sections(TOP)
         self._defaults = Defaults()
         self._display = includes.display(path)
@@ -102,15 +113,29 @@ class Reading:
         return Place(len(self.files), self._display, line)
 
     def complain(self, line: int, text: str | Tally) -> None:
-        """Note a problem in a line of the file being read; line 0 is the file as a whole."""
+        """Note a problem in a line of the file being read; line 0 is the file as a whole.
+
+        Raises:
+            OddError: stretches are taken.
+        """
+        if self._stretches:
+            raise OddError
         self.problems.add(len(self.files), line, self._display, text)
 
     def warn(self, line: int, text: str) -> None:
-        """Note a warning likewise."""
+        """Note a warning about a line of the file being read."""
         self.warnings.add(len(self.files), line, self._display, text)
 
+    def _warn(self, line: int, text: str) -> None:
+        """Note a warning about a line as its parser counts."""
+        self.warn(line + self._left_out, text)
+
     def rows(self) -> Iterator[tuple[Row, int]]:
-        """Every row with its line, repeated ones too: worth something while `problems` is empty."""
+        """Every row with its line, repeated ones too: worth something while `problems` is empty.
+
+        Raises:
+            OddError: stretches are taken, and something is not as they have it.
+        """
         path = self.files[0]
         wrong = includes.trouble(path, "the manifest")
         if wrong:
@@ -127,14 +152,17 @@ class Reading:
                 self.complain(1, f"{key} is missing: add the line {example}")
         if self._main.live is not None:
             self.discover = live.read_live(self._main.live, self._defaults, self.accounts, self.complain)
-        for include in [*self._located(path.parent), *([self._found] if self._found else [])]:
+        for include in [*self._located(path.parent), *([self.found] if self.found else [])]:
             self.files.append(include)
             self._display = includes.display(include)
+            self._left_out = 0
             try:
                 yield from self._included(include)
             except UnreadableError as error:
                 self.complain(error.line, error.text)
         if not self._entries and not self.problems.total and not self.discover:
+            if self._stretches:
+                raise OddError
             self.problems.add(1, 0, includes.display(path), "lists no pairs: add some under pairs or include")
 
     def _included(self, path: Path) -> Iterator[tuple[Row, int]]:
@@ -144,14 +172,17 @@ class Reading:
             return
         expander = self._expander(self._defaults)
         with _opened(path) as stream:
-            for entry in entries(_Source(stream, self.digest.update), self.complain):
+            source = _Source(stream, self.digest.update)
+            for entry in entries(Ahead(source) if self._stretches else source, self.complain):
                 yield from self._expanded(expander, entry)
 
     def _yaml(self, path: Path, sections: Sections) -> Iterator[tuple[Row, int]]:
         expander: Expander | None = None
         settled: set[str] = set()
         with _opened(path) as stream, _located_bytes(path):
-            document = Document(_Source(stream, self.digest.update), self.complain)
+            source = _Source(stream, self.digest.update)
+            parted = Parted(source) if self._stretches else None
+            document = Document(parted or source, self.complain, parted)
             for key, node in document.sections(bare=sections is not self._main):
                 if key.text == PAIRS:
                     if expander is None:
@@ -160,7 +191,7 @@ class Reading:
                     continue
                 if expander is not None and key.text in _NEEDED and key.text not in settled:
                     self.complain(key.line, f"{key.text} must stand above pairs in this file: move it up")
-                sections.read(key, node, self.complain, self.warn)
+                sections.read(key, node, self.complain, self._warn)
         if expander is None:
             self._settle(path, sections)
 
@@ -185,11 +216,21 @@ class Reading:
         return self._expander(defaults), sections.seen
 
     def _expander(self, defaults: Defaults) -> Expander:
-        return Expander(defaults, self.accounts, self.complain, self.warn)
+        return Expander(defaults, self.accounts, self.complain, self._warn)
 
-    def _expanded(self, expander: Expander, entry: Node) -> list[tuple[Row, int]]:
+    def _expanded(self, expander: Expander, entry: Node) -> Iterable[tuple[Row, int]]:
         self._entries += 1
+        if type(entry) is Stretch:
+            return self._all_expanded(expander, entry)
+        if self._left_out:
+            return [(row, line + self._left_out) for row, line in expander.rows(entry)]
         return expander.rows(entry)
+
+    def _all_expanded(self, expander: Expander, stretch: Stretch) -> Iterator[tuple[Row, int]]:
+        """The rows of a stretch, which may have been taken out of what the parser reads."""
+        yield from expander.all_rows(stretch, self._left_out)
+        if stretch.taken_out:
+            self._left_out += stretch.lines
 
     def _located(self, folder: Path) -> list[Path]:
         """The included files that can be read; the others are complained about where they are named."""

@@ -75,7 +75,7 @@ def settled(
         elif isinstance(record, Intent):
             yield from _intended(record, line.offset, history)
         elif isinstance(record, Skipped):
-            left_out = history.skipped[record.reason]
+            left_out = history.skipped.get(record.reason, ())
             yield from (Entry(row, record.reason.value) for row in record.rows if row.key in left_out)
 
 

@@ -50,7 +50,8 @@ class Material:
         named = settled(lines, facts.history, facts.again)
         if self.listed is None:
             return named
-        known = facts.history.succeeded.union(facts.history.unfinished, *facts.history.skipped.values())
+        past = facts.history
+        known = set().union(past.succeeded, past.unfinished, *past.skipped.values())
         return chain(named, unattempted(manifest.rows(self.listed), known))
 
 

@@ -29,7 +29,7 @@ def manifest_target(data: bytes, folder: Path) -> None:
         (folder / name).write_bytes(content)
     found = manifest.name_of(folder / "manifest.yaml")
     try:
-        listed = manifest.load(folder / "manifest.yaml", done=lambda _: False)
+        listed = manifest.load(folder / "manifest.yaml", done=lambda _: None)
     except InputError as error:
         _clear(str(error))
         return
