@@ -233,44 +233,64 @@ class Coordinator(Course):
         self._posts.release(desk.lane.name)
 
     def _next(self, desk: _Desk) -> list[Request]:
-        """The next rows whose pairs no other account has at its worker."""
-        name, size = desk.lane.name, _parcel_size(desk.lane)
+        """Take the next rows, and hold their pairs; those of a pair that another account holds are passed."""
+        size = _parcel_size(desk.lane)
         taken: list[Request] = []
         passed: list[Request] = []
         while desk.backlog and len(taken) < size:
             request = desk.backlog.popleft()
-            others = self._pairs.get(_pair(request))
-            (taken if not others or set(others) == {name} else passed).append(request)
+            (taken if self._hold(desk, request) else passed).append(request)
         desk.backlog.extendleft(reversed(passed))
         return taken
+
+    def _hold(self, desk: _Desk, request: Request) -> bool:
+        """Hold a pair for an account, unless another does; its engine sends the rows one after the other."""
+        holders = self._pairs.setdefault(_pair(request), Counter())
+        if holders and set(holders) != {desk.lane.name}:
+            return False
+        holders[desk.lane.name] += 1
+        return True
+
+    def _let_go(self, desk: _Desk, request: Request) -> None:
+        """A row is neither at the account's worker nor on its way there any more."""
+        pair = _pair(request)
+        self._pairs[pair][desk.lane.name] -= 1
+        if self._pairs[pair][desk.lane.name] <= 0:
+            del self._pairs[pair]
+            self._wake_waiting()
+
+    def _put_back(self, desk: _Desk, requests: Sequence[Request]) -> None:
+        """These rows wait again, before all others."""
+        for request in requests:
+            self._let_go(desk, request)
+        desk.backlog.extendleft(reversed(requests))
 
     async def _hand_out(self, desk: _Desk, batch: list[Request]) -> None:
         """Name rows on disk, then give them to the account's worker."""
         if not await self._ready(desk, batch[0]):
-            desk.backlog.extendleft(reversed(batch))
+            self._put_back(desk, batch)
             return
         claims = await self._claim(desk, len(batch))
         if desk.lane.pacer.meter is not None:
-            desk.backlog.extendleft(reversed(batch[len(claims) :]))
+            self._put_back(desk, batch[len(claims) :])
             batch = batch[: len(claims)]
-        if not batch or self._halted(desk.lane):
+        if batch and not self._halted(desk.lane):
+            await self._name(desk, batch)
+        if not batch or self._halted(desk.lane) or desk.post is None:
             self._unclaim(desk, claims)
-            desk.backlog.extendleft(reversed(batch))
+            self._put_back(desk, batch)
             return
-        if new := [request for request in batch if request.row.key not in desk.named]:
-            await self._intend(new)
-        if desk.post is None:
-            # Its worker was lost meanwhile. They are named, and were not sent.
-            desk.named.update(request.row.key for request in new)
-            self._unclaim(desk, claims)
-            desk.backlog.extendleft(reversed(batch))
-            return
-        desk.named.difference_update(request.row.key for request in batch)
         at = self._now()
         for request in batch:
+            desk.named.discard(request.row.key)
             desk.leased[request.row.key] = _Leased(request, at)
-            self._pairs.setdefault(_pair(request), Counter())[desk.lane.name] += 1
         await self._give(desk, batch, claims)
+
+    async def _name(self, desk: _Desk, batch: Sequence[Request]) -> None:
+        """Make the rows' intent durable, unless they have one: their worker was lost before they were sent."""
+        if new := [request for request in batch if request.row.key not in desk.named]:
+            await self._intend(new)
+            desk.named.update(request.row.key for request in new)
 
     async def _give(self, desk: _Desk, batch: Sequence[Request], claims: Sequence[int]) -> None:
         desk.parcels += 1
@@ -484,14 +504,7 @@ class Coordinator(Course):
         leased = desk.leased.pop(key, None)
         if leased is None:
             return False
-        pair = _pair(leased.request)
-        holders = self._pairs[pair]
-        holders[desk.lane.name] -= 1
-        if holders[desk.lane.name] <= 0:
-            del holders[desk.lane.name]
-            if not holders:
-                del self._pairs[pair]
-            self._wake_waiting()
+        self._let_go(desk, leased.request)
         return True
 
     def _wake_waiting(self) -> None:

@@ -174,6 +174,8 @@ class Posts:
         for task in self._renewing:
             task.cancel()
         with anyio.CancelScope(shield=True):
+            self._told.close()
+            self.news.close()
             self._posts.clear()
             self._hosts.clear()
             await self._stack.aclose()

@@ -212,6 +212,7 @@ def test_every_dependency_is_declared():
         "anyio",
         "botocore",
         "click",
+        "distributed",
         "filelock",
         "jinja2",
         "markupsafe",
