@@ -287,7 +287,7 @@ class Coordinator(Course):
         await self._give(desk, batch, claims)
 
     async def _name(self, desk: _Desk, batch: Sequence[Request]) -> None:
-        """Make the rows' intent durable, unless they have one: their worker was lost before they were sent."""
+        """Make the rows' intent durable; those whose worker was lost before it had them have one."""
         if new := [request for request in batch if request.row.key not in desk.named]:
             await self._intend(new)
             desk.named.update(request.row.key for request in new)
