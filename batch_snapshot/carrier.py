@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
+import signal
 import time
 from collections import deque
 from datetime import UTC, datetime
@@ -53,6 +54,11 @@ _log = logging.getLogger(__name__)
 def version() -> str:
     """This package's, as the worker has it."""
     return __version__
+
+
+async def dask_setup(_: object) -> None:
+    """Leave Ctrl-C to the coordinator, where a worker of its own shares the terminal (a Dask preload)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def topic(run: str) -> str:

@@ -126,6 +126,8 @@ class Coordinator(Course):
         self._desks = {name: _Desk(lane) for name, lane in lanes.items()}
         #: Accounts that have a pair at their worker, and with how many rows.
         self._pairs: dict[tuple[str, str, str], Counter[str]] = {}
+        #: Accounts that have passed rows, since another account held their pairs.
+        self._passed: set[str] = set()
 
     def request_stop(self, stop: Stop) -> None:
         """Make no further call; those in flight have the drain time-out to be answered."""
@@ -240,7 +242,9 @@ class Coordinator(Course):
         while desk.backlog and len(taken) < size:
             request = desk.backlog.popleft()
             (taken if self._hold(desk, request) else passed).append(request)
-        desk.backlog.extendleft(reversed(passed))
+        if passed:
+            desk.backlog.extendleft(reversed(passed))
+            self._passed.add(desk.lane.name)
         return taken
 
     def _hold(self, desk: _Desk, request: Request) -> bool:
@@ -444,16 +448,15 @@ class Coordinator(Course):
         """Nothing is in flight any more: what has no outcome was not sent, unless the program broke."""
         desk.over = True
         if tale.crash is not None:
-            why = (
-                f"its worker's program broke ({tale.crash}): see the worker's log; run the same command again"
-            )
-            self._stop_lane(desk.lane, Stop(StopKind.STOPPED, f"account {desk.lane.name}: {why}"))
             self._lose(desk, self._keep)
-            return
         for key in [*desk.leased]:
             self._settled(desk, key)
         self._unclaim(desk, desk.claims)
         desk.claims.clear()
+        if (desk.backlog or tale.crash) and not self._halted(desk.lane):
+            why = f"its worker's program broke ({tale.crash or 'it ended early'}): see the worker's log"
+            stop = Stop(StopKind.STOPPED, f"account {desk.lane.name}: {why}, then run the same command again")
+            self._stop_lane(desk.lane, stop)
 
     def _gone(self, desk: _Desk) -> None:
         """The worker is lost: its rows are in doubt, and another one is to send them again."""
@@ -508,10 +511,10 @@ class Coordinator(Course):
         return True
 
     def _wake_waiting(self) -> None:
-        """A pair is free: an account that has nothing but such rows may go on."""
-        for desk in self._desks.values():
-            if desk.backlog and not desk.leased:
-                desk.poke()
+        """A pair is free: an account that has passed rows may go on."""
+        for name in self._passed:
+            self._desks[name].poke()
+        self._passed.clear()
 
 
 def _pair(request: Request) -> tuple[str, str, str]:

@@ -194,6 +194,7 @@ class Posts:
                     asynchronous=True,
                     silence_logs=logging.CRITICAL,
                     memory_limit=0,
+                    preload=[carrier.__name__],
                 )
             )
         try:
