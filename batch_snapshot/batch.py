@@ -523,6 +523,7 @@ def _record(
     if earlier := view.provisional.pop(key, None):
         view.statuses[earlier.status] -= 1
         view.failures.subtract(_groups(earlier))
+        view.by_account[outcome.request.row.account, earlier.status] -= 1
     else:
         if before := job.past.status(key):
             view.statuses[before] -= 1
@@ -530,12 +531,12 @@ def _record(
             view.failures[history.group(past)] -= 1
     view.statuses[outcome.status] += 1
     view.failures.update(_groups(outcome))
+    account = outcome.request.row.account
+    view.by_account[account, outcome.status] += 1
     if provisional:
         view.provisional[key] = outcome
         return
-    account = outcome.request.row.account
     view.settled[account] += 1
-    view.by_account[account, outcome.status] += 1
     if hooks.outcome:
         hooks.outcome(outcome)
 

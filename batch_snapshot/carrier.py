@@ -25,7 +25,7 @@ from batch_snapshot import __version__, pace
 from batch_snapshot.client import Clients
 from batch_snapshot.engine import Engine
 from batch_snapshot.lane import Lane
-from batch_snapshot.lease import CLAIM_HELD, Answer, Bulletin, Hello, Lease, LeaseOverError, Tale
+from batch_snapshot.lease import CLAIM_HELD, Answer, Bulletin, Hello, Lease, LeaseOverError, Started, Tale
 from batch_snapshot.model import ApiError
 from batch_snapshot.pacer import Pacer
 from batch_snapshot.quota import Spent, Window
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from batch_snapshot.lane import Stop
     from batch_snapshot.lease import Brief, Orders, Parcel, Start
-    from batch_snapshot.model import Account, Failure, Outcome, Receipt, Request
+    from batch_snapshot.model import Account, Failure, Outcome, Request
     from batch_snapshot.pace import Pace
 
 #: Seconds for which news is gathered before it is told.
@@ -95,7 +95,7 @@ class Host:
         self.address = worker.address
         self.slots = Slots(brief.settings.concurrency)
         self.accounts: dict[str, Account] = {}
-        self.clients = Clients(self.accounts, brief.target, _now)
+        self.clients = Clients(self.accounts, brief.target, _now, allowed=self.check)
         self.carriers: dict[str, Carrier] = {}
         self._lease = Lease(brief.lease)
         self._topic = topic(brief.run)
@@ -127,6 +127,7 @@ class Host:
         if self._over:
             raise LeaseOverError
         self._lease.renew(orders.stamp)
+        self.slots.expected = orders.accounts
         self._watch()
         while self._told and self._told[0].number <= orders.heard:
             self._told.popleft()
@@ -232,17 +233,19 @@ class Carrier:
         except ApiError as error:
             return error.failure
 
-    async def start(self, start: Start) -> Stop | None:
-        """Get ready to send rows; returns why the account cannot."""
+    async def start(self, start: Start) -> Started:
+        """Get ready to send rows: the clocks are compared, for the first intent."""
         engine = self.engine or self._begin(start)
         lane = engine.lanes[self._name]
         await engine.ready(lane, start.request)
         self._at.news()
-        return lane.stop
+        return Started(lane.stop, self._calling.clock_skew(self._name), _now())
 
     async def carry(self, parcel: Parcel) -> None:
         """Take rows and slots."""
-        if parcel.number <= self._parcel or self._inbox is None:
+        if self._inbox is None:
+            raise LeaseOverError
+        if parcel.number <= self._parcel:
             return
         self._parcel = parcel.number
         if self._granted is not None:
@@ -301,7 +304,7 @@ class Carrier:
         lane.identified = True
         engine = self.engine = Engine(
             lanes={self._name: lane},
-            send=self._send,
+            send=clients.send,
             look_up=clients.look_up,
             identify=_nothing,
             probe=clients.probe,
@@ -331,10 +334,6 @@ class Carrier:
         finally:
             self._news.over = True
             host.news()
-
-    async def _send(self, request: Request) -> Receipt:
-        self._at.check()
-        return await self._calling.send(request)
 
     def _settled(self, outcome: Outcome) -> None:
         self._news.outcomes.append(outcome)

@@ -115,6 +115,8 @@ class Clients:
         target: Target,
         now: Callable[[], datetime],
         rng: Random | None = None,
+        *,
+        allowed: Callable[[], None] | None = None,
     ) -> None:
         """Serve `accounts` at `target`.
 
@@ -123,10 +125,12 @@ class Clients:
             target: where the calls go.
             now: the wall clock the skew is measured against.
             rng: draws the jitter between two tries to get credentials; None: any.
+            allowed: asked before a call is signed; what it raises is raised, and the call not made.
         """
         self._accounts = accounts
         self._target = target
         self._now = now
+        self._allowed = allowed
         self._sessions = Sessions(
             # What expires does so by AWS's clock.
             clock=lambda account: now() + self.skew(account),
@@ -255,6 +259,8 @@ class Clients:
     async def _call(self, account: str, operation: str, **parameters: Any) -> dict[str, Any]:
         """Make one call; whatever goes wrong is an `ApiError`."""
         line, signer = await self._signing(account)
+        if self._allowed is not None:
+            self._allowed()
         signed_with = line.offset
         try:
             with anyio.fail_after(self._target.call_timeout):

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     Record = Callable[[Outcome], None]
     Intend = Callable[[Sequence[Request]], Awaitable[None]]
 
+#: Seconds after which a worker is told again that no more rows will come.
+ASK_AGAIN = 5.0
 #: Seconds beyond the drain time-out for the workers' last words.
 LAST_WORDS = 5.0
 #: An account with quota windows is handed rows for so many seconds at a time: each claims its slot.
@@ -75,6 +77,8 @@ class _Desk:
     post: Post | None = None
     #: Nothing is in flight there, and nothing will be.
     over: bool = False
+    #: It will get no further rows.
+    finishing: bool = False
     parcels: int = 0
     #: Calls made and throttled at workers before this one.
     before: tuple[int, int] = (0, 0)
@@ -225,13 +229,17 @@ class Coordinator(Course):
 
     async def _finish(self, desk: _Desk) -> None:
         """Wait for what is still in flight."""
+        desk.finishing = True
         if desk.post is None:
+            self._posts.release(desk.lane.name)
             return
-        if desk.lane.stop is not None and self.stop is None:
-            await self._posts.tell(desk.post, "halt", desk.lane.stop)
-        await self._posts.tell(desk.post, "finish")
         while not desk.over:
-            await desk.changed.wait()
+            changed, post = desk.changed, desk.post
+            if desk.lane.stop is not None and self.stop is None:
+                await self._posts.tell(post, "halt", desk.lane.stop)
+            await self._posts.tell(post, "finish")
+            with anyio.move_on_after(ASK_AGAIN):
+                await changed.wait()
         self._posts.release(desk.lane.name)
 
     def _next(self, desk: _Desk) -> list[Request]:
@@ -343,12 +351,14 @@ class Coordinator(Course):
     async def _ready(self, desk: _Desk, request: Request) -> bool:
         """See that the account is at a worker, and can call; whose it is was found out before."""
         lane = desk.lane
+        if desk.post is not None and desk.post.host.lost:
+            self._gone(desk)
         try:
             with anyio.CancelScope() as desk.placing:
                 if not lane.identified:
                     await self._identify(lane)
                     lane.identified = True
-                if desk.post is None or desk.post.host.lost:
+                if desk.post is None:
                     await self._begin(desk, await self._posts.place(lane.name), request)
         except StorageError as error:
             self._lose_count(error)
@@ -391,14 +401,16 @@ class Coordinator(Course):
         desk.before = (lane.traffic.calls, lane.traffic.throttled)
         desk.post, desk.over, desk.parcels = None, False, 0
         try:
-            stop = await self._posts.start(post, start)
+            started = await self._posts.start(post, start)
         except LostError:
             if not await self._posts.gone(post):
                 raise
             return
+        post.host.told(started.at, self._now())
+        self._posts.learn_skew(lane.name, post.host, started.skew)
         desk.post = post
-        if stop is not None:
-            self._stop_lane(lane, stop)
+        if started.stop is not None:
+            self._stop_lane(lane, started.stop)
 
     async def _listen(self) -> None:
         async for news in self._posts.news:
@@ -453,7 +465,7 @@ class Coordinator(Course):
             self._settled(desk, key)
         self._unclaim(desk, desk.claims)
         desk.claims.clear()
-        if (desk.backlog or tale.crash) and not self._halted(desk.lane):
+        if not desk.finishing and not self._halted(desk.lane):
             why = f"its worker's program broke ({tale.crash or 'it ended early'}): see the worker's log"
             stop = Stop(StopKind.STOPPED, f"account {desk.lane.name}: {why}, then run the same command again")
             self._stop_lane(desk.lane, stop)
@@ -461,12 +473,14 @@ class Coordinator(Course):
     def _gone(self, desk: _Desk) -> None:
         """The worker is lost: its rows are in doubt, and another one is to send them again."""
         desk.post, desk.over = None, True
+        # The next worker may sign as somebody else.
+        desk.lane.identified = False
         # Slots whose calls nobody can tell of are taken for used as long as such a call may last.
         desk.claims.clear()
         if self._halted(desk.lane):
             self._lose(desk, self._keep)
         else:
-            desk.backlog.extendleft(reversed(self._lose(desk, self._suspend)))
+            desk.backlog.extendleft(reversed(self._lose(desk, self._set_aside)))
         desk.poke()
 
     def _lose(self, desk: _Desk, keep: Record) -> list[Request]:
@@ -485,6 +499,10 @@ class Coordinator(Course):
                 )
             )
         return again
+
+    def _set_aside(self, outcome: Outcome) -> None:
+        """Record that a row is in doubt which is about to be sent again; it is not counted as done."""
+        self._write(self._suspend, outcome)
 
     def _in_doubt(self, leased: _Leased) -> Outcome:
         request = leased.request

@@ -81,13 +81,8 @@ class Course:
 
         What cannot be recorded is not begun: the first failure ends all calls.
         """
-        if self._unrecordable:
+        if not self._write(self._record_outcome, outcome):
             return
-        try:
-            self._record_outcome(outcome)
-        except BaseException:
-            self._unrecordable = True
-            raise
         self._done += 1
         self._bad += outcome.status is not Status.SUCCEEDED
         if self.stop is None and self._limit.exceeded(bad=self._bad, done=self._done):
@@ -97,6 +92,17 @@ class Course:
                     f"{self._bad} of {self._done} rows did not succeed: --max-failures is reached",
                 )
             )
+
+    def _write(self, record: Record, outcome: Outcome) -> bool:
+        """Record an outcome, unless an earlier one could not be; returns whether it was."""
+        if self._unrecordable:
+            return False
+        try:
+            record(outcome)
+        except BaseException:
+            self._unrecordable = True
+            raise
+        return True
 
     def _tell_again(self) -> None:
         """Say when spent windows open, now that no call is in flight: earlier than it seemed."""

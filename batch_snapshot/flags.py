@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 #: Of a worker's lease, in seconds.
-SHORTEST_LEASE, LONGEST_LEASE = 1.0, 600.0
+SHORTEST_LEASE, LONGEST_LEASE = 1.0, 60.0
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 

@@ -78,13 +78,14 @@ async def settle(
         StorageError: the log of calls cannot be read or written.
     """
     found = await identify(lane.name)
+    before = signers.get(lane.name) or job.past.signers.get(lane.name)
     now = signers[lane.name] = signer.of(found)
-    if why := signer.refusal(lane.name, job.past.signers.get(lane.name), now):
+    if why := signer.refusal(lane.name, before, now):
         # Credentials that could not be had at the start, and are another account's.
         raise ApiError(
             Failure(ErrorKind.DENIED, "AnotherAccount", why, Verdict.STOP_ACCOUNT, may_have_landed=False)
         )
-    if told := signer.warning(lane.name, job.past.signers.get(lane.name), now):
+    if told := signer.warning(lane.name, before, now):
         lane.warnings.append(told)
 
     async def known(_: str) -> str:

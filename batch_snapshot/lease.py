@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Seconds: renewals are lost now and then, and a worker that hangs is to be replaced soon.
 LEASE = 15.0
-#: Parts of that between two renewals: two may be lost.
+#: Parts of that between two renewals: the next ones make up for one that is lost.
 RENEWALS = 5
 #: A clock may run faster than another by this share, and a message be looked at so much later.
 MARGIN = 0.05
@@ -136,6 +136,17 @@ class Start(NamedTuple):
     request: Request
 
 
+class Started(NamedTuple):
+    """How it began."""
+
+    #: Why the account cannot call; None: it can.
+    stop: Stop | None
+    #: The service's clock less the worker's in seconds; None: it has not told.
+    skew: float | None
+    #: By the worker's wall clock.
+    at: datetime
+
+
 class Parcel(NamedTuple):
     """Rows to send, and slots of the account's quota windows, by their claims."""
 
@@ -196,6 +207,8 @@ class Orders(NamedTuple):
     heard: int
     #: Make no further call, for this reason.
     stop: Stop | None = None
+    #: About so many accounts are to share the worker's slots.
+    accounts: int = 1
     #: Drop the calls in flight too.
     abort: bool = False
 

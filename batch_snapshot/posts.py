@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import uuid4
 
 import anyio
-from distributed import CancelledError, Client, LocalCluster
-from distributed.scheduler import KilledWorker
+from distributed import Client, LocalCluster
 
 from batch_snapshot import __version__, carrier, policy
 from batch_snapshot.carrier import Carrier
 from batch_snapshot.errors import InputError
-from batch_snapshot.lease import RENEWALS, Brief, LeaseOverError, LostError, Orders, Term
+from batch_snapshot.lease import RENEWALS, Brief, LostError, Orders, Term
 from batch_snapshot.model import ApiError, ErrorKind, Failure, Verdict
 
 if TYPE_CHECKING:
@@ -35,20 +34,9 @@ if TYPE_CHECKING:
     from batch_snapshot.client import Target
     from batch_snapshot.engine import Settings
     from batch_snapshot.lane import Stop
-    from batch_snapshot.lease import Answer, Bulletin, Hello, Parcel, Placing, Start
+    from batch_snapshot.lease import Answer, Bulletin, Hello, Parcel, Placing, Start, Started
     from batch_snapshot.model import Account
 
-#: What Dask raises where a worker or the scheduler is lost.
-TROUBLE = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    KeyError,
-    KilledWorker,
-    CancelledError,
-    LostError,
-    LeaseOverError,
-)
 #: Seconds to reach the scheduler, and for a first worker to be there.
 CONNECT_TIMEOUT = 5.0
 FIRST_WORKER_TIMEOUT = 60.0
@@ -57,7 +45,9 @@ ASK_TIMEOUT = 30.0
 #: Leases for which a worker that was lost gets no account.
 SHUNNED_FOR = 4.0
 #: After this share of a lease without an answer a worker is taken for lost: a busy one may be slow.
-PATIENT_FOR = 0.6
+PATIENT_FOR = 0.8
+#: A parcel that is not taken after so many tries loses its worker.
+ASKED_SO_OFTEN = 3
 #: Seconds between two looks at what comes by itself.
 LOOK_AGAIN = 0.5
 
@@ -77,6 +67,8 @@ class Host:
     #: Its wall clock less ours in seconds, as far as messages have shown: they take their time.
     ahead: float = -math.inf
     lost: bool = False
+    #: It answers renewals, and no questions.
+    doubted: bool = False
     #: Around the questions that it has not answered.
     asked: set[anyio.CancelScope] = field(default_factory=set)
     #: It was renewed for the first time, or lost.
@@ -145,6 +137,9 @@ class Posts:
         self._turns = {name: anyio.Lock() for name in accounts}
         self._skews: dict[str, float | None] = {}
         #: Workers that did not answer, and until when they get no account.
+        #: Why the last worker did not take an account.
+        self._refusals: dict[str, str] = {}
+        self._released: set[str] = set()
         self._shunned: dict[str, float] = {}
         self._renewing: list[asyncio.Task[None]] = []
         self._stop: Stop | None = None
@@ -267,7 +262,8 @@ class Posts:
 
     def learn_skew(self, account: str, host: Host, seconds: float | None) -> None:
         """Note how far the service's clock is from a worker's, and so from ours."""
-        self._skews[account] = None if seconds is None else seconds + host.ahead
+        if seconds is not None:
+            self._skews[account] = seconds + host.ahead
 
     async def _answer(self, account: str, method: str, *arguments: Any) -> Any:
         try:
@@ -296,12 +292,11 @@ class Posts:
         async with self._turns[account]:
             if post := self.at(account):
                 return post
-            post = None
             with anyio.move_on_after(self._patience):
-                post = await self._place(account)
-            if post is None:
-                raise LostError(f"no worker took the account for {self._patience:g} s")
-            return post
+                return await self._place(account)
+            why = self._refusals.get(account)
+            last = f" (the last refusal: {why})" if why else ""
+            raise LostError(f"no worker took the account for {self._patience:g} s{last}")
 
     async def _place(self, account: str) -> Post:
         brief = Brief(
@@ -317,7 +312,8 @@ class Posts:
                 raise LostError("the scheduler is gone")
             try:
                 future, actor, hello = await self._submit(account, brief)
-            except TROUBLE:
+            except Exception as error:  # noqa: BLE001 - also what a worker has that cannot run this program
+                self._refusals[account] = f"{type(error).__name__}: {error}"
                 await anyio.sleep(LOOK_AGAIN)
                 continue
             if hello.version != __version__:
@@ -333,7 +329,7 @@ class Posts:
         """Have Dask choose a worker, of those that answer as far as is known, and get its first word.
 
         Raises:
-            Exception: one of `TROUBLE`.
+            Exception: whatever Dask or the worker raises.
         """
         dask: Any = self._client
         workers = None
@@ -382,11 +378,13 @@ class Posts:
 
     async def _ask(self, post: Post, method: str, *arguments: Any, within: float = ASK_TIMEOUT) -> Any:
         host, why = post.host, "it was lost"
+        if host.lost:
+            raise LostError(f"its worker {host.address} was lost")
         with anyio.CancelScope() as scope:
             host.asked.add(scope)
             try:
                 return await _soon(getattr(post.actor, method)(*arguments), within)
-            except TROUBLE as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, there is no answer
                 why = type(error).__name__
             finally:
                 host.asked.discard(scope)
@@ -399,21 +397,24 @@ class Posts:
                 await anyio.sleep(LOOK_AGAIN)
         return post.host.lost
 
-    async def start(self, post: Post, start: Start) -> Stop | None:
-        """Begin an account at its worker; returns why it cannot call.
+    async def start(self, post: Post, start: Start) -> Started:
+        """Begin an account at its worker.
 
         Raises:
             LostError: the worker did not answer.
         """
-        stop: Stop | None = await self._ask(post, "start", start, within=self._target.call_timeout * 3)
-        return stop
+        started: Started = await self._ask(post, "start", start, within=self._target.call_timeout * 3)
+        return started
 
     async def hand_out(self, post: Post, parcel: Parcel) -> None:
         """Give a worker rows; returns once it has them, or is lost: then nobody knows whether it has."""
+        tries = 0
         while not post.host.lost:
             try:
                 await self._ask(post, "carry", parcel)
             except LostError:
+                tries += 1
+                post.host.doubted = tries >= ASKED_SO_OFTEN
                 await anyio.sleep(LOOK_AGAIN)
             else:
                 return
@@ -425,9 +426,15 @@ class Posts:
 
     def release(self, account: str) -> None:
         """The account needs no worker any more; the last one of a worker stays, to renew its lease."""
+        self._released.add(account)
         post = self._posts.get(account)
         if post is not None and post.actor is not post.host.actor:
             del self._posts[account]
+
+    @property
+    def _accounts_a_worker(self) -> int:
+        workers = sum(not host.lost for host in self._hosts.values())
+        return -(-(len(self._accounts) - len(self._released)) // max(1, workers))
 
     # Leases.
 
@@ -445,18 +452,18 @@ class Posts:
 
     async def _renew(self, host: Host) -> None:
         every, answered = self.placing.lease / RENEWALS, anyio.current_time()
-        while not host.aborted:
+        while not (host.aborted or host.doubted):
             host.poked = anyio.Event()
             now, abort = anyio.current_time(), self._abort
             if now - answered > PATIENT_FOR * self.placing.lease:
                 break
             host.term.renew(now)
             try:
-                orders = Orders(host.stamp, host.heard, self._stop, abort)
-                answer: Answer = await _soon(host.actor.renew(orders), 2 * every)
+                orders = Orders(host.stamp, host.heard, self._stop, self._accounts_a_worker, abort)
+                answer: Answer = await _soon(host.actor.renew(orders), every)
             except TimeoutError:
                 continue
-            except TROUBLE:
+            except Exception:  # noqa: BLE001 - a lease that cannot be renewed is over, whatever the reason
                 break
             answered, host.stamp, host.aborted = anyio.current_time(), answer.stamp, abort
             host.opened.set()

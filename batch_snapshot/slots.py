@@ -15,6 +15,8 @@ class Slots:
         #: Accounts with calls to make, by engine, and all of them.
         self._busy: dict[object, int] = {}
         self._accounts = 0
+        #: About so many are to come, those included.
+        self.expected = 1
 
     def share(self, engine: object, busy: int) -> int:
         """Calls in flight of one account at most, now that so many of an engine are `busy`.
@@ -23,7 +25,7 @@ class Slots:
         """
         self._accounts += busy - self._busy.get(engine, 0)
         self._busy[engine] = busy
-        return -(-self._limit // max(1, self._accounts))
+        return -(-self._limit // max(1, self._accounts, self.expected))
 
     def leave(self, engine: object) -> None:
         """An engine has no more calls to make."""
