@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from batch_snapshot.model import Account
 
 
+#: Lines that a brief preview has at most: a terminal's are few.
+BRIEFLY = 10
+
 #: Seconds beyond which nobody counts days.
 MANY_YEARS = 100 * 365 * 86_400.0
 
@@ -138,12 +141,18 @@ def as_text(preview: Preview) -> str:
 
 
 def brief(preview: Preview) -> str:
-    """The same in a line an account."""
+    """The same in a line an account; of many, those that take longest."""
     many = len(preview.outlooks) > 1
-    return "\n".join(
+    last = sorted(preview.outlooks.items(), key=lambda item: -item[1].forecast.ends_in)
+    named = {name for name, _ in last[: len(last) if len(last) <= BRIEFLY else BRIEFLY - 1]}
+    lines = [
         f"{f'{name}: ' if many else ''}{_when(preview, outlook)} ({_rate(outlook)})"
         for name, outlook in preview.outlooks.items()
-    )
+        if name in named
+    ]
+    if others := len(last) - len(named):
+        lines.append(f"{others:,} other accounts: none of them takes longer")
+    return "\n".join(lines)
 
 
 def _when(preview: Preview, outlook: Outlook) -> str:

@@ -152,7 +152,6 @@ def test_a_client_that_calls_nothing_is_told_and_meets_no_target(tmp_path):
 
 
 def test_a_cluster_beside_the_program_alone():
-    pytest.importorskip("distributed")
     table = cluster.table(40, 1, [2], 0.01)
     assert not table.notes
     (read,) = json.loads(json.dumps(figures.as_json([table], 0.0)))["tables"]

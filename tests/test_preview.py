@@ -125,6 +125,15 @@ def test_the_brief_form_is_a_line_an_account():
     assert preview.brief(NOTHING) == ""
 
 
+def test_of_many_accounts_the_brief_form_tells_those_that_take_longest():
+    many = planned(**{f"a{number}": outlook(100 + number, 1.0) for number in range(1000)})
+    *named, others = preview.brief(many).splitlines()
+    assert [line.split(":")[0] for line in named] == [f"a{number}" for number in range(991, 1000)]
+    assert others == "991 other accounts: none of them takes longer"
+    ten = planned(**{f"a{number}": outlook(100, 1.0) for number in range(10)})
+    assert len(preview.brief(ten).splitlines()) == 10
+
+
 # -- as JSON -------------------------------------------------------------------------------------------
 
 
