@@ -19,6 +19,7 @@ from uuid import uuid4
 
 import anyio
 from distributed import Client, LocalCluster
+from distributed.client import AllExit
 
 from batch_snapshot import __version__, carrier, policy
 from batch_snapshot.carrier import Carrier
@@ -156,6 +157,7 @@ class Posts:
         async with AsyncExitStack() as stack:
             for name in ("distributed", "distributed.worker", "distributed.scheduler", "distributed.nanny"):
                 logging.getLogger(name).setLevel(logging.CRITICAL)
+            _hush_gathers(stack)
             self._client = await self._connect(stack)
             await self._check_workers()
             self._client.subscribe_topic(carrier.topic(self.run), self._hear)  # type: ignore[no-untyped-call]
@@ -490,6 +492,23 @@ class Posts:
         if host is not None and not host.lost:
             # Of this program on a worker of ours: what Dask carries is pickled as it is.
             self._told.send_nowait(News(host, pickle.loads(told["bulletin"])))  # noqa: S301
+
+
+def _hush_gathers(stack: AsyncExitStack) -> None:
+    """Let the loop say nothing of what Dask raises within a gather that was given up: nobody awaits it."""
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if isinstance(context.get("exception"), AllExit):
+            return
+        if before is None:
+            loop.default_exception_handler(context)
+        else:
+            before(loop, context)
+
+    loop.set_exception_handler(handle)
+    stack.callback(loop.set_exception_handler, before)
 
 
 async def _soon(answer: Awaitable[Any], within: float = ASK_TIMEOUT) -> Any:
