@@ -137,10 +137,11 @@ class Posts:
         self._hosts: dict[str, Host] = {}
         self._turns = {name: anyio.Lock() for name in accounts}
         self._skews: dict[str, float | None] = {}
-        #: Workers that did not answer, and until when they get no account.
         #: Why the last worker did not take an account.
         self._refusals: dict[str, str] = {}
+        #: Accounts that need no worker any more.
         self._released: set[str] = set()
+        #: Workers that did not answer or cannot run this program, and until when they get no account.
         self._shunned: dict[str, float] = {}
         self._renewing: list[asyncio.Task[None]] = []
         self._stop: Stop | None = None
@@ -318,8 +319,6 @@ class Posts:
                 self._refusals[account] = f"{type(error).__name__}: {error}"
                 await anyio.sleep(LOOK_AGAIN)
                 continue
-            if hello.version != __version__:
-                raise LostError(f"worker {hello.address} has version {hello.version}, not {__version__}")
             host = self._hosts.get(hello.host) or self._open(hello, actor)
             await host.opened.wait()
             if host.lost:
@@ -344,12 +343,16 @@ class Posts:
         try:
             with self._client.as_current():
                 actor = await _soon(future, within)
-            return future, actor, await _soon(actor.hello(), within)
+            hello: Hello = await _soon(actor.hello(), within)
         except TimeoutError:
             for address, keys in (await _soon(dask.processing())).items():
                 if key in keys:
                     self._shun(address)
             raise
+        if hello.version != __version__:
+            self._shun(hello.address)
+            raise LostError(f"worker {hello.address} has batch-snapshot {hello.version}, not {__version__}")
+        return future, actor, hello
 
     def _shun(self, address: str) -> None:
         """Give no account to a worker for a while."""

@@ -263,6 +263,21 @@ async def test_a_worker_without_credentials_stops_the_account_with_the_way_out(p
         assert (await record(url))["snapshots"] == []
 
 
+async def test_a_worker_of_another_version_is_refused_before_any_call(place):
+    many(place, 2, 5)
+    other = place.folder / "other"
+    other.mkdir()
+    (other / "sitecustomize.py").write_text("import batch_snapshot; batch_snapshot.__version__ = '0.0.0'\n")
+    path = f"{other}:{place.env['PYTHONPATH']}"
+    async with service(place) as url, cluster(place.folder, place.env, 0) as dask:
+        await dask.work(1, PYTHONPATH=path)
+        where = ["--endpoint-url", url, "--engine", "dask", "--scheduler", dask.address, *QUIET]
+        ended = await place_call(place, "run", "trial.yaml", *where)
+        assert ended.code == 2
+        assert "has batch-snapshot 0.0.0" in ended.stderr
+        assert (await record(url))["calls"] == {}
+
+
 async def test_a_scheduler_that_is_not_there_is_told_before_any_call(place):
     many(place, 2, 5)
     ended = await place.call(

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -20,10 +20,13 @@ from batch_snapshot.cluster import Coordinator
 from batch_snapshot.engine import Settings
 from batch_snapshot.errors import LedgerWriteError
 from batch_snapshot.lane import Lane, Stop, StopKind
-from batch_snapshot.lease import PARCEL, Bulletin, LostError, Started, Tale
+from batch_snapshot.lease import Bulletin, LostError, Started, Tale
 from batch_snapshot.model import Outcome, Request, Row, Status, client_token
 from batch_snapshot.pacer import Pacer
 from batch_snapshot.quota import Spent, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 LEASE = 10.0
@@ -95,8 +98,7 @@ class Posts:
         self.posts: dict[str, Post] = {}
         self._send, self.news = anyio.create_memory_object_stream[Any](math.inf)
         self.reachable = True
-        self.aborted = False
-        self.orders: list[Stop | None] = []
+        self.dismissed = False
 
     def close(self) -> None:
         self._send.close()
@@ -145,12 +147,12 @@ class Posts:
         post.poke()
 
     def order(self, stop: Stop | None, *, abort: bool = False) -> None:
-        self.orders.append(stop)
         for post in self.posts.values():
             post.stopped = True
             post.poke()
 
     async def dismiss(self) -> None:
+        self.dismissed = True
         for host in self._hosts:
             host.silent.set()
 
@@ -269,6 +271,7 @@ async def run(
     wait: bool = True,
     stop_after: float | None = None,
     refuse_after: int | None = None,
+    begun: Callable[[Trial], None] = lambda _: None,
 ) -> Trial:
     service, meters = Service(), meters or {}
     async with anyio.create_task_group() as group:
@@ -302,6 +305,7 @@ async def run(
             now=now,
             settings=Settings(drain_timeout=1.0),
         )
+        begun(trial)
         if stop_after is not None:
 
             async def stop():
@@ -405,14 +409,18 @@ def test_a_stop_leaves_no_row_without_a_word(seed, after, losses):
 def test_what_cannot_be_recorded_ends_the_calls():
     requests = listed(2, 200)
 
-    async def body():
-        kept: list[Trial] = []
-        with pytest.raises(BaseExceptionGroup) as caught:
-            kept.append(await run(requests, 1, refuse_after=10))
-        return caught.value, kept
+    trials: list[Trial] = []
 
-    error, _ = virtually(body)
-    assert error.subgroup(LedgerWriteError) is not None
+    async def body():
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await run(requests, 1, refuse_after=10, begun=trials.append)
+        return caught.value
+
+    assert virtually(body).subgroup(LedgerWriteError) is not None
+    (trial,) = trials
+    assert sum(map(len, trial.outcomes.values())) == 10, "nothing is written after what could not be"
+    assert trial.posts.dismissed, "all workers were told, and are silent"
+    assert len(trial.service.made) < len(requests)
 
 
 def test_a_row_in_doubt_keeps_the_time_of_its_first_try():
@@ -426,4 +434,3 @@ def test_a_row_in_doubt_keeps_the_time_of_its_first_try():
     lost = [outcome for told in trial.outcomes.values() for outcome in told[:-1]]
     assert lost
     assert all(outcome.first_sent_at == first for outcome in lost)
-    assert len(requests) > PARCEL
