@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import aiohttp
+
 import batch_snapshot
 from tests.nursery import Nursery, Order
 
@@ -289,6 +291,23 @@ class Place:
         """Run a command to its end."""
         async with self.started(*arguments, **more) as child:
             return await child.finished()
+
+
+@asynccontextmanager
+async def service(place: Place, *flags: str) -> AsyncIterator[str]:
+    """The simulated service in a process of its own; its URL."""
+    out = place.folder / "url"
+    with out.open("wb") as file:
+        async with place.started("simulate", *flags, stdout=file) as served:
+            await until(lambda: out.read_bytes().endswith(b"\n") or not served.running, "the service")
+            yield out.read_text("utf-8").strip()
+
+
+async def record(url: str) -> Json:
+    """What the service has made, and what it was asked."""
+    async with aiohttp.ClientSession() as client, client.get(f"{url}/_simulator/record") as answer:
+        told: Json = json.loads(await answer.read())
+        return told
 
 
 async def until(

@@ -9,19 +9,28 @@ import json
 import os
 import signal
 from collections import Counter
-from contextlib import asynccontextmanager
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import aiohttp
 import pytest
 
 from batch_snapshot import batch, engine, job, overview, plan
 from batch_snapshot.simulator import serve
-from tests.processes import Json, Place, assert_exactly_once, ledger_lines, move_in, pairs, results, until
+from tests.processes import (
+    Json,
+    Place,
+    assert_exactly_once,
+    ledger_lines,
+    move_in,
+    pairs,
+    record,
+    results,
+    service,
+    until,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from tests.processes import Child, Finished
@@ -51,23 +60,8 @@ FAULTS = (
 SLOW_FAULTS = "late=0.01,late-delay=0.3"
 
 
-@asynccontextmanager
-async def service(place: Place, faults: str) -> AsyncIterator[str]:
-    """The service in a process of its own, with faults; its URL."""
-    out = place.folder / "url"
-    flags = ["--state", "world.ndjson", "--rate", "300", "--burst", "50", "--latency", "0.02"]
-    with out.open("wb") as file:
-        async with place.started(
-            "simulate", *flags, "--faults", faults, "--seed", "7", stdout=file
-        ) as served:
-            await until(lambda: out.read_bytes().endswith(b"\n") or not served.running, "the service")
-            yield out.read_text("utf-8").strip()
-
-
-async def record(url: str) -> Json:
-    async with aiohttp.ClientSession() as client, client.get(f"{url}/_simulator/record") as answer:
-        told: Json = json.loads(await answer.read())
-        return told
+#: How the service is started that they come from.
+SERVED = ("--state", "world.ndjson", "--rate", "300", "--burst", "50", "--latency", "0.02", "--seed", "7")
 
 
 class Listed:
@@ -132,7 +126,7 @@ async def killed_again_and_again(place: Place, *, kills: int, seed: int, rows: i
     rng = Random(seed)
     listed = Listed(place, rng, rows)
     figures: Counter[str] = Counter()
-    async with service(place, faults) as url:
+    async with service(place, *SERVED, "--faults", faults) as url:
         # Few attempts leave rows in doubt behind, so that a `retry` has those too.
         flags = ["--endpoint-url", url, "--rate", "250", *QUIET]
         run: Sequence[str | Path] = ["run", "trial.yaml", *flags]

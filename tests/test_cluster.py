@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import resource
 import signal
 from collections import Counter
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import aiohttp
 import pytest
 
 from tests.dask_cluster import cluster, own_workers
-from tests.processes import Json, Place, ledger_lines, of_type, results, until
+from tests.processes import Json, Place, ledger_lines, of_type, record, results, service, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(240)]
 
@@ -36,22 +33,6 @@ class Own(Place):
 def place(tmp_path) -> Place:
     """A folder to run in."""
     return Own(tmp_path)
-
-
-@asynccontextmanager
-async def service(place: Place, *flags: str) -> AsyncIterator[str]:
-    """The service in a process of its own; its URL."""
-    out = place.folder / "url"
-    with out.open("wb") as file:
-        async with place.started("simulate", *flags, stdout=file) as served:
-            await until(lambda: out.read_bytes().endswith(b"\n") or not served.running, "the service")
-            yield out.read_text("utf-8").strip()
-
-
-async def record(url: str) -> Json:
-    async with aiohttp.ClientSession() as client, client.get(f"{url}/_simulator/record") as answer:
-        told: Json = json.loads(await answer.read())
-        return told
 
 
 def many(place: Place, accounts: int, rows: int, **account: object) -> list[Json]:
