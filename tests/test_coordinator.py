@@ -259,6 +259,8 @@ class Trial:
     posts: Posts
     service: Service
     intended: list[str] = field(default_factory=list)
+    #: How often it was found out whose an account is.
+    identified: Counter[str] = field(default_factory=Counter)
     outcomes: dict[bytes, list[Outcome]] = field(default_factory=lambda: defaultdict(list))
 
 
@@ -292,7 +294,8 @@ async def run(
             assert outcome.request.client_token in trial.intended
             trial.outcomes[outcome.request.row.key].append(outcome)
 
-        async def identify(_):
+        async def identify(lane):
+            trial.identified[lane.name] += 1
             await anyio.sleep(0.01)
 
         trial.coordinator = coordinator = Coordinator(
@@ -433,4 +436,5 @@ def test_a_row_in_doubt_keeps_the_time_of_its_first_try():
     trial = virtually(body)
     lost = [outcome for told in trial.outcomes.values() for outcome in told[:-1]]
     assert lost
+    assert trial.identified["a0"] > 1, "its next worker may sign as somebody else"
     assert all(outcome.first_sent_at == first for outcome in lost)
