@@ -214,6 +214,9 @@ def move_in(monkeypatch: pytest.MonkeyPatch, folder: Path, environ: Mapping[str,
 class Place:
     """A folder to run in."""
 
+    #: Flags of the interpreter where a process asks for none; None: it is born in the nursery.
+    python: Sequence[str] | None = None
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.env = environment(folder)
@@ -258,6 +261,7 @@ class Place:
         }
         words = list(map(str, arguments))
         process: asyncio.subprocess.Process | Born
+        python = self.python if python is None else python
         if python is None and limit is None:
             order = Order(words, str(self.folder), self.env, largest, deadly)
             process = await nursery().start(order, **chosen)
@@ -291,6 +295,12 @@ class Place:
         """Run a command to its end."""
         async with self.started(*arguments, **more) as child:
             return await child.finished()
+
+
+class Own(Place):
+    """A folder to run in by interpreters of their own, each from its very start."""
+
+    python = ()
 
 
 @asynccontextmanager

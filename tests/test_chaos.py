@@ -18,6 +18,7 @@ from batch_snapshot import batch, engine, job, overview, plan
 from batch_snapshot.simulator import serve
 from tests.processes import (
     Json,
+    Own,
     Place,
     assert_exactly_once,
     ledger_lines,
@@ -206,7 +207,10 @@ async def test_killed_at_moments_of_chance_each_row_has_one_snapshot(place):
 async def test_killed_a_hundred_times_each_row_has_one_snapshot(place, capsys):
     seed = int(os.environ.get("CHAOS_SEED", "11"))
     faults = f"{FAULTS},{SLOW_FAULTS}"
-    figures = await killed_again_and_again(place, kills=110, seed=seed, rows=170, faults=faults)
+    # Killed from the first instant of their interpreters on.
+    own = Own(place.folder)
+    own.env = place.env
+    figures = await killed_again_and_again(own, kills=110, seed=seed, rows=170, faults=faults)
     with capsys.disabled():
         print(f"\n{figures}")  # noqa: T201 - whoever asked for this test wants to see them
 

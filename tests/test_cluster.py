@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.dask_cluster import cluster, own_workers
-from tests.processes import Json, Place, ledger_lines, of_type, record, results, service, until
+from tests.processes import Json, Own, Place, ledger_lines, of_type, record, results, service, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,13 +20,6 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(240)]
 
 QUIET = ["--progress", "none", "--format", "json"]
 LEASE = ["--lease", "5s"]
-
-
-class Own(Place):
-    """A folder to run in, by interpreters of their own: their workers are started by those."""
-
-    def started(self, *arguments, python=("-Xutf8",), **more):
-        return super().started(*arguments, python=python, **more)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.processes import Place, of_type, pairs
+from tests.processes import Own, Place, of_type, pairs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -91,21 +91,20 @@ def span(calls: list[Json]) -> float:
 
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_one_denied_one_throttled_one_expired_and_one_healthy(tmp_path, engine):
-    place = Place(tmp_path)
-    more = ["--engine", engine]
     # A cluster's workers are started by the interpreter that starts the run.
-    own = {"python": ("-Xutf8",)} if engine == "dask" else {}
+    place = Own(tmp_path) if engine == "dask" else Place(tmp_path)
+    more = ["--engine", engine]
     async with (
         service(place, "--latency", "0.02s") as plain,
         service(place, "--latency", "0.02s", "--rate", "2", "--burst", "1", "--no-retry-hint") as tight,
     ):
         write(place, plain, tight, "healthy", name="alone")
-        alone = await place.call("run", "alone.yaml", *more, **own)
+        alone = await place.call("run", "alone.yaml", *more)
         assert alone.code == 0, alone.stderr
         before = await log(plain, KEYS["healthy"])
 
         write(place, plain, tight, "denied", "throttled", "expired", "healthy", name="together")
-        said = await place.call("run", "together.yaml", "--format", "json", *more, **own)
+        said = await place.call("run", "together.yaml", "--format", "json", *more)
         healthy = (await log(plain, KEYS["healthy"]))[len(before) :]
         throttled = await log(tight, KEYS["throttled"])
         denied = await log(plain, KEYS["denied"])
@@ -143,13 +142,12 @@ async def test_one_denied_one_throttled_one_expired_and_one_healthy(tmp_path, en
 
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_the_summary_for_people_tells_them_apart_too(tmp_path, engine):
-    place = Place(tmp_path)
-    more = ["--engine", engine]
     # A cluster's workers are started by the interpreter that starts the run.
-    own = {"python": ("-Xutf8",)} if engine == "dask" else {}
+    place = Own(tmp_path) if engine == "dask" else Place(tmp_path)
+    more = ["--engine", engine]
     async with service(place) as plain:
         write(place, plain, plain, "denied", "expired", "throttled", name="together")
-        said = await place.call("run", "together.yaml", *more, **own)
+        said = await place.call("run", "together.yaml", *more)
     assert said.code == 3
     lines = said.stdout.splitlines()
     assert any(line.startswith("  account denied: 20 denials in a row") for line in lines)
