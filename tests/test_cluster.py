@@ -170,8 +170,9 @@ async def test_no_window_holds_more_calls_than_declared_though_a_worker_is_kille
             ended = await child.finished(60)
         assert ended.code == 4, ended.stderr
         told = await record(url)
-        # One key signs for all of them: they share a window.
-        assert 30 < told["calls"]["CreateResourceSnapshot"] <= 60
+        # One key signs for all of them: they share a window. What a lost worker held of it is taken for
+        # used, and that may be most of it: how many accounts it had is the scheduler's choice.
+        assert 8 < told["calls"]["CreateResourceSnapshot"] <= 60
         assert told["throttled"] == 0
         assert all("per_minute is spent" in reason for reason in ended.json["reasons"]), ended.json
 
