@@ -26,8 +26,8 @@ if TYPE_CHECKING:
         ManifestError,
         StorageError,
     )
-    from batch_snapshot.job import Options
     from batch_snapshot.model import Outcome
+    from batch_snapshot.options import Options
     from batch_snapshot.plan import Selection
     from batch_snapshot.report import Summary
 
@@ -57,7 +57,7 @@ __all__ = [
 #: Where the names live; imported at their first use, for some bring aioboto3 with them.
 _ROOMS = {
     "Hooks": "batch",
-    "Options": "job",
+    "Options": "options",
     "Outcome": "model",
     "Selection": "plan",
     "Settings": "engine",

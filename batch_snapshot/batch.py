@@ -41,11 +41,13 @@ from batch_snapshot.engine import Engine
 from batch_snapshot.errors import InputError, ManifestError, StorageError
 from batch_snapshot.flags import LONGEST_LEASE
 from batch_snapshot.history import FailureGroup
-from batch_snapshot.job import Job, Options, for_retry, load, of_run, reserved
+from batch_snapshot.job import Job, for_retry, of_run, reserved
 from batch_snapshot.lane import Lane, Stop, StopKind
 from batch_snapshot.lease import LEASE, Term
 from batch_snapshot.model import Status
+from batch_snapshot.options import Options, extras_of, state_of
 from batch_snapshot.quota import Usage, windows
+from batch_snapshot.resumption import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -276,7 +278,7 @@ def _allowances(job: Job, usage: Usage | None, options: Options) -> Allowances:
 
 
 def _usage_file(options: Options) -> Path:
-    return places.usage_file(places.state_folder(options.state_dir, os.environ))
+    return places.usage_file(state_of(options))
 
 
 async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary:
@@ -565,22 +567,9 @@ def _header(job: Job, options: Options, hooks: Hooks) -> history.Header:
         accounts={**known, **called},
         endpoint=job.endpoint,
         started_at=hooks.now(),
-        settings={**job.settings, **_selective(options)},
+        settings={**job.settings, **extras_of(options)},
         discovered_sha256=job.discovered_sha256,
     )
-
-
-def _selective(options: Options) -> dict[str, Any]:
-    """The settings that are noted only where they say something."""
-    state = str(options.simulator_state.resolve()) if options.simulator_state else None
-    placing = options.placing
-    given = {
-        "lease_s": placing.lease if placing else None,
-        "changed_since": options.changed_since,
-        "skip_active_jobs": options.skip_active_jobs,
-        "simulator_state": state,
-    }
-    return {name: value for name, value in given.items() if value}
 
 
 def _nothing_to_do(job: Job) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from batch_snapshot.batch import Hooks
     from batch_snapshot.history import History
-    from batch_snapshot.job import Options
+    from batch_snapshot.options import Options
     from batch_snapshot.plan import Selection
     from batch_snapshot.report import Summary
 

@@ -7,7 +7,7 @@ import textwrap
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from batch_snapshot import codec, job, listing, manifest, places, revision, service
+from batch_snapshot import accounts, codec, listing, manifest, places, revision, service
 from batch_snapshot.discover import BLIND_SPOTS, Search
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.listing import BY_LINE
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
+    from batch_snapshot.accounts import Called
     from batch_snapshot.discover import Counts, Found
     from batch_snapshot.filters import Filters
     from batch_snapshot.history import Header
-    from batch_snapshot.job import Called, Options, Reserved
+    from batch_snapshot.job import Reserved
     from batch_snapshot.manifest import Manifest
+    from batch_snapshot.options import Options
     from batch_snapshot.reads import Reader
 
 #: Columns of a text that goes on for more than a line.
@@ -91,7 +93,7 @@ async def discover(
         StorageError: the file cannot be written.
     """
     _check_output(output)
-    called = job.called({AMBIENT: Account(AMBIENT)}, options)
+    called = accounts.called({AMBIENT: Account(AMBIENT)}, options)
     search = replace(search, account=AMBIENT, template=search.template or DEFAULT_TEMPLATE)
     partial = output.with_name(f"{output.name}.partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
@@ -155,7 +157,7 @@ async def update(
     listed = manifest.load(path)
     text = _text(path)
     where = revision.layout(text, str(path))
-    called = job.called(listed.accounts, options)
+    called = accounts.called(listed.accounts, options)
     template = search.template or where.defaults.get("template") or DEFAULT_TEMPLATE
     search = replace(search, template=template)
     defaults = {**_defaults_of(search), **where.defaults}
@@ -234,7 +236,7 @@ async def freeze(held: Reserved, options: Options, around: Surroundings) -> Mani
     if not listed.discover and known is None:
         return listed
     if known is None:
-        called = job.called(listed.accounts, options)
+        called = accounts.called(listed.accounts, options)
         chosen = [one for one in listed.discover if one.account in called.accounts]
         with Search(None, chosen, called.endpoint, around.now()) as found:
             await _ask(found, called, options, around, jobs=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from batch_snapshot.choosing import Chosen
 from batch_snapshot.errors import DeferredError, InputError, ManifestError
 from batch_snapshot.index import Index, world_of
 from batch_snapshot.lane import Stop, StopKind
+from batch_snapshot.options import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from batch_snapshot.course import Course
     from batch_snapshot.history import Header
-    from batch_snapshot.job import Job, Options
+    from batch_snapshot.job import Job
     from batch_snapshot.model import Row, Skip, Status
+    from batch_snapshot.options import Options
     from batch_snapshot.reads import Reader
 
 #: Seconds between two looks whether to give way to a stop.
@@ -111,7 +112,7 @@ def prepared(
     if doing.candidates is None or not asked(doing, options):
         yield None
         return
-    with Index(places.index_file(places.state_folder(options.state_dir, os.environ))) as known:
+    with Index(places.index_file(state_of(options))) as known:
         choice = choosing.Choice(
             since=since(options, now()),
             active_jobs=options.skip_active_jobs,

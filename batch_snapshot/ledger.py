@@ -63,6 +63,16 @@ def read(
             yield Line(offset, number, record)
 
 
+def head(path: Path) -> Header | None:
+    """How the ledger at `path` begins; None: not with a run line.
+
+    Raises:
+        LedgerError: it cannot be read, or its first line is no record.
+    """
+    first = next((line.record for line in read(path)), None)
+    return first if isinstance(first, Header) else None
+
+
 def _lines(
     path: Path, start: int = 0, after: Line | None = None, *, number: int = 0
 ) -> Iterator[tuple[int, int, bytes]]:

@@ -153,7 +153,7 @@ class Looking:
         By the log of calls where the run keeps it; empty where that tells nothing.
         """
         # Half of the time that `status` takes, and needed only while a run goes on.
-        from batch_snapshot import job  # noqa: PLC0415
+        from batch_snapshot.accounts import allowed  # noqa: PLC0415
         from batch_snapshot.allowance import Allowances  # noqa: PLC0415
         from batch_snapshot.quota import Usage  # noqa: PLC0415
 
@@ -163,7 +163,7 @@ class Looking:
         with suppress(InputError, StorageError):
             file = places.usage_file(places.state_folder(Path(folder) if folder else None, os.environ))
             if places.there(file):
-                accounts = job.allowed(self._path, header)
+                accounts = allowed(self._path, header)
                 with Usage(file) as usage:
                     room = Allowances(accounts, header.endpoint, usage, os.environ)
                     return {name: room.outlook(name, rows, rate or None) for name in self._tally.accounts}

@@ -13,6 +13,7 @@ from batch_snapshot.allowance import Allowances
 from batch_snapshot.client import Clients, Target
 from batch_snapshot.errors import InputError
 from batch_snapshot.model import AWS, SIMULATOR
+from batch_snapshot.options import state_of
 from batch_snapshot.quota import Usage
 from batch_snapshot.reads import Reader
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from datetime import datetime
     from random import Random
 
-    from batch_snapshot.job import Called, Options
+    from batch_snapshot.accounts import Called
     from batch_snapshot.lane import Lane
+    from batch_snapshot.options import Options
     from batch_snapshot.posts import Posts
 
 #: Engagements that a simulated world begins with, and opportunities of each, where no state file tells.
@@ -67,8 +69,7 @@ async def readers(
         StorageError: the log of calls cannot be used.
     """
     async with AsyncExitStack() as stack:
-        state = places.state_folder(options.state_dir, os.environ)
-        usage = stack.enter_context(Usage(places.usage_file(state)))
+        usage = stack.enter_context(Usage(places.usage_file(state_of(options))))
         accounts = {
             name: replace(account, quota=called.quotas[name]) for name, account in called.accounts.items()
         }

@@ -12,11 +12,13 @@ from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batch_snapshot import codec, job, ledger, locks, places, scratch, service
+from batch_snapshot import codec, ledger, locks, places, scratch, service
+from batch_snapshot.accounts import accounts_of, called
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.history import Header, Result, Skipped
 from batch_snapshot.index import Index, world_of
 from batch_snapshot.model import ApiError, Row, Status
+from batch_snapshot.options import state_of
 from batch_snapshot.reads import beside, broken
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batch_snapshot.discovering import Surroundings
-    from batch_snapshot.job import Options
+    from batch_snapshot.options import Options
     from batch_snapshot.reads import Reader
     from batch_snapshot.scratch import Tables
 
@@ -111,19 +113,19 @@ async def verify(
         ServiceError: the service cannot be read, or not now.
         StorageError: the log of calls or the index cannot be used.
     """
-    head = next((line.record for line in ledger.read(path)), None)
-    if not isinstance(head, Header):
+    head = ledger.head(path)
+    if head is None:
         raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
     if locks.holder_lives(places.ledger_lock(path)):
         raise InputError(f"{path}: a run is writing it; wait until that has ended")
     began = around.clock()
     told = Verification(str(path))
-    with scratch.tables(_TABLES) as db, Index(places.index_file(job.state_of(options))) as known:
+    with scratch.tables(_TABLES) as db, Index(places.index_file(state_of(options))) as known:
         last = _take(db, path, sample, told)
-        called = job.called(job.accounts_of(path, last), options, last.endpoint)
-        _check_place(path, last, called.endpoint)
+        whom = called(accounts_of(path, last), options, last.endpoint)
+        _check_place(path, last, whom.endpoint)
         told.warnings += known.refresh(path.parent)
-        async with service.readers(called, options, around.now, around.rng) as readers:
+        async with service.readers(whom, options, around.now, around.rng) as readers:
             verifier = _Verifier(db, known, world_of(last), head.started_at, told)
             for name, reader in readers.items():
                 try:

@@ -13,11 +13,12 @@ import anyio
 import pytest
 from rich.console import Console
 
-from batch_snapshot import batch, display, identity, job, manifest, policy, report
+from batch_snapshot import batch, display, identity, manifest, policy, report
+from batch_snapshot.accounts import called
 from batch_snapshot.client import Clients, Target
 from batch_snapshot.errors import InputError, ManifestError
-from batch_snapshot.job import Options
 from batch_snapshot.model import Account, ApiError, Request, Row
+from batch_snapshot.options import Options
 from batch_snapshot.report import AccountSummary, Counts
 from batch_snapshot.simulator import serve
 from tests.jobs import run_job
@@ -45,7 +46,7 @@ def role(number: int, **more: str) -> dict[str, str]:
 )
 def test_accounts_are_selected_by_name_and_by_tag(words, names):
     accounts = {name: Account(name, tags=tuple(each["tags"])) for name, each in TAGGED.items()}
-    assert list(job.called(accounts, Options(simulate=True, accounts=words)).accounts) == names
+    assert list(called(accounts, Options(simulate=True, accounts=words)).accounts) == names
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_accounts_are_selected_by_name_and_by_tag(words, names):
 )
 def test_a_selection_that_selects_nobody_tells_what_there_is(word, tags, told):
     with pytest.raises(InputError, match=f"--accounts {word}: {told}"):
-        job.called({"main": Account("main", tags=tags)}, Options(simulate=True, accounts=(word,)))
+        called({"main": Account("main", tags=tags)}, Options(simulate=True, accounts=(word,)))
 
 
 @pytest.mark.asyncio

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot import batch, cli, job, ledger, overview, plan
+from batch_snapshot import batch, cli, ledger, overview, plan
 from batch_snapshot.errors import InputError, LedgerError
+from batch_snapshot.options import Options
 from batch_snapshot.simulator import serve
 from tests.processes import Json, Place, pairs
 
@@ -64,7 +65,7 @@ def whole(place):
             for name in ("AWS_ENDPOINT_URL", "HTTP_PROXY", "HTTPS_PROXY"):
                 patch.delenv(name)
             async with serve() as (url, _):
-                options = job.Options(ledger=str(place.folder / "whole.ndjson"), endpoint_url=url)
+                options = Options(ledger=str(place.folder / "whole.ndjson"), endpoint_url=url)
                 await batch.run(manifest, options)
                 await batch.retry(place.folder / "whole.ndjson", lambda _: plan.everything(), options)
 
@@ -272,7 +273,7 @@ def assert_told_in_a_line(path: Path, content: bytes) -> None:
     """All who read ledgers take it, or say what is wrong in one line; and nothing is called."""
 
     def retry() -> None:
-        options = job.Options(state_dir=path.parent / "state")
+        options = Options(state_dir=path.parent / "state")
         everything = batch.retry(path, lambda _: plan.everything(), options, batch.Hooks(confirm=declined))
         asyncio.run(everything)
 

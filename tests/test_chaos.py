@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from batch_snapshot import batch, engine, job, overview, plan
+from batch_snapshot import batch, engine, overview, plan
+from batch_snapshot.options import Options
 from batch_snapshot.simulator import serve
 from tests.processes import (
     Json,
@@ -262,9 +263,9 @@ def at(folder: Path, place: Place) -> Place:
     return made
 
 
-def options(place: Place, url: str) -> job.Options:
+def options(place: Place, url: str) -> Options:
     """The same that the command line below means."""
-    return job.Options(
+    return Options(
         ledger=str(place.ledger),
         state_dir=place.folder / "state",
         endpoint_url=url,

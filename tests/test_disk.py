@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from batch_snapshot import batch, engine, job, overview
+from batch_snapshot import batch, engine, overview
 from batch_snapshot.errors import LedgerWriteError
+from batch_snapshot.options import Options
 from batch_snapshot.simulator import Settings, Simulator, serve
 from tests.kernel import on_linux, refusing
 from tests.processes import Place, assert_exactly_once, move_in, of_type, pairs, until
@@ -44,8 +45,8 @@ def place(tmp_path, monkeypatch):
     return made
 
 
-def options(place: Place, url: str, concurrency: int = 32) -> job.Options:
-    return job.Options(
+def options(place: Place, url: str, concurrency: int = 32) -> Options:
+    return Options(
         ledger=str(place.ledger),
         endpoint_url=url,
         rate=500.0,

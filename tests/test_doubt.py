@@ -17,7 +17,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from batch_snapshot import batch, engine, job, overview, plan
+from batch_snapshot import batch, engine, overview, plan
+from batch_snapshot.options import Options
 from batch_snapshot.simulator import Faults, Settings, Simulator, serve
 from tests.processes import Json, assert_exactly_once, move_in, of_type, pairs, results, write_manifest
 
@@ -85,9 +86,9 @@ class Trial(NamedTuple):
             self.ledger, lambda _: plan.everything(), self._options(driven), self._hooks(pass_by)
         )
 
-    def _options(self, driven: dict[str, Any]) -> job.Options:
+    def _options(self, driven: dict[str, Any]) -> Options:
         settings = engine.Settings(**driven)
-        return job.Options(ledger=str(self.ledger), endpoint_url=self.url, rate=1000.0, engine=settings)
+        return Options(ledger=str(self.ledger), endpoint_url=self.url, rate=1000.0, engine=settings)
 
     def _hooks(self, pass_by: float) -> batch.Hooks:
         async def leap(_: batch.View) -> None:

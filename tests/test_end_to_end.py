@@ -24,9 +24,10 @@ import pytest
 from aiohttp import web
 from botocore.config import Config
 
-from batch_snapshot import batch, engine, job, plan
+from batch_snapshot import batch, engine, plan
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.ledger import Ledger
+from batch_snapshot.options import Options
 from batch_snapshot.simulator import KINDS, Faults, Settings, Simulator, serve
 from tests.processes import (
     TEMPLATE,
@@ -92,10 +93,10 @@ CLOCK = Clock()
 HOOKS = batch.Hooks(rng=Hasty(), now=CLOCK, watch=CLOCK.leap)
 
 
-def options(url: str | None, *, rate: float | str | None = 2000.0, **given: Any) -> job.Options:
+def options(url: str | None, *, rate: float | str | None = 2000.0, **given: Any) -> Options:
     """Options for an endpoint; those of the engine are told apart by name."""
     driven = {name: given.pop(name) for name in list(given) if name in engine.Settings.__slots__}
-    return job.Options(endpoint_url=url, rate=rate, engine=engine.Settings(**driven), **given)
+    return Options(endpoint_url=url, rate=rate, engine=engine.Settings(**driven), **given)
 
 
 async def run(url: str | None, **given: Any) -> Summary:

@@ -20,15 +20,16 @@ from batch_snapshot import (
     places,
     plan,
     policy,
+    resumption,
     signer,
     unfinished,
 )
-from batch_snapshot import job as room
 from batch_snapshot.allowance import Allowances
 from batch_snapshot.errors import InputError, LedgerError, StorageError
-from batch_snapshot.job import Options
+from batch_snapshot.job import for_retry
 from batch_snapshot.lane import Lane
 from batch_snapshot.model import ApiError, Quota, Verdict
+from batch_snapshot.options import Options
 from batch_snapshot.pacer import Pacer
 from batch_snapshot.simulator import serve
 from tests.jobs import run_job
@@ -173,7 +174,7 @@ async def test_other_credentials_are_told_and_another_account_is_refused_before_
         async def unknown(_: str) -> str:
             raise ApiError(policy.CLOCKS_DISAGREE)
 
-        listed, _ = room.load(path, options, batch.utc_now())
+        listed, _ = resumption.load(path, options, batch.utc_now())
         with run_job(listed, options, batch.utc_now()) as job:
             with pytest.raises(InputError, match="was AWS account 111111111111 so far") as raised:
                 await identity.check(job, other)
@@ -212,7 +213,7 @@ async def test_the_commands_that_go_on_keep_the_quota_the_state_and_the_accounts
     expected = ["--rate", "1000", "--daily-quota", "500", "--state-dir", "my state", "--accounts", "a"]
     assert words(run)[-len(expected) :] == expected
     # A retry has the quota from the ledger, and says in the end what the run was given.
-    with room.for_retry(
+    with for_retry(
         place.ledger, lambda _: plan.everything(), Options(state_dir=Path("my state")), batch.utc_now()
     ) as job:
         assert job.quotas["a"] == Quota(per_second=1000.0, per_day=500)

@@ -18,11 +18,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot import codec, history, job, ledger, manifest
+from batch_snapshot import codec, history, ledger, manifest, resumption
 from batch_snapshot.errors import LedgerError, LedgerWriteError
 from batch_snapshot.history import End, Header, Intent, Line, Result
 from batch_snapshot.ledger import Ledger
 from batch_snapshot.model import Account, ErrorKind, Outcome, Quota, Request, Row, RowError, Status
+from batch_snapshot.options import Options
 from tests import strategies
 from tests.jobs import run_job
 from tests.strategies import patient
@@ -662,7 +663,7 @@ def nightly(folder: Path, content: bytes) -> tuple[manifest.Manifest, Path]:
     return manifest.load(listed), written(folder / "nightly.ndjson", content)
 
 
-OPTIONS = job.Options(ledger="nightly.ndjson", state_dir=Path("state"))
+OPTIONS = Options(ledger="nightly.ndjson", state_dir=Path("state"))
 
 
 def test_looking_at_what_a_run_would_do_mends_nothing(tmp_path, monkeypatch):
@@ -690,7 +691,7 @@ def test_what_was_recalled_holds_while_the_ledger_is_the_same(tmp_path, monkeypa
     """Between the first look at a ledger and its lock another run may have gone on with it."""
     monkeypatch.chdir(tmp_path)
     listed, path = nightly(tmp_path, HEAD_LINE + INTENT_LINE)
-    found, recalled = job.load(listed.path, OPTIONS, AT)
+    found, recalled = resumption.load(listed.path, OPTIONS, AT)
     assert found.left == [ROW], "in doubt"
     with path.open("ab") as book:
         book.write(meanwhile)
@@ -702,7 +703,7 @@ def test_what_was_recalled_holds_while_the_ledger_is_the_same(tmp_path, monkeypa
 def test_what_is_done_is_not_left(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     listed, _ = nightly(tmp_path, HEAD_LINE + INTENT_LINE + RESULT_LINE)
-    found, recalled = job.load(listed.path, OPTIONS, AT)
+    found, recalled = resumption.load(listed.path, OPTIONS, AT)
     assert found.left == []
     with run_job(found, OPTIONS, AT, recalled=recalled) as made:
         assert not any(made.requests)
@@ -714,7 +715,7 @@ def test_a_ledger_that_tells_nothing_is_read_when_it_is_locked(tmp_path, monkeyp
     listed, path = nightly(tmp_path, content or b"")
     if content is None:
         path.unlink()
-    found, recalled = job.load(listed.path, OPTIONS, AT)
+    found, recalled = resumption.load(listed.path, OPTIONS, AT)
     assert (found.left, recalled) == (None, None)
 
 

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_snapshot import batch, cli, codec, job, ledger, locks, overview, places, retention
+from batch_snapshot import batch, cli, codec, ledger, locks, overview, places, resumption, retention
 from batch_snapshot.errors import InputError, StorageError
 from batch_snapshot.history import End
 from batch_snapshot.model import Account
+from batch_snapshot.options import Options
 from batch_snapshot.simulator import Faults, Settings, serve
 from tests.processes import Json, move_in, of_type, pairs, results, write_manifest
 from tests.strategies import header, patient
@@ -60,9 +61,9 @@ class Clock:
 async def night(url: str, clock: Clock) -> list[Summary]:
     """What stands in every unit file: retry the newest ledger, then run."""
     hooks = batch.Hooks(now=clock, outcome=clock.tick)
-    options = job.Options(endpoint_url=url, rate=2000.0, ledger=PATTERN)
+    options = Options(endpoint_url=url, rate=2000.0, ledger=PATTERN)
     newest = places.newest_ledger(PATTERN.replace("{name}", "trial"))
-    if newest and job.resumable(newest, clock()):
+    if newest and resumption.resumable(newest, clock()):
         newest = None
     before = [await batch.retry(newest, None, options, hooks)] if newest else []
     return [*before, await batch.run("trial.yaml", options, hooks)]
@@ -249,7 +250,7 @@ def test_what_is_not_fully_succeeded_is_kept_however_old():
 async def test_a_row_that_failed_keeps_its_ledger():
     write_manifest(Path("trial.yaml"), [{"engagement": "eng-denied00000000", "resource": "O1"}])
     async with serve() as (url, _):
-        summary = await batch.run("trial.yaml", job.Options(endpoint_url=url))
+        summary = await batch.run("trial.yaml", Options(endpoint_url=url))
     written(Path("ledgers/trial-2099-01-01.ndjson"), datetime(2099, 1, 1, tzinfo=UTC), endpoint=url)
     pruned = retention.prune(Path("ledgers"), 1, DAY)
     assert pruned.kept == [(Path(summary.ledger), "not fully succeeded: 1 failed")]

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batch_snapshot import batch, discovering, engine, job, manifest, overview, reads, report, verify
+from batch_snapshot import batch, discovering, engine, manifest, overview, reads, report, verify
 from batch_snapshot.diff import diff
 from batch_snapshot.discover import Search
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.filters import Filters
+from batch_snapshot.options import Options
 from batch_snapshot.simulator import Faults, Settings, Simulator, serve
 from batch_snapshot.simulator.world import Series
 from tests.processes import TEMPLATE, move_in, of_type, results, write_manifest
@@ -49,8 +50,8 @@ def around(**given: Any) -> discovering.Surroundings:
     return discovering.Surroundings(now=batch.utc_now, rng=Random(1), clock=time.monotonic, **given)
 
 
-def options(url: str, **given: Any) -> job.Options:
-    return job.Options(endpoint_url=url, rate=1e5, read_rate=1e6, **given)
+def options(url: str, **given: Any) -> Options:
+    return Options(endpoint_url=url, rate=1e5, read_rate=1e6, **given)
 
 
 async def night(url: str, number: int, path: Path = FOUND, **given: Any) -> Summary:

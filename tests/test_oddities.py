@@ -9,8 +9,8 @@ import pytest
 
 from batch_snapshot import batch, engine, forecast, job, ledger, manifest, policy
 from batch_snapshot.errors import InputError, LedgerError, LockedError, ManifestError
-from batch_snapshot.job import Options
 from batch_snapshot.model import SIMULATOR
+from batch_snapshot.options import Options
 from batch_snapshot.plan import Selection
 from batch_snapshot.simulator import serve
 from tests.jobs import run_job

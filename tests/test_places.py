@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_snapshot import codec, job, manifest, places
+from batch_snapshot import codec, manifest, places
 from batch_snapshot.errors import InputError
 from batch_snapshot.history import End
 from batch_snapshot.model import Account
+from batch_snapshot.options import Options
 from tests.jobs import run_job
 from tests.strategies import header, patient
 
@@ -177,7 +178,7 @@ def started(path: Path, at: datetime, *, name: str = "nightly", left: int | None
 def chosen(tmp_path: Path, pattern: str = "{name}-{date}.ndjson", now: datetime = DAY) -> str:
     listed = tmp_path / "nightly.yaml"
     listed.write_text(MANIFEST)
-    options = job.Options(ledger=f"{tmp_path}/{pattern}", state_dir=tmp_path / "state")
+    options = Options(ledger=f"{tmp_path}/{pattern}", state_dir=tmp_path / "state")
     with run_job(manifest.load(listed), options, now) as made_:
         return made_.path.name
 

@@ -12,8 +12,8 @@ import pytest
 
 from batch_snapshot import batch, forecast, preview
 from batch_snapshot.allowance import Outlook
-from batch_snapshot.job import Options
 from batch_snapshot.model import Account, Quota
+from batch_snapshot.options import Options
 from batch_snapshot.preview import Preview
 from batch_snapshot.quota import DAY, Window, windows
 from batch_snapshot.report import Counts

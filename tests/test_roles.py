@@ -15,9 +15,10 @@ from urllib.parse import parse_qs
 import pytest
 from aiohttp import web
 
-from batch_snapshot import batch, engine, job, sessions
+from batch_snapshot import batch, engine, sessions
 from batch_snapshot.client import Clients, Target
 from batch_snapshot.model import Account, ApiError
+from batch_snapshot.options import Options
 from batch_snapshot.simulator import Settings, serve
 from tests import tokens
 from tests.processes import Place, assert_exactly_once, environment, pairs, write_manifest
@@ -83,7 +84,7 @@ async def run(url: str, act: Any = None, after: int = 5) -> Summary:
             act()
 
     settings = engine.Settings(concurrency=2)
-    options = job.Options(endpoint_url=url, rate=200.0, engine=settings, ledger=str(LEDGER))
+    options = Options(endpoint_url=url, rate=200.0, engine=settings, ledger=str(LEDGER))
     return await batch.run(MANIFEST, options, batch.Hooks(outcome=tell))
 
 

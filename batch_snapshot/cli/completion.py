@@ -73,9 +73,9 @@ def _file(context: click.Context) -> Path | None:
 
 def _accounts(context: click.Context) -> Iterable[str]:
     """Those of the manifest or ledger, and their tags."""
-    from batch_snapshot import job, ledger, manifest
+    from batch_snapshot import ledger, manifest
+    from batch_snapshot.accounts import TAG, accounts_of
     from batch_snapshot.errors import BatchSnapshotError
-    from batch_snapshot.history import Header
 
     path = _file(context)
     if path is None:
@@ -84,11 +84,11 @@ def _accounts(context: click.Context) -> Iterable[str]:
         if context.info_name != "retry":
             accounts = manifest.load(path).accounts
         else:
-            head = next((line.record for line in ledger.read(path)), None)
-            accounts = job.accounts_of(path, head) if isinstance(head, Header) else {}
+            head = ledger.head(path)
+            accounts = accounts_of(path, head) if head else {}
     except BatchSnapshotError:
         return ()
-    tags = {f"{job.TAG}{tag}" for account in accounts.values() for tag in account.tags}
+    tags = {f"{TAG}{tag}" for account in accounts.values() for tag in account.tags}
     return [*accounts, *sorted(tags)]
 
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from batch_snapshot.batch import Hooks, View
     from batch_snapshot.history import History
-    from batch_snapshot.job import Options
     from batch_snapshot.lease import Placing
     from batch_snapshot.model import Outcome
+    from batch_snapshot.options import Options
     from batch_snapshot.plan import Selection
     from batch_snapshot.preview import Preview
     from batch_snapshot.report import Summary
@@ -105,7 +105,7 @@ def plan(manifest: Path, **given: Any) -> int:
     batch-snapshot plan backfill.yaml --daily-quota 10000 --rate 1
     """
     from batch_snapshot import batch
-    from batch_snapshot.job import Options
+    from batch_snapshot.options import Options
 
     options = Options(ledger=given["ledger"], **_where(given))
     _print_preview(batch.dry_run(manifest, options), given["form"])
@@ -139,7 +139,7 @@ def retry(ledger: Path, *, only: str | None, everything: bool, dry_run: bool, ye
     batch-snapshot retry ledgers/backfill.ndjson --only denied
     batch-snapshot retry 'ledgers/nightly-{date}.ndjson'
     """
-    from batch_snapshot import batch, job, places
+    from batch_snapshot import batch, places, resumption
 
     selection = partial(_selection, only=only, everything=everything)
     options = _options(given)
@@ -149,7 +149,7 @@ def retry(ledger: Path, *, only: str | None, everything: bool, dry_run: bool, ye
         if newest is None:
             why = f"{ledger}: there is no such ledger yet: nothing to retry"
             return _print_summary(_nothing_to_retry(ledger, why), given["form"])
-        if job.resumable(newest, datetime.now(UTC)):
+        if resumption.resumable(newest, datetime.now(UTC)):
             why = f"{newest}: is not finished, and run goes on with it: nothing to retry before that"
             return _print_summary(_nothing_to_retry(newest, why), given["form"])
         ledger = newest
@@ -189,7 +189,7 @@ def _selection(past: History, *, only: str | None, everything: bool) -> Selectio
 
 def _options(given: dict[str, Any]) -> Options:
     from batch_snapshot import engine, policy
-    from batch_snapshot.job import Options
+    from batch_snapshot.options import Options
 
     limit = given["max_failures"]
     return Options(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from batch_snapshot.discovering import Surroundings
     from batch_snapshot.filters import Filters
-    from batch_snapshot.job import Options
+    from batch_snapshot.options import Options
 
 Result = TypeVar("Result")
 
@@ -189,7 +189,7 @@ def _checked_name(name: str | None) -> None:
 
 
 def _options(given: dict[str, Any]) -> Options:
-    from batch_snapshot.job import Options
+    from batch_snapshot.options import Options
 
     return Options(
         accounts=flags.account_names(given["accounts"]),
