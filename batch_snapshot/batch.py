@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections import Counter
-from contextlib import AsyncExitStack, nullcontext, suppress
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -20,8 +19,10 @@ import anyio
 
 from batch_snapshot import (
     __version__,
+    callers,
     codec,
     discovering,
+    ending,
     history,
     identity,
     leaving,
@@ -29,39 +30,30 @@ from batch_snapshot import (
     places,
     plan,
     preview,
-    report,
     service,
     unfinished,
 )
-from batch_snapshot.allowance import READ_RATE, Allowances
-from batch_snapshot.client import Clients
-from batch_snapshot.cluster import Coordinator
-from batch_snapshot.display import Window
-from batch_snapshot.engine import Engine
+from batch_snapshot.allowance import Allowances
 from batch_snapshot.errors import InputError, ManifestError, StorageError
-from batch_snapshot.flags import LONGEST_LEASE
-from batch_snapshot.history import FailureGroup
 from batch_snapshot.job import Job, for_retry, of_run, reserved
-from batch_snapshot.lane import Lane, Stop, StopKind
-from batch_snapshot.lease import LEASE, Term
-from batch_snapshot.model import Status
+from batch_snapshot.lane import Stop, StopKind
 from batch_snapshot.options import Options, extras_of, state_of
 from batch_snapshot.quota import Usage, windows
 from batch_snapshot.resumption import load
+from batch_snapshot.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 
     from anyio.abc import TaskStatus
 
-    from batch_snapshot.allowance import Outlook
-    from batch_snapshot.client import Target
+    from batch_snapshot.callers import Callers, Driver
     from batch_snapshot.course import Course
     from batch_snapshot.history import History
     from batch_snapshot.leaving import Leaving
-    from batch_snapshot.model import Outcome, Request, Skip
-    from batch_snapshot.posts import Posts
+    from batch_snapshot.model import Outcome, Request
     from batch_snapshot.preview import Preview
+    from batch_snapshot.report import Summary
 
 #: Rows looked at between two turns of everything else.
 BATCH = 64
@@ -69,101 +61,10 @@ BATCH = 64
 #: Seconds between two fsyncs of the ledger.
 SYNC_EVERY = 1.0
 
-#: Seconds for which a forecast of the end holds.
-FORECAST_EVERY = 10.0
-
-#: Seconds of calls after which the measured rate tells more than a known one that is higher.
-TELLING = 10.0
-
 
 def utc_now() -> datetime:
     """The wall clock."""
     return datetime.now(UTC)
-
-
-@dataclass(slots=True)
-class View:
-    """A run as it goes, for whoever watches it."""
-
-    name: str
-    total: int
-    statuses: Counter[Status | Skip]
-    failures: Counter[FailureGroup]
-    #: Rows that had a state before this invocation.
-    settled_before: int
-    #: Rows that this invocation is to send, by account, and those that it has settled.
-    todo: Mapping[str, int] = field(default_factory=dict)
-    settled: Counter[str] = field(default_factory=Counter)
-    #: The latter by account and status.
-    by_account: Counter[tuple[str, Status]] = field(default_factory=Counter)
-    #: By the row's key: outcomes of rows that are about to be sent again.
-    provisional: dict[bytes, Outcome] = field(default_factory=dict)
-    lanes: Mapping[str, Lane] = field(default_factory=dict)
-    allowances: Allowances | None = None
-    #: By the run's monotonic clock, in seconds.
-    started: float = 0.0
-
-    @property
-    def counts(self) -> report.Counts:
-        """The states of all rows by now."""
-        return report.count(self.statuses, self.total)
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the first row was taken up."""
-        return anyio.current_time() - self.started
-
-    @property
-    def left(self) -> float | None:
-        """Seconds until the end, waits for quota windows included; None: too early to say."""
-        if self.allowances is None or self.elapsed <= 0:
-            return None
-        if self._forecast is None or self.elapsed - self._forecast[0] >= FORECAST_EVERY:
-            self._forecast = None
-            # A display ends no run: if the log of calls can't be read, the next permit says so.
-            with suppress(StorageError):
-                ends = [self._ends_in(name, self.allowances) for name in self.lanes]
-                known = [seconds for seconds in ends if seconds is not None]
-                if len(known) == len(ends):
-                    self._forecast = (self.elapsed, max(known))
-        return None if self._forecast is None else max(0.0, sum(self._forecast) - self.elapsed)
-
-    def windows(self, name: str) -> list[Window]:
-        """How much of an account's quota windows is used: as counted last, and by calls made since."""
-        if name not in self._used:
-            return []
-        outlook, calls = self._used[name]
-        since = self.lanes[name].traffic.calls - calls
-        return [
-            Window(window.name, min(used + since, window.limit), window.limit)
-            for window, used in zip(outlook.windows, outlook.used, strict=True)
-            if window.limit
-        ]
-
-    def _ends_in(self, name: str, allowances: Allowances) -> float | None:
-        """Seconds until an account's rows are settled, at the rate that is known or, if lower, measured."""
-        rows = self.todo.get(name, 0) - self.settled[name]
-        lane = self.lanes[name]
-        if rows <= 0 or lane.stop is not None:
-            return 0.0
-        rate = _rate(lane.pacer.pace.known, self.settled[name], self.elapsed - lane.pacer.waited)
-        if not rate:
-            return None
-        outlook = allowances.outlook(name, rows, rate)
-        self._used[name] = (outlook, lane.traffic.calls)
-        return outlook.forecast.ends_in
-
-    _forecast: tuple[float, float] | None = None
-    #: What is used of the windows by account, and how many calls it had made when that was counted.
-    _used: dict[str, tuple[Outlook, int]] = field(default_factory=dict)
-
-
-def _rate(known: float | None, settled: int, seconds: float) -> float:
-    """Rows a second: as known, unless so many in so many seconds were fewer for long enough to tell."""
-    measured = settled / seconds if seconds > 0 else 0.0
-    if known is None:
-        return measured
-    return min(known, measured) if seconds >= TELLING and measured else known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +85,7 @@ class Hooks:
     rng: Random = field(default_factory=Random)
 
 
-async def run(path: Path | str, options: Options | None = None, hooks: Hooks | None = None) -> report.Summary:
+async def run(path: Path | str, options: Options | None = None, hooks: Hooks | None = None) -> Summary:
     """Create the snapshots that the manifest at `path` lists, or go on where an earlier run stopped.
 
     Raises:
@@ -241,7 +142,7 @@ async def retry(
     selection: Callable[[History], plan.Selection] | plan.Selection | None = None,
     options: Options | None = None,
     hooks: Hooks | None = None,
-) -> report.Summary:
+) -> Summary:
     """Try the failed and doubtful rows of the ledger at `path` again, out of the ledger alone.
 
     Args:
@@ -281,10 +182,10 @@ def _usage_file(options: Options) -> Path:
     return places.usage_file(state_of(options))
 
 
-async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary:
+async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
     """Send what the job asks for: the one path of run, resume and retry."""
     if not any(job.todo.values()) and job.past.end:
-        return _summary(job, "completed", _tally(job), warnings=[*job.warnings, _nothing_to_do(job)])
+        return ending.nothing_to_do(job)
     async with AsyncExitStack() as stack:
         usage, warnings = _usage(job, options, stack)
         allowances = _allowances(job, usage, options)
@@ -292,13 +193,13 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
             raise InputError("not confirmed: nothing was called")
         target = await service.target(job.endpoint, options, stack)
         book = stack.enter_context(ledger.Ledger(job.path))
-        await _outlive(job, hooks)
-        clients = await _callers(job, target, options, hooks, stack)
+        await callers.outlive(job.past, hooks.tell)
+        clients = await stack.enter_async_context(callers.of(job.accounts, target, options, hooks.now))
         await identity.check(job, clients.whose)
         await identity.check_apart(job, clients.whose)
-        tally = _tally(job)
-        engine = _engine(job, clients, allowances, options=options, hooks=hooks, book=book, tally=tally)
-        tally.lanes, tally.allowances = engine.lanes, allowances
+        view = View.of(job)
+        engine = _driver(job, clients, allowances, options=options, hooks=hooks, book=book, view=view)
+        view.lanes, view.allowances = engine.lanes, allowances
         header = _header(job, options, hooks)
         leave_out = stack.enter_context(
             leaving.prepared(
@@ -309,101 +210,47 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> report.Summary
                 skew=clients.skew,
                 now=hooks.now,
                 append=book.append,
-                statuses=tally.statuses,
+                statuses=view.statuses,
             )
         )
         book.append(codec.encode_run(header, __version__, vanished=job.vanished))
         await anyio.to_thread.run_sync(book.sync)
         for file in job.reminders:
             unfinished.note(file, job.path, job.run_id)
-        signum = await _drive(engine, job, book, tally, hooks, leave_out=leave_out)
-        stop = engine.ending
-        outcome = _OUTCOMES[stop.kind] if stop and not _went_through(engine, tally) else "completed"
-        end = history.End(outcome, tally.counts.as_dict(), hooks.now())
+        signum = await _drive(engine, job, book, view, hooks, leave_out=leave_out)
+        outcome = ending.outcome_of(engine, view)
+        end = history.End(outcome, view.counts.as_dict(), hooks.now())
         book.append(codec.encode_end(job.run_id, end))
         await anyio.to_thread.run_sync(book.sync)
-        warnings += [*_forgotten(job, tally), *(leave_out.warnings if leave_out else [])]
+        warnings += [*_forgotten(job, view), *(leave_out.warnings if leave_out else [])]
         warnings += [*job.warnings, *(text for lane in engine.lanes.values() for text in lane.warnings)]
-        summary = _summary(job, outcome, tally, engine=engine, signum=signum, warnings=warnings)
+        summary = ending.summary(job, outcome, view, engine=engine, signum=signum, warnings=warnings)
         return replace(summary, reads=leave_out.reads) if leave_out else summary
 
 
-async def _outlive(job: Job, hooks: Hooks) -> None:
-    """Wait until the workers of a coordinator that crashed must have stopped calling."""
-    last = job.past.last
-    if last is None or job.past.end is not None or last.settings.get("engine") != "dask":
-        return
-    seconds = last.settings.get("lease_s")
-    term = Term(seconds if isinstance(seconds, int | float) and 0 < seconds <= LONGEST_LEASE else LEASE)
-    term.renew(0.0)
-    if hooks.tell:
-        hooks.tell(
-            f"waiting {term.left(0.0):.0f} s: workers of the run before, which crashed, may call until then"
-        )
-    await anyio.sleep(term.left(0.0))
-
-
-async def _callers(
-    job: Job, target: Target, options: Options, hooks: Hooks, stack: AsyncExitStack
-) -> Clients | Posts:
-    """What makes the calls: this process, or the workers of a cluster."""
-    if options.placing is None:
-        return await stack.enter_async_context(Clients(job.accounts, target, hooks.now))
-    try:
-        from batch_snapshot.posts import Posts  # noqa: PLC0415 - Dask is there only where it is wanted
-    except ImportError as error:
-        if (error.name or "").startswith("batch_snapshot"):
-            raise
-        raise InputError("--engine dask needs Dask: pip install 'batch-snapshot[dask]'") from None
-    posts = Posts(
-        job.accounts,
-        target,
-        options.engine,
-        options.placing,
-        read_rate=options.read_rate or READ_RATE,
-    )
-    return await stack.enter_async_context(posts)
-
-
-def _engine(
+def _driver(
     job: Job,
-    clients: Clients | Posts,
+    clients: Callers,
     allowances: Allowances,
     *,
     options: Options,
     hooks: Hooks,
     book: ledger.Ledger,
-    tally: View,
-) -> Engine | Coordinator:
-    """What drives the run, by whoever makes the calls."""
+    view: View,
+) -> Driver:
+    """What drives the run, with what it tells the ledger."""
     signers: dict[str, str] = {}
-    lanes = {name: allowances.lane(name, wait=options.wait) for name in job.accounts}
-    identify = partial(identity.settle, job, signers, allowances, clients.identify)
-    intend = partial(_intend, book, clients, signers, hooks)
-    record = partial(_record, book, job, tally, hooks)
-    if isinstance(clients, Clients):
-        return Engine(
-            lanes=lanes,
-            identify=identify,
-            send=clients.send,
-            look_up=clients.look_up,
-            probe=clients.probe,
-            intend=intend,
-            record=record,
-            clock_skew=clients.clock_skew,
-            now=hooks.now,
-            rng=hooks.rng,
-            settings=options.engine,
-        )
-    return Coordinator(
-        lanes=lanes,
-        posts=clients,
-        identify=identify,
-        intend=intend,
+    record = partial(_record, book, job, view, hooks)
+    return callers.driver(
+        clients,
+        {name: allowances.lane(name, wait=options.wait) for name in job.accounts},
+        options,
+        identify=partial(identity.settle, job, signers, allowances, clients.identify),
+        intend=partial(_intend, book, clients, signers, hooks),
         record=record,
         suspend=partial(record, provisional=True),
         now=hooks.now,
-        settings=options.engine,
+        rng=hooks.rng,
     )
 
 
@@ -419,21 +266,8 @@ def _forgotten(job: Job, view: View) -> list[str]:
     return []
 
 
-def _went_through(engine: Engine | Coordinator, view: View) -> bool:
-    """Whether the run was stopped by its very last row: then nothing was kept from it."""
-    stopped = engine.ending is engine.stop and engine.stop and engine.stop.kind is StopKind.STOPPED
-    return bool(stopped) and all(view.settled[name] >= rows for name, rows in view.todo.items())
-
-
-_OUTCOMES = {
-    StopKind.DEFERRED: "deferred",
-    StopKind.STOPPED: "stopped",
-    StopKind.INTERRUPTED: "interrupted",
-}
-
-
 async def _drive(
-    engine: Engine | Coordinator,
+    engine: Driver,
     job: Job,
     book: ledger.Ledger,
     view: View,
@@ -478,7 +312,7 @@ async def _sync_regularly(book: ledger.Ledger) -> None:
 
 
 async def _heed_signals(
-    engine: Engine | Coordinator,
+    engine: Driver,
     caught: list[int],
     *,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
@@ -504,7 +338,7 @@ def _while_unchanged(engine: Course, batches: Iterator[list[Request]]) -> Iterat
 
 async def _intend(
     book: ledger.Ledger,
-    clients: Clients | Posts,
+    clients: Callers,
     signers: Mapping[str, str],
     hooks: Hooks,
     requests: Sequence[Request],
@@ -521,37 +355,9 @@ def _record(
 ) -> None:
     """Write an outcome down and count it; a `provisional` one is of a row that is about to be sent again."""
     book.append(codec.encode_result(job.run_id, outcome))
-    key = outcome.request.row.key
-    if earlier := view.provisional.pop(key, None):
-        view.statuses[earlier.status] -= 1
-        view.failures.subtract(_groups(earlier))
-        view.by_account[outcome.request.row.account, earlier.status] -= 1
-    else:
-        if before := job.past.status(key):
-            view.statuses[before] -= 1
-        if past := job.past.unfinished.get(key):
-            view.failures[history.group(past)] -= 1
-    view.statuses[outcome.status] += 1
-    view.failures.update(_groups(outcome))
-    account = outcome.request.row.account
-    view.by_account[account, outcome.status] += 1
-    if provisional:
-        view.provisional[key] = outcome
-        return
-    view.settled[account] += 1
-    if hooks.outcome:
+    view.add(outcome, job.past, provisional=provisional)
+    if hooks.outcome and not provisional:
         hooks.outcome(outcome)
-
-
-def _groups(outcome: Outcome) -> list[FailureGroup]:
-    error = outcome.error
-    return [FailureGroup(outcome.status, error.kind, error.code)] if error else []
-
-
-def _tally(job: Job) -> View:
-    statuses = job.past.counts()
-    failures = job.past.failures()
-    return View(job.name, job.total, statuses, failures, settled_before=statuses.total(), todo=job.todo)
 
 
 def _header(job: Job, options: Options, hooks: Hooks) -> history.Header:
@@ -569,71 +375,4 @@ def _header(job: Job, options: Options, hooks: Hooks) -> history.Header:
         started_at=hooks.now(),
         settings={**job.settings, **extras_of(options)},
         discovered_sha256=job.discovered_sha256,
-    )
-
-
-def _nothing_to_do(job: Job) -> str:
-    if job.command == "retry":
-        return f"{job.path}: no row of this selection failed or is in doubt: nothing to retry"
-    counts = report.count(job.past.counts(), job.total)
-    if counts.succeeded == counts.total:
-        what = "every row has succeeded"
-    elif counts.settled:
-        what = "every row has succeeded or was left out"
-    else:
-        what = "every row has been tried (what failed waits for retry)"
-    return f"{job.path}: {what}: nothing left to run. For a new run of the same rows name a new --ledger"
-
-
-def _summary(
-    job: Job,
-    outcome: str,
-    tally: View,
-    *,
-    engine: Course | None = None,
-    signum: int | None = None,
-    warnings: Sequence[str] = (),
-) -> report.Summary:
-    stops = [engine.stop, *(lane.stop for lane in engine.lanes.values())] if engine else []
-    failures = {group: number for group, number in tally.failures.items() if number > 0}
-    uncounted = engine.uncounted if engine else None
-    return report.Summary(
-        outcome=outcome,
-        exit_code=uncounted.exit_code if uncounted else report.exit_code(outcome, tally.counts, signum),
-        counts=tally.counts,
-        failures=failures,
-        ledger=str(job.path),
-        run_id=job.run_id,
-        name=job.name,
-        command=job.command,
-        endpoint=job.endpoint,
-        elapsed_s=tally.elapsed if engine else 0.0,
-        accounts={name: _account_summary(lane, tally) for name, lane in engine.lanes.items()}
-        if engine
-        else {},
-        reasons=[stop.reason for stop in stops if stop],
-        vanished=job.vanished,
-        vanished_rows=job.vanished_rows,
-        warnings=warnings,
-        next_steps=report.next_steps(
-            tally.counts,
-            failures,
-            run=job.rest if outcome == "completed" else job.again or job.rest,
-            ledger=str(job.path),
-            settings=job.settings,
-        ),
-    )
-
-
-def _account_summary(lane: Lane, tally: View) -> report.AccountSummary:
-    """An account's part in this run: what became of its rows, and what they took."""
-    statuses = {status.value: tally.by_account[lane.name, status] for status in Status}
-    left = tally.todo.get(lane.name, 0) - sum(statuses.values())
-    traffic, known = lane.traffic, lane.pacer.pace.known
-    return report.AccountSummary(
-        calls=traffic.calls,
-        throttled_calls=traffic.throttled,
-        learned_rate=round(known, 3) if known and traffic.calls else None,
-        stopped=lane.stop.reason if lane.stop else None,
-        counts={**statuses, "unattempted": max(0, left)},
     )

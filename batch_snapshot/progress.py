@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from batch_snapshot.batch import View
     from batch_snapshot.lane import Lane
     from batch_snapshot.model import Outcome
+    from batch_snapshot.view import View
 
 #: Seconds between two lines in a log, and between two frames of a display.
 LINES_EVERY = 5.0

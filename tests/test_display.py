@@ -18,7 +18,6 @@ from rich.console import Console
 
 from batch_snapshot import display, pace, progress
 from batch_snapshot.allowance import Outlook
-from batch_snapshot.batch import View
 from batch_snapshot.display import Frame, Part, Waiting, Window
 from batch_snapshot.forecast import Forecast
 from batch_snapshot.lane import Lane, Stop, StopKind
@@ -27,6 +26,7 @@ from batch_snapshot.pacer import Pacer
 from batch_snapshot.quota import DAY, Spent
 from batch_snapshot.quota import Window as QuotaWindow
 from batch_snapshot.report import Counts
+from batch_snapshot.view import View
 from tests.strategies import patient
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

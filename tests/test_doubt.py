@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from batch_snapshot.model import Outcome
     from batch_snapshot.report import Summary
+    from batch_snapshot.view import View
 
 pytestmark = pytest.mark.asyncio
 
@@ -91,7 +92,7 @@ class Trial(NamedTuple):
         return Options(ledger=str(self.ledger), endpoint_url=self.url, rate=1000.0, engine=settings)
 
     def _hooks(self, pass_by: float) -> batch.Hooks:
-        async def leap(_: batch.View) -> None:
+        async def leap(_: View) -> None:
             self.clock.ahead += pass_by
 
         return batch.Hooks(rng=Hasty(7), now=self.clock.now, watch=leap)

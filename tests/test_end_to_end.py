@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from batch_snapshot.report import Summary
+    from batch_snapshot.view import View
 
 pytestmark = pytest.mark.asyncio
 
@@ -85,7 +86,7 @@ class Clock:
     def __call__(self) -> datetime:
         return datetime.now(UTC) + timedelta(seconds=self.ahead)
 
-    async def leap(self, _: batch.View) -> None:
+    async def leap(self, _: View) -> None:
         self.ahead += 5.0
 
 

@@ -7,6 +7,7 @@ import shlex
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import anyio
@@ -15,9 +16,8 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_snapshot import codec, display, locks, overview, pace, places, plan, progress, report
+from batch_snapshot import codec, display, history, locks, overview, pace, places, plan, progress, report
 from batch_snapshot.allowance import Allowances
-from batch_snapshot.batch import View
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.history import End, FailureGroup, Past
 from batch_snapshot.lane import Lane, Stop, StopKind
@@ -36,12 +36,14 @@ from batch_snapshot.model import (
 from batch_snapshot.pacer import Pacer
 from batch_snapshot.quota import Usage, windows
 from batch_snapshot.report import AccountSummary, Counts, Summary
-from tests.strategies import POOL, RUN_ID, START, header, patient
+from batch_snapshot.view import View
+from tests.strategies import POOL, RUN_ID, START, header, histories, lines_of, numbered, patient, pool_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from batch_snapshot.history import Record
     from batch_snapshot.model import Row
 
 DENIED = FailureGroup(Status.FAILED, ErrorKind.DENIED, "AccessDeniedException")
@@ -435,6 +437,42 @@ def view(**changes: object) -> View:
         "settled_before": 50,
     }
     return View(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+@given(
+    histories,
+    st.lists(
+        st.tuples(pool_rows, st.integers(0, 2), st.none() | st.sampled_from(Status)),
+        unique_by=lambda one: one[0],
+    ),
+)
+@patient
+def test_a_run_counts_as_its_ledger_does(before, sent):
+    """Whatever was known of a row, and however often its worker was lost on the way."""
+    past = history.fold(lines_of(before))
+    seen = view(total=len(POOL), statuses=past.counts(), failures=past.failures())
+    told = []
+    for row, losses, status in sent:
+        if past.status(row.key) is Status.SUCCEEDED:
+            continue
+        lost = [outcome(row, Status.IN_DOUBT, ErrorKind.TRANSIENT, "WorkerLost")] * losses
+        final = [outcome(row, status)] if status else []
+        for each in lost:
+            seen.add(each, past, provisional=True)
+        for each in final:
+            seen.add(each, past)
+        told.append((lost, final))
+    written: list[Record | None] = [
+        codec.decode(codec.encode_result(RUN_ID, each)) for pair in told for each in chain(*pair)
+    ]
+    records: list[Record] = [line.record for line in lines_of(before)]
+    records.append(header())
+    records.extend(record for record in written if record)
+    found = history.fold(numbered(records), live=True)
+    assert seen.counts == report.count(found.counts(), len(POOL))
+    assert +seen.failures == found.failures()
+    assert seen.settled.total() == sum(len(final) for _, final in told)
+    assert sum(seen.by_account.values()) == sum(bool(lost or final) for lost, final in told)
 
 
 def after(seconds: float, look):

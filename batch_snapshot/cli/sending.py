@@ -19,7 +19,7 @@ from batch_snapshot.errors import BatchSnapshotError, InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from batch_snapshot.batch import Hooks, View
+    from batch_snapshot.batch import Hooks
     from batch_snapshot.history import History
     from batch_snapshot.lease import Placing
     from batch_snapshot.model import Outcome
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from batch_snapshot.plan import Selection
     from batch_snapshot.preview import Preview
     from batch_snapshot.report import Summary
+    from batch_snapshot.view import View
 
 
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Tell what would be sent; call nothing.")
