@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from batch_snapshot.batch import Hooks, retry, run
     from batch_snapshot.blocking import retry_sync, run_sync
-    from batch_snapshot.engine import Settings
+    from batch_snapshot.bounds import Settings
     from batch_snapshot.errors import (
         BatchSnapshotError,
         InputError,
@@ -60,7 +60,7 @@ _ROOMS = {
     "Options": "options",
     "Outcome": "model",
     "Selection": "plan",
-    "Settings": "engine",
+    "Settings": "bounds",
     "Summary": "report",
     "retry": "batch",
     "retry_sync": "blocking",

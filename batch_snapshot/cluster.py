@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from batch_snapshot.engine import Settings
+    from batch_snapshot.bounds import Settings
     from batch_snapshot.lane import Lane
     from batch_snapshot.lease import Tale
     from batch_snapshot.model import Request

@@ -9,7 +9,7 @@ An account is a `Lane`: its own pace, breaker, queue and workers, so that none w
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from batch_snapshot.bounds import Settings
     from batch_snapshot.model import Request
     from batch_snapshot.pacer import Pacer, Permit
 
@@ -46,30 +47,6 @@ if TYPE_CHECKING:
 
 #: Rows that one intent names: so many an account are in doubt after a crash, besides those being sent.
 INTENT_SIZE = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How a run is driven. Times are in seconds."""
-
-    #: Calls in flight at most, shared out evenly among the accounts.
-    concurrency: int = 32
-    max_attempts: int = 8
-    #: For so long the service is trusted to remember a token.
-    token_ttl: float = 600.0
-    #: Until a snapshot is sure to show in reads.
-    read_lag: float = policy.READ_LAG
-    #: Send a doubtful row again where its snapshot cannot be looked up.
-    resend_in_doubt: bool = False
-    #: For calls in flight when the run is stopped.
-    drain_timeout: float = 30.0
-    max_duration: float | None = None
-    #: Nothing but throttles at the lowest rate for so long: the quota is spent.
-    patience: float = 300.0
-    failure_limit: policy.FailureLimit = policy.NO_LIMIT
-
-
-DEFAULTS = Settings()
 
 
 class Supply(Protocol):

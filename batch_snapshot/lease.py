@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from batch_snapshot.bounds import Settings
     from batch_snapshot.client import Target
-    from batch_snapshot.engine import Settings
     from batch_snapshot.lane import Stop
     from batch_snapshot.model import Account, Outcome, Request
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from batch_snapshot import places
-from batch_snapshot.engine import DEFAULTS, Settings
+from batch_snapshot.bounds import DEFAULTS, Settings
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.model import REGION
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
+    from batch_snapshot.bounds import Settings
     from batch_snapshot.client import Target
-    from batch_snapshot.engine import Settings
     from batch_snapshot.lane import Stop
     from batch_snapshot.lease import Answer, Bulletin, Hello, Parcel, Placing, Start, Started
     from batch_snapshot.model import Account

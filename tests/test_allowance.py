@@ -27,7 +27,8 @@ from batch_snapshot.allowance import (
     Meter,
     Shared,
 )
-from batch_snapshot.engine import Engine, Settings
+from batch_snapshot.bounds import Settings
+from batch_snapshot.engine import Engine
 from batch_snapshot.errors import StorageError
 from batch_snapshot.model import Account, ApiError, Quota, Receipt, Request, Row, client_token
 from batch_snapshot.pace import Pace, Phase

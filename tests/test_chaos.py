@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from batch_snapshot import batch, engine, overview, plan
+from batch_snapshot import batch, bounds, overview, plan
 from batch_snapshot.options import Options
 from batch_snapshot.simulator import serve
 from tests.processes import (
@@ -270,7 +270,7 @@ def options(place: Place, url: str) -> Options:
         state_dir=place.folder / "state",
         endpoint_url=url,
         rate=100.0,
-        engine=engine.Settings(concurrency=1),
+        engine=bounds.Settings(concurrency=1),
     )
 
 

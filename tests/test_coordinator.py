@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_snapshot import pace
+from batch_snapshot.bounds import Settings
 from batch_snapshot.cluster import Coordinator
-from batch_snapshot.engine import Settings
 from batch_snapshot.errors import LedgerWriteError
 from batch_snapshot.lane import Lane, Stop, StopKind
 from batch_snapshot.lease import Bulletin, LostError, Started, Tale

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batch_snapshot import batch, engine, overview
+from batch_snapshot import batch, bounds, overview
 from batch_snapshot.options import Options
 from batch_snapshot.simulator import Settings, serve
 from tests.processes import (
@@ -94,7 +94,7 @@ def write(**other: str) -> None:
 
 
 async def run(url: str, *, concurrency: int = 2, outcome: Callable[[Outcome], None] | None = None) -> Summary:
-    settings = engine.Settings(concurrency=concurrency)
+    settings = bounds.Settings(concurrency=concurrency)
     options = Options(endpoint_url=url, rate=200.0, engine=settings)
     return await batch.run(MANIFEST, options, batch.Hooks(outcome=outcome))
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from batch_snapshot import batch, engine, overview
+from batch_snapshot import batch, bounds, engine, overview
 from batch_snapshot.errors import LedgerWriteError
 from batch_snapshot.options import Options
 from batch_snapshot.simulator import Settings, Simulator, serve
@@ -50,7 +50,7 @@ def options(place: Place, url: str, concurrency: int = 32) -> Options:
         ledger=str(place.ledger),
         endpoint_url=url,
         rate=500.0,
-        engine=engine.Settings(concurrency=concurrency),
+        engine=bounds.Settings(concurrency=concurrency),
     )
 
 

@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from batch_snapshot import batch, engine, overview, plan
+from batch_snapshot import batch, bounds, overview, plan
 from batch_snapshot.options import Options
 from batch_snapshot.simulator import Faults, Settings, Simulator, serve
 from tests.processes import Json, assert_exactly_once, move_in, of_type, pairs, results, write_manifest
@@ -88,7 +88,7 @@ class Trial(NamedTuple):
         )
 
     def _options(self, driven: dict[str, Any]) -> Options:
-        settings = engine.Settings(**driven)
+        settings = bounds.Settings(**driven)
         return Options(ledger=str(self.ledger), endpoint_url=self.url, rate=1000.0, engine=settings)
 
     def _hooks(self, pass_by: float) -> batch.Hooks:

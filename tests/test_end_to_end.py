@@ -24,7 +24,7 @@ import pytest
 from aiohttp import web
 from botocore.config import Config
 
-from batch_snapshot import batch, engine, plan
+from batch_snapshot import batch, bounds, plan
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.ledger import Ledger
 from batch_snapshot.options import Options
@@ -96,8 +96,8 @@ HOOKS = batch.Hooks(rng=Hasty(), now=CLOCK, watch=CLOCK.leap)
 
 def options(url: str | None, *, rate: float | str | None = 2000.0, **given: Any) -> Options:
     """Options for an endpoint; those of the engine are told apart by name."""
-    driven = {name: given.pop(name) for name in list(given) if name in engine.Settings.__slots__}
-    return Options(endpoint_url=url, rate=rate, engine=engine.Settings(**driven), **given)
+    driven = {name: given.pop(name) for name in list(given) if name in bounds.Settings.__slots__}
+    return Options(endpoint_url=url, rate=rate, engine=bounds.Settings(**driven), **given)
 
 
 async def run(url: str | None, **given: Any) -> Summary:

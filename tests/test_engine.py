@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_snapshot import pace, policy
-from batch_snapshot.engine import Engine, Settings
+from batch_snapshot.bounds import Settings
+from batch_snapshot.engine import Engine
 from batch_snapshot.errors import LedgerWriteError, StorageError
 from batch_snapshot.lane import DENIAL_LIMIT, Lane, Stop, StopKind
 from batch_snapshot.model import (

@@ -11,8 +11,8 @@ import pytest
 
 from batch_snapshot import (
     batch,
+    bounds,
     cli,
-    engine,
     identity,
     locks,
     overview,
@@ -52,7 +52,7 @@ def missing(number):
 
 
 #: Stops at the second row that is refused.
-CUT_SHORT = engine.Settings(failure_limit=policy.FailureLimit.parse("0"), concurrency=1)
+CUT_SHORT = bounds.Settings(failure_limit=policy.FailureLimit.parse("0"), concurrency=1)
 
 
 # -- a ledger that has vanished ------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batch_snapshot import batch, discovering, engine, manifest, overview, reads, report, verify
+from batch_snapshot import batch, bounds, discovering, manifest, overview, reads, report, verify
 from batch_snapshot.diff import diff
 from batch_snapshot.discover import Search
 from batch_snapshot.errors import InputError, LedgerError
@@ -448,7 +448,7 @@ async def test_a_row_in_doubt_is_settled_and_not_left_out():
     write_manifest(FOUND, rows[:1])
     broken = Faults(plan=lambda ordinal, _: None if ordinal else "internal-after")
     async with serve(replace(SMALL, faults=broken)) as (url, simulator):
-        first = await night(url, 1, engine=engine.Settings(max_attempts=1))
+        first = await night(url, 1, engine=bounds.Settings(max_attempts=1))
         assert first.counts == (0, 0, 1, 0)
         write_manifest(FOUND, rows)
         again = await night(url, 1, changed_since="1h")

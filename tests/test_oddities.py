@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from batch_snapshot import batch, engine, forecast, job, ledger, manifest, policy
+from batch_snapshot import batch, bounds, forecast, job, ledger, manifest, policy
 from batch_snapshot.errors import InputError, LedgerError, LockedError, ManifestError
 from batch_snapshot.model import SIMULATOR
 from batch_snapshot.options import Options
@@ -233,7 +233,7 @@ def test_without_standard_input_nobody_is_asked(place):
 async def test_too_many_failures_by_the_very_last_row_stop_nothing(place, monkeypatch, rows, outcome, code):
     monkeypatch.chdir(place.folder)
     refused = [{"engagement": f"eng-missing{n:07d}", "resource": f"O{n + 1}"} for n in range(rows)]
-    settings = engine.Settings(failure_limit=policy.FailureLimit.parse("2"), concurrency=1)
+    settings = bounds.Settings(failure_limit=policy.FailureLimit.parse("2"), concurrency=1)
     options = Options(simulate=True, state_dir=place.folder, engine=settings)
     summary = await batch.run(place.manifest(refused), options)
     assert (summary.outcome, summary.exit_code) == (outcome, code)

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 import pytest
 from aiohttp import web
 
-from batch_snapshot import batch, engine, sessions
+from batch_snapshot import batch, bounds, sessions
 from batch_snapshot.client import Clients, Target
 from batch_snapshot.model import Account, ApiError
 from batch_snapshot.options import Options
@@ -83,7 +83,7 @@ async def run(url: str, act: Any = None, after: int = 5) -> Summary:
         if act and outcome.request.row.account == "other" and seen["other"] == after:
             act()
 
-    settings = engine.Settings(concurrency=2)
+    settings = bounds.Settings(concurrency=2)
     options = Options(endpoint_url=url, rate=200.0, engine=settings, ledger=str(LEDGER))
     return await batch.run(MANIFEST, options, batch.Hooks(outcome=tell))
 

@@ -189,7 +189,7 @@ def _selection(past: History, *, only: str | None, everything: bool) -> Selectio
 
 
 def _options(given: dict[str, Any]) -> Options:
-    from batch_snapshot import engine, policy
+    from batch_snapshot import bounds, policy
     from batch_snapshot.options import Options
 
     limit = given["max_failures"]
@@ -203,7 +203,7 @@ def _options(given: dict[str, Any]) -> Options:
         wait=given["wait"],
         **_where(given),
         placing=_placing(given),
-        engine=engine.Settings(
+        engine=bounds.Settings(
             concurrency=given["concurrency"],
             max_attempts=given["max_attempts"],
             max_duration=given["max_duration"],
