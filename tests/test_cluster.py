@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.dask_cluster import cluster, own_workers
-from tests.processes import Json, Own, Place, ledger_lines, of_type, record, results, service, until
+from tests.processes import (
+    Clustered,
+    Json,
+    Place,
+    ledger_lines,
+    of_type,
+    record,
+    results,
+    service,
+    until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +35,7 @@ LEASE = ["--lease", "5s"]
 @pytest.fixture
 def place(tmp_path) -> Place:
     """A folder to run in."""
-    return Own(tmp_path)
+    return Clustered(tmp_path)
 
 
 def many(place: Place, accounts: int, rows: int, **account: object) -> list[Json]:
@@ -80,7 +90,8 @@ async def test_two_hundred_accounts_keep_their_rows_when_a_worker_is_killed(plac
             *LEASE,
             *QUIET,
         ]
-        async with place.started(*run, "--concurrency", "64") as child:
+        # The workers are started by the interpreter that starts the run, as its users have it.
+        async with place.started(*run, "--concurrency", "64", python=()) as child:
             await until(lambda: size(place) > 2_000_000 or not child.running, "some results", 100)
             workers = own_workers(child)
             assert len(workers) == 2
@@ -269,7 +280,8 @@ async def test_without_dask_the_way_to_it_is_told(place):
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise ModuleNotFoundError(name='distributed')\n", "utf-8")
     place.env["PYTHONPATH"] = f"{broken.parent}:{place.env['PYTHONPATH']}"
-    ended = await place.call("run", "trial.yaml", "--simulate", "--engine", "dask", *QUIET)
+    run = ["run", "trial.yaml", "--simulate", "--engine", "dask", *QUIET]
+    ended = await place.call(*run, python=())
     assert ended.code == 2
     assert "pip install 'batch-snapshot[dask]'" in ended.stderr
 
