@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil  # type: ignore[import-untyped, unused-ignore]
 
@@ -88,7 +88,7 @@ class Cluster:
             await process.wait()
 
 
-async def _interpreted(order: Order, **streams: int) -> Process:
+async def _interpreted(order: Order, **streams: Any) -> Process:
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", order.module, *order.arguments),
         cwd=order.folder,

@@ -1,9 +1,9 @@
 """Where processes of the program are born by a fork, so that what each would read is read once.
 
 They are processes like any other: a folder, an environment, streams, signals and an exit code of
-their own, and `batch_snapshot.__main__` from its first line to the interpreter's own end. What they lack is
-the second that each would spend on imports and on botocore's data, and a command line of their own in
-the process list.
+their own, and `batch_snapshot.__main__` from its first line to the last that was to be done at its exit.
+What they lack is the second that each would spend on imports and on botocore's data, the clearing of
+all that was imported, and a command line of their own in the process list.
 
 A nursery is a process of one thread, for it is safe to fork such a one alone; `run` is its life.
 """
@@ -11,6 +11,7 @@ A nursery is a process of one thread, for it is safe to fork such a one alone; `
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gc
 import importlib
 import json
@@ -139,6 +140,19 @@ def _settle(order: Order, streams: Sequence[int]) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL if order.deadly else signal.SIG_IGN)
 
 
+def _end(ending: SystemExit) -> None:
+    """End as the interpreter would, but clear no modules; what is out of the ordinary is left to it."""
+    code = 0 if ending.code is None else ending.code
+    if not isinstance(code, int):
+        return
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code & 0xFF)
+
+
 # -- for those who ask -------------------------------------------------------------------------------
 
 
@@ -248,4 +262,8 @@ async def _pipe() -> tuple[asyncio.StreamReader, int]:
 
 if __name__ == "__main__":
     born = run(socket.socket(fileno=int(sys.argv[1])), dask=sys.argv[2] == "dask")
-    runpy.run_module(born, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(born, run_name="__main__", alter_sys=True)
+    except SystemExit as ending:
+        _end(ending)
+        raise
