@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil  # type: ignore[import-untyped, unused-ignore]
 
-from tests.processes import until
+from tests.nursery import Order
+from tests.processes import nursery, until
 
 if TYPE_CHECKING:
+    from asyncio.subprocess import Process
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
+    from tests.nursery import Born
     from tests.processes import Child
 
 
@@ -28,9 +30,9 @@ class Cluster:
         self._folder = folder
         self._env = env
         self._file = folder / "scheduler.json"
-        self._running: list[asyncio.subprocess.Process] = []
-        self.workers: list[asyncio.subprocess.Process] = []
-        self.scheduler: asyncio.subprocess.Process | None = None
+        self._running: list[Process | Born] = []
+        self.workers: list[Process | Born] = []
+        self.scheduler: Process | Born | None = None
 
     @property
     def address(self) -> str:
@@ -71,23 +73,28 @@ class Cluster:
                 )
             )
 
-    async def _process(self, kind: str, *arguments: str, **more: str) -> asyncio.subprocess.Process:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "dask", kind, *arguments),
-            cwd=self._folder,
-            env={**self._env, **more},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
+    async def _process(self, kind: str, *arguments: str, **more: str) -> Process | Born:
+        nowhere = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.DEVNULL)
+        order = Order([kind, *arguments], str(self._folder), {**self._env, **more}, module="dask")
+        start = nursery(dask=True).start if not more else _interpreted
+        process = await start(order, **nowhere)
         self._running.append(process)
         return process
 
     async def close(self) -> None:
         for process in self._running:
             if process.returncode is None:
-                process.send_signal(signal.SIGKILL)
+                process.kill()
             await process.wait()
+
+
+async def _interpreted(order: Order, **streams: Any) -> Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", order.module, *order.arguments),
+        cwd=order.folder,
+        env=order.environment,
+        **streams,
+    )
 
 
 @asynccontextmanager

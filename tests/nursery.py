@@ -1,9 +1,9 @@
 """Where processes of the program are born by a fork, so that what each would read is read once.
 
 They are processes like any other: a folder, an environment, streams, signals and an exit code of
-their own, and `batch_snapshot.__main__` from its first line to the interpreter's own end. What they lack is
-the second that each would spend on imports and on botocore's data, and a command line of their own in
-the process list.
+their own, and `batch_snapshot.__main__` from its first line to the last that was to be done at its exit.
+What they lack is the second that each would spend on imports and on botocore's data, the clearing of
+all that was imported, and a command line of their own in the process list.
 
 A nursery is a process of one thread, for it is safe to fork such a one alone; `run` is its life.
 """
@@ -11,6 +11,7 @@ A nursery is a process of one thread, for it is safe to fork such a one alone; `
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gc
 import importlib
 import json
@@ -22,6 +23,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -44,14 +46,17 @@ class Order(NamedTuple):
     largest: int | None = None
     #: Whether it dies where it tries to.
     deadly: bool = False
+    #: What is run.
+    module: str = "batch_snapshot"
 
 
 # -- in the nursery ----------------------------------------------------------------------------------
 
 
-def run(orders: socket.socket) -> None:
-    """Give birth until nobody is left to ask for it; returns in those that are born."""
-    _read_everything()
+def run(orders: socket.socket, *, dask: bool) -> str:
+    """Give birth until nobody is left to ask for it; returns in those that are born, with what they run."""
+    _read_everything(dask=dask)
+    assert threading.active_count() == 1, "what is read here must start no thread"
     # What was read stays where it is, for all of them.
     gc.freeze()
     while asked := _receive(orders):
@@ -66,7 +71,7 @@ def run(orders: socket.socket) -> None:
     os._exit(0)
 
 
-def _read_everything() -> None:
+def _read_everything(*, dask: bool) -> None:
     import batch_snapshot
 
     # Wherever the package is installed, the tests are here.
@@ -78,9 +83,11 @@ def _read_everything() -> None:
     parsed.ahead()
 
     for module in pkgutil.walk_packages(batch_snapshot.__path__, "batch_snapshot."):
-        # Dask has threads from its first import on.
-        if not module.name.endswith(("__main__", ".carrier", ".posts")):
+        if not module.name.endswith(("__main__", *([] if dask else [".carrier", ".posts"]))):
             importlib.import_module(module.name)
+    if dask:
+        importlib.import_module("distributed.cli.dask_scheduler")
+        importlib.import_module("distributed.cli.dask_worker")
 
 
 def _receive(orders: socket.socket) -> tuple[Order, list[int]] | None:
@@ -97,7 +104,7 @@ def _reap(how: int) -> None:
             pass
 
 
-def _be_born(order: Order, descriptors: Sequence[int]) -> None:
+def _be_born(order: Order, descriptors: Sequence[int]) -> str:
     """Return in the process that is to be the program; this one waits for it, and tells how it ended."""
     *streams, report = descriptors
     if pid := os.fork():
@@ -109,6 +116,7 @@ def _be_born(order: Order, descriptors: Sequence[int]) -> None:
         os._exit(0)
     os.close(report)
     _settle(order, streams)
+    return order.module
 
 
 def _settle(order: Order, streams: Sequence[int]) -> None:
@@ -130,6 +138,19 @@ def _settle(order: Order, streams: Sequence[int]) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order.largest, resource.RLIM_INFINITY))
         # The interpreter has it ignored.
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL if order.deadly else signal.SIG_IGN)
+
+
+def _end(ending: SystemExit) -> None:
+    """End as the interpreter would, but clear no modules; what is out of the ordinary is left to it."""
+    code = 0 if ending.code is None else ending.code
+    if not isinstance(code, int):
+        return
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code & 0xFF)
 
 
 # -- for those who ask -------------------------------------------------------------------------------
@@ -158,6 +179,12 @@ class Born:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
+    async def wait(self) -> int:
+        """Wait for its end; the exit code."""
+        await asyncio.shield(self._ending)
+        assert self.returncode is not None
+        return self.returncode
+
     async def communicate(self) -> tuple[bytes | None, bytes | None]:
         """Wait for its end; what it wrote, where that was not given another place."""
         out, err, _ = await asyncio.gather(*map(_everything, self._outputs), self._ending)
@@ -171,13 +198,13 @@ async def _everything(stream: asyncio.StreamReader | None) -> bytes | None:
 class Nursery:
     """Runs a nursery for as long as it is not closed."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        """Start it; `environment` is its interpreter's."""
+    def __init__(self, environment: Mapping[str, str], *, dask: bool = False) -> None:
+        """Start it; `environment` is its interpreter's, and with `dask` what it needs is read too."""
         self._environment = dict(environment)
         self._orders, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", __file__, str(theirs.fileno())],
+                [sys.executable, "-P", __file__, str(theirs.fileno()), "dask" if dask else ""],
                 env=self._environment,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -234,5 +261,9 @@ async def _pipe() -> tuple[asyncio.StreamReader, int]:
 
 
 if __name__ == "__main__":
-    run(socket.socket(fileno=int(sys.argv[1])))
-    runpy.run_module("batch_snapshot", run_name="__main__", alter_sys=True)
+    born = run(socket.socket(fileno=int(sys.argv[1])), dask=sys.argv[2] == "dask")
+    try:
+        runpy.run_module(born, run_name="__main__", alter_sys=True)
+    except SystemExit as ending:
+        _end(ending)
+        raise

@@ -194,9 +194,10 @@ class Child:
 
 
 @cache
-def nursery() -> Nursery:
-    """Where this process's children are born."""
-    made = Nursery({name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | INTERPRETER)
+def nursery(*, dask: bool = False) -> Nursery:
+    """Where this process's children are born; those that need Dask in one that has read it."""
+    known = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    made = Nursery(known | INTERPRETER, dask=dask)
     atexit.register(made.close)
     return made
 
@@ -216,6 +217,8 @@ class Place:
 
     #: Flags of the interpreter where a process asks for none; None: it is born in the nursery.
     python: Sequence[str] | None = None
+    #: Whether that one has read Dask.
+    dask = False
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -264,7 +267,7 @@ class Place:
         python = self.python if python is None else python
         if python is None and limit is None:
             order = Order(words, str(self.folder), self.env, largest, deadly)
-            process = await nursery().start(order, **chosen)
+            process = await nursery(dask=self.dask).start(order, **chosen)
         else:
             process = await self._interpreted(python or (), words, limit, chosen)
         child = Child(process)
@@ -301,6 +304,12 @@ class Own(Place):
     """A folder to run in by interpreters of their own, each from its very start."""
 
     python = ()
+
+
+class Clustered(Place):
+    """A folder to run in on a Dask cluster."""
+
+    dask = True
 
 
 @asynccontextmanager

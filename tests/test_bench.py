@@ -38,6 +38,7 @@ TINY = Scenario(
 )
 
 
+@pytest.mark.long
 def test_two_clients_get_through_a_tiny_limit():
     lines = list(measured([TINY], [OURS, "aioboto3-tenacity-8"], repeat=1))
     runs = [run for line in lines for run in line.runs]
@@ -123,12 +124,14 @@ def test_what_was_lost_shows_in_the_table():
     assert "| (0.500 · 1.000 · 1.200) | 3.0% | 2 of 60 |" in as_markdown([Line(TINY, "boto3-standard", runs)])
 
 
+@pytest.mark.long
 def test_accounts_beside_one_another():
     table = accounts.table(60, [1, 30], 1)
     assert [line.what for line in table.lines] == ["1", "30"]
     assert table.notes == []
 
 
+@pytest.mark.long
 def test_the_throughput_of_two_clients():
     table = throughput.table(300, 1, (OURS, "aioboto3"))
     assert not table.notes
@@ -151,6 +154,7 @@ def test_a_client_that_calls_nothing_is_told_and_meets_no_target(tmp_path):
     assert not Figure([run.rate], bound=Bound(0, at_least=True)).reached
 
 
+@pytest.mark.long
 def test_a_cluster_beside_the_program_alone():
     table = cluster.table(40, 1, [2], 0.01)
     assert not table.notes
@@ -181,6 +185,7 @@ def test_a_cluster_that_loses_rows_is_told_and_meets_no_target():
     assert judged[1] is False
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "bench",
     [

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.dask_cluster import cluster, own_workers
-from tests.processes import Json, Own, Place, ledger_lines, of_type, record, results, service, until
+from tests.processes import (
+    Clustered,
+    Json,
+    Place,
+    ledger_lines,
+    of_type,
+    record,
+    results,
+    service,
+    until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +35,7 @@ LEASE = ["--lease", "5s"]
 @pytest.fixture
 def place(tmp_path) -> Place:
     """A folder to run in."""
-    return Own(tmp_path)
+    return Clustered(tmp_path)
 
 
 def many(place: Place, accounts: int, rows: int, **account: object) -> list[Json]:
@@ -65,6 +75,7 @@ def size(place: Place) -> int:
     return place.ledger.stat().st_size if place.ledger.exists() else 0
 
 
+@pytest.mark.long
 async def test_two_hundred_accounts_keep_their_rows_when_a_worker_is_killed(place):
     listed = many(place, 200, 50)
     async with service(place, "--latency", "0.01") as url:
@@ -80,7 +91,8 @@ async def test_two_hundred_accounts_keep_their_rows_when_a_worker_is_killed(plac
             *LEASE,
             *QUIET,
         ]
-        async with place.started(*run, "--concurrency", "64") as child:
+        # The workers are started by the interpreter that starts the run, as its users have it.
+        async with place.started(*run, "--concurrency", "64", python=()) as child:
             await until(lambda: size(place) > 2_000_000 or not child.running, "some results", 100)
             workers = own_workers(child)
             assert len(workers) == 2
@@ -97,6 +109,7 @@ def lost(place: Place) -> Iterator[Json]:
     return (line for line in of_type(place.ledger, "result") if line["status"] == "in_doubt")
 
 
+@pytest.mark.long
 async def test_a_worker_that_hangs_loses_its_accounts_and_makes_nothing_when_it_wakes(place):
     listed = many(place, 8, 60)
     async with service(place, "--latency", "0.05") as url, cluster(place.folder, place.env) as dask:
@@ -117,6 +130,7 @@ async def test_a_worker_that_hangs_loses_its_accounts_and_makes_nothing_when_it_
         await made_once(url, place, listed)
 
 
+@pytest.mark.long
 async def test_a_scheduler_that_goes_away_stops_the_run_and_another_one_carries_on(place):
     listed = many(place, 8, 60)
     async with service(place, "--latency", "0.05") as url, cluster(place.folder, place.env) as dask:
@@ -140,6 +154,7 @@ async def place_call(place: Place, *arguments: str):
         return await child.finished(90)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["dask", "local"])
 async def test_a_coordinator_that_is_killed_is_followed_by_one_that_waits_for_its_workers(place, engine):
     listed = many(place, 8, 60)
@@ -156,6 +171,7 @@ async def test_a_coordinator_that_is_killed_is_followed_by_one_that_waits_for_it
         await made_once(url, place, listed)
 
 
+@pytest.mark.long
 async def test_no_window_holds_more_calls_than_declared_though_a_worker_is_killed(place):
     many(place, 4, 40, quota={"per_minute": 60})
     faults = "internal=0.1,internal-after=0.1"
@@ -177,6 +193,7 @@ async def test_no_window_holds_more_calls_than_declared_though_a_worker_is_kille
         assert all("per_minute is spent" in reason for reason in ended.json["reasons"]), ended.json
 
 
+@pytest.mark.long
 async def test_an_interrupt_drains_the_workers_and_the_same_command_goes_on(place):
     listed = many(place, 8, 60)
     async with service(place, "--latency", "0.05") as url, cluster(place.folder, place.env) as dask:
@@ -195,6 +212,7 @@ async def test_an_interrupt_drains_the_workers_and_the_same_command_goes_on(plac
         await made_once(url, place, listed)
 
 
+@pytest.mark.long
 async def test_a_ledger_that_cannot_be_written_ends_the_calls_and_is_gone_on_with(place):
     listed = many(place, 4, 60)
     async with service(place, "--latency", "0.02") as url, cluster(place.folder, place.env) as dask:
@@ -216,6 +234,7 @@ async def test_a_ledger_that_cannot_be_written_ends_the_calls_and_is_gone_on_wit
         await made_once(url, place, listed)
 
 
+@pytest.mark.long
 async def test_credentials_are_the_workers_own_and_nobody_sends_them(place):
     listed = many(place, 2, 5)
     theirs = {name: place.env.pop(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
@@ -226,6 +245,7 @@ async def test_credentials_are_the_workers_own_and_nobody_sends_them(place):
         await made_once(url, place, listed)
 
 
+@pytest.mark.long
 async def test_a_worker_without_credentials_stops_the_account_with_the_way_out(place):
     many(place, 2, 5)
     nothing = {name: text for name, text in place.env.items() if not name.startswith("AWS_ACCESS")}
@@ -238,6 +258,7 @@ async def test_a_worker_without_credentials_stops_the_account_with_the_way_out(p
         assert (await record(url))["snapshots"] == []
 
 
+@pytest.mark.long
 async def test_a_worker_of_another_version_is_refused_before_any_call(place):
     many(place, 2, 5)
     other = place.folder / "other"
@@ -269,7 +290,8 @@ async def test_without_dask_the_way_to_it_is_told(place):
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise ModuleNotFoundError(name='distributed')\n", "utf-8")
     place.env["PYTHONPATH"] = f"{broken.parent}:{place.env['PYTHONPATH']}"
-    ended = await place.call("run", "trial.yaml", "--simulate", "--engine", "dask", *QUIET)
+    run = ["run", "trial.yaml", "--simulate", "--engine", "dask", *QUIET]
+    ended = await place.call(*run, python=())
     assert ended.code == 2
     assert "pip install 'batch-snapshot[dask]'" in ended.stderr
 

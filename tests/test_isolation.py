@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.processes import Own, Place, of_type, pairs
+from tests.processes import Clustered, Place, of_type, pairs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio
 
 #: What carries a run out; each must keep accounts apart.
-ENGINES = ["local", "dask"]
+ENGINES = ["local", pytest.param("dask", marks=pytest.mark.long)]
 
 CREATE = "CreateResourceSnapshot"
-HEALTHY_ROWS, THROTTLED_ROWS, OTHER_ROWS = 300, 8, 60
+HEALTHY_ROWS, THROTTLED_ROWS, OTHER_ROWS = 200, 8, 60
 KEYS = {
     "healthy": "AKIAHEALTHY000000000",
     "throttled": "AKIATHROTTLED0000000",
@@ -91,12 +91,11 @@ def span(calls: list[Json]) -> float:
 
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_one_denied_one_throttled_one_expired_and_one_healthy(tmp_path, engine):
-    # A cluster's workers are started by the interpreter that starts the run.
-    place = Own(tmp_path) if engine == "dask" else Place(tmp_path)
+    place = Clustered(tmp_path) if engine == "dask" else Place(tmp_path)
     more = ["--engine", engine]
     async with (
         service(place, "--latency", "0.02s") as plain,
-        service(place, "--latency", "0.02s", "--rate", "2", "--burst", "1", "--no-retry-hint") as tight,
+        service(place, "--latency", "0.02s", "--rate", "1", "--burst", "1", "--no-retry-hint") as tight,
     ):
         write(place, plain, tight, "healthy", name="alone")
         alone = await place.call("run", "alone.yaml", *more)
@@ -142,8 +141,7 @@ async def test_one_denied_one_throttled_one_expired_and_one_healthy(tmp_path, en
 
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_the_summary_for_people_tells_them_apart_too(tmp_path, engine):
-    # A cluster's workers are started by the interpreter that starts the run.
-    place = Own(tmp_path) if engine == "dask" else Place(tmp_path)
+    place = Clustered(tmp_path) if engine == "dask" else Place(tmp_path)
     more = ["--engine", engine]
     async with service(place) as plain:
         write(place, plain, plain, "denied", "expired", "throttled", name="together")

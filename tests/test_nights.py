@@ -94,6 +94,7 @@ def spent(simulator: Simulator, before: Mapping[str, int]) -> dict[str, int]:
     return dict(Counter(simulator.calls) - Counter(before))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)  # 6,300 calls to a server in the same process
 async def test_a_night_of_only_what_changed_costs_pages_and_not_rows():
     world = Settings(engagements=2000, opportunities_per_engagement=3)

@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,13 @@ from tests.processes import Place, pairs
 @pytest.fixture
 def place(tmp_path):
     return Place(tmp_path)
+
+
+@pytest.fixture
+def full():
+    """A stream that takes nothing."""
+    with Path("/dev/full").open("wb") as stream:
+        yield stream
 
 
 def sh(place, line):
@@ -39,31 +47,38 @@ def sh(place, line):
 SIMULATED = "ledgers/trial.simulated.ndjson"
 
 
+def succeeded(place):
+    """Whether the ledger's end says that all of five rows did."""
+    counts = json.loads((place.folder / SIMULATED).read_text("utf-8").splitlines()[-1])["counts"]
+    return counts == {"succeeded": 5, "failed": 0, "in_doubt": 0, "unattempted": 0}
+
+
 @pytest.mark.parametrize(
-    "streams",
-    [
-        "-v 2>/dev/full",
-        "--progress bar 2>/dev/full",
-        "-v 2>&-",
-        ">/dev/full",
-        ">&-",
-    ],
+    ("flags", "stream"), [("-v", "stderr"), ("--progress bar", "stderr"), ("", "stdout")]
 )
-def test_a_stream_that_takes_nothing_ends_no_run(place, streams):
+@pytest.mark.asyncio
+async def test_a_stream_that_takes_nothing_ends_no_run(place, full, flags, stream):
+    place.manifest(pairs(5))
+    done = await place.call("run", "trial.yaml", "--simulate", *flags.split(), **{stream: full})
+    assert done.code == 0, done.stderr
+    assert succeeded(place)
+
+
+@pytest.mark.parametrize("streams", ["-v 2>&-", ">&-"])
+def test_nor_does_one_that_is_closed(place, streams):
     place.manifest(pairs(5))
     done = sh(place, f"batch-snapshot run trial.yaml --simulate {streams}")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    counts = json.loads((place.folder / SIMULATED).read_text("utf-8").splitlines()[-1])["counts"]
-    assert counts == {"succeeded": 5, "failed": 0, "in_doubt": 0, "unattempted": 0}
+    assert succeeded(place)
 
 
-def test_a_result_that_cannot_be_printed_is_said_without_a_traceback(place):
+@pytest.mark.asyncio
+async def test_a_result_that_cannot_be_printed_is_said_without_a_traceback(place, full):
     place.manifest(pairs(5))
-    done = sh(place, "batch-snapshot validate trial.yaml >/dev/full")
-    assert done.returncode == 1
+    done = await place.call("validate", "trial.yaml", stdout=full)
+    assert done.code == 1
     assert "standard output cannot be written" in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 ACCOUNTS: dict[str, dict[str, str]] = {"a": {}, "b": {}}

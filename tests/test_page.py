@@ -281,6 +281,7 @@ CLOCKED = """new Promise(done => { const began = performance.now(); %s;
 SEARCH = "const at = document.getElementById('search'); at.value = %s; at.dispatchEvent(new Event('input'))"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 @pytest.mark.asyncio
 async def test_a_hundred_thousand_rows_are_at_hand(large, address):
