@@ -88,21 +88,23 @@ ENOUGH = 6
 YIELD = 0.95
 #: But so many are none.
 MANY = 3
-#: A throttle on its own below this share of the crest is a stray.
+#: A throttle on its own, below this share of what was measured, is a stray that gave itself away.
 BELOW = 0.985
-#: From so many on they are reckoned with, and then by so many more: the doubt was costly. Whoever
-#: declares a rate knows the limit: it takes fewer of them.
+#: Unless another one comes before this share of it is explained: then it was none.
+CLOSE = 0.5
+#: From so many on they are reckoned with. The first time so many more are credited, or they would be
+#: forgotten at once; and this many to whoever declares a rate, as somebody who knows the limit.
 SURE = 5.0
 FIRM = 4.0
 VOUCHED = 2.0
+#: No more are counted: however many there seem to be, denser throttles are a limit.
 MOST = 15.0
-#: Unless another throttle comes before half of it is explained: it was no stray then.
-CLOSE = 0.5
 #: They are forgotten by a factor of e in so many calls.
 MEMORY = 2500.0
-#: So many times their share may be throttled before it is too much (below the measured rate, where
-#: taking one for the limit costs most, at least one in `QUIET`), and so many beyond that.
+#: So many times their share of the calls may be throttled before it is too much. It is that high
+#: because only a part of them gives itself away.
 ODDS = 12.0
+#: Throttles in excess of that which are still put down to strays.
 ROOM = 1.5
 
 
@@ -267,7 +269,10 @@ class Pace(NamedTuple):
         return pace
 
     def _explained(self, rate: float) -> float:
-        """The share of the calls at `rate` whose throttling strays explain."""
+        """The share of the calls at `rate` whose throttling strays explain.
+
+        On the way back to the measured rate at least one in `QUIET`: cuts add up there.
+        """
         share = ODDS * self.strays / MEMORY
         return max(share, 1 / QUIET) if rate < self.peak else share
 
@@ -317,7 +322,10 @@ class Pace(NamedTuple):
         return self.phase is Phase.FOLLOW and not self.tally.throttled and self.tally.admitted >= QUIET
 
     def _belies(self) -> bool:
-        """Whether a throttle now shows that the one that was taken for a stray was none."""
+        """Whether a throttle now shows that the one before, which was taken for a stray, was none.
+
+        A limit that was undercut by too little lets some calls through, and then bites often.
+        """
         counted = self.tally.throttled == 1 and self.tally.admitted >= QUIET
         return counted and self.tally.excess > CLOSE and not self.strayed
 

@@ -6,7 +6,7 @@ import json
 from math import ceil, inf, isfinite
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_snapshot import pace
@@ -531,6 +531,17 @@ def test_and_so_is_a_second_below_the_same_peak():
     assert life.pace.peak < before.peak
 
 
+def test_one_that_another_follows_soon_was_none():
+    """A limit that fell by little lets some calls through before it bites, and then bites often."""
+    life = returning(200.0)
+    life.step("stray", 1)
+    before = life.pace
+    life.step("flow", 5)
+    life.step("send", 0.0)
+    life.step("throttle", 0.0)
+    assert before.strays > life.pace.strays + 0.9
+
+
 def strayed(rate: float = 200.0) -> Life:
     """A pace that knows of strays."""
     life = returning(rate)
@@ -593,6 +604,47 @@ def test_strays_that_came_no_more_are_forgotten():
         life.step("flow", 49)
         calls += 49
     assert calls < 2 * pace.MEMORY
+
+
+class Every:
+    """A service without a limit that throttles each so-and-so-manieth call."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.calls = number, 0
+
+    def admits(self, at: float) -> bool:
+        self.calls += 1
+        return self.calls % self.number != 0
+
+
+class Watched(Ours):
+    """A pace whose lowest rate is remembered."""
+
+    lowest = inf
+
+    def throttled(self, sent_at: float, now: float) -> None:
+        super().throttled(sent_at, now)
+        self.lowest = min(self.lowest, self.pace.rate(now))
+
+
+@given(st.floats(20, 200), st.integers(60, 300), st.sampled_from([0.02, 0.08]))
+@settings(patient, max_examples=30)
+def test_strays_alone_bring_no_declared_rate_down_by_much(rate, number, latency):
+    watched = Watched(pace.declared(rate))
+    client = Client(watched, 1500)
+    Simulation(Every(number), [client], latency).run()
+    assert watched.lowest > 0.6 * rate
+    assert 1500 / client.done[-1] > 0.75 * rate
+
+
+@given(lives())
+@patient
+def test_strays_are_numbered_within_bounds(life):
+    """However it goes, a share of throttles remains that no number of strays explains."""
+    for _, state in life.past:
+        assert 0 <= state.strays <= pace.MOST
+        assert pace.ODDS * state.strays / pace.MEMORY < 0.1
+        assert state.tally.excess >= 0
 
 
 def doubts(start: Pace) -> int:

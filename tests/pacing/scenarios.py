@@ -82,6 +82,7 @@ SCENARIOS = {
         _bucket(1, 1), (80, 80), (0, 1.3), elapsed=1.1, throttled=0.05, shared=True
     ),
     "two machines": Scenario(_bucket(20, 20), (600, 600), elapsed=1.15, throttled=0.05),
+    "falls by a little": Scenario(_bucket(20, 20, (20, 18.4)), (1200,), elapsed=1.03, throttled=0.025),
     "1% strays, 20/s burst 20": Scenario(_bucket(20, 20), (1200,), stray=0.01, elapsed=1.1, throttled=0.03),
     "1% strays, 100/s burst 100": Scenario(
         _bucket(100, 100), (6000,), stray=0.01, elapsed=1.8, throttled=0.035
