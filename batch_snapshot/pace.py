@@ -13,6 +13,13 @@ found and followed by what the service says, in three phases:
   (the shape of CUBIC, https://www.rfc-editor.org/rfc/rfc9438), so that it loses little to a stray
   throttle and soon finds a limit that was raised. Nothing but throttles more than halves it.
 
+Some calls are throttled whatever the rate: other programs call too, limiters are distributed and their
+parts uneven. Such **strays** would bring the rate down step by step, each taken for a limit just below
+it. They give themselves away by coming where a limit does not throttle: alone, well below the rate that
+was measured when the limit was last exceeded. After some of these, what they took is given back, and
+from then on a throttle counts only where more come together than strays do (the CUSUM of Bernoulli
+trials, https://en.wikipedia.org/wiki/CUSUM). Who meets no such throttle for long forgets them.
+
 With a declared rate it starts there and only ever adapts downwards. All times are seconds of a
 monotonic clock, all rates calls a second. `tests/pacing` compares it with others on many servers.
 """
@@ -81,6 +88,24 @@ ENOUGH = 6
 YIELD = 0.95
 #: But so many are none.
 MANY = 3
+#: A throttle on its own, below this share of what was measured, is a stray that gave itself away.
+BELOW = 0.985
+#: Unless another one comes before this share of it is explained: then it was none.
+CLOSE = 0.5
+#: From so many on they are reckoned with. The first time so many more are credited, or they would be
+#: forgotten at once; and this many to whoever declares a rate, as somebody who knows the limit.
+SURE = 5.0
+FIRM = 4.0
+VOUCHED = 2.0
+#: No more are counted: however many there seem to be, denser throttles are a limit.
+MOST = 15.0
+#: They are forgotten by a factor of e in so many calls.
+MEMORY = 2500.0
+#: So many times their share of the calls may be throttled before it is too much. It is that high
+#: because only a part of them gives itself away.
+ODDS = 12.0
+#: Throttles in excess of that which are still put down to strays.
+ROOM = 1.5
 
 
 class Phase(StrEnum):
@@ -101,6 +126,8 @@ class Tally(NamedTuple):
     start: float = 0.0
     admitted: int = 0
     throttled: int = 0
+    #: The throttles beyond what strays explain; the one it began with is the first.
+    excess: float = 1.0
     #: How many were admitted, and when, at two powers of two: the latest, and the one before.
     mark: tuple[int, float] = (0, 0.0)
     earlier: tuple[int, float] = (0, 0.0)
@@ -155,6 +182,10 @@ class Pace(NamedTuple):
     found: int = 0
     began: float | None = None
     tally: Tally = _NO_TALLY
+    #: What was measured when it was last exceeded: cuts on the way back to it may be due to strays.
+    crest: float = inf
+    #: Strays that gave themselves away, less what was forgotten.
+    strays: float = 0.0
     #: When the rate was last cut; throttles of calls sent before say nothing new.
     cut_at: float = -inf
     #: Since when every answer has been a throttle at the lowest rate.
@@ -164,6 +195,11 @@ class Pace(NamedTuple):
     def declared(self) -> float | None:
         """The rate that was declared; None: it is sought."""
         return None if self.ceiling == inf else self.ceiling / (1 - MARGIN)
+
+    @property
+    def strayed(self) -> bool:
+        """Whether strays are reckoned with."""
+        return self.strays >= SURE
 
     @property
     def unit(self) -> float:
@@ -219,13 +255,26 @@ class Pace(NamedTuple):
         if self.phase is Phase.SEARCH:
             return self._replace(in_flight=self.in_flight - 1, found=self.found + 1)
         tally = self.tally.with_admitted(sent_at) if sent_at > self.tally.start else self.tally
-        pace = self._replace(in_flight=self.in_flight - 1, tally=tally, starved_since=None)
+        rate = self.rate(sent_at)
+        pace = self._replace(
+            in_flight=self.in_flight - 1,
+            tally=tally._replace(excess=max(0.0, tally.excess - self._explained(rate))),
+            strays=self.strays * (1 - 1 / MEMORY),
+            starved_since=None,
+        )
         if self.phase is Phase.CLIMB:
             return _climbed(pace, now) if sent_at > self.cut_at else pace
-        rate = self.rate(sent_at)
         if rate >= RAISED * self.peak:
             return pace._replace(phase=Phase.CLIMB, peak=rate, bound=inf)
         return pace
+
+    def _explained(self, rate: float) -> float:
+        """The share of the calls at `rate` whose throttling strays explain.
+
+        On the way back to the measured rate at least one in `QUIET`: cuts add up there.
+        """
+        share = ODDS * self.strays / MEMORY
+        return max(share, 1 / QUIET) if rate < self.peak else share
 
     def throttled(self, sent_at: float, now: float, hint: float | None) -> Pace:
         """After a call sent at `sent_at` was throttled, perhaps with a hint when to come back."""
@@ -244,14 +293,49 @@ class Pace(NamedTuple):
             bound = max(FLOOR_RATE, let_through) if self.found >= TELLING else inf
             climbing = pace._replace(bound=bound)
             return _cut(climbing, now, Phase.CLIMB, let_through * CLIMB_FROM, _tally(sent_at))
-        tally = self.tally._replace(throttled=self.tally.throttled + 1)
-        if not tally.admitted:
+        tally = self.tally._replace(throttled=self.tally.throttled + 1, excess=self.tally.excess + 1)
+        if self._alone():
+            pace = pace._replace(tally=tally, strays=self._counted(sent_at))
+            if pace.strayed > self.strayed and self.crest > self.peak:
+                return _given_back(pace, sent_at, now)
+            if pace.strayed or self._is_below(self.peak, sent_at):
+                return pace
+        elif self._belies():
+            pace = pace._replace(strays=max(0.0, self.strays - 1))
+        return self._limited(pace, tally, sent_at, now)
+
+    def _limited(self, pace: Pace, tally: Tally, sent_at: float, now: float) -> Pace:
+        """The pace after a throttle that the limit was the cause of."""
+        if not tally.admitted and not (self.strayed and tally.throttled == 1):
             peak = min(self.rate(sent_at) * SLUMP, 0.5 / max(sent_at - tally.start, 1e-3))
             return _cut(pace, now, Phase.CLIMB, peak, tally)
         chance = tally.throttled < MANY and tally.admitted + tally.throttled < ENOUGH
         if self.phase is Phase.FOLLOW and chance:
             return pace._replace(tally=tally, cut_at=now, peak=pace.peak * YIELD)
-        return _cut(pace, now, Phase.FOLLOW, self._measured(tally, sent_at) * CAUTION, _tally(sent_at))
+        caution = 1.0 if self.strayed else CAUTION
+        return _cut(pace, now, Phase.FOLLOW, self._measured(tally, sent_at) * caution, _tally(sent_at))
+
+    def _alone(self) -> bool:
+        """Whether a throttle now comes as strays do."""
+        if self.strayed:
+            return self.tally.excess < ROOM
+        return self.phase is Phase.FOLLOW and not self.tally.throttled and self.tally.admitted >= QUIET
+
+    def _belies(self) -> bool:
+        """Whether a throttle now shows that the one before, which was taken for a stray, was none.
+
+        A limit that was undercut by too little lets some calls through, and then bites often.
+        """
+        counted = self.tally.throttled == 1 and self.tally.admitted >= QUIET
+        return counted and self.tally.excess > CLOSE and not self.strayed
+
+    def _counted(self, sent_at: float) -> float:
+        """The strays with this one, if it gave itself away."""
+        return min(MOST, self.strays + 1) if self._is_below(self.crest, sent_at) else self.strays
+
+    def _is_below(self, measured: float, sent_at: float) -> bool:
+        """Whether a call sent at `sent_at` left at a rate well below one that was measured."""
+        return self.phase is Phase.FOLLOW and self.rate(sent_at) < BELOW * measured
 
     def _measured(self, tally: Tally, sent_at: float) -> float:
         """The sustained rate, by what was let through and by the rate at which that ended."""
@@ -259,6 +343,9 @@ class Pace(NamedTuple):
         if self.phase is Phase.CLIMB:
             trust = max(trust, tally.admitted / (tally.admitted + CLIMB_TRUST))
         rate = self.rate(sent_at)
+        if self.strayed and tally.admitted >= QUIET and rate < (1 + PROBE) * self.peak:
+            # Several throttles were excused: what came between them was all that there was to be had.
+            return min(rate, tally.rate(sent_at) * (1 + self.strays / MEMORY))
         mean: float = tally.rate(sent_at) ** trust * rate ** (1 - trust)
         return min(rate, mean)
 
@@ -276,14 +363,28 @@ def _climbed(pace: Pace, now: float) -> Pace:
     return top._replace(since=now - 1.5 * top.unit)
 
 
+def _given_back(pace: Pace, sent_at: float, now: float) -> Pace:
+    """The pace as it was before the cuts that strays, it turns out, were the cause of."""
+    peak = min(pace.crest, pace.ceiling)
+    return pace._replace(peak=peak, strays=SURE + FIRM, since=now, tally=_tally(sent_at))
+
+
 def _cut(pace: Pace, now: float, phase: Phase, peak: float, tally: Tally) -> Pace:
     """The pace after its rate was cut to start from `peak`."""
     floor = min(FLOOR_RATE, pace.ceiling)
     peak = min(max(floor, peak), pace.ceiling)
     starved = now if pace.starved_since is None and peak <= floor else pace.starved_since
     known = peak if phase is Phase.FOLLOW else pace.known
+    returning = pace.phase is phase is Phase.FOLLOW and now - pace.since < pace.unit
     cut = pace._replace(
-        phase=phase, peak=peak, since=now, known=known, tally=tally, cut_at=now, starved_since=starved
+        phase=phase,
+        peak=peak,
+        since=now,
+        known=known,
+        tally=tally,
+        crest=pace.crest if returning else peak,
+        cut_at=now,
+        starved_since=starved,
     )
     pause = RESUME if pace.phase is Phase.FOLLOW and pace.tally.admitted >= QUIET else 1.0
     return cut._replace(next_slot=max(pace.next_slot, now + pause / cut.rate(now)))
@@ -292,12 +393,20 @@ def _cut(pace: Pace, now: float, phase: Phase, peak: float, tally: Tally) -> Pac
 def declared(rate: float) -> Pace:
     """The pace under a declared rate: start there, adapt downwards only."""
     ceiling = rate * (1 - MARGIN)
-    return Pace(phase=Phase.FOLLOW, peak=ceiling, since=-1e9, known=ceiling, ceiling=ceiling)
+    return Pace(
+        phase=Phase.FOLLOW,
+        peak=ceiling,
+        since=-1e9,
+        known=ceiling,
+        ceiling=ceiling,
+        crest=ceiling,
+        strays=VOUCHED,
+    )
 
 
 def learned(rate: float, now: float) -> Pace:
     """The pace of somebody who found this rate earlier: start near it, and look how things are."""
-    pace = Pace(phase=Phase.FOLLOW, peak=rate, known=rate, tally=_tally(now))
+    pace = Pace(phase=Phase.FOLLOW, peak=rate, known=rate, tally=_tally(now), crest=rate)
     return pace._replace(since=now - pace.unit / 2)
 
 
@@ -315,8 +424,8 @@ def load(text: str) -> Pace:
     try:
         layout, phase, *values = json.loads(text)
         found = dict(zip(_FIELDS, [Phase(phase), *values], strict=True))
-        start, admitted, throttled, mark, earlier = found.pop("tally")
-        tally = Tally(start, admitted, throttled, tuple(mark), tuple(earlier))
+        start, admitted, throttled, excess, mark, earlier = found.pop("tally")
+        tally = Tally(start, admitted, throttled, excess, tuple(mark), tuple(earlier))
     except (TypeError, KeyError) as error:
         raise ValueError(str(error)) from None
     if layout != _FORMAT:
@@ -325,5 +434,5 @@ def load(text: str) -> Pace:
 
 
 #: Of the text; raised when a field's meaning changes.
-_FORMAT = 1
+_FORMAT = 2
 _FIELDS = Pace._fields

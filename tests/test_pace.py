@@ -6,7 +6,7 @@ import json
 from math import ceil, inf, isfinite
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_snapshot import pace
@@ -57,6 +57,13 @@ class Life:
             self._send(0.0)
             self._throttle(0.0)
 
+    def _stray(self, number: float) -> None:
+        """Throttles on their own."""
+        for _ in range(int(number) % 9):
+            self._flow(40)
+            self._send(0.0)
+            self._throttle(0.0)
+
     def _answer(self, which: float) -> None:
         if self.flying:
             self._becomes(self.pace.answered(self._end(which), self.now))
@@ -91,7 +98,7 @@ starts = st.one_of(
 )
 times = st.sampled_from([0.0, 0.001, 0.05, 0.5, 1.0, 7.0, 60.0, HOUR]) | st.floats(0, 1e5)
 steps = st.tuples(
-    st.sampled_from(["wait", "send", "flow", "storm", "answer", "throttle", "hint", "drop"]), times
+    st.sampled_from(["wait", "send", "flow", "storm", "stray", "answer", "throttle", "hint", "drop"]), times
 )
 
 
@@ -476,6 +483,183 @@ def test_a_learned_rate_is_where_the_next_run_begins():
     for rate in (0.1, 0.3, 1.0, 15.0, 200.0):
         assert pace.learned(rate, 500.0).rate(500.0) == pytest.approx(rate, rel=0.05)
         assert pace.learned(rate, 500.0).known == rate
+
+
+# -- strays -------------------------------------------------------------------------------------------
+
+
+def returning(rate: float = 20.0) -> Life:
+    """A pace that exceeded its limit once, and is on its way back."""
+    life = followed(rate)
+    life.step("flow", 49)
+    life.step("stray", 1)
+    assert life.pace.rate(life.now) < pace.BELOW * life.pace.peak
+    return life
+
+
+def test_a_throttle_on_its_own_well_below_the_measured_rate_is_no_limit():
+    life = returning(200.0)
+    before = life.pace
+    life.step("flow", pace.QUIET)
+    life.step("send", 0.0)
+    life.step("throttle", 0.0)
+    same = ("phase", "peak", "since", "known", "cut_at", "crest")
+    assert [getattr(life.pace, name) for name in same] == [getattr(before, name) for name in same]
+    assert life.pace.strays == pytest.approx(before.strays + 1, rel=0.02)
+
+
+@pytest.mark.parametrize("admitted", [0, pace.ENOUGH - 2, pace.QUIET - 1])
+def test_one_that_comes_soon_after_another_is_one(admitted):
+    life = returning(200.0)
+    before = life.pace
+    life.step("flow", admitted)
+    life.step("send", 0.0)
+    life.step("throttle", 0.0)
+    assert life.pace.peak < before.peak
+    assert life.pace.strays <= before.strays
+
+
+def test_and_so_is_a_second_below_the_same_peak():
+    """Nothing is known of strays yet: it may be a limit that fell by a little."""
+    life = returning(200.0)
+    before = life.pace
+    life.step("stray", 1)
+    assert life.pace.peak == before.peak
+    life.step("flow", pace.QUIET)
+    life.step("send", 0.0)
+    life.step("throttle", 0.0)
+    assert life.pace.peak < before.peak
+
+
+def test_one_that_another_follows_soon_was_none():
+    """A limit that fell by little lets some calls through before it bites, and then bites often."""
+    life = returning(200.0)
+    life.step("stray", 1)
+    before = life.pace
+    life.step("flow", 5)
+    life.step("send", 0.0)
+    life.step("throttle", 0.0)
+    assert before.strays > life.pace.strays + 0.9
+
+
+def strayed(rate: float = 200.0) -> Life:
+    """A pace that knows of strays."""
+    life = returning(rate)
+    for _ in range(20):
+        if not life.pace.strayed:
+            life.step("stray", 1)
+    assert life.pace.strayed
+    return life
+
+
+def test_what_strays_took_is_given_back_when_they_give_themselves_away():
+    life = strayed()
+    peaks = [state.peak for _, state in life.past]
+    crest = life.past[-2][1].crest
+    assert min(peaks[-200:]) < crest
+    assert life.pace.peak == crest
+
+
+def test_but_never_more_than_is_declared_meanwhile():
+    """Who joins a pace that is shared may have declared less than its crest."""
+    life = returning()
+    life.pace = life.pace._replace(strays=pace.SURE - 0.1, ceiling=15.0, peak=14.0)
+    life.step("stray", 1)
+    assert life.pace.strayed
+    assert life.pace.peak == 15.0
+
+
+def test_strays_that_are_known_cost_nothing_at_any_rate():
+    life = strayed()
+    life.step("wait", 0.9)
+    for _ in range(15):
+        before = life.pace.peak
+        life.step("flow", 49)
+        life.step("stray", 1)
+        assert life.pace.peak == before
+    assert life.pace.rate(life.now) > before
+
+
+def test_throttles_together_are_a_limit_though_strays_are_known():
+    life = strayed()
+    before = life.pace.peak
+    for _ in range(3):
+        life.step("flow", 3)
+        life.step("send", 0.0)
+        life.step("throttle", 0.0)
+    assert life.pace.peak < before
+
+
+def test_a_storm_is_a_limit_though_strays_are_known():
+    life = strayed()
+    before = life.pace.peak
+    life.step("storm", 5)
+    assert life.pace.peak < before / 2
+
+
+def test_strays_that_came_no_more_are_forgotten():
+    life = strayed(20.0)
+    rounds = int(2 * pace.MEMORY / 49)
+    assert not all(life.step("flow", 49) or life.pace.strayed for _ in range(rounds))
+
+
+class Every:
+    """A service without a limit that throttles each so-and-so-manieth call."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.calls = number, 0
+
+    def admits(self, at: float) -> bool:
+        self.calls += 1
+        return self.calls % self.number != 0
+
+
+class Watched(Ours):
+    """A pace whose lowest rate is remembered."""
+
+    lowest = inf
+
+    def throttled(self, sent_at: float, now: float) -> None:
+        super().throttled(sent_at, now)
+        self.lowest = min(self.lowest, self.pace.rate(now))
+
+
+@given(st.floats(20, 200), st.integers(60, 300), st.sampled_from([0.02, 0.08]))
+@settings(patient, max_examples=30)
+def test_strays_alone_bring_no_declared_rate_down_by_much(rate, number, latency):
+    watched = Watched(pace.declared(rate))
+    client = Client(watched, 1500)
+    Simulation(Every(number), [client], latency).run()
+    assert watched.lowest > 0.6 * rate
+    assert 1500 / client.done[-1] > 0.75 * rate
+
+
+def test_however_many_strays_there_seem_to_be_denser_throttles_are_a_limit():
+    """Or throttles that are taken for strays would excuse ever more of them."""
+    life = strayed()
+    life.pace = life.pace._replace(strays=pace.MOST, crest=100 * life.pace.peak)
+    life.step("stray", 1)
+    assert life.pace.strays <= pace.MOST
+    before = life.pace.peak
+    for _ in range(40):
+        life.step("flow", 8)
+        life.step("send", 0.0)
+        life.step("throttle", 0.0)
+    assert life.pace.peak < 0.9 * before
+
+
+def doubts(start: Pace) -> int:
+    """How many strays it takes until they are known."""
+    life = Life(start)
+    for number in range(40):
+        if life.pace.strayed:
+            return number
+        life.step("stray", 1)
+    raise AssertionError("never known")
+
+
+def test_whoever_declares_a_rate_is_believed_sooner():
+    assert doubts(pace.declared(200.0)) < doubts(pace.learned(200.0, 0.0))
 
 
 # -- starving ------------------------------------------------------------------------------------------

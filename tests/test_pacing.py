@@ -10,14 +10,17 @@ from statistics import median
 import pytest
 
 from tests.pacing.rivals import RIVALS, Ours
-from tests.pacing.scenarios import SCENARIOS, play
+from tests.pacing.scenarios import DECLARED, SCENARIOS, play
 
 SEEDS = range(5)
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+ALL = {**SCENARIOS, **DECLARED}
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_what_a_service_allows_is_used_and_seldom_exceeded(name):
-    scenario = SCENARIOS[name]
+    scenario = ALL[name]
     results = [play(scenario, Ours, seed) for seed in SEEDS]
     assert median(result.elapsed for result in results) <= scenario.elapsed
     assert median(result.throttled for result in results) <= scenario.throttled

@@ -5,19 +5,22 @@ from __future__ import annotations
 import sys
 from statistics import median
 
-from tests.pacing.rivals import RIVALS
-from tests.pacing.scenarios import SCENARIOS, play
+from tests.pacing.rivals import RIVALS, Ours
+from tests.pacing.scenarios import DECLARED, SCENARIOS, play
 
 SEEDS = range(7)
 
 
 def main(*wanted: str) -> None:
     sys.stdout.write("| scenario | " + " | ".join(RIVALS) + " |\n|---|" + "---|" * len(RIVALS) + "\n")
-    for name, scenario in SCENARIOS.items():
+    for name, scenario in {**SCENARIOS, **DECLARED}.items():
         if wanted and not any(word in name for word in wanted):
             continue
         cells = []
         for make in RIVALS.values():
+            if scenario.declared is not None and make is not Ours:
+                cells.append("–")
+                continue
             try:
                 results = [play(scenario, make, seed) for seed in SEEDS]
             except AssertionError:

@@ -1,10 +1,12 @@
-"""Services that a pace must do well at, and by how much. Nobody told it which."""
+"""Services that a pace must do well at, and by how much. Nobody told it which, at most a rate."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from batch_snapshot import pace
 from tests.pacing.servers import Bucket, Fixed, Sliding
 from tests.pacing.simulation import Client, Simulation
 
@@ -27,6 +29,8 @@ class Scenario:
     throttled: float = 0.06
     #: The clients share one pace, as processes of one machine do.
     shared: bool = False
+    #: The rate that was declared to ours, and is the ideal where the service allows more.
+    declared: float | None = None
 
 
 class Result(NamedTuple):
@@ -78,13 +82,45 @@ SCENARIOS = {
         _bucket(1, 1), (80, 80), (0, 1.3), elapsed=1.1, throttled=0.05, shared=True
     ),
     "two machines": Scenario(_bucket(20, 20), (600, 600), elapsed=1.15, throttled=0.05),
+    "falls by a little": Scenario(_bucket(20, 20, (20, 18.4)), (1200,), elapsed=1.03, throttled=0.025),
+    "1% strays, 20/s burst 20": Scenario(_bucket(20, 20), (1200,), stray=0.01, elapsed=1.1, throttled=0.03),
+    "1% strays, 100/s burst 100": Scenario(
+        _bucket(100, 100), (6000,), stray=0.01, elapsed=1.8, throttled=0.035
+    ),
+    "1% strays, halves and recovers, 50/s": Scenario(
+        _bucket(50, 50, (20, 25), (40, 50)), (3000,), stray=0.01, elapsed=1.3, throttled=0.045
+    ),
+    "1% strays, two processes, 50/s": Scenario(
+        _bucket(50, 50), (1500, 1500), (0, 0.4), stray=0.01, elapsed=1.4, throttled=0.04, shared=True
+    ),
+}
+
+_far = partial(Scenario, _bucket(5000, 5000))
+
+#: Where the rate is declared: kept to the brim, too high, and below what the service allows.
+DECLARED = {
+    "250/s declared, 1% strays": _far((10_000,), declared=250, stray=0.01, elapsed=1.11, throttled=0.02),
+    "250/s declared, 2% strays": _far((10_000,), declared=250, stray=0.02, elapsed=1.15, throttled=0.03),
+    "50/s declared, 5% strays": _far((3000,), declared=50, stray=0.05, elapsed=2.3, throttled=0.065),
+    "20/s declared, 1% strays": Scenario(
+        _bucket(20, 20), (1200,), declared=20, stray=0.01, elapsed=1.12, throttled=0.015
+    ),
+    "20/s, 3% too high": Scenario(_bucket(20, 20), (1200,), declared=20.6, elapsed=1.03, throttled=0.006),
+    "20/s, 10% too high": Scenario(_bucket(20, 20), (1200,), declared=22, elapsed=1.03, throttled=0.012),
+    "20/s, twice too high": Scenario(_bucket(20, 20), (1200,), declared=40, elapsed=1.03, throttled=0.02),
+    "250/s, 3% too high": Scenario(_bucket(250, 30), (8000,), declared=257.5, elapsed=1.03, throttled=0.002),
+    "250/s, 10% too high": Scenario(_bucket(250, 30), (8000,), declared=275, elapsed=1.03, throttled=0.004),
+    "250/s, twice too high": Scenario(_bucket(250, 30), (8000,), declared=500, elapsed=1.03, throttled=0.009),
 }
 
 
-def play(scenario: Scenario, make: Callable[[], Controller], seed: int) -> Result:
-    """One run of `scenario` with paces that `make` makes."""
+def play(scenario: Scenario, make: Callable[..., Controller], seed: int) -> Result:
+    """One run of `scenario` with paces that `make` makes, of a declared rate if there is one."""
     server = scenario.server()
     ideal = server.ideal(sum(scenario.rows))
+    if scenario.declared is not None:
+        make = partial(make, pace.declared(scenario.declared))
+        ideal = max(ideal, sum(scenario.rows) / scenario.declared)
     common = make()
     controllers = [common if scenario.shared else make() for _ in scenario.rows]
     clients = [
