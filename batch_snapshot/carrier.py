@@ -108,6 +108,23 @@ class Host:
         self._over = False
         self._closing: asyncio.Task[None] | None = None
 
+    def admit(self, carrier: Carrier) -> None:
+        """Take an account in, unless a later placing of it is here; an earlier one drops its calls.
+
+        A worker that was busy may hear of a placing when the coordinator has long given it up.
+
+        Raises:
+            LeaseOverError: it came too late.
+        """
+        brief = carrier.brief
+        there = self.carriers.get(brief.account.name)
+        if there is not None and there is not carrier:
+            if there.brief.turn > brief.turn:
+                raise LeaseOverError
+            there.abort()
+        self.carriers[brief.account.name] = carrier
+        self.accounts[brief.account.name] = brief.account
+
     def check(self) -> None:
         """Hold whoever is about to call to the lease.
 
@@ -187,7 +204,7 @@ class Carrier:
 
     def __init__(self, brief: Brief) -> None:
         """Take an account; nothing is opened or called yet."""
-        self._brief = brief
+        self.brief = brief
         self._name = brief.account.name
         self._host: Host | None = None
         self._news = _News(self._name)
@@ -197,11 +214,19 @@ class Carrier:
         self._parcel = 0
 
     async def hello(self) -> Hello:
-        """Say where the account is now."""
+        """Say where the account is now.
+
+        Raises:
+            LeaseOverError: it has been placed anew.
+        """
+        return self.enter(get_worker())
+
+    def enter(self, worker: Any) -> Hello:
+        """Be one of the accounts of a Dask worker; raises as `hello`."""
         if self._host is None:
-            self._host = Host.of(self._brief, get_worker())
-            self._host.carriers[self._name] = self
-            self._host.accounts[self._name] = self._brief.account
+            host = Host.of(self.brief, worker)
+            host.admit(self)
+            self._host = host
         return Hello(self._host.name, self._host.address, __version__, _clock())
 
     async def renew(self, orders: Orders) -> Answer:
@@ -300,7 +325,7 @@ class Carrier:
         if start.windowed:
             self._granted = Granted(host.news)
         pacer = Pacer(_pace(start, anyio.current_time()), self._granted, wait=True)
-        lane = Lane(self._name, pacer, Pacer(pace.declared(self._brief.read_rate)))
+        lane = Lane(self._name, pacer, Pacer(pace.declared(self.brief.read_rate)))
         lane.identified = True
         engine = self.engine = Engine(
             lanes={self._name: lane},
@@ -313,7 +338,7 @@ class Carrier:
             clock_skew=clients.clock_skew,
             now=_now,
             rng=Random(),  # noqa: S311 - it draws the jitter
-            settings=self._brief.settings,
+            settings=self.brief.settings,
             slots=host.slots,
             feed=self._open_inbox,
         )

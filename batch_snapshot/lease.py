@@ -101,6 +101,7 @@ class Brief:
         settings: how the account is driven; the concurrency is one worker's.
         read_rate: reads a second.
         lease: seconds.
+        turn: of two placings of an account the one with the greater number holds it.
     """
 
     run: str
@@ -109,6 +110,7 @@ class Brief:
     settings: Settings
     read_rate: float
     lease: float
+    turn: int = 0
 
 
 class Hello(NamedTuple):

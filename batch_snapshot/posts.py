@@ -14,6 +14,7 @@ import pickle
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import uuid4
 
@@ -136,6 +137,8 @@ class Posts:
         self._posts: dict[str, Post] = {}
         self._hosts: dict[str, Host] = {}
         self._turns = {name: anyio.Lock() for name in accounts}
+        #: Numbers the placings.
+        self._placings = count(1)
         self._skews: dict[str, float | None] = {}
         #: Why the last worker did not take an account.
         self._refusals: dict[str, str] = {}
@@ -338,6 +341,7 @@ class Posts:
             known = [*await _soon(dask.nthreads())]
             workers = [address for address in known if not self._shuns(address)] or known
         key = f"batch-snapshot-{self.run}-{account}-{uuid4().hex}"
+        brief = replace(brief, turn=next(self._placings))
         future = self._client.submit(Carrier, brief, actor=True, key=key, pure=False, workers=workers)
         within = 2 * self.placing.lease
         try:
