@@ -25,28 +25,31 @@ from batch_snapshot import __version__, pace
 from batch_snapshot.client import Clients
 from batch_snapshot.engine import Engine
 from batch_snapshot.lane import Lane
-from batch_snapshot.lease import CLAIM_HELD, Answer, Bulletin, Hello, Lease, LeaseOverError, Started, Tale
+from batch_snapshot.lease import (
+    NOTHING_USED,
+    Answer,
+    Bulletin,
+    Hello,
+    Lease,
+    LeaseOverError,
+    Started,
+    Tale,
+)
 from batch_snapshot.model import ApiError
 from batch_snapshot.pacer import Pacer
-from batch_snapshot.quota import Spent, Window
+from batch_snapshot.purse import Granted
 from batch_snapshot.slots import Slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from batch_snapshot.lane import Stop
-    from batch_snapshot.lease import Brief, Orders, Parcel, Start
+    from batch_snapshot.lease import Brief, Orders, Parcel, Start, Used
     from batch_snapshot.model import Account, Failure, Outcome, Request
     from batch_snapshot.pace import Pace
 
 #: Seconds for which news is gathered before it is told.
 GATHER = 0.05
-
-#: A slot is asked for again after so many seconds.
-ASK_AGAIN = 0.05
-
-#: Stands for the account's windows, which only the coordinator knows.
-_GRANTED = Window("granted", 0, 0.0)
 
 _log = logging.getLogger(__name__)
 
@@ -273,9 +276,11 @@ class Carrier:
         if parcel.number <= self._parcel:
             return
         self._parcel = parcel.number
+        self._inbox.put(parcel.requests)
         if self._granted is not None:
             self._granted.add(parcel.claims)
-        self._inbox.put(parcel.requests)
+            # A parcel without any cures no want of them.
+            self._at.news()
 
     async def finish(self) -> None:
         """No further row will come."""
@@ -302,8 +307,9 @@ class Carrier:
             return None
         lane = self.engine.lanes[self._name]
         skew = self._calling.clock_skew(self._name)
-        finished, unused = self._granted.used() if self._granted else ((), ())
-        return self._news.tale(lane, skew, finished, unused)
+        if self._granted is None:
+            return self._news.tale(lane, skew)
+        return self._news.tale(lane, skew, self._parcel, self._granted.used())
 
     @property
     def over(self) -> bool:
@@ -323,7 +329,7 @@ class Carrier:
     def _begin(self, start: Start) -> Engine:
         host, clients = self._at, self._calling
         if start.windowed:
-            self._granted = Granted(host.news)
+            self._granted = Granted(host.news, _clock)
         pacer = Pacer(_pace(start, anyio.current_time()), self._granted, wait=True)
         lane = Lane(self._name, pacer, Pacer(pace.declared(self.brief.read_rate)))
         lane.identified = True
@@ -377,7 +383,7 @@ class _News:
         self._before: Tale | None = None
 
     def tale(
-        self, lane: Lane, skew: float | None, finished: tuple[int, ...], unused: tuple[int, ...]
+        self, lane: Lane, skew: float | None, parcel: int = 0, slots: Used = NOTHING_USED
     ) -> Tale | None:
         tale = Tale(
             account=self._account,
@@ -386,14 +392,15 @@ class _News:
             throttled=lane.traffic.throttled,
             learned=lane.pacer.pace.known,
             skew=skew,
-            finished=finished,
-            unused=unused,
+            parcel=parcel,
+            slots=slots,
             warnings=tuple(lane.warnings[self._warned :]),
             stop=lane.stop,
             over=self.over,
             crash=self.crash,
         )
-        if tale == self._before and not (tale.outcomes or finished or unused or tale.warnings):
+        said = tale.outcomes or slots.finished or slots.unused or tale.warnings
+        if tale == self._before and not said:
             return None
         self.outcomes.clear()
         self._warned = len(lane.warnings)
@@ -452,51 +459,6 @@ class Inbox:
         if self._halted():
             self._rows.clear()
         return [self._rows.popleft() for _ in range(min(size, len(self._rows)))]
-
-
-class Granted:
-    """Slots of an account's quota windows that the coordinator has claimed for this worker."""
-
-    def __init__(self, news: Callable[[], None], clock: Callable[[], float] = _clock) -> None:
-        """None yet; `news` is told when one was used."""
-        self._news = news
-        self._clock = clock
-        self._free: deque[tuple[int, float]] = deque()
-        self._finished: list[int] = []
-        self._unused: list[int] = []
-
-    def add(self, claims: Iterable[int]) -> None:
-        """Take more of them."""
-        until = self._clock() + CLAIM_HELD
-        self._free.extend((claim, until) for claim in claims)
-
-    def claim(self) -> int | Spent:
-        """Use one; where there is none, another may come soon."""
-        while self._free:
-            claim, until = self._free.popleft()
-            if self._clock() < until:
-                return claim
-            # The log of calls would soon take it for a call that is over.
-            self._unused.append(claim)
-            self._news()
-        return Spent(_GRANTED, ASK_AGAIN)
-
-    def finish(self, claim: int) -> None:
-        """The call is over."""
-        self._finished.append(claim)
-        self._news()
-
-    def cancel(self, claim: int) -> None:
-        """The call never left."""
-        self._unused.append(claim)
-        self._news()
-
-    def used(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The claims since it was last asked whose calls are over, and those that are given back."""
-        used = tuple(self._finished), tuple(self._unused)
-        self._finished.clear()
-        self._unused.clear()
-        return used
 
 
 def _pace(start: Start, now: float) -> Pace:

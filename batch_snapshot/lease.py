@@ -158,6 +158,20 @@ class Parcel(NamedTuple):
     claims: tuple[int, ...] = ()
 
 
+class Used(NamedTuple):
+    """What became of slots of a quota window that a worker has."""
+
+    #: Claims whose calls are over.
+    finished: tuple[int, ...] = ()
+    #: Claims that are given back.
+    unused: tuple[int, ...] = ()
+    #: None is left, and more would be used.
+    short: bool = False
+
+
+NOTHING_USED = Used()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tale:
     """What happened to an account at its worker since the tale before.
@@ -169,8 +183,8 @@ class Tale:
         throttled: see `calls`.
         learned: calls a second that were measured; None: none yet.
         skew: the service's clock less the worker's, in seconds.
-        finished: claims whose calls are over.
-        unused: claims that are given back.
+        parcel: the last that arrived, if slots come with them.
+        slots: of the account's windows.
         warnings: to tell people.
         stop: why no further calls are made.
         over: nothing more is in flight, and what has no outcome was not sent.
@@ -183,8 +197,8 @@ class Tale:
     throttled: int = 0
     learned: float | None = None
     skew: float | None = None
-    finished: tuple[int, ...] = ()
-    unused: tuple[int, ...] = ()
+    parcel: int = 0
+    slots: Used = NOTHING_USED
     warnings: tuple[str, ...] = ()
     stop: Stop | None = None
     over: bool = False

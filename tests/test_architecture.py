@@ -38,7 +38,7 @@ LEVELS = [
         "unfinished",
     },
     {"abridged", "answers", "display", "notice", "overflow", "pacer", "shortcut", "slots", "tries"},
-    {"feed", "ledger"},
+    {"feed", "ledger", "purse"},
     {"diff", "index", "lane", "metrics", "transport"},
     {"sessions"},
     {"client", "course", "reads"},

@@ -20,7 +20,7 @@ from batch_snapshot.cluster import Coordinator
 from batch_snapshot.engine import Settings
 from batch_snapshot.errors import LedgerWriteError
 from batch_snapshot.lane import Lane, Stop, StopKind
-from batch_snapshot.lease import Bulletin, LostError, Started, Tale
+from batch_snapshot.lease import Bulletin, LostError, Started, Tale, Used
 from batch_snapshot.model import Outcome, Request, Row, Status, client_token
 from batch_snapshot.pacer import Pacer
 from batch_snapshot.quota import Spent, Window
@@ -91,9 +91,18 @@ class Post:
 class Posts:
     """Workers in this process; takes the place of those of a cluster."""
 
-    def __init__(self, group: Any, service: Service, rng: Random, *, losses: float, windowed: bool) -> None:
+    def __init__(
+        self,
+        group: Any,
+        service: Service,
+        rng: Random,
+        *,
+        losses: float,
+        windowed: bool,
+        hung: frozenset[str],
+    ) -> None:
         self._group, self._service, self._rng = group, service, rng
-        self._losses, self._windowed = losses, windowed
+        self._losses, self._windowed, self._hung = losses, windowed, hung
         self._hosts = [Host(0), Host(1)]
         self.posts: dict[str, Post] = {}
         self._send, self.news = anyio.create_memory_object_stream[Any](math.inf)
@@ -159,6 +168,15 @@ class Posts:
     def release(self, account: str) -> None:
         pass
 
+    async def lose_one(self, after: float) -> None:
+        """Kill the worker that has most accounts by then."""
+        await anyio.sleep(after)
+        accounts = Counter(post.host.number for post in self.posts.values())
+        number, _ = accounts.most_common(1)[0]
+        host = next(host for host in self._hosts if host.number == number)
+        host.silent.set()
+        await self.lose(host)
+
     async def lose(self, host: Host) -> None:
         """It is cut off; once its lease is over, it is taken for lost."""
         host.cut = True
@@ -187,12 +205,15 @@ class Posts:
                 if post.stopped or (post.ended and not post.rows):
                     self._tell(post, over=True, unused=tuple(post.claims))
                     return
+                if self._windowed and not post.claims:
+                    self._tell(post)
                 await post.changed.wait()
             request = post.rows.pop(0)
             finished = (post.claims.pop(0),) if self._windowed else ()
             if self._rng.random() < self._losses and not post.host.cut:
                 self._group.start_soon(self.lose, post.host)
-            await self._service.call(request, 0.05 + self._rng.random() * 0.2)
+            seconds = 0.05 + self._rng.random() * 0.2
+            await self._service.call(request, 1_000 if post.account in self._hung else seconds)
             if self._windowed and self._rng.random() < 0.2:
                 # Throttled: the row needs another slot.
                 post.rows.append(request)
@@ -200,12 +221,16 @@ class Posts:
                 continue
             self._tell(post, outcomes=(succeeded(request),), finished=finished)
 
-    def _tell(self, post: Post, **more: Any) -> None:
+    def _tell(
+        self, post: Post, finished: tuple[int, ...] = (), unused: tuple[int, ...] = (), **more: Any
+    ) -> None:
         host = post.host
         if host.cut:
             return
         host.told_so_far += 1
-        tale = Tale(account=post.account, **more)
+        slots = Used(finished, unused, short=self._windowed and not post.claims)
+        parcel = max(post.numbers, default=0)
+        tale = Tale(account=post.account, parcel=parcel, slots=slots, **more)
         bulletin = Bulletin(host.told_so_far, now(), (tale,))
         self._send.send_nowait((host, bulletin))
         if self._rng.random() < 0.2:
@@ -244,6 +269,10 @@ class Meter:
         self._ended[self._next] = time + 300
         return self._next
 
+    def room(self) -> int:
+        time = anyio.current_time()
+        return max(0, self.window.limit - sum(end > time - 60 + 1e-6 for end in self._ended.values()))
+
     def finish(self, claim: int) -> None:
         self._ended[claim] = anyio.current_time()
 
@@ -270,6 +299,8 @@ async def run(
     *,
     losses: float = 0.0,
     meters: dict[str, Meter] | None = None,
+    hung: frozenset[str] = frozenset(),
+    lose_after: float | None = None,
     wait: bool = True,
     stop_after: float | None = None,
     refuse_after: int | None = None,
@@ -277,7 +308,9 @@ async def run(
 ) -> Trial:
     service, meters = Service(), meters or {}
     async with anyio.create_task_group() as group:
-        posts = Posts(group, service, Random(seed), losses=losses, windowed=bool(meters))
+        posts = Posts(group, service, Random(seed), losses=losses, windowed=bool(meters), hung=hung)
+        if lose_after is not None:
+            group.start_soon(posts.lose_one, lose_after)
         lanes = {}
         for name in sorted({request.row.account for request in requests}):
             pacer = Pacer(pace.Pace(), meters.get(name), wait=wait)
@@ -392,6 +425,35 @@ def test_no_window_holds_more_calls_than_its_limit(seed, limit, losses, wait):
         assert all(trial.service.calls[name] <= limit for name in meters)
         assert trial.coordinator.ending is not None
         assert trial.coordinator.ending.kind is StopKind.DEFERRED
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32), st.floats(0.1, 3))
+def test_a_worker_that_is_lost_takes_little_of_a_shared_window_with_it(seed, after):
+    requests, shared = listed(4, 60), Meter(60)
+
+    async def body():
+        meters = {f"a{number}": shared for number in range(4)}
+        return await run(requests, seed, meters=meters, lose_after=after, wait=False)
+
+    calls = virtually(body).service.calls.total()
+    # It may have had all four, each with a portion and a half that it had not used.
+    assert 60 - 4 * 6 <= calls <= 60
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32))
+def test_an_account_whose_calls_hang_keeps_little_of_a_shared_window_from_the_others(seed):
+    requests, shared = listed(4, 60), Meter(60)
+
+    async def body():
+        meters = {f"a{number}": shared for number in range(4)}
+        hung = frozenset({"a0", "a1"})
+        return await run(requests, seed, meters=meters, hung=hung, stop_after=50, wait=False)
+
+    calls = virtually(body).service.calls
+    assert calls["a0"] + calls["a1"] <= 2
+    assert calls["a2"] + calls["a3"] >= 60 - 2 * 8
 
 
 @settings(max_examples=30, deadline=None)
