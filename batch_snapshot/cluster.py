@@ -324,7 +324,11 @@ class Coordinator(Course):
     async def _name(self, desk: _Desk, batch: Sequence[Request]) -> None:
         """Make the rows' intent durable; those whose worker was lost before it had them have one."""
         if new := [request for request in batch if request.row.key not in desk.named]:
-            await self._intend(new)
+            try:
+                await self._intend(new)
+            except Exception:
+                self._lose_record()
+                raise
             desk.named.update(request.row.key for request in new)
 
     async def _give(self, desk: _Desk, batch: Sequence[Request], claims: Sequence[int]) -> None:
@@ -509,6 +513,11 @@ class Coordinator(Course):
                 )
             )
         return again
+
+    def _lose_record(self) -> None:
+        """Tell all workers at once, before anything here comes to its end: their calls leave meanwhile."""
+        super()._lose_record()
+        self._posts.order(None, abort=True)
 
     def _set_aside(self, outcome: Outcome) -> None:
         """Record that a row is in doubt which is about to be sent again; it is not counted as done."""

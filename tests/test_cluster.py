@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from batch_snapshot.lease import PARCEL
 from tests.dask_cluster import cluster, own_workers
 from tests.processes import Json, Own, Place, ledger_lines, of_type, record, results, service, until
 
@@ -196,7 +197,7 @@ async def test_an_interrupt_drains_the_workers_and_the_same_command_goes_on(plac
 
 
 async def test_a_ledger_that_cannot_be_written_ends_the_calls_and_is_gone_on_with(place):
-    listed = many(place, 4, 60)
+    listed = many(place, 4, 60, quota={"per_second": 10})
     async with service(place, "--latency", "0.02") as url, cluster(place.folder, place.env) as dask:
         run = ["run", "trial.yaml", "--endpoint-url", url, "--engine", "dask", *LEASE, *QUIET]
 
@@ -211,6 +212,8 @@ async def test_a_ledger_that_cannot_be_written_ends_the_calls_and_is_gone_on_wit
         calls = (await record(url))["calls"]
         assert 0 < len((await record(url))["snapshots"]) < len(listed)
         assert (await record(url))["calls"] == calls
+        # The workers had a parcel and a half an account; they were told to leave it.
+        assert calls["CreateResourceSnapshot"] - recorded(place) < 4 * PARCEL
         again = await place_call(place, *run, "--scheduler", dask.address)
         assert again.code == 0, again.stderr
         await made_once(url, place, listed)

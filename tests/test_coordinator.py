@@ -288,6 +288,8 @@ class Trial:
     posts: Posts
     service: Service
     intended: list[str] = field(default_factory=list)
+    #: Calls that had left when the ledger could not be written any more.
+    called_by_then: int = 0
     #: How often it was found out whose an account is.
     identified: Counter[str] = field(default_factory=Counter)
     outcomes: dict[bytes, list[Outcome]] = field(default_factory=lambda: defaultdict(list))
@@ -304,6 +306,8 @@ async def run(
     wait: bool = True,
     stop_after: float | None = None,
     refuse_after: int | None = None,
+    refuse_intents_after: float = math.inf,
+    slow_disk: float = 0.005,
     begun: Callable[[Trial], None] = lambda _: None,
 ) -> Trial:
     service, meters = Service(), meters or {}
@@ -318,11 +322,16 @@ async def run(
         trial = Trial(None, posts, service)  # type: ignore[arg-type]
 
         async def intend(batch):
+            if len(trial.intended) > refuse_intents_after:
+                trial.called_by_then = trial.called_by_then or service.calls.total()
+                raise LedgerWriteError("no room")
             trial.intended.extend(request.client_token for request in batch)
-            await anyio.sleep(0.005)
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(slow_disk)
 
         def record(outcome):
             if refuse_after is not None and sum(map(len, trial.outcomes.values())) >= refuse_after:
+                trial.called_by_then = trial.called_by_then or service.calls.total()
                 raise LedgerWriteError("no room")
             assert outcome.request.client_token in trial.intended
             trial.outcomes[outcome.request.row.key].append(outcome)
@@ -478,14 +487,30 @@ def test_what_cannot_be_recorded_ends_the_calls():
 
     async def body():
         with pytest.raises(BaseExceptionGroup) as caught:
-            await run(requests, 1, refuse_after=10, begun=trials.append)
+            # Whoever waits for the disk is waited for.
+            await run(requests, 1, refuse_after=50, slow_disk=3.0, begun=trials.append)
         return caught.value
 
     assert virtually(body).subgroup(LedgerWriteError) is not None
     (trial,) = trials
-    assert sum(map(len, trial.outcomes.values())) == 10, "nothing is written after what could not be"
+    assert sum(map(len, trial.outcomes.values())) == 50, "nothing is written after what could not be"
     assert trial.posts.dismissed, "all workers were told, and are silent"
-    assert len(trial.service.made) < len(requests)
+    assert trial.service.calls.total() == trial.called_by_then < len(requests), "no call left after that"
+
+
+def test_an_intent_that_cannot_be_recorded_ends_the_calls():
+    requests = listed(2, 200)
+    trials: list[Trial] = []
+
+    async def body():
+        with pytest.raises(BaseExceptionGroup) as caught:
+            # Of the two accounts one waits for the disk when the other finds it full.
+            await run(requests, 1, refuse_intents_after=100, slow_disk=3.0, begun=trials.append)
+        return caught.value
+
+    assert virtually(body).subgroup(LedgerWriteError) is not None
+    (trial,) = trials
+    assert trial.service.calls.total() == trial.called_by_then < len(requests), "no call left after that"
 
 
 def test_a_row_in_doubt_keeps_the_time_of_its_first_try():
