@@ -213,6 +213,7 @@ class Carrier:
         self._news = _News(self._name)
         self._inbox: Inbox | None = None
         self._granted: Granted | None = None
+        self._reads: Granted | None = None
         self._task: asyncio.Task[None] | None = None
         self._parcel = 0
 
@@ -277,10 +278,11 @@ class Carrier:
             return
         self._parcel = parcel.number
         self._inbox.put(parcel.requests)
-        if self._granted is not None:
-            self._granted.add(parcel.claims)
-            # A parcel without any cures no want of them.
-            self._at.news()
+        for granted, claims in ((self._granted, parcel.claims), (self._reads, parcel.reads)):
+            if granted is not None:
+                granted.add(claims)
+                # A parcel without any cures no want of them.
+                self._at.news()
 
     async def finish(self) -> None:
         """No further row will come."""
@@ -307,9 +309,10 @@ class Carrier:
             return None
         lane = self.engine.lanes[self._name]
         skew = self._calling.clock_skew(self._name)
-        if self._granted is None:
+        if self._granted is self._reads is None:
             return self._news.tale(lane, skew)
-        return self._news.tale(lane, skew, self._parcel, self._granted.used())
+        slots, reads = (one.used() if one else NOTHING_USED for one in (self._granted, self._reads))
+        return self._news.tale(lane, skew, self._parcel, slots, reads)
 
     @property
     def over(self) -> bool:
@@ -330,8 +333,11 @@ class Carrier:
         host, clients = self._at, self._calling
         if start.windowed:
             self._granted = Granted(host.news, _clock)
+        if start.reads is not None:
+            self._reads = Granted(host.news, _clock)
+            self._reads.add(start.reads)
         pacer = Pacer(_pace(start, anyio.current_time()), self._granted, wait=True)
-        lane = Lane(self._name, pacer, Pacer(pace.declared(self.brief.read_rate)))
+        lane = Lane(self._name, pacer, Pacer(pace.declared(self.brief.read_rate), self._reads, wait=True))
         lane.identified = True
         engine = self.engine = Engine(
             lanes={self._name: lane},
@@ -383,7 +389,12 @@ class _News:
         self._before: Tale | None = None
 
     def tale(
-        self, lane: Lane, skew: float | None, parcel: int = 0, slots: Used = NOTHING_USED
+        self,
+        lane: Lane,
+        skew: float | None,
+        parcel: int = 0,
+        slots: Used = NOTHING_USED,
+        reads: Used = NOTHING_USED,
     ) -> Tale | None:
         tale = Tale(
             account=self._account,
@@ -394,13 +405,14 @@ class _News:
             skew=skew,
             parcel=parcel,
             slots=slots,
+            reads=reads,
             warnings=tuple(lane.warnings[self._warned :]),
             stop=lane.stop,
             over=self.over,
             crash=self.crash,
         )
-        said = tale.outcomes or slots.finished or slots.unused or tale.warnings
-        if tale == self._before and not said:
+        said = [tale.outcomes, tale.warnings, *slots[:2], *reads[:2]]
+        if tale == self._before and not any(said):
             return None
         self.outcomes.clear()
         self._warned = len(lane.warnings)

@@ -44,6 +44,8 @@ ASK_AGAIN = 5.0
 LAST_WORDS = 5.0
 #: An account with quota windows is handed rows for so many seconds at a time: each claims its slot.
 CLAIM_AHEAD = 15.0
+#: Reads for which slots of their quota are claimed at a time: most accounts make one, before all calls.
+READS_AHEAD = 4
 #: Calls a second of an account of which nothing is known.
 GUESS = 1.0
 
@@ -72,8 +74,9 @@ class _Desk:
     leased: dict[bytes, _Leased] = field(default_factory=dict)
     #: Rows of the backlog that an intent of this invocation names.
     named: set[bytes] = field(default_factory=set)
-    #: Slots of the windows for them.
+    #: Slots of the windows for them, and of the quota of reads.
     slots: Purse = field(init=False)
+    reads: Purse = field(init=False)
     #: Where it began; None: nowhere.
     post: Post | None = None
     #: Nothing is in flight there, and nothing will be.
@@ -90,6 +93,7 @@ class _Desk:
     def __post_init__(self) -> None:
         """Its worker has nothing yet."""
         self.slots = Purse(self.lane.pacer)
+        self.reads = Purse(self.lane.read_pacer)
 
     @property
     def owing(self) -> int:
@@ -239,13 +243,15 @@ class Coordinator(Course):
         lane = desk.lane
         while not self._halted(lane):
             changed = desk.changed
+            if desk.reads.short:
+                await self._give(desk, reads=await self._claim(desk, desk.reads, READS_AHEAD))
             if desk.low and (batch := self._next(desk)):
                 await self._hand_out(desk, batch)
             elif desk.slots.short and desk.owing > 0:
                 await self._refill(desk)
             elif desk.exhausted and not (desk.leased or desk.backlog):
                 break
-            else:
+            elif not desk.reads.short:
                 await changed.wait()
         await self._finish(desk)
 
@@ -304,7 +310,7 @@ class Coordinator(Course):
         if not await self._ready(desk, batch[0]):
             self._put_back(desk, batch)
             return
-        claims = await self._claim(desk, len(batch) - desk.spare)
+        claims = await self._claim(desk, desk.slots, len(batch) - desk.spare)
         if desk.slots.counted:
             number = len(claims) + desk.spare
             self._put_back(desk, batch[number:])
@@ -331,38 +337,46 @@ class Coordinator(Course):
                 raise
             desk.named.update(request.row.key for request in new)
 
-    async def _give(self, desk: _Desk, batch: Sequence[Request], claims: Sequence[int]) -> None:
-        if desk.post is None:
+    async def _give(
+        self,
+        desk: _Desk,
+        batch: Sequence[Request] = (),
+        claims: Sequence[int] = (),
+        reads: Sequence[int] = (),
+    ) -> None:
+        if desk.post is None or not (batch or claims or reads):
             desk.slots.give_back(claims)
+            desk.reads.give_back(reads)
             return
         desk.parcels += 1
         desk.slots.hand_over(claims)
-        await self._posts.hand_out(desk.post, Parcel(desk.parcels, tuple(batch), tuple(claims)))
+        desk.reads.hand_over(reads)
+        parcel = Parcel(desk.parcels, tuple(batch), tuple(claims), tuple(reads))
+        await self._posts.hand_out(desk.post, parcel)
 
     async def _refill(self, desk: _Desk) -> None:
         """Claim further slots for rows at the worker: a throttled call used its own."""
-        if claims := await self._claim(desk, desk.owing):
-            await self._give(desk, (), claims)
+        await self._give(desk, claims=await self._claim(desk, desk.slots, desk.owing))
 
-    async def _claim(self, desk: _Desk, number: int) -> list[int]:
+    async def _claim(self, desk: _Desk, purse: Purse, number: int) -> list[int]:
         """Claim slots of the account's windows, as many as there are now; waits a little for the first."""
         try:
-            found = desk.slots.claim(number)
+            found = purse.claim(number)
         except StorageError as error:
             self._lose_count(error)
             return []
         if isinstance(found, Spent):
-            await self._window(desk, found)
+            await self._window(desk, purse, found)
             return []
         return found
 
-    async def _window(self, desk: _Desk, found: Spent) -> None:
+    async def _window(self, desk: _Desk, purse: Purse, found: Spent) -> None:
         """A window is spent: look again later, or stop once what is at the worker is settled."""
         lane, changed = desk.lane, desk.changed
         try:
-            await lane.pacer.rest(found)
+            await purse.pacer.rest(found)
         except WindowSpent:
-            if desk.slots.claims and desk.leased:
+            if purse.claims and desk.leased:
                 await changed.wait()
                 return
             lane.spent = found
@@ -415,14 +429,21 @@ class Coordinator(Course):
             declared=declared,
             learned=None if declared is not None else known.known,
             delay=max(0.0, known.next_slot - now) if declared is not None else 0.0,
-            windowed=lane.pacer.meter is not None,
+            windowed=desk.slots.counted,
             request=request,
         )
         desk.before = (lane.traffic.calls, lane.traffic.throttled)
         desk.post, desk.over, desk.parcels = None, False, 0
+        if desk.reads.counted:
+            reads = await self._claim(desk, desk.reads, READS_AHEAD)
+            if not reads:
+                return
+            desk.reads.hand_over(reads)
+            start = start._replace(reads=tuple(reads))
         try:
             started = await self._posts.start(post, start)
         except LostError:
+            desk.reads.forget()
             if not await self._posts.gone(post):
                 raise
             return
@@ -455,6 +476,7 @@ class Coordinator(Course):
             if self._settled(desk, outcome.request.row.key):
                 self._keep(outcome)
         desk.slots.told(tale.slots, current=tale.parcel == desk.parcels)
+        desk.reads.told(tale.reads, current=tale.parcel == desk.parcels)
         calls, throttled = desk.before
         lane.traffic.calls, lane.traffic.throttled = calls + tale.calls, throttled + tale.throttled
         lane.warnings.extend(tale.warnings)
@@ -480,6 +502,7 @@ class Coordinator(Course):
         for key in [*desk.leased]:
             self._settled(desk, key)
         desk.slots.give_all_back()
+        desk.reads.give_all_back()
         if not desk.finishing and not self._halted(desk.lane):
             why = f"its worker's program broke ({tale.crash or 'it ended early'}): see the worker's log"
             stop = Stop(StopKind.STOPPED, f"account {desk.lane.name}: {why}, then run the same command again")
@@ -491,6 +514,7 @@ class Coordinator(Course):
         # The next worker may sign as somebody else.
         desk.lane.identified = False
         desk.slots.forget()
+        desk.reads.forget()
         if self._halted(desk.lane):
             self._lose(desk, self._keep)
         else:

@@ -136,6 +136,8 @@ class Start(NamedTuple):
     windowed: bool
     #: The first row, for a first read as the account.
     request: Request
+    #: Slots of the quota of its reads; None: they are not counted.
+    reads: tuple[int, ...] | None = None
 
 
 class Started(NamedTuple):
@@ -156,6 +158,8 @@ class Parcel(NamedTuple):
     number: int
     requests: tuple[Request, ...]
     claims: tuple[int, ...] = ()
+    #: Those for its reads.
+    reads: tuple[int, ...] = ()
 
 
 class Used(NamedTuple):
@@ -185,6 +189,7 @@ class Tale:
         skew: the service's clock less the worker's, in seconds.
         parcel: the last that arrived, if slots come with them.
         slots: of the account's windows.
+        reads: of the quota of its reads.
         warnings: to tell people.
         stop: why no further calls are made.
         over: nothing more is in flight, and what has no outcome was not sent.
@@ -199,6 +204,7 @@ class Tale:
     skew: float | None = None
     parcel: int = 0
     slots: Used = NOTHING_USED
+    reads: Used = NOTHING_USED
     warnings: tuple[str, ...] = ()
     stop: Stop | None = None
     over: bool = False

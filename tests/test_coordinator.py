@@ -28,6 +28,8 @@ from batch_snapshot.quota import Spent, Window
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.timeout(300)
+
 START = datetime(2026, 3, 1, tzinfo=UTC)
 LEASE = 10.0
 
@@ -42,6 +44,7 @@ class Service:
 
     made: dict[str, Row] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
+    looks: Counter[str] = field(default_factory=Counter)
     in_flight: Counter[tuple[str, str]] = field(default_factory=Counter)
     overlaps: int = 0
 
@@ -78,6 +81,8 @@ class Post:
     host: Host
     rows: list[Request] = field(default_factory=list)
     claims: list[int] = field(default_factory=list)
+    #: Slots for reads; None: they are not counted.
+    reads: list[int] | None = None
     numbers: set[int] = field(default_factory=set)
     ended: bool = False
     stopped: bool = False
@@ -131,6 +136,7 @@ class Posts:
         await anyio.sleep(0.01)
         if post.host.cut:
             raise LostError("it is gone")
+        post.reads = None if start.reads is None else [*start.reads]
         self._group.start_soon(self._work, post)
         return Started(None, 0.5, now())
 
@@ -146,6 +152,8 @@ class Posts:
         post.numbers.add(parcel.number)
         post.rows.extend(parcel.requests)
         post.claims.extend(parcel.claims)
+        if post.reads is not None:
+            post.reads.extend(parcel.reads)
         post.poke()
 
     async def tell(self, post: Post, method: str, *arguments: Any) -> None:
@@ -201,14 +209,18 @@ class Posts:
 
     async def _send_rows(self, post: Post) -> None:
         while True:
-            while post.stopped or not post.rows or (self._windowed and not post.claims):
+            while post.stopped or not post.rows or (self._windowed and not post.claims) or post.reads == []:
                 if post.stopped or (post.ended and not post.rows):
                     self._tell(post, over=True, unused=tuple(post.claims))
                     return
-                if self._windowed and not post.claims:
+                if (self._windowed and not post.claims) or post.reads == []:
                     self._tell(post)
                 await post.changed.wait()
             request = post.rows.pop(0)
+            if post.reads:
+                # Each row is looked up before it is sent.
+                self._service.looks[post.account] += 1
+                self._tell(post, looked=(post.reads.pop(0),))
             finished = (post.claims.pop(0),) if self._windowed else ()
             if self._rng.random() < self._losses and not post.host.cut:
                 self._group.start_soon(self.lose, post.host)
@@ -222,7 +234,12 @@ class Posts:
             self._tell(post, outcomes=(succeeded(request),), finished=finished)
 
     def _tell(
-        self, post: Post, finished: tuple[int, ...] = (), unused: tuple[int, ...] = (), **more: Any
+        self,
+        post: Post,
+        finished: tuple[int, ...] = (),
+        unused: tuple[int, ...] = (),
+        looked: tuple[int, ...] = (),
+        **more: Any,
     ) -> None:
         host = post.host
         if host.cut:
@@ -230,7 +247,8 @@ class Posts:
         host.told_so_far += 1
         slots = Used(finished, unused, short=self._windowed and not post.claims)
         parcel = max(post.numbers, default=0)
-        tale = Tale(account=post.account, parcel=parcel, slots=slots, **more)
+        reads = Used(looked, (), short=post.reads == [])
+        tale = Tale(account=post.account, parcel=parcel, slots=slots, reads=reads, **more)
         bulletin = Bulletin(host.told_so_far, now(), (tale,))
         self._send.send_nowait((host, bulletin))
         if self._rng.random() < 0.2:
@@ -259,6 +277,8 @@ class Meter:
         self.window = Window("per_minute", limit, 60.0)
         self._ended: dict[int, float] = {}
         self._next = 0
+        #: Slots that were claimed and not given back.
+        self.made = 0
 
     def claim(self) -> int | Spent:
         time = anyio.current_time()
@@ -266,6 +286,7 @@ class Meter:
         if len(self._ended) >= self.window.limit:
             return Spent(self.window, min(self._ended.values()) + 60 - time)
         self._next += 1
+        self.made += 1
         self._ended[self._next] = time + 300
         return self._next
 
@@ -278,6 +299,7 @@ class Meter:
 
     def cancel(self, claim: int) -> None:
         self._ended.pop(claim, None)
+        self.made -= 1
 
 
 @dataclass
@@ -301,6 +323,7 @@ async def run(
     *,
     losses: float = 0.0,
     meters: dict[str, Meter] | None = None,
+    reads: dict[str, Meter] | None = None,
     hung: frozenset[str] = frozenset(),
     lose_after: float | None = None,
     wait: bool = True,
@@ -318,7 +341,7 @@ async def run(
         lanes = {}
         for name in sorted({request.row.account for request in requests}):
             pacer = Pacer(pace.Pace(), meters.get(name), wait=wait)
-            lanes[name] = Lane(name, pacer, Pacer(pace.Pace()))
+            lanes[name] = Lane(name, pacer, Pacer(pace.Pace(), (reads or {}).get(name), wait=wait))
         trial = Trial(None, posts, service)  # type: ignore[arg-type]
 
         async def intend(batch):
@@ -434,6 +457,23 @@ def test_no_window_holds_more_calls_than_its_limit(seed, limit, losses, wait):
         assert all(trial.service.calls[name] <= limit for name in meters)
         assert trial.coordinator.ending is not None
         assert trial.coordinator.ending.kind is StopKind.DEFERRED
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32), st.integers(2, 40), st.sampled_from([0.0, 0.02]), st.booleans())
+def test_reads_at_the_workers_keep_to_their_own_quota(seed, limit, losses, wait):
+    requests = listed(2, 40)
+    reads = {"a0": Meter(limit), "a1": Meter(limit)}
+
+    async def body():
+        return await run(requests, seed, losses=losses, reads=reads, wait=wait)
+
+    trial = virtually(body)
+    if wait:
+        assert len(set(trial.service.made.values())) == len(requests)
+        assert sum(meter.made for meter in reads.values()) >= trial.service.looks.total() >= len(requests)
+    else:
+        assert all(trial.service.looks[name] <= limit for name in reads)
 
 
 @settings(max_examples=15, deadline=None)
