@@ -29,7 +29,9 @@ LEASE = 30.0
 
 
 def request(number: int) -> Request:
-    row = Row("main", "Sandbox", f"eng-{number:014d}", "Opportunity", f"O{number + 1}", "OpportunitySummaryView")
+    row = Row(
+        "main", "Sandbox", f"eng-{number:014d}", "Opportunity", f"O{number + 1}", "OpportunitySummaryView"
+    )
     return Request(row, client_token("run", row, 0))
 
 

@@ -6,6 +6,7 @@ import asyncio
 import resource
 import signal
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,8 @@ from tests.processes import Finished, Json, Own, Place, ledger_lines, of_type, r
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.processes import Child
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(600)]
 
@@ -76,6 +79,20 @@ def size(place: Place) -> int:
     return place.ledger.stat().st_size if place.ledger.exists() else 0
 
 
+async def to_its_end(place: Place, child: Child) -> Finished:
+    """Wait for a run's end, for as long as its ledger grows."""
+    before = -1
+    while child.running:
+        await until(partial(_went_on, place, child, before), "the run to go on", PATIENT)
+        before = size(place)
+    return await child.finished(PATIENT)
+
+
+def _went_on(place: Place, child: Child, before: int) -> bool:
+    return size(place) > before or not child.running
+
+
+@pytest.mark.timeout(1800)
 async def test_two_hundred_accounts_keep_their_rows_when_a_worker_is_killed(place):
     listed = many(place, 200, 50)
     async with service(place, "--latency", "0.01") as url:
@@ -96,7 +113,7 @@ async def test_two_hundred_accounts_keep_their_rows_when_a_worker_is_killed(plac
             workers = own_workers(child)
             assert len(workers) == 2
             workers[0].kill()
-            ended = await child.finished(PATIENT)
+            ended = await to_its_end(place, child)
         assert ended.code == 0, ended.stderr
         assert ended.json["counts"]["succeeded"] == len(listed) == 10_000
         assert any(line["error"]["code"] == "WorkerLost" for line in lost(place))
