@@ -105,7 +105,8 @@ async def test_two_hundred_accounts_keep_their_rows_when_a_worker_is_killed(plac
             "dask",
             "--workers",
             "2",
-            *LEASE,
+            "--lease",
+            "10s",
             *QUIET,
         ]
         async with place.started(*run, "--concurrency", "64") as child:
