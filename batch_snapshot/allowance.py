@@ -54,6 +54,10 @@ class Meter:
         """Log a call that is about to leave, or tell when one would fit."""
         return self.usage.claim(self.key, self.windows)
 
+    def room(self) -> int:
+        """How many calls would fit now."""
+        return self.usage.room(self.key, self.windows)
+
     def finish(self, claim: int) -> None:
         """The call is over."""
         self.usage.finish(claim)

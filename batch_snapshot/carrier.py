@@ -25,28 +25,31 @@ from batch_snapshot import __version__, pace
 from batch_snapshot.client import Clients
 from batch_snapshot.engine import Engine
 from batch_snapshot.lane import Lane
-from batch_snapshot.lease import CLAIM_HELD, Answer, Bulletin, Hello, Lease, LeaseOverError, Started, Tale
+from batch_snapshot.lease import (
+    NOTHING_USED,
+    Answer,
+    Bulletin,
+    Hello,
+    Lease,
+    LeaseOverError,
+    Started,
+    Tale,
+)
 from batch_snapshot.model import ApiError
 from batch_snapshot.pacer import Pacer
-from batch_snapshot.quota import Spent, Window
+from batch_snapshot.purse import Granted
 from batch_snapshot.slots import Slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from batch_snapshot.lane import Stop
-    from batch_snapshot.lease import Brief, Orders, Parcel, Start
+    from batch_snapshot.lease import Brief, Orders, Parcel, Start, Used
     from batch_snapshot.model import Account, Failure, Outcome, Request
     from batch_snapshot.pace import Pace
 
 #: Seconds for which news is gathered before it is told.
 GATHER = 0.05
-
-#: A slot is asked for again after so many seconds.
-ASK_AGAIN = 0.05
-
-#: Stands for the account's windows, which only the coordinator knows.
-_GRANTED = Window("granted", 0, 0.0)
 
 _log = logging.getLogger(__name__)
 
@@ -107,6 +110,23 @@ class Host:
         self._watching: asyncio.TimerHandle | None = None
         self._over = False
         self._closing: asyncio.Task[None] | None = None
+
+    def admit(self, carrier: Carrier) -> None:
+        """Take an account in, unless a later placing of it is here; an earlier one drops its calls.
+
+        A worker that was busy may hear of a placing when the coordinator has long given it up.
+
+        Raises:
+            LeaseOverError: it came too late.
+        """
+        brief = carrier.brief
+        there = self.carriers.get(brief.account.name)
+        if there is not None and there is not carrier:
+            if there.brief.turn > brief.turn:
+                raise LeaseOverError
+            there.abort()
+        self.carriers[brief.account.name] = carrier
+        self.accounts[brief.account.name] = brief.account
 
     def check(self) -> None:
         """Hold whoever is about to call to the lease.
@@ -187,21 +207,30 @@ class Carrier:
 
     def __init__(self, brief: Brief) -> None:
         """Take an account; nothing is opened or called yet."""
-        self._brief = brief
+        self.brief = brief
         self._name = brief.account.name
         self._host: Host | None = None
         self._news = _News(self._name)
         self._inbox: Inbox | None = None
         self._granted: Granted | None = None
+        self._reads: Granted | None = None
         self._task: asyncio.Task[None] | None = None
         self._parcel = 0
 
     async def hello(self) -> Hello:
-        """Say where the account is now."""
+        """Say where the account is now.
+
+        Raises:
+            LeaseOverError: it has been placed anew.
+        """
+        return self.enter(get_worker())
+
+    def enter(self, worker: Any) -> Hello:
+        """Be one of the accounts of a Dask worker; raises as `hello`."""
         if self._host is None:
-            self._host = Host.of(self._brief, get_worker())
-            self._host.carriers[self._name] = self
-            self._host.accounts[self._name] = self._brief.account
+            host = Host.of(self.brief, worker)
+            host.admit(self)
+            self._host = host
         return Hello(self._host.name, self._host.address, __version__, _clock())
 
     async def renew(self, orders: Orders) -> Answer:
@@ -248,9 +277,12 @@ class Carrier:
         if parcel.number <= self._parcel:
             return
         self._parcel = parcel.number
-        if self._granted is not None:
-            self._granted.add(parcel.claims)
         self._inbox.put(parcel.requests)
+        for granted, claims in ((self._granted, parcel.claims), (self._reads, parcel.reads)):
+            if granted is not None:
+                granted.add(claims)
+                # A parcel without any cures no want of them.
+                self._at.news()
 
     async def finish(self) -> None:
         """No further row will come."""
@@ -277,8 +309,10 @@ class Carrier:
             return None
         lane = self.engine.lanes[self._name]
         skew = self._calling.clock_skew(self._name)
-        finished, unused = self._granted.used() if self._granted else ((), ())
-        return self._news.tale(lane, skew, finished, unused)
+        if self._granted is self._reads is None:
+            return self._news.tale(lane, skew)
+        slots, reads = (one.used() if one else NOTHING_USED for one in (self._granted, self._reads))
+        return self._news.tale(lane, skew, self._parcel, slots, reads)
 
     @property
     def over(self) -> bool:
@@ -298,9 +332,12 @@ class Carrier:
     def _begin(self, start: Start) -> Engine:
         host, clients = self._at, self._calling
         if start.windowed:
-            self._granted = Granted(host.news)
+            self._granted = Granted(host.news, _clock)
+        if start.reads is not None:
+            self._reads = Granted(host.news, _clock)
+            self._reads.add(start.reads)
         pacer = Pacer(_pace(start, anyio.current_time()), self._granted, wait=True)
-        lane = Lane(self._name, pacer, Pacer(pace.declared(self._brief.read_rate)))
+        lane = Lane(self._name, pacer, Pacer(pace.declared(self.brief.read_rate), self._reads, wait=True))
         lane.identified = True
         engine = self.engine = Engine(
             lanes={self._name: lane},
@@ -313,7 +350,7 @@ class Carrier:
             clock_skew=clients.clock_skew,
             now=_now,
             rng=Random(),  # noqa: S311 - it draws the jitter
-            settings=self._brief.settings,
+            settings=self.brief.settings,
             slots=host.slots,
             feed=self._open_inbox,
         )
@@ -352,7 +389,12 @@ class _News:
         self._before: Tale | None = None
 
     def tale(
-        self, lane: Lane, skew: float | None, finished: tuple[int, ...], unused: tuple[int, ...]
+        self,
+        lane: Lane,
+        skew: float | None,
+        parcel: int = 0,
+        slots: Used = NOTHING_USED,
+        reads: Used = NOTHING_USED,
     ) -> Tale | None:
         tale = Tale(
             account=self._account,
@@ -361,14 +403,16 @@ class _News:
             throttled=lane.traffic.throttled,
             learned=lane.pacer.pace.known,
             skew=skew,
-            finished=finished,
-            unused=unused,
+            parcel=parcel,
+            slots=slots,
+            reads=reads,
             warnings=tuple(lane.warnings[self._warned :]),
             stop=lane.stop,
             over=self.over,
             crash=self.crash,
         )
-        if tale == self._before and not (tale.outcomes or finished or unused or tale.warnings):
+        said = [tale.outcomes, tale.warnings, *slots[:2], *reads[:2]]
+        if tale == self._before and not any(said):
             return None
         self.outcomes.clear()
         self._warned = len(lane.warnings)
@@ -427,51 +471,6 @@ class Inbox:
         if self._halted():
             self._rows.clear()
         return [self._rows.popleft() for _ in range(min(size, len(self._rows)))]
-
-
-class Granted:
-    """Slots of an account's quota windows that the coordinator has claimed for this worker."""
-
-    def __init__(self, news: Callable[[], None], clock: Callable[[], float] = _clock) -> None:
-        """None yet; `news` is told when one was used."""
-        self._news = news
-        self._clock = clock
-        self._free: deque[tuple[int, float]] = deque()
-        self._finished: list[int] = []
-        self._unused: list[int] = []
-
-    def add(self, claims: Iterable[int]) -> None:
-        """Take more of them."""
-        until = self._clock() + CLAIM_HELD
-        self._free.extend((claim, until) for claim in claims)
-
-    def claim(self) -> int | Spent:
-        """Use one; where there is none, another may come soon."""
-        while self._free:
-            claim, until = self._free.popleft()
-            if self._clock() < until:
-                return claim
-            # The log of calls would soon take it for a call that is over.
-            self._unused.append(claim)
-            self._news()
-        return Spent(_GRANTED, ASK_AGAIN)
-
-    def finish(self, claim: int) -> None:
-        """The call is over."""
-        self._finished.append(claim)
-        self._news()
-
-    def cancel(self, claim: int) -> None:
-        """The call never left."""
-        self._unused.append(claim)
-        self._news()
-
-    def used(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The claims since it was last asked whose calls are over, and those that are given back."""
-        used = tuple(self._finished), tuple(self._unused)
-        self._finished.clear()
-        self._unused.clear()
-        return used
 
 
 def _pace(start: Start, now: float) -> Pace:

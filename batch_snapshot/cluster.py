@@ -21,6 +21,7 @@ from batch_snapshot.lane import Stop, StopKind, spent
 from batch_snapshot.lease import PARCEL, LostError, Parcel, Start
 from batch_snapshot.model import ApiError, ErrorKind, Outcome, RowError, Status, Verdict
 from batch_snapshot.pacer import WindowSpent
+from batch_snapshot.purse import Purse
 from batch_snapshot.quota import Spent
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ ASK_AGAIN = 5.0
 LAST_WORDS = 5.0
 #: An account with quota windows is handed rows for so many seconds at a time: each claims its slot.
 CLAIM_AHEAD = 15.0
+#: Reads for which slots of their quota are claimed at a time: most accounts make one, before all calls.
+READS_AHEAD = 4
 #: Calls a second of an account of which nothing is known.
 GUESS = 1.0
 
@@ -71,8 +74,9 @@ class _Desk:
     leased: dict[bytes, _Leased] = field(default_factory=dict)
     #: Rows of the backlog that an intent of this invocation names.
     named: set[bytes] = field(default_factory=set)
-    #: Slots of the windows for them, whose calls are not over.
-    claims: set[int] = field(default_factory=set)
+    #: Slots of the windows for them, and of the quota of reads.
+    slots: Purse = field(init=False)
+    reads: Purse = field(init=False)
     #: Where it began; None: nowhere.
     post: Post | None = None
     #: Nothing is in flight there, and nothing will be.
@@ -85,6 +89,28 @@ class _Desk:
     #: Around the search for a worker.
     placing: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     changed: anyio.Event = field(default_factory=anyio.Event)
+
+    def __post_init__(self) -> None:
+        """Its worker has nothing yet."""
+        self.slots = Purse(self.lane.pacer)
+        self.reads = Purse(self.lane.read_pacer)
+
+    @property
+    def owing(self) -> int:
+        """Rows at the worker that have no slot: those of their tries were used."""
+        return len(self.leased) - len(self.slots.claims) if self.slots.counted else 0
+
+    @property
+    def spare(self) -> int:
+        """Slots at the worker beyond those for its rows: some had been made by earlier tries."""
+        return max(0, len(self.slots.claims) - len(self.leased))
+
+    @property
+    def low(self) -> bool:
+        """Whether the worker is to get further rows before it has nothing to do."""
+        if len(self.leased) > PARCEL // 2 or self.owing > 0:
+            return False
+        return self.slots.short or len(self.leased) <= self.slots.portion // 2
 
     def poke(self) -> None:
         """Something changed."""
@@ -217,13 +243,15 @@ class Coordinator(Course):
         lane = desk.lane
         while not self._halted(lane):
             changed = desk.changed
-            if len(desk.leased) <= PARCEL // 2 and (batch := self._next(desk)):
+            if desk.reads.short:
+                await self._give(desk, reads=await self._claim(desk, desk.reads, READS_AHEAD))
+            if desk.low and (batch := self._next(desk)):
                 await self._hand_out(desk, batch)
-            elif len(desk.leased) > len(desk.claims) and lane.pacer.meter is not None:
+            elif desk.slots.short and desk.owing > 0:
                 await self._refill(desk)
             elif desk.exhausted and not (desk.leased or desk.backlog):
                 break
-            else:
+            elif not desk.reads.short:
                 await changed.wait()
         await self._finish(desk)
 
@@ -282,14 +310,15 @@ class Coordinator(Course):
         if not await self._ready(desk, batch[0]):
             self._put_back(desk, batch)
             return
-        claims = await self._claim(desk, len(batch))
-        if desk.lane.pacer.meter is not None:
-            self._put_back(desk, batch[len(claims) :])
-            batch = batch[: len(claims)]
+        claims = await self._claim(desk, desk.slots, len(batch) - desk.spare)
+        if desk.slots.counted:
+            number = len(claims) + desk.spare
+            self._put_back(desk, batch[number:])
+            batch = batch[:number]
         if batch and not self._halted(desk.lane):
             await self._name(desk, batch)
         if not batch or self._halted(desk.lane) or desk.post is None:
-            self._unclaim(desk, claims)
+            desk.slots.give_back(claims)
             self._put_back(desk, batch)
             return
         at = self._now()
@@ -301,52 +330,57 @@ class Coordinator(Course):
     async def _name(self, desk: _Desk, batch: Sequence[Request]) -> None:
         """Make the rows' intent durable; those whose worker was lost before it had them have one."""
         if new := [request for request in batch if request.row.key not in desk.named]:
-            await self._intend(new)
+            try:
+                await self._intend(new)
+            except Exception:
+                self._lose_record()
+                raise
             desk.named.update(request.row.key for request in new)
 
-    async def _give(self, desk: _Desk, batch: Sequence[Request], claims: Sequence[int]) -> None:
+    async def _give(
+        self,
+        desk: _Desk,
+        batch: Sequence[Request] = (),
+        claims: Sequence[int] = (),
+        reads: Sequence[int] = (),
+    ) -> None:
+        if desk.post is None or not (batch or claims or reads):
+            desk.slots.give_back(claims)
+            desk.reads.give_back(reads)
+            return
         desk.parcels += 1
-        desk.claims.update(claims)
-        if desk.post is not None:
-            await self._posts.hand_out(desk.post, Parcel(desk.parcels, tuple(batch), tuple(claims)))
+        desk.slots.hand_over(claims)
+        desk.reads.hand_over(reads)
+        parcel = Parcel(desk.parcels, tuple(batch), tuple(claims), tuple(reads))
+        await self._posts.hand_out(desk.post, parcel)
 
     async def _refill(self, desk: _Desk) -> None:
         """Claim further slots for rows at the worker: a throttled call used its own."""
-        claims = await self._claim(desk, len(desk.leased) - len(desk.claims))
-        if claims:
-            await self._give(desk, (), claims)
+        await self._give(desk, claims=await self._claim(desk, desk.slots, desk.owing))
 
-    async def _claim(self, desk: _Desk, number: int) -> list[int]:
-        """Claim slots of the account's windows, as many as there are now; waits for none but the first."""
-        meter, claims = desk.lane.pacer.meter, list[int]()
-        while meter is not None and len(claims) < number:
-            try:
-                claim = meter.claim()
-            except StorageError as error:
-                self._lose_count(error)
-                break
-            if isinstance(claim, Spent):
-                if not claims:
-                    await self._window(desk, claim)
-                break
-            claims.append(claim)
-        return claims
+    async def _claim(self, desk: _Desk, purse: Purse, number: int) -> list[int]:
+        """Claim slots of the account's windows, as many as there are now; waits a little for the first."""
+        try:
+            found = purse.claim(number)
+        except StorageError as error:
+            self._lose_count(error)
+            return []
+        if isinstance(found, Spent):
+            await self._window(desk, purse, found)
+            return []
+        return found
 
-    async def _window(self, desk: _Desk, found: Spent) -> None:
+    async def _window(self, desk: _Desk, purse: Purse, found: Spent) -> None:
         """A window is spent: look again later, or stop once what is at the worker is settled."""
         lane, changed = desk.lane, desk.changed
         try:
-            await lane.pacer.rest(found)
+            await purse.pacer.rest(found)
         except WindowSpent:
-            if desk.claims and desk.leased:
+            if purse.claims and desk.leased:
                 await changed.wait()
                 return
             lane.spent = found
             self._stop_lane(lane, spent(lane.name, found, self._now()))
-
-    def _unclaim(self, desk: _Desk, claims: Iterable[int]) -> None:
-        for claim in claims:
-            desk.lane.pacer.over(claim, left=False)
 
     async def _ready(self, desk: _Desk, request: Request) -> bool:
         """See that the account is at a worker, and can call; whose it is was found out before."""
@@ -395,14 +429,21 @@ class Coordinator(Course):
             declared=declared,
             learned=None if declared is not None else known.known,
             delay=max(0.0, known.next_slot - now) if declared is not None else 0.0,
-            windowed=lane.pacer.meter is not None,
+            windowed=desk.slots.counted,
             request=request,
         )
         desk.before = (lane.traffic.calls, lane.traffic.throttled)
         desk.post, desk.over, desk.parcels = None, False, 0
+        if desk.reads.counted:
+            reads = await self._claim(desk, desk.reads, READS_AHEAD)
+            if not reads:
+                return
+            desk.reads.hand_over(reads)
+            start = start._replace(reads=tuple(reads))
         try:
             started = await self._posts.start(post, start)
         except LostError:
+            desk.reads.forget()
             if not await self._posts.gone(post):
                 raise
             return
@@ -434,11 +475,8 @@ class Coordinator(Course):
         for outcome in tale.outcomes:
             if self._settled(desk, outcome.request.row.key):
                 self._keep(outcome)
-        for claim in tale.finished:
-            desk.claims.discard(claim)
-            lane.pacer.over(claim, left=True)
-        desk.claims.difference_update(tale.unused)
-        self._unclaim(desk, tale.unused)
+        desk.slots.told(tale.slots, current=tale.parcel == desk.parcels)
+        desk.reads.told(tale.reads, current=tale.parcel == desk.parcels)
         calls, throttled = desk.before
         lane.traffic.calls, lane.traffic.throttled = calls + tale.calls, throttled + tale.throttled
         lane.warnings.extend(tale.warnings)
@@ -463,8 +501,8 @@ class Coordinator(Course):
             self._lose(desk, self._keep)
         for key in [*desk.leased]:
             self._settled(desk, key)
-        self._unclaim(desk, desk.claims)
-        desk.claims.clear()
+        desk.slots.give_all_back()
+        desk.reads.give_all_back()
         if not desk.finishing and not self._halted(desk.lane):
             why = f"its worker's program broke ({tale.crash or 'it ended early'}): see the worker's log"
             stop = Stop(StopKind.STOPPED, f"account {desk.lane.name}: {why}, then run the same command again")
@@ -475,8 +513,8 @@ class Coordinator(Course):
         desk.post, desk.over = None, True
         # The next worker may sign as somebody else.
         desk.lane.identified = False
-        # Slots whose calls nobody can tell of are taken for used as long as such a call may last.
-        desk.claims.clear()
+        desk.slots.forget()
+        desk.reads.forget()
         if self._halted(desk.lane):
             self._lose(desk, self._keep)
         else:
@@ -499,6 +537,11 @@ class Coordinator(Course):
                 )
             )
         return again
+
+    def _lose_record(self) -> None:
+        """Tell all workers at once, before anything here comes to its end: their calls leave meanwhile."""
+        super()._lose_record()
+        self._posts.order(None, abort=True)
 
     def _set_aside(self, outcome: Outcome) -> None:
         """Record that a row is in doubt which is about to be sent again; it is not counted as done."""

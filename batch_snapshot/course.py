@@ -100,9 +100,13 @@ class Course:
         try:
             record(outcome)
         except BaseException:
-            self._unrecordable = True
+            self._lose_record()
             raise
         return True
+
+    def _lose_record(self) -> None:
+        """What cannot be recorded is not begun: no call leaves after a write that failed."""
+        self._unrecordable = True
 
     def _tell_again(self) -> None:
         """Say when spent windows open, now that no call is in flight: earlier than it seemed."""

@@ -101,6 +101,7 @@ class Brief:
         settings: how the account is driven; the concurrency is one worker's.
         read_rate: reads a second.
         lease: seconds.
+        turn: of two placings of an account the one with the greater number holds it.
     """
 
     run: str
@@ -109,6 +110,7 @@ class Brief:
     settings: Settings
     read_rate: float
     lease: float
+    turn: int = 0
 
 
 class Hello(NamedTuple):
@@ -134,6 +136,8 @@ class Start(NamedTuple):
     windowed: bool
     #: The first row, for a first read as the account.
     request: Request
+    #: Slots of the quota of its reads; None: they are not counted.
+    reads: tuple[int, ...] | None = None
 
 
 class Started(NamedTuple):
@@ -154,6 +158,22 @@ class Parcel(NamedTuple):
     number: int
     requests: tuple[Request, ...]
     claims: tuple[int, ...] = ()
+    #: Those for its reads.
+    reads: tuple[int, ...] = ()
+
+
+class Used(NamedTuple):
+    """What became of slots of a quota window that a worker has."""
+
+    #: Claims whose calls are over.
+    finished: tuple[int, ...] = ()
+    #: Claims that are given back.
+    unused: tuple[int, ...] = ()
+    #: None is left, and more would be used.
+    short: bool = False
+
+
+NOTHING_USED = Used()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,8 +187,9 @@ class Tale:
         throttled: see `calls`.
         learned: calls a second that were measured; None: none yet.
         skew: the service's clock less the worker's, in seconds.
-        finished: claims whose calls are over.
-        unused: claims that are given back.
+        parcel: the last that arrived, if slots come with them.
+        slots: of the account's windows.
+        reads: of the quota of its reads.
         warnings: to tell people.
         stop: why no further calls are made.
         over: nothing more is in flight, and what has no outcome was not sent.
@@ -181,8 +202,9 @@ class Tale:
     throttled: int = 0
     learned: float | None = None
     skew: float | None = None
-    finished: tuple[int, ...] = ()
-    unused: tuple[int, ...] = ()
+    parcel: int = 0
+    slots: Used = NOTHING_USED
+    reads: Used = NOTHING_USED
     warnings: tuple[str, ...] = ()
     stop: Stop | None = None
     over: bool = False

@@ -31,6 +31,9 @@ class Meter(Protocol):
     def claim(self) -> int | Spent:
         """Log a call that is about to leave, or tell when one would fit."""
 
+    def room(self) -> int:
+        """How many calls would fit now."""
+
     def finish(self, claim: int) -> None:
         """The call is over."""
 

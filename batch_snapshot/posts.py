@@ -14,6 +14,7 @@ import pickle
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import uuid4
 
@@ -49,6 +50,10 @@ SHUNNED_FOR = 4.0
 PATIENT_FOR = 0.8
 #: A parcel that is not taken after so many tries loses its worker.
 ASKED_SO_OFTEN = 3
+#: Accounts that look for a worker at once, and that begin at one: to begin takes a worker's processor.
+#: One that is asked for hundreds at once answers none in time, nor the renewals of its lease.
+PLACED_AT_ONCE = 16
+STARTED_AT_ONCE = 8
 #: Seconds between two looks at what comes by itself.
 LOOK_AGAIN = 0.5
 
@@ -72,6 +77,8 @@ class Host:
     doubted: bool = False
     #: Around the questions that it has not answered.
     asked: set[anyio.CancelScope] = field(default_factory=set)
+    #: Room for accounts that begin.
+    beginning: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(STARTED_AT_ONCE))
     #: It was renewed for the first time, or lost.
     opened: anyio.Event = field(default_factory=anyio.Event)
     #: There are new orders.
@@ -136,6 +143,9 @@ class Posts:
         self._posts: dict[str, Post] = {}
         self._hosts: dict[str, Host] = {}
         self._turns = {name: anyio.Lock() for name in accounts}
+        #: Numbers the placings.
+        self._placings = count(1)
+        self._searching = anyio.Semaphore(PLACED_AT_ONCE)
         self._skews: dict[str, float | None] = {}
         #: Why the last worker did not take an account.
         self._refusals: dict[str, str] = {}
@@ -314,7 +324,8 @@ class Posts:
             if not self.reachable:
                 raise LostError("the scheduler is gone")
             try:
-                future, actor, hello = await self._submit(account, brief)
+                async with self._searching:
+                    future, actor, hello = await self._submit(account, brief)
             except Exception as error:  # noqa: BLE001 - also what a worker has that cannot run this program
                 self._refusals[account] = f"{type(error).__name__}: {error}"
                 await anyio.sleep(LOOK_AGAIN)
@@ -338,6 +349,7 @@ class Posts:
             known = [*await _soon(dask.nthreads())]
             workers = [address for address in known if not self._shuns(address)] or known
         key = f"batch-snapshot-{self.run}-{account}-{uuid4().hex}"
+        brief = replace(brief, turn=next(self._placings))
         future = self._client.submit(Carrier, brief, actor=True, key=key, pure=False, workers=workers)
         within = 2 * self.placing.lease
         try:
@@ -408,7 +420,8 @@ class Posts:
         Raises:
             LostError: the worker did not answer.
         """
-        started: Started = await self._ask(post, "start", start, within=self._target.call_timeout * 3)
+        async with post.host.beginning:
+            started: Started = await self._ask(post, "start", start, within=self._target.call_timeout * 3)
         return started
 
     async def hand_out(self, post: Post, parcel: Parcel) -> None:

@@ -226,6 +226,14 @@ class Usage:
                 self._purge(now)
             return claim
 
+    def room(self, account: str, windows: Sequence[Window]) -> int:
+        """How many calls fit all `windows` now; `windows` are not empty."""
+        with self._transaction() as now:
+            free = (
+                window.limit - self._count(account, _micros(window.seconds), now)[1] for window in windows
+            )
+            return max(0, min(free))
+
     def finish(self, claim: int) -> None:
         """The call was answered, failed or dropped: its slot is free a full window from now.
 

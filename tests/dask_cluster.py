@@ -114,8 +114,16 @@ def own_workers(child: Child) -> list[psutil.Process]:
     return [
         process
         for process in psutil.Process(child.pid).children(recursive=True)
-        if "spawn_main" in " ".join(process.cmdline())
+        if "spawn_main" in _line(process)
     ]
+
+
+def _line(process: psutil.Process) -> str:
+    """Its command line; none if it has ended meanwhile."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def alive(pid: int) -> bool:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 TEMPLATE = "OpportunitySummaryView"
 
 #: Seconds for whatever a test waits for; far more than it takes.
-PATIENCE = 30.0
+PATIENCE = 55.0
 
 Json = dict[str, Any]
 
@@ -294,10 +294,10 @@ class Place:
             *line, cwd=self.folder, env=self.env, preexec_fn=prepare, **streams
         )
 
-    async def call(self, *arguments: str | Path, **more: Any) -> Finished:
-        """Run a command to its end."""
+    async def call(self, *arguments: str | Path, patience: float = PATIENCE, **more: Any) -> Finished:
+        """Run a command to its end, which is waited for so many seconds."""
         async with self.started(*arguments, **more) as child:
-            return await child.finished()
+            return await child.finished(patience)
 
 
 class Own(Place):

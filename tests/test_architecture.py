@@ -38,7 +38,7 @@ LEVELS = [
         "unfinished",
     },
     {"abridged", "answers", "bounds", "display", "notice", "overflow", "pacer", "shortcut", "slots", "tries"},
-    {"feed", "ledger", "options"},
+    {"feed", "ledger", "options", "purse"},
     {"accounts", "backlog", "diff", "index", "lane", "metrics", "resumption", "transport"},
     {"job", "sessions"},
     {"client", "course", "reads"},

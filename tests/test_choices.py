@@ -264,6 +264,9 @@ def test_a_spent_quota_of_reads_defers():
         def claim(self) -> quota.Spent:
             return quota.Spent(quota.Window("per_day", 100_000, quota.DAY), 60.0)
 
+        def room(self) -> int:
+            return 0
+
         def finish(self, claim: int) -> None: ...
 
         def cancel(self, claim: int) -> None: ...

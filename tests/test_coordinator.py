@@ -20,13 +20,15 @@ from batch_snapshot.bounds import Settings
 from batch_snapshot.cluster import Coordinator
 from batch_snapshot.errors import LedgerWriteError
 from batch_snapshot.lane import Lane, Stop, StopKind
-from batch_snapshot.lease import Bulletin, LostError, Started, Tale
+from batch_snapshot.lease import Bulletin, LostError, Started, Tale, Used
 from batch_snapshot.model import Outcome, Request, Row, Status, client_token
 from batch_snapshot.pacer import Pacer
 from batch_snapshot.quota import Spent, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+pytestmark = pytest.mark.timeout(300)
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 LEASE = 10.0
@@ -42,6 +44,7 @@ class Service:
 
     made: dict[str, Row] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
+    looks: Counter[str] = field(default_factory=Counter)
     in_flight: Counter[tuple[str, str]] = field(default_factory=Counter)
     overlaps: int = 0
 
@@ -78,6 +81,8 @@ class Post:
     host: Host
     rows: list[Request] = field(default_factory=list)
     claims: list[int] = field(default_factory=list)
+    #: Slots for reads; None: they are not counted.
+    reads: list[int] | None = None
     numbers: set[int] = field(default_factory=set)
     ended: bool = False
     stopped: bool = False
@@ -91,9 +96,18 @@ class Post:
 class Posts:
     """Workers in this process; takes the place of those of a cluster."""
 
-    def __init__(self, group: Any, service: Service, rng: Random, *, losses: float, windowed: bool) -> None:
+    def __init__(
+        self,
+        group: Any,
+        service: Service,
+        rng: Random,
+        *,
+        losses: float,
+        windowed: bool,
+        hung: frozenset[str],
+    ) -> None:
         self._group, self._service, self._rng = group, service, rng
-        self._losses, self._windowed = losses, windowed
+        self._losses, self._windowed, self._hung = losses, windowed, hung
         self._hosts = [Host(0), Host(1)]
         self.posts: dict[str, Post] = {}
         self._send, self.news = anyio.create_memory_object_stream[Any](math.inf)
@@ -122,6 +136,7 @@ class Posts:
         await anyio.sleep(0.01)
         if post.host.cut:
             raise LostError("it is gone")
+        post.reads = None if start.reads is None else [*start.reads]
         self._group.start_soon(self._work, post)
         return Started(None, 0.5, now())
 
@@ -137,6 +152,8 @@ class Posts:
         post.numbers.add(parcel.number)
         post.rows.extend(parcel.requests)
         post.claims.extend(parcel.claims)
+        if post.reads is not None:
+            post.reads.extend(parcel.reads)
         post.poke()
 
     async def tell(self, post: Post, method: str, *arguments: Any) -> None:
@@ -158,6 +175,15 @@ class Posts:
 
     def release(self, account: str) -> None:
         pass
+
+    async def lose_one(self, after: float) -> None:
+        """Kill the worker that has most accounts by then."""
+        await anyio.sleep(after)
+        accounts = Counter(post.host.number for post in self.posts.values())
+        number, _ = accounts.most_common(1)[0]
+        host = next(host for host in self._hosts if host.number == number)
+        host.silent.set()
+        await self.lose(host)
 
     async def lose(self, host: Host) -> None:
         """It is cut off; once its lease is over, it is taken for lost."""
@@ -183,16 +209,23 @@ class Posts:
 
     async def _send_rows(self, post: Post) -> None:
         while True:
-            while post.stopped or not post.rows or (self._windowed and not post.claims):
+            while post.stopped or not post.rows or (self._windowed and not post.claims) or post.reads == []:
                 if post.stopped or (post.ended and not post.rows):
                     self._tell(post, over=True, unused=tuple(post.claims))
                     return
+                if (self._windowed and not post.claims) or post.reads == []:
+                    self._tell(post)
                 await post.changed.wait()
             request = post.rows.pop(0)
+            if post.reads:
+                # Each row is looked up before it is sent.
+                self._service.looks[post.account] += 1
+                self._tell(post, looked=(post.reads.pop(0),))
             finished = (post.claims.pop(0),) if self._windowed else ()
             if self._rng.random() < self._losses and not post.host.cut:
                 self._group.start_soon(self.lose, post.host)
-            await self._service.call(request, 0.05 + self._rng.random() * 0.2)
+            seconds = 0.05 + self._rng.random() * 0.2
+            await self._service.call(request, 1_000 if post.account in self._hung else seconds)
             if self._windowed and self._rng.random() < 0.2:
                 # Throttled: the row needs another slot.
                 post.rows.append(request)
@@ -200,12 +233,22 @@ class Posts:
                 continue
             self._tell(post, outcomes=(succeeded(request),), finished=finished)
 
-    def _tell(self, post: Post, **more: Any) -> None:
+    def _tell(
+        self,
+        post: Post,
+        finished: tuple[int, ...] = (),
+        unused: tuple[int, ...] = (),
+        looked: tuple[int, ...] = (),
+        **more: Any,
+    ) -> None:
         host = post.host
         if host.cut:
             return
         host.told_so_far += 1
-        tale = Tale(account=post.account, **more)
+        slots = Used(finished, unused, short=self._windowed and not post.claims)
+        parcel = max(post.numbers, default=0)
+        reads = Used(looked, (), short=post.reads == [])
+        tale = Tale(account=post.account, parcel=parcel, slots=slots, reads=reads, **more)
         bulletin = Bulletin(host.told_so_far, now(), (tale,))
         self._send.send_nowait((host, bulletin))
         if self._rng.random() < 0.2:
@@ -234,6 +277,8 @@ class Meter:
         self.window = Window("per_minute", limit, 60.0)
         self._ended: dict[int, float] = {}
         self._next = 0
+        #: Slots that were claimed and not given back.
+        self.made = 0
 
     def claim(self) -> int | Spent:
         time = anyio.current_time()
@@ -241,14 +286,20 @@ class Meter:
         if len(self._ended) >= self.window.limit:
             return Spent(self.window, min(self._ended.values()) + 60 - time)
         self._next += 1
+        self.made += 1
         self._ended[self._next] = time + 300
         return self._next
+
+    def room(self) -> int:
+        time = anyio.current_time()
+        return max(0, self.window.limit - sum(end > time - 60 + 1e-6 for end in self._ended.values()))
 
     def finish(self, claim: int) -> None:
         self._ended[claim] = anyio.current_time()
 
     def cancel(self, claim: int) -> None:
         self._ended.pop(claim, None)
+        self.made -= 1
 
 
 @dataclass
@@ -259,6 +310,8 @@ class Trial:
     posts: Posts
     service: Service
     intended: list[str] = field(default_factory=list)
+    #: Calls that had left when the ledger could not be written any more.
+    called_by_then: int = 0
     #: How often it was found out whose an account is.
     identified: Counter[str] = field(default_factory=Counter)
     outcomes: dict[bytes, list[Outcome]] = field(default_factory=lambda: defaultdict(list))
@@ -270,26 +323,38 @@ async def run(
     *,
     losses: float = 0.0,
     meters: dict[str, Meter] | None = None,
+    reads: dict[str, Meter] | None = None,
+    hung: frozenset[str] = frozenset(),
+    lose_after: float | None = None,
     wait: bool = True,
     stop_after: float | None = None,
     refuse_after: int | None = None,
+    refuse_intents_after: float = math.inf,
+    slow_disk: float = 0.005,
     begun: Callable[[Trial], None] = lambda _: None,
 ) -> Trial:
     service, meters = Service(), meters or {}
     async with anyio.create_task_group() as group:
-        posts = Posts(group, service, Random(seed), losses=losses, windowed=bool(meters))
+        posts = Posts(group, service, Random(seed), losses=losses, windowed=bool(meters), hung=hung)
+        if lose_after is not None:
+            group.start_soon(posts.lose_one, lose_after)
         lanes = {}
         for name in sorted({request.row.account for request in requests}):
             pacer = Pacer(pace.Pace(), meters.get(name), wait=wait)
-            lanes[name] = Lane(name, pacer, Pacer(pace.Pace()))
+            lanes[name] = Lane(name, pacer, Pacer(pace.Pace(), (reads or {}).get(name), wait=wait))
         trial = Trial(None, posts, service)  # type: ignore[arg-type]
 
         async def intend(batch):
+            if len(trial.intended) > refuse_intents_after:
+                trial.called_by_then = trial.called_by_then or service.calls.total()
+                raise LedgerWriteError("no room")
             trial.intended.extend(request.client_token for request in batch)
-            await anyio.sleep(0.005)
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(slow_disk)
 
         def record(outcome):
             if refuse_after is not None and sum(map(len, trial.outcomes.values())) >= refuse_after:
+                trial.called_by_then = trial.called_by_then or service.calls.total()
                 raise LedgerWriteError("no room")
             assert outcome.request.client_token in trial.intended
             trial.outcomes[outcome.request.row.key].append(outcome)
@@ -394,6 +459,52 @@ def test_no_window_holds_more_calls_than_its_limit(seed, limit, losses, wait):
         assert trial.coordinator.ending.kind is StopKind.DEFERRED
 
 
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32), st.integers(2, 40), st.sampled_from([0.0, 0.02]), st.booleans())
+def test_reads_at_the_workers_keep_to_their_own_quota(seed, limit, losses, wait):
+    requests = listed(2, 40)
+    reads = {"a0": Meter(limit), "a1": Meter(limit)}
+
+    async def body():
+        return await run(requests, seed, losses=losses, reads=reads, wait=wait)
+
+    trial = virtually(body)
+    if wait:
+        assert len(set(trial.service.made.values())) == len(requests)
+        assert sum(meter.made for meter in reads.values()) >= trial.service.looks.total() >= len(requests)
+    else:
+        assert all(trial.service.looks[name] <= limit for name in reads)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32), st.floats(0.1, 3))
+def test_a_worker_that_is_lost_takes_little_of_a_shared_window_with_it(seed, after):
+    requests, shared = listed(4, 60), Meter(60)
+
+    async def body():
+        meters = {f"a{number}": shared for number in range(4)}
+        return await run(requests, seed, meters=meters, lose_after=after, wait=False)
+
+    calls = virtually(body).service.calls.total()
+    # It may have had all four, each with a portion and a half that it had not used.
+    assert 60 - 4 * 6 <= calls <= 60
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32))
+def test_an_account_whose_calls_hang_keeps_little_of_a_shared_window_from_the_others(seed):
+    requests, shared = listed(4, 60), Meter(60)
+
+    async def body():
+        meters = {f"a{number}": shared for number in range(4)}
+        hung = frozenset({"a0", "a1"})
+        return await run(requests, seed, meters=meters, hung=hung, stop_after=50, wait=False)
+
+    calls = virtually(body).service.calls
+    assert calls["a0"] + calls["a1"] <= 2
+    assert calls["a2"] + calls["a3"] >= 60 - 2 * 8
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32), st.floats(0.1, 8), st.sampled_from([0.0, 0.05]))
 def test_a_stop_leaves_no_row_without_a_word(seed, after, losses):
@@ -416,14 +527,30 @@ def test_what_cannot_be_recorded_ends_the_calls():
 
     async def body():
         with pytest.raises(BaseExceptionGroup) as caught:
-            await run(requests, 1, refuse_after=10, begun=trials.append)
+            # Whoever waits for the disk is waited for.
+            await run(requests, 1, refuse_after=50, slow_disk=3.0, begun=trials.append)
         return caught.value
 
     assert virtually(body).subgroup(LedgerWriteError) is not None
     (trial,) = trials
-    assert sum(map(len, trial.outcomes.values())) == 10, "nothing is written after what could not be"
+    assert sum(map(len, trial.outcomes.values())) == 50, "nothing is written after what could not be"
     assert trial.posts.dismissed, "all workers were told, and are silent"
-    assert len(trial.service.made) < len(requests)
+    assert trial.service.calls.total() == trial.called_by_then < len(requests), "no call left after that"
+
+
+def test_an_intent_that_cannot_be_recorded_ends_the_calls():
+    requests = listed(2, 200)
+    trials: list[Trial] = []
+
+    async def body():
+        with pytest.raises(BaseExceptionGroup) as caught:
+            # Of the two accounts one waits for the disk when the other finds it full.
+            await run(requests, 1, refuse_intents_after=100, slow_disk=3.0, begun=trials.append)
+        return caught.value
+
+    assert virtually(body).subgroup(LedgerWriteError) is not None
+    (trial,) = trials
+    assert trial.service.calls.total() == trial.called_by_then < len(requests), "no call left after that"
 
 
 def test_a_row_in_doubt_keeps_the_time_of_its_first_try():

@@ -812,6 +812,9 @@ class Windows:
         self.flying.add(claim)
         return claim
 
+    def room(self):
+        raise NotImplementedError
+
     def finish(self, claim):
         if "finish" in self.broken:
             raise StorageError("the log of calls cannot be written")

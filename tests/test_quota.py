@@ -107,6 +107,21 @@ def test_calls_a_day_can_be_overridden_and_a_reserve_leaves_no_less_than_nothing
     assert windows(Quota(per_minute=10, reserve=20)) == (Window("per_minute", 0, 60.0),)
 
 
+def test_room_is_what_all_windows_leave_and_never_less_than_nothing(usage, clock):
+    five, three = Window("per_minute", 5, 60.0), Window("per_hour", 3, 3600.0)
+    assert usage.room("a", (five, three)) == 3
+    claimed(usage, five)
+    used(usage, five)
+    assert usage.room("a", (five, three)) == 1
+    used(usage, five)
+    used(usage, five)
+    assert usage.room("a", (five,)) == 1
+    assert usage.room("a", (five, three)) == 0, "other programs may have used more"
+    assert usage.room("b", (five, three)) == 3
+    clock.advance(60 + EPSILON)
+    assert usage.room("a", (five,)) == 4, "one is in flight"
+
+
 # -- one slot ----------------------------------------------------------------------------------------
 
 
