@@ -179,6 +179,8 @@ class Posts:
     async def lose_one(self, after: float) -> None:
         """Kill the worker that has most accounts by then."""
         await anyio.sleep(after)
+        while not self.posts:
+            await anyio.sleep(0.05)
         accounts = Counter(post.host.number for post in self.posts.values())
         number, _ = accounts.most_common(1)[0]
         host = next(host for host in self._hosts if host.number == number)
