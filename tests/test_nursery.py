@@ -34,6 +34,7 @@ async def test_both_say_the_same(place, line):
     assert born.stdout or born.stderr
 
 
+@pytest.mark.long
 async def test_by_an_interpreter_of_its_own_each_command_does_its_work(place):
     async def call(*line: str | Path) -> str:
         said = await place.call(*line, python=())
