@@ -301,7 +301,8 @@ async def test_a_worker_of_another_version_is_refused_before_any_call(place):
         assert (await record(url))["calls"] == {}
 
 
-async def test_a_scheduler_that_is_not_there_is_told_before_any_call(place):
+async def test_a_scheduler_that_is_not_there_is_told_before_any_call(tmp_path):
+    place = Place(tmp_path)
     many(place, 2, 5)
     ended = await call(
         place,
@@ -342,7 +343,8 @@ async def test_without_dask_the_way_to_it_is_told(place):
         (["--engine", "dask", "--lease", "0.5s"], "--lease: give 1 to 60 seconds"),
     ],
 )
-async def test_flags_that_do_not_fit_are_told(place, flags, told):
+async def test_flags_that_do_not_fit_are_told(tmp_path, flags, told):
+    place = Place(tmp_path)
     many(place, 1, 1)
     ended = await call(place, "run", "trial.yaml", "--simulate", *flags)
     assert ended.code == 2
