@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 TEMPLATE = "OpportunitySummaryView"
 
 #: Seconds for whatever a test waits for; far more than it takes.
-PATIENCE = 55.0
+PATIENCE = 30.0
 
 Json = dict[str, Any]
 

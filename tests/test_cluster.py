@@ -6,7 +6,6 @@ import asyncio
 import resource
 import signal
 from collections import Counter
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,12 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.processes import Child
-
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(240)]
 
 #: Seconds for what a machine does at once that has nothing else to do, and a starved one does all the same.
-PATIENT = 180.0
+PATIENT = 60.0
 #: So that a run is not over before a test that is late has done something to it.
 PACED: Json = {"quota": {"per_second": 20}}
 QUIET = ["--progress", "none", "--format", "json"]
@@ -90,21 +87,7 @@ def size(place: Place) -> int:
     return place.ledger.stat().st_size if place.ledger.exists() else 0
 
 
-async def to_its_end(place: Place, child: Child) -> Finished:
-    """Wait for a run's end, for as long as its ledger grows."""
-    before = -1
-    while child.running:
-        await until(partial(_went_on, place, child, before), "the run to go on", PATIENT)
-        before = size(place)
-    return await child.finished(PATIENT)
-
-
-def _went_on(place: Place, child: Child, before: int) -> bool:
-    return size(place) > before or not child.running
-
-
 @pytest.mark.long
-@pytest.mark.timeout(1800)
 async def test_two_hundred_accounts_keep_their_rows_when_a_worker_is_killed(place):
     listed = many(place, 200, 50)
     async with service(place, "--latency", "0.01") as url:
@@ -123,11 +106,11 @@ async def test_two_hundred_accounts_keep_their_rows_when_a_worker_is_killed(plac
         ]
         # The workers are started by the interpreter that starts the run, as its users have it.
         async with place.started(*run, "--concurrency", "64", python=()) as child:
-            await until(lambda: size(place) > 2_000_000 or not child.running, "some results", PATIENT)
+            await until(lambda: size(place) > 2_000_000 or not child.running, "some results", 100)
             workers = own_workers(child)
             assert len(workers) == 2
             workers[0].kill()
-            ended = await to_its_end(place, child)
+            ended = await child.finished(200)
         assert ended.code == 0, ended.stderr
         assert ended.json["counts"]["succeeded"] == len(listed) == 10_000
         assert any(line["error"]["code"] == "WorkerLost" for line in lost(place))
@@ -213,7 +196,7 @@ async def test_no_window_holds_more_calls_than_declared_though_a_worker_is_kille
         told = await record(url)
         # One key signs for all of them: they share a window. What a lost worker held of it is taken for
         # used: a portion and a half of each account that it had, perhaps of all.
-        assert 60 - 4 * 10 < told["calls"]["CreateResourceSnapshot"] <= 60
+        assert 30 < told["calls"]["CreateResourceSnapshot"] <= 60
         assert told["throttled"] == 0
         assert all("per_minute is spent" in reason for reason in ended.json["reasons"]), ended.json
 

@@ -28,7 +28,6 @@ from batch_snapshot.quota import Spent, Window
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.timeout(300)
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 LEASE = 10.0

@@ -21,16 +21,13 @@ if TYPE_CHECKING:
 
     from tests.processes import Json
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(600)]
-
-#: Seconds for a run; a starved machine may take them.
-PATIENT = 180.0
+pytestmark = pytest.mark.asyncio
 
 #: What carries a run out; each must keep accounts apart.
 ENGINES = ["local", pytest.param("dask", marks=pytest.mark.long)]
 
 CREATE = "CreateResourceSnapshot"
-HEALTHY_ROWS, THROTTLED_ROWS, OTHER_ROWS = 150, 8, 60
+HEALTHY_ROWS, THROTTLED_ROWS, OTHER_ROWS = 300, 8, 60
 KEYS = {
     "healthy": "AKIAHEALTHY000000000",
     "throttled": "AKIATHROTTLED0000000",
@@ -101,12 +98,12 @@ async def test_one_denied_one_throttled_one_expired_and_one_healthy(tmp_path, en
         service(place, "--latency", "0.02s", "--rate", "1", "--burst", "1", "--no-retry-hint") as tight,
     ):
         write(place, plain, tight, "healthy", name="alone")
-        alone = await place.call("run", "alone.yaml", *more, patience=PATIENT)
+        alone = await place.call("run", "alone.yaml", *more)
         assert alone.code == 0, alone.stderr
         before = await log(plain, KEYS["healthy"])
 
         write(place, plain, tight, "denied", "throttled", "expired", "healthy", name="together")
-        said = await place.call("run", "together.yaml", "--format", "json", *more, patience=PATIENT)
+        said = await place.call("run", "together.yaml", "--format", "json", *more)
         healthy = (await log(plain, KEYS["healthy"]))[len(before) :]
         throttled = await log(tight, KEYS["throttled"])
         denied = await log(plain, KEYS["denied"])
@@ -114,7 +111,7 @@ async def test_one_denied_one_throttled_one_expired_and_one_healthy(tmp_path, en
 
     # The healthy one, as if it were alone: no call too many, and nothing waited for.
     assert [call["answer"] for call in healthy] == ["ok"] * HEALTHY_ROWS
-    assert span(healthy) < 2 * span(before) + 3
+    assert span(healthy) < 2 * span(before) + 1
     slow = [call["time"] for call in throttled if call["answer"] == "ok"]
     assert max(call["time"] for call in healthy) < slow[-2], "it was done while the throttled one went on"
     assert {call["answer"] for call in throttled} == {"ok", "ThrottlingException"}
@@ -148,7 +145,7 @@ async def test_the_summary_for_people_tells_them_apart_too(tmp_path, engine):
     more = ["--engine", engine]
     async with service(place) as plain:
         write(place, plain, plain, "denied", "expired", "throttled", name="together")
-        said = await place.call("run", "together.yaml", *more, patience=PATIENT)
+        said = await place.call("run", "together.yaml", *more)
     assert said.code == 3
     lines = said.stdout.splitlines()
     assert any(line.startswith("  account denied: 20 denials in a row") for line in lines)
