@@ -122,6 +122,8 @@ class Sessions:
         self._simulated = simulated
         self._stack = AsyncExitStack()
         self._loader: Any = None
+        #: What makes the clients of a shape: the session of the first profile that had it.
+        self._makers: dict[tuple[str, ...], Any] = {}
         self._locks: dict[object, anyio.Lock] = defaultdict(anyio.Lock)
         self._sources: dict[str | None, Source] = {}
         #: By account; a refusal is remembered with them.
@@ -204,7 +206,7 @@ class Sessions:
         key = (service, region, settings.get("endpoint_url"), source.shape)
         async with self._locks[key]:
             if key not in self._clients:
-                made = self._session(source.profile, _WhoeverCalls()).client(
+                made = self._maker(source).client(
                     service,
                     region_name=region,
                     endpoint_url=settings.pop("endpoint_url", None),
@@ -281,22 +283,30 @@ class Sessions:
         )
 
     async def _open(self, profile: str | None) -> Source:
-        session = self._session(profile)
-        credentials = await session.get_credentials()
+        session, chain = self._session(profile)
+        credentials = await chain.load_credentials()
         if credentials is None:
             raise NoCredentialsError
         scoped = session._session.get_scoped_config()  # noqa: SLF001 - aioboto3 shows it nowhere
-        return Source(profile, credentials, tuple(str(scoped.get(name)) for name in _SHAPING))
+        source = Source(profile, credentials, tuple(str(scoped.get(name)) for name in _SHAPING))
+        self._makers.setdefault(source.shape, session)
+        return source
 
-    def _session(self, profile: str | None, credentials: Any = None) -> Any:
+    def _maker(self, source: Source) -> Any:
+        if source.shape not in self._makers:
+            self._makers[source.shape], _ = self._session(source.profile)
+        return self._makers[source.shape]
+
+    def _session(self, profile: str | None) -> tuple[Any, Any]:
+        """A session whose clients sign by whoever calls, and the chain that gives a profile's credentials."""
         core = get_session()
         session = aioboto3.Session(botocore_session=core, profile_name=profile)
         # What is read of service models is some megabytes, and the same for all.
         self._loader = self._loader or core.get_component("data_loader")
         core.register_component("data_loader", self._loader)
-        if credentials is not None:
-            core.register_component("credential_provider", _Given(credentials))
-        return session
+        chain = core.get_component("credential_provider")
+        core.register_component("credential_provider", _Whoever())
+        return session, chain
 
 
 class _Role:
@@ -341,14 +351,11 @@ class _WhoeverCalls(AioCredentials):  # type: ignore[misc] # aiobotocore is unty
         return _signer.get().credentials
 
 
-class _Given:
+class _Whoever:
     """A credential chain of one link."""
 
-    def __init__(self, credentials: Any) -> None:
-        self._credentials = credentials
-
     async def load_credentials(self) -> Any:
-        return self._credentials
+        return _WhoeverCalls()
 
 
 def _choose_signer(context: dict[str, Any], **_: Any) -> str | None:

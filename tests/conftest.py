@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
+from contextlib import ExitStack
 
 import pytest
 
 from tests import parsed
+
+#: Where the processes that the workers start are born.
+NURSERY = pytest.StashKey[str]()
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -15,8 +20,33 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
+def pytest_xdist_setupnodes(config) -> None:
+    """Open one nursery for all workers."""
+    from tests.nursery import opened
+    from tests.processes import CRADLE
+
+    life = ExitStack()
+    config.add_cleanup(life.close)
+    config.stash[NURSERY] = life.enter_context(opened(CRADLE)).address
+
+
+def pytest_configure_node(node) -> None:
+    """Tell a worker of it."""
+    node.workerinput["nursery"] = node.config.stash[NURSERY]
+
+
+def pytest_configure(config) -> None:
+    """In a worker, be told."""
+    if address := getattr(config, "workerinput", {}).get("nursery"):
+        from tests.processes import share_nursery
+
+        share_nursery(address)
+
+
 def pytest_collection_finish() -> None:
     """What was read by now stays: no collection of garbage need look at it again."""
+    # It looks for what holds trio's generator of chance, which it would not see once that is frozen.
+    importlib.import_module("hypothesis")
     gc.collect()
     gc.freeze()
 

@@ -5,7 +5,8 @@ their own, and `batch_snapshot.__main__` from its first line to the last that wa
 What they lack is the second that each would spend on imports and on botocore's data, the clearing of
 all that was imported, and a command line of their own in the process list.
 
-A nursery is a process of one thread, for it is safe to fork such a one alone; `run` is its life.
+A nursery is a process of one thread, for it is safe to fork such a one alone; `run` is its life. Any number
+of processes may ask it: all the workers of the tests share one.
 """
 
 from __future__ import annotations
@@ -19,18 +20,20 @@ import os
 import pkgutil
 import resource
 import runpy
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 #: Variables that the interpreter reads as it starts: those that are born get the nursery's.
 _ITS_OWN = ("PYTHON", "LC_", "LANG")
@@ -54,21 +57,26 @@ class Order(NamedTuple):
 
 
 def run(orders: socket.socket, *, dask: bool) -> str:
-    """Give birth until nobody is left to ask for it; returns in those that are born, with what they run."""
+    """Give birth for as long as its owner lives; returns in those that are born, with what they run."""
     _read_everything(dask=dask)
     assert threading.active_count() == 1, "what is read here must start no thread"
     # What was read stays where it is, for all of them.
     gc.freeze()
-    while asked := _receive(orders):
+    while _awaited(orders):
+        asked = _receive(orders)
         if not os.fork():
             orders.close()
             return _be_born(*asked)
         for descriptor in asked[1]:
             os.close(descriptor)
-        _reap(os.WNOHANG)
-    _reap(0)
+        _reap()
     # Nothing is left that would be worth an orderly end.
     os._exit(0)
+
+
+def _awaited(orders: socket.socket) -> bool:
+    """Wait for an order, or for the end of standard input, which is that of the owner."""
+    return sys.stdin not in select.select([sys.stdin, orders], [], [])[0]
 
 
 def _read_everything(*, dask: bool) -> None:
@@ -90,17 +98,17 @@ def _read_everything(*, dask: bool) -> None:
         importlib.import_module("distributed.cli.dask_worker")
 
 
-def _receive(orders: socket.socket) -> tuple[Order, list[int]] | None:
-    head, descriptors, _, _ = socket.recv_fds(orders, 8, 4, socket.MSG_WAITALL)
-    if not head:
-        return None
-    body = orders.recv(int(head), socket.MSG_WAITALL)
+def _receive(orders: socket.socket) -> tuple[Order, list[int]]:
+    asking, _ = orders.accept()
+    with asking:
+        head, descriptors, _, _ = socket.recv_fds(asking, 8, 4, socket.MSG_WAITALL)
+        body = asking.recv(int(head), socket.MSG_WAITALL)
     return Order(*json.loads(body)), list(descriptors)
 
 
-def _reap(how: int) -> None:
+def _reap() -> None:
     with suppress(ChildProcessError):
-        while os.waitpid(-1, how)[0]:
+        while os.waitpid(-1, os.WNOHANG)[0]:
             pass
 
 
@@ -195,31 +203,18 @@ async def _everything(stream: asyncio.StreamReader | None) -> bytes | None:
     return None if stream is None else await stream.read()
 
 
-class Nursery:
-    """Runs a nursery for as long as it is not closed."""
+class Nursery(NamedTuple):
+    """A nursery that can be asked by whoever knows where."""
 
-    def __init__(self, environment: Mapping[str, str], *, dask: bool = False) -> None:
-        """Start it; `environment` is its interpreter's, and with `dask` what it needs is read too."""
-        self._environment = dict(environment)
-        self._orders, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", __file__, str(theirs.fileno()), "dask" if dask else ""],
-                env=self._environment,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
-
-    def close(self) -> None:
-        """End it; those that were born of it must have ended."""
-        self._orders.close()
-        self._process.wait(30)
+    #: Of the socket that takes orders.
+    address: str
+    #: Its interpreter's.
+    environment: Mapping[str, str]
 
     async def start(self, order: Order, stdin: Any, stdout: Any, stderr: Any) -> Born:
         """Let a process be born; streams are as for `asyncio.create_subprocess_exec`."""
         wanted = _of_interpreters(order.environment)
-        assert wanted == _of_interpreters(self._environment), "that takes an interpreter of its own"
+        assert wanted == _of_interpreters(self.environment), "that takes an interpreter of its own"
         given, outputs = [_descriptor(stdin)], []
         for stream in (stdout, stderr):
             reader, writer = (None, _descriptor(stream)) if stream != subprocess.PIPE else await _pipe()
@@ -228,11 +223,40 @@ class Nursery:
         report, reporter = await _pipe()
         given.append(reporter)
         body = json.dumps(order).encode()
-        socket.send_fds(self._orders, [b"%8d" % len(body)], given)
-        self._orders.sendall(body)
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.connect(self.address)
+            socket.send_fds(asking, [b"%8d" % len(body)], given)
+            asking.sendall(body)
         for descriptor in given:
             os.close(descriptor)
         return Born(int(await report.readline()), report, outputs)
+
+
+@contextmanager
+def opened(environment: Mapping[str, str], *, dask: bool = False) -> Iterator[Nursery]:
+    """A nursery for the length of the block: what is born of it must have ended by then.
+
+    Args:
+        environment: its interpreter's.
+        dask: whether what Dask needs is read, too.
+    """
+    with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as orders:
+        address = str(Path(folder, "orders"))
+        orders.bind(address)
+        # As many as may ask before all is read: they wait.
+        orders.listen(100)
+        process = subprocess.Popen(
+            [sys.executable, "-P", __file__, str(orders.fileno()), "dask" if dask else ""],
+            env=dict(environment),
+            pass_fds=[orders.fileno()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
+        with process:
+            try:
+                yield Nursery(address, environment)
+            finally:
+                process.kill()
 
 
 def _of_interpreters(environment: Mapping[str, str]) -> dict[str, str]:

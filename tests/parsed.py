@@ -1,10 +1,11 @@
-"""What botocore reads anew in each session, megabytes of JSON, read once for all sessions of a process."""
+"""What botocore reads and works out anew in each session, done once for all sessions of a process."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import botocore.session
+from botocore.hooks import EventAliaser
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,8 +14,13 @@ if TYPE_CHECKING:
 def once() -> Callable[[], None]:
     """From now on; returns what ends it.
 
-    What one of its loaders has read holds for all that look in the same places: nobody changes it.
+    What one of its loaders has read, megabytes of JSON, holds for all that look in the same places, and what
+    an event is called besides holds everywhere: nobody changes it.
     """
+    alias, EventAliaser._alias_event_name = (
+        EventAliaser._alias_event_name,
+        staticmethod(EventAliaser(None)._alias_event_name),
+    )
     create = botocore.session.create_loader
     known: dict[str | None, dict[Any, Any]] = {}
 
@@ -25,6 +31,7 @@ def once() -> Callable[[], None]:
 
     def end() -> None:
         botocore.session.create_loader = create
+        EventAliaser._alias_event_name = alias
 
     botocore.session.create_loader = create_loader
     return end

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import aiohttp
 
 import batch_snapshot
-from tests.nursery import Nursery, Order
+from tests.nursery import Nursery, Order, opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -193,13 +193,26 @@ class Child:
         await self._reading
 
 
+#: What the interpreter of a nursery is given.
+CRADLE = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | INTERPRETER
+
+
+def share_nursery(address: str) -> None:
+    """Let this process's children be born in the nursery at `address`; before it has any."""
+    _shared.append(Nursery(address, CRADLE))
+
+
+_shared: list[Nursery] = []
+
+
 @cache
 def nursery(*, dask: bool = False) -> Nursery:
     """Where this process's children are born; those that need Dask in one that has read it."""
-    known = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    made = Nursery(known | INTERPRETER, dask=dask)
-    atexit.register(made.close)
-    return made
+    if _shared and not dask:
+        return _shared[0]
+    life = ExitStack()
+    atexit.register(life.close)
+    return life.enter_context(opened(CRADLE, dask=dask))
 
 
 def move_in(monkeypatch: pytest.MonkeyPatch, folder: Path, environ: Mapping[str, str] | None = None) -> None:
