@@ -7,21 +7,19 @@ is handed its rows in parcels after their intent is durable, and tells what beca
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import anyio
 
 from batch_snapshot import pace
 from batch_snapshot.course import Course
+from batch_snapshot.desk import Desk, Pairs, again
 from batch_snapshot.errors import StorageError
 from batch_snapshot.feed import Feed
 from batch_snapshot.lane import Stop, StopKind, spent
 from batch_snapshot.lease import PARCEL, LostError, Parcel, Start
-from batch_snapshot.model import ApiError, ErrorKind, Outcome, RowError, Status, Verdict
+from batch_snapshot.model import ApiError, Outcome, Verdict
 from batch_snapshot.pacer import WindowSpent
-from batch_snapshot.purse import Purse
 from batch_snapshot.quota import Spent
 
 if TYPE_CHECKING:
@@ -29,10 +27,12 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from batch_snapshot.bounds import Settings
+    from batch_snapshot.hosts import News, Post
     from batch_snapshot.lane import Lane
     from batch_snapshot.lease import Tale
     from batch_snapshot.model import Request
-    from batch_snapshot.posts import News, Post, Posts
+    from batch_snapshot.posts import Posts
+    from batch_snapshot.purse import Purse
 
     Identify = Callable[[Lane], Awaitable[None]]
     Record = Callable[[Outcome], None]
@@ -42,80 +42,8 @@ if TYPE_CHECKING:
 ASK_AGAIN = 5.0
 #: Seconds beyond the drain time-out for the workers' last words.
 LAST_WORDS = 5.0
-#: An account with quota windows is handed rows for so many seconds at a time: each claims its slot.
-CLAIM_AHEAD = 15.0
 #: Reads for which slots of their quota are claimed at a time: most accounts make one, before all calls.
 READS_AHEAD = 4
-#: Calls a second of an account of which nothing is known.
-GUESS = 1.0
-
-#: What became of a row whose worker was lost.
-_LOST = RowError(
-    ErrorKind.TRANSIENT, "WorkerLost", "its worker was lost before it told what the service had answered"
-)
-
-
-class _Leased(NamedTuple):
-    """A row at a worker."""
-
-    request: Request
-    at: datetime
-
-
-@dataclass(slots=True)
-class _Desk:
-    """An account here: what waits for its worker, and what is there."""
-
-    lane: Lane
-    backlog: deque[Request] = field(default_factory=deque)
-    #: No more will come from the feed.
-    exhausted: bool = False
-    #: At the worker, by the row's key.
-    leased: dict[bytes, _Leased] = field(default_factory=dict)
-    #: Rows of the backlog that an intent of this invocation names.
-    named: set[bytes] = field(default_factory=set)
-    #: Slots of the windows for them, and of the quota of reads.
-    slots: Purse = field(init=False)
-    reads: Purse = field(init=False)
-    #: Where it began; None: nowhere.
-    post: Post | None = None
-    #: Nothing is in flight there, and nothing will be.
-    over: bool = False
-    #: It will get no further rows.
-    finishing: bool = False
-    parcels: int = 0
-    #: Calls made and throttled at workers before this one.
-    before: tuple[int, int] = (0, 0)
-    #: Around the search for a worker.
-    placing: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    changed: anyio.Event = field(default_factory=anyio.Event)
-
-    def __post_init__(self) -> None:
-        """Its worker has nothing yet."""
-        self.slots = Purse(self.lane.pacer)
-        self.reads = Purse(self.lane.read_pacer)
-
-    @property
-    def owing(self) -> int:
-        """Rows at the worker that have no slot: those of their tries were used."""
-        return len(self.leased) - len(self.slots.claims) if self.slots.counted else 0
-
-    @property
-    def spare(self) -> int:
-        """Slots at the worker beyond those for its rows: some had been made by earlier tries."""
-        return max(0, len(self.slots.claims) - len(self.leased))
-
-    @property
-    def low(self) -> bool:
-        """Whether the worker is to get further rows before it has nothing to do."""
-        if len(self.leased) > PARCEL // 2 or self.owing > 0:
-            return False
-        return self.slots.short or len(self.leased) <= self.slots.portion // 2
-
-    def poke(self) -> None:
-        """Something changed."""
-        self.changed.set()
-        self.changed = anyio.Event()
 
 
 class Coordinator(Course):
@@ -153,9 +81,8 @@ class Coordinator(Course):
         self._settings = settings
         self._scope = anyio.CancelScope()
         self._feed = Feed(lanes, lambda name: self._halted(self.lanes[name]))
-        self._desks = {name: _Desk(lane) for name, lane in lanes.items()}
-        #: Accounts that have a pair at their worker, and with how many rows.
-        self._pairs: dict[tuple[str, str, str], Counter[str]] = {}
+        self._desks = {name: Desk(lane) for name, lane in lanes.items()}
+        self._pairs = Pairs()
         #: Accounts that have passed rows, since another account held their pairs.
         self._passed: set[str] = set()
 
@@ -228,7 +155,7 @@ class Coordinator(Course):
                 desk.poke()
                 desk.placing.cancel()
 
-    async def _fetch(self, desk: _Desk) -> None:
+    async def _fetch(self, desk: Desk) -> None:
         """Keep an account's rows ready."""
         while batch := await self._feed.take(desk.lane.name, PARCEL):
             desk.backlog.extend(batch)
@@ -238,7 +165,7 @@ class Coordinator(Course):
         desk.exhausted = True
         desk.poke()
 
-    async def _serve(self, desk: _Desk) -> None:
+    async def _serve(self, desk: Desk) -> None:
         """Hand an account's rows to its worker, until all have an outcome or the account stops."""
         lane = desk.lane
         while not self._halted(lane):
@@ -255,7 +182,7 @@ class Coordinator(Course):
                 await changed.wait()
         await self._finish(desk)
 
-    async def _finish(self, desk: _Desk) -> None:
+    async def _finish(self, desk: Desk) -> None:
         """Wait for what is still in flight."""
         desk.finishing = True
         if desk.post is None:
@@ -270,42 +197,32 @@ class Coordinator(Course):
                 await changed.wait()
         self._posts.release(desk.lane.name)
 
-    def _next(self, desk: _Desk) -> list[Request]:
+    def _next(self, desk: Desk) -> list[Request]:
         """Take the next rows, and hold their pairs; those of a pair that another account holds are passed."""
-        size = _parcel_size(desk.lane)
         taken: list[Request] = []
         passed: list[Request] = []
-        while desk.backlog and len(taken) < size:
+        while desk.backlog and len(taken) < desk.parcel_size:
             request = desk.backlog.popleft()
-            (taken if self._hold(desk, request) else passed).append(request)
+            (taken if self._pairs.hold(desk.lane.name, request) else passed).append(request)
         if passed:
             desk.backlog.extendleft(reversed(passed))
             self._passed.add(desk.lane.name)
         return taken
 
-    def _hold(self, desk: _Desk, request: Request) -> bool:
-        """Hold a pair for an account, unless another does; its engine sends the rows one after the other."""
-        holders = self._pairs.setdefault(_pair(request), Counter())
-        if holders and set(holders) != {desk.lane.name}:
-            return False
-        holders[desk.lane.name] += 1
-        return True
-
-    def _let_go(self, desk: _Desk, request: Request) -> None:
+    def _let_go(self, desk: Desk, request: Request) -> None:
         """A row is neither at the account's worker nor on its way there any more."""
-        pair = _pair(request)
-        self._pairs[pair][desk.lane.name] -= 1
-        if self._pairs[pair][desk.lane.name] <= 0:
-            del self._pairs[pair]
-            self._wake_waiting()
+        if self._pairs.let_go(desk.lane.name, request):
+            for name in self._passed:
+                self._desks[name].poke()
+            self._passed.clear()
 
-    def _put_back(self, desk: _Desk, requests: Sequence[Request]) -> None:
+    def _put_back(self, desk: Desk, requests: Sequence[Request]) -> None:
         """These rows wait again, before all others."""
         for request in requests:
             self._let_go(desk, request)
         desk.backlog.extendleft(reversed(requests))
 
-    async def _hand_out(self, desk: _Desk, batch: list[Request]) -> None:
+    async def _hand_out(self, desk: Desk, batch: list[Request]) -> None:
         """Name rows on disk, then give them to the account's worker."""
         if not await self._ready(desk, batch[0]):
             self._put_back(desk, batch)
@@ -321,13 +238,10 @@ class Coordinator(Course):
             desk.slots.give_back(claims)
             self._put_back(desk, batch)
             return
-        at = self._now()
-        for request in batch:
-            desk.named.discard(request.row.key)
-            desk.leased[request.row.key] = _Leased(request, at)
+        desk.lease(batch, self._now())
         await self._give(desk, batch, claims)
 
-    async def _name(self, desk: _Desk, batch: Sequence[Request]) -> None:
+    async def _name(self, desk: Desk, batch: Sequence[Request]) -> None:
         """Make the rows' intent durable; those whose worker was lost before it had them have one."""
         if new := [request for request in batch if request.row.key not in desk.named]:
             try:
@@ -339,7 +253,7 @@ class Coordinator(Course):
 
     async def _give(
         self,
-        desk: _Desk,
+        desk: Desk,
         batch: Sequence[Request] = (),
         claims: Sequence[int] = (),
         reads: Sequence[int] = (),
@@ -354,11 +268,11 @@ class Coordinator(Course):
         parcel = Parcel(desk.parcels, tuple(batch), tuple(claims), tuple(reads))
         await self._posts.hand_out(desk.post, parcel)
 
-    async def _refill(self, desk: _Desk) -> None:
+    async def _refill(self, desk: Desk) -> None:
         """Claim further slots for rows at the worker: a throttled call used its own."""
         await self._give(desk, claims=await self._claim(desk, desk.slots, desk.owing))
 
-    async def _claim(self, desk: _Desk, purse: Purse, number: int) -> list[int]:
+    async def _claim(self, desk: Desk, purse: Purse, number: int) -> list[int]:
         """Claim slots of the account's windows, as many as there are now; waits a little for the first."""
         try:
             found = purse.claim(number)
@@ -370,7 +284,7 @@ class Coordinator(Course):
             return []
         return found
 
-    async def _window(self, desk: _Desk, purse: Purse, found: Spent) -> None:
+    async def _window(self, desk: Desk, purse: Purse, found: Spent) -> None:
         """A window is spent: look again later, or stop once what is at the worker is settled."""
         lane, changed = desk.lane, desk.changed
         try:
@@ -382,7 +296,7 @@ class Coordinator(Course):
             lane.spent = found
             self._stop_lane(lane, spent(lane.name, found, self._now()))
 
-    async def _ready(self, desk: _Desk, request: Request) -> bool:
+    async def _ready(self, desk: Desk, request: Request) -> bool:
         """See that the account is at a worker, and can call; whose it is was found out before."""
         lane = desk.lane
         if desk.post is not None and desk.post.host.lost:
@@ -420,7 +334,7 @@ class Coordinator(Course):
             )
         self._stop_lane(lane, Stop(StopKind.DEFERRED, f"account {lane.name}: {why}"))
 
-    async def _begin(self, desk: _Desk, post: Post, request: Request) -> None:
+    async def _begin(self, desk: Desk, post: Post, request: Request) -> None:
         lane = desk.lane
         now = lane.pacer.now()
         known = lane.pacer.pace
@@ -470,7 +384,7 @@ class Coordinator(Course):
                 self._told(self._desks[tale.account], tale)
             host.heard = bulletin.number
 
-    def _told(self, desk: _Desk, tale: Tale) -> None:
+    def _told(self, desk: Desk, tale: Tale) -> None:
         lane = desk.lane
         for outcome in tale.outcomes:
             if self._settled(desk, outcome.request.row.key):
@@ -494,7 +408,7 @@ class Coordinator(Course):
             found = pace.learned(rate, lane.pacer.now())
             lane.pacer.change(lambda _: found._replace(ceiling=ceiling))
 
-    def _over(self, desk: _Desk, tale: Tale) -> None:
+    def _over(self, desk: Desk, tale: Tale) -> None:
         """Nothing is in flight any more: what has no outcome was not sent, unless the program broke."""
         desk.over = True
         if tale.crash is not None:
@@ -508,7 +422,7 @@ class Coordinator(Course):
             stop = Stop(StopKind.STOPPED, f"account {desk.lane.name}: {why}, then run the same command again")
             self._stop_lane(desk.lane, stop)
 
-    def _gone(self, desk: _Desk) -> None:
+    def _gone(self, desk: Desk) -> None:
         """The worker is lost: its rows are in doubt, and another one is to send them again."""
         desk.post, desk.over = None, True
         # The next worker may sign as somebody else.
@@ -521,22 +435,16 @@ class Coordinator(Course):
             desk.backlog.extendleft(reversed(self._lose(desk, self._set_aside)))
         desk.poke()
 
-    def _lose(self, desk: _Desk, keep: Record) -> list[Request]:
+    def _lose(self, desk: Desk, keep: Record) -> list[Request]:
         """Note that the rows at a worker are in doubt; returns them as they are to be sent again."""
-        again = []
+        lost = []
         for leased in [*desk.leased.values()]:
-            outcome = self._in_doubt(leased)
+            skew = self._posts.clock_skew(leased.request.row.account)
+            outcome = leased.in_doubt(self._now(), skew)
             keep(outcome)
             self._settled(desk, leased.request.row.key)
-            again.append(
-                replace(
-                    leased.request,
-                    ambiguous=True,
-                    first_sent_at=outcome.first_sent_at,
-                    clock_skew=outcome.clock_skew,
-                )
-            )
-        return again
+            lost.append(again(outcome))
+        return lost
 
     def _lose_record(self) -> None:
         """Tell all workers at once, before anything here comes to its end: their calls leave meanwhile."""
@@ -547,42 +455,10 @@ class Coordinator(Course):
         """Record that a row is in doubt which is about to be sent again; it is not counted as done."""
         self._write(self._suspend, outcome)
 
-    def _in_doubt(self, leased: _Leased) -> Outcome:
-        request = leased.request
-        skew = self._posts.clock_skew(request.row.account)
-        return Outcome(
-            request=request,
-            status=Status.IN_DOUBT,
-            attempts=0,
-            throttles=0,
-            ambiguous=True,
-            first_sent_at=request.first_sent_at or leased.at,
-            started_at=leased.at,
-            finished_at=self._now(),
-            error=_LOST,
-            clock_skew=request.clock_skew if request.first_sent_at else skew,
-        )
-
-    def _settled(self, desk: _Desk, key: bytes) -> bool:
+    def _settled(self, desk: Desk, key: bytes) -> bool:
         """A row is at its worker no longer; returns whether it was."""
         leased = desk.leased.pop(key, None)
         if leased is None:
             return False
         self._let_go(desk, leased.request)
         return True
-
-    def _wake_waiting(self) -> None:
-        """A pair is free: an account that has passed rows may go on."""
-        for name in self._passed:
-            self._desks[name].poke()
-        self._passed.clear()
-
-
-def _pair(request: Request) -> tuple[str, str, str]:
-    return request.row.catalog, request.row.engagement, request.row.resource
-
-
-def _parcel_size(lane: Lane) -> int:
-    if lane.pacer.meter is None:
-        return PARCEL
-    return max(1, min(PARCEL, int(CLAIM_AHEAD * (lane.pacer.pace.known or GUESS))))

@@ -8,108 +8,44 @@ call, so nobody takes its accounts before its lease must be over (see `lease`).
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import pickle
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 import anyio
-from distributed import Client, LocalCluster
-from distributed.client import AllExit
 
 from batch_snapshot import __version__, carrier, policy
 from batch_snapshot.carrier import Carrier
-from batch_snapshot.errors import InputError
+from batch_snapshot.dask_client import ASK_TIMEOUT, connected, soon
+from batch_snapshot.hosts import Host, News, Post
 from batch_snapshot.lease import RENEWALS, Brief, LostError, Orders, Term
 from batch_snapshot.model import ApiError, ErrorKind, Failure, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
-    from datetime import datetime
+    from collections.abc import Mapping
     from types import TracebackType
 
     from batch_snapshot.bounds import Settings
     from batch_snapshot.client import Target
     from batch_snapshot.lane import Stop
-    from batch_snapshot.lease import Answer, Bulletin, Hello, Parcel, Placing, Start, Started
+    from batch_snapshot.lease import Answer, Hello, Parcel, Placing, Start, Started
     from batch_snapshot.model import Account
 
-#: Seconds to reach the scheduler, and for a first worker to be there.
-CONNECT_TIMEOUT = 5.0
-FIRST_WORKER_TIMEOUT = 60.0
-#: Seconds for a question to a worker that answers at once unless something is wrong.
-ASK_TIMEOUT = 30.0
 #: Leases for which a worker that was lost gets no account.
 SHUNNED_FOR = 4.0
 #: After this share of a lease without an answer a worker is taken for lost: a busy one may be slow.
 PATIENT_FOR = 0.8
 #: A parcel that is not taken after so many tries loses its worker.
 ASKED_SO_OFTEN = 3
-#: Accounts that look for a worker at once, and that begin at one: to begin takes a worker's processor.
-#: One that is asked for hundreds at once answers none in time, nor the renewals of its lease.
+#: Accounts that look for a worker at once (see also `hosts.STARTED_AT_ONCE`).
 PLACED_AT_ONCE = 16
-STARTED_AT_ONCE = 8
 #: Seconds between two looks at what comes by itself.
 LOOK_AGAIN = 0.5
-
-
-@dataclass(slots=True)
-class Host:
-    """A worker's process in this run."""
-
-    name: str
-    address: str
-    actor: Any
-    term: Term
-    #: See `Lease`.
-    stamp: float
-    #: Bulletins that arrived.
-    heard: int = 0
-    #: Its wall clock less ours in seconds, as far as messages have shown: they take their time.
-    ahead: float = -math.inf
-    lost: bool = False
-    #: It answers renewals, and no questions.
-    doubted: bool = False
-    #: Around the questions that it has not answered.
-    asked: set[anyio.CancelScope] = field(default_factory=set)
-    #: Room for accounts that begin.
-    beginning: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(STARTED_AT_ONCE))
-    #: It was renewed for the first time, or lost.
-    opened: anyio.Event = field(default_factory=anyio.Event)
-    #: There are new orders.
-    poked: anyio.Event = field(default_factory=anyio.Event)
-    #: It answered after it was told to drop everything.
-    aborted: bool = False
-
-    def poke(self) -> None:
-        """Send the next renewal at once."""
-        self.poked.set()
-
-    def told(self, at: datetime, now: datetime) -> None:
-        """A message that its clock dates `at` was heard `now`."""
-        self.ahead = max(self.ahead, (at - now).total_seconds())
-
-
-@dataclass(slots=True)
-class Post:
-    """An account at its worker."""
-
-    account: str
-    host: Host
-    actor: Any
-    future: Any
-
-
-class News(NamedTuple):
-    """A bulletin of a worker; without one, the worker is lost and its lease over."""
-
-    host: Host
-    bulletin: Bulletin | None
 
 
 class Posts:
@@ -166,11 +102,7 @@ class Posts:
             InputError: there is none, or it cannot run this program.
         """
         async with AsyncExitStack() as stack:
-            for name in ("distributed", "distributed.worker", "distributed.scheduler", "distributed.nanny"):
-                logging.getLogger(name).setLevel(logging.CRITICAL)
-            _hush_gathers(stack)
-            self._client = await self._connect(stack)
-            await self._check_workers()
+            self._client = await stack.enter_async_context(connected(self.placing))
             self._client.subscribe_topic(carrier.topic(self.run), self._hear)  # type: ignore[no-untyped-call]
             self._stack = stack.pop_all()
         return self
@@ -187,51 +119,6 @@ class Posts:
             self._posts.clear()
             self._hosts.clear()
             await self._stack.aclose()
-
-    async def _connect(self, stack: AsyncExitStack) -> Client:
-        address: Any = self.placing.scheduler
-        if address is None:
-            address = await stack.enter_async_context(
-                LocalCluster(  # type: ignore[no-untyped-call]
-                    n_workers=self.placing.workers,
-                    threads_per_worker=1,
-                    host="127.0.0.1",
-                    dashboard_address=None,
-                    # Without one it would take its usual port all the same.
-                    scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
-                    asynchronous=True,
-                    silence_logs=logging.CRITICAL,
-                    memory_limit=0,
-                    preload=[carrier.__name__],
-                )
-            )
-        try:
-            client = Client(  # type: ignore[no-untyped-call]
-                address, asynchronous=True, set_as_default=False, timeout=CONNECT_TIMEOUT
-            )
-            return await stack.enter_async_context(client)
-        except (OSError, TimeoutError, ValueError) as error:
-            why = f"--scheduler {address}: no Dask scheduler answers there ({type(error).__name__})"
-            raise InputError(f"{why}: start one (dask scheduler), or correct the address") from None
-
-    async def _check_workers(self) -> None:
-        try:
-            client: Any = self._client
-            await client.wait_for_workers(1, timeout=FIRST_WORKER_TIMEOUT)
-        except TimeoutError:
-            why = f"no worker came within {FIRST_WORKER_TIMEOUT:g} s: start some (dask worker ADDRESS)"
-            raise InputError(f"--scheduler {self.placing.scheduler}: {why}") from None
-        told: dict[str, Any] = {}
-        with anyio.move_on_after(ASK_TIMEOUT):
-            told = await self._client.run(carrier.version, on_error="return")
-        for worker, version in told.items():
-            if isinstance(version, Exception):
-                why = f"cannot run this program ({type(version).__name__}: {version})"
-                raise InputError(f"worker {worker} {why}: install batch-snapshot[dask]=={__version__} there")
-            if version != __version__:
-                raise InputError(
-                    f"worker {worker} has batch-snapshot {version}, not {__version__}: update it"
-                )
 
     @property
     def reachable(self) -> bool:
@@ -346,7 +233,7 @@ class Posts:
         dask: Any = self._client
         workers = None
         if any(map(self._shuns, self._shunned)):
-            known = [*await _soon(dask.nthreads())]
+            known = [*await soon(dask.nthreads())]
             workers = [address for address in known if not self._shuns(address)] or known
         key = f"batch-snapshot-{self.run}-{account}-{uuid4().hex}"
         brief = replace(brief, turn=next(self._placings))
@@ -354,10 +241,10 @@ class Posts:
         within = 2 * self.placing.lease
         try:
             with self._client.as_current():
-                actor = await _soon(future, within)
-            hello: Hello = await _soon(actor.hello(), within)
+                actor = await soon(future, within)
+            hello: Hello = await soon(actor.hello(), within)
         except TimeoutError:
-            for address, keys in (await _soon(dask.processing())).items():
+            for address, keys in (await soon(dask.processing())).items():
                 if key in keys:
                     self._shun(address)
             raise
@@ -400,7 +287,7 @@ class Posts:
         with anyio.CancelScope() as scope:
             host.asked.add(scope)
             try:
-                return await _soon(getattr(post.actor, method)(*arguments), within)
+                return await soon(getattr(post.actor, method)(*arguments), within)
             except Exception as error:  # noqa: BLE001 - whatever it is, there is no answer
                 why = type(error).__name__
             finally:
@@ -478,7 +365,7 @@ class Posts:
             host.term.renew(now)
             try:
                 orders = Orders(host.stamp, host.heard, self._stop, self._accounts_a_worker, abort)
-                answer: Answer = await _soon(host.actor.renew(orders), every)
+                answer: Answer = await soon(host.actor.renew(orders), every)
             except TimeoutError:
                 continue
             except Exception:  # noqa: BLE001 - a lease that cannot be renewed is over, whatever the reason
@@ -508,46 +395,3 @@ class Posts:
         if host is not None and not host.lost:
             # Of this program on a worker of ours: what Dask carries is pickled as it is.
             self._told.send_nowait(News(host, pickle.loads(told["bulletin"])))  # noqa: S301
-
-
-def _hush_gathers(stack: AsyncExitStack) -> None:
-    """Let the loop say nothing of what Dask raises within a gather that was given up: nobody awaits it."""
-    loop = asyncio.get_running_loop()
-    before = loop.get_exception_handler()
-
-    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        if isinstance(context.get("exception"), AllExit):
-            return
-        if before is None:
-            loop.default_exception_handler(context)
-        else:
-            before(loop, context)
-
-    loop.set_exception_handler(handle)
-    stack.callback(loop.set_exception_handler, before)
-
-
-async def _soon(answer: Awaitable[Any], within: float = ASK_TIMEOUT) -> Any:
-    """Await what may never be answered, for so many seconds.
-
-    Dask may cancel what waits for a worker that is lost. That is kept from the task that asks, which would
-    take it for an end of the run.
-
-    Raises:
-        TimeoutError: it was not answered.
-        LostError: it will not be.
-    """
-
-    async def awaited() -> Any:
-        return await answer
-
-    task = asyncio.ensure_future(awaited())
-    try:
-        await asyncio.wait({task}, timeout=within)
-        if not task.done():
-            raise TimeoutError
-    finally:
-        task.cancel()
-    if task.cancelled():
-        raise LostError("Dask dropped the question")
-    return task.result()

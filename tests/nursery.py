@@ -91,7 +91,7 @@ def _read_everything(*, dask: bool) -> None:
     parsed.ahead()
 
     for module in pkgutil.walk_packages(batch_snapshot.__path__, "batch_snapshot."):
-        if not module.name.endswith(("__main__", *([] if dask else [".carrier", ".posts"]))):
+        if not module.name.endswith(("__main__", *([] if dask else [".carrier", ".dask_client", ".posts"]))):
             importlib.import_module(module.name)
     if dask:
         importlib.import_module("distributed.cli.dask_scheduler")

@@ -10,9 +10,10 @@ import pytest
 
 from batch_snapshot import __version__, bounds
 from batch_snapshot.client import Target
+from batch_snapshot.hosts import STARTED_AT_ONCE
 from batch_snapshot.lease import Answer, Hello, Placing, Start, Started
 from batch_snapshot.model import Account, Request, Row, client_token
-from batch_snapshot.posts import PLACED_AT_ONCE, STARTED_AT_ONCE, Posts
+from batch_snapshot.posts import PLACED_AT_ONCE, Posts
 
 pytestmark = pytest.mark.asyncio
 
