@@ -16,7 +16,7 @@ from batch_snapshot.course import Course
 from batch_snapshot.desk import Desk, Pairs, again
 from batch_snapshot.errors import StorageError
 from batch_snapshot.feed import Feed
-from batch_snapshot.lane import Stop, StopKind, spent
+from batch_snapshot.lane import Stop, StopKind
 from batch_snapshot.lease import PARCEL, LostError, Parcel, Start
 from batch_snapshot.model import ApiError, Outcome, Verdict
 from batch_snapshot.pacer import WindowSpent
@@ -293,8 +293,7 @@ class Coordinator(Course):
             if purse.claims and desk.leased:
                 await changed.wait()
                 return
-            lane.spent = found
-            self._stop_lane(lane, spent(lane.name, found, self._now()))
+            self._stop_lane(lane, lane.deferred(purse.pacer, found, self._now()))
 
     async def _ready(self, desk: Desk, request: Request) -> bool:
         """See that the account is at a worker, and can call; whose it is was found out before."""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from batch_snapshot.errors import StorageError
-from batch_snapshot.lane import Stop, StopKind, spent
+from batch_snapshot.lane import Stop, StopKind
 from batch_snapshot.model import Status
 
 if TYPE_CHECKING:
@@ -112,5 +112,6 @@ class Course:
         """Say when spent windows open, now that no call is in flight: earlier than it seemed."""
         for lane in self.lanes.values():
             if lane.spent is not None:
+                pacer, found = lane.spent
                 with suppress(StorageError):
-                    lane.stop = spent(lane.name, lane.pacer.spent(lane.spent), self._now())
+                    lane.stop = lane.deferred(pacer, pacer.spent(found), self._now())

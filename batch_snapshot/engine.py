@@ -19,7 +19,7 @@ from batch_snapshot import policy
 from batch_snapshot.course import Course
 from batch_snapshot.errors import StorageError
 from batch_snapshot.feed import Feed
-from batch_snapshot.lane import DENIAL_LIMIT, Lane, Stop, StopKind, spent
+from batch_snapshot.lane import DENIAL_LIMIT, Lane, Stop, StopKind
 from batch_snapshot.model import ApiError, Failure, Outcome, Receipt, Status, Verdict
 from batch_snapshot.pacer import WindowSpent
 from batch_snapshot.slots import Slots
@@ -461,8 +461,7 @@ class Engine(Course):
             with self._interruptible(lane):
                 permit = await pacer.acquire()
         except WindowSpent as error:
-            lane.spent = error.spent
-            self._stop_lane(lane, spent(lane.name, error.spent, self._now()))
+            self._stop_lane(lane, lane.deferred(pacer, error.spent, self._now()))
         except StorageError as error:
             self._lose_count(error)
         except _Abandoned:

@@ -42,21 +42,17 @@ class Stop(NamedTuple):
     reason: str
 
 
-def spent(account: str, found: Spent, now: datetime) -> Stop:
-    """Why an account stops whose window is spent, and when it can go on."""
+def _when(found: Spent, calls: str, now: datetime) -> str:
     window, opens_in = found
     if opens_in == float("inf"):
-        reason = (
-            f"{window.name} leaves room for no call, the reserve considered: raise the one or lower the other"
-        )
-    else:
-        when = forecast.moment(opens_in, now.astimezone())
-        calls = "call" if window.limit == 1 else "calls"
-        reason = (
-            f"{window.name} is spent ({window.limit:,} {calls} in any {_SPANS[window.name]}): opens {when} "
-            f"(in {timedelta(seconds=round(opens_in))}); run the same command then, or use --wait"
-        )
-    return Stop(StopKind.DEFERRED, f"account {account}: {reason}")
+        way = "raise the one or lower the other"
+        return f"{window.name} leaves room for no {calls}, the reserve considered: {way}"
+    when = forecast.moment(opens_in, now.astimezone())
+    plural = calls if window.limit == 1 else f"{calls}s"
+    return (
+        f"{window.name} is spent ({window.limit:,} {plural} in any {_SPANS[window.name]}): opens {when} "
+        f"(in {timedelta(seconds=round(opens_in))}); run the same command then, or use --wait"
+    )
 
 
 _SPANS = {"per_minute": "minute", "per_hour": "hour", "per_day": "24 hours"}
@@ -80,8 +76,8 @@ class Lane:
     read_pacer: Pacer
     traffic: Traffic = field(default_factory=Traffic)
     stop: Stop | None = None
-    #: The window that stopped it.
-    spent: Spent | None = None
+    #: The window that stopped it, and whose it is: its pacer's, or that of reads.
+    spent: tuple[Pacer, Spent] | None = None
     breaker: policy.DenialBreaker = field(default_factory=lambda: policy.DenialBreaker(DENIAL_LIMIT))
     #: Whose account it is was found out, and its windows are set.
     identified: bool = False
@@ -96,6 +92,12 @@ class Lane:
     def open(self) -> None:
         """Make the queue."""
         self.requests, self.queue = anyio.create_memory_object_stream(0)
+
+    def deferred(self, pacer: Pacer, found: Spent, now: datetime) -> Stop:
+        """Note that a window of one of its pacers is spent; why it stops, and when it can go on."""
+        self.spent = pacer, found
+        calls = "read" if pacer is self.read_pacer else "call"
+        return Stop(StopKind.DEFERRED, f"account {self.name}: {_when(found, calls, now)}")
 
     def close(self) -> None:
         """Drop the queue."""

@@ -13,7 +13,6 @@ import anyio
 
 from batch_snapshot import policy
 from batch_snapshot.errors import BatchSnapshotError, DeferredError, ServiceError
-from batch_snapshot.lane import spent
 from batch_snapshot.model import ApiError, Failure, Verdict
 from batch_snapshot.pacer import WindowSpent
 
@@ -168,7 +167,8 @@ class Reader:
         try:
             return await self._lane.read_pacer.acquire()
         except WindowSpent as error:
-            raise DeferredError(spent(self.name, error.spent, self._now()).reason) from None
+            stop = self._lane.deferred(self._lane.read_pacer, error.spent, self._now())
+            raise DeferredError(stop.reason) from None
 
 
 async def beside(items: Iterable[Item], work: Callable[[Item], Awaitable[None]]) -> None:

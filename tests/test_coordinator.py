@@ -475,6 +475,8 @@ def test_reads_at_the_workers_keep_to_their_own_quota(seed, limit, losses, wait)
         assert sum(meter.made for meter in reads.values()) >= trial.service.looks.total() >= len(requests)
     else:
         assert all(trial.service.looks[name] <= limit for name in reads)
+        for lane in trial.coordinator.lanes.values():
+            assert lane.stop is None or "(in 0:00:00)" not in lane.stop.reason, "only its reads are spent"
 
 
 @settings(max_examples=15, deadline=None)

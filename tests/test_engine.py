@@ -881,6 +881,10 @@ async def test_a_spent_window_of_reads_leaves_the_row_in_doubt():
     assert world.looked == world.sent == []
     assert world.outcomes == [], "its earlier lines stand"
     assert world.ending().kind is StopKind.DEFERRED
+    stop = world.engine.lanes["main"].stop
+    assert stop is not None
+    assert "per_day is spent (10,000 reads in any 24 hours)" in stop.reason
+    assert "in 1:59:" in stop.reason, "it is the window of reads that opens then"
 
 
 async def test_a_call_that_waits_behind_others_when_the_run_stops_gives_its_permit_back():
