@@ -8,8 +8,6 @@ import platform
 import sys
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
 CALLS = {"x86_64": {"flock": 73, "fsync": 74}, "aarch64": {"flock": 32, "fsync": 82}}
 
 has_filters = sys.platform == "linux" and platform.machine() in CALLS
-on_linux = pytest.mark.skipif(not has_filters, reason="filters of system calls are Linux's")
 
 
 class _Step(ctypes.Structure):

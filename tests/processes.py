@@ -17,6 +17,7 @@ from contextlib import ExitStack, asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from zlib import crc32
 
 import aiohttp
 
@@ -159,6 +160,27 @@ class Finished(NamedTuple):
         return json.loads(self.stdout)
 
 
+#: Where a script ends that only wants to be the first to run.
+_PROGRAM = 'import runpy\nrunpy.run_module("batch_snapshot", run_name="__main__", alter_sys=True)\n'
+
+
+def first(source: str) -> str:
+    """A script of a process that does this, and then is the program."""
+    return f"{source}\n{_PROGRAM}"
+
+
+def closing(stream: str) -> str:
+    """What makes a process one that was started with a stream of `sys` closed, as a shell does by `>&-`."""
+    number = ("stdin", "stdout", "stderr").index(stream)
+    return f"""
+import atexit, io, os, sys
+os.close({number})
+sys.{stream} = sys.__{stream}__ = None
+# The nursery has something to flush when all is done.
+atexit.register(setattr, sys, "{stream}", io.StringIO())
+"""
+
+
 class Child:
     """A process of ours; its output is kept aside, so that it never waits for a reader."""
 
@@ -252,19 +274,19 @@ class Place:
         self,
         *arguments: str | Path,
         python: Sequence[str] | None = None,
-        limit: Callable[[], None] | None = None,
+        script: str | None = None,
         largest: int | None = None,
         deadly: bool = False,
         **streams: Any,
     ) -> AsyncIterator[Child]:
         """Start `python -m batch_snapshot ARGUMENTS`; it is killed if the block leaves it running.
 
-        It is born in the nursery unless `python` or `limit` ask for an interpreter of its own.
+        It is born in the nursery unless `python` asks for an interpreter of its own.
 
         Args:
             arguments: the command line.
             python: flags of the interpreter; none are needed.
-            limit: runs in the child before the program does.
+            script: Python that the nursery's run in the place of the program, or as the `first`.
             largest: bytes that the nursery's may write to a file: the kernel writes up to that one.
             deadly: whether the kernel kills it at the next one, or refuses it.
             streams: stdin, stdout and stderr, where they are not to be empty or captured.
@@ -278,29 +300,30 @@ class Place:
         words = list(map(str, arguments))
         process: asyncio.subprocess.Process | Born
         python = self.python if python is None else python
-        if python is None and limit is None:
-            order = Order(words, str(self.folder), self.env, largest, deadly)
+        if python is None:
+            module = "batch_snapshot" if script is None else self._module(script)
+            order = Order(words, str(self.folder), self.env, largest, deadly, module)
             process = await nursery(dask=self.dask).start(order, **chosen)
         else:
-            process = await self._interpreted(python or (), words, limit, chosen)
+            process = await self._interpreted(python, words, chosen)
         child = Child(process)
         try:
             yield child
         finally:
             await child.close()
 
+    def _module(self, script: str) -> str:
+        """Lay a script where those that are born here find it; its name."""
+        name = f"script_{crc32(script.encode())}"
+        (self.folder / f"{name}.py").write_text(script, "utf-8")
+        return name
+
     async def _interpreted(
-        self,
-        python: Sequence[str],
-        words: Sequence[str],
-        limit: Callable[[], None] | None,
-        streams: Mapping[str, Any],
+        self, python: Sequence[str], words: Sequence[str], streams: Mapping[str, Any]
     ) -> asyncio.subprocess.Process:
         def prepare() -> None:
             # Whoever runs the tests in the background has it ignored, and children inherit that.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            if limit:
-                limit()
 
         line = [sys.executable, *python, "-m", "batch_snapshot", *words]
         return await asyncio.create_subprocess_exec(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -22,7 +21,16 @@ from batch_snapshot.options import Options
 from batch_snapshot.report import AccountSummary, Counts
 from batch_snapshot.simulator import serve
 from tests.jobs import run_job
-from tests.processes import Place, assert_exactly_once, environment, of_type, pairs, results, write_manifest
+from tests.processes import (
+    Place,
+    assert_exactly_once,
+    environment,
+    first,
+    of_type,
+    pairs,
+    results,
+    write_manifest,
+)
 
 TAGGED = {"north": {"tags": ["emea", "pilot"]}, "south": {"tags": ["emea"]}, "west": {"tags": ["amer"]}}
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -305,7 +313,7 @@ async def test_a_lock_for_each_account_needs_no_limit_raised_by_hand(tmp_path, h
     async with serve() as (url, _):
         said = await place.call(
             *("run", "trial.yaml", "--endpoint-url", url),
-            limit=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard)),
+            script=first(f"import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (100, {hard}))"),
         )
     assert said.code == code, said.stderr
     assert ("ulimit -n" in said.stderr) is (code == 5)

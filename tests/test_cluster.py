@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import signal
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -226,12 +225,7 @@ async def test_a_ledger_that_cannot_be_written_ends_the_calls_and_is_gone_on_wit
     async with service(place, "--latency", "0.02") as url, cluster(place.folder, place.env) as dask:
         run = ["run", "trial.yaml", "--endpoint-url", url, "--engine", "dask", *LEASE, *QUIET]
 
-        def little_room() -> None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
-        place.env["PYTHONDONTWRITEBYTECODE"] = "1"
-        async with place.started(*run, "--scheduler", dask.address, limit=little_room) as child:
+        async with place.started(*run, "--scheduler", dask.address, largest=60_000) as child:
             ended = await child.finished(PATIENT)
         assert ended.code == 5, ended.stderr
         calls = (await record(url))["calls"]
@@ -303,14 +297,12 @@ async def test_a_scheduler_that_is_not_there_is_told_before_any_call(tmp_path):
     assert "dask scheduler" in ended.stderr
 
 
-async def test_without_dask_the_way_to_it_is_told(place):
+async def test_without_dask_the_way_to_it_is_told(tmp_path):
+    place = Place(tmp_path)
     many(place, 2, 5)
-    broken = place.folder / "broken" / "distributed"
-    broken.mkdir(parents=True)
-    (broken / "__init__.py").write_text("raise ModuleNotFoundError(name='distributed')\n", "utf-8")
-    place.env["PYTHONPATH"] = f"{broken.parent}:{place.env['PYTHONPATH']}"
-    run = ["run", "trial.yaml", "--simulate", "--engine", "dask", *QUIET]
-    ended = await call(place, *run, python=())
+    # It is looked for here first, and none of those that are born here has read it before.
+    (tmp_path / "distributed.py").write_text("raise ModuleNotFoundError(name='distributed')\n", "utf-8")
+    ended = await call(place, "run", "trial.yaml", "--simulate", "--engine", "dask", *QUIET)
     assert ended.code == 2
     assert "pip install 'batch-snapshot[dask]'" in ended.stderr
 

@@ -5,15 +5,12 @@ How the service was called is judged by its own log.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import shutil
 import subprocess
-import sys
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -22,11 +19,12 @@ from batch_snapshot import batch, bounds, engine, overview
 from batch_snapshot.errors import LedgerWriteError
 from batch_snapshot.options import Options
 from batch_snapshot.simulator import Settings, Simulator, serve
-from tests.kernel import on_linux, refusing
-from tests.processes import Place, assert_exactly_once, move_in, of_type, pairs, until
+from tests.marks import on_linux
+from tests.processes import Place, assert_exactly_once, first, move_in, of_type, pairs, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from batch_snapshot.model import Outcome
     from tests.processes import Finished
@@ -187,13 +185,20 @@ async def test_what_waits_for_its_turn_does_not_begin_once_a_line_has_failed(pla
         assert simulator.calls[CREATE] == 1
 
 
+#: Lets every fsync of its process fail.
+REFUSING = f"""
+from tests.kernel import refusing
+refusing("fsync", {errno.EIO})()
+"""
+
+
 @on_linux
 async def test_a_disk_that_keeps_nothing_is_told_before_any_call(place):
     """It takes all that is written, and fails where that is to be made durable."""
     place.manifest(pairs(3))
     async with serve() as (url, simulator):
         line = command(url, place.ledger)
-        said = await place.call(*line, limit=refusing("fsync", errno.EIO))
+        said = await place.call(*line, script=first(REFUSING))
         assert_stopped(said, f"{place.ledger}: cannot be written (Input/output error)")
         assert not simulator.calls
         assert (await place.call(*line)).code == 0
@@ -204,33 +209,29 @@ async def test_a_disk_that_keeps_nothing_is_told_before_any_call(place):
 NOT_DURABLE = """
 import errno, sys
 from pathlib import Path
+from batch_snapshot.errors import LedgerWriteError
 from batch_snapshot.ledger import Ledger
 from tests.kernel import refusing
 refuse, moment = refusing("fsync", errno.EIO), sys.argv[2]
 moment == "opened" and refuse()
-with Ledger(Path(sys.argv[1])) as ledger:
-    ledger.append(b'{"type":"note"}\\n')
-    refuse()
-    ledger.sync()
+try:
+    with Ledger(Path(sys.argv[1])) as ledger:
+        ledger.append(b'{"type":"note"}\\n')
+        refuse()
+        ledger.sync()
+except LedgerWriteError:
+    sys.exit("not durable")
 """
 
 
 @on_linux
 @pytest.mark.parametrize("moment", ["opened", "synced"])
-async def test_what_cannot_be_made_durable_is_not_taken_for_written(tmp_path, moment):
+async def test_what_cannot_be_made_durable_is_not_taken_for_written(place, moment):
     """A power cut may take a line, and a whole new file whose folder does not durably name it."""
-    ran = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        NOT_DURABLE,
-        str(tmp_path / "trial.ndjson"),
-        moment,
-        cwd=Path(__file__).parent.parent,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _, said = await ran.communicate()
-    assert b"LedgerWriteError" in said
-    assert (tmp_path / "trial.ndjson").read_bytes() == (b'{"type":"note"}\n' if moment == "synced" else b"")
+    ledger = place.folder / "trial.ndjson"
+    said = await place.call(ledger, moment, script=NOT_DURABLE)
+    assert (said.code, said.stderr) == (1, "not durable\n")
+    assert ledger.read_bytes() == (b'{"type":"note"}\n' if moment == "synced" else b"")
 
 
 async def test_a_folder_that_cannot_be_written_is_told_before_any_call(place):

@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 import pytest
 
-from tests.processes import Clustered, Place, of_type, pairs
+from tests.processes import Clustered, Place, of_type, pairs, service
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from tests.processes import Json
 
 pytestmark = pytest.mark.asyncio
@@ -34,24 +30,6 @@ KEYS = {
     "denied": "AKIADENIED0000000000",
     "expired": "AKIAEXPIRED000000000",
 }
-
-
-@asynccontextmanager
-async def service(place: Place, *flags: str) -> AsyncIterator[str]:
-    """A simulated service in a process of its own; yields its URL."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "batch_snapshot", "simulate", *flags),
-        cwd=place.folder,
-        env=place.env,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout
-    try:
-        yield (await asyncio.wait_for(process.stdout.readline(), 30)).decode().strip()
-    finally:
-        process.terminate()
-        await process.wait()
 
 
 async def log(url: str, key: str) -> list[Json]:

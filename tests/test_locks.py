@@ -9,17 +9,22 @@ import os
 import platform
 import resource
 import signal
-import subprocess
-import sys
 import threading
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from batch_snapshot import locks
 from batch_snapshot.errors import LockedError, StorageError
-from tests.kernel import on_linux
+from tests.marks import on_linux
+from tests.processes import Place, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from tests.processes import Child
 
 SINCE = "2026-03-01T12:00:00.000Z"
 
@@ -34,21 +39,25 @@ with locks.held(Path(sys.argv[1]), what="the ledger", since=sys.argv[2]):
 """
 
 
-@contextmanager
-def holder(path: Path):
+class Holder(NamedTuple):
+    """Another process that holds a lock."""
+
+    child: Child
+    #: Closes its input.
+    end: Callable[[], None]
+
+
+@asynccontextmanager
+async def holder(path: Path) -> AsyncIterator[Holder]:
     """Another process that holds the lock at `path`."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(path), SINCE],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        try:
-            yield process
-        finally:
-            process.kill()
+    place = Place(path.parent.parent)
+    said = place.folder / "said"
+    reader, writer = os.pipe()
+    with said.open("wb") as out, os.fdopen(reader, "rb") as given, os.fdopen(writer, "wb") as ours:
+        async with place.started(str(path), SINCE, script=HOLDER, stdin=given, stdout=out) as child:
+            given.close()
+            await until(lambda: said.read_bytes() == b"held\n", "the lock")
+            yield Holder(child, ours.close)
 
 
 @pytest.fixture
@@ -65,34 +74,38 @@ def assert_free(path: Path) -> None:
         pass
 
 
-def test_a_second_process_is_told_who_holds_the_lock(path):
-    with holder(path) as process:
+@pytest.mark.asyncio
+async def test_a_second_process_is_told_who_holds_the_lock(path):
+    async with holder(path) as process:
+        pid = process.child.pid
         with pytest.raises(LockedError) as caught, held(path):
             pytest.fail("two hold it")
         assert str(caught.value) == (
-            f"nightly.ndjson is in use by another run (pid {process.pid} on {platform.node()}, "
+            f"nightly.ndjson is in use by another run (pid {pid} on {platform.node()}, "
             f"since {SINCE}); wait until that run has ended, or stop it"
         )
         assert caught.value.exit_code == 5
         # Being refused takes nothing from the holder: the next one is told the same.
-        with pytest.raises(LockedError, match=f"pid {process.pid} on"), held(path):
+        with pytest.raises(LockedError, match=f"pid {pid} on"), held(path):
             pytest.fail("two hold it")
         assert locks.holder_lives(path)
 
 
-def test_a_holder_that_is_killed_leaves_no_obstacle(path):
-    with holder(path) as process:
-        process.send_signal(signal.SIGKILL)
-        assert process.wait(10) == -signal.SIGKILL
-        assert json.loads(path.read_text())["pid"] == process.pid
+@pytest.mark.asyncio
+async def test_a_holder_that_is_killed_leaves_no_obstacle(path):
+    async with holder(path) as process:
+        process.child.signal(signal.SIGKILL)
+        assert (await process.child.finished(10)).code == -signal.SIGKILL
+        assert json.loads(path.read_text())["pid"] == process.child.pid
         assert not locks.holder_lives(path)
         assert_free(path)
 
 
-def test_a_lock_is_free_when_its_holder_has_ended(path):
-    with holder(path) as process:
-        process.communicate()
-        assert process.returncode == 0
+@pytest.mark.asyncio
+async def test_a_lock_is_free_when_its_holder_has_ended(path):
+    async with holder(path) as process:
+        process.end()
+        assert (await process.child.finished()).code == 0
         assert not locks.holder_lives(path)
         assert_free(path)
 
@@ -142,8 +155,9 @@ def test_whatever_a_crash_left_in_the_file_the_next_run_can_take_it(path, left):
     assert_free(path)
 
 
-def test_a_holder_that_has_not_said_who_it_is_still_holds(path):
-    with holder(path):
+@pytest.mark.asyncio
+async def test_a_holder_that_has_not_said_who_it_is_still_holds(path):
+    async with holder(path):
         path.write_text("")
         with pytest.raises(LockedError, match="is in use by another run; wait"), held(path):
             pytest.fail("two hold it")
@@ -169,8 +183,9 @@ def test_a_file_that_names_a_process_is_no_holder(path, pid):
     assert path.read_text() == left, "looking alters nothing"
 
 
-def test_a_holder_lives_whatever_its_file_says(path):
-    with holder(path):
+@pytest.mark.asyncio
+async def test_a_holder_lives_whatever_its_file_says(path):
+    async with holder(path):
         path.write_text("")
         assert locks.holder_lives(path)
     assert not locks.holder_lives(path)
@@ -223,20 +238,15 @@ except StorageError as error:
 """
 
 
-def refused(path: Path, number: int, *late: str) -> str:
+async def refused(path: Path, number: int, *late: str) -> str:
     """What a process says for which flock fails so."""
     path.parent.mkdir(exist_ok=True)
-    ran = subprocess.run(
-        [sys.executable, "-c", REFUSED, str(path), str(number), *late],
-        cwd=Path(__file__).parent.parent,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert (ran.returncode, ran.stderr) == (0, "")
-    return ran.stdout
+    said = await Place(path.parent.parent).call(path, str(number), *late, script=REFUSED)
+    assert (said.code, said.stderr) == (0, "")
+    return said.stdout
 
 
+@pytest.mark.asyncio
 @on_linux
 @pytest.mark.parametrize(
     "number",
@@ -252,22 +262,24 @@ def refused(path: Path, number: int, *late: str) -> str:
     ],
     ids=errno.errorcode.get,
 )
-def test_a_file_system_without_locks_is_told_and_nothing_softer_is_used(path, number):
-    assert refused(path, number) == (
+async def test_a_file_system_without_locks_is_told_and_nothing_softer_is_used(path, number):
+    assert await refused(path, number) == (
         f"5 False {path}: cannot lock here ({os.strerror(number)}); "
         "use a folder that can be written, on a file system with file locks\n"
     )
     assert path.read_text() == "", "nobody has signed it"
 
 
+@pytest.mark.asyncio
 @on_linux
-def test_a_lock_that_is_held_elsewhere_is_no_fault_of_the_file_system(path):
-    assert refused(path, errno.EAGAIN).startswith("5 True the ledger is in use by another run")
+async def test_a_lock_that_is_held_elsewhere_is_no_fault_of_the_file_system(path):
+    assert (await refused(path, errno.EAGAIN)).startswith("5 True the ledger is in use by another run")
 
 
+@pytest.mark.asyncio
 @on_linux
-def test_a_lock_that_cannot_be_given_back_does_not_hide_how_the_run_ended(path):
-    assert refused(path, errno.EIO, "late") == "held\n"
+async def test_a_lock_that_cannot_be_given_back_does_not_hide_how_the_run_ended(path):
+    assert await refused(path, errno.EIO, "late") == "held\n"
     assert_free(path)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from batch_snapshot.cli import cli
 from batch_snapshot.simulator import Settings, serve
-from tests.kernel import on_linux
+from tests.marks import on_linux
 from tests.processes import Place, until
 
 pytestmark = pytest.mark.asyncio

@@ -1,9 +1,6 @@
 """Odd surroundings: streams that take nothing, selections of accounts, endpoints by environment."""
 
 import json
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,7 @@ from batch_snapshot.options import Options
 from batch_snapshot.plan import Selection
 from batch_snapshot.simulator import serve
 from tests.jobs import run_job
-from tests.processes import Place, pairs
+from tests.processes import Place, closing, first, pairs
 
 
 @pytest.fixture
@@ -28,20 +25,6 @@ def full():
     """A stream that takes nothing."""
     with Path("/dev/full").open("wb") as stream:
         yield stream
-
-
-def sh(place, line):
-    """Run a line of shell in which `batch-snapshot` is this very one."""
-    command = line.replace("batch-snapshot", f"{shlex.quote(sys.executable)} -m batch_snapshot")
-    return subprocess.run(
-        ["sh", "-c", command],
-        cwd=place.folder,
-        env=place.env,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
 
 
 SIMULATED = "ledgers/trial.simulated.ndjson"
@@ -64,12 +47,13 @@ async def test_a_stream_that_takes_nothing_ends_no_run(place, full, flags, strea
     assert succeeded(place)
 
 
-@pytest.mark.parametrize("streams", ["-v 2>&-", ">&-"])
-def test_nor_does_one_that_is_closed(place, streams):
+@pytest.mark.parametrize(("flags", "stream"), [("-v", "stderr"), ("", "stdout")])
+@pytest.mark.asyncio
+async def test_nor_does_one_that_is_closed(place, flags, stream):
     place.manifest(pairs(5))
-    done = sh(place, f"batch-snapshot run trial.yaml --simulate {streams}")
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
+    line = ["run", "trial.yaml", "--simulate", *flags.split()]
+    done = await place.call(*line, script=first(closing(stream)))
+    assert done.code == 0, done.stderr
     assert succeeded(place)
 
 
@@ -233,11 +217,13 @@ def test_the_environment_can_say_that_it_names_no_endpoint(place, monkeypatch):
     assert batch.dry_run(place.manifest(pairs(2)), Options(state_dir=place.folder)).endpoint == "aws"
 
 
-def test_without_standard_input_nobody_is_asked(place):
+@pytest.mark.asyncio
+async def test_without_standard_input_nobody_is_asked(place):
     place.manifest(pairs(2), catalog="AWS")
     place.env["AWS_ENDPOINT_URL"] = "http://127.0.0.1:9"
-    done = sh(place, "batch-snapshot run trial.yaml --max-attempts 1 --progress none <&-")
-    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    line = ["run", "trial.yaml", "--max-attempts", "1", "--progress", "none"]
+    done = await place.call(*line, script=first(closing("stdin")))
+    assert done.code == 1, done.stderr
 
 
 # -- the last row of a run ----------------------------------------------------------------------------

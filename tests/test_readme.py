@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import jsonschema
@@ -61,15 +62,21 @@ def test_both_commands_set_up_the_same():
     assert steps("tests")[-1] == ".venv/bin/pytest"
 
 
+@cache
+def flags_of(command):
+    """The flags that `--help` behind a command names."""
+    told = CliRunner().invoke(cli, [command, "--help"])
+    assert told.exit_code == 0
+    return set(re.findall(r"--[a-z-]*[a-z]|--", told.output))
+
+
 @pytest.mark.parametrize("line", shown_commands())
 def test_every_command_shown_is_understood(line):
     """Its command and flags exist: `--help` behind it is answered. What follows `--` are flags for `run`."""
     words, _, passed_on = line.split(" > ")[0].partition(" -- ")
     for command, text in [(shlex.split(words)[1], words), ("run", passed_on)]:
         flags = [word for word in shlex.split(text) if word.startswith("--")]
-        told = CliRunner().invoke(cli, [command, "--help"])
-        assert told.exit_code == 0
-        assert set(flags) <= set(re.findall(r"--[a-z-]*[a-z]|--", told.output))
+        assert set(flags) <= flags_of(command)
 
 
 def test_the_manifest_shown_is_valid(tmp_path):

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from batch_snapshot import cli, schedule
 from batch_snapshot.errors import InputError
 from tests.strategies import patient
+from tests.test_readme import block
 
 ROOT = Path(__file__).parent.parent
 ARN = "arn:aws:iam::123456789012:role/Snapshot"
@@ -233,13 +234,29 @@ def loaded(template: str) -> dict[str, Any]:
     return made
 
 
-def test_cloudformation_takes_the_template(tmp_path):
-    paths = []
-    for number, one in enumerate([PLAIN, RICH]):
-        paths.append(tmp_path / f"{number}.yaml")
-        paths[-1].write_text(text("eventbridge", one), "utf-8")
+def state_machine() -> str:
+    """The README's example for Step Functions, as a template's resource."""
+    settings = {
+        "RoleArn": "arn:aws:iam::123456789012:role/Night",
+        "Definition": json.loads(block("step functions")),
+    }
+    machine = {"Type": "AWS::StepFunctions::StateMachine", "Properties": settings}
+    return json.dumps({"Resources": {"Night": machine}})
+
+
+def test_cloudformation_takes_the_templates_and_step_functions_the_readmes_state_machine(tmp_path):
+    """One linter for all of them: to start takes it longer than to judge."""
+    templates = {
+        "plain.yaml": text("eventbridge", PLAIN),
+        "rich.yaml": text("eventbridge", RICH),
+        "machine.json": state_machine(),
+    }
+    for name, template in templates.items():
+        (tmp_path / name).write_text(template, "utf-8")
     tool = Path(sys.executable).parent / "cfn-lint"
-    done = subprocess.run([tool, *paths], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [tool, *templates], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stdout) == (0, ""), done.stdout
 
 

@@ -196,9 +196,9 @@ async def test_whatever_the_endpoint_repeats_is_told_to_nobody(place):
 
     async with endpoint(echo) as url:
         flags = ["--max-attempts", "1", "-v", "--progress", "lines"]
-        # Each with a command line of its own in the list of processes.
+        # With a command line of its own in the list of processes, which is looked at once.
         ran = await place.call("run", "trial.yaml", "--endpoint-url", url, *flags, python=())
-        again = await place.call("retry", place.ledger, "--all", *flags, "--format", "json", python=())
+        again = await place.call("retry", place.ledger, "--all", *flags, "--format", "json")
         shown = await place.call("status", place.ledger)
     assert met == set(CANARIES), "each was met"
     assert (ran.code, again.code, shown.code) == (1, 1, 0)
