@@ -38,8 +38,8 @@ ROWS = [*ROLE_ROWS, *GOOD_ROWS]
 
 
 @pytest.fixture(scope="module")
-def moto(tmp_path_factory):
-    with tokens.served(tmp_path_factory.mktemp("moto") / "log") as service:
+def moto():
+    with tokens.served() as service:
         yield service
 
 

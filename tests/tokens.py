@@ -10,6 +10,8 @@ import json
 import re
 import subprocess
 import sys
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.request import Request, urlopen
@@ -18,7 +20,6 @@ import boto3
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _POLICY = "assume"
 
@@ -76,16 +77,20 @@ class Tokens(NamedTuple):
 
 
 @contextmanager
-def served(log: Path) -> Iterator[Tokens]:
-    """Serve on loopback for as long as the block lasts; what the process says goes to a file."""
+def served() -> Iterator[Tokens]:
+    """Serve on loopback for as long as the block lasts."""
     words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    with log.open("wb") as said, subprocess.Popen(words, stdout=said, stderr=subprocess.STDOUT) as process:
+    with (
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
+        ThreadPoolExecutor(1) as reader,
+    ):
         try:
-            with log.open("r") as lines:
-                url = None
-                while url is None:
-                    assert process.poll() is None, log.read_text()
-                    url = re.search(r"Running on (http://\S+)", lines.readline())
-            yield Tokens(url[1])
+            assert process.stdout
+            lines = (re.search(rb"Running on (http://\S+)", line) for line in process.stdout)
+            url = next(filter(None, lines), None)
+            assert url, "it has ended"
+            # Nobody wants the rest of what it says, which may not stand in its way.
+            reader.submit(deque, process.stdout, 0)
+            yield Tokens(url[1].decode())
         finally:
             process.terminate()
