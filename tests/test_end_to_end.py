@@ -192,7 +192,8 @@ async def test_every_row_has_one_snapshot_whatever_breaks():
     write_manifest(MANIFEST, rows)
     # Where a replay conflicts, only looking tells what an unanswered try has made.
     async with serve(Settings(faults=faults(kinds=tuple(KINDS)), replay="conflict")) as (url, simulator):
-        first = await run(url)
+        # It shows at once what was made, and after 0.05 s what is made late.
+        first = await run(url, read_lag=0.5)
         assert (first.outcome, first.counts.total) == ("completed", 130)
         assert set(simulator.faults) == set(KINDS)
         assert "ConflictException" in {call.answer for call in simulator.log}
@@ -678,7 +679,7 @@ async def test_a_spent_window_of_one_account_holds_up_no_other(place):
     rows = [*pairs(100, account="spent"), *pairs(10, first=200, account="free")]
     write_manifest(MANIFEST, rows, accounts=accounts)
     async with serve(Settings(windows=((12, 3600.0),), retry_after=False)) as (url, simulator):
-        summary = await run(url, max_duration=5.0)
+        summary = await run(url, max_duration=2.5)
         made = Counter(snapshot.access_key for snapshot in simulator.snapshots)
         assert made["AKIAFREE000000000000"] == 10, "the account with room was held up by the one without"
         assert made["AKIASPENT00000000000"] == 12
