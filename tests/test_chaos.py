@@ -278,8 +278,19 @@ def command(word: str, what: str | Path, url: str, *more: str) -> list[str | Pat
     return [word, what, "--endpoint-url", url, "--rate", "100", "--concurrency", "1", *QUIET, *more]
 
 
-async def layout(place: Place) -> list[bytes]:
-    """The lines that a whole run leaves; of other tokens and ports, but as long ones."""
+#: The lines of a whole run, by the length of its folder's name.
+LAYOUTS: dict[int, list[bytes]] = {}
+
+
+async def layout(folder: Path, place: Place) -> list[bytes]:
+    """The lines that a whole run leaves; of other tokens, ports and folders, but as long ones."""
+    length = len(str(folder))
+    if length not in LAYOUTS:
+        LAYOUTS[length] = await _laid_out(at(folder, place))
+    return LAYOUTS[length]
+
+
+async def _laid_out(place: Place) -> list[bytes]:
     async with serve() as (url, _):
         await batch.run(place.folder / "trial.yaml", options(place, url))
     # The command line leaves the state folder to the environment.
@@ -320,7 +331,7 @@ def mended(path: Path) -> int:
 @pytest.mark.parametrize("name", CUTS)
 async def test_a_run_killed_at_this_byte_is_gone_on_with(place, name):
     here, cut = at(place.folder / "a", place), CUTS[name]
-    lines = await layout(at(place.folder / "b", place))
+    lines = await layout(place.folder / "b", place)
     async with serve() as (url, simulator):
         await killed_at(here, command("run", "trial.yaml", url), cut.within(lines), name)
         sent = simulator.calls["CreateResourceSnapshot"]
@@ -332,7 +343,7 @@ async def test_a_run_killed_at_this_byte_is_gone_on_with(place, name):
 
 async def test_a_run_killed_again_and_again_as_it_resumes_is_gone_on_with(place):
     here = at(place.folder / "a", place)
-    lines = await layout(at(place.folder / "b", place))
+    lines = await layout(place.folder / "b", place)
     async with serve() as (url, simulator):
         line = command("run", "trial.yaml", url)
         await killed_at(here, line, CUTS["in a result"].within(lines), "at first")
@@ -348,7 +359,7 @@ async def test_a_run_killed_again_and_again_as_it_resumes_is_gone_on_with(place)
 @pytest.mark.parametrize("name", ["at the newline of the run line", "at the newline of a result"])
 async def test_a_run_killed_while_it_mends_the_ledger_is_gone_on_with(place, name):
     here = at(place.folder / "a", place)
-    lines = await layout(at(place.folder / "b", place))
+    lines = await layout(place.folder / "b", place)
     async with serve() as (url, simulator):
         line = command("run", "trial.yaml", url)
         for time in ("at first", "for lack of the very newline that would mend it"):
