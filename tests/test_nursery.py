@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from batch_snapshot.cli import cli
 from batch_snapshot.simulator import Settings, serve
 from tests.marks import on_linux
-from tests.processes import Place, until
+from tests.processes import Place, closing, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -93,6 +95,25 @@ async def test_both_hold_the_same_files_open_and_ignore_the_same_signals(place):
 
     born, interpreted = [await told(way) for way in WAYS.values()]
     assert born == interpreted
+
+
+#: Writes which streams there are, and the number of the first file that is opened.
+TOLD = """
+import sys
+with open(sys.argv[1], "w") as said:
+    print(said.fileno(), sys.stdin is None, sys.stdout is None, sys.stderr is None, file=said)
+"""
+
+
+@pytest.mark.parametrize(("stream", "sign"), [("stdin", "<&-"), ("stdout", ">&-"), ("stderr", "2>&-")])
+async def test_a_stream_that_is_closed_is_so_to_both(place, stream, sign):
+    line = ["sh", "-c", f'exec "$0" -c "$1" interpreted {sign}', sys.executable, TOLD]
+    shell = await asyncio.create_subprocess_exec(*line, cwd=place.folder)
+    assert await shell.wait() == 0
+    assert (await place.call("born", script=closing(stream) + TOLD)).code == 0
+    born, interpreted = [(place.folder / way).read_text("utf-8") for way in WAYS]
+    assert born == interpreted
+    assert born.count("True") == 1
 
 
 async def test_what_an_interpreter_reads_as_it_starts_is_refused(place):
