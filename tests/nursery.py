@@ -93,6 +93,9 @@ def _read_everything(*, dask: bool) -> None:
     for module in pkgutil.walk_packages(batch_snapshot.__path__, "batch_snapshot."):
         if not module.name.endswith(("__main__", *([] if dask else [".carrier", ".dask_client", ".posts"]))):
             importlib.import_module(module.name)
+    # What the first run reads: how anyio runs on asyncio, and the bounds that the service's model sets.
+    importlib.import_module("anyio._backends._asyncio")
+    importlib.import_module("batch_snapshot.manifest.service").snapshot_input()
     if dask:
         importlib.import_module("distributed.cli.dask_scheduler")
         importlib.import_module("distributed.cli.dask_worker")
@@ -156,7 +159,7 @@ def _end(ending: SystemExit) -> None:
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     with suppress(OSError, ValueError):
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()
         os._exit(code & 0xFF)
 

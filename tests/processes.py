@@ -173,11 +173,9 @@ def closing(stream: str) -> str:
     """What makes a process one that was started with a stream of `sys` closed, as a shell does by `>&-`."""
     number = ("stdin", "stdout", "stderr").index(stream)
     return f"""
-import atexit, io, os, sys
+import os, sys
 os.close({number})
 sys.{stream} = sys.__{stream}__ = None
-# The nursery has something to flush when all is done.
-atexit.register(setattr, sys, "{stream}", io.StringIO())
 """
 
 
