@@ -21,13 +21,16 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_xdist_setupnodes(config) -> None:
-    """Open one nursery for all workers."""
+    """Open one nursery for all workers; and work out Hypothesis's table of characters, which it keeps."""
+    from hypothesis import strategies as st
+
     from tests.nursery import opened
     from tests.processes import CRADLE
 
     life = ExitStack()
     config.add_cleanup(life.close)
     config.stash[NURSERY] = life.enter_context(opened(CRADLE)).address
+    st.text().validate()
 
 
 def pytest_configure_node(node) -> None:
