@@ -76,9 +76,7 @@ rows = st.builds(Row, texts, texts, texts, texts, texts, texts)
 POOL = [Row("main", "Sandbox", f"eng-{n}", "Opportunity", f"O{n}", "View") for n in range(5)]
 pool_rows = st.sampled_from(POOL)
 #: Some of them, each once, in any order.
-some_rows = st.one_of([
-    st.sampled_from(list(permutations(POOL, number))) for number in range(len(POOL) + 1)
-])
+some_rows = st.one_of([st.sampled_from(list(permutations(POOL, number))) for number in range(len(POOL) + 1)])
 
 requests = st.builds(
     Request,
