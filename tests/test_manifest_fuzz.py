@@ -22,6 +22,7 @@ from batch_snapshot import manifest
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.manifest import nodes
 from batch_snapshot.model import Row
+from tests import anew
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,9 +119,9 @@ def test_every_form_gives_the_same_rows(tmp_path, name, pairs, first):
     keys = {row.key for row in wanted}
     for file, (text, include) in forms.items():
         path = tmp_path / file
-        path.write_text(text)
+        anew.write(path, text.encode())
         if include:
-            (tmp_path / include[0]).write_text(include[1])
+            anew.write(tmp_path / include[0], include[1].encode())
         loaded = manifest.load(path)
         assert list(manifest.rows(loaded)) == wanted, file
         assert list(manifest.rows(loaded)) == wanted, file
@@ -131,7 +132,7 @@ def test_every_form_gives_the_same_rows(tmp_path, name, pairs, first):
 
 def refused_or_read(folder: Path, files: dict[str, bytes]) -> None:
     for name, content in files.items():
-        (folder / name).write_bytes(content)
+        anew.write(folder / name, content)
     path = folder / "m.yaml"
     refusal, loaded = None, None
     try:

@@ -19,6 +19,7 @@ from batch_snapshot.reporting import charts, columns, entries, page, tables
 from batch_snapshot.reporting.entries import Entry, settled
 from batch_snapshot.reporting.facts import Facts, Group, percentile
 from batch_snapshot.tally import Tally
+from tests import anew
 from tests.ledgers import BEGAN, Book, row
 from tests.processes import pairs, write_manifest
 from tests.strategies import patient
@@ -124,7 +125,7 @@ def books(draw):
 @given(books())
 @patient
 def test_entries_and_sums_say_what_the_history_says(tmp_path_factory, book):
-    folder = tmp_path_factory.mktemp("book")
+    folder = tmp_path_factory.getbasetemp()
     facts, found = read(folder, book)
     past = history.fold(ledger.read(folder / "l.ndjson"))
     assert Counter(entry.status for entry in found if entry.status != entries.UNATTEMPTED) == +past.counts()
@@ -148,14 +149,14 @@ def test_entries_and_sums_say_what_the_history_says(tmp_path_factory, book):
 @given(books(), st.data())
 @patient
 def test_a_ledger_read_in_pieces_adds_up_to_the_same(tmp_path_factory, book, data):
-    path = book.write(tmp_path_factory.mktemp("book") / "l.ndjson")
+    path = book.write(tmp_path_factory.getbasetemp() / "pieces.ndjson")
     content = path.read_bytes()
     whole, pieces = Tally(), Tally()
     for line in ledger.read(path, whole=True):
         whole.add(line)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(content)), max_size=4)))
     for cut in [*cuts, len(content)]:
-        path.write_bytes(content[:cut])
+        anew.write(path, content[:cut])
         for line in ledger.read(path, after=pieces.line, whole=True):
             pieces.add(line)
     assert pieces.line == whole.line

@@ -16,6 +16,7 @@ from batch_snapshot.manifest import includes, nodes, stretches
 from batch_snapshot.manifest.nodes import Document
 from batch_snapshot.manifest.reading import Reading
 from batch_snapshot.manifest.stretches import Ahead, OddError, Parted, Stretch
+from tests import anew
 from tests.strategies import patient
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def read(path: Path, *, by_stretches: bool) -> Read:
 
 def assert_as_the_parser_has_it(path: Path, content: str | bytes) -> Read | None:
     """Both ways come to the same, or what is wrong is left to the parser; returns what is right."""
-    path.write_bytes(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
+    anew.write(path, content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
     plain = read(path, by_stretches=False)
     with suppress(OddError) if plain[2] else nullcontext():
         assert read(path, by_stretches=True) == plain
@@ -313,7 +314,7 @@ lines_of_pairs = st.lists(
 def test_whatever_the_lines_the_rows_are_the_parsers(tmp_path_factory, parts, header, size):
     folder = tmp_path_factory.getbasetemp()
     name = "any.csv" if header else "any.ndjson"
-    (folder / name).write_bytes((header + "".join(parts)).encode())
+    anew.write(folder / name, (header + "".join(parts)).encode())
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(stretches, "BLOCK", size)
         assert_as_the_parser_has_it(folder / "lines.yaml", f"{HEAD}include: [{name}]\n")
