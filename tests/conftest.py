@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 
+import hypothesis  # noqa: F401 - it asks the collector about trio's random numbers: before they are frozen
 import pytest
 
 from tests import parsed

@@ -23,7 +23,7 @@ from batch_snapshot.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 #: A machine under load is no defect.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -75,8 +75,14 @@ rows = st.builds(Row, texts, texts, texts, texts, texts, texts)
 #: Few rows, so that the lines of a ledger meet.
 POOL = [Row("main", "Sandbox", f"eng-{n}", "Opportunity", f"O{n}", "View") for n in range(5)]
 pool_rows = st.sampled_from(POOL)
-#: Some of them, each once, in any order.
-some_rows = st.one_of([st.sampled_from(list(permutations(POOL, number))) for number in range(len(POOL) + 1)])
+
+
+def some_of(rows: Sequence[Row]) -> st.SearchStrategy[tuple[Row, ...]]:
+    """Some of these few rows, each once, in any order: any number of them as likely as another."""
+    return st.one_of([st.sampled_from(list(permutations(rows, number))) for number in range(len(rows) + 1)])
+
+
+some_rows = some_of(POOL)
 
 requests = st.builds(
     Request,

@@ -331,18 +331,18 @@ def test_what_is_wrong_behind_a_stretch_is_told_with_its_line(tmp_path):
 def test_what_is_wrong_before_any_stretch_is_not_read_again(tmp_path, included):
     """None is taken from there on, in no file."""
     path = tmp_path / "m.yaml"
-    path.write_text(
-        f"{HEAD}pairs:\n- {{engagement: x, resource: O1}}\n{LINES}include: [{included}]\n", "utf-8"
-    )
+    wrong = ["- {engagement: x, resource: O1}\n", "- {engagement: y, resource: O1}\n"]
+    path.write_text(f"{HEAD}pairs:\n{wrong[0]}{LINES}{wrong[1]}include: [{included}]\n", "utf-8")
     (tmp_path / "more.yaml").write_text(LINES, "utf-8")
     objects = "".join(f'{{"engagement":"eng-{n:014d}","resource":"O{n}"}}\n' for n in range(1, MANY))
     (tmp_path / "more.ndjson").write_text(objects, "utf-8")
     rows = "".join(f"eng-{n:014d},O{n}\n" for n in range(1, MANY))
     (tmp_path / "more.csv").write_text(f"engagement,resource\n{rows}", "utf-8")
-    found, _, (problem,) = read(path, by_stretches=True)
-    assert problem.startswith(f"{path}:5: engagement")
+    found, _, problems = read(path, by_stretches=True)
+    lines = [5, 6 + MANY]
+    assert [problem.split(": ")[0] for problem in problems] == [f"{path}:{line}" for line in lines]
     assert len(found) >= 2 * MANY - 1
-    assert (found, [], [problem]) == read(path, by_stretches=False)
+    assert (found, [], problems) == read(path, by_stretches=False)
 
 
 def test_both_passes_go_the_same_way(tmp_path):
