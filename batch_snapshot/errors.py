@@ -63,7 +63,9 @@ class LedgerError(InputError):
 
     def __init__(self, message: str) -> None:
         """Take the message, as one line that can be shown."""
-        shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in message)
+        shown = message
+        if not message.isprintable():
+            shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in message)
         if len(shown) > self.LONGEST:
             shown = f"{shown[: self.LONGEST // 2]} … {shown[-self.LONGEST // 2 :]}"
         super().__init__(shown)

@@ -158,6 +158,7 @@ class Feed:
         if self._halted(name):
             return
         backlog = self._backlogs[name]
+        awaited = not backlog
         backlog.read += 1
         if len(backlog.near) < self._near and not (backlog.stored or backlog.tail):
             backlog.near.append(request)
@@ -166,8 +167,9 @@ class Feed:
             if len(backlog.tail) >= self._chunk:
                 backlog.stored.append(self._overflow.put(backlog.tail))
                 backlog.tail.clear()
-        self._hungry.discard(name)
-        backlog.wake()
+        if awaited:
+            self._hungry.discard(name)
+            backlog.wake()
 
     def _bring_near(self, backlog: _Backlog, size: int) -> None:
         while len(backlog.near) < size and backlog.stored:

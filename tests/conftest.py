@@ -7,6 +7,7 @@ import importlib
 import os
 from contextlib import ExitStack
 
+import hypothesis  # noqa: F401 - it asks the collector about trio's random numbers: before they are frozen
 import pytest
 
 from tests import parsed

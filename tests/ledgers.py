@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from batch_snapshot import codec
 from batch_snapshot.history import End, Header
 from batch_snapshot.model import ErrorKind, Outcome, Request, Row, RowError, Status, client_token
+from tests import anew
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,5 +105,5 @@ class Book:
         return self
 
     def write(self, path: Path) -> Path:
-        path.write_bytes(b"".join(self.lines))
+        anew.write(path, b"".join(self.lines))
         return path

@@ -108,19 +108,24 @@ def parsed(path):
 
 
 @cache
+def nodes_of(path):
+    return list(ast.walk(parsed(path)))
+
+
+@cache
 def imports(path, *, running=True):
     """Names of the modules that `path` imports; with `running`, not those for type checkers only."""
-    return list(imported(parsed(path), running=running))
+    return list(imported(nodes_of(path), running=running))
 
 
-def imported(tree, *, running):
+def imported(nodes, *, running):
     checking = {
         id(inner)
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
-    for node in ast.walk(tree):
+    for node in nodes:
         if running and id(node) in checking:
             continue
         if isinstance(node, ast.Import):
@@ -233,7 +238,7 @@ def test_every_dependency_is_declared():
 
 @pytest.mark.parametrize("path", [path for _, path in rooms()], ids=str)
 def test_functions_are_small(path):
-    for node in ast.walk(parsed(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 60, f"{path.name}: {node.name}"
 

@@ -18,6 +18,7 @@ from batch_snapshot import batch, cli, ledger, overview, plan
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.options import Options
 from batch_snapshot.simulator import serve
+from tests import anew
 from tests.processes import Json, Place, pairs
 
 if TYPE_CHECKING:
@@ -278,7 +279,7 @@ def assert_told_in_a_line(path: Path, content: bytes) -> None:
         asyncio.run(everything)
 
     for read in (lambda: overview.of(path), lambda: overview.check(path), retry):
-        path.write_bytes(content)
+        anew.write(path, content)
         problem = problem_of(read)
         told = str(problem)
         if problem is None or "not confirmed" in told:

@@ -95,9 +95,16 @@ def test_whatever_the_order_and_the_rates_nothing_is_lost_and_memory_is_bounded(
     assert taken == {name: list(range(wanted[name])) for name in "abcde"}
 
 
+@pytest.fixture(scope="module")
+def one_behind_another():
+    return list(listed([*["huge"] * 100_000, *["small"] * 100]))
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("told", [False, True])
-async def test_an_account_behind_a_hundred_thousand_rows_of_another_does_not_wait_for_them(told):
+async def test_an_account_behind_a_hundred_thousand_rows_of_another_does_not_wait_for_them(
+    one_behind_another, told
+):
     huge = 100_000
     done: dict[str, float] = {}
     most = 0
@@ -114,8 +121,7 @@ async def test_an_account_behind_a_hundred_thousand_rows_of_another_does_not_wai
         async with anyio.create_task_group() as group:
             group.start_soon(take, feed, "huge", 64.0)
             group.start_soon(take, feed, "small", 1.0)
-            rows = listed([*["huge"] * huge, *["small"] * 100])
-            await feed.read(batched(rows, 64), {"huge": huge, "small": 100} if told else None)
+            await feed.read(batched(one_behind_another, 64), {"huge": huge, "small": 100} if told else None)
     assert done["small"] - began < 10
     assert done["huge"] - began >= huge
     assert most < 1_300

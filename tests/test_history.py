@@ -7,7 +7,8 @@ import sys
 from collections import Counter
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
@@ -19,7 +20,7 @@ from batch_snapshot import abridged, codec, history, ledger
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.history import CRASHED, End, FailureGroup, History, Intent, Line, Past, Record, Result
 from batch_snapshot.model import ErrorKind, Row, Skip, Status, client_token
-from tests import strategies
+from tests import anew, strategies
 from tests.strategies import POOL, RUN_ID, START, Invocation, header, numbered, patient
 
 if TYPE_CHECKING:
@@ -456,12 +457,11 @@ class HalfHere(NamedTuple):
         return self.rest
 
 
-def halved_before(number: int) -> Callable[[Path, str | None], Any]:
-    """Halves a ledger before its line of this number, from 0."""
+def halved_at(start: int) -> Callable[[Path, str | None], Any]:
+    """Halves a ledger there; for all that read it alike."""
 
+    @cache
     def begun(path: Path, run_id: str | None) -> Any:
-        lines = path.read_bytes().splitlines(keepends=True)
-        start = len(b"".join(lines[:number]))
         with path.open("rb") as file:
             rest = abridged.abridge(file, start, path.stat().st_size, run_id or "")
         return nullcontext(HalfHere(start, rest))
@@ -474,12 +474,13 @@ def folded(path: Path, *, live: bool = False) -> History:
 
 
 def assert_read_as_its_records(path: Path, lines: list[dict[str, Any]]) -> None:
-    path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    written = [orjson.dumps(line) + b"\n" for line in lines]
+    anew.write(path, b"".join(written))
+    halves = [halved_at(start) for start in accumulate(map(len, written))]
     for live in (False, True):
         expected = outcome_of(partial(folded, path, live=live))
         assert outcome_of(partial(ledger.history_of, path, live=live)) == expected
-        for number in range(1, len(lines) + 1):
-            halved = halved_before(number)
+        for halved in halves:
             assert outcome_of(partial(ledger.history_of, path, live=live, halved=halved)) == expected
 
 

@@ -6,7 +6,6 @@ import itertools
 import os
 import resource
 import shutil
-import tempfile
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,7 +23,7 @@ from batch_snapshot.history import End, Header, Intent, Line, Result
 from batch_snapshot.ledger import Ledger
 from batch_snapshot.model import Account, ErrorKind, Outcome, Quota, Request, Row, RowError, Status
 from batch_snapshot.options import Options
-from tests import strategies
+from tests import anew, strategies
 from tests.jobs import run_job
 from tests.strategies import patient
 
@@ -96,7 +95,7 @@ def decoded(line: bytes) -> history.Record:
 
 
 def written(path: Path, content: bytes = WHOLE) -> Path:
-    path.write_bytes(content)
+    anew.write(path, content)
     return path
 
 
@@ -568,16 +567,14 @@ def test_a_ledger_cut_at_any_byte_is_repaired(path):
 
 @given(st.lists(strategies.outcomes(), max_size=3), st.data())
 @settings(patient, max_examples=40)
-def test_a_ledger_of_any_content_cut_at_any_byte_is_repaired(outcomes, data):
+def test_a_ledger_of_any_content_cut_at_any_byte_is_repaired(tmp_path_factory, outcomes, data):
     lines = [RUN_LINE, *(codec.encode_result("night-1", outcome) for outcome in outcomes), END_LINE]
     whole = b"".join(lines)
     cut = data.draw(st.integers(0, len(whole)))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "any.ndjson"
-        path.write_bytes(whole[:cut])
-        with Ledger(path) as book:
-            book.append(RUN_LINE)
-        kept = records(path)
+    path = written(tmp_path_factory.getbasetemp() / "any.ndjson", whole[:cut])
+    with Ledger(path) as book:
+        book.append(RUN_LINE)
+    kept = records(path)
     originals = [codec.decode(line) for line in lines]
     assert kept[:-1] == originals[: len(kept) - 1]
     assert len(kept) - 1 >= whole[:cut].count(b"\n")

@@ -42,6 +42,14 @@ def write(tmp_path, monkeypatch):
     return files
 
 
+@pytest.fixture(scope="module")
+def schema():
+    Draft7Validator.check_schema(manifest.schema())
+    validator = Draft7Validator(manifest.schema())
+    validator.validate(VALID)
+    return validator
+
+
 def problems(path: Path) -> list[str]:
     with pytest.raises(ManifestError) as caught:
         manifest.load(path)
@@ -637,10 +645,7 @@ VALID = {
         ("include", ["/a.csv"]),
     ],
 )
-def test_schema_and_validation_refuse_the_same(write, path, value):
-    schema = Draft7Validator(manifest.schema())
-    schema.check_schema(manifest.schema())
-    schema.validate(VALID)
+def test_schema_and_validation_refuse_the_same(schema, write, path, value):
     manifest.load(write(yaml.safe_dump(VALID)))
     wrong = copy.deepcopy(VALID)
     *parents, last = path.split(".")

@@ -7,7 +7,7 @@ import gc
 import io
 import json
 import os
-import tempfile
+import string
 import tracemalloc
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,23 +22,31 @@ from batch_snapshot import manifest
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.manifest import nodes
 from batch_snapshot.model import Row
+from tests import anew
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-engagements = st.from_regex(r"eng-[0-9a-z]{14}", fullmatch=True)
-resources = st.from_regex(r"O[0-9]{1,19}", fullmatch=True)
-names = st.from_regex(r"[A-Za-z0-9._-]{1,64}", fullmatch=True).filter(lambda name: name not in {".", ".."})
+LETTERS = string.ascii_letters + string.digits
+# A text is drawn at once; a regular expression is drawn character by character.
+engagements = st.text(string.digits + string.ascii_lowercase, min_size=14, max_size=14).map("eng-".__add__)
+resources = st.text(string.digits, min_size=1, max_size=19).map("O".__add__)
+names = st.text(f"{LETTERS}._-", min_size=1, max_size=64).filter(lambda name: name not in {".", ".."})
 entries = st.fixed_dictionaries(
     {"engagement": engagements, "resources": st.lists(resources, min_size=1, max_size=4)},
     optional={
         "account": st.sampled_from(["a", "b"]),
         "catalog": st.sampled_from(["AWS", "Sandbox"]),
         "resource_type": st.just("Opportunity"),
-        "template": st.from_regex(r"[a-zA-Z0-9]{3,80}", fullmatch=True),
+        "template": st.text(LETTERS, min_size=3, max_size=80),
     },
 )
-bounded = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+bounded = settings(
+    max_examples=60,
+    deadline=None,
+    # Every example writes the files of its folder anew.
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 
 
 def expected(pairs: list[dict[str, Any]]) -> list[Row]:
@@ -78,19 +86,28 @@ def quoted(pairs: list[dict[str, Any]]) -> str:
     )
 
 
+def dumped(document: dict[str, Any]) -> str:
+    return str(yaml.dump(document, Dumper=yaml.CSafeDumper))
+
+
 @bounded
 @given(name=names, pairs=st.lists(entries, min_size=1, max_size=6), first=st.booleans())
-def test_every_form_gives_the_same_rows(name, pairs, first):
-    head = {"version": 1, "name": name, "defaults": {"catalog": "Sandbox", "account": "a"}}
-    head_text = json.dumps({**head, "accounts": {"a": {}, "b": None}})[1:-1]
-    block = yaml.safe_dump({**head, "accounts": {"a": {}, "b": None}})
+def test_every_form_gives_the_same_rows(tmp_path, name, pairs, first):
+    head = {
+        "version": 1,
+        "name": name,
+        "defaults": {"catalog": "Sandbox", "account": "a"},
+        "accounts": {"a": {}, "b": None},
+    }
+    head_text = json.dumps(head)[1:-1]
+    block = dumped(head)
     forms = {
         "flow.yaml": (f'{{{head_text}, "pairs": {json.dumps(pairs)}}}', None),
         "block.yaml": (
             f"pairs:\n{quoted(pairs)}{block}" if first else f"{block}pairs:\n{quoted(pairs)}",
             None,
         ),
-        "safe.yaml": (yaml.safe_dump({**head, "accounts": {"a": {}, "b": None}, "pairs": pairs}), None),
+        "safe.yaml": (dumped({**head, "pairs": pairs}), None),
         "csv.yaml": (block + "include: [rows.csv]\n", ("rows.csv", as_csv(pairs))),
         "json.yaml": (
             block + "include: [rows.ndjson]\n",
@@ -98,37 +115,37 @@ def test_every_form_gives_the_same_rows(name, pairs, first):
         ),
         "list.yaml": (block + "include: [list.yml]\n", ("list.yml", quoted(pairs))),
     }
-    with tempfile.TemporaryDirectory() as folder:
-        for file, (text, include) in forms.items():
-            path = Path(folder, file)
-            path.write_text(text)
-            if include:
-                Path(folder, include[0]).write_text(include[1])
-            loaded = manifest.load(path)
-            assert list(manifest.rows(loaded)) == expected(pairs), file
-            assert list(manifest.rows(loaded)) == expected(pairs), file
-            assert loaded.name == name
-            assert loaded.rows == len(expected(pairs))
-            assert loaded.keys == {row.key for row in expected(pairs)}
+    wanted = expected(pairs)
+    keys = {row.key for row in wanted}
+    for file, (text, include) in forms.items():
+        path = tmp_path / file
+        anew.write(path, text.encode())
+        if include:
+            anew.write(tmp_path / include[0], include[1].encode())
+        loaded = manifest.load(path)
+        assert list(manifest.rows(loaded)) == wanted, file
+        assert list(manifest.rows(loaded)) == wanted, file
+        assert loaded.name == name
+        assert loaded.rows == len(wanted)
+        assert loaded.keys == keys
 
 
-def refused_or_read(files: dict[str, bytes]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        for name, content in files.items():
-            Path(folder, name).write_bytes(content)
-        path = Path(folder, "m.yaml")
-        refusal, loaded = None, None
-        try:
-            loaded = manifest.load(path)
-        except ManifestError as error:
-            refusal = error
-        if loaded is not None:
-            assert len(list(manifest.rows(loaded))) == loaded.rows
-        else:
-            assert refusal is not None
-            assert refusal.problems
-            assert refusal.total >= len(refusal.problems)
-            assert all(len(line) < 1000 and line.isprintable() for line in refusal.problems)
+def refused_or_read(folder: Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        anew.write(folder / name, content)
+    path = folder / "m.yaml"
+    refusal, loaded = None, None
+    try:
+        loaded = manifest.load(path)
+    except ManifestError as error:
+        refusal = error
+    if loaded is not None:
+        assert len(list(manifest.rows(loaded))) == loaded.rows
+    else:
+        assert refusal is not None
+        assert refusal.problems
+        assert refusal.total >= len(refusal.problems)
+        assert all(len(line) < 1000 and line.isprintable() for line in refusal.problems)
 
 
 #: Fragments that meet more of the reader than random text would.
@@ -150,12 +167,12 @@ fragments = st.lists(
 @example(b"{? [a, b] : c}")
 @example(b"- &a [*a]")
 @example(b"pairs: [" + b"{" * 2000)
-def test_no_manifest_raises_anything_else(content):
-    refused_or_read({"m.yaml": content})
+def test_no_manifest_raises_anything_else(tmp_path, content):
+    refused_or_read(tmp_path, {"m.yaml": content})
     head = b"version: 1\nname: n\ndefaults: {catalog: AWS}\n"
-    refused_or_read({"m.yaml": head + content})
-    refused_or_read({"m.yaml": head + b"pairs:\n" + content})
-    refused_or_read({"m.yaml": head + b"include: [a.yaml]\n", "a.yaml": content})
+    refused_or_read(tmp_path, {"m.yaml": head + content})
+    refused_or_read(tmp_path, {"m.yaml": head + b"pairs:\n" + content})
+    refused_or_read(tmp_path, {"m.yaml": head + b"include: [a.yaml]\n", "a.yaml": content})
 
 
 table = st.lists(
@@ -175,10 +192,10 @@ objects = st.recursive(
 @given(content=st.one_of(st.binary(max_size=200), table.map(lambda parts: "".join(parts).encode()), objects))
 @example(content=b"engagement,resource\n\x00,\r\n")
 @example(content=b"[" * 5000)
-def test_no_include_raises_anything_else(ending, content):
+def test_no_include_raises_anything_else(tmp_path, ending, content):
     head = f"version: 1\nname: n\ndefaults: {{catalog: AWS}}\ninclude: [a.{ending}]\n".encode()
-    refused_or_read({"m.yaml": head, f"a.{ending}": content})
-    refused_or_read({"m.yaml": head, f"a.{ending}": b"engagement,resource\n" + content})
+    refused_or_read(tmp_path, {"m.yaml": head, f"a.{ending}": content})
+    refused_or_read(tmp_path, {"m.yaml": head, f"a.{ending}": b"engagement,resource\n" + content})
 
 
 # -- texts without end, and words without number -----------------------------------------------------

@@ -40,12 +40,12 @@ def test_the_operations_errors_are_what_the_rules_say():
     assert [code for code, rule in rules.items() if rule.may_have_landed] == ["InternalServerException"]
 
 
-@pytest.mark.parametrize("status", [400, 402, 403, 404, 409, 429, None])
 @pytest.mark.parametrize("code", sorted(policy.SERVICE_RULES))
-def test_the_code_decides_not_the_status(code, status):
+def test_the_code_decides_not_the_status(code):
     rule = policy.SERVICE_RULES[code]
-    failure = policy.service_failure(Answer(code=code, message="", http_status=status))
-    assert judged(failure) == rule
+    for status in (400, 402, 403, 404, 409, 429, None):
+        failure = policy.service_failure(Answer(code=code, message="", http_status=status))
+        assert judged(failure) == rule, status
 
 
 @pytest.mark.parametrize("code", [*ERROR_SHAPES, "SomethingNew"])

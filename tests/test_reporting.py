@@ -19,9 +19,10 @@ from batch_snapshot.reporting import charts, columns, entries, page, tables
 from batch_snapshot.reporting.entries import Entry, settled
 from batch_snapshot.reporting.facts import Facts, Group, percentile
 from batch_snapshot.tally import Tally
+from tests import anew
 from tests.ledgers import BEGAN, Book, row
 from tests.processes import pairs, write_manifest
-from tests.strategies import patient
+from tests.strategies import patient, some_of
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 A, B, C, D = (row(number) for number in range(1, 5))
@@ -104,14 +105,17 @@ def test_fields_that_make_no_sense_are_left_out(tmp_path):
 statuses = st.sampled_from(Status)
 
 
+POOL = [row(number, ("main", "acme")[number % 2]) for number in range(6)]
+some_rows = some_of(POOL)
+
+
 @st.composite
 def books(draw):
     """A ledger of a few rows, over invocations that end or crash."""
-    pool = [row(number, ("main", "acme")[number % 2]) for number in range(6)]
-    book = Book(len(pool))
+    book = Book(len(POOL))
     for number in range(draw(st.integers(1, 4))):
         book.begin(at=number * 100)
-        named = draw(st.lists(st.sampled_from(pool), unique=True))
+        named = draw(some_rows)
         book.intend(*named)
         told = draw(st.integers(0, len(named)))
         for each in named[:told]:
@@ -124,7 +128,7 @@ def books(draw):
 @given(books())
 @patient
 def test_entries_and_sums_say_what_the_history_says(tmp_path_factory, book):
-    folder = tmp_path_factory.mktemp("book")
+    folder = tmp_path_factory.getbasetemp()
     facts, found = read(folder, book)
     past = history.fold(ledger.read(folder / "l.ndjson"))
     assert Counter(entry.status for entry in found if entry.status != entries.UNATTEMPTED) == +past.counts()
@@ -148,14 +152,14 @@ def test_entries_and_sums_say_what_the_history_says(tmp_path_factory, book):
 @given(books(), st.data())
 @patient
 def test_a_ledger_read_in_pieces_adds_up_to_the_same(tmp_path_factory, book, data):
-    path = book.write(tmp_path_factory.mktemp("book") / "l.ndjson")
+    path = book.write(tmp_path_factory.getbasetemp() / "pieces.ndjson")
     content = path.read_bytes()
     whole, pieces = Tally(), Tally()
     for line in ledger.read(path, whole=True):
         whole.add(line)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(content)), max_size=4)))
     for cut in [*cuts, len(content)]:
-        path.write_bytes(content[:cut])
+        anew.write(path, content[:cut])
         for line in ledger.read(path, after=pieces.line, whole=True):
             pieces.add(line)
     assert pieces.line == whole.line
@@ -405,7 +409,7 @@ def test_so_many_values_lie_below_a_percentile(values, share):
 @given(books())
 @patient
 def test_a_drawing_over_time_shows_every_result_once_and_stays_inside(tmp_path_factory, book):
-    facts, _ = read(tmp_path_factory.mktemp("book"), book)
+    facts, _ = read(tmp_path_factory.getbasetemp(), book)
     drawn = charts.over_time(facts.invocations)
     results = sum(invocation.results for invocation in facts.invocations)
     if not results:

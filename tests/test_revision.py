@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from batch_snapshot import manifest
 from batch_snapshot.errors import InputError
 from batch_snapshot.revision import layout, revised
+from tests import anew
 from tests.strategies import patient
 
 HEADS = (
@@ -52,7 +53,7 @@ def texts(draw: st.DrawFn) -> str:
 
 def rows_of(folder, text: str) -> set[tuple[str, str]]:
     path = folder / "m.yaml"
-    path.write_bytes(text.encode())
+    anew.write(path, text.encode())
     return {(row.engagement, row.resource) for row in manifest.rows(manifest.load(path))}
 
 
@@ -60,7 +61,7 @@ def rows_of(folder, text: str) -> set[tuple[str, str]]:
 @patient
 def test_nothing_is_lost_and_the_new_is_listed(tmp_path_factory, text, new, missing):
     folder = tmp_path_factory.getbasetemp()
-    (folder / "more.csv").write_text("engagement,resource\neng-99999999999999,O99\n")
+    anew.write(folder / "more.csv", b"engagement,resource\neng-99999999999999,O99\n")
     before = rows_of(folder, text)
     gone = {f"O{number}" for number in missing}
     added = [f"{{engagement: eng-1234567890123{number % 10}, resource: O{number}}}" for number in new]

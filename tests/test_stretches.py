@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from batch_snapshot.manifest import includes, nodes, stretches
 from batch_snapshot.manifest.nodes import Document
 from batch_snapshot.manifest.reading import Reading
 from batch_snapshot.manifest.stretches import Ahead, OddError, Parted, Stretch
+from tests import anew
 from tests.strategies import patient
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ ACCOUNTS = "accounts:\n  a: {}\n  b: {}\n"
 #: More than are worth it, and their lines.
 MANY = stretches.LEAST + 4
 
-Read = tuple[list[tuple["Row", int]], list[str]]
+Read = tuple[list[tuple["Row", int]], list[str], list[str]]
 
 
 def flow(numbers: Iterable[int], indent: str = "", more: str = "") -> str:
@@ -42,25 +44,19 @@ def block(numbers: Iterable[int], indent: str = "", more: str = "") -> str:
 
 
 def read(path: Path, *, by_stretches: bool) -> Read:
-    """The rows with their lines, and the warnings."""
+    """The rows with their lines, the warnings and the problems."""
     reading = Reading(path, stretches=by_stretches)
     found = list(reading.rows())
-    if reading.problems.total:
-        raise OddError
-    return found, reading.warnings.lines()
+    return found, reading.warnings.lines(), reading.problems.lines()
 
 
 def assert_as_the_parser_has_it(path: Path, content: str | bytes) -> Read | None:
     """Both ways come to the same, or what is wrong is left to the parser; returns what is right."""
-    path.write_bytes(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
-    try:
-        plain = read(path, by_stretches=False)
-    except OddError:
-        with pytest.raises(OddError):
-            read(path, by_stretches=True)
-        return None
-    assert read(path, by_stretches=True) == plain
-    return plain
+    anew.write(path, content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
+    plain = read(path, by_stretches=False)
+    with suppress(OddError) if plain[2] else nullcontext():
+        assert read(path, by_stretches=True) == plain
+    return None if plain[2] else plain
 
 
 # -- what is taken -------------------------------------------------------------------------------------
@@ -318,7 +314,7 @@ lines_of_pairs = st.lists(
 def test_whatever_the_lines_the_rows_are_the_parsers(tmp_path_factory, parts, header, size):
     folder = tmp_path_factory.getbasetemp()
     name = "any.csv" if header else "any.ndjson"
-    (folder / name).write_bytes((header + "".join(parts)).encode())
+    anew.write(folder / name, (header + "".join(parts)).encode())
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(stretches, "BLOCK", size)
         assert_as_the_parser_has_it(folder / "lines.yaml", f"{HEAD}include: [{name}]\n")
@@ -329,6 +325,24 @@ def test_what_is_wrong_behind_a_stretch_is_told_with_its_line(tmp_path):
     path.write_text(f"{HEAD}pairs:\n{LINES}- {{engagement: x, resource: O1}}\n", "utf-8")
     with pytest.raises(ManifestError, match=f"m.yaml:{5 + MANY}: engagement"):
         manifest.load(path)
+
+
+@pytest.mark.parametrize("included", ["more.yaml", "more.ndjson", "more.csv"])
+def test_what_is_wrong_before_any_stretch_is_not_read_again(tmp_path, included):
+    """None is taken from there on, in no file."""
+    path = tmp_path / "m.yaml"
+    wrong = ["- {engagement: x, resource: O1}\n", "- {engagement: y, resource: O1}\n"]
+    path.write_text(f"{HEAD}pairs:\n{wrong[0]}{LINES}{wrong[1]}include: [{included}]\n", "utf-8")
+    (tmp_path / "more.yaml").write_text(LINES, "utf-8")
+    objects = "".join(f'{{"engagement":"eng-{n:014d}","resource":"O{n}"}}\n' for n in range(1, MANY))
+    (tmp_path / "more.ndjson").write_text(objects, "utf-8")
+    rows = "".join(f"eng-{n:014d},O{n}\n" for n in range(1, MANY))
+    (tmp_path / "more.csv").write_text(f"engagement,resource\n{rows}", "utf-8")
+    found, _, problems = read(path, by_stretches=True)
+    lines = [5, 6 + MANY]
+    assert [problem.split(": ")[0] for problem in problems] == [f"{path}:{line}" for line in lines]
+    assert len(found) >= 2 * MANY - 1
+    assert (found, [], problems) == read(path, by_stretches=False)
 
 
 def test_both_passes_go_the_same_way(tmp_path):

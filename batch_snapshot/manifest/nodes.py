@@ -35,6 +35,8 @@ DEEPEST = 16
 #: The most values of one entry or section, and the most bytes: what is held in memory at a time.
 LARGEST = 100_000
 LONGEST = 16 * 1024 * 1024
+#: Of a file that is parted: one with so long an entry is read anew, as it is, and not first to its bound.
+_LONGEST_BESIDE_STRETCHES = LONGEST // 4
 
 PAIRS = "pairs"
 
@@ -101,7 +103,7 @@ class Document:
         self._parted = parted
         self._size = 0
         self._next: Callable[[], Any] = _unopened
-        self._meter = _Meter(stream)
+        self._meter = _Meter(stream, LONGEST if parted is None else _LONGEST_BESIDE_STRETCHES)
 
     def sections(self, *, entries: bool = True, bare: bool = False) -> Iterator[tuple[Scalar, Node]]:
         """Each top-level key with its value; `pairs` once for each of its entries.
@@ -283,17 +285,18 @@ class Document:
 class _Meter:
     """A file as libyaml reads it, which would take in any text to its end before it says anything."""
 
-    def __init__(self, stream: Readable) -> None:
+    def __init__(self, stream: Readable, longest: int) -> None:
         self._stream = stream
+        self._longest = longest
         self._position = 0
         #: Bytes since an entry or a section ended.
         self.taken = 0
 
     def read(self, size: int = -1, /) -> bytes:
-        if self.taken > LONGEST:
+        if self.taken > self._longest:
             began = self._position - self.taken
             raise ByteError(
-                began, f"more than {LONGEST:,} bytes in one entry: split it up, or end its quotes"
+                began, f"more than {self._longest:,} bytes in one entry: split it up, or end its quotes"
             )
         data = self._stream.read(size)
         self.taken += len(data)

@@ -13,7 +13,7 @@ from batch_snapshot.manifest.header import AMBIENT, Defaults
 from batch_snapshot.manifest.nodes import PAIRS, Broken, ByteError, Document, Items, Scalar
 from batch_snapshot.manifest.pairs import Expander, unknown_account
 from batch_snapshot.manifest.problems import Notes, UnreadableError, printable
-from batch_snapshot.manifest.stretches import Ahead, OddError, Parted, Stretch
+from batch_snapshot.manifest.stretches import Ahead, OddError, Parted, Stretch, Taking
 from batch_snapshot.model import Account
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Reading:
             path: the manifest.
             found: the file of what its `discover` has found.
             stretches: take long stretches of entries that are all alike as they stand; anything to be
-                complained about is then an `OddError`.
+                complained about behind one is then an `OddError`.
         """
         self.problems = Notes()
         self.warnings = Notes()
@@ -94,7 +94,7 @@ class Reading:
         self.files: list[Path] = [path]
         self.accounts: dict[str, Account] = {}
         self.discover: tuple[Filters, ...] = ()
-        self._stretches = stretches
+        self._taking = Taking(wanted=stretches)
         #: Lines of the file being read that its parser has not got to read so far.
         self._left_out = 0
         self.found = found
@@ -116,9 +116,10 @@ class Reading:
         """Note a problem in a line of the file being read; line 0 is the file as a whole.
 
         Raises:
-            OddError: stretches are taken.
+            OddError: a stretch was taken.
         """
-        if self._stretches:
+        self._taking.on = False
+        if self._taking.begun:
             raise OddError
         self.problems.add(len(self.files), line, self._display, text)
 
@@ -161,8 +162,6 @@ class Reading:
             except UnreadableError as error:
                 self.complain(error.line, error.text)
         if not self._entries and not self.problems.total and not self.discover:
-            if self._stretches:
-                raise OddError
             self.problems.add(1, 0, includes.display(path), "lists no pairs: add some under pairs or include")
 
     def _included(self, path: Path) -> Iterator[tuple[Row, int]]:
@@ -173,15 +172,16 @@ class Reading:
         expander = self._expander(self._defaults)
         with _opened(path) as stream:
             source = _Source(stream, self.digest.update)
-            for entry in entries(Ahead(source) if self._stretches else source, self.complain):
+            for entry in entries(Ahead(source, self._taking) if self._taking.on else source, self.complain):
                 yield from self._expanded(expander, entry)
 
     def _yaml(self, path: Path, sections: Sections) -> Iterator[tuple[Row, int]]:
         expander: Expander | None = None
         settled: set[str] = set()
-        with _opened(path) as stream, _located_bytes(path):
+        taking = self._taking
+        with _opened(path) as stream, _located_bytes(path, parted=taking.on):
             source = _Source(stream, self.digest.update)
-            parted = Parted(source) if self._stretches else None
+            parted = Parted(source, taking) if taking.on else None
             document = Document(parted or source, self.complain, parted)
             for key, node in document.sections(bare=sections is not self._main):
                 if key.text == PAIRS:
@@ -311,11 +311,17 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _located_bytes(path: Path) -> Iterator[None]:
-    """An offset that is complained about as a line."""
+def _located_bytes(path: Path, *, parted: bool) -> Iterator[None]:
+    """An offset that is complained about as a line.
+
+    Raises:
+        OddError: the file is parted, and the offset not that of the file.
+    """
     try:
         yield
     except ByteError as error:
+        if parted:
+            raise OddError from error
         line, left = 1, error.position
         with _opened(path) as stream:
             while left > 0 and (chunk := stream.read(min(left, _CHUNK))):

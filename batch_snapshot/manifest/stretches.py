@@ -8,7 +8,8 @@ A line means that only where the parser stands between two entries of `pairs`: n
 say. So the first two entries of a stretch are left to the parser. When it has told of the first one, as
 an entry of `pairs` in the line and the column where it stands, and asks for more behind the second, it
 stands just there. Whatever is not so is read by the parser alone; and as soon as anything is to be
-complained about, the whole manifest is (see `loading`).
+complained about, the whole manifest is: from there on, or where a stretch was taken, from the beginning
+(see `loading`).
 """
 
 from __future__ import annotations
@@ -35,6 +36,17 @@ _LINE = 64 * 1024
 
 class OddError(Exception):
     """Something is not as a stretch has it: the parser has to read everything."""
+
+
+class Taking:
+    """Whether stretches are taken in a pass over the files of a manifest, and whether one was."""
+
+    def __init__(self, *, wanted: bool = True) -> None:
+        """Take them, if they are `wanted`."""
+        #: From here on.
+        self.on = wanted
+        #: The parser has not read everything.
+        self.begun = False
 
 
 class Source(Protocol):
@@ -200,10 +212,11 @@ class _Probe(NamedTuple):
 class Parted:
     """A YAML file as the parser reads it: without the long stretches that it can do without."""
 
-    def __init__(self, source: Source, *, part: bool = True) -> None:
-        """Read from `source`; without `part` it is read as it is."""
+    def __init__(self, source: Source, taking: Taking | None = None) -> None:
+        """Read from `source`, as it is from where on `taking` is off."""
         self._source = source
-        self._part = part
+        self._taking = taking or Taking()
+        self._part = True
         # Bytes are characters here. It begins with the end of the line before, for patterns to see.
         self._text = "\n"
         #: The parser's count of lines before the text.
@@ -235,16 +248,23 @@ class Parted:
         """What the parser reads next."""
         if not self._part:
             return self._source.read(size)
+        if not self._taking.on:
+            return self._rest() or self._source.read(size)
         self._take()
         if len(self._text) <= BLOCK:
             self._fill()
         cut = (self._probed() if self._part else 0) or self._text.rfind("\n") + 1
         if not self._part or _OTHER_ENDS.search(self._text, 0, cut):
             # Lines cannot be counted from here on.
-            self._part, self._probe, self.awaited = False, None, 0
-            cut = len(self._text)
+            return self._rest()
         portion, self._text = self._text[1:cut], self._text[cut - 1 :]
         self._line += portion.count("\n")
+        return portion.encode("latin-1")
+
+    def _rest(self) -> bytes:
+        """What is held; from there on the file is read as it is."""
+        self._part, self._probe, self.awaited = False, None, 0
+        portion, self._text = self._text[1:], ""
         return portion.encode("latin-1")
 
     def _fill(self) -> None:
@@ -288,6 +308,7 @@ class Parted:
         if probe is None or not confirmed or self._taken is not None:
             return
         self._taken = Stretch(self._text[1 : probe.end], probe.form, self._line + 1, taken_out=True)
+        self._taking.begun = True
         self._after = probe.second
         self._text = self._text[probe.end - 1 :]
 
@@ -340,9 +361,10 @@ def csv_lines(header: Sequence[str]) -> Lines | None:
 class Ahead:
     """A file that is read by lines, and by stretches where the next lines are one."""
 
-    def __init__(self, source: Source) -> None:
-        """Read from `source`."""
+    def __init__(self, source: Source, taking: Taking | None = None) -> None:
+        """Read from `source`, by lines alone from where on `taking` is off."""
         self._source = source
+        self._taking = taking or Taking()
         # Bytes are characters here.
         self._text = ""
         self._next = 0
@@ -357,10 +379,13 @@ class Ahead:
 
     def stretch(self, lines: Lines, line: int) -> Stretch | None:
         """The next lines, the first of which is the one of this number, if they are a stretch."""
+        if not self._taking.on:
+            return None
         self._fill()
         found = lines.run.match(self._text, self._next)
         if found is None:
             return None
+        self._taking.begun = True
         self._next = found.end()
         return Stretch(found[0], lines.form, line)
 

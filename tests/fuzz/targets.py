@@ -6,12 +6,12 @@ bound. `tests/test_fuzz_findings.py` runs every finding and every seed again.
 
 from __future__ import annotations
 
-import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from batch_snapshot import codec, history, ledger, manifest, overview
 from batch_snapshot.errors import InputError, LedgerError
+from tests import anew
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ def manifest_target(data: bytes, folder: Path) -> None:
     """Any files: rows, each once and the same in both passes, or a bounded list of clear lines."""
     (folder / "deep").mkdir(exist_ok=True)
     for name, content in zip(("manifest.yaml", *INCLUDES), data.split(CUT), strict=False):
-        (folder / name).write_bytes(content)
+        anew.write(folder / name, content)
     found = manifest.name_of(folder / "manifest.yaml")
     try:
         listed = manifest.load(folder / "manifest.yaml", done=lambda _: None)
@@ -43,8 +43,8 @@ def manifest_target(data: bytes, folder: Path) -> None:
 def ledger_target(data: bytes, folder: Path) -> None:
     """Any file: a history that mending does not change, or one clear line."""
     path, mended = folder / "ledger.ndjson", folder / "mended.ndjson"
-    path.write_bytes(data)
-    shutil.copyfile(path, mended)
+    anew.write(path, data)
+    anew.write(mended, data)
     for look in (overview.of, overview.check):
         try:
             look(path)

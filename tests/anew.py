@@ -1,0 +1,17 @@
+"""Files that are written again and again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file in the place of the one that may stand there.
+
+    To truncate that one would take a millisecond: ext4 then waits until the new bytes are on the disk.
+    """
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
