@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 from contextlib import ExitStack
 
-import hypothesis  # noqa: F401 - it asks the collector about trio's random numbers: before they are frozen
 import pytest
+from hypothesis import strategies as st
 
 from tests import parsed
 
@@ -23,8 +22,6 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_xdist_setupnodes(config) -> None:
     """Open one nursery for all workers; and work out Hypothesis's table of characters, which it keeps."""
-    from hypothesis import strategies as st
-
     from tests.nursery import opened
     from tests.processes import CRADLE
 
@@ -48,9 +45,10 @@ def pytest_configure(config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What was read by now stays: no collection of garbage need look at it again."""
-    # It looks for what holds trio's generator of chance, which it would not see once that is frozen.
-    importlib.import_module("hypothesis")
+    """What was read by now stays: no collection of garbage need look at it again.
+
+    Hypothesis was read before: it looks for what holds trio's generator of chance, and would not see it.
+    """
     gc.collect()
     gc.freeze()
 
