@@ -414,7 +414,7 @@ def learned(rate: float, now: float) -> Pace:
 
 def dump(pace: Pace) -> str:
     """The pace as text, for other processes that call for the same account."""
-    return json.dumps([_FORMAT, *(getattr(pace, name) for name in _FIELDS)])
+    return json.dumps([_FORMAT, *pace])
 
 
 def load(text: str) -> Pace:
