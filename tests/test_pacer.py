@@ -11,6 +11,7 @@ import pytest
 import trio.testing
 
 from batch_snapshot import pace
+from batch_snapshot import pacer as pacer_room
 from batch_snapshot.errors import StorageError
 from batch_snapshot.pace import Pace, Phase
 from batch_snapshot.pacer import Own, Pacer, WindowSpent
@@ -300,7 +301,9 @@ async def test_a_spent_window_ends_the_waiting_at_once():
     assert pacer.pace == before
 
 
-async def test_or_is_waited_for_by_the_hour():
+async def test_or_is_waited_for_by_the_hour(monkeypatch):
+    # A look each second would prove no more.
+    monkeypatch.setattr(pacer_room, "LOOK_AGAIN", 700.0)
     windows = Windows(limit=3, opens_at=7200)
     pacer = Pacer(pace.declared(100), windows, wait=True)
     left = []
