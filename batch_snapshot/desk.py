@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -133,25 +133,26 @@ class Pairs:
 
     def __init__(self) -> None:
         """Nobody has any."""
-        #: The accounts that have a pair, and with how many rows.
-        self._holders: dict[tuple[str, str, str], Counter[str]] = {}
+        #: The account that has a pair, and with how many rows.
+        self._holders: dict[tuple[str, str, str], tuple[str, int]] = {}
 
     def hold(self, account: str, request: Request) -> bool:
         """Hold a row's pair for an account; returns False if another one does."""
-        holders = self._holders.setdefault(_pair(request), Counter())
-        if holders and set(holders) != {account}:
+        pair = _pair(request)
+        holder, rows = self._holders.get(pair, (account, 0))
+        if holder != account:
             return False
-        holders[account] += 1
+        self._holders[pair] = (account, rows + 1)
         return True
 
     def let_go(self, account: str, request: Request) -> bool:
         """A row is at the account's worker no longer; returns whether its pair is free now."""
         pair = _pair(request)
-        self._holders[pair][account] -= 1
-        if self._holders[pair][account] > 0:
-            return False
-        del self._holders[pair]
-        return True
+        _, rows = self._holders.pop(pair)
+        if rows == 1:
+            return True
+        self._holders[pair] = (account, rows - 1)
+        return False
 
 
 def _pair(request: Request) -> tuple[str, str, str]:

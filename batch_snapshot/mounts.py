@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePath
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import PurePath
 
 #: Types of file systems that other machines may write too.
 REMOTE = frozenset({
@@ -32,14 +36,15 @@ def kind_of(path: PurePath, text: str) -> str:
         path: without symbolic links.
         text: of mountinfo, see proc(5).
     """
-    found, depth = "", -1
+    above = {str(path), *map(str, path.parents)}
+    found, longest = "", 0
     for line in text.splitlines():
         before, dash, after = line.partition(" - ")
         fields = before.split()
         if not dash or len(fields) < 5:
             continue
-        point = PurePath(re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), fields[4]))
+        point = re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), fields[4])
         # Of two mounts on one point the later hides the earlier.
-        if path.is_relative_to(point) and len(point.parts) >= depth:
-            found, depth = after.split()[0], len(point.parts)
+        if point in above and len(point) >= longest:
+            found, longest = after.split()[0], len(point)
     return found

@@ -132,12 +132,15 @@ class Tally(NamedTuple):
     mark: tuple[int, float] = (0, 0.0)
     earlier: tuple[int, float] = (0, 0.0)
 
-    def with_admitted(self, sent_at: float) -> Tally:
-        """After a call sent at `sent_at` was let through."""
+    def with_admitted(self, sent_at: float, explained: float) -> Tally:
+        """After a call sent at `sent_at` was let through, of whose throttling strays explain a share."""
+        excess = max(0.0, self.excess - explained)
+        if sent_at <= self.start:
+            return self._replace(excess=excess)
         count = self.admitted + 1
         if count >= 2 and count >= 2 * self.mark[0]:
-            return self._replace(admitted=count, earlier=self.mark, mark=(count, sent_at))
-        return self._replace(admitted=count)
+            return self._replace(admitted=count, excess=excess, earlier=self.mark, mark=(count, sent_at))
+        return self._replace(admitted=count, excess=excess)
 
     def rate(self, at: float) -> float:
         """What the service let through a second, until a throttle of a call sent at `at`.
@@ -254,11 +257,10 @@ class Pace(NamedTuple):
         """After a call sent at `sent_at` was let through: room to grow."""
         if self.phase is Phase.SEARCH:
             return self._replace(in_flight=self.in_flight - 1, found=self.found + 1)
-        tally = self.tally.with_admitted(sent_at) if sent_at > self.tally.start else self.tally
         rate = self.rate(sent_at)
         pace = self._replace(
             in_flight=self.in_flight - 1,
-            tally=tally._replace(excess=max(0.0, tally.excess - self._explained(rate))),
+            tally=self.tally.with_admitted(sent_at, self._explained(rate)),
             strays=self.strays * (1 - 1 / MEMORY),
             starved_since=None,
         )
@@ -412,7 +414,7 @@ def learned(rate: float, now: float) -> Pace:
 
 def dump(pace: Pace) -> str:
     """The pace as text, for other processes that call for the same account."""
-    return json.dumps([_FORMAT, *(getattr(pace, name) for name in _FIELDS)])
+    return json.dumps([_FORMAT, *pace])
 
 
 def load(text: str) -> Pace:

@@ -150,7 +150,9 @@ class Pacer:
         self.now = clock
         self._wait = wait
         self._turn = anyio.Lock(fast_acquire=True)
-        self._changed: anyio.Event | None = None
+        #: Of whoever sleeps until its slot: wakes it, and when it wakes by itself.
+        self._sooner: anyio.Event | None = None
+        self._due = inf
         self._failed: StorageError | None = None
 
     @property
@@ -159,11 +161,11 @@ class Pacer:
         return self.store.pace
 
     def change(self, event: Callable[[Pace], Pace]) -> None:
-        """Tell the pace of an event; wakes whoever waits for one."""
+        """Tell the pace of an event; wakes whoever waits for a slot that comes sooner by it."""
         with self._remembered():
             self.store.change(event)
-        if self._changed is not None:
-            self._changed.set()
+        if self._sooner is not None and (self._failed or self.pace.opens(self.now()) < self._due):
+            self._sooner.set()
 
     def over(self, claim: int, *, left: bool) -> None:
         """A call that was logged as `claim` is over; unless it `left`, its slots are free at once."""
@@ -211,11 +213,11 @@ class Pacer:
         return now if taken else None
 
     async def _slot(self) -> None:
-        while (delay := self.pace.opens(self.now()) - self.now()) > 0 and not self._failed:
-            self._changed = anyio.Event()
-            with anyio.move_on_after(delay):
-                await self._changed.wait()
-            self._changed = None
+        while (due := self.pace.opens(now := self.now())) > now and not self._failed:
+            self._sooner, self._due = anyio.Event(), due
+            with anyio.move_on_after(due - now):
+                await self._sooner.wait()
+            self._sooner = None
         if self._failed:
             raise self._failed
 

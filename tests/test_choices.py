@@ -272,7 +272,7 @@ def test_a_spent_quota_of_reads_defers():
         def cancel(self, claim: int) -> None: ...
 
     service = Service(page(1))
-    with pytest.raises(DeferredError, match=r"per_day is spent \(100,000 calls in any 24 hours\)"):
+    with pytest.raises(DeferredError, match=r"per_day is spent \(100,000 reads in any 24 hours\)"):
         in_virtual_time(lambda: walk(service.reader(meter=Spent())))
     assert not service.asked
     assert DeferredError.exit_code == 4

@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot import pace
+from batch_snapshot import pace, pacer
 from batch_snapshot.bounds import Settings
 from batch_snapshot.cluster import Coordinator
 from batch_snapshot.errors import LedgerWriteError
@@ -31,6 +32,14 @@ if TYPE_CHECKING:
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 LEASE = 10.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_looks():
+    """Six looks a minute at a window that is known to be spent prove what sixty do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pacer, "LOOK_AGAIN", 10.0)
+        yield
 
 
 def now() -> datetime:
@@ -341,8 +350,8 @@ async def run(
             group.start_soon(posts.lose_one, lose_after)
         lanes = {}
         for name in sorted({request.row.account for request in requests}):
-            pacer = Pacer(pace.Pace(), meters.get(name), wait=wait)
-            lanes[name] = Lane(name, pacer, Pacer(pace.Pace(), (reads or {}).get(name), wait=wait))
+            writer = Pacer(pace.Pace(), meters.get(name), wait=wait)
+            lanes[name] = Lane(name, writer, Pacer(pace.Pace(), (reads or {}).get(name), wait=wait))
         trial = Trial(None, posts, service)  # type: ignore[arg-type]
 
         async def intend(batch):
@@ -391,13 +400,17 @@ async def run(
 
 
 def listed(accounts: int, rows: int, *, pairs: int | None = None) -> list[Request]:
-    found = []
-    for number in range(rows):
-        for account in range(accounts):
-            which = number if pairs else number * accounts + account
-            row = Row(f"a{account}", "Sandbox", f"eng-{which:014d}", "Opportunity", f"O{which}", "T")
-            found.append(Request(row, client_token("run", row, 0)))
-    return found
+    return [
+        request_of(account, number if pairs else number * accounts + account)
+        for number in range(rows)
+        for account in range(accounts)
+    ]
+
+
+@cache
+def request_of(account: int, which: int) -> Request:
+    row = Row(f"a{account}", "Sandbox", f"eng-{which:014d}", "Opportunity", f"O{which}", "T")
+    return Request(row, client_token("run", row, 0))
 
 
 def virtually(body):

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiobotocore.session import AioSession
 
-from batch_snapshot import batch, bounds, overview
+from batch_snapshot import batch, bounds, overview, sessions
 from batch_snapshot.options import Options
 from batch_snapshot.simulator import Settings, serve
 from tests.processes import (
@@ -239,3 +240,14 @@ async def test_credentials_that_run_out_in_mid_run_stop_the_account(spoil, words
         assert 5 <= stopped.counts.succeeded - 10 <= 8, "what was in flight was still answered"
         handed_out("AKIAMENDED0000000000")
         await assert_resumed(url, simulator)
+
+
+async def test_each_session_has_what_botocore_registers_and_shares_none_of_it():
+    one, other, plain = sessions.get_session(), sessions.get_session(), AioSession()
+
+    def registered(session):
+        return session.get_component("event_emitter")._emitter._handlers._root
+
+    assert registered(one) == registered(other) == registered(plain)
+    one.register("before-call", lambda **_: None)
+    assert registered(one) != registered(other) == registered(plain)

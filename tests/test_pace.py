@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise, product
 from math import ceil, inf, isfinite
 
 import pytest
@@ -96,10 +97,11 @@ starts = st.one_of(
     rates.map(pace.declared),
     st.floats(FLOOR_RATE, 1000).map(lambda rate: pace.learned(rate, 1000.0)),
 )
-times = st.sampled_from([0.0, 0.001, 0.05, 0.5, 1.0, 7.0, 60.0, HOUR]) | st.floats(0, 1e5)
-steps = st.tuples(
-    st.sampled_from(["wait", "send", "flow", "storm", "stray", "answer", "throttle", "hint", "drop"]), times
-)
+KINDS = ["wait", "send", "flow", "storm", "stray", "answer", "throttle", "hint", "drop"]
+TIMES = [0.0, 0.001, 0.05, 0.5, 1.0, 7.0, 60.0, HOUR]
+times = st.sampled_from(TIMES) | st.floats(0, 1e5)
+#: The same for each kind of step; what is drawn at once is drawn faster.
+steps = st.sampled_from(list(product(KINDS, TIMES))) | st.tuples(st.sampled_from(KINDS), st.floats(0, 1e5))
 
 
 @st.composite
@@ -114,24 +116,37 @@ def lives(draw: st.DrawFn, start: st.SearchStrategy[Pace] = starts) -> Life:
 # -- what always holds ---------------------------------------------------------------------------------
 
 
-@given(lives())
-@patient
-def test_the_rate_is_a_number_above_nothing_at_any_time(life):
+def the_rate_is_a_number_above_nothing_at_any_time(now: float, state: Pace) -> None:
     """Also of a time before it was set: a call can be throttled long after it was sent."""
-    for now, state in life.past:
-        for at in (0.0, now - HOUR, now, now + 0.01, now + HOUR, now + 1e9):
-            rate = state.rate(at)
-            assert isinstance(rate, float)
-            assert rate > 0
-            assert (rate == inf) is (state.phase is Phase.SEARCH)
+    for at in (0.0, now - HOUR, now, now + 0.01, now + HOUR, now + 1e9):
+        rate = state.rate(at)
+        assert isinstance(rate, float)
+        assert rate > 0
+        assert (rate == inf) is (state.phase is Phase.SEARCH)
+
+
+def the_peak_is_never_below_the_lowest_rate(state: Pace) -> None:
+    assert state.peak >= min(FLOOR_RATE, state.ceiling)
+    assert isfinite(state.peak) is (state.phase is not Phase.SEARCH)
+
+
+def nobody_is_starved_above_the_lowest_rate(now: float, state: Pace) -> None:
+    if state.starved(now + 1e9, 300):
+        assert state.peak <= min(FLOOR_RATE, state.ceiling) * 1.5
 
 
 @given(lives())
 @patient
-def test_the_peak_is_never_below_the_lowest_rate(life):
-    for _, state in life.past:
-        assert state.peak >= min(FLOOR_RATE, state.ceiling)
-        assert isfinite(state.peak) is (state.phase is not Phase.SEARCH)
+def test_what_holds_of_any_pace_at_any_time(life):
+    for now, state in life.past:
+        the_rate_is_a_number_above_nothing_at_any_time(now, state)
+        the_peak_is_never_below_the_lowest_rate(state)
+        nobody_is_starved_above_the_lowest_rate(now, state)
+        assert pace.load(pace.dump(state)) == state, "it survives being written down"
+    for (_, before), (_, after) in pairwise(life.past):
+        assert after.next_slot >= before.next_slot, "no event brings the next slot forward"
+    in_flight = life.pace.in_flight
+    assert in_flight == len(life.flying) == len(life.sent) - life.ended, "what was sent and is not over"
 
 
 @given(rates, st.data())
@@ -168,13 +183,6 @@ def test_a_declared_rate_that_is_no_whole_number_is_kept_too(rate):
     assert len(life.sent) / (life.sent[-1] - life.sent[0]) == pytest.approx(rate, rel=0.03)
 
 
-@given(lives())
-@patient
-def test_no_event_brings_the_next_slot_forward(life):
-    for (_, before), (_, after) in zip(life.past, life.past[1:], strict=False):
-        assert after.next_slot >= before.next_slot
-
-
 @given(lives(), st.none() | st.floats(0, 1e9), times)
 @patient
 def test_a_hint_is_honoured_and_bounded(life, hint, later):
@@ -199,19 +207,6 @@ def test_a_throttle_of_a_call_that_left_before_the_last_cut_says_nothing_new(lif
     same = ("phase", "peak", "known", "tally", "cut_at", "starved_since", "in_flight")
     assert [getattr(hinted, name) for name in same] == [getattr(after, name) for name in same]
     assert hinted.next_slot == max(state.next_slot, now + min(hint or 0.0, LONGEST_HINT))
-
-
-@given(lives())
-@patient
-def test_in_flight_is_what_was_sent_and_is_not_over(life):
-    assert life.pace.in_flight == len(life.flying) == len(life.sent) - life.ended
-
-
-@given(lives())
-@patient
-def test_any_pace_survives_being_written_down(life):
-    for _, state in life.past:
-        assert pace.load(pace.dump(state)) == state
 
 
 def refused(text: str) -> bool:
@@ -248,14 +243,6 @@ def test_a_pace_that_was_cut_lengthened_or_written_by_another_version_is_refused
     ):
         if spoiled != written:
             assert refused(json.dumps(spoiled))
-
-
-@given(lives())
-@patient
-def test_nobody_is_starved_above_the_lowest_rate(life):
-    for now, state in life.past:
-        if state.starved(now + 1e9, 300):
-            assert state.peak <= min(FLOOR_RATE, state.ceiling) * 1.5
 
 
 # -- idle times ----------------------------------------------------------------------------------------

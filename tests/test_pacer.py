@@ -11,6 +11,7 @@ import pytest
 import trio.testing
 
 from batch_snapshot import pace
+from batch_snapshot import pacer as pacer_room
 from batch_snapshot.errors import StorageError
 from batch_snapshot.pace import Pace, Phase
 from batch_snapshot.pacer import Own, Pacer, WindowSpent
@@ -177,6 +178,33 @@ async def test_a_search_is_woken_by_a_call_that_is_given_back():
     assert left == [0.1]
 
 
+async def test_nobody_is_woken_by_what_brings_his_slot_no_nearer():
+    """At a rate of many a second each answer would wake whoever is next, for nothing."""
+    looks: list[float] = []
+
+    class Watched(Own):
+        @property
+        def pace(self) -> Pace:
+            looks.append(anyio.current_time())
+            return self._pace
+
+        @pace.setter
+        def pace(self, pace: Pace) -> None:
+            self._pace = pace
+
+    pacer = Pacer(pace.declared(0.1))
+    pacer.store = Watched(pacer.pace)
+    first = await pacer.acquire()
+    async with anyio.create_task_group() as group:
+        group.start_soon(call, pacer)
+        await anyio.sleep(1)
+        first.answered()
+        told = len(looks)
+        await anyio.sleep(1)
+        assert len(looks) == told
+    assert anyio.current_time() == pytest.approx(10 / (1 - pace.MARGIN))
+
+
 async def test_a_search_waits_for_no_call_that_hangs():
     pacer = Pacer(Pace())
     hung = [await pacer.acquire() for _ in range(9)]
@@ -273,7 +301,9 @@ async def test_a_spent_window_ends_the_waiting_at_once():
     assert pacer.pace == before
 
 
-async def test_or_is_waited_for_by_the_hour():
+async def test_or_is_waited_for_by_the_hour(monkeypatch):
+    # A look each second would prove no more.
+    monkeypatch.setattr(pacer_room, "LOOK_AGAIN", 700.0)
     windows = Windows(limit=3, opens_at=7200)
     pacer = Pacer(pace.declared(100), windows, wait=True)
     left = []
@@ -388,6 +418,25 @@ class Torn(Own):
         if self.broken:
             raise StorageError("torn")
         super().change(event)
+
+
+async def test_whoever_waits_is_told_at_once_that_it_cannot_be_kept():
+    pacer = Pacer(pace.declared(0.01))
+    pacer.store = store = Torn(pacer.pace)
+    told = []
+
+    async def second():
+        with pytest.raises(StorageError, match="torn"):
+            await pacer.acquire()
+        told.append(anyio.current_time())
+
+    async with anyio.create_task_group() as group:
+        with await pacer.acquire() as permit:
+            group.start_soon(second)
+            await anyio.sleep(1)
+            store.broken = True
+            permit.answered()
+    assert told == [1]
 
 
 async def test_a_pace_that_cannot_be_kept_is_no_reason_to_lose_an_outcome_and_one_to_stop():

@@ -53,8 +53,8 @@ class Simulation:
 
     def run(self) -> None:
         self.rng, self.order = Random(self.seed), count()
-        # Of two that wake at the same time, either may be first.
         self.turns = Random(self.seed)
+        self.orders = [[*self.clients[n:], *self.clients[:n]] for n in range(len(self.clients))]
         self.events: list[tuple[float, int, str, Client, float]] = []
         for client in self.clients:
             self._push(client.starts, "wake", client)
@@ -62,14 +62,20 @@ class Simulation:
             now, _, what, client, sent_at = heapq.heappop(self.events)
             if now > self.limit:
                 return
+            if what == "arrive":
+                # No client sees that.
+                self._arrive(client, now, sent_at)
+                continue
             if what == "wake":
                 client.woken_at = inf
-            elif what == "arrive":
-                self._arrive(client, now, sent_at)
             else:
                 self._answer(client, now, sent_at, admitted=what == "admitted")
-            for one in self.turns.sample(self.clients, len(self.clients)):
+            for one in self._in_turn():
                 self._send(one, now)
+
+    def _in_turn(self) -> Sequence[Client]:
+        """All clients; of two that may send at the same time, either may be first."""
+        return self.orders[int(self.turns.random() * len(self.orders))]
 
     def _push(self, at: float, what: str, client: Client, sent_at: float = 0.0) -> None:
         heapq.heappush(self.events, (at, next(self.order), what, client, sent_at))
