@@ -16,8 +16,8 @@ NURSERY = pytest.StashKey[str]()
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: now and then one of them waits for a process or a clock."""
-    return (os.cpu_count() or 1) + 1
+    """Two more than there are cores: some of them always wait for a process or a clock."""
+    return (os.cpu_count() or 1) + 2
 
 
 def pytest_xdist_setupnodes(config) -> None:
