@@ -11,7 +11,7 @@ import json
 import os
 import platform
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -107,15 +107,26 @@ def _sign(path: Path, since: str) -> None:
 def holder_lives(path: Path) -> bool:
     """Whether a process holds the lock: the kernel knows, whatever the file says."""
     try:
-        if not path.exists():
-            return False
-        lock = FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
+        with path.open("rb") as file:
+            return _is_held(file, path)
     except OSError:
         return False
-    lock.release()
+
+
+def _is_held(file: IO[bytes], path: Path) -> bool:
+    """Those who look share the lock where they can: none takes another one for a holder."""
+    try:
+        import fcntl  # noqa: PLC0415 - POSIX alone has it
+    except ImportError:
+        try:
+            with FileLock(path, timeout=PATIENCE, thread_local=False, fallback_to_soft=False):
+                return False
+        except Timeout:
+            return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
     return False
 
 

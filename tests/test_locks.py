@@ -191,6 +191,14 @@ async def test_a_holder_lives_whatever_its_file_says(path):
     assert not locks.holder_lives(path)
 
 
+def test_two_who_look_at_once_take_neither_for_a_holder(path):
+    path.parent.mkdir()
+    path.touch()
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert not locks.holder_lives(path)
+
+
 def test_who_only_looks_keeps_nobody_out(path):
     path.parent.mkdir()
     looking = path.open("wb")
