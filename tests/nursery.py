@@ -93,8 +93,10 @@ def _read_everything(*, dask: bool) -> None:
     for module in pkgutil.walk_packages(batch_snapshot.__path__, "batch_snapshot."):
         if not module.name.endswith(("__main__", *([] if dask else [".carrier", ".dask_client", ".posts"]))):
             importlib.import_module(module.name)
-    # What the first run reads: how anyio runs on asyncio, and the bounds that the service's model sets.
+    # What the first run reads: how anyio runs on asyncio, the bounds that the service's model sets, and what
+    # botocore registers in each session.
     importlib.import_module("anyio._backends._asyncio")
+    importlib.import_module("batch_snapshot.sessions").get_session()
     importlib.import_module("batch_snapshot.manifest.service").snapshot_input()
     if dask:
         importlib.import_module("distributed.cli.dask_scheduler")

@@ -16,7 +16,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot import pace, pacer
+from batch_snapshot import pace
 from batch_snapshot.bounds import Settings
 from batch_snapshot.cluster import Coordinator
 from batch_snapshot.errors import LedgerWriteError
@@ -32,14 +32,6 @@ if TYPE_CHECKING:
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 LEASE = 10.0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_looks():
-    """Six looks a minute at a window that is known to be spent prove what sixty do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pacer, "LOOK_AGAIN", 10.0)
-        yield
 
 
 def now() -> datetime:

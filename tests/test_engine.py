@@ -11,7 +11,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot import pace, pacer, policy
+from batch_snapshot import pace, policy
 from batch_snapshot.bounds import Settings
 from batch_snapshot.engine import Engine
 from batch_snapshot.errors import LedgerWriteError, StorageError
@@ -853,9 +853,7 @@ async def test_a_window_without_room_says_what_to_change():
     assert "per_hour leaves room for no call" in world.ending().reason
 
 
-async def test_a_spent_window_is_waited_for_where_that_is_asked(monkeypatch):
-    # A look each second would prove no more.
-    monkeypatch.setattr(pacer, "LOOK_AGAIN", 700.0)
+async def test_a_spent_window_is_waited_for_where_that_is_asked():
     world = World(rate=1000, wait=True)
     world.engine.lanes["main"].pacer.meter = Windows(40, opens_at=7200)
     await world.run(requests(100))

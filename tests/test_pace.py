@@ -136,7 +136,7 @@ def nobody_is_starved_above_the_lowest_rate(now: float, state: Pace) -> None:
 
 
 @given(lives())
-@patient
+@settings(patient, max_examples=300)
 def test_what_holds_of_any_pace_at_any_time(life):
     for now, state in life.past:
         the_rate_is_a_number_above_nothing_at_any_time(now, state)
