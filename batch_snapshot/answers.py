@@ -5,9 +5,12 @@ Every text is scrubbed of secrets before anything else: an answer may echo what 
 
 from __future__ import annotations
 
+import errno
 import math
+import ssl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 
     Scrub = Callable[[str], str]
 
+
+#: Marks an exception that was raised while a connection was being made.
+UNCONNECTED = "_batch_snapshot_unconnected"
 
 #: The largest revision that a ledger can hold.
 LARGEST = 2**63 - 1
@@ -59,8 +65,60 @@ def _classified(error: Exception, scrub: Scrub) -> Failure:
     names = [cls.__name__ for cause in chain for cls in type(cause).__mro__]
     general = {"Exception", "BaseException", "object"}
     names = [name for name in names if name not in general] + ["Exception"]
-    told = " ".join(str(cause) for cause in chain if str(cause))
-    return policy.client_failure(names, scrub(told) or names[0])
+    if names[0] == "ClientHttpProxyError":
+        return _refused_by_proxy(inner, error, names)
+    unconnected = _unconnected(chain[0])
+    told = _unreached(chain[0]) or _in_words(chain)
+    if unconnected and not told.startswith("cannot reach") and not isinstance(inner, ssl.SSLError):
+        where = urlsplit(str(getattr(error, "kwargs", {}).get("endpoint_url", ""))).netloc or "the endpoint"
+        told = f"cannot reach {where}: {getattr(chain[0], 'message', '') or told}"
+    return policy.client_failure(names, scrub(told) or names[0], unconnected=unconnected)
+
+
+def _in_words(chain: list[Exception]) -> str:
+    """What the errors say; botocore's most general one only repeats what is beneath it."""
+    if type(chain[-1]).__name__ == "HTTPClientError":
+        chain = chain[:1]
+    return " ".join(str(cause) for cause in chain if str(cause))
+
+
+def _refused_by_proxy(inner: Any, error: Exception, names: list[str]) -> Failure:
+    """A proxy that opens no tunnel; its URL may hold a password, so only its host is named."""
+    where = urlsplit(str(getattr(error, "kwargs", {}).get("proxy_url", "")))
+    host = where.netloc.rpartition("@")[2] or "of the environment"
+    told = f"the proxy {host} opens no tunnel: it answered {inner.status}"
+    return policy.client_failure([policy.PROXY_LOGIN] if inner.status == 407 else names, told)
+
+
+def _unreached(error: Any) -> str | None:
+    """What a connection that never stood says, in few words; None: it is something else."""
+    if type(error).__name__ == "ConnectionTimeoutError":
+        # aiohttp: "Connection timeout to host URL"
+        return f"cannot reach {urlsplit(str(error).split()[-1]).netloc}: no connection within the time allowed"
+    if isinstance(error, ssl.SSLError) or not hasattr(error, "os_error"):
+        return None
+    cause: OSError = error.os_error
+    what = _REASONS.get(cause.errno or 0) or cause.strerror or str(cause) or type(cause).__name__
+    unresolved = any(cls.__name__ == "ClientConnectorDNSError" for cls in type(error).__mro__)
+    proxied = "the proxy " if type(error).__name__ == "ClientProxyConnectionError" else ""
+    return f"cannot reach {proxied}{error.host}:{error.port}: {'name not resolved: ' * unresolved}{what}"
+
+
+#: What people call it.
+_REASONS = {
+    errno.ECONNREFUSED: "connection refused",
+    errno.ENETUNREACH: "network unreachable",
+    errno.EHOSTUNREACH: "no route to the host",
+}
+
+
+def _unconnected(error: BaseException | None) -> bool:
+    """Whether it was raised while the connection was being made (see `transport`)."""
+    while error is not None:
+        if getattr(error, UNCONNECTED, False):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _answer(response: Mapping[str, Any], scrub: Scrub) -> policy.Answer:

@@ -220,6 +220,13 @@ class Failure:
     request_id: str | None = None
     #: The service's own hint, in seconds.
     retry_after: float | None = None
+    #: It is proven that nothing reached the service: no quota was used, and no row was tried.
+    never_left: bool = False
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether it was the way to the service that failed, which another time may be open."""
+        return self.never_left and self.verdict is Verdict.RETRY
 
 
 class ApiError(Exception):

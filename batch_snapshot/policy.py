@@ -57,6 +57,7 @@ _NEVER_LEFT = Rule(ErrorKind.TRANSIENT, Verdict.RETRY, may_have_landed=False)
 _NO_ANSWER = Rule(ErrorKind.TRANSIENT, Verdict.RETRY, may_have_landed=True)
 _CREDENTIALS = Rule(ErrorKind.DENIED, Verdict.STOP_ACCOUNT, may_have_landed=False)
 _MALFORMED = Rule(ErrorKind.INVALID, Verdict.REFUSED, may_have_landed=False)
+_MISCONFIGURED = Rule(ErrorKind.INVALID, Verdict.STOP_ACCOUNT, may_have_landed=False)
 _UNKNOWN_REFUSAL = Rule(ErrorKind.UNKNOWN, Verdict.REFUSED, may_have_landed=False)
 _UNKNOWN = Rule(ErrorKind.UNKNOWN, Verdict.REFUSED, may_have_landed=True)
 
@@ -115,9 +116,12 @@ SERVICE_RULES: Mapping[str, Rule] = MappingProxyType(
     }
 )
 
+#: The code of a proxy's 407.
+PROXY_LOGIN = "ProxyAuthenticationError"
+
 #: Exception classes of botocore, aiohttp and Python by name; the nearest ancestor decides.
-#: "Never left" needs proof: a connect time-out, say, is not told apart from others reliably, and a
-#: reset in mid-exchange bears the same class as a refused connection (the client looks beneath).
+#: "Never left" needs proof: a reset in mid-exchange bears the same class of botocore's as a refused
+#: connection (`answers` looks at the error beneath it).
 CLIENT_RULES: Mapping[str, Rule] = MappingProxyType(
     {
         # aiohttp, where botocore wrapped it: the connection never stood.
@@ -129,6 +133,10 @@ CLIENT_RULES: Mapping[str, Rule] = MappingProxyType(
         "ClientHttpProxyError": _NEVER_LEFT,
         "UnixClientConnectorError": _NEVER_LEFT,
         "ServerFingerprintMismatch": _NEVER_LEFT,
+        "ConnectionTimeoutError": _NEVER_LEFT,  # aiohttp raises it only while it connects
+        # Of our own: the settings of the proxy are wrong, so no call of the account can leave.
+        "InvalidProxyError": _MISCONFIGURED,
+        "ProxyAuthenticationError": _MISCONFIGURED,
         "ClientError": _NO_ANSWER,  # the root of aiohttp's tree; botocore's namesake has a code
         "gaierror": _NEVER_LEFT,
         # botocore: the exchange broke somewhere.
@@ -192,6 +200,9 @@ def service_failure(answer: Answer) -> Failure:
     redirect = 300 <= status < 400
     unknown = _SERVER_SIDE if server_side else _NO_ANSWER if redirect else _UNKNOWN_REFUSAL
     rule = SERVICE_RULES.get(answer.code, unknown)
+    if status == 407:
+        # The service answers no such thing: it is the proxy's, which has passed nothing on.
+        return client_failure([PROXY_LOGIN], "the proxy answered 407: it wants a user and a password")
     return Failure(
         kind=rule.kind,
         code=clean(answer.code, 100),
@@ -205,11 +216,20 @@ def service_failure(answer: Answer) -> Failure:
     )
 
 
-def client_failure(class_names: Iterable[str], message: str) -> Failure:
-    """Classify a failure on this side by its class names, the nearest first."""
+def client_failure(class_names: Iterable[str], message: str, *, unconnected: bool = False) -> Failure:
+    """Classify a failure on this side by its class names, the nearest first.
+
+    Args:
+        class_names: of the exception and its ancestors.
+        message: for people.
+        unconnected: it was raised while the connection was being made, so that nothing was sent.
+    """
     names = list(class_names)
     rule = next((CLIENT_RULES[name] for name in names if name in CLIENT_RULES), _UNKNOWN)
+    if unconnected and rule.may_have_landed:
+        rule = _NEVER_LEFT
     return Failure(
+        never_left=not rule.may_have_landed,
         kind=rule.kind,
         code=names[0],
         message=clean(message or "no message"),
@@ -238,7 +258,9 @@ _TELLABLE = frozenset(
         "InfiniteLoopConfigError",
         "NoCredentialsError",
         "PartialCredentialsError",
+        "InvalidProxyError",
         "ProfileNotFound",
+        "ProxyAuthenticationError",
         "RefreshWithMFAUnsupportedError",
         "RuntimeError",  # botocore: refreshed credentials that are expired already
         "SSOTokenLoadError",
@@ -259,7 +281,7 @@ def credentials_failure(failure: Failure) -> Failure:
     if failure.http_status is None and failure.code not in _TELLABLE and not of_the_network:
         hidden = "getting credentials failed, and what was said may quote them, so it is not shown"
         failure = replace(failure, message=hidden)
-    return replace(failure, verdict=Verdict.STOP_ACCOUNT, may_have_landed=False)
+    return replace(failure, verdict=Verdict.STOP_ACCOUNT, may_have_landed=False, never_left=True)
 
 
 #: What to do about credentials that don't work, by the error's code; else the general advice.
@@ -273,6 +295,10 @@ _CREDENTIALS_ADVICE: Mapping[str, str] = MappingProxyType(
         "RequestTimeTooSkewed": "set this machine's clock",
         "RequestExpired": "set this machine's clock",
         "CredentialRetrievalError": "run the credential_process{of} by hand to see why",
+        "InvalidProxyError": "correct HTTPS_PROXY or HTTP_PROXY (http://host:port), or name the endpoint's host "
+        "in NO_PROXY",
+        "ProxyAuthenticationError": "put the proxy's user and password into HTTPS_PROXY or HTTP_PROXY "
+        "(http://user:password@host:port), or name the endpoint's host in NO_PROXY",
         "ConfigParseError": "mend the AWS configuration and credentials files",
         "MissingSectionHeaderError": "mend the AWS configuration and credentials files",
         "ParsingError": "mend the AWS configuration and credentials files",
@@ -454,23 +480,3 @@ class FailureLimit:
 
 #: Failed rows never stop the run.
 NO_LIMIT = FailureLimit()
-
-
-@dataclass(frozen=True, slots=True)
-class DenialBreaker:
-    """Trips after so many denials in a row without one success before: the account, not its rows."""
-
-    limit: int = 20
-    denials: int = 0
-    succeeded: bool = False
-
-    def after(self, status: Status, kind: ErrorKind | None) -> DenialBreaker:
-        """The breaker after one more row ended so."""
-        if status is Status.SUCCEEDED:
-            return replace(self, succeeded=True, denials=0)
-        return replace(self, denials=self.denials + 1 if kind is ErrorKind.DENIED else 0)
-
-    @property
-    def tripped(self) -> bool:
-        """Whether the account should stop."""
-        return not self.succeeded and self.denials >= self.limit

@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import lru_cache, partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
@@ -18,6 +19,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from botocore.awsrequest import AWSRequest
 from yarl import URL
 
+from batch_snapshot.answers import UNCONNECTED
 from batch_snapshot.shortcut import Answer
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 #: Bytes of an answer. Snapshots have some tens of KB; whatever is longer comes from something else,
 #: and one from every worker still fits into memory.
 LONGEST_ANSWER = 1024 * 1024
+
+#: Seconds for a name server; then the name counts as not resolved. Systems give up sooner by themselves.
+NAME_TIMEOUT = 15.0
 
 
 def config(**settings: Any) -> AioConfig:
@@ -43,6 +48,55 @@ class AnswerTooLongError(Exception):
         super().__init__(f"the answer is longer than {LONGEST_ANSWER:,} bytes")
 
 
+class InvalidProxyError(Exception):
+    """The URL of the proxy is none that can be used."""
+
+
+class ProxyAuthenticationError(Exception):
+    """The proxy passes nothing on without a user and a password."""
+
+    def __init__(self, host: str) -> None:
+        """Name the proxy, without user and password."""
+        super().__init__(f"the proxy {host} answered 407: it wants a user and a password")
+
+
+def check_proxy(url: str) -> None:
+    """Check the URL of a proxy, which aiohttp would refuse in ways that are not told from broken calls.
+
+    Raises:
+        InvalidProxyError: it cannot be used; the message names the host alone, as the rest may be secret.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise InvalidProxyError("the URL of the proxy has a port or a host that is none") from None
+    host = parts.hostname
+    # botocore puts http:// before whatever begins otherwise: http://socks5://host:1080
+    if "://" in url.partition("://")[2]:
+        raise InvalidProxyError("the URL of the proxy begins with neither http:// nor https://")
+    if not host or any(char.isspace() for char in url) or port == 0:
+        raise InvalidProxyError("the URL of the proxy names no host and port that can be called")
+    try:
+        URL(url)
+        f"{parts.username}:{parts.password}".encode("latin-1")
+    except ValueError:
+        raise InvalidProxyError(f"the URL of the proxy {host} cannot be used") from None
+
+
+class _Connecting(NamedTuple):
+    """Makes connections as aiohttp does, and marks what it raises: nothing of a call was sent by then."""
+
+    connect: Callable[..., Any]
+
+    async def __call__(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await self.connect(*args, **options)
+        except Exception as error:
+            setattr(error, UNCONNECTED, True)
+            raise
+
+
 class Transport(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
     """aiobotocore's own, but a call is one exchange with one endpoint, and its answer is bounded."""
 
@@ -52,7 +106,12 @@ class Transport(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
         self.proxied = bool(proxies)
 
     async def _get_session(self, proxy_url: str | None) -> _Exchanges:
-        return _Exchanges(await super()._get_session(proxy_url))
+        if proxy_url is not None:
+            check_proxy(proxy_url)
+        session = await super()._get_session(proxy_url)
+        if not isinstance(session.connector.connect, _Connecting):
+            session.connector.connect = _Connecting(session.connector.connect)
+        return _Exchanges(session)
 
     async def exchange(self, call: Wire) -> Answer:
         """Send a call by the short way, which knows of no proxy.
@@ -94,6 +153,8 @@ class _Exchanges(NamedTuple):
         """Make one exchange, and read its answer."""
         # A redirect would take what signs the call to whomever it names, and bring his answer as ours.
         async with self.session.request(method, allow_redirects=False, **options) as response:
+            if response.status == 407 and options.get("proxy"):
+                raise ProxyAuthenticationError(urlsplit(options["proxy"]).netloc.rpartition("@")[2])
             body = bytearray()
             async for part in response.content.iter_any():
                 body += part
@@ -157,12 +218,14 @@ class Resolver(AbstractResolver):
                 loop.call_soon_threadsafe(settle, error, infos)
 
         Thread(target=look_up, daemon=True).start()
+        async with asyncio.timeout(NAME_TIMEOUT):
+            infos = await found
         numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         return [
             ResolveResult(
                 hostname=host, host=address[0], port=address[1], family=kind, proto=protocol, flags=numeric
             )
-            for kind, _, protocol, _, address in await found
+            for kind, _, protocol, _, address in infos
         ]
 
     async def close(self) -> None:
