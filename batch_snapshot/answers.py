@@ -93,8 +93,8 @@ def _refused_by_proxy(inner: Any, error: Exception, names: list[str]) -> Failure
 def _unreached(error: Any) -> str | None:
     """What a connection that never stood says, in few words; None: it is something else."""
     if type(error).__name__ == "ConnectionTimeoutError":
-        # aiohttp: "Connection timeout to host URL"
-        return f"cannot reach {urlsplit(str(error).split()[-1]).netloc}: no connection within the time allowed"
+        # Its last word is the URL.
+        return f"cannot reach {urlsplit(str(error).split()[-1]).netloc}: no connection within the time-out"
     if isinstance(error, ssl.SSLError) or not hasattr(error, "os_error"):
         return None
     cause: OSError = error.os_error

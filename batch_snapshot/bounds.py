@@ -25,6 +25,8 @@ class Settings:
     max_duration: float | None = None
     #: Nothing but throttles at the lowest rate for so long: the quota is spent.
     patience: float = 300.0
+    #: While nothing can be reached, or quotas refuse all rows, probes go on for so long; then it is deferred.
+    pause: float = 120.0
     failure_limit: policy.FailureLimit = policy.NO_LIMIT
 
 

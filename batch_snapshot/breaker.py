@@ -1,7 +1,7 @@
-"""When the rows of an account are not worth another call: failures of one kind, one after the other. Pure.
+"""When an account makes no further call: rows failed in one way, one after the other. Pure.
 
-A kind is finer than `ErrorKind` where that matters. Some failures say something about the way to the service or
-about the account (a proxy's HTML, 5xx, a quota): they count since the last success. Others may be the row's own
+A kind is finer than `ErrorKind` where that matters. Some failures speak of the way to the service or of
+the account (a proxy's HTML, 5xx, a quota): they count since the last success. Others may be the row's own
 (a denial, a missing engagement): once the account has had a success, more of them are tolerated.
 """
 
@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from batch_snapshot.model import ErrorKind
+from batch_snapshot.model import INVALID_RESPONSE, ErrorKind
 
 if TYPE_CHECKING:
     from batch_snapshot.model import Failure
@@ -24,10 +24,17 @@ AFTER_SUCCESS = 5
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
 
+#: Characters of the last message that a reason quotes: it may be a page of HTML.
+SHOWN = 200
+
 #: What differs between messages that say the same: ids, ARNs, and whatever else has a digit.
 _IDS = re.compile(r"arn:\S+|eng-[0-9a-z]+|[\w.:/-]*\d[\w.:/-]*", re.IGNORECASE)
 #: Codes that name no row: what answers does not know the operation, or cannot read the call.
 _NOT_THE_API = frozenset({"UnknownOperationException", "SerializationException", "MalformedQueryString"})
+
+
+#: The key of a pause in which no call leaves this machine.
+UNREACHABLE = "unreachable"
 
 
 class Trouble(NamedTuple):
@@ -43,6 +50,10 @@ class Trouble(NamedTuple):
     general: bool = True
     #: It may pass by itself: the account pauses, and is deferred if it does not.
     passes: bool = False
+
+
+#: No row has failed.
+NONE = Trouble("", "", "")
 
 
 def trouble(failure: Failure) -> Trouble:
@@ -73,8 +84,8 @@ def _of_the_way(failure: Failure) -> Trouble | None:
         return Trouble(
             f"foreign {status}",
             f"answers in a row were {form} with status {status}",
-            "a proxy, a firewall or something else than Partner Central answers; check HTTPS_PROXY, NO_PROXY and "
-            "--endpoint-url",
+            "a proxy, a firewall or something else than Partner Central answers; check HTTPS_PROXY, NO_PROXY "
+            "and --endpoint-url",
         )
     if failure.code in _NOT_THE_API:
         return Trouble(
@@ -86,17 +97,17 @@ def _of_the_way(failure: Failure) -> Trouble | None:
 
 
 def _unanswered(failure: Failure, status: int) -> Trouble:
-    if status >= 500:
-        return Trouble(
-            "5xx",
-            f"rows in a row ended with a server error (status {status})",
-            "the service, or a proxy before it, is down; run the same command later",
-        )
-    if status:
+    if failure.code == INVALID_RESPONSE:
         return Trouble(
             "garbage",
             "rows in a row were answered by a success that names no snapshot",
             "something else than Partner Central may answer; check HTTPS_PROXY and --endpoint-url",
+        )
+    if status:
+        return Trouble(
+            "server error",
+            f"rows in a row ended with a server error (status {status})",
+            "the service, or a proxy before it, is down; run the same command later",
         )
     return Trouble(
         "no answer",
@@ -144,7 +155,7 @@ class Breaker:
     limit: int = LIMIT
     succeeded: bool = False
     count: int = 0
-    trouble: Trouble | None = None
+    trouble: Trouble = NONE
     last: Failure | None = None
 
     def after_success(self) -> Breaker:
@@ -154,12 +165,12 @@ class Breaker:
     def after(self, failure: Failure) -> Breaker:
         """The breaker after one more row failed so, or was left in doubt."""
         found = trouble(failure)
-        same = self.trouble is not None and found.key == self.trouble.key
-        return replace(self, count=self.count + 1 if same else 1, trouble=found, last=failure)
+        count = self.count + 1 if found.key == self.trouble.key else 1
+        return replace(self, count=count, trouble=found, last=failure)
 
     @property
     def _allowed(self) -> int:
-        lenient = self.succeeded and self.trouble is not None and not self.trouble.general
+        lenient = self.succeeded and not self.trouble.general
         return self.limit * AFTER_SUCCESS if lenient else self.limit
 
     @property
@@ -169,7 +180,7 @@ class Breaker:
 
     @property
     def room(self) -> int | None:
-        """Rows that may be on their way at once, so that no kind takes more than the limit; None: any number."""
+        """Rows that may be on their way, so that no more fail in one way than the limit; None: any number."""
         if self.succeeded and not self.count:
             return None
         return max(1, self._allowed - self.count)
@@ -177,29 +188,39 @@ class Breaker:
     @property
     def reason(self) -> str:
         """What tripped it, and the way out."""
-        if self.trouble is None or self.last is None:
+        if self.last is None:
             return ""
-        last = f"{self.last.code}: {self.last.message}"
+        message = self.last.message
+        shown = message if len(message) <= SHOWN else f"{message[:SHOWN]}…"
+        last = f"{self.last.code}: {shown}"
         return f"{self.count} {self.trouble.what}: {self.trouble.way_out}; the last: {last}"
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A pause of an account: what for, and when the next try, a probe, leaves. Times are monotonic seconds."""
+    """A pause of an account, and when the next try, a probe, leaves. Times are monotonic seconds."""
 
     #: What it is for: `unreachable`, or the key of a trouble.
     key: str
     what: str
     began: float
+    #: When it is over, whatever came of the probes.
+    ends: float
     next_at: float
     probes: int = 0
 
+    @property
+    def shown(self) -> str:
+        """What it is for, as far as a line has room."""
+        return self.what.partition(": ")[0] if self.key != UNREACHABLE else self.what
+
     @classmethod
-    def begin(cls, key: str, what: str, now: float) -> Pause:
+    def begin(cls, key: str, what: str, now: float, longest: float) -> Pause:
         """Pause from `now` on."""
-        return cls(key, what, now, now + FIRST_PAUSE)
+        return cls(key, what, now, now + longest, now + min(FIRST_PAUSE, longest))
 
     def after_probe(self, what: str, now: float) -> Pause:
-        """The pause after a probe failed as well."""
+        """The pause after a probe failed as well; the last probe leaves when it is over."""
         rest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (self.probes + 1))
-        return replace(self, what=what, next_at=now + rest, probes=self.probes + 1)
+        next_at = max(self.next_at, min(now + rest, self.ends))
+        return replace(self, what=what, next_at=next_at, probes=self.probes + 1)

@@ -8,19 +8,21 @@ An account is a `Lane`: its own pace, breaker, queue and workers, so that none w
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
 from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt
 
 from batch_snapshot import policy
+from batch_snapshot.breaker import UNREACHABLE, Pause
 from batch_snapshot.course import Course
 from batch_snapshot.errors import StorageError
 from batch_snapshot.feed import Feed
-from batch_snapshot.lane import DENIAL_LIMIT, Lane, Stop, StopKind
-from batch_snapshot.model import ApiError, Failure, Outcome, Receipt, Status, Verdict
+from batch_snapshot.lane import Lane, Stop, StopKind
+from batch_snapshot.model import ApiError, Failure, Outcome, Receipt, Verdict
 from batch_snapshot.pacer import WindowSpent
 from batch_snapshot.slots import Slots
 from batch_snapshot.tries import Tries
@@ -208,8 +210,26 @@ class Engine(Course):
 
     async def _work(self, lane: Lane) -> None:
         async for request in lane.queue:
-            if not self._halted(lane):
-                await self._process(lane, request)
+            with suppress(_Abandoned):
+                await self._room(lane)
+                lane.active += 1
+                try:
+                    await self._process(lane, request)
+                finally:
+                    lane.active -= 1
+                    lane.ease()
+
+    async def _room(self, lane: Lane) -> None:
+        """Wait until one more row may be on its way, so that all that fail in one way stay within a bound.
+
+        Raises:
+            _Abandoned: the run or the account stopped.
+        """
+        while (room := lane.breaker.room) is not None and lane.active >= room:
+            with self._interruptible(lane):
+                await lane.eased.wait()
+        if self._halted(lane):
+            raise _Abandoned
 
     async def _process(self, lane: Lane, request: Request) -> None:
         """Bring one request to its outcome; its pair is ours alone meanwhile."""
@@ -239,7 +259,9 @@ class Engine(Course):
             raise
         else:
             self._keep(outcome)
-            lane.breaker = lane.breaker.after(Status.SUCCEEDED, None)
+            if not outcome.reconciled:
+                lane.breaker = lane.breaker.after_success()
+                lane.resume()
 
     async def ready(self, lane: Lane, request: Request) -> bool:
         """Whether the account can call: the first intent is to tell by how much the clocks differ.
@@ -278,22 +300,40 @@ class Engine(Course):
         lane.identified = True
 
     async def _first_read(self, lane: Lane, request: Request) -> None:
-        with await self._permit(lane, lane.read_pacer) as permit:
-            permit.used()
-            try:
-                async with self._slot(lane.read_pacer):
-                    await self._probe(request)
-            except ApiError as error:
-                if error.failure.verdict is Verdict.STOP_ACCOUNT:
-                    raise
-                why = f"{error.failure.code}: {error.failure.message}"
-                lane.warnings.append(
-                    f"account {lane.name}, catalog {request.row.catalog}: a first read failed ({why}); rows "
-                    "in doubt may not be settled by looking"
-                )
-            else:
-                permit.answered()
+        failure = await self._read(lane, lambda: self._probe(request))
+        while isinstance(failure, Failure) and failure.unreachable:
+            failure = await self._read(lane, lambda: self._probe(request))
+        if isinstance(failure, Failure):
+            if failure.verdict is Verdict.STOP_ACCOUNT:
+                raise ApiError(failure)
+            why = f"{failure.code}: {failure.message}"
+            lane.warnings.append(
+                f"account {lane.name}, catalog {request.row.catalog}: a first read failed ({why}); rows "
+                "in doubt may not be settled by looking"
+            )
         lane.probed.add(request.row.catalog)
+
+    async def _read(
+        self, lane: Lane, read: Callable[[], Awaitable[Receipt | None]]
+    ) -> Receipt | Failure | None:
+        """Make one read as soon as the account may; returns what it brought, or why it failed.
+
+        Raises:
+            _Abandoned: the run or the account stopped.
+        """
+        async with self._turn(lane):
+            with await self._permit(lane, lane.read_pacer) as permit:
+                permit.used()
+                try:
+                    async with self._slot(lane.read_pacer):
+                        found = await read()
+                except ApiError as error:
+                    _learn(permit, error.failure)
+                    self._heed(lane, error.failure, permit.sent_at)
+                    return error.failure
+                permit.answered()
+                self._heed(lane, None, permit.sent_at)
+                return found
 
     async def _persist(self, lane: Lane, request: Request, tries: Tries) -> Outcome:
         """Try until the service has said what became of the row, or another try is no use."""
@@ -341,15 +381,18 @@ class Engine(Course):
         while True:
             if self._must_look(lane, tries) and (found := await self._find(lane, request, tries)):
                 return tries.succeeded(found, self._now(), reconciled=True)
-            with await self._permit(lane, lane.pacer) as permit:
-                if self._must_look(lane, tries):
-                    continue  # the wait for the permit outlived the token
-                try:
-                    receipt = await self._call(lane, permit, request, tries)
-                except ApiError as error:
-                    failure = error.failure
-                else:
-                    return tries.succeeded(receipt, self._now())
+            async with self._turn(lane):
+                with await self._permit(lane, lane.pacer) as permit:
+                    if self._must_look(lane, tries):
+                        continue  # the wait for the permit outlived the token
+                    try:
+                        receipt = await self._call(lane, permit, request, tries)
+                    except ApiError as error:
+                        failure = error.failure
+                    else:
+                        return tries.succeeded(receipt, self._now())
+            if failure.unreachable:
+                continue
             if failure.verdict is Verdict.THROTTLED:
                 self._look_for_starvation(lane)
                 continue
@@ -379,11 +422,56 @@ class Engine(Course):
                 receipt = await self._send(request)
             except ApiError as error:
                 tries.answered(error.failure)
+                lane.traffic.calls -= error.failure.never_left
                 lane.traffic.throttled += _learn(permit, error.failure)
+                self._heed(lane, error.failure, permit.sent_at)
                 raise
             tries.answered()
             permit.answered()
+            self._heed(lane, None, permit.sent_at)
             return receipt
+
+    @asynccontextmanager
+    async def _turn(self, lane: Lane) -> AsyncIterator[None]:
+        """Make a call as soon as the account may: in a pause when it is its turn to be the probe.
+
+        Raises:
+            _Abandoned: the run or the account stopped.
+        """
+        async with AsyncExitStack() as held:
+            if lane.pause is not None:
+                with self._interruptible(lane):
+                    await held.enter_async_context(lane.turn)
+                    await self._sit_out(lane)
+                if lane.pause is None:
+                    await held.aclose()
+            yield
+
+    async def _sit_out(self, lane: Lane) -> None:
+        """Wait for the time of the next probe, or for the end of the pause."""
+        while (pause := lane.pause) is not None and (left := pause.next_at - anyio.current_time()) > 0:
+            with anyio.move_on_after(left):
+                await lane.eased.wait()
+
+    def _heed(self, lane: Lane, failure: Failure | None, left: float) -> None:
+        """Pause an account whose calls, the last at the time `left`, don't leave; any answer ends that."""
+        if failure is None or not failure.never_left:
+            if lane.pause is not None and lane.pause.key == UNREACHABLE:
+                lane.resume()
+        elif failure.unreachable:
+            self._hold_up(lane, UNREACHABLE, failure.message, left)
+
+    def _hold_up(self, lane: Lane, key: str, what: str, left: float) -> None:
+        """Let an account make no call but probes; where they fail for too long, it is deferred."""
+        now = anyio.current_time()
+        if lane.pause is None:
+            lane.pause = Pause.begin(key, what, now, self._settings.pause)
+        elif left < lane.pause.next_at:
+            return  # it was under way before, and is no probe
+        elif now < lane.pause.ends:
+            lane.pause = lane.pause.after_probe(what, now)
+        else:
+            self._stop_lane(lane, lane.gave_up(lane.pause, now))
 
     @asynccontextmanager
     async def _slot(self, pacer: Pacer) -> AsyncIterator[None]:
@@ -426,20 +514,14 @@ class Engine(Course):
                 await anyio.sleep(
                     policy.read_lag_left(tries.last_sent_at, self._now(), self._settings.read_lag)
                 )
-            with await self._permit(lane, lane.read_pacer) as permit:
-                permit.used()
-                try:
-                    known = replace(request, first_sent_at=tries.first_sent_at, clock_skew=tries.clock_skew)
-                    async with self._slot(lane.read_pacer):
-                        receipt = await self._look_up(known)
-                except ApiError as error:
-                    failure = error.failure
-                    throttled = _learn(permit, failure)
-                else:
-                    permit.answered()
-                    tries.known_since = None
-                    return receipt
-            if throttled:
+            known = replace(request, first_sent_at=tries.first_sent_at, clock_skew=tries.clock_skew)
+            failure = await self._read(lane, partial(self._look_up, known))
+            if not isinstance(failure, Failure):
+                tries.known_since = None
+                return failure
+            if failure.unreachable:
+                continue
+            if failure.verdict is Verdict.THROTTLED:
                 if lane.read_pacer.starved(self._settings.patience):
                     raise _LookUpRefused(failure)
                 continue
@@ -503,10 +585,20 @@ class Engine(Course):
             self._leave(tries)
             return
         self._keep(tries.unsettled(failure, self._now()))
-        lane.breaker = lane.breaker.after(Status.FAILED, failure.kind)
-        if lane.breaker.tripped:
-            reason = f"{DENIAL_LIMIT} denials in a row, the last: {failure.code}: {failure.message}"
-            self._stop_lane(lane, Stop(StopKind.STOPPED, f"account {lane.name}: {reason}"))
+        self._count_failed(lane, failure)
+
+    def _count_failed(self, lane: Lane, failure: Failure) -> None:
+        """A row failed, or is in doubt: after so many of one kind the account pauses or stops."""
+        breaker = lane.breaker = lane.breaker.after(failure)
+        trouble = breaker.trouble
+        if lane.pause is not None and lane.pause.key != trouble.key:
+            lane.resume()
+        if not breaker.tripped:
+            return
+        if trouble.passes:
+            self._hold_up(lane, trouble.key, breaker.reason, anyio.current_time())
+        else:
+            self._stop_lane(lane, Stop(StopKind.STOPPED, f"account {lane.name}: {breaker.reason}"))
 
     def _stop_signing(self, lane: Lane, failure: Failure) -> None:
         self._stop_lane(
@@ -526,6 +618,8 @@ def _learn(permit: Permit, failure: Failure) -> bool:
     if failure.verdict is Verdict.THROTTLED:
         permit.throttled(failure.retry_after)
         return True
-    if not failure.may_have_landed and failure.http_status is not None:
+    if failure.never_left:
+        permit.never_left()
+    elif not failure.may_have_landed and failure.http_status is not None:
         permit.answered()
     return False

@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
-from batch_snapshot import forecast, policy
+from batch_snapshot import forecast
+from batch_snapshot.breaker import UNREACHABLE, Breaker
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+    from batch_snapshot.breaker import Pause
     from batch_snapshot.model import Request
     from batch_snapshot.pacer import Pacer
     from batch_snapshot.quota import Spent
-
-#: Denials are the account's when so many come in a row before any success.
-DENIAL_LIMIT = 20
 
 
 class StopKind(IntEnum):
@@ -78,7 +77,15 @@ class Lane:
     stop: Stop | None = None
     #: The window that stopped it, and whose it is: its pacer's, or that of reads.
     spent: tuple[Pacer, Spent] | None = None
-    breaker: policy.DenialBreaker = field(default_factory=lambda: policy.DenialBreaker(DENIAL_LIMIT))
+    breaker: Breaker = field(default_factory=Breaker)
+    #: The account makes no call but probes; None: it calls as its pace allows.
+    pause: Pause | None = None
+    #: Who holds it makes the next probe.
+    turn: anyio.Lock = field(default_factory=anyio.Lock)
+    #: Rows on their way to an outcome.
+    active: int = 0
+    #: Set and replaced when a pause has ended, or there may be room for further rows.
+    eased: anyio.Event = field(default_factory=anyio.Event)
     #: Whose account it is was found out, and its windows are set.
     identified: bool = False
     #: Catalogs in which a read was made, or refused, before the first write.
@@ -98,6 +105,28 @@ class Lane:
         self.spent = pacer, found
         calls = "read" if pacer is self.read_pacer else "call"
         return Stop(StopKind.DEFERRED, f"account {self.name}: {_when(found, calls, now)}")
+
+    def gave_up(self, pause: Pause, now: float) -> Stop:
+        """Why it stops after a pause in which every probe failed."""
+        seconds = f"{now - pause.began:.0f} s"
+        if pause.key == UNREACHABLE:
+            why = (
+                f"{pause.what}, and so for {seconds}: nothing left this machine meanwhile; check the "
+                "network, HTTPS_PROXY and --endpoint-url, then run the same command"
+            )
+        else:
+            why = f"{pause.what}; tries for another {seconds} were refused as well"
+        return Stop(StopKind.DEFERRED, f"account {self.name}: {why}")
+
+    def ease(self) -> None:
+        """Wake whoever waits for the end of a pause or for room."""
+        self.eased.set()
+        self.eased = anyio.Event()
+
+    def resume(self) -> None:
+        """The pause is over."""
+        self.pause = None
+        self.ease()
 
     def close(self) -> None:
         """Drop the queue."""

@@ -28,6 +28,9 @@ REGION = "us-east-1"
 #: What a name of AWS's quotas begins with where the account is not known, only the key that signs for it.
 UNKNOWN_ACCOUNT = "aws key:"
 
+#: The code of a success that names no snapshot.
+INVALID_RESPONSE = "InvalidResponse"
+
 #: Endpoints as a ledger names them; any other is a URL.
 AWS, SIMULATOR = "aws", "simulator"
 

@@ -253,6 +253,12 @@ class Pace(NamedTuple):
         """After a call that never left, or whose answer says nothing about limits."""
         return self._replace(in_flight=self.in_flight - 1)
 
+    def unsent(self, sent_at: float) -> Pace:
+        """After a call that took its slot at `sent_at` and never left: the last slot is free again."""
+        gap = 1 / self.rate(sent_at)
+        last = self.next_slot <= sent_at + gap
+        return self.dropped()._replace(next_slot=self.next_slot - gap if last else self.next_slot)
+
     def answered(self, sent_at: float, now: float) -> Pace:
         """After a call sent at `sent_at` was let through: room to grow."""
         if self.phase is Phase.SEARCH:

@@ -105,6 +105,12 @@ class Permit:
         """The call leaves now."""
         self._left = True
 
+    def never_left(self) -> None:
+        """The call did not leave after all: it used neither its slot nor the windows."""
+        self._left = False
+        self._told = True
+        self._pacer.change(lambda pace: pace.unsent(self.sent_at))
+
     def answered(self) -> None:
         """The service answered, whatever it said, and did not throttle."""
         self._told = True

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from batch_snapshot.errors import InputError
-from batch_snapshot.model import ErrorKind, Failure, RowError, Status, Verdict
+from batch_snapshot.model import INVALID_RESPONSE, ErrorKind, Failure, RowError, Status, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -242,7 +242,7 @@ def nonsense(message: str, *, http_status: int | None, request_id: str | None) -
     """A success that names no snapshot: garbage looks like that, and so may a snapshot's answer."""
     return Failure(
         kind=ErrorKind.TRANSIENT,
-        code="InvalidResponse",
+        code=INVALID_RESPONSE,
         message=clean(message),
         verdict=Verdict.RETRY,
         may_have_landed=True,
@@ -295,8 +295,8 @@ _CREDENTIALS_ADVICE: Mapping[str, str] = MappingProxyType(
         "RequestTimeTooSkewed": "set this machine's clock",
         "RequestExpired": "set this machine's clock",
         "CredentialRetrievalError": "run the credential_process{of} by hand to see why",
-        "InvalidProxyError": "correct HTTPS_PROXY or HTTP_PROXY (http://host:port), or name the endpoint's host "
-        "in NO_PROXY",
+        "InvalidProxyError": "correct HTTPS_PROXY or HTTP_PROXY (http://host:port), or name the endpoint's "
+        "host in NO_PROXY",
         "ProxyAuthenticationError": "put the proxy's user and password into HTTPS_PROXY or HTTP_PROXY "
         "(http://user:password@host:port), or name the endpoint's host in NO_PROXY",
         "ConfigParseError": "mend the AWS configuration and credentials files",

@@ -44,6 +44,8 @@ class Tries:
         self.in_flight = False
         #: Of the last try of this run that was answered, if it failed.
         self.failure: Failure | None = None
+        #: When earlier tries left, as it was before the one in flight.
+        self._before = (self.first_sent_at, self.clock_skew, self.known_since, self.last_sent_at)
 
     @property
     def _first(self) -> policy.Reading | None:
@@ -52,6 +54,7 @@ class Tries:
     def left(self, now: policy.Reading) -> None:
         """A try is about to leave."""
         self.in_flight = True
+        self._before = (self.first_sent_at, self.clock_skew, self.known_since, self.last_sent_at)
         self.last_sent_at = now.at
         if self.first_sent_at is None:
             self.first_sent_at, self.clock_skew = now
@@ -60,6 +63,10 @@ class Tries:
     def answered(self, failure: Failure | None = None) -> None:
         """The try is over: it failed so, or succeeded."""
         self.in_flight = False
+        if failure is not None and failure.never_left:
+            self.first_sent_at, self.clock_skew, self.known_since, self.last_sent_at = self._before
+            if failure.unreachable:
+                return
         if failure is None or failure.verdict in {Verdict.RETRY, Verdict.REFUSED}:
             self.attempts += 1
             self.failure = failure

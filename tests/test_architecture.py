@@ -15,7 +15,7 @@ PACKAGE = Path(batch_snapshot.__file__).parent
 LEVELS = [
     {"errors", "mounts"},
     {"endpoint", "filters", "model"},
-    {"flags", "history"},
+    {"breaker", "flags", "history"},
     {
         "audit",
         "changes",
@@ -59,6 +59,7 @@ PURE = {
     "answers",
     "audit",
     "bounds",
+    "breaker",
     "changes",
     "codec",
     "display",

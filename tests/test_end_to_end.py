@@ -344,20 +344,19 @@ async def test_denied_rows_succeed_in_a_new_generation_once_the_cause_is_gone(mo
         assert len({line["client_token"] for line in of_type(LEDGER, "result")}) == 10
 
 
-async def test_a_refused_connection_is_no_doubt_and_retry_cures_it():
+async def test_a_refused_connection_leaves_the_rows_unattempted_and_the_same_command_sends_them():
     rows = pairs(4)
     write_manifest(MANIFEST, rows)
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
         port = unheard.getsockname()[1]
-        summary = await run(f"http://127.0.0.1:{port}", max_attempts=2)
-    assert summary.counts == (0, 4, 0, 0)
-    for line in results(LEDGER).values():
-        assert (line["error"]["kind"], line["ambiguous"], line["attempts"]) == ("transient", False, 2)
+        summary = await run(f"http://127.0.0.1:{port}", pause=0.2)
+    assert (summary.exit_code, summary.counts, summary.calls) == (4, (0, 0, 0, 4), 0)
+    assert f"cannot reach 127.0.0.1:{port}: connection refused" in summary.reasons[0]
+    assert not results(LEDGER)
     async with serve(port=port) as (url, simulator):
-        assert (await retry(url)).exit_code == 0
+        assert (await run(url)).exit_code == 0
         assert_exactly_once(simulator, LEDGER, rows)
-        assert {line["generation"] for line in results(LEDGER).values()} == {1}
 
 
 # -- interrupted, resumed, edited --------------------------------------------------------------------

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from batch_snapshot import policy
 from batch_snapshot.errors import InputError
-from batch_snapshot.model import ErrorKind, Status, Verdict
-from batch_snapshot.policy import Answer, DenialBreaker, FailureLimit
+from batch_snapshot.model import ErrorKind, Verdict
+from batch_snapshot.policy import Answer, FailureLimit
 
 MODEL = Loader().load_service_model("partnercentral-selling", "service-2")
 ERROR_SHAPES = sorted(name for name, shape in MODEL["shapes"].items() if shape.get("exception"))
@@ -91,6 +91,7 @@ NEVER_LEFT = {
     "ClientProxyConnectionError",
     "ClientHttpProxyError",
     "ServerFingerprintMismatch",
+    "ConnectionTimeoutError",
 }
 
 
@@ -272,16 +273,3 @@ def test_the_failure_limit_is_read(text, limit):
 def test_a_failure_limit_that_makes_no_sense_is_refused(text):
     with pytest.raises(InputError, match="--max-failures"):
         FailureLimit.parse(text)
-
-
-def test_the_breaker_counts_denials_in_a_row_before_any_success():
-    breaker = DenialBreaker(limit=3)
-    for _ in range(2):
-        breaker = breaker.after(Status.FAILED, ErrorKind.DENIED)
-    assert not breaker.tripped
-    assert breaker.after(Status.FAILED, ErrorKind.DENIED).tripped
-    assert not breaker.after(Status.FAILED, ErrorKind.INVALID).after(Status.FAILED, ErrorKind.DENIED).tripped
-    trusted = breaker.after(Status.SUCCEEDED, None)
-    for _ in range(9):
-        trusted = trusted.after(Status.FAILED, ErrorKind.DENIED)
-    assert not trusted.tripped

@@ -325,9 +325,10 @@ async def test_the_password_of_a_proxy_is_not_told(inside, capfd, monkeypatch, v
     monkeypatch.setenv(variable, f"http://me:{CANARIES['environment secret']}@127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY")
     inside.manifest(pairs(2))
-    options = Options(endpoint_url="http://example.invalid", engine=bounds.Settings(max_attempts=1))
+    options = Options(endpoint_url="http://example.invalid", engine=bounds.Settings(pause=0.1))
     summary = await batch.run(inside.folder / "trial.yaml", options)
-    assert summary.counts.failed == 2
+    assert (summary.exit_code, summary.counts.unattempted) == (4, 2)
+    assert "cannot reach the proxy 127.0.0.1:9" in summary.reasons[0]
     said = report.as_text(summary) + inside.ledger.read_text("utf-8")
     assert not told(said)
     assert not told("".join(capfd.readouterr()))
