@@ -801,7 +801,7 @@ class Windows:
 
     def __init__(self, limit, opens_at=float("inf"), width=Window("per_day", 10_000, DAY)):  # noqa: B008
         self.limit, self.opens_at, self.width = limit, opens_at, width
-        self.flying, self.used = set(), 0
+        self.flying, self.used, self.claimed = set(), 0, 0
         self.broken = set()
 
     def claim(self):
@@ -810,9 +810,9 @@ class Windows:
         at = anyio.current_time()
         if self.used + len(self.flying) >= self.limit and at < self.opens_at:
             return Spent(self.width, self.opens_at - at)
-        claim = self.used + len(self.flying) + 1
-        self.flying.add(claim)
-        return claim
+        self.claimed += 1
+        self.flying.add(self.claimed)
+        return self.claimed
 
     def room(self):
         raise NotImplementedError
