@@ -210,6 +210,11 @@ class Pause:
     probes: int = 0
 
     @property
+    def rest(self) -> float:
+        """Seconds from one probe to the next."""
+        return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**self.probes)
+
+    @property
     def shown(self) -> str:
         """What it is for, as far as a line has room."""
         return self.what.partition(": ")[0] if self.key != UNREACHABLE else self.what
@@ -221,6 +226,5 @@ class Pause:
 
     def after_probe(self, what: str, now: float) -> Pause:
         """The pause after a probe failed as well; the last probe leaves when it is over."""
-        rest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (self.probes + 1))
-        next_at = max(self.next_at, min(now + rest, self.ends))
-        return replace(self, what=what, next_at=next_at, probes=self.probes + 1)
+        probed = replace(self, what=what, probes=self.probes + 1)
+        return replace(probed, next_at=max(self.next_at, min(now + probed.rest, self.ends)))

@@ -408,6 +408,7 @@ class _News:
             reads=reads,
             warnings=tuple(lane.warnings[self._warned :]),
             stop=lane.stop,
+            pause=lane.pause,
             over=self.over,
             crash=self.crash,
         )

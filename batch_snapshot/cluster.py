@@ -7,6 +7,7 @@ is handed its rows in parcels after their intent is durable, and tells what beca
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from batch_snapshot.bounds import Settings
+    from batch_snapshot.breaker import Pause
     from batch_snapshot.hosts import News, Post
     from batch_snapshot.lane import Lane
     from batch_snapshot.lease import Tale
@@ -394,6 +396,7 @@ class Coordinator(Course):
         lane.traffic.calls, lane.traffic.throttled = calls + tale.calls, throttled + tale.throttled
         lane.warnings.extend(tale.warnings)
         self._learn(lane, tale.learned)
+        _show_pause(lane, tale.pause)
         if tale.stop is not None and self.stop is None:
             self._stop_lane(lane, tale.stop)
         if tale.over:
@@ -461,3 +464,12 @@ class Coordinator(Course):
             return False
         self._let_go(desk, leased.request)
         return True
+
+
+def _show_pause(lane: Lane, pause: Pause | None) -> None:
+    """Note for the display that an account pauses at its worker, whose clock is another one."""
+    known = lane.pause
+    if pause is None:
+        lane.pause = None
+    elif known is None or (known.began, known.probes) != (pause.began, pause.probes):
+        lane.pause = replace(pause, next_at=lane.pacer.now() + pause.rest)

@@ -40,6 +40,15 @@ class Waiting(NamedTuple):
     seconds: float
 
 
+class Trouble(NamedTuple):
+    """What keeps an account's rows from being sent, or makes all of them fail."""
+
+    what: str
+    rows_waiting: int
+    #: Until the next try; None: there is no pause.
+    next_try_s: float | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One account in a frame."""
@@ -56,6 +65,7 @@ class Part:
     #: The fullest window.
     window: Window | None = None
     waiting: Waiting | None = None
+    trouble: Trouble | None = None
     #: Why it stopped early.
     stopped: str | None = None
 
@@ -111,7 +121,7 @@ def line(frame: Frame) -> str:
     if frame.throttled:
         parts.append(f"{frame.throttled:,} throttled")
     many = len(frame.parts) > 1
-    waiting = [part for part in frame.parts if part.waiting]
+    waiting = [part for part in frame.parts if part.waiting or (part.trouble and part.stopped is None)]
     parts += [f"{part.name}: {_said(part)}" if many else _said(part) for part in _first(waiting)]
     if stopped := sum(part.stopped is not None for part in frame.parts):
         parts.append(f"{stopped} of {len(frame.parts)} accounts stopped" if many else "stopped")
@@ -140,6 +150,7 @@ def as_json(frame: Frame) -> dict[str, Any]:
                 "throttled_calls": part.throttled,
                 "window": part.window._asdict() if part.window else None,
                 "waiting": part.waiting._asdict() if part.waiting else None,
+                "trouble": _rounded(part.trouble) if part.trouble else None,
                 "stopped": part.stopped,
             }
             for part in frame.parts
@@ -161,7 +172,8 @@ def block(frame: Frame, width: int, *, ascii_only: bool = False) -> RenderableTy
     if len(frame.parts) > 1:
         rows.append(_accounts(_by_interest(frame.parts), width))
     else:
-        rows += [_text((f"  {said}", "yellow")) for said in map(_said, frame.parts) if said]
+        for part in frame.parts:
+            rows += [_text((f"  {said}", "yellow")) for said in _spelt_out(part)]
     return Group(*rows)
 
 
@@ -272,7 +284,12 @@ def _by_interest(parts: Sequence[Part]) -> Sequence[Part]:
     if len(parts) <= SHOWN_ACCOUNTS:
         return parts
     return sorted(
-        parts, key=lambda part: (part.stopped is None, part.waiting is None, part.done == part.rows)
+        parts,
+        key=lambda part: (
+            part.stopped is None,
+            part.waiting is None and part.trouble is None,
+            part.done == part.rows,
+        ),
     )
 
 
@@ -280,10 +297,29 @@ def _first(parts: Sequence[Part]) -> Iterable[Part]:
     return parts[:SHOWN_ACCOUNTS]
 
 
+def _spelt_out(part: Part) -> list[str]:
+    """What holds the account up, in lines that a narrow terminal has room for."""
+    if part.trouble is not None and part.stopped is None:
+        return [part.trouble.what, _until(part.trouble)]
+    return [said] if (said := _said(part)) else []
+
+
+def _until(trouble: Trouble) -> str:
+    plural = "row" if trouble.rows_waiting == 1 else "rows"
+    rows = f"{trouble.rows_waiting:,} {plural} waiting"
+    return rows if trouble.next_try_s is None else f"{rows}, next try in {trouble.next_try_s:.0f} s"
+
+
+def _rounded(trouble: Trouble) -> dict[str, Any]:
+    return trouble._replace(next_try_s=_finite(trouble.next_try_s))._asdict()
+
+
 def _said(part: Part) -> str:
     """What holds the account up, if anything does."""
     if part.stopped is not None:
         return f"stopped: {part.stopped.removeprefix(f'account {part.name}: ')}"
+    if part.trouble is not None:
+        return f"{part.trouble.what}, {_until(part.trouble)}"
     if part.waiting is not None:
         return f"{part.waiting.window} spent, opens in {_span(part.waiting.seconds)}"
     return ""

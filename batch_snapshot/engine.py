@@ -438,13 +438,15 @@ class Engine(Course):
         Raises:
             _Abandoned: the run or the account stopped.
         """
+        if lane.pause is None:
+            yield
+            return
         async with AsyncExitStack() as held:
-            if lane.pause is not None:
-                with self._interruptible(lane):
-                    await held.enter_async_context(lane.turn)
-                    await self._sit_out(lane)
-                if lane.pause is None:
-                    await held.aclose()
+            with self._interruptible(lane):
+                await held.enter_async_context(lane.turn)
+                await self._sit_out(lane)
+            if lane.pause is None:
+                await held.aclose()
             yield
 
     async def _sit_out(self, lane: Lane) -> None:
@@ -471,7 +473,7 @@ class Engine(Course):
         elif now < lane.pause.ends:
             lane.pause = lane.pause.after_probe(what, now)
         else:
-            self._stop_lane(lane, lane.gave_up(lane.pause, now))
+            self._stop_lane(lane, lane.gave_up(replace(lane.pause, what=what), now))
 
     @asynccontextmanager
     async def _slot(self, pacer: Pacer) -> AsyncIterator[None]:

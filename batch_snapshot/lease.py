@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from batch_snapshot.bounds import Settings
+    from batch_snapshot.breaker import Pause
     from batch_snapshot.client import Target
     from batch_snapshot.lane import Stop
     from batch_snapshot.model import Account, Outcome, Request
@@ -192,6 +193,7 @@ class Tale:
         reads: of the quota of its reads.
         warnings: to tell people.
         stop: why no further calls are made.
+        pause: what it waits for; its times are the worker's.
         over: nothing more is in flight, and what has no outcome was not sent.
         crash: what broke, if the worker's program did: nothing is known of the other rows.
     """
@@ -207,6 +209,7 @@ class Tale:
     reads: Used = NOTHING_USED
     warnings: tuple[str, ...] = ()
     stop: Stop | None = None
+    pause: Pause | None = None
     over: bool = False
     crash: str | None = None
 

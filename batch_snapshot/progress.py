@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Self, cast
 import anyio
 
 from batch_snapshot import display, forecast
-from batch_snapshot.display import Frame, Part, Waiting
+from batch_snapshot.display import Frame, Part, Trouble, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: Seconds between two lines in a log, and between two frames of a display.
 LINES_EVERY = 5.0
 REDRAW_EVERY = 0.25
+#: So many rows that failed in one way, one after the other, are worth a word.
+TELLING = 10
 #: Seconds over which the present rate is measured.
 RECENT = 10.0
 
@@ -95,6 +97,7 @@ class Gauge:
             throttled=lane.traffic.throttled,
             window=max(view.windows(name), key=lambda window: window.used / window.limit, default=None),
             waiting=waiting,
+            trouble=_trouble(lane, view.todo.get(name, 0) - view.settled[name], now),
             stopped=lane.stop.reason if lane.stop else None,
         )
 
@@ -110,6 +113,15 @@ class Gauge:
         since, before = self._seen[0]
         seconds = now - since
         return {name: (calls[name] - before[name]) / seconds if seconds > 0 else 0.0 for name in calls}
+
+
+def _trouble(lane: Lane, rows: int, now: float) -> Trouble | None:
+    """What an account pauses for, or how all of its rows fail; None: nothing of the kind."""
+    if lane.pause is not None:
+        return Trouble(lane.pause.shown, rows, max(0.0, lane.pause.next_at - now))
+    if lane.breaker.count >= TELLING:
+        return Trouble(f"{lane.breaker.count} {lane.breaker.trouble.what}", rows)
+    return None
 
 
 def _moment(left: float | None, now: datetime) -> str | None:

@@ -19,11 +19,13 @@ from rich.console import Console
 
 from batch_snapshot import display, pace, progress
 from batch_snapshot.allowance import Outlook
-from batch_snapshot.display import Frame, Part, Waiting, Window
+from batch_snapshot.breaker import Pause
+from batch_snapshot.display import Frame, Part, Trouble, Waiting, Window
 from batch_snapshot.forecast import Forecast
 from batch_snapshot.lane import Lane, Stop, StopKind
 from batch_snapshot.model import Status
 from batch_snapshot.pacer import Pacer
+from batch_snapshot.policy import Answer, service_failure
 from batch_snapshot.quota import DAY, Spent
 from batch_snapshot.quota import Window as QuotaWindow
 from batch_snapshot.report import Counts
@@ -169,6 +171,10 @@ parts = st.builds(
     throttled=numbers,
     window=st.none() | st.builds(Window, st.just("per_minute"), numbers, st.integers(1, 10**7)),
     waiting=st.none() | st.builds(Waiting, st.just("per_day"), st.floats(0, 1e6)),
+    trouble=st.none()
+    | st.builds(
+        Trouble, st.text(max_size=200).filter(str.isprintable), numbers, st.none() | st.floats(0, 1e6)
+    ),
     stopped=st.none() | st.text(max_size=200).filter(str.isprintable),
 )
 frames = st.builds(
@@ -192,8 +198,39 @@ def test_no_line_is_wider_than_the_terminal_and_none_wraps(frame, width):
     lines = drawn(frame, width)
     assert all(cell_len(line) <= width for line in lines), "in columns: a mark above another sign takes none"
     several = min(len(frame.parts), display.SHOWN_ACCOUNTS) + 1 + (len(frame.parts) > display.SHOWN_ACCOUNTS)
-    assert len(lines) <= 4 + max(1, several)
+    assert len(lines) <= 4 + max(2, several)
     assert "\n" not in display.line(frame)
+
+
+HOST = "partnercentral-selling.us-east-1.api.aws:443"
+UNREACHED = replace(MAIN, trouble=Trouble(f"cannot reach {HOST}: connection refused", 8000, 8.2))
+
+
+def test_what_cannot_be_reached_is_said_in_full_on_a_narrow_terminal():
+    lines = drawn(replace(FRAME, parts=[UNREACHED]), 80)
+    assert lines[4:] == [
+        f"  cannot reach {HOST}: connection refused",
+        "  8,000 rows waiting, next try in 8 s",
+    ]
+
+
+def test_what_cannot_be_reached_is_said_in_a_line_and_as_fields():
+    frame = replace(FRAME, parts=[UNREACHED])
+    what = f"cannot reach {HOST}: connection refused"
+    assert f"  {what}, 8,000 rows waiting, next try in 8 s  " in display.line(frame)
+    assert display.as_json(frame)["accounts"]["main"]["trouble"] == {
+        "what": what,
+        "rows_waiting": 8000,
+        "next_try_s": 8.2,
+    }
+    several = replace(FRAME, parts=[replace(UNREACHED, name="acme"), MAIN])
+    assert f"acme: {what}, 8,000 rows waiting" in display.line(several)
+
+
+def test_of_an_account_that_has_stopped_nothing_else_is_said():
+    frame = replace(FRAME, parts=[replace(UNREACHED, stopped="account main: 20 denials in a row")])
+    assert "  stopped  " in display.line(frame)
+    assert drawn(frame)[4:] == ["  stopped: 20 denials in a row"]
 
 
 # ---- what is read off a run
@@ -330,3 +367,23 @@ def test_no_colour_where_none_is_wanted(monkeypatch):
     with progress.Screen(terminal.write, width=80) as screen:
         screen.show(FRAME)
     assert not re.search(r"\x1b\[[0-9;]*3[0-9][;0-9]*m", "".join(terminal.writes))
+
+
+def test_a_pause_is_read_off_its_account_and_so_are_rows_that_all_fail():
+    async def look(view):
+        main = view.lanes["main"]
+        before = progress.Gauge(view).frame(NOW).parts[0].trouble
+        main.pause = Pause.begin("unreachable", "cannot reach api:443: refused", anyio.current_time(), 120)
+        await anyio.sleep(0.4)
+        paused = progress.Gauge(view).frame(NOW).parts[0].trouble
+        main.pause = None
+        for _ in range(12):
+            main.breaker = main.breaker.after(
+                service_failure(Answer(code="403", message="<html>", http_status=403))
+            )
+        return before, paused, progress.Gauge(view).frame(NOW).parts[0].trouble
+
+    before, paused, failing = in_virtual_time(look)
+    assert before is None
+    assert paused == ("cannot reach api:443: refused", 950, pytest.approx(0.6))
+    assert failing == ("12 answers in a row were HTML with status 403", 950, None)
