@@ -74,7 +74,7 @@ def cli() -> None:
       0    every row of the ledger succeeded
       1    the run went through; some rows failed or are in doubt
       2    usage, manifest or ledger not valid; nothing was called
-      3    stopped early: failures, denials, credentials
+      3    stopped early: rows that all fail, credentials
       4    deferred: the same command continues it
       5    locked by another run, or the ledger cannot be written
       130, 143  SIGINT, SIGTERM: all in good order, the same command continues it
