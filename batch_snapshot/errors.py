@@ -78,7 +78,7 @@ class ServiceError(BatchSnapshotError):
 
 
 class DeferredError(ServiceError):
-    """The quota of reads is spent: the same command goes on another time."""
+    """The quota of reads is spent, or nothing can be reached: the same command goes on another time."""
 
     exit_code = 4
 

@@ -151,6 +151,9 @@ class Reader:
                 if error.failure.verdict is Verdict.THROTTLED:
                     self.throttled += 1
                     permit.throttled(error.failure.retry_after)
+                elif error.failure.never_left:
+                    self.calls[operation] -= 1
+                    permit.never_left()
                 elif error.failure.http_status is not None:
                     permit.answered()
                 return error.failure
@@ -202,4 +205,5 @@ def broken(account: str, operation: str, failure: Failure) -> ServiceError:
         if failure.code == "AccessDeniedException"
         else ""
     )
-    return ServiceError(f"account {account}: {operation}: {failure.code}: {failure.message}{hint}")
+    kind = DeferredError if failure.unreachable else ServiceError
+    return kind(f"account {account}: {operation}: {failure.code}: {failure.message}{hint}")

@@ -8,11 +8,14 @@ import pytest
 import trio.testing
 
 from batch_snapshot import breaker
+from batch_snapshot.bounds import Settings
 from batch_snapshot.breaker import LIMIT, Breaker, Pause
+from batch_snapshot.cluster import Coordinator
 from batch_snapshot.lane import Stop, StopKind
+from batch_snapshot.lease import Tale
 from batch_snapshot.model import Receipt, Status
 from batch_snapshot.policy import Answer, client_failure, nonsense, service_failure
-from tests.test_engine import CONFLICT, DENIED, THROTTLED, Windows, World, refusal, requests
+from tests.test_engine import BROKEN, CONFLICT, DENIED, THROTTLED, Windows, World, now, refusal, requests
 
 pytestmark = pytest.mark.anyio
 
@@ -206,6 +209,54 @@ async def test_an_answer_of_whatever_kind_ends_the_pause():
     await world.run(requests(10))
     assert world.statuses() == {Status.FAILED: 10}
     assert world.engine.ending is None
+
+
+async def test_a_server_error_ends_the_pause_too_though_no_row_has_ended():
+    pauses = []
+
+    def answer(request, nth):
+        if anyio.current_time() < 5:
+            return REFUSED
+        pauses.append(world.engine.lanes["main"].pause)
+        return BROKEN if len(pauses) < 4 else None
+
+    world = World(answer=answer, rate=1000)
+    await world.run(requests(10))
+    assert pauses[0] is not None
+    assert not any(pauses[1:])
+
+
+async def test_calls_that_were_under_way_when_the_pause_began_are_no_probes():
+    world = World(latency=0.5, answer=lambda *_: REFUSED, rate=1000)
+    await world.run(requests(2000))
+    times = [at for at, _ in world.sent]
+    assert [at - times[0] for at in times[LIMIT : LIMIT + 4]] == pytest.approx([1.5, 4, 8.5, 17], abs=0.1)
+
+
+async def test_a_pause_at_a_worker_is_shown_by_the_clock_here():
+    lane = World().engine.lanes["main"]
+    here = Coordinator(
+        lanes={"main": lane},
+        posts=None,  # type: ignore[arg-type]
+        identify=None,  # type: ignore[arg-type]
+        intend=None,  # type: ignore[arg-type]
+        record=print,
+        suspend=print,
+        now=now,
+        settings=Settings(),
+    )
+
+    def told(pause):
+        here._told(here._desks["main"], Tale(account="main", pause=pause))
+        return lane.pause and (lane.pause.what, lane.pause.next_at)
+
+    await anyio.sleep(5)
+    there = Pause.begin(breaker.UNREACHABLE, "down", 1e6, 120)
+    assert told(there) == ("down", 6)
+    await anyio.sleep(0.5)
+    assert told(there) == ("down", 6)
+    assert told(there.after_probe("still down", 1e6 + 1)) == ("still down", 7.5)
+    assert told(None) is None
 
 
 async def test_a_single_refused_connection_holds_up_nobody_else_for_long():

@@ -180,6 +180,7 @@ def failure(verdict: Verdict, code: str = "X", **more: Any) -> Failure:
 
 THROTTLED = failure(Verdict.THROTTLED, http_status=400)
 BROKEN = failure(Verdict.RETRY)
+UNREACHED = failure(Verdict.RETRY, never_left=True)
 REFUSED = failure(Verdict.REFUSED, "ValidationException", http_status=400)
 
 
@@ -238,6 +239,29 @@ def test_reads_go_on_after_throttles_and_trouble():
     assert (reader.calls, reader.throttled) == (Counter({"ListOpportunities": 5 + ATTEMPTS}), 5)
 
 
+def test_a_read_that_never_left_uses_no_quota():
+    class Windows:
+        claimed, used = 0, 0
+
+        def claim(self) -> int:
+            self.claimed += 1
+            return self.claimed
+
+        def room(self) -> int:
+            return 1
+
+        def finish(self, claim: int) -> None:
+            self.used += 1
+
+        def cancel(self, claim: int) -> None:
+            pass
+
+    windows = Windows()
+    reader = Service(UNREACHED, page(1)).reader(meter=windows)
+    assert in_virtual_time(lambda: walk(reader)) == [1]
+    assert (windows.claimed, windows.used, reader.calls.total()) == (2, 1, 1)
+
+
 @pytest.mark.parametrize(
     ("answer", "error", "told"),
     [
@@ -249,6 +273,7 @@ def test_reads_go_on_after_throttles_and_trouble():
             "allow partnercentral:ListOpp",
         ),
         (THROTTLED, DeferredError, "its quota of reads is spent"),
+        (UNREACHED, DeferredError, "account main: ListOpportunities: X: told"),
         ({}, ServiceError, "no page of a list"),
         ({"OpportunitySummaries": [], "NextToken": "same"}, ServiceError, "no page of a list"),
     ],
