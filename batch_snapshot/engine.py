@@ -8,7 +8,14 @@ An account is a `Lane`: its own pace, breaker, queue and workers, so that none w
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -49,6 +56,10 @@ if TYPE_CHECKING:
 
 #: Rows that one intent names: so many an account are in doubt after a crash, besides those being sent.
 INTENT_SIZE = 64
+
+
+#: Nothing has to be waited for.
+_AT_ONCE = nullcontext()
 
 
 class Supply(Protocol):
@@ -431,16 +442,16 @@ class Engine(Course):
             self._heed(lane, None, permit.sent_at)
             return receipt
 
-    @asynccontextmanager
-    async def _turn(self, lane: Lane) -> AsyncIterator[None]:
+    def _turn(self, lane: Lane) -> AbstractAsyncContextManager[None]:
         """Make a call as soon as the account may: in a pause when it is its turn to be the probe.
 
         Raises:
             _Abandoned: the run or the account stopped.
         """
-        if lane.pause is None:
-            yield
-            return
+        return _AT_ONCE if lane.pause is None else self._turn_in_pause(lane)
+
+    @asynccontextmanager
+    async def _turn_in_pause(self, lane: Lane) -> AsyncIterator[None]:
         async with AsyncExitStack() as held:
             with self._interruptible(lane):
                 await held.enter_async_context(lane.turn)
