@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from contextlib import asynccontextmanager
+import sqlite3
+import threading
+from contextlib import asynccontextmanager, closing
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
 
-from batch_snapshot import batch, bounds, display, progress, report
+from batch_snapshot import batch, bounds, display, progress, report, transport
 from batch_snapshot.options import Options
 from tests.processes import move_in, of_type, pairs, write_manifest
 
@@ -46,10 +48,14 @@ def place(tmp_path, monkeypatch) -> None:
 
 
 async def run(
-    manifest: Path, url: str, watch: Callable[[View], Coroutine[Any, Any, None]] | None = None, **driven: Any
+    manifest: Path,
+    url: str,
+    watch: Callable[[View], Coroutine[Any, Any, None]] | None = None,
+    daily_quota: int | None = None,
+    **driven: Any,
 ) -> Summary:
     settings = bounds.Settings(**{"max_attempts": 2, "pause": 0.3, **driven})
-    options = Options(endpoint_url=url, rate=2000.0, engine=settings)
+    options = Options(endpoint_url=url, rate=2000.0, daily_quota=daily_quota, engine=settings)
     return await batch.run(manifest, options, batch.Hooks(rng=Hasty(), watch=watch))
 
 
@@ -163,6 +169,25 @@ async def test_against_nobody_the_run_is_deferred_with_all_rows_unattempted(mani
     assert not of_type(tmp_path / "ledgers/trial.ndjson", "intent")
 
 
+async def test_tries_that_never_left_are_taken_off_the_log_of_calls(manifest, tmp_path):
+    """The first read is answered; then nobody listens any more, and no row uses the day's quota."""
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server.close()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
+        writer.close()
+
+    server = await asyncio.start_server(once, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    summary = await run(manifest, url, daily_quota=5000)
+    assert (summary.exit_code, summary.calls, summary.counts.unattempted) == (4, 0, len(ROWS))
+    assert of_type(tmp_path / "ledgers/trial.ndjson", "intent")
+    (log,) = tmp_path.rglob("usage.sqlite")
+    with closing(sqlite3.connect(log)) as usage:
+        assert usage.execute("SELECT COUNT(*) FROM calls").fetchall() == [(1,)], "the read"
+
+
 async def test_a_run_goes_on_when_there_is_somebody_again(tmp_path):
     few = write_manifest(tmp_path / "few.yaml", pairs(30))
     port = unheard()
@@ -257,3 +282,12 @@ async def test_whoever_watches_is_told_meanwhile_what_is_waited_for(manifest):
     await run(manifest, url, watch=watch)
     (trouble,) = {one.parts[0].trouble and one.parts[0].trouble[:2] for one in frames[1:5]}
     assert trouble == (f"cannot reach {url.removeprefix('http://')}: connection refused", len(ROWS))
+
+
+async def test_a_name_server_that_does_not_answer_is_given_up(monkeypatch):
+    monkeypatch.setattr(transport, "NAME_TIMEOUT", 0.05)
+    asked = threading.Event()
+    resolver = transport.Resolver(lambda *_, **__: [asked.wait(30)])
+    with pytest.raises(TimeoutError):
+        await resolver.resolve("api.example", 443)
+    asked.set()
