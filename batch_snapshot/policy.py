@@ -57,6 +57,7 @@ _NEVER_LEFT = Rule(ErrorKind.TRANSIENT, Verdict.RETRY, may_have_landed=False)
 _NO_ANSWER = Rule(ErrorKind.TRANSIENT, Verdict.RETRY, may_have_landed=True)
 _CREDENTIALS = Rule(ErrorKind.DENIED, Verdict.STOP_ACCOUNT, may_have_landed=False)
 _MALFORMED = Rule(ErrorKind.INVALID, Verdict.REFUSED, may_have_landed=False)
+_MISCONFIGURED = Rule(ErrorKind.INVALID, Verdict.STOP_ACCOUNT, may_have_landed=False)
 _UNKNOWN_REFUSAL = Rule(ErrorKind.UNKNOWN, Verdict.REFUSED, may_have_landed=False)
 _UNKNOWN = Rule(ErrorKind.UNKNOWN, Verdict.REFUSED, may_have_landed=True)
 
@@ -129,6 +130,9 @@ CLIENT_RULES: Mapping[str, Rule] = MappingProxyType(
         "ClientHttpProxyError": _NEVER_LEFT,
         "UnixClientConnectorError": _NEVER_LEFT,
         "ServerFingerprintMismatch": _NEVER_LEFT,
+        # Of our own, out of the handshake or before it (see `tls`).
+        "CertificateRefusedError": _MISCONFIGURED,
+        "TrustFileError": _MISCONFIGURED,
         "ClientError": _NO_ANSWER,  # the root of aiohttp's tree; botocore's namesake has a code
         "gaierror": _NEVER_LEFT,
         # botocore: the exchange broke somewhere.
@@ -234,6 +238,7 @@ def nonsense(message: str, *, http_status: int | None, request_id: str | None) -
 #: Failures to get credentials whose words quote none: names, paths, and addresses.
 _TELLABLE = frozenset(
     {
+        "CertificateRefusedError",
         "ConfigNotFound",
         "InfiniteLoopConfigError",
         "NoCredentialsError",
@@ -243,6 +248,7 @@ _TELLABLE = frozenset(
         "RuntimeError",  # botocore: refreshed credentials that are expired already
         "SSOTokenLoadError",
         "TimeoutError",
+        "TrustFileError",
         "UnauthorizedSSOTokenError",
         "UnknownCredentialError",
     }
@@ -272,6 +278,9 @@ _CREDENTIALS_ADVICE: Mapping[str, str] = MappingProxyType(
         "TokenRetrievalError": "run: aws sso login{profile}",
         "RequestTimeTooSkewed": "set this machine's clock",
         "RequestExpired": "set this machine's clock",
+        "CertificateRefusedError": "nothing was sent; if a proxy of your company opens TLS, name the file with its "
+        "CA certificate in AWS_CA_BUNDLE, else check the endpoint URL, HTTPS_PROXY and this machine's clock",
+        "TrustFileError": "name a readable PEM file there, or remove the setting",
         "CredentialRetrievalError": "run the credential_process{of} by hand to see why",
         "ConfigParseError": "mend the AWS configuration and credentials files",
         "MissingSectionHeaderError": "mend the AWS configuration and credentials files",

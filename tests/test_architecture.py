@@ -37,7 +37,7 @@ LEVELS = [
         "tally",
         "unfinished",
     },
-    {"abridged", "answers", "bounds", "display", "notice", "overflow", "pacer", "shortcut", "slots", "tries"},
+    {"abridged", "answers", "bounds", "display", "notice", "overflow", "pacer", "shortcut", "slots", "tls", "tries"},
     {"feed", "hosts", "ledger", "options", "purse"},
     {"accounts", "backlog", "diff", "index", "lane", "metrics", "resumption", "transport"},
     {"desk", "job", "sessions"},
