@@ -278,8 +278,9 @@ _CREDENTIALS_ADVICE: Mapping[str, str] = MappingProxyType(
         "TokenRetrievalError": "run: aws sso login{profile}",
         "RequestTimeTooSkewed": "set this machine's clock",
         "RequestExpired": "set this machine's clock",
-        "CertificateRefusedError": "nothing was sent; if a proxy of your company opens TLS, name the file with its "
-        "CA certificate in AWS_CA_BUNDLE, else check the endpoint URL, HTTPS_PROXY and this machine's clock",
+        "CertificateRefusedError": "nothing was sent; if a proxy of your company opens TLS, name the "
+        "file with its CA certificate in AWS_CA_BUNDLE, else check the endpoint URL, HTTPS_PROXY and the "
+        "machine's clock",
         "TrustFileError": "name a readable PEM file there, or remove the setting",
         "CredentialRetrievalError": "run the credential_process{of} by hand to see why",
         "ConfigParseError": "mend the AWS configuration and credentials files",

@@ -352,8 +352,8 @@ def get_session() -> Any:
 class _Session(AioSession):  # type: ignore[misc] # aiobotocore is untyped
     """aiobotocore's own, but all that it sends goes our way, also what fetches credentials.
 
-    Its credential providers make clients of their own (STS, SSO), or connections without a client, and can be told
-    of no other class of them.
+    Its credential providers make clients of their own (STS, SSO), or connections without a client, and take
+    no other class of them.
     """
 
     async def _create_client(self, *args: Any, config: Any = None, **settings: Any) -> Any:

@@ -1,9 +1,10 @@
 """Every connection to AWS is verified, and an answer belongs to the request that asked for it.
 
-aiobotocore before 3.9 checks no host name (botocore leaves that to urllib3, which aiohttp does not use), and behind
-a proxy it verifies nothing at all. `Verified` puts both right in the two places where aiobotocore makes TLS contexts;
-newer versions do the same there by themselves, so that nothing changes with them. It is a session class of ours
-instead of a patch of theirs: a program that uses this package as a library keeps its own aiobotocore as it is.
+aiobotocore before 3.9 checks no host name (botocore leaves that to urllib3, which aiohttp does not use), and
+behind a proxy it verifies nothing at all. `Verified` corrects both in the two places where aiobotocore makes
+TLS contexts. Newer versions do the same there by themselves, so nothing changes with them. It is a session
+class of ours, not a patch of theirs: a program that uses this package as a library keeps its own aiobotocore
+as it is.
 """
 
 from __future__ import annotations
@@ -16,24 +17,37 @@ import stat
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiobotocore.httpsession import AIOHTTPSession
 from aiohttp import ClientConnectorCertificateError
 from aiohttp.client_proto import ResponseHandler
+from botocore.exceptions import ConnectionError as ClientConnectionError
 from botocore.exceptions import HTTPClientError
 
-#: What botocore reads the CA bundle from, the first that is set; between them it heeds `ca_bundle` of the profile.
+#: Variables that name the CA bundle, the first that is set. Between the two comes `ca_bundle` of the profile.
 VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 
 
 class CertificateRefusedError(Exception):
     """A server, or a proxy, showed a certificate that is not trusted; nothing was sent to it."""
 
-    def __init__(self, error: ClientConnectorCertificateError) -> None:
-        """Name the host and the reason, in few words."""
-        cause: Any = error.certificate_error
+    def __init__(self, where: str, cause: Exception) -> None:
+        """Name the host with its port, and the reason, in few words."""
         reason = getattr(cause, "verify_message", "") or str(cause)
-        super().__init__(f"the TLS certificate of {error.host}:{error.port} is refused: {reason.rstrip('.')}")
+        super().__init__(f"the TLS certificate of {where} is refused: {reason.rstrip('.')}")
+
+
+def refusal(error: BaseException | None, url: str) -> CertificateRefusedError | None:
+    """What aiohttp raised, if a certificate was refused on the way to `url`; None: it was something else."""
+    if isinstance(error, ClientConnectorCertificateError):
+        return CertificateRefusedError(f"{error.host}:{error.port}", error.certificate_error)
+    while error is not None:
+        # Behind a TLS proxy, Python 3.11's asyncio stumbles over the refusal of the inner certificate.
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return CertificateRefusedError(urlsplit(url).netloc.rpartition("@")[2], error)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 class TrustFileError(Exception):
@@ -68,7 +82,7 @@ class Verified(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
         return context
 
     def _setup_proxy_ssl_context(self, proxy_url: str) -> ssl.SSLContext:
-        # Before 3.9 there is none unless the proxy has certificates of its own, and aiohttp then verifies nothing,
+        # Before 3.9 there is none unless the proxy has certificates of its own, and aiohttp then verifies
         # neither the proxy nor the server behind it.
         return super()._setup_proxy_ssl_context(proxy_url) or self._get_ssl_context()
 
@@ -90,10 +104,10 @@ class Verified(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
         """
         try:
             return await super().send(request)
-        except HTTPClientError as error:
+        except (ClientConnectionError, HTTPClientError) as error:
             cause = error.kwargs.get("error")
-            if isinstance(cause, ClientConnectorCertificateError):
-                raise CertificateRefusedError(cause) from error
+            if refused := refusal(cause, request.url):
+                raise refused from error
             if isinstance(cause, TrustFileError):
                 raise cause from error
             raise
@@ -128,7 +142,7 @@ class _Connection(ResponseHandler):
             super().data_received(data)
 
     def is_connected(self) -> bool:
-        """Whether the next request can go this way; something that the loop has not read yet is too much too."""
+        """Whether the next request can use it: not if bytes that nobody asked for wait to be read."""
         return super().is_connected() and not (self._idle and _readable(self.transport))
 
     @property
@@ -160,11 +174,12 @@ def _check(path: str, setting: str, load: str, *more: str | None) -> None:
     try:
         for file in filter(None, (path, *more)):
             # A pipe or a device may never end.
-            if not stat.S_ISREG(os.stat(file).st_mode):
+            if not stat.S_ISREG(Path(file).stat().st_mode):
                 raise TrustFileError(f"{setting}={path}: {file} is no regular file")
         getattr(context, load)(path, *more, **options)
     except ssl.SSLError as error:
-        raise TrustFileError(f"{setting}={path}: it is no PEM file of certificates ({error.reason})") from None
+        why = f"it is no PEM file of certificates ({error.reason})"
+        raise TrustFileError(f"{setting}={path}: {why}") from None
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise TrustFileError(f"{setting}={path}: {why}") from None

@@ -69,7 +69,7 @@ def _pause(answer: Answer, attempt: int) -> float:
 async def _post(url: str, payload: dict[str, Any]) -> Answer:
     import aiohttp  # noqa: PLC0415 - few runs need it
 
-    from batch_snapshot.tls import CertificateRefusedError  # noqa: PLC0415 - as above
+    from batch_snapshot.tls import refusal  # noqa: PLC0415 - as above
     from batch_snapshot.transport import Resolver  # noqa: PLC0415 - as above
 
     # The system's CA certificates, or those of SSL_CERT_FILE: those of AWS_CA_BUNDLE are for AWS.
@@ -81,9 +81,9 @@ async def _post(url: str, payload: dict[str, Any]) -> Answer:
             session.post(url, json=payload, allow_redirects=False) as response,
         ):
             return Answer(response.status, response.headers.get("Retry-After"))
-    except aiohttp.ClientConnectorCertificateError as error:
-        way_out = "name the file with its CA certificate in SSL_CERT_FILE"
-        raise _RefusedError(f"{CertificateRefusedError(error)}; {way_out}") from None
     except aiohttp.ClientError as error:
+        if refused := refusal(error, url):
+            way_out = "name the file with its CA certificate in SSL_CERT_FILE"
+            raise _RefusedError(f"{refused}; {way_out}") from None
         # What it says may quote the URL.
         raise ConnectionError(type(error).__name__) from None
