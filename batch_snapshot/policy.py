@@ -137,6 +137,9 @@ CLIENT_RULES: Mapping[str, Rule] = MappingProxyType(
         # Of our own: the settings of the proxy are wrong, so no call of the account can leave.
         "InvalidProxyError": _MISCONFIGURED,
         "ProxyAuthenticationError": _MISCONFIGURED,
+        # Of our own, out of the handshake or before it (see `tls`).
+        "CertificateRefusedError": _MISCONFIGURED,
+        "TrustFileError": _MISCONFIGURED,
         "ClientError": _NO_ANSWER,  # the root of aiohttp's tree; botocore's namesake has a code
         "gaierror": _NEVER_LEFT,
         # botocore: the exchange broke somewhere.
@@ -254,6 +257,7 @@ def nonsense(message: str, *, http_status: int | None, request_id: str | None) -
 #: Failures to get credentials whose words quote none: names, paths, and addresses.
 _TELLABLE = frozenset(
     {
+        "CertificateRefusedError",
         "ConfigNotFound",
         "InfiniteLoopConfigError",
         "NoCredentialsError",
@@ -265,6 +269,7 @@ _TELLABLE = frozenset(
         "RuntimeError",  # botocore: refreshed credentials that are expired already
         "SSOTokenLoadError",
         "TimeoutError",
+        "TrustFileError",
         "UnauthorizedSSOTokenError",
         "UnknownCredentialError",
     }
@@ -294,6 +299,10 @@ _CREDENTIALS_ADVICE: Mapping[str, str] = MappingProxyType(
         "TokenRetrievalError": "run: aws sso login{profile}",
         "RequestTimeTooSkewed": "set this machine's clock",
         "RequestExpired": "set this machine's clock",
+        "CertificateRefusedError": "nothing was sent; if a proxy of your company opens TLS, name the "
+        "file with its CA certificate in AWS_CA_BUNDLE, else check the endpoint URL, HTTPS_PROXY and the "
+        "machine's clock",
+        "TrustFileError": "name a readable PEM file there, or remove the setting",
         "CredentialRetrievalError": "run the credential_process{of} by hand to see why",
         "InvalidProxyError": "correct HTTPS_PROXY or HTTP_PROXY (http://host:port), or name the endpoint's "
         "host in NO_PROXY",

@@ -24,6 +24,7 @@ import anyio
 from aiobotocore.credentials import AioCredentials, AioDeferredRefreshableCredentials
 from aiobotocore.hooks import AioHierarchicalEmitter
 from aiobotocore.session import AioSession
+from aiobotocore.utils import AioContainerMetadataFetcher, AioIMDSFetcher
 from botocore.auth import AUTH_TYPE_MAPS, SIGV4_TIMESTAMP, SigV4Auth
 from botocore.exceptions import NoCredentialsError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
@@ -345,7 +346,32 @@ class _Role:
 
 def get_session() -> Any:
     """A session like aiobotocore's own, in a twentieth of the time: its handlers are registered already."""
-    return AioSession(event_hooks=copy(_registered()), include_builtin_handlers=False)
+    return _Session(event_hooks=copy(_registered()), include_builtin_handlers=False)
+
+
+class _Session(AioSession):  # type: ignore[misc] # aiobotocore is untyped
+    """aiobotocore's own, but all that it sends goes our way, also what fetches credentials.
+
+    Its credential providers make clients of their own (STS, SSO), or connections without a client, and take
+    no other class of them.
+    """
+
+    async def _create_client(self, *args: Any, config: Any = None, **settings: Any) -> Any:
+        if getattr(config, "http_session_cls", None) is not transport.Transport:
+            ours = transport.config()
+            config = ours.merge(config) if config else ours
+            # It is lost when two are merged.
+            config.http_session_cls = transport.Transport
+        return await super()._create_client(*args, config=config, **settings)
+
+    def _create_credential_resolver(self) -> Any:
+        resolver = super()._create_credential_resolver()
+        for provider in resolver.providers:
+            for fetcher in (getattr(provider, name, None) for name in ("_fetcher", "_role_fetcher")):
+                if isinstance(fetcher, AioIMDSFetcher | AioContainerMetadataFetcher):
+                    # Its settings stay as they are.
+                    fetcher._session.__class__ = transport.MetadataTransport  # noqa: SLF001
+        return resolver
 
 
 @cache

@@ -7,10 +7,10 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import aioboto3
-from aiobotocore.config import AioConfig
 from botocore.exceptions import ClientError
 
-from batch_snapshot.transport import Resolver
+from batch_snapshot import sessions, transport
+from batch_snapshot.tls import CertificateRefusedError, TrustFileError
 
 if TYPE_CHECKING:
     from batch_snapshot.notice import Notice
@@ -39,18 +39,19 @@ async def publish(arn: str, notice: Notice, profile: str | None = None) -> str |
         notice: the text is the message; `name`, `outcome` and `exit_code` are attributes, to filter by.
         profile: signs; None: the ambient credentials.
     """
-    config = AioConfig(
+    config = transport.config(
         retries={"total_max_attempts": TRIES, "mode": "standard"},
         connect_timeout=TIMEOUT,
         read_timeout=TIMEOUT,
-        connector_args={"resolver": Resolver()},
     )
     try:
-        session = aioboto3.Session(profile_name=profile)
+        session = aioboto3.Session(botocore_session=sessions.get_session(), profile_name=profile)
         endpoint = os.environ.get(ENDPOINT)
         region = arn.split(":")[3]
         async with session.client("sns", region_name=region, endpoint_url=endpoint, config=config) as sns:
             await sns.publish(**_message(arn, notice))
+    except (CertificateRefusedError, TrustFileError) as error:
+        return f"--notify-sns {arn}: not published ({error}); the run is not affected"
     except Exception as error:  # noqa: BLE001 - whatever it is, the run is over and keeps its outcome
         # What an error says may quote credentials; its code does not.
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from aiobotocore.config import AioConfig
-from aiobotocore.httpsession import AIOHTTPSession
+from aiobotocore.utils import _RefCountedSession
 from aiohttp.abc import AbstractResolver, ResolveResult
 from botocore.awsrequest import AWSRequest
 from yarl import URL
 
 from batch_snapshot.answers import UNCONNECTED
 from batch_snapshot.shortcut import Answer
+from batch_snapshot.tls import Verified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -97,7 +98,7 @@ class _Connecting(NamedTuple):
             raise
 
 
-class Transport(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
+class Transport(Verified):
     """aiobotocore's own, but a call is one exchange with one endpoint, and its answer is bounded."""
 
     def __init__(self, *args: Any, proxies: Mapping[str, str] | None = None, **settings: Any) -> None:
@@ -130,7 +131,11 @@ class Transport(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
         return Answer(read.status, told, read.body)
 
 
-class _Raising(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
+class MetadataTransport(Transport, _RefCountedSession):  # type: ignore[misc] # aiobotocore is untyped
+    """The same for the endpoint of a container's or an instance's credentials, which may be one of HTTPS."""
+
+
+class _Raising(Verified):
     """Tells what aiohttp raised in botocore's words: they are in the middle of aiobotocore's sending."""
 
     def __init__(self, error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -25,6 +26,10 @@ class Answer(NamedTuple):
     retry_after: str | None = None
 
 
+class _RefusedError(ConnectionError):
+    """The certificate of the receiver, or of a proxy, is not trusted."""
+
+
 async def send(
     url: str, payload: dict[str, Any], post: Callable[[str, dict[str, Any]], Awaitable[Answer]] | None = None
 ) -> str | None:
@@ -40,6 +45,9 @@ async def send(
         try:
             with anyio.fail_after(TIMEOUT):
                 answer = await post(url, payload)
+        except _RefusedError as error:
+            why = str(error)
+            break
         except (OSError, TimeoutError) as error:
             why, pause = type(error).__name__, PAUSE * (attempt + 1)
             continue
@@ -61,9 +69,11 @@ def _pause(answer: Answer, attempt: int) -> float:
 async def _post(url: str, payload: dict[str, Any]) -> Answer:
     import aiohttp  # noqa: PLC0415 - few runs need it
 
+    from batch_snapshot.tls import refusal  # noqa: PLC0415 - as above
     from batch_snapshot.transport import Resolver  # noqa: PLC0415 - as above
 
-    connector = aiohttp.TCPConnector(resolver=Resolver())
+    # The system's CA certificates, or those of SSL_CERT_FILE: those of AWS_CA_BUNDLE are for AWS.
+    connector = aiohttp.TCPConnector(resolver=Resolver(), ssl=ssl.create_default_context())
     try:
         async with (
             aiohttp.ClientSession(connector=connector, trust_env=True) as session,
@@ -72,5 +82,8 @@ async def _post(url: str, payload: dict[str, Any]) -> Answer:
         ):
             return Answer(response.status, response.headers.get("Retry-After"))
     except aiohttp.ClientError as error:
+        if refused := refusal(error, url):
+            way_out = "name the file with its CA certificate in SSL_CERT_FILE"
+            raise _RefusedError(f"{refused}; {way_out}") from None
         # What it says may quote the URL.
         raise ConnectionError(type(error).__name__) from None
