@@ -33,9 +33,6 @@ BACKOFF_BASE = 0.5
 BACKOFF_CAP = 20.0
 
 
-#: AWS's secret keys have 40 characters, its session tokens hundreds.
-SHORTEST_SECRET = 8
-
 #: Seconds by which a skew can be off that was read from a Date header: those have whole seconds.
 SKEW_ERROR = 1.5
 
@@ -307,14 +304,6 @@ def blames_clock(failure: Failure) -> bool:
     if failure.code not in {"InvalidSignatureException", "SignatureDoesNotMatch"}:
         return False
     return "Signature expired" in failure.message or "Signature not yet current" in failure.message
-
-
-def scrubbed(text: str, secrets: Iterable[str]) -> str:
-    """The text without the secrets that it may echo; real ones are long, a word of a test is none."""
-    for secret in secrets:
-        if len(secret) >= SHORTEST_SECRET:
-            text = text.replace(secret, "[secret]")
-    return text
 
 
 def clean(text: str, limit: int = MESSAGE_LIMIT) -> str:

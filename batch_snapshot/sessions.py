@@ -9,7 +9,6 @@ would take gigabytes, and minutes to make.
 from __future__ import annotations
 
 import logging
-import os
 from collections import defaultdict
 from contextlib import AsyncExitStack, contextmanager, suppress
 from contextvars import ContextVar
@@ -28,7 +27,7 @@ from botocore.auth import AUTH_TYPE_MAPS, SIGV4_TIMESTAMP, SigV4Auth
 from botocore.exceptions import NoCredentialsError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
-from batch_snapshot import answers, policy, transport
+from batch_snapshot import answers, policy, redaction, transport
 from batch_snapshot.model import REGION, Verdict
 
 if TYPE_CHECKING:
@@ -132,7 +131,7 @@ class Sessions:
         self._roles: dict[str, Any] = {}
         self._clients: dict[object, Any] = {}
         self._assuming = anyio.Semaphore(ASSUMED_AT_ONCE)
-        self._secrets: dict[str, set[str]] = {}
+        self._secrets: dict[str, redaction.Secrets] = {}
 
     async def aclose(self) -> None:
         """Close every client that was opened."""
@@ -179,12 +178,13 @@ class Sessions:
         assumed = isinstance(credentials, AioDeferredRefreshableCredentials)
         with anyio.fail_after(None if assumed else self._timeout):
             frozen = await credentials.get_frozen_credentials()
-        self._known(account).update(filter(None, (frozen.secret_key, frozen.token)))
+        given = (frozen.secret_key, frozen.token)
+        self._known(account).add(text for text in given if text and len(text) >= redaction.LONG)
         return frozen
 
     def scrub(self, account: str) -> Callable[[str], str]:
         """Takes an account's secrets out of a text."""
-        return partial(policy.scrubbed, secrets=self._known(account))
+        return self._known(account).scrub
 
     async def learn_source(self, account: Account) -> None:
         """Know the secrets that a role is assumed with, if they can be had."""
@@ -193,8 +193,10 @@ class Sessions:
             with suppress(Exception):
                 await self.frozen(account.name, source.credentials)
 
-    def _known(self, account: str) -> set[str]:
-        return self._secrets.setdefault(account, _environment_secrets())
+    def _known(self, account: str) -> redaction.Secrets:
+        if account not in self._secrets:
+            self._secrets[account] = redaction.known()
+        return self._secrets[account]
 
     async def client(self, service: str, region: str, source: Source, **settings: Any) -> Any:
         """A client that is shared by all who need one like it, and signs by whoever calls (see `signed_by`).
@@ -395,11 +397,6 @@ class _SkewedSigV4(SigV4Auth):  # type: ignore[misc] # botocore is untyped
 
 
 AUTH_TYPE_MAPS[_SkewedSigV4.NAME] = _SkewedSigV4
-
-
-def _environment_secrets() -> set[str]:
-    names = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-    return {os.environ[name] for name in names if os.environ.get(name)}
 
 
 def _simulated(account: Account) -> Any:
