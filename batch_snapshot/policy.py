@@ -148,6 +148,7 @@ CLIENT_RULES: Mapping[str, Rule] = MappingProxyType(
         "PartialCredentialsError": _CREDENTIALS,
         "CredentialRetrievalError": _CREDENTIALS,
         "UnknownCredentialError": _CREDENTIALS,
+        "CredentialsError": _CREDENTIALS,  # ours: what is configured gives none that can be used
         "InvalidConfigError": _CREDENTIALS,
         "InfiniteLoopConfigError": _CREDENTIALS,
         "ConfigNotFound": _CREDENTIALS,
@@ -228,12 +229,40 @@ def nonsense(message: str, *, http_status: int | None, request_id: str | None) -
     )
 
 
+#: botocore's errors over a setting: they quote its value, which is no secret.
+_SETTINGS = frozenset(
+    {
+        "EndpointVariantError",
+        "InvalidChecksumConfigError",
+        "InvalidConfigError",
+        "InvalidDefaultsMode",
+        "InvalidEndpointConfigurationError",
+        "InvalidEndpointDiscoveryConfigurationError",
+        "InvalidIMDSEndpointError",
+        "InvalidIMDSEndpointModeError",
+        "InvalidMaxRetryAttemptsError",
+        "InvalidRegionError",
+        "InvalidRetryConfigurationError",
+        "InvalidRetryModeError",
+        "InvalidS3AddressingStyleError",
+        "InvalidS3UsEast1RegionalEndpointConfigError",
+        "InvalidSTSRegionalEndpointsConfigError",
+        "NoRegionError",
+        "UnknownEndpointError",
+        "UnknownFIPSEndpointError",
+        "UnknownRegionError",
+        "UnsupportedS3ConfigurationError",
+    }
+)
+
 #: Failures to get credentials whose words quote none: names, paths, and addresses.
 _TELLABLE = frozenset(
     {
         "ConfigNotFound",
+        "CredentialsError",
         "InfiniteLoopConfigError",
         "NoCredentialsError",
+        *_SETTINGS,
         "PartialCredentialsError",
         "ProfileNotFound",
         "RefreshWithMFAUnsupportedError",
@@ -259,6 +288,8 @@ def credentials_failure(failure: Failure) -> Failure:
     return replace(failure, verdict=Verdict.STOP_ACCOUNT, may_have_landed=False)
 
 
+_CORRECT_FILE = "correct that file and run the same command again"
+
 #: What to do about credentials that don't work, by the error's code; else the general advice.
 _CREDENTIALS_ADVICE: Mapping[str, str] = MappingProxyType(
     {
@@ -269,17 +300,40 @@ _CREDENTIALS_ADVICE: Mapping[str, str] = MappingProxyType(
         "TokenRetrievalError": "run: aws sso login{profile}",
         "RequestTimeTooSkewed": "set this machine's clock",
         "RequestExpired": "set this machine's clock",
-        "CredentialRetrievalError": "run the credential_process{of} by hand to see why",
-        "ConfigParseError": "mend the AWS configuration and credentials files",
-        "MissingSectionHeaderError": "mend the AWS configuration and credentials files",
-        "ParsingError": "mend the AWS configuration and credentials files",
+        "CredentialsError": "correct that and run the same command again",
+        "ConfigParseError": _CORRECT_FILE,
+        "DuplicateOptionError": _CORRECT_FILE,
+        "DuplicateSectionError": _CORRECT_FILE,
+        "MissingSectionHeaderError": _CORRECT_FILE,
+        "ParsingError": _CORRECT_FILE,
+        "UnicodeDecodeError": _CORRECT_FILE,
+        **dict.fromkeys(
+            _SETTINGS, "correct that setting in the AWS config file or the environment (AWS_…) and run again"
+        ),
+    }
+)
+
+#: The same by the provider of the credentials, as botocore names it.
+_PROVIDER_ADVICE: Mapping[str, str] = MappingProxyType(
+    {
+        "assume-role": "check role_arn{of} and what it is assumed with (source_profile, credential_source), "
+        "and let the role's trust policy name whose credentials those are",
+        "assume-role-with-web-identity": "check the web identity token file and the role{of} (or "
+        "AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN), and let its trust policy name who issues the token",
+        "container-role": "check the task role (ECS) or the pod identity (EKS) of this container, and "
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "custom-process": "run the credential_process{of} by hand to see why",
+        "env": "renew the credentials and set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN",
+        "iam-role": "check that this instance has an instance profile, and that its role may be used",
+        "sso": "run: aws sso login{profile}",
     }
 )
 
 
-def credentials_advice(code: str, profile: str | None) -> str:
-    """Say what a person can do about credentials that failed with `code`."""
-    advice = _CREDENTIALS_ADVICE.get(code, "renew the credentials{of} and run the same command again")
+def credentials_advice(code: str, profile: str | None, provider: str | None = None) -> str:
+    """Say what a person can do about credentials of `provider` that failed with `code`."""
+    general = "renew the credentials{of} and run the same command again"
+    advice = _CREDENTIALS_ADVICE.get(code) or _PROVIDER_ADVICE.get(provider or "", general)
     flag, of = (f" --profile {profile}", f" of profile {profile}") if profile else ("", "")
     return advice.format(profile=flag, of=of)
 

@@ -1,8 +1,9 @@
 """Secrets that this process knows, and how they are taken out of texts.
 
 Known are the credentials in URLs (proxies, endpoints, package indexes, …) of the environment and of the
-command line, the webhook's URL, and the AWS credentials in the environment. Every text that leaves the program
-passes through `redacted` or `redacted_all`; texts of calls pass through `Secrets.scrub` before they are stored.
+command line, the webhook's URL, and the AWS credentials in the environment. Every text that leaves the
+program passes through `redacted` or `redacted_all`; texts of calls pass through `Secrets.scrub` before they
+are stored.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 #: Stands where a secret stood.
 INSTEAD = "[secret]"
 
-#: Characters from which on a secret is looked for anywhere. AWS's secret keys have 40, its session tokens hundreds.
+#: Characters from which on a secret is looked for anywhere. AWS's secret keys have 40.
 LONG = 8
 
-#: Characters from which on a password is looked for as a word of its own; a shorter one is only taken out of URLs.
+#: Characters from which on a password is looked for as a word; a shorter one is only taken out of URLs.
 SHORTEST_WORD = 4
 
 #: Characters from which on a part of a webhook's path counts as a secret.
@@ -108,7 +109,7 @@ def of_arguments(arguments: Sequence[str]) -> set[str]:
 
 
 def of_url(text: str) -> set[str]:
-    """What is secret in a URL, or in several that stand in one text: user and password in all their spellings."""
+    """What is secret in a URL, or in several in one text: user and password in all their spellings."""
     found: set[str] = set()
     for url in {text, *re.split(r"[\s,;]+", text)}:
         rest = url.partition("://")[2] or url
@@ -146,7 +147,7 @@ def _written(text: str) -> Iterator[str]:
 
 
 def of_webhook(url: str) -> set[str]:
-    """What is secret in the URL of a webhook: all of it but the host, and what stands in its path and query."""
+    """What is secret in the URL of a webhook: all of it, and what stands in its path and query."""
     found = {url, url.partition("://")[2]} | (of_url(url) if "@" in url else set())
     try:
         parts = urlsplit(url)

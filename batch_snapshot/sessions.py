@@ -18,7 +18,6 @@ from functools import cache, partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import aioboto3
 import anyio
 from aiobotocore.credentials import AioCredentials, AioDeferredRefreshableCredentials
 from aiobotocore.hooks import AioHierarchicalEmitter
@@ -27,7 +26,7 @@ from botocore.auth import AUTH_TYPE_MAPS, SIGV4_TIMESTAMP, SigV4Auth
 from botocore.exceptions import NoCredentialsError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
-from batch_snapshot import answers, policy, redaction, transport
+from batch_snapshot import answers, policy, providers, redaction, transport
 from batch_snapshot.model import REGION, Verdict
 
 if TYPE_CHECKING:
@@ -132,6 +131,8 @@ class Sessions:
         self._clients: dict[object, Any] = {}
         self._assuming = anyio.Semaphore(ASSUMED_AT_ONCE)
         self._secrets: dict[str, redaction.Secrets] = {}
+        #: By profile: what gave its credentials, or did not.
+        self._chains: dict[str | None, providers.Chain] = {}
 
     async def aclose(self) -> None:
         """Close every client that was opened."""
@@ -178,9 +179,21 @@ class Sessions:
         assumed = isinstance(credentials, AioDeferredRefreshableCredentials)
         with anyio.fail_after(None if assumed else self._timeout):
             frozen = await credentials.get_frozen_credentials()
+        if not self._simulated:
+            providers.check(frozen, credentials.method, self._whose(credentials))
         given = (frozen.secret_key, frozen.token)
         self._known(account).add(text for text in given if text and len(text) >= redaction.LONG)
         return frozen
+
+    def _whose(self, credentials: Any) -> str:
+        """Names whose credentials these are."""
+        profiles = (one.profile for one in self._sources.values() if one.credentials is credentials)
+        return next((self._chains[profile].profile for profile in profiles), "the account")
+
+    def provider(self, account: Account) -> str | None:
+        """What botocore calls the provider that gave an account's credentials, or failed to; None: none."""
+        chain = self._chains.get(account.profile)
+        return chain.last if chain else None
 
     def scrub(self, account: str) -> Callable[[str], str]:
         """Takes an account's secrets out of a text."""
@@ -304,11 +317,12 @@ class Sessions:
     def _session(self, profile: str | None) -> tuple[Any, Any]:
         """A session whose clients sign by whoever calls, and the chain that gives a profile's credentials."""
         core = get_session()
-        session = aioboto3.Session(botocore_session=core, profile_name=profile)
+        within = self._timeout - min(1.0, self._timeout / 10)
+        session, chain = providers.session(core, profile, within)
+        self._chains[profile] = chain
         # What is read of service models is some megabytes, and the same for all.
         self._loader = self._loader or core.get_component("data_loader")
         core.register_component("data_loader", self._loader)
-        chain = core.get_component("credential_provider")
         core.register_component("credential_provider", _Whoever())
         return session, chain
 
