@@ -274,10 +274,10 @@ class _Helper(NamedTuple):
     async def _end(self) -> None:
         with suppress(OSError):
             os.killpg(self.process.pid, signal.SIGKILL)
+        # Nobody reads the pipes any more, and what has left the group may hold them open.
+        self.process._transport.close()  # noqa: SLF001 - asyncio offers no other way
         with anyio.CancelScope(shield=True), anyio.move_on_after(REAPED_WITHIN):
             await self.process.wait()
-        # What has left the group may hold the pipes open.
-        self.process._transport.close()  # noqa: SLF001 - asyncio offers no other way
 
 
 class _TooMuchError(Exception):

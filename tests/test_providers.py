@@ -1,4 +1,4 @@
-"""What gives credentials: profiles as boto3 has them, within bounds, and what is said where they give none."""
+"""What gives credentials: profiles as boto3 has them, within bounds, and what is said of others."""
 
 from __future__ import annotations
 
@@ -45,21 +45,30 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def config(text: str) -> None:
-    Path("config").write_text(text, "utf-8")
+def config(text: str, name: str = "config") -> None:
+    Path(name).write_text(text, "utf-8")
 
 
-def helper(script: str, name: str = "helper") -> str:
-    """A program that is a `credential_process`, and the line of the profile that runs it."""
-    Path(name).write_text(script, "utf-8")
-    Path(name).chmod(0o700)
-    return f"credential_process = {Path(name).resolve()}\n"
+def pid_in(name: str) -> int:
+    return int(Path(name).read_text("utf-8"))
 
 
-async def refused(profile: str | None = "p", timeout: float = 20.0) -> str:
+def helper(*lines: str) -> str:
+    """A shell script that is a `credential_process`, and the line of the profile that runs it."""
+    Path("helper").write_text("\n".join(["#!/bin/sh", *lines, ""]), "utf-8")
+    Path("helper").chmod(0o700)
+    return f"credential_process = {Path('helper').resolve()}\n"
+
+
+def printing(**more: str) -> str:
+    """The same for one that prints these credentials."""
+    return helper("cat <<END", json.dumps(PRINTED | more), "END")
+
+
+async def refused(profile: str | None = "p", within: float = 20.0) -> str:
     """What is said of a profile that gives no credentials; its account stops, and nothing is sent."""
     account = Account("main", profile=profile)
-    target = Target(endpoint_url="http://127.0.0.1:9", call_timeout=timeout)
+    target = Target(endpoint_url="http://127.0.0.1:9", call_timeout=within)
     async with Clients({"main": account}, target, batch.utc_now, Random(1)) as clients:
         with pytest.raises(ApiError) as caught:
             await clients.identify("main")
@@ -81,10 +90,10 @@ async def run(**options: Any) -> Summary:
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 async def test_a_helper_that_prints_without_end_is_ended(stream):
     to = "" if stream == "stdout" else " >&2"
-    config(f"[profile p]\n{helper(f'#!/bin/sh\necho $$ > pid\nexec yes secret{to}\n')}")
+    config(f"[profile p]\n{helper('echo $$ > pid', f'exec yes secret{to}')}")
     said = await refused()
     assert "credential_process of profile p printed more than 4,194,304 bytes; it was ended" in said
-    await until(lambda: not alive(int(Path("pid").read_text("utf-8"))), "its end")
+    await until(lambda: not alive(pid_in("pid")), "its end")
 
 
 def alive(pid: int) -> bool:
@@ -101,33 +110,29 @@ def alive(pid: int) -> bool:
     ids=["waits for it", "leaves it behind", "ignores signals"],
 )
 async def test_a_helper_that_hangs_is_ended_with_its_children(ending):
-    script = f"#!/bin/sh\nsleep 600 &\necho $! > child\necho $$ > pid\n{ending}\n"
-    config(f"[profile p]\n{helper(script)}")
+    config(f"[profile p]\n{helper('sleep 600 &', 'echo $! > child', 'echo $$ > pid', ending)}")
     began = time.monotonic()
-    said = await refused(timeout=0.5)
+    said = await refused(within=0.5)
     assert time.monotonic() - began < 5
     assert "credential_process of profile p did not end within 0.45 s" in said
     assert "all that it had started" in said
     for name in ("child", "pid"):
-        pid = int(Path(name).read_text("utf-8"))
+        pid = pid_in(name)
         await until(lambda pid=pid: not alive(pid), "its end")
 
 
 async def test_a_helper_is_ended_where_its_account_is_given_up():
-    config(f"[profile p]\n{helper('#!/bin/sh\necho $$ > pid.new; mv pid.new pid\nexec sleep 600\n')}")
+    config(f"[profile p]\n{helper('echo $$ > new; mv new pid', 'exec sleep 600')}")
     waiting = asyncio.ensure_future(refused())
     await until(Path("pid").exists, "the helper")
     waiting.cancel()
     await asyncio.wait([waiting])
-    pid = int(Path("pid").read_text("utf-8"))
+    pid = pid_in("pid")
     await until(lambda: not alive(pid), "its end")
 
 
 async def test_so_is_the_helper_of_a_profile_that_a_role_is_assumed_with():
-    config(
-        f"[profile p]\nrole_arn = {ROLE}\nsource_profile = inner\n[profile inner]\n"
-        f"{helper('#!/bin/sh\nexec yes\n')}"
-    )
+    config(f"[profile p]\nrole_arn = {ROLE}\nsource_profile = inner\n[profile inner]\n{helper('exec yes')}")
     assert "credential_process of profile inner printed more than" in await refused()
 
 
@@ -139,9 +144,8 @@ async def test_a_helper_that_is_not_there_says_so():
 
 
 async def test_what_a_helper_prints_within_bounds_is_taken():
-    printed = json.dumps(PRINTED | {"Padding": "x" * 100_000})
-    script = f"#!/bin/sh\nhead -c 200000 /dev/zero >&2\ncat <<'END'\n{printed}\nEND\n"
-    config(f"[profile p]\n{helper(script)}")
+    padded = json.dumps(PRINTED | {"Padding": "x" * 100_000})
+    config(f"[profile p]\n{helper('head -c 200000 /dev/zero >&2', 'cat <<END', padded, 'END')}")
     async with serve() as (url, _):
         assert (await run(endpoint_url=url)).exit_code == 0
 
@@ -228,20 +232,20 @@ async def test_a_variable_that_cannot_be_sent_is_named(monkeypatch, variable, va
 @pytest.mark.parametrize("key", ["AccessKeyId", "SecretAccessKey", "SessionToken"])
 @pytest.mark.parametrize("value", ["half\ud800", "line\nbreak", "\u0142"])
 async def test_so_is_a_helper_that_prints_such(key, value):
-    config(f"[profile p]\n{helper(f'#!/bin/sh\ncat <<END\n{json.dumps({**PRINTED, key: value})}\nEND\n')}")
+    config(f"[profile p]\n{printing(**{key: value})}")
     said = await refused()
     assert "that the credential_process of profile p printed holds " in said
 
 
 async def test_so_is_a_profile_and_one_that_a_role_is_assumed_with():
-    Path("credentials").write_text(f"[p]\n{KEYS}aws_session_token = t\u0142\n", "utf-8")
+    config(f"[p]\n{KEYS}aws_session_token = t\u0142\n", "credentials")
     assert "the session token of profile p in the AWS credentials file holds" in await refused()
     config(f"[profile role]\nrole_arn = {ROLE}\nsource_profile = p\n")
     assert "the session token of profile p in the AWS credentials file holds" in await refused("role")
 
 
 async def test_rows_whose_token_cannot_be_sent_stay_unattempted(monkeypatch):
-    Path("credentials").write_text(f"[p]\n{KEYS}", "utf-8")
+    config(f"[p]\n{KEYS}", "credentials")
     write_manifest(Path("trial.yaml"), pairs(3))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE000000000")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -268,7 +272,10 @@ async def test_rows_whose_token_cannot_be_sent_stay_unattempted(monkeypatch):
             "[profile p]\nsso_account_id = 1\nsso_role_name = R\nsso_region = us-east-1\n",
             ["missing required configuration: sso_start_url"],
         ),
-        ("[profile p]\nregion = a\n[profile p]\nregion = b\n", ["config:3: section [profile p] stands twice"]),
+        (
+            "[profile p]\nregion = a\n[profile p]\nregion = b\n",
+            ["config:3: section [profile p] stands twice"],
+        ),
         (f"[profile p]\n{KEYS}{KEYS}", ["config:4: option aws_access_key_id stands twice"]),
         ("[profile p]\nregion = us-east-1\nSECRETWORD\n", ["config: line 3: neither"]),
         ("SECRETWORD = 1\n", ["config:1: a line before any [section]"]),
@@ -290,7 +297,7 @@ async def test_what_is_wrong_with_a_profile_is_said(text, words):
 
 
 async def test_a_mode_that_is_none_is_said(monkeypatch):
-    Path("credentials").write_text(f"[p]\n{KEYS}", "utf-8")
+    config(f"[p]\n{KEYS}", "credentials")
     monkeypatch.setenv("AWS_DEFAULTS_MODE", "wrong")
     assert "wrong" in (said := await refused())
     assert "correct that setting" in said
@@ -306,7 +313,9 @@ async def test_the_advice_fits_a_container(monkeypatch):
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{runner.addresses[0][1]}/given")
+        monkeypatch.setenv(
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{runner.addresses[0][1]}/given"
+        )
         monkeypatch.setattr("aiobotocore.utils.AioContainerMetadataFetcher.SLEEP_TIME", 0)
         said = await refused(None)
     finally:
@@ -325,11 +334,10 @@ async def test_the_advice_fits_what_a_refused_call_was_signed_with(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     write_manifest(Path("trial.yaml"), pairs(1))
     async with endpoint(expired) as url:
-        stopped = await batch.run(Path("trial.yaml"), Options(endpoint_url=url))
-    assert "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN" in stopped.reasons[0]
-    config(f"[profile p]\n{helper(f'#!/bin/sh\ncat <<END\n{json.dumps(PRINTED)}\nEND\n')}")
-    async with endpoint(expired) as url:
-        stopped = await run(endpoint_url=url, new_ledger=True)
+        ambient = await batch.run(Path("trial.yaml"), Options(endpoint_url=url))
+        config(f"[profile p]\n{printing()}")
+        stopped = await run(endpoint_url=url, new_ledger=True, ledger="second.ndjson")
+    assert "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN" in ambient.reasons[0]
     assert "run the credential_process of profile p by hand" in stopped.reasons[0]
 
 
@@ -346,7 +354,7 @@ def moto():
 async def test_a_role_of_a_profile_needs_no_region(moto, monkeypatch, kind):
     moto.reset()
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", moto.url)
-    Path("token").write_text("a.token", "utf-8")
+    config("a.token", "token")
     how = {"source": "source_profile = s", "web identity": "web_identity_token_file = token"}[kind]
     config(f"[profile p]\nrole_arn = {ROLE}\n{how}\n[profile s]\n{KEYS}")
     async with serve() as (url, simulator):
@@ -359,7 +367,8 @@ def named(url: str, by: str) -> str:
     return {
         "itself": f"[profile p]\n{KEYS}endpoint_url = {url}\n",
         "services": (
-            f"[profile p]\n{KEYS}services = s\n[services s]\npartnercentral_selling =\n  endpoint_url = {url}\n"
+            f"[profile p]\n{KEYS}services = s\n[services s]\npartnercentral_selling =\n  endpoint_url = "
+            f"{url}\n"
         ),
     }[by]
 
@@ -389,11 +398,11 @@ async def test_it_is_not_where_boto3_would_not_take_it(monkeypatch):
 @pytest.mark.parametrize(
     ("text", "accounts", "word"),
     [
-        (named("http://me:hunter2@127.0.0.1:9", "itself"), {"main": {"profile": "p"}}, "leave credentials out"),
+        (named("http://me:hunter2@127.0.0.1", "itself"), {"main": {"profile": "p"}}, "leave credentials out"),
         (named("nothing", "itself"), {"main": {"profile": "p"}}, "give a URL such as"),
         (f"[profile p]\n{KEYS}services = gone\n", {"main": {"profile": "p"}}, 'the "gone" services'),
         (
-            f"[profile p]\nservices = s\n[services s]\npartnercentral_selling = x\n",
+            "[profile p]\nservices = s\n[services s]\npartnercentral_selling = x\n",
             {"main": {"profile": "p"}},
             "must hold blocks",
         ),
@@ -421,8 +430,8 @@ async def test_neither_endless_helper_nor_token_fills_the_memory(folder):
     """The whole program, in an address space that an unbounded read would fill at once."""
     place = Place(folder)
     place.env.update(AWS_CONFIG_FILE=str(folder / "config"))
-    token = helper("#!/bin/sh\nexec yes\n")
-    config(f"[profile p]\n{token}[profile q]\nrole_arn = {ROLE}\nweb_identity_token_file = /dev/zero\n")
+    token = f"role_arn = {ROLE}\nweb_identity_token_file = /dev/zero\n"
+    config(f"[profile p]\n{helper('exec yes')}[profile q]\n{token}")
     accounts = {"main": {"profile": "p"}, "other": {"profile": "q"}}
     place.manifest([*pairs(1, account="main"), *pairs(1, account="other")], accounts=accounts)
     limit = "import resource\nresource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))\n"
@@ -430,4 +439,3 @@ async def test_neither_endless_helper_nor_token_fills_the_memory(folder):
     assert said.code == 3, said.stderr
     assert "printed more than" in said.stdout
     assert "/dev/zero is no regular file" in said.stdout
-
