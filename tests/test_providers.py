@@ -96,6 +96,10 @@ async def test_a_helper_that_prints_without_end_is_ended(stream):
     await until(lambda: not alive(pid_in("pid")), "its end")
 
 
+async def ended(pid: int) -> None:
+    await until(lambda: not alive(pid), f"the end of {pid}")
+
+
 def alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
@@ -118,7 +122,7 @@ async def test_a_helper_that_hangs_is_ended_with_its_children(ending):
     assert "all that it had started" in said
     for name in ("child", "pid"):
         pid = pid_in(name)
-        await until(lambda pid=pid: not alive(pid), "its end")
+        await ended(pid)
 
 
 async def test_a_helper_is_ended_where_its_account_is_given_up():
@@ -128,7 +132,7 @@ async def test_a_helper_is_ended_where_its_account_is_given_up():
     waiting.cancel()
     await asyncio.wait([waiting])
     pid = pid_in("pid")
-    await until(lambda: not alive(pid), "its end")
+    await ended(pid)
 
 
 async def test_so_is_the_helper_of_a_profile_that_a_role_is_assumed_with():
