@@ -18,9 +18,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot import cli, endpoint, redaction
+from batch_snapshot import accounts, cli, endpoint, redaction
+from batch_snapshot.cli import terminal
+from batch_snapshot.cli.telling import Others
 from batch_snapshot.errors import InputError
 from batch_snapshot.manifest.values import check_endpoint_url
+from batch_snapshot.model import Account
+from batch_snapshot.options import Options
 from tests.processes import environment, move_in, pairs, write_manifest
 from tests.receiver import receiving
 
@@ -126,6 +130,32 @@ def test_every_text_of_an_object_is_without_secrets(monkeypatch):
     redaction.begin([])
     told = {"correct-horse": [{"a": ("correct-horse", 1, None)}]}
     assert redaction.redacted_all(told) == {"[secret]": [{"a": ["[secret]", 1, None]}]}
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_every_way_out_of_the_program_takes_secrets_out(monkeypatch, capfd, form):
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:correct-horse@proxy")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    redaction.begin([])
+    terminal.say("one: correct-horse", how=terminal.Telling(form), field=["correct-horse"])
+    terminal.write("two: correct-horse\n")
+    terminal.print_json({"three": "correct-horse"})
+    with receiving() as hook:
+        others = Others("run", "correct-horse.yaml", hook.url, None, None, None, elsewhere=True)
+        others.of_error(InputError("four: correct-horse"))
+        heard = hook.heard[0].body.decode()
+    said = "".join(capfd.readouterr()) + heard + terminal.shown("five: correct-horse")
+    assert "correct-horse" not in said
+    assert all(f"{number}: [secret]" in said for number in ("one", "two", "four", "five"))
+    assert '"three": "[secret]"' in said
+
+
+def test_endpoints_of_what_fetches_credentials_are_checked_whatever_is_called(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://me:hunter22@sts")
+    for before in (None, "http://127.0.0.1:9"):
+        with pytest.raises(InputError, match="AWS_ENDPOINT_URL_STS: leave credentials out"):
+            accounts.called({"main": Account("main")}, Options(), before)
+    assert accounts.called({"main": Account("main")}, Options(simulate=True)).endpoint == "simulator"
 
 
 # -- endpoints ---------------------------------------------------------------------------------------
