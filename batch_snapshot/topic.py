@@ -6,10 +6,10 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-import aioboto3
 from aiobotocore.config import AioConfig
 from botocore.exceptions import ClientError
 
+from batch_snapshot import providers, sessions
 from batch_snapshot.transport import Resolver
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ async def publish(arn: str, notice: Notice, profile: str | None = None) -> str |
         connector_args={"resolver": Resolver()},
     )
     try:
-        session = aioboto3.Session(profile_name=profile)
+        core = sessions.get_session()
+        session, chain = providers.session(core, profile, 2 * TIMEOUT)
+        core.register_component("credential_provider", chain)
         endpoint = os.environ.get(ENDPOINT)
         region = arn.split(":")[3]
         async with session.client("sns", region_name=region, endpoint_url=endpoint, config=config) as sns:
