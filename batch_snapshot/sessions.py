@@ -116,7 +116,9 @@ class Sessions:
                 wait for others to have assumed their roles wait as long as it takes.
             simulated: any credentials do.
         """
-        self._timeout = timeout
+        #: A process has less, so that what it did is said before whatever waits for it gives up.
+        self._within = timeout
+        self._timeout = timeout + min(5.0, timeout)
         self._clock = clock
         self._rng = rng
         self._simulated = simulated
@@ -317,8 +319,7 @@ class Sessions:
     def _session(self, profile: str | None) -> tuple[Any, Any]:
         """A session whose clients sign by whoever calls, and the chain that gives a profile's credentials."""
         core = get_session()
-        within = self._timeout - min(1.0, self._timeout / 10)
-        session, chain = providers.session(core, profile, within)
+        session, chain = providers.session(core, profile, self._within)
         self._chains[profile] = chain
         # What is read of service models is some megabytes, and the same for all.
         self._loader = self._loader or core.get_component("data_loader")
