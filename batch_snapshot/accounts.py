@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from batch_snapshot import codec
-from batch_snapshot.endpoint import configured
+from batch_snapshot.endpoint import IGNORE, check_others, configured
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.model import AWS, SIMULATOR, Quota
 from batch_snapshot.options import Options, as_before
+from batch_snapshot.profiles import endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,20 +41,43 @@ def called(accounts: Mapping[str, Account], options: Options, endpoint: str | No
     """
     if options.simulator_state and not options.simulate:
         raise InputError("--state is the simulator's: use it with --simulate")
+    if not options.simulate:
+        check_others(os.environ)
     chosen = selected(accounts, options)
     given = endpoint is None or options.simulate or options.endpoint_url
-    where = _endpoint(options) if given else endpoint
+    where = _endpoint(options, chosen) if given else endpoint
     return Called(chosen, quotas_of(chosen, options), where or AWS)
 
 
-def _endpoint(options: Options) -> str:
+def _endpoint(options: Options, accounts: Mapping[str, Account]) -> str:
     if options.simulate and options.endpoint_url:
         raise InputError("--simulate and --endpoint-url exclude each other: choose one")
     if options.simulate:
         return SIMULATOR
     # What botocore would heed is heeded here, so that the ledger tells where the calls went.
-    url = options.endpoint_url or configured(os.environ)
+    url = options.endpoint_url or configured(os.environ) or _of_profiles(accounts)
     return url.rstrip("/") if url else AWS
+
+
+def _of_profiles(accounts: Mapping[str, Account]) -> str | None:
+    """The endpoint that the accounts' profiles name; None: none does.
+
+    Raises:
+        InputError: they don't agree.
+    """
+    named = endpoints((account.profile for account in accounts.values()), os.environ)
+    if not named:
+        return None
+    wanted = {name: account.endpoint_url or named.get(account.profile) for name, account in accounts.items()}
+    if all(account.endpoint_url for account in accounts.values()):
+        return None
+    if len(set(wanted.values())) > 1:
+        told = ", ".join(f"{name}: {url or 'the one of AWS'}" for name, url in list(wanted.items())[:5])
+        raise InputError(
+            f"the profiles name different endpoints ({told}): name one with --endpoint-url, run the accounts "
+            f"apart with --accounts, or set {IGNORE}=true and name endpoint_url at the manifest's accounts"
+        )
+    return next(iter(wanted.values()))
 
 
 def selected(accounts: Mapping[str, Account], options: Options) -> dict[str, Account]:

@@ -20,7 +20,7 @@ from botocore import xform_name
 from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as ClientConnectionError
 
-from batch_snapshot import __version__, answers, policy, shortcut
+from batch_snapshot import __version__, answers, policy, providers, shortcut
 from batch_snapshot.model import LARGEST_SKEW, REGION, UNKNOWN_ACCOUNT, ApiError, ErrorKind, Verdict
 from batch_snapshot.sessions import Sessions, Signer, signed_by
 
@@ -293,24 +293,28 @@ class Clients:
         """Classify a failure to get credentials; what it says may quote them."""
         given = self._accounts[account]
         await self._sessions.learn_source(given)
-        failure = policy.credentials_failure(answers.failure(error, self._scrub(account)))
+        scrub = self._scrub(account)
+        failure = policy.credentials_failure(answers.failure(error, scrub))
+        if told := providers.explained(error):
+            failure = replace(failure, message=policy.clean(scrub(told)))
         of_sts = isinstance(error, (ClientConnectionError, HTTPClientError)) or (
             isinstance(error, ClientError) and error.operation_name == ASSUME
         )
         if given.role_arn and of_sts:
             advice = policy.role_advice(failure, given.role_arn, given.profile)
             return replace(failure, message=f"{failure.message.rstrip('.')}; {advice}")
-        return self._advised(account, failure)
+        return self._advised(account, failure, providers.provider_of(error))
 
     def _scrub(self, account: str) -> Callable[[str], str]:
         return self._sessions.scrub(account)
 
-    def _advised(self, account: str, failure: Failure) -> Failure:
-        """Add the way out where the account stops."""
+    def _advised(self, account: str, failure: Failure, provider: str | None = None) -> Failure:
+        """Add the way out where the account stops; it depends on the provider of the credentials."""
         if failure.verdict is not Verdict.STOP_ACCOUNT:
             return failure
-        profile = self._accounts[account].profile
-        advice = policy.credentials_advice(failure.code, profile)
+        given = self._accounts[account]
+        provider = provider or self._sessions.provider(given)
+        advice = policy.credentials_advice(failure.code, given.profile, provider)
         return replace(failure, message=f"{failure.message.rstrip('.')}; {advice}")
 
     def _skew(self, answer: Mapping[str, Any], known: timedelta | None) -> timedelta | None:

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 #: What botocore would heed, the first that is set.
 VARIABLES = ("AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING", "AWS_ENDPOINT_URL")
 
-#: Makes botocore heed neither.
+#: Where credentials are fetched; botocore heeds these by itself.
+_FOR_CREDENTIALS = ("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL_SSO", "AWS_ENDPOINT_URL_SSO_OIDC")
+
+#: Makes botocore heed none of them.
 IGNORE = "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"
 
 
@@ -29,6 +32,18 @@ def configured(environ: Mapping[str, str]) -> str | None:
         return None
     named = next((name for name in VARIABLES if environ.get(name)), None)
     return checked(environ[named], named) if named else None
+
+
+def check_others(environ: Mapping[str, str]) -> None:
+    """Check the endpoints that the environment names for what fetches credentials.
+
+    Raises:
+        InputError: one is no URL, or bears credentials.
+    """
+    if environ.get(IGNORE, "").lower() != "true":
+        for name in _FOR_CREDENTIALS:
+            if environ.get(name):
+                checked(environ[name], name)
 
 
 def checked(url: str, source: str) -> str:

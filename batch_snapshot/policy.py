@@ -33,9 +33,6 @@ BACKOFF_BASE = 0.5
 BACKOFF_CAP = 20.0
 
 
-#: AWS's secret keys have 40 characters, its session tokens hundreds.
-SHORTEST_SECRET = 8
-
 #: Seconds by which a skew can be off that was read from a Date header: those have whole seconds.
 SKEW_ERROR = 1.5
 
@@ -162,6 +159,7 @@ CLIENT_RULES: Mapping[str, Rule] = MappingProxyType(
         "PartialCredentialsError": _CREDENTIALS,
         "CredentialRetrievalError": _CREDENTIALS,
         "UnknownCredentialError": _CREDENTIALS,
+        "CredentialsError": _CREDENTIALS,  # ours: what is configured gives none that can be used
         "InvalidConfigError": _CREDENTIALS,
         "InfiniteLoopConfigError": _CREDENTIALS,
         "ConfigNotFound": _CREDENTIALS,
@@ -254,13 +252,41 @@ def nonsense(message: str, *, http_status: int | None, request_id: str | None) -
     )
 
 
+#: botocore's errors over a setting: they quote its value, which is no secret.
+_SETTINGS = frozenset(
+    {
+        "EndpointVariantError",
+        "InvalidChecksumConfigError",
+        "InvalidConfigError",
+        "InvalidDefaultsMode",
+        "InvalidEndpointConfigurationError",
+        "InvalidEndpointDiscoveryConfigurationError",
+        "InvalidIMDSEndpointError",
+        "InvalidIMDSEndpointModeError",
+        "InvalidMaxRetryAttemptsError",
+        "InvalidRegionError",
+        "InvalidRetryConfigurationError",
+        "InvalidRetryModeError",
+        "InvalidS3AddressingStyleError",
+        "InvalidS3UsEast1RegionalEndpointConfigError",
+        "InvalidSTSRegionalEndpointsConfigError",
+        "NoRegionError",
+        "UnknownEndpointError",
+        "UnknownFIPSEndpointError",
+        "UnknownRegionError",
+        "UnsupportedS3ConfigurationError",
+    }
+)
+
 #: Failures to get credentials whose words quote none: names, paths, and addresses.
 _TELLABLE = frozenset(
     {
         "CertificateRefusedError",
         "ConfigNotFound",
+        "CredentialsError",
         "InfiniteLoopConfigError",
         "NoCredentialsError",
+        *_SETTINGS,
         "PartialCredentialsError",
         "InvalidProxyError",
         "ProfileNotFound",
@@ -289,6 +315,8 @@ def credentials_failure(failure: Failure) -> Failure:
     return replace(failure, verdict=Verdict.STOP_ACCOUNT, may_have_landed=False, never_left=True)
 
 
+_CORRECT_FILE = "correct that file and run the same command again"
+
 #: What to do about credentials that don't work, by the error's code; else the general advice.
 _CREDENTIALS_ADVICE: Mapping[str, str] = MappingProxyType(
     {
@@ -303,21 +331,44 @@ _CREDENTIALS_ADVICE: Mapping[str, str] = MappingProxyType(
         "file with its CA certificate in AWS_CA_BUNDLE, else check the endpoint URL, HTTPS_PROXY and the "
         "machine's clock",
         "TrustFileError": "name a readable PEM file there, or remove the setting",
-        "CredentialRetrievalError": "run the credential_process{of} by hand to see why",
         "InvalidProxyError": "correct HTTPS_PROXY or HTTP_PROXY (http://host:port), or name the endpoint's "
         "host in NO_PROXY",
         "ProxyAuthenticationError": "put the proxy's user and password into HTTPS_PROXY or HTTP_PROXY "
         "(http://user:password@host:port), or name the endpoint's host in NO_PROXY",
-        "ConfigParseError": "mend the AWS configuration and credentials files",
-        "MissingSectionHeaderError": "mend the AWS configuration and credentials files",
-        "ParsingError": "mend the AWS configuration and credentials files",
+        "CredentialsError": "correct that and run the same command again",
+        "ConfigParseError": _CORRECT_FILE,
+        "DuplicateOptionError": _CORRECT_FILE,
+        "DuplicateSectionError": _CORRECT_FILE,
+        "MissingSectionHeaderError": _CORRECT_FILE,
+        "ParsingError": _CORRECT_FILE,
+        "UnicodeDecodeError": _CORRECT_FILE,
+        **dict.fromkeys(
+            _SETTINGS, "correct that setting in the AWS config file or the environment (AWS_…) and run again"
+        ),
+    }
+)
+
+#: The same by the provider of the credentials, as botocore names it.
+_PROVIDER_ADVICE: Mapping[str, str] = MappingProxyType(
+    {
+        "assume-role": "check role_arn{of} and what it is assumed with (source_profile, credential_source), "
+        "and let the role's trust policy name whose credentials those are",
+        "assume-role-with-web-identity": "check the web identity token file and the role{of} (or "
+        "AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN), and let its trust policy name who issues the token",
+        "container-role": "check the task role (ECS) or the pod identity (EKS) of this container, and "
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "custom-process": "run the credential_process{of} by hand to see why",
+        "env": "renew the credentials and set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN",
+        "iam-role": "check that this instance has an instance profile, and that its role may be used",
+        "sso": "run: aws sso login{profile}",
     }
 )
 
 
-def credentials_advice(code: str, profile: str | None) -> str:
-    """Say what a person can do about credentials that failed with `code`."""
-    advice = _CREDENTIALS_ADVICE.get(code, "renew the credentials{of} and run the same command again")
+def credentials_advice(code: str, profile: str | None, provider: str | None = None) -> str:
+    """Say what a person can do about credentials of `provider` that failed with `code`."""
+    general = "renew the credentials{of} and run the same command again"
+    advice = _CREDENTIALS_ADVICE.get(code) or _PROVIDER_ADVICE.get(provider or "", general)
     flag, of = (f" --profile {profile}", f" of profile {profile}") if profile else ("", "")
     return advice.format(profile=flag, of=of)
 
@@ -342,14 +393,6 @@ def blames_clock(failure: Failure) -> bool:
     if failure.code not in {"InvalidSignatureException", "SignatureDoesNotMatch"}:
         return False
     return "Signature expired" in failure.message or "Signature not yet current" in failure.message
-
-
-def scrubbed(text: str, secrets: Iterable[str]) -> str:
-    """The text without the secrets that it may echo; real ones are long, a word of a test is none."""
-    for secret in secrets:
-        if len(secret) >= SHORTEST_SECRET:
-            text = text.replace(secret, "[secret]")
-    return text
 
 
 def clean(text: str, limit: int = MESSAGE_LIMIT) -> str:

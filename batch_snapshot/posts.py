@@ -19,7 +19,7 @@ from uuid import uuid4
 
 import anyio
 
-from batch_snapshot import __version__, carrier, policy
+from batch_snapshot import __version__, carrier, policy, redaction
 from batch_snapshot.carrier import Carrier
 from batch_snapshot.dask_client import ASK_TIMEOUT, connected, soon
 from batch_snapshot.hosts import Host, News, Post
@@ -214,7 +214,7 @@ class Posts:
                 async with self._searching:
                     future, actor, hello = await self._submit(account, brief)
             except Exception as error:  # noqa: BLE001 - also what a worker has that cannot run this program
-                self._refusals[account] = f"{type(error).__name__}: {error}"
+                self._refusals[account] = redaction.redacted(f"{type(error).__name__}: {error}")
                 await anyio.sleep(LOOK_AGAIN)
                 continue
             host = self._hosts.get(hello.host) or self._open(hello, actor)

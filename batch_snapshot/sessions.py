@@ -9,7 +9,6 @@ would take gigabytes, and minutes to make.
 from __future__ import annotations
 
 import logging
-import os
 from collections import defaultdict
 from contextlib import AsyncExitStack, contextmanager, suppress
 from contextvars import ContextVar
@@ -19,7 +18,6 @@ from functools import cache, partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import aioboto3
 import anyio
 from aiobotocore.credentials import AioCredentials, AioDeferredRefreshableCredentials
 from aiobotocore.hooks import AioHierarchicalEmitter
@@ -29,7 +27,7 @@ from botocore.auth import AUTH_TYPE_MAPS, SIGV4_TIMESTAMP, SigV4Auth
 from botocore.exceptions import NoCredentialsError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
-from batch_snapshot import answers, policy, transport
+from batch_snapshot import answers, policy, providers, redaction, transport
 from batch_snapshot.model import REGION, Verdict
 
 if TYPE_CHECKING:
@@ -119,7 +117,9 @@ class Sessions:
                 wait for others to have assumed their roles wait as long as it takes.
             simulated: any credentials do.
         """
-        self._timeout = timeout
+        #: A process has less, so that what it did is said before whatever waits for it gives up.
+        self._within = timeout
+        self._timeout = timeout + min(5.0, timeout)
         self._clock = clock
         self._rng = rng
         self._simulated = simulated
@@ -133,7 +133,9 @@ class Sessions:
         self._roles: dict[str, Any] = {}
         self._clients: dict[object, Any] = {}
         self._assuming = anyio.Semaphore(ASSUMED_AT_ONCE)
-        self._secrets: dict[str, set[str]] = {}
+        self._secrets: dict[str, redaction.Secrets] = {}
+        #: By profile: what gave its credentials, or did not.
+        self._chains: dict[str | None, providers.Chain] = {}
 
     async def aclose(self) -> None:
         """Close every client that was opened."""
@@ -180,12 +182,25 @@ class Sessions:
         assumed = isinstance(credentials, AioDeferredRefreshableCredentials)
         with anyio.fail_after(None if assumed else self._timeout):
             frozen = await credentials.get_frozen_credentials()
-        self._known(account).update(filter(None, (frozen.secret_key, frozen.token)))
+        if not self._simulated:
+            providers.check(frozen, credentials.method, self._whose(credentials))
+        given = (frozen.secret_key, frozen.token)
+        self._known(account).add(text for text in given if text and len(text) >= redaction.LONG)
         return frozen
+
+    def _whose(self, credentials: Any) -> str:
+        """Names whose credentials these are."""
+        profiles = (one.profile for one in self._sources.values() if one.credentials is credentials)
+        return next((self._chains[profile].profile for profile in profiles), "the account")
+
+    def provider(self, account: Account) -> str | None:
+        """What botocore calls the provider that gave an account's credentials, or failed to; None: none."""
+        chain = self._chains.get(account.profile)
+        return chain.last if chain else None
 
     def scrub(self, account: str) -> Callable[[str], str]:
         """Takes an account's secrets out of a text."""
-        return partial(policy.scrubbed, secrets=self._known(account))
+        return self._known(account).scrub
 
     async def learn_source(self, account: Account) -> None:
         """Know the secrets that a role is assumed with, if they can be had."""
@@ -194,8 +209,10 @@ class Sessions:
             with suppress(Exception):
                 await self.frozen(account.name, source.credentials)
 
-    def _known(self, account: str) -> set[str]:
-        return self._secrets.setdefault(account, _environment_secrets())
+    def _known(self, account: str) -> redaction.Secrets:
+        if account not in self._secrets:
+            self._secrets[account] = redaction.known()
+        return self._secrets[account]
 
     async def client(self, service: str, region: str, source: Source, **settings: Any) -> Any:
         """A client that is shared by all who need one like it, and signs by whoever calls (see `signed_by`).
@@ -303,11 +320,11 @@ class Sessions:
     def _session(self, profile: str | None) -> tuple[Any, Any]:
         """A session whose clients sign by whoever calls, and the chain that gives a profile's credentials."""
         core = get_session()
-        session = aioboto3.Session(botocore_session=core, profile_name=profile)
+        session, chain = providers.session(core, profile, self._within)
+        self._chains[profile] = chain
         # What is read of service models is some megabytes, and the same for all.
         self._loader = self._loader or core.get_component("data_loader")
         core.register_component("data_loader", self._loader)
-        chain = core.get_component("credential_provider")
         core.register_component("credential_provider", _Whoever())
         return session, chain
 
@@ -421,11 +438,6 @@ class _SkewedSigV4(SigV4Auth):  # type: ignore[misc] # botocore is untyped
 
 
 AUTH_TYPE_MAPS[_SkewedSigV4.NAME] = _SkewedSigV4
-
-
-def _environment_secrets() -> set[str]:
-    names = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-    return {os.environ[name] for name in names if os.environ.get(name)}
 
 
 def _simulated(account: Account) -> Any:

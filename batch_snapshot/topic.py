@@ -6,10 +6,9 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-import aioboto3
 from botocore.exceptions import ClientError
 
-from batch_snapshot import sessions, transport
+from batch_snapshot import providers, sessions, transport
 from batch_snapshot.tls import CertificateRefusedError, TrustFileError
 
 if TYPE_CHECKING:
@@ -45,7 +44,9 @@ async def publish(arn: str, notice: Notice, profile: str | None = None) -> str |
         read_timeout=TIMEOUT,
     )
     try:
-        session = aioboto3.Session(botocore_session=sessions.get_session(), profile_name=profile)
+        core = sessions.get_session()
+        session, chain = providers.session(core, profile, 2 * TIMEOUT)
+        core.register_component("credential_provider", chain)
         endpoint = os.environ.get(ENDPOINT)
         region = arn.split(":")[3]
         async with session.client("sns", region_name=region, endpoint_url=endpoint, config=config) as sns:

@@ -105,7 +105,7 @@ class _Service(BaseHTTPRequestHandler):
 class _Proxy(BaseHTTPRequestHandler):
     """Opens tunnels, whatever their host is called, to this machine."""
 
-    def do_CONNECT(self) -> None:  # noqa: N802 - the handler's name
+    def do_CONNECT(self) -> None:
         self.server.heard.append(self.path)  # type: ignore[attr-defined]
         with socket.create_connection(("127.0.0.1", int(self.path.rpartition(":")[2]))) as behind:
             self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")

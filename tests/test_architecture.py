@@ -13,7 +13,7 @@ PACKAGE = Path(batch_snapshot.__file__).parent
 
 #: Imports run only to lower levels; rooms of one level never import each other.
 LEVELS = [
-    {"errors", "mounts"},
+    {"errors", "mounts", "redaction"},
     {"endpoint", "filters", "model"},
     {"breaker", "flags", "history"},
     {
@@ -50,8 +50,8 @@ LEVELS = [
         "tls",
         "tries",
     },
-    {"feed", "hosts", "ledger", "options", "purse"},
-    {"accounts", "backlog", "diff", "index", "lane", "metrics", "resumption", "transport"},
+    {"feed", "hosts", "ledger", "options", "profiles", "purse"},
+    {"accounts", "backlog", "diff", "index", "lane", "metrics", "providers", "resumption", "transport"},
     {"desk", "job", "sessions"},
     {"client", "course", "reads"},
     {"engine"},
@@ -187,7 +187,7 @@ def test_only_the_sessions_their_transport_and_the_topic_import_aioboto3():
         for name in imports(path, running=False)
         if name.split(".")[0] in {"aioboto3", "aiobotocore", "boto3"}
     }
-    assert importers == {"sessions", "topic", "transport"}
+    assert importers == {"providers", "sessions", "topic", "transport"}
 
 
 @pytest.mark.parametrize("room", sorted(PURE))

@@ -104,6 +104,27 @@ async def outcome(url, account=None, **target):
             return error.failure
 
 
+def configure(text):
+    Path(os.environ["AWS_CONFIG_FILE"]).write_text(text)
+
+
+def token_file():
+    token = Path(os.environ["AWS_CONFIG_FILE"]).with_name("token")
+    token.write_text("a-token")
+    return token
+
+
+def sign_in(monkeypatch):
+    """Keep a token of SSO as `aws sso login` does."""
+    cache = Path.home() / "sso"
+    cache.mkdir()
+    # botocore works its folder out from HOME when it is imported.
+    monkeypatch.setattr(SSOProvider, "_SSO_TOKEN_CACHE_DIR", str(cache))
+    until = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    kept = {"startUrl": START, "region": "us-east-1", "accessToken": "token-of-sso", "expiresAt": until}
+    (cache / f"{sha1(START.encode()).hexdigest()}.json").write_text(json.dumps(kept))
+
+
 async def by_api(world, kind, *_):
     return await outcome(world.url(kind))
 
@@ -120,30 +141,23 @@ async def by_role(world, kind, monkeypatch):
 async def by_chain(world, kind, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", world.url(kind))
     text = f"[profile a]\nregion=us-east-1\nrole_arn={ROLE}\nsource_profile=b\n[profile b]\naws_access_key_id=A\naws_secret_access_key=s\n"
-    Path(os.environ["AWS_CONFIG_FILE"]).write_text(text)
+    configure(text)
     return await outcome(world.url("right"), Account("main", profile="a", region="us-east-1"))
 
 
 async def by_web_identity(world, kind, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", world.url(kind))
-    token = Path(os.environ["AWS_CONFIG_FILE"]).with_name("token")
-    token.write_text("a-token")
+    token = token_file()
     text = f"[profile a]\nregion=us-east-1\nrole_arn={ROLE}\nweb_identity_token_file={token}\n"
-    Path(os.environ["AWS_CONFIG_FILE"]).write_text(text)
+    configure(text)
     return await outcome(world.url("right"), Account("main", profile="a"))
 
 
 async def by_sso(world, kind, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_SSO", world.url(kind))
     text = f"[profile a]\nsso_start_url={START}\nsso_region=us-east-1\nsso_account_id=1\nsso_role_name=r\n"
-    Path(os.environ["AWS_CONFIG_FILE"]).write_text(text)
-    cache = Path.home() / "sso"
-    cache.mkdir()
-    # botocore works its folder out from HOME when it is imported.
-    monkeypatch.setattr(SSOProvider, "_SSO_TOKEN_CACHE_DIR", str(cache))
-    until = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    kept = {"startUrl": START, "region": "us-east-1", "accessToken": "token-of-sso", "expiresAt": until}
-    (cache / f"{sha1(START.encode()).hexdigest()}.json").write_text(json.dumps(kept))
+    configure(text)
+    sign_in(monkeypatch)
     return await outcome(world.url("right"), Account("main", profile="a", region="us-east-1"))
 
 
@@ -234,7 +248,7 @@ async def test_address_as_host_needs_its_address_in_the_certificate(world):
 @pytest.mark.asyncio
 async def test_ca_bundle_of_the_profile_is_used(world, monkeypatch):
     monkeypatch.delenv("AWS_CA_BUNDLE")
-    Path(os.environ["AWS_CONFIG_FILE"]).write_text(f"{PROFILE}ca_bundle={world.ca}\n")
+    configure(f"{PROFILE}ca_bundle={world.ca}\n")
     failure = await outcome(world.url("right"))
     assert "unable to get local issuer" in failure.message
     assert isinstance(await outcome(world.url("right"), Account("main", profile="a")), Receipt)
@@ -264,7 +278,7 @@ async def test_unusable_ca_bundle_stops_the_account_and_is_named(world, setting,
         account = None
         if setting == "ca_bundle":
             monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
-            Path(os.environ["AWS_CONFIG_FILE"]).write_text(f"{PROFILE}ca_bundle={path}\n")
+            configure(f"{PROFILE}ca_bundle={path}\n")
             account = Account("main", profile="a")
         else:
             monkeypatch.setenv(setting, str(path))
@@ -313,7 +327,7 @@ async def test_messages_go_only_to_who_proves_the_name(world, told, way, monkeyp
 
 def test_seams_are_where_aiobotocore_makes_tls_contexts():
     """A version that makes them elsewhere is one to look at before it is used."""
-    session = transport.Transport(True)
+    session = transport.Transport(verify=True)
     assert isinstance(session, tls.Verified)
     connector = AIOHTTPSession._create_connector.__code__.co_names
     build = getattr(

@@ -6,12 +6,13 @@ commands that make them, so that the others start fast.
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from batch_snapshot import __version__
+from batch_snapshot import __version__, redaction
 from batch_snapshot.cli import completion, nightly, reading, report, sending, service, simulate, terminal
 from batch_snapshot.cli.terminal import PROG
 from batch_snapshot.errors import BatchSnapshotError
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    redaction.begin(arguments)
     how = terminal.Telling()
     try:
         code = cli.main(list(arguments), prog_name=PROG, standalone_mode=False, obj=how)
     except click.ClickException as error:
         how.form = "json" if terminal.asked_for_json(arguments) else how.form
         if how.form == "text":
-            error.show()
+            terminal.write(_shown(error))
         else:
             _tell_error(error.format_message(), error.exit_code, how)
         return error.exit_code
@@ -45,6 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         terminal.say(f"{error.filename}: cannot be used ({error.strerror or error}); name another path")
         return 2
     return code if isinstance(code, int) else 0
+
+
+def _shown(error: click.ClickException) -> str:
+    """What click would print; it may quote a word of the command line."""
+    text = io.StringIO()
+    error.show(text)
+    return terminal.shown(text.getvalue())
 
 
 def _tell_error(text: str, code: int, how: terminal.Telling) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batch_snapshot import endpoint, flags, model
+from batch_snapshot import endpoint, flags, model, redaction
 from batch_snapshot.cli import terminal
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class Others(NamedTuple):
             self._tell(told, messages=True, elsewhere=self.elsewhere)
 
     def _tell(self, notice: Notice, *, messages: bool, elsewhere: bool) -> None:
+        error = notice.error and redaction.redacted(notice.error)
+        notice = replace(notice, text=redaction.redacted(notice.text), error=error)
         failed = self._count(notice)
         if messages and (self.webhook or self.topic):
             failed += self._send(notice, elsewhere=elsewhere)
@@ -66,7 +69,12 @@ class Others(NamedTuple):
         pushed = metrics.wanted(os.environ)
         if not (self.metrics_file or pushed):
             return []
-        gauges = room.gauges(notice, time.time())
+        gauges = [
+            gauge._replace(
+                values={tuple(map(redaction.redacted, key)): value for key, value in gauge.values.items()}
+            )
+            for gauge in room.gauges(notice, time.time())
+        ]
         failures = []
         if self.metrics_file:
             failures.append(_guarded("--metrics-file", partial(metrics.write, self.metrics_file, gauges)))
@@ -107,7 +115,7 @@ class Others(NamedTuple):
         from batch_snapshot import notice as room
         from batch_snapshot import webhook
 
-        return await webhook.send(url, room.as_json(notice))
+        return await webhook.send(url, redaction.redacted_all(room.as_json(notice)))
 
     async def _publish(self, arn: str, notice: Notice, *, elsewhere: bool) -> str | None:
         from batch_snapshot import topic

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batch_snapshot import redaction
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -86,7 +88,8 @@ def say(
     how = how or telling()
     if how.form == "json":
         at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        write(json.dumps({"at": at, "level": level, "event": event, "message": text, **fields}) + "\n")
+        told = {"at": at, "level": level, "event": event, "message": text, **fields}
+        write(json.dumps(redaction.redacted_all(told)) + "\n")
     elif how.screen is not None:
         how.screen.say(shown(text))
     else:
@@ -98,7 +101,7 @@ def write(text: str) -> None:
     if sys.stderr is None:
         return
     try:
-        click.echo(text, err=True, nl=False)
+        click.echo(redaction.redacted(text), err=True, nl=False)
     except OSError:
         silence(2)
 
@@ -135,7 +138,8 @@ def silence(stream: int) -> None:
 
 
 def shown(text: str) -> str:
-    """The text with nothing in it that drives a terminal: ledgers and answers can hold anything."""
+    """The text with no secret, and nothing that drives a terminal: ledgers and answers can hold anything."""
+    text = redaction.redacted(text)
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 
@@ -150,4 +154,4 @@ def warn(warnings: Sequence[str], total: int) -> None:
 
 def print_json(value: dict[str, Any]) -> None:
     """Write one object to standard output."""
-    click.echo(json.dumps(value, indent=2))
+    click.echo(json.dumps(redaction.redacted_all(value), indent=2))

@@ -178,9 +178,10 @@ def check_endpoint_url(text: str) -> str | None:
     try:
         url = urlsplit(text)
         good = url.scheme in {"http", "https"} and bool(url.hostname) and (url.port or 1) > 0
+        secret = "@" in (url.netloc if good else text)
     except ValueError:
-        return f"endpoint_url {shown(text)} is no URL: {fix}"
-    if "@" in url.netloc:
+        good, secret = False, "@" in text
+    if secret:
         return "credentials don't belong in a manifest: remove what stands before @ in endpoint_url"
     if not good or not text.isprintable() or " " in text:
         return f"endpoint_url {shown(text)} is no http or https URL: {fix}"

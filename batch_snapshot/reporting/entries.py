@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batch_snapshot.history import CRASHED, Intent, Result, Skipped
 from batch_snapshot.model import ErrorKind, Status
+from batch_snapshot.redaction import redacted
 from batch_snapshot.tally import count, time
 
 if TYPE_CHECKING:
@@ -123,9 +124,10 @@ def of_result(result: Result) -> Entry:
         request_id=_text(fields.get("request_id")) or None,
         reconciled=fields.get("reconciled") is True,
         kind=result.kind,
-        code=result.code or "",
-        message=result.message or "",
-        reason=_text(error.get("reason")),
+        # Another version may have written what this one knows for a secret.
+        code=redacted(result.code or ""),
+        message=redacted(result.message or ""),
+        reason=redacted(_text(error.get("reason"))),
         http_status=http_status if isinstance(http_status, int) else None,
     )
 
