@@ -42,11 +42,16 @@ def called(accounts: Mapping[str, Account], options: Options, endpoint: str | No
         raise InputError("--state is the simulator's: use it with --simulate")
     chosen = selected(accounts, options)
     given = endpoint is None or options.simulate or options.endpoint_url
-    where = _endpoint(options) if given else endpoint
+    where = endpoint_of(options) if given else endpoint
     return Called(chosen, quotas_of(chosen, options), where or AWS)
 
 
-def _endpoint(options: Options) -> str:
+def endpoint_of(options: Options) -> str:
+    """Where the calls go by the options and the environment.
+
+    Raises:
+        InputError: the options exclude each other, or the environment names no endpoint that can be one.
+    """
     if options.simulate and options.endpoint_url:
         raise InputError("--simulate and --endpoint-url exclude each other: choose one")
     if options.simulate:
