@@ -38,7 +38,7 @@ def test_a_world_that_lasts_from_one_command_to_the_next(capsys):
     assert max(map(len, out.splitlines())) < 80
     assert "cannot see" in out
 
-    ledgers = [f"ledgers/{night}.ndjson" for night in (1, 2)]
+    ledgers = [f"ledgers/{night}.simulated.ndjson" for night in (1, 2)]
     assert call(capsys, "run", "found.yaml", "--ledger", ledgers[0], *WORLD)[0] == 0
     code, out, _ = call(
         capsys,

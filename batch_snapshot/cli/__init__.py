@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    how = terminal.Telling(words=arguments)
+    how = terminal.Telling()
     try:
         code = cli.main(list(arguments), prog_name=PROG, standalone_mode=False, obj=how)
     except click.ClickException as error:

@@ -215,13 +215,8 @@ def _options(given: dict[str, Any]) -> Options:
             drain_timeout=given["drain_timeout"],
             failure_limit=policy.FailureLimit.parse(limit) if limit else policy.NO_LIMIT,
         ),
-        command_line=_command_line(),
+        command_line=shlex.join([terminal.PROG, *telling.shareable(sys.argv[1:])]),
     )
-
-
-def _command_line() -> str:
-    words = terminal.telling().words
-    return shlex.join([terminal.PROG, *telling.shareable(list(sys.argv[1:] if words is None else words))])
 
 
 def _placing(given: dict[str, Any]) -> Placing | None:

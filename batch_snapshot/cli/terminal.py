@@ -40,8 +40,6 @@ class Telling:
     form: str = "text"
     #: The display that a line must not run into.
     screen: Screen | None = None
-    #: The words of the command line; None: those of the process.
-    words: Sequence[str] | None = None
 
 
 def telling() -> Telling:
