@@ -33,6 +33,18 @@ def place(tmp_path, monkeypatch):
     return found
 
 
+def resolved(path):
+    return Path(path).resolve()
+
+
+def ledgers_below(folder):
+    return list(Path(folder).rglob("*.ndjson"))
+
+
+def at(moment):
+    return batch.Hooks(now=lambda: moment)
+
+
 def options(url, **more):
     return Options(endpoint_url=url, rate=1000.0, engine=CUT_SHORT, **more)
 
@@ -41,7 +53,7 @@ async def begun(place, url, **more):
     """A run that was stopped in the middle, in folder a."""
     summary = await batch.run(place.folder / "trial.yaml", options(url, **more))
     assert summary.exit_code == 3
-    return Path(summary.ledger).resolve()
+    return resolved(summary.ledger)
 
 
 async def refused(place, asked, *known):
@@ -65,7 +77,7 @@ async def test_another_working_directory_begins_no_second_ledger(place, monkeypa
         made, calls = len(simulator.snapshots), sum(simulator.calls.values())
         monkeypatch.chdir(place.folder / "a")
         kept = await refused(place, options(url, ledger=given), known)
-        assert not any(Path.cwd().rglob("*.ndjson"))
+        assert not ledgers_below(".")
         assert (len(simulator.snapshots), sum(simulator.calls.values())) == (made, calls)
         assert Path(kept) == known
 
@@ -83,7 +95,7 @@ async def test_who_begins_anew_is_not_asked_again(place, monkeypatch):
         known = await begun(place, url)
         monkeypatch.chdir(place.folder / "b")
         anew = await batch.run(place.folder / "trial.yaml", options(url, new_ledger=True))
-        assert (anew.exit_code, Path(anew.ledger).resolve() != known) == (3, True)
+        assert (anew.exit_code, resolved(anew.ledger) != known) == (3, True)
         made = len(simulator.snapshots)
         # The new one is gone on with, and from a third folder it is the one that is known.
         monkeypatch.chdir(place.folder / "it's here")
@@ -154,7 +166,7 @@ async def test_several_are_named_the_latest_first_and_given_up_together(place, m
             await batch.run(place.folder / "trial.yaml", options(url, ledger="new.ndjson"))
         anew = options(url, ledger="new.ndjson", new_ledger=True)
         assert (await batch.run(place.folder / "trial.yaml", anew)).exit_code == 3
-        assert list(unfinished.known(file)) == [str(Path("new.ndjson").resolve())]
+        assert list(unfinished.known(file)) == [str(resolved("new.ndjson"))]
 
 
 @pytest.mark.parametrize("folder", ["link", "link/../b", "./b/../b"])
@@ -209,12 +221,12 @@ async def test_the_nights_of_a_pattern_succeed_each_other(place, monkeypatch):
     async with serve() as (url, _):
         linked = f"{place.folder}/link/n/{{date}}/{{name}}.ndjson"
         for day, pattern in enumerate(["n/{date}/{name}.ndjson", "n/{date}/{name}.ndjson", linked]):
-            hooks = batch.Hooks(now=lambda day=day: first + timedelta(days=2 * day))
+            hooks = at(first + timedelta(days=2 * day))
             tonight = await batch.run(place.folder / "trial.yaml", options(url, ledger=pattern), hooks)
             assert (tonight.exit_code, tonight.counts.succeeded) == (3, 3)
-        assert len(list(Path("n").rglob("*.ndjson"))) == 3
+        assert len(ledgers_below("n")) == 3
         # Elsewhere, or by another pattern, they are another run's.
-        later = batch.Hooks(now=lambda: first + timedelta(days=9))
+        later = at(first + timedelta(days=9))
         for other in ("n/{name}-{date}.ndjson", "m/{date}/{name}.ndjson", None):
             with pytest.raises(InputError, match="is not finished"):
                 await batch.run(place.folder / "trial.yaml", options(url, ledger=other), later)
