@@ -55,7 +55,8 @@ def ledger_pattern(given: str | None, *, simulated: bool) -> str:
     """
     pattern = given or ("ledgers/{name}.simulated.ndjson" if simulated else "ledgers/{name}.ndjson")
     unknown = set(re.findall(r"\{[^{}]*\}", pattern)) - {"{name}", "{date}"}
-    if unknown:
+    # A folder may have such a name: a ledger that is there is meant as it is written.
+    if unknown and not there(Path(pattern)):
         raise InputError(f"--ledger {pattern}: {min(unknown)} is not known; there are {{name}} and {{date}}")
     return simulated_name(pattern) if simulated else pattern
 

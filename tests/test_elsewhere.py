@@ -27,7 +27,7 @@ def place(tmp_path, monkeypatch):
     move_in(monkeypatch, tmp_path)
     found = Place(tmp_path)
     found.manifest(ROWS)
-    for name in ("a", "b", "it's here"):
+    for name in ("a", "b", "it's {here}"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "a")
     return found
@@ -69,7 +69,7 @@ async def refused(place, asked, *known):
 
 
 @pytest.mark.parametrize("given", [None, "mine.ndjson", "nights/{name}-{date}.ndjson"])
-@pytest.mark.parametrize("folder", ["b", "it's here"])
+@pytest.mark.parametrize("folder", ["b", "it's {here}"])
 async def test_another_working_directory_begins_no_second_ledger(place, monkeypatch, given, folder):
     async with serve() as (url, simulator):
         monkeypatch.chdir(place.folder / folder)
@@ -98,7 +98,7 @@ async def test_who_begins_anew_is_not_asked_again(place, monkeypatch):
         assert (anew.exit_code, resolved(anew.ledger) != known) == (3, True)
         made = len(simulator.snapshots)
         # The new one is gone on with, and from a third folder it is the one that is known.
-        monkeypatch.chdir(place.folder / "it's here")
+        monkeypatch.chdir(place.folder / "it's {here}")
         assert await refused(place, options(url)) == str(place.folder / "b/ledgers/trial.ndjson")
         monkeypatch.chdir(place.folder / "b")
         place.manifest(pairs(6))
@@ -192,7 +192,7 @@ async def test_one_that_was_moved_is_gone_on_with_and_forgotten_as_a_whole(place
         place.manifest(pairs(6))
         assert (await batch.run(place.folder / "trial.yaml", options(url, ledger=str(moved)))).exit_code == 1
         assert_exactly_once_of(simulator, 6)
-        monkeypatch.chdir(place.folder / "it's here")
+        monkeypatch.chdir(place.folder / "it's {here}")
         assert (await batch.run(place.folder / "trial.yaml", options(url))).exit_code == 0
 
 

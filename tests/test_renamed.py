@@ -46,6 +46,14 @@ def options(url, **more):
     return Options(endpoint_url=url, rate=1000.0, **more)
 
 
+def content():
+    return LEDGER.read_text("utf-8")
+
+
+def write(text):
+    LEDGER.write_text(text, "utf-8")
+
+
 def of(account, rows):
     return [{**row, "account": account} for row in rows] if account else rows
 
@@ -78,7 +86,7 @@ async def test_rows_under_a_new_name_of_the_same_signer_are_refused(before, afte
     write_manifest(MANIFEST, of(old, rows), accounts=before)
     async with serve() as (url, simulator):
         assert (await batch.run(MANIFEST, options(url, engine=CUT_SHORT))).exit_code == 3
-        text, first = LEDGER.read_bytes(), made(simulator)
+        text, first = content(), made(simulator)
         write_manifest(MANIFEST, of(new, pairs(5)), accounts=after)
         if not same:
             done = await batch.run(MANIFEST, options(url))
@@ -89,7 +97,7 @@ async def test_rows_under_a_new_name_of_the_same_signer_are_refused(before, afte
         ) as caught:
             await batch.run(MANIFEST, options(url))
         assert caught.value.exit_code == 2
-        assert (LEDGER.read_bytes(), made(simulator)) == (text, first)
+        assert (content(), made(simulator)) == (text, first)
         # As the message says: named as the ledger names it, it is gone on with; or all is made anew.
         name = old or "default"
         write_manifest(MANIFEST, of(name, pairs(5)), accounts=before or {"default": {}})
@@ -112,7 +120,7 @@ async def test_rows_moved_between_accounts_of_one_signer_are_refused_and_others_
             for selected in ((), (moved[0]["account"],)):
                 before = made(simulator)
                 if refused:
-                    with pytest.raises(InputError, match="under account 'a'.*again under 'b'"):
+                    with pytest.raises(InputError, match=r"under account 'a'.*again under 'b'"):
                         await batch.run(MANIFEST, options(url, accounts=selected))
                     assert made(simulator) == before
                 else:
@@ -147,24 +155,24 @@ async def test_a_simulated_resume_goes_by_profiles_and_roles():
 
 @pytest.mark.asyncio
 async def test_a_plan_says_it_and_a_retry_is_refused_too():
-    """A ledger of an earlier version has a row under two names: one succeeded, the other is to be tried again."""
+    """A ledger of an earlier version has rows under two names, and failed under one of them."""
     write_manifest(MANIFEST, of("a", pairs(2)), accounts={"a": P})
     async with serve() as (url, simulator):
         await batch.run(MANIFEST, options(url))
         write_manifest(MANIFEST, of("b", pairs(2)), accounts={"b": P})
         said = batch.dry_run(MANIFEST, options(url))
         assert any("under account 'a' and is to be sent under 'b'" in note for note in said.notes)
-        text = LEDGER.read_text("utf-8").replace('"a"', '"b"')
+        text = content().replace('"a"', '"b"')
         [header] = of_type(LEDGER, "run")
         more = text.replace('"status":"succeeded"', '"status":"failed"').replace(
             '"error":null',
             '"error":{"kind":"transient","code":"X","message":"x","reason":null,"http_status":500}',
         )
-        LEDGER.write_text(LEDGER.read_text("utf-8") + more, "utf-8")
+        write(content() + more)
         assert header["accounts"]
-        lines = LEDGER.read_text("utf-8").splitlines(keepends=True)
+        lines = content().splitlines(keepends=True)
         merged = '"accounts":{"a":{"role_arn":null,"profile":"p","region":null},"b":{'
-        LEDGER.write_text("".join(line.replace('"accounts":{"b":{', merged) for line in lines), "utf-8")
+        write("".join(line.replace('"accounts":{"b":{', merged) for line in lines))
         before = made(simulator)
         said = batch.dry_retry(LEDGER, None, options(url))
         assert any("under account 'a'" in note for note in said.notes)
@@ -175,6 +183,11 @@ async def test_a_plan_says_it_and_a_retry_is_refused_too():
 
 
 # -- who signs is known late, or not at all --------------------------------------------------------------
+
+
+#: Of roles at an endpoint of their own.
+AT_1, AT_1_TOO = "http://127.0.0.1:9:111111111111:us-east-1", "http://[::1]:8:111111111111:eu-west-1"
+AT_2 = "http://127.0.0.1:9:222222222222:us-east-1"
 
 
 @pytest.mark.parametrize(
@@ -188,11 +201,11 @@ async def test_a_plan_says_it_and_a_retry_is_refused_too():
         ("aws:1", "key:a", False, False, True),
         ("key:a", "aws:1", False, False, True),
         (None, "aws:1", False, False, True),
-        ("http://127.0.0.1:9:111111111111:us-east-1", "http://[::1]:8:111111111111:eu-west-1", False, False, True),
-        ("http://127.0.0.1:9:111111111111:us-east-1", "http://127.0.0.1:9:222222222222:us-east-1", True, False, False),
+        (AT_1, AT_1_TOO, False, False, True),
+        (AT_1, AT_2, True, False, False),
         ("key:a", "key:a", False, True, False),
         ("key:a", "key:a", True, True, True),
-        ("http://127.0.0.1:9:111111111111:us-east-1", "http://127.0.0.1:7:111111111111:us-east-1", False, True, True),
+        (AT_1, AT_1_TOO, False, True, True),
     ],
 )  # fmt: skip
 def test_only_proof_tells_two_names_apart(before, now, alike, simulated, one):
@@ -216,9 +229,7 @@ async def test_sts_tells_whose_rows_they_are(tmp_path, accounts, numbers, refuse
     async with serve() as (url, _):
         await batch.run(MANIFEST, options(url))
     [named] = {line["signer"] for line in of_type(LEDGER, "intent")}
-    LEDGER.write_text(
-        LEDGER.read_text("utf-8").replace(named, "aws:111111111111").replace(url, "aws"), "utf-8"
-    )
+    write(content().replace(named, "aws:111111111111").replace(url, "aws"))
     write_manifest(MANIFEST, of("b", pairs(2)), accounts=accounts)
     role = accounts["b"].get("role_arn", "::").split(":")
     found = {"b": f"aws:{role[4]}:us-east-1"} if len(role) > 4 else numbers
