@@ -21,15 +21,7 @@ from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as ClientConnectionError
 
 from batch_snapshot import __version__, answers, policy, shortcut
-from batch_snapshot.model import (
-    LARGEST_SKEW,
-    REGION,
-    SIMULATOR,
-    UNKNOWN_ACCOUNT,
-    ApiError,
-    ErrorKind,
-    Verdict,
-)
+from batch_snapshot.model import LARGEST_SKEW, REGION, UNKNOWN_ACCOUNT, ApiError, ErrorKind, Verdict
 from batch_snapshot.sessions import Sessions, Signer, signed_by
 
 if TYPE_CHECKING:
@@ -225,8 +217,6 @@ class Clients:
         """
         given = self._accounts[account]
         where = self._target.endpoint_url or given.endpoint_url
-        if self._target.simulated:
-            where = SIMULATOR  # each has a port of its own, and the world may last longer
         if number := given.number or self._numbers.get(account):
             return f"{where or 'aws'}:{number}:{given.region or REGION}"
         line, signer = await self._signing(account)
