@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batch_snapshot import history, ledger, manifest, plan
+from batch_snapshot import history, ledger, manifest, plan, signer
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.manifest.doubles import Doubles, Place
 from batch_snapshot.model import Status
@@ -93,12 +93,12 @@ def other_names(
 ) -> dict[tuple[str, str], Row]:
     """By (another name, name): the first row to send under a name that the ledger has under the other.
 
-    Names of another endpoint are none of them. A row that the ledger has under both names counts only if
-    the other one succeeded or is in doubt: both may have been refused.
+    Names of another endpoint or AWS account are none of them. A row that the ledger has under both names
+    counts only if the other one succeeded or is in doubt: both may have been refused.
     """
     settings = past.last.accounts if past.last else {}
     others = {
-        name: [other for other, known in settings.items() if other != name and _of_one_place(known, account)]
+        name: [other for other in settings if other != name and _may_be_one(other, account, past)]
         for name, account in accounts.items()
     }
     found: dict[tuple[str, str], Row] = {}
@@ -117,8 +117,13 @@ def other_names(
     return found
 
 
-def _of_one_place(known: Mapping[str, Any], account: Account) -> bool:
-    return known.get("endpoint_url") == account.endpoint_url
+def _may_be_one(other: str, account: Account, past: History) -> bool:
+    """Whether an account that the ledger calls otherwise may be this one, before anybody was asked."""
+    known: Mapping[str, Any] = past.last.accounts[other] if past.last else {}
+    now = account.number or signer.number(past.signers.get(account.name))
+    before = signer.number(past.signers.get(other))
+    differ = before is not None and now is not None and before != now
+    return known.get("endpoint_url") == account.endpoint_url and not differ
 
 
 def counted(requests: Iterator[Request | None]) -> Counter[tuple[str, str]]:

@@ -43,14 +43,20 @@ async def check(job: Job, identify: Identify) -> None:
 async def check_apart(job: Job, identify: Identify) -> None:
     """Refuse two names for one AWS account under which the same row is listed, before the first call.
 
+    Accounts that are left out this time are those that they were when the ledger was written last.
+
     What roles tell was told when the manifest was validated; here AWS is asked, if it is called at all.
 
     Raises:
         InputError: each of the two would make the row's snapshot.
     """
-    if job.endpoint != AWS or all(account.number for account in job.accounts.values()):
+    whose: dict[str, str] = {
+        name: before.removeprefix(signer.NUMBER)
+        for name, before in job.past.signers.items()
+        if name not in job.accounts and before.startswith(signer.NUMBER)
+    }
+    if job.endpoint != AWS or (not whose and all(account.number for account in job.accounts.values())):
         return
-    whose: dict[str, str] = {}
 
     async def look(name: str) -> None:
         with suppress(ApiError):
@@ -58,7 +64,7 @@ async def check_apart(job: Job, identify: Identify) -> None:
             if found.startswith(signer.NUMBER):
                 whose[name] = found.removeprefix(signer.NUMBER)
 
-    if len(job.accounts) > 1:
+    if len(job.accounts) + len(whose) > 1:
         await reads.beside(job.accounts, look)
     if (same := shared(whose)) and (told := job.doubled(same)):
         raise ManifestError(list(told))

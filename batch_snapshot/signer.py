@@ -45,7 +45,7 @@ def may_be_one(before: str | None, now: str, *, alike: bool, simulated: bool = F
         alike: whether profile and role are the same.
         simulated: whoever signs, it is with the simulator's key.
     """
-    was, is_ = _number(before), _number(now)
+    was, is_ = number(before), number(now)
     if was and is_:
         return was == is_
     if simulated:
@@ -55,13 +55,13 @@ def may_be_one(before: str | None, now: str, *, alike: bool, simulated: bool = F
     return True
 
 
-def _number(signer: str | None) -> str | None:
-    """The number of the AWS account, where what a ledger keeps tells it: at AWS or another endpoint."""
-    if not signer or ":" not in signer or signer.startswith("key:"):
+def number(kept: str | None) -> str | None:
+    """The AWS account's number, where what a ledger keeps tells it: at AWS or another endpoint."""
+    if not kept or ":" not in kept or kept.startswith("key:"):
         return None
-    if signer.startswith(NUMBER):
-        return signer.removeprefix(NUMBER)
-    return signer.rsplit(":", 2)[-2]
+    if kept.startswith(NUMBER):
+        return kept.removeprefix(NUMBER)
+    return kept.rsplit(":", 2)[-2]
 
 
 def renamed(row: str, other: str, name: str, *, command: str) -> str:

@@ -256,4 +256,27 @@ async def test_sts_tells_whose_rows_they_are(tmp_path, accounts, numbers, refuse
         else:
             await identity.check_renamed(job, identify)
             await settle
-    assert awaited == ["b", "b"]
+    assert set(awaited) == {"b"}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("number", "refused"), [("111111111111", True), ("222222222222", False)])
+async def test_an_account_that_is_left_out_is_whom_the_ledger_knows(number, refused):
+    """Account a has sent a row; b lists it too, and is called for alone."""
+    accounts = {"a": P, "b": Q}
+    write_manifest(MANIFEST, of("a", pairs(2)), accounts=accounts)
+    async with serve() as (url, _):
+        await batch.run(MANIFEST, options(url))
+    [named] = {line["signer"] for line in of_type(LEDGER, "intent")}
+    write(content().replace(named, "aws:111111111111").replace(url, "aws"))
+    write_manifest(MANIFEST, [*of("a", pairs(2)), *of("b", pairs(1))], accounts=accounts)
+
+    async def identify(_):
+        return f"aws:{number}:us-east-1"
+
+    with run_job(manifest.load(MANIFEST), Options(accounts=("b",)), batch.utc_now()) as job:
+        if refused:
+            with pytest.raises(InputError, match="111111111111"):
+                await identity.check_apart(job, identify)
+        else:
+            await identity.check_apart(job, identify)
