@@ -264,3 +264,14 @@ async def test_another_manifest_name_is_another_run(place, monkeypatch):
         write_manifest(Path("other.yaml"), pairs(2, first=20), name="other")
         assert (await batch.run("other.yaml", options(url))).exit_code == 0
         assert len(simulator.snapshots) == made + 2
+
+
+async def test_one_that_says_itself_that_it_is_finished_blocks_nothing(place, monkeypatch):
+    """Where that could not be recorded, or another machine has finished it."""
+    place.manifest(pairs(3))
+    async with serve() as (url, _):
+        done = await batch.run(place.folder / "trial.yaml", options(url))
+        file = places.unfinished_files(place.folder / "state", "trial", ["default"], url)["default"]
+        unfinished.note(file, resolved(done.ledger), done.run_id)
+        monkeypatch.chdir(place.folder / "b")
+        assert (await batch.run(place.folder / "trial.yaml", options(url))).exit_code == 0
