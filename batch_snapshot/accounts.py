@@ -45,11 +45,16 @@ def called(accounts: Mapping[str, Account], options: Options, endpoint: str | No
         check_others(os.environ)
     chosen = selected(accounts, options)
     given = endpoint is None or options.simulate or options.endpoint_url
-    where = _endpoint(options, chosen) if given else endpoint
+    where = endpoint_of(options, chosen) if given else endpoint
     return Called(chosen, quotas_of(chosen, options), where or AWS)
 
 
-def _endpoint(options: Options, accounts: Mapping[str, Account]) -> str:
+def endpoint_of(options: Options, accounts: Mapping[str, Account]) -> str:
+    """Where the calls go by the options, the environment and the profiles of the accounts.
+
+    Raises:
+        InputError: the options exclude each other, an endpoint cannot be one, or the profiles disagree.
+    """
     if options.simulate and options.endpoint_url:
         raise InputError("--simulate and --endpoint-url exclude each other: choose one")
     if options.simulate:

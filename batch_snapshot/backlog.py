@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batch_snapshot import history, ledger, manifest, plan
+from batch_snapshot import history, ledger, manifest, plan, signer
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.manifest.doubles import Doubles, Place
 from batch_snapshot.model import Status
@@ -38,6 +38,10 @@ class OfManifest(NamedTuple):
         """The rows without any history among them."""
         return (one.row for one in self.requests() if one and one.row.key not in self.past.unfinished)
 
+    def renamed(self) -> Mapping[tuple[str, str], Row]:
+        """Which of them the ledger has under another account's name: see `other_names`."""
+        return other_names(self.requests(), self.past, self.accounts)
+
     def todo(self) -> Mapping[str, int]:
         """How many are to be sent, by account; another pass over the manifest only where it must be."""
         listed, accounts, settled = self.listed, self.accounts, self._settled()
@@ -69,6 +73,10 @@ class OfLedger(NamedTuple):
         rows = history.rows_of(ledger.read(self.path), self.past)
         return plan.retried(rows, self.chosen, self.run_id, self.accounts)
 
+    def renamed(self) -> Mapping[tuple[str, str], Row]:
+        """Which of them the ledger has under another account's name too: see `other_names`."""
+        return other_names(self.requests(), self.past, self.accounts)
+
     def doubled(self, same: Mapping[str, str]) -> list[str]:
         """Which of them are to be sent twice, where names stand for the `same` AWS accounts."""
         there = Place(0, str(self.path), 0)
@@ -78,6 +86,44 @@ class OfLedger(NamedTuple):
                 doubles.look(request.row, there)
         again = ((request.row, there) for request in self.requests() if request)
         return [f"{place}: {text}" for place, text in doubles.told(again)]
+
+
+def other_names(
+    requests: Iterator[Request | None], past: History, accounts: Mapping[str, Account]
+) -> dict[tuple[str, str], Row]:
+    """By (another name, name): the first row to send under a name that the ledger has under the other.
+
+    Names of another endpoint or AWS account are none of them. A row that the ledger has under both names
+    counts only if the other one succeeded or is in doubt: both may have been refused.
+    """
+    settings = past.last.accounts if past.last else {}
+    others = {
+        name: [other for other in settings if other != name and _may_be_one(other, account, past)]
+        for name, account in accounts.items()
+    }
+    found: dict[tuple[str, str], Row] = {}
+    if not any(others.values()):
+        return found
+    for request in requests:
+        if request is None:
+            continue
+        row = request.row
+        known = row.key in past.unfinished
+        for other in others[row.account]:
+            key = row._replace(account=other).key
+            status = past.status(key)
+            if status and not (known and status is Status.FAILED):
+                found.setdefault((other, row.account), row)
+    return found
+
+
+def _may_be_one(other: str, account: Account, past: History) -> bool:
+    """Whether an account that the ledger calls otherwise may be this one, before anybody was asked."""
+    known: Mapping[str, Any] = past.last.accounts[other] if past.last else {}
+    now = account.number or signer.number(past.signers.get(account.name))
+    before = signer.number(past.signers.get(other))
+    differ = before is not None and now is not None and before != now
+    return known.get("endpoint_url") == account.endpoint_url and not differ
 
 
 def counted(requests: Iterator[Request | None]) -> Counter[tuple[str, str]]:

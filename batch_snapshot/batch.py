@@ -37,7 +37,8 @@ from batch_snapshot.allowance import Allowances
 from batch_snapshot.errors import InputError, ManifestError, StorageError
 from batch_snapshot.job import Job, for_retry, of_run, reserved
 from batch_snapshot.lane import Stop, StopKind
-from batch_snapshot.options import Options, extras_of, state_of
+from batch_snapshot.model import SIMULATOR, Status
+from batch_snapshot.options import Options, extras_of, own_state, state_of
 from batch_snapshot.quota import Usage, windows
 from batch_snapshot.resumption import load
 from batch_snapshot.view import View
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskStatus
 
-    from batch_snapshot.callers import Callers, Driver
+    from batch_snapshot.callers import Callers, Driver, Intend
     from batch_snapshot.course import Course
     from batch_snapshot.history import History
     from batch_snapshot.leaving import Leaving
@@ -93,11 +94,12 @@ async def run(path: Path | str, options: Options | None = None, hooks: Hooks | N
         StorageError: a lock is held, or the ledger cannot be written; no call follows the failure.
     """
     options, hooks = options or Options(), hooks or Hooks()
-    listed, recalled = load(Path(path), options, hooks.now())
-    with reserved(listed, options, hooks.now(), recalled=recalled) as held:
-        around = discovering.Surroundings(now=hooks.now, rng=hooks.rng, clock=anyio.current_time)
-        listed = await discovering.freeze(held, options, around)
-        return await _carry_out(of_run(held, listed), options, hooks)
+    with own_state(options, simulated=options.simulate) as own:
+        listed, recalled = load(Path(path), own, hooks.now())
+        with reserved(listed, own, hooks.now(), recalled=recalled) as held:
+            around = discovering.Surroundings(now=hooks.now, rng=hooks.rng, clock=anyio.current_time)
+            listed = await discovering.freeze(held, own, around)
+            return await _carry_out(of_run(held, listed), own, hooks)
 
 
 def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = None) -> Preview:
@@ -108,9 +110,10 @@ def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = No
         StorageError: the ledger is in use.
     """
     options, hooks = options or Options(), hooks or Hooks()
-    listed, _ = load(path, options, hooks.now(), touch=False)
-    with reserved(listed, options, hooks.now(), touch=False) as held:
-        return _preview(of_run(held, discovering.frozen(held)), options, hooks)
+    with own_state(options, simulated=options.simulate) as own:
+        listed, _ = load(path, own, hooks.now(), touch=False)
+        with reserved(listed, own, hooks.now(), touch=False) as held:
+            return _preview(of_run(held, discovering.frozen(held)), own, hooks)
 
 
 def _preview(job: Job, options: Options, hooks: Hooks) -> Preview:
@@ -133,8 +136,17 @@ def dry_retry(
     """
     options, hooks = options or Options(), hooks or Hooks()
     selection = selection or (lambda _: plan.Selection())
-    with for_retry(path, selection, options, hooks.now(), touch=False) as job:
-        return _preview(job, options, hooks)
+    with (
+        own_state(options, simulated=_simulated(path, options)) as own,
+        for_retry(path, selection, own, hooks.now(), touch=False) as job,
+    ):
+        return _preview(job, own, hooks)
+
+
+def _simulated(path: Path, options: Options) -> bool:
+    """Whether a ledger is gone on with in a simulated world."""
+    head = ledger.head(path)
+    return options.simulate or (head is not None and head.endpoint == SIMULATOR)
 
 
 async def retry(
@@ -159,8 +171,11 @@ async def retry(
     options, hooks = options or Options(), hooks or Hooks()
     chosen = selection or plan.Selection()
     choose = chosen if callable(chosen) else lambda _: chosen
-    with for_retry(Path(path), choose, options, hooks.now()) as job:
-        return await _carry_out(job, options, hooks)
+    with (
+        own_state(options, simulated=_simulated(Path(path), options)) as own,
+        for_retry(Path(path), choose, own, hooks.now()) as job,
+    ):
+        return await _carry_out(job, own, hooks)
 
 
 def _usage(job: Job, options: Options, stack: AsyncExitStack) -> tuple[Usage | None, list[str]]:
@@ -197,6 +212,7 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         clients = await stack.enter_async_context(callers.of(job.accounts, target, options, hooks.now))
         await identity.check(job, clients.whose)
         await identity.check_apart(job, clients.whose)
+        await identity.check_renamed(job, clients.whose)
         view = View.of(job)
         engine = _driver(job, clients, allowances, options=options, hooks=hooks, book=book, view=view)
         view.lanes, view.allowances = engine.lanes, allowances
@@ -215,8 +231,6 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         )
         book.append(codec.encode_run(header, __version__, vanished=job.vanished))
         await anyio.to_thread.run_sync(book.sync)
-        for file in job.reminders:
-            unfinished.note(file, job.path, job.run_id)
         signum = await _drive(engine, job, book, view, hooks, leave_out=leave_out)
         outcome = ending.outcome_of(engine, view)
         end = history.End(outcome, view.counts.as_dict(), hooks.now())
@@ -246,7 +260,7 @@ def _driver(
         {name: allowances.lane(name, wait=options.wait) for name in job.accounts},
         options,
         identify=partial(identity.settle, job, signers, allowances, clients.identify),
-        intend=partial(_intend, book, clients, signers, hooks),
+        intend=_noted_first(job, partial(_intend, book, clients, signers, hooks)),
         record=record,
         suspend=partial(record, provisional=True),
         now=hooks.now,
@@ -255,15 +269,25 @@ def _driver(
 
 
 def _forgotten(job: Job, view: View) -> list[str]:
-    """A finished ledger need not be missed; returns what is to be told if that cannot be noted."""
-    if view.counts.unattempted or view.counts.in_doubt:
-        return []
+    """A finished ledger need not be missed; returns what is to be told if that cannot be noted.
+
+    It may be finished for some accounts and wait for others, which nobody has asked to send.
+    """
+    settled = not (view.counts.unattempted or view.counts.in_doubt)
     try:
-        for file in job.reminders:
-            unfinished.forget(file, job.path)
+        for name, file in job.reminders.items():
+            if settled or _finished_for(name, job, view):
+                unfinished.forget(file, job.path, job.run_id)
     except StorageError as error:
         return [str(error)]
     return []
+
+
+def _finished_for(name: str, job: Job, view: View) -> bool:
+    """Whether a run has nothing left to do for an account; what vanished from the manifest is not known."""
+    if job.command != "run" or job.gone:
+        return False
+    return view.settled[name] >= view.todo.get(name, 0) and not view.by_account[name, Status.IN_DOUBT]
 
 
 async def _drive(
@@ -334,6 +358,20 @@ def _while_unchanged(engine: Course, batches: Iterator[list[Request]]) -> Iterat
         yield from batches
     except ManifestError as error:
         engine.request_stop(Stop(StopKind.STOPPED, str(error)))
+
+
+def _noted_first(job: Job, intend: Intend) -> Intend:
+    """Record that the ledger is not finished before it names the first row of an account, and not earlier."""
+    noted: set[str] = set()
+
+    async def note_and_intend(requests: Sequence[Request]) -> None:
+        account = requests[0].row.account
+        if account in job.reminders.keys() - noted:
+            unfinished.note(job.reminders[account], job.path, job.run_id, job.instead_of)
+            noted.add(account)
+        await intend(requests)
+
+    return note_and_intend
 
 
 async def _intend(

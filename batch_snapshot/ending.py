@@ -100,6 +100,7 @@ def summary(
             ledger=str(job.path),
             settings=job.settings,
         ),
+        settings=job.settings,
     )
 
 

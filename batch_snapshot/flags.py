@@ -361,7 +361,7 @@ _WHERE = [
         type=click.Path(path_type=Path, file_okay=False),
         metavar="FOLDER",
         help="For locks and the log of calls. Default: $BATCH_SNAPSHOT_STATE_DIR, or batch-snapshot in "
-        "$XDG_STATE_HOME.",
+        "$XDG_STATE_HOME. Simulated runs use one of their own.",
     ),
 ]
 

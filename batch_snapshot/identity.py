@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from batch_snapshot import reads, signer
 from batch_snapshot.errors import InputError, ManifestError
 from batch_snapshot.manifest.doubles import shared
-from batch_snapshot.model import AWS, ApiError, ErrorKind, Failure, Verdict
+from batch_snapshot.model import AWS, SIMULATOR, ApiError, ErrorKind, Failure, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -43,14 +43,20 @@ async def check(job: Job, identify: Identify) -> None:
 async def check_apart(job: Job, identify: Identify) -> None:
     """Refuse two names for one AWS account under which the same row is listed, before the first call.
 
+    Accounts that are left out this time are those that they were when the ledger was written last.
+
     What roles tell was told when the manifest was validated; here AWS is asked, if it is called at all.
 
     Raises:
         InputError: each of the two would make the row's snapshot.
     """
-    if job.endpoint != AWS or all(account.number for account in job.accounts.values()):
+    whose: dict[str, str] = {
+        name: before.removeprefix(signer.NUMBER)
+        for name, before in job.past.signers.items()
+        if name not in job.accounts and before.startswith(signer.NUMBER)
+    }
+    if job.endpoint != AWS or (not whose and all(account.number for account in job.accounts.values())):
         return
-    whose: dict[str, str] = {}
 
     async def look(name: str) -> None:
         with suppress(ApiError):
@@ -58,10 +64,41 @@ async def check_apart(job: Job, identify: Identify) -> None:
             if found.startswith(signer.NUMBER):
                 whose[name] = found.removeprefix(signer.NUMBER)
 
-    if len(job.accounts) > 1:
+    if len(job.accounts) + len(whose) > 1:
         await reads.beside(job.accounts, look)
     if (same := shared(whose)) and (told := job.doubled(same)):
         raise ManifestError(list(told))
+
+
+async def check_renamed(job: Job, identify: Identify) -> None:
+    """Refuse to send rows again that were sent under another name of the same AWS account.
+
+    Raises:
+        InputError: the ledger has such rows.
+    """
+
+    async def look(name: str) -> None:
+        # What is wrong with the credentials stops the account alone, and `settle` looks again.
+        with suppress(ApiError):
+            if why := _renamed(job, name, signer.of(await identify(name))):
+                raise InputError(f"{job.path}: {why}")
+
+    await reads.beside(sorted({now for _, now in job.renamed}), look)
+
+
+def _renamed(job: Job, name: str, now: str) -> str | None:
+    """Why rows of an account cannot be sent as who signs `now`; None: they can."""
+    known = job.past.last.accounts if job.past.last else {}
+    account = job.accounts[name]
+    for (other, called), row in job.renamed.items():
+        if called != name:
+            continue
+        settings = known.get(other, {})
+        alike = all(settings.get(key) == getattr(account, key) for key in ("role_arn", "profile"))
+        before = job.past.signers.get(other)
+        if signer.may_be_one(before, now, alike=alike, simulated=job.endpoint == SIMULATOR):
+            return signer.renamed(f"{row.engagement}/{row.resource}", other, name, command=job.command)
+    return None
 
 
 async def settle(
@@ -80,7 +117,7 @@ async def settle(
     found = await identify(lane.name)
     before = signers.get(lane.name) or job.past.signers.get(lane.name)
     now = signers[lane.name] = signer.of(found)
-    if why := signer.refusal(lane.name, before, now):
+    if why := signer.refusal(lane.name, before, now) or _renamed(job, lane.name, now):
         # Credentials that could not be had at the start, and are another account's.
         raise ApiError(
             Failure(ErrorKind.DENIED, "AnotherAccount", why, Verdict.STOP_ACCOUNT, may_have_landed=False)

@@ -16,6 +16,7 @@ from uuid import uuid4
 from batch_snapshot import (
     backlog,
     codec,
+    elsewhere,
     history,
     ledger,
     locks,
@@ -26,9 +27,9 @@ from batch_snapshot import (
     unfinished,
 )
 from batch_snapshot.accounts import Called, accounts_of, called, quotas_of, selected
-from batch_snapshot.errors import InputError, LedgerError
+from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.model import SIMULATOR
-from batch_snapshot.options import as_before, settings_of, state_of, warnings_of
+from batch_snapshot.options import as_before, extras_of, settings_of, state_of, warnings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -72,8 +73,10 @@ class Job:
     candidates: Callable[[], Iterator[Row]] | None = None
     #: What the run line keeps of the options.
     settings: Mapping[str, Any] = field(default_factory=dict)
-    #: Where it is kept in mind that the ledger is not finished (see `unfinished`).
-    reminders: Sequence[Path] = ()
+    #: By account, where it is recorded that the ledger is not finished (see `unfinished`).
+    reminders: Mapping[str, Path] = field(default_factory=dict)
+    #: Paths of unfinished ledgers that are given up for this one.
+    instead_of: Collection[str] = ()
     #: The same command again, and the one for whatever is left.
     again: str | None = None
     rest: str | None = None
@@ -82,6 +85,8 @@ class Job:
     warnings: Sequence[str] = ()
     #: Which rows are there twice where names stand for the same AWS accounts (see `manifest.doubled`).
     doubled: Callable[[Mapping[str, str]], Sequence[str]] = lambda _: ()
+    #: By (name in the ledger, name now): a row to send that the ledger has under another account's name.
+    renamed: Mapping[tuple[str, str], Row] = field(default_factory=dict)
     #: What a forecast cannot know.
     open_questions: Sequence[str] = ()
 
@@ -124,6 +129,10 @@ class Reserved(NamedTuple):
     touch: bool = True
     #: Warnings about files that are no ledgers.
     passed_over: Sequence[str] = ()
+    #: Paths of unfinished ledgers that are given up for this one.
+    instead_of: Collection[str] = ()
+    #: Why a run would be refused; a plan says so.
+    refused: Sequence[str] = ()
 
     @property
     def began(self) -> Header | None:
@@ -158,7 +167,27 @@ def reserved(
             stack.enter_context(_ledger_held(path, now))
             stack.enter_context(_accounts_held(identity, options, now))
             ledger.mend(path)
-        yield Reserved(listed, options, path, who, recalled, touch, passed_over)
+        yield _looked_around(Reserved(listed, options, path, who, recalled, touch, passed_over), identity)
+
+
+def _looked_around(held: Reserved, identity: _Identity) -> Reserved:
+    """Refuse a new ledger where an unfinished one has vanished, or lies elsewhere; a plan only says so.
+
+    Raises:
+        InputError: there is one, and nobody has chosen.
+        StorageError: it cannot be read which ledgers are unfinished.
+    """
+    path, options, files = held.path, held.options, _reminders(identity, held.options).values()
+    try:
+        began = held.began
+        if not (options.new_ledger and began and not ledger.names_rows(path)):
+            unfinished.check(files, path, begun=began is not None, anew=options.new_ledger)
+        given_up = elsewhere.check(files, path, identity.name, options, began)
+    except (InputError, StorageError) as error:
+        if held.touch:
+            raise
+        return held._replace(refused=[f"run would be refused: {error}"])
+    return held._replace(instead_of=given_up)
 
 
 def of_run(held: Reserved, listed: Manifest) -> Job:
@@ -174,13 +203,13 @@ def of_run(held: Reserved, listed: Manifest) -> Job:
     options, path, (accounts, quotas, endpoint) = held.options, held.path, held.called
     past, left = resumption.looked_up(path, held.recalled, listed, live=not held.touch)
     identity = _Identity(listed.name, accounts, endpoint)
+    settings = {**settings_of(options), **extras_of(options)}
     _check_fits(past, path, identity, options.run_id)
-    reminders = _reminders(identity, options)
-    if held.touch:
-        unfinished.check(reminders, path, begun=past.first is not None, anew=options.new_ledger)
     run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
     gone = {key for key in past.keys() if key not in listed.keys}  # noqa: SIM118 - a method, no mapping
     rows = backlog.OfManifest(listed, past, run_id, accounts, left)
+    # What is still listed under the other name is listed twice: that is looked for elsewhere.
+    renamed = rows.renamed() if gone else {}
     return Job(
         command="run",
         name=listed.name,
@@ -198,15 +227,26 @@ def of_run(held: Reserved, listed: Manifest) -> Job:
         manifest_sha256=listed.sha256,
         discovered_sha256=listed.found_sha256,
         candidates=rows.candidates,
-        settings=settings_of(options),
-        reminders=reminders,
-        again=options.command_line,
-        rest=report.run_command(str(listed.path), str(path), endpoint, settings_of(options)),
+        settings=settings,
+        reminders=_reminders(identity, options),
+        instead_of=held.instead_of,
+        again=report.pinned(options.command_line, str(path)),
+        rest=report.run_command(str(listed.path), str(path), endpoint, settings),
         doubled=partial(manifest.doubled, listed),
         gone=gone,
+        renamed=renamed,
         warnings=[*listed.warnings, *warnings_of(options), *held.passed_over],
-        open_questions=_open_questions(listed, options),
+        open_questions=[*held.refused, *_renamed(renamed), *_open_questions(listed, options)],
     )
+
+
+def _renamed(found: Mapping[tuple[str, str], Row]) -> list[str]:
+    """What a plan says where only the run can tell who signs."""
+    return [
+        f"{row.engagement}/{row.resource} stands in the ledger under account {other!r} and is to be sent "
+        f"under {name!r}: if both sign for the same AWS account, the run is refused"
+        for (other, name), row in found.items()
+    ]
 
 
 def _open_questions(listed: Manifest, options: Options) -> list[str]:
@@ -219,10 +259,10 @@ def _open_questions(listed: Manifest, options: Options) -> list[str]:
     return questions
 
 
-def _reminders(identity: _Identity, options: Options) -> list[Path]:
-    """Where unfinished ledgers are kept in mind; a simulator's snapshots are gone when it is."""
+def _reminders(identity: _Identity, options: Options) -> dict[str, Path]:
+    """Where unfinished ledgers are recorded; a simulator's snapshots are gone when it is."""
     if identity.endpoint == SIMULATOR:
-        return []
+        return {}
     return places.unfinished_files(state_of(options), identity.name, identity.accounts, identity.endpoint)
 
 
@@ -268,8 +308,9 @@ def _of_retry(
 ) -> Job:
     """Make the job of `retry`, once its locks are held."""
     rows = backlog.OfLedger(path, past, chosen, header.run_id, whom.accounts)
+    renamed = rows.renamed()
     sent = backlog.counted(rows.requests())
-    settings = settings_of(options, header.settings)
+    settings = {**settings_of(options, header.settings), **extras_of(options)}
     rest = header.manifest and report.run_command(header.manifest, str(path), whom.endpoint, settings)
     return Job(
         command="retry",
@@ -290,6 +331,8 @@ def _of_retry(
         settings=settings,
         reminders=_reminders(_Identity(header.name, whom.accounts, whom.endpoint), options),
         doubled=rows.doubled,
+        renamed=renamed,
+        open_questions=_renamed(renamed),
         rest=rest,
         warnings=warnings_of(options),
     )
@@ -331,6 +374,8 @@ def _check_fits(past: History, path: Path, meant: _Identity, run_id: str | None)
         known = past.last.accounts.get(account.name)
         values = {key: getattr(account, key) for key in ("role_arn", "profile", "region", "endpoint_url")}
         if known is not None and any(known.get(key) != value for key, value in values.items()):
+            if not ledger.names_rows(path, account.name):
+                continue  # nothing was sent for it yet: it is not settled who signs
             was = ", ".join(f"{key} {known.get(key) or 'none'}" for key in values)
             raise LedgerError(f"{path}: there account {account.name!r} is another one ({was}); {way_out}")
 

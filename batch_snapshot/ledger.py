@@ -16,13 +16,15 @@ import orjson
 
 from batch_snapshot import abridged, codec, places
 from batch_snapshot.errors import LedgerError, LedgerWriteError
-from batch_snapshot.history import Header, History, Line
+from batch_snapshot.history import Header, History, Intent, Line, Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
     from types import TracebackType
+
+    from batch_snapshot.model import Row
 
     Halved = Callable[[Path, str | None], AbstractContextManager[abridged.Half | None]]
 
@@ -71,6 +73,22 @@ def head(path: Path) -> Header | None:
     """
     first = next((line.record for line in read(path)), None)
     return first if isinstance(first, Header) else None
+
+
+def names_rows(path: Path, account: str | None = None) -> bool:
+    """Whether the ledger at `path` names any row, or any of an account: before that, nothing was sent.
+
+    Raises:
+        LedgerError: it cannot be read, or has a line that is no record.
+    """
+    for _, _, record in read(path):
+        if isinstance(record, Result):
+            rows: Iterable[Row] = [record.row]
+        else:
+            rows = (row for _, row, _ in record.rows) if isinstance(record, Intent) else ()
+        if any(account in {None, row.account} for row in rows):
+            return True
+    return False
 
 
 def _lines(

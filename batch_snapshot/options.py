@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from batch_snapshot import places
 from batch_snapshot.bounds import DEFAULTS, Settings
-from batch_snapshot.errors import LedgerError
+from batch_snapshot.errors import LedgerError, StorageError
 from batch_snapshot.model import REGION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
     from batch_snapshot.lease import Placing
 
@@ -55,7 +57,9 @@ class Options:
     profile: str | None = None
     #: The folder for what outlives a run; None: as the environment says.
     state_dir: Path | None = None
-    #: Begin a new ledger where an unfinished one has vanished.
+    #: The state folder of a simulated run; see `own_state`.
+    apart: Path | None = None
+    #: Begin a new ledger though an unfinished one has vanished, or lies elsewhere.
     new_ledger: bool = False
     #: With {date} in the ledger's name: an unfinished ledger so young is resumed first.
     resume_within: float = RESUME_WITHIN
@@ -72,7 +76,34 @@ def state_of(options: Options) -> Path:
     Raises:
         InputError: nothing names one, and there is no home folder.
     """
-    return places.state_folder(options.state_dir, os.environ)
+    return options.apart or places.state_folder(options.state_dir, os.environ)
+
+
+@contextmanager
+def own_state(options: Options, *, simulated: bool) -> Iterator[Options]:
+    """Give what is `simulated` a state folder of its own, which real runs never see.
+
+    It lasts as long as the simulated world does: beside the world's file, or no longer than the block.
+
+    Raises:
+        StorageError: no folder can be made.
+    """
+    if options.apart or not simulated:
+        yield options
+    elif options.simulator_state:
+        folder = places.simulated_state(options.simulator_state, options.state_dir)
+        yield replace(options, apart=folder)
+    else:
+        try:
+            scratch = TemporaryDirectory(prefix="batch-snapshot-", ignore_cleanup_errors=True)
+        except OSError as error:
+            why = error.strerror or error
+            raise StorageError(
+                f"cannot make a folder for the state of the simulated run ({why}): name one that can be "
+                "written with TMPDIR"
+            ) from None
+        with scratch as name:
+            yield replace(options, apart=Path(name))
 
 
 def warnings_of(options: Options) -> list[str]:
@@ -123,6 +154,8 @@ def extras_of(options: Options) -> dict[str, Any]:
         "changed_since": options.changed_since,
         "skip_active_jobs": options.skip_active_jobs,
         "simulator_state": state,
+        # Until a row is sent, the choice holds for who goes on with this ledger.
+        "new_ledger": options.new_ledger,
     }
     return {name: value for name, value in given.items() if value}
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from batch_snapshot import audit, ledger, locks, places, report
 from batch_snapshot.display import Frame, Part, Window
 from batch_snapshot.errors import InputError, LedgerError, StorageError
+from batch_snapshot.model import SIMULATOR
 from batch_snapshot.tally import Tally
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class Looking:
             next_steps=[]
             if running
             else report.next_steps(counts, failures, run=command, ledger=str(self._path), settings=settings),
+            settings=settings,
         )
 
     def frame(self) -> Frame:
@@ -159,6 +161,11 @@ class Looking:
 
         header = self._header()
         folder = header.settings.get("state_dir")
+        if header.endpoint == SIMULATOR:
+            world = header.settings.get("simulator_state")
+            if not world:
+                return {}  # its state goes with the run
+            folder = str(places.simulated_state(Path(world), Path(folder) if folder else None))
         # Whoever only looks is not told of a log that cannot be read: the run is.
         with suppress(InputError, StorageError):
             file = places.usage_file(places.state_folder(Path(folder) if folder else None, os.environ))

@@ -55,9 +55,27 @@ def ledger_pattern(given: str | None, *, simulated: bool) -> str:
     """
     pattern = given or ("ledgers/{name}.simulated.ndjson" if simulated else "ledgers/{name}.ndjson")
     unknown = set(re.findall(r"\{[^{}]*\}", pattern)) - {"{name}", "{date}"}
-    if unknown:
+    # A folder may have such a name: a ledger that is there is meant as it is written.
+    if unknown and not there(Path(pattern)):
         raise InputError(f"--ledger {pattern}: {min(unknown)} is not known; there are {{name}} and {{date}}")
-    return pattern
+    return simulated_name(pattern) if simulated else pattern
+
+
+def simulated_name(pattern: str) -> str:
+    """The name under which a simulated run writes the ledger called `pattern`: it bears `.simulated`."""
+    folder, slash, name = pattern.rpartition("/")
+    if not name or ".simulated" in name:
+        return pattern
+    stem, _, ending = name.rpartition(".")
+    return f"{folder}{slash}{stem}.simulated.{ending}" if stem else f"{pattern}.simulated"
+
+
+def simulated_state(world: Path, given: Path | None) -> Path:
+    """The state folder of simulated runs in a `world` that is kept in a file: beside it.
+
+    Within `--state-dir` where that is `given`, and never that folder itself: real runs use it.
+    """
+    return given / "simulated" if given else world.with_name(f"{world.name}.state")
 
 
 def ledger_path(pattern: str, name: str, today: datetime) -> Path:
@@ -70,24 +88,41 @@ def dated_ledgers(pattern: str, name: str) -> list[Path]:
     parts = pattern.replace("{name}", name).split("{date}")
     if len(parts) == 1:
         return []
-    dated = re.compile(r"(\d{4}-\d{2}-\d{2})".join([re.escape(parts[0]), re.escape(parts[1])]))
-    for part in parts[2:]:
-        dated = re.compile(dated.pattern + r"\1" + re.escape(part))
+    dated = _dated(parts)
     wanted = "????-??-??".join(glob.escape(part) for part in parts)
     found = glob.glob(wanted)  # noqa: PTH207 - a Path takes no absolute pattern
     matches = [match for match in map(dated.fullmatch, found) if match]
     return [Path(match[0]) for match in sorted(matches, key=lambda match: match[1], reverse=True)]
 
 
-def newest_ledger(pattern: str) -> Path | None:
-    """The newest ledger that a pattern with {date} means; None: there is none yet.
+def _dated(parts: list[str]) -> re.Pattern[str]:
+    """Matches the paths that a pattern means which was split at {date}; the first group is the date."""
+    first, second, *rest = map(re.escape, parts)
+    return re.compile(rf"{first}(\d{{4}}-\d{{2}}-\d{{2}}){second}" + "".join(rf"\1{part}" for part in rest))
+
+
+def is_night_of(pattern: str, name: str, path: Path) -> bool:
+    """Whether the resolved `path` is what a pattern with {date} means on some day, seen from here."""
+    first, *rest = pattern.replace("{name}", name).split("{date}")
+    if not rest:
+        return False
+    folder, slash, begin = first.rpartition("/")
+    parent = str(Path(folder + slash or ".").resolve()).rstrip("/")
+    if _dated([f"{parent}/{begin}", *rest]).fullmatch(str(path)):
+        return True
+    # A folder of one day may be a link itself.
+    return any(each.resolve() == path for each in dated_ledgers(pattern, name))
+
+
+def ledgers_of(pattern: str) -> list[Path]:
+    """The ledgers that a pattern with {date} means where no manifest is at hand, the newest first.
 
     Raises:
         InputError: for {name}, which only a manifest tells, and for a placeholder that is none.
     """
     if "{name}" in ledger_pattern(pattern, simulated=False):
         raise InputError(f"{pattern}: there is no manifest here to take {{name}} from: write the name")
-    return next(iter(dated_ledgers(pattern, "")), None)
+    return dated_ledgers(pattern, "")
 
 
 def discovered_file(ledger: Path) -> Path:
@@ -125,12 +160,12 @@ def ledger_lock(ledger: Path) -> Path:
     return ledger.with_name(f"{ledger.name}.lock")
 
 
-def unfinished_files(state: Path, name: str, accounts: Iterable[str], endpoint: str) -> list[Path]:
-    """Where a manifest name's unfinished ledgers are kept in mind: beside the locks that guard them."""
-    return [
-        account_lock(state, name, account, endpoint).with_suffix(".unfinished")
+def unfinished_files(state: Path, name: str, accounts: Iterable[str], endpoint: str) -> dict[str, Path]:
+    """By account, the file that records unfinished ledgers of a manifest name: beside the lock on it."""
+    return {
+        account: account_lock(state, name, account, endpoint).with_suffix(".unfinished")
         for account in sorted(accounts)
-    ]
+    }
 
 
 def account_lock(state: Path, name: str, account: str, endpoint: str) -> Path:

@@ -149,6 +149,8 @@ class Summary:
     warnings: Sequence[str] = ()
     #: The commands that go on from here.
     next_steps: Sequence[str] = ()
+    #: As the run line has them: what the commands that go on need of them.
+    settings: Mapping[str, Any] = field(default_factory=dict)
     #: By operation: the reads that it took to choose the rows.
     reads: Mapping[str, int] = field(default_factory=dict)
 
@@ -196,8 +198,7 @@ def next_steps(
     if run and counts.unattempted:
         steps.append(run)
     if any(group.kind in CURABLE or group.status is Status.IN_DOUBT for group in failures):
-        kept = flags_of(settings, "state_dir", "engine", "scheduler")
-        steps.append(f"batch-snapshot retry {shlex.quote(ledger)}{kept}")
+        steps.append(f"batch-snapshot retry {_argument(ledger)}{_retry_flags(settings)}")
     return steps
 
 
@@ -206,13 +207,13 @@ def advice(group: FailureGroup) -> str:
     return DOUBT_ADVICE if group.status is Status.IN_DOUBT else ADVICE[group.kind]
 
 
-def remedy(group: FailureGroup, ledger: str) -> str:
+def remedy(group: FailureGroup, ledger: str, settings: Mapping[str, Any] = MappingProxyType({})) -> str:
     """The command that tries the rows of a group again, once its cause is mended."""
     doubtful = group.status is Status.IN_DOUBT
     # A word of `--only` ends at a comma and is trimmed: a code that would not survive goes by its kind.
     code = group.code if group.code == group.code.strip() and "," not in group.code else ""
     word = Status.IN_DOUBT.value if doubtful else code or group.kind.value
-    return f"batch-snapshot retry {shlex.quote(ledger)} --only {shlex.quote(word)}"
+    return f"batch-snapshot retry {_argument(ledger)} --only {shlex.quote(word)}{_retry_flags(settings)}"
 
 
 def as_json(summary: Summary) -> dict[str, Any]:
@@ -226,7 +227,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
                 "kind": group.kind,
                 "code": group.code,
                 "count": number,
-                "next": remedy(group, summary.ledger),
+                "next": remedy(group, summary.ledger, summary.settings),
             }
             for group, number in largest_first(summary.failures)
         ],
@@ -263,7 +264,7 @@ def as_text(summary: Summary) -> str:
     if hidden := len(summary.reasons) - SHOWN_ACCOUNTS:
         lines += [f"  … and {hidden:,} more: --format json names them"] if hidden > 0 else []
     if summary.failures:
-        lines += ["", *_failure_lines(summary.failures, summary.ledger)]
+        lines += ["", *_failure_lines(summary)]
     if summary.vanished:
         shown = ", ".join(summary.vanished_rows)
         more = " …" if summary.vanished > len(summary.vanished_rows) else ""
@@ -293,12 +294,13 @@ def states(counts: Counts) -> str:
     return f"{counts.total:,} rows: {', '.join(parts)}"
 
 
-def _failure_lines(failures: Mapping[FailureGroup, int], ledger: str) -> list[str]:
+def _failure_lines(summary: Summary) -> list[str]:
     """The groups, and behind those for which the same is to be done what that is."""
     told: dict[tuple[str, str], list[str]] = {}
-    for group, number in largest_first(failures):
+    for group, number in largest_first(summary.failures):
         label = f"{group.status.replace('_', ' ')}, {group.kind}" + (f", {group.code}" if group.code else "")
-        told.setdefault((advice(group), remedy(group, ledger)), []).append(f"{number:>7,} {label}")
+        command = remedy(group, summary.ledger, summary.settings)
+        told.setdefault((advice(group), command), []).append(f"{number:>7,} {label}")
     return [
         line
         for (words, command), labels in told.items()
@@ -378,5 +380,36 @@ def run_command(
         names: more settings to keep than those that hold for every run.
     """
     where = {AWS: "", SIMULATOR: " --simulate"}.get(endpoint, f" --endpoint-url {shlex.quote(endpoint)}")
+    world = _world(settings) if endpoint == SIMULATOR else ""
     kept = flags_of(settings, *_KEPT_FLAGS, *names)
-    return f"batch-snapshot run {shlex.quote(path)} --ledger {shlex.quote(ledger)}{where}{kept}"
+    return f"batch-snapshot run {_argument(path)} --ledger {shlex.quote(ledger)}{where}{world}{kept}"
+
+
+def _world(settings: Mapping[str, Any]) -> str:
+    """The flag for the file that keeps a simulated world, after a blank."""
+    state = settings.get("simulator_state")
+    return f" --state {shlex.quote(str(state))}" if state else ""
+
+
+def _retry_flags(settings: Mapping[str, Any]) -> str:
+    """The flags of `retry` that a ledger itself does not tell, each after a blank."""
+    world = f" --simulate{_world(settings)}" if settings.get("simulator_state") else ""
+    return world + flags_of(settings, "state_dir", "engine", "scheduler")
+
+
+def _argument(path: str) -> str:
+    """A path as a word of a command line that cannot be taken for a flag."""
+    return shlex.quote(f"./{path}" if path.startswith("-") else path)
+
+
+def pinned(command: str | None, ledger: str) -> str | None:
+    """A command line with `ledger` in the place of a pattern with {date}: tomorrow that means another."""
+    if command is None:
+        return None
+    words = shlex.split(command)
+    for number, word in enumerate(words[1:], 1):
+        if words[number - 1] == "--ledger" and "{date}" in word:
+            words[number] = ledger
+        elif word.startswith("--ledger=") and "{date}" in word:
+            words[number] = f"--ledger={ledger}"
+    return shlex.join(words)

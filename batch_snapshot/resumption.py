@@ -6,8 +6,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from batch_snapshot import ledger, locks, manifest, places
+from batch_snapshot.accounts import accounts_of, endpoint_of
 from batch_snapshot.errors import InputError, LedgerError
-from batch_snapshot.model import Status
+from batch_snapshot.model import SIMULATOR, Status
 from batch_snapshot.options import RESUME_WITHIN
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from batch_snapshot.history import History
+    from batch_snapshot.history import Header, History
     from batch_snapshot.manifest import Manifest
     from batch_snapshot.model import Row
     from batch_snapshot.options import Options
@@ -40,19 +41,68 @@ def ledger_to_write(name: str, options: Options, now: datetime) -> tuple[Path, l
     pattern = places.ledger_pattern(options.ledger, simulated=options.simulate)
     today = places.ledger_path(pattern, name, now)
     warnings: list[str] = []
+    if options.simulate and options.ledger:
+        given = places.ledger_path(options.ledger, name, now)
+        if _taken_as_given(given):
+            return given, warnings
+        if given != today:
+            warnings.append(f"--ledger {given}: this is a simulated run, so its ledger is {today}")
     if places.there(today):
         return today, warnings
     for path in places.dated_ledgers(pattern, name):
         try:
             head = ledger.head(path)
+            here = head is not None and head.endpoint == _endpoint(path, head, options)
         except LedgerError as error:
             warnings.append(f"passed over: {error}")
             continue
-        if head is None or head.name != name:
+        if head is None or head.name != name or not here:
             continue
         if resumable(path, now, options.resume_within):
             return path, warnings
     return today, warnings
+
+
+def _taken_as_given(path: Path) -> bool:
+    """Whether a simulated run takes the name of a ledger that has no `.simulated`.
+
+    A simulated ledger of an earlier version has none; what is no ledger is refused later, by its name.
+    """
+    if not places.there(path) or (path.is_file() and path.stat().st_size == 0):
+        return False
+    with suppress(LedgerError):
+        head = ledger.head(path) if path.is_file() else None
+        return head is None or head.endpoint == SIMULATOR
+    return True
+
+
+def newest(pattern: str, options: Options) -> tuple[Path | None, list[str]]:
+    """The newest ledger that a pattern with {date} means, of the endpoint that the options mean.
+
+    Returns:
+        Its path, or None: there is none yet; and warnings about newer ones of other endpoints.
+
+    Raises:
+        InputError: for {name}, which only a manifest tells, and for a placeholder that is none.
+    """
+    if options.simulate:
+        pattern = places.simulated_name(pattern)
+    warnings: list[str] = []
+    for path in places.ledgers_of(pattern):
+        try:
+            head = ledger.head(path)
+            endpoint = head and _endpoint(path, head, options)
+        except LedgerError:
+            return path, warnings  # `retry` says what is wrong with it
+        if head is None or head.endpoint == endpoint:
+            return path, warnings
+        warnings.append(f"passed over: {path} was written against {head.endpoint}, not {endpoint}")
+    return None, warnings
+
+
+def _endpoint(path: Path, head: Header, options: Options) -> str:
+    """Where the calls of a ledger's accounts would go now."""
+    return endpoint_of(options, accounts_of(path, head))
 
 
 def resumable(path: Path, now: datetime, within: float = RESUME_WITHIN) -> bool:

@@ -13,7 +13,7 @@ from batch_snapshot.allowance import Allowances
 from batch_snapshot.client import Clients, Target
 from batch_snapshot.errors import InputError
 from batch_snapshot.model import AWS, SIMULATOR
-from batch_snapshot.options import state_of
+from batch_snapshot.options import own_state, state_of
 from batch_snapshot.quota import Usage
 from batch_snapshot.reads import Reader
 
@@ -69,6 +69,7 @@ async def readers(
         StorageError: the log of calls cannot be used.
     """
     async with AsyncExitStack() as stack:
+        options = stack.enter_context(own_state(options, simulated=called.endpoint == SIMULATOR))
         usage = stack.enter_context(Usage(places.usage_file(state_of(options))))
         accounts = {
             name: replace(account, quota=called.quotas[name]) for name, account in called.accounts.items()

@@ -34,3 +34,45 @@ def warning(account: str, before: str | None, now: str) -> str | None:
             f"account {account}: was AWS account {was} so far; AWS did not tell whose these credentials are"
         )
     return f"account {account}: signed with another access key than before: see that it is the same account's"
+
+
+def may_be_one(before: str | None, now: str, *, alike: bool, simulated: bool = False) -> bool:
+    """Whether two names of a ledger's accounts may sign for the same AWS account: only proof says that not.
+
+    Args:
+        before: who signed for the one; None: the ledger does not tell.
+        now: who signs for the other.
+        alike: whether profile and role are the same.
+        simulated: whoever signs, it is with the simulator's key.
+    """
+    was, is_ = number(before), number(now)
+    if was and is_:
+        return was == is_
+    if simulated:
+        return alike
+    if before and not was and not is_:
+        return before == now or alike
+    return True
+
+
+def number(kept: str | None) -> str | None:
+    """The AWS account's number, where what a ledger keeps tells it: at AWS or another endpoint."""
+    if not kept or ":" not in kept or kept.startswith("key:"):
+        return None
+    if kept.startswith(NUMBER):
+        return kept.removeprefix(NUMBER)
+    return kept.rsplit(":", 2)[-2]
+
+
+def renamed(row: str, other: str, name: str, *, command: str) -> str:
+    """Why a ledger cannot go on with a row that it has under the `other` name of an account."""
+    ours = (
+        f"leave account {name!r} out with --accounts"
+        if command == "retry"
+        else f"name the account {other!r} in the manifest as the ledger does"
+    )
+    return (
+        f"{row} stands in it under account {other!r} and would be sent again under {name!r}, which signs for "
+        f"the same AWS account as far as can be told; {ours}, or name another ledger with --ledger if all "
+        "snapshots are to be made again"
+    )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
 #: Ledgers that are kept in mind, the latest of them.
@@ -25,30 +25,38 @@ def run_id(file: Path, ledger: Path) -> str | None:
     Raises:
         StorageError: the file cannot be read.
     """
-    return _read(file).get(str(ledger.resolve()))
+    return known(file).get(str(ledger.resolve()))
 
 
-def note(file: Path, ledger: Path, run_id: str) -> None:
-    """Keep in mind that a run has begun, or goes on, in the ledger at this path.
+def note(file: Path, ledger: Path, run_id: str, instead_of: Collection[str] = ()) -> None:
+    """Record that a run is about to send rows, or sends more, of the ledger at this path.
 
-    Raises:
-        StorageError: the file cannot be read or written.
-    """
-    known = _read(file)
-    if known.get(str(ledger.resolve())) != run_id:
-        kept = {**known, str(ledger.resolve()): run_id}
-        _write(file, dict([*kept.items()][-KEPT:]))
-
-
-def forget(file: Path, ledger: Path) -> None:
-    """The ledger at this path is finished: it may go.
+    Args:
+        file: of the account.
+        ledger: its path.
+        run_id: of its run; it may have been recorded under a path where the ledger was before.
+        instead_of: resolved paths of ledgers that are given up for this one.
 
     Raises:
         StorageError: the file cannot be read or written.
     """
-    known = _read(file)
-    if known.pop(str(ledger.resolve()), None) is not None:
-        _write(file, known)
+    before, path = known(file), str(ledger.resolve())
+    kept = {other: run for other, run in before.items() if other not in instead_of and run != run_id}
+    if before.get(path) != run_id or len(kept) + 1 != len(before):
+        kept.pop(path, None)
+        _write(file, dict([*kept.items(), (path, run_id)][-KEPT:]))
+
+
+def forget(file: Path, ledger: Path, run_id: str | None = None) -> None:
+    """The ledger at this path is finished: it may go; so may what was recorded of its run elsewhere.
+
+    Raises:
+        StorageError: the file cannot be read or written.
+    """
+    before, path = known(file), str(ledger.resolve())
+    kept = {other: run for other, run in before.items() if other != path and run != run_id}
+    if len(kept) != len(before):
+        _write(file, kept)
 
 
 def check(files: Iterable[Path], ledger: Path, *, begun: bool, anew: bool) -> None:
@@ -66,33 +74,38 @@ def check(files: Iterable[Path], ledger: Path, *, begun: bool, anew: bool) -> No
     """
     if begun and anew:
         raise InputError(f"--new-ledger: {ledger} is there; drop the flag to go on, or name another --ledger")
-    known = next(filter(None, (run_id(file, ledger) for file in files)), None)
-    if known and not (begun or anew):
+    missed = next(filter(None, (run_id(file, ledger) for file in files)), None)
+    if missed and not (begun or anew):
         raise LedgerError(
-            f"{ledger}: is gone, or empty; run {known} in it was not finished, and only it knows what was "
+            f"{ledger}: is gone, or empty; run {missed} in it was not finished, and only it knows what was "
             "made; put it back, or begin anew with --new-ledger, which makes all its snapshots again"
         )
 
 
-def _read(file: Path) -> dict[str, str]:
+def known(file: Path) -> dict[str, str]:
+    """The runs of the ledgers that were not finished when they were last seen, by resolved path.
+
+    Raises:
+        StorageError: the file cannot be read.
+    """
     try:
-        known = json.loads(file.read_text("utf-8"))
+        found = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise _unusable(file, error) from None
-    if not isinstance(known, dict):
+    if not isinstance(found, dict):
         raise _unusable(file, ValueError("it is no object"))
-    return known
+    return found
 
 
-def _write(file: Path, known: dict[str, str]) -> None:
+def _write(file: Path, runs: dict[str, str]) -> None:
     """Replace the file by one that is whole, and its owner's alone."""
     fresh = file.with_name(f"{file.name}.new")
     try:
         fresh.unlink(missing_ok=True)
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-            json.dump(known, opened)
+            json.dump(runs, opened)
             opened.flush()
             os.fsync(opened.fileno())
         fresh.replace(file)

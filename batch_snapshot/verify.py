@@ -17,8 +17,8 @@ from batch_snapshot.accounts import accounts_of, called
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.history import Header, Result, Skipped
 from batch_snapshot.index import Index, world_of
-from batch_snapshot.model import ApiError, Row, Status
-from batch_snapshot.options import state_of
+from batch_snapshot.model import SIMULATOR, ApiError, Row, Status
+from batch_snapshot.options import own_state, state_of
 from batch_snapshot.reads import beside, broken
 
 if TYPE_CHECKING:
@@ -120,12 +120,17 @@ async def verify(
         raise InputError(f"{path}: a run is writing it; wait until that has ended")
     began = around.clock()
     told = Verification(str(path))
-    with scratch.tables(_TABLES) as db, Index(places.index_file(state_of(options))) as known:
+    simulated = options.simulate or head.endpoint == SIMULATOR
+    with (
+        own_state(options, simulated=simulated) as own,
+        scratch.tables(_TABLES) as db,
+        Index(places.index_file(state_of(own))) as known,
+    ):
         last = _take(db, path, sample, told)
         whom = called(accounts_of(path, last), options, last.endpoint)
         _check_place(path, last, whom.endpoint)
         told.warnings += known.refresh(path.parent)
-        async with service.readers(whom, options, around.now, around.rng) as readers:
+        async with service.readers(whom, own, around.now, around.rng) as readers:
             verifier = _Verifier(db, known, world_of(last), head.started_at, told)
             for name, reader in readers.items():
                 try:

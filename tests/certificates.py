@@ -5,15 +5,15 @@ The certificates are made here, of an authority of their own: good ones, and wha
 
 from __future__ import annotations
 
+import asyncio
 import json
-import socket
 import ssl
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
 DAY = timedelta(days=1)
 KEYS = "<AccessKeyId>AKIAFROMROLE00000001</AccessKeyId><SecretAccessKey>s</SecretAccessKey>"
+TOKEN = "<SessionToken>t</SessionToken>"
 LATER = (datetime.now(UTC) + DAY).strftime("%Y-%m-%dT%H:%M:%SZ")
 #: What each operation answers; of STS and SNS in XML, of the others in JSON.
 XML = {
-    "AssumeRole": f"<Credentials>{KEYS}<SessionToken>t</SessionToken><Expiration>{LATER}</Expiration></Credentials>",
+    "AssumeRole": f"<Credentials>{KEYS}{TOKEN}<Expiration>{LATER}</Expiration></Credentials>",
     "GetCallerIdentity": "<Account>123456789012</Account>",
     "Publish": "<MessageId>m</MessageId>",
 }
@@ -102,49 +103,22 @@ class _Service(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-class _Proxy(BaseHTTPRequestHandler):
-    """Opens tunnels, whatever their host is called, to this machine."""
-
-    def do_CONNECT(self) -> None:
-        self.server.heard.append(self.path)  # type: ignore[attr-defined]
-        with socket.create_connection(("127.0.0.1", int(self.path.rpartition(":")[2]))) as behind:
-            self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
-            back = Thread(target=_pour, args=(behind, self.connection), daemon=True)
-            back.start()
-            _pour(self.connection, behind)
-            back.join(5)
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-
-def _pour(source: socket.socket, sink: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(65_536):
-            sink.sendall(data)
-    with suppress(OSError):
-        sink.shutdown(socket.SHUT_WR)
-
-
 class _Server(ThreadingHTTPServer):
     """Keeps what it heard; a handshake that is broken off is no error."""
 
     daemon_threads = True
-    context: ssl.SSLContext | None = None
 
-    def __init__(self, handler: type[BaseHTTPRequestHandler], certificate: Path | None) -> None:
-        super().__init__(("127.0.0.1", 0), handler)
+    def __init__(self, certificate: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Service)
         self.heard: list[str] = []
-        if certificate:
-            self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self.context.load_cert_chain(certificate)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(certificate)
 
     def finish_request(self, request: Any, address: Any) -> None:
         """Shake hands in the connection's own thread."""
         request.settimeout(10)
         with suppress(OSError), ExitStack() as stack:
-            if self.context:
-                request = stack.enter_context(self.context.wrap_socket(request, server_side=True))
+            request = stack.enter_context(self.context.wrap_socket(request, server_side=True))
             super().finish_request(request, address)
 
     @property
@@ -154,10 +128,10 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(certificate: Path | None, handler: type[BaseHTTPRequestHandler] = _Service) -> Iterator[_Server]:
-    """A server for as long as the block lasts."""
+def serving(certificate: Path) -> Iterator[_Server]:
+    """A service for as long as the block lasts."""
     with ExitStack() as stack:
-        server = _Server(handler, certificate)
+        server = _Server(certificate)
         stack.callback(server.server_close)
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -166,6 +140,59 @@ def serving(certificate: Path | None, handler: type[BaseHTTPRequestHandler] = _S
         yield server
 
 
-def proxying(certificate: Path | None = None) -> Any:
+class Proxy:
+    """Opens tunnels, whatever their host is called, to this machine; runs in an event loop of its own."""
+
+    def __init__(self, certificate: Path | None) -> None:
+        self.heard: list[str] = []
+        self.port = 0
+        self._tls = None
+        if certificate:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._tls.load_cert_chain(certificate)
+
+    async def serve(self, ready: Event, over: asyncio.Event) -> None:
+        """Serve until it is over."""
+        server = await asyncio.start_server(self._tunnel, "127.0.0.1", 0, ssl=self._tls)
+        self.port = server.sockets[0].getsockname()[1]
+        ready.set()
+        await over.wait()
+        server.close()
+
+    async def _tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            where = head.split()[1].decode()
+            self.heard.append(where)
+            behind = await asyncio.open_connection("127.0.0.1", int(where.rpartition(":")[2]))
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            await asyncio.gather(_pour(reader, behind[1]), _pour(behind[0], writer))
+
+
+async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@contextmanager
+def proxying(certificate: Path | None = None) -> Iterator[Proxy]:
     """A proxy for as long as the block lasts; with a certificate it speaks TLS itself."""
-    return serving(certificate, _Proxy)
+    proxy, ready = Proxy(certificate), Event()
+    loop = asyncio.new_event_loop()
+    over = asyncio.Event()
+
+    def work() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(proxy.serve(ready, over))
+
+    thread = Thread(target=work)
+    thread.start()
+    try:
+        assert ready.wait(10)
+        yield proxy
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()

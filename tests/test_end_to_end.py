@@ -715,8 +715,6 @@ async def test_a_ledger_of_something_else_is_refused_and_nothing_is_called(place
         with pytest.raises(LedgerError, match="was written against"):
             await run(elsewhere)
         with pytest.raises(LedgerError, match="was written against"):
-            await run(None, simulate=True, ledger=str(LEDGER))
-        with pytest.raises(LedgerError, match="was written against"):
             await run(None)
         with pytest.raises(LedgerError, match="has run id"):
             await run(url, run_id="another")

@@ -62,7 +62,7 @@ async def night(url: str, clock: Clock) -> list[Summary]:
     """What stands in every unit file: retry the newest ledger, then run."""
     hooks = batch.Hooks(now=clock, outcome=clock.tick)
     options = Options(endpoint_url=url, rate=2000.0, ledger=PATTERN)
-    newest = places.newest_ledger(PATTERN.replace("{name}", "trial"))
+    newest, _ = resumption.newest(PATTERN.replace("{name}", "trial"), options)
     if newest and resumption.resumable(newest, clock()):
         newest = None
     before = [await batch.retry(newest, None, options, hooks)] if newest else []

@@ -100,8 +100,9 @@ async def test_a_retry_holds_every_account_that_it_calls_for(place, monkeypatch)
     summary = await batch.run(path, first)
     await batch.run(path, Options(simulate=True, state_dir=place.folder))
     now = batch.utc_now()
-    options = Options(state_dir=place.folder)
-    other = Options(simulate=True, accounts=("b",), ledger="other.ndjson", state_dir=place.folder)
+    world = {"simulator_state": place.folder / "world", "state_dir": place.folder}
+    options = Options(apart=place.folder / "simulated")
+    other = Options(simulate=True, accounts=("b",), ledger="other.ndjson", **world)
     with job.for_retry(place.folder / summary.ledger, lambda _: Selection(), options, now) as retrying:
         assert set(retrying.accounts) == {"a", "b"}
         with pytest.raises(LockedError, match="account 'b'"):

@@ -56,9 +56,28 @@ def test_the_default_ledger_has_no_date_and_a_simulation_one_of_its_own():
     assert places.ledger_pattern(None, simulated=True) == "ledgers/{name}.simulated.ndjson"
 
 
-@pytest.mark.parametrize("simulated", [False, True])
-def test_a_ledger_that_is_given_is_taken_as_it_is(simulated):
-    assert places.ledger_pattern("x-{name}-{date}.ndjson", simulated=simulated) == "x-{name}-{date}.ndjson"
+def test_a_ledger_that_is_given_is_taken_as_it_is():
+    assert places.ledger_pattern("x-{name}-{date}.ndjson", simulated=False) == "x-{name}-{date}.ndjson"
+
+
+@pytest.mark.parametrize(
+    ("given_", "simulated"),
+    [
+        ("x-{date}.ndjson", "x-{date}.simulated.ndjson"),
+        ("a.b/{name}-{date}.ndjson", "a.b/{name}-{date}.simulated.ndjson"),
+        ("{date}/{name}", "{date}/{name}.simulated"),
+        ("x.{date}", "x.simulated.{date}"),
+        ("/tmp/l.v1.ndjson", "/tmp/l.v1.simulated.ndjson"),
+        (".hidden", ".hidden.simulated"),
+        ("x.simulated.ndjson", "x.simulated.ndjson"),
+        ("x.simulated-{date}.ndjson", "x.simulated-{date}.ndjson"),
+        ("old.simulated/x.ndjson", "old.simulated/x.simulated.ndjson"),
+        ("folder/", "folder/"),
+    ],
+)
+def test_a_simulated_ledger_bears_simulated_in_its_name(given_, simulated):
+    assert places.ledger_pattern(given_, simulated=True) == simulated
+    assert places.simulated_name(simulated) == simulated
 
 
 @pytest.mark.parametrize("word", ["{nam}", "{Date}", "{}", "{name:>3}", "{0}"])

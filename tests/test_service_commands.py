@@ -38,7 +38,7 @@ def test_a_world_that_lasts_from_one_command_to_the_next(capsys):
     assert max(map(len, out.splitlines())) < 80
     assert "cannot see" in out
 
-    ledgers = [f"ledgers/{night}.ndjson" for night in (1, 2)]
+    ledgers = [f"ledgers/{night}.simulated.ndjson" for night in (1, 2)]
     assert call(capsys, "run", "found.yaml", "--ledger", ledgers[0], *WORLD)[0] == 0
     code, out, _ = call(
         capsys,
@@ -81,6 +81,11 @@ def test_a_world_that_lasts_from_one_command_to_the_next(capsys):
     assert (code, out) == (0, f"{ledgers[0]} (20 rows) → {ledgers[1]} (20 rows)\nno difference\n")
     code, out, _ = call(capsys, "diff", *ledgers, "--format", "json")
     assert json.loads(out)["counts"]["newly_failing"] == 0
+    # None of these has left anything where real runs keep what they learn; the world has its own beside it.
+    assert not Path("state").exists()
+    assert {"usage.sqlite", "snapshots.sqlite"} <= {
+        path.name for path in Path("world.ndjson.state").iterdir()
+    }
 
 
 def test_a_live_manifest_says_what_is_not_known_yet(capsys):

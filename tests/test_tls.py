@@ -140,8 +140,8 @@ async def by_role(world, kind, monkeypatch):
 
 async def by_chain(world, kind, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", world.url(kind))
-    text = f"[profile a]\nregion=us-east-1\nrole_arn={ROLE}\nsource_profile=b\n[profile b]\naws_access_key_id=A\naws_secret_access_key=s\n"
-    configure(text)
+    source = PROFILE.replace("profile a", "profile b")
+    configure(f"[profile a]\nregion=us-east-1\nrole_arn={ROLE}\nsource_profile=b\n{source}")
     return await outcome(world.url("right"), Account("main", profile="a", region="us-east-1"))
 
 

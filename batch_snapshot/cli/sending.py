@@ -40,7 +40,7 @@ _YES = click.option("--yes", is_flag=True, help="Don't ask before the first call
     "--ledger",
     metavar="PATH",
     help="The record of what became of each row; may hold {name} and {date}. "
-    "Default: ledgers/{name}.ndjson, with --simulate ledgers/{name}.simulated.ndjson.",
+    "Default: ledgers/{name}.ndjson. With --simulate the name gets .simulated before its ending.",
 )
 @click.option(
     "--run-id", metavar="ID", help="For a new ledger: the tokens are made from it. Default: random."
@@ -66,7 +66,7 @@ _YES = click.option("--yes", is_flag=True, help="Don't ask before the first call
 @click.option(
     "--new-ledger",
     is_flag=True,
-    help="Begin anew where an unfinished ledger has vanished: makes its snapshots again.",
+    help="Begin anew though an unfinished ledger has vanished, or lies elsewhere: makes its snapshots again.",
 )
 @_YES
 @flags.shared
@@ -146,7 +146,8 @@ def retry(ledger: Path, *, only: str | None, everything: bool, dry_run: bool, ye
     options = _options(given)
     others = telling.others("retry", ledger, given)
     if "{" in str(ledger) and not ledger.exists():
-        newest = places.newest_ledger(str(ledger))
+        newest, passed_over = resumption.newest(str(ledger), options)
+        terminal.warn(passed_over, len(passed_over))
         if newest is None:
             why = f"{ledger}: there is no such ledger yet: nothing to retry"
             return _print_summary(_nothing_to_retry(ledger, why), given["form"])
@@ -154,6 +155,8 @@ def retry(ledger: Path, *, only: str | None, everything: bool, dry_run: bool, ye
             why = f"{newest}: is not finished, and run goes on with it: nothing to retry before that"
             return _print_summary(_nothing_to_retry(newest, why), given["form"])
         ledger = newest
+    elif options.simulate and not ledger.exists():
+        ledger = Path(places.simulated_name(str(ledger)))
     if dry_run:
         _print_preview(batch.dry_retry(ledger, selection, options), given["form"])
         return 0

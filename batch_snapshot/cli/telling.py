@@ -158,9 +158,14 @@ def others(command: str, subject: Path, given: Mapping[str, Any]) -> Others:
 
 
 def shareable(words: list[str]) -> list[str]:
-    """A command line without what is secret in it, to be told as the next step."""
+    """A command line to be told as the next step, without secrets and without --new-ledger.
+
+    That is refused where the ledger is there by then.
+    """
     kept: list[str] = []
     for word in words:
+        if word == "--new-ledger" and kept[-1:] != ["--ledger"]:
+            continue
         if kept and kept[-1] == "--notify-webhook":
             kept.pop()
         elif not word.startswith("--notify-webhook="):

@@ -125,7 +125,9 @@ def summary(material: Material) -> report.Summary:
     header, past = material.header, material.facts.history
     counts, failures = _counts(material), past.failures()
     run = (
-        report.run_command(header.manifest, str(material.path), header.endpoint) if header.manifest else None
+        report.run_command(header.manifest, str(material.path), header.endpoint, header.settings)
+        if header.manifest
+        else None
     )
     return report.Summary(
         outcome=past.end.outcome if past.end else "running" if material.running else "crashed",
@@ -139,7 +141,10 @@ def summary(material: Material) -> report.Summary:
         ),
         next_steps=()
         if material.running
-        else report.next_steps(counts, failures, run=run, ledger=str(material.path)),
+        else report.next_steps(
+            counts, failures, run=run, ledger=str(material.path), settings=header.settings
+        ),
+        settings=header.settings,
     )
 
 

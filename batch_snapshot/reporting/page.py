@@ -66,7 +66,7 @@ def render(contents: Contents) -> str:
             "group": group,
             "found": facts.groups[group],
             "advice": report.advice(group),
-            "command": report.remedy(group, contents.summary.ledger),
+            "command": report.remedy(group, contents.summary.ledger, contents.summary.settings),
         }
         for group, _ in report.largest_first({group: found.rows for group, found in facts.groups.items()})
     ]
