@@ -249,7 +249,8 @@ def for_retry(
         if touch:
             stack.enter_context(_ledger_held(path, now))
             ledger.mend(path)
-        past = ledger.history_of(path, live=not touch and locks.holder_lives(places.ledger_lock(path)))
+        live = not touch and locks.holder_lives(places.ledger_lock(path))
+        past = ledger.history_of(path, live=live, checked=True)
         header = past.last or head
         _check_names(path, header)
         accounts = selected(accounts_of(path, header), options)

@@ -7,6 +7,7 @@ torn last line is skipped by readers and repaired by the writer.
 from __future__ import annotations
 
 import os
+import shlex
 import threading
 from contextlib import suppress
 from itertools import takewhile
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 import orjson
 
 from batch_snapshot import abridged, codec, places
-from batch_snapshot.errors import LedgerError, LedgerWriteError
+from batch_snapshot.errors import DamagedError, LedgerError, LedgerWriteError
 from batch_snapshot.history import Header, History, Line
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ LONGEST_LINE = 16 * 1024 * 1024
 
 #: Bytes that are read at a time.
 _BUFFER = 256 * 1024
+
+#: What some editors put before the first line.
+BOM = b"\xef\xbb\xbf"
 
 #: Every line begins so.
 LINE_HEAD = b'{"type":"'
@@ -58,9 +62,27 @@ def read(
         try:
             record = codec.decode(raw, whole=whole)
         except LedgerError as error:
-            raise LedgerError(f"{path}:{number}: {error}") from None
+            raise placed(path, number, error) from None
         if record is not None:
             yield Line(offset, number, record)
+
+
+def placed(path: Path, number: int | None, error: LedgerError) -> LedgerError:
+    """The error with its place, and with the command that repairs a damaged ledger.
+
+    Args:
+        path: of the ledger.
+        number: of the line; None: the error already names its place.
+        error: what is wrong there.
+    """
+    place = "" if number is None else f"{path}:{number}: "
+    more = f"; repair it (the original is kept): {repair_command(path)}"
+    return LedgerError(f"{place}{error}{more if isinstance(error, DamagedError) else ''}")
+
+
+def repair_command(path: Path) -> str:
+    """The command that repairs the ledger at `path`."""
+    return f"batch-snapshot status {shlex.quote(str(path))} --repair"
 
 
 def head(path: Path) -> Header | None:
@@ -78,7 +100,8 @@ def _lines(
 ) -> Iterator[tuple[int, int, bytes]]:
     """The whole lines of the ledger at `path`, each behind its offset and number; see `read`.
 
-    `number` lines stand before `start`.
+    Blank lines and a byte order mark, which an editor can leave, are passed over. `number` lines stand
+    before `start`.
     """
     try:
         with path.open("rb", buffering=_BUFFER) as file:
@@ -90,9 +113,10 @@ def _lines(
                 number += 1
                 if not raw.endswith(b"\n"):
                     if len(raw) == LONGEST_LINE:
-                        raise LedgerError(f"{path}:{number}: longer than any line of a ledger")
+                        raise placed(path, number, DamagedError("longer than any line of a ledger"))
                     return
-                yield offset, number, raw
+                if not raw.isspace():
+                    yield offset, number, raw if offset else raw.removeprefix(BOM)
                 offset += len(raw)
     except OSError as error:
         raise LedgerError(
@@ -100,12 +124,15 @@ def _lines(
         ) from None
 
 
-def history_of(path: Path, *, live: bool = False, halved: Halved = abridged.begun) -> History:
+def history_of(
+    path: Path, *, live: bool = False, checked: bool = False, halved: Halved = abridged.begun
+) -> History:
     """The history of the ledger at `path`; an empty one where there is none yet.
 
     Args:
         path: of the ledger.
         live: the last invocation may still be running, so what it has named is not in doubt yet.
+        checked: refuse a ledger of which lines are lost or were edited, as far as reading shows it.
         halved: has the second half of a long ledger read meanwhile.
 
     Raises:
@@ -113,7 +140,7 @@ def history_of(path: Path, *, live: bool = False, halved: Halved = abridged.begu
     """
     if not live and not places.there(path):
         return History()
-    past = _folded(path, halved)
+    past = _folded(path, halved, History(checked=checked))
     if not live:
         past.crashed()
     if past.first is None and _has_lines(path):
@@ -121,9 +148,8 @@ def history_of(path: Path, *, live: bool = False, halved: Halved = abridged.begu
     return past
 
 
-def _folded(path: Path, halved: Halved) -> History:
+def _folded(path: Path, halved: Halved, past: History) -> History:
     """The history after the last line, as `history.fold` has it; half of a long ledger is read beside."""
-    past = History()
     head = next(read(path), None)
     run_id = head.record.run_id if head and isinstance(head.record, Header) else None
     with halved(path, run_id) as half:
@@ -132,11 +158,19 @@ def _folded(path: Path, halved: Halved) -> History:
             return past
         number = _fold(past, path, takewhile(lambda line: line[0] < half.start, _lines(path)))
         rest = half.read()
+    offset, lines = half.start, number
     for part in rest.parts:
+        if past.checked and not part.follows(past):
+            # Reading its lines one by one names the first that does not.
+            break
         past.join(part.each_key(), part.named, part.signers)
         if part.line is not None:
-            _fold(past, path, [(part.line.offset, number + part.line.number, part.line.line)])
-    _fold(past, path, _lines(path, rest.offset, number=number + rest.lines))
+            offset, lines = part.line.offset, number + part.line.number
+            _fold(past, path, [(offset, lines, part.line.line)])
+            offset += len(part.line.line)
+    else:
+        offset, lines = rest.offset, number + rest.lines
+    _fold(past, path, _lines(path, offset, number=lines))
     return past
 
 
@@ -153,7 +187,7 @@ def _fold(past: History, path: Path, lines: Iterable[tuple[int, int, bytes]]) ->
             if record is not None:
                 past.add(Line(offset, number, record))
         except LedgerError as error:
-            raise LedgerError(f"{path}:{number}: {error}") from None
+            raise placed(path, number, error) from None
     return number
 
 
@@ -324,7 +358,8 @@ def _repair(fd: int, path: Path) -> int:
     if not torn:
         return size
     head = torn.rstrip(b"\0")[: len(LINE_HEAD)]
-    if not LINE_HEAD.startswith(head):
+    # An editor may have left blanks.
+    if not torn.isspace() and not LINE_HEAD.startswith(head):
         raise LedgerError(
             f"{path}: its last line is not a ledger's; name a ledger, or a file that is not there"
         )

@@ -109,7 +109,7 @@ def _recall(path: Path, options: Options, now: datetime) -> Recalled | None:
     with suppress(InputError, OSError):
         book, _ = ledger_to_write(name, options, now)
         stamp = _stamp(book)
-        past = ledger.history_of(book)
+        past = ledger.history_of(book, checked=True)
         return Recalled(past, stamp) if past.first else None
     return None
 
@@ -136,4 +136,4 @@ def looked_up(
     if recalled is not None and places.there(path) and _stamp(path) == recalled.stamp:
         return recalled.past, listed.left
     live = live and places.there(path) and locks.holder_lives(places.ledger_lock(path))
-    return ledger.history_of(path, live=live), None
+    return ledger.history_of(path, live=live, checked=True), None

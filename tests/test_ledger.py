@@ -454,7 +454,7 @@ def test_an_empty_file_has_no_records(path):
     assert records(written(path, b"")) == []
 
 
-@pytest.mark.parametrize("bad", [b"{\n", b"\n", b"\0\0\n", RESULT_LINE[:-2] + b"\n", b"a,b\n"])
+@pytest.mark.parametrize("bad", [b"{\n", b"\0\0\n", RESULT_LINE[:-2] + b"\n", b"a,b\n"])
 def test_a_bad_line_in_the_middle_is_named_with_file_and_line(path, bad):
     with pytest.raises(LedgerError) as caught:
         records(written(path, RUN_LINE + INTENT_LINE + bad + END_LINE))
