@@ -75,6 +75,16 @@ def summary(
     stops = [engine.stop, *(lane.stop for lane in engine.lanes.values())] if engine else []
     failures = {group: number for group, number in view.failures.items() if number > 0}
     uncounted = engine.uncounted if engine else None
+    finished = outcome == "completed" and not view.counts.unattempted
+    steps = report.next_steps(
+        view.counts,
+        failures,
+        run=job.rest if outcome == "completed" else job.again or job.rest,
+        ledger=str(job.path),
+        settings=job.settings,
+    )
+    if job.tonight and job.again and finished:
+        steps.insert(0, job.again)
     return report.Summary(
         outcome=outcome,
         exit_code=uncounted.exit_code if uncounted else report.exit_code(outcome, view.counts, signum),
@@ -92,15 +102,19 @@ def summary(
         reasons=[stop.reason for stop in stops if stop],
         vanished=job.vanished,
         vanished_rows=job.vanished_rows,
-        warnings=warnings,
-        next_steps=report.next_steps(
-            view.counts,
-            failures,
-            run=job.rest if outcome == "completed" else job.again or job.rest,
-            ledger=str(job.path),
-            settings=job.settings,
-        ),
+        warnings=[*warnings, *_tonight(job, finished=finished)],
+        next_steps=steps,
     )
+
+
+def _tonight(job: Job, *, finished: bool) -> list[str]:
+    """What is to be said of today's ledger, where one of another day came first."""
+    if job.tonight is None:
+        return []
+    if finished:
+        done = f"{job.path}, of another day, is finished now"
+        return [f"{done}; today's night ({job.tonight}) has not begun: the same command begins it"]
+    return [f"today's night ({job.tonight}) has not begun: the same command finishes {job.path} first"]
 
 
 def _account_summary(lane: Lane, view: View) -> report.AccountSummary:

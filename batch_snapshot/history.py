@@ -87,6 +87,11 @@ class End(NamedTuple):
     finished_at: datetime
     run_id: str | None = None
 
+    @property
+    def settled(self) -> bool:
+        """Whether it left `run` nothing to do."""
+        return not (self.counts.get("unattempted") or self.counts.get("in_doubt"))
+
 
 Record = Header | Intent | Result | Skipped | End
 
@@ -406,9 +411,7 @@ class History:
     @property
     def finished(self) -> bool:
         """Whether `run` has nothing left to do for the rows it was last given."""
-        return self.end is not None and not (
-            self.end.counts.get("unattempted") or self.end.counts.get("in_doubt")
-        )
+        return self.end is not None and self.end.settled
 
 
 def group(past: Past) -> FailureGroup:

@@ -16,6 +16,7 @@ from uuid import uuid4
 from batch_snapshot import (
     backlog,
     codec,
+    forecast,
     history,
     ledger,
     locks,
@@ -29,6 +30,7 @@ from batch_snapshot.accounts import Called, accounts_of, called, quotas_of, sele
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.model import SIMULATOR
 from batch_snapshot.options import as_before, settings_of, state_of, warnings_of
+from batch_snapshot.quota import calls_a_day
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -77,6 +79,8 @@ class Job:
     #: The same command again, and the one for whatever is left.
     again: str | None = None
     rest: str | None = None
+    #: Today's ledger, which the same command begins once this one of another day is finished.
+    tonight: Path | None = None
     #: Keys of rows that the ledger knows and the manifest lists no longer.
     gone: Collection[bytes] = ()
     warnings: Sequence[str] = ()
@@ -84,6 +88,12 @@ class Job:
     doubled: Callable[[Mapping[str, str]], Sequence[str]] = lambda _: ()
     #: What a forecast cannot know.
     open_questions: Sequence[str] = ()
+
+    @property
+    def closes(self) -> bool:
+        """Whether the ledger's end speaks of rows that were not sent, and the manifest lists none of them."""
+        left = self.past.end is not None and self.past.end.counts.get("unattempted")
+        return bool(left) and not report.count(self.past.counts(), self.total).unattempted
 
     @property
     def vanished(self) -> int:
@@ -124,6 +134,8 @@ class Reserved(NamedTuple):
     touch: bool = True
     #: Warnings about files that are no ledgers.
     passed_over: Sequence[str] = ()
+    #: Today's ledger, where this one of another day is to be finished first.
+    tonight: Path | None = None
 
     @property
     def began(self) -> Header | None:
@@ -158,7 +170,9 @@ def reserved(
             stack.enter_context(_ledger_held(path, now))
             stack.enter_context(_accounts_held(identity, options, now))
             ledger.mend(path)
-        yield Reserved(listed, options, path, who, recalled, touch, passed_over)
+        tonight = resumption.tonight(listed.name, options, now)
+        later = tonight if tonight != path else None
+        yield Reserved(listed, options, path, who, recalled, touch, passed_over, later)
 
 
 def of_run(held: Reserved, listed: Manifest) -> Job:
@@ -204,9 +218,28 @@ def of_run(held: Reserved, listed: Manifest) -> Job:
         rest=report.run_command(str(listed.path), str(path), endpoint, settings_of(options)),
         doubled=partial(manifest.doubled, listed),
         gone=gone,
-        warnings=[*listed.warnings, *warnings_of(options), *held.passed_over],
-        open_questions=_open_questions(listed, options),
+        tonight=held.tonight,
+        warnings=[
+            *listed.warnings,
+            *warnings_of(options),
+            *held.passed_over,
+            *_nights(listed, quotas, options),
+        ],
+        open_questions=[*_open_questions(listed, options), *_days(listed, quotas)],
     )
+
+
+def _days(listed: Manifest, quotas: Mapping[str, Quota]) -> list[str]:
+    """Which accounts have more rows than their quotas let through in a day."""
+    rows = {name: listed.rows_by_account.get(name, 0) for name in quotas}
+    return forecast.days_needed(rows, {name: calls_a_day(quota) for name, quota in quotas.items()})
+
+
+def _nights(listed: Manifest, quotas: Mapping[str, Quota], options: Options) -> list[str]:
+    """The same as a warning, where the ledger's name says that there is one every day."""
+    nightly = options.ledger is not None and "{date}" in options.ledger
+    filtered = options.changed_since or options.skip_active_jobs
+    return _days(listed, quotas) if nightly and not filtered else []
 
 
 def _open_questions(listed: Manifest, options: Options) -> list[str]:

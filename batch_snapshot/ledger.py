@@ -11,13 +11,13 @@ import shlex
 import threading
 from contextlib import suppress
 from itertools import takewhile
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import orjson
 
 from batch_snapshot import abridged, codec, places
 from batch_snapshot.errors import DamagedError, LedgerError, LedgerWriteError
-from batch_snapshot.history import Header, History, Line
+from batch_snapshot.history import End, Header, History, Line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 #: No honest line is longer, in bytes: an intent names a few hundred rows.
 LONGEST_LINE = 16 * 1024 * 1024
+
+#: Bytes in which the last line of a ledger that came to an end stands.
+_TAIL = 64 * 1024
 
 #: Bytes that are read at a time.
 _BUFFER = 256 * 1024
@@ -93,6 +96,64 @@ def head(path: Path) -> Header | None:
     """
     first = next((line.record for line in read(path)), None)
     return first if isinstance(first, Header) else None
+
+
+class Ending(NamedTuple):
+    """How a ledger ends."""
+
+    #: Of the last invocation; None: it runs still, or it crashed.
+    end: End | None
+    #: Whether the rest was put off until a quota window opens or the command is run again.
+    deferred: bool
+
+
+def ending(path: Path) -> Ending:
+    """How the ledger at `path` ends; of one that came to an end its last line alone is read.
+
+    Raises:
+        LedgerError: it cannot be read, or one of its lines that say so is damaged.
+    """
+    last = _last_end(path)
+    if last and (last.settled or last.outcome in {"deferred", "stopped"}):
+        return Ending(last, _put_off(last, before=False))
+    found = Ending(None, deferred=False)
+    for _, number, raw in _lines(path):
+        if any(word in raw[:20] for word in (b'"end"', b'"run"')):
+            try:
+                record = codec.decode(raw)
+            except LedgerError as error:
+                raise placed(path, number, error) from None
+            if isinstance(record, End):
+                found = Ending(record, _put_off(record, before=found.deferred))
+            elif isinstance(record, Header):
+                found = found._replace(end=None)
+    return found
+
+
+def _put_off(end: End, *, before: bool) -> bool:
+    """Whether the rest is put off after this end.
+
+    An invocation that was interrupted, or for some accounts alone, leaves that as it was.
+    """
+    if end.settled or end.outcome == "stopped":
+        return False
+    if end.outcome == "deferred":
+        return True
+    return before and (end.outcome == "interrupted" or bool(end.counts.get("unattempted")))
+
+
+def _last_end(path: Path) -> End | None:
+    """The end line that the ledger at `path` ends with."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            lines = file.read().rstrip().splitlines()
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be read ({error.strerror}); name another with --ledger") from None
+    with suppress(LedgerError):
+        record = codec.decode(lines[-1]) if lines else None
+        return record if isinstance(record, End) else None
+    return None
 
 
 def _lines(

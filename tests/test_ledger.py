@@ -660,6 +660,7 @@ def nightly(folder: Path, content: bytes) -> tuple[manifest.Manifest, Path]:
     return manifest.load(listed), written(folder / "nightly.ndjson", content)
 
 
+NOT_SENT = codec.encode_end("night-1", END._replace(counts={"unattempted": HEAD.rows}))
 OPTIONS = Options(ledger="nightly.ndjson", state_dir=Path("state"))
 
 
@@ -683,7 +684,7 @@ def test_a_resume_reads_the_ledger_that_the_repair_leaves(tmp_path, monkeypatch,
     assert folded.first.run_id == made.run_id
 
 
-@pytest.mark.parametrize("meanwhile", [b"", FAILED_LINE, END_LINE, b'{"type":"int'])
+@pytest.mark.parametrize("meanwhile", [b"", FAILED_LINE, NOT_SENT, b'{"type":"int'])
 def test_what_was_recalled_holds_while_the_ledger_is_the_same(tmp_path, monkeypatch, meanwhile):
     """Between the first look at a ledger and its lock another run may have gone on with it."""
     monkeypatch.chdir(tmp_path)

@@ -14,6 +14,7 @@ from batch_snapshot.cli import terminal
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
+    from batch_snapshot.manifest import Manifest
     from batch_snapshot.overview import Looking
 
 #: Seconds between two looks at a ledger, and between two lines about it.
@@ -43,7 +44,9 @@ def validate(manifest: Path, form: str) -> int:
             raise
         terminal.print_json({"valid": False, "problems": error.problems, "problem_count": error.total})
         return error.exit_code
-    terminal.warn(listed.warnings, listed.warning_count)
+    warnings = [*listed.warnings, *_days(listed)]
+    count = listed.warning_count + len(warnings) - len(listed.warnings)
+    terminal.warn(warnings, count)
     if form == "json":
         terminal.print_json(
             {
@@ -53,8 +56,8 @@ def validate(manifest: Path, form: str) -> int:
                 "rows_by_account": listed.rows_by_account,
                 "catalogs": sorted(listed.catalogs),
                 "sha256": listed.sha256,
-                "warnings": listed.warnings,
-                "warning_count": listed.warning_count,
+                "warnings": warnings,
+                "warning_count": count,
                 **({"discover": [one.as_dict() for one in listed.discover]} if listed.discover else {}),
             }
         )
@@ -66,6 +69,14 @@ def validate(manifest: Path, form: str) -> int:
     if accounts:
         click.echo(f"accounts: {accounts}")
     return 0
+
+
+def _days(listed: Manifest) -> list[str]:
+    from batch_snapshot import forecast, quota
+
+    known = {name: account for name, account in listed.accounts.items() if name in listed.rows_by_account}
+    a_day = {name: quota.calls_a_day(account.quota) for name, account in known.items()}
+    return forecast.days_needed({name: listed.rows_by_account[name] for name in known}, a_day)
 
 
 @click.command(short_help="Tell what became of the rows, also of a run that goes on.")
