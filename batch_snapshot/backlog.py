@@ -67,7 +67,8 @@ class OfLedger(NamedTuple):
     def requests(self) -> Iterator[Request | None]:
         """What is to be sent; see `plan.retried`."""
         rows = history.rows_of(ledger.read(self.path), self.past)
-        return plan.retried(rows, self.chosen, self.run_id, self.accounts)
+        since = self.past.unrecorded_since
+        return plan.retried(rows, self.chosen, self.run_id, self.accounts, since)
 
     def doubled(self, same: Mapping[str, str]) -> list[str]:
         """Which of them are to be sent twice, where names stand for the `same` AWS accounts."""

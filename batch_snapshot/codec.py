@@ -37,6 +37,8 @@ def encode_run(header: Header, version: str, **more: object) -> bytes:
     """A run line; `more` are fields that readers may ignore."""
     if header.discovered_sha256:
         more["discovered_sha256"] = header.discovered_sha256
+    if header.unrecorded_since:
+        more["unrecorded_since"] = timestamp(header.unrecorded_since)
     return _line(
         {
             "type": "run",
@@ -229,6 +231,7 @@ def _decode_run(fields: dict[str, Any]) -> Header:
         started_at=_time(fields["started_at"]),
         settings=dict(fields.get("settings") or {}),
         discovered_sha256=_text_or_none(fields.get("discovered_sha256")),
+        unrecorded_since=_time(since) if (since := fields.get("unrecorded_since")) is not None else None,
     )
 
 

@@ -34,6 +34,8 @@ class Header(NamedTuple):
     settings: Mapping[str, Any]
     #: Over the file of the pairs that the run has found at the service; None: it looked for none.
     discovered_sha256: str | None = None
+    #: Lines were lost that can have named rows since then which no other line names (see `repair`).
+    unrecorded_since: datetime | None = None
 
 
 class Intent(NamedTuple):
@@ -161,6 +163,8 @@ class History:
     skipped: dict[Skip, set[bytes]] = field(default_factory=dict)
     #: Who signed for an account last.
     signers: dict[str, str] = field(default_factory=dict)
+    #: Rows that no line names as sent can have been sent since then; None: none can.
+    unrecorded_since: datetime | None = None
     #: Whether each line has to follow from those before it, as far as that is free while reading.
     checked: bool = field(default=False, compare=False)
     #: What the last invocation has named and not settled.
@@ -205,6 +209,9 @@ class History:
             )
         self.crashed()
         self.last, self.end = header, None
+        self.unrecorded_since = min(
+            filter(None, (self.unrecorded_since, header.unrecorded_since)), default=None
+        )
 
     def _intend(self, intent: Intent, offset: int) -> None:
         naming = Naming(intent.at, offset, intent.clock_skew)
@@ -327,7 +334,7 @@ class History:
     def _skip(self, skipped: Skipped) -> None:
         for row in skipped.rows:
             key = row.key
-            if row in self._pending or key in self.succeeded or key in self.unfinished:
+            if row in self._pending or self.knows(key):
                 raise LedgerError(f"leaves out {row.engagement}/{row.resource}, which was named before")
             self.skip(skipped.reason, key)
 
@@ -368,7 +375,7 @@ class History:
                 client_token=token,
                 generation=generation,
                 ambiguous=True,
-                first_sent_at=naming.at,
+                first_sent_at=min(naming.at, self.unrecorded_since or naming.at),
                 kind=ErrorKind.TRANSIENT,
                 code=CRASHED,
                 offset=naming.offset,
@@ -380,6 +387,14 @@ class History:
     def in_flight(self) -> int:
         """Rows that a running invocation has named and not settled."""
         return len(self._pending)
+
+    def fresh(self) -> set[bytes]:
+        """Keys of the rows without a state that the present invocation has named."""
+        return {key for key in map(key_of, self._pending) if self.status(key) is None}
+
+    def knows(self, key: bytes) -> bool:
+        """Whether a result tells of the row, or an intent of an invocation that is over."""
+        return key in self.succeeded or key in self.unfinished
 
     def status(self, key: bytes) -> Status | None:
         """The state of a row; None: unattempted."""

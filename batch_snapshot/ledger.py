@@ -270,6 +270,20 @@ def torn(path: Path) -> bool:
         return file.read(1) != b"\n"
 
 
+def line_at(path: Path, offset: int) -> bool:
+    """Whether a line of the ledger at `path` begins there; in a repaired one others do than before.
+
+    Raises:
+        LedgerError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, offset - 1))
+            return (offset == 0 or file.read(1) == b"\n") and bool(file.read(1))
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be read ({error.strerror}); name another with --ledger") from None
+
+
 class Ledger:
     """The writing end. Open it only while its lock is held.
 

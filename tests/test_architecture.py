@@ -39,7 +39,7 @@ LEVELS = [
     },
     {"abridged", "answers", "bounds", "display", "notice", "overflow", "pacer", "shortcut", "slots", "tries"},
     {"feed", "hosts", "ledger", "options", "purse"},
-    {"accounts", "backlog", "diff", "index", "lane", "metrics", "resumption", "transport"},
+    {"accounts", "backlog", "diff", "index", "lane", "metrics", "repair", "resumption", "transport"},
     {"desk", "job", "sessions"},
     {"client", "course", "reads"},
     {"engine"},

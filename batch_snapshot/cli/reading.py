@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -85,20 +86,33 @@ def _days(listed: Manifest) -> list[str]:
 @click.option(
     "--watch", is_flag=True, help="Show how far the run is, until it is over; Ctrl-C ends the looking alone."
 )
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Rewrite a damaged ledger: keep every whole line, put in doubt what cannot be proven, and keep the "
+    "original beside it.",
+)
 @flags.FORMAT
 @terminal.LOG_FORMAT
-def status(ledger: Path, form: str, *, check: bool, watch: bool) -> int:
+def status(ledger: Path, form: str, *, check: bool, watch: bool, repair: bool) -> int:
     """Tell what became of the rows of LEDGER, also while a run is writing it.
 
     With --check: exit code 0 if every line follows from those before it, every intent is settled
     and the sums are right; else 2 and the line.
 
+    With --repair: a ledger with lost or damaged lines (edited by hand, or after a power cut) becomes one
+    that run and retry go on with. A whole one is left as it is.
+
     \b
     batch-snapshot status ledgers/backfill.ndjson --watch
     batch-snapshot status ledgers/backfill.ndjson --format json | jq .counts
+    batch-snapshot status ledgers/backfill.ndjson --repair
     """
     from batch_snapshot import overview, report
 
+    if repair and watch:
+        raise InputError("--repair and --watch exclude each other: repair a ledger when its run is over")
+    repaired = _repaired(ledger, form) if repair else {}
     if check and watch:
         raise InputError("--check and --watch exclude each other: a ledger that is written is not whole yet")
     if check:
@@ -115,10 +129,40 @@ def status(ledger: Path, form: str, *, check: bool, watch: bool) -> int:
             return 130
     summary = looking.summary()
     if form == "json":
-        terminal.print_json(report.as_json(summary))
+        terminal.print_json({**report.as_json(summary), **repaired})
     else:
         click.echo(terminal.shown(report.as_text(summary)))
     return 0
+
+
+def _repaired(ledger: Path, form: str) -> dict[str, Any]:
+    """Repair the ledger, and say what was done."""
+    from batch_snapshot import codec
+    from batch_snapshot import repair as room
+
+    done = room.repair(ledger, datetime.now(UTC))
+    if form == "json":
+        return {
+            "repair": {
+                "kept": done.kept,
+                "dropped": done.dropped,
+                "added": done.added,
+                "in_doubt": done.doubtful,
+                "unrecorded_since": codec.timestamp(since) if (since := done.unrecorded_since) else None,
+                "original": str(done.original) if done.original else None,
+            }
+        }
+    if done.original is None:
+        click.echo(f"{ledger}: is whole ({done.kept:,} lines): there is nothing to repair")
+        return {}
+    numbers = f"{done.kept:,} lines kept, {done.dropped:,} dropped, {done.added:,} written anew"
+    click.echo(f"{ledger}: repaired: {numbers}, {done.doubtful:,} rows put in doubt")
+    if since := done.unrecorded_since:
+        what = "the lost lines may have named rows that no other line names"
+        how = f"run and retry look for a snapshot since {codec.timestamp(since)} before they send such a row"
+        click.echo(f"  {what}: {how}")
+    click.echo(terminal.shown(f"  the ledger as it was: {done.original}"))
+    return {}
 
 
 def _look_on(looking: Looking) -> None:
