@@ -246,6 +246,8 @@ class _Rebuilt:
         self._history = History(checked=True)
         #: Rows that have a definite result in the present invocation.
         self._settled: set[bytes] = set()
+        #: Rows that were put in doubt, whatever became of them later.
+        self._doubted: set[bytes] = set()
         #: When the invocation began in which lines were lost; None: none were, or that was dealt with.
         self._lost_since: datetime | None = None
 
@@ -275,6 +277,10 @@ class _Rebuilt:
 
     def close(self, now: datetime) -> None:
         """Close the last invocation, if it has no end or something behind that was lost."""
+        self._close(now)
+        self.done.doubtful = len(self._doubted & self._in_doubt())
+
+    def _close(self, now: datetime) -> None:
         past = self._history
         before = past.end
         doubt = self._lost_since is not None and not self._proven(None)
@@ -312,14 +318,17 @@ class _Rebuilt:
         Args:
             since: when lost lines can first have named rows that no other line names.
         """
-        doubtful = self._history.counts()[Status.IN_DOUBT]
+        before = self._in_doubt()
         rows = max(self._header.rows, self._known())
         header = self._header._replace(rows=rows, unrecorded_since=since)
         self._add(codec.encode_run(header, __version__, repaired=True))
-        self.done.doubtful += self._history.counts()[Status.IN_DOUBT] - doubtful
+        self._doubted |= self._in_doubt() - before
         self.done.unrecorded_since = self.done.unrecorded_since or since
         self._header = header._replace(unrecorded_since=None)
         self._settled.clear()
+
+    def _in_doubt(self) -> set[bytes]:
+        return {key for key, past in self._history.unfinished.items() if past.status is Status.IN_DOUBT}
 
     def _known(self) -> int:
         """How many rows have a state, or are in doubt if the present invocation has crashed."""
@@ -342,22 +351,27 @@ class _Rebuilt:
 
     def _settle(self, piece: _Piece, result: Result) -> None:
         past, row = self._history, result.row
-        if not past.named(row, result.client_token):
-            if past.status(row.key) is Status.SUCCEEDED or not self._trusted(result):
-                # A row that has succeeded is never sent again: this line is doubled or stands elsewhere.
-                self.done.dropped += 1
-                self._lose()
-                return
+        named = past.named(row, result.client_token)
+        # A row that has succeeded is never sent again: such a line is doubled or stands elsewhere.
+        if not self._trusted(result) or (not named and past.status(row.key) is Status.SUCCEEDED):
+            self.done.dropped += 1
+            self._lose()
+            return
+        if not named:
             self._name(result)
         self._keep(piece)
         if result.status is not Status.IN_DOUBT:
             self._settled.add(row.key)
 
     def _trusted(self, result: Result) -> bool:
-        """Whether a result under another token than intended is to be believed."""
-        if not self._history.named(result.row) or result.status is Status.SUCCEEDED:
-            return True
-        return result.client_token == client_token(self._header.run_id, result.row, result.generation)
+        """Whether a result can be what was written: two lines that were cut and joined can look like one.
+
+        A success names a snapshot, which is there whatever else is wrong; any other result has to bear the
+        token that its row and generation have.
+        """
+        return result.status is Status.SUCCEEDED or result.client_token == client_token(
+            self._header.run_id, result.row, result.generation
+        )
 
     def _name(self, result: Result) -> None:
         """Write the intent that a result lacks."""
@@ -387,7 +401,7 @@ class _Rebuilt:
             self.done.dropped += 1
             return
         stated = past.stated()
-        if not _same(end, stated):
+        if not self._explained(end, stated):
             self._lose()
         doubt = self._lost_since is not None and not self._proven(end)
         if doubt or stated["unattempted"] < 0 or (self._lost_since and past.in_flight):
@@ -404,6 +418,13 @@ class _Rebuilt:
         self._add(codec.encode_end(self._header.run_id, end._replace(counts=counts)))
         self._lost_since = None
 
+    def _explained(self, end: End, stated: dict[str, int]) -> bool:
+        """Whether an end counts what stands before it, but for rows that were put in doubt here."""
+        more = {name: end.counts.get(name, 0) - stated.get(name, 0) for name in stated.keys() | end.counts}
+        moved = -more.pop(Status.IN_DOUBT.value, 0)
+        doubted = len(self._doubted & self._in_doubt()) if moved else 0
+        return 0 <= moved <= doubted and min(more.values(), default=0) >= 0 and sum(more.values()) == moved
+
     def _proven(self, end: End | None) -> bool:
         """Whether no row can have been sent that the lines which are left do not name as sent.
 
@@ -411,13 +432,9 @@ class _Rebuilt:
         none be one that a retry can have sent again.
         """
         past = self._history
-        if end is not None and end.counts and _same(end, past.stated()):
+        if end is not None and end.counts and self._explained(end, past.stated()):
             return True
         return self._known() >= self._header.rows and not past.counts()[Status.FAILED]
-
-
-def _same(end: End, stated: dict[str, int]) -> bool:
-    return all(end.counts.get(name, 0) == stated.get(name, 0) for name in stated.keys() | end.counts)
 
 
 def _time_of(record: Record) -> datetime | None:
