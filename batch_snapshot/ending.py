@@ -75,7 +75,7 @@ def summary(
     stops = [engine.stop, *(lane.stop for lane in engine.lanes.values())] if engine else []
     failures = {group: number for group, number in view.failures.items() if number > 0}
     uncounted = engine.uncounted if engine else None
-    finished = outcome == "completed" and not view.counts.unattempted
+    finished = outcome == "completed"
     steps = report.next_steps(
         view.counts,
         failures,
@@ -111,10 +111,10 @@ def _tonight(job: Job, *, finished: bool) -> list[str]:
     """What is to be said of today's ledger, where one of another day came first."""
     if job.tonight is None:
         return []
+    not_begun = f"today's night ({job.tonight}) has not begun"
     if finished:
-        done = f"{job.path}, of another day, is finished now"
-        return [f"{done}; today's night ({job.tonight}) has not begun: the same command begins it"]
-    return [f"today's night ({job.tonight}) has not begun: the same command finishes {job.path} first"]
+        return [f"{job.path}, of another day, is through now; {not_begun}: run the same command again for it"]
+    return [f"{not_begun}: the same command finishes {job.path} first"]
 
 
 def _account_summary(lane: Lane, view: View) -> report.AccountSummary:

@@ -115,31 +115,39 @@ def ending(path: Path) -> Ending:
     """
     last = _last_end(path)
     if last and (last.settled or last.outcome in {"deferred", "stopped"}):
-        return Ending(last, _put_off(last, before=False))
-    found = Ending(None, deferred=False)
+        return Ending(last, not last.settled and last.outcome == "deferred")
+    end, header, put_off = None, None, None
     for _, number, raw in _lines(path):
-        if any(word in raw[:20] for word in (b'"end"', b'"run"')):
-            try:
-                record = codec.decode(raw)
-            except LedgerError as error:
-                raise placed(path, number, error) from None
-            if isinstance(record, End):
-                found = Ending(record, _put_off(record, before=found.deferred))
-            elif isinstance(record, Header):
-                found = found._replace(end=None)
-    return found
+        if not any(word in raw[:20] for word in (b'"end"', b'"run"')):
+            continue
+        try:
+            record = codec.decode(raw)
+        except LedgerError as error:
+            raise placed(path, number, error) from None
+        if isinstance(record, Header):
+            end, header = None, record
+        elif isinstance(record, End):
+            end, put_off = record, _put_off(record, header, put_off)
+    return Ending(end, deferred=put_off is not None)
 
 
-def _put_off(end: End, *, before: bool) -> bool:
-    """Whether the rest is put off after this end.
+def _put_off(end: End, header: Header | None, before: frozenset[str] | None) -> frozenset[str] | None:
+    """The accounts whose rest is put off after an invocation, and none for all of them; None: nothing is.
 
-    An invocation that was interrupted, or for some accounts alone, leaves that as it was.
+    Args:
+        end: of the invocation.
+        header: of the same.
+        before: what was put off until then.
     """
+    chosen = header.settings.get("accounts") if header else None
+    selected = frozenset(map(str, chosen if isinstance(chosen, list) else ()))
     if end.settled or end.outcome == "stopped":
-        return False
+        return None
     if end.outcome == "deferred":
-        return True
-    return before and (end.outcome == "interrupted" or bool(end.counts.get("unattempted")))
+        return selected | before if before and selected else frozenset() if before is not None else selected
+    through = end.outcome == "completed" and header is not None and header.command == "run"
+    covered = not selected or (before and before <= selected)
+    return None if through and covered else before
 
 
 def _last_end(path: Path) -> End | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -218,18 +219,25 @@ def _record_at(text: str, at: int) -> tuple[_Piece | None, int]:
 
 
 def _first_header(path: Path) -> Header:
-    """The first run line that is left.
+    """The first run line that is left of the run that most lines are of: its own id can be what was damaged.
 
     Raises:
         LedgerError: there is none.
     """
+    ids: Counter[str] = Counter()
+    headers: dict[str, Header] = {}
     for piece in _pieces(path):
+        if run_id := getattr(piece.record, "run_id", None):
+            ids[run_id] += 1
         if isinstance(piece.record, Header):
-            return piece.record
-    raise LedgerError(
-        f"{path}: no run line is left in it, and only that says which run and accounts the rows are of: "
-        "restore it from a backup, or name the ledger's file if this is none"
-    )
+            headers.setdefault(piece.record.run_id, piece.record)
+    if not headers:
+        raise LedgerError(
+            f"{path}: no run line is left in it, and only that says which run and accounts the rows are of: "
+            "restore it from a backup, or name the ledger's file if this is none"
+        )
+    run_id = ids.most_common(1)[0][0]
+    return headers.get(run_id) or next(iter(headers.values()))._replace(run_id=run_id)
 
 
 # -- the ledger that they make --------------------------------------------------------------------------
@@ -294,7 +302,7 @@ class _Rebuilt:
     def _foreign(self, record: Record | None) -> bool:
         """Whether a record bears the mark of another run."""
         run_id = getattr(record, "run_id", None)
-        return run_id is not None and run_id != (self._history.first or self._header).run_id
+        return run_id is not None and run_id != self._header.run_id
 
     def _lose(self) -> None:
         self._lost_since = self._lost_since or self._header.started_at

@@ -126,7 +126,12 @@ def _unfinished(
 
 def _left_behind(nights: Sequence[Unfinished]) -> list[str]:
     """Warnings about rows of old nights that no command goes on with by itself, the newest first."""
-    old = [night for night in nights if night.end is None or night.end.counts.get("unattempted")]
+    # A run that was completed and left some was one of some accounts: nothing is missing there.
+    old = [
+        night
+        for night in nights
+        if night.end is None or (night.end.counts.get("unattempted") and night.end.outcome != "completed")
+    ]
     texts = [_left_by(night) for night in old[:NAMED_NIGHTS]]
     if hidden := len(old) - NAMED_NIGHTS:
         texts += [f"{hidden:,} older ledgers are not finished either"] if hidden > 0 else []
@@ -139,7 +144,7 @@ def _left_by(night: Unfinished) -> str:
     how = f"was {night.end.outcome}" if night.end else "did not come to an end"
     rows = f"{night.end.counts.get('unattempted', 0):,} rows" if night.end else _rows_left(night.path)
     manifest_path = head.manifest or "MANIFEST"
-    command = report.run_command(manifest_path, str(night.path), head.endpoint, head.settings)
+    command = report.run_command(manifest_path, str(night.path), head.endpoint, head.settings, "accounts")
     return (
         f"{night.path}: that night {how} and left {rows} unattempted; a new night begins without them. "
         f"To finish it: {command}. Move the ledger elsewhere to leave it so"

@@ -87,7 +87,7 @@ async def test_a_deferred_night_is_finished_before_the_next_begins_and_no_row_is
         assert (rest.exit_code, rest.ledger, rest.counts) == (0, str(ledger_of(1)), (12, 0, 0, 0))
         assert nights.made == [1] * 12
         [told] = [text for text in rest.warnings if "has not begun" in text]
-        assert f"today's night ({ledger_of(2)}) has not begun: the same command begins it" in told
+        assert f"today's night ({ledger_of(2)}) has not begun: run the same command again for it" in told
         assert list(rest.next_steps) == [COMMAND]
 
         second = await nights.run(2.6, fresh=False)
@@ -151,7 +151,7 @@ async def test_a_manifest_that_was_edited_meanwhile_runs_what_was_added_and_a_ni
         (["deferred"], True),
         (["deferred", None], True),
         (["deferred", "interrupted"], True),
-        (["deferred", "completed"], True),
+        (["deferred", "completed"], False),
         (["deferred", "interrupted", None], True),
         (["deferred", "stopped"], False),
         (["stopped"], False),
@@ -176,7 +176,7 @@ def test_what_was_deferred_stays_so_until_it_is_finished_or_stopped(ends, goes_o
     assert resumption.resumable(path, DAY) is True
     chosen, warnings = resumption.ledger_to_write("trial", Options(ledger=PATTERN), later)
     assert chosen == (path if goes_on else ledger_of(10))
-    if goes_on:
+    if goes_on or ends[-1] == "completed":
         assert warnings == []
     else:
         [told] = warnings
@@ -186,6 +186,44 @@ def test_what_was_deferred_stays_so_until_it_is_finished_or_stopped(ends, goes_o
         # Once today's ledger is there, it has been said.
         anew.write(chosen, b"")
         assert resumption.ledger_to_write("trial", Options(ledger=PATTERN), later) == (chosen, [])
+
+
+@pytest.mark.parametrize(
+    ("deferred", "completed", "goes_on"),
+    [
+        (["a"], ["a"], False),
+        (["a"], ["a", "b"], False),
+        (["a"], ["b"], True),
+        (["a"], [], False),
+        ([], ["a"], True),
+        ([], [], False),
+    ],
+)
+def test_a_night_is_over_when_the_accounts_that_were_put_off_are_through(deferred, completed, goes_on):
+    """A ledger for some accounts counts the rows of the others as unattempted for ever."""
+    book = Book(rows=3, name="trial", began=DAY, counts={"unattempted": 3})
+    book.begin(settings={"accounts": deferred}).end("deferred")
+    book.begin(settings={"accounts": completed}).end("completed")
+    path = ledger_of(1)
+    path.parent.mkdir()
+    assert resumption.resumable(book.write(path), DAY + timedelta(days=2)) is goes_on
+    # A retry goes through, and the rest is where it was.
+    book.begin("retry").end("completed")
+    assert resumption.resumable(book.write(path), DAY + timedelta(days=2)) is goes_on
+
+
+@pytest.mark.asyncio
+async def test_accounts_with_ledgers_of_their_own_have_a_night_every_night():
+    write_manifest(
+        Path("trial.yaml"),
+        [{**each, "account": "main"} for each in ROWS] + pairs(3, first=90, account="other"),
+        accounts={"main": {"quota": {"per_day": 8}}, "other": {}},
+    )
+    async with serve() as (url, simulator):
+        nights = Nights(url, simulator)
+        ran = [await nights.run(day, accounts=("main",)) for day in (1, 2, 3, 4)]
+    assert [one.ledger for one in ran] == [str(ledger_of(day)) for day in (1, 1, 3, 3)]
+    assert nights.made == [2] * 12
 
 
 def test_finished_nights_are_known_by_their_last_line_alone():
