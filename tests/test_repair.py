@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from batch_snapshot import batch, cli, codec, history, ledger, locks, overview, places, plan
 from batch_snapshot.errors import LedgerError, LockedError
+from batch_snapshot.index import Index, world_of
 from batch_snapshot.model import Row, Status
 from batch_snapshot.options import Options
 from batch_snapshot.repair import Repaired, repair
@@ -466,3 +467,26 @@ def test_what_an_editor_leaves_is_passed_over(path):
     anew.write(path, b"".join(lines) + b"   ")
     ledger.mend(path)
     assert path.read_bytes() == b"".join(lines)
+
+
+@pytest.mark.parametrize("damage", [b"\0" * 9 + b"\n", b"%PDF\n", b'{"type":"result"}\n'])
+def test_status_names_the_command_that_repairs(made, path, damage, capsys):
+    anew.write(path, b"".join([*made.lines[:3], damage, *made.lines[3:]]))
+    for more in ([], ["--check"]):
+        assert cli.main(["status", str(path), *more]) == 2
+        said = capsys.readouterr().err.strip()
+        assert said.startswith(f"{path}:4: ")
+        assert said.endswith(f"batch-snapshot status {path} --repair")
+
+
+def test_the_index_reads_a_repaired_ledger_anew(made, path, tmp_path):
+    lines = [*made.lines[:2], *made.lines[3:]]
+    anew.write(path, b"".join(lines[:8]))
+    with Index(tmp_path / "snapshots.sqlite") as known:
+        assert known.refresh(tmp_path) == []
+        anew.write(path, b"".join(lines))
+        repair(path, NOW)
+        assert known.refresh(tmp_path) == []
+        world = world_of(ledger.head(path) or pytest.fail("no head"))
+        found = [known.last(world or "", each) for each in made.rows]
+    assert sum(one is not None for one in found) == 7
