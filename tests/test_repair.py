@@ -26,6 +26,7 @@ from batch_snapshot.simulator import Settings, serve
 from tests import anew
 from tests.ledgers import Book, row
 from tests.processes import assert_exactly_once, move_in, pairs, write_manifest
+from tests.test_doubt import Hasty
 
 if TYPE_CHECKING:
     from batch_snapshot.history import History
@@ -169,7 +170,7 @@ def repaired(made: Made, path: Path, content: bytes, *, forgotten: bool = True) 
 
 thorough = settings(
     deadline=None,
-    max_examples=60,
+    max_examples=25,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
@@ -287,7 +288,10 @@ def test_a_repaired_ledger_goes_on_and_each_row_has_one_snapshot(
             url,
             simulator,
         ):
-            options, hooks = Options(ledger=str(book), endpoint_url=url), batch.Hooks(now=clock.now)
+            options, hooks = (
+                Options(ledger=str(book), endpoint_url=url),
+                batch.Hooks(now=clock.now, rng=Hasty(7)),
+            )
             assert (await batch.run(manifest, options, hooks)).exit_code == 0
             anew.write(book, b"".join(damage(lines_of(book))))
             clock.ahead += 3600.0
@@ -375,7 +379,7 @@ def test_originals_are_no_nights_of_their_own(made, path):
     repair(path, NOW)
     from batch_snapshot import retention
 
-    assert retention.prune(path.parent, 1, NOW).newest == 1
+    assert retention.prune(path.parent, 1, NOW) == retention.Pruned(newest=1)
 
 
 # -- what run and retry check while reading -----------------------------------------------------------
@@ -490,3 +494,16 @@ def test_the_index_reads_a_repaired_ledger_anew(made, path, tmp_path):
         world = world_of(ledger.head(path) or pytest.fail("no head"))
         found = [known.last(world or "", each) for each in made.rows]
     assert sum(one is not None for one in found) == 7
+
+
+def test_a_crash_keeps_the_time_from_which_rows_may_have_been_sent_unrecorded(path):
+    """A row that was named after that is looked up as if it had been sent then."""
+    since = NOW - timedelta(days=2)
+    book = Book(rows=2).begin(unrecorded_since=since).begin().intend(row(1), at=500.0)
+    anew.write(path, b"".join(book.lines))
+    past = past_of(path)
+    assert past.unfinished[row(1).key].first_sent_at == since
+    named, fresh = plan.resumed([row(1), row(2)], past, "night-1")
+    assert named
+    assert fresh
+    assert (named.ambiguous, named.first_sent_at) == (fresh.ambiguous, fresh.first_sent_at) == (True, since)
