@@ -268,11 +268,16 @@ def without_intent_and_results(lines: list[bytes]) -> list[bytes]:
     return [lines[0], *lines[-1:]]
 
 
-DAMAGES = (garbled, without_a_result, torn_in_the_middle, without_intent_and_results)
+#: What was done to the ledger, and for how long the service remembers tokens.
+DAMAGES = [
+    (garbled, 60.0),
+    (without_a_result, 60.0),
+    (torn_in_the_middle, None),
+    (without_intent_and_results, 60.0),
+]
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("memory", [60.0, None])
+@pytest.mark.parametrize(("damage", "memory"), DAMAGES)
 def test_a_repaired_ledger_goes_on_and_each_row_has_one_snapshot(
     tmp_path, monkeypatch, capsys, damage, memory
 ):
