@@ -10,9 +10,10 @@ from batch_snapshot.model import Status
 from batch_snapshot.view import View
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from batch_snapshot.course import Course
+    from batch_snapshot.history import FailureGroup
     from batch_snapshot.job import Job
     from batch_snapshot.lane import Lane
 
@@ -75,16 +76,6 @@ def summary(
     stops = [engine.stop, *(lane.stop for lane in engine.lanes.values())] if engine else []
     failures = {group: number for group, number in view.failures.items() if number > 0}
     uncounted = engine.uncounted if engine else None
-    finished = outcome == "completed"
-    steps = report.next_steps(
-        view.counts,
-        failures,
-        run=job.rest if outcome == "completed" else job.again or job.rest,
-        ledger=str(job.path),
-        settings=job.settings,
-    )
-    if job.tonight and job.again and finished:
-        steps.insert(0, job.again)
     return report.Summary(
         outcome=outcome,
         exit_code=uncounted.exit_code if uncounted else report.exit_code(outcome, view.counts, signum),
@@ -102,9 +93,22 @@ def summary(
         reasons=[stop.reason for stop in stops if stop],
         vanished=job.vanished,
         vanished_rows=job.vanished_rows,
-        warnings=[*warnings, *_tonight(job, finished=finished)],
-        next_steps=steps,
+        warnings=[*warnings, *_tonight(job, finished=outcome == "completed")],
+        next_steps=_next_steps(job, outcome, view, failures),
     )
+
+
+def _next_steps(job: Job, outcome: str, view: View, failures: Mapping[FailureGroup, int]) -> list[str]:
+    """The commands that go on from here; the one for today's night first, where it has not begun."""
+    through = outcome == "completed"
+    steps = report.next_steps(
+        view.counts,
+        failures,
+        run=job.rest if through else job.again or job.rest,
+        ledger=str(job.path),
+        settings=job.settings,
+    )
+    return [job.again, *steps] if job.tonight and job.again and through else steps
 
 
 def _tonight(job: Job, *, finished: bool) -> list[str]:

@@ -219,12 +219,7 @@ def of_run(held: Reserved, listed: Manifest) -> Job:
         doubled=partial(manifest.doubled, listed),
         gone=gone,
         tonight=held.tonight,
-        warnings=[
-            *listed.warnings,
-            *warnings_of(options),
-            *held.passed_over,
-            *_nights(listed, quotas, options),
-        ],
+        warnings=[*listed.warnings, *held.passed_over, *_warnings(listed, quotas, options)],
         open_questions=[*_open_questions(listed, options), *_days(listed, quotas)],
     )
 
@@ -235,11 +230,11 @@ def _days(listed: Manifest, quotas: Mapping[str, Quota]) -> list[str]:
     return forecast.days_needed(rows, {name: calls_a_day(quota) for name, quota in quotas.items()})
 
 
-def _nights(listed: Manifest, quotas: Mapping[str, Quota], options: Options) -> list[str]:
-    """The same as a warning, where the ledger's name says that there is one every day."""
+def _warnings(listed: Manifest, quotas: Mapping[str, Quota], options: Options) -> list[str]:
+    """What looks wrong about the options, also with the quotas, where there is a ledger every day."""
     nightly = options.ledger is not None and "{date}" in options.ledger
     filtered = options.changed_since or options.skip_active_jobs
-    return _days(listed, quotas) if nightly and not filtered else []
+    return [*warnings_of(options), *(_days(listed, quotas) if nightly and not filtered else [])]
 
 
 def _open_questions(listed: Manifest, options: Options) -> list[str]:
