@@ -17,14 +17,14 @@ from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
 from batch_snapshot import codec
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.history import Intent, Naming
+from batch_snapshot.history import End, Header, Intent, Naming, Result
 from batch_snapshot.model import KEY_SIZE, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from batch_snapshot.history import Named
+    from batch_snapshot.history import History, Named, Record
 
 #: Bytes of a ledger from which on a second process saves more than it costs.
 LEAST = 32 * 1024 * 1024
@@ -60,12 +60,22 @@ class Part(NamedTuple):
     named: dict[tuple[str, ...], Named]
     #: Who signed for an account last.
     signers: dict[str, str]
+    #: Of the successes, those that no intent of this half named: row and token.
+    unnamed: list[tuple[tuple[str, ...], str]]
     #: The line behind them; None: they are the last.
     line: Raw | None
 
     def each_key(self) -> Iterator[bytes]:
         """One key after the other."""
         return (self.keys[at : at + KEY_SIZE] for at in range(0, len(self.keys), KEY_SIZE))
+
+    def follows(self, past: History) -> bool:
+        """Whether these lines follow from those before them (see `History.checked`)."""
+        if past.end is not None:
+            return not (self.keys or self.named)
+        if any(past.named(row) for row in self.named) or len(dict(self.unnamed)) < len(self.unnamed):
+            return False
+        return all(past.named(row, token) for row, token in self.unnamed)
 
 
 class Abridged(NamedTuple):
@@ -82,37 +92,74 @@ def abridge(file: IO[bytes], start: int, end: int, run_id: str) -> Abridged:
     file.seek(start)
     parts: list[Part] = []
     keys, named, signers = bytearray(), dict[tuple[str, ...], "Named"](), dict[str, str]()
+    unnamed: list[tuple[tuple[str, ...], str]] = []
+    waiting: dict[tuple[str, ...], str] = {}
     offset, number = start, 0
     while offset < end and len(parts) < MOST_LINES:
         raw = file.readline(end - offset)
-        if not raw.endswith(b"\n"):
-            break
         try:
-            fields = codec.fields_of(raw)
-            success = codec.success_of(fields)
-            record = codec.record_of(fields) if success is None else None
+            success, record = _parsed(raw)
         except LedgerError:
             # Whoever goes on here meets it, and knows the line's number.
             break
-        number += 1
         if success is not None and success[0] == run_id:
-            row = success[1]
+            _, row, token = success
+            known = waiting.pop(row, None)
+            if known is None:
+                unnamed.append((row, token))
+            elif known != token:
+                # As above: what goes on here says so.
+                break
             named.pop(row, None)
             keys += key_of(row)
         elif isinstance(record, Intent):
-            _name(record, offset, named, signers)
+            if any(row in waiting for _, row, _ in record.rows):
+                break
+            _name(record, offset, named, signers, waiting)
         elif success is not None or record is not None:
-            parts.append(Part(bytes(keys), named, signers, Raw(offset, number, raw)))
-            keys, named, signers = bytearray(), {}, {}
+            _settle(record, waiting)
+            parts.append(Part(bytes(keys), named, signers, unnamed, Raw(offset, number + 1, raw)))
+            keys, named, signers, unnamed = bytearray(), {}, {}, []
+        number += 1
         offset += len(raw)
-    parts.append(Part(bytes(keys), named, signers, None))
+    parts.append(Part(bytes(keys), named, signers, unnamed, None))
     return Abridged(parts, offset, number)
 
 
-def _name(intent: Intent, offset: int, named: dict[tuple[str, ...], Named], signers: dict[str, str]) -> None:
+def _parsed(raw: bytes) -> tuple[tuple[str, tuple[str, ...], str] | None, Record | None]:
+    """What a line says: of a plain success only what `codec.success_of` finds; of a blank line nothing.
+
+    Raises:
+        LedgerError: it makes no sense, or its end is missing.
+    """
+    if not raw.endswith(b"\n"):
+        raise LedgerError("no whole line")
+    if raw.isspace():
+        return None, None
+    fields = codec.fields_of(raw)
+    success = codec.success_of(fields)
+    return success, codec.record_of(fields) if success is None else None
+
+
+def _settle(record: Record | None, waiting: dict[tuple[str, ...], str]) -> None:
+    if isinstance(record, Result):
+        waiting.pop(record.row, None)
+    elif isinstance(record, Header | End):
+        waiting.clear()
+
+
+def _name(
+    intent: Intent,
+    offset: int,
+    named: dict[tuple[str, ...], Named],
+    signers: dict[str, str],
+    waiting: dict[tuple[str, ...], str],
+) -> None:
     naming = Naming(intent.at, offset, intent.clock_skew)
     for token, row, generation in intent.rows:
-        named[tuple(row)] = token, generation, naming
+        names = tuple(row)
+        named[names] = token, generation, naming
+        waiting[names] = token
         if intent.signer:
             signers[row.account] = intent.signer
 

@@ -71,7 +71,8 @@ class OfLedger(NamedTuple):
     def requests(self) -> Iterator[Request | None]:
         """What is to be sent; see `plan.retried`."""
         rows = history.rows_of(ledger.read(self.path), self.past)
-        return plan.retried(rows, self.chosen, self.run_id, self.accounts)
+        since = self.past.unrecorded_since
+        return plan.retried(rows, self.chosen, self.run_id, self.accounts, since)
 
     def renamed(self) -> Mapping[tuple[str, str], Row]:
         """Which of them the ledger has under another account's name too: see `other_names`."""

@@ -199,7 +199,7 @@ def _usage_file(options: Options) -> Path:
 
 async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
     """Send what the job asks for: the one path of run, resume and retry."""
-    if not any(job.todo.values()) and job.past.end:
+    if not any(job.todo.values()) and job.past.end and not job.closes:
         return ending.nothing_to_do(job)
     async with AsyncExitStack() as stack:
         usage, warnings = _usage(job, options, stack)

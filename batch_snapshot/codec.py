@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from batch_snapshot.errors import LedgerError
+from batch_snapshot.errors import DamagedError, LedgerError
 from batch_snapshot.history import End, Header, Intent, Record, Result, Skipped
 from batch_snapshot.model import LARGEST_SKEW, Account, ErrorKind, Quota, Row, Skip, Status
 
@@ -37,6 +37,8 @@ def encode_run(header: Header, version: str, **more: object) -> bytes:
     """A run line; `more` are fields that readers may ignore."""
     if header.discovered_sha256:
         more["discovered_sha256"] = header.discovered_sha256
+    if header.unrecorded_since:
+        more["unrecorded_since"] = timestamp(header.unrecorded_since)
     return _line(
         {
             "type": "run",
@@ -191,9 +193,9 @@ def fields_of(raw: bytes) -> dict[str, Any]:
     try:
         fields = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise LedgerError(f"not JSON ({error})") from None
+        raise DamagedError(f"not JSON ({error})") from None
     if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
-        raise LedgerError("not an object with a type")
+        raise DamagedError("not an object with a type")
     return fields
 
 
@@ -206,9 +208,9 @@ def record_of(fields: dict[str, Any], *, whole: bool = False) -> Record | None:
         record = decoder(fields)
         return record._replace(fields=fields) if whole and isinstance(record, Result) else record
     except KeyError as error:
-        raise LedgerError(f"a {fields['type']} line without {error}") from None
+        raise DamagedError(f"a {fields['type']} line without {error}") from None
     except (TypeError, ValueError, AttributeError) as error:
-        raise LedgerError(f"a {fields['type']} line that makes no sense ({error})") from None
+        raise DamagedError(f"a {fields['type']} line that makes no sense ({error})") from None
 
 
 def _decode_run(fields: dict[str, Any]) -> Header:
@@ -229,6 +231,7 @@ def _decode_run(fields: dict[str, Any]) -> Header:
         started_at=_time(fields["started_at"]),
         settings=dict(fields.get("settings") or {}),
         discovered_sha256=_text_or_none(fields.get("discovered_sha256")),
+        unrecorded_since=_time(since) if (since := fields.get("unrecorded_since")) is not None else None,
     )
 
 
@@ -263,7 +266,7 @@ def _decode_result(fields: dict[str, Any]) -> Result:
     _all_texts((token, run_id, *row))
     status = _STATUSES.get(named) or Status(named)
     if status is Status.SUCCEEDED and not (fields["arn"] and _count(fields["revision"]) >= 1):
-        raise LedgerError("a succeeded row without arn and revision")
+        raise DamagedError("a succeeded row without arn and revision")
     return Result(
         row,
         token,
@@ -295,8 +298,8 @@ _TOLD = itemgetter(
 )
 
 
-def success_of(fields: dict[str, Any]) -> tuple[str, tuple[str, ...]] | None:
-    """The run and the row (as `Row` orders it) of a line that says a row has succeeded, and nothing odd.
+def success_of(fields: dict[str, Any]) -> tuple[str, tuple[str, ...], str] | None:
+    """The run, row (as `Row` orders it) and token of a line that says a row has succeeded, and nothing odd.
 
     A history of a million results is made of such lines, and no record is made of one. None means no
     more than that `record_of` has to judge the line.
@@ -317,7 +320,7 @@ def success_of(fields: dict[str, Any]) -> tuple[str, tuple[str, ...]] | None:
             and (sent is None or _sensible(datetime.fromisoformat(sent)))
             and "clock_skew_s" not in fields
         ):
-            return run_id, row
+            return run_id, row, token
     except (KeyError, TypeError, ValueError):
         pass
     return None

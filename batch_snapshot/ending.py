@@ -10,9 +10,10 @@ from batch_snapshot.model import Status
 from batch_snapshot.view import View
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from batch_snapshot.course import Course
+    from batch_snapshot.history import FailureGroup
     from batch_snapshot.job import Job
     from batch_snapshot.lane import Lane
 
@@ -92,16 +93,33 @@ def summary(
         reasons=[stop.reason for stop in stops if stop],
         vanished=job.vanished,
         vanished_rows=job.vanished_rows,
-        warnings=warnings,
-        next_steps=report.next_steps(
-            view.counts,
-            failures,
-            run=job.rest if outcome == "completed" else job.again or job.rest,
-            ledger=str(job.path),
-            settings=job.settings,
-        ),
+        warnings=[*warnings, *_tonight(job, finished=outcome == "completed")],
+        next_steps=_next_steps(job, outcome, view, failures),
         settings=job.settings,
     )
+
+
+def _next_steps(job: Job, outcome: str, view: View, failures: Mapping[FailureGroup, int]) -> list[str]:
+    """The commands that go on from here; the one for today's night first, where it has not begun."""
+    through = outcome == "completed"
+    steps = report.next_steps(
+        view.counts,
+        failures,
+        run=job.rest if through else job.again or job.rest,
+        ledger=str(job.path),
+        settings=job.settings,
+    )
+    return [job.again, *steps] if job.tonight and job.again and through else steps
+
+
+def _tonight(job: Job, *, finished: bool) -> list[str]:
+    """What is to be said of today's ledger, where one of another day came first."""
+    if job.tonight is None:
+        return []
+    not_begun = f"today's night ({job.tonight}) has not begun"
+    if finished:
+        return [f"{job.path}, of another day, is through now; {not_begun}: run the same command again for it"]
+    return [f"{not_begun}: the same command finishes {job.path} first"]
 
 
 def _account_summary(lane: Lane, view: View) -> report.AccountSummary:

@@ -8,6 +8,7 @@ What goes wrong with one row is no exception but an `Outcome` (see `model`).
     ├── InputError                2   usage, manifest or ledger; nothing was called
     │   ├── ManifestError         2   every problem, each with its file and line
     │   └── LedgerError           2   not a ledger, or not this run's
+    │       └── DamagedError      2   lines are lost or damaged: it can be repaired
     ├── ServiceError              3   the service refused what all of the work depends on
     │   └── DeferredError         4   not now: the same command goes on another time
     └── StorageError              5   cannot be locked or written
@@ -69,6 +70,10 @@ class LedgerError(InputError):
         if len(shown) > self.LONGEST:
             shown = f"{shown[: self.LONGEST // 2]} … {shown[-self.LONGEST // 2 :]}"
         super().__init__(shown)
+
+
+class DamagedError(LedgerError):
+    """A line is not what was written, or does not follow from the lines before it; a repair can help."""
 
 
 class ServiceError(BatchSnapshotError):

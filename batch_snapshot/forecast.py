@@ -9,11 +9,11 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 from datetime import UTC, timedelta
-from math import inf, isinf
+from math import ceil, inf, isinf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
 #: More stretches than these are not all named; then the first so many are, and the last.
@@ -38,6 +38,30 @@ class Forecast:
     stretches: tuple[Stretch, ...]
     #: Seconds from now until the last call leaves; 0 without any, inf if they never can.
     ends_in: float
+
+
+def days_needed(rows: Mapping[str, int], calls_a_day: Mapping[str, float]) -> list[str]:
+    """Say of which accounts the rows need more than a day, and what that means for a run every night.
+
+    Args:
+        rows: of a manifest, by account.
+        calls_a_day: that its quota windows let through, by account.
+    """
+    texts = []
+    for account, number in rows.items():
+        a_day = calls_a_day[account]
+        if number <= a_day:
+            continue
+        if not a_day:
+            texts.append(f"account {account}: its quota leaves no call for its {number:,} rows")
+            continue
+        days = ceil(number / a_day)
+        texts.append(
+            f"account {account}: its quota is {a_day:,.0f} calls a day and it has {number:,} rows: a run "
+            f"takes {days:,} days at least. A nightly run finishes the last night before a new one, "
+            f"so nights fall behind: raise the quota, list fewer rows, or run it every {days:,} days"
+        )
+    return texts
 
 
 def forecast(

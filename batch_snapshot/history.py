@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batch_snapshot.errors import LedgerError
+from batch_snapshot.errors import DamagedError, LedgerError
 from batch_snapshot.model import ErrorKind, Row, Skip, Status, key_of
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class Header(NamedTuple):
     settings: Mapping[str, Any]
     #: Over the file of the pairs that the run has found at the service; None: it looked for none.
     discovered_sha256: str | None = None
+    #: Lines were lost that can have named rows since then which no other line names (see `repair`).
+    unrecorded_since: datetime | None = None
 
 
 class Intent(NamedTuple):
@@ -86,6 +88,11 @@ class End(NamedTuple):
     counts: Mapping[str, int]
     finished_at: datetime
     run_id: str | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether it left `run` nothing to do."""
+        return not (self.counts.get("unattempted") or self.counts.get("in_doubt"))
 
 
 Record = Header | Intent | Result | Skipped | End
@@ -156,6 +163,10 @@ class History:
     skipped: dict[Skip, set[bytes]] = field(default_factory=dict)
     #: Who signed for an account last.
     signers: dict[str, str] = field(default_factory=dict)
+    #: Rows that no line names as sent can have been sent since then; None: none can.
+    unrecorded_since: datetime | None = None
+    #: Whether each line has to follow from those before it, as far as that is free while reading.
+    checked: bool = field(default=False, compare=False)
     #: What the last invocation has named and not settled.
     _pending: dict[tuple[str, ...], Named] = field(default_factory=dict)
 
@@ -172,12 +183,16 @@ class History:
         if self.first is None:
             raise LedgerError("no run line before it: this is no ledger, or its head is missing")
         if isinstance(record, Intent):
+            if self.checked:
+                self._check(record)
             self._intend(record, line.offset)
             return
         if record.run_id is not None and record.run_id != self.first.run_id:
             raise LedgerError(
                 f"run_id {record.run_id!r} is not the ledger's {self.first.run_id!r}: two ledgers were mixed"
             )
+        if self.checked:
+            self._check(record)
         if isinstance(record, Result):
             self._settle(record, line.offset)
         elif isinstance(record, Skipped):
@@ -194,6 +209,9 @@ class History:
             )
         self.crashed()
         self.last, self.end = header, None
+        self.unrecorded_since = min(
+            filter(None, (self.unrecorded_since, header.unrecorded_since)), default=None
+        )
 
     def _intend(self, intent: Intent, offset: int) -> None:
         naming = Naming(intent.at, offset, intent.clock_skew)
@@ -202,19 +220,63 @@ class History:
             if intent.signer:
                 self.signers[row.account] = intent.signer
 
-    def succeed(self, run_id: str, row: tuple[str, ...]) -> bool:
+    def _check(self, record: Intent | Result | Skipped | End) -> None:
+        """Refuse a line that does not follow from those before it."""
+        if self.end is not None:
+            raise DamagedError("follows an end line, but does not open an invocation")
+        if isinstance(record, Intent):
+            for _, row, _ in record.rows:
+                if row in self._pending:
+                    name = f"{row.engagement}/{row.resource}"
+                    raise DamagedError(f"names {name} a second time in one invocation")
+        elif isinstance(record, Result):
+            self._check_result(record)
+        elif isinstance(record, End) and record.counts:
+            known = self.stated()
+            if any(record.counts.get(name, 0) != known.get(name, 0) for name in known.keys() | record.counts):
+                raise DamagedError(f"counts {dict(record.counts)}, but the lines before say {known}")
+
+    def _check_result(self, result: Result) -> None:
+        row = f"{result.row.engagement}/{result.row.resource}"
+        named = self._pending.get(result.row)
+        if named is None:
+            raise DamagedError(f"a result of {row}, which no intent named before")
+        if named[0] != result.client_token:
+            raise DamagedError(f"a result of {row} under another token than intended")
+
+    def named(self, row: tuple[str, ...], token: str | None = None) -> bool:
+        """Whether this invocation has named the row, under that token if one is given, and not settled it."""
+        named = self._pending.get(row)
+        return named is not None and (token is None or named[0] == token)
+
+    def stated(self) -> dict[str, int]:
+        """The counts that an end line has to have here."""
+        counts = self.counts()
+        known = {status.value: counts.get(status, 0) for status in Status}
+        skipped = {reason.value: counts[reason] for reason in Skip if counts[reason]}
+        total = self.last.rows if self.last else 0
+        known["unattempted"] = total - sum(known.values()) - sum(skipped.values())
+        return known | skipped
+
+    def succeed(self, run_id: str, row: tuple[str, ...], token: str) -> bool:
         """Take in that a row has succeeded, of a line without anything else to tell.
 
         Args:
             run_id: as the line says.
             row: its names, as `Row` orders them.
+            token: that it was sent under.
 
         Returns:
             Whether the line fits the ledger so far; if not, nothing was done and `add` says why.
         """
         if self.first is None or run_id != self.first.run_id:
             return False
-        self._succeed(row, key_of(row))
+        named = self._pending.pop(row, None)
+        if self.checked and (named is None or named[0] != token):
+            if named is not None:
+                self._pending[row] = named
+            return False
+        self._done(key_of(row))
         return True
 
     def join(
@@ -237,8 +299,7 @@ class History:
         self._pending.update(named)
         self.signers.update(signers)
 
-    def _succeed(self, row: tuple[str, ...], key: bytes) -> None:
-        self._pending.pop(row, None)
+    def _done(self, key: bytes) -> None:
         if self.skipped:
             self._take_up(key)
         self.succeeded[key] = key
@@ -252,10 +313,10 @@ class History:
 
     def _settle(self, result: Result, offset: int) -> None:
         key = result.row.key
-        if result.status is Status.SUCCEEDED:
-            self._succeed(result.row, key)
-            return
         self._pending.pop(result.row, None)
+        if result.status is Status.SUCCEEDED:
+            self._done(key)
+            return
         self._take_up(key)
         self.succeeded.pop(key, None)
         self.unfinished[key] = Past(
@@ -273,7 +334,7 @@ class History:
     def _skip(self, skipped: Skipped) -> None:
         for row in skipped.rows:
             key = row.key
-            if row in self._pending or key in self.succeeded or key in self.unfinished:
+            if row in self._pending or self.knows(key):
                 raise LedgerError(f"leaves out {row.engagement}/{row.resource}, which was named before")
             self.skip(skipped.reason, key)
 
@@ -314,7 +375,7 @@ class History:
                 client_token=token,
                 generation=generation,
                 ambiguous=True,
-                first_sent_at=naming.at,
+                first_sent_at=min(naming.at, self.unrecorded_since or naming.at),
                 kind=ErrorKind.TRANSIENT,
                 code=CRASHED,
                 offset=naming.offset,
@@ -326,6 +387,14 @@ class History:
     def in_flight(self) -> int:
         """Rows that a running invocation has named and not settled."""
         return len(self._pending)
+
+    def fresh(self) -> set[bytes]:
+        """Keys of the rows without a state that the present invocation has named."""
+        return {key for key in map(key_of, self._pending) if self.status(key) is None}
+
+    def knows(self, key: bytes) -> bool:
+        """Whether a result tells of the row, or an intent of an invocation that is over."""
+        return key in self.succeeded or key in self.unfinished
 
     def status(self, key: bytes) -> Status | None:
         """The state of a row; None: unattempted."""
@@ -357,9 +426,7 @@ class History:
     @property
     def finished(self) -> bool:
         """Whether `run` has nothing left to do for the rows it was last given."""
-        return self.end is not None and not (
-            self.end.counts.get("unattempted") or self.end.counts.get("in_doubt")
-        )
+        return self.end is not None and self.end.settled
 
 
 def group(past: Past) -> FailureGroup:

@@ -134,7 +134,7 @@ class Index:
             return
         name = str(path.resolve())
         known = self._db.execute("SELECT run_id, offset FROM ledgers WHERE path = ?", (name,)).fetchone()
-        start = known[1] if known and known[0] == head.run_id and known[1] < path.stat().st_size else 0
+        start = known[1] if known and known[0] == head.run_id and ledger.line_at(path, known[1]) else 0
         self._db.execute("BEGIN IMMEDIATE")
         try:
             last = start

@@ -17,6 +17,7 @@ from batch_snapshot import (
     backlog,
     codec,
     elsewhere,
+    forecast,
     history,
     ledger,
     locks,
@@ -30,6 +31,7 @@ from batch_snapshot.accounts import Called, accounts_of, called, quotas_of, sele
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.model import SIMULATOR
 from batch_snapshot.options import as_before, extras_of, settings_of, state_of, warnings_of
+from batch_snapshot.quota import calls_a_day
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -80,6 +82,8 @@ class Job:
     #: The same command again, and the one for whatever is left.
     again: str | None = None
     rest: str | None = None
+    #: Today's ledger, which the same command begins once this one of another day is finished.
+    tonight: Path | None = None
     #: Keys of rows that the ledger knows and the manifest lists no longer.
     gone: Collection[bytes] = ()
     warnings: Sequence[str] = ()
@@ -89,6 +93,12 @@ class Job:
     renamed: Mapping[tuple[str, str], Row] = field(default_factory=dict)
     #: What a forecast cannot know.
     open_questions: Sequence[str] = ()
+
+    @property
+    def closes(self) -> bool:
+        """Whether the ledger's end speaks of rows that were not sent, and the manifest lists none of them."""
+        left = self.past.end is not None and self.past.end.counts.get("unattempted")
+        return bool(left) and not report.count(self.past.counts(), self.total).unattempted
 
     @property
     def vanished(self) -> int:
@@ -133,6 +143,8 @@ class Reserved(NamedTuple):
     instead_of: Collection[str] = ()
     #: Why a run would be refused; a plan says so.
     refused: Sequence[str] = ()
+    #: Today's ledger, where this one of another day is to be finished first.
+    tonight: Path | None = None
 
     @property
     def began(self) -> Header | None:
@@ -167,7 +179,9 @@ def reserved(
             stack.enter_context(_ledger_held(path, now))
             stack.enter_context(_accounts_held(identity, options, now))
             ledger.mend(path)
-        yield _looked_around(Reserved(listed, options, path, who, recalled, touch, passed_over), identity)
+        tonight = resumption.tonight(listed.name, options, now)
+        held = Reserved(listed, options, path, who, recalled, touch, passed_over)
+        yield _looked_around(held._replace(tonight=tonight if tonight != path else None), identity)
 
 
 def _looked_around(held: Reserved, identity: _Identity) -> Reserved:
@@ -235,9 +249,28 @@ def of_run(held: Reserved, listed: Manifest) -> Job:
         doubled=partial(manifest.doubled, listed),
         gone=gone,
         renamed=renamed,
-        warnings=[*listed.warnings, *warnings_of(options), *held.passed_over],
-        open_questions=[*held.refused, *_renamed(renamed), *_open_questions(listed, options)],
+        tonight=held.tonight,
+        warnings=[*listed.warnings, *held.passed_over, *_warnings(listed, quotas, options)],
+        open_questions=[
+            *held.refused,
+            *_renamed(renamed),
+            *_open_questions(listed, options),
+            *_days(listed, quotas),
+        ],
     )
+
+
+def _days(listed: Manifest, quotas: Mapping[str, Quota]) -> list[str]:
+    """Which accounts have more rows than their quotas let through in a day."""
+    rows = {name: listed.rows_by_account.get(name, 0) for name in quotas}
+    return forecast.days_needed(rows, {name: calls_a_day(quota) for name, quota in quotas.items()})
+
+
+def _warnings(listed: Manifest, quotas: Mapping[str, Quota], options: Options) -> list[str]:
+    """What looks wrong about the options, also with the quotas, where there is a ledger every day."""
+    nightly = options.ledger is not None and "{date}" in options.ledger
+    filtered = options.changed_since or options.skip_active_jobs
+    return [*warnings_of(options), *(_days(listed, quotas) if nightly and not filtered else [])]
 
 
 def _renamed(found: Mapping[tuple[str, str], Row]) -> list[str]:
@@ -289,7 +322,8 @@ def for_retry(
         if touch:
             stack.enter_context(_ledger_held(path, now))
             ledger.mend(path)
-        past = ledger.history_of(path, live=not touch and locks.holder_lives(places.ledger_lock(path)))
+        live = not touch and locks.holder_lives(places.ledger_lock(path))
+        past = ledger.history_of(path, live=live, checked=True)
         header = past.last or head
         _check_names(path, header)
         accounts = selected(accounts_of(path, header), options)

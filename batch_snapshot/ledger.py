@@ -7,16 +7,17 @@ torn last line is skipped by readers and repaired by the writer.
 from __future__ import annotations
 
 import os
+import shlex
 import threading
 from contextlib import suppress
 from itertools import takewhile
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import orjson
 
 from batch_snapshot import abridged, codec, places
-from batch_snapshot.errors import LedgerError, LedgerWriteError
-from batch_snapshot.history import Header, History, Intent, Line, Result
+from batch_snapshot.errors import DamagedError, LedgerError, LedgerWriteError
+from batch_snapshot.history import End, Header, History, Intent, Line, Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -31,8 +32,14 @@ if TYPE_CHECKING:
 #: No honest line is longer, in bytes: an intent names a few hundred rows.
 LONGEST_LINE = 16 * 1024 * 1024
 
+#: Bytes in which the last line of a ledger that came to an end stands.
+_TAIL = 64 * 1024
+
 #: Bytes that are read at a time.
 _BUFFER = 256 * 1024
+
+#: What some editors put before the first line.
+BOM = b"\xef\xbb\xbf"
 
 #: Every line begins so.
 LINE_HEAD = b'{"type":"'
@@ -60,9 +67,27 @@ def read(
         try:
             record = codec.decode(raw, whole=whole)
         except LedgerError as error:
-            raise LedgerError(f"{path}:{number}: {error}") from None
+            raise placed(path, number, error) from None
         if record is not None:
             yield Line(offset, number, record)
+
+
+def placed(path: Path, number: int | None, error: LedgerError) -> LedgerError:
+    """The error with its place, and with the command that repairs a damaged ledger.
+
+    Args:
+        path: of the ledger.
+        number: of the line; None: the error already names its place.
+        error: what is wrong there.
+    """
+    place = "" if number is None else f"{path}:{number}: "
+    more = f"; repair it (the original is kept): {repair_command(path)}"
+    return LedgerError(f"{place}{error}{more if isinstance(error, DamagedError) else ''}")
+
+
+def repair_command(path: Path) -> str:
+    """The command that repairs the ledger at `path`."""
+    return f"batch-snapshot status {shlex.quote(str(path))} --repair"
 
 
 def head(path: Path) -> Header | None:
@@ -91,12 +116,79 @@ def names_rows(path: Path, account: str | None = None) -> bool:
     return False
 
 
+class Ending(NamedTuple):
+    """How a ledger ends."""
+
+    #: Of the last invocation; None: it runs still, or it crashed.
+    end: End | None
+    #: Whether the rest was put off until a quota window opens or the command is run again.
+    deferred: bool
+
+
+def ending(path: Path) -> Ending:
+    """How the ledger at `path` ends; of one that came to an end its last line alone is read.
+
+    Raises:
+        LedgerError: it cannot be read, or one of its lines that say so is damaged.
+    """
+    last = _last_end(path)
+    if last and (last.settled or last.outcome in {"deferred", "stopped"}):
+        return Ending(last, not last.settled and last.outcome == "deferred")
+    end, header, put_off = None, None, None
+    for _, number, raw in _lines(path):
+        if not any(word in raw[:20] for word in (b'"end"', b'"run"')):
+            continue
+        try:
+            record = codec.decode(raw)
+        except LedgerError as error:
+            raise placed(path, number, error) from None
+        if isinstance(record, Header):
+            end, header = None, record
+        elif isinstance(record, End):
+            end, put_off = record, _put_off(record, header, put_off)
+    return Ending(end, deferred=put_off is not None)
+
+
+def _put_off(end: End, header: Header | None, before: frozenset[str] | None) -> frozenset[str] | None:
+    """The accounts whose rest is put off after an invocation, and none for all of them; None: nothing is.
+
+    Args:
+        end: of the invocation.
+        header: of the same.
+        before: what was put off until then.
+    """
+    chosen = header.settings.get("accounts") if header else None
+    selected = frozenset(map(str, chosen if isinstance(chosen, list) else ()))
+    if end.settled or end.outcome == "stopped":
+        return None
+    if end.outcome == "deferred":
+        return selected | before if before and selected else frozenset() if before is not None else selected
+    through = end.outcome == "completed" and header is not None and header.command == "run"
+    covered = not selected or (before and before <= selected)
+    return None if through and covered else before
+
+
+def _last_end(path: Path) -> End | None:
+    """The end line that the ledger at `path` ends with."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            lines = file.read().rstrip().splitlines()
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be read ({error.strerror}); name another with --ledger") from None
+    with suppress(LedgerError):
+        record = codec.decode(lines[-1]) if lines else None
+        return record if isinstance(record, End) else None
+    return None
+
+
 def _lines(
     path: Path, start: int = 0, after: Line | None = None, *, number: int = 0
 ) -> Iterator[tuple[int, int, bytes]]:
     """The whole lines of the ledger at `path`, each behind its offset and number; see `read`.
 
-    `number` lines stand before `start`.
+    Blank lines and a byte order mark, which an editor can leave, are passed over. `number` lines stand
+    before `start`.
     """
     try:
         with path.open("rb", buffering=_BUFFER) as file:
@@ -108,9 +200,10 @@ def _lines(
                 number += 1
                 if not raw.endswith(b"\n"):
                     if len(raw) == LONGEST_LINE:
-                        raise LedgerError(f"{path}:{number}: longer than any line of a ledger")
+                        raise placed(path, number, DamagedError("longer than any line of a ledger"))
                     return
-                yield offset, number, raw
+                if not raw.isspace():
+                    yield offset, number, raw if offset else raw.removeprefix(BOM)
                 offset += len(raw)
     except OSError as error:
         raise LedgerError(
@@ -118,12 +211,15 @@ def _lines(
         ) from None
 
 
-def history_of(path: Path, *, live: bool = False, halved: Halved = abridged.begun) -> History:
+def history_of(
+    path: Path, *, live: bool = False, checked: bool = False, halved: Halved = abridged.begun
+) -> History:
     """The history of the ledger at `path`; an empty one where there is none yet.
 
     Args:
         path: of the ledger.
         live: the last invocation may still be running, so what it has named is not in doubt yet.
+        checked: refuse a ledger of which lines are lost or were edited, as far as reading shows it.
         halved: has the second half of a long ledger read meanwhile.
 
     Raises:
@@ -131,7 +227,7 @@ def history_of(path: Path, *, live: bool = False, halved: Halved = abridged.begu
     """
     if not live and not places.there(path):
         return History()
-    past = _folded(path, halved)
+    past = _folded(path, halved, History(checked=checked))
     if not live:
         past.crashed()
     if past.first is None and _has_lines(path):
@@ -139,9 +235,8 @@ def history_of(path: Path, *, live: bool = False, halved: Halved = abridged.begu
     return past
 
 
-def _folded(path: Path, halved: Halved) -> History:
+def _folded(path: Path, halved: Halved, past: History) -> History:
     """The history after the last line, as `history.fold` has it; half of a long ledger is read beside."""
-    past = History()
     head = next(read(path), None)
     run_id = head.record.run_id if head and isinstance(head.record, Header) else None
     with halved(path, run_id) as half:
@@ -150,11 +245,19 @@ def _folded(path: Path, halved: Halved) -> History:
             return past
         number = _fold(past, path, takewhile(lambda line: line[0] < half.start, _lines(path)))
         rest = half.read()
+    offset, lines = half.start, number
     for part in rest.parts:
+        if past.checked and not part.follows(past):
+            # Reading its lines one by one names the first that does not.
+            break
         past.join(part.each_key(), part.named, part.signers)
         if part.line is not None:
-            _fold(past, path, [(part.line.offset, number + part.line.number, part.line.line)])
-    _fold(past, path, _lines(path, rest.offset, number=number + rest.lines))
+            offset, lines = part.line.offset, number + part.line.number
+            _fold(past, path, [(offset, lines, part.line.line)])
+            offset += len(part.line.line)
+    else:
+        offset, lines = rest.offset, number + rest.lines
+    _fold(past, path, _lines(path, offset, number=lines))
     return past
 
 
@@ -171,7 +274,7 @@ def _fold(past: History, path: Path, lines: Iterable[tuple[int, int, bytes]]) ->
             if record is not None:
                 past.add(Line(offset, number, record))
         except LedgerError as error:
-            raise LedgerError(f"{path}:{number}: {error}") from None
+            raise placed(path, number, error) from None
     return number
 
 
@@ -191,6 +294,20 @@ def torn(path: Path) -> bool:
             return False
         file.seek(-1, os.SEEK_END)
         return file.read(1) != b"\n"
+
+
+def line_at(path: Path, offset: int) -> bool:
+    """Whether a line of the ledger at `path` begins there; in a repaired one others do than before.
+
+    Raises:
+        LedgerError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, offset - 1))
+            return (offset == 0 or file.read(1) == b"\n") and bool(file.read(1))
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be read ({error.strerror}); name another with --ledger") from None
 
 
 class Ledger:
@@ -342,7 +459,8 @@ def _repair(fd: int, path: Path) -> int:
     if not torn:
         return size
     head = torn.rstrip(b"\0")[: len(LINE_HEAD)]
-    if not LINE_HEAD.startswith(head):
+    # An editor may have left blanks.
+    if not torn.isspace() and not LINE_HEAD.startswith(head):
         raise LedgerError(
             f"{path}: its last line is not a ledger's; name a ledger, or a file that is not there"
         )

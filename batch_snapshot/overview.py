@@ -61,7 +61,7 @@ class Looking:
                 try:
                     self._tally.add(line)
                 except LedgerError as error:
-                    raise LedgerError(f"{self._path}:{line.number}: {error}") from None
+                    raise ledger.placed(self._path, line.number, error) from None
         if not self.running:
             self._tally.crashed()
         self._header()
@@ -195,7 +195,10 @@ def check(path: Path) -> int:
     Raises:
         LedgerError: names the first line that is not whole, and why.
     """
-    past = audit.check(ledger.read(path), f"{path}:")
+    try:
+        past = audit.check(ledger.read(path), f"{path}:")
+    except LedgerError as error:
+        raise ledger.placed(path, None, error) from None
     if past.last is None:
         raise LedgerError(f"{path}: no run has begun in it; name a ledger that a run has written")
     if ledger.torn(path):

@@ -160,6 +160,16 @@ def ledger_lock(ledger: Path) -> Path:
     return ledger.with_name(f"{ledger.name}.lock")
 
 
+def original(ledger: Path, number: int) -> Path:
+    """Where the `number`th repair of a ledger, from 0, keeps it as it was."""
+    return ledger.with_name(f"{ledger.name}.original{f'.{number}' if number else ''}")
+
+
+def is_original(path: Path) -> bool:
+    """Whether a file is what a repair keeps of a ledger."""
+    return re.search(r"\.original(\.\d+)?$", path.name) is not None
+
+
 def unfinished_files(state: Path, name: str, accounts: Iterable[str], endpoint: str) -> dict[str, Path]:
     """By account, the file that records unfinished ledgers of a manifest name: beside the lock on it."""
     return {

@@ -13,6 +13,7 @@ from batch_snapshot.model import CURABLE, ErrorKind, Request, Row, Status, clien
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
+    from datetime import datetime
 
     from batch_snapshot.history import History, Past
 
@@ -86,9 +87,11 @@ def resumed(
             continue
         past = history.unfinished.get(key)
         if past is None:
-            yield Request(row, client_token(run_id, row, 0))
+            yield _first(row, client_token(run_id, row, 0), 0, history.unrecorded_since)
         elif past.status is Status.FAILED:
             yield None
+        elif past.status is None:
+            yield _first(row, past.client_token, past.generation, history.unrecorded_since)
         else:
             yield _again(row, past)
 
@@ -98,8 +101,9 @@ def retried(
     selection: Selection,
     run_id: str,
     accounts: Container[str] | None = None,
+    unrecorded_since: datetime | None = None,
 ) -> Iterator[Request | None]:
-    """The requests of `retry`, out of the ledger alone."""
+    """The requests of `retry`, out of the ledger alone; see `History.unrecorded_since`."""
     for row, past in pasts:
         if not (selection.takes(past) and _wanted(row, accounts)):
             yield None
@@ -107,7 +111,12 @@ def retried(
             yield _again(row, past)
         else:
             generation = past.generation + 1
-            yield Request(row, client_token(run_id, row, generation), generation)
+            yield _first(row, client_token(run_id, row, generation), generation, unrecorded_since)
+
+
+def _first(row: Row, token: str, generation: int, unrecorded_since: datetime | None) -> Request:
+    """A row under a token that no line says was sent; lost lines may have said so."""
+    return Request(row, token, generation, unrecorded_since is not None, unrecorded_since)
 
 
 def _wanted(row: Row, accounts: Container[str] | None) -> bool:

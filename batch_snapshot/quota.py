@@ -116,6 +116,11 @@ def windows(quota: Quota, per_day: int | None = None) -> tuple[Window, ...]:
     )
 
 
+def calls_a_day(quota: Quota) -> float:
+    """Calls that the windows of `quota` let through in a day; inf: it declares none."""
+    return min((window.limit * DAY / window.seconds for window in windows(quota)), default=inf)
+
+
 class Spent(NamedTuple):
     """No call fits now."""
 

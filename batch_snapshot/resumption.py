@@ -5,27 +5,32 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from batch_snapshot import ledger, locks, manifest, places
+from batch_snapshot import ledger, locks, manifest, places, report
 from batch_snapshot.accounts import accounts_of, endpoint_of
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.model import SIMULATOR, Status
 from batch_snapshot.options import RESUME_WITHIN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
     from pathlib import Path
 
-    from batch_snapshot.history import Header, History
+    from batch_snapshot.history import End, Header, History
     from batch_snapshot.manifest import Manifest
     from batch_snapshot.model import Row
     from batch_snapshot.options import Options
 
+#: Old nights that a warning names.
+NAMED_NIGHTS = 3
+
 
 def ledger_to_write(name: str, options: Options, now: datetime) -> tuple[Path, list[str]]:
-    """Today's ledger, or with {date} in its name a young one of another day that is not finished.
+    """Today's ledger, or with {date} in its name one of another day that is not finished.
 
-    What is no ledger is passed over.
+    Today's comes first if it is there and not finished. Then one that was deferred, whatever its age, and of
+    several the oldest: its run promised that the same command goes on with it. Then a young one, unless
+    today's is there. What is no ledger is passed over.
 
     Args:
         name: of the manifest.
@@ -39,28 +44,24 @@ def ledger_to_write(name: str, options: Options, now: datetime) -> tuple[Path, l
         InputError: the ledger's name makes no sense, or nobody can tell what is there.
     """
     pattern = places.ledger_pattern(options.ledger, simulated=options.simulate)
-    today = places.ledger_path(pattern, name, now)
+    today = tonight(name, options, now)
     warnings: list[str] = []
     if options.simulate and options.ledger:
         given = places.ledger_path(options.ledger, name, now)
-        if _taken_as_given(given):
-            return given, warnings
         if given != today:
             warnings.append(f"--ledger {given}: this is a simulated run, so its ledger is {today}")
+        elif _taken_as_given(given):
+            return given, warnings
+    nights = _unfinished(places.dated_ledgers(pattern, name), name, now, options, warnings)
+    deferred = [night for night in nights if night.deferred]
+    if deferred and not any(night.path == today for night in nights):
+        return deferred[-1].path, warnings
     if places.there(today):
         return today, warnings
-    for path in places.dated_ledgers(pattern, name):
-        try:
-            head = ledger.head(path)
-            here = head is not None and head.endpoint == _endpoint(path, head, options)
-        except LedgerError as error:
-            warnings.append(f"passed over: {error}")
-            continue
-        if head is None or head.name != name or not here:
-            continue
-        if resumable(path, now, options.resume_within):
-            return path, warnings
-    return today, warnings
+    young = next((night for night in nights if night.young), None)
+    if young:
+        return young.path, warnings
+    return today, [*warnings, *_left_behind(nights)]
 
 
 def _taken_as_given(path: Path) -> bool:
@@ -105,22 +106,111 @@ def _endpoint(path: Path, head: Header, options: Options) -> str:
     return endpoint_of(options, accounts_of(path, head))
 
 
-def resumable(path: Path, now: datetime, within: float = RESUME_WITHIN) -> bool:
-    """Whether a dated ledger is not finished and so young that `run` goes on with it.
+class Unfinished(NamedTuple):
+    """A dated ledger that is not finished."""
+
+    path: Path
+    head: Header
+    end: End | None
+    #: Whether its rest was put off: the same command goes on with it, however old it is.
+    deferred: bool
+    #: Whether its run began so lately that the same command goes on with it.
+    young: bool
+
+
+def unfinished_night(path: Path, now: datetime, within: float = RESUME_WITHIN) -> Unfinished | None:
+    """How a dated ledger stands; None: it is finished, or no run has begun in it.
 
     Args:
         path: of the ledger.
         now: the wall clock.
-        within: seconds since its run began.
+        within: seconds since its run began, for which it is young.
 
     Raises:
         LedgerError: it is no ledger.
     """
     head = ledger.head(path)
     if head is None:
-        return False
-    age = (now - head.started_at).total_seconds()
-    return age <= within and not ledger.history_of(path).finished
+        return None
+    found = ledger.ending(path)
+    if found.end is not None and found.end.settled:
+        return None
+    young = (now - head.started_at).total_seconds() <= within
+    return Unfinished(path, head, found.end, found.deferred, young)
+
+
+def resumable(path: Path, now: datetime, within: float = RESUME_WITHIN) -> bool:
+    """Whether `run` goes on with a dated ledger: it was deferred, or is young and not finished.
+
+    Raises:
+        LedgerError: it is no ledger.
+    """
+    night = unfinished_night(path, now, within)
+    return night is not None and (night.deferred or night.young)
+
+
+def tonight(name: str, options: Options, now: datetime) -> Path:
+    """The ledger that a run of this day has, if none of another day is to be finished first."""
+    if options.simulate and options.ledger:
+        given = places.ledger_path(options.ledger, name, now)
+        if _taken_as_given(given):
+            return given
+    return places.ledger_path(places.ledger_pattern(options.ledger, simulated=options.simulate), name, now)
+
+
+def _unfinished(
+    paths: Iterable[Path], name: str, now: datetime, options: Options, warnings: list[str]
+) -> list[Unfinished]:
+    """Those of the ledgers that belong to the manifest of that name and are not finished."""
+    nights = []
+    for path in paths:
+        try:
+            head = ledger.head(path)
+            if head is None or head.name != name or head.endpoint != _endpoint(path, head, options):
+                continue
+            night = unfinished_night(path, now, options.resume_within)
+        except LedgerError as error:
+            warnings.append(f"passed over: {error}")
+            continue
+        if night:
+            nights.append(night)
+    return nights
+
+
+def _left_behind(nights: Sequence[Unfinished]) -> list[str]:
+    """Warnings about rows of old nights that no command goes on with by itself, the newest first."""
+    # A run that was completed and left some was one of some accounts: nothing is missing there.
+    old = [
+        night
+        for night in nights
+        if night.end is None or (night.end.counts.get("unattempted") and night.end.outcome != "completed")
+    ]
+    texts = [_left_by(night) for night in old[:NAMED_NIGHTS]]
+    if hidden := len(old) - NAMED_NIGHTS:
+        texts += [f"{hidden:,} older ledgers are not finished either"] if hidden > 0 else []
+    return texts
+
+
+def _left_by(night: Unfinished) -> str:
+    """What an old night has left, and the command that finishes it."""
+    head = night.head
+    how = f"was {night.end.outcome}" if night.end else "did not come to an end"
+    rows = f"{night.end.counts.get('unattempted', 0):,} rows" if night.end else _rows_left(night.path)
+    manifest_path = head.manifest or "MANIFEST"
+    command = report.run_command(manifest_path, str(night.path), head.endpoint, head.settings, "accounts")
+    return (
+        f"{night.path}: that night {how} and left {rows} unattempted; a new night begins without them. "
+        f"To finish it: {command}. Move the ledger elsewhere to leave it so"
+    )
+
+
+def _rows_left(path: Path) -> str:
+    """How many rows a ledger without an end leaves unattempted, in words."""
+    with suppress(LedgerError):
+        past = ledger.history_of(path)
+        if past.last:
+            return f"{report.count(past.counts(), past.last.rows).unattempted:,} rows"
+    return "some rows"
 
 
 class Recalled(NamedTuple):
@@ -159,7 +249,7 @@ def _recall(path: Path, options: Options, now: datetime) -> Recalled | None:
     with suppress(InputError, OSError):
         book, _ = ledger_to_write(name, options, now)
         stamp = _stamp(book)
-        past = ledger.history_of(book)
+        past = ledger.history_of(book, checked=True)
         return Recalled(past, stamp) if past.first else None
     return None
 
@@ -186,4 +276,4 @@ def looked_up(
     if recalled is not None and places.there(path) and _stamp(path) == recalled.stamp:
         return recalled.past, listed.left
     live = live and places.there(path) and locks.holder_lives(places.ledger_lock(path))
-    return ledger.history_of(path, live=live), None
+    return ledger.history_of(path, live=live, checked=True), None

@@ -95,7 +95,8 @@ def _ledgers(folder: Path) -> Iterator[Found]:
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror}); name a folder with ledgers") from None
     for path in files:
-        head = _head(path)
+        # What a repair has put aside is no ledger of a night of its own.
+        head = None if places.is_original(path) else _head(path)
         if head is not None:
             yield Found(path, (head.name, head.endpoint), head.started_at)
 

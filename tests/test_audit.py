@@ -175,7 +175,6 @@ BROKEN: dict[str, tuple[Callable[[Lines], None], int, str]] = {
     "a field is lost": (altered(3, lambda record: record.pop("client_token")), 3, "client_token"),
     "garbage lies between": (put(5, b"%PDF-1.7\n"), 5, "not JSON"),
     "a list lies between": (put(5, b"[]\n"), 5, "not an object"),
-    "an empty line lies between": (put(5, b"\n"), 5, "not JSON"),
 }  # fmt: skip
 
 

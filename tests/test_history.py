@@ -521,7 +521,7 @@ def long_ledger(path: Path) -> bytes:
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("tail", [b"", b'{"type":"res', b"{}\n", b'{"type":"end"}\n', b"\n"])
+@pytest.mark.parametrize("tail", [b"", b'{"type":"res', b"{}\n", b'{"type":"end"}\n', b"[]\n"])
 def test_half_of_a_long_ledger_is_read_by_another_process(tmp_path, monkeypatch, tail):
     path = tmp_path / "l.ndjson"
     path.write_bytes(long_ledger(path) + tail)

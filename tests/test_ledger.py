@@ -454,7 +454,7 @@ def test_an_empty_file_has_no_records(path):
     assert records(written(path, b"")) == []
 
 
-@pytest.mark.parametrize("bad", [b"{\n", b"\n", b"\0\0\n", RESULT_LINE[:-2] + b"\n", b"a,b\n"])
+@pytest.mark.parametrize("bad", [b"{\n", b"\0\0\n", RESULT_LINE[:-2] + b"\n", b"a,b\n"])
 def test_a_bad_line_in_the_middle_is_named_with_file_and_line(path, bad):
     with pytest.raises(LedgerError) as caught:
         records(written(path, RUN_LINE + INTENT_LINE + bad + END_LINE))
@@ -660,6 +660,7 @@ def nightly(folder: Path, content: bytes) -> tuple[manifest.Manifest, Path]:
     return manifest.load(listed), written(folder / "nightly.ndjson", content)
 
 
+NOT_SENT = codec.encode_end("night-1", END._replace(counts={"unattempted": HEAD.rows}))
 OPTIONS = Options(ledger="nightly.ndjson", state_dir=Path("state"))
 
 
@@ -683,7 +684,7 @@ def test_a_resume_reads_the_ledger_that_the_repair_leaves(tmp_path, monkeypatch,
     assert folded.first.run_id == made.run_id
 
 
-@pytest.mark.parametrize("meanwhile", [b"", FAILED_LINE, END_LINE, b'{"type":"int'])
+@pytest.mark.parametrize("meanwhile", [b"", FAILED_LINE, NOT_SENT, b'{"type":"int'])
 def test_what_was_recalled_holds_while_the_ledger_is_the_same(tmp_path, monkeypatch, meanwhile):
     """Between the first look at a ledger and its lock another run may have gone on with it."""
     monkeypatch.chdir(tmp_path)

@@ -208,8 +208,14 @@ YESTERDAY = "nightly-2026-02-28.ndjson"
 
 @pytest.mark.parametrize(
     ("hours", "left", "name"),
-    [(19.9, 1, YESTERDAY), (19.9, None, YESTERDAY), (20.1, 1, TODAY), (19.9, 0, TODAY)],
-    ids=["young", "crashed", "old", "finished"],
+    [
+        (19.9, 1, YESTERDAY),
+        (19.9, None, YESTERDAY),
+        (20.1, 1, YESTERDAY),
+        (20.1, None, TODAY),
+        (19.9, 0, TODAY),
+    ],
+    ids=["young", "crashed", "old and deferred", "old and crashed", "finished"],
 )
 def test_a_young_unfinished_ledger_of_another_day_is_resumed(tmp_path, hours, left, name):
     started(tmp_path / YESTERDAY, DAY - timedelta(hours=hours), left=left)

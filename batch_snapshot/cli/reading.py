@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +15,7 @@ from batch_snapshot.cli import terminal
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
+    from batch_snapshot.manifest import Manifest
     from batch_snapshot.overview import Looking
 
 #: Seconds between two looks at a ledger, and between two lines about it.
@@ -43,7 +45,9 @@ def validate(manifest: Path, form: str) -> int:
             raise
         terminal.print_json({"valid": False, "problems": error.problems, "problem_count": error.total})
         return error.exit_code
-    terminal.warn(listed.warnings, listed.warning_count)
+    warnings = [*listed.warnings, *_days(listed)]
+    count = listed.warning_count + len(warnings) - len(listed.warnings)
+    terminal.warn(warnings, count)
     if form == "json":
         terminal.print_json(
             {
@@ -53,8 +57,8 @@ def validate(manifest: Path, form: str) -> int:
                 "rows_by_account": listed.rows_by_account,
                 "catalogs": sorted(listed.catalogs),
                 "sha256": listed.sha256,
-                "warnings": listed.warnings,
-                "warning_count": listed.warning_count,
+                "warnings": warnings,
+                "warning_count": count,
                 **({"discover": [one.as_dict() for one in listed.discover]} if listed.discover else {}),
             }
         )
@@ -68,26 +72,47 @@ def validate(manifest: Path, form: str) -> int:
     return 0
 
 
+def _days(listed: Manifest) -> list[str]:
+    from batch_snapshot import forecast, quota
+
+    known = {name: account for name, account in listed.accounts.items() if name in listed.rows_by_account}
+    a_day = {name: quota.calls_a_day(account.quota) for name, account in known.items()}
+    return forecast.days_needed({name: listed.rows_by_account[name] for name in known}, a_day)
+
+
 @click.command(short_help="Tell what became of the rows, also of a run that goes on.")
 @click.argument("ledger", type=click.Path(path_type=Path))
 @click.option("--check", is_flag=True, help="Prove the ledger whole, or name the first line that is not.")
 @click.option(
     "--watch", is_flag=True, help="Show how far the run is, until it is over; Ctrl-C ends the looking alone."
 )
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Rewrite a damaged ledger: keep every whole line, put in doubt what cannot be proven, and keep the "
+    "original beside it.",
+)
 @flags.FORMAT
 @terminal.LOG_FORMAT
-def status(ledger: Path, form: str, *, check: bool, watch: bool) -> int:
+def status(ledger: Path, form: str, *, check: bool, watch: bool, repair: bool) -> int:
     """Tell what became of the rows of LEDGER, also while a run is writing it.
 
     With --check: exit code 0 if every line follows from those before it, every intent is settled
     and the sums are right; else 2 and the line.
 
+    With --repair: a ledger with lost or damaged lines (edited by hand, or after a power cut) becomes one
+    that run and retry go on with. A whole one is left as it is.
+
     \b
     batch-snapshot status ledgers/backfill.ndjson --watch
     batch-snapshot status ledgers/backfill.ndjson --format json | jq .counts
+    batch-snapshot status ledgers/backfill.ndjson --repair
     """
     from batch_snapshot import overview, report
 
+    if repair and watch:
+        raise InputError("--repair and --watch exclude each other: repair a ledger when its run is over")
+    repaired = _repaired(ledger, form) if repair else {}
     if check and watch:
         raise InputError("--check and --watch exclude each other: a ledger that is written is not whole yet")
     if check:
@@ -104,10 +129,40 @@ def status(ledger: Path, form: str, *, check: bool, watch: bool) -> int:
             return 130
     summary = looking.summary()
     if form == "json":
-        terminal.print_json(report.as_json(summary))
+        terminal.print_json({**report.as_json(summary), **repaired})
     else:
         click.echo(terminal.shown(report.as_text(summary)))
     return 0
+
+
+def _repaired(ledger: Path, form: str) -> dict[str, Any]:
+    """Repair the ledger, and say what was done."""
+    from batch_snapshot import codec
+    from batch_snapshot import repair as room
+
+    done = room.repair(ledger, datetime.now(UTC))
+    if form == "json":
+        return {
+            "repair": {
+                "kept": done.kept,
+                "dropped": done.dropped,
+                "added": done.added,
+                "in_doubt": done.doubtful,
+                "unrecorded_since": codec.timestamp(since) if (since := done.unrecorded_since) else None,
+                "original": str(done.original) if done.original else None,
+            }
+        }
+    if done.original is None:
+        click.echo(f"{ledger}: is whole ({done.kept:,} lines): there is nothing to repair")
+        return {}
+    numbers = f"{done.kept:,} lines kept, {done.dropped:,} dropped, {done.added:,} written anew"
+    click.echo(f"{ledger}: repaired: {numbers}, {done.doubtful:,} rows put in doubt")
+    if since := done.unrecorded_since:
+        what = "the lost lines may have named rows that no other line names"
+        how = f"run and retry look for a snapshot since {codec.timestamp(since)} before they send such a row"
+        click.echo(f"  {what}: {how}")
+    click.echo(terminal.shown(f"  the ledger as it was: {done.original}"))
+    return {}
 
 
 def _look_on(looking: Looking) -> None:

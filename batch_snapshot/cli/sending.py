@@ -51,7 +51,8 @@ _YES = click.option("--yes", is_flag=True, help="Don't ask before the first call
     default="20h",
     show_default=True,
     metavar="TIME",
-    help="With {date}: an unfinished ledger that began so lately is resumed before a new one is opened.",
+    help="With {date}: an unfinished ledger that began so lately is resumed before a new one is opened; "
+    "one that was deferred always is.",
 )
 @click.option(
     "--changed-since",
@@ -132,8 +133,8 @@ def retry(ledger: Path, *, only: str | None, everything: bool, dry_run: bool, ye
 
     By default those that another try can cure: kinds transient, conflict and quota, and rows in
     doubt. With {date} in its name LEDGER is the newest there is. Where there is none yet, or one that
-    run goes on with because it is not finished and began less than 20 hours ago, nothing is done, with
-    exit code 0.
+    run goes on with because it was deferred, or is not finished and began less than 20 hours ago,
+    nothing is done, with exit code 0.
 
     \b
     batch-snapshot retry ledgers/backfill.ndjson
@@ -152,7 +153,8 @@ def retry(ledger: Path, *, only: str | None, everything: bool, dry_run: bool, ye
             why = f"{ledger}: there is no such ledger yet: nothing to retry"
             return _print_summary(_nothing_to_retry(ledger, why), given["form"])
         if resumption.resumable(newest, datetime.now(UTC)):
-            why = f"{newest}: is not finished, and run goes on with it: nothing to retry before that"
+            why = f"{newest}: is not finished, and run goes on with it, whatever its age if it was deferred: "
+            why += "nothing to retry before that"
             return _print_summary(_nothing_to_retry(newest, why), given["form"])
         ledger = newest
     elif options.simulate and not ledger.exists():
