@@ -111,10 +111,14 @@ class Search:
             if path is not None:
                 path.touch(0o600)
             self._db = sqlite3.connect("" if path is None else path, isolation_level=None)
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self.resumed = self._same(text, now.timestamp())
-            if not self.resumed:
-                self._begin(text, now.timestamp())
+            try:
+                self._db.execute("PRAGMA synchronous = NORMAL")
+                self.resumed = self._same(text, now.timestamp())
+                if not self.resumed:
+                    self._begin(text, now.timestamp())
+            except BaseException:
+                self._db.close()
+                raise
         except (OSError, sqlite3.Error) as error:
             raise StorageError(
                 f"{path}: cannot keep what is found ({error}); remove it, or write elsewhere"

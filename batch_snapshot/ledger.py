@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import suppress
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Self
 
 import orjson
@@ -31,6 +31,9 @@ LONGEST_LINE = 16 * 1024 * 1024
 
 #: Bytes that are read at a time.
 _BUFFER = 256 * 1024
+
+#: Names that a ledger's is compared with, where it does not exist.
+_COMPARED = 1_000
 
 #: Every line begins so.
 LINE_HEAD = b'{"type":"'
@@ -94,10 +97,23 @@ def _lines(
                     return
                 yield offset, number, raw
                 offset += len(raw)
+    except FileNotFoundError:
+        raise missing(path) from None
     except OSError as error:
         raise LedgerError(
             f"{path}: cannot be read ({error.strerror}); name a ledger that a run has written"
         ) from None
+
+
+def missing(path: Path) -> LedgerError:
+    """The error of a ledger that does not exist, with the nearest name in its folder, if one is near."""
+    from difflib import get_close_matches  # noqa: PLC0415 - nearly always it exists
+
+    with suppress(OSError):
+        known = {one.stem: one for one in islice(path.parent.glob("*.ndjson"), _COMPARED)}
+        if near := get_close_matches(path.stem, known, n=1):
+            return LedgerError(f"{path}: there is no such file; did you mean {known[near[0]]}?")
+    return LedgerError(f"{path}: there is no such file; name a ledger that a run has written")
 
 
 def history_of(path: Path, *, live: bool = False, halved: Halved = abridged.begun) -> History:
