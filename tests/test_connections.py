@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,13 +27,10 @@ def opened(path: Path) -> list[str]:
     """The descriptors of this process for the file and those beside it; an error's frames hold none up."""
     gc.collect()
     found = []
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{name}")
-        except OSError:
-            continue
-        if target.startswith(str(path)):
-            found.append(target)
+    for one in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            target = str(one.readlink())
+            found += [target] if target.startswith(str(path)) else []
     return found
 
 
