@@ -197,10 +197,8 @@ def metrics_file(path: Path | None) -> Path | None:
     flag = f"--metrics-file {path}"
     if not path.parent.is_dir():
         raise InputError(f"{flag}: there is no folder {path.parent}: make it first")
-    if path.is_dir():
-        raise InputError(f"{flag}: is a folder: name a file in it, e.g. {path / 'batch_snapshot.prom'}")
     if path.exists() and not path.is_file():
-        raise InputError(f"{flag}: is no regular file: name another")
+        raise InputError(f"{flag}: is a folder or a device: name a file")
     try:
         # As `metrics` does it: the file is written under a longer name, and then renamed.
         with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent):

@@ -158,7 +158,7 @@ def name_error(response_dict: dict[str, Any], **_: Any) -> None:
     May be registered for botocore's event `before-parse`.
     """
     headers = {name.lower(): value for name, value in response_dict["headers"].items()}
-    code = str(headers.get("x-amzn-errortype", "")).split(":")[0].rpartition("#")[2].strip()
+    code = str(headers.get("x-amzn-errortype", "")).split(":")[0].strip()
     if response_dict["status_code"] <= 300 or not code:
         return
     body = response_dict["body"] or b""

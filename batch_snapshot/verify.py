@@ -222,8 +222,6 @@ class _Verifier:
             async for page in reader.pages(
                 "ListResourceSnapshots", Catalog=catalog, EngagementIdentifier=engagement
             ):
-                if page.anew:
-                    listed.clear()
                 for item in page.items:
                     series, one = _listed(item)
                     listed.setdefault(series, []).append(one)

@@ -49,6 +49,24 @@ def test_a_file_that_is_no_database_is_not_left_open(tmp_path, make, content):
     assert opened(path) == []
 
 
+class Stuck(type(Path())):  # type: ignore[misc]
+    """A file that cannot be removed."""
+
+    def unlink(self, *_: object, **__: object) -> None:
+        raise PermissionError("no")
+
+
+def test_nor_is_an_index_that_cannot_be_begun_anew(tmp_path):
+    path = Stuck(tmp_path / "x.sqlite")
+    path.write_bytes(b"no database" * 100)
+    try:
+        Index(path)
+    except StorageError as error:
+        held = error  # with the error that it came from, and its frames
+    assert opened(path) == []
+    assert held
+
+
 @pytest.mark.parametrize("make", [Index, search, Usage])
 def test_nor_is_one_that_was_used(tmp_path, make):
     path = tmp_path / "x.sqlite"
