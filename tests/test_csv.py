@@ -112,7 +112,7 @@ def test_columns_that_mean_nothing_are_ignored_with_one_warning(load, separator)
     loaded = load("\n".join(separator.join(row) for row in rows))
     assert pairs(loaded) == TWO
     assert loaded.warnings == [
-        'a.csv:1: columns that no key of a pair names are ignored: "Owner", "Gr\\xf6\\xdfe"'
+        'a.csv:1: columns that are not keys of a pair are ignored: "Owner", "Gr\\xf6\\xdfe"'
     ]
 
 
@@ -121,8 +121,8 @@ def test_so_are_those_of_other_encodings_and_of_several_lines(load):
     loaded = load(text.encode("cp1252"))
     assert pairs(loaded) == TWO
     assert loaded.warning_count == 2
-    assert loaded.warnings[0].startswith("a.csv:1: not UTF-8 (byte \\xf6): taken for Windows-1252")
-    assert loaded.warnings[1].startswith("a.csv:1: columns that no key")
+    assert loaded.warnings[0].startswith("a.csv:1: not UTF-8 (byte \\xf6): read as Windows-1252")
+    assert loaded.warnings[1].startswith("a.csv:1: columns that are not keys")
 
 
 def test_an_own_name_may_hold_blanks_for_underscores(load):
@@ -250,7 +250,7 @@ def test_a_key_that_the_file_does_not_hold_is_named_as_null(load):
     assert len(problems(load, text, CRM)) == 2
     loaded = load(text, CRM.replace("}", ", account: null}"))
     assert pairs(loaded) == TWO
-    assert loaded.warnings == ['a.csv:1: columns that no key of a pair names are ignored: "Owner", "Account"']
+    assert loaded.warnings == ['a.csv:1: columns that are not keys of a pair are ignored: "Owner", "Account"']
 
 
 def test_long_files_with_other_names_are_read_alike_by_lines_and_by_stretches(load):

@@ -183,7 +183,7 @@ class Columns:
     def ignored(self) -> str | None:
         """A warning that names the columns that mean nothing here."""
         extra = self._extra()
-        return f"columns that no key of a pair names are ignored: {_listed(extra)}" if extra else None
+        return f"columns that are not keys of a pair are ignored: {_listed(extra)}" if extra else None
 
 
 def _listed(names: Sequence[str]) -> str:

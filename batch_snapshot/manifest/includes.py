@@ -305,7 +305,7 @@ class _Texts:
             raise UnreadableError(self.number, "not UTF-8: save the file in that encoding")
         if not self._warned:
             self._warned = True
-            told = f"not UTF-8 (byte \\x{byte:02x}): taken for Windows-1252, whose ids are the same"
+            told = f"not UTF-8 (byte \\x{byte:02x}): read as Windows-1252"
             self._warn(self.number, f"{told}; save the file as UTF-8 to be sure")
         try:
             return raw.decode("cp1252")
