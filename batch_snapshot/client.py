@@ -353,6 +353,8 @@ class Clients:
             # A simulator is on this machine: no proxy of the environment stands before it.
             proxies={} if target.simulated else None,
         )
+        # Accounts share clients: an id keeps the handler from being called twice.
+        client.meta.events.register(f"before-parse.{SERVICE}", shortcut.name_error, unique_id="name-error")
         line = _Line(client, credentials)
         exchanges: Transport = client._endpoint.http_session  # noqa: SLF001 - it is ours
         if not (target.plain or exchanges.proxied):

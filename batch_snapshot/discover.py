@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from batch_snapshot import filters
 from batch_snapshot.errors import StorageError
 from batch_snapshot.manifest.service import snapshot_input
-from batch_snapshot.model import ApiError, ErrorKind, Row
+from batch_snapshot.model import ApiError, Row
 from batch_snapshot.reads import beside, broken
 
 if TYPE_CHECKING:
@@ -111,10 +111,14 @@ class Search:
             if path is not None:
                 path.touch(0o600)
             self._db = sqlite3.connect("" if path is None else path, isolation_level=None)
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self.resumed = self._same(text, now.timestamp())
-            if not self.resumed:
-                self._begin(text, now.timestamp())
+            try:
+                self._db.execute("PRAGMA synchronous = NORMAL")
+                self.resumed = self._same(text, now.timestamp())
+                if not self.resumed:
+                    self._begin(text, now.timestamp())
+            except BaseException:
+                self._db.close()
+                raise
         except (OSError, sqlite3.Error) as error:
             raise StorageError(
                 f"{path}: cannot keep what is found ({error}); remove it, or write elsewhere"
@@ -278,7 +282,10 @@ class _Asking:
         return given
 
     async def _walk(self, operation: str, keep: Callable[[Items], None], **parameters: Any) -> None:
-        """Read a list to its end, each page kept with the token of the next."""
+        """Read a list to its end, each page kept with the token of the next.
+
+        A list that is begun again, because its token was refused, adds to what was kept.
+        """
         self.operation = operation
         name = json.dumps([self._number, operation, parameters])
         known = self._db.execute("SELECT token, done, items FROM steps WHERE name = ?", (name,)).fetchone()
@@ -286,21 +293,14 @@ class _Asking:
         if done:
             return
         catalog = self._filters.catalog
-        try:
-            async for page in self._reader.pages(operation, token, Catalog=catalog, **parameters):
-                items += len(page.items)
-                self._db.execute("BEGIN")
-                keep(page.items)
-                step = (name, page.token, page.token is None, items)
-                self._db.execute("INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?)", step)
-                self._db.execute("COMMIT")
-                self._told(f"{operation}: {items:,}")
-        except ApiError as error:
-            if token is None or error.failure.kind is not ErrorKind.INVALID:
-                raise
-            # The token of an earlier day is worth nothing any more: once again from the start.
-            self._db.execute("DELETE FROM steps WHERE name = ?", (name,))
-            await self._walk(operation, keep, **parameters)
+        async for page in self._reader.pages(operation, token, Catalog=catalog, **parameters):
+            items = len(page.items) + (0 if page.anew else items)
+            self._db.execute("BEGIN")
+            keep(page.items)
+            step = (name, page.token, page.token is None, items)
+            self._db.execute("INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?)", step)
+            self._db.execute("COMMIT")
+            self._told(f"{operation}: {items:,}")
 
     def _insert(self, table: str, rows: Iterator[tuple[Any, ...]]) -> None:
         width = {"engagements": 2, "resources": 2, "jobs": 6, "contexts": 3}[table]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,7 +133,9 @@ def webhook_url(url: str | None) -> str | None:
         return None
     try:
         parts = urlsplit(url)
-        valid = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1) > 0
+        valid = parts.scheme in {"http", "https"} and parts.hostname and (parts.port != 0)
+        # An empty part, or one of more than 63 characters, is no name that a host can have.
+        valid = valid and bool((parts.hostname or "").encode("idna"))
     except ValueError:
         valid = False
     if not (valid and url.isascii() and url.isprintable() and " " not in url):
@@ -147,7 +150,8 @@ def topic_arn(arn: str | None) -> str | None:
         InputError: no topic can have that name.
     """
     if arn is not None and not re.fullmatch(
-        r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?", arn
+        r"arn:aws(-[a-z]+)*:sns:[a-z]+(-[a-z]+)+-[0-9]{1,2}:[0-9]{12}:(?=.{1,256}$)[A-Za-z0-9_-]+(\.fifo)?",
+        arn,
     ):
         raise InputError(
             f"--notify-sns {arn}: give a topic's ARN, such as arn:aws:sns:us-east-1:123456789012:nightly"
@@ -183,13 +187,25 @@ def scheduler(engine: str, address: str | None, workers: int | None) -> str | No
 
 
 def metrics_file(path: Path | None) -> Path | None:
-    """Check `--metrics-file`.
+    """Check `--metrics-file`, as far as that can be done before there are metrics.
 
     Raises:
-        InputError: its folder is not there.
+        InputError: no file can be written there.
     """
-    if path is not None and not path.parent.is_dir():
-        raise InputError(f"--metrics-file {path}: there is no folder {path.parent}: make it first")
+    if path is None:
+        return None
+    flag = f"--metrics-file {path}"
+    if not path.parent.is_dir():
+        raise InputError(f"{flag}: there is no folder {path.parent}: make it first")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{flag}: is a folder or a device: name a file")
+    try:
+        # As `metrics` does it: the file is written under a longer name, and then renamed.
+        with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent):
+            pass
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"{flag}: cannot be written ({why}): name a file in a folder of yours") from None
     return path
 
 

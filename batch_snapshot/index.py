@@ -91,16 +91,11 @@ class Index:
 
     def _opened(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, timeout=BUSY, isolation_level=None)
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("BEGIN IMMEDIATE")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version != SCHEMA:
-            for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-                db.execute(f'DROP TABLE "{name}"')
-            for statement in _TABLES.split(";"):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version = {SCHEMA}")
-        db.execute("COMMIT")
+        try:
+            _prepare(db)
+        except BaseException:
+            db.close()
+            raise
         return db
 
     def _unusable(self, error: Exception) -> StorageError:
@@ -186,6 +181,20 @@ class Index:
             self._db.execute(
                 "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)", (world, name, catalog, *job)
             )
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    """Make the tables, unless they are those of this version."""
+    db.execute("PRAGMA synchronous = NORMAL")
+    db.execute("BEGIN IMMEDIATE")
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version != SCHEMA:
+        for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            db.execute(f'DROP TABLE "{name}"')
+        for statement in _TABLES.split(";"):
+            db.execute(statement)
+        db.execute(f"PRAGMA user_version = {SCHEMA}")
+    db.execute("COMMIT")
 
 
 def _pair(row: Row) -> bytes:

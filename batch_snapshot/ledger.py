@@ -10,7 +10,7 @@ import os
 import shlex
 import threading
 from contextlib import suppress
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import orjson
@@ -40,6 +40,8 @@ _BUFFER = 256 * 1024
 
 #: What some editors put before the first line.
 BOM = b"\xef\xbb\xbf"
+#: Names that a ledger's is compared with, where it does not exist.
+_COMPARED = 1_000
 
 #: Every line begins so.
 LINE_HEAD = b'{"type":"'
@@ -205,10 +207,23 @@ def _lines(
                 if not raw.isspace():
                     yield offset, number, raw if offset else raw.removeprefix(BOM)
                 offset += len(raw)
+    except FileNotFoundError:
+        raise missing(path) from None
     except OSError as error:
         raise LedgerError(
             f"{path}: cannot be read ({error.strerror}); name a ledger that a run has written"
         ) from None
+
+
+def missing(path: Path) -> LedgerError:
+    """The error of a ledger that does not exist, with the nearest name in its folder, if one is near."""
+    from difflib import get_close_matches  # noqa: PLC0415 - nearly always it exists
+
+    with suppress(OSError):
+        known = {one.stem: one for one in islice(path.parent.glob("*.ndjson"), _COMPARED)}
+        if near := get_close_matches(path.stem, known, n=1):
+            return LedgerError(f"{path}: there is no such file; did you mean {known[near[0]]}?")
+    return LedgerError(f"{path}: there is no such file; name a ledger that a run has written")
 
 
 def history_of(

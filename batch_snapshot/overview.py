@@ -68,6 +68,8 @@ class Looking:
 
     def _header(self) -> Header:
         header = self._tally.history.last
+        if header is None and not places.there(self._path):
+            raise ledger.missing(self._path)
         if header is None:
             raise LedgerError(f"{self._path}: no run has begun in it; name a ledger that a run has written")
         return header

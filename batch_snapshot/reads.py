@@ -13,7 +13,7 @@ import anyio
 
 from batch_snapshot import policy
 from batch_snapshot.errors import BatchSnapshotError, DeferredError, ServiceError
-from batch_snapshot.model import ApiError, Failure, Verdict
+from batch_snapshot.model import ApiError, ErrorKind, Failure, Verdict
 from batch_snapshot.pacer import WindowSpent
 
 if TYPE_CHECKING:
@@ -40,6 +40,12 @@ LISTS = {
 #: Tries of a read; throttled ones are free.
 ATTEMPTS = 8
 
+#: Items of a page that every list gives: the documentation names fewer than the model does.
+FEWER = 100
+
+#: Times that one list is begun again because a page's token is refused, as one that has expired is.
+BEGINNINGS = 3
+
 #: Seconds of nothing but throttles at the lowest rate after which the quota is taken for spent.
 PATIENCE = 300.0
 
@@ -56,6 +62,8 @@ class Page(NamedTuple):
     items: list[dict[str, Any]]
     #: Of the next page; None: this was the last.
     token: str | None
+    #: The list was begun again: this is its first page, and its items may have been given out before.
+    anew: bool = False
 
 
 class Reader:
@@ -87,26 +95,49 @@ class Reader:
         self._now = now
         self._rng = rng
         self._identified = False
+        #: Items of a page by operation, where the service refuses as many as its model allows.
+        self._sizes: dict[str, int] = {}
         self._identifying = anyio.Lock()
 
     async def pages(self, operation: str, token: str | None = None, **parameters: Any) -> AsyncIterator[Page]:
         """Every page of a list, or those from `token` on; each is read when it is asked for.
 
+        Where the token of a page is refused the list is begun again, so that items may be given out twice.
+
         Raises:
             ApiError: the service refuses the request.
             ServiceError: it cannot be read, or not now.
         """
-        member, size = LISTS[operation]
+        member, _ = LISTS[operation]
+        begun, anew = 0, False
         while True:
-            more = {} if token is None else {"NextToken": token}
-            answer = await self.read(operation, **parameters, MaxResults=size, **more)
-            items, following = answer.get(member), answer.get("NextToken")
+            try:
+                answer = await self._page(operation, token, parameters)
+            except ApiError as error:
+                begun += 1
+                if token is None or begun > BEGINNINGS or not _refuses_token(error.failure):
+                    raise
+                token, anew = None, True
+                continue
+            items, following = answer.get(member), answer.get("NextToken") or None
             if not isinstance(items, list) or (following is not None and following == token):
                 raise ServiceError(f"account {self.name}: {operation}: the answer is no page of a list")
-            yield Page(items, following)
+            yield Page(items, following, anew)
             if following is None:
                 return
-            token = following
+            token, anew = following, False
+
+    async def _page(self, operation: str, token: str | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """One page, of as many items as the service gives."""
+        more = {} if token is None else {"NextToken": token}
+        size = self._sizes.get(operation, LISTS[operation][1])
+        try:
+            return await self.read(operation, **parameters, MaxResults=size, **more)
+        except ApiError as error:
+            if size <= FEWER or not _refuses_size(error.failure):
+                raise
+        self._sizes[operation] = FEWER
+        return await self.read(operation, **parameters, MaxResults=FEWER, **more)
 
     async def read(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """Read until there is an answer.
@@ -172,6 +203,15 @@ class Reader:
         except WindowSpent as error:
             stop = self._lane.deferred(self._lane.read_pacer, error.spent, self._now())
             raise DeferredError(stop.reason) from None
+
+
+def _refuses_token(failure: Failure) -> bool:
+    """Whether the token of a page may be what is refused; the request itself was taken before."""
+    return failure.kind is ErrorKind.INVALID or "token" in failure.code.lower()
+
+
+def _refuses_size(failure: Failure) -> bool:
+    return failure.kind is ErrorKind.INVALID and "maxresults" in failure.message.lower()
 
 
 async def beside(items: Iterable[Item], work: Callable[[Item], Awaitable[None]]) -> None:

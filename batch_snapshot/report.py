@@ -20,7 +20,8 @@ ADVICE: Mapping[ErrorKind, str] = {
     ErrorKind.TRANSIENT: "passing trouble: retry",
     ErrorKind.CONFLICT: "another change was under way, or the token was used otherwise: retry later",
     ErrorKind.QUOTA: "a service quota is exceeded: retry another day, or have it raised",
-    ErrorKind.DENIED: "mend the IAM policy (partnercentral:CreateResourceSnapshot), then retry",
+    ErrorKind.DENIED: "fix the IAM policy (partnercentral:CreateResourceSnapshot on the engagement, "
+    "GetOpportunity and GetAwsOpportunitySummary on the opportunity), then retry",
     ErrorKind.NOT_FOUND: "not there, or not visible to these credentials: check ids and catalog, then retry",
     ErrorKind.INVALID: "the service refuses these values: mend the manifest and run it, or the opportunity "
     "and retry",

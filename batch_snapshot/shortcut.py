@@ -141,6 +141,7 @@ class Shortcut:
     def _read(self, answer: Answer) -> dict[str, Any]:
         """Read an answer by botocore's own parser."""
         raw = {"status_code": answer.status, "headers": answer.headers, "body": answer.body}
+        name_error(raw)
         parsed = self._parser.parse(raw, self._model.output_shape)
         if answer.status < 300:
             # A `null` is parsed to nothing at all.
@@ -149,6 +150,26 @@ class Shortcut:
         if shape := code and self._client.meta.service_model.shape_for_error_code(code):
             parsed.update(self._parser.parse(raw, shape))
         raise self._client.exceptions.from_code(code)(parsed, self._model.name)
+
+
+def name_error(response_dict: dict[str, Any], **_: Any) -> None:
+    """Write an error's code into the body where only the header names it; botocore reads it there alone.
+
+    May be registered for botocore's event `before-parse`.
+    """
+    headers = {name.lower(): value for name, value in response_dict["headers"].items()}
+    code = str(headers.get("x-amzn-errortype", "")).split(":")[0].strip()
+    if response_dict["status_code"] <= 300 or not code:
+        return
+    body = response_dict["body"] or b""
+    try:
+        members = json.loads(body)
+    except (ValueError, RecursionError):
+        members = None
+    if not isinstance(members, dict):
+        members = {"message": body.decode("utf-8", "replace")}
+    if not members.get("__type"):
+        response_dict["body"] = json.dumps({**members, "__type": code}).encode()
 
 
 async def learn(

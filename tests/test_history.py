@@ -290,7 +290,7 @@ def test_a_ledger_that_is_not_there_has_no_history_yet(tmp_path):
     assert ledger.history_of(path) == History()
     with pytest.raises(LedgerError) as caught:
         ledger.history_of(path, live=True)
-    assert str(caught.value).startswith(f"{path}: cannot be read (No such file")
+    assert str(caught.value).startswith(f"{path}: there is no such file; ")
 
 
 # ---- against a reference that keeps everything

@@ -475,7 +475,7 @@ def test_the_longest_line_is_read(path):
     assert len(records(written(path, RUN_LINE + longest + END_LINE))) == 2
 
 
-@pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, lambda path: path.symlink_to(path)])
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to(path)])
 def test_what_cannot_be_read_is_named_with_the_way_out(path, make):
     make(path)
     with pytest.raises(LedgerError) as caught:

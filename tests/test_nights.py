@@ -292,6 +292,18 @@ async def test_a_manifest_is_brought_up_to_date_and_keeps_its_comments():
             await discovering.update(FOUND, ALL, options(url), around())
 
 
+async def test_pairs_of_a_file_with_columns_of_its_own_are_known_and_the_file_is_left_alone():
+    async with serve(SMALL) as (url, _):
+        export = "Stage;Eng Id;Opp\nWon;eng-00000000000001;O1000001\n"
+        write(Path("crm.csv"), export)
+        include = 'include: [{file: crm.csv, columns: {engagement: "Eng Id", resource: Opp}}]'
+        write(FOUND, f"version: 1\nname: mine\ndefaults: {{catalog: Sandbox}}\n{include}\n")
+        done = await discovering.update(FOUND, ALL, options(url), around())
+        assert (done.added, manifest.load(FOUND).rows) == (59, 60)
+        assert include in text_of(FOUND)
+        assert text_of(Path("crm.csv")) == export
+
+
 async def test_botocores_paginators_walk_to_the_same_lists():
     async with serve(SMALL) as (url, simulator):
         api = Service(url, simulator)

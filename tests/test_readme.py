@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
@@ -94,7 +95,13 @@ def test_the_policies_are_json_and_name_no_more_than_is_called(name):
         "partnercentral:CreateResourceSnapshot",
         "partnercentral:GetResourceSnapshot",
         "partnercentral:GetOpportunity",
+        "partnercentral:GetAwsOpportunitySummary",
     }
+    resources = [one for statement in policy["Statement"] for one in statement["Resource"]]
+    for account in ("", "123456789012"):
+        for kind in ("engagement/eng-0123456789abcd", "opportunity/O1"):
+            arn = f"arn:aws:partnercentral:us-east-1:{account}:catalog/Sandbox/{kind}"
+            assert any(fnmatchcase(arn, one) for one in resources)
     if name.startswith("sandbox"):
         assert "catalog/AWS" not in block(name)
 

@@ -16,7 +16,8 @@ HEADS = (
     "version: 1\nname: x\ndefaults: {catalog: Sandbox}\n",
     "# a comment\nversion: 1\nname: x\n\ndefaults:\n  catalog: AWS\n",
 )
-TAILS = ("", "\n# the end\n", "include: [more.csv]\n")
+MAPPED = 'include: [{file: crm.csv, columns: {engagement: "Eng Id", resource: Opp}}]  # ours\n'
+TAILS = ("", "\n# the end\n", "include: [more.csv]\n", MAPPED)
 
 numbers = st.integers(1, 40)
 comments = st.sampled_from(["", "  # mine", "   # engagement: O7"])
@@ -62,6 +63,7 @@ def rows_of(folder, text: str) -> set[tuple[str, str]]:
 def test_nothing_is_lost_and_the_new_is_listed(tmp_path_factory, text, new, missing):
     folder = tmp_path_factory.getbasetemp()
     anew.write(folder / "more.csv", b"engagement,resource\neng-99999999999999,O99\n")
+    anew.write(folder / "crm.csv", b"Opp;Eng Id\nO98;eng-99999999999999\n")
     before = rows_of(folder, text)
     gone = {f"O{number}" for number in missing}
     added = [f"{{engagement: eng-1234567890123{number % 10}, resource: O{number}}}" for number in new]
@@ -72,6 +74,7 @@ def test_nothing_is_lost_and_the_new_is_listed(tmp_path_factory, text, new, miss
     after, marked = revised(text, layout(text, "m.yaml"), added, is_gone, "2026-01-31")
     listed = {(f"eng-1234567890123{number % 10}", f"O{number}") for number in new}
     assert rows_of(folder, after) == before | listed
+    assert (MAPPED.strip() in after) == (MAPPED.strip() in text)
     if not marked:
         assert after.count("# gone:") == 0
     # Once more changes nothing, and what is found again loses its mark.

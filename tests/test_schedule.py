@@ -282,9 +282,12 @@ def test_the_task_may_do_what_the_manifest_needs_and_no_more():
         "partnercentral:CreateResourceSnapshot",
         "partnercentral:GetResourceSnapshot",
         "partnercentral:GetOpportunity",
+        "partnercentral:GetAwsOpportunitySummary",
         "elasticfilesystem:ClientMount",
         "elasticfilesystem:ClientWrite",
     }
+    for action in ("CreateResourceSnapshot", "GetOpportunity"):
+        assert ":partnercentral:*:*:catalog/" in json.dumps(plain[f"partnercentral:{action}"])
     assert "catalog/AWS" not in json.dumps(plain)
     rich = actions(RICH)
     assert set(rich) - set(plain) == {"sts:AssumeRole", "sns:Publish"}

@@ -134,8 +134,8 @@ def test_a_live_manifest_says_what_is_not_known_yet(capsys):
         (["discover", "--catalog", "AWS", "--output", "x.yaml", "--accounts", "a"], "no such account"),
         (["discover", "--catalog", "AWS", "--update", "pairs.ndjson"], "only a YAML manifest"),
         (["discover", "--catalog", "AWS", "--update", "none.yaml"], "does not exist"),
-        (["verify", "none.ndjson"], "none.ndjson: cannot be read"),
-        (["diff", "none.ndjson", "none.ndjson"], "none.ndjson: cannot be read"),
+        (["verify", "none.ndjson"], "none.ndjson: there is no such file"),
+        (["diff", "none.ndjson", "none.ndjson"], "none.ndjson: there is no such file"),
         (["run", "x.yaml", "--changed-since", "soon"], "--changed-since: 'soon' is no time"),
     ],
 )

@@ -247,7 +247,7 @@ def test_report_makes_what_it_is_asked_for_and_says_where(place, capsys):
     ("arguments", "said"),
     [
         (["l.ndjson"], "--html FILE, --csv FOLDER"),
-        (["nowhere.ndjson", "--html", "x.html"], "nowhere.ndjson: cannot be read"),
+        (["nowhere.ndjson", "--html", "x.html"], "nowhere.ndjson: there is no such file"),
         (["l.ndjson", "--html", "l.ndjson"], "what the report is made from"),
         (["l.ndjson", "--html", "no/where.html"], "no/where.html: cannot be written"),
         (["l.ndjson", "--csv", "l.ndjson"], "is a file"),

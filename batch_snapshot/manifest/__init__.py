@@ -8,6 +8,7 @@ The room, in the order in which a manifest passes through it::
     stretches  long runs of entries that are all alike, taken without a parser
     nodes      YAML events → sections and entries, one at a time
     includes   the further files: where they may lie; CSV and NDJSON → the same entries
+    columns    the header of a CSV file: separator, names, which column holds which key
     header     name, accounts and their quotas, defaults
     pairs      entry → rows
     doubles    rows that two names of one AWS account both list

@@ -71,6 +71,13 @@ def shown(text: str) -> str:
     return f'"{printable(text, SHOWN)}"'
 
 
+def spelled(text: str) -> str:
+    """`text` as `shown`, but with each character that is not ASCII as an escape: others may look the same."""
+    text = text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+    plain = (c if " " <= c <= "~" or c == "…" else c.encode("unicode_escape").decode() for c in text)
+    return f'"{"".join(plain)}"'
+
+
 def printable(text: str, limit: int | None = None) -> str:
     """`text` with what a terminal would act on escaped, shortened to `limit` characters."""
     if limit is not None and len(text) > limit:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batch_snapshot.filters import Filters
+    from batch_snapshot.manifest.columns import Names
     from batch_snapshot.manifest.nodes import Node
     from batch_snapshot.manifest.problems import Complain, Tally
     from batch_snapshot.model import Row
@@ -153,18 +154,19 @@ class Reading:
                 self.complain(1, f"{key} is missing: add the line {example}")
         if self._main.live is not None:
             self.discover = live.read_live(self._main.live, self._defaults, self.accounts, self.complain)
-        for include in [*self._located(path.parent), *([self.found] if self.found else [])]:
+        found: list[tuple[Path, Names | None]] = [(self.found, None)] if self.found else []
+        for include, names in [*self._located(path.parent), *found]:
             self.files.append(include)
             self._display = includes.display(include)
             self._left_out = 0
             try:
-                yield from self._included(include)
+                yield from self._included(include, names)
             except UnreadableError as error:
                 self.complain(error.line, error.text)
         if not self._entries and not self.problems.total and not self.discover:
             self.problems.add(1, 0, includes.display(path), "lists no pairs: add some under pairs or include")
 
-    def _included(self, path: Path) -> Iterator[tuple[Row, int]]:
+    def _included(self, path: Path, names: Names | None) -> Iterator[tuple[Row, int]]:
         entries = includes.BY_LINES.get(path.suffix.lower())
         if entries is None:
             yield from self._yaml(path, Sections(_INCLUDED))
@@ -172,7 +174,8 @@ class Reading:
         expander = self._expander(self._defaults)
         with _opened(path) as stream:
             source = _Source(stream, self.digest.update)
-            for entry in entries(Ahead(source, self._taking) if self._taking.on else source, self.complain):
+            lines = Ahead(source, self._taking) if self._taking.on else source
+            for entry in entries(lines, self.complain, self.warn, names):
                 yield from self._expanded(expander, entry)
 
     def _yaml(self, path: Path, sections: Sections) -> Iterator[tuple[Row, int]]:
@@ -232,22 +235,20 @@ class Reading:
         if stretch.taken_out:
             self._left_out += stretch.lines
 
-    def _located(self, folder: Path) -> list[Path]:
+    def _located(self, folder: Path) -> list[tuple[Path, Names | None]]:
         """The included files that can be read; the others are complained about where they are named."""
         taken = {os.path.realpath(self.files[0])}
-        found: list[Path] = []
+        found: list[tuple[Path, Names | None]] = []
         for node in self._main.include:
-            text = values.as_text(node, "include", self.complain)
+            text, names = includes.read_include(node, self.complain)
             if text is None:
-                if isinstance(node, Scalar) and node.absent:
-                    self.complain(node.line, "include is empty: name a file or remove it")
                 continue
             wrong, target = includes.locate(text.text, folder, _ENDINGS)
             if wrong is None and target in taken:
                 wrong = f"include {printable(text.text, 60)} was read before: name each file once"
             if wrong is None:
                 taken.add(target)
-                found.append(folder / text.text)
+                found.append((folder / text.text, names))
             else:
                 self.complain(text.line, wrong)
         return found

@@ -55,10 +55,7 @@ def schema() -> dict[str, object]:
             "include": {
                 "description": "Further files with pairs (YAML, CSV, NDJSON), inside this file's folder.",
                 "type": ["array", "null"],
-                "items": {
-                    "type": "string",
-                    "pattern": r"^[^/].*\.(?:ya?ml|csv|ndjson|jsonl)$",
-                },
+                "items": {"oneOf": [_file("ya?ml|csv|ndjson|jsonl"), _include(context)]},
                 "uniqueItems": True,
                 "examples": [["pairs.csv"]],
             },
@@ -112,6 +109,32 @@ def _pair(context: dict[str, Any]) -> dict[str, Any]:
     )
     one_of = [{"required": ["resource"]}, {"required": ["resources"]}]
     return {**pair, "type": "object", "required": ["engagement"], "oneOf": one_of}
+
+
+def _file(endings: str) -> dict[str, Any]:
+    return {"type": "string", "pattern": rf"^[^/].*\.(?:{endings})$"}
+
+
+def _include(context: dict[str, Any]) -> dict[str, Any]:
+    keys = ("engagement", "resource", "resources", *context)
+    column = {"type": ["string", "null"], "pattern": r"\S"}
+    names = _mapping(
+        "Columns with other names than the keys of a pair, by key; null: the file does not hold this key.",
+        dict.fromkeys(keys, column),
+    )
+    examples = [{"engagement": "Engagement Id", "resource": "Opportunity Id"}]
+    return {
+        "description": "A file, and the names of its columns.",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["file"],
+        "properties": {
+            "file": _file("ya?ml|csv|ndjson|jsonl"),
+            "columns": {**names, "examples": examples},
+        },
+        # Only CSV files have columns.
+        "dependencies": {"columns": {"properties": {"file": _file("csv")}}},
+    }
 
 
 def _live(context: dict[str, Any]) -> dict[str, Any]:

@@ -50,6 +50,8 @@ pairs:
 
 # Further pairs in files beside this one: YAML, CSV (with a header) or NDJSON.
 # include: [more-pairs.yaml, pairs.csv, pairs.ndjson]
+# A CSV file whose columns have other names, as a CRM exports it:
+# include: [{file: crm.csv, columns: {engagement: "Engagement Id", resource: "Opportunity Id"}}]
 
 # Or let each run take them from the service's own lists; all filters are optional.
 # discover:

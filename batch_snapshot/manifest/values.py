@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from batch_snapshot.manifest.nodes import Broken, Fields, Items, Scalar
-from batch_snapshot.manifest.problems import meant, shown
+from batch_snapshot.manifest.problems import meant, shown, spelled
 from batch_snapshot.manifest.service import CATALOGS, TEMPLATES, Shape, role_input, snapshot_input
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def check_name(text: str, what: str = "name") -> str | None:
     """Names become parts of paths, so the two that mean folders are refused."""
     if re.fullmatch(NAME, text) and text not in {".", ".."}:
         return None
-    return f"{what} {shown(text)} does not match {NAME} (letters, digits, dots and dashes, e.g. nightly-1)"
+    return f"{what} {spelled(text)} does not match {NAME} (letters, digits, dots and dashes, e.g. nightly-1)"
 
 
 def check_account(text: str) -> str | None:
@@ -191,7 +191,7 @@ def check_endpoint_url(text: str) -> str | None:
 def _match(shape: Shape, what: str, text: str, example: str) -> str | None:
     if shape.regex.fullmatch(text):
         return None
-    return f"{what} {shown(text)} does not match {shape.form} ({example})"
+    return f"{what} {spelled(text)} does not match {shape.form} ({example})"
 
 
 def _choice(what: str, text: str, choices: tuple[str, ...]) -> str | None:
@@ -199,7 +199,7 @@ def _choice(what: str, text: str, choices: tuple[str, ...]) -> str | None:
         return None
     same = [choice for choice in choices if choice.lower() == text.lower()]
     fix = f"write {' or '.join(same or choices)}"
-    return f"{what} {shown(text)} is not one of {', '.join(choices)}: {fix}"
+    return f"{what} {spelled(text)} is not one of {', '.join(choices)}: {fix}"
 
 
 #: What a row, or the defaults, may say of how a snapshot is made.

@@ -58,7 +58,7 @@ async def serve(
     try:
         endpoint = _Endpoint(simulator)
         application = web.Application()
-        application.router.add_post("/", endpoint.call)
+        application.router.add_post("/{operation:[A-Za-z]*}", endpoint.call)
         application.router.add_get("/_simulator/record", endpoint.record)
         application.router.add_post("/_simulator/touch", endpoint.touch)
         runner = web.AppRunner(application, handle_signals=False, access_log=None, shutdown_timeout=_SHUTDOWN)
@@ -101,7 +101,7 @@ class _Endpoint:
         simulator.enter()
         try:
             body = await request.read()
-            answer = self._service.answer(call, request.headers, body)
+            answer = self._service.answer(call, request.headers, body, request.path)
             if call.series is not None:
                 simulator.enter_pair(call.series, is_open)
             try:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from batch_snapshot.simulator.world import Snapshot
 
 _CREATE: Final = "CreateResourceSnapshot"
-_CONTENT_TYPE: Final = "application/x-amz-json-1.0"
+#: Of calls to `/`, and of those to a path that names the operation, as other clients make them.
+_CONTENT_TYPES: Final = ("application/x-amz-json-1.0", "application/json")
 #: Seconds that a stray throttle asks to wait.
 _STRAY_WAIT: Final = 0.1
 _NOTHING_DONE: Final = frozenset({"internal", "unavailable", "reset-before"})
@@ -60,10 +61,10 @@ class Service:
         self._reads = Throttle(lambda: gates(settings.read_rate, settings.read_burst))
         self._ordinal = 0
 
-    def answer(self, call: Call, headers: Mapping[str, str], body: bytes) -> Answer:
+    def answer(self, call: Call, headers: Mapping[str, str], body: bytes, path: str = "/") -> Answer:
         """Answer a call and note it; fills in `call` on the way."""
         try:
-            answer = self._answer(call, headers, body)
+            answer = self._answer(call, headers, body, path)
         except Refusal as refusal:
             answer = refused(refusal, self._model.statuses, hint=self._settings.retry_after)
         token = call.params.get("ClientToken")
@@ -72,8 +73,8 @@ class Service:
         )
         return answer
 
-    def _answer(self, call: Call, headers: Mapping[str, str], body: bytes) -> Answer:
-        self._route(call, headers)
+    def _answer(self, call: Call, headers: Mapping[str, str], body: bytes, path: str) -> Answer:
+        self._route(call, headers, path)
         # A signature is made by the client's real clock, whatever clock the world runs on.
         call.access_key = signature.check(headers, time.time() + self._settings.clock_offset)
         try:
@@ -90,12 +91,16 @@ class Service:
         check_engagement(call.operation, params.get("EngagementIdentifier"), write=False)
         return success(self._reader.read(call.operation, params, self._server_time(call)))
 
-    def _route(self, call: Call, headers: Mapping[str, str]) -> None:
-        prefix, _, operation = headers.get("X-Amz-Target", "").partition(".")
-        content_type = headers.get("Content-Type", "").partition(";")[0].strip()
+    def _route(self, call: Call, headers: Mapping[str, str], path: str) -> None:
+        """Find the operation: by the header, or by a path such as /ListEngagements, or by both alike."""
+        named = path.strip("/")
+        target = headers.get("X-Amz-Target", f"{self._model.target_prefix}.{named}" if named else "")
+        prefix, _, operation = target.partition(".")
+        content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if prefix == self._model.target_prefix and operation in self._model.operations:
             call.operation = operation
-        if call.operation not in OPERATIONS or content_type != _CONTENT_TYPE:
+        known = call.operation in OPERATIONS and named in {"", operation}
+        if not known or content_type not in (_CONTENT_TYPES if named else _CONTENT_TYPES[:1]):
             raise Refusal("UnknownOperationException", "The requested operation is not recognized")
 
     def _create(self, call: Call) -> Answer:

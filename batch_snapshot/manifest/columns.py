@@ -1,0 +1,282 @@
+"""The header of a CSV file: how its cells are separated, and which column holds which key of a pair.
+
+Spreadsheets and CRMs write other separators, names and invisible characters. What can mean one thing only
+is taken; anything else is one message that shows what the file holds and what is needed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher, get_close_matches
+from typing import TYPE_CHECKING
+from unicodedata import category
+
+from batch_snapshot.manifest.nodes import Fields, Items, Scalar
+from batch_snapshot.manifest.pairs import KEYS
+from batch_snapshot.manifest.problems import UnreadableError, spelled
+from batch_snapshot.manifest.service import snapshot_input
+from batch_snapshot.manifest.values import CONTEXT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from batch_snapshot.manifest.nodes import Node
+    from batch_snapshot.manifest.problems import Complain
+
+    #: Key of a pair → the name of its column; None: the file does not hold the key, whatever its columns.
+    Names = Mapping[str, str | None]
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+
+#: Lines of one header: a spreadsheet's names may hold line ends.
+_LINES = 100
+#: Columns that a message lists.
+_LISTED = 20
+#: How alike a column and a key must be (0 to 1) for the column to be taken for a misspelt key.
+_ALIKE = 0.85
+
+#: Excel's first line that names the separator.
+_SEP = re.compile(r"""\ufeff*"?sep=([^\w\s"]|\t)"?[,;|\t ]*[\r\n]*""", re.IGNORECASE)
+#: How spreadsheets force a text, and quotes that stand behind an invisible character.
+_QUOTED = re.compile(r'=?"([^"]*)"')
+#: Between ids in one cell.
+_BETWEEN = re.compile(r"[\s,;|]+")
+#: All that a blank row holds.
+_EMPTY = re.compile(r'[\s,;|"]+')
+#: Invisible, though Unicode does not count them among format characters.
+_ALSO_INVISIBLE = {"\u034f", *map(chr, range(0xFE00, 0xFE10))}
+
+
+def parser(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
+    """The rows; a blank before a quote does not hide the quote."""
+    return csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True)
+
+
+def cleaned(cell: str) -> str:
+    """The cell without blanks around it and without invisible characters in it."""
+    if not cell.isascii():
+        cell = "".join(c for c in cell if category(c) != "Cf" and c not in _ALSO_INVISIBLE)
+    cell = cell.strip()
+    if cell.endswith('"') and (quoted := _QUOTED.fullmatch(cell)):
+        return quoted[1].strip()
+    return cell
+
+
+def same(name: str) -> str:
+    """A column's name as it is compared: without case, and with one blank where there are several."""
+    return " ".join(cleaned(name).casefold().split())
+
+
+def _as_key(name: str) -> str:
+    return re.sub(r"[ -]+", "_", same(name))
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns of one file."""
+
+    separator: str
+    #: All of them, as the header has them.
+    names: list[str]
+    #: Position → key.
+    keys: dict[int, str]
+    #: Positions without a name.
+    nameless: list[int] = field(default_factory=list)
+
+    def entry(self, cells: list[str], line: int, complain: Complain) -> Fields | None:
+        """A row as an entry; None: it is blank, or was complained about."""
+        nodes: dict[str, Node] = {}
+        for position, key in self.keys.items():
+            text = cleaned(cells[position]) if position < len(cells) else ""
+            if not text:
+                continue
+            if key == "resources":
+                nodes[key] = Items([Scalar(one, line) for one in _BETWEEN.split(text) if one], line)
+            else:
+                nodes[key] = Scalar(text, line)
+        if not nodes and not any(map(cleaned, cells)):
+            return None
+        wrong = self._misplaced(cells) if self.nameless or len(cells) != len(self.names) else None
+        if wrong:
+            complain(line, wrong)
+            return None
+        return Fields(nodes, dict.fromkeys(nodes, line), line)
+
+    def _misplaced(self, cells: list[str]) -> str | None:
+        """What is wrong with a row of more or fewer cells, or with cells under no name."""
+        count = f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'} under a header of {len(self.names)}"
+        lacking = [key for position, key in self.keys.items() if position >= len(cells)]
+        if lacking:
+            return (
+                f"{count}: none for {', '.join(lacking)}; the row holds {_listed(cells)} "
+                f"(separated by {self.by}): give each column a cell, empty ones too"
+            )
+        for position in [*self.nameless, *range(len(self.names), len(cells))]:
+            if position < len(cells) and cleaned(cells[position]):
+                where = f"cell {position + 1}, {spelled(cells[position])}, is under a column without a name"
+                ids = " (several ids of a row need quotes around them)" if "resources" in self._taken else ""
+                return f"{count}: {where}: remove it, or name its column in the header{ids}"
+        return None
+
+    @property
+    def _taken(self) -> set[str]:
+        return set(self.keys.values())
+
+    @property
+    def by(self) -> str:
+        """What separates the cells."""
+        return SEPARATORS.get(self.separator, spelled(self.separator))
+
+    def wrong(self, columns: Names) -> str | None:
+        """Why this header will not do, and what will."""
+        for key, name in columns.items():
+            if name is not None and key not in self._taken:
+                return f"column {spelled(name)}, which columns names for {key}, is {self._missing(name)}"
+        for key, others in (("engagement", set()), ("resource", {"resources"})):
+            if not self._taken & {key, *others}:
+                or_ = " (or resources)" if others else ""
+                return f"column {key}{or_} is {self._missing(key)}; {self._way_out(columns)}"
+        return self._misspelt(columns) or self._twice(columns)
+
+    def _missing(self, name: str) -> str:
+        near = get_close_matches(same(name), {same(one): 0 for one in self.names if one}, n=1)
+        hint = ""
+        if near:
+            meant = next(one for one in self.names if same(one) == near[0])
+            hint = f": did you mean {spelled(meant)}?"
+        return f"missing in the header{hint}; found {_listed(self.names)} (separated by {self.by})"
+
+    def _way_out(self, columns: Names) -> str:
+        needed = [key for key in ("engagement", "resource") if key not in columns]
+        wanted = ", ".join(f'{key}: "…"' for key in needed)
+        return (
+            f"needed are engagement, and resource or resources; name others under include: "
+            f"{{file: …, columns: {{{wanted}}}}}"
+        )
+
+    def _misspelt(self, columns: Names) -> str | None:
+        """A column that is most likely a misspelt key, whose rows would go where they should not."""
+        for name in self._extra() if not columns else ():
+            for key in CONTEXT.keys() - self._taken:
+                if SequenceMatcher(None, _as_key(name), key).ratio() >= _ALIKE:
+                    return (
+                        f"column {spelled(name)} is unknown: did you mean {key}? Rename it, or write "
+                        f"{key}: null under columns of this file's include to ignore it"
+                    )
+        return None
+
+    def _twice(self, columns: Names) -> str | None:
+        for key in sorted(self._taken):
+            if list(self.keys.values()).count(key) > 1:
+                name = columns.get(key) or key
+                return (
+                    f"column {name if name in KEYS else spelled(name)} stands in the header twice: remove one"
+                )
+        return None
+
+    def _extra(self) -> list[str]:
+        return [name for position, name in enumerate(self.names) if name and position not in self.keys]
+
+    def ignored(self) -> str | None:
+        """A warning that names the columns that mean nothing here."""
+        extra = self._extra()
+        return f"columns that are not keys of a pair are ignored: {_listed(extra)}" if extra else None
+
+
+def _listed(names: Sequence[str]) -> str:
+    named = [name for name in names if name]
+    more = f", … ({len(named)} in all)" if len(named) > _LISTED else ""
+    return ", ".join(spelled(name) for name in named[:_LISTED]) + more
+
+
+def _columns(cells: list[str], separator: str, columns: Names) -> Columns:
+    """The columns under a separator, whatever they are."""
+    wanted = {same(name): key for key, name in columns.items() if name is not None}
+    # Who names the column of one of these two means that there is no other.
+    named = columns.keys() | (
+        {"resource", "resources"} if columns.keys() & {"resource", "resources"} else set()
+    )
+    keys = {}
+    for position, cell in enumerate(cells):
+        key = wanted.get(same(cell)) or _as_key(cell)
+        if key in KEYS and (same(cell) in wanted or key not in named):
+            keys[position] = key
+    names = [cell.strip(" \t\r\n") if cleaned(cell) else "" for cell in cells]
+    return Columns(separator, names, keys, [position for position, name in enumerate(names) if not name])
+
+
+def read_header(texts: Iterator[str], columns: Names, at: Callable[[], int]) -> tuple[Columns, int] | None:
+    """Read as many lines as the header has.
+
+    Args:
+        texts: the lines of the file.
+        columns: the names of the columns, where they are not those of the keys.
+        at: the number of lines that were read.
+
+    Returns:
+        The columns, and the header's line; None: the file is empty.
+
+    Raises:
+        UnreadableError: with what the file has, and what it needs.
+    """
+    separators: Sequence[str] = tuple(SEPARATORS)
+    text, line = "", 0
+    for one in texts:
+        if not text:
+            line = at()
+            if (told := _SEP.fullmatch(one)) and len(separators) > 1:
+                separators = [told[1]]
+                continue
+            if not _EMPTY.sub("", cleaned(one)):
+                continue
+        text += one
+        found, unfinished = _tried(text, separators, columns)
+        good = [each for each in found if each.wrong(columns) is None]
+        if len(good) == 1:
+            return good[0], line
+        if len(good) > 1:
+            both = " or by ".join(each.by for each in good)
+            raise UnreadableError(
+                line, f"header {spelled(text)} can be separated by {both}: rename the columns that hold one"
+            )
+        if not unfinished or at() - line >= _LINES:
+            break
+    if not text:
+        return None
+    if not found:
+        raise UnreadableError(line, f"header {spelled(text)} is not valid CSV: close the quotes")
+    best = max(found, key=lambda one: (len(one.keys), len(one.names)))
+    raise UnreadableError(line, best.wrong(columns) or "")
+
+
+def _tried(text: str, separators: Sequence[str], columns: Names) -> tuple[list[Columns], bool]:
+    """The header by each separator that it is valid for, and whether by some a quote is still open."""
+    found, unfinished = [], False
+    for separator in separators:
+        try:
+            cells = next(parser(io.StringIO(text, newline=""), separator))
+        except csv.Error as error:
+            unfinished = unfinished or "unexpected end" in str(error)
+        else:
+            found.append(_columns(cells, separator, columns))
+    return found, unfinished
+
+
+def swallowed(cells: Sequence[str], separator: str) -> int | None:
+    """How many lines below its first a row holds what looks like another row, within a quoted cell; or None.
+
+    A quote that is closed by the next one, rows later, makes those rows the text of one cell.
+    """
+    shapes = snapshot_input()
+    ids = [shapes[name].regex for name in ("EngagementIdentifier", "ResourceIdentifier")]
+    below = 0
+    for cell in cells:
+        for text in cell.splitlines()[1:]:
+            below += 1
+            parts = [cleaned(part).strip('"') for part in text.split(separator)]
+            if all(any(regex.fullmatch(part) for part in parts) for regex in ids):
+                return below
+    return None

@@ -1,0 +1,76 @@
+"""Every file of SQLite is closed again, also where it cannot be used."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from batch_snapshot.discover import Search
+from batch_snapshot.errors import StorageError
+from batch_snapshot.filters import Filters
+from batch_snapshot.index import Index
+from batch_snapshot.quota import Usage
+
+NOW = datetime(2026, 3, 2, tzinfo=UTC)
+SEARCH = Filters(account="main", catalog="Sandbox", template="T", resource_type="Opportunity")
+
+
+def search(path: Path) -> Search:
+    return Search(path, [SEARCH], "", NOW)
+
+
+def opened(path: Path) -> list[str]:
+    """The descriptors of this process for the file and those beside it; an error's frames hold none up."""
+    gc.collect()
+    found = []
+    for one in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            target = str(one.readlink())
+            found += [target] if target.startswith(str(path)) else []
+    return found
+
+
+@pytest.mark.parametrize("make", [Index, search, Usage])
+@pytest.mark.parametrize("content", [b"no database" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_file_that_is_no_database_is_not_left_open(tmp_path, make, content):
+    path = tmp_path / "x.sqlite"
+    path.write_bytes(content)
+    held = []
+    try:
+        with make(path):
+            # The index is begun anew: it holds nothing that the ledgers don't.
+            assert make is Index
+    except StorageError as error:
+        held.append(error)  # with its frames, which would keep a connection alive
+    assert opened(path) == []
+
+
+class Stuck(type(Path())):  # type: ignore[misc]
+    """A file that cannot be removed."""
+
+    def unlink(self, *_: object, **__: object) -> None:
+        raise PermissionError("no")
+
+
+def test_nor_is_an_index_that_cannot_be_begun_anew(tmp_path):
+    path = Stuck(tmp_path / "x.sqlite")
+    path.write_bytes(b"no database" * 100)
+    try:
+        Index(path)
+    except StorageError as error:
+        held = error  # with the error that it came from, and its frames
+    assert opened(path) == []
+    assert held
+
+
+@pytest.mark.parametrize("make", [Index, search, Usage])
+def test_nor_is_one_that_was_used(tmp_path, make):
+    path = tmp_path / "x.sqlite"
+    for _ in range(2):
+        with make(path):
+            assert opened(path)
+        assert opened(path) == []

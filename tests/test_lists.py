@@ -1,0 +1,127 @@
+"""Lists whose tokens expire, and which give fewer items a page than their model says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from batch_snapshot import pace
+from batch_snapshot.discover import Search
+from batch_snapshot.errors import ServiceError
+from batch_snapshot.filters import Filters
+from batch_snapshot.lane import Lane
+from batch_snapshot.model import ApiError, ErrorKind, Failure, Verdict
+from batch_snapshot.pacer import Pacer
+from batch_snapshot.reads import BEGINNINGS, Reader
+
+NOW = datetime(2026, 3, 2, tzinfo=UTC)
+TASKS = "ListEngagementFromOpportunityTasks"
+SEARCH = Filters(
+    account="main", catalog="Sandbox", template="T", resource_type="Opportunity", sources=("tasks",)
+)
+
+
+def refusal(code: str, message: str, kind: ErrorKind = ErrorKind.INVALID) -> ApiError:
+    return ApiError(Failure(kind, code, message, Verdict.REFUSED, may_have_landed=False, http_status=400))
+
+
+EXPIRED = [
+    refusal("ValidationException", "NextToken: token expired (INVALID_VALUE)"),
+    refusal("ValidationException", "The pagination token is not valid"),
+    refusal("ExpiredNextTokenException", "expired", ErrorKind.UNKNOWN),
+]
+
+
+class Service:
+    """Twelve pairs in one list, five a page at most, and tokens that are forgotten so many times."""
+
+    def __init__(self, forgotten: Counter[int], error: ApiError = EXPIRED[0], most: int = 5) -> None:
+        self.forgotten = forgotten
+        self.error = error
+        self.most = most
+        self.asked: list[tuple[int, int]] = []
+        self.told: list[str] = []
+
+    async def call(self, account: str, operation: str, parameters: Any) -> dict[str, Any]:
+        start, size = int(parameters.get("NextToken", "0")), parameters["MaxResults"]
+        self.asked.append((start, size))
+        if self.forgotten[start]:
+            self.forgotten[start] -= 1
+            raise self.error
+        if size > self.most > 10:
+            raise refusal("ValidationException", f"1000 at 'maxResults' must be at most {self.most}")
+        end = min(start + 5, 12)
+        pairs = [
+            {"EngagementId": f"eng-{number:014d}", "OpportunityId": f"O{number}"}
+            for number in range(start, end)
+        ]
+        return {"TaskSummaries": pairs, "NextToken": str(end) if end < 12 else ""}
+
+    async def identify(self, lane: Lane) -> None:
+        """The quota is nobody's."""
+
+    def reader(self) -> Reader:
+        lane = Lane("main", Pacer(pace.declared(1)), Pacer(pace.declared(10)))
+        return Reader(lane, self.call, self.identify, now=lambda: NOW, rng=Random(0))
+
+
+def found(service: Service, path: Any = None) -> list[str]:
+    """The opportunities that a search finds."""
+
+    async def search() -> list[str]:
+        with Search(path, [SEARCH], "", NOW) as one:
+            await one.ask({"main": service.reader()}, jobs=False, told=service.told.append)
+            return [found.row.resource for found in one.found()]
+
+    listed: list[str] = trio.run(search, clock=trio.testing.MockClock(autojump_threshold=0))
+    return listed
+
+
+ALL = [f"O{number}" for number in range(12)]
+
+
+@pytest.mark.parametrize("error", EXPIRED, ids=lambda error: error.failure.code)
+@pytest.mark.parametrize("times", [1, BEGINNINGS])
+def test_a_list_whose_token_expired_is_begun_again(error, times):
+    service = Service(Counter({10: times}), error)
+    assert found(service) == ALL
+    assert [start for start, _ in service.asked] == [0, 5, 10] * (times + 1)
+    assert service.told[-1] == f"{TASKS}: 12"
+
+
+def test_tokens_that_expire_always_end_the_search_and_the_next_one_succeeds(tmp_path):
+    service = Service(Counter({10: BEGINNINGS + 1}))
+    with pytest.raises(ServiceError, match="token expired"):
+        found(service, tmp_path / "partial")
+    assert len(service.asked) == 3 * (BEGINNINGS + 1)
+    # The token that was kept is refused once more, and then none is.
+    service = Service(Counter({10: 1}))
+    assert found(service, tmp_path / "partial") == ALL
+    assert [start for start, _ in service.asked] == [10, 0, 5, 10]
+
+
+def test_what_no_token_is_to_blame_for_is_not_begun_again():
+    service = Service(Counter({0: 1}))
+    with pytest.raises(ServiceError, match="token expired"):
+        found(service)
+    service = Service(Counter({5: 1}), refusal("AccessDeniedException", "no", ErrorKind.DENIED))
+    with pytest.raises(ServiceError, match="AccessDenied"):
+        found(service)
+    assert len(service.asked) == 2
+
+
+def test_pages_have_a_hundred_items_where_a_thousand_are_refused():
+    service = Service(Counter(), most=100)
+    assert found(service) == ALL
+    assert service.asked == [(0, 1000), (0, 100), (5, 100), (10, 100)]
+
+
+def test_pages_that_are_still_too_large_are_an_error():
+    with pytest.raises(ServiceError, match="maxResults"):
+        found(Service(Counter(), most=50))

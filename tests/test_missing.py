@@ -1,0 +1,121 @@
+"""Files that do not exist, and names that can be none: said before anything is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from batch_snapshot import cli, flags
+from batch_snapshot.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("ledgers").mkdir()
+    Path("ledgers/backfill.ndjson").touch()
+
+
+COMMANDS = [
+    ["status"],
+    ["status", "--check"],
+    ["status", "--watch"],
+    ["report", "--html", "x.html"],
+    ["verify", "--simulate"],
+    ["diff", "ledgers/backfill.ndjson"],
+    ["retry", "--simulate"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        ("ledgers/backfil.ndjson", "did you mean ledgers/backfill.ndjson?"),
+        ("ledgers/x.ndjson", "name a ledger that a run has written"),
+        ("nowhere/backfill.ndjson", "name a ledger that a run has written"),
+    ],
+)
+def test_a_ledger_that_does_not_exist_is_named_so(capsys, command, name, way_out):
+    assert cli.main([command[0], name, *command[1:]]) == 2
+    assert capsys.readouterr().err.strip() == f"{name}: there is no such file; {way_out}"
+    assert not Path("x.html").exists()
+
+
+@pytest.mark.parametrize(
+    "path", ["nowhere/x.prom", "ledgers", ".", "ledgers/", "x" * 240 + ".prom", "/dev/null", "/proc/x.prom"]
+)
+def test_a_metrics_file_that_cannot_be_written_is_refused(capsys, path):
+    assert cli.main(["run", "absent.yaml", "--metrics-file", path]) == 2
+    said = capsys.readouterr().err
+    assert "--metrics-file" in said
+    assert "absent.yaml" not in said
+
+
+@pytest.mark.parametrize("path", ["x.prom", "ledgers/x", "./ledgers/backfill.ndjson"])
+def test_one_that_can_is_taken_and_nothing_is_written_yet(path):
+    before = sorted(Path().rglob("*"))
+    assert flags.metrics_file(Path(path)) == Path(path)
+    assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        "arn:aws:sns:us-east-1:123456789012:nightly",
+        "arn:aws-cn:sns:cn-north-1:123456789012:a_b-c",
+        "arn:aws-us-gov:sns:us-gov-west-1:123456789012:n.fifo",
+        "arn:aws-iso-b:sns:us-isob-east-1:123456789012:" + "n" * 256,
+    ],
+)
+def test_topics_of_every_partition_are_taken(arn):
+    assert flags.topic_arn(arn) == arn
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        "",
+        "nightly",
+        "arn:aws:sqs:us-east-1:123456789012:nightly",
+        "arn:aws:sns::123456789012:nightly",
+        "arn:aws:sns:east:123456789012:nightly",
+        "arn:aws:sns:us-east-1:12345678901:nightly",
+        "arn:aws:sns:us-east-1:\u0661\u06623456789012:nightly",
+        "arn:aws:sns:us-east-1:123456789012:",
+        "arn:aws:sns:us-east-1:123456789012:nightly:0f5e0d5c-subscription",
+        "arn:aws:sns:us-east-1:123456789012:" + "n" * 257,
+        "arn:aws:sns:us-east-1:123456789012:" + "n" * 252 + ".fifo",
+        "arn:aws-:sns:us-east-1:123456789012:nightly",
+        "arn:other:sns:us-east-1:123456789012:nightly",
+        "arn:aws:sns:us-east-1:123456789012:nightly\n",
+    ],
+)
+def test_what_is_no_topic_is_refused(arn):
+    with pytest.raises(InputError, match="--notify-sns"):
+        flags.topic_arn(arn)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hooks.example.com/x",
+        "https:///x",
+        "https://",
+        "ftp://example.com/x",
+        "https://example.com:0/x",
+        "https://example.com:99999/x",
+        "https://example.com:port/x",
+        "https://a..example.com/secret",
+        "https://" + "a" * 64 + ".example.com/secret",
+        "https://[::1/x",
+        "https://example.com/secret x",
+        "https://example.com/secret\n",
+        "https://exämple.com/secret",
+    ],
+)
+def test_what_is_no_webhook_is_refused_without_its_secret(url):
+    with pytest.raises(InputError, match="--notify-webhook") as caught:
+        flags.webhook_url(url)
+    assert "secret" not in str(caught.value)
