@@ -40,7 +40,7 @@ class TimeOfDay(click.ParamType[tuple[int, int]]):
 
 @click.command(short_help="Print unit files for nightly runs.")
 @click.argument("kind", type=click.Choice(["systemd", "cron", "kubernetes", "eventbridge"]))
-@click.argument("manifest", type=click.Path(path_type=Path))
+@click.argument("manifest", type=flags.FILE)
 @click.argument("run_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAG…]")
 @click.option("--at", type=TimeOfDay(), default="02:17", show_default=True, metavar="HH:MM", help="In UTC.")
 @click.option(
@@ -54,7 +54,7 @@ class TimeOfDay(click.ParamType[tuple[int, int]]):
 )
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=flags.FOLDER,
     metavar="FOLDER",
     help="Write each file there, instead of all to stdout; none that is there is overwritten.",
 )
@@ -164,7 +164,7 @@ def _write(folder: Path, made: list[File]) -> None:
 
 
 @click.command(short_help="Remove old ledgers that fully succeeded.")
-@click.argument("folder", metavar="LEDGER-FOLDER", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="LEDGER-FOLDER", type=flags.FOLDER)
 @click.option(
     "--keep",
     type=click.IntRange(1),

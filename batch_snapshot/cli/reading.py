@@ -22,7 +22,7 @@ LINES_EVERY = 5.0
 
 
 @click.command(short_help="Check a manifest, offline.")
-@click.argument("manifest", type=click.Path(path_type=Path))
+@click.argument("manifest", type=flags.FILE)
 @flags.FORMAT
 def validate(manifest: Path, form: str) -> int:
     """Check MANIFEST and all that it includes, offline and without credentials.
@@ -69,7 +69,7 @@ def validate(manifest: Path, form: str) -> int:
 
 
 @click.command(short_help="Tell what became of the rows, also of a run that goes on.")
-@click.argument("ledger", type=click.Path(path_type=Path))
+@click.argument("ledger", type=flags.FILE)
 @click.option("--check", is_flag=True, help="Prove the ledger whole, or name the first line that is not.")
 @click.option(
     "--watch", is_flag=True, help="Show how far the run is, until it is over; Ctrl-C ends the looking alone."

@@ -67,7 +67,7 @@ def _change(text: str) -> tuple[float, float]:
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides which calls meet a fault.")
 @click.option(
     "--state",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=flags.FILE,
     metavar="FILE",
     help="Keep the world in this file, from one start to the next.",
 )
