@@ -16,6 +16,7 @@ from uuid import uuid4
 from batch_snapshot import (
     backlog,
     codec,
+    files,
     history,
     ledger,
     locks,
@@ -194,7 +195,7 @@ def of_run(held: Reserved, listed: Manifest) -> Job:
         total=listed.rows + len(gone),
         todo=rows.todo(),
         requests=rows.requests(),
-        manifest=str(listed.path.resolve()),
+        manifest=str(files.resolved(listed.path)),
         manifest_sha256=listed.sha256,
         discovered_sha256=listed.found_sha256,
         candidates=rows.candidates,

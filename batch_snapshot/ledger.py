@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 import orjson
 
-from batch_snapshot import abridged, codec, places
+from batch_snapshot import abridged, codec, files, places
 from batch_snapshot.errors import LedgerError, LedgerWriteError
 from batch_snapshot.history import Header, History, Line
 
@@ -81,7 +81,7 @@ def _lines(
     `number` lines stand before `start`.
     """
     try:
-        with path.open("rb", buffering=_BUFFER) as file:
+        with files.open_regular(path, _BUFFER) as file:
             offset = file.seek(start)
             if after is not None:
                 file.seek(after.offset)
@@ -160,7 +160,7 @@ def _fold(past: History, path: Path, lines: Iterable[tuple[int, int, bytes]]) ->
 def _has_lines(path: Path) -> bool:
     """Whether the file at `path` holds a whole line, of whatever."""
     try:
-        with path.open("rb") as file:
+        with files.open_regular(path) as file:
             return file.readline(LONGEST_LINE).endswith(b"\n")
     except OSError as error:
         raise LedgerError(f"{path}: cannot be read ({error.strerror}); name another with --ledger") from None
@@ -168,7 +168,7 @@ def _has_lines(path: Path) -> bool:
 
 def torn(path: Path) -> bool:
     """Whether the last line of the ledger at `path` lacks its end."""
-    with path.open("rb") as file:
+    with files.open_regular(path) as file:
         if file.seek(0, os.SEEK_END) == 0:
             return False
         file.seek(-1, os.SEEK_END)
@@ -290,7 +290,7 @@ def _open(path: Path) -> int:
     try:
         fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        return os.open(path, flags)
+        return files.descriptor(path, flags)
     path.chmod(0o600)
     return fd
 

@@ -9,6 +9,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from batch_snapshot import files
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 #: Ledgers that are kept in mind, the latest of them.
 KEPT = 1_000
 
+#: Bytes that such a file holds at most: paths of 4 KiB.
+LONGEST = 16 * 1024 * 1024
+
 
 def run_id(file: Path, ledger: Path) -> str | None:
     """The run of the ledger at this path if it was not finished when it was last seen; None: it was.
@@ -25,7 +29,7 @@ def run_id(file: Path, ledger: Path) -> str | None:
     Raises:
         StorageError: the file cannot be read.
     """
-    return _read(file).get(str(ledger.resolve()))
+    return _read(file).get(str(files.resolved(ledger)))
 
 
 def note(file: Path, ledger: Path, run_id: str) -> None:
@@ -35,8 +39,8 @@ def note(file: Path, ledger: Path, run_id: str) -> None:
         StorageError: the file cannot be read or written.
     """
     known = _read(file)
-    if known.get(str(ledger.resolve())) != run_id:
-        kept = {**known, str(ledger.resolve()): run_id}
+    if known.get(str(files.resolved(ledger))) != run_id:
+        kept = {**known, str(files.resolved(ledger)): run_id}
         _write(file, dict([*kept.items()][-KEPT:]))
 
 
@@ -47,7 +51,7 @@ def forget(file: Path, ledger: Path) -> None:
         StorageError: the file cannot be read or written.
     """
     known = _read(file)
-    if known.pop(str(ledger.resolve()), None) is not None:
+    if known.pop(str(files.resolved(ledger)), None) is not None:
         _write(file, known)
 
 
@@ -76,10 +80,10 @@ def check(files: Iterable[Path], ledger: Path, *, begun: bool, anew: bool) -> No
 
 def _read(file: Path) -> dict[str, str]:
     try:
-        known = json.loads(file.read_text("utf-8"))
+        known = json.loads(files.read_regular(file, LONGEST))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _unusable(file, error) from None
     if not isinstance(known, dict):
         raise _unusable(file, ValueError("it is no object"))

@@ -13,8 +13,9 @@ PACKAGE = Path(batch_snapshot.__file__).parent
 
 #: Imports run only to lower levels; rooms of one level never import each other.
 LEVELS = [
-    {"errors", "mounts"},
-    {"endpoint", "filters", "model"},
+    {"mounts", "text"},
+    {"errors"},
+    {"endpoint", "files", "filters", "model"},
     {"flags", "history"},
     {
         "audit",
@@ -77,6 +78,7 @@ PURE = {
     "revision",
     "signer",
     "tally",
+    "text",
     "tries",
 }
 ACTING = {

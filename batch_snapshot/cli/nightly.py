@@ -14,6 +14,7 @@ import click
 from batch_snapshot import __version__, flags
 from batch_snapshot.cli import sending, terminal
 from batch_snapshot.errors import InputError
+from batch_snapshot.files import make_folder, resolved
 
 if TYPE_CHECKING:
     from batch_snapshot.manifest import Manifest
@@ -92,7 +93,7 @@ def schedule(
         image=image,
         flags=run_flags,
         topic=flags.topic_arn(given["notify_sns"]),
-        metrics_folder=str(metrics.parent.resolve()) if metrics else None,
+        metrics_folder=str(resolved(metrics.parent)) if metrics else None,
         **_here(),
         **_of(listed),
     )
@@ -127,11 +128,11 @@ def _of(listed: Manifest) -> dict[str, Any]:
     accounts = listed.accounts.values()
     return {
         "name": listed.name,
-        "manifest": str(listed.path.resolve()),
+        "manifest": str(resolved(listed.path)),
         "catalogs": tuple(sorted(listed.catalogs)),
         "profiles": tuple(sorted({one.profile for one in accounts if one.profile})),
         "role_arns": tuple(sorted({one.role_arn for one in accounts if one.role_arn})),
-        "reads": (*_program_folders(), str(listed.path.resolve().parent)),
+        "reads": (*_program_folders(), str(resolved(listed.path).parent)),
     }
 
 
@@ -153,7 +154,7 @@ def _write(folder: Path, made: list[File]) -> None:
     for file in made:
         path = folder / file.name
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             with path.open("x", encoding="utf-8") as target:
                 target.write(file.text)
         except FileExistsError:
