@@ -51,7 +51,11 @@ def ledger_pattern(given: str | None, *, simulated: bool) -> str:
     Raises:
         InputError: for a placeholder that is none.
     """
-    pattern = files.named(given, "--ledger") if given else ("ledgers/{name}.simulated.ndjson" if simulated else "ledgers/{name}.ndjson")
+    pattern = (
+        files.named(given, "--ledger")
+        if given
+        else ("ledgers/{name}.simulated.ndjson" if simulated else "ledgers/{name}.ndjson")
+    )
     unknown = set(re.findall(r"\{[^{}]*\}", pattern)) - {"{name}", "{date}"}
     if unknown:
         raise InputError(f"--ledger {pattern}: {min(unknown)} is not known; there are {{name}} and {{date}}")

@@ -119,7 +119,7 @@ class Tally:
         return calls / seconds if seconds >= 1 else 0.0
 
 
-def count(value: object) -> int:
+def count(value: Any) -> int:
     """A count out of a line; 0 for what is none."""
     sensible = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST
     return value if sensible else 0

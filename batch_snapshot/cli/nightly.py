@@ -161,7 +161,7 @@ def _write(folder: Path, made: list[File]) -> None:
             raise InputError(f"{path}: is there already: remove it, or name another --output") from None
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror}); name another --output") from None
-        click.echo(path)
+        click.echo(terminal.shown(str(path)))
 
 
 @click.command(short_help="Remove old ledgers that fully succeeded.")

@@ -41,7 +41,16 @@ def validate(manifest: Path, form: str) -> int:
     except ManifestError as error:
         if form == "text":
             raise
-        terminal.print_json({"valid": False, "problems": error.problems, "problem_count": error.total})
+        terminal.print_json(
+            {
+                "valid": False,
+                "problems": error.problems,
+                "problem_count": error.total,
+                "outcome": "refused",
+                "exit_code": error.exit_code,
+                "error": {"kind": "manifest", "message": str(error)},
+            }
+        )
         return error.exit_code
     terminal.warn(listed.warnings, listed.warning_count)
     if form == "json":
@@ -62,7 +71,9 @@ def validate(manifest: Path, form: str) -> int:
     accounts = ", ".join(f"{name} ({number:,})" for name, number in listed.rows_by_account.items())
     catalogs = sorted(listed.catalogs | {one.catalog for one in listed.discover})
     more = ", and those of discover:, known only when it is run" if listed.discover else ""
-    click.echo(f"{manifest}: valid: {listed.rows:,} rows{more}, catalog {', '.join(catalogs)}")
+    click.echo(
+        f"{terminal.shown(str(manifest))}: valid: {listed.rows:,} rows{more}, catalog {', '.join(catalogs)}"
+    )
     if accounts:
         click.echo(f"accounts: {accounts}")
     return 0
@@ -93,7 +104,7 @@ def status(ledger: Path, form: str, *, check: bool, watch: bool) -> int:
     if check:
         rows = overview.check(ledger)
         if form == "text":
-            click.echo(f"{ledger}: whole: {rows:,} rows, each in one state")
+            click.echo(f"{terminal.shown(str(ledger))}: whole: {rows:,} rows, each in one state")
     looking = overview.Looking(ledger)
     looking.again()
     if watch and looking.running:
