@@ -60,7 +60,7 @@ class GivenPath(click.ParamType[Path]):
         """Take what shells complete it with: file or dir."""
         self._kind = kind
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ARG002
         """Read the text as a path."""
         return value if isinstance(value, Path) else Path(files.named(value, _called(param)))
 

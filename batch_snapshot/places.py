@@ -119,7 +119,8 @@ def there(path: Path) -> bool:
 def unreachable(path: Path, error: OSError) -> InputError:
     """The error for a path that cannot be looked at."""
     return InputError(
-        f"{text.shortened(str(path))}: cannot be reached ({error.strerror or error}); name a path in a folder that you may enter"
+        f"{text.shortened(str(path))}: cannot be reached ({error.strerror or error}); "
+        "name a path in a folder that you may enter"
     )
 
 

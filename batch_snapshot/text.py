@@ -20,7 +20,7 @@ def shortened(text: str, longest: int = LONGEST_WORD) -> str:
 
 
 def escaped(text: str) -> str:
-    """The text with everything that cannot be printed as an escape: line ends, ESC, bidi marks, broken bytes."""
+    """The text with everything that cannot be printed as an escape, line ends too."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 
 from batch_snapshot import flags
 from batch_snapshot.cli import terminal
 from batch_snapshot.errors import InputError
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command(short_help="Make a page or tables of a ledger.")

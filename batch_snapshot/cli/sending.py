@@ -7,7 +7,6 @@ import sys
 from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +16,7 @@ from batch_snapshot.cli import telling, terminal
 from batch_snapshot.errors import BatchSnapshotError, InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from collections.abc import Callable, Coroutine
 
     from batch_snapshot.batch import Hooks

@@ -31,7 +31,7 @@ def quiet() -> None:
         return
     import warnings
 
-    warnings.showwarning = _nothing  # type: ignore[assignment]
+    warnings.showwarning = _nothing
     sys.unraisablehook = _nothing
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):
