@@ -80,6 +80,14 @@ def read_regular(path: Path, longest: int) -> bytes:
     return data
 
 
+def is_file(path: Path) -> bool:
+    """Whether a regular file is there, as far as can be seen."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def kind_of(path: Path) -> str | None:
     """What is at the path in words, if that is no regular file; None: a file, or nothing."""
     try:

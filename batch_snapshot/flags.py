@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from batch_snapshot import endpoint, files, filters
+from batch_snapshot import endpoint, files, filters, text
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,9 +60,12 @@ class GivenPath(click.ParamType[Path]):
         """Take what shells complete it with: file or dir."""
         self._kind = kind
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ARG002
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Read the text as a path."""
-        return value if isinstance(value, Path) else Path(files.named(value, _called(param)))
+        path = value if isinstance(value, Path) else Path(files.named(value, _called(param)))
+        if self._kind == "dir" and files.is_file(path):
+            self.fail(f"{text.shortened(str(path))!r} is a file; name a folder", param, ctx)
+        return path
 
     def shell_complete(
         self,

@@ -290,7 +290,7 @@ def _open(path: Path) -> int:
     try:
         fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        return files.descriptor(path, flags)
+        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     path.chmod(0o600)
     return fd
 

@@ -51,11 +51,8 @@ def ledger_pattern(given: str | None, *, simulated: bool) -> str:
     Raises:
         InputError: for a placeholder that is none.
     """
-    pattern = (
-        files.named(given, "--ledger")
-        if given
-        else ("ledgers/{name}.simulated.ndjson" if simulated else "ledgers/{name}.ndjson")
-    )
+    default = "ledgers/{name}.simulated.ndjson" if simulated else "ledgers/{name}.ndjson"
+    pattern = default if given is None else files.named(given, "--ledger")
     unknown = set(re.findall(r"\{[^{}]*\}", pattern)) - {"{name}", "{date}"}
     if unknown:
         raise InputError(f"--ledger {pattern}: {min(unknown)} is not known; there are {{name}} and {{date}}")
@@ -109,11 +106,14 @@ def there(path: Path) -> bool:
         InputError: nobody can tell.
     """
     try:
-        return path.exists()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except ValueError as error:
         raise unreachable(path, OSError(str(error))) from None
     except OSError as error:
         raise unreachable(path, error) from None
+    return True
 
 
 def unreachable(path: Path, error: OSError) -> InputError:

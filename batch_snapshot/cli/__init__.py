@@ -98,7 +98,7 @@ class _InOrder(click.Group):
             from difflib import get_close_matches
 
             near = get_close_matches(args[0], self.commands, 1)
-            meant = f"; did you mean {near[0]}?" if near else "."
+            meant = f". Did you mean {near[0]!r}?" if near else "."
             ctx.fail(f"there is no command {args[0]!r}{meant} There are: {', '.join(self.commands)}")
         return super().resolve_command(ctx, args)
 

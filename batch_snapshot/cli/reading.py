@@ -14,6 +14,7 @@ from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
     from batch_snapshot.overview import Looking
 
 #: Seconds between two looks at a ledger, and between two lines about it.

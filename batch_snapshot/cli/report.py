@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
 
 from batch_snapshot import flags
 from batch_snapshot.cli import terminal
 from batch_snapshot.errors import InputError
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,8 +16,8 @@ from batch_snapshot.cli import telling, terminal
 from batch_snapshot.errors import BatchSnapshotError, InputError
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Callable, Coroutine
+    from pathlib import Path
 
     from batch_snapshot.batch import Hooks
     from batch_snapshot.history import History
