@@ -107,11 +107,11 @@ PATH_FLAGS = [
 )
 @pytest.mark.parametrize("words", PATH_FLAGS, ids=" ".join)
 def test_what_is_no_path_is_refused_and_leaves_nothing_behind(capsys, place, words, path):
-    before = sorted(os.listdir())
+    before = sorted(Path().iterdir())
     code, out, err = called(capsys, *words, path)
     assert (code, out) == (2, "")
     assert len(err.splitlines()) <= 4
-    assert sorted(os.listdir()) == before
+    assert sorted(Path().iterdir()) == before
 
 
 def test_a_tilde_is_the_home_folder(capsys, place, monkeypatch):
@@ -174,7 +174,7 @@ def test_a_state_folder_of_strange_things_hangs_nobody(capsys, place, kind):
     path = special(kind)
     Path("state").mkdir()
     for name in ("usage.sqlite", "snapshots.sqlite"):
-        os.symlink(Path(path).absolute(), f"state/{name}")
+        Path(f"state/{name}").symlink_to(Path(path).absolute())
     words = ("run", "m.yaml", "--simulate", "--changed-since", "last", "--state-dir", "state")
     code, _, _ = called(capsys, *words)
     assert code in {0, 2, 5}
