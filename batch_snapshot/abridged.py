@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
 from batch_snapshot import codec
 from batch_snapshot.errors import LedgerError
+from batch_snapshot.files import open_regular
 from batch_snapshot.history import End, Header, Intent, Naming, Result
 from batch_snapshot.model import KEY_SIZE, key_of
 
@@ -228,7 +229,7 @@ def _processors() -> int:
 
 
 def _half(path: Path, run_id: str) -> _Process | None:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = file.seek(0, os.SEEK_END)
         if size < LEAST:
             return None

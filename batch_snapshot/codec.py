@@ -13,7 +13,7 @@ import orjson
 
 from batch_snapshot.errors import DamagedError, LedgerError
 from batch_snapshot.history import End, Header, Intent, Record, Result, Skipped
-from batch_snapshot.model import LARGEST_SKEW, Account, ErrorKind, Quota, Row, Skip, Status
+from batch_snapshot.model import LARGEST, LARGEST_SKEW, YEARS, Account, ErrorKind, Quota, Row, Skip, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from batch_snapshot.model import Outcome, Request
 
 SCHEMA = 1
-
-#: What times can be of, with room to count from them in any zone and by any clock.
-YEARS = range(1970, 9000)
 
 OUTCOMES = frozenset({"completed", "stopped", "deferred", "interrupted"})
 
@@ -245,7 +242,7 @@ def _intended(fields: Sequence[Any]) -> tuple[str, Row, int]:
     if len(names) != len(_NAMES):
         raise TypeError(f"a row of {len(names)} names, not {len(_NAMES)}")
     _all_texts((token, *names))
-    if type(generation) is not int or generation < 0:
+    if type(generation) is not int or not 0 <= generation <= LARGEST:
         raise TypeError(f"{generation!r} is no count")
     return token, _row_of(Row, names), generation
 
@@ -270,7 +267,7 @@ def _decode_result(fields: dict[str, Any]) -> Result:
     return Result(
         row,
         token,
-        generation if type(generation) is int and generation >= 0 else _count(generation),
+        generation if type(generation) is int and 0 <= generation <= LARGEST else _count(generation),
         status,
         ambiguous if ambiguous is True or ambiguous is False else _flag(ambiguous),
         None if first_sent_at is None else _time(first_sent_at),
@@ -314,7 +311,8 @@ def success_of(fields: dict[str, Any]) -> tuple[str, tuple[str, ...], str] | Non
             arn
             and type(generation) is type(revision) is int
             and generation >= 0
-            and revision > 0
+            and generation <= LARGEST
+            and 0 < revision <= LARGEST
             and (ambiguous is False or ambiguous is True)
             and error is None
             and (sent is None or _sensible(datetime.fromisoformat(sent)))
@@ -366,7 +364,7 @@ def _text_or_none(value: object) -> str | None:
 
 
 def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST:
         raise TypeError(f"{value!r} is no count")
     return value
 

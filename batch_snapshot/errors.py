@@ -23,6 +23,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from batch_snapshot import text
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -64,12 +66,7 @@ class LedgerError(InputError):
 
     def __init__(self, message: str) -> None:
         """Take the message, as one line that can be shown."""
-        shown = message
-        if not message.isprintable():
-            shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in message)
-        if len(shown) > self.LONGEST:
-            shown = f"{shown[: self.LONGEST // 2]} … {shown[-self.LONGEST // 2 :]}"
-        super().__init__(shown)
+        super().__init__(text.shortened(text.line(message), self.LONGEST))
 
 
 class DamagedError(LedgerError):

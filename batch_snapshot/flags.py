@@ -12,20 +12,25 @@ from urllib.parse import urlsplit
 
 import click
 
-from batch_snapshot import endpoint, filters
+from batch_snapshot import endpoint, files, filters, text
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from click.shell_completion import CompletionItem
+
 #: Of a worker's lease, in seconds.
 SHORTEST_LEASE, LONGEST_LEASE = 1.0, 60.0
 
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+#: The longest time that a flag takes, in seconds: 100 years.
+LONGEST_TIME = 36_525 * 86400.0
 
 
 class Duration(click.ParamType[float]):
-    """A time such as 90, 90s, 15m, 6h, 1d, or 1h30m; in seconds."""
+    """A time such as 90s, 15m, 6h, 1d or 1h30m, or 0; in seconds."""
 
     name = "duration"
 
@@ -33,10 +38,55 @@ class Duration(click.ParamType[float]):
         """Read the text as seconds."""
         if isinstance(value, float | int):
             return float(value)
-        parts = re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", value)
-        if not parts or "".join(number + unit for number, unit in parts) != value:
-            self.fail(f"{value!r} is no time; write 90s, 15m, 6h or 1d", param, ctx)
-        return sum(float(number) * _UNITS[unit] for number, unit in parts)
+        parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)([smhd])", value)
+        if value != "0" and (not parts or "".join(map("".join, parts)) != value):
+            self.fail(
+                f"{value!r} is no time: write a number with its unit (s, m, h or d), such as 90s, 15m, 6h, "
+                "1d or 1h30m",
+                param,
+                ctx,
+            )
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+        if seconds > LONGEST_TIME:
+            self.fail(f"{value!r} is longer than 100 years; write a shorter time", param, ctx)
+        return seconds
+
+
+class GivenPath(click.ParamType[Path]):
+    """A path on this machine; `~` is the home folder, and URLs are refused."""
+
+    name = "path"
+
+    def __init__(self, kind: str) -> None:
+        """Take what shells complete it with: file or dir."""
+        self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Read the text as a path."""
+        path = value if isinstance(value, Path) else Path(files.named(value, _called(param)))
+        if self._kind == "dir" and files.is_file(path):
+            self.fail(f"{text.shortened(str(path))!r} is a file; name a folder", param, ctx)
+        return path
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's own
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """Leave it to the shell, which knows the files."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - only a shell needs it
+
+        return [CompletionItem(incomplete, type=self._kind)]
+
+
+def _called(param: click.Parameter | None) -> str:
+    if param is None:
+        return "path"
+    return param.opts[0] if param.param_type_name == "option" else (param.name or "path").upper()
+
+
+FILE, FOLDER = GivenPath("file"), GivenPath("dir")
 
 
 class Rate(click.ParamType[float | str]):
@@ -73,7 +123,7 @@ class Window(click.ParamType[tuple[int, float]]):
         if isinstance(value, tuple):
             return value
         number, slash, duration = value.partition("/")
-        if not (slash and number.isdigit() and int(number) > 0):
+        if not (slash and re.fullmatch("0*[1-9][0-9]{0,11}", number)):
             self.fail(f"{value!r} is no window; write calls/time, such as 100/1m", param, ctx)
         return int(number), Duration().convert(duration, param, ctx)
 
@@ -361,7 +411,7 @@ _WHERE = [
     ),
     click.option(
         "--state",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=FILE,
         metavar="FILE",
         help="With --simulate: keep the simulated world in this file, from one command to the next.",
     ),
@@ -374,7 +424,7 @@ _WHERE = [
     click.option("--profile", metavar="NAME", help="AWS profile, for accounts that name none."),
     click.option(
         "--state-dir",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=FOLDER,
         metavar="FOLDER",
         help="For locks and the log of calls. Default: $BATCH_SNAPSHOT_STATE_DIR, or batch-snapshot in "
         "$XDG_STATE_HOME. Simulated runs use one of their own.",
@@ -393,7 +443,7 @@ _PROGRESS = click.option(
 _TELLING = [
     click.option(
         "--metrics-file",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=FILE,
         metavar="FILE",
         help="Write metrics there at the end, for the node exporter's textfile collector (*.prom).",
     ),

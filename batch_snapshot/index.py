@@ -10,7 +10,7 @@ import sqlite3
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from batch_snapshot import ledger
+from batch_snapshot import files, ledger
 from batch_snapshot.errors import LedgerError, StorageError
 from batch_snapshot.history import Header, Result
 from batch_snapshot.model import SIMULATOR, Status
@@ -70,7 +70,8 @@ class Index:
         """
         self._path = path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            files.make_folder(path.parent)
+            files.refuse_special(path)
             path.touch(0o600)
             try:
                 self._db = self._opened()
@@ -127,7 +128,7 @@ class Index:
         world = world_of(head) if head else None
         if head is None or world is None:
             return
-        name = str(path.resolve())
+        name = str(files.resolved(path)).encode("utf-8", "backslashreplace").decode()
         known = self._db.execute("SELECT run_id, offset FROM ledgers WHERE path = ?", (name,)).fetchone()
         start = known[1] if known and known[0] == head.run_id and ledger.line_at(path, known[1]) else 0
         self._db.execute("BEGIN IMMEDIATE")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import orjson
 
-from batch_snapshot import abridged, codec, places
+from batch_snapshot import abridged, codec, files, places
 from batch_snapshot.errors import DamagedError, LedgerError, LedgerWriteError
 from batch_snapshot.history import End, Header, History, Intent, Line, Result
 
@@ -193,7 +193,7 @@ def _lines(
     before `start`.
     """
     try:
-        with path.open("rb", buffering=_BUFFER) as file:
+        with files.open_regular(path, _BUFFER) as file:
             offset = file.seek(start)
             if after is not None:
                 file.seek(after.offset)
@@ -296,7 +296,7 @@ def _fold(past: History, path: Path, lines: Iterable[tuple[int, int, bytes]]) ->
 def _has_lines(path: Path) -> bool:
     """Whether the file at `path` holds a whole line, of whatever."""
     try:
-        with path.open("rb") as file:
+        with files.open_regular(path) as file:
             return file.readline(LONGEST_LINE).endswith(b"\n")
     except OSError as error:
         raise LedgerError(f"{path}: cannot be read ({error.strerror}); name another with --ledger") from None
@@ -304,7 +304,7 @@ def _has_lines(path: Path) -> bool:
 
 def torn(path: Path) -> bool:
     """Whether the last line of the ledger at `path` lacks its end."""
-    with path.open("rb") as file:
+    with files.open_regular(path) as file:
         if file.seek(0, os.SEEK_END) == 0:
             return False
         file.seek(-1, os.SEEK_END)
@@ -440,7 +440,7 @@ def _open(path: Path) -> int:
     try:
         fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        return os.open(path, flags)
+        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     path.chmod(0o600)
     return fd
 

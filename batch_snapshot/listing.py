@@ -7,6 +7,7 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
+from batch_snapshot import files
 from batch_snapshot.errors import StorageError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def replaced(path: Path, mode: int = 0o666) -> Iterator[TextIO]:
     """
     beside = path.with_name(f"{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(path.parent)
         beside.unlink(missing_ok=True)
         kept = path.stat().st_mode & 0o777 if path.exists() else None
         fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from batch_snapshot import files
 from batch_snapshot.errors import LockedError, StorageError
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def held(path: Path, *, what: str, since: str) -> Iterator[None]:
     """
     lock = FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(path.parent)
+        files.refuse_special(path)
         lock.acquire(timeout=PATIENCE)
     except Timeout:
         if not path.exists():
@@ -107,7 +109,7 @@ def _sign(path: Path, since: str) -> None:
 def holder_lives(path: Path) -> bool:
     """Whether a process holds the lock: the kernel knows, whatever the file says."""
     try:
-        with path.open("rb") as file:
+        with files.open_regular(path) as file:
             return _is_held(file, path)
     except OSError:
         return False
@@ -139,7 +141,7 @@ def _holder(path: Path) -> str:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        holder = json.loads(path.read_text("utf-8"))
+        holder = json.loads(files.read_regular(path, 10_000))
         return {"pid": int(holder["pid"]), "host": str(holder["host"]), "since": str(holder["since"])}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

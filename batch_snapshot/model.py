@@ -39,6 +39,12 @@ AWS, SIMULATOR = "aws", "simulator"
 #: signed.
 LARGEST_SKEW = 36_525 * 86_400.0
 
+#: The largest count in a ledger: SQLite, in which ledgers are compared, holds no larger one.
+LARGEST = 2**63 - 1
+
+#: Years of the times in a ledger, with room to count from them in any zone and by any clock.
+YEARS = range(1970, 9000)
+
 
 class Status(StrEnum):
     """What became of a row. A row with none of these is unattempted."""

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from batch_snapshot import places
+from batch_snapshot import files, places
 from batch_snapshot.bounds import DEFAULTS, Settings
 from batch_snapshot.errors import LedgerError, StorageError
 from batch_snapshot.model import REGION
@@ -147,7 +147,7 @@ def settings_of(options: Options, before: Mapping[str, Any] = MappingProxyType({
 
 def extras_of(options: Options) -> dict[str, Any]:
     """The settings that the run line keeps only where they say something."""
-    state = str(options.simulator_state.resolve()) if options.simulator_state else None
+    state = str(files.resolved(options.simulator_state)) if options.simulator_state else None
     placing = options.placing
     given = {
         "lease_s": placing.lease if placing else None,

@@ -8,6 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batch_snapshot import files, text
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 DATE = "%Y-%m-%d"
-
-#: Characters of a path that a message quotes.
-LONGEST_SHOWN = 200
 
 
 def state_folder(given: Path | None, environ: Mapping[str, str], home: Path | None = None) -> Path:
@@ -31,7 +29,7 @@ def state_folder(given: Path | None, environ: Mapping[str, str], home: Path | No
     if given:
         return given
     if named := environ.get("BATCH_SNAPSHOT_STATE_DIR"):
-        return Path(named)
+        return Path(files.named(named, "$BATCH_SNAPSHOT_STATE_DIR"))
     base = environ.get("XDG_STATE_HOME", "")
     if Path(base).is_absolute():
         return Path(base) / "batch-snapshot"
@@ -53,7 +51,8 @@ def ledger_pattern(given: str | None, *, simulated: bool) -> str:
     Raises:
         InputError: for a placeholder that is none.
     """
-    pattern = given or ("ledgers/{name}.simulated.ndjson" if simulated else "ledgers/{name}.ndjson")
+    default = "ledgers/{name}.simulated.ndjson" if simulated else "ledgers/{name}.ndjson"
+    pattern = default if given is None else files.named(given, "--ledger")
     unknown = set(re.findall(r"\{[^{}]*\}", pattern)) - {"{name}", "{date}"}
     # A folder may have such a name: a ledger that is there is meant as it is written.
     if unknown and not there(Path(pattern)):
@@ -142,21 +141,32 @@ def there(path: Path) -> bool:
         InputError: nobody can tell.
     """
     try:
-        return path.exists()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except ValueError as error:
+        raise unreachable(path, OSError(str(error))) from None
     except OSError as error:
         raise unreachable(path, error) from None
+    return True
 
 
 def unreachable(path: Path, error: OSError) -> InputError:
     """The error for a path that cannot be looked at."""
-    shown = text if len(text := str(path)) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
     return InputError(
-        f"{shown}: cannot be reached ({error.strerror or error}); name a path in a folder that you may enter"
+        f"{text.shortened(str(path))}: cannot be reached ({error.strerror or error}); "
+        "name a path in a folder that you may enter"
     )
 
 
 def ledger_lock(ledger: Path) -> Path:
-    """The lock beside a ledger."""
+    """The lock beside a ledger.
+
+    Raises:
+        InputError: the path can be no file's.
+    """
+    if not ledger.name:
+        raise InputError(f"{ledger}: is a folder; name the ledger's file")
     return ledger.with_name(f"{ledger.name}.lock")
 
 

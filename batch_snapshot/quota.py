@@ -33,7 +33,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from batch_snapshot import mounts
+from batch_snapshot import files, mounts
 from batch_snapshot.errors import StorageError
 
 if TYPE_CHECKING:
@@ -187,7 +187,8 @@ class Usage:
         self._path = path.absolute()
         self._lock = threading.Lock()
         with self._told():
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self._path.parent)
+            files.refuse_special(self._path)
             _create(self._path)
             there = self._path.stat()
             self._identity = (there.st_dev, there.st_ino)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from batch_snapshot.history import End, Header, History, Intent, Line, Result, Skipped
+from batch_snapshot.model import LARGEST, YEARS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,9 +119,10 @@ class Tally:
         return calls / seconds if seconds >= 1 else 0.0
 
 
-def count(value: object) -> int:
+def count(value: Any) -> int:
     """A count out of a line; 0 for what is none."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    sensible = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST
+    return value if sensible else 0
 
 
 def time(value: Any) -> datetime | None:
@@ -129,4 +131,4 @@ def time(value: Any) -> datetime | None:
         moment = datetime.fromisoformat(value)
     except (TypeError, ValueError):
         return None
-    return moment if moment.tzinfo else None
+    return moment if moment.tzinfo and moment.year in YEARS else None

@@ -9,6 +9,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from batch_snapshot import files
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 #: Ledgers that are kept in mind, the latest of them.
 KEPT = 1_000
 
+#: Bytes that such a file holds at most: paths of 4 KiB.
+LONGEST = 16 * 1024 * 1024
+
 
 def run_id(file: Path, ledger: Path) -> str | None:
     """The run of the ledger at this path if it was not finished when it was last seen; None: it was.
@@ -25,7 +29,7 @@ def run_id(file: Path, ledger: Path) -> str | None:
     Raises:
         StorageError: the file cannot be read.
     """
-    return known(file).get(str(ledger.resolve()))
+    return known(file).get(str(files.resolved(ledger)))
 
 
 def note(file: Path, ledger: Path, run_id: str, instead_of: Collection[str] = ()) -> None:
@@ -40,7 +44,7 @@ def note(file: Path, ledger: Path, run_id: str, instead_of: Collection[str] = ()
     Raises:
         StorageError: the file cannot be read or written.
     """
-    before, path = known(file), str(ledger.resolve())
+    before, path = known(file), str(files.resolved(ledger))
     kept = {other: run for other, run in before.items() if other not in instead_of and run != run_id}
     if before.get(path) != run_id or len(kept) + 1 != len(before):
         kept.pop(path, None)
@@ -53,7 +57,7 @@ def forget(file: Path, ledger: Path, run_id: str | None = None) -> None:
     Raises:
         StorageError: the file cannot be read or written.
     """
-    before, path = known(file), str(ledger.resolve())
+    before, path = known(file), str(files.resolved(ledger))
     kept = {other: run for other, run in before.items() if other != path and run != run_id}
     if len(kept) != len(before):
         _write(file, kept)
@@ -89,10 +93,10 @@ def known(file: Path) -> dict[str, str]:
         StorageError: the file cannot be read.
     """
     try:
-        found = json.loads(file.read_text("utf-8"))
+        found = json.loads(files.read_regular(file, LONGEST))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _unusable(file, error) from None
     if not isinstance(found, dict):
         raise _unusable(file, ValueError("it is no object"))

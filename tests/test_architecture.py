@@ -13,8 +13,9 @@ PACKAGE = Path(batch_snapshot.__file__).parent
 
 #: Imports run only to lower levels; rooms of one level never import each other.
 LEVELS = [
-    {"errors", "mounts", "redaction"},
-    {"endpoint", "filters", "model"},
+    {"mounts", "redaction", "text"},
+    {"errors"},
+    {"endpoint", "files", "filters", "model"},
     {"breaker", "flags", "history"},
     {
         "audit",
@@ -102,6 +103,7 @@ PURE = {
     "revision",
     "signer",
     "tally",
+    "text",
     "tries",
 }
 ACTING = {

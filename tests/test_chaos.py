@@ -167,7 +167,7 @@ async def finished(place: Place, run: Sequence[Any], retry: Sequence[Any], url: 
     """
     for _ in range(12):
         for command in (run, retry):
-            said = await place.call(*command, "--max-duration", "8")
+            said = await place.call(*command, "--max-duration", "8s")
             assert said.code in {0, 1, 4}, said
         kinds = {group["kind"] for group in said.json["failures"]}
         if not said.json["counts"]["unattempted"] and kinds <= {"quota"}:

@@ -477,7 +477,7 @@ async def a_stop_weighs_more_than_a_deferral(place: Place) -> None:
     accounts = {"good": {"profile": "good", "quota": {"per_second": 1}}, "bad": {"profile": "bad"}}
     place.manifest([*pairs(9, account="good"), *pairs(9, 50, account="bad")], accounts=accounts)
     async with serve() as (url, _):
-        said = await place.call("run", "trial.yaml", "--endpoint-url", url, "--max-duration", "2", "-v")
+        said = await place.call("run", "trial.yaml", "--endpoint-url", url, "--max-duration", "2s", "-v")
         assert said.code == 3
         assert "account bad: ExpiredTokenException" in said.stdout
         assert "--max-duration" in said.stdout

@@ -303,7 +303,7 @@ def test_where_no_file_can_be_made_nobody_else_is_blamed():
 
 def test_a_folder_in_the_place_of_the_lock_is_a_storage_error(path):
     path.mkdir(parents=True)
-    with pytest.raises(StorageError, match=r"cannot lock here .Is a directory"), held(path):
+    with pytest.raises(StorageError, match=r"cannot lock here .it is a folder"), held(path):
         pytest.fail("held a folder")
 
 

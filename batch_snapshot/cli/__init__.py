@@ -6,16 +6,26 @@ commands that make them, so that the others start fast.
 
 from __future__ import annotations
 
-import io
+import re
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from batch_snapshot import __version__, redaction
-from batch_snapshot.cli import completion, nightly, reading, report, sending, service, simulate, terminal
+from batch_snapshot import __version__, redaction, text
+from batch_snapshot.cli import (
+    completion,
+    nightly,
+    reading,
+    report,
+    sending,
+    service,
+    simulate,
+    terminal,
+    unforeseen,
+)
 from batch_snapshot.cli.terminal import PROG
-from batch_snapshot.errors import BatchSnapshotError
+from batch_snapshot.errors import BatchSnapshotError, ManifestError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,41 +33,55 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        arguments = sys.argv[1:]
+        unforeseen.quiet()
     redaction.begin(arguments)
     how = terminal.Telling()
     try:
-        code = cli.main(list(arguments), prog_name=PROG, standalone_mode=False, obj=how)
-    except click.ClickException as error:
-        how.form = "json" if terminal.asked_for_json(arguments) else how.form
-        if how.form == "text":
-            terminal.write(_shown(error))
-        else:
-            _tell_error(error.format_message(), error.exit_code, how)
-        return error.exit_code
-    except BatchSnapshotError as error:
-        _tell_error(str(error), error.exit_code, how)
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        _tell_error("interrupted; nothing is in flight", 130, how)
-        return 130
-    except OSError as error:
-        if error.filename is None:  # a stream, not a path
-            return terminal.unprinted(error, 1)
-        terminal.say(f"{error.filename}: cannot be used ({error.strerror or error}); name another path")
-        return 2
+        code = cli.main(list(arguments) or ["--help"], prog_name=PROG, standalone_mode=False, obj=how)
+    except BaseException as error:  # noqa: BLE001 - the one place that turns errors into lines
+        return _failed(unforeseen.unwrapped(error), arguments, how)
     return code if isinstance(code, int) else 0
 
 
-def _shown(error: click.ClickException) -> str:
-    """What click would print; it may quote a word of the command line."""
-    text = io.StringIO()
-    error.show(text)
-    return terminal.shown(text.getvalue())
+def _failed(error: BaseException, arguments: Sequence[str], how: terminal.Telling) -> int:
+    """Turn what ended a command into lines and an exit code."""
+    if isinstance(error, SystemExit | GeneratorExit):
+        raise error
+    if terminal.asked_for_json(arguments):
+        how.form = "json"
+    if isinstance(error, OSError) and error.filename is None:  # a stream, not a path
+        return terminal.unprinted(error, 1)
+    kind, message, code = _meant(error, arguments)
+    if isinstance(error, click.UsageError) and error.ctx is not None and how.form == "text":
+        terminal.write(f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help' for help.\n\n")
+        message = f"Error: {message}"
+    terminal.say(message, event="error", level="error", how=how, exit_code=code)
+    if not how.printed and terminal.asked_for_json(arguments, "--format"):
+        terminal.print_error(kind, message.removeprefix("Error: "), code)
+    return code
 
 
-def _tell_error(text: str, code: int, how: terminal.Telling) -> None:
-    terminal.say(text, event="error", level="error", how=how, exit_code=code)
+def _meant(error: BaseException, arguments: Sequence[str]) -> tuple[str, str, int]:
+    """Its kind for programs, its message for people, and the exit code."""
+    if isinstance(error, click.ClickException):
+        return "usage", text.line(error.format_message()), 2
+    if isinstance(error, ManifestError):
+        return "manifest", text.lines(str(error)), error.exit_code
+    if isinstance(error, BatchSnapshotError):
+        return _kind(error), text.lines(str(error)), error.exit_code
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return "interrupted", "interrupted; nothing is in flight", 130
+    if isinstance(error, OSError):
+        why = error.strerror or error
+        return "input", text.line(f"{error.filename}: cannot be used ({why}); name another path"), 2
+    return "internal", unforeseen.described(error, arguments), unforeseen.exit_code(arguments)
+
+
+def _kind(error: BatchSnapshotError) -> str:
+    """The name of its class: LedgerWriteError is ledger_write."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
 
 
 class _InOrder(click.Group):
@@ -67,9 +91,21 @@ class _InOrder(click.Group):
         """The names."""
         return list(self.commands)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is named; where there is none, the nearest and the list."""
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], self.commands, 1)
+            meant = f". Did you mean {near[0]!r}?" if near else "."
+            ctx.fail(f"there is no command {args[0]!r}{meant} There are: {', '.join(self.commands)}")
+        return super().resolve_command(ctx, args)
+
 
 @click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name=PROG, message="%(prog)s %(version)s")
+@click.version_option(__version__, "-V", "--version", prog_name=PROG, message="%(prog)s %(version)s")
 def cli() -> None:
     """Create AWS Partner Central resource snapshots in bulk: exactly one a row.
 
@@ -90,6 +126,25 @@ def cli() -> None:
     """
 
 
+@click.command(name="help", short_help="Show the help of a command.")
+@click.argument("command", required=False)
+@click.pass_context
+def help_(context: click.Context, command: str | None) -> None:
+    """Show the help of COMMAND, or of all.
+
+    \b
+    batch-snapshot help run
+    """
+    root = context.find_root()
+    if command is None:
+        click.echo(root.get_help())
+        return
+    _, found, _ = cli.resolve_command(root, [command])
+    if found is not None:
+        with click.Context(found, info_name=command, parent=root) as its:
+            click.echo(found.get_help(its))
+
+
 for _command in (
     sending.run,
     sending.plan,
@@ -106,6 +161,7 @@ for _command in (
     completion.completion,
     nightly.schedule,
     nightly.prune,
+    help_,
 ):
     cli.add_command(_command)
 completion.attach(cli)

@@ -14,6 +14,7 @@ import click
 from batch_snapshot import __version__, flags
 from batch_snapshot.cli import sending, terminal
 from batch_snapshot.errors import InputError
+from batch_snapshot.files import make_folder, resolved
 
 if TYPE_CHECKING:
     from batch_snapshot.manifest import Manifest
@@ -40,7 +41,7 @@ class TimeOfDay(click.ParamType[tuple[int, int]]):
 
 @click.command(short_help="Print unit files for nightly runs.")
 @click.argument("kind", type=click.Choice(["systemd", "cron", "kubernetes", "eventbridge"]))
-@click.argument("manifest", type=click.Path(path_type=Path))
+@click.argument("manifest", type=flags.FILE)
 @click.argument("run_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAG…]")
 @click.option("--at", type=TimeOfDay(), default="02:17", show_default=True, metavar="HH:MM", help="In UTC.")
 @click.option(
@@ -54,7 +55,7 @@ class TimeOfDay(click.ParamType[tuple[int, int]]):
 )
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=flags.FOLDER,
     metavar="FOLDER",
     help="Write each file there, instead of all to stdout; none that is there is overwritten.",
 )
@@ -92,7 +93,7 @@ def schedule(
         image=image,
         flags=run_flags,
         topic=flags.topic_arn(given["notify_sns"]),
-        metrics_folder=str(metrics.parent.resolve()) if metrics else None,
+        metrics_folder=str(resolved(metrics.parent)) if metrics else None,
         **_here(),
         **_of(listed),
     )
@@ -127,11 +128,11 @@ def _of(listed: Manifest) -> dict[str, Any]:
     accounts = listed.accounts.values()
     return {
         "name": listed.name,
-        "manifest": str(listed.path.resolve()),
+        "manifest": str(resolved(listed.path)),
         "catalogs": tuple(sorted(listed.catalogs)),
         "profiles": tuple(sorted({one.profile for one in accounts if one.profile})),
         "role_arns": tuple(sorted({one.role_arn for one in accounts if one.role_arn})),
-        "reads": (*_program_folders(), str(listed.path.resolve().parent)),
+        "reads": (*_program_folders(), str(resolved(listed.path).parent)),
     }
 
 
@@ -153,18 +154,18 @@ def _write(folder: Path, made: list[File]) -> None:
     for file in made:
         path = folder / file.name
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             with path.open("x", encoding="utf-8") as target:
                 target.write(file.text)
         except FileExistsError:
             raise InputError(f"{path}: is there already: remove it, or name another --output") from None
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror}); name another --output") from None
-        click.echo(path)
+        click.echo(terminal.shown(str(path)))
 
 
 @click.command(short_help="Remove old ledgers that fully succeeded.")
-@click.argument("folder", metavar="LEDGER-FOLDER", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="LEDGER-FOLDER", type=flags.FOLDER)
 @click.option(
     "--keep",
     type=click.IntRange(1),

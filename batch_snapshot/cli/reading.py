@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +14,8 @@ from batch_snapshot.cli import terminal
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from batch_snapshot.manifest import Manifest
     from batch_snapshot.overview import Looking
 
@@ -24,7 +25,7 @@ LINES_EVERY = 5.0
 
 
 @click.command(short_help="Check a manifest, offline.")
-@click.argument("manifest", type=click.Path(path_type=Path))
+@click.argument("manifest", type=flags.FILE)
 @flags.FORMAT
 def validate(manifest: Path, form: str) -> int:
     """Check MANIFEST and all that it includes, offline and without credentials.
@@ -43,7 +44,16 @@ def validate(manifest: Path, form: str) -> int:
     except ManifestError as error:
         if form == "text":
             raise
-        terminal.print_json({"valid": False, "problems": error.problems, "problem_count": error.total})
+        terminal.print_json(
+            {
+                "valid": False,
+                "problems": error.problems,
+                "problem_count": error.total,
+                "outcome": "refused",
+                "exit_code": error.exit_code,
+                "error": {"kind": "manifest", "message": str(error)},
+            }
+        )
         return error.exit_code
     warnings = [*listed.warnings, *_days(listed)]
     count = listed.warning_count + len(warnings) - len(listed.warnings)
@@ -66,7 +76,9 @@ def validate(manifest: Path, form: str) -> int:
     accounts = ", ".join(f"{name} ({number:,})" for name, number in listed.rows_by_account.items())
     catalogs = sorted(listed.catalogs | {one.catalog for one in listed.discover})
     more = ", and those of discover:, known only when it is run" if listed.discover else ""
-    click.echo(f"{manifest}: valid: {listed.rows:,} rows{more}, catalog {', '.join(catalogs)}")
+    click.echo(
+        f"{terminal.shown(str(manifest))}: valid: {listed.rows:,} rows{more}, catalog {', '.join(catalogs)}"
+    )
     if accounts:
         click.echo(f"accounts: {accounts}")
     return 0
@@ -81,7 +93,7 @@ def _days(listed: Manifest) -> list[str]:
 
 
 @click.command(short_help="Tell what became of the rows, also of a run that goes on.")
-@click.argument("ledger", type=click.Path(path_type=Path))
+@click.argument("ledger", type=flags.FILE)
 @click.option("--check", is_flag=True, help="Prove the ledger whole, or name the first line that is not.")
 @click.option(
     "--watch", is_flag=True, help="Show how far the run is, until it is over; Ctrl-C ends the looking alone."
@@ -118,7 +130,7 @@ def status(ledger: Path, form: str, *, check: bool, watch: bool, repair: bool) -
     if check:
         rows = overview.check(ledger)
         if form == "text":
-            click.echo(f"{ledger}: whole: {rows:,} rows, each in one state")
+            click.echo(f"{terminal.shown(str(ledger))}: whole: {rows:,} rows, each in one state")
     looking = overview.Looking(ledger)
     looking.again()
     if watch and looking.running:

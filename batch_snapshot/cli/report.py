@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from batch_snapshot import flags
 from batch_snapshot.cli import terminal
 from batch_snapshot.errors import InputError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 @click.command(short_help="Make a page or tables of a ledger.")
-@click.argument("ledger", type=click.Path(path_type=Path))
+@click.argument("ledger", type=flags.FILE)
 @click.option(
     "--html",
     "page",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=flags.FILE,
     metavar="FILE",
     help="One page that needs nothing else: outcomes, failures, times, and every row.",
 )
 @click.option(
     "--csv",
     "folder",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=flags.FOLDER,
     metavar="FOLDER",
     help="Three tables: succeeded.csv, failed.csv (those in doubt too), and unprocessed.csv, which a "
     "manifest can include.",
 )
 @click.option(
     "--manifest",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=flags.FILE,
     metavar="FILE",
     help="It alone names rows that were never taken up. Default: where the ledger says it was.",
 )

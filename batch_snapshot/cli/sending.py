@@ -35,7 +35,7 @@ _YES = click.option("--yes", is_flag=True, help="Don't ask before the first call
 
 
 @click.command(short_help="Create the snapshots that a manifest lists, or go on.")
-@click.argument("manifest", type=click.Path(path_type=Path))
+@click.argument("manifest", type=flags.FILE)
 @click.option(
     "--ledger",
     metavar="PATH",
@@ -91,7 +91,7 @@ def run(manifest: Path, *, dry_run: bool, yes: bool, **given: Any) -> int:
 
 
 @click.command(short_help="Tell how a run would go; call nothing.")
-@click.argument("manifest", type=click.Path(path_type=Path))
+@click.argument("manifest", type=flags.FILE)
 @click.option(
     "--ledger",
     metavar="PATH",
@@ -115,7 +115,7 @@ def plan(manifest: Path, **given: Any) -> int:
 
 
 @click.command(short_help="Try what failed again, out of the ledger alone.")
-@click.argument("ledger", metavar="LEDGER", type=click.Path(path_type=Path))
+@click.argument("ledger", metavar="LEDGER", type=flags.FILE)
 @click.option(
     "--only",
     metavar="WORD,…",

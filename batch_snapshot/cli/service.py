@@ -31,13 +31,13 @@ LINES_EVERY, REDRAW_EVERY = 5.0, 0.2
 @click.option("--catalog", type=click.Choice(["AWS", "Sandbox"]), required=True, help="Whose lists are read.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=flags.FILE,
     metavar="FILE",
     help="A new file: a manifest (.yaml), or pairs for a manifest to include (.ndjson).",
 )
 @click.option(
     "--update",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=flags.FILE,
     metavar="MANIFEST",
     help="Instead of --output: add what is new to this manifest, and mark what is gone.",
 )
@@ -102,7 +102,7 @@ def discover(output: Path | None, update: Path | None, form: str, *, name: str |
 
 
 @click.command(short_help="Hold a ledger against the service.")
-@click.argument("ledger", type=click.Path(path_type=Path))
+@click.argument("ledger", type=flags.FILE)
 @click.option(
     "--sample", type=click.IntRange(1), metavar="N", help="Only so many rows, the same ones each time."
 )
@@ -133,8 +133,8 @@ def verify(ledger: Path, form: str, *, sample: int | None, **given: Any) -> int:
 
 
 @click.command(short_help="Compare the ledgers of two nights.")
-@click.argument("before", type=click.Path(path_type=Path))
-@click.argument("after", type=click.Path(path_type=Path))
+@click.argument("before", type=flags.FILE)
+@click.argument("after", type=flags.FILE)
 @flags.FORMAT
 def diff(before: Path, after: Path, form: str) -> int:
     """Tell what differs between two nights: the ledgers BEFORE and AFTER. Nothing is called.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -67,7 +66,7 @@ def _change(text: str) -> tuple[float, float]:
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides which calls meet a fault.")
 @click.option(
     "--state",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=flags.FILE,
     metavar="FILE",
     help="Keep the world in this file, from one start to the next.",
 )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batch_snapshot import redaction
+from batch_snapshot.text import lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,6 +43,8 @@ class Telling:
     form: str = "text"
     #: The display that a line must not run into.
     screen: Screen | None = None
+    #: Whether the one object of `--format json` stands on stdout already.
+    printed: bool = False
 
 
 def telling() -> Telling:
@@ -67,10 +70,12 @@ LOG_FORMAT = click.option(
 )
 
 
-def asked_for_json(arguments: Sequence[str]) -> bool:
+def asked_for_json(arguments: Sequence[str], flag: str = "--log-format") -> bool:
     """Whether `--log-format json` stands on a command line that could not be understood."""
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
-    return any(pair == ("--log-format", "json") or pair[0] == "--log-format=json" for pair in pairs)
+    words = [*arguments]
+    words = words[: words.index("--")] if "--" in words else words
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    return any(pair == (flag, "json") or pair[0] == f"{flag}=json" for pair in pairs)
 
 
 def say(
@@ -139,8 +144,7 @@ def silence(stream: int) -> None:
 
 def shown(text: str) -> str:
     """The text with no secret, and nothing that drives a terminal: ledgers and answers can hold anything."""
-    text = redaction.redacted(text)
-    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
+    return lines(redaction.redacted(text))
 
 
 def warn(warnings: Sequence[str], total: int) -> None:
@@ -154,4 +158,18 @@ def warn(warnings: Sequence[str], total: int) -> None:
 
 def print_json(value: dict[str, Any]) -> None:
     """Write one object to standard output."""
+    telling().printed = True
     click.echo(json.dumps(redaction.redacted_all(value), indent=2))
+
+
+#: What `outcome` says of an error, by exit code.
+_OUTCOMES = {2: "refused", 3: "stopped", 4: "deferred", 5: "failed", 130: "interrupted"}
+
+
+def print_error(kind: str, message: str, code: int) -> None:
+    """Write the object that `--format json` prints where a command ends with an error."""
+    outcome = _OUTCOMES.get(code, "stopped")
+    try:
+        print_json({"outcome": outcome, "exit_code": code, "error": {"kind": kind, "message": message}})
+    except OSError as error:
+        unprinted(error, code)

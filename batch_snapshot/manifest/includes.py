@@ -10,6 +10,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from batch_snapshot.files import open_regular
 from batch_snapshot.manifest.nodes import Broken, Fields, Items, Node, Scalar
 from batch_snapshot.manifest.pairs import KEYS
 from batch_snapshot.manifest.problems import UnreadableError, printable, shown, spelled
@@ -122,7 +123,7 @@ def trouble(path: Path, what: str) -> str | None:
     try:
         mode = path.stat().st_mode
         if stat.S_ISREG(mode):
-            path.open("rb").close()
+            open_regular(path).close()
             return None
     except FileNotFoundError:
         return f"{what} does not exist: check the path"

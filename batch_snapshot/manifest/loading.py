@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batch_snapshot.errors import ManifestError
+from batch_snapshot.files import open_regular
 from batch_snapshot.manifest import includes, values
 from batch_snapshot.manifest.doubles import Doubles, by_roles
 from batch_snapshot.manifest.nodes import PAIRS, ByteError, Document, Scalar
@@ -209,7 +210,7 @@ def _placed(path: Path, found: Path | None) -> Iterator[tuple[Row, Place]]:
 
 def name_of(path: Path) -> str | None:
     """The manifest's name, if it stands above the pairs and nothing is wrong before; else None."""
-    with suppress(UnreadableError, ByteError, OSError), path.open("rb") as stream:
+    with suppress(UnreadableError, ByteError, OSError), open_regular(path) as stream:
         for key, node in Document(stream, lambda *_: None).sections():
             if key.text == "name" and isinstance(node, Scalar) and values.check_name(node.text) is None:
                 return node.text
@@ -255,7 +256,7 @@ def _digest(files: Iterable[Path]) -> str | None:
     digest = sha256()
     try:
         for path in files:
-            with path.open("rb") as stream:
+            with open_regular(path) as stream:
                 while chunk := stream.read(_CHUNK):
                     digest.update(chunk)
     except OSError:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from typing import IO, TYPE_CHECKING
 
+from batch_snapshot.files import open_regular
 from batch_snapshot.manifest import header, includes, live, values
 from batch_snapshot.manifest.doubles import Place
 from batch_snapshot.manifest.header import AMBIENT, Defaults
@@ -276,7 +277,7 @@ def _sections_of(path: Path, known: tuple[str, ...]) -> Sections:
     """All sections of a YAML file. Its problems are left to the pass that asks."""
     sections = Sections(known)
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             for key, node in Document(stream, _ignore).sections(entries=False, bare=True):
                 sections.read(key, node, _ignore, _ignore)
     except (UnreadableError, ByteError, OSError):
@@ -305,7 +306,7 @@ def _mentions(path: Path, words: list[str]) -> bool:
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             yield stream
     except OSError as error:
         raise UnreadableError(0, f"cannot be read: {error.strerror or error}") from error

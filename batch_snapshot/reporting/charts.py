@@ -81,7 +81,10 @@ class Bucket(NamedTuple):
 def buckets(invocations: Sequence[Invocation]) -> tuple[int, list[Bucket]]:
     """Cut the time of all invocations, and not the time between them, into stretches so long."""
     lengths = [max(invocation.seconds, default=-1) + 1 for invocation in invocations]
-    step = next((step for step in STEPS if sum(lengths) <= step * BARS), STEPS[-1])
+    total = sum(lengths)
+    # A clock that jumped makes an invocation of years.
+    longest = max(1, math.ceil(total / BARS / STEPS[-1])) * STEPS[-1]
+    step = next((step for step in STEPS if total <= step * BARS), longest)
     found = []
     for number, (invocation, length) in enumerate(zip(invocations, lengths, strict=True)):
         sums = [[0, 0, 0, 0] for _ in range(math.ceil(length / step))]

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING
 
 from batch_snapshot import __version__, ledger, locks, manifest, places, report
 from batch_snapshot.errors import InputError, LedgerError, ManifestError
+from batch_snapshot.files import make_folder, resolved
 from batch_snapshot.reporting import columns, page, tables
 from batch_snapshot.reporting.entries import settled, unattempted
 from batch_snapshot.reporting.facts import Facts
@@ -181,7 +182,7 @@ def write_csv(material: Material, folder: Path) -> dict[str, int]:
         InputError: they cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise InputError(
             f"{folder}: cannot be made ({error.strerror}); name another folder with --csv"
@@ -200,10 +201,10 @@ def write_csv(material: Material, folder: Path) -> dict[str, int]:
 def _replacing(material: Material, file: Path, mark: str = "") -> Iterator[IO[str]]:
     """Write a file as a whole, or leave what stood there."""
     ours = {
-        material.path.resolve(),
-        *((each.resolve() for each in material.listed.files) if material.listed else ()),
+        resolved(material.path),
+        *((resolved(each) for each in material.listed.files) if material.listed else ()),
     }
-    if file.resolve() in ours:
+    if resolved(file) in ours:
         raise InputError(f"{file}: is what the report is made from; name another file")
     if file.is_dir():
         raise InputError(f"{file}: is a folder; name a file in it")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+import os
+import stat
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -24,7 +26,7 @@ class Journal:
         """
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b")
+        self._file = _opened(path)
         try:
             end = self._good_end()
             self._file.truncate(end)
@@ -69,6 +71,16 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open a regular file to read and append; a pipe would keep the simulator waiting."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+    number = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise ValueError(f"{path}: is a pipe or a device, not a file; name another")
+    return os.fdopen(number, "a+b")
 
 
 def _decode(line: bytes) -> dict[str, Any] | None:

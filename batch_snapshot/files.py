@@ -1,0 +1,188 @@
+"""Paths and files that others name: what can be opened, and what never is.
+
+A path on a command line, in a manifest or in a ledger can be anything: a named pipe that blocks whoever
+opens it, a device without end, a loop of links. Everything that reads such a path opens it here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from batch_snapshot.errors import InputError
+from batch_snapshot.text import escaped, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Parts of a path; more of them than this exceed what folders can be made one by one.
+MOST_PARTS = 400
+
+#: Without it, opening a pipe waits for its other end. Windows has neither.
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
+
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+class NotAFileError(OSError):
+    """There is something at the path, and it is no regular file."""
+
+
+def open_regular(path: Path, buffering: int = -1) -> IO[bytes]:
+    """Open a regular file for reading; never waits for anything.
+
+    Raises:
+        NotAFileError: it is a pipe, a socket, a device or a folder.
+        OSError: it cannot be opened, or no file can have that name.
+    """
+    return os.fdopen(descriptor(path, os.O_RDONLY), "rb", buffering)
+
+
+def descriptor(path: Path, flags: int, mode: int = 0o666) -> int:
+    """The descriptor of a regular file, opened with `flags`; see `open_regular`."""
+    try:
+        number = os.open(path, flags | _AT_ONCE, mode)
+    except OSError as error:
+        if kind := kind_of(path):
+            raise NotAFileError(error.errno, f"it is {kind}, not a file", str(path)) from None
+        raise
+    except ValueError as error:  # a zero byte, or half a surrogate pair
+        raise OSError(errno.EINVAL, f"no file can have that name: {error}", str(path)) from None
+    found = os.fstat(number).st_mode
+    if not stat.S_ISREG(found):
+        os.close(number)
+        what = _KINDS.get(stat.S_IFMT(found), "something else")
+        raise NotAFileError(errno.EINVAL, f"it is {what}, not a file", str(path))
+    return number
+
+
+def read_regular(path: Path, longest: int) -> bytes:
+    """What a regular file holds.
+
+    Raises:
+        OSError: as `open_regular`, or it holds more than `longest` bytes.
+    """
+    with open_regular(path) as file:
+        data = file.read(longest + 1)
+    if len(data) > longest:
+        raise OSError(errno.EFBIG, f"it is larger than {longest:,} bytes", str(path))
+    return data
+
+
+def is_file(path: Path) -> bool:
+    """Whether a regular file is there, as far as can be seen."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def kind_of(path: Path) -> str | None:
+    """What is at the path in words, if that is no regular file; None: a file, or nothing."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return None
+    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "something else")
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse to let a library open a pipe, a device or a folder in place of a file.
+
+    Raises:
+        NotAFileError: that is what is there.
+    """
+    if kind := kind_of(path):
+        raise NotAFileError(errno.EINVAL, f"it is {kind}, not a file", str(path))
+
+
+def resolved(path: Path) -> Path:
+    """The absolute path without links; where links run in a circle, as far as they can be followed.
+
+    Unlike `Path.resolve` it raises nothing but OSError.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except (ValueError, RecursionError) as error:
+        raise OSError(errno.EINVAL, f"no file can have that name: {error}", str(path)) from None
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, however many they are.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except RecursionError:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(path)) from None
+    except ValueError as error:
+        raise OSError(errno.EINVAL, f"no folder can have that name: {error}", str(path)) from None
+
+
+@contextmanager
+def readable(path: Path, what: str) -> Iterator[None]:
+    """Turn what goes wrong with a path while it is looked at into one clear line.
+
+    Raises:
+        InputError: names path, reason and `what` to do.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); {what}") from None
+
+
+def named(text: str, flag: str) -> str:
+    """A path as a person named it, with `~` as that person's home folder.
+
+    Args:
+        text: the path, or a pattern of one.
+        flag: what names it, for the message.
+
+    Raises:
+        InputError: no file can be meant by it; the message says what to write instead.
+    """
+    shown = shortened(escaped(text))
+    if not text.strip():
+        raise InputError(f"{flag}: is empty; name a path")
+    if "\0" in text:
+        raise InputError(f"{flag} {shown}: holds a zero byte, which no path can")
+    if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+        raise InputError(
+            f"{flag} {shown}: {scheme[0]}… is a URL, not a path: name a file on this machine, and copy it "
+            f"from or to there (a folder that is really called so: ./{shown})"
+        )
+    if text == "-":
+        raise InputError(
+            f"{flag} -: standard input and output are not used here, since files are read more than once: "
+            "name a file (one that is really called so: ./-)"
+        )
+    if text.startswith("~"):
+        text = _at_home(text, flag, shown)
+    if text.count("/") > MOST_PARTS:
+        raise InputError(f"{flag} {shown}: has more than {MOST_PARTS} parts; name a shorter path")
+    return text
+
+
+def _at_home(text: str, flag: str, shown: str) -> str:
+    expanded = os.path.expanduser(text)  # noqa: PTH111 - a Path loses the end of a pattern
+    if not expanded.startswith("~"):
+        return expanded
+    user = escaped(text.partition("/")[0])
+    raise InputError(
+        f"{flag} {shown}: the home folder of {shortened(user)} is not known on this machine: write the whole "
+        f"path (a folder that is really called so: ./{shown})"
+    )
