@@ -236,6 +236,7 @@ _TELLABLE = frozenset(
     {
         "ConfigNotFound",
         "InfiniteLoopConfigError",
+        "MfaCodeError",
         "NoCredentialsError",
         "PartialCredentialsError",
         "ProfileNotFound",
@@ -270,6 +271,7 @@ _CREDENTIALS_ADVICE: Mapping[str, str] = MappingProxyType(
         "SSOTokenLoadError": "run: aws sso login{profile}",
         "UnauthorizedSSOTokenError": "run: aws sso login{profile}",
         "TokenRetrievalError": "run: aws sso login{profile}",
+        "MfaCodeError": "then run the same command again",
         "RequestTimeTooSkewed": "set this machine's clock",
         "RequestExpired": "set this machine's clock",
         "CredentialRetrievalError": "run the credential_process{of} by hand to see why",

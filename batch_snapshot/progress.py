@@ -140,6 +140,7 @@ class Screen:
         from rich.console import Console  # noqa: PLC0415 - a run in a pipe draws nothing
         from rich.live import Live  # noqa: PLC0415
 
+        self._paused = False
         self._ascii = encoding.replace("-", "").lower() != "utf8"
         self._console = Console(
             file=cast("IO[str]", _Stream(write)),
@@ -171,8 +172,19 @@ class Screen:
         """Wipe the block; a later frame draws it again."""
         self._live.stop()
 
+    def pause(self) -> None:
+        """Wipe the block, and draw none until `resume`."""
+        self._paused = True
+        self.close()
+
+    def resume(self) -> None:
+        """Let the next frame be drawn again."""
+        self._paused = False
+
     def show(self, frame: Frame) -> None:
         """Draw a frame over the one before."""
+        if self._paused:
+            return
         self._live.start()
         drawn = display.block(frame, self._console.width, ascii_only=self._ascii)
         self._live.update(drawn, refresh=True)

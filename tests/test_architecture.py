@@ -13,7 +13,7 @@ PACKAGE = Path(batch_snapshot.__file__).parent
 
 #: Imports run only to lower levels; rooms of one level never import each other.
 LEVELS = [
-    {"errors", "mounts"},
+    {"errors", "interrupts", "mounts"},
     {"endpoint", "filters", "model"},
     {"flags", "history"},
     {
@@ -25,6 +25,7 @@ LEVELS = [
         "listing",
         "locks",
         "manifest",
+        "mfa",
         "pace",
         "places",
         "plan",
@@ -47,7 +48,7 @@ LEVELS = [
     {"allowance", "dask_client", "identity", "leaving", "preview"},
     {"posts"},
     {"cluster", "service", "view"},
-    {"callers", "discovering", "ending", "verify"},
+    {"callers", "discovering", "ending", "stopping", "verify"},
     {"batch", "overview", "reporting", "retention"},
     {"blocking", "progress", "schedule"},
     {"cli"},

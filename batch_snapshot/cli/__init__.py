@@ -7,11 +7,11 @@ commands that make them, so that the others start fast.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from batch_snapshot import __version__
+from batch_snapshot import __version__, interrupts
 from batch_snapshot.cli import completion, nightly, reading, report, sending, service, simulate, terminal
 from batch_snapshot.cli.terminal import PROG
 from batch_snapshot.errors import BatchSnapshotError
@@ -24,6 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     how = terminal.Telling()
+    with interrupts.handled():
+        return _run(arguments, how)
+
+
+def _run(arguments: Sequence[str], how: terminal.Telling) -> int:
     try:
         code = cli.main(list(arguments), prog_name=PROG, standalone_mode=False, obj=how)
     except click.ClickException as error:
@@ -36,9 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BatchSnapshotError as error:
         _tell_error(str(error), error.exit_code, how)
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        _tell_error("interrupted; nothing is in flight", 130, how)
-        return 130
+    except (KeyboardInterrupt, click.Abort) as error:
+        return _interrupted(error, how)
     except OSError as error:
         if error.filename is None:  # a stream, not a path
             return terminal.unprinted(error, 1)
@@ -47,12 +51,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _interrupted(error: BaseException, how: terminal.Telling) -> int:
+    """Say that a signal, or the end of the input at a prompt, ended the command; returns the exit code."""
+    causes = (error, error.__cause__, error.__context__)
+    signalled = next((one for one in causes if isinstance(one, KeyboardInterrupt)), None)
+    what = f"interrupted ({interrupts.name(signalled)})" if signalled else "the input ended at a prompt"
+    code = interrupts.exit_code(signalled or error)
+    with interrupts.listening(lambda _: True):  # this line is the last thing that is done
+        _tell_error(f"{what}{how.unfinished}", code, how)
+    return code
+
+
 def _tell_error(text: str, code: int, how: terminal.Telling) -> None:
     terminal.say(text, event="error", level="error", how=how, exit_code=code)
 
 
 class _InOrder(click.Group):
     """Lists its commands in the order in which they were added: that in which they are met."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; click itself would write an empty line, and not say which signal came."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise click.Abort from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own
         """The names."""
@@ -77,7 +99,7 @@ def cli() -> None:
       3    stopped early: failures, denials, credentials
       4    deferred: the same command continues it
       5    locked by another run, or the ledger cannot be written
-      130, 143  SIGINT, SIGTERM: all in good order, the same command continues it
+      130, 143  SIGINT, SIGTERM or SIGHUP: calls in flight were recorded, the same command continues it
     """
 
 

@@ -250,6 +250,7 @@ def _hooks(given: dict[str, Any], *, ask: bool = False) -> Hooks:
         outcome=_tell if given["verbose"] else None,
         confirm=partial(_confirm, ask=ask, tell=given["progress"] != "none"),
         tell=partial(terminal.say, event="waiting"),
+        stopping=lambda text, facts: terminal.say(text, event="stopping", level="warning", **facts),
         signals=True,
     )
 
@@ -307,18 +308,17 @@ def _confirm(preview: Preview, *, ask: bool, tell: bool) -> bool:
 
 
 def _finish(work: Coroutine[Any, Any, Summary], form: str, others: telling.Others) -> int:
-    import anyio
-
-    async def carry_out() -> Summary:
-        return await work
-
     try:
-        summary = anyio.run(carry_out, backend_options={"use_uvloop": find_spec("uvloop") is not None})
+        summary = terminal.run(work, use_uvloop=find_spec("uvloop") is not None)
     except BatchSnapshotError as error:
         others.of_error(error)
         raise
-    code = _print_summary(summary, form)
-    others.of_summary(summary)
+    try:
+        code = _print_summary(summary, form)
+        others.of_summary(summary)
+    except KeyboardInterrupt:
+        terminal.say("interrupted while the result was written: the run itself was over", level="warning")
+        return summary.exit_code
     return code
 
 
