@@ -203,7 +203,7 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         await identity.check_apart(job, clients.whose)
         view = View.of(job)
         engine = _driver(job, clients, allowances, options=options, hooks=hooks, book=book, view=view)
-        view.lanes, view.allowances = engine.lanes, allowances
+        view.lanes, view.allowances, view.course = engine.lanes, allowances, engine
         header = _header(job, options, hooks)
         leave_out = stack.enter_context(
             leaving.prepared(

@@ -78,7 +78,16 @@ class Gauge:
             calls=sum(each.calls for each in traffic),
             throttled=sum(each.throttled for each in traffic),
             parts=[self._part(name, lane, rates[name]) for name, lane in view.lanes.items()],
+            stopping=self._stopping(),
         )
+
+    def _stopping(self) -> str | None:
+        course = self._view.course
+        if course is None or course.stop is None:
+            return None
+        calls, left = course.in_flight, course.drain_left
+        waiting = f"waiting for {calls:,} {'call' if calls == 1 else 'calls'} in flight"
+        return f"stopping: {waiting}" + ("" if left is None else f", {left:.0f} s at most")
 
     def _part(self, name: str, lane: Lane, rate: float) -> Part:
         view, now = self._view, lane.pacer.now()

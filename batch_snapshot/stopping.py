@@ -67,13 +67,11 @@ class Stopping:
             return
         dropped = engine.in_flight
         engine.abort()
-        what = (
-            f"dropped {_calls(dropped)}: in doubt until another run" if dropped else "no call was in flight"
-        )
-        self._say(
-            f"{name} received again: {what}",
-            {"reason": f"{name} received again", "in_flight": 0, "dropped": dropped},
-        )
+        what = "no call was in flight"
+        if dropped:
+            what = f"dropped {_calls(dropped)}, whose rows are in doubt: the same command settles them"
+        reason = f"{name} received again"
+        self._say(f"{reason}: {what}", {"reason": reason, "in_flight": 0, "dropped": dropped})
 
     def _announce(self, stop: Stop) -> None:
         engine = self._engine
@@ -85,11 +83,8 @@ class Stopping:
             self._say(f"{stop.reason}: no further row is sent, and no call is in flight", facts)
             return
         again = _AGAIN if self.caught else _TWICE
-        self._say(
-            f"{stop.reason}: no further row is sent; waiting for {_calls(waiting)} in flight, {seconds:.0f} s "
-            f"at most (--drain-timeout); {again}",
-            facts,
-        )
+        wait = f"waiting for {_calls(waiting)} in flight, {seconds:.0f} s at most (--drain-timeout)"
+        self._say(f"{stop.reason}: no further row is sent; {wait}; {again}", facts)
 
 
 def _calls(number: int) -> str:

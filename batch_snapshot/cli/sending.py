@@ -34,6 +34,11 @@ _DRY_RUN = click.option("--dry-run", is_flag=True, help="Tell what would be sent
 _YES = click.option("--yes", is_flag=True, help="Don't ask before the first call to catalog AWS.")
 
 
+#: What is said of a run that a signal ended before its first row, and of one that had just ended.
+NOTHING_SENT = ": nothing was sent; the same command starts again"
+OVER = ": the run itself was over; `batch-snapshot status` on its ledger shows the result"
+
+
 @click.command(short_help="Create the snapshots that a manifest lists, or go on.")
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option(
@@ -78,6 +83,7 @@ def run(manifest: Path, *, dry_run: bool, yes: bool, **given: Any) -> int:
     batch-snapshot run backfill.yaml --max-duration 6h
     batch-snapshot run nightly.yaml --ledger 'ledgers/{name}-{date}.ndjson' --format json
     """
+    terminal.telling().unfinished = NOTHING_SENT
     from batch_snapshot import batch
 
     others = telling.others("run", manifest, given)
@@ -140,6 +146,7 @@ def retry(ledger: Path, *, only: str | None, everything: bool, dry_run: bool, ye
     batch-snapshot retry ledgers/backfill.ndjson --only denied
     batch-snapshot retry 'ledgers/nightly-{date}.ndjson'
     """
+    terminal.telling().unfinished = NOTHING_SENT
     from batch_snapshot import batch, places, resumption
 
     selection = partial(_selection, only=only, everything=everything)
@@ -255,7 +262,19 @@ def _hooks(given: dict[str, Any], *, ask: bool = False) -> Hooks:
     )
 
 
-def _watch(kind: str) -> Callable[[View], Coroutine[Any, Any, None]] | None:
+def _watch(kind: str) -> Callable[[View], Coroutine[Any, Any, None]]:
+    """What shows how far the run is; rows are sent from then on."""
+    show = _shown_by(kind)
+
+    async def watch(view: View) -> None:
+        terminal.telling().unfinished = OVER
+        if show:
+            await show(view)
+
+    return watch
+
+
+def _shown_by(kind: str) -> Callable[[View], Coroutine[Any, Any, None]] | None:
     """What shows how far the run is; an object a line takes no display."""
     from batch_snapshot import progress
 
