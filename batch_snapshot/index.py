@@ -104,6 +104,10 @@ class Index:
         return db
 
     def _unusable(self, error: Exception) -> StorageError:
+        if isinstance(error, OSError):
+            kind = PlaceError if is_of_the_place(error) else StorageError
+            out = way_out(error, "name another folder with --state-dir")
+            return kind(f"{self._path}: cannot be used ({error.strerror or error}); {out}, {SAME_COMMAND}")
         return StorageError(
             f"{self._path}: cannot be used ({error}); remove it: it is built anew from the ledgers"
         )

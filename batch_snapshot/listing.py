@@ -53,7 +53,7 @@ def replaced(path: Path, mode: int = 0o666) -> Iterator[TextIO]:
             os.close(folder)
     except OSError as error:
         raise StorageError(
-            f"{path}: cannot be written ({error.strerror or error}); make room, or write elsewhere"
+            f"{path}: cannot be written ({error.strerror or error}); {way_out(error, 'write elsewhere')}"
         ) from None
     finally:
         with suppress(OSError):

@@ -14,7 +14,7 @@ import click
 
 from batch_snapshot import flags
 from batch_snapshot.cli import telling, terminal
-from batch_snapshot.errors import BatchSnapshotError, InputError
+from batch_snapshot.errors import SAME_COMMAND, BatchSnapshotError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -219,8 +219,12 @@ def _options(given: dict[str, Any]) -> Options:
             drain_timeout=given["drain_timeout"],
             failure_limit=policy.FailureLimit.parse(limit) if limit else policy.NO_LIMIT,
         ),
-        command_line=shlex.join([terminal.PROG, *telling.shareable(sys.argv[1:])]),
+        command_line=_command_line(),
     )
+
+
+def _command_line() -> str:
+    return shlex.join([terminal.PROG, *telling.shareable(sys.argv[1:])])
 
 
 def _placing(given: dict[str, Any]) -> Placing | None:
@@ -330,6 +334,8 @@ def _finish(work: Coroutine[Any, Any, Summary], form: str, others: telling.Other
     try:
         summary = terminal.run(work, use_uvloop=find_spec("uvloop") is not None)
     except BatchSnapshotError as error:
+        if str(error).endswith(SAME_COMMAND):
+            error.args = (f"{error}: {_command_line()}",)
         others.of_error(error)
         raise
     try:

@@ -216,7 +216,7 @@ def _replacing(material: Material, file: Path, mark: str = "") -> Iterator[IO[st
             raise
     except OSError as error:
         raise InputError(
-            f"{file}: cannot be written ({error.strerror or error}); make room, or name another place"
+            f"{file}: cannot be written ({error.strerror or error}); {way_out(error, 'name another place')}"
         ) from None
 
 
