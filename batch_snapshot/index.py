@@ -11,7 +11,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from batch_snapshot import ledger
-from batch_snapshot.errors import LedgerError, StorageError
+from batch_snapshot.errors import (
+    SAME_COMMAND,
+    LedgerError,
+    PlaceError,
+    StorageError,
+    is_of_the_place,
+    way_out,
+)
 from batch_snapshot.history import Header, Result
 from batch_snapshot.model import SIMULATOR, Status
 

@@ -7,7 +7,7 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
-from batch_snapshot.errors import StorageError
+from batch_snapshot.errors import StorageError, way_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

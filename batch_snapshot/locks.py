@@ -106,7 +106,8 @@ def _unlockable(path: Path, error: OSError, flag: str) -> StorageError:
     if is_of_room(error):
         return StorageError(f"{path}: cannot lock here ({why}); {way_out(error, elsewhere)}, {SAME_COMMAND}")
     return StorageError(
-        f"{path}: cannot lock here ({why}); use a folder on a file system with file locks: {elsewhere}"
+        f"{path}: cannot lock here ({why}); "
+        f"use a folder that can be written, on a file system with file locks: {elsewhere}"
     )
 
 

@@ -384,9 +384,7 @@ class Usage:
             out = _ELSEWHERE if is_of_the_place(error) else f"{way_out(error, _ELSEWHERE)}, {SAME_COMMAND}"
             raise self._unusable(error.strerror or str(error), out, kind) from None
 
-    def _unusable(
-        self, reason: str, way_out: str, kind: type[StorageError] = StorageError
-    ) -> StorageError:
+    def _unusable(self, reason: str, way_out: str, kind: type[StorageError] = StorageError) -> StorageError:
         return kind(f"{self._path}: cannot keep count of calls here ({reason}); {way_out}")
 
     def _now(self) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from batch_snapshot import __version__, ledger, locks, manifest, places, report
-from batch_snapshot.errors import InputError, LedgerError, ManifestError
+from batch_snapshot.errors import InputError, LedgerError, ManifestError, way_out
 from batch_snapshot.reporting import columns, page, tables
 from batch_snapshot.reporting.entries import settled, unattempted
 from batch_snapshot.reporting.facts import Facts
