@@ -1,7 +1,20 @@
-"""`python -m batch_snapshot`."""
+"""`batch-snapshot`, and `python -m batch_snapshot`: handles signals before anything else is imported."""
 
 import sys
 
-from batch_snapshot.cli import main
+from batch_snapshot import interrupts
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the command line as a process of its own; returns the exit code."""
+    imported = interrupts.take_over(sys.argv[1:])
+    from batch_snapshot.cli import main as run  # noqa: PLC0415 - a signal may come while this is imported
+
+    imported()
+    code = run()
+    interrupts.end_with(code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,7 +6,6 @@ Both make a `Job` (which rows, under which ledger) and carry it out in the same 
 from __future__ import annotations
 
 import os
-import signal
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ from batch_snapshot import (
     ending,
     history,
     identity,
+    interrupts,
     leaving,
     ledger,
     places,
@@ -41,12 +41,11 @@ from batch_snapshot.model import SIMULATOR, Status
 from batch_snapshot.options import Options, extras_of, own_state, state_of
 from batch_snapshot.quota import Usage, windows
 from batch_snapshot.resumption import load
+from batch_snapshot.stopping import Stopping
 from batch_snapshot.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-
-    from anyio.abc import TaskStatus
 
     from batch_snapshot.callers import Callers, Driver, Intend
     from batch_snapshot.course import Course
@@ -80,7 +79,9 @@ class Hooks:
     confirm: Callable[[Preview], bool] | None = None
     #: Told what the run waits for before it begins.
     tell: Callable[[str], None] | None = None
-    #: Whether SIGINT and SIGTERM end the run in good order.
+    #: Told when the run begins to stop early: a sentence, and its facts by name.
+    stopping: Callable[[str, Mapping[str, Any]], None] | None = None
+    #: Whether SIGINT, SIGTERM and SIGHUP end the run gracefully.
     signals: bool = False
     now: Callable[[], datetime] = utc_now
     rng: Random = field(default_factory=Random)
@@ -201,7 +202,10 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
     """Send what the job asks for: the one path of run, resume and retry."""
     if not any(job.todo.values()) and job.past.end and not job.closes:
         return ending.nothing_to_do(job)
+    stopping = Stopping(hooks.stopping)
     async with AsyncExitStack() as stack:
+        if hooks.signals:
+            stack.enter_context(interrupts.listening(stopping))
         usage, warnings = _usage(job, options, stack)
         allowances = _allowances(job, usage, options)
         if hooks.confirm and not hooks.confirm(preview.of(job, allowances, hooks.now())):
@@ -215,7 +219,7 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         await identity.check_renamed(job, clients.whose)
         view = View.of(job)
         engine = _driver(job, clients, allowances, options=options, hooks=hooks, book=book, view=view)
-        view.lanes, view.allowances = engine.lanes, allowances
+        view.lanes, view.allowances, view.course = engine.lanes, allowances, engine
         header = _header(job, options, hooks)
         leave_out = stack.enter_context(
             leaving.prepared(
@@ -229,16 +233,20 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
                 statuses=view.statuses,
             )
         )
+        if hooks.signals:
+            stack.enter_context(interrupts.handled())
+        stopping.begin(engine)
         book.append(codec.encode_run(header, __version__, vanished=job.vanished))
         await anyio.to_thread.run_sync(book.sync)
-        signum = await _drive(engine, job, book, view, hooks, leave_out=leave_out)
+        await _drive(engine, job, book, view, hooks, leave_out=leave_out)
+        stopping.end()
         outcome = ending.outcome_of(engine, view)
         end = history.End(outcome, view.counts.as_dict(), hooks.now())
         book.append(codec.encode_end(job.run_id, end))
         await anyio.to_thread.run_sync(book.sync)
         warnings += [*_forgotten(job, view), *(leave_out.warnings if leave_out else [])]
         warnings += [*job.warnings, *(text for lane in engine.lanes.values() for text in lane.warnings)]
-        summary = ending.summary(job, outcome, view, engine=engine, signum=signum, warnings=warnings)
+        summary = ending.summary(job, outcome, view, engine=engine, signum=stopping.signum, warnings=warnings)
         return replace(summary, reads=leave_out.reads) if leave_out else summary
 
 
@@ -298,15 +306,12 @@ async def _drive(
     hooks: Hooks,
     *,
     leave_out: Leaving | None = None,
-) -> int | None:
-    """Run the engine with what goes on beside it; returns the signal that ended it, if one did."""
-    caught: list[int] = []
+) -> None:
+    """Run the engine with what goes on beside it."""
     view.started = anyio.current_time()
     try:
         async with anyio.create_task_group() as beside:
             beside.start_soon(_sync_regularly, book)
-            if hooks.signals:
-                await beside.start(_heed_signals, engine, caught)
             if hooks.watch:
                 beside.start_soon(hooks.watch, view)
             if leave_out:
@@ -319,7 +324,6 @@ async def _drive(
         if storage is None:
             raise
         raise _first(storage) from None
-    return caught[0] if caught else None
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -333,23 +337,6 @@ async def _sync_regularly(book: ledger.Ledger) -> None:
     while True:
         await anyio.sleep(SYNC_EVERY)
         await anyio.to_thread.run_sync(book.sync)
-
-
-async def _heed_signals(
-    engine: Driver,
-    caught: list[int],
-    *,
-    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
-) -> None:
-    """The first signal drains, the second drops the calls in flight."""
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        async for signum in signals:
-            caught.append(signum)
-            if len(caught) == 1:
-                engine.request_stop(Stop(StopKind.INTERRUPTED, f"{signal.Signals(signum).name} received"))
-            else:
-                engine.abort()
 
 
 def _while_unchanged(engine: Course, batches: Iterator[list[Request]]) -> Iterator[list[Request]]:

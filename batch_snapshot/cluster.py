@@ -8,6 +8,7 @@ is handed its rows in parcels after their intent is durable, and tells what beca
 from __future__ import annotations
 
 from dataclasses import replace
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import anyio
@@ -88,9 +89,18 @@ class Coordinator(Course):
         #: Accounts that have passed rows, since another account held their pairs.
         self._passed: set[str] = set()
 
-    def request_stop(self, stop: Stop) -> None:
-        """Make no further call; those in flight have the drain time-out to be answered."""
-        super().request_stop(stop)
+    @property
+    def in_flight(self) -> int:
+        """How many rows are at the workers: any of them may be in flight."""
+        return sum(len(desk.leased) for desk in self._desks.values())
+
+    @property
+    def drain_left(self) -> float | None:
+        """Seconds until the calls in flight are dropped; None: nothing has stopped the run."""
+        left = self._scope.deadline - anyio.current_time()
+        return max(0.0, left) if isfinite(left) else None
+
+    def _drain(self) -> None:
         self._posts.order(self.stop)
         deadline = anyio.current_time() + self._settings.drain_timeout + LAST_WORDS
         self._scope.deadline = min(self._scope.deadline, deadline)

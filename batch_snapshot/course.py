@@ -36,6 +36,8 @@ class Course:
         """
         self.lanes = lanes
         self.stop: Stop | None = None
+        #: Told of a stop of the run, once it is in force.
+        self.announce: Callable[[Stop], None] = lambda _: None
         #: Why the calls can no longer be counted.
         self.uncounted: StorageError | None = None
         self._record_outcome = record
@@ -50,11 +52,28 @@ class Course:
         stops = [stop for stop in (self.stop, *(lane.stop for lane in self.lanes.values())) if stop]
         return max(stops, key=lambda stop: stop.kind, default=None)
 
+    @property
+    def in_flight(self) -> int:
+        """How many calls are in flight."""
+        raise NotImplementedError
+
+    @property
+    def drain_left(self) -> float | None:
+        """Seconds until the calls in flight are dropped; None: nothing has stopped the run."""
+        raise NotImplementedError
+
     def request_stop(self, stop: Stop) -> None:
         """Make no further call; a stop of a graver kind replaces an earlier one."""
-        if self.stop is None or stop.kind > self.stop.kind:
+        graver = self.stop is None or stop.kind > self.stop.kind
+        if graver:
             self.stop = stop
         self._wake(None)
+        self._drain()
+        if graver:
+            self.announce(stop)
+
+    def _drain(self) -> None:
+        """Give the calls in flight their time-out."""
 
     def stop_account(self, name: str, stop: Stop) -> None:
         """Make no further call of an account; the others go on."""

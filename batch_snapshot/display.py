@@ -84,6 +84,8 @@ class Frame:
     calls: int = 0
     throttled: int = 0
     parts: Sequence[Part] = ()
+    #: What a run that stops early waits for.
+    stopping: str | None = None
 
     @property
     def done(self) -> int:
@@ -125,7 +127,9 @@ def line(frame: Frame) -> str:
     parts += [f"{part.name}: {_said(part)}" if many else _said(part) for part in _first(waiting)]
     if stopped := sum(part.stopped is not None for part in frame.parts):
         parts.append(f"{stopped} of {len(frame.parts)} accounts stopped" if many else "stopped")
-    if frame.left is not None and isfinite(frame.left):
+    if frame.stopping:
+        parts.append(frame.stopping)
+    elif frame.left is not None and isfinite(frame.left):
         parts.append(f"{_span(frame.left)} left")
     return "  ".join(parts)
 
@@ -141,6 +145,7 @@ def as_json(frame: Frame) -> dict[str, Any]:
         "allowed_rate": _finite(frame.allowed),
         "calls": frame.calls,
         "throttled_calls": frame.throttled,
+        "stopping": frame.stopping,
         "accounts": {
             part.name: {
                 "done": part.done,
@@ -224,13 +229,16 @@ def _traffic(frame: Frame) -> Text:
 
 
 def _times(frame: Frame) -> Text:
+    elapsed = (f"  {_span(frame.elapsed)} elapsed", "")
+    if frame.stopping:
+        return _text(elapsed, (f"   {frame.stopping}", "bold yellow"))
     if frame.left is None:
         left = "the time left is not known yet"
     elif isinf(frame.left):
         left = "no end in sight under these quotas"
     else:
         left = f"{_span(frame.left)} left" + (f", until {frame.ends}" if frame.ends else "")
-    return _text((f"  {_span(frame.elapsed)} elapsed", ""), (f"   {left}", ""))
+    return _text(elapsed, (f"   {left}", ""))
 
 
 def _accounts(parts: Sequence[Part], width: int) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batch_snapshot import report
+from batch_snapshot.errors import StorageError
 from batch_snapshot.lane import StopKind
 from batch_snapshot.model import Status
 from batch_snapshot.view import View
@@ -78,7 +79,7 @@ def summary(
     uncounted = engine.uncounted if engine else None
     return report.Summary(
         outcome=outcome,
-        exit_code=uncounted.exit_code if uncounted else report.exit_code(outcome, view.counts, signum),
+        exit_code=StorageError.exit_code if uncounted else report.exit_code(outcome, view.counts, signum),
         counts=view.counts,
         failures=failures,
         ledger=str(job.path),

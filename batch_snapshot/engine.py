@@ -18,6 +18,7 @@ from contextlib import (
 )
 from dataclasses import replace
 from functools import partial
+from math import isfinite
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -150,12 +151,18 @@ class Engine(Course):
         self._feed = feed(lanes, lambda name: self._halted(self.lanes[name]))
         self._pairs: dict[tuple[str, str, str], anyio.Event] = {}
 
-    def request_stop(self, stop: Stop) -> None:
-        """Make no further call; those in flight have the drain time-out to be answered.
+    @property
+    def in_flight(self) -> int:
+        """How many calls are in flight."""
+        return self._slots.taken
 
-        A stop of a graver kind replaces an earlier one.
-        """
-        super().request_stop(stop)
+    @property
+    def drain_left(self) -> float | None:
+        """Seconds until the calls in flight are dropped; None: nothing has stopped the run."""
+        left = self._scope.deadline - anyio.current_time()
+        return max(0.0, left) if isfinite(left) else None
+
+    def _drain(self) -> None:
         deadline = anyio.current_time() + self._settings.drain_timeout
         self._scope.deadline = min(self._scope.deadline, deadline)
 
@@ -304,7 +311,9 @@ class Engine(Course):
 
     async def _know(self, lane: Lane) -> None:
         try:
-            await self._identify(lane)
+            # A prompt for an MFA code, or a slow STS, does not outlast a stop.
+            with self._interruptible(lane):
+                await self._identify(lane)
         except StorageError as error:
             self._lose_count(error)
             raise _Abandoned from None

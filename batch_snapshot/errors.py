@@ -12,6 +12,7 @@ What goes wrong with one row is no exception but an `Outcome` (see `model`).
     ├── ServiceError              3   the service refused what all of the work depends on
     │   └── DeferredError         4   not now: the same command goes on another time
     └── StorageError              5   cannot be locked or written
+        ├── PlaceError            2   a path that cannot be used as it is; nothing was called
         ├── LockedError           5   another run holds it
         └── LedgerWriteError      5   the ledger cannot be written
 
@@ -21,12 +22,60 @@ the way out. The library raises; only the command line prints.
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, ClassVar
 
 from batch_snapshot import text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+#: Error numbers of a path that stays unusable, however much room there is.
+_OF_THE_PLACE = frozenset(
+    {
+        errno.EACCES,
+        errno.EEXIST,  # a file where a folder is to be made
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
+#: Error numbers of a disk, or a user's share of it, that is full.
+_OF_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+#: How a message ends after which the same command goes on; the command line appends that command.
+SAME_COMMAND = "then run the same command"
+
+
+def is_of_the_place(error: OSError) -> bool:
+    """Whether another path or other permissions are the way out, not more room."""
+    return error.errno in _OF_THE_PLACE
+
+
+def is_of_room(error: OSError) -> bool:
+    """Whether the disk is full, or this user's share of it."""
+    return error.errno in _OF_ROOM
+
+
+def way_out(error: OSError, elsewhere: str) -> str:
+    """What a person can do about a file that cannot be written.
+
+    Args:
+        error: says why.
+        elsewhere: how another place is named, such as "name another folder with --state-dir".
+    """
+    if is_of_room(error):
+        return "the disk is full: make room"
+    if error.errno == errno.EFBIG:
+        return "raise the limit on the size of files (ulimit -f)"
+    if is_of_the_place(error):
+        return f"fix its permissions, or {elsewhere}"
+    return "check the disk"
 
 
 class BatchSnapshotError(Exception):
@@ -89,6 +138,15 @@ class StorageError(BatchSnapshotError):
     """A lock is held by another run, or the ledger cannot be written."""
 
     exit_code = 5
+
+
+class PlaceError(StorageError):
+    """A path cannot be used for want of permissions, or since something else is there; nothing was called.
+
+    Whoever meets it once calls were made has lost storage: then the exit code is that of `StorageError`.
+    """
+
+    exit_code = 2
 
 
 class LockedError(StorageError):

@@ -11,7 +11,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from batch_snapshot import files, ledger
-from batch_snapshot.errors import LedgerError, StorageError
+from batch_snapshot.errors import (
+    SAME_COMMAND,
+    LedgerError,
+    PlaceError,
+    StorageError,
+    is_of_the_place,
+    way_out,
+)
 from batch_snapshot.history import Header, Result
 from batch_snapshot.model import SIMULATOR, Status
 
@@ -100,6 +107,10 @@ class Index:
         return db
 
     def _unusable(self, error: Exception) -> StorageError:
+        if isinstance(error, OSError):
+            kind = PlaceError if is_of_the_place(error) else StorageError
+            out = way_out(error, "name another folder with --state-dir")
+            return kind(f"{self._path}: cannot be used ({error.strerror or error}); {out}, {SAME_COMMAND}")
         return StorageError(
             f"{self._path}: cannot be used ({error}); remove it: it is built anew from the ledgers"
         )

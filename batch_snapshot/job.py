@@ -377,7 +377,8 @@ def _of_retry(
 def _ledger_held(path: Path, now: datetime) -> Iterator[None]:
     if places.there(path) and path.is_dir():
         raise InputError(f"{path}: is a folder; name the ledger's file")
-    with locks.held(places.ledger_lock(path), what=str(path), since=codec.timestamp(now)):
+    lock = places.ledger_lock(path)
+    with locks.held(lock, what=str(path), since=codec.timestamp(now), flag="--ledger"):
         yield
 
 

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import orjson
 
 from batch_snapshot import abridged, codec, files, places
-from batch_snapshot.errors import DamagedError, LedgerError, LedgerWriteError
+from batch_snapshot.errors import (
+    SAME_COMMAND,
+    DamagedError,
+    LedgerError,
+    LedgerWriteError,
+    PlaceError,
+    StorageError,
+    is_of_the_place,
+    way_out,
+)
 from batch_snapshot.history import End, Header, History, Intent, Line, Result
 
 if TYPE_CHECKING:
@@ -336,6 +345,7 @@ class Ledger:
         """Open or create the file (mode 0600), repair a torn last line, make the name durable.
 
         Raises:
+            PlaceError: it cannot be created there.
             LedgerWriteError: it cannot be created or written.
             LedgerError: its last line is not the beginning of a ledger's line.
         """
@@ -352,7 +362,7 @@ class Ledger:
                 os.close(self._fd)
                 raise
         except OSError as error:
-            raise self._unwritable(error) from None
+            raise self._not_opened(error) from None
 
     def __enter__(self) -> Self:
         """Use as a context manager: closes at the end."""
@@ -427,10 +437,19 @@ class Ledger:
             return False
         return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
 
+    def _not_opened(self, error: OSError) -> StorageError:
+        """A new ledger needs another place, or other permissions; one that exists is to be continued."""
+        if is_of_the_place(error) and not os.path.lexists(self.path):
+            return PlaceError(
+                f"{self.path}: cannot be created ({error.strerror or error}); "
+                f"{way_out(error, 'name another with --ledger')}"
+            )
+        return self._unwritable(error)
+
     def _unwritable(self, error: OSError) -> LedgerWriteError:
         return LedgerWriteError(
             f"{self.path}: cannot be written ({error.strerror or error}); "
-            "make room or mend the permissions, then run the same command"
+            f"{way_out(error, 'those of its folder')}, {SAME_COMMAND}"
         )
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from batch_snapshot import files
-from batch_snapshot.errors import StorageError
+from batch_snapshot.errors import StorageError, way_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -54,7 +54,7 @@ def replaced(path: Path, mode: int = 0o666) -> Iterator[TextIO]:
             os.close(folder)
     except OSError as error:
         raise StorageError(
-            f"{path}: cannot be written ({error.strerror or error}); make room, or write elsewhere"
+            f"{path}: cannot be written ({error.strerror or error}); {way_out(error, 'write elsewhere')}"
         ) from None
     finally:
         with suppress(OSError):

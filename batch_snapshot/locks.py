@@ -16,7 +16,15 @@ from typing import IO, TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from batch_snapshot import files
-from batch_snapshot.errors import LockedError, StorageError
+from batch_snapshot.errors import (
+    SAME_COMMAND,
+    LockedError,
+    PlaceError,
+    StorageError,
+    is_of_room,
+    is_of_the_place,
+    way_out,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,16 +39,18 @@ PATIENCE = 0.2
 
 
 @contextmanager
-def held(path: Path, *, what: str, since: str) -> Iterator[None]:
+def held(path: Path, *, what: str, since: str, flag: str = "--state-dir") -> Iterator[None]:
     """Hold the lock file `path` (mode 0600) for as long as the block lasts.
 
     Args:
         path: the lock file; it stays behind, empty of meaning.
         what: the thing the lock guards, for the message.
         since: when this run began, for the next one's message.
+        flag: names another folder.
 
     Raises:
         LockedError: another process holds it; the message names that process.
+        PlaceError: the folder cannot be used.
         StorageError: the lock file cannot be made, or its file system cannot lock.
     """
     lock = FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
@@ -51,14 +61,14 @@ def held(path: Path, *, what: str, since: str) -> Iterator[None]:
     except Timeout:
         if not path.exists():
             # A file that cannot come to be, where its folder is, counts as contention too.
-            raise _unlockable(path, "no file can be made") from None
+            raise _unlockable(path, OSError(errno.ENOENT, "no file can be made"), flag) from None
         raise LockedError(
             f"{what} is in use by {_holder(path)}; wait until that run has ended, or stop it"
         ) from None
     except OSError as error:
-        raise _unlockable(path, error.strerror or str(error), error.errno) from None
+        raise _unlockable(path, error, flag) from None
     try:
-        _sign(path, since)
+        _sign(path, since, flag)
         yield
     finally:
         # Nobody holds it now: a process that gets our pid one day must not seem to.
@@ -83,26 +93,36 @@ def make_room(locks: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def _unlockable(path: Path, why: str, number: int | None = None) -> StorageError:
-    if number == errno.EMFILE:
+def _unlockable(path: Path, error: OSError, flag: str) -> StorageError:
+    why = error.strerror or str(error)
+    if error.errno == errno.EMFILE:
         return StorageError(
             f"{path}: a lock is a file, and this process may hold no more of them open: raise that limit "
             "(ulimit -n), or choose fewer --accounts at a time"
         )
+    elsewhere = f"name another with {flag}"
+    if is_of_the_place(error):
+        return PlaceError(
+            f"{path}: cannot lock here ({why}); use a folder that can be written: {way_out(error, elsewhere)}"
+        )
+    if is_of_room(error):
+        return StorageError(f"{path}: cannot lock here ({why}); {way_out(error, elsewhere)}, {SAME_COMMAND}")
     return StorageError(
         f"{path}: cannot lock here ({why}); "
-        "use a folder that can be written, on a file system with file locks"
+        f"use a folder that can be written, on a file system with file locks: {elsewhere}"
     )
 
 
-def _sign(path: Path, since: str) -> None:
+def _sign(path: Path, since: str, flag: str) -> None:
     try:
         path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}), "utf-8")
     except OSError as error:
         if error.errno == errno.EMFILE:
-            raise _unlockable(path, str(error), error.errno) from None
-        raise StorageError(
-            f"{path}: cannot be written ({error.strerror or error}); make room, then run the same command"
+            raise _unlockable(path, error, flag) from None
+        kind = PlaceError if is_of_the_place(error) else StorageError
+        raise kind(
+            f"{path}: cannot be written ({error.strerror or error}); "
+            f"{way_out(error, f'name another folder with {flag}')}, {SAME_COMMAND}"
         ) from None
 
 

@@ -285,6 +285,7 @@ _TELLABLE = frozenset(
         "ConfigNotFound",
         "CredentialsError",
         "InfiniteLoopConfigError",
+        "MfaCodeError",
         "NoCredentialsError",
         *_SETTINGS,
         "PartialCredentialsError",
@@ -325,6 +326,7 @@ _CREDENTIALS_ADVICE: Mapping[str, str] = MappingProxyType(
         "SSOTokenLoadError": "run: aws sso login{profile}",
         "UnauthorizedSSOTokenError": "run: aws sso login{profile}",
         "TokenRetrievalError": "run: aws sso login{profile}",
+        "MfaCodeError": "then run the same command again",
         "RequestTimeTooSkewed": "set this machine's clock",
         "RequestExpired": "set this machine's clock",
         "CertificateRefusedError": "nothing was sent; if a proxy of your company opens TLS, name the "

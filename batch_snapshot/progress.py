@@ -80,7 +80,16 @@ class Gauge:
             calls=sum(each.calls for each in traffic),
             throttled=sum(each.throttled for each in traffic),
             parts=[self._part(name, lane, rates[name]) for name, lane in view.lanes.items()],
+            stopping=self._stopping(),
         )
+
+    def _stopping(self) -> str | None:
+        course = self._view.course
+        if course is None or course.stop is None:
+            return None
+        calls, left = course.in_flight, course.drain_left
+        waiting = f"waiting for {calls:,} {'call' if calls == 1 else 'calls'} in flight"
+        return f"stopping: {waiting}" + ("" if left is None else f", {left:.0f} s at most")
 
     def _part(self, name: str, lane: Lane, rate: float) -> Part:
         view, now = self._view, lane.pacer.now()
@@ -152,6 +161,7 @@ class Screen:
         from rich.console import Console  # noqa: PLC0415 - a run in a pipe draws nothing
         from rich.live import Live  # noqa: PLC0415
 
+        self._paused = False
         self._ascii = encoding.replace("-", "").lower() != "utf8"
         self._console = Console(
             file=cast("IO[str]", _Stream(write)),
@@ -183,8 +193,19 @@ class Screen:
         """Wipe the block; a later frame draws it again."""
         self._live.stop()
 
+    def pause(self) -> None:
+        """Wipe the block, and draw none until `resume`."""
+        self._paused = True
+        self.close()
+
+    def resume(self) -> None:
+        """Let the next frame be drawn again."""
+        self._paused = False
+
     def show(self, frame: Frame) -> None:
         """Draw a frame over the one before."""
+        if self._paused:
+            return
         self._live.start()
         drawn = display.block(frame, self._console.width, ascii_only=self._ascii)
         self._live.update(drawn, refresh=True)

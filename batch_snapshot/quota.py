@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from batch_snapshot import files, mounts
-from batch_snapshot.errors import StorageError
+from batch_snapshot.errors import SAME_COMMAND, PlaceError, StorageError, is_of_the_place, way_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -71,14 +71,14 @@ INSERT INTO clock VALUES (NULL, 0, 0);
 PRAGMA user_version = 1
 """
 
-_ELSEWHERE = "use a folder that can be written, on a local disk"
+_ELSEWHERE = "use a folder that can be written, on a local disk: name it with --state-dir"
 _MOVE_AWAY = "move the file away, then run the same command (the calls it counted are then forgotten)"
-_AGAIN = "make room or see to its disk, then run the same command"
+_AGAIN = f"check its disk, {SAME_COMMAND}"
 #: The way out, by SQLite's primary result code.
 _WAYS_OUT = {
     sqlite3.SQLITE_BUSY: f"another process held it for {BUSY:g} s: wait until it has ended, or stop it",
     sqlite3.SQLITE_LOCKED: "wait until the process that holds it has ended, or stop it",
-    sqlite3.SQLITE_FULL: "make room, then run the same command",
+    sqlite3.SQLITE_FULL: f"the disk is full: make room, {SAME_COMMAND}",
     sqlite3.SQLITE_READONLY: _ELSEWHERE,
     sqlite3.SQLITE_PERM: _ELSEWHERE,
     sqlite3.SQLITE_CANTOPEN: _ELSEWHERE,
@@ -86,6 +86,8 @@ _WAYS_OUT = {
     sqlite3.SQLITE_CORRUPT: _MOVE_AWAY,
     sqlite3.SQLITE_ERROR: _MOVE_AWAY,
 }
+#: Primary result codes that another folder, or other permissions, cure.
+_OF_THE_PLACE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN}
 #: A descriptor of the file that is closed takes the locks of this process's other connections with it
 #: (https://www.sqlite.org/howtocorrupt.html, 2.2): nobody connects while one is open.
 _creating = threading.Lock()
@@ -380,12 +382,16 @@ class Usage:
         try:
             yield
         except sqlite3.Error as error:
-            raise self._unusable(str(error), _WAYS_OUT.get(_code(error), _AGAIN)) from None
+            code = _code(error)
+            kind = PlaceError if code in _OF_THE_PLACE else StorageError
+            raise self._unusable(str(error), _WAYS_OUT.get(code, _AGAIN), kind) from None
         except OSError as error:
-            raise self._unusable(error.strerror or str(error), _ELSEWHERE) from None
+            kind = PlaceError if is_of_the_place(error) else StorageError
+            out = _ELSEWHERE if is_of_the_place(error) else f"{way_out(error, _ELSEWHERE)}, {SAME_COMMAND}"
+            raise self._unusable(error.strerror or str(error), out, kind) from None
 
-    def _unusable(self, reason: str, way_out: str) -> StorageError:
-        return StorageError(f"{self._path}: cannot keep count of calls here ({reason}); {way_out}")
+    def _unusable(self, reason: str, way_out: str, kind: type[StorageError] = StorageError) -> StorageError:
+        return kind(f"{self._path}: cannot keep count of calls here ({reason}); {way_out}")
 
     def _now(self) -> int:
         """Steady time in microseconds; only asked for within a transaction, so that it is everybody's."""

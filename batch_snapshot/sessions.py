@@ -27,7 +27,7 @@ from botocore.auth import AUTH_TYPE_MAPS, SIGV4_TIMESTAMP, SigV4Auth
 from botocore.exceptions import NoCredentialsError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
-from batch_snapshot import answers, policy, providers, redaction, transport
+from batch_snapshot import answers, mfa, policy, providers, redaction, transport
 from batch_snapshot.model import REGION, Verdict
 
 if TYPE_CHECKING:
@@ -132,6 +132,8 @@ class Sessions:
         #: By account; a refusal is remembered with them.
         self._roles: dict[str, Any] = {}
         self._clients: dict[object, Any] = {}
+        self._asking = anyio.Lock()
+        self._no_codes: dict[str, mfa.MfaCodeError] = {}
         self._assuming = anyio.Semaphore(ASSUMED_AT_ONCE)
         self._secrets: dict[str, redaction.Secrets] = {}
         #: By profile: what gave its credentials, or did not.
@@ -151,8 +153,8 @@ class Sessions:
             return Source(None, _simulated(account))
         async with self._locks[account.profile]:
             if account.profile not in self._sources:
-                with anyio.fail_after(self._timeout):
-                    self._sources[account.profile] = await self._open(account.profile)
+                opened = partial(self._open, account.profile)
+                self._sources[account.profile] = await mfa.with_codes(opened, self._asking, self._no_codes)
         return self._sources[account.profile]
 
     async def credentials(self, account: Account) -> Any:
@@ -302,11 +304,16 @@ class Sessions:
             max_pool_connections=ASSUMED_AT_ONCE,
         )
 
-    async def _open(self, profile: str | None) -> Source:
+    async def _open(self, profile: str | None, codes: mfa.Codes) -> Source:
         session, chain = self._session(profile)
-        credentials = await chain.load_credentials()
-        if credentials is None:
-            raise NoCredentialsError
+        codes.serve(chain)
+        with anyio.fail_after(self._timeout):
+            credentials = await chain.load_credentials()
+            if credentials is None:
+                raise NoCredentialsError
+            if _with_mfa(session._session):  # noqa: SLF001 - as below
+                # So that a code is asked for, and used, now. A person's time is not that of a call.
+                await credentials.get_frozen_credentials()
         scoped = session._session.get_scoped_config()  # noqa: SLF001 - aioboto3 shows it nowhere
         source = Source(profile, credentials, tuple(str(scoped.get(name)) for name in _SHAPING))
         self._makers.setdefault(source.shape, session)
@@ -327,6 +334,11 @@ class Sessions:
         core.register_component("data_loader", self._loader)
         core.register_component("credential_provider", _Whoever())
         return session, chain
+
+
+def _with_mfa(core: Any) -> bool:
+    """Whether any profile asks for MFA codes."""
+    return any("mfa_serial" in profile for profile in core.full_config.get("profiles", {}).values())
 
 
 class _Role:

@@ -31,6 +31,11 @@ class Slots:
         """An engine has no more calls to make."""
         self._accounts -= self._busy.pop(engine, 0)
 
+    @property
+    def taken(self) -> int:
+        """How many calls are in flight."""
+        return self._limit - self._room.value
+
     def take_nowait(self) -> bool:
         """Take a slot if one is free."""
         try:

@@ -10,7 +10,15 @@ import os
 from typing import TYPE_CHECKING
 
 from batch_snapshot import files
-from batch_snapshot.errors import InputError, LedgerError, StorageError
+from batch_snapshot.errors import (
+    SAME_COMMAND,
+    InputError,
+    LedgerError,
+    PlaceError,
+    StorageError,
+    is_of_the_place,
+    way_out,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -118,8 +126,9 @@ def _write(file: Path, runs: dict[str, str]) -> None:
 
 
 def _unusable(file: Path, error: Exception) -> StorageError:
-    why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return StorageError(
-        f"{file}: cannot keep in mind which ledgers are not finished ({why}); make room or mend its "
-        "permissions, or remove it if it is broken"
-    )
+    what = f"{file}: cannot record which ledgers are unfinished"
+    if not isinstance(error, OSError):
+        return StorageError(f"{what} ({error}); remove it if it is broken, {SAME_COMMAND}")
+    kind = PlaceError if is_of_the_place(error) else StorageError
+    elsewhere = "name another folder with --state-dir"
+    return kind(f"{what} ({error.strerror or error}); {way_out(error, elsewhere)}, {SAME_COMMAND}")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batch_snapshot.allowance import Allowances, Outlook
+    from batch_snapshot.course import Course
     from batch_snapshot.history import History
     from batch_snapshot.job import Job
     from batch_snapshot.lane import Lane
@@ -49,6 +50,8 @@ class View:
     provisional: dict[bytes, Outcome] = field(default_factory=dict)
     lanes: Mapping[str, Lane] = field(default_factory=dict)
     allowances: Allowances | None = None
+    #: What drives the run.
+    course: Course | None = None
     #: By the run's monotonic clock, in seconds.
     started: float = 0.0
     #: When the end was forecast last, and in how many seconds from then it was to be.

@@ -146,6 +146,7 @@ def _settle(order: Order, streams: Sequence[int]) -> None:
     sys.path.insert(0, order.folder)
     sys.argv[1:] = order.arguments
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if order.largest is not None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (order.largest, resource.RLIM_INFINITY))

@@ -322,6 +322,7 @@ class Place:
         def prepare() -> None:
             # Whoever runs the tests in the background has it ignored, and children inherit that.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
         line = [sys.executable, *python, "-m", "batch_snapshot", *words]
         return await asyncio.create_subprocess_exec(

@@ -13,7 +13,7 @@ PACKAGE = Path(batch_snapshot.__file__).parent
 
 #: Imports run only to lower levels; rooms of one level never import each other.
 LEVELS = [
-    {"mounts", "redaction", "text"},
+    {"interrupts", "mounts", "redaction", "text"},
     {"errors"},
     {"endpoint", "files", "filters", "model"},
     {"breaker", "flags", "history"},
@@ -26,6 +26,7 @@ LEVELS = [
         "listing",
         "locks",
         "manifest",
+        "mfa",
         "pace",
         "places",
         "plan",
@@ -72,7 +73,7 @@ LEVELS = [
     {"allowance", "dask_client", "identity", "leaving", "preview"},
     {"posts"},
     {"cluster", "service", "view"},
-    {"callers", "discovering", "ending", "verify"},
+    {"callers", "discovering", "ending", "stopping", "verify"},
     {"batch", "overview", "reporting", "retention"},
     {"blocking", "progress", "schedule"},
     {"cli"},

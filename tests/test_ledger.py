@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batch_snapshot import codec, history, ledger, manifest, resumption
-from batch_snapshot.errors import LedgerError, LedgerWriteError
+from batch_snapshot.errors import LedgerError, LedgerWriteError, PlaceError
 from batch_snapshot.history import End, Header, Intent, Line, Result
 from batch_snapshot.ledger import Ledger
 from batch_snapshot.model import Account, ErrorKind, Outcome, Quota, Request, Row, RowError, Status
@@ -496,10 +496,11 @@ def test_a_ledger_is_its_owners_alone_under_any_umask(path, mask):
 
 def test_a_ledger_needs_its_folder(tmp_path):
     path = tmp_path / "none" / "nightly.ndjson"
-    with pytest.raises(LedgerWriteError) as caught:
+    with pytest.raises(PlaceError) as caught:
         Ledger(path)
-    assert str(caught.value).startswith(f"{path}: cannot be written (No such file or directory)")
-    assert caught.value.exit_code == 5
+    assert str(caught.value).startswith(f"{path}: cannot be created (No such file or directory)")
+    assert "--ledger" in str(caught.value)
+    assert caught.value.exit_code == 2
 
 
 def test_a_folder_is_no_ledger(tmp_path):
@@ -735,7 +736,7 @@ def test_a_full_disk_leaves_no_torn_line_and_ends_the_writing(path, room):
         assert path.read_bytes() == RUN_LINE
     assert caught.value.exit_code == 5
     assert str(caught.value) == (
-        f"{path}: cannot be written (File too large); make room or mend the permissions, "
+        f"{path}: cannot be written (File too large); raise the limit on the size of files (ulimit -f), "
         "then run the same command"
     )
     with Ledger(path) as book:

@@ -222,10 +222,10 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path):
         pytest.fail("held nowhere")
     assert not isinstance(caught.value, LockedError)
     assert str(caught.value) == (
-        f"{path}: cannot lock here (Not a directory); "
-        "use a folder that can be written, on a file system with file locks"
+        f"{path}: cannot lock here (Not a directory); use a folder that can be written: "
+        "fix its permissions, or name another with --state-dir"
     )
-    assert caught.value.exit_code == 5
+    assert caught.value.exit_code == 2
 
 
 #: Locks where the kernel says no, or says it only when the lock is given back.
@@ -264,7 +264,6 @@ async def refused(path: Path, number: int, *late: str) -> str:
         errno.ENOLCK,
         errno.EINVAL,
         errno.EIO,
-        errno.EPERM,
         errno.ESTALE,
         errno.ENOTTY,
     ],
@@ -273,7 +272,7 @@ async def refused(path: Path, number: int, *late: str) -> str:
 async def test_a_file_system_without_locks_is_told_and_nothing_softer_is_used(path, number):
     assert await refused(path, number) == (
         f"5 False {path}: cannot lock here ({os.strerror(number)}); "
-        "use a folder that can be written, on a file system with file locks\n"
+        "use a folder that can be written, on a file system with file locks: name another with --state-dir\n"
     )
     assert path.read_text() == "", "nobody has signed it"
 

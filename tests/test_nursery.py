@@ -70,7 +70,7 @@ async def test_by_an_interpreter_of_its_own_each_command_does_its_work(place):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)],
+    [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130), (signal.SIGTERM, 143)],
 )
 async def test_signals_end_both_alike(place, way, number, code):
     out = place.folder / "url"

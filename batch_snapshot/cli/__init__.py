@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from batch_snapshot import __version__, redaction, text
+from batch_snapshot import __version__, interrupts, redaction, text
 from batch_snapshot.cli import (
     completion,
     nightly,
@@ -38,6 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         unforeseen.quiet()
     redaction.begin(arguments)
     how = terminal.Telling()
+    with interrupts.handled():
+        return _run(arguments, how)
+
+
+def _run(arguments: Sequence[str], how: terminal.Telling) -> int:
     try:
         code = cli.main(list(arguments) or ["--help"], prog_name=PROG, standalone_mode=False, obj=how)
     except BaseException as error:  # noqa: BLE001 - the one place that turns errors into lines
@@ -51,12 +56,29 @@ def _failed(error: BaseException, arguments: Sequence[str], how: terminal.Tellin
         raise error
     if terminal.asked_for_json(arguments):
         how.form = "json"
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return _interrupted(error, arguments, how)
     if isinstance(error, OSError) and error.filename is None:  # a stream, not a path
         return terminal.unprinted(error, 1)
     kind, message, code = _meant(error, arguments)
     if isinstance(error, click.UsageError) and error.ctx is not None and how.form == "text":
         terminal.write(f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help' for help.\n\n")
         message = f"Error: {message}"
+    return _report(kind, message, code, arguments, how)
+
+
+def _interrupted(error: BaseException, arguments: Sequence[str], how: terminal.Telling) -> int:
+    """Say that a signal, or the end of the input at a prompt, ended the command; returns the exit code."""
+    causes = (error, error.__cause__, error.__context__)
+    signalled = next((one for one in causes if isinstance(one, KeyboardInterrupt)), None)
+    what = f"interrupted ({interrupts.name(signalled)})" if signalled else "the input ended at a prompt"
+    code = interrupts.exit_code(signalled or error)
+    with interrupts.listening(lambda _: True):  # this line is the last thing that is done
+        return _report("interrupted", f"{what}{how.unfinished}", code, arguments, how)
+
+
+def _report(kind: str, message: str, code: int, arguments: Sequence[str], how: terminal.Telling) -> int:
+    """Write the line of a command that failed, and with `--format json` the object; returns the exit code."""
     terminal.say(message, event="error", level="error", how=how, exit_code=code)
     if not how.printed and terminal.asked_for_json(arguments, "--format"):
         terminal.print_error(kind, message.removeprefix("Error: "), code)
@@ -71,8 +93,6 @@ def _meant(error: BaseException, arguments: Sequence[str]) -> tuple[str, str, in
         return "manifest", text.lines(str(error)), error.exit_code
     if isinstance(error, BatchSnapshotError):
         return _kind(error), text.lines(str(error)), error.exit_code
-    if isinstance(error, KeyboardInterrupt | click.Abort):
-        return "interrupted", "interrupted; nothing is in flight", 130
     if isinstance(error, OSError):
         why = error.strerror or error
         return "input", text.line(f"{error.filename}: cannot be used ({why}); name another path"), 2
@@ -86,6 +106,13 @@ def _kind(error: BatchSnapshotError) -> str:
 
 class _InOrder(click.Group):
     """Lists its commands in the order in which they were added: that in which they are met."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; click itself would write an empty line, and not say which signal came."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise click.Abort from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own
         """The names."""
@@ -122,7 +149,7 @@ def cli() -> None:
       3    stopped early: rows that all fail, credentials
       4    deferred: the same command continues it
       5    locked by another run, or the ledger cannot be written
-      130, 143  SIGINT, SIGTERM: all in good order, the same command continues it
+      130, 143  SIGINT, SIGTERM or SIGHUP: calls in flight were recorded, the same command continues it
     """
 
 

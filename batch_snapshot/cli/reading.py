@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batch_snapshot import flags
+from batch_snapshot import flags, interrupts
 from batch_snapshot.cli import terminal
 from batch_snapshot.errors import InputError
 
@@ -136,9 +136,9 @@ def status(ledger: Path, form: str, *, check: bool, watch: bool, repair: bool) -
     if watch and looking.running:
         try:
             _look_on(looking)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             terminal.say("no longer looking; the run goes on")
-            return 130
+            return interrupts.exit_code(error)
     summary = looking.summary()
     if form == "json":
         terminal.print_json({**report.as_json(summary), **repaired})

@@ -14,7 +14,7 @@ import click
 
 from batch_snapshot import flags
 from batch_snapshot.cli import telling, terminal
-from batch_snapshot.errors import BatchSnapshotError, InputError
+from batch_snapshot.errors import SAME_COMMAND, BatchSnapshotError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Tell what would be sent; call nothing.")
 _YES = click.option("--yes", is_flag=True, help="Don't ask before the first call to catalog AWS.")
+
+
+#: What is said of a run that a signal ended before its first row, and of one that had just ended.
+NOTHING_SENT = ": nothing was sent; the same command starts again"
+OVER = ": the run itself was over; `batch-snapshot status` on its ledger shows the result"
 
 
 @click.command(short_help="Create the snapshots that a manifest lists, or go on.")
@@ -79,6 +84,7 @@ def run(manifest: Path, *, dry_run: bool, yes: bool, **given: Any) -> int:
     batch-snapshot run backfill.yaml --max-duration 6h
     batch-snapshot run nightly.yaml --ledger 'ledgers/{name}-{date}.ndjson' --format json
     """
+    terminal.telling().unfinished = NOTHING_SENT
     from batch_snapshot import batch
 
     others = telling.others("run", manifest, given)
@@ -141,6 +147,7 @@ def retry(ledger: Path, *, only: str | None, everything: bool, dry_run: bool, ye
     batch-snapshot retry ledgers/backfill.ndjson --only denied
     batch-snapshot retry 'ledgers/nightly-{date}.ndjson'
     """
+    terminal.telling().unfinished = NOTHING_SENT
     from batch_snapshot import batch, places, resumption
 
     selection = partial(_selection, only=only, everything=everything)
@@ -217,8 +224,12 @@ def _options(given: dict[str, Any]) -> Options:
             drain_timeout=given["drain_timeout"],
             failure_limit=policy.FailureLimit.parse(limit) if limit else policy.NO_LIMIT,
         ),
-        command_line=shlex.join([terminal.PROG, *telling.shareable(sys.argv[1:])]),
+        command_line=_command_line(),
     )
+
+
+def _command_line() -> str:
+    return shlex.join([terminal.PROG, *telling.shareable(sys.argv[1:])])
 
 
 def _placing(given: dict[str, Any]) -> Placing | None:
@@ -255,11 +266,24 @@ def _hooks(given: dict[str, Any], *, ask: bool = False) -> Hooks:
         outcome=_tell if given["verbose"] else None,
         confirm=partial(_confirm, ask=ask, tell=given["progress"] != "none"),
         tell=partial(terminal.say, event="waiting"),
+        stopping=lambda text, facts: terminal.say(text, event="stopping", level="warning", **facts),
         signals=True,
     )
 
 
-def _watch(kind: str) -> Callable[[View], Coroutine[Any, Any, None]] | None:
+def _watch(kind: str) -> Callable[[View], Coroutine[Any, Any, None]]:
+    """What shows how far the run is; rows are sent from then on."""
+    show = _shown_by(kind)
+
+    async def watch(view: View) -> None:
+        terminal.telling().unfinished = OVER
+        if show:
+            await show(view)
+
+    return watch
+
+
+def _shown_by(kind: str) -> Callable[[View], Coroutine[Any, Any, None]] | None:
     """What shows how far the run is; an object a line takes no display."""
     from batch_snapshot import progress
 
@@ -312,18 +336,19 @@ def _confirm(preview: Preview, *, ask: bool, tell: bool) -> bool:
 
 
 def _finish(work: Coroutine[Any, Any, Summary], form: str, others: telling.Others) -> int:
-    import anyio
-
-    async def carry_out() -> Summary:
-        return await work
-
     try:
-        summary = anyio.run(carry_out, backend_options={"use_uvloop": find_spec("uvloop") is not None})
+        summary = terminal.run(work, use_uvloop=find_spec("uvloop") is not None)
     except BatchSnapshotError as error:
+        if str(error).endswith(SAME_COMMAND):
+            error.args = (f"{error}: {_command_line()}",)
         others.of_error(error)
         raise
-    code = _print_summary(summary, form)
-    others.of_summary(summary)
+    try:
+        code = _print_summary(summary, form)
+        others.of_summary(summary)
+    except KeyboardInterrupt:
+        terminal.say("interrupted while the result was written: the run itself was over", level="warning")
+        return summary.exit_code
     return code
 
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
@@ -15,13 +15,11 @@ from batch_snapshot.cli import terminal
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from batch_snapshot.discovering import Surroundings
     from batch_snapshot.filters import Filters
     from batch_snapshot.options import Options
-
-Result = TypeVar("Result")
 
 #: Seconds between two lines of progress in a log, and on a terminal.
 LINES_EVERY, REDRAW_EVERY = 5.0, 0.2
@@ -82,6 +80,7 @@ def discover(output: Path | None, update: Path | None, form: str, *, name: str |
     if (output is None) == (update is None):
         raise InputError("discover: give either --output FILE, or --update MANIFEST")
     _checked_name(name)
+    terminal.telling().unfinished = ": what was found is kept, and the same command continues"
     search, options = _search(given), _options(given)
     skip = given["skip_active_jobs"]
     with _Progress(given["progress"]) as progress:
@@ -90,7 +89,7 @@ def discover(output: Path | None, update: Path | None, form: str, *, name: str |
             work = discovering.discover(output, search, options, around, name=name, skip_active=skip)
         else:
             work = discovering.update(update or Path(), search, options, around, skip_active=skip)
-        found = _run(work)
+        found = terminal.run(work)
     terminal.warn(found.warnings, len(found.warnings))
     if found.counts.pairs and output and output.suffix != ".yaml":
         terminal.say(f"a manifest takes them up with: include: [{output.name}]")
@@ -121,7 +120,7 @@ def verify(ledger: Path, form: str, *, sample: int | None, **given: Any) -> int:
     from batch_snapshot import verify as room
 
     with _Progress(given["progress"]) as progress:
-        told = _run(room.verify(ledger, _options(given), _around(progress), sample))
+        told = terminal.run(room.verify(ledger, _options(given), _around(progress), sample))
     terminal.warn(told.warnings, len(told.warnings))
 
     def text() -> str:
@@ -240,15 +239,6 @@ class _Progress:
     def __exit__(self, *error: object) -> None:
         if self._drawn:
             terminal.write("\r" + " " * (self._width - 1) + "\r")
-
-
-def _run(work: Awaitable[Result]) -> Result:
-    import anyio
-
-    async def carry_out() -> Result:
-        return await work
-
-    return anyio.run(carry_out)
 
 
 def _tell(form: str, as_json: Callable[[], dict[str, Any]], as_text: Callable[[], str]) -> int:

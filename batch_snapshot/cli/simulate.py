@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from batch_snapshot import flags
+from batch_snapshot import flags, interrupts
+from batch_snapshot.cli import terminal
 from batch_snapshot.errors import InputError
+
+if TYPE_CHECKING:
+    from batch_snapshot.simulator import Simulator
+
+
+def _sum_up(served: Simulator) -> None:
+    calls, made = sum(served.calls.values()), len(served.snapshots)
+    terminal.telling().unfinished = f": {calls:,} calls answered, {made:,} snapshots in its world"
 
 
 def _change(text: str) -> tuple[float, float]:
@@ -87,8 +96,6 @@ def simulate(
     batch-snapshot simulate --rate 20 --burst 20 --faults internal=0.05 --state world.ndjson
     GET URL/_simulator/record tells every snapshot made.
     """
-    import asyncio
-
     from batch_snapshot import simulator
 
     if changes and rate is None:
@@ -97,7 +104,7 @@ def simulate(
     try:
         plan = simulator.Faults.parse(faults) if faults else simulator.Faults()
         chosen = simulator.Settings(rate=rates, faults=plan, **settings)
-        asyncio.run(simulator.run_forever(chosen, host, port, click.echo))
+        interrupts.run(simulator.run_forever(chosen, host, port, click.echo, _sum_up))
     except ValueError as error:
         raise InputError(f"simulate: {error}") from None
     except OSError as error:

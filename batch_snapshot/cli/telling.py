@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batch_snapshot import endpoint, flags, model, redaction
+from batch_snapshot import endpoint, flags, interrupts, model, redaction
 from batch_snapshot.cli import terminal
 
 if TYPE_CHECKING:
@@ -83,12 +83,10 @@ class Others(NamedTuple):
         return [failure for failure in failures if failure]
 
     def _send(self, notice: Notice, *, elsewhere: bool) -> list[str]:
-        import anyio
-
         failures: list[str | None] = []
         # An interrupt while others are told is no interrupt of the run.
         try:
-            anyio.run(partial(self._send_all, notice, failures, elsewhere=elsewhere))
+            interrupts.run(self._send_all(notice, failures, elsewhere=elsewhere))
         except KeyboardInterrupt:
             failures.append("interrupted: not everybody was told")
         return [failure for failure in failures if failure]

@@ -11,18 +11,20 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from batch_snapshot import redaction
+from batch_snapshot import interrupts, redaction
 from batch_snapshot.text import lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Coroutine, Iterator, Sequence
 
     from batch_snapshot.display import Frame
     from batch_snapshot.progress import Screen
+
+T = TypeVar("T")
 
 PROG = "batch-snapshot"
 
@@ -45,6 +47,10 @@ class Telling:
     screen: Screen | None = None
     #: Whether the one object of `--format json` stands on stdout already.
     printed: bool = False
+    #: What a signal leaves unfinished, as the end of a sentence.
+    unfinished: str = ""
+    #: What waits until a prompt was answered; None: there is no prompt.
+    held: list[str] | None = None
 
 
 def telling() -> Telling:
@@ -105,10 +111,49 @@ def write(text: str) -> None:
     """Write to standard error; where nobody can read it, the work goes on all the same."""
     if sys.stderr is None:
         return
+    held = telling().held
+    if held is not None:
+        held.append(text)
+        return
     try:
         click.echo(redaction.redacted(text), err=True, nl=False)
     except OSError:
         silence(2)
+
+
+def run(work: Coroutine[Any, Any, T], **backend_options: Any) -> T:
+    """Run `work` in an event loop: a prompt for an MFA code gets the terminal for itself.
+
+    Raises:
+        KeyboardInterrupt: a signal ended it.
+    """
+    from batch_snapshot import mfa
+
+    mfa.asking.set(_ask)
+    return interrupts.run(work, **backend_options)
+
+
+async def _ask(prompt: str) -> str:
+    from batch_snapshot import mfa
+
+    with paused():
+        return await mfa.ask(prompt)
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Leave the terminal to a prompt: the display is wiped, and lines are written after the prompt."""
+    how = telling()
+    if how.screen is not None:
+        how.screen.pause()
+    how.held = []
+    try:
+        yield
+    finally:
+        held, how.held = how.held, None
+        if how.screen is not None:
+            how.screen.resume()
+        write("".join(held))
 
 
 def can_draw() -> bool:

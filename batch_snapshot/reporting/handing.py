@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from batch_snapshot import __version__, ledger, locks, manifest, places, report
-from batch_snapshot.errors import InputError, LedgerError, ManifestError
+from batch_snapshot.errors import InputError, LedgerError, ManifestError, way_out
 from batch_snapshot.files import make_folder, resolved
 from batch_snapshot.reporting import columns, page, tables
 from batch_snapshot.reporting.entries import settled, unattempted
@@ -222,7 +222,7 @@ def _replacing(material: Material, file: Path, mark: str = "") -> Iterator[IO[st
             raise
     except OSError as error:
         raise InputError(
-            f"{file}: cannot be written ({error.strerror or error}); make room, or name another place"
+            f"{file}: cannot be written ({error.strerror or error}); {way_out(error, 'name another place')}"
         ) from None
 
 

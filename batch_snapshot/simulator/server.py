@@ -72,15 +72,24 @@ async def serve(
         await simulator.close()
 
 
-async def run_forever(settings: Settings, host: str, port: int, announce: Callable[[str], None]) -> None:
-    """Serve until cancelled; `announce` gets the URL once calls are answered.
+async def run_forever(
+    settings: Settings,
+    host: str,
+    port: int,
+    announce: Callable[[str], None],
+    over: Callable[[Simulator], None] = lambda _: None,
+) -> None:
+    """Serve until cancelled; `announce` gets the URL once calls are answered, `over` the record at the end.
 
     Raises:
         ValueError, OSError: as `serve`.
     """
-    async with serve(settings, host=host, port=port) as (url, _):
+    async with serve(settings, host=host, port=port) as (url, simulator):
         announce(url)
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            over(simulator)
 
 
 class _Endpoint:

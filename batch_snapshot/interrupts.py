@@ -1,0 +1,210 @@
+"""SIGINT, SIGTERM and SIGHUP: what they do to the command that is running.
+
+By default a signal raises `Interrupted` in the main thread. Code that must end in its own way, such as an
+event loop or a run with calls in flight, registers a listener for as long as that is so.
+
+Only the command line, and a run with `Hooks(signals=True)`, set signal handlers at all. SIGINT and SIGHUP
+stay ignored where they were ignored before (nohup, background jobs of scripts). A handler that is set
+explicitly is also what makes SIGTERM work as PID 1 of a container: there the kernel drops signals
+that have no handler.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
+
+    #: Gets a signal's number in the main thread, between any two steps of whatever runs there; returns
+    #: whether the signal was handled.
+    Listener = Callable[[int], bool]
+
+T = TypeVar("T")
+
+#: The signals that end a command. Windows has no SIGHUP.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+#: Seconds until a signal is delivered again that came where Python cannot raise, such as in a finalizer.
+AGAIN_AFTER = 0.01
+
+#: The innermost listener is asked first.
+_listeners: list[Listener] = []
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the work.
+
+    Attributes:
+        number: the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        """Take the signal's number."""
+        super().__init__(number)
+        self.number = number
+
+
+def acts_as(number: int) -> int:
+    """The signal whose exit code is used: a closed terminal (SIGHUP) ends a command as SIGTERM does."""
+    return signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
+
+
+def exit_code(error: BaseException) -> int:
+    """130 or 143, for whatever interrupted the command."""
+    return 128 + acts_as(error.number if isinstance(error, Interrupted) else signal.SIGINT)
+
+
+def name(error: BaseException) -> str:
+    """The signal's name."""
+    return signal.Signals(error.number if isinstance(error, Interrupted) else signal.SIGINT).name
+
+
+def _handle(number: int, _: object) -> None:
+    for listener in reversed(_listeners):
+        if listener(number):
+            return
+    raise Interrupted(number)
+
+
+@contextmanager
+def handled() -> Iterator[None]:
+    """Handle the signals inside the block; the handlers before it are put back after it.
+
+    Outside the main thread nothing is done: Python handles signals in the main thread only.
+    """
+    before = _install() if threading.current_thread() is threading.main_thread() else {}
+    try:
+        yield
+    finally:
+        for number, known in before.items():
+            signal.signal(number, signal.SIG_DFL if known is None else known)
+
+
+def _install() -> dict[int, Any]:
+    """Set the handlers; returns those before, where they were others."""
+    before = {}
+    for number in SIGNALS:
+        known = signal.getsignal(number)
+        ignored = known is signal.SIG_IGN and number != signal.SIGTERM
+        if known is not _handle and not ignored:
+            before[number] = known
+            signal.signal(number, _handle)
+    return before
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Let `listener` handle signals inside the block."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def run(work: Coroutine[Any, Any, T], **backend_options: Any) -> T:
+    """Run `work` in an event loop of its own, and return what it returns.
+
+    A signal cancels `work` where it waits, so that it can tidy up. Where it computes instead of waiting, as
+    it does while a manifest of a million rows is read, the signal is raised there.
+
+    Raises:
+        Interrupted: a signal ended the work.
+    """
+    import asyncio  # noqa: PLC0415 - signals are handled before this is imported
+
+    import anyio  # noqa: PLC0415
+
+    caught: list[int] = []
+
+    async def carry_out() -> list[T]:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+
+        def cancel(number: int) -> bool:
+            caught.append(number)
+            if asyncio.current_task() is task:
+                raise Interrupted(number)
+            if task is not None:
+                loop.call_soon_threadsafe(task.cancel)
+            return True
+
+        try:
+            with listening(cancel):
+                return [await work]
+        except BaseException:
+            if caught:
+                return []
+            raise
+
+    done: list[T] = []
+    try:
+        done = anyio.run(carry_out, backend_options=backend_options)
+    except asyncio.CancelledError:
+        if not caught:
+            raise
+    if not done:
+        raise Interrupted(caught[0])
+    return done[0]
+
+
+# -- a process of its own ----------------------------------------------------------------------------
+
+
+def take_over(arguments: Sequence[str]) -> Callable[[], None]:
+    """Handle the signals from now until the process ends, which one ends at once at first.
+
+    Args:
+        arguments: the command line: it says how the last line is written.
+
+    Returns:
+        What is to be called once everything is imported that ends a command tidily.
+    """
+
+    def end(number: int) -> bool:
+        text = f"interrupted ({signal.Signals(number).name})"
+        with suppress(OSError):
+            os.write(2, f"{_as_json(text, number) if _wants_json(arguments) else text}\n".encode())
+        os._exit(128 + acts_as(number))
+
+    _install()
+    sys.unraisablehook = _deliver_again
+    _listeners.append(end)
+    return lambda: _listeners.remove(end)
+
+
+def end_with(code: int) -> None:
+    """Let a signal end the process at once from now on: its work is done, and this is its exit code."""
+
+    def end(_: int) -> bool:
+        os._exit(code)
+
+    _listeners.append(end)
+
+
+def _deliver_again(caught: sys.UnraisableHookArgs) -> None:
+    if not isinstance(caught.exc_value, Interrupted):
+        sys.__unraisablehook__(caught)
+        return
+    number, main = caught.exc_value.number, threading.main_thread().ident or 0
+    timer = threading.Timer(AGAIN_AFTER, signal.pthread_kill, (main, number))
+    timer.daemon = True
+    timer.start()
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    return any(pair == ("--log-format", "json") or pair[0] == "--log-format=json" for pair in pairs)
+
+
+def _as_json(text: str, number: int) -> str:
+    import time  # noqa: PLC0415
+
+    at = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+    code = 128 + acts_as(number)
+    return f'{{"at": "{at}", "level": "error", "event": "error", "message": "{text}", "exit_code": {code}}}'
