@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import math
+import re
 import ssl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from batch_snapshot.model import ApiError, Failure, Receipt
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from batch_snapshot.model import Row
+
     Scrub = Callable[[str], str]
 
 
@@ -30,16 +33,40 @@ UNCONNECTED = "_batch_snapshot_unconnected"
 LARGEST = 2**63 - 1
 
 
-def receipt(answer: Mapping[str, Any], scrub: Scrub) -> Receipt:
-    """Read the snapshot out of a success; garbage looks like a success that names none.
+#: Where an Arn names an engagement and a resource; an Arn that names neither is taken as it is.
+_NAMED_BY_ARN = re.compile(r"(?:^|/)engagement/([^/]+)|(?:^|/)resource/[^/]+/([^/]+)")
+
+
+def receipt(answer: Mapping[str, Any], scrub: Scrub, row: Row) -> Receipt:
+    """Read the snapshot of `row` out of a success.
+
+    Garbage looks like a success that names none, and an answer that came late may be of another row.
 
     Raises:
-        ApiError: it names none.
+        ApiError: it names none, or one of another engagement or resource.
     """
     arn, revision = answer.get("Arn"), answer.get("Revision")
     if not (isinstance(arn, str) and arn and type(revision) is int and 1 <= revision <= LARGEST):
         raise ApiError(nonsense(answer, "the answer says success but names no snapshot", scrub))
+    if not _is_of(row, arn, answer):
+        raise ApiError(
+            nonsense(answer, "the answer says success but names the snapshot of another row", scrub)
+        )
     return Receipt(scrub(arn), revision, _request_id(answer, scrub))
+
+
+def _is_of(row: Row, arn: str, answer: Mapping[str, Any]) -> bool:
+    """Whether an answer names no other engagement or resource than the row's."""
+    named = _NAMED_BY_ARN.findall(arn)
+    engagements = {engagement for engagement, _ in named if engagement} | _texts(answer.get("EngagementId"))
+    resources = {resource for _, resource in named if resource} | _texts(answer.get("ResourceId"))
+    # A row may name its engagement by an ARN, whose last part is the id.
+    own = row.engagement.rpartition("/")[2]
+    return engagements <= {own, row.engagement} and resources <= {row.resource}
+
+
+def _texts(value: object) -> set[str]:
+    return {value} if isinstance(value, str) and value else set()
 
 
 def nonsense(answer: Mapping[str, Any], message: str, scrub: Scrub) -> Failure:

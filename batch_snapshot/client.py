@@ -164,7 +164,7 @@ class Clients:
         """
         account = request.row.account
         answer = await self._call(account, CREATE, ClientToken=request.client_token, **_names(request))
-        return answers.receipt(answer, self._scrub(account))
+        return answers.receipt(answer, self._scrub(account), request.row)
 
     async def look_up(self, request: Request) -> Receipt | None:
         """Find the snapshot that an earlier try under the request's token may have made.
@@ -182,7 +182,7 @@ class Clients:
                 return None
             raise
         scrub = self._scrub(account)
-        receipt = answers.receipt(answer, scrub)
+        receipt = answers.receipt(answer, scrub, request.row)
         created_at = answer.get("CreatedAt")
         if not isinstance(created_at, datetime) or request.first_sent_at is None:
             raise ApiError(answers.nonsense(answer, "the look-up's answer has no CreatedAt", scrub))

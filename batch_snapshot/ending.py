@@ -110,7 +110,7 @@ def _next_steps(job: Job, outcome: str, view: View, failures: Mapping[FailureGro
         ledger=str(job.path),
         settings=job.settings,
     )
-    return [job.again, *steps] if job.tonight and job.again and through else steps
+    return [job.tonights, *steps] if job.tonights and through else steps
 
 
 def _tonight(job: Job, *, finished: bool) -> list[str]:

@@ -41,6 +41,7 @@ _OF_THE_PLACE = frozenset(
         errno.ENAMETOOLONG,
         errno.ENOENT,
         errno.ENOTDIR,
+        errno.ENXIO,  # a pipe, a socket or a device in a file's place
         errno.EPERM,
         errno.EROFS,
     }

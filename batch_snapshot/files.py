@@ -63,7 +63,7 @@ def descriptor(path: Path, flags: int, mode: int = 0o666) -> int:
     if not stat.S_ISREG(found):
         os.close(number)
         what = _KINDS.get(stat.S_IFMT(found), "something else")
-        raise NotAFileError(errno.EINVAL, f"it is {what}, not a file", str(path))
+        raise NotAFileError(errno.ENXIO, f"it is {what}, not a file", str(path))
     return number
 
 
@@ -104,7 +104,7 @@ def refuse_special(path: Path) -> None:
         NotAFileError: that is what is there.
     """
     if kind := kind_of(path):
-        raise NotAFileError(errno.EINVAL, f"it is {kind}, not a file", str(path))
+        raise NotAFileError(errno.ENXIO, f"it is {kind}, not a file", str(path))
 
 
 def resolved(path: Path) -> Path:

@@ -82,6 +82,8 @@ class Job:
     instead_of: Collection[str] = ()
     #: The same command again, and the one for whatever is left.
     again: str | None = None
+    #: The command for today's night, where one of another day is finished first.
+    tonights: str | None = None
     rest: str | None = None
     #: Today's ledger, which the same command begins once this one of another day is finished.
     tonight: Path | None = None
@@ -251,6 +253,7 @@ def of_run(held: Reserved, listed: Manifest) -> Job:
         gone=gone,
         renamed=renamed,
         tonight=held.tonight,
+        tonights=options.command_line if held.tonight else None,
         warnings=[*listed.warnings, *held.passed_over, *_warnings(listed, quotas, options)],
         open_questions=[
             *held.refused,

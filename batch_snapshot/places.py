@@ -63,7 +63,7 @@ def ledger_pattern(given: str | None, *, simulated: bool) -> str:
 def simulated_name(pattern: str) -> str:
     """The name under which a simulated run writes the ledger called `pattern`: it bears `.simulated`."""
     folder, slash, name = pattern.rpartition("/")
-    if not name or ".simulated" in name:
+    if name in {"", ".", ".."} or ".simulated" in name:
         return pattern
     stem, _, ending = name.rpartition(".")
     return f"{folder}{slash}{stem}.simulated.{ending}" if stem else f"{pattern}.simulated"
@@ -73,7 +73,12 @@ def simulated_state(world: Path, given: Path | None) -> Path:
     """The state folder of simulated runs in a `world` that is kept in a file: beside it.
 
     Within `--state-dir` where that is `given`, and never that folder itself: real runs use it.
+
+    Raises:
+        InputError: no file can be called so.
     """
+    if not world.name:
+        raise InputError(f"--state {world}: is a folder; name a file")
     return given / "simulated" if given else world.with_name(f"{world.name}.state")
 
 

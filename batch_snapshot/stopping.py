@@ -69,7 +69,7 @@ class Stopping:
         engine.abort()
         what = "no call was in flight"
         if dropped:
-            what = f"dropped {_calls(dropped)}, whose rows are in doubt: the same command settles them"
+            what = f"dropped {_calls(dropped)}; rows left in doubt by that are settled by the same command"
         reason = f"{name} received again"
         self._say(f"{reason}: {what}", {"reason": reason, "in_flight": 0, "dropped": dropped})
 

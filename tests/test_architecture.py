@@ -202,7 +202,7 @@ def test_only_the_sessions_their_transport_and_the_topic_import_aioboto3():
         for name in imports(path, running=False)
         if name.split(".")[0] in {"aioboto3", "aiobotocore", "boto3"}
     }
-    assert importers == {"providers", "sessions", "topic", "transport"}
+    assert importers == {"providers", "sessions", "tls", "transport"}
 
 
 @pytest.mark.parametrize("room", sorted(PURE))

@@ -273,7 +273,7 @@ def test_what_nobody_foresaw_is_one_line_and_a_file(capsys, tmp_path, monkeypatc
         assert kept.stat().st_mode & 0o777 == 0o600
         assert str(kept) in err
         assert "Traceback" in kept.read_text()
-        assert "secret" not in kept.read_text()
+        assert "very-secret" not in kept.read_text()
     assert len(list(tmp_path.iterdir())) == 2
     monkeypatch.setenv(unforeseen.DEBUG, "1")
     cli.main(["run"])

@@ -261,7 +261,7 @@ MISTAKES = [
     ("accounts: {a: {role_arn: 'arn:aws:iam::123456789012:role/x', external_id: a}}\n", 4, "external_id"),
     ("accounts: {a: {region: Ohio}}\n", 4, "no region's name"),
     ("accounts: {a: {endpoint_url: ftp://x}}\n", 4, "no http or https URL"),
-    ("accounts: {a: {endpoint_url: 'http://[::1'}}\n", 4, "no URL"),
+    ("accounts: {a: {endpoint_url: 'http://[::1'}}\n", 4, "no http or https URL"),
     ("accounts: {a: {endpoint_url: 'http://me:hunter2@x/'}}\n", 4, "what stands before @"),
     ("accounts: {a: {tags: x}}\n", 4, "tags must be a list"),
     ("accounts: {a: {tags: [x y]}}\n", 4, 'tag "x y"'),

@@ -119,7 +119,7 @@ async def test_of_several_deferred_nights_the_oldest_is_finished_first_and_today
     async with serve() as (url, simulator):
         nights = Nights(url, simulator)
         for day in (1, 2, 3):
-            pattern = replace(nights.options, ledger=str(ledger_of(day)))
+            pattern = replace(nights.options, ledger=str(ledger_of(day)), new_ledger=True)
             nights.options, kept = pattern, nights.options
             assert (await nights.run(day)).exit_code == 4
             nights.options = kept
@@ -287,7 +287,7 @@ async def test_a_nightly_run_says_so_and_a_backfill_does_not():
     async with serve() as (url, simulator):
         nights = Nights(url, simulator)
         nightly = await nights.run(1)
-        backfill = await nights.run(1, ledger="other.ndjson")
+        backfill = await nights.run(1, ledger="other.ndjson", new_ledger=True)
     assert [text for text in nightly.warnings if "nights fall behind" in text]
     assert not [text for text in backfill.warnings if "nights fall behind" in text]
 

@@ -168,6 +168,9 @@ async def test_a_plan_says_it_and_a_retry_is_refused_too():
             '"error":null',
             '"error":{"kind":"transient","code":"X","message":"x","reason":null,"http_status":500}',
         )
+        more = more.replace('"rows":2', '"rows":4').replace(
+            '"succeeded":2,"failed":0', '"succeeded":2,"failed":2'
+        )
         write(content() + more)
         assert header["accounts"]
         lines = content().splitlines(keepends=True)

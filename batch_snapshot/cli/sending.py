@@ -165,7 +165,8 @@ def retry(ledger: Path, *, only: str | None, everything: bool, dry_run: bool, ye
             return _print_summary(_nothing_to_retry(newest, why), given["form"])
         ledger = newest
     elif options.simulate and not ledger.exists():
-        ledger = Path(places.simulated_name(str(ledger)))
+        simulated = Path(places.simulated_name(str(ledger)))
+        ledger = simulated if simulated.exists() else ledger
     if dry_run:
         _print_preview(batch.dry_retry(ledger, selection, options), given["form"])
         return 0
