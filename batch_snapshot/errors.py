@@ -31,21 +31,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-#: Error numbers of a path that stays unusable, however much room there is.
-_OF_THE_PLACE = frozenset(
-    {
-        errno.EACCES,
-        errno.EEXIST,  # a file where a folder is to be made
-        errno.EISDIR,
-        errno.ELOOP,
-        errno.ENAMETOOLONG,
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.ENXIO,  # a pipe, a socket or a device in a file's place
-        errno.EPERM,
-        errno.EROFS,
-    }
-)
+_IN_THE_WAY = "move away the file that stands in the place of a folder"
+#: What fixes a path that stays unusable however much room there is, by error number.
+_FIXES = {
+    errno.EACCES: "fix its permissions",
+    errno.EEXIST: _IN_THE_WAY,
+    errno.EISDIR: "move away the folder that stands in the place of the file",
+    errno.ELOOP: "fix its symbolic links",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOENT: "create its folder",
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.ENXIO: "remove the pipe, the socket or the device that stands in the place of the file",
+    errno.EPERM: "fix its permissions",
+    errno.EROFS: "make its file system writable",
+}
 #: Error numbers of a disk, or a user's share of it, that is full.
 _OF_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -55,7 +54,7 @@ SAME_COMMAND = "then run the same command"
 
 def is_of_the_place(error: OSError) -> bool:
     """Whether another path or other permissions are the way out, not more room."""
-    return error.errno in _OF_THE_PLACE
+    return error.errno in _FIXES
 
 
 def is_of_room(error: OSError) -> bool:
@@ -74,8 +73,8 @@ def way_out(error: OSError, elsewhere: str) -> str:
         return "the disk is full: make room"
     if error.errno == errno.EFBIG:
         return "raise the limit on the size of files (ulimit -f)"
-    if is_of_the_place(error):
-        return f"fix its permissions, or {elsewhere}"
+    if error.errno in _FIXES:
+        return f"{_FIXES[error.errno]}, or {elsewhere}"
     return "check the disk"
 
 

@@ -6,6 +6,7 @@ called or written here but the locks.
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -381,7 +382,10 @@ def _ledger_held(path: Path, now: datetime) -> Iterator[None]:
     if places.there(path) and path.is_dir():
         raise InputError(f"{path}: is a folder; name the ledger's file")
     lock = places.ledger_lock(path)
-    with locks.held(lock, what=str(path), since=codec.timestamp(now), flag="--ledger"):
+    # Rows of a ledger that exists must not be sent again under another.
+    known = os.path.lexists(path)
+    elsewhere = "copy the ledger elsewhere and name the copy" if known else "name another place"
+    with locks.held(lock, what=str(path), since=codec.timestamp(now), elsewhere=f"{elsewhere} with --ledger"):
         yield
 
 

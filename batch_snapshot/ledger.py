@@ -55,6 +55,9 @@ _COMPARED = 1_000
 #: Every line begins so.
 LINE_HEAD = b'{"type":"'
 
+#: How a ledger is continued in another place: under a new name its rows would be sent again.
+_COPY = "copy the ledger elsewhere and name the copy with --ledger"
+
 
 def read(
     path: Path, *, start: int = 0, after: Line | None = None, whole: bool = False, kind: str = ""
@@ -345,7 +348,7 @@ class Ledger:
         """Open or create the file (mode 0600), repair a torn last line, make the name durable.
 
         Raises:
-            PlaceError: it cannot be created there.
+            PlaceError: it cannot be created or opened there.
             LedgerWriteError: it cannot be created or written.
             LedgerError: its last line is not the beginning of a ledger's line.
         """
@@ -438,18 +441,19 @@ class Ledger:
         return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
 
     def _not_opened(self, error: OSError) -> StorageError:
-        """A new ledger needs another place, or other permissions; one that exists is to be continued."""
-        if is_of_the_place(error) and not os.path.lexists(self.path):
-            return PlaceError(
-                f"{self.path}: cannot be created ({error.strerror or error}); "
-                f"{way_out(error, 'name another with --ledger')}"
-            )
-        return self._unwritable(error)
+        """Nothing was called yet: a path that cannot be used is a wrong argument."""
+        if not is_of_the_place(error):
+            return self._unwritable(error)
+        known = os.path.lexists(self.path)
+        what, elsewhere = ("written", _COPY) if known else ("created", "name another place with --ledger")
+        return PlaceError(
+            f"{self.path}: cannot be {what} ({error.strerror or error}); {way_out(error, elsewhere)}"
+        )
 
     def _unwritable(self, error: OSError) -> LedgerWriteError:
         return LedgerWriteError(
             f"{self.path}: cannot be written ({error.strerror or error}); "
-            f"{way_out(error, 'those of its folder')}, {SAME_COMMAND}"
+            f"{way_out(error, _COPY)}, {SAME_COMMAND}"
         )
 
 

@@ -34,19 +34,22 @@ if TYPE_CHECKING:
 #: Files that a run has open beside its locks: connections, logs, libraries.
 OTHER_FILES = 256
 
+#: How another place is chosen for what is not beside a ledger.
+ELSEWHERE = "name another folder with --state-dir"
+
 #: Seconds to wait for a lock: who only looks whether it is held, holds it for a moment.
 PATIENCE = 0.2
 
 
 @contextmanager
-def held(path: Path, *, what: str, since: str, flag: str = "--state-dir") -> Iterator[None]:
+def held(path: Path, *, what: str, since: str, elsewhere: str = ELSEWHERE) -> Iterator[None]:
     """Hold the lock file `path` (mode 0600) for as long as the block lasts.
 
     Args:
         path: the lock file; it stays behind, empty of meaning.
         what: the thing the lock guards, for the message.
         since: when this run began, for the next one's message.
-        flag: names another folder.
+        elsewhere: how another place is chosen, for the message.
 
     Raises:
         LockedError: another process holds it; the message names that process.
@@ -61,14 +64,14 @@ def held(path: Path, *, what: str, since: str, flag: str = "--state-dir") -> Ite
     except Timeout:
         if not path.exists():
             # A file that cannot come to be, where its folder is, counts as contention too.
-            raise _unlockable(path, OSError(errno.ENOENT, "no file can be made"), flag) from None
+            raise _unlockable(path, OSError(errno.EACCES, "no file can be made"), elsewhere) from None
         raise LockedError(
             f"{what} is in use by {_holder(path)}; wait until that run has ended, or stop it"
         ) from None
     except OSError as error:
-        raise _unlockable(path, error, flag) from None
+        raise _unlockable(path, error, elsewhere) from None
     try:
-        _sign(path, since, flag)
+        _sign(path, since, elsewhere)
         yield
     finally:
         # Nobody holds it now: a process that gets our pid one day must not seem to.
@@ -93,36 +96,32 @@ def make_room(locks: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def _unlockable(path: Path, error: OSError, flag: str) -> StorageError:
+def _unlockable(path: Path, error: OSError, elsewhere: str) -> StorageError:
     why = error.strerror or str(error)
     if error.errno == errno.EMFILE:
         return StorageError(
             f"{path}: a lock is a file, and this process may hold no more of them open: raise that limit "
             "(ulimit -n), or choose fewer --accounts at a time"
         )
-    elsewhere = f"name another with {flag}"
     if is_of_the_place(error):
-        return PlaceError(
-            f"{path}: cannot lock here ({why}); use a folder that can be written: {way_out(error, elsewhere)}"
-        )
+        return PlaceError(f"{path}: cannot lock here ({why}); {way_out(error, elsewhere)}")
     if is_of_room(error):
         return StorageError(f"{path}: cannot lock here ({why}); {way_out(error, elsewhere)}, {SAME_COMMAND}")
     return StorageError(
-        f"{path}: cannot lock here ({why}); "
-        f"use a folder that can be written, on a file system with file locks: {elsewhere}"
+        f"{path}: cannot lock here ({why}); use a folder on a file system with file locks: {elsewhere}"
     )
 
 
-def _sign(path: Path, since: str, flag: str) -> None:
+def _sign(path: Path, since: str, elsewhere: str) -> None:
     try:
         path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}), "utf-8")
     except OSError as error:
         if error.errno == errno.EMFILE:
-            raise _unlockable(path, error, flag) from None
+            raise _unlockable(path, error, elsewhere) from None
         kind = PlaceError if is_of_the_place(error) else StorageError
         raise kind(
             f"{path}: cannot be written ({error.strerror or error}); "
-            f"{way_out(error, f'name another folder with {flag}')}, {SAME_COMMAND}"
+            f"{way_out(error, elsewhere)}, {SAME_COMMAND}"
         ) from None
 
 

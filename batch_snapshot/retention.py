@@ -115,7 +115,9 @@ def _why_kept(path: Path, now: datetime, *, dry_run: bool) -> str | None:
     if dry_run:
         return "in use by a run" if locks.holder_lives(lock) else _judged(path)
     try:
-        with locks.held(lock, what=str(path), since=codec.timestamp(now)):
+        with locks.held(
+            lock, what=str(path), since=codec.timestamp(now), elsewhere="prune as a user who may write there"
+        ):
             why = _judged(path)
             if why is None:
                 _remove(path)

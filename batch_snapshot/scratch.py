@@ -51,5 +51,6 @@ def trouble() -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise StorageError(
-            f"the folder for temporary files cannot be used ({error}); make room, or name another by $TMPDIR"
+            f"the folder for temporary files cannot be used ({error}); make room there, "
+            "or name another with $TMPDIR"
         ) from None

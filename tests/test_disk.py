@@ -125,6 +125,7 @@ async def test_a_full_disk_ends_the_run_and_with_room_it_goes_on(place, disk):
         line = command(url, ledger, "--rate", "100", "--concurrency", "4")
         said = await place.call(*line, largest=disk.largest)
         assert_stopped(said, f"{ledger}: cannot be written ({disk.words})")
+        assert "then run the same command: batch-snapshot run trial.yaml --endpoint-url " in said.stderr
         assert 0 < len(of_type(ledger, "result")) < 40
         assert ledger.read_bytes().endswith(b"\n"), "no half of a line stays behind"
         assert_no_call_after(simulator, ledger, in_flight=4)
@@ -244,12 +245,10 @@ async def test_a_folder_that_cannot_be_written_is_told_before_any_call(place):
             ledger = await place.call(*command(url, f"{where}/trial.ndjson"))
             state = await place.call(*command(url, place.ledger, "--state-dir", f"{where}/state"))
             assert not simulator.calls
-    assert "--ledger" in ledger.stderr
-    assert "--state-dir" in state.stderr
-    for said in (ledger, state):
+    for said, flag in ((ledger, "--ledger"), (state, "--state-dir")):
+        assert f"with {flag}\n" in said.stderr
         assert (said.code, said.stdout) == (2, "")
         assert str(where) in said.stderr
-        assert "use a folder that can be written" in said.stderr
         assert len(said.stderr.splitlines()) == 1
 
 

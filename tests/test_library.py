@@ -161,7 +161,7 @@ def test_an_interrupt_in_a_running_loop_ends_the_work_before_it_goes_on():
 
 def test_it_prints_nothing_logs_nothing_and_takes_no_signal(capfd, caplog):
     handlers: set[object] = set()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     hooks = Hooks(outcome=lambda _: handlers.update({(n, signal.getsignal(n)) for n in before}))
 
     async def main() -> batch_snapshot.Summary:

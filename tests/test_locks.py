@@ -222,8 +222,8 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path):
         pytest.fail("held nowhere")
     assert not isinstance(caught.value, LockedError)
     assert str(caught.value) == (
-        f"{path}: cannot lock here (Not a directory); use a folder that can be written: "
-        "fix its permissions, or name another with --state-dir"
+        f"{path}: cannot lock here (Not a directory); "
+        "move away the file that stands in the place of a folder, or name another folder with --state-dir"
     )
     assert caught.value.exit_code == 2
 
@@ -264,15 +264,19 @@ async def refused(path: Path, number: int, *late: str) -> str:
         errno.ENOLCK,
         errno.EINVAL,
         errno.EIO,
+        errno.EPERM,
         errno.ESTALE,
         errno.ENOTTY,
     ],
     ids=errno.errorcode.get,
 )
 async def test_a_file_system_without_locks_is_told_and_nothing_softer_is_used(path, number):
+    code, fix = 5, "use a folder on a file system with file locks:"
+    if number == errno.EPERM:
+        code, fix = 2, "fix its permissions, or"
     assert await refused(path, number) == (
-        f"5 False {path}: cannot lock here ({os.strerror(number)}); "
-        "use a folder that can be written, on a file system with file locks: name another with --state-dir\n"
+        f"{code} False {path}: cannot lock here ({os.strerror(number)}); "
+        f"{fix} name another folder with --state-dir\n"
     )
     assert path.read_text() == "", "nobody has signed it"
 
@@ -297,7 +301,9 @@ def test_where_no_file_can_be_made_nobody_else_is_blamed():
     with pytest.raises(StorageError) as caught, held(path):
         pytest.fail("held nowhere")
     assert not isinstance(caught.value, LockedError)
-    assert str(caught.value).startswith(f"{path}: cannot lock here (no file can be made); use a folder")
+    assert str(caught.value).startswith(
+        f"{path}: cannot lock here (no file can be made); fix its permissions"
+    )
 
 
 def test_a_folder_in_the_place_of_the_lock_is_a_storage_error(path):
