@@ -34,10 +34,16 @@ class Duration(click.ParamType[float]):
 
     name = "duration"
 
+    def __init__(self, *, bare: bool = False) -> None:
+        """Take a number without a unit for seconds if `bare`: the simulator's settings are small numbers."""
+        self._bare = bare
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read the text as seconds."""
         if isinstance(value, float | int):
             return float(value)
+        if self._bare and re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", value):
+            value = f"{value}s"
         parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)([smhd])", value)
         if value != "0" and (not parts or "".join(map("".join, parts)) != value):
             self.fail(
@@ -125,7 +131,7 @@ class Window(click.ParamType[tuple[int, float]]):
         number, slash, duration = value.partition("/")
         if not (slash and re.fullmatch("0*[1-9][0-9]{0,11}", number)):
             self.fail(f"{value!r} is no window; write calls/time, such as 100/1m", param, ctx)
-        return int(number), Duration().convert(duration, param, ctx)
+        return int(number), Duration(bare=True).convert(duration, param, ctx)
 
 
 def account_names(text: str | None) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ def _change(text: str) -> tuple[float, float]:
     """Read RATE@TIME as (calls a second, seconds)."""
     rate, at, moment = text.partition("@")
     try:
-        return float(rate), flags.Duration().convert(moment if at else "", None, None)
+        return float(rate), flags.Duration(bare=True).convert(moment if at else "", None, None)
     except ValueError:
         raise click.BadParameter(f"{rate!r} is no rate; write RATE@TIME, such as 10@20s") from None
 
@@ -59,10 +59,10 @@ def _change(text: str) -> tuple[float, float]:
     show_default=True,
     help="Whether throttles tell how long to wait.",
 )
-@click.option("--latency", type=flags.Duration(), default="0", metavar="TIME", help="Added to each answer.")
+@click.option("--latency", type=flags.Duration(bare=True), default="0", metavar="TIME", help="Added to each answer.")
 @click.option(
     "--forget-after",
-    type=flags.Duration(),
+    type=flags.Duration(bare=True),
     metavar="TIME",
     help="For so long a ClientToken is remembered. Default: for ever.",
 )
