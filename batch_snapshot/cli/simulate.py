@@ -59,7 +59,9 @@ def _change(text: str) -> tuple[float, float]:
     show_default=True,
     help="Whether throttles tell how long to wait.",
 )
-@click.option("--latency", type=flags.Duration(bare=True), default="0", metavar="TIME", help="Added to each answer.")
+@click.option(
+    "--latency", type=flags.Duration(bare=True), default="0", metavar="TIME", help="Added to each answer."
+)
 @click.option(
     "--forget-after",
     type=flags.Duration(bare=True),
