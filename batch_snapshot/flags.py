@@ -256,6 +256,9 @@ def metrics_file(path: Path | None) -> Path | None:
     if path.exists() and not path.is_file():
         raise InputError(f"{flag}: is a folder or a device: name a file")
     try:
+        if path.exists() and _beginning(path) not in {b"", b"# HELP ", b"# TYPE "}:
+            # A manifest or a ledger, say: it would be replaced.
+            raise InputError(f"{flag}: the file exists and holds no metrics: name another")
         # As `metrics` does it: the file is written under a longer name, and then renamed.
         with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent):
             pass
@@ -263,6 +266,11 @@ def metrics_file(path: Path | None) -> Path | None:
         why = error.strerror or error
         raise InputError(f"{flag}: cannot be written ({why}): name a file in a folder of yours") from None
     return path
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(7)
 
 
 def changed_since(text: str | None) -> str | None:

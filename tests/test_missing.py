@@ -119,3 +119,17 @@ def test_what_is_no_webhook_is_refused_without_its_secret(url):
     with pytest.raises(InputError, match="--notify-webhook") as caught:
         flags.webhook_url(url)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "taken"), [("", True), ("# HELP a b\n", True), ("# ours\nversion: 1\n", False)]
+)
+def test_metrics_file_replaces_no_file_of_another_kind(tmp_path, content, taken):
+    path = tmp_path / "trial.yaml"
+    path.write_text(content, "utf-8")
+    if taken:
+        assert flags.metrics_file(path) == path
+    else:
+        with pytest.raises(InputError, match="holds no metrics"):
+            flags.metrics_file(path)
+    assert path.read_text("utf-8") == content
