@@ -257,7 +257,9 @@ async def test_ca_bundle_of_the_profile_is_used(world, monkeypatch):
 @pytest.mark.asyncio
 async def test_empty_ca_bundle_does_not_switch_verification_off(world, monkeypatch):
     monkeypatch.setenv("AWS_CA_BUNDLE", "")
-    assert (await outcome(world.url("right"))).verdict is Verdict.STOP_ACCOUNT
+    failure = await outcome(world.url("right"))
+    assert failure.verdict is Verdict.STOP_ACCOUNT
+    assert "unable to get local issuer" in failure.message
     assert world.servers["right"].heard == []
 
 
