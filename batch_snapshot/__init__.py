@@ -14,9 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from batch_snapshot.batch import Hooks, retry, run
-    from batch_snapshot.blocking import retry_sync, run_sync
-    from batch_snapshot.bounds import Settings
+    from batch_snapshot.config.options import Options, Settings
     from batch_snapshot.errors import (
         BatchSnapshotError,
         InputError,
@@ -26,10 +24,11 @@ if TYPE_CHECKING:
         ManifestError,
         StorageError,
     )
-    from batch_snapshot.model import Outcome
-    from batch_snapshot.options import Options
-    from batch_snapshot.plan import Selection
-    from batch_snapshot.report import Summary
+    from batch_snapshot.jobs.plan import Selection
+    from batch_snapshot.jobs.run import Hooks, retry, run
+    from batch_snapshot.jobs.sync import retry_sync, run_sync
+    from batch_snapshot.models import Outcome
+    from batch_snapshot.reporting.summary import Summary
 
 __version__ = "0.1.0"
 
@@ -56,16 +55,16 @@ __all__ = [
 
 #: Where the names live; imported at their first use, for some bring aioboto3 with them.
 _ROOMS = {
-    "Hooks": "batch",
-    "Options": "options",
-    "Outcome": "model",
-    "Selection": "plan",
-    "Settings": "bounds",
-    "Summary": "report",
-    "retry": "batch",
-    "retry_sync": "blocking",
-    "run": "batch",
-    "run_sync": "blocking",
+    "Hooks": "jobs.run",
+    "Options": "config.options",
+    "Outcome": "models",
+    "Selection": "jobs.plan",
+    "Settings": "config.options",
+    "Summary": "reporting.summary",
+    "retry": "jobs.run",
+    "retry_sync": "jobs.sync",
+    "run": "jobs.run",
+    "run_sync": "jobs.sync",
 }
 
 

@@ -12,23 +12,26 @@ from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batch_snapshot import codec, ledger, locks, places, scratch, service
-from batch_snapshot.accounts import accounts_of, called
+from batch_snapshot import paths, sqlite
+from batch_snapshot.aws import profiles
+from batch_snapshot.config.accounts import accounts_of, called
+from batch_snapshot.config.options import own_state, state_of
+from batch_snapshot.discovery.readers import open_readers
+from batch_snapshot.engine.reader import beside, broken
 from batch_snapshot.errors import InputError, LedgerError
-from batch_snapshot.history import Header, Result, Skipped
-from batch_snapshot.index import Index, world_of
-from batch_snapshot.model import SIMULATOR, ApiError, Row, Status
-from batch_snapshot.options import own_state, state_of
-from batch_snapshot.reads import beside, broken
+from batch_snapshot.ledger import codec, locks, writer
+from batch_snapshot.ledger.history import Header, Result, Skipped
+from batch_snapshot.ledger.snapshot_index import Index, world_of
+from batch_snapshot.models import SIMULATOR, ApiError, Row, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from batch_snapshot.discovering import Surroundings
-    from batch_snapshot.options import Options
-    from batch_snapshot.reads import Reader
-    from batch_snapshot.scratch import Tables
+    from batch_snapshot.config.options import Options
+    from batch_snapshot.discovery.readers import Surroundings
+    from batch_snapshot.engine.reader import Reader
+    from batch_snapshot.sqlite import Tables
 
 #: A snapshot that a clock this far off dates before the run was made in it all the same.
 MARGIN = timedelta(minutes=1)
@@ -113,24 +116,24 @@ async def verify(
         ServiceError: the service cannot be read, or not now.
         StorageError: the log of calls or the index cannot be used.
     """
-    head = ledger.head(path)
+    head = writer.head(path)
     if head is None:
         raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
-    if locks.holder_lives(places.ledger_lock(path)):
+    if locks.holder_lives(paths.ledger_lock(path)):
         raise InputError(f"{path}: a run is writing it; wait until that has ended")
     began = around.clock()
     told = Verification(str(path))
     simulated = options.simulate or head.endpoint == SIMULATOR
     with (
         own_state(options, simulated=simulated) as own,
-        scratch.tables(_TABLES) as db,
-        Index(places.index_file(state_of(own))) as known,
+        sqlite.tables(_TABLES) as db,
+        Index(paths.index_file(state_of(own))) as known,
     ):
         last = _take(db, path, sample, told)
-        whom = called(accounts_of(path, last), options, last.endpoint)
+        whom = called(accounts_of(path, last), options, profiles.endpoints, last.endpoint)
         _check_place(path, last, whom.endpoint)
         told.warnings += known.refresh(path.parent)
-        async with service.readers(whom, own, around.now, around.rng) as readers:
+        async with open_readers(whom, own, around.now, around.rng) as readers:
             verifier = _Verifier(db, known, world_of(last), head.started_at, told)
             for name, reader in readers.items():
                 try:
@@ -151,7 +154,7 @@ def _check_place(path: Path, header: Header, endpoint: str) -> None:
 def _take(db: Tables, path: Path, sample: int | None, told: Verification) -> Header:
     """Lay the rows out by engagement; the last line of a row wins."""
     last: Header | None = None
-    for line in ledger.read(path):
+    for line in writer.read(path):
         record = line.record
         if isinstance(record, Header):
             last = record

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from batch_snapshot import job
+from batch_snapshot.jobs import job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

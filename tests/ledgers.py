@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from batch_snapshot import codec
-from batch_snapshot.history import End, Header
-from batch_snapshot.model import ErrorKind, Outcome, Request, Row, RowError, Status, client_token
+from batch_snapshot.ledger import codec
+from batch_snapshot.ledger.history import End, Header
+from batch_snapshot.models import ErrorKind, Outcome, Request, Row, RowError, Status, client_token
 from tests import anew
 
 if TYPE_CHECKING:

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 #: Variables that the interpreter reads as it starts: those that are born get the nursery's.
 _ITS_OWN = ("PYTHON", "LC_", "LANG")
 
+#: Modules that import Dask, which takes half a second.
+CLUSTER = ("cluster.carrier", "cluster.dask_client", "cluster.posts")
+
 
 class Order(NamedTuple):
     """What is to be run, and where."""
@@ -91,13 +94,13 @@ def _read_everything(*, dask: bool) -> None:
     parsed.ahead()
 
     for module in pkgutil.walk_packages(batch_snapshot.__path__, "batch_snapshot."):
-        if not module.name.endswith(("__main__", *([] if dask else [".carrier", ".dask_client", ".posts"]))):
+        if not module.name.endswith(("__main__", *([] if dask else CLUSTER))):
             importlib.import_module(module.name)
     # What the first run reads: how anyio runs on asyncio, the bounds that the service's model sets, and what
     # botocore registers in each session.
     importlib.import_module("anyio._backends._asyncio")
-    importlib.import_module("batch_snapshot.sessions").get_session()
-    importlib.import_module("batch_snapshot.manifest.service").snapshot_input()
+    importlib.import_module("batch_snapshot.aws.credentials").get_session()
+    importlib.import_module("batch_snapshot.manifest.service_model").snapshot_input()
     if dask:
         importlib.import_module("distributed.cli.dask_scheduler")
         importlib.import_module("distributed.cli.dask_worker")

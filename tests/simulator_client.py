@@ -15,7 +15,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 
-from batch_snapshot.simulator import Settings, Simulator, serve
+from batch_snapshot.simulator import Simulator, SimulatorSettings, serve
 
 ENGAGEMENT = "eng-0123456789abcd"
 PAIR = {
@@ -90,7 +90,7 @@ def session() -> Any:
 
 @asynccontextmanager
 async def service(
-    settings: Settings | None = None, *, now: Callable[[], float] = time.time
+    settings: SimulatorSettings | None = None, *, now: Callable[[], float] = time.time
 ) -> AsyncIterator[Service]:
     async with serve(settings, now=now) as (url, simulator):
         served = Service(url, simulator)

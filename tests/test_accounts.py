@@ -12,13 +12,18 @@ import anyio
 import pytest
 from rich.console import Console
 
-from batch_snapshot import batch, display, identity, manifest, policy, report
-from batch_snapshot.accounts import called
-from batch_snapshot.client import Clients, Target
+from batch_snapshot import manifest
+from batch_snapshot.aws import profiles
+from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.config.accounts import called
+from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError, ManifestError
-from batch_snapshot.model import Account, ApiError, Request, Row
-from batch_snapshot.options import Options
-from batch_snapshot.report import AccountSummary, Counts
+from batch_snapshot.failures import policy
+from batch_snapshot.jobs import identity_check, run
+from batch_snapshot.models import Account, ApiError, Request, Row
+from batch_snapshot.reporting import display
+from batch_snapshot.reporting import summary as report
+from batch_snapshot.reporting.summary import AccountSummary, Counts
 from batch_snapshot.simulator import serve
 from tests.jobs import run_job
 from tests.processes import (
@@ -54,7 +59,9 @@ def role(number: int, **more: str) -> dict[str, str]:
 )
 def test_accounts_are_selected_by_name_and_by_tag(words, names):
     accounts = {name: Account(name, tags=tuple(each["tags"])) for name, each in TAGGED.items()}
-    assert list(called(accounts, Options(simulate=True, accounts=words)).accounts) == names
+    assert (
+        list(called(accounts, Options(simulate=True, accounts=words), profiles.endpoints).accounts) == names
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,7 +75,9 @@ def test_accounts_are_selected_by_name_and_by_tag(words, names):
 )
 def test_a_selection_that_selects_nobody_tells_what_there_is(word, tags, told):
     with pytest.raises(InputError, match=f"--accounts {word}: {told}"):
-        called({"main": Account("main", tags=tags)}, Options(simulate=True, accounts=(word,)))
+        called(
+            {"main": Account("main", tags=tags)}, Options(simulate=True, accounts=(word,)), profiles.endpoints
+        )
 
 
 @pytest.mark.asyncio
@@ -170,9 +179,9 @@ async def test_what_only_aws_knows_is_asked_before_the_first_call(tmp_path, numb
     with run_job(listed, Options(ledger=str(tmp_path / "l"), state_dir=tmp_path), NOW) as made:
         if refused:
             with pytest.raises(InputError, match=r"O2 is listed for account a too .* one AWS account"):
-                await identity.check_apart(made, told_by_sts(numbers))
+                await identity_check.check_apart(made, told_by_sts(numbers))
         else:
-            await identity.check_apart(made, told_by_sts(numbers))
+            await identity_check.check_apart(made, told_by_sts(numbers))
 
 
 @pytest.mark.asyncio
@@ -190,7 +199,7 @@ async def test_nobody_is_asked_where_another_endpoint_is_called_or_the_roles_tel
         path = write(tmp_path, accounts, rows=rows, name=f"{number}.yaml")
         options = Options(ledger=str(tmp_path / f"{number}"), state_dir=tmp_path, **more)
         with run_job(manifest.load(path), options, NOW) as made:
-            await identity.check_apart(made, asked)
+            await identity_check.check_apart(made, asked)
 
 
 # -- what is told ------------------------------------------------------------------------------------
@@ -294,7 +303,7 @@ async def test_a_run_of_many_accounts_makes_each_row_once(tmp_path, monkeypatch)
     rows = [one for n, name in enumerate(names) for one in pairs(2, first=2 * n, account=name)]
     path = write_manifest(Path("m.yaml"), rows, accounts={name: {} for name in names})
     async with serve() as (url, simulator):
-        done = await batch.run(path, Options(endpoint_url=url, state_dir=tmp_path, ledger="l.ndjson"))
+        done = await run.run(path, Options(endpoint_url=url, state_dir=tmp_path, ledger="l.ndjson"))
         assert_exactly_once(simulator, Path("l.ndjson"), rows)
     assert done.exit_code == 0
     assert len(results(Path("l.ndjson"))) == 120

@@ -18,30 +18,24 @@ import anyio
 import pytest
 import trio.testing
 
-from batch_snapshot import pace, pacer, policy
-from batch_snapshot.allowance import (
-    LEARNED_FOR,
-    PRESENT,
-    PUBLISHED_RATE,
-    Allowances,
-    Meter,
-    Shared,
-)
-from batch_snapshot.bounds import Settings
-from batch_snapshot.engine import Engine
+from batch_snapshot.config.options import Settings
+from batch_snapshot.engine.allowance import LEARNED_FOR, PRESENT, PUBLISHED_RATE, Allowances, Meter, Shared
+from batch_snapshot.engine.pool import Engine
 from batch_snapshot.errors import StorageError
-from batch_snapshot.model import Account, ApiError, Quota, Receipt, Request, Row, client_token
-from batch_snapshot.pace import Pace, Phase
-from batch_snapshot.pacer import Pacer
-from batch_snapshot.quota import DAY, LOST_AFTER, PURGE_EVERY, Spent, Usage, Window, windows
+from batch_snapshot.failures import policy
+from batch_snapshot.models import Account, ApiError, Quota, Receipt, Request, Row, client_token
+from batch_snapshot.ratelimit import pace, pacer
+from batch_snapshot.ratelimit.pace import Pace, Phase
+from batch_snapshot.ratelimit.pacer import Pacer
+from batch_snapshot.ratelimit.windows import DAY, LOST_AFTER, PURGE_EVERY, Spent, Usage, Window, windows
 from tests.pacing.servers import Bucket
 from tests.pacing.simulation import Client, Simulation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from batch_snapshot.allowance import Outlook
-    from batch_snapshot.lane import Lane
+    from batch_snapshot.engine.account import Lane
+    from batch_snapshot.engine.allowance import Outlook
 
 HOUR = 3600.0
 

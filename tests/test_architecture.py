@@ -1,8 +1,9 @@
-"""The walls of the house: who may import whom, and what each room must do without."""
+"""The packages: their levels, what they export, and what each must do without."""
 
 import ast
 import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,230 +12,152 @@ import batch_snapshot
 
 PACKAGE = Path(batch_snapshot.__file__).parent
 
-#: Imports run only to lower levels; rooms of one level never import each other.
+#: Imports run only to lower levels; packages of one level never import each other.
 LEVELS = [
-    {"interrupts", "mounts", "redaction", "text"},
-    {"errors"},
-    {"endpoint", "files", "filters", "model"},
-    {"breaker", "flags", "history"},
     {
-        "audit",
-        "changes",
-        "codec",
-        "forecast",
-        "lease",
-        "listing",
-        "locks",
-        "manifest",
-        "mfa",
-        "pace",
-        "places",
-        "plan",
-        "policy",
-        "quota",
-        "report",
-        "revision",
-        "scratch",
-        "signer",
-        "tally",
-        "unfinished",
+        "endpoints",
+        "errors",
+        "files",
+        "interrupts",
+        "models",
+        "mounts",
+        "paths",
+        "redaction",
+        "sqlite",
+        "text",
     },
-    {
-        "abridged",
-        "answers",
-        "bounds",
-        "display",
-        "notice",
-        "overflow",
-        "pacer",
-        "shortcut",
-        "slots",
-        "tls",
-        "tries",
-    },
-    {"feed", "hosts", "ledger", "options", "profiles", "purse"},
-    {
-        "accounts",
-        "backlog",
-        "diff",
-        "elsewhere",
-        "index",
-        "lane",
-        "metrics",
-        "providers",
-        "repair",
-        "transport",
-    },
-    {"resumption"},
-    {"desk", "job", "sessions"},
-    {"client", "course", "reads"},
+    {"failures", "ledger", "manifest", "ratelimit", "simulator"},
+    {"aws", "config"},
     {"engine"},
-    {"carrier", "choosing", "discover", "topic", "webhook"},
-    {"allowance", "dask_client", "identity", "leaving", "preview"},
-    {"posts"},
-    {"cluster", "service", "view"},
-    {"callers", "discovering", "ending", "stopping", "verify"},
-    {"batch", "overview", "reporting", "retention"},
-    {"blocking", "progress", "schedule"},
+    {"cluster", "discovery", "reporting"},
+    {"jobs", "notify", "schedule", "verify"},
     {"cli"},
-    {"__main__"},
 ]
 
-#: Rooms that decide and never act: no clock, no files, no network, no waiting.
-PURE = {
-    "answers",
-    "audit",
-    "bounds",
-    "breaker",
-    "changes",
-    "codec",
-    "display",
-    "endpoint",
-    "errors",
-    "filters",
-    "forecast",
-    "history",
-    "model",
-    "notice",
-    "pace",
-    "plan",
-    "policy",
-    "preview",
-    "report",
-    "revision",
-    "signer",
-    "tally",
-    "text",
-    "tries",
-}
-ACTING = {
-    "anyio",
-    "asyncio",
-    "io",
-    "os",
-    "pathlib",
-    "random",
-    "shutil",
-    "socket",
-    "sqlite3",
-    "subprocess",
-    "tempfile",
-    "threading",
-    "time",
+#: Who may import what: everything else must do without.
+ALLOWED = {
+    "aioboto3": {"aws"},
+    "aiobotocore": {"aws"},
+    "boto3": set(),
+    "botocore": {"aws", "simulator"},
+    "distributed": {"cluster"},
+    "sqlite3": {"discovery", "ledger", "ratelimit", "sqlite"},
+    "jinja2": {"reporting", "schedule"},
+    "rich": {"reporting"},
+    "click": {"cli"},
 }
 
+#: What waits knows anyio alone, so that tests run it in virtual time.
+TIMELESS = {"engine"}
 
-def rooms():
+
+def modules():
+    """Each module's package (or its own name at the top level), and its path."""
     for path in sorted(PACKAGE.rglob("*.py")):
-        inside = path.relative_to(PACKAGE)
-        yield inside.parts[0].removesuffix(".py"), path
-
-
-@cache
-def parsed(path):
-    return ast.parse(path.read_text("utf-8"))
+        yield path.relative_to(PACKAGE).parts[0].removesuffix(".py"), path
 
 
 @cache
 def nodes_of(path):
-    return list(ast.walk(parsed(path)))
+    return list(ast.walk(ast.parse(path.read_text("utf-8"))))
 
 
 @cache
-def imports(path, *, running=True):
-    """Names of the modules that `path` imports; with `running`, not those for type checkers only."""
-    return list(imported(nodes_of(path), running=running))
-
-
-def imported(nodes, *, running):
+def imports(path, *, running=False):
+    """Names of what `path` imports; with `running`, not those for type checkers only."""
+    nodes = nodes_of(path)
     checking = {
         id(inner)
         for node in nodes
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
+    found = []
     for node in nodes:
         if running and id(node) in checking:
             continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
 
 
-def level(room):
-    return next(number for number, rooms_ in enumerate(LEVELS) if room in rooms_)
+def level(package):
+    return next(number for number, packages in enumerate(LEVELS) if package in packages)
 
 
-def test_every_room_has_a_level():
-    known = set().union(*LEVELS) | {"__init__", "simulator"}
-    assert {room for room, _ in rooms()} <= known
-
-
-@pytest.mark.parametrize(
-    ("room", "path"), [pair for pair in rooms() if pair[0] not in {"__init__", "simulator"}]
-)
-def test_imports_run_to_lower_levels_only(room, path):
+def inner_imports(path):
+    """What `path` imports of this package, as parts below `batch_snapshot`."""
     for name in imports(path):
-        parts = name.split(".")
-        if (
-            parts[0] == "batch_snapshot"
-            and len(parts) > 1
-            and parts[1] not in {room, "simulator", "__version__"}
-        ):
-            assert level(parts[1]) < level(room), f"{room} imports {parts[1]}"
+        head, *parts = name.split(".")
+        if head == "batch_snapshot" and parts != ["__version__"]:
+            yield parts
+
+
+def test_every_package_has_a_level():
+    assert {package for package, _ in modules()} == set().union(*LEVELS) | {"__init__", "__main__"}
+
+
+@pytest.mark.parametrize(("package", "path"), list(modules()), ids=str)
+def test_imports_run_to_lower_levels_only(package, path):
+    if package in {"__init__", "__main__"}:
+        return
+    for other, *_ in inner_imports(path):
+        if other != package and level(package) > 0:
+            assert level(other) < level(package), f"{path.name} imports {other}"
+        assert other == package or level(other) <= level(package), f"{path.name} imports {other}"
+
+
+@pytest.mark.parametrize(("package", "path"), list(modules()), ids=str)
+def test_packages_import_only_what_others_export(package, path):
+    for other, *rest in inner_imports(path):
+        if other != package and (PACKAGE / other).is_dir() and rest:
+            exported = import_module(f"batch_snapshot.{other}").__all__
+            assert rest[0] in exported, f"{path.name} imports {other}.{rest[0]}"
+
+
+def test_every_package_says_what_it_is_for():
+    for path in PACKAGE.rglob("__init__.py"):
+        first = ast.get_docstring(ast.parse(path.read_text("utf-8")))
+        assert first
+        assert "__all__" in path.read_text("utf-8") or path.parent.name == "cli"
+
+
+def test_only_the_command_line_and_the_library_know_the_jobs():
+    knowing = {package for package, path in modules() for other, *_ in inner_imports(path) if other == "jobs"}
+    assert knowing <= {"__init__", "cli", "jobs"}
 
 
 def test_the_simulator_shares_no_code_with_the_package():
-    for room, path in rooms():
-        if room == "simulator":
-            for name in imports(path, running=False):
-                assert not name.startswith("batch_snapshot") or name.startswith("batch_snapshot.simulator"), (
-                    path
-                )
+    for package, path in modules():
+        if package == "simulator":
+            assert all(other == "simulator" for other, *_ in inner_imports(path)), path
 
 
-def test_only_the_sessions_their_transport_and_the_topic_import_aioboto3():
-    importers = {
-        room
-        for room, path in rooms()
-        for name in imports(path, running=False)
-        if name.split(".")[0] in {"aioboto3", "aiobotocore", "boto3"}
+@pytest.mark.parametrize("library", ALLOWED)
+def test_few_packages_know_a_library(library):
+    knowing = {
+        package for package, path in modules() for name in imports(path) if name.split(".")[0] == library
     }
-    assert importers == {"providers", "sessions", "tls", "transport"}
+    assert knowing <= ALLOWED[library]
 
 
-@pytest.mark.parametrize("room", sorted(PURE))
-def test_pure_rooms_do_nothing(room):
-    used = {name.split(".")[0] for name in imports(PACKAGE / f"{room}.py")}
-    assert used.isdisjoint(ACTING)
-
-
-@pytest.mark.parametrize("room", ["choosing", "engine", "feed", "lane", "leaving", "pacer", "reads"])
-def test_what_waits_knows_anyio_alone(room):
-    used = {name.split(".")[0] for name in imports(PACKAGE / f"{room}.py")}
-    assert used.isdisjoint({"asyncio", "time", "trio"})
-
-
-def test_few_rooms_know_a_database():
-    importers = {
-        room
-        for room, path in rooms()
-        for name in imports(path, running=False)
-        if name.split(".")[0] == "sqlite3"
-    }
-    # The log of calls, what is searched for, the index of snapshots, and tables for one command.
-    assert importers == {"discover", "index", "quota", "scratch"}
+@pytest.mark.parametrize("package", sorted(TIMELESS))
+def test_what_waits_knows_anyio_alone(package):
+    for found, path in modules():
+        if found == package:
+            used = {name.split(".")[0] for name in imports(path, running=True)}
+            assert used.isdisjoint({"asyncio", "time", "trio"}), path
 
 
 def test_nothing_is_posix_only_at_import():
     top = {
-        name.split(".")[0]
-        for _, path in rooms()
-        for node in parsed(path).body
+        alias.name.split(".")[0]
+        for _, path in modules()
+        for node in ast.parse(path.read_text("utf-8")).body
         if isinstance(node, ast.Import)
-        for name in (alias.name for alias in node.names)
+        for alias in node.names
     }
     assert top.isdisjoint({"fcntl", "grp", "pwd", "resource", "termios"})
 
@@ -259,12 +182,11 @@ def test_every_dependency_is_declared():
         "yaml",
         "yarl",
     }
-    used = {name.split(".")[0] for _, path in rooms() for name in imports(path, running=False)}
-    foreign = used - set(sys.stdlib_module_names) - {"batch_snapshot"}
-    assert foreign <= declared
+    used = {name.split(".")[0] for _, path in modules() for name in imports(path)}
+    assert used - set(sys.stdlib_module_names) - {"batch_snapshot"} <= declared
 
 
-@pytest.mark.parametrize("path", [path for _, path in rooms()], ids=str)
+@pytest.mark.parametrize("path", [path for _, path in modules()], ids=str)
 def test_functions_are_small(path):
     for node in nodes_of(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

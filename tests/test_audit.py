@@ -14,9 +14,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot import batch, cli, ledger, overview, plan
+from batch_snapshot import cli
+from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError, LedgerError
-from batch_snapshot.options import Options
+from batch_snapshot.jobs import plan, run
+from batch_snapshot.ledger import writer
+from batch_snapshot.reporting import status
 from batch_snapshot.simulator import serve
 from tests import anew
 from tests.processes import Json, Place, pairs
@@ -67,8 +70,8 @@ def whole(place):
                 patch.delenv(name)
             async with serve() as (url, _):
                 options = Options(ledger=str(place.folder / "whole.ndjson"), endpoint_url=url)
-                await batch.run(manifest, options)
-                await batch.retry(place.folder / "whole.ndjson", lambda _: plan.everything(), options)
+                await run.run(manifest, options)
+                await run.retry(place.folder / "whole.ndjson", lambda _: plan.everything(), options)
 
     asyncio.run(write())
     lines = (place.folder / "whole.ndjson").read_bytes().splitlines(keepends=True)
@@ -188,7 +191,7 @@ def path(place):
 
 def test_a_whole_ledger_is_proven_so(whole, path, capsys):
     path.write_bytes(b"".join(whole))
-    assert overview.check(path) == 4
+    assert status.check(path) == 4
     assert cli.main(["status", str(path), "--check"]) == 0
     said = capsys.readouterr()
     assert "whole: 4 rows, each in one state" in said.out
@@ -216,7 +219,7 @@ def test_lines_of_another_run_are_gone_on_with_by_nobody(whole, path, line, run_
     lines = list(whole)
     altered(line, lambda record: record.update(run_id=run_id))(lines)
     path.write_bytes(b"".join(lines))
-    for look in (overview.of, overview.check, ledger.history_of):
+    for look in (status.of, status.check, writer.history_of):
         with pytest.raises(LedgerError, match=f"case.ndjson:{line}: run_id '{run_id}' is not the ledger's"):
             look(path)
 
@@ -226,7 +229,7 @@ def test_lines_and_fields_of_a_later_version_are_no_break(whole, path):
     put(5, b'{"type":"note","text":"of a later version"}\n')(lines)
     altered(3, lambda record: record.update(more=1))(lines)
     path.write_bytes(b"".join(lines))
-    assert overview.check(path) == 4
+    assert status.check(path) == 4
 
 
 def test_a_torn_end_is_named_wherever_it_is_torn(whole, path):
@@ -234,11 +237,11 @@ def test_a_torn_end_is_named_wherever_it_is_torn(whole, path):
     for length in (1, 2, 20, len(whole[-1]) - 1):
         path.write_bytes(content[:-length])
         with pytest.raises(LedgerError, match="no end line") as caught:
-            overview.check(path)
+            status.check(path)
         assert "and the same command goes on" in str(caught.value)
     path.write_bytes(content + b'{"type":"ru')
     with pytest.raises(LedgerError, match="its last line is torn"):
-        overview.check(path)
+        status.check(path)
 
 
 def test_every_line_that_is_lost_is_missed(whole, path):
@@ -249,16 +252,16 @@ def test_every_line_that_is_lost_is_missed(whole, path):
         removed(number)(lines)
         path.write_bytes(b"".join(lines))
         if number in {7, 10}:
-            assert overview.check(path) == 4
+            assert status.check(path) == 4
             continue
         with pytest.raises(LedgerError):
-            overview.check(path)
+            status.check(path)
 
 
 def test_an_empty_ledger_is_none(path):
     path.touch()
     with pytest.raises(LedgerError, match="no run has begun"):
-        overview.check(path)
+        status.check(path)
 
 
 # -- whatever the file holds -------------------------------------------------------------------------
@@ -274,10 +277,10 @@ def assert_told_in_a_line(path: Path, content: bytes) -> None:
 
     def retry() -> None:
         options = Options(state_dir=path.parent / "state")
-        everything = batch.retry(path, lambda _: plan.everything(), options, batch.Hooks(confirm=declined))
+        everything = run.retry(path, lambda _: plan.everything(), options, run.Hooks(confirm=declined))
         asyncio.run(everything)
 
-    for read in (lambda: overview.of(path), lambda: overview.check(path), retry):
+    for read in (lambda: status.of(path), lambda: status.check(path), retry):
         anew.write(path, content)
         problem = problem_of(read)
         told = str(problem)

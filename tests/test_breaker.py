@@ -7,14 +7,14 @@ import anyio
 import pytest
 import trio.testing
 
-from batch_snapshot import breaker
-from batch_snapshot.bounds import Settings
-from batch_snapshot.breaker import LIMIT, Breaker, Pause
-from batch_snapshot.cluster import Coordinator
-from batch_snapshot.lane import Stop, StopKind
-from batch_snapshot.lease import Tale
-from batch_snapshot.model import Receipt, Status
-from batch_snapshot.policy import Answer, client_failure, nonsense, service_failure
+from batch_snapshot.cluster.coordinator import Coordinator
+from batch_snapshot.cluster.lease import Tale
+from batch_snapshot.config.options import Settings
+from batch_snapshot.engine.account import Stop, StopKind
+from batch_snapshot.failures import breakers
+from batch_snapshot.failures.breakers import LIMIT, Breaker, Pause
+from batch_snapshot.failures.policy import Answer, client_failure, nonsense, service_failure
+from batch_snapshot.models import Receipt, Status
 from tests.test_engine import BROKEN, CONFLICT, DENIED, THROTTLED, Windows, World, now, refusal, requests
 
 pytestmark = pytest.mark.anyio
@@ -251,7 +251,7 @@ async def test_a_pause_at_a_worker_is_shown_by_the_clock_here():
         return lane.pause and (lane.pause.what, lane.pause.next_at)
 
     await anyio.sleep(5)
-    there = Pause.begin(breaker.UNREACHABLE, "down", 1e6, 120)
+    there = Pause.begin(breakers.UNREACHABLE, "down", 1e6, 120)
     assert told(there) == ("down", 6)
     await anyio.sleep(0.5)
     assert told(there) == ("down", 6)
@@ -361,7 +361,7 @@ async def test_throttles_are_no_failures():
 
 
 def test_the_last_probe_leaves_when_the_pause_ends():
-    pause = Pause.begin(breaker.UNREACHABLE, "down", 100, 10)
+    pause = Pause.begin(breakers.UNREACHABLE, "down", 100, 10)
     times = []
     while pause.next_at < pause.ends:
         times.append(pause.next_at)

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from batch_snapshot import bounds
-from batch_snapshot.carrier import Carrier, Host
-from batch_snapshot.client import Target
-from batch_snapshot.lease import CLAIM_HELD, Brief, LeaseOverError, Orders, Parcel, Start
-from batch_snapshot.model import Account, Request, Row, client_token
-from batch_snapshot.purse import Granted
-from batch_snapshot.quota import Spent
+from batch_snapshot.aws.client import Target
+from batch_snapshot.cluster.carrier import Carrier, Host
+from batch_snapshot.cluster.lease import CLAIM_HELD, Brief, LeaseOverError, Orders, Parcel, Start
+from batch_snapshot.cluster.purse import Granted
+from batch_snapshot.config import options
+from batch_snapshot.models import Account, Request, Row, client_token
+from batch_snapshot.ratelimit.windows import Spent
 from batch_snapshot.simulator import serve
 from tests.processes import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from batch_snapshot.lease import Answer, Bulletin, Tale
+    from batch_snapshot.cluster.lease import Answer, Bulletin, Tale
 
 
 LEASE = 30.0
@@ -70,7 +70,7 @@ def carrier(url: str, turn: int) -> Carrier:
             run="run",
             account=Account("main"),
             target=Target(endpoint_url=url, simulated=True),
-            settings=bounds.Settings(),
+            settings=options.Settings(),
             read_rate=1_000.0,
             lease=LEASE,
             turn=turn,

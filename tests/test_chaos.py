@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from batch_snapshot import batch, bounds, overview, plan
-from batch_snapshot.options import Options
+from batch_snapshot.config.options import Options, Settings
+from batch_snapshot.jobs import plan
+from batch_snapshot.jobs import run as batch
+from batch_snapshot.reporting import status
 from batch_snapshot.simulator import serve
 from tests.processes import (
     Json,
@@ -270,7 +272,7 @@ def options(place: Place, url: str) -> Options:
         state_dir=place.folder / "state",
         endpoint_url=url,
         rate=100.0,
-        engine=bounds.Settings(concurrency=1),
+        engine=Settings(concurrency=1),
     )
 
 
@@ -311,7 +313,7 @@ def shortened(intent: bytes, rows: int) -> bytes:
 
 
 def whole(path: Path) -> bool:
-    return overview.check(path) == len(ROWS)
+    return status.check(path) == len(ROWS)
 
 
 async def killed_at(place: Place, line: Sequence[str | Path], size: int, what: str) -> None:

@@ -14,25 +14,20 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_snapshot import (
-    audit,
-    changes,
-    choosing,
-    codec,
-    filters,
-    history,
-    leaving,
-    pace,
-    plan,
-    policy,
-    quota,
-)
+from batch_snapshot.discovery import changes
+from batch_snapshot.engine.account import Lane, Stop, StopKind
+from batch_snapshot.engine.reader import ATTEMPTS, Reader
 from batch_snapshot.errors import DeferredError, LedgerError, ManifestError, ServiceError
-from batch_snapshot.history import End, Intent, Record, Skipped
-from batch_snapshot.lane import Lane, Stop, StopKind
-from batch_snapshot.model import ApiError, ErrorKind, Failure, Skip, Verdict, client_token
-from batch_snapshot.pacer import Pacer
-from batch_snapshot.reads import ATTEMPTS, Reader
+from batch_snapshot.failures import policy
+from batch_snapshot.jobs import choosing, plan, skipping
+from batch_snapshot.ledger import check as audit
+from batch_snapshot.ledger import codec, history
+from batch_snapshot.ledger.history import End, Intent, Record, Skipped
+from batch_snapshot.manifest import filters
+from batch_snapshot.models import ApiError, ErrorKind, Failure, Skip, Verdict, client_token
+from batch_snapshot.ratelimit import pace
+from batch_snapshot.ratelimit import windows as quota
+from batch_snapshot.ratelimit.pacer import Pacer
 from batch_snapshot.verify import Claim, Listed, disagreement, suspects
 from tests import strategies
 from tests.strategies import POOL, RUN_ID, START, header, histories, lines_of, numbered, patient
@@ -156,7 +151,7 @@ def test_a_manifest_that_changes_meanwhile_ends_the_run_in_good_order():
         raise ManifestError(["m.yaml: changed"])
 
     engine: Any = Stopped()
-    assert not in_virtual_time(lambda: leaving.carry_out(engine, leaving.Leaving(choose, {}, ())))
+    assert not in_virtual_time(lambda: skipping.carry_out(engine, skipping.Leaving(choose, {}, ())))
     assert engine.stop == Stop(StopKind.STOPPED, "m.yaml: changed")
 
 
@@ -168,7 +163,7 @@ def test_choosing_gives_way_to_a_signal():
         await anyio.sleep_forever()
         raise AssertionError
 
-    assert not in_virtual_time(lambda: leaving.carry_out(engine, leaving.Leaving(choose, {}, ())))
+    assert not in_virtual_time(lambda: skipping.carry_out(engine, skipping.Leaving(choose, {}, ())))
 
 
 # -- reads -------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 
 from batch_snapshot import __version__, cli
-from batch_snapshot.simulator import Faults, Settings, serve
+from batch_snapshot.simulator import Faults, SimulatorSettings, serve
 from tests.processes import (
     TEMPLATE,
     Finished,
@@ -316,7 +316,7 @@ CONTRACT = {
 async def a_run_reports_on_stdout_and_speaks_on_stderr(place: Place) -> None:
     rows = pairs(12)
     place.manifest(rows)
-    async with serve(Settings(faults=Faults(plan=lambda n, _: None if n else "throttle"))) as (
+    async with serve(SimulatorSettings(faults=Faults(plan=lambda n, _: None if n else "throttle"))) as (
         url,
         simulator,
     ):
@@ -352,7 +352,7 @@ async def failures_are_grouped_and_end_with_1_until_retry_cures_them(place: Plac
     broken = Faults(plan=lambda n, _: "internal-after" if n < 3 else None)
     rows = [*pairs(5), *denied(2)]
     place.manifest(rows)
-    async with serve(Settings(faults=broken)) as (url, simulator):
+    async with serve(SimulatorSettings(faults=broken)) as (url, simulator):
         command = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "200", *QUIET]
         text = await place.call(*command, "--max-attempts", "1", "--concurrency", "1")
         assert text.code == 1
@@ -425,7 +425,7 @@ async def test_runs_that_come_to_their_end(tmp_path):
 
 async def too_many_failures_stop_the_run(place: Place) -> None:
     place.manifest([*denied(9), *pairs(60)])
-    async with serve(Settings(latency=0.02)) as (url, simulator):
+    async with serve(SimulatorSettings(latency=0.02)) as (url, simulator):
         said = await place.call(
             "run", "trial.yaml", "--endpoint-url", url, "--max-failures", "3", "--concurrency", "1",
             "--format", "json",
@@ -440,7 +440,7 @@ async def too_many_failures_stop_the_run(place: Place) -> None:
 
 async def nothing_but_denials_stop_the_account(place: Place) -> None:
     place.manifest(denied(70))
-    async with serve(Settings(latency=0.02)) as (url, simulator):
+    async with serve(SimulatorSettings(latency=0.02)) as (url, simulator):
         said = await place.call(
             "run", "trial.yaml", "--endpoint-url", url, "--concurrency", "4", "--rate", "200"
         )
@@ -546,7 +546,7 @@ async def after_a_write_that_failed_no_call_leaves(place: Place) -> None:
     rows = pairs(60)
     place.manifest(rows)
 
-    async with serve(Settings(latency=0.02)) as (url, simulator):
+    async with serve(SimulatorSettings(latency=0.02)) as (url, simulator):
         command = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "200", "--concurrency", "4", *QUIET]
         said = await place.call(*command, largest=20_000)
         assert said.code == 5
@@ -567,7 +567,7 @@ async def after_a_write_that_failed_no_call_leaves(place: Place) -> None:
 async def interrupt_and_go_on(place: Place, number: signal.Signals, code: int) -> None:
     rows = pairs(40)
     place.manifest([*denied(1), *rows])
-    async with serve(Settings(latency=0.15)) as (url, simulator):
+    async with serve(SimulatorSettings(latency=0.15)) as (url, simulator):
         command = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "80", "--format", "json"]
         async with place.started(*command) as child:
             await until(lambda: len(simulator.snapshots) >= 10, "some snapshots")
@@ -604,7 +604,7 @@ async def test_others_are_refused_while_a_run_goes_on_and_a_second_signal_ends_i
     place.manifest(rows)
     (place.folder / "bad.yaml").write_text("name: trial\n", "utf-8")
     stuck = Faults(plan=lambda n, _: "slow" if n < 6 else None, slow_delay=600)
-    async with serve(Settings(faults=stuck)) as (url, simulator):
+    async with serve(SimulatorSettings(faults=stuck)) as (url, simulator):
         command = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "100"]
         async with place.started(*command) as child:
             await until(lambda: len(simulator.snapshots) == 6, "six calls in flight")
@@ -643,7 +643,7 @@ async def test_others_are_refused_while_a_run_goes_on_and_a_second_signal_ends_i
 async def status_tells_a_crash_and_the_way_on(place: Place) -> None:
     rows = pairs(30)
     place.manifest(rows)
-    async with serve(Settings(latency=0.2)) as (url, simulator):
+    async with serve(SimulatorSettings(latency=0.2)) as (url, simulator):
         command = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "30"]
         async with place.started(*command) as child:
             await until(lambda: len(of_type(place.ledger, "result")) >= 3, "three results")

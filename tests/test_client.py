@@ -17,10 +17,11 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from batch_snapshot import answers, client, transport
-from batch_snapshot.client import Clients, Target
-from batch_snapshot.model import Account, ApiError, ErrorKind, Receipt, Request, Row, Verdict
-from batch_snapshot.simulator import Faults, Settings, serve
+from batch_snapshot.aws import answers, client
+from batch_snapshot.aws import http as transport
+from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.models import Account, ApiError, ErrorKind, Receipt, Request, Row, Verdict
+from batch_snapshot.simulator import Faults, SimulatorSettings, serve
 from tests.processes import AUTHORITY
 
 pytestmark = pytest.mark.asyncio
@@ -421,7 +422,7 @@ async def test_a_kept_connection_that_is_dead_is_no_second_exchange(then, code):
 #: Gives up on a name that is looked up for ten minutes, and ends.
 HANGING = """
 import time, anyio
-from batch_snapshot.transport import Resolver
+from batch_snapshot.aws.http import Resolver
 
 def hang(*_, **__):
     time.sleep(600)
@@ -536,7 +537,7 @@ async def test_a_throttle_carries_the_services_hint(headers, seconds):
 
 
 async def test_one_try_is_one_http_exchange():
-    async with serve(Settings(faults=Faults(rates={"internal": 1.0}))) as (url, simulator):
+    async with serve(SimulatorSettings(faults=Faults(rates={"internal": 1.0}))) as (url, simulator):
         await outcome(url)
     assert simulator.calls["CreateResourceSnapshot"] == 1
 
@@ -665,7 +666,7 @@ async def test_a_look_up_goes_by_the_services_clock(offset):
     def our_clock():
         return utc_now() - timedelta(seconds=offset)
 
-    async with serve(Settings(clock_offset=0)) as (url, _), calling(url, now=our_clock) as clients:
+    async with serve(SimulatorSettings(clock_offset=0)) as (url, _), calling(url, now=our_clock) as clients:
         first = our_clock()
         await clients.send(REQUEST)
         skew = clients.clock_skew("main")
@@ -779,7 +780,7 @@ async def test_a_thousand_answers_of_chance_raise_nothing_but_api_errors():
 
 @pytest.mark.parametrize("offset", [-3600, -400, 400, 86400])
 async def test_a_clock_that_is_off_is_corrected_from_the_services_date(offset):
-    async with serve(Settings(clock_offset=offset)) as (url, simulator), calling(url) as clients:
+    async with serve(SimulatorSettings(clock_offset=offset)) as (url, simulator), calling(url) as clients:
         await clients.probe(REQUEST)
         receipt = await clients.send(REQUEST)
     assert simulator.snapshots[0].arn == receipt.arn
@@ -787,7 +788,7 @@ async def test_a_clock_that_is_off_is_corrected_from_the_services_date(offset):
 
 
 async def test_without_a_first_read_a_skewed_call_is_worth_another_try():
-    async with serve(Settings(clock_offset=3600)) as (url, _), calling(url) as clients:
+    async with serve(SimulatorSettings(clock_offset=3600)) as (url, _), calling(url) as clients:
         with pytest.raises(ApiError) as raised:
             await clients.send(REQUEST)
         assert (raised.value.failure.verdict, raised.value.failure.may_have_landed) == (RETRY, False)

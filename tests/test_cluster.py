@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batch_snapshot.lease import PARCEL
+from batch_snapshot.cluster.lease import PARCEL
 from tests.dask_cluster import cluster, own_workers
 from tests.processes import (
     Clustered,

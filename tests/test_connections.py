@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from batch_snapshot.discover import Search
+from batch_snapshot.discovery.search import Search
 from batch_snapshot.errors import StorageError
-from batch_snapshot.filters import Filters
-from batch_snapshot.index import Index
-from batch_snapshot.quota import Usage
+from batch_snapshot.ledger.snapshot_index import Index
+from batch_snapshot.manifest.filters import Filters
+from batch_snapshot.ratelimit.windows import Usage
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 SEARCH = Filters(account="main", catalog="Sandbox", template="T", resource_type="Opportunity")

@@ -16,15 +16,15 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot import pace
-from batch_snapshot.bounds import Settings
-from batch_snapshot.cluster import Coordinator
+from batch_snapshot.cluster.coordinator import Coordinator
+from batch_snapshot.cluster.lease import Bulletin, LostError, Started, Tale, Used
+from batch_snapshot.config.options import Settings
+from batch_snapshot.engine.account import Lane, Stop, StopKind
 from batch_snapshot.errors import LedgerWriteError
-from batch_snapshot.lane import Lane, Stop, StopKind
-from batch_snapshot.lease import Bulletin, LostError, Started, Tale, Used
-from batch_snapshot.model import Outcome, Request, Row, Status, client_token
-from batch_snapshot.pacer import Pacer
-from batch_snapshot.quota import Spent, Window
+from batch_snapshot.models import Outcome, Request, Row, Status, client_token
+from batch_snapshot.ratelimit import pace
+from batch_snapshot.ratelimit.pacer import Pacer
+from batch_snapshot.ratelimit.windows import Spent, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable

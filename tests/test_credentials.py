@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiobotocore.session import AioSession
 
-from batch_snapshot import batch, bounds, overview, sessions
-from batch_snapshot.options import Options
-from batch_snapshot.simulator import Settings, serve
+from batch_snapshot.aws import credentials
+from batch_snapshot.config.options import Options, Settings
+from batch_snapshot.jobs import run as batch
+from batch_snapshot.reporting import status
+from batch_snapshot.simulator import SimulatorSettings, serve
 from tests.processes import (
     Place,
     assert_exactly_once,
@@ -28,8 +30,8 @@ from tests.processes import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batch_snapshot.model import Outcome
-    from batch_snapshot.report import Summary
+    from batch_snapshot.models import Outcome
+    from batch_snapshot.reporting.summary import Summary
 
 pytestmark = pytest.mark.asyncio
 
@@ -95,7 +97,7 @@ def write(**other: str) -> None:
 
 
 async def run(url: str, *, concurrency: int = 2, outcome: Callable[[Outcome], None] | None = None) -> Summary:
-    settings = bounds.Settings(concurrency=concurrency)
+    settings = Settings(concurrency=concurrency)
     options = Options(endpoint_url=url, rate=200.0, engine=settings)
     return await batch.run(MANIFEST, options, batch.Hooks(outcome=outcome))
 
@@ -133,7 +135,7 @@ def assert_other_stopped(summary: Summary, *words: str, done: int | None = 0) ->
 async def assert_resumed(url: str, simulator: Any) -> None:
     assert (await run(url)).exit_code == 0
     assert_exactly_once(simulator, LEDGER, ROWS)
-    assert overview.check(LEDGER) == len(ROWS)
+    assert status.check(LEDGER) == len(ROWS)
 
 
 # -- none, wrong, expired ----------------------------------------------------------------------------
@@ -234,7 +236,7 @@ async def test_credentials_that_run_out_in_mid_run_stop_the_account(spoil, words
     process_profile("partner")
     handed_out("AKIABEFORE0000000000")
     write(profile="partner")
-    async with serve(Settings(latency=0.01)) as (url, simulator):
+    async with serve(SimulatorSettings(latency=0.01)) as (url, simulator):
         stopped = await run(url, outcome=after(5, "other", spoil))
         assert_other_stopped(stopped, *words, "profile partner", done=None)
         assert 5 <= stopped.counts.succeeded - 10 <= 8, "what was in flight was still answered"
@@ -243,7 +245,7 @@ async def test_credentials_that_run_out_in_mid_run_stop_the_account(spoil, words
 
 
 async def test_each_session_has_what_botocore_registers_and_shares_none_of_it():
-    one, other, plain = sessions.get_session(), sessions.get_session(), AioSession()
+    one, other, plain = credentials.get_session(), credentials.get_session(), AioSession()
 
     def registered(session):
         return session.get_component("event_emitter")._emitter._handlers._root

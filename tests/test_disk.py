@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from batch_snapshot import batch, bounds, engine, overview
+from batch_snapshot.config.options import Options, Settings
+from batch_snapshot.engine import pool
 from batch_snapshot.errors import LedgerWriteError
-from batch_snapshot.options import Options
-from batch_snapshot.simulator import Settings, Simulator, serve
+from batch_snapshot.jobs import run
+from batch_snapshot.reporting import status
+from batch_snapshot.simulator import Simulator, SimulatorSettings, serve
 from tests.marks import on_linux
 from tests.processes import Place, assert_exactly_once, first, move_in, of_type, pairs, until
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from batch_snapshot.model import Outcome
+    from batch_snapshot.models import Outcome
     from tests.processes import Finished
 
 pytestmark = pytest.mark.asyncio
@@ -48,7 +50,7 @@ def options(place: Place, url: str, concurrency: int = 32) -> Options:
         ledger=str(place.ledger),
         endpoint_url=url,
         rate=500.0,
-        engine=bounds.Settings(concurrency=concurrency),
+        engine=Settings(concurrency=concurrency),
     )
 
 
@@ -120,7 +122,7 @@ async def test_a_full_disk_ends_the_run_and_with_room_it_goes_on(place, disk):
     rows = pairs(50)
     place.manifest(rows)
     ledger = disk.folder / "trial.ndjson"
-    async with serve(Settings(latency=0.02)) as (url, simulator):
+    async with serve(SimulatorSettings(latency=0.02)) as (url, simulator):
         # So slow that an intent is long on disk, and rows are left, when there is no more room.
         line = command(url, ledger, "--rate", "100", "--concurrency", "4")
         said = await place.call(*line, largest=disk.largest)
@@ -136,7 +138,7 @@ async def test_a_full_disk_ends_the_run_and_with_room_it_goes_on(place, disk):
         disk.make_room()
         assert (await place.call(*line)).code == 0
         assert_exactly_once(simulator, ledger, rows)
-        assert overview.check(ledger) == len(rows)
+        assert status.check(ledger) == len(rows)
 
 
 def lengths(ledger: Path) -> list[int]:
@@ -159,7 +161,7 @@ async def test_no_room_for_this_line_and_no_call_follows_it(place, short):
     manifest = place.manifest(before)
     async with serve() as (url, simulator):
         calm = options(place, url, concurrency=1)
-        assert (await batch.run(manifest, calm)).exit_code == 0
+        assert (await run.run(manifest, calm)).exit_code == 0
         place.manifest([*before, *pairs(3, first=3)])
         room = place.ledger.stat().st_size + SHORT[short](lengths(place.ledger))
         line = command(url, place.ledger, "--rate", "500", "--concurrency", "1")
@@ -167,7 +169,7 @@ async def test_no_room_for_this_line_and_no_call_follows_it(place, short):
         assert_stopped(said, "cannot be written (File too large)")
         made = {"the run line": 0, "the intent": 0, "a result": 2, "the end line": 3}[short]
         assert simulator.calls[CREATE] == 3 + made
-        assert (await batch.run(manifest, calm)).exit_code == 0
+        assert (await run.run(manifest, calm)).exit_code == 0
         assert_exactly_once(simulator, place.ledger, rows)
 
 
@@ -180,9 +182,9 @@ async def test_what_waits_for_its_turn_does_not_begin_once_a_line_has_failed(pla
     def fail(_: Outcome) -> None:
         raise LedgerWriteError("no room")
 
-    async with serve(Settings(latency=0.1)) as (url, simulator):
+    async with serve(SimulatorSettings(latency=0.1)) as (url, simulator):
         with pytest.raises(LedgerWriteError, match="no room"):
-            await batch.run(manifest, options(place, url, concurrency=1), batch.Hooks(outcome=fail))
+            await run.run(manifest, options(place, url, concurrency=1), run.Hooks(outcome=fail))
         assert simulator.calls[CREATE] == 1
 
 
@@ -211,7 +213,7 @@ NOT_DURABLE = """
 import errno, sys
 from pathlib import Path
 from batch_snapshot.errors import LedgerWriteError
-from batch_snapshot.ledger import Ledger
+from batch_snapshot.ledger.writer import Ledger
 from tests.kernel import refusing
 refuse, moment = refusing("fsync", errno.EIO), sys.argv[2]
 moment == "opened" and refuse()
@@ -272,14 +274,14 @@ async def test_a_ledger_that_has_become_read_only_is_whole_when_it_can_be_writte
 
         async with serve() as (url, simulator):
             calm = replace(options(place, url), ledger=str(path))
-            assert (await batch.run(manifest, calm)).exit_code == 0
+            assert (await run.run(manifest, calm)).exit_code == 0
             place.manifest(rows)
             remount("ro")
             said = await place.call(*command(url, path))
             remount("rw")
             assert said.code == 2
             assert simulator.calls[CREATE] == 2
-            assert (await batch.run(manifest, calm)).exit_code == 0
+            assert (await run.run(manifest, calm)).exit_code == 0
             assert_exactly_once(simulator, path, rows)
 
 
@@ -330,24 +332,24 @@ async def test_a_ledger_damaged_under_the_run_ends_it_and_once_put_back_it_goes_
         if seen == 20:
             repairs.append(damage(place.ledger))
 
-    async with serve(Settings(latency=0.01)) as (url, simulator):
+    async with serve(SimulatorSettings(latency=0.01)) as (url, simulator):
         with pytest.raises(LedgerWriteError, match="was removed, replaced or cut") as caught:
-            await batch.run(manifest, options(place, url, concurrency=8), batch.Hooks(outcome=tell))
+            await run.run(manifest, options(place, url, concurrency=8), run.Hooks(outcome=tell))
         assert caught.value.exit_code == 5
         # The next intent finds out, so that nothing is sent that the ledger as it was does not name.
         made = len(simulator.snapshots)
-        assert 20 <= made <= 2 * engine.INTENT_SIZE
+        assert 20 <= made <= 2 * pool.INTENT_SIZE
         repairs[0]()
         named = {row[3] for intent in of_type(place.ledger, "intent") for row in intent["rows"]}
         assert {snapshot.engagement for snapshot in simulator.snapshots} <= named
-        assert (await batch.run(manifest, options(place, url))).exit_code == 0
+        assert (await run.run(manifest, options(place, url))).exit_code == 0
         assert_exactly_once(simulator, place.ledger, rows)
 
 
 async def test_a_ledger_removed_under_a_process_ends_it_with_5(place):
     rows = pairs(60)
     place.manifest(rows)
-    async with serve(Settings(latency=0.02)) as (url, simulator):
+    async with serve(SimulatorSettings(latency=0.02)) as (url, simulator):
         line = command(url, place.ledger, "--rate", "25", "--concurrency", "4")
         async with place.started(*line) as child:
             await until(lambda: len(of_type(place.ledger, "result")) >= 5, "five results")

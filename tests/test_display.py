@@ -17,19 +17,20 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from batch_snapshot import display, pace, progress
-from batch_snapshot.allowance import Outlook
-from batch_snapshot.breaker import Pause
-from batch_snapshot.display import Frame, Part, Trouble, Waiting, Window
-from batch_snapshot.forecast import Forecast
-from batch_snapshot.lane import Lane, Stop, StopKind
-from batch_snapshot.model import Status
-from batch_snapshot.pacer import Pacer
-from batch_snapshot.policy import Answer, service_failure
-from batch_snapshot.quota import DAY, Spent
-from batch_snapshot.quota import Window as QuotaWindow
-from batch_snapshot.report import Counts
-from batch_snapshot.view import View
+from batch_snapshot.engine.account import Lane, Stop, StopKind
+from batch_snapshot.engine.allowance import Outlook
+from batch_snapshot.failures.breakers import Pause
+from batch_snapshot.failures.policy import Answer, service_failure
+from batch_snapshot.models import Status
+from batch_snapshot.ratelimit import pace
+from batch_snapshot.ratelimit.forecast import Forecast
+from batch_snapshot.ratelimit.pacer import Pacer
+from batch_snapshot.ratelimit.windows import DAY, Spent
+from batch_snapshot.ratelimit.windows import Window as QuotaWindow
+from batch_snapshot.reporting import display, progress
+from batch_snapshot.reporting.display import Frame, Part, Trouble, Waiting, Window
+from batch_snapshot.reporting.summary import Counts
+from batch_snapshot.reporting.view import View
 from tests.strategies import patient
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

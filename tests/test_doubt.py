@@ -17,17 +17,20 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from batch_snapshot import batch, bounds, overview, plan
-from batch_snapshot.options import Options
-from batch_snapshot.simulator import Faults, Settings, Simulator, serve
+from batch_snapshot.config import options
+from batch_snapshot.config.options import Options
+from batch_snapshot.jobs import plan
+from batch_snapshot.jobs import run as batch
+from batch_snapshot.reporting import status
+from batch_snapshot.simulator import Faults, Simulator, SimulatorSettings, serve
 from tests.processes import Json, assert_exactly_once, move_in, of_type, pairs, results, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from batch_snapshot.model import Outcome
-    from batch_snapshot.report import Summary
-    from batch_snapshot.view import View
+    from batch_snapshot.models import Outcome
+    from batch_snapshot.reporting.summary import Summary
+    from batch_snapshot.reporting.view import View
 
 pytestmark = pytest.mark.asyncio
 
@@ -88,7 +91,7 @@ class Trial(NamedTuple):
         )
 
     def _options(self, driven: dict[str, Any]) -> Options:
-        settings = bounds.Settings(**driven)
+        settings = options.Settings(**driven)
         return Options(ledger=str(self.ledger), endpoint_url=self.url, rate=1000.0, engine=settings)
 
     def _hooks(self, pass_by: float) -> batch.Hooks:
@@ -111,7 +114,7 @@ class Trial(NamedTuple):
     def assert_settled(self) -> None:
         assert_exactly_once(self.simulator, self.ledger, self.rows)
         assert {line["generation"] for line in of_type(self.ledger, "result")} == {0}
-        assert overview.check(self.ledger) == len(self.rows)
+        assert status.check(self.ledger) == len(self.rows)
 
 
 @asynccontextmanager
@@ -120,7 +123,7 @@ async def trial(rows: int, *, first: int = 0, **settings: Any) -> AsyncIterator[
     clock, name = Clock(), f"trial-{first}"
     listed = pairs(rows, first=first)
     manifest = write_manifest(Path(f"{name}.yaml"), listed, name=name)
-    async with serve(Settings(**settings), now=clock.time) as (url, simulator):
+    async with serve(SimulatorSettings(**settings), now=clock.time) as (url, simulator):
         yield Trial(url, simulator, manifest, Path(f"ledgers/{name}.ndjson"), listed, clock)
 
 

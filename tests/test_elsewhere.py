@@ -8,16 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from batch_snapshot import batch, bounds, cli, places, policy, unfinished
+from batch_snapshot import cli, paths
+from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.errors import InputError
-from batch_snapshot.options import Options
+from batch_snapshot.failures import policy
+from batch_snapshot.jobs import run
+from batch_snapshot.ledger import open_runs
 from batch_snapshot.simulator import serve
 from tests.processes import Place, assert_exactly_once, move_in, of_type, pairs, write_manifest
 
 pytestmark = pytest.mark.asyncio
 
 #: Stops at the second row that is refused.
-CUT_SHORT = bounds.Settings(failure_limit=policy.FailureLimit.parse("0"), concurrency=1)
+CUT_SHORT = Settings(failure_limit=policy.FailureLimit.parse("0"), concurrency=1)
 MISSING = {"engagement": "eng-missing0000000", "resource": "O99"}
 ROWS = [*pairs(3), MISSING, *pairs(3, first=3)]
 
@@ -42,7 +45,7 @@ def ledgers_below(folder):
 
 
 def at(moment):
-    return batch.Hooks(now=lambda: moment)
+    return run.Hooks(now=lambda: moment)
 
 
 def options(url, **more):
@@ -51,7 +54,7 @@ def options(url, **more):
 
 async def begun(place, url, **more):
     """A run that was stopped in the middle, in folder a."""
-    summary = await batch.run(place.folder / "trial.yaml", options(url, **more))
+    summary = await run.run(place.folder / "trial.yaml", options(url, **more))
     assert summary.exit_code == 3
     return resolved(summary.ledger)
 
@@ -59,7 +62,7 @@ async def begun(place, url, **more):
 async def refused(place, asked, *known):
     """The message of a refusal that names these ledgers; nothing is called or written."""
     with pytest.raises(InputError) as caught:
-        await batch.run(place.folder / "trial.yaml", asked)
+        await run.run(place.folder / "trial.yaml", asked)
     assert caught.value.exit_code == 2
     text = str(caught.value)
     assert all(str(path) in text for path in known)
@@ -82,11 +85,11 @@ async def test_another_working_directory_begins_no_second_ledger(place, monkeypa
         assert Path(kept) == known
 
         place.manifest([*pairs(6)])
-        done = await batch.run(place.folder / "trial.yaml", options(url, ledger=kept))
+        done = await run.run(place.folder / "trial.yaml", options(url, ledger=kept))
         assert done.counts == (6, 1, 0, 0)
         assert len(simulator.snapshots) == 6
         # It is finished now: the next run of the same rows is as free as ever.
-        assert (await batch.run(place.folder / "trial.yaml", options(url, ledger=given))).exit_code == 0
+        assert (await run.run(place.folder / "trial.yaml", options(url, ledger=given))).exit_code == 0
         assert len(simulator.snapshots) == 12
 
 
@@ -94,7 +97,7 @@ async def test_who_begins_anew_is_not_asked_again(place, monkeypatch):
     async with serve() as (url, simulator):
         known = await begun(place, url)
         monkeypatch.chdir(place.folder / "b")
-        anew = await batch.run(place.folder / "trial.yaml", options(url, new_ledger=True))
+        anew = await run.run(place.folder / "trial.yaml", options(url, new_ledger=True))
         assert (anew.exit_code, resolved(anew.ledger) != known) == (3, True)
         made = len(simulator.snapshots)
         # The new one is gone on with, and from a third folder it is the one that is known.
@@ -102,10 +105,10 @@ async def test_who_begins_anew_is_not_asked_again(place, monkeypatch):
         assert await refused(place, options(url)) == str(place.folder / "b/ledgers/trial.ndjson")
         monkeypatch.chdir(place.folder / "b")
         place.manifest(pairs(6))
-        assert (await batch.run(place.folder / "trial.yaml", options(url))).counts == (6, 1, 0, 0)
+        assert (await run.run(place.folder / "trial.yaml", options(url))).counts == (6, 1, 0, 0)
         assert len(simulator.snapshots) == made + 3
         # Nor does the old one block a later ledger.
-        assert (await batch.run(place.folder / "trial.yaml", options(url, ledger="2.ndjson"))).exit_code == 0
+        assert (await run.run(place.folder / "trial.yaml", options(url, ledger="2.ndjson"))).exit_code == 0
 
 
 @pytest.mark.parametrize("again", [{}, {"new_ledger": True}])
@@ -115,11 +118,11 @@ async def test_a_choice_holds_though_nothing_could_be_sent(place, monkeypatch, a
         await begun(place, url)
         monkeypatch.chdir(place.folder / "b")
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-        stopped = await batch.run(place.folder / "trial.yaml", options(url, new_ledger=True))
+        stopped = await run.run(place.folder / "trial.yaml", options(url, new_ledger=True))
         assert (stopped.exit_code, stopped.counts.unattempted) == (3, 7)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE000000000")
         place.manifest(pairs(6))
-        assert (await batch.run(place.folder / "trial.yaml", options(url, **again))).counts.succeeded == 6
+        assert (await run.run(place.folder / "trial.yaml", options(url, **again))).counts.succeeded == 6
 
 
 async def test_a_ledger_that_names_no_row_is_as_good_as_new(place, monkeypatch):
@@ -127,7 +130,7 @@ async def test_a_ledger_that_names_no_row_is_as_good_as_new(place, monkeypatch):
     async with serve() as (url, simulator):
         monkeypatch.chdir(place.folder / "b")
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-        assert (await batch.run(place.folder / "trial.yaml", options(url))).exit_code == 3
+        assert (await run.run(place.folder / "trial.yaml", options(url))).exit_code == 3
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE000000000")
         monkeypatch.chdir(place.folder / "a")
         known = await begun(place, url)
@@ -143,7 +146,7 @@ async def test_one_that_has_vanished_is_named_as_gone(place, monkeypatch):
         known.unlink()
         monkeypatch.chdir(place.folder / "b")
         with pytest.raises(InputError, match=r"gone\).*put it back, and give --ledger .*--new-ledger"):
-            await batch.run(place.folder / "trial.yaml", options(url))
+            await run.run(place.folder / "trial.yaml", options(url))
         known.parent.mkdir(exist_ok=True)
         known.write_text('{"type":"end"}\n', "utf-8")
         await refused(place, options(url), known)
@@ -152,21 +155,21 @@ async def test_one_that_has_vanished_is_named_as_gone(place, monkeypatch):
 async def test_several_are_named_the_latest_first_and_given_up_together(place, monkeypatch):
     async with serve() as (url, _):
         ledgers = [await begun(place, url)]
-        file = places.unfinished_files(place.folder / "state", "trial", ["default"], url)["default"]
+        file = paths.unfinished_files(place.folder / "state", "trial", ["default"], url)["default"]
         for number in range(1, 8):
             # As runs of an earlier version left them: it took any number.
             copy = place.folder / f"b/{number}.ndjson"
             copy.write_bytes(ledgers[0].read_bytes().replace(b'"run_id":"', b'"run_id":"%d' % number))
             run_id = of_type(copy, "run")[0]["run_id"]
-            unfinished.note(file, copy, run_id)
+            open_runs.note(file, copy, run_id)
             ledgers.append(copy)
         kept = await refused(place, options(url, ledger="new.ndjson"), *ledgers[:2:-1])
         assert Path(kept) == ledgers[-1]
         with pytest.raises(InputError, match="and 3 more"):
-            await batch.run(place.folder / "trial.yaml", options(url, ledger="new.ndjson"))
+            await run.run(place.folder / "trial.yaml", options(url, ledger="new.ndjson"))
         anew = options(url, ledger="new.ndjson", new_ledger=True)
-        assert (await batch.run(place.folder / "trial.yaml", anew)).exit_code == 3
-        assert list(unfinished.known(file)) == [str(resolved("new.ndjson"))]
+        assert (await run.run(place.folder / "trial.yaml", anew)).exit_code == 3
+        assert list(open_runs.known(file)) == [str(resolved("new.ndjson"))]
 
 
 @pytest.mark.parametrize("folder", ["link", "link/../b", "./b/../b"])
@@ -176,7 +179,7 @@ async def test_the_same_file_by_another_path_is_gone_on_with(place, monkeypatch,
         await begun(place, url, ledger=str(place.folder / "b" / "l.ndjson"))
         place.manifest(pairs(6))
         again = options(url, ledger=f"{place.folder}/{folder}/l.ndjson")
-        assert (await batch.run(place.folder / "trial.yaml", again)).counts == (6, 1, 0, 0)
+        assert (await run.run(place.folder / "trial.yaml", again)).counts == (6, 1, 0, 0)
         assert_exactly_once_of(simulator, 6)
 
 
@@ -190,10 +193,10 @@ async def test_one_that_was_moved_is_gone_on_with_and_forgotten_as_a_whole(place
         known = await begun(place, url)
         moved = known.rename(place.folder / "b" / "moved.ndjson")
         place.manifest(pairs(6))
-        assert (await batch.run(place.folder / "trial.yaml", options(url, ledger=str(moved)))).exit_code == 1
+        assert (await run.run(place.folder / "trial.yaml", options(url, ledger=str(moved)))).exit_code == 1
         assert_exactly_once_of(simulator, 6)
         monkeypatch.chdir(place.folder / "it's {here}")
-        assert (await batch.run(place.folder / "trial.yaml", options(url))).exit_code == 0
+        assert (await run.run(place.folder / "trial.yaml", options(url))).exit_code == 0
 
 
 async def test_a_selection_of_accounts_is_refused_for_those_it_calls_for(place, monkeypatch):
@@ -206,11 +209,11 @@ async def test_a_selection_of_accounts_is_refused_for_those_it_calls_for(place, 
         monkeypatch.chdir(place.folder / "b")
         for selected in (("a",), ("b", "a"), ()):
             await refused(place, options(url, accounts=selected), known)
-        done = await batch.run(place.folder / "trial.yaml", options(url, accounts=("b",)))
+        done = await run.run(place.folder / "trial.yaml", options(url, accounts=("b",)))
         assert (done.counts.succeeded, len(simulator.snapshots)) == (3, 5)
         # Account b is through there, though the ledger has rows of a: that does not block the next.
         assert (
-            await batch.run(place.folder / "trial.yaml", options(url, accounts=("b",), ledger="2.ndjson"))
+            await run.run(place.folder / "trial.yaml", options(url, accounts=("b",), ledger="2.ndjson"))
         ).counts.succeeded == 3
 
 
@@ -222,14 +225,14 @@ async def test_the_nights_of_a_pattern_succeed_each_other(place, monkeypatch):
         linked = f"{place.folder}/link/n/{{date}}/{{name}}.ndjson"
         for day, pattern in enumerate(["n/{date}/{name}.ndjson", "n/{date}/{name}.ndjson", linked]):
             hooks = at(first + timedelta(days=2 * day))
-            tonight = await batch.run(place.folder / "trial.yaml", options(url, ledger=pattern), hooks)
+            tonight = await run.run(place.folder / "trial.yaml", options(url, ledger=pattern), hooks)
             assert (tonight.exit_code, tonight.counts.succeeded) == (3, 3)
         assert len(ledgers_below("n")) == 3
         # Elsewhere, or by another pattern, they are another run's.
         later = at(first + timedelta(days=9))
         for other in ("n/{name}-{date}.ndjson", "m/{date}/{name}.ndjson", None):
             with pytest.raises(InputError, match="is not finished"):
-                await batch.run(place.folder / "trial.yaml", options(url, ledger=other), later)
+                await run.run(place.folder / "trial.yaml", options(url, ledger=other), later)
 
 
 async def test_a_plan_says_that_the_run_would_be_refused(place, monkeypatch, capsys):
@@ -253,7 +256,7 @@ async def test_another_endpoint_is_another_world(place, monkeypatch):
         monkeypatch.chdir(place.folder / "b")
         place.manifest(pairs(2))
         for asked in (options(other), replace(options(None), simulate=True)):
-            assert (await batch.run(place.folder / "trial.yaml", asked)).exit_code == 0
+            assert (await run.run(place.folder / "trial.yaml", asked)).exit_code == 0
         assert_exactly_once(simulator, Path("ledgers/trial.ndjson"), pairs(2))
 
 
@@ -262,7 +265,7 @@ async def test_another_manifest_name_is_another_run(place, monkeypatch):
         await begun(place, url)
         made = len(simulator.snapshots)
         write_manifest(Path("other.yaml"), pairs(2, first=20), name="other")
-        assert (await batch.run("other.yaml", options(url))).exit_code == 0
+        assert (await run.run("other.yaml", options(url))).exit_code == 0
         assert len(simulator.snapshots) == made + 2
 
 
@@ -270,8 +273,8 @@ async def test_one_that_says_itself_that_it_is_finished_blocks_nothing(place, mo
     """Where that could not be recorded, or another machine has finished it."""
     place.manifest(pairs(3))
     async with serve() as (url, _):
-        done = await batch.run(place.folder / "trial.yaml", options(url))
-        file = places.unfinished_files(place.folder / "state", "trial", ["default"], url)["default"]
-        unfinished.note(file, resolved(done.ledger), done.run_id)
+        done = await run.run(place.folder / "trial.yaml", options(url))
+        file = paths.unfinished_files(place.folder / "state", "trial", ["default"], url)["default"]
+        open_runs.note(file, resolved(done.ledger), done.run_id)
         monkeypatch.chdir(place.folder / "b")
-        assert (await batch.run(place.folder / "trial.yaml", options(url))).exit_code == 0
+        assert (await run.run(place.folder / "trial.yaml", options(url))).exit_code == 0

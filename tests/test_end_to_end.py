@@ -24,11 +24,12 @@ import pytest
 from aiohttp import web
 from botocore.config import Config
 
-from batch_snapshot import batch, bounds, plan
+from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.errors import InputError, LedgerError
-from batch_snapshot.ledger import Ledger
-from batch_snapshot.options import Options
-from batch_snapshot.simulator import KINDS, Faults, Settings, Simulator, serve
+from batch_snapshot.jobs import plan
+from batch_snapshot.jobs import run as batch
+from batch_snapshot.ledger.writer import Ledger
+from batch_snapshot.simulator import KINDS, Faults, Simulator, SimulatorSettings, serve
 from tests.processes import (
     TEMPLATE,
     Json,
@@ -46,8 +47,8 @@ from tests.processes import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from batch_snapshot.report import Summary
-    from batch_snapshot.view import View
+    from batch_snapshot.reporting.summary import Summary
+    from batch_snapshot.reporting.view import View
 
 pytestmark = pytest.mark.asyncio
 
@@ -96,8 +97,8 @@ HOOKS = batch.Hooks(rng=Hasty(), now=CLOCK, watch=CLOCK.leap)
 
 def options(url: str | None, *, rate: float | str | None = 2000.0, **given: Any) -> Options:
     """Options for an endpoint; those of the engine are told apart by name."""
-    driven = {name: given.pop(name) for name in list(given) if name in bounds.Settings.__slots__}
-    return Options(endpoint_url=url, rate=rate, engine=bounds.Settings(**driven), **given)
+    driven = {name: given.pop(name) for name in list(given) if name in Settings.__slots__}
+    return Options(endpoint_url=url, rate=rate, engine=Settings(**driven), **given)
 
 
 async def run(url: str | None, **given: Any) -> Summary:
@@ -191,7 +192,10 @@ async def test_every_row_has_one_snapshot_whatever_breaks():
     rows = pairs(130)
     write_manifest(MANIFEST, rows)
     # Where a replay conflicts, only looking tells what an unanswered try has made.
-    async with serve(Settings(faults=faults(kinds=tuple(KINDS)), replay="conflict")) as (url, simulator):
+    async with serve(SimulatorSettings(faults=faults(kinds=tuple(KINDS)), replay="conflict")) as (
+        url,
+        simulator,
+    ):
         # It shows at once what was made, and after 0.05 s what is made late.
         first = await run(url, read_lag=0.5)
         assert (first.outcome, first.counts.total) == ("completed", 130)
@@ -209,7 +213,7 @@ async def test_every_row_has_one_snapshot_by_retries_alone():
     rows = pairs(130)
     write_manifest(MANIFEST, rows)
     # With a single attempt every fault ends the row's part in the run, and `retry` has all the work.
-    async with serve(Settings(faults=faults(kinds=tuple(KINDS)))) as (url, simulator):
+    async with serve(SimulatorSettings(faults=faults(kinds=tuple(KINDS)))) as (url, simulator):
         first = await run(url, max_attempts=1)
         assert (first.exit_code, first.counts.failed) == (1, 0)
         assert 10 < first.counts.in_doubt < 30
@@ -222,7 +226,7 @@ async def test_every_row_has_one_snapshot_by_retries_alone():
 async def test_every_exchange_is_a_try_of_the_ledger_and_none_is_hidden():
     rows = pairs(60)
     write_manifest(MANIFEST, rows)
-    async with serve(Settings(faults=faults(every=3))) as (url, simulator):
+    async with serve(SimulatorSettings(faults=faults(every=3))) as (url, simulator):
         summary = await run(url)
         assert_exactly_once(simulator, LEDGER, rows)
         lines = of_type(LEDGER, "result")
@@ -236,7 +240,7 @@ async def test_every_exchange_is_a_try_of_the_ledger_and_none_is_hidden():
 async def test_a_throttled_endpoint_loses_no_row_and_costs_no_attempt():
     rows = pairs(60)
     write_manifest(MANIFEST, rows)
-    async with serve(Settings(rate=40, burst=5)) as (url, simulator):
+    async with serve(SimulatorSettings(rate=40, burst=5)) as (url, simulator):
         summary = await run(url, rate=300.0)
         assert summary.exit_code == 0
         assert simulator.throttled > 0
@@ -250,7 +254,7 @@ async def test_a_throttled_endpoint_loses_no_row_and_costs_no_attempt():
 async def test_more_throttles_than_attempts_are_survived():
     write_manifest(MANIFEST, pairs(1))
     stubborn = Faults(plan=lambda ordinal, params: "throttle" if ordinal < 3 else None)
-    async with serve(Settings(faults=stubborn)) as (url, simulator):
+    async with serve(SimulatorSettings(faults=stubborn)) as (url, simulator):
         summary = await run(url, max_attempts=1)
         assert summary.exit_code == 0
         (line,) = of_type(LEDGER, "result")
@@ -365,7 +369,7 @@ async def test_a_refused_connection_leaves_the_rows_unattempted_and_the_same_com
 async def test_a_run_that_was_cut_short_goes_on_where_it_stopped():
     rows = pairs(100)
     write_manifest(MANIFEST, rows)
-    async with serve(Settings(latency=0.02)) as (url, simulator):
+    async with serve(SimulatorSettings(latency=0.02)) as (url, simulator):
         first = await run(url, rate=50.0, max_duration=1.5)
         assert (first.outcome, first.exit_code) == ("deferred", 4)
         made = len(simulator.snapshots)
@@ -386,7 +390,7 @@ async def test_calls_that_outlast_the_drain_are_in_doubt_and_settled_by_the_next
     rows = pairs(3)
     write_manifest(MANIFEST, rows)
     slow_first = Faults(plan=lambda ordinal, params: "slow" if ordinal < 3 else None, slow_delay=10)
-    async with serve(Settings(faults=slow_first)) as (url, simulator):
+    async with serve(SimulatorSettings(faults=slow_first)) as (url, simulator):
         first = await run(url, max_duration=2.0, drain_timeout=0.1)
         assert len(simulator.snapshots) == 3
         assert (first.exit_code, first.counts) == (4, (0, 0, 3, 0))
@@ -451,7 +455,7 @@ async def test_never_two_calls_of_one_pair_in_flight(place):
         for account in accounts
     ]
     write_manifest(MANIFEST, rows, accounts=accounts)
-    async with serve(Settings(latency=latency)) as (url, simulator):
+    async with serve(SimulatorSettings(latency=latency)) as (url, simulator):
         summary = await run(url)
         assert summary.exit_code == 0
         assert_exactly_once(simulator, LEDGER, rows)
@@ -476,7 +480,7 @@ async def left_in_doubt(kind: str, **settings: Any) -> AsyncIterator[tuple[str, 
     """A service that forgets tokens at once, and a ledger with one row in doubt."""
     write_manifest(MANIFEST, pairs(1))
     now: Callable[[], float] = settings.pop("now", time.time)
-    forgetful = Settings(**{"forget_after": 0.001, "faults": once(kind), **settings})
+    forgetful = SimulatorSettings(**{"forget_after": 0.001, "faults": once(kind), **settings})
     async with serve(forgetful, now=now) as (url, simulator):
         first = await run(url, max_attempts=1)
         assert first.counts == (0, 0, 1, 0)
@@ -527,7 +531,7 @@ async def test_a_snapshot_from_before_does_not_settle_a_doubt():
     ago = 3600.0
     write_manifest(MANIFEST, pairs(1))
     breaks = Faults(plan=lambda ordinal, params: "internal" if ordinal == 1 else None)
-    async with serve(Settings(faults=breaks), now=lambda: time.time() - ago) as (url, simulator):
+    async with serve(SimulatorSettings(faults=breaks), now=lambda: time.time() - ago) as (url, simulator):
         assert (await run(url, ledger="yesterday.ndjson")).exit_code == 0
         ago = 0.0
         assert (await run(url, max_attempts=1)).counts.in_doubt == 1
@@ -677,7 +681,7 @@ async def test_a_spent_window_of_one_account_holds_up_no_other(place):
     # More rows than workers and queue take at once stand before the other account's.
     rows = [*pairs(100, account="spent"), *pairs(10, first=200, account="free")]
     write_manifest(MANIFEST, rows, accounts=accounts)
-    async with serve(Settings(windows=((12, 3600.0),), retry_after=False)) as (url, simulator):
+    async with serve(SimulatorSettings(windows=((12, 3600.0),), retry_after=False)) as (url, simulator):
         summary = await run(url, max_duration=5.0)
         made = Counter(snapshot.access_key for snapshot in simulator.snapshots)
         assert made["AKIAFREE000000000000"] == 10, "the account with room was held up by the one without"
@@ -803,7 +807,7 @@ async def test_killed_again_and_again_each_row_has_one_snapshot(place):
     rows = pairs(150)
     here = Place(place)
     manifest = here.manifest(rows)
-    async with serve(Settings(latency=0.02, faults=faults(every=10))) as (url, simulator):
+    async with serve(SimulatorSettings(latency=0.02, faults=faults(every=10))) as (url, simulator):
         command: list[str | Path] = [
             "run",
             manifest,
@@ -855,7 +859,7 @@ async def test_killed_and_resumed_after_the_service_forgot_the_tokens(place):
     rows = pairs(12)
     here = Place(place)
     manifest = here.manifest(rows)
-    async with serve(Settings(latency=0.1, forget_after=0.001)) as (url, simulator):
+    async with serve(SimulatorSettings(latency=0.1, forget_after=0.001)) as (url, simulator):
         command: list[str | Path] = [
             "run",
             manifest,

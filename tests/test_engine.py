@@ -11,13 +11,14 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot import pace, policy
-from batch_snapshot.bounds import Settings
-from batch_snapshot.breaker import LIMIT
-from batch_snapshot.engine import Engine
+from batch_snapshot.config.options import Settings
+from batch_snapshot.engine.account import Lane, Stop, StopKind
+from batch_snapshot.engine.pool import Engine
 from batch_snapshot.errors import LedgerWriteError, StorageError
-from batch_snapshot.lane import Lane, Stop, StopKind
-from batch_snapshot.model import (
+from batch_snapshot.failures import policy
+from batch_snapshot.failures.breakers import LIMIT
+from batch_snapshot.failures.policy import Answer, FailureLimit, client_failure, service_failure
+from batch_snapshot.models import (
     ApiError,
     ErrorKind,
     Failure,
@@ -28,9 +29,9 @@ from batch_snapshot.model import (
     Verdict,
     client_token,
 )
-from batch_snapshot.pacer import Pacer
-from batch_snapshot.policy import Answer, FailureLimit, client_failure, service_failure
-from batch_snapshot.quota import DAY, Spent, Window
+from batch_snapshot.ratelimit import pace
+from batch_snapshot.ratelimit.pacer import Pacer
+from batch_snapshot.ratelimit.windows import DAY, Spent, Window
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 

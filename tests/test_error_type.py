@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from batch_snapshot.model import ErrorKind, Verdict
+from batch_snapshot.models import ErrorKind, Verdict
 from tests.test_client import answering, credentials, http, outcome, raw_server
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures(credentials.__name__)]

@@ -13,10 +13,10 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batch_snapshot.engine.overflow import Overflow
+from batch_snapshot.engine.queue import Feed
 from batch_snapshot.errors import StorageError
-from batch_snapshot.feed import Feed
-from batch_snapshot.model import Request, Row
-from batch_snapshot.overflow import Overflow
+from batch_snapshot.models import Request, Row
 from tests.strategies import patient
 
 AHEAD, CHUNK, SIZE = 12, 3, 4

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot.forecast import Forecast, Stretch, forecast, in_words
-from batch_snapshot.quota import Spent, Usage, Window
+from batch_snapshot.ratelimit.forecast import Forecast, Stretch, forecast, in_words
+from batch_snapshot.ratelimit.windows import Spent, Usage, Window
 from tests.strategies import patient
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from random import Random
 
 import pytest
 
-from batch_snapshot import manifest, overview
+from batch_snapshot import manifest
+from batch_snapshot.reporting import status
 from tests.fuzz.mutations import change_lines
 from tests.fuzz.targets import CUT, TARGETS
 
@@ -50,4 +51,4 @@ def test_seeds_are_not_all_refused(tmp_path):
     TARGETS["manifest"]((FINDINGS / "manifest" / "every-key-and-every-include").read_bytes(), tmp_path)
     loaded = manifest.load(tmp_path / "manifest.yaml")
     assert (loaded.rows, len(loaded.files), len(loaded.accounts)) == (11, 5, 2)
-    assert overview.check(FINDINGS / "ledger" / "a-run-and-a-retry") == 3
+    assert status.check(FINDINGS / "ledger" / "a-run-and-a-retry") == 3

@@ -9,28 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from batch_snapshot import (
-    batch,
-    bounds,
-    cli,
-    identity,
-    locks,
-    overview,
-    pace,
-    places,
-    plan,
-    policy,
-    resumption,
-    signer,
-    unfinished,
-)
-from batch_snapshot.allowance import Allowances
+from batch_snapshot import cli, paths
+from batch_snapshot.config.options import Options, Settings
+from batch_snapshot.engine.account import Lane
+from batch_snapshot.engine.allowance import Allowances
 from batch_snapshot.errors import InputError, LedgerError, StorageError
-from batch_snapshot.job import for_retry
-from batch_snapshot.lane import Lane
-from batch_snapshot.model import ApiError, Quota, Verdict
-from batch_snapshot.options import Options
-from batch_snapshot.pacer import Pacer
+from batch_snapshot.failures import policy
+from batch_snapshot.jobs import identity_check, plan, resume
+from batch_snapshot.jobs import run as batch
+from batch_snapshot.jobs.job import for_retry
+from batch_snapshot.ledger import locks, open_runs, signer
+from batch_snapshot.models import ApiError, Quota, Verdict
+from batch_snapshot.ratelimit import pace
+from batch_snapshot.ratelimit.pacer import Pacer
+from batch_snapshot.reporting import status as overview
 from batch_snapshot.simulator import serve
 from tests.jobs import run_job
 from tests.processes import Place, assert_exactly_once, of_type, pairs
@@ -52,7 +44,7 @@ def missing(number):
 
 
 #: Stops at the second row that is refused.
-CUT_SHORT = bounds.Settings(failure_limit=policy.FailureLimit.parse("0"), concurrency=1)
+CUT_SHORT = Settings(failure_limit=policy.FailureLimit.parse("0"), concurrency=1)
 
 
 # -- a ledger that has vanished ------------------------------------------------------------------------
@@ -105,20 +97,20 @@ async def test_a_simulated_ledger_is_missed_by_nobody(place):
 
 
 async def test_what_is_kept_in_mind_is_its_owners_alone_and_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(unfinished, "KEPT", 3)
+    monkeypatch.setattr(open_runs, "KEPT", 3)
     file = tmp_path / "trial.unfinished"
     for number in range(5):
-        unfinished.note(file, tmp_path / f"{number}.ndjson", f"run-{number}")
+        open_runs.note(file, tmp_path / f"{number}.ndjson", f"run-{number}")
     assert file.stat().st_mode & 0o7777 == 0o600
-    assert [unfinished.run_id(file, tmp_path / f"{number}.ndjson") for number in range(5)] == [
+    assert [open_runs.run_id(file, tmp_path / f"{number}.ndjson") for number in range(5)] == [
         None, None, "run-2", "run-3", "run-4"
     ]  # fmt: skip
-    unfinished.forget(file, tmp_path / "3.ndjson")
-    assert unfinished.run_id(file, tmp_path / "3.ndjson") is None
+    open_runs.forget(file, tmp_path / "3.ndjson")
+    assert open_runs.run_id(file, tmp_path / "3.ndjson") is None
     for broken in ("{", "[]", "\0"):
         file.write_text(broken)
         with pytest.raises(StorageError, match="remove it if it is broken"):
-            unfinished.run_id(file, tmp_path / "4.ndjson")
+            open_runs.run_id(file, tmp_path / "4.ndjson")
 
 
 # -- who signs -----------------------------------------------------------------------------------------
@@ -174,14 +166,14 @@ async def test_other_credentials_are_told_and_another_account_is_refused_before_
         async def unknown(_: str) -> str:
             raise ApiError(policy.CLOCKS_DISAGREE)
 
-        listed, _ = resumption.load(path, options, batch.utc_now())
+        listed, _ = resume.load(path, options, batch.utc_now())
         with run_job(listed, options, batch.utc_now()) as job:
             with pytest.raises(InputError, match="was AWS account 111111111111 so far") as raised:
-                await identity.check(job, other)
-            await identity.check(job, unknown)
+                await identity_check.check(job, other)
+            await identity_check.check(job, unknown)
             lane = Lane("default", Pacer(pace.Pace()), Pacer(pace.Pace()))
             with pytest.raises(ApiError, match="AnotherAccount") as stopped:
-                await identity.settle(job, {}, Allowances(job.accounts, url, None, {}), other, lane)
+                await identity_check.settle(job, {}, Allowances(job.accounts, url, None, {}), other, lane)
             assert stopped.value.failure.verdict is Verdict.STOP_ACCOUNT
         assert raised.value.exit_code == 2
         assert len(simulator.log) == calls
@@ -278,7 +270,7 @@ async def test_a_plan_beside_a_live_run_takes_nothing_for_doubtful(place):
         lines = place.ledger.read_bytes().splitlines(keepends=True)
         place.ledger.write_bytes(b"".join(line for line in lines[:2]))
         assert batch.dry_run(path, options).counts == (0, 0, 3, 0), "it has crashed"
-        with locks.held(places.ledger_lock(place.ledger), what="it", since="now"):
+        with locks.held(paths.ledger_lock(place.ledger), what="it", since="now"):
             found = batch.dry_run(path, options)
         assert (found.counts, found.rows) == ((0, 0, 0, 3), 3)
         assert datetime.now(UTC) - found.now < timedelta(minutes=1)

@@ -16,10 +16,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot import abridged, codec, history, ledger
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.history import CRASHED, End, FailureGroup, History, Intent, Line, Past, Record, Result
-from batch_snapshot.model import ErrorKind, Row, Skip, Status, client_token
+from batch_snapshot.ledger import abridged, codec, history, writer
+from batch_snapshot.ledger.history import (
+    CRASHED,
+    End,
+    FailureGroup,
+    History,
+    Intent,
+    Line,
+    Past,
+    Record,
+    Result,
+)
+from batch_snapshot.models import ErrorKind, Row, Skip, Status, client_token
 from tests import anew, strategies
 from tests.strategies import POOL, RUN_ID, START, Invocation, header, numbered, patient
 
@@ -272,7 +282,7 @@ def test_a_ledger_that_cannot_be_read_is_named_as_file_and_line(tmp_path, second
     path = tmp_path / "nightly.ndjson"
     path.write_bytes(codec.encode_run(RUN, "0") + second)
     with pytest.raises(LedgerError) as caught:
-        ledger.history_of(path)
+        writer.history_of(path)
     assert str(caught.value).startswith(f"{path}:{place}")
 
 
@@ -280,16 +290,16 @@ def test_a_ledger_that_was_mixed_names_the_file_and_the_line(tmp_path):
     path = tmp_path / "nightly.ndjson"
     path.write_bytes(codec.encode_run(RUN, "0") + codec.encode_run(header(run_id="b"), "0"))
     with pytest.raises(LedgerError) as caught:
-        ledger.history_of(path)
+        writer.history_of(path)
     assert str(caught.value).startswith(str(path))
     assert "2: run_id 'b' follows 'night-1'" in str(caught.value)
 
 
 def test_a_ledger_that_is_not_there_has_no_history_yet(tmp_path):
     path = tmp_path / "nightly.ndjson"
-    assert ledger.history_of(path) == History()
+    assert writer.history_of(path) == History()
     with pytest.raises(LedgerError) as caught:
-        ledger.history_of(path, live=True)
+        writer.history_of(path, live=True)
     assert str(caught.value).startswith(f"{path}: there is no such file; ")
 
 
@@ -470,7 +480,7 @@ def halved_at(start: int) -> Callable[[Path, str | None], Any]:
 
 
 def folded(path: Path, *, live: bool = False) -> History:
-    return history.fold(ledger.read(path), live=live, source=f"{path}:")
+    return history.fold(writer.read(path), live=live, source=f"{path}:")
 
 
 def assert_read_as_its_records(path: Path, lines: list[dict[str, Any]]) -> None:
@@ -479,9 +489,9 @@ def assert_read_as_its_records(path: Path, lines: list[dict[str, Any]]) -> None:
     halves = [halved_at(start) for start in accumulate(map(len, written))]
     for live in (False, True):
         expected = outcome_of(partial(folded, path, live=live))
-        assert outcome_of(partial(ledger.history_of, path, live=live)) == expected
+        assert outcome_of(partial(writer.history_of, path, live=live)) == expected
         for halved in halves:
-            assert outcome_of(partial(ledger.history_of, path, live=live, halved=halved)) == expected
+            assert outcome_of(partial(writer.history_of, path, live=live, halved=halved)) == expected
 
 
 SUCCESS = as_line(result(A, Status.SUCCEEDED))
@@ -536,8 +546,8 @@ def test_half_of_a_long_ledger_is_read_by_another_process(tmp_path, monkeypatch,
             yield HalfHere(half.start, seen[0])
 
     monkeypatch.setattr(abridged, "LEAST", 1)
-    assert outcome_of(lambda: ledger.history_of(path, halved=begun)) == expected
-    assert outcome_of(lambda: ledger.history_of(path)) == expected
+    assert outcome_of(lambda: writer.history_of(path, halved=begun)) == expected
+    assert outcome_of(lambda: writer.history_of(path)) == expected
     assert seen[0].offset == path.stat().st_size - (0 if tail == b"" else len(tail))
     assert sum(len(part.keys) for part in seen[0].parts) > 16 * 15
 
@@ -545,11 +555,11 @@ def test_half_of_a_long_ledger_is_read_by_another_process(tmp_path, monkeypatch,
 def test_a_process_that_comes_to_nothing_costs_time_alone(tmp_path, monkeypatch):
     path = tmp_path / "l.ndjson"
     long_ledger(path)
-    expected = ledger.history_of(path)
+    expected = writer.history_of(path)
     monkeypatch.setattr(abridged, "LEAST", 1)
     for executable in ("", str(tmp_path / "none"), shutil.which("false"), shutil.which("echo")):
         monkeypatch.setattr(sys, "executable", executable)
-        assert ledger.history_of(path) == expected
+        assert writer.history_of(path) == expected
 
 
 def test_a_ledger_of_failures_is_read_by_one_process(tmp_path, monkeypatch):

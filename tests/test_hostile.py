@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from batch_snapshot import cli, diff, files, ledger, overview, reporting, retention, text
+from batch_snapshot import cli, files, text
 from batch_snapshot.cli import unforeseen
 from batch_snapshot.errors import BatchSnapshotError, InputError, LedgerError
-from batch_snapshot.overview import utc_now
+from batch_snapshot.ledger import diff, prune, writer
+from batch_snapshot.reporting import handing, status
+from batch_snapshot.reporting.status import utc_now
 from tests.processes import Place, pairs
 
 SEED = (Path(__file__).parent / "fuzz" / "findings" / "ledger" / "a-run-and-a-retry").read_bytes()
@@ -74,7 +76,7 @@ def test_a_time_without_a_unit_is_refused(capsys, place, flag, time):
 
 
 def test_times_are_summed_and_zero_needs_no_unit():
-    from batch_snapshot.flags import Duration
+    from batch_snapshot.cli.options import Duration
 
     read = Duration().convert
     assert [read(text, None, None) for text in ("90s", "1h30m", "1d", "0")] == [90.0, 5400.0, 86400.0, 0.0]
@@ -349,14 +351,14 @@ def tampered(rng: Random) -> bytes:
 def read_by_all(path: Path, other: Path, out: Path) -> None:
     """Every reader of ledgers that calls nothing."""
     for reader in (
-        lambda: overview.of(path),
-        lambda: overview.check(path),
-        lambda: ledger.history_of(path),
+        lambda: status.of(path),
+        lambda: status.check(path),
+        lambda: writer.history_of(path),
         lambda: diff.as_text(diff.diff(path, other)),
         lambda: diff.as_text(diff.diff(other, path)),
-        lambda: reporting.write_csv(reporting.gather(path), out),
-        lambda: reporting.write_html(reporting.gather(path), out / "page.html", utc_now()),
-        lambda: retention.prune(path.parent, 1, utc_now(), dry_run=True),
+        lambda: handing.write_csv(handing.gather(path), out),
+        lambda: handing.write_html(handing.gather(path), out / "page.html", utc_now()),
+        lambda: prune.prune(path.parent, 1, utc_now(), dry_run=True),
     ):
         try:
             reader()

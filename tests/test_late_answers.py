@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from batch_snapshot import answers
-from batch_snapshot.client import Clients, Target
-from batch_snapshot.model import Account, ApiError, Request, Row
+from batch_snapshot.aws import answers
+from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.models import Account, ApiError, Request, Row
 
 ROW = Row("main", "Sandbox", "eng-0123456789abcd", "Opportunity", "O1234567", "OpportunitySummaryView")
 ARN = "arn:aws:partnercentral:us-east-1::catalog/Sandbox"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_snapshot.lease import MARGIN, Lease, Term
+from batch_snapshot.cluster.lease import MARGIN, Lease, Term
 
 SECONDS = 10.0
 

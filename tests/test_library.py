@@ -18,7 +18,8 @@ import pytest
 import trio
 
 import batch_snapshot
-from batch_snapshot import Hooks, InputError, LockedError, Options, Selection, locks, places
+from batch_snapshot import Hooks, InputError, LockedError, Options, Selection, paths
+from batch_snapshot.ledger import locks
 from tests.processes import move_in, pairs, results, write_manifest
 
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
@@ -152,7 +153,7 @@ def test_an_interrupt_in_a_running_loop_ends_the_work_before_it_goes_on():
     finally:
         signal.signal(signal.SIGINT, before)
     ledger = Path("ledgers/trial.simulated.ndjson")
-    with locks.held(places.ledger_lock(ledger), what="the ledger", since="now"):
+    with locks.held(paths.ledger_lock(ledger), what="the ledger", since="now"):
         assert 0 < len(results(ledger)) < 100
 
 
@@ -181,7 +182,7 @@ def test_it_prints_nothing_logs_nothing_and_takes_no_signal(capfd, caplog):
 
 
 def test_errors_are_told_by_their_class():
-    lock = places.ledger_lock(Path("ledgers/trial.simulated.ndjson"))
+    lock = paths.ledger_lock(Path("ledgers/trial.simulated.ndjson"))
     with locks.held(lock, what="trial", since="now"), pytest.raises(LockedError) as caught:
         batch_snapshot.run_sync("trial.yaml", SIMULATED)
     assert caught.value.exit_code == 5

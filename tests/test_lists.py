@@ -11,14 +11,14 @@ import pytest
 import trio
 import trio.testing
 
-from batch_snapshot import pace
-from batch_snapshot.discover import Search
+from batch_snapshot.discovery.search import Search
+from batch_snapshot.engine.account import Lane
+from batch_snapshot.engine.reader import BEGINNINGS, Reader
 from batch_snapshot.errors import ServiceError
-from batch_snapshot.filters import Filters
-from batch_snapshot.lane import Lane
-from batch_snapshot.model import ApiError, ErrorKind, Failure, Verdict
-from batch_snapshot.pacer import Pacer
-from batch_snapshot.reads import BEGINNINGS, Reader
+from batch_snapshot.manifest.filters import Filters
+from batch_snapshot.models import ApiError, ErrorKind, Failure, Verdict
+from batch_snapshot.ratelimit import pace
+from batch_snapshot.ratelimit.pacer import Pacer
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 TASKS = "ListEngagementFromOpportunityTasks"

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from batch_snapshot import locks
 from batch_snapshot.errors import LockedError, StorageError
+from batch_snapshot.ledger import locks
 from tests.marks import on_linux
 from tests.processes import Place, until
 
@@ -32,7 +32,7 @@ SINCE = "2026-03-01T12:00:00.000Z"
 HOLDER = """
 import sys
 from pathlib import Path
-from batch_snapshot import locks
+from batch_snapshot.ledger import locks
 with locks.held(Path(sys.argv[1]), what="the ledger", since=sys.argv[2]):
     print("held", flush=True)
     sys.stdin.read()
@@ -232,7 +232,7 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path):
 REFUSED = """
 import sys
 from pathlib import Path
-from batch_snapshot import locks
+from batch_snapshot.ledger import locks
 from batch_snapshot.errors import LockedError, StorageError
 from tests.kernel import refusing
 refuse, late = refusing("flock", int(sys.argv[2])), len(sys.argv) > 3

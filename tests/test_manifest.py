@@ -18,8 +18,8 @@ from jsonschema import Draft7Validator
 
 from batch_snapshot import manifest
 from batch_snapshot.errors import ManifestError
-from batch_snapshot.manifest import service
-from batch_snapshot.model import Account, Quota, Row
+from batch_snapshot.manifest import service_model
+from batch_snapshot.models import Account, Quota, Row
 
 EXAMPLES = Path(__file__).parent.parent / "manifests"
 ENG = "eng-0123456789abcd"
@@ -550,12 +550,12 @@ def test_memory_does_not_hold_the_rows(tmp_path):
 def test_patterns_are_those_of_the_service_model():
     model = Loader().load_service_model("partnercentral-selling", "service-2")
     members = model["shapes"]["CreateResourceSnapshotRequest"]["members"]
-    for name, shape in service.snapshot_input().items():
+    for name, shape in service_model.snapshot_input().items():
         described = model["shapes"][members[name]["shape"]]
         assert shape.choices == tuple(described.get("enum", ()))
         assert shape.pattern == described.get("pattern", "Opportunity")
     role = Loader().load_service_model("sts", "service-2")["shapes"]["externalIdType"]
-    found = service.role_input()["ExternalId"]
+    found = service_model.role_input()["ExternalId"]
     assert (found.pattern, found.shortest, found.longest) == (role["pattern"], role["min"], role["max"])
 
 
@@ -661,7 +661,7 @@ def test_rows_that_are_not_done_are_kept_if_they_are_few(write, monkeypatch):
     done = {every[1].key: every[1].key}
     assert manifest.load(path).left is None
     assert manifest.load(path, done=done.get).left == [every[0], every[2]]
-    monkeypatch.setattr(manifest.loading, "MOST_LEFT", 1)
+    monkeypatch.setattr(manifest.loader, "MOST_LEFT", 1)
     assert manifest.load(path, done=done.get).left is None, "too many"
 
 

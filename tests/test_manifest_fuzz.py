@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from batch_snapshot import manifest
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.manifest import nodes
-from batch_snapshot.model import Row
+from batch_snapshot.models import Row
 from tests import anew
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from batch_snapshot import mfa, sessions
+from batch_snapshot.aws import credentials as sessions
+from batch_snapshot.aws import mfa
 
 pytestmark = pytest.mark.anyio
 

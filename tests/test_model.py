@@ -18,16 +18,7 @@ from batch_snapshot.errors import (
     ManifestError,
     StorageError,
 )
-from batch_snapshot.model import (
-    ApiError,
-    ErrorKind,
-    Failure,
-    Request,
-    Row,
-    Status,
-    Verdict,
-    client_token,
-)
+from batch_snapshot.models import ApiError, ErrorKind, Failure, Request, Row, Status, Verdict, client_token
 from tests import strategies
 from tests.strategies import patient
 

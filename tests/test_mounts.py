@@ -9,7 +9,7 @@ import pytest
 
 from batch_snapshot import mounts
 from batch_snapshot.errors import StorageError
-from batch_snapshot.quota import Machine, Spent, Usage, Window
+from batch_snapshot.ratelimit.windows import Machine, Spent, Usage, Window
 
 #: As a task with EFS sees it, and a machine with a space in a mount's name.
 MOUNTINFO = """\

@@ -9,10 +9,13 @@ from random import Random
 
 import pytest
 
-from batch_snapshot import batch, cli, overview, report, unfinished
+from batch_snapshot import cli
 from batch_snapshot.cli import sending, telling
 from batch_snapshot.errors import InputError
-from batch_snapshot.reporting import handing
+from batch_snapshot.jobs import run
+from batch_snapshot.ledger import open_runs
+from batch_snapshot.reporting import handing, status
+from batch_snapshot.reporting import summary as report
 from batch_snapshot.simulator import serve
 from tests.processes import move_in, of_type, pairs, write_manifest
 
@@ -45,11 +48,11 @@ async def typed(command, monkeypatch, hooks=None):
     given = cli.cli.commands[words[1]].make_context(words[1], words[2:]).params
     options = sending._options(given)
     telling.others(words[1], Path("x"), given)
-    hooks = hooks or batch.Hooks(rng=Random(1))
+    hooks = hooks or run.Hooks(rng=Random(1))
     if words[1] == "run":
-        return await batch.run(given["manifest"], options, hooks)
+        return await run.run(given["manifest"], options, hooks)
     chosen = partial(sending._selection, only=given["only"], everything=given["everything"])
-    return await batch.retry(given["ledger"], chosen, options, hooks)
+    return await run.retry(given["ledger"], chosen, options, hooks)
 
 
 def printed(summary):
@@ -142,7 +145,7 @@ async def test_every_next_command_works(monkeypatch, ending, way):
         commands = await assert_each_works(summary, monkeypatch)
         assert bool(commands) == (ending != "nothing to do")
         # What status and the report say, works as well.
-        for told in (overview.of(Path(summary.ledger)), reported(summary.ledger)):
+        for told in (status.of(Path(summary.ledger)), reported(summary.ledger)):
             await assert_each_works(told, monkeypatch)
 
 
@@ -158,9 +161,9 @@ async def test_a_run_that_was_interrupted_is_gone_on_with(monkeypatch):
     async with serve() as (url, _):
         line = f"batch-snapshot run trial.yaml --endpoint-url {url} --ledger 'n-{{date}}.ndjson' --new-ledger"
         with pytest.raises(BaseException):  # noqa: B017,PT011 - whatever it is wrapped in
-            await typed(line, monkeypatch, batch.Hooks(outcome=stop))
+            await typed(line, monkeypatch, run.Hooks(outcome=stop))
         path = Path(f"n-{datetime.now(UTC):%Y-%m-%d}.ndjson")
-        told = overview.of(path)
+        told = status.of(path)
         assert told.outcome == "crashed"
         assert await assert_each_works(told, monkeypatch)
 
@@ -186,10 +189,10 @@ async def test_the_next_command_of_a_dated_ledger_goes_on_with_it_a_week_later(m
     async with serve() as (url, simulator):
         flags = f"--endpoint-url {url} --ledger '{{name}}-{{date}}.ndjson' --daily-quota 2"
         line = f"batch-snapshot run trial.yaml {flags}"
-        summary = await typed(line, monkeypatch, batch.Hooks(now=lambda: day))
+        summary = await typed(line, monkeypatch, run.Hooks(now=lambda: day))
         assert summary.outcome == "deferred"
         [command] = summary.next_steps
-        later = batch.Hooks(now=lambda: day + timedelta(days=7))
+        later = run.Hooks(now=lambda: day + timedelta(days=7))
         done = await typed(command, monkeypatch, later)
         assert (done.ledger, done.run_id) == ("trial-2026-03-01.ndjson", summary.run_id)
         assert len(simulator.snapshots) == 2
@@ -245,10 +248,10 @@ async def test_a_row_is_named_only_after_its_ledger_is_known_as_unfinished(monke
     seen = []
 
     def look(_):
-        seen.append([*unfinished.known(next(iter(remembered()))).values()])
+        seen.append([*open_runs.known(next(iter(remembered()))).values()])
 
     async with serve() as (url, _):
         line = f"batch-snapshot run trial.yaml --endpoint-url {url} --concurrency 1"
-        summary = await typed(line, monkeypatch, batch.Hooks(outcome=look))
+        summary = await typed(line, monkeypatch, run.Hooks(outcome=look))
     assert seen == [[summary.run_id]] * 2
     assert [json.loads(text) for text in remembered().values()] == [{}]

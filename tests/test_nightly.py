@@ -12,17 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_snapshot import batch, cli, codec, ledger, locks, overview, places, resumption, retention
+from batch_snapshot import cli
+from batch_snapshot import paths as places
+from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError, StorageError
-from batch_snapshot.history import End
-from batch_snapshot.model import Account
-from batch_snapshot.options import Options
-from batch_snapshot.simulator import Faults, Settings, serve
+from batch_snapshot.jobs import resume, run
+from batch_snapshot.ledger import codec, locks, prune, writer
+from batch_snapshot.ledger.history import End
+from batch_snapshot.models import Account
+from batch_snapshot.reporting import status
+from batch_snapshot.simulator import Faults, SimulatorSettings, serve
 from tests.processes import Json, move_in, of_type, pairs, results, write_manifest
 from tests.strategies import header, patient
 
 if TYPE_CHECKING:
-    from batch_snapshot.report import Summary
+    from batch_snapshot.reporting.summary import Summary
 
 PATTERN = "ledgers/{name}-{date}.ndjson"
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
@@ -60,13 +64,13 @@ class Clock:
 
 async def night(url: str, clock: Clock) -> list[Summary]:
     """What stands in every unit file: retry the newest ledger, then run."""
-    hooks = batch.Hooks(now=clock, outcome=clock.tick)
+    hooks = run.Hooks(now=clock, outcome=clock.tick)
     options = Options(endpoint_url=url, rate=2000.0, ledger=PATTERN)
-    newest, _ = resumption.newest(PATTERN.replace("{name}", "trial"), options)
-    if newest and resumption.resumable(newest, clock()):
+    newest, _ = resume.newest(PATTERN.replace("{name}", "trial"), options)
+    if newest and resume.resumable(newest, clock()):
         newest = None
-    before = [await batch.retry(newest, None, options, hooks)] if newest else []
-    return [*before, await batch.run("trial.yaml", options, hooks)]
+    before = [await run.retry(newest, None, options, hooks)] if newest else []
+    return [*before, await run.run("trial.yaml", options, hooks)]
 
 
 async def killed(url: str, clock: Clock, at: datetime) -> None:
@@ -92,7 +96,7 @@ async def test_two_nights_one_killed_before_midnight_and_resumed_after_it():
     first, second = Path("ledgers/trial-2026-03-01.ndjson"), Path("ledgers/trial-2026-03-02.ndjson")
     once = Counter((row["engagement"], row["resource"]) for row in rows)
     clock = Clock(DAY.replace(hour=23, minute=59, second=50))
-    async with serve(Settings(latency=0.01)) as (url, simulator):
+    async with serve(SimulatorSettings(latency=0.01)) as (url, simulator):
         await killed(url, clock, DAY.replace(hour=23, minute=59, second=59))
         assert 0 < len(results(first)) < len(rows)
         assert not of_type(first, "end")
@@ -110,7 +114,7 @@ async def test_two_nights_one_killed_before_midnight_and_resumed_after_it():
         assert (tonight.ledger, tonight.exit_code) == (str(second), 0)
         assert made(simulator) == once + once
         assert simulator.pair_overlaps == 0
-    assert [overview.check(path) for path in (first, second)] == [24, 24]
+    assert [status.check(path) for path in (first, second)] == [24, 24]
     runs = [{line["run_id"] for line in of_type(path, "run")} for path in (first, second)]
     assert [len(one) for one in runs] == [1, 1]
     assert runs[0] != runs[1]
@@ -141,7 +145,7 @@ async def test_a_night_begins_with_what_can_be_cured_of_the_last():
 async def test_a_rerun_of_the_same_night_resumes_and_sends_nothing_twice():
     write_manifest(Path("trial.yaml"), pairs(6))
     clock = Clock(DAY.replace(hour=2))
-    async with serve(Settings(faults=Faults(plan=lambda number, _: None))) as (url, simulator):
+    async with serve(SimulatorSettings(faults=Faults(plan=lambda number, _: None))) as (url, simulator):
         await night(url, clock)
         clock.at += timedelta(hours=1)
         *_, again = await night(url, clock)
@@ -222,7 +226,7 @@ def test_the_newest_are_kept_and_locks_go_with_their_ledgers():
     paths = nights(5)
     for path in paths:
         places.ledger_lock(path).touch()
-    pruned = retention.prune(Path("ledgers"), 2, DAY)
+    pruned = prune.prune(Path("ledgers"), 2, DAY)
     assert (pruned.removed, pruned.kept, pruned.newest) == (paths[:3], [], 2)
     assert left() == set(paths[3:])
     assert {path.name for path in Path("ledgers").glob("*.lock")} == {
@@ -236,7 +240,7 @@ def test_what_is_not_fully_succeeded_is_kept_however_old():
     written(crashed, DAY + timedelta(days=1), ended=False)
     torn.write_bytes(torn.read_bytes() + b'{"type":"res')
     broken.write_bytes(broken.read_bytes() + b"nonsense\n")
-    pruned = retention.prune(Path("ledgers"), 2, DAY)
+    pruned = prune.prune(Path("ledgers"), 2, DAY)
     assert pruned.removed == [fine]
     reasons = dict(pruned.kept)
     assert "1 unattempted" in reasons[unfinished]
@@ -250,16 +254,16 @@ def test_what_is_not_fully_succeeded_is_kept_however_old():
 async def test_a_row_that_failed_keeps_its_ledger():
     write_manifest(Path("trial.yaml"), [{"engagement": "eng-denied00000000", "resource": "O1"}])
     async with serve() as (url, _):
-        summary = await batch.run("trial.yaml", Options(endpoint_url=url))
+        summary = await run.run("trial.yaml", Options(endpoint_url=url))
     written(Path("ledgers/trial-2099-01-01.ndjson"), datetime(2099, 1, 1, tzinfo=UTC), endpoint=url)
-    pruned = retention.prune(Path("ledgers"), 1, DAY)
+    pruned = prune.prune(Path("ledgers"), 1, DAY)
     assert pruned.kept == [(Path(summary.ledger), "not fully succeeded: 1 failed")]
 
 
 def test_what_a_run_holds_is_kept():
     old, _ = nights(2)
     with locks.held(places.ledger_lock(old), what=str(old), since="now"):
-        pruned = retention.prune(Path("ledgers"), 1, DAY)
+        pruned = prune.prune(Path("ledgers"), 1, DAY)
     assert pruned.removed == []
     assert "is in use by another run" in pruned.kept[0][1]
     assert old.exists()
@@ -276,7 +280,7 @@ def test_what_is_no_ledger_is_left_alone():
     folder = Path("ledgers/older")
     folder.mkdir()
     within = written(folder / old.name, DAY)
-    assert retention.prune(Path("ledgers"), 1, DAY).removed == [old]
+    assert prune.prune(Path("ledgers"), 1, DAY).removed == [old]
     assert left() == {new, *others, link, folder}
     assert within.exists()
     assert Path("elsewhere.ndjson").exists()
@@ -287,7 +291,7 @@ def test_each_manifest_and_endpoint_has_ledgers_of_its_own():
     paths = nights(2)
     backfill = written(Path("ledgers/backfill.ndjson"), DAY - timedelta(days=400), name="backfill")
     tried = written(Path("ledgers/trial.simulated.ndjson"), DAY + timedelta(days=9), endpoint="simulator")
-    assert retention.prune(Path("ledgers"), 1, DAY).removed == paths[:1]
+    assert prune.prune(Path("ledgers"), 1, DAY).removed == paths[:1]
     assert left() == {paths[1], backfill, tried}
 
 
@@ -328,21 +332,21 @@ def test_what_cannot_be_pruned_is_told(capsys):
     assert cli.main(["prune", "ledgers/trial-2026-03-01.ndjson", "--keep", "1"]) == 2
     assert "name a folder" in capsys.readouterr().err
     with pytest.raises(InputError):
-        retention.prune(Path("nowhere"), 1, DAY)
+        prune.prune(Path("nowhere"), 1, DAY)
 
 
 def test_a_ledger_that_cannot_be_removed_is_told(monkeypatch):
     old, _ = nights(2)
     (places.ledger_lock(old)).mkdir()
     with pytest.raises(StorageError, match="cannot lock here"):
-        retention.prune(Path("ledgers"), 1, DAY)
+        prune.prune(Path("ledgers"), 1, DAY)
     assert old.exists()
 
 
 moments = st.integers(0, 5).map(lambda day: DAY + timedelta(days=day))
 series = st.sampled_from([("a", "aws"), ("a", "simulator"), ("b", "aws")])
 founds = st.lists(
-    st.builds(retention.Found, st.integers(0, 99).map(lambda n: Path(f"{n:02}")), series, moments),
+    st.builds(prune.Found, st.integers(0, 99).map(lambda n: Path(f"{n:02}")), series, moments),
     unique_by=lambda one: one.path,
 )
 
@@ -350,7 +354,7 @@ founds = st.lists(
 @given(founds, st.integers(1, 4))
 @patient
 def test_whatever_there_is_the_newest_of_each_series_stay(found, keep):
-    old = retention.beyond(found, keep)
+    old = prune.beyond(found, keep)
     for one in {one.series for one in found}:
         all_of_it = [each for each in found if each.series == one]
         gone = [each for each in old if each.series == one]
@@ -362,4 +366,4 @@ def test_whatever_there_is_the_newest_of_each_series_stay(found, keep):
 def test_a_whole_ledger_of_a_run_can_be_forgotten():
     """By its history: what `prune` goes by is what `status` tells."""
     [path] = nights(1)
-    assert retention.unfinished(ledger.history_of(path)) is None
+    assert prune.unfinished(writer.history_of(path)) is None

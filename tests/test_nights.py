@@ -16,13 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batch_snapshot import batch, bounds, discovering, manifest, overview, reads, report, verify
-from batch_snapshot.diff import diff
-from batch_snapshot.discover import Search
+from batch_snapshot import manifest, verify
+from batch_snapshot.config.options import Options, Settings
+from batch_snapshot.discovery import discover, readers
+from batch_snapshot.discovery.search import Search
+from batch_snapshot.engine import reader
 from batch_snapshot.errors import InputError, LedgerError
-from batch_snapshot.filters import Filters
-from batch_snapshot.options import Options
-from batch_snapshot.simulator import Faults, Settings, Simulator, serve
+from batch_snapshot.jobs import run
+from batch_snapshot.ledger.diff import diff
+from batch_snapshot.manifest.filters import Filters
+from batch_snapshot.reporting import status
+from batch_snapshot.reporting import summary as report
+from batch_snapshot.simulator import Faults, Simulator, SimulatorSettings, serve
 from batch_snapshot.simulator.world import Series
 from tests.processes import TEMPLATE, move_in, of_type, results, write_manifest
 from tests.simulator_client import Service
@@ -30,7 +35,7 @@ from tests.simulator_client import Service
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batch_snapshot.report import Summary
+    from batch_snapshot.reporting.summary import Summary
     from batch_snapshot.verify import Verification
 
 pytestmark = pytest.mark.asyncio
@@ -46,8 +51,8 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def around(**given: Any) -> discovering.Surroundings:
-    return discovering.Surroundings(now=batch.utc_now, rng=Random(1), clock=time.monotonic, **given)
+def around(**given: Any) -> readers.Surroundings:
+    return readers.Surroundings(now=run.utc_now, rng=Random(1), clock=time.monotonic, **given)
 
 
 def options(url: str, **given: Any) -> Options:
@@ -55,7 +60,7 @@ def options(url: str, **given: Any) -> Options:
 
 
 async def night(url: str, number: int, path: Path = FOUND, **given: Any) -> Summary:
-    return await batch.run(path, options(url, ledger=f"ledgers/night-{number}.ndjson", **given))
+    return await run.run(path, options(url, ledger=f"ledgers/night-{number}.ndjson", **given))
 
 
 async def verified(url: str, number: int, sample: int | None = None) -> Verification:
@@ -64,8 +69,8 @@ async def verified(url: str, number: int, sample: int | None = None) -> Verifica
 
 async def discovered(
     url: str, output: Path = FOUND, search: Filters = ALL, **given: Any
-) -> discovering.Discovery:
-    return await discovering.discover(output, search, options(url), around(), **given)
+) -> discover.Discovery:
+    return await discover.discover(output, search, options(url), around(), **given)
 
 
 def text_of(path: Path) -> str:
@@ -97,7 +102,7 @@ def spent(simulator: Simulator, before: Mapping[str, int]) -> dict[str, int]:
 @pytest.mark.long
 @pytest.mark.timeout(240)  # 6,300 calls to a server in the same process
 async def test_a_night_of_only_what_changed_costs_pages_and_not_rows():
-    world = Settings(engagements=2000, opportunities_per_engagement=3)
+    world = SimulatorSettings(engagements=2000, opportunities_per_engagement=3)
     async with serve(world) as (url, simulator):
         found = await discovered(url)
         assert found.counts.pairs == 6000
@@ -145,7 +150,7 @@ async def test_a_night_of_only_what_changed_costs_pages_and_not_rows():
 
 # -- discover ----------------------------------------------------------------------------------------
 
-SMALL = Settings(engagements=20, opportunities_per_engagement=3)
+SMALL = SimulatorSettings(engagements=20, opportunities_per_engagement=3)
 
 
 async def test_pairs_with_and_without_a_snapshot_are_found_in_one_order_and_run():
@@ -217,7 +222,7 @@ async def test_what_it_takes_to_tell_the_pairs_grows_with_them_and_not_with_thei
 
 
 async def test_a_search_that_was_cut_short_goes_on_with_its_next_page(monkeypatch):
-    monkeypatch.setitem(reads.LISTS, "ListEngagementFromOpportunityTasks", ("TaskSummaries", 25))
+    monkeypatch.setitem(reader.LISTS, "ListEngagementFromOpportunityTasks", ("TaskSummaries", 25))
     async with serve(SMALL) as (url, simulator):
 
         class Gone(Exception):  # noqa: N818 - a process that is killed, so to speak
@@ -228,7 +233,7 @@ async def test_a_search_that_was_cut_short_goes_on_with_its_next_page(monkeypatc
                 raise Gone
 
         with pytest.raises(Gone):
-            await discovering.discover(FOUND, ALL, options(url), around(told=killed))
+            await discover.discover(FOUND, ALL, options(url), around(told=killed))
         assert FOUND.name not in names()
         before = Counter(simulator.calls)
         found = await discovered(url)
@@ -237,13 +242,13 @@ async def test_a_search_that_was_cut_short_goes_on_with_its_next_page(monkeypatc
 
         # Pages of another search, or from another world, are no use.
         with pytest.raises(Gone):
-            await discovering.discover(Path("b.yaml"), ALL, options(url), around(told=killed))
+            await discover.discover(Path("b.yaml"), ALL, options(url), around(told=killed))
         other = await discovered(url, Path("b.yaml"), replace(ALL, stages=("Launched",)))
         assert (other.resumed, other.counts.pairs) == (False, 20)
 
 
 async def test_pages_whose_tokens_were_forgotten_are_read_from_the_start(monkeypatch):
-    monkeypatch.setitem(reads.LISTS, "ListEngagementFromOpportunityTasks", ("TaskSummaries", 25))
+    monkeypatch.setitem(reader.LISTS, "ListEngagementFromOpportunityTasks", ("TaskSummaries", 25))
 
     def killed(line: str) -> None:
         if line.endswith(": 50"):
@@ -252,7 +257,7 @@ async def test_pages_whose_tokens_were_forgotten_are_read_from_the_start(monkeyp
     async with serve(SMALL) as (url, _):
         port = int(url.rpartition(":")[2])
         with pytest.raises(KeyboardInterrupt):
-            await discovering.discover(FOUND, ALL, options(url), around(told=killed))
+            await discover.discover(FOUND, ALL, options(url), around(told=killed))
     async with serve(SMALL, port=port) as (url, simulator):
         found = await discovered(url)
         assert (found.resumed, found.counts.pairs) == (True, 60)
@@ -268,7 +273,7 @@ async def test_a_manifest_is_brought_up_to_date_and_keeps_its_comments():
             "  - {engagement: eng-00000000000002, resource: O6}\n"
             "# The end of them.\n",
         )
-        done = await discovering.update(FOUND, ALL, options(url), around())
+        done = await discover.update(FOUND, ALL, options(url), around())
         assert (done.added, done.gone) == (59, 2)
         text = text_of(FOUND)
         lines = text.splitlines()
@@ -279,7 +284,7 @@ async def test_a_manifest_is_brought_up_to_date_and_keeps_its_comments():
         assert "resource: O6}  # gone: no list names it any more" in lines[7]
         assert lines[-1] == "# The end of them."
         assert manifest.load(FOUND).rows == 62
-        again = await discovering.update(FOUND, ALL, options(url), around())
+        again = await discover.update(FOUND, ALL, options(url), around())
         assert (again.added, again.gone) == (0, 2)
         assert text_of(FOUND) == text
 
@@ -289,7 +294,7 @@ async def test_a_manifest_is_brought_up_to_date_and_keeps_its_comments():
             "pairs: [{engagement: eng-00000000000001, resource: O1}]\n",
         )
         with pytest.raises(InputError, match=r"found.yaml:4: its pairs stand in \[brackets\]"):
-            await discovering.update(FOUND, ALL, options(url), around())
+            await discover.update(FOUND, ALL, options(url), around())
 
 
 async def test_pairs_of_a_file_with_columns_of_its_own_are_known_and_the_file_is_left_alone():
@@ -298,7 +303,7 @@ async def test_pairs_of_a_file_with_columns_of_its_own_are_known_and_the_file_is
         write(Path("crm.csv"), export)
         include = 'include: [{file: crm.csv, columns: {engagement: "Eng Id", resource: Opp}}]'
         write(FOUND, f"version: 1\nname: mine\ndefaults: {{catalog: Sandbox}}\n{include}\n")
-        done = await discovering.update(FOUND, ALL, options(url), around())
+        done = await discover.update(FOUND, ALL, options(url), around())
         assert (done.added, manifest.load(FOUND).rows) == (59, 60)
         assert include in text_of(FOUND)
         assert text_of(Path("crm.csv")) == export
@@ -345,9 +350,9 @@ async def test_what_a_live_manifest_found_is_kept_for_its_resume_and_found_anew_
         assert mode_of(kept) == 0o600
         asked = simulator.calls["ListEngagementFromOpportunityTasks"]
 
-    grown = Settings(engagements=25, opportunities_per_engagement=3)
+    grown = SimulatorSettings(engagements=25, opportunities_per_engagement=3)
     async with serve(grown) as (other, simulator):
-        again = await batch.run(path, options(url, ledger="ledgers/night-1.ndjson"))
+        again = await run.run(path, options(url, ledger="ledgers/night-1.ndjson"))
         assert (again.counts.total, again.vanished) == (21, 0)
         assert asked == 1
         assert not simulator.calls
@@ -390,8 +395,8 @@ async def test_rows_that_are_found_are_on_disk_before_the_first_call_and_a_crash
             return False
 
         with pytest.raises(InputError, match="not confirmed"):
-            await batch.run(path, options(url, ledger="ledgers/night-1.ndjson"), batch.Hooks(confirm=refuse))
-        preview = batch.dry_run(path, options(url, ledger="ledgers/other.ndjson"))
+            await run.run(path, options(url, ledger="ledgers/night-1.ndjson"), run.Hooks(confirm=refuse))
+        preview = run.dry_run(path, options(url, ledger="ledgers/other.ndjson"))
         assert preview.rows == 2
         assert "known only when it is run" in preview.notes[0]
 
@@ -403,7 +408,7 @@ async def test_where_no_ledger_knows_the_service_is_asked_row_by_row_and_doubt_m
     rows = [("eng-0123456789abcd", f"O{number}") for number in range(1, 6)]
     pairs = [{"engagement": engagement, "resource": resource} for engagement, resource in rows]
     write_manifest(FOUND, pairs)
-    async with serve(Settings()) as (url, simulator):
+    async with serve(SimulatorSettings()) as (url, simulator):
         api = Service(url, simulator)
         for number in (1, 2, 3):
             await api.create(f"t{number}", ResourceIdentifier=f"O{number}")
@@ -446,9 +451,9 @@ async def test_a_row_that_was_left_out_stays_so_and_its_ledger_is_whole():
         )
         more = await night(url, 1)
         assert (more.counts.succeeded, more.counts.unchanged, more.vanished) == (3, 2, 2)
-    assert overview.check(path) == 5
-    assert overview.of(path).counts.unchanged == 2
-    told = report.as_text(overview.of(path))
+    assert status.check(path) == 5
+    assert status.of(path).counts.unchanged == 2
+    told = report.as_text(status.of(path))
     assert "2 unchanged" in told
     skips = of_type(path, "skip")
     assert [(line["reason"], [row[4] for row in line["rows"]]) for line in skips] == [
@@ -461,13 +466,13 @@ async def test_a_row_in_doubt_is_settled_and_not_left_out():
     write_manifest(FOUND, rows[:1])
     broken = Faults(plan=lambda ordinal, _: None if ordinal else "internal-after")
     async with serve(replace(SMALL, faults=broken)) as (url, simulator):
-        first = await night(url, 1, engine=bounds.Settings(max_attempts=1))
+        first = await night(url, 1, engine=Settings(max_attempts=1))
         assert first.counts == (0, 0, 1, 0)
         write_manifest(FOUND, rows)
         again = await night(url, 1, changed_since="1h")
         assert (again.exit_code, again.counts, again.counts.unchanged) == (0, (1, 0, 0, 0), 1)
         assert len(simulator.snapshots) == 1
-    assert overview.check(Path("ledgers/night-1.ndjson")) == 2
+    assert status.check(Path("ledgers/night-1.ndjson")) == 2
 
 
 async def test_pairs_of_running_jobs_are_left_out_and_what_a_job_does_is_asked_once():
@@ -494,7 +499,7 @@ async def test_a_night_that_may_not_read_the_dates_sends_nothing(monkeypatch):
         assert "ListOpportunities: AccessDeniedException" in reason
         assert "allow partnercentral:ListOpportunities" in reason
         assert not simulator.calls["CreateResourceSnapshot"]
-    assert overview.check(Path("ledgers/night-1.ndjson")) == 1
+    assert status.check(Path("ledgers/night-1.ndjson")) == 1
 
 
 async def test_an_account_whose_dates_cannot_be_read_stops_no_other(place, monkeypatch):
@@ -535,7 +540,7 @@ async def test_what_is_missing_mismatched_extra_or_not_to_be_read_is_told():
     names = ("eng-0123456789abc1", "eng-0123456789abc2", "eng-0123456789abc3", "eng-0123456789abc4")
     write_manifest(FOUND, [{"engagement": name, "resource": "O1"} for name in names])
     path = Path("ledgers/night-1.ndjson")
-    async with serve(Settings()) as (url, simulator):
+    async with serve(SimulatorSettings()) as (url, simulator):
         api = Service(url, simulator)
         await api.create("long-ago", EngagementIdentifier=names[2], ResourceIdentifier="O1")
         old = simulator.world.by_engagement["Sandbox", names[2]]
@@ -570,7 +575,7 @@ async def test_what_is_missing_mismatched_extra_or_not_to_be_read_is_told():
 
     text = text_of(path).replace(names[3], "eng-denied0000000")
     write(path, text)
-    async with serve(Settings(), port=int(url.rpartition(":")[2])) as (url, _):
+    async with serve(SimulatorSettings(), port=int(url.rpartition(":")[2])) as (url, _):
         told = await verified(url, 1)
         assert [one.what for one in told.findings] == ["missing", "missing", "missing", "unreadable"]
     with pytest.raises(LedgerError, match="was written against"):
@@ -584,7 +589,7 @@ async def test_two_nights_are_told_apart():
         {"engagement": "eng-conflict000001", "resource": "O1"},
         {"engagement": "eng-denied00000001", "resource": "O1"},
     ]
-    async with serve(Settings()) as (url, simulator):
+    async with serve(SimulatorSettings()) as (url, simulator):
         await night(url, 1)
         await Service(url, simulator).create(
             "x", EngagementIdentifier="eng-00000000000001", ResourceIdentifier="O1"

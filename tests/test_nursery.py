@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from batch_snapshot.cli import cli
-from batch_snapshot.simulator import Settings, serve
+from batch_snapshot.simulator import SimulatorSettings, serve
 from tests.marks import on_linux
 from tests.processes import Place, closing, until
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio
 
 #: Whether by an interpreter of its own.
 WAYS = {"born": None, "interpreted": ()}
-WORLD = Settings(engagements=2, opportunities_per_engagement=2)
+WORLD = SimulatorSettings(engagements=2, opportunities_per_engagement=2)
 
 
 @pytest.fixture

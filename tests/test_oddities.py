@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from batch_snapshot import batch, bounds, forecast, job, ledger, manifest, policy
+from batch_snapshot import manifest
+from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.errors import InputError, LedgerError, LockedError, ManifestError
-from batch_snapshot.model import SIMULATOR
-from batch_snapshot.options import Options
-from batch_snapshot.plan import Selection
+from batch_snapshot.failures import policy
+from batch_snapshot.jobs import job, run
+from batch_snapshot.jobs.plan import Selection
+from batch_snapshot.ledger import writer
+from batch_snapshot.models import SIMULATOR
+from batch_snapshot.ratelimit import forecast
 from batch_snapshot.simulator import serve
 from tests.jobs import run_job
 from tests.processes import Place, closing, first, pairs
@@ -75,7 +79,7 @@ def two_accounts(place):
 
 def test_a_selection_of_accounts_counts_its_own_rows(place):
     path = two_accounts(place)
-    preview = batch.dry_run(path, Options(simulate=True, accounts=("a",), state_dir=place.folder))
+    preview = run.dry_run(path, Options(simulate=True, accounts=("a",), state_dir=place.folder))
     assert (preview.rows, preview.counts.total) == (3, 7)
 
 
@@ -84,7 +88,7 @@ async def test_what_a_selection_leaves_is_named_by_the_next_command(place, monke
     monkeypatch.chdir(place.folder)
     path = two_accounts(place)
     options = Options(simulate=True, accounts=("a",), state_dir=place.folder, command_line="run --accounts a")
-    summary = await batch.run(path, options)
+    summary = await run.run(path, options)
     assert summary.counts == (3, 0, 0, 4)
     (step,) = summary.next_steps
     assert "--accounts" not in step
@@ -97,16 +101,16 @@ async def test_a_retry_holds_every_account_that_it_calls_for(place, monkeypatch)
     monkeypatch.chdir(place.folder)
     path = two_accounts(place)
     first = Options(simulate=True, accounts=("a",), state_dir=place.folder)
-    summary = await batch.run(path, first)
-    await batch.run(path, Options(simulate=True, state_dir=place.folder))
-    now = batch.utc_now()
+    summary = await run.run(path, first)
+    await run.run(path, Options(simulate=True, state_dir=place.folder))
+    now = run.utc_now()
     world = {"simulator_state": place.folder / "world", "state_dir": place.folder}
     options = Options(apart=place.folder / "simulated")
     other = Options(simulate=True, accounts=("b",), ledger="other.ndjson", **world)
     with job.for_retry(place.folder / summary.ledger, lambda _: Selection(), options, now) as retrying:
         assert set(retrying.accounts) == {"a", "b"}
         with pytest.raises(LockedError, match="account 'b'"):
-            await batch.run(path, other)
+            await run.run(path, other)
 
 
 @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING"])
@@ -118,14 +122,14 @@ async def test_an_endpoint_of_the_environment_is_called_and_told(place, monkeypa
     path = place.manifest(pairs(2))
     async with serve() as (url, simulator):
         monkeypatch.setenv(name, url)
-        summary = await batch.run(path, Options(state_dir=place.folder))
+        summary = await run.run(path, Options(state_dir=place.folder))
         assert len(simulator.snapshots) == 2
-    header = ledger.history_of(place.folder / summary.ledger).first
+    header = writer.history_of(place.folder / summary.ledger).first
     assert header is not None
     assert header.endpoint == url
     monkeypatch.delenv(name)
     with pytest.raises(LedgerError, match="was written against"):
-        await batch.run(path, Options(state_dir=place.folder))
+        await run.run(path, Options(state_dir=place.folder))
 
 
 @pytest.mark.asyncio
@@ -135,10 +139,10 @@ async def test_an_account_with_another_endpoint_is_another_account(place, monkey
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     async with serve() as (url, _):
         path = place.manifest(pairs(2), accounts={"m": {"endpoint_url": url}})
-        await batch.run(path, Options(state_dir=place.folder))
+        await run.run(path, Options(state_dir=place.folder))
         place.manifest(pairs(2), accounts={"m": {"endpoint_url": f"{url}/elsewhere"}})
         with pytest.raises(LedgerError, match="another one"):
-            await batch.run(path, Options(state_dir=place.folder))
+            await run.run(path, Options(state_dir=place.folder))
 
 
 @pytest.mark.parametrize("content", [b'{"type":"event","at":1}\n', b'{"type":"event"}\n{"type":"event"}\n'])
@@ -151,7 +155,7 @@ def test_lines_of_others_are_no_ledger_and_are_left_alone(place, content):
         run_job(
             manifest.load(listed),
             Options(simulate=True, ledger=str(path), state_dir=place.folder),
-            batch.utc_now(),
+            run.utc_now(),
         ),
     ):
         pass
@@ -163,14 +167,14 @@ def test_a_folder_is_no_ledger(place):
     options = Options(simulate=True, ledger=str(place.folder), state_dir=place.folder)
     with (
         pytest.raises(InputError, match="is a folder"),
-        run_job(manifest.load(listed), options, batch.utc_now()),
+        run_job(manifest.load(listed), options, run.utc_now()),
     ):
         pass
 
 
 def test_the_simulated_endpoint_is_told_as_such(place):
     listed = place.manifest(pairs(1))
-    preview = batch.dry_run(listed, Options(simulate=True, state_dir=place.folder))
+    preview = run.dry_run(listed, Options(simulate=True, state_dir=place.folder))
     assert preview.endpoint == SIMULATOR
 
 
@@ -179,7 +183,7 @@ def test_an_accounts_own_region_and_profile_go_before_the_given_ones(place, own,
     accounts = {"m": {"region": own, "profile": own} if own else {}, "n": {}}
     listed = place.manifest(pairs(1, account="m"), accounts=accounts)
     options = Options(region="us-west-2", profile="us-west-2", state_dir=place.folder)
-    account = batch.dry_run(listed, options).accounts["m"]
+    account = run.dry_run(listed, options).accounts["m"]
     assert (account.region, account.profile) == (called, called)
 
 
@@ -188,7 +192,7 @@ def test_a_row_that_was_added_under_the_run_is_not_sent(place):
     listed = place.manifest(pairs(5000))
     options = Options(simulate=True, state_dir=place.folder)
     sent = []
-    with run_job(manifest.load(listed), options, batch.utc_now()) as running:
+    with run_job(manifest.load(listed), options, run.utc_now()) as running:
         sent.append(next(running.requests))
         with listed.open("a", encoding="utf-8") as file:
             file.write('- {"engagement": "eng-aaaaaaaaaaaaaa", "resource": "O99999"}\n')
@@ -207,7 +211,7 @@ def test_an_endpoint_of_the_environment_is_checked_and_its_variable_named(place,
     monkeypatch.chdir(place.folder)
     monkeypatch.setenv(name, url)
     with pytest.raises(InputError, match=name) as raised:
-        batch.dry_run(place.manifest(pairs(2)), Options(state_dir=place.folder))
+        run.dry_run(place.manifest(pairs(2)), Options(state_dir=place.folder))
     assert "hunter2" not in str(raised.value)
 
 
@@ -215,7 +219,7 @@ def test_the_environment_can_say_that_it_names_no_endpoint(place, monkeypatch):
     monkeypatch.chdir(place.folder)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "True")
-    assert batch.dry_run(place.manifest(pairs(2)), Options(state_dir=place.folder)).endpoint == "aws"
+    assert run.dry_run(place.manifest(pairs(2)), Options(state_dir=place.folder)).endpoint == "aws"
 
 
 @pytest.mark.asyncio
@@ -235,9 +239,9 @@ async def test_without_standard_input_nobody_is_asked(place):
 async def test_too_many_failures_by_the_very_last_row_stop_nothing(place, monkeypatch, rows, outcome, code):
     monkeypatch.chdir(place.folder)
     refused = [{"engagement": f"eng-missing{n:07d}", "resource": f"O{n + 1}"} for n in range(rows)]
-    settings = bounds.Settings(failure_limit=policy.FailureLimit.parse("2"), concurrency=1)
+    settings = Settings(failure_limit=policy.FailureLimit.parse("2"), concurrency=1)
     options = Options(simulate=True, state_dir=place.folder, engine=settings)
-    summary = await batch.run(place.manifest(refused), options)
+    summary = await run.run(place.manifest(refused), options)
     assert (summary.outcome, summary.exit_code) == (outcome, code)
     assert sum(summary.counts[1:3]) == 3
 

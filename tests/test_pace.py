@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot import pace
-from batch_snapshot.pace import FLOOR_RATE, LONGEST_HINT, Pace, Phase
+from batch_snapshot.ratelimit import pace
+from batch_snapshot.ratelimit.pace import FLOOR_RATE, LONGEST_HINT, Pace, Phase
 from tests.pacing.rivals import Ours
 from tests.pacing.servers import Bucket
 from tests.pacing.simulation import Client, Simulation

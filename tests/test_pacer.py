@@ -10,11 +10,11 @@ import anyio
 import pytest
 import trio.testing
 
-from batch_snapshot import pace
 from batch_snapshot.errors import StorageError
-from batch_snapshot.pace import Pace, Phase
-from batch_snapshot.pacer import Own, Pacer, WindowSpent
-from batch_snapshot.quota import DAY, Spent, Window
+from batch_snapshot.ratelimit import pace
+from batch_snapshot.ratelimit.pace import Pace, Phase
+from batch_snapshot.ratelimit.pacer import Own, Pacer, WindowSpent
+from batch_snapshot.ratelimit.windows import DAY, Spent, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable

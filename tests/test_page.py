@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batch_snapshot import reporting
-from batch_snapshot.model import ErrorKind, Status
+from batch_snapshot.models import ErrorKind, Status
+from batch_snapshot.reporting import handing
 from tests import browser
 from tests.ledgers import Book, row
 from tests.processes import pairs, write_manifest
@@ -32,7 +32,7 @@ def address(tmp_path_factory):
 
 def made(ledger: Path, manifest: Path | None = None) -> Path:
     page = ledger.with_suffix(".html")
-    reporting.write_html(reporting.gather(ledger, manifest), page, NOW)
+    handing.write_html(handing.gather(ledger, manifest), page, NOW)
     return page
 
 

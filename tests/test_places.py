@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_snapshot import codec, manifest, places
+from batch_snapshot import manifest
+from batch_snapshot import paths as places
+from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError
-from batch_snapshot.history import End
-from batch_snapshot.model import Account
-from batch_snapshot.options import Options
+from batch_snapshot.ledger import codec
+from batch_snapshot.ledger.history import End
+from batch_snapshot.models import Account
 from tests.jobs import run_job
 from tests.strategies import header, patient
 

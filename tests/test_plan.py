@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot import codec, history, plan
 from batch_snapshot.errors import InputError
-from batch_snapshot.history import End, History, Line, Past
-from batch_snapshot.model import ErrorKind, Outcome, Request, Row, RowError, Status, client_token
-from batch_snapshot.plan import Selection
+from batch_snapshot.jobs import plan
+from batch_snapshot.jobs.plan import Selection
+from batch_snapshot.ledger import codec, history
+from batch_snapshot.ledger.history import End, History, Line, Past
+from batch_snapshot.models import ErrorKind, Outcome, Request, Row, RowError, Status, client_token
 from tests import strategies
 from tests.strategies import POOL, RUN_ID, START, header, patient
 

@@ -12,10 +12,10 @@ from botocore.loaders import Loader
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_snapshot import policy
 from batch_snapshot.errors import InputError
-from batch_snapshot.model import ErrorKind, Verdict
-from batch_snapshot.policy import Answer, FailureLimit
+from batch_snapshot.failures import policy
+from batch_snapshot.failures.policy import Answer, FailureLimit
+from batch_snapshot.models import ErrorKind, Verdict
 
 MODEL = Loader().load_service_model("partnercentral-selling", "service-2")
 ERROR_SHAPES = sorted(name for name, shape in MODEL["shapes"].items() if shape.get("exception"))

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from batch_snapshot import __version__, bounds
-from batch_snapshot.client import Target
-from batch_snapshot.hosts import STARTED_AT_ONCE
-from batch_snapshot.lease import Answer, Hello, Placing, Start, Started
-from batch_snapshot.model import Account, Request, Row, client_token
-from batch_snapshot.posts import PLACED_AT_ONCE, Posts
+from batch_snapshot import __version__
+from batch_snapshot.aws.client import Target
+from batch_snapshot.cluster.hosts import STARTED_AT_ONCE
+from batch_snapshot.cluster.lease import Answer, Hello, Start, Started
+from batch_snapshot.cluster.posts import PLACED_AT_ONCE, Posts
+from batch_snapshot.config import options
+from batch_snapshot.config.options import Placing
+from batch_snapshot.models import Account, Request, Row, client_token
 
 pytestmark = pytest.mark.asyncio
 
@@ -69,7 +71,7 @@ class Dask:
 async def test_a_worker_is_not_asked_for_all_accounts_at_once():
     accounts = {name: Account(name) for name in NAMES}
     target = Target(endpoint_url="http://127.0.0.1:9")
-    posts = Posts(accounts, target, bounds.Settings(), Placing(), read_rate=1.0)
+    posts = Posts(accounts, target, options.Settings(), Placing(), read_rate=1.0)
     dask: Any = Dask()
     posts._client = dask
 

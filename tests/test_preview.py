@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from batch_snapshot import batch, forecast, preview
-from batch_snapshot.allowance import Outlook
-from batch_snapshot.model import Account, Quota
-from batch_snapshot.options import Options
-from batch_snapshot.preview import Preview
-from batch_snapshot.quota import DAY, Window, windows
-from batch_snapshot.report import Counts
+from batch_snapshot.config.options import Options
+from batch_snapshot.engine.allowance import Outlook
+from batch_snapshot.jobs import preview, run
+from batch_snapshot.jobs.preview import Preview
+from batch_snapshot.models import Account, Quota
+from batch_snapshot.ratelimit import forecast
+from batch_snapshot.ratelimit.windows import DAY, Window, windows
+from batch_snapshot.reporting.summary import Counts
 from tests.processes import Place, pairs
 
 #: A Thursday, in a zone two hours ahead.
@@ -211,8 +212,8 @@ def test_a_plan_is_made_of_what_the_manifest_declares_and_nothing_is_written(pla
         accounts={"a": {"quota": {"per_second": 2, "per_minute": 10}}, "b": {}},
     )
     before = sorted(place.folder.rglob("*"))
-    hooks = batch.Hooks(now=lambda: datetime(2026, 3, 5, tzinfo=UTC))
-    found = batch.dry_run(listed, Options(simulate=True, state_dir=place.folder), hooks)
+    hooks = run.Hooks(now=lambda: datetime(2026, 3, 5, tzinfo=UTC))
+    found = run.dry_run(listed, Options(simulate=True, state_dir=place.folder), hooks)
     assert sorted(place.folder.rglob("*")) == before
     assert (found.rows, found.calls) == (50, 52)
     one, other = found.outlooks["a"], found.outlooks["b"]
@@ -228,12 +229,12 @@ def test_a_plan_is_made_of_what_the_manifest_declares_and_nothing_is_written(pla
 async def test_an_account_with_nothing_to_send_is_no_part_of_a_plan(place):
     listed = place.manifest(pairs(3, account="a"), accounts={"a": {}, "b": {}})
     options = Options(simulate=True, ledger=str(place.folder / "l.ndjson"), state_dir=place.folder)
-    found = batch.dry_run(listed, options)
+    found = run.dry_run(listed, options)
     assert list(found.outlooks) == ["a"]
     assert found.calls == 4
     listed = place.manifest(pairs(3))
     options = replace(options, ledger=str(place.folder / "done.ndjson"))
-    await batch.run(listed, options)
-    found = batch.dry_run(listed, options)
+    await run.run(listed, options)
+    found = run.dry_run(listed, options)
     assert found.outlooks == {}
     assert (found.rows, found.calls, found.counts.succeeded) == (0, 0, 3)

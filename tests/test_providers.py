@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from batch_snapshot import batch, bounds, profiles, providers
-from batch_snapshot.client import Clients, Target
-from batch_snapshot.model import Account, ApiError, Verdict
-from batch_snapshot.options import Options
+from batch_snapshot.aws import profiles, providers
+from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.config.options import Options, Settings
+from batch_snapshot.jobs import run as batch
+from batch_snapshot.models import Account, ApiError, Verdict
 from batch_snapshot.simulator import serve
 from tests import tokens
 from tests.processes import Place, environment, first, move_in, pairs, until, write_manifest
 from tests.test_secrets import endpoint
 
 if TYPE_CHECKING:
-    from batch_snapshot.report import Summary
+    from batch_snapshot.reporting.summary import Summary
 
 pytestmark = pytest.mark.asyncio
 
@@ -80,7 +81,7 @@ async def refused(profile: str | None = "p", within: float = 20.0) -> str:
 
 async def run(**options: Any) -> Summary:
     write_manifest(Path("trial.yaml"), pairs(2), accounts={"main": {"profile": "p"}})
-    settings = bounds.Settings(max_attempts=1)
+    settings = Settings(max_attempts=1)
     return await batch.run(Path("trial.yaml"), Options(rate=200.0, engine=settings, **options))
 
 

@@ -25,10 +25,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot import quota
 from batch_snapshot.errors import StorageError
-from batch_snapshot.model import Quota
-from batch_snapshot.quota import DAY, LOST_AFTER, Machine, Spent, Usage, Window, windows
+from batch_snapshot.models import Quota
+from batch_snapshot.ratelimit import windows as quota
+from batch_snapshot.ratelimit.windows import DAY, LOST_AFTER, Machine, Spent, Usage, Window, windows
 from tests.strategies import patient
 
 if TYPE_CHECKING:
@@ -594,7 +594,7 @@ CALLER = """
 import os, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from batch_snapshot.quota import Spent, Usage, Window
+from batch_snapshot.ratelimit.windows import Spent, Usage, Window
 
 path, limit, width, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
 window = Window("any", limit, width)

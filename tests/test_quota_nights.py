@@ -12,10 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_snapshot import batch, bounds, cli, forecast, ledger, overview, places, quota, resumption
+from batch_snapshot import cli, paths
+from batch_snapshot.config import options
+from batch_snapshot.config.options import Options
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.model import Quota
-from batch_snapshot.options import Options
+from batch_snapshot.jobs import resume
+from batch_snapshot.jobs import run as batch
+from batch_snapshot.ledger import writer
+from batch_snapshot.models import Quota
+from batch_snapshot.ratelimit import forecast, windows
+from batch_snapshot.reporting import status
 from batch_snapshot.simulator import serve
 from tests import anew
 from tests.ledgers import Book
@@ -23,7 +29,7 @@ from tests.processes import move_in, pairs, write_manifest
 from tests.strategies import patient
 
 if TYPE_CHECKING:
-    from batch_snapshot.report import Summary
+    from batch_snapshot.reporting.summary import Summary
 
 PATTERN = "ledgers/{name}-{date}.ndjson"
 DAY = datetime(2026, 3, 1, 2, 17, tzinfo=UTC)
@@ -57,7 +63,7 @@ class Nights:
     async def run(self, day: float, *, fresh: bool = True, **more: Any) -> Summary:
         """Run on that day of the month; with `fresh`, the quota windows have opened since the last run."""
         if fresh:
-            places.usage_file(Path("state")).unlink(missing_ok=True)
+            paths.usage_file(Path("state")).unlink(missing_ok=True)
         hooks = batch.Hooks(now=lambda: DAY + timedelta(days=day - 1))
         return await batch.run("trial.yaml", replace(self.options, **more), hooks)
 
@@ -97,7 +103,7 @@ async def test_a_deferred_night_is_finished_before_the_next_begins_and_no_row_is
         third = await nights.run(4)
         assert (third.exit_code, third.ledger) == (0, str(ledger_of(2)))
         assert nights.made == [2] * 12
-    assert [overview.check(ledger_of(day)) for day in (1, 2)] == [12, 12]
+    assert [status.check(ledger_of(day)) for day in (1, 2)] == [12, 12]
     assert not ledger_of(4).exists()
 
 
@@ -106,7 +112,7 @@ async def test_a_night_that_its_longest_duration_has_cut_is_finished_too():
     async with serve() as (url, simulator):
         nights = Nights(url, simulator)
         listed(ROWS, per_day=100)
-        cut = bounds.Settings(max_duration=0.4)
+        cut = options.Settings(max_duration=0.4)
         first = await nights.run(1, rate=10.0, engine=cut)
         assert (first.exit_code, first.outcome) == (4, "deferred")
         assert 0 < first.counts.succeeded < 12
@@ -172,9 +178,9 @@ def test_what_was_deferred_stays_so_until_it_is_finished_or_stopped(ends, goes_o
     path.parent.mkdir()
     book.write(path)
     later = DAY + timedelta(days=9)
-    assert resumption.resumable(path, later) is goes_on
-    assert resumption.resumable(path, DAY) is True
-    chosen, warnings = resumption.ledger_to_write("trial", Options(ledger=PATTERN), later)
+    assert resume.resumable(path, later) is goes_on
+    assert resume.resumable(path, DAY) is True
+    chosen, warnings = resume.ledger_to_write("trial", Options(ledger=PATTERN), later)
     assert chosen == (path if goes_on else ledger_of(10))
     if goes_on or ends[-1] == "completed":
         assert warnings == []
@@ -185,7 +191,7 @@ def test_what_was_deferred_stays_so_until_it_is_finished_or_stopped(ends, goes_o
         assert f"batch-snapshot run /srv/trial.yaml --ledger {path}" in told
         # Once today's ledger is there, it has been said.
         anew.write(chosen, b"")
-        assert resumption.ledger_to_write("trial", Options(ledger=PATTERN), later) == (chosen, [])
+        assert resume.ledger_to_write("trial", Options(ledger=PATTERN), later) == (chosen, [])
 
 
 @pytest.mark.parametrize(
@@ -206,10 +212,10 @@ def test_a_night_is_over_when_the_accounts_that_were_put_off_are_through(deferre
     book.begin(settings={"accounts": completed}).end("completed")
     path = ledger_of(1)
     path.parent.mkdir()
-    assert resumption.resumable(book.write(path), DAY + timedelta(days=2)) is goes_on
+    assert resume.resumable(book.write(path), DAY + timedelta(days=2)) is goes_on
     # A retry goes through, and the rest is where it was.
     book.begin("retry").end("completed")
-    assert resumption.resumable(book.write(path), DAY + timedelta(days=2)) is goes_on
+    assert resume.resumable(book.write(path), DAY + timedelta(days=2)) is goes_on
 
 
 @pytest.mark.asyncio
@@ -232,17 +238,17 @@ def test_finished_nights_are_known_by_their_last_line_alone():
     book = Book(rows=1, name="trial", began=DAY, counts={"succeeded": 1}).begin().end("deferred")
     book.lines.insert(1, b"damage\n")
     book.write(path)
-    assert resumption.ledger_to_write("trial", Options(ledger=PATTERN), DAY) == (path, [])
-    assert not resumption.resumable(path, DAY)
+    assert resume.ledger_to_write("trial", Options(ledger=PATTERN), DAY) == (path, [])
+    assert not resume.resumable(path, DAY)
     # Here all of its ends count, and one of them is damaged.
     book = Book(rows=1, name="trial", began=DAY, counts={"unattempted": 1}).begin().end("deferred")
     book.lines[1] = b'{"type":"end"\n'
     book.begin().end("interrupted").write(path)
-    chosen, [told] = resumption.ledger_to_write("trial", Options(ledger=PATTERN), DAY + timedelta(days=1))
+    chosen, [told] = resume.ledger_to_write("trial", Options(ledger=PATTERN), DAY + timedelta(days=1))
     assert chosen == ledger_of(2)
     assert told.startswith(f"passed over: {path}:2: not JSON")
     with pytest.raises(LedgerError, match=r"--repair"):
-        ledger.ending(path)
+        writer.ending(path)
 
 
 def test_many_old_nights_are_not_all_named():
@@ -250,7 +256,7 @@ def test_many_old_nights_are_not_all_named():
     for day in range(1, 7):
         book = Book(rows=3, name="trial", began=DAY, counts={"unattempted": day})
         book.begin(accounts={"main": {}}).end("interrupted").write(ledger_of(day))
-    _, warnings = resumption.ledger_to_write("trial", Options(ledger=PATTERN), DAY + timedelta(days=20))
+    _, warnings = resume.ledger_to_write("trial", Options(ledger=PATTERN), DAY + timedelta(days=20))
     assert [text.partition(":")[0] for text in warnings[:3]] == [str(ledger_of(day)) for day in (6, 5, 4)]
     assert warnings[3:] == ["3 older ledgers are not finished either"]
 
@@ -304,7 +310,7 @@ quotas = st.builds(
 @given(quotas, st.integers(1, 10_000))
 @patient
 def test_a_day_holds_what_its_tightest_window_lets_through(declared, rows):
-    a_day = quota.calls_a_day(declared)
+    a_day = windows.calls_a_day(declared)
     texts = forecast.days_needed({"main": rows}, {"main": a_day})
     bounds_ = [
         (limit - declared.reserve) * times

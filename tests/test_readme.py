@@ -14,9 +14,11 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 
-from batch_snapshot import client, manifest, report
+from batch_snapshot import manifest
+from batch_snapshot.aws import client
 from batch_snapshot.cli import cli
-from batch_snapshot.model import ErrorKind
+from batch_snapshot.models import ErrorKind
+from batch_snapshot.reporting import summary
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -122,7 +124,7 @@ def test_the_policy_for_reading_names_every_read_and_nothing_else():
 def test_every_error_kind_is_explained():
     for kind in ErrorKind:
         assert f"| `{kind}` |" in README
-        assert kind in report.ADVICE
+        assert kind in summary.ADVICE
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "manifests").glob("*.yaml")), ids=lambda path: path.name)

@@ -18,13 +18,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot import accounts, cli, endpoint, redaction
+from batch_snapshot import cli, endpoints, redaction
+from batch_snapshot.aws import profiles
 from batch_snapshot.cli import terminal
 from batch_snapshot.cli.telling import Others
+from batch_snapshot.config import accounts
+from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError
 from batch_snapshot.manifest.values import check_endpoint_url
-from batch_snapshot.model import Account
-from batch_snapshot.options import Options
+from batch_snapshot.models import Account
 from tests.processes import environment, move_in, pairs, write_manifest
 from tests.receiver import receiving
 
@@ -154,8 +156,11 @@ def test_endpoints_of_what_fetches_credentials_are_checked_whatever_is_called(mo
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://me:hunter22@sts")
     for before in (None, "http://127.0.0.1:9"):
         with pytest.raises(InputError, match="AWS_ENDPOINT_URL_STS: leave credentials out"):
-            accounts.called({"main": Account("main")}, Options(), before)
-    assert accounts.called({"main": Account("main")}, Options(simulate=True)).endpoint == "simulator"
+            accounts.called({"main": Account("main")}, Options(), profiles.endpoints, before)
+    assert (
+        accounts.called({"main": Account("main")}, Options(simulate=True), profiles.endpoints).endpoint
+        == "simulator"
+    )
 
 
 # -- endpoints ---------------------------------------------------------------------------------------
@@ -169,12 +174,12 @@ def test_an_endpoint_with_credentials_is_refused_and_not_quoted(url):
     names = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING")
     for name in names:
         with pytest.raises(InputError) as caught:
-            endpoint.configured({name: url})
+            endpoints.configured({name: url})
         assert name in str(caught.value)
         assert "hunter2" not in str(caught.value)
     for name in ("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL_SSO", "AWS_ENDPOINT_URL_SSO_OIDC"):
         with pytest.raises(InputError) as caught:
-            endpoint.check_others({name: url})
+            endpoints.check_others({name: url})
         assert name in str(caught.value)
         assert "hunter2" not in str(caught.value)
     told = check_endpoint_url(url)

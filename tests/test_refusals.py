@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from batch_snapshot import batch, bounds, display, progress, report, transport
-from batch_snapshot.options import Options
+from batch_snapshot.aws import http
+from batch_snapshot.config.options import Options, Settings
+from batch_snapshot.jobs import run as batch
+from batch_snapshot.reporting import display, progress
+from batch_snapshot.reporting import summary as report
 from tests.processes import move_in, of_type, pairs, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
     from pathlib import Path
 
-    from batch_snapshot.report import Summary
-    from batch_snapshot.view import View
+    from batch_snapshot.reporting.summary import Summary
+    from batch_snapshot.reporting.view import View
 
 pytestmark = pytest.mark.asyncio
 
@@ -54,7 +57,7 @@ async def run(
     daily_quota: int | None = None,
     **driven: Any,
 ) -> Summary:
-    settings = bounds.Settings(**{"max_attempts": 2, "pause": 0.3, **driven})
+    settings = Settings(**{"max_attempts": 2, "pause": 0.3, **driven})
     options = Options(endpoint_url=url, rate=2000.0, daily_quota=daily_quota, engine=settings)
     return await batch.run(manifest, options, batch.Hooks(rng=Hasty(), watch=watch))
 
@@ -285,9 +288,9 @@ async def test_whoever_watches_is_told_meanwhile_what_is_waited_for(manifest):
 
 
 async def test_a_name_server_that_does_not_answer_is_given_up(monkeypatch):
-    monkeypatch.setattr(transport, "NAME_TIMEOUT", 0.05)
+    monkeypatch.setattr(http, "NAME_TIMEOUT", 0.05)
     asked = threading.Event()
-    resolver = transport.Resolver(lambda *_, **__: [asked.wait(30)])
+    resolver = http.Resolver(lambda *_, **__: [asked.wait(30)])
     with pytest.raises(TimeoutError):
         await resolver.resolve("api.example", 443)
     asked.set()

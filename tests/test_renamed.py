@@ -5,18 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from batch_snapshot import batch, bounds, identity, manifest, pace, policy, signer
-from batch_snapshot.allowance import Allowances
+from batch_snapshot import manifest
+from batch_snapshot.config.options import Options, Settings
+from batch_snapshot.engine.account import Lane
+from batch_snapshot.engine.allowance import Allowances
 from batch_snapshot.errors import InputError
-from batch_snapshot.lane import Lane
-from batch_snapshot.model import ApiError, Verdict
-from batch_snapshot.options import Options
-from batch_snapshot.pacer import Pacer
+from batch_snapshot.failures import policy
+from batch_snapshot.jobs import identity_check, run
+from batch_snapshot.ledger import signer
+from batch_snapshot.models import ApiError, Verdict
+from batch_snapshot.ratelimit import pace
+from batch_snapshot.ratelimit.pacer import Pacer
 from batch_snapshot.simulator import serve
 from tests.jobs import run_job
 from tests.processes import move_in, of_type, pairs, write_manifest
 
-CUT_SHORT = bounds.Settings(failure_limit=policy.FailureLimit.parse("0"), concurrency=1)
+CUT_SHORT = Settings(failure_limit=policy.FailureLimit.parse("0"), concurrency=1)
 MISSING = {"engagement": "eng-missing0000000", "resource": "O99"}
 MANIFEST, LEDGER = Path("trial.yaml"), Path("ledgers/trial.ndjson")
 
@@ -85,26 +89,26 @@ async def test_rows_under_a_new_name_of_the_same_signer_are_refused(before, afte
     rows = [*pairs(3), MISSING, *pairs(2, first=3)]
     write_manifest(MANIFEST, of(old, rows), accounts=before)
     async with serve() as (url, simulator):
-        assert (await batch.run(MANIFEST, options(url, engine=CUT_SHORT))).exit_code == 3
+        assert (await run.run(MANIFEST, options(url, engine=CUT_SHORT))).exit_code == 3
         text, first = content(), made(simulator)
         write_manifest(MANIFEST, of(new, pairs(5)), accounts=after)
         if not same:
-            done = await batch.run(MANIFEST, options(url))
+            done = await run.run(MANIFEST, options(url))
             assert (done.counts.succeeded, max(made(simulator).values())) == (8, 2)
             return
         with pytest.raises(
             InputError, match=f"under account '{old or 'default'}'.*again under '{new}'"
         ) as caught:
-            await batch.run(MANIFEST, options(url))
+            await run.run(MANIFEST, options(url))
         assert caught.value.exit_code == 2
         assert (content(), made(simulator)) == (text, first)
         # As the message says: named as the ledger names it, it is gone on with; or all is made anew.
         name = old or "default"
         write_manifest(MANIFEST, of(name, pairs(5)), accounts=before or {"default": {}})
-        assert (await batch.run(MANIFEST, options(url))).counts.succeeded == 5
+        assert (await run.run(MANIFEST, options(url))).counts.succeeded == 5
         assert set(made(simulator).values()) == {1}
         write_manifest(MANIFEST, of(new, pairs(5)), accounts=after)
-        assert (await batch.run(MANIFEST, options(url, ledger="other.ndjson"))).exit_code == 0
+        assert (await run.run(MANIFEST, options(url, ledger="other.ndjson"))).exit_code == 0
 
 
 @pytest.mark.asyncio
@@ -114,17 +118,17 @@ async def test_rows_moved_between_accounts_of_one_signer_are_refused_and_others_
         MANIFEST, [*of("a", pairs(2)), *of("b", pairs(2, 2)), *of("c", pairs(1, 4))], accounts=accounts
     )
     async with serve() as (url, simulator):
-        assert (await batch.run(MANIFEST, options(url))).exit_code == 0
+        assert (await run.run(MANIFEST, options(url))).exit_code == 0
         for moved, refused in ([of("b", pairs(4)), True], [of("c", pairs(1)), False]):
             write_manifest(MANIFEST, [*moved, *of("c", pairs(1, 4))], accounts=accounts)
             for selected in ((), (moved[0]["account"],)):
                 before = made(simulator)
                 if refused:
                     with pytest.raises(InputError, match=r"under account 'a'.*again under 'b'"):
-                        await batch.run(MANIFEST, options(url, accounts=selected))
+                        await run.run(MANIFEST, options(url, accounts=selected))
                     assert made(simulator) == before
                 else:
-                    await batch.run(MANIFEST, options(url, accounts=selected))
+                    await run.run(MANIFEST, options(url, accounts=selected))
         assert made(simulator)[pairs(1)[0]["engagement"]] == 2
 
 
@@ -133,10 +137,10 @@ async def test_a_new_account_beside_the_old_one_hinders_nothing():
     """Accounts are added, rows stay where they were: only theirs are sent."""
     write_manifest(MANIFEST, pairs(3))
     async with serve() as (url, simulator):
-        await batch.run(MANIFEST, options(url))
+        await run.run(MANIFEST, options(url))
         accounts: dict[str, dict[str, str]] = {"default": {}, "main": {}}
         write_manifest(MANIFEST, [*of("default", pairs(2)), *of("main", pairs(3, 5))], accounts=accounts)
-        done = await batch.run(MANIFEST, options(url))
+        done = await run.run(MANIFEST, options(url))
         assert (done.exit_code, done.vanished) == (0, 1)
         assert set(made(simulator).values()) == {1}
 
@@ -145,12 +149,12 @@ async def test_a_new_account_beside_the_old_one_hinders_nothing():
 async def test_a_simulated_resume_goes_by_profiles_and_roles():
     """Everybody signs with the simulator's key there, so that tells nothing."""
     write_manifest(MANIFEST, of("a", pairs(3)), accounts={"a": P})
-    assert (await batch.run(MANIFEST, Options(simulate=True))).exit_code == 0
+    assert (await run.run(MANIFEST, Options(simulate=True))).exit_code == 0
     write_manifest(MANIFEST, of("b", pairs(3)), accounts={"b": P})
     with pytest.raises(InputError, match="again under 'b'"):
-        await batch.run(MANIFEST, Options(simulate=True))
+        await run.run(MANIFEST, Options(simulate=True))
     write_manifest(MANIFEST, of("b", pairs(3)), accounts={"b": Q})
-    assert (await batch.run(MANIFEST, Options(simulate=True))).exit_code == 0
+    assert (await run.run(MANIFEST, Options(simulate=True))).exit_code == 0
 
 
 @pytest.mark.asyncio
@@ -158,9 +162,9 @@ async def test_a_plan_says_it_and_a_retry_is_refused_too():
     """A ledger of an earlier version has rows under two names, and failed under one of them."""
     write_manifest(MANIFEST, of("a", pairs(2)), accounts={"a": P})
     async with serve() as (url, simulator):
-        await batch.run(MANIFEST, options(url))
+        await run.run(MANIFEST, options(url))
         write_manifest(MANIFEST, of("b", pairs(2)), accounts={"b": P})
-        said = batch.dry_run(MANIFEST, options(url))
+        said = run.dry_run(MANIFEST, options(url))
         assert any("under account 'a' and is to be sent under 'b'" in note for note in said.notes)
         text = content().replace('"a"', '"b"')
         [header] = of_type(LEDGER, "run")
@@ -177,12 +181,12 @@ async def test_a_plan_says_it_and_a_retry_is_refused_too():
         merged = '"accounts":{"a":{"role_arn":null,"profile":"p","region":null},"b":{'
         write("".join(line.replace('"accounts":{"b":{', merged) for line in lines))
         before = made(simulator)
-        said = batch.dry_retry(LEDGER, None, options(url))
+        said = run.dry_retry(LEDGER, None, options(url))
         assert any("under account 'a'" in note for note in said.notes)
         with pytest.raises(InputError, match="leave account 'b' out with --accounts"):
-            await batch.retry(LEDGER, None, options(url))
+            await run.retry(LEDGER, None, options(url))
         assert made(simulator) == before
-        assert (await batch.retry(LEDGER, None, options(url, accounts=("a",)))).calls == 0
+        assert (await run.retry(LEDGER, None, options(url, accounts=("a",)))).calls == 0
 
 
 # -- who signs is known late, or not at all --------------------------------------------------------------
@@ -230,7 +234,7 @@ async def test_sts_tells_whose_rows_they_are(tmp_path, accounts, numbers, refuse
     """As if AWS had told of account a that it is 111111111111; nothing is called but who we are."""
     write_manifest(MANIFEST, of("a", pairs(2)), accounts={"a": P})
     async with serve() as (url, _):
-        await batch.run(MANIFEST, options(url))
+        await run.run(MANIFEST, options(url))
     [named] = {line["signer"] for line in of_type(LEDGER, "intent")}
     write(content().replace(named, "aws:111111111111").replace(url, "aws"))
     write_manifest(MANIFEST, of("b", pairs(2)), accounts=accounts)
@@ -245,19 +249,19 @@ async def test_sts_tells_whose_rows_they_are(tmp_path, accounts, numbers, refuse
     async def unknown(_):
         raise ApiError(policy.CLOCKS_DISAGREE)
 
-    with run_job(manifest.load(MANIFEST), Options(), batch.utc_now()) as job:
+    with run_job(manifest.load(MANIFEST), Options(), run.utc_now()) as job:
         # Without credentials at the start the account stops by itself, and is looked at when it has some.
-        await identity.check_renamed(job, unknown)
+        await identity_check.check_renamed(job, unknown)
         lane = Lane("b", Pacer(pace.Pace()), Pacer(pace.Pace()))
-        settle = identity.settle(job, {}, Allowances(job.accounts, "aws", None, {}), identify, lane)
+        settle = identity_check.settle(job, {}, Allowances(job.accounts, "aws", None, {}), identify, lane)
         if refused:
             with pytest.raises(InputError, match="again under 'b'"):
-                await identity.check_renamed(job, identify)
+                await identity_check.check_renamed(job, identify)
             with pytest.raises(ApiError, match="again under 'b'") as stopped:
                 await settle
             assert stopped.value.failure.verdict is Verdict.STOP_ACCOUNT
         else:
-            await identity.check_renamed(job, identify)
+            await identity_check.check_renamed(job, identify)
             await settle
     assert set(awaited) == {"b"}
 
@@ -269,7 +273,7 @@ async def test_an_account_that_is_left_out_is_whom_the_ledger_knows(number, refu
     accounts = {"a": P, "b": Q}
     write_manifest(MANIFEST, of("a", pairs(2)), accounts=accounts)
     async with serve() as (url, _):
-        await batch.run(MANIFEST, options(url))
+        await run.run(MANIFEST, options(url))
     [named] = {line["signer"] for line in of_type(LEDGER, "intent")}
     write(content().replace(named, "aws:111111111111").replace(url, "aws"))
     write_manifest(MANIFEST, [*of("a", pairs(2)), *of("b", pairs(1))], accounts=accounts)
@@ -277,9 +281,9 @@ async def test_an_account_that_is_left_out_is_whom_the_ledger_knows(number, refu
     async def identify(_):
         return f"aws:{number}:us-east-1"
 
-    with run_job(manifest.load(MANIFEST), Options(accounts=("b",)), batch.utc_now()) as job:
+    with run_job(manifest.load(MANIFEST), Options(accounts=("b",)), run.utc_now()) as job:
         if refused:
             with pytest.raises(InputError, match="111111111111"):
-                await identity.check_apart(job, identify)
+                await identity_check.check_apart(job, identify)
         else:
-            await identity.check_apart(job, identify)
+            await identity_check.check_apart(job, identify)

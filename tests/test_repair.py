@@ -16,20 +16,23 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot import batch, cli, codec, history, ledger, locks, overview, places, plan
+from batch_snapshot import cli, paths
+from batch_snapshot.config.options import Options
 from batch_snapshot.errors import LedgerError, LockedError
-from batch_snapshot.index import Index, world_of
-from batch_snapshot.model import Row, Status
-from batch_snapshot.options import Options
-from batch_snapshot.repair import Repaired, repair
-from batch_snapshot.simulator import Settings, serve
+from batch_snapshot.jobs import plan, run
+from batch_snapshot.ledger import codec, history, locks, writer
+from batch_snapshot.ledger.repair import Repaired, repair
+from batch_snapshot.ledger.snapshot_index import Index, world_of
+from batch_snapshot.models import Row, Status
+from batch_snapshot.reporting import status
+from batch_snapshot.simulator import SimulatorSettings, serve
 from tests import anew
 from tests.ledgers import Book, row
 from tests.processes import assert_exactly_once, move_in, pairs, write_manifest
 from tests.test_doubt import Hasty
 
 if TYPE_CHECKING:
-    from batch_snapshot.history import History
+    from batch_snapshot.ledger.history import History
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 REFUSED = {"engagement": "eng-invalid0000001", "resource": "O9"}
@@ -60,11 +63,11 @@ def made(tmp_path_factory) -> Made:
         path = folder / "made.ndjson"
         async with serve() as (url, simulator):
             options = Options(ledger=str(path), endpoint_url=url)
-            assert (await batch.run(manifest, options)).outcome == "deferred"
-            places.usage_file(folder / "state").unlink()
-            await batch.run(manifest, options)
-            places.usage_file(folder / "state").unlink()
-            await batch.retry(path, lambda _: plan.everything(), options)
+            assert (await run.run(manifest, options)).outcome == "deferred"
+            paths.usage_file(folder / "state").unlink()
+            await run.run(manifest, options)
+            paths.usage_file(folder / "state").unlink()
+            await run.retry(path, lambda _: plan.everything(), options)
             snapshots = {
                 Row("main", "Sandbox", one.engagement, "Opportunity", one.resource, one.template): (
                     one.client_token,
@@ -103,7 +106,7 @@ def path(tmp_path) -> Path:
 
 
 def past_of(path: Path) -> History:
-    return ledger.history_of(path, checked=True)
+    return writer.history_of(path, checked=True)
 
 
 def judge(made: Made, past: History, path: Path, *, forgotten: bool) -> None:
@@ -112,7 +115,7 @@ def judge(made: Made, past: History, path: Path, *, forgotten: bool) -> None:
     Where the tokens are `forgotten`, a look has to come first, and has to find what was made.
     """
     retried = plan.retried(
-        history.rows_of(ledger.read(path), past),
+        history.rows_of(writer.read(path), past),
         plan.everything(),
         made.run_id,
         unrecorded_since=past.unrecorded_since,
@@ -157,7 +160,7 @@ def repaired(made: Made, path: Path, content: bytes, *, forgotten: bool = True) 
     else:
         assert done.original.read_bytes() == content
         assert done.original.stat().st_mode & 0o777 == path.stat().st_mode & 0o777 == 0o600
-    assert overview.check(path) >= 0
+    assert status.check(path) >= 0
     assert repair(path, NOW).original is None
     past = past_of(path)
     if not any(map(forged, set(content.splitlines(keepends=True)) - set(made.lines))):
@@ -182,7 +185,7 @@ def test_a_whole_ledger_is_left_as_it_is(made, path, capsys):
         assert repair(path, NOW).original is None
         assert path.read_bytes() == spoiled
         judge(made, past_of(path), path, forgotten=True)
-        assert overview.check(path) == 9
+        assert status.check(path) == 9
     assert cli.main(["status", str(path), "--repair", "--check"]) == 0
     assert "is whole" in capsys.readouterr().out
     assert not list(path.parent.glob("*.original*"))
@@ -289,26 +292,26 @@ def test_a_repaired_ledger_goes_on_and_each_row_has_one_snapshot(
 
     async def night() -> None:
         clock = Clock()
-        async with serve(Settings(forget_after=memory), now=clock.time) as (
+        async with serve(SimulatorSettings(forget_after=memory), now=clock.time) as (
             url,
             simulator,
         ):
             options, hooks = (
                 Options(ledger=str(book), endpoint_url=url),
-                batch.Hooks(now=clock.now, rng=Hasty(7)),
+                run.Hooks(now=clock.now, rng=Hasty(7)),
             )
-            assert (await batch.run(manifest, options, hooks)).exit_code == 0
+            assert (await run.run(manifest, options, hooks)).exit_code == 0
             anew.write(book, b"".join(damage(lines_of(book))))
             clock.ahead += 3600.0
-            for refused in (batch.run(manifest, options, hooks), batch.retry(book, None, options, hooks)):
+            for refused in (run.run(manifest, options, hooks), run.retry(book, None, options, hooks)):
                 with pytest.raises(LedgerError) as caught:
                     await refused
                 assert str(caught.value).endswith(command)
             assert cli.main(["status", str(book), "--repair"]) == 0
-            assert overview.check(book) == 6
-            assert (await batch.run(manifest, options, hooks)).exit_code == 0
+            assert status.check(book) == 6
+            assert (await run.run(manifest, options, hooks)).exit_code == 0
             assert_exactly_once(simulator, book, rows)
-            assert overview.check(book) == 6
+            assert status.check(book) == 6
 
     asyncio.run(night())
     said = capsys.readouterr().out
@@ -342,7 +345,7 @@ def test_no_original_takes_the_place_of_another(made, path):
         anew.write(path, content)
         done = repair(path, NOW)
         assert done.original is not None
-        assert done.original == places.original(path, number)
+        assert done.original == paths.original(path, number)
         assert done.original.read_bytes() == content
 
 
@@ -350,7 +353,7 @@ def test_a_ledger_that_a_run_holds_is_not_repaired(made, path):
     content = b"".join(made.lines[:-1])
     anew.write(path, content)
     with (
-        locks.held(places.ledger_lock(path), what=str(path), since="now"),
+        locks.held(paths.ledger_lock(path), what=str(path), since="now"),
         pytest.raises(LockedError, match="in use"),
     ):
         repair(path, NOW)
@@ -374,7 +377,7 @@ def test_a_later_run_line_stands_in_for_the_first(made, path):
     lines = list(made.lines)
     lines[0] = lines[0][:50] + b"\n"
     repaired(made, path, b"".join(lines))
-    head = ledger.head(path)
+    head = writer.head(path)
     assert head is not None
     assert head.run_id == made.run_id
 
@@ -382,9 +385,9 @@ def test_a_later_run_line_stands_in_for_the_first(made, path):
 def test_originals_are_no_nights_of_their_own(made, path):
     anew.write(path, b"".join(made.lines[:-1]))
     repair(path, NOW)
-    from batch_snapshot import retention
+    from batch_snapshot.ledger import prune
 
-    assert retention.prune(path.parent, 1, NOW) == retention.Pruned(newest=1)
+    assert prune.prune(path.parent, 1, NOW) == prune.Pruned(newest=1)
 
 
 # -- what run and retry check while reading -----------------------------------------------------------
@@ -419,7 +422,7 @@ def read_in_halves(path: Path) -> list[History | str]:
         at += len(line)
         starts.append(at)
     ways: list[Any] = [{}, *({"halved": halved_at(start)} for start in starts)]
-    return [outcome_of(partial(ledger.history_of, path, checked=True, **way)) for way in ways]
+    return [outcome_of(partial(writer.history_of, path, checked=True, **way)) for way in ways]
 
 
 def test_a_whole_ledger_is_read_alike_in_halves(path):
@@ -465,16 +468,16 @@ def test_what_an_editor_leaves_is_passed_over(path):
         b"\n",
     ]
     anew.write(path, b"".join(BOOK))
-    expected = ledger.history_of(path, checked=True)
+    expected = writer.history_of(path, checked=True)
     anew.write(path, b"".join(lines))
     for found in read_in_halves(path):
         assert not isinstance(found, str)
         assert (found.counts(), found.succeeded, set(found.unfinished)) == (
             expected.counts(), expected.succeeded, set(expected.unfinished),
         )  # fmt: skip
-    assert ledger.head(path) == expected.first
+    assert writer.head(path) == expected.first
     anew.write(path, b"".join(lines) + b"   ")
-    ledger.mend(path)
+    writer.mend(path)
     assert path.read_bytes() == b"".join(lines)
 
 
@@ -496,7 +499,7 @@ def test_the_index_reads_a_repaired_ledger_anew(made, path, tmp_path):
         anew.write(path, b"".join(lines))
         repair(path, NOW)
         assert known.refresh(tmp_path) == []
-        world = world_of(ledger.head(path) or pytest.fail("no head"))
+        world = world_of(writer.head(path) or pytest.fail("no head"))
         found = [known.last(world or "", each) for each in made.rows]
     assert sum(one is not None for one in found) == 7
 

@@ -16,13 +16,15 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_snapshot import codec, display, history, locks, overview, pace, places, plan, progress, report
-from batch_snapshot.allowance import Allowances
+from batch_snapshot import paths
+from batch_snapshot.engine.account import Lane, Stop, StopKind
+from batch_snapshot.engine.allowance import Allowances
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.history import End, FailureGroup, Past
-from batch_snapshot.lane import Lane, Stop, StopKind
-from batch_snapshot.ledger import Ledger
-from batch_snapshot.model import (
+from batch_snapshot.jobs import plan
+from batch_snapshot.ledger import codec, history, locks
+from batch_snapshot.ledger.history import End, FailureGroup, Past
+from batch_snapshot.ledger.writer import Ledger
+from batch_snapshot.models import (
     Account,
     ErrorKind,
     Outcome,
@@ -33,18 +35,22 @@ from batch_snapshot.model import (
     Status,
     client_token,
 )
-from batch_snapshot.pacer import Pacer
-from batch_snapshot.quota import Usage, windows
-from batch_snapshot.report import AccountSummary, Counts, Summary
-from batch_snapshot.view import View
+from batch_snapshot.ratelimit import pace
+from batch_snapshot.ratelimit.pacer import Pacer
+from batch_snapshot.ratelimit.windows import Usage, windows
+from batch_snapshot.reporting import display, progress
+from batch_snapshot.reporting import status as overview
+from batch_snapshot.reporting import summary as report
+from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary
+from batch_snapshot.reporting.view import View
 from tests.strategies import POOL, RUN_ID, START, header, histories, lines_of, numbered, patient, pool_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from batch_snapshot.history import Record
-    from batch_snapshot.model import Row
+    from batch_snapshot.ledger.history import Record
+    from batch_snapshot.models import Row
 
 DENIED = FailureGroup(Status.FAILED, ErrorKind.DENIED, "AccessDeniedException")
 BROKEN = FailureGroup(Status.FAILED, ErrorKind.TRANSIENT, "InternalServerException")
@@ -393,7 +399,7 @@ def test_a_crashed_ledger_says_so_and_what_is_in_doubt(path):
 
 def test_a_running_ledger_is_not_in_doubt(path):
     write(path, outcome(POOL[0], Status.SUCCEEDED), end=None)
-    with locks.held(places.ledger_lock(path), what="it", since="now"):
+    with locks.held(paths.ledger_lock(path), what="it", since="now"):
         summary = overview.of(path)
     assert summary.outcome == "running"
     assert summary.counts == Counts(1, 0, 0, 4)

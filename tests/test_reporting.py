@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_snapshot import codec, history, ledger, locks, manifest, places, reporting
+from batch_snapshot import manifest, paths
 from batch_snapshot.errors import InputError, LedgerError, ManifestError
-from batch_snapshot.model import ErrorKind, Skip, Status
-from batch_snapshot.reporting import charts, columns, entries, page, tables
+from batch_snapshot.ledger import codec, history, locks, writer
+from batch_snapshot.ledger.tally import Tally
+from batch_snapshot.models import ErrorKind, Skip, Status
+from batch_snapshot.reporting import charts, columns, entries, handing, page, tables
 from batch_snapshot.reporting.entries import Entry, settled
 from batch_snapshot.reporting.facts import Facts, Group, percentile
-from batch_snapshot.tally import Tally
 from tests import anew
 from tests.ledgers import BEGAN, Book, row
 from tests.processes import pairs, write_manifest
@@ -34,9 +35,9 @@ def rows_of(folder, name):
 
 
 def written(tmp_path, book, **manifest_path):
-    material = reporting.gather(book.write(tmp_path / "l.ndjson"), **manifest_path)
+    material = handing.gather(book.write(tmp_path / "l.ndjson"), **manifest_path)
     folder = tmp_path / "csv"
-    numbers = reporting.write_csv(material, folder)
+    numbers = handing.write_csv(material, folder)
     there = [name for name in tables.COLUMNS if (folder / f"{name}.csv").exists()]
     found = {name: rows_of(folder, name) for name in there}
     assert numbers == {name: len(rows) for name, rows in found.items()}
@@ -49,10 +50,10 @@ def written(tmp_path, book, **manifest_path):
 def read(tmp_path, book):
     path = book.write(tmp_path / "l.ndjson")
     facts = Facts()
-    for line in ledger.read(path, whole=True):
+    for line in writer.read(path, whole=True):
         facts.add(line)
     facts.history.crashed()
-    return facts, list(settled(ledger.read(path, whole=True), facts.history, facts.again))
+    return facts, list(settled(writer.read(path, whole=True), facts.history, facts.again))
 
 
 def test_the_last_word_about_a_row_counts(tmp_path):
@@ -130,14 +131,14 @@ def books(draw):
 def test_entries_and_sums_say_what_the_history_says(tmp_path_factory, book):
     folder = tmp_path_factory.getbasetemp()
     facts, found = read(folder, book)
-    past = history.fold(ledger.read(folder / "l.ndjson"))
+    past = history.fold(writer.read(folder / "l.ndjson"))
     assert Counter(entry.status for entry in found if entry.status != entries.UNATTEMPTED) == +past.counts()
     assert len({entry.row for entry in found}) == len(found)
     for entry in found:
         facts.row(entry)
     assert {group: made.rows for group, made in facts.groups.items()} == past.failures()
     tally = Tally()
-    for line in ledger.read(folder / "l.ndjson", whole=True):
+    for line in writer.read(folder / "l.ndjson", whole=True):
         tally.add(line)
     tally.crashed()
     by_account = {
@@ -155,12 +156,12 @@ def test_a_ledger_read_in_pieces_adds_up_to_the_same(tmp_path_factory, book, dat
     path = book.write(tmp_path_factory.getbasetemp() / "pieces.ndjson")
     content = path.read_bytes()
     whole, pieces = Tally(), Tally()
-    for line in ledger.read(path, whole=True):
+    for line in writer.read(path, whole=True):
         whole.add(line)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(content)), max_size=4)))
     for cut in [*cuts, len(content)]:
         anew.write(path, content[:cut])
-        for line in ledger.read(path, after=pieces.line, whole=True):
+        for line in writer.read(path, after=pieces.line, whole=True):
             pieces.add(line)
     assert pieces.line == whole.line
     assert pieces.accounts == whole.accounts
@@ -172,7 +173,7 @@ def test_the_present_rate_is_that_of_the_last_minute(tmp_path):
     for second in range(120):
         book.result(row(second, ("main", "acme")[second % 2]), at=second + 1, throttles=1)
     tally = Tally()
-    for line in ledger.read(book.write(tmp_path / "l.ndjson"), whole=True):
+    for line in writer.read(book.write(tmp_path / "l.ndjson"), whole=True):
         tally.add(line)
     now = BEGAN.replace(minute=2)
     assert tally.rate(now) == pytest.approx(2, abs=0.05)
@@ -261,17 +262,17 @@ def test_a_manifest_of_another_ledger_or_a_broken_one_is_refused(tmp_path):
     with pytest.raises(
         InputError, match=r"other\.yaml: is manifest 'other', but the ledger belongs to 'nightly'"
     ):
-        reporting.gather(path, other)
+        handing.gather(path, other)
     (tmp_path / "broken.yaml").write_text("version: 2", "utf-8")
     with pytest.raises(ManifestError):
-        reporting.gather(path, tmp_path / "broken.yaml")
+        handing.gather(path, tmp_path / "broken.yaml")
 
 
 def test_a_manifest_that_changed_and_a_run_that_goes_on_are_said(tmp_path):
     listed = write_manifest(tmp_path / "trial.yaml", pairs(1), name="nightly")
     path = Book(1, manifest=str(listed)).begin().intend(A).write(tmp_path / "l.ndjson")
-    with locks.held(places.ledger_lock(path), what=str(path), since="now"):
-        material = reporting.gather(path)
+    with locks.held(paths.ledger_lock(path), what=str(path), since="now"):
+        material = handing.gather(path)
     assert [note.split()[0] for note in material.notes] == ["A", "The"]
     assert material.facts.invocations[-1].outcome == "running"
     assert material.facts.history.counts()[Status.IN_DOUBT] == 0
@@ -283,7 +284,7 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(LedgerError, match=r"l\.ndjson"):
-        reporting.gather(path)
+        handing.gather(path)
 
 
 # ---- files
@@ -292,16 +293,16 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path, content):
 def test_a_report_replaces_a_file_as_a_whole_and_never_what_it_is_made_from(tmp_path):
     listed = write_manifest(tmp_path / "trial.yaml", pairs(1), name="nightly")
     path = Book(1, manifest=str(listed)).begin().result(A).end().write(tmp_path / "l.ndjson")
-    material = reporting.gather(path)
+    material = handing.gather(path)
     target = tmp_path / "page.html"
     target.write_text("before", "utf-8")
-    reporting.write_html(material, target, NOW)
+    handing.write_html(material, target, NOW)
     assert target.read_text("utf-8").startswith("<!DOCTYPE html>")
     before = path.read_bytes(), listed.read_bytes()
     (tmp_path / "link").symlink_to(path)
     for ours in (path, listed, tmp_path / "link"):
         with pytest.raises(InputError, match="what the report is made from"):
-            reporting.write_html(material, ours, NOW)
+            handing.write_html(material, ours, NOW)
     assert (path.read_bytes(), listed.read_bytes()) == before
     names = sorted(each.name for each in tmp_path.iterdir())
     assert names == ["l.ndjson", "link", "page.html", "trial.yaml"], "nothing else is left behind"
@@ -309,23 +310,23 @@ def test_a_report_replaces_a_file_as_a_whole_and_never_what_it_is_made_from(tmp_
 
 def test_a_report_that_breaks_off_leaves_what_stood_there(tmp_path):
     path = Book(1).begin().result(A).end().write(tmp_path / "l.ndjson")
-    material = reporting.gather(path)
+    material = handing.gather(path)
     (tmp_path / "succeeded.csv").write_text("before", "utf-8")
     path.write_bytes(path.read_bytes() + b"{}\n")
     with pytest.raises(LedgerError, match="not an object with a type"):
-        reporting.write_csv(material, tmp_path)
+        handing.write_csv(material, tmp_path)
     assert (tmp_path / "succeeded.csv").read_text("utf-8") == "before"
     assert sorted(each.name for each in tmp_path.iterdir()) == ["l.ndjson", "succeeded.csv"]
 
 
 @pytest.mark.parametrize("target", ["nowhere/page.html", "l.ndjson/page.html", "."])
 def test_a_place_that_cannot_be_written_is_named(tmp_path, target):
-    material = reporting.gather(Book(1).begin().result(A).end().write(tmp_path / "l.ndjson"))
+    material = handing.gather(Book(1).begin().result(A).end().write(tmp_path / "l.ndjson"))
     with pytest.raises(InputError) as caught:
-        reporting.write_html(material, tmp_path / target, NOW)
+        handing.write_html(material, tmp_path / target, NOW)
     assert str(caught.value).startswith(str(tmp_path / target))
     with pytest.raises(InputError, match="--csv"):
-        reporting.write_csv(material, tmp_path / "l.ndjson" / "csv")
+        handing.write_csv(material, tmp_path / "l.ndjson" / "csv")
 
 
 # ---- the page's table
@@ -432,7 +433,7 @@ def test_times_of_a_minute_and_of_a_month_make_as_many_bars(tmp_path):
         facts = Facts()
         for share in range(200):
             book.result(row(share), at=seconds * share / 200)
-        for line in ledger.read(book.write(tmp_path / "l.ndjson"), whole=True):
+        for line in writer.read(book.write(tmp_path / "l.ndjson"), whole=True):
             facts.add(line)
         step, found = charts.buckets(facts.invocations)
         assert 25 <= len(found) <= charts.BARS + 1, step

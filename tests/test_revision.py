@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_snapshot import manifest
+from batch_snapshot.discovery.revision import layout, revised
 from batch_snapshot.errors import InputError
-from batch_snapshot.revision import layout, revised
 from tests import anew
 from tests.strategies import patient
 

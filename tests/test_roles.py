@@ -15,19 +15,20 @@ from urllib.parse import parse_qs
 import pytest
 from aiohttp import web
 
-from batch_snapshot import batch, bounds, sessions
-from batch_snapshot.client import Clients, Target
-from batch_snapshot.model import Account, ApiError
-from batch_snapshot.options import Options
-from batch_snapshot.simulator import Settings, serve
+from batch_snapshot.aws import credentials
+from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.config.options import Options, Settings
+from batch_snapshot.jobs import run as batch
+from batch_snapshot.models import Account, ApiError
+from batch_snapshot.simulator import SimulatorSettings, serve
 from tests import tokens
 from tests.processes import Place, assert_exactly_once, environment, pairs, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from batch_snapshot.model import Outcome
-    from batch_snapshot.report import Summary
+    from batch_snapshot.models import Outcome
+    from batch_snapshot.reporting.summary import Summary
 
 pytestmark = pytest.mark.asyncio
 
@@ -83,7 +84,7 @@ async def run(url: str, act: Any = None, after: int = 5) -> Summary:
         if act and outcome.request.row.account == "other" and seen["other"] == after:
             act()
 
-    settings = bounds.Settings(concurrency=2)
+    settings = Settings(concurrency=2)
     options = Options(endpoint_url=url, rate=200.0, engine=settings, ledger=str(LEDGER))
     return await batch.run(MANIFEST, options, batch.Hooks(outcome=tell))
 
@@ -126,7 +127,7 @@ async def test_a_role_is_assumed_anew_before_it_expires_by_the_services_clock(st
     """Ours is 55 minutes behind: by it, the keys would have an hour yet."""
     source(*sts.user("partner", ROLE))
     write()
-    async with serve(Settings(clock_offset=3_300)) as (url, simulator):
+    async with serve(SimulatorSettings(clock_offset=3_300)) as (url, simulator):
         assert (await run(url)).exit_code == 0
         assert_exactly_once(simulator, LEDGER, ROWS)
     assert len(sts.assumed) > 5
@@ -148,7 +149,7 @@ async def test_a_role_that_may_not_be_assumed_stops_its_account_with_the_way_out
 async def test_a_role_that_may_not_be_assumed_any_more_stops_its_account_in_mid_run(sts):
     source(*sts.user("partner", ROLE))
     write()
-    async with serve(Settings(clock_offset=3_300, latency=0.01)) as (url, simulator):
+    async with serve(SimulatorSettings(clock_offset=3_300, latency=0.01)) as (url, simulator):
         stopped = await run(url, lambda: sts.allow("partner"))
         assert_stopped(stopped, "AccessDenied", "sts:AssumeRole")
         sts.allow("partner", ROLE)
@@ -249,15 +250,15 @@ async def clients_of(number: int) -> AsyncIterator[Clients]:
 )
 async def test_sts_is_asked_again_where_that_may_help(monkeypatch, trouble):
     async with stub(monkeypatch) as service, clients_of(1) as clients:
-        service.troubles = [trouble] * (sessions.STS_TRIES - 1)
+        service.troubles = [trouble] * (credentials.STS_TRIES - 1)
         assert await clients.identify("a0") == "http://127.0.0.1:9:000000000000:us-east-1"
-        assert len(service.asked) == sessions.STS_TRIES
+        assert len(service.asked) == credentials.STS_TRIES
 
 
 @pytest.mark.parametrize(
     ("trouble", "asked", "words"),
     [
-        ((400, "Throttling"), sessions.STS_TRIES, "several tries: run the same command again later"),
+        ((400, "Throttling"), credentials.STS_TRIES, "several tries: run the same command again later"),
         ((403, "AccessDenied"), 1, "let the trust policy of arn:aws:iam::000000000000:role/Snapshot name"),
         ((403, "ExpiredToken"), 1, "renew the credentials"),
     ],
@@ -299,5 +300,5 @@ async def test_roles_are_assumed_when_they_are_needed_side_by_side_and_not_all_a
         service.latency = 0.02
         await asyncio.gather(*(clients.identify(f"a{n}") for n in range(60) for _ in range(3)))
         assert len(service.asked) == len(set(service.asked)) == 60, "none twice, and none that was not needed"
-        assert sessions.ASSUMED_AT_ONCE / 2 <= service.most <= sessions.ASSUMED_AT_ONCE
+        assert credentials.ASSUMED_AT_ONCE / 2 <= service.most <= credentials.ASSUMED_AT_ONCE
         assert len(clients._sessions._clients) == 2, "one for STS, one for the service"

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from batch_snapshot import batch, bounds, report
-from batch_snapshot.options import Options
+from batch_snapshot.config.options import Options, Settings
+from batch_snapshot.jobs import run
+from batch_snapshot.reporting import summary as report
 from tests.processes import Json, Place, move_in, of_type, pairs
 
 if TYPE_CHECKING:
@@ -237,8 +238,8 @@ async def test_nor_where_it_is_hard_to_see(inside, capfd, hidden):
         return HIDDEN[hidden](canaries_of(request))
 
     async with endpoint(echo) as url:
-        options = Options(endpoint_url=url, engine=bounds.Settings(max_attempts=1))
-        summary = await batch.run(inside.folder / "trial.yaml", options)
+        options = Options(endpoint_url=url, engine=Settings(max_attempts=1))
+        summary = await run.run(inside.folder / "trial.yaml", options)
     assert summary.counts.failed == 1
     assert not told("\n".join([report.as_text(summary), str(report.as_json(summary)), *capfd.readouterr()]))
     assert not left_in(inside.folder)
@@ -254,8 +255,8 @@ async def nobody(_: web.Request) -> web.Response:
 async def said_by_a_run(place: Place, url: str, capfd: Any, **account: Any) -> str:
     """All that a run says whose one account stops before its first call."""
     place.manifest(pairs(3), accounts={"main": account})
-    options = Options(endpoint_url=url, engine=bounds.Settings(max_attempts=1))
-    summary = await batch.run(place.folder / "trial.yaml", options)
+    options = Options(endpoint_url=url, engine=Settings(max_attempts=1))
+    summary = await run.run(place.folder / "trial.yaml", options)
     assert (summary.exit_code, summary.counts) == (3, (0, 0, 0, 3))
     captured = capfd.readouterr()
     return "\n".join([report.as_text(summary), str(report.as_json(summary)), *captured])
@@ -325,8 +326,8 @@ async def test_the_password_of_a_proxy_is_not_told(inside, capfd, monkeypatch, v
     monkeypatch.setenv(variable, f"http://me:{CANARIES['environment secret']}@127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY")
     inside.manifest(pairs(2))
-    options = Options(endpoint_url="http://example.invalid", engine=bounds.Settings(pause=0.1))
-    summary = await batch.run(inside.folder / "trial.yaml", options)
+    options = Options(endpoint_url="http://example.invalid", engine=Settings(pause=0.1))
+    summary = await run.run(inside.folder / "trial.yaml", options)
     assert (summary.exit_code, summary.counts.unattempted) == (4, 2)
     assert "cannot reach the proxy 127.0.0.1:9" in summary.reasons[0]
     said = report.as_text(summary) + inside.ledger.read_text("utf-8")

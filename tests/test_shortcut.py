@@ -11,10 +11,10 @@ from botocore.config import Config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot import shortcut
-from batch_snapshot.client import SERVICE, Clients, Target
-from batch_snapshot.model import Account
-from batch_snapshot.shortcut import Answer
+from batch_snapshot.aws import fast_call
+from batch_snapshot.aws.client import SERVICE, Clients, Target
+from batch_snapshot.aws.fast_call import Answer
+from batch_snapshot.models import Account
 
 pytestmark = pytest.mark.asyncio
 
@@ -47,7 +47,7 @@ async def unsent(_):
 
 
 async def learned(client, credentials, exchange=unsent):
-    return await shortcut.learn(client, CREATE, exchange, EXAMPLE, credentials)
+    return await fast_call.learn(client, CREATE, exchange, EXAMPLE, credentials)
 
 
 @pytest.mark.parametrize("keys", [KEYS, SESSION])
@@ -72,7 +72,7 @@ async def test_whatever_is_called_with_it_is_botocores_call(calls, secret):
         way = await learned(client, credentials)
         for texts in calls:
             parameters = dict(zip(EXAMPLE, texts, strict=True))
-            theirs = await shortcut._captured(client, CREATE, parameters)
+            theirs = await fast_call._captured(client, CREATE, parameters)
             at = datetime.strptime(theirs.headers["X-Amz-Date"].decode(), "%Y%m%dT%H%M%S%z")
             ours = way.signed(parameters, credentials, at)
             assert ours.body == theirs.body
@@ -108,14 +108,14 @@ async def test_a_day_and_other_credentials_have_keys_of_their_own():
     noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
     async with opened() as (client, credentials), opened(keys=OTHERS) as (_, others):
         used = await learned(client, credentials)
-        request = await shortcut._captured(client, CREATE, EXAMPLE)
+        request = await fast_call._captured(client, CREATE, EXAMPLE)
         for who, when in (
             (credentials, noon),
             (others, noon),
             (others, noon.replace(day=2)),
             (credentials, noon),
         ):
-            fresh = shortcut.Shortcut(client, CREATE, unsent, request)
+            fresh = fast_call.Shortcut(client, CREATE, unsent, request)
             told = [way.signed(EXAMPLE, who, when).headers["Authorization"] for way in (used, fresh)]
             assert told[0] == told[1]
 

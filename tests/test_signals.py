@@ -22,11 +22,13 @@ import trio.testing
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from batch_snapshot import batch, bounds, interrupts, mfa
-from batch_snapshot.batch import Hooks
-from batch_snapshot.options import Options
-from batch_snapshot.progress import Gauge
-from batch_snapshot.simulator import Faults, Settings, serve
+from batch_snapshot import interrupts
+from batch_snapshot.aws import mfa
+from batch_snapshot.config.options import Options, Settings
+from batch_snapshot.jobs import run as batch
+from batch_snapshot.jobs.run import Hooks
+from batch_snapshot.reporting.progress import Gauge
+from batch_snapshot.simulator import Faults, SimulatorSettings, serve
 from tests.processes import (
     Place,
     assert_exactly_once,
@@ -44,8 +46,8 @@ if TYPE_CHECKING:
     from tests.processes import Child
 
 CREATE = "CreateResourceSnapshot"
-TIMED = bounds.Settings(max_duration=0.2)
-STUCK = Settings(faults=Faults(plan=lambda n, _: "slow" if n < 6 else None, slow_delay=600))
+TIMED = Settings(max_duration=0.2)
+STUCK = SimulatorSettings(faults=Faults(plan=lambda n, _: "slow" if n < 6 else None, slow_delay=600))
 
 
 @pytest.fixture
@@ -110,7 +112,7 @@ async def test_max_duration_says_what_is_waited_for_in_a_line_and_in_the_progres
             shown.append(gauge.frame(datetime.now(UTC)).stopping)
             await anyio.sleep(0.02)
 
-    slow = Settings(latency=0.6)
+    slow = SimulatorSettings(latency=0.6)
     async with serve(slow) as (url, _):
         options = Options(ledger=str(place.ledger), endpoint_url=url, rate=100.0, engine=TIMED)
         hooks = Hooks(stopping=lambda text, facts: said.append((text, facts)), watch=watch)
@@ -129,7 +131,7 @@ async def test_a_signal_that_was_ignored_at_the_start_stays_ignored(place, name)
     rows = pairs(8)
     place.manifest(rows)
     script = first(f"import signal\nsignal.signal(signal.{name}, signal.SIG_IGN)")
-    async with serve(Settings(latency=0.05)) as (url, simulator):
+    async with serve(SimulatorSettings(latency=0.05)) as (url, simulator):
         line = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "50", "--concurrency", "1"]
         async with place.started(*line, script=script) as child:
             await until(lambda: simulator.snapshots, "a snapshot")
@@ -383,7 +385,7 @@ async def on_terminal(place: Place, line: Sequence[str]) -> AsyncIterator[tuple[
 async def test_a_closed_terminal_ends_the_run_gracefully_and_its_end_is_recorded(place):
     rows = pairs(60)
     place.manifest(rows)
-    async with serve(Settings(latency=0.05)) as (url, simulator):
+    async with serve(SimulatorSettings(latency=0.05)) as (url, simulator):
         line = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "60", "--progress", "bar"]
         async with on_terminal(place, line) as (child, terminal):
             await until(lambda: len(simulator.snapshots) > 4 and "rows" in terminal.shown, "the display")

@@ -16,7 +16,7 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
 
 from batch_snapshot.cli import main
-from batch_snapshot.simulator import KINDS, Faults, Settings, run_forever, serve
+from batch_snapshot.simulator import KINDS, Faults, SimulatorSettings, run_forever, serve
 from batch_snapshot.simulator.faults import draw
 from batch_snapshot.simulator.shapes import OPERATIONS, load_model
 from batch_snapshot.simulator.throttle import Bucket, Throttle, Window, gates
@@ -91,7 +91,7 @@ async def test_a_token_with_other_parameters_conflicts():
 
 
 async def test_a_replay_can_conflict():
-    async with service(Settings(replay="conflict")) as api:
+    async with service(SimulatorSettings(replay="conflict")) as api:
         await api.create("t1")
         with pytest.raises(ClientError) as error:
             await api.create("t1")
@@ -100,7 +100,7 @@ async def test_a_replay_can_conflict():
 
 async def test_tokens_are_forgotten():
     clock = Clock()
-    async with service(Settings(forget_after=600), now=clock) as api:
+    async with service(SimulatorSettings(forget_after=600), now=clock) as api:
         await api.create("t1")
         clock.at += 599.9
         assert (await api.create("t1"))["Revision"] == 1
@@ -109,7 +109,7 @@ async def test_tokens_are_forgotten():
 
 
 async def test_an_unchanged_resource_can_keep_its_revision():
-    async with service(Settings(unchanged="same"), now=Clock()) as api:
+    async with service(SimulatorSettings(unchanged="same"), now=Clock()) as api:
         revisions = [(await api.create(token))["Revision"] for token in ("t1", "t2", "t2")]
         api.simulator.touch("O1")
         revisions += [(await api.create(token))["Revision"] for token in ("t3", "t4", "t2")]
@@ -118,7 +118,7 @@ async def test_an_unchanged_resource_can_keep_its_revision():
 
 
 async def test_an_unchanged_resource_can_conflict():
-    async with service(Settings(unchanged="conflict")) as api:
+    async with service(SimulatorSettings(unchanged="conflict")) as api:
         await api.create("t1")
         assert (await api.create("t1"))["Revision"] == 1
         with pytest.raises(ClientError) as error:
@@ -130,7 +130,7 @@ async def test_an_unchanged_resource_can_conflict():
 
 @pytest.mark.parametrize(("check", "second"), [("first", "replay"), ("last", "ThrottlingException")])
 async def test_tokens_are_checked_before_or_after_throttling(check, second):
-    async with service(Settings(rate=1, burst=1, token_check=check), now=Clock()) as api:
+    async with service(SimulatorSettings(rate=1, burst=1, token_check=check), now=Clock()) as api:
         assert await outcome(api.create("t1")) is None
         assert await outcome(api.create("t1")) == (None if second == "replay" else second)
         assert [call.answer for call in api.simulator.log] == ["ok", second]
@@ -212,7 +212,7 @@ async def test_signatures_are_checked_for_their_form():
     ("offset", "words"), [(301, "Signature expired: "), (-301, "Signature not yet current: ")]
 )
 async def test_a_clock_apart(offset, words):
-    async with service(Settings(clock_offset=offset)) as api:
+    async with service(SimulatorSettings(clock_offset=offset)) as api:
         with pytest.raises(ClientError, match=words) as error:
             await api.create("t1")
         assert code(error) == "InvalidSignatureException"
@@ -221,7 +221,7 @@ async def test_a_clock_apart(offset, words):
 
 
 async def test_a_clock_a_little_apart_is_fine():
-    async with service(Settings(clock_offset=290)) as api:
+    async with service(SimulatorSettings(clock_offset=290)) as api:
         await api.create("t1")
         assert abs(api.simulator.snapshots[0].created_at - time.time() - 290) < 3
 
@@ -366,7 +366,7 @@ async def test_a_refused_call_spends_nothing_and_keys_are_apart():
 
 async def test_throttled_calls():
     clock = Clock()
-    settings = Settings(rate=2, burst=1, windows=((2, 3600.0),), read_rate=1, read_burst=1)
+    settings = SimulatorSettings(rate=2, burst=1, windows=((2, 3600.0),), read_rate=1, read_burst=1)
     async with service(settings, now=clock) as api:
         await api.create("t1")
         with pytest.raises(ClientError) as error:
@@ -389,7 +389,7 @@ async def test_throttled_calls():
 
 
 async def test_throttles_without_a_hint():
-    async with service(Settings(rate=1, retry_after=False), now=Clock()) as api:
+    async with service(SimulatorSettings(rate=1, retry_after=False), now=Clock()) as api:
         await api.create("t1")
         with pytest.raises(ClientError) as error:
             await api.create("t2")
@@ -398,7 +398,7 @@ async def test_throttles_without_a_hint():
 
 async def test_a_limit_that_changes():
     clock = Clock()
-    async with service(Settings(rate=((2.0, 0.0), (1.0, 60.0))), now=clock) as api:
+    async with service(SimulatorSettings(rate=((2.0, 0.0), (1.0, 60.0))), now=clock) as api:
         answers = []
         for number, pause in enumerate((0.0, 0.5, 59.5, 0.5, 0.5)):
             clock.at += pause
@@ -425,7 +425,7 @@ async def test_a_limit_that_changes():
 )
 async def test_settings_that_make_no_sense(changes):
     with pytest.raises(ValueError, match=next(iter(changes)).rstrip("s")):
-        Settings(**changes)
+        SimulatorSettings(**changes)
 
 
 async def test_the_command_line_serves_a_limit_that_changes_and_tells_no_wait(tmp_path: Path):
@@ -494,7 +494,7 @@ async def test_every_kind_is_seen():
 
 
 async def test_a_reset_is_no_orderly_end():
-    async with service(Settings(faults=first("reset-after"))) as api:
+    async with service(SimulatorSettings(faults=first("reset-after"))) as api:
         with pytest.raises(ConnectionClosedError, match="closed") as error:
             await api.create("t1")
         assert "Connection reset by peer" in repr(error.value.kwargs["error"])
@@ -503,7 +503,7 @@ async def test_a_reset_is_no_orderly_end():
 @pytest.mark.parametrize("kind", SEEN)
 async def test_faults(kind):
     seen, done = SEEN[kind]
-    async with service(Settings(faults=first(kind))) as api:
+    async with service(SimulatorSettings(faults=first(kind))) as api:
         assert await outcome(api.create("t1")) == seen
         assert len(api.simulator.snapshots) == done
         # The token is what makes another try safe.
@@ -514,7 +514,7 @@ async def test_faults(kind):
 
 
 async def test_late_work():
-    async with service(Settings(faults=first("late"))) as api:
+    async with service(SimulatorSettings(faults=first("late"))) as api:
         assert await outcome(api.create("t1")) in {"InternalServerException", BotoCoreError}
         assert api.simulator.snapshots == []
         assert await outcome(api.create("t1")) == "ConflictException"
@@ -525,7 +525,7 @@ async def test_late_work():
 
 async def test_late_work_answers_or_hangs_up():
     faults = Faults(plan=lambda ordinal, params: "late", late_delay=60)
-    async with service(Settings(faults=faults)) as api:
+    async with service(SimulatorSettings(faults=faults)) as api:
         answers = {await outcome(api.create(f"t{number}")) for number in range(8)}
         assert answers == {"InternalServerException", BotoCoreError}
         assert api.simulator.record()["late_pending"] == 8
@@ -536,7 +536,7 @@ async def test_late_work_answers_or_hangs_up():
 
 async def test_late_work_that_lost_its_place_is_dropped():
     faults = Faults(plan=lambda ordinal, params: None if ordinal else "late", late_delay=0.2)
-    async with service(Settings(faults=faults, unchanged="conflict")) as api:
+    async with service(SimulatorSettings(faults=faults, unchanged="conflict")) as api:
         await outcome(api.create("t1"))
         await api.create("t2")
         await api.simulator.settled()
@@ -545,7 +545,7 @@ async def test_late_work_that_lost_its_place_is_dropped():
 
 async def test_faults_leave_refused_calls_alone():
     faults = Faults(plan=lambda ordinal, params: "internal-after")
-    async with service(Settings(faults=faults, rate=1), now=Clock()) as api:
+    async with service(SimulatorSettings(faults=faults, rate=1), now=Clock()) as api:
         refused = {"EngagementIdentifier": "eng-denied00000001"}
         assert await outcome(api.create("t1", **refused)) == "AccessDeniedException"
         assert await outcome(api.create("t2")) == "ThrottlingException"
@@ -584,7 +584,7 @@ async def test_plans_that_make_no_sense(text, message):
 
 # -- reads -----------------------------------------------------------------------------------------
 
-SEEDED = Settings(engagements=3, opportunities_per_engagement=2)
+SEEDED = SimulatorSettings(engagements=3, opportunities_per_engagement=2)
 
 
 async def test_list_engagements():
@@ -674,7 +674,7 @@ async def test_opportunities():
 
 async def test_snapshots():
     clock = Clock()
-    async with service(Settings(), now=clock) as api:
+    async with service(SimulatorSettings(), now=clock) as api:
         for number in range(3):
             clock.at += 1.0004
             await api.create(f"t{number}")
@@ -706,7 +706,7 @@ async def test_snapshots():
 
 async def test_reads_lag():
     clock = Clock()
-    async with service(Settings(read_lag=3), now=clock) as api:
+    async with service(SimulatorSettings(read_lag=3), now=clock) as api:
         await api.create("t1")
         of = {"Catalog": "Sandbox", "EngagementIdentifier": ENGAGEMENT}
         clock.at += 2.9
@@ -739,7 +739,7 @@ async def test_tokens_of_pages_belong_to_their_request():
 
 async def test_it_serves_until_cancelled():
     announced: asyncio.Queue[str] = asyncio.Queue()
-    task = asyncio.create_task(run_forever(Settings(), "localhost", 0, announced.put_nowait))
+    task = asyncio.create_task(run_forever(SimulatorSettings(), "localhost", 0, announced.put_nowait))
     url = await announced.get()
     assert (await post(url, signed(url), {**PAIR, "ClientToken": "t1"}))[0] == 200
     task.cancel()
@@ -766,7 +766,7 @@ async def test_the_record():
 
 
 async def test_overlaps_of_a_pair_are_counted():
-    async with service(Settings(latency=0.2)) as api:
+    async with service(SimulatorSettings(latency=0.2)) as api:
         await asyncio.gather(api.create("t1"), api.create("t2"), api.create("t3", ResourceIdentifier="O2"))
         assert api.simulator.pair_overlaps == 1
         assert api.simulator.max_in_flight == 3
@@ -783,7 +783,7 @@ async def test_calls_that_arrive_together_overlap_without_latency():
 
 
 async def test_a_client_that_went_away_overlaps_with_nothing():
-    async with service(Settings(latency=0.5)) as api:
+    async with service(SimulatorSettings(latency=0.5)) as api:
         body = json.dumps({**PAIR, "ClientToken": "t1"})
         headers = {**signed(api.url), "Host": "localhost", "Content-Length": str(len(body))}
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
@@ -800,7 +800,7 @@ async def test_a_client_that_went_away_overlaps_with_nothing():
 
 
 async def test_the_world_outlives_a_restart(tmp_path: Path):
-    settings = Settings(state=tmp_path / "new" / "world.ndjson", unchanged="same")
+    settings = SimulatorSettings(state=tmp_path / "new" / "world.ndjson", unchanged="same")
     async with service(settings) as api:
         await api.create("t1")
         await api.create("t2")
@@ -828,7 +828,7 @@ async def test_a_file_that_is_no_state_is_left_alone(tmp_path: Path, content):
     path = tmp_path / "world.ndjson"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="state"):
-        async with serve(Settings(state=path)):
+        async with serve(SimulatorSettings(state=path)):
             pass
     assert path.read_bytes() == content
 

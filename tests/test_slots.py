@@ -3,7 +3,7 @@
 import anyio
 import pytest
 
-from batch_snapshot.slots import Slots
+from batch_snapshot.engine.limits import Slots
 
 pytestmark = pytest.mark.anyio
 

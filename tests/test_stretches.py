@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from batch_snapshot.model import Row
+    from batch_snapshot.models import Row
 
 HEAD = "version: 1\nname: n\ndefaults: {catalog: Sandbox}\n"
 ACCOUNTS = "accounts:\n  a: {}\n  b: {}\n"

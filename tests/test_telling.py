@@ -20,11 +20,14 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
 
-from batch_snapshot import cli, metrics, notice, report, topic, webhook
+from batch_snapshot import cli
+from batch_snapshot.aws.sns import TRIES
 from batch_snapshot.errors import LockedError
-from batch_snapshot.history import FailureGroup
-from batch_snapshot.model import ErrorKind, Status
-from batch_snapshot.report import AccountSummary, Counts, Summary
+from batch_snapshot.ledger.history import FailureGroup
+from batch_snapshot.models import ErrorKind, Status
+from batch_snapshot.notify import metrics, notice, sns, webhook
+from batch_snapshot.reporting import summary
+from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary
 from batch_snapshot.simulator import serve
 from tests.processes import Place, move_in, pairs, write_manifest
 from tests.receiver import receiving
@@ -82,7 +85,7 @@ def test_a_notice_says_how_it_ended_and_what_is_to_be_done():
     ]
     payload = notice.as_json(told)
     assert (payload["outcome"], payload["exit_code"], payload["error"]) == ("stopped", 3, None)
-    assert payload["summary"] == report.as_json(summed_up(next_steps=["batch-snapshot run trial.yaml"]))
+    assert payload["summary"] == summary.as_json(summed_up(next_steps=["batch-snapshot run trial.yaml"]))
 
 
 def test_a_run_that_did_not_begin_is_told_too():
@@ -292,7 +295,7 @@ def test_no_service_of_aws_is_called_where_the_calls_go_elsewhere(capsys):
     [
         (403, error("AuthorizationError"), "(AuthorizationError: allow sns:Publish on it)", 1),
         (404, error("NotFound"), "(NotFound: there is no such topic)", 1),
-        (500, b"<html>", "(500)", topic.TRIES),
+        (500, b"<html>", "(500)", TRIES),
     ],
 )
 def test_a_topic_that_takes_nothing_is_a_warning(monkeypatch, capsys, status, body, why, tries):
@@ -313,22 +316,18 @@ def test_without_credentials_a_topic_is_a_warning(monkeypatch, capsys):
 
 def test_a_topic_of_a_fifo_gets_each_end_once():
     told = notice.of_summary(summed_up(name="trial"))
-    message = topic._message(TOPIC + ".fifo", told)
+    message = sns._message(TOPIC + ".fifo", told)
     assert message["MessageGroupId"] == "trial"
-    assert (
-        message["MessageDeduplicationId"] == topic._message(TOPIC + ".fifo", told)["MessageDeduplicationId"]
-    )
+    assert message["MessageDeduplicationId"] == sns._message(TOPIC + ".fifo", told)["MessageDeduplicationId"]
     other = notice.of_summary(summed_up(run_id="run-2"))
-    assert (
-        topic._message(TOPIC + ".fifo", other)["MessageDeduplicationId"] != message["MessageDeduplicationId"]
-    )
-    assert "MessageGroupId" not in topic._message(TOPIC, told)
+    assert sns._message(TOPIC + ".fifo", other)["MessageDeduplicationId"] != message["MessageDeduplicationId"]
+    assert "MessageGroupId" not in sns._message(TOPIC, told)
 
 
 @given(st.text(max_size=200))
 @patient
 def test_a_subject_is_one_that_sns_takes(name):
-    subject = topic._message(TOPIC, notice.of_summary(summed_up(name=name)))["Subject"]
+    subject = sns._message(TOPIC, notice.of_summary(summed_up(name=name)))["Subject"]
     assert 0 < len(subject) <= 100
     assert subject.isascii()
     assert subject.isprintable()

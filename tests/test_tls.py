@@ -11,9 +11,11 @@ import pytest
 from aiobotocore.httpsession import AIOHTTPSession
 from botocore.credentials import SSOProvider
 
-from batch_snapshot import notice, report, tls, topic, transport, webhook
-from batch_snapshot.client import Clients, Target
-from batch_snapshot.model import Account, ApiError, Receipt, Request, Row, Verdict
+from batch_snapshot.aws import http, tls
+from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.models import Account, ApiError, Receipt, Request, Row, Verdict
+from batch_snapshot.notify import notice, sns, webhook
+from batch_snapshot.reporting import summary
 from tests.certificates import Authority, proxying, serving
 
 ROW = Row("main", "Sandbox", "eng-0123456789abcd", "Opportunity", "O1234567", "OpportunitySummaryView")
@@ -292,10 +294,10 @@ async def test_unusable_ca_bundle_stops_the_account_and_is_named(world, setting,
 
 
 NOTICE = notice.of_summary(
-    report.Summary(
+    summary.Summary(
         outcome="completed",
         exit_code=0,
-        counts=report.Counts(),
+        counts=summary.Counts(),
         failures={},
         ledger="ledgers/m.ndjson",
         run_id="r",
@@ -306,7 +308,7 @@ NOTICE = notice.of_summary(
 
 async def told_by_sns(world, kind, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", world.url(kind))
-    return await topic.publish(TOPIC, NOTICE)
+    return await sns.publish(TOPIC, NOTICE)
 
 
 async def told_by_webhook(world, kind, *_):
@@ -329,7 +331,7 @@ async def test_messages_go_only_to_who_proves_the_name(world, told, way, monkeyp
 
 def test_seams_are_where_aiobotocore_makes_tls_contexts():
     """A version that makes them elsewhere is one to look at before it is used."""
-    session = transport.Transport(verify=True)
+    session = http.Transport(verify=True)
     assert isinstance(session, tls.Verified)
     connector = AIOHTTPSession._create_connector.__code__.co_names
     build = getattr(

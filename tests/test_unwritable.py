@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batch_snapshot import errors, ledger, locks, unfinished
+from batch_snapshot import errors
+from batch_snapshot.discovery.output import replaced
 from batch_snapshot.errors import LedgerWriteError, PlaceError, StorageError
-from batch_snapshot.index import Index
-from batch_snapshot.listing import replaced
-from batch_snapshot.quota import Usage
+from batch_snapshot.ledger import locks, open_runs, writer
+from batch_snapshot.ledger.snapshot_index import Index
+from batch_snapshot.ratelimit.windows import Usage
 from batch_snapshot.simulator import serve
 from tests.processes import Place, pairs
 
@@ -64,7 +65,7 @@ def lock(path: Path) -> None:
 
 
 def note(path: Path) -> None:
-    unfinished.note(path, path.with_name("x.ndjson"), "run")
+    open_runs.note(path, path.with_name("x.ndjson"), "run")
 
 
 OPENED: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -72,7 +73,7 @@ OPENED: dict[str, tuple[Callable[[Path], object], str]] = {
     "unfinished": (note, "--state-dir"),
     "index": (Index, "--state-dir"),
     "usage": (Usage, "--state-dir"),
-    "ledger": (ledger.Ledger, "--ledger"),
+    "ledger": (writer.Ledger, "--ledger"),
 }
 
 
@@ -93,12 +94,12 @@ def test_a_file_in_the_place_of_a_folder_is_a_wrong_argument(tmp_path, kind):
 def test_a_ledger_that_exists_is_copied_and_not_begun_under_another_name(tmp_path):
     (tmp_path / "old.ndjson").mkdir()
     with pytest.raises(PlaceError, match="copy the ledger elsewhere and name the copy with --ledger"):
-        ledger.Ledger(tmp_path / "old.ndjson")
+        writer.Ledger(tmp_path / "old.ndjson")
 
 
 def test_a_ledger_on_a_full_disk_is_a_storage_error_that_says_so():
     full = Path("/dev/full")
-    with ledger.Ledger(full) as book, pytest.raises(LedgerWriteError) as caught:
+    with writer.Ledger(full) as book, pytest.raises(LedgerWriteError) as caught:
         book.append(b"{}\n")
     assert caught.value.exit_code == 5
     assert str(caught.value) == (

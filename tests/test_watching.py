@@ -16,11 +16,13 @@ import trio
 from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
-from batch_snapshot import cli, codec, display, locks, overview, places
-from batch_snapshot.allowance import Allowances
+from batch_snapshot import cli, paths
 from batch_snapshot.cli import terminal
-from batch_snapshot.model import Account, Quota, Status
-from batch_snapshot.quota import Usage, windows
+from batch_snapshot.engine.allowance import Allowances
+from batch_snapshot.ledger import codec, locks
+from batch_snapshot.models import Account, Quota, Status
+from batch_snapshot.ratelimit.windows import Usage, windows
+from batch_snapshot.reporting import display, status
 from tests.ledgers import BEGAN, Book, row
 from tests.processes import Place, pairs, until, write_manifest
 from tests.test_cli import on_terminal
@@ -114,8 +116,8 @@ def test_a_look_reads_what_is_new_and_sees_the_run_end(place):
     path = place / "l.ndjson"
     book = Book(4, name="nightly").begin().intend(A, B, C).result(A, at=2.0, throttles=1)
     book.write(path)
-    looking = overview.Looking(path, now=lambda: BEGAN.replace(second=10))
-    with locks.held(places.ledger_lock(path), what=str(path), since="now"):
+    looking = status.Looking(path, now=lambda: BEGAN.replace(second=10))
+    with locks.held(paths.ledger_lock(path), what=str(path), since="now"):
         looking.again()
         frame = looking.frame()
         assert looking.running
@@ -132,19 +134,19 @@ def test_a_look_reads_what_is_new_and_sees_the_run_end(place):
     looking.again()
     assert looking.summary().outcome == "crashed"
     assert looking.summary().counts == (1, 1, 1, 1)
-    assert looking.summary() == overview.of(path)
+    assert looking.summary() == status.of(path)
 
 
 def test_a_look_tells_how_full_the_quota_windows_are_and_counts_their_pauses(place):
     """Ten in any hour, of which four are used, and five rows to go: by the log of the run's state folder."""
     account = Account("main", quota=Quota(per_hour=1000))
     settings = {"rate": None, "daily_quota": 10, "state_dir": str(place / "elsewhere")}
-    path, file = place / "l.ndjson", places.usage_file(place / "elsewhere")
+    path, file = place / "l.ndjson", paths.usage_file(place / "elsewhere")
     rows = [row(number) for number in range(12)]
     book = Book(12).begin(accounts={"main": codec.encode_account(account)}, settings=settings)
     book.intend(*rows).result(rows[0], at=2.0).write(path)
-    looking = overview.Looking(path, now=lambda: BEGAN.replace(second=10))
-    with locks.held(places.ledger_lock(path), what=str(path), since="now"):
+    looking = status.Looking(path, now=lambda: BEGAN.replace(second=10))
+    with locks.held(paths.ledger_lock(path), what=str(path), since="now"):
         looking.again()
         assert looking.frame().parts[0].window is None, "there is no log yet"
         with Usage(file) as usage:
@@ -177,7 +179,7 @@ def test_watching_a_run_ends_with_it(place, capsys, form):
     codes: list[int] = []
     command = ["status", str(path), "--watch", "--log-format", form]
     watching = threading.Thread(target=lambda: codes.append(cli.main(command)))
-    with locks.held(places.ledger_lock(path), what=str(path), since="now"):
+    with locks.held(paths.ledger_lock(path), what=str(path), since="now"):
         watching.start()
         told = ""
         while watching.is_alive() and "rows" not in told:
@@ -200,7 +202,7 @@ async def test_who_stops_watching_stops_no_run(tmp_path):
     place = Place(tmp_path)
     path = Book(4).begin().intend(A, B).write(tmp_path / "l.ndjson")
     log = tmp_path / "log"
-    with locks.held(places.ledger_lock(path), what=str(path), since="now"), log.open("wb") as errors:
+    with locks.held(paths.ledger_lock(path), what=str(path), since="now"), log.open("wb") as errors:
         async with place.started("status", "l.ndjson", "--watch", stderr=errors) as child:
             await until(lambda: "rows" in log.read_text("utf-8"))
             child.signal(signal.SIGINT)

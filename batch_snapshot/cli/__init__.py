@@ -30,6 +30,8 @@ from batch_snapshot.errors import BatchSnapshotError, ManifestError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+__all__ = ["cli", "main"]
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""

@@ -73,9 +73,10 @@ def _file(context: click.Context) -> Path | None:
 
 def _accounts(context: click.Context) -> Iterable[str]:
     """Those of the manifest or ledger, and their tags."""
-    from batch_snapshot import ledger, manifest
-    from batch_snapshot.accounts import TAG, accounts_of
+    from batch_snapshot import manifest
+    from batch_snapshot.config.accounts import TAG, accounts_of
     from batch_snapshot.errors import BatchSnapshotError
+    from batch_snapshot.ledger import writer
 
     path = _file(context)
     if path is None:
@@ -84,7 +85,7 @@ def _accounts(context: click.Context) -> Iterable[str]:
         if context.info_name != "retry":
             accounts = manifest.load(path).accounts
         else:
-            head = ledger.head(path)
+            head = writer.head(path)
             accounts = accounts_of(path, head) if head else {}
     except BatchSnapshotError:
         return ()
@@ -94,14 +95,14 @@ def _accounts(context: click.Context) -> Iterable[str]:
 
 def _kinds(context: click.Context) -> Iterable[str]:
     """Error kinds, and the codes of the ledger."""
-    from batch_snapshot import ledger
     from batch_snapshot.errors import BatchSnapshotError
-    from batch_snapshot.model import ErrorKind, Status
+    from batch_snapshot.ledger import writer
+    from batch_snapshot.models import ErrorKind, Status
 
     codes: set[str] = set()
     path = _file(context)
     with suppress(BatchSnapshotError):
-        codes = {group.code for group in ledger.history_of(path).failures() if group.code} if path else set()
+        codes = {group.code for group in writer.history_of(path).failures() if group.code} if path else set()
     return [*(kind.value for kind in ErrorKind), Status.IN_DOUBT.value, *sorted(codes)]
 
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batch_snapshot import __version__, flags
-from batch_snapshot.cli import sending, terminal
+from batch_snapshot import __version__
+from batch_snapshot.cli import options, sending, terminal
 from batch_snapshot.errors import InputError
 from batch_snapshot.files import make_folder, resolved
 
 if TYPE_CHECKING:
+    from batch_snapshot.ledger.prune import Pruned
     from batch_snapshot.manifest import Manifest
-    from batch_snapshot.retention import Pruned
     from batch_snapshot.schedule import File
 
 
@@ -41,7 +41,7 @@ class TimeOfDay(click.ParamType[tuple[int, int]]):
 
 @click.command(short_help="Print unit files for nightly runs.")
 @click.argument("kind", type=click.Choice(["systemd", "cron", "kubernetes", "eventbridge"]))
-@click.argument("manifest", type=flags.FILE)
+@click.argument("manifest", type=options.FILE)
 @click.argument("run_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAG…]")
 @click.option("--at", type=TimeOfDay(), default="02:17", show_default=True, metavar="HH:MM", help="In UTC.")
 @click.option(
@@ -55,7 +55,7 @@ class TimeOfDay(click.ParamType[tuple[int, int]]):
 )
 @click.option(
     "--output",
-    type=flags.FOLDER,
+    type=options.FOLDER,
     metavar="FOLDER",
     help="Write each file there, instead of all to stdout; none that is there is overwritten.",
 )
@@ -92,7 +92,7 @@ def schedule(
         keep=keep,
         image=image,
         flags=run_flags,
-        topic=flags.topic_arn(given["notify_sns"]),
+        topic=options.topic_arn(given["notify_sns"]),
         metrics_folder=str(resolved(metrics.parent)) if metrics else None,
         **_here(),
         **_of(listed),
@@ -165,7 +165,7 @@ def _write(folder: Path, made: list[File]) -> None:
 
 
 @click.command(short_help="Remove old ledgers that fully succeeded.")
-@click.argument("folder", metavar="LEDGER-FOLDER", type=flags.FOLDER)
+@click.argument("folder", metavar="LEDGER-FOLDER", type=options.FOLDER)
 @click.option(
     "--keep",
     type=click.IntRange(1),
@@ -174,7 +174,7 @@ def _write(folder: Path, made: list[File]) -> None:
     help="Of each manifest the newest N ledgers stay, whatever is in them.",
 )
 @click.option("--dry-run", is_flag=True, help="Tell what would be removed; remove nothing.")
-@flags.FORMAT
+@options.FORMAT
 def prune(folder: Path, keep: int, form: str, *, dry_run: bool) -> int:
     """Remove old ledgers from LEDGER-FOLDER.
 
@@ -184,7 +184,7 @@ def prune(folder: Path, keep: int, form: str, *, dry_run: bool) -> int:
     \b
     batch-snapshot prune ledgers --keep 30 --dry-run
     """
-    from batch_snapshot import retention
+    from batch_snapshot.ledger import prune as retention
 
     if not folder.exists():
         terminal.warn([f"{folder}: there is no such folder yet: nothing to prune"], 1)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batch_snapshot import flags, interrupts
-from batch_snapshot.cli import terminal
+from batch_snapshot import interrupts
+from batch_snapshot.cli import options, terminal
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from batch_snapshot.manifest import Manifest
-    from batch_snapshot.overview import Looking
+    from batch_snapshot.reporting.status import Looking
 
 #: Seconds between two looks at a ledger, and between two lines about it.
 LOOK_EVERY = 0.5
@@ -25,8 +25,8 @@ LINES_EVERY = 5.0
 
 
 @click.command(short_help="Check a manifest, offline.")
-@click.argument("manifest", type=flags.FILE)
-@flags.FORMAT
+@click.argument("manifest", type=options.FILE)
+@options.FORMAT
 def validate(manifest: Path, form: str) -> int:
     """Check MANIFEST and all that it includes, offline and without credentials.
 
@@ -85,15 +85,15 @@ def validate(manifest: Path, form: str) -> int:
 
 
 def _days(listed: Manifest) -> list[str]:
-    from batch_snapshot import forecast, quota
+    from batch_snapshot.ratelimit import forecast, windows
 
     known = {name: account for name, account in listed.accounts.items() if name in listed.rows_by_account}
-    a_day = {name: quota.calls_a_day(account.quota) for name, account in known.items()}
+    a_day = {name: windows.calls_a_day(account.quota) for name, account in known.items()}
     return forecast.days_needed({name: listed.rows_by_account[name] for name in known}, a_day)
 
 
 @click.command(short_help="Tell what became of the rows, also of a run that goes on.")
-@click.argument("ledger", type=flags.FILE)
+@click.argument("ledger", type=options.FILE)
 @click.option("--check", is_flag=True, help="Prove the ledger whole, or name the first line that is not.")
 @click.option(
     "--watch", is_flag=True, help="Show how far the run is, until it is over; Ctrl-C ends the looking alone."
@@ -104,7 +104,7 @@ def _days(listed: Manifest) -> list[str]:
     help="Rewrite a damaged ledger: keep every whole line, put in doubt what cannot be proven, and keep the "
     "original beside it.",
 )
-@flags.FORMAT
+@options.FORMAT
 @terminal.LOG_FORMAT
 def status(ledger: Path, form: str, *, check: bool, watch: bool, repair: bool) -> int:
     """Tell what became of the rows of LEDGER, also while a run is writing it.
@@ -120,7 +120,8 @@ def status(ledger: Path, form: str, *, check: bool, watch: bool, repair: bool) -
     batch-snapshot status ledgers/backfill.ndjson --format json | jq .counts
     batch-snapshot status ledgers/backfill.ndjson --repair
     """
-    from batch_snapshot import overview, report
+    from batch_snapshot.reporting import status as overview
+    from batch_snapshot.reporting import summary as report
 
     if repair and watch:
         raise InputError("--repair and --watch exclude each other: repair a ledger when its run is over")
@@ -149,8 +150,8 @@ def status(ledger: Path, form: str, *, check: bool, watch: bool, repair: bool) -
 
 def _repaired(ledger: Path, form: str) -> dict[str, Any]:
     """Repair the ledger, and say what was done."""
-    from batch_snapshot import codec
-    from batch_snapshot import repair as room
+    from batch_snapshot.ledger import codec
+    from batch_snapshot.ledger import repair as room
 
     done = room.repair(ledger, datetime.now(UTC))
     if form == "json":

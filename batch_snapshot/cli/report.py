@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batch_snapshot import flags
-from batch_snapshot.cli import terminal
+from batch_snapshot.cli import options, terminal
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,25 +15,25 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Make a page or tables of a ledger.")
-@click.argument("ledger", type=flags.FILE)
+@click.argument("ledger", type=options.FILE)
 @click.option(
     "--html",
     "page",
-    type=flags.FILE,
+    type=options.FILE,
     metavar="FILE",
     help="One page that needs nothing else: outcomes, failures, times, and every row.",
 )
 @click.option(
     "--csv",
     "folder",
-    type=flags.FOLDER,
+    type=options.FOLDER,
     metavar="FOLDER",
     help="Three tables: succeeded.csv, failed.csv (those in doubt too), and unprocessed.csv, which a "
     "manifest can include.",
 )
 @click.option(
     "--manifest",
-    type=flags.FILE,
+    type=options.FILE,
     metavar="FILE",
     help="It alone names rows that were never taken up. Default: where the ledger says it was.",
 )
@@ -45,17 +44,17 @@ def report(ledger: Path, *, page: Path | None, folder: Path | None, manifest: Pa
     batch-snapshot report ledgers/backfill.ndjson --html backfill.html
     batch-snapshot report ledgers/backfill.ndjson --csv backfill/
     """
-    from batch_snapshot import reporting
+    from batch_snapshot.reporting import handing
 
     if page is None and folder is None:
         raise InputError("report: name what to make: --html FILE, --csv FOLDER, or both")
-    material = reporting.gather(ledger, manifest)
+    material = handing.gather(ledger, manifest)
     terminal.warn(material.notes, len(material.notes))
     if page is not None:
-        reporting.write_html(material, page, datetime.now(UTC))
+        handing.write_html(material, page, datetime.now(UTC))
         click.echo(terminal.shown(f"{page}: open it in a browser"))
     if folder is not None:
-        for name, number in reporting.write_csv(material, folder).items():
+        for name, number in handing.write_csv(material, folder).items():
             rows = "row" if number == 1 else "rows"
             click.echo(terminal.shown(f"{folder / name}.csv: {number:,} {rows}"))
     return 0

@@ -12,22 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batch_snapshot import flags
+from batch_snapshot.cli import options as flags
 from batch_snapshot.cli import telling, terminal
 from batch_snapshot.errors import SAME_COMMAND, BatchSnapshotError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from batch_snapshot.batch import Hooks
-    from batch_snapshot.history import History
-    from batch_snapshot.lease import Placing
-    from batch_snapshot.model import Outcome
-    from batch_snapshot.options import Options
-    from batch_snapshot.plan import Selection
-    from batch_snapshot.preview import Preview
-    from batch_snapshot.report import Summary
-    from batch_snapshot.view import View
+    from batch_snapshot.config.options import Options, Placing
+    from batch_snapshot.jobs.plan import Selection
+    from batch_snapshot.jobs.preview import Preview
+    from batch_snapshot.jobs.run import Hooks
+    from batch_snapshot.ledger.history import History
+    from batch_snapshot.models import Outcome
+    from batch_snapshot.reporting.summary import Summary
+    from batch_snapshot.reporting.view import View
 
 
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Tell what would be sent; call nothing.")
@@ -85,7 +84,7 @@ def run(manifest: Path, *, dry_run: bool, yes: bool, **given: Any) -> int:
     batch-snapshot run nightly.yaml --ledger 'ledgers/{name}-{date}.ndjson' --format json
     """
     terminal.telling().unfinished = NOTHING_SENT
-    from batch_snapshot import batch
+    from batch_snapshot.jobs import run as batch
 
     others = telling.others("run", manifest, given)
     options = _options(given)
@@ -112,8 +111,8 @@ def plan(manifest: Path, **given: Any) -> int:
     \b
     batch-snapshot plan backfill.yaml --daily-quota 10000 --rate 1
     """
-    from batch_snapshot import batch
-    from batch_snapshot.options import Options
+    from batch_snapshot.config.options import Options
+    from batch_snapshot.jobs import run as batch
 
     options = Options(ledger=given["ledger"], **_where(given))
     _print_preview(batch.dry_run(manifest, options), given["form"])
@@ -148,24 +147,26 @@ def retry(ledger: Path, *, only: str | None, everything: bool, dry_run: bool, ye
     batch-snapshot retry 'ledgers/nightly-{date}.ndjson'
     """
     terminal.telling().unfinished = NOTHING_SENT
-    from batch_snapshot import batch, places, resumption
+    from batch_snapshot import paths
+    from batch_snapshot.jobs import resume
+    from batch_snapshot.jobs import run as batch
 
     selection = partial(_selection, only=only, everything=everything)
     options = _options(given)
     others = telling.others("retry", ledger, given)
     if "{" in str(ledger) and not ledger.exists():
-        newest, passed_over = resumption.newest(str(ledger), options)
+        newest, passed_over = resume.newest(str(ledger), options)
         terminal.warn(passed_over, len(passed_over))
         if newest is None:
             why = f"{ledger}: there is no such ledger yet: nothing to retry"
             return _print_summary(_nothing_to_retry(ledger, why), given["form"])
-        if resumption.resumable(newest, datetime.now(UTC)):
+        if resume.resumable(newest, datetime.now(UTC)):
             why = f"{newest}: is not finished, and run goes on with it, whatever its age if it was deferred: "
             why += "nothing to retry before that"
             return _print_summary(_nothing_to_retry(newest, why), given["form"])
         ledger = newest
     elif options.simulate and not ledger.exists():
-        simulated = Path(places.simulated_name(str(ledger)))
+        simulated = Path(paths.simulated_name(str(ledger)))
         ledger = simulated if simulated.exists() else ledger
     if dry_run:
         _print_preview(batch.dry_retry(ledger, selection, options), given["form"])
@@ -175,7 +176,7 @@ def retry(ledger: Path, *, only: str | None, everything: bool, dry_run: bool, ye
 
 
 def _nothing_to_retry(ledger: Path, why: str) -> Summary:
-    from batch_snapshot import report
+    from batch_snapshot.reporting import summary as report
 
     return report.Summary(
         outcome="completed",
@@ -190,7 +191,7 @@ def _nothing_to_retry(ledger: Path, why: str) -> Summary:
 
 
 def _selection(past: History, *, only: str | None, everything: bool) -> Selection:
-    from batch_snapshot import plan
+    from batch_snapshot.jobs import plan
 
     if only is not None and everything:
         raise InputError("--only and --all exclude each other: choose one")
@@ -202,8 +203,8 @@ def _selection(past: History, *, only: str | None, everything: bool) -> Selectio
 
 
 def _options(given: dict[str, Any]) -> Options:
-    from batch_snapshot import bounds, policy
-    from batch_snapshot.options import Options
+    from batch_snapshot.config.options import Options, Settings
+    from batch_snapshot.failures import policy
 
     limit = given["max_failures"]
     return Options(
@@ -216,7 +217,7 @@ def _options(given: dict[str, Any]) -> Options:
         wait=given["wait"],
         **_where(given),
         placing=_placing(given),
-        engine=bounds.Settings(
+        engine=Settings(
             concurrency=given["concurrency"],
             max_attempts=given["max_attempts"],
             max_duration=given["max_duration"],
@@ -234,13 +235,13 @@ def _command_line() -> str:
 
 
 def _placing(given: dict[str, Any]) -> Placing | None:
-    from batch_snapshot import lease
+    from batch_snapshot.config.options import Placing
 
     address = flags.scheduler(given["engine"], given["scheduler"], given["workers"])
     seconds = flags.lease(given["lease"])
     if given["engine"] == "local":
         return None
-    return lease.Placing(scheduler=address, workers=given["workers"], lease=seconds)
+    return Placing(scheduler=address, workers=given["workers"], lease=seconds)
 
 
 def _where(given: dict[str, Any]) -> dict[str, Any]:
@@ -260,7 +261,7 @@ def _where(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _hooks(given: dict[str, Any], *, ask: bool = False) -> Hooks:
-    from batch_snapshot import batch
+    from batch_snapshot.jobs import run as batch
 
     return batch.Hooks(
         watch=_watch(given["progress"]),
@@ -286,7 +287,7 @@ def _watch(kind: str) -> Callable[[View], Coroutine[Any, Any, None]]:
 
 def _shown_by(kind: str) -> Callable[[View], Coroutine[Any, Any, None]] | None:
     """What shows how far the run is; an object a line takes no display."""
-    from batch_snapshot import progress
+    from batch_snapshot.reporting import progress
 
     if kind == "none":
         return None
@@ -297,14 +298,14 @@ def _shown_by(kind: str) -> Callable[[View], Coroutine[Any, Any, None]] | None:
 
 async def _draw(view: View) -> None:
     """Keep a display up to date; lines that are told meanwhile stand above it."""
-    from batch_snapshot import progress
+    from batch_snapshot.reporting import progress
 
     with terminal.screen() as screen:
         await progress.watch(view, screen.show, first=0.0, every=progress.REDRAW_EVERY)
 
 
 def _tell(outcome: Outcome) -> None:
-    from batch_snapshot import progress
+    from batch_snapshot.reporting import progress
 
     error = outcome.error
     terminal.say(
@@ -324,10 +325,10 @@ def _tell(outcome: Outcome) -> None:
 
 def _confirm(preview: Preview, *, ask: bool, tell: bool) -> bool:
     """Tell the plan, and ask before real snapshots are made, where there is somebody to ask."""
-    from batch_snapshot import model
-    from batch_snapshot import preview as room
+    from batch_snapshot import models
+    from batch_snapshot.jobs import preview as room
 
-    real = "AWS" in preview.catalogs and preview.endpoint != model.SIMULATOR
+    real = "AWS" in preview.catalogs and preview.endpoint != models.SIMULATOR
     if ask and real and sys.stdin is not None and sys.stdin.isatty():
         terminal.say(room.as_text(preview))
         return click.confirm("Snapshots cannot be deleted and notify the partners. Go on?", err=True)
@@ -354,7 +355,7 @@ def _finish(work: Coroutine[Any, Any, Summary], form: str, others: telling.Other
 
 
 def _print_summary(summary: Summary, form: str) -> int:
-    from batch_snapshot import report
+    from batch_snapshot.reporting import summary as report
 
     terminal.warn(summary.warnings, len(summary.warnings))
     if terminal.telling().form == "json":
@@ -371,7 +372,7 @@ def _print_summary(summary: Summary, form: str) -> int:
 
 
 def _print_preview(preview: Preview, form: str) -> None:
-    from batch_snapshot import preview as room
+    from batch_snapshot.jobs import preview as room
 
     if form == "json":
         terminal.print_json(room.as_json(preview))

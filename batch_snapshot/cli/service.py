@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from batch_snapshot import filters, flags
+from batch_snapshot.cli import options as flags
 from batch_snapshot.cli import terminal
 from batch_snapshot.errors import InputError
+from batch_snapshot.manifest import filters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batch_snapshot.discovering import Surroundings
-    from batch_snapshot.filters import Filters
-    from batch_snapshot.options import Options
+    from batch_snapshot.config.options import Options
+    from batch_snapshot.discovery.readers import Surroundings
+    from batch_snapshot.manifest.filters import Filters
 
 #: Seconds between two lines of progress in a log, and on a terminal.
 LINES_EVERY, REDRAW_EVERY = 5.0, 0.2
@@ -75,7 +76,7 @@ def discover(output: Path | None, update: Path | None, form: str, *, name: str |
     batch-snapshot discover --catalog Sandbox --output found.yaml --stage Committed,Launched
     batch-snapshot discover --catalog Sandbox --update found.yaml
     """
-    from batch_snapshot import discovering
+    from batch_snapshot.discovery import discover as discovering
 
     if (output is None) == (update is None):
         raise InputError("discover: give either --output FILE, or --update MANIFEST")
@@ -116,8 +117,8 @@ def verify(ledger: Path, form: str, *, sample: int | None, **given: Any) -> int:
     batch-snapshot verify ledgers/backfill.ndjson
     batch-snapshot verify ledgers/backfill.ndjson --sample 100 --format json
     """
-    from batch_snapshot import discovering
     from batch_snapshot import verify as room
+    from batch_snapshot.discovery import discover as discovering
 
     with _Progress(given["progress"]) as progress:
         told = terminal.run(room.verify(ledger, _options(given), _around(progress), sample))
@@ -143,7 +144,7 @@ def diff(before: Path, after: Path, form: str) -> int:
     \b
     batch-snapshot diff ledgers/nightly-2026-01-30.ndjson ledgers/nightly-2026-01-31.ndjson
     """
-    from batch_snapshot import diff as room
+    from batch_snapshot.ledger import diff as room
 
     found = room.diff(before, after)
     _tell(form, lambda: room.as_json(found), lambda: room.as_text(found))
@@ -188,7 +189,7 @@ def _checked_name(name: str | None) -> None:
 
 
 def _options(given: dict[str, Any]) -> Options:
-    from batch_snapshot.options import Options
+    from batch_snapshot.config.options import Options
 
     return Options(
         accounts=flags.account_names(given["accounts"]),
@@ -206,9 +207,10 @@ def _options(given: dict[str, Any]) -> Options:
 def _around(progress: Callable[[str], None]) -> Surroundings:
     from random import Random
 
-    from batch_snapshot import batch, discovering
+    from batch_snapshot.discovery import readers
+    from batch_snapshot.jobs import run
 
-    return discovering.Surroundings(now=batch.utc_now, rng=Random(), told=progress, clock=time.monotonic)  # noqa: S311 - jitter
+    return readers.Surroundings(now=run.utc_now, rng=Random(), told=progress, clock=time.monotonic)  # noqa: S311 - jitter
 
 
 class _Progress:

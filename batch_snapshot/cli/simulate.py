@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batch_snapshot import flags, interrupts
-from batch_snapshot.cli import terminal
+from batch_snapshot import interrupts
+from batch_snapshot.cli import options, terminal
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def _change(text: str) -> tuple[float, float]:
     """Read RATE@TIME as (calls a second, seconds)."""
     rate, at, moment = text.partition("@")
     try:
-        return float(rate), flags.Duration(bare=True).convert(moment if at else "", None, None)
+        return float(rate), options.Duration(bare=True).convert(moment if at else "", None, None)
     except ValueError:
         raise click.BadParameter(f"{rate!r} is no rate; write RATE@TIME, such as 10@20s") from None
 
@@ -46,7 +46,7 @@ def _change(text: str) -> tuple[float, float]:
 @click.option(
     "--window",
     "windows",
-    type=flags.Window(),
+    type=options.Window(),
     multiple=True,
     metavar="N/TIME",
     help="A rolling window for writes, such as 100/1m; may be given more than once.",
@@ -60,11 +60,11 @@ def _change(text: str) -> tuple[float, float]:
     help="Whether throttles tell how long to wait.",
 )
 @click.option(
-    "--latency", type=flags.Duration(bare=True), default="0", metavar="TIME", help="Added to each answer."
+    "--latency", type=options.Duration(bare=True), default="0", metavar="TIME", help="Added to each answer."
 )
 @click.option(
     "--forget-after",
-    type=flags.Duration(bare=True),
+    type=options.Duration(bare=True),
     metavar="TIME",
     help="For so long a ClientToken is remembered. Default: for ever.",
 )
@@ -77,7 +77,7 @@ def _change(text: str) -> tuple[float, float]:
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides which calls meet a fault.")
 @click.option(
     "--state",
-    type=flags.FILE,
+    type=options.FILE,
     metavar="FILE",
     help="Keep the world in this file, from one start to the next.",
 )
@@ -105,7 +105,7 @@ def simulate(
     rates = rate if rate is None else ((rate, 0.0), *changes)
     try:
         plan = simulator.Faults.parse(faults) if faults else simulator.Faults()
-        chosen = simulator.Settings(rate=rates, faults=plan, **settings)
+        chosen = simulator.SimulatorSettings(rate=rates, faults=plan, **settings)
         interrupts.run(simulator.run_forever(chosen, host, port, click.echo, _sum_up))
     except ValueError as error:
         raise InputError(f"simulate: {error}") from None

@@ -8,16 +8,16 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batch_snapshot import endpoint, flags, interrupts, model, redaction
-from batch_snapshot.cli import terminal
+from batch_snapshot import endpoints, interrupts, models, redaction
+from batch_snapshot.cli import options, terminal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
     from batch_snapshot.errors import BatchSnapshotError
-    from batch_snapshot.notice import Notice
-    from batch_snapshot.report import Summary
+    from batch_snapshot.notify.notice import Notice
+    from batch_snapshot.reporting.summary import Summary
 
 #: Seconds for the messages, their retries included.
 MESSAGES = 30.0
@@ -38,18 +38,18 @@ class Others(NamedTuple):
 
     def of_summary(self, summary: Summary) -> None:
         """Tell what a run came to; messages only if there was something to do."""
-        from batch_snapshot import notice
+        from batch_snapshot.notify import notice
 
         self._tell(
             notice.of_summary(summary),
             messages=bool(summary.accounts),
-            elsewhere=self.elsewhere or summary.endpoint != model.AWS,
+            elsewhere=self.elsewhere or summary.endpoint != models.AWS,
         )
 
     def of_error(self, error: BatchSnapshotError) -> None:
         """Tell why a run did not begin, or could not go on."""
         if self.webhook or self.topic or self.metrics_file:
-            from batch_snapshot import notice
+            from batch_snapshot.notify import notice
 
             told = notice.of_error(error, self.command, self.subject)
             self._tell(told, messages=True, elsewhere=self.elsewhere)
@@ -63,8 +63,8 @@ class Others(NamedTuple):
         terminal.warn(failed, len(failed))
 
     def _count(self, notice: Notice) -> list[str]:
-        from batch_snapshot import metrics
-        from batch_snapshot import notice as room
+        from batch_snapshot.notify import metrics
+        from batch_snapshot.notify import notice as room
 
         pushed = metrics.wanted(os.environ)
         if not (self.metrics_file or pushed):
@@ -110,20 +110,20 @@ class Others(NamedTuple):
                 )
 
     async def _post(self, url: str, notice: Notice) -> str | None:
-        from batch_snapshot import notice as room
-        from batch_snapshot import webhook
+        from batch_snapshot.notify import notice as room
+        from batch_snapshot.notify import webhook
 
         return await webhook.send(url, redaction.redacted_all(room.as_json(notice)))
 
     async def _publish(self, arn: str, notice: Notice, *, elsewhere: bool) -> str | None:
-        from batch_snapshot import topic
+        from batch_snapshot.notify import sns
 
-        if elsewhere and not os.environ.get(topic.ENDPOINT):
+        if elsewhere and not os.environ.get(sns.ENDPOINT):
             return (
                 f"--notify-sns {arn}: not published: the calls went to another endpoint, and AWS is not "
-                f"called then; name SNS's own with {topic.ENDPOINT}"
+                f"called then; name SNS's own with {sns.ENDPOINT}"
             )
-        return await topic.publish(arn, notice, self.profile)
+        return await sns.publish(arn, notice, self.profile)
 
 
 def _guarded(who: str, work: Callable[[], str | None]) -> str | None:
@@ -147,11 +147,11 @@ def others(command: str, subject: Path, given: Mapping[str, Any]) -> Others:
     return Others(
         command,
         str(subject),
-        flags.webhook_url(given["notify_webhook"]),
-        flags.topic_arn(given["notify_sns"]),
-        flags.metrics_file(given["metrics_file"]),
+        options.webhook_url(given["notify_webhook"]),
+        options.topic_arn(given["notify_sns"]),
+        options.metrics_file(given["metrics_file"]),
         given["profile"],
-        bool(given["simulate"] or given["endpoint_url"] or endpoint.configured(os.environ)),
+        bool(given["simulate"] or given["endpoint_url"] or endpoints.configured(os.environ)),
     )
 
 

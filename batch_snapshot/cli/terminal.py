@@ -21,8 +21,8 @@ from batch_snapshot.text import lines
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Sequence
 
-    from batch_snapshot.display import Frame
-    from batch_snapshot.progress import Screen
+    from batch_snapshot.reporting.display import Frame
+    from batch_snapshot.reporting.progress import Screen
 
 T = TypeVar("T")
 
@@ -127,14 +127,14 @@ def run(work: Coroutine[Any, Any, T], **backend_options: Any) -> T:
     Raises:
         KeyboardInterrupt: a signal ended it.
     """
-    from batch_snapshot import mfa
+    from batch_snapshot.aws import mfa
 
     mfa.asking.set(_ask)
     return interrupts.run(work, **backend_options)
 
 
 async def _ask(prompt: str) -> str:
-    from batch_snapshot import mfa
+    from batch_snapshot.aws import mfa
 
     with paused():
         return await mfa.ask(prompt)
@@ -164,7 +164,7 @@ def can_draw() -> bool:
 @contextmanager
 def screen() -> Iterator[Screen]:
     """A display on standard error; meanwhile lines are told above it."""
-    from batch_snapshot.progress import Screen
+    from batch_snapshot.reporting.progress import Screen
 
     how = telling()
     with Screen(write, encoding=getattr(sys.stderr, "encoding", None) or "ascii") as drawn:
@@ -177,7 +177,7 @@ def screen() -> Iterator[Screen]:
 
 def tell_frame(frame: Frame) -> None:
     """Tell how far a run is, in a line."""
-    from batch_snapshot import display
+    from batch_snapshot.reporting import display
 
     say(display.line(frame), event="progress", **(display.as_json(frame) if telling().form == "json" else {}))
 

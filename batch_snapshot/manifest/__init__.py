@@ -11,20 +11,36 @@ The room, in the order in which a manifest passes through it::
     columns    the header of a CSV file: separator, names, which column holds which key
     header     name, accounts and their quotas, defaults
     pairs      entry → rows
-    doubles    rows that two names of one AWS account both list
+    duplicates rows that two names of one AWS account both list
     live       what a run is to find at the service
     reading    one pass over a manifest and its includes
-    loading    the two passes: `load` and `rows`
+    loader     the two passes: `load` and `rows`
 
-Beside it: `service` (the patterns of botocore's models), `values` (what each value may be), `problems`
-(what is wrong, in bounded memory), `schema` and `template` (what `schema` and `init` print).
+Beside it: `filters` (what `discover:` looks for), `service_model` (the patterns of botocore's models),
+`values` (what each value may be), `problems` (what is wrong, in bounded memory), `schema` and `template`
+(what `schema` and `init` print).
 """
 
 from __future__ import annotations
 
-from batch_snapshot.manifest.loading import Manifest, doubled, load, name_of, rows
+from batch_snapshot.manifest.loader import Manifest, doubled, load, name_of, rows
 from batch_snapshot.manifest.schema import schema
 from batch_snapshot.manifest.template import template
-from batch_snapshot.model import Account, Quota
+from batch_snapshot.models import Account, Quota
 
-__all__ = ["Account", "Manifest", "Quota", "doubled", "load", "name_of", "rows", "schema", "template"]
+__all__ = [
+    "Account",
+    "Manifest",
+    "Quota",
+    "doubled",
+    "duplicates",
+    "filters",
+    "live",
+    "load",
+    "name_of",
+    "rows",
+    "schema",
+    "service_model",
+    "template",
+    "values",
+]

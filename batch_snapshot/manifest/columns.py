@@ -17,7 +17,7 @@ from unicodedata import category
 from batch_snapshot.manifest.nodes import Fields, Items, Scalar
 from batch_snapshot.manifest.pairs import KEYS
 from batch_snapshot.manifest.problems import UnreadableError, spelled
-from batch_snapshot.manifest.service import snapshot_input
+from batch_snapshot.manifest.service_model import snapshot_input
 from batch_snapshot.manifest.values import CONTEXT
 
 if TYPE_CHECKING:

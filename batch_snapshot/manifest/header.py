@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from batch_snapshot.manifest import values
 from batch_snapshot.manifest.nodes import Broken, Fields, Items, Scalar
 from batch_snapshot.manifest.problems import printable, shown
-from batch_snapshot.manifest.service import DEFAULT_REGION
-from batch_snapshot.model import Account, Quota
+from batch_snapshot.manifest.service_model import DEFAULT_REGION
+from batch_snapshot.models import Account, Quota
 
 if TYPE_CHECKING:
     from batch_snapshot.manifest.nodes import Node

@@ -6,14 +6,13 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from batch_snapshot import filters
-from batch_snapshot.filters import Filters
-from batch_snapshot.manifest import values
+from batch_snapshot.manifest import filters, values
+from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.manifest.header import kind_of
 from batch_snapshot.manifest.nodes import Broken, Fields, Items, Scalar
 from batch_snapshot.manifest.pairs import unknown_account
 from batch_snapshot.manifest.problems import meant, shown
-from batch_snapshot.manifest.service import DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE
+from batch_snapshot.manifest.service_model import DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from batch_snapshot.manifest.header import Defaults
     from batch_snapshot.manifest.nodes import Node
     from batch_snapshot.manifest.problems import Complain
-    from batch_snapshot.model import Account
+    from batch_snapshot.models import Account
 
 SECTION = "discover"
 

@@ -8,9 +8,9 @@ from batch_snapshot.manifest import values
 from batch_snapshot.manifest.header import AMBIENT, kind_of
 from batch_snapshot.manifest.nodes import Broken, Fields, Items, Scalar
 from batch_snapshot.manifest.problems import Tally, meant, shown
-from batch_snapshot.manifest.service import DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE, snapshot_input
+from batch_snapshot.manifest.service_model import DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE, snapshot_input
 from batch_snapshot.manifest.stretches import OddError
-from batch_snapshot.model import Row
+from batch_snapshot.models import Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from batch_snapshot.manifest.nodes import Node
     from batch_snapshot.manifest.problems import Complain
     from batch_snapshot.manifest.stretches import Form, Stretch
-    from batch_snapshot.model import Account
+    from batch_snapshot.models import Account
 
 KEYS = frozenset({"engagement", "resource", "resources", *values.CONTEXT})
 #: Ways of saying something beside the ids that are kept in mind.

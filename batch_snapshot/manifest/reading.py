@@ -9,23 +9,23 @@ from typing import IO, TYPE_CHECKING
 
 from batch_snapshot.files import open_regular
 from batch_snapshot.manifest import header, includes, live, values
-from batch_snapshot.manifest.doubles import Place
+from batch_snapshot.manifest.duplicates import Place
 from batch_snapshot.manifest.header import AMBIENT, Defaults
 from batch_snapshot.manifest.nodes import PAIRS, Broken, ByteError, Document, Items, Scalar
 from batch_snapshot.manifest.pairs import Expander, unknown_account
 from batch_snapshot.manifest.problems import Notes, UnreadableError, printable
 from batch_snapshot.manifest.stretches import Ahead, OddError, Parted, Stretch, Taking
-from batch_snapshot.model import Account
+from batch_snapshot.models import Account
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from batch_snapshot.filters import Filters
     from batch_snapshot.manifest.columns import Names
+    from batch_snapshot.manifest.filters import Filters
     from batch_snapshot.manifest.nodes import Node
     from batch_snapshot.manifest.problems import Complain, Tally
-    from batch_snapshot.model import Row
+    from batch_snapshot.models import Row
 
 TOP = ("version", "name", "defaults", "accounts", PAIRS, "include", live.SECTION)
 _INCLUDED = ("version", "defaults", PAIRS)

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batch_snapshot import filters
-from batch_snapshot.manifest import values
-from batch_snapshot.manifest.service import CATALOGS, TEMPLATES, role_input, snapshot_input
+from batch_snapshot.manifest import filters, values
+from batch_snapshot.manifest.service_model import CATALOGS, TEMPLATES, role_input, snapshot_input
 
 if TYPE_CHECKING:
-    from batch_snapshot.manifest.service import Shape
+    from batch_snapshot.manifest.service_model import Shape
 
 
 def schema() -> dict[str, object]:

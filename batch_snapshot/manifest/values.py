@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from batch_snapshot.manifest.nodes import Broken, Fields, Items, Scalar
 from batch_snapshot.manifest.problems import meant, shown, spelled
-from batch_snapshot.manifest.service import CATALOGS, TEMPLATES, Shape, role_input, snapshot_input
+from batch_snapshot.manifest.service_model import CATALOGS, TEMPLATES, Shape, role_input, snapshot_input
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -1,6 +1,10 @@
-"""What is handed out about a ledger: one page to open in a browser, tables for a spreadsheet.
+"""Ledgers and running runs as people see them: lines, displays, summaries, tables, a page.
 
-The room, in the order in which a ledger passes through it::
+Exports `summary` (what a run came to, exit codes, next commands), `status` (a ledger's own), `view`,
+`display` and `progress` (a run as it goes), and `handing` (the report's files). It makes no calls and
+writes no ledger.
+
+The report, in the order in which a ledger passes through it::
 
     entries    lines of the ledger, rows of the manifest → one entry a row
     facts      lines and entries → sums, groups, times
@@ -13,8 +17,4 @@ The room, in the order in which a ledger passes through it::
 All but the last decide and do no more.
 """
 
-from __future__ import annotations
-
-from batch_snapshot.reporting.handing import Material, gather, write_csv, write_html
-
-__all__ = ["Material", "gather", "write_csv", "write_html"]
+__all__ = ["display", "handing", "progress", "status", "summary", "view"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from batch_snapshot.model import Status
+from batch_snapshot.models import Status
 from batch_snapshot.reporting.entries import UNATTEMPTED
 
 if TYPE_CHECKING:

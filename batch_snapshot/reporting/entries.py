@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batch_snapshot.history import CRASHED, Intent, Result, Skipped
-from batch_snapshot.model import ErrorKind, Status
+from batch_snapshot.ledger.history import CRASHED, Intent, Result, Skipped
+from batch_snapshot.ledger.tally import count, time
+from batch_snapshot.models import ErrorKind, Status
 from batch_snapshot.redaction import redacted
-from batch_snapshot.tally import count, time
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
     from datetime import datetime
 
-    from batch_snapshot.history import History, Line
-    from batch_snapshot.model import Row
+    from batch_snapshot.ledger.history import History, Line
+    from batch_snapshot.models import Row
 
 #: What stands for a row that has no status.
 UNATTEMPTED = "unattempted"

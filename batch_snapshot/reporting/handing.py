@@ -10,10 +10,12 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from batch_snapshot import __version__, ledger, locks, manifest, places, report
+from batch_snapshot import __version__, manifest, paths
 from batch_snapshot.errors import InputError, LedgerError, ManifestError, way_out
 from batch_snapshot.files import make_folder, resolved
+from batch_snapshot.ledger import locks, writer
 from batch_snapshot.reporting import columns, page, tables
+from batch_snapshot.reporting import summary as report
 from batch_snapshot.reporting.entries import settled, unattempted
 from batch_snapshot.reporting.facts import Facts
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from batch_snapshot.history import Header
+    from batch_snapshot.ledger.history import Header
     from batch_snapshot.manifest import Manifest
     from batch_snapshot.reporting.entries import Entry
 
@@ -47,7 +49,7 @@ class Material:
         """
         facts = self.facts
         # A run may go on writing: what it has written since would tell of rows a second time.
-        lines = ledger.read(self.path, whole=True)
+        lines = writer.read(self.path, whole=True)
         named = settled(lines, facts.history, facts.again)
         if self.listed is None:
             return named
@@ -64,9 +66,9 @@ def gather(path: Path, manifest_path: Path | None = None) -> Material:
         ManifestError: the manifest that was named is not valid.
         InputError: it is another ledger's.
     """
-    running = locks.holder_lives(places.ledger_lock(path))
+    running = locks.holder_lives(paths.ledger_lock(path))
     facts = Facts()
-    for line in ledger.read(path, whole=True):
+    for line in writer.read(path, whole=True):
         try:
             facts.add(line)
         except LedgerError as error:

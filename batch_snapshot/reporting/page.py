@@ -17,8 +17,8 @@ import jinja2
 import orjson
 from markupsafe import Markup
 
-from batch_snapshot import report
 from batch_snapshot.reporting import charts
+from batch_snapshot.reporting import summary as report
 from batch_snapshot.reporting.columns import MOST_ROWS
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import csv
 import re
 from typing import IO, TYPE_CHECKING
 
-from batch_snapshot.codec import timestamp
-from batch_snapshot.model import Skip, Status
+from batch_snapshot.ledger.codec import timestamp
+from batch_snapshot.models import Skip, Status
 from batch_snapshot.reporting.entries import UNATTEMPTED
 
 if TYPE_CHECKING:

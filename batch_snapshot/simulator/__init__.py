@@ -8,7 +8,7 @@ signatures for their form only. It serves loopback addresses alone.
 
 ::
 
-    async with serve(Settings(rate=20, burst=20, latency=0.08)) as (url, simulator):
+    async with serve(SimulatorSettings(rate=20, burst=20, latency=0.08)) as (url, simulator):
         ...  # point a client's endpoint_url at url
         assert simulator.pair_overlaps == 0
 
@@ -31,8 +31,17 @@ every call), ``POST /_simulator/touch`` with ``{"opportunity": "O1"}`` modifies 
 
 from batch_snapshot.simulator.faults import KINDS, Faults
 from batch_snapshot.simulator.server import run_forever, serve
-from batch_snapshot.simulator.settings import Settings
+from batch_snapshot.simulator.settings import SimulatorSettings
 from batch_snapshot.simulator.simulator import LoggedCall, Simulator
 from batch_snapshot.simulator.world import Snapshot
 
-__all__ = ["KINDS", "Faults", "LoggedCall", "Settings", "Simulator", "Snapshot", "run_forever", "serve"]
+__all__ = [
+    "KINDS",
+    "Faults",
+    "LoggedCall",
+    "Simulator",
+    "SimulatorSettings",
+    "Snapshot",
+    "run_forever",
+    "serve",
+]

@@ -24,7 +24,7 @@ from batch_snapshot.simulator.times import show
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from batch_snapshot.simulator.settings import Settings
+    from batch_snapshot.simulator.settings import SimulatorSettings
 
 #: Seconds that calls under way are given when the endpoint closes.
 _SHUTDOWN: Final = 0.1
@@ -34,7 +34,7 @@ _NO_LINGER: Final = pack("ii", 1, 0)
 
 @asynccontextmanager
 async def serve(
-    settings: Settings | None = None,
+    settings: SimulatorSettings | None = None,
     *,
     host: str = "127.0.0.1",
     port: int = 0,
@@ -73,7 +73,7 @@ async def serve(
 
 
 async def run_forever(
-    settings: Settings,
+    settings: SimulatorSettings,
     host: str,
     port: int,
     announce: Callable[[str], None],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class SimulatorSettings:
     """What nobody knows about the real service is a switch here, so that clients are tried on either.
 
     Raises:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from batch_snapshot.simulator.journal import Journal
-from batch_snapshot.simulator.settings import Settings
+from batch_snapshot.simulator.settings import SimulatorSettings
 from batch_snapshot.simulator.world import World
 
 if TYPE_CHECKING:
@@ -48,14 +48,16 @@ class Simulator:
             engagement, resource type, resource and template was in flight on an open connection.
     """
 
-    def __init__(self, settings: Settings | None = None, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, settings: SimulatorSettings | None = None, *, now: Callable[[], float] = time.time
+    ) -> None:
         """Open the state file, if there is one.
 
         Raises:
             ValueError: the state file is not one.
             OSError: it cannot be read or written.
         """
-        self.settings = settings or Settings()
+        self.settings = settings or SimulatorSettings()
         self._now = now
         self._journal = None if self.settings.state is None else Journal(self.settings.state)
         try:

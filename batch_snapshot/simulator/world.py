@@ -15,7 +15,7 @@ from batch_snapshot.simulator.times import whole_milliseconds
 
 if TYPE_CHECKING:
     from batch_snapshot.simulator.journal import Journal
-    from batch_snapshot.simulator.settings import Settings
+    from batch_snapshot.simulator.settings import SimulatorSettings
 
     Params = dict[str, Any]
 
@@ -68,7 +68,7 @@ class _Memory(NamedTuple):
 class World:
     """The state; every change goes through the journal where there is one."""
 
-    def __init__(self, settings: Settings, journal: Journal | None = None) -> None:
+    def __init__(self, settings: SimulatorSettings, journal: Journal | None = None) -> None:
         """Seed the lists, then take up what the journal holds."""
         self._settings = settings
         self._tokens: dict[str, _Memory] = {}

@@ -9,8 +9,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from batch_snapshot import codec, history, ledger, manifest, overview
+from batch_snapshot import manifest
 from batch_snapshot.errors import InputError, LedgerError
+from batch_snapshot.ledger import codec, history, writer
+from batch_snapshot.reporting import status
 from tests import anew
 
 if TYPE_CHECKING:
@@ -45,22 +47,22 @@ def ledger_target(data: bytes, folder: Path) -> None:
     path, mended = folder / "ledger.ndjson", folder / "mended.ndjson"
     anew.write(path, data)
     anew.write(mended, data)
-    for look in (overview.of, overview.check):
+    for look in (status.of, status.check):
         try:
             look(path)
         except InputError as error:
             _clear(str(error))
     try:
-        before = ledger.history_of(path)
+        before = writer.history_of(path)
     except LedgerError:
         return
     for name, fields in before.last.accounts.items() if before.last else ():
         with suppress(TypeError, ValueError):
             codec.decode_account(name, fields)
-    unfinished = {row.key for row, _ in history.rows_of(ledger.read(path), before)}
+    unfinished = {row.key for row, _ in history.rows_of(writer.read(path), before)}
     assert unfinished <= before.unfinished.keys()
     with suppress(LedgerError):
-        ledger.mend(mended)
+        writer.mend(mended)
         whole_lines = data[: data.rfind(b"\n") + 1]
         assert mended.read_bytes() in {data, data + b"\n", whole_lines}
 

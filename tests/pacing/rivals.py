@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import Protocol
 
-from batch_snapshot import pace
+from batch_snapshot.ratelimit import pace
 
 
 class Controller(Protocol):
@@ -23,7 +23,7 @@ class Controller(Protocol):
 
 
 class Ours:
-    """`batch_snapshot.pace`."""
+    """`batch_snapshot.ratelimit.pace`."""
 
     def __init__(self, start: pace.Pace | None = None) -> None:
         self.pace = start or pace.Pace()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from batch_snapshot import pace
+from batch_snapshot.ratelimit import pace
 from tests.pacing.servers import Bucket, Fixed, Sliding
 from tests.pacing.simulation import Client, Simulation
 

@@ -7,9 +7,9 @@ from itertools import islice
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from batch_snapshot import codec
-from batch_snapshot.history import End, Header
-from batch_snapshot.model import Account, Outcome, Request, Row, Status, client_token
+from batch_snapshot.ledger import codec
+from batch_snapshot.ledger.history import End, Header
+from batch_snapshot.models import Account, Outcome, Request, Row, Status, client_token
 from tests.processes import TEMPLATE, write_manifest
 
 if TYPE_CHECKING:

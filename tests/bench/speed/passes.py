@@ -60,8 +60,8 @@ def _events(path: Path) -> float:
 
 
 def _append(path: Path, lines: str) -> float:
-    from batch_snapshot.codec import encode_result
-    from batch_snapshot.ledger import Ledger
+    from batch_snapshot.ledger.codec import encode_result
+    from batch_snapshot.ledger.writer import Ledger
     from tests.bench.speed.material import outcomes
 
     made = [*outcomes(_OUTCOMES)]
@@ -77,7 +77,7 @@ def _append(path: Path, lines: str) -> float:
 
 
 def _history(path: Path) -> float:
-    from batch_snapshot.ledger import history_of
+    from batch_snapshot.ledger.writer import history_of
 
     begin = time.perf_counter()
     history_of(path)

@@ -1,0 +1,185 @@
+"""What botocore returned or raised, in this house's words. Pure.
+
+Every text is scrubbed of secrets before anything else: an answer may echo what signed the request.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import re
+import ssl
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from botocore.exceptions import ClientError
+
+from batch_snapshot.failures import policy
+from batch_snapshot.models import ApiError, Failure, Receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batch_snapshot.models import Row
+
+    Scrub = Callable[[str], str]
+
+
+#: Marks an exception that was raised while a connection was being made.
+UNCONNECTED = "_batch_snapshot_unconnected"
+
+#: The largest revision that a ledger can hold.
+LARGEST = 2**63 - 1
+
+
+#: Where an Arn names an engagement and a resource; an Arn that names neither is taken as it is.
+_NAMED_BY_ARN = re.compile(r"(?:^|/)engagement/([^/]+)|(?:^|/)resource/[^/]+/([^/]+)")
+
+
+def receipt(answer: Mapping[str, Any], scrub: Scrub, row: Row) -> Receipt:
+    """Read the snapshot of `row` out of a success.
+
+    Garbage looks like a success that names none, and an answer that came late may be of another row.
+
+    Raises:
+        ApiError: it names none, or one of another engagement or resource.
+    """
+    arn, revision = answer.get("Arn"), answer.get("Revision")
+    if not (isinstance(arn, str) and arn and type(revision) is int and 1 <= revision <= LARGEST):
+        raise ApiError(nonsense(answer, "the answer says success but names no snapshot", scrub))
+    if not _is_of(row, arn, answer):
+        raise ApiError(
+            nonsense(answer, "the answer says success but names the snapshot of another row", scrub)
+        )
+    return Receipt(scrub(arn), revision, _request_id(answer, scrub))
+
+
+def _is_of(row: Row, arn: str, answer: Mapping[str, Any]) -> bool:
+    """Whether an answer names no other engagement or resource than the row's."""
+    named = _NAMED_BY_ARN.findall(arn)
+    engagements = {engagement for engagement, _ in named if engagement} | _texts(answer.get("EngagementId"))
+    resources = {resource for _, resource in named if resource} | _texts(answer.get("ResourceId"))
+    # A row may name its engagement by an ARN, whose last part is the id.
+    own = row.engagement.rpartition("/")[2]
+    return engagements <= {own, row.engagement} and resources <= {row.resource}
+
+
+def _texts(value: object) -> set[str]:
+    return {value} if isinstance(value, str) and value else set()
+
+
+def nonsense(answer: Mapping[str, Any], message: str, scrub: Scrub) -> Failure:
+    """Classify a success that makes no sense."""
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return policy.nonsense(message, http_status=status, request_id=_request_id(answer, scrub))
+
+
+def failure(error: Exception, scrub: Scrub) -> Failure:
+    """Turn whatever a call raised into a failure: the one place that does."""
+    try:
+        return _classified(error, scrub)
+    except Exception as stumble:  # noqa: BLE001 - an answer can hold anything; one must not end the run
+        told = f"an answer of type {type(error).__name__} that cannot be read ({type(stumble).__name__})"
+        return policy.client_failure(["UnreadableAnswer"], told)
+
+
+def _classified(error: Exception, scrub: Scrub) -> Failure:
+    if isinstance(error, ClientError):
+        return policy.service_failure(_answer(error.response, scrub))
+    inner = getattr(error, "kwargs", {}).get("error")
+    chain = [inner, error] if isinstance(inner, Exception) else [error]
+    names = [cls.__name__ for cause in chain for cls in type(cause).__mro__]
+    general = {"Exception", "BaseException", "object"}
+    names = [name for name in names if name not in general] + ["Exception"]
+    if names[0] == "ClientHttpProxyError":
+        return _refused_by_proxy(inner, error, names)
+    unconnected = _unconnected(chain[0])
+    told = _unreached(chain[0]) or _in_words(chain)
+    if unconnected and not told.startswith("cannot reach") and not isinstance(inner, ssl.SSLError):
+        where = urlsplit(str(getattr(error, "kwargs", {}).get("endpoint_url", ""))).netloc or "the endpoint"
+        told = f"cannot reach {where}: {getattr(chain[0], 'message', '') or told}"
+    return policy.client_failure(names, scrub(told) or names[0], unconnected=unconnected)
+
+
+def _in_words(chain: list[Exception]) -> str:
+    """What the errors say; botocore's most general one only repeats what is beneath it."""
+    if type(chain[-1]).__name__ == "HTTPClientError":
+        chain = chain[:1]
+    return " ".join(str(cause) for cause in chain if str(cause))
+
+
+def _refused_by_proxy(inner: Any, error: Exception, names: list[str]) -> Failure:
+    """A proxy that opens no tunnel; its URL may hold a password, so only its host is named."""
+    where = urlsplit(str(getattr(error, "kwargs", {}).get("proxy_url", "")))
+    host = where.netloc.rpartition("@")[2] or "of the environment"
+    told = f"the proxy {host} opens no tunnel: it answered {inner.status}"
+    return policy.client_failure([policy.PROXY_LOGIN] if inner.status == 407 else names, told)
+
+
+def _unreached(error: Any) -> str | None:
+    """What a connection that never stood says, in few words; None: it is something else."""
+    if type(error).__name__ == "ConnectionTimeoutError":
+        # Its last word is the URL.
+        return f"cannot reach {urlsplit(str(error).split()[-1]).netloc}: no connection within the time-out"
+    if isinstance(error, ssl.SSLError) or not hasattr(error, "os_error"):
+        return None
+    cause: OSError = error.os_error
+    what = _REASONS.get(cause.errno or 0) or cause.strerror or str(cause) or type(cause).__name__
+    unresolved = any(cls.__name__ == "ClientConnectorDNSError" for cls in type(error).__mro__)
+    proxied = "the proxy " if type(error).__name__ == "ClientProxyConnectionError" else ""
+    return f"cannot reach {proxied}{error.host}:{error.port}: {'name not resolved: ' * unresolved}{what}"
+
+
+#: What people call it.
+_REASONS = {
+    errno.ECONNREFUSED: "connection refused",
+    errno.ENETUNREACH: "network unreachable",
+    errno.EHOSTUNREACH: "no route to the host",
+}
+
+
+def _unconnected(error: BaseException | None) -> bool:
+    """Whether it was raised while the connection was being made (see `transport`)."""
+    while error is not None:
+        if getattr(error, UNCONNECTED, False):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _answer(response: Mapping[str, Any], scrub: Scrub) -> policy.Answer:
+    error = response.get("Error", {})
+    metadata = response.get("ResponseMetadata", {})
+    message = str(error.get("Message") or response.get("Message") or "")
+    listed = response.get("ErrorList")
+    details = [
+        f"{item.get('FieldName', '?')}: {item.get('Message', '')} ({item.get('Code', '?')})"
+        for item in (listed if isinstance(listed, list) else [])
+        if isinstance(item, Mapping)
+    ]
+    return policy.Answer(
+        code=scrub(str(error.get("Code") or "Unknown")),
+        message=scrub("; ".join([message, *details]) if details else message),
+        reason=scrub(str(response["Reason"])) if response.get("Reason") else None,
+        http_status=metadata.get("HTTPStatusCode"),
+        request_id=_request_id(response, scrub),
+        retry_after=_retry_after(metadata.get("HTTPHeaders", {})),
+    )
+
+
+def _request_id(answer: Mapping[str, Any], scrub: Scrub) -> str | None:
+    request_id = answer.get("ResponseMetadata", {}).get("RequestId")
+    return policy.clean(scrub(str(request_id)), 200) if request_id else None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read the service's hint in seconds, if it gave one that can be read."""
+    for name, unit in (("x-amz-retry-after", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers[name]) * unit
+        except (KeyError, ValueError):
+            continue
+        if math.isfinite(seconds) and seconds >= 0:
+            return seconds
+    return None

@@ -1,0 +1,237 @@
+"""One exchange over HTTP: what is sent leaves once, to one endpoint, and its answer is bounded.
+
+aiobotocore's own transport would follow redirects, read without end, and hang with a name server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import suppress
+from functools import lru_cache, partial
+from threading import Thread
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+from aiobotocore.config import AioConfig
+from aiobotocore.utils import _RefCountedSession
+from aiohttp.abc import AbstractResolver, ResolveResult
+from botocore.awsrequest import AWSRequest
+from yarl import URL
+
+from batch_snapshot.aws.answers import UNCONNECTED
+from batch_snapshot.aws.fast_call import Answer
+from batch_snapshot.aws.tls import Verified
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from batch_snapshot.aws.fast_call import Wire
+
+#: Bytes of an answer. Snapshots have some tens of KB; whatever is longer comes from something else,
+#: and one from every worker still fits into memory.
+LONGEST_ANSWER = 1024 * 1024
+
+#: Seconds for a name server; then the name counts as not resolved. Systems give up sooner by themselves.
+NAME_TIMEOUT = 15.0
+
+
+def config(**settings: Any) -> AioConfig:
+    """How every client of ours speaks HTTP; `settings` are botocore's."""
+    return AioConfig(http_session_cls=Transport, connector_args={"resolver": Resolver()}, **settings)
+
+
+class AnswerTooLongError(Exception):
+    """An answer went on beyond what any honest one holds; it was not read to its end."""
+
+    def __init__(self) -> None:
+        """Say how long is too long."""
+        super().__init__(f"the answer is longer than {LONGEST_ANSWER:,} bytes")
+
+
+class InvalidProxyError(Exception):
+    """The URL of the proxy is none that can be used."""
+
+
+class ProxyAuthenticationError(Exception):
+    """The proxy passes nothing on without a user and a password."""
+
+    def __init__(self, host: str) -> None:
+        """Name the proxy, without user and password."""
+        super().__init__(f"the proxy {host} answered 407: it wants a user and a password")
+
+
+def check_proxy(url: str) -> None:
+    """Check the URL of a proxy, which aiohttp would refuse in ways that are not told from broken calls.
+
+    Raises:
+        InvalidProxyError: it cannot be used; the message names the host alone, as the rest may be secret.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise InvalidProxyError("the URL of the proxy has a port or a host that is none") from None
+    host = parts.hostname
+    # botocore puts http:// before whatever begins otherwise: http://socks5://host:1080
+    if "://" in url.partition("://")[2]:
+        raise InvalidProxyError("the URL of the proxy begins with neither http:// nor https://")
+    if not host or any(char.isspace() for char in url) or port == 0:
+        raise InvalidProxyError("the URL of the proxy names no host and port that can be called")
+    try:
+        URL(url)
+        f"{parts.username}:{parts.password}".encode("latin-1")
+    except ValueError:
+        raise InvalidProxyError(f"the URL of the proxy {host} cannot be used") from None
+
+
+class _Connecting(NamedTuple):
+    """Makes connections as aiohttp does, and marks what it raises: nothing of a call was sent by then."""
+
+    connect: Callable[..., Any]
+
+    async def __call__(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await self.connect(*args, **options)
+        except Exception as error:
+            setattr(error, UNCONNECTED, True)
+            raise
+
+
+class Transport(Verified):
+    """aiobotocore's own, but a call is one exchange with one endpoint, and its answer is bounded."""
+
+    def __init__(self, *args: Any, proxies: Mapping[str, str] | None = None, **settings: Any) -> None:
+        """Take what aiobotocore gives; `proxied` tells whether a proxy stands before the endpoint."""
+        super().__init__(*args, proxies=proxies, **settings)
+        self.proxied = bool(proxies)
+
+    async def _get_session(self, proxy_url: str | None) -> _Exchanges:
+        if proxy_url is not None:
+            check_proxy(proxy_url)
+        session = await super()._get_session(proxy_url)
+        if not isinstance(session.connector.connect, _Connecting):
+            session.connector.connect = _Connecting(session.connector.connect)
+        return _Exchanges(session)
+
+    async def exchange(self, call: Wire) -> Answer:
+        """Send a call by the short way, which knows of no proxy.
+
+        Raises:
+            Exception: what botocore raises where an exchange fails.
+        """
+        headers = {**call.headers, "Accept-Encoding": "identity"}
+        try:
+            session = await self._get_session(None)
+            read = await session.request("POST", url=_url(call.url), headers=headers, data=call.body)
+        except Exception as error:
+            await _Raising(error).send(AWSRequest("POST", call.url, data=call.body).prepare())
+            raise
+        told = {name.decode().lower(): value.decode() for name, value in read.raw_headers}
+        return Answer(read.status, told, read.body)
+
+
+class MetadataTransport(Transport, _RefCountedSession):  # type: ignore[misc] # aiobotocore is untyped
+    """The same for the endpoint of a container's or an instance's credentials, which may be one of HTTPS."""
+
+
+class _Raising(Verified):
+    """Tells what aiohttp raised in botocore's words: they are in the middle of aiobotocore's sending."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    async def _get_session(self, _: str | None) -> None:
+        raise self._error
+
+
+_url = lru_cache(maxsize=1024)(partial(URL, encoded=True))
+
+
+class _Exchanges(NamedTuple):
+    """What aiobotocore needs of an aiohttp session: it would follow redirects and read without end."""
+
+    session: Any
+
+    async def request(self, method: str, **options: Any) -> _Read:
+        """Make one exchange, and read its answer."""
+        # A redirect would take what signs the call to whomever it names, and bring his answer as ours.
+        async with self.session.request(method, allow_redirects=False, **options) as response:
+            if response.status == 407 and options.get("proxy"):
+                raise ProxyAuthenticationError(urlsplit(options["proxy"]).netloc.rpartition("@")[2])
+            body = bytearray()
+            async for part in response.content.iter_any():
+                body += part
+                if len(body) > LONGEST_ANSWER:
+                    raise AnswerTooLongError
+            # As with botocore itself, no answer's cookies are kept, let alone sent.
+            self.session.cookie_jar.clear()
+            return _Read(response.url, response.status, response.raw_headers, bytes(body))
+
+
+class _Read(NamedTuple):
+    """An answer that was read; what aiobotocore needs of an aiohttp response."""
+
+    url: Any
+    status: int
+    raw_headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+    async def read(self) -> bytes:
+        return self.body
+
+
+class Resolver(AbstractResolver):
+    """Looks names up beside everything else: one that hangs keeps no process from its end.
+
+    aiohttp's own thread would, for as long as the system waits for its name servers.
+    """
+
+    def __init__(self, look_up: Callable[..., list[Any]] = socket.getaddrinfo) -> None:
+        """Take the function that blocks."""
+        self._look_up = look_up
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Find the addresses of `host`.
+
+        Raises:
+            OSError: it has none, or nobody knows.
+        """
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[list[Any]] = loop.create_future()
+
+        def settle(error: Exception | None, infos: list[Any]) -> None:
+            if found.done():
+                return
+            if error:
+                found.set_exception(error)
+            else:
+                found.set_result(infos)
+
+        def look_up() -> None:
+            error, infos = None, []
+            try:
+                infos = self._look_up(
+                    host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG
+                )
+            except (OSError, ValueError) as caught:
+                error = caught
+            with suppress(RuntimeError):  # nobody waits any more
+                loop.call_soon_threadsafe(settle, error, infos)
+
+        Thread(target=look_up, daemon=True).start()
+        async with asyncio.timeout(NAME_TIMEOUT):
+            infos = await found
+        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            ResolveResult(
+                hostname=host, host=address[0], port=address[1], family=kind, proto=protocol, flags=numeric
+            )
+            for kind, _, protocol, _, address in infos
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""

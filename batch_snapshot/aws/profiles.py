@@ -1,0 +1,109 @@
+"""AWS's shared configuration files: whether they can be read, and which endpoint a profile names."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batch_snapshot.endpoints import IGNORE, checked
+from batch_snapshot.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+#: Bytes of a file that is read for credentials; the largest real ones have some hundred kilobytes.
+LARGEST = 4 * 1024 * 1024
+
+#: As botocore names the service in a `services` section.
+_SERVICE = "partnercentral-selling"
+
+#: The files, and where they are when the variable is not set.
+_FILES = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
+#: Files of older tools, which botocore reads too.
+_OLDER = ("AWS_CREDENTIAL_FILE", "BOTO_CONFIG")
+
+
+def files(environ: Mapping[str, str]) -> dict[Path, str]:
+    """The files that botocore would read, and the variables that name them."""
+    named = {variable: environ.get(variable) or usual for variable, usual in _FILES.items()}
+    named |= {variable: environ[variable] for variable in _OLDER if environ.get(variable)}
+    return {_expanded(path): variable for variable, path in named.items()}
+
+
+def _expanded(path: str) -> Path:
+    import os.path  # noqa: PLC0415
+
+    return Path(os.path.expanduser(os.path.expandvars(path)))  # noqa: PTH111 - with an unknown user it stays as it is
+
+
+def problem(environ: Mapping[str, str]) -> str | None:
+    """Why one of the files must not be read: it would fill the memory, or never end; None: all can be."""
+    for path, variable in files(environ).items():
+        try:
+            found = path.stat()
+        except (OSError, ValueError):  # botocore passes over what is not there
+            continue
+        if stat.S_ISREG(found.st_mode):
+            if found.st_size > LARGEST:
+                return f"{path} ({variable}) has {found.st_size:,} bytes; at most {LARGEST:,} are read"
+        elif not (stat.S_ISDIR(found.st_mode) or path == Path("/dev/null")):
+            return f"{path} ({variable}) is no regular file"
+    return None
+
+
+def endpoints(profiles: Iterable[str | None], environ: Mapping[str, str]) -> dict[str | None, str]:
+    """The endpoint of Partner Central that each profile names, by `endpoint_url` or its `services`.
+
+    https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
+
+    Args:
+        profiles: their names; None: the one of the environment.
+        environ: names the files, and the profile.
+
+    Raises:
+        InputError: what it names is no URL, or bears credentials, or there is no such section.
+    """
+    # botocore takes a tenth of a second to be imported; few files name endpoints.
+    if environ.get(IGNORE, "").lower() == "true" or problem(environ) or not _any_named(environ):
+        return {}
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+    from botocore.session import Session  # noqa: PLC0415
+
+    try:
+        full = Session().full_config
+    except BotoCoreError:  # whoever opens the profile says why
+        return {}
+    usual = environ.get("AWS_DEFAULT_PROFILE") or environ.get("AWS_PROFILE") or "default"
+    found = {profile: _named(full, profile or usual) for profile in set(profiles)}
+    return {profile: url for profile, url in found.items() if url}
+
+
+def _any_named(environ: Mapping[str, str]) -> bool:
+    for path in files(environ):
+        try:
+            text = path.read_bytes() if path.is_file() else b""
+        except OSError:
+            continue
+        if b"endpoint_url" in text or b"services" in text:
+            return True
+    return False
+
+
+def _named(full: Mapping[str, Mapping[str, Mapping[str, str]]], profile: str) -> str | None:
+    from botocore.configprovider import ConfiguredEndpointProvider  # noqa: PLC0415
+    from botocore.exceptions import InvalidConfigError  # noqa: PLC0415
+
+    scoped = full["profiles"].get(profile, {})
+    if scoped.get("ignore_configured_endpoint_urls", "").lower() == "true":
+        return None
+    try:
+        url = ConfiguredEndpointProvider(full, scoped, _SERVICE, environ={}).provide()
+    except InvalidConfigError as error:
+        raise InputError(f"profile {profile}: {error}") from None
+    except AttributeError:  # a word where a block should be
+        raise InputError(
+            f"profile {profile}: its services section must hold blocks: a service's name with = and nothing "
+            "after it, then indented lines such as endpoint_url = https://…"
+        ) from None
+    return checked(url, f"endpoint_url of profile {profile}") if url else None

@@ -1,0 +1,353 @@
+"""What gives a profile's credentials: botocore's chain, but all that it reads or runs has bounds.
+
+botocore waits for a `credential_process` as long as that runs and keeps all that it prints; it reads token
+files to their end, whatever they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import configparser
+import os
+import re
+import signal
+import stat
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import aioboto3
+import anyio
+from aiobotocore.credentials import (
+    AioCredentialResolver,
+    AioDeferredRefreshableCredentials,
+    AioProfileProviderBuilder,
+)
+from botocore.credentials import SSOProvider
+from botocore.exceptions import BotoCoreError, ClientError, ConfigParseError
+from botocore.utils import JSONFileCache
+
+from batch_snapshot.aws import profiles
+from batch_snapshot.aws.profiles import LARGEST
+from batch_snapshot.models import REGION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Bytes that are read of a token's file; STS takes 20,000 characters.
+LONGEST_TOKEN = 1024 * 1024
+
+#: Seconds for a process that was killed to be gone.
+REAPED_WITHIN = 2.0
+
+_FAULTS = {"\n": "a line break", "\r": "a carriage return", "\t": "a tab", " ": "a blank"}
+
+#: By what botocore calls a provider.
+_VARIABLES = {
+    "access_key": "AWS_ACCESS_KEY_ID",
+    "secret_key": "AWS_SECRET_ACCESS_KEY",
+    "token": "AWS_SESSION_TOKEN",
+}
+_WORDS = {
+    "access_key": "the access key id",
+    "secret_key": "the secret access key",
+    "token": "the session token",
+}
+_PLACES = {
+    "assume-role": "that STS gave for the role of {profile}",
+    "assume-role-with-web-identity": "that STS gave for the web identity of {profile}",
+    "config-file": "of {profile} in the AWS config file",
+    "container-role": "that the container's credentials endpoint gave",
+    "custom-process": "that the credential_process of {profile} printed",
+    "iam-role": "that the instance's metadata service gave",
+    "shared-credentials-file": "of {profile} in the AWS credentials file",
+    "sso": "that IAM Identity Center gave for {profile}",
+}
+#: Of an operation that gets credentials, the provider that makes it.
+_CALLERS = {
+    "AssumeRole": "assume-role",
+    "AssumeRoleWithWebIdentity": "assume-role-with-web-identity",
+    "CreateToken": "sso",
+    "GetRoleCredentials": "sso",
+}
+
+
+class CredentialsError(Exception):
+    """What is configured gives no credentials that can be used; the message says why, and holds no secret."""
+
+
+def session(core: Any, profile: str | None, within: float) -> tuple[Any, Chain]:
+    """A session of a profile, and what gives its credentials.
+
+    Args:
+        core: botocore's session, in which nothing has been read yet.
+        profile: its name; None: the one of the environment.
+        within: seconds for a process to print credentials.
+
+    Raises:
+        CredentialsError: a configuration file is too large, or none at all.
+    """
+    if why := profiles.problem(os.environ):
+        raise CredentialsError(f"{why}; name another file")
+    made = aioboto3.Session(botocore_session=core, profile_name=profile)
+    if not core.get_config_variable("region"):
+        # As the API's own. STS is asked there too, where a profile has a role and no region.
+        core.set_config_variable("region", REGION)
+    return made, Chain(core, within)
+
+
+class Chain(AioCredentialResolver):  # type: ignore[misc] # aiobotocore is untyped
+    """botocore's chain of providers, with bounds.
+
+    Attributes:
+        last: the provider that was asked last: it gave the credentials, or failed.
+    """
+
+    def __init__(self, core: Any, within: float) -> None:
+        """Take botocore's own for this session, and give its providers bounds."""
+        found = core.get_component("credential_provider").providers
+        assume = next(provider for provider in found if provider.METHOD == "assume-role")
+        builder = _Bounded(core, assume.cache, within)
+        # The profile that a role is assumed with has providers too.
+        assume._profile_provider_builder = builder  # noqa: SLF001 - botocore offers no other way
+        assume._resolve_source_credentials = partial(_resolved, assume._resolve_source_credentials)  # noqa: SLF001
+        named = core.get_config_variable("profile") or "default"
+        ours = builder.providers(
+            profile_name=named, disable_env_vars=core.instance_variables().get("profile") is not None
+        )
+        by_method = {provider.METHOD: provider for provider in ours}
+        super().__init__(providers=[by_method.get(provider.METHOD, provider) for provider in found])
+        self._core = core
+        self.last: str | None = None
+        self.profile = f"profile {named}"
+
+    async def load_credentials(self) -> Any:
+        """The first that a provider has; None: none has any."""
+        for provider in self.providers:
+            self.last = provider.METHOD
+            if (credentials := await provider.load()) is not None:
+                return credentials
+        self.last = None
+        if "login_session" in self._core.get_scoped_config():
+            raise CredentialsError(
+                f"{self.profile} signs in by `aws login`, which this program cannot read: give another "
+                "profile `credential_process = aws configure export-credentials --format process --profile …`"
+            )
+        return None
+
+
+async def _resolved(resolve: Any, role: Mapping[str, str], profile: str) -> Any:
+    """The credentials that a role is assumed with, if they can be sent."""
+    credentials = await resolve(role, profile)
+    if not isinstance(credentials, AioDeferredRefreshableCredentials):
+        named = f"profile {role.get('source_profile') or profile}"
+        check(await credentials.get_frozen_credentials(), credentials.method, named)
+    return credentials
+
+
+class _Bounded(AioProfileProviderBuilder):  # type: ignore[misc] # aiobotocore is untyped
+    """Makes the providers of a profile."""
+
+    def __init__(self, core: Any, cache: Any, within: float) -> None:
+        tokens = _TokenCache(SSOProvider._SSO_TOKEN_CACHE_DIR)  # noqa: SLF001 - named nowhere else
+        super().__init__(core, cache=cache, sso_token_cache=tokens)
+        self._within = within
+
+    def _create_process_provider(self, profile_name: str) -> Any:
+        provider = super()._create_process_provider(profile_name)
+        provider._popen = partial(_Helper.start, profile_name, self._within)  # noqa: SLF001
+        return provider
+
+    def _create_web_identity_provider(self, profile_name: str, disable_env_vars: bool) -> Any:  # noqa: FBT001 - botocore's
+        provider = super()._create_web_identity_provider(profile_name, disable_env_vars)
+        provider._token_loader_cls = _token_file  # noqa: SLF001
+        return provider
+
+
+def _token_file(path: str) -> Any:
+    return partial(_token, path)
+
+
+def _token(path: str) -> str:
+    told = f"the web identity token file {path}"
+    try:
+        return _bounded(Path(path), LONGEST_TOKEN, told).decode()
+    except UnicodeDecodeError:
+        raise CredentialsError(f"{told} holds no text") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise CredentialsError(f"{told} cannot be read ({why})") from None
+
+
+def _bounded(path: Path, most: int, told: str) -> bytes:
+    """Read a regular file that is not too long; nothing else is waited for.
+
+    Raises:
+        CredentialsError: it is something else.
+        OSError: it cannot be read.
+    """
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(file, "rb") as opened:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise CredentialsError(f"{told} is no regular file")
+        read = opened.read(most + 1)
+    if len(read) > most:
+        raise CredentialsError(f"{told} is longer than {most:,} bytes; no more are read")
+    return read
+
+
+class _TokenCache(JSONFileCache):  # type: ignore[misc] # botocore is untyped
+    """The tokens that `aws sso login` leaves."""
+
+    def __getitem__(self, cache_key: str) -> Any:
+        path = Path(self._convert_cache_key(cache_key))
+        with suppress(OSError):
+            _bounded(path, LARGEST, f"the cache of `aws sso login`, {path},")
+        return super().__getitem__(cache_key)
+
+
+class _Helper(NamedTuple):
+    """A `credential_process` that runs, in the place of asyncio's process."""
+
+    process: Any
+    profile: str
+    within: float
+
+    @classmethod
+    async def start(cls, profile: str, within: float, *command: str, **_: Any) -> _Helper:
+        """Start it, in a session of its own: it is ended with all that it has started."""
+        pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=nothing, stdout=pipe, stderr=pipe, start_new_session=True
+            )
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or type(error).__name__
+            raise CredentialsError(
+                f"the credential_process of profile {profile} cannot be started ({why})"
+            ) from None
+        return cls(process, profile, within)
+
+    @property
+    def returncode(self) -> int | None:
+        """None: it runs."""
+        code: int | None = self.process.returncode
+        return code
+
+    async def communicate(self) -> tuple[bytes, bytes]:
+        """What it prints, to its end.
+
+        Raises:
+            CredentialsError: it prints too much, or does not end.
+        """
+        told = f"the credential_process of profile {self.profile}"
+        ended = False
+        try:
+            async with asyncio.timeout(self.within):
+                printed = await asyncio.gather(
+                    *(self._read(stream) for stream in (self.process.stdout, self.process.stderr))
+                )
+                await self.process.wait()
+            ended = True
+            return printed[0], printed[1]
+        except TimeoutError:
+            raise CredentialsError(
+                f"{told} did not end within {self.within:g} s; it was ended, with all that it had started"
+            ) from None
+        except _TooMuchError:
+            raise CredentialsError(
+                f"{told} printed more than {LARGEST:,} bytes; it was ended, with all that it had started"
+            ) from None
+        finally:
+            if not ended:
+                await self._end()
+
+    async def _read(self, stream: Any) -> bytes:
+        read = bytearray()
+        while part := await stream.read(65536):
+            read += part
+            if len(read) > LARGEST:
+                raise _TooMuchError
+        return bytes(read)
+
+    async def _end(self) -> None:
+        with suppress(OSError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        # Nobody reads the pipes any more, and what has left the group may hold them open.
+        self.process._transport.close()  # noqa: SLF001 - asyncio offers no other way
+        with anyio.CancelScope(shield=True), anyio.move_on_after(REAPED_WITHIN):
+            await self.process.wait()
+
+
+class _TooMuchError(Exception):
+    """More was printed than credentials need."""
+
+
+def check(frozen: Any, method: str | None, profile: str) -> None:
+    """See that credentials can stand in the headers of a call: nothing could be sent with others.
+
+    Raises:
+        CredentialsError: they cannot; the message says which, where they are from, and what is wrong.
+    """
+    for part, variable in _VARIABLES.items():
+        value = getattr(frozen, part)
+        if not value and part == "token":
+            continue
+        if fault := _fault(value):
+            raise CredentialsError(f"{_named(part, variable, method, profile)} {fault}; it is not shown")
+
+
+def _named(part: str, variable: str, method: str | None, profile: str) -> str:
+    if method == "env":
+        older = not os.environ.get(variable) and part == "token"
+        return "AWS_SECURITY_TOKEN" if older else variable
+    return f"{_WORDS[part]} {_PLACES.get(method or '', 'of {profile}').format(profile=profile)}"
+
+
+def _fault(value: Any) -> str | None:
+    if not isinstance(value, str) or not value:
+        return "is missing" if not value else "is no text"
+    if value.isascii() and value.isprintable() and " " not in value:
+        return None
+    place = next(at for at, char in enumerate(value) if not ("!" <= char <= "~"))
+    what = _FAULTS.get(value[place])
+    if what is None:
+        what = "a control character" if value[place].isascii() else "a character that is not ASCII"
+    return f"holds {what} at position {place + 1} of {len(value)}"
+
+
+def provider_of(error: Exception) -> str | None:
+    """The provider that an error names; None: it names none."""
+    if isinstance(error, ClientError):
+        return _CALLERS.get(error.operation_name)
+    named = getattr(error, "kwargs", {}).get("provider")
+    return named if isinstance(named, str) else None
+
+
+def explained(error: Exception) -> str | None:
+    """What an error of botocore means, where its own words may quote secrets; None: nothing is known."""
+    if isinstance(error, ConfigParseError):
+        return _unparsed(str(error.kwargs.get("path")), error.kwargs.get("error"))
+    if isinstance(error, BotoCoreError) and provider_of(error) == "container-role":
+        status = re.search(r"Received non 200 response (\d{3}) ", str(error))
+        return f"the container's credentials endpoint {f'answered {status[1]}' if status else 'gave none'}"
+    if isinstance(error, TimeoutError) and not str(error):
+        return "there were no credentials within the time-out"
+    return None
+
+
+def _unparsed(path: str, error: object) -> str:
+    """Where a configuration file is broken; its lines may hold secrets."""
+    if isinstance(error, configparser.DuplicateSectionError | configparser.DuplicateOptionError):
+        option = getattr(error, "option", None)
+        what = f"option {option} stands twice in section [{error.section}]" if option else None
+        return f"{path}:{error.lineno}: {what or f'section [{error.section}] stands twice'}"
+    if isinstance(error, configparser.MissingSectionHeaderError):
+        return f"{path}:{error.lineno}: a line before any [section]; it is not shown"
+    if isinstance(error, configparser.ParsingError):
+        lines = ", ".join(str(number) for number, _ in error.errors[:5])
+        return f"{path}: line {lines}: neither a [section] nor key = value; what stands there is not shown"
+    if isinstance(error, UnicodeDecodeError):
+        return f"{path}: is not UTF-8"
+    return f"{path}: a nested block has a line without = in it"

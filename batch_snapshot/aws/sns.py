@@ -1,0 +1,54 @@
+"""Publishes a message to an SNS topic."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from batch_snapshot.aws import credentials, http, providers
+from batch_snapshot.aws.tls import CertificateRefusedError, TrustFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Seconds to connect and to wait for an answer, and tries.
+TIMEOUT = 5
+TRIES = 3
+
+
+class NotPublishedError(Exception):
+    """SNS did not take the message; the text says why and holds no secret."""
+
+
+async def publish(
+    message: Mapping[str, Any], *, region: str, endpoint: str | None, profile: str | None
+) -> None:
+    """Publish `message`, the parameters of SNS's Publish.
+
+    Args:
+        message: see https://docs.aws.amazon.com/sns/latest/api/API_Publish.html
+        region: of the topic.
+        endpoint: URL to call; None: that of AWS.
+        profile: signs; None: the ambient credentials.
+
+    Raises:
+        NotPublishedError: for whatever reason; its text is an error code, or names what is not trusted.
+    """
+    config = http.config(
+        retries={"total_max_attempts": TRIES, "mode": "standard"},
+        connect_timeout=TIMEOUT,
+        read_timeout=TIMEOUT,
+    )
+    try:
+        core = credentials.get_session()
+        session, chain = providers.session(core, profile, 2 * TIMEOUT)
+        core.register_component("credential_provider", chain)
+        async with session.client("sns", region_name=region, endpoint_url=endpoint, config=config) as sns:
+            await sns.publish(**message)
+    except (CertificateRefusedError, TrustFileError) as error:
+        raise NotPublishedError(str(error)) from None
+    except ClientError as error:
+        raise NotPublishedError(error.response["Error"]["Code"]) from None
+    except Exception as error:  # noqa: BLE001 - its text may quote credentials; its class does not
+        raise NotPublishedError(type(error).__name__) from None

@@ -1,0 +1,182 @@
+"""The accounts that a command calls for, the quotas that hold for them, and where the calls go."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from batch_snapshot.config.options import Options, as_before
+from batch_snapshot.endpoints import IGNORE, check_others, configured
+from batch_snapshot.errors import InputError, LedgerError
+from batch_snapshot.ledger import codec
+from batch_snapshot.models import AWS, SIMULATOR, Quota
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from batch_snapshot.ledger.history import Header
+    from batch_snapshot.models import Account
+
+    #: The endpoint that each of some profiles names, by its name, under an environment.
+    ProfileEndpoints = Callable[[Iterable[str | None], Mapping[str, str]], Mapping[str | None, str]]
+
+#: Before a tag, where an account's name could stand.
+TAG = "tag:"
+
+
+class Called(NamedTuple):
+    """Whom a command calls for, and where."""
+
+    accounts: Mapping[str, Account]
+    #: By account: what holds in this invocation.
+    quotas: Mapping[str, Quota]
+    endpoint: str
+
+
+def called(
+    accounts: Mapping[str, Account],
+    options: Options,
+    profile_endpoints: ProfileEndpoints,
+    endpoint: str | None = None,
+) -> Called:
+    """The accounts to call for as they will sign, and where; an `endpoint` holds where none is named.
+
+    Raises:
+        InputError: the options don't fit the accounts, or each other.
+    """
+    if options.simulator_state and not options.simulate:
+        raise InputError("--state is the simulator's: use it with --simulate")
+    if not options.simulate:
+        check_others(os.environ)
+    chosen = selected(accounts, options)
+    given = endpoint is None or options.simulate or options.endpoint_url
+    where = endpoint_of(options, chosen, profile_endpoints) if given else endpoint
+    return Called(chosen, quotas_of(chosen, options), where or AWS)
+
+
+def endpoint_of(
+    options: Options, accounts: Mapping[str, Account], profile_endpoints: ProfileEndpoints
+) -> str:
+    """Where the calls go by the options, the environment and the profiles of the accounts.
+
+    Raises:
+        InputError: the options exclude each other, an endpoint cannot be one, or the profiles disagree.
+    """
+    if options.simulate and options.endpoint_url:
+        raise InputError("--simulate and --endpoint-url exclude each other: choose one")
+    if options.simulate:
+        return SIMULATOR
+    # What botocore would heed is heeded here, so that the ledger tells where the calls went.
+    url = options.endpoint_url or configured(os.environ) or _of_profiles(accounts, profile_endpoints)
+    return url.rstrip("/") if url else AWS
+
+
+def _of_profiles(accounts: Mapping[str, Account], profile_endpoints: ProfileEndpoints) -> str | None:
+    """The endpoint that the accounts' profiles name; None: none does.
+
+    Raises:
+        InputError: they don't agree.
+    """
+    named = profile_endpoints((account.profile for account in accounts.values()), os.environ)
+    if not named:
+        return None
+    wanted = {name: account.endpoint_url or named.get(account.profile) for name, account in accounts.items()}
+    if all(account.endpoint_url for account in accounts.values()):
+        return None
+    if len(set(wanted.values())) > 1:
+        told = ", ".join(f"{name}: {url or 'the one of AWS'}" for name, url in list(wanted.items())[:5])
+        raise InputError(
+            f"the profiles name different endpoints ({told}): name one with --endpoint-url, run the accounts "
+            f"apart with --accounts, or set {IGNORE}=true and name endpoint_url at the manifest's accounts"
+        )
+    return next(iter(wanted.values()))
+
+
+def selected(accounts: Mapping[str, Account], options: Options) -> dict[str, Account]:
+    """The accounts to call for, as they will sign: the options fill what they leave open.
+
+    Raises:
+        InputError: the options don't fit the accounts.
+    """
+    chosen = {name: accounts[name] for name in _meant(accounts, options.accounts)}
+    if options.profile and all(account.profile for account in chosen.values()):
+        raise InputError(f"--profile {options.profile}: every account names a profile of its own already")
+    return {
+        name: replace(
+            account,
+            profile=account.profile or options.profile,
+            region=account.region or options.region,
+        )
+        for name, account in chosen.items()
+    }
+
+
+def _meant(accounts: Mapping[str, Account], words: Sequence[str]) -> Iterable[str]:
+    """The names of the accounts that these words select, names and tags: each once, or all without a word.
+
+    Raises:
+        InputError: an account is not there, or no account has a tag.
+    """
+    tagged: dict[str, list[str]] = {}
+    for account in accounts.values():
+        for tag in account.tags:
+            tagged.setdefault(tag, []).append(account.name)
+    names: dict[str, None] = {}
+    for word in words or accounts:
+        tag = word.removeprefix(TAG)
+        if tag == word and word not in accounts:
+            raise InputError(f"--accounts {word}: no such account; there are: {', '.join(sorted(accounts))}")
+        if tag != word and tag not in tagged:
+            there = f"there are: {', '.join(sorted(tagged))}" if tagged else "none of them has any"
+            raise InputError(f"--accounts {word}: no account has this tag; {there}")
+        names |= dict.fromkeys([word] if tag == word else tagged[tag])
+    return names
+
+
+def quotas_of(accounts: Mapping[str, Account], options: Options) -> dict[str, Quota]:
+    """The quotas that hold: the options' over the manifest's.
+
+    Raises:
+        InputError: an account reserves all that it is given.
+    """
+    return {name: _quota(account, options) for name, account in accounts.items()}
+
+
+def _quota(account: Account, options: Options) -> Quota:
+    quota = account.quota
+    if options.daily_quota is not None:
+        if options.daily_quota <= quota.reserve:
+            raise InputError(
+                f"--daily-quota {options.daily_quota}: account {account.name!r} reserves {quota.reserve} "
+                "calls for others, which leaves nothing: give more"
+            )
+        quota = replace(quota, per_day=options.daily_quota)
+    if options.rate is not None:
+        quota = replace(quota, per_second=None if isinstance(options.rate, str) else options.rate)
+    return quota
+
+
+def allowed(path: Path, header: Header) -> dict[str, Account]:
+    """The accounts of a run line, with the quotas that its run was given.
+
+    Raises:
+        InputError: they make no sense.
+    """
+    accounts = accounts_of(path, header)
+    given = {"rate": None, "daily_quota": None, **header.settings}
+    quotas = quotas_of(accounts, as_before(path, Options(), given))
+    return {name: replace(account, quota=quotas[name]) for name, account in accounts.items()}
+
+
+def accounts_of(path: Path, header: Header) -> dict[str, Account]:
+    """The accounts as a ledger's head keeps them.
+
+    Raises:
+        LedgerError: they make no sense.
+    """
+    try:
+        return {name: codec.decode_account(name, fields) for name, fields in header.accounts.items()}
+    except (TypeError, ValueError) as error:
+        raise LedgerError(f"{path}: the run line's accounts make no sense ({error})") from None

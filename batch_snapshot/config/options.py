@@ -1,0 +1,215 @@
+"""How `run` and `retry` go about it, and what of that the run line keeps for those who go on."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from batch_snapshot import files, paths
+from batch_snapshot.errors import LedgerError, StorageError
+from batch_snapshot.failures import policy
+from batch_snapshot.models import REGION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+#: Seconds for which an unfinished ledger of another day is resumed first.
+RESUME_WITHIN = 20 * 3600.0
+
+#: Seconds: renewals are lost now and then, and a worker that hangs is to be replaced soon.
+LEASE = 15.0
+SHORTEST_LEASE, LONGEST_LEASE = 1.0, 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a run is driven. Times are in seconds."""
+
+    #: Calls in flight at most, shared out evenly among the accounts.
+    concurrency: int = 32
+    max_attempts: int = 8
+    #: For so long the service is trusted to remember a token.
+    token_ttl: float = 600.0
+    #: Until a snapshot is sure to show in reads.
+    read_lag: float = policy.READ_LAG
+    #: Send a doubtful row again where its snapshot cannot be looked up.
+    resend_in_doubt: bool = False
+    #: For calls in flight when the run is stopped.
+    drain_timeout: float = 30.0
+    max_duration: float | None = None
+    #: Nothing but throttles at the lowest rate for so long: the quota is spent.
+    patience: float = 300.0
+    #: While nothing can be reached, or quotas refuse all rows, probes go on for so long; then it is deferred.
+    pause: float = 120.0
+    failure_limit: policy.FailureLimit = policy.NO_LIMIT
+
+
+DEFAULTS = Settings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placing:
+    """On which cluster a run's accounts are placed."""
+
+    #: Of its scheduler, such as tcp://10.0.0.5:8786; None: a cluster on this machine, for this run.
+    scheduler: str | None = None
+    #: Of the cluster on this machine; None: one a core.
+    workers: int | None = None
+    #: Seconds after which a worker stops calling that heard nothing from its coordinator.
+    lease: float = LEASE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How `run` and `retry` go about it. Times are in seconds."""
+
+    #: Path of the ledger; may hold {name} and {date}. None: the default of the manifest's name.
+    ledger: str | None = None
+    #: For a new ledger; None: a random one.
+    run_id: str | None = None
+    #: Accounts to call for, by name or as tag:NAME; none named: all.
+    accounts: tuple[str, ...] = ()
+    #: Calls a second and account: a number over the manifest's, "auto" to find it out, None: the manifest's.
+    rate: float | str | None = None
+    #: Calls in any 24 hours and account, over the manifest's; None: the manifest's.
+    daily_quota: int | None = None
+    #: Wait for a spent quota window to open, instead of ending.
+    wait: bool = False
+    #: Against a simulator that lives as long as the run.
+    simulate: bool = False
+    #: The file that keeps the simulator's world from one command to the next.
+    simulator_state: Path | None = None
+    #: Reads a second and account; None: what AWS allows.
+    read_rate: float | None = None
+    #: Leave out pairs whose opportunity was not modified since their "last" snapshot, or a time
+    #: (see `filters.since`); None: leave out none.
+    changed_since: str | None = None
+    #: Leave out pairs that a running snapshot job of AWS's takes care of.
+    skip_active_jobs: bool = False
+    endpoint_url: str | None = None
+    #: For accounts that name none of their own.
+    region: str | None = None
+    profile: str | None = None
+    #: The folder for what outlives a run; None: as the environment says.
+    state_dir: Path | None = None
+    #: The state folder of a simulated run; see `own_state`.
+    apart: Path | None = None
+    #: Begin a new ledger though an unfinished one has vanished, or lies elsewhere.
+    new_ledger: bool = False
+    #: With {date} in the ledger's name: an unfinished ledger so young is resumed first.
+    resume_within: float = RESUME_WITHIN
+    engine: Settings = DEFAULTS
+    #: The Dask cluster whose workers make the calls; None: this process does.
+    placing: Placing | None = None
+    #: The command line that goes on where this one stops, for the summary.
+    command_line: str | None = None
+
+
+def state_of(options: Options) -> Path:
+    """The folder for what outlives a run.
+
+    Raises:
+        InputError: nothing names one, and there is no home folder.
+    """
+    return options.apart or paths.state_folder(options.state_dir, os.environ)
+
+
+@contextmanager
+def own_state(options: Options, *, simulated: bool) -> Iterator[Options]:
+    """Give what is `simulated` a state folder of its own, which real runs never see.
+
+    It lasts as long as the simulated world does: beside the world's file, or no longer than the block.
+
+    Raises:
+        StorageError: no folder can be made.
+    """
+    if options.apart or not simulated:
+        yield options
+    elif options.simulator_state:
+        folder = paths.simulated_state(options.simulator_state, options.state_dir)
+        yield replace(options, apart=folder)
+    else:
+        try:
+            scratch = TemporaryDirectory(prefix="batch-snapshot-", ignore_cleanup_errors=True)
+        except OSError as error:
+            why = error.strerror or error
+            raise StorageError(
+                f"cannot make a folder for the state of the simulated run ({why}): name one that can be "
+                "written with TMPDIR"
+            ) from None
+        with scratch as name:
+            yield replace(options, apart=Path(name))
+
+
+def warnings_of(options: Options) -> list[str]:
+    """What looks wrong about them, and is done all the same."""
+    regions = {options.region} - {None, REGION}
+    return [f"--region {region}: only {REGION} serves the API" for region in regions]
+
+
+#: Of a run that retry goes on with, where it does not say otherwise.
+_INHERITED = ("rate", "daily_quota", "state_dir", "profile", "region")
+
+
+def settings_of(options: Options, before: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """What the run line keeps of the options: enough to make the command line that goes on.
+
+    Args:
+        options: of this invocation.
+        before: of the run that is gone on with: whose credentials, quotas and state folder hold where the
+            options name none.
+    """
+    engine = options.engine
+    settings = {
+        "concurrency": engine.concurrency,
+        "rate": options.rate,
+        "daily_quota": options.daily_quota,
+        "wait": options.wait,
+        "max_attempts": engine.max_attempts,
+        "token_ttl": engine.token_ttl,
+        "resend_in_doubt": engine.resend_in_doubt,
+        "max_duration": engine.max_duration,
+        "accounts": list(options.accounts),
+        "profile": options.profile,
+        "region": options.region,
+        "state_dir": str(options.state_dir) if options.state_dir else None,
+        "engine": "dask" if options.placing else None,
+        "scheduler": options.placing.scheduler if options.placing else None,
+    }
+    inherited = {key: before[key] for key in _INHERITED if settings[key] is None and key in before}
+    return {**settings, **inherited}
+
+
+def extras_of(options: Options) -> dict[str, Any]:
+    """The settings that the run line keeps only where they say something."""
+    state = str(files.resolved(options.simulator_state)) if options.simulator_state else None
+    placing = options.placing
+    given = {
+        "lease_s": placing.lease if placing else None,
+        "changed_since": options.changed_since,
+        "skip_active_jobs": options.skip_active_jobs,
+        "simulator_state": state,
+        # Until a row is sent, the choice holds for who goes on with this ledger.
+        "new_ledger": options.new_ledger,
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+def as_before(path: Path, options: Options, settings: Mapping[str, Any]) -> Options:
+    """The options with the quotas of the run that is gone on with, where they name none.
+
+    Raises:
+        LedgerError: the ledger's make no sense.
+    """
+    rate, daily = settings["rate"], settings["daily_quota"]
+    number = isinstance(rate, float | int) and 1e-6 <= rate <= 999_999
+    if not (rate is None or rate == "auto" or number) or not (
+        daily is None or (isinstance(daily, int) and daily > 0)
+    ):
+        raise LedgerError(f"{path}: the run line's rate or daily_quota makes no sense: it was edited")
+    return replace(options, rate=rate, daily_quota=daily)

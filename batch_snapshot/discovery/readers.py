@@ -1,0 +1,78 @@
+"""Readers: what a command uses that only reads from the service."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from batch_snapshot import paths
+from batch_snapshot.aws.client import Clients
+from batch_snapshot.aws.target import open_target
+from batch_snapshot.config.options import own_state, state_of
+from batch_snapshot.engine.allowance import Allowances
+from batch_snapshot.engine.reader import Reader
+from batch_snapshot.models import SIMULATOR
+from batch_snapshot.ratelimit.windows import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from datetime import datetime
+    from random import Random
+
+    from batch_snapshot.config.accounts import Called
+    from batch_snapshot.config.options import Options
+    from batch_snapshot.engine.account import Lane
+    from batch_snapshot.engine.reader import Call
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a command that only reads takes from outside."""
+
+    now: Callable[[], datetime]
+    rng: Random
+    #: Gets a line on how far it is.
+    told: Callable[[str], None] = lambda _: None
+    #: Seconds by a monotonic clock.
+    clock: Callable[[], float]
+
+
+@asynccontextmanager
+async def open_readers(
+    called: Called, options: Options, now: Callable[[], datetime], rng: Random
+) -> AsyncIterator[Mapping[str, Reader]]:
+    """A reader an account, for as long as the block lasts.
+
+    Raises:
+        StorageError: the log of calls cannot be used.
+    """
+    async with AsyncExitStack() as stack:
+        options = stack.enter_context(own_state(options, simulated=called.endpoint == SIMULATOR))
+        usage = stack.enter_context(Usage(paths.usage_file(state_of(options))))
+        accounts = {
+            name: replace(account, quota=called.quotas[name]) for name, account in called.accounts.items()
+        }
+        allowances = Allowances(accounts, called.endpoint, usage, os.environ, read_rate=options.read_rate)
+        where = await open_target(
+            called.endpoint, stack, state=options.simulator_state, concurrency=options.engine.concurrency
+        )
+        clients = await stack.enter_async_context(Clients(accounts, where, now))
+        lanes = {name: allowances.lane(name, wait=options.wait) for name in accounts}
+        yield readers_over(lanes, allowances, clients.identify, clients.read, now=now, rng=rng)
+
+
+def readers_over(
+    lanes: Mapping[str, Lane],
+    allowances: Allowances,
+    identify: Callable[[str], Awaitable[str]],
+    call: Call,
+    *,
+    now: Callable[[], datetime],
+    rng: Random,
+) -> dict[str, Reader]:
+    """Readers over the lanes of accounts, by name."""
+    settled = partial(allowances.settle_reads, identify=identify)
+    return {name: Reader(lane, call, settled, now=now, rng=rng) for name, lane in lanes.items()}

@@ -1,0 +1,97 @@
+"""Unfinished ledgers of the same manifest at other paths: a new one beside them sends their rows again."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from batch_snapshot import paths
+from batch_snapshot.errors import BatchSnapshotError, InputError
+from batch_snapshot.ledger import open_runs, writer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from batch_snapshot.config.options import Options
+    from batch_snapshot.ledger.history import Header
+
+#: Ledgers that a message names; the rest are counted.
+NAMED = 5
+
+
+class Other(NamedTuple):
+    """A ledger at another path that is not known to be finished."""
+
+    path: Path
+    run_id: str
+    #: It has vanished, or another run's ledger is in its place.
+    gone: bool
+
+
+def check(
+    files: Iterable[Path], path: Path, name: str, options: Options, began: Header | None
+) -> frozenset[str]:
+    """Refuse to begin a ledger while an unfinished one of the same manifest and account lies elsewhere.
+
+    A ledger that names no row yet is as good as new.
+
+    Args:
+        files: where unfinished ledgers are recorded, of the accounts that the run calls for.
+        path: of the ledger that the run would write.
+        name: of the manifest.
+        options: name the ledger, and say whether it is to be a new one.
+        began: how the ledger begins; None: nothing stands in it yet.
+
+    Returns:
+        The paths of the ledgers that are given up for this one, as they are recorded.
+
+    Raises:
+        InputError: there is one, and nobody has chosen.
+        StorageError: a file cannot be read.
+    """
+    others = _others(files, path, name, options)
+    if not others or (began and writer.names_rows(path)):
+        return frozenset()
+    if options.new_ledger or (began and began.settings.get("new_ledger")):
+        return frozenset(str(other.path) for other in others)
+    raise InputError(_refusal(path, name, others))
+
+
+def _refusal(path: Path, name: str, others: list[Other]) -> str:
+    first = others[0]
+    shown = [f"{other.path} (run {other.run_id}{', gone' if other.gone else ''})" for other in others[:NAMED]]
+    more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
+    put_back = "put it back, and " if first.gone else ""
+    return (
+        f"{path}: would be a new ledger, but manifest {name!r} has a run that is not finished: "
+        f"{', '.join(shown)}{more}; only its ledger knows what was made. To go on with it, {put_back}give "
+        f"--ledger {shlex.quote(str(first.path))}; to begin anew, which makes all its snapshots again, give "
+        "--new-ledger"
+    )
+
+
+def _others(files: Iterable[Path], path: Path, name: str, options: Options) -> list[Other]:
+    """Those recorded, the latest first; the other nights of a pattern with {date} are none of them."""
+    runs: dict[str, str] = {}
+    for file in files:
+        runs |= open_runs.known(file)
+    here, pattern = path.resolve(), options.ledger or ""
+    others = []
+    for text, run_id in reversed(runs.items()):
+        other = Path(text)
+        if other != here and not paths.is_night_of(pattern, name, other):
+            others += _still_unfinished(other, run_id)
+    return others
+
+
+def _still_unfinished(path: Path, run_id: str) -> list[Other]:
+    """The ledger, unless it says that nothing of its run is left, or that nothing was sent."""
+    try:
+        past = writer.history_of(path)
+    except (BatchSnapshotError, OSError):
+        return [Other(path, run_id, gone=False)]
+    if past.first is None or past.first.run_id != run_id:
+        return [Other(path, run_id, gone=True)]
+    sent = past.succeeded or past.unfinished
+    return [Other(path, run_id, gone=False)] if sent and not past.finished else []

@@ -1,0 +1,132 @@
+"""Who signs for a ledger's accounts, and whether that is who signed before."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from batch_snapshot.engine import reader
+from batch_snapshot.errors import InputError, ManifestError
+from batch_snapshot.ledger import signer
+from batch_snapshot.manifest.duplicates import shared
+from batch_snapshot.models import AWS, SIMULATOR, ApiError, ErrorKind, Failure, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from batch_snapshot.engine.account import Lane
+    from batch_snapshot.engine.allowance import Allowances
+    from batch_snapshot.jobs.job import Job
+
+    #: Names whose quotas an account spends; raises `ApiError`.
+    Identify = Callable[[str], Awaitable[str]]
+
+
+async def check(job: Job, identify: Identify) -> None:
+    """Refuse to go on with a ledger for another AWS account, before anything is written or sent.
+
+    Raises:
+        InputError: it is another one.
+    """
+
+    async def look(name: str) -> None:
+        before = job.past.signers.get(name)
+        if before is None or not before.startswith(signer.NUMBER):
+            return
+        # What is wrong with the credentials stops the account alone, and is told then.
+        with suppress(ApiError):
+            if why := signer.refusal(name, before, signer.of(await identify(name))):
+                raise InputError(f"{job.path}: {why}")
+
+    await reader.beside(job.accounts, look)
+
+
+async def check_apart(job: Job, identify: Identify) -> None:
+    """Refuse two names for one AWS account under which the same row is listed, before the first call.
+
+    Accounts that are left out this time are those that they were when the ledger was written last.
+
+    What roles tell was told when the manifest was validated; here AWS is asked, if it is called at all.
+
+    Raises:
+        InputError: each of the two would make the row's snapshot.
+    """
+    whose: dict[str, str] = {
+        name: before.removeprefix(signer.NUMBER)
+        for name, before in job.past.signers.items()
+        if name not in job.accounts and before.startswith(signer.NUMBER)
+    }
+    if job.endpoint != AWS or (not whose and all(account.number for account in job.accounts.values())):
+        return
+
+    async def look(name: str) -> None:
+        with suppress(ApiError):
+            found = signer.of(await identify(name))
+            if found.startswith(signer.NUMBER):
+                whose[name] = found.removeprefix(signer.NUMBER)
+
+    if len(job.accounts) + len(whose) > 1:
+        await reader.beside(job.accounts, look)
+    if (same := shared(whose)) and (told := job.doubled(same)):
+        raise ManifestError(list(told))
+
+
+async def check_renamed(job: Job, identify: Identify) -> None:
+    """Refuse to send rows again that were sent under another name of the same AWS account.
+
+    Raises:
+        InputError: the ledger has such rows.
+    """
+
+    async def look(name: str) -> None:
+        # What is wrong with the credentials stops the account alone, and `settle` looks again.
+        with suppress(ApiError):
+            if why := _renamed(job, name, signer.of(await identify(name))):
+                raise InputError(f"{job.path}: {why}")
+
+    await reader.beside(sorted({now for _, now in job.renamed}), look)
+
+
+def _renamed(job: Job, name: str, now: str) -> str | None:
+    """Why rows of an account cannot be sent as who signs `now`; None: they can."""
+    known = job.past.last.accounts if job.past.last else {}
+    account = job.accounts[name]
+    for (other, called), row in job.renamed.items():
+        if called != name:
+            continue
+        settings = known.get(other, {})
+        alike = all(settings.get(key) == getattr(account, key) for key in ("role_arn", "profile"))
+        before = job.past.signers.get(other)
+        if signer.may_be_one(before, now, alike=alike, simulated=job.endpoint == SIMULATOR):
+            return signer.renamed(f"{row.engagement}/{row.resource}", other, name, command=job.command)
+    return None
+
+
+async def settle(
+    job: Job,
+    signers: dict[str, str],
+    allowances: Allowances,
+    identify: Identify,
+    lane: Lane,
+) -> None:
+    """Find out who signs, for the intents to say (in `signers`), and hold the account to its quotas.
+
+    Raises:
+        ApiError: there are no credentials, or another AWS account's.
+        StorageError: the log of calls cannot be read or written.
+    """
+    found = await identify(lane.name)
+    before = signers.get(lane.name) or job.past.signers.get(lane.name)
+    now = signers[lane.name] = signer.of(found)
+    if why := signer.refusal(lane.name, before, now) or _renamed(job, lane.name, now):
+        # Credentials that could not be had at the start, and are another account's.
+        raise ApiError(
+            Failure(ErrorKind.DENIED, "AnotherAccount", why, Verdict.STOP_ACCOUNT, may_have_landed=False)
+        )
+    if told := signer.warning(lane.name, before, now):
+        lane.warnings.append(told)
+
+    async def known(_: str) -> str:
+        return found
+
+    await allowances.settle(lane, identify=known)

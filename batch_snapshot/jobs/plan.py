@@ -1,0 +1,148 @@
+"""Which rows are sent, and under which tokens: run, resume and retry all enter here.
+
+Pure: rows and history in, requests out. The three differ in selection alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from batch_snapshot.errors import InputError
+from batch_snapshot.models import CURABLE, ErrorKind, Request, Row, Status, client_token
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Iterator
+    from datetime import datetime
+
+    from batch_snapshot.ledger.history import History, Past
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which unfinished rows `retry` takes up."""
+
+    kinds: frozenset[ErrorKind] = CURABLE
+    codes: frozenset[str] = frozenset()
+    in_doubt: bool = True
+
+    def takes(self, past: Past) -> bool:
+        """Whether a row with this past is taken up."""
+        if past.status is Status.IN_DOUBT and self.in_doubt:
+            return True
+        if past.status is None:
+            return False
+        return (past.kind or ErrorKind.UNKNOWN) in self.kinds or past.code in self.codes
+
+
+def everything() -> Selection:
+    """`retry --all`: whatever failed or is in doubt."""
+    return Selection(kinds=frozenset(ErrorKind))
+
+
+def only(words: str, known_codes: Iterable[str]) -> Selection:
+    """`retry --only KIND|CODE|in_doubt,…`.
+
+    Args:
+        words: separated by commas.
+        known_codes: the error codes that the ledger's failed rows bear; any other is a typo, or
+            would select nothing.
+
+    Raises:
+        InputError: for a word that is neither a kind nor a code of this ledger.
+    """
+    kinds: set[ErrorKind] = set()
+    codes: set[str] = set()
+    in_doubt = False
+    known = sorted(set(known_codes) - {""})
+    for word in filter(None, (part.strip() for part in words.split(","))):
+        if word == Status.IN_DOUBT:
+            in_doubt = True
+        elif word in set(ErrorKind):
+            kinds.add(ErrorKind(word))
+        elif word in known:
+            codes.add(word)
+        else:
+            choices = ", ".join([Status.IN_DOUBT, *ErrorKind, *known])
+            raise InputError(
+                f"--only {word}: no such kind, and no row of this ledger has that code; there are: {choices}"
+            )
+    if not (kinds or codes or in_doubt):
+        raise InputError("--only: name at least one kind or code, such as transient,quota")
+    return Selection(frozenset(kinds), frozenset(codes), in_doubt)
+
+
+def resumed(
+    rows: Iterable[Row], history: History, run_id: str, accounts: Container[str] | None = None
+) -> Iterator[Request | None]:
+    """The requests of `run`: rows without a result, and rows in doubt.
+
+    None stands for a row that is not sent, so that a caller can count rows and breathe between
+    them. With `accounts`, rows of others are not sent.
+    """
+    for row in rows:
+        key = row.key
+        if key in history.succeeded or not _wanted(row, accounts) or history.left_out(key):
+            yield None
+            continue
+        past = history.unfinished.get(key)
+        if past is None:
+            yield _first(row, client_token(run_id, row, 0), 0, history.unrecorded_since)
+        elif past.status is Status.FAILED:
+            yield None
+        elif past.status is None:
+            yield _first(row, past.client_token, past.generation, history.unrecorded_since)
+        else:
+            yield _again(row, past)
+
+
+def retried(
+    pasts: Iterable[tuple[Row, Past]],
+    selection: Selection,
+    run_id: str,
+    accounts: Container[str] | None = None,
+    unrecorded_since: datetime | None = None,
+) -> Iterator[Request | None]:
+    """The requests of `retry`, out of the ledger alone; see `History.unrecorded_since`."""
+    for row, past in pasts:
+        if not (selection.takes(past) and _wanted(row, accounts)):
+            yield None
+        elif past.ambiguous:
+            yield _again(row, past)
+        else:
+            generation = past.generation + 1
+            yield _first(row, client_token(run_id, row, generation), generation, unrecorded_since)
+
+
+def _first(row: Row, token: str, generation: int, unrecorded_since: datetime | None) -> Request:
+    """A row under a token that no line says was sent; lost lines may have said so."""
+    return Request(row, token, generation, unrecorded_since is not None, unrecorded_since)
+
+
+def _wanted(row: Row, accounts: Container[str] | None) -> bool:
+    return accounts is None or row.account in accounts
+
+
+def _again(row: Row, past: Past) -> Request:
+    """The same row under the token that the ledger holds."""
+    return Request(
+        row, past.client_token, past.generation, past.ambiguous, past.first_sent_at, past.clock_skew
+    )
+
+
+def batches(requests: Iterable[Request | None], size: int, stride: int = 1024) -> Iterator[list[Request]]:
+    """Lists of up to `size` requests, and at least one list for every `stride` rows looked at.
+
+    A long stretch of rows that are done yields empty lists: the caller gets a turn.
+    """
+    batch: list[Request] = []
+    seen = 0
+    for request in requests:
+        seen += 1
+        if request is not None:
+            batch.append(request)
+        if len(batch) >= size or seen >= stride:
+            yield batch
+            batch, seen = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,178 @@
+"""What `run` is about to do, and what `plan` tells: which rows, how fast, until when."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from batch_snapshot.ratelimit import forecast
+from batch_snapshot.reporting import summary
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from batch_snapshot.engine.allowance import Allowances, Outlook
+    from batch_snapshot.jobs.job import Job
+    from batch_snapshot.models import Account
+
+
+#: Lines that a brief preview has at most: a terminal's are few.
+BRIEFLY = 10
+
+#: Seconds beyond which nobody counts days.
+MANY_YEARS = 100 * 365 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What is about to be done."""
+
+    name: str
+    ledger: str
+    endpoint: str
+    accounts: Mapping[str, Account]
+    catalogs: frozenset[str]
+    counts: summary.Counts
+    #: Rows to be sent now.
+    rows: int
+    #: By account; those with nothing to send are left out.
+    outlooks: Mapping[str, Outlook]
+    #: When the forecast was made, in the time zone it is told in.
+    now: datetime
+    #: What is known only when the run begins.
+    notes: Sequence[str] = ()
+
+    @property
+    def calls(self) -> int:
+        """Calls that it takes if none is throttled: one a row, and a read for each account and catalog."""
+        return self.rows + len(self.outlooks) * max(1, len(self.catalogs))
+
+    @property
+    def ends_in(self) -> float:
+        """Seconds until the last row is sent; inf: never."""
+        return max((outlook.forecast.ends_in for outlook in self.outlooks.values()), default=0.0)
+
+
+def of(job: Job, allowances: Allowances, now: datetime) -> Preview:
+    """Say what the job is about to do.
+
+    Raises:
+        StorageError: the log of calls cannot be read.
+    """
+    return Preview(
+        name=job.name,
+        ledger=str(job.path),
+        endpoint=job.endpoint,
+        accounts=job.accounts,
+        catalogs=job.catalogs,
+        counts=summary.count(job.past.counts(), job.total),
+        rows=sum(job.todo.values()),
+        outlooks={name: allowances.outlook(name, rows) for name, rows in job.todo.items() if rows},
+        now=now.astimezone(),
+        notes=job.open_questions,
+    )
+
+
+def as_json(preview: Preview) -> dict[str, Any]:
+    """The one object that `plan --format json` prints."""
+    rates = [outlook.rate for outlook in preview.outlooks.values()]
+    return {
+        "name": preview.name,
+        "ledger": preview.ledger,
+        "endpoint": preview.endpoint,
+        "accounts": sorted(preview.accounts),
+        "catalogs": sorted(preview.catalogs),
+        "counts": preview.counts.as_dict(),
+        "rows": preview.rows,
+        "calls": preview.calls,
+        "rate": round(sum(rates), 6) if rates else None,
+        **_end(preview, preview.ends_in),
+        **({"notes": list(preview.notes)} if preview.notes else {}),
+        "forecasts": {name: _outlook(preview, outlook) for name, outlook in preview.outlooks.items()},
+    }
+
+
+def _outlook(preview: Preview, outlook: Outlook) -> dict[str, Any]:
+    return {
+        "rate": outlook.rate,
+        "rate_is": outlook.basis,
+        "windows": [
+            {"name": window.name, "limit": window.limit, "seconds": window.seconds, "used": used}
+            for window, used in zip(outlook.windows, outlook.used, strict=True)
+        ],
+        "stretches": [
+            {"rows": stretch.rows, "begins_at": _at(preview, stretch.begins_in)}
+            for stretch in outlook.forecast.stretches
+        ],
+        **_end(preview, outlook.forecast.ends_in),
+    }
+
+
+def _end(preview: Preview, ends_in: float) -> dict[str, Any]:
+    duration = round(ends_in, 3) if math.isfinite(ends_in) else None
+    return {"duration_s": duration, "ends_at": _at(preview, ends_in)}
+
+
+def _at(preview: Preview, seconds: float) -> str | None:
+    """The time then (RFC 3339); None: never."""
+    try:
+        return (preview.now + timedelta(seconds=seconds)).isoformat(timespec="seconds")
+    except (OverflowError, ValueError):
+        return None
+
+
+def as_text(preview: Preview) -> str:
+    """The same for people."""
+    lines = [
+        f"{preview.name}: {preview.rows:,} of {preview.counts.total:,} rows to send, {preview.calls:,} calls",
+        f"  catalog   {', '.join(sorted(preview.catalogs))}" if preview.catalogs else "",
+        f"  endpoint  {preview.endpoint}",
+        f"  ledger    {preview.ledger} ({summary.states(preview.counts)})",
+    ]
+    for name, outlook in preview.outlooks.items():
+        lines += [
+            f"  account   {name}: {_rate(outlook)}{_windows(outlook)}",
+            f"            {_when(preview, outlook)}",
+        ]
+    lines += [f"  note      {note}" for note in preview.notes]
+    return "\n".join(filter(None, lines))
+
+
+def brief(preview: Preview) -> str:
+    """The same in a line an account; of many, those that take longest."""
+    many = len(preview.outlooks) > 1
+    last = sorted(preview.outlooks.items(), key=lambda item: -item[1].forecast.ends_in)
+    named = {name for name, _ in last[: len(last) if len(last) <= BRIEFLY else BRIEFLY - 1]}
+    lines = [
+        f"{f'{name}: ' if many else ''}{_when(preview, outlook)} ({_rate(outlook)})"
+        for name, outlook in preview.outlooks.items()
+        if name in named
+    ]
+    if others := len(last) - len(named):
+        lines.append(f"{others:,} other accounts: none of them takes longer")
+    return "\n".join(lines)
+
+
+def _when(preview: Preview, outlook: Outlook) -> str:
+    words, seconds = forecast.in_words(outlook.forecast, preview.now), outlook.forecast.ends_in
+    return f"{words}, in {timedelta(seconds=math.ceil(seconds))}" if 0 < seconds < MANY_YEARS else words
+
+
+def _rate(outlook: Outlook) -> str:
+    about = {
+        "declared": "declared",
+        "learned": "learned by an earlier run",
+        "assumed": "assumed: none is declared or learned yet",
+    }
+    unit = "call" if outlook.rate == 1 else "calls"
+    return f"{outlook.rate:,.3g} {unit}/s, {about.get(outlook.basis, outlook.basis)}"
+
+
+def _windows(outlook: Outlook) -> str:
+    return "".join(
+        f"; {window.name} {used:,} of {window.limit:,} used"
+        for window, used in zip(outlook.windows, outlook.used, strict=True)
+    )

@@ -1,0 +1,283 @@
+"""Which ledger a run goes on with, and what that says by now: found out while the manifest is read."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from batch_snapshot import manifest
+from batch_snapshot import paths as places
+from batch_snapshot.aws import profiles
+from batch_snapshot.config.accounts import accounts_of, endpoint_of
+from batch_snapshot.config.options import RESUME_WITHIN
+from batch_snapshot.errors import InputError, LedgerError
+from batch_snapshot.ledger import locks, writer
+from batch_snapshot.models import SIMULATOR, Status
+from batch_snapshot.reporting import summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from batch_snapshot.config.options import Options
+    from batch_snapshot.ledger.history import End, Header, History
+    from batch_snapshot.manifest import Manifest
+    from batch_snapshot.models import Row
+
+#: Old nights that a warning names.
+NAMED_NIGHTS = 3
+
+
+def ledger_to_write(name: str, options: Options, now: datetime) -> tuple[Path, list[str]]:
+    """Today's ledger, or with {date} in its name one of another day that is not finished.
+
+    Today's comes first if it is there and not finished. Then one that was deferred, whatever its age, and of
+    several the oldest: its run promised that the same command goes on with it. Then a young one, unless
+    today's is there. What is no ledger is passed over.
+
+    Args:
+        name: of the manifest.
+        options: name the ledger.
+        now: the wall clock.
+
+    Returns:
+        The ledger's path, and warnings about what was passed over.
+
+    Raises:
+        InputError: the ledger's name makes no sense, or nobody can tell what is there.
+    """
+    pattern = places.ledger_pattern(options.ledger, simulated=options.simulate)
+    today = tonight(name, options, now)
+    warnings: list[str] = []
+    if options.simulate and options.ledger:
+        given = places.ledger_path(options.ledger, name, now)
+        if given != today:
+            warnings.append(f"--ledger {given}: this is a simulated run, so its ledger is {today}")
+        elif _taken_as_given(given):
+            return given, warnings
+    nights = _unfinished(places.dated_ledgers(pattern, name), name, now, options, warnings)
+    deferred = [night for night in nights if night.deferred]
+    if deferred and not any(night.path == today for night in nights):
+        return deferred[-1].path, warnings
+    if places.there(today):
+        return today, warnings
+    young = next((night for night in nights if night.young), None)
+    if young:
+        return young.path, warnings
+    return today, [*warnings, *_left_behind(nights)]
+
+
+def _taken_as_given(path: Path) -> bool:
+    """Whether a simulated run takes the name of a ledger that has no `.simulated`.
+
+    A simulated ledger of an earlier version has none; what is no ledger is refused later, by its name.
+    """
+    if not places.there(path) or (path.is_file() and path.stat().st_size == 0):
+        return False
+    with suppress(LedgerError):
+        head = writer.head(path) if path.is_file() else None
+        return head is None or head.endpoint == SIMULATOR
+    return True
+
+
+def newest(pattern: str, options: Options) -> tuple[Path | None, list[str]]:
+    """The newest ledger that a pattern with {date} means, of the endpoint that the options mean.
+
+    Returns:
+        Its path, or None: there is none yet; and warnings about newer ones of other endpoints.
+
+    Raises:
+        InputError: for {name}, which only a manifest tells, and for a placeholder that is none.
+    """
+    if options.simulate:
+        pattern = places.simulated_name(pattern)
+    warnings: list[str] = []
+    for path in places.ledgers_of(pattern):
+        try:
+            head = writer.head(path)
+            endpoint = head and _endpoint(path, head, options)
+        except LedgerError:
+            return path, warnings  # `retry` says what is wrong with it
+        if head is None or head.endpoint == endpoint:
+            return path, warnings
+        warnings.append(f"passed over: {path} was written against {head.endpoint}, not {endpoint}")
+    return None, warnings
+
+
+def _endpoint(path: Path, head: Header, options: Options) -> str:
+    """Where the calls of a ledger's accounts would go now."""
+    return endpoint_of(options, accounts_of(path, head), profiles.endpoints)
+
+
+class Unfinished(NamedTuple):
+    """A dated ledger that is not finished."""
+
+    path: Path
+    head: Header
+    end: End | None
+    #: Whether its rest was put off: the same command goes on with it, however old it is.
+    deferred: bool
+    #: Whether its run began so lately that the same command goes on with it.
+    young: bool
+
+
+def unfinished_night(path: Path, now: datetime, within: float = RESUME_WITHIN) -> Unfinished | None:
+    """How a dated ledger stands; None: it is finished, or no run has begun in it.
+
+    Args:
+        path: of the ledger.
+        now: the wall clock.
+        within: seconds since its run began, for which it is young.
+
+    Raises:
+        LedgerError: it is no ledger.
+    """
+    head = writer.head(path)
+    if head is None:
+        return None
+    found = writer.ending(path)
+    if found.end is not None and found.end.settled:
+        return None
+    young = (now - head.started_at).total_seconds() <= within
+    return Unfinished(path, head, found.end, found.deferred, young)
+
+
+def resumable(path: Path, now: datetime, within: float = RESUME_WITHIN) -> bool:
+    """Whether `run` goes on with a dated ledger: it was deferred, or is young and not finished.
+
+    Raises:
+        LedgerError: it is no ledger.
+    """
+    night = unfinished_night(path, now, within)
+    return night is not None and (night.deferred or night.young)
+
+
+def tonight(name: str, options: Options, now: datetime) -> Path:
+    """The ledger that a run of this day has, if none of another day is to be finished first."""
+    if options.simulate and options.ledger:
+        given = places.ledger_path(options.ledger, name, now)
+        if _taken_as_given(given):
+            return given
+    return places.ledger_path(places.ledger_pattern(options.ledger, simulated=options.simulate), name, now)
+
+
+def _unfinished(
+    paths: Iterable[Path], name: str, now: datetime, options: Options, warnings: list[str]
+) -> list[Unfinished]:
+    """Those of the ledgers that belong to the manifest of that name and are not finished."""
+    nights = []
+    for path in paths:
+        try:
+            head = writer.head(path)
+            if head is None or head.name != name or head.endpoint != _endpoint(path, head, options):
+                continue
+            night = unfinished_night(path, now, options.resume_within)
+        except LedgerError as error:
+            warnings.append(f"passed over: {error}")
+            continue
+        if night:
+            nights.append(night)
+    return nights
+
+
+def _left_behind(nights: Sequence[Unfinished]) -> list[str]:
+    """Warnings about rows of old nights that no command goes on with by itself, the newest first."""
+    # A run that was completed and left some was one of some accounts: nothing is missing there.
+    old = [
+        night
+        for night in nights
+        if night.end is None or (night.end.counts.get("unattempted") and night.end.outcome != "completed")
+    ]
+    texts = [_left_by(night) for night in old[:NAMED_NIGHTS]]
+    if hidden := len(old) - NAMED_NIGHTS:
+        texts += [f"{hidden:,} older ledgers are not finished either"] if hidden > 0 else []
+    return texts
+
+
+def _left_by(night: Unfinished) -> str:
+    """What an old night has left, and the command that finishes it."""
+    head = night.head
+    how = f"was {night.end.outcome}" if night.end else "did not come to an end"
+    rows = f"{night.end.counts.get('unattempted', 0):,} rows" if night.end else _rows_left(night.path)
+    manifest_path = head.manifest or "MANIFEST"
+    command = summary.run_command(manifest_path, str(night.path), head.endpoint, head.settings, "accounts")
+    return (
+        f"{night.path}: that night {how} and left {rows} unattempted; a new night begins without them. "
+        f"To finish it: {command}. Move the ledger elsewhere to leave it so"
+    )
+
+
+def _rows_left(path: Path) -> str:
+    """How many rows a ledger without an end leaves unattempted, in words."""
+    with suppress(LedgerError):
+        past = writer.history_of(path)
+        if past.last:
+            return f"{summary.count(past.counts(), past.last.rows).unattempted:,} rows"
+    return "some rows"
+
+
+class Recalled(NamedTuple):
+    """What a ledger said before its lock was held; it holds while the file is the same."""
+
+    past: History
+    #: Of the file that was read.
+    stamp: tuple[int, ...]
+
+    def done(self, key: bytes) -> bytes | None:
+        """The key as the history keeps it, if a run has nothing to do for its row."""
+        held = self.past.succeeded.get(key)
+        if held is None and (self.past.status(key) is Status.FAILED or self.past.left_out(key)):
+            return key
+        return held
+
+
+def load(
+    path: Path, options: Options, now: datetime, *, touch: bool = True
+) -> tuple[Manifest, Recalled | None]:
+    """Validate the manifest at `path`; where most of it is done, find at once what is left.
+
+    Raises:
+        ManifestError: it is not valid.
+    """
+    recalled = _recall(path, options, now) if touch else None
+    return manifest.load(path, done=recalled.done if recalled else None), recalled
+
+
+def _recall(path: Path, options: Options, now: datetime) -> Recalled | None:
+    """What the ledger of a run of the manifest says by now; None: there is none, or it is not found."""
+    name = manifest.name_of(path)
+    if name is None:
+        return None
+    # Whatever is wrong with the ledger is told once it is locked.
+    with suppress(InputError, OSError):
+        book, _ = ledger_to_write(name, options, now)
+        stamp = _stamp(book)
+        past = writer.history_of(book, checked=True)
+        return Recalled(past, stamp) if past.first else None
+    return None
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def looked_up(
+    path: Path, recalled: Recalled | None, listed: Manifest, *, live: bool
+) -> tuple[History, Sequence[Row] | None]:
+    """The ledger's history, and the rows left to do if that was known when the manifest was loaded.
+
+    Args:
+        path: of the ledger.
+        recalled: what it said when the manifest was loaded.
+        listed: the manifest.
+        live: a run may be writing it, whose rows are not in doubt.
+
+    Raises:
+        LedgerError: it is no ledger.
+    """
+    if recalled is not None and places.there(path) and _stamp(path) == recalled.stamp:
+        return recalled.past, listed.left
+    live = live and places.there(path) and locks.holder_lives(places.ledger_lock(path))
+    return writer.history_of(path, live=live, checked=True), None

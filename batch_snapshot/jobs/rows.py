@@ -1,0 +1,150 @@
+"""The rows that a job has left to send: of a manifest, or out of a ledger alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from batch_snapshot import manifest
+from batch_snapshot.errors import ManifestError
+from batch_snapshot.jobs import plan
+from batch_snapshot.ledger import history, signer, writer
+from batch_snapshot.manifest.duplicates import Doubles, Place
+from batch_snapshot.models import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from batch_snapshot.ledger.history import History
+    from batch_snapshot.manifest import Manifest
+    from batch_snapshot.models import Account, Request, Row
+
+
+class OfManifest(NamedTuple):
+    """The rows of a manifest that their ledger does not settle."""
+
+    listed: Manifest
+    past: History
+    run_id: str
+    accounts: Mapping[str, Account]
+    #: Those that are not done, where they are known.
+    left: Sequence[Row] | None
+
+    def requests(self) -> Iterator[Request | None]:
+        """What is to be sent; see `plan.resumed`."""
+        rows = _validated(self.listed) if self.left is None else self.left
+        return plan.resumed(rows, self.past, self.run_id, self.accounts)
+
+    def candidates(self) -> Iterator[Row]:
+        """The rows without any history among them."""
+        return (one.row for one in self.requests() if one and one.row.key not in self.past.unfinished)
+
+    def renamed(self) -> Mapping[tuple[str, str], Row]:
+        """Which of them the ledger has under another account's name: see `other_names`."""
+        return other_names(self.requests(), self.past, self.accounts)
+
+    def todo(self) -> Mapping[str, int]:
+        """How many are to be sent, by account; another pass over the manifest only where it must be."""
+        listed, accounts, settled = self.listed, self.accounts, self._settled()
+        if not settled:
+            return {name: rows for name, rows in listed.rows_by_account.items() if name in accounts}
+        if len(listed.accounts) == 1:
+            return dict.fromkeys(accounts, listed.rows - settled)
+        return by_account(counted(self.requests()))
+
+    def _settled(self) -> int:
+        """How many have nothing left to do."""
+        if self.left is not None:
+            return self.listed.rows - len(self.left)
+        past, done = self.past, {Status.SUCCEEDED, Status.FAILED}
+        return sum(past.status(key) in done or past.left_out(key) for key in self.listed.keys)
+
+
+class OfLedger(NamedTuple):
+    """The rows of a ledger that are to be tried again."""
+
+    path: Path
+    past: History
+    chosen: plan.Selection
+    run_id: str
+    accounts: Mapping[str, Account]
+
+    def requests(self) -> Iterator[Request | None]:
+        """What is to be sent; see `plan.retried`."""
+        rows = history.rows_of(writer.read(self.path), self.past)
+        since = self.past.unrecorded_since
+        return plan.retried(rows, self.chosen, self.run_id, self.accounts, since)
+
+    def renamed(self) -> Mapping[tuple[str, str], Row]:
+        """Which of them the ledger has under another account's name too: see `other_names`."""
+        return other_names(self.requests(), self.past, self.accounts)
+
+    def doubled(self, same: Mapping[str, str]) -> list[str]:
+        """Which of them are to be sent twice, where names stand for the `same` AWS accounts."""
+        there = Place(0, str(self.path), 0)
+        doubles = Doubles(same)
+        for request in self.requests():
+            if request:
+                doubles.look(request.row, there)
+        again = ((request.row, there) for request in self.requests() if request)
+        return [f"{place}: {text}" for place, text in doubles.told(again)]
+
+
+def other_names(
+    requests: Iterator[Request | None], past: History, accounts: Mapping[str, Account]
+) -> dict[tuple[str, str], Row]:
+    """By (another name, name): the first row to send under a name that the ledger has under the other.
+
+    Names of another endpoint or AWS account are none of them. A row that the ledger has under both names
+    counts only if the other one succeeded or is in doubt: both may have been refused.
+    """
+    settings = past.last.accounts if past.last else {}
+    others = {
+        name: [other for other in settings if other != name and _may_be_one(other, account, past)]
+        for name, account in accounts.items()
+    }
+    found: dict[tuple[str, str], Row] = {}
+    if not any(others.values()):
+        return found
+    for request in requests:
+        if request is None:
+            continue
+        row = request.row
+        known = row.key in past.unfinished
+        for other in others[row.account]:
+            key = row._replace(account=other).key
+            status = past.status(key)
+            if status and not (known and status is Status.FAILED):
+                found.setdefault((other, row.account), row)
+    return found
+
+
+def _may_be_one(other: str, account: Account, past: History) -> bool:
+    """Whether an account that the ledger calls otherwise may be this one, before anybody was asked."""
+    known: Mapping[str, Any] = past.last.accounts[other] if past.last else {}
+    now = account.number or signer.number(past.signers.get(account.name))
+    before = signer.number(past.signers.get(other))
+    differ = before is not None and now is not None and before != now
+    return known.get("endpoint_url") == account.endpoint_url and not differ
+
+
+def counted(requests: Iterator[Request | None]) -> Counter[tuple[str, str]]:
+    """The rows to send, by account and catalog."""
+    return Counter((request.row.account, request.row.catalog) for request in requests if request)
+
+
+def by_account(rows: Counter[tuple[str, str]]) -> Mapping[str, int]:
+    """The same by account alone."""
+    numbers: Counter[str] = Counter()
+    for (account, _), number in rows.items():
+        numbers[account] += number
+    return numbers
+
+
+def _validated(listed: Manifest) -> Iterator[Row]:
+    """The manifest's rows, and none that it did not list when it was validated."""
+    for row in manifest.rows(listed):
+        if row.key not in listed.keys:
+            raise ManifestError([f"{listed.path}: changed while the run read it: run the same command again"])
+        yield row

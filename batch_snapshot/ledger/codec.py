@@ -1,0 +1,397 @@
+"""The lines of a ledger: values to bytes and back. Pure; the fields are the contract's."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from math import floor
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from batch_snapshot.errors import DamagedError, LedgerError
+from batch_snapshot.ledger.history import End, Header, Intent, Record, Result, Skipped
+from batch_snapshot.models import LARGEST, LARGEST_SKEW, YEARS, Account, ErrorKind, Quota, Row, Skip, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from batch_snapshot.models import Outcome, Request
+
+SCHEMA = 1
+
+OUTCOMES = frozenset({"completed", "stopped", "deferred", "interrupted"})
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def encode_run(header: Header, version: str, **more: object) -> bytes:
+    """A run line; `more` are fields that readers may ignore."""
+    if header.discovered_sha256:
+        more["discovered_sha256"] = header.discovered_sha256
+    if header.unrecorded_since:
+        more["unrecorded_since"] = timestamp(header.unrecorded_since)
+    return _line(
+        {
+            "type": "run",
+            "schema": SCHEMA,
+            "run_id": header.run_id,
+            "command": header.command,
+            "name": header.name,
+            "manifest": header.manifest,
+            "manifest_sha256": header.manifest_sha256,
+            "rows": header.rows,
+            "accounts": header.accounts,
+            "endpoint": header.endpoint,
+            "started_at": timestamp(header.started_at),
+            "version": version,
+            "settings": header.settings,
+            **more,
+        }
+    )
+
+
+def encode_intent(
+    at: datetime, requests: Sequence[Request], clock_skew: float | None = None, signer: str | None = None
+) -> bytes:
+    """An intent line: what is about to be handed to the workers, of one account."""
+    rows = [[r.client_token, *r.row, r.generation] for r in requests]
+    known: dict[str, Any] = {} if clock_skew is None else {"clock_skew_s": floor(clock_skew)}
+    if signer is not None:
+        known["signer"] = signer
+    return _line({"type": "intent", "at": timestamp(at), **known, "rows": rows})
+
+
+def encode_result(run_id: str, outcome: Outcome) -> bytes:
+    """A result line: what became of a row."""
+    request, error = outcome.request, outcome.error
+    fields: dict[str, Any] = {
+        "type": "result",
+        "run_id": run_id,
+        **request.row._asdict(),
+        "client_token": request.client_token,
+        "generation": request.generation,
+        "status": outcome.status,
+        "arn": outcome.arn,
+        "revision": outcome.revision,
+        "attempts": outcome.attempts,
+        "throttles": outcome.throttles,
+        "ambiguous": outcome.ambiguous,
+        "request_id": outcome.request_id,
+        "error": None,
+        "first_sent_at": timestamp(outcome.first_sent_at) if outcome.first_sent_at else None,
+        "started_at": timestamp(outcome.started_at),
+        "finished_at": timestamp(outcome.finished_at),
+    }
+    if error:
+        fields["error"] = {
+            "kind": error.kind,
+            "code": error.code,
+            "message": error.message,
+            "reason": error.reason,
+            "http_status": error.http_status,
+        }
+    if outcome.reconciled:
+        fields["reconciled"] = True
+    if outcome.status is not Status.SUCCEEDED and outcome.clock_skew is not None:
+        fields["clock_skew_s"] = floor(outcome.clock_skew)
+    return _line(fields)
+
+
+def encode_skip(run_id: str, at: datetime, reason: Skip, rows: Sequence[Row]) -> bytes:
+    """A skip line: rows that are left out, and why.
+
+    It is no status of a result, so that readers that don't know it take the rows for unattempted.
+    """
+    fields = {"type": "skip", "run_id": run_id, "at": timestamp(at), "reason": reason}
+    return _line({**fields, "rows": [list(row) for row in rows]})
+
+
+def encode_end(run_id: str, end: End) -> bytes:
+    """An end line: closes an invocation."""
+    return _line(
+        {
+            "type": "end",
+            "run_id": run_id,
+            "outcome": end.outcome,
+            "counts": end.counts,
+            "finished_at": timestamp(end.finished_at),
+        }
+    )
+
+
+#: What a run line keeps of an account: all that `retry` needs to call for it again.
+_ACCOUNT_TEXTS = ("role_arn", "profile", "region", "external_id", "session_name", "endpoint_url")
+
+
+def encode_account(account: Account) -> dict[str, Any]:
+    """An account as the run line keeps it."""
+    quota = {key: value for key, value in asdict(account.quota).items() if value}
+    texts = {key: getattr(account, key) for key in _ACCOUNT_TEXTS}
+    # The first three are always there, the others only when they say something.
+    kept = {key: text for key, text in texts.items() if text is not None or key in _ACCOUNT_TEXTS[:3]}
+    more = {"quota": quota, "tags": list(account.tags)}
+    return {**kept, **{key: value for key, value in more.items() if value}}
+
+
+def decode_account(name: str, fields: Mapping[str, Any]) -> Account:
+    """An account out of a run line.
+
+    Raises:
+        ValueError: values of the wrong types.
+        TypeError: likewise.
+    """
+    given: dict[str, Any] = {key: _text(fields[key]) for key in _ACCOUNT_TEXTS if fields.get(key) is not None}
+    quota = dict(fields.get("quota") or {})
+    counts = {key: _count(quota[key]) for key in _QUOTA_COUNTS if quota.get(key) is not None}
+    rate = quota.get("per_second")
+    if rate is not None and not (isinstance(rate, float | int) and rate > 0):
+        raise ValueError(f"{rate!r} is no rate")
+    tags = tuple(map(_text, fields.get("tags") or ()))
+    return Account(name, **given, quota=Quota(per_second=rate, **counts), tags=tags)
+
+
+_QUOTA_COUNTS = ("per_minute", "per_hour", "per_day", "reserve")
+
+
+def _line(fields: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        # A path can hold bytes that are no text: they are recorded as question marks.
+        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "replace") + b"\n"
+
+
+def decode(raw: bytes, *, whole: bool = False) -> Record | None:
+    """The record of one line; None for a type that this version does not know.
+
+    Args:
+        raw: the line.
+        whole: keep all fields of a result with it, those that no run needs included.
+
+    Raises:
+        LedgerError: for a line that is no record.
+    """
+    return record_of(fields_of(raw), whole=whole)
+
+
+def fields_of(raw: bytes) -> dict[str, Any]:
+    """What one line says, whatever its type.
+
+    Raises:
+        LedgerError: for a line that is no object with a type.
+    """
+    try:
+        fields = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise DamagedError(f"not JSON ({error})") from None
+    if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
+        raise DamagedError("not an object with a type")
+    return fields
+
+
+def record_of(fields: dict[str, Any], *, whole: bool = False) -> Record | None:
+    """The record that the fields of a line make; see `decode`."""
+    decoder = _DECODERS.get(fields["type"])
+    if decoder is None:
+        return None
+    try:
+        record = decoder(fields)
+        return record._replace(fields=fields) if whole and isinstance(record, Result) else record
+    except KeyError as error:
+        raise DamagedError(f"a {fields['type']} line without {error}") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DamagedError(f"a {fields['type']} line that makes no sense ({error})") from None
+
+
+def _decode_run(fields: dict[str, Any]) -> Header:
+    if fields["schema"] != SCHEMA:
+        raise LedgerError(
+            f"schema {fields['schema']!r} is not {SCHEMA}, the one this version reads; "
+            "use the version that wrote it"
+        )
+    return Header(
+        run_id=_text(fields["run_id"]),
+        command=_text(fields["command"]),
+        name=_text(fields["name"]),
+        manifest=_text_or_none(fields.get("manifest")),
+        manifest_sha256=_text_or_none(fields.get("manifest_sha256")),
+        rows=_count(fields["rows"]),
+        accounts={_text(name): dict(account) for name, account in fields["accounts"].items()},
+        endpoint=_text(fields["endpoint"]),
+        started_at=_time(fields["started_at"]),
+        settings=dict(fields.get("settings") or {}),
+        discovered_sha256=_text_or_none(fields.get("discovered_sha256")),
+        unrecorded_since=_time(since) if (since := fields.get("unrecorded_since")) is not None else None,
+    )
+
+
+def _decode_intent(fields: dict[str, Any]) -> Intent:
+    rows = tuple([_intended(row) for row in fields["rows"]])
+    return Intent(_time(fields["at"]), rows, _skew(fields), _text_or_none(fields.get("signer")))
+
+
+def _intended(fields: Sequence[Any]) -> tuple[str, Row, int]:
+    token, *names, generation = fields
+    if len(names) != len(_NAMES):
+        raise TypeError(f"a row of {len(names)} names, not {len(_NAMES)}")
+    _all_texts((token, *names))
+    if type(generation) is not int or not 0 <= generation <= LARGEST:
+        raise TypeError(f"{generation!r} is no count")
+    return token, _row_of(Row, names), generation
+
+
+# A resume decodes a million results: what is checked here is checked without a call where it is right.
+
+_NAMES = Row._fields
+_ROW = itemgetter(*_NAMES)
+#: What `Row._make` comes to.
+_row_of = tuple.__new__
+_BESIDES = itemgetter("run_id", "client_token", "generation", "status", "ambiguous", "first_sent_at", "error")
+_STATUSES = {str(status): status for status in Status}
+
+
+def _decode_result(fields: dict[str, Any]) -> Result:
+    row = Row(*_ROW(fields))
+    run_id, token, generation, named, ambiguous, first_sent_at, error = _BESIDES(fields)
+    _all_texts((token, run_id, *row))
+    status = _STATUSES.get(named) or Status(named)
+    if status is Status.SUCCEEDED and not (fields["arn"] and _count(fields["revision"]) >= 1):
+        raise DamagedError("a succeeded row without arn and revision")
+    return Result(
+        row,
+        token,
+        generation if type(generation) is int and 0 <= generation <= LARGEST else _count(generation),
+        status,
+        ambiguous if ambiguous is True or ambiguous is False else _flag(ambiguous),
+        None if first_sent_at is None else _time(first_sent_at),
+        ErrorKind(error["kind"]) if error else None,
+        _text(error["code"]) if error else None,
+        _text(error["message"]) if error else None,
+        run_id,
+        arn=_text_or_none(fields.get("arn")),
+        revision=None if fields.get("revision") is None else _count(fields["revision"]),
+        clock_skew=_skew(fields) if "clock_skew_s" in fields else None,
+    )
+
+
+_TOLD = itemgetter(
+    "type",
+    "status",
+    "run_id",
+    "client_token",
+    "generation",
+    "arn",
+    "revision",
+    "ambiguous",
+    "error",
+    "first_sent_at",
+)
+
+
+def success_of(fields: dict[str, Any]) -> tuple[str, tuple[str, ...], str] | None:
+    """The run, row (as `Row` orders it) and token of a line that says a row has succeeded, and nothing odd.
+
+    A history of a million results is made of such lines, and no record is made of one. None means no
+    more than that `record_of` has to judge the line.
+    """
+    try:
+        kind, status, run_id, token, generation, arn, revision, ambiguous, error, sent = _TOLD(fields)
+        if kind != "result" or status != "succeeded":
+            return None
+        row: tuple[str, ...] = _ROW(fields)
+        "".join((run_id, token, arn, *row))
+        if (
+            arn
+            and type(generation) is type(revision) is int
+            and generation >= 0
+            and generation <= LARGEST
+            and 0 < revision <= LARGEST
+            and (ambiguous is False or ambiguous is True)
+            and error is None
+            and (sent is None or _sensible(datetime.fromisoformat(sent)))
+            and "clock_skew_s" not in fields
+        ):
+            return run_id, row, token
+    except (KeyError, TypeError, ValueError):
+        pass
+    return None
+
+
+def _decode_skip(fields: dict[str, Any]) -> Skipped:
+    rows = tuple(Row(*map(_text, names)) for names in fields["rows"])
+    return Skipped(_time(fields["at"]), Skip(fields["reason"]), rows, _text(fields["run_id"]))
+
+
+def _decode_end(fields: dict[str, Any]) -> End:
+    if fields["outcome"] not in OUTCOMES:
+        raise ValueError(f"outcome {fields['outcome']!r}")
+    counts = {name: _count(count) for name, count in fields["counts"].items()}
+    return End(fields["outcome"], counts, _time(fields["finished_at"]), _text(fields["run_id"]))
+
+
+_DECODERS: dict[str, Callable[[dict[str, Any]], Record]] = {
+    "run": _decode_run,
+    "intent": _decode_intent,
+    "result": _decode_result,
+    "skip": _decode_skip,
+    "end": _decode_end,
+}
+
+
+def _all_texts(values: Sequence[Any]) -> None:
+    try:
+        "".join(values)  # no call for each
+    except TypeError:
+        for value in values:
+            _text(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST:
+        raise TypeError(f"{value!r} is no count")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is neither true nor false")
+    return value
+
+
+def _skew(fields: Mapping[str, Any]) -> float | None:
+    skew = fields.get("clock_skew_s")
+    if skew is None:
+        return None
+    if isinstance(skew, bool) or not isinstance(skew, float | int) or not abs(skew) <= LARGEST_SKEW:
+        raise ValueError(f"{skew!r} is no skew of a clock")
+    return float(skew)
+
+
+def _time(value: object) -> datetime:
+    moment = datetime.fromisoformat(value if isinstance(value, str) else _text(value))
+    if moment.tzinfo is None:
+        raise ValueError(f"{value!r} has no time zone")
+    if not _sensible(moment):
+        raise ValueError(f"{value!r} is no time of a run")
+    return moment
+
+
+def _sensible(moment: datetime) -> bool:
+    return moment.tzinfo is not None and moment.year in YEARS

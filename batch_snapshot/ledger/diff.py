@@ -1,0 +1,164 @@
+"""Two ledgers side by side: what is new, gone, newly failing, recovered, and where revisions jumped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from batch_snapshot import sqlite
+from batch_snapshot.errors import LedgerError
+from batch_snapshot.ledger import writer
+from batch_snapshot.ledger.history import Header, Result, Skipped
+from batch_snapshot.models import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from batch_snapshot.sqlite import Tables
+
+#: Rows of each kind that the text names, and that are kept for JSON.
+SHOWN, KEPT = 10, 100_000
+
+_ROW = "account TEXT, catalog TEXT, engagement TEXT, resource_type TEXT, resource TEXT, template TEXT"
+_KEY = "account, catalog, engagement, resource_type, resource, template"
+_TABLES = ";".join(
+    f"CREATE TABLE {name} ({_ROW}, status TEXT, revision INTEGER, code TEXT, PRIMARY KEY ({_KEY}))"
+    " WITHOUT ROWID"
+    for name in ("before", "after")
+)
+
+#: What is told of rows, and the SQL that finds them: `b` is the row before, `a` after.
+KINDS: Mapping[str, str] = {
+    "new": "b.engagement IS NULL",
+    "gone": "a.engagement IS NULL",
+    "newly_failing": "a.status IN ('failed', 'in_doubt') AND b.status NOT IN ('failed', 'in_doubt')",
+    "recovered": "b.status IN ('failed', 'in_doubt') AND a.status NOT IN ('failed', 'in_doubt')",
+    "still_failing": "a.status IN ('failed', 'in_doubt') AND b.status IN ('failed', 'in_doubt')",
+    "revision_jumps": "a.status = 'succeeded' AND b.status = 'succeeded' AND a.revision <> b.revision + 1",
+}
+
+_WORDS = {
+    "new": "not in the first",
+    "gone": "not in the second",
+    "newly_failing": "failed or in doubt, and did not before",
+    "recovered": "failed or in doubt before, and no longer",
+    "still_failing": "failed or in doubt in both",
+    "revision_jumps": "another revision than the next one: somebody else made some, or none was made",
+}
+
+
+class Change(NamedTuple):
+    """A row that differs."""
+
+    row: Row
+    before: str | None
+    after: str | None
+    revision_before: int | None
+    revision_after: int | None
+    #: The error's code, where the row failed after, or before.
+    code: str | None
+
+
+@dataclass(slots=True)
+class Difference:
+    """What two ledgers differ in."""
+
+    before: str
+    after: str
+    rows_before: int = 0
+    rows_after: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    changes: dict[str, list[Change]] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """1 where rows fail that did not before."""
+        return 1 if self.counts.get("newly_failing") else 0
+
+
+def diff(before: Path, after: Path) -> Difference:
+    """Compare the ledger at `before` with the one at `after`.
+
+    Raises:
+        LedgerError: one of them is none.
+        StorageError: there is no room to lay them side by side.
+    """
+    found = Difference(str(before), str(after))
+    with sqlite.tables(_TABLES) as db:
+        found.rows_before = _take(db, "before", before)
+        found.rows_after = _take(db, "after", after)
+        for kind, condition in KINDS.items():
+            rows = db.execute(_query(kind, condition))
+            found.changes[kind] = [_change(values) for values in rows.fetchmany(KEPT)]
+            found.counts[kind] = len(found.changes[kind]) + sum(1 for _ in rows)
+    return found
+
+
+def _query(kind: str, condition: str) -> str:
+    key = ", ".join(f"{'b' if kind == 'gone' else 'a'}.{name}" for name in _KEY.split(", "))
+    left, right = ("before b", "after a") if kind == "gone" else ("after a", "before b")
+    same = " AND ".join(f"a.{name} = b.{name}" for name in _KEY.split(", "))
+    told = "b.status, a.status, b.revision, a.revision, coalesce(a.code, b.code)"
+    return f"SELECT {key}, {told} FROM {left} LEFT JOIN {right} ON {same} WHERE {condition} ORDER BY {key}"  # noqa: S608 - names of our own
+
+
+def _change(values: tuple[Any, ...]) -> Change:
+    return Change(Row(*values[:6]), *values[6:])
+
+
+def _take(db: Tables, table: str, path: Path) -> int:
+    """Lay out the rows of a ledger, the last line of each; returns how many there are."""
+    insert = f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - names of our own
+    begun = False
+    for line in writer.read(path):
+        record = line.record
+        begun = begun or isinstance(record, Header)
+        if not begun:
+            raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
+        if isinstance(record, Result):
+            db.execute(insert, (*record.row, record.status, record.revision, record.code))
+        elif isinstance(record, Skipped):
+            db.executemany(insert, [(*row, record.reason, None, None) for row in record.rows])
+    if not begun:
+        raise LedgerError(f"{path}: no run has begun in it; name a ledger that a run has written")
+    (rows,) = db.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - names of our own
+    return int(rows)
+
+
+def as_json(found: Difference) -> dict[str, Any]:
+    """The one object that `--format json` prints."""
+    return {
+        "before": found.before,
+        "after": found.after,
+        "rows_before": found.rows_before,
+        "rows_after": found.rows_after,
+        "counts": found.counts,
+        **{kind: [_as_json(one) for one in changes] for kind, changes in found.changes.items()},
+    }
+
+
+def _as_json(one: Change) -> dict[str, Any]:
+    return {**one.row._asdict(), **{name: getattr(one, name) for name in Change._fields[1:]}}
+
+
+def as_text(found: Difference) -> str:
+    """The same for people."""
+    lines = [f"{found.before} ({found.rows_before:,} rows) → {found.after} ({found.rows_after:,} rows)"]
+    for kind, number in found.counts.items():
+        if not number:
+            continue
+        lines.append(f"{number:>7,} {kind.replace('_', ' ')}: {_WORDS[kind]}")
+        lines += [f"        {_words(one)}" for one in found.changes[kind][:SHOWN]]
+        if number > SHOWN:
+            lines.append(f"        … and {number - SHOWN:,} more: --format json names them")
+    return "\n".join(lines if len(lines) > 1 else [*lines, "no difference"])
+
+
+def _words(one: Change) -> str:
+    states = [
+        f"{status.replace('_', ' ')}{f' revision {revision}' if revision else ''}" if status else "not there"
+        for status, revision in ((one.before, one.revision_before), (one.after, one.revision_after))
+    ]
+    code = f" ({one.code})" if one.code else ""
+    return f"{one.row.engagement}/{one.row.resource}: {states[0]} → {states[1]}{code}"

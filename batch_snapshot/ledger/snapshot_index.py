@@ -1,0 +1,224 @@
+"""An index of the snapshots that ledgers tell of, so that asking for a pair's last one costs no call.
+
+It holds nothing that the ledgers don't: remove the file, and the next command builds it anew from
+the ledgers that are still there. Each ledger is read from where it was left.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from batch_snapshot import files
+from batch_snapshot.errors import (
+    SAME_COMMAND,
+    LedgerError,
+    PlaceError,
+    StorageError,
+    is_of_the_place,
+    way_out,
+)
+from batch_snapshot.ledger import writer
+from batch_snapshot.ledger.history import Header, Result
+from batch_snapshot.models import SIMULATOR, Status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batch_snapshot.models import Row
+
+#: The version of the tables; a file of another one is built anew.
+SCHEMA = 1
+
+#: Seconds to wait for another process.
+BUSY = 30.0
+
+_TABLES = """
+CREATE TABLE ledgers (path TEXT PRIMARY KEY, run_id TEXT, offset INTEGER) WITHOUT ROWID;
+CREATE TABLE snapshots (world TEXT, pair BLOB, revision INTEGER, at REAL,
+    PRIMARY KEY (world, pair, revision)) WITHOUT ROWID;
+CREATE TABLE jobs (world TEXT, job TEXT, catalog TEXT, engagement TEXT, resource TEXT, template TEXT,
+    PRIMARY KEY (world, catalog, job)) WITHOUT ROWID
+"""
+
+
+class Last(NamedTuple):
+    """A pair's latest snapshot."""
+
+    revision: int
+    #: The call that made it left no earlier, in seconds since the epoch by the machine's clock.
+    at: float
+
+
+class Job(NamedTuple):
+    """What a snapshot job of AWS's takes care of; that never changes."""
+
+    engagement: str
+    resource: str
+    template: str
+
+
+def world_of(header: Header) -> str | None:
+    """Whose snapshots a ledger tells of; None: of a simulator that is gone."""
+    if header.endpoint != SIMULATOR:
+        return header.endpoint
+    state = header.settings.get("simulator_state")
+    return f"{SIMULATOR} {state}" if state else None
+
+
+class Index:
+    """The index, in one SQLite file (mode 0600) that several processes may use."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, or begin it; one that cannot be read is begun anew.
+
+        Raises:
+            StorageError: it cannot be opened.
+        """
+        self._path = path
+        try:
+            files.make_folder(path.parent)
+            files.refuse_special(path)
+            path.touch(0o600)
+            try:
+                self._db = self._opened()
+            except sqlite3.DatabaseError:
+                path.unlink()
+                path.touch(0o600)
+                self._db = self._opened()
+        except (OSError, sqlite3.Error) as error:
+            raise self._unusable(error) from None
+
+    def __enter__(self) -> Self:
+        """Use as a context manager: closes the file."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def _opened(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, timeout=BUSY, isolation_level=None)
+        try:
+            _prepare(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _unusable(self, error: Exception) -> StorageError:
+        if isinstance(error, OSError):
+            kind = PlaceError if is_of_the_place(error) else StorageError
+            out = way_out(error, "name another folder with --state-dir")
+            return kind(f"{self._path}: cannot be used ({error.strerror or error}); {out}, {SAME_COMMAND}")
+        return StorageError(
+            f"{self._path}: cannot be used ({error}); remove it: it is built anew from the ledgers"
+        )
+
+    def refresh(self, folder: Path) -> list[str]:
+        """Take in what the ledgers of a folder tell since they were last read.
+
+        Returns:
+            A warning for each file that begins like a ledger and is none.
+
+        Raises:
+            StorageError: the index cannot be written.
+        """
+        warnings = []
+        for path in sorted(folder.glob("*.ndjson")):
+            try:
+                self._take(path)
+            except LedgerError as error:
+                warnings.append(f"{error}; its snapshots are not known")
+            except sqlite3.Error as error:
+                raise self._unusable(error) from None
+        return warnings
+
+    def _take(self, path: Path) -> None:
+        head = _head(path)
+        world = world_of(head) if head else None
+        if head is None or world is None:
+            return
+        name = str(files.resolved(path)).encode("utf-8", "backslashreplace").decode()
+        known = self._db.execute("SELECT run_id, offset FROM ledgers WHERE path = ?", (name,)).fetchone()
+        start = known[1] if known and known[0] == head.run_id and writer.line_at(path, known[1]) else 0
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            last = start
+            for line in writer.read(path, start=start):
+                last = line.offset
+                record = line.record
+                if isinstance(record, Result) and record.status is Status.SUCCEEDED and record.first_sent_at:
+                    self._add(world, record.row, record.revision or 0, record.first_sent_at.timestamp())
+            self._db.execute("INSERT OR REPLACE INTO ledgers VALUES (?, ?, ?)", (name, head.run_id, last))
+            self._db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise
+
+    def _add(self, world: str, row: Row, revision: int, at: float) -> None:
+        # A revision that two runs name was made by the first of them, so far as anybody knows.
+        self._db.execute(
+            "INSERT INTO snapshots VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = min(at, excluded.at)",
+            (world, _pair(row), revision, at),
+        )
+
+    def last(self, world: str, row: Row) -> Last | None:
+        """A pair's latest snapshot; None: the ledgers know of none."""
+        found = self._db.execute(
+            "SELECT revision, at FROM snapshots WHERE world = ? AND pair = ? ORDER BY revision DESC LIMIT 1",
+            (world, _pair(row)),
+        ).fetchone()
+        return Last(*found) if found else None
+
+    def revisions(self, world: str, row: Row) -> set[int]:
+        """The revisions of a pair that some ledger names."""
+        found = self._db.execute(
+            "SELECT revision FROM snapshots WHERE world = ? AND pair = ?", (world, _pair(row))
+        )
+        return {revision for (revision,) in found}
+
+    def job(self, world: str, catalog: str, job: str) -> Job | None:
+        """What a snapshot job takes care of, if that was asked before."""
+        found = self._db.execute(
+            "SELECT engagement, resource, template FROM jobs WHERE world = ? AND catalog = ? AND job = ?",
+            (world, catalog, job),
+        ).fetchone()
+        return Job(*found) if found else None
+
+    def keep_job(self, world: str, catalog: str, name: str, job: Job) -> None:
+        """Keep what a snapshot job takes care of."""
+        with suppress(sqlite3.Error):  # it can be asked again
+            self._db.execute(
+                "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)", (world, name, catalog, *job)
+            )
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    """Make the tables, unless they are those of this version."""
+    db.execute("PRAGMA synchronous = NORMAL")
+    db.execute("BEGIN IMMEDIATE")
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version != SCHEMA:
+        for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            db.execute(f'DROP TABLE "{name}"')
+        for statement in _TABLES.split(";"):
+            db.execute(statement)
+        db.execute(f"PRAGMA user_version = {SCHEMA}")
+    db.execute("COMMIT")
+
+
+def _pair(row: Row) -> bytes:
+    """What stands for a pair, whoever calls for it: 16 bytes."""
+    return row._replace(account="").key
+
+
+def _head(path: Path) -> Header | None:
+    """The run line that a ledger begins with; None: the file is no ledger."""
+    try:
+        first = next(writer.read(path), None)
+    except LedgerError:
+        return None
+    return first.record if first and isinstance(first.record, Header) else None

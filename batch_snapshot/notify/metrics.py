@@ -1,0 +1,131 @@
+"""Metrics of a run that is over: a file for the node exporter, or a push by OpenTelemetry's variables.
+
+An endpoint to be scraped would die with the process. What fails here is a warning, never the run's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batch_snapshot import __version__
+from batch_snapshot.notify import notice
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from batch_snapshot.notify.notice import Gauge
+
+#: Milliseconds for a push, its retries included.
+PUSH_TIMEOUT = 10_000
+SERVICE = "batch-snapshot"
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+
+
+def as_text(gauges: Sequence[Gauge]) -> bytes:
+    """The metrics in Prometheus' text format."""
+    import prometheus_client as prometheus  # noqa: PLC0415 - few runs need it
+
+    registry = prometheus.CollectorRegistry()
+    for gauge in gauges:
+        metric = prometheus.Gauge(notice.PREFIX + gauge.name, gauge.help, gauge.labels, registry=registry)
+        for labels, value in gauge.values.items():
+            metric.labels(*labels).set(value)
+    return prometheus.generate_latest(registry)
+
+
+def write(path: Path, gauges: Sequence[Gauge]) -> str | None:
+    """Write the metrics to `path`, all or nothing; returns why that failed, if it did.
+
+    The file can be read by all, whatever the umask: the exporter is another user.
+    """
+    try:
+        _replace(path, as_text(gauges))
+    except OSError as error:
+        return (
+            f"--metrics-file {path}: cannot be written ({error.strerror or error}); the run is not affected"
+        )
+    return None
+
+
+def _replace(path: Path, content: bytes) -> None:
+    # Not `.prom`: the exporter reads whatever bears that name.
+    fd, made = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(made)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            os.fchmod(fd, 0o644)
+            file.flush()
+            os.fsync(fd)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def wanted(environ: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry's standard variables ask for a push of metrics over OTLP.
+
+    https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    """
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    exporters = {one.strip() for one in environ.get("OTEL_METRICS_EXPORTER", "").split(",")} - {""}
+    if exporters:
+        return "otlp" in exporters
+    return any(environ.get(name) for name in _ENDPOINTS)
+
+
+def push(gauges: Sequence[Gauge], environ: Mapping[str, str]) -> str | None:
+    """Push the metrics once, and wait for the answer; returns why that failed, if it did.
+
+    It blocks for up to ten seconds. Where to, and with which headers, the OTEL_* variables say.
+    """
+    protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), "http/protobuf")
+    if protocol != "http/protobuf":
+        return f"OpenTelemetry: protocol {protocol} is not spoken here: set {_PROTOCOLS[0]}=http/protobuf"
+    try:
+        taken = _pushed(gauges)
+    except ImportError:
+        return (
+            "OpenTelemetry: the environment asks for metrics; pip install 'batch-snapshot[otel]', "
+            "or set OTEL_METRICS_EXPORTER=none"
+        )
+    return None if taken else "OpenTelemetry: the metrics were not taken; the run is not affected"
+
+
+def _pushed(gauges: Sequence[Gauge]) -> bool:
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # noqa: PLC0415 - an extra
+        OTLPMetricExporter,
+    )
+    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult  # noqa: PLC0415
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+
+    # The exporter logs each try; the run tells once how it went.
+    logging.getLogger("opentelemetry").addHandler(logging.NullHandler())
+    resource = Resource.create({"service.version": __version__})
+    if str(resource.attributes["service.name"]).startswith("unknown_service"):
+        resource = resource.merge(Resource({"service.name": SERVICE}))
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], resource)
+    exporter = OTLPMetricExporter()
+    try:
+        meter = provider.get_meter(SERVICE, __version__)
+        for gauge in gauges:
+            metric = meter.create_gauge(notice.PREFIX + gauge.name, description=gauge.help)
+            for labels, value in gauge.values.items():
+                metric.set(value, dict(zip(gauge.labels, labels, strict=True)))
+        data = reader.get_metrics_data()
+        return data is None or exporter.export(data, PUSH_TIMEOUT) is MetricExportResult.SUCCESS
+    finally:
+        exporter.shutdown()
+        provider.shutdown()

@@ -1,0 +1,71 @@
+"""Publishes a notice to an SNS topic."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+from batch_snapshot.aws import sns
+
+if TYPE_CHECKING:
+    from batch_snapshot.notify.notice import Notice
+
+#: Characters of a subject: SNS takes no more, and ASCII alone.
+LONGEST_SUBJECT = 100
+
+#: Names the endpoint, as for every tool that speaks to AWS.
+ENDPOINT = "AWS_ENDPOINT_URL_SNS"
+
+_WAYS_OUT = {
+    "AuthorizationError": "allow sns:Publish on it",
+    "NotFound": "there is no such topic",
+    "NoCredentialsError": "there are no AWS credentials",
+}
+
+
+async def publish(arn: str, notice: Notice, profile: str | None = None) -> str | None:
+    """Publish `notice`; returns why that failed, if it did.
+
+    Args:
+        arn: of the topic; its region is the one that is called.
+        notice: the text is the message; `name`, `outcome` and `exit_code` are attributes, to filter by.
+        profile: signs; None: the ambient credentials.
+    """
+    region, endpoint = arn.split(":")[3], os.environ.get(ENDPOINT)
+    try:
+        await sns.publish(_message(arn, notice), region=region, endpoint=endpoint, profile=profile)
+    except sns.NotPublishedError as error:
+        code = str(error)
+        why = f"{code}: {_WAYS_OUT[code]}" if code in _WAYS_OUT else code
+        return f"--notify-sns {arn}: not published ({why}); the run is not affected"
+    return None
+
+
+def _message(arn: str, notice: Notice) -> dict[str, Any]:
+    subject = f"batch-snapshot {notice.command} {notice.name}: {notice.outcome}"
+    attributes = {
+        "name": ("String", notice.name),
+        "outcome": ("String", notice.outcome),
+        "exit_code": ("Number", str(notice.exit_code)),
+    }
+    message = {
+        "TopicArn": arn,
+        "Subject": re.sub(r"[^ -~]", "?", subject)[:LONGEST_SUBJECT],
+        "Message": notice.text,
+        "MessageAttributes": {
+            name: {"DataType": kind, "StringValue": value} for name, (kind, value) in attributes.items()
+        },
+    }
+    if arn.endswith(".fifo"):
+        group = re.sub(r"[^A-Za-z0-9._-]", "-", notice.name)[:128]
+        run = notice.summary.run_id if notice.summary else "refused"
+        message |= {"MessageGroupId": group, "MessageDeduplicationId": _once(run, notice)}
+    return message
+
+
+def _once(run: str, notice: Notice) -> str:
+    """Names this end of the run: a retry of the call is no second message."""
+    from hashlib import sha256  # noqa: PLC0415
+
+    return sha256(repr((run, notice.text)).encode()).hexdigest()

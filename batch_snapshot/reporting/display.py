@@ -1,0 +1,360 @@
+"""How a run that goes on is shown: a frame of plain values → a line, JSON, or a block for terminals. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import floor, isfinite, isinf
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from batch_snapshot.ratelimit import forecast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+    from batch_snapshot.reporting.summary import Counts
+
+#: Accounts that have a line of their own; the rest are summed up in one.
+SHOWN_ACCOUNTS = 9
+#: Columns between two columns of a table.
+GAP = 2
+#: Columns beyond which a wider terminal makes nothing clearer.
+WIDEST = 120
+
+
+class Window(NamedTuple):
+    """How much of a quota window is used."""
+
+    name: str
+    used: int
+    limit: int
+
+
+class Waiting(NamedTuple):
+    """A spent window that is waited for."""
+
+    window: str
+    seconds: float
+
+
+class Trouble(NamedTuple):
+    """What keeps an account's rows from being sent, or makes all of them fail."""
+
+    what: str
+    rows_waiting: int
+    #: Until the next try; None: there is no pause.
+    next_try_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One account in a frame."""
+
+    name: str
+    #: Rows that are settled, and all of them, as far as this run is concerned; None: not known.
+    done: int
+    rows: int | None
+    #: Calls a second now.
+    rate: float = 0.0
+    #: Calls a second that are allowed; inf: being found out; None: not known.
+    allowed: float | None = None
+    throttled: int = 0
+    #: The fullest window.
+    window: Window | None = None
+    waiting: Waiting | None = None
+    trouble: Trouble | None = None
+    #: Why it stopped early.
+    stopped: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """A run at one moment. Times are in seconds."""
+
+    name: str
+    counts: Counts
+    elapsed: float
+    #: Until the end, with the waits for quota windows; None: too early to say.
+    left: float | None = None
+    #: When that is, for people.
+    ends: str | None = None
+    calls: int = 0
+    throttled: int = 0
+    parts: Sequence[Part] = ()
+    #: What a run that stops early waits for.
+    stopping: str | None = None
+
+    @property
+    def done(self) -> int:
+        """Rows with a state."""
+        return self.counts.total - self.counts.unattempted
+
+    @property
+    def share(self) -> float:
+        """Of all rows."""
+        return self.done / self.counts.total if self.counts.total else 1.0
+
+    @property
+    def rate(self) -> float:
+        """Calls a second now."""
+        return sum(part.rate for part in self.parts)
+
+    @property
+    def allowed(self) -> float | None:
+        """Calls a second that are allowed, over those accounts that can call."""
+        rates = [part.allowed for part in self.parts if part.stopped is None and not part.waiting]
+        return None if not rates or None in rates else sum(rate for rate in rates if rate is not None)
+
+
+def line(frame: Frame) -> str:
+    """The frame in a line: for logs and pipes."""
+    counts = frame.counts
+    parts = [_span(frame.elapsed), f"{frame.done:,}/{counts.total:,} rows ({_percent(frame.share)})"]
+    if counts.failed:
+        parts.append(f"{counts.failed:,} failed")
+    if counts.in_doubt:
+        parts.append(f"{counts.in_doubt:,} in doubt")
+    if counts.skipped:
+        parts.append(f"{sum(counts.skipped.values()):,} left out")
+    parts.append(f"{_speed(frame.rate)}{_of_allowed(frame.allowed)}")
+    if frame.throttled:
+        parts.append(f"{frame.throttled:,} throttled")
+    many = len(frame.parts) > 1
+    waiting = [part for part in frame.parts if part.waiting or (part.trouble and part.stopped is None)]
+    parts += [f"{part.name}: {_said(part)}" if many else _said(part) for part in _first(waiting)]
+    if stopped := sum(part.stopped is not None for part in frame.parts):
+        parts.append(f"{stopped} of {len(frame.parts)} accounts stopped" if many else "stopped")
+    if frame.stopping:
+        parts.append(frame.stopping)
+    elif frame.left is not None and isfinite(frame.left):
+        parts.append(f"{_span(frame.left)} left")
+    return "  ".join(parts)
+
+
+def as_json(frame: Frame) -> dict[str, Any]:
+    """The frame as fields of a log record."""
+    return {
+        "elapsed_s": round(frame.elapsed, 3),
+        "left_s": _finite(frame.left),
+        "rows": frame.counts.total,
+        **frame.counts.as_dict(),
+        "rate": round(frame.rate, 3),
+        "allowed_rate": _finite(frame.allowed),
+        "calls": frame.calls,
+        "throttled_calls": frame.throttled,
+        "stopping": frame.stopping,
+        "accounts": {
+            part.name: {
+                "done": part.done,
+                "rows": part.rows,
+                "rate": round(part.rate, 3),
+                "allowed_rate": _finite(part.allowed),
+                "throttled_calls": part.throttled,
+                "window": part.window._asdict() if part.window else None,
+                "waiting": part.waiting._asdict() if part.waiting else None,
+                "trouble": _rounded(part.trouble) if part.trouble else None,
+                "stopped": part.stopped,
+            }
+            for part in frame.parts
+        },
+    }
+
+
+def block(frame: Frame, width: int, *, ascii_only: bool = False) -> RenderableType:
+    """The frame for a terminal so wide: right without colour too."""
+    from rich.console import Group  # noqa: PLC0415 - most commands draw nothing
+
+    width = max(20, min(width - 1, WIDEST))
+    rows: list[RenderableType] = [
+        _head(frame, width, ascii_only=ascii_only),
+        _states(frame),
+        _traffic(frame),
+        _times(frame),
+    ]
+    if len(frame.parts) > 1:
+        rows.append(_accounts(_by_interest(frame.parts), width))
+    else:
+        for part in frame.parts:
+            rows += [_text((f"  {said}", "yellow")) for said in _spelt_out(part)]
+    return Group(*rows)
+
+
+def _text(*pieces: tuple[str, str]) -> Text:
+    """One line of styled words, cut where the terminal ends."""
+    from rich.text import Text  # noqa: PLC0415
+
+    text = Text(no_wrap=True, overflow="ellipsis")
+    for words, style in pieces:
+        text.append(words, style)
+    return text
+
+
+def _head(frame: Frame, width: int, *, ascii_only: bool) -> Text:
+    """Name, bar, share and rows: the bar takes the room that is left."""
+    name = frame.name if len(frame.name) <= width // 3 else f"{frame.name[: width // 3 - 1]}…"
+    tail = f" {_percent(frame.share):>4}  {frame.done:,} of {frame.counts.total:,} rows"
+    room = width - len(name) - len(tail) - 2
+    full, empty = ("#", "-") if ascii_only else ("━", "─")
+    if room < 5:
+        return _text((name, "bold"), (f" {tail}", ""))
+    filled = int(room * frame.share)
+    return _text(
+        (f"{name}  ", "bold"), (full * filled, "green"), (empty * (room - filled), "dim"), (tail, "bold")
+    )
+
+
+def _states(frame: Frame) -> Text:
+    counts, left_out = frame.counts, sum(frame.counts.skipped.values())
+    return _text(
+        (f"  {counts.succeeded:,} succeeded", "green" if counts.succeeded else ""),
+        (f"   {counts.failed:,} failed", "bold red" if counts.failed else "dim"),
+        (f"   {counts.in_doubt:,} in doubt", "yellow" if counts.in_doubt else "dim"),
+        (f"   {left_out:,} left out" if left_out else "", "dim"),
+        (f"   {counts.unattempted:,} to do", "" if counts.unattempted else "dim"),
+    )
+
+
+def _traffic(frame: Frame) -> Text:
+    share = f" ({frame.throttled / frame.calls:.1%})" if frame.throttled and frame.calls else ""
+    pieces = [
+        (f"  {_speed(frame.rate)}{_of_allowed(frame.allowed)}", "cyan"),
+        (f"   {frame.throttled:,} of {frame.calls:,} calls throttled{share}", ""),
+    ]
+    if len(frame.parts) == 1 and (window := frame.parts[0].window):
+        pieces.append((f"   {_used(window)}", ""))
+    return _text(*pieces)
+
+
+def _times(frame: Frame) -> Text:
+    elapsed = (f"  {_span(frame.elapsed)} elapsed", "")
+    if frame.stopping:
+        return _text(elapsed, (f"   {frame.stopping}", "bold yellow"))
+    if frame.left is None:
+        left = "the time left is not known yet"
+    elif isinf(frame.left):
+        left = "no end in sight under these quotas"
+    else:
+        left = f"{_span(frame.left)} left" + (f", until {frame.ends}" if frame.ends else "")
+    return _text(elapsed, (f"   {left}", ""))
+
+
+def _accounts(parts: Sequence[Part], width: int) -> Table:
+    """A line an account; what is said of its quota takes the room that the figures leave."""
+    from rich.table import Table  # noqa: PLC0415
+
+    lines = [("  account", "rows", "calls/s", "throttled", "quota"), *map(_account, _first(parts))]
+    if rest := parts[SHOWN_ACCOUNTS:]:
+        lines.append(_account_sums(rest))
+    longest = [max(len(line[column]) for line in lines) for column in range(4)]
+    longest[0] = min(longest[0], 36 if width >= 100 else 20)
+    room = max(5, width - sum(longest) - 4 * GAP)
+    table = Table.grid(padding=(0, GAP, 0, 0))
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=longest[0])
+    for _ in range(3):
+        table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=room)
+    styles = ["dim", *("yellow" if _said(part) else "" for part in _first(parts)), "dim"]
+    for line, style in zip(lines, styles, strict=False):
+        table.add_row(*line, style=style)
+    return table
+
+
+def _account(part: Part) -> tuple[str, str, str, str, str]:
+    rows = f"/{part.rows:,}" if part.rows is not None else ""
+    allowed = f" of {part.allowed:,.3g}" if part.allowed is not None and isfinite(part.allowed) else ""
+    return (
+        f"  {part.name}",
+        f"{part.done:,}{rows}",
+        f"{part.rate:,.3g}{allowed}",
+        f"{part.throttled:,}",
+        _said(part) or (_used(part.window) if part.window else ""),
+    )
+
+
+def _account_sums(parts: Sequence[Part]) -> tuple[str, str, str, str, str]:
+    """Those that have no line of their own."""
+    known = [part.rows for part in parts if part.rows is not None]
+    rows = f"/{sum(known):,}" if len(known) == len(parts) else ""
+    return (
+        f"  {len(parts):,} more",
+        f"{sum(part.done for part in parts):,}{rows}",
+        f"{sum(part.rate for part in parts):,.3g}",
+        f"{sum(part.throttled for part in parts):,}",
+        "",
+    )
+
+
+def _by_interest(parts: Sequence[Part]) -> Sequence[Part]:
+    """Where not all have a line: those that stopped first, then who waits, then who has rows left."""
+    if len(parts) <= SHOWN_ACCOUNTS:
+        return parts
+    return sorted(
+        parts,
+        key=lambda part: (
+            part.stopped is None,
+            part.waiting is None and part.trouble is None,
+            part.done == part.rows,
+        ),
+    )
+
+
+def _first(parts: Sequence[Part]) -> Iterable[Part]:
+    return parts[:SHOWN_ACCOUNTS]
+
+
+def _spelt_out(part: Part) -> list[str]:
+    """What holds the account up, in lines that a narrow terminal has room for."""
+    if part.trouble is not None and part.stopped is None:
+        return [part.trouble.what, _until(part.trouble)]
+    return [said] if (said := _said(part)) else []
+
+
+def _until(trouble: Trouble) -> str:
+    plural = "row" if trouble.rows_waiting == 1 else "rows"
+    rows = f"{trouble.rows_waiting:,} {plural} waiting"
+    return rows if trouble.next_try_s is None else f"{rows}, next try in {trouble.next_try_s:.0f} s"
+
+
+def _rounded(trouble: Trouble) -> dict[str, Any]:
+    return trouble._replace(next_try_s=_finite(trouble.next_try_s))._asdict()
+
+
+def _said(part: Part) -> str:
+    """What holds the account up, if anything does."""
+    if part.stopped is not None:
+        return f"stopped: {part.stopped.removeprefix(f'account {part.name}: ')}"
+    if part.trouble is not None:
+        return f"{part.trouble.what}, {_until(part.trouble)}"
+    if part.waiting is not None:
+        return f"{part.waiting.window} spent, opens in {_span(part.waiting.seconds)}"
+    return ""
+
+
+def _used(window: Window) -> str:
+    return f"{window.name} {window.used:,} of {window.limit:,} used"
+
+
+def _speed(rate: float) -> str:
+    return f"{rate:,.1f}/s" if rate >= 10 or not rate else f"{rate:.2f}/s"
+
+
+def _of_allowed(allowed: float | None) -> str:
+    if allowed is None or allowed == 0:
+        return ""
+    return " (finding the limit)" if isinf(allowed) else f" of {_speed(allowed)} allowed"
+
+
+def _percent(share: float) -> str:
+    """Never 100 % before the last row."""
+    return f"{floor(share * 100 + 1e-9)}%"
+
+
+def _span(seconds: float) -> str:
+    return forecast.span(max(0.0, seconds))
+
+
+def _finite(value: float | None) -> float | None:
+    return round(value, 3) if value is not None and isfinite(value) else None
