@@ -140,7 +140,7 @@ class StorageError(BatchSnapshotError):
     exit_code = 5
 
 
-class PlaceError(StorageError):
+class StateFolderError(StorageError):
     """A path cannot be used for want of permissions, or since something else is there; nothing was called.
 
     Whoever meets it once calls were made has lost storage: then the exit code is that of `StorageError`.

@@ -46,7 +46,7 @@ class File(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Night:
+class NightlyJob:
     """What is to happen every night."""
 
     #: Of the manifest.
@@ -99,7 +99,7 @@ def _within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder + "/")
 
 
-def steps(night: Night, *, program: str | None, manifest: str, ledgers: str) -> Steps:
+def steps(night: NightlyJob, *, program: str | None, manifest: str, ledgers: str) -> Steps:
     """The commands, for a `program` (None: the words begin behind it) that finds things at these paths."""
     words = [program] if program else []
     # The name as it is: `retry` has no manifest to take it from.
@@ -112,7 +112,7 @@ def steps(night: Night, *, program: str | None, manifest: str, ledgers: str) -> 
     )
 
 
-def files(kind: str, night: Night) -> list[File]:
+def files(kind: str, night: NightlyJob) -> list[File]:
     """The files of a kind, ready to be put into place.
 
     Raises:
@@ -130,7 +130,7 @@ def together(made: Iterable[File]) -> str:
     return "\n".join(f"# ---- {file.name}\n{file.text}" for file in made)
 
 
-def _check(kind: str, night: Night) -> None:
+def _check(kind: str, night: NightlyJob) -> None:
     paths = [night.manifest, night.program, night.folder, *night.reads, *night.flags]
     for path in paths:
         if not path.isprintable():
@@ -146,7 +146,7 @@ def _check(kind: str, night: Night) -> None:
         )
 
 
-def _rendered(template: str, kind: str, night: Night) -> str:
+def _rendered(template: str, kind: str, night: NightlyJob) -> str:
     import jinja2  # noqa: PLC0415 - one command needs it
 
     environment = jinja2.Environment(
@@ -168,7 +168,7 @@ def _rendered(template: str, kind: str, night: Night) -> str:
     return text.rstrip("\n") + "\n"
 
 
-def _steps(kind: str, night: Night) -> Steps:
+def _steps(kind: str, night: NightlyJob) -> Steps:
     file = night.manifest.rpartition("/")[2]
     if kind in {"systemd", "cron"}:
         return steps(night, program=night.program, manifest=night.manifest, ledgers="ledgers")

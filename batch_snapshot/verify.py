@@ -21,7 +21,7 @@ from batch_snapshot.engine.reader import beside, broken
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.ledger import codec, locks, writer
 from batch_snapshot.ledger.history import Header, Result, Skipped
-from batch_snapshot.ledger.snapshot_index import Index, world_of
+from batch_snapshot.ledger.snapshot_index import SnapshotIndex, world_of
 from batch_snapshot.models import SIMULATOR, ApiError, Row, Status
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batch_snapshot.config.options import Options
-    from batch_snapshot.discovery.readers import Surroundings
+    from batch_snapshot.discovery.readers import Environment
     from batch_snapshot.engine.reader import Reader
     from batch_snapshot.sqlite import Tables
 
@@ -101,7 +101,7 @@ class Verification:
 
 
 async def verify(
-    path: Path, options: Options, around: Surroundings, sample: int | None = None
+    path: Path, options: Options, around: Environment, sample: int | None = None
 ) -> Verification:
     """Compare the ledger at `path` with the service.
 
@@ -127,7 +127,7 @@ async def verify(
     with (
         own_state(options, simulated=simulated) as own,
         sqlite.tables(_TABLES) as db,
-        Index(paths.index_file(state_of(own))) as known,
+        SnapshotIndex(paths.index_file(state_of(own))) as known,
     ):
         last = _take(db, path, sample, told)
         whom = called(accounts_of(path, last), options, profiles.endpoints, last.endpoint)
@@ -191,7 +191,7 @@ class _Verifier:
     """Goes through the engagements of an account, one after the other."""
 
     def __init__(
-        self, db: Tables, known: Index, world: str | None, began: datetime, told: Verification
+        self, db: Tables, known: SnapshotIndex, world: str | None, began: datetime, told: Verification
     ) -> None:
         self._db = db
         self._known = known
@@ -199,7 +199,7 @@ class _Verifier:
         self._began = began - MARGIN
         self._told = told
 
-    async def account(self, name: str, reader: Reader, around: Surroundings) -> None:
+    async def account(self, name: str, reader: Reader, around: Environment) -> None:
         """Check all rows of an account whose engagements hold one that was sent."""
         engagements = self._db.execute(
             "SELECT DISTINCT catalog, engagement FROM rows WHERE account = ? AND status IN (?, ?)"

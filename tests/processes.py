@@ -335,7 +335,7 @@ class Place:
             return await child.finished(patience)
 
 
-class Own(Place):
+class LocalPace(Place):
     """A folder to run in by interpreters of their own, each from its very start."""
 
     python = ()

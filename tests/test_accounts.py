@@ -245,8 +245,12 @@ def test_of_a_thousand_accounts_those_with_trouble_are_named_and_the_rest_summed
 
 
 def test_a_thousand_accounts_fit_into_eighty_columns():
-    parts = [display.Part(name=f"account-number-{n:04}", done=n % 5, rows=5, rate=0.1) for n in range(1_000)]
-    parts[900] = display.Part(name="stopped-one", done=0, rows=5, stopped="account stopped-one: AccessDenied")
+    parts = [
+        display.DisplayPart(name=f"account-number-{n:04}", done=n % 5, rows=5, rate=0.1) for n in range(1_000)
+    ]
+    parts[900] = display.DisplayPart(
+        name="stopped-one", done=0, rows=5, stopped="account stopped-one: AccessDenied"
+    )
     frame = display.Frame(name="many", counts=Counts(2_000, 0, 0, 3_000), elapsed=5.0, parts=parts)
     console = Console(width=80, file=None, record=True, force_terminal=False)
     with console.capture() as captured:

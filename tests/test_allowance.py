@@ -19,7 +19,14 @@ import pytest
 import trio.testing
 
 from batch_snapshot.config.options import Settings
-from batch_snapshot.engine.allowance import LEARNED_FOR, PRESENT, PUBLISHED_RATE, Allowances, Meter, Shared
+from batch_snapshot.engine.allowance import (
+    LEARNED_FOR,
+    PRESENT,
+    PUBLISHED_RATE,
+    AccountLimits,
+    SharedPace,
+    WindowMeter,
+)
 from batch_snapshot.engine.pool import Engine
 from batch_snapshot.errors import StorageError
 from batch_snapshot.failures import policy
@@ -27,15 +34,23 @@ from batch_snapshot.models import Account, ApiError, Quota, Receipt, Request, Ro
 from batch_snapshot.ratelimit import pace, pacer
 from batch_snapshot.ratelimit.pace import Pace, Phase
 from batch_snapshot.ratelimit.pacer import Pacer
-from batch_snapshot.ratelimit.windows import DAY, LOST_AFTER, PURGE_EVERY, Spent, Usage, Window, windows
+from batch_snapshot.ratelimit.windows import (
+    DAY,
+    LOST_AFTER,
+    PURGE_EVERY,
+    CallLog,
+    QuotaWindow,
+    WindowFull,
+    windows,
+)
 from tests.pacing.servers import Bucket
 from tests.pacing.simulation import Client, Simulation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from batch_snapshot.engine.account import Lane
-    from batch_snapshot.engine.allowance import Outlook
+    from batch_snapshot.engine.account import AccountState
+    from batch_snapshot.engine.allowance import AccountForecast
 
 HOUR = 3600.0
 
@@ -62,7 +77,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def usage(path, clock):
-    with Usage(path, clock) as opened:
+    with CallLog(path, clock) as opened:
         yield opened
 
 
@@ -75,8 +90,8 @@ def never(text: str) -> None:
     raise AssertionError(text)
 
 
-def joined(usage: Usage, clock: Clock, start: Pace | None = None, key: str = "k") -> Shared:
-    return Shared(usage, key, start or Pace(), clock.now, never)
+def joined(usage: CallLog, clock: Clock, start: Pace | None = None, key: str = "k") -> SharedPace:
+    return SharedPace(usage, key, start or Pace(), clock.now, never)
 
 
 # -- one pace for all ----------------------------------------------------------------------------------
@@ -135,7 +150,7 @@ def test_unless_the_first_has_gone(usage, clock):
 
 def test_two_take_their_slots_from_one_row_of_slots(path, clock):
     """Each sees the other's, though none has told it."""
-    with Usage(path, clock) as here, Usage(path, clock) as there:
+    with CallLog(path, clock) as here, CallLog(path, clock) as there:
         both = [joined(here, clock, met(clock.now)), joined(there, clock)]
         slots: list[float] = []
         for number in range(40):
@@ -167,7 +182,7 @@ def test_a_slot_that_was_not_taken_writes_nothing(usage, clock):
 class Together:
     """A client of the simulation whose pace is shared over a file."""
 
-    def __init__(self, shared: Shared, clock: Clock, begins: float) -> None:
+    def __init__(self, shared: SharedPace, clock: Clock, begins: float) -> None:
         self.shared, self.clock, self.begins = shared, clock, begins
 
     def _at(self, now: float) -> None:
@@ -205,10 +220,10 @@ class Together:
 )
 @pytest.mark.parametrize("seed", range(3))
 def test_two_processes_call_as_one_would(quick, clock, rate, burst, rows, late, slower, most, seed):
-    with Usage(quick, clock) as here, Usage(quick, clock) as there:
+    with CallLog(quick, clock) as here, CallLog(quick, clock) as there:
         begins = clock.now
         clients = [
-            Client(Together(Shared(usage, "k", Pace(), 0.0, never), clock, begins), rows, starts)
+            Client(Together(SharedPace(usage, "k", Pace(), 0.0, never), clock, begins), rows, starts)
             for usage, starts in ((here, 0.0), (there, late))
         ]
         service = Bucket(rate, burst)
@@ -243,7 +258,7 @@ def test_a_later_run_begins_near_what_was_learned(usage, clock, later):
     )
     begins, clock.now = clock.now, clock.now + later
     next_boot = 7.0
-    late = Shared(usage, "k", Pace(), next_boot, never)
+    late = SharedPace(usage, "k", Pace(), next_boot, never)
     assert late.pace == pace.learned(40.0, next_boot)
     late.change(lambda known: known.permitted(next_boot))
     assert late.pace == pace.learned(40.0, next_boot).permitted(next_boot)
@@ -303,8 +318,8 @@ def test_what_another_version_writes_meanwhile_does_not_end_ours(usage, clock):
 
 def test_a_pace_that_can_no_longer_be_shared_is_followed_alone(path, clock):
     warned: list[str] = []
-    with Usage(path, clock) as usage:
-        shared = Shared(usage, "k", met(clock.now), clock.now, warned.append)
+    with CallLog(path, clock) as usage:
+        shared = SharedPace(usage, "k", met(clock.now), clock.now, warned.append)
         path.unlink()
         before = shared.pace
         shared.change(lambda known: known.permitted(clock.now))
@@ -318,8 +333,8 @@ def test_a_pace_that_can_no_longer_be_shared_is_followed_alone(path, clock):
 
 def test_a_limit_that_is_met_then_is_ones_own(path, clock):
     warned: list[str] = []
-    with Usage(path, clock) as usage:
-        shared = Shared(usage, "k", Pace(), clock.now, warned.append)
+    with CallLog(path, clock) as usage:
+        shared = SharedPace(usage, "k", Pace(), clock.now, warned.append)
         path.unlink()
         shared.change(lambda known: known.permitted(clock.now))
         assert not warned
@@ -333,9 +348,9 @@ def test_a_limit_that_is_met_then_is_ones_own(path, clock):
 # -- accounts ------------------------------------------------------------------------------------------
 
 
-def room(usage: Usage | None, **quotas: Quota) -> Allowances:
+def room(usage: CallLog | None, **quotas: Quota) -> AccountLimits:
     accounts = {name: Account(name, profile=name, quota=each) for name, each in quotas.items()}
-    return Allowances(accounts, "aws", usage, {})
+    return AccountLimits(accounts, "aws", usage, {})
 
 
 async def by_number(name: str) -> str:
@@ -343,10 +358,10 @@ async def by_number(name: str) -> str:
     return f"aws/{name[-1]}"
 
 
-def settled(allowances: Allowances, name: str, *, at: float = 0.0) -> Lane:
+def settled(allowances: AccountLimits, name: str, *, at: float = 0.0) -> AccountState:
     """The account's lane, after it was found out whose it is."""
 
-    async def settle() -> Lane:
+    async def settle() -> AccountState:
         await anyio.sleep(at)
         lane = allowances.lane(name, wait=False)
         await allowances.settle(lane, by_number)
@@ -355,7 +370,7 @@ def settled(allowances: Allowances, name: str, *, at: float = 0.0) -> Lane:
     return trio.run(settle, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-def notes(usage: Usage) -> set[str]:
+def notes(usage: CallLog) -> set[str]:
     """The names of what is kept."""
     with sqlite3.connect(usage._path) as db:
         found = {name for (name,) in db.execute("SELECT name FROM notes")}
@@ -363,7 +378,7 @@ def notes(usage: Usage) -> set[str]:
     return found
 
 
-def logged(usage: Usage) -> Counter[str]:
+def logged(usage: CallLog) -> Counter[str]:
     """Calls that are logged, by account."""
     with sqlite3.connect(usage._path) as db:
         found = Counter(account for (account,) in db.execute("SELECT account FROM calls"))
@@ -378,7 +393,7 @@ def test_windows_are_metered_by_the_account_that_signs(usage):
     both = room(usage, a1=PER_DAY, b1=PER_DAY, c2=PER_DAY)
     meters = [settled(both, name).pacer.meter for name in ("a1", "b1", "c2")]
     for meter, calls in zip(meters, (1, 2, 4), strict=True):
-        assert isinstance(meter, Meter)
+        assert isinstance(meter, WindowMeter)
         for _ in range(calls):
             meter.claim()
     used = {name: both.outlook(name, 1).used for name in ("a1", "b1", "c2")}
@@ -390,7 +405,7 @@ def test_reads_are_metered_apart_from_writes(usage):
     assert lane.pacer.meter is not None
     assert lane.read_pacer.meter is not None
     assert lane.pacer.meter.claim() == 1
-    assert isinstance(lane.pacer.meter.claim(), Spent)
+    assert isinstance(lane.pacer.meter.claim(), WindowFull)
     for _ in range(3):
         assert isinstance(lane.read_pacer.meter.claim(), int)
     assert logged(usage) == {"aws/1 writes": 1, "aws/1 reads": 3}
@@ -413,11 +428,11 @@ def test_what_reads_much_is_metered_though_no_window_is_declared(usage):
 
 
 def test_a_meter_claims_finishes_and_cancels(usage, clock):
-    meter = Meter(usage, "k", (Window("per_minute", 1, 60.0),))
+    meter = WindowMeter(usage, "k", (QuotaWindow("per_minute", 1, 60.0),))
     claim = meter.claim()
     assert isinstance(claim, int)
     found = meter.claim()
-    assert isinstance(found, Spent)
+    assert isinstance(found, WindowFull)
     assert found.opens_in == pytest.approx(60 + LOST_AFTER)
     meter.cancel(claim)
     claim = meter.claim()
@@ -425,7 +440,7 @@ def test_a_meter_claims_finishes_and_cancels(usage, clock):
     clock.now += 10
     meter.finish(claim)
     found = meter.claim()
-    assert isinstance(found, Spent)
+    assert isinstance(found, WindowFull)
     assert found.opens_in == pytest.approx(60)
     clock.now += 60.001
     assert isinstance(meter.claim(), int)
@@ -455,7 +470,7 @@ def test_an_account_once_known_is_not_forgotten_while_sts_is_silent(usage):
     async def told(_: str) -> str:
         return known.pop(0)
 
-    async def settle(quota: Quota) -> Lane:
+    async def settle(quota: Quota) -> AccountState:
         allowances = room(usage, a1=quota)
         lane = allowances.lane("a1", wait=False)
         await allowances.settle(lane, told)
@@ -463,7 +478,7 @@ def test_an_account_once_known_is_not_forgotten_while_sts_is_silent(usage):
 
     for _ in range(2):
         lane = trio.run(settle, PER_DAY)
-        assert isinstance(lane.pacer.meter, Meter)
+        assert isinstance(lane.pacer.meter, WindowMeter)
         assert lane.pacer.meter.key == "aws:123456789012:us-east-1 writes"
         assert lane.warnings == []
 
@@ -473,7 +488,7 @@ def test_one_that_was_never_known_is_warned_of_where_it_matters(usage, quota, wa
     async def told(_: str) -> str:
         return "aws key:0123"
 
-    async def settle() -> Lane:
+    async def settle() -> AccountState:
         allowances = room(usage, a1=quota)
         lane = allowances.lane("a1", wait=False)
         await allowances.settle(lane, told)
@@ -547,7 +562,7 @@ def test_a_slot_of_an_earlier_boot_holds_nobody_up_for_longer_than_a_gap(usage, 
     clock.now = 1e6
     joined(usage, clock, pace.declared(0.5)).change(lambda known: known.permitted(clock.now))
     clock.now += PRESENT + 1
-    after = Shared(usage, "k", pace.declared(0.5), 3.0, never).pace
+    after = SharedPace(usage, "k", pace.declared(0.5), 3.0, never).pace
     assert after.opens(3.0) <= 3.0 + 1 / pace.declared(0.5).ceiling
 
 
@@ -569,7 +584,7 @@ def test_lanes_begin_as_declared_or_seeking_and_read_at_the_published_rate(usage
 
 
 def test_a_log_that_breaks_where_no_call_is_counted_is_a_warning(path, clock):
-    with Usage(path, clock) as usage:
+    with CallLog(path, clock) as usage:
         path.unlink()
         lane = settled(room(usage, a1=Quota()), "a1")
     assert lane.pacer.pace == Pace()
@@ -578,7 +593,7 @@ def test_a_log_that_breaks_where_no_call_is_counted_is_a_warning(path, clock):
 
 
 def test_and_where_calls_are_counted_nothing_leaves(path, clock):
-    with Usage(path, clock) as usage:
+    with CallLog(path, clock) as usage:
         path.unlink()
         lane = settled(room(usage, a1=PER_DAY), "a1")
         assert lane.pacer.meter is not None
@@ -589,7 +604,7 @@ def test_and_where_calls_are_counted_nothing_leaves(path, clock):
 # -- how it will go ------------------------------------------------------------------------------------
 
 
-def brief(found: Outlook) -> tuple[float, str, tuple[int, ...]]:
+def brief(found: AccountForecast) -> tuple[float, str, tuple[int, ...]]:
     return found.rate, found.basis, found.used
 
 
@@ -661,20 +676,20 @@ def test_what_signs_otherwise_is_taken_for_nobody_known(usage, other):
     def used(**changes) -> tuple[int, ...]:
         account = changes.get("a1", known)
         account = Account(**{name: getattr(account, name) for name in account.__slots__} | {"quota": PER_DAY})
-        return Allowances({"a1": account}, changes.get("endpoint", "aws"), usage, {}).outlook("a1", 1).used
+        return AccountLimits({"a1": account}, changes.get("endpoint", "aws"), usage, {}).outlook("a1", 1).used
 
-    settled(Allowances({"a1": known}, "aws", usage, {}), "a1").pacer.meter.claim()  # type: ignore[union-attr]
+    settled(AccountLimits({"a1": known}, "aws", usage, {}), "a1").pacer.meter.claim()  # type: ignore[union-attr]
     assert used() == (1,)
     assert used(**other) == (0,)
 
 
 def test_ambient_credentials_are_told_apart_by_what_names_them(usage):
-    def outlook(**environ: str) -> Outlook:
-        allowances = Allowances({"m1": Account("m1", quota=PER_DAY)}, "aws", usage, environ)
+    def outlook(**environ: str) -> AccountForecast:
+        allowances = AccountLimits({"m1": Account("m1", quota=PER_DAY)}, "aws", usage, environ)
         return allowances.outlook("m1", 1)
 
     mine = {"AWS_ACCESS_KEY_ID": "AKIA1", "AWS_SECRET_ACCESS_KEY": "one"}
-    ambient = Allowances({"m1": Account("m1", quota=PER_DAY)}, "aws", usage, mine)
+    ambient = AccountLimits({"m1": Account("m1", quota=PER_DAY)}, "aws", usage, mine)
     settled(ambient, "m1").pacer.meter.claim()  # type: ignore[union-attr]
     assert outlook(**mine).used == (1,)
     assert outlook(**mine | {"AWS_SECRET_ACCESS_KEY": "rotated"}).used == (1,)
@@ -704,10 +719,10 @@ class Backfill:
         await anyio.sleep(LATENCY)
         self.done.add(row)
 
-    async def until_done(self, usage: Usage) -> None:
+    async def until_done(self, usage: CallLog) -> None:
         """A run as short as can be: a few workers at one pacer."""
         rows = iter(self.waiting)
-        permits = Pacer(pace.declared(1), Meter(usage, "k", windows(self.quota)), wait=True)
+        permits = Pacer(pace.declared(1), WindowMeter(usage, "k", windows(self.quota)), wait=True)
 
         async def worker() -> None:
             for row in rows:
@@ -720,8 +735,8 @@ class Backfill:
             for _ in range(4):
                 group.start_soon(worker)
 
-    def opened(self) -> Usage:
-        return Usage(self.path, clock=lambda: 1e6 + trio.current_time())
+    def opened(self) -> CallLog:
+        return CallLog(self.path, clock=lambda: 1e6 + trio.current_time())
 
     async def run(self, seconds: float, *, killed: bool = False) -> None:
         """One invocation of so many seconds; one that is killed tells the log of nothing more."""
@@ -738,7 +753,7 @@ class Backfill:
         """One invocation by the engine, which is stopped in good order after so long."""
         rows = [self.request(number) for number in self.waiting]
         with self.opened() as usage:
-            allowances = Allowances({"m1": Account("m1", quota=self.quota)}, "aws", usage, {})
+            allowances = AccountLimits({"m1": Account("m1", quota=self.quota)}, "aws", usage, {})
             engine = Engine(
                 lanes={"m1": allowances.lane("m1", wait=True)},
                 send=self.send,

@@ -13,7 +13,7 @@ from batch_snapshot.config.options import Settings
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.failures import breakers
 from batch_snapshot.failures.breakers import LIMIT, Breaker, Pause
-from batch_snapshot.failures.policy import Answer, client_failure, nonsense, service_failure
+from batch_snapshot.failures.policy import ErrorResponse, client_failure, nonsense, service_failure
 from batch_snapshot.models import Receipt, Status
 from tests.test_engine import BROKEN, CONFLICT, DENIED, THROTTLED, Windows, World, now, refusal, requests
 
@@ -26,7 +26,9 @@ def anyio_backend():
 
 
 def html(status):
-    return service_failure(Answer(code=str(status), message="<html><b>no</b></html>", http_status=status))
+    return service_failure(
+        ErrorResponse(code=str(status), message="<html><b>no</b></html>", http_status=status)
+    )
 
 
 REFUSED = client_failure(
@@ -106,7 +108,9 @@ async def test_a_success_in_between_is_no_reason_to_stop():
 async def test_refusals_with_messages_of_their_own_are_the_rows_affair():
     def answer(request, _):
         word = chr(ord("a") + int(request.row.resource[1:]) % 26)
-        return service_failure(Answer(code="ValidationException", message=f"{word} is bad", http_status=400))
+        return service_failure(
+            ErrorResponse(code="ValidationException", message=f"{word} is bad", http_status=400)
+        )
 
     world = World(answer=answer)
     await world.run(requests(100))
@@ -127,7 +131,7 @@ def test_messages_that_differ_by_ids_alone_are_the_same(message):
     for number in range(LIMIT):
         said = message.format(resource=f"O{number}", engagement=f"eng-{number:014}", number=number)
         found = found.after(
-            service_failure(Answer(code="ValidationException", message=said, http_status=400))
+            service_failure(ErrorResponse(code="ValidationException", message=said, http_status=400))
         )
     assert found.tripped
 
@@ -140,7 +144,7 @@ def test_another_kind_begins_anew():
 
 
 def test_a_reason_quotes_no_page():
-    page = service_failure(Answer(code="403", message="<html>" + "x" * 1900, http_status=403))
+    page = service_failure(ErrorResponse(code="403", message="<html>" + "x" * 1900, http_status=403))
     assert len(Breaker().after(page).reason) < 500
 
 

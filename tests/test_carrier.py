@@ -10,19 +10,19 @@ import pytest
 import pytest_asyncio
 
 from batch_snapshot.aws.client import Target
-from batch_snapshot.cluster.carrier import Carrier, Host
+from batch_snapshot.cluster.carrier import Carrier, WorkerHost
 from batch_snapshot.cluster.lease import CLAIM_HELD, Brief, LeaseOverError, Orders, Parcel, Start
 from batch_snapshot.cluster.purse import Granted
 from batch_snapshot.config import options
 from batch_snapshot.models import Account, Request, Row, client_token
-from batch_snapshot.ratelimit.windows import Spent
+from batch_snapshot.ratelimit.windows import WindowFull
 from batch_snapshot.simulator import serve
 from tests.processes import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from batch_snapshot.cluster.lease import Answer, Bulletin, Tale
+    from batch_snapshot.cluster.lease import Bulletin, RenewalReply, Tale
 
 
 LEASE = 30.0
@@ -57,7 +57,7 @@ class Worker:
 async def worker(tmp_path) -> AsyncIterator[Worker]:
     made = Worker(f"tcp://{tmp_path.name}:1")
     yield made
-    if host := Host._open.get(("run", made.address)):
+    if host := WorkerHost._open.get(("run", made.address)):
         host._end()
         assert host._closing
         await host._closing
@@ -81,7 +81,7 @@ def carrier(url: str, turn: int) -> Carrier:
 START = Start(declared=None, learned=None, delay=0.0, windowed=False, request=request(0))
 
 
-async def renewed(placed: Carrier, stamp: float, **orders: Any) -> Answer:
+async def renewed(placed: Carrier, stamp: float, **orders: Any) -> RenewalReply:
     return await placed.renew(Orders(stamp, 0, **orders))
 
 
@@ -157,6 +157,6 @@ def test_slots_that_nobody_uses_in_time_are_given_back():
     assert granted.claim() == 3
     assert news, "the last is used: others are wanted"
     assert granted.used() == ((), (), True)
-    assert isinstance(granted.claim(), Spent)
+    assert isinstance(granted.claim(), WindowFull)
     granted.add([4])
     assert granted.used() == ((), (), False)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_snapshot.discovery import changes
-from batch_snapshot.engine.account import Lane, Stop, StopKind
+from batch_snapshot.engine.account import AccountState, Stop, StopKind
 from batch_snapshot.engine.reader import ATTEMPTS, Reader
 from batch_snapshot.errors import DeferredError, LedgerError, ManifestError, ServiceError
 from batch_snapshot.failures import policy
@@ -147,23 +147,23 @@ class Stopped:
 
 
 def test_a_manifest_that_changes_meanwhile_ends_the_run_in_good_order():
-    async def choose() -> choosing.Chosen:
+    async def choose() -> choosing.SkippedRows:
         raise ManifestError(["m.yaml: changed"])
 
     engine: Any = Stopped()
-    assert not in_virtual_time(lambda: skipping.carry_out(engine, skipping.Leaving(choose, {}, ())))
+    assert not in_virtual_time(lambda: skipping.carry_out(engine, skipping.SkipStep(choose, {}, ())))
     assert engine.stop == Stop(StopKind.STOPPED, "m.yaml: changed")
 
 
 def test_choosing_gives_way_to_a_signal():
     engine: Any = Stopped()
 
-    async def choose() -> choosing.Chosen:
+    async def choose() -> choosing.SkippedRows:
         engine.stop = Stop(StopKind.INTERRUPTED, "SIGINT received")
         await anyio.sleep_forever()
         raise AssertionError
 
-    assert not in_virtual_time(lambda: skipping.carry_out(engine, skipping.Leaving(choose, {}, ())))
+    assert not in_virtual_time(lambda: skipping.carry_out(engine, skipping.SkipStep(choose, {}, ())))
 
 
 # -- reads -------------------------------------------------------------------------------------------
@@ -195,11 +195,11 @@ class Service:
         found: dict[str, Any] = answer
         return found
 
-    async def identify(self, lane: Lane) -> None:
+    async def identify(self, lane: AccountState) -> None:
         self.identified += 1
 
     def reader(self, **pacer: Any) -> Reader:
-        lane = Lane("main", Pacer(pace.declared(1)), Pacer(pace.declared(10), **pacer))
+        lane = AccountState("main", Pacer(pace.declared(1)), Pacer(pace.declared(10), **pacer))
         return Reader(lane, self.call, self.identify, now=lambda: NOW, rng=Random(0))
 
 
@@ -280,9 +280,9 @@ def test_what_nothing_cures_is_told(answer, error, told):
 
 
 def test_a_spent_quota_of_reads_defers():
-    class Spent:
-        def claim(self) -> quota.Spent:
-            return quota.Spent(quota.Window("per_day", 100_000, quota.DAY), 60.0)
+    class WindowFull:
+        def claim(self) -> quota.WindowFull:
+            return quota.WindowFull(quota.QuotaWindow("per_day", 100_000, quota.DAY), 60.0)
 
         def room(self) -> int:
             return 0
@@ -293,7 +293,7 @@ def test_a_spent_quota_of_reads_defers():
 
     service = Service(page(1))
     with pytest.raises(DeferredError, match=r"per_day is spent \(100,000 reads in any 24 hours\)"):
-        in_virtual_time(lambda: walk(service.reader(meter=Spent())))
+        in_virtual_time(lambda: walk(service.reader(meter=WindowFull())))
     assert not service.asked
     assert DeferredError.exit_code == 4
     assert ServiceError.exit_code == 3

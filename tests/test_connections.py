@@ -11,9 +11,9 @@ import pytest
 
 from batch_snapshot.discovery.search import Search
 from batch_snapshot.errors import StorageError
-from batch_snapshot.ledger.snapshot_index import Index
+from batch_snapshot.ledger.snapshot_index import SnapshotIndex
 from batch_snapshot.manifest.filters import Filters
-from batch_snapshot.ratelimit.windows import Usage
+from batch_snapshot.ratelimit.windows import CallLog
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 SEARCH = Filters(account="main", catalog="Sandbox", template="T", resource_type="Opportunity")
@@ -34,7 +34,7 @@ def opened(path: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("make", [Index, search, Usage])
+@pytest.mark.parametrize("make", [SnapshotIndex, search, CallLog])
 @pytest.mark.parametrize("content", [b"no database" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
 def test_a_file_that_is_no_database_is_not_left_open(tmp_path, make, content):
     path = tmp_path / "x.sqlite"
@@ -43,7 +43,7 @@ def test_a_file_that_is_no_database_is_not_left_open(tmp_path, make, content):
     try:
         with make(path):
             # The index is begun anew: it holds nothing that the ledgers don't.
-            assert make is Index
+            assert make is SnapshotIndex
     except StorageError as error:
         held.append(error)  # with its frames, which would keep a connection alive
     assert opened(path) == []
@@ -60,14 +60,14 @@ def test_nor_is_an_index_that_cannot_be_begun_anew(tmp_path):
     path = Stuck(tmp_path / "x.sqlite")
     path.write_bytes(b"no database" * 100)
     try:
-        Index(path)
+        SnapshotIndex(path)
     except StorageError as error:
         held = error  # with the error that it came from, and its frames
     assert opened(path) == []
     assert held
 
 
-@pytest.mark.parametrize("make", [Index, search, Usage])
+@pytest.mark.parametrize("make", [SnapshotIndex, search, CallLog])
 def test_nor_is_one_that_was_used(tmp_path, make):
     path = tmp_path / "x.sqlite"
     for _ in range(2):

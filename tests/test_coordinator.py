@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from batch_snapshot.cluster.coordinator import Coordinator
 from batch_snapshot.cluster.lease import Bulletin, LostError, Started, Tale, Used
 from batch_snapshot.config.options import Settings
-from batch_snapshot.engine.account import Lane, Stop, StopKind
+from batch_snapshot.engine.account import AccountState, Stop, StopKind
 from batch_snapshot.errors import LedgerWriteError
 from batch_snapshot.models import Outcome, Request, Row, Status, client_token
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.pacer import Pacer
-from batch_snapshot.ratelimit.windows import Spent, Window
+from batch_snapshot.ratelimit.windows import QuotaWindow, WindowFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -276,17 +276,17 @@ class Meter:
     """So many calls in any minute; a slot is free a minute after its call was over."""
 
     def __init__(self, limit: int) -> None:
-        self.window = Window("per_minute", limit, 60.0)
+        self.window = QuotaWindow("per_minute", limit, 60.0)
         self._ended: dict[int, float] = {}
         self._next = 0
         #: Slots that were claimed and not given back.
         self.made = 0
 
-    def claim(self) -> int | Spent:
+    def claim(self) -> int | WindowFull:
         time = anyio.current_time()
         self._ended = {claim: end for claim, end in self._ended.items() if end > time - 60 + 1e-6}
         if len(self._ended) >= self.window.limit:
-            return Spent(self.window, min(self._ended.values()) + 60 - time)
+            return WindowFull(self.window, min(self._ended.values()) + 60 - time)
         self._next += 1
         self.made += 1
         self._ended[self._next] = time + 300
@@ -343,7 +343,7 @@ async def run(
         lanes = {}
         for name in sorted({request.row.account for request in requests}):
             writer = Pacer(pace.Pace(), meters.get(name), wait=wait)
-            lanes[name] = Lane(name, writer, Pacer(pace.Pace(), (reads or {}).get(name), wait=wait))
+            lanes[name] = AccountState(name, writer, Pacer(pace.Pace(), (reads or {}).get(name), wait=wait))
         trial = Trial(None, posts, service)  # type: ignore[arg-type]
 
         async def intend(batch):

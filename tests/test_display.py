@@ -17,31 +17,30 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from batch_snapshot.engine.account import Lane, Stop, StopKind
-from batch_snapshot.engine.allowance import Outlook
+from batch_snapshot.engine.account import AccountState, Stop, StopKind
+from batch_snapshot.engine.allowance import AccountForecast
 from batch_snapshot.failures.breakers import Pause
-from batch_snapshot.failures.policy import Answer, service_failure
+from batch_snapshot.failures.policy import ErrorResponse, service_failure
 from batch_snapshot.models import Status
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.forecast import Forecast
 from batch_snapshot.ratelimit.pacer import Pacer
-from batch_snapshot.ratelimit.windows import DAY, Spent
-from batch_snapshot.ratelimit.windows import Window as QuotaWindow
+from batch_snapshot.ratelimit.windows import DAY, QuotaWindow, WindowFull
 from batch_snapshot.reporting import display, progress
-from batch_snapshot.reporting.display import Frame, Part, Trouble, Waiting, Window
+from batch_snapshot.reporting.display import DisplayPart, Frame, ShownFailure, Waiting, WindowUse
 from batch_snapshot.reporting.summary import Counts
-from batch_snapshot.reporting.view import View
+from batch_snapshot.reporting.view import RunView
 from tests.strategies import patient
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-MAIN = Part(
+MAIN = DisplayPart(
     name="main",
     done=1000,
     rows=9000,
     rate=0.98,
     allowed=1.0,
     throttled=3,
-    window=Window("per_day", 4774, 9500),
+    window=WindowUse("per_day", 4774, 9500),
 )
 FRAME = Frame(
     name="nightly",
@@ -163,18 +162,18 @@ def test_colours_are_an_addition():
 names = st.text(st.sampled_from("abc.-_X9"), min_size=1, max_size=64)
 numbers = st.integers(0, 10**7)
 parts = st.builds(
-    Part,
+    DisplayPart,
     name=names,
     done=numbers,
     rows=numbers | st.none(),
     rate=st.floats(0, 1e5),
     allowed=st.none() | st.just(inf) | st.floats(0.01, 1e5),
     throttled=numbers,
-    window=st.none() | st.builds(Window, st.just("per_minute"), numbers, st.integers(1, 10**7)),
+    window=st.none() | st.builds(WindowUse, st.just("per_minute"), numbers, st.integers(1, 10**7)),
     waiting=st.none() | st.builds(Waiting, st.just("per_day"), st.floats(0, 1e6)),
     trouble=st.none()
     | st.builds(
-        Trouble, st.text(max_size=200).filter(str.isprintable), numbers, st.none() | st.floats(0, 1e6)
+        ShownFailure, st.text(max_size=200).filter(str.isprintable), numbers, st.none() | st.floats(0, 1e6)
     ),
     stopped=st.none() | st.text(max_size=200).filter(str.isprintable),
 )
@@ -204,7 +203,7 @@ def test_no_line_is_wider_than_the_terminal_and_none_wraps(frame, width):
 
 
 HOST = "partnercentral-selling.us-east-1.api.aws:443"
-UNREACHED = replace(MAIN, trouble=Trouble(f"cannot reach {HOST}: connection refused", 8000, 8.2))
+UNREACHED = replace(MAIN, trouble=ShownFailure(f"cannot reach {HOST}: connection refused", 8000, 8.2))
 
 
 def test_what_cannot_be_reached_is_said_in_full_on_a_narrow_terminal():
@@ -237,13 +236,13 @@ def test_of_an_account_that_has_stopped_nothing_else_is_said():
 # ---- what is read off a run
 
 
-def lane(name: str, start: pace.Pace | None = None) -> Lane:
-    return Lane(name, Pacer(start or pace.declared(10.0)), Pacer(pace.declared(10)))
+def lane(name: str, start: pace.Pace | None = None) -> AccountState:
+    return AccountState(name, Pacer(start or pace.declared(10.0)), Pacer(pace.declared(10)))
 
 
 def in_virtual_time(look, **changes: object):
     async def main():
-        view = View("nightly", 1000, Counter({Status.SUCCEEDED: 200}), Counter(), settled_before=50)
+        view = RunView("nightly", 1000, Counter({Status.SUCCEEDED: 200}), Counter(), settled_before=50)
         view.started = anyio.current_time()
         view.lanes, view.todo = {"main": lane("main")}, {"main": 950}
         for name, value in changes.items():
@@ -257,7 +256,7 @@ def test_the_present_rate_is_that_of_the_last_seconds():
     """A hundred calls a second for a minute, then one."""
 
     async def look(view):
-        gauge = progress.Gauge(view)
+        gauge = progress.ProgressMeter(view)
         rates = []
         for second in range(100):
             await anyio.sleep(1)
@@ -276,17 +275,17 @@ def test_a_frame_tells_the_accounts_rows_rates_windows_and_stops():
         view.lanes = {"main": main, "acme": acme}
         view.settled["main"] = 20
         windows = (QuotaWindow("per_hour", 50, 3600.0), QuotaWindow("per_day", 100, DAY))
-        view._used["main"] = (Outlook(Forecast((), 0.0), 10.0, "declared", windows, (10, 60)), 0)
+        view._used["main"] = (AccountForecast(Forecast((), 0.0), 10.0, "declared", windows, (10, 60)), 0)
         main.traffic.calls, main.traffic.throttled = 5, 1
-        acme.pacer.waiting = (Spent(windows[1], 7200.0), anyio.current_time() + 7200)
+        acme.pacer.waiting = (WindowFull(windows[1], 7200.0), anyio.current_time() + 7200)
         acme.stop = Stop(StopKind.DEFERRED, "spent")
         await anyio.sleep(10)
-        return progress.Gauge(view).frame(NOW)
+        return progress.ProgressMeter(view).frame(NOW)
 
     frame = in_virtual_time(look)
     main, acme = frame.parts
     assert (frame.calls, frame.throttled, main.done, main.rows) == (5, 1, 20, 950)
-    assert main.window == Window("per_day", 65, 100)
+    assert main.window == WindowUse("per_day", 65, 100)
     assert main.allowed == pytest.approx(10, rel=0.1)
     assert acme.allowed == inf
     assert acme.waiting
@@ -373,16 +372,16 @@ def test_no_colour_where_none_is_wanted(monkeypatch):
 def test_a_pause_is_read_off_its_account_and_so_are_rows_that_all_fail():
     async def look(view):
         main = view.lanes["main"]
-        before = progress.Gauge(view).frame(NOW).parts[0].trouble
+        before = progress.ProgressMeter(view).frame(NOW).parts[0].trouble
         main.pause = Pause.begin("unreachable", "cannot reach api:443: refused", anyio.current_time(), 120)
         await anyio.sleep(0.4)
-        paused = progress.Gauge(view).frame(NOW).parts[0].trouble
+        paused = progress.ProgressMeter(view).frame(NOW).parts[0].trouble
         main.pause = None
         for _ in range(12):
             main.breaker = main.breaker.after(
-                service_failure(Answer(code="403", message="<html>", http_status=403))
+                service_failure(ErrorResponse(code="403", message="<html>", http_status=403))
             )
-        return before, paused, progress.Gauge(view).frame(NOW).parts[0].trouble
+        return before, paused, progress.ProgressMeter(view).frame(NOW).parts[0].trouble
 
     before, paused, failing = in_virtual_time(look)
     assert before is None

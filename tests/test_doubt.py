@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from batch_snapshot.models import Outcome
     from batch_snapshot.reporting.summary import Summary
-    from batch_snapshot.reporting.view import View
+    from batch_snapshot.reporting.view import RunView
 
 pytestmark = pytest.mark.asyncio
 
@@ -95,7 +95,7 @@ class Trial(NamedTuple):
         return Options(ledger=str(self.ledger), endpoint_url=self.url, rate=1000.0, engine=settings)
 
     def _hooks(self, pass_by: float) -> batch.Hooks:
-        async def leap(_: View) -> None:
+        async def leap(_: RunView) -> None:
             self.clock.ahead += pass_by
 
         return batch.Hooks(rng=Hasty(7), now=self.clock.now, watch=leap)

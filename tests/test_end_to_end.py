@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from batch_snapshot.reporting.summary import Summary
-    from batch_snapshot.reporting.view import View
+    from batch_snapshot.reporting.view import RunView
 
 pytestmark = pytest.mark.asyncio
 
@@ -87,7 +87,7 @@ class Clock:
     def __call__(self) -> datetime:
         return datetime.now(UTC) + timedelta(seconds=self.ahead)
 
-    async def leap(self, _: View) -> None:
+    async def leap(self, _: RunView) -> None:
         self.ahead += 5.0
 
 

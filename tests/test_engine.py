@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_snapshot.config.options import Settings
-from batch_snapshot.engine.account import Lane, Stop, StopKind
+from batch_snapshot.engine.account import AccountState, Stop, StopKind
 from batch_snapshot.engine.pool import Engine
 from batch_snapshot.errors import LedgerWriteError, StorageError
 from batch_snapshot.failures import policy
 from batch_snapshot.failures.breakers import LIMIT
-from batch_snapshot.failures.policy import Answer, FailureLimit, client_failure, service_failure
+from batch_snapshot.failures.policy import ErrorResponse, FailureLimit, client_failure, service_failure
 from batch_snapshot.models import (
     ApiError,
     ErrorKind,
@@ -31,7 +31,7 @@ from batch_snapshot.models import (
 )
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.pacer import Pacer
-from batch_snapshot.ratelimit.windows import DAY, Spent, Window
+from batch_snapshot.ratelimit.windows import DAY, QuotaWindow, WindowFull
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -49,7 +49,7 @@ def now():
 
 
 def refusal(code, status=400, **more):
-    return service_failure(Answer(code=code, message=f"{code} was said", http_status=status, **more))
+    return service_failure(ErrorResponse(code=code, message=f"{code} was said", http_status=status, **more))
 
 
 THROTTLED = refusal("ThrottlingException")
@@ -98,7 +98,7 @@ class World:
         start = pace.declared(rate) if rate else pace.Pace()
         self.engine = Engine(
             lanes={
-                name: Lane(name, Pacer(start, wait=wait), Pacer(pace.declared(10), wait=wait))
+                name: AccountState(name, Pacer(start, wait=wait), Pacer(pace.declared(10), wait=wait))
                 for name in lanes
             },
             send=self.send,
@@ -800,7 +800,7 @@ async def test_an_account_that_is_identified_at_the_second_try_is_asked_again():
 class Windows:
     """A window of so many calls; all of it opens again at `opens_at`."""
 
-    def __init__(self, limit, opens_at=float("inf"), width=Window("per_day", 10_000, DAY)):  # noqa: B008
+    def __init__(self, limit, opens_at=float("inf"), width=QuotaWindow("per_day", 10_000, DAY)):  # noqa: B008
         self.limit, self.opens_at, self.width = limit, opens_at, width
         self.flying, self.used, self.claimed = set(), 0, 0
         self.broken = set()
@@ -810,7 +810,7 @@ class Windows:
             raise StorageError("the log of calls cannot be written")
         at = anyio.current_time()
         if self.used + len(self.flying) >= self.limit and at < self.opens_at:
-            return Spent(self.width, self.opens_at - at)
+            return WindowFull(self.width, self.opens_at - at)
         self.claimed += 1
         self.flying.add(self.claimed)
         return self.claimed
@@ -849,7 +849,7 @@ async def test_a_spent_window_defers_its_account_and_no_other():
 
 async def test_a_window_without_room_says_what_to_change():
     world = World()
-    world.engine.lanes["main"].pacer.meter = Windows(0, width=Window("per_hour", 0, 3600.0))
+    world.engine.lanes["main"].pacer.meter = Windows(0, width=QuotaWindow("per_hour", 0, 3600.0))
     await world.run(requests(10))
     assert world.sent == world.outcomes == []
     assert world.ending().kind is StopKind.DEFERRED

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_snapshot.engine.overflow import Overflow
-from batch_snapshot.engine.queue import Feed
+from batch_snapshot.engine.queue import RequestQueue
 from batch_snapshot.errors import StorageError
 from batch_snapshot.models import Request, Row
 from tests.strategies import patient
@@ -85,7 +85,7 @@ def test_whatever_the_order_and_the_rates_nothing_is_lost_and_memory_is_bounded(
             await anyio.sleep(pauses[name])
 
     async def main():
-        with closing(Feed("abcde", lambda _: False, read_ahead=AHEAD, chunk=CHUNK)) as feed:
+        with closing(RequestQueue("abcde", lambda _: False, read_ahead=AHEAD, chunk=CHUNK)) as feed:
             async with anyio.create_task_group() as group:
                 for name in "abcde":
                     group.start_soon(take, feed, name)
@@ -117,7 +117,7 @@ async def test_an_account_behind_a_hundred_thousand_rows_of_another_does_not_wai
         done[name] = anyio.current_time()
 
     began = anyio.current_time()
-    with closing(Feed(["huge", "small"], lambda _: False, read_ahead=1_000)) as feed:
+    with closing(RequestQueue(["huge", "small"], lambda _: False, read_ahead=1_000)) as feed:
         async with anyio.create_task_group() as group:
             group.start_soon(take, feed, "huge", 64.0)
             group.start_soon(take, feed, "small", 1.0)
@@ -138,7 +138,7 @@ async def test_what_is_read_for_nobody_is_not_read():
             read += 1
             yield [one]
 
-    with closing(Feed("ab", lambda _: False)) as feed:
+    with closing(RequestQueue("ab", lambda _: False)) as feed:
         async with anyio.create_task_group() as group:
             group.start_soon(feed.read, batches())
             await anyio.sleep(1)
@@ -149,7 +149,7 @@ async def test_what_is_read_for_nobody_is_not_read():
 @pytest.mark.anyio
 async def test_the_rows_of_an_account_that_stopped_are_dropped_and_hold_up_nobody():
     stopped: set[str] = set()
-    with closing(Feed("ab", stopped.__contains__, read_ahead=AHEAD, chunk=CHUNK)) as feed:
+    with closing(RequestQueue("ab", stopped.__contains__, read_ahead=AHEAD, chunk=CHUNK)) as feed:
         async with anyio.create_task_group() as group:
             group.start_soon(feed.read, batched(listed("a" * 100 + "b" * 5), 7))
             assert len(await feed.take("b", SIZE)) == SIZE
@@ -172,7 +172,7 @@ async def test_when_everybody_has_stopped_nothing_more_is_read():
             read.append(one)
             yield [one]
 
-    with closing(Feed("a", stopped.__contains__)) as feed:
+    with closing(RequestQueue("a", stopped.__contains__)) as feed:
         async with anyio.create_task_group() as group:
             group.start_soon(feed.read, batches())
             assert await feed.take("a", SIZE)

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot.ratelimit.forecast import Forecast, Stretch, forecast, in_words
-from batch_snapshot.ratelimit.windows import Spent, Usage, Window
+from batch_snapshot.ratelimit.forecast import Forecast, ForecastSpan, forecast, in_words
+from batch_snapshot.ratelimit.windows import CallLog, QuotaWindow, WindowFull
 from tests.strategies import patient
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ NOW = datetime(2026, 11, 25, 2, 10, tzinfo=timezone(timedelta(hours=2)))
 
 
 def test_a_rate_alone_makes_one_stretch():
-    assert forecast(400, 2, [], []) == Forecast((Stretch(0.0, 400),), 199.5)
-    assert forecast(1, 2, [(60, 5)], []) == Forecast((Stretch(0.0, 1),), 0.0)
+    assert forecast(400, 2, [], []) == Forecast((ForecastSpan(0.0, 400),), 199.5)
+    assert forecast(1, 2, [(60, 5)], []) == Forecast((ForecastSpan(0.0, 1),), 0.0)
 
 
 def test_no_calls_take_no_time():
@@ -43,10 +43,10 @@ def test_no_calls_take_no_time():
 def test_a_backfill_of_days_goes_in_one_stretch_a_day():
     backfill = forecast(35_000, 1, [(DAY, 10_000)], [])
     assert backfill.stretches == (
-        Stretch(0.0, 10_000),
-        Stretch(DAY, 10_000),
-        Stretch(2 * DAY, 10_000),
-        Stretch(3 * DAY, 5_000),
+        ForecastSpan(0.0, 10_000),
+        ForecastSpan(DAY, 10_000),
+        ForecastSpan(2 * DAY, 10_000),
+        ForecastSpan(3 * DAY, 5_000),
     )
     assert backfill.ends_in == 3 * DAY + 4999
 
@@ -56,7 +56,7 @@ def test_what_was_used_earlier_comes_first():
     ages = [3600.0 + second for second in range(6000)]
     assert forecast(12_000, 1, [(DAY, 10_000)], ages) == Forecast(
         # The first of the earlier ones was over 9,599 s ago.
-        (Stretch(0.0, 4000), Stretch(DAY - 9599, 6000), Stretch(DAY, 2000)),
+        (ForecastSpan(0.0, 4000), ForecastSpan(DAY - 9599, 6000), ForecastSpan(DAY, 2000)),
         DAY + 1999,
     )
 
@@ -71,31 +71,31 @@ def test_earlier_calls_that_are_spread_out_let_calls_drip():
 def test_every_window_holds_calls_up_in_its_turn():
     assert forecast(250, 8, [(60, 100), (3600, 120)], [], pause=30) == Forecast(
         (
-            Stretch(0.0, 100),
-            Stretch(60.0, 20),
-            Stretch(3600.0, 100),
-            Stretch(3660.0, 20),
-            Stretch(7200.0, 10),
+            ForecastSpan(0.0, 100),
+            ForecastSpan(60.0, 20),
+            ForecastSpan(3600.0, 100),
+            ForecastSpan(3660.0, 20),
+            ForecastSpan(7200.0, 10),
         ),
         7200 + 9 / 8,
     )
 
 
 def test_a_call_in_flight_or_just_over_holds_its_slot_for_a_full_window():
-    assert forecast(1, 1, [(60, 1)], [0.0]) == Forecast((Stretch(60.0, 1),), 60.0)
-    assert forecast(1, 1, [(60, 1)], [59.5]) == Forecast((Stretch(0.5, 1),), 0.5)
-    assert forecast(1, 1, [(60, 1)], [60.0]) == Forecast((Stretch(0.0, 1),), 0.0)
+    assert forecast(1, 1, [(60, 1)], [0.0]) == Forecast((ForecastSpan(60.0, 1),), 60.0)
+    assert forecast(1, 1, [(60, 1)], [59.5]) == Forecast((ForecastSpan(0.5, 1),), 0.5)
+    assert forecast(1, 1, [(60, 1)], [60.0]) == Forecast((ForecastSpan(0.0, 1),), 0.0)
 
 
 def test_a_gap_that_is_the_rates_own_is_no_pause():
-    assert forecast(50, 0.01, [], []).stretches == (Stretch(0.0, 50),)
-    assert forecast(50, 0.01, [(DAY, 40)], []).stretches == (Stretch(0.0, 40), Stretch(DAY, 10))
+    assert forecast(50, 0.01, [], []).stretches == (ForecastSpan(0.0, 50),)
+    assert forecast(50, 0.01, [(DAY, 40)], []).stretches == (ForecastSpan(0.0, 40), ForecastSpan(DAY, 10))
     assert len(forecast(50, 0.1, [(20, 1)], [], pause=19.9).stretches) == 50
     assert len(forecast(50, 0.1, [(20, 1)], [], pause=20).stretches) == 1
 
 
 def test_a_window_without_room_never_opens():
-    assert forecast(5, 1, [(60, 10), (DAY, 0)], []) == Forecast((Stretch(inf, 5),), inf)
+    assert forecast(5, 1, [(60, 10), (DAY, 0)], []) == Forecast((ForecastSpan(inf, 5),), inf)
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan")])
@@ -150,7 +150,7 @@ def test_a_forecast_is_that_of_the_plainest_model(calls, rate, windows, ages, pa
     pause = max(pause, 1 / rate)
     begins = [0, *(k for k in range(1, calls) if times[k] - times[k - 1] > pause), calls]
     assert forecast(calls, rate, windows, ages, pause) == Forecast(
-        tuple(Stretch(times[first], end - first) for first, end in pairwise(begins)),
+        tuple(ForecastSpan(times[first], end - first) for first, end in pairwise(begins)),
         times[-1],
     )
 
@@ -178,18 +178,18 @@ tight = st.lists(st.tuples(st.integers(1, 100), st.integers(1, 4)), min_size=1, 
 @settings(patient, max_examples=50)
 def test_the_log_grants_what_was_forecast_and_nothing_earlier(calls, limits):
     windows = [(float(seconds), limit) for seconds, limit in limits]
-    logged = [Window("any", limit, seconds) for seconds, limit in windows]
+    logged = [QuotaWindow("any", limit, seconds) for seconds, limit in windows]
     now = start = 1000.0
     last = 0.0
-    with tempfile.TemporaryDirectory(dir=SHM) as folder, Usage(Path(folder) / "u.db", lambda: now) as usage:
+    with tempfile.TemporaryDirectory(dir=SHM) as folder, CallLog(Path(folder) / "u.db", lambda: now) as usage:
         for number, at in enumerate(plain(calls, 4.0, windows, [])):
             if at > last + 0.26:
                 now = start + at - 0.001
-                assert isinstance(usage.claim("a", logged), Spent)
+                assert isinstance(usage.claim("a", logged), WindowFull)
             # The log is exact to a few microseconds, which add up from window to window.
             now = start + at + number * 5e-6
             claim = usage.claim("a", logged)
-            assert not isinstance(claim, Spent)
+            assert not isinstance(claim, WindowFull)
             usage.finish(claim)
             last = at
 
@@ -217,15 +217,17 @@ def test_what_ends_today_needs_no_day():
 
 def test_one_stretch_may_begin_later_and_end_on_another_day():
     assert words(100_000, 1, []) == "100,000 rows: now; ends Thu 05:57"
-    later = Forecast((Stretch(7200.0, 5),), 7204.0)
+    later = Forecast((ForecastSpan(7200.0, 5),), 7204.0)
     assert in_words(later, NOW) == "5 rows: from 04:10; ends 04:11"
-    assert in_words(Forecast((Stretch(DAY, 5),), DAY + 4), NOW) == "5 rows: from Thu 02:10; ends Thu 02:11"
+    assert (
+        in_words(Forecast((ForecastSpan(DAY, 5),), DAY + 4), NOW) == "5 rows: from Thu 02:10; ends Thu 02:11"
+    )
 
 
 def test_a_day_that_could_be_taken_for_this_week_bears_its_date():
-    almost = Forecast((Stretch(6 * DAY - 60, 5),), 6 * DAY)
+    almost = Forecast((ForecastSpan(6 * DAY - 60, 5),), 6 * DAY)
     assert in_words(almost, NOW) == "5 rows: from Tue 02:09; ends 2026-12-01 02:10"
-    week = Forecast((Stretch(0.0, 5),), 7 * DAY)
+    week = Forecast((ForecastSpan(0.0, 5),), 7 * DAY)
     assert in_words(week, NOW) == "5 rows: now; ends 2026-12-02 02:10"
 
 
@@ -245,7 +247,9 @@ def test_nothing_and_never():
 
 def test_a_time_beyond_every_calendar_is_said_to_be_so():
     assert in_words(forecast(10**7, 1e-6, [], []), NOW) == ("10,000,000 rows: now; ends after the year 9999")
-    assert in_words(Forecast((Stretch(0.0, 1),), nextafter(inf, 0)), NOW).endswith("ends after the year 9999")
+    assert in_words(Forecast((ForecastSpan(0.0, 1),), nextafter(inf, 0)), NOW).endswith(
+        "ends after the year 9999"
+    )
 
 
 def test_clocks_that_change_meanwhile_are_followed():

@@ -11,8 +11,8 @@ import pytest
 
 from batch_snapshot import cli, paths
 from batch_snapshot.config.options import Options, Settings
-from batch_snapshot.engine.account import Lane
-from batch_snapshot.engine.allowance import Allowances
+from batch_snapshot.engine.account import AccountState
+from batch_snapshot.engine.allowance import AccountLimits
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.failures import policy
 from batch_snapshot.jobs import identity_check, plan, resume
@@ -171,9 +171,9 @@ async def test_other_credentials_are_told_and_another_account_is_refused_before_
             with pytest.raises(InputError, match="was AWS account 111111111111 so far") as raised:
                 await identity_check.check(job, other)
             await identity_check.check(job, unknown)
-            lane = Lane("default", Pacer(pace.Pace()), Pacer(pace.Pace()))
+            lane = AccountState("default", Pacer(pace.Pace()), Pacer(pace.Pace()))
             with pytest.raises(ApiError, match="AnotherAccount") as stopped:
-                await identity_check.settle(job, {}, Allowances(job.accounts, url, None, {}), other, lane)
+                await identity_check.settle(job, {}, AccountLimits(job.accounts, url, None, {}), other, lane)
             assert stopped.value.failure.verdict is Verdict.STOP_ACCOUNT
         assert raised.value.exit_code == 2
         assert len(simulator.log) == calls

@@ -25,9 +25,9 @@ from batch_snapshot.ledger.history import (
     History,
     Intent,
     Line,
-    Past,
     Record,
     Result,
+    RowState,
 )
 from batch_snapshot.models import ErrorKind, Row, Skip, Status, client_token
 from tests import anew, strategies
@@ -78,9 +78,9 @@ def fold(*records: Record, live: bool = False) -> History:
     return history.fold(numbered(records), live=live)
 
 
-def crashed(row: Row, *, generation: int = 0, at: float = 0, offset: int = 0) -> Past:
+def crashed(row: Row, *, generation: int = 0, at: float = 0, offset: int = 0) -> RowState:
     """The past of a row that an intent named before its invocation crashed."""
-    return Past(
+    return RowState(
         status=Status.IN_DOUBT,
         client_token=client_token(RUN_ID, row, generation),
         generation=generation,
@@ -113,7 +113,7 @@ def test_a_success_needs_no_more_than_its_key():
 def test_a_failure_is_kept_with_all_that_a_retry_needs():
     past = fold(RUN, intent(A), result(A, Status.FAILED, generation=2, code="X", at=7), END)
     assert past.unfinished == {
-        A.key: Past(
+        A.key: RowState(
             status=Status.FAILED,
             client_token=client_token(RUN_ID, A, 2),
             generation=2,
@@ -129,7 +129,7 @@ def test_a_failure_is_kept_with_all_that_a_retry_needs():
 def test_what_was_intended_and_has_no_result_before_the_end_was_not_sent():
     past = fold(RUN, intent(A, B, at=5), result(A, Status.SUCCEEDED), END)
     assert past.status(B.key) is None
-    assert past.unfinished[B.key] == Past(
+    assert past.unfinished[B.key] == RowState(
         status=None,
         client_token=client_token(RUN_ID, B, 0),
         generation=0,

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from batch_snapshot import manifest
 from batch_snapshot.config.options import Options
-from batch_snapshot.errors import LedgerError, LedgerWriteError, PlaceError
+from batch_snapshot.errors import LedgerError, LedgerWriteError, StateFolderError
 from batch_snapshot.jobs import resume
 from batch_snapshot.ledger import codec, history, writer
 from batch_snapshot.ledger.history import End, Header, Intent, Line, Result
@@ -498,7 +498,7 @@ def test_a_ledger_is_its_owners_alone_under_any_umask(path, mask):
 
 def test_a_ledger_needs_its_folder(tmp_path):
     path = tmp_path / "none" / "nightly.ndjson"
-    with pytest.raises(PlaceError) as caught:
+    with pytest.raises(StateFolderError) as caught:
         Ledger(path)
     assert str(caught.value) == (
         f"{path}: cannot be created (No such file or directory); "
@@ -508,7 +508,7 @@ def test_a_ledger_needs_its_folder(tmp_path):
 
 
 def test_a_folder_is_no_ledger(tmp_path):
-    with pytest.raises(PlaceError, match="cannot be written"):
+    with pytest.raises(StateFolderError, match="cannot be written"):
         Ledger(tmp_path)
 
 

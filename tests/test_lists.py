@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from batch_snapshot.discovery.search import Search
-from batch_snapshot.engine.account import Lane
+from batch_snapshot.engine.account import AccountState
 from batch_snapshot.engine.reader import BEGINNINGS, Reader
 from batch_snapshot.errors import ServiceError
 from batch_snapshot.manifest.filters import Filters
@@ -63,11 +63,11 @@ class Service:
         ]
         return {"TaskSummaries": pairs, "NextToken": str(end) if end < 12 else ""}
 
-    async def identify(self, lane: Lane) -> None:
+    async def identify(self, lane: AccountState) -> None:
         """The quota is nobody's."""
 
     def reader(self) -> Reader:
-        lane = Lane("main", Pacer(pace.declared(1)), Pacer(pace.declared(10)))
+        lane = AccountState("main", Pacer(pace.declared(1)), Pacer(pace.declared(10)))
         return Reader(lane, self.call, self.identify, now=lambda: NOW, rng=Random(0))
 
 

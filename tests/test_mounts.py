@@ -9,7 +9,7 @@ import pytest
 
 from batch_snapshot import mounts
 from batch_snapshot.errors import StorageError
-from batch_snapshot.ratelimit.windows import Machine, Spent, Usage, Window
+from batch_snapshot.ratelimit.windows import CallLog, Machine, QuotaWindow, WindowFull
 
 #: As a task with EFS sees it, and a machine with a space in a mount's name.
 MOUNTINFO = """\
@@ -22,7 +22,7 @@ MOUNTINFO = """\
 35 22 0:31 / /mnt/s3 rw - fuse.mount-s3 bucket rw
 nonsense
 """
-WINDOW = Window("per_minute", 3, 60.0)
+WINDOW = QuotaWindow("per_minute", 3, 60.0)
 REMOTE = Machine(remote=lambda _: True)
 
 
@@ -55,9 +55,9 @@ def test_this_machine_tells(tmp_path):
 def test_on_a_network_file_system_there_is_no_write_ahead_log(tmp_path):
     """Its index is memory that only one machine's processes share."""
     path = tmp_path / "usage.sqlite"
-    with Usage(path, machine=REMOTE) as one, Usage(path, machine=REMOTE) as other:
+    with CallLog(path, machine=REMOTE) as one, CallLog(path, machine=REMOTE) as other:
         assert all(isinstance(log.claim("a", [WINDOW]), int) for log in (one, other, one))
-        assert isinstance(other.claim("a", [WINDOW]), Spent)
+        assert isinstance(other.claim("a", [WINDOW]), WindowFull)
         assert {made.name for made in tmp_path.iterdir()} == {"usage.sqlite"}
     assert sqlite3.connect(path).execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
@@ -65,9 +65,9 @@ def test_on_a_network_file_system_there_is_no_write_ahead_log(tmp_path):
 def test_a_log_that_has_moved_there_or_back_goes_on(tmp_path):
     path = tmp_path / "usage.sqlite"
     for machine in (Machine(), REMOTE, Machine()):
-        with Usage(path, machine=machine) as log:
+        with CallLog(path, machine=machine) as log:
             assert isinstance(log.claim("a", [WINDOW]), int)
-    with Usage(path) as log:
+    with CallLog(path) as log:
         assert len(log.ages("a", 60.0)) == 3
 
 
@@ -78,19 +78,19 @@ def test_another_machine_goes_on_with_the_time_that_was_seen(tmp_path):
         return Machine(boot=lambda: boot, elapsed=lambda: 5.0, wall=lambda: wall, remote=lambda _: True)
 
     path = tmp_path / "usage.sqlite"
-    with Usage(path, machine=task("first", 1000.0)) as log:
+    with CallLog(path, machine=task("first", 1000.0)) as log:
         for _ in range(3):
             claim = log.claim("a", [WINDOW])
             assert isinstance(claim, int)
             log.finish(claim)
-    with Usage(path, machine=task("second", 1059.0)) as log:
-        assert isinstance(log.claim("a", [WINDOW]), Spent)
-    with Usage(path, machine=task("third", 1061.0)) as log:
+    with CallLog(path, machine=task("second", 1059.0)) as log:
+        assert isinstance(log.claim("a", [WINDOW]), WindowFull)
+    with CallLog(path, machine=task("third", 1061.0)) as log:
         assert isinstance(log.claim("a", [WINDOW]), int)
 
 
 def test_a_kind_of_journal_that_cannot_be_had_is_told(tmp_path):
     path = tmp_path / "usage.sqlite"
-    with Usage(path), pytest.raises(StorageError, match="cannot keep count"):
+    with CallLog(path), pytest.raises(StorageError, match="cannot keep count"):
         # Others use the write-ahead log now, so it cannot be left.
-        Usage(path, machine=REMOTE, patience=0.1)
+        CallLog(path, machine=REMOTE, patience=0.1)

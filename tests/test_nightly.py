@@ -346,7 +346,7 @@ def test_a_ledger_that_cannot_be_removed_is_told(monkeypatch):
 moments = st.integers(0, 5).map(lambda day: DAY + timedelta(days=day))
 series = st.sampled_from([("a", "aws"), ("a", "simulator"), ("b", "aws")])
 founds = st.lists(
-    st.builds(prune.Found, st.integers(0, 99).map(lambda n: Path(f"{n:02}")), series, moments),
+    st.builds(prune.OldLedger, st.integers(0, 99).map(lambda n: Path(f"{n:02}")), series, moments),
     unique_by=lambda one: one.path,
 )
 

@@ -51,8 +51,8 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def around(**given: Any) -> readers.Surroundings:
-    return readers.Surroundings(now=run.utc_now, rng=Random(1), clock=time.monotonic, **given)
+def around(**given: Any) -> readers.Environment:
+    return readers.Environment(now=run.utc_now, rng=Random(1), clock=time.monotonic, **given)
 
 
 def options(url: str, **given: Any) -> Options:

@@ -13,15 +13,15 @@ import trio.testing
 from batch_snapshot.errors import StorageError
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.pace import Pace, Phase
-from batch_snapshot.ratelimit.pacer import Own, Pacer, WindowSpent
-from batch_snapshot.ratelimit.windows import DAY, Spent, Window
+from batch_snapshot.ratelimit.pacer import LocalPace, Pacer, WindowFullError
+from batch_snapshot.ratelimit.windows import DAY, QuotaWindow, WindowFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytestmark = pytest.mark.anyio
 
-DAILY = Window("per_day", 3, DAY)
+DAILY = QuotaWindow("per_day", 3, DAY)
 
 
 @pytest.fixture
@@ -39,12 +39,12 @@ class Windows:
         self.looks: list[float] = []
         self.broken: StorageError | None = None
 
-    def claim(self) -> int | Spent:
+    def claim(self) -> int | WindowFull:
         self._work()
         now = anyio.current_time()
         self.looks.append(now)
         if self.claims - self.cancelled >= self.limit and now < self.opens_at:
-            return Spent(DAILY, self.opens_at - now)
+            return WindowFull(DAILY, self.opens_at - now)
         self.claims += 1
         return self.claims
 
@@ -181,7 +181,7 @@ async def test_nobody_is_woken_by_what_brings_his_slot_no_nearer():
     """At a rate of many a second each answer would wake whoever is next, for nothing."""
     looks: list[float] = []
 
-    class Watched(Own):
+    class Watched(LocalPace):
         @property
         def pace(self) -> Pace:
             looks.append(anyio.current_time())
@@ -292,7 +292,7 @@ async def test_a_spent_window_ends_the_waiting_at_once():
     for _ in range(3):
         await call(pacer)
     before = pacer.pace
-    with pytest.raises(WindowSpent) as caught:
+    with pytest.raises(WindowFullError) as caught:
         await pacer.acquire()
     assert anyio.current_time() < 1
     assert caught.value.spent.window == DAILY
@@ -340,7 +340,7 @@ async def test_a_slot_that_others_free_early_is_found_early():
 
 async def test_a_window_that_never_opens_is_not_waited_for():
     pacer = Pacer(pace.declared(100), Windows(limit=0), wait=True)
-    with pytest.raises(WindowSpent):
+    with pytest.raises(WindowFullError):
         await pacer.acquire()
     assert anyio.current_time() < 1
 
@@ -407,7 +407,7 @@ async def test_windows_that_cannot_be_asked_let_nothing_leave():
     assert pacer.pace.in_flight == 0
 
 
-class Torn(Own):
+class Torn(LocalPace):
     """A pace whose file breaks."""
 
     broken = False
@@ -450,7 +450,7 @@ async def test_a_pace_that_cannot_be_kept_is_no_reason_to_lose_an_outcome_and_on
 # -- other processes -----------------------------------------------------------------------------------
 
 
-class Crowded(Own):
+class Crowded(LocalPace):
     """A pace of which others take slots that one has not seen."""
 
     def __init__(self, start: Pace, others: int) -> None:

@@ -15,7 +15,7 @@ from batch_snapshot.errors import InputError
 from batch_snapshot.jobs import plan
 from batch_snapshot.jobs.plan import Selection
 from batch_snapshot.ledger import codec, history
-from batch_snapshot.ledger.history import End, History, Line, Past
+from batch_snapshot.ledger.history import End, History, Line, RowState
 from batch_snapshot.models import ErrorKind, Outcome, Request, Row, RowError, Status, client_token
 from tests import strategies
 from tests.strategies import POOL, RUN_ID, START, header, patient
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from random import Random
 
 ROW = POOL[0]
-DOUBTFUL = Past(
+DOUBTFUL = RowState(
     status=Status.IN_DOUBT,
     client_token="the ledger's",
     generation=3,
@@ -36,26 +36,28 @@ DOUBTFUL = Past(
 )
 
 
-def failed(kind: ErrorKind = ErrorKind.INVALID, code: str = "ValidationException", **more: object) -> Past:
+def failed(
+    kind: ErrorKind = ErrorKind.INVALID, code: str = "ValidationException", **more: object
+) -> RowState:
     fields = {"client_token": "the ledger's", "generation": 3, "ambiguous": False, "first_sent_at": START}
-    return Past(status=Status.FAILED, kind=kind, code=code, **{**fields, **more})  # type: ignore[arg-type]
+    return RowState(status=Status.FAILED, kind=kind, code=code, **{**fields, **more})  # type: ignore[arg-type]
 
 
-UNSENT = Past(
+UNSENT = RowState(
     status=None, client_token="the ledger's", generation=2, ambiguous=False, first_sent_at=None, offset=0
 )
 
 
-def having(past: Past | None) -> History:
+def having(past: RowState | None) -> History:
     return History(unfinished={ROW.key: past} if past else {})
 
 
-def only_request(past: Past | None) -> Request | None:
+def only_request(past: RowState | None) -> Request | None:
     (request,) = plan.resumed([ROW], having(past), RUN_ID)
     return request
 
 
-def retried(past: Past, selection: Selection | None = None) -> Request | None:
+def retried(past: RowState, selection: Selection | None = None) -> Request | None:
     (request,) = plan.retried([(ROW, past)], selection or Selection(), RUN_ID)
     return request
 
@@ -162,7 +164,7 @@ def test_retry_all_takes_all_that_failed_or_is_in_doubt(past):
 
 def test_a_failure_that_is_shown_as_unknown_can_be_selected_as_unknown():
     """A result line may have no error; the summary shows such rows as `unknown`."""
-    past = Past(Status.FAILED, "token", 0, ambiguous=False, first_sent_at=None)
+    past = RowState(Status.FAILED, "token", 0, ambiguous=False, first_sent_at=None)
     assert history.group(past).kind is ErrorKind.UNKNOWN
     assert retried(past, plan.only("unknown", [])) is not None
     assert retried(past, plan.everything()) is not None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from batch_snapshot.errors import InputError
 from batch_snapshot.failures import policy
-from batch_snapshot.failures.policy import Answer, FailureLimit
+from batch_snapshot.failures.policy import ErrorResponse, FailureLimit
 from batch_snapshot.models import ErrorKind, Verdict
 
 MODEL = Loader().load_service_model("partnercentral-selling", "service-2")
@@ -44,24 +44,24 @@ def test_the_operations_errors_are_what_the_rules_say():
 def test_the_code_decides_not_the_status(code):
     rule = policy.SERVICE_RULES[code]
     for status in (400, 402, 403, 404, 409, 429, None):
-        failure = policy.service_failure(Answer(code=code, message="", http_status=status))
+        failure = policy.service_failure(ErrorResponse(code=code, message="", http_status=status))
         assert judged(failure) == rule, status
 
 
 @pytest.mark.parametrize("code", [*ERROR_SHAPES, "SomethingNew"])
 def test_a_5xx_may_always_have_been_carried_out(code):
-    assert policy.service_failure(Answer(code=code, message="", http_status=500)).may_have_landed
+    assert policy.service_failure(ErrorResponse(code=code, message="", http_status=500)).may_have_landed
 
 
 @pytest.mark.parametrize(("code", "status"), [("503", 503), ("502", 502), ("504", None), ("NewTrouble", 500)])
 def test_an_unknown_5xx_is_transient(code, status):
-    failure = policy.service_failure(Answer(code=code, message="<html>", http_status=status))
+    failure = policy.service_failure(ErrorResponse(code=code, message="<html>", http_status=status))
     assert (failure.kind, failure.verdict) == (ErrorKind.TRANSIENT, Verdict.RETRY)
     assert failure.may_have_landed
 
 
 def test_an_unknown_4xx_is_a_refusal_of_a_kind_of_its_own():
-    failure = policy.service_failure(Answer(code="BrandNewException", message="no", http_status=400))
+    failure = policy.service_failure(ErrorResponse(code="BrandNewException", message="no", http_status=400))
     assert (failure.kind, failure.verdict) == (ErrorKind.UNKNOWN, Verdict.REFUSED)
     assert not failure.may_have_landed
 
@@ -193,8 +193,8 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
     [(True, 601, True), (True, 600, False), (False, 6000, False), (True, None, False)],
 )
 def test_only_old_ambiguity_is_looked_up(ambiguous, age, look):
-    first = None if age is None else policy.Reading(NOON - timedelta(seconds=age))
-    now = policy.Reading(NOON)
+    first = None if age is None else policy.ClockReading(NOON - timedelta(seconds=age))
+    now = policy.ClockReading(NOON)
     assert policy.look_first(ambiguous=ambiguous, known_since=first, now=now, token_ttl=600) is look
 
 
@@ -217,8 +217,8 @@ def test_only_old_ambiguity_is_looked_up(ambiguous, age, look):
     ],
 )
 def test_a_token_ages_by_the_services_clock(age, then, now, look):
-    sent = policy.Reading(NOON - timedelta(seconds=age), then)
-    today = policy.Reading(NOON, now)
+    sent = policy.ClockReading(NOON - timedelta(seconds=age), then)
+    today = policy.ClockReading(NOON, now)
     assert policy.look_first(ambiguous=True, known_since=sent, now=today, token_ttl=600) is look
 
 
@@ -229,7 +229,7 @@ errors = st.floats(-10_000, 10_000)
 @given(sent=moments, made=st.floats(-20_000, 20_000), then=errors, now=st.none() | errors)
 def test_whatever_the_clocks_say_a_snapshot_is_ours_if_it_was_made_after_the_try(sent, made, then, now):
     """`sent` and `made` by the service's clock; ours was off by `then` and is by `now`."""
-    first = policy.Reading(sent - timedelta(seconds=then), then)
+    first = policy.ClockReading(sent - timedelta(seconds=then), then)
     created_at = sent + timedelta(seconds=made)
     assert policy.made_since(created_at, first, now) is (made >= -policy.SKEW_ERROR) or abs(made + 1.5) < 0.01
     unknown = policy.made_since(created_at, first._replace(skew=None), now)
@@ -238,7 +238,7 @@ def test_whatever_the_clocks_say_a_snapshot_is_ours_if_it_was_made_after_the_try
 
 
 def test_where_the_clocks_cannot_be_reconciled_a_snapshot_settles_nothing():
-    first = policy.Reading(NOON)
+    first = policy.ClockReading(NOON)
     for created, answer in ((-3700, False), (-1800, None), (5, True)):
         found = policy.made_since(NOON + timedelta(seconds=created), first, -3600.0)
         assert found is answer

@@ -11,10 +11,10 @@ import pytest
 from batch_snapshot import __version__
 from batch_snapshot.aws.client import Target
 from batch_snapshot.cluster.hosts import STARTED_AT_ONCE
-from batch_snapshot.cluster.lease import Answer, Hello, Start, Started
+from batch_snapshot.cluster.lease import Hello, RenewalReply, Start, Started
 from batch_snapshot.cluster.posts import PLACED_AT_ONCE, Posts
 from batch_snapshot.config import options
-from batch_snapshot.config.options import Placing
+from batch_snapshot.config.options import ClusterOptions
 from batch_snapshot.models import Account, Request, Row, client_token
 
 pytestmark = pytest.mark.asyncio
@@ -60,8 +60,8 @@ class Dask:
         async with self.searching:
             return Hello("host", "tcp://w:1", __version__, 0.0)
 
-    async def renew(self, _: object) -> Answer:
-        return Answer(0.0, ())
+    async def renew(self, _: object) -> RenewalReply:
+        return RenewalReply(0.0, ())
 
     async def start(self, _: object) -> Any:
         async with self.beginning:
@@ -71,7 +71,7 @@ class Dask:
 async def test_a_worker_is_not_asked_for_all_accounts_at_once():
     accounts = {name: Account(name) for name in NAMES}
     target = Target(endpoint_url="http://127.0.0.1:9")
-    posts = Posts(accounts, target, options.Settings(), Placing(), read_rate=1.0)
+    posts = Posts(accounts, target, options.Settings(), ClusterOptions(), read_rate=1.0)
     dask: Any = Dask()
     posts._client = dask
 

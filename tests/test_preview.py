@@ -11,34 +11,36 @@ from typing import Any
 import pytest
 
 from batch_snapshot.config.options import Options
-from batch_snapshot.engine.allowance import Outlook
+from batch_snapshot.engine.allowance import AccountForecast
 from batch_snapshot.jobs import preview, run
 from batch_snapshot.jobs.preview import Preview
 from batch_snapshot.models import Account, Quota
 from batch_snapshot.ratelimit import forecast
-from batch_snapshot.ratelimit.windows import DAY, Window, windows
+from batch_snapshot.ratelimit.windows import DAY, QuotaWindow, windows
 from batch_snapshot.reporting.summary import Counts
 from tests.processes import Place, pairs
 
 #: A Thursday, in a zone two hours ahead.
 NOW = datetime(2026, 3, 5, 2, 10, tzinfo=timezone(timedelta(hours=2)))
-DAILY = Window("per_day", 10_000, DAY)
+DAILY = QuotaWindow("per_day", 10_000, DAY)
 
 
 def outlook(
     rows: int,
     rate: float,
     basis: str = "declared",
-    held: tuple[Window, ...] = (),
+    held: tuple[QuotaWindow, ...] = (),
     used: tuple[int, ...] = (),
-) -> Outlook:
+) -> AccountForecast:
     """As if everything that is used was used just now."""
     ages = [0.0] * max(used, default=0)
     found = forecast.forecast(rows, rate, [(window.seconds, window.limit) for window in held], ages)
-    return Outlook(found, rate, basis, held, used)
+    return AccountForecast(found, rate, basis, held, used)
 
 
-def planned(*, catalogs: tuple[str, ...] = ("Sandbox",), now: datetime = NOW, **outlooks: Outlook) -> Preview:
+def planned(
+    *, catalogs: tuple[str, ...] = ("Sandbox",), now: datetime = NOW, **outlooks: AccountForecast
+) -> Preview:
     rows = sum(stretch.rows for each in outlooks.values() for stretch in each.forecast.stretches)
     return Preview(
         name="nightly",
@@ -57,9 +59,9 @@ ONE = planned(main=outlook(7200, 2.0), catalogs=("Sandbox", "AWS"))
 DAYS = planned(main=outlook(23_400, 4.0, held=(DAILY,), used=(0,)))
 TWO = planned(
     main=outlook(7200, 2.0, "learned"),
-    acme=outlook(100, 1.0, "assumed", (Window("per_minute", 60, 60.0), DAILY), (12, 400)),
+    acme=outlook(100, 1.0, "assumed", (QuotaWindow("per_minute", 60, 60.0), DAILY), (12, 400)),
 )
-NEVER = planned(main=outlook(5, 1.0, held=(Window("per_hour", 0, 3600.0),), used=(0,)))
+NEVER = planned(main=outlook(5, 1.0, held=(QuotaWindow("per_hour", 0, 3600.0),), used=(0,)))
 NOTHING = planned()
 
 

@@ -28,14 +28,22 @@ from hypothesis import strategies as st
 from batch_snapshot.errors import StorageError
 from batch_snapshot.models import Quota
 from batch_snapshot.ratelimit import windows as quota
-from batch_snapshot.ratelimit.windows import DAY, LOST_AFTER, Machine, Spent, Usage, Window, windows
+from batch_snapshot.ratelimit.windows import (
+    DAY,
+    LOST_AFTER,
+    CallLog,
+    Machine,
+    QuotaWindow,
+    WindowFull,
+    windows,
+)
 from tests.strategies import patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-MINUTE = Window("per_minute", 2, 60.0)
-DAILY = Window("per_day", 3, DAY)
+MINUTE = QuotaWindow("per_minute", 2, 60.0)
+DAILY = QuotaWindow("per_day", 3, DAY)
 #: Memory where there is any: the properties open many files.
 SHM = "/dev/shm" if Path("/dev/shm").is_dir() else None
 #: The log is exact to the microsecond, and so are the clocks of these tests: a few for the rounding.
@@ -67,23 +75,23 @@ def clock():
 
 @pytest.fixture
 def usage(path, clock):
-    with Usage(path, clock) as opened:
+    with CallLog(path, clock) as opened:
         yield opened
 
 
-def claimed(usage: Usage, *windows_: Window, account: str = "a") -> int:
+def claimed(usage: CallLog, *windows_: QuotaWindow, account: str = "a") -> int:
     claim = usage.claim(account, windows_)
-    assert not isinstance(claim, Spent), claim
+    assert not isinstance(claim, WindowFull), claim
     return claim
 
 
-def refused(usage: Usage, *windows_: Window, account: str = "a") -> Spent:
+def refused(usage: CallLog, *windows_: QuotaWindow, account: str = "a") -> WindowFull:
     spent = usage.claim(account, windows_)
-    assert isinstance(spent, Spent)
+    assert isinstance(spent, WindowFull)
     return spent
 
 
-def used(usage: Usage, *windows_: Window, account: str = "a") -> int:
+def used(usage: CallLog, *windows_: QuotaWindow, account: str = "a") -> int:
     """A call that is over as soon as it has left."""
     claim = claimed(usage, *windows_, account=account)
     usage.finish(claim)
@@ -96,20 +104,20 @@ def used(usage: Usage, *windows_: Window, account: str = "a") -> int:
 def test_windows_are_those_declared_less_the_reserve():
     assert windows(Quota(per_second=5)) == ()
     assert windows(Quota(per_minute=100, per_hour=1000, per_day=10_000, reserve=30)) == (
-        Window("per_minute", 70, 60.0),
-        Window("per_hour", 970, 3600.0),
-        Window("per_day", 9970, 86_400.0),
+        QuotaWindow("per_minute", 70, 60.0),
+        QuotaWindow("per_hour", 970, 3600.0),
+        QuotaWindow("per_day", 9970, 86_400.0),
     )
 
 
 def test_calls_a_day_can_be_overridden_and_a_reserve_leaves_no_less_than_nothing():
-    assert windows(Quota(per_day=10_000, reserve=5), per_day=400) == (Window("per_day", 395, DAY),)
-    assert windows(Quota(), per_day=0) == (Window("per_day", 0, DAY),)
-    assert windows(Quota(per_minute=10, reserve=20)) == (Window("per_minute", 0, 60.0),)
+    assert windows(Quota(per_day=10_000, reserve=5), per_day=400) == (QuotaWindow("per_day", 395, DAY),)
+    assert windows(Quota(), per_day=0) == (QuotaWindow("per_day", 0, DAY),)
+    assert windows(Quota(per_minute=10, reserve=20)) == (QuotaWindow("per_minute", 0, 60.0),)
 
 
 def test_room_is_what_all_windows_leave_and_never_less_than_nothing(usage, clock):
-    five, three = Window("per_minute", 5, 60.0), Window("per_hour", 3, 3600.0)
+    five, three = QuotaWindow("per_minute", 5, 60.0), QuotaWindow("per_hour", 3, 3600.0)
     assert usage.room("a", (five, three)) == 3
     claimed(usage, five)
     used(usage, five)
@@ -206,12 +214,12 @@ def test_without_windows_nothing_is_logged(usage):
 
 
 def test_a_limit_of_zero_never_opens(usage):
-    none = Window("per_day", 0, DAY)
-    assert refused(usage, MINUTE, none) == Spent(none, inf)
+    none = QuotaWindow("per_day", 0, DAY)
+    assert refused(usage, MINUTE, none) == WindowFull(none, inf)
 
 
 def test_the_window_that_opens_last_is_named(usage, clock):
-    day = Window("per_day", 2, DAY)
+    day = QuotaWindow("per_day", 2, DAY)
     used(usage, MINUTE, day)
     clock.advance(10)
     used(usage, MINUTE, day)
@@ -222,12 +230,12 @@ def test_the_window_that_opens_last_is_named(usage, clock):
 
 def test_a_window_that_is_declared_later_or_lowered_counts_what_was_before(usage, clock):
     for _ in range(5):
-        used(usage, Window("per_hour", 5, 3600.0))
+        used(usage, QuotaWindow("per_hour", 5, 3600.0))
         clock.advance(1)
     # Three of the five must go before one fits.
-    lowered = refused(usage, Window("per_minute", 3, 60.0))
+    lowered = refused(usage, QuotaWindow("per_minute", 3, 60.0))
     assert lowered.opens_in == pytest.approx(60 - 3, abs=EPSILON)
-    claimed(usage, Window("per_minute", 6, 60.0))
+    claimed(usage, QuotaWindow("per_minute", 6, 60.0))
 
 
 def test_accounts_are_apart(usage):
@@ -244,7 +252,7 @@ def test_ages_tell_when_calls_were_over(usage, clock):
     lost = claimed(usage, DAILY)
     clock.advance(LOST_AFTER + 5)
     claimed(usage, DAILY)
-    used(usage, Window("per_day", 9, DAY), account="b")
+    used(usage, QuotaWindow("per_day", 9, DAY), account="b")
     assert usage.ages("a", DAY) == pytest.approx([0, 5, 405], abs=EPSILON)
     assert usage.ages("a", 300) == pytest.approx([0, 5], abs=EPSILON)
     usage.finish(lost)
@@ -257,7 +265,7 @@ def test_a_note_is_kept_and_bears_its_age(path, clock, usage):
     usage.revise("a", lambda text, age: f"{text} {age}")
     usage.revise("b", lambda *_: "another")
     clock.advance(60)
-    with Usage(path, clock) as other:
+    with CallLog(path, clock) as other:
         assert other.note("a", 60) == other.note("a") == "None inf"
         assert other.note("a", 59) is None
         other.revise("a", lambda text, age: f"{text}, {age}")
@@ -281,7 +289,7 @@ def test_notes_are_revised_one_after_the_other(path, usage):
         time.sleep(0.0002)
         return str(int(text or 0) + 1)
 
-    with Usage(path) as other, ThreadPoolExecutor(4) as pool:
+    with CallLog(path) as other, ThreadPoolExecutor(4) as pool:
         for handle in [usage, other] * 50:
             pool.submit(handle.revise, "counter", count)
     assert usage.note("counter") == "100"
@@ -302,7 +310,7 @@ class Call:
 class Model:
     """What must hold, told in the plainest way."""
 
-    windows: Sequence[Window]
+    windows: Sequence[QuotaWindow]
     calls: dict[int, Call] = field(default_factory=dict)
 
     def end(self, call: Call) -> float:
@@ -331,7 +339,7 @@ class Model:
 
 widths = st.sampled_from([1.0, 60.0, 3600.0, DAY])
 some_windows = st.lists(
-    st.builds(Window, st.just("any"), st.integers(1, 4), widths),
+    st.builds(QuotaWindow, st.just("any"), st.integers(1, 4), widths),
     min_size=1,
     max_size=3,
 )
@@ -353,11 +361,11 @@ class World:
     A claim that is never finished is one whose process was killed.
     """
 
-    def __init__(self, path: Path, windows_: tuple[Sequence[Window], Sequence[Window]]) -> None:
+    def __init__(self, path: Path, windows_: tuple[Sequence[QuotaWindow], Sequence[QuotaWindow]]) -> None:
         self.path = path
         self.clock = Clock()
         self.models = [Model(one) for one in windows_]
-        self.handles = [Usage(path, self.clock), Usage(path, self.clock)]
+        self.handles = [CallLog(path, self.clock), CallLog(path, self.clock)]
 
     def close(self) -> None:
         for handle in self.handles:
@@ -368,7 +376,7 @@ class World:
             self.clock.advance(number)
         elif what == "reopen":
             self.handles[handle].close()
-            self.handles[handle] = Usage(self.path, self.clock)
+            self.handles[handle] = CallLog(self.path, self.clock)
         elif what == "claim":
             self.claim(account, handle)
         elif what == "press":
@@ -376,7 +384,7 @@ class World:
         else:
             self.settle(what, self.models[account], self.handles[handle], int(number))
 
-    def settle(self, what: str, model: Model, usage: Usage, number: int) -> None:
+    def settle(self, what: str, model: Model, usage: CallLog, number: int) -> None:
         """Finish or cancel one that is in flight, or was lost less than a day ago."""
         now = self.clock()
         open_ = [claim for claim, call in model.calls.items() if call.end is None and call.start > now - DAY]
@@ -390,10 +398,10 @@ class World:
             usage.cancel(claim)
             del model.calls[claim]
 
-    def claim(self, account: int, handle: int) -> int | Spent:
+    def claim(self, account: int, handle: int) -> int | WindowFull:
         model, now = self.models[account], self.clock()
         claim = self.handles[handle].claim(f"account-{account}", model.windows)
-        if isinstance(claim, Spent):
+        if isinstance(claim, WindowFull):
             assert not model.fits(now - EPSILON)
             assert claim.window in model.windows
             assert claim.opens_in == pytest.approx(model.opens_at(now) - now, abs=EPSILON)
@@ -405,11 +413,11 @@ class World:
     def press(self, account: int, handle: int) -> None:
         """Come back just before the window opens, and just after."""
         claim = self.claim(account, handle)
-        if isinstance(claim, Spent):
+        if isinstance(claim, WindowFull):
             self.clock.advance(claim.opens_in - EPSILON)
-            assert isinstance(self.claim(account, handle), Spent)
+            assert isinstance(self.claim(account, handle), WindowFull)
             self.clock.advance(2 * EPSILON)
-            assert not isinstance(self.claim(account, 1 - handle), Spent)
+            assert not isinstance(self.claim(account, 1 - handle), WindowFull)
 
     def check(self) -> None:
         for account, model in enumerate(self.models):
@@ -461,16 +469,16 @@ class Time:
 
 def spend(path: Path, told: Time) -> None:
     """Use up the window, just now."""
-    with Usage(path, machine=told.machine) as usage:
+    with CallLog(path, machine=told.machine) as usage:
         used(usage, MINUTE)
         used(usage, MINUTE)
 
 
 def opens_in(path: Path, told: Time) -> float:
     """Seconds until the window opens, as a process that begins now sees it; 0 if it is open."""
-    with Usage(path, machine=told.machine) as usage:
+    with CallLog(path, machine=told.machine) as usage:
         claim = usage.claim("a", [MINUTE])
-        if isinstance(claim, Spent):
+        if isinstance(claim, WindowFull):
             return claim.opens_in
         usage.cancel(claim)
         return 0.0
@@ -480,7 +488,7 @@ def opens_in(path: Path, told: Time) -> float:
 def test_a_step_of_the_wall_clock_neither_opens_a_window_nor_jams_it(path, step):
     told = Time()
     spend(path, told)
-    with Usage(path, machine=told.machine) as running:
+    with CallLog(path, machine=told.machine) as running:
         told.wall_is_off += step
         told.true += 10
         assert refused(running, MINUTE).opens_in == pytest.approx(50, abs=EPSILON)
@@ -497,13 +505,13 @@ def test_within_a_boot_only_time_that_has_passed_counts(happened):
     with tempfile.TemporaryDirectory(dir=SHM) as folder:
         path = Path(folder) / "usage.db"
         spend(path, told)
-        running = Usage(path, machine=told.machine)
+        running = CallLog(path, machine=told.machine)
         for passed, step, reopen in happened:
             told.true += passed
             told.wall_is_off += step
             if reopen:
                 running.close()
-                running = Usage(path, machine=told.machine)
+                running = CallLog(path, machine=told.machine)
             expected = max(0.0, 60 - told.true)
             if expected > EPSILON:
                 assert refused(running, MINUTE).opens_in == pytest.approx(expected, abs=EPSILON)
@@ -541,7 +549,7 @@ def test_where_boots_have_no_name_time_is_never_seen_running_backwards(path):
     spend(path, told)
     told.true += 10
     assert opens_in(path, told) == pytest.approx(50, abs=EPSILON)
-    with Usage(path, machine=told.machine) as running:
+    with CallLog(path, machine=told.machine) as running:
         told.wall_is_off -= 3600
         told.true += 10
         # A process that runs goes by what has passed; one that begins, on from there.
@@ -577,11 +585,11 @@ def test_this_machine_tells_its_time(path):
     assert 0 < before <= machine.elapsed()
     if sys.platform == "linux":
         assert machine.boot() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    brief = Window("brief", 1, 0.05)
-    with Usage(path) as usage:
+    brief = QuotaWindow("brief", 1, 0.05)
+    with CallLog(path) as usage:
         used(usage, brief)
         spent = usage.claim("a", [brief])
-        if isinstance(spent, Spent):
+        if isinstance(spent, WindowFull):
             time.sleep(spent.opens_in)
         claimed(usage, brief)
         assert abs(usage._now() / 1e6 - time.time()) < 60
@@ -669,9 +677,9 @@ def test_processes_that_are_killed_leave_their_calls_counted(path):
     limit = 400
     with callers(4, path, limit, DAY, seconds=20) as said:
         calls = spans(said)
-    with Usage(path) as usage:
+    with CallLog(path) as usage:
         assert len(usage.ages("a", DAY)) == limit
-        spent = refused(usage, Window("per_day", limit, DAY))
+        spent = refused(usage, QuotaWindow("per_day", limit, DAY))
     # Killed between its claim and its word, each of four threads may have kept one to itself.
     assert limit - 4 <= len(calls) <= limit
     assert DAY - 60 < spent.opens_in <= DAY
@@ -681,19 +689,19 @@ def test_many_can_begin_the_same_file_at_once(path):
     for attempt in range(20):
         beginning = path.with_name(f"usage-{attempt}.db")
         barrier = threading.Barrier(8)
-        claims: list[int | Spent] = []
+        claims: list[int | WindowFull] = []
 
         def begin(beginning=beginning, barrier=barrier, claims=claims):
             barrier.wait()
-            with Usage(beginning) as usage:
-                claims.append(usage.claim("a", [Window("any", 6, DAY)]))
+            with CallLog(beginning) as usage:
+                claims.append(usage.claim("a", [QuotaWindow("any", 6, DAY)]))
 
         threads = [threading.Thread(target=begin) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert sum(isinstance(claim, Spent) for claim in claims) == 2
+        assert sum(isinstance(claim, WindowFull) for claim in claims) == 2
         assert len(claims) == 8
 
 
@@ -703,7 +711,7 @@ def test_a_file_that_is_just_being_made_is_waited_for(path):
     other.execute("BEGIN IMMEDIATE")
     timer = threading.Timer(0.2, other.execute, ["ROLLBACK"])
     timer.start()
-    with Usage(path) as usage:
+    with CallLog(path) as usage:
         claimed(usage, MINUTE)
     timer.join()
     other.close()
@@ -726,7 +734,7 @@ def told(error: pytest.ExceptionInfo[StorageError], path: Path, *words: str, cod
 def test_the_files_are_their_owners_alone(path):
     before = os.umask(0)
     try:
-        with Usage(path) as usage:
+        with CallLog(path) as usage:
             used(usage, MINUTE)
             files = sorted(path.parent.iterdir())
             assert [file.name for file in files] == ["usage.db", "usage.db-shm", "usage.db-wal"]
@@ -736,10 +744,10 @@ def test_the_files_are_their_owners_alone(path):
 
 
 def test_what_was_used_outlives_its_process(path, clock):
-    with Usage(path, clock) as usage:
+    with CallLog(path, clock) as usage:
         used(usage, MINUTE)
         claimed(usage, MINUTE)
-    with Usage(path, clock) as usage:
+    with CallLog(path, clock) as usage:
         assert refused(usage, MINUTE).opens_in == pytest.approx(60, abs=EPSILON)
 
 
@@ -748,33 +756,33 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path, content)
     path = tmp_path / "usage.db"
     path.write_bytes(content)
     with pytest.raises(StorageError) as caught:
-        Usage(path)
+        CallLog(path)
     told(caught, path, "move the file away, then run the same command")
     assert path.read_bytes() == content
 
 
 def test_a_file_with_damage_in_it_is_refused(path, clock):
-    with Usage(path, clock) as usage:
+    with CallLog(path, clock) as usage:
         for _ in range(300):
-            used(usage, Window("any", 10_000, DAY))
+            used(usage, QuotaWindow("any", 10_000, DAY))
     page = 4096
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(page)
         file.write(b"\xa5" * (size - page))
-    with pytest.raises(StorageError) as caught, Usage(path, clock) as usage:
+    with pytest.raises(StorageError) as caught, CallLog(path, clock) as usage:
         claimed(usage, MINUTE)
     told(caught, path, "malformed", "move the file away")
 
 
 def test_a_newer_file_is_refused_and_left_alone(path):
-    Usage(path).close()
+    CallLog(path).close()
     with sqlite3.connect(path) as newer:
         newer.execute("PRAGMA user_version = 7")
     newer.close()
     content = path.read_bytes()
     with pytest.raises(StorageError) as caught:
-        Usage(path)
+        CallLog(path)
     told(caught, path, "schema 7, where this one knows 1", "update batch-snapshot")
     assert path.read_bytes() == content
 
@@ -786,7 +794,7 @@ def test_another_programs_database_is_refused_and_left_alone(tmp_path):
     foreign.close()
     content = path.read_bytes()
     with pytest.raises(StorageError) as caught:
-        Usage(path)
+        CallLog(path)
     told(caught, path, "another program's database")
     assert path.read_bytes() == content
 
@@ -796,7 +804,7 @@ def test_a_path_that_leads_nowhere_is_told(tmp_path):
     file.touch()
     for path in (file / "state" / "usage.db", tmp_path):
         with pytest.raises(StorageError) as caught:
-            Usage(path)
+            CallLog(path)
         told(caught, path, "use a folder that can be written", "--state-dir", code=2)
 
 
@@ -819,7 +827,7 @@ def read_only(folder: Path) -> Iterator[Path]:
     """A folder with a log in it that cannot be written: a read-only file system, or by its mode."""
     with mounted(folder) as real:
         path = folder / "usage.db"
-        Usage(path).close()
+        CallLog(path).close()
         if real:
             subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
         else:
@@ -836,7 +844,7 @@ def read_only(folder: Path) -> Iterator[Path]:
 def test_a_folder_that_cannot_be_written_is_told(tmp_path, name):
     with read_only(tmp_path / "disk") as folder:
         with pytest.raises(StorageError) as caught:
-            Usage(folder / name)
+            CallLog(folder / name)
         told(caught, folder / name, "use a folder that can be written", "--state-dir", code=2)
 
 
@@ -853,8 +861,8 @@ def no_longer_files() -> Iterator[None]:
 
 def test_no_call_is_granted_that_cannot_be_logged_and_with_room_it_goes_on(tmp_path):
     folder = tmp_path / "disk"
-    many = Window("any", 100_000, DAY)
-    with mounted(folder, "-o", "size=256k") as real, Usage(folder / "usage.db") as usage:
+    many = QuotaWindow("any", 100_000, DAY)
+    with mounted(folder, "-o", "size=256k") as real, CallLog(folder / "usage.db") as usage:
         ballast = folder / "ballast"
         with suppress(OSError), ballast.open("wb", buffering=0) as file:
             file.write(bytes(120 * 1024))
@@ -885,7 +893,7 @@ def test_a_file_that_was_removed_is_not_written_to_any_more(path, clock, usage, 
     for file in path.parent.iterdir():
         file.unlink()
     if again:
-        Usage(path, clock).close()
+        CallLog(path, clock).close()
     for act in (lambda: usage.claim("a", [MINUTE]), lambda: usage.finish(claim)):
         with pytest.raises(StorageError) as caught:
             act()
@@ -893,7 +901,7 @@ def test_a_file_that_was_removed_is_not_written_to_any_more(path, clock, usage, 
 
 
 def test_after_it_was_closed_it_grants_nothing(path):
-    usage = Usage(path)
+    usage = CallLog(path)
     usage.close()
     usage.close()
     with pytest.raises(StorageError) as caught:
@@ -904,20 +912,20 @@ def test_after_it_was_closed_it_grants_nothing(path):
 # -- many calls --------------------------------------------------------------------------------------
 
 
-def logged(usage: Usage) -> int:
+def logged(usage: CallLog) -> int:
     return int(usage._db.execute("SELECT count(*) FROM calls").fetchone()[0])
 
 
 def test_old_calls_are_forgotten_when_the_log_is_opened(path, clock):
-    with Usage(path, clock) as usage:
+    with CallLog(path, clock) as usage:
         for _ in range(3):
             used(usage, DAILY)
         claimed(usage, DAILY, account="b")
     clock.advance(DAY + LOST_AFTER - 1)
-    with Usage(path, clock) as usage:
+    with CallLog(path, clock) as usage:
         assert logged(usage) == 4
     clock.advance(2)
-    with Usage(path, clock) as usage:
+    with CallLog(path, clock) as usage:
         assert logged(usage) == 1
         # What was counted when they were there is not counted now.
         for _ in range(3):
@@ -929,7 +937,7 @@ def test_old_calls_are_forgotten_now_and_then_by_those_who_go_on(usage, clock):
     for _ in range(3):
         used(usage, DAILY)
     clock.advance(2 * DAY)
-    many = Window("any", 2 * quota.PURGE_EVERY, DAY)
+    many = QuotaWindow("any", 2 * quota.PURGE_EVERY, DAY)
     while claimed(usage, many) % quota.PURGE_EVERY:
         assert logged(usage) > 3
     assert logged(usage) == quota.PURGE_EVERY - 3
@@ -945,7 +953,7 @@ def test_a_claim_is_cheap_after_a_hundred_thousand(usage, clock):
         "INSERT INTO calls (account, ended) VALUES ('a', ?)", ((now - 800_000 * n,) for n in range(100_000))
     )
     usage._db.execute("COMMIT")
-    many = [Window("per_hour", 200_000, 3600.0), Window("per_day", 200_000, DAY)]
+    many = [QuotaWindow("per_hour", 200_000, 3600.0), QuotaWindow("per_day", 200_000, DAY)]
     taken = []
     for _ in range(200):
         begun = time.perf_counter()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batch_snapshot.reporting.summary import Summary
-    from batch_snapshot.reporting.view import View
+    from batch_snapshot.reporting.view import RunView
 
 pytestmark = pytest.mark.asyncio
 
@@ -53,7 +53,7 @@ def place(tmp_path, monkeypatch) -> None:
 async def run(
     manifest: Path,
     url: str,
-    watch: Callable[[View], Coroutine[Any, Any, None]] | None = None,
+    watch: Callable[[RunView], Coroutine[Any, Any, None]] | None = None,
     daily_quota: int | None = None,
     **driven: Any,
 ) -> Summary:
@@ -279,7 +279,7 @@ async def test_whoever_watches_is_told_meanwhile_what_is_waited_for(manifest):
     url = f"http://127.0.0.1:{unheard()}"
     frames: list[display.Frame] = []
 
-    async def watch(view: View) -> None:
+    async def watch(view: RunView) -> None:
         await progress.watch(view, frames.append, every=0.05)
 
     await run(manifest, url, watch=watch)

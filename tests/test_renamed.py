@@ -7,8 +7,8 @@ import pytest
 
 from batch_snapshot import manifest
 from batch_snapshot.config.options import Options, Settings
-from batch_snapshot.engine.account import Lane
-from batch_snapshot.engine.allowance import Allowances
+from batch_snapshot.engine.account import AccountState
+from batch_snapshot.engine.allowance import AccountLimits
 from batch_snapshot.errors import InputError
 from batch_snapshot.failures import policy
 from batch_snapshot.jobs import identity_check, run
@@ -252,8 +252,8 @@ async def test_sts_tells_whose_rows_they_are(tmp_path, accounts, numbers, refuse
     with run_job(manifest.load(MANIFEST), Options(), run.utc_now()) as job:
         # Without credentials at the start the account stops by itself, and is looked at when it has some.
         await identity_check.check_renamed(job, unknown)
-        lane = Lane("b", Pacer(pace.Pace()), Pacer(pace.Pace()))
-        settle = identity_check.settle(job, {}, Allowances(job.accounts, "aws", None, {}), identify, lane)
+        lane = AccountState("b", Pacer(pace.Pace()), Pacer(pace.Pace()))
+        settle = identity_check.settle(job, {}, AccountLimits(job.accounts, "aws", None, {}), identify, lane)
         if refused:
             with pytest.raises(InputError, match="again under 'b'"):
                 await identity_check.check_renamed(job, identify)

@@ -22,7 +22,7 @@ from batch_snapshot.errors import LedgerError, LockedError
 from batch_snapshot.jobs import plan, run
 from batch_snapshot.ledger import codec, history, locks, writer
 from batch_snapshot.ledger.repair import Repaired, repair
-from batch_snapshot.ledger.snapshot_index import Index, world_of
+from batch_snapshot.ledger.snapshot_index import SnapshotIndex, world_of
 from batch_snapshot.models import Row, Status
 from batch_snapshot.reporting import status
 from batch_snapshot.simulator import SimulatorSettings, serve
@@ -494,7 +494,7 @@ def test_status_names_the_command_that_repairs(made, path, damage, capsys):
 def test_the_index_reads_a_repaired_ledger_anew(made, path, tmp_path):
     lines = [*made.lines[:2], *made.lines[3:]]
     anew.write(path, b"".join(lines[:8]))
-    with Index(tmp_path / "snapshots.sqlite") as known:
+    with SnapshotIndex(tmp_path / "snapshots.sqlite") as known:
         assert known.refresh(tmp_path) == []
         anew.write(path, b"".join(lines))
         repair(path, NOW)

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_snapshot import paths
-from batch_snapshot.engine.account import Lane, Stop, StopKind
-from batch_snapshot.engine.allowance import Allowances
+from batch_snapshot.engine.account import AccountState, Stop, StopKind
+from batch_snapshot.engine.allowance import AccountLimits
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.jobs import plan
 from batch_snapshot.ledger import codec, history, locks
-from batch_snapshot.ledger.history import End, FailureGroup, Past
+from batch_snapshot.ledger.history import End, FailureGroup, RowState
 from batch_snapshot.ledger.writer import Ledger
 from batch_snapshot.models import (
     Account,
@@ -37,12 +37,12 @@ from batch_snapshot.models import (
 )
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.pacer import Pacer
-from batch_snapshot.ratelimit.windows import Usage, windows
+from batch_snapshot.ratelimit.windows import CallLog, windows
 from batch_snapshot.reporting import display, progress
 from batch_snapshot.reporting import status as overview
 from batch_snapshot.reporting import summary as report
 from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary
-from batch_snapshot.reporting.view import View
+from batch_snapshot.reporting.view import RunView
 from tests.strategies import POOL, RUN_ID, START, header, histories, lines_of, numbered, patient, pool_rows
 
 if TYPE_CHECKING:
@@ -163,7 +163,9 @@ def test_a_next_step_can_be_pasted_whatever_the_ledger_is_called():
 def test_every_failure_comes_with_the_command_that_takes_it_up_again(group, word):
     assert report.remedy(group, "l.ndjson") == f"batch-snapshot retry l.ndjson --only {word}"
     chosen = shlex.split(report.remedy(group, "l.ndjson"))[-1]
-    past = Past(group.status, "t", 0, ambiguous=False, first_sent_at=None, kind=group.kind, code=group.code)
+    past = RowState(
+        group.status, "t", 0, ambiguous=False, first_sent_at=None, kind=group.kind, code=group.code
+    )
     assert plan.only(chosen, [group.code]).takes(past)
 
 
@@ -434,7 +436,7 @@ def test_a_ledger_that_no_run_began_is_refused(path, content):
 # ---- what a person sees
 
 
-def view(**changes: object) -> View:
+def view(**changes: object) -> RunView:
     fields = {
         "name": "nightly",
         "total": 1000,
@@ -442,7 +444,7 @@ def view(**changes: object) -> View:
         "failures": Counter(),
         "settled_before": 50,
     }
-    return View(**{**fields, **changes})  # type: ignore[arg-type]
+    return RunView(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 @given(
@@ -492,15 +494,16 @@ def after(seconds: float, look):
     return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-def lanes(*names: str, start: pace.Pace | None = None) -> dict[str, Lane]:
+def lanes(*names: str, start: pace.Pace | None = None) -> dict[str, AccountState]:
     return {
-        name: Lane(name, Pacer(start or pace.Pace()), Pacer(pace.declared(10))) for name in names or ["main"]
+        name: AccountState(name, Pacer(start or pace.Pace()), Pacer(pace.declared(10)))
+        for name in names or ["main"]
     }
 
 
-def allowances(usage: Usage | None = None, /, **quotas: Quota) -> Allowances:
+def allowances(usage: CallLog | None = None, /, **quotas: Quota) -> AccountLimits:
     quotas = quotas or {"main": Quota()}
-    return Allowances(
+    return AccountLimits(
         {name: Account(name, quota=each) for name, each in quotas.items()}, "aws", usage, environ={}
     )
 
@@ -513,7 +516,7 @@ def left(
 ) -> float | None:
     """What is said to be left after so many seconds."""
 
-    def look(seen: View) -> float | None:
+    def look(seen: RunView) -> float | None:
         seen.todo, seen.settled = todo, Counter(settled)
         seen.lanes, seen.allowances = lanes(*todo), allowances(None, **dict.fromkeys(todo, Quota()))
         for name, value in changes.items():
@@ -569,7 +572,7 @@ def test_waits_for_windows_are_foretold_too(path):
     """Ten in any hour, of which eight are used: two now, ten in an hour, and one more in two."""
     quota = Quota(per_hour=10)
     usage_clock = [1e6]
-    with Usage(path.with_suffix(".sqlite"), clock=lambda: usage_clock[0]) as usage:
+    with CallLog(path.with_suffix(".sqlite"), clock=lambda: usage_clock[0]) as usage:
         room = allowances(usage, main=quota)
         trio.run(room.settle, lanes()["main"], identified)
         for _ in range(8):
@@ -607,14 +610,14 @@ def test_a_forecast_holds_for_a_while_and_counts_down():
 
 def test_a_log_of_calls_that_cannot_be_read_ends_no_display(path):
     async def main() -> str:
-        usage = Usage(path.with_suffix(".sqlite"), clock=lambda: 1e6)
+        usage = CallLog(path.with_suffix(".sqlite"), clock=lambda: 1e6)
         room = allowances(usage, main=Quota(per_day=10))
         await room.settle(lanes()["main"], identified)
         path.with_suffix(".sqlite").unlink()
         seen = view(started=anyio.current_time(), lanes=lanes(), allowances=room)
         seen.todo, seen.settled = {"main": 1000}, Counter(main=100)
         await anyio.sleep(10)
-        line = display.line(progress.Gauge(seen).frame(START))
+        line = display.line(progress.ProgressMeter(seen).frame(START))
         usage.close()
         return line
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from batch_snapshot import manifest, paths
 from batch_snapshot.errors import InputError, LedgerError, ManifestError
 from batch_snapshot.ledger import codec, history, locks, writer
-from batch_snapshot.ledger.tally import Tally
+from batch_snapshot.ledger.tally import LedgerTally
 from batch_snapshot.models import ErrorKind, Skip, Status
 from batch_snapshot.reporting import charts, columns, entries, handing, page, tables
-from batch_snapshot.reporting.entries import Entry, settled
+from batch_snapshot.reporting.entries import ReportEntry, settled
 from batch_snapshot.reporting.facts import Facts, Group, percentile
 from tests import anew
 from tests.ledgers import BEGAN, Book, row
@@ -137,7 +137,7 @@ def test_entries_and_sums_say_what_the_history_says(tmp_path_factory, book):
     for entry in found:
         facts.row(entry)
     assert {group: made.rows for group, made in facts.groups.items()} == past.failures()
-    tally = Tally()
+    tally = LedgerTally()
     for line in writer.read(folder / "l.ndjson", whole=True):
         tally.add(line)
     tally.crashed()
@@ -155,7 +155,7 @@ def test_entries_and_sums_say_what_the_history_says(tmp_path_factory, book):
 def test_a_ledger_read_in_pieces_adds_up_to_the_same(tmp_path_factory, book, data):
     path = book.write(tmp_path_factory.getbasetemp() / "pieces.ndjson")
     content = path.read_bytes()
-    whole, pieces = Tally(), Tally()
+    whole, pieces = LedgerTally(), LedgerTally()
     for line in writer.read(path, whole=True):
         whole.add(line)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(content)), max_size=4)))
@@ -172,14 +172,14 @@ def test_the_present_rate_is_that_of_the_last_minute(tmp_path):
     book = Book(200).begin()
     for second in range(120):
         book.result(row(second, ("main", "acme")[second % 2]), at=second + 1, throttles=1)
-    tally = Tally()
+    tally = LedgerTally()
     for line in writer.read(book.write(tmp_path / "l.ndjson"), whole=True):
         tally.add(line)
     now = BEGAN.replace(minute=2)
     assert tally.rate(now) == pytest.approx(2, abs=0.05)
     assert tally.rate(now, "acme") == pytest.approx(1, abs=0.05)
     assert tally.rate(now.replace(minute=10)) == 0
-    assert Tally().rate(now) == 0
+    assert LedgerTally().rate(now) == 0
 
 
 # ---- tables
@@ -333,7 +333,12 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, target):
 
 
 def test_those_that_did_not_succeed_come_first_where_not_all_find_room():
-    found = [Entry(A, "succeeded"), Entry(B, "failed"), Entry(C, "unattempted"), Entry(D, "in_doubt")] * 2
+    found = [
+        ReportEntry(A, "succeeded"),
+        ReportEntry(B, "failed"),
+        ReportEntry(C, "unattempted"),
+        ReportEntry(D, "in_doubt"),
+    ] * 2
     chosen, total = columns.chosen(found, 5)
     assert [entry.status for entry in chosen] == ["failed", "failed", "in_doubt", "in_doubt", "unattempted"]
     assert total == 8
@@ -356,21 +361,23 @@ names = st.text(st.sampled_from("aO1/\x01-"), max_size=5)
 def test_an_arn_is_kept_whole(engagement, resource, revision, arn, natural):
     if natural:
         arn = f"arn:aws:x/{engagement}/{resource}/snapshot/{revision}"
-    entry = Entry(row(1, engagement=engagement, resource=resource), "succeeded", arn=arn, revision=revision)
+    entry = ReportEntry(
+        row(1, engagement=engagement, resource=resource), "succeeded", arn=arn, revision=revision
+    )
     shape = columns.columns([entry])["texts"]["arn"]["of"][0]
     assert columns.filled(shape, (engagement, resource, f"/{revision}")) == arn
 
 
 def test_arns_that_are_alike_are_kept_once():
     made = [
-        Entry(each, "succeeded", arn=f"arn/{each.engagement}/{each.resource}/1", revision=1)
+        ReportEntry(each, "succeeded", arn=f"arn/{each.engagement}/{each.resource}/1", revision=1)
         for each in map(row, range(50))
     ]
     assert len(columns.columns(made)["texts"]["arn"]["of"]) == 1
 
 
 def test_messages_are_cut_before_they_make_the_page_too_large():
-    long = [Entry(row(n), "failed", code="E", message=f"{n} " + "x" * 1000) for n in range(30_000)]
+    long = [ReportEntry(row(n), "failed", code="E", message=f"{n} " + "x" * 1000) for n in range(30_000)]
     texts = columns.columns(long)["texts"]["error"]["of"]
     assert sum(map(len, texts)) < 8_500_000
     assert all(text.endswith("…") for text in texts)
@@ -390,10 +397,10 @@ def test_data_can_stand_in_a_script_whatever_it_holds(text):
 def test_messages_that_differ_in_the_row_alone_are_one_and_many_are_counted():
     group = Group()
     for n in range(20):
-        group.add(Entry(row(n), "failed", message=f"engagement {row(n).engagement} is closed"))
+        group.add(ReportEntry(row(n), "failed", message=f"engagement {row(n).engagement} is closed"))
     assert group.messages == {"engagement ‹engagement› is closed": 20}
     for n in range(20):
-        group.add(Entry(row(n), "failed", message=f"trace {n * 7919}"))
+        group.add(ReportEntry(row(n), "failed", message=f"trace {n * 7919}"))
     assert (len(group.messages), group.rows) == (5, 40)
     assert group.messages.total() + group.others == 40
 

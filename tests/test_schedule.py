@@ -31,7 +31,7 @@ ARN = "arn:aws:iam::123456789012:role/Snapshot"
 TOPIC = "arn:aws:sns:us-east-1:123456789012:nights"
 
 
-def night(**given_) -> schedule.Night:
+def night(**given_) -> schedule.NightlyJob:
     settings = {
         "name": "nightly",
         "manifest": "/srv/nightly.yaml",
@@ -44,7 +44,7 @@ def night(**given_) -> schedule.Night:
         "image": "batch-snapshot:1",
         "catalogs": ("Sandbox",),
     }
-    return schedule.Night(**{**settings, **given_})
+    return schedule.NightlyJob(**{**settings, **given_})
 
 
 PLAIN = night()
@@ -65,7 +65,7 @@ RICH = night(
 NIGHTS = pytest.mark.parametrize("one", [PLAIN, RICH], ids=["plain", "rich"])
 
 
-def text(kind: str, one: schedule.Night) -> str:
+def text(kind: str, one: schedule.NightlyJob) -> str:
     return schedule.files(kind, one)[0].text
 
 
@@ -268,7 +268,7 @@ def test_cloudformation_knows_no_anchors(one):
 
 
 def test_the_task_may_do_what_the_manifest_needs_and_no_more():
-    def actions(one: schedule.Night) -> dict[str, object]:
+    def actions(one: schedule.NightlyJob) -> dict[str, object]:
         role = loaded(text("eventbridge", one))["Resources"]["TaskRole"]["Properties"]
         documents = [policy["PolicyDocument"] for policy in role["Policies"]]
         named: dict[str, object] = {}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from batch_snapshot.aws import fast_call
 from batch_snapshot.aws.client import SERVICE, Clients, Target
-from batch_snapshot.aws.fast_call import Answer
+from batch_snapshot.aws.fast_call import FastResponse
 from batch_snapshot.models import Account
 
 pytestmark = pytest.mark.asyncio
@@ -115,7 +115,7 @@ async def test_a_day_and_other_credentials_have_keys_of_their_own():
             (others, noon.replace(day=2)),
             (credentials, noon),
         ):
-            fresh = fast_call.Shortcut(client, CREATE, unsent, request)
+            fresh = fast_call.FastCall(client, CREATE, unsent, request)
             told = [way.signed(EXAMPLE, who, when).headers["Authorization"] for way in (used, fresh)]
             assert told[0] == told[1]
 
@@ -150,7 +150,7 @@ async def test_an_answer_is_read_as_botocore_reads_it(status, said):
     headers = {"x-amzn-requestid": "id", "date": "Sun, 01 Mar 2026 12:00:00 GMT", "retry-after": "2"}
 
     async def answer(_):
-        return Answer(status, headers, body)
+        return FastResponse(status, headers, body)
 
     async with opened() as (client, credentials):
         way = await learned(client, credentials, answer)

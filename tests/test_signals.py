@@ -27,7 +27,7 @@ from batch_snapshot.aws import mfa
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.jobs import run as batch
 from batch_snapshot.jobs.run import Hooks
-from batch_snapshot.reporting.progress import Gauge
+from batch_snapshot.reporting.progress import ProgressMeter
 from batch_snapshot.simulator import Faults, SimulatorSettings, serve
 from tests.processes import (
     Place,
@@ -107,7 +107,7 @@ async def test_max_duration_says_what_is_waited_for_in_a_line_and_in_the_progres
     shown: list[str | None] = []
 
     async def watch(view: Any) -> None:
-        gauge = Gauge(view)
+        gauge = ProgressMeter(view)
         while True:
             shown.append(gauge.frame(datetime.now(UTC)).stopping)
             await anyio.sleep(0.02)

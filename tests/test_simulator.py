@@ -19,7 +19,7 @@ from batch_snapshot.cli import main
 from batch_snapshot.simulator import KINDS, Faults, SimulatorSettings, run_forever, serve
 from batch_snapshot.simulator.faults import draw
 from batch_snapshot.simulator.shapes import OPERATIONS, load_model
-from batch_snapshot.simulator.throttle import Bucket, Throttle, Window, gates
+from batch_snapshot.simulator.throttle import SlidingWindow, Throttle, TokenBucket, gates
 from tests.processes import Place, until
 from tests.simulator_client import CREATE, ENGAGEMENT, PAIR, Clock, post, service, signed
 
@@ -303,7 +303,7 @@ async def test_only_loopback_is_served():
 
 
 async def test_bucket():
-    bucket = Bucket(rate=10, burst=2)
+    bucket = TokenBucket(rate=10, burst=2)
     passed = []
     for at in (0.0, 0.0, 0.0, 0.05, 0.1, 0.15, 0.05, 100.0, 100.0, 100.0):
         wait = bucket.wait(at)
@@ -315,7 +315,7 @@ async def test_bucket():
 
 
 async def test_a_bucket_whose_rate_changes():
-    bucket = Bucket(((10.0, 0.0), (1.0, 10.0), (4.0, 20.0)), burst=10)
+    bucket = TokenBucket(((10.0, 0.0), (1.0, 10.0), (4.0, 20.0)), burst=10)
     begin = 1_000.0
     taken: list[float] = []
     at = begin
@@ -332,7 +332,7 @@ async def test_a_bucket_whose_rate_changes():
 
 
 async def test_a_bucket_tells_the_wait_over_changes_and_rests_over_them():
-    bucket = Bucket(((0.5, 0.0), (0.25, 1.0), (10.0, 2.0)), burst=3)
+    bucket = TokenBucket(((0.5, 0.0), (0.25, 1.0), (10.0, 2.0)), burst=3)
     for _ in range(3):
         assert bucket.wait(0.0) == 0
         bucket.take(0.0)
@@ -345,7 +345,7 @@ async def test_a_bucket_tells_the_wait_over_changes_and_rests_over_them():
 
 
 async def test_window_is_exact():
-    window = Window(limit=3, seconds=10)
+    window = SlidingWindow(limit=3, seconds=10)
     for at in (0.0, 4.0, 9.9):
         assert window.wait(at) == 0
         window.take(at)

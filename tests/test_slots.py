@@ -3,13 +3,13 @@
 import anyio
 import pytest
 
-from batch_snapshot.engine.limits import Slots
+from batch_snapshot.engine.limits import ConcurrencyLimit
 
 pytestmark = pytest.mark.anyio
 
 
 def test_the_share_is_of_all_engines_accounts_and_leaves_no_slot_over():
-    slots = Slots(32)
+    slots = ConcurrencyLimit(32)
     assert slots.share("one", 1) == 32
     assert slots.share("another", 19) == 2
     assert slots.share("one", 3) == 2
@@ -19,7 +19,7 @@ def test_the_share_is_of_all_engines_accounts_and_leaves_no_slot_over():
 
 
 def test_accounts_that_are_to_come_have_their_share_kept():
-    slots = Slots(32)
+    slots = ConcurrencyLimit(32)
     slots.expected = 8
     assert slots.share("the first", 1) == 4
     slots.expected = 1
@@ -27,7 +27,7 @@ def test_accounts_that_are_to_come_have_their_share_kept():
 
 
 async def test_no_more_calls_are_in_flight_than_slots():
-    slots = Slots(2)
+    slots = ConcurrencyLimit(2)
     assert slots.take_nowait()
     assert slots.take_nowait()
     assert not slots.take_nowait()

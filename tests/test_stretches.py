@@ -14,8 +14,8 @@ from batch_snapshot import manifest
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.manifest import includes, nodes, stretches
 from batch_snapshot.manifest.nodes import Document
-from batch_snapshot.manifest.reading import Reading
-from batch_snapshot.manifest.stretches import Ahead, OddError, Parted, Stretch
+from batch_snapshot.manifest.reading import ManifestPass
+from batch_snapshot.manifest.stretches import Ahead, Parted, Stretch, UnusualTextError
 from tests import anew
 from tests.strategies import patient
 
@@ -45,7 +45,7 @@ def block(numbers: Iterable[int], indent: str = "", more: str = "") -> str:
 
 def read(path: Path, *, by_stretches: bool) -> Read:
     """The rows with their lines, the warnings and the problems."""
-    reading = Reading(path, stretches=by_stretches)
+    reading = ManifestPass(path, stretches=by_stretches)
     found = list(reading.rows())
     return found, reading.warnings.lines(), reading.problems.lines()
 
@@ -54,7 +54,7 @@ def assert_as_the_parser_has_it(path: Path, content: str | bytes) -> Read | None
     """Both ways come to the same, or what is wrong is left to the parser; returns what is right."""
     anew.write(path, content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
     plain = read(path, by_stretches=False)
-    with suppress(OddError) if plain[2] else nullcontext():
+    with suppress(UnusualTextError) if plain[2] else nullcontext():
         assert read(path, by_stretches=True) == plain
     return None if plain[2] else plain
 

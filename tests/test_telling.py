@@ -167,7 +167,7 @@ def test_a_webhook_that_never_answers_is_given_up(autojump_clock_run):
 
 def test_a_receiver_cannot_make_us_wait_for_long(autojump_clock_run):
     async def busy(*_):
-        return webhook.Answer(429, "86400")
+        return webhook.WebhookResponse(429, "86400")
 
     _, took = autojump_clock_run(webhook.send, "https://hooks.example/secret", {}, busy)
     assert took <= webhook.TRIES * webhook.LONGEST_PAUSE

@@ -11,10 +11,10 @@ import pytest
 
 from batch_snapshot import errors
 from batch_snapshot.discovery.output import replaced
-from batch_snapshot.errors import LedgerWriteError, PlaceError, StorageError
+from batch_snapshot.errors import LedgerWriteError, StateFolderError, StorageError
 from batch_snapshot.ledger import locks, open_runs, writer
-from batch_snapshot.ledger.snapshot_index import Index
-from batch_snapshot.ratelimit.windows import Usage
+from batch_snapshot.ledger.snapshot_index import SnapshotIndex
+from batch_snapshot.ratelimit.windows import CallLog
 from batch_snapshot.simulator import serve
 from tests.processes import Place, pairs
 
@@ -71,8 +71,8 @@ def note(path: Path) -> None:
 OPENED: dict[str, tuple[Callable[[Path], object], str]] = {
     "lock": (lock, "--state-dir"),
     "unfinished": (note, "--state-dir"),
-    "index": (Index, "--state-dir"),
-    "usage": (Usage, "--state-dir"),
+    "index": (SnapshotIndex, "--state-dir"),
+    "usage": (CallLog, "--state-dir"),
     "ledger": (writer.Ledger, "--ledger"),
 }
 
@@ -82,7 +82,7 @@ def test_a_file_in_the_place_of_a_folder_is_a_wrong_argument(tmp_path, kind):
     (tmp_path / "state").write_text("", "utf-8")
     open_it, flag = OPENED[kind]
     path = tmp_path / "state" / "deep" / kind
-    with pytest.raises(PlaceError) as caught:
+    with pytest.raises(StateFolderError) as caught:
         open_it(path)
     assert caught.value.exit_code == 2
     message = str(caught.value)
@@ -93,7 +93,7 @@ def test_a_file_in_the_place_of_a_folder_is_a_wrong_argument(tmp_path, kind):
 
 def test_a_ledger_that_exists_is_copied_and_not_begun_under_another_name(tmp_path):
     (tmp_path / "old.ndjson").mkdir()
-    with pytest.raises(PlaceError, match="copy the ledger elsewhere and name the copy with --ledger"):
+    with pytest.raises(StateFolderError, match="copy the ledger elsewhere and name the copy with --ledger"):
         writer.Ledger(tmp_path / "old.ndjson")
 
 

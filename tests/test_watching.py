@@ -18,10 +18,10 @@ from click.testing import CliRunner
 
 from batch_snapshot import cli, paths
 from batch_snapshot.cli import terminal
-from batch_snapshot.engine.allowance import Allowances
+from batch_snapshot.engine.allowance import AccountLimits
 from batch_snapshot.ledger import codec, locks
 from batch_snapshot.models import Account, Quota, Status
-from batch_snapshot.ratelimit.windows import Usage, windows
+from batch_snapshot.ratelimit.windows import CallLog, windows
 from batch_snapshot.reporting import display, status
 from tests.ledgers import BEGAN, Book, row
 from tests.processes import Place, pairs, until, write_manifest
@@ -116,7 +116,7 @@ def test_a_look_reads_what_is_new_and_sees_the_run_end(place):
     path = place / "l.ndjson"
     book = Book(4, name="nightly").begin().intend(A, B, C).result(A, at=2.0, throttles=1)
     book.write(path)
-    looking = status.Looking(path, now=lambda: BEGAN.replace(second=10))
+    looking = status.LedgerWatch(path, now=lambda: BEGAN.replace(second=10))
     with locks.held(paths.ledger_lock(path), what=str(path), since="now"):
         looking.again()
         frame = looking.frame()
@@ -145,20 +145,20 @@ def test_a_look_tells_how_full_the_quota_windows_are_and_counts_their_pauses(pla
     rows = [row(number) for number in range(12)]
     book = Book(12).begin(accounts={"main": codec.encode_account(account)}, settings=settings)
     book.intend(*rows).result(rows[0], at=2.0).write(path)
-    looking = status.Looking(path, now=lambda: BEGAN.replace(second=10))
+    looking = status.LedgerWatch(path, now=lambda: BEGAN.replace(second=10))
     with locks.held(paths.ledger_lock(path), what=str(path), since="now"):
         looking.again()
         assert looking.frame().parts[0].window is None, "there is no log yet"
-        with Usage(file) as usage:
+        with CallLog(file) as usage:
             declared = windows(Quota(per_hour=1000, per_day=10))
-            room = Allowances({"main": account}, "aws", usage, os.environ)
+            room = AccountLimits({"main": account}, "aws", usage, os.environ)
             trio.run(room.settle, room.lane("main", wait=True), identified)
             for _ in range(4):
                 claim = usage.claim("aws/1 writes", declared)
                 assert isinstance(claim, int)
                 usage.finish(claim)
         frame = looking.frame()
-        assert frame.parts[0].window == display.Window("per_day", 4, 10)
+        assert frame.parts[0].window == display.WindowUse("per_day", 4, 10)
         assert frame.left is not None
         assert frame.left > 80_000, "the last five are sent tomorrow"
         file.unlink()

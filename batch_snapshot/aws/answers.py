@@ -148,7 +148,7 @@ def _unconnected(error: BaseException | None) -> bool:
     return False
 
 
-def _answer(response: Mapping[str, Any], scrub: Scrub) -> policy.Answer:
+def _answer(response: Mapping[str, Any], scrub: Scrub) -> policy.ErrorResponse:
     error = response.get("Error", {})
     metadata = response.get("ResponseMetadata", {})
     message = str(error.get("Message") or response.get("Message") or "")
@@ -158,7 +158,7 @@ def _answer(response: Mapping[str, Any], scrub: Scrub) -> policy.Answer:
         for item in (listed if isinstance(listed, list) else [])
         if isinstance(item, Mapping)
     ]
-    return policy.Answer(
+    return policy.ErrorResponse(
         code=scrub(str(error.get("Code") or "Unknown")),
         message=scrub("; ".join([message, *details]) if details else message),
         reason=scrub(str(response["Reason"])) if response.get("Reason") else None,

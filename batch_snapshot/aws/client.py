@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from batch_snapshot.aws.fast_call import Shortcut
+    from batch_snapshot.aws.fast_call import FastCall
     from batch_snapshot.aws.http import Transport
     from batch_snapshot.models import Account, Failure, Receipt, Request
 
@@ -87,13 +87,13 @@ class Target:
 
 
 @dataclass(slots=True)
-class _Line:
+class _AccountClient:
     """What calls for an account, and its credentials (refreshed in place where they can be)."""
 
     client: Any
     credentials: Any
     #: How the calls are made of which there are many; None: as botocore makes them.
-    create: Shortcut | None = None
+    create: FastCall | None = None
     #: The service's clock less ours, as the last answer told; None: none has.
     skew: timedelta | None = None
 
@@ -140,9 +140,9 @@ class Clients:
             timeout=target.call_timeout,
             simulated=target.simulated,
         )
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[str, _AccountClient] = {}
         self._opening: dict[str, anyio.Lock] = defaultdict(anyio.Lock)
-        self._ways: dict[tuple[int, bool], Shortcut | None] = {}
+        self._ways: dict[tuple[int, bool], FastCall | None] = {}
         self._learning = anyio.Lock()
         #: The AWS accounts that STS told.
         self._numbers: dict[str, str] = {}
@@ -188,7 +188,7 @@ class Clients:
         created_at = answer.get("CreatedAt")
         if not isinstance(created_at, datetime) or request.first_sent_at is None:
             raise ApiError(answers.nonsense(answer, "the look-up's answer has no CreatedAt", scrub))
-        first = policy.Reading(request.first_sent_at, request.clock_skew)
+        first = policy.ClockReading(request.first_sent_at, request.clock_skew)
         ours = policy.made_since(created_at, first, self.clock_skew(account))
         if ours is None:
             raise ApiError(policy.CLOCKS_DISAGREE)
@@ -283,7 +283,7 @@ class Clients:
         line.skew = self._skew(answer, line.skew)
         return answer
 
-    async def _signing(self, account: str) -> tuple[_Line, Any]:
+    async def _signing(self, account: str) -> tuple[_AccountClient, Any]:
         """Open the account's client if need be, and get the credentials to sign with, as they are now."""
         try:
             line = await self._line(account)
@@ -328,7 +328,7 @@ class Clients:
         skew = date - self._now()
         return skew if abs(skew.total_seconds()) < LARGEST_SKEW else known
 
-    async def _line(self, account: str) -> _Line:
+    async def _line(self, account: str) -> _AccountClient:
         if line := self._lines.get(account):
             return line
         async with self._opening[account]:
@@ -336,7 +336,7 @@ class Clients:
                 self._lines[account] = await self._open(self._accounts[account])
         return self._lines[account]
 
-    async def _open(self, account: Account) -> _Line:
+    async def _open(self, account: Account) -> _AccountClient:
         target = self._target
         credentials = await self._sessions.credentials(account)
         client = await self._sessions.client(
@@ -357,14 +357,14 @@ class Clients:
         )
         # Accounts share clients: an id keeps the handler from being called twice.
         client.meta.events.register(f"before-parse.{SERVICE}", fast_call.name_error, unique_id="name-error")
-        line = _Line(client, credentials)
+        line = _AccountClient(client, credentials)
         exchanges: Transport = client._endpoint.http_session  # noqa: SLF001 - it is ours
         if not (target.plain or exchanges.proxied):
             frozen = await self._sessions.frozen(account.name, credentials)
             line.create = await self._short_way(client, exchanges, frozen)
         return line
 
-    async def _short_way(self, client: Any, exchanges: Transport, credentials: Any) -> Shortcut | None:
+    async def _short_way(self, client: Any, exchanges: Transport, credentials: Any) -> FastCall | None:
         """The short way of a client: learned once for credentials with a token, and once without."""
         key = (id(client), bool(credentials.token))
         async with self._learning:

@@ -95,7 +95,7 @@ def signed_by(signer: Signer) -> Iterator[None]:
         _signer.reset(token)
 
 
-class Source(NamedTuple):
+class CredentialSource(NamedTuple):
     """A profile, or the ambient credentials."""
 
     profile: str | None
@@ -130,7 +130,7 @@ class Sessions:
         #: What makes the clients of a shape: the session of the first profile that had it.
         self._makers: dict[tuple[str, ...], Any] = {}
         self._locks: dict[object, anyio.Lock] = defaultdict(anyio.Lock)
-        self._sources: dict[str | None, Source] = {}
+        self._sources: dict[str | None, CredentialSource] = {}
         #: By account; a refusal is remembered with them.
         self._roles: dict[str, Any] = {}
         self._clients: dict[object, Any] = {}
@@ -145,14 +145,14 @@ class Sessions:
         """Close every client that was opened."""
         await self._stack.aclose()
 
-    async def source(self, account: Account) -> Source:
+    async def source(self, account: Account) -> CredentialSource:
         """The profile of an account, or the ambient credentials: what signs, or assumes its role.
 
         Raises:
             Exception: whatever botocore raises where there are none.
         """
         if self._simulated:
-            return Source(None, _simulated(account))
+            return CredentialSource(None, _simulated(account))
         async with self._locks[account.profile]:
             if account.profile not in self._sources:
                 opened = partial(self._open, account.profile)
@@ -218,7 +218,7 @@ class Sessions:
             self._secrets[account] = redaction.known()
         return self._secrets[account]
 
-    async def client(self, service: str, region: str, source: Source, **settings: Any) -> Any:
+    async def client(self, service: str, region: str, source: CredentialSource, **settings: Any) -> Any:
         """A client that is shared by all who need one like it, and signs by whoever calls (see `signed_by`).
 
         Args:
@@ -250,7 +250,7 @@ class Sessions:
                 return str((await self._asked(account, sts.get_caller_identity, frozen, 2))["Account"])
         return None
 
-    async def _assume(self, account: Account, source: Source) -> dict[str, Any]:
+    async def _assume(self, account: Account, source: CredentialSource) -> dict[str, Any]:
         """Assume an account's role; what comes back is in botocore's words for refreshed credentials."""
         sts = await self._sts(account.region or REGION, source)
         frozen = await self.frozen(account.name, source.credentials)
@@ -294,7 +294,7 @@ class Sessions:
                         return await call()
         raise AssertionError("the last try returns or raises")
 
-    async def _sts(self, region: str, source: Source) -> Any:
+    async def _sts(self, region: str, source: CredentialSource) -> Any:
         return await self.client(
             "sts",
             region,
@@ -306,7 +306,7 @@ class Sessions:
             max_pool_connections=ASSUMED_AT_ONCE,
         )
 
-    async def _open(self, profile: str | None, codes: mfa.Codes) -> Source:
+    async def _open(self, profile: str | None, codes: mfa.Codes) -> CredentialSource:
         session, chain = self._session(profile)
         codes.serve(chain)
         with anyio.fail_after(self._timeout):
@@ -317,11 +317,11 @@ class Sessions:
                 # So that a code is asked for, and used, now. A person's time is not that of a call.
                 await credentials.get_frozen_credentials()
         scoped = session._session.get_scoped_config()  # noqa: SLF001 - aioboto3 shows it nowhere
-        source = Source(profile, credentials, tuple(str(scoped.get(name)) for name in _SHAPING))
+        source = CredentialSource(profile, credentials, tuple(str(scoped.get(name)) for name in _SHAPING))
         self._makers.setdefault(source.shape, session)
         return source
 
-    def _maker(self, source: Source) -> Any:
+    def _maker(self, source: CredentialSource) -> Any:
         if source.shape not in self._makers:
             self._makers[source.shape], _ = self._session(source.profile)
         return self._makers[source.shape]
@@ -334,7 +334,7 @@ class Sessions:
         # What is read of service models is some megabytes, and the same for all.
         self._loader = self._loader or core.get_component("data_loader")
         core.register_component("data_loader", self._loader)
-        core.register_component("credential_provider", _Whoever())
+        core.register_component("credential_provider", _CallersSigner())
         return session, chain
 
 
@@ -349,8 +349,8 @@ class _Role:
     def __init__(
         self,
         account: Account,
-        source: Source,
-        assume: Callable[[Account, Source], Any],
+        source: CredentialSource,
+        assume: Callable[[Account, CredentialSource], Any],
         now: Callable[[], datetime],
     ) -> None:
         self._account = account
@@ -412,7 +412,7 @@ def _registered() -> Any:
     return handlers
 
 
-class _WhoeverCalls(AioCredentials):  # type: ignore[misc] # aiobotocore is untyped
+class _CallersCredentials(AioCredentials):  # type: ignore[misc] # aiobotocore is untyped
     """The credentials of a shared client: each call brings its own."""
 
     def __init__(self) -> None:
@@ -422,11 +422,11 @@ class _WhoeverCalls(AioCredentials):  # type: ignore[misc] # aiobotocore is unty
         return _signer.get().credentials
 
 
-class _Whoever:
+class _CallersSigner:
     """A credential chain of one link."""
 
     async def load_credentials(self) -> Any:
-        return _WhoeverCalls()
+        return _CallersCredentials()
 
 
 def _choose_signer(context: dict[str, Any], **_: Any) -> str | None:

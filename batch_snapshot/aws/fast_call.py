@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from datetime import datetime
 
-    Exchange = Callable[["Wire"], Awaitable["Answer"]]
+    Exchange = Callable[["SignedCall"], Awaitable["FastResponse"]]
 
 #: Differs from call to call by its nature.
 _INVOCATION = "amz-sdk-invocation-id"
@@ -38,7 +38,7 @@ _TOKEN = "X-Amz-Security-Token"  # noqa: S105 - a header's name
 _learning: ContextVar[bool] = ContextVar("learning", default=False)
 
 
-class Wire(NamedTuple):
+class SignedCall(NamedTuple):
     """A call, ready to be sent by POST."""
 
     url: str
@@ -46,7 +46,7 @@ class Wire(NamedTuple):
     body: bytes
 
 
-class Answer(NamedTuple):
+class FastResponse(NamedTuple):
     """What came back."""
 
     status: int
@@ -63,7 +63,7 @@ class _Captured(Exception):  # noqa: N818 - no error: the request that would hav
         self.request = request
 
 
-class Shortcut:
+class FastCall:
     """One operation of one client, the short way."""
 
     def __init__(self, client: Any, operation: str, exchange: Exchange, request: Any) -> None:
@@ -84,7 +84,7 @@ class Shortcut:
         self._host = where.netloc
         self._day: tuple[str, str, bytes] = ("", "", b"")
 
-    def signed(self, parameters: Mapping[str, Any], credentials: Any, at: datetime) -> Wire:
+    def signed(self, parameters: Mapping[str, Any], credentials: Any, at: datetime) -> SignedCall:
         """Put a call together, signed at a time by (frozen) credentials."""
         body = json.dumps(parameters).encode()
         time = at.strftime(SIGV4_TIMESTAMP)
@@ -97,7 +97,7 @@ class Shortcut:
         headers[_INVOCATION] = str(uuid4())
         headers["amz-sdk-request"] = self._attempt
         headers["Content-Length"] = str(len(body))
-        return Wire(self._url, headers, body)
+        return SignedCall(self._url, headers, body)
 
     def _authorization(self, headers: Mapping[str, str], body: bytes, credentials: Any, time: str) -> str:
         """Signature version 4, https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html."""
@@ -138,7 +138,7 @@ class Shortcut:
             return {**members, "ResponseMetadata": _metadata(answer)}
         return self._read(answer)
 
-    def _read(self, answer: Answer) -> dict[str, Any]:
+    def _read(self, answer: FastResponse) -> dict[str, Any]:
         """Read an answer by botocore's own parser."""
         raw = {"status_code": answer.status, "headers": answer.headers, "body": answer.body}
         name_error(raw)
@@ -174,7 +174,7 @@ def name_error(response_dict: dict[str, Any], **_: Any) -> None:
 
 async def learn(
     client: Any, operation: str, exchange: Exchange, parameters: Mapping[str, Any], credentials: Any
-) -> Shortcut | None:
+) -> FastCall | None:
     """Learn the short way of `operation` (as the API names it), if it is the same as botocore's own.
 
     Args:
@@ -188,15 +188,15 @@ async def learn(
     if request is None:
         return None
     try:
-        shortcut = Shortcut(client, operation, exchange, request)
-        at = _Told(_text(request.headers["X-Amz-Date"]))
+        shortcut = FastCall(client, operation, exchange, request)
+        at = _LearnedCall(_text(request.headers["X-Amz-Date"]))
         ours = shortcut.signed(parameters, credentials, at)  # type: ignore[arg-type]
     except (KeyError, ValueError):
         return None
     return shortcut if _same(ours, request) else None
 
 
-class _Told(NamedTuple):
+class _LearnedCall(NamedTuple):
     """A moment that is told already."""
 
     text: str
@@ -228,7 +228,7 @@ async def _captured(client: Any, operation: str, parameters: Mapping[str, Any]) 
     return None
 
 
-def _same(ours: Wire, theirs: Any) -> bool:
+def _same(ours: SignedCall, theirs: Any) -> bool:
     def told(headers: Mapping[str, Any]) -> dict[str, str]:
         texts = {name.lower(): _text(value) for name, value in headers.items()}
         return {**texts, _INVOCATION: "" if _INVOCATION in texts else "none"}
@@ -242,7 +242,7 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _metadata(answer: Answer) -> dict[str, Any]:
+def _metadata(answer: FastResponse) -> dict[str, Any]:
     """What botocore tells beside an answer."""
     return {
         "RequestId": answer.headers.get("x-amzn-requestid"),

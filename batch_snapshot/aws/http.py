@@ -20,13 +20,13 @@ from botocore.awsrequest import AWSRequest
 from yarl import URL
 
 from batch_snapshot.aws.answers import UNCONNECTED
-from batch_snapshot.aws.fast_call import Answer
+from batch_snapshot.aws.fast_call import FastResponse
 from batch_snapshot.aws.tls import Verified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from batch_snapshot.aws.fast_call import Wire
+    from batch_snapshot.aws.fast_call import SignedCall
 
 #: Bytes of an answer. Snapshots have some tens of KB; whatever is longer comes from something else,
 #: and one from every worker still fits into memory.
@@ -114,7 +114,7 @@ class Transport(Verified):
             session.connector.connect = _Connecting(session.connector.connect)
         return _Exchanges(session)
 
-    async def exchange(self, call: Wire) -> Answer:
+    async def exchange(self, call: SignedCall) -> FastResponse:
         """Send a call by the short way, which knows of no proxy.
 
         Raises:
@@ -128,7 +128,7 @@ class Transport(Verified):
             await _Raising(error).send(AWSRequest("POST", call.url, data=call.body).prepare())
             raise
         told = {name.decode().lower(): value.decode() for name, value in read.raw_headers}
-        return Answer(read.status, told, read.body)
+        return FastResponse(read.status, told, read.body)
 
 
 class MetadataTransport(Transport, _RefCountedSession):  # type: ignore[misc] # aiobotocore is untyped

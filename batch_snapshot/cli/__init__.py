@@ -39,12 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments = sys.argv[1:]
         unforeseen.quiet()
     redaction.begin(arguments)
-    how = terminal.Telling()
+    how = terminal.Reporter()
     with interrupts.handled():
         return _run(arguments, how)
 
 
-def _run(arguments: Sequence[str], how: terminal.Telling) -> int:
+def _run(arguments: Sequence[str], how: terminal.Reporter) -> int:
     try:
         code = cli.main(list(arguments) or ["--help"], prog_name=PROG, standalone_mode=False, obj=how)
     except BaseException as error:  # noqa: BLE001 - the one place that turns errors into lines
@@ -52,7 +52,7 @@ def _run(arguments: Sequence[str], how: terminal.Telling) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _failed(error: BaseException, arguments: Sequence[str], how: terminal.Telling) -> int:
+def _failed(error: BaseException, arguments: Sequence[str], how: terminal.Reporter) -> int:
     """Turn what ended a command into lines and an exit code."""
     if isinstance(error, SystemExit | GeneratorExit):
         raise error
@@ -69,7 +69,7 @@ def _failed(error: BaseException, arguments: Sequence[str], how: terminal.Tellin
     return _report(kind, message, code, arguments, how)
 
 
-def _interrupted(error: BaseException, arguments: Sequence[str], how: terminal.Telling) -> int:
+def _interrupted(error: BaseException, arguments: Sequence[str], how: terminal.Reporter) -> int:
     """Say that a signal, or the end of the input at a prompt, ended the command; returns the exit code."""
     causes = (error, error.__cause__, error.__context__)
     signalled = next((one for one in causes if isinstance(one, KeyboardInterrupt)), None)
@@ -79,7 +79,7 @@ def _interrupted(error: BaseException, arguments: Sequence[str], how: terminal.T
         return _report("interrupted", f"{what}{how.unfinished}", code, arguments, how)
 
 
-def _report(kind: str, message: str, code: int, arguments: Sequence[str], how: terminal.Telling) -> int:
+def _report(kind: str, message: str, code: int, arguments: Sequence[str], how: terminal.Reporter) -> int:
     """Write the line of a command that failed, and with `--format json` the object; returns the exit code."""
     terminal.say(message, event="error", level="error", how=how, exit_code=code)
     if not how.printed and terminal.asked_for_json(arguments, "--format"):
@@ -106,7 +106,7 @@ def _kind(error: BatchSnapshotError) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
 
 
-class _InOrder(click.Group):
+class _OrderedGroup(click.Group):
     """Lists its commands in the order in which they were added: that in which they are met."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -133,7 +133,9 @@ class _InOrder(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_OrderedGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, "-V", "--version", prog_name=PROG, message="%(prog)s %(version)s")
 def cli() -> None:
     """Create AWS Partner Central resource snapshots in bulk: exactly one a row.

@@ -39,7 +39,7 @@ def completion(context: click.Context, shell: str) -> None:
     click.echo(made(context.find_root().command, {}, PROG, variable).source())
 
 
-class Words(click.ParamType[str]):
+class WordParam(click.ParamType[str]):
     """Words separated by commas, of which a shell completes the last."""
 
     name = "words"
@@ -111,4 +111,4 @@ def attach(group: click.Group) -> None:
     for command in group.commands.values():
         for parameter in command.params:
             if parameter.name in {"accounts", "only"}:
-                parameter.type = Words()
+                parameter.type = WordParam()

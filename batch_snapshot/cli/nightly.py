@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from batch_snapshot.schedule import File
 
 
-class TimeOfDay(click.ParamType[tuple[int, int]]):
+class TimeOfDayParam(click.ParamType[tuple[int, int]]):
     """A time of day, HH:MM."""
 
     name = "time of day"
@@ -43,7 +43,9 @@ class TimeOfDay(click.ParamType[tuple[int, int]]):
 @click.argument("kind", type=click.Choice(["systemd", "cron", "kubernetes", "eventbridge"]))
 @click.argument("manifest", type=options.FILE)
 @click.argument("run_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAG…]")
-@click.option("--at", type=TimeOfDay(), default="02:17", show_default=True, metavar="HH:MM", help="In UTC.")
+@click.option(
+    "--at", type=TimeOfDayParam(), default="02:17", show_default=True, metavar="HH:MM", help="In UTC."
+)
 @click.option(
     "--keep", type=click.IntRange(1), default=30, metavar="N", help="Ledgers to keep. [default: 30]"
 )
@@ -86,7 +88,7 @@ def schedule(
     given = _checked(run_flags)
     listed = room.load(manifest)
     metrics = given["metrics_file"]
-    night = planning.Night(
+    night = planning.NightlyJob(
         hour=at[0],
         minute=at[1],
         keep=keep,

@@ -30,7 +30,7 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 LONGEST_TIME = 36_525 * 86400.0
 
 
-class Duration(click.ParamType[float]):
+class DurationParam(click.ParamType[float]):
     """A time such as 90s, 15m, 6h, 1d or 1h30m, or 0; in seconds."""
 
     name = "duration"
@@ -59,7 +59,7 @@ class Duration(click.ParamType[float]):
         return seconds
 
 
-class GivenPath(click.ParamType[Path]):
+class PathParam(click.ParamType[Path]):
     """A path on this machine; `~` is the home folder, and URLs are refused."""
 
     name = "path"
@@ -93,10 +93,10 @@ def _called(param: click.Parameter | None) -> str:
     return param.opts[0] if param.param_type_name == "option" else (param.name or "path").upper()
 
 
-FILE, FOLDER = GivenPath("file"), GivenPath("dir")
+FILE, FOLDER = PathParam("file"), PathParam("dir")
 
 
-class Rate(click.ParamType[float | str]):
+class RateParam(click.ParamType[float | str]):
     """Calls a second, or auto."""
 
     name = "rate"
@@ -118,7 +118,7 @@ class Rate(click.ParamType[float | str]):
         return rate
 
 
-class Window(click.ParamType[tuple[int, float]]):
+class WindowParam(click.ParamType[tuple[int, float]]):
     """A rolling window: N/TIME, so many calls in any stretch of that time."""
 
     name = "window"
@@ -132,7 +132,7 @@ class Window(click.ParamType[tuple[int, float]]):
         number, slash, duration = value.partition("/")
         if not (slash and re.fullmatch("0*[1-9][0-9]{0,11}", number)):
             self.fail(f"{value!r} is no window; write calls/time, such as 100/1m", param, ctx)
-        return int(number), Duration(bare=True).convert(duration, param, ctx)
+        return int(number), DurationParam(bare=True).convert(duration, param, ctx)
 
 
 def account_names(text: str | None) -> tuple[str, ...]:
@@ -319,7 +319,7 @@ _QUOTAS = [
     _ACCOUNTS,
     click.option(
         "--rate",
-        type=Rate(),
+        type=RateParam(),
         metavar="N|auto",
         help="Calls a second and account, over the manifest's; auto: find out what is allowed.",
     ),
@@ -354,7 +354,7 @@ _SENDING = [
     ),
     click.option(
         "--max-duration",
-        type=Duration(),
+        type=DurationParam(),
         metavar="TIME",
         help="Stop in good order after so long (6h, 90m), with exit code 4.",
     ),
@@ -365,7 +365,7 @@ _SENDING = [
     ),
     click.option(
         "--token-ttl",
-        type=Duration(),
+        type=DurationParam(),
         default="10m",
         show_default=True,
         metavar="TIME",
@@ -379,7 +379,7 @@ _SENDING = [
     ),
     click.option(
         "--drain-timeout",
-        type=Duration(),
+        type=DurationParam(),
         default="30s",
         show_default=True,
         metavar="TIME",
@@ -409,7 +409,7 @@ _ENGINE = [
     ),
     click.option(
         "--lease",
-        type=Duration(),
+        type=DurationParam(),
         default="15s",
         show_default=True,
         metavar="TIME",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batch_snapshot.manifest import Manifest
-    from batch_snapshot.reporting.status import Looking
+    from batch_snapshot.reporting.status import LedgerWatch
 
 #: Seconds between two looks at a ledger, and between two lines about it.
 LOOK_EVERY = 0.5
@@ -132,7 +132,7 @@ def status(ledger: Path, form: str, *, check: bool, watch: bool, repair: bool) -
         rows = overview.check(ledger)
         if form == "text":
             click.echo(f"{terminal.shown(str(ledger))}: whole: {rows:,} rows, each in one state")
-    looking = overview.Looking(ledger)
+    looking = overview.LedgerWatch(ledger)
     looking.again()
     if watch and looking.running:
         try:
@@ -178,7 +178,7 @@ def _repaired(ledger: Path, form: str) -> dict[str, Any]:
     return {}
 
 
-def _look_on(looking: Looking) -> None:
+def _look_on(looking: LedgerWatch) -> None:
     """Show how far the run is until it is over: in place on a terminal, else in lines."""
     if terminal.telling().form == "json" or not terminal.can_draw():
         while looking.running:
@@ -191,7 +191,7 @@ def _look_on(looking: Looking) -> None:
             _next(looking, LOOK_EVERY)
 
 
-def _next(looking: Looking, seconds: float) -> None:
+def _next(looking: LedgerWatch, seconds: float) -> None:
     """Look again after so long, or as soon as the run is over."""
     until = time.monotonic() + seconds
     while looking.running and (left := until - time.monotonic()) > 0:

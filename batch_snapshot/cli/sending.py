@@ -19,14 +19,14 @@ from batch_snapshot.errors import SAME_COMMAND, BatchSnapshotError, InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from batch_snapshot.config.options import Options, Placing
+    from batch_snapshot.config.options import ClusterOptions, Options
     from batch_snapshot.jobs.plan import Selection
     from batch_snapshot.jobs.preview import Preview
     from batch_snapshot.jobs.run import Hooks
     from batch_snapshot.ledger.history import History
     from batch_snapshot.models import Outcome
     from batch_snapshot.reporting.summary import Summary
-    from batch_snapshot.reporting.view import View
+    from batch_snapshot.reporting.view import RunView
 
 
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Tell what would be sent; call nothing.")
@@ -51,7 +51,7 @@ OVER = ": the run itself was over; `batch-snapshot status` on its ledger shows t
 )
 @click.option(
     "--resume-within",
-    type=flags.Duration(),
+    type=flags.DurationParam(),
     default="20h",
     show_default=True,
     metavar="TIME",
@@ -234,14 +234,14 @@ def _command_line() -> str:
     return shlex.join([terminal.PROG, *telling.shareable(sys.argv[1:])])
 
 
-def _placing(given: dict[str, Any]) -> Placing | None:
-    from batch_snapshot.config.options import Placing
+def _placing(given: dict[str, Any]) -> ClusterOptions | None:
+    from batch_snapshot.config.options import ClusterOptions
 
     address = flags.scheduler(given["engine"], given["scheduler"], given["workers"])
     seconds = flags.lease(given["lease"])
     if given["engine"] == "local":
         return None
-    return Placing(scheduler=address, workers=given["workers"], lease=seconds)
+    return ClusterOptions(scheduler=address, workers=given["workers"], lease=seconds)
 
 
 def _where(given: dict[str, Any]) -> dict[str, Any]:
@@ -273,11 +273,11 @@ def _hooks(given: dict[str, Any], *, ask: bool = False) -> Hooks:
     )
 
 
-def _watch(kind: str) -> Callable[[View], Coroutine[Any, Any, None]]:
+def _watch(kind: str) -> Callable[[RunView], Coroutine[Any, Any, None]]:
     """What shows how far the run is; rows are sent from then on."""
     show = _shown_by(kind)
 
-    async def watch(view: View) -> None:
+    async def watch(view: RunView) -> None:
         terminal.telling().unfinished = OVER
         if show:
             await show(view)
@@ -285,7 +285,7 @@ def _watch(kind: str) -> Callable[[View], Coroutine[Any, Any, None]]:
     return watch
 
 
-def _shown_by(kind: str) -> Callable[[View], Coroutine[Any, Any, None]] | None:
+def _shown_by(kind: str) -> Callable[[RunView], Coroutine[Any, Any, None]] | None:
     """What shows how far the run is; an object a line takes no display."""
     from batch_snapshot.reporting import progress
 
@@ -296,7 +296,7 @@ def _shown_by(kind: str) -> Callable[[View], Coroutine[Any, Any, None]] | None:
     return _draw
 
 
-async def _draw(view: View) -> None:
+async def _draw(view: RunView) -> None:
     """Keep a display up to date; lines that are told meanwhile stand above it."""
     from batch_snapshot.reporting import progress
 
@@ -337,7 +337,7 @@ def _confirm(preview: Preview, *, ask: bool, tell: bool) -> bool:
     return True
 
 
-def _finish(work: Coroutine[Any, Any, Summary], form: str, others: telling.Others) -> int:
+def _finish(work: Coroutine[Any, Any, Summary], form: str, others: telling.Notifiers) -> int:
     try:
         summary = terminal.run(work, use_uvloop=find_spec("uvloop") is not None)
     except BatchSnapshotError as error:

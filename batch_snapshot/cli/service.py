@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batch_snapshot.config.options import Options
-    from batch_snapshot.discovery.readers import Surroundings
+    from batch_snapshot.discovery.readers import Environment
     from batch_snapshot.manifest.filters import Filters
 
 #: Seconds between two lines of progress in a log, and on a terminal.
@@ -204,13 +204,13 @@ def _options(given: dict[str, Any]) -> Options:
     )
 
 
-def _around(progress: Callable[[str], None]) -> Surroundings:
+def _around(progress: Callable[[str], None]) -> Environment:
     from random import Random
 
     from batch_snapshot.discovery import readers
     from batch_snapshot.jobs import run
 
-    return readers.Surroundings(now=run.utc_now, rng=Random(), told=progress, clock=time.monotonic)  # noqa: S311 - jitter
+    return readers.Environment(now=run.utc_now, rng=Random(), told=progress, clock=time.monotonic)  # noqa: S311 - jitter
 
 
 class _Progress:

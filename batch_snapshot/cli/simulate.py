@@ -23,7 +23,7 @@ def _change(text: str) -> tuple[float, float]:
     """Read RATE@TIME as (calls a second, seconds)."""
     rate, at, moment = text.partition("@")
     try:
-        return float(rate), options.Duration(bare=True).convert(moment if at else "", None, None)
+        return float(rate), options.DurationParam(bare=True).convert(moment if at else "", None, None)
     except ValueError:
         raise click.BadParameter(f"{rate!r} is no rate; write RATE@TIME, such as 10@20s") from None
 
@@ -46,7 +46,7 @@ def _change(text: str) -> tuple[float, float]:
 @click.option(
     "--window",
     "windows",
-    type=options.Window(),
+    type=options.WindowParam(),
     multiple=True,
     metavar="N/TIME",
     help="A rolling window for writes, such as 100/1m; may be given more than once.",
@@ -60,11 +60,15 @@ def _change(text: str) -> tuple[float, float]:
     help="Whether throttles tell how long to wait.",
 )
 @click.option(
-    "--latency", type=options.Duration(bare=True), default="0", metavar="TIME", help="Added to each answer."
+    "--latency",
+    type=options.DurationParam(bare=True),
+    default="0",
+    metavar="TIME",
+    help="Added to each answer.",
 )
 @click.option(
     "--forget-after",
-    type=options.Duration(bare=True),
+    type=options.DurationParam(bare=True),
     metavar="TIME",
     help="For so long a ClientToken is remembered. Default: for ever.",
 )

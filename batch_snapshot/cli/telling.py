@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MESSAGES = 30.0
 
 
-class Others(NamedTuple):
+class Notifiers(NamedTuple):
     """Who is told, and from where."""
 
     command: str
@@ -138,13 +138,13 @@ def _failed(who: str, error: Exception) -> str:
     return f"{who}: failed ({type(error).__name__}); the run is not affected"
 
 
-def others(command: str, subject: Path, given: Mapping[str, Any]) -> Others:
+def others(command: str, subject: Path, given: Mapping[str, Any]) -> Notifiers:
     """Read from the flags who is told.
 
     Raises:
         InputError: a URL, ARN or folder can't be one; nothing was called.
     """
-    return Others(
+    return Notifiers(
         command,
         str(subject),
         options.webhook_url(given["notify_webhook"]),

@@ -38,7 +38,7 @@ def unprinted(error: OSError, code: int) -> int:
 
 
 @dataclass(slots=True)
-class Telling:
+class Reporter:
     """How this invocation tells what is no result; the context of its command holds it."""
 
     #: text, or json: an object a line.
@@ -53,14 +53,14 @@ class Telling:
     held: list[str] | None = None
 
 
-def telling() -> Telling:
+def telling() -> Reporter:
     """That of the command that runs; outside of any, plain text."""
     context = click.get_current_context(silent=True)
-    return (context.find_object(Telling) if context else None) or Telling()
+    return (context.find_object(Reporter) if context else None) or Reporter()
 
 
 def _choose(context: click.Context, _: click.Parameter, form: str) -> None:
-    context.ensure_object(Telling).form = form
+    context.ensure_object(Reporter).form = form
 
 
 #: Heard before the other flags, so that what is wrong with those is told so too.
@@ -85,7 +85,7 @@ def asked_for_json(arguments: Sequence[str], flag: str = "--log-format") -> bool
 
 
 def say(
-    text: str, *, event: str = "message", level: str = "info", how: Telling | None = None, **fields: Any
+    text: str, *, event: str = "message", level: str = "info", how: Reporter | None = None, **fields: Any
 ) -> None:
     """Write a line to standard error.
 

@@ -1,7 +1,7 @@
 """What runs on a cluster's worker: the engine for one account, for as long as the lease holds.
 
 A `Carrier` is a Dask actor: its methods are called by the coordinator (see `cluster`) and run in the
-worker's event loop. All carriers of a run in one process share a `Host`, which holds the lease and
+worker's event loop. All carriers of a run in one process share a `WorkerHost`, which holds the lease and
 tells the coordinator, by Dask's events, what happened.
 """
 
@@ -25,17 +25,17 @@ from batch_snapshot import __version__
 from batch_snapshot.aws.client import Clients
 from batch_snapshot.cluster.lease import (
     NOTHING_USED,
-    Answer,
     Bulletin,
     Hello,
     Lease,
     LeaseOverError,
+    RenewalReply,
     Started,
     Tale,
 )
 from batch_snapshot.cluster.purse import Granted
-from batch_snapshot.engine.account import Lane
-from batch_snapshot.engine.limits import Slots
+from batch_snapshot.engine.account import AccountState
+from batch_snapshot.engine.limits import ConcurrencyLimit
 from batch_snapshot.engine.pool import Engine
 from batch_snapshot.models import ApiError
 from batch_snapshot.ratelimit import pace
@@ -80,13 +80,13 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-class Host:
+class WorkerHost:
     """One run in one worker: its lease, its slots, and what there is to tell."""
 
-    _open: dict[tuple[str, str], Host] = {}  # noqa: RUF012 - one a process and run, on purpose
+    _open: dict[tuple[str, str], WorkerHost] = {}  # noqa: RUF012 - one a process and run, on purpose
 
     @classmethod
-    def of(cls, brief: Brief, worker: Any) -> Host:
+    def of(cls, brief: Brief, worker: Any) -> WorkerHost:
         """The one of this worker in this run."""
         place = (brief.run, worker.address)
         if place not in cls._open:
@@ -97,7 +97,7 @@ class Host:
         """Begin without the right to call; `gone` is told when it is over."""
         self.name = uuid4().hex
         self.address = worker.address
-        self.slots = Slots(brief.settings.concurrency)
+        self.slots = ConcurrencyLimit(brief.settings.concurrency)
         self.accounts: dict[str, Account] = {}
         self.clients = Clients(self.accounts, brief.target, _now, allowed=self.check)
         self.carriers: dict[str, Carrier] = {}
@@ -139,7 +139,7 @@ class Host:
             self._end()
             raise LeaseOverError
 
-    def renew(self, orders: Orders) -> Answer:
+    def renew(self, orders: Orders) -> RenewalReply:
         """Go on calling, or stop; answers with what the coordinator has not heard.
 
         Raises:
@@ -158,7 +158,7 @@ class Host:
             if orders.abort:
                 carrier.abort()
         self._tell()
-        return Answer(_clock(), tuple(self._told))
+        return RenewalReply(_clock(), tuple(self._told))
 
     def news(self) -> None:
         """An account has something to tell: soon, with what others have by then."""
@@ -210,7 +210,7 @@ class Carrier:
         """Take an account; nothing is opened or called yet."""
         self.brief = brief
         self._name = brief.account.name
-        self._host: Host | None = None
+        self._host: WorkerHost | None = None
         self._news = _News(self._name)
         self._inbox: Inbox | None = None
         self._granted: Granted | None = None
@@ -229,12 +229,12 @@ class Carrier:
     def enter(self, worker: Any) -> Hello:
         """Be one of the accounts of a Dask worker; raises as `hello`."""
         if self._host is None:
-            host = Host.of(self.brief, worker)
+            host = WorkerHost.of(self.brief, worker)
             host.admit(self)
             self._host = host
         return Hello(self._host.name, self._host.address, __version__, _clock())
 
-    async def renew(self, orders: Orders) -> Answer:
+    async def renew(self, orders: Orders) -> RenewalReply:
         """Renew the lease of the whole worker.
 
         Raises:
@@ -321,7 +321,7 @@ class Carrier:
         return self._news.over and not self._news.outcomes
 
     @property
-    def _at(self) -> Host:
+    def _at(self) -> WorkerHost:
         if self._host is None:
             raise LeaseOverError
         return self._host
@@ -338,7 +338,9 @@ class Carrier:
             self._reads = Granted(host.news, _clock)
             self._reads.add(start.reads)
         pacer = Pacer(_pace(start, anyio.current_time()), self._granted, wait=True)
-        lane = Lane(self._name, pacer, Pacer(pace.declared(self.brief.read_rate), self._reads, wait=True))
+        lane = AccountState(
+            self._name, pacer, Pacer(pace.declared(self.brief.read_rate), self._reads, wait=True)
+        )
         lane.identified = True
         engine = self.engine = Engine(
             lanes={self._name: lane},
@@ -362,7 +364,7 @@ class Carrier:
         self._inbox = Inbox(lambda: any(map(halted, accounts)))
         return self._inbox
 
-    async def _run(self, engine: Engine, host: Host) -> None:
+    async def _run(self, engine: Engine, host: WorkerHost) -> None:
         try:
             await engine.run(())
         except Exception as error:  # noqa: BLE001 - whatever it is, the coordinator is told
@@ -391,7 +393,7 @@ class _News:
 
     def tale(
         self,
-        lane: Lane,
+        lane: AccountState,
         skew: float | None,
         parcel: int = 0,
         slots: Used = NOTHING_USED,
@@ -423,7 +425,7 @@ class _News:
 
 
 class Inbox:
-    """An account's rows as they come; takes the place of a `Feed`."""
+    """An account's rows as they come; takes the place of a `RequestQueue`."""
 
     def __init__(self, halted: Callable[[], bool]) -> None:
         """Begin empty; `halted` says whether no more is taken."""

@@ -16,13 +16,13 @@ import anyio
 from batch_snapshot.cluster.desk import Desk, Pairs, again
 from batch_snapshot.cluster.lease import PARCEL, LostError, Parcel, Start
 from batch_snapshot.engine.account import Stop, StopKind
-from batch_snapshot.engine.queue import Feed
-from batch_snapshot.engine.run_state import Course
+from batch_snapshot.engine.queue import RequestQueue
+from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.errors import StorageError
 from batch_snapshot.models import ApiError, Outcome, Verdict
 from batch_snapshot.ratelimit import pace
-from batch_snapshot.ratelimit.pacer import WindowSpent
-from batch_snapshot.ratelimit.windows import Spent
+from batch_snapshot.ratelimit.pacer import WindowFullError
+from batch_snapshot.ratelimit.windows import WindowFull
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from batch_snapshot.cluster.posts import Posts
     from batch_snapshot.cluster.purse import Purse
     from batch_snapshot.config.options import Settings
-    from batch_snapshot.engine.account import Lane
+    from batch_snapshot.engine.account import AccountState
     from batch_snapshot.failures.breakers import Pause
     from batch_snapshot.models import Request
 
-    Identify = Callable[[Lane], Awaitable[None]]
+    Identify = Callable[[AccountState], Awaitable[None]]
     Record = Callable[[Outcome], None]
     Intend = Callable[[Sequence[Request]], Awaitable[None]]
 
@@ -49,13 +49,13 @@ LAST_WORDS = 5.0
 READS_AHEAD = 4
 
 
-class Coordinator(Course):
+class Coordinator(RunState):
     """Runs requests to their outcomes, by the workers of a cluster. Used like an `Engine`."""
 
     def __init__(
         self,
         *,
-        lanes: dict[str, Lane],
+        lanes: dict[str, AccountState],
         posts: Posts,
         identify: Identify,
         intend: Intend,
@@ -83,7 +83,7 @@ class Coordinator(Course):
         self._suspend = suspend
         self._settings = settings
         self._scope = anyio.CancelScope()
-        self._feed = Feed(lanes, lambda name: self._halted(self.lanes[name]))
+        self._feed = RequestQueue(lanes, lambda name: self._halted(self.lanes[name]))
         self._desks = {name: Desk(lane) for name, lane in lanes.items()}
         self._pairs = Pairs()
         #: Accounts that have passed rows, since another account held their pairs.
@@ -160,7 +160,7 @@ class Coordinator(Course):
         for desk in self._desks.values():
             self._lose(desk, self._keep)
 
-    def _wake(self, lane: Lane | None) -> None:
+    def _wake(self, lane: AccountState | None) -> None:
         self._feed.poke()
         for desk in self._desks.values():
             if lane is None or desk.lane is lane:
@@ -291,17 +291,17 @@ class Coordinator(Course):
         except StorageError as error:
             self._lose_count(error)
             return []
-        if isinstance(found, Spent):
+        if isinstance(found, WindowFull):
             await self._window(desk, purse, found)
             return []
         return found
 
-    async def _window(self, desk: Desk, purse: Purse, found: Spent) -> None:
+    async def _window(self, desk: Desk, purse: Purse, found: WindowFull) -> None:
         """A window is spent: look again later, or stop once what is at the worker is settled."""
         lane, changed = desk.lane, desk.changed
         try:
             await purse.pacer.rest(found)
-        except WindowSpent:
+        except WindowFullError:
             if purse.claims and desk.leased:
                 await changed.wait()
                 return
@@ -327,7 +327,7 @@ class Coordinator(Course):
             self._no_worker(lane, str(error))
         return not self._halted(lane) and desk.post is not None and not desk.over
 
-    def _not_placed(self, lane: Lane, error: ApiError) -> None:
+    def _not_placed(self, lane: AccountState, error: ApiError) -> None:
         failure = error.failure
         if failure.verdict is Verdict.STOP_ACCOUNT:
             why = f"{failure.code}: {failure.message}"
@@ -335,7 +335,7 @@ class Coordinator(Course):
         else:
             self._no_worker(lane, failure.message)
 
-    def _no_worker(self, lane: Lane, why: str) -> None:
+    def _no_worker(self, lane: AccountState, why: str) -> None:
         if not self._posts.reachable:
             self.request_stop(
                 Stop(
@@ -413,7 +413,7 @@ class Coordinator(Course):
             self._over(desk, tale)
         desk.poke()
 
-    def _learn(self, lane: Lane, rate: float | None) -> None:
+    def _learn(self, lane: AccountState, rate: float | None) -> None:
         """Keep a rate that a worker has measured, for the next run."""
         if rate and rate != lane.pacer.pace.known:
             ceiling = lane.pacer.pace.ceiling
@@ -476,7 +476,7 @@ class Coordinator(Course):
         return True
 
 
-def _show_pause(lane: Lane, pause: Pause | None) -> None:
+def _show_pause(lane: AccountState, pause: Pause | None) -> None:
     """Note for the display that an account pauses at its worker, whose clock is another one."""
     known = lane.pause
     if pause is None:

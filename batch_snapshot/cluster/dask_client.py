@@ -19,7 +19,7 @@ from batch_snapshot.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator
 
-    from batch_snapshot.config.options import Placing
+    from batch_snapshot.config.options import ClusterOptions
 
 #: Seconds to reach the scheduler, and for a first worker to be there.
 CONNECT_TIMEOUT = 5.0
@@ -32,7 +32,7 @@ _LOGGERS = ("distributed", "distributed.worker", "distributed.scheduler", "distr
 
 
 @asynccontextmanager
-async def connected(placing: Placing) -> AsyncIterator[Client]:
+async def connected(placing: ClusterOptions) -> AsyncIterator[Client]:
     """A client of the cluster for the length of the block; a cluster that was started for it ends with it.
 
     Raises:
@@ -47,7 +47,7 @@ async def connected(placing: Placing) -> AsyncIterator[Client]:
 
 
 @asynccontextmanager
-async def _address(placing: Placing) -> AsyncIterator[Any]:
+async def _address(placing: ClusterOptions) -> AsyncIterator[Any]:
     if placing.scheduler is not None:
         yield placing.scheduler
         return

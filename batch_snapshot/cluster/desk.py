@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from batch_snapshot.cluster.hosts import Post
-    from batch_snapshot.engine.account import Lane
+    from batch_snapshot.engine.account import AccountState
     from batch_snapshot.models import Request
 
 #: An account with quota windows is handed rows for so many seconds at a time: each claims its slot.
@@ -63,7 +63,7 @@ def again(lost: Outcome) -> Request:
 class Desk:
     """An account here: what waits for its worker, and what is there."""
 
-    lane: Lane
+    lane: AccountState
     backlog: deque[Request] = field(default_factory=deque)
     #: No more will come from the feed.
     exhausted: bool = False

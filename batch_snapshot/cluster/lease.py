@@ -224,7 +224,7 @@ class Orders(NamedTuple):
     abort: bool = False
 
 
-class Answer(NamedTuple):
+class RenewalReply(NamedTuple):
     """To a renewal: all that was told and perhaps not heard."""
 
     stamp: float

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from batch_snapshot.aws.client import Target
-    from batch_snapshot.cluster.lease import Answer, Hello, Parcel, Start, Started
-    from batch_snapshot.config.options import Placing, Settings
+    from batch_snapshot.cluster.lease import Hello, Parcel, RenewalReply, Start, Started
+    from batch_snapshot.config.options import ClusterOptions, Settings
     from batch_snapshot.engine.account import Stop
     from batch_snapshot.models import Account
 
@@ -58,7 +58,7 @@ class Posts:
         accounts: Mapping[str, Account],
         target: Target,
         settings: Settings,
-        placing: Placing,
+        placing: ClusterOptions,
         *,
         read_rate: float,
     ) -> None:
@@ -367,7 +367,7 @@ class Posts:
             host.term.renew(now)
             try:
                 orders = Orders(host.stamp, host.heard, self._stop, self._accounts_a_worker, abort)
-                answer: Answer = await soon(host.actor.renew(orders), every)
+                answer: RenewalReply = await soon(host.actor.renew(orders), every)
             except TimeoutError:
                 continue
             except Exception:  # noqa: BLE001 - a lease that cannot be renewed is over, whatever the reason

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from batch_snapshot.cluster.lease import CLAIM_HELD, PARCEL, Used
 from batch_snapshot.errors import StorageError
-from batch_snapshot.ratelimit.windows import Spent, Window
+from batch_snapshot.ratelimit.windows import QuotaWindow, WindowFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,7 +27,7 @@ SHARE = 16
 ASK_AGAIN = 0.05
 
 #: Stands for the account's windows, which only the coordinator knows.
-_GRANTED = Window("granted", 0, 0.0)
+_GRANTED = QuotaWindow("granted", 0, 0.0)
 
 
 class Purse:
@@ -48,7 +48,7 @@ class Purse:
         """Whether the account has windows."""
         return self.pacer.meter is not None
 
-    def claim(self, number: int) -> list[int] | Spent:
+    def claim(self, number: int) -> list[int] | WindowFull:
         """Claim up to `number` slots, as many as there are now and one may have at once.
 
         Raises:
@@ -61,7 +61,7 @@ class Purse:
             self.portion = min(number, max(1, ceil(meter.room() / SHARE)))
             while len(claimed) < self.portion:
                 claim = meter.claim()
-                if isinstance(claim, Spent):
+                if isinstance(claim, WindowFull):
                     return claimed or claim
                 claimed.append(claim)
         except StorageError:
@@ -121,10 +121,10 @@ class Granted:
         """How many are free."""
         return len(self._free)
 
-    def claim(self) -> int | Spent:
+    def claim(self) -> int | WindowFull:
         """Use one; where there is none, another may come soon."""
         self._expire()
-        found: int | Spent = self._free.popleft()[0] if self._free else Spent(_GRANTED, ASK_AGAIN)
+        found: int | WindowFull = self._free.popleft()[0] if self._free else WindowFull(_GRANTED, ASK_AGAIN)
         if not (self._free or self._short):
             self._short = True
             self._news()

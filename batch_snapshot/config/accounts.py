@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TAG = "tag:"
 
 
-class Called(NamedTuple):
+class Targets(NamedTuple):
     """Whom a command calls for, and where."""
 
     accounts: Mapping[str, Account]
@@ -40,7 +40,7 @@ def called(
     options: Options,
     profile_endpoints: ProfileEndpoints,
     endpoint: str | None = None,
-) -> Called:
+) -> Targets:
     """The accounts to call for as they will sign, and where; an `endpoint` holds where none is named.
 
     Raises:
@@ -53,7 +53,7 @@ def called(
     chosen = selected(accounts, options)
     given = endpoint is None or options.simulate or options.endpoint_url
     where = endpoint_of(options, chosen, profile_endpoints) if given else endpoint
-    return Called(chosen, quotas_of(chosen, options), where or AWS)
+    return Targets(chosen, quotas_of(chosen, options), where or AWS)
 
 
 def endpoint_of(

@@ -53,7 +53,7 @@ DEFAULTS = Settings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placing:
+class ClusterOptions:
     """On which cluster a run's accounts are placed."""
 
     #: Of its scheduler, such as tcp://10.0.0.5:8786; None: a cluster on this machine, for this run.
@@ -105,7 +105,7 @@ class Options:
     resume_within: float = RESUME_WITHIN
     engine: Settings = DEFAULTS
     #: The Dask cluster whose workers make the calls; None: this process does.
-    placing: Placing | None = None
+    placing: ClusterOptions | None = None
     #: The command line that goes on where this one stops, for the summary.
     command_line: str | None = None
 

@@ -39,7 +39,7 @@ def unchanged(modified: float | None, since: float | None, margin: float = 0.0) 
     return modified is not None and since is not None and modified < since - margin
 
 
-class Approach(NamedTuple):
+class SearchPlan(NamedTuple):
     """How the dates of opportunities are to be asked for."""
 
     #: Pages of the whole list that are read at most; 0: the list is not read.
@@ -48,11 +48,11 @@ class Approach(NamedTuple):
     named: int
 
 
-def approach(wanted: int) -> Approach:
+def approach(wanted: int) -> SearchPlan:
     """The cheapest way to the dates of `wanted` opportunities.
 
     How many others there are is known only by reading their list. So it is read for at most half of
     what asking by name costs: the sum is never more than one and a half times the best.
     """
     named = math.ceil(wanted / NAMED_AT_ONCE)
-    return Approach(named // 2, named)
+    return SearchPlan(named // 2, named)

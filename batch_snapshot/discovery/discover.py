@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from batch_snapshot.config.accounts import Called
+    from batch_snapshot.config.accounts import Targets
     from batch_snapshot.config.options import Options
-    from batch_snapshot.discovery.readers import Surroundings
-    from batch_snapshot.discovery.search import Counts, Found
+    from batch_snapshot.discovery.readers import Environment
+    from batch_snapshot.discovery.search import FoundPair, SearchCounts
     from batch_snapshot.engine.reader import Reader
     from batch_snapshot.manifest import Manifest
     from batch_snapshot.manifest.filters import Filters
@@ -44,7 +44,7 @@ class Discovery:
     """What a search came to."""
 
     output: str
-    counts: Counts
+    counts: SearchCounts
     #: Exchanges by operation, and how many of them were throttled.
     calls: Mapping[str, int]
     throttled: int
@@ -61,7 +61,7 @@ async def discover(
     output: Path,
     search: Filters,
     options: Options,
-    around: Surroundings,
+    around: Environment,
     *,
     name: str | None = None,
     jobs: bool = True,
@@ -107,7 +107,7 @@ def _check_output(output: Path) -> None:
 
 
 def _lines(
-    output: Path, founds: Iterator[Found], search: Filters, name: str | None, now: datetime
+    output: Path, founds: Iterator[FoundPair], search: Filters, name: str | None, now: datetime
 ) -> Iterator[str]:
     if output.suffix.lower() in BY_LINE:
         return listing.by_line(founds, full=False)
@@ -129,12 +129,12 @@ def _defaults_of(search: Filters) -> dict[str, str]:
     }
 
 
-def _wanted(found: Search, *, skip_active: bool) -> Iterator[Found]:
+def _wanted(found: Search, *, skip_active: bool) -> Iterator[FoundPair]:
     return (one for one in found.found() if not (skip_active and one.active_job))
 
 
 async def update(
-    path: Path, search: Filters, options: Options, around: Surroundings, *, skip_active: bool = False
+    path: Path, search: Filters, options: Options, around: Environment, *, skip_active: bool = False
 ) -> Discovery:
     """Add what is new to the manifest at `path`, and mark what no list names any more.
 
@@ -195,7 +195,7 @@ def _row(fields: Mapping[str, Any], resource: str) -> Row:
     )
 
 
-def _check(path: Path, text: str, before: Manifest, new: Sequence[Found]) -> None:
+def _check(path: Path, text: str, before: Manifest, new: Sequence[FoundPair]) -> None:
     """See that the new text lists what it should, before the old one is replaced."""
     trial = path.with_name(f".{path.stem}.check{path.suffix}")
     try:
@@ -210,7 +210,7 @@ def _check(path: Path, text: str, before: Manifest, new: Sequence[Found]) -> Non
 
 
 async def ask(
-    found: Search, called: Called, options: Options, around: Surroundings, *, jobs: bool
+    found: Search, called: Targets, options: Options, around: Environment, *, jobs: bool
 ) -> tuple[Mapping[str, Reader], float]:
     """Carry a search out; returns the readers that did, and the seconds it took."""
     began = around.clock()
@@ -220,7 +220,7 @@ async def ask(
 
 
 def _discovery(
-    output: str, counts: Counts, readers: Mapping[str, Reader], elapsed: float, found: Search
+    output: str, counts: SearchCounts, readers: Mapping[str, Reader], elapsed: float, found: Search
 ) -> Discovery:
     calls: dict[str, int] = {}
     for reader in readers.values():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from batch_snapshot.discovery.search import Found
+    from batch_snapshot.discovery.search import FoundPair
 
 #: The endings that mean pairs by line.
 BY_LINE = frozenset({".ndjson", ".jsonl"})
@@ -61,7 +61,9 @@ def replaced(path: Path, mode: int = 0o666) -> Iterator[TextIO]:
             beside.unlink(missing_ok=True)
 
 
-def as_manifest(founds: Iterable[Found], name: str, defaults: Mapping[str, str], about: str) -> Iterator[str]:
+def as_manifest(
+    founds: Iterable[FoundPair], name: str, defaults: Mapping[str, str], about: str
+) -> Iterator[str]:
     """The lines of a manifest in which the account and the type of resource are the usual ones.
 
     Args:
@@ -83,7 +85,7 @@ def as_manifest(founds: Iterable[Found], name: str, defaults: Mapping[str, str],
         yield "  []\n"
 
 
-def entry(found: Found, defaults: Mapping[str, str]) -> str:
+def entry(found: FoundPair, defaults: Mapping[str, str]) -> str:
     """A pair as an entry of `pairs`, on one line."""
     row = found.row
     own = {
@@ -96,7 +98,7 @@ def entry(found: Found, defaults: Mapping[str, str]) -> str:
     return f"{{{text}}}  {JOB_MARK}" if found.active_job else f"{{{text}}}"
 
 
-def by_line(founds: Iterable[Found], *, full: bool) -> Iterator[str]:
+def by_line(founds: Iterable[FoundPair], *, full: bool) -> Iterator[str]:
     """The pairs as NDJSON; `full` names the account too, else it is left to the manifest that includes it."""
     for found in founds:
         fields = found.row._asdict()

@@ -12,24 +12,24 @@ from batch_snapshot import paths
 from batch_snapshot.aws.client import Clients
 from batch_snapshot.aws.target import open_target
 from batch_snapshot.config.options import own_state, state_of
-from batch_snapshot.engine.allowance import Allowances
+from batch_snapshot.engine.allowance import AccountLimits
 from batch_snapshot.engine.reader import Reader
 from batch_snapshot.models import SIMULATOR
-from batch_snapshot.ratelimit.windows import Usage
+from batch_snapshot.ratelimit.windows import CallLog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from datetime import datetime
     from random import Random
 
-    from batch_snapshot.config.accounts import Called
+    from batch_snapshot.config.accounts import Targets
     from batch_snapshot.config.options import Options
-    from batch_snapshot.engine.account import Lane
+    from batch_snapshot.engine.account import AccountState
     from batch_snapshot.engine.reader import Call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Environment:
     """What a command that only reads takes from outside."""
 
     now: Callable[[], datetime]
@@ -42,7 +42,7 @@ class Surroundings:
 
 @asynccontextmanager
 async def open_readers(
-    called: Called, options: Options, now: Callable[[], datetime], rng: Random
+    called: Targets, options: Options, now: Callable[[], datetime], rng: Random
 ) -> AsyncIterator[Mapping[str, Reader]]:
     """A reader an account, for as long as the block lasts.
 
@@ -51,11 +51,11 @@ async def open_readers(
     """
     async with AsyncExitStack() as stack:
         options = stack.enter_context(own_state(options, simulated=called.endpoint == SIMULATOR))
-        usage = stack.enter_context(Usage(paths.usage_file(state_of(options))))
+        usage = stack.enter_context(CallLog(paths.usage_file(state_of(options))))
         accounts = {
             name: replace(account, quota=called.quotas[name]) for name, account in called.accounts.items()
         }
-        allowances = Allowances(accounts, called.endpoint, usage, os.environ, read_rate=options.read_rate)
+        allowances = AccountLimits(accounts, called.endpoint, usage, os.environ, read_rate=options.read_rate)
         where = await open_target(
             called.endpoint, stack, state=options.simulator_state, concurrency=options.engine.concurrency
         )
@@ -65,8 +65,8 @@ async def open_readers(
 
 
 def readers_over(
-    lanes: Mapping[str, Lane],
-    allowances: Allowances,
+    lanes: Mapping[str, AccountState],
+    allowances: AccountLimits,
     identify: Callable[[str], Awaitable[str]],
     call: Call,
     *,

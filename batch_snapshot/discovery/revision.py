@@ -24,7 +24,7 @@ _MARKED = re.compile(r"[ \t]*# gone: no list names (?:it|O[0-9, O]*) any more \(
 
 
 @dataclass(slots=True)
-class Entry:
+class PairEntry:
     """An entry of `pairs`: what it names, and the last line of it (from 0)."""
 
     last_line: int
@@ -41,7 +41,7 @@ class Entry:
 class Layout:
     """Where the pairs of a manifest stand."""
 
-    entries: list[Entry]
+    entries: list[PairEntry]
     #: The line behind which new entries go (-1: at the end of the file), and how they are indented.
     after: int
     indent: str
@@ -85,10 +85,10 @@ def _defaults(node: Any) -> dict[str, str]:
     return {key.value: value.value for key, value in node.value if isinstance(value, yaml.ScalarNode)}
 
 
-def _entry(node: Any) -> Entry:
+def _entry(node: Any) -> PairEntry:
     last = max(mark.line for mark in _ends(node))
     fields = {key.value: _value(value) for key, value in node.value} if hasattr(node, "value") else {}
-    return Entry(last, fields)
+    return PairEntry(last, fields)
 
 
 def _value(node: Any) -> Any:
@@ -139,7 +139,7 @@ def revised(
     return "".join(lines), marked
 
 
-def _marked(line: str, entry: Entry, missing: list[str], day: str, end: str) -> str:
+def _marked(line: str, entry: PairEntry, missing: list[str], day: str, end: str) -> str:
     """The line with the mark that it should have."""
     tail = line[len(line.rstrip("\r\n")) :]
     bare = line.rstrip("\r\n")

@@ -67,7 +67,7 @@ SELECT engagement, resource, EXISTS (
 """
 
 
-class Found(NamedTuple):
+class FoundPair(NamedTuple):
     """A pair as it will be listed."""
 
     row: Row
@@ -76,7 +76,7 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class SearchCounts:
     """What came of a search."""
 
     pairs: int
@@ -165,7 +165,7 @@ class Search:
             ServiceError: a list cannot be read, or not now.
         """
         for number, one in enumerate(self._searches):
-            asking = _Asking(self._db, number, one, readers[one.account], now=self._now, told=told)
+            asking = _ListReader(self._db, number, one, readers[one.account], now=self._now, told=told)
             try:
                 await asking.all(jobs=jobs)
             except ApiError as error:
@@ -173,15 +173,15 @@ class Search:
 
     # -- telling -----------------------------------------------------------------------------------
 
-    def found(self) -> Iterator[Found]:
+    def found(self) -> Iterator[FoundPair]:
         """The pairs, in the order of the searches, then of engagements and resources; each once."""
         for number, one in enumerate(self._searches):
             pairs = _PAIRS.format(_taken(one))
             for engagement, resource, active in self._db.execute(pairs, (one.template, one.template, number)):
                 row = Row(one.account, one.catalog, engagement, one.resource_type, resource, one.template)
-                yield Found(row, bool(active))
+                yield FoundPair(row, bool(active))
 
-    def counts(self) -> Counts:
+    def counts(self) -> SearchCounts:
         """How many there are, and whence."""
         listed, taken = dict.fromkeys(filters.SOURCES, 0), dict.fromkeys(filters.SOURCES, 0)
         pairs = engagements = 0
@@ -196,7 +196,7 @@ class Search:
             whole, part = self._db.execute(sums, (number,)).fetchone()
             pairs, engagements = pairs + whole, engagements + part
         active = sum(found.active_job for found in self.found())
-        return Counts(pairs, engagements, listed, taken, active)
+        return SearchCounts(pairs, engagements, listed, taken, active)
 
 
 def _taken(one: Filters, *, bare: bool = False) -> str:
@@ -220,7 +220,7 @@ def _listed_in(table: str, column: str, also: str = "") -> str:
     return f"EXISTS (SELECT 1 FROM {table} x WHERE {also} {same})"  # noqa: S608 - names of our own
 
 
-class _Asking:
+class _ListReader:
     """One search at work."""
 
     def __init__(

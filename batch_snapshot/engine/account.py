@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from batch_snapshot.failures.breakers import Pause
     from batch_snapshot.models import Request
     from batch_snapshot.ratelimit.pacer import Pacer
-    from batch_snapshot.ratelimit.windows import Spent
+    from batch_snapshot.ratelimit.windows import WindowFull
 
 
 class StopKind(IntEnum):
@@ -41,7 +41,7 @@ class Stop(NamedTuple):
     reason: str
 
 
-def _when(found: Spent, calls: str, now: datetime) -> str:
+def _when(found: WindowFull, calls: str, now: datetime) -> str:
     window, opens_in = found
     if opens_in == float("inf"):
         way = "raise the one or lower the other"
@@ -66,7 +66,7 @@ class Traffic:
 
 
 @dataclass(slots=True)
-class Lane:
+class AccountState:
     """One account in a run: its pace, its breaker, its queue."""
 
     name: str
@@ -76,7 +76,7 @@ class Lane:
     traffic: Traffic = field(default_factory=Traffic)
     stop: Stop | None = None
     #: The window that stopped it, and whose it is: its pacer's, or that of reads.
-    spent: tuple[Pacer, Spent] | None = None
+    spent: tuple[Pacer, WindowFull] | None = None
     breaker: Breaker = field(default_factory=Breaker)
     #: The account makes no call but probes; None: it calls as its pace allows.
     pause: Pause | None = None
@@ -100,7 +100,7 @@ class Lane:
         """Make the queue."""
         self.requests, self.queue = anyio.create_memory_object_stream(0)
 
-    def deferred(self, pacer: Pacer, found: Spent, now: datetime) -> Stop:
+    def deferred(self, pacer: Pacer, found: WindowFull, now: datetime) -> Stop:
         """Note that a window of one of its pacers is spent; why it stops, and when it can go on."""
         self.spent = pacer, found
         calls = "read" if pacer is self.read_pacer else "call"

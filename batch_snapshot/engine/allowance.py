@@ -14,7 +14,7 @@ from hashlib import blake2b
 from math import inf
 from typing import TYPE_CHECKING
 
-from batch_snapshot.engine.account import Lane
+from batch_snapshot.engine.account import AccountState
 from batch_snapshot.errors import StorageError
 from batch_snapshot.models import UNKNOWN_ACCOUNT
 from batch_snapshot.ratelimit import forecast, pace
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from batch_snapshot.models import Account
     from batch_snapshot.ratelimit.forecast import Forecast
     from batch_snapshot.ratelimit.pace import Pace
-    from batch_snapshot.ratelimit.windows import Spent, Usage, Window
+    from batch_snapshot.ratelimit.windows import CallLog, QuotaWindow, WindowFull
 
 #: Reads that AWS allows every account, a second and in any 24 hours; look-ups keep to them.
 #: https://docs.aws.amazon.com/partner-central/latest/APIReference/quotas.html
@@ -44,14 +44,14 @@ LEARNED_FOR = 7 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Meter:
+class WindowMeter:
     """One account's windows in the log of calls."""
 
-    usage: Usage
+    usage: CallLog
     key: str
-    windows: tuple[Window, ...]
+    windows: tuple[QuotaWindow, ...]
 
-    def claim(self) -> int | Spent:
+    def claim(self) -> int | WindowFull:
         """Log a call that is about to leave, or tell when one would fit."""
         return self.usage.claim(self.key, self.windows)
 
@@ -68,7 +68,7 @@ class Meter:
         self.usage.cancel(claim)
 
 
-class Shared:
+class SharedPace:
     """An account's pace, as all processes of the machine share it.
 
     While a limit is sought everybody seeks for himself. Once it was met, the pace is the account's:
@@ -76,7 +76,9 @@ class Shared:
     processes together call as one would. Where it cannot be shared, everybody follows his own.
     """
 
-    def __init__(self, usage: Usage, key: str, start: Pace, now: float, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, usage: CallLog, key: str, start: Pace, now: float, warn: Callable[[str], None]
+    ) -> None:
         """Join those who call for the account `key` now; or begin with `start`, or near what was learned.
 
         Args:
@@ -87,7 +89,7 @@ class Shared:
             warn: told why it is shared no longer.
         """
         self.pace = start
-        self._usage: Usage | None = usage
+        self._usage: CallLog | None = usage
         self._key = key
         self._warn = warn
         self._ceiling = start.ceiling
@@ -172,26 +174,26 @@ def _known(text: str | None) -> Pace | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class AccountForecast:
     """How one account's rows will go."""
 
     forecast: Forecast
     #: Calls a second, and where the figure comes from: declared, learned, or assumed.
     rate: float
     basis: str
-    windows: tuple[Window, ...]
+    windows: tuple[QuotaWindow, ...]
     #: Calls that are used of each window by now.
     used: tuple[int, ...]
 
 
-class Allowances:
+class AccountLimits:
     """The allowances of all accounts of a run."""
 
     def __init__(
         self,
         accounts: Mapping[str, Account],
         endpoint: str,
-        usage: Usage | None,
+        usage: CallLog | None,
         environ: Mapping[str, str],
         *,
         read_rate: float | None = None,
@@ -212,13 +214,13 @@ class Allowances:
         self._names = {name: _name(account, endpoint, environ) for name, account in accounts.items()}
         self._keys: dict[str, str] = {}
 
-    def lane(self, name: str, *, wait: bool) -> Lane:
+    def lane(self, name: str, *, wait: bool) -> AccountState:
         """The lane of an account, at its declared pace or at one that seeks the limit."""
         rate = self._accounts[name].quota.per_second
         start = pace.Pace() if rate is None else pace.declared(rate)
-        return Lane(name, Pacer(start, wait=wait), Pacer(pace.declared(self._read_rate), wait=wait))
+        return AccountState(name, Pacer(start, wait=wait), Pacer(pace.declared(self._read_rate), wait=wait))
 
-    async def settle(self, lane: Lane, identify: Callable[[str], Awaitable[str]]) -> None:
+    async def settle(self, lane: AccountState, identify: Callable[[str], Awaitable[str]]) -> None:
         """Find out whose quotas the account spends, and hold its calls to them.
 
         Where it cannot be told now whose they are, it is taken to be as it was with the same settings.
@@ -235,13 +237,13 @@ class Allowances:
         with suppress(StorageError):
             self._usage.revise(self._names[lane.name], lambda *_: key)
         if windows:
-            lane.pacer.meter = Meter(self._usage, f"{key} writes", windows)
+            lane.pacer.meter = WindowMeter(self._usage, f"{key} writes", windows)
             self._meter_reads(lane, key)
         mine = f"{key} pace {'sought' if declared is None else 'declared'}"
         now = lane.pacer.now()
-        lane.pacer.store = Shared(self._usage, mine, lane.pacer.pace, now, lane.warnings.append)
+        lane.pacer.store = SharedPace(self._usage, mine, lane.pacer.pace, now, lane.warnings.append)
 
-    async def settle_reads(self, lane: Lane, identify: Callable[[str], Awaitable[str]]) -> None:
+    async def settle_reads(self, lane: AccountState, identify: Callable[[str], Awaitable[str]]) -> None:
         """Hold the reads of an account to their own quota, for what makes many of them.
 
         Raises:
@@ -251,13 +253,13 @@ class Allowances:
         if self._usage is not None and lane.read_pacer.meter is None:
             self._meter_reads(lane, await self._key(lane, identify))
 
-    async def _key(self, lane: Lane, identify: Callable[[str], Awaitable[str]]) -> str:
+    async def _key(self, lane: AccountState, identify: Callable[[str], Awaitable[str]]) -> str:
         """Whose quotas an account spends: asked once."""
         if lane.name not in self._keys:
             self._keys[lane.name] = self._recognised(lane, await identify(lane.name))
         return self._keys[lane.name]
 
-    def _recognised(self, lane: Lane, key: str) -> str:
+    def _recognised(self, lane: AccountState, key: str) -> str:
         """Whose quotas they are: an AWS account once known is not mistaken for a key that signs for it."""
         if self._usage is None or not key.startswith(UNKNOWN_ACCOUNT):
             return key
@@ -271,12 +273,12 @@ class Allowances:
             )
         return key
 
-    def _meter_reads(self, lane: Lane, key: str) -> None:
+    def _meter_reads(self, lane: AccountState, key: str) -> None:
         if self._usage is not None:
-            reads = quota.Window("per_day", READS_PER_DAY, quota.DAY)
-            lane.read_pacer.meter = Meter(self._usage, f"{key} reads", (reads,))
+            reads = quota.QuotaWindow("per_day", READS_PER_DAY, quota.DAY)
+            lane.read_pacer.meter = WindowMeter(self._usage, f"{key} reads", (reads,))
 
-    def outlook(self, name: str, rows: int, rate: float | None = None) -> Outlook:
+    def outlook(self, name: str, rows: int, rate: float | None = None) -> AccountForecast:
         """Tell how `rows` calls of an account will go.
 
         Args:
@@ -297,7 +299,7 @@ class Allowances:
             rate, basis = self._rate(name, key)
         found = forecast.forecast(rows, rate, [(window.seconds, window.limit) for window in windows], ages)
         used = tuple(sum(age < window.seconds for age in ages) for window in windows)
-        return Outlook(found, rate, basis, windows, used)
+        return AccountForecast(found, rate, basis, windows, used)
 
     def _rate(self, name: str, key: str | None) -> tuple[float, str]:
         declared = self._accounts[name].quota.per_second

@@ -23,7 +23,7 @@ UNANSWERED = Failure(
 )
 
 
-class Tries:
+class Attempts:
     """The tries for one request, one after the other."""
 
     def __init__(self, request: Request, now: datetime, began: datetime) -> None:
@@ -48,10 +48,10 @@ class Tries:
         self._before = (self.first_sent_at, self.clock_skew, self.known_since, self.last_sent_at)
 
     @property
-    def _first(self) -> policy.Reading | None:
-        return policy.Reading(self.first_sent_at, self.clock_skew) if self.first_sent_at else None
+    def _first(self) -> policy.ClockReading | None:
+        return policy.ClockReading(self.first_sent_at, self.clock_skew) if self.first_sent_at else None
 
-    def left(self, now: policy.Reading) -> None:
+    def left(self, now: policy.ClockReading) -> None:
         """A try is about to leave."""
         self.in_flight = True
         self._before = (self.first_sent_at, self.clock_skew, self.known_since, self.last_sent_at)

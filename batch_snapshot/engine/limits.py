@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 
 
-class Slots:
+class ConcurrencyLimit:
     """Room for so many calls in flight, whichever engines make them."""
 
     def __init__(self, limit: int) -> None:

@@ -3,7 +3,7 @@
 It knows neither AWS nor files: `Send` makes a call, `Record` keeps an outcome, `Intend` makes a
 batch durable before any of it is sent. anyio only, so that tests run it in virtual time.
 
-An account is a `Lane`: its own pace, breaker, queue and workers, so that none waits for another.
+An account is a `AccountState`: its own pace, breaker, queue and workers, so that none waits for another.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt
 
-from batch_snapshot.engine.account import Lane, Stop, StopKind
-from batch_snapshot.engine.attempts import Tries
-from batch_snapshot.engine.limits import Slots
-from batch_snapshot.engine.queue import Feed
-from batch_snapshot.engine.run_state import Course
+from batch_snapshot.engine.account import AccountState, Stop, StopKind
+from batch_snapshot.engine.attempts import Attempts
+from batch_snapshot.engine.limits import ConcurrencyLimit
+from batch_snapshot.engine.queue import RequestQueue
+from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.errors import StorageError
 from batch_snapshot.failures import policy
 from batch_snapshot.failures.breakers import UNREACHABLE, Pause
 from batch_snapshot.models import ApiError, Failure, Outcome, Receipt, Verdict
-from batch_snapshot.ratelimit.pacer import WindowSpent
+from batch_snapshot.ratelimit.pacer import WindowFullError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from batch_snapshot.models import Request
     from batch_snapshot.ratelimit.pacer import Pacer, Permit
 
-    Identify = Callable[[Lane], Awaitable[None]]
+    Identify = Callable[[AccountState], Awaitable[None]]
     Send = Callable[[Request], Awaitable[Receipt]]
     LookUp = Callable[[Request], Awaitable[Receipt | None]]
     Probe = Callable[[Request], Awaitable[None]]
@@ -64,7 +64,7 @@ _AT_ONCE = nullcontext()
 
 
 class Supply(Protocol):
-    """Hands out requests by account; `Feed` sorts those of a manifest."""
+    """Hands out requests by account; `RequestQueue` sorts those of a manifest."""
 
     def poke(self) -> None:
         """Something changed."""
@@ -88,7 +88,7 @@ class _Abandoned(Exception):  # noqa: N818 - no error: the row is left for anoth
     """The run or the account stopped before this row's next try."""
 
 
-class _LookUpRefused(Exception):  # noqa: N818 - no error: the row stays in doubt
+class _LookUpRefusedError(Exception):
     """A doubtful row's snapshot cannot be looked up, so sending again might make another."""
 
     def __init__(self, failure: Failure) -> None:
@@ -96,13 +96,13 @@ class _LookUpRefused(Exception):  # noqa: N818 - no error: the row stays in doub
         self.failure = failure
 
 
-class Engine(Course):
+class Engine(RunState):
     """Runs requests to their outcomes."""
 
     def __init__(
         self,
         *,
-        lanes: dict[str, Lane],
+        lanes: dict[str, AccountState],
         send: Send,
         look_up: LookUp,
         identify: Identify,
@@ -113,8 +113,8 @@ class Engine(Course):
         now: Callable[[], datetime],
         rng: Random,
         settings: Settings,
-        slots: Slots | None = None,
-        feed: Callable[[Iterable[str], Callable[[str], bool]], Supply] = Feed,
+        slots: ConcurrencyLimit | None = None,
+        feed: Callable[[Iterable[str], Callable[[str], bool]], Supply] = RequestQueue,
     ) -> None:
         """Wire the seams.
 
@@ -146,8 +146,8 @@ class Engine(Course):
         self._began = now()
         self._settings = settings
         self._scope = anyio.CancelScope()
-        self._waiting: dict[anyio.CancelScope, Lane] = {}
-        self._slots = slots or Slots(settings.concurrency)
+        self._waiting: dict[anyio.CancelScope, AccountState] = {}
+        self._slots = slots or ConcurrencyLimit(settings.concurrency)
         self._feed = feed(lanes, lambda name: self._halted(self.lanes[name]))
         self._pairs: dict[tuple[str, str, str], anyio.Event] = {}
 
@@ -208,7 +208,7 @@ class Engine(Course):
         await anyio.sleep(seconds)
         self.request_stop(Stop(StopKind.DEFERRED, f"--max-duration is over ({seconds:g} s)"))
 
-    async def _serve(self, lane: Lane, workers: TaskGroup) -> None:
+    async def _serve(self, lane: AccountState, workers: TaskGroup) -> None:
         """Hand an account's rows to its workers, each batch after its intent is durable.
 
         An account has its share of the concurrency, so that one whose calls hang takes no other's; it grows
@@ -226,7 +226,7 @@ class Engine(Course):
                 await lane.requests.send(request)
         lane.requests.close()
 
-    async def _work(self, lane: Lane) -> None:
+    async def _work(self, lane: AccountState) -> None:
         async for request in lane.queue:
             with suppress(_Abandoned):
                 await self._room(lane)
@@ -237,7 +237,7 @@ class Engine(Course):
                     lane.active -= 1
                     lane.ease()
 
-    async def _room(self, lane: Lane) -> None:
+    async def _room(self, lane: AccountState) -> None:
         """Wait until one more row may be on its way, so that all that fail in one way stay within a bound.
 
         Raises:
@@ -249,7 +249,7 @@ class Engine(Course):
         if self._halted(lane):
             raise _Abandoned
 
-    async def _process(self, lane: Lane, request: Request) -> None:
+    async def _process(self, lane: AccountState, request: Request) -> None:
         """Bring one request to its outcome; its pair is ours alone meanwhile."""
         pair = (request.row.catalog, request.row.engagement, request.row.resource)
         while busy := self._pairs.get(pair):
@@ -261,14 +261,14 @@ class Engine(Course):
             del self._pairs[pair]
             done.set()
 
-    async def _settle(self, lane: Lane, request: Request) -> None:
-        tries = Tries(request, self._now(), self._began)
+    async def _settle(self, lane: AccountState, request: Request) -> None:
+        tries = Attempts(request, self._now(), self._began)
         try:
             await self._preflight(lane, request)
             outcome = await self._persist(lane, request, tries)
         except _Abandoned:
             self._leave(tries)
-        except _LookUpRefused as refusal:
+        except _LookUpRefusedError as refusal:
             self._keep(tries.unsettled(refusal.failure, self._now()))
         except ApiError as error:
             self._give_up(lane, tries, error.failure)
@@ -281,7 +281,7 @@ class Engine(Course):
                 lane.breaker = lane.breaker.after_success()
                 lane.resume()
 
-    async def ready(self, lane: Lane, request: Request) -> bool:
+    async def ready(self, lane: AccountState, request: Request) -> bool:
         """Whether the account can call: the first intent is to tell by how much the clocks differ.
 
         Why it cannot, its lane says.
@@ -296,7 +296,7 @@ class Engine(Course):
                 return False
         return True
 
-    async def _preflight(self, lane: Lane, request: Request) -> None:
+    async def _preflight(self, lane: AccountState, request: Request) -> None:
         """Know the account and make one cheap read, before its first irreversible write in a catalog."""
         catalog = request.row.catalog
         if catalog in lane.probed:
@@ -309,7 +309,7 @@ class Engine(Course):
             if catalog not in lane.probed:
                 await self._first_read(lane, request)
 
-    async def _know(self, lane: Lane) -> None:
+    async def _know(self, lane: AccountState) -> None:
         try:
             # A prompt for an MFA code, or a slow STS, does not outlast a stop.
             with self._interruptible(lane):
@@ -319,7 +319,7 @@ class Engine(Course):
             raise _Abandoned from None
         lane.identified = True
 
-    async def _first_read(self, lane: Lane, request: Request) -> None:
+    async def _first_read(self, lane: AccountState, request: Request) -> None:
         failure = await self._read(lane, lambda: self._probe(request))
         while isinstance(failure, Failure) and failure.unreachable:
             failure = await self._read(lane, lambda: self._probe(request))
@@ -334,7 +334,7 @@ class Engine(Course):
         lane.probed.add(request.row.catalog)
 
     async def _read(
-        self, lane: Lane, read: Callable[[], Awaitable[Receipt | None]]
+        self, lane: AccountState, read: Callable[[], Awaitable[Receipt | None]]
     ) -> Receipt | Failure | None:
         """Make one read as soon as the account may; returns what it brought, or why it failed.
 
@@ -355,14 +355,16 @@ class Engine(Course):
                 self._heed(lane, None, permit.sent_at)
                 return found
 
-    async def _persist(self, lane: Lane, request: Request, tries: Tries) -> Outcome:
+    async def _persist(self, lane: AccountState, request: Request, tries: Attempts) -> Outcome:
         """Try until the service has said what became of the row, or another try is no use."""
         try:
             return await self._try(lane, request, tries)
         except ApiError as error:
             return await self._persevere(lane, request, tries, error)
 
-    async def _persevere(self, lane: Lane, request: Request, tries: Tries, first: ApiError) -> Outcome:
+    async def _persevere(
+        self, lane: AccountState, request: Request, tries: Attempts, first: ApiError
+    ) -> Outcome:
         """Go on after the first try, which failed; most rows never come here."""
         failed: ApiError | None = first
 
@@ -396,7 +398,7 @@ class Engine(Course):
         )
         return await retrying(attempt)
 
-    async def _try(self, lane: Lane, request: Request, tries: Tries) -> Outcome:
+    async def _try(self, lane: AccountState, request: Request, tries: Attempts) -> Outcome:
         """Make one try; throttles are waited out here, for they cost no attempt."""
         while True:
             if self._must_look(lane, tries) and (found := await self._find(lane, request, tries)):
@@ -421,17 +423,17 @@ class Engine(Course):
             raise ApiError(failure)
 
     async def _find_after(
-        self, lane: Lane, request: Request, tries: Tries, failure: Failure
+        self, lane: AccountState, request: Request, tries: Attempts, failure: Failure
     ) -> Receipt | None:
         """Look whether an earlier try landed, where the failure hints that it did."""
         if not policy.look_after(failure, ambiguous=tries.ambiguous):
             return None
         try:
             return await self._find(lane, request, tries)
-        except (ApiError, _LookUpRefused):
+        except (ApiError, _LookUpRefusedError):
             return None
 
-    async def _call(self, lane: Lane, permit: Permit, request: Request, tries: Tries) -> Receipt:
+    async def _call(self, lane: AccountState, permit: Permit, request: Request, tries: Attempts) -> Receipt:
         async with self._slot(lane.pacer):
             if self._halted(lane):
                 raise _Abandoned
@@ -451,7 +453,7 @@ class Engine(Course):
             self._heed(lane, None, permit.sent_at)
             return receipt
 
-    def _turn(self, lane: Lane) -> AbstractAsyncContextManager[None]:
+    def _turn(self, lane: AccountState) -> AbstractAsyncContextManager[None]:
         """Make a call as soon as the account may: in a pause when it is its turn to be the probe.
 
         Raises:
@@ -460,7 +462,7 @@ class Engine(Course):
         return _AT_ONCE if lane.pause is None else self._turn_in_pause(lane)
 
     @asynccontextmanager
-    async def _turn_in_pause(self, lane: Lane) -> AsyncIterator[None]:
+    async def _turn_in_pause(self, lane: AccountState) -> AsyncIterator[None]:
         async with AsyncExitStack() as held:
             with self._interruptible(lane):
                 await held.enter_async_context(lane.turn)
@@ -469,13 +471,13 @@ class Engine(Course):
                 await held.aclose()
             yield
 
-    async def _sit_out(self, lane: Lane) -> None:
+    async def _sit_out(self, lane: AccountState) -> None:
         """Wait for the time of the next probe, or for the end of the pause."""
         while (pause := lane.pause) is not None and (left := pause.next_at - anyio.current_time()) > 0:
             with anyio.move_on_after(left):
                 await lane.eased.wait()
 
-    def _heed(self, lane: Lane, failure: Failure | None, left: float) -> None:
+    def _heed(self, lane: AccountState, failure: Failure | None, left: float) -> None:
         """Pause an account whose calls, the last at the time `left`, don't leave; any answer ends that."""
         if failure is None or not failure.never_left:
             if lane.pause is not None and lane.pause.key == UNREACHABLE:
@@ -483,7 +485,7 @@ class Engine(Course):
         elif failure.unreachable:
             self._hold_up(lane, UNREACHABLE, failure.message, left)
 
-    def _hold_up(self, lane: Lane, key: str, what: str, left: float) -> None:
+    def _hold_up(self, lane: AccountState, key: str, what: str, left: float) -> None:
         """Let an account make no call but probes; where they fail for too long, it is deferred."""
         now = anyio.current_time()
         if lane.pause is None:
@@ -511,17 +513,17 @@ class Engine(Course):
         finally:
             self._slots.give_back()
 
-    def _look_for_starvation(self, lane: Lane) -> None:
+    def _look_for_starvation(self, lane: AccountState) -> None:
         if lane.pacer.starved(self._settings.patience):
             waited = f"nothing but throttles for {self._settings.patience:g} s at the lowest rate"
             self._stop_lane(
                 lane, Stop(StopKind.DEFERRED, f"account {lane.name}: {waited}: its quota is spent")
             )
 
-    def _reading(self, lane: Lane) -> policy.Reading:
-        return policy.Reading(self._now(), self._clock_skew(lane.name))
+    def _reading(self, lane: AccountState) -> policy.ClockReading:
+        return policy.ClockReading(self._now(), self._clock_skew(lane.name))
 
-    def _must_look(self, lane: Lane, tries: Tries) -> bool:
+    def _must_look(self, lane: AccountState, tries: Attempts) -> bool:
         return policy.look_first(
             ambiguous=tries.ambiguous,
             known_since=tries.known_since,
@@ -529,7 +531,7 @@ class Engine(Course):
             token_ttl=self._settings.token_ttl,
         )
 
-    async def _find(self, lane: Lane, request: Request, tries: Tries) -> Receipt | None:
+    async def _find(self, lane: AccountState, request: Request, tries: Attempts) -> Receipt | None:
         """Look for the snapshot an earlier try may have made; None: send, under the same token."""
         while True:
             with self._interruptible(lane):
@@ -545,16 +547,16 @@ class Engine(Course):
                 continue
             if failure.verdict is Verdict.THROTTLED:
                 if lane.read_pacer.starved(self._settings.patience):
-                    raise _LookUpRefused(failure)
+                    raise _LookUpRefusedError(failure)
                 continue
             if failure.verdict is not Verdict.REFUSED:
                 raise ApiError(failure)
             if not self._settings.resend_in_doubt:
-                raise _LookUpRefused(failure)
+                raise _LookUpRefusedError(failure)
             tries.known_since = None
             return None
 
-    async def _permit(self, lane: Lane, pacer: Pacer) -> Permit:
+    async def _permit(self, lane: AccountState, pacer: Pacer) -> Permit:
         """Wait for a permit of the account.
 
         Raises:
@@ -564,7 +566,7 @@ class Engine(Course):
         try:
             with self._interruptible(lane):
                 permit = await pacer.acquire()
-        except WindowSpent as error:
+        except WindowFullError as error:
             self._stop_lane(lane, lane.deferred(pacer, error.spent, self._now()))
         except StorageError as error:
             self._lose_count(error)
@@ -577,7 +579,7 @@ class Engine(Course):
         return permit
 
     @contextmanager
-    def _interruptible(self, lane: Lane) -> Iterator[None]:
+    def _interruptible(self, lane: AccountState) -> Iterator[None]:
         """Wait inside, and be woken by a stop of the run or the account.
 
         Raises:
@@ -594,13 +596,13 @@ class Engine(Course):
         if self._halted(lane):
             raise _Abandoned
 
-    def _wake(self, lane: Lane | None) -> None:
+    def _wake(self, lane: AccountState | None) -> None:
         self._feed.poke()
         for scope, owner in self._waiting.items():
             if lane is None or owner is lane:
                 scope.cancel()
 
-    def _give_up(self, lane: Lane, tries: Tries, failure: Failure) -> None:
+    def _give_up(self, lane: AccountState, tries: Attempts, failure: Failure) -> None:
         """No further try: the row failed or is in doubt, or the account cannot sign."""
         if failure.verdict is Verdict.STOP_ACCOUNT:
             self._stop_signing(lane, failure)
@@ -609,7 +611,7 @@ class Engine(Course):
         self._keep(tries.unsettled(failure, self._now()))
         self._count_failed(lane, failure)
 
-    def _count_failed(self, lane: Lane, failure: Failure) -> None:
+    def _count_failed(self, lane: AccountState, failure: Failure) -> None:
         """A row failed, or is in doubt: after so many of one kind the account pauses or stops."""
         breaker = lane.breaker = lane.breaker.after(failure)
         trouble = breaker.trouble
@@ -622,12 +624,12 @@ class Engine(Course):
         else:
             self._stop_lane(lane, Stop(StopKind.STOPPED, f"account {lane.name}: {breaker.reason}"))
 
-    def _stop_signing(self, lane: Lane, failure: Failure) -> None:
+    def _stop_signing(self, lane: AccountState, failure: Failure) -> None:
         self._stop_lane(
             lane, Stop(StopKind.STOPPED, f"account {lane.name}: {failure.code}: {failure.message}")
         )
 
-    def _leave(self, tries: Tries) -> None:
+    def _leave(self, tries: Attempts) -> None:
         """Leave a row to another run: unattempted, or in doubt if a try of ours left it so."""
         if tries.in_flight:
             tries.dropped()

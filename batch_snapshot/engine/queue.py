@@ -55,7 +55,7 @@ class _Backlog:
         self.changed = anyio.Event()
 
 
-class Feed:
+class RequestQueue:
     """Backlogs by account between one reader and many takers."""
 
     def __init__(

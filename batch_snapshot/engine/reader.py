@@ -14,18 +14,18 @@ import anyio
 from batch_snapshot.errors import BatchSnapshotError, DeferredError, ServiceError
 from batch_snapshot.failures import policy
 from batch_snapshot.models import ApiError, ErrorKind, Failure, Verdict
-from batch_snapshot.ratelimit.pacer import WindowSpent
+from batch_snapshot.ratelimit.pacer import WindowFullError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
     from datetime import datetime
     from random import Random
 
-    from batch_snapshot.engine.account import Lane
+    from batch_snapshot.engine.account import AccountState
     from batch_snapshot.ratelimit.pacer import Permit
 
     Call = Callable[[str, str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
-    Identify = Callable[[Lane], Awaitable[None]]
+    Identify = Callable[[AccountState], Awaitable[None]]
 
 #: Of each list: the member that holds its items, and the most of them that a page may have.
 LISTS = {
@@ -75,7 +75,7 @@ class Reader:
     """
 
     def __init__(
-        self, lane: Lane, call: Call, identify: Identify, *, now: Callable[[], datetime], rng: Random
+        self, lane: AccountState, call: Call, identify: Identify, *, now: Callable[[], datetime], rng: Random
     ) -> None:
         """Wire the seams.
 
@@ -200,7 +200,7 @@ class Reader:
     async def _permit(self) -> Permit:
         try:
             return await self._lane.read_pacer.acquire()
-        except WindowSpent as error:
+        except WindowFullError as error:
             stop = self._lane.deferred(self._lane.read_pacer, error.spent, self._now())
             raise DeferredError(stop.reason) from None
 

@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from batch_snapshot.engine.account import Lane
+    from batch_snapshot.engine.account import AccountState
     from batch_snapshot.failures.policy import FailureLimit
     from batch_snapshot.models import Outcome
 
     Record = Callable[[Outcome], None]
 
 
-class Course:
+class RunState:
     """The state of a run, and the rules by which it ends early."""
 
     def __init__(
-        self, lanes: dict[str, Lane], record: Record, now: Callable[[], datetime], limit: FailureLimit
+        self, lanes: dict[str, AccountState], record: Record, now: Callable[[], datetime], limit: FailureLimit
     ) -> None:
         """Nothing has happened yet.
 
@@ -79,15 +79,15 @@ class Course:
         """Make no further call of an account; the others go on."""
         self._stop_lane(self.lanes[name], stop)
 
-    def _stop_lane(self, lane: Lane, stop: Stop) -> None:
+    def _stop_lane(self, lane: AccountState, stop: Stop) -> None:
         if lane.stop is None:
             lane.stop = stop
             self._wake(lane)
 
-    def _wake(self, lane: Lane | None) -> None:
+    def _wake(self, lane: AccountState | None) -> None:
         """Tell whoever waits for an account, or for any, to look again."""
 
-    def _halted(self, lane: Lane) -> bool:
+    def _halted(self, lane: AccountState) -> bool:
         return self._unrecordable or self.stop is not None or lane.stop is not None
 
     def _lose_count(self, error: StorageError) -> None:

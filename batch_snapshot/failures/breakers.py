@@ -37,7 +37,7 @@ _NOT_THE_API = frozenset({"UnknownOperationException", "SerializationException",
 UNREACHABLE = "unreachable"
 
 
-class Trouble(NamedTuple):
+class FailurePattern(NamedTuple):
     """What one failed row says about those that would follow."""
 
     #: Failures with the same key are of one kind.
@@ -53,13 +53,13 @@ class Trouble(NamedTuple):
 
 
 #: No row has failed.
-NONE = Trouble("", "", "")
+NONE = FailurePattern("", "", "")
 
 
-def trouble(failure: Failure) -> Trouble:
+def trouble(failure: Failure) -> FailurePattern:
     """What a failed row says about those that would follow."""
     if failure.kind is ErrorKind.QUOTA:
-        return Trouble(
+        return FailurePattern(
             "quota",
             "rows in a row exceeded a service quota",
             "have the quota raised, or run the same command another day; retry takes up the refused rows",
@@ -68,11 +68,11 @@ def trouble(failure: Failure) -> Trouble:
     return _of_the_way(failure) or _of_the_service(failure)
 
 
-def _of_the_way(failure: Failure) -> Trouble | None:
+def _of_the_way(failure: Failure) -> FailurePattern | None:
     """Answers that are not the service's own, or none at all."""
     status = failure.http_status or 0
     if 300 <= status < 400:
-        return Trouble(
+        return FailurePattern(
             "redirect",
             f"rows in a row were answered by a redirect (status {status}), which the service never sends",
             "a login page or a proxy stands in between; check HTTPS_PROXY, the network and --endpoint-url",
@@ -81,14 +81,14 @@ def _of_the_way(failure: Failure) -> Trouble | None:
         return _unanswered(failure, status)
     if re.fullmatch("[1-4][0-9]{2}|Unknown", failure.code):
         form = "HTML" if failure.message.lstrip().startswith("<") else "no answer of the service's"
-        return Trouble(
+        return FailurePattern(
             f"foreign {status}",
             f"answers in a row were {form} with status {status}",
             "a proxy, a firewall or something else than Partner Central answers; check HTTPS_PROXY, NO_PROXY "
             "and --endpoint-url",
         )
     if failure.code in _NOT_THE_API:
-        return Trouble(
+        return FailurePattern(
             f"{failure.code} {status}",
             f"answers in a row were {failure.code}",
             "what answers does not know the call; check --endpoint-url, AWS_ENDPOINT_URL and the region",
@@ -96,27 +96,27 @@ def _of_the_way(failure: Failure) -> Trouble | None:
     return None
 
 
-def _unanswered(failure: Failure, status: int) -> Trouble:
+def _unanswered(failure: Failure, status: int) -> FailurePattern:
     if failure.code == INVALID_RESPONSE:
-        return Trouble(
+        return FailurePattern(
             "garbage",
             "rows in a row were answered by a success that names no snapshot",
             "something else than Partner Central may answer; check HTTPS_PROXY and --endpoint-url",
         )
     if status:
-        return Trouble(
+        return FailurePattern(
             "server error",
             f"rows in a row ended with a server error (status {status})",
             "the service, or a proxy before it, is down; run the same command later",
         )
-    return Trouble(
+    return FailurePattern(
         "no answer",
         "rows in a row got no answer that can be read",
         "check the network, HTTPS_PROXY and --endpoint-url, then run the same command",
     )
 
 
-def _of_the_service(failure: Failure) -> Trouble:
+def _of_the_service(failure: Failure) -> FailurePattern:
     """Refusals that may be the row's own."""
     code = failure.code
     what, way_out = {
@@ -145,7 +145,7 @@ def _of_the_service(failure: Failure) -> Trouble:
     )
     same = _IDS.sub("#", failure.message) if failure.kind is ErrorKind.INVALID else ""
     status = failure.http_status or ""
-    return Trouble(f"{failure.kind} {code} {status} {same}", what, way_out, general=False)
+    return FailurePattern(f"{failure.kind} {code} {status} {same}", what, way_out, general=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ class Breaker:
     limit: int = LIMIT
     succeeded: bool = False
     count: int = 0
-    trouble: Trouble = NONE
+    trouble: FailurePattern = NONE
     last: Failure | None = None
 
     def after_success(self) -> Breaker:

@@ -182,7 +182,7 @@ CLIENT_RULES: Mapping[str, Rule] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ErrorResponse:
     """An error answer of the service, as it came."""
 
     code: str
@@ -193,7 +193,7 @@ class Answer:
     retry_after: float | None = None
 
 
-def service_failure(answer: Answer) -> Failure:
+def service_failure(answer: ErrorResponse) -> Failure:
     """Classify an error answer by its code; the status only says whether it was a 5xx."""
     status = answer.http_status or 0
     server_side = status >= 500 or re.fullmatch("[5-9][0-9]{2}", answer.code) is not None
@@ -422,7 +422,7 @@ def backoff(attempt: int, rng: Random) -> float:
     return rng.uniform(0, bound)
 
 
-class Reading(NamedTuple):
+class ClockReading(NamedTuple):
     """What our clock said, and how far the service's was ahead of it then."""
 
     at: datetime
@@ -430,7 +430,7 @@ class Reading(NamedTuple):
     skew: float | None = None
 
 
-def service_times(then: Reading, skew_now: float | None) -> tuple[datetime, ...]:
+def service_times(then: ClockReading, skew_now: float | None) -> tuple[datetime, ...]:
     """What the service's clock may have said at a moment that ours has noted, earliest first.
 
     Our clock may have been set since, so that only the skew of that moment counts. Where it was not
@@ -440,7 +440,9 @@ def service_times(then: Reading, skew_now: float | None) -> tuple[datetime, ...]
     return tuple(then.at + timedelta(seconds=skew) for skew in sorted(skews))
 
 
-def look_first(*, ambiguous: bool, known_since: Reading | None, now: Reading, token_ttl: float) -> bool:
+def look_first(
+    *, ambiguous: bool, known_since: ClockReading | None, now: ClockReading, token_ttl: float
+) -> bool:
     """Whether a snapshot must be looked for before the token is sent again.
 
     Nobody knows how long the service remembers a token; for `token_ttl` seconds it is trusted to, by our
@@ -456,7 +458,7 @@ def look_first(*, ambiguous: bool, known_since: Reading | None, now: Reading, to
     return not (0 <= waited <= token_ttl and young)
 
 
-def made_since(created_at: datetime, first: Reading, skew_now: float | None) -> bool | None:
+def made_since(created_at: datetime, first: ClockReading, skew_now: float | None) -> bool | None:
     """Whether a snapshot was made after a first try, by the service's clock; None: nobody can tell."""
     margin = timedelta(seconds=SKEW_ERROR)
     answers = {created_at >= since - margin for since in service_times(first, skew_now)}

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from batch_snapshot.aws.client import Target
     from batch_snapshot.cluster.posts import Posts
     from batch_snapshot.config.options import Options
-    from batch_snapshot.engine.account import Lane
+    from batch_snapshot.engine.account import AccountState
     from batch_snapshot.ledger.history import History
     from batch_snapshot.models import Account, Outcome, Request
 
     Callers = Clients | Posts
     Driver = Engine | Coordinator
-    Identify = Callable[[Lane], Awaitable[None]]
+    Identify = Callable[[AccountState], Awaitable[None]]
     Intend = Callable[[Sequence[Request]], Awaitable[None]]
     Record = Callable[[Outcome], None]
 
@@ -74,7 +74,7 @@ def of(
 
 def driver(
     callers: Callers,
-    lanes: dict[str, Lane],
+    lanes: dict[str, AccountState],
     options: Options,
     *,
     identify: Identify,

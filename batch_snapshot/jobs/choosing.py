@@ -16,7 +16,7 @@ from batch_snapshot import sqlite
 from batch_snapshot.discovery import changes
 from batch_snapshot.engine.reader import beside, broken
 from batch_snapshot.errors import ServiceError
-from batch_snapshot.ledger.snapshot_index import Job
+from batch_snapshot.ledger.snapshot_index import SnapshotJob
 from batch_snapshot.models import ApiError, Skip
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from batch_snapshot.engine.reader import Reader
-    from batch_snapshot.ledger.snapshot_index import Index
+    from batch_snapshot.ledger.snapshot_index import SnapshotIndex
     from batch_snapshot.models import Row
     from batch_snapshot.sqlite import Tables
 
@@ -45,7 +45,7 @@ CREATE TABLE active (account TEXT, catalog TEXT, engagement TEXT, resource TEXT,
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class SkipRules:
     """What is to be left out, and what that is found out with."""
 
     #: Leave out what was not modified since its "last" snapshot, or since a time in seconds since the
@@ -54,7 +54,7 @@ class Choice:
     #: Leave out what a running snapshot job takes care of.
     active_jobs: bool
     readers: Mapping[str, Reader]
-    index: Index
+    index: SnapshotIndex
     #: Whose snapshots the index is asked for; None: it knows none of them.
     world: str | None
     #: The service's clock less ours.
@@ -66,7 +66,7 @@ class Choice:
 
 
 @dataclass(slots=True)
-class Chosen:
+class SkippedRows:
     """What came of it."""
 
     #: Rows that were left out, by account.
@@ -76,7 +76,7 @@ class Chosen:
     troubles: dict[str, ServiceError] = field(default_factory=dict)
 
 
-async def choose(rows: Callable[[], Iterator[Row]], choice: Choice) -> Chosen:
+async def choose(rows: Callable[[], Iterator[Row]], choice: SkipRules) -> SkippedRows:
     """Leave out rows; the trouble of one account is no other's.
 
     Args:
@@ -96,18 +96,18 @@ async def choose(rows: Callable[[], Iterator[Row]], choice: Choice) -> Chosen:
             db.execute("INSERT OR IGNORE INTO engagements VALUES (?, ?, ?)", where)
             if number % BREATH == 0:
                 await anyio.lowlevel.checkpoint()
-        chooser = _Chooser(db, choice)
+        chooser = SkipFilter(db, choice)
         for account, catalog in db.execute("SELECT DISTINCT account, catalog FROM wanted").fetchall():
             await chooser.learn(account, catalog)
         await chooser.leave_out(rows())
         return chooser.chosen
 
 
-class _Chooser:
+class SkipFilter:
     """Finds out, then decides row by row."""
 
-    def __init__(self, db: Tables, choice: Choice) -> None:
-        self.chosen = Chosen()
+    def __init__(self, db: Tables, choice: SkipRules) -> None:
+        self.chosen = SkippedRows()
         self._db = db
         self._choice = choice
         self._left: dict[Skip, list[Row]] = {reason: [] for reason in Skip}
@@ -189,7 +189,7 @@ class _Chooser:
         job = await self._job(reader, catalog, name)
         self._db.execute("INSERT OR IGNORE INTO active VALUES (?, ?, ?, ?, ?)", (reader.name, catalog, *job))
 
-    async def _job(self, reader: Reader, catalog: str, name: str) -> Job:
+    async def _job(self, reader: Reader, catalog: str, name: str) -> SnapshotJob:
         """What a job takes care of: asked once, and kept."""
         world = self._choice.world
         known = self._choice.index.job(world, catalog, name) if world else None
@@ -199,7 +199,7 @@ class _Chooser:
             "GetResourceSnapshotJob", Catalog=catalog, ResourceSnapshotJobIdentifier=name
         )
         members = ("EngagementId", "ResourceId", "ResourceSnapshotTemplateName")
-        job = Job(*(str(answer.get(member) or "") for member in members))
+        job = SnapshotJob(*(str(answer.get(member) or "") for member in members))
         if world and all(job):
             self._choice.index.keep_job(world, catalog, name, job)
         return job

@@ -13,13 +13,13 @@ from batch_snapshot.errors import LedgerError
 
 if TYPE_CHECKING:
     from batch_snapshot.config.options import Options
-    from batch_snapshot.discovery.readers import Surroundings
-    from batch_snapshot.jobs.job import Reserved
+    from batch_snapshot.discovery.readers import Environment
+    from batch_snapshot.jobs.job import LockedLedger
     from batch_snapshot.ledger.history import Header
     from batch_snapshot.manifest import Manifest
 
 
-async def freeze(held: Reserved, options: Options, around: Surroundings) -> Manifest:
+async def freeze(held: LockedLedger, options: Options, around: Environment) -> Manifest:
     """The manifest with what its section `discover:` has found.
 
     That is looked for when the run begins, and kept beside the ledger from before its first call: a
@@ -46,7 +46,7 @@ async def freeze(held: Reserved, options: Options, around: Surroundings) -> Mani
     return frozen(held)
 
 
-def frozen(held: Reserved) -> Manifest:
+def frozen(held: LockedLedger) -> Manifest:
     """The manifest with what was found for its ledger, as far as that was looked for.
 
     Raises:
@@ -71,7 +71,7 @@ def frozen(held: Reserved) -> Manifest:
     return listed
 
 
-def _check_searched(held: Reserved, began: Header) -> None:
+def _check_searched(held: LockedLedger, began: Header) -> None:
     """Refuse to go on for an account that was left out when the rows were looked for."""
     # A selection may be of tags: whom it meant then are those that the first run line has.
     searched = began.accounts if began.settings.get("accounts") else held.called.accounts

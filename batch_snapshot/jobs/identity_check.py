@@ -14,8 +14,8 @@ from batch_snapshot.models import AWS, SIMULATOR, ApiError, ErrorKind, Failure, 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from batch_snapshot.engine.account import Lane
-    from batch_snapshot.engine.allowance import Allowances
+    from batch_snapshot.engine.account import AccountState
+    from batch_snapshot.engine.allowance import AccountLimits
     from batch_snapshot.jobs.job import Job
 
     #: Names whose quotas an account spends; raises `ApiError`.
@@ -105,9 +105,9 @@ def _renamed(job: Job, name: str, now: str) -> str | None:
 async def settle(
     job: Job,
     signers: dict[str, str],
-    allowances: Allowances,
+    allowances: AccountLimits,
     identify: Identify,
-    lane: Lane,
+    lane: AccountState,
 ) -> None:
     """Find out who signs, for the intents to say (in `signers`), and hold the account to its quotas.
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from batch_snapshot import files, manifest, paths
 from batch_snapshot.aws import profiles
-from batch_snapshot.config.accounts import Called, accounts_of, called, quotas_of, selected
+from batch_snapshot.config.accounts import Targets, accounts_of, called, quotas_of, selected
 from batch_snapshot.config.options import as_before, extras_of, settings_of, state_of, warnings_of
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.jobs import elsewhere, resume
@@ -123,13 +123,13 @@ class _Identity:
     endpoint: str
 
 
-class Reserved(NamedTuple):
+class LockedLedger(NamedTuple):
     """A manifest and the ledger of its run, while their locks are held."""
 
     listed: Manifest
     options: Options
     path: Path
-    called: Called
+    called: Targets
     recalled: Recalled | None = None
     #: Whether they are held; without, a run may be writing the ledger.
     touch: bool = True
@@ -158,7 +158,7 @@ def reserved(
     *,
     recalled: Recalled | None = None,
     touch: bool = True,
-) -> Iterator[Reserved]:
+) -> Iterator[LockedLedger]:
     """Find the ledger of a run, and hold its locks; without `touch` nothing is locked or mended.
 
     What `resumption.load` has `recalled` beside the manifest is not read again.
@@ -176,11 +176,11 @@ def reserved(
             stack.enter_context(_accounts_held(identity, options, now))
             writer.mend(path)
         tonight = resume.tonight(listed.name, options, now)
-        held = Reserved(listed, options, path, who, recalled, touch, passed_over)
+        held = LockedLedger(listed, options, path, who, recalled, touch, passed_over)
         yield _looked_around(held._replace(tonight=tonight if tonight != path else None), identity)
 
 
-def _looked_around(held: Reserved, identity: _Identity) -> Reserved:
+def _looked_around(held: LockedLedger, identity: _Identity) -> LockedLedger:
     """Refuse a new ledger where an unfinished one has vanished, or lies elsewhere; a plan only says so.
 
     Raises:
@@ -200,7 +200,7 @@ def _looked_around(held: Reserved, identity: _Identity) -> Reserved:
     return held._replace(instead_of=given_up)
 
 
-def of_run(held: Reserved, listed: Manifest) -> Job:
+def of_run(held: LockedLedger, listed: Manifest) -> Job:
     """Make the job of `run`.
 
     Args:
@@ -217,7 +217,7 @@ def of_run(held: Reserved, listed: Manifest) -> Job:
     _check_fits(past, path, identity, options.run_id)
     run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
     gone = {key for key in past.keys() if key not in listed.keys}  # noqa: SIM118 - a method, no mapping
-    rows = backlog.OfManifest(listed, past, run_id, accounts, left)
+    rows = backlog.ManifestRows(listed, past, run_id, accounts, left)
     # What is still listed under the other name is listed twice: that is looked for elsewhere.
     renamed = rows.renamed() if gone else {}
     return Job(
@@ -332,15 +332,15 @@ def for_retry(
         if touch:
             stack.enter_context(_accounts_held(identity, options, now))
         _check_fits(past, path, identity, options.run_id)
-        whom = Called(accounts, quotas, endpoint)
+        whom = Targets(accounts, quotas, endpoint)
         yield _of_retry(path, past, header, chosen=selection(past), whom=whom, options=options)
 
 
 def _of_retry(
-    path: Path, past: History, header: Header, *, chosen: Selection, whom: Called, options: Options
+    path: Path, past: History, header: Header, *, chosen: Selection, whom: Targets, options: Options
 ) -> Job:
     """Make the job of `retry`, once its locks are held."""
-    rows = backlog.OfLedger(path, past, chosen, header.run_id, whom.accounts)
+    rows = backlog.LedgerRows(path, past, chosen, header.run_id, whom.accounts)
     renamed = rows.renamed()
     sent = backlog.counted(rows.requests())
     settings = {**settings_of(options, header.settings), **extras_of(options)}

@@ -8,13 +8,13 @@ from batch_snapshot.engine.account import StopKind
 from batch_snapshot.errors import StorageError
 from batch_snapshot.models import Status
 from batch_snapshot.reporting import summary as report
-from batch_snapshot.reporting.view import View
+from batch_snapshot.reporting.view import RunView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from batch_snapshot.engine.account import Lane
-    from batch_snapshot.engine.run_state import Course
+    from batch_snapshot.engine.account import AccountState
+    from batch_snapshot.engine.run_state import RunState
     from batch_snapshot.jobs.job import Job
     from batch_snapshot.ledger.history import FailureGroup
 
@@ -25,20 +25,20 @@ _OUTCOMES = {
 }
 
 
-def view_of(job: Job) -> View:
+def view_of(job: Job) -> RunView:
     """The run before its first call."""
     statuses = job.past.counts()
     failures = job.past.failures()
-    return View(job.name, job.total, statuses, failures, settled_before=statuses.total(), todo=job.todo)
+    return RunView(job.name, job.total, statuses, failures, settled_before=statuses.total(), todo=job.todo)
 
 
-def outcome_of(engine: Course, view: View) -> str:
+def outcome_of(engine: RunState, view: RunView) -> str:
     """In a word how the run went, now that it is over."""
     stop = engine.ending
     return _OUTCOMES[stop.kind] if stop and not _went_through(engine, view) else "completed"
 
 
-def _went_through(engine: Course, view: View) -> bool:
+def _went_through(engine: RunState, view: RunView) -> bool:
     """Whether the run was stopped by its very last row: then nothing was kept from it."""
     stopped = engine.ending is engine.stop and engine.stop and engine.stop.kind is StopKind.STOPPED
     return bool(stopped) and all(view.settled[name] >= rows for name, rows in view.todo.items())
@@ -65,9 +65,9 @@ def _why_nothing(job: Job) -> str:
 def summary(
     job: Job,
     outcome: str,
-    view: View,
+    view: RunView,
     *,
-    engine: Course | None = None,
+    engine: RunState | None = None,
     signum: int | None = None,
     warnings: Sequence[str] = (),
 ) -> report.Summary:
@@ -107,7 +107,7 @@ def summary(
     )
 
 
-def _next_steps(job: Job, outcome: str, view: View, failures: Mapping[FailureGroup, int]) -> list[str]:
+def _next_steps(job: Job, outcome: str, view: RunView, failures: Mapping[FailureGroup, int]) -> list[str]:
     """The commands that go on from here; the one for today's night first, where it has not begun."""
     through = outcome == "completed"
     steps = report.next_steps(
@@ -130,7 +130,7 @@ def _tonight(job: Job, *, finished: bool) -> list[str]:
     return [f"{not_begun}: the same command finishes {job.path} first"]
 
 
-def _account_summary(lane: Lane, view: View) -> report.AccountSummary:
+def _account_summary(lane: AccountState, view: RunView) -> report.AccountSummary:
     """An account's part in this run: what became of its rows, and what they took."""
     statuses = {status.value: view.by_account[lane.name, status] for status in Status}
     left = view.todo.get(lane.name, 0) - sum(statuses.values())

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
     from datetime import datetime
 
-    from batch_snapshot.ledger.history import History, Past
+    from batch_snapshot.ledger.history import History, RowState
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Selection:
     codes: frozenset[str] = frozenset()
     in_doubt: bool = True
 
-    def takes(self, past: Past) -> bool:
+    def takes(self, past: RowState) -> bool:
         """Whether a row with this past is taken up."""
         if past.status is Status.IN_DOUBT and self.in_doubt:
             return True
@@ -97,7 +97,7 @@ def resumed(
 
 
 def retried(
-    pasts: Iterable[tuple[Row, Past]],
+    pasts: Iterable[tuple[Row, RowState]],
     selection: Selection,
     run_id: str,
     accounts: Container[str] | None = None,
@@ -123,7 +123,7 @@ def _wanted(row: Row, accounts: Container[str] | None) -> bool:
     return accounts is None or row.account in accounts
 
 
-def _again(row: Row, past: Past) -> Request:
+def _again(row: Row, past: RowState) -> Request:
     """The same row under the token that the ledger holds."""
     return Request(
         row, past.client_token, past.generation, past.ambiguous, past.first_sent_at, past.clock_skew

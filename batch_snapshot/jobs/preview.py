@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from batch_snapshot.engine.allowance import Allowances, Outlook
+    from batch_snapshot.engine.allowance import AccountForecast, AccountLimits
     from batch_snapshot.jobs.job import Job
     from batch_snapshot.models import Account
 
@@ -39,7 +39,7 @@ class Preview:
     #: Rows to be sent now.
     rows: int
     #: By account; those with nothing to send are left out.
-    outlooks: Mapping[str, Outlook]
+    outlooks: Mapping[str, AccountForecast]
     #: When the forecast was made, in the time zone it is told in.
     now: datetime
     #: What is known only when the run begins.
@@ -56,7 +56,7 @@ class Preview:
         return max((outlook.forecast.ends_in for outlook in self.outlooks.values()), default=0.0)
 
 
-def of(job: Job, allowances: Allowances, now: datetime) -> Preview:
+def of(job: Job, allowances: AccountLimits, now: datetime) -> Preview:
     """Say what the job is about to do.
 
     Raises:
@@ -95,7 +95,7 @@ def as_json(preview: Preview) -> dict[str, Any]:
     }
 
 
-def _outlook(preview: Preview, outlook: Outlook) -> dict[str, Any]:
+def _outlook(preview: Preview, outlook: AccountForecast) -> dict[str, Any]:
     return {
         "rate": outlook.rate,
         "rate_is": outlook.basis,
@@ -156,12 +156,12 @@ def brief(preview: Preview) -> str:
     return "\n".join(lines)
 
 
-def _when(preview: Preview, outlook: Outlook) -> str:
+def _when(preview: Preview, outlook: AccountForecast) -> str:
     words, seconds = forecast.in_words(outlook.forecast, preview.now), outlook.forecast.ends_in
     return f"{words}, in {timedelta(seconds=math.ceil(seconds))}" if 0 < seconds < MANY_YEARS else words
 
 
-def _rate(outlook: Outlook) -> str:
+def _rate(outlook: AccountForecast) -> str:
     about = {
         "declared": "declared",
         "learned": "learned by an earlier run",
@@ -171,7 +171,7 @@ def _rate(outlook: Outlook) -> str:
     return f"{outlook.rate:,.3g} {unit}/s, {about.get(outlook.basis, outlook.basis)}"
 
 
-def _windows(outlook: Outlook) -> str:
+def _windows(outlook: AccountForecast) -> str:
     return "".join(
         f"; {window.name} {used:,} of {window.limit:,} used"
         for window, used in zip(outlook.windows, outlook.used, strict=True)

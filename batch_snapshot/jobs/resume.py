@@ -110,7 +110,7 @@ def _endpoint(path: Path, head: Header, options: Options) -> str:
     return endpoint_of(options, accounts_of(path, head), profiles.endpoints)
 
 
-class Unfinished(NamedTuple):
+class UnfinishedLedger(NamedTuple):
     """A dated ledger that is not finished."""
 
     path: Path
@@ -122,7 +122,7 @@ class Unfinished(NamedTuple):
     young: bool
 
 
-def unfinished_night(path: Path, now: datetime, within: float = RESUME_WITHIN) -> Unfinished | None:
+def unfinished_night(path: Path, now: datetime, within: float = RESUME_WITHIN) -> UnfinishedLedger | None:
     """How a dated ledger stands; None: it is finished, or no run has begun in it.
 
     Args:
@@ -140,7 +140,7 @@ def unfinished_night(path: Path, now: datetime, within: float = RESUME_WITHIN) -
     if found.end is not None and found.end.settled:
         return None
     young = (now - head.started_at).total_seconds() <= within
-    return Unfinished(path, head, found.end, found.deferred, young)
+    return UnfinishedLedger(path, head, found.end, found.deferred, young)
 
 
 def resumable(path: Path, now: datetime, within: float = RESUME_WITHIN) -> bool:
@@ -164,7 +164,7 @@ def tonight(name: str, options: Options, now: datetime) -> Path:
 
 def _unfinished(
     paths: Iterable[Path], name: str, now: datetime, options: Options, warnings: list[str]
-) -> list[Unfinished]:
+) -> list[UnfinishedLedger]:
     """Those of the ledgers that belong to the manifest of that name and are not finished."""
     nights = []
     for path in paths:
@@ -181,7 +181,7 @@ def _unfinished(
     return nights
 
 
-def _left_behind(nights: Sequence[Unfinished]) -> list[str]:
+def _left_behind(nights: Sequence[UnfinishedLedger]) -> list[str]:
     """Warnings about rows of old nights that no command goes on with by itself, the newest first."""
     # A run that was completed and left some was one of some accounts: nothing is missing there.
     old = [
@@ -195,7 +195,7 @@ def _left_behind(nights: Sequence[Unfinished]) -> list[str]:
     return texts
 
 
-def _left_by(night: Unfinished) -> str:
+def _left_by(night: UnfinishedLedger) -> str:
     """What an old night has left, and the command that finishes it."""
     head = night.head
     how = f"was {night.end.outcome}" if night.end else "did not come to an end"

@@ -9,7 +9,7 @@ from batch_snapshot import manifest
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.jobs import plan
 from batch_snapshot.ledger import history, signer, writer
-from batch_snapshot.manifest.duplicates import Doubles, Place
+from batch_snapshot.manifest.duplicates import DuplicateRows, Place
 from batch_snapshot.models import Status
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from batch_snapshot.models import Account, Request, Row
 
 
-class OfManifest(NamedTuple):
+class ManifestRows(NamedTuple):
     """The rows of a manifest that their ledger does not settle."""
 
     listed: Manifest
@@ -61,7 +61,7 @@ class OfManifest(NamedTuple):
         return sum(past.status(key) in done or past.left_out(key) for key in self.listed.keys)
 
 
-class OfLedger(NamedTuple):
+class LedgerRows(NamedTuple):
     """The rows of a ledger that are to be tried again."""
 
     path: Path
@@ -83,7 +83,7 @@ class OfLedger(NamedTuple):
     def doubled(self, same: Mapping[str, str]) -> list[str]:
         """Which of them are to be sent twice, where names stand for the `same` AWS accounts."""
         there = Place(0, str(self.path), 0)
-        doubles = Doubles(same)
+        doubles = DuplicateRows(same)
         for request in self.requests():
             if request:
                 doubles.look(request.row, there)

@@ -21,28 +21,28 @@ from batch_snapshot.aws.target import open_target
 from batch_snapshot.config.options import Options, extras_of, own_state, state_of
 from batch_snapshot.discovery import readers
 from batch_snapshot.engine.account import Stop, StopKind
-from batch_snapshot.engine.allowance import Allowances
+from batch_snapshot.engine.allowance import AccountLimits
 from batch_snapshot.errors import InputError, ManifestError, StorageError
 from batch_snapshot.jobs import callers, discovered, identity_check, plan, preview, skipping
 from batch_snapshot.jobs import outcome as ending
 from batch_snapshot.jobs.job import Job, for_retry, of_run, reserved
 from batch_snapshot.jobs.resume import load
-from batch_snapshot.jobs.stopping import Stopping
+from batch_snapshot.jobs.stopping import StopHandler
 from batch_snapshot.ledger import codec, history, open_runs, writer
 from batch_snapshot.models import SIMULATOR, Status
-from batch_snapshot.ratelimit.windows import Usage, windows
+from batch_snapshot.ratelimit.windows import CallLog, windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 
-    from batch_snapshot.engine.run_state import Course
+    from batch_snapshot.engine.run_state import RunState
     from batch_snapshot.jobs.callers import Callers, Driver, Intend
     from batch_snapshot.jobs.preview import Preview
-    from batch_snapshot.jobs.skipping import Leaving
+    from batch_snapshot.jobs.skipping import SkipStep
     from batch_snapshot.ledger.history import History
     from batch_snapshot.models import Outcome, Request
     from batch_snapshot.reporting.summary import Summary
-    from batch_snapshot.reporting.view import View
+    from batch_snapshot.reporting.view import RunView
 
 #: Rows looked at between two turns of everything else.
 BATCH = 64
@@ -61,7 +61,7 @@ class Hooks:
     """What the caller wants to see and say. The library prints nothing and takes no signals unasked."""
 
     #: Runs beside the calls until they are over.
-    watch: Callable[[View], Coroutine[Any, Any, None]] | None = None
+    watch: Callable[[RunView], Coroutine[Any, Any, None]] | None = None
     #: Told of every outcome, after it was recorded.
     outcome: Callable[[Outcome], None] | None = None
     #: Asked once before the first call; False: nothing is called.
@@ -87,7 +87,7 @@ async def run(path: Path | str, options: Options | None = None, hooks: Hooks | N
     with own_state(options, simulated=options.simulate) as own:
         listed, recalled = load(Path(path), own, hooks.now())
         with reserved(listed, own, hooks.now(), recalled=recalled) as held:
-            around = readers.Surroundings(now=hooks.now, rng=hooks.rng, clock=anyio.current_time)
+            around = readers.Environment(now=hooks.now, rng=hooks.rng, clock=anyio.current_time)
             listed = await discovered.freeze(held, own, around)
             return await _carry_out(of_run(held, listed), own, hooks)
 
@@ -108,7 +108,7 @@ def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = No
 
 def _preview(job: Job, options: Options, hooks: Hooks) -> Preview:
     file = _usage_file(options)
-    with Usage(file) if paths.there(file) else nullcontext() as usage:
+    with CallLog(file) if paths.there(file) else nullcontext() as usage:
         return preview.of(job, _allowances(job, usage, options), hooks.now())
 
 
@@ -168,19 +168,19 @@ async def retry(
         return await _carry_out(job, own, hooks)
 
 
-def _usage(job: Job, options: Options, stack: AsyncExitStack) -> tuple[Usage | None, list[str]]:
+def _usage(job: Job, options: Options, stack: AsyncExitStack) -> tuple[CallLog | None, list[str]]:
     """Open the log of calls; only windows cannot do without it."""
     try:
-        return stack.enter_context(Usage(_usage_file(options))), []
+        return stack.enter_context(CallLog(_usage_file(options))), []
     except StorageError as error:
         if any(map(windows, job.quotas.values())):
             raise
         return None, [f"the pace is not shared with other runs, nor kept for the next: {error}"]
 
 
-def _allowances(job: Job, usage: Usage | None, options: Options) -> Allowances:
+def _allowances(job: Job, usage: CallLog | None, options: Options) -> AccountLimits:
     accounts = {name: replace(account, quota=job.quotas[name]) for name, account in job.accounts.items()}
-    return Allowances(accounts, job.endpoint, usage, os.environ, read_rate=options.read_rate)
+    return AccountLimits(accounts, job.endpoint, usage, os.environ, read_rate=options.read_rate)
 
 
 def _usage_file(options: Options) -> Path:
@@ -191,7 +191,7 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
     """Send what the job asks for: the one path of run, resume and retry."""
     if not any(job.todo.values()) and job.past.end and not job.closes:
         return ending.nothing_to_do(job)
-    stopping = Stopping(hooks.stopping)
+    stopping = StopHandler(hooks.stopping)
     async with AsyncExitStack() as stack:
         if hooks.signals:
             stack.enter_context(interrupts.listening(stopping))
@@ -246,12 +246,12 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
 def _driver(
     job: Job,
     clients: Callers,
-    allowances: Allowances,
+    allowances: AccountLimits,
     *,
     options: Options,
     hooks: Hooks,
     book: writer.Ledger,
-    view: View,
+    view: RunView,
 ) -> Driver:
     """What drives the run, with what it tells the ledger."""
     signers: dict[str, str] = {}
@@ -269,7 +269,7 @@ def _driver(
     )
 
 
-def _forgotten(job: Job, view: View) -> list[str]:
+def _forgotten(job: Job, view: RunView) -> list[str]:
     """A finished ledger need not be missed; returns what is to be told if that cannot be noted.
 
     It may be finished for some accounts and wait for others, which nobody has asked to send.
@@ -284,7 +284,7 @@ def _forgotten(job: Job, view: View) -> list[str]:
     return []
 
 
-def _finished_for(name: str, job: Job, view: View) -> bool:
+def _finished_for(name: str, job: Job, view: RunView) -> bool:
     """Whether a run has nothing left to do for an account; what vanished from the manifest is not known."""
     if job.command != "run" or job.gone:
         return False
@@ -295,10 +295,10 @@ async def _drive(
     engine: Driver,
     job: Job,
     book: writer.Ledger,
-    view: View,
+    view: RunView,
     hooks: Hooks,
     *,
-    leave_out: Leaving | None = None,
+    leave_out: SkipStep | None = None,
 ) -> None:
     """Run the engine with what goes on beside it."""
     view.started = anyio.current_time()
@@ -332,7 +332,7 @@ async def _sync_regularly(book: writer.Ledger) -> None:
         await anyio.to_thread.run_sync(book.sync)
 
 
-def _while_unchanged(engine: Course, batches: Iterator[list[Request]]) -> Iterator[list[Request]]:
+def _while_unchanged(engine: RunState, batches: Iterator[list[Request]]) -> Iterator[list[Request]]:
     """A manifest that changes under the run ends it in good order."""
     try:
         yield from batches
@@ -369,7 +369,7 @@ async def _intend(
 
 
 def _record(
-    book: writer.Ledger, job: Job, view: View, hooks: Hooks, outcome: Outcome, *, provisional: bool = False
+    book: writer.Ledger, job: Job, view: RunView, hooks: Hooks, outcome: Outcome, *, provisional: bool = False
 ) -> None:
     """Write an outcome down and count it; a `provisional` one is of a row that is about to be sent again."""
     book.append(codec.encode_result(job.run_id, outcome))

@@ -15,9 +15,9 @@ from batch_snapshot.config.options import state_of
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.errors import DeferredError, InputError, ManifestError
 from batch_snapshot.jobs import choosing
-from batch_snapshot.jobs.choosing import Chosen
+from batch_snapshot.jobs.choosing import SkippedRows
 from batch_snapshot.ledger import codec
-from batch_snapshot.ledger.snapshot_index import Index, world_of
+from batch_snapshot.ledger.snapshot_index import SnapshotIndex, world_of
 from batch_snapshot.manifest import filters
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from batch_snapshot.config.options import Options
     from batch_snapshot.engine.reader import Reader
-    from batch_snapshot.engine.run_state import Course
+    from batch_snapshot.engine.run_state import RunState
     from batch_snapshot.jobs.job import Job
     from batch_snapshot.ledger.history import Header
     from batch_snapshot.models import Row, Skip, Status
@@ -52,10 +52,10 @@ class _Recorder:
         await anyio.lowlevel.checkpoint()
 
 
-class Leaving(NamedTuple):
+class SkipStep(NamedTuple):
     """How rows will be left out."""
 
-    choose: Callable[[], Awaitable[Chosen]]
+    choose: Callable[[], Awaitable[SkippedRows]]
     readers: Mapping[str, Reader]
     warnings: Sequence[str]
 
@@ -95,7 +95,7 @@ def prepared(
     now: Callable[[], datetime],
     append: Callable[[bytes], None],
     statuses: Counter[Status | Skip],
-) -> Iterator[Leaving | None]:
+) -> Iterator[SkipStep | None]:
     """Get ready to leave out rows; None: nobody asks for that.
 
     Args:
@@ -115,8 +115,8 @@ def prepared(
     if doing.candidates is None or not asked(doing, options):
         yield None
         return
-    with Index(paths.index_file(state_of(options))) as known:
-        choice = choosing.Choice(
+    with SnapshotIndex(paths.index_file(state_of(options))) as known:
+        choice = choosing.SkipRules(
             since=since(options, now()),
             active_jobs=options.skip_active_jobs,
             readers=readers,
@@ -127,16 +127,16 @@ def prepared(
             skip=_Recorder(doing, append, statuses, now).record,
         )
         warnings = known.refresh(doing.path.parent)
-        yield Leaving(partial(choosing.choose, doing.candidates, choice), readers, warnings)
+        yield SkipStep(partial(choosing.choose, doing.candidates, choice), readers, warnings)
 
 
-async def carry_out(engine: Course, leaving: Leaving) -> Counter[str]:
+async def carry_out(engine: RunState, leaving: SkipStep) -> Counter[str]:
     """Leave out rows before the first is sent; what can't be found out stops an account in good order.
 
     Returns:
         How many of each account.
     """
-    chosen = Chosen()
+    chosen = SkippedRows()
 
     async def give_way(scope: anyio.CancelScope) -> None:
         while engine.stop is None:

@@ -23,7 +23,7 @@ _AGAIN = "press Ctrl-C again, or send another signal, to drop them: their rows a
 _TWICE = "press Ctrl-C twice, or send two signals, to drop them: their rows are then in doubt"
 
 
-class Stopping:
+class StopHandler:
     """The signals of a run; nothing is done about them before `begin`, nor after `end`."""
 
     def __init__(self, say: Say | None) -> None:

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.files import open_regular
 from batch_snapshot.ledger import codec
-from batch_snapshot.ledger.history import End, Header, Intent, Naming, Result
+from batch_snapshot.ledger.history import End, Header, Intent, IntentRef, Result
 from batch_snapshot.models import KEY_SIZE, key_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Raw(NamedTuple):
     line: bytes
 
 
-class Part(NamedTuple):
+class AbridgedPart(NamedTuple):
     """Lines of a ledger, abridged."""
 
     #: Of rows that plainly succeeded, one after the other.
@@ -82,7 +82,7 @@ class Part(NamedTuple):
 class Abridged(NamedTuple):
     """A half of a ledger, as far as it was abridged."""
 
-    parts: list[Part]
+    parts: list[AbridgedPart]
     #: Where reading goes on, and the lines before that.
     offset: int
     lines: int
@@ -91,7 +91,7 @@ class Abridged(NamedTuple):
 def abridge(file: IO[bytes], start: int, end: int, run_id: str) -> Abridged:
     """Abridge the whole lines of a ledger that begin from `start` on and before `end`."""
     file.seek(start)
-    parts: list[Part] = []
+    parts: list[AbridgedPart] = []
     keys, named, signers = bytearray(), dict[tuple[str, ...], "Named"](), dict[str, str]()
     unnamed: list[tuple[tuple[str, ...], str]] = []
     waiting: dict[tuple[str, ...], str] = {}
@@ -119,11 +119,11 @@ def abridge(file: IO[bytes], start: int, end: int, run_id: str) -> Abridged:
             _name(record, offset, named, signers, waiting)
         elif success is not None or record is not None:
             _settle(record, waiting)
-            parts.append(Part(bytes(keys), named, signers, unnamed, Raw(offset, number + 1, raw)))
+            parts.append(AbridgedPart(bytes(keys), named, signers, unnamed, Raw(offset, number + 1, raw)))
             keys, named, signers, unnamed = bytearray(), {}, {}, []
         number += 1
         offset += len(raw)
-    parts.append(Part(bytes(keys), named, signers, unnamed, None))
+    parts.append(AbridgedPart(bytes(keys), named, signers, unnamed, None))
     return Abridged(parts, offset, number)
 
 
@@ -156,7 +156,7 @@ def _name(
     signers: dict[str, str],
     waiting: dict[tuple[str, ...], str],
 ) -> None:
-    naming = Naming(intent.at, offset, intent.clock_skew)
+    naming = IntentRef(intent.at, offset, intent.clock_skew)
     for token, row, generation in intent.rows:
         names = tuple(row)
         named[names] = token, generation, naming

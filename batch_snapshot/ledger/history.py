@@ -107,7 +107,7 @@ class Line(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class RowState:
     """A row that is not done: where it stands and under which token it was last named."""
 
     #: None: named by an intent, and known not to have been sent.
@@ -124,7 +124,7 @@ class Past:
     clock_skew: float | None = None
 
 
-class Naming(NamedTuple):
+class IntentRef(NamedTuple):
     """When rows were named by an intent, and in which line."""
 
     at: datetime
@@ -133,7 +133,7 @@ class Naming(NamedTuple):
 
 
 #: How a row was named: under which token and generation, and when.
-Named = tuple[str, int, Naming]
+Named = tuple[str, int, IntentRef]
 
 
 class FailureGroup(NamedTuple):
@@ -158,7 +158,7 @@ class History:
     end: End | None = None
     #: Rows by their keys, each of them under itself: who keeps keys too can keep the very same ones.
     succeeded: dict[bytes, bytes] = field(default_factory=dict)
-    unfinished: dict[bytes, Past] = field(default_factory=dict)
+    unfinished: dict[bytes, RowState] = field(default_factory=dict)
     #: By reason, of those that there were: the rows that were left out.
     skipped: dict[Skip, set[bytes]] = field(default_factory=dict)
     #: Who signed for an account last.
@@ -214,7 +214,7 @@ class History:
         )
 
     def _intend(self, intent: Intent, offset: int) -> None:
-        naming = Naming(intent.at, offset, intent.clock_skew)
+        naming = IntentRef(intent.at, offset, intent.clock_skew)
         for token, row, generation in intent.rows:
             self._pending[row] = token, generation, naming
             if intent.signer:
@@ -319,7 +319,7 @@ class History:
             return
         self._take_up(key)
         self.succeeded.pop(key, None)
-        self.unfinished[key] = Past(
+        self.unfinished[key] = RowState(
             status=result.status,
             client_token=result.client_token,
             generation=result.generation,
@@ -351,7 +351,7 @@ class History:
         for row, (token, generation, naming) in self._pending.items():
             key = key_of(row)
             if key not in self.unfinished and key not in self.succeeded:
-                self.unfinished[key] = Past(
+                self.unfinished[key] = RowState(
                     status=None,
                     client_token=token,
                     generation=generation,
@@ -370,7 +370,7 @@ class History:
             before = self.unfinished.get(key)
             if before and before.client_token == token and before.status is Status.IN_DOUBT:
                 continue
-            self.unfinished[key] = Past(
+            self.unfinished[key] = RowState(
                 status=Status.IN_DOUBT,
                 client_token=token,
                 generation=generation,
@@ -429,7 +429,7 @@ class History:
         return self.end is not None and self.end.settled
 
 
-def group(past: Past) -> FailureGroup:
+def group(past: RowState) -> FailureGroup:
     """The group that a failed or doubtful row belongs to."""
     return FailureGroup(past.status or Status.IN_DOUBT, past.kind or ErrorKind.UNKNOWN, past.code or "")
 
@@ -456,7 +456,7 @@ def fold(lines: Iterable[Line], *, live: bool = False, source: str = "line ") ->
     return history
 
 
-def rows_of(lines: Iterable[Line], history: History) -> Iterator[tuple[Row, Past]]:
+def rows_of(lines: Iterable[Line], history: History) -> Iterator[tuple[Row, RowState]]:
     """Each unfinished row with its state, in the order of the lines that say so."""
     for line in lines:
         record = line.record

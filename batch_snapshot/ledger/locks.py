@@ -19,7 +19,7 @@ from batch_snapshot import files
 from batch_snapshot.errors import (
     SAME_COMMAND,
     LockedError,
-    PlaceError,
+    StateFolderError,
     StorageError,
     is_of_room,
     is_of_the_place,
@@ -104,7 +104,7 @@ def _unlockable(path: Path, error: OSError, elsewhere: str) -> StorageError:
             "(ulimit -n), or choose fewer --accounts at a time"
         )
     if is_of_the_place(error):
-        return PlaceError(f"{path}: cannot lock here ({why}); {way_out(error, elsewhere)}")
+        return StateFolderError(f"{path}: cannot lock here ({why}); {way_out(error, elsewhere)}")
     if is_of_room(error):
         return StorageError(f"{path}: cannot lock here ({why}); {way_out(error, elsewhere)}, {SAME_COMMAND}")
     return StorageError(
@@ -118,7 +118,7 @@ def _sign(path: Path, since: str, elsewhere: str) -> None:
     except OSError as error:
         if error.errno == errno.EMFILE:
             raise _unlockable(path, error, elsewhere) from None
-        kind = PlaceError if is_of_the_place(error) else StorageError
+        kind = StateFolderError if is_of_the_place(error) else StorageError
         raise kind(
             f"{path}: cannot be written ({error.strerror or error}); "
             f"{way_out(error, elsewhere)}, {SAME_COMMAND}"

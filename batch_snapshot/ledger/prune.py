@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from batch_snapshot.ledger.history import History
 
 
-class Found(NamedTuple):
+class OldLedger(NamedTuple):
     """A ledger, and when its run began."""
 
     path: Path
@@ -67,7 +67,7 @@ def prune(folder: Path, keep: int, now: datetime, *, dry_run: bool = False) -> P
     return pruned
 
 
-def beyond(found: Iterable[Found], keep: int) -> list[Found]:
+def beyond(found: Iterable[OldLedger], keep: int) -> list[OldLedger]:
     """Those that are not among the newest `keep` of their series, the oldest first."""
     seen: dict[tuple[str, str], int] = {}
     old = []
@@ -90,7 +90,7 @@ def unfinished(past: History) -> str | None:
     return f"not fully succeeded: {', '.join(parts)}" if parts else None
 
 
-def _ledgers(folder: Path) -> Iterator[Found]:
+def _ledgers(folder: Path) -> Iterator[OldLedger]:
     try:
         files = sorted(path for path in folder.iterdir() if path.is_file() and not path.is_symlink())
     except OSError as error:
@@ -99,7 +99,7 @@ def _ledgers(folder: Path) -> Iterator[Found]:
         # What a repair has put aside is no ledger of a night of its own.
         head = None if paths.is_original(path) else _head(path)
         if head is not None:
-            yield Found(path, (head.name, head.endpoint), head.started_at)
+            yield OldLedger(path, (head.name, head.endpoint), head.started_at)
 
 
 def _head(path: Path) -> Header | None:

@@ -14,7 +14,7 @@ from batch_snapshot import files
 from batch_snapshot.errors import (
     SAME_COMMAND,
     LedgerError,
-    PlaceError,
+    StateFolderError,
     StorageError,
     is_of_the_place,
     way_out,
@@ -43,7 +43,7 @@ CREATE TABLE jobs (world TEXT, job TEXT, catalog TEXT, engagement TEXT, resource
 """
 
 
-class Last(NamedTuple):
+class LastSnapshot(NamedTuple):
     """A pair's latest snapshot."""
 
     revision: int
@@ -51,7 +51,7 @@ class Last(NamedTuple):
     at: float
 
 
-class Job(NamedTuple):
+class SnapshotJob(NamedTuple):
     """What a snapshot job of AWS's takes care of; that never changes."""
 
     engagement: str
@@ -67,7 +67,7 @@ def world_of(header: Header) -> str | None:
     return f"{SIMULATOR} {state}" if state else None
 
 
-class Index:
+class SnapshotIndex:
     """The index, in one SQLite file (mode 0600) that several processes may use."""
 
     def __init__(self, path: Path) -> None:
@@ -109,7 +109,7 @@ class Index:
 
     def _unusable(self, error: Exception) -> StorageError:
         if isinstance(error, OSError):
-            kind = PlaceError if is_of_the_place(error) else StorageError
+            kind = StateFolderError if is_of_the_place(error) else StorageError
             out = way_out(error, "name another folder with --state-dir")
             return kind(f"{self._path}: cannot be used ({error.strerror or error}); {out}, {SAME_COMMAND}")
         return StorageError(
@@ -165,13 +165,13 @@ class Index:
             (world, _pair(row), revision, at),
         )
 
-    def last(self, world: str, row: Row) -> Last | None:
+    def last(self, world: str, row: Row) -> LastSnapshot | None:
         """A pair's latest snapshot; None: the ledgers know of none."""
         found = self._db.execute(
             "SELECT revision, at FROM snapshots WHERE world = ? AND pair = ? ORDER BY revision DESC LIMIT 1",
             (world, _pair(row)),
         ).fetchone()
-        return Last(*found) if found else None
+        return LastSnapshot(*found) if found else None
 
     def revisions(self, world: str, row: Row) -> set[int]:
         """The revisions of a pair that some ledger names."""
@@ -180,15 +180,15 @@ class Index:
         )
         return {revision for (revision,) in found}
 
-    def job(self, world: str, catalog: str, job: str) -> Job | None:
+    def job(self, world: str, catalog: str, job: str) -> SnapshotJob | None:
         """What a snapshot job takes care of, if that was asked before."""
         found = self._db.execute(
             "SELECT engagement, resource, template FROM jobs WHERE world = ? AND catalog = ? AND job = ?",
             (world, catalog, job),
         ).fetchone()
-        return Job(*found) if found else None
+        return SnapshotJob(*found) if found else None
 
-    def keep_job(self, world: str, catalog: str, name: str, job: Job) -> None:
+    def keep_job(self, world: str, catalog: str, name: str, job: SnapshotJob) -> None:
         """Keep what a snapshot job takes care of."""
         with suppress(sqlite3.Error):  # it can be asked again
             self._db.execute(

@@ -28,7 +28,7 @@ class AccountTally:
     throttled: int = 0
 
 
-class Tally:
+class LedgerTally:
     """The sums of a ledger, to which lines can be added while it grows."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ from batch_snapshot.errors import (
     DamagedError,
     LedgerError,
     LedgerWriteError,
-    PlaceError,
+    StateFolderError,
     StorageError,
     is_of_the_place,
     way_out,
@@ -131,7 +131,7 @@ def names_rows(path: Path, account: str | None = None) -> bool:
     return False
 
 
-class Ending(NamedTuple):
+class LedgerEnd(NamedTuple):
     """How a ledger ends."""
 
     #: Of the last invocation; None: it runs still, or it crashed.
@@ -140,7 +140,7 @@ class Ending(NamedTuple):
     deferred: bool
 
 
-def ending(path: Path) -> Ending:
+def ending(path: Path) -> LedgerEnd:
     """How the ledger at `path` ends; of one that came to an end its last line alone is read.
 
     Raises:
@@ -148,7 +148,7 @@ def ending(path: Path) -> Ending:
     """
     last = _last_end(path)
     if last and (last.settled or last.outcome in {"deferred", "stopped"}):
-        return Ending(last, not last.settled and last.outcome == "deferred")
+        return LedgerEnd(last, not last.settled and last.outcome == "deferred")
     end, header, put_off = None, None, None
     for _, number, raw in _lines(path):
         if not any(word in raw[:20] for word in (b'"end"', b'"run"')):
@@ -161,7 +161,7 @@ def ending(path: Path) -> Ending:
             end, header = None, record
         elif isinstance(record, End):
             end, put_off = record, _put_off(record, header, put_off)
-    return Ending(end, deferred=put_off is not None)
+    return LedgerEnd(end, deferred=put_off is not None)
 
 
 def _put_off(end: End, header: Header | None, before: frozenset[str] | None) -> frozenset[str] | None:
@@ -447,7 +447,7 @@ class Ledger:
             return self._unwritable(error)
         known = os.path.lexists(self.path)
         what, elsewhere = ("written", _COPY) if known else ("created", "name another place with --ledger")
-        return PlaceError(
+        return StateFolderError(
             f"{self.path}: cannot be {what} ({error.strerror or error}); {way_out(error, elsewhere)}"
         )
 

@@ -49,7 +49,7 @@ def shared(whose: Mapping[str, str]) -> dict[str, str]:
     return {name: one for name, one in whose.items() if names[one] > 1}
 
 
-class Doubles:
+class DuplicateRows:
     """Looks at every row once; 16 bytes stand for each that might have a double."""
 
     def __init__(self, same: Mapping[str, str]) -> None:

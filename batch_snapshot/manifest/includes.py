@@ -313,7 +313,7 @@ class _Texts:
         except UnicodeDecodeError:
             return raw.decode("latin-1")
 
-    def stretch(self, alike: stretches.Lines) -> stretches.Stretch | None:
+    def stretch(self, alike: stretches.StretchLines) -> stretches.Stretch | None:
         """The next lines, where they are a stretch and are looked at for one; never the first line."""
         if not self.number or self._pieces or self._part or not isinstance(self._lines, Ahead):
             return None

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.files import open_regular
 from batch_snapshot.manifest import includes, values
-from batch_snapshot.manifest.duplicates import Doubles, by_roles
+from batch_snapshot.manifest.duplicates import DuplicateRows, by_roles
 from batch_snapshot.manifest.nodes import PAIRS, ByteError, Document, Scalar
 from batch_snapshot.manifest.problems import UnreadableError
-from batch_snapshot.manifest.reading import Reading
-from batch_snapshot.manifest.stretches import OddError
+from batch_snapshot.manifest.reading import ManifestPass
+from batch_snapshot.manifest.stretches import UnusualTextError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -84,15 +84,15 @@ def load(
         ManifestError: with the first 50 problems, each `file:line: what, and the fix`, and their number.
     """
     path = Path(path)
-    with suppress(OddError):
-        return _Loading(Reading(path, found, stretches=True), done).manifest(stretches=True)
-    return _Loading(Reading(path, found), done).manifest(stretches=False)
+    with suppress(UnusualTextError):
+        return _Loading(ManifestPass(path, found, stretches=True), done).manifest(stretches=True)
+    return _Loading(ManifestPass(path, found), done).manifest(stretches=False)
 
 
 class _Loading:
     """What a validating pass comes to."""
 
-    def __init__(self, reading: Reading, done: Callable[[bytes], bytes | None] | None) -> None:
+    def __init__(self, reading: ManifestPass, done: Callable[[bytes], bytes | None] | None) -> None:
         self._reading = reading
         self._done = done
         self._left: list[Row] | None = None if done is None else []
@@ -100,7 +100,7 @@ class _Loading:
         self._repeated = array("q")
         self._by_account: Counter[str] = Counter()
         self._catalogs: set[str] = set()
-        self._doubles = Doubles({})
+        self._doubles = DuplicateRows({})
 
     def manifest(self, *, stretches: bool) -> Manifest:
         """Make the pass.
@@ -138,7 +138,7 @@ class _Loading:
         for number, (row, line) in enumerate(self._reading.rows()):
             if number == 0:
                 # The accounts are known by the first row.
-                self._doubles = Doubles(by_roles(self._reading.accounts))
+                self._doubles = DuplicateRows(by_roles(self._reading.accounts))
                 same = self._doubles.same
             key = row.key
             if key in keys:
@@ -170,7 +170,7 @@ class _Loading:
                 self._left = None
 
 
-def _refuse(reading: Reading, doubles: Doubles, found: Path | None) -> None:
+def _refuse(reading: ManifestPass, doubles: DuplicateRows, found: Path | None) -> None:
     """Tell what is wrong after a pass, if anything is.
 
     Raises:
@@ -192,7 +192,7 @@ def doubled(manifest: Manifest, same: Mapping[str, str]) -> list[str]:
         manifest: a valid one.
         same: the AWS accounts that several names stand for, by those names.
     """
-    doubles = Doubles(same)
+    doubles = DuplicateRows(same)
     keys = set()
     for row, place in _placed(manifest.path, manifest.found):
         if row.account in same and (key := row.key) not in keys:
@@ -203,7 +203,7 @@ def doubled(manifest: Manifest, same: Mapping[str, str]) -> list[str]:
 
 
 def _placed(path: Path, found: Path | None) -> Iterator[tuple[Row, Place]]:
-    reading = Reading(path, found)
+    reading = ManifestPass(path, found)
     for row, line in reading.rows():
         yield row, reading.place(line)
 
@@ -232,12 +232,12 @@ def rows(manifest: Manifest) -> Iterator[Row]:
         raise _changed(manifest)
     try:
         yield from _rows(manifest)
-    except OddError:
+    except UnusualTextError:
         raise _changed(manifest) from None
 
 
 def _rows(manifest: Manifest) -> Iterator[Row]:
-    reading = Reading(manifest.path, manifest.found, stretches=manifest.stretches)
+    reading = ManifestPass(manifest.path, manifest.found, stretches=manifest.stretches)
     repeated = chain(manifest.repeated, [-1])
     skip = next(repeated)
     for number, (row, _) in enumerate(reading.rows()):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 from batch_snapshot.manifest import values
 from batch_snapshot.manifest.header import AMBIENT, kind_of
 from batch_snapshot.manifest.nodes import Broken, Fields, Items, Scalar
-from batch_snapshot.manifest.problems import Tally, meant, shown
+from batch_snapshot.manifest.problems import ProblemCount, meant, shown
 from batch_snapshot.manifest.service_model import DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE, snapshot_input
-from batch_snapshot.manifest.stretches import OddError
+from batch_snapshot.manifest.stretches import UnusualTextError
 from batch_snapshot.models import Row
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Context(NamedTuple):
     template: str
 
 
-class _Said(NamedTuple):
+class _ExpandedPair(NamedTuple):
     """What entries of a stretch say beside their ids."""
 
     context: Context
@@ -53,7 +53,7 @@ class Expander:
         self,
         defaults: Defaults,
         accounts: Mapping[str, Account],
-        complain: Callable[[int, str | Tally], None],
+        complain: Callable[[int, str | ProblemCount], None],
         warn: Complain,
     ) -> None:
         """Take what holds for the file, and where problems and warnings go."""
@@ -61,12 +61,12 @@ class Expander:
         self._accounts = accounts
         self._complain = complain
         self._warn = warn
-        self._tallies: dict[str, Tally] = {}
+        self._tallies: dict[str, ProblemCount] = {}
         self._doubted: set[str] = set()
         self._engagement = snapshot_input()["EngagementIdentifier"].regex.fullmatch
         self._resource = snapshot_input()["ResourceIdentifier"].regex.fullmatch
         self._common = self._complete({})
-        self._said: dict[tuple[str, str, str], _Said] = {}
+        self._said: dict[tuple[str, str, str], _ExpandedPair] = {}
         self._form: Form | None = None
 
     def rows(self, entry: Node) -> list[tuple[Row, int]]:
@@ -115,26 +115,26 @@ class Expander:
             except KeyError:
                 context, down, lines = self._beside(stretch, (before, between, after), line)
             if not engagement_is(engagement):
-                raise OddError
+                raise UnusualTextError
             account, catalog, resource_type, template = context
             for one in (resource,) if resource else resources.split(", "):
                 if not resource_is(one):
-                    raise OddError
+                    raise UnusualTextError
                 yield Row(account, catalog, engagement, resource_type, one, template), line + down + left_out
             line += lines
         if line != stretch.line + stretch.lines:
-            raise OddError
+            raise UnusualTextError
 
-    def _beside(self, stretch: Stretch, texts: tuple[str, str, str], line: int) -> _Said:
+    def _beside(self, stretch: Stretch, texts: tuple[str, str, str], line: int) -> _ExpandedPair:
         """What the entry in this line says by the texts before, between and behind its ids."""
         told = stretch.beside(texts, line)
         nodes: dict[str, Node] = dict(told)
         context = self._context(Fields(nodes, dict.fromkeys(nodes, line), line), 1)
         if context is None or len(nodes) < len(told):
-            raise OddError
+            raise UnusualTextError
         if len(self._said) >= _SAID:
             self._said.clear()
-        found = self._said[texts] = _Said(context, *stretch.lines_of(texts, len(told)))
+        found = self._said[texts] = _ExpandedPair(context, *stretch.lines_of(texts, len(told)))
         return found
 
     def _any_rows(self, entry: Fields) -> list[tuple[Row, int]]:
@@ -249,7 +249,7 @@ class Expander:
     def _count(self, key: str, line: int, rows: int, text: str) -> None:
         """One problem for all the rows that lack the same default."""
         if key not in self._tallies:
-            self._tallies[key] = Tally(text)
+            self._tallies[key] = ProblemCount(text)
             self._complain(line, self._tallies[key])
         self._tallies[key].rows += max(rows, 1)
 

@@ -33,7 +33,7 @@ class UnreadableError(Exception):
 
 
 @dataclass(slots=True)
-class Tally:
+class ProblemCount:
     """One note that stands for many rows, at the line of the first."""
 
     text: str
@@ -44,16 +44,16 @@ class Tally:
         return f"{self.rows:,} {'row' if self.rows == 1 else 'rows'} {self.text}"
 
 
-class Notes:
+class ProblemLog:
     """Problems or warnings: the first `KEPT` in the order of the files, and how many in all."""
 
     def __init__(self) -> None:
         """Start without a note."""
         self.total = 0
         # (file, line, serial number) first: the note itself is never compared
-        self._kept: list[tuple[int, int, int, str, str | Tally]] = []
+        self._kept: list[tuple[int, int, int, str, str | ProblemCount]] = []
 
-    def add(self, file: int, line: int, name: str, note: str | Tally) -> None:
+    def add(self, file: int, line: int, name: str, note: str | ProblemCount) -> None:
         """Note what is wrong in line `line` of the file `name`, the `file`th to be read."""
         self.total += 1
         insort(self._kept, (file, line, self.total, name, note))

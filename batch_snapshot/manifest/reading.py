@@ -13,8 +13,8 @@ from batch_snapshot.manifest.duplicates import Place
 from batch_snapshot.manifest.header import AMBIENT, Defaults
 from batch_snapshot.manifest.nodes import PAIRS, Broken, ByteError, Document, Items, Scalar
 from batch_snapshot.manifest.pairs import Expander, unknown_account
-from batch_snapshot.manifest.problems import Notes, UnreadableError, printable
-from batch_snapshot.manifest.stretches import Ahead, OddError, Parted, Stretch, Taking
+from batch_snapshot.manifest.problems import ProblemLog, UnreadableError, printable
+from batch_snapshot.manifest.stretches import Ahead, Parted, Stretch, Taking, UnusualTextError
 from batch_snapshot.models import Account
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from batch_snapshot.manifest.columns import Names
     from batch_snapshot.manifest.filters import Filters
     from batch_snapshot.manifest.nodes import Node
-    from batch_snapshot.manifest.problems import Complain, Tally
+    from batch_snapshot.manifest.problems import Complain, ProblemCount
     from batch_snapshot.models import Row
 
 TOP = ("version", "name", "defaults", "accounts", PAIRS, "include", live.SECTION)
@@ -77,7 +77,7 @@ class Sections:
             values.unknown_key(key.text, key.line, self.known, "a manifest", complain)
 
 
-class Reading:
+class ManifestPass:
     """The state of one pass. Problems and warnings are noted under the file being read."""
 
     def __init__(self, path: Path, found: Path | None = None, *, stretches: bool = False) -> None:
@@ -87,10 +87,10 @@ class Reading:
             path: the manifest.
             found: the file of what its `discover` has found.
             stretches: take long stretches of entries that are all alike as they stand; anything to be
-                complained about behind one is then an `OddError`.
+                complained about behind one is then an `UnusualTextError`.
         """
-        self.problems = Notes()
-        self.warnings = Notes()
+        self.problems = ProblemLog()
+        self.warnings = ProblemLog()
         self.digest = sha256()
         #: The manifest and its includes, in the order of reading.
         self.files: list[Path] = [path]
@@ -114,7 +114,7 @@ class Reading:
         """A line of the file being read."""
         return Place(len(self.files), self._display, line)
 
-    def complain(self, line: int, text: str | Tally) -> None:
+    def complain(self, line: int, text: str | ProblemCount) -> None:
         """Note a problem in a line of the file being read; line 0 is the file as a whole.
 
         Raises:
@@ -122,7 +122,7 @@ class Reading:
         """
         self._taking.on = False
         if self._taking.begun:
-            raise OddError
+            raise UnusualTextError
         self.problems.add(len(self.files), line, self._display, text)
 
     def warn(self, line: int, text: str) -> None:
@@ -323,7 +323,7 @@ def _located_bytes(path: Path, *, parted: bool) -> Iterator[None]:
         yield
     except ByteError as error:
         if parted:
-            raise OddError from error
+            raise UnusualTextError from error
         line, left = 1, error.position
         with _opened(path) as stream:
             while left > 0 and (chunk := stream.read(min(left, _CHUNK))):

@@ -34,7 +34,7 @@ BLOCK = 256 * 1024
 _LINE = 64 * 1024
 
 
-class OddError(Exception):
+class UnusualTextError(Exception):
     """Something is not as a stretch has it: the parser has to read everything."""
 
 
@@ -49,7 +49,7 @@ class Taking:
         self.begun = False
 
 
-class Source(Protocol):
+class StretchSource(Protocol):
     """A file."""
 
     def read(self, size: int = ..., /) -> bytes:
@@ -59,7 +59,7 @@ class Source(Protocol):
         """The next line, or its first `size` bytes; nothing at the end."""
 
 
-class Entry(NamedTuple):
+class StretchEntry(NamedTuple):
     """An entry of a stretch, by the groups of its pattern: what stands around the ids is text."""
 
     before: str
@@ -76,7 +76,7 @@ class Entry(NamedTuple):
 class Form(NamedTuple):
     """How the entries of a stretch are written."""
 
-    #: Of one entry; its groups are those of `Entry`.
+    #: Of one entry; its groups are those of `StretchEntry`.
     entry: re.Pattern[str]
     #: What stands before, between and after the ids → key, quote and text of each thing said there.
     beside: Callable[[str, str, str], Sequence[Sequence[tuple[str, str, str]]]]
@@ -96,7 +96,7 @@ class Stretch(NamedTuple):
     taken_out: bool = False
 
     @property
-    def entries(self) -> Sequence[Entry]:
+    def entries(self) -> Sequence[StretchEntry]:
         """The groups of each entry: mere tuples."""
         return self.form.entry.findall(self.text)
 
@@ -212,7 +212,7 @@ class _Probe(NamedTuple):
 class Parted:
     """A YAML file as the parser reads it: without the long stretches that it can do without."""
 
-    def __init__(self, source: Source, taking: Taking | None = None) -> None:
+    def __init__(self, source: StretchSource, taking: Taking | None = None) -> None:
         """Read from `source`, as it is from where on `taking` is off."""
         self._source = source
         self._taking = taking or Taking()
@@ -316,15 +316,17 @@ class Parted:
 # -- by lines ----------------------------------------------------------------------------------------
 
 
-class Lines(NamedTuple):
+class StretchLines(NamedTuple):
     """Entries of a line each, and as many of them as are worth it."""
 
     form: Form
     run: re.Pattern[str]
 
 
-def _lines(entry: str, beside: Callable[[str, str, str], Sequence[Sequence[tuple[str, str, str]]]]) -> Lines:
-    return Lines(Form(re.compile(entry, re.ASCII), beside), re.compile(_many(entry), re.ASCII))
+def _lines(
+    entry: str, beside: Callable[[str, str, str], Sequence[Sequence[tuple[str, str, str]]]]
+) -> StretchLines:
+    return StretchLines(Form(re.compile(entry, re.ASCII), beside), re.compile(_many(entry), re.ASCII))
 
 
 _MEMBER = rf'"{_KEY}": ?"[\w.-]++"'
@@ -338,7 +340,7 @@ NDJSON = _lines(
 )
 
 
-def csv_lines(header: Sequence[str]) -> Lines | None:
+def csv_lines(header: Sequence[str]) -> StretchLines | None:
     """Rows under a header, none of whose cells is quoted; None: the header is of another kind."""
     if not {"engagement", "resource"} <= {*header} <= {"engagement", "resource", *CONTEXT}:
         return None
@@ -361,7 +363,7 @@ def csv_lines(header: Sequence[str]) -> Lines | None:
 class Ahead:
     """A file that is read by lines, and by stretches where the next lines are one."""
 
-    def __init__(self, source: Source, taking: Taking | None = None) -> None:
+    def __init__(self, source: StretchSource, taking: Taking | None = None) -> None:
         """Read from `source`, by lines alone from where on `taking` is off."""
         self._source = source
         self._taking = taking or Taking()
@@ -377,7 +379,7 @@ class Ahead:
         self._next += len(line)
         return line.encode("latin-1") + (b"" if end else self._source.readline(size - len(line)))
 
-    def stretch(self, lines: Lines, line: int) -> Stretch | None:
+    def stretch(self, lines: StretchLines, line: int) -> Stretch | None:
         """The next lines, the first of which is the one of this number, if they are a stretch."""
         if not self._taking.on:
             return None

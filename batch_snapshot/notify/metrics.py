@@ -18,7 +18,7 @@ from batch_snapshot.notify import notice
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from batch_snapshot.notify.notice import Gauge
+    from batch_snapshot.notify.notice import Metric
 
 #: Milliseconds for a push, its retries included.
 PUSH_TIMEOUT = 10_000
@@ -28,7 +28,7 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOIN
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 
-def as_text(gauges: Sequence[Gauge]) -> bytes:
+def as_text(gauges: Sequence[Metric]) -> bytes:
     """The metrics in Prometheus' text format."""
     import prometheus_client as prometheus  # noqa: PLC0415 - few runs need it
 
@@ -40,7 +40,7 @@ def as_text(gauges: Sequence[Gauge]) -> bytes:
     return prometheus.generate_latest(registry)
 
 
-def write(path: Path, gauges: Sequence[Gauge]) -> str | None:
+def write(path: Path, gauges: Sequence[Metric]) -> str | None:
     """Write the metrics to `path`, all or nothing; returns why that failed, if it did.
 
     The file can be read by all, whatever the umask: the exporter is another user.
@@ -84,7 +84,7 @@ def wanted(environ: Mapping[str, str]) -> bool:
     return any(environ.get(name) for name in _ENDPOINTS)
 
 
-def push(gauges: Sequence[Gauge], environ: Mapping[str, str]) -> str | None:
+def push(gauges: Sequence[Metric], environ: Mapping[str, str]) -> str | None:
     """Push the metrics once, and wait for the answer; returns why that failed, if it did.
 
     It blocks for up to ten seconds. Where to, and with which headers, the OTEL_* variables say.
@@ -102,7 +102,7 @@ def push(gauges: Sequence[Gauge], environ: Mapping[str, str]) -> str | None:
     return None if taken else "OpenTelemetry: the metrics were not taken; the run is not affected"
 
 
-def _pushed(gauges: Sequence[Gauge]) -> bool:
+def _pushed(gauges: Sequence[Metric]) -> bool:
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # noqa: PLC0415 - an extra
         OTLPMetricExporter,
     )

@@ -40,7 +40,7 @@ class Notice:
     error: str | None = None
 
 
-class Gauge(NamedTuple):
+class Metric(NamedTuple):
     """A metric and its values, by its labels' values."""
 
     name: str
@@ -100,12 +100,12 @@ def as_json(notice: Notice) -> dict[str, Any]:
     }
 
 
-def gauges(notice: Notice, finished_at: float) -> list[Gauge]:
+def gauges(notice: Notice, finished_at: float) -> list[Metric]:
     """The metrics of a run that was over at `finished_at`, in seconds since 1970."""
     name = notice.name
     found = [
-        Gauge("exit_code", "How the last run ended; 0: every row succeeded.", ("name",)),
-        Gauge("finished_timestamp_seconds", "When the last run ended.", ("name",)),
+        Metric("exit_code", "How the last run ended; 0: every row succeeded.", ("name",)),
+        Metric("finished_timestamp_seconds", "When the last run ended.", ("name",)),
     ]
     values: list[dict[tuple[str, ...], float]] = [{(name,): notice.exit_code}, {(name,): finished_at}]
     if summary := notice.summary:
@@ -123,10 +123,10 @@ def gauges(notice: Notice, finished_at: float) -> list[Gauge]:
 
 
 _SUMMED_UP = [
-    Gauge("rows", "Rows of the ledger by their state.", ("name", "status")),
-    Gauge("failures", "Rows that failed or are in doubt.", ("name", "status", "kind", "code")),
-    Gauge("duration_seconds", "How long the last run took.", ("name",)),
-    Gauge("calls", "Calls of the last run.", ("name", "account")),
-    Gauge("throttled_calls", "Calls of the last run that were throttled.", ("name", "account")),
-    Gauge("learned_rate", "Calls a second that the pace stood at in the end.", ("name", "account")),
+    Metric("rows", "Rows of the ledger by their state.", ("name", "status")),
+    Metric("failures", "Rows that failed or are in doubt.", ("name", "status", "kind", "code")),
+    Metric("duration_seconds", "How long the last run took.", ("name",)),
+    Metric("calls", "Calls of the last run.", ("name", "account")),
+    Metric("throttled_calls", "Calls of the last run that were throttled.", ("name", "account")),
+    Metric("learned_rate", "Calls a second that the pace stood at in the end.", ("name", "account")),
 ]

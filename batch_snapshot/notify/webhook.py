@@ -19,7 +19,7 @@ PAUSE = 1.0
 LONGEST_PAUSE = 5.0
 
 
-class Answer(NamedTuple):
+class WebhookResponse(NamedTuple):
     """What a receiver said."""
 
     status: int
@@ -31,7 +31,9 @@ class _RefusedError(ConnectionError):
 
 
 async def send(
-    url: str, payload: dict[str, Any], post: Callable[[str, dict[str, Any]], Awaitable[Answer]] | None = None
+    url: str,
+    payload: dict[str, Any],
+    post: Callable[[str, dict[str, Any]], Awaitable[WebhookResponse]] | None = None,
 ) -> str | None:
     """Post `payload` as JSON, a few times if need be; returns why nobody took it, if so.
 
@@ -60,13 +62,13 @@ async def send(
     return f"--notify-webhook: {host} did not take the message ({why}); the run is not affected"
 
 
-def _pause(answer: Answer, attempt: int) -> float:
+def _pause(answer: WebhookResponse, attempt: int) -> float:
     """Seconds until the next try: as asked for, within bounds."""
     asked = answer.retry_after or ""
     return min(LONGEST_PAUSE, float(asked)) if asked.isdigit() else PAUSE * (attempt + 1)
 
 
-async def _post(url: str, payload: dict[str, Any]) -> Answer:
+async def _post(url: str, payload: dict[str, Any]) -> WebhookResponse:
     import aiohttp  # noqa: PLC0415 - few runs need it
 
     from batch_snapshot.aws.http import Resolver  # noqa: PLC0415 - as above
@@ -80,7 +82,7 @@ async def _post(url: str, payload: dict[str, Any]) -> Answer:
             # A redirect would take the message to whomever it names.
             session.post(url, json=payload, allow_redirects=False) as response,
         ):
-            return Answer(response.status, response.headers.get("Retry-After"))
+            return WebhookResponse(response.status, response.headers.get("Retry-After"))
     except aiohttp.ClientError as error:
         if refused := refusal(error, url):
             way_out = "name the file with its CA certificate in SSL_CERT_FILE"

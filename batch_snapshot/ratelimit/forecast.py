@@ -23,7 +23,7 @@ DATED = 6 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class ForecastSpan:
     """Calls without a long pause between them."""
 
     #: Seconds from now; inf: never.
@@ -35,7 +35,7 @@ class Stretch:
 class Forecast:
     """When how many calls will leave."""
 
-    stretches: tuple[Stretch, ...]
+    stretches: tuple[ForecastSpan, ...]
     #: Seconds from now until the last call leaves; 0 without any, inf if they never can.
     ends_in: float
 
@@ -89,12 +89,12 @@ def forecast(
     if calls <= 0:
         return Forecast((), 0.0)
     if any(limit <= 0 for _, limit in windows):
-        return Forecast((Stretch(inf, calls),), inf)
+        return Forecast((ForecastSpan(inf, calls),), inf)
     step = 1 / rate
     # A window with room for all can hold none up.
     binding = [(seconds, limit) for seconds, limit in windows if limit < calls + len(ages)]
     if not binding:
-        return Forecast((Stretch(0.0, calls),), (calls - 1) * step)
+        return Forecast((ForecastSpan(0.0, calls),), (calls - 1) * step)
     # The margin is for sums of floats.
     return _stretches(_times(calls, step, binding, ages), max(pause, step * (1 + 1e-9)))
 
@@ -120,16 +120,16 @@ def _times(
 
 
 def _stretches(times: Iterator[float], pause: float) -> Forecast:
-    found: list[Stretch] = []
+    found: list[ForecastSpan] = []
     begins = last = next(times)
     rows = 1
     for at in times:
         if at - last > pause:
-            found.append(Stretch(begins, rows))
+            found.append(ForecastSpan(begins, rows))
             begins, rows = at, 0
         rows += 1
         last = at
-    return Forecast((*found, Stretch(begins, rows)), last)
+    return Forecast((*found, ForecastSpan(begins, rows)), last)
 
 
 def in_words(forecast: Forecast, now: datetime) -> str:
@@ -151,16 +151,16 @@ def in_words(forecast: Forecast, now: datetime) -> str:
     return f"{total}: {when}; ends {moment(forecast.ends_in, now)}"
 
 
-def _parts(stretches: Sequence[Stretch], now: datetime) -> Iterable[str]:
+def _parts(stretches: Sequence[ForecastSpan], now: datetime) -> Iterable[str]:
     words = [f"{stretch.rows:,} {_begins(stretch, now)}" for stretch in _named(stretches)]
     return words if len(stretches) <= NAMED else [*words[:-1], "…", words[-1]]
 
 
-def _named(stretches: Sequence[Stretch]) -> Sequence[Stretch]:
+def _named(stretches: Sequence[ForecastSpan]) -> Sequence[ForecastSpan]:
     return stretches if len(stretches) <= NAMED else [*stretches[:FIRST_NAMED], stretches[-1]]
 
 
-def _begins(stretch: Stretch, now: datetime) -> str:
+def _begins(stretch: ForecastSpan, now: datetime) -> str:
     return "now" if stretch.begins_in < 1 else f"from {moment(stretch.begins_in, now)}"
 
 

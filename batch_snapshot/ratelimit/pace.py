@@ -119,7 +119,7 @@ class Phase(StrEnum):
     FOLLOW = "follow"
 
 
-class Tally(NamedTuple):
+class PaceTally(NamedTuple):
     """The outcomes of calls sent since a throttle."""
 
     #: When the throttled call was sent.
@@ -132,7 +132,7 @@ class Tally(NamedTuple):
     mark: tuple[int, float] = (0, 0.0)
     earlier: tuple[int, float] = (0, 0.0)
 
-    def with_admitted(self, sent_at: float, explained: float) -> Tally:
+    def with_admitted(self, sent_at: float, explained: float) -> PaceTally:
         """After a call sent at `sent_at` was let through, of whose throttling strays explain a share."""
         excess = max(0.0, self.excess - explained)
         if sent_at <= self.start:
@@ -151,14 +151,14 @@ class Tally(NamedTuple):
         count, since = self.mark if late else self.earlier
         return (self.admitted - count + 0.5) / max(at - since, 1e-3)
 
-    def later(self, idle: float) -> Tally:
+    def later(self, idle: float) -> PaceTally:
         """The same, but for a time in which nothing was sent."""
         (count, at), (before, then) = self.mark, self.earlier
         return self._replace(start=self.start + idle, mark=(count, at + idle), earlier=(before, then + idle))
 
 
-def _tally(start: float) -> Tally:
-    return Tally(start, mark=(0, start), earlier=(0, start))
+def _tally(start: float) -> PaceTally:
+    return PaceTally(start, mark=(0, start), earlier=(0, start))
 
 
 _NO_TALLY = _tally(0.0)
@@ -184,7 +184,7 @@ class Pace(NamedTuple):
     #: Calls that were let through while searching, and when the first of them left.
     found: int = 0
     began: float | None = None
-    tally: Tally = _NO_TALLY
+    tally: PaceTally = _NO_TALLY
     #: What was measured when it was last exceeded: cuts on the way back to it may be due to strays.
     crest: float = inf
     #: Strays that gave themselves away, less what was forgotten.
@@ -312,7 +312,7 @@ class Pace(NamedTuple):
             pace = pace._replace(strays=max(0.0, self.strays - 1))
         return self._limited(pace, tally, sent_at, now)
 
-    def _limited(self, pace: Pace, tally: Tally, sent_at: float, now: float) -> Pace:
+    def _limited(self, pace: Pace, tally: PaceTally, sent_at: float, now: float) -> Pace:
         """The pace after a throttle that the limit was the cause of."""
         if not tally.admitted and not (self.strayed and tally.throttled == 1):
             peak = min(self.rate(sent_at) * SLUMP, 0.5 / max(sent_at - tally.start, 1e-3))
@@ -345,7 +345,7 @@ class Pace(NamedTuple):
         """Whether a call sent at `sent_at` left at a rate well below one that was measured."""
         return self.phase is Phase.FOLLOW and self.rate(sent_at) < BELOW * measured
 
-    def _measured(self, tally: Tally, sent_at: float) -> float:
+    def _measured(self, tally: PaceTally, sent_at: float) -> float:
         """The sustained rate, by what was let through and by the rate at which that ended."""
         trust = TRUST
         if self.phase is Phase.CLIMB:
@@ -377,7 +377,7 @@ def _given_back(pace: Pace, sent_at: float, now: float) -> Pace:
     return pace._replace(peak=peak, strays=SURE + FIRM, since=now, tally=_tally(sent_at))
 
 
-def _cut(pace: Pace, now: float, phase: Phase, peak: float, tally: Tally) -> Pace:
+def _cut(pace: Pace, now: float, phase: Phase, peak: float, tally: PaceTally) -> Pace:
     """The pace after its rate was cut to start from `peak`."""
     floor = min(FLOOR_RATE, pace.ceiling)
     peak = min(max(floor, peak), pace.ceiling)
@@ -433,7 +433,7 @@ def load(text: str) -> Pace:
         layout, phase, *values = json.loads(text)
         found = dict(zip(_FIELDS, [Phase(phase), *values], strict=True))
         start, admitted, throttled, excess, mark, earlier = found.pop("tally")
-        tally = Tally(start, admitted, throttled, excess, tuple(mark), tuple(earlier))
+        tally = PaceTally(start, admitted, throttled, excess, tuple(mark), tuple(earlier))
     except (TypeError, KeyError) as error:
         raise ValueError(str(error)) from None
     if layout != _FORMAT:

@@ -14,7 +14,7 @@ import anyio
 
 from batch_snapshot.errors import StorageError
 from batch_snapshot.ratelimit.pace import Pace
-from batch_snapshot.ratelimit.windows import Spent
+from batch_snapshot.ratelimit.windows import WindowFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ LOOK_AGAIN = 1.0
 class Meter(Protocol):
     """An account's windows."""
 
-    def claim(self) -> int | Spent:
+    def claim(self) -> int | WindowFull:
         """Log a call that is about to leave, or tell when one would fit."""
 
     def room(self) -> int:
@@ -41,10 +41,10 @@ class Meter(Protocol):
         """The call never left."""
 
 
-class WindowSpent(Exception):  # noqa: N818 - no error: the account is done for now
+class WindowFullError(Exception):
     """No call fits the account's windows."""
 
-    def __init__(self, spent: Spent) -> None:
+    def __init__(self, spent: WindowFull) -> None:
         """Tell which, and when it opens."""
         super().__init__(spent.window.name)
         self.spent = spent
@@ -61,7 +61,7 @@ class Store(Protocol):
         """Go from the pace to the one after an event, with nobody between."""
 
 
-class Own:
+class LocalPace:
     """A pace that nobody else uses."""
 
     def __init__(self, pace: Pace) -> None:
@@ -147,10 +147,10 @@ class Pacer:
             wait: until a spent window opens again, instead of raising.
             clock: monotonic, in seconds.
         """
-        self.store: Store = Own(pace)
+        self.store: Store = LocalPace(pace)
         self.meter = meter
         #: The window that is waited for, and until when by the clock; None: no wait for a window.
-        self.waiting: tuple[Spent, float] | None = None
+        self.waiting: tuple[WindowFull, float] | None = None
         #: Seconds that went by in such waits.
         self.waited = 0.0
         self.now = clock
@@ -198,7 +198,7 @@ class Pacer:
             while True:
                 await self._slot()
                 claim = self.meter.claim() if self.meter else None
-                if isinstance(claim, Spent):
+                if isinstance(claim, WindowFull):
                     await self.rest(claim)
                 elif (now := self._took()) is not None:
                     return Permit(self, now, claim)
@@ -227,14 +227,14 @@ class Pacer:
         if self._failed:
             raise self._failed
 
-    async def rest(self, spent: Spent) -> None:
+    async def rest(self, spent: WindowFull) -> None:
         """Wait a little for a window to open.
 
         Raises:
             WindowSpent: it is not waited for.
         """
         if not self._wait or spent.opens_in == inf:
-            raise WindowSpent(spent)
+            raise WindowFullError(spent)
         began = self.now()
         self.waiting = (spent, began + spent.opens_in)
         try:
@@ -243,14 +243,14 @@ class Pacer:
             self.waiting = None
             self.waited += self.now() - began
 
-    def spent(self, before: Spent) -> Spent:
+    def spent(self, before: WindowFull) -> WindowFull:
         """How long a window that was spent `before` stays so.
 
         Raises:
             StorageError: the windows' log cannot be read.
         """
         claim = self.meter.claim() if self.meter else 0
-        if isinstance(claim, Spent):
+        if isinstance(claim, WindowFull):
             return claim
         if self.meter and claim:
             self.meter.cancel(claim)

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from batch_snapshot import files, mounts
-from batch_snapshot.errors import SAME_COMMAND, PlaceError, StorageError, is_of_the_place, way_out
+from batch_snapshot.errors import SAME_COMMAND, StateFolderError, StorageError, is_of_the_place, way_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -94,7 +94,7 @@ _creating = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class QuotaWindow:
     """A rolling window of an account."""
 
     #: As it was declared: per_minute, per_hour or per_day.
@@ -104,7 +104,7 @@ class Window:
     seconds: float
 
 
-def windows(quota: Quota, per_day: int | None = None) -> tuple[Window, ...]:
+def windows(quota: Quota, per_day: int | None = None) -> tuple[QuotaWindow, ...]:
     """The windows that `quota` declares, the shortest first; `per_day` overrides its calls a day."""
     declared = (
         ("per_minute", quota.per_minute, 60.0),
@@ -112,7 +112,7 @@ def windows(quota: Quota, per_day: int | None = None) -> tuple[Window, ...]:
         ("per_day", quota.per_day if per_day is None else per_day, DAY),
     )
     return tuple(
-        Window(name, max(0, calls - quota.reserve), seconds)
+        QuotaWindow(name, max(0, calls - quota.reserve), seconds)
         for name, calls, seconds in declared
         if calls is not None
     )
@@ -123,11 +123,11 @@ def calls_a_day(quota: Quota) -> float:
     return min((window.limit * DAY / window.seconds for window in windows(quota)), default=inf)
 
 
-class Spent(NamedTuple):
+class WindowFull(NamedTuple):
     """No call fits now."""
 
     #: The one that opens last.
-    window: Window
+    window: QuotaWindow
     #: Seconds until one call fits all windows if nothing else happens; inf where the limit is 0. A call
     #: in flight is taken to last `LOST_AFTER`: once it is over, one may fit earlier.
     opens_in: float
@@ -159,7 +159,7 @@ class Machine(NamedTuple):
     remote: Callable[[Path], bool] = mounts.remote
 
 
-class Usage:
+class CallLog:
     """The log of calls, in one SQLite file (mode 0600) that any number of processes may use at once.
 
     An `account` is an opaque key for whatever has quotas of its own. Threads may share one object; a
@@ -215,7 +215,7 @@ class Usage:
         with self._lock, self._told():
             self._db.close()
 
-    def claim(self, account: str, windows: Sequence[Window]) -> int | Spent:
+    def claim(self, account: str, windows: Sequence[QuotaWindow]) -> int | WindowFull:
         """Log a call that is about to leave, or tell when one would fit all `windows`.
 
         Returns:
@@ -224,7 +224,9 @@ class Usage:
         if not windows:
             return 0
         with self._transaction() as now:
-            spent = [Spent(window, wait) for window in windows if (wait := self._wait(account, window, now))]
+            spent = [
+                WindowFull(window, wait) for window in windows if (wait := self._wait(account, window, now))
+            ]
             if spent:
                 return max(spent, key=lambda one: one.opens_in)
             row = (account, now + _micros(LOST_AFTER))
@@ -234,7 +236,7 @@ class Usage:
                 self._purge(now)
             return claim
 
-    def room(self, account: str, windows: Sequence[Window]) -> int:
+    def room(self, account: str, windows: Sequence[QuotaWindow]) -> int:
         """How many calls fit all `windows` now; `windows` are not empty."""
         with self._transaction() as now:
             free = (
@@ -300,7 +302,7 @@ class Usage:
 
     # -- counting ----------------------------------------------------------------------------------
 
-    def _wait(self, account: str, window: Window, now: int) -> float:
+    def _wait(self, account: str, window: QuotaWindow, now: int) -> float:
         """Seconds until one call fits the window; 0: it fits."""
         if window.limit <= 0:
             return inf
@@ -383,10 +385,10 @@ class Usage:
             yield
         except sqlite3.Error as error:
             code = _code(error)
-            kind = PlaceError if code in _OF_THE_PLACE else StorageError
+            kind = StateFolderError if code in _OF_THE_PLACE else StorageError
             raise self._unusable(str(error), _WAYS_OUT.get(code, _AGAIN), kind) from None
         except OSError as error:
-            kind = PlaceError if is_of_the_place(error) else StorageError
+            kind = StateFolderError if is_of_the_place(error) else StorageError
             out = _ELSEWHERE if is_of_the_place(error) else f"{way_out(error, _ELSEWHERE)}, {SAME_COMMAND}"
             raise self._unusable(error.strerror or str(error), out, kind) from None
 

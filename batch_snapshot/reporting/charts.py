@@ -69,7 +69,7 @@ class Chart:
     height: int = HEIGHT
 
 
-class Bucket(NamedTuple):
+class TimeBucket(NamedTuple):
     """A stretch of an invocation."""
 
     invocation: int
@@ -78,7 +78,7 @@ class Bucket(NamedTuple):
     sums: tuple[int, int, int, int]
 
 
-def buckets(invocations: Sequence[Invocation]) -> tuple[int, list[Bucket]]:
+def buckets(invocations: Sequence[Invocation]) -> tuple[int, list[TimeBucket]]:
     """Cut the time of all invocations, and not the time between them, into stretches so long."""
     lengths = [max(invocation.seconds, default=-1) + 1 for invocation in invocations]
     total = sum(lengths)
@@ -91,7 +91,7 @@ def buckets(invocations: Sequence[Invocation]) -> tuple[int, list[Bucket]]:
         for second, values in invocation.seconds.items():
             for column, value in enumerate(values):
                 sums[second // step][column] += value
-        found += [Bucket(number, at * step, (s, f, d, t)) for at, (s, f, d, t) in enumerate(sums)]
+        found += [TimeBucket(number, at * step, (s, f, d, t)) for at, (s, f, d, t) in enumerate(sums)]
     return step, found
 
 
@@ -235,7 +235,7 @@ def _levels(most: int) -> list[Mark]:
 
 
 def _time_axis(
-    found: Sequence[Bucket], times: Sequence[str], *, short: bool
+    found: Sequence[TimeBucket], times: Sequence[str], *, short: bool
 ) -> tuple[list[Mark], list[float]]:
     """Times that don't run into each other, those at which an invocation begins first."""
     begins = [

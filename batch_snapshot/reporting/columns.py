@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from batch_snapshot.reporting.entries import Entry
+    from batch_snapshot.reporting.entries import ReportEntry
 
 #: Rows that the page's table holds at most; those that did not succeed come first.
 MOST_ROWS = 100_000
@@ -27,9 +27,9 @@ LONGEST_MESSAGE, MANY_CHARACTERS, SHORT_MESSAGE = 400, 6_000_000, 60
 STATUSES = (Status.FAILED.value, Status.IN_DOUBT.value, UNATTEMPTED, Status.SUCCEEDED.value)
 
 
-def chosen(entries: Iterable[Entry], most: int = MOST_ROWS) -> tuple[list[Entry], int]:
+def chosen(entries: Iterable[ReportEntry], most: int = MOST_ROWS) -> tuple[list[ReportEntry], int]:
     """The rows that the table holds, those that did not succeed first; and how many there are in all."""
-    rest: dict[str, list[Entry]] = {status: [] for status in STATUSES}
+    rest: dict[str, list[ReportEntry]] = {status: [] for status in STATUSES}
     total = 0
     for entry in entries:
         total += 1
@@ -43,7 +43,7 @@ def natural(text: str) -> tuple[str, str]:
     return re.sub(r"[0-9]+", lambda digits: digits[0].zfill(20), text), text
 
 
-def columns(entries: Sequence[Entry]) -> dict[str, Any]:
+def columns(entries: Sequence[ReportEntry]) -> dict[str, Any]:
     """The table of `entries` as values for JSON."""
     rows = [entry.row for entry in entries]
     since = min((entry.finished_at for entry in entries if entry.finished_at), default=None)
@@ -86,7 +86,7 @@ def _numbered(column: Sequence[str]) -> dict[str, Any]:
     return {"of": texts, "at": [number[text] for text in column]}
 
 
-def _errors(entries: Sequence[Entry]) -> list[str]:
+def _errors(entries: Sequence[ReportEntry]) -> list[str]:
     """Code and message of each row's error, cut where they would make the page too large."""
     found = []
     spent = 0
@@ -108,7 +108,7 @@ _HOLES = ("\x01", "\x02", "\x03")
 _AS_IT_IS = "\x04"
 
 
-def _shape(entry: Entry) -> str:
+def _shape(entry: ReportEntry) -> str:
     """The arn with marks for the row's own values, so that arns alike are kept once; lossless."""
     arn = entry.arn or ""
     values = (entry.row.engagement, entry.row.resource, f"/{entry.revision or 0}")

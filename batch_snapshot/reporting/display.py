@@ -25,7 +25,7 @@ GAP = 2
 WIDEST = 120
 
 
-class Window(NamedTuple):
+class WindowUse(NamedTuple):
     """How much of a quota window is used."""
 
     name: str
@@ -40,7 +40,7 @@ class Waiting(NamedTuple):
     seconds: float
 
 
-class Trouble(NamedTuple):
+class ShownFailure(NamedTuple):
     """What keeps an account's rows from being sent, or makes all of them fail."""
 
     what: str
@@ -50,7 +50,7 @@ class Trouble(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class DisplayPart:
     """One account in a frame."""
 
     name: str
@@ -63,9 +63,9 @@ class Part:
     allowed: float | None = None
     throttled: int = 0
     #: The fullest window.
-    window: Window | None = None
+    window: WindowUse | None = None
     waiting: Waiting | None = None
-    trouble: Trouble | None = None
+    trouble: ShownFailure | None = None
     #: Why it stopped early.
     stopped: str | None = None
 
@@ -83,7 +83,7 @@ class Frame:
     ends: str | None = None
     calls: int = 0
     throttled: int = 0
-    parts: Sequence[Part] = ()
+    parts: Sequence[DisplayPart] = ()
     #: What a run that stops early waits for.
     stopping: str | None = None
 
@@ -241,7 +241,7 @@ def _times(frame: Frame) -> Text:
     return _text(elapsed, (f"   {left}", ""))
 
 
-def _accounts(parts: Sequence[Part], width: int) -> Table:
+def _accounts(parts: Sequence[DisplayPart], width: int) -> Table:
     """A line an account; what is said of its quota takes the room that the figures leave."""
     from rich.table import Table  # noqa: PLC0415
 
@@ -262,7 +262,7 @@ def _accounts(parts: Sequence[Part], width: int) -> Table:
     return table
 
 
-def _account(part: Part) -> tuple[str, str, str, str, str]:
+def _account(part: DisplayPart) -> tuple[str, str, str, str, str]:
     rows = f"/{part.rows:,}" if part.rows is not None else ""
     allowed = f" of {part.allowed:,.3g}" if part.allowed is not None and isfinite(part.allowed) else ""
     return (
@@ -274,7 +274,7 @@ def _account(part: Part) -> tuple[str, str, str, str, str]:
     )
 
 
-def _account_sums(parts: Sequence[Part]) -> tuple[str, str, str, str, str]:
+def _account_sums(parts: Sequence[DisplayPart]) -> tuple[str, str, str, str, str]:
     """Those that have no line of their own."""
     known = [part.rows for part in parts if part.rows is not None]
     rows = f"/{sum(known):,}" if len(known) == len(parts) else ""
@@ -287,7 +287,7 @@ def _account_sums(parts: Sequence[Part]) -> tuple[str, str, str, str, str]:
     )
 
 
-def _by_interest(parts: Sequence[Part]) -> Sequence[Part]:
+def _by_interest(parts: Sequence[DisplayPart]) -> Sequence[DisplayPart]:
     """Where not all have a line: those that stopped first, then who waits, then who has rows left."""
     if len(parts) <= SHOWN_ACCOUNTS:
         return parts
@@ -301,28 +301,28 @@ def _by_interest(parts: Sequence[Part]) -> Sequence[Part]:
     )
 
 
-def _first(parts: Sequence[Part]) -> Iterable[Part]:
+def _first(parts: Sequence[DisplayPart]) -> Iterable[DisplayPart]:
     return parts[:SHOWN_ACCOUNTS]
 
 
-def _spelt_out(part: Part) -> list[str]:
+def _spelt_out(part: DisplayPart) -> list[str]:
     """What holds the account up, in lines that a narrow terminal has room for."""
     if part.trouble is not None and part.stopped is None:
         return [part.trouble.what, _until(part.trouble)]
     return [said] if (said := _said(part)) else []
 
 
-def _until(trouble: Trouble) -> str:
+def _until(trouble: ShownFailure) -> str:
     plural = "row" if trouble.rows_waiting == 1 else "rows"
     rows = f"{trouble.rows_waiting:,} {plural} waiting"
     return rows if trouble.next_try_s is None else f"{rows}, next try in {trouble.next_try_s:.0f} s"
 
 
-def _rounded(trouble: Trouble) -> dict[str, Any]:
+def _rounded(trouble: ShownFailure) -> dict[str, Any]:
     return trouble._replace(next_try_s=_finite(trouble.next_try_s))._asdict()
 
 
-def _said(part: Part) -> str:
+def _said(part: DisplayPart) -> str:
     """What holds the account up, if anything does."""
     if part.stopped is not None:
         return f"stopped: {part.stopped.removeprefix(f'account {part.name}: ')}"
@@ -333,7 +333,7 @@ def _said(part: Part) -> str:
     return ""
 
 
-def _used(window: Window) -> str:
+def _used(window: WindowUse) -> str:
     return f"{window.name} {window.used:,} of {window.limit:,} used"
 
 

@@ -23,7 +23,7 @@ UNATTEMPTED = "unattempted"
 CRASH_MESSAGE = "the run ended without a word while this row may have been sent"
 
 
-class Entry(NamedTuple):
+class ReportEntry(NamedTuple):
     """A row and what its last result says."""
 
     row: Row
@@ -55,7 +55,7 @@ class Entry(NamedTuple):
 
 def settled(
     lines: Iterable[Line], history: History, again: Mapping[bytes, int] | None = None
-) -> Iterator[Entry]:
+) -> Iterator[ReportEntry]:
     """The rows that a ledger names, each once, as its last line says.
 
     Args:
@@ -77,18 +77,18 @@ def settled(
             yield from _intended(record, line.offset, history)
         elif isinstance(record, Skipped):
             left_out = history.skipped.get(record.reason, ())
-            yield from (Entry(row, record.reason.value) for row in record.rows if row.key in left_out)
+            yield from (ReportEntry(row, record.reason.value) for row in record.rows if row.key in left_out)
 
 
-def _intended(intent: Intent, offset: int, history: History) -> Iterator[Entry]:
+def _intended(intent: Intent, offset: int, history: History) -> Iterator[ReportEntry]:
     for token, row, _ in intent.rows:
         past = history.unfinished.get(row.key)
         if past is None or past.offset != offset:
             continue
         if past.status is None:
-            yield Entry(row, UNATTEMPTED)
+            yield ReportEntry(row, UNATTEMPTED)
         else:
-            yield Entry(
+            yield ReportEntry(
                 row,
                 past.status.value,
                 first_sent_at=past.first_sent_at,
@@ -99,18 +99,18 @@ def _intended(intent: Intent, offset: int, history: History) -> Iterator[Entry]:
             )
 
 
-def unattempted(rows: Iterable[Row], known: Collection[bytes]) -> Iterator[Entry]:
+def unattempted(rows: Iterable[Row], known: Collection[bytes]) -> Iterator[ReportEntry]:
     """The rows of a manifest of which a ledger says nothing."""
-    return (Entry(row, UNATTEMPTED) for row in rows if row.key not in known)
+    return (ReportEntry(row, UNATTEMPTED) for row in rows if row.key not in known)
 
 
-def of_result(result: Result) -> Entry:
+def of_result(result: Result) -> ReportEntry:
     """What a result line says, as far as it makes sense."""
     fields: Mapping[str, Any] = result.fields or {}
     error = fields.get("error")
     error = error if isinstance(error, dict) else {}
     http_status = error.get("http_status")
-    return Entry(
+    return ReportEntry(
         row=result.row,
         status=result.status.value,
         attempts=count(fields.get("attempts")),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from batch_snapshot.reporting.entries import Entry
+    from batch_snapshot.reporting.entries import ReportEntry
 
 #: Different messages that a group of failures quotes, and the characters of each.
 QUOTED, QUOTED_LENGTH = 5, 600
@@ -56,7 +56,7 @@ class Group:
     #: Rows whose message is not among them.
     others: int = 0
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: ReportEntry) -> None:
         """Count one more."""
         self.rows += 1
         self.accounts[entry.row.account] += 1
@@ -148,7 +148,7 @@ class Facts:
         if sent_at and started_at and sent_at >= started_at:
             self.latencies.append(max(0.0, (finished_at - sent_at).total_seconds()))
 
-    def row(self, entry: Entry) -> None:
+    def row(self, entry: ReportEntry) -> None:
         """Take in what became of one row."""
         self.accounts.setdefault(entry.row.account, AccountFacts()).statuses[entry.status] += 1
         if entry.status not in {Status.SUCCEEDED, UNATTEMPTED}:

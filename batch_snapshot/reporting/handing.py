@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from batch_snapshot.ledger.history import Header
     from batch_snapshot.manifest import Manifest
-    from batch_snapshot.reporting.entries import Entry
+    from batch_snapshot.reporting.entries import ReportEntry
 
 
 @dataclass(slots=True)
-class Material:
+class ReportData:
     """What a report is made from."""
 
     path: Path
@@ -40,7 +40,7 @@ class Material:
     #: What is missing, and why: to be told in every report.
     notes: list[str] = field(default_factory=list)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[ReportEntry]:
         """Every row that is known, once; those of the ledger first.
 
         Raises:
@@ -58,7 +58,7 @@ class Material:
         return chain(named, unattempted(manifest.rows(self.listed), known))
 
 
-def gather(path: Path, manifest_path: Path | None = None) -> Material:
+def gather(path: Path, manifest_path: Path | None = None) -> ReportData:
     """Read the ledger at `path`, and find the manifest: as named, or where the ledger says.
 
     Raises:
@@ -78,7 +78,7 @@ def gather(path: Path, manifest_path: Path | None = None) -> Material:
     header = facts.history.last
     if header is None:
         raise LedgerError(f"{path}: no run has begun in it; name a ledger that a run has written")
-    material = Material(path, facts, header, running, None)
+    material = ReportData(path, facts, header, running, None)
     if running:
         material.notes.append(
             "A run was writing the ledger when this was made: the last rows may be missing."
@@ -88,7 +88,7 @@ def gather(path: Path, manifest_path: Path | None = None) -> Material:
     return material
 
 
-def _listed(material: Material, named: Path | None) -> Manifest | None:
+def _listed(material: ReportData, named: Path | None) -> Manifest | None:
     """The manifest; one that was not named may be missing, and then it is said so."""
     header, counts = material.header, _counts(material)
     unknown = counts.unattempted - _named_only(material)
@@ -114,16 +114,16 @@ def _listed(material: Material, named: Path | None) -> Manifest | None:
     return listed
 
 
-def _named_only(material: Material) -> int:
+def _named_only(material: ReportData) -> int:
     """Rows without a status that the ledger names all the same."""
     return sum(past.status is None for past in material.facts.history.unfinished.values())
 
 
-def _counts(material: Material) -> report.Counts:
+def _counts(material: ReportData) -> report.Counts:
     return report.count(material.facts.history.counts(), material.header.rows)
 
 
-def summary(material: Material) -> report.Summary:
+def summary(material: ReportData) -> report.Summary:
     """The sums that stand at the top of the page."""
     header, past = material.header, material.facts.history
     counts, failures = _counts(material), past.failures()
@@ -151,14 +151,14 @@ def summary(material: Material) -> report.Summary:
     )
 
 
-def write_html(material: Material, file: Path, now: datetime) -> None:
+def write_html(material: ReportData, file: Path, now: datetime) -> None:
     """Write the page to `file`.
 
     Raises:
         InputError: it cannot be written, or is the ledger or manifest itself.
     """
 
-    def counted() -> Iterator[Entry]:
+    def counted() -> Iterator[ReportEntry]:
         for entry in material.entries():
             material.facts.row(entry)
             yield entry
@@ -177,7 +177,7 @@ def write_html(material: Material, file: Path, now: datetime) -> None:
         out.write(page.render(contents))
 
 
-def write_csv(material: Material, folder: Path) -> dict[str, int]:
+def write_csv(material: ReportData, folder: Path) -> dict[str, int]:
     """Write the tables into `folder`, which is made; returns the number of rows of each.
 
     Raises:
@@ -200,7 +200,7 @@ def write_csv(material: Material, folder: Path) -> dict[str, int]:
 
 
 @contextmanager
-def _replacing(material: Material, file: Path, mark: str = "") -> Iterator[IO[str]]:
+def _replacing(material: ReportData, file: Path, mark: str = "") -> Iterator[IO[str]]:
     """Write a file as a whole, or leave what stood there."""
     ours = {
         resolved(material.path),

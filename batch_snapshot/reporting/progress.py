@@ -11,15 +11,15 @@ import anyio
 
 from batch_snapshot.ratelimit import forecast
 from batch_snapshot.reporting import display
-from batch_snapshot.reporting.display import Frame, Part, Trouble, Waiting
+from batch_snapshot.reporting.display import DisplayPart, Frame, ShownFailure, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from batch_snapshot.engine.account import Lane
+    from batch_snapshot.engine.account import AccountState
     from batch_snapshot.models import Outcome
-    from batch_snapshot.reporting.view import View
+    from batch_snapshot.reporting.view import RunView
 
 #: Seconds between two lines in a log, and between two frames of a display.
 LINES_EVERY = 5.0
@@ -36,7 +36,7 @@ def utc_now() -> datetime:
 
 
 async def watch(
-    view: View,
+    view: RunView,
     show: Callable[[Frame], None],
     *,
     every: float,
@@ -52,17 +52,17 @@ async def watch(
         first: seconds until the first; None: as many.
         now: the wall clock, for the time of the end.
     """
-    gauge = Gauge(view)
+    gauge = ProgressMeter(view)
     await anyio.sleep(every if first is None else first)
     while True:
         show(gauge.frame(now()))
         await anyio.sleep(every)
 
 
-class Gauge:
+class ProgressMeter:
     """Reads a run; remembers enough to tell how fast it is now."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: RunView) -> None:
         """Begin to look at `view`."""
         self._view = view
         self._seen: deque[tuple[float, Counter[str]]] = deque([(view.elapsed, self._calls())])
@@ -92,13 +92,13 @@ class Gauge:
         waiting = f"waiting for {calls:,} {'call' if calls == 1 else 'calls'} in flight"
         return f"stopping: {waiting}" + ("" if left is None else f", {left:.0f} s at most")
 
-    def _part(self, name: str, lane: Lane, rate: float) -> Part:
+    def _part(self, name: str, lane: AccountState, rate: float) -> DisplayPart:
         view, now = self._view, lane.pacer.now()
         waiting = None
         if lane.pacer.waiting is not None:
             spent, until = lane.pacer.waiting
             waiting = Waiting(spent.window.name, max(0.0, until - now))
-        return Part(
+        return DisplayPart(
             name=name,
             done=view.settled[name],
             rows=view.todo.get(name, 0),
@@ -125,12 +125,12 @@ class Gauge:
         return {name: (calls[name] - before[name]) / seconds if seconds > 0 else 0.0 for name in calls}
 
 
-def _trouble(lane: Lane, rows: int, now: float) -> Trouble | None:
+def _trouble(lane: AccountState, rows: int, now: float) -> ShownFailure | None:
     """What an account pauses for, or how all of its rows fail; None: nothing of the kind."""
     if lane.pause is not None:
-        return Trouble(lane.pause.shown, rows, max(0.0, lane.pause.next_at - now))
+        return ShownFailure(lane.pause.shown, rows, max(0.0, lane.pause.next_at - now))
     if lane.breaker.count >= TELLING:
-        return Trouble(f"{lane.breaker.count} {lane.breaker.trouble.what}", rows)
+        return ShownFailure(f"{lane.breaker.count} {lane.breaker.trouble.what}", rows)
     return None
 
 
@@ -165,7 +165,7 @@ class Screen:
         self._paused = False
         self._ascii = encoding.replace("-", "").lower() != "utf8"
         self._console = Console(
-            file=cast("IO[str]", _Stream(write)),
+            file=cast("IO[str]", _TerminalStream(write)),
             force_terminal=True,
             width=width,
             highlight=False,
@@ -218,7 +218,7 @@ class Screen:
         self._console.print(Text(text), soft_wrap=True)
 
 
-class _Stream:
+class _TerminalStream:
     """What rich takes for a file."""
 
     def __init__(self, write: Callable[[str], None]) -> None:

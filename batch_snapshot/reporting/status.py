@@ -12,15 +12,15 @@ from batch_snapshot import paths
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.ledger import check as audit
 from batch_snapshot.ledger import locks, writer
-from batch_snapshot.ledger.tally import Tally
+from batch_snapshot.ledger.tally import LedgerTally
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.reporting import summary as report
-from batch_snapshot.reporting.display import Frame, Part, Window
+from batch_snapshot.reporting.display import DisplayPart, Frame, WindowUse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batch_snapshot.engine.allowance import Outlook
+    from batch_snapshot.engine.allowance import AccountForecast
     from batch_snapshot.ledger.history import Header
 
 
@@ -35,19 +35,19 @@ def of(path: Path, now: Callable[[], datetime] = utc_now) -> report.Summary:
     Raises:
         LedgerError: it is no ledger, or has a line that makes no sense.
     """
-    looking = Looking(path, now)
+    looking = LedgerWatch(path, now)
     looking.again()
     return looking.summary()
 
 
-class Looking:
+class LedgerWatch:
     """A ledger that is looked at again and again; each look reads what is new."""
 
     def __init__(self, path: Path, now: Callable[[], datetime] = utc_now) -> None:
         """Look at the ledger at `path`; `now` is the wall clock."""
         self._path = path
         self._now = now
-        self._tally = Tally()
+        self._tally = LedgerTally()
         #: Whether a run was writing it at the last look.
         self.running = False
 
@@ -142,7 +142,7 @@ class Looking:
             calls=sum(account.calls for account in accounts.values()),
             throttled=sum(account.throttled for account in accounts.values()),
             parts=[
-                Part(
+                DisplayPart(
                     name=name,
                     done=account.statuses.total(),
                     rows=alone,
@@ -154,15 +154,15 @@ class Looking:
             ],
         )
 
-    def _outlooks(self, rows: int, rate: float) -> dict[str, Outlook]:
+    def _outlooks(self, rows: int, rate: float) -> dict[str, AccountForecast]:
         """How full each account's quota windows are, and how so many rows of it will go.
 
         By the log of calls where the run keeps it; empty where that tells nothing.
         """
         # Half of the time that `status` takes, and needed only while a run goes on.
         from batch_snapshot.config.accounts import allowed  # noqa: PLC0415
-        from batch_snapshot.engine.allowance import Allowances  # noqa: PLC0415
-        from batch_snapshot.ratelimit.windows import Usage  # noqa: PLC0415
+        from batch_snapshot.engine.allowance import AccountLimits  # noqa: PLC0415
+        from batch_snapshot.ratelimit.windows import CallLog  # noqa: PLC0415
 
         header = self._header()
         folder = header.settings.get("state_dir")
@@ -176,18 +176,18 @@ class Looking:
             file = paths.usage_file(paths.state_folder(Path(folder) if folder else None, os.environ))
             if paths.there(file):
                 accounts = allowed(self._path, header)
-                with Usage(file) as usage:
-                    room = Allowances(accounts, header.endpoint, usage, os.environ)
+                with CallLog(file) as usage:
+                    room = AccountLimits(accounts, header.endpoint, usage, os.environ)
                     return {name: room.outlook(name, rows, rate or None) for name in self._tally.accounts}
         return {}
 
 
-def _fullest(outlook: Outlook | None) -> Window | None:
+def _fullest(outlook: AccountForecast | None) -> WindowUse | None:
     """The quota window of which the largest share is used."""
     if outlook is None:
         return None
     windows = [
-        Window(window.name, min(used, window.limit), window.limit)
+        WindowUse(window.name, min(used, window.limit), window.limit)
         for window, used in zip(outlook.windows, outlook.used, strict=True)
         if window.limit
     ]

@@ -34,7 +34,7 @@ DOUBT_ADVICE = "may have been carried out: run or retry settles it under the sam
 SHOWN_ACCOUNTS = 20
 
 
-class _Four(NamedTuple):
+class _CountFields(NamedTuple):
     """The states that every ledger knows."""
 
     succeeded: int = 0
@@ -43,7 +43,7 @@ class _Four(NamedTuple):
     unattempted: int = 0
 
 
-class Counts(_Four):
+class Counts(_CountFields):
     """The states of all rows; with those left out they sum to the rows.
 
     As a tuple these are the four states that every ledger knows.

@@ -13,7 +13,7 @@ from batch_snapshot.reporting.entries import UNATTEMPTED
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from batch_snapshot.reporting.entries import Entry
+    from batch_snapshot.reporting.entries import ReportEntry
 
 #: What a spreadsheet takes for a formula, behind blanks too; the wide forms are East Asian ones.
 _FORMULA = re.compile(r"[ \u00a0\u3000]*[=+\-@\t\r\n＝＋－＠]")
@@ -45,7 +45,7 @@ def defused(text: str) -> str:
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-def write(entries: Iterable[Entry], files: Mapping[str, IO[str]]) -> dict[str, int]:
+def write(entries: Iterable[ReportEntry], files: Mapping[str, IO[str]]) -> dict[str, int]:
     """Write the entries into the file of their table; returns how many rows each got."""
     writers = {name: csv.writer(file) for name, file in files.items()}
     numbers = dict.fromkeys(files, 0)
@@ -58,7 +58,7 @@ def write(entries: Iterable[Entry], files: Mapping[str, IO[str]]) -> dict[str, i
     return numbers
 
 
-def _cell(entry: Entry, column: str) -> str | int:
+def _cell(entry: ReportEntry, column: str) -> str | int:
     value = getattr(entry.row, column) if column in _ROW else getattr(entry, column)
     if value is None:
         return ""

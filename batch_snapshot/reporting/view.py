@@ -13,14 +13,14 @@ from batch_snapshot.errors import StorageError
 from batch_snapshot.ledger import history
 from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.reporting import summary
-from batch_snapshot.reporting.display import Window
+from batch_snapshot.reporting.display import WindowUse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batch_snapshot.engine.account import Lane
-    from batch_snapshot.engine.allowance import Allowances, Outlook
-    from batch_snapshot.engine.run_state import Course
+    from batch_snapshot.engine.account import AccountState
+    from batch_snapshot.engine.allowance import AccountForecast, AccountLimits
+    from batch_snapshot.engine.run_state import RunState
     from batch_snapshot.ledger.history import History
     from batch_snapshot.models import Outcome, Skip, Status
 
@@ -32,7 +32,7 @@ TELLING = 10.0
 
 
 @dataclass(slots=True)
-class View:
+class RunView:
     """What is known of a run by now."""
 
     name: str
@@ -48,16 +48,16 @@ class View:
     by_account: Counter[tuple[str, Status]] = field(default_factory=Counter)
     #: By the row's key: outcomes of rows that are about to be sent again.
     provisional: dict[bytes, Outcome] = field(default_factory=dict)
-    lanes: Mapping[str, Lane] = field(default_factory=dict)
-    allowances: Allowances | None = None
+    lanes: Mapping[str, AccountState] = field(default_factory=dict)
+    allowances: AccountLimits | None = None
     #: What drives the run.
-    course: Course | None = None
+    course: RunState | None = None
     #: By the run's monotonic clock, in seconds.
     started: float = 0.0
     #: When the end was forecast last, and in how many seconds from then it was to be.
     _forecast: tuple[float, float] | None = None
     #: What is used of the windows by account, and how many calls it had made when that was counted.
-    _used: dict[str, tuple[Outlook, int]] = field(default_factory=dict)
+    _used: dict[str, tuple[AccountForecast, int]] = field(default_factory=dict)
 
     def add(self, outcome: Outcome, past: History, *, provisional: bool = False) -> None:
         """Count an outcome, in place of the state that its row had.
@@ -114,19 +114,19 @@ class View:
                     self._forecast = (self.elapsed, max(known))
         return None if self._forecast is None else max(0.0, sum(self._forecast) - self.elapsed)
 
-    def windows(self, name: str) -> list[Window]:
+    def windows(self, name: str) -> list[WindowUse]:
         """How much of an account's quota windows is used: as counted last, and by calls made since."""
         if name not in self._used:
             return []
         outlook, calls = self._used[name]
         since = self.lanes[name].traffic.calls - calls
         return [
-            Window(window.name, min(used + since, window.limit), window.limit)
+            WindowUse(window.name, min(used + since, window.limit), window.limit)
             for window, used in zip(outlook.windows, outlook.used, strict=True)
             if window.limit
         ]
 
-    def _ends_in(self, name: str, allowances: Allowances) -> float | None:
+    def _ends_in(self, name: str, allowances: AccountLimits) -> float | None:
         """Seconds until an account's rows are settled, at the rate that is known or, if lower, measured."""
         rows = self.todo.get(name, 0) - self.settled[name]
         lane = self.lanes[name]

@@ -34,7 +34,7 @@ class Delivery(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """One answer."""
 
     status: int
@@ -50,21 +50,21 @@ class Answer:
     late: tuple[float, Callable[[], None]] | None = None
 
 
-def success(result: Mapping[str, Any], label: str = "ok") -> Answer:
+def success(result: Mapping[str, Any], label: str = "ok") -> Response:
     """Answer an operation's result."""
-    return Answer(200, orjson.dumps(result), label)
+    return Response(200, orjson.dumps(result), label)
 
 
-def refused(refusal: Refusal, statuses: Mapping[str, int], *, hint: bool) -> Answer:
+def refused(refusal: Refusal, statuses: Mapping[str, int], *, hint: bool) -> Response:
     """Answer an error; `hint` says whether throttles tell how long to wait."""
     body = {"__type": refusal.code, "Message": refusal.message, **refusal.members}
     headers: dict[str, str] = {}
     if hint and refusal.retry_after > 0:
         headers["x-amz-retry-after"] = str(math.ceil(refusal.retry_after * 1000))
-    return Answer(statuses[refusal.code], orjson.dumps(body), refusal.code, headers=headers)
+    return Response(statuses[refusal.code], orjson.dumps(body), refusal.code, headers=headers)
 
 
-def broken(kind: str, whole: Answer, faults: Faults) -> Answer:
+def broken(kind: str, whole: Response, faults: Faults) -> Response:
     """Make of a good answer what the fault makes of it.
 
     Kinds that do nothing look exactly like those that break after the work.
@@ -72,19 +72,19 @@ def broken(kind: str, whole: Answer, faults: Faults) -> Answer:
     return _DISGUISES[kind](whole, faults)
 
 
-def internal_error() -> Answer:
+def internal_error() -> Response:
     """Answer InternalServerException."""
     body = b'{"__type":"InternalServerException","Message":"An internal error occurred"}'
-    return Answer(500, body, "InternalServerException")
+    return Response(500, body, "InternalServerException")
 
 
-def hang_up() -> Answer:
+def hang_up() -> Response:
     """Answer nothing and close the connection."""
-    return Answer(0, b"", "hang-up", delivery=Delivery.HANG_UP)
+    return Response(0, b"", "hang-up", delivery=Delivery.HANG_UP)
 
 
-def _reset() -> Answer:
-    return Answer(0, b"", "reset", delivery=Delivery.RESET)
+def _reset() -> Response:
+    return Response(0, b"", "reset", delivery=Delivery.RESET)
 
 
 @cache
@@ -97,16 +97,16 @@ _UNAVAILABLE: Final = (
     b"<center><h1>503 Service Temporarily Unavailable</h1></center>\r\n</body>\r\n</html>\r\n"
 )
 _GARBAGE: Final = b"<html><body><h1>Welcome</h1>You are not logged in to this network.</body></html>"
-_DISGUISES: Final[Mapping[str, Callable[[Answer, Faults], Answer]]] = {
+_DISGUISES: Final[Mapping[str, Callable[[Response, Faults], Response]]] = {
     "internal": lambda _whole, _faults: internal_error(),
     "internal-after": lambda _whole, _faults: internal_error(),
-    "unavailable": lambda _whole, _faults: Answer(503, _UNAVAILABLE, "http-503", "text/html"),
-    "unavailable-after": lambda _whole, _faults: Answer(503, _UNAVAILABLE, "http-503", "text/html"),
+    "unavailable": lambda _whole, _faults: Response(503, _UNAVAILABLE, "http-503", "text/html"),
+    "unavailable-after": lambda _whole, _faults: Response(503, _UNAVAILABLE, "http-503", "text/html"),
     "reset-before": lambda _whole, _faults: _reset(),
     "reset-after": lambda _whole, _faults: _reset(),
     "slow": lambda whole, faults: replace(whole, delay=faults.slow_delay),
     "truncated": lambda whole, _faults: replace(whole, label="cut", delivery=Delivery.CUT),
-    "garbage": lambda _whole, _faults: Answer(200, _GARBAGE, "junk", "text/html"),
-    "no-arn": lambda _whole, _faults: Answer(200, b"{}", "junk"),
-    "huge": lambda _whole, _faults: Answer(200, _huge(), "junk"),
+    "garbage": lambda _whole, _faults: Response(200, _GARBAGE, "junk", "text/html"),
+    "no-arn": lambda _whole, _faults: Response(200, b"{}", "junk"),
+    "huge": lambda _whole, _faults: Response(200, _huge(), "junk"),
 }

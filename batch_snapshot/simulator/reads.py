@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Params = dict[str, Any]
 
 
-class Reader:
+class ReadApi:
     """Reads the world as of one lag behind."""
 
     def __init__(self, world: World, pages: Pages, lag: float) -> None:

@@ -16,7 +16,7 @@ _FIRST_OPPORTUNITY: Final = 1_000_001
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class SeededJob:
     """An engagement's opportunity, the task that joined them and the snapshot job it started."""
 
     number: int
@@ -45,10 +45,10 @@ def engagement_ids(engagements: int) -> list[str]:
     return [f"eng-{number:014d}" for number in range(1, engagements + 1)]
 
 
-def jobs(engagements: int, opportunities: int) -> list[Job]:
+def jobs(engagements: int, opportunities: int) -> list[SeededJob]:
     """Make the jobs, one an opportunity, a second apart."""
     return [
-        Job(
+        SeededJob(
             number=index + 1,
             engagement=engagement,
             opportunity=f"O{_FIRST_OPPORTUNITY + index}",

@@ -16,7 +16,7 @@ from uuid import uuid4
 import orjson
 from aiohttp import web
 
-from batch_snapshot.simulator.answers import Answer, Delivery
+from batch_snapshot.simulator.answers import Delivery, Response
 from batch_snapshot.simulator.service import Call, Service
 from batch_snapshot.simulator.simulator import Simulator
 from batch_snapshot.simulator.times import show
@@ -142,7 +142,7 @@ class _Endpoint:
         return web.Response(body=orjson.dumps(body), content_type="application/json")
 
 
-async def _send(request: web.Request, answer: Answer, clock_offset: float) -> web.StreamResponse:
+async def _send(request: web.Request, answer: Response, clock_offset: float) -> web.StreamResponse:
     if answer.delivery in {Delivery.RESET, Delivery.HANG_UP}:
         _drop(request, reset=answer.delivery is Delivery.RESET)
         return web.Response()

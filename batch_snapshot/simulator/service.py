@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from batch_snapshot.simulator import signature
-from batch_snapshot.simulator.answers import Answer, broken, hang_up, internal_error, refused, success
+from batch_snapshot.simulator.answers import Response, broken, hang_up, internal_error, refused, success
 from batch_snapshot.simulator.faults import draw
 from batch_snapshot.simulator.pages import Pages
-from batch_snapshot.simulator.reads import Reader
+from batch_snapshot.simulator.reads import ReadApi
 from batch_snapshot.simulator.refusals import Refusal, check_engagement, deny, throttled
 from batch_snapshot.simulator.shapes import OPERATIONS, load_model
 from batch_snapshot.simulator.simulator import LoggedCall, Simulator
@@ -56,12 +56,12 @@ class Service:
         self._settings = settings
         self._world = simulator.world
         self._model = load_model()
-        self._reader = Reader(simulator.world, Pages(), settings.read_lag)
+        self._reader = ReadApi(simulator.world, Pages(), settings.read_lag)
         self._writes = Throttle(lambda: gates(settings.rate, settings.burst, settings.windows))
         self._reads = Throttle(lambda: gates(settings.read_rate, settings.read_burst))
         self._ordinal = 0
 
-    def answer(self, call: Call, headers: Mapping[str, str], body: bytes, path: str = "/") -> Answer:
+    def answer(self, call: Call, headers: Mapping[str, str], body: bytes, path: str = "/") -> Response:
         """Answer a call and note it; fills in `call` on the way."""
         try:
             answer = self._answer(call, headers, body, path)
@@ -73,7 +73,7 @@ class Service:
         )
         return answer
 
-    def _answer(self, call: Call, headers: Mapping[str, str], body: bytes, path: str) -> Answer:
+    def _answer(self, call: Call, headers: Mapping[str, str], body: bytes, path: str) -> Response:
         self._route(call, headers, path)
         # A signature is made by the client's real clock, whatever clock the world runs on.
         call.access_key = signature.check(headers, time.time() + self._settings.clock_offset)
@@ -103,7 +103,7 @@ class Service:
         if not known or content_type not in (_CONTENT_TYPES if named else _CONTENT_TYPES[:1]):
             raise Refusal("UnknownOperationException", "The requested operation is not recognized")
 
-    def _create(self, call: Call) -> Answer:
+    def _create(self, call: Call) -> Response:
         at = self._server_time(call)
         remembered = None
         if self._settings.token_check == "first":  # noqa: S105 - no secret
@@ -121,12 +121,12 @@ class Service:
             return self._work(call, remembered)
         return self._break(call, call.fault, ordinal, remembered)
 
-    def _work(self, call: Call, remembered: Snapshot | None) -> Answer:
+    def _work(self, call: Call, remembered: Snapshot | None) -> Response:
         label = "ok" if remembered is None else "replay"
         snapshot = remembered or self._world.create(call.params, call.access_key, self._server_time(call))
         return success({"Arn": snapshot.arn, "Revision": snapshot.revision}, label)
 
-    def _break(self, call: Call, kind: str, ordinal: int, remembered: Snapshot | None) -> Answer:
+    def _break(self, call: Call, kind: str, ordinal: int, remembered: Snapshot | None) -> Response:
         faults = self._settings.faults
         if kind == "throttle":
             raise throttled(_STRAY_WAIT)
@@ -137,7 +137,7 @@ class Service:
             return broken(kind, internal_error(), faults)
         return broken(kind, self._work(call, remembered), faults)
 
-    def _postpone(self, call: Call, answer: Answer) -> Answer:
+    def _postpone(self, call: Call, answer: Response) -> Response:
         """Let the answer leave now and the work be done later; its token conflicts until then."""
         params, access_key = call.params, call.access_key
         self._world.hold(params, self._server_time(call))

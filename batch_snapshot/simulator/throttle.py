@@ -27,7 +27,7 @@ class Gate(Protocol):
         """Count a call that passed."""
 
 
-class Bucket:
+class TokenBucket:
     """A token bucket: `rate` calls a second, `burst` at once after a rest."""
 
     __slots__ = ("_age", "_at", "_burst", "_level", "_steps")
@@ -74,7 +74,7 @@ class Bucket:
                 yield max(start, self._age), end, rate
 
 
-class Window:
+class SlidingWindow:
     """At most `limit` calls in any half-open span of `seconds`: a log of calls, not a leaky bucket."""
 
     __slots__ = ("_limit", "_log", "_seconds")
@@ -125,5 +125,5 @@ def steps(rate: float | Steps) -> Steps:
 
 def gates(rate: float | Steps | None, burst: int, windows: Sequence[tuple[int, float]] = ()) -> list[Gate]:
     """Build the gates of one access key id."""
-    bucket: list[Gate] = [] if rate is None else [Bucket(rate, burst)]
-    return [*bucket, *(Window(limit, seconds) for limit, seconds in windows)]
+    bucket: list[Gate] = [] if rate is None else [TokenBucket(rate, burst)]
+    return [*bucket, *(SlidingWindow(limit, seconds) for limit, seconds in windows)]

@@ -78,8 +78,8 @@ class World:
         self.series: defaultdict[Series, list[Snapshot]] = defaultdict(list)
         self.by_engagement: defaultdict[tuple[str, str], list[Snapshot]] = defaultdict(list)
         self.engagements: list[str] = []
-        self.jobs: list[seeds.Job] = []
-        self.jobs_by_id: dict[str, seeds.Job] = {}
+        self.jobs: list[seeds.SeededJob] = []
+        self.jobs_by_id: dict[str, seeds.SeededJob] = {}
         #: Last modification by opportunity, catalog by catalog.
         self.opportunities: dict[str, dict[str, float]] = {catalog: {} for catalog in CATALOGS}
         self._kept_seeds = (0, 0)
