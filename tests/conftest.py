@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 from hypothesis import strategies as st
 
-from tests import parsed
+from tests.support import botocore_cache
 
 #: Where the processes that the workers start are born.
 NURSERY = pytest.StashKey[str]()
@@ -22,8 +22,8 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_xdist_setupnodes(config) -> None:
     """Open one nursery for all workers; and work out Hypothesis's table of characters, which it keeps."""
-    from tests.nursery import opened
-    from tests.processes import CRADLE
+    from tests.support.fork_server import opened
+    from tests.support.processes import CRADLE
 
     life = ExitStack()
     config.add_cleanup(life.close)
@@ -39,7 +39,7 @@ def pytest_configure_node(node) -> None:
 def pytest_configure(config) -> None:
     """In a worker, be told."""
     if address := getattr(config, "workerinput", {}).get("nursery"):
-        from tests.processes import share_nursery
+        from tests.support.processes import share_nursery
 
         share_nursery(address)
 
@@ -55,6 +55,6 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def botocores_data_is_read_once():
-    end = parsed.once()
+    end = botocore_cache.once()
     yield
     end()

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tests.processes import TEMPLATE, Json, pairs, write_manifest
+from tests.support.processes import TEMPLATE, Json, pairs, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

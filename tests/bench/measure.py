@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
 from tests.bench.clients import command
-from tests.processes import Json, environment
+from tests.support.processes import Json, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from threading import Timer
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tests.processes import environment
+from tests.support.processes import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

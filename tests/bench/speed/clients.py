@@ -21,7 +21,7 @@ from uuid import uuid4
 from tests.bench.clients import parameters, with_boto3
 from tests.bench.speed import material
 from tests.bench.speed.children import python
-from tests.processes import TEMPLATE, Json, pairs
+from tests.support.processes import TEMPLATE, Json, pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

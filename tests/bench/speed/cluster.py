@@ -16,7 +16,7 @@ import click
 from tests.bench.speed.children import folder, python, run
 from tests.bench.speed.figures import Bound, Figure, Line, Table, interleaved, ratios
 from tests.bench.speed.stub import served
-from tests.processes import pairs, write_manifest
+from tests.support.processes import pairs, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tests.bench.speed.children import Ended
     from tests.bench.speed.stub import Record, Stub
-    from tests.processes import Json
+    from tests.support.processes import Json
 
     Runs = Mapping["Kind", Sequence["Run"]]
 

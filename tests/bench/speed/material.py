@@ -10,7 +10,7 @@ from uuid import UUID
 from batch_snapshot.ledger import codec
 from batch_snapshot.ledger.history import End, Header
 from batch_snapshot.models import Account, Outcome, Request, Row, Status, client_token
-from tests.processes import TEMPLATE, write_manifest
+from tests.support.processes import TEMPLATE, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,7 +23,7 @@ from urllib.request import urlopen
 import orjson
 
 from tests.bench.speed.children import python
-from tests.processes import environment
+from tests.support.processes import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

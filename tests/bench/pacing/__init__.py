@@ -1,0 +1,1 @@
+"""Paces against servers, in simulated time: `python -m tests.bench.pacing [SCENARIO …]`."""

@@ -1,0 +1,61 @@
+"""The pace against services of many kinds: near the ideal, with few throttles, and better than others.
+
+`python -m tests.bench.pacing` prints the whole comparison.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from statistics import median
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.bench.pacing.rivals import RIVALS
+from tests.bench.pacing.scenarios import DECLARED, SCENARIOS, play
+
+if TYPE_CHECKING:
+    from tests.bench.pacing.scenarios import Result
+
+SEEDS = range(5)
+
+
+ALL = {**SCENARIOS, **DECLARED}
+
+
+@cache
+def played(name: str, seed: int, who: str = "ours") -> Result:
+    """One run of a scenario; several tests look at the same."""
+    return play(ALL[name], RIVALS[who], seed)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_a_service_allows_is_used_and_seldom_exceeded(name):
+    scenario = ALL[name]
+    results = [played(name, seed) for seed in SEEDS]
+    assert median(result.elapsed for result in results) <= scenario.elapsed
+    assert median(result.throttled for result in results) <= scenario.throttled
+    # Chance is in it: no run is far off.
+    assert max(result.elapsed for result in results) <= scenario.elapsed * 1.15
+    assert max(result.throttled for result in results) <= scenario.throttled * 1.3
+    for result in results:
+        assert result.elapsed > 0.98, "more than there is to be had: the simulation is broken"
+
+
+TOGETHER = [name for name, scenario in SCENARIOS.items() if len(scenario.rows) > 1]
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+@pytest.mark.parametrize("seed", range(8))
+def test_of_two_who_share_a_limit_none_starves(name, seed):
+    scenario = SCENARIOS[name]
+    least = 0.3 if scenario.shared else 0.2
+    assert least <= played(name, seed).share <= 1 - least
+
+
+@pytest.mark.parametrize("rival", [name for name in RIVALS if name != "ours"])
+@pytest.mark.parametrize("name", list(SCENARIOS)[:3])
+def test_no_rival_is_both_faster_and_throttled_less(name, rival):
+    for seed in SEEDS:
+        ours, theirs = (played(name, seed, who) for who in ("ours", rival))
+        assert ours.elapsed < theirs.elapsed or ours.throttled < theirs.throttled

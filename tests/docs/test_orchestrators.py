@@ -1,0 +1,255 @@
+"""The README's examples for clusters and orchestrators, as their own tools read them, and as they act."""
+
+import importlib
+import importlib.util
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from types import ModuleType, SimpleNamespace
+
+import botocore.session
+import kubernetes_validate
+import pytest
+import yaml
+from botocore.validate import validate_parameters
+from click.testing import CliRunner
+
+from batch_snapshot.cli import cli
+from tests.docs.test_readme import block
+
+#: What each exit code asks for (see the README): to be run again, or a human; the rest went through.
+AGAIN, HUMAN, THROUGH = {4, 5, 130, 137, 143}, {2, 3}, {0, 1}
+
+
+def taken_by(service, operation):
+    """Check a call's parameters by the service's own model."""
+    model = botocore.session.get_session().get_service_model(service).operation_model(operation)
+    return lambda parameters: validate_parameters(parameters, model.input_shape)
+
+
+def understood(words):
+    """The flags of a command line of ours exist."""
+    told = CliRunner().invoke(cli, [words[0], "--help"]).output
+    flags = {word for word in words if word.startswith("--")}
+    assert flags
+    assert flags <= set(re.findall(r"--[a-z-]*[a-z]", told))
+
+
+def understood_by_dask(words):
+    """The flags of a `dask` command exist."""
+    if importlib.util.find_spec("distributed") is None:
+        pytest.skip("needs Dask")
+    command = importlib.import_module(f"distributed.cli.dask_{words[1]}")
+    told = CliRunner().invoke(command.main, ["--help"])
+    assert told.exit_code == 0
+    options = set(re.findall(r"--[a-z-]+", told.output))
+    assert {word for word in words if word.startswith("--")} <= options
+
+
+# -- a cluster ---------------------------------------------------------------------------------------
+
+
+def cluster():
+    return {
+        (made["kind"], made["metadata"]["name"]): made
+        for made in yaml.safe_load_all(block("cluster on kubernetes"))
+    }
+
+
+def command(deployment):
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    return [*container["command"], *container.get("args", [])]
+
+
+@pytest.mark.parametrize("version", ["1.31", "1.34"])
+def test_kubernetes_takes_the_cluster(version):
+    for made in cluster().values():
+        kubernetes_validate.validate(made, version, strict=True)
+
+
+def test_the_cluster_s_parts_find_each_other_and_nobody_else_the_scheduler():
+    made = cluster()
+    scheduler, worker = (made["Deployment", f"batch-snapshot-{name}"] for name in ("scheduler", "worker"))
+    service, policy = (
+        made["Service", "batch-snapshot-scheduler"],
+        made["NetworkPolicy", "batch-snapshot-scheduler"],
+    )
+    labels = scheduler["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    [inside] = [
+        peer["podSelector"]["matchLabels"] for rule in policy["spec"]["ingress"] for peer in rule["from"]
+    ]
+    assert inside.items() <= worker["spec"]["template"]["metadata"]["labels"].items()
+    for one in (scheduler, worker):
+        assert (
+            one["spec"]["selector"]["matchLabels"].items()
+            <= one["spec"]["template"]["metadata"]["labels"].items()
+        )
+    assert command(worker)[2] == "tcp://batch-snapshot-scheduler:8786"
+    assert ("ServiceAccount", worker["spec"]["template"]["spec"]["serviceAccountName"]) in made
+
+
+def test_dask_understands_the_commands_of_its_parts():
+    made = cluster()
+    understood_by_dask(command(made["Deployment", "batch-snapshot-scheduler"]))
+    understood_by_dask(command(made["Deployment", "batch-snapshot-worker"]))
+
+
+def test_ecs_takes_the_worker_and_it_is_the_one_of_kubernetes():
+    task = json.loads(block("worker on ecs"))
+    taken_by("ecs", "RegisterTaskDefinition")(task)
+    [container] = task["containerDefinitions"]
+    theirs = command(cluster()["Deployment", "batch-snapshot-worker"])
+    assert [*container["entryPoint"][:2], *container["command"]] == [*theirs[:2], *theirs[3:]]
+
+
+# -- Step Functions ----------------------------------------------------------------------------------
+
+
+# Its language is checked beside the other templates: see `test_schedule`.
+
+
+def test_the_state_machine_s_task_is_one_that_ecs_takes_and_runs_ours():
+    run = json.loads(block("step functions"))["States"]["Accounts"]["ItemProcessor"]["States"]["Run"]
+    arguments = run["Arguments"]
+    words = arguments["Overrides"]["ContainerOverrides"][0]["Command"]
+    understood(words)
+
+    def native(value):
+        """The names as ECS writes them: Step Functions wants all of them with a capital."""
+        if isinstance(value, dict):
+            return {key[0].lower() + key[1:]: native(inner) for key, inner in value.items()}
+        return [*map(native, value)] if isinstance(value, list) else value
+
+    taken_by("ecs", "RunTask")(native(arguments))
+
+
+def test_the_state_machine_heeds_the_exit_codes():
+    states = json.loads(block("step functions"))["States"]
+    inner = states["Accounts"]["ItemProcessor"]["States"]
+    [again] = inner["Again?"]["Choices"]
+    assert set(map(int, re.findall(r"\d+", again["Condition"]))) == AGAIN
+    assert inner[again["Next"]]["Next"] == "Run"
+    [trouble] = states["All well?"]["Choices"]
+    assert re.findall(r"code > (\d)", trouble["Condition"]) == [str(max(THROUGH))]
+    assert states[trouble["Next"]]["Type"] == "Fail"
+
+
+# -- Batch -------------------------------------------------------------------------------------------
+
+
+def test_batch_takes_the_job():
+    taken_by("batch", "RegisterJobDefinition")(json.loads(block("batch job")))
+
+
+def test_batch_heeds_the_exit_codes():
+    rules = json.loads(block("batch job"))["retryStrategy"]["evaluateOnExit"]
+    # As many as Batch takes.
+    assert len(rules) <= 5
+    assert rules[-1] == {"onReason": "*", "action": "EXIT"}
+    codes = [
+        rule["onExitCode"].replace("*", ".*")
+        for rule in rules
+        if rule["action"] == "RETRY" and "onExitCode" in rule
+    ]
+    asked = {code for code in range(256) if any(re.fullmatch(pattern, str(code)) for pattern in codes)}
+    # A spent window and a lock are waited for by the run, or by whoever submits.
+    assert AGAIN - {5} <= asked
+    assert not asked & (HUMAN | THROUGH)
+
+
+def test_an_index_is_an_account(tmp_path):
+    """The entry point as a shell runs it, in another root."""
+    (tmp_path / "accounts.txt").write_text("main\nacme\n", "utf-8")
+    program = tmp_path / "batch-snapshot"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nexit 4\n', "utf-8")
+    program.chmod(0o755)
+    done = subprocess.run(
+        [
+            "/bin/sh",
+            "-c",
+            block("batch entry point").replace("/manifests/accounts.txt", str(tmp_path / "accounts.txt")),
+        ],
+        env={"PATH": f"{tmp_path}:{os.defpath}", "AWS_BATCH_JOB_ARRAY_INDEX": "1"},
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+    words = done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (4, "")
+    assert words[:4] == ["run", "/manifests/acme.yaml", "--ledger", "/data/ledgers/{name}-acme-{date}.ndjson"]
+    understood(words)
+
+
+# -- Airflow -----------------------------------------------------------------------------------------
+
+
+class FailForGoodError(Exception):
+    """Stands for `AirflowFailException`."""
+
+
+@pytest.fixture
+def mapped(monkeypatch):
+    """The task of the example, and what it is mapped over, by stand-ins for Airflow's decorators."""
+    found = SimpleNamespace()
+
+    def task(**settings):
+        def made(function):
+            found.task, found.settings = function, settings
+            return SimpleNamespace(expand=lambda **over: vars(found).update(over=over))
+
+        return made
+
+    sdk, exceptions = ModuleType("airflow.sdk"), ModuleType("airflow.sdk.exceptions")
+    vars(sdk).update(dag=lambda **_: lambda function: function, task=task)
+    vars(exceptions).update(AirflowFailException=FailForGoodError)
+    for module in (ModuleType("airflow"), sdk, exceptions):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(block("airflow accounts"), "README.md", "exec"), {"__name__": "example"})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("code", "raised"),
+    [
+        *((str(code), None) for code in sorted(THROUGH)),
+        *((str(code), RuntimeError) for code in sorted(AGAIN)),
+        *((str(code), FailForGoodError) for code in sorted(HUMAN)),
+    ],
+)
+def test_airflow_heeds_the_exit_codes(code, raised, mapped, tmp_path, monkeypatch):
+    program = tmp_path / "batch-snapshot"
+    program.write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$@" > {shlex.quote(str(tmp_path / "words"))}\nexit {code}\n', "utf-8"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.defpath}")
+    assert mapped.over == {"account": ["main", "acme"]}
+    assert mapped.settings["retries"]
+    if raised is None:
+        mapped.task("acme")
+    else:
+        with pytest.raises(raised, match=f"exit code {code}:"):
+            mapped.task("acme")
+    words = (tmp_path / "words").read_text("utf-8").splitlines()
+    assert words[2:6] == [
+        "--accounts",
+        "acme",
+        "--ledger",
+        "/srv/snapshots/ledgers/{name}-acme-{date}.ndjson",
+    ]
+    understood(words)
+
+
+def test_a_task_whose_program_was_killed_is_tried_again(mapped, tmp_path, monkeypatch):
+    program = tmp_path / "batch-snapshot"
+    program.write_text("#!/bin/sh\nkill -KILL $$\n", "utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.defpath}")
+    with pytest.raises(RuntimeError, match="exit code -9"):
+        mapped.task("acme")

@@ -1,0 +1,143 @@
+"""What the README says is run here, word by word."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from fnmatch import fnmatchcase
+from functools import cache
+
+import jsonschema
+import pytest
+from click.testing import CliRunner
+
+from batch_snapshot import manifest
+from batch_snapshot.aws import client
+from batch_snapshot.cli import cli
+from batch_snapshot.models import ErrorKind
+from batch_snapshot.reporting import summary
+from tests import ROOT
+
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def found(pattern):
+    match = re.search(pattern, README, re.DOTALL)
+    assert match, pattern
+    return match.group(1)
+
+
+def block(marker):
+    """The fenced block behind a marker."""
+    return found(rf"<!-- {marker} -->\n```\w+\n(.*?)```")
+
+
+def steps(marker):
+    return [step.strip() for step in block(marker).replace("\\\n", "").split("&&")]
+
+
+def shown_commands():
+    """Every `batch-snapshot …` line of every shell block."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    lines = [line.split("  # ")[0].strip() for text in blocks for line in text.splitlines()]
+    return [line.split("&& ")[-1] for line in lines if re.match(r"(.*&& )?batch-snapshot ", line)]
+
+
+def test_the_main_command_runs_the_demo_and_shows_its_ledger(tmp_path):
+    """The set-up before it is what made the environment of this very test (see .ci/run)."""
+    shutil.copytree(ROOT / "manifests", tmp_path / "manifests")
+    setup, (run, show) = steps("demo")[:-2], steps("demo")[-2:]
+    assert [step.split()[0] for step in setup] == ["python3", ".venv/bin/pip", ".venv/bin/pip"]
+    command = [sys.executable, "-m", "batch_snapshot", *shlex.split(run)[1:]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    shown = subprocess.run(shlex.split(show), cwd=tmp_path, capture_output=True, text=True, check=True)
+    results = [json.loads(line) for line in shown.stdout.splitlines() if '"type":"result"' in line]
+    assert len(results) == manifest.load(ROOT / "manifests/demo.yaml").rows
+    assert {result["status"] for result in results} == {"succeeded"}
+
+
+def test_both_commands_set_up_the_same():
+    assert steps("demo")[:2] == steps("tests")[:2]
+    assert steps("tests")[-1] == ".venv/bin/pytest"
+
+
+@cache
+def flags_of(command):
+    """The flags that `--help` behind a command names."""
+    told = CliRunner().invoke(cli, [command, "--help"])
+    assert told.exit_code == 0
+    return set(re.findall(r"--[a-z-]*[a-z]|--", told.output))
+
+
+@pytest.mark.parametrize("line", shown_commands())
+def test_every_command_shown_is_understood(line):
+    """Its command and flags exist: `--help` behind it is answered. What follows `--` are flags for `run`."""
+    words, _, passed_on = line.split(" > ")[0].partition(" -- ")
+    for command, text in [(shlex.split(words)[1], words), ("run", passed_on)]:
+        flags = [word for word in shlex.split(text) if word.startswith("--")]
+        assert set(flags) <= flags_of(command)
+
+
+def test_the_manifest_shown_is_valid(tmp_path):
+    text = found(r"```yaml\n(.*?)```")
+    path = tmp_path / "shown.yaml"
+    path.write_text(text.split("include:")[0], "utf-8")
+    assert manifest.load(path).rows == 4
+
+
+@pytest.mark.parametrize("name", ["policy", "sandbox policy"])
+def test_the_policies_are_json_and_name_no_more_than_is_called(name):
+    policy = json.loads(block(name))
+    actions = {action for statement in policy["Statement"] for action in statement["Action"]}
+    assert actions == {
+        "partnercentral:CreateResourceSnapshot",
+        "partnercentral:GetResourceSnapshot",
+        "partnercentral:GetOpportunity",
+        "partnercentral:GetAwsOpportunitySummary",
+    }
+    resources = [one for statement in policy["Statement"] for one in statement["Resource"]]
+    for account in ("", "123456789012"):
+        for kind in ("engagement/eng-0123456789abcd", "opportunity/O1"):
+            arn = f"arn:aws:partnercentral:us-east-1:{account}:catalog/Sandbox/{kind}"
+            assert any(fnmatchcase(arn, one) for one in resources)
+    if name.startswith("sandbox"):
+        assert "catalog/AWS" not in block(name)
+
+
+def test_the_live_manifest_shown_is_valid(tmp_path):
+    path = tmp_path / "live.yaml"
+    path.write_text(block("live"), "utf-8")
+    [search] = manifest.load(path).discover
+    assert (search.catalog, search.stages) == ("AWS", ("Committed", "Launched"))
+
+
+def test_the_policy_for_reading_names_every_read_and_nothing_else():
+    actions = json.loads(block("reading policy"))["Statement"][0]["Action"]
+    reads = client.OPERATIONS - {"CreateResourceSnapshot"}
+    assert actions == sorted(f"partnercentral:{name}" for name in reads)
+
+
+def test_every_error_kind_is_explained():
+    for kind in ErrorKind:
+        assert f"| `{kind}` |" in README
+        assert kind in summary.ADVICE
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "manifests").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_manifest_validates_by_reader_and_schema(path):
+    import yaml
+
+    assert manifest.load(path).rows
+    jsonschema.validate(yaml.safe_load(path.read_text("utf-8")), manifest.schema())
+
+
+def test_links_lead_somewhere():
+    titles = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    headings = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    for anchor in re.findall(r"\]\(#([^)]+)\)", README):
+        assert anchor in headings
+    for path in re.findall(r"\]\((?!#|https?:)([^)]+)\)", README):
+        assert (ROOT / path).exists()

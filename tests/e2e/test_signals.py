@@ -1,0 +1,587 @@
+"""SIGINT, SIGTERM and SIGHUP: in every command, from its first moment, at prompts, on closed terminals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+import trio
+import trio.testing
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from batch_snapshot import interrupts
+from batch_snapshot.aws import mfa
+from batch_snapshot.config.options import Options, Settings
+from batch_snapshot.jobs import run as batch
+from batch_snapshot.jobs.run import Hooks
+from batch_snapshot.reporting.progress import ProgressMeter
+from batch_snapshot.simulator import Faults, SimulatorSettings, serve
+from tests.support.processes import Place, assert_exactly_once, first, move_in, of_type, pairs, results, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+    from tests.support.processes import Child
+
+CREATE = "CreateResourceSnapshot"
+TIMED = Settings(max_duration=0.2)
+STUCK = SimulatorSettings(faults=Faults(plan=lambda n, _: "slow" if n < 6 else None, slow_delay=600))
+
+
+@pytest.fixture
+def place(tmp_path):
+    place = Place(tmp_path)
+    place.env["PYTHONDONTWRITEBYTECODE"] = "1"
+    return place
+
+
+def events(log: Path, kind: str) -> list[dict[str, Any]]:
+    """The whole lines of a log that tell of this."""
+    whole, _, _ = log.read_text("utf-8").rpartition("\n")
+    lines = map(json.loads, whole.splitlines())
+    return [line for line in lines if line["event"] == kind]
+
+
+# -- a run -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+async def test_first_signal_says_what_is_waited_for_and_second_what_was_dropped(place, number):
+    rows = pairs(6)
+    place.manifest(rows)
+    async with serve(STUCK) as (url, simulator):
+        line = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "100", "--log-format", "json"]
+        log = place.folder / "log"
+        with log.open("wb") as stream:
+            async with place.started(*line, "--drain-timeout", "77s", stderr=stream) as child:
+                await until(lambda: len(simulator.snapshots) == 6, "six calls in flight")
+                child.signal(number)
+                await until(lambda: events(log, "stopping"), "what is waited for")
+                child.signal(signal.SIGTERM)
+                said = await child.finished()
+        code = 130 if number is signal.SIGINT else 143
+        assert said.code == code
+        stop, drop = events(log, "stopping")
+        assert stop["reason"] == f"{number.name} received"
+        assert (stop["in_flight"], stop["level"]) == (6, "warning")
+        assert 70 < stop["drain_s"] <= 77
+        assert "waiting for 6 calls in flight, 77 s at most (--drain-timeout)" in stop["message"]
+        assert "press Ctrl-C again, or send another signal, to drop them" in stop["message"]
+        assert drop["message"].startswith("SIGTERM received again: dropped 6 calls")
+        assert drop["dropped"] == 6
+        assert {row["status"] for row in results(place.ledger).values()} == {"in_doubt"}
+        (end,) = of_type(place.ledger, "end")
+        assert end["outcome"] == "interrupted"
+        assert (await place.call(*line)).code == 0
+        assert_exactly_once(simulator, place.ledger, rows)
+
+
+@pytest.mark.asyncio
+async def test_max_duration_says_what_is_waited_for_in_a_line_and_in_the_progress(tmp_path, monkeypatch):
+    place = Place(tmp_path)
+    move_in(monkeypatch, tmp_path, place.env)
+    said: list[tuple[str, Mapping[str, Any]]] = []
+    shown: list[str | None] = []
+
+    async def watch(view: Any) -> None:
+        gauge = ProgressMeter(view)
+        while True:
+            shown.append(gauge.frame(datetime.now(UTC)).stopping)
+            await anyio.sleep(0.02)
+
+    slow = SimulatorSettings(latency=0.6)
+    async with serve(slow) as (url, _):
+        options = Options(ledger=str(place.ledger), endpoint_url=url, rate=100.0, engine=TIMED)
+        hooks = Hooks(stopping=lambda text, facts: said.append((text, facts)), watch=watch)
+        summary = await batch.run(place.manifest(pairs(5)), options, hooks)
+    assert summary.exit_code == 4
+    ((text, facts),) = said
+    assert text.startswith("--max-duration is over (0.2 s): no further row is sent; waiting for ")
+    assert "press Ctrl-C twice, or send two signals, to drop them" in text
+    assert facts["in_flight"] >= 1
+    assert any(text and text.startswith("stopping: waiting for") for text in shown)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT"])
+async def test_a_signal_that_was_ignored_at_the_start_stays_ignored(place, name):
+    rows = pairs(8)
+    place.manifest(rows)
+    script = first(f"import signal\nsignal.signal(signal.{name}, signal.SIG_IGN)")
+    async with serve(SimulatorSettings(latency=0.05)) as (url, simulator):
+        line = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "50", "--concurrency", "1"]
+        async with place.started(*line, script=script) as child:
+            await until(lambda: simulator.snapshots, "a snapshot")
+            child.signal(getattr(signal, name))
+            said = await child.finished()
+        assert said.code == 0, said.stderr
+        assert_exactly_once(simulator, place.ledger, rows)
+
+
+# -- every command, wherever it is -------------------------------------------------------------------
+
+#: Sends this process a signal the first time it opens a file with this ending.
+AT_OPENING = """
+import os, signal, sys
+def look(event, arguments, sent=[]):
+    if event == "open" and str(arguments[0]).endswith({ending!r}) and not sent:
+        sent.append(1)
+        os.kill(os.getpid(), signal.{name})
+sys.addaudithook(look)
+"""
+NOTHING = ": nothing was sent; the same command starts again"
+FOUND = ": what was found is kept, and the same command continues"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("line", "ending", "tail"),
+    [
+        ("run trial.yaml --simulate", "trial.yaml", NOTHING),
+        ("plan trial.yaml", "trial.yaml", ""),
+        ("validate trial.yaml", "trial.yaml", ""),
+        ("retry old.ndjson", "old.ndjson", NOTHING),
+        ("status old.ndjson", "old.ndjson", ""),
+        ("status --watch old.ndjson", "old.ndjson", ""),
+        ("report old.ndjson --html out.html", "old.ndjson", ""),
+        ("diff old.ndjson old.ndjson", "old.ndjson", ""),
+        ("verify old.ndjson", "old.ndjson", ""),
+        ("prune . --keep 1", "old.ndjson", ""),
+        ("discover --catalog Sandbox --update trial.yaml", "trial.yaml", FOUND),
+    ],
+)
+async def test_a_signal_while_files_are_read_is_one_line_in_every_command(place, line, ending, tail):
+    place.manifest(pairs(2))
+    run = await place.call("run", "trial.yaml", "--simulate", "--progress", "none")
+    (place.folder / "ledgers" / "trial.simulated.ndjson").rename(place.folder / "old.ndjson")
+    assert run.code == 0
+    before = {path.name for path in place.folder.iterdir()}
+    names = ("SIGTERM", 143), ("SIGINT", 130)
+    name, code = names[len(line) % 2]
+    said = await place.call(*line.split(), script=first(AT_OPENING.format(ending=ending, name=name)))
+    assert (said.code, said.stdout) == (code, "")
+    assert said.stderr == f"interrupted ({name}){tail}\n"
+    left = {path.name for path in place.folder.iterdir()} - before
+    assert not {file for file in left if not file.startswith("script_")} - {"ledgers", "state"}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+async def test_a_signal_ends_discover_as_it_waits_for_the_service(place, name):
+    asked = asyncio.Event()
+
+    gone = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()  # never an answer, until the other end is gone
+        writer.close()
+        await writer.wait_closed()
+        gone.set()
+
+    server = await asyncio.start_server(answer, "127.0.0.1")
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    line = ["discover", "--catalog", "Sandbox", "--output", "found.yaml", "--endpoint-url", url]
+    try:
+        async with place.started(*line) as child:
+            await asyncio.wait_for(asked.wait(), 20)
+            child.signal(getattr(signal, name))
+            said = await child.finished()
+        await asyncio.wait_for(gone.wait(), 20)
+    finally:
+        server.close()
+    assert (said.code, said.stdout, said.stderr) == (143, "", f"interrupted ({name}){FOUND}\n")
+    assert not list(place.folder.glob("*.tmp"))
+
+
+@pytest.mark.asyncio
+async def test_a_signal_while_modules_are_imported_is_a_line_in_the_form_that_was_asked_for(place):
+    taken = """
+import os, signal, sys
+from batch_snapshot import interrupts
+interrupts.take_over(sys.argv[1:])
+os.kill(os.getpid(), signal.SIGHUP)
+"""
+    text, log = await asyncio.gather(
+        place.call("run", "x.yaml", script=taken),
+        place.call("run", "x.yaml", "--log-format", "json", script=taken),
+    )
+    assert (text.code, text.stderr) == (143, "interrupted (SIGHUP)\n")
+    told = json.loads(log.stderr)
+    assert (log.code, told["event"], told["exit_code"]) == (143, "error", 143)
+
+
+def test_signals_are_handled_before_what_takes_time_is_imported():
+    slow = {"click", "anyio", "asyncio", "json"}
+    source = f"import sys, batch_snapshot.__main__; print(*{slow} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, check=True, timeout=20)
+    assert done.stdout == b"\n"
+
+
+@pytest.mark.asyncio
+async def test_as_the_first_process_of_a_container_it_ends_at_sigterm(place):
+    """The kernel drops a signal without a handler. Where no first process can be had, another one."""
+    rows = pairs(200)
+    place.manifest(rows)
+    apart = first_processes()
+    async with serve() as (url, simulator):
+        line = [sys.executable, "-m", "batch_snapshot", "run", "trial.yaml", "--endpoint-url", url]
+        line += ["--rate", "20", "--progress", "none"]
+        process = await asyncio.create_subprocess_exec(
+            *apart,
+            *line,
+            cwd=place.folder,
+            env=place.env,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            await until(lambda: simulator.snapshots, "a snapshot")
+            os.kill(child_of(process.pid) if apart else process.pid, signal.SIGTERM)
+            _, stderr = await asyncio.wait_for(process.communicate(), 20)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    assert process.returncode == 143
+    assert b"SIGTERM received: no further row is sent" in stderr
+    (end,) = of_type(place.ledger, "end")
+    assert end["outcome"] == "interrupted"
+
+
+def first_processes() -> list[str]:
+    """What makes a command the first process of its own; nothing where that is not allowed."""
+    apart = [shutil.which("unshare") or "false", "--pid", "--fork", "--kill-child"]
+    can = subprocess.run([*apart, "true"], capture_output=True, check=False).returncode == 0
+    return apart if can else []
+
+
+def child_of(parent: int) -> int:
+    """The one child of a process."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (folder / "stat").read_text("utf-8")
+        except OSError:
+            continue
+        if int(stat.rpartition(")")[2].split()[1]) == parent:
+            return int(folder.name)
+    raise AssertionError(parent)
+
+
+# -- the handlers themselves -------------------------------------------------------------------------
+
+
+def test_work_that_waits_is_cancelled_and_tidies_up_first():
+    tidied: list[str] = []
+
+    async def work() -> None:
+        asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGTERM)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            tidied.append("yes")
+
+    with interrupts.handled(), pytest.raises(interrupts.Interrupted) as caught:
+        interrupts.run(work())
+    assert interrupts.exit_code(caught.value) == 143
+    assert tidied == ["yes"]
+
+
+def test_work_that_computes_is_interrupted_where_it_is():
+    reached: list[int] = []
+
+    async def work() -> None:
+        for number in range(10):
+            reached.append(number)
+            if number == 3:
+                signal.raise_signal(signal.SIGINT)
+
+    with interrupts.handled(), pytest.raises(interrupts.Interrupted) as caught:
+        interrupts.run(work())
+    assert interrupts.exit_code(caught.value) == 130
+    assert reached == [0, 1, 2, 3]
+
+
+def test_handlers_are_put_back():
+    before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
+    with interrupts.handled():
+        assert {signal.getsignal(number) for number in interrupts.SIGNALS} & set(before.values()) <= {
+            signal.SIG_IGN
+        }
+    assert {number: signal.getsignal(number) for number in interrupts.SIGNALS} == before
+
+
+# -- terminals ---------------------------------------------------------------------------------------
+
+#: Makes the terminal on standard error the one that controls the process, as a login does.
+CONTROLLED = first("import fcntl, os, termios\nos.setsid()\nfcntl.ioctl(2, termios.TIOCSCTTY, 0)")
+
+
+class Terminal:
+    """Our end of a pseudo-terminal, and what was shown there so far."""
+
+    def __init__(self, ours: int) -> None:
+        self._ours: int | None = ours
+        self.shown = ""
+        asyncio.get_running_loop().add_reader(ours, self._read)
+
+    def _read(self) -> None:
+        assert self._ours is not None
+        try:
+            self.shown += os.read(self._ours, 65536).decode("utf-8", "replace")
+        except OSError:  # Linux: nobody holds the other end any more
+            asyncio.get_running_loop().remove_reader(self._ours)
+
+    def type(self, text: str) -> None:
+        assert self._ours is not None
+        os.write(self._ours, text.encode())
+
+    def close(self) -> None:
+        """What closing the window does: the kernel sends SIGHUP, and nothing can be written any more."""
+        if self._ours is not None:
+            asyncio.get_running_loop().remove_reader(self._ours)
+            os.close(self._ours)
+            self._ours = None
+
+
+@asynccontextmanager
+async def on_terminal(place: Place, line: Sequence[str]) -> AsyncIterator[tuple[Child, Terminal]]:
+    ours, theirs = pty.openpty()
+    terminal = Terminal(ours)
+    try:
+        streams: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+        async with place.started(*line, script=CONTROLLED, **streams) as child:
+            os.close(theirs)
+            yield child, terminal
+    finally:
+        terminal.close()
+
+
+@pytest.mark.asyncio
+async def test_a_closed_terminal_ends_the_run_gracefully_and_its_end_is_recorded(place):
+    rows = pairs(60)
+    place.manifest(rows)
+    async with serve(SimulatorSettings(latency=0.05)) as (url, simulator):
+        line = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "60", "--progress", "bar"]
+        async with on_terminal(place, line) as (child, terminal):
+            await until(lambda: len(simulator.snapshots) > 4 and "rows" in terminal.shown, "the display")
+            terminal.close()
+            said = await child.finished()
+        assert said.code == 143
+        (end,) = of_type(place.ledger, "end")
+        assert (end["outcome"], end["counts"]["in_doubt"]) == ("interrupted", 0)
+        assert end["counts"]["succeeded"] == len(simulator.snapshots) < 60
+        assert (await place.call(*line[:-2])).code == 0
+        assert_exactly_once(simulator, place.ledger, rows)
+
+
+@pytest.mark.asyncio
+async def test_ctrl_c_on_a_terminal_says_in_the_display_what_is_waited_for(place):
+    place.manifest(pairs(6))
+    async with serve(STUCK) as (url, simulator):
+        line = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "100"]
+        async with on_terminal(place, line) as (child, terminal):
+            await until(lambda: len(simulator.snapshots) == 6, "six calls in flight")
+            terminal.type("\x03")
+            await until(lambda: "SIGINT received: no further row is sent" in terminal.shown, "the line")
+            await until(lambda: "stopping: waiting for 6 calls in flight" in terminal.shown, "the display")
+            terminal.type("\x03")
+            said = await child.finished()
+        await until(lambda: "in doubt" in terminal.shown.rpartition("received again")[2], "the summary")
+    assert said.code == 130
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("way", ["Ctrl-C", "SIGTERM"])
+async def test_a_signal_at_the_question_ends_the_command_with_nothing_sent(place, way):
+    place.manifest(pairs(3), catalog="AWS")
+    async with serve() as (url, simulator):
+        place.env["AWS_ENDPOINT_URL"] = url
+        async with on_terminal(place, ["run", "trial.yaml"]) as (child, terminal):
+            await until(lambda: "Go on?" in terminal.shown, "the question")
+            if way == "Ctrl-C":
+                terminal.type("\x03")
+            else:
+                child.signal(signal.SIGTERM)
+            said = await child.finished()
+        name, code = ("SIGINT", 130) if way == "Ctrl-C" else ("SIGTERM", 143)
+        await until(lambda: f"interrupted ({name}){NOTHING}" in terminal.shown, "the last line")
+        assert said.code == code
+        assert not simulator.calls
+        assert not place.ledger.exists()
+
+
+# -- MFA codes ---------------------------------------------------------------------------------------
+
+PROFILES = """
+[profile guarded]
+role_arn = arn:aws:iam::111122223333:role/partner
+mfa_serial = arn:aws:iam::111122223333:mfa/jane
+source_profile = base
+region = us-east-1
+[profile base]
+aws_access_key_id = AKIAEXAMPLE000000000
+aws_secret_access_key = secret-of-the-example
+region = us-east-1
+"""
+
+
+def guard(place: Place) -> None:
+    """Let only a profile sign that asks for MFA codes."""
+    config = place.folder / "config"
+    config.write_text(PROFILES, "utf-8")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        del place.env[name]
+    place.env |= {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "guarded"}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("way", ["Ctrl-C", "SIGTERM"])
+async def test_a_signal_at_the_prompt_for_an_mfa_code_ends_the_run(place, way):
+    guard(place)
+    place.manifest(pairs(3))
+    async with serve() as (url, simulator):
+        line = ["run", "trial.yaml", "--endpoint-url", url]
+        async with on_terminal(place, line) as (child, terminal):
+            await until(lambda: "MFA code for arn:aws:iam::111122223333:mfa/jane" in terminal.shown, "it")
+            if way == "Ctrl-C":
+                terminal.type("\x03")
+            else:
+                child.signal(signal.SIGTERM)
+            said = await child.finished()
+        assert said.code == (130 if way == "Ctrl-C" else 143)
+        assert not simulator.calls
+
+
+ASSUMED = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult>
+<Credentials><AccessKeyId>ASIAEXAMPLE000000000</AccessKeyId><SecretAccessKey>s</SecretAccessKey>
+<SessionToken>t</SessionToken><Expiration>2100-01-01T00:00:00Z</Expiration></Credentials>
+<AssumedRoleUser><AssumedRoleId>A:b</AssumedRoleId>
+<Arn>arn:aws:sts::111122223333:assumed-role/partner/b</Arn></AssumedRoleUser>
+</AssumeRoleResult></AssumeRoleResponse>"""
+
+
+@asynccontextmanager
+async def sts(place: Place) -> AsyncIterator[list[str]]:
+    """An STS that assumes any role; the codes that it was given."""
+    codes: list[str] = []
+
+    async def assume(request: web.Request) -> web.Response:
+        form = await request.post()
+        codes.append(str(form.get("TokenCode")))
+        return web.Response(text=ASSUMED, content_type="text/xml")
+
+    async with TestServer(_answering(assume)) as server:
+        place.env["AWS_ENDPOINT_URL_STS"] = str(server.make_url("")).rstrip("/")
+        yield codes
+
+
+def _answering(answer: Callable[[web.Request], Awaitable[web.Response]]) -> web.Application:
+    made = web.Application()
+    made.router.add_post("/", answer)
+    return made
+
+
+@pytest.mark.asyncio
+async def test_a_typed_mfa_code_is_used_once_never_shown_and_the_display_makes_way_for_it(place):
+    guard(place)
+    rows = pairs(5)
+    place.manifest(rows)
+    async with sts(place) as codes, serve() as (url, simulator):
+        async with on_terminal(place, ["run", "trial.yaml", "--endpoint-url", url]) as (child, terminal):
+            await until(lambda: "MFA code for arn:aws:iam::111122223333:mfa/jane" in terminal.shown, "it")
+            terminal.type("123456\n")
+            said = await child.finished()
+        assert said.code == 0
+        assert codes == ["123456"]
+        assert "123456" not in terminal.shown
+        prompt = terminal.shown.index("MFA code")
+        assert terminal.shown.count("MFA code") == 1
+        wiped = "\x1b[2K"
+        assert terminal.shown[:prompt].rpartition(wiped)[2] == "Enter ", "the display was wiped before it"
+        assert_exactly_once(simulator, place.ledger, rows)
+
+
+@pytest.mark.asyncio
+async def test_without_a_terminal_an_mfa_code_is_one_clear_line(place):
+    guard(place)
+    place.manifest(pairs(3))
+    detached = first("import os\nos.setsid()")
+    async with serve() as (url, simulator):
+        said = await place.call("run", "trial.yaml", "--endpoint-url", url, script=detached)
+        assert not simulator.calls
+    assert said.code == 3
+    assert "MFA code, and there is no terminal to ask for it" in said.stderr + said.stdout
+    assert "Warning" not in said.stderr
+
+
+def test_typing_counts_against_no_time_out_and_one_prompt_stands_at_a_time():
+    standing: list[int] = []
+    prompts: list[str] = []
+
+    async def ask(prompt: str) -> str:
+        standing.append(1)
+        assert len(standing) == 1, "two prompts at once"
+        prompts.append(prompt)
+        await anyio.sleep(120)
+        standing.pop()
+        return "123456"
+
+    async def credentials(codes: mfa.Codes) -> str:
+        with anyio.fail_after(10):
+            await anyio.sleep(5)
+            return codes("Enter MFA code for jane: ")
+
+    async def main() -> None:
+        turn, got = anyio.Lock(), list[str]()
+        refused: dict[str, mfa.MfaCodeError] = {}
+        mfa.asking.set(ask)
+
+        async def one() -> None:
+            got.append(await mfa.with_codes(credentials, turn, refused))
+
+        async with anyio.create_task_group() as both:
+            both.start_soon(one)
+            both.start_soon(one)
+        assert got == ["123456", "123456"]
+        assert prompts == ["Enter MFA code for jane (5 min): "] * 2
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_a_prompt_that_nobody_answers_is_not_repeated():
+    prompts: list[str] = []
+
+    async def ask(prompt: str) -> str:
+        prompts.append(prompt)
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async def credentials(codes: mfa.Codes) -> str:
+        return codes("code: ")
+
+    async def main() -> None:
+        turn = anyio.Lock()
+        refused: dict[str, mfa.MfaCodeError] = {}
+        mfa.asking.set(ask)
+        for _ in range(2):
+            with pytest.raises(mfa.MfaCodeError, match="no MFA code was typed within 5 min"):
+                await mfa.with_codes(credentials, turn, refused)
+        assert len(prompts) == 1
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -1,0 +1,824 @@
+"""The command line as a shell sees it: real processes, their exit codes, streams and signals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+
+from batch_snapshot import __version__, cli
+from batch_snapshot.simulator import Faults, SimulatorSettings, serve
+from tests.support.processes import (
+    TEMPLATE,
+    Finished,
+    Place,
+    assert_exactly_once,
+    by_engagement,
+    of_type,
+    pairs,
+    results,
+    until,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from pathlib import Path
+
+CREATE = "CreateResourceSnapshot"
+COMMANDS = ["run", "retry", "validate", "status", "init", "schema", "simulate", "schedule", "prune"]
+QUIET = ["--progress", "none"]
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+async def together(place: Place, *lines: Sequence[str | Path]) -> list[Finished]:
+    """Run several commands, two at a time."""
+    turns = asyncio.Semaphore(2)
+
+    async def one(line: Sequence[str | Path]) -> Finished:
+        async with turns:
+            return await place.call(*line)
+
+    return list(await asyncio.gather(*map(one, lines)))
+
+
+async def side_by_side(folder: Path, *scenarios: Callable[[Place], Awaitable[None]]) -> None:
+    """Play scenarios at once, each in a folder of its own: they mostly wait for processes to start."""
+    turns = asyncio.Semaphore(3)
+
+    async def play(scenario: Callable[[Place], Awaitable[None]]) -> Exception | None:
+        own = folder / scenario.__name__
+        own.mkdir()
+        async with turns:
+            try:
+                await scenario(Place(own))
+            except Exception as error:  # noqa: BLE001 - told below, when all have ended
+                return error
+        return None
+
+    failed = [error for error in await asyncio.gather(*map(play, scenarios)) if error]
+    if failed:
+        raise ExceptionGroup("scenarios that failed", failed)
+
+
+def denied(number: int) -> list[dict[str, Any]]:
+    return [{"engagement": f"eng-denied{n:08d}", "resource": f"O{n + 1}"} for n in range(number)]
+
+
+# -- help, versions, what costs nothing --------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_help_and_version(place):
+    helps = [["-h"], ["--help"], *([command, "-h"] for command in COMMANDS)]
+    version, *helped = await together(place, ["--version"], *helps)
+    assert version == (0, f"batch-snapshot {__version__}\n", "")
+    for line, said in zip(helps, helped, strict=True):
+        assert (said.code, said.stderr) == (0, ""), line
+        assert said.stdout.startswith("Usage: "), line
+    assert all(f"\n  {command} " in helped[0].stdout for command in COMMANDS)
+    assert "130, 143" in helped[0].stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["validate", "trial.yaml"], ["init"]])
+@pytest.mark.asyncio
+async def test_what_calls_nothing_imports_no_client(place, arguments):
+    place.manifest(pairs(3))
+    said = await place.call(*arguments, python=["-X", "importtime"])
+    assert said.code == 0
+    imported = {line.rpartition("|")[2].strip() for line in said.stderr.splitlines()}
+    assert "click" in imported
+    heavy = {"aioboto3", "aiobotocore", "botocore", "boto3", "aiohttp", "anyio", "asyncio", "jinja2", "rich"}
+    assert not imported & heavy
+
+
+@pytest.mark.asyncio
+async def test_init_and_schema_can_be_used_as_they_are(place):
+    init, schema = await together(place, ["init"], ["schema"])
+    assert (init.code, init.stderr, schema.code, schema.stderr) == (0, "", 0, "")
+    assert schema.json["$schema"].startswith("http")
+    assert set(schema.json["properties"]) >= {"version", "name", "defaults", "accounts", "pairs", "include"}
+    (place.folder / "mine.yaml").write_text(init.stdout, "utf-8")
+    valid = await place.call("validate", "mine.yaml")
+    assert (valid.code, valid.stderr) == (0, "")
+    assert "valid: 3 rows" in valid.stdout
+
+
+MISTAKES = """\
+version: 2
+name: "two words"
+defaults: {catalog: Sandbox, colour: red}
+accounts:
+  main: {profile: partner, quota: {per_second: fast}}
+pairs:
+- {engagement: eng-0123456789abcd, resource: "0123"}
+- {engagement: eng-short, resource: O1}
+- {engagement: eng-0123456789abcd, resource: O2, catalog: Production}
+- {engagement: eng-0123456789abcd, resource: O3, account: nobody}
+- {engagement: eng-0123456789abcd}
+- {engagement: eng-0123456789abcd, resource: O4, templat: Other}
+- {resource: O5}
+include: [../elsewhere.yaml]
+"""
+MISTAKEN_LINES = [1, 2, 3, 5, 7, 8, 9, 10, 11, 12, 13, 14]
+
+
+@pytest.mark.asyncio
+async def test_validate_names_every_mistake_and_its_line(place):
+    (place.folder / "wrong.yaml").write_text(MISTAKES, "utf-8")
+    async with serve() as (url, simulator):
+        text, as_json, run, dry = await together(
+            place,
+            ["validate", "wrong.yaml"],
+            ["validate", "wrong.yaml", "--format", "json"],
+            ["run", "wrong.yaml", "--endpoint-url", url],
+            ["run", "wrong.yaml", "--endpoint-url", url, "--dry-run"],
+        )
+        assert not simulator.calls
+    assert [said.code for said in (text, as_json, run, dry)] == [2, 2, 2, 2]
+    said = text.stderr.splitlines()
+    assert [int(line.split(":")[1]) for line in said] == MISTAKEN_LINES
+    assert all(line.startswith("wrong.yaml:") for line in said)
+    assert text.stdout == run.stdout == dry.stdout == ""
+    assert run.stderr == dry.stderr == text.stderr
+    assert as_json.json["valid"] is False
+    assert as_json.json["problem_count"] == len(MISTAKEN_LINES)
+    assert as_json.json["problems"] == said
+    assert not place.ledger.parent.exists()
+
+
+@pytest.mark.asyncio
+async def test_validate_sums_up_a_manifest_that_is_valid(place):
+    place.manifest([*pairs(3), *pairs(1)], accounts={"main": {"profile": "partner"}})
+    text, as_json = await together(
+        place, ["validate", "trial.yaml"], ["validate", "trial.yaml", "--format", "json"]
+    )
+    assert (text.code, as_json.code) == (0, 0)
+    assert "3 rows" in text.stdout
+    assert "warning: trial.yaml:" in text.stderr, "a pair that is listed twice is told"
+    assert as_json.json["rows"] == 3
+    assert as_json.json["rows_by_account"] == {"main": 3}
+
+
+# -- what is wrong is one clear line, and nothing was called -----------------------------------------
+
+LONG = "x" * 300
+
+WRONG: list[tuple[list[str], str]] = [
+    (["fly"], "fly"),
+    (["run"], "MANIFEST"),
+    (["run", "trial.yaml", "--fly"], "--fly"),
+    (["run", "absent.yaml"], "absent.yaml"),
+    (["run", "."], "."),
+    (["run", "picture.yaml"], "picture.yaml"),
+    (["run", "trial.yaml", "--accounts", "nobody"], "there are: default"),
+    (["run", "trial.yaml", "--rate", "fast"], "--rate"),
+    (["run", "trial.yaml", "--rate", "0"], "--rate"),
+    (["run", "trial.yaml", "--rate", "nan"], "--rate"),
+    (["run", "trial.yaml", "--rate", "1e-14"], "from 0.000001"),
+    (["run", "trial.yaml", "--rate", "1e9"], "to 999999"),
+    (["run", "trial.yaml", "--concurrency", "0"], "--concurrency"),
+    (["run", "trial.yaml", "--max-attempts", "0"], "--max-attempts"),
+    (["run", "trial.yaml", "--max-duration", "soon"], "--max-duration"),
+    (["run", "trial.yaml", "--max-failures", "many"], "--max-failures many"),
+    (["run", "trial.yaml", "--max-failures", "100%"], "--max-failures 100%"),
+    (["run", "trial.yaml", "--max-failures", "-1"], "--max-failures -1"),
+    (["run", "trial.yaml", "--endpoint-url", "ftp://127.0.0.1"], "--endpoint-url ftp://"),
+    (["run", "trial.yaml", "--endpoint-url", "http://127.0.0.1:99999"], "--endpoint-url"),
+    (["run", "trial.yaml", "--endpoint-url", "http://me:pw@127.0.0.1"], "credentials"),
+    (["run", "trial.yaml", "--simulate", "--endpoint-url", "http://127.0.0.1:9"], "exclude each other"),
+    (["run", "trial.yaml", "--ledger", "{nmae}.ndjson"], "{nmae}"),
+    (["run", "trial.yaml", "--ledger", "trial.yaml"], "trial.yaml:1"),
+    (["run", "trial.yaml", "--run-id", ""], "--run-id"),
+    (["run", "trial.yaml", "--state-dir", "trial.yaml"], "--state-dir"),
+    (["run", "trial.yaml", "--progress", "loud"], "--progress"),
+    (["run", "trial.yaml", "--format", "xml"], "--format"),
+    (["retry", "absent.ndjson"], "absent.ndjson"),
+    (["retry", "trial.yaml"], "trial.yaml:1"),
+    (["retry", "old.ndjson", "--only", "nonsense"], "--only nonsense"),
+    (["retry", "old.ndjson", "--only", "denied", "--all"], "exclude each other"),
+    (["retry", "old.ndjson", "--accounts", "nobody"], "there are: default"),
+    (["status", "absent.ndjson"], "absent.ndjson"),
+    (["status", "trial.yaml"], "trial.yaml:1"),
+    (["status", "empty.ndjson"], "empty.ndjson"),
+    (["validate", "absent.yaml"], "absent.yaml"),
+    (["status", LONG], "File name too long"),
+    (["retry", LONG], "File name too long"),
+    (["run", "trial.yaml", "--ledger", LONG], "File name too long"),
+    (["plan", "trial.yaml", "--ledger", LONG], "cannot be reached"),
+    (["plan", "trial.yaml", "--state-dir", LONG], "cannot be reached"),
+    (["retry", "old.ndjson", "--all", "--dry-run", "--run-id", "other"], "has run id r, not other"),
+    (["simulate", "--faults", "fire=1"], "known: internal"),
+    (["simulate", "--faults", "internal=2"], "internal"),
+    (["simulate", "--rate", "0"], "rate"),
+    (["simulate", "--host", "192.0.2.1"], "loopback"),
+    (["simulate", "--window", "10"], "--window"),
+]
+
+
+@pytest.fixture
+def trap():
+    """A socket that nobody may connect to, and its URL."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(0)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+def lay_out(place: Place) -> dict[Path, bytes]:
+    """A manifest, a ledger with a row that failed, and files that are neither; returns them all."""
+    place.manifest(pairs(1))
+    (place.folder / "picture.yaml").write_bytes(bytes(range(256)))
+    (place.folder / "empty.ndjson").touch()
+    row = ["default", "Sandbox", "eng-00000000000000", "Opportunity", "O1", TEMPLATE]
+    names = ("account", "catalog", "engagement", "resource_type", "resource", "template")
+    at = "2026-01-01T00:00:00.000Z"
+    lines = [
+        {"type": "run", "schema": 1, "run_id": "r", "command": "run", "name": "trial", "manifest": None,
+         "manifest_sha256": None, "rows": 1, "endpoint": "aws", "started_at": at, "version": "0",
+         "settings": {}, "accounts": {"default": {"role_arn": None, "profile": None, "region": None}}},
+        {"type": "intent", "at": at, "rows": [["t", *row, 0]]},
+        {"type": "result", "run_id": "r", **dict(zip(names, row, strict=True)), "client_token": "t",
+         "generation": 0, "status": "failed", "arn": None, "revision": None, "attempts": 1, "throttles": 0,
+         "ambiguous": False, "request_id": None, "first_sent_at": at, "started_at": at, "finished_at": at,
+         "error": {"kind": "denied", "code": "AccessDeniedException", "message": "no", "reason": None,
+                   "http_status": 400}},
+    ]  # fmt: skip
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (place.folder / "old.ndjson").write_text(text, "utf-8")
+    return {path: path.read_bytes() for path in place.folder.iterdir() if path.is_file()}
+
+
+def assert_refused(said: Finished, words: str) -> None:
+    assert (said.code, said.stdout) == (2, ""), said
+    assert words in said.stderr
+    assert len(said.stderr.splitlines()) <= 4, said.stderr
+    assert "Traceback" not in said.stderr
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG, ids=[" ".join(line) for line, _ in WRONG])
+def test_whatever_is_wrong_is_told_in_a_line_and_ends_with_2(
+    place, trap, monkeypatch, capsys, arguments, words
+):
+    files = lay_out(place)
+    for name, value in {**place.env, "AWS_ENDPOINT_URL": trap}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(place.folder)
+    code = cli.main(arguments)
+    assert_refused(Finished(code, *capsys.readouterr()), words)
+    assert {path: path.read_bytes() for path in files} == files
+    assert not list(place.folder.rglob("trial*.ndjson"))
+
+
+@pytest.mark.asyncio
+async def test_so_does_a_process(place, trap):
+    files = lay_out(place)
+    place.env["AWS_ENDPOINT_URL"] = trap
+    chosen = [WRONG[n] for n in (0, 2, 3, 6, 7, 13)]
+    ended = await together(place, *(arguments for arguments, _ in chosen))
+    for (_, words), said in zip(chosen, ended, strict=True):
+        assert_refused(said, words)
+    assert {path: path.read_bytes() for path in files} == files
+
+
+# -- 0 and 1: it went through ------------------------------------------------------------------------
+
+CONTRACT = {
+    "outcome",
+    "counts",
+    "failures",
+    "ledger",
+    "run_id",
+    "elapsed_s",
+    "calls",
+    "throttled_calls",
+    "learned_rate",
+}
+
+
+async def a_run_reports_on_stdout_and_speaks_on_stderr(place: Place) -> None:
+    rows = pairs(12)
+    place.manifest(rows)
+    async with serve(SimulatorSettings(faults=Faults(plan=lambda n, _: None if n else "throttle"))) as (
+        url,
+        simulator,
+    ):
+        command = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "200"]
+        said = await place.call(*command, "--format", "json", "-v")
+        assert said.code == 0
+        assert set(said.json) >= CONTRACT
+        assert said.json["outcome"] == "completed"
+        assert said.json["counts"] == {"succeeded": 12, "failed": 0, "in_doubt": 0, "unattempted": 0}
+        assert (said.json["failures"], said.json["ledger"]) == ([], "ledgers/trial.ndjson")
+        assert (said.json["calls"], said.json["throttled_calls"]) == (13, 1)
+        assert 0 < said.json["learned_rate"] <= 200
+        assert 0 < said.json["elapsed_s"] < 14
+        assert said.json["run_id"] == of_type(place.ledger, "run")[0]["run_id"]
+        assert sum("succeeded: revision 1" in line for line in said.stderr.splitlines()) == 12
+        assert_exactly_once(simulator, place.ledger, rows)
+        # What is done is not done again; the counts are the ledger's, the calls this invocation's.
+        again, status, status_json = await together(
+            place,
+            command,
+            ["status", place.ledger],
+            ["status", place.ledger, "--format", "json"],
+        )
+        assert (again.code, status.code, status.stderr) == (0, 0, "")
+        assert "completed: 12 rows: 12 succeeded" in again.stdout
+        assert "--ledger" in again.stderr
+        assert "completed: 12 rows: 12 succeeded" in status.stdout
+        assert status_json.json["counts"] == said.json["counts"]
+        assert simulator.calls[CREATE] == 13
+
+
+async def failures_are_grouped_and_end_with_1_until_retry_cures_them(place: Place) -> None:
+    broken = Faults(plan=lambda n, _: "internal-after" if n < 3 else None)
+    rows = [*pairs(5), *denied(2)]
+    place.manifest(rows)
+    async with serve(SimulatorSettings(faults=broken)) as (url, simulator):
+        command = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "200", *QUIET]
+        text = await place.call(*command, "--max-attempts", "1", "--concurrency", "1")
+        assert text.code == 1
+        assert "7 rows: 2 succeeded, 2 failed, 3 in doubt" in text.stdout
+        assert "2 failed, denied, AccessDeniedException" in text.stdout
+        assert "3 in doubt, transient, InternalServerException" in text.stdout
+        assert "partnercentral:CreateResourceSnapshot" in text.stdout, "what to do about it"
+        (step,) = [
+            line.removeprefix("next ") for line in text.stdout.splitlines() if line.startswith("next ")
+        ]
+        program, *arguments = shlex.split(step)
+        assert (program, arguments[0]) == ("batch-snapshot", "retry")
+        said = await place.call(*arguments, *QUIET, "--format", "json")
+        assert said.code == 1, "two are denied still"
+        assert said.json["counts"] == {"succeeded": 5, "failed": 2, "in_doubt": 0, "unattempted": 0}
+        assert [(f["kind"], f["code"], f["count"]) for f in said.json["failures"]] == [
+            ("denied", "AccessDeniedException", 2)
+        ]
+        assert said.json["calls"] == 3
+        assert len(simulator.snapshots) == 5
+        only = await place.call("retry", place.ledger, "--only", "AccessDeniedException", *QUIET)
+        assert only.code == 1
+        assert {line["generation"] for line in results(place.ledger).values() if line["error"]} == {1}
+
+
+async def simulate_needs_nothing(place: Place) -> None:
+    place.manifest(pairs(8), catalog="AWS")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        del place.env[name]
+    said = await place.call("run", "trial.yaml", "--simulate", "--format", "json")
+    assert said.code == 0
+    assert said.json["ledger"] == "ledgers/trial.simulated.ndjson"
+    assert said.json["counts"]["succeeded"] == 8
+    (head,) = of_type(place.folder / said.json["ledger"], "run")
+    assert head["endpoint"] == "simulator"
+    assert not place.ledger.exists()
+
+
+async def a_dry_run_calls_nothing_and_leaves_no_ledger(place: Place) -> None:
+    place.manifest([*pairs(6), {**pairs(1)[0], "catalog": "AWS"}])
+    async with serve() as (url, simulator):
+        place.env["AWS_ENDPOINT_URL"] = url
+        text, as_json = [
+            await place.call("run", "trial.yaml", "--dry-run", "--rate", "2", *form)
+            for form in ([], ["--format", "json"])
+        ]
+        assert not simulator.calls
+        assert (text.code, text.stderr, as_json.code) == (0, "", 0)
+        assert "7 of 7 rows to send" in text.stdout
+        assert "2 calls/s, declared" in text.stdout
+        assert as_json.json["rows"] == 7
+        assert as_json.json["counts"]["unattempted"] == 7
+        assert as_json.json["catalogs"] == ["AWS", "Sandbox"]
+        assert not list(place.folder.rglob("*.ndjson"))
+
+
+@pytest.mark.asyncio
+async def test_runs_that_come_to_their_end(tmp_path):
+    await side_by_side(
+        tmp_path,
+        a_run_reports_on_stdout_and_speaks_on_stderr,
+        failures_are_grouped_and_end_with_1_until_retry_cures_them,
+        simulate_needs_nothing,
+        a_dry_run_calls_nothing_and_leaves_no_ledger,
+    )
+
+
+# -- 3: stopped --------------------------------------------------------------------------------------
+
+
+async def too_many_failures_stop_the_run(place: Place) -> None:
+    place.manifest([*denied(9), *pairs(60)])
+    async with serve(SimulatorSettings(latency=0.02)) as (url, simulator):
+        said = await place.call(
+            "run", "trial.yaml", "--endpoint-url", url, "--max-failures", "3", "--concurrency", "1",
+            "--format", "json",
+        )  # fmt: skip
+        assert said.code == 3
+        assert said.json["outcome"] == "stopped"
+        assert said.json["counts"] == {"succeeded": 0, "failed": 4, "in_doubt": 0, "unattempted": 65}
+        assert any("--max-failures" in reason for reason in said.json["reasons"])
+        assert simulator.calls[CREATE] == 4
+        assert of_type(place.ledger, "end")[-1]["outcome"] == "stopped"
+
+
+async def nothing_but_denials_stop_the_account(place: Place) -> None:
+    place.manifest(denied(70))
+    async with serve(SimulatorSettings(latency=0.02)) as (url, simulator):
+        said = await place.call(
+            "run", "trial.yaml", "--endpoint-url", url, "--concurrency", "4", "--rate", "200"
+        )
+        assert said.code == 3
+        assert "20 denials in a row" in said.stdout
+        assert "AccessDeniedException" in said.stdout
+        assert 20 <= simulator.calls[CREATE] < 24, "calls that were in flight are all that followed"
+
+
+async def without_credentials_nothing_is_attempted(place: Place) -> None:
+    rows = pairs(40)
+    place.manifest(rows)
+    keys = {name: place.env.pop(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    async with serve() as (url, simulator):
+        command = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "500"]
+        said = await place.call(*command)
+        assert said.code == 3
+        assert "stopped: 40 rows: 0 succeeded, 40 unattempted" in said.stdout
+        assert "NoCredentialsError" in said.stdout
+        assert not simulator.calls
+        assert not results(place.ledger)
+        place.env.update(keys)
+        assert (await place.call(*command)).code == 0
+        assert_exactly_once(simulator, place.ledger, rows)
+
+
+async def a_stop_weighs_more_than_a_deferral(place: Place) -> None:
+    (place.folder / "credentials").write_text(
+        "[good]\naws_access_key_id=AKIAGOOD000000000000\naws_secret_access_key=x\n"
+        "[bad]\naws_access_key_id=AKIAEXPIRED000000001\naws_secret_access_key=hush-hush\n",
+        "utf-8",
+    )
+    place.env["AWS_SHARED_CREDENTIALS_FILE"] = str(place.folder / "credentials")
+    accounts = {"good": {"profile": "good", "quota": {"per_second": 1}}, "bad": {"profile": "bad"}}
+    place.manifest([*pairs(9, account="good"), *pairs(9, 50, account="bad")], accounts=accounts)
+    async with serve() as (url, _):
+        said = await place.call("run", "trial.yaml", "--endpoint-url", url, "--max-duration", "2s", "-v")
+        assert said.code == 3
+        assert "account bad: ExpiredTokenException" in said.stdout
+        assert "--max-duration" in said.stdout
+        assert "hush-hush" not in said.stdout + said.stderr + place.ledger.read_text("utf-8")
+
+
+@pytest.mark.asyncio
+async def test_what_stops_a_run(tmp_path):
+    await side_by_side(
+        tmp_path,
+        too_many_failures_stop_the_run,
+        nothing_but_denials_stop_the_account,
+        without_credentials_nothing_is_attempted,
+        a_stop_weighs_more_than_a_deferral,
+    )
+
+
+# -- 4 and 5: deferred, locked, not to be written ----------------------------------------------------
+
+
+async def a_run_that_is_out_of_time_says_how_to_go_on(place: Place) -> None:
+    rows = [*denied(1), *pairs(13)]
+    place.manifest(rows)
+    async with serve() as (url, simulator):
+        said = await place.call(
+            "run", "trial.yaml", "--endpoint-url", url, "--rate", "2", "--max-duration", "5.5s",
+            "--progress", "lines", "--format", "json",
+        )  # fmt: skip
+        assert said.code == 4, "a deferral weighs more than a row that failed"
+        assert said.json["outcome"] == "deferred"
+        made = len(simulator.snapshots)
+        assert 0 < made < 13
+        assert simulator.calls[CREATE] == made + 1
+        assert said.json["counts"] == {
+            "succeeded": made,
+            "failed": 1,
+            "in_doubt": 0,
+            "unattempted": 13 - made,
+        }
+        (line,) = [line for line in said.stderr.splitlines() if line.startswith("0:00:05 ")]
+        assert "/14 rows" in line
+        assert "1 failed" in line
+        assert of_type(place.ledger, "end")[-1]["outcome"] == "deferred"
+        program, *arguments = shlex.split(said.json["next_steps"][0])
+        assert program == "batch-snapshot"
+        assert (await place.call(*arguments)).code in {1, 4}
+        assert len(simulator.snapshots) > made
+
+
+@pytest.mark.asyncio
+async def test_a_ledger_that_cannot_be_made_is_told_before_any_call(place):
+    place.manifest(pairs(2))
+    (place.folder / "file").touch()
+    (place.folder / "folder.ndjson").mkdir()
+    async with serve() as (url, simulator):
+        command = ["run", "trial.yaml", "--endpoint-url", url, "--ledger"]
+        under_file, folder = await together(place, [*command, "file/x.ndjson"], [*command, "folder.ndjson"])
+        assert under_file.code == 2
+        assert "file/x.ndjson" in under_file.stderr
+        assert folder.code == 2
+        assert "folder.ndjson" in folder.stderr
+        assert not simulator.calls
+
+
+async def after_a_write_that_failed_no_call_leaves(place: Place) -> None:
+    rows = pairs(60)
+    place.manifest(rows)
+
+    async with serve(SimulatorSettings(latency=0.02)) as (url, simulator):
+        command = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "200", "--concurrency", "4", *QUIET]
+        said = await place.call(*command, largest=20_000)
+        assert said.code == 5
+        assert said.stdout == ""
+        assert "ledgers/trial.ndjson: cannot be written (File too large)" in said.stderr
+        assert len(said.stderr.splitlines()) == 1
+        recorded = len(of_type(place.ledger, "result"))
+        assert 0 < recorded < 60
+        assert recorded <= len(simulator.snapshots) <= recorded + 4
+        assert place.ledger.read_bytes().endswith(b"\n"), "no half of a line stays behind"
+        assert (await place.call(*command)).code == 0
+        assert_exactly_once(simulator, place.ledger, rows)
+
+
+# -- 130 and 143: signals ----------------------------------------------------------------------------
+
+
+async def interrupt_and_go_on(place: Place, number: signal.Signals, code: int) -> None:
+    rows = pairs(40)
+    place.manifest([*denied(1), *rows])
+    async with serve(SimulatorSettings(latency=0.15)) as (url, simulator):
+        command = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "80", "--format", "json"]
+        async with place.started(*command) as child:
+            await until(lambda: len(simulator.snapshots) >= 10, "some snapshots")
+            child.signal(number)
+            said = await child.finished()
+        assert said.code == code, "a signal weighs more than a row that failed"
+        made = len(simulator.snapshots)
+        assert made < 40
+        assert simulator.max_in_flight > 1
+        assert said.json["outcome"] == "interrupted"
+        assert any(number.name in reason for reason in said.json["reasons"])
+        counts = {"succeeded": made, "failed": 1, "in_doubt": 0, "unattempted": 40 - made}
+        assert said.json["counts"] == counts, "what was in flight was waited for"
+        (end,) = of_type(place.ledger, "end")
+        assert (end["outcome"], end["counts"]) == ("interrupted", counts)
+        assert (await place.call(*command)).code == 1
+        answers = {call.answer for call in simulator.log if call.operation == CREATE}
+        assert answers == {"ok", "AccessDeniedException"}, "none was sent twice"
+        assert len(simulator.snapshots) == 40
+        assert len({snapshot.engagement for snapshot in simulator.snapshots}) == 40
+
+
+async def sigint_drains_and_the_same_command_goes_on(place: Place) -> None:
+    await interrupt_and_go_on(place, signal.SIGINT, 130)
+
+
+async def sigterm_drains_and_the_same_command_goes_on(place: Place) -> None:
+    await interrupt_and_go_on(place, signal.SIGTERM, 143)
+
+
+@pytest.mark.asyncio
+async def test_others_are_refused_while_a_run_goes_on_and_a_second_signal_ends_it(place):
+    rows = pairs(6)
+    place.manifest(rows)
+    (place.folder / "bad.yaml").write_text("name: trial\n", "utf-8")
+    stuck = Faults(plan=lambda n, _: "slow" if n < 6 else None, slow_delay=600)
+    async with serve(SimulatorSettings(faults=stuck)) as (url, simulator):
+        command = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "100"]
+        async with place.started(*command) as child:
+            await until(lambda: len(simulator.snapshots) == 6, "six calls in flight")
+            same, other_ledger, retry, bad, status = await together(
+                place,
+                command,
+                [*command, "--ledger", "other.ndjson"],
+                ["retry", place.ledger],
+                ["run", "bad.yaml", "--endpoint-url", url],
+                ["status", place.ledger],
+            )
+            assert child.running
+            child.signal(signal.SIGTERM)
+            child.signal(signal.SIGINT)
+            said = await child.finished()
+        assert [other.code for other in (same, other_ledger, retry, bad)] == [5, 5, 5, 2]
+        assert "ledgers/trial.ndjson is in use by another run (pid " in same.stderr
+        assert "manifest name 'trial' in account 'default' is in use" in other_ledger.stderr
+        assert same.stdout == other_ledger.stdout == retry.stdout == ""
+        assert len(same.stderr.splitlines()) == 1
+        pid = same.stderr.partition("(pid ")[2].partition(" ")[0]
+        assert f"(pid {pid} on" in retry.stderr, "being refused takes nothing from the lock"
+        assert "running: 6 rows" in status.stdout
+        assert not (place.folder / "other.ndjson").exists()
+
+        assert said.code in {130, 143}
+        assert "6 in doubt" in said.stdout, "the calls in flight were dropped"
+        assert {line["error"]["code"] for line in results(place.ledger).values()} == {"Interrupted"}
+        assert (await place.call(*command)).code == 0
+        assert_exactly_once(simulator, place.ledger, rows)
+
+
+# -- status of what is not finished ------------------------------------------------------------------
+
+
+async def status_tells_a_crash_and_the_way_on(place: Place) -> None:
+    rows = pairs(30)
+    place.manifest(rows)
+    async with serve(SimulatorSettings(latency=0.2)) as (url, simulator):
+        command = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "30"]
+        async with place.started(*command) as child:
+            await until(lambda: len(of_type(place.ledger, "result")) >= 3, "three results")
+            child.signal(signal.SIGKILL)
+            assert (await child.finished()).code == -signal.SIGKILL
+        known = len(by_engagement(place.ledger))
+        text, as_json = await together(
+            place, ["status", place.ledger], ["status", place.ledger, "--format", "json"]
+        )
+        assert (text.code, as_json.code) == (0, 0)
+        assert f"crashed: 30 rows: {known} succeeded, {30 - known} in doubt" in text.stdout
+        assert as_json.json["outcome"] == "crashed"
+        assert as_json.json["counts"] == {
+            "succeeded": known,
+            "failed": 0,
+            "in_doubt": 30 - known,
+            "unattempted": 0,
+        }
+        assert as_json.json["run_id"] == of_type(place.ledger, "run")[0]["run_id"]
+        assert (await place.call("retry", place.ledger, "--rate", "100")).code == 0
+        assert_exactly_once(simulator, place.ledger, rows)
+
+
+@pytest.mark.asyncio
+async def test_runs_that_do_not_come_to_their_end(tmp_path):
+    await side_by_side(
+        tmp_path,
+        a_run_that_is_out_of_time_says_how_to_go_on,
+        after_a_write_that_failed_no_call_leaves,
+        status_tells_a_crash_and_the_way_on,
+        sigint_drains_and_the_same_command_goes_on,
+        sigterm_drains_and_the_same_command_goes_on,
+    )
+
+
+# -- pipes and terminals -----------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_a_reader_that_has_gone_is_no_accident(place):
+    rows = pairs(3)
+    place.manifest(rows)
+    async with serve() as (url, simulator):
+        for line in (
+            ["run", "trial.yaml", "--endpoint-url", url, "--format", "json", "--progress", "none"],
+            ["status", place.ledger],
+            ["validate", "trial.yaml"],
+            ["schema"],
+            ["init"],
+            ["--help"],
+        ):
+            reader, writer = os.pipe()
+            os.close(reader)
+            async with place.started(*line, stdout=writer) as child:
+                os.close(writer)
+                said = await child.finished()
+            assert said.stderr == "", line
+            assert said.code in {0, 1}, line
+        assert_exactly_once(simulator, place.ledger, rows)
+
+
+def test_the_first_line_is_enough_for_some(place):
+    command = f"{shlex.quote(sys.executable)} -m batch_snapshot schema | head -1"
+    piped = subprocess.run(
+        ["/bin/sh", "-c", command],
+        cwd=place.folder,
+        env=place.env,
+        capture_output=True,
+        check=True,
+        timeout=10,
+    )
+    assert (piped.stdout, piped.stderr) == (b"{\n", b"")
+
+
+@asynccontextmanager
+async def terminal() -> AsyncIterator[tuple[int, int]]:
+    """A pseudo-terminal: our end, and the one for a process."""
+    ours, theirs = pty.openpty()
+    try:
+        yield ours, theirs
+    finally:
+        os.close(ours)
+
+
+async def on_terminal(place: Place, line: Sequence[str], typed: bytes) -> tuple[Finished, str]:
+    """Run a command on a terminal into which somebody types; returns what was shown there too."""
+    async with terminal() as (ours, theirs):
+        os.write(ours, typed)
+        async with place.started(*line, stdin=theirs, stderr=theirs) as child:
+            os.close(theirs)
+
+            def watch() -> bytes:
+                shown = b""
+                try:
+                    while chunk := os.read(ours, 4096):
+                        shown += chunk
+                except OSError:  # Linux: nobody holds the other end any more
+                    pass
+                return shown
+
+            watching = asyncio.ensure_future(asyncio.to_thread(watch))
+            said = await child.finished()
+            shown = (await asyncio.wait_for(watching, 5)).decode()
+    assert "Traceback" not in shown
+    return said, shown
+
+
+@pytest.mark.asyncio
+async def test_production_is_asked_about_on_a_terminal(place):
+    rows = pairs(3)
+    place.manifest(rows, catalog="AWS")
+    async with serve() as (url, simulator):
+        # What is not named on the command line is AWS itself.
+        place.env["AWS_ENDPOINT_URL"] = url
+        said, shown = await on_terminal(place, ["run", "trial.yaml"], b"n\n")
+        assert (said.code, said.stdout) == (2, "")
+        assert "3 of 3 rows to send" in shown
+        assert "Go on?" in shown
+        assert "nothing was called" in shown
+        assert not simulator.calls
+        assert not place.ledger.exists()
+        said, shown = await on_terminal(place, ["run", "trial.yaml", "--format", "json"], b"y\n")
+        assert said.code == 0
+        assert "Go on?" in shown
+        assert "\r" in shown
+        assert said.json["counts"]["succeeded"] == 3
+        assert_exactly_once(simulator, place.ledger, rows)
+
+
+@pytest.mark.asyncio
+async def test_nobody_is_asked_who_is_not_there_or_said_yes(place):
+    rows = pairs(2)
+    for name, catalog in (("certain", "AWS"), ("sandbox", "Sandbox"), ("alone", "AWS")):
+        place.manifest(rows, f"{name}.yaml", name=name, catalog=catalog)
+    async with serve() as (url, simulator):
+        place.env["AWS_ENDPOINT_URL"] = url
+        certain, sandbox, alone = await asyncio.gather(
+            on_terminal(place, ["run", "certain.yaml", "--yes"], b""),
+            on_terminal(place, ["run", "sandbox.yaml"], b""),
+            place.call("run", "alone.yaml"),
+        )
+        for said, shown in (certain, sandbox, (alone, alone.stderr)):
+            assert said.code == 0
+            assert "Go on?" not in shown
+        assert simulator.calls[CREATE] == 6
+
+
+# -- simulate ----------------------------------------------------------------------------------------
+
+
+async def record(url: str) -> Any:
+    async with aiohttp.ClientSession() as client, client.get(f"{url}/_simulator/record") as answer:
+        return json.loads(await answer.read())
+
+
+@pytest.mark.asyncio
+async def test_simulate_serves_until_it_is_ended_and_keeps_its_world(place):
+    place.manifest(pairs(4))
+    out = place.folder / "url"
+    for served_before, number in enumerate((signal.SIGTERM, signal.SIGINT)):
+        with out.open("wb") as file:
+            async with place.started("simulate", "--state", "world.ndjson", stdout=file) as served:
+                await until(lambda: out.read_bytes().endswith(b"\n"), "the URL")
+                url = out.read_text("utf-8").strip()
+                assert url.startswith("http://127.0.0.1:")
+                ledger = f"{served_before}.ndjson"
+                said = await place.call(
+                    "run", "trial.yaml", "--endpoint-url", url, "--ledger", ledger, "--rate", "100"
+                )
+                assert said.code == 0
+                made = (await record(url))["snapshots"]
+                assert [snapshot["revision"] for snapshot in made] == [1, 1, 1, 1, 2, 2, 2, 2][
+                    : 4 + 4 * served_before
+                ]
+                served.signal(number)
+                ended = await served.finished()
+                assert ended.code == (143 if number is signal.SIGTERM else 130)
+                assert len(ended.stderr.splitlines()) <= 2

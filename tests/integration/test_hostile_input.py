@@ -1,0 +1,390 @@
+"""Paths, values and ledgers that nobody sane would give: a result or one clear line, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import warnings
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from batch_snapshot import cli, files, text
+from batch_snapshot.cli import unforeseen
+from batch_snapshot.errors import BatchSnapshotError, InputError, LedgerError
+from batch_snapshot.ledger import diff, prune, writer
+from batch_snapshot.reporting import handing, status
+from batch_snapshot.reporting.status import utc_now
+from tests import ROOT
+from tests.support.processes import Place, pairs
+
+SEED = (ROOT / "tests/support/fuzz/findings/ledger/a-run-and-a-retry").read_bytes()
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    made = Place(tmp_path)
+    for name, value in made.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(made.folder)
+    made.manifest(pairs(2)).rename("m.yaml")
+    Path("seed.ndjson").write_bytes(SEED)
+    return made
+
+
+def called(capsys, *words: str) -> tuple[int, str, str]:
+    """The exit code, stdout and stderr of a command in this process."""
+    code = cli.main(list(words))
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    assert "should not happen" not in err
+    assert max(map(len, err.splitlines()), default=0) < 4_500
+    return code, out, err
+
+
+# -- the command line --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [[], ["help"], ["--help"]])
+def test_without_a_command_the_help_is_shown(capsys, words):
+    code, out, _ = called(capsys, *words)
+    assert code == 0
+    assert "Usage: batch-snapshot" in out
+
+
+def test_help_of_a_command_and_the_version(capsys):
+    assert "Usage: batch-snapshot run" in called(capsys, "help", "run")[1]
+    assert called(capsys, "-V")[1] == called(capsys, "--version")[1]
+
+
+@pytest.mark.parametrize("words", [["rnu"], ["help", "rnu"]])
+def test_a_command_that_is_none_is_refused_with_the_nearest_and_the_list(capsys, words):
+    code, _, err = called(capsys, *words)
+    assert code == 2
+    assert "Did you mean 'run'?" in err
+    assert "validate" in err
+
+
+@pytest.mark.parametrize("time", ["6", "1h30", "h", "", "6x", "1.5", "-1h", "9" * 400 + "d", "²h", "1h 30m"])
+@pytest.mark.parametrize("flag", ["--max-duration", "--token-ttl", "--drain-timeout", "--lease"])
+def test_a_time_without_a_unit_is_refused(capsys, place, flag, time):
+    code, _, err = called(capsys, "run", "m.yaml", "--dry-run", flag, time)
+    assert code == 2
+    assert "1h30m" in err or "100 years" in err
+
+
+def test_times_are_summed_and_zero_needs_no_unit():
+    from batch_snapshot.cli.options import DurationParam
+
+    read = DurationParam().convert
+    assert [read(text, None, None) for text in ("90s", "1h30m", "1d", "0")] == [90.0, 5400.0, 86400.0, 0.0]
+
+
+PATH_FLAGS = [
+    ("run", "m.yaml", "--simulate", "--ledger"),
+    ("run", "m.yaml", "--simulate", "--state"),
+    ("run", "m.yaml", "--simulate", "--state-dir"),
+    ("run", "m.yaml", "--simulate", "--metrics-file"),
+    ("run", "m.yaml", "--dry-run", "--ledger"),
+    ("plan", "m.yaml", "--ledger"),
+    ("report", "seed.ndjson", "--html"),
+    ("report", "seed.ndjson", "--csv"),
+    ("discover", "--simulate", "--catalog", "Sandbox", "--output"),
+    ("schedule", "cron", "m.yaml", "--output"),
+    ("run", "--simulate"),
+    ("retry", "--simulate"),
+    ("status",),
+    ("status", "--check"),
+    ("validate",),
+    ("verify", "--simulate"),
+    ("diff", "seed.ndjson"),
+    ("prune", "--keep", "1"),
+]
+
+
+@pytest.mark.parametrize(
+    "path", ["s3://bucket/key", "~nobody-has-this-name/x", "-", "", "a\0b", "p/" * 3000 + "x", "file:///x"]
+)
+@pytest.mark.parametrize("words", PATH_FLAGS, ids=" ".join)
+def test_what_is_no_path_is_refused_and_leaves_nothing_behind(capsys, place, words, path):
+    before = sorted(Path().iterdir())
+    code, out, err = called(capsys, *words, path)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) <= 4
+    assert sorted(Path().iterdir()) == before
+
+
+def test_a_tilde_is_the_home_folder(capsys, place, monkeypatch):
+    monkeypatch.setenv("HOME", str(place.folder))
+    assert called(capsys, "status", "~/seed.ndjson")[0] == 0
+    assert files.named("~/{name}.ndjson", "--ledger") == f"{place.folder}/{{name}}.ndjson"
+
+
+def special(kind: str) -> str:
+    """Make something that is no regular file; returns its path."""
+    path = Path(kind)
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "loop":
+        path.symlink_to("loop")
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(kind)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "deep":
+        return "d/" * 300 + "x"
+    elif kind == "long":
+        return "x" * 5000
+    return {"zero": "/dev/zero", "root": "/", "here": "."}.get(kind, kind)
+
+
+SPECIAL = ["fifo", "loop", "socket", "folder", "long", "zero", "root", "here"]
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_whatever_is_no_regular_file_is_refused_by_whoever_reads(capsys, place, kind):
+    path = special(kind)
+    Path("including.yaml").write_text(f"version: 1\nname: x\ninclude: [{path}.csv]\n")
+    lines = [
+        ("validate", path),
+        ("plan", path),
+        ("run", path, "--simulate"),
+        ("run", "m.yaml", "--simulate", "--ledger", path),
+        ("run", "m.yaml", "--simulate", "--state", path),
+        ("plan", "m.yaml", "--ledger", path),
+        ("retry", path, "--simulate"),
+        ("status", path),
+        ("status", path, "--check"),
+        ("report", path, "--csv", "out"),
+        ("verify", path, "--simulate"),
+        ("diff", path, "seed.ndjson"),
+        ("simulate", "--state", path),
+        ("schedule", "cron", path),
+        ("validate", "including.yaml"),
+    ]
+    for line in lines:
+        code, _, err = called(capsys, *line)
+        assert code in {2, 5}, line
+        assert err
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "loop", "deep"])
+def test_a_state_folder_of_strange_things_hangs_nobody(capsys, place, kind):
+    path = special(kind)
+    Path("state").mkdir()
+    for name in ("usage.sqlite", "snapshots.sqlite"):
+        Path(f"state/{name}").symlink_to(Path(path).absolute())
+    words = ("run", "m.yaml", "--simulate", "--changed-since", "last", "--state-dir", "state")
+    code, _, _ = called(capsys, *words)
+    assert code in {0, 2, 5}
+    called(capsys, "run", "m.yaml", "--simulate", "--state-dir", path)
+
+
+def test_names_that_are_no_utf_8_hinder_nobody(capsys, place):
+    odd = os.fsdecode(b"night-\xff\xfe.ndjson")
+    Path(odd).write_bytes(SEED)
+    for line in (
+        ("verify", "seed.ndjson", "--simulate"),
+        ("verify", odd, "--simulate"),
+        ("status", odd),
+        ("status", odd, "--check"),
+        ("diff", "seed.ndjson", odd),
+        ("report", odd, "--csv", "out"),
+        ("retry", "night-{date}.ndjson", "--simulate"),
+        ("prune", ".", "--keep", "1", "--dry-run"),
+    ):
+        code, out, _ = called(capsys, *line)
+        assert code in {0, 1, 2}, line
+        out.encode()
+
+
+# -- messages ----------------------------------------------------------------------------------------
+
+
+def test_what_drives_a_terminal_is_shown_as_an_escape(capsys, place):
+    for name in ("a\x1b[31mb", "a\nb", "a\u202eb", os.fsdecode(b"a\xffb")):
+        _, _, err = called(capsys, "validate", name)
+        assert err.strip().isprintable()
+
+
+def test_long_words_are_shortened_and_commands_are_not():
+    assert len(text.line("x" * 5000)) < 500
+    assert text.line("x" * 5000).endswith("x…" + "x" * 133)
+    command = f"then run: batch-snapshot run {'x' * 3000}"
+    assert text.line(command) == command
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["status", "nothing.ndjson"],
+        ["status"],
+        ["run", "m.yaml", "--max-duration", "6"],
+        ["validate", "nothing.yaml"],
+        ["diff", "a", "b"],
+        ["prune", "m.yaml", "--keep", "0"],
+        ["verify", "nothing"],
+        ["retry", "s3://a/b"],
+        ["nonsense"],
+    ],
+)
+@pytest.mark.parametrize("flag", [["--format", "json"], ["--format=json"]])
+def test_an_error_is_an_object_on_stdout_where_json_is_wanted(capsys, place, words, flag):
+    code, out, _ = called(capsys, *words, *flag)
+    told = json.loads(out)
+    assert (told["outcome"], told["exit_code"], code) == ("refused", 2, 2)
+    assert told["error"]["message"]
+
+
+# -- what nobody foresaw -----------------------------------------------------------------------------
+
+
+def broken(error: BaseException):
+    def work(*_: object, **__: object) -> None:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("odd"),
+        RecursionError(),
+        MemoryError(),
+        BaseExceptionGroup("several", [KeyError("a"), ValueError("b")]),
+        UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates"),
+    ],
+)
+def test_what_nobody_foresaw_is_one_line_and_a_file(capsys, tmp_path, monkeypatch, error):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "a-very-secret-token")
+    if isinstance(error, ValueError) and error.args == ("odd",):
+        error.add_note("a-very-secret-token")
+    monkeypatch.setattr(cli.cli, "main", broken(error))
+    assert [cli.main([name]) for name in ("run", "status")] == [3, 2]
+    out, err = capsys.readouterr()
+    assert not out
+    assert "Traceback" not in err
+    assert len(err.splitlines()) == 2
+    for kept in tmp_path.iterdir():
+        assert kept.stat().st_mode & 0o777 == 0o600
+        assert str(kept) in err
+        assert "Traceback" in kept.read_text()
+        assert "very-secret" not in kept.read_text()
+    assert len(list(tmp_path.iterdir())) == 2
+    monkeypatch.setenv(unforeseen.DEBUG, "1")
+    cli.main(["run"])
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_error_for_people_within_a_group_is_told_as_such(capsys, monkeypatch):
+    group = BaseExceptionGroup("x", [BaseExceptionGroup("y", [InputError("name another")]), ValueError()])
+    monkeypatch.setattr(cli.cli, "main", broken(group))
+    assert cli.main(["run"]) == 2
+    assert capsys.readouterr().err == "name another\n"
+
+
+def test_warnings_of_python_are_printed_to_nobody(capsys, monkeypatch):
+    monkeypatch.setattr("sys.warnoptions", [])
+    monkeypatch.setattr("sys.unraisablehook", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        unforeseen.quiet()
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+    assert capsys.readouterr().err == ""
+
+
+# -- ledgers that were tampered with -----------------------------------------------------------------
+
+ODD: list[object] = [
+    "0001-01-01T00:00:00+14:00",
+    "9999-12-31T23:59:59.999-14:00",
+    "0000-00-00",
+    "\u202e\x1b[2J",
+    "x" * 5000,
+    "",
+    None,
+    True,
+    -1,
+    0,
+    2**63 - 1,
+    2**63,
+    2**64 - 1,
+    1e308,
+    [],
+    {},
+    [[[]]],
+    {"a": {"b": []}},
+]
+#: No encoder writes these.
+RAW = [b"1e999", b"NaN", b"-Infinity", b'"\\ud800"', b"9" * 5000, b"[" * 100_000, b"[" * 300 + b"]" * 300]
+
+
+def spots(value: Any, path: tuple[Any, ...] = ()):
+    """The paths of all values in an object."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        yield (*path, key)
+        if isinstance(inner, dict | list):
+            yield from spots(inner, (*path, key))
+
+
+def tampered(rng: Random) -> bytes:
+    lines = SEED.splitlines()
+    at = rng.randrange(len(lines))
+    record = json.loads(lines[at])
+    path = rng.choice(list(spots(record)))
+    inner = record
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = "@@" if (raw := rng.random() < 0.3) else rng.choice(ODD)
+    lines[at] = json.dumps(record).encode()
+    if raw:
+        lines[at] = lines[at].replace(b'"@@"', rng.choice(RAW))
+    return b"\n".join(lines) + b"\n"
+
+
+def read_by_all(path: Path, other: Path, out: Path) -> None:
+    """Every reader of ledgers that calls nothing."""
+    for reader in (
+        lambda: status.of(path),
+        lambda: status.check(path),
+        lambda: writer.history_of(path),
+        lambda: diff.as_text(diff.diff(path, other)),
+        lambda: diff.as_text(diff.diff(other, path)),
+        lambda: handing.write_csv(handing.gather(path), out),
+        lambda: handing.write_html(handing.gather(path), out / "page.html", utc_now()),
+        lambda: prune.prune(path.parent, 1, utc_now(), dry_run=True),
+    ):
+        try:
+            reader()
+        except BatchSnapshotError as error:
+            told = str(error)
+            if len(told) >= 2_000 or not told.isprintable():
+                raise AssertionError(told) from error
+
+
+def test_ledgers_that_were_tampered_with_are_read_or_refused_in_a_line(tmp_path):
+    path, other = tmp_path / "l" / "tampered.ndjson", tmp_path / "seed.ndjson"
+    path.parent.mkdir()
+    other.write_bytes(SEED)
+    for seed in range(int(os.environ.get("HOSTILE_LEDGERS", "80"))):
+        path.write_bytes(tampered(Random(seed)))
+        read_by_all(path, other, tmp_path)
+
+
+@pytest.mark.parametrize("revision", [2**63, 2**64 - 1])
+def test_a_revision_that_no_table_holds_is_named(tmp_path, revision):
+    path = tmp_path / "ledger.ndjson"
+    path.write_bytes(SEED.replace(b'"revision":1,', b'"revision":%d,' % revision))
+    with pytest.raises(LedgerError, match="is no count"):
+        diff.diff(path, path)
+
+
+def test_seeds_are_changed_by_that(tmp_path):
+    assert b'"revision":1,' in SEED

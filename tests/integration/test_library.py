@@ -1,0 +1,199 @@
+"""The package within other programs: what stands in the README, and what a library may not do."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import logging
+import re
+import signal
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import pytest
+import trio
+
+import batch_snapshot
+from batch_snapshot import Hooks, InputError, LockedError, Options, Selection, paths
+from batch_snapshot.ledger import locks
+from tests import ROOT
+from tests.support.processes import move_in, pairs, results, write_manifest
+
+README = (ROOT / "README.md").read_text("utf-8")
+SIMULATED = Options(simulate=True)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """An empty working folder, and no AWS configuration but our own."""
+    move_in(monkeypatch, tmp_path)
+    write_manifest(Path("trial.yaml"), pairs(4))
+    return tmp_path
+
+
+# -- the README's examples, word by word but for the endpoint and the folder -------------------------
+
+
+@pytest.fixture
+def endpoint(monkeypatch):
+    """A simulator in a thread of its own, as AWS's own variable names it."""
+    from batch_snapshot.simulator import serve
+
+    with (
+        anyio.from_thread.start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(serve()) as it,
+    ):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING", it[0])
+        yield it[1]
+
+
+def example(name: str, folder: Path) -> str:
+    found = re.search(rf"<!-- {name} -->\n```python\n(.*?)```", README, re.DOTALL)
+    assert found
+    return re.sub(r"/srv/snapshots|/mnt/snapshots", str(folder), found[1])
+
+
+def test_the_example_of_a_notebook(place, endpoint, capsys):
+    write_manifest(Path("backfill.yaml"), pairs(2), name="backfill")
+    names: dict[str, Any] = {}
+    code = compile(example("notebook", place), "notebook", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+    async def cell() -> None:
+        made = eval(code, names)
+        if inspect.isawaitable(made):
+            await made
+
+    asyncio.run(cell())
+    assert names["summary"].counts.succeeded == 2
+    told = capsys.readouterr().out.splitlines()
+    assert sorted(told) == [f"O{n} succeeded None" for n in (1, 2)]
+    assert len(endpoint.snapshots) == 2
+
+
+def test_the_example_of_an_airflow_task(place, endpoint):
+    write_manifest(place / "nightly.yaml", pairs(3), name="nightly")
+    names: dict[str, Any] = {}
+    exec(example("airflow", place), names)
+    assert names["nightly"]() == {"succeeded": 3, "failed": 0, "in_doubt": 0, "unattempted": 0}
+    # Tried again it resumes the same night.
+    assert names["nightly"]()["succeeded"] == 3
+    assert len(endpoint.snapshots) == 3
+    assert len(list((place / "ledgers").glob("nightly-????-??-??.ndjson"))) == 1
+
+
+def test_the_example_of_a_lambda_handler(place, endpoint):
+    write_manifest(place / "nightly.yaml", pairs(3), name="nightly")
+    names: dict[str, Any] = {}
+    exec(example("lambda", place), names)
+    handler = names["handler"]
+    short = handler({}, SimpleNamespace(get_remaining_time_in_millis=lambda: 59_000))
+    assert (short["outcome"], short["unattempted"]) == ("deferred", 3)
+    assert handler({}, SimpleNamespace(get_remaining_time_in_millis=lambda: 900_000)) == {
+        "outcome": "completed", "succeeded": 3, "failed": 0, "in_doubt": 0, "unattempted": 0,
+    }  # fmt: skip
+    assert len(endpoint.snapshots) == 3
+
+
+# -- with and without a loop -------------------------------------------------------------------------
+
+
+def test_without_a_loop_it_waits():
+    summary = batch_snapshot.run_sync("trial.yaml", SIMULATED)
+    assert (summary.outcome, summary.counts.succeeded) == ("completed", 4)
+    again = batch_snapshot.retry_sync(summary.ledger, Selection(), SIMULATED)
+    assert (again.exit_code, again.calls) == (0, 0)
+
+
+@pytest.mark.parametrize("loop", [asyncio.run, trio.run], ids=["asyncio", "trio"])
+def test_in_a_running_loop_it_waits_too(loop):
+    here: list[threading.Thread] = []
+
+    async def cell() -> batch_snapshot.Summary:
+        hooks = Hooks(outcome=lambda _: here.append(threading.current_thread()))
+        return batch_snapshot.run_sync("trial.yaml", SIMULATED, hooks)
+
+    made = cell()
+    summary = asyncio.run(made) if loop is asyncio.run else trio.run(lambda: made)
+    assert summary.counts.succeeded == 4
+    assert threading.main_thread() not in here
+
+
+def test_in_a_running_loop_signals_are_refused_in_words():
+    async def cell() -> None:
+        batch_snapshot.run_sync("trial.yaml", SIMULATED, Hooks(signals=True))
+
+    with pytest.raises(InputError, match="leave signals out, or await"):
+        asyncio.run(cell())
+    assert not Path("ledgers").exists()
+
+
+def test_an_interrupt_in_a_running_loop_ends_the_work_before_it_goes_on():
+    """As a notebook's stop button: no thread is left that makes snapshots."""
+    write_manifest(Path("trial.yaml"), pairs(400))
+
+    pressed: list[bool] = []
+
+    def stop(_: object) -> None:
+        if pressed:
+            return
+        pressed.append(True)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    async def cell() -> None:
+        batch_snapshot.run_sync("trial.yaml", SIMULATED, Hooks(outcome=stop))
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            # A loop that leaves the signal to Python, as a notebook's does.
+            trio.run(cell, restrict_keyboard_interrupt_to_checkpoints=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    ledger = Path("ledgers/trial.simulated.ndjson")
+    with locks.held(paths.ledger_lock(ledger), what="the ledger", since="now"):
+        assert 0 < len(results(ledger)) < 100
+
+
+# -- what a library may not do -----------------------------------------------------------------------
+
+
+def test_it_prints_nothing_logs_nothing_and_takes_no_signal(capfd, caplog):
+    handlers: set[object] = set()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    hooks = Hooks(outcome=lambda _: handlers.update({(n, signal.getsignal(n)) for n in before}))
+
+    async def main() -> batch_snapshot.Summary:
+        return await batch_snapshot.run("trial.yaml", SIMULATED, hooks)
+
+    with caplog.at_level(logging.INFO, "batch_snapshot"):
+        # asyncio.run takes SIGINT for itself.
+        loop = asyncio.new_event_loop()
+        try:
+            summary = loop.run_until_complete(main())
+        finally:
+            loop.close()
+    assert summary.counts.succeeded == 4
+    assert handlers == set(before.items())
+    assert capfd.readouterr() == ("", "")
+    assert not [record for record in caplog.records if record.name.startswith("batch_snapshot")]
+
+
+def test_errors_are_told_by_their_class():
+    lock = paths.ledger_lock(Path("ledgers/trial.simulated.ndjson"))
+    with locks.held(lock, what="trial", since="now"), pytest.raises(LockedError) as caught:
+        batch_snapshot.run_sync("trial.yaml", SIMULATED)
+    assert caught.value.exit_code == 5
+    with pytest.raises(batch_snapshot.ManifestError):
+        batch_snapshot.run_sync("absent.yaml", SIMULATED)
+
+
+def test_every_public_name_says_what_it_is():
+    for name in set(batch_snapshot.__all__) - {"__version__"}:
+        thing = getattr(batch_snapshot, name)
+        assert inspect.getdoc(thing), name
+        if inspect.isfunction(thing):
+            assert "return" in inspect.get_annotations(thing), name

@@ -1,0 +1,484 @@
+"""What others are told at the end, and that nothing of it is ever the run's affair."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import sys
+import threading
+import urllib.parse
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from prometheus_client.parser import text_string_to_metric_families
+
+from batch_snapshot import cli
+from batch_snapshot.aws.sns import TRIES
+from batch_snapshot.errors import LockedError
+from batch_snapshot.ledger.history import FailureGroup
+from batch_snapshot.models import ErrorKind, Status
+from batch_snapshot.notify import metrics, notice, sns, webhook
+from batch_snapshot.reporting import summary
+from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary
+from batch_snapshot.simulator import serve
+from tests.support.processes import Place, move_in, pairs, write_manifest
+from tests.support.strategies import patient
+from tests.support.webhook_server import receiving
+
+TOPIC = "arn:aws:sns:us-east-1:123456789012:nights"
+SECRET = "/services/T000/B000/very-secret"
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """An empty working folder, and no configuration but our own."""
+    move_in(monkeypatch, tmp_path)
+    write_manifest(Path("trial.yaml"), pairs(3))
+    return tmp_path
+
+
+def summed_up(**given_) -> Summary:
+    settings = {
+        "outcome": "stopped",
+        "exit_code": 3,
+        "counts": Counts(10, 2, 1, 7),
+        "failures": {
+            FailureGroup(Status.FAILED, ErrorKind.DENIED, "AccessDeniedException"): 2,
+            FailureGroup(Status.IN_DOUBT, ErrorKind.TRANSIENT, "RunCrashed"): 1,
+        },
+        "ledger": "ledgers/trial.ndjson",
+        "run_id": "run-1",
+        "name": "trial",
+        "elapsed_s": 12.5,
+        "accounts": {"main": AccountSummary(14, 1, 2.5, None)},
+        "reasons": ["account main: 20 denials in a row"],
+    }
+    return Summary(**{**settings, **given_})
+
+
+def run(*arguments: str, capsys) -> SimpleNamespace:
+    code = cli.main(["run", "trial.yaml", "--simulate", "--format", "json", "--progress", "none", *arguments])
+    said = capsys.readouterr()
+    return SimpleNamespace(code=code, json=json.loads(said.out), err=said.err)
+
+
+# -- the notice --------------------------------------------------------------------------------------
+
+
+def test_a_notice_says_how_it_ended_and_what_is_to_be_done():
+    told = notice.of_summary(summed_up(next_steps=["batch-snapshot run trial.yaml"]))
+    assert told.text.splitlines() == [
+        "batch-snapshot run trial: stopped: 20 rows: 10 succeeded, 2 failed, 1 in doubt, 7 unattempted",
+        "account main: 20 denials in a row",
+        "2 failed (denied, AccessDeniedException)",
+        "1 in doubt (transient, RunCrashed)",
+        "ledger: ledgers/trial.ndjson",
+        "next: batch-snapshot run trial.yaml",
+    ]
+    payload = notice.as_json(told)
+    assert (payload["outcome"], payload["exit_code"], payload["error"]) == ("stopped", 3, None)
+    assert payload["summary"] == summary.as_json(summed_up(next_steps=["batch-snapshot run trial.yaml"]))
+
+
+def test_a_run_that_did_not_begin_is_told_too():
+    told = notice.of_error(LockedError("trial.ndjson is in use by another run"), "run", "trial.yaml")
+    assert told.text == (
+        "batch-snapshot run trial.yaml: ended with exit code 5: trial.ndjson is in use by another run"
+    )
+    assert notice.as_json(told)["summary"] is None
+
+
+@given(st.text())
+@patient
+def test_whatever_a_text_holds_it_is_bounded_and_mentions_nobody(text):
+    failures = {FailureGroup(Status.FAILED, ErrorKind.UNKNOWN, text): 1}
+    told = notice.of_summary(summed_up(failures=failures, reasons=[text * 50]))
+    shown = notice.as_json(told)["text"]
+    assert "<" not in shown
+    assert ">" not in shown
+    assert all(char.isprintable() or char == "\n" for char in shown)
+    assert len(told.text) <= notice.LONGEST_TEXT
+    json.dumps(notice.as_json(told))
+
+
+# -- the webhook -------------------------------------------------------------------------------------
+
+
+def test_a_webhook_is_told_in_json_that_slack_shows(capsys):
+    with receiving() as receiver:
+        done = run("--notify-webhook", receiver.url + SECRET, capsys=capsys)
+    assert (done.code, done.err) == (0, "")
+    [heard] = receiver.heard
+    assert (heard.path, heard.headers["content-type"]) == (SECRET, "application/json")
+    told = json.loads(heard.body)
+    assert told["text"].startswith("batch-snapshot run trial: completed: 3 rows: 3 succeeded\n")
+    assert told["summary"] == done.json
+    assert (told["name"], told["command"], told["exit_code"]) == ("trial", "run", 0)
+
+
+@pytest.mark.parametrize(("statuses", "tries"), [([503, 200], 2), ([429, 500, 200], 3), ([204], 1)])
+def test_a_webhook_that_is_busy_is_told_again(statuses, tries):
+    with receiving(statuses=list(statuses), headers={"Retry-After": "0"}) as receiver:
+        assert anyio.run(webhook.send, receiver.url, {"text": "x"}) is None
+    assert len(receiver.heard) == tries
+
+
+@pytest.mark.parametrize(("status", "tries"), [(500, webhook.TRIES), (404, 1), (302, 1), (400, 1)])
+def test_a_webhook_that_takes_nothing_is_a_warning_without_its_secret(status, tries, capsys):
+    with receiving(statuses=[status], headers={"Retry-After": "0", "Location": "/other"}) as receiver:
+        done = run("--notify-webhook", receiver.url + SECRET, capsys=capsys)
+    assert len(receiver.heard) == tries
+    assert (done.code, done.json["outcome"]) == (0, "completed")
+    assert done.err == (
+        f"warning: --notify-webhook: 127.0.0.1 did not take the message (HTTP {status}); "
+        "the run is not affected\n"
+    )
+
+
+def test_a_webhook_that_nobody_serves_is_a_warning(capsys):
+    with receiving() as receiver:
+        gone = receiver.url
+    done = run("--notify-webhook", gone + SECRET, capsys=capsys)
+    assert done.code == 0
+    assert "did not take the message (ConnectionError)" in done.err
+    assert "secret" not in done.err
+
+
+def test_a_webhook_that_never_answers_is_given_up(autojump_clock_run):
+    """Three tries of five seconds, in virtual time."""
+
+    async def hangs(*_):
+        await anyio.sleep_forever()
+
+    why, took = autojump_clock_run(webhook.send, "https://hooks.example/secret", {}, hangs)
+    assert why == (
+        "--notify-webhook: hooks.example did not take the message (TimeoutError); the run is not affected"
+    )
+    assert took <= 30
+
+
+def test_a_receiver_cannot_make_us_wait_for_long(autojump_clock_run):
+    async def busy(*_):
+        return webhook.WebhookResponse(429, "86400")
+
+    _, took = autojump_clock_run(webhook.send, "https://hooks.example/secret", {}, busy)
+    assert took <= webhook.TRIES * webhook.LONGEST_PAUSE
+
+
+@pytest.fixture
+def autojump_clock_run():
+    import trio
+    from trio.testing import MockClock
+
+    def play(work, *arguments):
+        async def timed():
+            before = trio.current_time()
+            return await work(*arguments), trio.current_time() - before
+
+        return trio.run(timed, clock=MockClock(autojump_threshold=0))
+
+    return play
+
+
+def test_the_environment_names_a_webhook_and_nobody_is_told_of_it(monkeypatch, capsys):
+    with receiving() as receiver:
+        monkeypatch.setenv("BATCH_SNAPSHOT_NOTIFY_WEBHOOK", receiver.url + SECRET)
+        monkeypatch.setattr("sys.argv", ["x", "run", "trial.yaml", "--notify-webhook", receiver.url + SECRET])
+        done = run("--max-duration", "0s", capsys=capsys)
+    assert done.code == 4
+    assert done.json["next_steps"] == ["batch-snapshot run trial.yaml"]
+    assert "secret" not in json.dumps(done.json)
+    assert b"secret" not in receiver.heard[0].body
+    assert "secret" not in Path("ledgers/trial.simulated.ndjson").read_text("utf-8")
+
+
+def test_a_refusal_is_told_and_keeps_its_exit_code(capsys):
+    with receiving() as receiver:
+        code = cli.main(["run", "absent.yaml", "--notify-webhook", receiver.url])
+    assert code == 2
+    told = json.loads(receiver.heard[0].body)
+    assert (told["outcome"], told["exit_code"], told["name"]) == ("refused", 2, "absent.yaml")
+    assert told["error"] in capsys.readouterr().err
+
+
+def test_who_had_nothing_to_do_tells_nobody(capsys):
+    with receiving() as receiver:
+        run(capsys=capsys)
+        again = run("--notify-webhook", receiver.url, capsys=capsys)
+        retried = cli.main(["retry", "ledgers/trial.simulated.ndjson", "--notify-webhook", receiver.url])
+    assert (again.code, retried, receiver.heard) == (0, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--notify-webhook", "ftp://hooks.example/secret"], "--notify-webhook: give a URL"),
+        (["--notify-webhook", "https://hooks.example:99999/secret"], "--notify-webhook: give a URL"),
+        (["--notify-webhook", "secret"], "--notify-webhook: give a URL"),
+        (["--notify-sns", "nights"], "--notify-sns nights"),
+        (["--metrics-file", "nowhere/x.prom"], "there is no folder nowhere"),
+        (["--metrics-file", "."], "--metrics-file"),
+    ],
+)
+def test_what_can_be_nobody_is_told_before_any_call(arguments, word, capsys):
+    assert cli.main(["run", "trial.yaml", "--simulate", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert word in said
+    assert "secret" not in said
+    assert not Path("ledgers").exists()
+
+
+@pytest.mark.asyncio
+async def test_an_interrupt_while_others_are_told_is_none_of_the_run(tmp_path):
+    place = Place(tmp_path)
+    gate = threading.Event()
+    async with serve() as (url, _):
+        with receiving(gate=gate) as receiver:
+            arguments = ["run", "trial.yaml", "--endpoint-url", url, "--notify-webhook", receiver.url]
+            async with place.started(*arguments) as child:
+                with anyio.fail_after(20):
+                    while not receiver.heard:
+                        await anyio.sleep(0.02)
+                child.signal(signal.SIGINT)
+                done = await child.finished()
+    assert done.code == 0
+    assert "interrupted: not everybody was told" in done.stderr
+
+
+# -- the topic ---------------------------------------------------------------------------------------
+
+PUBLISHED = b"<PublishResponse><PublishResult><MessageId>1</MessageId></PublishResult></PublishResponse>"
+
+
+def error(code: str) -> bytes:
+    return (
+        f"<ErrorResponse><Error><Code>{code}</Code><Message>SECRET</Message></Error></ErrorResponse>".encode()
+    )
+
+
+def published(heard) -> dict[str, str]:
+    return dict(urllib.parse.parse_qsl(heard.body.decode()))
+
+
+def test_a_topic_gets_the_text_and_attributes_to_filter_by(monkeypatch, capsys):
+    with receiving(body=PUBLISHED) as receiver:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", receiver.url)
+        done = run("--notify-sns", TOPIC, capsys=capsys)
+    assert (done.code, done.err) == (0, "")
+    [heard] = receiver.heard
+    sent = published(heard)
+    assert (sent["Action"], sent["TopicArn"]) == ("Publish", TOPIC)
+    assert sent["Subject"] == "batch-snapshot run trial: completed"
+    assert sent["Message"].startswith("batch-snapshot run trial: completed: 3 rows")
+    attributes = {sent[f"MessageAttributes.entry.{n}.Name"]: n for n in (1, 2, 3)}
+    assert set(attributes) == {"name", "outcome", "exit_code"}
+    assert "/us-east-1/sns/" in heard.headers["authorization"]
+
+
+def test_no_service_of_aws_is_called_where_the_calls_go_elsewhere(capsys):
+    done = run("--notify-sns", TOPIC, capsys=capsys)
+    assert done.code == 0
+    assert "not published: the calls went to another endpoint" in done.err
+    assert "AWS_ENDPOINT_URL_SNS" in done.err
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "why", "tries"),
+    [
+        (403, error("AuthorizationError"), "(AuthorizationError: allow sns:Publish on it)", 1),
+        (404, error("NotFound"), "(NotFound: there is no such topic)", 1),
+        (500, b"<html>", "(500)", TRIES),
+    ],
+)
+def test_a_topic_that_takes_nothing_is_a_warning(monkeypatch, capsys, status, body, why, tries):
+    with receiving(statuses=[status], body=body) as receiver:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", receiver.url)
+        done = run("--notify-sns", TOPIC, capsys=capsys)
+    assert (done.code, len(receiver.heard)) == (0, tries)
+    assert done.err == f"warning: --notify-sns {TOPIC}: not published {why}; the run is not affected\n"
+
+
+def test_without_credentials_a_topic_is_a_warning(monkeypatch, capsys):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", "http://127.0.0.1:9")
+    done = run("--notify-sns", TOPIC, capsys=capsys)
+    assert done.code == 0
+    assert "(NoCredentialsError: there are no AWS credentials)" in done.err
+
+
+def test_a_topic_of_a_fifo_gets_each_end_once():
+    told = notice.of_summary(summed_up(name="trial"))
+    message = sns._message(TOPIC + ".fifo", told)
+    assert message["MessageGroupId"] == "trial"
+    assert message["MessageDeduplicationId"] == sns._message(TOPIC + ".fifo", told)["MessageDeduplicationId"]
+    other = notice.of_summary(summed_up(run_id="run-2"))
+    assert sns._message(TOPIC + ".fifo", other)["MessageDeduplicationId"] != message["MessageDeduplicationId"]
+    assert "MessageGroupId" not in sns._message(TOPIC, told)
+
+
+@given(st.text(max_size=200))
+@patient
+def test_a_subject_is_one_that_sns_takes(name):
+    subject = sns._message(TOPIC, notice.of_summary(summed_up(name=name)))["Subject"]
+    assert 0 < len(subject) <= 100
+    assert subject.isascii()
+    assert subject.isprintable()
+
+
+# -- metrics -----------------------------------------------------------------------------------------
+
+
+def parsed(text: str) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_a_run_leaves_metrics_for_the_node_exporter(capsys):
+    before = os.umask(0o077)
+    try:
+        done = run("--metrics-file", "trial.prom", capsys=capsys)
+    finally:
+        os.umask(before)
+    assert (done.code, done.err) == (0, "")
+    path = Path("trial.prom")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    found = parsed(path.read_text("utf-8"))
+    assert found["batch_snapshot_exit_code", "trial"] == 0
+    assert found["batch_snapshot_rows", "trial", "succeeded"] == 3
+    assert found["batch_snapshot_calls", "default", "trial"] == done.json["calls"]
+    age = datetime.now(UTC).timestamp() - found["batch_snapshot_finished_timestamp_seconds", "trial"]
+    assert 0 <= age < 60
+    assert list(Path().glob(".trial.prom*")) == []
+
+
+def test_metrics_tell_all_states_and_kinds_of_failures():
+    found = parsed(metrics.as_text(notice.gauges(notice.of_summary(summed_up()), 7.0)).decode())
+    rows = {key[2]: value for key, value in found.items() if key[0] == "batch_snapshot_rows"}
+    assert rows == {"succeeded": 10, "failed": 2, "in_doubt": 1, "unattempted": 7}
+    assert found["batch_snapshot_failures", "AccessDeniedException", "denied", "trial", "failed"] == 2
+    assert found["batch_snapshot_throttled_calls", "main", "trial"] == 1
+    assert found["batch_snapshot_learned_rate", "main", "trial"] == 2.5
+    assert found["batch_snapshot_duration_seconds", "trial"] == 12.5
+
+
+@given(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8")))
+@patient
+def test_whatever_a_label_holds_it_is_read_back(name, code):
+    failures = {FailureGroup(Status.FAILED, ErrorKind.UNKNOWN, code): 4}
+    told = notice.of_summary(summed_up(name=name, failures=failures))
+    found = parsed(metrics.as_text(notice.gauges(told, 7.0)).decode())
+    assert found["batch_snapshot_failures", code, "unknown", name, "failed"] == 4
+
+
+def test_half_a_character_in_an_error_code_costs_no_metrics():
+    failures = {FailureGroup(Status.FAILED, ErrorKind.UNKNOWN, "\ud83d"): 4}
+    found = parsed(
+        metrics.as_text(notice.gauges(notice.of_summary(summed_up(failures=failures)), 7.0)).decode()
+    )
+    assert found["batch_snapshot_failures", r"\ud83d", "unknown", "trial", "failed"] == 4
+
+
+def test_a_refusal_leaves_its_exit_code_in_the_metrics():
+    assert cli.main(["run", "absent.yaml", "--metrics-file", "trial.prom"]) == 2
+    assert parsed(Path("trial.prom").read_text("utf-8"))["batch_snapshot_exit_code", "absent.yaml"] == 2
+
+
+def test_metrics_that_cannot_be_written_are_a_warning_and_leave_the_old_ones(tmp_path):
+    path = tmp_path / "folder.prom"
+    path.mkdir()
+    why = metrics.write(path, notice.gauges(notice.of_summary(summed_up()), 7.0))
+    assert why is not None
+    assert "cannot be written" in why
+    assert [made.name for made in tmp_path.glob("*folder*")] == ["folder.prom"]
+
+
+# -- OpenTelemetry -----------------------------------------------------------------------------------
+
+
+def test_metrics_are_pushed_to_a_collector_before_the_end(monkeypatch, capsys):
+    with receiving() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=mine")
+        monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=night")
+        done = run(capsys=capsys)
+    assert (done.code, done.err) == (0, "")
+    [heard] = receiver.heard
+    assert (heard.path, heard.headers["x-tenant"]) == ("/v1/metrics", "mine")
+    [resource] = ExportMetricsServiceRequest.FromString(heard.body).resource_metrics
+    attributes = {one.key: one.value.string_value for one in resource.resource.attributes}
+    assert attributes["service.name"] == "batch-snapshot"
+    assert attributes["deployment.environment"] == "night"
+    values = {
+        (metric.name, *sorted(label.value.string_value for label in point.attributes)): (
+            point.as_int or point.as_double
+        )
+        for metric in resource.scope_metrics[0].metrics
+        for point in metric.gauge.data_points
+    }
+    assert values["batch_snapshot_rows", "succeeded", "trial"] == 3
+    assert values["batch_snapshot_exit_code", "trial"] == 0
+    assert values["batch_snapshot_calls", "default", "trial"] == done.json["calls"]
+
+
+def test_the_service_can_be_named_otherwise(monkeypatch):
+    with receiving() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", receiver.url + "/mine")
+        monkeypatch.setenv("OTEL_SERVICE_NAME", "nights")
+        assert metrics.push(notice.gauges(notice.of_summary(summed_up()), 7.0), os.environ) is None
+    [heard] = receiver.heard
+    assert heard.path == "/mine"
+    [resource] = ExportMetricsServiceRequest.FromString(heard.body).resource_metrics
+    attributes = {one.key: one.value.string_value for one in resource.resource.attributes}
+    assert attributes["service.name"] == "nights"
+
+
+def test_a_collector_that_takes_nothing_is_a_warning(monkeypatch, capsys):
+    with receiving(statuses=[400]) as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        done = run(capsys=capsys)
+    assert done.code == 0
+    assert done.err == "warning: OpenTelemetry: the metrics were not taken; the run is not affected\n"
+
+
+@pytest.mark.parametrize(
+    ("environ", "wanted"),
+    [
+        ({}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, True),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://c:4318"}, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:4318"}, False),
+        ({"OTEL_METRICS_EXPORTER": "otlp"}, True),
+        ({"OTEL_METRICS_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, False),
+        ({"OTEL_METRICS_EXPORTER": "prometheus", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, False),
+        ({"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, False),
+    ],
+)
+def test_the_standard_variables_ask_for_a_push(environ, wanted):
+    assert metrics.wanted(environ) is wanted
+
+
+def test_a_protocol_that_is_not_spoken_is_told():
+    why = metrics.push([], {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
+    assert why == (
+        "OpenTelemetry: protocol grpc is not spoken here: "
+        "set OTEL_EXPORTER_OTLP_METRICS_PROTOCOL=http/protobuf"
+    )
+
+
+def test_without_the_extra_the_way_to_it_is_told(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.metric_exporter", None)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    done = run(capsys=capsys)
+    assert done.code == 0
+    assert "pip install 'batch-snapshot[otel]', or set OTEL_METRICS_EXPORTER=none" in done.err

@@ -1,0 +1,254 @@
+"""Odd surroundings: streams that take nothing, selections of accounts, endpoints by environment."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from batch_snapshot import manifest
+from batch_snapshot.config.options import Options, Settings
+from batch_snapshot.errors import InputError, LedgerError, LockedError, ManifestError
+from batch_snapshot.failures import policy
+from batch_snapshot.jobs import job, run
+from batch_snapshot.jobs.plan import Selection
+from batch_snapshot.ledger import writer
+from batch_snapshot.models import SIMULATOR
+from batch_snapshot.ratelimit import forecast
+from batch_snapshot.simulator import serve
+from tests.support.planned_jobs import run_job
+from tests.support.processes import Place, closing, first, pairs
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+@pytest.fixture
+def full():
+    """A stream that takes nothing."""
+    with Path("/dev/full").open("wb") as stream:
+        yield stream
+
+
+SIMULATED = "ledgers/trial.simulated.ndjson"
+
+
+def succeeded(place):
+    """Whether the ledger's end says that all of five rows did."""
+    counts = json.loads((place.folder / SIMULATED).read_text("utf-8").splitlines()[-1])["counts"]
+    return counts == {"succeeded": 5, "failed": 0, "in_doubt": 0, "unattempted": 0}
+
+
+@pytest.mark.parametrize(
+    ("flags", "stream"), [("-v", "stderr"), ("--progress bar", "stderr"), ("", "stdout")]
+)
+@pytest.mark.asyncio
+async def test_a_stream_that_takes_nothing_ends_no_run(place, full, flags, stream):
+    place.manifest(pairs(5))
+    done = await place.call("run", "trial.yaml", "--simulate", *flags.split(), **{stream: full})
+    assert done.code == 0, done.stderr
+    assert succeeded(place)
+
+
+@pytest.mark.parametrize(("flags", "stream"), [("-v", "stderr"), ("", "stdout")])
+@pytest.mark.asyncio
+async def test_nor_does_one_that_is_closed(place, flags, stream):
+    place.manifest(pairs(5))
+    line = ["run", "trial.yaml", "--simulate", *flags.split()]
+    done = await place.call(*line, script=first(closing(stream)))
+    assert done.code == 0, done.stderr
+    assert succeeded(place)
+
+
+@pytest.mark.asyncio
+async def test_a_result_that_cannot_be_printed_is_said_without_a_traceback(place, full):
+    place.manifest(pairs(5))
+    done = await place.call("validate", "trial.yaml", stdout=full)
+    assert done.code == 1
+    assert "standard output cannot be written" in done.stderr
+
+
+ACCOUNTS: dict[str, dict[str, str]] = {"a": {}, "b": {}}
+
+
+def two_accounts(place):
+    rows = [*pairs(3, account="a"), *pairs(4, first=3, account="b")]
+    return place.manifest(rows, name="two", accounts=ACCOUNTS)
+
+
+def test_a_selection_of_accounts_counts_its_own_rows(place):
+    path = two_accounts(place)
+    preview = run.dry_run(path, Options(simulate=True, accounts=("a",), state_dir=place.folder))
+    assert (preview.rows, preview.counts.total) == (3, 7)
+
+
+@pytest.mark.asyncio
+async def test_what_a_selection_leaves_is_named_by_the_next_command(place, monkeypatch):
+    monkeypatch.chdir(place.folder)
+    path = two_accounts(place)
+    options = Options(simulate=True, accounts=("a",), state_dir=place.folder, command_line="run --accounts a")
+    summary = await run.run(path, options)
+    assert summary.counts == (3, 0, 0, 4)
+    (step,) = summary.next_steps
+    assert "--accounts" not in step
+    assert "--simulate" in step
+
+
+@pytest.mark.asyncio
+async def test_a_retry_holds_every_account_that_it_calls_for(place, monkeypatch):
+    """Those of the last run, not of the first alone."""
+    monkeypatch.chdir(place.folder)
+    path = two_accounts(place)
+    first = Options(simulate=True, accounts=("a",), state_dir=place.folder)
+    summary = await run.run(path, first)
+    await run.run(path, Options(simulate=True, state_dir=place.folder))
+    now = run.utc_now()
+    world = {"simulator_state": place.folder / "world", "state_dir": place.folder}
+    options = Options(apart=place.folder / "simulated")
+    other = Options(simulate=True, accounts=("b",), ledger="other.ndjson", **world)
+    with job.for_retry(place.folder / summary.ledger, lambda _: Selection(), options, now) as retrying:
+        assert set(retrying.accounts) == {"a", "b"}
+        with pytest.raises(LockedError, match="account 'b'"):
+            await run.run(path, other)
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING"])
+@pytest.mark.asyncio
+async def test_an_endpoint_of_the_environment_is_called_and_told(place, monkeypatch, name):
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    path = place.manifest(pairs(2))
+    async with serve() as (url, simulator):
+        monkeypatch.setenv(name, url)
+        summary = await run.run(path, Options(state_dir=place.folder))
+        assert len(simulator.snapshots) == 2
+    header = writer.history_of(place.folder / summary.ledger).first
+    assert header is not None
+    assert header.endpoint == url
+    monkeypatch.delenv(name)
+    with pytest.raises(LedgerError, match="was written against"):
+        await run.run(path, Options(state_dir=place.folder))
+
+
+@pytest.mark.asyncio
+async def test_an_account_with_another_endpoint_is_another_account(place, monkeypatch):
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    async with serve() as (url, _):
+        path = place.manifest(pairs(2), accounts={"m": {"endpoint_url": url}})
+        await run.run(path, Options(state_dir=place.folder))
+        place.manifest(pairs(2), accounts={"m": {"endpoint_url": f"{url}/elsewhere"}})
+        with pytest.raises(LedgerError, match="another one"):
+            await run.run(path, Options(state_dir=place.folder))
+
+
+@pytest.mark.parametrize("content", [b'{"type":"event","at":1}\n', b'{"type":"event"}\n{"type":"event"}\n'])
+def test_lines_of_others_are_no_ledger_and_are_left_alone(place, content):
+    path = place.folder / "events.ndjson"
+    path.write_bytes(content)
+    listed = place.manifest(pairs(1))
+    with (
+        pytest.raises(LedgerError, match="no run line"),
+        run_job(
+            manifest.load(listed),
+            Options(simulate=True, ledger=str(path), state_dir=place.folder),
+            run.utc_now(),
+        ),
+    ):
+        pass
+    assert path.read_bytes() == content
+
+
+def test_a_folder_is_no_ledger(place):
+    listed = place.manifest(pairs(1))
+    options = Options(simulate=True, ledger=str(place.folder), state_dir=place.folder)
+    with (
+        pytest.raises(InputError, match="is a folder"),
+        run_job(manifest.load(listed), options, run.utc_now()),
+    ):
+        pass
+
+
+def test_the_simulated_endpoint_is_told_as_such(place):
+    listed = place.manifest(pairs(1))
+    preview = run.dry_run(listed, Options(simulate=True, state_dir=place.folder))
+    assert preview.endpoint == SIMULATOR
+
+
+@pytest.mark.parametrize(("own", "called"), [("eu-west-1", "eu-west-1"), (None, "us-west-2")])
+def test_an_accounts_own_region_and_profile_go_before_the_given_ones(place, own, called):
+    accounts = {"m": {"region": own, "profile": own} if own else {}, "n": {}}
+    listed = place.manifest(pairs(1, account="m"), accounts=accounts)
+    options = Options(region="us-west-2", profile="us-west-2", state_dir=place.folder)
+    account = run.dry_run(listed, options).accounts["m"]
+    assert (account.region, account.profile) == (called, called)
+
+
+def test_a_row_that_was_added_under_the_run_is_not_sent(place):
+    """It was not there when all was validated: the run ends, and the next one takes it."""
+    listed = place.manifest(pairs(5000))
+    options = Options(simulate=True, state_dir=place.folder)
+    sent = []
+    with run_job(manifest.load(listed), options, run.utc_now()) as running:
+        sent.append(next(running.requests))
+        with listed.open("a", encoding="utf-8") as file:
+            file.write('- {"engagement": "eng-aaaaaaaaaaaaaa", "resource": "O99999"}\n')
+        with pytest.raises(ManifestError, match="changed"):
+            sent.extend(running.requests)
+    assert len(sent) == 5000
+    assert all(request and request.row.resource != "O99999" for request in sent)
+
+
+# -- what the environment says of endpoints -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING"])
+@pytest.mark.parametrize("url", ["foo", "https://user:hunter2@example.com", "http://[", "user:hunter2@[host"])
+def test_an_endpoint_of_the_environment_is_checked_and_its_variable_named(place, monkeypatch, name, url):
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setenv(name, url)
+    with pytest.raises(InputError, match=name) as raised:
+        run.dry_run(place.manifest(pairs(2)), Options(state_dir=place.folder))
+    assert "hunter2" not in str(raised.value)
+
+
+def test_the_environment_can_say_that_it_names_no_endpoint(place, monkeypatch):
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "True")
+    assert run.dry_run(place.manifest(pairs(2)), Options(state_dir=place.folder)).endpoint == "aws"
+
+
+@pytest.mark.asyncio
+async def test_without_standard_input_nobody_is_asked(place):
+    place.manifest(pairs(2), catalog="AWS")
+    place.env["AWS_ENDPOINT_URL"] = "http://127.0.0.1:9"
+    line = ["run", "trial.yaml", "--max-duration", "1s", "--progress", "none"]
+    done = await place.call(*line, script=first(closing("stdin")))
+    assert done.code == 4, done.stderr
+
+
+# -- the last row of a run ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "outcome", "code"), [(3, "completed", 1), (4, "stopped", 3)])
+@pytest.mark.asyncio
+async def test_too_many_failures_by_the_very_last_row_stop_nothing(place, monkeypatch, rows, outcome, code):
+    monkeypatch.chdir(place.folder)
+    refused = [{"engagement": f"eng-missing{n:07d}", "resource": f"O{n + 1}"} for n in range(rows)]
+    settings = Settings(failure_limit=policy.FailureLimit.parse("2"), concurrency=1)
+    options = Options(simulate=True, state_dir=place.folder, engine=settings)
+    summary = await run.run(place.manifest(refused), options)
+    assert (summary.outcome, summary.exit_code) == (outcome, code)
+    assert sum(summary.counts[1:3]) == 3
+
+
+# -- who looks ----------------------------------------------------------------------------------------
+
+
+def test_a_wait_that_no_calendar_holds_can_be_told():
+    assert forecast.span(1e300) == "more than a million years"
+    assert forecast.span(90061) == "1 day, 1:01:01"

@@ -1,0 +1,296 @@
+"""Two thousand rows against servers that refuse all of them in one way, or that cannot be reached."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sqlite3
+import threading
+from contextlib import asynccontextmanager, closing
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp import web
+
+from batch_snapshot.aws import http
+from batch_snapshot.config.options import Options, Settings
+from batch_snapshot.jobs import run as batch
+from batch_snapshot.reporting import display, progress
+from batch_snapshot.reporting import summary as report
+from tests.support.processes import move_in, of_type, pairs, write_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+    from pathlib import Path
+
+    from batch_snapshot.reporting.summary import Summary
+    from batch_snapshot.reporting.view import RunView
+
+pytestmark = pytest.mark.asyncio
+
+ROWS = pairs(2000)
+
+
+class Hasty(Random):
+    """Draws backoffs that are next to nothing."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return a + (b - a) / 1000
+
+
+@pytest.fixture(scope="session")
+def manifest(tmp_path_factory) -> Path:
+    return write_manifest(tmp_path_factory.mktemp("refusals") / "trial.yaml", ROWS)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch) -> None:
+    move_in(monkeypatch, tmp_path)
+
+
+async def run(
+    manifest: Path,
+    url: str,
+    watch: Callable[[RunView], Coroutine[Any, Any, None]] | None = None,
+    daily_quota: int | None = None,
+    **driven: Any,
+) -> Summary:
+    settings = Settings(**{"max_attempts": 2, "pause": 0.3, **driven})
+    options = Options(endpoint_url=url, rate=2000.0, daily_quota=daily_quota, engine=settings)
+    return await batch.run(manifest, options, batch.Hooks(rng=Hasty(), watch=watch))
+
+
+class Server:
+    """Answers each creation as it is told to, and knows the rows."""
+
+    def __init__(self, answer: Callable[[], web.Response], latency: float = 0) -> None:
+        self._answer, self._latency = answer, latency
+        self.rows: set[str] = set()
+        self.tokens: set[str] = set()
+
+    async def handle(self, request: web.Request) -> web.Response:
+        asked = json.loads(await request.read())
+        if request.headers["X-Amz-Target"].endswith(".CreateResourceSnapshot"):
+            self.rows.add(asked["EngagementIdentifier"])
+            self.tokens.add(asked["ClientToken"])
+            await asyncio.sleep(self._latency)
+        return self._answer()
+
+
+@asynccontextmanager
+async def serving(server: Server, port: int = 0) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", server.handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", port)
+        await site.start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def page(status: int, **headers: str) -> Callable[[], web.Response]:
+    return lambda: web.Response(
+        status=status, text="<!DOCTYPE html><h1>no</h1>", content_type="text/html", headers=headers
+    )
+
+
+def error(code: str, status: int = 400, message: str = "no") -> Callable[[], web.Response]:
+    return lambda: web.json_response({"__type": code, "message": message}, status=status)
+
+
+REFUSALS = {
+    "a firewall's page": (page(403), "HTML with status 403"),
+    "no such page": (page(404), "HTML with status 404"),
+    "a gateway's JSON": (
+        lambda: web.json_response({"message": "Forbidden"}, status=403),
+        "no answer of the service's with status 403",
+    ),
+    "a portal": (page(302, Location="http://portal.example/login"), "a redirect (status 302)"),
+    "501": (page(501), "a server error (status 501)"),
+    "503": (page(503), "a server error (status 503)"),
+    "500": (error("InternalServerException", 500), "a server error (status 500)"),
+    "a page as a success": (page(200), "a success that names no snapshot"),
+    "another service": (error("UnknownOperationException"), "UnknownOperationException"),
+    "no rights": (error("AccessDeniedException"), "denials in a row"),
+    "no engagement": (error("ResourceNotFoundException", 404), "not found (ResourceNotFoundException)"),
+    "not valid": (error("ValidationException"), "refused with the same message"),
+    "a conflict": (error("ConflictException", 409), "met a conflict"),
+    "not known": (error("StrangeException"), "StrangeException"),
+}
+
+
+@pytest.mark.parametrize(("answer", "said"), REFUSALS.values(), ids=REFUSALS)
+async def test_a_server_that_refuses_all_rows_sees_few_and_the_run_stops(manifest, answer, said):
+    server = Server(answer)
+    async with serving(server) as url:
+        summary = await run(manifest, url)
+    assert 20 <= len(server.rows) <= 40
+    assert (summary.outcome, summary.exit_code) == ("stopped", 3)
+    assert summary.counts.unattempted == len(ROWS) - len(server.rows)
+    assert said in str(summary.accounts["default"].stopped)
+    assert summary.reasons == [summary.accounts["default"].stopped]
+
+
+@pytest.mark.parametrize("answer", [page(403), error("ServiceQuotaExceededException", 402)])
+async def test_nor_does_one_that_answers_late(manifest, answer):
+    server = Server(answer, latency=0.5)
+    async with serving(server) as url:
+        summary = await run(manifest, url)
+    assert 20 <= len(server.rows) <= 40
+    assert summary.exit_code in {3, 4}
+
+
+async def test_a_quota_that_refuses_all_rows_defers_the_run(manifest):
+    server = Server(error("ServiceQuotaExceededException", 402))
+    async with serving(server) as url:
+        summary = await run(manifest, url)
+    assert 20 <= len(server.rows) <= 40
+    assert (summary.outcome, summary.exit_code) == ("deferred", 4)
+    assert "exceeded a service quota" in summary.reasons[0]
+
+
+def unheard() -> int:
+    """A port at which nobody listens."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "nobody.invalid"])
+async def test_against_nobody_the_run_is_deferred_with_all_rows_unattempted(manifest, host, tmp_path):
+    url = f"http://{host}:{unheard()}"
+    summary = await run(manifest, url)
+    assert (summary.outcome, summary.exit_code) == ("deferred", 4)
+    assert summary.counts == (0, 0, 0, len(ROWS))
+    assert summary.calls == 0
+    assert f"cannot reach {url.removeprefix('http://')}: " in summary.reasons[0]
+    assert not of_type(tmp_path / "ledgers/trial.ndjson", "intent")
+
+
+async def test_tries_that_never_left_are_taken_off_the_log_of_calls(manifest, tmp_path):
+    """The first read is answered; then nobody listens any more, and no row uses the day's quota."""
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server.close()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
+        writer.close()
+
+    server = await asyncio.start_server(once, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    summary = await run(manifest, url, daily_quota=5000)
+    assert (summary.exit_code, summary.calls, summary.counts.unattempted) == (4, 0, len(ROWS))
+    assert of_type(tmp_path / "ledgers/trial.ndjson", "intent")
+    (log,) = tmp_path.rglob("usage.sqlite")
+    with closing(sqlite3.connect(log)) as usage:
+        assert usage.execute("SELECT COUNT(*) FROM calls").fetchall() == [(1,)], "the read"
+
+
+async def test_a_run_goes_on_when_there_is_somebody_again(tmp_path):
+    few = write_manifest(tmp_path / "few.yaml", pairs(30))
+    port = unheard()
+    server = Server(lambda: web.json_response({"Arn": "arn", "Revision": 1}))
+
+    async def later() -> None:
+        await asyncio.sleep(0.5)
+        async with serving(server, port):
+            await done.wait()
+
+    done = asyncio.Event()
+    listening = asyncio.create_task(later())
+    summary = await run(few, f"http://127.0.0.1:{port}", pause=20)
+    done.set()
+    await listening
+    assert (summary.outcome, summary.exit_code) == ("completed", 0)
+    assert len(server.rows) == len(server.tokens) == 30
+
+
+@asynccontextmanager
+async def proxy(answer: bytes) -> AsyncIterator[int]:
+    """What answers whatever it is asked with the same, and hangs up."""
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+LOGIN = (
+    b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_that_wants_a_password_stops_the_run_and_is_named(manifest, scheme, monkeypatch):
+    async with proxy(LOGIN) as port:
+        monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://me:PASSWORD@127.0.0.1:{port}")
+        monkeypatch.delenv("NO_PROXY")
+        summary = await run(manifest, f"{scheme}://api.example")
+    assert (summary.exit_code, summary.calls, summary.counts.unattempted) == (3, 0, len(ROWS))
+    said = report.as_text(summary)
+    assert f"the proxy 127.0.0.1:{port} " in said
+    assert "407" in said
+    assert "put the proxy's user and password into HTTPS_PROXY" in said
+    assert "PASSWORD" not in said
+
+
+@pytest.mark.parametrize("answer", [b"", b"what?\r\n\r\n", b"HTTP/1.1 503 no\r\nContent-Length: 0\r\n\r\n"])
+async def test_a_tunnel_that_does_not_open_proves_that_nothing_left(manifest, answer, monkeypatch):
+    async with proxy(answer) as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:PASSWORD@127.0.0.1:{port}")
+        monkeypatch.delenv("NO_PROXY")
+        summary = await run(manifest, "https://api.example")
+    assert (summary.exit_code, summary.calls, summary.counts.unattempted) == (4, 0, len(ROWS))
+    assert "PASSWORD" not in report.as_text(summary)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://me:PASSWORD@127.0.0.1:99999",
+        "http://me:PASSWORD@127.0.0.1:port",
+        "socks5://me:PASSWORD@127.0.0.1:1080",
+        "http://me:PASSWORD@[::1:80",
+        "http://me:PASS/WORD@127.0.0.1:80",
+        "http://",
+        "pro xy:80",
+    ],
+)
+async def test_a_proxy_that_is_no_url_stops_the_run_and_the_variable_is_named(manifest, url, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", url)
+    monkeypatch.delenv("NO_PROXY")
+    summary = await run(manifest, "https://api.example")
+    assert (summary.exit_code, summary.calls, summary.counts.unattempted) == (3, 0, len(ROWS))
+    said = report.as_text(summary)
+    assert "InvalidProxyError: the URL of the proxy " in said
+    assert "correct HTTPS_PROXY" in said
+    assert not any(secret in said for secret in ("PASSWORD", "PASS/", "WORD@"))
+
+
+async def test_whoever_watches_is_told_meanwhile_what_is_waited_for(manifest):
+    url = f"http://127.0.0.1:{unheard()}"
+    frames: list[display.Frame] = []
+
+    async def watch(view: RunView) -> None:
+        await progress.watch(view, frames.append, every=0.05)
+
+    await run(manifest, url, watch=watch)
+    (trouble,) = {one.parts[0].trouble and one.parts[0].trouble[:2] for one in frames[1:5]}
+    assert trouble == (f"cannot reach {url.removeprefix('http://')}: connection refused", len(ROWS))
+
+
+async def test_a_name_server_that_does_not_answer_is_given_up(monkeypatch):
+    monkeypatch.setattr(http, "NAME_TIMEOUT", 0.05)
+    asked = threading.Event()
+    resolver = http.Resolver(lambda *_, **__: [asked.wait(30)])
+    with pytest.raises(TimeoutError):
+        await resolver.resolve("api.example", 443)
+    asked.set()

@@ -1,0 +1,288 @@
+"""Going on with a ledger: one that has vanished, under other credentials, by the commands that are named."""
+
+import json
+import re
+import shlex
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from batch_snapshot import cli, paths
+from batch_snapshot.config.options import Options, Settings
+from batch_snapshot.engine.account import AccountState
+from batch_snapshot.engine.allowance import AccountLimits
+from batch_snapshot.errors import InputError, LedgerError, StorageError
+from batch_snapshot.failures import policy
+from batch_snapshot.jobs import identity_check, plan, resume
+from batch_snapshot.jobs import run as batch
+from batch_snapshot.jobs.job import for_retry
+from batch_snapshot.ledger import locks, open_runs, signer
+from batch_snapshot.models import ApiError, Quota, Verdict
+from batch_snapshot.ratelimit import pace
+from batch_snapshot.ratelimit.pacer import Pacer
+from batch_snapshot.reporting import status as overview
+from batch_snapshot.simulator import serve
+from tests.support.planned_jobs import run_job
+from tests.support.processes import Place, assert_exactly_once, of_type, pairs
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    found = Place(tmp_path)
+    for name, value in found.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    return found
+
+
+def missing(number):
+    return [{"engagement": f"eng-missing{n:07d}", "resource": f"O{n + 1}"} for n in range(number)]
+
+
+#: Stops at the second row that is refused.
+CUT_SHORT = Settings(failure_limit=policy.FailureLimit.parse("0"), concurrency=1)
+
+
+# -- a ledger that has vanished ------------------------------------------------------------------------
+
+
+async def test_an_unfinished_ledger_that_has_vanished_is_missed(place):
+    path = place.manifest([*pairs(3), *missing(1), *pairs(3, first=3)])
+    async with serve() as (url, simulator):
+        options = Options(endpoint_url=url, engine=CUT_SHORT, rate=1000.0)
+        assert (await batch.run(path, options)).exit_code == 3
+        made = len(simulator.snapshots)
+        aside = place.ledger.rename("aside")
+        for _ in range(2):
+            with pytest.raises(LedgerError, match="put it back, or begin anew with --new-ledger"):
+                await batch.run(path, options)
+        assert len(simulator.snapshots) == made, "nothing was made a second time"
+        # Neither another ledger nor the plan is hindered, and one that is empty is no ledger.
+        assert batch.dry_run(path, options).rows == 7
+        place.ledger.touch()
+        with pytest.raises(LedgerError, match="is gone, or empty"):
+            await batch.run(path, options)
+        aside.rename(place.ledger)
+        place.manifest([*pairs(3), *pairs(3, first=3)])
+        with pytest.raises(InputError, match=r"--new-ledger: .* is there"):
+            await batch.run(path, replace(options, new_ledger=True))
+        assert (await batch.run(path, options)).counts == (6, 1, 0, 0)
+        assert len(simulator.snapshots) == 6
+
+
+async def test_who_asks_for_a_new_ledger_gets_one_and_a_finished_one_may_go(place):
+    path = place.manifest([*missing(1), *pairs(2)])
+    async with serve() as (url, simulator):
+        options = Options(endpoint_url=url, engine=CUT_SHORT, rate=1000.0)
+        assert (await batch.run(path, options)).exit_code == 3
+        place.ledger.unlink()
+        place.manifest(pairs(2))
+        assert (await batch.run(path, replace(options, new_ledger=True))).exit_code == 0
+        place.ledger.unlink()
+        assert (await batch.run(path, options)).exit_code == 0
+        assert len(simulator.snapshots) == 4
+
+
+async def test_a_simulated_ledger_is_missed_by_nobody(place):
+    path = place.manifest([*missing(1), *pairs(2)])
+    options = Options(simulate=True, engine=CUT_SHORT)
+    for _ in range(2):
+        summary = await batch.run(path, options)
+        assert summary.exit_code == 3
+        place.ledger.with_name("trial.simulated.ndjson").unlink()
+
+
+async def test_what_is_kept_in_mind_is_its_owners_alone_and_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(open_runs, "KEPT", 3)
+    file = tmp_path / "trial.unfinished"
+    for number in range(5):
+        open_runs.note(file, tmp_path / f"{number}.ndjson", f"run-{number}")
+    assert file.stat().st_mode & 0o7777 == 0o600
+    assert [open_runs.run_id(file, tmp_path / f"{number}.ndjson") for number in range(5)] == [
+        None, None, "run-2", "run-3", "run-4"
+    ]  # fmt: skip
+    open_runs.forget(file, tmp_path / "3.ndjson")
+    assert open_runs.run_id(file, tmp_path / "3.ndjson") is None
+    for broken in ("{", "[]", "\0"):
+        file.write_text(broken)
+        with pytest.raises(StorageError, match="remove it if it is broken"):
+            open_runs.run_id(file, tmp_path / "4.ndjson")
+
+
+# -- who signs -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "refused", "warned"),
+    [
+        (None, "aws:1", False, False),
+        ("aws:1", "aws:1", False, False),
+        ("aws:1", "aws:2", True, False),
+        ("key:a", "key:b", False, True),
+        ("aws:1", "key:b", False, True),
+        ("key:a", "aws:1", False, False),
+    ],
+)
+async def test_another_aws_account_is_refused_and_another_key_told(before, now, refused, warned):
+    assert (signer.refusal("main", before, now) is not None) is refused
+    assert (signer.warning("main", before, now) is not None) is warned
+
+
+async def test_what_a_ledger_keeps_of_an_identity():
+    assert signer.of("aws:123456789012:us-east-1") == "aws:123456789012"
+    assert signer.of("http://127.0.0.1:9 key:abc") == signer.of("aws key:abc") == "key:abc"
+
+
+async def test_other_credentials_are_told_and_another_account_is_refused_before_anything_is_sent(
+    place, monkeypatch
+):
+    path = place.manifest(pairs(2))
+    async with serve() as (url, simulator):
+        options = Options(endpoint_url=url, rate=1000.0)
+        assert (await batch.run(path, options)).exit_code == 0
+        place.manifest(pairs(4))
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE000000001")
+        again = await batch.run(path, options)
+        assert any("another access key" in warning for warning in again.warnings)
+        signers = {line["signer"] for line in of_type(place.ledger, "intent")}
+        assert len(signers) == 2
+        assert all(text.startswith("key:") for text in signers)
+
+        # As if AWS had said whose they were.
+        text = place.ledger.read_text("utf-8")
+        for text_ in signers:
+            text = text.replace(text_, "aws:111111111111")
+        place.ledger.write_text(text, "utf-8")
+        place.manifest(pairs(6))
+        calls = len(simulator.log)
+
+        async def other(_: str) -> str:
+            return "aws:222222222222:us-east-1"
+
+        async def unknown(_: str) -> str:
+            raise ApiError(policy.CLOCKS_DISAGREE)
+
+        listed, _ = resume.load(path, options, batch.utc_now())
+        with run_job(listed, options, batch.utc_now()) as job:
+            with pytest.raises(InputError, match="was AWS account 111111111111 so far") as raised:
+                await identity_check.check(job, other)
+            await identity_check.check(job, unknown)
+            lane = AccountState("default", Pacer(pace.Pace()), Pacer(pace.Pace()))
+            with pytest.raises(ApiError, match="AnotherAccount") as stopped:
+                await identity_check.settle(job, {}, AccountLimits(job.accounts, url, None, {}), other, lane)
+            assert stopped.value.failure.verdict is Verdict.STOP_ACCOUNT
+        assert raised.value.exit_code == 2
+        assert len(simulator.log) == calls
+
+
+# -- the commands that go on ---------------------------------------------------------------------------
+
+
+def words(command):
+    return shlex.split(command)
+
+
+async def test_the_commands_that_go_on_keep_the_quota_the_state_and_the_accounts(place):
+    accounts: dict[str, dict[str, object]] = {"a": {}, "b": {}}
+    rows = [
+        *pairs(2, account="a"),
+        *[{**row, "account": "a"} for row in missing(2)],
+        *pairs(2, 2, account="b"),
+    ]
+    path = place.manifest(rows, accounts=accounts)
+    async with serve() as (url, _):
+        options = Options(
+            endpoint_url=url, daily_quota=500, rate=2.5, accounts=("a",), state_dir=Path("my state"),
+            engine=CUT_SHORT,
+        )  # fmt: skip
+        assert (await batch.run(path, replace(options, rate=1000.0))).outcome == "stopped"
+    status = overview.of(place.ledger)
+    run = next(step for step in status.next_steps if " run " in step)
+    expected = ["--rate", "1000", "--daily-quota", "500", "--state-dir", "my state", "--accounts", "a"]
+    assert words(run)[-len(expected) :] == expected
+    # A retry has the quota from the ledger, and says in the end what the run was given.
+    with for_retry(
+        place.ledger, lambda _: plan.everything(), Options(state_dir=Path("my state")), batch.utc_now()
+    ) as job:
+        assert job.quotas["a"] == Quota(per_second=1000.0, per_day=500)
+        assert words(job.rest)[-6:] == expected[:6]
+
+
+async def test_a_retry_tells_what_it_would_send_and_sends_nothing(place, capsys):
+    path = place.manifest([*pairs(1), *missing(3)])
+    async with serve() as (url, simulator):
+        summary = await batch.run(path, Options(endpoint_url=url, rate=1000.0))
+        assert summary.exit_code == 1
+        before, calls = place.ledger.read_bytes(), len(simulator.log)
+        line = [
+            "retry",
+            str(place.ledger),
+            "--all",
+            "--dry-run",
+            "--format",
+            "json",
+            "--run-id",
+            summary.run_id,
+        ]
+        assert cli.main(line) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["rows"], told["catalogs"]) == (3, ["Sandbox"])
+        assert (place.ledger.read_bytes(), len(simulator.log)) == (before, calls)
+
+
+async def test_a_retry_in_production_asks_first(place):
+    path = place.manifest(missing(2), catalog="AWS")
+    asked = []
+
+    def confirm(preview):
+        asked.append((preview.catalogs, preview.rows))
+        return False
+
+    async with serve() as (url, _):
+        await batch.run(path, Options(endpoint_url=url, rate=1000.0))
+        with pytest.raises(InputError, match="not confirmed"):
+            await batch.retry(place.ledger, lambda _: plan.everything(), None, batch.Hooks(confirm=confirm))
+    assert asked == [(frozenset({"AWS"}), 2)]
+
+
+# -- beside other ledgers and runs ---------------------------------------------------------------------
+
+
+async def test_what_is_no_ledger_among_dated_ones_is_passed_over_and_named(place):
+    path = place.manifest(pairs(2))
+    (place.folder / "trial-2020-01-01.ndjson").write_text("these are no lines of a ledger\n", "utf-8")
+    async with serve() as (url, simulator):
+        summary = await batch.run(path, Options(endpoint_url=url, ledger="{name}-{date}.ndjson", rate=1000.0))
+        assert summary.exit_code == 0
+        assert any("passed over: trial-2020-01-01.ndjson:1:" in warning for warning in summary.warnings)
+        assert_exactly_once(simulator, Path(summary.ledger), pairs(2))
+
+
+async def test_a_plan_beside_a_live_run_takes_nothing_for_doubtful(place):
+    path = place.manifest(pairs(3))
+    async with serve() as (url, _):
+        options = Options(endpoint_url=url, rate=1000.0)
+        await batch.run(path, options)
+        lines = place.ledger.read_bytes().splitlines(keepends=True)
+        place.ledger.write_bytes(b"".join(line for line in lines[:2]))
+        assert batch.dry_run(path, options).counts == (0, 0, 3, 0), "it has crashed"
+        with locks.held(paths.ledger_lock(place.ledger), what="it", since="now"):
+            found = batch.dry_run(path, options)
+        assert (found.counts, found.rows) == ((0, 0, 0, 3), 3)
+        assert datetime.now(UTC) - found.now < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("spoilt", ['"rate":[1]', '"rate":-1', '"daily_quota":"x"', '"daily_quota":0'])
+async def test_a_quota_that_was_edited_in_the_ledger_is_refused(place, spoilt):
+    path = place.manifest(missing(1))
+    async with serve() as (url, _):
+        await batch.run(path, Options(endpoint_url=url, rate=1000.0, daily_quota=5))
+    name = spoilt.partition(":")[0]
+    text = place.ledger.read_text("utf-8")
+    place.ledger.write_text(re.sub(name + ":[0-9.]+", spoilt, text), "utf-8")
+    with pytest.raises(LedgerError, match="it was edited"):
+        await batch.retry(place.ledger)

@@ -1,0 +1,304 @@
+"""Roles over HTTP: assumed with their external id, renewed, refused, and many of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+import pytest
+from aiohttp import web
+
+from batch_snapshot.aws import credentials
+from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.config.options import Options, Settings
+from batch_snapshot.jobs import run as batch
+from batch_snapshot.models import Account, ApiError
+from batch_snapshot.simulator import SimulatorSettings, serve
+from tests.support import sts_server
+from tests.support.processes import Place, assert_exactly_once, environment, pairs, write_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from batch_snapshot.models import Outcome
+    from batch_snapshot.reporting.summary import Summary
+
+pytestmark = pytest.mark.asyncio
+
+MANIFEST, LEDGER = Path("trial.yaml"), Path("trial.ndjson")
+ROLE = "arn:aws:iam::210987654321:role/Snapshot"
+GOOD_ROWS, ROLE_ROWS = pairs(10, account="good"), pairs(16, first=100, account="other")
+ROWS = [*ROLE_ROWS, *GOOD_ROWS]
+
+
+@pytest.fixture(scope="module")
+def moto():
+    with sts_server.served() as service:
+        yield service
+
+
+@pytest.fixture
+def sts(moto, monkeypatch):
+    moto.reset()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", moto.url)
+    return moto
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    for name in os.environ:
+        if name.startswith(("AWS_", "BATCH_SNAPSHOT_")) or name.upper().endswith("_PROXY"):
+            monkeypatch.delenv(name)
+    for name, value in environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def source(key: str, secret: str = "secret") -> None:
+    """Let the profile called source have these credentials."""
+    Path("credentials").write_text(
+        f"[source]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n", "utf-8"
+    )
+
+
+def write(**more: str) -> None:
+    other = {"role_arn": ROLE, "external_id": "partner-42", "profile": "source", **more}
+    write_manifest(MANIFEST, ROWS, accounts={"good": {}, "other": other})
+
+
+async def run(url: str, act: Any = None, after: int = 5) -> Summary:
+    """Run it; `act` once so many rows of the role's account are settled."""
+    seen: Counter[str] = Counter()
+
+    def tell(outcome: Outcome) -> None:
+        seen[outcome.request.row.account] += 1
+        if act and outcome.request.row.account == "other" and seen["other"] == after:
+            act()
+
+    settings = Settings(concurrency=2)
+    options = Options(endpoint_url=url, rate=200.0, engine=settings, ledger=str(LEDGER))
+    return await batch.run(MANIFEST, options, batch.Hooks(outcome=tell))
+
+
+def assert_stopped(summary: Summary, *words: str) -> None:
+    """The role's account has stopped, with a clear line; the other's rows are done."""
+    assert (summary.outcome, summary.exit_code) == ("stopped", 3)
+    (line,) = summary.reasons
+    assert not [word for word in ("account other: ", *words) if word not in line], line
+    good, other = (summary.accounts[name] for name in ("good", "other"))
+    assert (good.stopped, good.counts) == (
+        None,
+        {"succeeded": 10, "failed": 0, "in_doubt": 0, "unattempted": 0},
+    )
+    assert other.counts
+    assert other.counts["unattempted"] > 0
+    assert other.counts["failed"] == other.counts["in_doubt"] == 0, "no row is blamed"
+
+
+# -- moto --------------------------------------------------------------------------------------------
+
+
+async def test_a_role_is_assumed_with_its_external_id_and_calls_are_signed_as_the_role(sts):
+    source(*sts.user("partner", ROLE))
+    write(session_name="nightly")
+    async with serve() as (url, simulator):
+        assert (await run(url)).exit_code == 0
+        assert_exactly_once(simulator, LEDGER, ROWS)
+    (assumed,) = sts.assumed
+    wanted = {"role_arn": ROLE, "external_id": "partner-42", "session_name": "nightly"}
+    assert {name: assumed[name] for name in wanted} == wanted
+    keys = {snapshot.access_key for snapshot in simulator.snapshots}
+    assert keys == {"AKIAEXAMPLE000000000", assumed["access_key_id"]}
+    kept = await asyncio.to_thread(LEDGER.read_text)
+    assert assumed["secret_access_key"] not in kept
+    assert assumed["session_token"] not in kept
+
+
+async def test_a_role_is_assumed_anew_before_it_expires_by_the_services_clock(sts):
+    """Ours is 55 minutes behind: by it, the keys would have an hour yet."""
+    source(*sts.user("partner", ROLE))
+    write()
+    async with serve(SimulatorSettings(clock_offset=3_300)) as (url, simulator):
+        assert (await run(url)).exit_code == 0
+        assert_exactly_once(simulator, LEDGER, ROWS)
+    assert len(sts.assumed) > 5
+    assert len({snapshot.access_key for snapshot in simulator.snapshots}) > 5
+
+
+async def test_a_role_that_may_not_be_assumed_stops_its_account_with_the_way_out(sts):
+    source(*sts.user("partner"))
+    write()
+    async with serve() as (url, simulator):
+        stopped = await run(url)
+        assert_stopped(stopped, "AccessDenied", "sts:AssumeRole", ROLE, "trust policy", "profile source")
+        assert sts.assumed == []
+        sts.allow("partner", ROLE)
+        assert (await run(url)).exit_code == 0
+        assert_exactly_once(simulator, LEDGER, ROWS)
+
+
+async def test_a_role_that_may_not_be_assumed_any_more_stops_its_account_in_mid_run(sts):
+    source(*sts.user("partner", ROLE))
+    write()
+    async with serve(SimulatorSettings(clock_offset=3_300, latency=0.01)) as (url, simulator):
+        stopped = await run(url, lambda: sts.allow("partner"))
+        assert_stopped(stopped, "AccessDenied", "sts:AssumeRole")
+        sts.allow("partner", ROLE)
+        assert (await run(url)).exit_code == 0
+        assert_exactly_once(simulator, LEDGER, ROWS)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "code"),
+    [
+        (lambda key, secret: (key, secret[::-1]), "SignatureDoesNotMatch"),
+        (lambda key, secret: ("AKIANOBODY0000000000", secret), "InvalidClientTokenId"),
+    ],
+)
+async def test_a_source_that_sts_refuses_is_named(sts, spoilt, code):
+    source(*spoilt(*sts.user("partner", ROLE)))
+    write()
+    async with serve() as (url, _):
+        assert_stopped(await run(url), code, "renew the credentials of profile source")
+
+
+async def test_the_account_that_signs_is_what_sts_says(sts):
+    """Asked of STS itself, as without another endpoint."""
+    source(*sts.user("partner", ROLE))
+    account = Account("main", profile="source")
+    async with Clients({"main": account}, Target(), lambda: datetime.now(UTC)) as clients:
+        assert await clients.identify("main") == "aws:123456789012:us-east-1"
+
+
+# -- what moto does not do: throttle, fail, count ----------------------------------------------------
+
+
+class Stub:
+    """A token service that answers as it is told, and counts."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        #: Of the first calls: a status and a code; then roles are given.
+        self.troubles: list[tuple[int, str]] = []
+        self.flying = self.most = 0
+        self.latency = 0.0
+
+    async def answer(self, request: web.Request) -> web.Response:
+        fields = {name: values[0] for name, values in parse_qs((await request.read()).decode()).items()}
+        self.asked.append(fields["RoleArn"])
+        self.flying += 1
+        self.most = max(self.most, self.flying)
+        await asyncio.sleep(self.latency)
+        self.flying -= 1
+        if self.troubles:
+            status, code = self.troubles.pop(0)
+            text = f"<ErrorResponse><Error><Code>{code}</Code><Message>no</Message></Error></ErrorResponse>"
+            return web.Response(status=status, text=text, content_type="text/xml")
+        expires = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        key = f"ASIA{len(self.asked):016d}"
+        return web.Response(
+            text=f"<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>{key}</AccessKeyId>"
+            f"<SecretAccessKey>secret</SecretAccessKey><SessionToken>token</SessionToken><Expiration>{expires}"
+            "</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>",
+            content_type="text/xml",
+        )
+
+
+@asynccontextmanager
+async def stub(monkeypatch) -> AsyncIterator[Stub]:
+    made = Stub()
+    application = web.Application()
+    application.router.add_post("/", made.answer)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://{}:{}".format(*runner.addresses[0][:2]))
+        yield made
+    finally:
+        await runner.cleanup()
+
+
+class Hasty(Random):
+    """Draws no pause."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return 0.0 * (a + b)
+
+
+@asynccontextmanager
+async def clients_of(number: int) -> AsyncIterator[Clients]:
+    accounts = {
+        f"a{n}": Account(f"a{n}", role_arn=f"arn:aws:iam::{n:012d}:role/Snapshot") for n in range(number)
+    }
+    target = Target(endpoint_url="http://127.0.0.1:9")
+    async with Clients(accounts, target, lambda: datetime.now(UTC), Hasty()) as clients:
+        yield clients
+
+
+@pytest.mark.parametrize(
+    "trouble", [(400, "Throttling"), (503, "ServiceUnavailable"), (500, "InternalFailure")]
+)
+async def test_sts_is_asked_again_where_that_may_help(monkeypatch, trouble):
+    async with stub(monkeypatch) as service, clients_of(1) as clients:
+        service.troubles = [trouble] * (credentials.STS_TRIES - 1)
+        assert await clients.identify("a0") == "http://127.0.0.1:9:000000000000:us-east-1"
+        assert len(service.asked) == credentials.STS_TRIES
+
+
+@pytest.mark.parametrize(
+    ("trouble", "asked", "words"),
+    [
+        ((400, "Throttling"), credentials.STS_TRIES, "several tries: run the same command again later"),
+        ((403, "AccessDenied"), 1, "let the trust policy of arn:aws:iam::000000000000:role/Snapshot name"),
+        ((403, "ExpiredToken"), 1, "renew the credentials"),
+    ],
+)
+async def test_sts_is_not_asked_for_ever_nor_after_a_refusal(monkeypatch, trouble, asked, words):
+    async with stub(monkeypatch) as service, clients_of(1) as clients:
+        service.troubles = [trouble] * 50
+        for _ in range(3):
+            with pytest.raises(ApiError, match=words) as raised:
+                await clients.identify("a0")
+        assert raised.value.failure.verdict == "stop_account"
+        assert len(service.asked) == asked, "every worker of the account meets the same refusal"
+
+
+async def test_without_an_answer_from_sts_the_account_stops_after_some_tries(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9")
+    async with clients_of(1) as clients:
+        with pytest.raises(ApiError, match="several tries: run the same command again later") as raised:
+            await clients.identify("a0")
+    assert raised.value.failure.verdict == "stop_account"
+
+
+async def test_a_role_that_is_refused_is_a_line_and_no_traceback(sts, folder):
+    (folder / "process").mkdir()
+    place = Place(folder / "process")
+    key, secret = sts.user("partner")
+    place.env.update(AWS_ACCESS_KEY_ID=key, AWS_SECRET_ACCESS_KEY=secret, AWS_ENDPOINT_URL_STS=sts.url)
+    place.manifest(pairs(1, account="other"), accounts={"other": {"role_arn": ROLE}})
+    async with serve() as (url, _):
+        said = await place.call("run", "trial.yaml", "--endpoint-url", url)
+    assert said.code == 3
+    assert f"let the trust policy of {ROLE} name" in said.stdout
+    assert "Refreshing" not in said.stderr
+
+
+async def test_roles_are_assumed_when_they_are_needed_side_by_side_and_not_all_at_once(monkeypatch):
+    async with stub(monkeypatch) as service, clients_of(100) as clients:
+        assert service.asked == []
+        service.latency = 0.02
+        await asyncio.gather(*(clients.identify(f"a{n}") for n in range(60) for _ in range(3)))
+        assert len(service.asked) == len(set(service.asked)) == 60, "none twice, and none that was not needed"
+        assert credentials.ASSUMED_AT_ONCE / 2 <= service.most <= credentials.ASSUMED_AT_ONCE
+        assert len(clients._sessions._clients) == 2, "one for STS, one for the service"

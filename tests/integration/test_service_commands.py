@@ -1,0 +1,155 @@
+"""`discover`, `verify`, `diff` and `run --changed-since` as a shell sees them, against a simulated world."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from batch_snapshot import cli
+from tests.support.processes import move_in, of_type
+
+WORLD = ["--simulate", "--state", "world.ndjson", "--progress", "none"]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """An empty working folder, and no AWS configuration but our own."""
+    move_in(monkeypatch, tmp_path)
+
+
+def call(capsys, *arguments: str) -> tuple[int, str, str]:
+    code = cli.main(arguments)
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_a_world_that_lasts_from_one_command_to_the_next(capsys):
+    code, out, _ = call(
+        capsys, "discover", "--catalog", "Sandbox", "--output", "found.yaml", "--stage", "Launched", *WORLD
+    )
+    assert code == 0
+    assert out.startswith("found.yaml: 20 pairs of 20 engagements\n")
+    assert "tasks                20 pairs, never snapshotted ones too, 40 filtered out" in out
+    assert re.search(r"^calls +4 in ", out, re.MULTILINE)
+    assert "ListOpportunities 1" in out
+    assert max(map(len, out.splitlines())) < 80
+    assert "cannot see" in out
+
+    ledgers = [f"ledgers/{night}.simulated.ndjson" for night in (1, 2)]
+    assert call(capsys, "run", "found.yaml", "--ledger", ledgers[0], *WORLD)[0] == 0
+    code, out, _ = call(
+        capsys,
+        "run",
+        "found.yaml",
+        "--ledger",
+        ledgers[1],
+        "--changed-since",
+        "last",
+        *WORLD,
+        "--format",
+        "json",
+    )
+    told = json.loads(out)
+    assert (code, told["outcome"]) == (0, "completed")
+    assert told["counts"] == {
+        "succeeded": 0,
+        "failed": 0,
+        "in_doubt": 0,
+        "unattempted": 0,
+        "unchanged": 20,
+    }
+    assert (told["reads"], told["calls"]) == ({"ListOpportunities": 1}, 0)
+
+    code, out, _ = call(capsys, "status", ledgers[1], "--check")
+    assert code == 0
+    assert "whole: 20 rows" in out
+    assert "0 succeeded, 20 unchanged" in out
+
+    code, out, _ = call(capsys, "verify", ledgers[0], *WORLD, "--format", "json")
+    told = json.loads(out)
+    assert (code, told["outcome"], told["checked"]) == (0, "verified", 20)
+    assert told["calls_by_operation"] == {"ListResourceSnapshots": 20}
+    # The world that a ledger tells of is gone without its file: every snapshot is missing.
+    code, out, _ = call(capsys, "verify", ledgers[0], "--simulate", "--sample", "2", "--progress", "none")
+    assert code == 1
+    assert "2 of 20 succeeded rows in 2 engagements: 2 missing" in out
+
+    code, out, _ = call(capsys, "diff", *ledgers)
+    assert (code, out) == (0, f"{ledgers[0]} (20 rows) → {ledgers[1]} (20 rows)\nno difference\n")
+    code, out, _ = call(capsys, "diff", *ledgers, "--format", "json")
+    assert json.loads(out)["counts"]["newly_failing"] == 0
+    # None of these has left anything where real runs keep what they learn; the world has its own beside it.
+    assert not Path("state").exists()
+    assert {"usage.sqlite", "snapshots.sqlite"} <= {
+        path.name for path in Path("world.ndjson.state").iterdir()
+    }
+
+
+def test_a_live_manifest_says_what_is_not_known_yet(capsys):
+    Path("live.yaml").write_text(
+        "version: 1\nname: live\ndefaults: {catalog: Sandbox}\ndiscover: {stages: [Launched]}\n", "utf-8"
+    )
+    code, out, _ = call(capsys, "validate", "live.yaml")
+    assert (code, out) == (
+        0,
+        "live.yaml: valid: 0 rows, and those of discover:, known only when it is run, catalog Sandbox\n",
+    )
+    code, out, _ = call(capsys, "validate", "live.yaml", "--format", "json")
+    [search] = json.loads(out)["discover"]
+    assert (search["catalog"], search["stages"]) == ("Sandbox", ["Launched"])
+    code, out, _ = call(capsys, "plan", "live.yaml", "--simulate")
+    assert code == 0
+    assert "note      the rows of discover: are known only when it is run" in out
+    assert not Path("ledgers").exists()
+    assert call(capsys, "run", "live.yaml", *WORLD)[0] == 0
+    [head] = of_type(Path("ledgers/live.simulated.ndjson"), "run")
+    assert head["rows"] == 20
+    # What was found counts for a forecast too.
+    assert "0 of 20 rows to send" in call(capsys, "plan", "live.yaml", "--simulate")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["discover", "--catalog", "AWS"], "discover: give either --output FILE, or --update MANIFEST"),
+        (["discover", "--catalog", "AWS", "--output", "x.csv"], "x.csv: unknown ending"),
+        (
+            ["discover", "--catalog", "AWS", "--output", "x.yaml", "--stage", "Lunched"],
+            "did you mean Launched",
+        ),
+        (["discover", "--catalog", "AWS", "--output", "x.yaml", "--engagement", "e1"], "does not match eng-"),
+        (
+            ["discover", "--catalog", "AWS", "--output", "x.yaml", "--changed-since", "soon"],
+            "is no time: write",
+        ),
+        (
+            ["discover", "--catalog", "AWS", "--output", "x.yaml", "--name", "a b"],
+            'name "a b" does not match',
+        ),
+        (["discover", "--catalog", "AWS", "--output", "x.yaml", "--template", "?"], 'template "?"'),
+        (["discover", "--catalog", "AWS", "--output", "x.yaml", "--state", "w"], "use it with --simulate"),
+        (["discover", "--catalog", "AWS", "--output", "x.yaml", "--accounts", "a"], "no such account"),
+        (["discover", "--catalog", "AWS", "--update", "pairs.ndjson"], "only a YAML manifest"),
+        (["discover", "--catalog", "AWS", "--update", "none.yaml"], "does not exist"),
+        (["verify", "none.ndjson"], "none.ndjson: there is no such file"),
+        (["diff", "none.ndjson", "none.ndjson"], "none.ndjson: there is no such file"),
+        (["run", "x.yaml", "--changed-since", "soon"], "--changed-since: 'soon' is no time"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line_and_nothing_is_called(arguments, told, capsys):
+    code, out, err = call(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert told in err
+    assert len(err.splitlines()) == 1
+    assert not list(Path().glob("*.partial"))
+
+
+def test_a_state_file_that_is_none_is_told(capsys):
+    Path("world.ndjson").write_text("version: 1\n", "utf-8")
+    code, _, err = call(capsys, "discover", "--catalog", "Sandbox", "--output", "x.yaml", *WORLD)
+    assert code == 2
+    assert "--state: world.ndjson:1: not a simulator's state file" in err
+    assert not Path("x.yaml").exists()

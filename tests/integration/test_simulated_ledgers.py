@@ -1,0 +1,200 @@
+"""Simulated runs touch nothing of real ones: neither their ledgers, nor locks, windows, pace and notes."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch_snapshot import cli
+from batch_snapshot.config.options import Options
+from batch_snapshot.errors import LedgerError
+from batch_snapshot.jobs import resume, run
+from batch_snapshot.ledger import prune, writer
+from batch_snapshot.simulator import serve
+from tests.support.processes import move_in, pairs, write_manifest
+
+pytestmark = pytest.mark.asyncio
+
+MANIFEST = Path("trial.yaml")
+DAY = datetime(2026, 3, 1, 2, tzinfo=UTC)
+#: Ends with rows left over.
+CUT_SHORT: dict[str, Any] = {"daily_quota": 2, "rate": 1000.0}
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    move_in(monkeypatch, tmp_path)
+    # Where folders that are thrown away are made.
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    write_manifest(MANIFEST, pairs(4))
+    return tmp_path
+
+
+def files(folder):
+    return sorted(path.name for path in Path(folder).rglob("*") if path.is_file())
+
+
+def folders(folder):
+    return [path for path in Path(folder).glob("*") if path.is_dir()]
+
+
+def renamed(path, name):
+    return Path(path).rename(name)
+
+
+def written_by_hand(path, text):
+    Path(path).write_text(text, "utf-8")
+
+
+def endpoint(path):
+    head = writer.head(Path(path))
+    return head and head.endpoint
+
+
+def at(moment):
+    return run.Hooks(now=lambda: moment)
+
+
+# -- the ledger's name -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("n/{name}-{date}.ndjson", "n/trial-2026-03-01.simulated.ndjson"),
+        ("{date}/{name}", "2026-03-01/trial.simulated"),
+        ("mine.ndjson", "mine.simulated.ndjson"),
+        ("mine.simulated.ndjson", "mine.simulated.ndjson"),
+        (None, "ledgers/trial.simulated.ndjson"),
+    ],
+)
+async def test_a_rehearsal_leaves_the_nights_name_to_the_night(given, written):
+    summary = await run.run(MANIFEST, Options(simulate=True, ledger=given, **CUT_SHORT), at(DAY))
+    assert (summary.ledger, summary.outcome) == (written, "deferred")
+    said = [warning for warning in summary.warnings if "simulated run" in warning]
+    assert len(said) == (given is not None and written != given)
+    assert all(written in warning for warning in said)
+    async with serve() as (url, simulator):
+        night = await run.run(
+            MANIFEST, Options(endpoint_url=url, ledger=given, rate=1000.0), at(DAY + timedelta(hours=1))
+        ) if given != written else None  # fmt: skip
+        assert night is None or (night.exit_code, len(simulator.snapshots)) == (0, 4)
+    # The rehearsal is gone on with by the same flags.
+    again = await run.run(MANIFEST, Options(simulate=True, ledger=given), at(DAY + timedelta(hours=2)))
+    assert (again.ledger, again.run_id, again.exit_code) == (written, summary.run_id, 0)
+
+
+async def test_a_simulated_ledger_of_an_earlier_version_is_gone_on_with_under_its_name():
+    summary = await run.run(MANIFEST, Options(simulate=True, ledger="x.ndjson", **CUT_SHORT))
+    old = renamed(summary.ledger, "old.ndjson")
+    again = await run.run(MANIFEST, Options(simulate=True, ledger=str(old)))
+    assert (again.ledger, again.run_id, again.exit_code) == ("old.ndjson", summary.run_id, 0)
+    assert (await run.retry(old)).calls == 0
+
+
+async def test_what_is_no_ledger_is_refused_and_an_empty_file_left_alone():
+    written_by_hand("notes.ndjson", "notes\n")
+    with pytest.raises(LedgerError):
+        await run.run(MANIFEST, Options(simulate=True, ledger="notes.ndjson"))
+    written_by_hand("empty.ndjson", "")
+    summary = await run.run(MANIFEST, Options(simulate=True, ledger="empty.ndjson"))
+    assert summary.ledger == "empty.simulated.ndjson"
+    assert endpoint("empty.ndjson") is None
+
+
+# -- the look-up by date ---------------------------------------------------------------------------------
+
+
+async def test_ledgers_of_another_endpoint_are_passed_over_by_the_look_up():
+    """An unfinished ledger of an hour ago is resumed, unless it was written against something else."""
+    pattern, tomorrow = "n-{date}.ndjson", at(DAY + timedelta(hours=22, minutes=30))
+    started = at(DAY + timedelta(hours=21))
+    async with serve() as (url, _), serve() as (other, elsewhere):
+        first = await run.run(
+            MANIFEST, Options(endpoint_url=url, ledger=pattern, rate=1000.0, daily_quota=2), started
+        )
+        assert (first.outcome, first.ledger) == ("deferred", "n-2026-03-01.ndjson")
+        night = await run.run(MANIFEST, Options(endpoint_url=other, ledger=pattern, rate=1000.0), tomorrow)
+        assert (night.ledger, night.exit_code) == ("n-2026-03-02.ndjson", 0)
+        assert len(elsewhere.snapshots) == 4
+        assert [resume.newest(pattern, Options(endpoint_url=one))[0] for one in (url, other)] == [
+            Path(first.ledger),
+            Path(night.ledger),
+        ]
+        newest, warnings = resume.newest(pattern, Options())
+        assert (newest, len(warnings)) == (None, 2)
+        assert f"passed over: {night.ledger} was written against {other}, not aws" in warnings[0]
+
+
+async def test_retry_by_date_takes_the_real_night_and_with_simulate_the_rehearsal(monkeypatch, capsys):
+    async with serve() as (url, _):
+        night = await run.run(
+            MANIFEST, Options(endpoint_url=url, ledger="n-{date}.ndjson", rate=1000.0), at(DAY)
+        )
+        rehearsal = await run.run(
+            MANIFEST, Options(simulate=True, ledger="n-{date}.ndjson"), at(DAY + timedelta(days=3))
+        )
+        # As an earlier version named it.
+        renamed(rehearsal.ledger, "n-2026-03-09.ndjson")
+        again = await run.run(
+            MANIFEST, Options(simulate=True, ledger="n-{date}.ndjson"), at(DAY + timedelta(days=4))
+        )
+        for flags, chosen in (["--endpoint-url", url], night.ledger), (["--simulate"], again.ledger):
+            assert cli.main(["retry", "n-{date}.ndjson", *flags, "--dry-run", "--format", "json"]) == 0
+            assert json.loads(capsys.readouterr().out)["ledger"] == chosen
+        assert cli.main(["retry", again.ledger.replace(".simulated", ""), "--simulate", "--dry-run"]) == 0
+        # Nor does one series push the other out.
+        assert prune.prune(Path(), 1, DAY).removed == [Path("n-2026-03-09.ndjson")]
+        assert [endpoint(path) for path in files(".") if path.endswith(".ndjson")] == [url, "simulator"]
+
+
+# -- the state folder ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", [{}, {"state_dir": Path("given")}])
+async def test_a_simulated_run_leaves_nothing_in_any_state_folder(place, flags):
+    options = Options(simulate=True, daily_quota=2, **flags)
+    first = await run.run(MANIFEST, options)
+    assert first.outcome == "deferred"
+    # Its windows went with it: the next one has a whole quota again.
+    assert run.dry_run(MANIFEST, options).outlooks["default"].used == (0,)
+    assert (await run.run(MANIFEST, options)).counts.succeeded == 4
+    assert (await run.retry(first.ledger, None, Options(**flags))).calls == 0
+    assert files("state") == files("given") == files("tmp") == []
+    assert folders("tmp") == []
+
+
+async def test_a_real_run_is_not_held_up_by_a_simulated_one():
+    """Name and account are locked in a folder of its own; only the ledger itself is locked beside it."""
+    other = []
+
+    async def meanwhile(view):
+        async with serve() as (url, _):
+            other.append(await run.run(MANIFEST, Options(endpoint_url=url, rate=1000.0)))
+        with pytest.raises(Exception, match="is in use by another run"):
+            await run.run(MANIFEST, Options(simulate=True))
+
+    await run.run(MANIFEST, Options(simulate=True), run.Hooks(watch=meanwhile))
+    assert [summary.exit_code for summary in other] == [0]
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"), [(None, "worlds/w.ndjson.state"), (Path("given"), "given/simulated")]
+)
+async def test_with_a_world_that_lasts_its_state_lasts_too(place, given, folder):
+    (place / "worlds").mkdir()
+    options = Options(simulate=True, simulator_state=Path("worlds/w.ndjson"), state_dir=given, daily_quota=2)
+    assert (await run.run(MANIFEST, options)).outcome == "deferred"
+    assert "usage.sqlite" in files(folder)
+    assert run.dry_run(MANIFEST, options).outlooks["default"].used == (2,)
+    assert files("state") == []
+    assert folders("given") == ([Path(folder)] if given else [])
+
+
+async def test_a_folder_that_cannot_be_made_is_said(monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere/at/all")
+    with pytest.raises(Exception, match="cannot make a folder for the state of the simulated run"):
+        await run.run(MANIFEST, Options(simulate=True))

@@ -1,0 +1,340 @@
+"""What the command line tells beside its results: logs as JSON, a look at a run, reports, completions."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from click.shell_completion import BashComplete
+from click.testing import CliRunner
+
+from batch_snapshot import cli, paths
+from batch_snapshot.cli import terminal
+from batch_snapshot.engine.allowance import AccountLimits
+from batch_snapshot.ledger import codec, locks
+from batch_snapshot.models import Account, Quota, Status
+from batch_snapshot.ratelimit.windows import CallLog, windows
+from batch_snapshot.reporting import display, status
+from tests.integration.test_cli import on_terminal
+from tests.support.ledgers import BEGAN, Book, row
+from tests.support.processes import Place, pairs, until, write_manifest
+from tests.unit.reporting.test_display import Terminal
+
+A, B, C, D = (row(number, ("main", "acme")[number % 2]) for number in range(1, 5))
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BATCH_SNAPSHOT_STATE_DIR", str(tmp_path / "state"))
+    return tmp_path
+
+
+def objects(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+# -- logs ------------------------------------------------------------------------------------------
+
+
+def test_a_log_of_objects_tells_plan_outcomes_warnings_and_the_end(place, capsys):
+    rows = [*pairs(6), {"engagement": "eng-denied00000001", "resource": "O9"}]
+    write_manifest(place / "trial.yaml", [*rows, rows[0]])
+    code = cli.main(["run", "trial.yaml", "--simulate", "-v", "--log-format", "json", "--format", "json"])
+    out, err = capsys.readouterr()
+    told = objects(err)
+    assert code == 1
+    assert [each["event"] for each in told] == ["plan", *["outcome"] * 7, "warning", "summary"]
+    assert all(list(each)[:4] == ["at", "level", "event", "message"] for each in told)
+    assert {each["level"] for each in told} == {"info", "warning"}
+    assert told[0]["rows"] == 7
+    denied = next(each for each in told if each.get("code"))
+    assert (denied["level"], denied["status"], denied["kind"]) == ("warning", "failed", "denied")
+    assert "listed before" in told[-2]["message"]
+    result = json.loads(out)
+    assert {key: told[-1][key] for key in result} == result
+    assert told[-1]["exit_code"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "nowhere.yaml", "--log-format", "json"],
+        ["run", "nowhere.yaml", "--log-format=json", "--no-such-flag"],
+        ["run", "--log-format", "json", "trial.yaml", "--concurrency", "many"],
+        ["status", "--log-format", "json", "nowhere.ndjson"],
+    ],
+)
+def test_so_is_whatever_is_wrong(place, capsys, arguments):
+    assert cli.main(arguments) == 2
+    (told,) = objects(capsys.readouterr().err)
+    assert (told["level"], told["event"], told["exit_code"]) == ("error", "error", 2)
+    assert len(told["message"]) > 10
+
+
+def test_one_invocation_does_not_set_the_tone_for_the_next(place, capsys):
+    assert cli.main(["run", "nowhere.yaml", "--log-format", "json"]) == 2
+    assert cli.main(["run", "nowhere.yaml"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("{")
+    assert second.startswith("nowhere.yaml")
+
+
+@pytest.mark.asyncio
+async def test_on_a_terminal_outcomes_stand_above_the_display_which_is_wiped(tmp_path):
+    place = Place(tmp_path)
+    place.env |= {"TERM": "xterm", "NO_COLOR": "1"}
+    place.manifest(pairs(24))
+    said, shown = await on_terminal(place, ["run", "trial.yaml", "--simulate", "-v"], b"")
+    assert said.code == 0
+    assert said.stdout.startswith("completed: 24 rows: 24 succeeded\n")
+    assert shown.count("succeeded: revision 1") == 24
+    assert "of 24 rows" in shown
+    assert "\x1b[2K" in shown
+    assert shown.rindex("\x1b[?25h") > shown.rindex("of 24 rows"), "the cursor is there again"
+    assert "\x1b[32m" not in shown
+    seen = Terminal()
+    seen.write(shown)
+    left = [line for line in seen.lines if line]
+    assert len(left) == 25
+    assert left[0].startswith("24 rows: now")
+    assert all(line.endswith("succeeded: revision 1") for line in left[1:])
+
+
+# -- a look at a run -------------------------------------------------------------------------------
+
+
+def test_a_look_reads_what_is_new_and_sees_the_run_end(place):
+    path = place / "l.ndjson"
+    book = Book(4, name="nightly").begin().intend(A, B, C).result(A, at=2.0, throttles=1)
+    book.write(path)
+    looking = status.LedgerWatch(path, now=lambda: BEGAN.replace(second=10))
+    with locks.held(paths.ledger_lock(path), what=str(path), since="now"):
+        looking.again()
+        frame = looking.frame()
+        assert looking.running
+        assert (frame.done, frame.counts.unattempted, frame.throttled, frame.elapsed) == (1, 3, 1, 10)
+        assert frame.rate == pytest.approx(0.2)
+        assert frame.left == pytest.approx(15)
+        assert looking.summary().outcome == "running"
+        book.result(B, Status.FAILED, at=4.0).write(path)
+        looking.again()
+        assert {part.name: (part.done, part.rows) for part in looking.frame().parts} == {
+            "acme": (1, None),
+            "main": (1, None),
+        }
+    looking.again()
+    assert looking.summary().outcome == "crashed"
+    assert looking.summary().counts == (1, 1, 1, 1)
+    assert looking.summary() == status.of(path)
+
+
+def test_a_look_tells_how_full_the_quota_windows_are_and_counts_their_pauses(place):
+    """Ten in any hour, of which four are used, and five rows to go: by the log of the run's state folder."""
+    account = Account("main", quota=Quota(per_hour=1000))
+    settings = {"rate": None, "daily_quota": 10, "state_dir": str(place / "elsewhere")}
+    path, file = place / "l.ndjson", paths.usage_file(place / "elsewhere")
+    rows = [row(number) for number in range(12)]
+    book = Book(12).begin(accounts={"main": codec.encode_account(account)}, settings=settings)
+    book.intend(*rows).result(rows[0], at=2.0).write(path)
+    looking = status.LedgerWatch(path, now=lambda: BEGAN.replace(second=10))
+    with locks.held(paths.ledger_lock(path), what=str(path), since="now"):
+        looking.again()
+        assert looking.frame().parts[0].window is None, "there is no log yet"
+        with CallLog(file) as usage:
+            declared = windows(Quota(per_hour=1000, per_day=10))
+            room = AccountLimits({"main": account}, "aws", usage, os.environ)
+            trio.run(room.settle, room.lane("main", wait=True), identified)
+            for _ in range(4):
+                claim = usage.claim("aws/1 writes", declared)
+                assert isinstance(claim, int)
+                usage.finish(claim)
+        frame = looking.frame()
+        assert frame.parts[0].window == display.WindowUse("per_day", 4, 10)
+        assert frame.left is not None
+        assert frame.left > 80_000, "the last five are sent tomorrow"
+        file.unlink()
+        file.mkdir()
+        assert looking.frame().parts[0].window is None
+    looking.again()
+    assert looking.frame().parts[0].window is None, "only while it runs"
+
+
+async def identified(_: str) -> str:
+    return "aws/1"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_watching_a_run_ends_with_it(place, capsys, form):
+    path = place / "l.ndjson"
+    Book(4).begin().intend(A, B).write(path)
+    codes: list[int] = []
+    command = ["status", str(path), "--watch", "--log-format", form]
+    watching = threading.Thread(target=lambda: codes.append(cli.main(command)))
+    with locks.held(paths.ledger_lock(path), what=str(path), since="now"):
+        watching.start()
+        told = ""
+        while watching.is_alive() and "rows" not in told:
+            told += capsys.readouterr().err
+        with path.open("ab") as file:
+            file.writelines(Book().result(A).result(B).end("deferred", at=30).lines)
+    watching.join(10)
+    assert codes == [0]
+    assert "0/4 rows (0%)" in told
+    if form == "json":
+        seen = objects(told)[0]
+        assert (seen["event"], seen["rows"], seen["unattempted"]) == ("progress", 4, 4)
+    out = capsys.readouterr().out
+    assert out.startswith("deferred: 4 rows: 2 succeeded, 2 unattempted\n")
+    assert "account main  1 succeeded, 1 call, 0 throttled" in out
+
+
+@pytest.mark.asyncio
+async def test_who_stops_watching_stops_no_run(tmp_path):
+    place = Place(tmp_path)
+    path = Book(4).begin().intend(A, B).write(tmp_path / "l.ndjson")
+    log = tmp_path / "log"
+    with locks.held(paths.ledger_lock(path), what=str(path), since="now"), log.open("wb") as errors:
+        async with place.started("status", "l.ndjson", "--watch", stderr=errors) as child:
+            await until(lambda: "rows" in log.read_text("utf-8"))
+            child.signal(signal.SIGINT)
+            said = await child.finished()
+    assert (said.code, said.stdout) == (130, "")
+    assert log.read_text("utf-8").splitlines()[-1] == "no longer looking; the run goes on"
+
+
+def test_a_ledger_that_nobody_writes_is_told_at_once(place, capsys):
+    path = Book(2).begin().intend(A, B).result(A).result(B).end().write(place / "l.ndjson")
+    assert cli.main(["status", str(path), "--watch"]) == 0
+    out, err = capsys.readouterr()
+    assert (out.splitlines()[0], err) == ("completed: 2 rows: 2 succeeded", "")
+    assert cli.main(["status", str(path), "--watch", "--check"]) == 2
+    assert "--check and --watch exclude each other" in capsys.readouterr().err
+
+
+# -- reports ---------------------------------------------------------------------------------------
+
+
+def test_report_makes_what_it_is_asked_for_and_says_where(place, capsys):
+    path = (
+        Book(5)
+        .begin()
+        .intend(A, B)
+        .result(A)
+        .result(B, Status.FAILED)
+        .end("deferred")
+        .write(place / "l.ndjson")
+    )
+    assert cli.main(["report", str(path), "--html", "page.html", "--csv", "tables"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        "page.html: open it in a browser",
+        "tables/succeeded.csv: 1 row",
+        "tables/failed.csv: 1 row",
+        "tables/unprocessed.csv: 0 rows",
+    ]
+    assert err.startswith("warning: 3 unprocessed rows are counted but cannot be listed")
+    assert "3 unprocessed rows" in (place / "page.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["l.ndjson"], "--html FILE, --csv FOLDER"),
+        (["nowhere.ndjson", "--html", "x.html"], "nowhere.ndjson: there is no such file"),
+        (["l.ndjson", "--html", "l.ndjson"], "what the report is made from"),
+        (["l.ndjson", "--html", "no/where.html"], "no/where.html: cannot be written"),
+        (["l.ndjson", "--csv", "l.ndjson"], "is a file"),
+        (["l.ndjson", "--html", "x.html", "--manifest", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_a_report_that_cannot_be_made_is_one_line(place, capsys, arguments, said):
+    Book(1).begin().result(A).end().write(place / "l.ndjson")
+    before = sorted(place.iterdir())
+    assert cli.main(["report", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert "Traceback" not in err
+    assert sorted(place.iterdir()) == before
+
+
+# -- the shell -------------------------------------------------------------------------------------
+
+
+def completed(*words: str) -> list[str]:
+    """What a shell is offered for the last word."""
+    found = BashComplete(cli.cli, {}, terminal.PROG, "_X").get_completions(list(words[:-1]), words[-1])
+    return [item.value if item.type == "plain" else item.type for item in found]
+
+
+def test_commands_flags_files_and_names_are_completed(place):
+    write_manifest(place / "trial.yaml", pairs(1, account="acme"), accounts={"main": {}, "acme": {}})
+    Book(2).begin(accounts={"one": {}}).intend(A).result(A, Status.FAILED).end().write(place / "l.ndjson")
+    assert completed("re") == ["retry", "report"]
+    assert completed("report", "l.ndjson", "--h") == ["--html", "--help"]
+    assert completed("status", "") == ["file"]
+    assert completed("run", "trial.yaml", "--progress", "") == ["auto", "bar", "lines", "none"]
+    assert completed("run", "trial.yaml", "--accounts", "") == ["main", "acme"]
+    assert completed("run", "trial.yaml", "--accounts", "main,") == ["main,acme"]
+    assert completed("retry", "l.ndjson", "--accounts", "o") == ["one"]
+    assert completed("retry", "l.ndjson", "--only", "d") == ["denied"]
+    assert completed("retry", "l.ndjson", "--only", "denied,A") == ["denied,AccessDeniedException"]
+    for broken in ("nowhere", "trial.yaml"):
+        assert completed("retry", broken, "--only", "tr") == ["transient"]
+        assert completed("retry", broken, "--accounts", "") == []
+    assert completed("run", "l.ndjson", "--accounts", "") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_gets_its_script(shell):
+    told = CliRunner().invoke(cli.cli, ["completion", shell])
+    assert told.exit_code == 0
+    assert f"_BATCH_SNAPSHOT_COMPLETE={shell}_complete" in told.output
+    assert "batch-snapshot" in told.output
+
+
+def test_bash_itself_completes(tmp_path):
+    script = tmp_path / "completion.bash"
+    script.write_text(CliRunner().invoke(cli.cli, ["completion", "bash"]).output, "utf-8")
+    (tmp_path / "batch-snapshot").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m batch_snapshot "$@"\n')
+    (tmp_path / "batch-snapshot").chmod(0o755)
+    asked = (
+        f"source {script}; COMP_WORDS=(batch-snapshot stat); COMP_CWORD=1; "
+        f"_batch_snapshot_completion {tmp_path}/batch-snapshot; echo ${{COMPREPLY[@]}}"
+    )
+    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(cli.__file__).parents[2]), "LC_ALL": "C.UTF-8"}
+    said = subprocess.run(
+        ["bash", "-c", asked], env=env, capture_output=True, text=True, timeout=20, check=True
+    )
+    assert said.stdout.split() == ["status"], said.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["staus"], "'status'"),
+        (["reprot"], "'report'"),
+        (["run", "x.yaml", "--simulat"], "'--simulate'"),
+        (["report", "l.ndjson", "--htm", "x"], "'--html'"),
+    ],
+)
+def test_what_was_meant_is_guessed(capsys, arguments, meant):
+    assert cli.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert "Did you mean" in err
+    assert meant in err
+
+
+@pytest.mark.parametrize("command", sorted(set(cli.cli.commands) - {"simulate", "completion"}))
+def test_every_help_shows_an_example(command):
+    told = CliRunner().invoke(cli.cli, [command, "--help"]).output
+    assert f"  batch-snapshot {command} " in told

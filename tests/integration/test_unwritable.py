@@ -1,0 +1,138 @@
+"""Files and folders that cannot be written: a wrong path is exit code 2, a full disk 5."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from batch_snapshot import errors
+from batch_snapshot.discovery.output import replaced
+from batch_snapshot.errors import LedgerWriteError, StateFolderError, StorageError
+from batch_snapshot.ledger import locks, open_runs, writer
+from batch_snapshot.ledger.snapshot_index import SnapshotIndex
+from batch_snapshot.ratelimit.windows import CallLog
+from batch_snapshot.simulator import serve
+from tests.support.processes import Place, pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PLACES = [
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOENT,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+]
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+def failure(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize("number", PLACES, ids=errno.errorcode.get)
+def test_a_wrong_place_is_never_cured_by_room(number):
+    error = failure(number)
+    assert errors.is_of_the_place(error)
+    out = errors.way_out(error, "name another folder with --state-dir")
+    assert out.endswith(", or name another folder with --state-dir")
+    assert "room" not in out
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT], ids=errno.errorcode.get)
+def test_a_full_disk_is_cured_by_room_alone(number):
+    error = failure(number)
+    assert not errors.is_of_the_place(error)
+    assert errors.way_out(error, "name another") == "the disk is full: make room"
+
+
+def lock(path: Path) -> None:
+    with locks.held(path, what="nightly", since="now"):
+        pass
+
+
+def note(path: Path) -> None:
+    open_runs.note(path, path.with_name("x.ndjson"), "run")
+
+
+OPENED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "lock": (lock, "--state-dir"),
+    "unfinished": (note, "--state-dir"),
+    "index": (SnapshotIndex, "--state-dir"),
+    "usage": (CallLog, "--state-dir"),
+    "ledger": (writer.Ledger, "--ledger"),
+}
+
+
+@pytest.mark.parametrize("kind", OPENED)
+def test_a_file_in_the_place_of_a_folder_is_a_wrong_argument(tmp_path, kind):
+    (tmp_path / "state").write_text("", "utf-8")
+    open_it, flag = OPENED[kind]
+    path = tmp_path / "state" / "deep" / kind
+    with pytest.raises(StateFolderError) as caught:
+        open_it(path)
+    assert caught.value.exit_code == 2
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert flag in message
+    assert "make room" not in message
+
+
+def test_a_ledger_that_exists_is_copied_and_not_begun_under_another_name(tmp_path):
+    (tmp_path / "old.ndjson").mkdir()
+    with pytest.raises(StateFolderError, match="copy the ledger elsewhere and name the copy with --ledger"):
+        writer.Ledger(tmp_path / "old.ndjson")
+
+
+def test_a_ledger_on_a_full_disk_is_a_storage_error_that_says_so():
+    full = Path("/dev/full")
+    with writer.Ledger(full) as book, pytest.raises(LedgerWriteError) as caught:
+        book.append(b"{}\n")
+    assert caught.value.exit_code == 5
+    assert str(caught.value) == (
+        "/dev/full: cannot be written (No space left on device); the disk is full: make room, "
+        "then run the same command"
+    )
+
+
+def test_a_listing_that_cannot_be_written_says_why_and_leaves_nothing_behind(tmp_path):
+    (tmp_path / "file").write_text("", "utf-8")
+    with pytest.raises(StorageError, match="or write elsewhere") as caught, replaced(tmp_path / "file" / "x"):
+        pytest.fail("written nowhere")
+    assert "make room" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--state-dir", "trial.yaml/below"),
+        ("--state-dir", "/proc/nowhere"),
+        ("--ledger", "trial.yaml/x.ndjson"),
+        ("--ledger", "/proc/nowhere/x.ndjson"),
+    ],
+)
+async def test_a_run_whose_folder_cannot_be_made_calls_nothing_and_names_the_flag(place, flag, value):
+    place.manifest(pairs(2))
+    async with serve() as (url, simulator):
+        said = await place.call("run", "trial.yaml", "--endpoint-url", url, "--progress", "none", flag, value)
+        assert not simulator.calls
+    assert (said.code, said.stdout) == (2, "")
+    (line,) = said.stderr.splitlines()
+    assert value in line
+    assert f"with {flag}" in line
+    assert "make room" not in line

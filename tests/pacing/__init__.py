@@ -1,1 +1,0 @@
-"""Paces against servers, in simulated time: `python -m tests.pacing [SCENARIO …]`."""

@@ -1,0 +1,123 @@
+"""What is born in the nursery is what an interpreter of its own would be; and each command by such a one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from batch_snapshot.cli import cli
+from batch_snapshot.simulator import SimulatorSettings, serve
+from tests.support.marks import on_linux
+from tests.support.processes import Place, closing, until
+
+pytestmark = pytest.mark.asyncio
+
+#: Whether by an interpreter of its own.
+WAYS = {"born": None, "interpreted": ()}
+WORLD = SimulatorSettings(engagements=2, opportunities_per_engagement=2)
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line", [*([command, "--help"] for command in cli.commands), ["run", "--no-such-flag"]], ids=" ".join
+)
+async def test_both_say_the_same(place, line):
+    born, interpreted = [await place.call(*line, python=way) for way in WAYS.values()]
+    assert born == interpreted
+    assert born.stdout or born.stderr
+
+
+@pytest.mark.long
+async def test_by_an_interpreter_of_its_own_each_command_does_its_work(place):
+    async def call(*line: str | Path) -> str:
+        said = await place.call(*line, python=())
+        assert said.code == 0, (line, said)
+        return str(said.stdout)
+
+    async with serve(WORLD) as (url, simulator):
+        there = ["--endpoint-url", url, "--rate", "100"]
+        await call("discover", "--catalog", "Sandbox", "--output", "trial.yaml", "--endpoint-url", url)
+        await call("run", "trial.yaml", "--ledger", place.ledger, *there)
+        await call("retry", place.ledger, *there)
+        await call("verify", place.ledger, "--endpoint-url", url)
+        assert len(simulator.snapshots) == 4
+    told = json.loads(await call("status", place.ledger, "--check", "--format", "json"))
+    assert told["counts"]["succeeded"] == 4
+    assert "version: 1" in await call("init")
+    for line in (
+        ["validate", "trial.yaml"],
+        ["plan", "trial.yaml", "--simulate"],
+        ["report", place.ledger, "--html", "report.html"],
+        ["diff", place.ledger, place.ledger],
+        ["prune", "ledgers", "--keep", "7"],
+        ["schema"],
+        ["schedule", "cron", "trial.yaml"],
+        ["completion", "bash"],
+    ):
+        assert await call(*line) or line[0] == "report"
+    assert (place.folder / "report.html").exists()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130), (signal.SIGTERM, 143)],
+)
+async def test_signals_end_both_alike(place, way, number, code):
+    out = place.folder / "url"
+    with out.open("wb") as file:
+        async with place.started("simulate", python=WAYS[way], stdout=file) as child:
+            await until(lambda: out.read_bytes().endswith(b"\n"), "its URL")
+            child.signal(number)
+            assert (await child.finished()).code == code
+
+
+@on_linux
+async def test_both_hold_the_same_files_open_and_ignore_the_same_signals(place):
+    async def told(way: tuple[()] | None) -> tuple[list[str], str, str]:
+        out = place.folder / "url"
+        with out.open("wb") as file:
+            async with place.started("simulate", python=way, stdout=file) as child:
+                await until(lambda: out.read_bytes().endswith(b"\n"), "its URL")
+                at = Path("/proc", str(child.pid))
+                opened = sorted(str(one.readlink()).partition("[")[0] for one in (at / "fd").iterdir())
+                ignored = (at / "status").read_text("utf-8").partition("SigIgn:")[2].split()[0]
+                return opened, str((at / "cwd").readlink()), ignored
+
+    born, interpreted = [await told(way) for way in WAYS.values()]
+    assert born == interpreted
+
+
+#: Writes which streams there are, and the number of the first file that is opened.
+TOLD = """
+import sys
+with open(sys.argv[1], "w") as said:
+    print(said.fileno(), sys.stdin is None, sys.stdout is None, sys.stderr is None, file=said)
+"""
+
+
+@pytest.mark.parametrize(("stream", "sign"), [("stdin", "<&-"), ("stdout", ">&-"), ("stderr", "2>&-")])
+async def test_a_stream_that_is_closed_is_so_to_both(place, stream, sign):
+    line = ["sh", "-c", f'exec "$0" -c "$1" interpreted {sign}', sys.executable, TOLD]
+    shell = await asyncio.create_subprocess_exec(*line, cwd=place.folder)
+    assert await shell.wait() == 0
+    assert (await place.call("born", script=closing(stream) + TOLD)).code == 0
+    born, interpreted = [(place.folder / way).read_text("utf-8") for way in WAYS]
+    assert born == interpreted
+    assert born.count("True") == 1
+
+
+async def test_what_an_interpreter_reads_as_it_starts_is_refused(place):
+    place.env["PYTHONUTF8"] = "0"
+    with pytest.raises(AssertionError, match="an interpreter of its own"):
+        await place.call("--version")
+    assert (await place.call("--version", python=())).code == 0

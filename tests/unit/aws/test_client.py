@@ -1,0 +1,861 @@
+"""What real failures of a real socket become: kind, verdict, and "may it have been carried out?"."""
+
+import asyncio
+import gzip
+import json
+import socket
+import sys
+import tracemalloc
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from random import Random
+
+import anyio
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from batch_snapshot.aws import answers, client
+from batch_snapshot.aws import http as transport
+from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.models import Account, ApiError, ErrorKind, Receipt, Request, Row, Verdict
+from batch_snapshot.simulator import Faults, SimulatorSettings, serve
+from tests.support.processes import AUTHORITY
+
+pytestmark = pytest.mark.asyncio
+
+ROW = Row("main", "Sandbox", "eng-0123456789abcd", "Opportunity", "O1234567", "OpportunitySummaryView")
+REQUEST = Request(ROW, "00000000-0000-5000-8000-000000000000")
+RETRY, REFUSED, THROTTLED = Verdict.RETRY, Verdict.REFUSED, Verdict.THROTTLED
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch, tmp_path):
+    for name in (
+        "AWS_PROFILE",
+        "AWS_SESSION_TOKEN",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "http_proxy",
+        "https_proxy",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(AUTHORITY))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+
+def utc_now():
+    return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def calling(url, account=None, *, now=utc_now, **target):
+    async with Clients(
+        {"main": account or Account("main")}, Target(endpoint_url=url, **target), now
+    ) as clients:
+        yield clients
+
+
+async def outcome(url, request=REQUEST, **more):
+    """What one send comes to: a receipt or a failure."""
+    async with calling(url, **more) as clients:
+        try:
+            return await clients.send(request)
+        except ApiError as error:
+            return error.failure
+
+
+@asynccontextmanager
+async def raw_server(answer, *, requests=1, **options):
+    """A server that reads so many requests of a connection and lets `answer` do the rest for each."""
+
+    async def handle(reader, writer):
+        try:
+            for _ in range(requests):
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+                body = await reader.readexactly(length)
+                await answer(writer, head, body)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, **options)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+def http(status, body, *headers, length=None):
+    head = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body) if length is None else length}", *headers]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def answering(data):
+    async def answer(writer, head, body):
+        writer.write(data)
+        await writer.drain()
+
+    return answer
+
+
+async def hang(writer, head, body):
+    await asyncio.Event().wait()
+
+
+async def reset(writer, head, body):
+    connection = writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    writer.transport.abort()
+
+
+async def close(writer, head, body):
+    writer.close()
+
+
+async def test_a_success_is_a_receipt():
+    async with serve() as (url, simulator):
+        receipt = await outcome(url)
+    assert isinstance(receipt, Receipt)
+    assert (receipt.arn, receipt.revision) == (simulator.snapshots[0].arn, 1)
+    assert receipt.request_id
+
+
+async def test_a_refused_connection_never_left():
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    failure = await outcome(f"http://127.0.0.1:{port}")
+    assert (failure.kind, failure.verdict, failure.may_have_landed) == (ErrorKind.TRANSIENT, RETRY, False)
+
+
+async def test_a_name_that_does_not_resolve_never_left():
+    failure = await outcome("http://no-such-host.invalid")
+    assert (failure.kind, failure.verdict, failure.may_have_landed) == (ErrorKind.TRANSIENT, RETRY, False)
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\x15\x03\x03\x00\x02\x02\x28",
+        b"\x16\x03\x03\x10\x00",
+        b"",
+        None,
+    ],
+    ids=["plain HTTP", "an alert", "half of a handshake", "nothing", "a reset"],
+)
+async def test_refused_tls_never_left(greeting):
+    async def greet(reader, writer):
+        await reader.read(1)
+        if greeting is None:
+            await reset(writer, b"", b"")
+        else:
+            writer.write(greeting)
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        failure = await outcome(f"https://127.0.0.1:{port}")
+    assert (failure.kind, failure.verdict, failure.may_have_landed) == (ErrorKind.TRANSIENT, RETRY, False)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        reset,
+        close,
+        answering(b""),
+        answering(b"not http at all\r\n\r\n"),
+        answering(http(200, b'{"Arn": "a', length=5000)),
+        answering(http(200, b"<html>Sign in</html>", "Content-Type: text/html")),
+        answering(http(200, b"")),
+        answering(http(200, b"{}")),
+        answering(http(200, b'{"Arn": "a"}')),
+        answering(http(200, b'{"Arn": "a", "Revision": 0}')),
+        answering(http(200, b'{"Arn": "a", "Revision": "1"}')),
+        answering(http(200, b'{"Arn": "a", "Revision": true}')),
+        answering(http(200, b'{"Arn": "a", "Revision": 1.0}')),
+        answering(http(200, b'{"Arn": "a", "Revision": 1000000000000000000000}')),
+        answering(http(200, b'{"Arn": "", "Revision": 1}')),
+        answering(http(200, b'{"Arn": null, "Revision": 1}')),
+        answering(http(200, b"[]")),
+        answering(http(200, b"null")),
+        answering(http(200, b"\xff\xfe{}")),
+        answering(http(200, json.dumps({"junk": "x" * 5_000_000}).encode())),
+        answering(http(200, b"[" * 100_000)),
+        answering(http(503, b"[" * 100_000)),
+        answering(http(503, b"<html>Service Unavailable</html>", "Content-Type: text/html")),
+        answering(http(502, b"")),
+        answering(http(500, b'{"__type": "InternalServerException", "Message": "oops"}')),
+        answering(http(500, b'{"__type": "NewServerTrouble"}')),
+        answering(http(400, b'{"__type": "InternalServerException", "Message": "oops"}')),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+async def test_whatever_breaks_in_mid_exchange_may_have_been_carried_out(broken):
+    async with raw_server(broken) as url:
+        failure = await outcome(url)
+    assert (failure.kind, failure.verdict, failure.may_have_landed) == (ErrorKind.TRANSIENT, RETRY, True)
+    assert failure.message
+    assert len(failure.message) <= 2001
+
+
+async def test_a_call_without_an_answer_ends_in_time_and_may_have_been_carried_out():
+    async with raw_server(hang) as url:
+        failure = await outcome(url, call_timeout=0.5)
+    assert (failure.code, failure.verdict, failure.may_have_landed) == ("TimeoutError", RETRY, True)
+
+
+async def test_an_answer_that_drips_for_ever_ends_in_time():
+    async def drip(writer, head, body):
+        writer.write(http(200, b"", length=10_000))
+        for _ in range(1000):
+            writer.write(b" ")
+            await writer.drain()
+            await anyio.sleep(0.05)
+
+    async with raw_server(drip) as url:
+        with anyio.fail_after(10):
+            failure = await outcome(url, call_timeout=0.5)
+    assert (failure.code, failure.verdict, failure.may_have_landed) == ("TimeoutError", RETRY, True)
+
+
+# -- answers without bound, or of somebody else ------------------------------------------------------
+
+#: What an endless answer sends before it says no more, so that a client that reads it all shows.
+FLOOD = 64 * 1024 * 1024
+
+
+def flooding(head, *, chunked=False):
+    """An answer that goes on and on: far more than any client should keep, and never its end."""
+    block = b" " * 65_536
+    if chunked:
+        block = b"10000\r\n" + block + b"\r\n"
+
+    async def flood(writer, request, body):
+        writer.write(f"HTTP/1.1 {head}\r\n\r\n".encode())
+        for _ in range(FLOOD // 65_536):
+            writer.write(block)
+            await writer.drain()
+        await asyncio.Event().wait()
+
+    return flood
+
+
+@contextmanager
+def little_memory():
+    """Whatever is done in the block, it never holds a good part of what was sent."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < FLOOD / 2
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        flooding("200 OK\r\nTransfer-Encoding: chunked", chunked=True),
+        flooding("200 OK\r\nContent-Length: 100000000000"),
+        flooding("200 OK"),
+        flooding("400 Bad Request"),
+    ],
+    ids=["chunked", "of a huge length", "until it closes", "an error"],
+)
+async def test_an_answer_without_end_is_not_read_to_its_end(flood):
+    async with raw_server(flood) as url:
+        with little_memory(), anyio.fail_after(10):
+            failure = await outcome(url)
+    assert (failure.kind, failure.verdict, failure.may_have_landed) == (ErrorKind.TRANSIENT, RETRY, True)
+    assert failure.code == "AnswerTooLongError"
+    assert "longer than 1,048,576 bytes" in failure.message
+
+
+async def test_an_answer_that_unpacks_to_more_than_memory_is_not_unpacked():
+    bomb = gzip.compress(bytes(FLOOD))
+    assert len(bomb) < transport.LONGEST_ANSWER
+    async with raw_server(answering(http(200, bomb, "Content-Encoding: gzip"))) as url:
+        with little_memory():
+            failure = await outcome(url)
+    assert (failure.kind, failure.verdict, failure.may_have_landed) == (ErrorKind.TRANSIENT, RETRY, True)
+
+
+async def test_a_long_answer_is_read_and_one_too_long_spoils_no_other():
+    """Up to the bound it is an answer like any other; one beyond it takes only its own connection."""
+    room = transport.LONGEST_ANSWER - len(json.dumps({"Arn": "arn", "Revision": 1, "junk": ""}))
+    lengths = iter([room, room + 1, 0])
+
+    async def answer(writer, head, request):
+        body = json.dumps({"Arn": "arn", "Revision": 1, "junk": "x" * next(lengths)}).encode()
+        writer.write(http(200, body))
+        await writer.drain()
+
+    async with raw_server(answer, requests=3) as url, calling(url) as clients:
+        assert (await clients.send(REQUEST)).arn == "arn"
+        with pytest.raises(ApiError, match="longer than"):
+            await clients.send(REQUEST)
+        assert (await clients.send(REQUEST)).arn == "arn"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed(status):
+    """What signs the call is not for whomever it names, and his answer is not the service's."""
+    seen = []
+
+    async def elsewhere(reader, writer):
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(http(200, b'{"Arn": "arn", "Revision": 1}'))
+        writer.close()
+
+    async with await asyncio.start_server(elsewhere, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        redirect = http(status, b"", f"Location: http://localhost:{port}/")
+        async with raw_server(answering(redirect)) as url:
+            failure = await outcome(url)
+    assert seen == []
+    assert (failure.kind, failure.verdict, failure.may_have_landed) == (ErrorKind.TRANSIENT, RETRY, True)
+    assert failure.message == "a redirect, which is not followed"
+
+
+async def test_no_cookie_is_kept():
+    heads = []
+
+    async def keep(writer, head, body):
+        heads.append(head)
+        writer.write(http(200, b'{"Arn": "arn", "Revision": 1}', "Set-Cookie: a=b"))
+        await writer.drain()
+
+    async with raw_server(keep, requests=2) as url, calling(url.replace("127.0.0.1", "localhost")) as clients:
+        for _ in range(2):
+            await clients.send(REQUEST)
+    assert len(heads) == 2
+    assert not any(b"cookie" in head.lower() for head in heads)
+
+
+@pytest.mark.parametrize("redirected", [False, True])
+async def test_a_token_service_has_no_more_room_and_sends_nobody_elsewhere(monkeypatch, redirected):
+    role = Account("main", role_arn="arn:aws:iam::123456789012:role/Snapshot")
+    flood = flooding("200 OK")
+    async with raw_server(flood) as endless:
+        answer = answering(http(307, b"", f"Location: {endless}/")) if redirected else flood
+        async with raw_server(answer) as url:
+            monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+            with little_memory(), anyio.fail_after(20):
+                failure = await outcome("http://127.0.0.1:1", account=role)
+    assert (failure.verdict, failure.may_have_landed) == (Verdict.STOP_ACCOUNT, False)
+    assert failure.code == ("ResponseParserError" if redirected else "AnswerTooLongError")
+
+
+@pytest.mark.parametrize("code", ["", "²", "٥٠٣", "9" * 5000, "x" * 100_000, "\0", "\ud800", "5 0"])
+@pytest.mark.parametrize("status", [400, 500])
+async def test_whatever_an_error_calls_itself_it_is_classified(code, status):
+    async with raw_server(answering(http(status, json.dumps({"__type": code}).encode()))) as url:
+        failure = await outcome(url)
+    assert failure.may_have_landed == (status == 500)
+    assert failure.code.isprintable()
+    assert len(failure.code) <= 101
+
+
+@pytest.mark.parametrize("date", ["Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 01 Jan 0100 00:00:00 GMT", "soon"])
+async def test_a_date_that_makes_no_sense_spoils_no_later_call(date):
+    answers = iter([http(503, b"", f"Date: {date}"), http(200, b'{"Arn": "arn", "Revision": 1}')])
+    seconds = count(step=2)
+
+    def our_clock():
+        return datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=next(seconds))
+
+    async def answer(writer, head, body):
+        writer.write(next(answers))
+        await writer.drain()
+
+    async with raw_server(answer, requests=2) as url, calling(url, now=our_clock) as clients:
+        with pytest.raises(ApiError):
+            await clients.send(REQUEST)
+        assert await clients.send(REQUEST)
+
+
+# -- connections that are half dead ------------------------------------------------------------------
+
+
+def answer_first_then(then):
+    """The first request of a connection gets its answer, whatever follows on it gets `then`."""
+    seen = []
+
+    async def answer(writer, head, body):
+        seen.append(body)
+        if len(seen) == 1:
+            writer.write(http(200, b'{"Arn": "arn", "Revision": 1}'))
+            await writer.drain()
+        else:
+            await then(writer, head, body)
+
+    return answer, seen
+
+
+@pytest.mark.parametrize(
+    ("then", "code"), [(hang, "TimeoutError"), (reset, None), (close, "ServerDisconnectedError")]
+)
+async def test_a_kept_connection_that_is_dead_is_no_second_exchange(then, code):
+    """Half open: nobody is there any more, and only the request finds out. It is not sent again unasked."""
+    answer, seen = answer_first_then(then)
+    async with raw_server(answer, requests=2) as url, calling(url, call_timeout=0.5) as clients:
+        assert await clients.send(REQUEST)
+        with pytest.raises(ApiError) as raised:
+            await clients.send(REQUEST)
+    failure = raised.value.failure
+    assert (failure.kind, failure.verdict, failure.may_have_landed) == (ErrorKind.TRANSIENT, RETRY, True)
+    assert failure.code == code or code is None
+    assert len(seen) == 2
+
+
+#: Gives up on a name that is looked up for ten minutes, and ends.
+HANGING = """
+import time, anyio
+from batch_snapshot.aws.http import Resolver
+
+def hang(*_, **__):
+    time.sleep(600)
+
+async def give_up():
+    with anyio.move_on_after(0.2):
+        await Resolver(hang).resolve("a.example", 443)
+
+anyio.run(give_up)
+"""
+
+
+async def test_a_name_that_hangs_keeps_no_process_from_its_end():
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", HANGING)
+    try:
+        with anyio.fail_after(20):
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@pytest.mark.parametrize("error", [socket.gaierror(-3, "try again"), OSError("no"), UnicodeError("label")])
+async def test_a_name_that_is_not_found_is_told_to_whoever_asked(error):
+    def fail(*_, **__):
+        raise error
+
+    with pytest.raises(type(error)):
+        await transport.Resolver(fail).resolve("a.example", 443)
+
+
+async def test_a_name_has_the_addresses_that_the_system_knows():
+    (found,) = await transport.Resolver().resolve("127.0.0.1", 443)
+    assert (found["host"], found["port"], found["family"]) == ("127.0.0.1", 443, socket.AF_INET)
+
+
+async def test_a_connection_that_the_service_has_closed_is_replaced():
+    only = answering(http(200, b'{"Arn": "arn", "Revision": 1}'))
+    async with raw_server(only) as url, calling(url) as clients:
+        for _ in range(3):
+            assert await clients.send(REQUEST)
+            await anyio.sleep(0.05)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_connection_that_nobody_takes_ends_in_time(scheme):
+    """The kernel completes it, or drops it; no process ever answers, be it a greeting or TLS."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        port = server.getsockname()[1]
+        async with calling(f"{scheme}://127.0.0.1:{port}", call_timeout=0.5, concurrency=8) as clients:
+            await clients._line("main")  # which is nothing to be timed
+            with anyio.fail_after(10):
+                sent = [clients.send(REQUEST) for _ in range(8)]
+                ended = await asyncio.gather(*sent, return_exceptions=True)
+    for error in ended:
+        assert isinstance(error, ApiError)
+        assert (error.failure.code, error.failure.verdict) == ("TimeoutError", RETRY)
+
+
+# -- what the service says ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("engagement", "kind", "code", "verdict"),
+    [
+        ("eng-denied00000001", ErrorKind.DENIED, "AccessDeniedException", REFUSED),
+        ("eng-missing0000001", ErrorKind.NOT_FOUND, "ResourceNotFoundException", REFUSED),
+        ("eng-quota000000001", ErrorKind.QUOTA, "ServiceQuotaExceededException", REFUSED),
+        ("eng-conflict000001", ErrorKind.CONFLICT, "ConflictException", RETRY),
+        ("eng-invalid0000001", ErrorKind.INVALID, "ValidationException", REFUSED),
+    ],
+)
+async def test_the_services_refusals(engagement, kind, code, verdict):
+    async with serve() as (url, simulator):
+        failure = await outcome(url, Request(ROW._replace(engagement=engagement), "token"))
+    assert (failure.kind, failure.code, failure.verdict, failure.may_have_landed) == (
+        kind,
+        code,
+        verdict,
+        False,
+    )
+    assert failure.request_id
+    assert simulator.snapshots == []
+
+
+async def test_a_validation_tells_its_reason_and_fields():
+    async with serve() as (url, _):
+        failure = await outcome(url, Request(ROW._replace(engagement="eng-invalid0000001"), "token"))
+    assert failure.reason == "BUSINESS_VALIDATION_FAILED"
+    assert "(" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        (["x-amz-retry-after: 1500"], 1.5),
+        (["Retry-After: 7"], 7.0),
+        (["x-amz-retry-after: 1500", "Retry-After: 7"], 1.5),
+        (["Retry-After: Wed, 21 Oct 2015 07:28:00 GMT"], None),
+        (["x-amz-retry-after: soon"], None),
+        (["Retry-After: -3"], None),
+        (["Retry-After: nan"], None),
+        ([], None),
+    ],
+)
+async def test_a_throttle_carries_the_services_hint(headers, seconds):
+    body = b'{"__type": "ThrottlingException", "Message": "slow down"}'
+    async with raw_server(answering(http(400, body, *headers))) as url:
+        failure = await outcome(url)
+    assert (failure.verdict, failure.may_have_landed, failure.retry_after) == (THROTTLED, False, seconds)
+
+
+async def test_one_try_is_one_http_exchange():
+    async with serve(SimulatorSettings(faults=Faults(rates={"internal": 1.0}))) as (url, simulator):
+        await outcome(url)
+    assert simulator.calls["CreateResourceSnapshot"] == 1
+
+
+async def test_without_credentials_the_account_stops_before_anything_is_sent(monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    async with serve() as (url, simulator):
+        failure = await outcome(url)
+    assert (failure.verdict, failure.may_have_landed) == (Verdict.STOP_ACCOUNT, False)
+    assert simulator.calls.total() == 0
+
+
+async def test_an_unknown_profile_stops_the_account():
+    failure = await outcome("http://127.0.0.1:1", account=Account("main", profile="nobody"))
+    assert (failure.verdict, failure.code) == (Verdict.STOP_ACCOUNT, "ProfileNotFound")
+    assert "nobody" in failure.message
+
+
+@pytest.mark.parametrize("key", ["AKIAEXPIRED", "AKIAUNKNOWN"])
+async def test_credentials_that_the_service_refuses_stop_the_account(monkeypatch, key):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+    async with serve() as (url, _):
+        failure = await outcome(url)
+    assert (failure.verdict, failure.may_have_landed) == (Verdict.STOP_ACCOUNT, False)
+
+
+async def test_the_simulator_needs_no_credentials_and_tells_accounts_apart(monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    accounts = {name: Account(name) for name in ("a", "b")}
+    async with (
+        serve() as (url, simulator),
+        Clients(accounts, Target(endpoint_url=url, simulated=True), utc_now) as clients,
+    ):
+        for name in accounts:
+            await clients.send(Request(ROW._replace(account=name), f"token-{name}"))
+    assert len({snapshot.access_key for snapshot in simulator.snapshots}) == 2
+
+
+async def test_request_bytes_are_those_of_boto3():
+    seen = []
+
+    async def keep(writer, head, body):
+        lines = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
+        kept = {name.lower(): lines[name] for name in lines}
+        seen.append((body, kept[b"x-amz-target"], kept[b"content-type"]))
+        writer.write(http(200, b'{"Arn": "arn", "Revision": 1}'))
+        await writer.drain()
+
+    parameters = {
+        "ClientToken": REQUEST.client_token,
+        "Catalog": ROW.catalog,
+        "EngagementIdentifier": ROW.engagement,
+        "ResourceIdentifier": ROW.resource,
+        "ResourceSnapshotTemplateIdentifier": ROW.template,
+        "ResourceType": ROW.resource_type,
+    }
+    async with raw_server(keep) as url:
+        await outcome(url)
+        plain = boto3.client(
+            client.SERVICE,
+            region_name="us-east-1",
+            endpoint_url=url,
+            config=Config(retries={"total_max_attempts": 1}),
+        )
+        await asyncio.to_thread(plain.create_resource_snapshot, **parameters)
+    ours, theirs = seen
+    assert ours == theirs
+
+
+async def test_the_client_is_set_up_for_one_exchange_and_enough_connections():
+    async with calling("http://127.0.0.1:1", concurrency=77) as clients:
+        line = await clients._line("main")
+        config = line.client.meta.config
+        assert config.retries["total_max_attempts"] == 1
+        assert config.max_pool_connections == 77
+        assert config.connect_timeout == client.CONNECT_TIMEOUT
+        assert config.read_timeout == client.READ_TIMEOUT
+        assert isinstance(config.connector_args["resolver"], transport.Resolver)
+        assert line.client.meta.region_name == "us-east-1"
+
+
+async def test_an_accounts_region_is_called():
+    async with calling("http://127.0.0.1:1", Account("main", region="eu-west-1")) as clients:
+        assert (await clients._line("main")).client.meta.region_name == "eu-west-1"
+
+
+def sent_at(moment, skew=None):
+    return Request(ROW, REQUEST.client_token, ambiguous=True, first_sent_at=moment, clock_skew=skew)
+
+
+async def test_a_look_up_finds_what_was_created_since():
+    async with serve() as (url, _), calling(url) as clients:
+        before = utc_now()
+        receipt = await clients.send(REQUEST)
+        found = await clients.look_up(sent_at(before))
+        assert (found.arn, found.revision) == (receipt.arn, 1)
+
+
+async def test_a_look_up_passes_over_what_was_there_before():
+    async with serve() as (url, _), calling(url) as clients:
+        await clients.send(REQUEST)
+        assert await clients.look_up(sent_at(utc_now() + timedelta(seconds=60))) is None
+
+
+async def test_a_look_up_finds_nothing_where_nothing_is():
+    async with serve() as (url, _), calling(url) as clients:
+        assert await clients.look_up(sent_at(utc_now())) is None
+
+
+async def test_a_look_up_that_is_denied_says_so():
+    async with serve() as (url, _), calling(url) as clients:
+        request = Request(
+            ROW._replace(engagement="eng-denied00000001"), "token", ambiguous=True, first_sent_at=utc_now()
+        )
+        with pytest.raises(ApiError) as raised:
+            await clients.look_up(request)
+        assert raised.value.failure.kind is ErrorKind.DENIED
+
+
+@pytest.mark.parametrize("offset", [-200, 200])
+async def test_a_look_up_goes_by_the_services_clock(offset):
+    """Our clock is wrong by minutes: what we sent is found, what was there before is not."""
+
+    def our_clock():
+        return utc_now() - timedelta(seconds=offset)
+
+    async with serve(SimulatorSettings(clock_offset=0)) as (url, _), calling(url, now=our_clock) as clients:
+        first = our_clock()
+        await clients.send(REQUEST)
+        skew = clients.clock_skew("main")
+        assert await clients.look_up(sent_at(first, skew)) is not None
+        assert await clients.look_up(sent_at(first + timedelta(seconds=30), skew)) is None
+        # Where it was not known by how much our clock was off, it may have been right.
+        with pytest.raises(ApiError, match="ClocksDisagree") as raised:
+            await clients.look_up(sent_at(first + timedelta(seconds=30 if offset > 0 else -30)))
+        assert raised.value.failure.verdict is Verdict.REFUSED
+
+
+async def test_a_look_up_finds_what_bears_the_time_of_a_whole_second():
+    """The service may note when it made a snapshot as it notes its dates: without the fraction."""
+    second = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    found = {"Catalog": "Sandbox", "Arn": "arn", "Revision": 1, "CreatedAt": second.timestamp()}
+    answer = http(200, json.dumps(found).encode(), "Date: Sun, 01 Mar 2026 12:00:05 GMT")
+
+    def our_clock():
+        return second + timedelta(seconds=5.05)
+
+    async with raw_server(answering(answer)) as url, calling(url, now=our_clock) as clients:
+        assert await clients.look_up(sent_at(second + timedelta(seconds=0.9)))
+
+
+KEYS = ["__type", "code", "Message", "message", "ErrorList", "Reason", "FieldName", "Arn", "Revision"]
+VALUES = [
+    None,
+    True,
+    -1,
+    0.5,
+    1e308,
+    "",
+    "²",
+    "9" * 5000,
+    "\ud800",
+    "\0",
+    "503",
+    "ValidationException",
+    "a#b:c",
+]
+HEADERS = ["Date", "Retry-After", "x-amz-retry-after", "x-amzn-requestid", "x-amzn-query-error", "Location"]
+
+
+def nonsense(rng, depth=3):
+    """JSON that holds the words of the API in places of chance."""
+    if depth == 0 or rng.random() < 0.4:
+        return rng.choice(VALUES)
+    if rng.random() < 0.3:
+        return [nonsense(rng, depth - 1) for _ in range(rng.randrange(3))]
+    return {rng.choice(KEYS): nonsense(rng, depth - 1) for _ in range(rng.randrange(5))}
+
+
+def almost_an_error(rng):
+    """An error answer of the service's own, in which some values are of chance."""
+    item = {"FieldName": "f", "Message": "m", "Code": "c"}
+    whole = {"__type": "ValidationException", "Message": "x", "Reason": "R", "ErrorList": [item]}
+    spoiled = {**item, rng.choice([*item]): nonsense(rng, 1)}
+    lists = [[None], [item, None], [spoiled], [[]], [nonsense(rng)], nonsense(rng), {"0": item}]
+    return {**whole, "ErrorList": rng.choice(lists), rng.choice([*whole]): nonsense(rng, 1)}
+
+
+@pytest.mark.parametrize("listed", [[None], ["x"], [[]], [1, {"Message": "told"}], "text", {"a": 1}, 7])
+async def test_whatever_stands_in_the_list_of_errors_it_is_a_validation(listed):
+    body = json.dumps({"__type": "ValidationException", "Message": "x", "ErrorList": listed}).encode()
+    async with raw_server(answering(http(400, body))) as url, calling(url) as clients:
+        with pytest.raises(ApiError) as raised:
+            await clients.send(REQUEST)
+    assert raised.value.failure.code in {
+        "ValidationException",
+        "ResponseParserError",
+        "AttributeError",
+        "TypeError",
+    }
+
+
+async def test_an_answer_over_which_the_classifier_stumbles_may_have_been_carried_out():
+    error = ClientError(
+        {"Error": {"Code": "X"}, "ResponseMetadata": {"HTTPHeaders": 7}}, "CreateResourceSnapshot"
+    )
+    failure = answers.failure(error, str)
+    assert (failure.kind, failure.verdict) == (ErrorKind.UNKNOWN, Verdict.REFUSED)
+    assert failure.may_have_landed
+    assert failure.code == "UnreadableAnswer"
+
+
+async def test_a_thousand_answers_of_chance_raise_nothing_but_api_errors():
+    """Seeded noise where an answer should be: each ends as a classified failure that can be recorded."""
+    rng = Random(11)
+    statuses = [200, 200, 200, 204, 301, 400, 400, 403, 404, 429, 500, 503, 999]
+
+    async def noise(writer, head, body):
+        data = bytes(rng.randrange(256) for _ in range(rng.randrange(60)))
+        told = json.dumps(rng.choice([nonsense, almost_an_error])(rng)).encode()
+        words = [str(word) for word in VALUES if str(word).isprintable() and str(word).isascii()]
+        headers = [f"{rng.choice(HEADERS)}: {rng.choice(words)}" for _ in range(rng.randrange(3))]
+        body = rng.choice([data, told, told, told])
+        writer.write(
+            http(rng.choice(statuses), body, *headers, length=rng.choice([None, None, len(body) + 1]))
+        )
+        await writer.drain()
+
+    async with raw_server(noise) as url, calling(url) as clients:
+        for _ in range(1_000):
+            with pytest.raises(ApiError) as raised:
+                await clients.send(REQUEST)
+            failure = raised.value.failure
+            told = (failure.code, failure.message, failure.reason or "x", failure.request_id or "x")
+            assert all(word.isprintable() and word.encode() for word in told)
+            assert failure.kind is not ErrorKind.UNKNOWN or failure.http_status
+
+
+@pytest.mark.parametrize("offset", [-3600, -400, 400, 86400])
+async def test_a_clock_that_is_off_is_corrected_from_the_services_date(offset):
+    async with serve(SimulatorSettings(clock_offset=offset)) as (url, simulator), calling(url) as clients:
+        await clients.probe(REQUEST)
+        receipt = await clients.send(REQUEST)
+    assert simulator.snapshots[0].arn == receipt.arn
+    assert simulator.calls["CreateResourceSnapshot"] == 1
+
+
+async def test_without_a_first_read_a_skewed_call_is_worth_another_try():
+    async with serve(SimulatorSettings(clock_offset=3600)) as (url, _), calling(url) as clients:
+        with pytest.raises(ApiError) as raised:
+            await clients.send(REQUEST)
+        assert (raised.value.failure.verdict, raised.value.failure.may_have_landed) == (RETRY, False)
+        assert await clients.send(REQUEST)
+
+
+async def test_a_signature_refused_by_a_clock_like_ours_stops_the_account():
+    body = b'{"__type": "InvalidSignatureException", "message": "Signature expired: x is now earlier than y"}'
+    async with raw_server(answering(http(403, body))) as url:
+        failure = await outcome(url)
+    assert failure.verdict is Verdict.STOP_ACCOUNT
+
+
+async def test_an_echoed_secret_is_not_kept(monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "CanaryCanaryCanary")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "TokenTokenToken")
+    body = b'{"__type": "ValidationException", "Message": "CanaryCanaryCanary and TokenTokenToken"}'
+    async with raw_server(answering(http(400, body))) as url:
+        failure = await outcome(url)
+    assert failure.message == "[secret] and [secret]"
+    body = b'{"Arn": "arn:CanaryCanaryCanary", "Revision": 1}'
+    async with raw_server(answering(http(200, body))) as url:
+        receipt = await outcome(url)
+    assert receipt.arn == "arn:[secret]"
+
+
+@pytest.mark.parametrize(
+    ("profile", "advice"), [(None, "renew the credentials and"), ("partner", "of profile partner")]
+)
+async def test_an_account_that_stops_is_told_the_way_out(monkeypatch, tmp_path, profile, advice):
+    (tmp_path / "credentials").write_text(
+        "[partner]\naws_access_key_id=AKIAEXPIRED1\naws_secret_access_key=x\n", "utf-8"
+    )
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXPIRED2")
+    async with serve() as (url, _):
+        failure = await outcome(url, account=Account("main", profile=profile))
+    assert advice in failure.message
+
+
+async def test_a_first_read_is_one_read():
+    async with serve() as (url, simulator), calling(url) as clients:
+        await clients.send(REQUEST)
+        await clients.probe(REQUEST)
+        assert simulator.calls["GetResourceSnapshot"] == 1
+
+
+async def test_the_environment_puts_no_proxy_before_a_simulator_and_redirects_no_call(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    async with serve() as (url, _):
+        assert isinstance(await outcome(url, simulated=True), Receipt)
+    async with calling(None) as clients:
+        line = await clients._line("main")
+        assert line.client.meta.endpoint_url.startswith("https://partnercentral-selling.us-east-1.")
+
+
+@pytest.mark.parametrize(
+    ("account", "whose"),
+    [
+        (
+            Account("main", role_arn="arn:aws:iam::123456789012:role/S"),
+            "http://127.0.0.1:1:123456789012:us-east-1",
+        ),
+        (Account("main"), "http://127.0.0.1:1 key:"),
+    ],
+)
+async def test_at_an_endpoint_a_roles_account_is_known_by_its_arn(account, whose):
+    """Its keys change with each session, and quota windows that were kept by them would begin anew."""
+    async with calling("http://127.0.0.1:1", account, simulated=True) as clients:
+        assert (await clients.identify("main")).startswith(whose)

@@ -1,0 +1,201 @@
+"""Requests by account: nothing lost, in order, nobody held up, and memory bounded whoever is slow."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import closing
+from datetime import UTC, datetime
+
+import anyio
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch_snapshot.engine.overflow import Overflow
+from batch_snapshot.engine.queue import RequestQueue
+from batch_snapshot.errors import StorageError
+from batch_snapshot.models import Request, Row
+from tests.support.strategies import patient
+
+AHEAD, CHUNK, SIZE = 12, 3, 4
+
+
+@pytest.fixture
+def anyio_backend():
+    return ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
+
+
+def request(account, number=0, **more):
+    row = Row(account, "Sandbox", f"eng-{number:014}", "Opportunity", f"O{number}", "View")
+    return Request(row, f"token-{account}-{number}", **more)
+
+
+def listed(names):
+    """A request for each name, numbered by account."""
+    seen: Counter[str] = Counter()
+    for name in names:
+        yield request(name, seen[name])
+        seen[name] += 1
+
+
+def batched(requests, size):
+    batch = []
+    for one in requests:
+        batch.append(one)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    yield batch
+
+
+def in_virtual_time(work):
+    trio.run(work, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+names = st.sampled_from("abcde")
+
+
+@patient
+@given(
+    order=st.lists(st.tuples(names, st.integers(1, 40)), max_size=12).map(
+        lambda runs: [name for name, number in runs for _ in range(number)]
+    ),
+    pauses=st.fixed_dictionaries({name: st.sampled_from([0.0, 0.01, 1.0, 50.0]) for name in "abcde"}),
+    batch=st.integers(1, 9),
+    told=st.sampled_from(["nothing", "the truth", "too few", "too many"]),
+)
+def test_whatever_the_order_and_the_rates_nothing_is_lost_and_memory_is_bounded(order, pauses, batch, told):
+    wanted = Counter(order)
+    expected = {
+        "nothing": None,
+        "the truth": wanted,
+        "too few": {name: number // 2 for name, number in wanted.items()},
+        "too many": {name: number + 7 for name, number in wanted.items()},
+    }[told]
+    taken: dict[str, list[int]] = {name: [] for name in "abcde"}
+
+    async def take(feed, name):
+        while got := await feed.take(name, SIZE):
+            assert len(got) <= SIZE
+            taken[name] += [int(one.row.resource[1:]) for one in got]
+            # An account's share, its next chunk, and the list that was brought near for it.
+            assert feed.held <= AHEAD + 5 * (2 * CHUNK + SIZE)
+            await anyio.sleep(pauses[name])
+
+    async def main():
+        with closing(RequestQueue("abcde", lambda _: False, read_ahead=AHEAD, chunk=CHUNK)) as feed:
+            async with anyio.create_task_group() as group:
+                for name in "abcde":
+                    group.start_soon(take, feed, name)
+                await feed.read(batched(listed(order), batch), expected)
+
+    in_virtual_time(main)
+    assert taken == {name: list(range(wanted[name])) for name in "abcde"}
+
+
+@pytest.fixture(scope="module")
+def one_behind_another():
+    return list(listed([*["huge"] * 100_000, *["small"] * 100]))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("told", [False, True])
+async def test_an_account_behind_a_hundred_thousand_rows_of_another_does_not_wait_for_them(
+    one_behind_another, told
+):
+    huge = 100_000
+    done: dict[str, float] = {}
+    most = 0
+
+    async def take(feed, name, pause):
+        nonlocal most
+        while await feed.take(name, 64):
+            most = max(most, feed.held)
+            await anyio.sleep(pause)
+        done[name] = anyio.current_time()
+
+    began = anyio.current_time()
+    with closing(RequestQueue(["huge", "small"], lambda _: False, read_ahead=1_000)) as feed:
+        async with anyio.create_task_group() as group:
+            group.start_soon(take, feed, "huge", 64.0)
+            group.start_soon(take, feed, "small", 1.0)
+            await feed.read(batched(one_behind_another, 64), {"huge": huge, "small": 100} if told else None)
+    assert done["small"] - began < 10
+    assert done["huge"] - began >= huge
+    assert most < 1_300
+
+
+@pytest.mark.anyio
+async def test_what_is_read_for_nobody_is_not_read():
+    """Both have rows to take: the rest of the manifest waits where it is."""
+    read = 0
+
+    def batches():
+        nonlocal read
+        for one in listed("ab" * 1_000):
+            read += 1
+            yield [one]
+
+    with closing(RequestQueue("ab", lambda _: False)) as feed:
+        async with anyio.create_task_group() as group:
+            group.start_soon(feed.read, batches())
+            await anyio.sleep(1)
+            assert read == 2
+            group.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+async def test_the_rows_of_an_account_that_stopped_are_dropped_and_hold_up_nobody():
+    stopped: set[str] = set()
+    with closing(RequestQueue("ab", stopped.__contains__, read_ahead=AHEAD, chunk=CHUNK)) as feed:
+        async with anyio.create_task_group() as group:
+            group.start_soon(feed.read, batched(listed("a" * 100 + "b" * 5), 7))
+            assert len(await feed.take("b", SIZE)) == SIZE
+            assert feed.busy() == 2
+            stopped.add("a")
+            feed.poke()
+            assert await feed.take("a", SIZE) == []
+            assert len(await feed.take("b", SIZE)) == 1
+            assert await feed.take("b", SIZE) == []
+            assert feed.busy() == 0
+
+
+@pytest.mark.anyio
+async def test_when_everybody_has_stopped_nothing_more_is_read():
+    stopped: set[str] = set()
+    read = []
+
+    def batches():
+        for one in listed("a" * 100):
+            read.append(one)
+            yield [one]
+
+    with closing(RequestQueue("a", stopped.__contains__)) as feed:
+        async with anyio.create_task_group() as group:
+            group.start_soon(feed.read, batches())
+            assert await feed.take("a", SIZE)
+            stopped.add("a")
+            feed.poke()
+    assert len(read) < 5
+
+
+def test_a_request_comes_back_as_it_was():
+    since = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+    doubtful = request("a", 1, generation=3, ambiguous=True, first_sent_at=since, clock_skew=-2.5)
+    with closing(Overflow()) as overflow:
+        numbers = [overflow.put([request("a"), doubtful]), overflow.put([request("é\u2028", 2)])]
+        assert overflow.take(numbers[1]) == [request("é\u2028", 2)]
+        assert overflow.take(numbers[0]) == [request("a"), doubtful]
+
+
+def test_without_room_for_a_file_the_way_out_is_told(tmp_path):
+    overflow = Overflow()
+    number = overflow.put([request("a")])
+    assert overflow._tables
+    overflow._tables.execute("DROP TABLE waiting")
+    for act in (lambda: overflow.put([request("b")]), lambda: overflow.take(number)):
+        with pytest.raises(StorageError, match="TMPDIR"):
+            act()
+    overflow.close()

@@ -1,0 +1,387 @@
+"""Which rows are sent, and under which tokens: whatever crashes, a row gets one snapshot."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batch_snapshot.errors import InputError
+from batch_snapshot.jobs import plan
+from batch_snapshot.jobs.plan import Selection
+from batch_snapshot.ledger import codec, history
+from batch_snapshot.ledger.history import End, History, Line, RowState
+from batch_snapshot.models import ErrorKind, Outcome, Request, Row, RowError, Status, client_token
+from tests.support import strategies
+from tests.support.strategies import POOL, RUN_ID, START, header, patient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from random import Random
+
+ROW = POOL[0]
+DOUBTFUL = RowState(
+    status=Status.IN_DOUBT,
+    client_token="the ledger's",
+    generation=3,
+    ambiguous=True,
+    first_sent_at=START,
+    kind=ErrorKind.DENIED,
+    code="AccessDeniedException",
+)
+
+
+def failed(
+    kind: ErrorKind = ErrorKind.INVALID, code: str = "ValidationException", **more: object
+) -> RowState:
+    fields = {"client_token": "the ledger's", "generation": 3, "ambiguous": False, "first_sent_at": START}
+    return RowState(status=Status.FAILED, kind=kind, code=code, **{**fields, **more})  # type: ignore[arg-type]
+
+
+UNSENT = RowState(
+    status=None, client_token="the ledger's", generation=2, ambiguous=False, first_sent_at=None, offset=0
+)
+
+
+def having(past: RowState | None) -> History:
+    return History(unfinished={ROW.key: past} if past else {})
+
+
+def only_request(past: RowState | None) -> Request | None:
+    (request,) = plan.resumed([ROW], having(past), RUN_ID)
+    return request
+
+
+def retried(past: RowState, selection: Selection | None = None) -> Request | None:
+    (request,) = plan.retried([(ROW, past)], selection or Selection(), RUN_ID)
+    return request
+
+
+# ---- run and resume
+
+
+def test_a_new_row_is_sent_under_the_token_of_its_first_generation():
+    assert only_request(None) == Request(ROW, client_token(RUN_ID, ROW, 0), 0)
+
+
+def test_a_row_that_was_named_and_not_sent_keeps_the_ledgers_token():
+    assert only_request(UNSENT) == Request(ROW, "the ledger's", 2)
+
+
+def test_a_doubtful_row_keeps_its_token_and_says_since_when_it_is_doubtful():
+    assert only_request(DOUBTFUL) == Request(ROW, "the ledger's", 3, ambiguous=True, first_sent_at=START)
+
+
+def test_a_failed_row_waits_for_retry():
+    assert only_request(failed()) is None
+
+
+def test_a_row_that_succeeded_is_never_sent():
+    assert list(plan.resumed([ROW], History(succeeded={ROW.key: ROW.key}), RUN_ID)) == [None]
+
+
+@given(strategies.histories, strategies.some_rows)
+@patient
+def test_what_a_run_sends_and_what_is_settled_are_all_rows(invocations, rows):
+    past = history.fold(strategies.lines_of(invocations))
+    requests = list(plan.resumed(rows, past, RUN_ID))
+    assert len(requests) == len(rows)
+    for row, request in zip(rows, requests, strict=True):
+        status = past.status(row.key)
+        if status in {Status.SUCCEEDED, Status.FAILED}:
+            assert request is None
+            continue
+        assert request is not None
+        assert request.row == row
+        assert request.ambiguous is (status is Status.IN_DOUBT)
+        entry = past.unfinished.get(row.key)
+        if entry is None:
+            assert (request.client_token, request.generation) == (client_token(RUN_ID, row, 0), 0)
+        else:
+            assert (request.client_token, request.generation) == (entry.client_token, entry.generation)
+            assert request.first_sent_at == entry.first_sent_at
+
+
+@given(strategies.histories)
+@patient
+def test_what_a_retry_of_all_sends_and_what_is_settled_or_unattempted_are_all_rows(invocations):
+    lines = strategies.lines_of(invocations)
+    past = history.fold(lines)
+    requests = list(plan.retried(history.rows_of(lines, past), plan.everything(), RUN_ID))
+    assert len(requests) == len(past.unfinished)
+    sent = {request.row for request in requests if request}
+    assert sent == {row for row in POOL if past.status(row.key) in {Status.FAILED, Status.IN_DOUBT}}
+    for request in filter(None, requests):
+        entry = past.unfinished[request.row.key]
+        if entry.ambiguous:
+            assert (request.client_token, request.generation) == (entry.client_token, entry.generation)
+            assert (request.ambiguous, request.first_sent_at) == (True, entry.first_sent_at)
+        else:
+            assert request == Request(
+                request.row,
+                client_token(RUN_ID, request.row, entry.generation + 1),
+                entry.generation + 1,
+            )
+
+
+# ---- retry
+
+
+def test_a_refused_row_is_retried_under_a_new_token():
+    past = failed(ErrorKind.TRANSIENT)
+    assert retried(past) == Request(ROW, client_token(RUN_ID, ROW, 4), 4)
+
+
+@pytest.mark.parametrize("past", [DOUBTFUL, failed(ErrorKind.TRANSIENT, ambiguous=True)])
+def test_an_ambiguous_row_is_retried_under_its_old_token(past):
+    assert retried(past) == Request(ROW, "the ledger's", 3, ambiguous=True, first_sent_at=START)
+
+
+@pytest.mark.parametrize("kind", ErrorKind)
+def test_retry_takes_the_kinds_that_another_try_can_cure(kind):
+    taken = retried(failed(kind)) is not None
+    assert taken is (kind in {ErrorKind.TRANSIENT, ErrorKind.CONFLICT, ErrorKind.QUOTA})
+
+
+def test_retry_takes_doubtful_rows_of_any_kind():
+    assert retried(DOUBTFUL) is not None
+
+
+@pytest.mark.parametrize("selection", [Selection(), plan.everything()])
+def test_no_retry_takes_what_was_never_tried(selection):
+    assert retried(UNSENT, selection) is None
+
+
+@pytest.mark.parametrize("past", [DOUBTFUL, *(failed(kind, "Any") for kind in ErrorKind)])
+def test_retry_all_takes_all_that_failed_or_is_in_doubt(past):
+    assert retried(past, plan.everything()) is not None
+
+
+def test_a_failure_that_is_shown_as_unknown_can_be_selected_as_unknown():
+    """A result line may have no error; the summary shows such rows as `unknown`."""
+    past = RowState(Status.FAILED, "token", 0, ambiguous=False, first_sent_at=None)
+    assert history.group(past).kind is ErrorKind.UNKNOWN
+    assert retried(past, plan.only("unknown", [])) is not None
+    assert retried(past, plan.everything()) is not None
+
+
+# ---- --only
+
+
+@pytest.mark.parametrize(
+    ("words", "kinds", "codes", "in_doubt"),
+    [
+        ("transient", {"transient"}, set(), False),
+        ("transient,quota", {"transient", "quota"}, set(), False),
+        (" denied , ,in_doubt,", {"denied"}, set(), True),
+        ("in_doubt", set(), set(), True),
+        ("AccessDeniedException", set(), {"AccessDeniedException"}, False),
+        ("RunCrashed,not_found", {"not_found"}, {"RunCrashed"}, False),
+    ],
+)
+def test_only_takes_kinds_codes_and_in_doubt(words, kinds, codes, in_doubt):
+    chosen = plan.only(words, ["AccessDeniedException", "RunCrashed", ""])
+    assert chosen == Selection(frozenset(map(ErrorKind, kinds)), frozenset(codes), in_doubt)
+
+
+def test_only_selects_nothing_else():
+    chosen = plan.only("AccessDeniedException", ["AccessDeniedException", "ValidationException"])
+    assert chosen.takes(failed(ErrorKind.DENIED, "AccessDeniedException"))
+    assert chosen.takes(DOUBTFUL)  # it bears the code that is asked for
+    assert not chosen.takes(failed())
+    assert not chosen.takes(failed(ErrorKind.TRANSIENT, "InternalServerException"))
+    assert not plan.only("in_doubt", []).takes(failed(ErrorKind.TRANSIENT))
+    assert plan.only("in_doubt", []).takes(DOUBTFUL)
+    assert not plan.only("transient", []).takes(DOUBTFUL)
+
+
+@pytest.mark.parametrize("word", ["transeint", "Transient", "failed", "SomeException", "transient quota"])
+def test_only_refuses_a_word_it_does_not_know_and_names_the_choices(word):
+    with pytest.raises(InputError) as caught:
+        plan.only(f"quota,{word}", ["Zeta", "Alpha", "", "Alpha"])
+    assert str(caught.value) == (
+        f"--only {word}: no such kind, and no row of this ledger has that code; there are: "
+        "in_doubt, transient, conflict, quota, denied, not_found, invalid, unknown, Alpha, Zeta"
+    )
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("words", ["", " ", ",", " , "])
+def test_only_refuses_to_select_nothing(words):
+    with pytest.raises(InputError, match="name at least one kind or code"):
+        plan.only(words, ["X"])
+
+
+# ---- batches
+
+
+streams = st.lists(
+    st.one_of(
+        st.integers(1, 30).map(lambda n: [None] * n),
+        st.sampled_from(POOL).map(lambda row: [Request(row, "t")]),
+    ),
+    max_size=40,
+).map(lambda parts: [entry for part in parts for entry in part])
+
+
+@given(streams, st.integers(1, 7), st.integers(1, 12))
+@patient
+def test_batches_lose_nothing_keep_the_order_and_are_bounded(stream, size, stride):
+    taken = 0
+
+    def rows() -> Iterator[Request | None]:
+        nonlocal taken
+        for entry in stream:
+            taken += 1
+            yield entry
+
+    found: list[Request] = []
+    before = 0
+    for batch in plan.batches(rows(), size, stride):
+        assert len(batch) <= size
+        # Nothing is read ahead, and the caller gets a turn at least once in a stride.
+        assert 0 < taken - before <= stride
+        assert batch == [entry for entry in stream[before:taken] if entry]
+        before = taken
+        found += batch
+    assert taken == len(stream)
+    assert len(stream) - before < stride
+    assert found == [entry for entry in stream if entry]
+
+
+def test_a_long_stretch_of_done_rows_gives_the_caller_turns():
+    batches = list(plan.batches([None] * 10_000, 64, stride=1000))
+    assert batches == [[]] * 10
+
+
+def test_batches_are_full_where_all_rows_are_sent():
+    requests = [Request(ROW, str(n)) for n in range(130)]
+    assert [len(batch) for batch in plan.batches(requests, 64)] == [64, 64, 2]
+
+
+def test_no_rows_make_no_batch():
+    assert list(plan.batches([], 64)) == []
+
+
+# ---- exactly once: plan, ledger and history together, crashed at any point
+
+
+class Crashed(Exception):  # noqa: N818 - the end of a process, not an error
+    """The process is gone; what is in the ledger stays."""
+
+
+class World:
+    """A service that remembers tokens, and a ledger in memory."""
+
+    def __init__(self, random: Random, rows: list[Row]) -> None:
+        self.random = random
+        self.rows = rows
+        self.lines: list[bytes] = []
+        self.landed: set[str] = set()
+        self.snapshots: Counter[Row] = Counter()
+        #: By row: the token under which a try may have been carried out.
+        self.doubtful: dict[Row, str] = {}
+        self.clock = START
+        self.troubled = True
+
+    def read(self) -> list[Line]:
+        lines, offset = [], 0
+        for number, raw in enumerate(self.lines, 1):
+            record = codec.decode(raw)
+            assert record is not None
+            lines.append(Line(offset, number, record))
+            offset += len(raw)
+        return lines
+
+    def maybe_crash(self) -> None:
+        if self.troubled and self.random.random() < 0.08:
+            raise Crashed
+
+    def send(self, request: Request) -> Status | None:
+        """One call, and what the caller gets to know of it; None: no answer came."""
+        assert self.doubtful.get(request.row, request.client_token) == request.client_token
+        fate = self.random.choice(["done", "done", "refused", "lost"]) if self.troubled else "done"
+        reached = fate == "done" or (fate == "lost" and self.random.random() < 0.5)
+        if request.client_token not in self.landed:
+            if reached:
+                self.landed.add(request.client_token)
+                self.snapshots[request.row] += 1
+            if fate == "refused":
+                return Status.FAILED
+        # Whoever crashes before the answer is recorded knows as little as one who got none.
+        self.doubtful[request.row] = request.client_token
+        return None if fate == "lost" else Status.SUCCEEDED
+
+    def outcome(self, request: Request, answer: Status | None) -> Outcome:
+        ambiguous = request.ambiguous or answer is None
+        status = answer or Status.IN_DOUBT
+        if status is Status.FAILED and ambiguous:
+            status = Status.IN_DOUBT
+        done = status is Status.SUCCEEDED
+        return Outcome(
+            request=request,
+            status=status,
+            attempts=1,
+            throttles=0,
+            ambiguous=ambiguous,
+            first_sent_at=request.first_sent_at or self.clock,
+            started_at=self.clock,
+            finished_at=self.clock,
+            arn="arn" if done else None,
+            revision=1 if done else None,
+            error=None if done else RowError(ErrorKind.INVALID, "Code", "told"),
+        )
+
+    def invoke(self, command: str) -> None:
+        """One invocation, from its run line to its end or its crash."""
+        past = history.fold(self.read())
+        if command == "run":
+            requests = plan.resumed(self.rows, past, RUN_ID)
+        else:
+            rows = history.rows_of(self.read(), past)
+            requests = plan.retried(rows, plan.everything(), RUN_ID)
+        self.lines.append(codec.encode_run(header(command=command, started_at=self.clock), "0"))
+        stopped = False
+        for batch in plan.batches(requests, 2):
+            self.maybe_crash()
+            if batch and not stopped:
+                self.lines.append(codec.encode_intent(self.clock, batch))
+            for request in batch if not stopped else []:
+                self.clock += timedelta(seconds=1)
+                self.maybe_crash()
+                # A row that met only throttles has no result, and a stop leaves the rest of a batch.
+                stopped = stopped or (self.troubled and self.random.random() < 0.08)
+                if stopped:
+                    continue
+                answer = self.send(request)
+                self.maybe_crash()
+                self.lines.append(codec.encode_result(RUN_ID, self.outcome(request, answer)))
+        self.maybe_crash()
+        self.lines.append(codec.encode_end(RUN_ID, End("completed", {}, self.clock)))
+
+
+@given(st.randoms(use_true_random=False), st.lists(st.sampled_from(["run", "retry"]), max_size=12))
+@settings(patient, max_examples=150)
+def test_whatever_crashes_every_row_gets_exactly_one_snapshot(random, commands):
+    world = World(random, POOL)
+    for command in ["run", *commands]:
+        with suppress(Crashed):
+            world.invoke(command)
+        assert max(world.snapshots.values(), default=0) <= 1
+        past = history.fold(world.read())
+        stated = past.counts().total()
+        assert stated + sum(past.status(row.key) is None for row in POOL) == len(POOL)
+        for row, token in world.doubtful.items():
+            # What may have been carried out is settled, or still to be sent under its token.
+            entry = past.unfinished.get(row.key)
+            assert entry.client_token == token if entry else row.key in past.succeeded
+    world.troubled = False
+    world.invoke("run")
+    world.invoke("retry")
+    assert world.snapshots == Counter(POOL)
+    assert history.fold(world.read()).succeeded.keys() == {row.key for row in POOL}

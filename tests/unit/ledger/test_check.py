@@ -1,0 +1,439 @@
+"""Ledgers that are whole are proven so; whatever is broken in one is named in one line, and no more."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from batch_snapshot import cli
+from batch_snapshot.config.options import Options
+from batch_snapshot.errors import InputError, LedgerError
+from batch_snapshot.jobs import plan, run
+from batch_snapshot.ledger import writer
+from batch_snapshot.reporting import status
+from batch_snapshot.simulator import serve
+from tests import ROOT
+from tests.support import rewriting
+from tests.support.processes import Json, Place, pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+REFUSED = {"engagement": "eng-invalid0000001", "resource": "O9"}
+
+#: What the ledger of the fixture holds, line by line.
+LINES = ["run", "intent", "result", "result", "result", "result", "end", "run", "intent", "result", "end"]
+
+
+@pytest.fixture(scope="module")
+def trap() -> Iterator[str]:
+    """The URL of a socket that nobody may connect to."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(0)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, trap):
+    made = Place(tmp_path_factory.mktemp("audit"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in made.env.items():
+            patch.setenv(name, value)
+        # Wherever a broken ledger may point: nobody is called.
+        for name in ("AWS_ENDPOINT_URL", "HTTP_PROXY", "HTTPS_PROXY"):
+            patch.setenv(name, trap)
+        patch.delenv("NO_PROXY")
+        patch.chdir(made.folder)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def whole(place):
+    """The lines of a real ledger: a run with a row that is refused, and a retry of that row."""
+
+    async def write() -> None:
+        manifest = place.manifest([*pairs(3), REFUSED])
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("AWS_ENDPOINT_URL", "HTTP_PROXY", "HTTPS_PROXY"):
+                patch.delenv(name)
+            async with serve() as (url, _):
+                options = Options(ledger=str(place.folder / "whole.ndjson"), endpoint_url=url)
+                await run.run(manifest, options)
+                await run.retry(place.folder / "whole.ndjson", lambda _: plan.everything(), options)
+
+    asyncio.run(write())
+    lines = (place.folder / "whole.ndjson").read_bytes().splitlines(keepends=True)
+    assert [json.loads(line)["type"] for line in lines] == LINES
+    return lines
+
+
+Lines = list[bytes]
+
+
+def altered(number: int, change: Callable[[Json], object]) -> Callable[[Lines], None]:
+    """Change the record of a line, counted from 1."""
+
+    def alter(lines: Lines) -> None:
+        record = json.loads(lines[number - 1])
+        change(record)
+        lines[number - 1] = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+
+    return alter
+
+
+def removed(number: int) -> Callable[[Lines], None]:
+    return lambda lines: lines.__delitem__(number - 1)
+
+
+def doubled(number: int) -> Callable[[Lines], None]:
+    return lambda lines: lines.insert(number, lines[number - 1])
+
+
+def swapped(number: int) -> Callable[[Lines], None]:
+    """Swap a line with the next."""
+
+    def swap(lines: Lines) -> None:
+        lines[number - 1 : number + 1] = reversed(lines[number - 1 : number + 1])
+
+    return swap
+
+
+def put(number: int, line: bytes) -> Callable[[Lines], None]:
+    return lambda lines: lines.insert(number - 1, line)
+
+
+def rename(record: Json) -> None:
+    record["rows"][0][3] = "eng-00000000000009"
+
+
+def retoken(record: Json) -> None:
+    record["rows"][0][0] = "another"
+
+
+#: What is done to the whole ledger, the line that is named, and a word of why.
+BROKEN: dict[str, tuple[Callable[[Lines], None], int, str]] = {
+    "the head is missing": (removed(1), 1, "no run line before it"),
+    "an intent is missing": (removed(2), 2, "no intent named"),
+    "a result is missing": (removed(4), 6, "counts"),
+    "a later head is missing": (removed(8), 8, "does not open an invocation"),
+    "the last end is missing": (removed(11), 10, "no end line"),
+    "an intent is doubled": (doubled(2), 3, "a second time"),
+    "a result is doubled": (doubled(3), 4, "no intent named"),
+    "an end is doubled": (doubled(7), 8, "does not open an invocation"),
+    "the last end is doubled": (doubled(11), 12, "does not open an invocation"),
+    "intent and result are swapped": (swapped(2), 2, "no intent named"),
+    "head and intent are swapped": (swapped(1), 1, "no run line before it"),
+    "result and end are swapped": (swapped(6), 6, "counts"),
+    "end and head are swapped": (swapped(7), 9, "does not open an invocation"),
+    "a count is edited": (
+        altered(7, lambda record: record["counts"].update(succeeded=4, failed=0)), 7, "counts"
+    ),
+    "a count is lost": (altered(7, lambda record: record["counts"].pop("failed")), 7, "counts"),
+    "the rows are edited": (altered(1, lambda record: record.update(rows=5)), 7, "counts"),
+    "a status is edited": (
+        altered(4, lambda record: record.update(status="in_doubt", ambiguous=True)), 7, "counts"
+    ),
+    "the token of a result is edited": (
+        altered(3, lambda record: record.update(client_token="another")), 3, "another token"
+    ),
+    "the token of an intent is edited": (altered(9, retoken), 10, "another token"),
+    "the row of an intent is edited": (altered(2, rename), 3, "no intent named"),
+    "the row of a result is edited": (
+        altered(3, lambda record: record.update(resource="O777")), 3, "no intent named"
+    ),
+    "the run of a result is edited": (
+        altered(3, lambda record: record.update(run_id="another")), 3, "run_id 'another'"
+    ),
+    "the run of an end is edited": (
+        altered(7, lambda record: record.update(run_id="another")), 7, "run_id 'another'"
+    ),
+    "the run of a head is edited": (
+        altered(8, lambda record: record.update(run_id="another")), 8, "run_id 'another'"
+    ),
+    "the schema is another": (altered(1, lambda record: record.update(schema=2)), 1, "schema 2"),
+    "a success has no revision": (
+        altered(3, lambda record: record.update(revision=None)), 3, "makes no sense"
+    ),
+    "a time has no zone": (
+        altered(2, lambda record: record.update(at="2026-03-01T12:00:00")), 2, "has no time zone"
+    ),
+    "a time is before all runs": (
+        altered(3, lambda record: record.update(first_sent_at="0001-01-01T00:00:00+14:00")), 3, "no time of a"
+    ),
+    "a time is after all runs": (
+        altered(3, lambda record: record.update(first_sent_at="9999-12-31T23:59:59-12:00")), 3, "no time of a"
+    ),
+    "a field is lost": (altered(3, lambda record: record.pop("client_token")), 3, "client_token"),
+    "garbage lies between": (put(5, b"%PDF-1.7\n"), 5, "not JSON"),
+    "a list lies between": (put(5, b"[]\n"), 5, "not an object"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def path(place):
+    made: Path = place.folder / "case.ndjson"
+    yield made
+    made.unlink(missing_ok=True)
+    shutil.rmtree(made.parent / "out", ignore_errors=True)
+
+
+def test_a_whole_ledger_is_proven_so(whole, path, capsys):
+    path.write_bytes(b"".join(whole))
+    assert status.check(path) == 4
+    assert cli.main(["status", str(path), "--check"]) == 0
+    said = capsys.readouterr()
+    assert "whole: 4 rows, each in one state" in said.out
+    assert said.err == ""
+
+
+@pytest.mark.parametrize("breaks", BROKEN)
+def test_what_is_not_whole_is_named_with_its_line(whole, path, breaks, capsys):
+    damage, line, words = BROKEN[breaks]
+    lines = list(whole)
+    damage(lines)
+    path.write_bytes(b"".join(lines))
+    assert cli.main(["status", str(path), "--check"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    (told,) = said.err.splitlines()
+    assert told.startswith(f"{path}:{line}: ")
+    assert words in told
+
+
+@pytest.mark.parametrize("line", [3, 7])
+@pytest.mark.parametrize("run_id", ["another", ""])
+def test_lines_of_another_run_are_gone_on_with_by_nobody(whole, path, line, run_id):
+    """A row that another run has made would pass for done."""
+    lines = list(whole)
+    altered(line, lambda record: record.update(run_id=run_id))(lines)
+    path.write_bytes(b"".join(lines))
+    for look in (status.of, status.check, writer.history_of):
+        with pytest.raises(LedgerError, match=f"case.ndjson:{line}: run_id '{run_id}' is not the ledger's"):
+            look(path)
+
+
+def test_lines_and_fields_of_a_later_version_are_no_break(whole, path):
+    lines = list(whole)
+    put(5, b'{"type":"note","text":"of a later version"}\n')(lines)
+    altered(3, lambda record: record.update(more=1))(lines)
+    path.write_bytes(b"".join(lines))
+    assert status.check(path) == 4
+
+
+def test_a_torn_end_is_named_wherever_it_is_torn(whole, path):
+    content = b"".join(whole)
+    for length in (1, 2, 20, len(whole[-1]) - 1):
+        path.write_bytes(content[:-length])
+        with pytest.raises(LedgerError, match="no end line") as caught:
+            status.check(path)
+        assert "and the same command goes on" in str(caught.value)
+    path.write_bytes(content + b'{"type":"ru')
+    with pytest.raises(LedgerError, match="its last line is torn"):
+        status.check(path)
+
+
+def test_every_line_that_is_lost_is_missed(whole, path):
+    """But what leaves another ledger that is whole: as if it had crashed before its first end, or as if
+    the retry had not sent its row."""
+    for number in range(1, len(whole) + 1):
+        lines = list(whole)
+        removed(number)(lines)
+        path.write_bytes(b"".join(lines))
+        if number in {7, 10}:
+            assert status.check(path) == 4
+            continue
+        with pytest.raises(LedgerError):
+            status.check(path)
+
+
+def test_an_empty_ledger_is_none(path):
+    path.touch()
+    with pytest.raises(LedgerError, match="no run has begun"):
+        status.check(path)
+
+
+# -- whatever the file holds -------------------------------------------------------------------------
+
+
+def declined(_: Any) -> bool:
+    """Go no further: whatever is left of the ledger, nobody is called."""
+    return False
+
+
+def assert_told_in_a_line(path: Path, content: bytes) -> None:
+    """All who read ledgers take it, or say what is wrong in one line; and nothing is called."""
+
+    def retry() -> None:
+        options = Options(state_dir=path.parent / "state")
+        everything = run.retry(path, lambda _: plan.everything(), options, run.Hooks(confirm=declined))
+        asyncio.run(everything)
+
+    for read in (lambda: status.of(path), lambda: status.check(path), retry):
+        rewriting.write(path, content)
+        problem = problem_of(read)
+        told = str(problem)
+        if problem is None or "not confirmed" in told:
+            continue
+        assert isinstance(problem, LedgerError)
+        assert told.startswith(str(path))
+        assert told.isprintable(), "one line that drives no terminal"
+        assert len(told) < 1_000
+
+
+def problem_of(read: Callable[[], object]) -> InputError | None:
+    try:
+        read()
+    except InputError as error:
+        return error
+    return None
+
+
+thorough = settings(
+    max_examples=80,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+#: What one would find in a file that is no ledger, or has been one.
+GARBAGE = st.one_of(
+    st.binary(max_size=60),
+    st.sampled_from(
+        [
+            b"\n",
+            b"\0" * 40,
+            b"\xff\xfe{\0",
+            b"\xef\xbb\xbf",
+            b"null\n",
+            b"{}\n",
+            b"[" * 3000,
+            b'{"type":"run"}\n',
+        ]
+    ),
+)
+
+
+@given(content=st.binary(max_size=300))
+@example(content=b'{"type":"run","schema":1}\n')
+@example(content="\ufeff{}\n".encode())
+@example(content="{}\n".encode("utf-16"))
+@thorough
+def test_no_file_raises_anything_else(path, content):
+    assert_told_in_a_line(path, content)
+
+
+#: Values that make no sense where another stood, and texts that are trouble wherever they are shown.
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from(
+        ["", "\0", "../../x", "a\nb", "\x1b[31m", "x" * 300, "\u2028", "9999-12-31T23:59:59+00:00"]
+    ),
+    st.just([]),
+    st.just({}),
+    st.just([[]]),
+    st.just({"": {}}),
+)
+
+
+@st.composite
+def mutations(draw: st.DrawFn) -> Callable[[Lines], bytes]:
+    """Some way to spoil a ledger; the same whatever the ledger's lines are."""
+    kind = draw(st.sampled_from(["field", "field", "nested", "bytes", "cut", "garbage", "shuffled", "mixed"]))
+    place = draw(st.integers(0, len(LINES) - 1))
+    share, other = draw(st.floats(0, 1)), draw(st.floats(0, 1))
+    value, garbage = draw(VALUES), draw(GARBAGE)
+    order = draw(st.permutations(range(len(LINES))))
+
+    def spoil(lines: Lines) -> bytes:
+        lines = list(lines)
+        content = b"".join(lines)
+        at, to = sorted(int(len(content) * part) for part in (share, other))
+        if kind in {"field", "nested"}:
+            record = json.loads(lines[place])
+            name = list(record)[int(share * (len(record) - 1))]
+            if kind == "nested" and isinstance(record[name], dict) and record[name]:
+                key = list(record[name])[int(other * (len(record[name]) - 1))]
+                record[name][key] = value
+            elif kind == "nested" and isinstance(record[name], list) and record[name]:
+                row = record[name][0]
+                row[int(other * (len(row) - 1))] = value
+            else:
+                record[name] = value
+            lines[place] = json.dumps(record).encode() + b"\n"
+            return b"".join(lines)
+        return {
+            "bytes": content[:at] + garbage + content[at + len(garbage) :],
+            "cut": content[:at] + content[to:],
+            "garbage": content[:at] + garbage + content[at:],
+            "shuffled": b"".join(lines[n] for n in order),
+            "mixed": b"".join([*lines[:place], garbage, *lines[place:]]),
+        }[kind]
+
+    return spoil
+
+
+@given(spoil=mutations())
+@settings(thorough, max_examples=150)
+def test_no_ledger_that_was_spoiled_raises_anything_else(whole, path, spoil):
+    assert_told_in_a_line(path, spoil(whole))
+
+
+#: What a head can hold that was edited, or never was one of ours.
+STRANGE: dict[str, Any] = {
+    "two lines": "a\nb",
+    "a NUL": "\0",
+    "colour": "\x1b[31mred",
+    "very long": "x" * 100_000,
+    "a way out": "../../out/x",
+    "a thicket": [[]] * 9999,
+}
+
+
+@pytest.mark.parametrize("field", ["run_id", "name", "endpoint", "started_at", "command", "schema"])
+@pytest.mark.parametrize("strange", STRANGE)
+def test_no_head_drives_a_terminal_or_leaves_the_folder(whole, path, field, strange):
+    lines = list(whole)
+    for number in (1, 8):
+        altered(number, lambda record: record.update({field: STRANGE[strange]}))(lines)
+    assert_told_in_a_line(path, b"".join(lines))
+    assert not (path.parent / "out").exists()
+
+
+@pytest.mark.parametrize("strange", ["two lines", "a NUL", "colour", "a way out"])
+def test_nor_does_an_account(whole, path, strange):
+    lines = [line.replace(b'"default"', json.dumps(STRANGE[strange]).encode()) for line in whole]
+    assert_told_in_a_line(path, b"".join(lines))
+    assert not (path.parent / "out").exists()
+
+
+def test_no_row_drives_a_terminal(whole, path):
+    """Where it is named in a message."""
+    lines = list(whole)
+    altered(3, lambda record: record.update(engagement="a\nb\x1b[31m"))(lines)
+    assert_told_in_a_line(path, b"".join(lines))
+
+
+# -- the list of what is guarded ---------------------------------------------------------------------
+
+
+def test_every_test_that_the_list_of_protections_names_is_there():
+    folder = ROOT / "tests"
+    named = set(re.findall(r"`([\w/]*test_\w+\.py)::(test_\w+)`", (folder / "README.md").read_text("utf-8")))
+    assert len(named) > 90
+    for file, name in named:
+        assert f"def {name}(" in (folder / file).read_text("utf-8"), f"{file}::{name}"

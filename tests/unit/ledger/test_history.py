@@ -1,0 +1,605 @@
+"""What the lines of a ledger come to: the state of every row, whatever crashed in between."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections import Counter
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+from functools import cache, partial
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batch_snapshot.errors import LedgerError
+from batch_snapshot.ledger import abridged, codec, history, writer
+from batch_snapshot.ledger.history import (
+    CRASHED,
+    End,
+    FailureGroup,
+    History,
+    Intent,
+    Line,
+    Record,
+    Result,
+    RowState,
+)
+from batch_snapshot.models import ErrorKind, Row, Skip, Status, client_token
+from tests.support import rewriting, strategies
+from tests.support.strategies import POOL, RUN_ID, START, Invocation, header, numbered, patient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+    from pathlib import Path
+
+A, B, C, *_ = POOL
+RUN = header()
+END = End("completed", {}, START)
+
+
+def later(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def intent(*rows: Row, generation: int = 0, at: float = 0) -> Intent:
+    return Intent(later(at), tuple((client_token(RUN_ID, row, generation), row, generation) for row in rows))
+
+
+def result(
+    row: Row,
+    status: Status,
+    *,
+    generation: int = 0,
+    kind: ErrorKind = ErrorKind.INVALID,
+    code: str = "Code",
+    at: float = 0,
+) -> Result:
+    done = status is Status.SUCCEEDED
+    return Result(
+        row=row,
+        client_token=client_token(RUN_ID, row, generation),
+        generation=generation,
+        status=status,
+        ambiguous=status is Status.IN_DOUBT,
+        first_sent_at=later(at),
+        kind=None if done else kind,
+        code=None if done else code,
+        message=None if done else "told",
+    )
+
+
+def fold(*records: Record, live: bool = False) -> History:
+    return history.fold(numbered(records), live=live)
+
+
+def crashed(row: Row, *, generation: int = 0, at: float = 0, offset: int = 0) -> RowState:
+    """The past of a row that an intent named before its invocation crashed."""
+    return RowState(
+        status=Status.IN_DOUBT,
+        client_token=client_token(RUN_ID, row, generation),
+        generation=generation,
+        ambiguous=True,
+        first_sent_at=later(at),
+        kind=ErrorKind.TRANSIENT,
+        code=CRASHED,
+        offset=offset,
+    )
+
+
+# ---- the meaning of each line
+
+
+@pytest.mark.parametrize("before", Status)
+@pytest.mark.parametrize("after", Status)
+def test_the_last_result_of_a_row_wins(before, after):
+    past = fold(RUN, intent(A), result(A, before), result(A, after), END)
+    assert past.status(A.key) is after
+    assert past.counts() == Counter({after: 1})
+    assert list(past.keys()) == [A.key]
+
+
+def test_a_success_needs_no_more_than_its_key():
+    past = fold(RUN, intent(A), result(A, Status.SUCCEEDED), END)
+    assert past.succeeded.keys() == {A.key}
+    assert past.unfinished == {}
+
+
+def test_a_failure_is_kept_with_all_that_a_retry_needs():
+    past = fold(RUN, intent(A), result(A, Status.FAILED, generation=2, code="X", at=7), END)
+    assert past.unfinished == {
+        A.key: RowState(
+            status=Status.FAILED,
+            client_token=client_token(RUN_ID, A, 2),
+            generation=2,
+            ambiguous=False,
+            first_sent_at=later(7),
+            kind=ErrorKind.INVALID,
+            code="X",
+            offset=200,
+        )
+    }
+
+
+def test_what_was_intended_and_has_no_result_before_the_end_was_not_sent():
+    past = fold(RUN, intent(A, B, at=5), result(A, Status.SUCCEEDED), END)
+    assert past.status(B.key) is None
+    assert past.unfinished[B.key] == RowState(
+        status=None,
+        client_token=client_token(RUN_ID, B, 0),
+        generation=0,
+        ambiguous=False,
+        first_sent_at=None,
+        offset=100,
+    )
+    assert B.key not in set(past.keys())
+    assert past.counts() == Counter({Status.SUCCEEDED: 1})
+    assert past.failures() == Counter()
+
+
+def test_what_was_intended_before_a_crash_is_in_doubt():
+    past = fold(RUN, intent(A, B, at=5), result(A, Status.SUCCEEDED))
+    assert past.end is None
+    assert past.unfinished == {B.key: crashed(B, at=5, offset=100)}
+    assert past.failures() == Counter({FailureGroup(Status.IN_DOUBT, ErrorKind.TRANSIENT, CRASHED): 1})
+
+
+def test_the_next_invocation_shows_the_crash_of_the_one_before():
+    assert fold(RUN, intent(A, at=5), RUN, END).unfinished == {A.key: crashed(A, at=5, offset=100)}
+
+
+def test_doubt_outlasts_an_invocation_that_did_not_send_the_row():
+    past = fold(RUN, intent(A, at=5), RUN, intent(A, at=50), END)
+    assert past.unfinished == {A.key: crashed(A, at=5, offset=100)}
+
+
+def test_doubt_keeps_the_time_of_the_first_try_over_crash_after_crash():
+    """How long the service remembers a token is counted from that time."""
+    past = fold(RUN, intent(A, at=5), RUN, intent(A, at=50), RUN, intent(A, at=500))
+    assert past.unfinished == {A.key: crashed(A, at=5, offset=100)}
+
+
+def test_a_doubtful_result_keeps_its_first_try_over_a_crash():
+    past = fold(RUN, intent(A), result(A, Status.IN_DOUBT, at=3, code="X"), END, RUN, intent(A, at=500))
+    found = past.unfinished[A.key]
+    assert (found.status, found.ambiguous, found.first_sent_at, found.code) == (
+        Status.IN_DOUBT,
+        True,
+        later(3),
+        "X",
+    )
+
+
+def test_a_failed_row_that_a_retry_intended_and_did_not_send_stays_failed():
+    failed = result(A, Status.FAILED, code="X")
+    past = fold(RUN, intent(A), failed, END, RUN, intent(A, generation=1, at=9), END)
+    found = past.unfinished[A.key]
+    assert (found.status, found.generation, found.client_token) == (Status.FAILED, 0, failed.client_token)
+
+
+def test_a_failed_row_whose_retry_crashed_is_in_doubt_under_the_new_token():
+    failed = result(A, Status.FAILED)
+    past = fold(RUN, intent(A), failed, END, RUN, intent(A, generation=1, at=9))
+    assert past.unfinished == {A.key: crashed(A, generation=1, at=9, offset=500)}
+
+
+def test_a_row_that_was_not_sent_and_then_crashed_is_in_doubt():
+    past = fold(RUN, intent(A), END, RUN, intent(A, at=9))
+    assert past.unfinished == {A.key: crashed(A, at=9, offset=400)}
+
+
+def test_a_row_that_succeeded_is_not_in_doubt_whatever_names_it_later():
+    past = fold(RUN, intent(A), result(A, Status.SUCCEEDED), END, RUN, intent(A))
+    assert past.status(A.key) is Status.SUCCEEDED
+    assert past.unfinished == {}
+    assert past.counts().total() == 1
+
+
+def test_the_first_and_the_last_invocation_are_told_apart():
+    last = header(command="retry", rows=7)
+    past = fold(RUN, END, last, END)
+    assert (past.first, past.last, past.end) == (RUN, last, END)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_an_empty_ledger_has_no_history(live):
+    past = fold(live=live)
+    assert (past.first, past.last, past.end) == (None, None, None)
+    assert not past.counts().total()
+    assert not past.finished
+
+
+# ---- while a run goes on
+
+
+def test_what_a_running_invocation_has_named_is_not_in_doubt_yet():
+    past = fold(RUN, intent(A, B, C), result(A, Status.FAILED), live=True)
+    assert past.in_flight == 2
+    assert past.status(B.key) is None
+    assert past.counts() == Counter({Status.FAILED: 1})
+
+
+def test_a_crash_before_the_running_invocation_is_one():
+    past = fold(RUN, intent(A), RUN, intent(B), live=True)
+    assert (past.status(A.key), past.status(B.key), past.in_flight) == (Status.IN_DOUBT, None, 1)
+
+
+def test_a_doubtful_row_that_is_being_sent_again_is_in_doubt_meanwhile():
+    past = fold(RUN, intent(A), RUN, intent(A), live=True)
+    assert past.counts() == Counter({Status.IN_DOUBT: 1})
+
+
+# ---- what is finished
+
+
+@pytest.mark.parametrize(
+    ("counts", "finished"),
+    [
+        ({"succeeded": 2}, True),
+        ({"succeeded": 1, "failed": 1, "in_doubt": 0, "unattempted": 0}, True),
+        ({"succeeded": 1, "in_doubt": 1}, False),
+        ({"succeeded": 1, "unattempted": 1}, False),
+    ],
+)
+def test_a_run_is_finished_when_nothing_is_left_but_failures(counts, finished):
+    assert fold(RUN, End("completed", counts, START)).finished is finished
+
+
+def test_a_run_that_crashed_after_a_finished_one_is_not_finished():
+    assert not fold(RUN, End("completed", {"succeeded": 1}, START), RUN).finished
+
+
+# ---- what is no ledger
+
+
+@pytest.mark.parametrize("record", [intent(A), result(A, Status.SUCCEEDED), END])
+def test_a_record_before_any_run_line_is_refused_with_its_line(record):
+    with pytest.raises(LedgerError, match=r"^line 1: no run line before it"):
+        fold(record, RUN)
+
+
+def test_two_ledgers_in_one_file_are_refused_with_the_line():
+    with pytest.raises(LedgerError, match=r"^line 3: run_id 'b' follows 'night-1': two ledgers were mixed"):
+        fold(RUN, END, header(run_id="b"))
+
+
+def test_lines_without_a_record_count_for_the_numbers():
+    """Lines of a later version are no records; the number named is the file's."""
+    with pytest.raises(LedgerError, match=r"^line 12: "):
+        history.fold([Line(0, 7, RUN), Line(900, 12, header(run_id="b"))])
+
+
+@pytest.mark.parametrize(
+    ("second", "place"),
+    [(b"engagement,resource\n", "2: not JSON"), (b'{"type":"end"}\n', "2: a"), (b"{}\n", "2: not an object")],
+)
+def test_a_ledger_that_cannot_be_read_is_named_as_file_and_line(tmp_path, second, place):
+    path = tmp_path / "nightly.ndjson"
+    path.write_bytes(codec.encode_run(RUN, "0") + second)
+    with pytest.raises(LedgerError) as caught:
+        writer.history_of(path)
+    assert str(caught.value).startswith(f"{path}:{place}")
+
+
+def test_a_ledger_that_was_mixed_names_the_file_and_the_line(tmp_path):
+    path = tmp_path / "nightly.ndjson"
+    path.write_bytes(codec.encode_run(RUN, "0") + codec.encode_run(header(run_id="b"), "0"))
+    with pytest.raises(LedgerError) as caught:
+        writer.history_of(path)
+    assert str(caught.value).startswith(str(path))
+    assert "2: run_id 'b' follows 'night-1'" in str(caught.value)
+
+
+def test_a_ledger_that_is_not_there_has_no_history_yet(tmp_path):
+    path = tmp_path / "nightly.ndjson"
+    assert writer.history_of(path) == History()
+    with pytest.raises(LedgerError) as caught:
+        writer.history_of(path, live=True)
+    assert str(caught.value).startswith(f"{path}: there is no such file; ")
+
+
+# ---- against a reference that keeps everything
+
+
+class Known(NamedTuple):
+    """A row's state by the reference."""
+
+    status: Status | None
+    token: str
+    generation: int
+    ambiguous: bool
+    first_sent_at: datetime | None
+    #: Which record says so.
+    source: Intent | Result
+
+
+def reference(invocations: list[Invocation], *, live: bool) -> dict[Row, Known]:
+    """The state of every row, by the words of the contract, one invocation after the other."""
+    known: dict[Row, Known] = {}
+    for index, invocation in enumerate(invocations):
+        left: dict[Row, Known] = {}
+        for record in invocation.records:
+            if isinstance(record, Intent):
+                for token, row, generation in record.rows:
+                    left[row] = Known(Status.IN_DOUBT, token, generation, True, record.at, record)  # noqa: FBT003
+            else:
+                left.pop(record.row, None)
+                known[record.row] = Known(
+                    record.status,
+                    record.client_token,
+                    record.generation,
+                    record.ambiguous,
+                    record.first_sent_at,
+                    record,
+                )
+        running = live and invocation.end is None and index == len(invocations) - 1
+        for row, doubt in {} if running else left.items():
+            before = known.get(row)
+            settled = before is not None and before.status is Status.SUCCEEDED
+            doubted = before is not None and before.status is Status.IN_DOUBT and before.token == doubt.token
+            if invocation.end is None:
+                if not settled and not doubted:
+                    known[row] = doubt
+            elif before is None:
+                known[row] = doubt._replace(status=None, ambiguous=False, first_sent_at=None)
+    return known
+
+
+def is_left(known: Known) -> bool:
+    return known.status is not Status.SUCCEEDED
+
+
+@given(strategies.histories, st.booleans())
+@settings(patient, max_examples=200)
+def test_a_history_is_what_a_naive_reference_makes_of_the_same_lines(invocations, live):
+    lines = strategies.lines_of(invocations)
+    past = history.fold(lines, live=live)
+    known = reference(invocations, live=live)
+    for row in POOL:
+        assert past.status(row.key) is (known[row].status if row in known else None)
+    assert past.succeeded.keys() == {row.key for row, state in known.items() if not is_left(state)}
+    places = {id(line.record): line.offset for line in lines}
+    assert {
+        key: (
+            entry.status,
+            entry.client_token,
+            entry.generation,
+            entry.ambiguous,
+            entry.first_sent_at,
+            entry.offset,
+        )
+        for key, entry in past.unfinished.items()
+    } == {row.key: (*state[:-1], places[id(state.source)]) for row, state in known.items() if is_left(state)}
+    assert past.end == invocations[-1].end
+
+
+@given(strategies.histories, st.booleans())
+@patient
+def test_the_states_sum_to_the_rows_that_have_one(invocations, live):
+    past = history.fold(strategies.lines_of(invocations), live=live)
+    stated = [row for row in POOL if past.status(row.key)]
+    assert past.counts().total() == len(stated)
+    assert sorted(past.keys()) == sorted(row.key for row in stated)
+    assert past.failures().total() == len(stated) - len(past.succeeded)
+    assert past.counts()[Status.SUCCEEDED] == len(past.succeeded)
+
+
+@given(strategies.histories)
+@patient
+def test_each_unfinished_row_is_found_once_in_the_order_of_the_lines(invocations):
+    lines = strategies.lines_of(invocations)
+    past = history.fold(lines)
+    found = list(history.rows_of(lines, past))
+    assert {row.key: entry for row, entry in found} == past.unfinished
+    assert len(found) == len(past.unfinished)
+    offsets = [entry.offset for _, entry in found]
+    assert offsets == sorted(offsets)
+
+
+@given(strategies.histories, st.integers(0, 20))
+@patient
+def test_a_ledger_cut_after_any_line_never_forgets_a_row_that_may_have_been_sent(invocations, kept):
+    """What was intended is succeeded, failed or in doubt unless an end says that it was not sent."""
+    lines = strategies.lines_of(invocations)[: kept + 1]
+    past = history.fold(lines)
+    last = max(index for index, line in enumerate(lines) if isinstance(line.record, history.Header))
+    ended = any(isinstance(line.record, End) for line in lines[last:])
+    for line in lines[last:]:
+        if isinstance(line.record, Intent) and not ended:
+            assert all(past.status(row.key) is not None for _, row, _ in line.record.rows)
+
+
+# ---- a success is taken in without making a record of it
+
+#: What an edited line may say in the place of anything.
+ODD: list[Any] = [
+    None, "", "x", 0, -1, 2, 1.5, True, [], {}, {"kind": "transient", "code": "A", "message": "told"},
+    "failed", "2026-13-01T00:00:00.000Z", "2026-03-01T00:00:00", "1066-03-01T00:00:00Z", RUN.run_id,
+]  # fmt: skip
+
+
+def as_line(record: history.Record) -> dict[str, Any]:
+    """The fields of a record's line."""
+    if isinstance(record, history.Header):
+        return dict(orjson.loads(codec.encode_run(record, "0")))
+    if isinstance(record, Intent):
+        rows = [[token, *row, generation] for token, row, generation in record.rows]
+        signer = f"key:{len(rows)}"
+        return {"type": "intent", "at": codec.timestamp(record.at), "signer": signer, "rows": rows}
+    if isinstance(record, End):
+        return dict(orjson.loads(codec.encode_end(RUN.run_id, record)))
+    assert isinstance(record, Result)
+    done = record.status is Status.SUCCEEDED
+    return {
+        "type": "result",
+        "run_id": RUN.run_id,
+        **record.row._asdict(),
+        "client_token": record.client_token,
+        "generation": record.generation,
+        "status": record.status,
+        "arn": "arn:aws:x" if done else None,
+        "revision": 1 if done else None,
+        "ambiguous": record.ambiguous,
+        "error": None if done else {"kind": record.kind, "code": record.code, "message": record.message},
+        "first_sent_at": codec.timestamp(record.first_sent_at) if record.first_sent_at else None,
+    }
+
+
+def outcome_of(read: Callable[[], History]) -> History | str:
+    try:
+        return read()
+    except LedgerError as error:
+        return str(error)
+
+
+class HalfHere(NamedTuple):
+    """A half of a ledger that no other process is at."""
+
+    start: int
+    rest: abridged.Abridged
+
+    def read(self) -> abridged.Abridged:
+        return self.rest
+
+
+def halved_at(start: int) -> Callable[[Path, str | None], Any]:
+    """Halves a ledger there; for all that read it alike."""
+
+    @cache
+    def begun(path: Path, run_id: str | None) -> Any:
+        with path.open("rb") as file:
+            rest = abridged.abridge(file, start, path.stat().st_size, run_id or "")
+        return nullcontext(HalfHere(start, rest))
+
+    return begun
+
+
+def folded(path: Path, *, live: bool = False) -> History:
+    return history.fold(writer.read(path), live=live, source=f"{path}:")
+
+
+def assert_read_as_its_records(path: Path, lines: list[dict[str, Any]]) -> None:
+    written = [orjson.dumps(line) + b"\n" for line in lines]
+    rewriting.write(path, b"".join(written))
+    halves = [halved_at(start) for start in accumulate(map(len, written))]
+    for live in (False, True):
+        expected = outcome_of(partial(folded, path, live=live))
+        assert outcome_of(partial(writer.history_of, path, live=live)) == expected
+        for halved in halves:
+            assert outcome_of(partial(writer.history_of, path, live=live, halved=halved)) == expected
+
+
+SUCCESS = as_line(result(A, Status.SUCCEEDED))
+
+
+@pytest.mark.parametrize("name", [*SUCCESS, "clock_skew_s", "more"])
+def test_a_success_with_anything_odd_is_judged_as_its_record(tmp_path, name):
+    path, head = tmp_path / "l.ndjson", [as_line(RUN), as_line(intent(A, B))]
+    assert_read_as_its_records(path, [*head, {key: SUCCESS[key] for key in SUCCESS if key != name}])
+    for value in ODD:
+        assert_read_as_its_records(path, [*head, {**SUCCESS, name: value}])
+    assert_read_as_its_records(path, [{**SUCCESS, name: "x"}, *head])
+
+
+@given(strategies.histories, st.data())
+@settings(patient, max_examples=100)
+def test_a_ledger_has_the_history_of_its_records_whatever_was_edited_in_it(tmp_path_factory, drawn, data):
+    lines = [as_line(line.record) for line in strategies.lines_of(drawn)]
+    for _ in range(data.draw(st.integers(0, 2))):
+        line = data.draw(st.sampled_from(lines[1:] or lines))
+        name = data.draw(st.sampled_from([*line, "clock_skew_s", "more"]))
+        if data.draw(st.booleans()):
+            line[name] = data.draw(st.sampled_from(ODD))
+        else:
+            line.pop(name, None)
+    assert_read_as_its_records(tmp_path_factory.getbasetemp() / "edited.ndjson", lines)
+
+
+def long_ledger(path: Path) -> bytes:
+    """Write a ledger of several invocations; returns its bytes."""
+    more = [Row("main", "Sandbox", f"eng-{n}", "Opportunity", f"O{n}", "View") for n in range(60)]
+    records: list[Record] = [RUN]
+    for n in range(0, 60, 4):
+        records += [intent(*more[n : n + 4]), *(result(row, Status.SUCCEEDED) for row in more[n : n + 3])]
+        records += [result(more[n], Status.FAILED)] * (n % 3 == 0) + [END, RUN] * (n % 5 == 0)
+    path.write_bytes(b"".join(orjson.dumps(as_line(record)) + b"\n" for record in records))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("tail", [b"", b'{"type":"res', b"{}\n", b'{"type":"end"}\n', b"[]\n"])
+def test_half_of_a_long_ledger_is_read_by_another_process(tmp_path, monkeypatch, tail):
+    path = tmp_path / "l.ndjson"
+    path.write_bytes(long_ledger(path) + tail)
+    expected = outcome_of(partial(folded, path))
+    seen: list[abridged.Abridged] = []
+
+    @contextmanager
+    def begun(path: Path, run_id: str | None) -> Iterator[HalfHere]:
+        with abridged.begun(path, run_id) as half:
+            assert half is not None
+            seen.append(half.read())
+            yield HalfHere(half.start, seen[0])
+
+    monkeypatch.setattr(abridged, "LEAST", 1)
+    assert outcome_of(lambda: writer.history_of(path, halved=begun)) == expected
+    assert outcome_of(lambda: writer.history_of(path)) == expected
+    assert seen[0].offset == path.stat().st_size - (0 if tail == b"" else len(tail))
+    assert sum(len(part.keys) for part in seen[0].parts) > 16 * 15
+
+
+def test_a_process_that_comes_to_nothing_costs_time_alone(tmp_path, monkeypatch):
+    path = tmp_path / "l.ndjson"
+    long_ledger(path)
+    expected = writer.history_of(path)
+    monkeypatch.setattr(abridged, "LEAST", 1)
+    for executable in ("", str(tmp_path / "none"), shutil.which("false"), shutil.which("echo")):
+        monkeypatch.setattr(sys, "executable", executable)
+        assert writer.history_of(path) == expected
+
+
+def test_a_ledger_of_failures_is_read_by_one_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(abridged, "MOST_LINES", 3)
+    path = tmp_path / "l.ndjson"
+    assert_read_as_its_records(path, [as_line(RUN), *[as_line(result(A, Status.FAILED))] * 5])
+
+
+def test_a_success_of_the_other_half_takes_back_what_was_said_before(tmp_path):
+    skip = orjson.loads(codec.encode_skip(RUN_ID, START, Skip.UNCHANGED, [C]))
+    failed = [as_line(result(A, Status.FAILED)), skip]
+    succeeded = [as_line(result(row, Status.SUCCEEDED)) for row in (A, B, C)]
+    lines = [as_line(RUN), *failed, as_line(intent(A, B)), *succeeded, as_line(intent(A))]
+    assert_read_as_its_records(tmp_path / "l.ndjson", lines)
+
+
+def test_a_small_ledger_is_not_worth_a_process(tmp_path):
+    path = tmp_path / "l.ndjson"
+    long_ledger(path)
+    with abridged.begun(path, RUN_ID) as half:
+        assert half is None
+
+
+# ---- names
+
+
+def test_rows_are_named_once_each_in_the_order_of_the_lines():
+    lines = numbered([RUN, intent(B, A), result(A, Status.FAILED), intent(C), END])
+    wanted = {A.key, B.key, C.key}
+    assert history.names(lines, wanted, 20) == ["eng-1/O1", "eng-0/O0", "eng-2/O2"]
+    assert history.names(lines, wanted, 2) == ["eng-1/O1", "eng-0/O0"]
+    assert history.names(lines, {A.key}, 20) == ["eng-0/O0"]
+    assert history.names(lines, set(), 20) == []
+
+
+def test_a_row_that_only_a_result_names_is_named():
+    assert history.names(numbered([RUN, result(B, Status.SUCCEEDED)]), {B.key}, 20) == ["eng-1/O1"]
+
+
+def test_names_are_read_no_further_than_there_are_enough():
+    lines = iter(numbered([RUN, intent(A), intent(B)]))
+    assert history.names(lines, {A.key}, 2) == ["eng-0/O0"]
+    assert next(lines).record == intent(B)

@@ -1,0 +1,334 @@
+"""Locks: held by one process, named to the next, gone with their holder."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import platform
+import resource
+import signal
+import threading
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from batch_snapshot.errors import LockedError, StorageError
+from batch_snapshot.ledger import locks
+from tests.support.marks import on_linux
+from tests.support.processes import Place, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from tests.support.processes import Child
+
+SINCE = "2026-03-01T12:00:00.000Z"
+
+#: Holds the lock until its input is closed.
+HOLDER = """
+import sys
+from pathlib import Path
+from batch_snapshot.ledger import locks
+with locks.held(Path(sys.argv[1]), what="the ledger", since=sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+class Holder(NamedTuple):
+    """Another process that holds a lock."""
+
+    child: Child
+    #: Closes its input.
+    end: Callable[[], None]
+
+
+@asynccontextmanager
+async def holder(path: Path) -> AsyncIterator[Holder]:
+    """Another process that holds the lock at `path`."""
+    place = Place(path.parent.parent)
+    said = place.folder / "said"
+    reader, writer = os.pipe()
+    with said.open("wb") as out, os.fdopen(reader, "rb") as given, os.fdopen(writer, "wb") as ours:
+        async with place.started(str(path), SINCE, script=HOLDER, stdin=given, stdout=out) as child:
+            given.close()
+            await until(lambda: said.read_bytes() == b"held\n", "the lock")
+            yield Holder(child, ours.close)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "locks" / "nightly.lock"
+
+
+def held(path: Path):
+    return locks.held(path, what="nightly.ndjson", since=SINCE)
+
+
+def assert_free(path: Path) -> None:
+    with held(path):
+        pass
+
+
+@pytest.mark.asyncio
+async def test_a_second_process_is_told_who_holds_the_lock(path):
+    async with holder(path) as process:
+        pid = process.child.pid
+        with pytest.raises(LockedError) as caught, held(path):
+            pytest.fail("two hold it")
+        assert str(caught.value) == (
+            f"nightly.ndjson is in use by another run (pid {pid} on {platform.node()}, "
+            f"since {SINCE}); wait until that run has ended, or stop it"
+        )
+        assert caught.value.exit_code == 5
+        # Being refused takes nothing from the holder: the next one is told the same.
+        with pytest.raises(LockedError, match=f"pid {pid} on"), held(path):
+            pytest.fail("two hold it")
+        assert locks.holder_lives(path)
+
+
+@pytest.mark.asyncio
+async def test_a_holder_that_is_killed_leaves_no_obstacle(path):
+    async with holder(path) as process:
+        process.child.signal(signal.SIGKILL)
+        assert (await process.child.finished(10)).code == -signal.SIGKILL
+        assert json.loads(path.read_text())["pid"] == process.child.pid
+        assert not locks.holder_lives(path)
+        assert_free(path)
+
+
+@pytest.mark.asyncio
+async def test_a_lock_is_free_when_its_holder_has_ended(path):
+    async with holder(path) as process:
+        process.end()
+        assert (await process.child.finished()).code == 0
+        assert not locks.holder_lives(path)
+        assert_free(path)
+
+
+def test_one_process_cannot_hold_a_lock_twice(path):
+    with (
+        held(path),
+        pytest.raises(LockedError, match=f"pid {os.getpid()} on"),
+        held(path),
+    ):
+        pytest.fail("held twice")
+    assert_free(path)
+
+
+def test_a_block_that_fails_frees_the_lock(path):
+    with pytest.raises(ZeroDivisionError), held(path):
+        raise ZeroDivisionError
+    assert not locks.holder_lives(path)
+    assert_free(path)
+
+
+def test_locks_of_different_files_are_held_side_by_side(path):
+    with held(path), held(path.with_name("other.lock")):
+        pass
+
+
+def test_the_lock_makes_its_folder_and_a_file_that_is_its_owners_alone(path):
+    before = os.umask(0)
+    try:
+        with held(path):
+            assert path.stat().st_mode & 0o7777 == 0o600
+    finally:
+        os.umask(before)
+
+
+def test_a_lock_file_says_who_holds_it_and_since_when(path):
+    with held(path):
+        assert json.loads(path.read_text()) == {"pid": os.getpid(), "host": platform.node(), "since": SINCE}
+    assert path.read_text() == ""
+
+
+@pytest.mark.parametrize("left", ["", "{", "[]", '{"pid": "many"}', "\0\0\0", '{"pid": 1}'])
+def test_whatever_a_crash_left_in_the_file_the_next_run_can_take_it(path, left):
+    path.parent.mkdir()
+    path.write_text(left)
+    assert not locks.holder_lives(path)
+    assert_free(path)
+
+
+@pytest.mark.asyncio
+async def test_a_holder_that_has_not_said_who_it_is_still_holds(path):
+    async with holder(path):
+        path.write_text("")
+        with pytest.raises(LockedError, match="is in use by another run; wait"), held(path):
+            pytest.fail("two hold it")
+
+
+# ---- whether the holder lives
+
+
+def test_the_holder_lives_while_it_holds(path):
+    assert not locks.holder_lives(path)
+    with held(path):
+        assert locks.holder_lives(path)
+    assert not locks.holder_lives(path)
+
+
+@pytest.mark.parametrize("pid", [1, os.getpid(), 10**30], ids=["init", "ours", "none"])
+def test_a_file_that_names_a_process_is_no_holder(path, pid):
+    """Numbers of processes are given out again, and files are edited."""
+    path.parent.mkdir()
+    left = json.dumps({"pid": pid, "host": platform.node(), "since": SINCE})
+    path.write_text(left)
+    assert not locks.holder_lives(path)
+    assert path.read_text() == left, "looking alters nothing"
+
+
+@pytest.mark.asyncio
+async def test_a_holder_lives_whatever_its_file_says(path):
+    async with holder(path):
+        path.write_text("")
+        assert locks.holder_lives(path)
+    assert not locks.holder_lives(path)
+
+
+def test_two_who_look_at_once_take_neither_for_a_holder(path):
+    path.parent.mkdir()
+    path.touch()
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert not locks.holder_lives(path)
+
+
+def test_who_only_looks_keeps_nobody_out(path):
+    path.parent.mkdir()
+    looking = path.open("wb")
+    fcntl.flock(looking, fcntl.LOCK_EX)
+    timer = threading.Timer(0.05, looking.close)
+    timer.start()
+    try:
+        with held(path):
+            pass
+    finally:
+        timer.join()
+
+
+# ---- where no lock can be had
+
+
+def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "locks" / "nightly.lock"
+    with pytest.raises(StorageError) as caught, held(path):
+        pytest.fail("held nowhere")
+    assert not isinstance(caught.value, LockedError)
+    assert str(caught.value) == (
+        f"{path}: cannot lock here (Not a directory); "
+        "move away the file that stands in the place of a folder, or name another folder with --state-dir"
+    )
+    assert caught.value.exit_code == 2
+
+
+#: Locks where the kernel says no, or says it only when the lock is given back.
+REFUSED = """
+import sys
+from pathlib import Path
+from batch_snapshot.ledger import locks
+from batch_snapshot.errors import LockedError, StorageError
+from tests.kernel import refusing
+refuse, late = refusing("flock", int(sys.argv[2])), len(sys.argv) > 3
+late or refuse()
+try:
+    with locks.held(Path(sys.argv[1]), what="the ledger", since=""):
+        late and refuse()
+        print("held")
+except StorageError as error:
+    print(error.exit_code, isinstance(error, LockedError), error)
+"""
+
+
+async def refused(path: Path, number: int, *late: str) -> str:
+    """What a process says for which flock fails so."""
+    path.parent.mkdir(exist_ok=True)
+    said = await Place(path.parent.parent).call(path, str(number), *late, script=REFUSED)
+    assert (said.code, said.stderr) == (0, "")
+    return said.stdout
+
+
+@pytest.mark.asyncio
+@on_linux
+@pytest.mark.parametrize(
+    "number",
+    [
+        errno.ENOSYS,
+        errno.EOPNOTSUPP,
+        errno.ENOLCK,
+        errno.EINVAL,
+        errno.EIO,
+        errno.EPERM,
+        errno.ESTALE,
+        errno.ENOTTY,
+    ],
+    ids=errno.errorcode.get,
+)
+async def test_a_file_system_without_locks_is_told_and_nothing_softer_is_used(path, number):
+    code, fix = 5, "use a folder on a file system with file locks:"
+    if number == errno.EPERM:
+        code, fix = 2, "fix its permissions, or"
+    assert await refused(path, number) == (
+        f"{code} False {path}: cannot lock here ({os.strerror(number)}); "
+        f"{fix} name another folder with --state-dir\n"
+    )
+    assert path.read_text() == "", "nobody has signed it"
+
+
+@pytest.mark.asyncio
+@on_linux
+async def test_a_lock_that_is_held_elsewhere_is_no_fault_of_the_file_system(path):
+    assert (await refused(path, errno.EAGAIN)).startswith("5 True the ledger is in use by another run")
+
+
+@pytest.mark.asyncio
+@on_linux
+async def test_a_lock_that_cannot_be_given_back_does_not_hide_how_the_run_ended(path):
+    assert await refused(path, errno.EIO, "late") == "held\n"
+    assert_free(path)
+
+
+@on_linux
+def test_where_no_file_can_be_made_nobody_else_is_blamed():
+    """A folder that is there, and in which a new file is not found."""
+    path = Path("/proc/self/nightly.lock")
+    with pytest.raises(StorageError) as caught, held(path):
+        pytest.fail("held nowhere")
+    assert not isinstance(caught.value, LockedError)
+    assert str(caught.value).startswith(
+        f"{path}: cannot lock here (no file can be made); fix its permissions"
+    )
+
+
+def test_a_folder_in_the_place_of_the_lock_is_a_storage_error(path):
+    path.mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"cannot lock here .it is a folder"), held(path):
+        pytest.fail("held a folder")
+
+
+def test_a_full_disk_is_a_storage_error_and_the_lock_is_free_again(path):
+    assert_free(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(StorageError) as caught, held(path):
+            pytest.fail("held without a name")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not isinstance(caught.value, LockedError)
+    assert str(path) in str(caught.value)
+    assert_free(path)
+
+
+def test_a_lock_file_that_others_removed_does_not_hide_how_the_run_ended(path):
+    """The state folder may be cleared while a long run goes on."""
+    with held(path):
+        path.unlink()
+        path.parent.rmdir()
+    assert_free(path)

@@ -1,0 +1,517 @@
+"""Damaged ledgers: whatever was lost or edited, a repaired one goes on, and each row has one snapshot."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from batch_snapshot import cli, paths
+from batch_snapshot.config.options import Options
+from batch_snapshot.errors import LedgerError, LockedError
+from batch_snapshot.jobs import plan, run
+from batch_snapshot.ledger import codec, history, locks, writer
+from batch_snapshot.ledger.repair import Repaired, repair
+from batch_snapshot.ledger.snapshot_index import SnapshotIndex, world_of
+from batch_snapshot.models import Row, Status
+from batch_snapshot.reporting import status
+from batch_snapshot.simulator import SimulatorSettings, serve
+from tests.integration.test_in_doubt import Hasty
+from tests.support import rewriting
+from tests.support.ledgers import Book, row
+from tests.support.processes import assert_exactly_once, move_in, pairs, write_manifest
+
+if TYPE_CHECKING:
+    from batch_snapshot.ledger.history import History
+
+NOW = datetime(2026, 3, 2, tzinfo=UTC)
+REFUSED = {"engagement": "eng-invalid0000001", "resource": "O9"}
+ROWS = [*pairs(8), REFUSED]
+
+#: Seconds by which a look-up may take a snapshot for older than it is.
+MARGIN = 1.0
+
+
+@dataclass(frozen=True, repr=False)
+class Made:
+    """A whole ledger, and what the service made of it."""
+
+    lines: list[bytes]
+    #: By row: the token of its snapshot, and when that was made.
+    snapshots: dict[Row, tuple[str, float]]
+    rows: list[Row]
+    run_id: str
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Made:
+    """A night that was deferred, its rest, and a retry of the row that was refused."""
+    folder = tmp_path_factory.mktemp("repair")
+
+    async def write() -> Made:
+        manifest = write_manifest(folder / "trial.yaml", ROWS, accounts={"main": {"quota": {"per_day": 5}}})
+        path = folder / "made.ndjson"
+        async with serve() as (url, simulator):
+            options = Options(ledger=str(path), endpoint_url=url)
+            assert (await run.run(manifest, options)).outcome == "deferred"
+            paths.usage_file(folder / "state").unlink()
+            await run.run(manifest, options)
+            paths.usage_file(folder / "state").unlink()
+            await run.retry(path, lambda _: plan.everything(), options)
+            snapshots = {
+                Row("main", "Sandbox", one.engagement, "Opportunity", one.resource, one.template): (
+                    one.client_token,
+                    one.created_at,
+                )
+                for one in simulator.snapshots
+            }
+        rows = [
+            Row(
+                "main",
+                "Sandbox",
+                each["engagement"],
+                "Opportunity",
+                each["resource"],
+                "OpportunitySummaryView",
+            )
+            for each in ROWS
+        ]
+        lines = path.read_bytes().splitlines(keepends=True)
+        return Made(lines, snapshots, rows, json.loads(lines[0])["run_id"])
+
+    with pytest.MonkeyPatch.context() as patch:
+        move_in(patch, folder)
+        found = asyncio.run(write())
+    types = [json.loads(line)["type"] for line in found.lines]
+    assert types.count("run") == 3
+    assert types.count("result") == 10
+    assert len(found.snapshots) == 8
+    return found
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    folder: Path = tmp_path
+    return folder / "trial.ndjson"
+
+
+def past_of(path: Path) -> History:
+    return writer.history_of(path, checked=True)
+
+
+def judge(made: Made, past: History, path: Path, *, forgotten: bool) -> None:
+    """Whatever `run` and `retry` send of what the service has made is no second snapshot.
+
+    Where the tokens are `forgotten`, a look has to come first, and has to find what was made.
+    """
+    retried = plan.retried(
+        history.rows_of(writer.read(path), past),
+        plan.everything(),
+        made.run_id,
+        unrecorded_since=past.unrecorded_since,
+    )
+    for request in (*plan.resumed(made.rows, past, made.run_id), *retried):
+        if request is None or request.row not in made.snapshots:
+            continue
+        token, created_at = made.snapshots[request.row]
+        assert request.client_token == token
+        if forgotten:
+            assert request.ambiguous, request.row
+            assert request.first_sent_at is not None
+            assert request.first_sent_at.timestamp() <= created_at + MARGIN
+
+
+def attempted(path: Path) -> Repaired | str:
+    try:
+        return repair(path, NOW)
+    except LedgerError as error:
+        return str(error)
+
+
+def forged(line: bytes) -> bool:
+    """Whether a line that was never written reads like one that was: two that were cut and joined can."""
+    with suppress(LedgerError):
+        return codec.decode(line.strip(b"\0")) is not None
+    return False
+
+
+def repaired(made: Made, path: Path, content: bytes, *, forgotten: bool = True) -> None:
+    """Repair these contents, and hold the result to everything that a whole ledger is held to."""
+    for old in path.parent.glob("*.original*"):
+        old.unlink()
+    rewriting.write(path, content)
+    done = attempted(path)
+    if isinstance(done, str):
+        assert "no run line is left" in done
+        assert path.read_bytes() == content
+        return
+    if done.original is None:
+        assert path.read_bytes() == content
+    else:
+        assert done.original.read_bytes() == content
+        assert done.original.stat().st_mode & 0o777 == path.stat().st_mode & 0o777 == 0o600
+    assert status.check(path) >= 0
+    assert repair(path, NOW).original is None
+    past = past_of(path)
+    if not any(map(forged, set(content.splitlines(keepends=True)) - set(made.lines))):
+        judge(made, past, path, forgotten=forgotten)
+    whole = {line for line in content.splitlines(keepends=True) if line in made.lines}
+    gone = {line for line in whole if line not in path.read_bytes()}
+    assert not [line for line in gone if b'"succeeded"' in line and b'"type":"result"' in line]
+    assert not list(path.parent.glob("*.repairing"))
+
+
+thorough = settings(
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def test_a_whole_ledger_is_left_as_it_is(made, path, capsys):
+    content = b"".join(made.lines)
+    for spoiled in (content, b"\xef\xbb\xbf" + content, content.replace(b"\n", b"\r\n"), content + b"\n \n"):
+        rewriting.write(path, spoiled)
+        assert repair(path, NOW).original is None
+        assert path.read_bytes() == spoiled
+        judge(made, past_of(path), path, forgotten=True)
+        assert status.check(path) == 9
+    assert cli.main(["status", str(path), "--repair", "--check"]) == 0
+    assert "is whole" in capsys.readouterr().out
+    assert not list(path.parent.glob("*.original*"))
+
+
+def test_every_line_that_is_lost_alone_is_missed_and_made_good(made, path):
+    for number in range(len(made.lines)):
+        repaired(made, path, b"".join(made.lines[:number] + made.lines[number + 1 :]))
+
+
+def test_every_line_that_stands_twice_or_elsewhere_is_made_good(made, path):
+    for number in range(len(made.lines) - 1):
+        lines = list(made.lines)
+        repaired(made, path, b"".join([*lines[:number], lines[number], *lines[number:]]))
+        lines[number : number + 2] = reversed(lines[number : number + 2])
+        repaired(made, path, b"".join(lines))
+
+
+@given(
+    st.floats(0, 1),
+    st.floats(0, 1) | st.floats(0, 0.1),
+    st.sampled_from([b"\0", b"#", b"\xff", b"\n", b"[", b'"']),
+)
+@example(0.0, 0.05, b"\0")
+@example(0.5, 0.5, b"\0")
+@thorough
+def test_whatever_is_overwritten_is_made_good(made, path, begin, length, filling):
+    content = b"".join(made.lines)
+    start = int(begin * len(content))
+    end = min(len(content), start + 1 + int(length * len(content)))
+    # The beginning of a last line is what a crash leaves: it is taken for one, and nobody can tell.
+    forgotten = end < len(content) or filling in b"\0\n"
+    repaired(made, path, content[:start] + filling * (end - start) + content[end:], forgotten=forgotten)
+
+
+@given(st.floats(0, 1), st.floats(0, 1) | st.floats(0, 0.1), st.binary(max_size=30))
+@thorough
+def test_whatever_is_cut_out_or_put_in_is_no_second_snapshot_under_remembered_tokens(
+    made, path, begin, length, garbage
+):
+    content = b"".join(made.lines)
+    start = int(begin * len(content))
+    end = min(len(content), start + int(length * len(content)))
+    repaired(made, path, content[:start] + garbage + content[end:], forgotten=False)
+    repaired(made, path, content[:start] + garbage + content[start:], forgotten=False)
+
+
+# -- by the simulator's record ------------------------------------------------------------------------
+
+
+def lines_of(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines(keepends=True)
+
+
+class Clock:
+    """The wall clock, for us and for the service's memory alike."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def time(self) -> float:
+        return time.time() + self.ahead
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=self.ahead)
+
+
+def garbled(lines: list[bytes]) -> list[bytes]:
+    """An intent and the results of its rows are zeros, as far as the next whole line."""
+    hole = b"\0" * sum(map(len, lines[1:4]))
+    return [lines[0], hole + lines[4], *lines[5:]]
+
+
+def without_a_result(lines: list[bytes]) -> list[bytes]:
+    return [*lines[:3], *lines[4:]]
+
+
+def torn_in_the_middle(lines: list[bytes]) -> list[bytes]:
+    return [*lines[:3], lines[3][:70], *lines[4:]]
+
+
+def without_intent_and_results(lines: list[bytes]) -> list[bytes]:
+    return [lines[0], *lines[-1:]]
+
+
+#: What was done to the ledger, and for how long the service remembers tokens.
+DAMAGES = [
+    (garbled, 60.0),
+    (without_a_result, 60.0),
+    (torn_in_the_middle, None),
+    (without_intent_and_results, 60.0),
+]
+
+
+@pytest.mark.parametrize(("damage", "memory"), DAMAGES)
+def test_a_repaired_ledger_goes_on_and_each_row_has_one_snapshot(
+    tmp_path, monkeypatch, capsys, damage, memory
+):
+    move_in(monkeypatch, tmp_path)
+    rows = pairs(6)
+    manifest = write_manifest(Path("trial.yaml"), rows)
+    book = Path("it is mine.ndjson")
+    command = f"batch-snapshot status '{book}' --repair"
+
+    async def night() -> None:
+        clock = Clock()
+        async with serve(SimulatorSettings(forget_after=memory), now=clock.time) as (
+            url,
+            simulator,
+        ):
+            options, hooks = (
+                Options(ledger=str(book), endpoint_url=url),
+                run.Hooks(now=clock.now, rng=Hasty(7)),
+            )
+            assert (await run.run(manifest, options, hooks)).exit_code == 0
+            rewriting.write(book, b"".join(damage(lines_of(book))))
+            clock.ahead += 3600.0
+            for refused in (run.run(manifest, options, hooks), run.retry(book, None, options, hooks)):
+                with pytest.raises(LedgerError) as caught:
+                    await refused
+                assert str(caught.value).endswith(command)
+            assert cli.main(["status", str(book), "--repair"]) == 0
+            assert status.check(book) == 6
+            assert (await run.run(manifest, options, hooks)).exit_code == 0
+            assert_exactly_once(simulator, book, rows)
+            assert status.check(book) == 6
+
+    asyncio.run(night())
+    said = capsys.readouterr().out
+    assert f"the ledger as it was: {tmp_path / book}.original" in said
+    assert "put in doubt" in said
+
+
+def test_a_repair_says_what_it_did_as_an_object(made, path, capsys):
+    lines = list(made.lines)
+    del lines[3]
+    lines.insert(5, b"%PDF-1.7\n")
+    rewriting.write(path, b"".join(lines))
+    assert cli.main(["status", str(path), "--repair", "--format", "json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["repair"] == {
+        # All but the garbage and two ends, which count the row that is in doubt; a run line makes it so.
+        "kept": len(lines) - 1 - 3,
+        "dropped": 1,
+        "added": 4,
+        "in_doubt": 1,
+        "unrecorded_since": None,
+        "original": f"{path}.original",
+    }
+    assert said["counts"]["in_doubt"] == 1
+    assert said["next_steps"] == [f"batch-snapshot retry {path}"]
+
+
+def test_no_original_takes_the_place_of_another(made, path):
+    for number in range(3):
+        content = b"".join(made.lines[: -1 - number])
+        rewriting.write(path, content)
+        done = repair(path, NOW)
+        assert done.original is not None
+        assert done.original == paths.original(path, number)
+        assert done.original.read_bytes() == content
+
+
+def test_a_ledger_that_a_run_holds_is_not_repaired(made, path):
+    content = b"".join(made.lines[:-1])
+    rewriting.write(path, content)
+    with (
+        locks.held(paths.ledger_lock(path), what=str(path), since="now"),
+        pytest.raises(LockedError, match="in use"),
+    ):
+        repair(path, NOW)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello\n", b'{"type":"end"}\n', b'{"type":"run","schema":2}\n', None]
+)
+def test_what_is_no_ledger_is_not_repaired(path, content, capsys):
+    if content is not None:
+        rewriting.write(path, content)
+    assert cli.main(["status", str(path), "--repair"]) == 2
+    assert capsys.readouterr().err.startswith(str(path))
+    assert [one for one in path.parent.iterdir() if not one.name.endswith(".lock")] == [path] * (
+        content is not None
+    )
+
+
+def test_a_later_run_line_stands_in_for_the_first(made, path):
+    lines = list(made.lines)
+    lines[0] = lines[0][:50] + b"\n"
+    repaired(made, path, b"".join(lines))
+    head = writer.head(path)
+    assert head is not None
+    assert head.run_id == made.run_id
+
+
+def test_originals_are_no_nights_of_their_own(made, path):
+    rewriting.write(path, b"".join(made.lines[:-1]))
+    repair(path, NOW)
+    from batch_snapshot.ledger import prune
+
+    assert prune.prune(path.parent, 1, NOW) == prune.Pruned(newest=1)
+
+
+# -- what run and retry check while reading -----------------------------------------------------------
+
+
+def long_book(rows: int) -> list[bytes]:
+    """A ledger whose intents name a few rows each, with a failure here and there, and two invocations."""
+    book = Book(rows=rows).begin()
+    for first in range(0, rows, 4):
+        named = [row(number) for number in range(first, min(rows, first + 4))]
+        book.intend(*named)
+        for each in named:
+            book.result(each, Status.FAILED if each.resource.endswith("7") else Status.SUCCEEDED)
+        if first == rows // 2:
+            failed = sum(f"{number}".endswith("7") for number in range(first + 4))
+            book.counts = {"succeeded": first + 4 - failed, "failed": failed, "unattempted": rows - first - 4}
+            book.end("deferred").begin()
+    failed = sum(f"{number}".endswith("7") for number in range(rows))
+    book.counts = {"succeeded": rows - failed, "failed": failed}
+    return book.end().lines
+
+
+BOOK = long_book(32)
+
+
+def read_in_halves(path: Path) -> list[History | str]:
+    """What comes of reading it, in one go and with any half read beside."""
+    from tests.unit.ledger.test_history import halved_at, outcome_of
+
+    starts, at = [], 0
+    for line in path.read_bytes().splitlines(keepends=True):
+        at += len(line)
+        starts.append(at)
+    ways: list[Any] = [{}, *({"halved": halved_at(start)} for start in starts)]
+    return [outcome_of(partial(writer.history_of, path, checked=True, **way)) for way in ways]
+
+
+def test_a_whole_ledger_is_read_alike_in_halves(path):
+    rewriting.write(path, b"".join(BOOK))
+    first, *others = read_in_halves(path)
+    assert not isinstance(first, str)
+    assert all(other == first for other in others)
+
+
+@pytest.mark.parametrize("number", range(len(BOOK)))
+def test_every_line_that_is_missing_is_met_with_its_number_in_halves_too(path, number):
+    lines = BOOK[:number] + BOOK[number + 1 :]
+    rewriting.write(path, b"".join(lines))
+    first, *others = read_in_halves(path)
+    assert set(others) == {first} if isinstance(first, str) else all(other == first for other in others)
+    # An end that is lost is a crash; without the last one or a later run line nothing else is missed.
+    kind = json.loads(BOOK[number])["type"]
+    assert isinstance(first, str) is (kind != "end")
+    if isinstance(first, str) and number:
+        assert first.endswith(f"batch-snapshot status {path} --repair")
+
+
+@pytest.mark.parametrize("number", [2, 3, 40])
+def test_a_result_under_another_token_is_met_in_halves_too(path, number):
+    found = next(n for n in range(number, len(BOOK)) if b'"succeeded","arn' in BOOK[n])
+    line = json.loads(BOOK[found])
+    line["client_token"] = "another"
+    lines = [*BOOK[:found], json.dumps(line, separators=(",", ":")).encode() + b"\n", *BOOK[found + 1 :]]
+    rewriting.write(path, b"".join(lines))
+    told = read_in_halves(path)
+    assert len(set(told)) == 1
+    assert f"{path}:{found + 1}: a result of" in str(told[0])
+    assert "under another token" in str(told[0])
+
+
+def test_what_an_editor_leaves_is_passed_over(path):
+    lines = [
+        b"\xef\xbb\xbf" + BOOK[0],
+        b"\n",
+        *BOOK[1:20],
+        b"  \r\n",
+        *(line[:-1] + b"\r\n" for line in BOOK[20:]),
+        b"\n",
+    ]
+    rewriting.write(path, b"".join(BOOK))
+    expected = writer.history_of(path, checked=True)
+    rewriting.write(path, b"".join(lines))
+    for found in read_in_halves(path):
+        assert not isinstance(found, str)
+        assert (found.counts(), found.succeeded, set(found.unfinished)) == (
+            expected.counts(), expected.succeeded, set(expected.unfinished),
+        )  # fmt: skip
+    assert writer.head(path) == expected.first
+    rewriting.write(path, b"".join(lines) + b"   ")
+    writer.mend(path)
+    assert path.read_bytes() == b"".join(lines)
+
+
+@pytest.mark.parametrize("damage", [b"\0" * 9 + b"\n", b"%PDF\n", b'{"type":"result"}\n'])
+def test_status_names_the_command_that_repairs(made, path, damage, capsys):
+    rewriting.write(path, b"".join([*made.lines[:3], damage, *made.lines[3:]]))
+    for more in ([], ["--check"]):
+        assert cli.main(["status", str(path), *more]) == 2
+        said = capsys.readouterr().err.strip()
+        assert said.startswith(f"{path}:4: ")
+        assert said.endswith(f"batch-snapshot status {path} --repair")
+
+
+def test_the_index_reads_a_repaired_ledger_anew(made, path, tmp_path):
+    lines = [*made.lines[:2], *made.lines[3:]]
+    rewriting.write(path, b"".join(lines[:8]))
+    with SnapshotIndex(tmp_path / "snapshots.sqlite") as known:
+        assert known.refresh(tmp_path) == []
+        rewriting.write(path, b"".join(lines))
+        repair(path, NOW)
+        assert known.refresh(tmp_path) == []
+        world = world_of(writer.head(path) or pytest.fail("no head"))
+        found = [known.last(world or "", each) for each in made.rows]
+    assert sum(one is not None for one in found) == 7
+
+
+def test_a_crash_keeps_the_time_from_which_rows_may_have_been_sent_unrecorded(path):
+    """A row that was named after that is looked up as if it had been sent then."""
+    since = NOW - timedelta(days=2)
+    book = Book(rows=2).begin(unrecorded_since=since).begin().intend(row(1), at=500.0)
+    rewriting.write(path, b"".join(book.lines))
+    past = past_of(path)
+    assert past.unfinished[row(1).key].first_sent_at == since
+    named, fresh = plan.resumed([row(1), row(2)], past, "night-1")
+    assert named
+    assert fresh
+    assert (named.ambiguous, named.first_sent_at) == (fresh.ambiguous, fresh.first_sent_at) == (True, since)

@@ -1,0 +1,688 @@
+"""Manifests: what is read, and what is refused where."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from botocore.loaders import Loader
+from jsonschema import Draft7Validator
+
+from batch_snapshot import manifest
+from batch_snapshot.errors import ManifestError
+from batch_snapshot.manifest import service_model
+from batch_snapshot.models import Account, Quota, Row
+from tests import ROOT
+
+EXAMPLES = ROOT / "manifests"
+ENG = "eng-0123456789abcd"
+HEAD = "version: 1\nname: n\ndefaults: {catalog: Sandbox}\n"
+PAIR = f"{{engagement: {ENG}, resource: O1}}"
+PAIRS = f"pairs: [{PAIR}]\n"
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write `m.yaml` and its includes; the folder is the working one, so that paths show short."""
+    monkeypatch.chdir(tmp_path)
+
+    def files(text, **includes):
+        for name, content in {"m": text, **includes}.items():
+            path = Path(name.replace("__", ".") if "__" in name else f"{name}.yaml")
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return Path("m.yaml")
+
+    return files
+
+
+@pytest.fixture(scope="module")
+def schema():
+    Draft7Validator.check_schema(manifest.schema())
+    validator = Draft7Validator(manifest.schema())
+    validator.validate(VALID)
+    return validator
+
+
+def problems(path: Path) -> list[str]:
+    with pytest.raises(ManifestError) as caught:
+        manifest.load(path)
+    assert caught.value.exit_code == 2
+    return caught.value.problems
+
+
+def read(path: Path) -> list[tuple[str, str]]:
+    """The rows of a manifest, as (engagement, resource)."""
+    loaded = manifest.load(path)
+    found = list(manifest.rows(loaded))
+    assert len(found) == loaded.rows
+    assert {row.key for row in found} == loaded.keys
+    return [(row.engagement, row.resource) for row in found]
+
+
+# ---- what is read
+
+
+def test_a_row_gets_the_defaults_and_overrides_them(write):
+    path = write(
+        f"version: 1\nname: n\naccounts: {{a: , b: {{}}}}\ndefaults: {{catalog: Sandbox, account: a}}\n"
+        f"pairs:\n- {PAIR}\n- {{engagement: {ENG}, resources: [O2, O3], account: b, catalog: AWS,"
+        " template: AwsOpportunitySummaryFullView, resource_type: Opportunity}\n"
+    )
+    loaded = manifest.load(path)
+    full = ("b", "AWS", ENG, "Opportunity")
+    assert list(manifest.rows(loaded)) == [
+        Row("a", "Sandbox", ENG, "Opportunity", "O1", "OpportunitySummaryView"),
+        Row(*full, "O2", "AwsOpportunitySummaryFullView"),
+        Row(*full, "O3", "AwsOpportunitySummaryFullView"),
+    ]
+    assert (loaded.name, loaded.rows, loaded.rows_by_account) == ("n", 3, {"a": 1, "b": 2})
+    assert loaded.catalogs == {"AWS", "Sandbox"}
+    assert loaded.accounts == {"a": Account("a"), "b": Account("b")}
+    assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert loaded.warnings == []
+
+
+def test_an_account_has_all_its_settings(write):
+    path = write(
+        f"""version: 1
+name: n
+defaults: {{catalog: Sandbox}}
+accounts:
+  acme:
+    profile: partner
+    region: us-east-1
+    role_arn: "arn:aws-us-gov:iam::123456789012:role/path/Snapshot"
+    external_id: a:b
+    session_name: night
+    endpoint_url: http://127.0.0.1:8000
+    quota: {{per_second: 0.5, per_minute: 100, per_hour: 1000, per_day: 10000, reserve: 99}}
+    tags: [x, 2024]
+{PAIRS}"""
+    )
+    loaded = manifest.load(path)
+    assert loaded.accounts["acme"] == Account(
+        name="acme",
+        profile="partner",
+        region="us-east-1",
+        role_arn="arn:aws-us-gov:iam::123456789012:role/path/Snapshot",
+        external_id="a:b",
+        session_name="night",
+        endpoint_url="http://127.0.0.1:8000",
+        quota=Quota(per_second=0.5, per_minute=100, per_hour=1000, per_day=10000, reserve=99),
+        tags=("x", "2024"),
+    )
+    assert loaded.rows_by_account == {"acme": 1}, "the only account needs no naming"
+
+
+@pytest.mark.parametrize("accounts", ["", "accounts:\n", "accounts: {}\n"])
+def test_without_accounts_there_is_the_ambient_one(write, accounts):
+    loaded = manifest.load(write(HEAD + accounts + f"pairs: [{PAIR[:-1]}, account: default}}]\n"))
+    assert loaded.accounts == {"default": Account("default")}
+
+
+@pytest.mark.parametrize("name", ["2024", "on", "1.5", '"null"', "0x1F", "2024-01-01"])
+def test_a_name_is_the_text_that_was_written(write, name):
+    assert manifest.load(write(f"version: 1\nname: {name}\n{PAIRS}defaults: {{catalog: AWS}}\n")).name == (
+        name.strip('"')
+    )
+
+
+@pytest.mark.parametrize("nothing", ["", "~", "null", "NULL"])
+def test_nothing_is_not_a_value(write, nothing):
+    path = write(
+        f"{HEAD}accounts: {nothing}\ninclude: {nothing}\n"
+        f"pairs:\n- engagement: {ENG}\n  resource: O1\n  resources: {nothing}\n  account: {nothing}\n"
+    )
+    assert read(path) == [(ENG, "O1")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (1, 0, 2)])
+def test_sections_come_in_any_order(write, order, encoding):
+    parts = [
+        "version: 1\nname: n\n",
+        f"pairs:\n- {PAIR}\n",
+        "defaults: {catalog: AWS, account: b}\naccounts: {a: {}, b: {}}\n",
+    ]
+    path = write("".join(parts[number] for number in order).encode(encoding))
+    assert manifest.load(path).rows_by_account == {"b": 1}
+    assert read(path) == [(ENG, "O1")]
+
+
+def test_problems_above_and_below_late_sections_are_told_in_the_order_of_lines(write):
+    path = write(f"pairs:\n- {PAIR}\n- x\ndefaults: {{catalog: aws}}\nname: n\nversion: 2\nfoo: 1\n")
+    assert [one.split(":")[1] for one in problems(path)] == ["3", "4", "6", "7"]
+
+
+def test_a_disguised_late_section_is_refused_not_missed(write):
+    found = problems(write(f'version: 1\nname: n\n{PAIRS}"def\\u0061ults": {{catalog: AWS}}\n'))
+    assert found[-1] == "m.yaml:4: defaults must stand above pairs in this file: move it up"
+
+
+def test_a_pair_listed_twice_is_one_row_and_a_warning(write):
+    path = write(
+        f"{HEAD}include: [b.csv]\npairs:\n- {PAIR}\n- {PAIR}\n", b__csv=f"engagement,resource\n{ENG},O1\n"
+    )
+    loaded = manifest.load(path)
+    assert loaded.rows == 1
+    assert loaded.warnings == [
+        f"m.yaml:7: {ENG} O1 is listed before: it stays one row",
+        f"b.csv:2: {ENG} O1 is listed before: it stays one row",
+    ]
+    assert len(list(manifest.rows(loaded))) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        (f"{HEAD}accounts: {{a: {{region: eu-west-1}}}}\n", "only us-east-1 serves this API"),
+        (HEAD.replace("box}", "box, template: Foo}"), 'template "Foo" is not one known'),
+        (HEAD.replace("box}", "box, template: OpportunitySummary}"), "is a payload's key"),
+        (f"{HEAD}include: [b.yaml]\n", 'template "Bar" is not one known'),
+    ],
+)
+def test_what_may_be_wrong_is_a_warning(write, text, warning):
+    path = write(text + PAIRS, b=f"- {PAIR[:-1]}, template: Bar}}\n" * 3)
+    loaded = manifest.load(path)
+    assert warning in loaded.warnings[0]
+    assert sum("template" in one for one in loaded.warnings) <= 1, "once a file, not once a row"
+
+
+# ---- what is refused, and where
+
+MISTAKES = [
+    # the text after a valid head, the line, part of the problem
+    ("pairs: []\n", 0, "lists no pairs"),
+    ("pairs: {}\n", 4, "pairs must be a list"),
+    ("pairs: [x]\n", 4, 'not the text "x"'),
+    ("pairs: [~]\n", 4, "not nothing"),
+    ("pairs: [[]]\n", 4, "not a list"),
+    (f"pairs:\n- engagement: {ENG}\n", 5, "resource is missing"),
+    ("pairs:\n- resource: O1\n", 5, "engagement is missing"),
+    (f"pairs:\n- {{engagement: {ENG}, resource: O1, resources: [O1]}}\n", 5, "exclude each other"),
+    (f"pairs:\n- {{engagement: {ENG}, resources: []}}\n", 5, "not an empty list"),
+    (f"pairs:\n- {{engagement: {ENG}, resources: O1}}\n", 5, 'not the text "O1"'),
+    (
+        f"pairs:\n- engagement: {ENG}\n  resources:\n  - O1\n  - P2\n",
+        8,
+        'resource "P2" does not match O[0-9]',
+    ),
+    (f"pairs:\n- {{engagement: {ENG}, resource: {{a: b}}}}\n", 5, "must be a single text, not a mapping"),
+    (f"pairs:\n- engagement: {ENG}\n  resource: 123\n", 6, "an opportunity id, e.g. O1234567"),
+    (f"pairs:\n- engagement: {ENG}\n  resource: 'O1\n\n    '\n", 6, "does not match"),
+    (f"pairs:\n- {{engagement: {ENG}, resource: ''}}\n", 5, "resource is empty"),
+    ("pairs:\n- {engagement: eng-0123456789ABCD, resource: O1}\n", 5, "e.g. eng-0123456789abcd"),
+    (f"pairs:\n- {{engagement: {ENG}, resourse: O1}}\n", 5, "did you mean resource?"),
+    (f"pairs: [{PAIR[:-1]}, resource: O2}}]\n", 4, 'key "resource" stands here a second time'),
+    (f"pairs: [{PAIR[:-1]}, catalog: sandbox}}]\n", 4, "write Sandbox"),
+    (f"pairs: [{PAIR[:-1]}, resource_type: Lead}}]\n", 4, "write Opportunity"),
+    (f"pairs: [{PAIR[:-1]}, template: a b}}]\n", 4, "does not match [a-zA-Z0-9]{3,80}"),
+    (f"pairs: [{PAIR[:-1]}, account: x}}]\n", 4, "declares no accounts"),
+    (f"pairs: [{PAIR[:-1]}, [a]: x}}]\n", 4, "a key must be plain text"),
+    (f"pairs: [{PAIR[:-1]}, aws_session_token: hunter2}}]\n", 4, "credentials don't belong"),
+    (f"{PAIRS}{PAIRS}", 5, 'key "pairs" stands here a second time'),
+    (f"{PAIRS}name: m\n", 5, 'key "name" stands here a second time'),
+    (f"{PAIRS}inclde: [a.csv]\n", 5, "did you mean include?"),
+    (f"pairs: &a [{PAIR}]\n", 4, "YAML anchors are not supported"),
+    ("pairs: *a\n", 4, "YAML aliases are not supported"),
+    (f"pairs: [!!map {PAIR}]\n", 4, "YAML tags are not supported"),
+    (f"pairs: [{PAIR[:-1]}, <<: {{account: x}}}}]\n", 4, "YAML merge keys are not supported"),
+    (f"{PAIRS}---\n{HEAD}", 5, "a second document"),
+    (f"{PAIRS}\tfoo: 1\n", 5, "a tab?"),
+    (f"pairs: [{PAIR}\n\n", 6, "that begins in line 4"),
+    ("pairs: \0\n", 4, "control characters"),
+    ("pairs: [" + "[" * 1000, 4, "nested deeper"),
+    ("pairs: [" + "{a: " * 1000, 4, "nested deeper"),
+    ("include: a.csv\n", 4, "include must be a list"),
+    ("include: [a.txt]\n", 4, "known are .csv"),
+    ("include: [a.csv]\n", 4, "does not exist"),
+    ("include: [/etc/a.csv]\n", 4, "is absolute"),
+    ("include: [../a.csv]\n", 4, "leaves the manifest's folder"),
+    ("include: [m.yaml]\n", 4, "was read before"),
+    ('include: ["a\\0.csv"]\n', 4, "holds characters"),
+    ("include: ['']\n", 4, "include is empty"),
+    ("include: [~]\n", 4, "include is empty"),
+    ("accounts: [a]\n", 4, "accounts must be a mapping"),
+    ("accounts: {'a/b': {}}\n", 4, 'account "a/b" does not match'),
+    ("accounts: {a: x}\n", 4, "account a must be a mapping"),
+    ("accounts:\n  a:\n    profil: x\n", 6, "did you mean profile?"),
+    ("accounts: {a: {aws_secret_access_key: hunter2}}\n", 4, "name a profile or a role_arn"),
+    ("accounts: {a: {profile: ''}}\n", 4, "profile is empty"),
+    ('accounts: {a: {profile: "a\\nb"}}\n', 4, "no profile's name"),
+    ("accounts: {a: {role_arn: 'arn:aws:iam::1:role/x'}}\n", 4, "no role's ARN"),
+    ("accounts: {a: {external_id: abc}}\n", 4, "only with a role_arn"),
+    ("accounts: {a: {role_arn: 'arn:aws:iam::123456789012:role/x', external_id: a}}\n", 4, "external_id"),
+    ("accounts: {a: {region: Ohio}}\n", 4, "no region's name"),
+    ("accounts: {a: {endpoint_url: ftp://x}}\n", 4, "no http or https URL"),
+    ("accounts: {a: {endpoint_url: 'http://[::1'}}\n", 4, "no http or https URL"),
+    ("accounts: {a: {endpoint_url: 'http://me:hunter2@x/'}}\n", 4, "what stands before @"),
+    ("accounts: {a: {tags: x}}\n", 4, "tags must be a list"),
+    ("accounts: {a: {tags: [x y]}}\n", 4, 'tag "x y"'),
+    ("accounts: {a: {quota: 5}}\n", 4, "quota must be a mapping"),
+    ("accounts: {a: {quota: {per_month: 5}}}\n", 4, "unknown key"),
+    ("accounts: {a: {quota: {per_day: 0}}}\n", 4, "positive whole number"),
+    ("accounts: {a: {quota: {per_day: -1}}}\n", 4, "positive whole number"),
+    ("accounts: {a: {quota: {per_day: 1.5}}}\n", 4, "positive whole number"),
+    ("accounts: {a: {quota: {per_day: 10_000}}}\n", 4, "plain digits"),
+    ("accounts: {a: {quota: {per_day: 010}}}\n", 4, "plain digits"),
+    ("accounts: {a: {quota: {per_day: '10'}}}\n", 4, "plain digits"),
+    ("accounts: {a: {quota: {per_day: " + "9" * 5000 + "}}}\n", 4, "plain digits"),
+    ("accounts: {a: {quota: {per_second: .inf}}}\n", 4, "positive number"),
+    ("accounts: {a: {quota: {per_second: .nan}}}\n", 4, "positive number"),
+    ("accounts: {a: {quota: {per_second: 0.0}}}\n", 4, "positive number"),
+    ("accounts: {a: {quota: {per_second: 1e3}}}\n", 4, "positive number"),
+    ("accounts: {a: {quota: {per_hour: 10, per_day: 100, reserve: 10}}}\n", 4, "leaves nothing of 10 calls"),
+    ("accounts: {a: {quota: {reserve: -1}}}\n", 4, "0 or more"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "part"), MISTAKES)
+def test_a_mistake_is_named_with_its_line_and_the_fix(write, text, line, part):
+    rest = "" if "pairs" in text or "include" in text else PAIRS
+    (found,) = problems(write(HEAD + text + rest))
+    assert found.startswith(f"m.yaml:{line}: " if line else "m.yaml: ")
+    assert part in found
+    assert "hunter2" not in found
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "m.yaml: is empty"),
+        ("# nothing\n", "m.yaml: is empty"),
+        ("null\n", "m.yaml:1: is no manifest"),
+        (f"- {PAIR}\n", "m.yaml:1: is no manifest"),
+        (f"name: n\n{PAIRS}defaults: {{catalog: AWS}}\n", "m.yaml:1: version is missing"),
+        (f"version: 1\n{PAIRS}defaults: {{catalog: AWS}}\n", "m.yaml:1: name is missing"),
+        (f"version: 1\nname:\n{PAIRS}defaults: {{catalog: AWS}}\n", "m.yaml:2: name is empty"),
+        (f"version: 1\nname: ..\n{PAIRS}defaults: {{catalog: AWS}}\n", 'm.yaml:2: name ".." does not match'),
+        (f"version: 1\nname: [a]\n{PAIRS}defaults: {{catalog: AWS}}\n", "m.yaml:2: name must be a single"),
+        (
+            f"version: 1.0\nname: n\n{PAIRS}defaults: {{catalog: AWS}}\n",
+            "m.yaml:1: version must be the number",
+        ),
+        (
+            f"version: '1'\nname: n\n{PAIRS}defaults: {{catalog: AWS}}\n",
+            "m.yaml:1: version must be the number",
+        ),
+        (f"version: 1\nname: n\ndefaults: []\n{PAIRS}", "m.yaml:3: defaults must be a mapping"),
+        (f"version: 1\nname: n\ndefaults: {{catalog: aws}}\n{PAIRS}", "m.yaml:3: catalog"),
+        (f"version: 1\nname: n\ndefaults: {{catalog: AWS, account: x}}\n{PAIRS}", "m.yaml:3: account"),
+        (f"version: 1\nname: n\ndefaults: {{catalog: AWS, resource: O1}}\n{PAIRS}", "m.yaml:3: unknown key"),
+        ((HEAD + PAIRS).encode("utf-16-le"), "m.yaml:1: not readable"),
+        ((HEAD + "# \xe9\n" + PAIRS).encode("latin-1"), "m.yaml:4: not readable"),
+    ],
+)
+def test_a_head_that_cannot_stand(write, text, expected):
+    found = problems(write(text))
+    assert found[0].startswith(expected)
+    assert [one for one in found if "without a catalog" not in one] == found[:1]
+
+
+def test_rows_are_not_blamed_for_what_a_broken_file_did_not_get_to_say(write):
+    (found,) = problems(write(f"{PAIRS}version: [\ndefaults: {{catalog: AWS}}\n"))
+    assert found.startswith("m.yaml:4: not valid YAML")
+
+
+def test_ten_mistakes_name_all_ten_lines(write):
+    lines = [
+        "version: 2",  # 1
+        "name: a b",  # 2
+        "defaults: {catalog: Sandbox, tmplate: x}",  # 3
+        "accounts:",
+        "  main: {quota: {per_day: none}}",  # 5
+        "  main: {}",  # 6
+        "pairs:",
+        f"  - {PAIR}",
+        "  - {engagement: eng-1, resource: O1}",  # 9
+        f"  - {{engagement: {ENG}, resource: X}}",  # 10
+        f"  - {{engagement: {ENG}}}",  # 11
+        f"  - {{engagement: {ENG}, resource: O2, account: mian}}",  # 12
+        "include: [nope.csv]",  # 13
+    ]
+    found = problems(write("\n".join(lines)))
+    assert [int(one.split(":")[1]) for one in found] == [1, 2, 3, 5, 6, 9, 10, 11, 12, 13]
+
+
+def test_the_first_fifty_are_kept_and_all_are_counted(write):
+    path = write(HEAD + "pairs:\n" + "- x\n" * 1000)
+    with pytest.raises(ManifestError) as caught:
+        manifest.load(path)
+    assert caught.value.total == 1000
+    assert [int(one.split(":")[1]) for one in caught.value.problems] == list(range(5, 55))
+    assert str(caught.value).endswith("… and 950 more")
+
+
+def test_a_missing_default_is_one_problem_for_all_its_rows(write):
+    path = write(
+        f"version: 1\nname: n\naccounts: {{a: , b: }}\npairs:\n- {PAIR}\n"
+        f"- {{engagement: {ENG}, resources: [O2, O3]}}\n- {PAIR[:-1]}, account: b, catalog: AWS}}\n"
+    )
+    assert problems(path) == [
+        "m.yaml:5: 3 rows without a catalog: write catalog: Sandbox (or AWS) under defaults",
+        "m.yaml:5: 3 rows without an account: write account: under defaults, one of a, b",
+    ]
+
+
+def test_messages_cannot_drive_a_terminal_and_stay_short(write):
+    path = write(f'{HEAD}pairs: [{{engagement: "\\e[31m\\u202e", resource: {"x" * 100_000}}}]\n')
+    found = problems(path)
+    assert all(one.isprintable() and len(one) < 300 for one in found)
+    assert "\\x1b[31m\\u202e" in found[0]
+
+
+def test_an_entry_of_too_many_values_is_refused_before_it_fills_memory(write):
+    path = write(f"{HEAD}pairs:\n- {{engagement: {ENG}, resources: [{'O1,' * 100_001}]}}\n")
+    assert "split it up" in problems(path)[0]
+
+
+@pytest.mark.parametrize("path", ["nope.yaml", ".", "/dev/null", "a\0b"])
+def test_what_is_no_file_is_refused(write, path):
+    write("")
+    (found,) = problems(Path(path))
+    assert "the manifest" in found
+    assert found.isprintable()
+
+
+def test_a_pipe_is_refused_without_waiting_for_it(write):
+    path = write(f"{HEAD}include: [p.csv]\n")
+    os.mkfifo("p.csv")
+    assert "a pipe or a device" in problems(path)[0]
+    assert "a pipe or a device" in problems(Path("p.csv"))[0]
+
+
+# ---- includes
+
+
+def test_includes_in_every_form_follow_the_manifest_in_their_order(write):
+    path = write(
+        f"{HEAD}include: [./bare.yml, full.yaml, t.csv, u.ndjson, sub/v.jsonl]\n{PAIRS}",
+        bare__yml=f"- {{engagement: {ENG}, resource: O2}}\n",
+        full=f"pairs:\n- {{engagement: {ENG}, resource: O3}}\nversion: 1\ndefaults: {{catalog: AWS}}\n",
+        t__csv=f"\ufeffresource, engagement,resources,catalog\r\nO4,{ENG},,\r\n\r\n,{ENG},O5;O6 O7,AWS\r\n",
+        u__ndjson=f'\ufeff{{"engagement":"{ENG}","resources":["O8"],"account":null}}\n\n',
+    )
+    Path("sub").mkdir()
+    Path("sub/v.jsonl").write_text(json.dumps({"engagement": ENG, "resource": "O9"}))
+    assert [resource for _, resource in read(path)] == [f"O{n}" for n in range(1, 10)]
+    loaded = manifest.load(path)
+    catalogs = {row.resource: row.catalog for row in manifest.rows(loaded)}
+    assert {one for one, catalog in catalogs.items() if catalog == "AWS"} == {"O3", "O5", "O6", "O7"}
+    assert loaded.sha256 == hashlib.sha256(b"".join(one.read_bytes() for one in loaded.files)).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.csv", "", "a.csv: is empty"),
+        ("a.csv", "engagement,resourc\n", "a.csv:1: column resource"),
+        ("a.csv", "resource\n", "a.csv:1: column engagement"),
+        ("a.csv", "engagement,resource,resource\n", "a.csv:1: column resource stands"),
+        ("a.csv", f"engagement,resource\n{ENG}\n", "a.csv:2: 1 cell under a header of 2"),
+        ("a.csv", f"engagement,resource\n{ENG},O1,x\n", "a.csv:2: 3 cells under a header of 2"),
+        ("a.csv", f'engagement,resource\n"\n{ENG}",O1\n{ENG},x\n', 'a.csv:4: resource "x"'),
+        ("a.csv", f'engagement,resource\n{ENG},"O1\n', "a.csv:2: not valid CSV"),
+        ("a.csv", f"engagement,resource\n{ENG},{'O' * 200_000}\n", "a.csv:2: not valid CSV: field larger"),
+        ("a.csv", f"engagement,resource\n{ENG},O1\n{ENG},O\0\n", "a.csv:3: a NUL byte"),
+        ("a.csv", f"engagement,resource\n{ENG},\xe9\n".encode("latin-1"), 'a.csv:2: resource "\\xe9"'),
+        ("a.csv", "engagement,resource\n" + "x" * (1 << 21), "a.csv:2: a line of more than"),
+        ("a.csv", b"\xff\xfe\0\xdc\n\0", "a.csv:1: not UTF-16"),
+        ("a.ndjson", "{]\n", "a.ndjson:1: not valid JSON"),
+        ("a.ndjson", "\n[]\n", "a.ndjson:2: an entry must be a mapping"),
+        ("a.ndjson", f'{{"engagement": "{ENG}", "resource": 1}}', 'a.ndjson:1: "1" must be a text'),
+        ("a.ndjson", f'{{"engagement": "{ENG}", "resource": NaN}}', 'a.ndjson:1: "NaN" must be a text'),
+        (
+            "a.ndjson",
+            f'{{"engagement": "{ENG}", "engagement": "{ENG}", "resource": "O1"}}',
+            "a.ndjson:1: key",
+        ),
+        ("a.ndjson", f'{{"engagement": "{ENG}", "resource": "\\ud800"}}', 'a.ndjson:1: resource "\\ud800"'),
+        ("a.ndjson", "[" * 100_000, "a.ndjson:1: nested deeper"),
+        ("a.ndjson", "9" * 5000, "a.ndjson:1: not valid JSON"),
+        ("a.yaml", "include: [b.yaml]\n", "a.yaml:1: an included file cannot include"),
+        ("a.yaml", "name: x\n", "a.yaml:1: name belongs in the manifest itself"),
+        ("a.yaml", f"pairs: [{PAIR}]\ndefaults: {{account: x}}\n", "a.yaml:2: account"),
+        ("a.yaml", "pairs: [\n", "a.yaml:2: not valid YAML"),
+        ("a.yaml", "x\n", "a.yaml:1: is no manifest"),
+    ],
+)
+def test_a_faulty_include_is_named_with_its_line(write, name, content, expected):
+    path = write(f"{HEAD}include: [{name}]\n{PAIRS}", **{name.replace(".", "__"): content})
+    (found,) = problems(path)
+    assert found.startswith(expected)
+
+
+def test_an_include_may_not_leave_the_folder_by_a_link(write, tmp_path):
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    (tmp_path / "secret.csv").write_text("engagement,resource\n")
+    (folder / "link.csv").symlink_to("../secret.csv")
+    (folder / "loop.csv").symlink_to("loop.csv")
+    (folder / "twice.csv").symlink_to("good.csv")
+    (folder / "good.csv").write_text(f"engagement,resource\n{ENG},O1\n")
+    (folder / "m.yaml").write_text(f"{HEAD}include:\n- link.csv\n- loop.csv\n- good.csv\n- twice.csv\n")
+    leaves, loop, twice = problems(folder / "m.yaml")
+    assert ":5: " in leaves
+    assert "leaves the manifest's folder" in leaves
+    assert "cannot be read" in loop
+    assert "was read before" in twice
+
+
+def test_a_faulty_default_is_not_blamed_on_the_rows_of_an_include(write):
+    path = write(
+        f"version: 1\nname: n\ndefaults: {{catalog: aws, account: '?'}}\naccounts: {{a: , b: }}\n"
+        f"include: [a.yaml]\n{PAIRS}",
+        a=f"defaults: {{template: Foo}}\npairs: [{PAIR}]\n",
+    )
+    assert [one.split(":")[1] for one in problems(path)] == ["3", "3"]
+
+
+def test_problems_go_on_after_a_faulty_include(write):
+    path = write(f"{HEAD}include: [a.yaml, b.csv]\n", a="[", b__csv="engagement,resource\nx,O1\n")
+    assert [one.split(":")[0] for one in problems(path)] == ["a.yaml", "b.csv"]
+
+
+# ---- the running pass
+
+
+def test_a_manifest_that_changed_is_not_run(write):
+    path = write(f"{HEAD}include: [a.csv]\n", a__csv=f"engagement,resource\n{ENG},O1\n")
+    loaded = manifest.load(path)
+    for change in (
+        lambda: Path("a.csv").write_text(f"engagement,resource\n{ENG},O2\n"),
+        lambda: Path("a.csv").unlink(),
+    ):
+        change()
+        with pytest.raises(ManifestError, match="changed since it was validated") as caught:
+            next(manifest.rows(loaded))
+        assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(("place", "id_"), [(19_999, "O9999999"), (15_000, "X9999999")])
+def test_a_change_while_it_runs_is_noticed(write, place, id_):
+    count = 20_000
+    text = (
+        HEAD
+        + "pairs:\n"
+        + "".join(f"- {{engagement: {ENG}, resource: O{n + 1000000}}}\n" for n in range(count))
+    )
+    path = write(text)
+    stream = manifest.rows(manifest.load(path))
+    assert next(stream).resource == "O1000000"
+    with path.open("r+") as file:
+        file.seek(text.index(f"O{place + 1000000}"))
+        file.write(id_)
+    found: list[str] = []
+    with pytest.raises(ManifestError, match="changed since it was validated"):
+        found.extend(row.resource for row in stream)
+    assert found[-1] == ("O9999999" if place == 19_999 else "O1014999"), "none after what is wrong"
+
+
+def test_memory_does_not_hold_the_rows(tmp_path):
+    """Ten times the rows may cost their keys, about 100 bytes each, and little else."""
+    code = (
+        "import sys, tracemalloc; from pathlib import Path; from batch_snapshot import manifest\n"
+        "tracemalloc.start(); loaded = manifest.load(Path(sys.argv[1]))\n"
+        "count = sum(1 for _ in manifest.rows(loaded)); print(count, tracemalloc.get_traced_memory()[1])"
+    )
+    peaks = []
+    for count in (1_000, 10_000):
+        path = tmp_path / f"{count}.yaml"
+        rows = (f"- {{engagement: {ENG}, resource: O{number}}}\n" for number in range(count))
+        path.write_text(HEAD + "pairs:\n" + "".join(rows))
+        ran = subprocess.run([sys.executable, "-c", code, path], check=True, capture_output=True, text=True)
+        found, peak = map(int, ran.stdout.split())
+        assert found == count
+        peaks.append(peak)
+    assert (peaks[1] - peaks[0]) / 9_000 < 200
+
+
+# ---- patterns, schema, template, examples
+
+
+def test_patterns_are_those_of_the_service_model():
+    model = Loader().load_service_model("partnercentral-selling", "service-2")
+    members = model["shapes"]["CreateResourceSnapshotRequest"]["members"]
+    for name, shape in service_model.snapshot_input().items():
+        described = model["shapes"][members[name]["shape"]]
+        assert shape.choices == tuple(described.get("enum", ()))
+        assert shape.pattern == described.get("pattern", "Opportunity")
+    role = Loader().load_service_model("sts", "service-2")["shapes"]["externalIdType"]
+    found = service_model.role_input()["ExternalId"]
+    assert (found.pattern, found.shortest, found.longest) == (role["pattern"], role["min"], role["max"])
+
+
+def test_validation_imports_no_client_library():
+    code = (
+        "import sys; from pathlib import Path; from batch_snapshot import manifest\n"
+        "manifest.load(Path(sys.argv[1])); manifest.schema()\n"
+        "print({name.split('.')[0] for name in sys.modules} & {'botocore', 'aioboto3', 'aiohttp', 'boto3'})"
+    )
+    path = EXAMPLES / "multi-account.yaml"
+    ran = subprocess.run([sys.executable, "-c", code, path], check=True, capture_output=True, text=True)
+    assert ran.stdout.strip() == "set()"
+
+
+def test_the_examples_and_the_template_are_valid(write):
+    schema = Draft7Validator(manifest.schema())
+    paths = [*sorted(EXAMPLES.glob("*.yaml")), write(manifest.template())]
+    names = {}
+    for path in paths:
+        loaded = manifest.load(path)
+        assert loaded.warnings == []
+        schema.validate(yaml.safe_load(path.read_text()))
+        names[path.name] = (loaded.name, loaded.rows)
+        ids = {row.engagement for row in manifest.rows(loaded)}
+        assert not [
+            one for one in ids if any(word in one for word in ("denied", "missing", "quota", "conflict"))
+        ]
+    assert names["demo.yaml"] == ("demo", 40)
+    assert names["nightly.yaml"][0] == "nightly-opportunities"
+    assert {"backfill.yaml", "multi-account.yaml", "m.yaml"} < names.keys()
+
+
+def test_the_template_shows_every_key():
+    text = manifest.template()
+    shown = manifest.schema()
+    assert isinstance(shown["properties"], dict)
+    assert all(f"{key}:" in text for key in shown["properties"])
+
+
+VALID = {
+    "version": 1,
+    "name": "n",
+    "defaults": {"catalog": "Sandbox", "account": "a"},
+    "accounts": {"a": {"profile": "p", "quota": {"per_second": 0.5, "per_day": 9}}, "b": None},
+    "pairs": [{"engagement": ENG, "resource": "O1"}, {"engagement": ENG, "resources": ["O2"]}],
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("version", 2),
+        ("version", "1"),
+        ("version", None),
+        ("name", ".."),
+        ("name", "a b"),
+        ("nam", "x"),
+        ("defaults.catalog", "aws"),
+        ("defaults.resource", "O1"),
+        ("defaults.resource_type", "Lead"),
+        ("defaults.template", "a b"),
+        ("accounts.a b", {}),
+        ("accounts.a.role_arn", "x"),
+        ("accounts.a.external_id", "abc"),
+        ("accounts.a.secret_key", "x"),
+        ("accounts.a.quota.per_day", 0),
+        ("accounts.a.quota.per_day", 1.5),
+        ("accounts.a.quota.per_second", 0),
+        ("accounts.a.quota.per_month", 1),
+        ("accounts.a.quota.reserve", -1),
+        ("accounts.a.tags", "x"),
+        ("accounts.a.endpoint_url", "http://me:pw@x/"),
+        ("accounts", []),
+        ("pairs", {}),
+        ("pairs.0", "x"),
+        ("pairs.0.engagement", "eng-1"),
+        ("pairs.0.resource", "O12345678901234567890"),
+        ("pairs.0.resources", ["O1"]),
+        ("pairs.1.resources", []),
+        ("pairs.1.resources", "O1"),
+        ("pairs.0.account", "a/b"),
+        ("pairs.0.foo", "x"),
+        ("include", "a.csv"),
+        ("include", ["a.txt"]),
+        ("include", ["/a.csv"]),
+    ],
+)
+def test_schema_and_validation_refuse_the_same(schema, write, path, value):
+    manifest.load(write(yaml.safe_dump(VALID)))
+    wrong = copy.deepcopy(VALID)
+    *parents, last = path.split(".")
+    place: Any = wrong
+    for one in parents:
+        place = place[int(one) if one.isdigit() else one]
+    place[int(last) if last.isdigit() else last] = value
+    assert not schema.is_valid(wrong)
+    assert problems(write(yaml.safe_dump(wrong)))
+
+
+def test_rows_that_are_not_done_are_kept_if_they_are_few(write, monkeypatch):
+    path = write(HEAD + "pairs: [" + f"{{engagement: {ENG}, resources: [O1, O2, O1, O3]}}]\n")
+    every = list(manifest.rows(manifest.load(path)))
+    done = {every[1].key: every[1].key}
+    assert manifest.load(path).left is None
+    assert manifest.load(path, done=done.get).left == [every[0], every[2]]
+    monkeypatch.setattr(manifest.loader, "MOST_LEFT", 1)
+    assert manifest.load(path, done=done.get).left is None, "too many"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (HEAD + PAIRS, "n"),
+        ("name: n\n", "n"),
+        (PAIRS + "name: n\n", None),
+        ("name: [n]\n", None),
+        ("name: a/b\n", None),
+        ("name: ..\n", None),
+        ("- name: n\n", None),
+        ("name: {", None),
+        ("", None),
+    ],
+)
+def test_a_name_is_found_without_reading_the_pairs(write, text, name):
+    assert manifest.name_of(write(text)) == name
+
+
+def test_a_manifest_that_is_not_there_has_no_name(tmp_path):
+    assert manifest.name_of(tmp_path / "none.yaml") is None

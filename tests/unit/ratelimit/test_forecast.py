@@ -1,0 +1,278 @@
+"""Forecasts: as the windows will have it, call for call, and in words."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
+from math import inf, nextafter
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batch_snapshot.ratelimit.forecast import Forecast, ForecastSpan, forecast, in_words
+from batch_snapshot.ratelimit.windows import CallLog, QuotaWindow, WindowFull
+from tests.support.strategies import patient
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DAY = 86_400.0
+#: Memory where there is any.
+SHM = "/dev/shm" if Path("/dev/shm").is_dir() else None
+#: A Wednesday, two hours east of Greenwich.
+NOW = datetime(2026, 11, 25, 2, 10, tzinfo=timezone(timedelta(hours=2)))
+
+# ---- by examples
+
+
+def test_a_rate_alone_makes_one_stretch():
+    assert forecast(400, 2, [], []) == Forecast((ForecastSpan(0.0, 400),), 199.5)
+    assert forecast(1, 2, [(60, 5)], []) == Forecast((ForecastSpan(0.0, 1),), 0.0)
+
+
+def test_no_calls_take_no_time():
+    assert forecast(0, 1, [(60, 1)], [0.0]) == Forecast((), 0.0)
+
+
+def test_a_backfill_of_days_goes_in_one_stretch_a_day():
+    backfill = forecast(35_000, 1, [(DAY, 10_000)], [])
+    assert backfill.stretches == (
+        ForecastSpan(0.0, 10_000),
+        ForecastSpan(DAY, 10_000),
+        ForecastSpan(2 * DAY, 10_000),
+        ForecastSpan(3 * DAY, 5_000),
+    )
+    assert backfill.ends_in == 3 * DAY + 4999
+
+
+def test_what_was_used_earlier_comes_first():
+    # 6,000 calls an hour ago, one a second, leave room for 4,000 now.
+    ages = [3600.0 + second for second in range(6000)]
+    assert forecast(12_000, 1, [(DAY, 10_000)], ages) == Forecast(
+        # The first of the earlier ones was over 9,599 s ago.
+        (ForecastSpan(0.0, 4000), ForecastSpan(DAY - 9599, 6000), ForecastSpan(DAY, 2000)),
+        DAY + 1999,
+    )
+
+
+def test_earlier_calls_that_are_spread_out_let_calls_drip():
+    ages = [8.64 * index for index in range(10_000)]
+    dripping = forecast(1000, 1, [(DAY, 10_000)], ages)
+    assert [stretch.rows for stretch in dripping.stretches] == [1000]
+    assert dripping.ends_in == pytest.approx(1000 * 8.64)
+
+
+def test_every_window_holds_calls_up_in_its_turn():
+    assert forecast(250, 8, [(60, 100), (3600, 120)], [], pause=30) == Forecast(
+        (
+            ForecastSpan(0.0, 100),
+            ForecastSpan(60.0, 20),
+            ForecastSpan(3600.0, 100),
+            ForecastSpan(3660.0, 20),
+            ForecastSpan(7200.0, 10),
+        ),
+        7200 + 9 / 8,
+    )
+
+
+def test_a_call_in_flight_or_just_over_holds_its_slot_for_a_full_window():
+    assert forecast(1, 1, [(60, 1)], [0.0]) == Forecast((ForecastSpan(60.0, 1),), 60.0)
+    assert forecast(1, 1, [(60, 1)], [59.5]) == Forecast((ForecastSpan(0.5, 1),), 0.5)
+    assert forecast(1, 1, [(60, 1)], [60.0]) == Forecast((ForecastSpan(0.0, 1),), 0.0)
+
+
+def test_a_gap_that_is_the_rates_own_is_no_pause():
+    assert forecast(50, 0.01, [], []).stretches == (ForecastSpan(0.0, 50),)
+    assert forecast(50, 0.01, [(DAY, 40)], []).stretches == (ForecastSpan(0.0, 40), ForecastSpan(DAY, 10))
+    assert len(forecast(50, 0.1, [(20, 1)], [], pause=19.9).stretches) == 50
+    assert len(forecast(50, 0.1, [(20, 1)], [], pause=20).stretches) == 1
+
+
+def test_a_window_without_room_never_opens():
+    assert forecast(5, 1, [(60, 10), (DAY, 0)], []) == Forecast((ForecastSpan(inf, 5),), inf)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan")])
+def test_a_rate_that_makes_no_calls_is_refused(rate):
+    with pytest.raises(ValueError, match="a rate of"):
+        forecast(5, rate, [], [])
+
+
+def test_a_million_calls_are_forecast_quickly():
+    """A loose bound: it takes about a second."""
+    ages = [index / 2 for index in range(100_000)]
+    begun = time.perf_counter()
+    assert forecast(1_000_000, 15, [(60, 800), (3600, 40_000), (DAY, 100_000)], ages).ends_in > 9 * DAY
+    assert time.perf_counter() - begun < 15
+
+
+# ---- by the plainest model
+
+
+def plain(
+    calls: int, rate: float, windows: Sequence[tuple[float, int]], ages: Sequence[float]
+) -> list[float]:
+    """When each call leaves: of all times at which something may become free, the first that will do."""
+    over = [-age for age in ages]
+    times: list[float] = []
+    for _ in range(calls):
+        earliest = times[-1] + 1 / rate if times else 0.0
+        candidates = [earliest, *(at + seconds for at in over for seconds, _ in windows)]
+        times.append(
+            min(
+                at
+                for at in candidates
+                if at >= earliest
+                and all(sum(one + seconds > at for one in over) < limit for seconds, limit in windows)
+            )
+        )
+        over.append(times[-1])
+    return times
+
+
+#: Quarters of seconds: sums are exact, and things happen at the same time.
+quarters = st.integers(0, 600).map(lambda number: number / 4)
+some_windows = st.lists(st.tuples(st.integers(1, 400).map(lambda n: n / 4), st.integers(1, 6)), max_size=3)
+rates = st.sampled_from([0.125, 0.5, 1.0, 2.0, 4.0])
+some_ages = st.lists(quarters, max_size=12)
+
+
+@given(st.integers(1, 25), rates, some_windows, some_ages, st.sampled_from([0.0, 1.0, 10.0, 60.0]))
+@settings(patient, max_examples=300)
+def test_a_forecast_is_that_of_the_plainest_model(calls, rate, windows, ages, pause):
+    times = plain(calls, rate, windows, ages)
+    pause = max(pause, 1 / rate)
+    begins = [0, *(k for k in range(1, calls) if times[k] - times[k - 1] > pause), calls]
+    assert forecast(calls, rate, windows, ages, pause) == Forecast(
+        tuple(ForecastSpan(times[first], end - first) for first, end in pairwise(begins)),
+        times[-1],
+    )
+
+
+@given(st.integers(1, 25), rates, some_windows, some_ages)
+@patient
+def test_no_window_holds_more_than_its_limit_and_every_row_is_in_a_stretch(calls, rate, windows, ages):
+    cast = forecast(calls, rate, windows, ages, pause=0)
+    assert sum(stretch.rows for stretch in cast.stretches) == calls
+    begins = [stretch.begins_in for stretch in cast.stretches]
+    assert begins == sorted(begins)
+    assert 0 <= begins[0] <= begins[-1] <= cast.ends_in
+    assert cast == forecast(calls, rate, windows, sorted(ages, reverse=True), pause=0)
+    for seconds, limit in windows:
+        # Earlier calls may have been too many, under another limit; what follows them never is.
+        leaving = sorted([*(-age for age in ages), *plain(calls, rate, windows, ages)])
+        for index in range(max(len(ages), limit), len(leaving)):
+            assert leaving[index] - leaving[index - limit] >= seconds
+
+
+tight = st.lists(st.tuples(st.integers(1, 100), st.integers(1, 4)), min_size=1, max_size=3)
+
+
+@given(st.integers(1, 15), tight)
+@settings(patient, max_examples=50)
+def test_the_log_grants_what_was_forecast_and_nothing_earlier(calls, limits):
+    windows = [(float(seconds), limit) for seconds, limit in limits]
+    logged = [QuotaWindow("any", limit, seconds) for seconds, limit in windows]
+    now = start = 1000.0
+    last = 0.0
+    with tempfile.TemporaryDirectory(dir=SHM) as folder, CallLog(Path(folder) / "u.db", lambda: now) as usage:
+        for number, at in enumerate(plain(calls, 4.0, windows, [])):
+            if at > last + 0.26:
+                now = start + at - 0.001
+                assert isinstance(usage.claim("a", logged), WindowFull)
+            # The log is exact to a few microseconds, which add up from window to window.
+            now = start + at + number * 5e-6
+            claim = usage.claim("a", logged)
+            assert not isinstance(claim, WindowFull)
+            usage.finish(claim)
+            last = at
+
+
+# ---- in words
+
+
+def words(calls: int, rate: float, windows: Sequence[tuple[float, int]], now: datetime = NOW) -> str:
+    return in_words(forecast(calls, rate, windows, []), now)
+
+
+def test_days_are_named():
+    assert words(23_400, 1, [(DAY, 10_000)]) == (
+        "23,400 rows: 10,000 now, 10,000 from Thu 02:10, 3,400 from Fri 02:10; ends Fri 03:07"
+    )
+
+
+def test_what_ends_today_needs_no_day():
+    assert words(400, 1, []) == "400 rows: now; ends 02:17"
+    assert words(1, 1, []) == "1 row: now; ends 02:10"
+    # Pauses of less than a minute are not worth a word.
+    assert words(250, 100, [(60, 100)]) == "250 rows: now; ends 02:12"
+    assert words(250, 100, [(120, 100)]) == ("250 rows: 100 now, 100 from 02:12, 50 from 02:14; ends 02:14")
+
+
+def test_one_stretch_may_begin_later_and_end_on_another_day():
+    assert words(100_000, 1, []) == "100,000 rows: now; ends Thu 05:57"
+    later = Forecast((ForecastSpan(7200.0, 5),), 7204.0)
+    assert in_words(later, NOW) == "5 rows: from 04:10; ends 04:11"
+    assert (
+        in_words(Forecast((ForecastSpan(DAY, 5),), DAY + 4), NOW) == "5 rows: from Thu 02:10; ends Thu 02:11"
+    )
+
+
+def test_a_day_that_could_be_taken_for_this_week_bears_its_date():
+    almost = Forecast((ForecastSpan(6 * DAY - 60, 5),), 6 * DAY)
+    assert in_words(almost, NOW) == "5 rows: from Tue 02:09; ends 2026-12-01 02:10"
+    week = Forecast((ForecastSpan(0.0, 5),), 7 * DAY)
+    assert in_words(week, NOW) == "5 rows: now; ends 2026-12-02 02:10"
+
+
+def test_of_many_stretches_the_first_three_and_the_last_are_named():
+    assert words(6, 1, [(DAY, 1)]).count("from") == 5
+    assert "…" not in words(6, 1, [(DAY, 1)])
+    assert words(85_000, 1, [(DAY, 10_000)]) == (
+        "85,000 rows: 10,000 now, 10,000 from Thu 02:10, 10,000 from Fri 02:10, …, "
+        "5,000 from 2026-12-03 02:10; ends 2026-12-03 03:34"
+    )
+
+
+def test_nothing_and_never():
+    assert words(0, 1, []) == "0 rows: nothing to do"
+    assert words(4000, 1, [(DAY, 0)]) == "4,000 rows: never, as a quota window leaves room for no call"
+
+
+def test_a_time_beyond_every_calendar_is_said_to_be_so():
+    assert in_words(forecast(10**7, 1e-6, [], []), NOW) == ("10,000,000 rows: now; ends after the year 9999")
+    assert in_words(Forecast((ForecastSpan(0.0, 1),), nextafter(inf, 0)), NOW).endswith(
+        "ends after the year 9999"
+    )
+
+
+def test_clocks_that_change_meanwhile_are_followed():
+    berlin = ZoneInfo("Europe/Berlin")
+    saturday = datetime(2026, 10, 24, 12, 0, tzinfo=berlin)
+    assert words(20_000, 1, [(DAY, 10_000)], saturday) == (
+        "20,000 rows: 10,000 now, 10,000 from Sun 11:00; ends Sun 13:47"
+    )
+
+
+def test_times_are_rounded_up_so_that_they_hold():
+    now = NOW.replace(second=30, microsecond=400_000)
+    assert words(20_000, 1, [(DAY, 10_000)], now) == (
+        "20,000 rows: 10,000 now, 10,000 from Thu 02:11; ends Thu 04:58"
+    )
+
+
+any_time = st.datetimes(datetime(2000, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - it is drawn beside it
+
+
+@given(st.integers(1, 10**6), st.floats(0.01, 1000), any_time)
+@settings(patient, max_examples=30)
+def test_any_forecast_is_one_line(calls, rate, now):
+    line = in_words(forecast(calls, rate, [(DAY, 400_000)], []), now)
+    assert line.startswith(f"{calls:,} row")
+    assert "\n" not in line

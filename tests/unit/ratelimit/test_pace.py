@@ -1,0 +1,676 @@
+"""The pace, purely: what always holds of it, whatever a service says and whenever."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise, product
+from math import ceil, inf, isfinite
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batch_snapshot.ratelimit import pace
+from batch_snapshot.ratelimit.pace import FLOOR_RATE, LONGEST_HINT, Pace, Phase
+from tests.bench.pacing.rivals import Ours
+from tests.bench.pacing.servers import Bucket
+from tests.bench.pacing.simulation import Client, Simulation
+from tests.support.strategies import patient
+
+HOUR = 3600.0
+
+
+class Life:
+    """A pace, and the calls that it let leave."""
+
+    def __init__(self, start: Pace, now: float = 0.0) -> None:
+        self.pace = start
+        self.now = now
+        #: When the calls in flight were sent.
+        self.flying: list[float] = []
+        self.sent: list[float] = []
+        self.ended = 0
+        #: Of every pace so far, with the time.
+        self.past = [(now, start)]
+
+    def step(self, what: str, number: float) -> None:
+        getattr(self, f"_{what}")(number)
+
+    def _wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    def _send(self, late: float) -> None:
+        # A busy loop leaves some milliseconds late.
+        self.now = self.pace.opens(self.now) + late % 0.02
+        self.flying.append(self.now)
+        self.sent.append(self.now)
+        self._becomes(self.pace.permitted(self.now))
+
+    def _flow(self, number: float) -> None:
+        """Calls that go well, one after the other."""
+        for _ in range(int(number) % 50):
+            self._send(0.0)
+            self._answer(0.0)
+
+    def _storm(self, number: float) -> None:
+        """Nothing but throttles."""
+        for _ in range(int(number) % 50):
+            self._send(0.0)
+            self._throttle(0.0)
+
+    def _stray(self, number: float) -> None:
+        """Throttles on their own."""
+        for _ in range(int(number) % 9):
+            self._flow(40)
+            self._send(0.0)
+            self._throttle(0.0)
+
+    def _answer(self, which: float) -> None:
+        if self.flying:
+            self._becomes(self.pace.answered(self._end(which), self.now))
+
+    def _throttle(self, which: float) -> None:
+        if self.flying:
+            self._becomes(self.pace.throttled(self._end(which), self.now, None))
+
+    def _hint(self, seconds: float) -> None:
+        if self.flying:
+            self._becomes(self.pace.throttled(self._end(seconds), self.now, seconds))
+
+    def _drop(self, which: float) -> None:
+        if self.flying:
+            self._end(which)
+            self._becomes(self.pace.dropped())
+
+    def _end(self, which: float) -> float:
+        self.ended += 1
+        return self.flying.pop(int(which) % len(self.flying))
+
+    def _becomes(self, after: Pace) -> None:
+        self.pace = after
+        self.past.append((self.now, after))
+
+
+rates = st.floats(0.01, 1000)
+starts = st.one_of(
+    st.just(Pace()),
+    rates.map(pace.declared),
+    st.floats(FLOOR_RATE, 1000).map(lambda rate: pace.learned(rate, 1000.0)),
+)
+KINDS = ["wait", "send", "flow", "storm", "stray", "answer", "throttle", "hint", "drop"]
+TIMES = [0.0, 0.001, 0.05, 0.5, 1.0, 7.0, 60.0, HOUR]
+times = st.sampled_from(TIMES) | st.floats(0, 1e5)
+#: The same for each kind of step; what is drawn at once is drawn faster.
+steps = st.sampled_from(list(product(KINDS, TIMES))) | st.tuples(st.sampled_from(KINDS), st.floats(0, 1e5))
+
+
+@st.composite
+def lives(draw: st.DrawFn, start: st.SearchStrategy[Pace] = starts) -> Life:
+    """Draw how it may go with a pace."""
+    life = Life(draw(start), 1000.0)
+    for what, number in draw(st.lists(steps, max_size=40)):
+        life.step(what, number)
+    return life
+
+
+# -- what always holds ---------------------------------------------------------------------------------
+
+
+def the_rate_is_a_number_above_nothing_at_any_time(now: float, state: Pace) -> None:
+    """Also of a time before it was set: a call can be throttled long after it was sent."""
+    for at in (0.0, now - HOUR, now, now + 0.01, now + HOUR, now + 1e9):
+        rate = state.rate(at)
+        assert isinstance(rate, float)
+        assert rate > 0
+        assert (rate == inf) is (state.phase is Phase.SEARCH)
+
+
+def the_peak_is_never_below_the_lowest_rate(state: Pace) -> None:
+    assert state.peak >= min(FLOOR_RATE, state.ceiling)
+    assert isfinite(state.peak) is (state.phase is not Phase.SEARCH)
+
+
+def nobody_is_starved_above_the_lowest_rate(now: float, state: Pace) -> None:
+    if state.starved(now + 1e9, 300):
+        assert state.peak <= min(FLOOR_RATE, state.ceiling) * 1.5
+
+
+@given(lives())
+@settings(patient, max_examples=300)
+def test_what_holds_of_any_pace_at_any_time(life):
+    for now, state in life.past:
+        the_rate_is_a_number_above_nothing_at_any_time(now, state)
+        the_peak_is_never_below_the_lowest_rate(state)
+        nobody_is_starved_above_the_lowest_rate(now, state)
+        assert pace.load(pace.dump(state)) == state, "it survives being written down"
+    for (_, before), (_, after) in pairwise(life.past):
+        assert after.next_slot >= before.next_slot, "no event brings the next slot forward"
+    in_flight = life.pace.in_flight
+    assert in_flight == len(life.flying) == len(life.sent) - life.ended, "what was sent and is not over"
+
+
+@given(rates, st.data())
+@patient
+def test_a_declared_rate_is_never_exceeded_whatever_is_answered(rate, data):
+    life = data.draw(lives(st.just(pace.declared(rate))))
+    for now, state in life.past:
+        assert state.rate(now) <= rate
+    for earlier, later in zip(life.sent, life.sent[1:], strict=False):
+        assert later - earlier >= 1 / rate - pace.CATCH_UP - 1e-6
+
+
+@given(st.integers(1, 200), st.lists(st.floats(0, 0.2), min_size=2, max_size=400))
+@patient
+def test_a_declared_rate_is_kept_in_every_window(rate, delays):
+    """However late calls leave, no second holds more of them."""
+    life = Life(pace.declared(rate), 1000.0)
+    for delay in delays:
+        opens = life.pace.opens(life.now)
+        life.now = opens + (delay if delay > 0.1 else delay / 20)
+        life.step("send", 0.0)
+        life.step("answer", 0.0)
+    for number, at in enumerate(life.sent):
+        assert sum(later < at + 1 - 1e-9 for later in life.sent[number:]) <= rate
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.9, 2.5, 33.3])
+def test_a_declared_rate_that_is_no_whole_number_is_kept_too(rate):
+    life = Life(pace.declared(rate), 1000.0)
+    for _ in range(100):
+        life.step("send", 0.0)
+    for number, at in enumerate(life.sent):
+        assert sum(later < at + 1 for later in life.sent[number:]) <= ceil(rate)
+    assert len(life.sent) / (life.sent[-1] - life.sent[0]) == pytest.approx(rate, rel=0.03)
+
+
+@given(lives(), st.none() | st.floats(0, 1e9), times)
+@patient
+def test_a_hint_is_honoured_and_bounded(life, hint, later):
+    before, now = life.pace.permitted(life.now), life.now + later
+    after = before.throttled(life.now, now, hint)
+    rest = min(hint or 0.0, LONGEST_HINT)
+    longest_gap = 1 / (pace.CUT * min(FLOOR_RATE, before.ceiling))
+    assert now + rest <= after.opens(now)
+    assert after.next_slot <= max(before.next_slot, now + max(rest, longest_gap) + 1e-3)
+
+
+@given(lives(), st.floats(1e-3, 1e4), times, st.none() | st.floats(0, 1e4))
+@patient
+def test_a_throttle_of_a_call_that_left_before_the_last_cut_says_nothing_new(life, age, later, hint):
+    state = life.pace
+    if state.cut_at == -inf:
+        return
+    now = life.now + later
+    after = state.throttled(state.cut_at - age, now, None)
+    assert after._replace(next_slot=state.next_slot) == state.dropped()
+    hinted = state.throttled(state.cut_at - age, now, hint)
+    same = ("phase", "peak", "known", "tally", "cut_at", "starved_since", "in_flight")
+    assert [getattr(hinted, name) for name in same] == [getattr(after, name) for name in same]
+    assert hinted.next_slot == max(state.next_slot, now + min(hint or 0.0, LONGEST_HINT))
+
+
+def refused(text: str) -> bool:
+    try:
+        pace.load(text)
+    except ValueError:
+        return True
+    return False
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=18) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=20,
+)
+
+
+@given(st.text() | json_values.map(json.dumps))
+@patient
+def test_what_no_pace_wrote_is_refused(text):
+    assert refused(text)
+
+
+@given(st.integers(0, 30), json_values)
+@patient
+def test_a_pace_that_was_cut_lengthened_or_written_by_another_version_is_refused(place, value):
+    written = json.loads(pace.dump(pace.learned(5.0, 0.0)))
+    layout = written[0]
+    for spoiled in (
+        written[:place],
+        [*written, value],
+        [layout + 1, *written[1:]],
+        [str(layout), *written[1:]],
+    ):
+        if spoiled != written:
+            assert refused(json.dumps(spoiled))
+
+
+# -- idle times ----------------------------------------------------------------------------------------
+
+
+@given(lives(), st.sampled_from(["answer", "drop", "none"]), st.floats(2, 1e6))
+@patient
+def test_the_rate_does_not_grow_while_nobody_calls(life, ending, idle):
+    if life.pace.phase is Phase.SEARCH:
+        return
+    begins = max(life.now, life.pace.next_slot, life.pace.since)
+    before = life.pace.rate(begins)
+    life.now = begins + idle
+    grown = 1.0
+    if ending != "none" and life.flying:
+        # It was in flight all the time; a success may raise the rate by its own step.
+        grown = pace.CLIMB_LOW if ending == "answer" else 1.0
+        life.step(ending, 0.0)
+    life.now += idle
+    life.step("send", 0.0)
+    assert life.pace.rate(life.now) <= before * grown * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("hint", [10.0, 60.0, LONGEST_HINT])
+def test_nor_while_a_hint_holds_the_calls_back(hint):
+    """Whatever says so: the throttle that cuts the rate, one of the same burst, one by chance."""
+    followed = Life(pace.learned(10.0, 0.0), 0.0)
+    followed.step("flow", 40)
+    for start in (pace.learned(10.0, 0.0), pace.declared(10.0), followed.pace):
+        life = Life(start, followed.now)
+        for _ in range(4):
+            life.step("send", 0.0)
+        before = life.pace.rate(life.now)
+        life.step("throttle", 0.0)
+        life.step("hint", hint)
+        life.step("send", 0.0)
+        assert life.pace.rate(life.now) <= before
+        life.step("answer", 0.0)
+        assert life.pace.phase is not Phase.FOLLOW or life.pace.rate(life.now) <= before
+
+
+def test_nor_by_a_call_that_hung_and_was_answered_in_the_end():
+    life = followed(10.0)
+    before = life.pace.rate(life.now)
+    life.step("send", 0.0)
+    life.step("wait", 170.0)
+    life.step("answer", 0.0)
+    life.step("send", 0.0)
+    assert life.pace.phase is Phase.FOLLOW
+    assert life.pace.rate(life.now) <= before * 1.01
+
+
+@pytest.mark.parametrize("phase", [Phase.CLIMB, Phase.FOLLOW])
+def test_a_throttle_soon_after_a_rest_is_measured_without_it(phase):
+    life = followed(10.0)
+    if phase is Phase.CLIMB:
+        life = Life(Pace(phase=Phase.CLIMB, peak=10.0))
+        life.step("flow", 17)
+    assert life.pace.phase is phase
+    for _ in range(3):
+        before = life.pace.rate(life.now)
+        life.step("wait", HOUR)
+        life.step("flow", 2)
+        life.step("send", 0.0)
+        life.step("throttle", 0.0)
+        assert life.pace.rate(life.now) > before / 2
+
+
+def settled(service: Bucket, rows: int, start: Pace, at: float) -> tuple[Pace, float]:
+    """What becomes of a pace that sends so many rows to a service, and when that is done."""
+    client = Client(Ours(start), rows, at)
+    Simulation(service, [client], limit=inf).run()
+    assert len(client.done) == rows
+    assert isinstance(client.controller, Ours)
+    return client.controller.pace, client.done[-1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "phase"),
+    [(15, Phase.SEARCH), (35, Phase.CLIMB), (300, Phase.FOLLOW)],
+    ids=["search", "climb", "follow"],
+)
+@pytest.mark.parametrize("idle", [60.0, HOUR, 24 * HOUR])
+def test_a_time_without_calls_does_not_spoil_what_is_known(rows, phase, idle):
+    """An hour without calls between two throttles is no rate of nearly nothing."""
+    service = Bucket(10, 20)
+    before, now = settled(service, rows, Pace(), 0.0)
+    assert before.phase is phase
+    after, ends = settled(service, 200, before, now + idle)
+    assert after.rate(ends) > 6
+    assert ends - now - idle < 25
+
+
+# -- search, climb, follow -----------------------------------------------------------------------------
+
+
+def test_a_search_begins_alone_and_widens_with_the_answers():
+    life = Life(Pace())
+    widths = []
+    for _ in range(100):
+        while life.pace.opens(life.now) == life.now:
+            life.step("send", 0.0)
+        assert life.now < life.pace.opens(life.now) <= life.now + pace.SEARCH_GAP
+        widths.append(len(life.flying))
+        life.step("answer", 0.0)
+    assert widths[0] == 1
+    assert widths == sorted(widths)
+    assert 4 <= widths[-1] <= 16
+
+
+def test_the_first_throttle_ends_the_search_below_what_it_let_through():
+    life = Life(Pace())
+    for _ in range(40):
+        life.step("send", 0.0)
+        life.step("wait", 0.1)
+        life.step("answer", 0.0)
+    life.step("send", 0.0)
+    life.step("throttle", 0.0)
+    assert life.pace.phase is Phase.CLIMB
+    assert 2 < life.pace.rate(life.now) < 10
+    assert life.pace.opens(life.now) > life.now
+
+
+def test_a_climb_grows_with_every_success():
+    service = Bucket(10, 20)
+    before, now = settled(service, 35, Pace(), 0.0)
+    assert before.phase is Phase.CLIMB
+    life = Life(before, now)
+    for _ in range(5):
+        slower = life.pace.rate(life.now)
+        life.step("send", 0.0)
+        life.step("answer", 0.0)
+        assert life.pace.rate(life.now) > slower
+
+
+def followed(rate: float = 20.0) -> Life:
+    """A pace that knows its limit, after some calls."""
+    life = Life(pace.learned(rate, 0.0))
+    life.step("flow", 49)
+    return life
+
+
+def test_one_burst_of_throttles_cuts_once_and_by_little():
+    life = followed()
+    before = life.pace.rate(life.now)
+    for _ in range(10):
+        life.step("send", 0.0)
+    for _ in range(10):
+        life.step("wait", 0.01)
+        life.step("throttle", 0.0)
+    assert before * 0.8 < life.pace.rate(life.now) < before
+
+
+def test_a_stray_throttle_among_few_outcomes_costs_a_little_of_the_rate():
+    life = followed()
+    life.step("send", 0.0)
+    life.step("throttle", 0.0)
+    once = life.pace
+    life.step("flow", 2)
+    life.step("send", 0.0)
+    life.step("throttle", 0.0)
+    assert life.pace.peak == pytest.approx(once.peak * pace.YIELD)
+    assert (life.pace.since, life.pace.known) == (once.since, once.known)
+
+
+def test_nothing_but_throttles_more_than_halves_the_rate():
+    life = followed()
+    life.step("storm", 3)
+    before = life.pace.peak
+    life.step("storm", 1)
+    assert life.pace.peak < before / 2
+
+
+def test_the_measured_rate_returns_and_then_is_exceeded():
+    life = followed()
+    life.step("send", 0.0)
+    life.step("throttle", 0.0)
+    known = life.pace.known
+    assert known is not None
+    assert life.pace.rate(life.now) < known
+    seen = []
+    for _ in range(10):
+        life.step("flow", 49)
+        seen.append(life.pace.rate(life.now))
+    assert seen == sorted(seen)
+    assert seen[-1] > 1.5 * known
+
+
+def test_a_declared_rate_that_is_too_high_is_undercut_and_found_again():
+    service = Bucket(5, 5)
+    slow, now = settled(service, 200, pace.declared(10), 0.0)
+    assert 3.5 < slow.rate(now) < 6
+    generous = Bucket(100, 100)
+    generous.at = now
+    fast, now = settled(generous, 300, slow, now)
+    assert fast.rate(now) == pace.declared(10).rate(now)
+
+
+def test_a_climb_ends_at_the_declared_rate():
+    life = Life(pace.declared(10))
+    life.step("storm", 3)
+    assert life.pace.phase is Phase.CLIMB
+    for _ in range(4):
+        life.step("flow", 49)
+    assert life.pace.rate(life.now) == pace.declared(10).rate(life.now)
+
+
+def test_a_search_that_found_next_to_nothing_bounds_no_rate_below_the_lowest():
+    state = Pace(found=30, began=0.0, next_slot=3599.0).permitted(3599.5).throttled(3599.5, HOUR, None)
+    for number in range(10):
+        now = HOUR + 20.0 * (number + 1)
+        state = state.permitted(now).answered(now, now)
+        assert state.peak >= FLOOR_RATE
+
+
+def test_the_next_call_waits_a_moment_after_a_throttle():
+    life = followed()
+    life.step("send", 0.0)
+    life.step("wait", 0.2)
+    life.step("throttle", 0.0)
+    assert life.pace.opens(life.now) >= life.now + 0.2 / life.pace.rate(life.now)
+
+
+def test_a_learned_rate_is_where_the_next_run_begins():
+    for rate in (0.1, 0.3, 1.0, 15.0, 200.0):
+        assert pace.learned(rate, 500.0).rate(500.0) == pytest.approx(rate, rel=0.05)
+        assert pace.learned(rate, 500.0).known == rate
+
+
+# -- strays -------------------------------------------------------------------------------------------
+
+
+def returning(rate: float = 20.0) -> Life:
+    """A pace that exceeded its limit once, and is on its way back."""
+    life = followed(rate)
+    life.step("flow", 49)
+    life.step("stray", 1)
+    assert life.pace.rate(life.now) < pace.BELOW * life.pace.peak
+    return life
+
+
+def test_a_throttle_on_its_own_well_below_the_measured_rate_is_no_limit():
+    life = returning(200.0)
+    before = life.pace
+    life.step("flow", pace.QUIET)
+    life.step("send", 0.0)
+    life.step("throttle", 0.0)
+    same = ("phase", "peak", "since", "known", "cut_at", "crest")
+    assert [getattr(life.pace, name) for name in same] == [getattr(before, name) for name in same]
+    assert life.pace.strays == pytest.approx(before.strays + 1, rel=0.02)
+
+
+@pytest.mark.parametrize("admitted", [0, pace.ENOUGH - 2, pace.QUIET - 1])
+def test_one_that_comes_soon_after_another_is_one(admitted):
+    life = returning(200.0)
+    before = life.pace
+    life.step("flow", admitted)
+    life.step("send", 0.0)
+    life.step("throttle", 0.0)
+    assert life.pace.peak < before.peak
+    assert life.pace.strays <= before.strays
+
+
+def test_and_so_is_a_second_below_the_same_peak():
+    """Nothing is known of strays yet: it may be a limit that fell by a little."""
+    life = returning(200.0)
+    before = life.pace
+    life.step("stray", 1)
+    assert life.pace.peak == before.peak
+    life.step("flow", pace.QUIET)
+    life.step("send", 0.0)
+    life.step("throttle", 0.0)
+    assert life.pace.peak < before.peak
+
+
+def test_one_that_another_follows_soon_was_none():
+    """A limit that fell by little lets some calls through before it bites, and then bites often."""
+    life = returning(200.0)
+    life.step("stray", 1)
+    before = life.pace
+    life.step("flow", 5)
+    life.step("send", 0.0)
+    life.step("throttle", 0.0)
+    assert before.strays > life.pace.strays + 0.9
+
+
+def strayed(rate: float = 200.0) -> Life:
+    """A pace that knows of strays."""
+    life = returning(rate)
+    for _ in range(20):
+        if not life.pace.strayed:
+            life.step("stray", 1)
+    assert life.pace.strayed
+    return life
+
+
+def test_what_strays_took_is_given_back_when_they_give_themselves_away():
+    life = strayed()
+    peaks = [state.peak for _, state in life.past]
+    crest = life.past[-2][1].crest
+    assert min(peaks[-200:]) < crest
+    assert life.pace.peak == crest
+
+
+def test_but_never_more_than_is_declared_meanwhile():
+    """Who joins a pace that is shared may have declared less than its crest."""
+    life = returning()
+    life.pace = life.pace._replace(strays=pace.SURE - 0.1, ceiling=15.0, peak=14.0)
+    life.step("stray", 1)
+    assert life.pace.strayed
+    assert life.pace.peak == 15.0
+
+
+def test_strays_that_are_known_cost_nothing_at_any_rate():
+    life = strayed()
+    life.step("wait", 0.9)
+    for _ in range(15):
+        before = life.pace.peak
+        life.step("flow", 49)
+        life.step("stray", 1)
+        assert life.pace.peak == before
+    assert life.pace.rate(life.now) > before
+
+
+def test_throttles_together_are_a_limit_though_strays_are_known():
+    life = strayed()
+    before = life.pace.peak
+    for _ in range(3):
+        life.step("flow", 3)
+        life.step("send", 0.0)
+        life.step("throttle", 0.0)
+    assert life.pace.peak < before
+
+
+def test_a_storm_is_a_limit_though_strays_are_known():
+    life = strayed()
+    before = life.pace.peak
+    life.step("storm", 5)
+    assert life.pace.peak < before / 2
+
+
+def test_strays_that_came_no_more_are_forgotten():
+    life = strayed(20.0)
+    rounds = int(2 * pace.MEMORY / 49)
+    for _ in range(rounds):
+        life.step("flow", 49)
+    assert not life.pace.strayed
+
+
+class Every:
+    """A service without a limit that throttles each so-and-so-manieth call."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.calls = number, 0
+
+    def admits(self, at: float) -> bool:
+        self.calls += 1
+        return self.calls % self.number != 0
+
+
+class Watched(Ours):
+    """A pace whose lowest rate is remembered."""
+
+    lowest = inf
+
+    def throttled(self, sent_at: float, now: float) -> None:
+        super().throttled(sent_at, now)
+        self.lowest = min(self.lowest, self.pace.rate(now))
+
+
+@given(st.floats(20, 200), st.integers(60, 300), st.sampled_from([0.02, 0.08]))
+@settings(patient, max_examples=30)
+def test_strays_alone_bring_no_declared_rate_down_by_much(rate, number, latency):
+    watched = Watched(pace.declared(rate))
+    client = Client(watched, 1500)
+    Simulation(Every(number), [client], latency).run()
+    assert watched.lowest > 0.6 * rate
+    assert 1500 / client.done[-1] > 0.75 * rate
+
+
+def test_however_many_strays_there_seem_to_be_denser_throttles_are_a_limit():
+    """Or throttles that are taken for strays would excuse ever more of them."""
+    life = strayed()
+    life.pace = life.pace._replace(strays=pace.MOST, crest=100 * life.pace.peak)
+    life.step("stray", 1)
+    assert life.pace.strays <= pace.MOST
+    before = life.pace.peak
+    for _ in range(40):
+        life.step("flow", 8)
+        life.step("send", 0.0)
+        life.step("throttle", 0.0)
+    assert life.pace.peak < 0.9 * before
+
+
+def doubts(start: Pace) -> int:
+    """How many strays it takes until they are known."""
+    life = Life(start)
+    for number in range(40):
+        if life.pace.strayed:
+            return number
+        life.step("stray", 1)
+    raise AssertionError("never known")
+
+
+def test_whoever_declares_a_rate_is_believed_sooner():
+    assert doubts(pace.declared(200.0)) < doubts(pace.learned(200.0, 0.0))
+
+
+# -- starving ------------------------------------------------------------------------------------------
+
+
+def test_starving_is_told_after_a_time_of_throttles_at_the_lowest_rate_alone():
+    life = followed()
+    life.step("storm", 12)
+    assert life.pace.peak == FLOOR_RATE
+    since = life.pace.starved_since
+    assert since is not None
+    assert not life.pace.starved(since + 299, 300)
+    assert life.pace.starved(since + 300, 300)
+    life.step("send", 0.0)
+    life.step("answer", 0.0)
+    assert not life.pace.starved(since + 1e9, 300)
+
+
+@given(st.floats(1, 100), st.integers(1, 49))
+@patient
+def test_what_was_measured_survives_any_time_of_throttles(rate, number):
+    """A spent daily quota is no lower rate: the next run begins where this one was."""
+    life = Life(pace.learned(rate, 0.0))
+    life.step("storm", number)
+    assert life.pace.known == rate

@@ -1,0 +1,964 @@
+"""The rolling windows: never overrun, never jammed; over processes, kills, boots and steps of the clock."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from itertools import product
+from math import inf
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batch_snapshot.errors import StorageError
+from batch_snapshot.models import Quota
+from batch_snapshot.ratelimit import windows as quota
+from batch_snapshot.ratelimit.windows import (
+    DAY,
+    LOST_AFTER,
+    CallLog,
+    Machine,
+    QuotaWindow,
+    WindowFull,
+    windows,
+)
+from tests.support.strategies import patient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+MINUTE = QuotaWindow("per_minute", 2, 60.0)
+DAILY = QuotaWindow("per_day", 3, DAY)
+#: Memory where there is any: the properties open many files.
+SHM = "/dev/shm" if Path("/dev/shm").is_dir() else None
+#: The log is exact to the microsecond, and so are the clocks of these tests: a few for the rounding.
+EPSILON = 5e-6
+
+
+class Clock:
+    """Time that passes when it is told to; exact, as it counts microseconds."""
+
+    def __init__(self, now: float = 1e6) -> None:
+        self.micros = round(now * 1e6)
+
+    def __call__(self) -> float:
+        return self.micros / 1e6
+
+    def advance(self, seconds: float) -> None:
+        self.micros += round(seconds * 1e6)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "state" / "usage.db"
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def usage(path, clock):
+    with CallLog(path, clock) as opened:
+        yield opened
+
+
+def claimed(usage: CallLog, *windows_: QuotaWindow, account: str = "a") -> int:
+    claim = usage.claim(account, windows_)
+    assert not isinstance(claim, WindowFull), claim
+    return claim
+
+
+def refused(usage: CallLog, *windows_: QuotaWindow, account: str = "a") -> WindowFull:
+    spent = usage.claim(account, windows_)
+    assert isinstance(spent, WindowFull)
+    return spent
+
+
+def used(usage: CallLog, *windows_: QuotaWindow, account: str = "a") -> int:
+    """A call that is over as soon as it has left."""
+    claim = claimed(usage, *windows_, account=account)
+    usage.finish(claim)
+    return claim
+
+
+# -- what is declared --------------------------------------------------------------------------------
+
+
+def test_windows_are_those_declared_less_the_reserve():
+    assert windows(Quota(per_second=5)) == ()
+    assert windows(Quota(per_minute=100, per_hour=1000, per_day=10_000, reserve=30)) == (
+        QuotaWindow("per_minute", 70, 60.0),
+        QuotaWindow("per_hour", 970, 3600.0),
+        QuotaWindow("per_day", 9970, 86_400.0),
+    )
+
+
+def test_calls_a_day_can_be_overridden_and_a_reserve_leaves_no_less_than_nothing():
+    assert windows(Quota(per_day=10_000, reserve=5), per_day=400) == (QuotaWindow("per_day", 395, DAY),)
+    assert windows(Quota(), per_day=0) == (QuotaWindow("per_day", 0, DAY),)
+    assert windows(Quota(per_minute=10, reserve=20)) == (QuotaWindow("per_minute", 0, 60.0),)
+
+
+def test_room_is_what_all_windows_leave_and_never_less_than_nothing(usage, clock):
+    five, three = QuotaWindow("per_minute", 5, 60.0), QuotaWindow("per_hour", 3, 3600.0)
+    assert usage.room("a", (five, three)) == 3
+    claimed(usage, five)
+    used(usage, five)
+    assert usage.room("a", (five, three)) == 1
+    used(usage, five)
+    used(usage, five)
+    assert usage.room("a", (five,)) == 1
+    assert usage.room("a", (five, three)) == 0, "other programs may have used more"
+    assert usage.room("b", (five, three)) == 3
+    clock.advance(60 + EPSILON)
+    assert usage.room("a", (five,)) == 4, "one is in flight"
+
+
+# -- one slot ----------------------------------------------------------------------------------------
+
+
+def test_a_slot_is_free_a_full_window_after_its_call_was_over(usage, clock):
+    first = claimed(usage, MINUTE)
+    clock.advance(1)
+    second = claimed(usage, MINUTE)
+    clock.advance(50)
+    usage.finish(second)
+    clock.advance(5)
+    usage.finish(first)
+    clock.advance(30)
+    spent = refused(usage, MINUTE)
+    assert spent.window == MINUTE
+    assert spent.opens_in == pytest.approx(25, abs=EPSILON)
+    clock.advance(25 - EPSILON)
+    refused(usage, MINUTE)
+    clock.advance(2 * EPSILON)
+    claimed(usage, MINUTE)
+    assert refused(usage, MINUTE).opens_in == pytest.approx(5, abs=2 * EPSILON)
+
+
+def test_a_call_in_flight_occupies_its_slot_however_long(usage, clock):
+    claims = [claimed(usage, MINUTE), claimed(usage, MINUTE)]
+    clock.advance(200)
+    assert refused(usage, MINUTE).opens_in == pytest.approx(LOST_AFTER - 200 + 60, abs=EPSILON)
+    usage.finish(claims[1])
+    assert refused(usage, MINUTE).opens_in == pytest.approx(60, abs=EPSILON)
+
+
+def test_a_claim_that_nobody_finishes_counts_as_over_after_a_while(usage, clock):
+    claimed(usage, MINUTE)
+    claimed(usage, MINUTE)
+    clock.advance(LOST_AFTER + 60 - EPSILON)
+    refused(usage, MINUTE)
+    clock.advance(2 * EPSILON)
+    claimed(usage, MINUTE)
+
+
+def test_a_claim_given_up_for_lost_can_still_be_finished(usage, clock):
+    lost = [claimed(usage, MINUTE), claimed(usage, MINUTE)]
+    clock.advance(LOST_AFTER + 100)
+    claim = claimed(usage, MINUTE)
+    usage.finish(lost[0])
+    assert refused(usage, MINUTE).opens_in == pytest.approx(60, abs=EPSILON)
+    usage.finish(claim)
+    usage.finish(lost[1])
+    clock.advance(60 + EPSILON)
+    claimed(usage, MINUTE)
+    claimed(usage, MINUTE)
+    refused(usage, MINUTE)
+
+
+def test_of_two_finishes_the_later_holds(usage, clock):
+    claim = used(usage, MINUTE)
+    used(usage, MINUTE)
+    clock.advance(30)
+    usage.finish(claim)
+    clock.advance(30 + EPSILON)
+    claimed(usage, MINUTE)
+    assert refused(usage, MINUTE).opens_in == pytest.approx(30, abs=2 * EPSILON)
+
+
+def test_a_call_that_never_left_frees_its_slot_at_once(usage):
+    claimed(usage, MINUTE)
+    claim = claimed(usage, MINUTE)
+    refused(usage, MINUTE)
+    usage.cancel(claim)
+    usage.cancel(claim)
+    usage.finish(claim)
+    again = claimed(usage, MINUTE)
+    assert again != claim, "an id is never used twice"
+    refused(usage, MINUTE)
+
+
+def test_without_windows_nothing_is_logged(usage):
+    claim = usage.claim("a", ())
+    usage.finish(claim)
+    usage.cancel(claim)
+    assert usage.ages("a", DAY) == []
+
+
+def test_a_limit_of_zero_never_opens(usage):
+    none = QuotaWindow("per_day", 0, DAY)
+    assert refused(usage, MINUTE, none) == WindowFull(none, inf)
+
+
+def test_the_window_that_opens_last_is_named(usage, clock):
+    day = QuotaWindow("per_day", 2, DAY)
+    used(usage, MINUTE, day)
+    clock.advance(10)
+    used(usage, MINUTE, day)
+    spent = refused(usage, MINUTE, day)
+    assert spent.window == day
+    assert spent.opens_in == pytest.approx(DAY - 10, abs=EPSILON)
+
+
+def test_a_window_that_is_declared_later_or_lowered_counts_what_was_before(usage, clock):
+    for _ in range(5):
+        used(usage, QuotaWindow("per_hour", 5, 3600.0))
+        clock.advance(1)
+    # Three of the five must go before one fits.
+    lowered = refused(usage, QuotaWindow("per_minute", 3, 60.0))
+    assert lowered.opens_in == pytest.approx(60 - 3, abs=EPSILON)
+    claimed(usage, QuotaWindow("per_minute", 6, 60.0))
+
+
+def test_accounts_are_apart(usage):
+    used(usage, MINUTE)
+    used(usage, MINUTE)
+    refused(usage, MINUTE)
+    claimed(usage, MINUTE, account="b")
+    claimed(usage, MINUTE, account="A")
+
+
+def test_ages_tell_when_calls_were_over(usage, clock):
+    used(usage, DAILY)
+    clock.advance(100)
+    lost = claimed(usage, DAILY)
+    clock.advance(LOST_AFTER + 5)
+    claimed(usage, DAILY)
+    used(usage, QuotaWindow("per_day", 9, DAY), account="b")
+    assert usage.ages("a", DAY) == pytest.approx([0, 5, 405], abs=EPSILON)
+    assert usage.ages("a", 300) == pytest.approx([0, 5], abs=EPSILON)
+    usage.finish(lost)
+    assert usage.ages("a", 300) == pytest.approx([0, 0], abs=EPSILON)
+    assert usage.ages("c", DAY) == []
+
+
+def test_a_note_is_kept_and_bears_its_age(path, clock, usage):
+    assert usage.note("a") is None
+    usage.revise("a", lambda text, age: f"{text} {age}")
+    usage.revise("b", lambda *_: "another")
+    clock.advance(60)
+    with CallLog(path, clock) as other:
+        assert other.note("a", 60) == other.note("a") == "None inf"
+        assert other.note("a", 59) is None
+        other.revise("a", lambda text, age: f"{text}, {age}")
+        assert other.note("b") == "another"
+    assert usage.note("a", 0) == "None inf, 60.0"
+
+
+def test_a_note_that_is_not_changed_stays_as_it_is(usage, clock):
+    usage.revise("a", lambda *_: "first")
+    clock.advance(60)
+    usage.revise("a", lambda *_: None)
+    with pytest.raises(ZeroDivisionError):
+        usage.revise("a", lambda *_: str(1 / 0))
+    assert usage.note("a") == "first"
+    assert usage.note("a", 59) is None
+    claimed(usage, MINUTE)
+
+
+def test_notes_are_revised_one_after_the_other(path, usage):
+    def count(text: str | None, _: float) -> str:
+        time.sleep(0.0002)
+        return str(int(text or 0) + 1)
+
+    with CallLog(path) as other, ThreadPoolExecutor(4) as pool:
+        for handle in [usage, other] * 50:
+            pool.submit(handle.revise, "counter", count)
+    assert usage.note("counter") == "100"
+
+
+# -- any history -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Call:
+    """A call as the service may have counted it: at any instant from its start to its end."""
+
+    start: float
+    end: float | None = None
+
+
+@dataclass
+class Model:
+    """What must hold, told in the plainest way."""
+
+    windows: Sequence[QuotaWindow]
+    calls: dict[int, Call] = field(default_factory=dict)
+
+    def end(self, call: Call) -> float:
+        return call.start + LOST_AFTER if call.end is None else call.end
+
+    def fits(self, now: float) -> bool:
+        ends = [self.end(call) for call in self.calls.values()]
+        return all(sum(end > now - window.seconds for end in ends) < window.limit for window in self.windows)
+
+    def opens_at(self, now: float) -> float:
+        """The earliest time at which one call fits: now, or when some call leaves a window."""
+        leaving = [self.end(call) + window.seconds for call in self.calls.values() for window in self.windows]
+        return min((at for at in [now, *leaving] if at >= now and self.fits(at)), default=inf)
+
+    def assert_never_exceeded(self) -> None:
+        """No window of any place holds more than its limit, whenever the service counted what it holds.
+
+        A window that holds most begins where a call ended. A call can't be counted after it was lost.
+        """
+        spans = [(call.start, min(self.end(call), call.start + LOST_AFTER)) for call in self.calls.values()]
+        for window in self.windows:
+            for _, begin in spans:
+                held = sum(end >= begin and start < begin + window.seconds for start, end in spans)
+                assert held <= window.limit, (window, begin)
+
+
+widths = st.sampled_from([1.0, 60.0, 3600.0, DAY])
+some_windows = st.lists(
+    st.builds(QuotaWindow, st.just("any"), st.integers(1, 4), widths),
+    min_size=1,
+    max_size=3,
+)
+#: Times that meet: few, and those where something becomes free.
+PASSING = [0.0, 0.25, 1.0, 30.0, 59.75, 60.0, 180.0, 300.0, 360.0, 3600.0, 43_200.0, DAY]
+#: (what, which account, which handle, a number).
+steps = st.one_of(
+    st.sampled_from(list(product(["claim"], [0, 1], [0, 1], [0.0]))),
+    st.sampled_from(list(product(["press"], [0, 1], [0, 1], [0.0]))),
+    st.sampled_from(list(product(["finish", "cancel"], [0, 1], [0, 1], range(10)))),
+    st.sampled_from(list(product(["pass"], [0], [0], PASSING))),
+    st.sampled_from(list(product(["reopen"], [0], [0, 1], [0.0]))),
+)
+
+
+class World:
+    """Two processes' handles on one file, two accounts, and what must be true of them.
+
+    A claim that is never finished is one whose process was killed.
+    """
+
+    def __init__(self, path: Path, windows_: tuple[Sequence[QuotaWindow], Sequence[QuotaWindow]]) -> None:
+        self.path = path
+        self.clock = Clock()
+        self.models = [Model(one) for one in windows_]
+        self.handles = [CallLog(path, self.clock), CallLog(path, self.clock)]
+
+    def close(self) -> None:
+        for handle in self.handles:
+            handle.close()
+
+    def step(self, what: str, account: int, handle: int, number: float) -> None:
+        if what == "pass":
+            self.clock.advance(number)
+        elif what == "reopen":
+            self.handles[handle].close()
+            self.handles[handle] = CallLog(self.path, self.clock)
+        elif what == "claim":
+            self.claim(account, handle)
+        elif what == "press":
+            self.press(account, handle)
+        else:
+            self.settle(what, self.models[account], self.handles[handle], int(number))
+
+    def settle(self, what: str, model: Model, usage: CallLog, number: int) -> None:
+        """Finish or cancel one that is in flight, or was lost less than a day ago."""
+        now = self.clock()
+        open_ = [claim for claim, call in model.calls.items() if call.end is None and call.start > now - DAY]
+        if not open_:
+            return
+        claim = open_[number % len(open_)]
+        if what == "finish":
+            usage.finish(claim)
+            model.calls[claim].end = now
+        else:
+            usage.cancel(claim)
+            del model.calls[claim]
+
+    def claim(self, account: int, handle: int) -> int | WindowFull:
+        model, now = self.models[account], self.clock()
+        claim = self.handles[handle].claim(f"account-{account}", model.windows)
+        if isinstance(claim, WindowFull):
+            assert not model.fits(now - EPSILON)
+            assert claim.window in model.windows
+            assert claim.opens_in == pytest.approx(model.opens_at(now) - now, abs=EPSILON)
+        else:
+            assert model.fits(now)
+            model.calls[claim] = Call(now)
+        return claim
+
+    def press(self, account: int, handle: int) -> None:
+        """Come back just before the window opens, and just after."""
+        claim = self.claim(account, handle)
+        if isinstance(claim, WindowFull):
+            self.clock.advance(claim.opens_in - EPSILON)
+            assert isinstance(self.claim(account, handle), WindowFull)
+            self.clock.advance(2 * EPSILON)
+            assert not isinstance(self.claim(account, 1 - handle), WindowFull)
+
+    def check(self) -> None:
+        for account, model in enumerate(self.models):
+            model.assert_never_exceeded()
+            now = self.clock()
+            ages = sorted(max(0.0, now - model.end(call)) for call in model.calls.values())
+            expected = [age for age in ages if age < DAY - 1]
+            assert self.handles[0].ages(f"account-{account}", DAY - 1) == pytest.approx(expected, abs=EPSILON)
+
+
+@given(st.tuples(some_windows, some_windows), st.lists(steps, max_size=60))
+@settings(patient, max_examples=250)
+def test_whatever_happens_no_window_is_exceeded_and_each_opens_when_it_was_said_to(windows_, history):
+    with tempfile.TemporaryDirectory(dir=SHM) as folder:
+        world = World(Path(folder) / "usage.db", windows_)
+        try:
+            for step in history:
+                world.step(*step)
+            world.check()
+        finally:
+            world.close()
+
+
+# -- the clock ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Time:
+    """A machine whose clocks are told what to show; in truth `true` seconds have passed."""
+
+    true: float = 0.0
+    booted: float = -5000.0
+    wall_is_off: float = 1.7e9
+    boot: str | None = "boot-1"
+
+    @property
+    def machine(self) -> Machine:
+        return Machine(
+            boot=lambda: self.boot,
+            elapsed=lambda: self.true - self.booted,
+            wall=lambda: self.true + self.wall_is_off,
+        )
+
+    def reboot(self, downtime: float, boot: str | None = "boot-2") -> None:
+        self.true += downtime
+        self.booted = self.true
+        self.boot = boot
+
+
+def spend(path: Path, told: Time) -> None:
+    """Use up the window, just now."""
+    with CallLog(path, machine=told.machine) as usage:
+        used(usage, MINUTE)
+        used(usage, MINUTE)
+
+
+def opens_in(path: Path, told: Time) -> float:
+    """Seconds until the window opens, as a process that begins now sees it; 0 if it is open."""
+    with CallLog(path, machine=told.machine) as usage:
+        claim = usage.claim("a", [MINUTE])
+        if isinstance(claim, WindowFull):
+            return claim.opens_in
+        usage.cancel(claim)
+        return 0.0
+
+
+@pytest.mark.parametrize("step", [5 * 3600.0, -5 * 3600.0, 400 * DAY, -400 * DAY])
+def test_a_step_of_the_wall_clock_neither_opens_a_window_nor_jams_it(path, step):
+    told = Time()
+    spend(path, told)
+    with CallLog(path, machine=told.machine) as running:
+        told.wall_is_off += step
+        told.true += 10
+        assert refused(running, MINUTE).opens_in == pytest.approx(50, abs=EPSILON)
+        assert opens_in(path, told) == pytest.approx(50, abs=EPSILON)
+        told.true += 50 + EPSILON
+        claimed(running, MINUTE)
+    assert opens_in(path, told) == 0
+
+
+@given(st.lists(st.tuples(st.floats(0, 20), st.floats(-1e6, 1e6), st.booleans()), max_size=12))
+@patient
+def test_within_a_boot_only_time_that_has_passed_counts(happened):
+    told = Time()
+    with tempfile.TemporaryDirectory(dir=SHM) as folder:
+        path = Path(folder) / "usage.db"
+        spend(path, told)
+        running = CallLog(path, machine=told.machine)
+        for passed, step, reopen in happened:
+            told.true += passed
+            told.wall_is_off += step
+            if reopen:
+                running.close()
+                running = CallLog(path, machine=told.machine)
+            expected = max(0.0, 60 - told.true)
+            if expected > EPSILON:
+                assert refused(running, MINUTE).opens_in == pytest.approx(expected, abs=EPSILON)
+        running.close()
+        assert opens_in(path, told) == pytest.approx(max(0.0, 60 - told.true), abs=EPSILON)
+
+
+def test_the_time_that_the_machine_was_off_counts_after_a_boot(path):
+    told = Time()
+    spend(path, told)
+    told.reboot(downtime=20)
+    assert opens_in(path, told) == pytest.approx(40, abs=EPSILON)
+    told.true += 15
+    told.reboot(downtime=30, boot="boot-3")
+    assert opens_in(path, told) == 0
+
+
+def test_a_boot_with_the_clock_far_behind_goes_on_where_time_was_last_seen(path):
+    told = Time()
+    spend(path, told)
+    told.wall_is_off = 0.0
+    told.reboot(downtime=20)
+    assert opens_in(path, told) == pytest.approx(60, abs=EPSILON)
+    # Being set right within the boot changes nothing.
+    told.wall_is_off = 1.7e9
+    told.true += 10
+    assert opens_in(path, told) == pytest.approx(50, abs=EPSILON)
+    # The next boot has the right time again.
+    told.reboot(downtime=0, boot="boot-3")
+    assert opens_in(path, told) == pytest.approx(30, abs=EPSILON)
+
+
+def test_where_boots_have_no_name_time_is_never_seen_running_backwards(path):
+    told = Time(boot=None)
+    spend(path, told)
+    told.true += 10
+    assert opens_in(path, told) == pytest.approx(50, abs=EPSILON)
+    with CallLog(path, machine=told.machine) as running:
+        told.wall_is_off -= 3600
+        told.true += 10
+        # A process that runs goes by what has passed; one that begins, on from there.
+        assert refused(running, MINUTE).opens_in == pytest.approx(40, abs=EPSILON)
+        assert opens_in(path, told) == pytest.approx(40, abs=EPSILON)
+        told.wall_is_off += 2 * 3600
+        told.true += 10
+        assert refused(running, MINUTE).opens_in == pytest.approx(30, abs=EPSILON)
+    told.wall_is_off -= 3600
+    told.true += 10
+    assert opens_in(path, told) <= 30 + EPSILON
+
+
+def test_where_boots_have_no_name_the_time_that_the_machine_was_off_counts_too(path):
+    told = Time(boot=None)
+    spend(path, told)
+    told.reboot(downtime=20, boot=None)
+    assert opens_in(path, told) == pytest.approx(40, abs=EPSILON)
+
+
+def test_a_clock_that_is_given_never_runs_backwards_either(usage, clock):
+    used(usage, MINUTE)
+    used(usage, MINUTE)
+    clock.advance(-1000)
+    assert refused(usage, MINUTE).opens_in == pytest.approx(60, abs=EPSILON)
+    clock.advance(1030)
+    assert refused(usage, MINUTE).opens_in == pytest.approx(30, abs=EPSILON)
+
+
+def test_this_machine_tells_its_time(path):
+    machine = Machine()
+    before = machine.elapsed()
+    assert 0 < before <= machine.elapsed()
+    if sys.platform == "linux":
+        assert machine.boot() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    brief = QuotaWindow("brief", 1, 0.05)
+    with CallLog(path) as usage:
+        used(usage, brief)
+        spent = usage.claim("a", [brief])
+        if isinstance(spent, WindowFull):
+            time.sleep(spent.opens_in)
+        claimed(usage, brief)
+        assert abs(usage._now() / 1e6 - time.time()) < 60
+
+
+# -- many at once ------------------------------------------------------------------------------------
+
+#: Two threads call as fast as they may, and say when each call left and when it was over.
+CALLER = """
+import os, sys, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from batch_snapshot.ratelimit.windows import Spent, Usage, Window
+
+path, limit, width, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
+window = Window("any", limit, width)
+until = time.monotonic() + seconds
+
+def call(usage):
+    while time.monotonic() < until:
+        claim = usage.claim("a", [window])
+        if isinstance(claim, Spent):
+            if claim.opens_in > 60:
+                return
+            time.sleep(min(claim.opens_in, 0.005))
+            continue
+        os.write(1, f"left {claim} {time.monotonic()}\\n".encode())
+        time.sleep(0.001)
+        os.write(1, f"over {claim} {time.monotonic()}\\n".encode())
+        usage.finish(claim)
+
+with Usage(Path(path)) as usage:
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(call, [usage, usage]))
+"""
+
+
+@contextmanager
+def callers(number: int, path: Path, limit: int, width: float, seconds: float) -> Iterator[list[Path]]:
+    """So many processes with what each says in a file; two of them are killed on their way."""
+    said = [path.with_name(f"said-{index}") for index in range(number)]
+    line = [sys.executable, "-c", CALLER, str(path), str(limit), str(width), str(seconds)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    processes = []
+    for out in said:
+        with out.open("wb") as stream:
+            processes.append(subprocess.Popen(line, stdout=stream))
+    try:
+        for process, out in list(zip(processes, said, strict=True))[:2]:
+            deadline = time.monotonic() + 20
+            while out.read_bytes().count(b"left") < 8 and time.monotonic() < deadline:
+                time.sleep(0.005)
+            process.kill()
+        for process in processes[2:]:
+            assert process.wait(40) == 0
+        yield said
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def spans(said: Sequence[Path]) -> list[tuple[float, float]]:
+    """When each call left, and when it was over; one whose process was killed then was over then."""
+    left: dict[int, float] = {}
+    over: dict[int, float] = {}
+    for out in said:
+        for line in out.read_text().splitlines():
+            what, claim, at = line.split()
+            {"left": left, "over": over}[what][int(claim)] = float(at)
+    return [(at, over.get(claim, at)) for claim, at in left.items()]
+
+
+def test_processes_and_their_threads_never_exceed_a_window_together(path):
+    limit, width = 40, 0.3
+    with callers(4, path, limit, width, seconds=2.5) as said:
+        calls = spans(said)
+    for _, begin in calls:
+        held = sum(over >= begin and left < begin + width for left, over in calls)
+        assert held <= limit
+    assert len(calls) > 2 * limit, "the window has opened again and again"
+
+
+def test_processes_that_are_killed_leave_their_calls_counted(path):
+    limit = 400
+    with callers(4, path, limit, DAY, seconds=20) as said:
+        calls = spans(said)
+    with CallLog(path) as usage:
+        assert len(usage.ages("a", DAY)) == limit
+        spent = refused(usage, QuotaWindow("per_day", limit, DAY))
+    # Killed between its claim and its word, each of four threads may have kept one to itself.
+    assert limit - 4 <= len(calls) <= limit
+    assert DAY - 60 < spent.opens_in <= DAY
+
+
+def test_many_can_begin_the_same_file_at_once(path):
+    for attempt in range(20):
+        beginning = path.with_name(f"usage-{attempt}.db")
+        barrier = threading.Barrier(8)
+        claims: list[int | WindowFull] = []
+
+        def begin(beginning=beginning, barrier=barrier, claims=claims):
+            barrier.wait()
+            with CallLog(beginning) as usage:
+                claims.append(usage.claim("a", [QuotaWindow("any", 6, DAY)]))
+
+        threads = [threading.Thread(target=begin) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sum(isinstance(claim, WindowFull) for claim in claims) == 2
+        assert len(claims) == 8
+
+
+def test_a_file_that_is_just_being_made_is_waited_for(path):
+    path.parent.mkdir()
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.2, other.execute, ["ROLLBACK"])
+    timer.start()
+    with CallLog(path) as usage:
+        claimed(usage, MINUTE)
+    timer.join()
+    other.close()
+
+
+# -- the file ----------------------------------------------------------------------------------------
+
+
+def told(error: pytest.ExceptionInfo[StorageError], path: Path, *words: str, code: int = 5) -> None:
+    """It is one clear line, without a trace of where it came from."""
+    message = str(error.value)
+    assert message.startswith(f"{path}: cannot keep count of calls here (")
+    assert len(message.splitlines()) == 1
+    for word in words:
+        assert word in message
+    assert error.value.exit_code == code
+    assert error.value.__suppress_context__ or error.value.__context__ is None
+
+
+def test_the_files_are_their_owners_alone(path):
+    before = os.umask(0)
+    try:
+        with CallLog(path) as usage:
+            used(usage, MINUTE)
+            files = sorted(path.parent.iterdir())
+            assert [file.name for file in files] == ["usage.db", "usage.db-shm", "usage.db-wal"]
+            assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    finally:
+        os.umask(before)
+
+
+def test_what_was_used_outlives_its_process(path, clock):
+    with CallLog(path, clock) as usage:
+        used(usage, MINUTE)
+        claimed(usage, MINUTE)
+    with CallLog(path, clock) as usage:
+        assert refused(usage, MINUTE).opens_in == pytest.approx(60, abs=EPSILON)
+
+
+@pytest.mark.parametrize("content", [b"not one\n" * 900, b"SQLite format 3\0" + bytes(range(256)) * 64])
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path, content):
+    path = tmp_path / "usage.db"
+    path.write_bytes(content)
+    with pytest.raises(StorageError) as caught:
+        CallLog(path)
+    told(caught, path, "move the file away, then run the same command")
+    assert path.read_bytes() == content
+
+
+def test_a_file_with_damage_in_it_is_refused(path, clock):
+    with CallLog(path, clock) as usage:
+        for _ in range(300):
+            used(usage, QuotaWindow("any", 10_000, DAY))
+    page = 4096
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(page)
+        file.write(b"\xa5" * (size - page))
+    with pytest.raises(StorageError) as caught, CallLog(path, clock) as usage:
+        claimed(usage, MINUTE)
+    told(caught, path, "malformed", "move the file away")
+
+
+def test_a_newer_file_is_refused_and_left_alone(path):
+    CallLog(path).close()
+    with sqlite3.connect(path) as newer:
+        newer.execute("PRAGMA user_version = 7")
+    newer.close()
+    content = path.read_bytes()
+    with pytest.raises(StorageError) as caught:
+        CallLog(path)
+    told(caught, path, "schema 7, where this one knows 1", "update batch-snapshot")
+    assert path.read_bytes() == content
+
+
+def test_another_programs_database_is_refused_and_left_alone(tmp_path):
+    path = tmp_path / "usage.db"
+    with sqlite3.connect(path) as foreign:
+        foreign.execute("CREATE TABLE contacts (name)")
+    foreign.close()
+    content = path.read_bytes()
+    with pytest.raises(StorageError) as caught:
+        CallLog(path)
+    told(caught, path, "another program's database")
+    assert path.read_bytes() == content
+
+
+def test_a_path_that_leads_nowhere_is_told(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    for path in (file / "state" / "usage.db", tmp_path):
+        with pytest.raises(StorageError) as caught:
+            CallLog(path)
+        told(caught, path, "use a folder that can be written", "--state-dir", code=2)
+
+
+@contextmanager
+def mounted(folder: Path, *flags: str) -> Iterator[bool]:
+    """A file system of memory alone at `folder`; False where this process may not mount any."""
+    folder.mkdir()
+    mount = shutil.which("mount")
+    asked = [mount or "mount", "-t", "tmpfs", *flags, "batch-snapshot-tests", str(folder)]
+    done = mount is not None and subprocess.run(asked, capture_output=True, check=False).returncode == 0
+    try:
+        yield done
+    finally:
+        if done:
+            subprocess.run(["umount", str(folder)], check=True)
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[Path]:
+    """A folder with a log in it that cannot be written: a read-only file system, or by its mode."""
+    with mounted(folder) as real:
+        path = folder / "usage.db"
+        CallLog(path).close()
+        if real:
+            subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        else:
+            path.chmod(0o400)
+            folder.chmod(0o500)
+        try:
+            yield folder
+        finally:
+            if not real:
+                folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("name", ["usage.db", "new.db", "new/usage.db"])
+def test_a_folder_that_cannot_be_written_is_told(tmp_path, name):
+    with read_only(tmp_path / "disk") as folder:
+        with pytest.raises(StorageError) as caught:
+            CallLog(folder / name)
+        told(caught, folder / name, "use a folder that can be written", "--state-dir", code=2)
+
+
+@contextmanager
+def no_longer_files() -> Iterator[None]:
+    """Where no small file system can be had: no file may grow."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_no_call_is_granted_that_cannot_be_logged_and_with_room_it_goes_on(tmp_path):
+    folder = tmp_path / "disk"
+    many = QuotaWindow("any", 100_000, DAY)
+    with mounted(folder, "-o", "size=256k") as real, CallLog(folder / "usage.db") as usage:
+        ballast = folder / "ballast"
+        with suppress(OSError), ballast.open("wb", buffering=0) as file:
+            file.write(bytes(120 * 1024))
+        granted: list[int] = []
+        with pytest.raises(StorageError) as caught, nullcontext() if real else no_longer_files():
+            granted.extend(iter(lambda: claimed(usage, many), None))
+        told(caught, folder / "usage.db", "make room", "then run the same command")
+        ballast.unlink()
+        used(usage, many)
+        assert len(usage.ages("a", DAY)) == len(granted) + 1 > 1
+
+
+def test_a_file_that_another_process_keeps_to_itself_is_told(path, usage):
+    usage._db.execute("PRAGMA busy_timeout = 50")
+    selfish = sqlite3.connect(path, isolation_level=None)
+    selfish.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StorageError) as caught:
+        usage.claim("a", [MINUTE])
+    told(caught, path, "database is locked", "wait until it has ended, or stop it")
+    selfish.execute("ROLLBACK")
+    selfish.close()
+    claimed(usage, MINUTE)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_file_that_was_removed_is_not_written_to_any_more(path, clock, usage, again):
+    claim = claimed(usage, MINUTE)
+    for file in path.parent.iterdir():
+        file.unlink()
+    if again:
+        CallLog(path, clock).close()
+    for act in (lambda: usage.claim("a", [MINUTE]), lambda: usage.finish(claim)):
+        with pytest.raises(StorageError) as caught:
+            act()
+        told(caught, path, "removed or replaced", "run the same command again")
+
+
+def test_after_it_was_closed_it_grants_nothing(path):
+    usage = CallLog(path)
+    usage.close()
+    usage.close()
+    with pytest.raises(StorageError) as caught:
+        usage.claim("a", [MINUTE])
+    told(caught, path, "closed")
+
+
+# -- many calls --------------------------------------------------------------------------------------
+
+
+def logged(usage: CallLog) -> int:
+    return int(usage._db.execute("SELECT count(*) FROM calls").fetchone()[0])
+
+
+def test_old_calls_are_forgotten_when_the_log_is_opened(path, clock):
+    with CallLog(path, clock) as usage:
+        for _ in range(3):
+            used(usage, DAILY)
+        claimed(usage, DAILY, account="b")
+    clock.advance(DAY + LOST_AFTER - 1)
+    with CallLog(path, clock) as usage:
+        assert logged(usage) == 4
+    clock.advance(2)
+    with CallLog(path, clock) as usage:
+        assert logged(usage) == 1
+        # What was counted when they were there is not counted now.
+        for _ in range(3):
+            used(usage, DAILY)
+        refused(usage, DAILY)
+
+
+def test_old_calls_are_forgotten_now_and_then_by_those_who_go_on(usage, clock):
+    for _ in range(3):
+        used(usage, DAILY)
+    clock.advance(2 * DAY)
+    many = QuotaWindow("any", 2 * quota.PURGE_EVERY, DAY)
+    while claimed(usage, many) % quota.PURGE_EVERY:
+        assert logged(usage) > 3
+    assert logged(usage) == quota.PURGE_EVERY - 3
+    # The limit of three was reached two days ago, and would be again by those that are left.
+    assert refused(usage, DAILY).opens_in == pytest.approx(DAY + LOST_AFTER, abs=EPSILON)
+
+
+def test_a_claim_is_cheap_after_a_hundred_thousand(usage, clock):
+    """A loose bound: a claim takes a tenth of a millisecond, and counting them all ten."""
+    now = usage._now()
+    usage._db.execute("BEGIN")
+    usage._db.executemany(
+        "INSERT INTO calls (account, ended) VALUES ('a', ?)", ((now - 800_000 * n,) for n in range(100_000))
+    )
+    usage._db.execute("COMMIT")
+    many = [QuotaWindow("per_hour", 200_000, 3600.0), QuotaWindow("per_day", 200_000, DAY)]
+    taken = []
+    for _ in range(200):
+        begun = time.perf_counter()
+        used(usage, *many)
+        taken.append(time.perf_counter() - begun)
+        clock.advance(1)
+    assert median(taken) < 0.004
+    assert len(usage.ages("a", 2 * DAY)) == 100_200

@@ -1,0 +1,639 @@
+"""What a run comes to, in exit codes, text and JSON; what a ledger says by itself; what a person sees."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from dataclasses import replace
+from datetime import timedelta
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch_snapshot import paths
+from batch_snapshot.engine.account import AccountState, Stop, StopKind
+from batch_snapshot.engine.allowance import AccountLimits
+from batch_snapshot.errors import LedgerError
+from batch_snapshot.jobs import plan
+from batch_snapshot.ledger import codec, history, locks
+from batch_snapshot.ledger.history import End, FailureGroup, RowState
+from batch_snapshot.ledger.writer import Ledger
+from batch_snapshot.models import (
+    Account,
+    ErrorKind,
+    Outcome,
+    Quota,
+    Request,
+    RowError,
+    Skip,
+    Status,
+    client_token,
+)
+from batch_snapshot.ratelimit import pace
+from batch_snapshot.ratelimit.pacer import Pacer
+from batch_snapshot.ratelimit.windows import CallLog, windows
+from batch_snapshot.reporting import display, progress
+from batch_snapshot.reporting import status as overview
+from batch_snapshot.reporting import summary as report
+from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary
+from batch_snapshot.reporting.view import RunView
+from tests.support.strategies import (
+    POOL,
+    RUN_ID,
+    START,
+    header,
+    histories,
+    lines_of,
+    numbered,
+    patient,
+    pool_rows,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from batch_snapshot.ledger.history import Record
+    from batch_snapshot.models import Row
+
+DENIED = FailureGroup(Status.FAILED, ErrorKind.DENIED, "AccessDeniedException")
+BROKEN = FailureGroup(Status.FAILED, ErrorKind.TRANSIENT, "InternalServerException")
+DOUBT = FailureGroup(Status.IN_DOUBT, ErrorKind.DENIED, "AccessDeniedException")
+
+# ---- exit codes
+
+DONE = Counts(succeeded=3)
+SOME_FAILED = Counts(succeeded=2, failed=1)
+SOME_IN_DOUBT = Counts(succeeded=2, in_doubt=1)
+SOME_LEFT = Counts(succeeded=2, unattempted=1)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "counts", "signum", "code"),
+    [
+        ("completed", DONE, None, 0),
+        ("completed", Counts(), None, 0),
+        ("completed", SOME_FAILED, None, 1),
+        ("completed", SOME_IN_DOUBT, None, 1),
+        ("completed", SOME_LEFT, None, 1),
+        ("deferred", SOME_LEFT, None, 4),
+        ("deferred", SOME_FAILED, None, 4),
+        ("stopped", SOME_LEFT, None, 3),
+        ("stopped", SOME_FAILED, None, 3),
+        ("interrupted", SOME_LEFT, 2, 130),
+        ("interrupted", SOME_LEFT, 15, 143),
+        ("interrupted", SOME_FAILED, 15, 143),
+        ("interrupted", SOME_LEFT, None, 130),
+    ],
+)
+def test_the_gravest_of_what_happened_gives_the_exit_code(outcome, counts, signum, code):
+    assert report.exit_code(outcome, counts, signum) == code
+
+
+@pytest.mark.parametrize("outcome", ["completed", "stopped", "deferred", "interrupted"])
+@given(st.builds(Counts, *[st.integers(0, 3)] * 4, unchanged=st.integers(0, 3), active_job=st.integers(0, 3)))
+@patient
+def test_only_a_completed_run_without_any_other_row_exits_0(outcome, counts):
+    perfect = outcome == "completed" and not (counts.failed or counts.in_doubt or counts.unattempted)
+    assert (report.exit_code(outcome, counts) == 0) is perfect
+
+
+# ---- counts
+
+
+@given(st.dictionaries(st.sampled_from([*Status, *Skip]), st.integers(0, 9)), st.integers(0, 40))
+@patient
+def test_counts_sum_to_the_rows(statuses, more):
+    counted = sum(statuses.values())
+    counts = report.count(statuses, counted + more)
+    assert counts.total == counted + more
+    assert counts.unattempted == more
+    assert (counts.succeeded, counts.failed, counts.in_doubt) == tuple(
+        statuses.get(status, 0) for status in Status
+    )
+    assert (counts.unchanged, counts.active_job) == tuple(statuses.get(reason, 0) for reason in Skip)
+
+
+def test_counts_are_never_negative():
+    assert report.count({Status.SUCCEEDED: 3}, 2) == Counts(succeeded=3)
+
+
+def test_states_in_words_leave_out_what_is_none_but_never_the_successes():
+    assert report.states(Counts(1200, 0, 3, 0)) == "1,203 rows: 1,200 succeeded, 3 in doubt"
+    assert report.states(Counts()) == "0 rows: 0 succeeded"
+
+
+# ---- what to do next
+
+
+RUN, RETRY = "batch-snapshot run m.yaml", "batch-snapshot retry l.ndjson"
+
+
+@pytest.mark.parametrize(
+    ("counts", "failures", "steps"),
+    [
+        (DONE, {}, []),
+        (SOME_LEFT, {}, [RUN]),
+        (SOME_FAILED, {DENIED: 1}, []),
+        (SOME_FAILED, {BROKEN: 1}, [RETRY]),
+        (SOME_IN_DOUBT, {DOUBT: 1}, [RETRY]),
+        (Counts(0, 1, 0, 1), {BROKEN: 1}, [RUN, RETRY]),
+    ],
+)
+def test_the_next_steps_continue_what_is_left_and_retry_what_another_try_can_cure(counts, failures, steps):
+    assert report.next_steps(counts, failures, run=RUN, ledger="l.ndjson") == steps
+
+
+def test_without_a_manifest_there_is_nothing_to_run():
+    assert report.next_steps(SOME_LEFT, {}, run=None, ledger="l.ndjson") == []
+
+
+def test_a_next_step_can_be_pasted_whatever_the_ledger_is_called():
+    steps = report.next_steps(SOME_IN_DOUBT, {DOUBT: 1}, run=None, ledger="my ledger's.ndjson")
+    assert steps == ["""batch-snapshot retry 'my ledger'"'"'s.ndjson'"""]
+
+
+@pytest.mark.parametrize(
+    ("group", "word"),
+    [
+        (DENIED, "AccessDeniedException"),
+        (DOUBT, "in_doubt"),
+        (DENIED._replace(code=""), "denied"),
+        (DENIED._replace(code="a,b"), "denied"),
+        (DENIED._replace(code=" odd"), "denied"),
+        (DENIED._replace(code="it's $odd"), """'it'"'"'s $odd'"""),
+    ],
+)
+def test_every_failure_comes_with_the_command_that_takes_it_up_again(group, word):
+    assert report.remedy(group, "l.ndjson") == f"batch-snapshot retry l.ndjson --only {word}"
+    chosen = shlex.split(report.remedy(group, "l.ndjson"))[-1]
+    past = RowState(
+        group.status, "t", 0, ambiguous=False, first_sent_at=None, kind=group.kind, code=group.code
+    )
+    assert plan.only(chosen, [group.code]).takes(past)
+
+
+def test_there_is_advice_for_every_kind():
+    assert set(report.ADVICE) == set(ErrorKind)
+
+
+# ---- the summary
+
+AGAIN = "batch-snapshot retry ledgers/nightly.ndjson --only"
+
+SUMMARY = Summary(
+    outcome="stopped",
+    exit_code=3,
+    counts=Counts(1000, 30, 2, 5),
+    failures={BROKEN: 8, DENIED: 22, DOUBT: 2},
+    ledger="ledgers/nightly.ndjson",
+    run_id="night-1",
+    elapsed_s=12.34567,
+    accounts={
+        "main": AccountSummary(1000, 50, 12.5, None),
+        "acme": AccountSummary(250, 0, 7.5, "20 denials in a row"),
+        "idle": AccountSummary(0, 0, None, None),
+    },
+    reasons=["account acme: 20 denials in a row"],
+    vanished=3,
+    vanished_rows=["eng-1/O1", "eng-2/O2"],
+    warnings=["a warning"],
+    next_steps=[RUN, RETRY],
+)
+
+
+def test_a_summary_as_json():
+    assert json.loads(json.dumps(report.as_json(SUMMARY))) == {
+        "outcome": "stopped",
+        "counts": {"succeeded": 1000, "failed": 30, "in_doubt": 2, "unattempted": 5},
+        "failures": [
+            {
+                "status": "failed",
+                "kind": "denied",
+                "code": "AccessDeniedException",
+                "count": 22,
+                "next": f"{AGAIN} AccessDeniedException",
+            },
+            {
+                "status": "failed",
+                "kind": "transient",
+                "code": "InternalServerException",
+                "count": 8,
+                "next": f"{AGAIN} InternalServerException",
+            },
+            {
+                "status": "in_doubt",
+                "kind": "denied",
+                "code": "AccessDeniedException",
+                "count": 2,
+                "next": f"{AGAIN} in_doubt",
+            },
+        ],
+        "ledger": "ledgers/nightly.ndjson",
+        "run_id": "night-1",
+        "elapsed_s": 12.346,
+        "calls": 1250,
+        "throttled_calls": 50,
+        "learned_rate": 20.0,
+        "accounts": {
+            "main": {"calls": 1000, "throttled_calls": 50, "learned_rate": 12.5, "stopped": None},
+            "acme": {
+                "calls": 250,
+                "throttled_calls": 0,
+                "learned_rate": 7.5,
+                "stopped": "20 denials in a row",
+            },
+            "idle": {"calls": 0, "throttled_calls": 0, "learned_rate": None, "stopped": None},
+        },
+        "reasons": ["account acme: 20 denials in a row"],
+        "vanished": 3,
+        "vanished_rows": ["eng-1/O1", "eng-2/O2"],
+        "warnings": ["a warning"],
+        "next_steps": [RUN, RETRY],
+    }
+
+
+def test_a_summary_as_text():
+    assert report.as_text(SUMMARY).splitlines() == [
+        "stopped: 1,037 rows: 1,000 succeeded, 30 failed, 2 in doubt, 5 unattempted",
+        "  account acme: 20 denials in a row",
+        "",
+        "     22 failed, denied, AccessDeniedException",
+        f"        {report.ADVICE[ErrorKind.DENIED]}",
+        f"        $ {AGAIN} AccessDeniedException",
+        "      8 failed, transient, InternalServerException",
+        f"        {report.ADVICE[ErrorKind.TRANSIENT]}",
+        f"        $ {AGAIN} InternalServerException",
+        "      2 in doubt, denied, AccessDeniedException",
+        f"        {report.DOUBT_ADVICE}",
+        f"        $ {AGAIN} in_doubt",
+        "",
+        "no longer in the manifest: 3 rows (eng-1/O1, eng-2/O2 …)",
+        "",
+        "account main  1,000 calls, 50 throttled, pace at the end 12.5/s",
+        "account acme  250 calls, 0 throttled, pace at the end 7.5/s, stopped early",
+        "account idle  0 calls, 0 throttled",
+        "",
+        "ledger  ledgers/nightly.ndjson",
+        "run id  night-1",
+        "calls   1,250 in 12.3 s, 50 throttled (4.0%); pace at the end 20/s",
+        f"next    {RUN}",
+        f"next    {RETRY}",
+    ]
+
+
+def test_what_is_to_be_done_about_several_groups_is_said_once():
+    slow = FailureGroup(Status.IN_DOUBT, ErrorKind.TRANSIENT, "ReadTimeout")
+    lines = report.as_text(replace(SUMMARY, failures={DOUBT: 2, BROKEN: 1, slow: 4})).splitlines()
+    assert lines[3:9] == [
+        "      4 in doubt, transient, ReadTimeout",
+        "      2 in doubt, denied, AccessDeniedException",
+        f"        {report.DOUBT_ADVICE}",
+        f"        $ {AGAIN} in_doubt",
+        "      1 failed, transient, InternalServerException",
+        f"        {report.ADVICE[ErrorKind.TRANSIENT]}",
+    ]
+
+
+def test_a_summary_without_any_call_says_no_more_than_there_is():
+    plain = Summary(outcome="completed", exit_code=0, counts=DONE, failures={}, ledger="l.ndjson", run_id="r")
+    assert report.as_text(plain).splitlines() == [
+        "completed: 3 rows: 3 succeeded",
+        "",
+        "ledger  l.ndjson",
+        "run id  r",
+    ]
+    found = report.as_json(plain)
+    assert (found["calls"], found["throttled_calls"], found["learned_rate"]) == (0, 0, None)
+
+
+def test_all_vanished_rows_are_named_where_they_are_few():
+    named = replace(SUMMARY, vanished=2)
+    assert "no longer in the manifest: 2 rows (eng-1/O1, eng-2/O2)" in report.as_text(named).splitlines()
+
+
+# ---- a ledger by itself
+
+
+def outcome(row: Row, status: Status, kind: ErrorKind = ErrorKind.DENIED, code: str = "C") -> Outcome:
+    done = status is Status.SUCCEEDED
+    return Outcome(
+        request=Request(row, client_token(RUN_ID, row, 0)),
+        status=status,
+        attempts=1,
+        throttles=0,
+        ambiguous=status is Status.IN_DOUBT,
+        first_sent_at=START,
+        started_at=START,
+        finished_at=START,
+        arn="arn" if done else None,
+        revision=1 if done else None,
+        error=None if done else RowError(kind, code, "told"),
+    )
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "nightly.ndjson"
+
+
+def write(path: Path, *outcomes: Outcome, end: str | None = "completed", manifest: str | None = "m.yaml"):
+    """A ledger whose one invocation intended all rows of the pool."""
+    with Ledger(path) as book:
+        book.append(codec.encode_run(header(manifest=manifest), "0"))
+        book.append(codec.encode_intent(START, [Request(row, client_token(RUN_ID, row, 0)) for row in POOL]))
+        for each in outcomes:
+            book.append(codec.encode_result(RUN_ID, each))
+        if end:
+            book.append(codec.encode_end(RUN_ID, End(end, {}, START + timedelta(seconds=90))))
+
+
+def commands(path: Path, *names: str) -> list[str]:
+    known: Mapping[str, str] = {
+        "run": f"batch-snapshot run m.yaml --ledger {path}",
+        "retry": f"batch-snapshot retry {path}",
+    }
+    return [known[name] for name in names]
+
+
+def test_a_finished_ledger_says_how_it_ended(path):
+    write(path, *(outcome(row, Status.SUCCEEDED) for row in POOL))
+    summary = overview.of(path)
+    assert replace(summary, next_steps=()) == Summary(
+        outcome="completed",
+        exit_code=0,
+        counts=Counts(5),
+        failures={},
+        ledger=str(path),
+        run_id=RUN_ID,
+        elapsed_s=90.0,
+        accounts={"main": AccountSummary(5, 0, None, None, {"succeeded": 5})},
+    )
+    assert not summary.next_steps
+
+
+@pytest.mark.parametrize("end", ["stopped", "deferred", "interrupted"])
+def test_a_ledger_that_ended_early_says_how_it_goes_on(path, end):
+    write(
+        path,
+        outcome(POOL[0], Status.SUCCEEDED),
+        outcome(POOL[1], Status.FAILED, ErrorKind.TRANSIENT, "X"),
+        outcome(POOL[2], Status.FAILED),
+        outcome(POOL[3], Status.IN_DOUBT),
+        end=end,
+    )
+    summary = overview.of(path)
+    assert summary.outcome == end
+    assert summary.counts == Counts(1, 2, 1, 1)
+    assert summary.failures == {
+        FailureGroup(Status.FAILED, ErrorKind.TRANSIENT, "X"): 1,
+        FailureGroup(Status.FAILED, ErrorKind.DENIED, "C"): 1,
+        FailureGroup(Status.IN_DOUBT, ErrorKind.DENIED, "C"): 1,
+    }
+    assert summary.next_steps == commands(path, "run", "retry")
+
+
+def test_a_crashed_ledger_says_so_and_what_is_in_doubt(path):
+    write(path, outcome(POOL[0], Status.SUCCEEDED), end=None)
+    summary = overview.of(path)
+    assert summary.outcome == "crashed"
+    assert summary.counts == Counts(1, 0, 4, 0)
+    assert summary.elapsed_s == 0
+    assert summary.failures == {FailureGroup(Status.IN_DOUBT, ErrorKind.TRANSIENT, "RunCrashed"): 4}
+    assert summary.next_steps == commands(path, "retry")
+
+
+def test_a_running_ledger_is_not_in_doubt(path):
+    write(path, outcome(POOL[0], Status.SUCCEEDED), end=None)
+    with locks.held(paths.ledger_lock(path), what="it", since="now"):
+        summary = overview.of(path)
+    assert summary.outcome == "running"
+    assert summary.counts == Counts(1, 0, 0, 4)
+    assert not summary.failures
+    assert summary.next_steps == []
+
+
+def test_looking_at_a_ledger_alters_nothing_and_skips_a_torn_line(path):
+    write(path, outcome(POOL[0], Status.SUCCEEDED))
+    content = path.read_bytes() + b'{"type":"ru'
+    path.write_bytes(content)
+    assert overview.of(path).counts.succeeded == 1
+    assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_ledger_whose_manifest_is_not_known_cannot_be_run_on(path):
+    write(path, end="deferred", manifest=None)
+    assert overview.of(path).next_steps == []
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"type":"novel"}\n', b'{"type":"ru'])
+def test_a_ledger_that_no_run_began_is_refused(path, content):
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(LedgerError) as caught:
+        overview.of(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert ("no such file" if content is None else "no run") in str(caught.value)
+
+
+# ---- what a person sees
+
+
+def view(**changes: object) -> RunView:
+    fields = {
+        "name": "nightly",
+        "total": 1000,
+        "statuses": Counter({Status.SUCCEEDED: 200, Status.FAILED: 40, Status.IN_DOUBT: 10}),
+        "failures": Counter(),
+        "settled_before": 50,
+    }
+    return RunView(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+@given(
+    histories,
+    st.lists(
+        st.tuples(pool_rows, st.integers(0, 2), st.none() | st.sampled_from(Status)),
+        unique_by=lambda one: one[0],
+    ),
+)
+@patient
+def test_a_run_counts_as_its_ledger_does(before, sent):
+    """Whatever was known of a row, and however often its worker was lost on the way."""
+    past = history.fold(lines_of(before))
+    seen = view(total=len(POOL), statuses=past.counts(), failures=past.failures())
+    told = []
+    for row, losses, status in sent:
+        if past.status(row.key) is Status.SUCCEEDED:
+            continue
+        lost = [outcome(row, Status.IN_DOUBT, ErrorKind.TRANSIENT, "WorkerLost")] * losses
+        final = [outcome(row, status)] if status else []
+        for each in lost:
+            seen.add(each, past, provisional=True)
+        for each in final:
+            seen.add(each, past)
+        told.append((lost, final))
+    written: list[Record | None] = [
+        codec.decode(codec.encode_result(RUN_ID, each)) for pair in told for each in chain(*pair)
+    ]
+    records: list[Record] = [line.record for line in lines_of(before)]
+    records.append(header())
+    records.extend(record for record in written if record)
+    found = history.fold(numbered(records), live=True)
+    assert seen.counts == report.count(found.counts(), len(POOL))
+    assert +seen.failures == found.failures()
+    assert seen.settled.total() == sum(len(final) for _, final in told)
+    assert sum(seen.by_account.values()) == sum(bool(lost or final) for lost, final in told)
+
+
+def after(seconds: float, look):
+    """What `look` sees of a run that has gone on for so long, in virtual time."""
+
+    async def main():
+        seen = view(started=anyio.current_time())
+        await anyio.sleep(seconds)
+        return look(seen)
+
+    return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def lanes(*names: str, start: pace.Pace | None = None) -> dict[str, AccountState]:
+    return {
+        name: AccountState(name, Pacer(start or pace.Pace()), Pacer(pace.declared(10)))
+        for name in names or ["main"]
+    }
+
+
+def allowances(usage: CallLog | None = None, /, **quotas: Quota) -> AccountLimits:
+    quotas = quotas or {"main": Quota()}
+    return AccountLimits(
+        {name: Account(name, quota=each) for name, each in quotas.items()}, "aws", usage, environ={}
+    )
+
+
+# ---- until when
+
+
+def left(
+    settled: dict[str, int], todo: dict[str, int], *, at: float = 20.0, **changes: object
+) -> float | None:
+    """What is said to be left after so many seconds."""
+
+    def look(seen: RunView) -> float | None:
+        seen.todo, seen.settled = todo, Counter(settled)
+        seen.lanes, seen.allowances = lanes(*todo), allowances(None, **dict.fromkeys(todo, Quota()))
+        for name, value in changes.items():
+            setattr(seen, name, value)
+        return seen.left
+
+    found: float | None = after(at, look)
+    return found
+
+
+def test_the_rest_takes_as_long_as_this_runs_own_rows_did():
+    """200 rows in 20 seconds: those settled before do not count."""
+    assert left({"main": 200}, {"main": 950}) == pytest.approx(75, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("settled", "at", "waited", "rate"),
+    [
+        (20, 2.0, 0.0, 50.0),  # too early to tell
+        (1000, 20.0, 0.0, 50.0),  # as fast as known
+        (200, 20.0, 0.0, 10.0),  # its calls take too long, or are too few at once
+        (200, 20.0, 16.0, 50.0),  # it waited for a window
+        (500, 40.0, 20.0, 25.0),
+    ],
+)
+def test_or_goes_at_the_rate_that_is_known_unless_this_run_is_slower(settled, at, waited, rate):
+    running = lanes(start=pace.learned(50.0, 0.0))
+    running["main"].pacer.waited = waited
+    found = left({"main": settled}, {"main": settled + 750}, at=at, lanes=running)
+    assert found == pytest.approx(750 / rate, rel=0.02)
+
+
+def test_the_last_account_to_end_ends_the_run():
+    settled, todo = {"main": 200, "acme": 20}, {"main": 400, "acme": 100}
+    assert left(settled, todo) == pytest.approx(80, abs=1.1)
+
+
+def test_an_account_that_stopped_or_is_done_is_not_waited_for():
+    settled, todo = {"main": 200, "acme": 20, "done": 5}, {"main": 400, "acme": 100, "done": 5}
+    running = lanes(*todo)
+    running["acme"].stop = Stop(StopKind.DEFERRED, "spent")
+    assert left(settled, todo, lanes=running) == pytest.approx(20, abs=0.2)
+
+
+def test_nothing_is_foretold_before_each_account_has_settled_a_row():
+    assert left({}, {"main": 950}) is None
+    assert left({"main": 100}, {"main": 950, "acme": 5}) is None
+    assert left({"main": 200}, {"main": 950}, at=0) is None
+    assert left({"main": 200}, {"main": 950}, allowances=None) is None
+
+
+def test_waits_for_windows_are_foretold_too(path):
+    """Ten in any hour, of which eight are used: two now, ten in an hour, and one more in two."""
+    quota = Quota(per_hour=10)
+    usage_clock = [1e6]
+    with CallLog(path.with_suffix(".sqlite"), clock=lambda: usage_clock[0]) as usage:
+        room = allowances(usage, main=quota)
+        trio.run(room.settle, lanes()["main"], identified)
+        for _ in range(8):
+            claim = usage.claim("aws/1 writes", windows(quota))
+            assert isinstance(claim, int)
+            usage.finish(claim)
+        fast = lanes(start=pace.learned(10.0, 0.0))
+        found = left({"main": 7}, {"main": 20}, lanes=fast, allowances=room)
+    assert found == pytest.approx(7200, abs=2)
+
+
+async def identified(name: str) -> str:
+    return "aws/1"
+
+
+def test_a_forecast_holds_for_a_while_and_counts_down():
+    """It is made anew every few seconds, not with every line."""
+
+    async def main() -> list[float | None]:
+        seen = view(started=anyio.current_time(), lanes=lanes(), allowances=allowances())
+        seen.todo, seen.settled = {"main": 1000}, Counter(main=100)
+        told = []
+        await anyio.sleep(10)
+        told.append(seen.left)
+        seen.settled["main"] = 300
+        await anyio.sleep(5)
+        told.append(seen.left)
+        await anyio.sleep(5)
+        told.append(seen.left)
+        return told
+
+    found = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert found == pytest.approx([90, 85, 700 / 15], abs=0.2)
+
+
+def test_a_log_of_calls_that_cannot_be_read_ends_no_display(path):
+    async def main() -> str:
+        usage = CallLog(path.with_suffix(".sqlite"), clock=lambda: 1e6)
+        room = allowances(usage, main=Quota(per_day=10))
+        await room.settle(lanes()["main"], identified)
+        path.with_suffix(".sqlite").unlink()
+        seen = view(started=anyio.current_time(), lanes=lanes(), allowances=room)
+        seen.todo, seen.settled = {"main": 1000}, Counter(main=100)
+        await anyio.sleep(10)
+        line = display.line(progress.ProgressMeter(seen).frame(START))
+        usage.close()
+        return line
+
+    assert "left" not in trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_an_outcome_in_a_line():
+    assert progress.outcome_line(outcome(POOL[0], Status.SUCCEEDED)) == "eng-0/O0 succeeded: revision 1"
+    assert progress.outcome_line(outcome(POOL[1], Status.IN_DOUBT)) == "eng-1/O1 in doubt: C: told"

@@ -1,0 +1,842 @@
+"""The simulator, seen through boto3 and bare HTTP; its quotas and faults as pure functions."""
+
+import asyncio
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
+
+from batch_snapshot.cli import main
+from batch_snapshot.simulator import KINDS, Faults, SimulatorSettings, run_forever, serve
+from batch_snapshot.simulator.faults import draw
+from batch_snapshot.simulator.shapes import OPERATIONS, load_model
+from batch_snapshot.simulator.throttle import SlidingWindow, Throttle, TokenBucket, gates
+from tests.support.processes import Place, until
+from tests.support.simulator_client import CREATE, ENGAGEMENT, PAIR, Clock, post, service, signed
+
+pytestmark = pytest.mark.asyncio
+
+
+def code(error: pytest.ExceptionInfo[ClientError]) -> str:
+    return str(error.value.response["Error"]["Code"])
+
+
+def members(error: pytest.ExceptionInfo[ClientError]) -> dict[str, Any]:
+    """What the answer bears beside its message."""
+    return {**error.value.response}
+
+
+def first(kind: str) -> Faults:
+    """Break the first call alone."""
+    return Faults(plan=lambda ordinal, params: None if ordinal else kind, late_delay=0.5, slow_delay=0.01)
+
+
+async def create(url: str, number: int) -> tuple[int, dict[str, str]]:
+    """Ask without retries; return the status and the answer's headers."""
+    status, headers, _ = await post(url, signed(url), {**PAIR, "ClientToken": f"t{number}"})
+    return status, headers
+
+
+# -- creating and tokens ---------------------------------------------------------------------------
+
+
+async def test_revisions_count_by_pair_and_template():
+    async with service() as api:
+        answers = [
+            await api.create("t1"),
+            await api.create("t2"),
+            await api.create("t3", ResourceIdentifier="O2"),
+            await api.create("t4", ResourceSnapshotTemplateIdentifier="Other"),
+            await api.create("t5", Catalog="AWS"),
+        ]
+        assert [answer["Revision"] for answer in answers] == [1, 2, 1, 1, 1]
+        assert answers[1]["Arn"] == (
+            f"arn:aws:partnercentral:us-east-1::catalog/Sandbox/engagement/{ENGAGEMENT}"
+            "/resource/Opportunity/O1/template/OpportunitySummaryView/snapshot/2"
+        )
+        assert answers[0]["ResponseMetadata"]["RequestId"]
+        assert [snapshot.client_token for snapshot in api.simulator.snapshots] == [
+            "t1",
+            "t2",
+            "t3",
+            "t4",
+            "t5",
+        ]
+
+
+async def test_a_remembered_token_replays():
+    async with service() as api:
+        once, again = await api.create("t1"), await api.create("t1")
+        assert (once["Arn"], once["Revision"]) == (again["Arn"], again["Revision"])
+        assert len(api.simulator.snapshots) == 1
+        assert [call.answer for call in api.simulator.log] == ["ok", "replay"]
+
+
+async def test_a_token_with_other_parameters_conflicts():
+    async with service() as api:
+        await api.create("t1")
+        with pytest.raises(ClientError) as error:
+            await api.create("t1", ResourceIdentifier="O2")
+        assert code(error) == "ConflictException"
+        assert len(api.simulator.snapshots) == 1
+
+
+async def test_a_replay_can_conflict():
+    async with service(SimulatorSettings(replay="conflict")) as api:
+        await api.create("t1")
+        with pytest.raises(ClientError) as error:
+            await api.create("t1")
+        assert code(error) == "ConflictException"
+
+
+async def test_tokens_are_forgotten():
+    clock = Clock()
+    async with service(SimulatorSettings(forget_after=600), now=clock) as api:
+        await api.create("t1")
+        clock.at += 599.9
+        assert (await api.create("t1"))["Revision"] == 1
+        clock.at += 0.2
+        assert (await api.create("t1"))["Revision"] == 2
+
+
+async def test_an_unchanged_resource_can_keep_its_revision():
+    async with service(SimulatorSettings(unchanged="same"), now=Clock()) as api:
+        revisions = [(await api.create(token))["Revision"] for token in ("t1", "t2", "t2")]
+        api.simulator.touch("O1")
+        revisions += [(await api.create(token))["Revision"] for token in ("t3", "t4", "t2")]
+        assert revisions == [1, 1, 1, 2, 2, 1]
+        assert len(api.simulator.snapshots) == 2
+
+
+async def test_an_unchanged_resource_can_conflict():
+    async with service(SimulatorSettings(unchanged="conflict")) as api:
+        await api.create("t1")
+        assert (await api.create("t1"))["Revision"] == 1
+        with pytest.raises(ClientError) as error:
+            await api.create("t2")
+        assert code(error) == "ConflictException"
+        api.simulator.touch("O1")
+        assert (await api.create("t2"))["Revision"] == 2
+
+
+@pytest.mark.parametrize(("check", "second"), [("first", "replay"), ("last", "ThrottlingException")])
+async def test_tokens_are_checked_before_or_after_throttling(check, second):
+    async with service(SimulatorSettings(rate=1, burst=1, token_check=check), now=Clock()) as api:
+        assert await outcome(api.create("t1")) is None
+        assert await outcome(api.create("t1")) == (None if second == "replay" else second)
+        assert [call.answer for call in api.simulator.log] == ["ok", second]
+
+
+# -- refusals --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("engagement", "expected"),
+    [
+        ("eng-denied00000001", "AccessDeniedException"),
+        ("eng-missing0000001", "ResourceNotFoundException"),
+        ("eng-quota000000001", "ServiceQuotaExceededException"),
+        ("eng-conflict000001", "ConflictException"),
+        ("eng-invalid0000001", "ValidationException"),
+    ],
+)
+async def test_ids_that_refuse(engagement, expected):
+    async with service() as api:
+        with pytest.raises(ClientError) as error:
+            await api.create("t1", EngagementIdentifier=engagement)
+        assert code(error) == expected
+        assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
+        assert api.simulator.snapshots == []
+        if expected == "ValidationException":
+            assert members(error)["Reason"] == "BUSINESS_VALIDATION_FAILED"
+            assert members(error)["ErrorList"][0]["FieldName"] == "EngagementIdentifier"
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("AKIAEXPIRED000000001", "ExpiredTokenException"),
+        ("AKIAUNKNOWN000000001", "UnrecognizedClientException"),
+        ("AKIADENIED0000000001", "AccessDeniedException"),
+    ],
+)
+async def test_keys_that_refuse(key, expected):
+    async with service() as api:
+        with pytest.raises(ClientError) as error:
+            await api.create("t1", key)
+        assert code(error) == expected
+        with pytest.raises(ClientError) as error:
+            await api.call("list_engagements", key, Catalog="AWS")
+        assert code(error) == expected
+
+
+async def test_signatures_are_checked_for_their_form():
+    async with service() as api:
+        good = signed(api.url)
+        body = {**PAIR, "ClientToken": "t1"}
+        cases: list[tuple[dict[str, str | None], int, str]] = [
+            ({"Authorization": None}, 403, "MissingAuthenticationTokenException"),
+            ({"Authorization": "Bearer abc"}, 403, "IncompleteSignatureException"),
+            ({"Authorization": good["Authorization"][:-1]}, 403, "IncompleteSignatureException"),
+            ({"X-Amz-Date": None}, 403, "IncompleteSignatureException"),
+            ({"X-Amz-Date": "today"}, 403, "IncompleteSignatureException"),
+            ({"X-Amz-Date": "20200101T000000Z"}, 403, "InvalidSignatureException"),
+            (
+                {"Authorization": good["Authorization"].replace("partnercentral", "s3")},
+                403,
+                "InvalidSignatureException",
+            ),
+            ({"Authorization": good["Authorization"].replace(";host", "")}, 403, "InvalidSignatureException"),
+            ({"X-Amz-Target": "AWSPartnerCentralSelling.CreateEngagement"}, 400, "UnknownOperationException"),
+            ({"X-Amz-Target": "Other.CreateResourceSnapshot"}, 400, "UnknownOperationException"),
+            ({"Content-Type": "text/plain"}, 400, "UnknownOperationException"),
+        ]
+        for changes, status, expected in cases:
+            headers = {name: value for name, value in {**good, **changes}.items() if value is not None}
+            answered, _, error = await post(api.url, headers, body)
+            assert (answered, error["__type"]) == (status, expected), changes
+        answered, _, result = await post(api.url, good, body)
+        assert (answered, result["Revision"]) == (200, 1)
+
+
+@pytest.mark.parametrize(
+    ("offset", "words"), [(301, "Signature expired: "), (-301, "Signature not yet current: ")]
+)
+async def test_a_clock_apart(offset, words):
+    async with service(SimulatorSettings(clock_offset=offset)) as api:
+        with pytest.raises(ClientError, match=words) as error:
+            await api.create("t1")
+        assert code(error) == "InvalidSignatureException"
+        date = error.value.response["ResponseMetadata"]["HTTPHeaders"]["date"]
+        assert abs(parsedate_to_datetime(date).timestamp() - time.time() - offset) < 3
+
+
+async def test_a_clock_a_little_apart_is_fine():
+    async with service(SimulatorSettings(clock_offset=290)) as api:
+        await api.create("t1")
+        assert abs(api.simulator.snapshots[0].created_at - time.time() - 290) < 3
+
+
+@pytest.mark.parametrize(
+    ("operation", "changes", "field", "expected"),
+    [
+        (CREATE, {"ClientToken": None}, "ClientToken", "REQUIRED_FIELD_MISSING"),
+        (CREATE, {"EngagementIdentifier": "eng-1"}, "EngagementIdentifier", "INVALID_STRING_FORMAT"),
+        (CREATE, {"ResourceIdentifier": "O1\n"}, "ResourceIdentifier", "INVALID_STRING_FORMAT"),
+        (CREATE, {"ResourceIdentifier": 1}, "ResourceIdentifier", "INVALID_VALUE"),
+        (CREATE, {"ResourceType": "Lead"}, "ResourceType", "INVALID_ENUM_VALUE"),
+        (CREATE, {"Catalog": "Test"}, "Catalog", "INVALID_ENUM_VALUE"),
+        (CREATE, {"Extra": 1}, "Extra", "INVALID_VALUE"),
+        ("GetResourceSnapshot", {"ClientToken": None, "Revision": 0}, "Revision", "VALUE_OUT_OF_RANGE"),
+        ("GetResourceSnapshot", {"ClientToken": None, "Revision": True}, "Revision", "INVALID_VALUE"),
+    ],
+)
+async def test_requests_are_checked_against_the_model(operation, changes, field, expected):
+    asked = {**PAIR, "ClientToken": "t1", **changes}
+    body = {name: value for name, value in asked.items() if value is not None}
+    async with service() as api:
+        status, _, error = await post(api.url, signed(api.url, operation), body)
+        assert (status, error["__type"]) == (400, "ValidationException")
+        assert error["Reason"] == "REQUEST_VALIDATION_FAILED"
+        assert [(e["FieldName"], e["Code"]) for e in error["ErrorList"]] == [(field, expected)]
+        assert field in error["Message"]
+        assert api.simulator.snapshots == []
+
+
+async def test_nested_members_lists_and_times_are_checked():
+    body = {
+        "Catalog": "AWS",
+        "MaxResults": 101,
+        "Sort": {"SortBy": "Size"},
+        "Identifier": ["O1"] * 21,
+        "LifeCycleStage": ["Prospect", "Lost"],
+        "LastModifiedDate": {"AfterLastModifiedDate": "yesterday", "BeforeLastModifiedDate": 5},
+    }
+    async with service() as api:
+        _, _, error = await post(api.url, signed(api.url, "ListOpportunities"), body)
+        assert {(e["FieldName"], e["Code"]) for e in error["ErrorList"]} == {
+            ("MaxResults", "VALUE_OUT_OF_RANGE"),
+            ("Sort.SortOrder", "REQUIRED_FIELD_MISSING"),
+            ("Sort.SortBy", "INVALID_ENUM_VALUE"),
+            ("Identifier", "TOO_MANY_VALUES"),
+            ("LifeCycleStage[1]", "INVALID_ENUM_VALUE"),
+            ("LastModifiedDate.AfterLastModifiedDate", "INVALID_VALUE"),
+            ("LastModifiedDate.BeforeLastModifiedDate", "INVALID_VALUE"),
+        }
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"), [(b"{", "SerializationException"), (b"[]", "ValidationException")]
+)
+async def test_a_body_that_is_no_request(body, expected):
+    async with service() as api:
+        status, headers, error = await post(api.url, signed(api.url), body)
+        assert (status, error["__type"]) == (400, expected)
+        assert headers["x-amzn-RequestId"]
+        assert headers["Content-Type"] == "application/x-amz-json-1.0"
+
+
+async def test_every_error_of_the_model_has_a_status():
+    statuses = load_model().statuses
+    assert statuses["InternalServerException"] == 500
+    assert statuses["ThrottlingException"] == 400
+    assert set(OPERATIONS) < load_model().operations
+
+
+async def test_only_loopback_is_served():
+    for host in ("0.0.0.0", "192.0.2.1", "example.com", ""):
+        with pytest.raises(ValueError, match="loopback"):
+            async with serve(host=host):
+                pass
+
+
+# -- quotas ----------------------------------------------------------------------------------------
+
+
+async def test_bucket():
+    bucket = TokenBucket(rate=10, burst=2)
+    passed = []
+    for at in (0.0, 0.0, 0.0, 0.05, 0.1, 0.15, 0.05, 100.0, 100.0, 100.0):
+        wait = bucket.wait(at)
+        passed.append(wait == 0)
+        if not wait:
+            bucket.take(at)
+    assert passed == [True, True, False, False, True, False, False, True, True, False]
+    assert bucket.wait(100.04) == pytest.approx(0.06)
+
+
+async def test_a_bucket_whose_rate_changes():
+    bucket = TokenBucket(((10.0, 0.0), (1.0, 10.0), (4.0, 20.0)), burst=10)
+    begin = 1_000.0
+    taken: list[float] = []
+    at = begin
+    while len(taken) < 140:
+        wait = bucket.wait(at)
+        if wait:
+            at += wait
+        else:
+            bucket.take(at)
+            taken.append(at - begin)
+    assert taken[:11] == pytest.approx([0.0] * 10 + [0.1])
+    for first, last, number in [(0.05, 10.05, 100), (10.05, 20.05, 10), (20.05, 25.05, 20)]:
+        assert sum(first < at <= last for at in taken) == number
+
+
+async def test_a_bucket_tells_the_wait_over_changes_and_rests_over_them():
+    bucket = TokenBucket(((0.5, 0.0), (0.25, 1.0), (10.0, 2.0)), burst=3)
+    for _ in range(3):
+        assert bucket.wait(0.0) == 0
+        bucket.take(0.0)
+    assert bucket.wait(0.0) == pytest.approx(2.025)
+    assert bucket.wait(1.5) == pytest.approx(0.525)
+    for _ in range(3):
+        assert bucket.wait(60.0) == 0
+        bucket.take(60.0)
+    assert bucket.wait(60.0) == pytest.approx(0.1)
+
+
+async def test_window_is_exact():
+    window = SlidingWindow(limit=3, seconds=10)
+    for at in (0.0, 4.0, 9.9):
+        assert window.wait(at) == 0
+        window.take(at)
+    assert window.wait(9.99) == pytest.approx(0.01)
+    assert window.wait(10.0) == 0
+    window.take(10.0)
+    assert window.wait(10.1) == pytest.approx(3.9)
+
+
+async def test_a_refused_call_spends_nothing_and_keys_are_apart():
+    throttle = Throttle(lambda: gates(1, 5, [(2, 60)]))
+    assert [throttle.admit("a", 0.0), throttle.admit("a", 0.0)] == [0, 0]
+    assert [throttle.admit("a", float(at)) for at in range(1, 5)] == [59, 58, 57, 56]
+    assert throttle.admit("b", 1.0) == 0
+    assert throttle.admit("a", 60.0) == 0
+    assert Throttle(lambda: gates(None, 1)).admit("a", 0.0) == 0
+
+
+async def test_throttled_calls():
+    clock = Clock()
+    settings = SimulatorSettings(rate=2, burst=1, windows=((2, 3600.0),), read_rate=1, read_burst=1)
+    async with service(settings, now=clock) as api:
+        await api.create("t1")
+        with pytest.raises(ClientError) as error:
+            await api.create("t2")
+        assert code(error) == "ThrottlingException"
+        assert error.value.response["ResponseMetadata"]["HTTPHeaders"]["x-amz-retry-after"] == "500"
+        await api.create("t2", "AKIAOTHER00000000001")
+        clock.at += 0.5
+        await api.create("t3")
+        clock.at += 0.5
+        with pytest.raises(ClientError) as error:
+            await api.create("t4")
+        assert error.value.response["ResponseMetadata"]["HTTPHeaders"]["x-amz-retry-after"] == "3599000"
+        await api.call("list_engagements", Catalog="AWS")
+        with pytest.raises(ClientError) as error:
+            await api.call("list_engagements", Catalog="AWS")
+        assert code(error) == "ThrottlingException"
+        assert api.simulator.throttled == 3
+        assert api.simulator.calls == {CREATE: 5, "ListEngagements": 2}
+
+
+async def test_throttles_without_a_hint():
+    async with service(SimulatorSettings(rate=1, retry_after=False), now=Clock()) as api:
+        await api.create("t1")
+        with pytest.raises(ClientError) as error:
+            await api.create("t2")
+        assert "x-amz-retry-after" not in error.value.response["ResponseMetadata"]["HTTPHeaders"]
+
+
+async def test_a_limit_that_changes():
+    clock = Clock()
+    async with service(SimulatorSettings(rate=((2.0, 0.0), (1.0, 60.0))), now=clock) as api:
+        answers = []
+        for number, pause in enumerate((0.0, 0.5, 59.5, 0.5, 0.5)):
+            clock.at += pause
+            answers.append(await outcome(api.create(f"t{number}")))
+        assert answers == [None, None, None, "ThrottlingException", None]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rate": 0},
+        {"rate": math.nan},
+        {"rate": math.inf},
+        {"rate": ()},
+        {"rate": ((1.0, 5.0),)},
+        {"rate": ((1.0, 0.0), (0.0, 5.0))},
+        {"rate": ((1.0, 0.0), (2.0, 5.0), (3.0, 5.0))},
+        {"read_rate": 0},
+        {"burst": 0},
+        {"latency": -1},
+        {"windows": ((0, 1.0),)},
+        {"windows": ((1, 0.0),)},
+    ],
+)
+async def test_settings_that_make_no_sense(changes):
+    with pytest.raises(ValueError, match=next(iter(changes)).rstrip("s")):
+        SimulatorSettings(**changes)
+
+
+async def test_the_command_line_serves_a_limit_that_changes_and_tells_no_wait(tmp_path: Path):
+    place = Place(tmp_path)
+    out = tmp_path / "url"
+    limits = ("--rate", "0.001", "--burst", "2", "--then", "0.002@1s", "--then", "1000@1.5s")
+    with out.open("wb") as file:
+        async with place.started("simulate", *limits, "--no-retry-hint", stdout=file):
+            await until(lambda: out.read_bytes().endswith(b"\n"), "the URL")
+            url = out.read_text("utf-8").strip()
+            answers = [await create(url, number) for number in range(3)]
+            assert [status for status, _ in answers] == [200, 200, 400]
+            assert "x-amz-retry-after" not in {name.lower() for name in answers[2][1]}
+            await asyncio.sleep(1.6)
+            assert (await create(url, 3))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--then", "10@20s"], "give the first with --rate"),
+        (["--rate", "20", "--then", "10"], "is no time"),
+        (["--rate", "20", "--then", "ten@20s"], "write RATE@TIME"),
+        (["--rate", "20", "--then", "10@soon"], "'soon' is no time"),
+        (["--rate", "20", "--then", "0@20s"], "above 0"),
+        (["--rate", "20", "--then", "5@20s", "--then", "10@10s"], "one after the other"),
+    ],
+)
+async def test_changes_that_make_no_sense(arguments, message, capsys):
+    assert await asyncio.to_thread(main, ["simulate", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+# -- faults ----------------------------------------------------------------------------------------
+
+#: By kind: what boto3 sees, and whether the snapshot exists when it does.
+SEEN = {
+    "internal": ("InternalServerException", False),
+    "internal-after": ("InternalServerException", True),
+    "unavailable": ("503", False),
+    "unavailable-after": ("503", True),
+    "reset-before": (BotoCoreError, False),
+    "reset-after": (BotoCoreError, True),
+    "slow": (None, True),
+    "truncated": (BotoCoreError, True),
+    "garbage": ("no Arn", True),
+    "no-arn": ("no Arn", True),
+    "huge": ("no Arn", True),
+    "throttle": ("ThrottlingException", False),
+}
+
+
+async def outcome(call: Awaitable[dict[str, Any]]) -> object:
+    """What a client makes of an answer, in the words of `SEEN`."""
+    try:
+        answer = await call
+    except ClientError as error:
+        return error.response["Error"]["Code"]
+    except BotoCoreError:
+        return BotoCoreError
+    return None if "Arn" in answer else "no Arn"
+
+
+async def test_every_kind_is_seen():
+    assert set(SEEN) | {"late"} == set(KINDS)
+
+
+async def test_a_reset_is_no_orderly_end():
+    async with service(SimulatorSettings(faults=first("reset-after"))) as api:
+        with pytest.raises(ConnectionClosedError, match="closed") as error:
+            await api.create("t1")
+        assert "Connection reset by peer" in repr(error.value.kwargs["error"])
+
+
+@pytest.mark.parametrize("kind", SEEN)
+async def test_faults(kind):
+    seen, done = SEEN[kind]
+    async with service(SimulatorSettings(faults=first(kind))) as api:
+        assert await outcome(api.create("t1")) == seen
+        assert len(api.simulator.snapshots) == done
+        # The token is what makes another try safe.
+        assert (await api.create("t1"))["Revision"] == 1
+        assert len(api.simulator.snapshots) == 1
+        assert api.simulator.log[0].fault == kind
+        assert api.simulator.faults == {kind: 1}
+
+
+async def test_late_work():
+    async with service(SimulatorSettings(faults=first("late"))) as api:
+        assert await outcome(api.create("t1")) in {"InternalServerException", BotoCoreError}
+        assert api.simulator.snapshots == []
+        assert await outcome(api.create("t1")) == "ConflictException"
+        await api.simulator.settled()
+        assert len(api.simulator.snapshots) == 1
+        assert (await api.create("t1"))["Revision"] == 1
+
+
+async def test_late_work_answers_or_hangs_up():
+    faults = Faults(plan=lambda ordinal, params: "late", late_delay=60)
+    async with service(SimulatorSettings(faults=faults)) as api:
+        answers = {await outcome(api.create(f"t{number}")) for number in range(8)}
+        assert answers == {"InternalServerException", BotoCoreError}
+        assert api.simulator.record()["late_pending"] == 8
+        simulator = api.simulator
+    assert simulator.record()["late_pending"] == 0
+    assert simulator.snapshots == []
+
+
+async def test_late_work_that_lost_its_place_is_dropped():
+    faults = Faults(plan=lambda ordinal, params: None if ordinal else "late", late_delay=0.2)
+    async with service(SimulatorSettings(faults=faults, unchanged="conflict")) as api:
+        await outcome(api.create("t1"))
+        await api.create("t2")
+        await api.simulator.settled()
+        assert [snapshot.client_token for snapshot in api.simulator.snapshots] == ["t2"]
+
+
+async def test_faults_leave_refused_calls_alone():
+    faults = Faults(plan=lambda ordinal, params: "internal-after")
+    async with service(SimulatorSettings(faults=faults, rate=1), now=Clock()) as api:
+        refused = {"EngagementIdentifier": "eng-denied00000001"}
+        assert await outcome(api.create("t1", **refused)) == "AccessDeniedException"
+        assert await outcome(api.create("t2")) == "ThrottlingException"
+        assert not api.simulator.faults
+
+
+async def test_plans_are_seeded():
+    faults = Faults.parse("internal=0.3, reset-after=0.2, late-delay=0.25, slow-delay=2")
+    assert (faults.late_delay, faults.slow_delay) == (0.25, 2.0)
+    kinds = [faults.pick(7, ordinal, {}) for ordinal in range(2000)]
+    assert kinds == [faults.pick(7, ordinal, {}) for ordinal in range(2000)]
+    assert kinds != [faults.pick(8, ordinal, {}) for ordinal in range(2000)]
+    assert 0.25 < kinds.count("internal") / 2000 < 0.35
+    assert 0.15 < kinds.count("reset-after") / 2000 < 0.25
+    assert set(kinds) == {None, "internal", "reset-after"}
+    assert Faults.parse("") == Faults()
+    assert draw(0, 0, "kind") == draw(0, 0, "kind") != draw(0, 0, "late")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("boom=0.1", "unknown fault 'boom'; known: internal, internal-after"),
+        ("internal", "internal=0.05"),
+        ("internal=often", "internal=often"),
+        ("internal=1.5", "between 0 and 1"),
+        ("internal=nan", "between 0 and 1"),
+        ("internal=0.6,slow=0.6", "sum to 1.2"),
+        ("late-delay=-1", "late-delay"),
+    ],
+)
+async def test_plans_that_make_no_sense(text, message):
+    with pytest.raises(ValueError, match=message):
+        Faults.parse(text)
+
+
+# -- reads -----------------------------------------------------------------------------------------
+
+SEEDED = SimulatorSettings(engagements=3, opportunities_per_engagement=2)
+
+
+async def test_list_engagements():
+    async with service(SEEDED) as api:
+        await api.create("t1")
+        pages = await api.pages("list_engagements", 3, Catalog="Sandbox")
+        assert [[row["Id"] for row in page] for page in pages] == [
+            ["eng-00000000000001", "eng-00000000000002", "eng-00000000000003"],
+            [ENGAGEMENT],
+        ]
+        newest = {"SortBy": "CreatedDate", "SortOrder": "DESCENDING"}
+        pages = await api.pages("list_engagements", 1, Catalog="AWS", Sort=newest)
+        assert [row["Id"][-1] for page in pages for row in page] == ["3", "2", "1"]
+        by = pages[0][0]["CreatedBy"]
+        for filters, count in [
+            ({"EngagementIdentifier": [pages[0][0]["Arn"], "eng-00000000000001"]}, 2),
+            ({"CreatedBy": [by]}, 3),
+            ({"ExcludeCreatedBy": [by]}, 1),
+        ]:
+            answer = await api.call("list_engagements", Catalog="Sandbox", **filters)
+            assert len(answer["EngagementSummaryList"]) == count, filters
+
+
+async def test_list_associations_knows_only_pairs_with_a_snapshot():
+    async with service(SEEDED) as api:
+        for number in range(5):
+            await api.create(f"t{number}", ResourceIdentifier=f"O{number % 3}")
+        pages = await api.pages("list_engagement_resource_associations", 2, Catalog="Sandbox")
+        assert [[row["ResourceId"] for row in page] for page in pages] == [["O0", "O1"], ["O2"]]
+        assert await api.pages("list_engagement_resource_associations", 2, Catalog="AWS") == [[]]
+        by = pages[0][0]["CreatedBy"]
+        filters = {"EngagementIdentifier": ENGAGEMENT, "ResourceIdentifier": "O1", "CreatedBy": by}
+        pages = await api.pages("list_engagement_resource_associations", 2, Catalog="Sandbox", **filters)
+        assert [[row["ResourceId"] for row in page] for page in pages] == [["O1"]]
+
+
+async def test_tasks_and_jobs():
+    async with service(SEEDED) as api:
+        pages = await api.pages("list_engagement_from_opportunity_tasks", 4, Catalog="AWS")
+        assert [len(page) for page in pages] == [4, 2]
+        task = pages[0][2]
+        assert (task["EngagementId"], task["OpportunityId"]) == ("eng-00000000000002", "O1000003")
+        job = await api.call(
+            "get_resource_snapshot_job",
+            Catalog="AWS",
+            ResourceSnapshotJobIdentifier=task["ResourceSnapshotJobId"],
+        )
+        assert (job["ResourceId"], job["EngagementId"]) == (task["OpportunityId"], task["EngagementId"])
+        assert (job["ResourceSnapshotTemplateName"], job["Status"]) == ("OpportunitySummaryView", "Running")
+        assert job["CreatedAt"] == task["StartTime"]
+        pages = await api.pages("list_resource_snapshot_jobs", 2, Catalog="AWS", Status="Running")
+        assert [[row["Id"][-1] for row in page] for page in pages] == [["1", "3"], ["5"]]
+        filters: dict[str, Any] = {"OpportunityIdentifier": ["O1000003"], "TaskStatus": ["FAILED"]}
+        assert await api.pages("list_engagement_from_opportunity_tasks", 2, Catalog="AWS", **filters) == [[]]
+        with pytest.raises(ClientError) as error:
+            await api.call(
+                "get_resource_snapshot_job",
+                Catalog="AWS",
+                ResourceSnapshotJobIdentifier="job-9999999999999",
+            )
+        assert code(error) == "ResourceNotFoundException"
+
+
+async def test_opportunities():
+    clock = Clock()
+    async with service(SEEDED, now=clock) as api:
+        await api.create("t1")
+        pages = await api.pages("list_opportunities", 4, Catalog="Sandbox")
+        assert [len(page) for page in pages] == [4, 3]
+        assert len((await api.pages("list_opportunities", 100, Catalog="AWS"))[0]) == 6
+        async with aiohttp.ClientSession() as client:
+            touched = await client.post(f"{api.url}/_simulator/touch", json={"opportunity": "O1000002"})
+            assert (await touched.json())["last_modified"] == "2027-01-15T08:00:00.000Z"
+            assert (await client.post(f"{api.url}/_simulator/touch", json=[])).status == 400
+        one = await api.call("get_opportunity", Catalog="AWS", Identifier="O1000002")
+        assert one["LastModifiedDate"].timestamp() == clock.at
+        since = {"AfterLastModifiedDate": "2026-01-01T00:00:00Z"}
+        pages = await api.pages("list_opportunities", 4, Catalog="AWS", LastModifiedDate=since)
+        assert [[row["Id"] for row in page] for page in pages] == [["O1000002"]]
+        newest = {"SortBy": "LastModifiedDate", "SortOrder": "DESCENDING"}
+        pages = await api.pages("list_opportunities", 4, Catalog="AWS", Sort=newest)
+        assert pages[0][0]["Id"] == "O1000002"
+        with pytest.raises(ClientError) as error:
+            await api.call("get_opportunity", Catalog="AWS", Identifier="O1")
+        assert code(error) == "ResourceNotFoundException"
+
+
+async def test_snapshots():
+    clock = Clock()
+    async with service(SimulatorSettings(), now=clock) as api:
+        for number in range(3):
+            clock.at += 1.0004
+            await api.create(f"t{number}")
+        await api.create("t9", "AKIAOTHER00000000001", ResourceSnapshotTemplateIdentifier="Other")
+        of = {"Catalog": "Sandbox", "EngagementIdentifier": ENGAGEMENT}
+        pages = await api.pages("list_resource_snapshots", 3, **of)
+        assert [[row["Revision"] for row in page] for page in pages] == [[1, 2, 3], [1]]
+        other = pages[1][0]
+        for filters, count in [
+            ({"ResourceSnapshotTemplateIdentifier": "Other"}, 1),
+            ({"ResourceIdentifier": "O2"}, 0),
+            ({"CreatedBy": other["CreatedBy"]}, 1),
+        ]:
+            answer = await api.call("list_resource_snapshots", **of, **filters)
+            assert len(answer["ResourceSnapshotSummaries"]) == count, filters
+        latest = await api.call("get_resource_snapshot", **PAIR)
+        assert (latest["Revision"], latest["Arn"]) == (3, api.simulator.snapshots[2].arn)
+        assert latest["CreatedAt"].timestamp() == api.simulator.snapshots[2].created_at
+        assert (await api.call("get_resource_snapshot", **PAIR, Revision=2))["Revision"] == 2
+        for changes in (
+            {"Revision": 4},
+            {"ResourceIdentifier": "O2"},
+            {"EngagementIdentifier": "eng-missing0000001"},
+        ):
+            with pytest.raises(ClientError) as error:
+                await api.call("get_resource_snapshot", **{**PAIR, **changes})
+            assert code(error) == "ResourceNotFoundException"
+
+
+async def test_reads_lag():
+    clock = Clock()
+    async with service(SimulatorSettings(read_lag=3), now=clock) as api:
+        await api.create("t1")
+        of = {"Catalog": "Sandbox", "EngagementIdentifier": ENGAGEMENT}
+        clock.at += 2.9
+        assert await outcome(api.call("get_resource_snapshot", **PAIR)) == "ResourceNotFoundException"
+        assert await api.pages("list_resource_snapshots", 3, **of) == [[]]
+        assert await api.pages("list_engagement_resource_associations", 3, Catalog="Sandbox") == [[]]
+        clock.at += 0.2
+        assert await outcome(api.call("get_resource_snapshot", **PAIR)) is None
+        assert len((await api.pages("list_resource_snapshots", 3, **of))[0]) == 1
+
+
+async def test_tokens_of_pages_belong_to_their_request():
+    async with service(SEEDED) as api:
+        page = await api.call("list_engagements", Catalog="AWS", MaxResults=1)
+        token = page["NextToken"]
+        for method, params in [
+            ("list_engagements", {"Catalog": "Sandbox", "NextToken": token}),
+            ("list_opportunities", {"Catalog": "AWS", "NextToken": token}),
+            ("list_engagements", {"Catalog": "AWS", "NextToken": "nonsense"}),
+            ("list_engagements", {"Catalog": "AWS", "NextToken": ""}),
+        ]:
+            with pytest.raises(ClientError) as error:
+                await api.call(method, **params)
+            assert code(error) == "ValidationException"
+            assert members(error)["ErrorList"][0]["FieldName"] == "NextToken"
+        rest = await api.call("list_engagements", Catalog="AWS", MaxResults=5, NextToken=token)
+        assert len(rest["EngagementSummaryList"]) == 2
+        assert "NextToken" not in rest
+
+
+async def test_it_serves_until_cancelled():
+    announced: asyncio.Queue[str] = asyncio.Queue()
+    task = asyncio.create_task(run_forever(SimulatorSettings(), "localhost", 0, announced.put_nowait))
+    url = await announced.get()
+    assert (await post(url, signed(url), {**PAIR, "ClientToken": "t1"}))[0] == 200
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await post(url, signed(url))
+
+
+# -- the record, and restarts ----------------------------------------------------------------------
+
+
+async def test_the_record():
+    async with service() as api:
+        await api.create("t1")
+        async with aiohttp.ClientSession() as client:
+            record = await (await client.get(f"{api.url}/_simulator/record")).json()
+            assert "log" not in record
+            logged = await (await client.get(f"{api.url}/_simulator/record?log=1")).json()
+        assert record == json.loads(json.dumps(api.simulator.record()))
+        assert record["calls"] == {CREATE: 1}
+        assert record["snapshots"][0]["engagement"] == ENGAGEMENT
+        assert [call["answer"] for call in logged["log"]] == ["ok"]
+
+
+async def test_overlaps_of_a_pair_are_counted():
+    async with service(SimulatorSettings(latency=0.2)) as api:
+        await asyncio.gather(api.create("t1"), api.create("t2"), api.create("t3", ResourceIdentifier="O2"))
+        assert api.simulator.pair_overlaps == 1
+        assert api.simulator.max_in_flight == 3
+        await api.create("t4")
+        assert api.simulator.pair_overlaps == 1
+
+
+async def test_calls_that_arrive_together_overlap_without_latency():
+    async with service() as api:
+        headers = signed(api.url)
+        bodies = [{**PAIR, "ClientToken": f"t{number}"} for number in range(20)]
+        await asyncio.gather(*(post(api.url, headers, body) for body in bodies))
+        assert api.simulator.pair_overlaps > 0
+
+
+async def test_a_client_that_went_away_overlaps_with_nothing():
+    async with service(SimulatorSettings(latency=0.5)) as api:
+        body = json.dumps({**PAIR, "ClientToken": "t1"})
+        headers = {**signed(api.url), "Host": "localhost", "Content-Length": str(len(body))}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        host, port = api.url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"POST / HTTP/1.1\r\n{lines}\r\n{body}".encode())
+        await writer.drain()
+        while not api.simulator.snapshots:
+            await asyncio.sleep(0)
+        writer.close()
+        await writer.wait_closed()
+        assert (await api.create("t1"))["Revision"] == 1
+        assert (api.simulator.pair_overlaps, api.simulator.max_in_flight) == (0, 2)
+
+
+async def test_the_world_outlives_a_restart(tmp_path: Path):
+    settings = SimulatorSettings(state=tmp_path / "new" / "world.ndjson", unchanged="same")
+    async with service(settings) as api:
+        await api.create("t1")
+        await api.create("t2")
+        api.simulator.touch("O1")
+        made = await api.create("t3")
+        before = api.simulator.record()["snapshots"]
+    assert settings.state is not None
+    whole = settings.state.read_bytes()
+    settings.state.write_bytes(whole + b'{"type":"snapshot","arn":"arn:')
+    async with service(settings) as api:
+        assert api.simulator.record()["snapshots"] == before
+        assert settings.state.read_bytes() == whole
+        assert (await api.create("t3"))["Arn"] == made["Arn"]
+        assert [(await api.create(token))["Revision"] for token in ("t1", "t2", "t4")] == [1, 1, 2]
+        opportunity = await api.call("get_opportunity", Catalog="Sandbox", Identifier="O1")
+        assert opportunity["LastModifiedDate"].timestamp() > time.time() - 60
+    assert settings.state.read_bytes().startswith(whole)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"version: 1", b'{"type":"run"}\n', b'{"type":"simulator","schema":1}\n{"type":"snapshot"}\n'],
+)
+async def test_a_file_that_is_no_state_is_left_alone(tmp_path: Path, content):
+    path = tmp_path / "world.ndjson"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="state"):
+        async with serve(SimulatorSettings(state=path)):
+            pass
+    assert path.read_bytes() == content
+
+
+async def test_the_simulator_imports_nothing_of_the_package():
+    names = "import sys, batch_snapshot.simulator; print(*(n for n in sys.modules if 'batch_snapshot' in n))"
+    ran = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", names], check=True, capture_output=True, text=True
+    )
+    rooms = {name.split(".")[1] for name in ran.stdout.split() if "." in name}
+    assert rooms == {"simulator"}
