@@ -602,16 +602,16 @@ CALLER = """
 import os, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from batch_snapshot.ratelimit.windows import Spent, Usage, Window
+from batch_snapshot.ratelimit.windows import CallLog, QuotaWindow, WindowFull
 
 path, limit, width, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
-window = Window("any", limit, width)
+window = QuotaWindow("any", limit, width)
 until = time.monotonic() + seconds
 
 def call(usage):
     while time.monotonic() < until:
         claim = usage.claim("a", [window])
-        if isinstance(claim, Spent):
+        if isinstance(claim, WindowFull):
             if claim.opens_in > 60:
                 return
             time.sleep(min(claim.opens_in, 0.005))
@@ -621,7 +621,7 @@ def call(usage):
         os.write(1, f"over {claim} {time.monotonic()}\\n".encode())
         usage.finish(claim)
 
-with Usage(Path(path)) as usage:
+with CallLog(Path(path)) as usage:
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(call, [usage, usage]))
 """
