@@ -234,7 +234,7 @@ import sys
 from pathlib import Path
 from batch_snapshot.ledger import locks
 from batch_snapshot.errors import LockedError, StorageError
-from tests.kernel import refusing
+from tests.support.seccomp import refusing
 refuse, late = refusing("flock", int(sys.argv[2])), len(sys.argv) > 3
 late or refuse()
 try:
