@@ -1,12 +1,11 @@
-"""The packages: their levels, what they export, and what each must do without."""
+"""The packages: their levels, what they export, and what each may import."""
 
 import ast
 import sys
+from collections import defaultdict
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-
-import pytest
 
 import batch_snapshot
 
@@ -34,7 +33,7 @@ LEVELS = [
     {"cli"},
 ]
 
-#: Who may import what: everything else must do without.
+#: The only packages that may import each library.
 ALLOWED = {
     "aioboto3": {"aws"},
     "aiobotocore": {"aws"},
@@ -47,14 +46,14 @@ ALLOWED = {
     "click": {"cli"},
 }
 
-#: What waits knows anyio alone, so that tests run it in virtual time.
-TIMELESS = {"engine"}
+#: Packages that wait with anyio alone, so that tests run them in virtual time.
+VIRTUAL_TIME = {"engine"}
 
 
-def modules():
-    """Each module's package (or its own name at the top level), and its path."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        yield path.relative_to(PACKAGE).parts[0].removesuffix(".py"), path
+#: The package of each module (or its own name at the top level), and its path.
+MODULES = [
+    (path.relative_to(PACKAGE).parts[0].removesuffix(".py"), path) for path in sorted(PACKAGE.rglob("*.py"))
+]
 
 
 @cache
@@ -96,70 +95,62 @@ def inner_imports(path):
 
 
 def test_every_package_has_a_level():
-    assert {package for package, _ in modules()} == set().union(*LEVELS) | {"__init__", "__main__"}
+    assert {package for package, _ in MODULES} == set().union(*LEVELS) | {"__init__", "__main__"}
 
 
-@pytest.mark.parametrize(("package", "path"), list(modules()), ids=str)
-def test_imports_run_to_lower_levels_only(package, path):
-    if package in {"__init__", "__main__"}:
-        return
-    for other, *_ in inner_imports(path):
-        if other != package and level(package) > 0:
-            assert level(other) < level(package), f"{path.name} imports {other}"
-        assert other == package or level(other) <= level(package), f"{path.name} imports {other}"
+def test_imports_run_to_lower_levels_only():
+    for package, path in MODULES:
+        if package in {"__init__", "__main__"}:
+            continue
+        for other, *_ in inner_imports(path):
+            lower = level(other) < level(package) or level(package) == level(other) == 0
+            assert other == package or lower, f"{path} imports {other}"
 
 
-@pytest.mark.parametrize(("package", "path"), list(modules()), ids=str)
-def test_packages_import_only_what_others_export(package, path):
-    for other, *rest in inner_imports(path):
-        if other != package and (PACKAGE / other).is_dir() and rest:
-            exported = import_module(f"batch_snapshot.{other}").__all__
-            assert rest[0] in exported, f"{path.name} imports {other}.{rest[0]}"
+def test_packages_import_only_what_others_export():
+    for package, path in MODULES:
+        for other, *rest in inner_imports(path):
+            if other != package and (PACKAGE / other).is_dir() and rest:
+                exported = import_module(f"batch_snapshot.{other}").__all__
+                assert rest[0] in exported, f"{path} imports {other}.{rest[0]}"
 
 
-def test_every_package_says_what_it_is_for():
+def test_every_package_has_a_docstring_and_exports():
     for path in PACKAGE.rglob("__init__.py"):
-        first = ast.get_docstring(ast.parse(path.read_text("utf-8")))
-        assert first
-        assert "__all__" in path.read_text("utf-8") or path.parent.name == "cli"
+        text = path.read_text("utf-8")
+        assert ast.get_docstring(ast.parse(text)), path
+        assert "__all__" in text, path
 
 
-def test_only_the_command_line_and_the_library_know_the_jobs():
-    knowing = {package for package, path in modules() for other, *_ in inner_imports(path) if other == "jobs"}
-    assert knowing <= {"__init__", "cli", "jobs"}
+def test_only_the_command_line_and_the_library_import_jobs():
+    importers = {package for package, path in MODULES for other, *_ in inner_imports(path) if other == "jobs"}
+    assert importers <= {"__init__", "cli", "jobs"}
 
 
-def test_the_simulator_shares_no_code_with_the_package():
-    for package, path in modules():
+def test_the_simulator_imports_nothing_of_the_package():
+    for package, path in MODULES:
         if package == "simulator":
             assert all(other == "simulator" for other, *_ in inner_imports(path)), path
 
 
-@pytest.mark.parametrize("library", ALLOWED)
-def test_few_packages_know_a_library(library):
-    knowing = {
-        package for package, path in modules() for name in imports(path) if name.split(".")[0] == library
-    }
-    assert knowing <= ALLOWED[library]
+def test_few_packages_import_a_library():
+    for package, path in MODULES:
+        for library in {name.split(".")[0] for name in imports(path)} & ALLOWED.keys():
+            assert package in ALLOWED[library], f"{path} imports {library}"
 
 
-@pytest.mark.parametrize("package", sorted(TIMELESS))
-def test_what_waits_knows_anyio_alone(package):
-    for found, path in modules():
-        if found == package:
+def test_what_waits_imports_no_clock_but_anyio():
+    for package, path in MODULES:
+        if package in VIRTUAL_TIME:
             used = {name.split(".")[0] for name in imports(path, running=True)}
             assert used.isdisjoint({"asyncio", "time", "trio"}), path
 
 
 def test_nothing_is_posix_only_at_import():
-    top = {
-        alias.name.split(".")[0]
-        for _, path in modules()
-        for node in ast.parse(path.read_text("utf-8")).body
-        if isinstance(node, ast.Import)
-        for alias in node.names
-    }
-    assert top.isdisjoint({"fcntl", "grp", "pwd", "resource", "termios"})
+    for _, path in MODULES:
+        top = [node for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.Import)]
+        names = {alias.name.split(".")[0] for node in top for alias in node.names}
+        assert names.isdisjoint({"fcntl", "grp", "pwd", "resource", "termios"}), path
 
 
 def test_every_dependency_is_declared():
@@ -182,15 +173,24 @@ def test_every_dependency_is_declared():
         "yaml",
         "yarl",
     }
-    used = {name.split(".")[0] for _, path in modules() for name in imports(path)}
+    used = {name.split(".")[0] for _, path in MODULES for name in imports(path)}
     assert used - set(sys.stdlib_module_names) - {"batch_snapshot"} <= declared
 
 
-@pytest.mark.parametrize("path", [path for _, path in modules()], ids=str)
-def test_functions_are_small(path):
-    for node in nodes_of(path):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < 60, f"{path.name}: {node.name}"
+def test_functions_are_small():
+    for _, path in MODULES:
+        for node in nodes_of(path):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 60, f"{path}: {node.name}"
+
+
+def test_no_two_classes_have_one_name():
+    homes = defaultdict(list)
+    for _, path in MODULES:
+        for node in nodes_of(path):
+            if isinstance(node, ast.ClassDef):
+                homes[node.name].append(str(path.relative_to(PACKAGE)))
+    assert not {name: paths for name, paths in homes.items() if len(paths) > 1}
 
 
 def test_the_public_surface_is_curated():
