@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batch_snapshot import paths, sqlite
 from batch_snapshot.aws import profiles
-from batch_snapshot.config.accounts import accounts_of, called
-from batch_snapshot.config.options import own_state, state_of
+from batch_snapshot.config.accounts import recorded_accounts, resolve_targets
+from batch_snapshot.config.options import isolate_simulated_state, state_folder_of
 from batch_snapshot.discovery.readers import open_readers
 from batch_snapshot.engine.reader import beside, broken
 from batch_snapshot.errors import InputError, LedgerError
@@ -125,12 +125,12 @@ async def verify(
     told = Verification(str(path))
     simulated = options.simulate or head.endpoint == SIMULATOR
     with (
-        own_state(options, simulated=simulated) as own,
+        isolate_simulated_state(options, simulated=simulated) as own,
         sqlite.tables(_TABLES) as db,
-        SnapshotIndex(paths.index_file(state_of(own))) as known,
+        SnapshotIndex(paths.index_file(state_folder_of(own))) as known,
     ):
         last = _take(db, path, sample, told)
-        whom = called(accounts_of(path, last), options, profiles.endpoints, last.endpoint)
+        whom = resolve_targets(recorded_accounts(path, last), options, profiles.endpoints, last.endpoint)
         _check_place(path, last, whom.endpoint)
         told.warnings += known.refresh(path.parent)
         async with open_readers(whom, own, around.now, around.rng) as readers:

@@ -74,7 +74,7 @@ def _file(context: click.Context) -> Path | None:
 def _accounts(context: click.Context) -> Iterable[str]:
     """Those of the manifest or ledger, and their tags."""
     from batch_snapshot import manifest
-    from batch_snapshot.config.accounts import TAG, accounts_of
+    from batch_snapshot.config.accounts import TAG, recorded_accounts
     from batch_snapshot.errors import BatchSnapshotError
     from batch_snapshot.ledger import writer
 
@@ -86,7 +86,7 @@ def _accounts(context: click.Context) -> Iterable[str]:
             accounts = manifest.load(path).accounts
         else:
             head = writer.head(path)
-            accounts = accounts_of(path, head) if head else {}
+            accounts = recorded_accounts(path, head) if head else {}
     except BatchSnapshotError:
         return ()
     tags = {f"{TAG}{tag}" for account in accounts.values() for tag in account.tags}

@@ -155,7 +155,7 @@ def retry(ledger: Path, *, only: str | None, everything: bool, dry_run: bool, ye
     options = _options(given)
     others = telling.others("retry", ledger, given)
     if "{" in str(ledger) and not ledger.exists():
-        newest, passed_over = resume.newest(str(ledger), options)
+        newest, passed_over = resume.newest_ledger(str(ledger), options)
         terminal.warn(passed_over, len(passed_over))
         if newest is None:
             why = f"{ledger}: there is no such ledger yet: nothing to retry"
@@ -196,10 +196,10 @@ def _selection(past: History, *, only: str | None, everything: bool) -> Selectio
     if only is not None and everything:
         raise InputError("--only and --all exclude each other: choose one")
     if everything:
-        return plan.everything()
+        return plan.all_unfinished()
     if only is None:
         return plan.Selection()
-    return plan.only(only, (group.code for group in past.failures()))
+    return plan.parse_only(only, (group.code for group in past.failures()))
 
 
 def _options(given: dict[str, Any]) -> Options:
@@ -216,7 +216,7 @@ def _options(given: dict[str, Any]) -> Options:
         skip_active_jobs=given.get("skip_active_jobs", False),
         wait=given["wait"],
         **_where(given),
-        placing=_placing(given),
+        cluster=_cluster_options(given),
         engine=Settings(
             concurrency=given["concurrency"],
             max_attempts=given["max_attempts"],
@@ -234,7 +234,7 @@ def _command_line() -> str:
     return shlex.join([terminal.PROG, *telling.shareable(sys.argv[1:])])
 
 
-def _placing(given: dict[str, Any]) -> ClusterOptions | None:
+def _cluster_options(given: dict[str, Any]) -> ClusterOptions | None:
     from batch_snapshot.config.options import ClusterOptions
 
     address = flags.scheduler(given["engine"], given["scheduler"], given["workers"])

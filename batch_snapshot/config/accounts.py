@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from batch_snapshot.config.options import Options, as_before
+from batch_snapshot.config.options import Options, with_recorded_quotas
 from batch_snapshot.endpoints import IGNORE, check_others, configured
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.ledger import codec
@@ -35,7 +35,7 @@ class Targets(NamedTuple):
     endpoint: str
 
 
-def called(
+def resolve_targets(
     accounts: Mapping[str, Account],
     options: Options,
     profile_endpoints: ProfileEndpoints,
@@ -50,10 +50,10 @@ def called(
         raise InputError("--state is the simulator's: use it with --simulate")
     if not options.simulate:
         check_others(os.environ)
-    chosen = selected(accounts, options)
+    chosen = select_accounts(accounts, options)
     given = endpoint is None or options.simulate or options.endpoint_url
     where = endpoint_of(options, chosen, profile_endpoints) if given else endpoint
-    return Targets(chosen, quotas_of(chosen, options), where or AWS)
+    return Targets(chosen, effective_quotas(chosen, options), where or AWS)
 
 
 def endpoint_of(
@@ -69,11 +69,11 @@ def endpoint_of(
     if options.simulate:
         return SIMULATOR
     # What botocore would heed is heeded here, so that the ledger tells where the calls went.
-    url = options.endpoint_url or configured(os.environ) or _of_profiles(accounts, profile_endpoints)
+    url = options.endpoint_url or configured(os.environ) or _endpoint_of_profiles(accounts, profile_endpoints)
     return url.rstrip("/") if url else AWS
 
 
-def _of_profiles(accounts: Mapping[str, Account], profile_endpoints: ProfileEndpoints) -> str | None:
+def _endpoint_of_profiles(accounts: Mapping[str, Account], profile_endpoints: ProfileEndpoints) -> str | None:
     """The endpoint that the accounts' profiles name; None: none does.
 
     Raises:
@@ -94,13 +94,13 @@ def _of_profiles(accounts: Mapping[str, Account], profile_endpoints: ProfileEndp
     return next(iter(wanted.values()))
 
 
-def selected(accounts: Mapping[str, Account], options: Options) -> dict[str, Account]:
+def select_accounts(accounts: Mapping[str, Account], options: Options) -> dict[str, Account]:
     """The accounts to call for, as they will sign: the options fill what they leave open.
 
     Raises:
         InputError: the options don't fit the accounts.
     """
-    chosen = {name: accounts[name] for name in _meant(accounts, options.accounts)}
+    chosen = {name: accounts[name] for name in _selected_names(accounts, options.accounts)}
     if options.profile and all(account.profile for account in chosen.values()):
         raise InputError(f"--profile {options.profile}: every account names a profile of its own already")
     return {
@@ -113,7 +113,7 @@ def selected(accounts: Mapping[str, Account], options: Options) -> dict[str, Acc
     }
 
 
-def _meant(accounts: Mapping[str, Account], words: Sequence[str]) -> Iterable[str]:
+def _selected_names(accounts: Mapping[str, Account], words: Sequence[str]) -> Iterable[str]:
     """The names of the accounts that these words select, names and tags: each once, or all without a word.
 
     Raises:
@@ -135,7 +135,7 @@ def _meant(accounts: Mapping[str, Account], words: Sequence[str]) -> Iterable[st
     return names
 
 
-def quotas_of(accounts: Mapping[str, Account], options: Options) -> dict[str, Quota]:
+def effective_quotas(accounts: Mapping[str, Account], options: Options) -> dict[str, Quota]:
     """The quotas that hold: the options' over the manifest's.
 
     Raises:
@@ -158,19 +158,19 @@ def _quota(account: Account, options: Options) -> Quota:
     return quota
 
 
-def allowed(path: Path, header: Header) -> dict[str, Account]:
+def accounts_with_quotas(path: Path, header: Header) -> dict[str, Account]:
     """The accounts of a run line, with the quotas that its run was given.
 
     Raises:
         InputError: they make no sense.
     """
-    accounts = accounts_of(path, header)
+    accounts = recorded_accounts(path, header)
     given = {"rate": None, "daily_quota": None, **header.settings}
-    quotas = quotas_of(accounts, as_before(path, Options(), given))
+    quotas = effective_quotas(accounts, with_recorded_quotas(path, Options(), given))
     return {name: replace(account, quota=quotas[name]) for name, account in accounts.items()}
 
 
-def accounts_of(path: Path, header: Header) -> dict[str, Account]:
+def recorded_accounts(path: Path, header: Header) -> dict[str, Account]:
     """The accounts as a ledger's head keeps them.
 
     Raises:

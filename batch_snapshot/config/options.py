@@ -97,30 +97,30 @@ class Options:
     profile: str | None = None
     #: The folder for what outlives a run; None: as the environment says.
     state_dir: Path | None = None
-    #: The state folder of a simulated run; see `own_state`.
-    apart: Path | None = None
+    #: The state folder of a simulated run; see `isolate_simulated_state`.
+    simulated_state_dir: Path | None = None
     #: Begin a new ledger though an unfinished one has vanished, or lies elsewhere.
     new_ledger: bool = False
     #: With {date} in the ledger's name: an unfinished ledger so young is resumed first.
     resume_within: float = RESUME_WITHIN
     engine: Settings = DEFAULTS
     #: The Dask cluster whose workers make the calls; None: this process does.
-    placing: ClusterOptions | None = None
+    cluster: ClusterOptions | None = None
     #: The command line that goes on where this one stops, for the summary.
     command_line: str | None = None
 
 
-def state_of(options: Options) -> Path:
+def state_folder_of(options: Options) -> Path:
     """The folder for what outlives a run.
 
     Raises:
         InputError: nothing names one, and there is no home folder.
     """
-    return options.apart or paths.state_folder(options.state_dir, os.environ)
+    return options.simulated_state_dir or paths.state_folder(options.state_dir, os.environ)
 
 
 @contextmanager
-def own_state(options: Options, *, simulated: bool) -> Iterator[Options]:
+def isolate_simulated_state(options: Options, *, simulated: bool) -> Iterator[Options]:
     """Give what is `simulated` a state folder of its own, which real runs never see.
 
     It lasts as long as the simulated world does: beside the world's file, or no longer than the block.
@@ -128,11 +128,11 @@ def own_state(options: Options, *, simulated: bool) -> Iterator[Options]:
     Raises:
         StorageError: no folder can be made.
     """
-    if options.apart or not simulated:
+    if options.simulated_state_dir or not simulated:
         yield options
     elif options.simulator_state:
         folder = paths.simulated_state(options.simulator_state, options.state_dir)
-        yield replace(options, apart=folder)
+        yield replace(options, simulated_state_dir=folder)
     else:
         try:
             scratch = TemporaryDirectory(prefix="batch-snapshot-", ignore_cleanup_errors=True)
@@ -143,10 +143,10 @@ def own_state(options: Options, *, simulated: bool) -> Iterator[Options]:
                 "written with TMPDIR"
             ) from None
         with scratch as name:
-            yield replace(options, apart=Path(name))
+            yield replace(options, simulated_state_dir=Path(name))
 
 
-def warnings_of(options: Options) -> list[str]:
+def option_warnings(options: Options) -> list[str]:
     """What looks wrong about them, and is done all the same."""
     regions = {options.region} - {None, REGION}
     return [f"--region {region}: only {REGION} serves the API" for region in regions]
@@ -156,7 +156,7 @@ def warnings_of(options: Options) -> list[str]:
 _INHERITED = ("rate", "daily_quota", "state_dir", "profile", "region")
 
 
-def settings_of(options: Options, before: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+def recorded_settings(options: Options, before: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
     """What the run line keeps of the options: enough to make the command line that goes on.
 
     Args:
@@ -178,8 +178,8 @@ def settings_of(options: Options, before: Mapping[str, Any] = MappingProxyType({
         "profile": options.profile,
         "region": options.region,
         "state_dir": str(options.state_dir) if options.state_dir else None,
-        "engine": "dask" if options.placing else None,
-        "scheduler": options.placing.scheduler if options.placing else None,
+        "engine": "dask" if options.cluster else None,
+        "scheduler": options.cluster.scheduler if options.cluster else None,
     }
     inherited = {key: before[key] for key in _INHERITED if settings[key] is None and key in before}
     return {**settings, **inherited}
@@ -188,9 +188,9 @@ def settings_of(options: Options, before: Mapping[str, Any] = MappingProxyType({
 def extras_of(options: Options) -> dict[str, Any]:
     """The settings that the run line keeps only where they say something."""
     state = str(files.resolved(options.simulator_state)) if options.simulator_state else None
-    placing = options.placing
+    cluster = options.cluster
     given = {
-        "lease_s": placing.lease if placing else None,
+        "lease_s": cluster.lease if cluster else None,
         "changed_since": options.changed_since,
         "skip_active_jobs": options.skip_active_jobs,
         "simulator_state": state,
@@ -200,7 +200,7 @@ def extras_of(options: Options) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value}
 
 
-def as_before(path: Path, options: Options, settings: Mapping[str, Any]) -> Options:
+def with_recorded_quotas(path: Path, options: Options, settings: Mapping[str, Any]) -> Options:
     """The options with the quotas of the run that is gone on with, where they name none.
 
     Raises:

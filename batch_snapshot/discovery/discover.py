@@ -84,7 +84,7 @@ async def discover(
         StorageError: the file cannot be written.
     """
     _check_output(output)
-    called = accounts.called({AMBIENT: Account(AMBIENT)}, options, profiles.endpoints)
+    called = accounts.resolve_targets({AMBIENT: Account(AMBIENT)}, options, profiles.endpoints)
     search = replace(search, account=AMBIENT, template=search.template or DEFAULT_TEMPLATE)
     partial = output.with_name(f"{output.name}.partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ async def update(
     listed = manifest.load(path)
     text = _text(path)
     where = revision.layout(text, str(path))
-    called = accounts.called(listed.accounts, options, profiles.endpoints)
+    called = accounts.resolve_targets(listed.accounts, options, profiles.endpoints)
     template = search.template or where.defaults.get("template") or DEFAULT_TEMPLATE
     search = replace(search, template=template)
     defaults = {**_defaults_of(search), **where.defaults}

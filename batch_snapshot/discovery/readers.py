@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from batch_snapshot import paths
 from batch_snapshot.aws.client import Clients
 from batch_snapshot.aws.target import open_target
-from batch_snapshot.config.options import own_state, state_of
+from batch_snapshot.config.options import isolate_simulated_state, state_folder_of
 from batch_snapshot.engine.allowance import AccountLimits
 from batch_snapshot.engine.reader import Reader
 from batch_snapshot.models import SIMULATOR
@@ -50,8 +50,10 @@ async def open_readers(
         StorageError: the log of calls cannot be used.
     """
     async with AsyncExitStack() as stack:
-        options = stack.enter_context(own_state(options, simulated=called.endpoint == SIMULATOR))
-        usage = stack.enter_context(CallLog(paths.usage_file(state_of(options))))
+        options = stack.enter_context(
+            isolate_simulated_state(options, simulated=called.endpoint == SIMULATOR)
+        )
+        usage = stack.enter_context(CallLog(paths.usage_file(state_folder_of(options))))
         accounts = {
             name: replace(account, quota=called.quotas[name]) for name, account in called.accounts.items()
         }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from batch_snapshot.manifest import Manifest
 
 
-async def freeze(held: LockedLedger, options: Options, around: Environment) -> Manifest:
+async def discover_pairs(held: LockedLedger, options: Options, around: Environment) -> Manifest:
     """The manifest with what its section `discover:` has found.
 
     That is looked for when the run begins, and kept beside the ledger from before its first call: a
@@ -37,16 +37,16 @@ async def freeze(held: LockedLedger, options: Options, around: Environment) -> M
     if not listed.discover and known is None:
         return listed
     if known is None:
-        called = accounts.called(listed.accounts, options, profiles.endpoints)
+        called = accounts.resolve_targets(listed.accounts, options, profiles.endpoints)
         chosen = [one for one in listed.discover if one.account in called.accounts]
         with Search(None, chosen, called.endpoint, around.now()) as found:
             await discover.ask(found, called, options, around, jobs=False)
             with output.replaced(path, mode=0o600) as file:
                 file.writelines(output.by_line(found.found(), full=True))
-    return frozen(held)
+    return load_discovered(held)
 
 
-def frozen(held: LockedLedger) -> Manifest:
+def load_discovered(held: LockedLedger) -> Manifest:
     """The manifest with what was found for its ledger, as far as that was looked for.
 
     Raises:
@@ -74,8 +74,8 @@ def frozen(held: LockedLedger) -> Manifest:
 def _check_searched(held: LockedLedger, began: Header) -> None:
     """Refuse to go on for an account that was left out when the rows were looked for."""
     # A selection may be of tags: whom it meant then are those that the first run line has.
-    searched = began.accounts if began.settings.get("accounts") else held.called.accounts
-    meant = {one.account for one in held.listed.discover} & set(held.called.accounts)
+    searched = began.accounts if began.settings.get("accounts") else held.targets.accounts
+    meant = {one.account for one in held.listed.discover} & set(held.targets.accounts)
     if missed := sorted(meant.difference(searched)):
         raise LedgerError(
             f"{held.path}: was begun without account {missed[0]!r}, whose rows discover: would have found; "

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Identify = Callable[[str], Awaitable[str]]
 
 
-async def check(job: Job, identify: Identify) -> None:
+async def check_signers(job: Job, identify: Identify) -> None:
     """Refuse to go on with a ledger for another AWS account, before anything is written or sent.
 
     Raises:
@@ -41,7 +41,7 @@ async def check(job: Job, identify: Identify) -> None:
     await reader.beside(job.accounts, look)
 
 
-async def check_apart(job: Job, identify: Identify) -> None:
+async def check_duplicates(job: Job, identify: Identify) -> None:
     """Refuse two names for one AWS account under which the same row is listed, before the first call.
 
     Accounts that are left out this time are those that they were when the ledger was written last.
@@ -79,15 +79,15 @@ async def check_renamed(job: Job, identify: Identify) -> None:
     """
 
     async def look(name: str) -> None:
-        # What is wrong with the credentials stops the account alone, and `settle` looks again.
+        # What is wrong with the credentials stops the account alone, and `identify_signer` looks again.
         with suppress(ApiError):
-            if why := _renamed(job, name, signer.of(await identify(name))):
+            if why := _renamed_refusal(job, name, signer.of(await identify(name))):
                 raise InputError(f"{job.path}: {why}")
 
     await reader.beside(sorted({now for _, now in job.renamed}), look)
 
 
-def _renamed(job: Job, name: str, now: str) -> str | None:
+def _renamed_refusal(job: Job, name: str, now: str) -> str | None:
     """Why rows of an account cannot be sent as who signs `now`; None: they can."""
     known = job.past.last.accounts if job.past.last else {}
     account = job.accounts[name]
@@ -102,7 +102,7 @@ def _renamed(job: Job, name: str, now: str) -> str | None:
     return None
 
 
-async def settle(
+async def identify_signer(
     job: Job,
     signers: dict[str, str],
     allowances: AccountLimits,
@@ -118,7 +118,7 @@ async def settle(
     found = await identify(lane.name)
     before = signers.get(lane.name) or job.past.signers.get(lane.name)
     now = signers[lane.name] = signer.of(found)
-    if why := signer.refusal(lane.name, before, now) or _renamed(job, lane.name, now):
+    if why := signer.refusal(lane.name, before, now) or _renamed_refusal(job, lane.name, now):
         # Credentials that could not be had at the start, and are another account's.
         raise ApiError(
             Failure(ErrorKind.DENIED, "AnotherAccount", why, Verdict.STOP_ACCOUNT, may_have_landed=False)

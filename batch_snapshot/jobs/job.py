@@ -16,10 +16,22 @@ from uuid import uuid4
 
 from batch_snapshot import files, manifest, paths
 from batch_snapshot.aws import profiles
-from batch_snapshot.config.accounts import Targets, accounts_of, called, quotas_of, selected
-from batch_snapshot.config.options import as_before, extras_of, settings_of, state_of, warnings_of
+from batch_snapshot.config.accounts import (
+    Targets,
+    effective_quotas,
+    recorded_accounts,
+    resolve_targets,
+    select_accounts,
+)
+from batch_snapshot.config.options import (
+    extras_of,
+    option_warnings,
+    recorded_settings,
+    state_folder_of,
+    with_recorded_quotas,
+)
 from batch_snapshot.errors import InputError, LedgerError, StorageError
-from batch_snapshot.jobs import elsewhere, resume
+from batch_snapshot.jobs import other_ledgers, resume
 from batch_snapshot.jobs import rows as backlog
 from batch_snapshot.ledger import codec, history, locks, open_runs, writer
 from batch_snapshot.models import SIMULATOR
@@ -129,7 +141,7 @@ class LockedLedger(NamedTuple):
     listed: Manifest
     options: Options
     path: Path
-    called: Targets
+    targets: Targets
     recalled: Recalled | None = None
     #: Whether they are held; without, a run may be writing the ledger.
     touch: bool = True
@@ -151,7 +163,7 @@ class LockedLedger(NamedTuple):
 
 
 @contextmanager
-def reserved(
+def lock_ledger(
     listed: Manifest,
     options: Options,
     now: datetime,
@@ -167,53 +179,53 @@ def reserved(
         InputError: manifest and options don't fit together.
         StorageError: a lock is held, or cannot be made.
     """
-    who = called(listed.accounts, options, profiles.endpoints)
-    path, passed_over = resume.ledger_to_write(listed.name, options, now)
+    who = resolve_targets(listed.accounts, options, profiles.endpoints)
+    path, passed_over = resume.choose_ledger(listed.name, options, now)
     identity = _Identity(listed.name, who.accounts, who.endpoint)
     with ExitStack() as stack:
         if touch:
-            stack.enter_context(_ledger_held(path, now))
-            stack.enter_context(_accounts_held(identity, options, now))
+            stack.enter_context(_lock_file(path, now))
+            stack.enter_context(_lock_accounts(identity, options, now))
             writer.mend(path)
-        tonight = resume.tonight(listed.name, options, now)
-        held = LockedLedger(listed, options, path, who, recalled, touch, passed_over)
-        yield _looked_around(held._replace(tonight=tonight if tonight != path else None), identity)
+        tonight = resume.todays_ledger(listed.name, options, now)
+        locked = LockedLedger(listed, options, path, who, recalled, touch, passed_over)
+        yield _check_other_ledgers(locked._replace(tonight=tonight if tonight != path else None), identity)
 
 
-def _looked_around(held: LockedLedger, identity: _Identity) -> LockedLedger:
+def _check_other_ledgers(locked: LockedLedger, identity: _Identity) -> LockedLedger:
     """Refuse a new ledger where an unfinished one has vanished, or lies elsewhere; a plan only says so.
 
     Raises:
         InputError: there is one, and nobody has chosen.
         StorageError: it cannot be read which ledgers are unfinished.
     """
-    path, options, files = held.path, held.options, _reminders(identity, held.options).values()
+    path, options, files = locked.path, locked.options, _reminders(identity, locked.options).values()
     try:
-        began = held.began
+        began = locked.began
         if not (options.new_ledger and began and not writer.names_rows(path)):
             open_runs.check(files, path, begun=began is not None, anew=options.new_ledger)
-        given_up = elsewhere.check(files, path, identity.name, options, began)
+        given_up = other_ledgers.check_other_ledgers(files, path, identity.name, options, began)
     except (InputError, StorageError) as error:
-        if held.touch:
+        if locked.touch:
             raise
-        return held._replace(refused=[f"run would be refused: {error}"])
-    return held._replace(instead_of=given_up)
+        return locked._replace(refused=[f"run would be refused: {error}"])
+    return locked._replace(instead_of=given_up)
 
 
-def of_run(held: LockedLedger, listed: Manifest) -> Job:
+def open_run(locked: LockedLedger, listed: Manifest) -> Job:
     """Make the job of `run`.
 
     Args:
-        held: the ledger and its locks.
+        locked: the ledger and its locks.
         listed: the manifest, with what its `discover:` has found.
 
     Raises:
         InputError: ledger, manifest and options don't fit together.
     """
-    options, path, (accounts, quotas, endpoint) = held.options, held.path, held.called
-    past, left = resume.looked_up(path, held.recalled, listed, live=not held.touch)
+    options, path, (accounts, quotas, endpoint) = locked.options, locked.path, locked.targets
+    past, left = resume.load_history(path, locked.recalled, listed, live=not locked.touch)
     identity = _Identity(listed.name, accounts, endpoint)
-    settings = {**settings_of(options), **extras_of(options)}
+    settings = {**recorded_settings(options), **extras_of(options)}
     _check_fits(past, path, identity, options.run_id)
     run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
     gone = {key for key in past.keys() if key not in listed.keys}  # noqa: SIM118 - a method, no mapping
@@ -239,25 +251,25 @@ def of_run(held: LockedLedger, listed: Manifest) -> Job:
         candidates=rows.candidates,
         settings=settings,
         reminders=_reminders(identity, options),
-        instead_of=held.instead_of,
+        instead_of=locked.instead_of,
         again=summary.pinned(options.command_line, str(path)),
         rest=summary.run_command(str(listed.path), str(path), endpoint, settings),
         doubled=partial(manifest.doubled, listed),
         gone=gone,
         renamed=renamed,
-        tonight=held.tonight,
-        tonights=options.command_line if held.tonight else None,
-        warnings=[*listed.warnings, *held.passed_over, *_warnings(listed, quotas, options)],
+        tonight=locked.tonight,
+        tonights=options.command_line if locked.tonight else None,
+        warnings=[*listed.warnings, *locked.passed_over, *_warnings(listed, quotas, options)],
         open_questions=[
-            *held.refused,
-            *_renamed(renamed),
+            *locked.refused,
+            *_renamed_questions(renamed),
             *_open_questions(listed, options),
-            *_days(listed, quotas),
+            *_days_needed(listed, quotas),
         ],
     )
 
 
-def _days(listed: Manifest, quotas: Mapping[str, Quota]) -> list[str]:
+def _days_needed(listed: Manifest, quotas: Mapping[str, Quota]) -> list[str]:
     """Which accounts have more rows than their quotas let through in a day."""
     rows = {name: listed.rows_by_account.get(name, 0) for name in quotas}
     return forecast.days_needed(rows, {name: calls_a_day(quota) for name, quota in quotas.items()})
@@ -267,10 +279,10 @@ def _warnings(listed: Manifest, quotas: Mapping[str, Quota], options: Options) -
     """What looks wrong about the options, also with the quotas, where there is a ledger every day."""
     nightly = options.ledger is not None and "{date}" in options.ledger
     filtered = options.changed_since or options.skip_active_jobs
-    return [*warnings_of(options), *(_days(listed, quotas) if nightly and not filtered else [])]
+    return [*option_warnings(options), *(_days_needed(listed, quotas) if nightly and not filtered else [])]
 
 
-def _renamed(found: Mapping[tuple[str, str], Row]) -> list[str]:
+def _renamed_questions(found: Mapping[tuple[str, str], Row]) -> list[str]:
     """What a plan says where only the run can tell who signs."""
     return [
         f"{row.engagement}/{row.resource} stands in the ledger under account {other!r} and is to be sent "
@@ -293,11 +305,13 @@ def _reminders(identity: _Identity, options: Options) -> dict[str, Path]:
     """Where unfinished ledgers are recorded; a simulator's snapshots are gone when it is."""
     if identity.endpoint == SIMULATOR:
         return {}
-    return paths.unfinished_files(state_of(options), identity.name, identity.accounts, identity.endpoint)
+    return paths.unfinished_files(
+        state_folder_of(options), identity.name, identity.accounts, identity.endpoint
+    )
 
 
 @contextmanager
-def for_retry(
+def open_retry(
     path: Path,
     selection: Callable[[History], Selection],
     options: Options,
@@ -314,23 +328,23 @@ def for_retry(
     head = writer.head(path)
     if head is None:
         raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
-    endpoint = called(
+    endpoint = resolve_targets(
         {}, replace(options, accounts=(), profile=None), profiles.endpoints, head.endpoint
     ).endpoint
     with ExitStack() as stack:
         if touch:
-            stack.enter_context(_ledger_held(path, now))
+            stack.enter_context(_lock_file(path, now))
             writer.mend(path)
         live = not touch and locks.holder_lives(paths.ledger_lock(path))
         past = writer.history_of(path, live=live, checked=True)
         header = past.last or head
         _check_names(path, header)
-        accounts = selected(accounts_of(path, header), options)
-        settings = settings_of(options, header.settings)
-        quotas = quotas_of(accounts, as_before(path, options, settings))
+        accounts = select_accounts(recorded_accounts(path, header), options)
+        settings = recorded_settings(options, header.settings)
+        quotas = effective_quotas(accounts, with_recorded_quotas(path, options, settings))
         identity = _Identity(header.name, accounts, endpoint)
         if touch:
-            stack.enter_context(_accounts_held(identity, options, now))
+            stack.enter_context(_lock_accounts(identity, options, now))
         _check_fits(past, path, identity, options.run_id)
         whom = Targets(accounts, quotas, endpoint)
         yield _of_retry(path, past, header, chosen=selection(past), whom=whom, options=options)
@@ -342,8 +356,8 @@ def _of_retry(
     """Make the job of `retry`, once its locks are held."""
     rows = backlog.LedgerRows(path, past, chosen, header.run_id, whom.accounts)
     renamed = rows.renamed()
-    sent = backlog.counted(rows.requests())
-    settings = {**settings_of(options, header.settings), **extras_of(options)}
+    sent = backlog.count_by_account_and_catalog(rows.requests())
+    settings = {**recorded_settings(options, header.settings), **extras_of(options)}
     rest = header.manifest and summary.run_command(header.manifest, str(path), whom.endpoint, settings)
     return Job(
         command="retry",
@@ -356,7 +370,7 @@ def _of_retry(
         endpoint=whom.endpoint,
         past=past,
         total=header.rows,
-        todo=backlog.by_account(sent),
+        todo=backlog.count_by_account(sent),
         requests=rows.requests(),
         manifest=header.manifest,
         manifest_sha256=header.manifest_sha256,
@@ -365,14 +379,14 @@ def _of_retry(
         reminders=_reminders(_Identity(header.name, whom.accounts, whom.endpoint), options),
         doubled=rows.doubled,
         renamed=renamed,
-        open_questions=_renamed(renamed),
+        open_questions=_renamed_questions(renamed),
         rest=rest,
-        warnings=warnings_of(options),
+        warnings=option_warnings(options),
     )
 
 
 @contextmanager
-def _ledger_held(path: Path, now: datetime) -> Iterator[None]:
+def _lock_file(path: Path, now: datetime) -> Iterator[None]:
     if paths.there(path) and path.is_dir():
         raise InputError(f"{path}: is a folder; name the ledger's file")
     lock = paths.ledger_lock(path)
@@ -384,9 +398,9 @@ def _ledger_held(path: Path, now: datetime) -> Iterator[None]:
 
 
 @contextmanager
-def _accounts_held(identity: _Identity, options: Options, now: datetime) -> Iterator[None]:
+def _lock_accounts(identity: _Identity, options: Options, now: datetime) -> Iterator[None]:
     """Hold the manifest's name in each account, so that two nights never overlap."""
-    state = state_of(options)
+    state = state_folder_of(options)
     locks.make_room(len(identity.accounts))
     with ExitStack() as stack:
         for account in sorted(identity.accounts):

@@ -25,7 +25,7 @@ _OUTCOMES = {
 }
 
 
-def view_of(job: Job) -> RunView:
+def initial_view(job: Job) -> RunView:
     """The run before its first call."""
     statuses = job.past.counts()
     failures = job.past.failures()
@@ -35,18 +35,18 @@ def view_of(job: Job) -> RunView:
 def outcome_of(engine: RunState, view: RunView) -> str:
     """In a word how the run went, now that it is over."""
     stop = engine.ending
-    return _OUTCOMES[stop.kind] if stop and not _went_through(engine, view) else "completed"
+    return _OUTCOMES[stop.kind] if stop and not _stopped_after_last_row(engine, view) else "completed"
 
 
-def _went_through(engine: RunState, view: RunView) -> bool:
+def _stopped_after_last_row(engine: RunState, view: RunView) -> bool:
     """Whether the run was stopped by its very last row: then nothing was kept from it."""
     stopped = engine.ending is engine.stop and engine.stop and engine.stop.kind is StopKind.STOPPED
     return bool(stopped) and all(view.settled[name] >= rows for name, rows in view.todo.items())
 
 
-def nothing_to_do(job: Job) -> report.Summary:
+def nothing_to_do_summary(job: Job) -> report.Summary:
     """The summary of a run that has no row to send, and no call made."""
-    return summary(job, "completed", view_of(job), warnings=[*job.warnings, _why_nothing(job)])
+    return summary(job, "completed", initial_view(job), warnings=[*job.warnings, _why_nothing(job)])
 
 
 def _why_nothing(job: Job) -> str:

@@ -35,12 +35,12 @@ class Selection:
         return (past.kind or ErrorKind.UNKNOWN) in self.kinds or past.code in self.codes
 
 
-def everything() -> Selection:
+def all_unfinished() -> Selection:
     """`retry --all`: whatever failed or is in doubt."""
     return Selection(kinds=frozenset(ErrorKind))
 
 
-def only(words: str, known_codes: Iterable[str]) -> Selection:
+def parse_only(words: str, known_codes: Iterable[str]) -> Selection:
     """`retry --only KIND|CODE|in_doubt,…`.
 
     Args:

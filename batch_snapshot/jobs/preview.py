@@ -56,7 +56,7 @@ class Preview:
         return max((outlook.forecast.ends_in for outlook in self.outlooks.values()), default=0.0)
 
 
-def of(job: Job, allowances: AccountLimits, now: datetime) -> Preview:
+def preview_job(job: Job, allowances: AccountLimits, now: datetime) -> Preview:
     """Say what the job is about to do.
 
     Raises:
@@ -91,11 +91,11 @@ def as_json(preview: Preview) -> dict[str, Any]:
         "rate": round(sum(rates), 6) if rates else None,
         **_end(preview, preview.ends_in),
         **({"notes": list(preview.notes)} if preview.notes else {}),
-        "forecasts": {name: _outlook(preview, outlook) for name, outlook in preview.outlooks.items()},
+        "forecasts": {name: _forecast_json(preview, outlook) for name, outlook in preview.outlooks.items()},
     }
 
 
-def _outlook(preview: Preview, outlook: AccountForecast) -> dict[str, Any]:
+def _forecast_json(preview: Preview, outlook: AccountForecast) -> dict[str, Any]:
     return {
         "rate": outlook.rate,
         "rate_is": outlook.basis,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from batch_snapshot import manifest
 from batch_snapshot import paths as places
 from batch_snapshot.aws import profiles
-from batch_snapshot.config.accounts import accounts_of, endpoint_of
+from batch_snapshot.config.accounts import endpoint_of, recorded_accounts
 from batch_snapshot.config.options import RESUME_WITHIN
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.ledger import locks, writer
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NAMED_NIGHTS = 3
 
 
-def ledger_to_write(name: str, options: Options, now: datetime) -> tuple[Path, list[str]]:
+def choose_ledger(name: str, options: Options, now: datetime) -> tuple[Path, list[str]]:
     """Today's ledger, or with {date} in its name one of another day that is not finished.
 
     Today's comes first if it is there and not finished. Then one that was deferred, whatever its age, and of
@@ -48,13 +48,13 @@ def ledger_to_write(name: str, options: Options, now: datetime) -> tuple[Path, l
         InputError: the ledger's name makes no sense, or nobody can tell what is there.
     """
     pattern = places.ledger_pattern(options.ledger, simulated=options.simulate)
-    today = tonight(name, options, now)
+    today = todays_ledger(name, options, now)
     warnings: list[str] = []
     if options.simulate and options.ledger:
         given = places.ledger_path(options.ledger, name, now)
         if given != today:
             warnings.append(f"--ledger {given}: this is a simulated run, so its ledger is {today}")
-        elif _taken_as_given(given):
+        elif _is_simulated_ledger(given):
             return given, warnings
     nights = _unfinished(places.dated_ledgers(pattern, name), name, now, options, warnings)
     deferred = [night for night in nights if night.deferred]
@@ -65,10 +65,10 @@ def ledger_to_write(name: str, options: Options, now: datetime) -> tuple[Path, l
     young = next((night for night in nights if night.young), None)
     if young:
         return young.path, warnings
-    return today, [*warnings, *_left_behind(nights)]
+    return today, [*warnings, *_abandoned_warnings(nights)]
 
 
-def _taken_as_given(path: Path) -> bool:
+def _is_simulated_ledger(path: Path) -> bool:
     """Whether a simulated run takes the name of a ledger that has no `.simulated`.
 
     A simulated ledger of an earlier version has none; what is no ledger is refused later, by its name.
@@ -81,7 +81,7 @@ def _taken_as_given(path: Path) -> bool:
     return True
 
 
-def newest(pattern: str, options: Options) -> tuple[Path | None, list[str]]:
+def newest_ledger(pattern: str, options: Options) -> tuple[Path | None, list[str]]:
     """The newest ledger that a pattern with {date} means, of the endpoint that the options mean.
 
     Returns:
@@ -107,7 +107,7 @@ def newest(pattern: str, options: Options) -> tuple[Path | None, list[str]]:
 
 def _endpoint(path: Path, head: Header, options: Options) -> str:
     """Where the calls of a ledger's accounts would go now."""
-    return endpoint_of(options, accounts_of(path, head), profiles.endpoints)
+    return endpoint_of(options, recorded_accounts(path, head), profiles.endpoints)
 
 
 class UnfinishedLedger(NamedTuple):
@@ -122,7 +122,7 @@ class UnfinishedLedger(NamedTuple):
     young: bool
 
 
-def unfinished_night(path: Path, now: datetime, within: float = RESUME_WITHIN) -> UnfinishedLedger | None:
+def unfinished_ledger(path: Path, now: datetime, within: float = RESUME_WITHIN) -> UnfinishedLedger | None:
     """How a dated ledger stands; None: it is finished, or no run has begun in it.
 
     Args:
@@ -149,15 +149,15 @@ def resumable(path: Path, now: datetime, within: float = RESUME_WITHIN) -> bool:
     Raises:
         LedgerError: it is no ledger.
     """
-    night = unfinished_night(path, now, within)
+    night = unfinished_ledger(path, now, within)
     return night is not None and (night.deferred or night.young)
 
 
-def tonight(name: str, options: Options, now: datetime) -> Path:
+def todays_ledger(name: str, options: Options, now: datetime) -> Path:
     """The ledger that a run of this day has, if none of another day is to be finished first."""
     if options.simulate and options.ledger:
         given = places.ledger_path(options.ledger, name, now)
-        if _taken_as_given(given):
+        if _is_simulated_ledger(given):
             return given
     return places.ledger_path(places.ledger_pattern(options.ledger, simulated=options.simulate), name, now)
 
@@ -172,7 +172,7 @@ def _unfinished(
             head = writer.head(path)
             if head is None or head.name != name or head.endpoint != _endpoint(path, head, options):
                 continue
-            night = unfinished_night(path, now, options.resume_within)
+            night = unfinished_ledger(path, now, options.resume_within)
         except LedgerError as error:
             warnings.append(f"passed over: {error}")
             continue
@@ -181,7 +181,7 @@ def _unfinished(
     return nights
 
 
-def _left_behind(nights: Sequence[UnfinishedLedger]) -> list[str]:
+def _abandoned_warnings(nights: Sequence[UnfinishedLedger]) -> list[str]:
     """Warnings about rows of old nights that no command goes on with by itself, the newest first."""
     # A run that was completed and left some was one of some accounts: nothing is missing there.
     old = [
@@ -189,13 +189,13 @@ def _left_behind(nights: Sequence[UnfinishedLedger]) -> list[str]:
         for night in nights
         if night.end is None or (night.end.counts.get("unattempted") and night.end.outcome != "completed")
     ]
-    texts = [_left_by(night) for night in old[:NAMED_NIGHTS]]
+    texts = [_abandoned_warning(night) for night in old[:NAMED_NIGHTS]]
     if hidden := len(old) - NAMED_NIGHTS:
         texts += [f"{hidden:,} older ledgers are not finished either"] if hidden > 0 else []
     return texts
 
 
-def _left_by(night: UnfinishedLedger) -> str:
+def _abandoned_warning(night: UnfinishedLedger) -> str:
     """What an old night has left, and the command that finishes it."""
     head = night.head
     how = f"was {night.end.outcome}" if night.end else "did not come to an end"
@@ -232,7 +232,7 @@ class Recalled(NamedTuple):
         return held
 
 
-def load(
+def load_manifest(
     path: Path, options: Options, now: datetime, *, touch: bool = True
 ) -> tuple[Manifest, Recalled | None]:
     """Validate the manifest at `path`; where most of it is done, find at once what is left.
@@ -251,7 +251,7 @@ def _recall(path: Path, options: Options, now: datetime) -> Recalled | None:
         return None
     # Whatever is wrong with the ledger is told once it is locked.
     with suppress(InputError, OSError):
-        book, _ = ledger_to_write(name, options, now)
+        book, _ = choose_ledger(name, options, now)
         stamp = _stamp(book)
         past = writer.history_of(book, checked=True)
         return Recalled(past, stamp) if past.first else None
@@ -263,7 +263,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def looked_up(
+def load_history(
     path: Path, recalled: Recalled | None, listed: Manifest, *, live: bool
 ) -> tuple[History, Sequence[Row] | None]:
     """The ledger's history, and the rows left to do if that was known when the manifest was loaded.

@@ -33,7 +33,7 @@ class ManifestRows(NamedTuple):
 
     def requests(self) -> Iterator[Request | None]:
         """What is to be sent; see `plan.resumed`."""
-        rows = _validated(self.listed) if self.left is None else self.left
+        rows = _validated_rows(self.listed) if self.left is None else self.left
         return plan.resumed(rows, self.past, self.run_id, self.accounts)
 
     def candidates(self) -> Iterator[Row]:
@@ -42,7 +42,7 @@ class ManifestRows(NamedTuple):
 
     def renamed(self) -> Mapping[tuple[str, str], Row]:
         """Which of them the ledger has under another account's name: see `other_names`."""
-        return other_names(self.requests(), self.past, self.accounts)
+        return renamed_rows(self.requests(), self.past, self.accounts)
 
     def todo(self) -> Mapping[str, int]:
         """How many are to be sent, by account; another pass over the manifest only where it must be."""
@@ -51,7 +51,7 @@ class ManifestRows(NamedTuple):
             return {name: rows for name, rows in listed.rows_by_account.items() if name in accounts}
         if len(listed.accounts) == 1:
             return dict.fromkeys(accounts, listed.rows - settled)
-        return by_account(counted(self.requests()))
+        return count_by_account(count_by_account_and_catalog(self.requests()))
 
     def _settled(self) -> int:
         """How many have nothing left to do."""
@@ -78,7 +78,7 @@ class LedgerRows(NamedTuple):
 
     def renamed(self) -> Mapping[tuple[str, str], Row]:
         """Which of them the ledger has under another account's name too: see `other_names`."""
-        return other_names(self.requests(), self.past, self.accounts)
+        return renamed_rows(self.requests(), self.past, self.accounts)
 
     def doubled(self, same: Mapping[str, str]) -> list[str]:
         """Which of them are to be sent twice, where names stand for the `same` AWS accounts."""
@@ -91,7 +91,7 @@ class LedgerRows(NamedTuple):
         return [f"{place}: {text}" for place, text in doubles.told(again)]
 
 
-def other_names(
+def renamed_rows(
     requests: Iterator[Request | None], past: History, accounts: Mapping[str, Account]
 ) -> dict[tuple[str, str], Row]:
     """By (another name, name): the first row to send under a name that the ledger has under the other.
@@ -101,7 +101,7 @@ def other_names(
     """
     settings = past.last.accounts if past.last else {}
     others = {
-        name: [other for other in settings if other != name and _may_be_one(other, account, past)]
+        name: [other for other in settings if other != name and _may_be_same_account(other, account, past)]
         for name, account in accounts.items()
     }
     found: dict[tuple[str, str], Row] = {}
@@ -120,7 +120,7 @@ def other_names(
     return found
 
 
-def _may_be_one(other: str, account: Account, past: History) -> bool:
+def _may_be_same_account(other: str, account: Account, past: History) -> bool:
     """Whether an account that the ledger calls otherwise may be this one, before anybody was asked."""
     known: Mapping[str, Any] = past.last.accounts[other] if past.last else {}
     now = account.number or signer.number(past.signers.get(account.name))
@@ -129,12 +129,12 @@ def _may_be_one(other: str, account: Account, past: History) -> bool:
     return known.get("endpoint_url") == account.endpoint_url and not differ
 
 
-def counted(requests: Iterator[Request | None]) -> Counter[tuple[str, str]]:
+def count_by_account_and_catalog(requests: Iterator[Request | None]) -> Counter[tuple[str, str]]:
     """The rows to send, by account and catalog."""
     return Counter((request.row.account, request.row.catalog) for request in requests if request)
 
 
-def by_account(rows: Counter[tuple[str, str]]) -> Mapping[str, int]:
+def count_by_account(rows: Counter[tuple[str, str]]) -> Mapping[str, int]:
     """The same by account alone."""
     numbers: Counter[str] = Counter()
     for (account, _), number in rows.items():
@@ -142,7 +142,7 @@ def by_account(rows: Counter[tuple[str, str]]) -> Mapping[str, int]:
     return numbers
 
 
-def _validated(listed: Manifest) -> Iterator[Row]:
+def _validated_rows(listed: Manifest) -> Iterator[Row]:
     """The manifest's rows, and none that it did not list when it was validated."""
     for row in manifest.rows(listed):
         if row.key not in listed.keys:

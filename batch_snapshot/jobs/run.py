@@ -18,16 +18,16 @@ import anyio
 
 from batch_snapshot import __version__, interrupts, paths
 from batch_snapshot.aws.target import open_target
-from batch_snapshot.config.options import Options, extras_of, own_state, state_of
+from batch_snapshot.config.options import Options, extras_of, isolate_simulated_state, state_folder_of
 from batch_snapshot.discovery import readers
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.engine.allowance import AccountLimits
 from batch_snapshot.errors import InputError, ManifestError, StorageError
-from batch_snapshot.jobs import callers, discovered, identity_check, plan, preview, skipping
+from batch_snapshot.jobs import discovered, engines, identity_check, plan, preview, skipping
 from batch_snapshot.jobs import outcome as ending
-from batch_snapshot.jobs.job import Job, for_retry, of_run, reserved
-from batch_snapshot.jobs.resume import load
-from batch_snapshot.jobs.stopping import StopHandler
+from batch_snapshot.jobs.job import Job, lock_ledger, open_retry, open_run
+from batch_snapshot.jobs.resume import load_manifest
+from batch_snapshot.jobs.signals import StopHandler
 from batch_snapshot.ledger import codec, history, open_runs, writer
 from batch_snapshot.models import SIMULATOR, Status
 from batch_snapshot.ratelimit.windows import CallLog, windows
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 
     from batch_snapshot.engine.run_state import RunState
-    from batch_snapshot.jobs.callers import Callers, Driver, Intend
+    from batch_snapshot.jobs.engines import Callers, Driver, Intend
     from batch_snapshot.jobs.preview import Preview
     from batch_snapshot.jobs.skipping import SkipStep
     from batch_snapshot.ledger.history import History
@@ -84,12 +84,12 @@ async def run(path: Path | str, options: Options | None = None, hooks: Hooks | N
         StorageError: a lock is held, or the ledger cannot be written; no call follows the failure.
     """
     options, hooks = options or Options(), hooks or Hooks()
-    with own_state(options, simulated=options.simulate) as own:
-        listed, recalled = load(Path(path), own, hooks.now())
-        with reserved(listed, own, hooks.now(), recalled=recalled) as held:
+    with isolate_simulated_state(options, simulated=options.simulate) as own:
+        listed, recalled = load_manifest(Path(path), own, hooks.now())
+        with lock_ledger(listed, own, hooks.now(), recalled=recalled) as held:
             around = readers.Environment(now=hooks.now, rng=hooks.rng, clock=anyio.current_time)
-            listed = await discovered.freeze(held, own, around)
-            return await _carry_out(of_run(held, listed), own, hooks)
+            listed = await discovered.discover_pairs(held, own, around)
+            return await _carry_out(open_run(held, listed), own, hooks)
 
 
 def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = None) -> Preview:
@@ -100,16 +100,16 @@ def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = No
         StorageError: the ledger is in use.
     """
     options, hooks = options or Options(), hooks or Hooks()
-    with own_state(options, simulated=options.simulate) as own:
-        listed, _ = load(path, own, hooks.now(), touch=False)
-        with reserved(listed, own, hooks.now(), touch=False) as held:
-            return _preview(of_run(held, discovered.frozen(held)), own, hooks)
+    with isolate_simulated_state(options, simulated=options.simulate) as own:
+        listed, _ = load_manifest(path, own, hooks.now(), touch=False)
+        with lock_ledger(listed, own, hooks.now(), touch=False) as held:
+            return _preview(open_run(held, discovered.load_discovered(held)), own, hooks)
 
 
 def _preview(job: Job, options: Options, hooks: Hooks) -> Preview:
-    file = _usage_file(options)
+    file = _call_log_path(options)
     with CallLog(file) if paths.there(file) else nullcontext() as usage:
-        return preview.of(job, _allowances(job, usage, options), hooks.now())
+        return preview.preview_job(job, _account_limits(job, usage, options), hooks.now())
 
 
 def dry_retry(
@@ -127,8 +127,8 @@ def dry_retry(
     options, hooks = options or Options(), hooks or Hooks()
     selection = selection or (lambda _: plan.Selection())
     with (
-        own_state(options, simulated=_simulated(path, options)) as own,
-        for_retry(path, selection, own, hooks.now(), touch=False) as job,
+        isolate_simulated_state(options, simulated=_simulated(path, options)) as own,
+        open_retry(path, selection, own, hooks.now(), touch=False) as job,
     ):
         return _preview(job, own, hooks)
 
@@ -162,58 +162,60 @@ async def retry(
     chosen = selection or plan.Selection()
     choose = chosen if callable(chosen) else lambda _: chosen
     with (
-        own_state(options, simulated=_simulated(Path(path), options)) as own,
-        for_retry(Path(path), choose, own, hooks.now()) as job,
+        isolate_simulated_state(options, simulated=_simulated(Path(path), options)) as own,
+        open_retry(Path(path), choose, own, hooks.now()) as job,
     ):
         return await _carry_out(job, own, hooks)
 
 
-def _usage(job: Job, options: Options, stack: AsyncExitStack) -> tuple[CallLog | None, list[str]]:
+def _open_call_log(job: Job, options: Options, stack: AsyncExitStack) -> tuple[CallLog | None, list[str]]:
     """Open the log of calls; only windows cannot do without it."""
     try:
-        return stack.enter_context(CallLog(_usage_file(options))), []
+        return stack.enter_context(CallLog(_call_log_path(options))), []
     except StorageError as error:
         if any(map(windows, job.quotas.values())):
             raise
         return None, [f"the pace is not shared with other runs, nor kept for the next: {error}"]
 
 
-def _allowances(job: Job, usage: CallLog | None, options: Options) -> AccountLimits:
+def _account_limits(job: Job, usage: CallLog | None, options: Options) -> AccountLimits:
     accounts = {name: replace(account, quota=job.quotas[name]) for name, account in job.accounts.items()}
     return AccountLimits(accounts, job.endpoint, usage, os.environ, read_rate=options.read_rate)
 
 
-def _usage_file(options: Options) -> Path:
-    return paths.usage_file(state_of(options))
+def _call_log_path(options: Options) -> Path:
+    return paths.usage_file(state_folder_of(options))
 
 
 async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
     """Send what the job asks for: the one path of run, resume and retry."""
     if not any(job.todo.values()) and job.past.end and not job.closes:
-        return ending.nothing_to_do(job)
+        return ending.nothing_to_do_summary(job)
     stopping = StopHandler(hooks.stopping)
     async with AsyncExitStack() as stack:
         if hooks.signals:
             stack.enter_context(interrupts.listening(stopping))
-        usage, warnings = _usage(job, options, stack)
-        allowances = _allowances(job, usage, options)
-        if hooks.confirm and not hooks.confirm(preview.of(job, allowances, hooks.now())):
+        usage, warnings = _open_call_log(job, options, stack)
+        allowances = _account_limits(job, usage, options)
+        if hooks.confirm and not hooks.confirm(preview.preview_job(job, allowances, hooks.now())):
             raise InputError("not confirmed: nothing was called")
         target = await open_target(
             job.endpoint, stack, state=options.simulator_state, concurrency=options.engine.concurrency
         )
         book = stack.enter_context(writer.Ledger(job.path))
-        await callers.outlive(job.past, hooks.tell)
-        clients = await stack.enter_async_context(callers.of(job.accounts, target, options, hooks.now))
-        await identity_check.check(job, clients.whose)
-        await identity_check.check_apart(job, clients.whose)
+        await engines.wait_for_lost_workers(job.past, hooks.tell)
+        clients = await stack.enter_async_context(
+            engines.open_callers(job.accounts, target, options, hooks.now)
+        )
+        await identity_check.check_signers(job, clients.whose)
+        await identity_check.check_duplicates(job, clients.whose)
         await identity_check.check_renamed(job, clients.whose)
-        view = ending.view_of(job)
-        engine = _driver(job, clients, allowances, options=options, hooks=hooks, book=book, view=view)
+        view = ending.initial_view(job)
+        engine = _build_engine(job, clients, allowances, options=options, hooks=hooks, book=book, view=view)
         view.lanes, view.allowances, view.course = engine.lanes, allowances, engine
         header = _header(job, options, hooks)
         leave_out = stack.enter_context(
-            skipping.prepared(
+            skipping.prepare_skipping(
                 job,
                 options,
                 header,
@@ -231,19 +233,19 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         stopping.begin(engine)
         book.append(codec.encode_run(header, __version__, vanished=job.vanished))
         await anyio.to_thread.run_sync(book.sync)
-        await _drive(engine, job, book, view, hooks, leave_out=leave_out)
+        await _run_engine(engine, job, book, view, hooks, leave_out=leave_out)
         stopping.end()
         outcome = ending.outcome_of(engine, view)
         end = history.End(outcome, view.counts.as_dict(), hooks.now())
         book.append(codec.encode_end(job.run_id, end))
         await anyio.to_thread.run_sync(book.sync)
-        warnings += [*_forgotten(job, view), *(leave_out.warnings if leave_out else [])]
+        warnings += [*_clear_reminders(job, view), *(leave_out.warnings if leave_out else [])]
         warnings += [*job.warnings, *(text for lane in engine.lanes.values() for text in lane.warnings)]
         summary = ending.summary(job, outcome, view, engine=engine, signum=stopping.signum, warnings=warnings)
         return replace(summary, reads=leave_out.reads) if leave_out else summary
 
 
-def _driver(
+def _build_engine(
     job: Job,
     clients: Callers,
     allowances: AccountLimits,
@@ -256,12 +258,12 @@ def _driver(
     """What drives the run, with what it tells the ledger."""
     signers: dict[str, str] = {}
     record = partial(_record, book, job, view, hooks)
-    return callers.driver(
+    return engines.build_engine(
         clients,
         {name: allowances.lane(name, wait=options.wait) for name in job.accounts},
         options,
-        identify=partial(identity_check.settle, job, signers, allowances, clients.identify),
-        intend=_noted_first(job, partial(_intend, book, clients, signers, hooks)),
+        identify=partial(identity_check.identify_signer, job, signers, allowances, clients.identify),
+        intend=_note_before_intend(job, partial(_intend, book, clients, signers, hooks)),
         record=record,
         suspend=partial(record, provisional=True),
         now=hooks.now,
@@ -269,7 +271,7 @@ def _driver(
     )
 
 
-def _forgotten(job: Job, view: RunView) -> list[str]:
+def _clear_reminders(job: Job, view: RunView) -> list[str]:
     """A finished ledger need not be missed; returns what is to be told if that cannot be noted.
 
     It may be finished for some accounts and wait for others, which nobody has asked to send.
@@ -291,7 +293,7 @@ def _finished_for(name: str, job: Job, view: RunView) -> bool:
     return view.settled[name] >= view.todo.get(name, 0) and not view.by_account[name, Status.IN_DOUBT]
 
 
-async def _drive(
+async def _run_engine(
     engine: Driver,
     job: Job,
     book: writer.Ledger,
@@ -308,9 +310,9 @@ async def _drive(
             if hooks.watch:
                 beside.start_soon(hooks.watch, view)
             if leave_out:
-                left = await skipping.carry_out(engine, leave_out)
+                left = await skipping.skip_rows(engine, leave_out)
                 view.todo = {name: rows - left[name] for name, rows in view.todo.items()}
-            await engine.run(_while_unchanged(engine, plan.batches(job.requests, BATCH)), view.todo)
+            await engine.run(_stop_if_manifest_changes(engine, plan.batches(job.requests, BATCH)), view.todo)
             beside.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         storage = group.subgroup(StorageError)
@@ -332,7 +334,7 @@ async def _sync_regularly(book: writer.Ledger) -> None:
         await anyio.to_thread.run_sync(book.sync)
 
 
-def _while_unchanged(engine: RunState, batches: Iterator[list[Request]]) -> Iterator[list[Request]]:
+def _stop_if_manifest_changes(engine: RunState, batches: Iterator[list[Request]]) -> Iterator[list[Request]]:
     """A manifest that changes under the run ends it in good order."""
     try:
         yield from batches
@@ -340,7 +342,7 @@ def _while_unchanged(engine: RunState, batches: Iterator[list[Request]]) -> Iter
         engine.request_stop(Stop(StopKind.STOPPED, str(error)))
 
 
-def _noted_first(job: Job, intend: Intend) -> Intend:
+def _note_before_intend(job: Job, intend: Intend) -> Intend:
     """Record that the ledger is not finished before it names the first row of an account, and not earlier."""
     noted: set[str] = set()
 

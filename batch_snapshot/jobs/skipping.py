@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 
 from batch_snapshot import paths
-from batch_snapshot.config.options import state_of
+from batch_snapshot.config.options import state_folder_of
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.errors import DeferredError, InputError, ManifestError
-from batch_snapshot.jobs import choosing
-from batch_snapshot.jobs.choosing import SkippedRows
+from batch_snapshot.jobs import skip_filter
+from batch_snapshot.jobs.skip_filter import SkippedRows
 from batch_snapshot.ledger import codec
 from batch_snapshot.ledger.snapshot_index import SnapshotIndex, world_of
 from batch_snapshot.manifest import filters
@@ -65,12 +65,12 @@ class SkipStep(NamedTuple):
         return dict(sorted(sum((reader.calls for reader in self.readers.values()), Counter()).items()))
 
 
-def asked(doing: Job, options: Options) -> bool:
+def skipping_requested(doing: Job, options: Options) -> bool:
     """Whether rows are to be left out."""
     return doing.candidates is not None and bool(options.changed_since or options.skip_active_jobs)
 
 
-def since(options: Options, now: datetime) -> float | str | None:
+def changed_since(options: Options, now: datetime) -> float | str | None:
     """From when on changes count: a time in seconds since the epoch, or "last"; None: nobody asks.
 
     Raises:
@@ -85,7 +85,7 @@ def since(options: Options, now: datetime) -> float | str | None:
 
 
 @contextmanager
-def prepared(
+def prepare_skipping(
     doing: Job,
     options: Options,
     header: Header,
@@ -112,12 +112,12 @@ def prepared(
         InputError: the options make no sense.
         StorageError: the index cannot be used.
     """
-    if doing.candidates is None or not asked(doing, options):
+    if doing.candidates is None or not skipping_requested(doing, options):
         yield None
         return
-    with SnapshotIndex(paths.index_file(state_of(options))) as known:
-        choice = choosing.SkipRules(
-            since=since(options, now()),
+    with SnapshotIndex(paths.index_file(state_folder_of(options))) as known:
+        choice = skip_filter.SkipRules(
+            since=changed_since(options, now()),
             active_jobs=options.skip_active_jobs,
             readers=readers,
             index=known,
@@ -127,10 +127,10 @@ def prepared(
             skip=_Recorder(doing, append, statuses, now).record,
         )
         warnings = known.refresh(doing.path.parent)
-        yield SkipStep(partial(choosing.choose, doing.candidates, choice), readers, warnings)
+        yield SkipStep(partial(skip_filter.choose_skipped_rows, doing.candidates, choice), readers, warnings)
 
 
-async def carry_out(engine: RunState, leaving: SkipStep) -> Counter[str]:
+async def skip_rows(engine: RunState, leaving: SkipStep) -> Counter[str]:
     """Leave out rows before the first is sent; what can't be found out stops an account in good order.
 
     Returns:

@@ -37,7 +37,7 @@ def run_sync(path: Path | str, options: Options | None = None, hooks: Hooks | No
         InputError: as `run`; or signals are to be heeded within a running loop.
         StorageError: as `run`.
     """
-    return _waited_for(partial(run.run, path, options, hooks), hooks)
+    return _run_to_end(partial(run.run, path, options, hooks), hooks)
 
 
 def retry_sync(
@@ -52,11 +52,11 @@ def retry_sync(
         InputError: as `retry`; or signals are to be heeded within a running loop.
         StorageError: as `retry`.
     """
-    return _waited_for(partial(run.retry, path, selection, options, hooks), hooks)
+    return _run_to_end(partial(run.retry, path, selection, options, hooks), hooks)
 
 
-def _waited_for(work: Callable[[], Awaitable[T]], hooks: Hooks | None) -> T:
-    if not _in_a_loop():
+def _run_to_end(work: Callable[[], Awaitable[T]], hooks: Hooks | None) -> T:
+    if not _loop_is_running():
         return anyio.run(work)
     if hooks and hooks.signals:
         raise InputError(
@@ -68,7 +68,7 @@ def _waited_for(work: Callable[[], Awaitable[T]], hooks: Hooks | None) -> T:
         return portal.call(work)
 
 
-def _in_a_loop() -> bool:
+def _loop_is_running() -> bool:
     try:
         anyio.get_current_task()
     except RuntimeError:

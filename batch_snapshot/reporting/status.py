@@ -160,7 +160,7 @@ class LedgerWatch:
         By the log of calls where the run keeps it; empty where that tells nothing.
         """
         # Half of the time that `status` takes, and needed only while a run goes on.
-        from batch_snapshot.config.accounts import allowed  # noqa: PLC0415
+        from batch_snapshot.config.accounts import accounts_with_quotas  # noqa: PLC0415
         from batch_snapshot.engine.allowance import AccountLimits  # noqa: PLC0415
         from batch_snapshot.ratelimit.windows import CallLog  # noqa: PLC0415
 
@@ -175,7 +175,7 @@ class LedgerWatch:
         with suppress(InputError, StorageError):
             file = paths.usage_file(paths.state_folder(Path(folder) if folder else None, os.environ))
             if paths.there(file):
-                accounts = allowed(self._path, header)
+                accounts = accounts_with_quotas(self._path, header)
                 with CallLog(file) as usage:
                     room = AccountLimits(accounts, header.endpoint, usage, os.environ)
                     return {name: room.outlook(name, rows, rate or None) for name in self._tally.accounts}

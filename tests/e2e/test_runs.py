@@ -320,9 +320,9 @@ async def test_run_leaves_refused_rows_to_retry_and_retry_takes_what_it_was_aske
         assert generations() == {"denied": 0, "quota": 0, "conflict": 0, "not_found": 0, "invalid": 0}
         await retry(url)
         assert generations() == {"denied": 0, "quota": 1, "conflict": 1, "not_found": 0, "invalid": 0}
-        await retry(url, lambda past: plan.only("denied,ServiceQuotaExceededException", codes(past)))
+        await retry(url, lambda past: plan.parse_only("denied,ServiceQuotaExceededException", codes(past)))
         assert generations() == {"denied": 1, "quota": 2, "conflict": 1, "not_found": 0, "invalid": 0}
-        await retry(url, lambda _: plan.everything())
+        await retry(url, lambda _: plan.all_unfinished())
         assert generations() == {"denied": 2, "quota": 3, "conflict": 2, "not_found": 1, "invalid": 1}
         assert simulator.snapshots == []
         now = {name: line["client_token"] for name, line in by_engagement(LEDGER).items()}
@@ -342,7 +342,7 @@ async def test_denied_rows_succeed_in_a_new_generation_once_the_cause_is_gone(mo
         assert simulator.snapshots == []
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE000000000")
         assert (await retry(url)).counts.failed == 5, "a denial is not cured by trying again"
-        assert (await retry(url, lambda past: plan.only("denied", codes(past)))).exit_code == 0
+        assert (await retry(url, lambda past: plan.parse_only("denied", codes(past)))).exit_code == 0
         assert_exactly_once(simulator, LEDGER, rows)
         assert {line["generation"] for line in results(LEDGER).values()} == {1}
         assert len({line["client_token"] for line in of_type(LEDGER, "result")}) == 10

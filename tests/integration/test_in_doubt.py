@@ -95,7 +95,7 @@ class Trial(NamedTuple):
 
     async def retry(self, *, pass_by: float = 0.0, **driven: Any) -> Summary:
         return await batch.retry(
-            self.ledger, lambda _: plan.everything(), self._options(driven), self._hooks(pass_by)
+            self.ledger, lambda _: plan.all_unfinished(), self._options(driven), self._hooks(pass_by)
         )
 
     def _options(self, driven: dict[str, Any]) -> Options:

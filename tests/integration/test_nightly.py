@@ -66,7 +66,7 @@ async def night(url: str, clock: Clock) -> list[Summary]:
     """What stands in every unit file: retry the newest ledger, then run."""
     hooks = run.Hooks(now=clock, outcome=clock.tick)
     options = Options(endpoint_url=url, rate=2000.0, ledger=PATTERN)
-    newest, _ = resume.newest(PATTERN.replace("{name}", "trial"), options)
+    newest, _ = resume.newest_ledger(PATTERN.replace("{name}", "trial"), options)
     if newest and resume.resumable(newest, clock()):
         newest = None
     before = [await run.retry(newest, None, options, hooks)] if newest else []

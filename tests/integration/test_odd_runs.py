@@ -105,9 +105,9 @@ async def test_a_retry_holds_every_account_that_it_calls_for(place, monkeypatch)
     await run.run(path, Options(simulate=True, state_dir=place.folder))
     now = run.utc_now()
     world = {"simulator_state": place.folder / "world", "state_dir": place.folder}
-    options = Options(apart=place.folder / "simulated")
+    options = Options(simulated_state_dir=place.folder / "simulated")
     other = Options(simulate=True, accounts=("b",), ledger="other.ndjson", **world)
-    with job.for_retry(place.folder / summary.ledger, lambda _: Selection(), options, now) as retrying:
+    with job.open_retry(place.folder / summary.ledger, lambda _: Selection(), options, now) as retrying:
         assert set(retrying.accounts) == {"a", "b"}
         with pytest.raises(LockedError, match="account 'b'"):
             await run.run(path, other)

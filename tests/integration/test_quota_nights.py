@@ -180,7 +180,7 @@ def test_what_was_deferred_stays_so_until_it_is_finished_or_stopped(ends, goes_o
     later = DAY + timedelta(days=9)
     assert resume.resumable(path, later) is goes_on
     assert resume.resumable(path, DAY) is True
-    chosen, warnings = resume.ledger_to_write("trial", Options(ledger=PATTERN), later)
+    chosen, warnings = resume.choose_ledger("trial", Options(ledger=PATTERN), later)
     assert chosen == (path if goes_on else ledger_of(10))
     if goes_on or ends[-1] == "completed":
         assert warnings == []
@@ -191,7 +191,7 @@ def test_what_was_deferred_stays_so_until_it_is_finished_or_stopped(ends, goes_o
         assert f"batch-snapshot run /srv/trial.yaml --ledger {path}" in told
         # Once today's ledger is there, it has been said.
         rewriting.write(chosen, b"")
-        assert resume.ledger_to_write("trial", Options(ledger=PATTERN), later) == (chosen, [])
+        assert resume.choose_ledger("trial", Options(ledger=PATTERN), later) == (chosen, [])
 
 
 @pytest.mark.parametrize(
@@ -238,13 +238,13 @@ def test_finished_nights_are_known_by_their_last_line_alone():
     book = Book(rows=1, name="trial", began=DAY, counts={"succeeded": 1}).begin().end("deferred")
     book.lines.insert(1, b"damage\n")
     book.write(path)
-    assert resume.ledger_to_write("trial", Options(ledger=PATTERN), DAY) == (path, [])
+    assert resume.choose_ledger("trial", Options(ledger=PATTERN), DAY) == (path, [])
     assert not resume.resumable(path, DAY)
     # Here all of its ends count, and one of them is damaged.
     book = Book(rows=1, name="trial", began=DAY, counts={"unattempted": 1}).begin().end("deferred")
     book.lines[1] = b'{"type":"end"\n'
     book.begin().end("interrupted").write(path)
-    chosen, [told] = resume.ledger_to_write("trial", Options(ledger=PATTERN), DAY + timedelta(days=1))
+    chosen, [told] = resume.choose_ledger("trial", Options(ledger=PATTERN), DAY + timedelta(days=1))
     assert chosen == ledger_of(2)
     assert told.startswith(f"passed over: {path}:2: not JSON")
     with pytest.raises(LedgerError, match=r"--repair"):
@@ -256,7 +256,7 @@ def test_many_old_nights_are_not_all_named():
     for day in range(1, 7):
         book = Book(rows=3, name="trial", began=DAY, counts={"unattempted": day})
         book.begin(accounts={"main": {}}).end("interrupted").write(ledger_of(day))
-    _, warnings = resume.ledger_to_write("trial", Options(ledger=PATTERN), DAY + timedelta(days=20))
+    _, warnings = resume.choose_ledger("trial", Options(ledger=PATTERN), DAY + timedelta(days=20))
     assert [text.partition(":")[0] for text in warnings[:3]] == [str(ledger_of(day)) for day in (6, 5, 4)]
     assert warnings[3:] == ["3 older ledgers are not finished either"]
 

@@ -158,9 +158,11 @@ def test_endpoints_of_what_fetches_credentials_are_checked_whatever_is_called(mo
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://me:hunter22@sts")
     for before in (None, "http://127.0.0.1:9"):
         with pytest.raises(InputError, match="AWS_ENDPOINT_URL_STS: leave credentials out"):
-            accounts.called({"main": Account("main")}, Options(), profiles.endpoints, before)
+            accounts.resolve_targets({"main": Account("main")}, Options(), profiles.endpoints, before)
     assert (
-        accounts.called({"main": Account("main")}, Options(simulate=True), profiles.endpoints).endpoint
+        accounts.resolve_targets(
+            {"main": Account("main")}, Options(simulate=True), profiles.endpoints
+        ).endpoint
         == "simulator"
     )
 

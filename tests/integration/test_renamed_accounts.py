@@ -253,7 +253,9 @@ async def test_sts_tells_whose_rows_they_are(tmp_path, accounts, numbers, refuse
         # Without credentials at the start the account stops by itself, and is looked at when it has some.
         await identity_check.check_renamed(job, unknown)
         lane = AccountState("b", Pacer(pace.Pace()), Pacer(pace.Pace()))
-        settle = identity_check.settle(job, {}, AccountLimits(job.accounts, "aws", None, {}), identify, lane)
+        settle = identity_check.identify_signer(
+            job, {}, AccountLimits(job.accounts, "aws", None, {}), identify, lane
+        )
         if refused:
             with pytest.raises(InputError, match="again under 'b'"):
                 await identity_check.check_renamed(job, identify)
@@ -284,6 +286,6 @@ async def test_an_account_that_is_left_out_is_whom_the_ledger_knows(number, refu
     with run_job(manifest.load(MANIFEST), Options(accounts=("b",)), run.utc_now()) as job:
         if refused:
             with pytest.raises(InputError, match="111111111111"):
-                await identity_check.check_apart(job, identify)
+                await identity_check.check_duplicates(job, identify)
         else:
-            await identity_check.check_apart(job, identify)
+            await identity_check.check_duplicates(job, identify)

@@ -17,7 +17,7 @@ from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.failures import policy
 from batch_snapshot.jobs import identity_check, plan, resume
 from batch_snapshot.jobs import run as batch
-from batch_snapshot.jobs.job import for_retry
+from batch_snapshot.jobs.job import open_retry
 from batch_snapshot.ledger import locks, open_runs, signer
 from batch_snapshot.models import ApiError, Quota, Verdict
 from batch_snapshot.ratelimit import pace
@@ -166,14 +166,16 @@ async def test_other_credentials_are_told_and_another_account_is_refused_before_
         async def unknown(_: str) -> str:
             raise ApiError(policy.CLOCKS_DISAGREE)
 
-        listed, _ = resume.load(path, options, batch.utc_now())
+        listed, _ = resume.load_manifest(path, options, batch.utc_now())
         with run_job(listed, options, batch.utc_now()) as job:
             with pytest.raises(InputError, match="was AWS account 111111111111 so far") as raised:
-                await identity_check.check(job, other)
-            await identity_check.check(job, unknown)
+                await identity_check.check_signers(job, other)
+            await identity_check.check_signers(job, unknown)
             lane = AccountState("default", Pacer(pace.Pace()), Pacer(pace.Pace()))
             with pytest.raises(ApiError, match="AnotherAccount") as stopped:
-                await identity_check.settle(job, {}, AccountLimits(job.accounts, url, None, {}), other, lane)
+                await identity_check.identify_signer(
+                    job, {}, AccountLimits(job.accounts, url, None, {}), other, lane
+                )
             assert stopped.value.failure.verdict is Verdict.STOP_ACCOUNT
         assert raised.value.exit_code == 2
         assert len(simulator.log) == calls
@@ -205,8 +207,8 @@ async def test_the_commands_that_go_on_keep_the_quota_the_state_and_the_accounts
     expected = ["--rate", "1000", "--daily-quota", "500", "--state-dir", "my state", "--accounts", "a"]
     assert words(run)[-len(expected) :] == expected
     # A retry has the quota from the ledger, and says in the end what the run was given.
-    with for_retry(
-        place.ledger, lambda _: plan.everything(), Options(state_dir=Path("my state")), batch.utc_now()
+    with open_retry(
+        place.ledger, lambda _: plan.all_unfinished(), Options(state_dir=Path("my state")), batch.utc_now()
     ) as job:
         assert job.quotas["a"] == Quota(per_second=1000.0, per_day=500)
         assert words(job.rest)[-6:] == expected[:6]
@@ -245,7 +247,9 @@ async def test_a_retry_in_production_asks_first(place):
     async with serve() as (url, _):
         await batch.run(path, Options(endpoint_url=url, rate=1000.0))
         with pytest.raises(InputError, match="not confirmed"):
-            await batch.retry(place.ledger, lambda _: plan.everything(), None, batch.Hooks(confirm=confirm))
+            await batch.retry(
+                place.ledger, lambda _: plan.all_unfinished(), None, batch.Hooks(confirm=confirm)
+            )
     assert asked == [(frozenset({"AWS"}), 2)]
 
 

@@ -120,11 +120,11 @@ async def test_ledgers_of_another_endpoint_are_passed_over_by_the_look_up():
         night = await run.run(MANIFEST, Options(endpoint_url=other, ledger=pattern, rate=1000.0), tomorrow)
         assert (night.ledger, night.exit_code) == ("n-2026-03-02.ndjson", 0)
         assert len(elsewhere.snapshots) == 4
-        assert [resume.newest(pattern, Options(endpoint_url=one))[0] for one in (url, other)] == [
+        assert [resume.newest_ledger(pattern, Options(endpoint_url=one))[0] for one in (url, other)] == [
             Path(first.ledger),
             Path(night.ledger),
         ]
-        newest, warnings = resume.newest(pattern, Options())
+        newest, warnings = resume.newest_ledger(pattern, Options())
         assert (newest, len(warnings)) == (None, 2)
         assert f"passed over: {night.ledger} was written against {other}, not aws" in warnings[0]
 

@@ -14,5 +14,5 @@ if TYPE_CHECKING:
 @contextmanager
 def run_job(listed, options, now, **more) -> Iterator[job.Job]:
     """Hold the locks of a run of the manifest `listed` for as long as the block lasts."""
-    with job.reserved(listed, options, now, **more) as held:
-        yield job.of_run(held, listed)
+    with job.lock_ledger(listed, options, now, **more) as held:
+        yield job.open_run(held, listed)

@@ -15,7 +15,7 @@ from rich.console import Console
 from batch_snapshot import manifest
 from batch_snapshot.aws import profiles
 from batch_snapshot.aws.client import Clients, Target
-from batch_snapshot.config.accounts import called
+from batch_snapshot.config.accounts import resolve_targets
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError, ManifestError
 from batch_snapshot.failures import policy
@@ -60,7 +60,8 @@ def role(number: int, **more: str) -> dict[str, str]:
 def test_accounts_are_selected_by_name_and_by_tag(words, names):
     accounts = {name: Account(name, tags=tuple(each["tags"])) for name, each in TAGGED.items()}
     assert (
-        list(called(accounts, Options(simulate=True, accounts=words), profiles.endpoints).accounts) == names
+        list(resolve_targets(accounts, Options(simulate=True, accounts=words), profiles.endpoints).accounts)
+        == names
     )
 
 
@@ -75,7 +76,7 @@ def test_accounts_are_selected_by_name_and_by_tag(words, names):
 )
 def test_a_selection_that_selects_nobody_tells_what_there_is(word, tags, told):
     with pytest.raises(InputError, match=f"--accounts {word}: {told}"):
-        called(
+        resolve_targets(
             {"main": Account("main", tags=tags)}, Options(simulate=True, accounts=(word,)), profiles.endpoints
         )
 
@@ -179,9 +180,9 @@ async def test_what_only_aws_knows_is_asked_before_the_first_call(tmp_path, numb
     with run_job(listed, Options(ledger=str(tmp_path / "l"), state_dir=tmp_path), NOW) as made:
         if refused:
             with pytest.raises(InputError, match=r"O2 is listed for account a too .* one AWS account"):
-                await identity_check.check_apart(made, told_by_sts(numbers))
+                await identity_check.check_duplicates(made, told_by_sts(numbers))
         else:
-            await identity_check.check_apart(made, told_by_sts(numbers))
+            await identity_check.check_duplicates(made, told_by_sts(numbers))
 
 
 @pytest.mark.asyncio
@@ -199,7 +200,7 @@ async def test_nobody_is_asked_where_another_endpoint_is_called_or_the_roles_tel
         path = write(tmp_path, accounts, rows=rows, name=f"{number}.yaml")
         options = Options(ledger=str(tmp_path / f"{number}"), state_dir=tmp_path, **more)
         with run_job(manifest.load(path), options, NOW) as made:
-            await identity_check.check_apart(made, asked)
+            await identity_check.check_duplicates(made, asked)
 
 
 # -- what is told ------------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ def test_what_a_run_sends_and_what_is_settled_are_all_rows(invocations, rows):
 def test_what_a_retry_of_all_sends_and_what_is_settled_or_unattempted_are_all_rows(invocations):
     lines = strategies.lines_of(invocations)
     past = history.fold(lines)
-    requests = list(plan.retried(history.rows_of(lines, past), plan.everything(), RUN_ID))
+    requests = list(plan.retried(history.rows_of(lines, past), plan.all_unfinished(), RUN_ID))
     assert len(requests) == len(past.unfinished)
     sent = {request.row for request in requests if request}
     assert sent == {row for row in POOL if past.status(row.key) in {Status.FAILED, Status.IN_DOUBT}}
@@ -152,22 +152,22 @@ def test_retry_takes_doubtful_rows_of_any_kind():
     assert retried(DOUBTFUL) is not None
 
 
-@pytest.mark.parametrize("selection", [Selection(), plan.everything()])
+@pytest.mark.parametrize("selection", [Selection(), plan.all_unfinished()])
 def test_no_retry_takes_what_was_never_tried(selection):
     assert retried(UNSENT, selection) is None
 
 
 @pytest.mark.parametrize("past", [DOUBTFUL, *(failed(kind, "Any") for kind in ErrorKind)])
 def test_retry_all_takes_all_that_failed_or_is_in_doubt(past):
-    assert retried(past, plan.everything()) is not None
+    assert retried(past, plan.all_unfinished()) is not None
 
 
 def test_a_failure_that_is_shown_as_unknown_can_be_selected_as_unknown():
     """A result line may have no error; the summary shows such rows as `unknown`."""
     past = RowState(Status.FAILED, "token", 0, ambiguous=False, first_sent_at=None)
     assert history.group(past).kind is ErrorKind.UNKNOWN
-    assert retried(past, plan.only("unknown", [])) is not None
-    assert retried(past, plan.everything()) is not None
+    assert retried(past, plan.parse_only("unknown", [])) is not None
+    assert retried(past, plan.all_unfinished()) is not None
 
 
 # ---- --only
@@ -185,25 +185,25 @@ def test_a_failure_that_is_shown_as_unknown_can_be_selected_as_unknown():
     ],
 )
 def test_only_takes_kinds_codes_and_in_doubt(words, kinds, codes, in_doubt):
-    chosen = plan.only(words, ["AccessDeniedException", "RunCrashed", ""])
+    chosen = plan.parse_only(words, ["AccessDeniedException", "RunCrashed", ""])
     assert chosen == Selection(frozenset(map(ErrorKind, kinds)), frozenset(codes), in_doubt)
 
 
 def test_only_selects_nothing_else():
-    chosen = plan.only("AccessDeniedException", ["AccessDeniedException", "ValidationException"])
+    chosen = plan.parse_only("AccessDeniedException", ["AccessDeniedException", "ValidationException"])
     assert chosen.takes(failed(ErrorKind.DENIED, "AccessDeniedException"))
     assert chosen.takes(DOUBTFUL)  # it bears the code that is asked for
     assert not chosen.takes(failed())
     assert not chosen.takes(failed(ErrorKind.TRANSIENT, "InternalServerException"))
-    assert not plan.only("in_doubt", []).takes(failed(ErrorKind.TRANSIENT))
-    assert plan.only("in_doubt", []).takes(DOUBTFUL)
-    assert not plan.only("transient", []).takes(DOUBTFUL)
+    assert not plan.parse_only("in_doubt", []).takes(failed(ErrorKind.TRANSIENT))
+    assert plan.parse_only("in_doubt", []).takes(DOUBTFUL)
+    assert not plan.parse_only("transient", []).takes(DOUBTFUL)
 
 
 @pytest.mark.parametrize("word", ["transeint", "Transient", "failed", "SomeException", "transient quota"])
 def test_only_refuses_a_word_it_does_not_know_and_names_the_choices(word):
     with pytest.raises(InputError) as caught:
-        plan.only(f"quota,{word}", ["Zeta", "Alpha", "", "Alpha"])
+        plan.parse_only(f"quota,{word}", ["Zeta", "Alpha", "", "Alpha"])
     assert str(caught.value) == (
         f"--only {word}: no such kind, and no row of this ledger has that code; there are: "
         "in_doubt, transient, conflict, quota, denied, not_found, invalid, unknown, Alpha, Zeta"
@@ -214,7 +214,7 @@ def test_only_refuses_a_word_it_does_not_know_and_names_the_choices(word):
 @pytest.mark.parametrize("words", ["", " ", ",", " , "])
 def test_only_refuses_to_select_nothing(words):
     with pytest.raises(InputError, match="name at least one kind or code"):
-        plan.only(words, ["X"])
+        plan.parse_only(words, ["X"])
 
 
 # ---- batches
@@ -344,7 +344,7 @@ class World:
             requests = plan.resumed(self.rows, past, RUN_ID)
         else:
             rows = history.rows_of(self.read(), past)
-            requests = plan.retried(rows, plan.everything(), RUN_ID)
+            requests = plan.retried(rows, plan.all_unfinished(), RUN_ID)
         self.lines.append(codec.encode_run(header(command=command, started_at=self.clock), "0"))
         stopped = False
         for batch in plan.batches(requests, 2):

@@ -72,7 +72,7 @@ def whole(place):
             async with serve() as (url, _):
                 options = Options(ledger=str(place.folder / "whole.ndjson"), endpoint_url=url)
                 await run.run(manifest, options)
-                await run.retry(place.folder / "whole.ndjson", lambda _: plan.everything(), options)
+                await run.retry(place.folder / "whole.ndjson", lambda _: plan.all_unfinished(), options)
 
     asyncio.run(write())
     lines = (place.folder / "whole.ndjson").read_bytes().splitlines(keepends=True)
@@ -278,7 +278,7 @@ def assert_told_in_a_line(path: Path, content: bytes) -> None:
 
     def retry() -> None:
         options = Options(state_dir=path.parent / "state")
-        everything = run.retry(path, lambda _: plan.everything(), options, run.Hooks(confirm=declined))
+        everything = run.retry(path, lambda _: plan.all_unfinished(), options, run.Hooks(confirm=declined))
         asyncio.run(everything)
 
     for read in (lambda: status.of(path), lambda: status.check(path), retry):

@@ -67,7 +67,7 @@ def made(tmp_path_factory) -> Made:
             paths.usage_file(folder / "state").unlink()
             await run.run(manifest, options)
             paths.usage_file(folder / "state").unlink()
-            await run.retry(path, lambda _: plan.everything(), options)
+            await run.retry(path, lambda _: plan.all_unfinished(), options)
             snapshots = {
                 Row("main", "Sandbox", one.engagement, "Opportunity", one.resource, one.template): (
                     one.client_token,
@@ -116,7 +116,7 @@ def judge(made: Made, past: History, path: Path, *, forgotten: bool) -> None:
     """
     retried = plan.retried(
         history.rows_of(writer.read(path), past),
-        plan.everything(),
+        plan.all_unfinished(),
         made.run_id,
         unrecorded_since=past.unrecorded_since,
     )

@@ -694,7 +694,7 @@ def test_what_was_recalled_holds_while_the_ledger_is_the_same(tmp_path, monkeypa
     """Between the first look at a ledger and its lock another run may have gone on with it."""
     monkeypatch.chdir(tmp_path)
     listed, path = nightly(tmp_path, HEAD_LINE + INTENT_LINE)
-    found, recalled = resume.load(listed.path, OPTIONS, AT)
+    found, recalled = resume.load_manifest(listed.path, OPTIONS, AT)
     assert found.left == [ROW], "in doubt"
     with path.open("ab") as book:
         book.write(meanwhile)
@@ -706,7 +706,7 @@ def test_what_was_recalled_holds_while_the_ledger_is_the_same(tmp_path, monkeypa
 def test_what_is_done_is_not_left(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     listed, _ = nightly(tmp_path, HEAD_LINE + INTENT_LINE + RESULT_LINE)
-    found, recalled = resume.load(listed.path, OPTIONS, AT)
+    found, recalled = resume.load_manifest(listed.path, OPTIONS, AT)
     assert found.left == []
     with run_job(found, OPTIONS, AT, recalled=recalled) as made:
         assert not any(made.requests)
@@ -718,7 +718,7 @@ def test_a_ledger_that_tells_nothing_is_read_when_it_is_locked(tmp_path, monkeyp
     listed, path = nightly(tmp_path, content or b"")
     if content is None:
         path.unlink()
-    found, recalled = resume.load(listed.path, OPTIONS, AT)
+    found, recalled = resume.load_manifest(listed.path, OPTIONS, AT)
     assert (found.left, recalled) == (None, None)
 
 

@@ -176,7 +176,7 @@ def test_every_failure_comes_with_the_command_that_takes_it_up_again(group, word
     past = RowState(
         group.status, "t", 0, ambiguous=False, first_sent_at=None, kind=group.kind, code=group.code
     )
-    assert plan.only(chosen, [group.code]).takes(past)
+    assert plan.parse_only(chosen, [group.code]).takes(past)
 
 
 def test_there_is_advice_for_every_kind():

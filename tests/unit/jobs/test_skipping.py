@@ -19,7 +19,7 @@ from batch_snapshot.engine.account import AccountState, Stop, StopKind
 from batch_snapshot.engine.reader import ATTEMPTS, Reader
 from batch_snapshot.errors import DeferredError, LedgerError, ManifestError, ServiceError
 from batch_snapshot.failures import policy
-from batch_snapshot.jobs import choosing, plan, skipping
+from batch_snapshot.jobs import plan, skip_filter, skipping
 from batch_snapshot.ledger import check as audit
 from batch_snapshot.ledger import codec, history
 from batch_snapshot.ledger.history import End, Intent, Record, Skipped
@@ -103,7 +103,7 @@ def test_a_row_that_was_left_out_is_not_sent_and_the_states_still_sum(past, rows
     assert set(after.keys()) == set(before.keys()) | {row.key for row in chosen}
     sent = {request.row for request in plan.resumed(POOL, after, RUN_ID) if request}
     assert sent == {request.row for request in plan.resumed(POOL, before, RUN_ID) if request} - set(chosen)
-    assert not [request for request in plan.retried([], plan.everything(), RUN_ID) if request]
+    assert not [request for request in plan.retried([], plan.all_unfinished(), RUN_ID) if request]
 
 
 @given(st.lists(st.sampled_from(POOL), min_size=1, unique=True), st.sampled_from(Skip), strategies.texts)
@@ -147,23 +147,23 @@ class Stopped:
 
 
 def test_a_manifest_that_changes_meanwhile_ends_the_run_in_good_order():
-    async def choose() -> choosing.SkippedRows:
+    async def choose() -> skip_filter.SkippedRows:
         raise ManifestError(["m.yaml: changed"])
 
     engine: Any = Stopped()
-    assert not in_virtual_time(lambda: skipping.carry_out(engine, skipping.SkipStep(choose, {}, ())))
+    assert not in_virtual_time(lambda: skipping.skip_rows(engine, skipping.SkipStep(choose, {}, ())))
     assert engine.stop == Stop(StopKind.STOPPED, "m.yaml: changed")
 
 
 def test_choosing_gives_way_to_a_signal():
     engine: Any = Stopped()
 
-    async def choose() -> choosing.SkippedRows:
+    async def choose() -> skip_filter.SkippedRows:
         engine.stop = Stop(StopKind.INTERRUPTED, "SIGINT received")
         await anyio.sleep_forever()
         raise AssertionError
 
-    assert not in_virtual_time(lambda: skipping.carry_out(engine, skipping.SkipStep(choose, {}, ())))
+    assert not in_virtual_time(lambda: skipping.skip_rows(engine, skipping.SkipStep(choose, {}, ())))
 
 
 # -- reads -------------------------------------------------------------------------------------------

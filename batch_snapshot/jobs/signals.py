@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from batch_snapshot.engine.pool import Engine
 
     #: Gets a sentence, and its facts by name.
-    Say = Callable[[str, Mapping[str, Any]], None]
+    Notify = Callable[[str, Mapping[str, Any]], None]
 
 #: How a stopped run is made to drop its calls, by what stopped it.
 _AGAIN = "press Ctrl-C again, or send another signal, to drop them: their rows are then in doubt"
@@ -26,7 +26,7 @@ _TWICE = "press Ctrl-C twice, or send two signals, to drop them: their rows are 
 class StopHandler:
     """The signals of a run; nothing is done about them before `begin`, nor after `end`."""
 
-    def __init__(self, say: Say | None) -> None:
+    def __init__(self, say: Notify | None) -> None:
         """Take what is to be told of a stop."""
         self._say = say or (lambda _, __: None)
         self._engine: Engine | Coordinator | None = None
@@ -53,10 +53,10 @@ class StopHandler:
         """Take a signal, wherever the program is; what follows is done by the event loop."""
         if self._loop is None:
             return False
-        self._loop.call_soon_threadsafe(self._heed, number)
+        self._loop.call_soon_threadsafe(self._handle, number)
         return True
 
-    def _heed(self, number: int) -> None:
+    def _handle(self, number: int) -> None:
         engine = self._engine
         if self._over or engine is None:
             return

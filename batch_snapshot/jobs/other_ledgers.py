@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NAMED = 5
 
 
-class Other(NamedTuple):
+class OtherLedger(NamedTuple):
     """A ledger at another path that is not known to be finished."""
 
     path: Path
@@ -29,7 +29,7 @@ class Other(NamedTuple):
     gone: bool
 
 
-def check(
+def check_other_ledgers(
     files: Iterable[Path], path: Path, name: str, options: Options, began: Header | None
 ) -> frozenset[str]:
     """Refuse to begin a ledger while an unfinished one of the same manifest and account lies elsewhere.
@@ -50,7 +50,7 @@ def check(
         InputError: there is one, and nobody has chosen.
         StorageError: a file cannot be read.
     """
-    others = _others(files, path, name, options)
+    others = _other_ledgers(files, path, name, options)
     if not others or (began and writer.names_rows(path)):
         return frozenset()
     if options.new_ledger or (began and began.settings.get("new_ledger")):
@@ -58,7 +58,7 @@ def check(
     raise InputError(_refusal(path, name, others))
 
 
-def _refusal(path: Path, name: str, others: list[Other]) -> str:
+def _refusal(path: Path, name: str, others: list[OtherLedger]) -> str:
     first = others[0]
     shown = [f"{other.path} (run {other.run_id}{', gone' if other.gone else ''})" for other in others[:NAMED]]
     more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
@@ -71,7 +71,7 @@ def _refusal(path: Path, name: str, others: list[Other]) -> str:
     )
 
 
-def _others(files: Iterable[Path], path: Path, name: str, options: Options) -> list[Other]:
+def _other_ledgers(files: Iterable[Path], path: Path, name: str, options: Options) -> list[OtherLedger]:
     """Those recorded, the latest first; the other nights of a pattern with {date} are none of them."""
     runs: dict[str, str] = {}
     for file in files:
@@ -81,17 +81,17 @@ def _others(files: Iterable[Path], path: Path, name: str, options: Options) -> l
     for text, run_id in reversed(runs.items()):
         other = Path(text)
         if other != here and not paths.is_night_of(pattern, name, other):
-            others += _still_unfinished(other, run_id)
+            others += _if_unfinished(other, run_id)
     return others
 
 
-def _still_unfinished(path: Path, run_id: str) -> list[Other]:
+def _if_unfinished(path: Path, run_id: str) -> list[OtherLedger]:
     """The ledger, unless it says that nothing of its run is left, or that nothing was sent."""
     try:
         past = writer.history_of(path)
     except (BatchSnapshotError, OSError):
-        return [Other(path, run_id, gone=False)]
+        return [OtherLedger(path, run_id, gone=False)]
     if past.first is None or past.first.run_id != run_id:
-        return [Other(path, run_id, gone=True)]
+        return [OtherLedger(path, run_id, gone=True)]
     sent = past.succeeded or past.unfinished
-    return [Other(path, run_id, gone=False)] if sent and not past.finished else []
+    return [OtherLedger(path, run_id, gone=False)] if sent and not past.finished else []

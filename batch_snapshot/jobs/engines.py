@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     Record = Callable[[Outcome], None]
 
 
-async def outlive(past: History, tell: Callable[[str], None] | None) -> None:
+async def wait_for_lost_workers(past: History, tell: Callable[[str], None] | None) -> None:
     """Wait until the workers of a coordinator that crashed must have stopped calling.
 
     Args:
@@ -52,7 +52,7 @@ async def outlive(past: History, tell: Callable[[str], None] | None) -> None:
     await anyio.sleep(term.left(0.0))
 
 
-def of(
+def open_callers(
     accounts: Mapping[str, Account], target: Target, options: Options, now: Callable[[], datetime]
 ) -> AbstractAsyncContextManager[Callers]:
     """Who makes the calls for the accounts, for as long as the block lasts.
@@ -60,7 +60,7 @@ def of(
     Raises:
         InputError: workers are wanted, and Dask is not there.
     """
-    if options.placing is None:
+    if options.cluster is None:
         return Clients(accounts, target, now)
     try:
         from batch_snapshot.cluster.posts import Posts  # noqa: PLC0415 - Dask is there only where it is wanted
@@ -69,10 +69,10 @@ def of(
             raise
         raise InputError("--engine dask needs Dask: pip install 'batch-snapshot[dask]'") from None
     read_rate = options.read_rate or READ_RATE
-    return Posts(accounts, target, options.engine, options.placing, read_rate=read_rate)
+    return Posts(accounts, target, options.engine, options.cluster, read_rate=read_rate)
 
 
-def driver(
+def build_engine(
     callers: Callers,
     lanes: dict[str, AccountState],
     options: Options,

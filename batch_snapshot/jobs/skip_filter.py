@@ -76,7 +76,7 @@ class SkippedRows:
     troubles: dict[str, ServiceError] = field(default_factory=dict)
 
 
-async def choose(rows: Callable[[], Iterator[Row]], choice: SkipRules) -> SkippedRows:
+async def choose_skipped_rows(rows: Callable[[], Iterator[Row]], choice: SkipRules) -> SkippedRows:
     """Leave out rows; the trouble of one account is no other's.
 
     Args:
