@@ -1,18 +1,20 @@
-"""Paths and files that others name: what can be opened, and what never is.
+"""Files: opens paths that users name, and replaces files atomically.
 
-A path on a command line, in a manifest or in a ledger can be anything: a named pipe that blocks whoever
-opens it, a device without end, a loop of links. Everything that reads such a path opens it here.
+A path on a command line, in a manifest or in a ledger can be anything: a named pipe that blocks the process
+that opens it, a device without end, a loop of links. All code that reads such a path opens it here.
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
+import secrets
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TextIO
 
 from batch_snapshot.errors import InputError
 from batch_snapshot.text import escaped, shortened
@@ -88,6 +90,31 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def exists(path: Path) -> bool:
+    """Whether anything exists at `path`.
+
+    Raises:
+        InputError: it cannot be determined.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except ValueError as error:
+        raise unreachable(path, OSError(str(error))) from None
+    except OSError as error:
+        raise unreachable(path, error) from None
+    return True
+
+
+def unreachable(path: Path, error: OSError) -> InputError:
+    """The error for a path that cannot be looked at."""
+    return InputError(
+        f"{shortened(str(path))}: cannot be reached ({error.strerror or error}); "
+        "name a path in a folder that you may enter"
+    )
+
+
 def kind_of(path: Path) -> str | None:
     """What is at the path in words, if that is no regular file; None: a file, or nothing."""
     try:
@@ -130,6 +157,58 @@ def make_folder(path: Path) -> None:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(path)) from None
     except ValueError as error:
         raise OSError(errno.EINVAL, f"no folder can have that name: {error}", str(path)) from None
+
+
+@contextmanager
+def atomic_write(path: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
+    """Write a file that replaces `path` at the end of the block, durably; after an error `path` is unchanged.
+
+    Args:
+        path: the file to create or replace.
+        mode: its permissions, whatever the umask. None: those of the file that is replaced, or for a new
+            file what the umask leaves of 0o666.
+
+    Raises:
+        OSError: it cannot be written, or `path` is a folder, a pipe or a device.
+    """
+    refuse_special(path)
+    if mode is None and path.exists():
+        mode = stat.S_IMODE(path.stat().st_mode)
+    # Another process may be replacing the same file. A long name must not become too long.
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.tmp")
+    try:
+        permissions = 0o666 if mode is None else mode
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, permissions)) as file:
+            if mode is not None and stat.S_IMODE(os.fstat(file.fileno()).st_mode) != mode:
+                with suppress(OSError):  # some file systems have no permissions
+                    os.fchmod(file.fileno(), mode)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+@contextmanager
+def atomic_write_text(path: Path, mode: int | None = None, *, errors: str = "strict") -> Iterator[TextIO]:
+    """`atomic_write` for UTF-8 text; line ends are written as given."""
+    with atomic_write(path, mode) as file:
+        text = io.TextIOWrapper(file, "utf-8", errors, newline="")
+        yield text
+        text.detach()
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable: files that were created, renamed or removed in it."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 @contextmanager

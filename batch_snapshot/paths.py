@@ -8,7 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batch_snapshot import files, text
+from batch_snapshot import files
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def ledger_pattern(given: str | None, *, simulated: bool) -> str:
     pattern = default if given is None else files.named(given, "--ledger")
     unknown = set(re.findall(r"\{[^{}]*\}", pattern)) - {"{name}", "{date}"}
     # A folder may have such a name: a ledger that is there is meant as it is written.
-    if unknown and not there(Path(pattern)):
+    if unknown and not files.exists(Path(pattern)):
         raise InputError(f"--ledger {pattern}: {min(unknown)} is not known; there are {{name}} and {{date}}")
     return simulated_name(pattern) if simulated else pattern
 
@@ -137,31 +137,6 @@ def discovered_file(ledger: Path) -> Path:
 def index_file(state: Path) -> Path:
     """The index of snapshots that the ledgers tell of."""
     return state / "snapshots.sqlite"
-
-
-def there(path: Path) -> bool:
-    """Whether there is something at `path`.
-
-    Raises:
-        InputError: nobody can tell.
-    """
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except ValueError as error:
-        raise unreachable(path, OSError(str(error))) from None
-    except OSError as error:
-        raise unreachable(path, error) from None
-    return True
-
-
-def unreachable(path: Path, error: OSError) -> InputError:
-    """The error for a path that cannot be looked at."""
-    return InputError(
-        f"{text.shortened(str(path))}: cannot be reached ({error.strerror or error}); "
-        "name a path in a folder that you may enter"
-    )
 
 
 def ledger_lock(ledger: Path) -> Path:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from batch_snapshot import files
@@ -24,41 +23,20 @@ JOB_MARK = "# a snapshot job of AWS's takes care of it"
 
 
 @contextmanager
-def replaced(path: Path, mode: int = 0o666) -> Iterator[TextIO]:
-    """Write a file that is there as a whole or not at all, and durable.
-
-    Args:
-        path: of the file.
-        mode: of a new one, less what the umask takes.
+def replaced(path: Path, mode: int | None = None) -> Iterator[TextIO]:
+    """Replace a file atomically; see `files.atomic_write`.
 
     Raises:
         StorageError: it cannot be written.
     """
-    beside = path.with_name(f"{path.name}.tmp")
     try:
         files.make_folder(path.parent)
-        beside.unlink(missing_ok=True)
-        kept = path.stat().st_mode & 0o777 if path.exists() else None
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(fd, "w", encoding="utf-8", newline="") as file:
+        with files.atomic_write_text(path, mode) as file:
             yield file
-            file.flush()
-            os.fsync(fd)
-        if kept is not None:
-            beside.chmod(kept)
-        beside.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
     except OSError as error:
         raise StorageError(
             f"{path}: cannot be written ({error.strerror or error}); {way_out(error, 'write elsewhere')}"
         ) from None
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 def as_manifest(

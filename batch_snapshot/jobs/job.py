@@ -387,7 +387,7 @@ def _of_retry(
 
 @contextmanager
 def _lock_file(path: Path, now: datetime) -> Iterator[None]:
-    if paths.there(path) and path.is_dir():
+    if files.exists(path) and path.is_dir():
         raise InputError(f"{path}: is a folder; name the ledger's file")
     lock = paths.ledger_lock(path)
     # Rows of a ledger that exists must not be sent again under another.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from batch_snapshot import manifest
+from batch_snapshot import files, manifest
 from batch_snapshot import paths as places
 from batch_snapshot.aws import profiles
 from batch_snapshot.config.accounts import endpoint_of, recorded_accounts
@@ -60,7 +60,7 @@ def choose_ledger(name: str, options: Options, now: datetime) -> tuple[Path, lis
     deferred = [night for night in nights if night.deferred]
     if deferred and not any(night.path == today for night in nights):
         return deferred[-1].path, warnings
-    if places.there(today):
+    if files.exists(today):
         return today, warnings
     young = next((night for night in nights if night.young), None)
     if young:
@@ -73,7 +73,7 @@ def _is_simulated_ledger(path: Path) -> bool:
 
     A simulated ledger of an earlier version has none; what is no ledger is refused later, by its name.
     """
-    if not places.there(path) or (path.is_file() and path.stat().st_size == 0):
+    if not files.exists(path) or (path.is_file() and path.stat().st_size == 0):
         return False
     with suppress(LedgerError):
         head = writer.head(path) if path.is_file() else None
@@ -277,7 +277,7 @@ def load_history(
     Raises:
         LedgerError: it is no ledger.
     """
-    if recalled is not None and places.there(path) and _stamp(path) == recalled.stamp:
+    if recalled is not None and files.exists(path) and _stamp(path) == recalled.stamp:
         return recalled.past, listed.left
-    live = live and places.there(path) and locks.holder_lives(places.ledger_lock(path))
+    live = live and files.exists(path) and locks.holder_lives(places.ledger_lock(path))
     return writer.history_of(path, live=live, checked=True), None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from batch_snapshot import __version__, interrupts, paths
+from batch_snapshot import __version__, files, interrupts, paths
 from batch_snapshot.aws.target import open_target
 from batch_snapshot.config.options import Options, extras_of, isolate_simulated_state, state_folder_of
 from batch_snapshot.discovery import readers
@@ -108,7 +108,7 @@ def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = No
 
 def _preview(job: Job, options: Options, hooks: Hooks) -> Preview:
     file = _call_log_path(options)
-    with CallLog(file) if paths.there(file) else nullcontext() as usage:
+    with CallLog(file) if files.exists(file) else nullcontext() as usage:
         return preview.preview_job(job, _account_limits(job, usage, options), hooks.now())
 
 

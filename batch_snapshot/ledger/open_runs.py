@@ -6,7 +6,6 @@ A file for each manifest name and account, beside their lock: whoever reads or w
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING
 
 from batch_snapshot import files
@@ -112,15 +111,9 @@ def known(file: Path) -> dict[str, str]:
 
 
 def _write(file: Path, runs: dict[str, str]) -> None:
-    """Replace the file by one that is whole, and its owner's alone."""
-    fresh = file.with_name(f"{file.name}.new")
     try:
-        fresh.unlink(missing_ok=True)
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-            json.dump(runs, opened)
-            opened.flush()
-            os.fsync(opened.fileno())
-        fresh.replace(file)
+        with files.atomic_write(file, 0o600) as opened:
+            opened.write(json.dumps(runs).encode())
     except OSError as error:
         raise _unusable(file, error) from None
 

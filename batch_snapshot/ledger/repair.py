@@ -14,9 +14,10 @@ import shutil
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple
 
-from batch_snapshot import __version__, paths
+from batch_snapshot import __version__, files, paths
 from batch_snapshot.errors import DamagedError, InputError, LedgerError, StorageError
 from batch_snapshot.ledger import check, codec, locks, writer
 from batch_snapshot.ledger.history import End, Header, History, Intent, Line, Result, Skipped
@@ -25,7 +26,6 @@ from batch_snapshot.models import Request, Status, client_token
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
-    from pathlib import Path
 
     from batch_snapshot.ledger.history import Record
 
@@ -55,26 +55,21 @@ def repair(path: Path, now: datetime) -> Repaired:
         InputError: it is no ledger, or no run line is left in it.
         StorageError: a run holds it, or it cannot be written.
     """
-    if not paths.there(path) or not path.is_file():
+    if not files.exists(path) or not path.is_file():
         raise InputError(f"{path}: is no file; name a ledger that a run has written")
     path = path.resolve()
     with locks.held(paths.ledger_lock(path), what=str(path), since=codec.timestamp(now)):
         if (lines := _whole(path)) is not None:
             return Repaired(kept=lines)
-        fresh = path.with_name(f"{path.name}.repairing")
         try:
-            done = _rewrite(path, fresh, now)
-            done.original = _put_aside(path)
-            fresh.replace(path)
-            _sync_folder(path.parent)
+            with files.atomic_write(path, 0o600) as file:
+                done = _rewrite(path, file, now)
+                done.original = _put_aside(path)
         except OSError as error:
             why = error.strerror or error
             raise StorageError(
                 f"{path}: cannot be repaired ({why}); make room or fix the permissions"
             ) from None
-        finally:
-            with suppress(OSError):
-                fresh.unlink(missing_ok=True)
         return done
 
 
@@ -95,19 +90,15 @@ def _whole(path: Path) -> int | None:
     return None if lines == 0 or writer.torn(path) else lines
 
 
-def _rewrite(path: Path, fresh: Path, now: datetime) -> Repaired:
-    """Write the repaired ledger, durable; the damaged one stays as it is."""
-    fresh.unlink(missing_ok=True)
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        rebuilt = _Rebuilt(_first_header(path), file.write)
-        for piece in _pieces(path):
-            rebuilt.take(piece)
-        rebuilt.close(now)
-        file.flush()
-        os.fsync(fd)
+def _rewrite(path: Path, file: IO[bytes], now: datetime) -> Repaired:
+    """Write the repaired ledger into `file`, and check it."""
+    rebuilt = _Rebuilt(_first_header(path), file.write)
+    for piece in _pieces(path):
+        rebuilt.take(piece)
+    rebuilt.close(now)
+    file.flush()
     try:
-        check.check(writer.read(fresh), "")
+        check.check(writer.read(Path(file.name)), "")
     except LedgerError as error:
         raise LedgerError(f"{path}: cannot be repaired ({error}); restore it from a backup") from None
     return rebuilt.done
@@ -139,14 +130,6 @@ def _copy(path: Path, aside: Path) -> None:
         shutil.copyfileobj(source, target)
         target.flush()
         os.fsync(fd)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 # -- the pieces of a damaged file ----------------------------------------------------------------------

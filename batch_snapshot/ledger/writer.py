@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import orjson
 
-from batch_snapshot import files, paths
+from batch_snapshot import files
 from batch_snapshot.errors import (
     SAME_COMMAND,
     DamagedError,
@@ -253,7 +253,7 @@ def history_of(
     Raises:
         LedgerError: it is no ledger, or has a line that makes no sense.
     """
-    if not live and not paths.there(path):
+    if not live and not files.exists(path):
         return History()
     past = _folded(path, halved, History(checked=checked))
     if not live:
@@ -361,7 +361,7 @@ class Ledger:
             self._fd = _open(path)
             try:
                 self._size = _repair(self._fd, path)
-                _sync_folder(path.parent)
+                files.sync_folder(path.parent)
             except BaseException:
                 os.close(self._fd)
                 raise
@@ -476,7 +476,7 @@ def mend(path: Path) -> None:
         LedgerWriteError: it cannot be written.
         LedgerError: its last line is not the beginning of a ledger's line.
     """
-    if paths.there(path):
+    if files.exists(path):
         with Ledger(path):
             pass
 
@@ -515,11 +515,3 @@ def _repair(fd: int, path: Path) -> int:
         os.ftruncate(fd, size)
     os.fsync(fd)
     return size
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

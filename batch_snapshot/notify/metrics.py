@@ -6,17 +6,14 @@ An endpoint to be scraped would die with the process. What fails here is a warni
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batch_snapshot import __version__
+from batch_snapshot import __version__, files
 from batch_snapshot.notify import notice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from batch_snapshot.notify.notice import Metric
 
@@ -46,29 +43,13 @@ def write(path: Path, gauges: Sequence[Metric]) -> str | None:
     The file can be read by all, whatever the umask: the exporter is another user.
     """
     try:
-        _replace(path, as_text(gauges))
+        with files.atomic_write(path, 0o644) as file:
+            file.write(as_text(gauges))
     except OSError as error:
         return (
             f"--metrics-file {path}: cannot be written ({error.strerror or error}); the run is not affected"
         )
     return None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    # Not `.prom`: the exporter reads whatever bears that name.
-    fd, made = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(made)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            os.fchmod(fd, 0o644)
-            file.flush()
-            os.fsync(fd)
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def wanted(environ: Mapping[str, str]) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import IO, TYPE_CHECKING
 
 from batch_snapshot import __version__, manifest, paths
 from batch_snapshot.errors import InputError, LedgerError, ManifestError, way_out
-from batch_snapshot.files import make_folder, resolved
+from batch_snapshot.files import atomic_write_text, make_folder, resolved
 from batch_snapshot.ledger import locks, writer
 from batch_snapshot.reporting import columns, page, tables
 from batch_snapshot.reporting import summary as report
@@ -211,24 +209,10 @@ def _replacing(material: ReportData, file: Path, mark: str = "") -> Iterator[IO[
     if file.is_dir():
         raise InputError(f"{file}: is a folder; name a file in it")
     try:
-        number, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-        with suppress(OSError):
-            os.fchmod(number, 0o666 & ~_umask())
-        try:
-            with os.fdopen(number, "w", encoding="utf-8", errors="replace", newline="") as out:
-                out.write(mark)
-                yield out
-            Path(name).replace(file)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with atomic_write_text(file, errors="replace") as out:
+            out.write(mark)
+            yield out
     except OSError as error:
         raise InputError(
             f"{file}: cannot be written ({error.strerror or error}); {way_out(error, 'name another place')}"
         ) from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batch_snapshot import paths
+from batch_snapshot import files, paths
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.ledger import check as audit
 from batch_snapshot.ledger import locks, writer
@@ -71,7 +71,7 @@ class LedgerWatch:
 
     def _header(self) -> Header:
         header = self._tally.history.last
-        if header is None and not paths.there(self._path):
+        if header is None and not files.exists(self._path):
             raise writer.missing(self._path)
         if header is None:
             raise LedgerError(f"{self._path}: no run has begun in it; name a ledger that a run has written")
@@ -174,7 +174,7 @@ class LedgerWatch:
         # Whoever only looks is not told of a log that cannot be read: the run is.
         with suppress(InputError, StorageError):
             file = paths.usage_file(paths.state_folder(Path(folder) if folder else None, os.environ))
-            if paths.there(file):
+            if files.exists(file):
                 accounts = accounts_with_quotas(self._path, header)
                 with CallLog(file) as usage:
                     room = AccountLimits(accounts, header.endpoint, usage, os.environ)

@@ -1,0 +1,64 @@
+"""Files are replaced as a whole, or not at all."""
+
+import os
+import stat
+from typing import Any
+
+import pytest
+
+from batch_snapshot import files
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture(autouse=True)
+def umask():
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+def test_atomic_write_replaces_the_content_at_the_end_of_the_block(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"before")
+    with files.atomic_write(path) as file:
+        file.write(b"after")
+        file.flush()
+        assert path.read_bytes() == b"before"
+    assert path.read_bytes() == b"after"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_atomic_write_after_an_error_leaves_the_file_unchanged_and_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"before")
+    half: Any = ["half", 0]
+    with pytest.raises(TypeError), files.atomic_write_text(path) as file:
+        file.writelines(half)
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_atomic_write_takes_the_mode_given_else_the_old_one_else_the_umask(tmp_path):
+    path = tmp_path / "file"
+    for given, expected in [(None, 0o640), (0o644, 0o644), (None, 0o644), (0o600, 0o600), (None, 0o600)]:
+        with files.atomic_write(path, given):
+            pass
+        assert mode(path) == expected
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_atomic_write_replaces_no_folder_and_no_pipe(tmp_path, make):
+    make(tmp_path / "special")
+    with pytest.raises(files.NotAFileError, match="not a file"), files.atomic_write(tmp_path / "special"):
+        pass
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_atomic_write_takes_the_longest_names(tmp_path):
+    path = tmp_path / ("é" * 127)
+    with files.atomic_write_text(path) as file:
+        file.write("é\r\n")
+    assert path.read_bytes() == "é\r\n".encode()
