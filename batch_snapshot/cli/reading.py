@@ -122,6 +122,7 @@ def status(ledger: Path, form: str, *, check: bool, watch: bool, repair: bool) -
     """
     from batch_snapshot.reporting import status as overview
     from batch_snapshot.reporting import summary as report
+    from batch_snapshot.reporting import text
 
     if repair and watch:
         raise InputError("--repair and --watch exclude each other: repair a ledger when its run is over")
@@ -144,7 +145,7 @@ def status(ledger: Path, form: str, *, check: bool, watch: bool, repair: bool) -
     if form == "json":
         terminal.print_json({**report.as_json(summary), **repaired})
     else:
-        click.echo(terminal.shown(report.as_text(summary)))
+        click.echo(terminal.shown(text.as_text(summary)))
     return 0
 
 

@@ -44,7 +44,7 @@ def report(ledger: Path, *, page: Path | None, folder: Path | None, manifest: Pa
     batch-snapshot report ledgers/backfill.ndjson --html backfill.html
     batch-snapshot report ledgers/backfill.ndjson --csv backfill/
     """
-    from batch_snapshot.reporting import handing
+    from batch_snapshot.reporting import report as handing
 
     if page is None and folder is None:
         raise InputError("report: name what to make: --html FILE, --csv FOLDER, or both")

@@ -356,16 +356,17 @@ def _finish(work: Coroutine[Any, Any, Summary], form: str, others: telling.Notif
 
 def _print_summary(summary: Summary, form: str) -> int:
     from batch_snapshot.reporting import summary as report
+    from batch_snapshot.reporting.text import as_text, states
 
     terminal.warn(summary.warnings, len(summary.warnings))
     if terminal.telling().form == "json":
-        told = f"{summary.outcome}: {report.states(summary.counts)}"
+        told = f"{summary.outcome}: {states(summary.counts)}"
         terminal.say(told, event="summary", exit_code=summary.exit_code, **report.as_json(summary))
     try:
         if form == "json":
             terminal.print_json(report.as_json(summary))
         else:
-            click.echo(terminal.shown(report.as_text(summary)))
+            click.echo(terminal.shown(as_text(summary)))
     except OSError as error:
         return terminal.unprinted(error, summary.exit_code)
     return summary.exit_code

@@ -37,7 +37,7 @@ from batch_snapshot.ledger import codec, history, locks, open_runs, writer
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.ratelimit import forecast
 from batch_snapshot.ratelimit.windows import calls_a_day
-from batch_snapshot.reporting import summary
+from batch_snapshot.reporting import next_steps, summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -252,8 +252,8 @@ def open_run(locked: LockedLedger, listed: Manifest) -> Job:
         settings=settings,
         reminders=_reminders(identity, options),
         instead_of=locked.instead_of,
-        again=summary.pinned(options.command_line, str(path)),
-        rest=summary.run_command(str(listed.path), str(path), endpoint, settings),
+        again=next_steps.pinned(options.command_line, str(path)),
+        rest=next_steps.run_command(str(listed.path), str(path), endpoint, settings),
         doubled=partial(manifest.doubled, listed),
         gone=gone,
         renamed=renamed,
@@ -358,7 +358,7 @@ def _of_retry(
     renamed = rows.renamed()
     sent = backlog.count_by_account_and_catalog(rows.requests())
     settings = {**recorded_settings(options, header.settings), **extras_of(options)}
-    rest = header.manifest and summary.run_command(header.manifest, str(path), whom.endpoint, settings)
+    rest = header.manifest and next_steps.run_command(header.manifest, str(path), whom.endpoint, settings)
     return Job(
         command="retry",
         name=header.name,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from batch_snapshot.engine.account import StopKind
 from batch_snapshot.errors import StorageError
 from batch_snapshot.models import Status
+from batch_snapshot.reporting import next_steps
 from batch_snapshot.reporting import summary as report
 from batch_snapshot.reporting.view import RunView
 
@@ -110,7 +111,7 @@ def summary(
 def _next_steps(job: Job, outcome: str, view: RunView, failures: Mapping[FailureGroup, int]) -> list[str]:
     """The commands that go on from here; the one for today's night first, where it has not begun."""
     through = outcome == "completed"
-    steps = report.next_steps(
+    steps = next_steps.next_steps(
         view.counts,
         failures,
         run=job.rest if through else job.again or job.rest,

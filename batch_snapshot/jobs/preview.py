@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from batch_snapshot.ratelimit import forecast
-from batch_snapshot.reporting import summary
+from batch_snapshot.reporting import summary, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -130,7 +130,7 @@ def as_text(preview: Preview) -> str:
         f"{preview.name}: {preview.rows:,} of {preview.counts.total:,} rows to send, {preview.calls:,} calls",
         f"  catalog   {', '.join(sorted(preview.catalogs))}" if preview.catalogs else "",
         f"  endpoint  {preview.endpoint}",
-        f"  ledger    {preview.ledger} ({summary.states(preview.counts)})",
+        f"  ledger    {preview.ledger} ({text.states(preview.counts)})",
     ]
     for name, outlook in preview.outlooks.items():
         lines += [

@@ -13,7 +13,7 @@ from batch_snapshot.config.options import RESUME_WITHIN
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.ledger import locks, writer
 from batch_snapshot.models import SIMULATOR, Status
-from batch_snapshot.reporting import summary
+from batch_snapshot.reporting import next_steps, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -201,7 +201,7 @@ def _abandoned_warning(night: UnfinishedLedger) -> str:
     how = f"was {night.end.outcome}" if night.end else "did not come to an end"
     rows = f"{night.end.counts.get('unattempted', 0):,} rows" if night.end else _rows_left(night.path)
     manifest_path = head.manifest or "MANIFEST"
-    command = summary.run_command(manifest_path, str(night.path), head.endpoint, head.settings, "accounts")
+    command = next_steps.run_command(manifest_path, str(night.path), head.endpoint, head.settings, "accounts")
     return (
         f"{night.path}: that night {how} and left {rows} unattempted; a new night begins without them. "
         f"To finish it: {command}. Move the ledger elsewhere to leave it so"

@@ -1,6 +1,6 @@
 """The ledger: the append-only record of what became of each row.
 
-Exports the lines and their meaning (`codec`, `history`, `tally`, `signer`), files and locks (`writer`,
+Exports the lines and their meaning (`codec`, `history`, `signer`), files and locks (`writer`,
 `locks`, `open_runs`, `snapshot_index`), and what is done with whole ledgers (`check`, `repair`, `diff`,
 `prune`). It knows no AWS, no pace and no options.
 """
@@ -16,6 +16,5 @@ __all__ = [
     "repair",
     "signer",
     "snapshot_index",
-    "tally",
     "writer",
 ]

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batch_snapshot.reporting import summary as report
+from batch_snapshot.reporting.text import states
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,7 +54,7 @@ def of_summary(summary: Summary) -> Notice:
     """Tell what a run came to."""
     name = summary.name
     head = f"batch-snapshot {summary.command} {name}: {summary.outcome}"
-    lines = [f"{head}: {report.states(summary.counts)}", *summary.reasons, *_groups(summary)]
+    lines = [f"{head}: {states(summary.counts)}", *summary.reasons, *_groups(summary)]
     lines += [f"ledger: {summary.ledger}", *(f"next: {step}" for step in summary.next_steps)]
     text = _short("\n".join(lines))
     return Notice(name, summary.command, summary.outcome, summary.exit_code, text, summary)

@@ -1,20 +1,9 @@
-"""Ledgers and running runs as people see them: lines, displays, summaries, tables, a page.
+"""Ledgers and running runs as people see them: lines, live displays, summaries, tables, an HTML page.
 
-Exports `summary` (what a run came to, exit codes, next commands), `status` (a ledger's own), `view`,
-`display` and `progress` (a run as it goes), and `handing` (the report's files). It makes no calls and
-writes no ledger.
-
-The report, in the order in which a ledger passes through it::
-
-    entries    lines of the ledger, rows of the manifest → one entry a row
-    facts      lines and entries → sums, groups, times
-    charts     sums → where the bars of a drawing stand
-    columns    entries → the page's table, a column at a time
-    page       all of that → HTML (the templates lie beside it)
-    tables     entries → CSV
-    handing    files in, files out
-
-All but the last decide and do no more.
+Exports `stats` (the fold of outcomes and ledger lines), `summary` (what a run or ledger came to), `text` and
+`next_steps` (a summary for people, and the commands that continue from it), `status` (a ledger by itself),
+`progress`, `display` and `view` (a run while it goes), and `report` (the files of the report). It makes no
+calls to AWS, and writes no ledger.
 """
 
-__all__ = ["display", "handing", "progress", "status", "summary", "view"]
+__all__ = ["display", "next_steps", "progress", "report", "stats", "status", "summary", "text", "view"]

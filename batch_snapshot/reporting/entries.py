@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batch_snapshot.ledger.history import CRASHED, Intent, Result, Skipped
-from batch_snapshot.ledger.tally import count, time
 from batch_snapshot.models import ErrorKind, Status
 from batch_snapshot.redaction import redacted
+from batch_snapshot.reporting.stats import count, time
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batch_snapshot.ledger.history import FailureGroup, Header, History, Line, Result
-from batch_snapshot.ledger.tally import count, time
 from batch_snapshot.models import ErrorKind, Status
 from batch_snapshot.reporting.entries import UNATTEMPTED
+from batch_snapshot.reporting.stats import count, time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

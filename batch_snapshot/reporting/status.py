@@ -12,10 +12,11 @@ from batch_snapshot import files, paths
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.ledger import check as audit
 from batch_snapshot.ledger import locks, writer
-from batch_snapshot.ledger.tally import LedgerTally
 from batch_snapshot.models import SIMULATOR
+from batch_snapshot.reporting import next_steps
 from batch_snapshot.reporting import summary as report
 from batch_snapshot.reporting.display import DisplayPart, Frame, WindowUse
+from batch_snapshot.reporting.stats import LedgerTally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +95,7 @@ class LedgerWatch:
         # A selection of accounts that is through leaves the others.
         kept = () if end and end.outcome == "completed" else ("accounts",)
         command = (
-            report.run_command(header.manifest, str(self._path), header.endpoint, settings, *kept)
+            next_steps.run_command(header.manifest, str(self._path), header.endpoint, settings, *kept)
             if header.manifest
             else None
         )
@@ -119,7 +120,9 @@ class LedgerWatch:
             reasons=[f"{past.in_flight:,} rows are named and not settled yet"] if running else (),
             next_steps=[]
             if running
-            else report.next_steps(counts, failures, run=command, ledger=str(self._path), settings=settings),
+            else next_steps.next_steps(
+                counts, failures, run=command, ledger=str(self._path), settings=settings
+            ),
             settings=settings,
         )
 

@@ -17,7 +17,7 @@ from batch_snapshot import manifest
 from batch_snapshot.aws import client
 from batch_snapshot.cli import cli
 from batch_snapshot.models import ErrorKind
-from batch_snapshot.reporting import summary
+from batch_snapshot.reporting.text import ADVICE
 from tests import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -123,7 +123,7 @@ def test_the_policy_for_reading_names_every_read_and_nothing_else():
 def test_every_error_kind_is_explained():
     for kind in ErrorKind:
         assert f"| `{kind}` |" in README
-        assert kind in summary.ADVICE
+        assert kind in ADVICE
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "manifests").glob("*.yaml")), ids=lambda path: path.name)

@@ -14,8 +14,10 @@ from batch_snapshot.cli import sending, telling
 from batch_snapshot.errors import InputError
 from batch_snapshot.jobs import run
 from batch_snapshot.ledger import open_runs
-from batch_snapshot.reporting import handing, status
+from batch_snapshot.reporting import report as handing
+from batch_snapshot.reporting import status
 from batch_snapshot.reporting import summary as report
+from batch_snapshot.reporting.text import as_text
 from batch_snapshot.simulator import serve
 from tests.support.processes import move_in, of_type, pairs, write_manifest
 
@@ -59,7 +61,7 @@ def printed(summary):
     """The commands that a summary tells, in text and in JSON."""
     told = report.as_json(summary)
     commands = [*told["next_steps"], *(group["next"] for group in told["failures"])]
-    text = report.as_text(summary)
+    text = as_text(summary)
     assert all(command in text for command in commands)
     return list(dict.fromkeys(commands))
 

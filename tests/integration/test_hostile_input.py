@@ -16,7 +16,7 @@ from batch_snapshot import cli, files, text
 from batch_snapshot.cli import unforeseen
 from batch_snapshot.errors import BatchSnapshotError, InputError, LedgerError
 from batch_snapshot.ledger import diff, prune, writer
-from batch_snapshot.reporting import handing, status
+from batch_snapshot.reporting import report, status
 from batch_snapshot.reporting.status import utc_now
 from tests import ROOT
 from tests.support.processes import Place, pairs
@@ -357,8 +357,8 @@ def read_by_all(path: Path, other: Path, out: Path) -> None:
         lambda: writer.history_of(path),
         lambda: diff.as_text(diff.diff(path, other)),
         lambda: diff.as_text(diff.diff(other, path)),
-        lambda: handing.write_csv(handing.gather(path), out),
-        lambda: handing.write_html(handing.gather(path), out / "page.html", utc_now()),
+        lambda: report.write_csv(report.gather(path), out),
+        lambda: report.write_html(report.gather(path), out / "page.html", utc_now()),
         lambda: prune.prune(path.parent, 1, utc_now(), dry_run=True),
     ):
         try:

@@ -26,7 +26,7 @@ from batch_snapshot.jobs import run
 from batch_snapshot.ledger.diff import diff
 from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.reporting import status
-from batch_snapshot.reporting import summary as report
+from batch_snapshot.reporting.text import as_text
 from batch_snapshot.simulator import Faults, Simulator, SimulatorSettings, serve
 from batch_snapshot.simulator.world import Series
 from tests.support.processes import TEMPLATE, move_in, of_type, results, write_manifest
@@ -453,7 +453,7 @@ async def test_a_row_that_was_left_out_stays_so_and_its_ledger_is_whole():
         assert (more.counts.succeeded, more.counts.unchanged, more.vanished) == (3, 2, 2)
     assert status.check(path) == 5
     assert status.of(path).counts.unchanged == 2
-    told = report.as_text(status.of(path))
+    told = as_text(status.of(path))
     assert "2 unchanged" in told
     skips = of_type(path, "skip")
     assert [(line["reason"], [row[4] for row in line["rows"]]) for line in skips] == [

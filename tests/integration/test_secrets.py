@@ -13,6 +13,7 @@ from aiohttp import web
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.jobs import run
 from batch_snapshot.reporting import summary as report
+from batch_snapshot.reporting.text import as_text
 from tests.support.processes import Json, Place, move_in, of_type, pairs
 
 if TYPE_CHECKING:
@@ -241,7 +242,7 @@ async def test_nor_where_it_is_hard_to_see(inside, capfd, hidden):
         options = Options(endpoint_url=url, engine=Settings(max_attempts=1))
         summary = await run.run(inside.folder / "trial.yaml", options)
     assert summary.counts.failed == 1
-    assert not told("\n".join([report.as_text(summary), str(report.as_json(summary)), *capfd.readouterr()]))
+    assert not told("\n".join([as_text(summary), str(report.as_json(summary)), *capfd.readouterr()]))
     assert not left_in(inside.folder)
 
 
@@ -259,7 +260,7 @@ async def said_by_a_run(place: Place, url: str, capfd: Any, **account: Any) -> s
     summary = await run.run(place.folder / "trial.yaml", options)
     assert (summary.exit_code, summary.counts) == (3, (0, 0, 0, 3))
     captured = capfd.readouterr()
-    return "\n".join([report.as_text(summary), str(report.as_json(summary)), *captured])
+    return "\n".join([as_text(summary), str(report.as_json(summary)), *captured])
 
 
 def broken_credentials(given: Path) -> None:
@@ -330,6 +331,6 @@ async def test_the_password_of_a_proxy_is_not_told(inside, capfd, monkeypatch, v
     summary = await run.run(inside.folder / "trial.yaml", options)
     assert (summary.exit_code, summary.counts.unattempted) == (4, 2)
     assert "cannot reach the proxy 127.0.0.1:9" in summary.reasons[0]
-    said = report.as_text(summary) + inside.ledger.read_text("utf-8")
+    said = as_text(summary) + inside.ledger.read_text("utf-8")
     assert not told(said)
     assert not told("".join(capfd.readouterr()))

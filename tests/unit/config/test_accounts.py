@@ -24,6 +24,7 @@ from batch_snapshot.models import Account, ApiError, Request, Row
 from batch_snapshot.reporting import display
 from batch_snapshot.reporting import summary as report
 from batch_snapshot.reporting.summary import AccountSummary, Counts
+from batch_snapshot.reporting.text import SHOWN_ACCOUNTS, as_text
 from batch_snapshot.simulator import serve
 from tests.support.planned_jobs import run_job
 from tests.support.processes import (
@@ -225,7 +226,7 @@ def test_a_summary_tells_each_accounts_rows():
         "good": AccountSummary(5, 0, None, None, {"succeeded": 5, "failed": 0, "unattempted": 0}),
         "bad": AccountSummary(1, 0, None, "denied", {"succeeded": 0, "failed": 0, "unattempted": 5}),
     }
-    text = report.as_text(summary(accounts))
+    text = as_text(summary(accounts))
     assert "account good  5 succeeded, 5 calls, 0 throttled\n" in text
     assert "account bad   5 unattempted, 1 call, 0 throttled, stopped early\n" in text
     assert "  account bad: denied\n" in text
@@ -236,13 +237,13 @@ def test_a_summary_tells_each_accounts_rows():
 def test_of_a_thousand_accounts_those_with_trouble_are_named_and_the_rest_summed_up():
     accounts = {f"a{n:03}": AccountSummary(5, 1, None, None, {"succeeded": 5}) for n in range(1_000)}
     accounts["a777"] = AccountSummary(2, 0, None, "expired", {"succeeded": 1, "unattempted": 4})
-    lines = report.as_text(summary(accounts)).splitlines()
+    lines = as_text(summary(accounts)).splitlines()
     named = [line for line in lines if line.startswith("account ")]
-    assert len(named) == report.SHOWN_ACCOUNTS
+    assert len(named) == SHOWN_ACCOUNTS
     assert named[0].startswith("account a777")
     assert "980 more accounts: 4,900 succeeded, 4,900 calls, 980 throttled" in lines
     every = {name: AccountSummary(0, 0, None, "no", {}) for name in accounts}
-    assert "  … and 980 more: --format json names them" in report.as_text(summary(every)).splitlines()
+    assert "  … and 980 more: --format json names them" in as_text(summary(every)).splitlines()
 
 
 def test_a_thousand_accounts_fit_into_eighty_columns():

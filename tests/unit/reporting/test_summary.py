@@ -38,7 +38,7 @@ from batch_snapshot.models import (
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.pacer import Pacer
 from batch_snapshot.ratelimit.windows import CallLog, windows
-from batch_snapshot.reporting import display, progress
+from batch_snapshot.reporting import display, next_steps, progress, text
 from batch_snapshot.reporting import status as overview
 from batch_snapshot.reporting import summary as report
 from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary
@@ -125,8 +125,8 @@ def test_counts_are_never_negative():
 
 
 def test_states_in_words_leave_out_what_is_none_but_never_the_successes():
-    assert report.states(Counts(1200, 0, 3, 0)) == "1,203 rows: 1,200 succeeded, 3 in doubt"
-    assert report.states(Counts()) == "0 rows: 0 succeeded"
+    assert text.states(Counts(1200, 0, 3, 0)) == "1,203 rows: 1,200 succeeded, 3 in doubt"
+    assert text.states(Counts()) == "0 rows: 0 succeeded"
 
 
 # ---- what to do next
@@ -147,15 +147,15 @@ RUN, RETRY = "batch-snapshot run m.yaml", "batch-snapshot retry l.ndjson"
     ],
 )
 def test_the_next_steps_continue_what_is_left_and_retry_what_another_try_can_cure(counts, failures, steps):
-    assert report.next_steps(counts, failures, run=RUN, ledger="l.ndjson") == steps
+    assert next_steps.next_steps(counts, failures, run=RUN, ledger="l.ndjson") == steps
 
 
 def test_without_a_manifest_there_is_nothing_to_run():
-    assert report.next_steps(SOME_LEFT, {}, run=None, ledger="l.ndjson") == []
+    assert next_steps.next_steps(SOME_LEFT, {}, run=None, ledger="l.ndjson") == []
 
 
 def test_a_next_step_can_be_pasted_whatever_the_ledger_is_called():
-    steps = report.next_steps(SOME_IN_DOUBT, {DOUBT: 1}, run=None, ledger="my ledger's.ndjson")
+    steps = next_steps.next_steps(SOME_IN_DOUBT, {DOUBT: 1}, run=None, ledger="my ledger's.ndjson")
     assert steps == ["""batch-snapshot retry 'my ledger'"'"'s.ndjson'"""]
 
 
@@ -171,8 +171,8 @@ def test_a_next_step_can_be_pasted_whatever_the_ledger_is_called():
     ],
 )
 def test_every_failure_comes_with_the_command_that_takes_it_up_again(group, word):
-    assert report.remedy(group, "l.ndjson") == f"batch-snapshot retry l.ndjson --only {word}"
-    chosen = shlex.split(report.remedy(group, "l.ndjson"))[-1]
+    assert next_steps.remedy(group, "l.ndjson") == f"batch-snapshot retry l.ndjson --only {word}"
+    chosen = shlex.split(next_steps.remedy(group, "l.ndjson"))[-1]
     past = RowState(
         group.status, "t", 0, ambiguous=False, first_sent_at=None, kind=group.kind, code=group.code
     )
@@ -180,7 +180,7 @@ def test_every_failure_comes_with_the_command_that_takes_it_up_again(group, word
 
 
 def test_there_is_advice_for_every_kind():
-    assert set(report.ADVICE) == set(ErrorKind)
+    assert set(text.ADVICE) == set(ErrorKind)
 
 
 # ---- the summary
@@ -260,18 +260,18 @@ def test_a_summary_as_json():
 
 
 def test_a_summary_as_text():
-    assert report.as_text(SUMMARY).splitlines() == [
+    assert text.as_text(SUMMARY).splitlines() == [
         "stopped: 1,037 rows: 1,000 succeeded, 30 failed, 2 in doubt, 5 unattempted",
         "  account acme: 20 denials in a row",
         "",
         "     22 failed, denied, AccessDeniedException",
-        f"        {report.ADVICE[ErrorKind.DENIED]}",
+        f"        {text.ADVICE[ErrorKind.DENIED]}",
         f"        $ {AGAIN} AccessDeniedException",
         "      8 failed, transient, InternalServerException",
-        f"        {report.ADVICE[ErrorKind.TRANSIENT]}",
+        f"        {text.ADVICE[ErrorKind.TRANSIENT]}",
         f"        $ {AGAIN} InternalServerException",
         "      2 in doubt, denied, AccessDeniedException",
-        f"        {report.DOUBT_ADVICE}",
+        f"        {text.DOUBT_ADVICE}",
         f"        $ {AGAIN} in_doubt",
         "",
         "no longer in the manifest: 3 rows (eng-1/O1, eng-2/O2 …)",
@@ -290,20 +290,20 @@ def test_a_summary_as_text():
 
 def test_what_is_to_be_done_about_several_groups_is_said_once():
     slow = FailureGroup(Status.IN_DOUBT, ErrorKind.TRANSIENT, "ReadTimeout")
-    lines = report.as_text(replace(SUMMARY, failures={DOUBT: 2, BROKEN: 1, slow: 4})).splitlines()
+    lines = text.as_text(replace(SUMMARY, failures={DOUBT: 2, BROKEN: 1, slow: 4})).splitlines()
     assert lines[3:9] == [
         "      4 in doubt, transient, ReadTimeout",
         "      2 in doubt, denied, AccessDeniedException",
-        f"        {report.DOUBT_ADVICE}",
+        f"        {text.DOUBT_ADVICE}",
         f"        $ {AGAIN} in_doubt",
         "      1 failed, transient, InternalServerException",
-        f"        {report.ADVICE[ErrorKind.TRANSIENT]}",
+        f"        {text.ADVICE[ErrorKind.TRANSIENT]}",
     ]
 
 
 def test_a_summary_without_any_call_says_no_more_than_there_is():
     plain = Summary(outcome="completed", exit_code=0, counts=DONE, failures={}, ledger="l.ndjson", run_id="r")
-    assert report.as_text(plain).splitlines() == [
+    assert text.as_text(plain).splitlines() == [
         "completed: 3 rows: 3 succeeded",
         "",
         "ledger  l.ndjson",
@@ -315,7 +315,7 @@ def test_a_summary_without_any_call_says_no_more_than_there_is():
 
 def test_all_vanished_rows_are_named_where_they_are_few():
     named = replace(SUMMARY, vanished=2)
-    assert "no longer in the manifest: 2 rows (eng-1/O1, eng-2/O2)" in report.as_text(named).splitlines()
+    assert "no longer in the manifest: 2 rows (eng-1/O1, eng-2/O2)" in text.as_text(named).splitlines()
 
 
 # ---- a ledger by itself

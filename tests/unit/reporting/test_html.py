@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batch_snapshot.models import ErrorKind, Status
-from batch_snapshot.reporting import handing
+from batch_snapshot.reporting import report
 from tests.support import browser
 from tests.support.ledgers import Book, row
 from tests.support.processes import pairs, write_manifest
@@ -32,7 +32,7 @@ def address(tmp_path_factory):
 
 def made(ledger: Path, manifest: Path | None = None) -> Path:
     page = ledger.with_suffix(".html")
-    handing.write_html(handing.gather(ledger, manifest), page, NOW)
+    report.write_html(report.gather(ledger, manifest), page, NOW)
     return page
 
 

@@ -17,9 +17,10 @@ import jinja2
 import orjson
 from markupsafe import Markup
 
-from batch_snapshot.reporting import charts
+from batch_snapshot.reporting import charts, next_steps
 from batch_snapshot.reporting import summary as report
-from batch_snapshot.reporting.columns import MOST_ROWS
+from batch_snapshot.reporting.html_table import MOST_ROWS
+from batch_snapshot.reporting.text import advice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,8 +66,8 @@ def render(contents: Contents) -> str:
         {
             "group": group,
             "found": facts.groups[group],
-            "advice": report.advice(group),
-            "command": report.remedy(group, contents.summary.ledger, contents.summary.settings),
+            "advice": advice(group),
+            "command": next_steps.remedy(group, contents.summary.ledger, contents.summary.settings),
         }
         for group, _ in report.largest_first({group: found.rows for group, found in facts.groups.items()})
     ]

@@ -12,7 +12,7 @@ from batch_snapshot import __version__, manifest, paths
 from batch_snapshot.errors import InputError, LedgerError, ManifestError, way_out
 from batch_snapshot.files import atomic_write_text, make_folder, resolved
 from batch_snapshot.ledger import locks, writer
-from batch_snapshot.reporting import columns, page, tables
+from batch_snapshot.reporting import csv, html, html_table, next_steps
 from batch_snapshot.reporting import summary as report
 from batch_snapshot.reporting.entries import settled, unattempted
 from batch_snapshot.reporting.facts import Facts
@@ -126,7 +126,7 @@ def summary(material: ReportData) -> report.Summary:
     header, past = material.header, material.facts.history
     counts, failures = _counts(material), past.failures()
     run = (
-        report.run_command(header.manifest, str(material.path), header.endpoint, header.settings)
+        next_steps.run_command(header.manifest, str(material.path), header.endpoint, header.settings)
         if header.manifest
         else None
     )
@@ -142,7 +142,7 @@ def summary(material: ReportData) -> report.Summary:
         ),
         next_steps=()
         if material.running
-        else report.next_steps(
+        else next_steps.next_steps(
             counts, failures, run=run, ledger=str(material.path), settings=header.settings
         ),
         settings=header.settings,
@@ -161,18 +161,18 @@ def write_html(material: ReportData, file: Path, now: datetime) -> None:
             material.facts.row(entry)
             yield entry
 
-    chosen, listed = columns.chosen(counted())
-    contents = page.Contents(
+    chosen, listed = html_table.chosen(counted())
+    contents = html.Contents(
         summary=summary(material),
         facts=material.facts,
-        table=columns.columns(chosen),
+        table=html_table.columns(chosen),
         listed=listed,
         notes=material.notes,
         made_at=now,
         version=__version__,
     )
     with _replacing(material, file) as out:
-        out.write(page.render(contents))
+        out.write(html.render(contents))
 
 
 def write_csv(material: ReportData, folder: Path) -> dict[str, int]:
@@ -191,10 +191,10 @@ def write_csv(material: ReportData, folder: Path) -> dict[str, int]:
         # Spreadsheets take a file for UTF-8 by its mark; a manifest that includes it skips that.
         files = {
             name: stack.enter_context(_replacing(material, folder / f"{name}.csv", mark="\ufeff"))
-            for name in tables.COLUMNS
+            for name in csv.COLUMNS
             if name != "left_out" or any(material.facts.history.skipped.values())
         }
-        return tables.write(material.entries(), files)
+        return csv.write(material.entries(), files)
 
 
 @contextmanager

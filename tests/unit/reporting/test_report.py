@@ -1,4 +1,4 @@
-"""What is handed out about a ledger, but for what a browser makes of it (`test_page`)."""
+"""What is handed out about a ledger, but for what a browser makes of it (`test_html`)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from batch_snapshot import manifest, paths
 from batch_snapshot.errors import InputError, LedgerError, ManifestError
 from batch_snapshot.ledger import codec, history, locks, writer
-from batch_snapshot.ledger.tally import LedgerTally
 from batch_snapshot.models import ErrorKind, Skip, Status
-from batch_snapshot.reporting import charts, columns, entries, handing, page, tables
+from batch_snapshot.reporting import charts, entries, html, html_table, report
+from batch_snapshot.reporting import csv as tables
 from batch_snapshot.reporting.entries import ReportEntry, settled
 from batch_snapshot.reporting.facts import Facts, Group, percentile
+from batch_snapshot.reporting.stats import LedgerTally
 from tests.support import rewriting
 from tests.support.ledgers import BEGAN, Book, row
 from tests.support.processes import pairs, write_manifest
@@ -35,9 +36,9 @@ def rows_of(folder, name):
 
 
 def written(tmp_path, book, **manifest_path):
-    material = handing.gather(book.write(tmp_path / "l.ndjson"), **manifest_path)
+    material = report.gather(book.write(tmp_path / "l.ndjson"), **manifest_path)
     folder = tmp_path / "csv"
-    numbers = handing.write_csv(material, folder)
+    numbers = report.write_csv(material, folder)
     there = [name for name in tables.COLUMNS if (folder / f"{name}.csv").exists()]
     found = {name: rows_of(folder, name) for name in there}
     assert numbers == {name: len(rows) for name, rows in found.items()}
@@ -262,17 +263,17 @@ def test_a_manifest_of_another_ledger_or_a_broken_one_is_refused(tmp_path):
     with pytest.raises(
         InputError, match=r"other\.yaml: is manifest 'other', but the ledger belongs to 'nightly'"
     ):
-        handing.gather(path, other)
+        report.gather(path, other)
     (tmp_path / "broken.yaml").write_text("version: 2", "utf-8")
     with pytest.raises(ManifestError):
-        handing.gather(path, tmp_path / "broken.yaml")
+        report.gather(path, tmp_path / "broken.yaml")
 
 
 def test_a_manifest_that_changed_and_a_run_that_goes_on_are_said(tmp_path):
     listed = write_manifest(tmp_path / "trial.yaml", pairs(1), name="nightly")
     path = Book(1, manifest=str(listed)).begin().intend(A).write(tmp_path / "l.ndjson")
     with locks.held(paths.ledger_lock(path), what=str(path), since="now"):
-        material = handing.gather(path)
+        material = report.gather(path)
     assert [note.split()[0] for note in material.notes] == ["A", "The"]
     assert material.facts.invocations[-1].outcome == "running"
     assert material.facts.history.counts()[Status.IN_DOUBT] == 0
@@ -284,7 +285,7 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(LedgerError, match=r"l\.ndjson"):
-        handing.gather(path)
+        report.gather(path)
 
 
 # ---- files
@@ -293,16 +294,16 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path, content):
 def test_a_report_replaces_a_file_as_a_whole_and_never_what_it_is_made_from(tmp_path):
     listed = write_manifest(tmp_path / "trial.yaml", pairs(1), name="nightly")
     path = Book(1, manifest=str(listed)).begin().result(A).end().write(tmp_path / "l.ndjson")
-    material = handing.gather(path)
+    material = report.gather(path)
     target = tmp_path / "page.html"
     target.write_text("before", "utf-8")
-    handing.write_html(material, target, NOW)
+    report.write_html(material, target, NOW)
     assert target.read_text("utf-8").startswith("<!DOCTYPE html>")
     before = path.read_bytes(), listed.read_bytes()
     (tmp_path / "link").symlink_to(path)
     for ours in (path, listed, tmp_path / "link"):
         with pytest.raises(InputError, match="what the report is made from"):
-            handing.write_html(material, ours, NOW)
+            report.write_html(material, ours, NOW)
     assert (path.read_bytes(), listed.read_bytes()) == before
     names = sorted(each.name for each in tmp_path.iterdir())
     assert names == ["l.ndjson", "link", "page.html", "trial.yaml"], "nothing else is left behind"
@@ -310,23 +311,23 @@ def test_a_report_replaces_a_file_as_a_whole_and_never_what_it_is_made_from(tmp_
 
 def test_a_report_that_breaks_off_leaves_what_stood_there(tmp_path):
     path = Book(1).begin().result(A).end().write(tmp_path / "l.ndjson")
-    material = handing.gather(path)
+    material = report.gather(path)
     (tmp_path / "succeeded.csv").write_text("before", "utf-8")
     path.write_bytes(path.read_bytes() + b"{}\n")
     with pytest.raises(LedgerError, match="not an object with a type"):
-        handing.write_csv(material, tmp_path)
+        report.write_csv(material, tmp_path)
     assert (tmp_path / "succeeded.csv").read_text("utf-8") == "before"
     assert sorted(each.name for each in tmp_path.iterdir()) == ["l.ndjson", "succeeded.csv"]
 
 
 @pytest.mark.parametrize("target", ["nowhere/page.html", "l.ndjson/page.html", "."])
 def test_a_place_that_cannot_be_written_is_named(tmp_path, target):
-    material = handing.gather(Book(1).begin().result(A).end().write(tmp_path / "l.ndjson"))
+    material = report.gather(Book(1).begin().result(A).end().write(tmp_path / "l.ndjson"))
     with pytest.raises(InputError) as caught:
-        handing.write_html(material, tmp_path / target, NOW)
+        report.write_html(material, tmp_path / target, NOW)
     assert str(caught.value).startswith(str(tmp_path / target))
     with pytest.raises(InputError, match="--csv"):
-        handing.write_csv(material, tmp_path / "l.ndjson" / "csv")
+        report.write_csv(material, tmp_path / "l.ndjson" / "csv")
 
 
 # ---- the page's table
@@ -339,13 +340,13 @@ def test_those_that_did_not_succeed_come_first_where_not_all_find_room():
         ReportEntry(C, "unattempted"),
         ReportEntry(D, "in_doubt"),
     ] * 2
-    chosen, total = columns.chosen(found, 5)
+    chosen, total = html_table.chosen(found, 5)
     assert [entry.status for entry in chosen] == ["failed", "failed", "in_doubt", "in_doubt", "unattempted"]
     assert total == 8
 
 
 def test_numbers_within_names_are_ordered_as_numbers():
-    assert sorted(["O10", "O9", "eng-2b", "eng-10a"], key=columns.natural) == [
+    assert sorted(["O10", "O9", "eng-2b", "eng-10a"], key=html_table.natural) == [
         "O9",
         "O10",
         "eng-2b",
@@ -364,8 +365,8 @@ def test_an_arn_is_kept_whole(engagement, resource, revision, arn, natural):
     entry = ReportEntry(
         row(1, engagement=engagement, resource=resource), "succeeded", arn=arn, revision=revision
     )
-    shape = columns.columns([entry])["texts"]["arn"]["of"][0]
-    assert columns.filled(shape, (engagement, resource, f"/{revision}")) == arn
+    shape = html_table.columns([entry])["texts"]["arn"]["of"][0]
+    assert html_table.filled(shape, (engagement, resource, f"/{revision}")) == arn
 
 
 def test_arns_that_are_alike_are_kept_once():
@@ -373,12 +374,12 @@ def test_arns_that_are_alike_are_kept_once():
         ReportEntry(each, "succeeded", arn=f"arn/{each.engagement}/{each.resource}/1", revision=1)
         for each in map(row, range(50))
     ]
-    assert len(columns.columns(made)["texts"]["arn"]["of"]) == 1
+    assert len(html_table.columns(made)["texts"]["arn"]["of"]) == 1
 
 
 def test_messages_are_cut_before_they_make_the_page_too_large():
     long = [ReportEntry(row(n), "failed", code="E", message=f"{n} " + "x" * 1000) for n in range(30_000)]
-    texts = columns.columns(long)["texts"]["error"]["of"]
+    texts = html_table.columns(long)["texts"]["error"]["of"]
     assert sum(map(len, texts)) < 8_500_000
     assert all(text.endswith("…") for text in texts)
 
@@ -386,7 +387,7 @@ def test_messages_are_cut_before_they_make_the_page_too_large():
 @given(st.text() | st.sampled_from(["</script>", "<!--", "\u2028", "&lt;", "]]>"]))
 @patient
 def test_data_can_stand_in_a_script_whatever_it_holds(text):
-    data = page.as_data({"x": [text, {text: 1}]})
+    data = html.as_data({"x": [text, {text: 1}]})
     assert json.loads(data) == {"x": [text, {text: 1}]}
     assert not set("<>&\u2028\u2029") & set(data)
 

@@ -1,0 +1,127 @@
+"""A summary as text for people. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from batch_snapshot.models import ErrorKind, Status
+from batch_snapshot.reporting.next_steps import remedy
+from batch_snapshot.reporting.summary import AccountSummary, largest_first
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from batch_snapshot.ledger.history import FailureGroup
+    from batch_snapshot.reporting.summary import Counts, Summary
+
+#: What a person can do about rows that failed so.
+ADVICE: Mapping[ErrorKind, str] = {
+    ErrorKind.TRANSIENT: "passing trouble: retry",
+    ErrorKind.CONFLICT: "another change was under way, or the token was used otherwise: retry later",
+    ErrorKind.QUOTA: "a service quota is exceeded: retry another day, or have it raised",
+    ErrorKind.DENIED: "fix the IAM policy (partnercentral:CreateResourceSnapshot on the engagement, "
+    "GetOpportunity and GetAwsOpportunitySummary on the opportunity), then retry",
+    ErrorKind.NOT_FOUND: "not there, or not visible to these credentials: check ids and catalog, then retry",
+    ErrorKind.INVALID: "the service refuses these values: mend the manifest and run it, or the opportunity "
+    "and retry",
+    ErrorKind.UNKNOWN: "not known to this version: read the message in the ledger, then retry",
+}
+DOUBT_ADVICE = "may have been carried out: run or retry settles it under the same token"
+
+
+#: Accounts that a summary for people names; the rest are summed up in a line.
+SHOWN_ACCOUNTS = 20
+
+
+def advice(group: FailureGroup) -> str:
+    """What a person can do about rows that failed so."""
+    return DOUBT_ADVICE if group.status is Status.IN_DOUBT else ADVICE[group.kind]
+
+
+def as_text(summary: Summary) -> str:
+    """The same for people."""
+    counts = summary.counts
+    lines = [f"{summary.outcome}: {states(counts)}"]
+    lines += [f"  {reason}" for reason in summary.reasons[:SHOWN_ACCOUNTS]]
+    if hidden := len(summary.reasons) - SHOWN_ACCOUNTS:
+        lines += [f"  … and {hidden:,} more: --format json names them"] if hidden > 0 else []
+    if summary.failures:
+        lines += ["", *_failure_lines(summary)]
+    if summary.vanished:
+        shown = ", ".join(summary.vanished_rows)
+        more = " …" if summary.vanished > len(summary.vanished_rows) else ""
+        lines += ["", f"no longer in the manifest: {summary.vanished:,} rows ({shown}{more})"]
+    lines += _account_lines(summary.accounts)
+    lines += ["", f"ledger  {summary.ledger}"]
+    lines += [f"run id  {summary.run_id}"] if summary.run_id else []
+    if summary.calls:
+        share = f"{summary.throttled_calls / summary.calls:.1%}"
+        rate = f"; pace at the end {summary.learned_rate:,.3g}/s" if summary.learned_rate else ""
+        throttled = f"{summary.throttled_calls:,} throttled ({share})"
+        lines.append(f"calls   {summary.calls:,} in {summary.elapsed_s:,.1f} s, {throttled}{rate}")
+    if summary.reads:
+        each = ", ".join(f"{name} {number:,}" for name, number in summary.reads.items())
+        lines.append(f"reads   {sum(summary.reads.values()):,}: {each}")
+    lines += [f"next    {step}" for step in summary.next_steps]
+    return "\n".join(lines)
+
+
+def states(counts: Counts) -> str:
+    """The counts in words: those that are not zero, and the total."""
+    parts = [
+        f"{number:,} {name.replace('_', ' ')}"
+        for name, number in counts.as_dict().items()
+        if number or name == "succeeded"
+    ]
+    return f"{counts.total:,} rows: {', '.join(parts)}"
+
+
+def _failure_lines(summary: Summary) -> list[str]:
+    """The groups, and behind those for which the same is to be done what that is."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for group, number in largest_first(summary.failures):
+        label = f"{group.status.replace('_', ' ')}, {group.kind}" + (f", {group.code}" if group.code else "")
+        command = remedy(group, summary.ledger, summary.settings)
+        told.setdefault((advice(group), command), []).append(f"{number:>7,} {label}")
+    return [
+        line
+        for (words, command), labels in told.items()
+        for line in (*labels, f"        {words}", f"        $ {command}")
+    ]
+
+
+def _account_lines(accounts: Mapping[str, AccountSummary]) -> list[str]:
+    """A line an account, where there are several."""
+    if len(accounts) < 2:
+        return []
+    # A sort is stable: among many, those with trouble are shown first.
+    ordered = list(accounts.items())
+    if len(ordered) > SHOWN_ACCOUNTS:
+        ordered.sort(key=lambda item: not item[1].troubled)
+    shown, rest = dict(ordered[:SHOWN_ACCOUNTS]), [account for _, account in ordered[SHOWN_ACCOUNTS:]]
+    width = min(24, max(map(len, shown)))
+    lines = [f"account {name:<{width}}  {_account(account)}" for name, account in shown.items()]
+    return ["", *lines, *([f"{len(rest):,} more accounts: {_account(_sum(rest))}"] if rest else [])]
+
+
+def _sum(accounts: Sequence[AccountSummary]) -> AccountSummary:
+    counts: Counter[str] = Counter()
+    for account in accounts:
+        counts.update(account.counts or {})
+    calls, throttled = (
+        sum(each) for each in zip(*((a.calls, a.throttled_calls) for a in accounts), strict=True)
+    )
+    return AccountSummary(calls, throttled, None, None, counts)
+
+
+def _account(account: AccountSummary) -> str:
+    counts = account.counts or {}
+    parts = [f"{number:,} {status.replace('_', ' ')}" for status, number in counts.items() if number]
+    calls = "call" if account.calls == 1 else "calls"
+    parts.append(f"{account.calls:,} {calls}, {account.throttled_calls:,} throttled")
+    if account.learned_rate:
+        parts.append(f"pace at the end {account.learned_rate:,.3g}/s")
+    if account.stopped:
+        parts.append("stopped early")
+    return ", ".join(parts)
