@@ -23,6 +23,7 @@ from batch_snapshot.ledger import codec, locks, writer
 from batch_snapshot.ledger.history import Header, Result, Skipped
 from batch_snapshot.ledger.snapshot_index import SnapshotIndex, world_of
 from batch_snapshot.models import SIMULATOR, ApiError, Row, Status
+from batch_snapshot.operations import NOT_FOUND, create_operation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from batch_snapshot.config.options import Options
     from batch_snapshot.discovery.readers import Environment
     from batch_snapshot.engine.reader import Reader
+    from batch_snapshot.operations import CreateOperation
     from batch_snapshot.sqlite import Tables
 
 #: A snapshot that a clock this far off dates before the run was made in it all the same.
@@ -227,15 +229,18 @@ class _Verifier:
         ]
         listed: dict[tuple[Any, ...], list[Listed]] = {}
         try:
-            async for page in reader.pages(
-                "ListResourceSnapshots", Catalog=catalog, EngagementIdentifier=engagement
-            ):
-                for item in page.items:
-                    series, one = _listed(item)
-                    listed.setdefault(series, []).append(one)
+            for operation in dict.fromkeys(create_operation(claim.row) for claim in claims):
+                where = {
+                    operation.parameters["catalog"]: catalog,
+                    operation.parameters["engagement"]: engagement,
+                }
+                async for page in reader.pages(operation.listing.name, **where):
+                    for item in page.items:
+                        series, one = _listed(operation, item)
+                        listed.setdefault(series, []).append(one)
         except ApiError as error:
             if error.failure.code not in _OF_ONE:
-                raise broken(reader.name, "ListResourceSnapshots", error.failure) from error
+                raise broken(reader.name, operation.listing.name, error.failure) from error
             why = f"{error.failure.code}: {error.failure.message}"
             self._told.findings += [
                 Finding("unreadable", one.row, one.revision, one.arn, why) for one in claims
@@ -272,24 +277,17 @@ class _Verifier:
 
     async def _snapshot(self, reader: Reader, row: Row, revision: int) -> Mapping[str, Any]:
         """A snapshot itself; nothing: there is none."""
+        operation = create_operation(row)
         try:
-            return await reader.read(
-                "GetResourceSnapshot",
-                Catalog=row.catalog,
-                EngagementIdentifier=row.engagement,
-                ResourceType=row.resource_type,
-                ResourceIdentifier=row.resource,
-                ResourceSnapshotTemplateIdentifier=row.template,
-                Revision=revision,
-            )
+            return await reader.read(operation.look_up, **operation.read_parameters(row), Revision=revision)
         except ApiError as error:
-            if error.failure.code != "ResourceNotFoundException":
-                raise broken(reader.name, "GetResourceSnapshot", error.failure) from error
+            if error.failure.code != NOT_FOUND:
+                raise broken(reader.name, operation.look_up, error.failure) from error
             return {}
 
 
-def _listed(item: Mapping[str, Any]) -> tuple[tuple[Any, ...], Listed]:
-    series = (item.get("ResourceType"), item.get("ResourceId"), item.get("ResourceSnapshotTemplateName"))
+def _listed(operation: CreateOperation, item: Mapping[str, Any]) -> tuple[tuple[Any, ...], Listed]:
+    series = tuple(item.get(operation.members[field]) for field in ("resource_type", "resource", "template"))
     revision = item.get("Revision")
     number = revision if isinstance(revision, int) else 0
     return series, Listed(number, str(item.get("Arn") or ""), str(item.get("CreatedBy") or ""))

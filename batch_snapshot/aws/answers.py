@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import errno
 import math
-import re
 import ssl
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
 from batch_snapshot.failures import policy
-from batch_snapshot.models import ApiError, Failure, Receipt
+from batch_snapshot.models import ApiError, Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batch_snapshot.models import Row
+    from batch_snapshot.models import Receipt, Row
+    from batch_snapshot.operations import CreateOperation
 
     Scrub = Callable[[str], str]
 
@@ -29,44 +30,17 @@ if TYPE_CHECKING:
 #: Marks an exception that was raised while a connection was being made.
 UNCONNECTED = "_batch_snapshot_unconnected"
 
-#: The largest revision that a ledger can hold.
-LARGEST = 2**63 - 1
 
-
-#: Where an Arn names an engagement and a resource; an Arn that names neither is taken as it is.
-_NAMED_BY_ARN = re.compile(r"(?:^|/)engagement/([^/]+)|(?:^|/)resource/[^/]+/([^/]+)")
-
-
-def receipt(answer: Mapping[str, Any], scrub: Scrub, row: Row) -> Receipt:
-    """Read the snapshot of `row` out of a success.
-
-    Garbage looks like a success that names none, and an answer that came late may be of another row.
+def receipt(operation: CreateOperation, answer: Mapping[str, Any], scrub: Scrub, row: Row) -> Receipt:
+    """Read what a success says of `row`.
 
     Raises:
-        ApiError: it names none, or one of another engagement or resource.
+        ApiError: it makes no sense.
     """
-    arn, revision = answer.get("Arn"), answer.get("Revision")
-    if not (isinstance(arn, str) and arn and type(revision) is int and 1 <= revision <= LARGEST):
-        raise ApiError(nonsense(answer, "the answer says success but names no snapshot", scrub))
-    if not _is_of(row, arn, answer):
-        raise ApiError(
-            nonsense(answer, "the answer says success but names the snapshot of another row", scrub)
-        )
-    return Receipt(scrub(arn), revision, _request_id(answer, scrub))
-
-
-def _is_of(row: Row, arn: str, answer: Mapping[str, Any]) -> bool:
-    """Whether an answer names no other engagement or resource than the row's."""
-    named = _NAMED_BY_ARN.findall(arn)
-    engagements = {engagement for engagement, _ in named if engagement} | _texts(answer.get("EngagementId"))
-    resources = {resource for _, resource in named if resource} | _texts(answer.get("ResourceId"))
-    # A row may name its engagement by an ARN, whose last part is the id.
-    own = row.engagement.rpartition("/")[2]
-    return engagements <= {own, row.engagement} and resources <= {row.resource}
-
-
-def _texts(value: object) -> set[str]:
-    return {value} if isinstance(value, str) and value else set()
+    found = operation.receipt(answer, row)
+    if isinstance(found, str):
+        raise ApiError(nonsense(answer, found, scrub))
+    return replace(found, arn=scrub(found.arn), request_id=_request_id(answer, scrub))
 
 
 def nonsense(answer: Mapping[str, Any], message: str, scrub: Scrub) -> Failure:

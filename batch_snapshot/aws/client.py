@@ -7,7 +7,7 @@ try and the ledger sees it. One place turns whatever was raised into an `ApiErro
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -24,39 +24,20 @@ from batch_snapshot import __version__
 from batch_snapshot.aws import answers, fast_call, providers
 from batch_snapshot.aws.credentials import Sessions, Signer, signed_by
 from batch_snapshot.failures import policy
-from batch_snapshot.models import LARGEST_SKEW, REGION, UNKNOWN_ACCOUNT, ApiError, ErrorKind, Verdict
+from batch_snapshot.models import LARGEST_SKEW, REGION, UNKNOWN_ACCOUNT, ApiError, ErrorKind, Request, Verdict
+from batch_snapshot.operations import CREATES, NOT_FOUND, SERVICE, create_operation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from batch_snapshot.aws.fast_call import FastCall
     from batch_snapshot.aws.http import Transport
-    from batch_snapshot.models import Account, Failure, Receipt, Request
-
-SERVICE = "partnercentral-selling"
-
-#: What we call.
-OPERATIONS = frozenset(
-    {
-        "CreateResourceSnapshot",
-        "GetEngagement",
-        "GetResourceSnapshot",
-        "GetResourceSnapshotJob",
-        "ListEngagementFromOpportunityTasks",
-        "ListEngagementResourceAssociations",
-        "ListEngagements",
-        "ListOpportunities",
-        "ListResourceSnapshotJobs",
-        "ListResourceSnapshots",
-    }
-)
+    from batch_snapshot.models import Account, Failure, Receipt, Row
+    from batch_snapshot.operations import CreateOperation
 
 #: How an account comes by its credentials, where it has a role.
 ASSUME = "AssumeRole"
-
-#: The call of which there are many, as the client's method is named.
-CREATE = "create_resource_snapshot"
 
 #: Seconds to connect, between two reads of an answer, and for a whole call with its credentials.
 CONNECT_TIMEOUT = 10
@@ -92,8 +73,8 @@ class _AccountClient:
 
     client: Any
     credentials: Any
-    #: How the calls are made of which there are many; None: as botocore makes them.
-    create: FastCall | None = None
+    #: By operation; an operation without one is called as botocore does.
+    fast_calls: Mapping[str, FastCall] = field(default_factory=dict)
     #: The service's clock less ours, as the last answer told; None: none has.
     skew: timedelta | None = None
 
@@ -119,6 +100,7 @@ class Clients:
         rng: Random | None = None,
         *,
         allowed: Callable[[], None] | None = None,
+        creates: Sequence[CreateOperation] = CREATES,
     ) -> None:
         """Serve `accounts` at `target`.
 
@@ -128,11 +110,13 @@ class Clients:
             now: the wall clock the skew is measured against.
             rng: draws the jitter between two tries to get credentials; None: any.
             allowed: asked before a call is signed; what it raises is raised, and the call not made.
+            creates: the operations that carry rows out, chosen by a row's resource type.
         """
         self._accounts = accounts
         self._target = target
         self._now = now
         self._allowed = allowed
+        self._creates = creates
         self._sessions = Sessions(
             # What expires does so by AWS's clock.
             clock=lambda account: now() + self.skew(account),
@@ -142,7 +126,7 @@ class Clients:
         )
         self._lines: dict[str, _AccountClient] = {}
         self._opening: dict[str, anyio.Lock] = defaultdict(anyio.Lock)
-        self._ways: dict[tuple[int, bool], FastCall | None] = {}
+        self._fast_calls: dict[tuple[int, bool], dict[str, FastCall]] = {}
         self._learning = anyio.Lock()
         #: The AWS accounts that STS told.
         self._numbers: dict[str, str] = {}
@@ -165,8 +149,9 @@ class Clients:
             ApiError: it failed; the failure says whether it may have been carried out.
         """
         account = request.row.account
-        answer = await self._call(account, CREATE, ClientToken=request.client_token, **_names(request))
-        return answers.receipt(answer, self._scrub(account), request.row)
+        operation = create_operation(request.row, self._creates)
+        answer = await self._call(account, operation.name, operation.create_parameters(request))
+        return answers.receipt(operation, answer, self._scrub(account), request.row)
 
     async def look_up(self, request: Request) -> Receipt | None:
         """Find the snapshot that an earlier try under the request's token may have made.
@@ -178,13 +163,13 @@ class Clients:
         """
         account = request.row.account
         try:
-            answer = await self._call(account, "get_resource_snapshot", **_names(request))
+            answer = await self._look_up(request.row)
         except ApiError as error:
-            if error.failure.code == "ResourceNotFoundException":
+            if error.failure.code == NOT_FOUND:
                 return None
             raise
         scrub = self._scrub(account)
-        receipt = answers.receipt(answer, scrub, request.row)
+        receipt = answers.receipt(create_operation(request.row, self._creates), answer, scrub, request.row)
         created_at = answer.get("CreatedAt")
         if not isinstance(created_at, datetime) or request.first_sent_at is None:
             raise ApiError(answers.nonsense(answer, "the look-up's answer has no CreatedAt", scrub))
@@ -236,9 +221,9 @@ class Clients:
         """
         for last in (False, True):
             try:
-                await self._call(request.row.account, "get_resource_snapshot", **_names(request))
+                await self._look_up(request.row)
             except ApiError as error:
-                if error.failure.code == "ResourceNotFoundException":
+                if error.failure.code == NOT_FOUND:
                     return
                 if last or not policy.blames_clock(error.failure):
                     raise
@@ -251,14 +236,18 @@ class Clients:
         Raises:
             ApiError: it failed.
         """
-        return await self._call(account, xform_name(operation), **parameters)
+        return await self._call(account, operation, parameters)
 
     def skew(self, account: str) -> timedelta:
         """The service's clock less ours, as its last answer told; none without one."""
         line = self._lines.get(account)
         return line.offset if line else timedelta()
 
-    async def _call(self, account: str, operation: str, **parameters: Any) -> dict[str, Any]:
+    async def _look_up(self, row: Row) -> dict[str, Any]:
+        operation = create_operation(row, self._creates)
+        return await self._call(row.account, operation.look_up, operation.read_parameters(row))
+
+    async def _call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Make one call; whatever goes wrong is an `ApiError`."""
         line, signer = await self._signing(account)
         if self._allowed is not None:
@@ -266,12 +255,12 @@ class Clients:
         signed_with = line.offset
         try:
             with anyio.fail_after(self._target.call_timeout):
-                if line.create is not None and operation == CREATE:
-                    answer = await line.create.call(parameters, signer, self._now() + line.correction)
+                if fast := line.fast_calls.get(operation):
+                    answer = await fast.call(parameters, signer, self._now() + line.correction)
                 else:
                     at = self._now() + line.correction if line.correction else None
                     with signed_by(Signer(signer, at)):
-                        answer = await getattr(line.client, operation)(**parameters)
+                        answer = await getattr(line.client, xform_name(operation))(**parameters)
         except Exception as error:
             if isinstance(error, ClientError):
                 line.skew = self._skew(error.response, line.skew)
@@ -361,19 +350,24 @@ class Clients:
         exchanges: Transport = client._endpoint.http_session  # noqa: SLF001 - it is ours
         if not (target.plain or exchanges.proxied):
             frozen = await self._sessions.frozen(account.name, credentials)
-            line.create = await self._short_way(client, exchanges, frozen)
+            line.fast_calls = await self._learned(client, exchanges, frozen)
         return line
 
-    async def _short_way(self, client: Any, exchanges: Transport, credentials: Any) -> FastCall | None:
-        """The short way of a client: learned once for credentials with a token, and once without."""
+    async def _learned(self, client: Any, exchanges: Transport, credentials: Any) -> Mapping[str, FastCall]:
+        """The fast calls of a client: learned once for credentials with a token, and once without."""
         key = (id(client), bool(credentials.token))
         async with self._learning:
-            if key not in self._ways:
-                with signed_by(Signer(credentials)):
-                    self._ways[key] = await fast_call.learn(
-                        client, "CreateResourceSnapshot", exchanges.exchange, _EXAMPLE, credentials
-                    )
-        return self._ways[key]
+            if key not in self._fast_calls:
+                self._fast_calls[key] = {}
+                for operation in self._creates:
+                    example = operation.create_parameters(Request(operation.example, "token"))
+                    with signed_by(Signer(credentials)):
+                        call = await fast_call.learn(
+                            client, operation.name, exchanges.exchange, example, credentials
+                        )
+                    if call is not None:
+                        self._fast_calls[key][operation.name] = call
+        return self._fast_calls[key]
 
 
 @lru_cache(maxsize=1)
@@ -385,25 +379,3 @@ def _date(text: str) -> datetime:
     """
     date = parsedate_to_datetime(text)
     return date.replace(tzinfo=date.tzinfo or UTC)
-
-
-def _names(request: Request) -> dict[str, str]:
-    row = request.row
-    return {
-        "Catalog": row.catalog,
-        "EngagementIdentifier": row.engagement,
-        "ResourceIdentifier": row.resource,
-        "ResourceSnapshotTemplateIdentifier": row.template,
-        "ResourceType": row.resource_type,
-    }
-
-
-#: Never sent: what the short way is learned with.
-_EXAMPLE = {
-    "Catalog": "Sandbox",
-    "EngagementIdentifier": "eng-0123456789abcd",
-    "ResourceIdentifier": "O1",
-    "ResourceSnapshotTemplateIdentifier": "OpportunitySummaryView",
-    "ResourceType": "Opportunity",
-    "ClientToken": "00000000-0000-0000-0000-000000000000",
-}

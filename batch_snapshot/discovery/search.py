@@ -18,6 +18,7 @@ from batch_snapshot.errors import StorageError
 from batch_snapshot.manifest import filters
 from batch_snapshot.manifest.service_model import snapshot_input
 from batch_snapshot.models import ApiError, Row
+from batch_snapshot.operations import SNAPSHOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -267,7 +268,7 @@ class _ListReader:
         if one.context_types:
             await self._read_contexts()
         if jobs:
-            await self._walk("ListResourceSnapshotJobs", self._running, Status="Running")
+            await self._walk(SNAPSHOT.jobs.listing.name, self._running, Status="Running")
             await self._read_jobs()
 
     def _opportunity_filters(self, stages: list[str]) -> dict[str, Any]:
@@ -373,22 +374,23 @@ class _ListReader:
 
     async def _read_jobs(self) -> None:
         """What no task told of a running job is asked for, if its engagement is one of ours."""
-        self.operation = "GetResourceSnapshotJob"
+        self.operation = SNAPSHOT.jobs.get
         unknown = self._db.execute(
             "SELECT job FROM jobs j WHERE search = ? AND running AND resource IS NULL AND EXISTS"
             " (SELECT 1 FROM pairs p WHERE p.search = j.search AND p.engagement = j.engagement) ORDER BY job",
             (self._number,),
         ).fetchall()
         catalog = self._filters.catalog
+        resource, template = SNAPSHOT.members["resource"], SNAPSHOT.members["template"]
 
         async def one(row: tuple[str]) -> None:
             [job] = row
             answer = await self._reader.read(
-                "GetResourceSnapshotJob", Catalog=catalog, ResourceSnapshotJobIdentifier=job
+                SNAPSHOT.jobs.get, Catalog=catalog, **{SNAPSHOT.jobs.parameter: job}
             )
             self._db.execute(
                 "UPDATE jobs SET resource = ?, template = ? WHERE search = ? AND job = ?",
-                (answer.get("ResourceId"), answer.get("ResourceSnapshotTemplateName"), self._number, job),
+                (answer.get(resource), answer.get(template), self._number, job),
             )
 
         await beside(unknown, one)

@@ -14,6 +14,7 @@ import anyio
 from batch_snapshot.errors import BatchSnapshotError, DeferredError, ServiceError
 from batch_snapshot.failures import policy
 from batch_snapshot.models import ApiError, ErrorKind, Failure, Verdict
+from batch_snapshot.operations import LISTS, iam_action
 from batch_snapshot.ratelimit.pacer import WindowFullError
 
 if TYPE_CHECKING:
@@ -26,16 +27,6 @@ if TYPE_CHECKING:
 
     Call = Callable[[str, str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
     Identify = Callable[[AccountState], Awaitable[None]]
-
-#: Of each list: the member that holds its items, and the most of them that a page may have.
-LISTS = {
-    "ListEngagementFromOpportunityTasks": ("TaskSummaries", 1000),
-    "ListEngagementResourceAssociations": ("EngagementResourceAssociationSummaries", 1000),
-    "ListEngagements": ("EngagementSummaryList", 100),
-    "ListOpportunities": ("OpportunitySummaries", 100),
-    "ListResourceSnapshotJobs": ("ResourceSnapshotJobSummaries", 1000),
-    "ListResourceSnapshots": ("ResourceSnapshotSummaries", 1000),
-}
 
 #: Tries of a read; throttled ones are free.
 ATTEMPTS = 8
@@ -108,7 +99,7 @@ class Reader:
             ApiError: the service refuses the request.
             ServiceError: it cannot be read, or not now.
         """
-        member, _ = LISTS[operation]
+        member = LISTS[operation].items
         begun, anew = 0, False
         while True:
             try:
@@ -130,7 +121,7 @@ class Reader:
     async def _page(self, operation: str, token: str | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """One page, of as many items as the service gives."""
         more = {} if token is None else {"NextToken": token}
-        size = self._sizes.get(operation, LISTS[operation][1])
+        size = self._sizes.get(operation, LISTS[operation].page_size)
         try:
             return await self.read(operation, **parameters, MaxResults=size, **more)
         except ApiError as error:
@@ -241,7 +232,7 @@ async def beside(items: Iterable[Item], work: Callable[[Item], Awaitable[None]])
 def broken(account: str, operation: str, failure: Failure) -> ServiceError:
     """A read that the work depends on and that does not succeed, for people."""
     hint = (
-        f"; allow partnercentral:{operation}, which this needs"
+        f"; allow {iam_action(operation)}, which this needs"
         if failure.code == "AccessDeniedException"
         else ""
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from batch_snapshot.models import INVALID_RESPONSE, ErrorKind
+from batch_snapshot.operations import SNAPSHOT, iam_action
 
 if TYPE_CHECKING:
     from batch_snapshot.models import Failure
@@ -122,7 +123,7 @@ def _of_the_service(failure: Failure) -> FailurePattern:
     what, way_out = {
         ErrorKind.DENIED: (
             "denials in a row",
-            "allow these credentials partnercentral:CreateResourceSnapshot, then run the same command",
+            f"allow these credentials {iam_action(SNAPSHOT.name)}, then run the same command",
         ),
         ErrorKind.NOT_FOUND: (
             f"rows in a row were not found ({code})",

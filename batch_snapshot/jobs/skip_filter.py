@@ -18,6 +18,7 @@ from batch_snapshot.engine.reader import beside, broken
 from batch_snapshot.errors import ServiceError
 from batch_snapshot.ledger.snapshot_index import SnapshotJob
 from batch_snapshot.models import ApiError, Skip
+from batch_snapshot.operations import NOT_FOUND, SNAPSHOT, create_operation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -114,7 +115,7 @@ class SkipFilter:
 
     async def learn(self, account: str, catalog: str) -> None:
         """Know the dates of one account's opportunities, and its running jobs."""
-        operation = "ListResourceSnapshotJobs"
+        operation = SNAPSHOT.jobs.listing.name
         reader = self._choice.readers[account]
         try:
             if self._choice.active_jobs:
@@ -176,7 +177,7 @@ class SkipFilter:
     # -- jobs --------------------------------------------------------------------------------------
 
     async def _learn_jobs(self, reader: Reader, account: str, catalog: str) -> None:
-        async for page in reader.pages("ListResourceSnapshotJobs", Catalog=catalog, Status="Running"):
+        async for page in reader.pages(SNAPSHOT.jobs.listing.name, Catalog=catalog, Status="Running"):
             asked = "SELECT 1 FROM engagements WHERE account = ? AND catalog = ? AND engagement = ?"
             ours = [
                 str(item.get("Id"))
@@ -195,10 +196,8 @@ class SkipFilter:
         known = self._choice.index.job(world, catalog, name) if world else None
         if known:
             return known
-        answer = await reader.read(
-            "GetResourceSnapshotJob", Catalog=catalog, ResourceSnapshotJobIdentifier=name
-        )
-        members = ("EngagementId", "ResourceId", "ResourceSnapshotTemplateName")
+        answer = await reader.read(SNAPSHOT.jobs.get, Catalog=catalog, **{SNAPSHOT.jobs.parameter: name})
+        members = (SNAPSHOT.members[field] for field in ("engagement", "resource", "template"))
         job = SnapshotJob(*(str(answer.get(member) or "") for member in members))
         if world and all(job):
             self._choice.index.keep_job(world, catalog, name, job)
@@ -271,18 +270,14 @@ class SkipFilter:
         """Ask the service for the row's last snapshot; its date is by the service's own clock."""
         if row.account in self.chosen.troubles:
             return
+        operation = create_operation(row)
         try:
             answer = await self._choice.readers[row.account].read(
-                "GetResourceSnapshot",
-                Catalog=row.catalog,
-                EngagementIdentifier=row.engagement,
-                ResourceType=row.resource_type,
-                ResourceIdentifier=row.resource,
-                ResourceSnapshotTemplateIdentifier=row.template,
+                operation.look_up, **operation.read_parameters(row)
             )
         except ApiError as error:
-            if error.failure.code != "ResourceNotFoundException":
-                self.chosen.troubles[row.account] = broken(row.account, "GetResourceSnapshot", error.failure)
+            if error.failure.code != NOT_FOUND:
+                self.chosen.troubles[row.account] = broken(row.account, operation.look_up, error.failure)
             return
         except ServiceError as error:
             self.chosen.troubles[row.account] = error

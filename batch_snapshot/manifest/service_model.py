@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from batch_snapshot.errors import BatchSnapshotError
+from batch_snapshot.operations import SERVICE, SNAPSHOT
 
 #: The catalogs that the service's documentation names; its model has only a pattern.
 CATALOGS = ("AWS", "Sandbox")
 #: The templates known today; no enum exists, so another name is a warning at most.
-TEMPLATES = ("OpportunitySummaryView", "AwsOpportunitySummaryFullView")
+TEMPLATES = SNAPSHOT.templates
 DEFAULT_TEMPLATE = TEMPLATES[0]
-DEFAULT_RESOURCE_TYPE = "Opportunity"
+DEFAULT_RESOURCE_TYPE = SNAPSHOT.resource_types[0]
 #: The only region that serves the API, though botocore builds a URL for any.
 DEFAULT_REGION = "us-east-1"
 
@@ -49,7 +50,7 @@ class Shape:
 @cache
 def snapshot_input() -> dict[str, Shape]:
     """The parameters of CreateResourceSnapshot, by name."""
-    return _input("partnercentral-selling", "CreateResourceSnapshot")
+    return _input(SERVICE, SNAPSHOT.name)
 
 
 @cache

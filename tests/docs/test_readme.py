@@ -13,8 +13,7 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 
-from batch_snapshot import manifest
-from batch_snapshot.aws import client
+from batch_snapshot import manifest, operations
 from batch_snapshot.cli import cli
 from batch_snapshot.models import ErrorKind
 from batch_snapshot.reporting.text import ADVICE
@@ -116,8 +115,7 @@ def test_the_live_manifest_shown_is_valid(tmp_path):
 
 def test_the_policy_for_reading_names_every_read_and_nothing_else():
     actions = json.loads(block("reading policy"))["Statement"][0]["Action"]
-    reads = client.OPERATIONS - {"CreateResourceSnapshot"}
-    assert actions == sorted(f"partnercentral:{name}" for name in reads)
+    assert actions == sorted(map(operations.iam_action, operations.READS))
 
 
 def test_every_error_kind_is_explained():

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batch_snapshot import manifest, verify
+from batch_snapshot import manifest, operations, verify
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.discovery import discover, readers
 from batch_snapshot.discovery.search import Search
-from batch_snapshot.engine import reader
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.jobs import run
 from batch_snapshot.ledger.diff import diff
@@ -222,7 +221,8 @@ async def test_what_it_takes_to_tell_the_pairs_grows_with_them_and_not_with_thei
 
 
 async def test_a_search_that_was_cut_short_goes_on_with_its_next_page(monkeypatch):
-    monkeypatch.setitem(reader.LISTS, "ListEngagementFromOpportunityTasks", ("TaskSummaries", 25))
+    of_25 = operations.LISTS["ListEngagementFromOpportunityTasks"]._replace(page_size=25)
+    monkeypatch.setitem(operations.LISTS, of_25.name, of_25)
     async with serve(SMALL) as (url, simulator):
 
         class Gone(Exception):  # noqa: N818 - a process that is killed, so to speak
@@ -248,7 +248,8 @@ async def test_a_search_that_was_cut_short_goes_on_with_its_next_page(monkeypatc
 
 
 async def test_pages_whose_tokens_were_forgotten_are_read_from_the_start(monkeypatch):
-    monkeypatch.setitem(reader.LISTS, "ListEngagementFromOpportunityTasks", ("TaskSummaries", 25))
+    of_25 = operations.LISTS["ListEngagementFromOpportunityTasks"]._replace(page_size=25)
+    monkeypatch.setitem(operations.LISTS, of_25.name, of_25)
 
     def killed(line: str) -> None:
         if line.endswith(": 50"):

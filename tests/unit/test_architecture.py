@@ -20,6 +20,7 @@ LEVELS = [
         "interrupts",
         "models",
         "mounts",
+        "operations",
         "paths",
         "redaction",
         "sqlite",

@@ -21,6 +21,7 @@ from batch_snapshot.aws import answers, client
 from batch_snapshot.aws import http as transport
 from batch_snapshot.aws.client import Clients, Target
 from batch_snapshot.models import Account, ApiError, ErrorKind, Receipt, Request, Row, Verdict
+from batch_snapshot.operations import SERVICE
 from batch_snapshot.simulator import Faults, SimulatorSettings, serve
 from tests.support.processes import AUTHORITY
 
@@ -599,7 +600,7 @@ async def test_request_bytes_are_those_of_boto3():
     async with raw_server(keep) as url:
         await outcome(url)
         plain = boto3.client(
-            client.SERVICE,
+            SERVICE,
             region_name="us-east-1",
             endpoint_url=url,
             config=Config(retries={"total_max_attempts": 1}),

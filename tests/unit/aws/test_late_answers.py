@@ -10,6 +10,7 @@ import pytest
 from batch_snapshot.aws import answers
 from batch_snapshot.aws.client import Clients, Target
 from batch_snapshot.models import Account, ApiError, Request, Row
+from batch_snapshot.operations import SNAPSHOT
 
 ROW = Row("main", "Sandbox", "eng-0123456789abcd", "Opportunity", "O1234567", "OpportunitySummaryView")
 ARN = "arn:aws:partnercentral:us-east-1::catalog/Sandbox"
@@ -96,7 +97,7 @@ async def test_what_nobody_asked_for_is_no_answer(stray, plain):
 
 
 def receipt(arn, row=ROW, **more):
-    return answers.receipt({"Arn": arn, "Revision": 1, **more}, str, row)
+    return answers.receipt(SNAPSHOT, {"Arn": arn, "Revision": 1, **more}, str, row)
 
 
 OTHER = ROW._replace(engagement="eng-zzzzzzzzzzzzzz", resource="O999")

@@ -276,7 +276,7 @@ async def test_a_thousand_accounts_share_one_client_and_its_connections():
     ):
         lines = [await clients._line(name) for name in accounts]
         assert len({id(line.client) for line in lines}) == 1
-        assert len({id(line.create) for line in lines}) == 1
+        assert len({id(line.fast_calls) for line in lines}) == 1
         assert len({id(line.credentials) for line in lines}) == 1_000
         for name in ("a0", "a999"):
             await clients.send(
