@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from batch_snapshot.failures import policy
+from batch_snapshot.failures import error_codes
 from batch_snapshot.models import ApiError, Failure
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def receipt(operation: CreateOperation, answer: Mapping[str, Any], scrub: Scrub,
 def nonsense(answer: Mapping[str, Any], message: str, scrub: Scrub) -> Failure:
     """Classify a success that makes no sense."""
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return policy.nonsense(message, http_status=status, request_id=_request_id(answer, scrub))
+    return error_codes.invalid_response(message, http_status=status, request_id=_request_id(answer, scrub))
 
 
 def failure(error: Exception, scrub: Scrub) -> Failure:
@@ -55,12 +55,12 @@ def failure(error: Exception, scrub: Scrub) -> Failure:
         return _classified(error, scrub)
     except Exception as stumble:  # noqa: BLE001 - an answer can hold anything; one must not end the run
         told = f"an answer of type {type(error).__name__} that cannot be read ({type(stumble).__name__})"
-        return policy.client_failure(["UnreadableAnswer"], told)
+        return error_codes.client_failure(["UnreadableAnswer"], told)
 
 
 def _classified(error: Exception, scrub: Scrub) -> Failure:
     if isinstance(error, ClientError):
-        return policy.service_failure(_answer(error.response, scrub))
+        return error_codes.service_failure(_answer(error.response, scrub))
     inner = getattr(error, "kwargs", {}).get("error")
     chain = [inner, error] if isinstance(inner, Exception) else [error]
     names = [cls.__name__ for cause in chain for cls in type(cause).__mro__]
@@ -73,7 +73,7 @@ def _classified(error: Exception, scrub: Scrub) -> Failure:
     if unconnected and not told.startswith("cannot reach") and not isinstance(inner, ssl.SSLError):
         where = urlsplit(str(getattr(error, "kwargs", {}).get("endpoint_url", ""))).netloc or "the endpoint"
         told = f"cannot reach {where}: {getattr(chain[0], 'message', '') or told}"
-    return policy.client_failure(names, scrub(told) or names[0], unconnected=unconnected)
+    return error_codes.client_failure(names, scrub(told) or names[0], unconnected=unconnected)
 
 
 def _in_words(chain: list[Exception]) -> str:
@@ -88,7 +88,7 @@ def _refused_by_proxy(inner: Any, error: Exception, names: list[str]) -> Failure
     where = urlsplit(str(getattr(error, "kwargs", {}).get("proxy_url", "")))
     host = where.netloc.rpartition("@")[2] or "of the environment"
     told = f"the proxy {host} opens no tunnel: it answered {inner.status}"
-    return policy.client_failure([policy.PROXY_LOGIN] if inner.status == 407 else names, told)
+    return error_codes.client_failure([error_codes.PROXY_LOGIN] if inner.status == 407 else names, told)
 
 
 def _unreached(error: Any) -> str | None:
@@ -122,7 +122,7 @@ def _unconnected(error: BaseException | None) -> bool:
     return False
 
 
-def _answer(response: Mapping[str, Any], scrub: Scrub) -> policy.ErrorResponse:
+def _answer(response: Mapping[str, Any], scrub: Scrub) -> error_codes.ErrorResponse:
     error = response.get("Error", {})
     metadata = response.get("ResponseMetadata", {})
     message = str(error.get("Message") or response.get("Message") or "")
@@ -132,7 +132,7 @@ def _answer(response: Mapping[str, Any], scrub: Scrub) -> policy.ErrorResponse:
         for item in (listed if isinstance(listed, list) else [])
         if isinstance(item, Mapping)
     ]
-    return policy.ErrorResponse(
+    return error_codes.ErrorResponse(
         code=scrub(str(error.get("Code") or "Unknown")),
         message=scrub("; ".join([message, *details]) if details else message),
         reason=scrub(str(response["Reason"])) if response.get("Reason") else None,
@@ -144,7 +144,7 @@ def _answer(response: Mapping[str, Any], scrub: Scrub) -> policy.ErrorResponse:
 
 def _request_id(answer: Mapping[str, Any], scrub: Scrub) -> str | None:
     request_id = answer.get("ResponseMetadata", {}).get("RequestId")
-    return policy.clean(scrub(str(request_id)), 200) if request_id else None
+    return error_codes.clean_text(scrub(str(request_id)), 200) if request_id else None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -23,7 +23,8 @@ from botocore.exceptions import ConnectionError as ClientConnectionError
 from batch_snapshot import __version__
 from batch_snapshot.aws import answers, fast_call, providers
 from batch_snapshot.aws.credentials import Sessions, Signer, signed_by
-from batch_snapshot.failures import policy
+from batch_snapshot.failures import error_codes, retry
+from batch_snapshot.failures.advice import credentials_advice, role_advice
 from batch_snapshot.models import LARGEST_SKEW, REGION, UNKNOWN_ACCOUNT, ApiError, ErrorKind, Request, Verdict
 from batch_snapshot.operations import CREATES, NOT_FOUND, SERVICE, create_operation
 
@@ -173,10 +174,10 @@ class Clients:
         created_at = answer.get("CreatedAt")
         if not isinstance(created_at, datetime) or request.first_sent_at is None:
             raise ApiError(answers.nonsense(answer, "the look-up's answer has no CreatedAt", scrub))
-        first = policy.ClockReading(request.first_sent_at, request.clock_skew)
-        ours = policy.made_since(created_at, first, self.clock_skew(account))
+        first = retry.ClockReading(request.first_sent_at, request.clock_skew)
+        ours = retry.created_after(created_at, first, self.clock_skew(account))
         if ours is None:
-            raise ApiError(policy.CLOCKS_DISAGREE)
+            raise ApiError(retry.CLOCKS_DISAGREE)
         return receipt if ours else None
 
     def clock_skew(self, account: str) -> float | None:
@@ -225,7 +226,7 @@ class Clients:
             except ApiError as error:
                 if error.failure.code == NOT_FOUND:
                     return
-                if last or not policy.blames_clock(error.failure):
+                if last or not error_codes.is_clock_error(error.failure):
                     raise
             else:
                 return
@@ -265,7 +266,7 @@ class Clients:
             if isinstance(error, ClientError):
                 line.skew = self._skew(error.response, line.skew)
             failure = answers.failure(error, self._scrub(account))
-            if policy.blames_clock(failure) and abs(line.offset - signed_with) > TOLERATED_SKEW:
+            if error_codes.is_clock_error(failure) and abs(line.offset - signed_with) > TOLERATED_SKEW:
                 # Refused for its time alone, and now we know the service's: the next try is signed by it.
                 failure = replace(failure, verdict=Verdict.RETRY, kind=ErrorKind.TRANSIENT)
             raise ApiError(self._advised(account, failure)) from error
@@ -285,14 +286,14 @@ class Clients:
         given = self._accounts[account]
         await self._sessions.learn_source(given)
         scrub = self._scrub(account)
-        failure = policy.credentials_failure(answers.failure(error, scrub))
+        failure = error_codes.credentials_failure(answers.failure(error, scrub))
         if told := providers.explained(error):
-            failure = replace(failure, message=policy.clean(scrub(told)))
+            failure = replace(failure, message=error_codes.clean_text(scrub(told)))
         of_sts = isinstance(error, (ClientConnectionError, HTTPClientError)) or (
             isinstance(error, ClientError) and error.operation_name == ASSUME
         )
         if given.role_arn and of_sts:
-            advice = policy.role_advice(failure, given.role_arn, given.profile)
+            advice = role_advice(failure, given.role_arn, given.profile)
             return replace(failure, message=f"{failure.message.rstrip('.')}; {advice}")
         return self._advised(account, failure, providers.provider_of(error))
 
@@ -305,7 +306,7 @@ class Clients:
             return failure
         given = self._accounts[account]
         provider = provider or self._sessions.provider(given)
-        advice = policy.credentials_advice(failure.code, given.profile, provider)
+        advice = credentials_advice(failure.code, given.profile, provider)
         return replace(failure, message=f"{failure.message.rstrip('.')}; {advice}")
 
     def _skew(self, answer: Mapping[str, Any], known: timedelta | None) -> timedelta | None:

@@ -29,7 +29,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from batch_snapshot import redaction
 from batch_snapshot.aws import answers, http, mfa, providers
-from batch_snapshot.failures import policy
+from batch_snapshot.failures import retry
 from batch_snapshot.models import REGION, Verdict
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ class Sessions:
             return verdict in {Verdict.RETRY, Verdict.THROTTLED}
 
         def pause(state: RetryCallState) -> float:
-            return policy.backoff(state.attempt_number, self._rng)
+            return retry.backoff(state.attempt_number, self._rng)
 
         async for attempt in AsyncRetrying(
             stop=stop_after_attempt(tries),

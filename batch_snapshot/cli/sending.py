@@ -204,7 +204,7 @@ def _selection(past: History, *, only: str | None, everything: bool) -> Selectio
 
 def _options(given: dict[str, Any]) -> Options:
     from batch_snapshot.config.options import Options, Settings
-    from batch_snapshot.failures import policy
+    from batch_snapshot.failures.retry import NO_LIMIT, FailureLimit
 
     limit = given["max_failures"]
     return Options(
@@ -224,7 +224,7 @@ def _options(given: dict[str, Any]) -> Options:
             token_ttl=given["token_ttl"],
             resend_in_doubt=given["resend_in_doubt"],
             drain_timeout=given["drain_timeout"],
-            failure_limit=policy.FailureLimit.parse(limit) if limit else policy.NO_LIMIT,
+            failure_limit=FailureLimit.parse(limit) if limit else NO_LIMIT,
         ),
         command_line=_command_line(),
     )

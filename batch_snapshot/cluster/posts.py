@@ -25,7 +25,7 @@ from batch_snapshot.cluster.carrier import Carrier
 from batch_snapshot.cluster.dask_client import ASK_TIMEOUT, connected, soon
 from batch_snapshot.cluster.hosts import Host, News, Post
 from batch_snapshot.cluster.lease import RENEWALS, Brief, LostError, Orders, Term
-from batch_snapshot.failures import policy
+from batch_snapshot.failures import retry
 from batch_snapshot.models import ApiError, ErrorKind, Failure, Verdict
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Posts:
         self.run = uuid4().hex
         self._accounts = accounts
         self._target = target
-        self._settings = replace(settings, max_duration=None, failure_limit=policy.NO_LIMIT)
+        self._settings = replace(settings, max_duration=None, failure_limit=retry.NO_LIMIT)
         self._read_rate = read_rate
         self._patience = settings.patience
         self._posts: dict[str, Post] = {}

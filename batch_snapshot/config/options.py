@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from batch_snapshot import files, paths
 from batch_snapshot.errors import LedgerError, StorageError
-from batch_snapshot.failures import policy
+from batch_snapshot.failures import retry
 from batch_snapshot.models import REGION
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Settings:
     #: For so long the service is trusted to remember a token.
     token_ttl: float = 600.0
     #: Until a snapshot is sure to show in reads.
-    read_lag: float = policy.READ_LAG
+    read_lag: float = retry.READ_LAG
     #: Send a doubtful row again where its snapshot cannot be looked up.
     resend_in_doubt: bool = False
     #: For calls in flight when the run is stopped.
@@ -46,7 +46,7 @@ class Settings:
     patience: float = 300.0
     #: While nothing can be reached, or quotas refuse all rows, probes go on for so long; then it is deferred.
     pause: float = 120.0
-    failure_limit: policy.FailureLimit = policy.NO_LIMIT
+    failure_limit: retry.FailureLimit = retry.NO_LIMIT
 
 
 DEFAULTS = Settings()

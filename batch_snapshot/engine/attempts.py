@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from batch_snapshot.failures import policy
-from batch_snapshot.models import ErrorKind, Failure, Outcome, Status, Verdict
+from batch_snapshot.failures import retry
+from batch_snapshot.models import ErrorKind, Failure, Outcome, RowError, Status, Verdict
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -48,10 +48,10 @@ class Attempts:
         self._before = (self.first_sent_at, self.clock_skew, self.known_since, self.last_sent_at)
 
     @property
-    def _first(self) -> policy.ClockReading | None:
-        return policy.ClockReading(self.first_sent_at, self.clock_skew) if self.first_sent_at else None
+    def _first(self) -> retry.ClockReading | None:
+        return retry.ClockReading(self.first_sent_at, self.clock_skew) if self.first_sent_at else None
 
-    def left(self, now: policy.ClockReading) -> None:
+    def left(self, now: retry.ClockReading) -> None:
         """A try is about to leave."""
         self.in_flight = True
         self._before = (self.first_sent_at, self.clock_skew, self.known_since, self.last_sent_at)
@@ -98,9 +98,9 @@ class Attempts:
     def unsettled(self, failure: Failure, now: datetime) -> Outcome:
         """No further try: refused for good, or in doubt."""
         return replace(
-            self._outcome(policy.final_status(ambiguous=self.ambiguous), now),
+            self._outcome(Status.IN_DOUBT if self.ambiguous else Status.FAILED, now),
             request_id=failure.request_id,
-            error=policy.row_error(failure),
+            error=RowError(failure.kind, failure.code, failure.message, failure.reason, failure.http_status),
         )
 
     def _outcome(self, status: Status, now: datetime) -> Outcome:

@@ -30,7 +30,7 @@ from batch_snapshot.engine.limits import ConcurrencyLimit
 from batch_snapshot.engine.queue import RequestQueue
 from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.errors import StorageError
-from batch_snapshot.failures import policy
+from batch_snapshot.failures import retry
 from batch_snapshot.failures.breakers import UNREACHABLE, Pause
 from batch_snapshot.models import ApiError, Failure, Outcome, Receipt, Verdict
 from batch_snapshot.ratelimit.pacer import WindowFullError
@@ -377,13 +377,13 @@ class Engine(RunState):
 
         def again(state: RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome else None
-            return isinstance(error, ApiError) and policy.worth_another_try(
+            return isinstance(error, ApiError) and retry.should_retry(
                 error.failure, attempt=state.attempt_number, ambiguous=tries.ambiguous
             )
 
         def pause(state: RetryCallState) -> float:
             hint = tries.failure.retry_after if tries.failure else None
-            return max(policy.backoff(state.attempt_number, self._rng), min(hint or 0.0, policy.BACKOFF_CAP))
+            return max(retry.backoff(state.attempt_number, self._rng), min(hint or 0.0, retry.BACKOFF_CAP))
 
         async def rest(seconds: float) -> None:
             with self._interruptible(lane):
@@ -426,7 +426,7 @@ class Engine(RunState):
         self, lane: AccountState, request: Request, tries: Attempts, failure: Failure
     ) -> Receipt | None:
         """Look whether an earlier try landed, where the failure hints that it did."""
-        if not policy.look_after(failure, ambiguous=tries.ambiguous):
+        if not retry.look_up_may_settle(failure, ambiguous=tries.ambiguous):
             return None
         try:
             return await self._find(lane, request, tries)
@@ -520,11 +520,11 @@ class Engine(RunState):
                 lane, Stop(StopKind.DEFERRED, f"account {lane.name}: {waited}: its quota is spent")
             )
 
-    def _reading(self, lane: AccountState) -> policy.ClockReading:
-        return policy.ClockReading(self._now(), self._clock_skew(lane.name))
+    def _reading(self, lane: AccountState) -> retry.ClockReading:
+        return retry.ClockReading(self._now(), self._clock_skew(lane.name))
 
     def _must_look(self, lane: AccountState, tries: Attempts) -> bool:
-        return policy.look_first(
+        return retry.must_look_up_first(
             ambiguous=tries.ambiguous,
             known_since=tries.known_since,
             now=self._reading(lane),
@@ -536,7 +536,7 @@ class Engine(RunState):
         while True:
             with self._interruptible(lane):
                 await anyio.sleep(
-                    policy.read_lag_left(tries.last_sent_at, self._now(), self._settings.read_lag)
+                    retry.read_lag_left(tries.last_sent_at, self._now(), self._settings.read_lag)
                 )
             known = replace(request, first_sent_at=tries.first_sent_at, clock_skew=tries.clock_skew)
             failure = await self._read(lane, partial(self._look_up, known))

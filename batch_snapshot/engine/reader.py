@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import anyio
 
 from batch_snapshot.errors import BatchSnapshotError, DeferredError, ServiceError
-from batch_snapshot.failures import policy
+from batch_snapshot.failures import retry
 from batch_snapshot.models import ApiError, ErrorKind, Failure, Verdict
 from batch_snapshot.operations import LISTS, iam_action
 from batch_snapshot.ratelimit.pacer import WindowFullError
@@ -156,7 +156,7 @@ class Reader:
             failures += 1
             if answer.verdict is Verdict.STOP_ACCOUNT or failures >= ATTEMPTS:
                 raise broken(self.name, operation, answer)
-            await anyio.sleep(policy.backoff(failures, self._rng))
+            await anyio.sleep(retry.backoff(failures, self._rng))
 
     async def _try(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any] | Failure:
         """One exchange under its permit."""

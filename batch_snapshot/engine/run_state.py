@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from batch_snapshot.engine.account import AccountState
-    from batch_snapshot.failures.policy import FailureLimit
+    from batch_snapshot.failures.retry import FailureLimit
     from batch_snapshot.models import Outcome
 
     Record = Callable[[Outcome], None]

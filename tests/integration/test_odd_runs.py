@@ -8,7 +8,7 @@ import pytest
 from batch_snapshot import manifest
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.errors import InputError, LedgerError, LockedError, ManifestError
-from batch_snapshot.failures import policy
+from batch_snapshot.failures import retry
 from batch_snapshot.jobs import job, run
 from batch_snapshot.jobs.plan import Selection
 from batch_snapshot.ledger import writer
@@ -239,7 +239,7 @@ async def test_without_standard_input_nobody_is_asked(place):
 async def test_too_many_failures_by_the_very_last_row_stop_nothing(place, monkeypatch, rows, outcome, code):
     monkeypatch.chdir(place.folder)
     refused = [{"engagement": f"eng-missing{n:07d}", "resource": f"O{n + 1}"} for n in range(rows)]
-    settings = Settings(failure_limit=policy.FailureLimit.parse("2"), concurrency=1)
+    settings = Settings(failure_limit=retry.FailureLimit.parse("2"), concurrency=1)
     options = Options(simulate=True, state_dir=place.folder, engine=settings)
     summary = await run.run(place.manifest(refused), options)
     assert (summary.outcome, summary.exit_code) == (outcome, code)

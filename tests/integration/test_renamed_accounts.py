@@ -10,7 +10,7 @@ from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.engine.account import AccountState
 from batch_snapshot.engine.allowance import AccountLimits
 from batch_snapshot.errors import InputError
-from batch_snapshot.failures import policy
+from batch_snapshot.failures import retry
 from batch_snapshot.jobs import identity_check, run
 from batch_snapshot.ledger import signer
 from batch_snapshot.models import ApiError, Verdict
@@ -20,7 +20,7 @@ from batch_snapshot.simulator import serve
 from tests.support.planned_jobs import run_job
 from tests.support.processes import move_in, of_type, pairs, write_manifest
 
-CUT_SHORT = Settings(failure_limit=policy.FailureLimit.parse("0"), concurrency=1)
+CUT_SHORT = Settings(failure_limit=retry.FailureLimit.parse("0"), concurrency=1)
 MISSING = {"engagement": "eng-missing0000000", "resource": "O99"}
 MANIFEST, LEDGER = Path("trial.yaml"), Path("ledgers/trial.ndjson")
 
@@ -247,7 +247,7 @@ async def test_sts_tells_whose_rows_they_are(tmp_path, accounts, numbers, refuse
         return found[name]
 
     async def unknown(_):
-        raise ApiError(policy.CLOCKS_DISAGREE)
+        raise ApiError(retry.CLOCKS_DISAGREE)
 
     with run_job(manifest.load(MANIFEST), Options(), run.utc_now()) as job:
         # Without credentials at the start the account stops by itself, and is looked at when it has some.

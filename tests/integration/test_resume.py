@@ -14,7 +14,7 @@ from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.engine.account import AccountState
 from batch_snapshot.engine.allowance import AccountLimits
 from batch_snapshot.errors import InputError, LedgerError, StorageError
-from batch_snapshot.failures import policy
+from batch_snapshot.failures import retry
 from batch_snapshot.jobs import identity_check, plan, resume
 from batch_snapshot.jobs import run as batch
 from batch_snapshot.jobs.job import open_retry
@@ -44,7 +44,7 @@ def missing(number):
 
 
 #: Stops at the second row that is refused.
-CUT_SHORT = Settings(failure_limit=policy.FailureLimit.parse("0"), concurrency=1)
+CUT_SHORT = Settings(failure_limit=retry.FailureLimit.parse("0"), concurrency=1)
 
 
 # -- a ledger that has vanished ------------------------------------------------------------------------
@@ -164,7 +164,7 @@ async def test_other_credentials_are_told_and_another_account_is_refused_before_
             return "aws:222222222222:us-east-1"
 
         async def unknown(_: str) -> str:
-            raise ApiError(policy.CLOCKS_DISAGREE)
+            raise ApiError(retry.CLOCKS_DISAGREE)
 
         listed, _ = resume.load_manifest(path, options, batch.utc_now())
         with run_job(listed, options, batch.utc_now()) as job:

@@ -18,7 +18,7 @@ from batch_snapshot.aws.client import Clients, Target
 from batch_snapshot.config.accounts import resolve_targets
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError, ManifestError
-from batch_snapshot.failures import policy
+from batch_snapshot.failures import retry
 from batch_snapshot.jobs import identity_check, run
 from batch_snapshot.models import Account, ApiError, Request, Row
 from batch_snapshot.reporting import display
@@ -160,7 +160,7 @@ def told_by_sts(numbers):
     async def whose(name):
         await anyio.lowlevel.checkpoint()
         if numbers[name] is None:
-            raise ApiError(policy.CLOCKS_DISAGREE)
+            raise ApiError(retry.CLOCKS_DISAGREE)
         return numbers[name]
 
     return whose

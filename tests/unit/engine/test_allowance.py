@@ -29,7 +29,7 @@ from batch_snapshot.engine.allowance import (
 )
 from batch_snapshot.engine.pool import Engine
 from batch_snapshot.errors import StorageError
-from batch_snapshot.failures import policy
+from batch_snapshot.failures import error_codes
 from batch_snapshot.models import Account, ApiError, Quota, Receipt, Request, Row, client_token
 from batch_snapshot.ratelimit import pace, pacer
 from batch_snapshot.ratelimit.pace import Pace, Phase
@@ -499,7 +499,7 @@ def test_one_that_was_never_known_is_warned_of_where_it_matters(usage, quota, wa
 
 
 def test_an_account_without_credentials_gets_nothing(usage):
-    failure = policy.client_failure(["NoCredentialsError", "Exception"], "none")
+    failure = error_codes.client_failure(["NoCredentialsError", "Exception"], "none")
 
     async def nobody(name: str) -> str:
         raise ApiError(failure)

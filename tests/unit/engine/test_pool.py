@@ -15,9 +15,10 @@ from batch_snapshot.config.options import Settings
 from batch_snapshot.engine.account import AccountState, Stop, StopKind
 from batch_snapshot.engine.pool import Engine
 from batch_snapshot.errors import LedgerWriteError, StorageError
-from batch_snapshot.failures import policy
+from batch_snapshot.failures import retry
 from batch_snapshot.failures.breakers import LIMIT
-from batch_snapshot.failures.policy import ErrorResponse, FailureLimit, client_failure, service_failure
+from batch_snapshot.failures.error_codes import ErrorResponse, client_failure, service_failure
+from batch_snapshot.failures.retry import FailureLimit
 from batch_snapshot.models import (
     ApiError,
     ErrorKind,
@@ -244,7 +245,7 @@ async def test_ambiguity_is_sticky(second):
 async def test_a_conflict_without_doubt_gets_few_tries():
     world = World(answer=lambda *_: CONFLICT)
     await world.run(requests(1))
-    assert len(world.sent) == policy.CONFLICT_ATTEMPTS
+    assert len(world.sent) == retry.CONFLICT_ATTEMPTS
     assert world.outcomes[0].status is Status.FAILED
 
 
@@ -504,7 +505,7 @@ async def test_the_backoff_is_drawn_from_the_injected_source_and_grows():
     await world.run(requests(1))
     times = [at for at, _ in world.sent]
     gaps = [later - earlier for earlier, later in pairwise(times)]
-    draws = [policy.backoff(attempt, rng) for rng in [Random(7)] for attempt in range(1, 8)]
+    draws = [retry.backoff(attempt, rng) for rng in [Random(7)] for attempt in range(1, 8)]
     assert gaps == pytest.approx(draws, abs=0.2)
 
 
@@ -634,7 +635,7 @@ async def test_a_look_waits_until_reads_show_what_was_sent_last():
     """An earlier run may have sent it the moment before this one began."""
     world = World(look=lambda _: Receipt("arn:found", 1))
     await world.run([doubtful(7000)])
-    assert world.looked[0][0] >= policy.READ_LAG
+    assert world.looked[0][0] >= retry.READ_LAG
 
 
 async def test_an_account_that_waits_holds_up_no_other():

@@ -13,7 +13,8 @@ from batch_snapshot.config.options import Settings
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.failures import breakers
 from batch_snapshot.failures.breakers import LIMIT, Breaker, Pause
-from batch_snapshot.failures.policy import ErrorResponse, client_failure, nonsense, service_failure
+from batch_snapshot.failures.error_codes import ErrorResponse, client_failure, service_failure
+from batch_snapshot.failures.error_codes import invalid_response as nonsense
 from batch_snapshot.models import Receipt, Status
 from tests.unit.engine.test_pool import (
     BROKEN,

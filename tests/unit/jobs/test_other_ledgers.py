@@ -11,7 +11,7 @@ import pytest
 from batch_snapshot import cli, paths
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.errors import InputError
-from batch_snapshot.failures import policy
+from batch_snapshot.failures import retry
 from batch_snapshot.jobs import run
 from batch_snapshot.ledger import open_runs
 from batch_snapshot.simulator import serve
@@ -20,7 +20,7 @@ from tests.support.processes import Place, assert_exactly_once, move_in, of_type
 pytestmark = pytest.mark.asyncio
 
 #: Stops at the second row that is refused.
-CUT_SHORT = Settings(failure_limit=policy.FailureLimit.parse("0"), concurrency=1)
+CUT_SHORT = Settings(failure_limit=retry.FailureLimit.parse("0"), concurrency=1)
 MISSING = {"engagement": "eng-missing0000000", "resource": "O99"}
 ROWS = [*pairs(3), MISSING, *pairs(3, first=3)]
 

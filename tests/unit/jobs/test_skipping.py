@@ -18,7 +18,7 @@ from batch_snapshot.discovery import changes
 from batch_snapshot.engine.account import AccountState, Stop, StopKind
 from batch_snapshot.engine.reader import ATTEMPTS, Reader
 from batch_snapshot.errors import DeferredError, LedgerError, ManifestError, ServiceError
-from batch_snapshot.failures import policy
+from batch_snapshot.failures import retry
 from batch_snapshot.jobs import plan, skip_filter, skipping
 from batch_snapshot.ledger import check as audit
 from batch_snapshot.ledger import codec, history
@@ -297,7 +297,7 @@ def test_a_spent_quota_of_reads_defers():
     assert not service.asked
     assert DeferredError.exit_code == 4
     assert ServiceError.exit_code == 3
-    assert policy.READ_LAG > 0
+    assert retry.READ_LAG > 0
 
 
 # -- verify ------------------------------------------------------------------------------------------

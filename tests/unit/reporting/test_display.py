@@ -20,7 +20,7 @@ from rich.console import Console
 from batch_snapshot.engine.account import AccountState, Stop, StopKind
 from batch_snapshot.engine.allowance import AccountForecast
 from batch_snapshot.failures.breakers import Pause
-from batch_snapshot.failures.policy import ErrorResponse, service_failure
+from batch_snapshot.failures.error_codes import ErrorResponse, service_failure
 from batch_snapshot.models import Status
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.forecast import Forecast

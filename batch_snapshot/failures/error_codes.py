@@ -1,0 +1,315 @@
+"""What a failed attempt means: its kind, its verdict, and whether it may have been carried out.
+
+Pure tables and functions. Errors of the service are classified by their **code**, never by their
+HTTP status: statuses differ between versions of the service model. Errors on this side are classified
+by the names of their exception classes, so that none of those libraries is imported here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+from batch_snapshot.models import INVALID_RESPONSE, ErrorKind, Failure, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+#: Characters of a service message that are kept: an answer can be megabytes of HTML.
+MESSAGE_LIMIT = 2_000
+
+
+class Rule(NamedTuple):
+    """How one error code or exception class is treated."""
+
+    kind: ErrorKind
+    verdict: Verdict
+    may_have_landed: bool
+
+
+_THROTTLED = Rule(ErrorKind.TRANSIENT, Verdict.THROTTLED, may_have_landed=False)
+_SERVER_SIDE = Rule(ErrorKind.TRANSIENT, Verdict.RETRY, may_have_landed=True)
+_NEVER_LEFT = Rule(ErrorKind.TRANSIENT, Verdict.RETRY, may_have_landed=False)
+_NO_ANSWER = Rule(ErrorKind.TRANSIENT, Verdict.RETRY, may_have_landed=True)
+_CREDENTIALS = Rule(ErrorKind.DENIED, Verdict.STOP_ACCOUNT, may_have_landed=False)
+_MALFORMED = Rule(ErrorKind.INVALID, Verdict.REFUSED, may_have_landed=False)
+_MISCONFIGURED = Rule(ErrorKind.INVALID, Verdict.STOP_ACCOUNT, may_have_landed=False)
+_UNKNOWN_REFUSAL = Rule(ErrorKind.UNKNOWN, Verdict.REFUSED, may_have_landed=False)
+_UNKNOWN = Rule(ErrorKind.UNKNOWN, Verdict.REFUSED, may_have_landed=True)
+
+#: Error codes of the service and of the AWS front end before it.
+#: https://docs.aws.amazon.com/partner-central/latest/APIReference/CommonErrors.html
+SERVICE_RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "AccessDeniedException": Rule(ErrorKind.DENIED, Verdict.REFUSED, may_have_landed=False),
+        "ConflictException": Rule(ErrorKind.CONFLICT, Verdict.RETRY, may_have_landed=False),
+        "InternalServerException": _SERVER_SIDE,
+        "ResourceNotFoundException": Rule(ErrorKind.NOT_FOUND, Verdict.REFUSED, may_have_landed=False),
+        "ServiceQuotaExceededException": Rule(ErrorKind.QUOTA, Verdict.REFUSED, may_have_landed=False),
+        "ThrottlingException": _THROTTLED,
+        "ValidationException": _MALFORMED,
+        # Codes of the AWS front end.
+        "AccessDenied": Rule(ErrorKind.DENIED, Verdict.REFUSED, may_have_landed=False),
+        "NotAuthorized": Rule(ErrorKind.DENIED, Verdict.REFUSED, may_have_landed=False),
+        "BandwidthLimitExceeded": _THROTTLED,
+        "LimitExceededException": _THROTTLED,
+        "PriorRequestNotComplete": _THROTTLED,
+        "RequestLimitExceeded": _THROTTLED,
+        "RequestThrottled": _THROTTLED,
+        "RequestThrottledException": _THROTTLED,
+        "SlowDown": _THROTTLED,
+        "Throttling": _THROTTLED,
+        "ThrottledException": _THROTTLED,
+        "TooManyRequestsException": _THROTTLED,
+        "429": _THROTTLED,
+        "InternalError": _SERVER_SIDE,
+        "InternalFailure": _SERVER_SIDE,
+        "InternalServerError": _SERVER_SIDE,
+        "RequestTimeout": _SERVER_SIDE,
+        "RequestTimeoutException": _SERVER_SIDE,
+        "ServiceUnavailable": _SERVER_SIDE,
+        "ServiceUnavailableException": _SERVER_SIDE,
+        "MalformedQueryString": _MALFORMED,
+        "SerializationException": _MALFORMED,
+        "UnknownOperationException": _MALFORMED,
+        "ValidationError": _MALFORMED,
+        "AuthFailure": _CREDENTIALS,
+        "ExpiredToken": _CREDENTIALS,
+        "ExpiredTokenException": _CREDENTIALS,
+        "IncompleteSignature": _CREDENTIALS,
+        "IncompleteSignatureException": _CREDENTIALS,
+        "InvalidAccessKeyId": _CREDENTIALS,
+        "InvalidClientTokenId": _CREDENTIALS,
+        "InvalidSignatureException": _CREDENTIALS,
+        "InvalidToken": _CREDENTIALS,
+        "MissingAuthenticationToken": _CREDENTIALS,
+        "MissingAuthenticationTokenException": _CREDENTIALS,
+        "OptInRequired": _CREDENTIALS,
+        "RequestExpired": _CREDENTIALS,
+        "RequestTimeTooSkewed": _CREDENTIALS,
+        "SignatureDoesNotMatch": _CREDENTIALS,
+        "UnrecognizedClientException": _CREDENTIALS,
+    }
+)
+
+#: The code of a proxy's 407.
+PROXY_LOGIN = "ProxyAuthenticationError"
+
+#: Exception classes of botocore, aiohttp and Python by name; the nearest ancestor decides.
+#: "Never left" needs proof: botocore raises the same class for a reset in mid-exchange as for a refused
+#: connection (`aws.answers` looks at the cause).
+CLIENT_RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        # aiohttp, wrapped by botocore: the connection was never established.
+        "ClientConnectorError": _NEVER_LEFT,
+        "ClientConnectorDNSError": _NEVER_LEFT,
+        "ClientConnectorSSLError": _NEVER_LEFT,
+        "ClientConnectorCertificateError": _NEVER_LEFT,
+        "ClientProxyConnectionError": _NEVER_LEFT,
+        "ClientHttpProxyError": _NEVER_LEFT,
+        "UnixClientConnectorError": _NEVER_LEFT,
+        "ServerFingerprintMismatch": _NEVER_LEFT,
+        "ConnectionTimeoutError": _NEVER_LEFT,  # aiohttp raises it only while connecting
+        # Ours: the proxy settings are wrong, so no call of the account can leave.
+        "InvalidProxyError": _MISCONFIGURED,
+        "ProxyAuthenticationError": _MISCONFIGURED,
+        # Ours, during the TLS handshake or before it (see `aws.tls`).
+        "CertificateRefusedError": _MISCONFIGURED,
+        "TrustFileError": _MISCONFIGURED,
+        "ClientError": _NO_ANSWER,  # the root of aiohttp's tree; botocore's class of this name has a code
+        "gaierror": _NEVER_LEFT,
+        # botocore: the exchange failed at some point.
+        "HTTPClientError": _NO_ANSWER,
+        "ResponseStreamingError": _NO_ANSWER,
+        "IncompleteReadError": _NO_ANSWER,
+        "ChecksumError": _NO_ANSWER,
+        "ResponseParserError": _NO_ANSWER,
+        # Python: no answer in time, or none that can be read.
+        "TimeoutError": _NO_ANSWER,
+        "OSError": _NO_ANSWER,
+        # Valid JSON of the wrong shape, on which botocore's parsers fail: [] instead of an object.
+        "AttributeError": _NO_ANSWER,
+        "LookupError": _NO_ANSWER,
+        "RecursionError": _NO_ANSWER,
+        "TypeError": _NO_ANSWER,
+        "ValueError": _NO_ANSWER,
+        # botocore: no credentials.
+        "NoCredentialsError": _CREDENTIALS,
+        "PartialCredentialsError": _CREDENTIALS,
+        "CredentialRetrievalError": _CREDENTIALS,
+        "UnknownCredentialError": _CREDENTIALS,
+        "CredentialsError": _CREDENTIALS,  # ours: the configured source gives none that work
+        "InvalidConfigError": _CREDENTIALS,
+        "InfiniteLoopConfigError": _CREDENTIALS,
+        "ConfigNotFound": _CREDENTIALS,
+        "ConfigParseError": _CREDENTIALS,
+        "MetadataRetrievalError": _CREDENTIALS,
+        "MissingDependencyException": _CREDENTIALS,
+        "NoAuthTokenError": _CREDENTIALS,
+        "ProfileNotFound": _CREDENTIALS,
+        "RefreshWithMFAUnsupportedError": _CREDENTIALS,
+        "SSOError": _CREDENTIALS,
+        "TokenRetrievalError": _CREDENTIALS,
+        # botocore: refused before anything was sent.
+        "ParamValidationError": _MALFORMED,
+        "MissingParametersError": _MALFORMED,
+        "ValidationError": _MALFORMED,
+        # Anything else: it may have been carried out.
+        "Exception": _UNKNOWN,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorResponse:
+    """An error answer of the service."""
+
+    code: str
+    message: str
+    reason: str | None = None
+    http_status: int | None = None
+    request_id: str | None = None
+    retry_after: float | None = None
+
+
+def service_failure(answer: ErrorResponse) -> Failure:
+    """Classify an error answer by its code; of the status only 5xx, 3xx and 407 matter."""
+    status = answer.http_status or 0
+    server_side = status >= 500 or re.fullmatch("[5-9][0-9]{2}", answer.code) is not None
+    # The service never redirects: a login page or a proxy does.
+    redirect = 300 <= status < 400
+    default = "a redirect, which is not followed" if redirect else "no message"
+    unknown = _SERVER_SIDE if server_side else _NO_ANSWER if redirect else _UNKNOWN_REFUSAL
+    rule = SERVICE_RULES.get(answer.code, unknown)
+    if status == 407:
+        # The service never answers 407: the proxy does, and it has forwarded nothing.
+        return client_failure([PROXY_LOGIN], "the proxy answered 407: it wants a user and a password")
+    return Failure(
+        kind=rule.kind,
+        code=clean_text(answer.code, 100),
+        message=clean_text(answer.message or default),
+        verdict=rule.verdict,
+        may_have_landed=rule.may_have_landed or server_side,
+        reason=clean_text(answer.reason, 200) if answer.reason else None,
+        http_status=answer.http_status,
+        request_id=clean_text(answer.request_id, 200) if answer.request_id else None,
+        retry_after=answer.retry_after,
+    )
+
+
+def client_failure(class_names: Iterable[str], message: str, *, unconnected: bool = False) -> Failure:
+    """Classify an exception on this side.
+
+    Args:
+        class_names: of the exception and its ancestors, the nearest first.
+        message: for people.
+        unconnected: it was raised while connecting, so nothing was sent.
+    """
+    names = list(class_names)
+    rule = next((CLIENT_RULES[name] for name in names if name in CLIENT_RULES), _UNKNOWN)
+    if unconnected and rule.may_have_landed:
+        rule = _NEVER_LEFT
+    return Failure(
+        never_left=not rule.may_have_landed,
+        kind=rule.kind,
+        code=names[0],
+        message=clean_text(message or "no message"),
+        verdict=rule.verdict,
+        may_have_landed=rule.may_have_landed,
+    )
+
+
+def invalid_response(message: str, *, http_status: int | None, request_id: str | None) -> Failure:
+    """A 2xx answer that names no snapshot; the snapshot may exist all the same."""
+    return Failure(
+        kind=ErrorKind.TRANSIENT,
+        code=INVALID_RESPONSE,
+        message=clean_text(message),
+        verdict=Verdict.RETRY,
+        may_have_landed=True,
+        http_status=http_status,
+        request_id=clean_text(request_id, 200) if request_id else None,
+    )
+
+
+#: botocore's errors about a setting: they quote its value, which is not secret.
+SETTING_ERRORS = frozenset(
+    {
+        "EndpointVariantError",
+        "InvalidChecksumConfigError",
+        "InvalidConfigError",
+        "InvalidDefaultsMode",
+        "InvalidEndpointConfigurationError",
+        "InvalidEndpointDiscoveryConfigurationError",
+        "InvalidIMDSEndpointError",
+        "InvalidIMDSEndpointModeError",
+        "InvalidMaxRetryAttemptsError",
+        "InvalidRegionError",
+        "InvalidRetryConfigurationError",
+        "InvalidRetryModeError",
+        "InvalidS3AddressingStyleError",
+        "InvalidS3UsEast1RegionalEndpointConfigError",
+        "InvalidSTSRegionalEndpointsConfigError",
+        "NoRegionError",
+        "UnknownEndpointError",
+        "UnknownFIPSEndpointError",
+        "UnknownRegionError",
+        "UnsupportedS3ConfigurationError",
+    }
+)
+
+#: Errors of credential providers whose messages quote no secret: only names, paths and addresses.
+_SHOWN_ERRORS = frozenset(
+    {
+        "CertificateRefusedError",
+        "ConfigNotFound",
+        "CredentialsError",
+        "InfiniteLoopConfigError",
+        "MfaCodeError",
+        "NoCredentialsError",
+        *SETTING_ERRORS,
+        "PartialCredentialsError",
+        "InvalidProxyError",
+        "ProfileNotFound",
+        "ProxyAuthenticationError",
+        "RefreshWithMFAUnsupportedError",
+        "RuntimeError",  # botocore: refreshed credentials that are expired already
+        "SSOTokenLoadError",
+        "TimeoutError",
+        "TrustFileError",
+        "UnauthorizedSSOTokenError",
+        "UnknownCredentialError",
+    }
+)
+
+
+def credentials_failure(failure: Failure) -> Failure:
+    """The same failure while fetching credentials: nothing was sent, and it stops the account.
+
+    The providers have already retried. Messages of a provider, a parser or a helper process may quote
+    credentials, so only messages that are known not to are kept.
+    """
+    of_the_network = failure.kind is ErrorKind.TRANSIENT and failure.verdict is Verdict.RETRY
+    if failure.http_status is None and failure.code not in _SHOWN_ERRORS and not of_the_network:
+        hidden = "getting credentials failed, and what was said may quote them, so it is not shown"
+        failure = replace(failure, message=hidden)
+    return replace(failure, verdict=Verdict.STOP_ACCOUNT, may_have_landed=False, never_left=True)
+
+
+def is_clock_error(failure: Failure) -> bool:
+    """Whether a signature was refused because a clock is wrong."""
+    if failure.code in {"RequestTimeTooSkewed", "RequestExpired"}:
+        return True
+    if failure.code not in {"InvalidSignatureException", "SignatureDoesNotMatch"}:
+        return False
+    return "Signature expired" in failure.message or "Signature not yet current" in failure.message
+
+
+def clean_text(text: str, limit: int = MESSAGE_LIMIT) -> str:
+    """`text` as valid Unicode without control characters, of bounded length."""
+    text = text[: limit + 1].encode("utf-8", "replace").decode()
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else " " for char in text)
+    return text if len(text) <= limit else text[:limit] + "…"
