@@ -153,7 +153,8 @@ def diff(before: Path, after: Path, form: str) -> int:
 
 def _search(given: dict[str, Any]) -> Filters:
     """The filters of the command line, checked as those of a manifest are."""
-    from batch_snapshot.manifest import live, values
+    from batch_snapshot.manifest import discover as live
+    from batch_snapshot.manifest import values
 
     lists = {
         name: flags.words(given[name]) for name in ("engagements", "created_by", "context_types", "stages")

@@ -1,24 +1,9 @@
-"""The manifest: which snapshots are to be made, in which accounts, under which quotas.
+"""The manifest: files → validated rows.
 
-`load` validates all of it before anything is called and keeps no row, only a key for each; `rows` then
-streams the same rows. Both read through the same code.
-
-The room, in the order in which a manifest passes through it::
-
-    stretches  long runs of entries that are all alike, taken without a parser
-    nodes      YAML events → sections and entries, one at a time
-    includes   the further files: where they may lie; CSV and NDJSON → the same entries
-    columns    the header of a CSV file: separator, names, which column holds which key
-    header     name, accounts and their quotas, defaults
-    pairs      entry → rows
-    duplicates rows that two names of one AWS account both list
-    live       what a run is to find at the service
-    reading    one pass over a manifest and its includes
-    loader     the two passes: `load` and `rows`
-
-Beside it: `filters` (what `discover:` looks for), `service_model` (the patterns of botocore's models),
-`values` (what each value may be), `problems` (what is wrong, in bounded memory), `schema` and `template`
-(what `schema` and `init` print).
+`load` validates a manifest and its includes before anything is called and keeps a key for each row, not the
+rows; `rows` streams the same rows again. Also exported: `schema` and `template` (what the commands `schema`
+and `init` print), `filters` (what `discover:` looks for), `service_model` (the patterns of the service's
+API), and `duplicates`. The package knows neither ledgers nor AWS.
 """
 
 from __future__ import annotations
@@ -32,10 +17,10 @@ __all__ = [
     "Account",
     "Manifest",
     "Quota",
+    "discover",
     "doubled",
     "duplicates",
     "filters",
-    "live",
     "load",
     "name_of",
     "rows",

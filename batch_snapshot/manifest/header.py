@@ -7,14 +7,14 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from batch_snapshot.manifest import values
-from batch_snapshot.manifest.nodes import Broken, Fields, Items, Scalar
 from batch_snapshot.manifest.problems import printable, shown
 from batch_snapshot.manifest.service_model import DEFAULT_REGION
+from batch_snapshot.manifest.yaml_events import Broken, Fields, Items, Scalar
 from batch_snapshot.models import Account, Quota
 
 if TYPE_CHECKING:
-    from batch_snapshot.manifest.nodes import Node
     from batch_snapshot.manifest.problems import Complain
+    from batch_snapshot.manifest.yaml_events import Node
 
 #: The account of a manifest that names none: the ambient AWS credentials.
 AMBIENT = "default"
@@ -111,7 +111,7 @@ def read_accounts(node: Node, complain: Complain, warn: Complain) -> dict[str, A
     for name in section.nodes:
         wrong = values.check_account(name)
         if wrong:
-            complain(section.lines[name], wrong)
+            complain(section.line_of(name), wrong)
     return {name: _account(name, one, complain, warn) for name, one in section.nodes.items()}
 
 

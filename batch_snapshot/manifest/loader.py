@@ -15,10 +15,9 @@ from batch_snapshot.errors import ManifestError
 from batch_snapshot.files import open_regular
 from batch_snapshot.manifest import includes, values
 from batch_snapshot.manifest.duplicates import DuplicateRows, by_roles
-from batch_snapshot.manifest.nodes import PAIRS, ByteError, Document, Scalar
 from batch_snapshot.manifest.problems import UnreadableError
-from batch_snapshot.manifest.reading import ManifestPass
-from batch_snapshot.manifest.stretches import UnusualTextError
+from batch_snapshot.manifest.reader import ManifestReader
+from batch_snapshot.manifest.yaml_events import PAIRS, ByteError, Document, Scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -58,8 +57,6 @@ class Manifest:
     files: tuple[Path, ...]
     #: Which of all rows, counted from 0, repeat an earlier one; in rising order.
     repeated: array[int] = field(repr=False)
-    #: Whether long stretches were taken as they stand; a second pass goes the same way.
-    stretches: bool = field(default=False, repr=False)
     #: The distinct rows that were not done; None: too many to be kept, or nobody asked.
     left: list[Row] | None = field(default=None, repr=False)
     #: What a run is to look for at the service when it starts.
@@ -83,16 +80,13 @@ def load(
     Raises:
         ManifestError: with the first 50 problems, each `file:line: what, and the fix`, and their number.
     """
-    path = Path(path)
-    with suppress(UnusualTextError):
-        return _Loading(ManifestPass(path, found, stretches=True), done).manifest(stretches=True)
-    return _Loading(ManifestPass(path, found), done).manifest(stretches=False)
+    return _Loading(ManifestReader(Path(path), found), done).manifest()
 
 
 class _Loading:
     """What a validating pass comes to."""
 
-    def __init__(self, reading: ManifestPass, done: Callable[[bytes], bytes | None] | None) -> None:
+    def __init__(self, reading: ManifestReader, done: Callable[[bytes], bytes | None] | None) -> None:
         self._reading = reading
         self._done = done
         self._left: list[Row] | None = None if done is None else []
@@ -102,12 +96,11 @@ class _Loading:
         self._catalogs: set[str] = set()
         self._doubles = DuplicateRows({})
 
-    def manifest(self, *, stretches: bool) -> Manifest:
+    def manifest(self) -> Manifest:
         """Make the pass.
 
         Raises:
             ManifestError: something is wrong.
-            OddError: stretches are taken, and something is odd.
         """
         self._read()
         reading, found = self._reading, self._reading.found
@@ -125,7 +118,6 @@ class _Loading:
             warning_count=reading.warnings.total,
             files=tuple(reading.files),
             repeated=self._repeated,
-            stretches=stretches,
             left=self._left,
             discover=reading.discover,
             found=found,
@@ -170,7 +162,7 @@ class _Loading:
                 self._left = None
 
 
-def _refuse(reading: ManifestPass, doubles: DuplicateRows, found: Path | None) -> None:
+def _refuse(reading: ManifestReader, doubles: DuplicateRows, found: Path | None) -> None:
     """Tell what is wrong after a pass, if anything is.
 
     Raises:
@@ -203,7 +195,7 @@ def doubled(manifest: Manifest, same: Mapping[str, str]) -> list[str]:
 
 
 def _placed(path: Path, found: Path | None) -> Iterator[tuple[Row, Place]]:
-    reading = ManifestPass(path, found)
+    reading = ManifestReader(path, found)
     for row, line in reading.rows():
         yield row, reading.place(line)
 
@@ -230,14 +222,7 @@ def rows(manifest: Manifest) -> Iterator[Row]:
     """
     if _digest(manifest.files) != manifest.sha256:
         raise _changed(manifest)
-    try:
-        yield from _rows(manifest)
-    except UnusualTextError:
-        raise _changed(manifest) from None
-
-
-def _rows(manifest: Manifest) -> Iterator[Row]:
-    reading = ManifestPass(manifest.path, manifest.found, stretches=manifest.stretches)
+    reading = ManifestReader(manifest.path, manifest.found)
     repeated = chain(manifest.repeated, [-1])
     skip = next(repeated)
     for number, (row, _) in enumerate(reading.rows()):

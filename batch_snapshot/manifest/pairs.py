@@ -6,24 +6,20 @@ from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 from batch_snapshot.manifest import values
 from batch_snapshot.manifest.header import AMBIENT, kind_of
-from batch_snapshot.manifest.nodes import Broken, Fields, Items, Scalar
 from batch_snapshot.manifest.problems import ProblemCount, meant, shown
 from batch_snapshot.manifest.service_model import DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE, snapshot_input
-from batch_snapshot.manifest.stretches import UnusualTextError
+from batch_snapshot.manifest.yaml_events import Broken, Fields, Items, Scalar
 from batch_snapshot.models import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from batch_snapshot.manifest.header import Defaults
-    from batch_snapshot.manifest.nodes import Node
     from batch_snapshot.manifest.problems import Complain
-    from batch_snapshot.manifest.stretches import Form, Stretch
+    from batch_snapshot.manifest.yaml_events import Node
     from batch_snapshot.models import Account
 
 KEYS = frozenset({"engagement", "resource", "resources", *values.CONTEXT})
-#: Ways of saying something beside the ids that are kept in mind.
-_SAID = 10_000
 #: Past so many unknown templates a manifest has a deeper trouble than their names.
 _DOUBTED = 1000
 
@@ -35,15 +31,6 @@ class Context(NamedTuple):
     catalog: str
     resource_type: str
     template: str
-
-
-class _ExpandedPair(NamedTuple):
-    """What entries of a stretch say beside their ids."""
-
-    context: Context
-    #: Lines from the entry's first one to that of its resource, and in all.
-    down: int
-    lines: int
 
 
 class Expander:
@@ -66,8 +53,6 @@ class Expander:
         self._engagement = snapshot_input()["EngagementIdentifier"].regex.fullmatch
         self._resource = snapshot_input()["ResourceIdentifier"].regex.fullmatch
         self._common = self._complete({})
-        self._said: dict[tuple[str, str, str], _ExpandedPair] = {}
-        self._form: Form | None = None
 
     def rows(self, entry: Node) -> list[tuple[Row, int]]:
         """The rows of one entry, each with its line; not to be used where it was complained about."""
@@ -93,49 +78,6 @@ class Expander:
             account, catalog, resource_type, template = self._common
             return [(Row(account, catalog, one.text, resource_type, other.text, template), other.line)]
         return None
-
-    def all_rows(self, stretch: Stretch, left_out: int) -> Iterator[tuple[Row, int]]:
-        """The rows of a stretch, each with its line in the file.
-
-        Args:
-            stretch: of the file.
-            left_out: lines before it that are not counted in its own.
-
-        Raises:
-            OddError: something about it is odd.
-        """
-        if stretch.form is not self._form:
-            self._form = stretch.form
-            self._said.clear()
-        engagement_is, resource_is, said = self._engagement, self._resource, self._said
-        line = stretch.line
-        for before, _, engagement, between, _, resource, resources, after in stretch.entries:
-            try:
-                context, down, lines = said[before, between, after]
-            except KeyError:
-                context, down, lines = self._beside(stretch, (before, between, after), line)
-            if not engagement_is(engagement):
-                raise UnusualTextError
-            account, catalog, resource_type, template = context
-            for one in (resource,) if resource else resources.split(", "):
-                if not resource_is(one):
-                    raise UnusualTextError
-                yield Row(account, catalog, engagement, resource_type, one, template), line + down + left_out
-            line += lines
-        if line != stretch.line + stretch.lines:
-            raise UnusualTextError
-
-    def _beside(self, stretch: Stretch, texts: tuple[str, str, str], line: int) -> _ExpandedPair:
-        """What the entry in this line says by the texts before, between and behind its ids."""
-        told = stretch.beside(texts, line)
-        nodes: dict[str, Node] = dict(told)
-        context = self._context(Fields(nodes, dict.fromkeys(nodes, line), line), 1)
-        if context is None or len(nodes) < len(told):
-            raise UnusualTextError
-        if len(self._said) >= _SAID:
-            self._said.clear()
-        found = self._said[texts] = _ExpandedPair(context, *stretch.lines_of(texts, len(told)))
-        return found
 
     def _any_rows(self, entry: Fields) -> list[tuple[Row, int]]:
         values.check_keys(entry, KEYS, "a pair", self._complain)
@@ -168,7 +110,7 @@ class Expander:
         if one is None and type(many) is Items and many.nodes:
             return [node for node in many.nodes if self._is_id(node)]
         if one is not None:
-            self._complain(entry.lines["resources"], "resource and resources exclude each other: keep one")
+            self._complain(entry.line_of("resources"), "resource and resources exclude each other: keep one")
         elif many is None:
             self._missing(entry, entry.line, "resource is missing: name one, e.g. resource: O1234567")
         elif not isinstance(many, Broken):

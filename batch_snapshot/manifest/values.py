@@ -9,16 +9,16 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from batch_snapshot.manifest.nodes import Broken, Fields, Items, Scalar
 from batch_snapshot.manifest.problems import meant, shown, spelled
 from batch_snapshot.manifest.service_model import CATALOGS, TEMPLATES, Shape, role_input, snapshot_input
+from batch_snapshot.manifest.yaml_events import Broken, Fields, Items, Scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from typing import TypeAlias
 
-    from batch_snapshot.manifest.nodes import Node
     from batch_snapshot.manifest.problems import Complain
+    from batch_snapshot.manifest.yaml_events import Node
 
     Check: TypeAlias = Callable[[str], str | None]
 
@@ -48,7 +48,7 @@ def check_keys(fields: Fields, known: Collection[str], where: str, complain: Com
     """Complain about the keys that mean nothing in `where`; a secret is never shown."""
     for key in fields.nodes:
         if key not in known:
-            unknown_key(key, fields.lines[key], known, where, complain)
+            unknown_key(key, fields.line_of(key), known, where, complain)
 
 
 def unknown_key(key: str, line: int, known: Collection[str], where: str, complain: Complain) -> None:

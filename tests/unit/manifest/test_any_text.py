@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from batch_snapshot import manifest
 from batch_snapshot.errors import ManifestError
-from batch_snapshot.manifest import nodes
+from batch_snapshot.manifest import yaml_events
 from batch_snapshot.models import Row
 from tests.support import rewriting
 
@@ -306,7 +306,7 @@ def test_a_file_may_be_long_and_so_may_be_an_entry(tmp_path):
         f"- {{engagement: eng-0123456789abcd, resource: O{n}}} # {'x' * 2**20}\n" for n in range(16)
     )
     path.write_text(f"{HEAD}pairs:\n{entry}{others}")
-    assert path.stat().st_size > nodes.LONGEST
+    assert path.stat().st_size > yaml_events.LONGEST
     assert manifest.load(path).rows == 99_016
 
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 from batch_snapshot.manifest import filters, values
 from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.manifest.header import kind_of
-from batch_snapshot.manifest.nodes import Broken, Fields, Items, Scalar
 from batch_snapshot.manifest.pairs import unknown_account
 from batch_snapshot.manifest.problems import meant, shown
 from batch_snapshot.manifest.service_model import DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE
+from batch_snapshot.manifest.yaml_events import Broken, Fields, Items, Scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from batch_snapshot.manifest.header import Defaults
-    from batch_snapshot.manifest.nodes import Node
     from batch_snapshot.manifest.problems import Complain
+    from batch_snapshot.manifest.yaml_events import Node
     from batch_snapshot.models import Account
 
 SECTION = "discover"
@@ -66,7 +66,7 @@ def check_since(text: str) -> str | None:
     return None
 
 
-def read_live(
+def read_discover(
     node: Node, defaults: Defaults, accounts: Mapping[str, Account], complain: Complain
 ) -> tuple[Filters, ...]:
     """What is to be looked for; what is wrong is complained about."""

@@ -14,17 +14,17 @@ from difflib import SequenceMatcher, get_close_matches
 from typing import TYPE_CHECKING
 from unicodedata import category
 
-from batch_snapshot.manifest.nodes import Fields, Items, Scalar
 from batch_snapshot.manifest.pairs import KEYS
 from batch_snapshot.manifest.problems import UnreadableError, spelled
 from batch_snapshot.manifest.service_model import snapshot_input
 from batch_snapshot.manifest.values import CONTEXT
+from batch_snapshot.manifest.yaml_events import Fields, Items, Scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from batch_snapshot.manifest.nodes import Node
     from batch_snapshot.manifest.problems import Complain
+    from batch_snapshot.manifest.yaml_events import Node
 
     #: Key of a pair → the name of its column; None: the file does not hold the key, whatever its columns.
     Names = Mapping[str, str | None]
@@ -103,7 +103,7 @@ class Columns:
         if wrong:
             complain(line, wrong)
             return None
-        return Fields(nodes, dict.fromkeys(nodes, line), line)
+        return Fields(nodes, line)
 
     def _misplaced(self, cells: list[str]) -> str | None:
         """What is wrong with a row of more or fewer cells, or with cells under no name."""

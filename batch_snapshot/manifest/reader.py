@@ -5,34 +5,36 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from hashlib import sha256
-from typing import IO, TYPE_CHECKING
+from io import BufferedReader, RawIOBase
+from typing import IO, TYPE_CHECKING, Any
 
 from batch_snapshot.files import open_regular
-from batch_snapshot.manifest import header, includes, live, values
+from batch_snapshot.manifest import discover, header, includes, line_files, values
 from batch_snapshot.manifest.duplicates import Place
 from batch_snapshot.manifest.header import AMBIENT, Defaults
-from batch_snapshot.manifest.nodes import PAIRS, Broken, ByteError, Document, Items, Scalar
 from batch_snapshot.manifest.pairs import Expander, unknown_account
 from batch_snapshot.manifest.problems import ProblemLog, UnreadableError, printable
-from batch_snapshot.manifest.stretches import Ahead, Parted, Stretch, Taking, UnusualTextError
+from batch_snapshot.manifest.yaml_events import PAIRS, Broken, ByteError, Document, Items, Scalar
 from batch_snapshot.models import Account
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from batch_snapshot.manifest.columns import Names
+    from batch_snapshot.manifest.csv_columns import Names
     from batch_snapshot.manifest.filters import Filters
-    from batch_snapshot.manifest.nodes import Node
     from batch_snapshot.manifest.problems import Complain, ProblemCount
+    from batch_snapshot.manifest.yaml_events import Node
     from batch_snapshot.models import Row
 
-TOP = ("version", "name", "defaults", "accounts", PAIRS, "include", live.SECTION)
+TOP = ("version", "name", "defaults", "accounts", PAIRS, "include", discover.SECTION)
 _INCLUDED = ("version", "defaults", PAIRS)
 #: Sections that rows depend on: they must be known before the first row.
 _NEEDED = ("defaults", "accounts")
-_ENDINGS = includes.YAML_ENDINGS | includes.BY_LINES.keys()
+_ENDINGS = includes.YAML_ENDINGS | line_files.ENTRIES.keys()
 _CHUNK = 1 << 20
+#: Bytes that are read ahead of the row being used.
+_BLOCK = 1 << 16
 
 
 class Sections:
@@ -46,7 +48,7 @@ class Sections:
         self.defaults = Defaults()
         self.accounts: dict[str, Account] = {}
         self.include: list[Node] = []
-        self.live: Node | None = None
+        self.discover: Node | None = None
 
     def read(self, key: Scalar, node: Node, complain: Complain, warn: Complain) -> None:
         """Take one section."""
@@ -61,8 +63,8 @@ class Sections:
             self.defaults = header.read_defaults(node, complain, warn)
         elif key.text == "accounts":
             self.accounts = header.read_accounts(node, complain, warn)
-        elif key.text == live.SECTION:
-            self.live = node
+        elif key.text == discover.SECTION:
+            self.discover = node
         elif isinstance(node, Items):
             self.include = node.nodes
         elif not isinstance(node, Broken) and not (isinstance(node, Scalar) and node.absent):
@@ -77,17 +79,15 @@ class Sections:
             values.unknown_key(key.text, key.line, self.known, "a manifest", complain)
 
 
-class ManifestPass:
-    """The state of one pass. Problems and warnings are noted under the file being read."""
+class ManifestReader:
+    """One pass over a manifest and its includes; problems and warnings are kept with file and line."""
 
-    def __init__(self, path: Path, found: Path | None = None, *, stretches: bool = False) -> None:
-        """Take what is to be read; nothing is yet.
+    def __init__(self, path: Path, found: Path | None = None) -> None:
+        """Prepare a pass.
 
         Args:
             path: the manifest.
-            found: the file of what its `discover` has found.
-            stretches: take long stretches of entries that are all alike as they stand; anything to be
-                complained about behind one is then an `UnusualTextError`.
+            found: the file of the pairs that its `discover` has found.
         """
         self.problems = ProblemLog()
         self.warnings = ProblemLog()
@@ -96,9 +96,6 @@ class ManifestPass:
         self.files: list[Path] = [path]
         self.accounts: dict[str, Account] = {}
         self.discover: tuple[Filters, ...] = ()
-        self._taking = Taking(wanted=stretches)
-        #: Lines of the file being read that its parser has not got to read so far.
-        self._left_out = 0
         self.found = found
         self._main = Sections(TOP)
         self._defaults = Defaults()
@@ -115,30 +112,15 @@ class ManifestPass:
         return Place(len(self.files), self._display, line)
 
     def complain(self, line: int, text: str | ProblemCount) -> None:
-        """Note a problem in a line of the file being read; line 0 is the file as a whole.
-
-        Raises:
-            OddError: a stretch was taken.
-        """
-        self._taking.on = False
-        if self._taking.begun:
-            raise UnusualTextError
+        """Add a problem in a line of the file being read; line 0 is the file as a whole."""
         self.problems.add(len(self.files), line, self._display, text)
 
     def warn(self, line: int, text: str) -> None:
-        """Note a warning about a line of the file being read."""
+        """Add a warning about a line of the file being read."""
         self.warnings.add(len(self.files), line, self._display, text)
 
-    def _warn(self, line: int, text: str) -> None:
-        """Note a warning about a line as its parser counts."""
-        self.warn(line + self._left_out, text)
-
     def rows(self) -> Iterator[tuple[Row, int]]:
-        """Every row with its line, repeated ones too: worth something while `problems` is empty.
-
-        Raises:
-            OddError: stretches are taken, and something is not as they have it.
-        """
+        """Every row with its line, repeated ones too. Not to be used where `problems` has any."""
         path = self.files[0]
         wrong = includes.trouble(path, "the manifest")
         if wrong:
@@ -153,13 +135,14 @@ class ManifestPass:
         for key, example in (("version", "version: 1"), ("name", "name: nightly")):
             if key not in self._main.seen:
                 self.complain(1, f"{key} is missing: add the line {example}")
-        if self._main.live is not None:
-            self.discover = live.read_live(self._main.live, self._defaults, self.accounts, self.complain)
+        if self._main.discover is not None:
+            self.discover = discover.read_discover(
+                self._main.discover, self._defaults, self.accounts, self.complain
+            )
         found: list[tuple[Path, Names | None]] = [(self.found, None)] if self.found else []
         for include, names in [*self._located(path.parent), *found]:
             self.files.append(include)
             self._display = includes.display(include)
-            self._left_out = 0
             try:
                 yield from self._included(include, names)
             except UnreadableError as error:
@@ -168,36 +151,36 @@ class ManifestPass:
             self.problems.add(1, 0, includes.display(path), "lists no pairs: add some under pairs or include")
 
     def _included(self, path: Path, names: Names | None) -> Iterator[tuple[Row, int]]:
-        entries = includes.BY_LINES.get(path.suffix.lower())
+        entries = line_files.ENTRIES.get(path.suffix.lower())
         if entries is None:
             yield from self._yaml(path, Sections(_INCLUDED))
             return
-        expander = self._expander(self._defaults)
-        with _opened(path) as stream:
-            source = _Source(stream, self.digest.update)
-            lines = Ahead(source, self._taking) if self._taking.on else source
+        expand = self._expander(self._defaults).rows
+        with _opened(path) as stream, self._hashed(stream) as lines:
             for entry in entries(lines, self.complain, self.warn, names):
-                yield from self._expanded(expander, entry)
+                self._entries += 1
+                yield from expand(entry)
 
     def _yaml(self, path: Path, sections: Sections) -> Iterator[tuple[Row, int]]:
         expander: Expander | None = None
         settled: set[str] = set()
-        taking = self._taking
-        with _opened(path) as stream, _located_bytes(path, parted=taking.on):
-            source = _Source(stream, self.digest.update)
-            parted = Parted(source, taking) if taking.on else None
-            document = Document(parted or source, self.complain, parted)
+        with _opened(path) as stream, self._hashed(stream) as source, _located_bytes(path):
+            document = Document(source, self.complain)
             for key, node in document.sections(bare=sections is not self._main):
                 if key.text == PAIRS:
                     if expander is None:
                         expander, settled = self._settle(path, sections)
-                    yield from self._expanded(expander, node)
+                    self._entries += 1
+                    yield from expander.rows(node)
                     continue
                 if expander is not None and key.text in _NEEDED and key.text not in settled:
                     self.complain(key.line, f"{key.text} must stand above pairs in this file: move it up")
-                sections.read(key, node, self.complain, self._warn)
+                sections.read(key, node, self.complain, self.warn)
         if expander is None:
             self._settle(path, sections)
+
+    def _hashed(self, stream: IO[bytes]) -> BufferedReader:
+        return BufferedReader(_HashedFile(stream, self.digest.update), _BLOCK)
 
     def _settle(self, path: Path, sections: Sections) -> tuple[Expander, set[str]]:
         """Fix defaults and accounts before a file's first row, and say which sections were counted in.
@@ -220,21 +203,7 @@ class ManifestPass:
         return self._expander(defaults), sections.seen
 
     def _expander(self, defaults: Defaults) -> Expander:
-        return Expander(defaults, self.accounts, self.complain, self._warn)
-
-    def _expanded(self, expander: Expander, entry: Node) -> Iterable[tuple[Row, int]]:
-        self._entries += 1
-        if type(entry) is Stretch:
-            return self._all_expanded(expander, entry)
-        if self._left_out:
-            return [(row, line + self._left_out) for row, line in expander.rows(entry)]
-        return expander.rows(entry)
-
-    def _all_expanded(self, expander: Expander, stretch: Stretch) -> Iterator[tuple[Row, int]]:
-        """The rows of a stretch, which may have been taken out of what the parser reads."""
-        yield from expander.all_rows(stretch, self._left_out)
-        if stretch.taken_out:
-            self._left_out += stretch.lines
+        return Expander(defaults, self.accounts, self.complain, self.warn)
 
     def _located(self, folder: Path) -> list[tuple[Path, Names | None]]:
         """The included files that can be read; the others are complained about where they are named."""
@@ -255,22 +224,21 @@ class ManifestPass:
         return found
 
 
-class _Source:
-    """A file as it is read: every byte passes through the digest."""
+class _HashedFile(RawIOBase):
+    """A file whose bytes all pass through a digest."""
 
     def __init__(self, stream: IO[bytes], update: Callable[[bytes], None]) -> None:
         self._stream = stream
         self._update = update
 
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._stream.read(size)
-        self._update(data)
-        return data
+    def readable(self) -> bool:
+        return True
 
-    def readline(self, size: int, /) -> bytes:
-        data = self._stream.readline(size)
+    def readinto(self, buffer: Any, /) -> int:
+        data = self._stream.read(len(buffer))
         self._update(data)
-        return data
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def _sections_of(path: Path, known: tuple[str, ...]) -> Sections:
@@ -313,17 +281,11 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _located_bytes(path: Path, *, parted: bool) -> Iterator[None]:
-    """An offset that is complained about as a line.
-
-    Raises:
-        OddError: the file is parted, and the offset not that of the file.
-    """
+def _located_bytes(path: Path) -> Iterator[None]:
+    """Turn the byte offset of a problem into a line."""
     try:
         yield
     except ByteError as error:
-        if parted:
-            raise UnusualTextError from error
         line, left = 1, error.position
         with _opened(path) as stream:
             while left > 0 and (chunk := stream.read(min(left, _CHUNK))):

@@ -8,6 +8,7 @@ refused here, so that no document can mean more than it shows. Scalars stay the 
 from __future__ import annotations
 
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import yaml
@@ -25,18 +26,15 @@ from yaml.reader import ReaderError
 from batch_snapshot.manifest.problems import UnreadableError, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from batch_snapshot.manifest.problems import Complain
-    from batch_snapshot.manifest.stretches import Parted, Stretch
 
-#: A valid manifest nests four deep.
+#: Levels of nesting; a valid manifest has four.
 DEEPEST = 16
-#: The most values of one entry or section, and the most bytes: what is held in memory at a time.
+#: Values, and bytes, of one entry or section: what is held in memory at a time.
 LARGEST = 100_000
 LONGEST = 16 * 1024 * 1024
-#: Of a file that is parted: one with so long an entry is read anew, as it is, and not first to its bound.
-_LONGEST_BESIDE_STRETCHES = LONGEST // 4
 
 PAIRS = "pairs"
 
@@ -65,20 +63,25 @@ class Items(NamedTuple):
 
 
 class Fields(NamedTuple):
-    """A mapping, and the lines of its keys."""
+    """A mapping."""
 
     nodes: dict[str, Node]
-    lines: dict[str, int]
     line: int
+    #: Lines of its keys, where they can differ from that of the mapping.
+    lines: Mapping[str, int] = MappingProxyType({})
+
+    def line_of(self, key: str) -> int:
+        """The line of one key."""
+        return self.lines.get(key, self.line)
 
 
 class Broken(NamedTuple):
-    """Something that was complained about already."""
+    """A value whose problem was reported already."""
 
     line: int
 
 
-Node: TypeAlias = "Scalar | Items | Fields | Broken | Stretch"
+Node: TypeAlias = "Scalar | Items | Fields | Broken"
 
 
 class Readable(Protocol):
@@ -91,19 +94,14 @@ class Readable(Protocol):
 class Document:
     """One YAML file, read strictly: at most one document, nothing that refers elsewhere.
 
-    What is wrong goes to `complain` and reading goes on; `UnreadableError` is raised where it cannot.
+    Problems go to `complain` and reading continues; `UnreadableError` is raised where it cannot.
     """
 
-    def __init__(self, stream: Readable, complain: Complain, parted: Parted | None = None) -> None:
-        """Read from `stream`; tell `complain` what is wrong.
-
-        Where that is `parted`, the stretches that are taken out of it are given out in their places.
-        """
+    def __init__(self, stream: Readable, complain: Complain) -> None:
         self._complain = complain
-        self._parted = parted
         self._size = 0
         self._next: Callable[[], Any] = _unopened
-        self._meter = _Meter(stream, LONGEST if parted is None else _LONGEST_BESIDE_STRETCHES)
+        self._meter = _Meter(stream)
 
     def sections(self, *, entries: bool = True, bare: bool = False) -> Iterator[tuple[Scalar, Node]]:
         """Each top-level key with its value; `pairs` once for each of its entries.
@@ -163,25 +161,10 @@ class Document:
         get, meter = self._next, self._meter
         while type(event := get()) is not SequenceEndEvent:
             self._size = meter.taken = 0
-            if not wanted:
-                self._skip(event, 2)
-            elif self._parted is None:
+            if wanted:
                 yield key, self._node(event, 2)
             else:
-                yield from self._beside_stretches(key, event, self._parted)
-        if self._parted is not None and (stretch := self._parted.before(None)) is not None:
-            yield key, stretch
-
-    def _beside_stretches(self, key: Scalar, event: Any, parted: Parted) -> Iterator[tuple[Scalar, Node]]:
-        """An entry, behind the stretch that was taken out before it."""
-        line = _line(event)
-        stretch = parted.before(line)
-        if stretch is not None:
-            yield key, stretch
-        node = self._node(event, 2)
-        if line == parted.awaited:
-            parted.told(node, event.start_mark.column)
-        yield key, node
+                self._skip(event, 2)
 
     def _node(self, event: Any, depth: int) -> Node:
         kind = type(event)
@@ -229,7 +212,7 @@ class Document:
             if len(nodes) > LARGEST:
                 break
         self._grow(len(nodes), line)
-        return Fields(nodes, lines, line)
+        return Fields(nodes, line, lines)
 
     def _items(self, line: int, depth: int) -> Items:
         nodes: list[Node] = []
@@ -285,18 +268,17 @@ class Document:
 class _Meter:
     """A file as libyaml reads it, which would take in any text to its end before it says anything."""
 
-    def __init__(self, stream: Readable, longest: int) -> None:
+    def __init__(self, stream: Readable) -> None:
         self._stream = stream
-        self._longest = longest
         self._position = 0
         #: Bytes since an entry or a section ended.
         self.taken = 0
 
     def read(self, size: int = -1, /) -> bytes:
-        if self.taken > self._longest:
+        if self.taken > LONGEST:
             began = self._position - self.taken
             raise ByteError(
-                began, f"more than {self._longest:,} bytes in one entry: split it up, or end its quotes"
+                began, f"more than {LONGEST:,} bytes in one entry: split it up, or end its quotes"
             )
         data = self._stream.read(size)
         self.taken += len(data)

@@ -1,0 +1,231 @@
+"""Files of one entry a line: CSV and NDJSON."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import orjson
+
+from batch_snapshot.manifest.problems import UnreadableError, shown, spelled
+from batch_snapshot.manifest.yaml_events import Broken, Fields, Items, Node, Scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from batch_snapshot.manifest.csv_columns import Names
+    from batch_snapshot.manifest.problems import Complain
+
+    Entries = Callable[["Lines", Complain, Complain, Names | None], Iterator[Node]]
+
+#: The longest line, in bytes.
+LONGEST = 1 << 20
+
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+class Lines(Protocol):
+    """A file that is read by lines."""
+
+    def readline(self, size: int, /) -> bytes:
+        """The next line, or its first `size` bytes; nothing at the end."""
+
+
+def csv_entries(lines: Lines, complain: Complain, warn: Complain, names: Names | None) -> Iterator[Node]:
+    """The rows of a CSV file.
+
+    Args:
+        lines: of the file.
+        complain: gets problems.
+        warn: gets warnings.
+        names: of the columns, where they are not those of a pair's keys.
+    """
+    from csv import Error  # noqa: PLC0415 - most manifests have none
+
+    from batch_snapshot.manifest import csv_columns  # noqa: PLC0415
+
+    texts = _TextLines(lines, warn)
+    header = csv_columns.read_header(texts, names or {}, lambda: texts.number)
+    if header is None:
+        raise UnreadableError(0, "is empty: it needs a header, e.g. engagement,resource")
+    found, line = header
+    if ignored := found.ignored():
+        warn(line, ignored)
+    reader = csv_columns.parser(texts, found.separator)
+    while True:
+        texts.first, line = "", texts.number + 1
+        try:
+            cells = next(reader, None)
+        except Error as error:
+            problem = f"not valid CSV: {error}: close the quotes, or split the cell; it begins "
+            raise UnreadableError(line, problem + spelled(texts.first)) from error
+        if cells is None:
+            return
+        if texts.number > line and (below := csv_columns.swallowed(cells, found.separator)):
+            problem = f"the row in line {line + below} stands within the quotes of a cell that begins here: "
+            complain(line, f"{problem}close them; it begins {spelled(texts.first)}")
+        elif entry := found.entry(cells, line, complain):
+            yield entry
+
+
+def ndjson_entries(lines: Lines, complain: Complain, _warn: Complain, _names: Names | None) -> Iterator[Node]:
+    """The objects of an NDJSON file, one a line; blank lines are skipped."""
+    texts = _TextLines(lines)
+    for text in texts:
+        line = texts.number
+        if (fields := _flat_object(text)) is not None:
+            yield Fields({key: Scalar(value, line) for key, value in fields.items()}, line)
+        elif text.strip():
+            yield _json_entry(text, line, complain)
+
+
+def _flat_object(text: str) -> dict[str, str] | None:
+    """An object of texts alone that holds no key twice; None: it has to be looked at closely.
+
+    orjson keeps the last of two equal keys: but then there are more quotes than those of the keys and
+    values that it returns.
+    """
+    try:
+        found = orjson.loads(text)
+    except ValueError:
+        return None
+    if type(found) is not dict or text.count('"') != 4 * len(found):
+        return None
+    return found if all(type(value) is str for value in found.values()) else None
+
+
+def _json_entry(text: str, line: int, complain: Complain) -> Node:
+    try:
+        parsed = json.loads(text, object_pairs_hook=_JsonPairs)
+    except RecursionError:
+        complain(line, "nested deeper than any entry needs")
+    except ValueError as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else "a number is too long"
+        complain(line, f"not valid JSON: {reason}: one object a line, keys and texts in double quotes")
+    else:
+        return _json_node(parsed, line, complain, deepest=3)
+    return Broken(line)
+
+
+class _JsonPairs(list[tuple[str, Any]]):
+    """A JSON object, which may hold a key twice."""
+
+
+def _json_node(value: object, line: int, complain: Complain, deepest: int) -> Node:
+    if isinstance(value, str):
+        return Scalar(value, line)
+    if value is None:
+        return Scalar("", line, plain=True)
+    if deepest == 0:
+        complain(line, "nested deeper than any entry needs")
+    elif isinstance(value, _JsonPairs):
+        nodes: dict[str, Node] = {}
+        for key, one in value:
+            if key in nodes:
+                complain(line, f"key {shown(key)} stands here a second time: remove one")
+            nodes[key] = _json_node(one, line, complain, deepest - 1)
+        return Fields(nodes, line)
+    elif isinstance(value, list):
+        return Items([_json_node(one, line, complain, deepest - 1) for one in value], line)
+    else:
+        complain(line, f"{shown(json.dumps(value))} must be a text: put it in double quotes")
+    return Broken(line)
+
+
+class _Utf16Lines:
+    """A file in UTF-16, such as Excel's "Unicode text", by lines in UTF-8."""
+
+    def __init__(self, begun: bytes, lines: Lines) -> None:
+        self._begun = begun
+        self._lines = lines
+        self._decoder = codecs.getincrementaldecoder("utf-16")()
+        self._text = b""
+
+    def readline(self, size: int, /) -> bytes:
+        while b"\n" not in self._text and len(self._text) < size:
+            raw, self._begun = self._begun or self._lines.readline(size), b""
+            self._text += self._decoder.decode(raw, final=not raw).encode()
+            if not raw:
+                break
+        end = self._text.find(b"\n", 0, size) + 1 or size
+        line, self._text = self._text[:end], self._text[end:]
+        return line
+
+
+class _TextLines:
+    """Each line's text, whatever ends the lines; byte order marks are dropped."""
+
+    def __init__(self, lines: Lines, warn: Complain | None = None) -> None:
+        """Read lines; with `warn`, those that are not UTF-8 are read as Windows-1252."""
+        self._lines = lines
+        self._warn = warn
+        self._warned = False
+        #: Lines that were read from the file, the first of them the next; and part of one.
+        self._pieces: deque[bytes] = deque()
+        self._part = b""
+        #: Lines that were returned.
+        self.number = 0
+        #: The first one since this was emptied.
+        self.first = ""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        raw = self._pieces.popleft() if self._pieces else self._line()
+        if not raw:
+            raise StopIteration
+        self.number += 1
+        if len(raw) >= LONGEST and not raw.endswith((b"\n", b"\r")):
+            raise UnreadableError(self.number, f"a line of more than {LONGEST:,} bytes: split it up")
+        try:
+            text = raw.decode().lstrip("\ufeff")
+        except UnicodeDecodeError as error:
+            text = self._legacy(raw, raw[error.start])
+        if "\0" in text:
+            raise UnreadableError(self.number, "a NUL byte: the file is damaged, or not in UTF-8")
+        self.first = self.first or text
+        return text
+
+    def _line(self) -> bytes:
+        """The next line in bytes; nothing at the end."""
+        try:
+            raw = self._part + self._lines.readline(LONGEST)
+            if not self.number and raw[:2] in _UTF_16:
+                self._lines = _Utf16Lines(raw, self._lines)
+                raw = self._lines.readline(LONGEST)
+        except UnicodeDecodeError:
+            raise UnreadableError(
+                self.number + 1, "not UTF-16, as its first bytes say: save it as UTF-8"
+            ) from None
+        self._part = b""
+        end = raw.find(b"\r")
+        if end < 0 or (end == len(raw) - 2 and raw.endswith(b"\n")):
+            return raw
+        # Old spreadsheets of the Macintosh end lines by this alone.
+        self._pieces.extend(raw.splitlines(keepends=True))
+        if len(raw) >= LONGEST and len(self._pieces) > 1 and not raw.endswith(b"\n"):
+            self._part = self._pieces.pop()
+        return self._pieces.popleft()
+
+    def _legacy(self, raw: bytes, byte: int) -> str:
+        if self._warn is None:
+            raise UnreadableError(self.number, "not UTF-8: save the file in that encoding")
+        if not self._warned:
+            self._warned = True
+            problem = f"not UTF-8 (byte \\x{byte:02x}): read as Windows-1252"
+            self._warn(self.number, f"{problem}; save the file as UTF-8 to be sure")
+        try:
+            return raw.decode("cp1252")
+        except UnicodeDecodeError:
+            return raw.decode("latin-1")
+
+
+#: What reads which ending.
+ENTRIES: dict[str, Entries] = {
+    ".csv": csv_entries,
+    ".ndjson": ndjson_entries,
+    ".jsonl": ndjson_entries,
+}
