@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
     from batch_snapshot.config.options import Options
     from batch_snapshot.jobs.plan import Selection
-    from batch_snapshot.jobs.resume import Recalled
     from batch_snapshot.ledger.history import Header, History
     from batch_snapshot.manifest import Manifest
     from batch_snapshot.models import Account, Quota, Request, Row
@@ -142,7 +141,6 @@ class LockedLedger(NamedTuple):
     options: Options
     path: Path
     targets: Targets
-    recalled: Recalled | None = None
     #: Whether they are held; without, a run may be writing the ledger.
     touch: bool = True
     #: Warnings about files that are no ledgers.
@@ -168,12 +166,9 @@ def lock_ledger(
     options: Options,
     now: datetime,
     *,
-    recalled: Recalled | None = None,
     touch: bool = True,
 ) -> Iterator[LockedLedger]:
     """Find the ledger of a run, and hold its locks; without `touch` nothing is locked or mended.
-
-    What `resumption.load` has `recalled` beside the manifest is not read again.
 
     Raises:
         InputError: manifest and options don't fit together.
@@ -188,7 +183,7 @@ def lock_ledger(
             stack.enter_context(_lock_accounts(identity, options, now))
             writer.mend(path)
         tonight = resume.todays_ledger(listed.name, options, now)
-        locked = LockedLedger(listed, options, path, who, recalled, touch, passed_over)
+        locked = LockedLedger(listed, options, path, who, touch, passed_over)
         yield _check_other_ledgers(locked._replace(tonight=tonight if tonight != path else None), identity)
 
 
@@ -223,13 +218,13 @@ def open_run(locked: LockedLedger, listed: Manifest) -> Job:
         InputError: ledger, manifest and options don't fit together.
     """
     options, path, (accounts, quotas, endpoint) = locked.options, locked.path, locked.targets
-    past, left = resume.load_history(path, locked.recalled, listed, live=not locked.touch)
+    past = resume.load_history(path, live=not locked.touch)
     identity = _Identity(listed.name, accounts, endpoint)
     settings = {**recorded_settings(options), **extras_of(options)}
     _check_fits(past, path, identity, options.run_id)
     run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
     gone = {key for key in past.keys() if key not in listed.keys}  # noqa: SIM118 - a method, no mapping
-    rows = backlog.ManifestRows(listed, past, run_id, accounts, left)
+    rows = backlog.ManifestRows(listed, past, run_id, accounts)
     # What is still listed under the other name is listed twice: that is looked for elsewhere.
     renamed = rows.renamed() if gone else {}
     return Job(

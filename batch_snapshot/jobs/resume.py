@@ -1,18 +1,18 @@
-"""Which ledger a run goes on with, and what that says by now: found out while the manifest is read."""
+"""Which ledger a run resumes, and what it says."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from batch_snapshot import files, manifest
+from batch_snapshot import files
 from batch_snapshot import paths as places
 from batch_snapshot.aws import profiles
 from batch_snapshot.config.accounts import endpoint_of, recorded_accounts
 from batch_snapshot.config.options import RESUME_WITHIN
-from batch_snapshot.errors import InputError, LedgerError
+from batch_snapshot.errors import LedgerError
 from batch_snapshot.ledger import locks, writer
-from batch_snapshot.models import SIMULATOR, Status
+from batch_snapshot.models import SIMULATOR
 from batch_snapshot.reporting import next_steps, summary
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from batch_snapshot.config.options import Options
     from batch_snapshot.ledger.history import End, Header, History
-    from batch_snapshot.manifest import Manifest
-    from batch_snapshot.models import Row
 
 #: Old nights that a warning names.
 NAMED_NIGHTS = 3
@@ -217,67 +215,15 @@ def _rows_left(path: Path) -> str:
     return "some rows"
 
 
-class Recalled(NamedTuple):
-    """What a ledger said before its lock was held; it holds while the file is the same."""
-
-    past: History
-    #: Of the file that was read.
-    stamp: tuple[int, ...]
-
-    def done(self, key: bytes) -> bytes | None:
-        """The key as the history keeps it, if a run has nothing to do for its row."""
-        held = self.past.succeeded.get(key)
-        if held is None and (self.past.status(key) is Status.FAILED or self.past.left_out(key)):
-            return key
-        return held
-
-
-def load_manifest(
-    path: Path, options: Options, now: datetime, *, touch: bool = True
-) -> tuple[Manifest, Recalled | None]:
-    """Validate the manifest at `path`; where most of it is done, find at once what is left.
-
-    Raises:
-        ManifestError: it is not valid.
-    """
-    recalled = _recall(path, options, now) if touch else None
-    return manifest.load(path, done=recalled.done if recalled else None), recalled
-
-
-def _recall(path: Path, options: Options, now: datetime) -> Recalled | None:
-    """What the ledger of a run of the manifest says by now; None: there is none, or it is not found."""
-    name = manifest.name_of(path)
-    if name is None:
-        return None
-    # Whatever is wrong with the ledger is told once it is locked.
-    with suppress(InputError, OSError):
-        book, _ = choose_ledger(name, options, now)
-        stamp = _stamp(book)
-        past = writer.history_of(book, checked=True)
-        return Recalled(past, stamp) if past.first else None
-    return None
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    found = path.stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def load_history(
-    path: Path, recalled: Recalled | None, listed: Manifest, *, live: bool
-) -> tuple[History, Sequence[Row] | None]:
-    """The ledger's history, and the rows left to do if that was known when the manifest was loaded.
+def load_history(path: Path, *, live: bool) -> History:
+    """The history of the ledger at `path`.
 
     Args:
         path: of the ledger.
-        recalled: what it said when the manifest was loaded.
-        listed: the manifest.
         live: a run may be writing it, whose rows are not in doubt.
 
     Raises:
         LedgerError: it is no ledger.
     """
-    if recalled is not None and files.exists(path) and _stamp(path) == recalled.stamp:
-        return recalled.past, listed.left
     live = live and files.exists(path) and locks.holder_lives(places.ledger_lock(path))
-    return writer.history_of(path, live=live, checked=True), None
+    return writer.history_of(path, live=live, checked=True)

@@ -13,7 +13,7 @@ from batch_snapshot.manifest.duplicates import DuplicateRows, Place
 from batch_snapshot.models import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from batch_snapshot.ledger.history import History
@@ -28,13 +28,10 @@ class ManifestRows(NamedTuple):
     past: History
     run_id: str
     accounts: Mapping[str, Account]
-    #: Those that are not done, where they are known.
-    left: Sequence[Row] | None
 
     def requests(self) -> Iterator[Request | None]:
         """What is to be sent; see `plan.resumed`."""
-        rows = _validated_rows(self.listed) if self.left is None else self.left
-        return plan.resumed(rows, self.past, self.run_id, self.accounts)
+        return plan.resumed(_validated_rows(self.listed), self.past, self.run_id, self.accounts)
 
     def candidates(self) -> Iterator[Row]:
         """The rows without any history among them."""
@@ -55,8 +52,6 @@ class ManifestRows(NamedTuple):
 
     def _settled(self) -> int:
         """How many have nothing left to do."""
-        if self.left is not None:
-            return self.listed.rows - len(self.left)
         past, done = self.past, {Status.SUCCEEDED, Status.FAILED}
         return sum(past.status(key) in done or past.left_out(key) for key in self.listed.keys)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from batch_snapshot import __version__, files, interrupts, paths
+from batch_snapshot import __version__, files, interrupts, manifest, paths
 from batch_snapshot.aws.target import open_target
 from batch_snapshot.config.options import Options, extras_of, isolate_simulated_state, state_folder_of
 from batch_snapshot.discovery import readers
@@ -26,7 +26,6 @@ from batch_snapshot.errors import InputError, ManifestError, StorageError
 from batch_snapshot.jobs import discovered, engines, identity_check, plan, preview, skipping
 from batch_snapshot.jobs import outcome as ending
 from batch_snapshot.jobs.job import Job, lock_ledger, open_retry, open_run
-from batch_snapshot.jobs.resume import load_manifest
 from batch_snapshot.jobs.signals import StopHandler
 from batch_snapshot.ledger import codec, history, open_runs, writer
 from batch_snapshot.models import SIMULATOR, Status
@@ -85,8 +84,8 @@ async def run(path: Path | str, options: Options | None = None, hooks: Hooks | N
     """
     options, hooks = options or Options(), hooks or Hooks()
     with isolate_simulated_state(options, simulated=options.simulate) as own:
-        listed, recalled = load_manifest(Path(path), own, hooks.now())
-        with lock_ledger(listed, own, hooks.now(), recalled=recalled) as held:
+        listed = manifest.load(Path(path))
+        with lock_ledger(listed, own, hooks.now()) as held:
             around = readers.Environment(now=hooks.now, rng=hooks.rng, clock=anyio.current_time)
             listed = await discovered.discover_pairs(held, own, around)
             return await _carry_out(open_run(held, listed), own, hooks)
@@ -101,7 +100,7 @@ def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = No
     """
     options, hooks = options or Options(), hooks or Hooks()
     with isolate_simulated_state(options, simulated=options.simulate) as own:
-        listed, _ = load_manifest(path, own, hooks.now(), touch=False)
+        listed = manifest.load(path)
         with lock_ledger(listed, own, hooks.now(), touch=False) as held:
             return _preview(open_run(held, discovered.load_discovered(held)), own, hooks)
 

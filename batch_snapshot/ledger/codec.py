@@ -178,26 +178,12 @@ def decode(raw: bytes, *, whole: bool = False) -> Record | None:
     Raises:
         LedgerError: for a line that is no record.
     """
-    return record_of(fields_of(raw), whole=whole)
-
-
-def fields_of(raw: bytes) -> dict[str, Any]:
-    """What one line says, whatever its type.
-
-    Raises:
-        LedgerError: for a line that is no object with a type.
-    """
     try:
         fields = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise DamagedError(f"not JSON ({error})") from None
     if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
         raise DamagedError("not an object with a type")
-    return fields
-
-
-def record_of(fields: dict[str, Any], *, whole: bool = False) -> Record | None:
-    """The record that the fields of a line make; see `decode`."""
     decoder = _DECODERS.get(fields["type"])
     if decoder is None:
         return None
@@ -279,49 +265,6 @@ def _decode_result(fields: dict[str, Any]) -> Result:
         revision=None if fields.get("revision") is None else _count(fields["revision"]),
         clock_skew=_skew(fields) if "clock_skew_s" in fields else None,
     )
-
-
-_TOLD = itemgetter(
-    "type",
-    "status",
-    "run_id",
-    "client_token",
-    "generation",
-    "arn",
-    "revision",
-    "ambiguous",
-    "error",
-    "first_sent_at",
-)
-
-
-def success_of(fields: dict[str, Any]) -> tuple[str, tuple[str, ...], str] | None:
-    """The run, row (as `Row` orders it) and token of a line that says a row has succeeded, and nothing odd.
-
-    A history of a million results is made of such lines, and no record is made of one. None means no
-    more than that `record_of` has to judge the line.
-    """
-    try:
-        kind, status, run_id, token, generation, arn, revision, ambiguous, error, sent = _TOLD(fields)
-        if kind != "result" or status != "succeeded":
-            return None
-        row: tuple[str, ...] = _ROW(fields)
-        "".join((run_id, token, arn, *row))
-        if (
-            arn
-            and type(generation) is type(revision) is int
-            and generation >= 0
-            and generation <= LARGEST
-            and 0 < revision <= LARGEST
-            and (ambiguous is False or ambiguous is True)
-            and error is None
-            and (sent is None or _sensible(datetime.fromisoformat(sent)))
-            and "clock_skew_s" not in fields
-        ):
-            return run_id, row, token
-    except (KeyError, TypeError, ValueError):
-        pass
-    return None
 
 
 def _decode_skip(fields: dict[str, Any]) -> Skipped:

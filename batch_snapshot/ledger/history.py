@@ -14,7 +14,7 @@ from batch_snapshot.errors import DamagedError, LedgerError
 from batch_snapshot.models import ErrorKind, Row, Skip, Status, key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from datetime import datetime
 
 
@@ -156,8 +156,8 @@ class History:
     last: Header | None = None
     #: The end of the last invocation; None while it runs, or after a crash.
     end: End | None = None
-    #: Rows by their keys, each of them under itself: who keeps keys too can keep the very same ones.
-    succeeded: dict[bytes, bytes] = field(default_factory=dict)
+    #: Keys of the rows that succeeded.
+    succeeded: set[bytes] = field(default_factory=set)
     unfinished: dict[bytes, RowState] = field(default_factory=dict)
     #: By reason, of those that there were: the rows that were left out.
     skipped: dict[Skip, set[bytes]] = field(default_factory=dict)
@@ -258,67 +258,16 @@ class History:
         known["unattempted"] = total - sum(known.values()) - sum(skipped.values())
         return known | skipped
 
-    def succeed(self, run_id: str, row: tuple[str, ...], token: str) -> bool:
-        """Take in that a row has succeeded, of a line without anything else to tell.
-
-        Args:
-            run_id: as the line says.
-            row: its names, as `Row` orders them.
-            token: that it was sent under.
-
-        Returns:
-            Whether the line fits the ledger so far; if not, nothing was done and `add` says why.
-        """
-        if self.first is None or run_id != self.first.run_id:
-            return False
-        named = self._pending.pop(row, None)
-        if self.checked and (named is None or named[0] != token):
-            if named is not None:
-                self._pending[row] = named
-            return False
-        self._done(key_of(row))
-        return True
-
-    def join(
-        self, keys: Iterable[bytes], named: Mapping[tuple[str, ...], Named], signers: Mapping[str, str]
-    ) -> None:
-        """Take in what successes and intents of this invocation come to.
-
-        Args:
-            keys: of the rows that succeeded.
-            named: what the intents have named and none of the successes has settled.
-            signers: who signed for an account last.
-        """
-        waiting = {key_of(row): row for row in self._pending}
-        for key in keys:
-            if key in waiting:
-                del self._pending[waiting.pop(key)]
-            self._take_up(key)
-            self.unfinished.pop(key, None)
-            self.succeeded[key] = key
-        self._pending.update(named)
-        self.signers.update(signers)
-
-    def _done(self, key: bytes) -> None:
-        if self.skipped:
-            self._take_up(key)
-        self.succeeded[key] = key
-        if self.unfinished:
-            self.unfinished.pop(key, None)
-
-    def _take_up(self, key: bytes) -> None:
-        """A row with a result is left out no longer."""
-        for left_out in self.skipped.values():
-            left_out.discard(key)
-
     def _settle(self, result: Result, offset: int) -> None:
         key = result.row.key
         self._pending.pop(result.row, None)
+        for left_out in self.skipped.values():
+            left_out.discard(key)
         if result.status is Status.SUCCEEDED:
-            self._done(key)
+            self.succeeded.add(key)
+            self.unfinished.pop(key, None)
             return
-        self._take_up(key)
-        self.succeeded.pop(key, None)
+        self.succeeded.discard(key)
         self.unfinished[key] = RowState(
             status=result.status,
             client_token=result.client_token,
@@ -434,23 +383,34 @@ def group(past: RowState) -> FailureGroup:
     return FailureGroup(past.status or Status.IN_DOUBT, past.kind or ErrorKind.UNKNOWN, past.code or "")
 
 
-def fold(lines: Iterable[Line], *, live: bool = False, source: str = "line ") -> History:
+def _at_line(number: int, error: LedgerError) -> LedgerError:
+    return LedgerError(f"line {number}: {error}")
+
+
+def fold(
+    lines: Iterable[Line],
+    *,
+    live: bool = False,
+    checked: bool = False,
+    locate: Callable[[int, LedgerError], LedgerError] = _at_line,
+) -> History:
     """The history after all `lines`.
 
     Args:
         lines: of one ledger, in its order.
         live: the last invocation may still be running, so what it has named is not in doubt yet.
-        source: what a line's number is put behind in messages.
+        checked: refuse a ledger of which lines are lost or were edited, as far as the fold shows it.
+        locate: adds the line's number to an error.
 
     Raises:
         LedgerError: for lines that make no ledger; the message says where.
     """
-    history = History()
+    history = History(checked=checked)
     for line in lines:
         try:
             history.add(line)
         except LedgerError as error:
-            raise LedgerError(f"{source}{line.number}: {error}") from None
+            raise locate(line.number, error) from None
     if not live:
         history.crashed()
     return history

@@ -10,7 +10,8 @@ import os
 import shlex
 import threading
 from contextlib import suppress
-from itertools import islice, takewhile
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import orjson
@@ -26,18 +27,15 @@ from batch_snapshot.errors import (
     is_of_the_place,
     way_out,
 )
-from batch_snapshot.ledger import abridged, codec
-from batch_snapshot.ledger.history import End, Header, History, Intent, Line, Result
+from batch_snapshot.ledger import codec
+from batch_snapshot.ledger.history import End, Header, History, Intent, Line, Result, fold
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
 
     from batch_snapshot.models import Row
-
-    Halved = Callable[[Path, str | None], AbstractContextManager[abridged.Half | None]]
 
 #: No honest line is longer, in bytes: an intent names a few hundred rows.
 LONGEST_LINE = 16 * 1024 * 1024
@@ -197,14 +195,12 @@ def _last_end(path: Path) -> End | None:
     return None
 
 
-def _lines(
-    path: Path, start: int = 0, after: Line | None = None, *, number: int = 0
-) -> Iterator[tuple[int, int, bytes]]:
+def _lines(path: Path, start: int = 0, after: Line | None = None) -> Iterator[tuple[int, int, bytes]]:
     """The whole lines of the ledger at `path`, each behind its offset and number; see `read`.
 
-    Blank lines and a byte order mark, which an editor can leave, are passed over. `number` lines stand
-    before `start`.
+    Blank lines and a byte order mark, which an editor can leave, are passed over.
     """
+    number = 0
     try:
         with files.open_regular(path, _BUFFER) as file:
             offset = file.seek(start)
@@ -239,71 +235,23 @@ def missing(path: Path) -> LedgerError:
     return LedgerError(f"{path}: there is no such file; name a ledger that a run has written")
 
 
-def history_of(
-    path: Path, *, live: bool = False, checked: bool = False, halved: Halved = abridged.begun
-) -> History:
+def history_of(path: Path, *, live: bool = False, checked: bool = False) -> History:
     """The history of the ledger at `path`; an empty one where there is none yet.
 
     Args:
         path: of the ledger.
         live: the last invocation may still be running, so what it has named is not in doubt yet.
         checked: refuse a ledger of which lines are lost or were edited, as far as reading shows it.
-        halved: has the second half of a long ledger read meanwhile.
 
     Raises:
         LedgerError: it is no ledger, or has a line that makes no sense.
     """
     if not live and not files.exists(path):
         return History()
-    past = _folded(path, halved, History(checked=checked))
-    if not live:
-        past.crashed()
+    past = fold(read(path), live=live, checked=checked, locate=partial(placed, path))
     if past.first is None and _has_lines(path):
         raise LedgerError(f"{path}: holds lines, but no run line: it is no ledger, name another file")
     return past
-
-
-def _folded(path: Path, halved: Halved, past: History) -> History:
-    """The history after the last line, as `history.fold` has it; half of a long ledger is read beside."""
-    head = next(read(path), None)
-    run_id = head.record.run_id if head and isinstance(head.record, Header) else None
-    with halved(path, run_id) as half:
-        if half is None:
-            _fold(past, path, _lines(path))
-            return past
-        number = _fold(past, path, takewhile(lambda line: line[0] < half.start, _lines(path)))
-        rest = half.read()
-    offset, lines = half.start, number
-    for part in rest.parts:
-        if past.checked and not part.follows(past):
-            # Reading its lines one by one names the first that does not.
-            break
-        past.join(part.each_key(), part.named, part.signers)
-        if part.line is not None:
-            offset, lines = part.line.offset, number + part.line.number
-            _fold(past, path, [(offset, lines, part.line.line)])
-            offset += len(part.line.line)
-    else:
-        offset, lines = rest.offset, number + rest.lines
-    _fold(past, path, _lines(path, offset, number=lines))
-    return past
-
-
-def _fold(past: History, path: Path, lines: Iterable[tuple[int, int, bytes]]) -> int:
-    """Add lines to a history, and make no record of a plain success; returns the last one's number."""
-    number = 0
-    for offset, number, raw in lines:
-        try:
-            fields = codec.fields_of(raw)
-            success = codec.success_of(fields)
-            if success is not None and past.succeed(*success):
-                continue
-            record = codec.record_of(fields)
-            if record is not None:
-                past.add(Line(offset, number, record))
-        except LedgerError as error:
-            raise placed(path, number, error) from None
-    return number
 
 
 def _has_lines(path: Path) -> bool:

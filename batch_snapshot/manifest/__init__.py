@@ -8,7 +8,7 @@ API), and `duplicates`. The package knows neither ledgers nor AWS.
 
 from __future__ import annotations
 
-from batch_snapshot.manifest.loader import Manifest, doubled, load, name_of, rows
+from batch_snapshot.manifest.loader import Manifest, doubled, load, rows
 from batch_snapshot.manifest.schema import schema
 from batch_snapshot.manifest.template import template
 from batch_snapshot.models import Account, Quota
@@ -22,7 +22,6 @@ __all__ = [
     "duplicates",
     "filters",
     "load",
-    "name_of",
     "rows",
     "schema",
     "service_model",

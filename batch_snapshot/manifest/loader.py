@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import chain
@@ -13,23 +12,18 @@ from typing import TYPE_CHECKING
 
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.files import open_regular
-from batch_snapshot.manifest import includes, values
+from batch_snapshot.manifest import includes
 from batch_snapshot.manifest.duplicates import DuplicateRows, by_roles
-from batch_snapshot.manifest.problems import UnreadableError
 from batch_snapshot.manifest.reader import ManifestReader
-from batch_snapshot.manifest.yaml_events import PAIRS, ByteError, Document, Scalar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from batch_snapshot.manifest.duplicates import Place
     from batch_snapshot.manifest.filters import Filters
     from batch_snapshot.models import Account, Row
 
 _CHUNK = 1 << 20
-
-#: Rows that are kept for a caller who knows which are done: some 15 MB.
-MOST_LEFT = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +51,6 @@ class Manifest:
     files: tuple[Path, ...]
     #: Which of all rows, counted from 0, repeat an earlier one; in rising order.
     repeated: array[int] = field(repr=False)
-    #: The distinct rows that were not done; None: too many to be kept, or nobody asked.
-    left: list[Row] | None = field(default=None, repr=False)
     #: What a run is to look for at the service when it starts.
     discover: tuple[Filters, ...] = ()
     #: The file of what was found, whose rows are among these, and the digest of its bytes.
@@ -66,30 +58,24 @@ class Manifest:
     found_sha256: str | None = None
 
 
-def load(
-    path: Path, found: Path | None = None, *, done: Callable[[bytes], bytes | None] | None = None
-) -> Manifest:
+def load(path: Path, found: Path | None = None) -> Manifest:
     """Validate the manifest and its includes; nothing is called.
 
     Args:
         path: the manifest.
         found: an NDJSON file of further pairs: what its section `discover` has found at the service.
-        done: a row's key as somebody else keeps it, or None where the row is not done; the rows that are
-            not are kept if they are few, so that no second pass need look for them.
 
     Raises:
         ManifestError: with the first 50 problems, each `file:line: what, and the fix`, and their number.
     """
-    return _Loading(ManifestReader(Path(path), found), done).manifest()
+    return _Loading(ManifestReader(Path(path), found)).manifest()
 
 
 class _Loading:
     """What a validating pass comes to."""
 
-    def __init__(self, reading: ManifestReader, done: Callable[[bytes], bytes | None] | None) -> None:
+    def __init__(self, reading: ManifestReader) -> None:
         self._reading = reading
-        self._done = done
-        self._left: list[Row] | None = None if done is None else []
         self._keys: set[bytes] = set()
         self._repeated = array("q")
         self._by_account: Counter[str] = Counter()
@@ -118,14 +104,13 @@ class _Loading:
             warning_count=reading.warnings.total,
             files=tuple(reading.files),
             repeated=self._repeated,
-            left=self._left,
             discover=reading.discover,
             found=found,
             found_sha256=_digest([found]) if found else None,
         )
 
     def _read(self) -> None:
-        keys, by_account, catalogs, done = self._keys, self._by_account, self._catalogs, self._done
+        keys, by_account, catalogs = self._keys, self._by_account, self._catalogs
         same: Mapping[str, str] = {}
         for number, (row, line) in enumerate(self._reading.rows()):
             if number == 0:
@@ -140,13 +125,6 @@ class _Loading:
                 self._doubles.look(row, self._reading.place(line))
             by_account[row.account] += 1
             catalogs.add(row.catalog)
-            if done is not None:
-                # A million keys weigh 60 MB: one of each has to do.
-                held = done(key)
-                if held is None:
-                    self._keep(row)
-                else:
-                    key = held
             keys.add(key)
 
     def _repeat(self, number: int, row: Row, line: int) -> None:
@@ -154,12 +132,6 @@ class _Loading:
         reading = self._reading
         if reading.files[-1] is not reading.found:
             reading.warn(line, f"{row.engagement} {row.resource} is listed before: it stays one row")
-
-    def _keep(self, row: Row) -> None:
-        if self._left is not None:
-            self._left.append(row)
-            if len(self._left) > MOST_LEFT:
-                self._left = None
 
 
 def _refuse(reading: ManifestReader, doubles: DuplicateRows, found: Path | None) -> None:
@@ -198,17 +170,6 @@ def _placed(path: Path, found: Path | None) -> Iterator[tuple[Row, Place]]:
     reading = ManifestReader(path, found)
     for row, line in reading.rows():
         yield row, reading.place(line)
-
-
-def name_of(path: Path) -> str | None:
-    """The manifest's name, if it stands above the pairs and nothing is wrong before; else None."""
-    with suppress(UnreadableError, ByteError, OSError), open_regular(path) as stream:
-        for key, node in Document(stream, lambda *_: None).sections():
-            if key.text == "name" and isinstance(node, Scalar) and values.check_name(node.text) is None:
-                return node.text
-            if key.text in {"name", PAIRS}:
-                break
-    return None
 
 
 def rows(manifest: Manifest) -> Iterator[Row]:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from batch_snapshot import cli, paths
+from batch_snapshot import cli, manifest, paths
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.engine.account import AccountState
 from batch_snapshot.engine.allowance import AccountLimits
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.failures import retry
-from batch_snapshot.jobs import identity_check, plan, resume
+from batch_snapshot.jobs import identity_check, plan
 from batch_snapshot.jobs import run as batch
 from batch_snapshot.jobs.job import open_retry
 from batch_snapshot.ledger import locks, open_runs, signer
@@ -166,7 +166,7 @@ async def test_other_credentials_are_told_and_another_account_is_refused_before_
         async def unknown(_: str) -> str:
             raise ApiError(retry.CLOCKS_DISAGREE)
 
-        listed, _ = resume.load_manifest(path, options, batch.utc_now())
+        listed = manifest.load(path)
         with run_job(listed, options, batch.utc_now()) as job:
             with pytest.raises(InputError, match="was AWS account 111111111111 so far") as raised:
                 await identity_check.check_signers(job, other)

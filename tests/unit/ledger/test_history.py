@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections import Counter
-from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from functools import cache, partial
-from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.ledger import abridged, codec, history, writer
+from batch_snapshot.ledger import codec, history, writer
 from batch_snapshot.ledger.history import (
     CRASHED,
     End,
@@ -29,14 +23,12 @@ from batch_snapshot.ledger.history import (
     Result,
     RowState,
 )
-from batch_snapshot.models import ErrorKind, Row, Skip, Status, client_token
-from tests.support import rewriting, strategies
+from batch_snapshot.models import ErrorKind, Row, Status, client_token
+from tests.support import strategies
 from tests.support.strategies import POOL, RUN_ID, START, Invocation, header, numbered, patient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from datetime import datetime
-    from pathlib import Path
 
 A, B, C, *_ = POOL
 RUN = header()
@@ -106,7 +98,7 @@ def test_the_last_result_of_a_row_wins(before, after):
 
 def test_a_success_needs_no_more_than_its_key():
     past = fold(RUN, intent(A), result(A, Status.SUCCEEDED), END)
-    assert past.succeeded.keys() == {A.key}
+    assert past.succeeded == {A.key}
     assert past.unfinished == {}
 
 
@@ -362,7 +354,7 @@ def test_a_history_is_what_a_naive_reference_makes_of_the_same_lines(invocations
     known = reference(invocations, live=live)
     for row in POOL:
         assert past.status(row.key) is (known[row].status if row in known else None)
-    assert past.succeeded.keys() == {row.key for row, state in known.items() if not is_left(state)}
+    assert past.succeeded == {row.key for row, state in known.items() if not is_left(state)}
     places = {id(line.record): line.offset for line in lines}
     assert {
         key: (
@@ -412,175 +404,6 @@ def test_a_ledger_cut_after_any_line_never_forgets_a_row_that_may_have_been_sent
     for line in lines[last:]:
         if isinstance(line.record, Intent) and not ended:
             assert all(past.status(row.key) is not None for _, row, _ in line.record.rows)
-
-
-# ---- a success is taken in without making a record of it
-
-#: What an edited line may say in the place of anything.
-ODD: list[Any] = [
-    None, "", "x", 0, -1, 2, 1.5, True, [], {}, {"kind": "transient", "code": "A", "message": "told"},
-    "failed", "2026-13-01T00:00:00.000Z", "2026-03-01T00:00:00", "1066-03-01T00:00:00Z", RUN.run_id,
-]  # fmt: skip
-
-
-def as_line(record: history.Record) -> dict[str, Any]:
-    """The fields of a record's line."""
-    if isinstance(record, history.Header):
-        return dict(orjson.loads(codec.encode_run(record, "0")))
-    if isinstance(record, Intent):
-        rows = [[token, *row, generation] for token, row, generation in record.rows]
-        signer = f"key:{len(rows)}"
-        return {"type": "intent", "at": codec.timestamp(record.at), "signer": signer, "rows": rows}
-    if isinstance(record, End):
-        return dict(orjson.loads(codec.encode_end(RUN.run_id, record)))
-    assert isinstance(record, Result)
-    done = record.status is Status.SUCCEEDED
-    return {
-        "type": "result",
-        "run_id": RUN.run_id,
-        **record.row._asdict(),
-        "client_token": record.client_token,
-        "generation": record.generation,
-        "status": record.status,
-        "arn": "arn:aws:x" if done else None,
-        "revision": 1 if done else None,
-        "ambiguous": record.ambiguous,
-        "error": None if done else {"kind": record.kind, "code": record.code, "message": record.message},
-        "first_sent_at": codec.timestamp(record.first_sent_at) if record.first_sent_at else None,
-    }
-
-
-def outcome_of(read: Callable[[], History]) -> History | str:
-    try:
-        return read()
-    except LedgerError as error:
-        return str(error)
-
-
-class HalfHere(NamedTuple):
-    """A half of a ledger that no other process is at."""
-
-    start: int
-    rest: abridged.Abridged
-
-    def read(self) -> abridged.Abridged:
-        return self.rest
-
-
-def halved_at(start: int) -> Callable[[Path, str | None], Any]:
-    """Halves a ledger there; for all that read it alike."""
-
-    @cache
-    def begun(path: Path, run_id: str | None) -> Any:
-        with path.open("rb") as file:
-            rest = abridged.abridge(file, start, path.stat().st_size, run_id or "")
-        return nullcontext(HalfHere(start, rest))
-
-    return begun
-
-
-def folded(path: Path, *, live: bool = False) -> History:
-    return history.fold(writer.read(path), live=live, source=f"{path}:")
-
-
-def assert_read_as_its_records(path: Path, lines: list[dict[str, Any]]) -> None:
-    written = [orjson.dumps(line) + b"\n" for line in lines]
-    rewriting.write(path, b"".join(written))
-    halves = [halved_at(start) for start in accumulate(map(len, written))]
-    for live in (False, True):
-        expected = outcome_of(partial(folded, path, live=live))
-        assert outcome_of(partial(writer.history_of, path, live=live)) == expected
-        for halved in halves:
-            assert outcome_of(partial(writer.history_of, path, live=live, halved=halved)) == expected
-
-
-SUCCESS = as_line(result(A, Status.SUCCEEDED))
-
-
-@pytest.mark.parametrize("name", [*SUCCESS, "clock_skew_s", "more"])
-def test_a_success_with_anything_odd_is_judged_as_its_record(tmp_path, name):
-    path, head = tmp_path / "l.ndjson", [as_line(RUN), as_line(intent(A, B))]
-    assert_read_as_its_records(path, [*head, {key: SUCCESS[key] for key in SUCCESS if key != name}])
-    for value in ODD:
-        assert_read_as_its_records(path, [*head, {**SUCCESS, name: value}])
-    assert_read_as_its_records(path, [{**SUCCESS, name: "x"}, *head])
-
-
-@given(strategies.histories, st.data())
-@settings(patient, max_examples=100)
-def test_a_ledger_has_the_history_of_its_records_whatever_was_edited_in_it(tmp_path_factory, drawn, data):
-    lines = [as_line(line.record) for line in strategies.lines_of(drawn)]
-    for _ in range(data.draw(st.integers(0, 2))):
-        line = data.draw(st.sampled_from(lines[1:] or lines))
-        name = data.draw(st.sampled_from([*line, "clock_skew_s", "more"]))
-        if data.draw(st.booleans()):
-            line[name] = data.draw(st.sampled_from(ODD))
-        else:
-            line.pop(name, None)
-    assert_read_as_its_records(tmp_path_factory.getbasetemp() / "edited.ndjson", lines)
-
-
-def long_ledger(path: Path) -> bytes:
-    """Write a ledger of several invocations; returns its bytes."""
-    more = [Row("main", "Sandbox", f"eng-{n}", "Opportunity", f"O{n}", "View") for n in range(60)]
-    records: list[Record] = [RUN]
-    for n in range(0, 60, 4):
-        records += [intent(*more[n : n + 4]), *(result(row, Status.SUCCEEDED) for row in more[n : n + 3])]
-        records += [result(more[n], Status.FAILED)] * (n % 3 == 0) + [END, RUN] * (n % 5 == 0)
-    path.write_bytes(b"".join(orjson.dumps(as_line(record)) + b"\n" for record in records))
-    return path.read_bytes()
-
-
-@pytest.mark.parametrize("tail", [b"", b'{"type":"res', b"{}\n", b'{"type":"end"}\n', b"[]\n"])
-def test_half_of_a_long_ledger_is_read_by_another_process(tmp_path, monkeypatch, tail):
-    path = tmp_path / "l.ndjson"
-    path.write_bytes(long_ledger(path) + tail)
-    expected = outcome_of(partial(folded, path))
-    seen: list[abridged.Abridged] = []
-
-    @contextmanager
-    def begun(path: Path, run_id: str | None) -> Iterator[HalfHere]:
-        with abridged.begun(path, run_id) as half:
-            assert half is not None
-            seen.append(half.read())
-            yield HalfHere(half.start, seen[0])
-
-    monkeypatch.setattr(abridged, "LEAST", 1)
-    assert outcome_of(lambda: writer.history_of(path, halved=begun)) == expected
-    assert outcome_of(lambda: writer.history_of(path)) == expected
-    assert seen[0].offset == path.stat().st_size - (0 if tail == b"" else len(tail))
-    assert sum(len(part.keys) for part in seen[0].parts) > 16 * 15
-
-
-def test_a_process_that_comes_to_nothing_costs_time_alone(tmp_path, monkeypatch):
-    path = tmp_path / "l.ndjson"
-    long_ledger(path)
-    expected = writer.history_of(path)
-    monkeypatch.setattr(abridged, "LEAST", 1)
-    for executable in ("", str(tmp_path / "none"), shutil.which("false"), shutil.which("echo")):
-        monkeypatch.setattr(sys, "executable", executable)
-        assert writer.history_of(path) == expected
-
-
-def test_a_ledger_of_failures_is_read_by_one_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(abridged, "MOST_LINES", 3)
-    path = tmp_path / "l.ndjson"
-    assert_read_as_its_records(path, [as_line(RUN), *[as_line(result(A, Status.FAILED))] * 5])
-
-
-def test_a_success_of_the_other_half_takes_back_what_was_said_before(tmp_path):
-    skip = orjson.loads(codec.encode_skip(RUN_ID, START, Skip.UNCHANGED, [C]))
-    failed = [as_line(result(A, Status.FAILED)), skip]
-    succeeded = [as_line(result(row, Status.SUCCEEDED)) for row in (A, B, C)]
-    lines = [as_line(RUN), *failed, as_line(intent(A, B)), *succeeded, as_line(intent(A))]
-    assert_read_as_its_records(tmp_path / "l.ndjson", lines)
-
-
-def test_a_small_ledger_is_not_worth_a_process(tmp_path):
-    path = tmp_path / "l.ndjson"
-    long_ledger(path)
-    with abridged.begun(path, RUN_ID) as half:
-        assert half is None
 
 
 # ---- names

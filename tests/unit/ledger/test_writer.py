@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from batch_snapshot import manifest
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import LedgerError, LedgerWriteError, StateFolderError
-from batch_snapshot.jobs import resume
 from batch_snapshot.ledger import codec, history, writer
 from batch_snapshot.ledger.history import End, Header, Intent, Line, Result
 from batch_snapshot.ledger.writer import Ledger
@@ -687,39 +686,6 @@ def test_a_resume_reads_the_ledger_that_the_repair_leaves(tmp_path, monkeypatch,
     folded = history.fold(writer.read(path))
     assert folded.first is not None
     assert folded.first.run_id == made.run_id
-
-
-@pytest.mark.parametrize("meanwhile", [b"", FAILED_LINE, NOT_SENT, b'{"type":"int'])
-def test_what_was_recalled_holds_while_the_ledger_is_the_same(tmp_path, monkeypatch, meanwhile):
-    """Between the first look at a ledger and its lock another run may have gone on with it."""
-    monkeypatch.chdir(tmp_path)
-    listed, path = nightly(tmp_path, HEAD_LINE + INTENT_LINE)
-    found, recalled = resume.load_manifest(listed.path, OPTIONS, AT)
-    assert found.left == [ROW], "in doubt"
-    with path.open("ab") as book:
-        book.write(meanwhile)
-    with run_job(found, OPTIONS, AT, recalled=recalled) as made:
-        assert made.past == writer.history_of(path)
-        assert [request.row for request in made.requests if request] == [ROW] * (meanwhile != FAILED_LINE)
-
-
-def test_what_is_done_is_not_left(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    listed, _ = nightly(tmp_path, HEAD_LINE + INTENT_LINE + RESULT_LINE)
-    found, recalled = resume.load_manifest(listed.path, OPTIONS, AT)
-    assert found.left == []
-    with run_job(found, OPTIONS, AT, recalled=recalled) as made:
-        assert not any(made.requests)
-
-
-@pytest.mark.parametrize("content", [None, b"", b"no ledger", HEAD_LINE[:-9], RESULT_LINE])
-def test_a_ledger_that_tells_nothing_is_read_when_it_is_locked(tmp_path, monkeypatch, content):
-    monkeypatch.chdir(tmp_path)
-    listed, path = nightly(tmp_path, content or b"")
-    if content is None:
-        path.unlink()
-    found, recalled = resume.load_manifest(listed.path, OPTIONS, AT)
-    assert (found.left, recalled) == (None, None)
 
 
 # ---- what cannot be written

@@ -654,35 +654,3 @@ def test_schema_and_validation_refuse_the_same(schema, write, path, value):
     place[int(last) if last.isdigit() else last] = value
     assert not schema.is_valid(wrong)
     assert problems(write(yaml.safe_dump(wrong)))
-
-
-def test_rows_that_are_not_done_are_kept_if_they_are_few(write, monkeypatch):
-    path = write(HEAD + "pairs: [" + f"{{engagement: {ENG}, resources: [O1, O2, O1, O3]}}]\n")
-    every = list(manifest.rows(manifest.load(path)))
-    done = {every[1].key: every[1].key}
-    assert manifest.load(path).left is None
-    assert manifest.load(path, done=done.get).left == [every[0], every[2]]
-    monkeypatch.setattr(manifest.loader, "MOST_LEFT", 1)
-    assert manifest.load(path, done=done.get).left is None, "too many"
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        (HEAD + PAIRS, "n"),
-        ("name: n\n", "n"),
-        (PAIRS + "name: n\n", None),
-        ("name: [n]\n", None),
-        ("name: a/b\n", None),
-        ("name: ..\n", None),
-        ("- name: n\n", None),
-        ("name: {", None),
-        ("", None),
-    ],
-)
-def test_a_name_is_found_without_reading_the_pairs(write, text, name):
-    assert manifest.name_of(write(text)) == name
-
-
-def test_a_manifest_that_is_not_there_has_no_name(tmp_path):
-    assert manifest.name_of(tmp_path / "none.yaml") is None
