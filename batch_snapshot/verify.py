@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from batch_snapshot.discovery.readers import Environment
     from batch_snapshot.engine.reader import Reader
     from batch_snapshot.operations import CreateOperation
-    from batch_snapshot.sqlite import Tables
+    from batch_snapshot.sqlite import Connection
 
 #: A snapshot that a clock this far off dates before the run was made in it all the same.
 MARGIN = timedelta(minutes=1)
@@ -128,7 +128,7 @@ async def verify(
     simulated = options.simulate or head.endpoint == SIMULATOR
     with (
         isolate_simulated_state(options, simulated=simulated) as own,
-        sqlite.tables(_TABLES) as db,
+        sqlite.temporary_tables(_TABLES) as db,
         SnapshotIndex(paths.index_file(state_folder_of(own))) as known,
     ):
         last = _take(db, path, sample, told)
@@ -153,7 +153,7 @@ def _check_place(path: Path, header: Header, endpoint: str) -> None:
         raise LedgerError(f"{path}: was written against {header.endpoint}, not {endpoint}: name that one")
 
 
-def _take(db: Tables, path: Path, sample: int | None, told: Verification) -> Header:
+def _take(db: Connection, path: Path, sample: int | None, told: Verification) -> Header:
     """Lay the rows out by engagement; the last line of a row wins."""
     last: Header | None = None
     for line in writer.read(path):
@@ -181,7 +181,7 @@ def _take(db: Tables, path: Path, sample: int | None, told: Verification) -> Hea
     return last
 
 
-def _put(db: Tables, row: Row, status: str, arn: str | None, revision: int | None) -> None:
+def _put(db: Connection, row: Row, status: str, arn: str | None, revision: int | None) -> None:
     chance = blake2b(row.key, digest_size=8, person=b"sample").digest()
     db.execute(
         "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -193,7 +193,7 @@ class _Verifier:
     """Goes through the engagements of an account, one after the other."""
 
     def __init__(
-        self, db: Tables, known: SnapshotIndex, world: str | None, began: datetime, told: Verification
+        self, db: Connection, known: SnapshotIndex, world: str | None, began: datetime, told: Verification
     ) -> None:
         self._db = db
         self._known = known

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import click
 
 from batch_snapshot import __version__
 from batch_snapshot.cli import options, sending, terminal
+from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 from batch_snapshot.files import make_folder, resolved
 
@@ -192,7 +192,7 @@ def prune(folder: Path, keep: int, form: str, *, dry_run: bool) -> int:
         terminal.warn([f"{folder}: there is no such folder yet: nothing to prune"], 1)
         pruned = retention.Pruned()
     else:
-        pruned = retention.prune(folder, keep, datetime.now(UTC), dry_run=dry_run)
+        pruned = retention.prune(folder, keep, utc_now(), dry_run=dry_run)
     if form == "json":
         terminal.print_json(
             {

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from batch_snapshot import interrupts
 from batch_snapshot.cli import options, terminal
+from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _repaired(ledger: Path, form: str) -> dict[str, Any]:
     from batch_snapshot.ledger import codec
     from batch_snapshot.ledger import repair as room
 
-    done = room.repair(ledger, datetime.now(UTC))
+    done = room.repair(ledger, utc_now())
     if form == "json":
         return {
             "repair": {

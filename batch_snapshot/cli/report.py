@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from batch_snapshot.cli import options, terminal
+from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def report(ledger: Path, *, page: Path | None, folder: Path | None, manifest: Pa
     material = handing.gather(ledger, manifest)
     terminal.warn(material.notes, len(material.notes))
     if page is not None:
-        handing.write_html(material, page, datetime.now(UTC))
+        handing.write_html(material, page, utc_now())
         click.echo(terminal.shown(f"{page}: open it in a browser"))
     if folder is not None:
         for name, number in handing.write_csv(material, folder).items():

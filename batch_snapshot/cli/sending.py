@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +13,7 @@ import click
 
 from batch_snapshot.cli import options as flags
 from batch_snapshot.cli import telling, terminal
+from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import SAME_COMMAND, BatchSnapshotError, InputError
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def retry(ledger: Path, *, only: str | None, everything: bool, dry_run: bool, ye
         if newest is None:
             why = f"{ledger}: there is no such ledger yet: nothing to retry"
             return _print_summary(_nothing_to_retry(ledger, why), given["form"])
-        if resume.resumable(newest, datetime.now(UTC)):
+        if resume.resumable(newest, utc_now()):
             why = f"{newest}: is not finished, and run goes on with it, whatever its age if it was deferred: "
             why += "nothing to retry before that"
             return _print_summary(_nothing_to_retry(newest, why), given["form"])

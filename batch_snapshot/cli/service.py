@@ -12,6 +12,7 @@ import click
 
 from batch_snapshot.cli import options as flags
 from batch_snapshot.cli import terminal
+from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 from batch_snapshot.manifest import filters
 
@@ -209,9 +210,8 @@ def _around(progress: Callable[[str], None]) -> Environment:
     from random import Random
 
     from batch_snapshot.discovery import readers
-    from batch_snapshot.jobs import run
 
-    return readers.Environment(now=run.utc_now, rng=Random(), told=progress, clock=time.monotonic)  # noqa: S311 - jitter
+    return readers.Environment(now=utc_now, rng=Random(), told=progress, clock=time.monotonic)  # noqa: S311 - jitter
 
 
 class _Progress:

@@ -10,12 +10,12 @@ import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from batch_snapshot import interrupts, redaction
+from batch_snapshot.clock import utc_now
 from batch_snapshot.text import lines
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def say(
     """
     how = how or telling()
     if how.form == "json":
-        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        at = utc_now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
         told = {"at": at, "level": level, "event": event, "message": text, **fields}
         write(json.dumps(redaction.redacted_all(told)) + "\n")
     elif how.screen is not None:

@@ -9,10 +9,10 @@ stopped, and memory does not grow with the pairs.
 from __future__ import annotations
 
 import json
-import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from batch_snapshot import sqlite
 from batch_snapshot.engine.reader import beside, broken
 from batch_snapshot.errors import StorageError
 from batch_snapshot.manifest import filters
@@ -109,9 +109,7 @@ class Search:
         self._now = now
         text = json.dumps([about, [one.as_dict() for one in searches]])
         try:
-            if path is not None:
-                path.touch(0o600)
-            self._db = sqlite3.connect("" if path is None else path, isolation_level=None)
+            self._db = sqlite.connect(path)
             try:
                 self._db.execute("PRAGMA synchronous = NORMAL")
                 self.resumed = self._same(text, now.timestamp())
@@ -120,7 +118,7 @@ class Search:
             except BaseException:
                 self._db.close()
                 raise
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite.Error) as error:
             raise StorageError(
                 f"{path}: cannot keep what is found ({error}); remove it, or write elsewhere"
             ) from None
@@ -145,11 +143,8 @@ class Search:
         return found is not None and found[0] == text and 0 <= now - found[1] < FRESH_FOR
 
     def _begin(self, text: str, now: float) -> None:
-        names = self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-        for (name,) in names:
-            self._db.execute(f'DROP TABLE "{name}"')
-        for statement in _TABLES.split(";"):
-            self._db.execute(statement)
+        sqlite.drop_tables(self._db)
+        sqlite.create_tables(self._db, _TABLES)
         self._db.execute("INSERT INTO about VALUES (?, ?)", (text, now))
 
     # -- asking ------------------------------------------------------------------------------------
@@ -226,7 +221,7 @@ class _ListReader:
 
     def __init__(
         self,
-        db: sqlite3.Connection,
+        db: sqlite.Connection,
         number: int,
         one: Filters,
         reader: Reader,

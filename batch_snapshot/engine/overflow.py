@@ -23,7 +23,7 @@ class Overflow:
     def __init__(self) -> None:
         """Make nothing yet."""
         self._stack = ExitStack()
-        self._tables: sqlite.Tables | None = None
+        self._tables: sqlite.Connection | None = None
 
     def close(self) -> None:
         """Forget everything."""
@@ -37,9 +37,9 @@ class Overflow:
             StorageError: there is no room for them.
         """
         if self._tables is None:
-            self._tables = self._stack.enter_context(sqlite.tables(_TABLE))
+            self._tables = self._stack.enter_context(sqlite.temporary_tables(_TABLE))
         packed = orjson.dumps([_packed(request) for request in requests])
-        with sqlite.trouble():
+        with sqlite.temporary_errors():
             number = self._tables.execute("INSERT INTO waiting (requests) VALUES (?)", (packed,)).lastrowid
         return int(number or 0)
 
@@ -51,7 +51,7 @@ class Overflow:
         """
         if self._tables is None:
             raise KeyError(number)
-        with sqlite.trouble():
+        with sqlite.temporary_errors():
             statement = "DELETE FROM waiting WHERE number = ? RETURNING requests"
             ((packed,),) = self._tables.execute(statement, (number,)).fetchall()
         return [_unpacked(fields) for fields in orjson.loads(packed)]

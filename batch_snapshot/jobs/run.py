@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -18,6 +17,7 @@ import anyio
 
 from batch_snapshot import __version__, files, interrupts, manifest, paths
 from batch_snapshot.aws.target import open_target
+from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, extras_of, isolate_simulated_state, state_folder_of
 from batch_snapshot.discovery import readers
 from batch_snapshot.engine.account import Stop, StopKind
@@ -33,6 +33,7 @@ from batch_snapshot.ratelimit.windows import CallLog, windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+    from datetime import datetime
 
     from batch_snapshot.engine.run_state import RunState
     from batch_snapshot.jobs.engines import Callers, Driver, Intend
@@ -48,11 +49,6 @@ BATCH = 64
 
 #: Seconds between two fsyncs of the ledger.
 SYNC_EVERY = 1.0
-
-
-def utc_now() -> datetime:
-    """The wall clock."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

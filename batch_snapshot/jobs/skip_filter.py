@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from batch_snapshot.engine.reader import Reader
     from batch_snapshot.ledger.snapshot_index import SnapshotIndex
     from batch_snapshot.models import Row
-    from batch_snapshot.sqlite import Tables
+    from batch_snapshot.sqlite import Connection
 
 #: Rows that one skip line names, and rows that are judged together.
 SKIPPED_AT_ONCE, JUDGED_AT_ONCE = 256, 64
@@ -89,7 +89,7 @@ async def choose_skipped_rows(rows: Callable[[], Iterator[Row]], choice: SkipRul
         ManifestError: the manifest changed meanwhile.
         StorageError: there is no room for it, or a row cannot be recorded.
     """
-    with sqlite.tables(_TABLES) as db:
+    with sqlite.temporary_tables(_TABLES) as db:
         for number, row in enumerate(rows()):
             wanted = (row.account, row.catalog, row.resource)
             db.execute("INSERT OR IGNORE INTO wanted VALUES (?, ?, ?, NULL, 0)", wanted)
@@ -107,7 +107,7 @@ async def choose_skipped_rows(rows: Callable[[], Iterator[Row]], choice: SkipRul
 class SkipFilter:
     """Finds out, then decides row by row."""
 
-    def __init__(self, db: Tables, choice: SkipRules) -> None:
+    def __init__(self, db: Connection, choice: SkipRules) -> None:
         self.chosen = SkippedRows()
         self._db = db
         self._choice = choice

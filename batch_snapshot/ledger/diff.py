@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from batch_snapshot.sqlite import Tables
+    from batch_snapshot.sqlite import Connection
 
 #: Rows of each kind that the text names, and that are kept for JSON.
 SHOWN, KEPT = 10, 100_000
@@ -85,7 +85,7 @@ def diff(before: Path, after: Path) -> Difference:
         StorageError: there is no room to lay them side by side.
     """
     found = Difference(str(before), str(after))
-    with sqlite.tables(_TABLES) as db:
+    with sqlite.temporary_tables(_TABLES) as db:
         found.rows_before = _take(db, "before", before)
         found.rows_after = _take(db, "after", after)
         for kind, condition in KINDS.items():
@@ -107,7 +107,7 @@ def _change(values: tuple[Any, ...]) -> Change:
     return Change(Row(*values[:6]), *values[6:])
 
 
-def _take(db: Tables, table: str, path: Path) -> int:
+def _take(db: Connection, table: str, path: Path) -> int:
     """Lay out the rows of a ledger, the last line of each; returns how many there are."""
     insert = f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - names of our own
     begun = False

@@ -6,33 +6,23 @@ the ledgers that are still there. Each ledger is read from where it was left.
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from batch_snapshot import files
-from batch_snapshot.errors import (
-    SAME_COMMAND,
-    LedgerError,
-    StateFolderError,
-    StorageError,
-    is_of_the_place,
-    way_out,
-)
+from batch_snapshot import files, sqlite
+from batch_snapshot.errors import LedgerError
 from batch_snapshot.ledger import writer
 from batch_snapshot.ledger.history import Header, Result
 from batch_snapshot.models import SIMULATOR, Status
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from batch_snapshot.models import Row
 
 #: The version of the tables; a file of another one is built anew.
 SCHEMA = 1
-
-#: Seconds to wait for another process.
-BUSY = 30.0
 
 _TABLES = """
 CREATE TABLE ledgers (path TEXT PRIMARY KEY, run_id TEXT, offset INTEGER) WITHOUT ROWID;
@@ -77,18 +67,14 @@ class SnapshotIndex:
             StorageError: it cannot be opened.
         """
         self._path = path
-        try:
-            files.make_folder(path.parent)
-            files.refuse_special(path)
-            path.touch(0o600)
+        with self._errors():
             try:
                 self._db = self._opened()
-            except sqlite3.DatabaseError:
+            except sqlite.Error as error:
+                if not sqlite.is_damaged(error):
+                    raise
                 path.unlink()
-                path.touch(0o600)
                 self._db = self._opened()
-        except (OSError, sqlite3.Error) as error:
-            raise self._unusable(error) from None
 
     def __enter__(self) -> Self:
         """Use as a context manager: closes the file."""
@@ -98,8 +84,8 @@ class SnapshotIndex:
         """Close the file."""
         self._db.close()
 
-    def _opened(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, timeout=BUSY, isolation_level=None)
+    def _opened(self) -> sqlite.Connection:
+        db = sqlite.connect(self._path)
         try:
             _prepare(db)
         except BaseException:
@@ -107,13 +93,12 @@ class SnapshotIndex:
             raise
         return db
 
-    def _unusable(self, error: Exception) -> StorageError:
-        if isinstance(error, OSError):
-            kind = StateFolderError if is_of_the_place(error) else StorageError
-            out = way_out(error, "name another folder with --state-dir")
-            return kind(f"{self._path}: cannot be used ({error.strerror or error}); {out}, {SAME_COMMAND}")
-        return StorageError(
-            f"{self._path}: cannot be used ({error}); remove it: it is built anew from the ledgers"
+    def _errors(self) -> AbstractContextManager[None]:
+        return sqlite.errors_of(
+            self._path,
+            "cannot be used",
+            elsewhere="name another folder with --state-dir",
+            if_damaged="remove it: it is built anew from the ledgers",
         )
 
     def refresh(self, folder: Path) -> list[str]:
@@ -128,11 +113,10 @@ class SnapshotIndex:
         warnings = []
         for path in sorted(folder.glob("*.ndjson")):
             try:
-                self._take(path)
+                with self._errors():
+                    self._take(path)
             except LedgerError as error:
                 warnings.append(f"{error}; its snapshots are not known")
-            except sqlite3.Error as error:
-                raise self._unusable(error) from None
         return warnings
 
     def _take(self, path: Path) -> None:
@@ -143,8 +127,7 @@ class SnapshotIndex:
         name = str(files.resolved(path)).encode("utf-8", "backslashreplace").decode()
         known = self._db.execute("SELECT run_id, offset FROM ledgers WHERE path = ?", (name,)).fetchone()
         start = known[1] if known and known[0] == head.run_id and writer.line_at(path, known[1]) else 0
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with sqlite.transaction(self._db):
             last = start
             for line in writer.read(path, start=start):
                 last = line.offset
@@ -152,11 +135,6 @@ class SnapshotIndex:
                 if isinstance(record, Result) and record.status is Status.SUCCEEDED and record.first_sent_at:
                     self._add(world, record.row, record.revision or 0, record.first_sent_at.timestamp())
             self._db.execute("INSERT OR REPLACE INTO ledgers VALUES (?, ?, ?)", (name, head.run_id, last))
-            self._db.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
-            raise
 
     def _add(self, world: str, row: Row, revision: int, at: float) -> None:
         # A revision that two runs name was made by the first of them, so far as anybody knows.
@@ -190,24 +168,21 @@ class SnapshotIndex:
 
     def keep_job(self, world: str, catalog: str, name: str, job: SnapshotJob) -> None:
         """Keep what a snapshot job takes care of."""
-        with suppress(sqlite3.Error):  # it can be asked again
+        with suppress(sqlite.Error):  # it can be asked again
             self._db.execute(
                 "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)", (world, name, catalog, *job)
             )
 
 
-def _prepare(db: sqlite3.Connection) -> None:
+def _prepare(db: sqlite.Connection) -> None:
     """Make the tables, unless they are those of this version."""
     db.execute("PRAGMA synchronous = NORMAL")
-    db.execute("BEGIN IMMEDIATE")
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version != SCHEMA:
-        for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            db.execute(f'DROP TABLE "{name}"')
-        for statement in _TABLES.split(";"):
-            db.execute(statement)
-        db.execute(f"PRAGMA user_version = {SCHEMA}")
-    db.execute("COMMIT")
+    with sqlite.transaction(db):
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version != SCHEMA:
+            sqlite.drop_tables(db)
+            sqlite.create_tables(db, _TABLES)
+            db.execute(f"PRAGMA user_version = {SCHEMA}")
 
 
 def _pair(row: Row) -> bytes:

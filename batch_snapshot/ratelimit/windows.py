@@ -24,20 +24,20 @@ guarded by the file system's locks: each call then costs round trips, and machin
 
 from __future__ import annotations
 
-import sqlite3
 import threading
-import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from batch_snapshot import files, mounts
-from batch_snapshot.errors import SAME_COMMAND, StateFolderError, StorageError, is_of_the_place, way_out
+from batch_snapshot import mounts, sqlite
+from batch_snapshot.clock import boot_id, seconds_since_boot, unix_time
+from batch_snapshot.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from batch_snapshot.models import Quota
 
@@ -73,24 +73,7 @@ PRAGMA user_version = 1
 
 _ELSEWHERE = "use a folder that can be written, on a local disk: name it with --state-dir"
 _MOVE_AWAY = "move the file away, then run the same command (the calls it counted are then forgotten)"
-_AGAIN = f"check its disk, {SAME_COMMAND}"
-#: The way out, by SQLite's primary result code.
-_WAYS_OUT = {
-    sqlite3.SQLITE_BUSY: f"another process held it for {BUSY:g} s: wait until it has ended, or stop it",
-    sqlite3.SQLITE_LOCKED: "wait until the process that holds it has ended, or stop it",
-    sqlite3.SQLITE_FULL: f"the disk is full: make room, {SAME_COMMAND}",
-    sqlite3.SQLITE_READONLY: _ELSEWHERE,
-    sqlite3.SQLITE_PERM: _ELSEWHERE,
-    sqlite3.SQLITE_CANTOPEN: _ELSEWHERE,
-    sqlite3.SQLITE_NOTADB: _MOVE_AWAY,
-    sqlite3.SQLITE_CORRUPT: _MOVE_AWAY,
-    sqlite3.SQLITE_ERROR: _MOVE_AWAY,
-}
-#: Primary result codes that another folder, or other permissions, cure.
-_OF_THE_PLACE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN}
-#: A descriptor of the file that is closed takes the locks of this process's other connections with it
-#: (https://www.sqlite.org/howtocorrupt.html, 2.2): nobody connects while one is open.
-_creating = threading.Lock()
+_FAILED = "cannot keep count of calls here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,28 +116,15 @@ class WindowFull(NamedTuple):
     opens_in: float
 
 
-def _boot_id() -> str | None:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip() or None
-    except (OSError, ValueError):
-        return None
-
-
-def _elapsed() -> float:
-    # Where the kernel does not count sleep, windows open late after one, never early.
-    clock = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
-    return time.monotonic() if clock is None else time.clock_gettime(clock)
-
-
 class Machine(NamedTuple):
     """What the machine tells about time, and about its file systems."""
 
     #: A name that lasts until the next boot; None: not known, and every opening counts as a boot.
-    boot: Callable[[], str | None] = _boot_id
+    boot: Callable[[], str | None] = boot_id
     #: Seconds that never run backwards in one boot, and that all its processes share.
-    elapsed: Callable[[], float] = _elapsed
+    elapsed: Callable[[], float] = seconds_since_boot
     #: Seconds since 1970, if the clock is right.
-    wall: Callable[[], float] = time.time
+    wall: Callable[[], float] = unix_time
     #: Whether a file lies on a network file system.
     remote: Callable[[Path], bool] = mounts.remote
 
@@ -188,17 +158,14 @@ class CallLog:
         """
         self._path = path.absolute()
         self._lock = threading.Lock()
-        with self._told():
-            files.make_folder(self._path.parent)
-            files.refuse_special(self._path)
-            _create(self._path)
+        with self._errors():
+            sqlite.create(self._path)
+            # Before it is opened: a file that replaces it in between is noticed.
             there = self._path.stat()
             self._identity = (there.st_dev, there.st_ino)
-            self._db = sqlite3.connect(
-                self._path, timeout=patience, isolation_level=None, check_same_thread=False
-            )
+            self._db = sqlite.connect(self._path, timeout=patience, check_same_thread=False)
         try:
-            with self._told():
+            with self._errors():
                 self._prepare(clock, machine or Machine(), patience)
         except BaseException:
             self._db.close()
@@ -212,7 +179,7 @@ class CallLog:
 
     def close(self) -> None:
         """Close the file; calls that were claimed and not finished stay in flight."""
-        with self._lock, self._told():
+        with self._lock, self._errors():
             self._db.close()
 
     def claim(self, account: str, windows: Sequence[QuotaWindow]) -> int | WindowFull:
@@ -362,38 +329,15 @@ class CallLog:
     @contextmanager
     def _transaction(self) -> Iterator[int]:
         """Alone with the file, at a time no earlier than any that was seen: all or nothing."""
-        with self._lock, self._told(), self._alone():
+        with self._lock, self._errors(), sqlite.transaction(self._db):
+            self._refuse_ghosts()
             yield self._now()
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            self._refuse_ghosts()
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            # SQLite has rolled back by itself after some errors.
-            with suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
-            raise
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Whatever goes wrong with the file is one line: what, why, the way out."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            code = _code(error)
-            kind = StateFolderError if code in _OF_THE_PLACE else StorageError
-            raise self._unusable(str(error), _WAYS_OUT.get(code, _AGAIN), kind) from None
-        except OSError as error:
-            kind = StateFolderError if is_of_the_place(error) else StorageError
-            out = _ELSEWHERE if is_of_the_place(error) else f"{way_out(error, _ELSEWHERE)}, {SAME_COMMAND}"
-            raise self._unusable(error.strerror or str(error), out, kind) from None
+    def _errors(self) -> AbstractContextManager[None]:
+        return sqlite.errors_of(self._path, _FAILED, elsewhere=_ELSEWHERE, if_damaged=_MOVE_AWAY)
 
     def _unusable(self, reason: str, way_out: str, kind: type[StorageError] = StorageError) -> StorageError:
-        return kind(f"{self._path}: cannot keep count of calls here ({reason}); {way_out}")
+        return kind(f"{self._path}: {_FAILED} ({reason}); {way_out}")
 
     def _now(self) -> int:
         """Steady time in microseconds; only asked for within a transaction, so that it is everybody's."""
@@ -409,10 +353,10 @@ class CallLog:
         else:
             self._journal("wal", patience)
             self._db.execute("PRAGMA synchronous = NORMAL")
-        with self._alone():
+        with sqlite.transaction(self._db):
+            self._refuse_ghosts()
             if self._refuse_strangers() == 0:
-                for statement in _TABLES.split(";"):
-                    self._db.execute(statement)
+                sqlite.create_tables(self._db, _TABLES)
             self._clock = clock or self._steady(machine)
             self._purge(self._now())
 
@@ -438,17 +382,7 @@ class CallLog:
             raise self._unusable("the file was removed or replaced meanwhile", "run the same command again")
 
     def _journal(self, wanted: str, patience: float) -> None:
-        """Turn to a kind of journal; processes that do so at once get SQLITE_BUSY without a wait."""
-        until = time.monotonic() + patience
-        while True:
-            try:
-                (mode,) = self._db.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
-            except sqlite3.OperationalError as error:
-                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > until:
-                    raise
-                time.sleep(0.01)
-            else:
-                break
+        mode = sqlite.set_journal_mode(self._db, wanted, patience)
         if mode != wanted:
             what = {"wal": "write-ahead log", "delete": "rollback journal"}[wanted]
             raise self._unusable(f"its file system allows no {what}, only {mode}", _ELSEWHERE)
@@ -463,16 +397,5 @@ class CallLog:
         return lambda: base / _MICROS + machine.elapsed()
 
 
-def _code(error: sqlite3.Error) -> int:
-    # The low byte is the primary code: https://www.sqlite.org/rescode.html
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
 def _micros(seconds: float) -> int:
     return int(seconds * _MICROS)
-
-
-def _create(path: Path) -> None:
-    """Make an empty file that is its owner's alone; SQLite gives its companions the same mode."""
-    with _creating, suppress(FileExistsError):
-        path.touch(0o600, exist_ok=False)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Self, cast
 
 import anyio
 
+from batch_snapshot.clock import utc_now
 from batch_snapshot.ratelimit import forecast
 from batch_snapshot.reporting import display
 from batch_snapshot.reporting.display import DisplayPart, Frame, ShownFailure, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
     from types import TracebackType
 
     from batch_snapshot.engine.account import AccountState
@@ -28,11 +29,6 @@ REDRAW_EVERY = 0.25
 TELLING = 10
 #: Seconds over which the present rate is measured.
 RECENT = 10.0
-
-
-def utc_now() -> datetime:
-    """The wall clock."""
-    return datetime.now(UTC)
 
 
 async def watch(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batch_snapshot import files, paths
+from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.ledger import check as audit
 from batch_snapshot.ledger import locks, writer
@@ -20,14 +20,10 @@ from batch_snapshot.reporting.stats import LedgerTally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from batch_snapshot.engine.allowance import AccountForecast
     from batch_snapshot.ledger.history import Header
-
-
-def utc_now() -> datetime:
-    """The wall clock."""
-    return datetime.now(UTC)
 
 
 def of(path: Path, now: Callable[[], datetime] = utc_now) -> report.Summary:

@@ -11,6 +11,7 @@ import pytest
 
 from batch_snapshot import cli
 from batch_snapshot.cli import sending, telling
+from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 from batch_snapshot.jobs import run
 from batch_snapshot.ledger import open_runs
@@ -164,7 +165,7 @@ async def test_a_run_that_was_interrupted_is_gone_on_with(monkeypatch):
         line = f"batch-snapshot run trial.yaml --endpoint-url {url} --ledger 'n-{{date}}.ndjson' --new-ledger"
         with pytest.raises(BaseException):  # noqa: B017,PT011 - whatever it is wrapped in
             await typed(line, monkeypatch, run.Hooks(outcome=stop))
-        path = Path(f"n-{datetime.now(UTC):%Y-%m-%d}.ndjson")
+        path = Path(f"n-{utc_now():%Y-%m-%d}.ndjson")
         told = status.of(path)
         assert told.outcome == "crashed"
         assert await assert_each_works(told, monkeypatch)

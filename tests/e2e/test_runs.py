@@ -13,7 +13,7 @@ import socket
 import time
 from collections import Counter, defaultdict
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -24,6 +24,7 @@ import pytest
 from aiohttp import web
 from botocore.config import Config
 
+from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.jobs import plan
@@ -85,7 +86,7 @@ class Clock:
         self.ahead = 0.0
 
     def __call__(self) -> datetime:
-        return datetime.now(UTC) + timedelta(seconds=self.ahead)
+        return utc_now() + timedelta(seconds=self.ahead)
 
     async def leap(self, _: RunView) -> None:
         self.ahead += 5.0

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from aiohttp.test_utils import TestServer
 
 from batch_snapshot import interrupts
 from batch_snapshot.aws import mfa
+from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.jobs import run as batch
 from batch_snapshot.jobs.run import Hooks
@@ -100,7 +100,7 @@ async def test_max_duration_says_what_is_waited_for_in_a_line_and_in_the_progres
     async def watch(view: Any) -> None:
         gauge = ProgressMeter(view)
         while True:
-            shown.append(gauge.frame(datetime.now(UTC)).stopping)
+            shown.append(gauge.frame(utc_now()).stopping)
             await anyio.sleep(0.02)
 
     slow = SimulatorSettings(latency=0.6)

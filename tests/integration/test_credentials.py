@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import pytest
 from aiobotocore.session import AioSession
 
 from batch_snapshot.aws import credentials
+from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.jobs import run as batch
 from batch_snapshot.reporting import status
@@ -74,7 +75,7 @@ def handed_out(key: str, lives: float = 300.0) -> None:
 
     So shortly before they expire they are fetched anew for every call.
     """
-    expires = datetime.now(UTC) + timedelta(seconds=lives)
+    expires = utc_now() + timedelta(seconds=lives)
     given = {"Version": 1, "AccessKeyId": key, "SecretAccessKey": "secret", "SessionToken": "token"}
     new = Path("handed-out.new")
     new.write_text(json.dumps({**given, "Expiration": expires.isoformat()}), "utf-8")

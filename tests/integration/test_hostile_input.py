@@ -14,10 +14,10 @@ import pytest
 
 from batch_snapshot import cli, files, text
 from batch_snapshot.cli import unforeseen
+from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import BatchSnapshotError, InputError, LedgerError
 from batch_snapshot.ledger import diff, prune, writer
 from batch_snapshot.reporting import report, status
-from batch_snapshot.reporting.status import utc_now
 from tests import ROOT
 from tests.support.processes import Place, pairs
 

@@ -8,7 +8,7 @@ import re
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from batch_snapshot.clock import utc_now
 from batch_snapshot.config import options
 from batch_snapshot.config.options import Options
 from batch_snapshot.jobs import plan
@@ -76,7 +77,7 @@ class Clock:
         return time.time() + self.ahead
 
     def now(self) -> datetime:
-        return datetime.now(UTC) + timedelta(seconds=self.ahead)
+        return utc_now() + timedelta(seconds=self.ahead)
 
 
 class Trial(NamedTuple):

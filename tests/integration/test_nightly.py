@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from batch_snapshot import cli
 from batch_snapshot import paths as places
+from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError, StorageError
 from batch_snapshot.jobs import resume, run
@@ -174,7 +175,7 @@ def test_the_newest_ledger_is_retried(capsys):
 
 def test_a_young_ledger_that_is_not_finished_is_left_to_run(capsys):
     """Else this retry would finish it, and the run behind it begin the next night at once."""
-    now = datetime.now(UTC)
+    now = utc_now()
     path = written(Path("ledgers") / f"trial-{now:%Y-%m-%d}.ndjson", now, done=False)
     before = path.read_bytes()
     assert cli.main(["retry", "ledgers/trial-{date}.ndjson"]) == 0

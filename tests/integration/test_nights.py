@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batch_snapshot import manifest, operations, verify
+from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.discovery import discover, readers
 from batch_snapshot.discovery.search import Search
@@ -51,7 +52,7 @@ def place(tmp_path, monkeypatch):
 
 
 def around(**given: Any) -> readers.Environment:
-    return readers.Environment(now=run.utc_now, rng=Random(1), clock=time.monotonic, **given)
+    return readers.Environment(now=utc_now, rng=Random(1), clock=time.monotonic, **given)
 
 
 def options(url: str, **given: Any) -> Options:

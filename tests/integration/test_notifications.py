@@ -9,7 +9,6 @@ import stat
 import sys
 import threading
 import urllib.parse
-from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from batch_snapshot import cli
 from batch_snapshot.aws.sns import TRIES
+from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import LockedError
 from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.models import ErrorKind, Status
@@ -357,7 +357,7 @@ def test_a_run_leaves_metrics_for_the_node_exporter(capsys):
     assert found["batch_snapshot_exit_code", "trial"] == 0
     assert found["batch_snapshot_rows", "trial", "succeeded"] == 3
     assert found["batch_snapshot_calls", "default", "trial"] == done.json["calls"]
-    age = datetime.now(UTC).timestamp() - found["batch_snapshot_finished_timestamp_seconds", "trial"]
+    age = utc_now().timestamp() - found["batch_snapshot_finished_timestamp_seconds", "trial"]
     assert 0 <= age < 60
     assert list(Path().glob(".trial.prom*")) == []
 

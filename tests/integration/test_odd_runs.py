@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from batch_snapshot import manifest
+from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.errors import InputError, LedgerError, LockedError, ManifestError
 from batch_snapshot.failures import retry
@@ -103,7 +104,7 @@ async def test_a_retry_holds_every_account_that_it_calls_for(place, monkeypatch)
     first = Options(simulate=True, accounts=("a",), state_dir=place.folder)
     summary = await run.run(path, first)
     await run.run(path, Options(simulate=True, state_dir=place.folder))
-    now = run.utc_now()
+    now = utc_now()
     world = {"simulator_state": place.folder / "world", "state_dir": place.folder}
     options = Options(simulated_state_dir=place.folder / "simulated")
     other = Options(simulate=True, accounts=("b",), ledger="other.ndjson", **world)
@@ -155,7 +156,7 @@ def test_lines_of_others_are_no_ledger_and_are_left_alone(place, content):
         run_job(
             manifest.load(listed),
             Options(simulate=True, ledger=str(path), state_dir=place.folder),
-            run.utc_now(),
+            utc_now(),
         ),
     ):
         pass
@@ -167,7 +168,7 @@ def test_a_folder_is_no_ledger(place):
     options = Options(simulate=True, ledger=str(place.folder), state_dir=place.folder)
     with (
         pytest.raises(InputError, match="is a folder"),
-        run_job(manifest.load(listed), options, run.utc_now()),
+        run_job(manifest.load(listed), options, utc_now()),
     ):
         pass
 
@@ -192,7 +193,7 @@ def test_a_row_that_was_added_under_the_run_is_not_sent(place):
     listed = place.manifest(pairs(5000))
     options = Options(simulate=True, state_dir=place.folder)
     sent = []
-    with run_job(manifest.load(listed), options, run.utc_now()) as running:
+    with run_job(manifest.load(listed), options, utc_now()) as running:
         sent.append(next(running.requests))
         with listed.open("a", encoding="utf-8") as file:
             file.write('- {"engagement": "eng-aaaaaaaaaaaaaa", "resource": "O99999"}\n')

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from batch_snapshot import manifest
+from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.engine.account import AccountState
 from batch_snapshot.engine.allowance import AccountLimits
@@ -249,7 +250,7 @@ async def test_sts_tells_whose_rows_they_are(tmp_path, accounts, numbers, refuse
     async def unknown(_):
         raise ApiError(retry.CLOCKS_DISAGREE)
 
-    with run_job(manifest.load(MANIFEST), Options(), run.utc_now()) as job:
+    with run_job(manifest.load(MANIFEST), Options(), utc_now()) as job:
         # Without credentials at the start the account stops by itself, and is looked at when it has some.
         await identity_check.check_renamed(job, unknown)
         lane = AccountState("b", Pacer(pace.Pace()), Pacer(pace.Pace()))
@@ -283,7 +284,7 @@ async def test_an_account_that_is_left_out_is_whom_the_ledger_knows(number, refu
     async def identify(_):
         return f"aws:{number}:us-east-1"
 
-    with run_job(manifest.load(MANIFEST), Options(accounts=("b",)), run.utc_now()) as job:
+    with run_job(manifest.load(MANIFEST), Options(accounts=("b",)), utc_now()) as job:
         if refused:
             with pytest.raises(InputError, match="111111111111"):
                 await identity_check.check_duplicates(job, identify)

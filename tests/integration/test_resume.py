@@ -4,12 +4,13 @@ import json
 import re
 import shlex
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from batch_snapshot import cli, manifest, paths
+from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.engine.account import AccountState
 from batch_snapshot.engine.allowance import AccountLimits
@@ -167,7 +168,7 @@ async def test_other_credentials_are_told_and_another_account_is_refused_before_
             raise ApiError(retry.CLOCKS_DISAGREE)
 
         listed = manifest.load(path)
-        with run_job(listed, options, batch.utc_now()) as job:
+        with run_job(listed, options, utc_now()) as job:
             with pytest.raises(InputError, match="was AWS account 111111111111 so far") as raised:
                 await identity_check.check_signers(job, other)
             await identity_check.check_signers(job, unknown)
@@ -208,7 +209,7 @@ async def test_the_commands_that_go_on_keep_the_quota_the_state_and_the_accounts
     assert words(run)[-len(expected) :] == expected
     # A retry has the quota from the ledger, and says in the end what the run was given.
     with open_retry(
-        place.ledger, lambda _: plan.all_unfinished(), Options(state_dir=Path("my state")), batch.utc_now()
+        place.ledger, lambda _: plan.all_unfinished(), Options(state_dir=Path("my state")), utc_now()
     ) as job:
         assert job.quotas["a"] == Quota(per_second=1000.0, per_day=500)
         assert words(job.rest)[-6:] == expected[:6]
@@ -277,7 +278,7 @@ async def test_a_plan_beside_a_live_run_takes_nothing_for_doubtful(place):
         with locks.held(paths.ledger_lock(place.ledger), what="it", since="now"):
             found = batch.dry_run(path, options)
         assert (found.counts, found.rows) == ((0, 0, 0, 3), 3)
-        assert datetime.now(UTC) - found.now < timedelta(minutes=1)
+        assert utc_now() - found.now < timedelta(minutes=1)
 
 
 @pytest.mark.parametrize("spoilt", ['"rate":[1]', '"rate":-1', '"daily_quota":"x"', '"daily_quota":0'])

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections import Counter
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from aiohttp import web
 
 from batch_snapshot.aws import credentials
 from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.jobs import run as batch
 from batch_snapshot.models import Account, ApiError
@@ -175,7 +176,7 @@ async def test_the_account_that_signs_is_what_sts_says(sts):
     """Asked of STS itself, as without another endpoint."""
     source(*sts.user("partner", ROLE))
     account = Account("main", profile="source")
-    async with Clients({"main": account}, Target(), lambda: datetime.now(UTC)) as clients:
+    async with Clients({"main": account}, Target(), utc_now) as clients:
         assert await clients.identify("main") == "aws:123456789012:us-east-1"
 
 
@@ -203,7 +204,7 @@ class Stub:
             status, code = self.troubles.pop(0)
             text = f"<ErrorResponse><Error><Code>{code}</Code><Message>no</Message></Error></ErrorResponse>"
             return web.Response(status=status, text=text, content_type="text/xml")
-        expires = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        expires = (utc_now() + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
         key = f"ASIA{len(self.asked):016d}"
         return web.Response(
             text=f"<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>{key}</AccessKeyId>"
@@ -241,7 +242,7 @@ async def clients_of(number: int) -> AsyncIterator[Clients]:
         f"a{n}": Account(f"a{n}", role_arn=f"arn:aws:iam::{n:012d}:role/Snapshot") for n in range(number)
     }
     target = Target(endpoint_url="http://127.0.0.1:9")
-    async with Clients(accounts, target, lambda: datetime.now(UTC), Hasty()) as clients:
+    async with Clients(accounts, target, utc_now, Hasty()) as clients:
         yield clients
 
 

@@ -10,7 +10,7 @@ import json
 import ssl
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from threading import Event, Thread
@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from batch_snapshot.clock import utc_now
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 DAY = timedelta(days=1)
 KEYS = "<AccessKeyId>AKIAFROMROLE00000001</AccessKeyId><SecretAccessKey>s</SecretAccessKey>"
 TOKEN = "<SessionToken>t</SessionToken>"
-LATER = (datetime.now(UTC) + DAY).strftime("%Y-%m-%dT%H:%M:%SZ")
+LATER = (utc_now() + DAY).strftime("%Y-%m-%dT%H:%M:%SZ")
 #: What each operation answers; of STS and SNS in XML, of the others in JSON.
 XML = {
     "AssumeRole": f"<Credentials>{KEYS}{TOKEN}<Expiration>{LATER}</Expiration></Credentials>",
@@ -63,7 +65,7 @@ class Authority:
     def _signed(self, subject: str, key: Any, alternatives: list[Any], days: int = 1) -> x509.Certificate:
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
         issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)])
-        now = datetime.now(UTC)
+        now = utc_now()
         build = x509.CertificateBuilder(issuer, name, key.public_key(), x509.random_serial_number())
         build = build.not_valid_before(now - 9 * DAY).not_valid_after(now + days * DAY)
         ours = key is self.key

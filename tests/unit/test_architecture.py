@@ -14,6 +14,7 @@ PACKAGE = Path(batch_snapshot.__file__).parent
 #: Imports run only to lower levels; packages of one level never import each other.
 LEVELS = [
     {
+        "clock",
         "endpoints",
         "errors",
         "files",
@@ -41,14 +42,14 @@ ALLOWED = {
     "boto3": set(),
     "botocore": {"aws", "simulator"},
     "distributed": {"cluster"},
-    "sqlite3": {"discovery", "ledger", "ratelimit", "sqlite"},
+    "sqlite3": {"sqlite"},
     "jinja2": {"reporting", "schedule"},
     "rich": {"reporting"},
     "click": {"cli"},
 }
 
 #: Packages that wait with anyio alone, so that tests run them in virtual time.
-VIRTUAL_TIME = {"engine"}
+VIRTUAL_TIME = {"engine", "ratelimit"}
 
 
 #: The package of each module (or its own name at the top level), and its path.

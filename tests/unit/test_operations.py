@@ -2,13 +2,13 @@
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
 from botocore.loaders import Loader
 
 from batch_snapshot import operations
 from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.clock import utc_now
 from batch_snapshot.models import Account, ApiError, Receipt, Request, Row
 from batch_snapshot.operations import CREATES, SNAPSHOT, create_operation
 from tests.unit.aws.test_client import credentials, http, raw_server
@@ -79,7 +79,7 @@ async def test_second_entry_is_sent_and_its_answer_read_by_the_entry_alone(plain
         Clients(
             {"main": Account("main")},
             Target(endpoint_url=url, plain=plain),
-            lambda: datetime.now(UTC),
+            utc_now,
             creates=(SNAPSHOT, JOB),
         ) as clients,
     ):

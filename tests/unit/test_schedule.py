@@ -9,7 +9,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from datetime import UTC, datetime
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_snapshot import cli, schedule
+from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 from tests import ROOT
 from tests.docs.test_readme import block
@@ -397,5 +397,5 @@ def test_todays_date_is_not_in_the_files(manifest, capsys):
     """They are for every night: the run fills the date in."""
     assert cli.main(["schedule", "cron", manifest]) == 0
     said = capsys.readouterr().out
-    assert f"{datetime.now(UTC):%Y-%m-%d}" not in said
+    assert f"{utc_now():%Y-%m-%d}" not in said
     assert said.count("demo-{date}.ndjson") == 2

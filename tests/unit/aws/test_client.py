@@ -20,6 +20,7 @@ from botocore.exceptions import ClientError
 from batch_snapshot.aws import answers, client
 from batch_snapshot.aws import http as transport
 from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.clock import utc_now
 from batch_snapshot.models import Account, ApiError, ErrorKind, Receipt, Request, Row, Verdict
 from batch_snapshot.operations import SERVICE
 from batch_snapshot.simulator import Faults, SimulatorSettings, serve
@@ -49,10 +50,6 @@ def credentials(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_CA_BUNDLE", str(AUTHORITY))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-
-
-def utc_now():
-    return datetime.now(UTC)
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from batch_snapshot.aws import fast_call
 from batch_snapshot.aws.client import Clients, Target
 from batch_snapshot.aws.fast_call import FastResponse
+from batch_snapshot.clock import utc_now
 from batch_snapshot.models import Account
 from batch_snapshot.operations import SERVICE, SNAPSHOT
 
@@ -194,7 +195,7 @@ async def test_a_proxy_of_the_environment_is_called_through_the_plain_way(monkey
     for proxy, short in (("", True), ("http://127.0.0.1:9", False)):
         monkeypatch.setenv("https_proxy", proxy)
         target = Target(endpoint_url="https://service.example")
-        async with Clients({"main": Account("main")}, target, lambda: datetime.now(UTC)) as clients:
+        async with Clients({"main": Account("main")}, target, utc_now) as clients:
             line = await clients._line("main")
             assert bool(line.fast_calls) is short
 

@@ -3,12 +3,12 @@
 import asyncio
 import json
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 
 import pytest
 
 from batch_snapshot.aws import answers
 from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.clock import utc_now
 from batch_snapshot.models import Account, ApiError, Request, Row
 from batch_snapshot.operations import SNAPSHOT
 
@@ -87,7 +87,7 @@ async def late(writer, wanted, sent):
 async def test_what_nobody_asked_for_is_no_answer(stray, plain):
     async with straying(stray) as (url, sent):
         target = Target(endpoint_url=url, plain=plain)
-        async with Clients({"main": Account("main")}, target, lambda: datetime.now(UTC)) as clients:
+        async with Clients({"main": Account("main")}, target, utc_now) as clients:
             for number in range(1, 4):
                 row = ROW._replace(resource=f"O{number}")
                 sent.clear()

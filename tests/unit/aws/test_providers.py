@@ -15,6 +15,7 @@ from aiohttp import web
 
 from batch_snapshot.aws import profiles, providers
 from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.jobs import run as batch
 from batch_snapshot.models import Account, ApiError, Verdict
@@ -70,7 +71,7 @@ async def refused(profile: str | None = "p", within: float = 20.0) -> str:
     """What is said of a profile that gives no credentials; its account stops, and nothing is sent."""
     account = Account("main", profile=profile)
     target = Target(endpoint_url="http://127.0.0.1:9", call_timeout=within)
-    async with Clients({"main": account}, target, batch.utc_now, Random(1)) as clients:
+    async with Clients({"main": account}, target, utc_now, Random(1)) as clients:
         with pytest.raises(ApiError) as caught:
             await clients.identify("main")
     failure = caught.value.failure

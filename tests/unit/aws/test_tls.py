@@ -3,7 +3,7 @@
 import json
 import os
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from hashlib import sha1
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from botocore.credentials import SSOProvider
 
 from batch_snapshot.aws import http, tls
 from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.clock import utc_now
 from batch_snapshot.models import Account, ApiError, Receipt, Request, Row, Verdict
 from batch_snapshot.notify import notice, sns, webhook
 from batch_snapshot.reporting import summary
@@ -92,10 +93,6 @@ def surroundings(monkeypatch, tmp_path, world):
         server.heard.clear()
 
 
-def utc_now():
-    return datetime.now(UTC)
-
-
 async def outcome(url, account=None, **target):
     """What one send comes to: a receipt or a failure."""
     given = {"main": account or Account("main")}
@@ -122,7 +119,7 @@ def sign_in(monkeypatch):
     cache.mkdir()
     # botocore works its folder out from HOME when it is imported.
     monkeypatch.setattr(SSOProvider, "_SSO_TOKEN_CACHE_DIR", str(cache))
-    until = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    until = (utc_now() + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     kept = {"startUrl": START, "region": "us-east-1", "accessToken": "token-of-sso", "expiresAt": until}
     (cache / f"{sha1(START.encode()).hexdigest()}.json").write_text(json.dumps(kept))
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from batch_snapshot import manifest
 from batch_snapshot.aws import profiles
 from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.clock import utc_now
 from batch_snapshot.config.accounts import resolve_targets
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError, ManifestError
@@ -272,7 +273,7 @@ async def test_a_thousand_accounts_share_one_client_and_its_connections():
     accounts = {f"a{n}": Account(f"a{n}") for n in range(1_000)}
     async with (
         serve() as (url, simulator),
-        Clients(accounts, Target(endpoint_url=url, simulated=True), lambda: datetime.now(UTC)) as clients,
+        Clients(accounts, Target(endpoint_url=url, simulated=True), utc_now) as clients,
     ):
         lines = [await clients._line(name) for name in accounts]
         assert len({id(line.client) for line in lines}) == 1

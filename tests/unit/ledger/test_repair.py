@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from batch_snapshot import cli, paths
+from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import LedgerError, LockedError
 from batch_snapshot.jobs import plan, run
@@ -249,7 +250,7 @@ class Clock:
         return time.time() + self.ahead
 
     def now(self) -> datetime:
-        return datetime.now(UTC) + timedelta(seconds=self.ahead)
+        return utc_now() + timedelta(seconds=self.ahead)
 
 
 def garbled(lines: list[bytes]) -> list[bytes]:

@@ -881,7 +881,7 @@ def test_a_file_that_another_process_keeps_to_itself_is_told(path, usage):
     selfish.execute("BEGIN IMMEDIATE")
     with pytest.raises(StorageError) as caught:
         usage.claim("a", [MINUTE])
-    told(caught, path, "database is locked", "wait until it has ended, or stop it")
+    told(caught, path, "database is locked", "wait until the process that has locked it ends")
     selfish.execute("ROLLBACK")
     selfish.close()
     claimed(usage, MINUTE)
