@@ -39,11 +39,11 @@ def receipt(operation: CreateOperation, answer: Mapping[str, Any], scrub: Scrub,
     """
     found = operation.receipt(answer, row)
     if isinstance(found, str):
-        raise ApiError(nonsense(answer, found, scrub))
+        raise ApiError(invalid_response(answer, found, scrub))
     return replace(found, arn=scrub(found.arn), request_id=_request_id(answer, scrub))
 
 
-def nonsense(answer: Mapping[str, Any], message: str, scrub: Scrub) -> Failure:
+def invalid_response(answer: Mapping[str, Any], message: str, scrub: Scrub) -> Failure:
     """Classify a success that makes no sense."""
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     return error_codes.invalid_response(message, http_status=status, request_id=_request_id(answer, scrub))

@@ -1,7 +1,7 @@
-"""The service as the rest of the house sees it: a call by account, and what its failure is.
+"""Calls to the service by account, each one HTTP exchange, and what a failed call means.
 
-Every call is one HTTP exchange: botocore's own retries are off, so that the pacer pays for each
-try and the ledger sees it. One place turns whatever was raised into an `ApiError`.
+botocore's own retries are off: every try takes a permit first, and the ledger records it. Whatever a call
+raises becomes an `ApiError` here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from botocore.exceptions import ConnectionError as ClientConnectionError
 
 from batch_snapshot import __version__
 from batch_snapshot.aws import answers, fast_call, providers
-from batch_snapshot.aws.credentials import Sessions, Signer, signed_by
+from batch_snapshot.aws.credentials import Sessions
+from batch_snapshot.aws.signing import Signer, signed_by
 from batch_snapshot.failures import error_codes, retry
 from batch_snapshot.failures.advice import credentials_advice, role_advice
 from batch_snapshot.models import LARGEST_SKEW, REGION, UNKNOWN_ACCOUNT, ApiError, ErrorKind, Request, Verdict
@@ -34,64 +35,41 @@ if TYPE_CHECKING:
 
     from batch_snapshot.aws.fast_call import FastCall
     from batch_snapshot.aws.http import Transport
+    from batch_snapshot.aws.target import Target
     from batch_snapshot.models import Account, Failure, Receipt, Row
     from batch_snapshot.operations import CreateOperation
 
-#: How an account comes by its credentials, where it has a role.
-ASSUME = "AssumeRole"
-
-#: Seconds to connect, between two reads of an answer, and for a whole call with its credentials.
+#: Seconds to connect, and between two reads of an answer.
 CONNECT_TIMEOUT = 10
 READ_TIMEOUT = 60
-CALL_TIMEOUT = 90
 
-#: A clock this far off is left alone: AWS takes signatures within five minutes.
+#: AWS accepts signatures within five minutes: a clock that is off by less than this needs no correction.
 TOLERATED_SKEW = timedelta(minutes=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """Where the calls go.
-
-    Attributes:
-        endpoint_url: instead of AWS's own, for all accounts.
-        simulated: the endpoint takes any signature: no credentials are looked for.
-        concurrency: calls in flight at most; the pool has room for as many connections.
-        call_timeout: seconds for a whole call, and before it for whatever gives its credentials.
-        plain: make every call as botocore would by itself, though it takes more than twice the time.
-    """
-
-    endpoint_url: str | None = None
-    simulated: bool = False
-    concurrency: int = 32
-    call_timeout: float = CALL_TIMEOUT
-    plain: bool = False
 
 
 @dataclass(slots=True)
 class _AccountClient:
-    """What calls for an account, and its credentials (refreshed in place where they can be)."""
+    """A client (accounts share it) and the credentials of one account, refreshed in place where possible."""
 
     client: Any
     credentials: Any
     #: By operation; an operation without one is called as botocore does.
     fast_calls: Mapping[str, FastCall] = field(default_factory=dict)
-    #: The service's clock less ours, as the last answer told; None: none has.
+    #: The service's clock less ours, by the last answer; None: there is none yet.
     skew: timedelta | None = None
 
     @property
-    def offset(self) -> timedelta:
-        """The skew, as far as it is known."""
+    def known_skew(self) -> timedelta:
         return self.skew or timedelta()
 
     @property
     def correction(self) -> timedelta:
-        """What is added to our clock to sign; nothing while the service takes it as it is."""
-        return self.offset if abs(self.offset) > TOLERATED_SKEW else timedelta()
+        """What is added to our clock to sign; nothing while the service accepts it as it is."""
+        return self.known_skew if abs(self.known_skew) > TOLERATED_SKEW else timedelta()
 
 
 class Clients:
-    """Calls by account; each signs for itself from its first call on, and all is closed with the block."""
+    """Calls by account. An account's client is opened by its first call; all are closed with the block."""
 
     def __init__(
         self,
@@ -106,11 +84,11 @@ class Clients:
         """Serve `accounts` at `target`.
 
         Args:
-            accounts: by name; more may come.
+            accounts: by name; more may be added.
             target: where the calls go.
-            now: the wall clock the skew is measured against.
-            rng: draws the jitter between two tries to get credentials; None: any.
-            allowed: asked before a call is signed; what it raises is raised, and the call not made.
+            now: the wall clock that the skew is measured against.
+            rng: draws the jitter between two tries to get credentials; None: a new one.
+            allowed: called before a call is signed; what it raises is raised, and the call is not made.
             creates: the operations that carry rows out, chosen by a row's resource type.
         """
         self._accounts = accounts
@@ -119,17 +97,17 @@ class Clients:
         self._allowed = allowed
         self._creates = creates
         self._sessions = Sessions(
-            # What expires does so by AWS's clock.
+            # Credentials expire by AWS's clock.
             clock=lambda account: now() + self.skew(account),
             rng=rng or Random(),  # noqa: S311 - jitter is no secret
             timeout=target.call_timeout,
             simulated=target.simulated,
         )
-        self._lines: dict[str, _AccountClient] = {}
+        self._clients: dict[str, _AccountClient] = {}
         self._opening: dict[str, anyio.Lock] = defaultdict(anyio.Lock)
         self._fast_calls: dict[tuple[int, bool], dict[str, FastCall]] = {}
         self._learning = anyio.Lock()
-        #: The AWS accounts that STS told.
+        #: Numbers of AWS accounts, as STS answered.
         self._numbers: dict[str, str] = {}
 
     async def __aenter__(self) -> Self:
@@ -144,7 +122,7 @@ class Clients:
             await self._sessions.aclose()
 
     async def send(self, request: Request) -> Receipt:
-        """Create the snapshot of `request` by one call under its token.
+        """Carry `request` out by one call under its token.
 
         Raises:
             ApiError: it failed; the failure says whether it may have been carried out.
@@ -152,12 +130,12 @@ class Clients:
         account = request.row.account
         operation = create_operation(request.row, self._creates)
         answer = await self._call(account, operation.name, operation.create_parameters(request))
-        return answers.receipt(operation, answer, self._scrub(account), request.row)
+        return answers.receipt(operation, answer, self._sessions.scrubber(account), request.row)
 
     async def look_up(self, request: Request) -> Receipt | None:
-        """Find the snapshot that an earlier try under the request's token may have made.
+        """Find what an earlier try under the request's token may have made.
 
-        Only one created since that try counts, by the service's own clock.
+        Only what was created since that try counts, by the service's own clock.
 
         Raises:
             ApiError: the look-up itself failed.
@@ -169,11 +147,11 @@ class Clients:
             if error.failure.code == NOT_FOUND:
                 return None
             raise
-        scrub = self._scrub(account)
+        scrub = self._sessions.scrubber(account)
         receipt = answers.receipt(create_operation(request.row, self._creates), answer, scrub, request.row)
         created_at = answer.get("CreatedAt")
         if not isinstance(created_at, datetime) or request.first_sent_at is None:
-            raise ApiError(answers.nonsense(answer, "the look-up's answer has no CreatedAt", scrub))
+            raise ApiError(answers.invalid_response(answer, "the look-up's answer has no CreatedAt", scrub))
         first = retry.ClockReading(request.first_sent_at, request.clock_skew)
         ours = retry.created_after(created_at, first, self.clock_skew(account))
         if ours is None:
@@ -181,38 +159,44 @@ class Clients:
         return receipt if ours else None
 
     def clock_skew(self, account: str) -> float | None:
-        """The service's clock less ours in seconds, as the account's last answer told; None: none has."""
-        line = self._lines.get(account)
-        return None if line is None or line.skew is None else line.skew.total_seconds()
+        """The service's clock less ours in seconds, by the account's last answer; None: there is none yet."""
+        client = self._clients.get(account)
+        return None if client is None or client.skew is None else client.skew.total_seconds()
+
+    def skew(self, account: str) -> timedelta:
+        """The same; nothing where there is no answer yet."""
+        client = self._clients.get(account)
+        return client.known_skew if client else timedelta()
 
     async def identify(self, account: str) -> str:
-        """Name whose quotas the account spends (see `whose`), and see that it can sign.
+        """Name whose quotas the account spends (see `quota_owner`), and check that it can sign.
 
         Raises:
             ApiError: there are no credentials to sign with.
         """
         await self._signing(account)
-        return await self.whose(account)
+        return await self.quota_owner(account)
 
-    async def whose(self, account: str) -> str:
+    async def quota_owner(self, account: str) -> str:
         """Name whose quotas the account spends: an AWS account, or elsewhere an endpoint and a key.
 
-        A role's ARN tells it. Else only AWS itself is asked who we are, once; where it does not tell, the
-        key that signs stands for it.
+        The number is that of the role's ARN. Without a role STS is asked once, and only for calls to AWS
+        itself; where it does not answer, the key that signs stands for the account.
 
         Raises:
             ApiError: there are no credentials to sign with.
         """
-        given = self._accounts[account]
-        where = self._target.endpoint_url or given.endpoint_url
-        if number := given.number or self._numbers.get(account):
-            return f"{where or 'aws'}:{number}:{given.region or REGION}"
-        line, signer = await self._signing(account)
-        if where is None and (number := await self._sessions.number(given, line.credentials)):
+        settings = self._accounts[account]
+        endpoint = self._target.endpoint_url or settings.endpoint_url
+        region = settings.region or REGION
+        if number := settings.number or self._numbers.get(account):
+            return f"{endpoint or 'aws'}:{number}:{region}"
+        client, signer = await self._signing(account)
+        if endpoint is None and (number := await self._sessions.account_number(settings, client.credentials)):
             self._numbers[account] = number
-            return f"aws:{number}:{given.region or REGION}"
+            return f"aws:{number}:{region}"
         key = blake2b(signer.access_key.encode(), digest_size=8).hexdigest()
-        return f"{where} key:{key}" if where else f"{UNKNOWN_ACCOUNT}{key}"
+        return f"{endpoint} key:{key}" if endpoint else f"{UNKNOWN_ACCOUNT}{key}"
 
     async def probe(self, request: Request) -> None:
         """Make the cheapest read that these rights allow, to learn whether the account can call at all.
@@ -239,78 +223,68 @@ class Clients:
         """
         return await self._call(account, operation, parameters)
 
-    def skew(self, account: str) -> timedelta:
-        """The service's clock less ours, as its last answer told; none without one."""
-        line = self._lines.get(account)
-        return line.offset if line else timedelta()
-
     async def _look_up(self, row: Row) -> dict[str, Any]:
         operation = create_operation(row, self._creates)
         return await self._call(row.account, operation.look_up, operation.read_parameters(row))
 
     async def _call(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Make one call; whatever goes wrong is an `ApiError`."""
-        line, signer = await self._signing(account)
+        """Make one call; whatever it raises becomes an `ApiError`."""
+        client, credentials = await self._signing(account)
         if self._allowed is not None:
             self._allowed()
-        signed_with = line.offset
+        skew_before = client.known_skew
         try:
             with anyio.fail_after(self._target.call_timeout):
-                if fast := line.fast_calls.get(operation):
-                    answer = await fast.call(parameters, signer, self._now() + line.correction)
+                if fast := client.fast_calls.get(operation):
+                    answer = await fast.call(parameters, credentials, self._now() + client.correction)
                 else:
-                    at = self._now() + line.correction if line.correction else None
-                    with signed_by(Signer(signer, at)):
-                        answer = await getattr(line.client, xform_name(operation))(**parameters)
+                    at = self._now() + client.correction if client.correction else None
+                    with signed_by(Signer(credentials, at)):
+                        answer = await getattr(client.client, xform_name(operation))(**parameters)
         except Exception as error:
             if isinstance(error, ClientError):
-                line.skew = self._skew(error.response, line.skew)
-            failure = answers.failure(error, self._scrub(account))
-            if error_codes.is_clock_error(failure) and abs(line.offset - signed_with) > TOLERATED_SKEW:
-                # Refused for its time alone, and now we know the service's: the next try is signed by it.
+                client.skew = self._skew_of(error.response, client.skew)
+            failure = answers.failure(error, self._sessions.scrubber(account))
+            if error_codes.is_clock_error(failure) and abs(client.known_skew - skew_before) > TOLERATED_SKEW:
+                # The service's time is known only now: the next try is signed by it.
                 failure = replace(failure, verdict=Verdict.RETRY, kind=ErrorKind.TRANSIENT)
-            raise ApiError(self._advised(account, failure)) from error
-        line.skew = self._skew(answer, line.skew)
+            raise ApiError(self._with_advice(account, failure)) from error
+        client.skew = self._skew_of(answer, client.skew)
         return answer
 
     async def _signing(self, account: str) -> tuple[_AccountClient, Any]:
-        """Open the account's client if need be, and get the credentials to sign with, as they are now."""
+        """The account's client, opened if need be, and its frozen credentials of this moment."""
         try:
-            line = await self._line(account)
-            return line, await self._sessions.frozen(account, line.credentials)
+            client = await self._account_client(account)
+            return client, await self._sessions.frozen(account, client.credentials)
         except Exception as error:
-            raise ApiError(await self._unsigned(account, error)) from error
+            raise ApiError(await self._credentials_failure(account, error)) from error
 
-    async def _unsigned(self, account: str, error: Exception) -> Failure:
-        """Classify a failure to get credentials; what it says may quote them."""
-        given = self._accounts[account]
-        await self._sessions.learn_source(given)
-        scrub = self._scrub(account)
+    async def _credentials_failure(self, account: str, error: Exception) -> Failure:
+        """Classify a failure to get credentials; its text may quote them."""
+        settings = self._accounts[account]
+        await self._sessions.learn_source_secrets(settings)
+        scrub = self._sessions.scrubber(account)
         failure = error_codes.credentials_failure(answers.failure(error, scrub))
-        if told := providers.explained(error):
-            failure = replace(failure, message=error_codes.clean_text(scrub(told)))
-        of_sts = isinstance(error, (ClientConnectionError, HTTPClientError)) or (
-            isinstance(error, ClientError) and error.operation_name == ASSUME
+        if explanation := providers.explained(error):
+            failure = replace(failure, message=error_codes.clean_text(scrub(explanation)))
+        by_sts = isinstance(error, (ClientConnectionError, HTTPClientError)) or (
+            isinstance(error, ClientError) and error.operation_name == "AssumeRole"
         )
-        if given.role_arn and of_sts:
-            advice = role_advice(failure, given.role_arn, given.profile)
-            return replace(failure, message=f"{failure.message.rstrip('.')}; {advice}")
-        return self._advised(account, failure, providers.provider_of(error))
+        if settings.role_arn and by_sts:
+            return _with_hint(failure, role_advice(failure, settings.role_arn, settings.profile))
+        return self._with_advice(account, failure, providers.provider_of(error))
 
-    def _scrub(self, account: str) -> Callable[[str], str]:
-        return self._sessions.scrub(account)
-
-    def _advised(self, account: str, failure: Failure, provider: str | None = None) -> Failure:
-        """Add the way out where the account stops; it depends on the provider of the credentials."""
+    def _with_advice(self, account: str, failure: Failure, provider: str | None = None) -> Failure:
+        """Add what a person can do where the account stops; it depends on the provider of the credentials."""
         if failure.verdict is not Verdict.STOP_ACCOUNT:
             return failure
-        given = self._accounts[account]
-        provider = provider or self._sessions.provider(given)
-        advice = credentials_advice(failure.code, given.profile, provider)
-        return replace(failure, message=f"{failure.message.rstrip('.')}; {advice}")
+        settings = self._accounts[account]
+        provider = provider or self._sessions.provider(settings)
+        return _with_hint(failure, credentials_advice(failure.code, settings.profile, provider))
 
-    def _skew(self, answer: Mapping[str, Any], known: timedelta | None) -> timedelta | None:
-        """The service's clock less ours, as the answer's Date tells; without one, what was known."""
+    def _skew_of(self, answer: Mapping[str, Any], known: timedelta | None) -> timedelta | None:
+        """The service's clock less ours, by the answer's Date; without one, what was known."""
         try:
             date = _date(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
         except (KeyError, TypeError, ValueError):
@@ -318,13 +292,13 @@ class Clients:
         skew = date - self._now()
         return skew if abs(skew.total_seconds()) < LARGEST_SKEW else known
 
-    async def _line(self, account: str) -> _AccountClient:
-        if line := self._lines.get(account):
-            return line
+    async def _account_client(self, account: str) -> _AccountClient:
+        if client := self._clients.get(account):
+            return client
         async with self._opening[account]:
-            if account not in self._lines:
-                self._lines[account] = await self._open(self._accounts[account])
-        return self._lines[account]
+            if account not in self._clients:
+                self._clients[account] = await self._open(self._accounts[account])
+        return self._clients[account]
 
     async def _open(self, account: Account) -> _AccountClient:
         target = self._target
@@ -334,41 +308,46 @@ class Clients:
             account.region or REGION,
             await self._sessions.source(account),
             endpoint_url=target.endpoint_url or account.endpoint_url,
-            # One exchange a call: tenacity and the ledger must see every try.
+            # One exchange a call: every try takes a permit, and is recorded.
             retries={"total_max_attempts": 1, "mode": "standard"},
             connect_timeout=CONNECT_TIMEOUT,
             read_timeout=READ_TIMEOUT,
             max_pool_connections=target.concurrency,
             user_agent_extra=f"batch-snapshot/{__version__}",
-            # The ledger says where the calls went: nobody else redirects them.
+            # The ledger records where the calls went: nothing else may redirect them.
             ignore_configured_endpoint_urls=True,
-            # A simulator is on this machine: no proxy of the environment stands before it.
+            # A simulator runs on this machine: no proxy of the environment applies.
             proxies={} if target.simulated else None,
         )
-        # Accounts share clients: an id keeps the handler from being called twice.
+        # Accounts share clients: with an id the handler is registered once.
         client.meta.events.register(f"before-parse.{SERVICE}", fast_call.name_error, unique_id="name-error")
-        line = _AccountClient(client, credentials)
-        exchanges: Transport = client._endpoint.http_session  # noqa: SLF001 - it is ours
-        if not (target.plain or exchanges.proxied):
+        opened = _AccountClient(client, credentials)
+        transport: Transport = client._endpoint.http_session  # noqa: SLF001 - it is of our class
+        if not (target.plain or transport.proxied):
             frozen = await self._sessions.frozen(account.name, credentials)
-            line.fast_calls = await self._learned(client, exchanges, frozen)
-        return line
+            opened.fast_calls = await self._learned(client, transport, frozen)
+        return opened
 
-    async def _learned(self, client: Any, exchanges: Transport, credentials: Any) -> Mapping[str, FastCall]:
+    async def _learned(self, client: Any, transport: Transport, credentials: Any) -> Mapping[str, FastCall]:
         """The fast calls of a client: learned once for credentials with a token, and once without."""
         key = (id(client), bool(credentials.token))
         async with self._learning:
             if key not in self._fast_calls:
-                self._fast_calls[key] = {}
+                learned: dict[str, FastCall] = {}
                 for operation in self._creates:
                     example = operation.create_parameters(Request(operation.example, "token"))
                     with signed_by(Signer(credentials)):
                         call = await fast_call.learn(
-                            client, operation.name, exchanges.exchange, example, credentials
+                            client, operation.name, transport.exchange, example, credentials
                         )
                     if call is not None:
-                        self._fast_calls[key][operation.name] = call
+                        learned[operation.name] = call
+                self._fast_calls[key] = learned
         return self._fast_calls[key]
+
+
+def _with_hint(failure: Failure, hint: str) -> Failure:
+    return replace(failure, message=f"{failure.message.rstrip('.')}; {hint}")
 
 
 @lru_cache(maxsize=1)

@@ -1,6 +1,7 @@
-"""One exchange over HTTP: what is sent leaves once, to one endpoint, and its answer is bounded.
+"""HTTP: a call is one exchange with one endpoint, and its answer is bounded.
 
-aiobotocore's own transport would follow redirects, read without end, and hang with a name server.
+aiobotocore's own transport would follow redirects, read answers of any length, and wait for a name server as
+long as that takes.
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import suppress
-from functools import lru_cache, partial
+from copy import copy
+from functools import cache, lru_cache, partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from aiobotocore.config import AioConfig
-from aiobotocore.utils import _RefCountedSession
+from aiobotocore.hooks import AioHierarchicalEmitter
+from aiobotocore.session import AioSession
+from aiobotocore.utils import AioContainerMetadataFetcher, AioIMDSFetcher, _RefCountedSession
 from aiohttp.abc import AbstractResolver, ResolveResult
 from botocore.awsrequest import AWSRequest
 from yarl import URL
@@ -28,33 +32,70 @@ if TYPE_CHECKING:
 
     from batch_snapshot.aws.fast_call import SignedCall
 
-#: Bytes of an answer. Snapshots have some tens of KB; whatever is longer comes from something else,
-#: and one from every worker still fits into memory.
+#: Bytes of an answer. Snapshots have some tens of KB; a longer answer comes from something else, and one for
+#: every worker still fits into memory.
 LONGEST_ANSWER = 1024 * 1024
 
-#: Seconds for a name server; then the name counts as not resolved. Systems give up sooner by themselves.
+#: Seconds for a name server; then the name counts as not resolved. Most systems give up sooner.
 NAME_TIMEOUT = 15.0
 
 
-def config(**settings: Any) -> AioConfig:
-    """How every client of ours speaks HTTP; `settings` are botocore's."""
+def http_config(**settings: Any) -> AioConfig:
+    """How every client speaks HTTP; `settings` are botocore's."""
     return AioConfig(http_session_cls=Transport, connector_args={"resolver": Resolver()}, **settings)
 
 
+def new_session() -> Any:
+    """A session of botocore's; everything it sends, credential requests too, goes through `Transport`.
+
+    It takes a twentieth of the time of aiobotocore's own, because its handlers are registered already.
+    """
+    return _Session(event_hooks=copy(_builtin_handlers()), include_builtin_handlers=False)
+
+
+@cache
+def _builtin_handlers() -> Any:
+    handlers = AioHierarchicalEmitter()
+    AioSession(event_hooks=handlers)
+    return handlers
+
+
+class _Session(AioSession):  # type: ignore[misc] # aiobotocore is untyped
+    # Credential providers make clients (STS, SSO) or connections of their own, and offer no setting for their
+    # class.
+
+    async def _create_client(self, *args: Any, config: Any = None, **settings: Any) -> Any:
+        if getattr(config, "http_session_cls", None) is not Transport:
+            ours = http_config()
+            config = ours.merge(config) if config else ours
+            # Merging loses it.
+            config.http_session_cls = Transport
+        return await super()._create_client(*args, config=config, **settings)
+
+    def _create_credential_resolver(self) -> Any:
+        resolver = super()._create_credential_resolver()
+        for provider in resolver.providers:
+            for fetcher in (getattr(provider, name, None) for name in ("_fetcher", "_role_fetcher")):
+                if isinstance(fetcher, AioIMDSFetcher | AioContainerMetadataFetcher):
+                    # Only the class changes: the session keeps its settings.
+                    fetcher._session.__class__ = MetadataTransport  # noqa: SLF001
+        return resolver
+
+
 class AnswerTooLongError(Exception):
-    """An answer went on beyond what any honest one holds; it was not read to its end."""
+    """An answer is longer than any of the service; it was not read to its end."""
 
     def __init__(self) -> None:
-        """Say how long is too long."""
+        """Name the limit."""
         super().__init__(f"the answer is longer than {LONGEST_ANSWER:,} bytes")
 
 
 class InvalidProxyError(Exception):
-    """The URL of the proxy is none that can be used."""
+    """The URL of the proxy cannot be used."""
 
 
 class ProxyAuthenticationError(Exception):
-    """The proxy passes nothing on without a user and a password."""
+    """The proxy asks for a user and a password."""
 
     def __init__(self, host: str) -> None:
         """Name the proxy, without user and password."""
@@ -62,10 +103,10 @@ class ProxyAuthenticationError(Exception):
 
 
 def check_proxy(url: str) -> None:
-    """Check the URL of a proxy, which aiohttp would refuse in ways that are not told from broken calls.
+    """Check the URL of a proxy: aiohttp's own refusals look like failed calls.
 
     Raises:
-        InvalidProxyError: it cannot be used; the message names the host alone, as the rest may be secret.
+        InvalidProxyError: it cannot be used; the message names only the host, as the rest may be secret.
     """
     try:
         parts = urlsplit(url)
@@ -99,10 +140,14 @@ class _Connecting(NamedTuple):
 
 
 class Transport(Verified):
-    """aiobotocore's own, but a call is one exchange with one endpoint, and its answer is bounded."""
+    """aiobotocore's session, but a call is one exchange with one endpoint, and its answer is bounded.
+
+    Attributes:
+        proxied: calls go through a proxy.
+    """
 
     def __init__(self, *args: Any, proxies: Mapping[str, str] | None = None, **settings: Any) -> None:
-        """Take what aiobotocore gives; `proxied` tells whether a proxy stands before the endpoint."""
+        """Take what aiobotocore gives."""
         super().__init__(*args, proxies=proxies, **settings)
         self.proxied = bool(proxies)
 
@@ -115,7 +160,7 @@ class Transport(Verified):
         return _Exchanges(session)
 
     async def exchange(self, call: SignedCall) -> FastResponse:
-        """Send a call by the short way, which knows of no proxy.
+        """Send a signed call directly, not through a proxy.
 
         Raises:
             Exception: what botocore raises where an exchange fails.
@@ -123,20 +168,20 @@ class Transport(Verified):
         headers = {**call.headers, "Accept-Encoding": "identity"}
         try:
             session = await self._get_session(None)
-            read = await session.request("POST", url=_url(call.url), headers=headers, data=call.body)
+            answer = await session.request("POST", url=_url(call.url), headers=headers, data=call.body)
         except Exception as error:
             await _Raising(error).send(AWSRequest("POST", call.url, data=call.body).prepare())
             raise
-        told = {name.decode().lower(): value.decode() for name, value in read.raw_headers}
-        return FastResponse(read.status, told, read.body)
+        received = {name.decode().lower(): value.decode() for name, value in answer.raw_headers}
+        return FastResponse(answer.status, received, answer.body)
 
 
 class MetadataTransport(Transport, _RefCountedSession):  # type: ignore[misc] # aiobotocore is untyped
-    """The same for the endpoint of a container's or an instance's credentials, which may be one of HTTPS."""
+    """The same for a container's or an instance's credentials, whose endpoint may be one of HTTPS."""
 
 
 class _Raising(Verified):
-    """Tells what aiohttp raised in botocore's words: they are in the middle of aiobotocore's sending."""
+    """Turns what aiohttp raised into botocore's errors, as aiobotocore does in the middle of its `send`."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -150,13 +195,12 @@ _url = lru_cache(maxsize=1024)(partial(URL, encoded=True))
 
 
 class _Exchanges(NamedTuple):
-    """What aiobotocore needs of an aiohttp session: it would follow redirects and read without end."""
+    """What aiobotocore needs of an aiohttp session, without redirects and with a limit for answers."""
 
     session: Any
 
-    async def request(self, method: str, **options: Any) -> _Read:
-        """Make one exchange, and read its answer."""
-        # A redirect would take what signs the call to whomever it names, and bring his answer as ours.
+    async def request(self, method: str, **options: Any) -> _Answer:
+        # A redirect would send the signed call to the host it names, and take that host's answer for ours.
         async with self.session.request(method, allow_redirects=False, **options) as response:
             if response.status == 407 and options.get("proxy"):
                 raise ProxyAuthenticationError(urlsplit(options["proxy"]).netloc.rpartition("@")[2])
@@ -165,13 +209,13 @@ class _Exchanges(NamedTuple):
                 body += part
                 if len(body) > LONGEST_ANSWER:
                     raise AnswerTooLongError
-            # As with botocore itself, no answer's cookies are kept, let alone sent.
+            # botocore keeps no cookies either.
             self.session.cookie_jar.clear()
-            return _Read(response.url, response.status, response.raw_headers, bytes(body))
+            return _Answer(response.url, response.status, response.raw_headers, bytes(body))
 
 
-class _Read(NamedTuple):
-    """An answer that was read; what aiobotocore needs of an aiohttp response."""
+class _Answer(NamedTuple):
+    """What aiobotocore needs of an aiohttp response; the body is read already."""
 
     url: Any
     status: int
@@ -183,9 +227,9 @@ class _Read(NamedTuple):
 
 
 class Resolver(AbstractResolver):
-    """Looks names up beside everything else: one that hangs keeps no process from its end.
+    """Resolves names in daemon threads: a process can end while a name server does not answer.
 
-    aiohttp's own thread would, for as long as the system waits for its name servers.
+    aiohttp's own thread would keep the process until the system gives up.
     """
 
     def __init__(self, look_up: Callable[..., list[Any]] = socket.getaddrinfo) -> None:
@@ -198,7 +242,7 @@ class Resolver(AbstractResolver):
         """Find the addresses of `host`.
 
         Raises:
-            OSError: it has none, or nobody knows.
+            OSError: it has none, or no name server answers.
         """
         loop = asyncio.get_running_loop()
         found: asyncio.Future[list[Any]] = loop.create_future()
@@ -219,7 +263,7 @@ class Resolver(AbstractResolver):
                 )
             except (OSError, ValueError) as caught:
                 error = caught
-            with suppress(RuntimeError):  # nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed: nothing waits for it any more
                 loop.call_soon_threadsafe(settle, error, infos)
 
         Thread(target=look_up, daemon=True).start()
@@ -234,4 +278,4 @@ class Resolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to close."""

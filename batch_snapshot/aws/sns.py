@@ -1,4 +1,4 @@
-"""Publishes a message to an SNS topic."""
+"""Publishes messages to SNS topics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from batch_snapshot.aws import credentials, http, providers
+from batch_snapshot.aws import http, providers
 from batch_snapshot.aws.tls import CertificateRefusedError, TrustFileError
 
 if TYPE_CHECKING:
@@ -33,15 +33,15 @@ async def publish(
         profile: signs; None: the ambient credentials.
 
     Raises:
-        NotPublishedError: for whatever reason; its text is an error code, or names what is not trusted.
+        NotPublishedError: always so; its text is an error code, or names what is not trusted.
     """
-    config = http.config(
+    config = http.http_config(
         retries={"total_max_attempts": TRIES, "mode": "standard"},
         connect_timeout=TIMEOUT,
         read_timeout=TIMEOUT,
     )
     try:
-        core = credentials.get_session()
+        core = http.new_session()
         session, chain = providers.session(core, profile, 2 * TIMEOUT)
         core.register_component("credential_provider", chain)
         async with session.client("sns", region_name=region, endpoint_url=endpoint, config=config) as sns:

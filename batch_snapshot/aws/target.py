@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batch_snapshot.aws.client import Target
 from batch_snapshot.errors import InputError
 from batch_snapshot.models import AWS, SIMULATOR
 
@@ -12,8 +12,30 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
     from pathlib import Path
 
-#: Engagements that a simulated world begins with, and opportunities of each, where no state file tells.
+#: Seconds for a whole call, and before it for what gives its credentials.
+CALL_TIMEOUT = 90
+
+#: Engagements that a simulated world begins with where there is no state file, and opportunities of each.
 SEEDED = (20, 3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where the calls go.
+
+    Attributes:
+        endpoint_url: instead of AWS's own, for all accounts.
+        simulated: the endpoint accepts any signature, so no credentials are looked for.
+        concurrency: the most calls in flight; the pool has as many connections.
+        call_timeout: seconds for a whole call, and before it for what gives its credentials.
+        plain: make every call as botocore does, though it takes more than twice the processor time.
+    """
+
+    endpoint_url: str | None = None
+    simulated: bool = False
+    concurrency: int = 32
+    call_timeout: float = CALL_TIMEOUT
+    plain: bool = False
 
 
 async def open_target(
@@ -22,21 +44,22 @@ async def open_target(
     """Where the calls go; a simulator is started for as long as the stack lasts.
 
     Raises:
-        InputError: the state file of the simulator is none, or cannot be used.
+        InputError: the simulator's state file is something else, or cannot be used.
     """
     url = None if endpoint in {AWS, SIMULATOR} else endpoint
     simulated = endpoint == SIMULATOR
     if simulated:
         from batch_snapshot import simulator  # noqa: PLC0415 - half a second of imports that few runs need
 
-        known = state is not None and state.exists()  # noqa: ASYNC240 - before the first call
+        exists = state is not None and state.exists()  # noqa: ASYNC240 - before the first call
+        engagements, opportunities = (0, 0) if exists else SEEDED
         settings = simulator.SimulatorSettings(
             rate=20,
             burst=20,
             latency=0.05,
             state=state,
-            engagements=0 if known else SEEDED[0],
-            opportunities_per_engagement=0 if known else SEEDED[1],
+            engagements=engagements,
+            opportunities_per_engagement=opportunities,
         )
         try:
             url, _ = await stack.enter_async_context(simulator.serve(settings))

@@ -250,9 +250,9 @@ class Carrier:
             return error.failure
 
     async def whose(self) -> str | Failure:
-        """Name whose quotas the account spends, though it may not be able to sign (see `Clients.whose`)."""
+        """Name whose quotas the account spends, though it may not sign (see `Clients.quota_owner`)."""
         try:
-            return await self._calling.whose(self._name)
+            return await self._calling.quota_owner(self._name)
         except ApiError as error:
             return error.failure
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from batch_snapshot.aws.client import Target
+    from batch_snapshot.aws.target import Target
     from batch_snapshot.config.options import Settings
     from batch_snapshot.engine.account import Stop
     from batch_snapshot.failures.breakers import Pause

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from batch_snapshot.aws.client import Target
+    from batch_snapshot.aws.target import Target
     from batch_snapshot.cluster.lease import Hello, Parcel, RenewalReply, Start, Started
     from batch_snapshot.config.options import ClusterOptions, Settings
     from batch_snapshot.engine.account import Stop
@@ -137,8 +137,8 @@ class Posts:
         """
         return str(await self._answer(account, "identify"))
 
-    async def whose(self, account: str) -> str:
-        """The same, though it may not be able to sign (see `Clients.whose`).
+    async def quota_owner(self, account: str) -> str:
+        """The same, though it may not be able to sign (see `Clients.quota_owner`).
 
         Raises:
             ApiError: nobody knows.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from random import Random
 
-    from batch_snapshot.aws.client import Target
+    from batch_snapshot.aws.target import Target
     from batch_snapshot.cluster.posts import Posts
     from batch_snapshot.config.options import Options
     from batch_snapshot.engine.account import AccountState

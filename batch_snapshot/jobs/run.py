@@ -202,9 +202,9 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         clients = await stack.enter_async_context(
             engines.open_callers(job.accounts, target, options, hooks.now)
         )
-        await identity_check.check_signers(job, clients.whose)
-        await identity_check.check_duplicates(job, clients.whose)
-        await identity_check.check_renamed(job, clients.whose)
+        await identity_check.check_signers(job, clients.quota_owner)
+        await identity_check.check_duplicates(job, clients.quota_owner)
+        await identity_check.check_renamed(job, clients.quota_owner)
         view = ending.initial_view(job)
         engine = _build_engine(job, clients, allowances, options=options, hooks=hooks, book=book, view=view)
         view.lanes, view.allowances, view.course = engine.lanes, allowances, engine

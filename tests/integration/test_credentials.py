@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiobotocore.session import AioSession
 
-from batch_snapshot.aws import credentials
+from batch_snapshot.aws import http
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.jobs import run as batch
@@ -246,7 +246,7 @@ async def test_credentials_that_run_out_in_mid_run_stop_the_account(spoil, words
 
 
 async def test_each_session_has_what_botocore_registers_and_shares_none_of_it():
-    one, other, plain = credentials.get_session(), credentials.get_session(), AioSession()
+    one, other, plain = http.new_session(), http.new_session(), AioSession()
 
     def registered(session):
         return session.get_component("event_emitter")._emitter._handlers._root

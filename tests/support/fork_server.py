@@ -99,7 +99,7 @@ def _read_everything(*, dask: bool) -> None:
     # What the first run reads: how anyio runs on asyncio, the bounds that the service's model sets, and what
     # botocore registers in each session.
     importlib.import_module("anyio._backends._asyncio")
-    importlib.import_module("batch_snapshot.aws.credentials").get_session()
+    importlib.import_module("batch_snapshot.aws.http").new_session()
     importlib.import_module("batch_snapshot.manifest.service_model").snapshot_input()
     if dask:
         importlib.import_module("distributed.cli.dask_scheduler")

@@ -7,7 +7,8 @@ import pytest
 from botocore.loaders import Loader
 
 from batch_snapshot import operations
-from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.aws.client import Clients
+from batch_snapshot.aws.target import Target
 from batch_snapshot.clock import utc_now
 from batch_snapshot.models import Account, ApiError, Receipt, Request, Row
 from batch_snapshot.operations import CREATES, SNAPSHOT, create_operation

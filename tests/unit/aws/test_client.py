@@ -19,7 +19,8 @@ from botocore.exceptions import ClientError
 
 from batch_snapshot.aws import answers, client
 from batch_snapshot.aws import http as transport
-from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.aws.client import Clients
+from batch_snapshot.aws.target import Target
 from batch_snapshot.clock import utc_now
 from batch_snapshot.models import Account, ApiError, ErrorKind, Receipt, Request, Row, Verdict
 from batch_snapshot.operations import SERVICE
@@ -472,7 +473,7 @@ async def test_a_connection_that_nobody_takes_ends_in_time(scheme):
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         port = server.getsockname()[1]
         async with calling(f"{scheme}://127.0.0.1:{port}", call_timeout=0.5, concurrency=8) as clients:
-            await clients._line("main")  # which is nothing to be timed
+            await clients._account_client("main")  # which is nothing to be timed
             with anyio.fail_after(10):
                 sent = [clients.send(REQUEST) for _ in range(8)]
                 ended = await asyncio.gather(*sent, return_exceptions=True)
@@ -609,7 +610,7 @@ async def test_request_bytes_are_those_of_boto3():
 
 async def test_the_client_is_set_up_for_one_exchange_and_enough_connections():
     async with calling("http://127.0.0.1:1", concurrency=77) as clients:
-        line = await clients._line("main")
+        line = await clients._account_client("main")
         config = line.client.meta.config
         assert config.retries["total_max_attempts"] == 1
         assert config.max_pool_connections == 77
@@ -621,7 +622,7 @@ async def test_the_client_is_set_up_for_one_exchange_and_enough_connections():
 
 async def test_an_accounts_region_is_called():
     async with calling("http://127.0.0.1:1", Account("main", region="eu-west-1")) as clients:
-        assert (await clients._line("main")).client.meta.region_name == "eu-west-1"
+        assert (await clients._account_client("main")).client.meta.region_name == "eu-west-1"
 
 
 def sent_at(moment, skew=None):
@@ -839,7 +840,7 @@ async def test_the_environment_puts_no_proxy_before_a_simulator_and_redirects_no
     async with serve() as (url, _):
         assert isinstance(await outcome(url, simulated=True), Receipt)
     async with calling(None) as clients:
-        line = await clients._line("main")
+        line = await clients._account_client("main")
         assert line.client.meta.endpoint_url.startswith("https://partnercentral-selling.us-east-1.")
 
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_snapshot.aws import fast_call
-from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.aws.client import Clients
 from batch_snapshot.aws.fast_call import FastResponse
+from batch_snapshot.aws.target import Target
 from batch_snapshot.clock import utc_now
 from batch_snapshot.models import Account
 from batch_snapshot.operations import SERVICE, SNAPSHOT
@@ -196,7 +197,7 @@ async def test_a_proxy_of_the_environment_is_called_through_the_plain_way(monkey
         monkeypatch.setenv("https_proxy", proxy)
         target = Target(endpoint_url="https://service.example")
         async with Clients({"main": Account("main")}, target, utc_now) as clients:
-            line = await clients._line("main")
+            line = await clients._account_client("main")
             assert bool(line.fast_calls) is short
 
 

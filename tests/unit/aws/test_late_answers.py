@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from batch_snapshot.aws import answers
-from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.aws.client import Clients
+from batch_snapshot.aws.target import Target
 from batch_snapshot.clock import utc_now
 from batch_snapshot.models import Account, ApiError, Request, Row
 from batch_snapshot.operations import SNAPSHOT

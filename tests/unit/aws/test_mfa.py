@@ -5,8 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from batch_snapshot.aws import credentials as sessions
-from batch_snapshot.aws import mfa
+from batch_snapshot.aws import http, mfa
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +24,7 @@ async def test_botocores_chain_asks_us_and_never_a_terminal(tmp_path, monkeypatc
     )
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    core = sessions.get_session()
+    core = http.new_session()
     core.set_config_variable("profile", "p")
     chain = core.get_component("credential_provider")
     mfa.Codes().serve(chain)

@@ -14,7 +14,8 @@ import pytest
 from aiohttp import web
 
 from batch_snapshot.aws import profiles, providers
-from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.aws.client import Clients
+from batch_snapshot.aws.target import Target
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.jobs import run as batch

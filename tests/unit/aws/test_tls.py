@@ -12,7 +12,8 @@ from aiobotocore.httpsession import AIOHTTPSession
 from botocore.credentials import SSOProvider
 
 from batch_snapshot.aws import http, tls
-from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.aws.client import Clients
+from batch_snapshot.aws.target import Target
 from batch_snapshot.clock import utc_now
 from batch_snapshot.models import Account, ApiError, Receipt, Request, Row, Verdict
 from batch_snapshot.notify import notice, sns, webhook

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from batch_snapshot.aws.client import Target
+from batch_snapshot.aws.target import Target
 from batch_snapshot.cluster.carrier import Carrier, WorkerHost
 from batch_snapshot.cluster.lease import CLAIM_HELD, Brief, LeaseOverError, Orders, Parcel, Start
 from batch_snapshot.cluster.purse import Granted

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from batch_snapshot import __version__
-from batch_snapshot.aws.client import Target
+from batch_snapshot.aws.target import Target
 from batch_snapshot.cluster.hosts import STARTED_AT_ONCE
 from batch_snapshot.cluster.lease import Hello, RenewalReply, Start, Started
 from batch_snapshot.cluster.posts import PLACED_AT_ONCE, Posts

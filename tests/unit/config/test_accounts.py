@@ -14,7 +14,8 @@ from rich.console import Console
 
 from batch_snapshot import manifest
 from batch_snapshot.aws import profiles
-from batch_snapshot.aws.client import Clients, Target
+from batch_snapshot.aws.client import Clients
+from batch_snapshot.aws.target import Target
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.accounts import resolve_targets
 from batch_snapshot.config.options import Options
@@ -156,7 +157,7 @@ def test_a_double_in_another_file_is_found_where_it_stands(tmp_path):
 
 
 def told_by_sts(numbers):
-    """What `Clients.whose` tells where AWS knows these numbers; None: there are no credentials."""
+    """What `Clients.quota_owner` tells where AWS knows these numbers; None: there are no credentials."""
 
     async def whose(name):
         await anyio.lowlevel.checkpoint()
@@ -275,7 +276,7 @@ async def test_a_thousand_accounts_share_one_client_and_its_connections():
         serve() as (url, simulator),
         Clients(accounts, Target(endpoint_url=url, simulated=True), utc_now) as clients,
     ):
-        lines = [await clients._line(name) for name in accounts]
+        lines = [await clients._account_client(name) for name in accounts]
         assert len({id(line.client) for line in lines}) == 1
         assert len({id(line.fast_calls) for line in lines}) == 1
         assert len({id(line.credentials) for line in lines}) == 1_000
@@ -298,7 +299,7 @@ async def test_regions_and_endpoints_have_clients_of_their_own():
         "c": Account("c", endpoint_url="http://127.0.0.1:8"),
     }
     async with Clients(accounts, Target(simulated=True), lambda: NOW, Random(1)) as clients:
-        assert len({id((await clients._line(name)).client) for name in accounts}) == 3
+        assert len({id((await clients._account_client(name)).client) for name in accounts}) == 3
 
 
 @pytest.mark.asyncio
