@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import glob
 import re
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from batch_snapshot import files
-from batch_snapshot.errors import InputError
+from batch_snapshot.errors import InputError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
 DATE = "%Y-%m-%d"
@@ -80,6 +82,24 @@ def simulated_state(world: Path, given: Path | None) -> Path:
     if not world.name:
         raise InputError(f"--state {world}: is a folder; name a file")
     return given / "simulated" if given else world.with_name(f"{world.name}.state")
+
+
+@contextmanager
+def temporary_state() -> Iterator[Path]:
+    """A state folder for a simulated run whose world is not kept.
+
+    Raises:
+        StorageError: no folder can be made.
+    """
+    try:
+        folder = TemporaryDirectory(prefix="batch-snapshot-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot make a folder for the state of the simulated run ({error.strerror or error}): name one "
+            "that can be written with TMPDIR"
+        ) from None
+    with folder as name:
+        yield Path(name)
 
 
 def ledger_path(pattern: str, name: str, today: datetime) -> Path:

@@ -27,12 +27,17 @@ TAG = "tag:"
 
 
 class Targets(NamedTuple):
-    """Whom a command calls for, and where."""
+    """Which accounts a command calls for, and where."""
 
     accounts: Mapping[str, Account]
-    #: By account: what holds in this invocation.
+    #: By account: the quotas of this invocation.
     quotas: Mapping[str, Quota]
     endpoint: str
+
+    @property
+    def limited_accounts(self) -> dict[str, Account]:
+        """The accounts with the quotas of this invocation."""
+        return {name: replace(one, quota=self.quotas[name]) for name, one in self.accounts.items()}
 
 
 def resolve_targets(
@@ -41,7 +46,7 @@ def resolve_targets(
     profile_endpoints: ProfileEndpoints,
     endpoint: str | None = None,
 ) -> Targets:
-    """The accounts to call for as they will sign, and where; an `endpoint` holds where none is named.
+    """The accounts to call for, and where; `endpoint` holds where the options name none.
 
     Raises:
         InputError: the options don't fit the accounts, or each other.
@@ -51,9 +56,9 @@ def resolve_targets(
     if not options.simulate:
         check_others(os.environ)
     chosen = select_accounts(accounts, options)
-    given = endpoint is None or options.simulate or options.endpoint_url
-    where = endpoint_of(options, chosen, profile_endpoints) if given else endpoint
-    return Targets(chosen, effective_quotas(chosen, options), where or AWS)
+    if endpoint is None or options.simulate or options.endpoint_url:
+        endpoint = endpoint_of(options, chosen, profile_endpoints)
+    return Targets(chosen, effective_quotas(chosen, options), endpoint)
 
 
 def endpoint_of(
@@ -68,7 +73,7 @@ def endpoint_of(
         raise InputError("--simulate and --endpoint-url exclude each other: choose one")
     if options.simulate:
         return SIMULATOR
-    # What botocore would heed is heeded here, so that the ledger tells where the calls went.
+    # What botocore would use is used here, so that the ledger says where the calls went.
     url = options.endpoint_url or configured(os.environ) or _endpoint_of_profiles(accounts, profile_endpoints)
     return url.rstrip("/") if url else AWS
 
@@ -79,23 +84,23 @@ def _endpoint_of_profiles(accounts: Mapping[str, Account], profile_endpoints: Pr
     Raises:
         InputError: they don't agree.
     """
-    named = profile_endpoints((account.profile for account in accounts.values()), os.environ)
-    if not named:
+    by_profile = profile_endpoints((account.profile for account in accounts.values()), os.environ)
+    if not by_profile or all(account.endpoint_url for account in accounts.values()):
         return None
-    wanted = {name: account.endpoint_url or named.get(account.profile) for name, account in accounts.items()}
-    if all(account.endpoint_url for account in accounts.values()):
-        return None
+    wanted = {
+        name: account.endpoint_url or by_profile.get(account.profile) for name, account in accounts.items()
+    }
     if len(set(wanted.values())) > 1:
-        told = ", ".join(f"{name}: {url or 'the one of AWS'}" for name, url in list(wanted.items())[:5])
+        urls = ", ".join(f"{name}: {url or 'the one of AWS'}" for name, url in list(wanted.items())[:5])
         raise InputError(
-            f"the profiles name different endpoints ({told}): name one with --endpoint-url, run the accounts "
+            f"the profiles name different endpoints ({urls}): name one with --endpoint-url, run the accounts "
             f"apart with --accounts, or set {IGNORE}=true and name endpoint_url at the manifest's accounts"
         )
     return next(iter(wanted.values()))
 
 
 def select_accounts(accounts: Mapping[str, Account], options: Options) -> dict[str, Account]:
-    """The accounts to call for, as they will sign: the options fill what they leave open.
+    """The accounts to call for; the options fill the profile and region that an account leaves open.
 
     Raises:
         InputError: the options don't fit the accounts.
@@ -114,10 +119,10 @@ def select_accounts(accounts: Mapping[str, Account], options: Options) -> dict[s
 
 
 def _selected_names(accounts: Mapping[str, Account], words: Sequence[str]) -> Iterable[str]:
-    """The names of the accounts that these words select, names and tags: each once, or all without a word.
+    """The names that these words (names and tags) select: each once; without a word all.
 
     Raises:
-        InputError: an account is not there, or no account has a tag.
+        InputError: there is no such account, or no account has such a tag.
     """
     tagged: dict[str, list[str]] = {}
     for account in accounts.values():
@@ -129,8 +134,8 @@ def _selected_names(accounts: Mapping[str, Account], words: Sequence[str]) -> It
         if tag == word and word not in accounts:
             raise InputError(f"--accounts {word}: no such account; there are: {', '.join(sorted(accounts))}")
         if tag != word and tag not in tagged:
-            there = f"there are: {', '.join(sorted(tagged))}" if tagged else "none of them has any"
-            raise InputError(f"--accounts {word}: no account has this tag; {there}")
+            known = f"there are: {', '.join(sorted(tagged))}" if tagged else "none of them has any"
+            raise InputError(f"--accounts {word}: no account has this tag; {known}")
         names |= dict.fromkeys([word] if tag == word else tagged[tag])
     return names
 
@@ -159,19 +164,19 @@ def _quota(account: Account, options: Options) -> Quota:
 
 
 def accounts_with_quotas(path: Path, header: Header) -> dict[str, Account]:
-    """The accounts of a run line, with the quotas that its run was given.
+    """The accounts of a run line, under the quotas that its run was given.
 
     Raises:
         InputError: they make no sense.
     """
     accounts = recorded_accounts(path, header)
-    given = {"rate": None, "daily_quota": None, **header.settings}
-    quotas = effective_quotas(accounts, with_recorded_quotas(path, Options(), given))
-    return {name: replace(account, quota=quotas[name]) for name, account in accounts.items()}
+    settings = {"rate": None, "daily_quota": None, **header.settings}
+    quotas = effective_quotas(accounts, with_recorded_quotas(path, Options(), settings))
+    return Targets(accounts, quotas, header.endpoint).limited_accounts
 
 
 def recorded_accounts(path: Path, header: Header) -> dict[str, Account]:
-    """The accounts as a ledger's head keeps them.
+    """The accounts of a run line, as the manifest declared them.
 
     Raises:
         LedgerError: they make no sense.

@@ -1,27 +1,27 @@
-"""How `run` and `retry` go about it, and what of that the run line keeps for those who go on."""
+"""The options of `run` and `retry` with their defaults, and what of them a ledger's run line records."""
 
 from __future__ import annotations
 
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from batch_snapshot import files, paths
-from batch_snapshot.errors import LedgerError, StorageError
+from batch_snapshot.errors import LedgerError
 from batch_snapshot.failures import retry
 from batch_snapshot.models import REGION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
-#: Seconds for which an unfinished ledger of another day is resumed first.
+#: Seconds since the start of an unfinished ledger of another day within which it is resumed first.
 RESUME_WITHIN = 20 * 3600.0
 
-#: Seconds: renewals are lost now and then, and a worker that hangs is to be replaced soon.
+#: Seconds after which a worker stops calling that heard nothing. Renewals are lost now and then, and a
+#: worker that hangs is to be replaced soon.
 LEASE = 15.0
 SHORTEST_LEASE, LONGEST_LEASE = 1.0, 60.0
 
@@ -30,35 +30,35 @@ SHORTEST_LEASE, LONGEST_LEASE = 1.0, 60.0
 class Settings:
     """How a run is driven. Times are in seconds."""
 
-    #: Calls in flight at most, shared out evenly among the accounts.
+    #: Most calls in flight, shared out evenly among the accounts.
     concurrency: int = 32
     max_attempts: int = 8
-    #: For so long the service is trusted to remember a token.
+    #: How long the service is trusted to remember a token.
     token_ttl: float = 600.0
-    #: Until a snapshot is sure to show in reads.
+    #: How long it takes until a snapshot is sure to show in reads.
     read_lag: float = retry.READ_LAG
-    #: Send a doubtful row again where its snapshot cannot be looked up.
+    #: Send a row in doubt again where its snapshot cannot be looked up.
     resend_in_doubt: bool = False
-    #: For calls in flight when the run is stopped.
+    #: How long calls in flight may take when the run is stopped.
     drain_timeout: float = 30.0
     max_duration: float | None = None
-    #: Nothing but throttles at the lowest rate for so long: the quota is spent.
+    #: After so long with nothing but throttles at the lowest rate, the quota counts as spent.
     patience: float = 300.0
     #: While nothing can be reached, or quotas refuse all rows, probes go on for so long; then it is deferred.
     pause: float = 120.0
     failure_limit: retry.FailureLimit = retry.NO_LIMIT
 
 
-DEFAULTS = Settings()
+DEFAULT_SETTINGS = Settings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterOptions:
-    """On which cluster a run's accounts are placed."""
+    """The Dask cluster whose workers make the calls."""
 
-    #: Of its scheduler, such as tcp://10.0.0.5:8786; None: a cluster on this machine, for this run.
+    #: Address of its scheduler, such as tcp://10.0.0.5:8786; None: a cluster on this machine, for this run.
     scheduler: str | None = None
-    #: Of the cluster on this machine; None: one a core.
+    #: Worker processes of the cluster on this machine; None: one a core.
     workers: int | None = None
     #: Seconds after which a worker stops calling that heard nothing from its coordinator.
     lease: float = LEASE
@@ -72,7 +72,7 @@ class Options:
     ledger: str | None = None
     #: For a new ledger; None: a random one.
     run_id: str | None = None
-    #: Accounts to call for, by name or as tag:NAME; none named: all.
+    #: Accounts to call for, by name or as tag:NAME; empty: all.
     accounts: tuple[str, ...] = ()
     #: Calls a second and account: a number over the manifest's, "auto" to find it out, None: the manifest's.
     rate: float | str | None = None
@@ -97,16 +97,16 @@ class Options:
     profile: str | None = None
     #: The folder for what outlives a run; None: as the environment says.
     state_dir: Path | None = None
-    #: The state folder of a simulated run; see `isolate_simulated_state`.
+    #: The state folder of a simulated run (see `isolate_simulated_state`).
     simulated_state_dir: Path | None = None
     #: Begin a new ledger though an unfinished one has vanished, or lies elsewhere.
     new_ledger: bool = False
     #: With {date} in the ledger's name: an unfinished ledger so young is resumed first.
     resume_within: float = RESUME_WITHIN
-    engine: Settings = DEFAULTS
-    #: The Dask cluster whose workers make the calls; None: this process does.
+    engine: Settings = DEFAULT_SETTINGS
+    #: None: this process makes the calls.
     cluster: ClusterOptions | None = None
-    #: The command line that goes on where this one stops, for the summary.
+    #: The command line that resumes where this one stops, for the summary.
     command_line: str | None = None
 
 
@@ -123,7 +123,7 @@ def state_folder_of(options: Options) -> Path:
 def isolate_simulated_state(options: Options, *, simulated: bool) -> Iterator[Options]:
     """Give what is `simulated` a state folder of its own, which real runs never see.
 
-    It lasts as long as the simulated world does: beside the world's file, or no longer than the block.
+    It lasts as long as the simulated world: next to the world's file, or until the block ends.
 
     Raises:
         StorageError: no folder can be made.
@@ -134,37 +134,30 @@ def isolate_simulated_state(options: Options, *, simulated: bool) -> Iterator[Op
         folder = paths.simulated_state(options.simulator_state, options.state_dir)
         yield replace(options, simulated_state_dir=folder)
     else:
-        try:
-            scratch = TemporaryDirectory(prefix="batch-snapshot-", ignore_cleanup_errors=True)
-        except OSError as error:
-            why = error.strerror or error
-            raise StorageError(
-                f"cannot make a folder for the state of the simulated run ({why}): name one that can be "
-                "written with TMPDIR"
-            ) from None
-        with scratch as name:
-            yield replace(options, simulated_state_dir=Path(name))
+        with paths.temporary_state() as folder:
+            yield replace(options, simulated_state_dir=folder)
 
 
 def option_warnings(options: Options) -> list[str]:
-    """What looks wrong about them, and is done all the same."""
-    regions = {options.region} - {None, REGION}
-    return [f"--region {region}: only {REGION} serves the API" for region in regions]
+    """What looks wrong about the options, and is done all the same."""
+    if options.region in {None, REGION}:
+        return []
+    return [f"--region {options.region}: only {REGION} serves the API"]
 
 
-#: Of a run that retry goes on with, where it does not say otherwise.
+#: Settings that a retry takes over from the run where its own options name none.
 _INHERITED = ("rate", "daily_quota", "state_dir", "profile", "region")
 
 
 def recorded_settings(options: Options, before: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
-    """What the run line keeps of the options: enough to make the command line that goes on.
+    """What the run line records of the options: enough to write the command line that resumes.
 
     Args:
         options: of this invocation.
-        before: of the run that is gone on with: whose credentials, quotas and state folder hold where the
-            options name none.
+        before: settings of the run that is retried; its credentials, quotas and state folder hold where
+            the options name none.
     """
-    engine = options.engine
+    engine, cluster = options.engine, options.cluster
     settings = {
         "concurrency": engine.concurrency,
         "rate": options.rate,
@@ -178,33 +171,26 @@ def recorded_settings(options: Options, before: Mapping[str, Any] = MappingProxy
         "profile": options.profile,
         "region": options.region,
         "state_dir": str(options.state_dir) if options.state_dir else None,
-        "engine": "dask" if options.cluster else None,
-        "scheduler": options.cluster.scheduler if options.cluster else None,
+        "engine": "dask" if cluster else None,
+        "scheduler": cluster.scheduler if cluster else None,
     }
     inherited = {key: before[key] for key in _INHERITED if settings[key] is None and key in before}
-    return {**settings, **inherited}
-
-
-def extras_of(options: Options) -> dict[str, Any]:
-    """The settings that the run line keeps only where they say something."""
-    state = str(files.resolved(options.simulator_state)) if options.simulator_state else None
-    cluster = options.cluster
-    given = {
+    if_given = {
         "lease_s": cluster.lease if cluster else None,
         "changed_since": options.changed_since,
         "skip_active_jobs": options.skip_active_jobs,
-        "simulator_state": state,
-        # Until a row is sent, the choice holds for who goes on with this ledger.
+        "simulator_state": str(files.resolved(options.simulator_state)) if options.simulator_state else None,
+        # Until a row is sent, the choice holds for later runs of this ledger too.
         "new_ledger": options.new_ledger,
     }
-    return {name: value for name, value in given.items() if value}
+    return {**settings, **inherited, **{name: value for name, value in if_given.items() if value}}
 
 
 def with_recorded_quotas(path: Path, options: Options, settings: Mapping[str, Any]) -> Options:
-    """The options with the quotas of the run that is gone on with, where they name none.
+    """The options under the quotas that the run line of the ledger at `path` has among its settings.
 
     Raises:
-        LedgerError: the ledger's make no sense.
+        LedgerError: they make no sense.
     """
     rate, daily = settings["rate"], settings["daily_quota"]
     number = isinstance(rate, float | int) and 1e-6 <= rate <= 999_999

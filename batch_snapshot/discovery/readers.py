@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -54,9 +54,7 @@ async def open_readers(
             isolate_simulated_state(options, simulated=called.endpoint == SIMULATOR)
         )
         usage = stack.enter_context(CallLog(paths.usage_file(state_folder_of(options))))
-        accounts = {
-            name: replace(account, quota=called.quotas[name]) for name, account in called.accounts.items()
-        }
+        accounts = called.limited_accounts
         allowances = AccountLimits(accounts, called.endpoint, usage, os.environ, read_rate=options.read_rate)
         where = await open_target(
             called.endpoint, stack, state=options.simulator_state, concurrency=options.engine.concurrency

@@ -1,4 +1,4 @@
-"""Who makes the calls of a run: this process or the workers of a cluster, and the engine that drives them."""
+"""Which engine drives a run, and what makes its calls: this process, or the workers of a Dask cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from batch_snapshot.engine.pool import Engine
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
     from random import Random
@@ -24,22 +24,20 @@ if TYPE_CHECKING:
     from batch_snapshot.cluster.posts import Posts
     from batch_snapshot.config.options import Options
     from batch_snapshot.engine.account import AccountState
+    from batch_snapshot.jobs.recorder import Recorder
     from batch_snapshot.ledger.history import History
-    from batch_snapshot.models import Account, Outcome, Request
+    from batch_snapshot.models import Account
 
     Callers = Clients | Posts
     Driver = Engine | Coordinator
-    Identify = Callable[[AccountState], Awaitable[None]]
-    Intend = Callable[[Sequence[Request]], Awaitable[None]]
-    Record = Callable[[Outcome], None]
 
 
-async def wait_for_lost_workers(past: History, tell: Callable[[str], None] | None) -> None:
+async def wait_for_lost_workers(past: History, on_wait: Callable[[str], None] | None) -> None:
     """Wait until the workers of a coordinator that crashed must have stopped calling.
 
     Args:
-        past: of the ledger that it wrote.
-        tell: is told what is waited for.
+        past: the history of the ledger that the coordinator wrote.
+        on_wait: called with what is waited for.
     """
     last = past.last
     if last is None or past.end is not None or last.settings.get("engine") != "dask":
@@ -47,23 +45,25 @@ async def wait_for_lost_workers(past: History, tell: Callable[[str], None] | Non
     seconds = last.settings.get("lease_s")
     term = Term(seconds if isinstance(seconds, int | float) and 0 < seconds <= LONGEST_LEASE else LEASE)
     term.renew(0.0)
-    if tell:
-        tell(f"waiting {term.left(0.0):.0f} s: workers of the run before, which crashed, may call until then")
+    if on_wait:
+        on_wait(
+            f"waiting {term.left(0.0):.0f} s: workers of the run before, which crashed, may call until then"
+        )
     await anyio.sleep(term.left(0.0))
 
 
 def open_callers(
     accounts: Mapping[str, Account], target: Target, options: Options, now: Callable[[], datetime]
 ) -> AbstractAsyncContextManager[Callers]:
-    """Who makes the calls for the accounts, for as long as the block lasts.
+    """What makes the calls for the accounts, for as long as the block lasts.
 
     Raises:
-        InputError: workers are wanted, and Dask is not there.
+        InputError: workers are wanted, and Dask is not installed.
     """
     if options.cluster is None:
         return Clients(accounts, target, now)
     try:
-        from batch_snapshot.cluster.posts import Posts  # noqa: PLC0415 - Dask is there only where it is wanted
+        from batch_snapshot.cluster.posts import Posts  # noqa: PLC0415 - Dask is installed only where it is wanted
     except ImportError as error:
         if (error.name or "").startswith("batch_snapshot"):
             raise
@@ -74,50 +74,44 @@ def open_callers(
 
 def build_engine(
     callers: Callers,
-    lanes: dict[str, AccountState],
+    accounts: dict[str, AccountState],
     options: Options,
+    recorder: Recorder,
     *,
-    identify: Identify,
-    intend: Intend,
-    record: Record,
-    suspend: Record,
-    now: Callable[[], datetime],
+    identify: Callable[[AccountState], Awaitable[None]],
     rng: Random,
 ) -> Driver:
-    """What drives the run, by whoever makes the calls.
+    """The engine for what makes the calls.
 
     Args:
-        callers: make them.
-        lanes: by account name.
-        options: how.
-        identify: as for an `Engine`, and so are those that follow.
-        intend: makes a batch durable.
-        record: keeps an outcome.
-        suspend: keeps that a row is in doubt which is about to be sent again, as its worker was lost.
-        now: the wall clock.
+        callers: make the calls.
+        accounts: by name.
+        options: how the run is driven.
+        recorder: records intents and outcomes.
+        identify: finds out who signs for an account.
         rng: draws the jitter.
     """
     if isinstance(callers, Clients):
         return Engine(
-            lanes=lanes,
+            lanes=accounts,
             identify=identify,
             send=callers.send,
             look_up=callers.look_up,
             probe=callers.probe,
-            intend=intend,
-            record=record,
+            intend=recorder.intend,
+            record=recorder.record,
             clock_skew=callers.clock_skew,
-            now=now,
+            now=recorder.now,
             rng=rng,
             settings=options.engine,
         )
     return Coordinator(
-        lanes=lanes,
+        lanes=accounts,
         posts=callers,
         identify=identify,
-        intend=intend,
-        record=record,
-        suspend=suspend,
-        now=now,
+        intend=recorder.intend,
+        record=recorder.record,
+        suspend=recorder.record_lost,
+        now=recorder.now,
         settings=options.engine,
     )

@@ -18,12 +18,23 @@ if TYPE_CHECKING:
     from batch_snapshot.engine.allowance import AccountLimits
     from batch_snapshot.jobs.job import Job
 
-    #: Names whose quotas an account spends; raises `ApiError`.
+    #: Says whose quotas an account uses; raises `ApiError`.
     Identify = Callable[[str], Awaitable[str]]
 
 
+async def check_accounts(job: Job, identify: Identify) -> None:
+    """Make all checks of this module that can be made before the first call.
+
+    Raises:
+        InputError: the accounts are not those of the ledger, or two of them are one.
+    """
+    await check_signers(job, identify)
+    await check_duplicates(job, identify)
+    await check_renamed(job, identify)
+
+
 async def check_signers(job: Job, identify: Identify) -> None:
-    """Refuse to go on with a ledger for another AWS account, before anything is written or sent.
+    """Refuse to resume a ledger for another AWS account.
 
     Raises:
         InputError: it is another one.
@@ -33,7 +44,7 @@ async def check_signers(job: Job, identify: Identify) -> None:
         before = job.past.signers.get(name)
         if before is None or not before.startswith(signer.NUMBER):
             return
-        # What is wrong with the credentials stops the account alone, and is told then.
+        # Credentials that cannot be had stop the account alone, when its first row is to be sent.
         with suppress(ApiError):
             if why := signer.refusal(name, before, signer.of(await identify(name))):
                 raise InputError(f"{job.path}: {why}")
@@ -42,14 +53,13 @@ async def check_signers(job: Job, identify: Identify) -> None:
 
 
 async def check_duplicates(job: Job, identify: Identify) -> None:
-    """Refuse two names for one AWS account under which the same row is listed, before the first call.
+    """Refuse two names for one AWS account under which the same row is listed: it would get two snapshots.
 
-    Accounts that are left out this time are those that they were when the ledger was written last.
-
-    What roles tell was told when the manifest was validated; here AWS is asked, if it is called at all.
+    Accounts that are not called this time count as whom the ledger has for them. Roles were compared when
+    the manifest was validated; here AWS is asked, where it is called at all.
 
     Raises:
-        InputError: each of the two would make the row's snapshot.
+        InputError: there are two such names.
     """
     whose: dict[str, str] = {
         name: before.removeprefix(signer.NUMBER)
@@ -67,8 +77,8 @@ async def check_duplicates(job: Job, identify: Identify) -> None:
 
     if len(job.accounts) + len(whose) > 1:
         await reader.beside(job.accounts, look)
-    if (same := shared(whose)) and (told := job.doubled(same)):
-        raise ManifestError(list(told))
+    if (same := shared(whose)) and (problems := job.doubled(same)):
+        raise ManifestError(list(problems))
 
 
 async def check_renamed(job: Job, identify: Identify) -> None:
@@ -79,7 +89,7 @@ async def check_renamed(job: Job, identify: Identify) -> None:
     """
 
     async def look(name: str) -> None:
-        # What is wrong with the credentials stops the account alone, and `identify_signer` looks again.
+        # Credentials that cannot be had stop the account alone, and `identify_signer` checks again.
         with suppress(ApiError):
             if why := _renamed_refusal(job, name, signer.of(await identify(name))):
                 raise InputError(f"{job.path}: {why}")
@@ -88,7 +98,7 @@ async def check_renamed(job: Job, identify: Identify) -> None:
 
 
 def _renamed_refusal(job: Job, name: str, now: str) -> str | None:
-    """Why rows of an account cannot be sent as who signs `now`; None: they can."""
+    """Why rows of an account cannot be sent if it signs as `now`; None: they can."""
     known = job.past.last.accounts if job.past.last else {}
     account = job.accounts[name]
     for (other, called), row in job.renamed.items():
@@ -109,7 +119,7 @@ async def identify_signer(
     identify: Identify,
     lane: AccountState,
 ) -> None:
-    """Find out who signs, for the intents to say (in `signers`), and hold the account to its quotas.
+    """Find out who signs, put it in `signers` for the intents, and apply that AWS account's quotas.
 
     Raises:
         ApiError: there are no credentials, or another AWS account's.
@@ -119,12 +129,12 @@ async def identify_signer(
     before = signers.get(lane.name) or job.past.signers.get(lane.name)
     now = signers[lane.name] = signer.of(found)
     if why := signer.refusal(lane.name, before, now) or _renamed_refusal(job, lane.name, now):
-        # Credentials that could not be had at the start, and are another account's.
+        # The credentials could not be had at the start, and are another account's.
         raise ApiError(
             Failure(ErrorKind.DENIED, "AnotherAccount", why, Verdict.STOP_ACCOUNT, may_have_landed=False)
         )
-    if told := signer.warning(lane.name, before, now):
-        lane.warnings.append(told)
+    if warning := signer.warning(lane.name, before, now):
+        lane.warnings.append(warning)
 
     async def known(_: str) -> str:
         return found

@@ -1,20 +1,17 @@
-"""What `run` and `retry` are about to do: which rows, under which ledger, for whom.
+"""What `run` and `retry` are about to do: which rows they send, under which ledger, for which accounts.
 
-A `Job` holds the locks of its ledger and accounts for as long as its block lasts. Nothing is
-called or written here but the locks.
+Nothing is called or written here but the locks.
 """
 
 from __future__ import annotations
 
-import os
-import re
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from batch_snapshot import files, manifest, paths
+from batch_snapshot import files, paths
 from batch_snapshot.aws import profiles
 from batch_snapshot.config.accounts import (
     Targets,
@@ -23,18 +20,20 @@ from batch_snapshot.config.accounts import (
     resolve_targets,
     select_accounts,
 )
-from batch_snapshot.config.options import (
-    extras_of,
-    option_warnings,
-    recorded_settings,
-    state_folder_of,
-    with_recorded_quotas,
+from batch_snapshot.config.options import option_warnings, recorded_settings, with_recorded_quotas
+from batch_snapshot.errors import LedgerError
+from batch_snapshot.jobs import resume
+from batch_snapshot.jobs.locked import (
+    check_ledger_fits,
+    check_names,
+    lock_accounts,
+    lock_file,
+    reminder_files,
 )
-from batch_snapshot.errors import InputError, LedgerError, StorageError
-from batch_snapshot.jobs import other_ledgers, resume
-from batch_snapshot.jobs import rows as backlog
-from batch_snapshot.ledger import codec, history, locks, open_runs, writer
-from batch_snapshot.models import SIMULATOR
+from batch_snapshot.jobs.plan import Selection
+from batch_snapshot.jobs.rows import LedgerRows, ManifestRows, count_by_account, count_by_account_and_catalog
+from batch_snapshot.ledger import history, locks, writer
+from batch_snapshot.manifest import doubled
 from batch_snapshot.ratelimit import forecast
 from batch_snapshot.ratelimit.windows import calls_a_day
 from batch_snapshot.reporting import next_steps, summary
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batch_snapshot.config.options import Options
-    from batch_snapshot.jobs.plan import Selection
+    from batch_snapshot.jobs.locked import LockedLedger
     from batch_snapshot.ledger.history import Header, History
     from batch_snapshot.manifest import Manifest
     from batch_snapshot.models import Account, Quota, Request, Row
@@ -59,58 +58,71 @@ class Job:
     """Which rows to send, under which ledger."""
 
     command: str
+    #: Of the manifest.
     name: str
+    #: Of the ledger.
     path: Path
     run_id: str
-    accounts: Mapping[str, Account]
-    #: By account: what holds in this invocation.
-    quotas: Mapping[str, Quota]
+    targets: Targets
     catalogs: frozenset[str]
-    endpoint: str
     past: History
     total: int
     #: Rows to send, by account.
     todo: Mapping[str, int]
     requests: Iterator[Request | None]
-    manifest: str | None
+    manifest_path: str | None
     manifest_sha256: str | None
     #: Over the file that keeps what `discover:` has found; None: the manifest has no such section.
     discovered_sha256: str | None = None
-    #: The rows without any history, as often as wanted: those that may be left out.
+    #: Gives the rows without any history, each time it is called: those that may be left out.
     candidates: Callable[[], Iterator[Row]] | None = None
-    #: What the run line keeps of the options.
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    #: By account, where it is recorded that the ledger is not finished (see `unfinished`).
-    reminders: Mapping[str, Path] = field(default_factory=dict)
+    #: What the run line records of the options.
+    settings: Mapping[str, Any]
+    #: By account, where it is recorded that the ledger is unfinished (see `open_runs`).
+    reminders: Mapping[str, Path]
     #: Paths of unfinished ledgers that are given up for this one.
     instead_of: Collection[str] = ()
-    #: The same command again, and the one for whatever is left.
-    again: str | None = None
-    #: The command for today's night, where one of another day is finished first.
-    tonights: str | None = None
-    rest: str | None = None
-    #: Today's ledger, which the same command begins once this one of another day is finished.
-    tonight: Path | None = None
+    #: This command again, and the command for whatever is left.
+    same_command: str | None = None
+    rest_command: str | None = None
+    #: Today's ledger and its command, where this ledger of another day is finished first.
+    todays_ledger: Path | None = None
+    todays_command: str | None = None
     #: Keys of rows that the ledger knows and the manifest lists no longer.
-    gone: Collection[bytes] = ()
+    vanished_keys: Collection[bytes] = ()
     warnings: Sequence[str] = ()
-    #: Which rows are there twice where names stand for the same AWS accounts (see `manifest.doubled`).
-    doubled: Callable[[Mapping[str, str]], Sequence[str]] = lambda _: ()
+    #: Which rows are listed twice where names stand for the same AWS accounts.
+    doubled: Callable[[Mapping[str, str]], Sequence[str]]
     #: By (name in the ledger, name now): a row to send that the ledger has under another account's name.
     renamed: Mapping[tuple[str, str], Row] = field(default_factory=dict)
     #: What a forecast cannot know.
     open_questions: Sequence[str] = ()
 
     @property
-    def closes(self) -> bool:
-        """Whether the ledger's end speaks of rows that were not sent, and the manifest lists none of them."""
+    def accounts(self) -> Mapping[str, Account]:
+        """Those that are called for, by name."""
+        return self.targets.accounts
+
+    @property
+    def endpoint(self) -> str:
+        """Where the calls go."""
+        return self.targets.endpoint
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """Whether there is neither a row to send nor an end line to write."""
+        return not any(self.todo.values()) and self.past.end is not None and not self._end_is_outdated
+
+    @property
+    def _end_is_outdated(self) -> bool:
+        """Whether the ledger's end counts rows as unattempted of which the manifest lists none any more."""
         left = self.past.end is not None and self.past.end.counts.get("unattempted")
         return bool(left) and not summary.count(self.past.counts(), self.total).unattempted
 
     @property
     def vanished(self) -> int:
         """How many rows the manifest lists no longer."""
-        return len(self.gone)
+        return len(self.vanished_keys)
 
     @property
     def vanished_rows(self) -> Sequence[str]:
@@ -121,200 +133,102 @@ class Job:
             # Intents are a sixth of a ledger, and ours name every row.
             for kind in ("intent", ""):
                 if len(named) < enough:
-                    named = history.names(writer.read(self.path, kind=kind), self.gone, enough)
+                    named = history.names(writer.read(self.path, kind=kind), self.vanished_keys, enough)
         return named
 
 
-@dataclass(frozen=True, slots=True)
-class _Identity:
-    """What a ledger and an invocation must agree on."""
-
-    name: str
-    accounts: Mapping[str, Account]
-    endpoint: str
-
-
-class LockedLedger(NamedTuple):
-    """A manifest and the ledger of its run, while their locks are held."""
-
-    listed: Manifest
-    options: Options
-    path: Path
-    targets: Targets
-    #: Whether they are held; without, a run may be writing the ledger.
-    touch: bool = True
-    #: Warnings about files that are no ledgers.
-    passed_over: Sequence[str] = ()
-    #: Paths of unfinished ledgers that are given up for this one.
-    instead_of: Collection[str] = ()
-    #: Why a run would be refused; a plan says so.
-    refused: Sequence[str] = ()
-    #: Today's ledger, where this one of another day is to be finished first.
-    tonight: Path | None = None
-
-    @property
-    def began(self) -> Header | None:
-        """How the ledger begins; None: nothing stands in it yet."""
-        if not self.path.exists():
-            return None
-        return writer.head(self.path)
-
-
-@contextmanager
-def lock_ledger(
-    listed: Manifest,
-    options: Options,
-    now: datetime,
-    *,
-    touch: bool = True,
-) -> Iterator[LockedLedger]:
-    """Find the ledger of a run, and hold its locks; without `touch` nothing is locked or mended.
-
-    Raises:
-        InputError: manifest and options don't fit together.
-        StorageError: a lock is held, or cannot be made.
-    """
-    who = resolve_targets(listed.accounts, options, profiles.endpoints)
-    path, passed_over = resume.choose_ledger(listed.name, options, now)
-    identity = _Identity(listed.name, who.accounts, who.endpoint)
-    with ExitStack() as stack:
-        if touch:
-            stack.enter_context(_lock_file(path, now))
-            stack.enter_context(_lock_accounts(identity, options, now))
-            writer.mend(path)
-        tonight = resume.todays_ledger(listed.name, options, now)
-        locked = LockedLedger(listed, options, path, who, touch, passed_over)
-        yield _check_other_ledgers(locked._replace(tonight=tonight if tonight != path else None), identity)
-
-
-def _check_other_ledgers(locked: LockedLedger, identity: _Identity) -> LockedLedger:
-    """Refuse a new ledger where an unfinished one has vanished, or lies elsewhere; a plan only says so.
-
-    Raises:
-        InputError: there is one, and nobody has chosen.
-        StorageError: it cannot be read which ledgers are unfinished.
-    """
-    path, options, files = locked.path, locked.options, _reminders(identity, locked.options).values()
-    try:
-        began = locked.began
-        if not (options.new_ledger and began and not writer.names_rows(path)):
-            open_runs.check(files, path, begun=began is not None, anew=options.new_ledger)
-        given_up = other_ledgers.check_other_ledgers(files, path, identity.name, options, began)
-    except (InputError, StorageError) as error:
-        if locked.touch:
-            raise
-        return locked._replace(refused=[f"run would be refused: {error}"])
-    return locked._replace(instead_of=given_up)
-
-
-def open_run(locked: LockedLedger, listed: Manifest) -> Job:
+def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
     """Make the job of `run`.
 
     Args:
         locked: the ledger and its locks.
-        listed: the manifest, with what its `discover:` has found.
+        manifest: with what its `discover:` has found.
 
     Raises:
         InputError: ledger, manifest and options don't fit together.
     """
-    options, path, (accounts, quotas, endpoint) = locked.options, locked.path, locked.targets
-    past = resume.load_history(path, live=not locked.touch)
-    identity = _Identity(listed.name, accounts, endpoint)
-    settings = {**recorded_settings(options), **extras_of(options)}
-    _check_fits(past, path, identity, options.run_id)
+    options, path, targets = locked.options, locked.path, locked.targets
+    past = resume.load_history(path, live=locked.read_only)
+    check_ledger_fits(past, path, manifest.name, targets, options.run_id)
+    settings = recorded_settings(options)
     run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
-    gone = {key for key in past.keys() if key not in listed.keys}  # noqa: SIM118 - a method, no mapping
-    rows = backlog.ManifestRows(listed, past, run_id, accounts)
-    # What is still listed under the other name is listed twice: that is looked for elsewhere.
-    renamed = rows.renamed() if gone else {}
+    vanished = {key for key in past.keys() if key not in manifest.keys}  # noqa: SIM118 - a method, no mapping
+    rows = ManifestRows(manifest, past, run_id, targets.accounts)
+    # A row that is still listed under the other name is listed twice: `doubled` finds it.
+    renamed = rows.renamed() if vanished else {}
+    questions = [*locked.refused, *_renamed_questions(renamed), *_open_questions(manifest, options)]
     return Job(
         command="run",
-        name=listed.name,
+        name=manifest.name,
         path=path,
         run_id=run_id,
-        accounts=accounts,
-        quotas=quotas,
-        catalogs=listed.catalogs,
-        endpoint=endpoint,
+        targets=targets,
+        catalogs=manifest.catalogs,
         past=past,
-        total=listed.rows + len(gone),
+        total=manifest.rows + len(vanished),
         todo=rows.todo(),
         requests=rows.requests(),
-        manifest=str(files.resolved(listed.path)),
-        manifest_sha256=listed.sha256,
-        discovered_sha256=listed.found_sha256,
+        manifest_path=str(files.resolved(manifest.path)),
+        manifest_sha256=manifest.sha256,
+        discovered_sha256=manifest.found_sha256,
         candidates=rows.candidates,
         settings=settings,
-        reminders=_reminders(identity, options),
+        reminders=reminder_files(manifest.name, targets, options),
         instead_of=locked.instead_of,
-        again=next_steps.pinned(options.command_line, str(path)),
-        rest=next_steps.run_command(str(listed.path), str(path), endpoint, settings),
-        doubled=partial(manifest.doubled, listed),
-        gone=gone,
+        same_command=next_steps.pinned(options.command_line, str(path)),
+        rest_command=next_steps.run_command(str(manifest.path), str(path), targets.endpoint, settings),
+        todays_ledger=locked.todays_ledger,
+        todays_command=options.command_line if locked.todays_ledger else None,
+        vanished_keys=vanished,
+        warnings=[*manifest.warnings, *locked.passed_over, *_warnings(manifest, targets.quotas, options)],
+        doubled=partial(doubled, manifest),
         renamed=renamed,
-        tonight=locked.tonight,
-        tonights=options.command_line if locked.tonight else None,
-        warnings=[*listed.warnings, *locked.passed_over, *_warnings(listed, quotas, options)],
-        open_questions=[
-            *locked.refused,
-            *_renamed_questions(renamed),
-            *_open_questions(listed, options),
-            *_days_needed(listed, quotas),
-        ],
+        open_questions=[*questions, *_days_needed(manifest, targets.quotas)],
     )
 
 
-def _days_needed(listed: Manifest, quotas: Mapping[str, Quota]) -> list[str]:
+def _days_needed(manifest: Manifest, quotas: Mapping[str, Quota]) -> list[str]:
     """Which accounts have more rows than their quotas let through in a day."""
-    rows = {name: listed.rows_by_account.get(name, 0) for name in quotas}
+    rows = {name: manifest.rows_by_account.get(name, 0) for name in quotas}
     return forecast.days_needed(rows, {name: calls_a_day(quota) for name, quota in quotas.items()})
 
 
-def _warnings(listed: Manifest, quotas: Mapping[str, Quota], options: Options) -> list[str]:
+def _warnings(manifest: Manifest, quotas: Mapping[str, Quota], options: Options) -> list[str]:
     """What looks wrong about the options, also with the quotas, where there is a ledger every day."""
     nightly = options.ledger is not None and "{date}" in options.ledger
     filtered = options.changed_since or options.skip_active_jobs
-    return [*option_warnings(options), *(_days_needed(listed, quotas) if nightly and not filtered else [])]
+    return [*option_warnings(options), *(_days_needed(manifest, quotas) if nightly and not filtered else [])]
 
 
-def _renamed_questions(found: Mapping[tuple[str, str], Row]) -> list[str]:
-    """What a plan says where only the run can tell who signs."""
+def _renamed_questions(renamed: Mapping[tuple[str, str], Row]) -> list[str]:
+    """What a dry run says where only the run can find out who signs."""
     return [
         f"{row.engagement}/{row.resource} stands in the ledger under account {other!r} and is to be sent "
         f"under {name!r}: if both sign for the same AWS account, the run is refused"
-        for (other, name), row in found.items()
+        for (other, name), row in renamed.items()
     ]
 
 
-def _open_questions(listed: Manifest, options: Options) -> list[str]:
-    """What is known only when the run begins, for whoever reads a forecast."""
+def _open_questions(manifest: Manifest, options: Options) -> list[str]:
+    """What a forecast cannot know before the run begins."""
     questions = []
-    if listed.discover and not listed.found:
+    if manifest.discover and not manifest.found:
         questions.append("the rows of discover: are known only when it is run; they are not counted here")
     if options.changed_since or options.skip_active_jobs:
         questions.append("rows that are left out are known only when it is run; they are counted here")
     return questions
 
 
-def _reminders(identity: _Identity, options: Options) -> dict[str, Path]:
-    """Where unfinished ledgers are recorded; a simulator's snapshots are gone when it is."""
-    if identity.endpoint == SIMULATOR:
-        return {}
-    return paths.unfinished_files(
-        state_folder_of(options), identity.name, identity.accounts, identity.endpoint
-    )
-
-
 @contextmanager
 def open_retry(
     path: Path,
-    selection: Callable[[History], Selection],
+    selection: Callable[[History], Selection] | Selection | None,
     options: Options,
     now: datetime,
     *,
-    touch: bool = True,
+    read_only: bool = False,
 ) -> Iterator[Job]:
-    """Make the job of `retry`, and hold its locks; without `touch` nothing is locked or mended.
+    """Make the job of `retry`, and hold its locks; with `read_only` nothing is locked or repaired.
 
     Raises:
         InputError: ledger and options don't fit together.
@@ -323,111 +237,53 @@ def open_retry(
     head = writer.head(path)
     if head is None:
         raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
-    endpoint = resolve_targets(
-        {}, replace(options, accounts=(), profile=None), profiles.endpoints, head.endpoint
-    ).endpoint
+    where_only = replace(options, accounts=(), profile=None)
+    endpoint = resolve_targets({}, where_only, profiles.endpoints, head.endpoint).endpoint
     with ExitStack() as stack:
-        if touch:
-            stack.enter_context(_lock_file(path, now))
+        if not read_only:
+            stack.enter_context(lock_file(path, now))
             writer.mend(path)
-        live = not touch and locks.holder_lives(paths.ledger_lock(path))
+        live = read_only and locks.holder_lives(paths.ledger_lock(path))
         past = writer.history_of(path, live=live, checked=True)
         header = past.last or head
-        _check_names(path, header)
+        check_names(path, header)
         accounts = select_accounts(recorded_accounts(path, header), options)
         settings = recorded_settings(options, header.settings)
         quotas = effective_quotas(accounts, with_recorded_quotas(path, options, settings))
-        identity = _Identity(header.name, accounts, endpoint)
-        if touch:
-            stack.enter_context(_lock_accounts(identity, options, now))
-        _check_fits(past, path, identity, options.run_id)
-        whom = Targets(accounts, quotas, endpoint)
-        yield _of_retry(path, past, header, chosen=selection(past), whom=whom, options=options)
+        targets = Targets(accounts, quotas, endpoint)
+        if not read_only:
+            stack.enter_context(lock_accounts(header.name, targets, options, now))
+        check_ledger_fits(past, path, header.name, targets, options.run_id)
+        chosen = selection(past) if callable(selection) else selection or Selection()
+        rows = LedgerRows(path, past, chosen, header.run_id, accounts)
+        yield _retry_job(rows, header, targets, options, settings)
 
 
-def _of_retry(
-    path: Path, past: History, header: Header, *, chosen: Selection, whom: Targets, options: Options
+def _retry_job(
+    rows: LedgerRows, header: Header, targets: Targets, options: Options, settings: Mapping[str, Any]
 ) -> Job:
-    """Make the job of `retry`, once its locks are held."""
-    rows = backlog.LedgerRows(path, past, chosen, header.run_id, whom.accounts)
+    path = str(rows.path)
     renamed = rows.renamed()
-    sent = backlog.count_by_account_and_catalog(rows.requests())
-    settings = {**recorded_settings(options, header.settings), **extras_of(options)}
-    rest = header.manifest and next_steps.run_command(header.manifest, str(path), whom.endpoint, settings)
+    todo = count_by_account_and_catalog(rows.requests())
+    manifest = header.manifest
     return Job(
         command="retry",
         name=header.name,
-        path=path,
+        path=rows.path,
         run_id=header.run_id,
-        accounts=whom.accounts,
-        quotas=whom.quotas,
-        catalogs=frozenset(catalog for _, catalog in sent),
-        endpoint=whom.endpoint,
-        past=past,
+        targets=targets,
+        catalogs=frozenset(catalog for _, catalog in todo),
+        past=rows.past,
         total=header.rows,
-        todo=backlog.count_by_account(sent),
+        todo=count_by_account(todo),
         requests=rows.requests(),
-        manifest=header.manifest,
+        manifest_path=manifest,
         manifest_sha256=header.manifest_sha256,
-        again=None,
         settings=settings,
-        reminders=_reminders(_Identity(header.name, whom.accounts, whom.endpoint), options),
+        reminders=reminder_files(header.name, targets, options),
+        rest_command=manifest and next_steps.run_command(manifest, path, targets.endpoint, settings),
+        warnings=option_warnings(options),
         doubled=rows.doubled,
         renamed=renamed,
         open_questions=_renamed_questions(renamed),
-        rest=rest,
-        warnings=option_warnings(options),
     )
-
-
-@contextmanager
-def _lock_file(path: Path, now: datetime) -> Iterator[None]:
-    if files.exists(path) and path.is_dir():
-        raise InputError(f"{path}: is a folder; name the ledger's file")
-    lock = paths.ledger_lock(path)
-    # Rows of a ledger that exists must not be sent again under another.
-    known = os.path.lexists(path)
-    elsewhere = "copy the ledger elsewhere and name the copy" if known else "name another place"
-    with locks.held(lock, what=str(path), since=codec.timestamp(now), elsewhere=f"{elsewhere} with --ledger"):
-        yield
-
-
-@contextmanager
-def _lock_accounts(identity: _Identity, options: Options, now: datetime) -> Iterator[None]:
-    """Hold the manifest's name in each account, so that two nights never overlap."""
-    state = state_folder_of(options)
-    locks.make_room(len(identity.accounts))
-    with ExitStack() as stack:
-        for account in sorted(identity.accounts):
-            lock = paths.account_lock(state, identity.name, account, identity.endpoint)
-            what = f"manifest name {identity.name!r} in account {account!r}"
-            stack.enter_context(locks.held(lock, what=what, since=codec.timestamp(now)))
-        yield
-
-
-def _check_fits(past: History, path: Path, meant: _Identity, run_id: str | None) -> None:
-    """Refuse a ledger that means something else than this invocation."""
-    if past.first is None or past.last is None:
-        return
-    found, way_out = past.first, "name another with --ledger"
-    if found.name != meant.name:
-        raise LedgerError(f"{path}: belongs to manifest {found.name!r}, not {meant.name!r}; {way_out}")
-    if found.endpoint != meant.endpoint:
-        raise LedgerError(f"{path}: was written against {found.endpoint}, not {meant.endpoint}; {way_out}")
-    if run_id and run_id != found.run_id:
-        raise LedgerError(f"{path}: has run id {found.run_id}, not {run_id}; drop --run-id, or {way_out}")
-    for account in meant.accounts.values():
-        known = past.last.accounts.get(account.name)
-        values = {key: getattr(account, key) for key in ("role_arn", "profile", "region", "endpoint_url")}
-        if known is not None and any(known.get(key) != value for key, value in values.items()):
-            if not writer.names_rows(path, account.name):
-                continue  # nothing was sent for it yet: it is not settled who signs
-            was = ", ".join(f"{key} {known.get(key) or 'none'}" for key in values)
-            raise LedgerError(f"{path}: there account {account.name!r} is another one ({was}); {way_out}")
-
-
-def _check_names(path: Path, header: Header) -> None:
-    """Refuse names that no manifest can have: they become the names of files."""
-    for name in (header.name, *header.accounts):
-        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name) or name in {".", ".."}:
-            raise LedgerError(f"{path}: the run line names {name!r}, which no manifest can: it was edited")

@@ -1,4 +1,4 @@
-"""Unfinished ledgers of the same manifest at other paths: a new one beside them sends their rows again."""
+"""Unfinished ledgers of the same manifest at other paths: a new ledger would send their rows again."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def check_other_ledgers(
         path: of the ledger that the run would write.
         name: of the manifest.
         options: name the ledger, and say whether it is to be a new one.
-        began: how the ledger begins; None: nothing stands in it yet.
+        began: how the ledger begins; None: it is empty.
 
     Returns:
         The paths of the ledgers that are given up for this one, as they are recorded.
 
     Raises:
-        InputError: there is one, and nobody has chosen.
+        InputError: there is one, and the options don't say which to take.
         StorageError: a file cannot be read.
     """
     others = _other_ledgers(files, path, name, options)
@@ -65,14 +65,14 @@ def _refusal(path: Path, name: str, others: list[OtherLedger]) -> str:
     put_back = "put it back, and " if first.gone else ""
     return (
         f"{path}: would be a new ledger, but manifest {name!r} has a run that is not finished: "
-        f"{', '.join(shown)}{more}; only its ledger knows what was made. To go on with it, {put_back}give "
+        f"{', '.join(shown)}{more}; only its ledger knows what was made. To resume it, {put_back}give "
         f"--ledger {shlex.quote(str(first.path))}; to begin anew, which makes all its snapshots again, give "
         "--new-ledger"
     )
 
 
 def _other_ledgers(files: Iterable[Path], path: Path, name: str, options: Options) -> list[OtherLedger]:
-    """Those recorded, the latest first; the other nights of a pattern with {date} are none of them."""
+    """Those recorded, the latest first; not those of other days by a pattern with {date}."""
     runs: dict[str, str] = {}
     for file in files:
         runs |= open_runs.known(file)
@@ -86,7 +86,7 @@ def _other_ledgers(files: Iterable[Path], path: Path, name: str, options: Option
 
 
 def _if_unfinished(path: Path, run_id: str) -> list[OtherLedger]:
-    """The ledger, unless it says that nothing of its run is left, or that nothing was sent."""
+    """The ledger, unless its run has nothing left to send, or has sent nothing."""
     try:
         past = writer.history_of(path)
     except (BatchSnapshotError, OSError):

@@ -1,4 +1,4 @@
-"""How a run ended: its outcome, and what it comes to in a summary."""
+"""How a run ended: its outcome, its summary, and the commands that come next."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from batch_snapshot.engine.account import StopKind
 from batch_snapshot.errors import StorageError
 from batch_snapshot.models import Status
-from batch_snapshot.reporting import next_steps
-from batch_snapshot.reporting import summary as report
+from batch_snapshot.reporting.next_steps import next_steps
+from batch_snapshot.reporting.summary import AccountSummary, Summary, count, exit_code
 from batch_snapshot.reporting.view import RunView
 
 if TYPE_CHECKING:
@@ -33,27 +33,27 @@ def initial_view(job: Job) -> RunView:
     return RunView(job.name, job.total, statuses, failures, settled_before=statuses.total(), todo=job.todo)
 
 
-def outcome_of(engine: RunState, view: RunView) -> str:
-    """In a word how the run went, now that it is over."""
+def decide_outcome(engine: RunState, view: RunView) -> str:
+    """completed, stopped, deferred or interrupted."""
     stop = engine.ending
     return _OUTCOMES[stop.kind] if stop and not _stopped_after_last_row(engine, view) else "completed"
 
 
 def _stopped_after_last_row(engine: RunState, view: RunView) -> bool:
-    """Whether the run was stopped by its very last row: then nothing was kept from it."""
+    """Whether the run was stopped by its very last row: then every row was sent all the same."""
     stopped = engine.ending is engine.stop and engine.stop and engine.stop.kind is StopKind.STOPPED
     return bool(stopped) and all(view.settled[name] >= rows for name, rows in view.todo.items())
 
 
-def nothing_to_do_summary(job: Job) -> report.Summary:
-    """The summary of a run that has no row to send, and no call made."""
-    return summary(job, "completed", initial_view(job), warnings=[*job.warnings, _why_nothing(job)])
+def nothing_to_do_summary(job: Job) -> Summary:
+    """The summary of a run that has no row to send, and makes no call."""
+    return summarize(job, "completed", initial_view(job), warnings=[*job.warnings, _why_nothing(job)])
 
 
 def _why_nothing(job: Job) -> str:
     if job.command == "retry":
         return f"{job.path}: no row of this selection failed or is in doubt: nothing to retry"
-    counts = report.count(job.past.counts(), job.total)
+    counts = count(job.past.counts(), job.total)
     if counts.succeeded == counts.total:
         what = "every row has succeeded"
     elif counts.settled:
@@ -63,7 +63,7 @@ def _why_nothing(job: Job) -> str:
     return f"{job.path}: {what}: nothing left to run. For a new run of the same rows name a new --ledger"
 
 
-def summary(
+def summarize(
     job: Job,
     outcome: str,
     view: RunView,
@@ -71,23 +71,23 @@ def summary(
     engine: RunState | None = None,
     signum: int | None = None,
     warnings: Sequence[str] = (),
-) -> report.Summary:
-    """What a run comes to.
+) -> Summary:
+    """The summary of a run.
 
     Args:
-        job: what was to be done.
-        outcome: as of `outcome_of`.
-        view: what became of the rows.
-        engine: that drove it; None: there was nothing to do.
-        signum: the signal that ended it, if one did.
-        warnings: for whoever reads it.
+        job: which rows were to be sent.
+        outcome: see `decide_outcome`.
+        view: the states of the rows.
+        engine: the engine that drove the run; None: there was nothing to do.
+        signum: the signal that ended the run, if one did.
+        warnings: for the summary.
     """
     stops = [engine.stop, *(lane.stop for lane in engine.lanes.values())] if engine else []
     failures = {group: number for group, number in view.failures.items() if number > 0}
     uncounted = engine.uncounted if engine else None
-    return report.Summary(
+    return Summary(
         outcome=outcome,
-        exit_code=StorageError.exit_code if uncounted else report.exit_code(outcome, view.counts, signum),
+        exit_code=StorageError.exit_code if uncounted else exit_code(outcome, view.counts, signum),
         counts=view.counts,
         failures=failures,
         ledger=str(job.path),
@@ -102,41 +102,39 @@ def summary(
         reasons=[stop.reason for stop in stops if stop],
         vanished=job.vanished,
         vanished_rows=job.vanished_rows,
-        warnings=[*warnings, *_tonight(job, finished=outcome == "completed")],
+        warnings=[*warnings, *_todays_ledger_warnings(job, finished=outcome == "completed")],
         next_steps=_next_steps(job, outcome, view, failures),
         settings=job.settings,
     )
 
 
 def _next_steps(job: Job, outcome: str, view: RunView, failures: Mapping[FailureGroup, int]) -> list[str]:
-    """The commands that go on from here; the one for today's night first, where it has not begun."""
-    through = outcome == "completed"
-    steps = next_steps.next_steps(
+    """The commands for what is left; the one for today's ledger first, where it has not begun."""
+    completed = outcome == "completed"
+    steps = next_steps(
         view.counts,
         failures,
-        run=job.rest if through else job.again or job.rest,
+        run=job.rest_command if completed else job.same_command or job.rest_command,
         ledger=str(job.path),
         settings=job.settings,
     )
-    return [job.tonights, *steps] if job.tonights and through else steps
+    return [job.todays_command, *steps] if job.todays_command and completed else steps
 
 
-def _tonight(job: Job, *, finished: bool) -> list[str]:
-    """What is to be said of today's ledger, where one of another day came first."""
-    if job.tonight is None:
+def _todays_ledger_warnings(job: Job, *, finished: bool) -> list[str]:
+    if job.todays_ledger is None:
         return []
-    not_begun = f"today's night ({job.tonight}) has not begun"
+    not_begun = f"today's night ({job.todays_ledger}) has not begun"
     if finished:
         return [f"{job.path}, of another day, is through now; {not_begun}: run the same command again for it"]
     return [f"{not_begun}: the same command finishes {job.path} first"]
 
 
-def _account_summary(lane: AccountState, view: RunView) -> report.AccountSummary:
-    """An account's part in this run: what became of its rows, and what they took."""
+def _account_summary(lane: AccountState, view: RunView) -> AccountSummary:
     statuses = {status.value: view.by_account[lane.name, status] for status in Status}
     left = view.todo.get(lane.name, 0) - sum(statuses.values())
     traffic, known = lane.traffic, lane.pacer.pace.known
-    return report.AccountSummary(
+    return AccountSummary(
         calls=traffic.calls,
         throttled_calls=traffic.throttled,
         learned_rate=round(known, 3) if known and traffic.calls else None,

@@ -1,6 +1,6 @@
-"""Which rows are sent, and under which tokens: run, resume and retry all enter here.
+"""Which rows are sent, and under which tokens, by run, resume and retry: they differ in selection alone.
 
-Pure: rows and history in, requests out. The three differ in selection alone.
+Pure: rows and history in, requests out.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which unfinished rows `retry` takes up."""
+    """Which unfinished rows `retry` sends again."""
 
     kinds: frozenset[ErrorKind] = CURABLE
     codes: frozenset[str] = frozenset()
     in_doubt: bool = True
 
     def takes(self, past: RowState) -> bool:
-        """Whether a row with this past is taken up."""
+        """Whether a row with this past is sent again."""
         if past.status is Status.IN_DOUBT and self.in_doubt:
             return True
         if past.status is None:
@@ -36,7 +36,7 @@ class Selection:
 
 
 def all_unfinished() -> Selection:
-    """`retry --all`: whatever failed or is in doubt."""
+    """`retry --all`: every row that failed or is in doubt."""
     return Selection(kinds=frozenset(ErrorKind))
 
 
@@ -77,8 +77,8 @@ def resumed(
 ) -> Iterator[Request | None]:
     """The requests of `run`: rows without a result, and rows in doubt.
 
-    None stands for a row that is not sent, so that a caller can count rows and breathe between
-    them. With `accounts`, rows of others are not sent.
+    None stands for a row that is not sent, so that a caller can count rows and let other tasks run
+    between them. With `accounts`, rows of other accounts are not sent.
     """
     for row in rows:
         key = row.key
@@ -103,7 +103,7 @@ def retried(
     accounts: Container[str] | None = None,
     unrecorded_since: datetime | None = None,
 ) -> Iterator[Request | None]:
-    """The requests of `retry`, out of the ledger alone; see `History.unrecorded_since`."""
+    """The requests of `retry`, from the ledger alone; see `History.unrecorded_since`."""
     for row, past in pasts:
         if not (selection.takes(past) and _wanted(row, accounts)):
             yield None
@@ -115,7 +115,7 @@ def retried(
 
 
 def _first(row: Row, token: str, generation: int, unrecorded_since: datetime | None) -> Request:
-    """A row under a token that no line says was sent; lost lines may have said so."""
+    """A row under a token of which no line says that it was sent; a lost line may have said so."""
     return Request(row, token, generation, unrecorded_since is not None, unrecorded_since)
 
 
@@ -124,7 +124,7 @@ def _wanted(row: Row, accounts: Container[str] | None) -> bool:
 
 
 def _again(row: Row, past: RowState) -> Request:
-    """The same row under the token that the ledger holds."""
+    """A row under the token that the ledger holds."""
     return Request(
         row, past.client_token, past.generation, past.ambiguous, past.first_sent_at, past.clock_skew
     )
@@ -133,7 +133,7 @@ def _again(row: Row, past: RowState) -> Request:
 def batches(requests: Iterable[Request | None], size: int, stride: int = 1024) -> Iterator[list[Request]]:
     """Lists of up to `size` requests, and at least one list for every `stride` rows looked at.
 
-    A long stretch of rows that are done yields empty lists: the caller gets a turn.
+    Where many rows in a row are done, the lists are empty: other tasks get a turn.
     """
     batch: list[Request] = []
     seen = 0

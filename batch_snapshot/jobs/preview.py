@@ -1,4 +1,4 @@
-"""What `run` is about to do, and what `plan` tells: which rows, how fast, until when."""
+"""What `run` is about to do, which `plan` shows: which rows, how fast, until when."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from batch_snapshot.models import Account
 
 
-#: Lines that a brief preview has at most: a terminal's are few.
-BRIEFLY = 10
+#: Most lines of a brief preview.
+BRIEF_LINES = 10
 
-#: Seconds beyond which nobody counts days.
+#: Seconds after which the number of days is no longer shown.
 MANY_YEARS = 100 * 365 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """What is about to be done."""
+    """What a run is about to do."""
 
     name: str
     ledger: str
@@ -40,7 +40,7 @@ class Preview:
     rows: int
     #: By account; those with nothing to send are left out.
     outlooks: Mapping[str, AccountForecast]
-    #: When the forecast was made, in the time zone it is told in.
+    #: When the forecast was made, in the time zone it is shown in.
     now: datetime
     #: What is known only when the run begins.
     notes: Sequence[str] = ()
@@ -57,7 +57,7 @@ class Preview:
 
 
 def preview_job(job: Job, allowances: AccountLimits, now: datetime) -> Preview:
-    """Say what the job is about to do.
+    """What the job is about to do.
 
     Raises:
         StorageError: the log of calls cannot be read.
@@ -125,7 +125,7 @@ def _at(preview: Preview, seconds: float) -> str | None:
 
 
 def as_text(preview: Preview) -> str:
-    """The same for people."""
+    """What `plan` prints."""
     lines = [
         f"{preview.name}: {preview.rows:,} of {preview.counts.total:,} rows to send, {preview.calls:,} calls",
         f"  catalog   {', '.join(sorted(preview.catalogs))}" if preview.catalogs else "",
@@ -142,10 +142,10 @@ def as_text(preview: Preview) -> str:
 
 
 def brief(preview: Preview) -> str:
-    """The same in a line an account; of many, those that take longest."""
+    """One line an account; of many accounts those that take longest."""
     many = len(preview.outlooks) > 1
     last = sorted(preview.outlooks.items(), key=lambda item: -item[1].forecast.ends_in)
-    named = {name for name, _ in last[: len(last) if len(last) <= BRIEFLY else BRIEFLY - 1]}
+    named = {name for name, _ in last[: len(last) if len(last) <= BRIEF_LINES else BRIEF_LINES - 1]}
     lines = [
         f"{f'{name}: ' if many else ''}{_when(preview, outlook)} ({_rate(outlook)})"
         for name, outlook in preview.outlooks.items()

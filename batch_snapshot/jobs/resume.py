@@ -5,8 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from batch_snapshot import files
-from batch_snapshot import paths as places
+from batch_snapshot import files, paths
 from batch_snapshot.aws import profiles
 from batch_snapshot.config.accounts import endpoint_of, recorded_accounts
 from batch_snapshot.config.options import RESUME_WITHIN
@@ -23,16 +22,16 @@ if TYPE_CHECKING:
     from batch_snapshot.config.options import Options
     from batch_snapshot.ledger.history import End, Header, History
 
-#: Old nights that a warning names.
-NAMED_NIGHTS = 3
+#: Old ledgers that warnings name.
+NAMED_LEDGERS = 3
 
 
 def choose_ledger(name: str, options: Options, now: datetime) -> tuple[Path, list[str]]:
     """Today's ledger, or with {date} in its name one of another day that is not finished.
 
-    Today's comes first if it is there and not finished. Then one that was deferred, whatever its age, and of
-    several the oldest: its run promised that the same command goes on with it. Then a young one, unless
-    today's is there. What is no ledger is passed over.
+    Today's comes first if it exists and is not finished. Then one that was deferred, whatever its age, and
+    of several the oldest: its run said that the same command resumes it. Then a young one, unless today's
+    exists. Files that are no ledgers are passed over.
 
     Args:
         name: of the manifest.
@@ -43,33 +42,33 @@ def choose_ledger(name: str, options: Options, now: datetime) -> tuple[Path, lis
         The ledger's path, and warnings about what was passed over.
 
     Raises:
-        InputError: the ledger's name makes no sense, or nobody can tell what is there.
+        InputError: the ledger's name makes no sense, or its folder cannot be read.
     """
-    pattern = places.ledger_pattern(options.ledger, simulated=options.simulate)
+    pattern = paths.ledger_pattern(options.ledger, simulated=options.simulate)
     today = todays_ledger(name, options, now)
     warnings: list[str] = []
     if options.simulate and options.ledger:
-        given = places.ledger_path(options.ledger, name, now)
+        given = paths.ledger_path(options.ledger, name, now)
         if given != today:
             warnings.append(f"--ledger {given}: this is a simulated run, so its ledger is {today}")
         elif _is_simulated_ledger(given):
             return given, warnings
-    nights = _unfinished(places.dated_ledgers(pattern, name), name, now, options, warnings)
-    deferred = [night for night in nights if night.deferred]
-    if deferred and not any(night.path == today for night in nights):
+    unfinished = _unfinished(paths.dated_ledgers(pattern, name), name, now, options, warnings)
+    deferred = [one for one in unfinished if one.deferred]
+    if deferred and not any(one.path == today for one in unfinished):
         return deferred[-1].path, warnings
     if files.exists(today):
         return today, warnings
-    young = next((night for night in nights if night.young), None)
+    young = next((one for one in unfinished if one.young), None)
     if young:
         return young.path, warnings
-    return today, [*warnings, *_abandoned_warnings(nights)]
+    return today, [*warnings, *_abandoned_warnings(unfinished)]
 
 
 def _is_simulated_ledger(path: Path) -> bool:
-    """Whether a simulated run takes the name of a ledger that has no `.simulated`.
+    """Whether a simulated run writes to the file although its name has no `.simulated`.
 
-    A simulated ledger of an earlier version has none; what is no ledger is refused later, by its name.
+    Earlier versions gave simulated ledgers such names; a file that is no ledger is refused later.
     """
     if not files.exists(path) or (path.is_file() and path.stat().st_size == 0):
         return False
@@ -86,12 +85,12 @@ def newest_ledger(pattern: str, options: Options) -> tuple[Path | None, list[str
         Its path, or None: there is none yet; and warnings about newer ones of other endpoints.
 
     Raises:
-        InputError: for {name}, which only a manifest tells, and for a placeholder that is none.
+        InputError: for {name}, which only a manifest has, and for an unknown placeholder.
     """
     if options.simulate:
-        pattern = places.simulated_name(pattern)
+        pattern = paths.simulated_name(pattern)
     warnings: list[str] = []
-    for path in places.ledgers_of(pattern):
+    for path in paths.ledgers_of(pattern):
         try:
             head = writer.head(path)
             endpoint = head and _endpoint(path, head, options)
@@ -104,7 +103,7 @@ def newest_ledger(pattern: str, options: Options) -> tuple[Path | None, list[str
 
 
 def _endpoint(path: Path, head: Header, options: Options) -> str:
-    """Where the calls of a ledger's accounts would go now."""
+    """Where calls for a ledger's accounts would go now."""
     return endpoint_of(options, recorded_accounts(path, head), profiles.endpoints)
 
 
@@ -114,19 +113,19 @@ class UnfinishedLedger(NamedTuple):
     path: Path
     head: Header
     end: End | None
-    #: Whether its rest was put off: the same command goes on with it, however old it is.
+    #: Whether its run was deferred: the same command resumes it, however old it is.
     deferred: bool
-    #: Whether its run began so lately that the same command goes on with it.
+    #: Whether its run began so lately that the same command resumes it.
     young: bool
 
 
 def unfinished_ledger(path: Path, now: datetime, within: float = RESUME_WITHIN) -> UnfinishedLedger | None:
-    """How a dated ledger stands; None: it is finished, or no run has begun in it.
+    """The state of a dated ledger; None: it is finished, or no run has begun in it.
 
     Args:
         path: of the ledger.
         now: the wall clock.
-        within: seconds since its run began, for which it is young.
+        within: seconds since its run began during which it is young.
 
     Raises:
         LedgerError: it is no ledger.
@@ -142,72 +141,73 @@ def unfinished_ledger(path: Path, now: datetime, within: float = RESUME_WITHIN) 
 
 
 def resumable(path: Path, now: datetime, within: float = RESUME_WITHIN) -> bool:
-    """Whether `run` goes on with a dated ledger: it was deferred, or is young and not finished.
+    """Whether `run` resumes a dated ledger: it was deferred, or is young and not finished.
 
     Raises:
         LedgerError: it is no ledger.
     """
-    night = unfinished_ledger(path, now, within)
-    return night is not None and (night.deferred or night.young)
+    ledger = unfinished_ledger(path, now, within)
+    return ledger is not None and (ledger.deferred or ledger.young)
 
 
 def todays_ledger(name: str, options: Options, now: datetime) -> Path:
-    """The ledger that a run of this day has, if none of another day is to be finished first."""
+    """The ledger of a run of this day, where none of another day is to be finished first."""
     if options.simulate and options.ledger:
-        given = places.ledger_path(options.ledger, name, now)
+        given = paths.ledger_path(options.ledger, name, now)
         if _is_simulated_ledger(given):
             return given
-    return places.ledger_path(places.ledger_pattern(options.ledger, simulated=options.simulate), name, now)
+    return paths.ledger_path(paths.ledger_pattern(options.ledger, simulated=options.simulate), name, now)
 
 
 def _unfinished(
-    paths: Iterable[Path], name: str, now: datetime, options: Options, warnings: list[str]
+    ledgers: Iterable[Path], name: str, now: datetime, options: Options, warnings: list[str]
 ) -> list[UnfinishedLedger]:
     """Those of the ledgers that belong to the manifest of that name and are not finished."""
-    nights = []
-    for path in paths:
+    unfinished = []
+    for path in ledgers:
         try:
             head = writer.head(path)
             if head is None or head.name != name or head.endpoint != _endpoint(path, head, options):
                 continue
-            night = unfinished_ledger(path, now, options.resume_within)
+            ledger = unfinished_ledger(path, now, options.resume_within)
         except LedgerError as error:
             warnings.append(f"passed over: {error}")
             continue
-        if night:
-            nights.append(night)
-    return nights
+        if ledger:
+            unfinished.append(ledger)
+    return unfinished
 
 
-def _abandoned_warnings(nights: Sequence[UnfinishedLedger]) -> list[str]:
-    """Warnings about rows of old nights that no command goes on with by itself, the newest first."""
+def _abandoned_warnings(ledgers: Sequence[UnfinishedLedger]) -> list[str]:
+    """Warnings about rows of old ledgers that no command resumes by itself, the newest first."""
     # A run that was completed and left some was one of some accounts: nothing is missing there.
     old = [
-        night
-        for night in nights
-        if night.end is None or (night.end.counts.get("unattempted") and night.end.outcome != "completed")
+        one
+        for one in ledgers
+        if one.end is None or (one.end.counts.get("unattempted") and one.end.outcome != "completed")
     ]
-    texts = [_abandoned_warning(night) for night in old[:NAMED_NIGHTS]]
-    if hidden := len(old) - NAMED_NIGHTS:
+    texts = [_abandoned_warning(one) for one in old[:NAMED_LEDGERS]]
+    if hidden := len(old) - NAMED_LEDGERS:
         texts += [f"{hidden:,} older ledgers are not finished either"] if hidden > 0 else []
     return texts
 
 
-def _abandoned_warning(night: UnfinishedLedger) -> str:
-    """What an old night has left, and the command that finishes it."""
-    head = night.head
-    how = f"was {night.end.outcome}" if night.end else "did not come to an end"
-    rows = f"{night.end.counts.get('unattempted', 0):,} rows" if night.end else _rows_left(night.path)
+def _abandoned_warning(ledger: UnfinishedLedger) -> str:
+    """How many rows an old ledger has left, and the command that finishes it."""
+    head, end = ledger.head, ledger.end
+    how = f"was {end.outcome}" if end else "did not come to an end"
+    rows = f"{end.counts.get('unattempted', 0):,} rows" if end else _rows_left(ledger.path)
     manifest_path = head.manifest or "MANIFEST"
-    command = next_steps.run_command(manifest_path, str(night.path), head.endpoint, head.settings, "accounts")
+    command = next_steps.run_command(
+        manifest_path, str(ledger.path), head.endpoint, head.settings, "accounts"
+    )
     return (
-        f"{night.path}: that night {how} and left {rows} unattempted; a new night begins without them. "
+        f"{ledger.path}: that night {how} and left {rows} unattempted; a new night begins without them. "
         f"To finish it: {command}. Move the ledger elsewhere to leave it so"
     )
 
 
 def _rows_left(path: Path) -> str:
-    """How many rows a ledger without an end leaves unattempted, in words."""
     with suppress(LedgerError):
         past = writer.history_of(path)
         if past.last:
@@ -225,5 +225,5 @@ def load_history(path: Path, *, live: bool) -> History:
     Raises:
         LedgerError: it is no ledger.
     """
-    live = live and files.exists(path) and locks.holder_lives(places.ledger_lock(path))
+    live = live and files.exists(path) and locks.holder_lives(paths.ledger_lock(path))
     return writer.history_of(path, live=live, checked=True)

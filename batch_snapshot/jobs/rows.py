@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batch_snapshot import manifest
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.jobs import plan
 from batch_snapshot.ledger import history, signer, writer
+from batch_snapshot.manifest import rows
 from batch_snapshot.manifest.duplicates import DuplicateRows, Place
 from batch_snapshot.models import Status
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 class ManifestRows(NamedTuple):
     """The rows of a manifest that their ledger does not settle."""
 
-    listed: Manifest
+    manifest: Manifest
     past: History
     run_id: str
     accounts: Mapping[str, Account]
 
     def requests(self) -> Iterator[Request | None]:
         """What is to be sent; see `plan.resumed`."""
-        return plan.resumed(_validated_rows(self.listed), self.past, self.run_id, self.accounts)
+        return plan.resumed(_validated_rows(self.manifest), self.past, self.run_id, self.accounts)
 
     def candidates(self) -> Iterator[Row]:
         """The rows without any history among them."""
@@ -43,17 +43,17 @@ class ManifestRows(NamedTuple):
 
     def todo(self) -> Mapping[str, int]:
         """How many are to be sent, by account; another pass over the manifest only where it must be."""
-        listed, accounts, settled = self.listed, self.accounts, self._settled()
+        manifest, accounts, settled = self.manifest, self.accounts, self._settled()
         if not settled:
-            return {name: rows for name, rows in listed.rows_by_account.items() if name in accounts}
-        if len(listed.accounts) == 1:
-            return dict.fromkeys(accounts, listed.rows - settled)
+            return {name: count for name, count in manifest.rows_by_account.items() if name in accounts}
+        if len(manifest.accounts) == 1:
+            return dict.fromkeys(accounts, manifest.rows - settled)
         return count_by_account(count_by_account_and_catalog(self.requests()))
 
     def _settled(self) -> int:
         """How many have nothing left to do."""
         past, done = self.past, {Status.SUCCEEDED, Status.FAILED}
-        return sum(past.status(key) in done or past.left_out(key) for key in self.listed.keys)
+        return sum(past.status(key) in done or past.left_out(key) for key in self.manifest.keys)
 
 
 class LedgerRows(NamedTuple):
@@ -67,9 +67,9 @@ class LedgerRows(NamedTuple):
 
     def requests(self) -> Iterator[Request | None]:
         """What is to be sent; see `plan.retried`."""
-        rows = history.rows_of(writer.read(self.path), self.past)
+        pasts = history.rows_of(writer.read(self.path), self.past)
         since = self.past.unrecorded_since
-        return plan.retried(rows, self.chosen, self.run_id, self.accounts, since)
+        return plan.retried(pasts, self.chosen, self.run_id, self.accounts, since)
 
     def renamed(self) -> Mapping[tuple[str, str], Row]:
         """Which of them the ledger has under another account's name too: see `other_names`."""
@@ -77,13 +77,13 @@ class LedgerRows(NamedTuple):
 
     def doubled(self, same: Mapping[str, str]) -> list[str]:
         """Which of them are to be sent twice, where names stand for the `same` AWS accounts."""
-        there = Place(0, str(self.path), 0)
+        place = Place(0, str(self.path), 0)
         doubles = DuplicateRows(same)
         for request in self.requests():
             if request:
-                doubles.look(request.row, there)
-        again = ((request.row, there) for request in self.requests() if request)
-        return [f"{place}: {text}" for place, text in doubles.told(again)]
+                doubles.look(request.row, place)
+        again = ((request.row, place) for request in self.requests() if request)
+        return [f"{where}: {text}" for where, text in doubles.told(again)]
 
 
 def renamed_rows(
@@ -116,7 +116,7 @@ def renamed_rows(
 
 
 def _may_be_same_account(other: str, account: Account, past: History) -> bool:
-    """Whether an account that the ledger calls otherwise may be this one, before anybody was asked."""
+    """Whether an account that the ledger has under another name may be this one, as far as is known yet."""
     known: Mapping[str, Any] = past.last.accounts[other] if past.last else {}
     now = account.number or signer.number(past.signers.get(account.name))
     before = signer.number(past.signers.get(other))
@@ -129,17 +129,19 @@ def count_by_account_and_catalog(requests: Iterator[Request | None]) -> Counter[
     return Counter((request.row.account, request.row.catalog) for request in requests if request)
 
 
-def count_by_account(rows: Counter[tuple[str, str]]) -> Mapping[str, int]:
-    """The same by account alone."""
+def count_by_account(counted: Counter[tuple[str, str]]) -> Mapping[str, int]:
+    """The rows to send, by account."""
     numbers: Counter[str] = Counter()
-    for (account, _), number in rows.items():
+    for (account, _), number in counted.items():
         numbers[account] += number
     return numbers
 
 
-def _validated_rows(listed: Manifest) -> Iterator[Row]:
+def _validated_rows(manifest: Manifest) -> Iterator[Row]:
     """The manifest's rows, and none that it did not list when it was validated."""
-    for row in manifest.rows(listed):
-        if row.key not in listed.keys:
-            raise ManifestError([f"{listed.path}: changed while the run read it: run the same command again"])
+    for row in rows(manifest):
+        if row.key not in manifest.keys:
+            raise ManifestError(
+                [f"{manifest.path}: changed while the run read it: run the same command again"]
+            )
         yield row

@@ -1,4 +1,4 @@
-"""Signals while rows are sent: the first lets the calls in flight be answered, the second drops them."""
+"""Signals while rows are sent: the first lets calls in flight finish, the second drops them."""
 
 from __future__ import annotations
 
@@ -15,42 +15,41 @@ if TYPE_CHECKING:
     from batch_snapshot.cluster.coordinator import Coordinator
     from batch_snapshot.engine.pool import Engine
 
-    #: Gets a sentence, and its facts by name.
+    #: Called with a sentence, and its facts by name.
     Notify = Callable[[str, Mapping[str, Any]], None]
 
-#: How a stopped run is made to drop its calls, by what stopped it.
+#: How to drop the calls of a stopping run: if a signal stopped it, and otherwise.
 _AGAIN = "press Ctrl-C again, or send another signal, to drop them: their rows are then in doubt"
 _TWICE = "press Ctrl-C twice, or send two signals, to drop them: their rows are then in doubt"
 
 
 class StopHandler:
-    """The signals of a run; nothing is done about them before `begin`, nor after `end`."""
+    """Handles the signals of a run between `begin` and `end`."""
 
-    def __init__(self, say: Notify | None) -> None:
-        """Take what is to be told of a stop."""
-        self._say = say or (lambda _, __: None)
+    def __init__(self, notify: Notify | None) -> None:
+        self._notify = notify or (lambda _, __: None)
         self._engine: Engine | Coordinator | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over = False
-        #: Those that came while the run went on, in their order.
+        #: Signals of this run, in their order.
         self.caught: list[int] = []
 
     @property
     def signum(self) -> int | None:
-        """The signal by whose number the run is said to have ended; None: no signal ended it."""
+        """The signal that the exit code names; None: no signal ended the run."""
         return interrupts.acts_as(self.caught[0]) if self.caught else None
 
     def begin(self, engine: Engine | Coordinator) -> None:
-        """Rows are sent from now on: a stop is announced, whatever the reason."""
+        """Announce each stop of this engine from now on."""
         self._engine, self._loop = engine, asyncio.get_running_loop()
         engine.announce = self._announce
 
     def end(self) -> None:
-        """The run is over. Nothing keeps its last line from being written."""
+        """Ignore signals from now on, so that the end line is written."""
         self._over = True
 
     def __call__(self, number: int) -> bool:
-        """Take a signal, wherever the program is; what follows is done by the event loop."""
+        """Take a signal between any two steps of the program; the event loop handles it."""
         if self._loop is None:
             return False
         self._loop.call_soon_threadsafe(self._handle, number)
@@ -71,7 +70,7 @@ class StopHandler:
         if dropped:
             what = f"dropped {_calls(dropped)}; rows left in doubt by that are settled by the same command"
         reason = f"{name} received again"
-        self._say(f"{reason}: {what}", {"reason": reason, "in_flight": 0, "dropped": dropped})
+        self._notify(f"{reason}: {what}", {"reason": reason, "in_flight": 0, "dropped": dropped})
 
     def _announce(self, stop: Stop) -> None:
         engine = self._engine
@@ -80,11 +79,11 @@ class StopHandler:
         waiting, seconds = engine.in_flight, engine.drain_left or 0.0
         facts = {"reason": stop.reason, "in_flight": waiting, "drain_s": round(seconds, 3)}
         if not waiting:
-            self._say(f"{stop.reason}: no further row is sent, and no call is in flight", facts)
+            self._notify(f"{stop.reason}: no further row is sent, and no call is in flight", facts)
             return
         again = _AGAIN if self.caught else _TWICE
         wait = f"waiting for {_calls(waiting)} in flight, {seconds:.0f} s at most (--drain-timeout)"
-        self._say(f"{stop.reason}: no further row is sent; {wait}; {again}", facts)
+        self._notify(f"{stop.reason}: no further row is sent; {wait}; {again}", facts)
 
 
 def _calls(number: int) -> str:

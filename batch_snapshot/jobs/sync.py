@@ -1,7 +1,7 @@
-"""`run` and `retry` for programs that are not asynchronous: they return when all is over.
+"""`run` and `retry` for programs that are not asynchronous: they return when the run is over.
 
-Nothing but the wait differs. Where a loop runs already, as in a notebook, the work goes on in a thread
-of its own, and the callbacks of `Hooks` are called from there.
+Where an event loop is running already, as in a notebook, they run in a thread of their own, and the
+callbacks of `Hooks` are called from there.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ T = TypeVar("T")
 def run_sync(path: Path | str, options: Options | None = None, hooks: Hooks | None = None) -> Summary:
     """Do what `run` does, and return when it is over.
 
-    Within a running loop it works too, and keeps that loop waiting; `await run(…)` would not.
+    Inside a running loop it works too, but blocks that loop; `await run(…)` does not.
 
     Raises:
-        InputError: as `run`; or signals are to be heeded within a running loop.
+        InputError: as `run`; or `Hooks(signals=True)` inside a running loop.
         StorageError: as `run`.
     """
     return _run_to_end(partial(run.run, path, options, hooks), hooks)
@@ -49,7 +49,7 @@ def retry_sync(
     """Do what `retry` does, and return when it is over; see `run_sync`.
 
     Raises:
-        InputError: as `retry`; or signals are to be heeded within a running loop.
+        InputError: as `retry`; or `Hooks(signals=True)` inside a running loop.
         StorageError: as `retry`.
     """
     return _run_to_end(partial(run.retry, path, selection, options, hooks), hooks)
@@ -63,7 +63,7 @@ def _run_to_end(work: Callable[[], Awaitable[T]], hooks: Hooks | None) -> T:
             "Hooks(signals=True): a loop is running here, and only the main thread's own run can heed "
             "signals; leave signals out, or await batch_snapshot.run"
         )
-    # Leaving the block by an exception, such as an interrupt, ends the work before it goes on.
+    # An exception in the block, such as an interrupt, ends the work before it is raised further.
     with start_blocking_portal() as portal:
         return portal.call(work)
 

@@ -211,8 +211,8 @@ async def test_the_commands_that_go_on_keep_the_quota_the_state_and_the_accounts
     with open_retry(
         place.ledger, lambda _: plan.all_unfinished(), Options(state_dir=Path("my state")), utc_now()
     ) as job:
-        assert job.quotas["a"] == Quota(per_second=1000.0, per_day=500)
-        assert words(job.rest)[-6:] == expected[:6]
+        assert job.targets.quotas["a"] == Quota(per_second=1000.0, per_day=500)
+        assert words(job.rest_command)[-6:] == expected[:6]
 
 
 async def test_a_retry_tells_what_it_would_send_and_sends_nothing(place, capsys):

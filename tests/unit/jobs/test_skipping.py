@@ -151,7 +151,7 @@ def test_a_manifest_that_changes_meanwhile_ends_the_run_in_good_order():
         raise ManifestError(["m.yaml: changed"])
 
     engine: Any = Stopped()
-    assert not in_virtual_time(lambda: skipping.skip_rows(engine, skipping.SkipStep(choose, {}, ())))
+    assert not in_virtual_time(lambda: skipping.skip_rows(engine, skipping.SkipStep(choose)))
     assert engine.stop == Stop(StopKind.STOPPED, "m.yaml: changed")
 
 
@@ -163,7 +163,7 @@ def test_choosing_gives_way_to_a_signal():
         await anyio.sleep_forever()
         raise AssertionError
 
-    assert not in_virtual_time(lambda: skipping.skip_rows(engine, skipping.SkipStep(choose, {}, ())))
+    assert not in_virtual_time(lambda: skipping.skip_rows(engine, skipping.SkipStep(choose)))
 
 
 # -- reads -------------------------------------------------------------------------------------------

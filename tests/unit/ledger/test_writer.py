@@ -671,7 +671,7 @@ OPTIONS = Options(ledger="nightly.ndjson", state_dir=Path("state"))
 def test_looking_at_what_a_run_would_do_mends_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     listed, path = nightly(tmp_path, HEAD_LINE + b'{"type":"int')
-    with run_job(listed, OPTIONS, AT, touch=False) as made:
+    with run_job(listed, OPTIONS, AT, read_only=True) as made:
         assert made.run_id == "night-1"
     assert path.read_bytes() == HEAD_LINE + b'{"type":"int'
 

@@ -1,0 +1,138 @@
+"""Writes what a run does to its ledger, and counts it for the display and the summary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import anyio
+
+from batch_snapshot import __version__
+from batch_snapshot.errors import StorageError
+from batch_snapshot.ledger import codec, history, open_runs
+from batch_snapshot.models import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from batch_snapshot.jobs.job import Job
+    from batch_snapshot.ledger.writer import Ledger
+    from batch_snapshot.models import Outcome, Request, Row, Skip
+    from batch_snapshot.reporting.view import RunView
+
+#: Seconds between two fsyncs of the ledger.
+SYNC_EVERY = 1.0
+
+
+def run_header(job: Job, now: datetime) -> history.Header:
+    """What the run line says."""
+    known = job.past.last.accounts if job.past.last else {}
+    called = {name: codec.encode_account(account) for name, account in job.accounts.items()}
+    return history.Header(
+        run_id=job.run_id,
+        command=job.command,
+        name=job.name,
+        manifest=job.manifest_path,
+        manifest_sha256=job.manifest_sha256,
+        rows=job.total,
+        accounts={**known, **called},
+        endpoint=job.endpoint,
+        started_at=now,
+        settings=job.settings,
+        discovered_sha256=job.discovered_sha256,
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class Recorder:
+    """The ledger of one invocation, from its run line to its end line."""
+
+    ledger: Ledger
+    job: Job
+    header: history.Header
+    view: RunView
+    #: By account: the service's clock less ours, in seconds.
+    clock_skew: Callable[[str], float | None]
+    now: Callable[[], datetime]
+    on_outcome: Callable[[Outcome], None] | None = None
+    #: By account: who signs for it, for its intents.
+    signers: dict[str, str] = field(default_factory=dict)
+    #: Accounts for which it is recorded that the ledger is unfinished.
+    _reminded: set[str] = field(default_factory=set)
+
+    async def begin(self) -> None:
+        """Write the run line."""
+        self.ledger.append(codec.encode_run(self.header, __version__, vanished=self.job.vanished))
+        await self._sync()
+
+    async def skip(self, reason: Skip, rows: Sequence[Row]) -> None:
+        """Record rows that are left out."""
+        self.ledger.append(codec.encode_skip(self.job.run_id, self.now(), reason, rows))
+        for row in rows:
+            self.job.past.skip(reason, row.key)
+        self.view.statuses[reason] += len(rows)
+        await anyio.lowlevel.checkpoint()
+
+    async def intend(self, requests: Sequence[Request]) -> None:
+        """Name rows of one account on disk, before any of them is sent."""
+        job, account = self.job, requests[0].row.account
+        # Before the ledger names the first row of an account, and not earlier: it may never name one.
+        if account in job.reminders.keys() - self._reminded:
+            open_runs.note(job.reminders[account], job.path, job.run_id, job.instead_of)
+            self._reminded.add(account)
+        skew, signer = self.clock_skew(account), self.signers.get(account)
+        self.ledger.append(codec.encode_intent(self.now(), requests, skew, signer))
+        await self._sync()
+
+    def record(self, outcome: Outcome) -> None:
+        """Write an outcome and count it."""
+        self._write(outcome)
+        if self.on_outcome:
+            self.on_outcome(outcome)
+
+    def record_lost(self, outcome: Outcome) -> None:
+        """Write that a row is in doubt whose worker was lost, and that is about to be sent again."""
+        self._write(outcome, provisional=True)
+
+    def _write(self, outcome: Outcome, *, provisional: bool = False) -> None:
+        self.ledger.append(codec.encode_result(self.job.run_id, outcome))
+        self.view.add(outcome, self.job.past, provisional=provisional)
+
+    async def end(self, outcome: str) -> None:
+        """Write the end line."""
+        end = history.End(outcome, self.view.counts.as_dict(), self.now())
+        self.ledger.append(codec.encode_end(self.job.run_id, end))
+        await self._sync()
+
+    async def sync_regularly(self) -> None:
+        """Have the ledger fsynced until cancelled."""
+        while True:
+            await anyio.sleep(SYNC_EVERY)
+            await self._sync()
+
+    async def _sync(self) -> None:
+        await anyio.to_thread.run_sync(self.ledger.sync)
+
+    def clear_reminders(self) -> list[str]:
+        """Forget that the ledger is unfinished, for all accounts or those that are; returns warnings.
+
+        It may be finished for some accounts and wait for others, which nobody has asked to send.
+        """
+        job, counts = self.job, self.view.counts
+        settled = not (counts.unattempted or counts.in_doubt)
+        try:
+            for name, file in job.reminders.items():
+                if settled or self._finished_for(name):
+                    open_runs.forget(file, job.path, job.run_id)
+        except StorageError as error:
+            return [str(error)]
+        return []
+
+    def _finished_for(self, account: str) -> bool:
+        """Whether a run has no row of the account left; of vanished rows that is not known."""
+        if self.job.command != "run" or self.job.vanished_keys:
+            return False
+        view = self.view
+        settled = view.settled[account] >= view.todo.get(account, 0)
+        return settled and not view.by_account[account, Status.IN_DOUBT]
