@@ -154,19 +154,18 @@ def diff(before: Path, after: Path, form: str) -> int:
 
 def _search(given: dict[str, Any]) -> Filters:
     """The filters of the command line, checked as those of a manifest are."""
-    from batch_snapshot.manifest import discover as live
-    from batch_snapshot.manifest import values
+    from batch_snapshot.manifest import keys
 
+    checks = keys.text_checks(keys.DISCOVER)
     lists = {
         name: flags.words(given[name]) for name in ("engagements", "created_by", "context_types", "stages")
     }
     for name, texts in lists.items():
         for text in texts:
-            _refuse(live.CHECKS[name](text))
-    if given["changed_since"]:
-        _refuse(live.check_since(given["changed_since"]))
-    if given["template"]:
-        _refuse(values.check_template(given["template"]))
+            _refuse(checks[name].problem(text))
+    for name in ("changed_since", "template"):
+        if given[name]:
+            _refuse(checks[name].problem(given[name]))
     return filters.Filters(
         account="",
         catalog=given["catalog"],
@@ -184,10 +183,10 @@ def _refuse(wrong: str | None) -> None:
 
 
 def _checked_name(name: str | None) -> None:
-    from batch_snapshot.manifest import values
+    from batch_snapshot.manifest import checks
 
     if name is not None:
-        _refuse(values.check_name(name))
+        _refuse(checks.check_name(name))
 
 
 def _options(given: dict[str, Any]) -> Options:

@@ -14,10 +14,9 @@ from difflib import SequenceMatcher, get_close_matches
 from typing import TYPE_CHECKING
 from unicodedata import category
 
-from batch_snapshot.manifest.pairs import KEYS
+from batch_snapshot.manifest import keys
 from batch_snapshot.manifest.problems import UnreadableError, spelled
 from batch_snapshot.manifest.service_model import snapshot_input
-from batch_snapshot.manifest.values import CONTEXT
 from batch_snapshot.manifest.yaml_events import Fields, Items, Scalar
 
 if TYPE_CHECKING:
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 
     #: Key of a pair → the name of its column; None: the file does not hold the key, whatever its columns.
     Names = Mapping[str, str | None]
+
+_KEYS = keys.names(keys.PAIR)
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
@@ -160,7 +161,7 @@ class Columns:
     def _misspelt(self, columns: Names) -> str | None:
         """A column that is most likely a misspelt key, whose rows would go where they should not."""
         for name in self._extra() if not columns else ():
-            for key in CONTEXT.keys() - self._taken:
+            for key in keys.names(keys.CONTEXT) - self._taken:
                 if SequenceMatcher(None, _as_key(name), key).ratio() >= _ALIKE:
                     return (
                         f"column {spelled(name)} is unknown: did you mean {key}? Rename it, or write "
@@ -172,9 +173,8 @@ class Columns:
         for key in sorted(self._taken):
             if list(self.keys.values()).count(key) > 1:
                 name = columns.get(key) or key
-                return (
-                    f"column {name if name in KEYS else spelled(name)} stands in the header twice: remove one"
-                )
+                column = name if name in _KEYS else spelled(name)
+                return f"column {column} stands in the header twice: remove one"
         return None
 
     def _extra(self) -> list[str]:
@@ -202,7 +202,7 @@ def _columns(cells: list[str], separator: str, columns: Names) -> Columns:
     keys = {}
     for position, cell in enumerate(cells):
         key = wanted.get(same(cell)) or _as_key(cell)
-        if key in KEYS and (same(cell) in wanted or key not in named):
+        if key in _KEYS and (same(cell) in wanted or key not in named):
             keys[position] = key
     names = [cell.strip(" \t\r\n") if cleaned(cell) else "" for cell in cells]
     return Columns(separator, names, keys, [position for position, name in enumerate(names) if not name])

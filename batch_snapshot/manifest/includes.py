@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batch_snapshot.files import open_regular
-from batch_snapshot.manifest.pairs import KEYS
+from batch_snapshot.manifest import keys
 from batch_snapshot.manifest.problems import printable, shown, spelled
 from batch_snapshot.manifest.values import as_text, check_keys
-from batch_snapshot.manifest.yaml_events import Broken, Fields, Node, Scalar
+from batch_snapshot.manifest.yaml_events import Fields, Node, Scalar, is_unwritten
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from batch_snapshot.manifest.csv_columns import Names
     from batch_snapshot.manifest.problems import Complain
+
+_COLUMNS = keys.names(keys.PAIR)
 
 YAML_ENDINGS = frozenset({".yaml", ".yml"})
 
@@ -51,14 +53,14 @@ def read_include(node: Node, complain: Complain) -> tuple[Scalar | None, Names |
         if text is None and isinstance(node, Scalar) and node.absent:
             complain(node.line, "include is empty: name a file or remove it")
         return text, None
-    check_keys(node, ("file", "columns"), "an include", complain)
+    check_keys(node, keys.names(keys.INCLUDE), "an include", complain)
     file, names = node.nodes.get("file"), node.nodes.get("columns")
     text = None if file is None else as_text(file, "file", complain)
     if text is None:
         if file is None or (isinstance(file, Scalar) and file.absent):
             complain(node.line, "file is missing in an include: name one, e.g. {file: pairs.csv}")
         return None, None
-    if names is None or isinstance(names, Broken) or (isinstance(names, Scalar) and names.absent):
+    if names is None or is_unwritten(names):
         return text, None
     if Path(text.text).suffix.lower() != ".csv":
         complain(
@@ -77,11 +79,11 @@ def _read_columns(node: Node, complain: Complain) -> Names:
     if not isinstance(node, Fields):
         complain(node.line, f"columns must be a mapping of keys to columns, {example}")
         return {}
-    check_keys(node, KEYS, "columns", complain)
+    check_keys(node, _COLUMNS, "columns", complain)
     names: dict[str, str | None] = {}
     taken: dict[str, str] = {}
     for key, value in node.nodes.items():
-        if key not in KEYS:
+        if key not in _COLUMNS:
             continue
         text = as_text(value, f"the column of {key}", complain)
         if text is None:

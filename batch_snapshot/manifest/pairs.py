@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
-from batch_snapshot.manifest import values
-from batch_snapshot.manifest.header import AMBIENT, kind_of
+from batch_snapshot.manifest import checks, keys, values
+from batch_snapshot.manifest.header import AMBIENT
 from batch_snapshot.manifest.problems import ProblemCount, meant, shown
 from batch_snapshot.manifest.service_model import DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE, snapshot_input
 from batch_snapshot.manifest.yaml_events import Broken, Fields, Items, Scalar
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from batch_snapshot.manifest.yaml_events import Node
     from batch_snapshot.models import Account
 
-KEYS = frozenset({"engagement", "resource", "resources", *values.CONTEXT})
+_KEYS = keys.names(keys.PAIR)
+_CONTEXT = [key.name for key in keys.CONTEXT]
+_CHECKS = keys.text_checks(keys.PAIR)
 #: Past so many unknown templates a manifest has a deeper trouble than their names.
 _DOUBTED = 1000
 
@@ -58,10 +60,8 @@ class Expander:
         """The rows of one entry, each with its line; not to be used where it was complained about."""
         if type(entry) is not Fields:
             if not isinstance(entry, Broken):
-                self._complain(
-                    entry.line,
-                    f"an entry must be a mapping like {{engagement: …, resource: …}}, not {kind_of(entry)}",
-                )
+                wanted = "an entry must be a mapping like {engagement: …, resource: …}"
+                self._complain(entry.line, f"{wanted}, not {values.kind_of(entry)}")
             return []
         return self._plain_row(entry) or self._any_rows(entry)
 
@@ -80,7 +80,7 @@ class Expander:
         return None
 
     def _any_rows(self, entry: Fields) -> list[tuple[Row, int]]:
-        values.check_keys(entry, KEYS, "a pair", self._complain)
+        values.check_keys(entry, _KEYS, "a pair", self._complain)
         engagement = self._one_engagement(entry)
         resources = self._all_resources(entry)
         context = self._context(entry, len(resources))
@@ -100,7 +100,7 @@ class Expander:
             line = entry.line if node is None else node.line
             self._missing(entry, line, "engagement is missing: name one, e.g. engagement: eng-0123456789abcd")
             return None
-        return values.take_checked(entry, "engagement", values.check_engagement, self._complain)
+        return values.take_checked(entry, "engagement", _CHECKS["engagement"], self._complain)
 
     def _all_resources(self, entry: Fields) -> list[Scalar]:
         one = _written(entry, "resource")
@@ -114,7 +114,7 @@ class Expander:
         elif many is None:
             self._missing(entry, entry.line, "resource is missing: name one, e.g. resource: O1234567")
         elif not isinstance(many, Broken):
-            found = "an empty list" if isinstance(many, Items) else kind_of(many)
+            found = "an empty list" if isinstance(many, Items) else values.kind_of(many)
             self._complain(
                 many.line, f"resources must be a list of ids, e.g. [O1234567, O1234568], not {found}"
             )
@@ -122,7 +122,7 @@ class Expander:
 
     def _missing(self, entry: Fields, line: int, text: str) -> None:
         """Complain about a key that is missing, unless a misspelt one was complained about."""
-        if entry.nodes.keys() <= KEYS:
+        if entry.nodes.keys() <= _KEYS:
             self._complain(line, text)
 
     def _is_id(self, node: Node) -> TypeGuard[Scalar]:
@@ -132,19 +132,19 @@ class Expander:
         """Say what is wrong with a resource id; always False."""
         text = values.as_text(node, "resource", self._complain)
         if text is not None:
-            self._complain(text.line, values.check_resource(text.text) or "")
+            self._complain(text.line, _CHECKS["resource"].problem(text.text) or "")
         elif isinstance(node, Scalar) and node.absent:
             self._complain(node.line, "resource is empty: name one, e.g. O1234567")
         return False
 
     def _context(self, entry: Fields, rows: int) -> Context | None:
         own: dict[str, str] = {}
-        for key, check in values.CONTEXT.items():
+        for key in _CONTEXT:
             node = _written(entry, key)
             if node is None:
                 continue
             # A faulty one is named all the same: it is not lacking
-            own[key] = value = values.take_checked(entry, key, check, self._complain) or ""
+            own[key] = value = values.take_checked(entry, key, _CHECKS[key], self._complain) or ""
             if value and key == "account":
                 wrong = unknown_account(value, self._accounts)
                 if wrong:
@@ -183,7 +183,7 @@ class Expander:
 
     def _doubt(self, template: str, line: int) -> None:
         """Warn about an unknown template, once a file."""
-        doubt = values.doubt_template(template)
+        doubt = checks.doubt_template(template)
         if doubt and template not in self._doubted and len(self._doubted) < _DOUBTED:
             self._doubted.add(template)
             self._warn(line, doubt)

@@ -9,16 +9,16 @@ from io import BufferedReader, RawIOBase
 from typing import IO, TYPE_CHECKING, Any
 
 from batch_snapshot.files import open_regular
-from batch_snapshot.manifest import discover, header, includes, line_files, values
+from batch_snapshot.manifest import discover, header, includes, keys, line_files, values
 from batch_snapshot.manifest.duplicates import Place
 from batch_snapshot.manifest.header import AMBIENT, Defaults
 from batch_snapshot.manifest.pairs import Expander, unknown_account
 from batch_snapshot.manifest.problems import ProblemLog, UnreadableError, printable
-from batch_snapshot.manifest.yaml_events import PAIRS, Broken, ByteError, Document, Items, Scalar
+from batch_snapshot.manifest.yaml_events import PAIRS, ByteError, Document, Items, Scalar, is_unwritten
 from batch_snapshot.models import Account
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
     from batch_snapshot.manifest.csv_columns import Names
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from batch_snapshot.manifest.yaml_events import Node
     from batch_snapshot.models import Row
 
-TOP = ("version", "name", "defaults", "accounts", PAIRS, "include", discover.SECTION)
-_INCLUDED = ("version", "defaults", PAIRS)
 #: Sections that rows depend on: they must be known before the first row.
 _NEEDED = ("defaults", "accounts")
 _ENDINGS = includes.YAML_ENDINGS | line_files.ENTRIES.keys()
@@ -40,7 +38,7 @@ _BLOCK = 1 << 16
 class Sections:
     """What stands beside the pairs of one file, as far as it was read."""
 
-    def __init__(self, known: tuple[str, ...]) -> None:
+    def __init__(self, known: Collection[str]) -> None:
         """Take the keys that the file may have."""
         self.known = known
         self.seen: set[str] = set()
@@ -67,13 +65,13 @@ class Sections:
             self.discover = node
         elif isinstance(node, Items):
             self.include = node.nodes
-        elif not isinstance(node, Broken) and not (isinstance(node, Scalar) and node.absent):
+        elif not is_unwritten(node):
             complain(node.line, "include must be a list of files, e.g. include: [pairs.csv]")
 
     def _refuse(self, key: Scalar, complain: Complain) -> None:
         if key.text == "include":
             complain(key.line, "an included file cannot include others: list them in the manifest itself")
-        elif key.text in TOP:
+        elif key.text in keys.names(keys.TOP):
             complain(key.line, f"{key.text} belongs in the manifest itself, not in a file that it includes")
         else:
             values.unknown_key(key.text, key.line, self.known, "a manifest", complain)
@@ -97,7 +95,7 @@ class ManifestReader:
         self.accounts: dict[str, Account] = {}
         self.discover: tuple[Filters, ...] = ()
         self.found = found
-        self._main = Sections(TOP)
+        self._main = Sections(keys.names(keys.TOP))
         self._defaults = Defaults()
         self._display = includes.display(path)
         self._entries = 0
@@ -153,7 +151,7 @@ class ManifestReader:
     def _included(self, path: Path, names: Names | None) -> Iterator[tuple[Row, int]]:
         entries = line_files.ENTRIES.get(path.suffix.lower())
         if entries is None:
-            yield from self._yaml(path, Sections(_INCLUDED))
+            yield from self._yaml(path, Sections(keys.names(keys.INCLUDED_FILE)))
             return
         expand = self._expander(self._defaults).rows
         with _opened(path) as stream, self._hashed(stream) as lines:
@@ -241,7 +239,7 @@ class _HashedFile(RawIOBase):
         return len(data)
 
 
-def _sections_of(path: Path, known: tuple[str, ...]) -> Sections:
+def _sections_of(path: Path, known: Collection[str]) -> Sections:
     """All sections of a YAML file. Its problems are left to the pass that asks."""
     sections = Sections(known)
     try:
@@ -250,7 +248,7 @@ def _sections_of(path: Path, known: tuple[str, ...]) -> Sections:
                 sections.read(key, node, _ignore, _ignore)
     except (UnreadableError, ByteError, OSError):
         # The rows cannot be blamed for what a broken file did not get to say
-        sections.defaults = Defaults(broken=frozenset(values.CONTEXT)).over(sections.defaults)
+        sections.defaults = Defaults(broken=keys.names(keys.CONTEXT)).over(sections.defaults)
     return sections
 
 

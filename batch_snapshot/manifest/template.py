@@ -1,11 +1,33 @@
-"""The manifest that `init` writes: valid as it stands, and every key explained."""
+"""The manifest that `init` writes: valid, and every section explained."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batch_snapshot.manifest import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batch_snapshot.manifest.keys import ManifestKey
 
 
 def template() -> str:
     """A commented manifest."""
-    return _TEMPLATE
+    return _TEMPLATE.format(
+        catalog=_lines([key for key in keys.CONTEXT if key.name == "catalog"], "  ", 38),
+        context=_lines([key for key in keys.CONTEXT if key.name != "catalog"], "  # ", 38),
+        quota=_lines(keys.QUOTA, "#       ", 28),
+        account=_lines(keys.ACCOUNT, "#     ", 28),
+        discover=_lines([key for key in keys.DISCOVER if key not in keys.CONTEXT], "#   ", 38),
+    )
+
+
+def _lines(section: Sequence[ManifestKey], indent: str, column: int) -> str:
+    """The keys that have a sample, a line each, with comments from `column` on."""
+    shown = [(key.name, *key.sample) for key in section if key.sample]
+    lines = [(f"{indent}{name}: {value}", comment) for name, value, comment in shown]
+    return "\n".join(f"{line:<{column - 1}} # {comment}" if comment else line for line, comment in lines)
 
 
 _TEMPLATE = """\
@@ -21,10 +43,8 @@ name: my-snapshots
 # What a pair gets that says nothing else. All of it is optional, but the catalog must be named
 # here or on each pair.
 defaults:
-  catalog: Sandbox                    # Sandbox, or AWS for production
-  # template: OpportunitySummaryView  # the default
-  # resource_type: Opportunity        # the default
-  # account: main                     # needed where there are several accounts
+{catalog}
+{context}
 
 # In which accounts the calls are made. Without this section: the ambient AWS credentials.
 # No keys or passwords here: name a profile of your AWS configuration, or a role.
@@ -32,29 +52,22 @@ defaults:
 #   main:
 #     profile: partner
 #     quota:                # what is not declared is found out
-#       per_second: 1
-#       per_day: 10000      # per_minute and per_hour work the same way
-#       reserve: 500        # calls of each window that are left to other programs
+{quota}
 #   acme:
-#     profile: partner      # the credentials that assume the role
-#     role_arn: arn:aws:iam::123456789012:role/Snapshot
-#     external_id: abc-123
-#     session_name: nightly # as CloudTrail shows it
-#     tags: [emea, pilot]   # --accounts tag:emea selects it with all others that have this tag
+{account}
 
 # The snapshots: an engagement, and one resource or several. A pair listed twice is made once.
 pairs:
-  - {engagement: eng-0123456789abcd, resource: O1234567}
+  - {{engagement: eng-0123456789abcd, resource: O1234567}}
   - engagement: eng-0123456789abce
     resources: [O1234568, O1234569]
 
 # Further pairs in files beside this one: YAML, CSV (with a header) or NDJSON.
 # include: [more-pairs.yaml, pairs.csv, pairs.ndjson]
 # A CSV file whose columns have other names, as a CRM exports it:
-# include: [{file: crm.csv, columns: {engagement: "Engagement Id", resource: "Opportunity Id"}}]
+# include: [{{file: crm.csv, columns: {{engagement: "Engagement Id", resource: "Opportunity Id"}}}}]
 
 # Or let each run take them from the service's own lists; all filters are optional.
 # discover:
-#   stages: [Committed, Launched]     # of the opportunity
-#   changed_since: 36h                # or 2026-01-31
+{discover}
 """

@@ -84,6 +84,11 @@ class Broken(NamedTuple):
 Node: TypeAlias = "Scalar | Items | Fields | Broken"
 
 
+def is_unwritten(node: Node | None) -> bool:
+    """Whether there is nothing to read: no value, an empty one, or one whose problem was reported."""
+    return node is None or isinstance(node, Broken) or (isinstance(node, Scalar) and node.absent)
+
+
 class Readable(Protocol):
     """Where bytes come from."""
 
@@ -154,7 +159,7 @@ class Document:
     def _entries(self, key: Scalar, event: Any, *, wanted: bool) -> Iterator[tuple[Scalar, Node]]:
         if type(event) is not SequenceStartEvent:
             node = self._node(event, 1)
-            if not isinstance(node, Broken) and not (isinstance(node, Scalar) and node.absent):
+            if not is_unwritten(node):
                 self._complain(node.line, "pairs must be a list of {engagement: …, resource: …}")
             return
         self._decorated(event)

@@ -1,0 +1,139 @@
+"""What single values may be."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from batch_snapshot.manifest import filters
+from batch_snapshot.manifest.problems import meant, shown, spelled
+from batch_snapshot.manifest.service_model import TEMPLATES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from batch_snapshot.manifest.service_model import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a text may be."""
+
+    #: Takes a text; returns what is wrong with it and the fix, or None.
+    problem: Callable[[str], str | None]
+    #: The same as JSON Schema, as far as that can say it.
+    schema: Callable[[], dict[str, Any]]
+
+
+#: Of manifests, accounts and tags: safe in a file's name.
+NAME = r"[A-Za-z0-9._-]{1,64}"
+#: Before `NAME`: the two names that mean folders are none.
+NOT_DOTS = r"(?!\.{1,2}$)"
+
+
+def check_name(text: str, what: str = "name") -> str | None:
+    """Names become parts of paths, so the two that mean folders are refused."""
+    if re.fullmatch(NAME, text) and text not in {".", ".."}:
+        return None
+    return f"{what} {spelled(text)} does not match {NAME} (letters, digits, dots and dashes, e.g. nightly-1)"
+
+
+def name(what: str) -> Check:
+    """A name of something else than a manifest."""
+    return Check(lambda text: check_name(text, what), lambda: pattern_schema(NAME))
+
+
+def shape(what: str, shapes: Callable[[], Mapping[str, Shape]], parameter: str, hint: str) -> Check:
+    """What a parameter of the service may be."""
+
+    def problem(text: str) -> str | None:
+        form = shapes()[parameter]
+        if form.regex.fullmatch(text):
+            return None
+        return f"{what} {spelled(text)} does not match {form.form} ({hint})"
+
+    def schema() -> dict[str, Any]:
+        form = shapes()[parameter]
+        bounds = {"minLength": form.shortest, "maxLength": form.longest}
+        given = {key: bound for key, bound in bounds.items() if bound is not None}
+        return pattern_schema(form.pattern) | given
+
+    return Check(problem, schema)
+
+
+def choice(what: str, choices: Callable[[], Sequence[str]]) -> Check:
+    """One of a few words, exactly as the service writes it."""
+
+    def problem(text: str) -> str | None:
+        if text in choices():
+            return None
+        same = [one for one in choices() if one.lower() == text.lower()]
+        fix = f"write {' or '.join(same or choices())}"
+        return f"{what} {spelled(text)} is not one of {', '.join(choices())}: {fix}"
+
+    return Check(problem, lambda: {"enum": list(choices())})
+
+
+def known(what: str, words: Sequence[str]) -> Check:
+    """One of many words."""
+    return Check(
+        lambda text: None if text in words else f"{what} {shown(text)} is not known: {meant(text, words)}",
+        lambda: {"enum": list(words)},
+    )
+
+
+def like(what: str, pattern: str, fault: str) -> Check:
+    """A text of a pattern; `fault`, which may show the `{pattern}`, follows it in the message."""
+    regex, fault = re.compile(pattern, re.ASCII), fault.replace("{pattern}", pattern)
+    return Check(
+        lambda text: None if regex.fullmatch(text) else f"{what} {shown(text)} {fault}",
+        lambda: pattern_schema(pattern),
+    )
+
+
+def pattern_schema(pattern: str) -> dict[str, Any]:
+    """JSON Schema of a text that matches as a whole; a schema's pattern may match anywhere in it."""
+    return {"type": "string", "pattern": f"^(?:{pattern})$"}
+
+
+def check_profile(text: str) -> str | None:
+    """A profile's name is whatever the AWS configuration calls it, on one line."""
+    if text.isprintable() and len(text) <= 256:
+        return None
+    return f"profile {shown(text)} is no profile's name: one line of up to 256 printable characters"
+
+
+def check_endpoint_url(text: str) -> str | None:
+    """An endpoint that holds a password is refused without showing it."""
+    fix = "write e.g. http://127.0.0.1:8000"
+    try:
+        url = urlsplit(text)
+        good = url.scheme in {"http", "https"} and bool(url.hostname) and (url.port or 1) > 0
+        secret = "@" in (url.netloc if good else text)
+    except ValueError:
+        good, secret = False, "@" in text
+    if secret:
+        return "credentials don't belong in a manifest: remove what stands before @ in endpoint_url"
+    if not good or not text.isprintable() or " " in text:
+        return f"endpoint_url {shown(text)} is no http or https URL: {fix}"
+    return None
+
+
+def check_changed_since(text: str) -> str | None:
+    """A time, or a span before now."""
+    try:
+        filters.since(text, datetime(2026, 1, 1, tzinfo=UTC))
+    except ValueError as error:
+        return f"changed_since: {error}"
+    return None
+
+
+def doubt_template(text: str) -> str | None:
+    """A warning about a template that is not known to exist."""
+    if text in TEMPLATES:
+        return None
+    hint = "; OpportunitySummary is a payload's key, not a template" if text == "OpportunitySummary" else ""
+    return f"template {shown(text)} is not one known today ({', '.join(TEMPLATES)}){hint}"
