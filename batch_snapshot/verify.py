@@ -19,11 +19,12 @@ from batch_snapshot.config.options import isolate_simulated_state, state_folder_
 from batch_snapshot.discovery.readers import open_readers
 from batch_snapshot.engine.reader import beside, broken
 from batch_snapshot.errors import InputError, LedgerError
-from batch_snapshot.ledger import codec, locks, writer
+from batch_snapshot.ledger import locks, writer
 from batch_snapshot.ledger.history import Header, Result, Skipped
 from batch_snapshot.ledger.snapshot_index import SnapshotIndex, world_of
 from batch_snapshot.models import SIMULATOR, ApiError, Row, Status
 from batch_snapshot.operations import NOT_FOUND, create_operation
+from batch_snapshot.text import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -267,7 +268,7 @@ class _Verifier:
             if created < self._began:
                 break  # and so were all that come before it
             maker = answer.get("CreatedBy") or one.created_by or "somebody"
-            about = f"made {codec.timestamp(created)} by {maker}"
+            about = f"made {timestamp(created)} by {maker}"
             arn = str(answer.get("Arn") or one.arn)
             self._told.findings.append(Finding("extra", claim.row, one.revision, arn, about, created))
 
@@ -331,7 +332,7 @@ def as_json(told: Verification) -> dict[str, Any]:
                 "revision": one.revision,
                 "arn": one.arn,
                 "found": one.found,
-                "created_at": codec.timestamp(one.created_at) if one.created_at else None,
+                "created_at": timestamp(one.created_at) if one.created_at else None,
             }
             for one in told.findings
         ],

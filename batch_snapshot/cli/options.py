@@ -15,6 +15,7 @@ import click
 from batch_snapshot import endpoints, files, text
 from batch_snapshot.errors import InputError
 from batch_snapshot.manifest import filters
+from batch_snapshot.text import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 #: Of a worker's lease, in seconds.
 from batch_snapshot.config.options import LONGEST_LEASE, SHORTEST_LEASE
-
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 #: The longest time that a flag takes, in seconds: 100 years.
 LONGEST_TIME = 36_525 * 86400.0
@@ -45,15 +44,14 @@ class DurationParam(click.ParamType[float]):
             return float(value)
         if self._bare and re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", value):
             value = f"{value}s"
-        parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)([smhd])", value)
-        if value != "0" and (not parts or "".join(map("".join, parts)) != value):
+        seconds = parse_duration(value)
+        if seconds is None:
             self.fail(
                 f"{value!r} is no time: write a number with its unit (s, m, h or d), such as 90s, 15m, 6h, "
                 "1d or 1h30m",
                 param,
                 ctx,
             )
-        seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
         if seconds > LONGEST_TIME:
             self.fail(f"{value!r} is longer than 100 years; write a shorter time", param, ctx)
         return seconds

@@ -12,6 +12,7 @@ from batch_snapshot import interrupts
 from batch_snapshot.cli import options, terminal
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
+from batch_snapshot.text import timestamp
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -151,7 +152,6 @@ def status(ledger: Path, form: str, *, check: bool, watch: bool, repair: bool) -
 
 def _repaired(ledger: Path, form: str) -> dict[str, Any]:
     """Repair the ledger, and say what was done."""
-    from batch_snapshot.ledger import codec
     from batch_snapshot.ledger import repair as room
 
     done = room.repair(ledger, utc_now())
@@ -162,7 +162,7 @@ def _repaired(ledger: Path, form: str) -> dict[str, Any]:
                 "dropped": done.dropped,
                 "added": done.added,
                 "in_doubt": done.doubtful,
-                "unrecorded_since": codec.timestamp(since) if (since := done.unrecorded_since) else None,
+                "unrecorded_since": timestamp(since) if (since := done.unrecorded_since) else None,
                 "original": str(done.original) if done.original else None,
             }
         }
@@ -173,7 +173,7 @@ def _repaired(ledger: Path, form: str) -> dict[str, Any]:
     click.echo(f"{ledger}: repaired: {numbers}, {done.doubtful:,} rows put in doubt")
     if since := done.unrecorded_since:
         what = "the lost lines may have named rows that no other line names"
-        how = f"run and retry look for a snapshot since {codec.timestamp(since)} before they send such a row"
+        how = f"run and retry look for a snapshot since {timestamp(since)} before they send such a row"
         click.echo(f"  {what}: {how}")
     click.echo(terminal.shown(f"  the ledger as it was: {done.original}"))
     return {}

@@ -9,6 +9,7 @@ import click
 from batch_snapshot.cli import options, terminal
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
+from batch_snapshot.text import plural
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +56,5 @@ def report(ledger: Path, *, page: Path | None, folder: Path | None, manifest: Pa
         click.echo(terminal.shown(f"{page}: open it in a browser"))
     if folder is not None:
         for name, number in handing.write_csv(material, folder).items():
-            rows = "row" if number == 1 else "rows"
-            click.echo(terminal.shown(f"{folder / name}.csv: {number:,} {rows}"))
+            click.echo(terminal.shown(f"{folder / name}.csv: {plural(number, 'row')}"))
     return 0

@@ -16,7 +16,7 @@ import click
 
 from batch_snapshot import interrupts, redaction
 from batch_snapshot.clock import utc_now
-from batch_snapshot.text import lines
+from batch_snapshot.text import lines, timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Sequence
@@ -98,7 +98,7 @@ def say(
     """
     how = how or telling()
     if how.form == "json":
-        at = utc_now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        at = timestamp(utc_now())
         told = {"at": at, "level": level, "event": event, "message": text, **fields}
         write(json.dumps(redaction.redacted_all(told)) + "\n")
     elif how.screen is not None:

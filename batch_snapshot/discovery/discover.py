@@ -15,9 +15,9 @@ from batch_snapshot.discovery import readers, revision
 from batch_snapshot.discovery.output import BY_LINE
 from batch_snapshot.discovery.search import BLIND_SPOTS, Search
 from batch_snapshot.errors import InputError
-from batch_snapshot.ledger import codec
 from batch_snapshot.manifest.service_model import DEFAULT_TEMPLATE
 from batch_snapshot.models import Account, Row
+from batch_snapshot.text import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -111,7 +111,7 @@ def _lines(
 ) -> Iterator[str]:
     if output.suffix.lower() in BY_LINE:
         return listing.by_line(founds, full=False)
-    about = f"Found in the service's lists, {codec.timestamp(now)}. Bring it up to date: discover --update"
+    about = f"Found in the service's lists, {timestamp(now)}. Bring it up to date: discover --update"
     return listing.as_manifest(founds, name or manifest_name(output), _defaults_of(search), about)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import timedelta
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +10,7 @@ import anyio
 
 from batch_snapshot.failures.breakers import UNREACHABLE, Breaker
 from batch_snapshot.ratelimit import forecast
+from batch_snapshot.text import duration, plural
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -47,10 +47,9 @@ def _when(found: WindowFull, calls: str, now: datetime) -> str:
         way = "raise the one or lower the other"
         return f"{window.name} leaves room for no {calls}, the reserve considered: {way}"
     when = forecast.moment(opens_in, now.astimezone())
-    plural = calls if window.limit == 1 else f"{calls}s"
     return (
-        f"{window.name} is spent ({window.limit:,} {plural} in any {_SPANS[window.name]}): opens {when} "
-        f"(in {timedelta(seconds=round(opens_in))}); run the same command then, or use --wait"
+        f"{window.name} is spent ({plural(window.limit, calls)} in any {_SPANS[window.name]}): opens {when} "
+        f"(in {duration(opens_in)}); run the same command then, or use --wait"
     )
 
 

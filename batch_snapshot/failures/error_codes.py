@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from batch_snapshot.models import INVALID_RESPONSE, ErrorKind, Failure, Verdict
+from batch_snapshot.text import without_control_characters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -308,8 +309,5 @@ def is_clock_error(failure: Failure) -> bool:
 
 
 def clean_text(text: str, limit: int = MESSAGE_LIMIT) -> str:
-    """`text` as valid Unicode without control characters, of bounded length."""
-    text = text[: limit + 1].encode("utf-8", "replace").decode()
-    if not text.isprintable():
-        text = "".join(char if char.isprintable() else " " for char in text)
-    return text if len(text) <= limit else text[:limit] + "…"
+    """Text of the service as the ledger takes it."""
+    return without_control_characters(text, limit)

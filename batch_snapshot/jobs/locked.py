@@ -13,8 +13,9 @@ from batch_snapshot.config.accounts import Targets, resolve_targets
 from batch_snapshot.config.options import state_folder_of
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.jobs import other_ledgers, resume
-from batch_snapshot.ledger import codec, locks, open_runs, writer
+from batch_snapshot.ledger import locks, open_runs, writer
 from batch_snapshot.models import SIMULATOR
+from batch_snapshot.text import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -113,7 +114,7 @@ def lock_file(path: Path, now: datetime) -> Iterator[None]:
     # Rows of a ledger that exists must not be sent again under another.
     known = os.path.lexists(path)
     elsewhere = "copy the ledger elsewhere and name the copy" if known else "name another place"
-    with locks.held(lock, what=str(path), since=codec.timestamp(now), elsewhere=f"{elsewhere} with --ledger"):
+    with locks.held(lock, what=str(path), since=timestamp(now), elsewhere=f"{elsewhere} with --ledger"):
         yield
 
 
@@ -126,7 +127,7 @@ def lock_accounts(name: str, targets: Targets, options: Options, now: datetime) 
         for account in sorted(targets.accounts):
             lock = paths.account_lock(state, name, account, targets.endpoint)
             what = f"manifest name {name!r} in account {account!r}"
-            stack.enter_context(locks.held(lock, what=what, since=codec.timestamp(now)))
+            stack.enter_context(locks.held(lock, what=what, since=timestamp(now)))
         yield
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from batch_snapshot import interrupts
 from batch_snapshot.engine.account import Stop, StopKind
+from batch_snapshot.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -68,7 +69,8 @@ class StopHandler:
         engine.abort()
         what = "no call was in flight"
         if dropped:
-            what = f"dropped {_calls(dropped)}; rows left in doubt by that are settled by the same command"
+            calls = plural(dropped, "call")
+            what = f"dropped {calls}; rows left in doubt by that are settled by the same command"
         reason = f"{name} received again"
         self._notify(f"{reason}: {what}", {"reason": reason, "in_flight": 0, "dropped": dropped})
 
@@ -82,9 +84,5 @@ class StopHandler:
             self._notify(f"{stop.reason}: no further row is sent, and no call is in flight", facts)
             return
         again = _AGAIN if self.caught else _TWICE
-        wait = f"waiting for {_calls(waiting)} in flight, {seconds:.0f} s at most (--drain-timeout)"
+        wait = f"waiting for {plural(waiting, 'call')} in flight, {seconds:.0f} s at most (--drain-timeout)"
         self._notify(f"{stop.reason}: no further row is sent; {wait}; {again}", facts)
-
-
-def _calls(number: int) -> str:
-    return f"{number:,} call" if number == 1 else f"{number:,} calls"

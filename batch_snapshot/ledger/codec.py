@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from math import floor
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import orjson
 from batch_snapshot.errors import DamagedError, LedgerError
 from batch_snapshot.ledger.history import End, Header, Intent, Record, Result, Skipped
 from batch_snapshot.models import LARGEST, LARGEST_SKEW, YEARS, Account, ErrorKind, Quota, Row, Skip, Status
+from batch_snapshot.text import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 OUTCOMES = frozenset({"completed", "stopped", "deferred", "interrupted"})
-
-
-def timestamp(moment: datetime) -> str:
-    """RFC 3339 in UTC with milliseconds."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def encode_run(header: Header, version: str, **more: object) -> bytes:

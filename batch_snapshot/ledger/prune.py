@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from batch_snapshot import paths
 from batch_snapshot.errors import InputError, LedgerError, LockedError, StorageError
-from batch_snapshot.ledger import codec, locks, writer
+from batch_snapshot.ledger import locks, writer
 from batch_snapshot.ledger.history import Header
 from batch_snapshot.models import Status
+from batch_snapshot.text import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -117,7 +118,7 @@ def _why_kept(path: Path, now: datetime, *, dry_run: bool) -> str | None:
         return "in use by a run" if locks.holder_lives(lock) else _judged(path)
     try:
         with locks.held(
-            lock, what=str(path), since=codec.timestamp(now), elsewhere="prune as a user who may write there"
+            lock, what=str(path), since=timestamp(now), elsewhere="prune as a user who may write there"
         ):
             why = _judged(path)
             if why is None:

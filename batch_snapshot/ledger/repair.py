@@ -22,6 +22,7 @@ from batch_snapshot.errors import DamagedError, InputError, LedgerError, Storage
 from batch_snapshot.ledger import check, codec, locks, writer
 from batch_snapshot.ledger.history import End, Header, History, Intent, Line, Result, Skipped
 from batch_snapshot.models import Request, Status, client_token
+from batch_snapshot.text import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,7 +59,7 @@ def repair(path: Path, now: datetime) -> Repaired:
     if not files.exists(path) or not path.is_file():
         raise InputError(f"{path}: is no file; name a ledger that a run has written")
     path = path.resolve()
-    with locks.held(paths.ledger_lock(path), what=str(path), since=codec.timestamp(now)):
+    with locks.held(paths.ledger_lock(path), what=str(path), since=timestamp(now)):
         if (lines := _whole(path)) is not None:
             return Repaired(kept=lines)
         try:

@@ -14,6 +14,7 @@ from batch_snapshot.errors import LedgerError
 from batch_snapshot.ledger import writer
 from batch_snapshot.ledger.history import Header, Result
 from batch_snapshot.models import SIMULATOR, Status
+from batch_snapshot.text import encodable
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -124,7 +125,7 @@ class SnapshotIndex:
         world = world_of(head) if head else None
         if head is None or world is None:
             return
-        name = str(files.resolved(path)).encode("utf-8", "backslashreplace").decode()
+        name = encodable(str(files.resolved(path)))
         known = self._db.execute("SELECT run_id, offset FROM ledgers WHERE path = ?", (name,)).fetchone()
         start = known[1] if known and known[0] == head.run_id and writer.line_at(path, known[1]) else 0
         with sqlite.transaction(self._db):

@@ -18,6 +18,7 @@ from batch_snapshot.manifest import keys
 from batch_snapshot.manifest.problems import UnreadableError, spelled
 from batch_snapshot.manifest.service_model import snapshot_input
 from batch_snapshot.manifest.yaml_events import Fields, Items, Scalar
+from batch_snapshot.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -108,7 +109,7 @@ class Columns:
 
     def _misplaced(self, cells: list[str]) -> str | None:
         """What is wrong with a row of more or fewer cells, or with cells under no name."""
-        count = f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'} under a header of {len(self.names)}"
+        count = f"{plural(len(cells), 'cell')} under a header of {len(self.names)}"
         lacking = [key for position, key in self.keys.items() if position >= len(cells)]
         if lacking:
             return (

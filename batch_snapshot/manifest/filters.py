@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from batch_snapshot.text import UNITS
+
 #: The lists that know pairs: tasks also those never snapshotted, associations those with a snapshot.
 SOURCES = ("tasks", "associations")
 
@@ -23,8 +25,6 @@ STAGES = (
 
 #: The contexts of an engagement that are known today; any other is asked for as it is written.
 CONTEXT_TYPES = ("CustomerProject", "Document", "Lead")
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ def since(text: str, now: datetime) -> datetime:
         ValueError: it is none.
     """
     if span := re.fullmatch(r"(\d{1,6})([smhd])", text):
-        return now - timedelta(seconds=int(span[1]) * _UNITS[span[2]])
+        return now - timedelta(seconds=int(span[1]) * UNITS[span[2]])
     try:
         moment = datetime.fromisoformat(text)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from batch_snapshot.manifest import checks, keys, values
 from batch_snapshot.manifest.keys import ValueType
-from batch_snapshot.manifest.problems import printable, shown
+from batch_snapshot.manifest.problems import shown
 from batch_snapshot.manifest.service_model import DEFAULT_REGION
 from batch_snapshot.manifest.yaml_events import Broken, Items, Scalar, is_unwritten
 from batch_snapshot.models import Account, Quota
+from batch_snapshot.text import escaped, truncated
 
 if TYPE_CHECKING:
     from batch_snapshot.manifest.keys import ManifestKey
@@ -104,7 +105,7 @@ def read_accounts(node: Node, complain: Complain, warn: Complain) -> dict[str, A
 
 
 def _account(name: str, node: Node, complain: Complain, warn: Complain) -> Account:
-    where = f"account {printable(name, 64)}"
+    where = f"account {escaped(truncated(name, 64))}"
     settings = values.as_mapping(node, where, complain)
     if settings is None:
         return Account(name)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from batch_snapshot.files import open_regular
 from batch_snapshot.manifest import keys
-from batch_snapshot.manifest.problems import printable, shown, spelled
+from batch_snapshot.manifest.problems import shown, spelled
 from batch_snapshot.manifest.values import as_text, check_keys
 from batch_snapshot.manifest.yaml_events import Fields, Node, Scalar, is_unwritten
+from batch_snapshot.text import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -114,4 +115,4 @@ def trouble(path: Path, what: str) -> str | None:
 
 def display(path: Path) -> str:
     """A path as messages show it."""
-    return printable(str(path))
+    return escaped(str(path))

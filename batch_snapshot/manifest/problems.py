@@ -8,6 +8,8 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
+from batch_snapshot.text import escaped, escaped_non_ascii, plural, truncated
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
@@ -41,7 +43,7 @@ class ProblemCount:
 
     def __str__(self) -> str:
         """Tell how many rows are concerned, and the rest."""
-        return f"{self.rows:,} {'row' if self.rows == 1 else 'rows'} {self.text}"
+        return f"{plural(self.rows, 'row')} {self.text}"
 
 
 class ProblemLog:
@@ -68,23 +70,12 @@ class ProblemLog:
 
 def shown(text: str) -> str:
     """`text` as a message may hold it: quoted, shortened, and unable to drive a terminal."""
-    return f'"{printable(text, SHOWN)}"'
+    return f'"{escaped(truncated(text, SHOWN))}"'
 
 
 def spelled(text: str) -> str:
     """`text` as `shown`, but with each character that is not ASCII as an escape: others may look the same."""
-    text = text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
-    plain = (c if " " <= c <= "~" or c == "…" else c.encode("unicode_escape").decode() for c in text)
-    return f'"{"".join(plain)}"'
-
-
-def printable(text: str, limit: int | None = None) -> str:
-    """`text` with what a terminal would act on escaped, shortened to `limit` characters."""
-    if limit is not None and len(text) > limit:
-        text = text[: limit - 1] + "…"
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return f'"{escaped_non_ascii(truncated(text, SHOWN))}"'
 
 
 def meant(word: str, known: Collection[str]) -> str:

@@ -13,9 +13,10 @@ from batch_snapshot.manifest import discover, header, includes, keys, line_files
 from batch_snapshot.manifest.duplicates import Place
 from batch_snapshot.manifest.header import AMBIENT, Defaults
 from batch_snapshot.manifest.pairs import Expander, unknown_account
-from batch_snapshot.manifest.problems import ProblemLog, UnreadableError, printable
+from batch_snapshot.manifest.problems import ProblemLog, UnreadableError
 from batch_snapshot.manifest.yaml_events import PAIRS, ByteError, Document, Items, Scalar, is_unwritten
 from batch_snapshot.models import Account
+from batch_snapshot.text import escaped, truncated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -213,7 +214,7 @@ class ManifestReader:
                 continue
             wrong, target = includes.locate(text.text, folder, _ENDINGS)
             if wrong is None and target in taken:
-                wrong = f"include {printable(text.text, 60)} was read before: name each file once"
+                wrong = f"include {escaped(truncated(text.text, 60))} was read before: name each file once"
             if wrong is None:
                 taken.add(target)
                 found.append((folder / text.text, names))

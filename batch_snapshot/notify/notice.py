@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batch_snapshot.reporting import summary as report
 from batch_snapshot.reporting.text import states
+from batch_snapshot.text import encodable, escaped, truncated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -76,14 +77,7 @@ def _groups(summary: Summary) -> Iterator[str]:
 
 
 def _short(text: str) -> str:
-    """The text for people: bounded, and nothing in it but what can be printed."""
-    shown = "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
-    return shown if len(shown) <= LONGEST_TEXT else shown[: LONGEST_TEXT - 1] + "…"
-
-
-def _encodable(text: str) -> str:
-    """The text, but for halves of characters: a service's JSON can hold them, and no label."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    return truncated(escaped(text, keep="\n"), LONGEST_TEXT)
 
 
 def as_json(notice: Notice) -> dict[str, Any]:
@@ -114,7 +108,7 @@ def gauges(notice: Notice, finished_at: float) -> list[Metric]:
         found += _SUMMED_UP
         values += [
             {(name, state): number for state, number in summary.counts.as_dict().items()},
-            {(name, *map(_encodable, group)): number for group, number in summary.failures.items()},
+            {(name, *map(encodable, group)): number for group, number in summary.failures.items()},
             {(name,): summary.elapsed_s},
             {(name, account): one.calls for account, one in accounts},
             {(name, account): one.throttled_calls for account, one in accounts},

@@ -12,6 +12,8 @@ from datetime import UTC, timedelta
 from math import ceil, inf, isinf
 from typing import TYPE_CHECKING
 
+from batch_snapshot.text import plural
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
@@ -139,7 +141,7 @@ def in_words(forecast: Forecast, now: datetime) -> str:
     (`zoneinfo`), not a bare offset.
     """
     rows = sum(stretch.rows for stretch in forecast.stretches)
-    total = f"{rows:,} {'row' if rows == 1 else 'rows'}"
+    total = plural(rows, "row")
     if not rows:
         return f"{total}: nothing to do"
     if isinf(forecast.ends_in):
@@ -162,14 +164,6 @@ def _named(stretches: Sequence[ForecastSpan]) -> Sequence[ForecastSpan]:
 
 def _begins(stretch: ForecastSpan, now: datetime) -> str:
     return "now" if stretch.begins_in < 1 else f"from {moment(stretch.begins_in, now)}"
-
-
-def span(seconds: float) -> str:
-    """So many `seconds` for people, in days and hours."""
-    try:
-        return str(timedelta(seconds=round(seconds)))
-    except OverflowError:
-        return "more than a million years"
 
 
 def moment(seconds: float, now: datetime) -> str:

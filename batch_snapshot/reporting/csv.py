@@ -6,9 +6,9 @@ import csv
 import re
 from typing import IO, TYPE_CHECKING
 
-from batch_snapshot.ledger.codec import timestamp
 from batch_snapshot.models import Skip, Status
 from batch_snapshot.reporting.entries import UNATTEMPTED
+from batch_snapshot.text import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import floor, isfinite, isinf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batch_snapshot.ratelimit import forecast
+from batch_snapshot.text import duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -112,7 +112,10 @@ class Frame:
 def line(frame: Frame) -> str:
     """The frame in a line: for logs and pipes."""
     counts = frame.counts
-    parts = [_span(frame.elapsed), f"{frame.done:,}/{counts.total:,} rows ({_percent(frame.share)})"]
+    parts = [
+        duration(frame.elapsed),
+        f"{frame.done:,}/{counts.total:,} rows ({_percent(frame.share)})",
+    ]
     if counts.failed:
         parts.append(f"{counts.failed:,} failed")
     if counts.in_doubt:
@@ -130,7 +133,7 @@ def line(frame: Frame) -> str:
     if frame.stopping:
         parts.append(frame.stopping)
     elif frame.left is not None and isfinite(frame.left):
-        parts.append(f"{_span(frame.left)} left")
+        parts.append(f"{duration(frame.left)} left")
     return "  ".join(parts)
 
 
@@ -229,7 +232,7 @@ def _traffic(frame: Frame) -> Text:
 
 
 def _times(frame: Frame) -> Text:
-    elapsed = (f"  {_span(frame.elapsed)} elapsed", "")
+    elapsed = (f"  {duration(frame.elapsed)} elapsed", "")
     if frame.stopping:
         return _text(elapsed, (f"   {frame.stopping}", "bold yellow"))
     if frame.left is None:
@@ -237,7 +240,7 @@ def _times(frame: Frame) -> Text:
     elif isinf(frame.left):
         left = "no end in sight under these quotas"
     else:
-        left = f"{_span(frame.left)} left" + (f", until {frame.ends}" if frame.ends else "")
+        left = f"{duration(frame.left)} left" + (f", until {frame.ends}" if frame.ends else "")
     return _text(elapsed, (f"   {left}", ""))
 
 
@@ -313,8 +316,7 @@ def _spelt_out(part: DisplayPart) -> list[str]:
 
 
 def _until(trouble: ShownFailure) -> str:
-    plural = "row" if trouble.rows_waiting == 1 else "rows"
-    rows = f"{trouble.rows_waiting:,} {plural} waiting"
+    rows = f"{plural(trouble.rows_waiting, 'row')} waiting"
     return rows if trouble.next_try_s is None else f"{rows}, next try in {trouble.next_try_s:.0f} s"
 
 
@@ -329,7 +331,7 @@ def _said(part: DisplayPart) -> str:
     if part.trouble is not None:
         return f"{part.trouble.what}, {_until(part.trouble)}"
     if part.waiting is not None:
-        return f"{part.waiting.window} spent, opens in {_span(part.waiting.seconds)}"
+        return f"{part.waiting.window} spent, opens in {duration(part.waiting.seconds)}"
     return ""
 
 
@@ -350,10 +352,6 @@ def _of_allowed(allowed: float | None) -> str:
 def _percent(share: float) -> str:
     """Never 100 % before the last row."""
     return f"{floor(share * 100 + 1e-9)}%"
-
-
-def _span(seconds: float) -> str:
-    return forecast.span(max(0.0, seconds))
 
 
 def _finite(value: float | None) -> float | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import UTC
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from batch_snapshot.reporting import charts, next_steps
 from batch_snapshot.reporting import summary as report
 from batch_snapshot.reporting.html_table import MOST_ROWS
 from batch_snapshot.reporting.text import advice
+from batch_snapshot.text import duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,7 +55,7 @@ def render(contents: Contents) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": "{:,}".format, "span": _span, "moment": _moment}
+    environment.filters |= {"number": "{:,}".format, "span": duration, "moment": _moment}
     facts, header = contents.facts, contents.facts.history.last
     style, script = _file("page.css"), _file("page.js")
     drawn = [
@@ -117,10 +118,6 @@ def as_data(value: Mapping[str, Any]) -> str:
     for raw, escaped in _UNSAFE.items():
         encoded = encoded.replace(raw, escaped)
     return encoded.decode()
-
-
-def _span(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
 
 
 def _moment(moment: datetime) -> str:

@@ -12,6 +12,7 @@ from batch_snapshot.clock import utc_now
 from batch_snapshot.ratelimit import forecast
 from batch_snapshot.reporting import display
 from batch_snapshot.reporting.display import DisplayPart, Frame, ShownFailure, Waiting
+from batch_snapshot.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +86,7 @@ class ProgressMeter:
         if course is None or course.stop is None:
             return None
         calls, left = course.in_flight, course.drain_left
-        waiting = f"waiting for {calls:,} {'call' if calls == 1 else 'calls'} in flight"
+        waiting = f"waiting for {plural(calls, 'call')} in flight"
         return f"stopping: {waiting}" + ("" if left is None else f", {left:.0f} s at most")
 
     def _part(self, name: str, lane: AccountState, rate: float) -> DisplayPart:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from batch_snapshot.models import ErrorKind, Status
 from batch_snapshot.reporting.next_steps import remedy
 from batch_snapshot.reporting.summary import AccountSummary, largest_first
+from batch_snapshot.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,8 +119,7 @@ def _sum(accounts: Sequence[AccountSummary]) -> AccountSummary:
 def _account(account: AccountSummary) -> str:
     counts = account.counts or {}
     parts = [f"{number:,} {status.replace('_', ' ')}" for status, number in counts.items() if number]
-    calls = "call" if account.calls == 1 else "calls"
-    parts.append(f"{account.calls:,} {calls}, {account.throttled_calls:,} throttled")
+    parts.append(f"{plural(account.calls, 'call')}, {account.throttled_calls:,} throttled")
     if account.learned_rate:
         parts.append(f"pace at the end {account.learned_rate:,.3g}/s")
     if account.stopped:

@@ -14,7 +14,6 @@ from batch_snapshot.jobs import job, run
 from batch_snapshot.jobs.plan import Selection
 from batch_snapshot.ledger import writer
 from batch_snapshot.models import SIMULATOR
-from batch_snapshot.ratelimit import forecast
 from batch_snapshot.simulator import serve
 from tests.support.planned_jobs import run_job
 from tests.support.processes import Place, closing, first, pairs
@@ -245,11 +244,3 @@ async def test_too_many_failures_by_the_very_last_row_stop_nothing(place, monkey
     summary = await run.run(place.manifest(refused), options)
     assert (summary.outcome, summary.exit_code) == (outcome, code)
     assert sum(summary.counts[1:3]) == 3
-
-
-# -- who looks ----------------------------------------------------------------------------------------
-
-
-def test_a_wait_that_no_calendar_holds_can_be_told():
-    assert forecast.span(1e300) == "more than a million years"
-    assert forecast.span(90061) == "1 day, 1:01:01"

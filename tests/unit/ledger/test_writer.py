@@ -24,6 +24,7 @@ from batch_snapshot.ledger import codec, history, writer
 from batch_snapshot.ledger.history import End, Header, Intent, Line, Result
 from batch_snapshot.ledger.writer import Ledger
 from batch_snapshot.models import Account, ErrorKind, Outcome, Quota, Request, Row, RowError, Status
+from batch_snapshot.text import timestamp
 from tests.support import rewriting, strategies
 from tests.support.planned_jobs import run_job
 from tests.support.strategies import patient
@@ -196,7 +197,7 @@ def test_the_end_line_is_the_contracts():
 @example(datetime(2026, 1, 1, 0, 30, 0, 999_999, tzinfo=UTC))
 @patient
 def test_times_are_rfc_3339_utc_with_milliseconds_and_never_later_than_the_moment(moment):
-    text = codec.timestamp(moment)
+    text = timestamp(moment)
     assert len(text) == len("2026-01-01T00:00:00.000Z")
     assert text.endswith("Z")
     assert datetime.fromisoformat(text) == to_ms(moment)

@@ -1,0 +1,41 @@
+"""Text for people: printable, bounded, with units."""
+
+import pytest
+
+from batch_snapshot import text
+
+
+def test_escapes_leave_nothing_that_drives_a_terminal():
+    hostile = "a\x1b[31m\r\n\u2028\ud800ü"
+    assert text.escaped(hostile) == r"a\x1b[31m\r\n\u2028\ud800ü"
+    assert text.escaped(hostile, keep="\n") == "a\\x1b[31m\\r\n\\u2028\\ud800ü"
+    assert text.escaped_non_ascii("аpp…") == r"\u0430pp…"
+    assert text.without_control_characters(hostile, 100) == "a [31m   ?ü"
+    assert text.encodable("a\ud800") == r"a\ud800"
+
+
+def test_long_texts_keep_their_beginning_or_both_ends():
+    assert text.truncated("abcdef", 6) == "abcdef"
+    assert text.truncated("abcdef", 5) == "abcd…"
+    assert text.shortened("abcdefgh", 6) == "abcd…gh"
+    assert text.without_control_characters("abcdef", 5) == "abcde…"
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("0", 0), ("90s", 90), ("15m", 900), ("1.5h", 5400), ("1d", 86_400), ("1h30m", 5400)],
+)
+def test_durations_are_a_number_and_its_unit(written, seconds):
+    assert text.parse_duration(written) == seconds
+
+
+@pytest.mark.parametrize("written", ["", "90", "h", "1w", "-1s", "1h 30m", "1,5h", "1hh"])
+def test_what_is_no_duration_is_none(written):
+    assert text.parse_duration(written) is None
+
+
+def test_numbers_and_durations_in_words():
+    assert [text.plural(number, "row") for number in (0, 1, 1200)] == ["0 rows", "1 row", "1,200 rows"]
+    assert text.duration(90061) == "1 day, 1:01:01"
+    assert text.duration(-1) == "0:00:00"
+    assert text.duration(1e300) == "more than a million years"
