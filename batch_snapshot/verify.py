@@ -19,8 +19,9 @@ from batch_snapshot.config.options import isolate_simulated_state, state_folder_
 from batch_snapshot.discovery.readers import open_readers
 from batch_snapshot.engine.reader import beside, broken
 from batch_snapshot.errors import InputError, LedgerError
-from batch_snapshot.ledger import locks, writer
-from batch_snapshot.ledger.history import Header, Result, Skipped
+from batch_snapshot.ledger import locks
+from batch_snapshot.ledger.reader import head, lines
+from batch_snapshot.ledger.records import Header, Result, Skipped
 from batch_snapshot.ledger.snapshot_index import SnapshotIndex, world_of
 from batch_snapshot.models import SIMULATOR, ApiError, Row, Status
 from batch_snapshot.operations import NOT_FOUND, create_operation
@@ -119,14 +120,14 @@ async def verify(
         ServiceError: the service cannot be read, or not now.
         StorageError: the log of calls or the index cannot be used.
     """
-    head = writer.head(path)
-    if head is None:
+    header = head(path)
+    if header is None:
         raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
     if locks.holder_lives(paths.ledger_lock(path)):
         raise InputError(f"{path}: a run is writing it; wait until that has ended")
     began = around.clock()
     told = Verification(str(path))
-    simulated = options.simulate or head.endpoint == SIMULATOR
+    simulated = options.simulate or header.endpoint == SIMULATOR
     with (
         isolate_simulated_state(options, simulated=simulated) as own,
         sqlite.temporary_tables(_TABLES) as db,
@@ -137,7 +138,7 @@ async def verify(
         _check_place(path, last, whom.endpoint)
         told.warnings += known.refresh(path.parent)
         async with open_readers(whom, own, around.now, around.rng) as readers:
-            verifier = _Verifier(db, known, world_of(last), head.started_at, told)
+            verifier = _Verifier(db, known, world_of(last), header.started_at, told)
             for name, reader in readers.items():
                 try:
                     await verifier.account(name, reader, around)
@@ -157,7 +158,7 @@ def _check_place(path: Path, header: Header, endpoint: str) -> None:
 def _take(db: Connection, path: Path, sample: int | None, told: Verification) -> Header:
     """Lay the rows out by engagement; the last line of a row wins."""
     last: Header | None = None
-    for line in writer.read(path):
+    for line in lines(path):
         record = line.record
         if isinstance(record, Header):
             last = record

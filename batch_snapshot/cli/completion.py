@@ -76,7 +76,7 @@ def _accounts(context: click.Context) -> Iterable[str]:
     from batch_snapshot import manifest
     from batch_snapshot.config.accounts import TAG, recorded_accounts
     from batch_snapshot.errors import BatchSnapshotError
-    from batch_snapshot.ledger import writer
+    from batch_snapshot.ledger import reader
 
     path = _file(context)
     if path is None:
@@ -85,7 +85,7 @@ def _accounts(context: click.Context) -> Iterable[str]:
         if context.info_name != "retry":
             accounts = manifest.load(path).accounts
         else:
-            head = writer.head(path)
+            head = reader.head(path)
             accounts = recorded_accounts(path, head) if head else {}
     except BatchSnapshotError:
         return ()
@@ -96,13 +96,13 @@ def _accounts(context: click.Context) -> Iterable[str]:
 def _kinds(context: click.Context) -> Iterable[str]:
     """Error kinds, and the codes of the ledger."""
     from batch_snapshot.errors import BatchSnapshotError
-    from batch_snapshot.ledger import writer
+    from batch_snapshot.ledger import reader
     from batch_snapshot.models import ErrorKind, Status
 
     codes: set[str] = set()
     path = _file(context)
     with suppress(BatchSnapshotError):
-        codes = {group.code for group in writer.history_of(path).failures() if group.code} if path else set()
+        codes = {group.code for group in reader.history_of(path).failures() if group.code} if path else set()
     return [*(kind.value for kind in ErrorKind), Status.IN_DOUBT.value, *sorted(codes)]
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from batch_snapshot.ledger.history import Header
+    from batch_snapshot.ledger.records import Header
     from batch_snapshot.models import Account
 
     #: The endpoint that each of some profiles names, by its name, under an environment.

@@ -13,7 +13,7 @@ from batch_snapshot.manifest import load
 if TYPE_CHECKING:
     from batch_snapshot.discovery.readers import Environment
     from batch_snapshot.jobs.locked import LockedLedger
-    from batch_snapshot.ledger.history import Header
+    from batch_snapshot.ledger.records import Header
     from batch_snapshot.manifest import Manifest
 
 

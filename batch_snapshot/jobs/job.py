@@ -32,7 +32,7 @@ from batch_snapshot.jobs.locked import (
 )
 from batch_snapshot.jobs.plan import Selection
 from batch_snapshot.jobs.rows import LedgerRows, ManifestRows, count_by_account, count_by_account_and_catalog
-from batch_snapshot.ledger import history, locks, writer
+from batch_snapshot.ledger import history, locks, reader, writer
 from batch_snapshot.manifest import doubled
 from batch_snapshot.ratelimit import forecast
 from batch_snapshot.ratelimit.windows import calls_a_day
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 
     from batch_snapshot.config.options import Options
     from batch_snapshot.jobs.locked import LockedLedger
-    from batch_snapshot.ledger.history import Header, History
+    from batch_snapshot.ledger.history import History
+    from batch_snapshot.ledger.records import Header
     from batch_snapshot.manifest import Manifest
     from batch_snapshot.models import Account, Quota, Request, Row
 
@@ -133,7 +134,7 @@ class Job:
             # Intents are a sixth of a ledger, and ours name every row.
             for kind in ("intent", ""):
                 if len(named) < enough:
-                    named = history.names(writer.read(self.path, kind=kind), self.vanished_keys, enough)
+                    named = history.row_names(reader.lines(self.path, kind=kind), self.vanished_keys, enough)
         return named
 
 
@@ -234,7 +235,7 @@ def open_retry(
         InputError: ledger and options don't fit together.
         StorageError: a lock is held, or cannot be made.
     """
-    head = writer.head(path)
+    head = reader.head(path)
     if head is None:
         raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
     where_only = replace(options, accounts=(), profile=None)
@@ -242,9 +243,9 @@ def open_retry(
     with ExitStack() as stack:
         if not read_only:
             stack.enter_context(lock_file(path, now))
-            writer.mend(path)
+            writer.repair_last_line(path)
         live = read_only and locks.holder_lives(paths.ledger_lock(path))
-        past = writer.history_of(path, live=live, checked=True)
+        past = reader.history_of(path, live=live, checked=True)
         header = past.last or head
         check_names(path, header)
         accounts = select_accounts(recorded_accounts(path, header), options)

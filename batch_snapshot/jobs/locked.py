@@ -13,7 +13,7 @@ from batch_snapshot.config.accounts import Targets, resolve_targets
 from batch_snapshot.config.options import state_folder_of
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.jobs import other_ledgers, resume
-from batch_snapshot.ledger import locks, open_runs, writer
+from batch_snapshot.ledger import locks, open_runs, reader, writer
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.text import timestamp
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batch_snapshot.config.options import Options
-    from batch_snapshot.ledger.history import Header, History
+    from batch_snapshot.ledger.history import History
+    from batch_snapshot.ledger.records import Header
     from batch_snapshot.manifest import Manifest
 
 
@@ -48,7 +49,7 @@ class LockedLedger(NamedTuple):
     @property
     def began(self) -> Header | None:
         """How the ledger begins; None: it does not exist, or is empty."""
-        return writer.head(self.path) if self.path.exists() else None
+        return reader.head(self.path) if self.path.exists() else None
 
 
 @contextmanager
@@ -71,7 +72,7 @@ def lock_ledger(
         if not read_only:
             stack.enter_context(lock_file(path, now))
             stack.enter_context(lock_accounts(manifest.name, targets, options, now))
-            writer.mend(path)
+            writer.repair_last_line(path)
         today = resume.todays_ledger(manifest.name, options, now)
         locked = LockedLedger(manifest, options, path, targets, read_only, passed_over)
         yield _check_unfinished(locked._replace(todays_ledger=today if today != path else None))
@@ -88,7 +89,7 @@ def _check_unfinished(locked: LockedLedger) -> LockedLedger:
     reminders = reminder_files(name, locked.targets, options).values()
     try:
         began = locked.began
-        if not (options.new_ledger and began and not writer.names_rows(path)):
+        if not (options.new_ledger and began and not reader.names_rows(path)):
             open_runs.check(reminders, path, begun=began is not None, anew=options.new_ledger)
         given_up = other_ledgers.check_other_ledgers(reminders, path, name, options, began)
     except (InputError, StorageError) as error:
@@ -150,7 +151,7 @@ def check_ledger_fits(past: History, path: Path, name: str, targets: Targets, ru
         known = past.last.accounts.get(account.name)
         values = {key: getattr(account, key) for key in ("role_arn", "profile", "region", "endpoint_url")}
         if known is not None and any(known.get(key) != value for key, value in values.items()):
-            if not writer.names_rows(path, account.name):
+            if not reader.names_rows(path, account.name):
                 continue  # nothing was sent for it yet: it is not settled who signs
             was = ", ".join(f"{key} {known.get(key) or 'none'}" for key in values)
             raise LedgerError(f"{path}: there account {account.name!r} is another one ({was}); {way_out}")

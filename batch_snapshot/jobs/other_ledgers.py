@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from batch_snapshot import paths
 from batch_snapshot.errors import BatchSnapshotError, InputError
-from batch_snapshot.ledger import open_runs, writer
+from batch_snapshot.ledger import open_runs, reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from batch_snapshot.config.options import Options
-    from batch_snapshot.ledger.history import Header
+    from batch_snapshot.ledger.records import Header
 
 #: Ledgers that a message names; the rest are counted.
 NAMED = 5
@@ -51,7 +51,7 @@ def check_other_ledgers(
         StorageError: a file cannot be read.
     """
     others = _other_ledgers(files, path, name, options)
-    if not others or (began and writer.names_rows(path)):
+    if not others or (began and reader.names_rows(path)):
         return frozenset()
     if options.new_ledger or (began and began.settings.get("new_ledger")):
         return frozenset(str(other.path) for other in others)
@@ -88,7 +88,7 @@ def _other_ledgers(files: Iterable[Path], path: Path, name: str, options: Option
 def _if_unfinished(path: Path, run_id: str) -> list[OtherLedger]:
     """The ledger, unless its run has nothing left to send, or has sent nothing."""
     try:
-        past = writer.history_of(path)
+        past = reader.history_of(path)
     except (BatchSnapshotError, OSError):
         return [OtherLedger(path, run_id, gone=False)]
     if past.first is None or past.first.run_id != run_id:

@@ -82,7 +82,7 @@ def resumed(
     """
     for row in rows:
         key = row.key
-        if key in history.succeeded or not _wanted(row, accounts) or history.left_out(key):
+        if key in history.succeeded or not _wanted(row, accounts) or history.is_skipped(key):
             yield None
             continue
         past = history.unfinished.get(key)

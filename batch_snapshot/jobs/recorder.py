@@ -9,7 +9,7 @@ import anyio
 
 from batch_snapshot import __version__
 from batch_snapshot.errors import StorageError
-from batch_snapshot.ledger import codec, history, open_runs
+from batch_snapshot.ledger import codec, open_runs, records
 from batch_snapshot.models import Status
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 SYNC_EVERY = 1.0
 
 
-def run_header(job: Job, now: datetime) -> history.Header:
+def run_header(job: Job, now: datetime) -> records.Header:
     """What the run line says."""
     known = job.past.last.accounts if job.past.last else {}
     called = {name: codec.encode_account(account) for name, account in job.accounts.items()}
-    return history.Header(
+    return records.Header(
         run_id=job.run_id,
         command=job.command,
         name=job.name,
@@ -50,7 +50,7 @@ class Recorder:
 
     ledger: Ledger
     job: Job
-    header: history.Header
+    header: records.Header
     view: RunView
     #: By account: the service's clock less ours, in seconds.
     clock_skew: Callable[[str], float | None]
@@ -70,7 +70,7 @@ class Recorder:
         """Record rows that are left out."""
         self.ledger.append(codec.encode_skip(self.job.run_id, self.now(), reason, rows))
         for row in rows:
-            self.job.past.skip(reason, row.key)
+            self.job.past.add_skipped(reason, row.key)
         self.view.statuses[reason] += len(rows)
         await anyio.lowlevel.checkpoint()
 
@@ -101,7 +101,7 @@ class Recorder:
 
     async def end(self, outcome: str) -> None:
         """Write the end line."""
-        end = history.End(outcome, self.view.counts.as_dict(), self.now())
+        end = records.End(outcome, self.view.counts.as_dict(), self.now())
         self.ledger.append(codec.encode_end(self.job.run_id, end))
         await self._sync()
 

@@ -10,7 +10,7 @@ from batch_snapshot.aws import profiles
 from batch_snapshot.config.accounts import endpoint_of, recorded_accounts
 from batch_snapshot.config.options import RESUME_WITHIN
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.ledger import locks, writer
+from batch_snapshot.ledger import locks, reader
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.reporting import next_steps, summary
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batch_snapshot.config.options import Options
-    from batch_snapshot.ledger.history import End, Header, History
+    from batch_snapshot.ledger.history import History
+    from batch_snapshot.ledger.records import End, Header
 
 #: Old ledgers that warnings name.
 NAMED_LEDGERS = 3
@@ -73,7 +74,7 @@ def _is_simulated_ledger(path: Path) -> bool:
     if not files.exists(path) or (path.is_file() and path.stat().st_size == 0):
         return False
     with suppress(LedgerError):
-        head = writer.head(path) if path.is_file() else None
+        head = reader.head(path) if path.is_file() else None
         return head is None or head.endpoint == SIMULATOR
     return True
 
@@ -92,7 +93,7 @@ def newest_ledger(pattern: str, options: Options) -> tuple[Path | None, list[str
     warnings: list[str] = []
     for path in paths.ledgers_of(pattern):
         try:
-            head = writer.head(path)
+            head = reader.head(path)
             endpoint = head and _endpoint(path, head, options)
         except LedgerError:
             return path, warnings  # `retry` says what is wrong with it
@@ -130,10 +131,10 @@ def unfinished_ledger(path: Path, now: datetime, within: float = RESUME_WITHIN) 
     Raises:
         LedgerError: it is no ledger.
     """
-    head = writer.head(path)
+    head = reader.head(path)
     if head is None:
         return None
-    found = writer.ending(path)
+    found = reader.ending(path)
     if found.end is not None and found.end.settled:
         return None
     young = (now - head.started_at).total_seconds() <= within
@@ -166,7 +167,7 @@ def _unfinished(
     unfinished = []
     for path in ledgers:
         try:
-            head = writer.head(path)
+            head = reader.head(path)
             if head is None or head.name != name or head.endpoint != _endpoint(path, head, options):
                 continue
             ledger = unfinished_ledger(path, now, options.resume_within)
@@ -209,7 +210,7 @@ def _abandoned_warning(ledger: UnfinishedLedger) -> str:
 
 def _rows_left(path: Path) -> str:
     with suppress(LedgerError):
-        past = writer.history_of(path)
+        past = reader.history_of(path)
         if past.last:
             return f"{summary.count(past.counts(), past.last.rows).unattempted:,} rows"
     return "some rows"
@@ -226,4 +227,4 @@ def load_history(path: Path, *, live: bool) -> History:
         LedgerError: it is no ledger.
     """
     live = live and files.exists(path) and locks.holder_lives(paths.ledger_lock(path))
-    return writer.history_of(path, live=live, checked=True)
+    return reader.history_of(path, live=live, checked=True)

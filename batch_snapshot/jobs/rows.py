@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.jobs import plan
-from batch_snapshot.ledger import history, signer, writer
+from batch_snapshot.ledger import history, reader, signer
 from batch_snapshot.manifest import rows
 from batch_snapshot.manifest.duplicates import DuplicateRows, Place
 from batch_snapshot.models import Status
@@ -53,7 +53,7 @@ class ManifestRows(NamedTuple):
     def _settled(self) -> int:
         """How many have nothing left to do."""
         past, done = self.past, {Status.SUCCEEDED, Status.FAILED}
-        return sum(past.status(key) in done or past.left_out(key) for key in self.manifest.keys)
+        return sum(past.status(key) in done or past.is_skipped(key) for key in self.manifest.keys)
 
 
 class LedgerRows(NamedTuple):
@@ -67,7 +67,7 @@ class LedgerRows(NamedTuple):
 
     def requests(self) -> Iterator[Request | None]:
         """What is to be sent; see `plan.retried`."""
-        pasts = history.rows_of(writer.read(self.path), self.past)
+        pasts = history.unfinished_rows(reader.lines(self.path), self.past)
         since = self.past.unrecorded_since
         return plan.retried(pasts, self.chosen, self.run_id, self.accounts, since)
 

@@ -30,7 +30,7 @@ from batch_snapshot.jobs.preview import preview_job
 from batch_snapshot.jobs.recorder import Recorder, run_header
 from batch_snapshot.jobs.signals import StopHandler
 from batch_snapshot.jobs.skipping import prepare_skipping, skip_rows
-from batch_snapshot.ledger import writer
+from batch_snapshot.ledger import reader, writer
 from batch_snapshot.manifest import load
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.ratelimit.windows import CallLog, windows
@@ -154,7 +154,7 @@ def dry_retry(
 
 
 def _is_simulated(path: Path, options: Options) -> bool:
-    head = writer.head(path)
+    head = reader.head(path)
     return options.simulate or (head is not None and head.endpoint == SIMULATOR)
 
 

@@ -1,8 +1,8 @@
 """The ledger: the append-only record of what became of each row.
 
-Exports the lines and their meaning (`codec`, `history`, `signer`), files and locks (`writer`,
-`locks`, `open_runs`, `snapshot_index`), and what is done with whole ledgers (`check`, `repair`, `diff`,
-`prune`). It knows no AWS, no pace and no options.
+Exports the records and their lines (`records`, `codec`), reading and writing (`reader`, `writer`, `history`),
+files that go with ledgers (`locks`, `open_runs`, `snapshot_index`), and what is done with whole ledgers
+(`check`, `repair`, `diff`, `prune`). It must not know AWS, pace, options or jobs.
 """
 
 __all__ = [
@@ -13,6 +13,8 @@ __all__ = [
     "locks",
     "open_runs",
     "prune",
+    "reader",
+    "records",
     "repair",
     "signer",
     "snapshot_index",

@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batch_snapshot.errors import DamagedError, LedgerError
-from batch_snapshot.ledger.history import End, Header, History, Intent, Result
+from batch_snapshot.ledger.history import History
+from batch_snapshot.ledger.records import End, Header, Intent, Result
 from batch_snapshot.models import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from batch_snapshot.ledger.history import Line
+    from batch_snapshot.ledger.records import Line
 
 
 def check(lines: Iterable[Line], source: str) -> History:
@@ -82,6 +83,6 @@ class _Auditor:
 
     def _ended(self, end: End) -> None:
         """No count may be missing here, not even one that is zero."""
-        known = self.history.stated()
+        known = self.history.expected_counts()
         if self.open and dict(end.counts) != known:
             raise DamagedError(f"counts {dict(end.counts)}, but the lines before say {known}")

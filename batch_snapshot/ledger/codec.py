@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from batch_snapshot.errors import DamagedError, LedgerError
-from batch_snapshot.ledger.history import End, Header, Intent, Record, Result, Skipped
+from batch_snapshot.ledger.records import End, Header, Intent, Record, Result, Skipped
 from batch_snapshot.models import LARGEST, LARGEST_SKEW, YEARS, Account, ErrorKind, Quota, Row, Skip, Status
 from batch_snapshot.text import timestamp
 

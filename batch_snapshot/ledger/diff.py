@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batch_snapshot import sqlite
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.ledger import writer
-from batch_snapshot.ledger.history import Header, Result, Skipped
+from batch_snapshot.ledger import reader
+from batch_snapshot.ledger.records import Header, Result, Skipped
 from batch_snapshot.models import Row
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _take(db: Connection, table: str, path: Path) -> int:
     """Lay out the rows of a ledger, the last line of each; returns how many there are."""
     insert = f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - names of our own
     begun = False
-    for line in writer.read(path):
+    for line in reader.lines(path):
         record = line.record
         begun = begun or isinstance(record, Header)
         if not begun:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from batch_snapshot import paths
 from batch_snapshot.errors import InputError, LedgerError, LockedError, StorageError
-from batch_snapshot.ledger import locks, writer
-from batch_snapshot.ledger.history import Header
+from batch_snapshot.ledger import locks, reader
+from batch_snapshot.ledger.records import Header
 from batch_snapshot.models import Status
 from batch_snapshot.text import timestamp
 
@@ -106,7 +106,7 @@ def _ledgers(folder: Path) -> Iterator[OldLedger]:
 def _head(path: Path) -> Header | None:
     """The run line that the file begins with; None: it is no ledger, or none that can be read."""
     with suppress(LedgerError):
-        for line in writer.read(path):
+        for line in reader.lines(path):
             return line.record if isinstance(line.record, Header) else None
     return None
 
@@ -132,7 +132,7 @@ def _why_kept(path: Path, now: datetime, *, dry_run: bool) -> str | None:
 
 def _judged(path: Path) -> str | None:
     try:
-        return "its last line is torn" if writer.torn(path) else unfinished(writer.history_of(path))
+        return "its last line is torn" if reader.is_torn(path) else unfinished(reader.history_of(path))
     except LedgerError as error:
         return str(error)
     except OSError as error:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from batch_snapshot import files, sqlite
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.ledger import writer
-from batch_snapshot.ledger.history import Header, Result
+from batch_snapshot.ledger import reader
+from batch_snapshot.ledger.records import Header, Result
 from batch_snapshot.models import SIMULATOR, Status
 from batch_snapshot.text import encodable
 
@@ -127,10 +127,10 @@ class SnapshotIndex:
             return
         name = encodable(str(files.resolved(path)))
         known = self._db.execute("SELECT run_id, offset FROM ledgers WHERE path = ?", (name,)).fetchone()
-        start = known[1] if known and known[0] == head.run_id and writer.line_at(path, known[1]) else 0
+        start = known[1] if known and known[0] == head.run_id and reader.line_begins_at(path, known[1]) else 0
         with sqlite.transaction(self._db):
             last = start
-            for line in writer.read(path, start=start):
+            for line in reader.lines(path, start=start):
                 last = line.offset
                 record = line.record
                 if isinstance(record, Result) and record.status is Status.SUCCEEDED and record.first_sent_at:
@@ -194,7 +194,7 @@ def _pair(row: Row) -> bytes:
 def _head(path: Path) -> Header | None:
     """The run line that a ledger begins with; None: the file is no ledger."""
     try:
-        first = next(writer.read(path), None)
+        first = next(reader.lines(path), None)
     except LedgerError:
         return None
     return first.record if first and isinstance(first.record, Header) else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batch_snapshot.ledger.history import CRASHED, Intent, Result, Skipped
+from batch_snapshot.ledger.history import CRASHED
+from batch_snapshot.ledger.records import Intent, Result, Skipped
 from batch_snapshot.models import ErrorKind, Status
 from batch_snapshot.redaction import redacted
 from batch_snapshot.reporting.stats import count, time
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
     from datetime import datetime
 
-    from batch_snapshot.ledger.history import History, Line
+    from batch_snapshot.ledger.history import History
+    from batch_snapshot.ledger.records import Line
     from batch_snapshot.models import Row
 
 #: What stands for a row that has no status.

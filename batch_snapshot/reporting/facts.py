@@ -7,7 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from batch_snapshot.ledger.history import FailureGroup, Header, History, Line, Result
+from batch_snapshot.ledger.history import FailureGroup, History
+from batch_snapshot.ledger.records import Header, Line, Result
 from batch_snapshot.models import ErrorKind, Status
 from batch_snapshot.reporting.entries import UNATTEMPTED
 from batch_snapshot.reporting.stats import count, time

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING
 from batch_snapshot import __version__, manifest, paths
 from batch_snapshot.errors import InputError, LedgerError, ManifestError, way_out
 from batch_snapshot.files import atomic_write_text, make_folder, resolved
-from batch_snapshot.ledger import locks, writer
+from batch_snapshot.ledger import locks, reader
 from batch_snapshot.reporting import csv, html, html_table, next_steps
 from batch_snapshot.reporting import summary as report
 from batch_snapshot.reporting.entries import settled, unattempted
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from batch_snapshot.ledger.history import Header
+    from batch_snapshot.ledger.records import Header
     from batch_snapshot.manifest import Manifest
     from batch_snapshot.reporting.entries import ReportEntry
 
@@ -47,7 +47,7 @@ class ReportData:
         """
         facts = self.facts
         # A run may go on writing: what it has written since would tell of rows a second time.
-        lines = writer.read(self.path, whole=True)
+        lines = reader.lines(self.path, whole=True)
         named = settled(lines, facts.history, facts.again)
         if self.listed is None:
             return named
@@ -66,13 +66,13 @@ def gather(path: Path, manifest_path: Path | None = None) -> ReportData:
     """
     running = locks.holder_lives(paths.ledger_lock(path))
     facts = Facts()
-    for line in writer.read(path, whole=True):
+    for line in reader.lines(path, whole=True):
         try:
             facts.add(line)
         except LedgerError as error:
             raise LedgerError(f"{path}:{line.number}: {error}") from None
     if not running:
-        facts.history.crashed()
+        facts.history.mark_crashed()
     header = facts.history.last
     if header is None:
         raise LedgerError(f"{path}: no run has begun in it; name a ledger that a run has written")

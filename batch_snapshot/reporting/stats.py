@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from batch_snapshot.ledger.history import End, Header, History, Intent, Line, Result, Skipped
+from batch_snapshot.ledger.history import History
+from batch_snapshot.ledger.records import End, Header, Intent, Line, Result, Skipped
 from batch_snapshot.models import LARGEST, YEARS
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class LedgerTally:
     def crashed(self) -> None:
         """The last invocation has no end and will get none."""
         before = self._statuses()
-        self.history.crashed()
+        self.history.mark_crashed()
         self._doubt(before)
         self._pending.clear()
 

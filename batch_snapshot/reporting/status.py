@@ -11,7 +11,7 @@ from batch_snapshot import files, paths
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.ledger import check as audit
-from batch_snapshot.ledger import locks, writer
+from batch_snapshot.ledger import locks, reader
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.reporting import next_steps
 from batch_snapshot.reporting import summary as report
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from batch_snapshot.engine.allowance import AccountForecast
-    from batch_snapshot.ledger.history import Header
+    from batch_snapshot.ledger.records import Header
 
 
 def of(path: Path, now: Callable[[], datetime] = utc_now) -> report.Summary:
@@ -57,11 +57,11 @@ class LedgerWatch:
         # In this order: what a run that has ended meanwhile wrote last is read.
         self.running = locks.holder_lives(paths.ledger_lock(self._path))
         if self.running or self._path.exists():
-            for line in writer.read(self._path, after=self._tally.line, whole=True):
+            for line in reader.lines(self._path, after=self._tally.line, whole=True):
                 try:
                     self._tally.add(line)
                 except LedgerError as error:
-                    raise writer.placed(self._path, line.number, error) from None
+                    raise reader.with_place(self._path, line.number, error) from None
         if not self.running:
             self._tally.crashed()
         self._header()
@@ -69,7 +69,7 @@ class LedgerWatch:
     def _header(self) -> Header:
         header = self._tally.history.last
         if header is None and not files.exists(self._path):
-            raise writer.missing(self._path)
+            raise reader.missing(self._path)
         if header is None:
             raise LedgerError(f"{self._path}: no run has begun in it; name a ledger that a run has written")
         return header
@@ -200,11 +200,11 @@ def check(path: Path) -> int:
         LedgerError: names the first line that is not whole, and why.
     """
     try:
-        past = audit.check(writer.read(path), f"{path}:")
+        past = audit.check(reader.lines(path), f"{path}:")
     except LedgerError as error:
-        raise writer.placed(path, None, error) from None
+        raise reader.with_place(path, None, error) from None
     if past.last is None:
         raise LedgerError(f"{path}: no run has begun in it; name a ledger that a run has written")
-    if writer.torn(path):
+    if reader.is_torn(path):
         raise LedgerError(f"{path}: its last line is torn; run the same command to repair it and go on")
     return past.last.rows

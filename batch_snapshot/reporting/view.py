@@ -87,7 +87,7 @@ class RunView:
         if before := past.status(key):
             self.statuses[before] -= 1
         if failed := past.unfinished.get(key):
-            self.failures[history.group(failed)] -= 1
+            self.failures[history.failure_group(failed)] -= 1
 
     @property
     def counts(self) -> summary.Counts:

@@ -16,7 +16,8 @@ from batch_snapshot import cli, files, text
 from batch_snapshot.cli import unforeseen
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import BatchSnapshotError, InputError, LedgerError
-from batch_snapshot.ledger import diff, prune, writer
+from batch_snapshot.ledger import diff, prune
+from batch_snapshot.ledger.reader import history_of
 from batch_snapshot.reporting import report, status
 from tests import ROOT
 from tests.support.processes import Place, pairs
@@ -354,7 +355,7 @@ def read_by_all(path: Path, other: Path, out: Path) -> None:
     for reader in (
         lambda: status.of(path),
         lambda: status.check(path),
-        lambda: writer.history_of(path),
+        lambda: history_of(path),
         lambda: diff.as_text(diff.diff(path, other)),
         lambda: diff.as_text(diff.diff(other, path)),
         lambda: report.write_csv(report.gather(path), out),

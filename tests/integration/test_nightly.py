@@ -18,8 +18,8 @@ from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError, StorageError
 from batch_snapshot.jobs import resume, run
-from batch_snapshot.ledger import codec, locks, prune, writer
-from batch_snapshot.ledger.history import End
+from batch_snapshot.ledger import codec, locks, prune, reader
+from batch_snapshot.ledger.records import End
 from batch_snapshot.models import Account
 from batch_snapshot.reporting import status
 from batch_snapshot.simulator import Faults, SimulatorSettings, serve
@@ -367,4 +367,4 @@ def test_whatever_there_is_the_newest_of_each_series_stay(found, keep):
 def test_a_whole_ledger_of_a_run_can_be_forgotten():
     """By its history: what `prune` goes by is what `status` tells."""
     [path] = nights(1)
-    assert prune.unfinished(writer.history_of(path)) is None
+    assert prune.unfinished(reader.history_of(path)) is None

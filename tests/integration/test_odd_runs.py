@@ -12,7 +12,7 @@ from batch_snapshot.errors import InputError, LedgerError, LockedError, Manifest
 from batch_snapshot.failures import retry
 from batch_snapshot.jobs import job, run
 from batch_snapshot.jobs.plan import Selection
-from batch_snapshot.ledger import writer
+from batch_snapshot.ledger import reader
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.simulator import serve
 from tests.support.planned_jobs import run_job
@@ -124,7 +124,7 @@ async def test_an_endpoint_of_the_environment_is_called_and_told(place, monkeypa
         monkeypatch.setenv(name, url)
         summary = await run.run(path, Options(state_dir=place.folder))
         assert len(simulator.snapshots) == 2
-    header = writer.history_of(place.folder / summary.ledger).first
+    header = reader.history_of(place.folder / summary.ledger).first
     assert header is not None
     assert header.endpoint == url
     monkeypatch.delenv(name)

@@ -18,7 +18,7 @@ from batch_snapshot.config.options import Options
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.jobs import resume
 from batch_snapshot.jobs import run as batch
-from batch_snapshot.ledger import writer
+from batch_snapshot.ledger import reader
 from batch_snapshot.models import Quota
 from batch_snapshot.ratelimit import forecast, windows
 from batch_snapshot.reporting import status
@@ -248,7 +248,7 @@ def test_finished_nights_are_known_by_their_last_line_alone():
     assert chosen == ledger_of(2)
     assert told.startswith(f"passed over: {path}:2: not JSON")
     with pytest.raises(LedgerError, match=r"--repair"):
-        writer.ending(path)
+        reader.ending(path)
 
 
 def test_many_old_nights_are_not_all_named():

@@ -11,7 +11,7 @@ from batch_snapshot import cli
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.jobs import resume, run
-from batch_snapshot.ledger import prune, writer
+from batch_snapshot.ledger import prune, reader
 from batch_snapshot.simulator import serve
 from tests.support.processes import move_in, pairs, write_manifest
 
@@ -50,7 +50,7 @@ def written_by_hand(path, text):
 
 
 def endpoint(path):
-    head = writer.head(Path(path))
+    head = reader.head(Path(path))
     return head and head.endpoint
 
 

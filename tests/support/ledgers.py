@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from batch_snapshot.ledger import codec
-from batch_snapshot.ledger.history import End, Header
+from batch_snapshot.ledger.records import End, Header
 from batch_snapshot.models import ErrorKind, Outcome, Request, Row, RowError, Status, client_token
 from tests.support import rewriting
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from batch_snapshot.ledger.history import End, Header, Intent, Line, Record, Result
+from batch_snapshot.ledger.records import End, Header, Intent, Line, Record, Result
 from batch_snapshot.models import (
     Account,
     ErrorKind,

@@ -15,7 +15,7 @@ from batch_snapshot import paths as places
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError
 from batch_snapshot.ledger import codec
-from batch_snapshot.ledger.history import End
+from batch_snapshot.ledger.records import End
 from batch_snapshot.models import Account
 from tests.support.planned_jobs import run_job
 from tests.support.strategies import header, patient

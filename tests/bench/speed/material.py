@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from batch_snapshot.ledger import codec
-from batch_snapshot.ledger.history import End, Header
+from batch_snapshot.ledger.records import End, Header
 from batch_snapshot.models import Account, Outcome, Request, Row, Status, client_token
 from tests.support.processes import TEMPLATE, write_manifest
 

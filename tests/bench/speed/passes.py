@@ -77,7 +77,7 @@ def _append(path: Path, lines: str) -> float:
 
 
 def _history(path: Path) -> float:
-    from batch_snapshot.ledger.writer import history_of
+    from batch_snapshot.ledger.reader import history_of
 
     begin = time.perf_counter()
     history_of(path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from batch_snapshot import manifest
 from batch_snapshot.errors import InputError, LedgerError
-from batch_snapshot.ledger import codec, history, writer
+from batch_snapshot.ledger import codec, history, reader, writer
 from batch_snapshot.reporting import status
 from tests.support import rewriting
 
@@ -50,16 +50,16 @@ def ledger_target(data: bytes, folder: Path) -> None:
         except InputError as error:
             _clear(str(error))
     try:
-        before = writer.history_of(path)
+        before = reader.history_of(path)
     except LedgerError:
         return
     for name, fields in before.last.accounts.items() if before.last else ():
         with suppress(TypeError, ValueError):
             codec.decode_account(name, fields)
-    unfinished = {row.key for row, _ in history.rows_of(writer.read(path), before)}
+    unfinished = {row.key for row, _ in history.unfinished_rows(reader.lines(path), before)}
     assert unfinished <= before.unfinished.keys()
     with suppress(LedgerError):
-        writer.mend(mended)
+        writer.repair_last_line(mended)
         whole_lines = data[: data.rfind(b"\n") + 1]
         assert mended.read_bytes() in {data, data + b"\n", whole_lines}
 

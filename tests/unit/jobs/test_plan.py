@@ -15,7 +15,8 @@ from batch_snapshot.errors import InputError
 from batch_snapshot.jobs import plan
 from batch_snapshot.jobs.plan import Selection
 from batch_snapshot.ledger import codec, history
-from batch_snapshot.ledger.history import End, History, Line, RowState
+from batch_snapshot.ledger.history import History, RowState
+from batch_snapshot.ledger.records import End, Line
 from batch_snapshot.models import ErrorKind, Outcome, Request, Row, RowError, Status, client_token
 from tests.support import strategies
 from tests.support.strategies import POOL, RUN_ID, START, header, patient
@@ -112,7 +113,7 @@ def test_what_a_run_sends_and_what_is_settled_are_all_rows(invocations, rows):
 def test_what_a_retry_of_all_sends_and_what_is_settled_or_unattempted_are_all_rows(invocations):
     lines = strategies.lines_of(invocations)
     past = history.fold(lines)
-    requests = list(plan.retried(history.rows_of(lines, past), plan.all_unfinished(), RUN_ID))
+    requests = list(plan.retried(history.unfinished_rows(lines, past), plan.all_unfinished(), RUN_ID))
     assert len(requests) == len(past.unfinished)
     sent = {request.row for request in requests if request}
     assert sent == {row for row in POOL if past.status(row.key) in {Status.FAILED, Status.IN_DOUBT}}
@@ -165,7 +166,7 @@ def test_retry_all_takes_all_that_failed_or_is_in_doubt(past):
 def test_a_failure_that_is_shown_as_unknown_can_be_selected_as_unknown():
     """A result line may have no error; the summary shows such rows as `unknown`."""
     past = RowState(Status.FAILED, "token", 0, ambiguous=False, first_sent_at=None)
-    assert history.group(past).kind is ErrorKind.UNKNOWN
+    assert history.failure_group(past).kind is ErrorKind.UNKNOWN
     assert retried(past, plan.parse_only("unknown", [])) is not None
     assert retried(past, plan.all_unfinished()) is not None
 
@@ -343,7 +344,7 @@ class World:
         if command == "run":
             requests = plan.resumed(self.rows, past, RUN_ID)
         else:
-            rows = history.rows_of(self.read(), past)
+            rows = history.unfinished_rows(self.read(), past)
             requests = plan.retried(rows, plan.all_unfinished(), RUN_ID)
         self.lines.append(codec.encode_run(header(command=command, started_at=self.clock), "0"))
         stopped = False

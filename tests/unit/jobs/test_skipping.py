@@ -22,7 +22,7 @@ from batch_snapshot.failures import retry
 from batch_snapshot.jobs import plan, skip_filter, skipping
 from batch_snapshot.ledger import check as audit
 from batch_snapshot.ledger import codec, history
-from batch_snapshot.ledger.history import End, Intent, Record, Skipped
+from batch_snapshot.ledger.records import End, Intent, Record, Skipped
 from batch_snapshot.manifest import filters
 from batch_snapshot.models import ApiError, ErrorKind, Failure, Skip, Verdict, client_token
 from batch_snapshot.ratelimit import pace
@@ -99,7 +99,7 @@ def test_a_row_that_was_left_out_is_not_sent_and_the_states_still_sum(past, rows
     more: list[Record] = [header(), Skipped(START, reason, chosen, RUN_ID), End("completed", {}, START)]
     after = history.fold(numbered([*(line.record for line in lines), *more]))
     assert after.counts()[reason] == len(chosen)
-    assert all(after.left_out(row.key) for row in chosen)
+    assert all(after.is_skipped(row.key) for row in chosen)
     assert set(after.keys()) == set(before.keys()) | {row.key for row in chosen}
     sent = {request.row for request in plan.resumed(POOL, after, RUN_ID) if request}
     assert sent == {request.row for request in plan.resumed(POOL, before, RUN_ID) if request} - set(chosen)

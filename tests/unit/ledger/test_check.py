@@ -17,7 +17,7 @@ from batch_snapshot import cli
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.jobs import plan, run
-from batch_snapshot.ledger import writer
+from batch_snapshot.ledger import reader
 from batch_snapshot.reporting import status
 from batch_snapshot.simulator import serve
 from tests import ROOT
@@ -220,7 +220,7 @@ def test_lines_of_another_run_are_gone_on_with_by_nobody(whole, path, line, run_
     lines = list(whole)
     altered(line, lambda record: record.update(run_id=run_id))(lines)
     path.write_bytes(b"".join(lines))
-    for look in (status.of, status.check, writer.history_of):
+    for look in (status.of, status.check, reader.history_of):
         with pytest.raises(LedgerError, match=f"case.ndjson:{line}: run_id '{run_id}' is not the ledger's"):
             look(path)
 

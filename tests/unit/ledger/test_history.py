@@ -11,18 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.ledger import codec, history, writer
-from batch_snapshot.ledger.history import (
-    CRASHED,
-    End,
-    FailureGroup,
-    History,
-    Intent,
-    Line,
-    Record,
-    Result,
-    RowState,
-)
+from batch_snapshot.ledger import codec, history, reader
+from batch_snapshot.ledger.history import CRASHED, FailureGroup, History, RowState
+from batch_snapshot.ledger.records import End, Header, Intent, Line, Record, Result
 from batch_snapshot.models import ErrorKind, Row, Status, client_token
 from tests.support import strategies
 from tests.support.strategies import POOL, RUN_ID, START, Invocation, header, numbered, patient
@@ -274,7 +265,7 @@ def test_a_ledger_that_cannot_be_read_is_named_as_file_and_line(tmp_path, second
     path = tmp_path / "nightly.ndjson"
     path.write_bytes(codec.encode_run(RUN, "0") + second)
     with pytest.raises(LedgerError) as caught:
-        writer.history_of(path)
+        reader.history_of(path)
     assert str(caught.value).startswith(f"{path}:{place}")
 
 
@@ -282,16 +273,16 @@ def test_a_ledger_that_was_mixed_names_the_file_and_the_line(tmp_path):
     path = tmp_path / "nightly.ndjson"
     path.write_bytes(codec.encode_run(RUN, "0") + codec.encode_run(header(run_id="b"), "0"))
     with pytest.raises(LedgerError) as caught:
-        writer.history_of(path)
+        reader.history_of(path)
     assert str(caught.value).startswith(str(path))
     assert "2: run_id 'b' follows 'night-1'" in str(caught.value)
 
 
 def test_a_ledger_that_is_not_there_has_no_history_yet(tmp_path):
     path = tmp_path / "nightly.ndjson"
-    assert writer.history_of(path) == History()
+    assert reader.history_of(path) == History()
     with pytest.raises(LedgerError) as caught:
-        writer.history_of(path, live=True)
+        reader.history_of(path, live=True)
     assert str(caught.value).startswith(f"{path}: there is no such file; ")
 
 
@@ -386,7 +377,7 @@ def test_the_states_sum_to_the_rows_that_have_one(invocations, live):
 def test_each_unfinished_row_is_found_once_in_the_order_of_the_lines(invocations):
     lines = strategies.lines_of(invocations)
     past = history.fold(lines)
-    found = list(history.rows_of(lines, past))
+    found = list(history.unfinished_rows(lines, past))
     assert {row.key: entry for row, entry in found} == past.unfinished
     assert len(found) == len(past.unfinished)
     offsets = [entry.offset for _, entry in found]
@@ -399,7 +390,7 @@ def test_a_ledger_cut_after_any_line_never_forgets_a_row_that_may_have_been_sent
     """What was intended is succeeded, failed or in doubt unless an end says that it was not sent."""
     lines = strategies.lines_of(invocations)[: kept + 1]
     past = history.fold(lines)
-    last = max(index for index, line in enumerate(lines) if isinstance(line.record, history.Header))
+    last = max(index for index, line in enumerate(lines) if isinstance(line.record, Header))
     ended = any(isinstance(line.record, End) for line in lines[last:])
     for line in lines[last:]:
         if isinstance(line.record, Intent) and not ended:
@@ -412,17 +403,17 @@ def test_a_ledger_cut_after_any_line_never_forgets_a_row_that_may_have_been_sent
 def test_rows_are_named_once_each_in_the_order_of_the_lines():
     lines = numbered([RUN, intent(B, A), result(A, Status.FAILED), intent(C), END])
     wanted = {A.key, B.key, C.key}
-    assert history.names(lines, wanted, 20) == ["eng-1/O1", "eng-0/O0", "eng-2/O2"]
-    assert history.names(lines, wanted, 2) == ["eng-1/O1", "eng-0/O0"]
-    assert history.names(lines, {A.key}, 20) == ["eng-0/O0"]
-    assert history.names(lines, set(), 20) == []
+    assert history.row_names(lines, wanted, 20) == ["eng-1/O1", "eng-0/O0", "eng-2/O2"]
+    assert history.row_names(lines, wanted, 2) == ["eng-1/O1", "eng-0/O0"]
+    assert history.row_names(lines, {A.key}, 20) == ["eng-0/O0"]
+    assert history.row_names(lines, set(), 20) == []
 
 
 def test_a_row_that_only_a_result_names_is_named():
-    assert history.names(numbered([RUN, result(B, Status.SUCCEEDED)]), {B.key}, 20) == ["eng-1/O1"]
+    assert history.row_names(numbered([RUN, result(B, Status.SUCCEEDED)]), {B.key}, 20) == ["eng-1/O1"]
 
 
 def test_names_are_read_no_further_than_there_are_enough():
     lines = iter(numbered([RUN, intent(A), intent(B)]))
-    assert history.names(lines, {A.key}, 2) == ["eng-0/O0"]
+    assert history.row_names(lines, {A.key}, 2) == ["eng-0/O0"]
     assert next(lines).record == intent(B)

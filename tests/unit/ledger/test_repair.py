@@ -20,7 +20,7 @@ from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import LedgerError, LockedError
 from batch_snapshot.jobs import plan, run
-from batch_snapshot.ledger import codec, history, locks, writer
+from batch_snapshot.ledger import codec, history, locks, reader, writer
 from batch_snapshot.ledger.repair import Repaired, repair
 from batch_snapshot.ledger.snapshot_index import SnapshotIndex, world_of
 from batch_snapshot.models import Row, Status
@@ -106,7 +106,7 @@ def path(tmp_path) -> Path:
 
 
 def past_of(path: Path) -> History:
-    return writer.history_of(path, checked=True)
+    return reader.history_of(path, checked=True)
 
 
 def judge(made: Made, past: History, path: Path, *, forgotten: bool) -> None:
@@ -115,7 +115,7 @@ def judge(made: Made, past: History, path: Path, *, forgotten: bool) -> None:
     Where the tokens are `forgotten`, a look has to come first, and has to find what was made.
     """
     retried = plan.retried(
-        history.rows_of(writer.read(path), past),
+        history.unfinished_rows(reader.lines(path), past),
         plan.all_unfinished(),
         made.run_id,
         unrecorded_since=past.unrecorded_since,
@@ -377,7 +377,7 @@ def test_a_later_run_line_stands_in_for_the_first(made, path):
     lines = list(made.lines)
     lines[0] = lines[0][:50] + b"\n"
     repaired(made, path, b"".join(lines))
-    head = writer.head(path)
+    head = reader.head(path)
     assert head is not None
     assert head.run_id == made.run_id
 
@@ -416,7 +416,7 @@ BOOK = long_book(32)
 def read_checked(path: Path) -> History | str:
     """The history of the ledger, or the text of the error."""
     try:
-        return writer.history_of(path, checked=True)
+        return reader.history_of(path, checked=True)
     except LedgerError as error:
         return str(error)
 
@@ -455,15 +455,15 @@ def test_what_an_editor_leaves_is_passed_over(path):
         b"\n",
     ]
     rewriting.write(path, b"".join(BOOK))
-    expected = writer.history_of(path, checked=True)
+    expected = reader.history_of(path, checked=True)
     rewriting.write(path, b"".join(lines))
-    found = writer.history_of(path, checked=True)
+    found = reader.history_of(path, checked=True)
     assert (found.counts(), found.succeeded, set(found.unfinished)) == (
         expected.counts(), expected.succeeded, set(expected.unfinished),
     )  # fmt: skip
-    assert writer.head(path) == expected.first
+    assert reader.head(path) == expected.first
     rewriting.write(path, b"".join(lines) + b"   ")
-    writer.mend(path)
+    writer.repair_last_line(path)
     assert path.read_bytes() == b"".join(lines)
 
 
@@ -485,7 +485,7 @@ def test_the_index_reads_a_repaired_ledger_anew(made, path, tmp_path):
         rewriting.write(path, b"".join(lines))
         repair(path, NOW)
         assert known.refresh(tmp_path) == []
-        world = world_of(writer.head(path) or pytest.fail("no head"))
+        world = world_of(reader.head(path) or pytest.fail("no head"))
         found = [known.last(world or "", each) for each in made.rows]
     assert sum(one is not None for one in found) == 7
 

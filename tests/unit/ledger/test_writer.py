@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from batch_snapshot import manifest
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import LedgerError, LedgerWriteError, StateFolderError
-from batch_snapshot.ledger import codec, history, writer
-from batch_snapshot.ledger.history import End, Header, Intent, Line, Result
+from batch_snapshot.ledger import codec, history, reader, writer
+from batch_snapshot.ledger.records import End, Header, Intent, Line, Record, Result
 from batch_snapshot.ledger.writer import Ledger
 from batch_snapshot.models import Account, ErrorKind, Outcome, Quota, Request, Row, RowError, Status
 from batch_snapshot.text import timestamp
@@ -90,7 +90,7 @@ def path(tmp_path):
     return tmp_path / "nightly.ndjson"
 
 
-def decoded(line: bytes) -> history.Record:
+def decoded(line: bytes) -> Record:
     record = codec.decode(line)
     assert record is not None
     return record
@@ -101,8 +101,8 @@ def written(path: Path, content: bytes = WHOLE) -> Path:
     return path
 
 
-def records(path: Path) -> list[history.Record]:
-    return [line.record for line in writer.read(path)]
+def records(path: Path) -> list[Record]:
+    return [line.record for line in reader.lines(path)]
 
 
 @contextmanager
@@ -209,7 +209,7 @@ def test_every_result_line_decodes_back(run_id, outcome):
     line = codec.encode_result(run_id, outcome)
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
-    assert line.startswith(writer.LINE_HEAD)
+    assert line.startswith(reader.LINE_HEAD)
     assert codec.decode(line) == Result(
         row=outcome.request.row,
         client_token=outcome.request.client_token,
@@ -247,7 +247,7 @@ def test_every_result_line_decodes_back(run_id, outcome):
 def test_every_run_line_decodes_back(header, version):
     line = codec.encode_run(header, version)
     assert line.count(b"\n") == 1
-    assert line.startswith(writer.LINE_HEAD)
+    assert line.startswith(reader.LINE_HEAD)
     assert codec.decode(line) == header._replace(started_at=to_ms(header.started_at))
 
 
@@ -256,7 +256,7 @@ def test_every_run_line_decodes_back(header, version):
 def test_every_intent_line_decodes_back(at, requests):
     line = codec.encode_intent(at, requests)
     assert line.count(b"\n") == 1
-    assert line.startswith(writer.LINE_HEAD)
+    assert line.startswith(reader.LINE_HEAD)
     assert codec.decode(line) == Intent(
         to_ms(at), tuple((request.client_token, request.row, request.generation) for request in requests)
     )
@@ -267,7 +267,7 @@ def test_every_intent_line_decodes_back(at, requests):
 def test_every_end_line_decodes_back(run_id, end):
     line = codec.encode_end(run_id, end)
     assert line.count(b"\n") == 1
-    assert line.startswith(writer.LINE_HEAD)
+    assert line.startswith(reader.LINE_HEAD)
     assert codec.decode(line) == end._replace(finished_at=to_ms(end.finished_at), run_id=run_id)
 
 
@@ -425,7 +425,7 @@ def test_fields_of_a_later_version_are_ignored(line):
 
 
 def test_a_ledger_is_read_with_the_place_of_every_line(path):
-    lines = list(writer.read(written(path)))
+    lines = list(reader.lines(written(path)))
     assert [line.number for line in lines] == [1, 2, 3, 4, 5]
     assert [line.offset for line in lines] == [0, *itertools.accumulate(map(len, LINES[:-1]))]
     assert [line.record for line in lines] == [codec.decode(line) for line in LINES]
@@ -433,14 +433,14 @@ def test_a_ledger_is_read_with_the_place_of_every_line(path):
 
 def test_lines_of_a_later_version_are_skipped_but_counted(path):
     novel = b'{"type":"novel"}\n'
-    first, second = writer.read(written(path, RUN_LINE + novel + END_LINE))
+    first, second = reader.lines(written(path, RUN_LINE + novel + END_LINE))
     assert first == Line(0, 1, decoded(RUN_LINE))
     assert second == Line(len(RUN_LINE) + len(novel), 3, decoded(END_LINE))
 
 
 def test_reading_streams(path):
     """The first records are there although a later line is bad: no line is read before it is due."""
-    lines = writer.read(written(path, RUN_LINE + INTENT_LINE + b"bad\n"))
+    lines = reader.lines(written(path, RUN_LINE + INTENT_LINE + b"bad\n"))
     assert isinstance(next(lines).record, Header)
     assert isinstance(next(lines).record, Intent)
     with pytest.raises(LedgerError):
@@ -465,15 +465,15 @@ def test_a_bad_line_in_the_middle_is_named_with_file_and_line(path, bad):
 
 def test_a_line_longer_than_any_is_refused_before_it_is_held_in_memory(path):
     written(path, RUN_LINE)
-    os.truncate(path, len(RUN_LINE) + writer.LONGEST_LINE + 1)
+    os.truncate(path, len(RUN_LINE) + reader.LONGEST_LINE + 1)
     with pytest.raises(LedgerError, match=r"nightly.ndjson:2: longer than any line"):
         records(path)
 
 
 def test_the_longest_line_is_read(path):
     frame = b'{"type":"novel","pad":"%b"}\n'
-    longest = frame % (b"x" * (writer.LONGEST_LINE - len(frame % b"")))
-    assert len(longest) == writer.LONGEST_LINE
+    longest = frame % (b"x" * (reader.LONGEST_LINE - len(frame % b"")))
+    assert len(longest) == reader.LONGEST_LINE
     assert len(records(written(path, RUN_LINE + longest + END_LINE))) == 2
 
 
@@ -641,20 +641,20 @@ HEAD_LINE = codec.encode_run(HEAD, "0.1.0")
 
 
 def test_a_line_can_be_told_torn_without_mending_it(path):
-    assert not writer.torn(written(path, b""))
-    assert not writer.torn(written(path, RUN_LINE))
-    assert writer.torn(written(path, RUN_LINE[:-1]))
-    assert writer.torn(written(path, RUN_LINE + b"{"))
+    assert not reader.is_torn(written(path, b""))
+    assert not reader.is_torn(written(path, RUN_LINE))
+    assert reader.is_torn(written(path, RUN_LINE[:-1]))
+    assert reader.is_torn(written(path, RUN_LINE + b"{"))
     assert path.read_bytes() == RUN_LINE + b"{"
 
 
 def test_mending_repairs_a_ledger_and_makes_none(path):
-    writer.mend(path)
+    writer.repair_last_line(path)
     assert not path.exists()
-    writer.mend(written(path, RUN_LINE + END_LINE[:9]))
+    writer.repair_last_line(written(path, RUN_LINE + END_LINE[:9]))
     assert path.read_bytes() == RUN_LINE
     with pytest.raises(LedgerError, match="is not a ledger's"):
-        writer.mend(written(path, b"engagement,resource"))
+        writer.repair_last_line(written(path, b"engagement,resource"))
     assert path.read_bytes() == b"engagement,resource"
 
 
@@ -684,7 +684,7 @@ def test_a_resume_reads_the_ledger_that_the_repair_leaves(tmp_path, monkeypatch,
     listed, path = nightly(tmp_path, HEAD_LINE[: len(HEAD_LINE) - cut])
     with run_job(listed, OPTIONS, AT) as made, Ledger(path) as book:
         book.append(codec.encode_run(HEAD._replace(run_id=made.run_id), "0.1.0"))
-    folded = history.fold(writer.read(path))
+    folded = history.fold(reader.lines(path))
     assert folded.first is not None
     assert folded.first.run_id == made.run_id
 

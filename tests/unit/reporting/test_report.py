@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from batch_snapshot import manifest, paths
 from batch_snapshot.errors import InputError, LedgerError, ManifestError
-from batch_snapshot.ledger import codec, history, locks, writer
+from batch_snapshot.ledger import codec, history, locks, reader
 from batch_snapshot.models import ErrorKind, Skip, Status
 from batch_snapshot.reporting import charts, entries, html, html_table, report
 from batch_snapshot.reporting import csv as tables
@@ -51,10 +51,10 @@ def written(tmp_path, book, **manifest_path):
 def read(tmp_path, book):
     path = book.write(tmp_path / "l.ndjson")
     facts = Facts()
-    for line in writer.read(path, whole=True):
+    for line in reader.lines(path, whole=True):
         facts.add(line)
-    facts.history.crashed()
-    return facts, list(settled(writer.read(path, whole=True), facts.history, facts.again))
+    facts.history.mark_crashed()
+    return facts, list(settled(reader.lines(path, whole=True), facts.history, facts.again))
 
 
 def test_the_last_word_about_a_row_counts(tmp_path):
@@ -132,14 +132,14 @@ def books(draw):
 def test_entries_and_sums_say_what_the_history_says(tmp_path_factory, book):
     folder = tmp_path_factory.getbasetemp()
     facts, found = read(folder, book)
-    past = history.fold(writer.read(folder / "l.ndjson"))
+    past = history.fold(reader.lines(folder / "l.ndjson"))
     assert Counter(entry.status for entry in found if entry.status != entries.UNATTEMPTED) == +past.counts()
     assert len({entry.row for entry in found}) == len(found)
     for entry in found:
         facts.row(entry)
     assert {group: made.rows for group, made in facts.groups.items()} == past.failures()
     tally = LedgerTally()
-    for line in writer.read(folder / "l.ndjson", whole=True):
+    for line in reader.lines(folder / "l.ndjson", whole=True):
         tally.add(line)
     tally.crashed()
     by_account = {
@@ -157,12 +157,12 @@ def test_a_ledger_read_in_pieces_adds_up_to_the_same(tmp_path_factory, book, dat
     path = book.write(tmp_path_factory.getbasetemp() / "pieces.ndjson")
     content = path.read_bytes()
     whole, pieces = LedgerTally(), LedgerTally()
-    for line in writer.read(path, whole=True):
+    for line in reader.lines(path, whole=True):
         whole.add(line)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(content)), max_size=4)))
     for cut in [*cuts, len(content)]:
         rewriting.write(path, content[:cut])
-        for line in writer.read(path, after=pieces.line, whole=True):
+        for line in reader.lines(path, after=pieces.line, whole=True):
             pieces.add(line)
     assert pieces.line == whole.line
     assert pieces.accounts == whole.accounts
@@ -174,7 +174,7 @@ def test_the_present_rate_is_that_of_the_last_minute(tmp_path):
     for second in range(120):
         book.result(row(second, ("main", "acme")[second % 2]), at=second + 1, throttles=1)
     tally = LedgerTally()
-    for line in writer.read(book.write(tmp_path / "l.ndjson"), whole=True):
+    for line in reader.lines(book.write(tmp_path / "l.ndjson"), whole=True):
         tally.add(line)
     now = BEGAN.replace(minute=2)
     assert tally.rate(now) == pytest.approx(2, abs=0.05)
@@ -441,7 +441,7 @@ def test_times_of_a_minute_and_of_a_month_make_as_many_bars(tmp_path):
         facts = Facts()
         for share in range(200):
             book.result(row(share), at=seconds * share / 200)
-        for line in writer.read(book.write(tmp_path / "l.ndjson"), whole=True):
+        for line in reader.lines(book.write(tmp_path / "l.ndjson"), whole=True):
             facts.add(line)
         step, found = charts.buckets(facts.invocations)
         assert 25 <= len(found) <= charts.BARS + 1, step

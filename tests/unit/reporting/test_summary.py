@@ -22,7 +22,8 @@ from batch_snapshot.engine.allowance import AccountLimits
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.jobs import plan
 from batch_snapshot.ledger import codec, history, locks
-from batch_snapshot.ledger.history import End, FailureGroup, RowState
+from batch_snapshot.ledger.history import FailureGroup, RowState
+from batch_snapshot.ledger.records import End
 from batch_snapshot.ledger.writer import Ledger
 from batch_snapshot.models import (
     Account,
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from batch_snapshot.ledger.history import Record
+    from batch_snapshot.ledger.records import Record
     from batch_snapshot.models import Row
 
 DENIED = FailureGroup(Status.FAILED, ErrorKind.DENIED, "AccessDeniedException")

@@ -1,0 +1,285 @@
+"""Reads ledgers: their lines, how they begin and end, and the history that the lines come to.
+
+A torn last line is what a crash leaves: readers skip it, the writer repairs it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from batch_snapshot import files
+from batch_snapshot.errors import DamagedError, LedgerError
+from batch_snapshot.ledger import codec
+from batch_snapshot.ledger.history import History, fold
+from batch_snapshot.ledger.records import End, Header, Intent, Line, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from batch_snapshot.models import Row
+
+#: Bytes that no line of a ledger exceeds: an intent names a few hundred rows.
+LONGEST_LINE = 16 * 1024 * 1024
+
+#: Every line begins with this.
+LINE_HEAD = b'{"type":"'
+
+#: Bytes at the end of a ledger in which its last line is looked for.
+_TAIL = 64 * 1024
+
+#: Bytes that are read at a time.
+_BUFFER = 256 * 1024
+
+#: The byte order mark that some editors put before the first line.
+_BOM = b"\xef\xbb\xbf"
+
+#: Ledgers of a folder whose names are compared with a name that does not exist.
+_COMPARED = 1_000
+
+
+class RawLine(NamedTuple):
+    """The bytes between two line ends, and where they begin."""
+
+    offset: int
+    #: From 1.
+    number: int
+    raw: bytes
+
+
+def raw_lines(path: Path, *, start: int = 0, after: Line | None = None) -> Iterator[RawLine]:
+    """Each line of the file as it is, the last one perhaps without its end.
+
+    A longer line than `LONGEST_LINE` comes in pieces. See `lines` for the arguments.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with files.open_regular(path, _BUFFER) as file:
+        offset, number = file.seek(start), 0
+        if after is not None:
+            file.seek(after.offset)
+            offset, number = after.offset + len(file.readline(LONGEST_LINE)), after.number
+        while raw := file.readline(LONGEST_LINE):
+            number += 1
+            yield RawLine(offset, number, raw if offset else raw.removeprefix(_BOM))
+            offset += len(raw)
+
+
+def lines(
+    path: Path, *, start: int = 0, after: Line | None = None, whole: bool = False, kind: str = ""
+) -> Iterator[Line]:
+    """Stream the records of the ledger at `path`. A torn last line and blank lines are skipped.
+
+    Args:
+        path: of the ledger.
+        start: the offset of a line; earlier lines are left out, and not counted.
+        after: only what follows this line, which was read before.
+        whole: results bear all fields of their lines.
+        kind: only lines of this type as the writer begins them; no other is decoded.
+
+    Raises:
+        LedgerError: it cannot be read, or has a line that is no record; the message says where.
+    """
+    head = LINE_HEAD + f'{kind}"'.encode() if kind else b""
+    for offset, number, raw in _ended_lines(path, start, after):
+        if not raw.startswith(head):
+            continue
+        try:
+            record = codec.decode(raw, whole=whole)
+        except LedgerError as error:
+            raise with_place(path, number, error) from None
+        if record is not None:
+            yield Line(offset, number, record)
+
+
+def _ended_lines(path: Path, start: int = 0, after: Line | None = None) -> Iterator[RawLine]:
+    with _readable(path, "name a ledger that a run has written"):
+        for line in raw_lines(path, start=start, after=after):
+            if not line.raw.endswith(b"\n"):
+                if len(line.raw) == LONGEST_LINE:
+                    raise with_place(path, line.number, DamagedError("longer than any line of a ledger"))
+                return
+            if not line.raw.isspace():
+                yield line
+
+
+@contextmanager
+def _readable(path: Path, advice: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise missing(path) from None
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
+
+
+def with_place(path: Path, number: int | None, error: LedgerError) -> LedgerError:
+    """The error with its place, and for a damaged ledger the command that repairs it.
+
+    Args:
+        path: of the ledger.
+        number: of the line; None: the error already names its place.
+        error: what is wrong there.
+    """
+    place = "" if number is None else f"{path}:{number}: "
+    more = f"; repair it (the original is kept): {repair_command(path)}"
+    return LedgerError(f"{place}{error}{more if isinstance(error, DamagedError) else ''}")
+
+
+def repair_command(path: Path) -> str:
+    """The command that repairs the ledger at `path`."""
+    return f"batch-snapshot status {shlex.quote(str(path))} --repair"
+
+
+def missing(path: Path) -> LedgerError:
+    """The error for a ledger that does not exist. It suggests a similar name in the same folder."""
+    from difflib import get_close_matches  # noqa: PLC0415 - nearly always the ledger exists
+
+    with suppress(OSError):
+        known = {one.stem: one for one in islice(path.parent.glob("*.ndjson"), _COMPARED)}
+        if near := get_close_matches(path.stem, known, n=1):
+            return LedgerError(f"{path}: there is no such file; did you mean {known[near[0]]}?")
+    return LedgerError(f"{path}: there is no such file; name a ledger that a run has written")
+
+
+def head(path: Path) -> Header | None:
+    """The run line that the ledger at `path` begins with; None: it begins otherwise.
+
+    Raises:
+        LedgerError: it cannot be read, or its first line is no record.
+    """
+    first = next((line.record for line in lines(path)), None)
+    return first if isinstance(first, Header) else None
+
+
+def head_if_ledger(path: Path) -> Header | None:
+    """The run line that the file at `path` begins with; None: it is no ledger, or cannot be read."""
+    with suppress(LedgerError):
+        return head(path)
+    return None
+
+
+def names_rows(path: Path, account: str | None = None) -> bool:
+    """Whether the ledger at `path` names any row, or any of an account: before that, nothing was sent.
+
+    Raises:
+        LedgerError: it cannot be read, or has a line that is no record.
+    """
+    for _, _, record in lines(path):
+        if isinstance(record, Result):
+            rows: Iterable[Row] = [record.row]
+        else:
+            rows = (row for _, row, _ in record.rows) if isinstance(record, Intent) else ()
+        if any(account in {None, row.account} for row in rows):
+            return True
+    return False
+
+
+def history_of(path: Path, *, live: bool = False, checked: bool = False) -> History:
+    """The history of the ledger at `path`; an empty one where there is none yet.
+
+    Args:
+        path: of the ledger.
+        live: the last invocation may still be running, so what it has named is not in doubt yet.
+        checked: refuse a ledger of which lines are lost or were edited, as far as the fold shows it.
+
+    Raises:
+        LedgerError: it is no ledger, or has a line that makes no sense.
+    """
+    if not live and not files.exists(path):
+        return History()
+    history = fold(lines(path), live=live, checked=checked, locate=partial(with_place, path))
+    with _readable(path, "name another with --ledger"):
+        if history.first is None and any(line.raw.endswith(b"\n") for line in raw_lines(path)):
+            raise LedgerError(f"{path}: holds lines, but no run line: it is no ledger, name another file")
+    return history
+
+
+class LedgerEnd(NamedTuple):
+    """How a ledger ends."""
+
+    #: Of the last invocation; None: it still runs, or it crashed.
+    end: End | None
+    #: Whether the rest was put off until a quota window opens or the command is run again.
+    deferred: bool
+
+
+def ending(path: Path) -> LedgerEnd:
+    """How the ledger at `path` ends. Where its last line says it, no other is read.
+
+    Raises:
+        LedgerError: it cannot be read, or one of its lines that say so is damaged.
+    """
+    last = _last_end(path)
+    if last and (last.settled or last.outcome in {"deferred", "stopped"}):
+        return LedgerEnd(last, not last.settled and last.outcome == "deferred")
+    end, header, deferred = None, None, None
+    for _, number, raw in _ended_lines(path):
+        if not any(word in raw[:20] for word in (b'"end"', b'"run"')):
+            continue
+        try:
+            record = codec.decode(raw)
+        except LedgerError as error:
+            raise with_place(path, number, error) from None
+        if isinstance(record, Header):
+            end, header = None, record
+        elif isinstance(record, End):
+            end, deferred = record, _deferred_accounts(record, header, deferred)
+    return LedgerEnd(end, deferred=deferred is not None)
+
+
+def _deferred_accounts(
+    end: End, header: Header | None, before: frozenset[str] | None
+) -> frozenset[str] | None:
+    """The accounts whose rest is deferred after an invocation; an empty set: all of them; None: nothing is.
+
+    Args:
+        end: of the invocation.
+        header: of the same.
+        before: what was deferred until then.
+    """
+    chosen = header.settings.get("accounts") if header else None
+    selected = frozenset(map(str, chosen if isinstance(chosen, list) else ()))
+    if end.settled or end.outcome == "stopped":
+        return None
+    if end.outcome == "deferred":
+        return selected | before if before and selected else frozenset() if before is not None else selected
+    through = end.outcome == "completed" and header is not None and header.command == "run"
+    covered = not selected or (before and before <= selected)
+    return None if through and covered else before
+
+
+def _last_end(path: Path) -> End | None:
+    with _readable(path, "name another with --ledger"), path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+        found = file.read().rstrip().splitlines()
+    with suppress(LedgerError):
+        record = codec.decode(found[-1]) if found else None
+        return record if isinstance(record, End) else None
+    return None
+
+
+def is_torn(path: Path) -> bool:
+    """Whether the last line of the ledger at `path` lacks its end."""
+    with files.open_regular(path) as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
+
+
+def line_begins_at(path: Path, offset: int) -> bool:
+    """Whether a line of the ledger at `path` begins there; a repair moves lines.
+
+    Raises:
+        LedgerError: it cannot be read.
+    """
+    with _readable(path, "name another with --ledger"), path.open("rb") as file:
+        file.seek(max(0, offset - 1))
+        return (offset == 0 or file.read(1) == b"\n") and bool(file.read(1))

@@ -1,0 +1,99 @@
+"""The records: what the lines of a ledger say, each a value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from batch_snapshot.models import ErrorKind, Row, Skip, Status
+
+
+class Header(NamedTuple):
+    """A run line: it opens every invocation."""
+
+    run_id: str
+    command: str
+    name: str
+    manifest: str | None
+    manifest_sha256: str | None
+    #: Rows of the whole ledger: those of the manifest, and those that vanished from it.
+    rows: int
+    accounts: Mapping[str, Mapping[str, Any]]
+    endpoint: str
+    started_at: datetime
+    settings: Mapping[str, Any]
+    #: Over the file of the pairs that the run has found at the service; None: it looked for none.
+    discovered_sha256: str | None = None
+    #: Lines were lost that can have named rows since then which no other line names (see `repair`).
+    unrecorded_since: datetime | None = None
+
+
+class Intent(NamedTuple):
+    """A batch of rows, durable before any of them may be sent."""
+
+    at: datetime
+    #: (client token, row, generation)
+    rows: tuple[tuple[str, Row, int], ...]
+    #: The service's clock less ours, in seconds; None: the service had not told.
+    clock_skew: float | None = None
+    #: Who signs for their account (see `signer`); None: not known.
+    signer: str | None = None
+
+
+class Result(NamedTuple):
+    """What became of a row, as far as a later invocation needs it."""
+
+    row: Row
+    client_token: str
+    generation: int
+    status: Status
+    ambiguous: bool
+    first_sent_at: datetime | None
+    kind: ErrorKind | None
+    code: str | None
+    message: str | None
+    #: As the line says; None where the record was not read from one.
+    run_id: str | None = None
+    #: All that the line says, unchecked; only where it was asked for.
+    fields: Mapping[str, Any] | None = None
+    arn: str | None = None
+    revision: int | None = None
+    #: The service's clock less ours at `first_sent_at`, in seconds; None: not known.
+    clock_skew: float | None = None
+
+
+class Skipped(NamedTuple):
+    """Rows that an invocation left out, and why."""
+
+    at: datetime
+    reason: Skip
+    rows: tuple[Row, ...]
+    run_id: str | None = None
+
+
+class End(NamedTuple):
+    """Closes an invocation: what an intent named and no result followed was not sent."""
+
+    outcome: str
+    counts: Mapping[str, int]
+    finished_at: datetime
+    run_id: str | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether it left `run` nothing to do."""
+        return not (self.counts.get("unattempted") or self.counts.get("in_doubt"))
+
+
+Record = Header | Intent | Result | Skipped | End
+
+
+class Line(NamedTuple):
+    """A record and where it stands: byte offset, and line number from 1."""
+
+    offset: int
+    number: int
+    record: Record
