@@ -1,4 +1,4 @@
-"""Which endpoint the environment names, and what may be called an endpoint at all. Pure."""
+"""URLs that can be called, and the endpoints that the environment names. Pure."""
 
 from __future__ import annotations
 
@@ -10,56 +10,67 @@ from batch_snapshot.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: What botocore would heed, the first that is set.
-VARIABLES = ("AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING", "AWS_ENDPOINT_URL")
+#: Name the service's endpoint, as botocore reads them: the first that is set.
+_SERVICE_VARIABLES = ("AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING", "AWS_ENDPOINT_URL")
 
-#: Where credentials are fetched; botocore heeds these by itself.
-_FOR_CREDENTIALS = ("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL_SSO", "AWS_ENDPOINT_URL_SSO_OIDC")
+#: Name the endpoints that give credentials; botocore reads these by itself.
+_CREDENTIAL_VARIABLES = ("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL_SSO", "AWS_ENDPOINT_URL_SSO_OIDC")
 
-#: Makes botocore heed none of them.
+#: Switches all of them off.
 IGNORE = "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"
 
 
-def configured(environ: Mapping[str, str]) -> str | None:
+def is_url(text: str) -> bool:
+    """Whether it is an http or https URL, with a host and a port that can exist."""
+    try:
+        parts = urlsplit(text)
+        # An empty part of a name, or one of more than 63 characters, cannot be resolved.
+        host = (parts.hostname or "").encode("idna")
+        valid = parts.scheme in {"http", "https"} and bool(host) and parts.port != 0
+    except ValueError:
+        return False
+    return valid and text.isprintable() and " " not in text
+
+
+def has_credentials(text: str) -> bool:
+    """Whether a URL has credentials before its host; a text that is no URL has them if it has an @."""
+    return "@" in (urlsplit(text).netloc if is_url(text) else text)
+
+
+def check_endpoint(url: str, source: str) -> str:
+    """Check an endpoint's URL that `source`, a flag or a variable, names.
+
+    Raises:
+        InputError: it is no URL, or has credentials.
+    """
+    if has_credentials(url):
+        raise InputError(f"{source}: leave credentials out of the URL; name a --profile")
+    if not is_url(url):
+        raise InputError(f"{source} {url}: give a URL such as http://127.0.0.1:8080")
+    return url
+
+
+def environment_endpoint(environ: Mapping[str, str]) -> str | None:
     """The endpoint that the environment names, as botocore reads it; None: none.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
 
     Raises:
-        InputError: it is no URL, or bears credentials.
+        InputError: it is no URL, or has credentials.
     """
-    if environ.get(IGNORE, "").lower() == "true":
-        return None
-    named = next((name for name in VARIABLES if environ.get(name)), None)
-    return checked(environ[named], named) if named else None
+    named = None if _ignored(environ) else next(filter(environ.get, _SERVICE_VARIABLES), None)
+    return check_endpoint(environ[named], named) if named else None
 
 
-def check_others(environ: Mapping[str, str]) -> None:
-    """Check the endpoints that the environment names for what fetches credentials.
+def check_credential_endpoints(environ: Mapping[str, str]) -> None:
+    """Check the endpoints that the environment names for what gives credentials.
 
     Raises:
-        InputError: one is no URL, or bears credentials.
+        InputError: one is no URL, or has credentials.
     """
-    if environ.get(IGNORE, "").lower() != "true":
-        for name in _FOR_CREDENTIALS:
-            if environ.get(name):
-                checked(environ[name], name)
+    for name in () if _ignored(environ) else filter(environ.get, _CREDENTIAL_VARIABLES):
+        check_endpoint(environ[name], name)
 
 
-def checked(url: str, source: str) -> str:
-    """Check a URL that `source`, a flag or a variable, gives for an endpoint.
-
-    Raises:
-        InputError: it is no URL, or bears credentials.
-    """
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1) > 0
-        secret = bool(parts.username or parts.password)
-    except ValueError:
-        valid, secret = False, False
-    if secret or (not valid and "@" in url):
-        raise InputError(f"{source}: leave credentials out of the URL; name a --profile")
-    if not valid:
-        raise InputError(f"{source} {url}: give a URL such as http://127.0.0.1:8080")
-    return url
+def _ignored(environ: Mapping[str, str]) -> bool:
+    return environ.get(IGNORE, "").lower() == "true"

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batch_snapshot.endpoints import IGNORE, checked
+from batch_snapshot.endpoints import IGNORE, check_endpoint
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
@@ -106,4 +106,4 @@ def _named(full: Mapping[str, Mapping[str, Mapping[str, str]]], profile: str) ->
             f"profile {profile}: its services section must hold blocks: a service's name with = and nothing "
             "after it, then indented lines such as endpoint_url = https://…"
         ) from None
-    return checked(url, f"endpoint_url of profile {profile}") if url else None
+    return check_endpoint(url, f"endpoint_url of profile {profile}") if url else None

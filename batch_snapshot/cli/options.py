@@ -8,7 +8,6 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import click
 
@@ -175,7 +174,7 @@ def endpoint_url(url: str | None) -> str | None:
     Raises:
         InputError: it is no URL, or bears credentials.
     """
-    return None if url is None else endpoints.checked(url, "--endpoint-url")
+    return None if url is None else endpoints.check_endpoint(url, "--endpoint-url")
 
 
 def webhook_url(url: str | None) -> str | None:
@@ -186,14 +185,7 @@ def webhook_url(url: str | None) -> str | None:
     """
     if not url:
         return None
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in {"http", "https"} and parts.hostname and (parts.port != 0)
-        # An empty part, or one of more than 63 characters, is no name that a host can have.
-        valid = valid and bool((parts.hostname or "").encode("idna"))
-    except ValueError:
-        valid = False
-    if not (valid and url.isascii() and url.isprintable() and " " not in url):
+    if not (endpoints.is_url(url) and url.isascii()):
         raise InputError("--notify-webhook: give a URL that begins with https://")
     return url
 

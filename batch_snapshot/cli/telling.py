@@ -151,7 +151,7 @@ def others(command: str, subject: Path, given: Mapping[str, Any]) -> Notifiers:
         options.topic_arn(given["notify_sns"]),
         options.metrics_file(given["metrics_file"]),
         given["profile"],
-        bool(given["simulate"] or given["endpoint_url"] or endpoints.configured(os.environ)),
+        bool(given["simulate"] or given["endpoint_url"] or endpoints.environment_endpoint(os.environ)),
     )
 
 

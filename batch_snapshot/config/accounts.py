@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from batch_snapshot.config.options import Options, with_recorded_quotas
-from batch_snapshot.endpoints import IGNORE, check_others, configured
+from batch_snapshot.endpoints import IGNORE, check_credential_endpoints, environment_endpoint
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.ledger import codec
 from batch_snapshot.models import AWS, SIMULATOR, Quota
@@ -54,7 +54,7 @@ def resolve_targets(
     if options.simulator_state and not options.simulate:
         raise InputError("--state is the simulator's: use it with --simulate")
     if not options.simulate:
-        check_others(os.environ)
+        check_credential_endpoints(os.environ)
     chosen = select_accounts(accounts, options)
     if endpoint is None or options.simulate or options.endpoint_url:
         endpoint = endpoint_of(options, chosen, profile_endpoints)
@@ -74,7 +74,8 @@ def endpoint_of(
     if options.simulate:
         return SIMULATOR
     # What botocore would use is used here, so that the ledger says where the calls went.
-    url = options.endpoint_url or configured(os.environ) or _endpoint_of_profiles(accounts, profile_endpoints)
+    url = options.endpoint_url or environment_endpoint(os.environ)
+    url = url or _endpoint_of_profiles(accounts, profile_endpoints)
     return url.rstrip("/") if url else AWS
 
 

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from batch_snapshot.endpoints import has_credentials, is_url
 from batch_snapshot.manifest import filters
 from batch_snapshot.manifest.problems import meant, shown, spelled
 from batch_snapshot.manifest.service_model import TEMPLATES
@@ -108,17 +108,10 @@ def check_profile(text: str) -> str | None:
 
 def check_endpoint_url(text: str) -> str | None:
     """An endpoint that holds a password is refused without showing it."""
-    fix = "write e.g. http://127.0.0.1:8000"
-    try:
-        url = urlsplit(text)
-        good = url.scheme in {"http", "https"} and bool(url.hostname) and (url.port or 1) > 0
-        secret = "@" in (url.netloc if good else text)
-    except ValueError:
-        good, secret = False, "@" in text
-    if secret:
+    if has_credentials(text):
         return "credentials don't belong in a manifest: remove what stands before @ in endpoint_url"
-    if not good or not text.isprintable() or " " in text:
-        return f"endpoint_url {shown(text)} is no http or https URL: {fix}"
+    if not is_url(text):
+        return f"endpoint_url {shown(text)} is no http or https URL: write e.g. http://127.0.0.1:8000"
     return None
 
 

@@ -178,12 +178,12 @@ def test_an_endpoint_with_credentials_is_refused_and_not_quoted(url):
     names = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING")
     for name in names:
         with pytest.raises(InputError) as caught:
-            endpoints.configured({name: url})
+            endpoints.environment_endpoint({name: url})
         assert name in str(caught.value)
         assert "hunter2" not in str(caught.value)
     for name in ("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL_SSO", "AWS_ENDPOINT_URL_SSO_OIDC"):
         with pytest.raises(InputError) as caught:
-            endpoints.check_others({name: url})
+            endpoints.check_credential_endpoints({name: url})
         assert name in str(caught.value)
         assert "hunter2" not in str(caught.value)
     told = check_endpoint_url(url)
