@@ -174,9 +174,10 @@ class Account:
     """Who signs the calls; with neither profile nor role the ambient AWS credentials do."""
 
     name: str
+    #: From here to `quota`: texts, which the ledger keeps in this order.
+    role_arn: str | None = None
     profile: str | None = None
     region: str | None = None
-    role_arn: str | None = None
     external_id: str | None = None
     session_name: str | None = None
     endpoint_url: str | None = None

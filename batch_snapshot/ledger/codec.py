@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from dataclasses import fields as dataclass_fields
 from datetime import datetime
 from math import floor
 from operator import itemgetter
@@ -121,8 +122,10 @@ def encode_end(run_id: str, end: End) -> bytes:
     )
 
 
-#: What a run line keeps of an account: all that `retry` needs to call for it again.
-_ACCOUNT_TEXTS = ("role_arn", "profile", "region", "external_id", "session_name", "endpoint_url")
+#: What a run line keeps of an account beside its quota and tags: all that `retry` needs to call for it again.
+_OTHER_FIELDS = {"name", "quota", "tags"}
+_ACCOUNT_TEXTS = [one.name for one in dataclass_fields(Account) if one.name not in _OTHER_FIELDS]
+_QUOTA_COUNTS = [field.name for field in dataclass_fields(Quota) if field.name != "per_second"]
 
 
 def encode_account(account: Account) -> dict[str, Any]:
@@ -135,24 +138,22 @@ def encode_account(account: Account) -> dict[str, Any]:
     return {**kept, **{key: value for key, value in more.items() if value}}
 
 
-def decode_account(name: str, fields: Mapping[str, Any]) -> Account:
+def decode_account(name: str, account: Mapping[str, Any]) -> Account:
     """An account out of a run line.
 
     Raises:
         ValueError: values of the wrong types.
         TypeError: likewise.
     """
-    given: dict[str, Any] = {key: _text(fields[key]) for key in _ACCOUNT_TEXTS if fields.get(key) is not None}
-    quota = dict(fields.get("quota") or {})
+    texts = {key: text for key in _ACCOUNT_TEXTS if (text := account.get(key)) is not None}
+    given: dict[str, Any] = {key: _text(text) for key, text in texts.items()}
+    quota = dict(account.get("quota") or {})
     counts = {key: _count(quota[key]) for key in _QUOTA_COUNTS if quota.get(key) is not None}
     rate = quota.get("per_second")
     if rate is not None and not (isinstance(rate, float | int) and rate > 0):
         raise ValueError(f"{rate!r} is no rate")
-    tags = tuple(map(_text, fields.get("tags") or ()))
+    tags = tuple(map(_text, account.get("tags") or ()))
     return Account(name, **given, quota=Quota(per_second=rate, **counts), tags=tags)
-
-
-_QUOTA_COUNTS = ("per_minute", "per_hour", "per_day", "reserve")
 
 
 def _line(fields: Mapping[str, Any]) -> bytes:
