@@ -131,11 +131,11 @@ def status(ledger: Path, form: str, *, check: bool, watch: bool, repair: bool) -
     if check and watch:
         raise InputError("--check and --watch exclude each other: a ledger that is written is not whole yet")
     if check:
-        rows = overview.check(ledger)
+        rows = overview.check_ledger(ledger)
         if form == "text":
             click.echo(f"{terminal.shown(str(ledger))}: whole: {rows:,} rows, each in one state")
     looking = overview.LedgerWatch(ledger)
-    looking.again()
+    looking.refresh()
     if watch and looking.running:
         try:
             _look_on(looking)
@@ -197,7 +197,7 @@ def _next(looking: LedgerWatch, seconds: float) -> None:
     until = time.monotonic() + seconds
     while looking.running and (left := until - time.monotonic()) > 0:
         time.sleep(min(left, LOOK_EVERY))
-        looking.again()
+        looking.refresh()
 
 
 @click.command()

@@ -49,7 +49,7 @@ def report(ledger: Path, *, page: Path | None, folder: Path | None, manifest: Pa
 
     if page is None and folder is None:
         raise InputError("report: name what to make: --html FILE, --csv FOLDER, or both")
-    material = handing.gather(ledger, manifest)
+    material = handing.load(ledger, manifest)
     terminal.warn(material.notes, len(material.notes))
     if page is not None:
         handing.write_html(material, page, utc_now())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from batch_snapshot.jobs.run import Hooks
     from batch_snapshot.ledger.history import History
     from batch_snapshot.models import Outcome
+    from batch_snapshot.reporting.progress import RunView
     from batch_snapshot.reporting.summary import Summary
-    from batch_snapshot.reporting.view import RunView
 
 
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Tell what would be sent; call nothing.")
@@ -176,18 +177,11 @@ def retry(ledger: Path, *, only: str | None, everything: bool, dry_run: bool, ye
 
 
 def _nothing_to_retry(ledger: Path, why: str) -> Summary:
-    from batch_snapshot.reporting import summary as report
+    from batch_snapshot.reporting.stats import summarize
+    from batch_snapshot.reporting.summary import Counts
 
-    return report.Summary(
-        outcome="completed",
-        exit_code=0,
-        counts=report.Counts(),
-        failures={},
-        ledger=str(ledger),
-        run_id="",
-        command="retry",
-        warnings=[why],
-    )
+    found = summarize("completed", Counts(), {}, ledger=str(ledger), run_id="")
+    return replace(found, command="retry", warnings=[why])
 
 
 def _selection(past: History, *, only: str | None, everything: bool) -> Selection:

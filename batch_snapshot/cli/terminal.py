@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Sequence
 
     from batch_snapshot.reporting.display import Frame
-    from batch_snapshot.reporting.progress import Screen
+    from batch_snapshot.reporting.screen import Screen
 
 T = TypeVar("T")
 
@@ -164,7 +164,7 @@ def can_draw() -> bool:
 @contextmanager
 def screen() -> Iterator[Screen]:
     """A display on standard error; meanwhile lines are told above it."""
-    from batch_snapshot.reporting.progress import Screen
+    from batch_snapshot.reporting.screen import Screen
 
     how = telling()
     with Screen(write, encoding=getattr(sys.stderr, "encoding", None) or "ascii") as drawn:

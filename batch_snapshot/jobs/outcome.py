@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batch_snapshot.engine.account import StopKind
 from batch_snapshot.errors import StorageError
-from batch_snapshot.models import Status
-from batch_snapshot.reporting.next_steps import next_steps
-from batch_snapshot.reporting.summary import AccountSummary, Summary, count, exit_code
-from batch_snapshot.reporting.view import RunView
+from batch_snapshot.reporting.stats import RunStats, summarize
+from batch_snapshot.reporting.summary import exit_code
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from batch_snapshot.engine.account import AccountState
     from batch_snapshot.engine.run_state import RunState
     from batch_snapshot.jobs.job import Job
-    from batch_snapshot.ledger.history import FailureGroup
+    from batch_snapshot.reporting.progress import RunView
+    from batch_snapshot.reporting.summary import Summary
 
 _OUTCOMES = {
     StopKind.DEFERRED: "deferred",
@@ -26,34 +25,32 @@ _OUTCOMES = {
 }
 
 
-def initial_view(job: Job) -> RunView:
-    """The run before its first call."""
-    statuses = job.past.counts()
-    failures = job.past.failures()
-    return RunView(job.name, job.total, statuses, failures, settled_before=statuses.total(), todo=job.todo)
+def initial_stats(job: Job) -> RunStats:
+    """The counts of the run before its first call."""
+    return RunStats(job.past, job.total, job.todo)
 
 
-def decide_outcome(engine: RunState, view: RunView) -> str:
+def decide_outcome(engine: RunState, stats: RunStats) -> str:
     """completed, stopped, deferred or interrupted."""
     stop = engine.ending
-    return _OUTCOMES[stop.kind] if stop and not _stopped_after_last_row(engine, view) else "completed"
+    return _OUTCOMES[stop.kind] if stop and not _stopped_after_last_row(engine, stats) else "completed"
 
 
-def _stopped_after_last_row(engine: RunState, view: RunView) -> bool:
+def _stopped_after_last_row(engine: RunState, stats: RunStats) -> bool:
     """Whether the run was stopped by its very last row: then every row was sent all the same."""
     stopped = engine.ending is engine.stop and engine.stop and engine.stop.kind is StopKind.STOPPED
-    return bool(stopped) and all(view.settled[name] >= rows for name, rows in view.todo.items())
+    return bool(stopped) and all(stats.settled[name] >= rows for name, rows in stats.todo.items())
 
 
 def nothing_to_do_summary(job: Job) -> Summary:
     """The summary of a run that has no row to send, and makes no call."""
-    return summarize(job, "completed", initial_view(job), warnings=[*job.warnings, _why_nothing(job)])
+    return run_summary(job, "completed", initial_stats(job), warnings=[*job.warnings, _why_nothing(job)])
 
 
 def _why_nothing(job: Job) -> str:
     if job.command == "retry":
         return f"{job.path}: no row of this selection failed or is in doubt: nothing to retry"
-    counts = count(job.past.counts(), job.total)
+    counts = initial_stats(job).counts
     if counts.succeeded == counts.total:
         what = "every row has succeeded"
     elif counts.settled:
@@ -63,12 +60,12 @@ def _why_nothing(job: Job) -> str:
     return f"{job.path}: {what}: nothing left to run. For a new run of the same rows name a new --ledger"
 
 
-def summarize(
+def run_summary(
     job: Job,
     outcome: str,
-    view: RunView,
+    stats: RunStats,
     *,
-    engine: RunState | None = None,
+    view: RunView | None = None,
     signum: int | None = None,
     warnings: Sequence[str] = (),
 ) -> Summary:
@@ -77,48 +74,40 @@ def summarize(
     Args:
         job: which rows were to be sent.
         outcome: see `decide_outcome`.
-        view: the states of the rows.
-        engine: the engine that drove the run; None: there was nothing to do.
+        stats: what became of the rows.
+        view: the run that is over; None: there was nothing to do.
         signum: the signal that ended the run, if one did.
         warnings: for the summary.
     """
+    engine = view.state if view else None
     stops = [engine.stop, *(lane.stop for lane in engine.lanes.values())] if engine else []
-    failures = {group: number for group, number in view.failures.items() if number > 0}
+    completed = outcome == "completed"
     uncounted = engine.uncounted if engine else None
-    return Summary(
-        outcome=outcome,
-        exit_code=StorageError.exit_code if uncounted else exit_code(outcome, view.counts, signum),
-        counts=view.counts,
-        failures=failures,
+    found = summarize(
+        outcome,
+        stats.counts,
+        stats.rows.failures,
+        exit_code=StorageError.exit_code if uncounted else exit_code(outcome, stats.counts, signum),
         ledger=str(job.path),
         run_id=job.run_id,
+        elapsed_s=view.elapsed if view else 0.0,
+        accounts={name: stats.account_summary(lane) for name, lane in engine.lanes.items()} if engine else {},
+        reasons=[stop.reason for stop in stops if stop],
+        run=job.rest_command if completed else job.same_command or job.rest_command,
+        settings=job.settings,
+    )
+    # The command for today's ledger comes first, where that has not begun.
+    today = [job.todays_command] if job.todays_command and completed else []
+    return replace(
+        found,
         name=job.name,
         command=job.command,
         endpoint=job.endpoint,
-        elapsed_s=view.elapsed if engine else 0.0,
-        accounts={name: _account_summary(lane, view) for name, lane in engine.lanes.items()}
-        if engine
-        else {},
-        reasons=[stop.reason for stop in stops if stop],
         vanished=job.vanished,
         vanished_rows=job.vanished_rows,
-        warnings=[*warnings, *_todays_ledger_warnings(job, finished=outcome == "completed")],
-        next_steps=_next_steps(job, outcome, view, failures),
-        settings=job.settings,
+        warnings=[*warnings, *_todays_ledger_warnings(job, finished=completed)],
+        next_steps=[*today, *found.next_steps],
     )
-
-
-def _next_steps(job: Job, outcome: str, view: RunView, failures: Mapping[FailureGroup, int]) -> list[str]:
-    """The commands for what is left; the one for today's ledger first, where it has not begun."""
-    completed = outcome == "completed"
-    steps = next_steps(
-        view.counts,
-        failures,
-        run=job.rest_command if completed else job.same_command or job.rest_command,
-        ledger=str(job.path),
-        settings=job.settings,
-    )
-    return [job.todays_command, *steps] if job.todays_command and completed else steps
 
 
 def _todays_ledger_warnings(job: Job, *, finished: bool) -> list[str]:
@@ -128,16 +117,3 @@ def _todays_ledger_warnings(job: Job, *, finished: bool) -> list[str]:
     if finished:
         return [f"{job.path}, of another day, is through now; {not_begun}: run the same command again for it"]
     return [f"{not_begun}: the same command finishes {job.path} first"]
-
-
-def _account_summary(lane: AccountState, view: RunView) -> AccountSummary:
-    statuses = {status.value: view.by_account[lane.name, status] for status in Status}
-    left = view.todo.get(lane.name, 0) - sum(statuses.values())
-    traffic, known = lane.traffic, lane.pacer.pace.known
-    return AccountSummary(
-        calls=traffic.calls,
-        throttled_calls=traffic.throttled,
-        learned_rate=round(known, 3) if known and traffic.calls else None,
-        stopped=lane.stop.reason if lane.stop else None,
-        counts={**statuses, "unattempted": max(0, left)},
-    )

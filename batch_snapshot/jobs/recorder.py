@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from batch_snapshot.jobs.job import Job
     from batch_snapshot.ledger.writer import Ledger
     from batch_snapshot.models import Outcome, Request, Row, Skip
-    from batch_snapshot.reporting.view import RunView
+    from batch_snapshot.reporting.stats import RunStats
 
 #: Seconds between two fsyncs of the ledger.
 SYNC_EVERY = 1.0
@@ -51,7 +51,7 @@ class Recorder:
     ledger: Ledger
     job: Job
     header: records.Header
-    view: RunView
+    stats: RunStats
     #: By account: the service's clock less ours, in seconds.
     clock_skew: Callable[[str], float | None]
     now: Callable[[], datetime]
@@ -71,7 +71,7 @@ class Recorder:
         self.ledger.append(codec.encode_skip(self.job.run_id, self.now(), reason, rows))
         for row in rows:
             self.job.past.add_skipped(reason, row.key)
-        self.view.statuses[reason] += len(rows)
+        self.stats.rows.statuses[reason] += len(rows)
         await anyio.lowlevel.checkpoint()
 
     async def intend(self, requests: Sequence[Request]) -> None:
@@ -97,11 +97,11 @@ class Recorder:
 
     def _write(self, outcome: Outcome, *, provisional: bool = False) -> None:
         self.ledger.append(codec.encode_result(self.job.run_id, outcome))
-        self.view.add(outcome, self.job.past, provisional=provisional)
+        self.stats.add(outcome, provisional=provisional)
 
     async def end(self, outcome: str) -> None:
         """Write the end line."""
-        end = records.End(outcome, self.view.counts.as_dict(), self.now())
+        end = records.End(outcome, self.stats.counts.as_dict(), self.now())
         self.ledger.append(codec.encode_end(self.job.run_id, end))
         await self._sync()
 
@@ -119,7 +119,7 @@ class Recorder:
 
         It may be finished for some accounts and wait for others, which nobody has asked to send.
         """
-        job, counts = self.job, self.view.counts
+        job, counts = self.job, self.stats.counts
         settled = not (counts.unattempted or counts.in_doubt)
         try:
             for name, file in job.reminders.items():
@@ -133,6 +133,6 @@ class Recorder:
         """Whether a run has no row of the account left; of vanished rows that is not known."""
         if self.job.command != "run" or self.job.vanished_keys:
             return False
-        view = self.view
-        settled = view.settled[account] >= view.todo.get(account, 0)
-        return settled and not view.by_account[account, Status.IN_DOUBT]
+        stats = self.stats
+        settled = stats.settled[account] >= stats.todo.get(account, 0)
+        return settled and not stats.accounts[account].statuses[Status.IN_DOUBT]

@@ -25,7 +25,7 @@ from batch_snapshot.jobs.discovered import discover_pairs, load_discovered
 from batch_snapshot.jobs.engines import build_engine, open_callers, wait_for_lost_workers
 from batch_snapshot.jobs.job import Job, open_retry, open_run
 from batch_snapshot.jobs.locked import lock_ledger
-from batch_snapshot.jobs.outcome import decide_outcome, initial_view, nothing_to_do_summary, summarize
+from batch_snapshot.jobs.outcome import decide_outcome, initial_stats, nothing_to_do_summary, run_summary
 from batch_snapshot.jobs.preview import preview_job
 from batch_snapshot.jobs.recorder import Recorder, run_header
 from batch_snapshot.jobs.signals import StopHandler
@@ -34,6 +34,7 @@ from batch_snapshot.ledger import reader, writer
 from batch_snapshot.manifest import load
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.ratelimit.windows import CallLog, windows
+from batch_snapshot.reporting.progress import RunView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from batch_snapshot.ledger.history import History
     from batch_snapshot.models import Outcome, Request
     from batch_snapshot.reporting.summary import Summary
-    from batch_snapshot.reporting.view import RunView
 
     Selecting = Callable[[History], plan.Selection] | plan.Selection
 
@@ -184,11 +184,12 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         await wait_for_lost_workers(job.past, hooks.tell)
         callers = await stack.enter_async_context(open_callers(job.accounts, target, options, hooks.now))
         await identity_check.check_accounts(job, callers.quota_owner)
+        stats = initial_stats(job)
         recorder = Recorder(
             ledger=ledger,
             job=job,
             header=run_header(job, hooks.now()),
-            view=initial_view(job),
+            stats=stats,
             clock_skew=callers.clock_skew,
             now=hooks.now,
             on_outcome=hooks.outcome,
@@ -196,21 +197,20 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         accounts = {name: limits.lane(name, wait=options.wait) for name in job.accounts}
         identify = partial(identity_check.identify_signer, job, recorder.signers, limits, callers.identify)
         engine = build_engine(callers, accounts, options, recorder, identify=identify, rng=hooks.rng)
-        view = recorder.view
-        view.lanes, view.allowances, view.course = accounts, limits, engine
+        view = RunView(job.name, stats, engine, limits)
         readers = readers_over(accounts, limits, callers.identify, callers.read, now=hooks.now, rng=hooks.rng)
         skip_step = stack.enter_context(prepare_skipping(options, recorder, readers, callers.skew))
         if hooks.signals:
             stack.enter_context(interrupts.handled())
         stop_handler.begin(engine)
         await recorder.begin()
-        await _run_engine(engine, recorder, hooks, skip_step)
+        await _run_engine(engine, view, recorder, hooks, skip_step)
         stop_handler.end()
-        outcome = decide_outcome(engine, view)
+        outcome = decide_outcome(engine, stats)
         await recorder.end(outcome)
         warnings += [*recorder.clear_reminders(), *skip_step.warnings, *job.warnings]
         warnings += [text for account in accounts.values() for text in account.warnings]
-        summary = summarize(job, outcome, view, engine=engine, signum=stop_handler.signum, warnings=warnings)
+        summary = run_summary(job, outcome, stats, view=view, signum=stop_handler.signum, warnings=warnings)
         return replace(summary, reads=skip_step.reads)
 
 
@@ -233,9 +233,11 @@ def _account_limits(job: Job, call_log: CallLog | None, options: Options) -> Acc
     return AccountLimits(accounts, job.endpoint, call_log, os.environ, read_rate=options.read_rate)
 
 
-async def _run_engine(engine: Driver, recorder: Recorder, hooks: Hooks, skip_step: SkipStep) -> None:
+async def _run_engine(
+    engine: Driver, view: RunView, recorder: Recorder, hooks: Hooks, skip_step: SkipStep
+) -> None:
     """Run the engine, and meanwhile sync the ledger and show the progress."""
-    view = recorder.view
+    stats = view.stats
     view.started = anyio.current_time()
     try:
         async with anyio.create_task_group() as tasks:
@@ -243,9 +245,9 @@ async def _run_engine(engine: Driver, recorder: Recorder, hooks: Hooks, skip_ste
             if hooks.watch:
                 tasks.start_soon(hooks.watch, view)
             skipped = await skip_rows(engine, skip_step)
-            view.todo = {name: rows - skipped[name] for name, rows in view.todo.items()}
+            stats.todo = {name: rows - skipped[name] for name, rows in stats.todo.items()}
             batches = plan.batches(recorder.job.requests, BATCH)
-            await engine.run(_stop_if_manifest_changes(engine, batches), view.todo)
+            await engine.run(_stop_if_manifest_changes(engine, batches), stats.todo)
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         storage = group.subgroup(StorageError)

@@ -2,8 +2,8 @@
 
 Exports `stats` (the fold of outcomes and ledger lines), `summary` (what a run or ledger came to), `text` and
 `next_steps` (a summary for people, and the commands that continue from it), `status` (a ledger by itself),
-`progress`, `display` and `view` (a run while it goes), and `report` (the files of the report). It makes no
+`progress`, `display` and `screen` (a run while it goes), and `report` (the files of the report). It makes no
 calls to AWS, and writes no ledger.
 """
 
-__all__ = ["display", "next_steps", "progress", "report", "stats", "status", "summary", "text", "view"]
+__all__ = ["display", "next_steps", "progress", "report", "screen", "stats", "status", "summary", "text"]

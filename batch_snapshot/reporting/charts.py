@@ -8,13 +8,13 @@ from datetime import UTC, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from batch_snapshot.reporting.facts import percentile
+from batch_snapshot.reporting.stats import percentile
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from batch_snapshot.reporting.facts import Invocation
+    from batch_snapshot.reporting.stats import Invocation
 
 #: The drawing's measures, in its own units.
 WIDTH, HEIGHT = 560, 190

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from batch_snapshot.engine.allowance import AccountForecast
     from batch_snapshot.reporting.summary import Counts
 
 #: Accounts that have a line of their own; the rest are summed up in one.
@@ -31,6 +32,20 @@ class WindowUse(NamedTuple):
     name: str
     used: int
     limit: int
+
+
+def window_uses(forecast: AccountForecast, more: int = 0) -> list[WindowUse]:
+    """How much of an account's quota windows is used: as forecast, and by so many more calls."""
+    return [
+        WindowUse(window.name, min(used + more, window.limit), window.limit)
+        for window, used in zip(forecast.windows, forecast.used, strict=True)
+        if window.limit
+    ]
+
+
+def fullest(windows: Iterable[WindowUse]) -> WindowUse | None:
+    """The window of which the largest share is used."""
+    return max(windows, key=lambda window: window.used / window.limit, default=None)
 
 
 class Waiting(NamedTuple):

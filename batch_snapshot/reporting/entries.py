@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batch_snapshot.ledger.history import CRASHED
 from batch_snapshot.ledger.records import Intent, Result, Skipped
-from batch_snapshot.models import ErrorKind, Status
+from batch_snapshot.models import LARGEST, YEARS, ErrorKind, Status
 from batch_snapshot.redaction import redacted
-from batch_snapshot.reporting.stats import count, time
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
-    from datetime import datetime
 
     from batch_snapshot.ledger.history import History
     from batch_snapshot.ledger.records import Line
@@ -115,13 +114,13 @@ def of_result(result: Result) -> ReportEntry:
     return ReportEntry(
         row=result.row,
         status=result.status.value,
-        attempts=count(fields.get("attempts")),
-        throttles=count(fields.get("throttles")),
+        attempts=parse_count(fields.get("attempts")),
+        throttles=parse_count(fields.get("throttles")),
         first_sent_at=result.first_sent_at,
-        started_at=time(fields.get("started_at")),
-        finished_at=time(fields.get("finished_at")),
+        started_at=parse_time(fields.get("started_at")),
+        finished_at=parse_time(fields.get("finished_at")),
         arn=_text(fields.get("arn")) or None,
-        revision=count(fields.get("revision")) or None,
+        revision=parse_count(fields.get("revision")) or None,
         client_token=result.client_token,
         request_id=_text(fields.get("request_id")) or None,
         reconciled=fields.get("reconciled") is True,
@@ -136,3 +135,18 @@ def of_result(result: Result) -> ReportEntry:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
+
+
+def parse_count(value: Any) -> int:
+    """A count out of a line; 0 for a value that is none."""
+    sensible = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST
+    return value if sensible else 0
+
+
+def parse_time(value: Any) -> datetime | None:
+    """A time out of a line; None for a value that is none."""
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo and moment.year in YEARS else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC
 from importlib.resources import files
@@ -17,9 +18,10 @@ import jinja2
 import orjson
 from markupsafe import Markup
 
-from batch_snapshot.reporting import charts, next_steps
-from batch_snapshot.reporting import summary as report
-from batch_snapshot.reporting.html_table import MOST_ROWS
+from batch_snapshot.reporting import charts
+from batch_snapshot.reporting.html_table import columns
+from batch_snapshot.reporting.next_steps import remedy
+from batch_snapshot.reporting.summary import largest_first
 from batch_snapshot.reporting.text import advice
 from batch_snapshot.text import duration
 
@@ -27,19 +29,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from batch_snapshot.reporting.facts import Facts
+    from batch_snapshot.reporting.html_table import PageRows
+    from batch_snapshot.reporting.stats import LedgerStats
+    from batch_snapshot.reporting.summary import Summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """What a page tells."""
+    """What a page shows."""
 
-    summary: report.Summary
-    facts: Facts
-    #: As `columns.columns` makes it.
-    table: Mapping[str, Any]
-    #: Rows in all; the table may hold fewer.
-    listed: int
+    summary: Summary
+    stats: LedgerStats
+    rows: PageRows
     #: What is missing, and why.
     notes: Sequence[str]
     made_at: datetime
@@ -47,7 +48,7 @@ class Contents:
 
 
 def render(contents: Contents) -> str:
-    """The page."""
+    """Render the page."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_file),
         autoescape=True,
@@ -56,36 +57,40 @@ def render(contents: Contents) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": "{:,}".format, "span": duration, "moment": _moment}
-    facts, header = contents.facts, contents.facts.history.last
+    stats, rows, summary = contents.stats, contents.rows, contents.summary
     style, script = _file("page.css"), _file("page.js")
     drawn = [
-        *charts.over_time(facts.invocations),
-        charts.latency(facts.latencies),
-        charts.attempts(facts.attempts),
+        *charts.over_time(stats.invocations),
+        charts.latency(stats.latencies),
+        charts.attempts(stats.attempts),
     ]
     groups = [
         {
             "group": group,
-            "found": facts.groups[group],
+            "found": rows.groups[group],
             "advice": advice(group),
-            "command": next_steps.remedy(group, contents.summary.ledger, contents.summary.settings),
+            "command": remedy(group, summary.ledger, summary.settings),
         }
-        for group, _ in report.largest_first({group: found.rows for group, found in facts.groups.items()})
+        for group, _ in largest_first({group: found.rows for group, found in rows.groups.items()})
     ]
     return environment.get_template("page.html").render(
         contents=contents,
-        summary=contents.summary,
-        counts=contents.summary.counts,
-        shares=charts.parts(contents.summary.counts.as_dict()),
-        facts=facts,
-        header=header,
+        summary=summary,
+        counts=summary.counts,
+        shares=charts.parts(summary.counts.as_dict()),
+        stats=stats,
+        header=stats.history.last,
         groups=groups,
+        accounts=rows.accounts,
+        calls=sum((invocation.calls for invocation in stats.invocations), Counter()),
+        throttled=sum((invocation.throttled for invocation in stats.invocations), Counter()),
         charts=[chart for chart in drawn if chart],
-        most=MOST_ROWS,
+        shown=len(rows.kept),
+        total=rows.total,
         style=Markup(style),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704 - our own file
         policy=_policy(style, script),
-        data=Markup(as_data(contents.table)),  # noqa: S704 - escaped there
+        data=Markup(as_data(columns(rows.kept))),  # noqa: S704 - escaped there
     )
 
 

@@ -1,41 +1,93 @@
-"""The page's table, a column at a time: small, and sorted by the numbers that stand in it. Pure.
+"""The rows of the HTML page, and its table column by column. Pure.
 
-Texts are kept once each, in their natural order, and a row bears the number of its text: sorting by a
-column is sorting numbers, and searching looks at every different text once.
+Each different text is kept once, in its natural order, and a row has the number of its text: sorting by a
+column sorts numbers, and a search looks at every different text once.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from batch_snapshot.models import Status
+from batch_snapshot.ledger.history import FailureGroup
+from batch_snapshot.models import ErrorKind, Skip, Status
 from batch_snapshot.reporting.entries import UNATTEMPTED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from batch_snapshot.reporting.entries import ReportEntry
 
+#: Different messages that a group of failures quotes, and the characters of each.
+QUOTED, QUOTED_LENGTH = 5, 600
 #: Rows that the page's table holds at most; those that did not succeed come first.
 MOST_ROWS = 100_000
 #: Characters of a message in the table; and once all messages together are so long, of the others.
 LONGEST_MESSAGE, MANY_CHARACTERS, SHORT_MESSAGE = 400, 6_000_000, 60
 
 #: In the order in which a person wants to read them.
-STATUSES = (Status.FAILED.value, Status.IN_DOUBT.value, UNATTEMPTED, Status.SUCCEEDED.value)
+STATUSES = (
+    Status.FAILED.value,
+    Status.IN_DOUBT.value,
+    UNATTEMPTED,
+    Status.SUCCEEDED.value,
+    *(reason.value for reason in Skip),
+)
 
 
-def chosen(entries: Iterable[ReportEntry], most: int = MOST_ROWS) -> tuple[list[ReportEntry], int]:
-    """The rows that the table holds, those that did not succeed first; and how many there are in all."""
-    rest: dict[str, list[ReportEntry]] = {status: [] for status in STATUSES}
-    total = 0
-    for entry in entries:
-        total += 1
-        if len(rest[entry.status]) < most:
-            rest[entry.status].append(entry)
-    return [entry for status in STATUSES for entry in rest[status]][:most], total
+@dataclass(slots=True)
+class FailureMessages:
+    """The messages of rows that failed, or are in doubt, alike."""
+
+    rows: int = 0
+    accounts: Counter[str] = field(default_factory=Counter)
+    #: The first different messages, and how many rows have each.
+    messages: Counter[str] = field(default_factory=Counter)
+    #: Rows with another message.
+    others: int = 0
+
+    def add(self, entry: ReportEntry) -> None:
+        """Count one more row."""
+        self.rows += 1
+        self.accounts[entry.row.account] += 1
+        # Messages that differ in the row's own names alone are one.
+        text = entry.message[:QUOTED_LENGTH]
+        for name, value in (("engagement", entry.row.engagement), ("resource", entry.row.resource)):
+            text = text.replace(value, f"‹{name}›") if value else text
+        if text in self.messages or len(self.messages) < QUOTED:
+            self.messages[text] += 1
+        else:
+            self.others += 1
+
+
+class PageRows:
+    """The rows of a page: counts of all, and as many for the table as it holds."""
+
+    def __init__(self, most: int = MOST_ROWS) -> None:
+        """Begin without rows; `most` are kept, those that did not succeed first."""
+        self.total = 0
+        self.groups: dict[FailureGroup, FailureMessages] = {}
+        self.accounts: dict[str, Counter[str]] = {}
+        self._most = most
+        self._kept: dict[str, list[ReportEntry]] = {status: [] for status in STATUSES}
+
+    def add(self, entry: ReportEntry) -> None:
+        """Count a row, and keep it if there is room."""
+        self.total += 1
+        self.accounts.setdefault(entry.row.account, Counter())[entry.status] += 1
+        if entry.status in {Status.FAILED, Status.IN_DOUBT}:
+            group = FailureGroup(Status(entry.status), entry.kind or ErrorKind.UNKNOWN, entry.code)
+            self.groups.setdefault(group, FailureMessages()).add(entry)
+        if len(self._kept[entry.status]) < self._most:
+            self._kept[entry.status].append(entry)
+
+    @property
+    def kept(self) -> list[ReportEntry]:
+        """The rows of the table."""
+        return [entry for status in STATUSES for entry in self._kept[status]][: self._most]
 
 
 def natural(text: str) -> tuple[str, str]:

@@ -1,35 +1,121 @@
-"""What a person sees while a run goes on: a block in place on a terminal, else a line every few seconds."""
+"""A run while it goes: how fast its accounts call, what they wait for, and when it will end."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Self, cast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import anyio
 
 from batch_snapshot.clock import utc_now
+from batch_snapshot.errors import StorageError
 from batch_snapshot.ratelimit import forecast
-from batch_snapshot.reporting import display
-from batch_snapshot.reporting.display import DisplayPart, Frame, ShownFailure, Waiting
+from batch_snapshot.reporting.display import (
+    DisplayPart,
+    Frame,
+    ShownFailure,
+    Waiting,
+    WindowUse,
+    fullest,
+    window_uses,
+)
 from batch_snapshot.text import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import datetime
-    from types import TracebackType
 
     from batch_snapshot.engine.account import AccountState
+    from batch_snapshot.engine.allowance import AccountForecast, AccountLimits
+    from batch_snapshot.engine.run_state import RunState
     from batch_snapshot.models import Outcome
-    from batch_snapshot.reporting.view import RunView
+    from batch_snapshot.reporting.stats import RunStats
 
 #: Seconds between two lines in a log, and between two frames of a display.
 LINES_EVERY = 5.0
 REDRAW_EVERY = 0.25
-#: So many rows that failed in one way, one after the other, are worth a word.
-TELLING = 10
+#: So many rows that failed in one way, one after the other, are shown.
+SHOWN_FAILURES = 10
 #: Seconds over which the present rate is measured.
 RECENT = 10.0
+#: Seconds for which a forecast of the end holds.
+FORECAST_EVERY = 10.0
+#: Seconds of calls after which a measured rate counts if a known one is higher.
+MEASURED_AFTER = 10.0
+
+
+@dataclass(slots=True)
+class RunView:
+    """A running run, for those who show it."""
+
+    name: str
+    stats: RunStats
+    state: RunState
+    limits: AccountLimits
+    #: By the run's monotonic clock, in seconds.
+    started: float = 0.0
+    #: When the end was forecast last, and in how many seconds from then it was to be.
+    _forecast: tuple[float, float] | None = None
+    #: The last forecast of each account, and how many calls it had made then.
+    _forecasts: dict[str, tuple[AccountForecast, int]] = field(default_factory=dict)
+
+    @property
+    def accounts(self) -> Mapping[str, AccountState]:
+        """By name."""
+        return self.state.lanes
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the first row was taken up."""
+        return anyio.current_time() - self.started
+
+    def rows_left(self, account: str) -> int:
+        """Rows of an account that this run has still to settle."""
+        return self.stats.todo.get(account, 0) - self.stats.settled[account]
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the end, waits for quota windows included; None: too early to say."""
+        if self.elapsed <= 0:
+            return None
+        if self._forecast is None or self.elapsed - self._forecast[0] >= FORECAST_EVERY:
+            self._forecast = None
+            # A display ends no run: if the log of calls can't be read, the next permit says so.
+            with suppress(StorageError):
+                ends = [self._ends_in(account) for account in self.accounts.values()]
+                known = [seconds for seconds in ends if seconds is not None]
+                if len(known) == len(ends):
+                    self._forecast = (self.elapsed, max(known))
+        return None if self._forecast is None else max(0.0, sum(self._forecast) - self.elapsed)
+
+    def windows(self, name: str) -> list[WindowUse]:
+        """How much of an account's quota windows is used: as forecast last, and by calls made since."""
+        if name not in self._forecasts:
+            return []
+        last, calls = self._forecasts[name]
+        return window_uses(last, self.accounts[name].traffic.calls - calls)
+
+    def _ends_in(self, account: AccountState) -> float | None:
+        """Seconds until an account's rows are settled, at the rate that is known or, if lower, measured."""
+        rows, settled = self.rows_left(account.name), self.stats.settled[account.name]
+        if rows <= 0 or account.stop is not None:
+            return 0.0
+        rate = _rate(account.pacer.pace.known, settled, self.elapsed - account.pacer.waited)
+        if not rate:
+            return None
+        found = self.limits.outlook(account.name, rows, rate)
+        self._forecasts[account.name] = (found, account.traffic.calls)
+        return found.forecast.ends_in
+
+
+def _rate(known: float | None, settled: int, seconds: float) -> float:
+    """Rows a second: as known, unless fewer were settled over a time that is long enough."""
+    measured = settled / seconds if seconds > 0 else 0.0
+    if known is None:
+        return measured
+    return min(known, measured) if seconds >= MEASURED_AFTER and measured else known
 
 
 async def watch(
@@ -49,67 +135,67 @@ async def watch(
         first: seconds until the first; None: as many.
         now: the wall clock, for the time of the end.
     """
-    gauge = ProgressMeter(view)
+    meter = ProgressMeter(view)
     await anyio.sleep(every if first is None else first)
     while True:
-        show(gauge.frame(now()))
+        show(meter.frame(now()))
         await anyio.sleep(every)
 
 
 class ProgressMeter:
-    """Reads a run; remembers enough to tell how fast it is now."""
+    """Makes frames of a run; remembers its calls of the last seconds to measure its rate."""
 
     def __init__(self, view: RunView) -> None:
-        """Begin to look at `view`."""
+        """Measure from now on."""
         self._view = view
         self._seen: deque[tuple[float, Counter[str]]] = deque([(view.elapsed, self._calls())])
 
     def frame(self, now: datetime) -> Frame:
         """The run as it is `now`."""
         view = self._view
-        traffic = [lane.traffic for lane in view.lanes.values()]
+        traffic = [account.traffic for account in view.accounts.values()]
         rates = self._rates()
         return Frame(
             name=view.name,
-            counts=view.counts,
+            counts=view.stats.counts,
             elapsed=view.elapsed,
             left=view.left,
             ends=_moment(view.left, now),
             calls=sum(each.calls for each in traffic),
             throttled=sum(each.throttled for each in traffic),
-            parts=[self._part(name, lane, rates[name]) for name, lane in view.lanes.items()],
+            parts=[self._part(account, rates[name]) for name, account in view.accounts.items()],
             stopping=self._stopping(),
         )
 
     def _stopping(self) -> str | None:
-        course = self._view.course
-        if course is None or course.stop is None:
+        state = self._view.state
+        if state.stop is None:
             return None
-        calls, left = course.in_flight, course.drain_left
+        calls, left = state.in_flight, state.drain_left
         waiting = f"waiting for {plural(calls, 'call')} in flight"
         return f"stopping: {waiting}" + ("" if left is None else f", {left:.0f} s at most")
 
-    def _part(self, name: str, lane: AccountState, rate: float) -> DisplayPart:
-        view, now = self._view, lane.pacer.now()
+    def _part(self, account: AccountState, rate: float) -> DisplayPart:
+        view, name, now = self._view, account.name, account.pacer.now()
         waiting = None
-        if lane.pacer.waiting is not None:
-            spent, until = lane.pacer.waiting
+        if account.pacer.waiting is not None:
+            spent, until = account.pacer.waiting
             waiting = Waiting(spent.window.name, max(0.0, until - now))
         return DisplayPart(
             name=name,
-            done=view.settled[name],
-            rows=view.todo.get(name, 0),
+            done=view.stats.settled[name],
+            rows=view.stats.todo.get(name, 0),
             rate=rate,
-            allowed=lane.pacer.pace.rate(now),
-            throttled=lane.traffic.throttled,
-            window=max(view.windows(name), key=lambda window: window.used / window.limit, default=None),
+            allowed=account.pacer.pace.rate(now),
+            throttled=account.traffic.throttled,
+            window=fullest(view.windows(name)),
             waiting=waiting,
-            trouble=_trouble(lane, view.todo.get(name, 0) - view.settled[name], now),
-            stopped=lane.stop.reason if lane.stop else None,
+            trouble=_trouble(account, view.rows_left(name), now),
+            stopped=account.stop.reason if account.stop else None,
         )
 
     def _calls(self) -> Counter[str]:
-        return Counter({name: lane.traffic.calls for name, lane in self._view.lanes.items()})
+        return Counter({name: account.traffic.calls for name, account in self._view.accounts.items()})
 
     def _rates(self) -> Counter[str] | dict[str, float]:
         """Calls a second of each account over the last seconds."""
@@ -122,17 +208,17 @@ class ProgressMeter:
         return {name: (calls[name] - before[name]) / seconds if seconds > 0 else 0.0 for name in calls}
 
 
-def _trouble(lane: AccountState, rows: int, now: float) -> ShownFailure | None:
-    """What an account pauses for, or how all of its rows fail; None: nothing of the kind."""
-    if lane.pause is not None:
-        return ShownFailure(lane.pause.shown, rows, max(0.0, lane.pause.next_at - now))
-    if lane.breaker.count >= TELLING:
-        return ShownFailure(f"{lane.breaker.count} {lane.breaker.trouble.what}", rows)
+def _trouble(account: AccountState, rows: int, now: float) -> ShownFailure | None:
+    """What an account pauses for, or how all of its rows fail; None: neither."""
+    if account.pause is not None:
+        return ShownFailure(account.pause.shown, rows, max(0.0, account.pause.next_at - now))
+    if account.breaker.count >= SHOWN_FAILURES:
+        return ShownFailure(f"{account.breaker.count} {account.breaker.trouble.what}", rows)
     return None
 
 
 def _moment(left: float | None, now: datetime) -> str | None:
-    """When so many seconds are over, in words for people; None: nobody knows."""
+    """When so many seconds are over, in words for people; None: it is not known."""
     if left is None or left == float("inf"):
         return None
     with suppress(OverflowError, ValueError):
@@ -140,97 +226,8 @@ def _moment(left: float | None, now: datetime) -> str | None:
     return None
 
 
-class Screen:
-    """A block on a terminal that is kept up to date in place, and has room above it for lines.
-
-    Leaving it wipes the block. Where nobody can read, `write` is to take all the same.
-    """
-
-    def __init__(
-        self, write: Callable[[str], None], *, width: int | None = None, encoding: str = "utf-8"
-    ) -> None:
-        """Draw with `write`.
-
-        Args:
-            write: takes text with control sequences.
-            width: of the terminal, in columns; None: as it is, and changes.
-            encoding: of the terminal: without UTF-8 the bar is of plain characters.
-        """
-        from rich.console import Console  # noqa: PLC0415 - a run in a pipe draws nothing
-        from rich.live import Live  # noqa: PLC0415
-
-        self._paused = False
-        self._ascii = encoding.replace("-", "").lower() != "utf8"
-        self._console = Console(
-            file=cast("IO[str]", _TerminalStream(write)),
-            force_terminal=True,
-            width=width,
-            highlight=False,
-            markup=False,
-            emoji=False,
-        )
-        self._live = Live(
-            console=self._console,
-            auto_refresh=False,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-
-    def __enter__(self) -> Self:
-        """Begin; nothing is drawn before the first frame."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Wipe the block."""
-        self.close()
-
-    def close(self) -> None:
-        """Wipe the block; a later frame draws it again."""
-        self._live.stop()
-
-    def pause(self) -> None:
-        """Wipe the block, and draw none until `resume`."""
-        self._paused = True
-        self.close()
-
-    def resume(self) -> None:
-        """Let the next frame be drawn again."""
-        self._paused = False
-
-    def show(self, frame: Frame) -> None:
-        """Draw a frame over the one before."""
-        if self._paused:
-            return
-        self._live.start()
-        drawn = display.block(frame, self._console.width, ascii_only=self._ascii)
-        self._live.update(drawn, refresh=True)
-
-    def say(self, text: str) -> None:
-        """Write a line above the block."""
-        from rich.text import Text  # noqa: PLC0415
-
-        self._console.print(Text(text), soft_wrap=True)
-
-
-class _TerminalStream:
-    """What rich takes for a file."""
-
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self._write = write
-
-    def write(self, text: str) -> int:
-        self._write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-
 def outcome_line(outcome: Outcome) -> str:
-    """Say what became of one row."""
+    """What became of one row."""
     row = outcome.request.row
     what = f"{row.engagement}/{row.resource} {outcome.status.replace('_', ' ')}"
     if outcome.error:

@@ -1,135 +1,327 @@
-"""What the lines of a ledger add up to, account by account, as they come. Pure."""
+"""What outcomes or ledger lines add up to: for the live display, `status`, summaries and the report.
+
+`RowCounts.replace` is the one place where rows are counted. `RunStats` feeds it the outcomes of a running
+invocation, `LedgerStats` the lines of a ledger; `summarize` makes a `Summary` of either. Pure.
+"""
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from dataclasses import dataclass, field
+from array import array
+from collections import Counter, defaultdict, deque
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from batch_snapshot.ledger.history import History
-from batch_snapshot.ledger.records import End, Header, Intent, Line, Result, Skipped
-from batch_snapshot.models import LARGEST, YEARS
+from batch_snapshot.ledger.history import FailureGroup, History, failure_group
+from batch_snapshot.ledger.records import End, Header, Intent, Result
+from batch_snapshot.models import ErrorKind, Skip, Status
+from batch_snapshot.reporting.entries import parse_count, parse_time
+from batch_snapshot.reporting.next_steps import next_steps, run_command
+from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary, count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
-    from batch_snapshot.models import Status
+    from batch_snapshot.engine.account import AccountState
+    from batch_snapshot.ledger.records import Line
+    from batch_snapshot.models import Outcome
 
-#: Over so long the present rate is measured.
+#: The present rate is measured over this time.
 RECENT = timedelta(seconds=60)
+
+#: What a row came to: a success, or the group of a row that failed or is in doubt.
+RowResult = Status | FailureGroup
 
 
 @dataclass(slots=True)
-class AccountTally:
-    """One account's rows, and its calls in the last invocation as far as results tell of them."""
+class RowCounts:
+    """Rows by status, and those that failed or are in doubt by group."""
 
-    statuses: Counter[Status] = field(default_factory=Counter)
-    calls: int = 0
-    throttled: int = 0
+    statuses: Counter[Status | Skip] = field(default_factory=Counter)
+    failures: Counter[FailureGroup] = field(default_factory=Counter)
+
+    def replace(self, before: RowResult | None, after: RowResult | None) -> None:
+        """Count what a row came to in place of what it had come to before."""
+        for result, step in ((before, -1), (after, 1)):
+            if isinstance(result, FailureGroup):
+                self.failures[result] += step
+                self.statuses[result.status] += step
+            elif result is not None:
+                self.statuses[result] += step
 
 
-class LedgerTally:
+def _result_in(history: History, key: bytes) -> RowResult | None:
+    if key in history.succeeded:
+        return Status.SUCCEEDED
+    past = history.unfinished.get(key)
+    return failure_group(past) if past and past.status else None
+
+
+def _result_of(status: Status, kind: ErrorKind | None, code: str | None) -> RowResult:
+    return (
+        status if status is Status.SUCCEEDED else FailureGroup(status, kind or ErrorKind.UNKNOWN, code or "")
+    )
+
+
+class RunStats:
+    """A run by now: counts and failures of the whole ledger, and of each account what this invocation did."""
+
+    def __init__(self, past: History, total: int, todo: Mapping[str, int]) -> None:
+        """Begin with what the ledger says.
+
+        Args:
+            past: the ledger before this invocation.
+            total: rows of the ledger.
+            todo: rows that this invocation is to send, by account.
+        """
+        self._past = past
+        self._total = total
+        self.todo = todo
+        self.rows = RowCounts(past.counts(), past.failures())
+        #: By account: results of this invocation, those of rows that are sent again included.
+        self.accounts: defaultdict[str, RowCounts] = defaultdict(RowCounts)
+        #: Rows of this invocation that will not be sent again, by account.
+        self.settled: Counter[str] = Counter()
+        #: Results of rows that are about to be sent again, by the row's key.
+        self._provisional: dict[bytes, RowResult] = {}
+
+    def add(self, outcome: Outcome, *, provisional: bool = False) -> None:
+        """Count an outcome in place of the row's earlier state; a `provisional` one is not its last."""
+        key, account = outcome.request.row.key, outcome.request.row.account
+        error = outcome.error
+        result = _result_of(outcome.status, error.kind if error else None, error.code if error else None)
+        earlier = self._provisional.pop(key, None)
+        self.rows.replace(earlier or _result_in(self._past, key), result)
+        self.accounts[account].replace(earlier, result)
+        if provisional:
+            self._provisional[key] = result
+        else:
+            self.settled[account] += 1
+
+    @property
+    def counts(self) -> Counts:
+        """The states of all rows by now."""
+        return count(self.rows.statuses, self._total)
+
+    def account_summary(self, account: AccountState) -> AccountSummary:
+        """An account's part in this run: what became of its rows, and what they took."""
+        statuses = self.accounts[account.name].statuses
+        counts = {status.value: statuses[status] for status in Status}
+        unattempted = self.todo.get(account.name, 0) - sum(counts.values())
+        traffic, known = account.traffic, account.pacer.pace.known
+        return AccountSummary(
+            calls=traffic.calls,
+            throttled_calls=traffic.throttled,
+            learned_rate=round(known, 3) if known and traffic.calls else None,
+            stopped=account.stop.reason if account.stop else None,
+            counts={**counts, "unattempted": max(0, unattempted)},
+        )
+
+
+@dataclass(slots=True)
+class Invocation:
+    """One time that the program was started for a ledger."""
+
+    command: str
+    began: datetime
+    #: Its end, or the time of its last line so far.
+    ended: datetime
+    outcome: str = "crashed"
+    results: int = 0
+    #: By account, as far as results tell.
+    calls: Counter[str] = field(default_factory=Counter)
+    throttled: Counter[str] = field(default_factory=Counter)
+    #: By second since it began: rows that succeeded, failed, are in doubt, and throttles.
+    seconds: dict[int, list[int]] = field(default_factory=dict)
+
+
+_COLUMNS = {Status.SUCCEEDED: 0, Status.FAILED: 1, Status.IN_DOUBT: 2}
+
+
+class LedgerStats:
     """The sums of a ledger, to which lines can be added while it grows."""
 
     def __init__(self) -> None:
-        """Nothing yet."""
+        """Begin before the first line."""
         self.history = History()
-        self.accounts: dict[str, AccountTally] = {}
-        #: The line that was added last; reading goes on behind it.
+        self.rows = RowCounts()
+        self.accounts: defaultdict[str, RowCounts] = defaultdict(RowCounts)
+        self.invocations: list[Invocation] = []
+        #: The line that was added last; reading continues after it.
         self.line: Line | None = None
-        self.last_at: datetime | None = None
+        #: Seconds of each call that was a row's only one and was answered.
+        self.latencies = array("d")
+        #: Results by their number of tries.
+        self.attempts: Counter[int] = Counter()
+        #: The offset of the last result of rows that succeeded and have another result since.
+        self.repeated: dict[bytes, int] = {}
+        #: Accounts of the rows that the last invocation has named and not settled, by the row's key.
         self._pending: dict[bytes, str] = {}
         self._recent: deque[tuple[datetime, str, int]] = deque()
 
+    @property
+    def counts(self) -> Counts:
+        """The states of all rows."""
+        return count(self.rows.statuses, self.history.last.rows if self.history.last else 0)
+
     def add(self, line: Line) -> None:
-        """Take in the next line, read with all its fields.
+        """Count the next line, read with all its fields.
 
         Raises:
             LedgerError: as `History.add`.
         """
         record = line.record
-        before = self.history.status(record.row.key) if isinstance(record, Result) else None
-        doubts = self._statuses() if isinstance(record, Header) else {}
+        before = _result_in(self.history, record.row.key) if isinstance(record, Result) else None
+        pending = self._pending_results() if isinstance(record, Header) else {}
         self.history.add(line)
         self.line = line
-        if isinstance(record, Intent):
+        if isinstance(record, Header):
+            self._put_in_doubt(pending)
+            self._recent.clear()
+            self.invocations.append(Invocation(record.command, record.started_at, record.started_at))
+        elif isinstance(record, Intent):
             self._pending |= {row.key: row.account for _, row, _ in record.rows}
         elif isinstance(record, Result):
-            self._settle(record, before)
-        elif isinstance(record, Skipped):
-            self.last_at = record.at
+            self._count_result(record, before, line.offset)
+        elif isinstance(record, End):
+            self._pending.clear()
+            self.invocations[-1].ended, self.invocations[-1].outcome = record.finished_at, record.outcome
         else:
-            self._turn(record, doubts)
+            self._count_skipped()
+            self.invocations[-1].ended = max(self.invocations[-1].ended, record.at)
 
-    def _turn(self, record: Header | End, doubts: Mapping[bytes, Status | None]) -> None:
-        """An invocation begins or ends; before a beginning without an end, one has crashed."""
-        if isinstance(record, Header):
-            self._doubt(doubts)
-            for account in self.accounts.values():
-                account.calls = account.throttled = 0
-            self._recent.clear()
-        self.last_at = record.started_at if isinstance(record, Header) else record.finished_at
-        self._pending.clear()
-
-    def crashed(self) -> None:
+    def mark_crashed(self) -> None:
         """The last invocation has no end and will get none."""
-        before = self._statuses()
+        pending = self._pending_results()
         self.history.mark_crashed()
-        self._doubt(before)
+        self._put_in_doubt(pending)
+
+    def _pending_results(self) -> dict[bytes, RowResult | None]:
+        return {key: _result_in(self.history, key) for key in self._pending}
+
+    def _put_in_doubt(self, before: Mapping[bytes, RowResult | None]) -> None:
+        """Count what became of pending rows by a crash."""
+        for key, result in before.items():
+            self._replace(self._pending[key], result, _result_in(self.history, key))
         self._pending.clear()
 
-    def _statuses(self) -> dict[bytes, Status | None]:
-        return {key: self.history.status(key) for key in self._pending}
+    def _replace(self, account: str, before: RowResult | None, after: RowResult | None) -> None:
+        self.rows.replace(before, after)
+        self.accounts[account].replace(before, after)
 
-    def _doubt(self, before: Mapping[bytes, Status | None]) -> None:
-        for key, was in before.items():
-            self._move(self._pending[key], was, self.history.status(key))
+    def _count_skipped(self) -> None:
+        for reason, keys in self.history.skipped.items():
+            self.rows.statuses[reason] = len(keys)
 
-    def _settle(self, result: Result, before: Status | None) -> None:
-        self._pending.pop(result.row.key, None)
-        account = self._move(result.row.account, before, result.status)
-        fields = result.fields or {}
-        throttles = count(fields.get("throttles"))
-        calls = count(fields.get("attempts")) + throttles
-        account.calls += calls
-        account.throttled += throttles
-        moment = time(fields.get("finished_at"))
-        if moment is not None:
-            self.last_at = moment
-            self._recent.append((moment, result.row.account, calls))
-            while moment - self._recent[0][0] > RECENT:
-                self._recent.popleft()
+    def _count_result(self, result: Result, before: RowResult | None, offset: int) -> None:
+        key, account, fields = result.row.key, result.row.account, result.fields or {}
+        self._pending.pop(key, None)
+        self._replace(account, before, _result_of(result.status, result.kind, result.code))
+        self._count_skipped()
+        if before is Status.SUCCEEDED or key in self.repeated:
+            self.repeated[key] = offset
+        attempts, throttles = parse_count(fields.get("attempts")), parse_count(fields.get("throttles"))
+        self.attempts[attempts] += 1
+        last = self.invocations[-1]
+        last.results += 1
+        last.calls[account] += attempts + throttles
+        last.throttled[account] += throttles
+        finished_at = parse_time(fields.get("finished_at"))
+        if finished_at is None:
+            return
+        last.ended = max(last.ended, finished_at)
+        second = max(0, int((finished_at - last.began).total_seconds()))
+        sums = last.seconds.setdefault(second, [0, 0, 0, 0])
+        sums[_COLUMNS[result.status]] += 1
+        sums[3] += throttles
+        self._recent.append((finished_at, account, attempts + throttles))
+        while finished_at - self._recent[0][0] > RECENT:
+            self._recent.popleft()
+        if attempts == 1 and not throttles and not fields.get("reconciled"):
+            self._measure(result.first_sent_at, parse_time(fields.get("started_at")), finished_at)
 
-    def _move(self, name: str, before: Status | None, after: Status | None) -> AccountTally:
-        account = self.accounts.setdefault(name, AccountTally())
-        if before:
-            account.statuses[before] -= 1
-        if after:
-            account.statuses[after] += 1
-        return account
+    def _measure(self, sent_at: datetime | None, started_at: datetime | None, finished_at: datetime) -> None:
+        """The time of a call that was a row's only one, unless an earlier run made the first."""
+        if sent_at and started_at and sent_at >= started_at:
+            self.latencies.append(max(0.0, (finished_at - sent_at).total_seconds()))
 
     def rate(self, now: datetime, account: str | None = None) -> float:
         """Calls a second in the last minute before `now`, of one account or of all."""
-        last = self.history.last
-        if last is None:
+        if not self.invocations:
             return 0.0
-        begins = max(last.started_at, now - RECENT)
+        begins = max(self.invocations[-1].began, now - RECENT)
         seconds = (now - begins).total_seconds()
         calls = sum(number for at, name, number in self._recent if at > begins and account in {None, name})
         return calls / seconds if seconds >= 1 else 0.0
 
+    def summary(self, header: Header, ledger: str, *, running: bool, elapsed_s: float) -> Summary:
+        """The ledger summed up: its outcome is that of its last invocation, or running, or crashed."""
+        end, last = self.history.end, self.invocations[-1]
+        # A completed run of some accounts leaves the others to do.
+        kept = () if end and end.outcome == "completed" else ("accounts",)
+        summary = summarize(
+            end.outcome if end else "running" if running else "crashed",
+            self.counts,
+            self.rows.failures,
+            ledger=ledger,
+            run_id=header.run_id,
+            elapsed_s=elapsed_s,
+            accounts={
+                name: AccountSummary(
+                    calls=last.calls[name],
+                    throttled_calls=last.throttled[name],
+                    learned_rate=None,
+                    stopped=None,
+                    counts={status.value: number for status, number in rows.statuses.items() if number},
+                )
+                for name, rows in self.accounts.items()
+            },
+            run=header.manifest
+            and run_command(header.manifest, ledger, header.endpoint, header.settings, *kept),
+            settings=header.settings,
+        )
+        if not running:
+            return summary
+        named = f"{self.history.in_flight:,} rows are named and not settled yet"
+        return replace(summary, reasons=[named], next_steps=[])
 
-def count(value: Any) -> int:
-    """A count out of a line; 0 for what is none."""
-    sensible = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST
-    return value if sensible else 0
+
+def summarize(
+    outcome: str,
+    counts: Counts,
+    failures: Mapping[FailureGroup, int],
+    *,
+    ledger: str,
+    run_id: str,
+    run: str | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    exit_code: int = 0,
+    elapsed_s: float = 0.0,
+    accounts: Mapping[str, AccountSummary] = MappingProxyType({}),
+    reasons: Sequence[str] = (),
+) -> Summary:
+    """Make the summary of a run or ledger, with the commands that continue from it.
+
+    `run` is the command that would send the rows that are left; None: it is not known.
+    """
+    failures = {failed: number for failed, number in failures.items() if number > 0}
+    return Summary(
+        outcome=outcome,
+        exit_code=exit_code,
+        counts=counts,
+        failures=failures,
+        ledger=ledger,
+        run_id=run_id,
+        elapsed_s=elapsed_s,
+        accounts=accounts,
+        reasons=reasons,
+        next_steps=next_steps(counts, failures, run=run, ledger=ledger, settings=settings),
+        settings=settings,
+    )
 
 
-def time(value: Any) -> datetime | None:
-    """A time out of a line; None for what is none."""
-    try:
-        moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return None
-    return moment if moment.tzinfo and moment.year in YEARS else None
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The value below or at which `share` of the `ordered` values lie (nearest rank)."""
+    return ordered[max(0, min(len(ordered) - 1, round(share * len(ordered) + 0.5) - 1))]

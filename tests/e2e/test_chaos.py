@@ -313,7 +313,7 @@ def shortened(intent: bytes, rows: int) -> bytes:
 
 
 def whole(path: Path) -> bool:
-    return status.check(path) == len(ROWS)
+    return status.check_ledger(path) == len(ROWS)
 
 
 async def killed_at(place: Place, line: Sequence[str | Path], size: int, what: str) -> None:

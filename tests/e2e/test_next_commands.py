@@ -80,7 +80,7 @@ async def assert_each_works(summary, monkeypatch):
 
 
 def reported(ledger):
-    return handing.summary(handing.gather(Path(ledger)))
+    return handing.summary(handing.load(Path(ledger)))
 
 
 def remembered():
@@ -148,7 +148,7 @@ async def test_every_next_command_works(monkeypatch, ending, way):
         commands = await assert_each_works(summary, monkeypatch)
         assert bool(commands) == (ending != "nothing to do")
         # What status and the report say, works as well.
-        for told in (status.of(Path(summary.ledger)), reported(summary.ledger)):
+        for told in (status.read_status(Path(summary.ledger)), reported(summary.ledger)):
             await assert_each_works(told, monkeypatch)
 
 
@@ -166,7 +166,7 @@ async def test_a_run_that_was_interrupted_is_gone_on_with(monkeypatch):
         with pytest.raises(BaseException):  # noqa: B017,PT011 - whatever it is wrapped in
             await typed(line, monkeypatch, run.Hooks(outcome=stop))
         path = Path(f"n-{utc_now():%Y-%m-%d}.ndjson")
-        told = status.of(path)
+        told = status.read_status(path)
         assert told.outcome == "crashed"
         assert await assert_each_works(told, monkeypatch)
 

@@ -48,8 +48,8 @@ from tests.support.processes import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from batch_snapshot.reporting.progress import RunView
     from batch_snapshot.reporting.summary import Summary
-    from batch_snapshot.reporting.view import RunView
 
 pytestmark = pytest.mark.asyncio
 

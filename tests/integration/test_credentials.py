@@ -136,7 +136,7 @@ def assert_other_stopped(summary: Summary, *words: str, done: int | None = 0) ->
 async def assert_resumed(url: str, simulator: Any) -> None:
     assert (await run(url)).exit_code == 0
     assert_exactly_once(simulator, LEDGER, ROWS)
-    assert status.check(LEDGER) == len(ROWS)
+    assert status.check_ledger(LEDGER) == len(ROWS)
 
 
 # -- none, wrong, expired ----------------------------------------------------------------------------

@@ -138,7 +138,7 @@ async def test_a_full_disk_ends_the_run_and_with_room_it_goes_on(place, disk):
         disk.make_room()
         assert (await place.call(*line)).code == 0
         assert_exactly_once(simulator, ledger, rows)
-        assert status.check(ledger) == len(rows)
+        assert status.check_ledger(ledger) == len(rows)
 
 
 def lengths(ledger: Path) -> list[int]:

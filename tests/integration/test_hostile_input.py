@@ -353,13 +353,13 @@ def tampered(rng: Random) -> bytes:
 def read_by_all(path: Path, other: Path, out: Path) -> None:
     """Every reader of ledgers that calls nothing."""
     for reader in (
-        lambda: status.of(path),
-        lambda: status.check(path),
+        lambda: status.read_status(path),
+        lambda: status.check_ledger(path),
         lambda: history_of(path),
         lambda: diff.as_text(diff.diff(path, other)),
         lambda: diff.as_text(diff.diff(other, path)),
-        lambda: report.write_csv(report.gather(path), out),
-        lambda: report.write_html(report.gather(path), out / "page.html", utc_now()),
+        lambda: report.write_csv(report.load(path), out),
+        lambda: report.write_html(report.load(path), out / "page.html", utc_now()),
         lambda: prune.prune(path.parent, 1, utc_now(), dry_run=True),
     ):
         try:

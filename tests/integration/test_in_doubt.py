@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from batch_snapshot.models import Outcome
+    from batch_snapshot.reporting.progress import RunView
     from batch_snapshot.reporting.summary import Summary
-    from batch_snapshot.reporting.view import RunView
 
 pytestmark = pytest.mark.asyncio
 
@@ -123,7 +123,7 @@ class Trial(NamedTuple):
     def assert_settled(self) -> None:
         assert_exactly_once(self.simulator, self.ledger, self.rows)
         assert {line["generation"] for line in of_type(self.ledger, "result")} == {0}
-        assert status.check(self.ledger) == len(self.rows)
+        assert status.check_ledger(self.ledger) == len(self.rows)
 
 
 @asynccontextmanager

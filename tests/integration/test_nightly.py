@@ -115,7 +115,7 @@ async def test_two_nights_one_killed_before_midnight_and_resumed_after_it():
         assert (tonight.ledger, tonight.exit_code) == (str(second), 0)
         assert made(simulator) == once + once
         assert simulator.pair_overlaps == 0
-    assert [status.check(path) for path in (first, second)] == [24, 24]
+    assert [status.check_ledger(path) for path in (first, second)] == [24, 24]
     runs = [{line["run_id"] for line in of_type(path, "run")} for path in (first, second)]
     assert [len(one) for one in runs] == [1, 1]
     assert runs[0] != runs[1]

@@ -453,9 +453,9 @@ async def test_a_row_that_was_left_out_stays_so_and_its_ledger_is_whole():
         )
         more = await night(url, 1)
         assert (more.counts.succeeded, more.counts.unchanged, more.vanished) == (3, 2, 2)
-    assert status.check(path) == 5
-    assert status.of(path).counts.unchanged == 2
-    told = as_text(status.of(path))
+    assert status.check_ledger(path) == 5
+    assert status.read_status(path).counts.unchanged == 2
+    told = as_text(status.read_status(path))
     assert "2 unchanged" in told
     skips = of_type(path, "skip")
     assert [(line["reason"], [row[4] for row in line["rows"]]) for line in skips] == [
@@ -474,7 +474,7 @@ async def test_a_row_in_doubt_is_settled_and_not_left_out():
         again = await night(url, 1, changed_since="1h")
         assert (again.exit_code, again.counts, again.counts.unchanged) == (0, (1, 0, 0, 0), 1)
         assert len(simulator.snapshots) == 1
-    assert status.check(Path("ledgers/night-1.ndjson")) == 2
+    assert status.check_ledger(Path("ledgers/night-1.ndjson")) == 2
 
 
 async def test_pairs_of_running_jobs_are_left_out_and_what_a_job_does_is_asked_once():
@@ -501,7 +501,7 @@ async def test_a_night_that_may_not_read_the_dates_sends_nothing(monkeypatch):
         assert "ListOpportunities: AccessDeniedException" in reason
         assert "allow partnercentral:ListOpportunities" in reason
         assert not simulator.calls["CreateResourceSnapshot"]
-    assert status.check(Path("ledgers/night-1.ndjson")) == 1
+    assert status.check_ledger(Path("ledgers/night-1.ndjson")) == 1
 
 
 async def test_an_account_whose_dates_cannot_be_read_stops_no_other(place, monkeypatch):

@@ -103,7 +103,7 @@ async def test_a_deferred_night_is_finished_before_the_next_begins_and_no_row_is
         third = await nights.run(4)
         assert (third.exit_code, third.ledger) == (0, str(ledger_of(2)))
         assert nights.made == [2] * 12
-    assert [status.check(ledger_of(day)) for day in (1, 2)] == [12, 12]
+    assert [status.check_ledger(ledger_of(day)) for day in (1, 2)] == [12, 12]
     assert not ledger_of(4).exists()
 
 

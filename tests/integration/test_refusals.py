@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
     from pathlib import Path
 
+    from batch_snapshot.reporting.progress import RunView
     from batch_snapshot.reporting.summary import Summary
-    from batch_snapshot.reporting.view import RunView
 
 pytestmark = pytest.mark.asyncio
 

@@ -203,7 +203,7 @@ async def test_the_commands_that_go_on_keep_the_quota_the_state_and_the_accounts
             engine=CUT_SHORT,
         )  # fmt: skip
         assert (await batch.run(path, replace(options, rate=1000.0))).outcome == "stopped"
-    status = overview.of(place.ledger)
+    status = overview.read_status(place.ledger)
     run = next(step for step in status.next_steps if " run " in step)
     expected = ["--rate", "1000", "--daily-quota", "500", "--state-dir", "my state", "--accounts", "a"]
     assert words(run)[-len(expected) :] == expected

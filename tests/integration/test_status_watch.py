@@ -118,7 +118,7 @@ def test_a_look_reads_what_is_new_and_sees_the_run_end(place):
     book.write(path)
     looking = status.LedgerWatch(path, now=lambda: BEGAN.replace(second=10))
     with locks.held(paths.ledger_lock(path), what=str(path), since="now"):
-        looking.again()
+        looking.refresh()
         frame = looking.frame()
         assert looking.running
         assert (frame.done, frame.counts.unattempted, frame.throttled, frame.elapsed) == (1, 3, 1, 10)
@@ -126,15 +126,15 @@ def test_a_look_reads_what_is_new_and_sees_the_run_end(place):
         assert frame.left == pytest.approx(15)
         assert looking.summary().outcome == "running"
         book.result(B, Status.FAILED, at=4.0).write(path)
-        looking.again()
+        looking.refresh()
         assert {part.name: (part.done, part.rows) for part in looking.frame().parts} == {
             "acme": (1, None),
             "main": (1, None),
         }
-    looking.again()
+    looking.refresh()
     assert looking.summary().outcome == "crashed"
     assert looking.summary().counts == (1, 1, 1, 1)
-    assert looking.summary() == status.of(path)
+    assert looking.summary() == status.read_status(path)
 
 
 def test_a_look_tells_how_full_the_quota_windows_are_and_counts_their_pauses(place):
@@ -147,7 +147,7 @@ def test_a_look_tells_how_full_the_quota_windows_are_and_counts_their_pauses(pla
     book.intend(*rows).result(rows[0], at=2.0).write(path)
     looking = status.LedgerWatch(path, now=lambda: BEGAN.replace(second=10))
     with locks.held(paths.ledger_lock(path), what=str(path), since="now"):
-        looking.again()
+        looking.refresh()
         assert looking.frame().parts[0].window is None, "there is no log yet"
         with CallLog(file) as usage:
             declared = windows(Quota(per_hour=1000, per_day=10))
@@ -164,7 +164,7 @@ def test_a_look_tells_how_full_the_quota_windows_are_and_counts_their_pauses(pla
         file.unlink()
         file.mkdir()
         assert looking.frame().parts[0].window is None
-    looking.again()
+    looking.refresh()
     assert looking.frame().parts[0].window is None, "only while it runs"
 
 

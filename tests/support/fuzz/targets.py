@@ -44,7 +44,7 @@ def ledger_target(data: bytes, folder: Path) -> None:
     path, mended = folder / "ledger.ndjson", folder / "mended.ndjson"
     rewriting.write(path, data)
     rewriting.write(mended, data)
-    for look in (status.of, status.check):
+    for look in (status.read_status, status.check_ledger):
         try:
             look(path)
         except InputError as error:

@@ -192,7 +192,7 @@ def path(place):
 
 def test_a_whole_ledger_is_proven_so(whole, path, capsys):
     path.write_bytes(b"".join(whole))
-    assert status.check(path) == 4
+    assert status.check_ledger(path) == 4
     assert cli.main(["status", str(path), "--check"]) == 0
     said = capsys.readouterr()
     assert "whole: 4 rows, each in one state" in said.out
@@ -220,7 +220,7 @@ def test_lines_of_another_run_are_gone_on_with_by_nobody(whole, path, line, run_
     lines = list(whole)
     altered(line, lambda record: record.update(run_id=run_id))(lines)
     path.write_bytes(b"".join(lines))
-    for look in (status.of, status.check, reader.history_of):
+    for look in (status.read_status, status.check_ledger, reader.history_of):
         with pytest.raises(LedgerError, match=f"case.ndjson:{line}: run_id '{run_id}' is not the ledger's"):
             look(path)
 
@@ -230,7 +230,7 @@ def test_lines_and_fields_of_a_later_version_are_no_break(whole, path):
     put(5, b'{"type":"note","text":"of a later version"}\n')(lines)
     altered(3, lambda record: record.update(more=1))(lines)
     path.write_bytes(b"".join(lines))
-    assert status.check(path) == 4
+    assert status.check_ledger(path) == 4
 
 
 def test_a_torn_end_is_named_wherever_it_is_torn(whole, path):
@@ -238,11 +238,11 @@ def test_a_torn_end_is_named_wherever_it_is_torn(whole, path):
     for length in (1, 2, 20, len(whole[-1]) - 1):
         path.write_bytes(content[:-length])
         with pytest.raises(LedgerError, match="no end line") as caught:
-            status.check(path)
+            status.check_ledger(path)
         assert "and the same command goes on" in str(caught.value)
     path.write_bytes(content + b'{"type":"ru')
     with pytest.raises(LedgerError, match="its last line is torn"):
-        status.check(path)
+        status.check_ledger(path)
 
 
 def test_every_line_that_is_lost_is_missed(whole, path):
@@ -253,16 +253,16 @@ def test_every_line_that_is_lost_is_missed(whole, path):
         removed(number)(lines)
         path.write_bytes(b"".join(lines))
         if number in {7, 10}:
-            assert status.check(path) == 4
+            assert status.check_ledger(path) == 4
             continue
         with pytest.raises(LedgerError):
-            status.check(path)
+            status.check_ledger(path)
 
 
 def test_an_empty_ledger_is_none(path):
     path.touch()
     with pytest.raises(LedgerError, match="no run has begun"):
-        status.check(path)
+        status.check_ledger(path)
 
 
 # -- whatever the file holds -------------------------------------------------------------------------
@@ -281,7 +281,7 @@ def assert_told_in_a_line(path: Path, content: bytes) -> None:
         everything = run.retry(path, lambda _: plan.all_unfinished(), options, run.Hooks(confirm=declined))
         asyncio.run(everything)
 
-    for read in (lambda: status.of(path), lambda: status.check(path), retry):
+    for read in (lambda: status.read_status(path), lambda: status.check_ledger(path), retry):
         rewriting.write(path, content)
         problem = problem_of(read)
         told = str(problem)

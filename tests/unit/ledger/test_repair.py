@@ -160,7 +160,7 @@ def repaired(made: Made, path: Path, content: bytes, *, forgotten: bool = True) 
     else:
         assert done.original.read_bytes() == content
         assert done.original.stat().st_mode & 0o777 == path.stat().st_mode & 0o777 == 0o600
-    assert status.check(path) >= 0
+    assert status.check_ledger(path) >= 0
     assert repair(path, NOW).original is None
     past = past_of(path)
     if not any(map(forged, set(content.splitlines(keepends=True)) - set(made.lines))):
@@ -185,7 +185,7 @@ def test_a_whole_ledger_is_left_as_it_is(made, path, capsys):
         assert repair(path, NOW).original is None
         assert path.read_bytes() == spoiled
         judge(made, past_of(path), path, forgotten=True)
-        assert status.check(path) == 9
+        assert status.check_ledger(path) == 9
     assert cli.main(["status", str(path), "--repair", "--check"]) == 0
     assert "is whole" in capsys.readouterr().out
     assert not list(path.parent.glob("*.original*"))
@@ -308,10 +308,10 @@ def test_a_repaired_ledger_goes_on_and_each_row_has_one_snapshot(
                     await refused
                 assert str(caught.value).endswith(command)
             assert cli.main(["status", str(book), "--repair"]) == 0
-            assert status.check(book) == 6
+            assert status.check_ledger(book) == 6
             assert (await run.run(manifest, options, hooks)).exit_code == 0
             assert_exactly_once(simulator, book, rows)
-            assert status.check(book) == 6
+            assert status.check_ledger(book) == 6
 
     asyncio.run(night())
     said = capsys.readouterr().out

@@ -51,4 +51,4 @@ def test_seeds_are_not_all_refused(tmp_path):
     TARGETS["manifest"]((FINDINGS / "manifest" / "every-key-and-every-include").read_bytes(), tmp_path)
     loaded = manifest.load(tmp_path / "manifest.yaml")
     assert (loaded.rows, len(loaded.files), len(loaded.accounts)) == (11, 5, 2)
-    assert status.check(FINDINGS / "ledger" / "a-run-and-a-retry") == 3
+    assert status.check_ledger(FINDINGS / "ledger" / "a-run-and-a-retry") == 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import StringIO
@@ -18,18 +17,23 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from batch_snapshot.engine.account import AccountState, Stop, StopKind
-from batch_snapshot.engine.allowance import AccountForecast
+from batch_snapshot.engine.allowance import AccountForecast, AccountLimits
+from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.failures.breakers import Pause
 from batch_snapshot.failures.error_codes import ErrorResponse, service_failure
-from batch_snapshot.models import Status
+from batch_snapshot.failures.retry import NO_LIMIT
+from batch_snapshot.ledger.history import History
+from batch_snapshot.models import Account
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.forecast import Forecast
 from batch_snapshot.ratelimit.pacer import Pacer
 from batch_snapshot.ratelimit.windows import DAY, QuotaWindow, WindowFull
 from batch_snapshot.reporting import display, progress
 from batch_snapshot.reporting.display import DisplayPart, Frame, ShownFailure, Waiting, WindowUse
+from batch_snapshot.reporting.progress import RunView
+from batch_snapshot.reporting.screen import Screen
+from batch_snapshot.reporting.stats import RunStats
 from batch_snapshot.reporting.summary import Counts
-from batch_snapshot.reporting.view import RunView
 from tests.support.strategies import patient
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -240,13 +244,16 @@ def lane(name: str, start: pace.Pace | None = None) -> AccountState:
     return AccountState(name, Pacer(start or pace.declared(10.0)), Pacer(pace.declared(10)))
 
 
-def in_virtual_time(look, **changes: object):
+def no_record(outcome):
+    raise AssertionError
+
+
+def in_virtual_time(look):
     async def main():
-        view = RunView("nightly", 1000, Counter({Status.SUCCEEDED: 200}), Counter(), settled_before=50)
-        view.started = anyio.current_time()
-        view.lanes, view.todo = {"main": lane("main")}, {"main": 950}
-        for name, value in changes.items():
-            setattr(view, name, value)
+        state = RunState({"main": lane("main")}, no_record, lambda: NOW, NO_LIMIT)
+        limits = AccountLimits({"main": Account("main")}, "aws", None, {})
+        stats = RunStats(History(), 1000, {"main": 950})
+        view = RunView("nightly", stats, state, limits, started=anyio.current_time())
         return await look(view)
 
     return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
@@ -260,7 +267,7 @@ def test_the_present_rate_is_that_of_the_last_seconds():
         rates = []
         for second in range(100):
             await anyio.sleep(1)
-            view.lanes["main"].traffic.calls += 100 if second < 60 else 1
+            view.accounts["main"].traffic.calls += 100 if second < 60 else 1
             rates.append(gauge.frame(NOW).rate)
         return rates
 
@@ -271,11 +278,12 @@ def test_the_present_rate_is_that_of_the_last_seconds():
 
 def test_a_frame_tells_the_accounts_rows_rates_windows_and_stops():
     async def look(view):
-        main, acme = view.lanes["main"], lane("acme", pace.Pace())
-        view.lanes = {"main": main, "acme": acme}
-        view.settled["main"] = 20
+        main, acme = view.accounts["main"], lane("acme", pace.Pace())
+        view.state.lanes["acme"] = acme
+        view.stats.settled["main"] = 20
         windows = (QuotaWindow("per_hour", 50, 3600.0), QuotaWindow("per_day", 100, DAY))
-        view._used["main"] = (AccountForecast(Forecast((), 0.0), 10.0, "declared", windows, (10, 60)), 0)
+        view._forecast = (5.0, 100.0)
+        view._forecasts["main"] = (AccountForecast(Forecast((), 0.0), 10.0, "declared", windows, (10, 60)), 0)
         main.traffic.calls, main.traffic.throttled = 5, 1
         acme.pacer.waiting = (WindowFull(windows[1], 7200.0), anyio.current_time() + 7200)
         acme.stop = Stop(StopKind.DEFERRED, "spent")
@@ -336,7 +344,7 @@ class Terminal:
 
 def test_a_block_is_redrawn_in_place_with_lines_above_it_and_wiped_at_the_end():
     terminal = Terminal()
-    with progress.Screen(terminal.write, width=80) as screen:
+    with Screen(terminal.write, width=80) as screen:
         screen.say("before the first frame")
         for second in range(3):
             screen.show(replace(FRAME, elapsed=second))
@@ -353,7 +361,7 @@ def test_a_block_is_redrawn_in_place_with_lines_above_it_and_wiped_at_the_end():
 def test_a_frame_is_one_write():
     """Nothing is seen half drawn."""
     terminal = Terminal()
-    with progress.Screen(terminal.write, width=80) as screen:
+    with Screen(terminal.write, width=80) as screen:
         screen.show(FRAME)
         before = len(terminal.writes)
         screen.show(FRAME)
@@ -364,14 +372,14 @@ def test_no_colour_where_none_is_wanted(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
     terminal = Terminal()
-    with progress.Screen(terminal.write, width=80) as screen:
+    with Screen(terminal.write, width=80) as screen:
         screen.show(FRAME)
     assert not re.search(r"\x1b\[[0-9;]*3[0-9][;0-9]*m", "".join(terminal.writes))
 
 
 def test_a_pause_is_read_off_its_account_and_so_are_rows_that_all_fail():
     async def look(view):
-        main = view.lanes["main"]
+        main = view.accounts["main"]
         before = progress.ProgressMeter(view).frame(NOW).parts[0].trouble
         main.pause = Pause.begin("unreachable", "cannot reach api:443: refused", anyio.current_time(), 120)
         await anyio.sleep(0.4)

@@ -32,7 +32,7 @@ def address(tmp_path_factory):
 
 def made(ledger: Path, manifest: Path | None = None) -> Path:
     page = ledger.with_suffix(".html")
-    report.write_html(report.gather(ledger, manifest), page, NOW)
+    report.write_html(report.load(ledger, manifest), page, NOW)
     return page
 
 

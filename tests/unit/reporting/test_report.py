@@ -19,8 +19,8 @@ from batch_snapshot.models import ErrorKind, Skip, Status
 from batch_snapshot.reporting import charts, entries, html, html_table, report
 from batch_snapshot.reporting import csv as tables
 from batch_snapshot.reporting.entries import ReportEntry, settled
-from batch_snapshot.reporting.facts import Facts, Group, percentile
-from batch_snapshot.reporting.stats import LedgerTally
+from batch_snapshot.reporting.html_table import FailureMessages, PageRows
+from batch_snapshot.reporting.stats import LedgerStats, percentile
 from tests.support import rewriting
 from tests.support.ledgers import BEGAN, Book, row
 from tests.support.processes import pairs, write_manifest
@@ -36,7 +36,7 @@ def rows_of(folder, name):
 
 
 def written(tmp_path, book, **manifest_path):
-    material = report.gather(book.write(tmp_path / "l.ndjson"), **manifest_path)
+    material = report.load(book.write(tmp_path / "l.ndjson"), **manifest_path)
     folder = tmp_path / "csv"
     numbers = report.write_csv(material, folder)
     there = [name for name in tables.COLUMNS if (folder / f"{name}.csv").exists()]
@@ -50,11 +50,11 @@ def written(tmp_path, book, **manifest_path):
 
 def read(tmp_path, book):
     path = book.write(tmp_path / "l.ndjson")
-    facts = Facts()
+    stats = LedgerStats()
     for line in reader.lines(path, whole=True):
-        facts.add(line)
-    facts.history.mark_crashed()
-    return facts, list(settled(reader.lines(path, whole=True), facts.history, facts.again))
+        stats.add(line)
+    stats.mark_crashed()
+    return stats, list(settled(reader.lines(path, whole=True), stats.history, stats.repeated))
 
 
 def test_the_last_word_about_a_row_counts(tmp_path):
@@ -131,24 +131,17 @@ def books(draw):
 @patient
 def test_entries_and_sums_say_what_the_history_says(tmp_path_factory, book):
     folder = tmp_path_factory.getbasetemp()
-    facts, found = read(folder, book)
+    stats, found = read(folder, book)
     past = history.fold(reader.lines(folder / "l.ndjson"))
     assert Counter(entry.status for entry in found if entry.status != entries.UNATTEMPTED) == +past.counts()
+    assert (stats.rows.statuses, stats.rows.failures) == (past.counts(), past.failures())
     assert len({entry.row for entry in found}) == len(found)
+    rows = PageRows()
     for entry in found:
-        facts.row(entry)
-    assert {group: made.rows for group, made in facts.groups.items()} == past.failures()
-    tally = LedgerTally()
-    for line in reader.lines(folder / "l.ndjson", whole=True):
-        tally.add(line)
-    tally.crashed()
-    by_account = {
-        name: Counter(
-            entry.status for entry in found if entry.row.account == name and entry.status in set(Status)
-        )
-        for name in tally.accounts
-    }
-    assert {name: +each.statuses for name, each in tally.accounts.items()} == by_account
+        rows.add(entry)
+    assert {group: made.rows for group, made in rows.groups.items()} == past.failures()
+    for name, counts in stats.accounts.items():
+        assert counts.statuses == Counter({status: rows.accounts[name][status] for status in Status})
 
 
 @given(books(), st.data())
@@ -156,7 +149,7 @@ def test_entries_and_sums_say_what_the_history_says(tmp_path_factory, book):
 def test_a_ledger_read_in_pieces_adds_up_to_the_same(tmp_path_factory, book, data):
     path = book.write(tmp_path_factory.getbasetemp() / "pieces.ndjson")
     content = path.read_bytes()
-    whole, pieces = LedgerTally(), LedgerTally()
+    whole, pieces = LedgerStats(), LedgerStats()
     for line in reader.lines(path, whole=True):
         whole.add(line)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(content)), max_size=4)))
@@ -166,21 +159,21 @@ def test_a_ledger_read_in_pieces_adds_up_to_the_same(tmp_path_factory, book, dat
             pieces.add(line)
     assert pieces.line == whole.line
     assert pieces.accounts == whole.accounts
-    assert pieces.history.counts() == whole.history.counts()
+    assert pieces.rows == whole.rows
 
 
 def test_the_present_rate_is_that_of_the_last_minute(tmp_path):
     book = Book(200).begin()
     for second in range(120):
         book.result(row(second, ("main", "acme")[second % 2]), at=second + 1, throttles=1)
-    tally = LedgerTally()
+    stats = LedgerStats()
     for line in reader.lines(book.write(tmp_path / "l.ndjson"), whole=True):
-        tally.add(line)
+        stats.add(line)
     now = BEGAN.replace(minute=2)
-    assert tally.rate(now) == pytest.approx(2, abs=0.05)
-    assert tally.rate(now, "acme") == pytest.approx(1, abs=0.05)
-    assert tally.rate(now.replace(minute=10)) == 0
-    assert LedgerTally().rate(now) == 0
+    assert stats.rate(now) == pytest.approx(2, abs=0.05)
+    assert stats.rate(now, "acme") == pytest.approx(1, abs=0.05)
+    assert stats.rate(now.replace(minute=10)) == 0
+    assert LedgerStats().rate(now) == 0
 
 
 # ---- tables
@@ -263,20 +256,20 @@ def test_a_manifest_of_another_ledger_or_a_broken_one_is_refused(tmp_path):
     with pytest.raises(
         InputError, match=r"other\.yaml: is manifest 'other', but the ledger belongs to 'nightly'"
     ):
-        report.gather(path, other)
+        report.load(path, other)
     (tmp_path / "broken.yaml").write_text("version: 2", "utf-8")
     with pytest.raises(ManifestError):
-        report.gather(path, tmp_path / "broken.yaml")
+        report.load(path, tmp_path / "broken.yaml")
 
 
 def test_a_manifest_that_changed_and_a_run_that_goes_on_are_said(tmp_path):
     listed = write_manifest(tmp_path / "trial.yaml", pairs(1), name="nightly")
     path = Book(1, manifest=str(listed)).begin().intend(A).write(tmp_path / "l.ndjson")
     with locks.held(paths.ledger_lock(path), what=str(path), since="now"):
-        material = report.gather(path)
+        material = report.load(path)
     assert [note.split()[0] for note in material.notes] == ["A", "The"]
-    assert material.facts.invocations[-1].outcome == "running"
-    assert material.facts.history.counts()[Status.IN_DOUBT] == 0
+    assert material.stats.invocations[-1].outcome == "running"
+    assert material.stats.history.counts()[Status.IN_DOUBT] == 0
 
 
 @pytest.mark.parametrize("content", [None, b"", b'{"type":"ru', b'{"type":"result"}\n', b"\xff\n"])
@@ -285,7 +278,7 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(LedgerError, match=r"l\.ndjson"):
-        report.gather(path)
+        report.load(path)
 
 
 # ---- files
@@ -294,7 +287,7 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path, content):
 def test_a_report_replaces_a_file_as_a_whole_and_never_what_it_is_made_from(tmp_path):
     listed = write_manifest(tmp_path / "trial.yaml", pairs(1), name="nightly")
     path = Book(1, manifest=str(listed)).begin().result(A).end().write(tmp_path / "l.ndjson")
-    material = report.gather(path)
+    material = report.load(path)
     target = tmp_path / "page.html"
     target.write_text("before", "utf-8")
     report.write_html(material, target, NOW)
@@ -311,7 +304,7 @@ def test_a_report_replaces_a_file_as_a_whole_and_never_what_it_is_made_from(tmp_
 
 def test_a_report_that_breaks_off_leaves_what_stood_there(tmp_path):
     path = Book(1).begin().result(A).end().write(tmp_path / "l.ndjson")
-    material = report.gather(path)
+    material = report.load(path)
     (tmp_path / "succeeded.csv").write_text("before", "utf-8")
     path.write_bytes(path.read_bytes() + b"{}\n")
     with pytest.raises(LedgerError, match="not an object with a type"):
@@ -322,7 +315,7 @@ def test_a_report_that_breaks_off_leaves_what_stood_there(tmp_path):
 
 @pytest.mark.parametrize("target", ["nowhere/page.html", "l.ndjson/page.html", "."])
 def test_a_place_that_cannot_be_written_is_named(tmp_path, target):
-    material = report.gather(Book(1).begin().result(A).end().write(tmp_path / "l.ndjson"))
+    material = report.load(Book(1).begin().result(A).end().write(tmp_path / "l.ndjson"))
     with pytest.raises(InputError) as caught:
         report.write_html(material, tmp_path / target, NOW)
     assert str(caught.value).startswith(str(tmp_path / target))
@@ -333,6 +326,16 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, target):
 # ---- the page's table
 
 
+def test_a_page_shows_rows_that_were_left_out(tmp_path):
+    book = Book(2).begin()
+    book.lines.append(codec.encode_skip("night-1", BEGAN, Skip.UNCHANGED, [A]))
+    data = report.load(book.intend(B).result(B).end().write(tmp_path / "l.ndjson"))
+    report.write_html(data, tmp_path / "page.html", NOW)
+    page = (tmp_path / "page.html").read_text("utf-8")
+    found = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert [found["statuses"][at] for at in found["numbers"]["status"]] == ["succeeded", "unchanged"]
+
+
 def test_those_that_did_not_succeed_come_first_where_not_all_find_room():
     found = [
         ReportEntry(A, "succeeded"),
@@ -340,9 +343,17 @@ def test_those_that_did_not_succeed_come_first_where_not_all_find_room():
         ReportEntry(C, "unattempted"),
         ReportEntry(D, "in_doubt"),
     ] * 2
-    chosen, total = html_table.chosen(found, 5)
-    assert [entry.status for entry in chosen] == ["failed", "failed", "in_doubt", "in_doubt", "unattempted"]
-    assert total == 8
+    rows = PageRows(5)
+    for entry in found:
+        rows.add(entry)
+    assert [entry.status for entry in rows.kept] == [
+        "failed",
+        "failed",
+        "in_doubt",
+        "in_doubt",
+        "unattempted",
+    ]
+    assert rows.total == 8
 
 
 def test_numbers_within_names_are_ordered_as_numbers():
@@ -396,7 +407,7 @@ def test_data_can_stand_in_a_script_whatever_it_holds(text):
 
 
 def test_messages_that_differ_in_the_row_alone_are_one_and_many_are_counted():
-    group = Group()
+    group = FailureMessages()
     for n in range(20):
         group.add(ReportEntry(row(n), "failed", message=f"engagement {row(n).engagement} is closed"))
     assert group.messages == {"engagement ‹engagement› is closed": 20}
@@ -418,15 +429,15 @@ def test_so_many_values_lie_below_a_percentile(values, share):
 @given(books())
 @patient
 def test_a_drawing_over_time_shows_every_result_once_and_stays_inside(tmp_path_factory, book):
-    facts, _ = read(tmp_path_factory.getbasetemp(), book)
-    drawn = charts.over_time(facts.invocations)
-    results = sum(invocation.results for invocation in facts.invocations)
+    stats, _ = read(tmp_path_factory.getbasetemp(), book)
+    drawn = charts.over_time(stats.invocations)
+    results = sum(invocation.results for invocation in stats.invocations)
     if not results:
         assert drawn == []
         return
     assert sum(int(cell) for line in drawn[0].rows for cell in line[1:]) == results
-    assert len(drawn[0].rows) <= charts.BARS + len(facts.invocations)
-    for chart in [*drawn, charts.attempts(facts.attempts), charts.latency(facts.latencies)]:
+    assert len(drawn[0].rows) <= charts.BARS + len(stats.invocations)
+    for chart in [*drawn, charts.attempts(stats.attempts), charts.latency(stats.latencies)]:
         for bar in chart.bars if chart else ():
             for piece in bar.pieces:
                 assert piece.x >= charts.LEFT - 0.01
@@ -438,12 +449,12 @@ def test_a_drawing_over_time_shows_every_result_once_and_stays_inside(tmp_path_f
 def test_times_of_a_minute_and_of_a_month_make_as_many_bars(tmp_path):
     for seconds in (30, 3_000, 300_000, 3_000_000):
         book = Book().begin()
-        facts = Facts()
+        stats = LedgerStats()
         for share in range(200):
             book.result(row(share), at=seconds * share / 200)
         for line in reader.lines(book.write(tmp_path / "l.ndjson"), whole=True):
-            facts.add(line)
-        step, found = charts.buckets(facts.invocations)
+            stats.add(line)
+        step, found = charts.buckets(stats.invocations)
         assert 25 <= len(found) <= charts.BARS + 1, step
 
 
@@ -463,5 +474,5 @@ def test_only_calls_without_any_trouble_are_timed(tmp_path):
     book = Book(5).begin().result(A, took=0.25).result(B, throttles=1).result(C, attempts=2)
     book.result(D, reconciled=True).result(row(9), first_sent_at=BEGAN.replace(year=2025))
     book.result(row(10), Status.FAILED, took=0.5, kind=ErrorKind.INVALID).end()
-    facts, _ = read(tmp_path, book)
-    assert list(facts.latencies) == [0.25, 0.5]
+    stats, _ = read(tmp_path, book)
+    assert list(stats.latencies) == [0.25, 0.5]

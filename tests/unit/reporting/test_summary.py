@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 from itertools import chain
@@ -19,7 +18,9 @@ from hypothesis import strategies as st
 from batch_snapshot import paths
 from batch_snapshot.engine.account import AccountState, Stop, StopKind
 from batch_snapshot.engine.allowance import AccountLimits
+from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.errors import LedgerError
+from batch_snapshot.failures.retry import NO_LIMIT
 from batch_snapshot.jobs import plan
 from batch_snapshot.ledger import codec, history, locks
 from batch_snapshot.ledger.history import FailureGroup, RowState
@@ -42,8 +43,9 @@ from batch_snapshot.ratelimit.windows import CallLog, windows
 from batch_snapshot.reporting import display, next_steps, progress, text
 from batch_snapshot.reporting import status as overview
 from batch_snapshot.reporting import summary as report
+from batch_snapshot.reporting.progress import RunView
+from batch_snapshot.reporting.stats import RunStats
 from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary
-from batch_snapshot.reporting.view import RunView
 from tests.support.strategies import (
     POOL,
     RUN_ID,
@@ -57,7 +59,7 @@ from tests.support.strategies import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
     from batch_snapshot.ledger.records import Record
@@ -365,7 +367,7 @@ def commands(path: Path, *names: str) -> list[str]:
 
 def test_a_finished_ledger_says_how_it_ended(path):
     write(path, *(outcome(row, Status.SUCCEEDED) for row in POOL))
-    summary = overview.of(path)
+    summary = overview.read_status(path)
     assert replace(summary, next_steps=()) == Summary(
         outcome="completed",
         exit_code=0,
@@ -389,7 +391,7 @@ def test_a_ledger_that_ended_early_says_how_it_goes_on(path, end):
         outcome(POOL[3], Status.IN_DOUBT),
         end=end,
     )
-    summary = overview.of(path)
+    summary = overview.read_status(path)
     assert summary.outcome == end
     assert summary.counts == Counts(1, 2, 1, 1)
     assert summary.failures == {
@@ -402,7 +404,7 @@ def test_a_ledger_that_ended_early_says_how_it_goes_on(path, end):
 
 def test_a_crashed_ledger_says_so_and_what_is_in_doubt(path):
     write(path, outcome(POOL[0], Status.SUCCEEDED), end=None)
-    summary = overview.of(path)
+    summary = overview.read_status(path)
     assert summary.outcome == "crashed"
     assert summary.counts == Counts(1, 0, 4, 0)
     assert summary.elapsed_s == 0
@@ -413,7 +415,7 @@ def test_a_crashed_ledger_says_so_and_what_is_in_doubt(path):
 def test_a_running_ledger_is_not_in_doubt(path):
     write(path, outcome(POOL[0], Status.SUCCEEDED), end=None)
     with locks.held(paths.ledger_lock(path), what="it", since="now"):
-        summary = overview.of(path)
+        summary = overview.read_status(path)
     assert summary.outcome == "running"
     assert summary.counts == Counts(1, 0, 0, 4)
     assert not summary.failures
@@ -424,14 +426,14 @@ def test_looking_at_a_ledger_alters_nothing_and_skips_a_torn_line(path):
     write(path, outcome(POOL[0], Status.SUCCEEDED))
     content = path.read_bytes() + b'{"type":"ru'
     path.write_bytes(content)
-    assert overview.of(path).counts.succeeded == 1
+    assert overview.read_status(path).counts.succeeded == 1
     assert path.read_bytes() == content
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_ledger_whose_manifest_is_not_known_cannot_be_run_on(path):
     write(path, end="deferred", manifest=None)
-    assert overview.of(path).next_steps == []
+    assert overview.read_status(path).next_steps == []
 
 
 @pytest.mark.parametrize("content", [None, b"", b'{"type":"novel"}\n', b'{"type":"ru'])
@@ -439,23 +441,12 @@ def test_a_ledger_that_no_run_began_is_refused(path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(LedgerError) as caught:
-        overview.of(path)
+        overview.read_status(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert ("no such file" if content is None else "no run") in str(caught.value)
 
 
 # ---- what a person sees
-
-
-def view(**changes: object) -> RunView:
-    fields = {
-        "name": "nightly",
-        "total": 1000,
-        "statuses": Counter({Status.SUCCEEDED: 200, Status.FAILED: 40, Status.IN_DOUBT: 10}),
-        "failures": Counter(),
-        "settled_before": 50,
-    }
-    return RunView(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 @given(
@@ -469,7 +460,7 @@ def view(**changes: object) -> RunView:
 def test_a_run_counts_as_its_ledger_does(before, sent):
     """Whatever was known of a row, and however often its worker was lost on the way."""
     past = history.fold(lines_of(before))
-    seen = view(total=len(POOL), statuses=past.counts(), failures=past.failures())
+    seen = RunStats(past, len(POOL), {})
     told = []
     for row, losses, status in sent:
         if past.status(row.key) is Status.SUCCEEDED:
@@ -477,9 +468,9 @@ def test_a_run_counts_as_its_ledger_does(before, sent):
         lost = [outcome(row, Status.IN_DOUBT, ErrorKind.TRANSIENT, "WorkerLost")] * losses
         final = [outcome(row, status)] if status else []
         for each in lost:
-            seen.add(each, past, provisional=True)
+            seen.add(each, provisional=True)
         for each in final:
-            seen.add(each, past)
+            seen.add(each)
         told.append((lost, final))
     written: list[Record | None] = [
         codec.decode(codec.encode_result(RUN_ID, each)) for pair in told for each in chain(*pair)
@@ -489,20 +480,11 @@ def test_a_run_counts_as_its_ledger_does(before, sent):
     records.extend(record for record in written if record)
     found = history.fold(numbered(records), live=True)
     assert seen.counts == report.count(found.counts(), len(POOL))
-    assert +seen.failures == found.failures()
+    assert seen.rows.failures == found.failures()
     assert seen.settled.total() == sum(len(final) for _, final in told)
-    assert sum(seen.by_account.values()) == sum(bool(lost or final) for lost, final in told)
-
-
-def after(seconds: float, look):
-    """What `look` sees of a run that has gone on for so long, in virtual time."""
-
-    async def main():
-        seen = view(started=anyio.current_time())
-        await anyio.sleep(seconds)
-        return look(seen)
-
-    return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert sum(rows.statuses.total() for rows in seen.accounts.values()) == sum(
+        bool(lost or final) for lost, final in told
+    )
 
 
 def lanes(*names: str, start: pace.Pace | None = None) -> dict[str, AccountState]:
@@ -522,20 +504,40 @@ def allowances(usage: CallLog | None = None, /, **quotas: Quota) -> AccountLimit
 # ---- until when
 
 
-def left(
-    settled: dict[str, int], todo: dict[str, int], *, at: float = 20.0, **changes: object
-) -> float | None:
-    """What is said to be left after so many seconds."""
+def view(
+    settled: Mapping[str, int],
+    todo: Mapping[str, int],
+    running: dict[str, AccountState] | None = None,
+    limits: AccountLimits | None = None,
+) -> RunView:
+    """A run that begins now."""
+    stats = RunStats(history.History(), 1000, todo)
+    stats.settled.update(settled)
+    state = RunState(running or lanes(*todo), lambda _: None, lambda: START, NO_LIMIT)
+    limits = limits or allowances(None, **dict.fromkeys(todo, Quota()))
+    return RunView("nightly", stats, state, limits, started=anyio.current_time())
 
-    def look(seen: RunView) -> float | None:
-        seen.todo, seen.settled = todo, Counter(settled)
-        seen.lanes, seen.allowances = lanes(*todo), allowances(None, **dict.fromkeys(todo, Quota()))
-        for name, value in changes.items():
-            setattr(seen, name, value)
+
+def in_virtual_time(look: Callable[[], Awaitable[object]]) -> object:
+    return trio.run(look, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def left(
+    settled: Mapping[str, int],
+    todo: Mapping[str, int],
+    running: dict[str, AccountState] | None = None,
+    limits: AccountLimits | None = None,
+    *,
+    at: float = 20.0,
+) -> object:
+    """The seconds that are left, as forecast after so many seconds."""
+
+    async def look() -> float | None:
+        seen = view(settled, todo, running, limits)
+        await anyio.sleep(at)
         return seen.left
 
-    found: float | None = after(at, look)
-    return found
+    return in_virtual_time(look)
 
 
 def test_the_rest_takes_as_long_as_this_runs_own_rows_did():
@@ -556,7 +558,7 @@ def test_the_rest_takes_as_long_as_this_runs_own_rows_did():
 def test_or_goes_at_the_rate_that_is_known_unless_this_run_is_slower(settled, at, waited, rate):
     running = lanes(start=pace.learned(50.0, 0.0))
     running["main"].pacer.waited = waited
-    found = left({"main": settled}, {"main": settled + 750}, at=at, lanes=running)
+    found = left({"main": settled}, {"main": settled + 750}, running, at=at)
     assert found == pytest.approx(750 / rate, rel=0.02)
 
 
@@ -569,14 +571,13 @@ def test_an_account_that_stopped_or_is_done_is_not_waited_for():
     settled, todo = {"main": 200, "acme": 20, "done": 5}, {"main": 400, "acme": 100, "done": 5}
     running = lanes(*todo)
     running["acme"].stop = Stop(StopKind.DEFERRED, "spent")
-    assert left(settled, todo, lanes=running) == pytest.approx(20, abs=0.2)
+    assert left(settled, todo, running) == pytest.approx(20, abs=0.2)
 
 
 def test_nothing_is_foretold_before_each_account_has_settled_a_row():
     assert left({}, {"main": 950}) is None
     assert left({"main": 100}, {"main": 950, "acme": 5}) is None
     assert left({"main": 200}, {"main": 950}, at=0) is None
-    assert left({"main": 200}, {"main": 950}, allowances=None) is None
 
 
 def test_waits_for_windows_are_foretold_too(path):
@@ -591,7 +592,7 @@ def test_waits_for_windows_are_foretold_too(path):
             assert isinstance(claim, int)
             usage.finish(claim)
         fast = lanes(start=pace.learned(10.0, 0.0))
-        found = left({"main": 7}, {"main": 20}, lanes=fast, allowances=room)
+        found = left({"main": 7}, {"main": 20}, fast, room)
     assert found == pytest.approx(7200, abs=2)
 
 
@@ -603,19 +604,18 @@ def test_a_forecast_holds_for_a_while_and_counts_down():
     """It is made anew every few seconds, not with every line."""
 
     async def main() -> list[float | None]:
-        seen = view(started=anyio.current_time(), lanes=lanes(), allowances=allowances())
-        seen.todo, seen.settled = {"main": 1000}, Counter(main=100)
+        seen = view({"main": 100}, {"main": 1000})
         told = []
         await anyio.sleep(10)
         told.append(seen.left)
-        seen.settled["main"] = 300
+        seen.stats.settled["main"] = 300
         await anyio.sleep(5)
         told.append(seen.left)
         await anyio.sleep(5)
         told.append(seen.left)
         return told
 
-    found = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    found = in_virtual_time(main)
     assert found == pytest.approx([90, 85, 700 / 15], abs=0.2)
 
 
@@ -625,14 +625,13 @@ def test_a_log_of_calls_that_cannot_be_read_ends_no_display(path):
         room = allowances(usage, main=Quota(per_day=10))
         await room.settle(lanes()["main"], identified)
         path.with_suffix(".sqlite").unlink()
-        seen = view(started=anyio.current_time(), lanes=lanes(), allowances=room)
-        seen.todo, seen.settled = {"main": 1000}, Counter(main=100)
+        seen = view({"main": 100}, {"main": 1000}, limits=room)
         await anyio.sleep(10)
         line = display.line(progress.ProgressMeter(seen).frame(START))
         usage.close()
         return line
 
-    assert "left" not in trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert "left" not in str(in_virtual_time(main))
 
 
 def test_an_outcome_in_a_line():
