@@ -1,4 +1,4 @@
-"""`report`: what is handed out about a ledger."""
+"""`report`: a page or tables of a ledger."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batch_snapshot.cli import options, terminal
+from batch_snapshot.cli import terminal
+from batch_snapshot.cli.params import FILE, FOLDER
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 from batch_snapshot.text import plural
@@ -15,46 +16,46 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.command(short_help="Make a page or tables of a ledger.")
-@click.argument("ledger", type=options.FILE)
+@click.command("report", short_help="Make a page or tables of a ledger.")
+@click.argument("ledger", type=FILE)
 @click.option(
     "--html",
     "page",
-    type=options.FILE,
+    type=FILE,
     metavar="FILE",
     help="One page that needs nothing else: outcomes, failures, times, and every row.",
 )
 @click.option(
     "--csv",
     "folder",
-    type=options.FOLDER,
+    type=FOLDER,
     metavar="FOLDER",
     help="Three tables: succeeded.csv, failed.csv (those in doubt too), and unprocessed.csv, which a "
     "manifest can include.",
 )
 @click.option(
     "--manifest",
-    type=options.FILE,
+    type=FILE,
     metavar="FILE",
     help="It alone names rows that were never taken up. Default: where the ledger says it was.",
 )
-def report(ledger: Path, *, page: Path | None, folder: Path | None, manifest: Path | None) -> int:
+def report_command(ledger: Path, *, page: Path | None, folder: Path | None, manifest: Path | None) -> int:
     """Make a page or tables of LEDGER, to be looked at or handed on.
 
     \b
     batch-snapshot report ledgers/backfill.ndjson --html backfill.html
     batch-snapshot report ledgers/backfill.ndjson --csv backfill/
     """
-    from batch_snapshot.reporting import report as handing
+    from batch_snapshot.reporting import report
 
     if page is None and folder is None:
         raise InputError("report: name what to make: --html FILE, --csv FOLDER, or both")
-    material = handing.load(ledger, manifest)
-    terminal.warn(material.notes, len(material.notes))
+    material = report.load(ledger, manifest)
+    terminal.warn(material.notes)
     if page is not None:
-        handing.write_html(material, page, utc_now())
+        report.write_html(material, page, utc_now())
         click.echo(terminal.shown(f"{page}: open it in a browser"))
     if folder is not None:
-        for name, number in handing.write_csv(material, folder).items():
+        for name, number in report.write_csv(material, folder).items():
             click.echo(terminal.shown(f"{folder / name}.csv: {plural(number, 'row')}"))
     return 0

@@ -1,4 +1,4 @@
-"""`simulate`: the API on loopback."""
+"""`simulate`: serve the API on loopback."""
 
 from __future__ import annotations
 
@@ -7,28 +7,31 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batch_snapshot import interrupts
-from batch_snapshot.cli import options, terminal
+from batch_snapshot.cli import terminal
+from batch_snapshot.cli.params import FILE, DurationParam, WindowParam
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
     from batch_snapshot.simulator import Simulator
 
 
-def _sum_up(served: Simulator) -> None:
+def _note_calls(served: Simulator) -> None:
     calls, made = sum(served.calls.values()), len(served.snapshots)
-    terminal.telling().unfinished = f": {calls:,} calls answered, {made:,} snapshots in its world"
+    terminal.current_reporter().interrupt_note = (
+        f": {calls:,} calls answered, {made:,} snapshots in its world"
+    )
 
 
 def _change(text: str) -> tuple[float, float]:
     """Read RATE@TIME as (calls a second, seconds)."""
     rate, at, moment = text.partition("@")
     try:
-        return float(rate), options.DurationParam(bare=True).convert(moment if at else "", None, None)
+        return float(rate), DurationParam(bare=True).convert(moment if at else "", None, None)
     except ValueError:
         raise click.BadParameter(f"{rate!r} is no rate; write RATE@TIME, such as 10@20s") from None
 
 
-@click.command()
+@click.command("simulate")
 @click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: any free one.")
 @click.option(
@@ -46,7 +49,7 @@ def _change(text: str) -> tuple[float, float]:
 @click.option(
     "--window",
     "windows",
-    type=options.WindowParam(),
+    type=WindowParam(),
     multiple=True,
     metavar="N/TIME",
     help="A rolling window for writes, such as 100/1m; may be given more than once.",
@@ -57,20 +60,20 @@ def _change(text: str) -> tuple[float, float]:
     "retry_after",
     default=True,
     show_default=True,
-    help="Whether throttles tell how long to wait.",
+    help="Whether throttles say how long to wait.",
 )
 @click.option(
     "--latency",
-    type=options.DurationParam(bare=True),
+    type=DurationParam(bare=True),
     default="0",
     metavar="TIME",
     help="Added to each answer.",
 )
 @click.option(
     "--forget-after",
-    type=options.DurationParam(bare=True),
+    type=DurationParam(bare=True),
     metavar="TIME",
-    help="For so long a ClientToken is remembered. Default: for ever.",
+    help="How long a ClientToken is remembered. Default: forever.",
 )
 @click.option(
     "--faults",
@@ -81,13 +84,13 @@ def _change(text: str) -> tuple[float, float]:
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides which calls meet a fault.")
 @click.option(
     "--state",
-    type=options.FILE,
+    type=FILE,
     metavar="FILE",
     help="Keep the world in this file, from one start to the next.",
 )
 @click.option("--engagements", type=int, default=0, help="Engagements for the lists to show.")
 @click.option("--opportunities", "opportunities_per_engagement", type=int, default=0, help="And of each.")
-def simulate(
+def simulate_command(
     host: str,
     port: int,
     *,
@@ -100,7 +103,7 @@ def simulate(
 
     \b
     batch-snapshot simulate --rate 20 --burst 20 --faults internal=0.05 --state world.ndjson
-    GET URL/_simulator/record tells every snapshot made.
+    GET URL/_simulator/record lists every snapshot made.
     """
     from batch_snapshot import simulator
 
@@ -110,7 +113,7 @@ def simulate(
     try:
         plan = simulator.Faults.parse(faults) if faults else simulator.Faults()
         chosen = simulator.SimulatorSettings(rate=rates, faults=plan, **settings)
-        interrupts.run(simulator.run_forever(chosen, host, port, click.echo, _sum_up))
+        interrupts.run(simulator.run_forever(chosen, host, port, click.echo, _note_calls))
     except ValueError as error:
         raise InputError(f"simulate: {error}") from None
     except OSError as error:

@@ -1,6 +1,6 @@
-"""Results go to stdout, everything else to stderr; neither ever ends a run.
+"""Results go to stdout, everything else to stderr. A stream that cannot be written never ends a run.
 
-The only place that prints.
+The only module that prints.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from batch_snapshot.clock import utc_now
 from batch_snapshot.text import lines, timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     from batch_snapshot.reporting.display import Frame
     from batch_snapshot.reporting.screen import Screen
@@ -28,101 +28,133 @@ T = TypeVar("T")
 
 PROG = "batch-snapshot"
 
-
-def unprinted(error: OSError, code: int) -> int:
-    """Standard output takes no more: say so if anybody reads, and keep the exit code of the work."""
-    if not isinstance(error, BrokenPipeError):
-        say(f"standard output cannot be written ({error.strerror or error})")
-    silence(1)
-    return code
+#: `outcome` of the JSON object of an error, by exit code.
+_OUTCOMES = {2: "refused", 3: "stopped", 4: "deferred", 5: "failed", 130: "interrupted"}
 
 
 @dataclass(slots=True)
 class Reporter:
-    """How this invocation tells what is no result; the context of its command holds it."""
+    """State of this invocation's output. Held by the context of its command."""
 
-    #: text, or json: an object a line.
-    form: str = "text"
-    #: The display that a line must not run into.
+    #: Lines on stderr: text, or json (an object a line).
+    log_format: str = "text"
+    #: The live display; lines are written above it.
     screen: Screen | None = None
-    #: Whether the one object of `--format json` stands on stdout already.
+    #: Whether the one object of `--format json` was printed.
     printed: bool = False
-    #: What a signal leaves unfinished, as the end of a sentence.
-    unfinished: str = ""
-    #: What waits until a prompt was answered; None: there is no prompt.
-    held: list[str] | None = None
+    #: What an interrupt leaves unfinished, appended to "interrupted (SIGINT)".
+    interrupt_note: str = ""
+    #: Text that waits until a prompt is answered; None: there is no prompt.
+    pending: list[str] | None = None
 
 
-def telling() -> Reporter:
-    """That of the command that runs; outside of any, plain text."""
+def current_reporter() -> Reporter:
+    """That of the running command; outside of any, plain text."""
     context = click.get_current_context(silent=True)
     return (context.find_object(Reporter) if context else None) or Reporter()
 
 
-def _choose(context: click.Context, _: click.Parameter, form: str) -> None:
-    context.ensure_object(Reporter).form = form
-
-
-#: Heard before the other flags, so that what is wrong with those is told so too.
-LOG_FORMAT = click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_choose,
-    help="How progress, warnings, outcomes and errors are told on stderr; json: an object a line.",
-)
-
-
-def asked_for_json(arguments: Sequence[str], flag: str = "--log-format") -> bool:
-    """Whether `--log-format json` stands on a command line that could not be understood."""
+def wants_json(arguments: Sequence[str], flag: str) -> bool:
+    """Whether `flag` is json on a command line that click could not parse."""
     words = [*arguments]
     words = words[: words.index("--")] if "--" in words else words
     pairs = zip(words, [*words[1:], ""], strict=True)
     return any(pair == (flag, "json") or pair[0] == f"{flag}=json" for pair in pairs)
 
 
-def say(
-    text: str, *, event: str = "message", level: str = "info", how: Reporter | None = None, **fields: Any
+# -- standard error ----------------------------------------------------------------------------------
+
+
+def log(
+    text: str, *, event: str = "message", level: str = "info", reporter: Reporter | None = None, **fields: Any
 ) -> None:
     """Write a line to standard error.
 
     Args:
         text: for people.
-        event: what it is about, for programs; with `--log-format json` alone.
-        level: info, warning or error; likewise.
-        how: where no command runs any more.
-        fields: for programs; likewise.
+        event: its kind, for programs; only with `--log-format json`, as are level and fields.
+        level: info, warning or error.
+        reporter: where no command runs any more.
+        fields: for programs.
     """
-    how = how or telling()
-    if how.form == "json":
+    reporter = reporter or current_reporter()
+    if reporter.log_format == "json":
         at = timestamp(utc_now())
-        told = {"at": at, "level": level, "event": event, "message": text, **fields}
-        write(json.dumps(redaction.redacted_all(told)) + "\n")
-    elif how.screen is not None:
-        how.screen.say(shown(text))
+        record = {"at": at, "level": level, "event": event, "message": text, **fields}
+        write(json.dumps(redaction.redacted_all(record)) + "\n")
+    elif reporter.screen is not None:
+        reporter.screen.say(shown(text))
     else:
         write(shown(text) + "\n")
 
 
 def write(text: str) -> None:
-    """Write to standard error; where nobody can read it, the work goes on all the same."""
+    """Write to standard error; if that fails, carry on without it."""
     if sys.stderr is None:
         return
-    held = telling().held
-    if held is not None:
-        held.append(text)
+    pending = current_reporter().pending
+    if pending is not None:
+        pending.append(text)
         return
     try:
         click.echo(redaction.redacted(text), err=True, nl=False)
     except OSError:
-        silence(2)
+        _discard(2)
+
+
+def warn(warnings: Sequence[str], total: int | None = None) -> None:
+    """Write warnings, and how many more there are."""
+    head = "" if current_reporter().log_format == "json" else "warning: "
+    more = [f"… and {total - len(warnings):,} more"] if total and total > len(warnings) else []
+    for warning in [*warnings, *more]:
+        log(f"{head}{warning}", event="warning", level="warning")
+
+
+def log_frame(frame: Frame) -> None:
+    """Write the progress of a run as a line."""
+    from batch_snapshot.reporting import display
+
+    fields = display.as_json(frame) if current_reporter().log_format == "json" else {}
+    log(display.line(frame), event="progress", **fields)
+
+
+def can_draw() -> bool:
+    """Whether standard error is a terminal on which a display can be redrawn in place."""
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+@contextmanager
+def screen() -> Iterator[Screen]:
+    """A display on standard error; lines that are logged meanwhile are written above it."""
+    from batch_snapshot.reporting.screen import Screen
+
+    current = current_reporter()
+    with Screen(write, encoding=getattr(sys.stderr, "encoding", None) or "ascii") as drawn:
+        current.screen = drawn
+        try:
+            yield drawn
+        finally:
+            current.screen = None
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Leave the terminal to a prompt: the display is wiped, and lines are written after the prompt."""
+    current = current_reporter()
+    if current.screen is not None:
+        current.screen.pause()
+    current.pending = []
+    try:
+        yield
+    finally:
+        pending, current.pending = current.pending, None
+        if current.screen is not None:
+            current.screen.resume()
+        write("".join(pending))
 
 
 def run(work: Coroutine[Any, Any, T], **backend_options: Any) -> T:
-    """Run `work` in an event loop: a prompt for an MFA code gets the terminal for itself.
+    """Run `work` in an event loop; a prompt for an MFA code pauses the display.
 
     Raises:
         KeyboardInterrupt: a signal ended it.
@@ -140,75 +172,32 @@ async def _ask(prompt: str) -> str:
         return await mfa.ask(prompt)
 
 
-@contextmanager
-def paused() -> Iterator[None]:
-    """Leave the terminal to a prompt: the display is wiped, and lines are written after the prompt."""
-    how = telling()
-    if how.screen is not None:
-        how.screen.pause()
-    how.held = []
+# -- standard output ---------------------------------------------------------------------------------
+
+
+def print_result(form: str, as_json: Callable[[], dict[str, Any]], as_text: Callable[[], str]) -> None:
+    """Write a command's result to standard output, as `--format` says."""
+    if form == "json":
+        print_json(as_json())
+    else:
+        click.echo(shown(as_text()))
+
+
+def print_outcome(
+    form: str, as_json: Callable[[], dict[str, Any]], as_text: Callable[[], str], exit_code: int = 0
+) -> int:
+    """Write the result of work that is done; returns its exit code, even if stdout cannot be written."""
     try:
-        yield
-    finally:
-        held, how.held = how.held, None
-        if how.screen is not None:
-            how.screen.resume()
-        write("".join(held))
-
-
-def can_draw() -> bool:
-    """Whether standard error is a terminal on which things can be drawn in place."""
-    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-
-
-@contextmanager
-def screen() -> Iterator[Screen]:
-    """A display on standard error; meanwhile lines are told above it."""
-    from batch_snapshot.reporting.screen import Screen
-
-    how = telling()
-    with Screen(write, encoding=getattr(sys.stderr, "encoding", None) or "ascii") as drawn:
-        how.screen = drawn
-        try:
-            yield drawn
-        finally:
-            how.screen = None
-
-
-def tell_frame(frame: Frame) -> None:
-    """Tell how far a run is, in a line."""
-    from batch_snapshot.reporting import display
-
-    say(display.line(frame), event="progress", **(display.as_json(frame) if telling().form == "json" else {}))
-
-
-def silence(stream: int) -> None:
-    """Let a stream that takes no more take all: Python writes what is left of it at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-
-
-def shown(text: str) -> str:
-    """The text with no secret, and nothing that drives a terminal: ledgers and answers can hold anything."""
-    return lines(redaction.redacted(text))
-
-
-def warn(warnings: Sequence[str], total: int) -> None:
-    """Write the warnings that are at hand, and how many more there are."""
-    head = "" if telling().form == "json" else "warning: "
-    for warning in warnings:
-        say(f"{head}{warning}", event="warning", level="warning")
-    if total > len(warnings):
-        say(f"{head}… and {total - len(warnings):,} more", event="warning", level="warning")
+        print_result(form, as_json, as_text)
+    except OSError as error:
+        return stdout_failed(error, exit_code)
+    return exit_code
 
 
 def print_json(value: dict[str, Any]) -> None:
     """Write one object to standard output."""
-    telling().printed = True
+    current_reporter().printed = True
     click.echo(json.dumps(redaction.redacted_all(value), indent=2))
-
-
-#: What `outcome` says of an error, by exit code.
-_OUTCOMES = {2: "refused", 3: "stopped", 4: "deferred", 5: "failed", 130: "interrupted"}
 
 
 def print_error(kind: str, message: str, code: int) -> None:
@@ -217,4 +206,22 @@ def print_error(kind: str, message: str, code: int) -> None:
     try:
         print_json({"outcome": outcome, "exit_code": code, "error": {"kind": kind, "message": message}})
     except OSError as error:
-        unprinted(error, code)
+        stdout_failed(error, code)
+
+
+def stdout_failed(error: OSError, code: int) -> int:
+    """Warn that standard output cannot be written, unless its reader has gone; returns the exit code."""
+    if not isinstance(error, BrokenPipeError):
+        log(f"standard output cannot be written ({error.strerror or error})")
+    _discard(1)
+    return code
+
+
+def _discard(stream: int) -> None:
+    """Point a broken stream to the null device: Python flushes it once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+
+
+def shown(text: str) -> str:
+    """The text without secrets and control characters: ledgers and answers can hold anything."""
+    return lines(redaction.redacted(text))

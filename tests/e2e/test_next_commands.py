@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from batch_snapshot import cli
-from batch_snapshot.cli import sending, telling
+from batch_snapshot.cli import invocation, notify, retry
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 from batch_snapshot.jobs import run
@@ -49,12 +49,12 @@ async def typed(command, monkeypatch, hooks=None):
     assert words[0] == "batch-snapshot"
     monkeypatch.setattr("sys.argv", words)
     given = cli.cli.commands[words[1]].make_context(words[1], words[2:]).params
-    options = sending._options(given)
-    telling.others(words[1], Path("x"), given)
+    options = invocation.options_of(given)
+    notify.notifiers(words[1], Path("x"), given)
     hooks = hooks or run.Hooks(rng=Random(1))
     if words[1] == "run":
         return await run.run(given["manifest"], options, hooks)
-    chosen = partial(sending._selection, only=given["only"], everything=given["everything"])
+    chosen = partial(retry.select, only=given["only"], everything=given["everything"])
     return await run.retry(given["ledger"], chosen, options, hooks)
 
 

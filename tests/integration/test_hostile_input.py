@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from batch_snapshot import cli, files, text
-from batch_snapshot.cli import unforeseen
+from batch_snapshot.cli import errors
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import BatchSnapshotError, InputError, LedgerError
 from batch_snapshot.ledger import diff, prune
@@ -78,7 +78,7 @@ def test_a_time_without_a_unit_is_refused(capsys, place, flag, time):
 
 
 def test_times_are_summed_and_zero_needs_no_unit():
-    from batch_snapshot.cli.options import DurationParam
+    from batch_snapshot.cli.params import DurationParam
 
     read = DurationParam().convert
     assert [read(text, None, None) for text in ("90s", "1h30m", "1d", "0")] == [90.0, 5400.0, 86400.0, 0.0]
@@ -279,7 +279,7 @@ def test_what_nobody_foresaw_is_one_line_and_a_file(capsys, tmp_path, monkeypatc
         assert "Traceback" in kept.read_text()
         assert "very-secret" not in kept.read_text()
     assert len(list(tmp_path.iterdir())) == 2
-    monkeypatch.setenv(unforeseen.DEBUG, "1")
+    monkeypatch.setenv(errors.DEBUG, "1")
     cli.main(["run"])
     assert "Traceback" in capsys.readouterr().err
 
@@ -296,7 +296,7 @@ def test_warnings_of_python_are_printed_to_nobody(capsys, monkeypatch):
     monkeypatch.setattr("sys.unraisablehook", None)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        unforeseen.quiet()
+        errors.hide_python_warnings()
         warnings.warn("old", DeprecationWarning, stacklevel=1)
     assert capsys.readouterr().err == ""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batch_snapshot import cli
-from batch_snapshot.cli import options
+from batch_snapshot.cli import notify
 from batch_snapshot.errors import InputError
 
 
@@ -57,7 +57,7 @@ def test_a_metrics_file_that_cannot_be_written_is_refused(capsys, path):
 @pytest.mark.parametrize("path", ["x.prom", "ledgers/x", "./ledgers/backfill.ndjson"])
 def test_one_that_can_is_taken_and_nothing_is_written_yet(path):
     before = sorted(Path().rglob("*"))
-    assert options.metrics_file(Path(path)) == Path(path)
+    assert notify.metrics_file(Path(path)) == Path(path)
     assert sorted(Path().rglob("*")) == before
 
 
@@ -71,7 +71,7 @@ def test_one_that_can_is_taken_and_nothing_is_written_yet(path):
     ],
 )
 def test_topics_of_every_partition_are_taken(arn):
-    assert options.topic_arn(arn) == arn
+    assert notify.topic_arn(arn) == arn
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_topics_of_every_partition_are_taken(arn):
 )
 def test_what_is_no_topic_is_refused(arn):
     with pytest.raises(InputError, match="--notify-sns"):
-        options.topic_arn(arn)
+        notify.topic_arn(arn)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_what_is_no_topic_is_refused(arn):
 )
 def test_what_is_no_webhook_is_refused_without_its_secret(url):
     with pytest.raises(InputError, match="--notify-webhook") as caught:
-        options.webhook_url(url)
+        notify.webhook_url(url)
     assert "secret" not in str(caught.value)
 
 
@@ -129,8 +129,8 @@ def test_metrics_file_replaces_no_file_of_another_kind(tmp_path, content, taken)
     path = tmp_path / "trial.yaml"
     path.write_text(content, "utf-8")
     if taken:
-        assert options.metrics_file(path) == path
+        assert notify.metrics_file(path) == path
     else:
         with pytest.raises(InputError, match="holds no metrics"):
-            options.metrics_file(path)
+            notify.metrics_file(path)
     assert path.read_text("utf-8") == content

@@ -179,7 +179,7 @@ def test_a_young_ledger_that_is_not_finished_is_left_to_run(capsys):
     path = written(Path("ledgers") / f"trial-{now:%Y-%m-%d}.ndjson", now, done=False)
     before = path.read_bytes()
     assert cli.main(["retry", "ledgers/trial-{date}.ndjson"]) == 0
-    assert f"{path}: is not finished, and run goes on with it" in capsys.readouterr().err
+    assert f"{path}: is not finished, and run resumes it" in capsys.readouterr().err
     assert path.read_bytes() == before
 
 

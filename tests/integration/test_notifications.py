@@ -250,7 +250,7 @@ async def test_an_interrupt_while_others_are_told_is_none_of_the_run(tmp_path):
                 child.signal(signal.SIGINT)
                 done = await child.finished()
     assert done.code == 0
-    assert "interrupted: not everybody was told" in done.stderr
+    assert "interrupted: not every notification was sent" in done.stderr
 
 
 # -- the topic ---------------------------------------------------------------------------------------

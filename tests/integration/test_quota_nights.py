@@ -268,7 +268,7 @@ def test_retry_leaves_a_deferred_ledger_to_run_whatever_its_age(capsys):
     book.begin(accounts={"main": {}}).end("deferred").write(path)
     before = path.read_bytes()
     assert cli.main(["retry", "ledgers/trial-{date}.ndjson"]) == 0
-    assert f"{path}: is not finished, and run goes on with it" in capsys.readouterr().err
+    assert f"{path}: is not finished, and run resumes it" in capsys.readouterr().err
     assert path.read_bytes() == before
 
 

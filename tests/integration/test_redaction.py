@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from batch_snapshot import cli, endpoints, redaction
 from batch_snapshot.aws import profiles
 from batch_snapshot.cli import terminal
-from batch_snapshot.cli.telling import Notifiers
+from batch_snapshot.cli.notify import Notifiers
 from batch_snapshot.config import accounts
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError
@@ -141,12 +141,12 @@ def test_every_way_out_of_the_program_takes_secrets_out(monkeypatch, capfd, form
     monkeypatch.setenv("HTTPS_PROXY", "http://me:correct-horse@proxy")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     redaction.begin([])
-    terminal.say("one: correct-horse", how=terminal.Reporter(form), field=["correct-horse"])
+    terminal.log("one: correct-horse", reporter=terminal.Reporter(form), field=["correct-horse"])
     terminal.write("two: correct-horse\n")
     terminal.print_json({"three": "correct-horse"})
     with receiving() as hook:
         others = Notifiers("run", "correct-horse.yaml", hook.url, None, None, None, elsewhere=True)
-        others.of_error(InputError("four: correct-horse"))
+        others.run_failed(InputError("four: correct-horse"))
         heard = hook.heard[0].body.decode()
     said = "".join(capfd.readouterr()) + heard + terminal.shown("five: correct-horse")
     assert "correct-horse" not in said

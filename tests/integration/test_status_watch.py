@@ -208,7 +208,7 @@ async def test_who_stops_watching_stops_no_run(tmp_path):
             child.signal(signal.SIGINT)
             said = await child.finished()
     assert (said.code, said.stdout) == (130, "")
-    assert log.read_text("utf-8").splitlines()[-1] == "no longer looking; the run goes on"
+    assert log.read_text("utf-8").splitlines()[-1] == "stopped watching; the run continues"
 
 
 def test_a_ledger_that_nobody_writes_is_told_at_once(place, capsys):

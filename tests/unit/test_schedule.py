@@ -369,7 +369,7 @@ def test_the_command_writes_files_and_overwrites_none(manifest, tmp_path, capsys
     assert sorted(names) == sorted(path.name for path in (tmp_path / "units").iterdir())
     assert "max-duration" in (tmp_path / "units" / names[0]).read_text("utf-8")
     assert cli.main(arguments) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

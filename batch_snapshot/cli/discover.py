@@ -1,0 +1,134 @@
+"""`discover`: make a manifest out of the service's own lists, or update one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batch_snapshot.cli import options, terminal
+from batch_snapshot.cli.params import FILE
+from batch_snapshot.cli.progress import ProgressLine, environment
+from batch_snapshot.errors import InputError
+from batch_snapshot.manifest import filters
+
+if TYPE_CHECKING:
+    from batch_snapshot.manifest.filters import Filters
+
+
+@click.command("discover", short_help="Make a manifest out of the service's own lists.")
+@click.option("--catalog", type=click.Choice(["AWS", "Sandbox"]), required=True, help="Whose lists are read.")
+@click.option(
+    "--output",
+    type=FILE,
+    metavar="FILE",
+    help="A new file: a manifest (.yaml), or pairs for a manifest to include (.ndjson).",
+)
+@click.option(
+    "--update",
+    type=FILE,
+    metavar="MANIFEST",
+    help="Instead of --output: add what is new to this manifest, and mark what is gone.",
+)
+@click.option("--name", metavar="NAME", help="Of the new manifest. Default: after its file.")
+@click.option(
+    "--source",
+    "sources",
+    type=click.Choice(filters.SOURCES),
+    multiple=True,
+    help="tasks know pairs that were never snapshotted too, associations those that were. Default: both.",
+)
+@click.option("--engagement", "engagements", metavar="ID,…", help="Only these engagements.")
+@click.option("--created-by", metavar="ACCOUNT,…", help="Only engagements that these AWS accounts have made.")
+@click.option(
+    "--context-type",
+    "context_types",
+    metavar="TYPE,…",
+    help="Only engagements with such a context: a read each.",
+)
+@click.option(
+    "--stage", "stages", metavar="STAGE,…", help="Only opportunities in these stages, such as Launched."
+)
+@click.option(
+    "--changed-since", metavar="TIME", help="Only opportunities modified since (2026-01-31, or a span: 36h)."
+)
+@click.option("--template", metavar="NAME", help="Of the snapshots to make. Default: OpportunitySummaryView.")
+@click.option(
+    "--skip-active-jobs", is_flag=True, help="Leave out pairs that a running snapshot job takes care of."
+)
+@options.reading
+def discover_command(
+    output: Path | None, update: Path | None, form: str, *, name: str | None, **given: Any
+) -> int:
+    """Make a manifest out of the service's own lists.
+
+    The same command resumes a search that was interrupted.
+
+    \b
+    batch-snapshot discover --catalog Sandbox --output found.yaml --stage Committed,Launched
+    batch-snapshot discover --catalog Sandbox --update found.yaml
+    """
+    from batch_snapshot.config.options import Options
+    from batch_snapshot.discovery import discover
+
+    if (output is None) == (update is None):
+        raise InputError("discover: give either --output FILE, or --update MANIFEST")
+    _check_name(name)
+    terminal.current_reporter().interrupt_note = ": what was found is kept, and the same command continues"
+    search = _filters(given)
+    chosen = Options(wait=given["wait"], **options.target(given))
+    skip = given["skip_active_jobs"]
+    with ProgressLine(given["progress"]) as progress:
+        around = environment(progress)
+        if output is not None:
+            work = discover.discover(output, search, chosen, around, name=name, skip_active=skip)
+        else:
+            work = discover.update(update or Path(), search, chosen, around, skip_active=skip)
+        found = terminal.run(work)
+    terminal.warn(found.warnings)
+    if found.counts.pairs and output and output.suffix != ".yaml":
+        terminal.log(f"to use them in a manifest, write: include: [{output.name}]")
+    return terminal.print_outcome(
+        form,
+        lambda: discover.as_json(found),
+        lambda: discover.as_text(found, updated=update is not None),
+    )
+
+
+def _filters(given: dict[str, Any]) -> Filters:
+    """The filters of the command line, checked as those of a manifest are."""
+    from batch_snapshot.manifest import keys
+
+    checks = keys.text_checks(keys.DISCOVER)
+
+    lists = {
+        name: options.words(given[name]) for name in ("engagements", "created_by", "context_types", "stages")
+    }
+    for name, texts in lists.items():
+        for text in texts:
+            _refuse(checks[name].problem(text))
+    for name in ("changed_since", "template"):
+        if given[name]:
+            _refuse(checks[name].problem(given[name]))
+    return filters.Filters(
+        account="",
+        catalog=given["catalog"],
+        resource_type="Opportunity",
+        template=given["template"] or "",
+        sources=given["sources"] or filters.SOURCES,
+        changed_since=given["changed_since"],
+        **lists,
+    )
+
+
+def _refuse(wrong: str | None) -> None:
+    if wrong:
+        raise InputError(f"discover: {wrong}")
+
+
+def _check_name(name: str | None) -> None:
+    from batch_snapshot.manifest import checks
+
+    if name is not None:
+        _refuse(checks.check_name(name))

@@ -1,0 +1,17 @@
+"""`init`: a manifest to start from."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("init")
+def init_command() -> None:
+    """Print a commented manifest to start from.
+
+    \b
+    batch-snapshot init > pairs.yaml
+    """
+    from batch_snapshot import manifest
+
+    click.echo(manifest.template(), nl=False)

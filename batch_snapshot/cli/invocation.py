@@ -1,0 +1,210 @@
+"""What `run` and `retry` share: options and hooks from flags, and how the result is written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batch_snapshot.cli import options, terminal
+from batch_snapshot.errors import SAME_COMMAND, BatchSnapshotError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from batch_snapshot.cli.notify import Notifiers
+    from batch_snapshot.config.options import ClusterOptions, Options
+    from batch_snapshot.jobs.preview import Preview
+    from batch_snapshot.jobs.run import Hooks
+    from batch_snapshot.models import Outcome
+    from batch_snapshot.reporting.progress import RunView
+    from batch_snapshot.reporting.summary import Summary
+
+#: After "interrupted (SIGINT)": before the first row, and after the last.
+NOTHING_SENT = ": nothing was sent; the same command starts again"
+OVER = ": the run itself was over; `batch-snapshot status` on its ledger shows the result"
+
+
+def options_of(given: dict[str, Any]) -> Options:
+    """The options that the flags of `run` or `retry` mean.
+
+    Raises:
+        InputError: a value makes no sense; nothing was called.
+    """
+    from batch_snapshot.config.options import Options, Settings
+    from batch_snapshot.failures.retry import NO_LIMIT, FailureLimit
+
+    limit = given["max_failures"]
+    return Options(
+        ledger=given.get("ledger"),
+        run_id=options.run_id(given.get("run_id")),
+        new_ledger=given.get("new_ledger", False),
+        resume_within=given.get("resume_within", 0.0),
+        changed_since=options.changed_since(given.get("changed_since")),
+        skip_active_jobs=given.get("skip_active_jobs", False),
+        wait=given["wait"],
+        **options.target(given),
+        cluster=_cluster(given["engine"], given["scheduler"], given["workers"], given["lease"]),
+        engine=Settings(
+            concurrency=given["concurrency"],
+            max_attempts=given["max_attempts"],
+            max_duration=given["max_duration"],
+            token_ttl=given["token_ttl"],
+            resend_in_doubt=given["resend_in_doubt"],
+            drain_timeout=given["drain_timeout"],
+            failure_limit=FailureLimit.parse(limit) if limit else NO_LIMIT,
+        ),
+        command_line=_command_line(),
+    )
+
+
+def _cluster(engine: str, scheduler: str | None, workers: int | None, lease: float) -> ClusterOptions | None:
+    from batch_snapshot.config.options import LONGEST_LEASE, SHORTEST_LEASE, ClusterOptions
+
+    if engine != "dask" and (scheduler or workers):
+        flag = "--scheduler" if scheduler else "--workers"
+        raise InputError(f"{flag} is Dask's: use it with --engine dask")
+    if scheduler and workers:
+        raise InputError("--workers is for a cluster on this machine: leave it out, or --scheduler")
+    if scheduler is not None and not re.fullmatch(r"(tcp|tls|ws|wss)://[\w.\-\[\]:]+:\d{1,5}", scheduler):
+        raise InputError(f"--scheduler {scheduler}: give its address, such as tcp://10.0.0.5:8786")
+    if not SHORTEST_LEASE <= lease <= LONGEST_LEASE:
+        raise InputError(f"--lease: give {SHORTEST_LEASE:g} to {LONGEST_LEASE:g} seconds")
+    if engine == "local":
+        return None
+    return ClusterOptions(scheduler=scheduler, workers=workers, lease=lease)
+
+
+def _command_line() -> str:
+    return shlex.join([terminal.PROG, *shareable(sys.argv[1:])])
+
+
+def shareable(words: list[str]) -> list[str]:
+    """A command line to print as the next step: without secrets, and without --new-ledger.
+
+    --new-ledger is refused once that ledger exists.
+    """
+    kept: list[str] = []
+    for word in words:
+        if word == "--new-ledger" and kept[-1:] != ["--ledger"]:
+            continue
+        if kept and kept[-1] == "--notify-webhook":
+            kept.pop()
+        elif not word.startswith("--notify-webhook="):
+            kept.append(word)
+    return kept
+
+
+def hooks_of(given: dict[str, Any], *, ask: bool) -> Hooks:
+    """What a run shows, logs and asks on this terminal."""
+    from batch_snapshot.jobs.run import Hooks
+
+    return Hooks(
+        watch=_watch(given["progress"]),
+        outcome=_log_outcome if given["verbose"] else None,
+        confirm=partial(_confirm, ask=ask, show=given["progress"] != "none"),
+        tell=partial(terminal.log, event="waiting"),
+        stopping=lambda text, facts: terminal.log(text, event="stopping", level="warning", **facts),
+        signals=True,
+    )
+
+
+def _watch(kind: str) -> Callable[[RunView], Coroutine[Any, Any, None]]:
+    """Shows the progress as `--progress` says, and notes that rows are sent from then on."""
+    from batch_snapshot.reporting import progress
+
+    in_lines = kind == "lines" or (kind == "auto" and not terminal.can_draw())
+
+    async def watch(view: RunView) -> None:
+        current = terminal.current_reporter()
+        current.interrupt_note = OVER
+        if kind == "none":
+            return
+        if in_lines or current.log_format == "json":
+            await progress.watch(view, terminal.log_frame, every=progress.LINES_EVERY)
+            return
+        with terminal.screen() as screen:
+            await progress.watch(view, screen.show, first=0.0, every=progress.REDRAW_EVERY)
+
+    return watch
+
+
+def _log_outcome(outcome: Outcome) -> None:
+    from batch_snapshot.reporting import progress
+
+    error = outcome.error
+    terminal.log(
+        progress.outcome_line(outcome),
+        event="outcome",
+        level="info" if error is None else "warning",
+        **outcome.request.row._asdict(),
+        status=outcome.status,
+        attempts=outcome.attempts,
+        throttles=outcome.throttles,
+        arn=outcome.arn,
+        revision=outcome.revision,
+        kind=error.kind if error else None,
+        code=error.code if error else None,
+    )
+
+
+def _confirm(plan: Preview, *, ask: bool, show: bool) -> bool:
+    """Show the plan; on a terminal, ask before real snapshots are made."""
+    from batch_snapshot import models
+    from batch_snapshot.jobs import preview
+
+    real = "AWS" in plan.catalogs and plan.endpoint != models.SIMULATOR
+    if ask and real and sys.stdin is not None and sys.stdin.isatty():
+        terminal.log(preview.as_text(plan))
+        return click.confirm("Snapshots cannot be deleted and notify the partners. Go on?", err=True)
+    if show:
+        terminal.log(preview.brief(plan), event="plan", **preview.as_json(plan))
+    return True
+
+
+def finish(work: Coroutine[Any, Any, Summary], form: str, notifiers: Notifiers) -> int:
+    """Carry out a run, print its summary and send the notifications; returns the exit code.
+
+    Raises:
+        BatchSnapshotError: the run did not begin, or could not continue.
+    """
+    try:
+        summary = terminal.run(work, use_uvloop=find_spec("uvloop") is not None)
+    except BatchSnapshotError as error:
+        if str(error).endswith(SAME_COMMAND):
+            error.args = (f"{error}: {_command_line()}",)
+        notifiers.run_failed(error)
+        raise
+    try:
+        code = print_summary(summary, form)
+        notifiers.run_ended(summary)
+    except KeyboardInterrupt:
+        terminal.log("interrupted while the result was written: the run itself was over", level="warning")
+        return summary.exit_code
+    return code
+
+
+def print_summary(ended: Summary, form: str) -> int:
+    """Print the summary and its warnings; returns the exit code."""
+    from batch_snapshot.reporting import summary, text
+
+    terminal.warn(ended.warnings)
+    if terminal.current_reporter().log_format == "json":
+        line = f"{ended.outcome}: {text.states(ended.counts)}"
+        terminal.log(line, event="summary", exit_code=ended.exit_code, **summary.as_json(ended))
+    return terminal.print_outcome(
+        form, lambda: summary.as_json(ended), lambda: text.as_text(ended), ended.exit_code
+    )
+
+
+def print_preview(plan: Preview, form: str) -> int:
+    """Print what a run would do; returns the exit code."""
+    from batch_snapshot.jobs import preview
+
+    terminal.print_result(form, lambda: preview.as_json(plan), lambda: preview.as_text(plan))
+    return 0

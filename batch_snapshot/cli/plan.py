@@ -1,0 +1,36 @@
+"""`plan`: show what a run would do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batch_snapshot.cli import invocation, options
+from batch_snapshot.cli.params import FILE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command("plan", short_help="Show what a run would do without calling AWS.")
+@click.argument("manifest", type=FILE)
+@click.option(
+    "--ledger",
+    metavar="PATH",
+    help="Plan what is left of it. Default: the ledger that run would write, if it exists.",
+)
+@options.planning
+def plan_command(manifest: Path, **given: Any) -> int:
+    """Show what a run of MANIFEST would do: rows, calls, quota windows, and when it would end.
+
+    Nothing is called. What is used of the windows is what runs on this machine have logged.
+
+    \b
+    batch-snapshot plan backfill.yaml --daily-quota 10000 --rate 1
+    """
+    from batch_snapshot.config.options import Options
+    from batch_snapshot.jobs.run import dry_run
+
+    chosen = Options(ledger=given["ledger"], **options.target(given))
+    return invocation.print_preview(dry_run(manifest, chosen), given["form"])

@@ -1,0 +1,66 @@
+"""`prune`: remove old ledgers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batch_snapshot.cli import options, terminal
+from batch_snapshot.cli.params import FOLDER
+from batch_snapshot.clock import utc_now
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batch_snapshot.ledger.prune import Pruned
+
+
+@click.command("prune", short_help="Remove old ledgers that fully succeeded.")
+@click.argument("folder", metavar="LEDGER-FOLDER", type=FOLDER)
+@click.option(
+    "--keep",
+    type=click.IntRange(1),
+    required=True,
+    metavar="N",
+    help="Of each manifest the newest N ledgers stay, whatever is in them.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
+@options.FORMAT
+def prune_command(folder: Path, keep: int, form: str, *, dry_run: bool) -> int:
+    """Remove old ledgers from LEDGER-FOLDER.
+
+    A ledger that is not fully succeeded, or that is in use, is kept however old it is, and so is
+    whatever is no ledger. Folders within it are not searched.
+
+    \b
+    batch-snapshot prune ledgers --keep 30 --dry-run
+    """
+    from batch_snapshot.ledger import prune
+
+    if folder.exists():
+        pruned = prune.prune(folder, keep, utc_now(), dry_run=dry_run)
+    else:
+        terminal.warn([f"{folder}: there is no such folder yet: nothing to prune"])
+        pruned = prune.Pruned()
+    terminal.print_result(
+        form, lambda: _as_json(pruned, dry_run=dry_run), lambda: _as_text(pruned, dry_run=dry_run)
+    )
+    return 0
+
+
+def _as_json(pruned: Pruned, *, dry_run: bool) -> dict[str, Any]:
+    return {
+        "removed": list(map(str, pruned.removed)),
+        "kept": [{"ledger": str(path), "reason": reason} for path, reason in pruned.kept],
+        "newest": pruned.newest,
+        "dry_run": dry_run,
+    }
+
+
+def _as_text(pruned: Pruned, *, dry_run: bool) -> str:
+    removed = "would be removed" if dry_run else "removed"
+    lines = [f"{path}: {removed}" for path in pruned.removed]
+    lines += [f"{path}: kept: {reason.removeprefix(f'{path}: ')}" for path, reason in pruned.kept]
+    sums = f"{len(pruned.removed):,} {removed}, {len(pruned.kept):,} kept for a reason"
+    return "\n".join([*lines, f"{sums}, {pruned.newest:,} among the newest"])

@@ -1,0 +1,111 @@
+"""`retry`: send failed rows of a ledger again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batch_snapshot.cli import invocation, notify, options, terminal
+from batch_snapshot.cli.params import FILE, FailuresParam
+from batch_snapshot.clock import utc_now
+from batch_snapshot.errors import InputError
+
+if TYPE_CHECKING:
+    from batch_snapshot.config.options import Options
+    from batch_snapshot.jobs.plan import Selection
+    from batch_snapshot.ledger.history import History
+    from batch_snapshot.reporting.summary import Summary
+
+
+@click.command("retry", short_help="Try failed rows again, from the ledger alone.")
+@click.argument("ledger", metavar="LEDGER", type=FILE)
+@click.option(
+    "--only",
+    type=FailuresParam(),
+    metavar="WORD,…",
+    help="Only rows with these error kinds (transient, conflict, quota, denied, not_found, invalid, "
+    "unknown) or error codes, or in_doubt.",
+)
+@click.option("--all", "everything", is_flag=True, help="All rows that failed or are in doubt.")
+@click.option("--run-id", metavar="ID", help="The ledger's own; another one is refused.")
+@options.DRY_RUN
+@options.YES
+@options.sending
+@options.LOG_FORMAT
+def retry_command(
+    ledger: Path, *, only: str | None, everything: bool, dry_run: bool, yes: bool, **given: Any
+) -> int:
+    """Try failed rows of LEDGER again; no manifest is needed.
+
+    By default those that another try can fix: kinds transient, conflict and quota, and rows in
+    doubt. With {date} in its name LEDGER is the newest there is. Where there is none yet, or one that
+    run resumes because it was deferred, or is not finished and began less than 20 hours ago,
+    nothing is done, with exit code 0.
+
+    \b
+    batch-snapshot retry ledgers/backfill.ndjson
+    batch-snapshot retry ledgers/backfill.ndjson --only denied
+    batch-snapshot retry 'ledgers/nightly-{date}.ndjson'
+    """
+    terminal.current_reporter().interrupt_note = invocation.NOTHING_SENT
+    from batch_snapshot.jobs import run
+
+    chosen = invocation.options_of(given)
+    notifiers = notify.notifiers("retry", ledger, given)
+    path, nothing = _ledger(ledger, chosen)
+    if nothing:
+        return invocation.print_summary(_nothing_to_retry(path, nothing), given["form"])
+    selection = partial(select, only=only, everything=everything)
+    if dry_run:
+        return invocation.print_preview(run.dry_retry(path, selection, chosen), given["form"])
+    work = run.retry(path, selection, chosen, invocation.hooks_of(given, ask=not yes))
+    return invocation.finish(work, given["form"], notifiers)
+
+
+def _ledger(given: Path, options: Options) -> tuple[Path, str | None]:
+    """The ledger that is meant, and why there is nothing to retry, if so."""
+    from batch_snapshot import paths
+    from batch_snapshot.jobs import resume
+
+    if given.exists():
+        return given, None
+    if "{" in str(given):
+        newest, warnings = resume.newest_ledger(str(given), options)
+        terminal.warn(warnings)
+        if newest is None:
+            return given, f"{given}: there is no such ledger yet: nothing to retry"
+        if resume.resumable(newest, utc_now()):
+            why = f"{newest}: is not finished, and run resumes it, whatever its age if it was deferred"
+            return newest, f"{why}: nothing to retry before that"
+        return newest, None
+    simulated = Path(paths.simulated_name(str(given)))
+    return simulated if options.simulate and simulated.exists() else given, None
+
+
+def _nothing_to_retry(ledger: Path, why: str) -> Summary:
+    from batch_snapshot.reporting.stats import summarize
+    from batch_snapshot.reporting.summary import Counts
+
+    found = summarize("completed", Counts(), {}, ledger=str(ledger), run_id="")
+    return replace(found, command="retry", warnings=[why])
+
+
+def select(past: History, *, only: str | None, everything: bool) -> Selection:
+    """Which rows `--only` and `--all` choose.
+
+    Raises:
+        InputError: they exclude each other, or a word of `--only` is unknown.
+    """
+    from batch_snapshot.jobs import plan
+
+    if only is not None and everything:
+        raise InputError("--only and --all exclude each other: choose one")
+    if everything:
+        return plan.all_unfinished()
+    if only is None:
+        return plan.Selection()
+    return plan.parse_only(only, (group.code for group in past.failures()))

@@ -1,0 +1,147 @@
+"""`schedule`: unit files for nightly runs."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batch_snapshot import __version__
+from batch_snapshot.cli import notify, terminal
+from batch_snapshot.cli.params import FILE, FOLDER, TimeOfDayParam
+from batch_snapshot.cli.retry import retry_command
+from batch_snapshot.errors import InputError
+from batch_snapshot.files import make_folder, resolved
+
+if TYPE_CHECKING:
+    from batch_snapshot.manifest import Manifest
+    from batch_snapshot.schedule import File
+
+
+@click.command("schedule", short_help="Print unit files for nightly runs.")
+@click.argument("kind", type=click.Choice(["systemd", "cron", "kubernetes", "eventbridge"]))
+@click.argument("manifest", type=FILE)
+@click.argument("run_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAG…]")
+@click.option(
+    "--at", type=TimeOfDayParam(), default="02:17", show_default=True, metavar="HH:MM", help="In UTC."
+)
+@click.option(
+    "--keep", type=click.IntRange(1), default=30, metavar="N", help="Ledgers to keep. [default: 30]"
+)
+@click.option(
+    "--image",
+    default=f"batch-snapshot:{__version__}",
+    metavar="NAME",
+    help=f"For kubernetes and eventbridge. [default: batch-snapshot:{__version__}]",
+)
+@click.option(
+    "--output",
+    type=FOLDER,
+    metavar="FOLDER",
+    help="Write each file there, instead of all to stdout; existing files are not overwritten.",
+)
+def schedule_command(
+    kind: str,
+    manifest: Path,
+    run_flags: tuple[str, ...],
+    *,
+    at: tuple[int, int],
+    keep: int,
+    image: str,
+    output: Path | None,
+) -> int:
+    """Print ready files for nightly runs of MANIFEST.
+
+    Each night retries what can be cured of the last one, removes old ledgers, and runs: into a ledger
+    of its own, never at the same time as another run. Flags for run and retry follow --.
+
+    \b
+    batch-snapshot schedule systemd nightly.yaml --at 02:17 --output units
+    batch-snapshot schedule cron nightly.yaml -- --max-duration 6h --wait
+    batch-snapshot schedule kubernetes nightly.yaml --image registry.example/batch-snapshot:1
+    batch-snapshot schedule eventbridge nightly.yaml > template.yaml
+    """
+    from batch_snapshot import schedule
+    from batch_snapshot.manifest import load
+
+    given = _checked(run_flags)
+    loaded = load(manifest)
+    metrics = given["metrics_file"]
+    night = schedule.NightlyJob(
+        hour=at[0],
+        minute=at[1],
+        keep=keep,
+        image=image,
+        flags=run_flags,
+        topic=notify.topic_arn(given["notify_sns"]),
+        metrics_folder=str(resolved(metrics.parent)) if metrics else None,
+        **_of_machine(),
+        **_of_manifest(loaded),
+    )
+    made = schedule.files(kind, night)
+    if output:
+        _write(output, made)
+    else:
+        click.echo(schedule.together(made), nl=False)
+    return 0
+
+
+def _checked(run_flags: tuple[str, ...]) -> dict[str, Any]:
+    """Read the flags as `retry` does: what it takes, `run` takes too.
+
+    Raises:
+        InputError: one of them is not for both, or is a secret.
+        click.UsageError: one of them is none.
+    """
+    if any(word.partition("=")[0] == "--notify-webhook" for word in run_flags):
+        raise InputError(
+            "--notify-webhook: its URL is a secret, and others read these files: "
+            "give it as $BATCH_SNAPSHOT_NOTIFY_WEBHOOK, for which each of them has a place"
+        )
+    given = retry_command.make_context("run and retry", ["LEDGER", *run_flags]).params
+    if given["only"] or given["everything"]:
+        raise InputError("--only and --all are for retry alone: leave them out")
+    return given
+
+
+def _of_manifest(manifest: Manifest) -> dict[str, Any]:
+    accounts = manifest.accounts.values()
+    return {
+        "name": manifest.name,
+        "manifest": str(resolved(manifest.path)),
+        "catalogs": tuple(sorted(manifest.catalogs)),
+        "profiles": tuple(sorted({one.profile for one in accounts if one.profile})),
+        "role_arns": tuple(sorted({one.role_arn for one in accounts if one.role_arn})),
+        "reads": (*_program_folders(), str(resolved(manifest.path).parent)),
+    }
+
+
+def _of_machine() -> dict[str, Any]:
+    installed = Path(sys.prefix) / "bin" / terminal.PROG
+    program = str(installed) if installed.exists() else shutil.which(terminal.PROG)
+    if program is None:
+        raise InputError(f"{terminal.PROG} is not installed as a program here: install it, then schedule it")
+    return {"program": str(Path(program).absolute()), "folder": str(Path.cwd())}
+
+
+def _program_folders() -> set[str]:
+    """Those of this program, its Python and its packages."""
+    package = Path(__file__).parent.parent.parent
+    return {str(Path(folder).resolve()) for folder in (sys.prefix, sys.base_prefix, package)}
+
+
+def _write(folder: Path, made: list[File]) -> None:
+    for file in made:
+        path = folder / file.name
+        try:
+            make_folder(folder)
+            with path.open("x", encoding="utf-8") as target:
+                target.write(file.text)
+        except FileExistsError:
+            raise InputError(f"{path}: already exists: remove it, or name another --output") from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror}); name another --output") from None
+        click.echo(terminal.shown(str(path)))

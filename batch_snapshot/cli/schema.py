@@ -1,0 +1,19 @@
+"""`schema`: the JSON Schema of manifests."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command("schema")
+def schema_command() -> None:
+    """Print the JSON Schema of manifests, for editors.
+
+    \b
+    batch-snapshot schema > manifest.schema.json
+    """
+    from batch_snapshot import manifest
+
+    click.echo(json.dumps(manifest.schema(), indent=2))

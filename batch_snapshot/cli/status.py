@@ -1,0 +1,132 @@
+"""`status`: what became of the rows of a ledger; check, watch and repair it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batch_snapshot import interrupts
+from batch_snapshot.cli import options, terminal
+from batch_snapshot.cli.params import FILE
+from batch_snapshot.clock import utc_now
+from batch_snapshot.errors import InputError
+from batch_snapshot.text import timestamp
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batch_snapshot.reporting.status import LedgerWatch
+
+#: Seconds between two looks at a ledger.
+LOOK_EVERY = 0.5
+
+
+@click.command("status", short_help="Show what became of the rows, also while a run is active.")
+@click.argument("ledger", type=FILE)
+@click.option(
+    "--check", is_flag=True, help="Check that the ledger is whole; name the first line that is not."
+)
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Show the progress until the run is over; Ctrl-C stops watching, not the run.",
+)
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Rewrite a damaged ledger: keep every whole line, put in doubt what cannot be proven, and keep the "
+    "original beside it.",
+)
+@options.FORMAT
+@options.LOG_FORMAT
+def status_command(ledger: Path, form: str, *, check: bool, watch: bool, repair: bool) -> int:
+    """Show what became of the rows of LEDGER, also while a run is writing it.
+
+    With --check: exit code 0 if every line follows from those before it, every intent is settled
+    and the sums are right; else 2 and the line.
+
+    With --repair: a ledger with lost or damaged lines (edited by hand, or after a power cut) becomes one
+    that run and retry can resume. A whole one is left as it is.
+
+    \b
+    batch-snapshot status ledgers/backfill.ndjson --watch
+    batch-snapshot status ledgers/backfill.ndjson --format json | jq .counts
+    batch-snapshot status ledgers/backfill.ndjson --repair
+    """
+    from batch_snapshot.reporting import status, summary, text
+
+    if repair and watch:
+        raise InputError("--repair and --watch exclude each other: repair a ledger when its run is over")
+    repaired = _repair(ledger, form) if repair else {}
+    if check and watch:
+        raise InputError("--check and --watch exclude each other: a ledger that is written is not whole yet")
+    if check:
+        rows = status.check_ledger(ledger)
+        if form == "text":
+            click.echo(f"{terminal.shown(str(ledger))}: whole: {rows:,} rows, each in one state")
+    watched = status.LedgerWatch(ledger)
+    watched.refresh()
+    if watch and watched.running:
+        try:
+            _watch(watched)
+        except KeyboardInterrupt as error:
+            terminal.log("stopped watching; the run continues")
+            return interrupts.exit_code(error)
+    result = watched.summary()
+    terminal.print_result(form, lambda: {**summary.as_json(result), **repaired}, lambda: text.as_text(result))
+    return 0
+
+
+def _repair(ledger: Path, form: str) -> dict[str, Any]:
+    """Repair the ledger; returns what was done for JSON, or prints it."""
+    from batch_snapshot.ledger.repair import repair
+
+    done = repair(ledger, utc_now())
+    since = timestamp(done.unrecorded_since) if done.unrecorded_since else None
+    if form == "json":
+        return {
+            "repair": {
+                "kept": done.kept,
+                "dropped": done.dropped,
+                "added": done.added,
+                "in_doubt": done.doubtful,
+                "unrecorded_since": since,
+                "original": str(done.original) if done.original else None,
+            }
+        }
+    if done.original is None:
+        click.echo(f"{ledger}: is whole ({done.kept:,} lines): there is nothing to repair")
+        return {}
+    numbers = f"{done.kept:,} lines kept, {done.dropped:,} dropped, {done.added:,} written anew"
+    click.echo(f"{ledger}: repaired: {numbers}, {done.doubtful:,} rows put in doubt")
+    if since:
+        what = "the lost lines may have named rows that no other line names"
+        how = f"run and retry look for a snapshot since {since} before they send such a row"
+        click.echo(f"  {what}: {how}")
+    click.echo(terminal.shown(f"  the ledger as it was: {done.original}"))
+    return {}
+
+
+def _watch(watched: LedgerWatch) -> None:
+    """Show the progress until the run is over: in place on a terminal, else in lines."""
+    from batch_snapshot.reporting.progress import LINES_EVERY
+
+    if terminal.current_reporter().log_format == "json" or not terminal.can_draw():
+        while watched.running:
+            terminal.log_frame(watched.frame())
+            _wait(watched, LINES_EVERY)
+        return
+    with terminal.screen() as screen:
+        while watched.running:
+            screen.show(watched.frame())
+            _wait(watched, LOOK_EVERY)
+
+
+def _wait(watched: LedgerWatch, seconds: float) -> None:
+    """Wait that long, or until the run is over."""
+    until = time.monotonic() + seconds
+    while watched.running and (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, LOOK_EVERY))
+        watched.refresh()

@@ -1,0 +1,85 @@
+"""`validate`: check a manifest offline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from batch_snapshot.cli import options, terminal
+from batch_snapshot.cli.params import FILE
+from batch_snapshot.errors import ManifestError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batch_snapshot.manifest import Manifest
+
+
+@click.command("validate", short_help="Check a manifest, offline.")
+@click.argument("manifest", type=FILE)
+@options.FORMAT
+def validate_command(manifest: Path, form: str) -> int:
+    """Check MANIFEST and all that it includes, offline and without credentials.
+
+    Every problem is named with its file and line; exit code 2 if there is one.
+
+    \b
+    batch-snapshot validate backfill.yaml
+    batch-snapshot validate backfill.yaml --format json | jq .problems
+    """
+    from batch_snapshot.manifest import load
+
+    try:
+        loaded = load(manifest)
+    except ManifestError as error:
+        if form == "text":
+            raise
+        terminal.print_json(
+            {
+                "valid": False,
+                "problems": error.problems,
+                "problem_count": error.total,
+                "outcome": "refused",
+                "exit_code": error.exit_code,
+                "error": {"kind": "manifest", "message": str(error)},
+            }
+        )
+        return error.exit_code
+    warnings = [*loaded.warnings, *_quota_warnings(loaded)]
+    count = loaded.warning_count + len(warnings) - len(loaded.warnings)
+    terminal.warn(warnings, count)
+    terminal.print_result(form, lambda: _as_json(loaded, warnings, count), lambda: _as_text(loaded, manifest))
+    return 0
+
+
+def _quota_warnings(manifest: Manifest) -> list[str]:
+    """Accounts whose daily quota is smaller than their rows."""
+    from batch_snapshot.ratelimit import forecast, windows
+
+    rows = {name: count for name, count in manifest.rows_by_account.items() if name in manifest.accounts}
+    a_day = {name: windows.calls_a_day(manifest.accounts[name].quota) for name in rows}
+    return forecast.days_needed(rows, a_day)
+
+
+def _as_json(manifest: Manifest, warnings: list[str], count: int) -> dict[str, object]:
+    found = {"discover": [one.as_dict() for one in manifest.discover]} if manifest.discover else {}
+    return {
+        "valid": True,
+        "name": manifest.name,
+        "rows": manifest.rows,
+        "rows_by_account": manifest.rows_by_account,
+        "catalogs": sorted(manifest.catalogs),
+        "sha256": manifest.sha256,
+        "warnings": warnings,
+        "warning_count": count,
+        **found,
+    }
+
+
+def _as_text(manifest: Manifest, path: Path) -> str:
+    accounts = ", ".join(f"{name} ({number:,})" for name, number in manifest.rows_by_account.items())
+    catalogs = ", ".join(sorted(manifest.catalogs | {one.catalog for one in manifest.discover}))
+    more = ", and those of discover:, known only when it is run" if manifest.discover else ""
+    text = f"{path}: valid: {manifest.rows:,} rows{more}, catalog {catalogs}"
+    return f"{text}\naccounts: {accounts}" if accounts else text

@@ -1,0 +1,47 @@
+"""`verify`: compare a ledger with the service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batch_snapshot.cli import options, terminal
+from batch_snapshot.cli.params import FILE
+from batch_snapshot.cli.progress import ProgressLine, environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command("verify", short_help="Compare a ledger with the service.")
+@click.argument("ledger", type=FILE)
+@click.option(
+    "--sample", type=click.IntRange(1), metavar="N", help="Only so many rows, the same ones each time."
+)
+@options.reading
+def verify_command(ledger: Path, form: str, *, sample: int | None, **given: Any) -> int:
+    """Look up at the service what LEDGER says was made: missing, other, and extra snapshots.
+
+    Exit code 1 if something is off. It takes a read for each engagement, and one for each revision
+    that no ledger of the folder names.
+
+    \b
+    batch-snapshot verify ledgers/backfill.ndjson
+    batch-snapshot verify ledgers/backfill.ndjson --sample 100 --format json
+    """
+    from batch_snapshot import verify
+    from batch_snapshot.config.options import Options
+    from batch_snapshot.discovery.discover import calls_line
+
+    with ProgressLine(given["progress"]) as progress:
+        chosen = Options(wait=given["wait"], **options.target(given))
+        found = terminal.run(verify.verify(ledger, chosen, environment(progress), sample))
+    terminal.warn(found.warnings)
+
+    def as_text() -> str:
+        calls = calls_line(dict(sorted(found.calls.items())), found.throttled, found.elapsed_s)
+        return f"{verify.as_text(found)}\n{calls}"
+
+    terminal.print_outcome(form, lambda: verify.as_json(found), as_text)
+    return found.exit_code
