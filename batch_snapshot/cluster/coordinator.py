@@ -300,7 +300,7 @@ class Coordinator(RunState):
         """A window is spent: look again later, or stop once what is at the worker is settled."""
         lane, changed = desk.lane, desk.changed
         try:
-            await purse.pacer.rest(found)
+            await purse.pacer.wait_for_window(found)
         except WindowFullError:
             if purse.claims and desk.leased:
                 await changed.wait()

@@ -58,9 +58,9 @@ class Purse:
         if meter is None or number <= 0:
             return claimed
         try:
-            self.portion = min(number, max(1, ceil(meter.room() / SHARE)))
+            self.portion = min(number, max(1, ceil(meter.free_calls() / SHARE)))
             while len(claimed) < self.portion:
-                claim = meter.claim()
+                claim = meter.reserve()
                 if isinstance(claim, WindowFull):
                     return claimed or claim
                 claimed.append(claim)
@@ -78,14 +78,14 @@ class Purse:
         """The worker has told what became of some; `current`: it has all that were handed over."""
         self.claims.difference_update(used.finished, used.unused)
         for claim in used.finished:
-            self.pacer.over(claim, left=True)
+            self.pacer.release(claim, left=True)
         self.give_back(used.unused)
         self.short = used.short and current
 
     def give_back(self, claims: Iterable[int]) -> None:
         """Their calls never left."""
         for claim in claims:
-            self.pacer.over(claim, left=False)
+            self.pacer.release(claim, left=False)
 
     def give_all_back(self) -> None:
         """Nothing is in flight at the worker, nor will be."""
@@ -117,11 +117,11 @@ class Granted:
         if self._free:
             self._short = False
 
-    def room(self) -> int:
+    def free_calls(self) -> int:
         """How many are free."""
         return len(self._free)
 
-    def claim(self) -> int | WindowFull:
+    def reserve(self) -> int | WindowFull:
         """Use one; where there is none, another may come soon."""
         self._expire()
         found: int | WindowFull = self._free.popleft()[0] if self._free else WindowFull(_GRANTED, ASK_AGAIN)
@@ -130,14 +130,14 @@ class Granted:
             self._news()
         return found
 
-    def finish(self, claim: int) -> None:
+    def finish(self, reservation: int) -> None:
         """The call is over."""
-        self._finished.append(claim)
+        self._finished.append(reservation)
         self._news()
 
-    def cancel(self, claim: int) -> None:
+    def cancel(self, reservation: int) -> None:
         """The call never left."""
-        self._unused.append(claim)
+        self._unused.append(reservation)
         self._news()
 
     def used(self) -> Used:

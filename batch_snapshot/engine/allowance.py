@@ -51,21 +51,21 @@ class WindowMeter:
     key: str
     windows: tuple[QuotaWindow, ...]
 
-    def claim(self) -> int | WindowFull:
+    def reserve(self) -> int | WindowFull:
         """Log a call that is about to leave, or tell when one would fit."""
-        return self.usage.claim(self.key, self.windows)
+        return self.usage.reserve(self.key, self.windows)
 
-    def room(self) -> int:
+    def free_calls(self) -> int:
         """How many calls would fit now."""
-        return self.usage.room(self.key, self.windows)
+        return self.usage.free_calls(self.key, self.windows)
 
-    def finish(self, claim: int) -> None:
+    def finish(self, reservation: int) -> None:
         """The call is over."""
-        self.usage.finish(claim)
+        self.usage.finish(reservation)
 
-    def cancel(self, claim: int) -> None:
+    def cancel(self, reservation: int) -> None:
         """The call never left."""
-        self.usage.cancel(claim)
+        self.usage.cancel(reservation)
 
 
 class SharedPace:
@@ -127,7 +127,7 @@ class SharedPace:
             return False
         before = self.pace
         try:
-            self._usage.revise(self._key, change)
+            self._usage.update_note(self._key, change)
         except StorageError as error:
             self._usage, self.pace = None, before
             self._warn(f"the pace is no longer shared with other runs, nor kept for the next: {error}")
@@ -235,7 +235,7 @@ class AccountLimits:
         key = await self._key(lane, identify)
         # A plan would like to know; if it can't be noted, the next lines say what matters of that.
         with suppress(StorageError):
-            self._usage.revise(self._names[lane.name], lambda *_: key)
+            self._usage.update_note(self._names[lane.name], lambda *_: key)
         if windows:
             lane.pacer.meter = WindowMeter(self._usage, f"{key} writes", windows)
             self._meter_reads(lane, key)
@@ -263,7 +263,7 @@ class AccountLimits:
         """Whose quotas they are: an AWS account once known is not mistaken for a key that signs for it."""
         if self._usage is None or not key.startswith(UNKNOWN_ACCOUNT):
             return key
-        known = self._usage.note(self._names[lane.name])
+        known = self._usage.read_note(self._names[lane.name])
         if known and not known.startswith(UNKNOWN_ACCOUNT):
             return known
         if self._windows[lane.name]:
@@ -289,7 +289,7 @@ class AccountLimits:
         Raises:
             StorageError: the log cannot be read.
         """
-        key = self._keys.get(name) or (self._usage.note(self._names[name]) if self._usage else None)
+        key = self._keys.get(name) or (self._usage.read_note(self._names[name]) if self._usage else None)
         windows = self._windows[name]
         ages: list[float] = []
         if self._usage and key and windows:
@@ -305,7 +305,7 @@ class AccountLimits:
         declared = self._accounts[name].quota.per_second
         if declared is not None:
             return declared, "declared"
-        text = self._usage.note(f"{key} pace sought", LEARNED_FOR) if self._usage and key else None
+        text = self._usage.read_note(f"{key} pace sought", LEARNED_FOR) if self._usage and key else None
         found = _known(text)
         return (found.known, "learned") if found and found.known else (PUBLISHED_RATE, "assumed")
 

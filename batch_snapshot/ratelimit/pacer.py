@@ -1,7 +1,7 @@
 """Hands out permits to call: at the account's pace, and within its quota windows.
 
-A permit is one call's: it is taken just before the call leaves, told what came of it, and given
-back. The pace is a pure state machine (`pace`), the windows are a log (`quota`); here is the waiting.
+A permit is for one call: it is taken just before the call leaves, learns how the call went, and is given
+back. `pace` decides when, `windows` count; this module waits.
 """
 
 from __future__ import annotations
@@ -18,26 +18,25 @@ from batch_snapshot.ratelimit.windows import WindowFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import TracebackType
 
-#: Seconds between two looks at a window that is waited for: other programs and calls in flight free
-#: slots earlier than can be foretold, and a machine that slept wakes late.
+#: Seconds between two looks at a full window: other programs and ended calls may make room earlier than
+#: predicted, and a machine that slept wakes late.
 LOOK_AGAIN = 1.0
 
 
 class Meter(Protocol):
-    """An account's windows."""
+    """An account's quota windows."""
 
-    def claim(self) -> int | WindowFull:
-        """Log a call that is about to leave, or tell when one would fit."""
+    def reserve(self) -> int | WindowFull:
+        """Log a call that is about to leave, or say when one would fit."""
 
-    def room(self) -> int:
+    def free_calls(self) -> int:
         """How many calls would fit now."""
 
-    def finish(self, claim: int) -> None:
-        """The call is over."""
+    def finish(self, reservation: int) -> None:
+        """The call ended."""
 
-    def cancel(self, claim: int) -> None:
+    def cancel(self, reservation: int) -> None:
         """The call never left."""
 
 
@@ -45,90 +44,83 @@ class WindowFullError(Exception):
     """No call fits the account's windows."""
 
     def __init__(self, spent: WindowFull) -> None:
-        """Tell which, and when it opens."""
         super().__init__(spent.window.name)
         self.spent = spent
 
 
-class Store(Protocol):
+class PaceStore(Protocol):
     """Where an account's pace is kept."""
 
     @property
     def pace(self) -> Pace:
-        """As it was seen last."""
+        """The pace as it was last seen."""
 
     def change(self, event: Callable[[Pace], Pace]) -> None:
-        """Go from the pace to the one after an event, with nobody between."""
+        """Replace the pace by the one after an event, atomically."""
 
 
 class LocalPace:
-    """A pace that nobody else uses."""
+    """A pace that no other process uses."""
 
     def __init__(self, pace: Pace) -> None:
-        """Begin with `pace`."""
         self.pace = pace
 
     def change(self, event: Callable[[Pace], Pace]) -> None:
-        """Go on."""
+        """See `PaceStore.change`."""
         self.pace = event(self.pace)
 
 
 class Permit:
-    """The right to make one call now."""
+    """The right to make one call now, taken at `sent_at`; leaving the `with` block gives it back."""
 
-    def __init__(self, pacer: Pacer, sent_at: float, claim: int | None) -> None:
-        """Taken at `sent_at`, and logged as `claim` if the account has windows."""
+    def __init__(self, pacer: Pacer, sent_at: float, reservation: int | None) -> None:
         self.sent_at = sent_at
         self._pacer = pacer
-        self._claim = claim
+        self._reservation = reservation
         self._left = False
-        self._told = False
+        self._reported = False
 
     def __enter__(self) -> Self:
-        """Use it."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Give it back."""
+    def __exit__(self, *error: object) -> None:
         self.give_back()
 
     def give_back(self) -> None:
-        """The call is over: its windows' slots are free a full window from now, or at once if none left."""
-        if not self._told:
+        """The call is over: if it left, it counts in the windows for their full length from now."""
+        if not self._reported:
             self._pacer.change(Pace.dropped)
-        if self._claim is not None:
-            self._pacer.over(self._claim, left=self._left)
+        if self._reservation is not None:
+            self._pacer.release(self._reservation, left=self._left)
 
     def used(self) -> None:
         """The call leaves now."""
         self._left = True
 
     def never_left(self) -> None:
-        """The call did not leave after all: it used neither its slot nor the windows."""
+        """The call did not leave after all: it counts neither for the pace nor in the windows."""
         self._left = False
-        self._told = True
+        self._reported = True
         self._pacer.change(lambda pace: pace.unsent(self.sent_at))
 
     def answered(self) -> None:
-        """The service answered, whatever it said, and did not throttle."""
-        self._told = True
+        """The service answered, with success or an error that is no throttle."""
+        self._reported = True
         now = self._pacer.now()
         self._pacer.change(lambda pace: pace.answered(self.sent_at, now))
 
     def throttled(self, hint: float | None) -> None:
-        """The service throttled the call, perhaps with a hint when to come back, in seconds."""
-        self._told = True
+        """The service throttled the call; `hint` is its retry-after in seconds, if it sent one."""
+        self._reported = True
         now = self._pacer.now()
         self._pacer.change(lambda pace: pace.throttled(self.sent_at, now, hint))
 
 
 class Pacer:
-    """Hands out permits one at a time, in the order of asking.
+    """Hands out permits one at a time, first come first served.
 
-    Waiters queue behind a lock and only the first sleeps, so a rate that changes meanwhile holds
-    for everybody behind it: no stampede, no slot handed out at a rate that is history.
+    Waiters queue behind a lock and only the first sleeps, so a rate that changes meanwhile applies to all
+    that wait behind it.
     """
 
     def __init__(
@@ -139,74 +131,74 @@ class Pacer:
         wait: bool = False,
         clock: Callable[[], float] = anyio.current_time,
     ) -> None:
-        """Start from `pace`.
+        """Start at `pace`.
 
         Args:
             pace: how fast.
             meter: the account's windows, if it has any.
-            wait: until a spent window opens again, instead of raising.
+            wait: until a full window opens again, instead of raising.
             clock: monotonic, in seconds.
         """
-        self.store: Store = LocalPace(pace)
+        self.store: PaceStore = LocalPace(pace)
         self.meter = meter
-        #: The window that is waited for, and until when by the clock; None: no wait for a window.
+        #: The window that is being waited for, and until when by the clock.
         self.waiting: tuple[WindowFull, float] | None = None
-        #: Seconds that went by in such waits.
+        #: Seconds spent in such waits.
         self.waited = 0.0
         self.now = clock
         self._wait = wait
-        self._turn = anyio.Lock(fast_acquire=True)
-        #: Of whoever sleeps until its slot: wakes it, and when it wakes by itself.
-        self._sooner: anyio.Event | None = None
+        self._queue = anyio.Lock(fast_acquire=True)
+        #: Wakes the waiter at the head of the queue, which sleeps until `_due`.
+        self._wake: anyio.Event | None = None
         self._due = inf
         self._failed: StorageError | None = None
 
     @property
     def pace(self) -> Pace:
-        """As it was seen last."""
+        """The pace as it was last seen."""
         return self.store.pace
 
     def change(self, event: Callable[[Pace], Pace]) -> None:
-        """Tell the pace of an event; wakes whoever waits for a slot that comes sooner by it."""
-        with self._remembered():
+        """Apply an event to the pace; wakes the waiter if its call may now leave sooner."""
+        with self._keep_failure():
             self.store.change(event)
-        if self._sooner is not None and (self._failed or self.pace.opens(self.now()) < self._due):
-            self._sooner.set()
+        if self._wake is not None and (self._failed or self.pace.opens(self.now()) < self._due):
+            self._wake.set()
 
-    def over(self, claim: int, *, left: bool) -> None:
-        """A call that was logged as `claim` is over; unless it `left`, its slots are free at once."""
+    def release(self, reservation: int, *, left: bool) -> None:
+        """End a reservation; unless its call `left`, it counts no longer."""
         if self.meter is not None:
-            with self._remembered():
-                (self.meter.finish if left else self.meter.cancel)(claim)
+            with self._keep_failure():
+                (self.meter.finish if left else self.meter.cancel)(reservation)
 
     @contextmanager
-    def _remembered(self) -> Iterator[None]:
-        """What a call came to is recorded even if this fails; but no further one leaves."""
+    def _keep_failure(self) -> Iterator[None]:
+        """Let the outcome of a call be recorded although its permit cannot be; no further call leaves."""
         try:
             yield
         except StorageError as error:
             self._failed = error
 
     async def acquire(self) -> Permit:
-        """Wait for the next slot and take it; the windows are asked last, when the call can leave.
+        """Wait until a call may leave; the windows are asked last.
 
         Raises:
-            WindowSpent: a window is spent, and is not waited for.
-            StorageError: the windows' log cannot be read or written.
+            WindowFullError: a window is full, and is not waited for.
+            StorageError: the log of calls cannot be read or written.
         """
-        async with self._turn:
+        async with self._queue:
             while True:
-                await self._slot()
-                claim = self.meter.claim() if self.meter else None
-                if isinstance(claim, WindowFull):
-                    await self.rest(claim)
-                elif (now := self._took()) is not None:
-                    return Permit(self, now, claim)
-                elif claim is not None:
-                    self.over(claim, left=False)
+                await self._wait_for_pace()
+                reservation = self.meter.reserve() if self.meter else None
+                if isinstance(reservation, WindowFull):
+                    await self.wait_for_window(reservation)
+                elif (now := self._take()) is not None:
+                    return Permit(self, now, reservation)
+                elif reservation is not None:
+                    self.release(reservation, left=False)
 
-    def _took(self) -> float | None:
-        """Take the slot; None: another process was faster."""
+    def _take(self) -> float | None:
+        """Take the turn that the pace allows; None: another process was faster."""
         now = self.now()
         taken = False
 
@@ -218,42 +210,42 @@ class Pacer:
         self.store.change(take)
         return now if taken else None
 
-    async def _slot(self) -> None:
+    async def _wait_for_pace(self) -> None:
         while (due := self.pace.opens(now := self.now())) > now and not self._failed:
-            self._sooner, self._due = anyio.Event(), due
+            self._wake, self._due = anyio.Event(), due
             with anyio.move_on_after(due - now):
-                await self._sooner.wait()
-            self._sooner = None
+                await self._wake.wait()
+            self._wake = None
         if self._failed:
             raise self._failed
 
-    async def rest(self, spent: WindowFull) -> None:
+    async def wait_for_window(self, full: WindowFull) -> None:
         """Wait a little for a window to open.
 
         Raises:
-            WindowSpent: it is not waited for.
+            WindowFullError: it is not waited for.
         """
-        if not self._wait or spent.opens_in == inf:
-            raise WindowFullError(spent)
+        if not self._wait or full.opens_in == inf:
+            raise WindowFullError(full)
         began = self.now()
-        self.waiting = (spent, began + spent.opens_in)
+        self.waiting = (full, began + full.opens_in)
         try:
-            await anyio.sleep(min(spent.opens_in, LOOK_AGAIN))
+            await anyio.sleep(min(full.opens_in, LOOK_AGAIN))
         finally:
             self.waiting = None
             self.waited += self.now() - began
 
     def spent(self, before: WindowFull) -> WindowFull:
-        """How long a window that was spent `before` stays so.
+        """How long a window that was full `before` stays full.
 
         Raises:
-            StorageError: the windows' log cannot be read.
+            StorageError: the log of calls cannot be read.
         """
-        claim = self.meter.claim() if self.meter else 0
-        if isinstance(claim, WindowFull):
-            return claim
-        if self.meter and claim:
-            self.meter.cancel(claim)
+        reservation = self.meter.reserve() if self.meter else 0
+        if isinstance(reservation, WindowFull):
+            return reservation
+        if self.meter and reservation:
+            self.meter.cancel(reservation)
         return before._replace(opens_in=0.0)
 
     def starved(self, patience: float) -> bool:

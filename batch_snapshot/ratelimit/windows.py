@@ -1,25 +1,25 @@
 """The rolling quota windows: an exact log of calls, shared by all processes of the machine.
 
-A call occupies a slot of every declared window of its account from the moment it is about to leave
-until a full window after it was over: the service may have counted it at any instant between. So no
-window of that length, wherever it begins, holds more calls than its limit, over restarts, crashes
-and concurrent processes. (A leaky bucket would let through nearly twice as many.)
+A call counts in every declared window of its account from the moment it is about to leave until a full
+window after it ended: the service may have counted it at any instant between. So no window of that length,
+wherever it begins, holds more calls than its limit, over restarts, crashes and concurrent processes.
+(A leaky bucket would let through nearly twice as many.)
 
-**How it is counted.** A row of `calls` says when its call was over, or will be taken to be if nobody
-says more. Counting 100,000 of them takes milliseconds, so `counts` keeps, for each account and
-width of a window, how many calls ended after its edge. That edge only moves forward, as steady time
-does: a claim takes off what ended between the old and the new edge, each call once.
+**How it is counted.** A row of `calls` is a reservation: it holds when its call ended, or when it is assumed
+to have ended if that is never reported. Counting 100,000 rows takes milliseconds, so `counts` keeps, for each
+account and window length, how many calls ended after the window's edge. The edge only moves forward, as
+steady time does: each reservation subtracts the calls that ended between the old and the new edge.
 
-**Time.** The wall clock may be stepped by hours, and would then open a window or jam it. Steady
-time is what the kernel has counted since the boot, sleep included, plus a base that the file keeps
-for the boot; a new boot goes on at the wall clock, or where time was last seen if that is later.
-In the file it is whole microseconds; calls are logged as over rather a microsecond late.
+**Time.** The wall clock may be set by hours, which would open a window early or block it. Steady time is what
+the kernel has counted since the boot, sleep included, plus a base that the file keeps for the boot. A new
+boot continues at the wall clock, or at the last time in the file if that is later. The file holds whole
+microseconds; a call is logged as ended one microsecond late.
 
-**Durability.** What was claimed survives the death of any process. A power cut or a crash of the
-kernel may forget the calls of the last half minute or so (SQLite's WAL with synchronous=NORMAL), which
-costs throttles at worst. WAL needs memory that all processes share, so the file belongs on a local disk. On a
-network file system, where those of several machines may meet, SQLite keeps a rollback journal instead,
-guarded by the file system's locks: each call then costs round trips, and machines go by clocks of their own.
+**Durability.** A reservation survives the death of any process. A power cut or a crash of the kernel may
+lose the calls of the last half minute or so (SQLite's WAL with synchronous=NORMAL), which costs throttles at
+worst. WAL needs memory that all processes share, so the file belongs on a local disk. On a network file
+system, which several machines may use, SQLite keeps a rollback journal instead, guarded by the file system's
+locks: each call then costs round trips, and each machine uses its own clock.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ if TYPE_CHECKING:
 
     from batch_snapshot.models import Quota
 
-#: A claim that nobody finishes, its process having been killed, counts as over so many seconds after
-#: it was made: a call with its credentials is given up after 180 s, and clocks and queues may add to that.
+#: Seconds after which a reservation counts as ended if its process was killed before it reported: a call with
+#: its credentials is abandoned after 180 s, and clocks and queues may add to that.
 LOST_AFTER = 300.0
-#: Seconds of the longest window there is.
+#: Seconds of the longest window.
 DAY = 86_400.0
-#: Seconds to wait for other processes; a transaction takes a fraction of a millisecond.
-BUSY = 10.0
+#: Seconds to wait for other processes' transactions, each of which takes a fraction of a millisecond.
+LOCK_TIMEOUT = 10.0
 #: Seconds for which notes are kept.
 NOTED_FOR = 90 * DAY
-#: Claims between two purges: a purge reads the whole index.
+#: Reservations between two purges: a purge reads the whole index.
 PURGE_EVERY = 4096
-#: Of the file; SQLite's user_version.
+#: The version of the file's tables, kept as SQLite's user_version.
 SCHEMA = 1
 
 _MICROS = 1_000_000
 #: Later than any time.
 _EVER = 2**63 - 1
-#: `ended` and the like are microseconds of steady time. Ids are never used twice: a claim that is
-#: finished late, after it was purged, must not meet another.
+#: Times are microseconds of steady time. Ids are never used twice: a reservation that is finished after it
+#: was purged must not finish another one.
 _TABLES = """
 CREATE TABLE calls (id INTEGER PRIMARY KEY AUTOINCREMENT, account TEXT NOT NULL, ended INTEGER NOT NULL);
 CREATE INDEX calls_by_end ON calls (account, ended);
@@ -88,7 +88,7 @@ class QuotaWindow:
 
 
 def windows(quota: Quota, per_day: int | None = None) -> tuple[QuotaWindow, ...]:
-    """The windows that `quota` declares, the shortest first; `per_day` overrides its calls a day."""
+    """The windows that `quota` declares, the shortest first; `per_day` overrides its calls per day."""
     declared = (
         ("per_minute", quota.per_minute, 60.0),
         ("per_hour", quota.per_hour, 3600.0),
@@ -102,28 +102,28 @@ def windows(quota: Quota, per_day: int | None = None) -> tuple[QuotaWindow, ...]
 
 
 def calls_a_day(quota: Quota) -> float:
-    """Calls that the windows of `quota` let through in a day; inf: it declares none."""
+    """Calls that the windows of `quota` allow in a day; inf: it declares none."""
     return min((window.limit * DAY / window.seconds for window in windows(quota)), default=inf)
 
 
 class WindowFull(NamedTuple):
     """No call fits now."""
 
-    #: The one that opens last.
+    #: The full window that opens last.
     window: QuotaWindow
-    #: Seconds until one call fits all windows if nothing else happens; inf where the limit is 0. A call
-    #: in flight is taken to last `LOST_AFTER`: once it is over, one may fit earlier.
+    #: Seconds until one call fits all windows; inf where the limit is 0. Calls in flight are assumed to last
+    #: `LOST_AFTER`: when one ends, the next may fit earlier.
     opens_in: float
 
 
 class Machine(NamedTuple):
-    """What the machine tells about time, and about its file systems."""
+    """The machine's clocks and file systems; tests replace them."""
 
-    #: A name that lasts until the next boot; None: not known, and every opening counts as a boot.
+    #: A name that lasts until the next boot; None: unknown, and each opening of the log counts as a boot.
     boot: Callable[[], str | None] = boot_id
     #: Seconds that never run backwards in one boot, and that all its processes share.
     elapsed: Callable[[], float] = seconds_since_boot
-    #: Seconds since 1970, if the clock is right.
+    #: Seconds since 1970, if the clock is set right.
     wall: Callable[[], float] = unix_time
     #: Whether a file lies on a network file system.
     remote: Callable[[Path], bool] = mounts.remote
@@ -132,9 +132,9 @@ class Machine(NamedTuple):
 class CallLog:
     """The log of calls, in one SQLite file (mode 0600) that any number of processes may use at once.
 
-    An `account` is an opaque key for whatever has quotas of its own. Threads may share one object; a
-    process that forks may not share it with its child. Every method is one short transaction, and
-    raises `StorageError` if the file cannot be read or written: nothing has happened then.
+    An `account` is an opaque key for anything that has its own quotas. Threads may share one object; a
+    process and its forked child may not. Every method is one short transaction; it raises `StorageError`,
+    and changes nothing, if the file cannot be read or written.
     """
 
     def __init__(
@@ -143,30 +143,29 @@ class CallLog:
         clock: Callable[[], float] | None = None,
         *,
         machine: Machine | None = None,
-        patience: float = BUSY,
+        timeout: float = LOCK_TIMEOUT,
     ) -> None:
-        """Open the log at `path`, or begin it.
+        """Open or create the log at `path`.
 
         Args:
-            path: the file; its folder is made.
-            clock: steady time in seconds, to be used instead of the machine's.
-            machine: where the machine's time comes from.
-            patience: seconds to wait for other processes.
+            path: the file; its folder is created.
+            clock: steady time in seconds, instead of the machine's.
+            machine: the machine's clocks and file systems.
+            timeout: seconds to wait for other processes.
 
         Raises:
-            StorageError: it cannot be opened, is no such file, or one of a newer version.
+            StorageError: it cannot be opened, or is not a log of calls of this or an earlier version.
         """
         self._path = path.absolute()
         self._lock = threading.Lock()
         with self._errors():
             sqlite.create(self._path)
-            # Before it is opened: a file that replaces it in between is noticed.
-            there = self._path.stat()
-            self._identity = (there.st_dev, there.st_ino)
-            self._db = sqlite.connect(self._path, timeout=patience, check_same_thread=False)
+            # Taken before it is opened, so that a file that replaces it in between is noticed.
+            self._identity = self._file_identity()
+            self._db = sqlite.connect(self._path, timeout=timeout, check_same_thread=False)
         try:
             with self._errors():
-                self._prepare(clock, machine or Machine(), patience)
+                self._prepare(clock, machine or Machine(), timeout)
         except BaseException:
             self._db.close()
             raise
@@ -178,12 +177,12 @@ class CallLog:
         self.close()
 
     def close(self) -> None:
-        """Close the file; calls that were claimed and not finished stay in flight."""
+        """Close the file; reservations that are not finished stay in flight."""
         with self._lock, self._errors():
             self._db.close()
 
-    def claim(self, account: str, windows: Sequence[QuotaWindow]) -> int | WindowFull:
-        """Log a call that is about to leave, or tell when one would fit all `windows`.
+    def reserve(self, account: str, windows: Sequence[QuotaWindow]) -> int | WindowFull:
+        """Log a call that is about to leave, or say when one would fit all `windows`.
 
         Returns:
             An id for `finish` or `cancel`; 0, and nothing is logged, if there are no windows.
@@ -191,49 +190,50 @@ class CallLog:
         if not windows:
             return 0
         with self._transaction() as now:
-            spent = [
+            full = [
                 WindowFull(window, wait) for window in windows if (wait := self._wait(account, window, now))
             ]
-            if spent:
-                return max(spent, key=lambda one: one.opens_in)
+            if full:
+                return max(full, key=lambda one: one.opens_in)
             row = (account, now + _micros(LOST_AFTER))
-            claim = self._db.execute("INSERT INTO calls (account, ended) VALUES (?, ?)", row).lastrowid or 0
+            added = self._db.execute("INSERT INTO calls (account, ended) VALUES (?, ?)", row)
+            reservation = added.lastrowid or 0
             self._db.execute("UPDATE counts SET used = used + 1 WHERE account = ?", (account,))
-            if claim % PURGE_EVERY == 0:
+            if reservation % PURGE_EVERY == 0:
                 self._purge(now)
-            return claim
+            return reservation
 
-    def room(self, account: str, windows: Sequence[QuotaWindow]) -> int:
-        """How many calls fit all `windows` now; `windows` are not empty."""
+    def free_calls(self, account: str, windows: Sequence[QuotaWindow]) -> int:
+        """How many calls fit all `windows` now; there is at least one window."""
         with self._transaction() as now:
             free = (
                 window.limit - self._count(account, _micros(window.seconds), now)[1] for window in windows
             )
             return max(0, min(free))
 
-    def finish(self, claim: int) -> None:
-        """The call was answered, failed or dropped: its slot is free a full window from now.
+    def finish(self, reservation: int) -> None:
+        """The call ended: it counts for a full window from now.
 
-        It holds for a claim that was given up for lost, too; of two finishes the later holds.
+        This also holds for a reservation that counted as lost; of two calls of this method the later counts.
         """
         with self._transaction() as now:
-            if found := self._find(claim):
+            if found := self._find(reservation):
                 account, before = found
-                self._db.execute("UPDATE calls SET ended = ? WHERE id = ?", (now + 1, claim))
-                # Windows that it had left before, lost or finished, hold it again.
+                self._db.execute("UPDATE calls SET ended = ? WHERE id = ?", (now + 1, reservation))
+                # Windows that it had left already, as lost or finished, contain it again.
                 self._db.execute(
                     "UPDATE counts SET used = used + 1 WHERE account = ? AND edge >= ?", (account, before)
                 )
 
-    def cancel(self, claim: int) -> None:
-        """The call provably never left: its slot is free at once."""
+    def cancel(self, reservation: int) -> None:
+        """The call provably never left: it counts no longer."""
         with self._transaction():
-            if found := self._find(claim):
-                self._db.execute("DELETE FROM calls WHERE id = ?", (claim,))
+            if found := self._find(reservation):
+                self._db.execute("DELETE FROM calls WHERE id = ?", (reservation,))
                 self._db.execute("UPDATE counts SET used = used - 1 WHERE account = ? AND edge < ?", found)
 
     def ages(self, account: str, seconds: float) -> list[float]:
-        """How long ago the calls of the last `seconds` were over, in seconds, ascending.
+        """How long ago the calls of the last `seconds` ended, in seconds, ascending.
 
         A call in flight has the age 0. Calls older than a day may have been forgotten.
         """
@@ -244,26 +244,26 @@ class CallLog:
             ).fetchall()
         return [max(0, now - at) / _MICROS for (at,) in ended]
 
-    def note(self, name: str, max_age: float = inf) -> str | None:
-        """What was noted under `name`, unless that is more than `max_age` seconds ago."""
+    def read_note(self, name: str, max_age: float = inf) -> str | None:
+        """The text stored under `name`; None: there is none, or it is older than `max_age` seconds."""
         with self._transaction() as now:
-            text, age = self._noted(name, now)
+            text, age = self._find_note(name, now)
         return text if age <= max_age else None
 
-    def revise(self, name: str, change: Callable[[str | None, float], str | None]) -> None:
-        """Change what is noted under `name`, with nobody between.
+    def update_note(self, name: str, change: Callable[[str | None, float], str | None]) -> None:
+        """Change the text stored under `name` in one transaction.
 
         Args:
             name: of the note.
-            change: gets the text, None if there is none, and its age in seconds; returns another, or
-                None to leave it as it is.
+            change: gets the text, None if there is none, and its age in seconds; returns the new text, or
+                None to keep the old one.
         """
         with self._transaction() as now:
-            after = change(*self._noted(name, now))
+            after = change(*self._find_note(name, now))
             if after is not None:
                 self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", (name, after, now))
 
-    def _noted(self, name: str, now: int) -> tuple[str | None, float]:
+    def _find_note(self, name: str, now: int) -> tuple[str | None, float]:
         found = self._db.execute("SELECT text, written FROM notes WHERE name = ?", (name,)).fetchone()
         return (None, inf) if found is None else (str(found[0]), (now - found[1]) / _MICROS)
 
@@ -277,7 +277,7 @@ class CallLog:
         edge, used = self._count(account, width, now)
         if used < window.limit:
             return 0.0
-        # Of the calls in the window, ascending, this is the one whose end makes room.
+        # One call fits when this one leaves the window; calls are ordered by their end.
         row = self._db.execute(
             "SELECT ended FROM calls WHERE account = ? AND ended > ? ORDER BY ended LIMIT 1 OFFSET ?",
             (account, edge, used - window.limit),
@@ -285,17 +285,17 @@ class CallLog:
         return float(row[0] + width - now) / _MICROS
 
     def _count(self, account: str, width: int, now: int) -> tuple[int, int]:
-        """The edge of the window that ends now, and how many calls ended after it."""
+        """The edge of the window that ends now, and the number of calls that ended after it."""
         edge = now - width
         found = self._db.execute(
             "SELECT edge, used FROM counts WHERE account = ? AND width = ?", (account, width)
         ).fetchone()
         if found is None:
-            used = self._ended(account, edge, _EVER)
+            used = self._count_ended(account, edge, _EVER)
             self._db.execute("INSERT INTO counts VALUES (?, ?, ?, ?)", (account, width, edge, used))
             return edge, used
         before, used = found
-        if gone := self._ended(account, before, edge):
+        if gone := self._count_ended(account, before, edge):
             used -= gone
             self._db.execute(
                 "UPDATE counts SET edge = ?, used = ? WHERE account = ? AND width = ?",
@@ -303,22 +303,22 @@ class CallLog:
             )
         return edge, used
 
-    def _ended(self, account: str, after: int, until: int) -> int:
+    def _count_ended(self, account: str, after: int, until: int) -> int:
         row = self._db.execute(
             "SELECT count(*) FROM calls WHERE account = ? AND ended > ? AND ended <= ?",
             (account, after, until),
         ).fetchone()
         return int(row[0])
 
-    def _find(self, claim: int) -> tuple[str, int] | None:
-        """The claim's account, and when it is taken to be over."""
+    def _find(self, reservation: int) -> tuple[str, int] | None:
+        """The reservation's account, and when it ended or is assumed to end."""
         found: tuple[str, int] | None = self._db.execute(
-            "SELECT account, ended FROM calls WHERE id = ?", (claim,)
+            "SELECT account, ended FROM calls WHERE id = ?", (reservation,)
         ).fetchone()
         return found
 
     def _purge(self, now: int) -> None:
-        """Forget what is in no window any more, and counts with an edge so old that they may miss it."""
+        """Delete calls that are in no window any more, and counts with an edge before those calls."""
         horizon = now - _micros(DAY + LOST_AFTER)
         self._db.execute("DELETE FROM calls WHERE ended <= ?", (horizon,))
         self._db.execute("DELETE FROM counts WHERE edge < ?", (horizon,))
@@ -328,67 +328,66 @@ class CallLog:
 
     @contextmanager
     def _transaction(self) -> Iterator[int]:
-        """Alone with the file, at a time no earlier than any that was seen: all or nothing."""
+        """Run the block as one transaction, at a time that no earlier transaction is ahead of."""
         with self._lock, self._errors(), sqlite.transaction(self._db):
-            self._refuse_ghosts()
+            self._check_not_replaced()
             yield self._now()
 
     def _errors(self) -> AbstractContextManager[None]:
         return sqlite.errors_of(self._path, _FAILED, elsewhere=_ELSEWHERE, if_damaged=_MOVE_AWAY)
 
-    def _unusable(self, reason: str, way_out: str, kind: type[StorageError] = StorageError) -> StorageError:
-        return kind(f"{self._path}: {_FAILED} ({reason}); {way_out}")
+    def _unusable_file(self, reason: str, way_out: str) -> StorageError:
+        return StorageError(f"{self._path}: {_FAILED} ({reason}); {way_out}")
 
     def _now(self) -> int:
-        """Steady time in microseconds; only asked for within a transaction, so that it is everybody's."""
+        """Steady time in microseconds, for all processes; call it within a transaction."""
         now = _micros(self._clock())
         if self._db.execute("UPDATE clock SET seen = ? WHERE seen < ?", (now, now)).rowcount:
             return now
         return int(self._db.execute("SELECT seen FROM clock").fetchone()[0])
 
-    def _prepare(self, clock: Callable[[], float] | None, machine: Machine, patience: float) -> None:
-        self._refuse_strangers()
-        if machine.remote(self._path):
-            self._journal("delete", patience)
-        else:
-            self._journal("wal", patience)
+    def _prepare(self, clock: Callable[[], float] | None, machine: Machine, timeout: float) -> None:
+        self._check_schema()
+        wanted = "delete" if machine.remote(self._path) else "wal"
+        if (mode := sqlite.set_journal_mode(self._db, wanted, timeout)) != wanted:
+            raise self._unusable_file(f"its file system allows journal mode {mode} only", _ELSEWHERE)
+        if wanted == "wal":
             self._db.execute("PRAGMA synchronous = NORMAL")
         with sqlite.transaction(self._db):
-            self._refuse_ghosts()
-            if self._refuse_strangers() == 0:
+            self._check_not_replaced()
+            if self._check_schema() == 0:
                 sqlite.create_tables(self._db, _TABLES)
-            self._clock = clock or self._steady(machine)
+            self._clock = clock or self._steady_clock(machine)
             self._purge(self._now())
 
-    def _refuse_strangers(self) -> int:
-        """The schema's version, 0 for an empty file; other files than ours are left as they are."""
-        # In this order: another process may make the tables in between, and the version with them.
+    def _check_schema(self) -> int:
+        """The schema's version, 0 for an empty file; refuse other programs' files."""
+        # In this order: another process may create the tables and set the version in between.
         (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
         if version > SCHEMA:
             reason = f"a newer version wrote it: schema {version}, where this one knows {SCHEMA}"
-            raise self._unusable(reason, "update batch-snapshot, or use another folder")
+            raise self._unusable_file(reason, "update batch-snapshot, or use another folder")
         if version == 0 and tables:
-            raise self._unusable("it is another program's database", _MOVE_AWAY)
+            raise self._unusable_file("it is another program's database", _MOVE_AWAY)
         return version
 
-    def _refuse_ghosts(self) -> None:
-        """A file that was removed can still be written here, and counts for nobody else."""
+    def _check_not_replaced(self) -> None:
+        """Refuse to go on with a file that was removed: its calls count for no other process."""
+        found = self._file_identity()
+        if found is None or found != self._identity:
+            reason = "the file was removed or replaced meanwhile"
+            raise self._unusable_file(reason, "run the same command again")
+
+    def _file_identity(self) -> tuple[int, int] | None:
         try:
-            there = self._path.stat()
+            found = self._path.stat()
         except FileNotFoundError:
-            there = None
-        if there is None or (there.st_dev, there.st_ino) != self._identity:
-            raise self._unusable("the file was removed or replaced meanwhile", "run the same command again")
+            return None
+        return found.st_dev, found.st_ino
 
-    def _journal(self, wanted: str, patience: float) -> None:
-        mode = sqlite.set_journal_mode(self._db, wanted, patience)
-        if mode != wanted:
-            what = {"wal": "write-ahead log", "delete": "rollback journal"}[wanted]
-            raise self._unusable(f"its file system allows no {what}, only {mode}", _ELSEWHERE)
-
-    def _steady(self, machine: Machine) -> Callable[[], float]:
-        """The machine's steady time, the same for all processes of one boot."""
+    def _steady_clock(self, machine: Machine) -> Callable[[], float]:
+        """The steady clock that all processes of this boot share."""
         boot = machine.boot()
         known, base, seen = self._db.execute("SELECT boot, base, seen FROM clock").fetchone()
         if boot is None or boot != known:

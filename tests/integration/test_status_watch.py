@@ -154,9 +154,9 @@ def test_a_look_tells_how_full_the_quota_windows_are_and_counts_their_pauses(pla
             room = AccountLimits({"main": account}, "aws", usage, os.environ)
             trio.run(room.settle, room.lane("main", wait=True), identified)
             for _ in range(4):
-                claim = usage.claim("aws/1 writes", declared)
-                assert isinstance(claim, int)
-                usage.finish(claim)
+                reservation = usage.reserve("aws/1 writes", declared)
+                assert isinstance(reservation, int)
+                usage.finish(reservation)
         frame = looking.frame()
         assert frame.parts[0].window == display.WindowUse("per_day", 4, 10)
         assert frame.left is not None

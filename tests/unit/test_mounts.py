@@ -56,8 +56,8 @@ def test_on_a_network_file_system_there_is_no_write_ahead_log(tmp_path):
     """Its index is memory that only one machine's processes share."""
     path = tmp_path / "usage.sqlite"
     with CallLog(path, machine=REMOTE) as one, CallLog(path, machine=REMOTE) as other:
-        assert all(isinstance(log.claim("a", [WINDOW]), int) for log in (one, other, one))
-        assert isinstance(other.claim("a", [WINDOW]), WindowFull)
+        assert all(isinstance(log.reserve("a", [WINDOW]), int) for log in (one, other, one))
+        assert isinstance(other.reserve("a", [WINDOW]), WindowFull)
         assert {made.name for made in tmp_path.iterdir()} == {"usage.sqlite"}
     assert sqlite3.connect(path).execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
@@ -66,7 +66,7 @@ def test_a_log_that_has_moved_there_or_back_goes_on(tmp_path):
     path = tmp_path / "usage.sqlite"
     for machine in (Machine(), REMOTE, Machine()):
         with CallLog(path, machine=machine) as log:
-            assert isinstance(log.claim("a", [WINDOW]), int)
+            assert isinstance(log.reserve("a", [WINDOW]), int)
     with CallLog(path) as log:
         assert len(log.ages("a", 60.0)) == 3
 
@@ -80,17 +80,17 @@ def test_another_machine_goes_on_with_the_time_that_was_seen(tmp_path):
     path = tmp_path / "usage.sqlite"
     with CallLog(path, machine=task("first", 1000.0)) as log:
         for _ in range(3):
-            claim = log.claim("a", [WINDOW])
-            assert isinstance(claim, int)
-            log.finish(claim)
+            reservation = log.reserve("a", [WINDOW])
+            assert isinstance(reservation, int)
+            log.finish(reservation)
     with CallLog(path, machine=task("second", 1059.0)) as log:
-        assert isinstance(log.claim("a", [WINDOW]), WindowFull)
+        assert isinstance(log.reserve("a", [WINDOW]), WindowFull)
     with CallLog(path, machine=task("third", 1061.0)) as log:
-        assert isinstance(log.claim("a", [WINDOW]), int)
+        assert isinstance(log.reserve("a", [WINDOW]), int)
 
 
 def test_a_kind_of_journal_that_cannot_be_had_is_told(tmp_path):
     path = tmp_path / "usage.sqlite"
     with CallLog(path), pytest.raises(StorageError, match="cannot keep count"):
         # Others use the write-ahead log now, so it cannot be left.
-        CallLog(path, machine=REMOTE, patience=0.1)
+        CallLog(path, machine=REMOTE, timeout=0.1)

@@ -154,9 +154,9 @@ def test_slots_that_nobody_uses_in_time_are_given_back():
     clock[0] = CLAIM_HELD
     assert granted.used() == ((), (1, 2), False)
     assert not news
-    assert granted.claim() == 3
+    assert granted.reserve() == 3
     assert news, "the last is used: others are wanted"
     assert granted.used() == ((), (), True)
-    assert isinstance(granted.claim(), WindowFull)
+    assert isinstance(granted.reserve(), WindowFull)
     granted.add([4])
     assert granted.used() == ((), (), False)

@@ -282,7 +282,7 @@ class Meter:
         #: Slots that were claimed and not given back.
         self.made = 0
 
-    def claim(self) -> int | WindowFull:
+    def reserve(self) -> int | WindowFull:
         time = anyio.current_time()
         self._ended = {claim: end for claim, end in self._ended.items() if end > time - 60 + 1e-6}
         if len(self._ended) >= self.window.limit:
@@ -292,15 +292,15 @@ class Meter:
         self._ended[self._next] = time + 300
         return self._next
 
-    def room(self) -> int:
+    def free_calls(self) -> int:
         time = anyio.current_time()
         return max(0, self.window.limit - sum(end > time - 60 + 1e-6 for end in self._ended.values()))
 
-    def finish(self, claim: int) -> None:
-        self._ended[claim] = anyio.current_time()
+    def finish(self, reservation: int) -> None:
+        self._ended[reservation] = anyio.current_time()
 
-    def cancel(self, claim: int) -> None:
-        self._ended.pop(claim, None)
+    def cancel(self, reservation: int) -> None:
+        self._ended.pop(reservation, None)
         self.made -= 1
 
 

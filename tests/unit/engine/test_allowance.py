@@ -105,7 +105,7 @@ def test_a_search_is_everybodys_own(usage, clock):
     assert one.pace.found == 5
     other.change(lambda known: known.permitted(clock.now))
     assert other.pace.found == 0
-    assert usage.note("k") is None
+    assert usage.read_note("k") is None
 
 
 def test_who_meets_the_limit_tells_everybody_who_comes(usage, clock):
@@ -176,7 +176,7 @@ def test_a_slot_that_was_not_taken_writes_nothing(usage, clock):
     clock.now += 5
     shared.change(lambda known: known)
     clock.now += PRESENT - 1
-    assert usage.note("k", PRESENT) is None
+    assert usage.read_note("k", PRESENT) is None
 
 
 class Together:
@@ -297,7 +297,7 @@ def test_a_declared_pace_begins_as_declared_again(usage, clock):
 
 @pytest.mark.parametrize("text", ["", "no pace", '{"a": 1}', '[99, "follow", 1]', "null"])
 def test_a_pace_that_another_version_left_is_passed_over(usage, clock, text):
-    usage.revise("k", lambda *_: text)
+    usage.update_note("k", lambda *_: text)
     shared = joined(usage, clock)
     assert shared.pace == Pace()
     shared.change(lambda known: known.permitted(clock.now))
@@ -307,7 +307,7 @@ def test_a_pace_that_another_version_left_is_passed_over(usage, clock, text):
 
 def test_what_another_version_writes_meanwhile_does_not_end_ours(usage, clock):
     shared = joined(usage, clock, met(clock.now))
-    usage.revise("k", lambda *_: "[2, 3]")
+    usage.update_note("k", lambda *_: "[2, 3]")
     before = shared.pace
     shared.change(lambda known: known.permitted(clock.now))
     assert shared.pace == before.permitted(clock.now)
@@ -395,7 +395,7 @@ def test_windows_are_metered_by_the_account_that_signs(usage):
     for meter, calls in zip(meters, (1, 2, 4), strict=True):
         assert isinstance(meter, WindowMeter)
         for _ in range(calls):
-            meter.claim()
+            meter.reserve()
     used = {name: both.outlook(name, 1).used for name in ("a1", "b1", "c2")}
     assert used == {"a1": (3,), "b1": (3,), "c2": (4,)}
 
@@ -404,10 +404,10 @@ def test_reads_are_metered_apart_from_writes(usage):
     lane = settled(room(usage, a1=Quota(per_day=1)), "a1")
     assert lane.pacer.meter is not None
     assert lane.read_pacer.meter is not None
-    assert lane.pacer.meter.claim() == 1
-    assert isinstance(lane.pacer.meter.claim(), WindowFull)
+    assert lane.pacer.meter.reserve() == 1
+    assert isinstance(lane.pacer.meter.reserve(), WindowFull)
     for _ in range(3):
-        assert isinstance(lane.read_pacer.meter.claim(), int)
+        assert isinstance(lane.read_pacer.meter.reserve(), int)
     assert logged(usage) == {"aws/1 writes": 1, "aws/1 reads": 3}
 
 
@@ -423,27 +423,27 @@ def test_what_reads_much_is_metered_though_no_window_is_declared(usage):
     for _ in range(2):
         anyio.run(partial(allowances.settle_reads, lane, identify))
     assert lane.read_pacer.meter is not None
-    assert isinstance(lane.read_pacer.meter.claim(), int)
+    assert isinstance(lane.read_pacer.meter.reserve(), int)
     assert (logged(usage), asked) == ({"aws/1 reads": 1}, ["a1"])
 
 
 def test_a_meter_claims_finishes_and_cancels(usage, clock):
     meter = WindowMeter(usage, "k", (QuotaWindow("per_minute", 1, 60.0),))
-    claim = meter.claim()
-    assert isinstance(claim, int)
-    found = meter.claim()
+    reservation = meter.reserve()
+    assert isinstance(reservation, int)
+    found = meter.reserve()
     assert isinstance(found, WindowFull)
     assert found.opens_in == pytest.approx(60 + LOST_AFTER)
-    meter.cancel(claim)
-    claim = meter.claim()
-    assert isinstance(claim, int)
+    meter.cancel(reservation)
+    reservation = meter.reserve()
+    assert isinstance(reservation, int)
     clock.now += 10
-    meter.finish(claim)
-    found = meter.claim()
+    meter.finish(reservation)
+    found = meter.reserve()
     assert isinstance(found, WindowFull)
     assert found.opens_in == pytest.approx(60)
     clock.now += 60.001
-    assert isinstance(meter.claim(), int)
+    assert isinstance(meter.reserve(), int)
 
 
 @pytest.mark.parametrize("quota", [Quota(), Quota(per_second=5), Quota(reserve=10)])
@@ -598,7 +598,7 @@ def test_and_where_calls_are_counted_nothing_leaves(path, clock):
         lane = settled(room(usage, a1=PER_DAY), "a1")
         assert lane.pacer.meter is not None
         with pytest.raises(StorageError):
-            lane.pacer.meter.claim()
+            lane.pacer.meter.reserve()
 
 
 # -- how it will go ------------------------------------------------------------------------------------
@@ -621,7 +621,7 @@ def test_or_by_what_an_earlier_run_learned(usage, clock):
     lane = settled(seeking, "a1")
     assert brief(seeking.outlook("a1", 10))[1] == "assumed", "nothing was learned yet"
     lane.pacer.store.change(lambda _: met(0.0, 12.0).permitted(0.0))
-    usage.revise("aws/1 pace sought", lambda *_: pace.dump(met(0.0, 12.0)))
+    usage.update_note("aws/1 pace sought", lambda *_: pace.dump(met(0.0, 12.0)))
     clock.now += LEARNED_FOR - 1
     assert brief(room(usage, a1=Quota()).outlook("a1", 10)) == (12.0, "learned", ())
     clock.now += 2
@@ -647,9 +647,9 @@ def test_an_outlook_knows_what_is_used_of_each_window_without_any_call(usage, cl
     assert meter is not None
     for _ in range(2):
         for _ in range(30):
-            claim = meter.claim()
-            assert isinstance(claim, int)
-            meter.finish(claim)
+            reservation = meter.reserve()
+            assert isinstance(reservation, int)
+            meter.finish(reservation)
         clock.now += HOUR + 1
     clock.now -= HOUR
     found = room(usage, a1=quota).outlook("a1", 70)
@@ -678,7 +678,7 @@ def test_what_signs_otherwise_is_taken_for_nobody_known(usage, other):
         account = Account(**{name: getattr(account, name) for name in account.__slots__} | {"quota": PER_DAY})
         return AccountLimits({"a1": account}, changes.get("endpoint", "aws"), usage, {}).outlook("a1", 1).used
 
-    settled(AccountLimits({"a1": known}, "aws", usage, {}), "a1").pacer.meter.claim()  # type: ignore[union-attr]
+    settled(AccountLimits({"a1": known}, "aws", usage, {}), "a1").pacer.meter.reserve()  # type: ignore[union-attr]
     assert used() == (1,)
     assert used(**other) == (0,)
 
@@ -690,7 +690,7 @@ def test_ambient_credentials_are_told_apart_by_what_names_them(usage):
 
     mine = {"AWS_ACCESS_KEY_ID": "AKIA1", "AWS_SECRET_ACCESS_KEY": "one"}
     ambient = AccountLimits({"m1": Account("m1", quota=PER_DAY)}, "aws", usage, mine)
-    settled(ambient, "m1").pacer.meter.claim()  # type: ignore[union-attr]
+    settled(ambient, "m1").pacer.meter.reserve()  # type: ignore[union-attr]
     assert outlook(**mine).used == (1,)
     assert outlook(**mine | {"AWS_SECRET_ACCESS_KEY": "rotated"}).used == (1,)
     assert outlook(**mine | {"AWS_ACCESS_KEY_ID": "AKIA2"}).used == (0,)

@@ -803,30 +803,30 @@ class Windows:
 
     def __init__(self, limit, opens_at=float("inf"), width=QuotaWindow("per_day", 10_000, DAY)):  # noqa: B008
         self.limit, self.opens_at, self.width = limit, opens_at, width
-        self.flying, self.used, self.claimed = set(), 0, 0
+        self.flying, self.used, self.reserved = set(), 0, 0
         self.broken = set()
 
-    def claim(self):
-        if "claim" in self.broken:
+    def reserve(self):
+        if "reserve" in self.broken:
             raise StorageError("the log of calls cannot be written")
         at = anyio.current_time()
         if self.used + len(self.flying) >= self.limit and at < self.opens_at:
             return WindowFull(self.width, self.opens_at - at)
-        self.claimed += 1
-        self.flying.add(self.claimed)
-        return self.claimed
+        self.reserved += 1
+        self.flying.add(self.reserved)
+        return self.reserved
 
-    def room(self):
+    def free_calls(self):
         raise NotImplementedError
 
-    def finish(self, claim):
+    def finish(self, reservation):
         if "finish" in self.broken:
             raise StorageError("the log of calls cannot be written")
-        self.flying.remove(claim)
+        self.flying.remove(reservation)
         self.used += 1
 
-    def cancel(self, claim):
-        self.flying.remove(claim)
+    def cancel(self, reservation):
+        self.flying.remove(reservation)
 
 
 async def test_a_spent_window_defers_its_account_and_no_other():
@@ -914,11 +914,11 @@ async def test_a_stop_at_the_very_moment_of_a_permit_gives_it_back():
     world = World(rate=1000)
 
     class Signalled(Windows):
-        def claim(self):
-            claim = super().claim()
-            if claim == 7:
+        def reserve(self):
+            reservation = super().reserve()
+            if reservation == 7:
                 world.engine.request_stop(Stop(StopKind.INTERRUPTED, "SIGINT"))
-            return claim
+            return reservation
 
     lane = world.engine.lanes["main"]
     lane.pacer.meter = windows = Signalled(100)
@@ -939,7 +939,7 @@ async def test_calls_that_are_dropped_in_flight_keep_their_slots():
     assert (windows.used, windows.flying) == (4, set())
 
 
-@pytest.mark.parametrize("breaks", ["finish", "claim"])
+@pytest.mark.parametrize("breaks", ["finish", "reserve"])
 async def test_a_log_of_calls_that_breaks_loses_no_outcome_and_lets_no_call_follow(breaks):
     world = World(latency=1, concurrency=2, rate=1000)
     world.engine.lanes["main"].pacer.meter = windows = Windows(100)

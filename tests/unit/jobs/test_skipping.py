@@ -236,25 +236,25 @@ def test_reads_go_on_after_throttles_and_trouble():
 
 def test_a_read_that_never_left_uses_no_quota():
     class Windows:
-        claimed, used = 0, 0
+        reserved, used = 0, 0
 
-        def claim(self) -> int:
-            self.claimed += 1
-            return self.claimed
+        def reserve(self) -> int:
+            self.reserved += 1
+            return self.reserved
 
-        def room(self) -> int:
+        def free_calls(self) -> int:
             return 1
 
-        def finish(self, claim: int) -> None:
+        def finish(self, reservation: int) -> None:
             self.used += 1
 
-        def cancel(self, claim: int) -> None:
+        def cancel(self, reservation: int) -> None:
             pass
 
     windows = Windows()
     reader = Service(UNREACHED, page(1)).reader(meter=windows)
     assert in_virtual_time(lambda: walk(reader)) == [1]
-    assert (windows.claimed, windows.used, reader.calls.total()) == (2, 1, 1)
+    assert (windows.reserved, windows.used, reader.calls.total()) == (2, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -281,15 +281,15 @@ def test_what_nothing_cures_is_told(answer, error, told):
 
 def test_a_spent_quota_of_reads_defers():
     class WindowFull:
-        def claim(self) -> quota.WindowFull:
+        def reserve(self) -> quota.WindowFull:
             return quota.WindowFull(quota.QuotaWindow("per_day", 100_000, quota.DAY), 60.0)
 
-        def room(self) -> int:
+        def free_calls(self) -> int:
             return 0
 
-        def finish(self, claim: int) -> None: ...
+        def finish(self, reservation: int) -> None: ...
 
-        def cancel(self, claim: int) -> None: ...
+        def cancel(self, reservation: int) -> None: ...
 
     service = Service(page(1))
     with pytest.raises(DeferredError, match=r"per_day is spent \(100,000 reads in any 24 hours\)"):

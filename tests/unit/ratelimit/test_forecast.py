@@ -185,12 +185,12 @@ def test_the_log_grants_what_was_forecast_and_nothing_earlier(calls, limits):
         for number, at in enumerate(plain(calls, 4.0, windows, [])):
             if at > last + 0.26:
                 now = start + at - 0.001
-                assert isinstance(usage.claim("a", logged), WindowFull)
+                assert isinstance(usage.reserve("a", logged), WindowFull)
             # The log is exact to a few microseconds, which add up from window to window.
             now = start + at + number * 5e-6
-            claim = usage.claim("a", logged)
-            assert not isinstance(claim, WindowFull)
-            usage.finish(claim)
+            reservation = usage.reserve("a", logged)
+            assert not isinstance(reservation, WindowFull)
+            usage.finish(reservation)
             last = at
 
 

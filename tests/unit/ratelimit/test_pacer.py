@@ -34,30 +34,30 @@ class Windows:
 
     def __init__(self, limit: float = inf, opens_at: float = inf) -> None:
         self.limit, self.opens_at = limit, opens_at
-        self.claims = 0
+        self.reservations = 0
         self.told: list[tuple[str, int]] = []
         self.looks: list[float] = []
         self.broken: StorageError | None = None
 
-    def claim(self) -> int | WindowFull:
+    def reserve(self) -> int | WindowFull:
         self._work()
         now = anyio.current_time()
         self.looks.append(now)
-        if self.claims - self.cancelled >= self.limit and now < self.opens_at:
+        if self.reservations - self.cancelled >= self.limit and now < self.opens_at:
             return WindowFull(DAILY, self.opens_at - now)
-        self.claims += 1
-        return self.claims
+        self.reservations += 1
+        return self.reservations
 
-    def room(self) -> int:
+    def free_calls(self) -> int:
         raise NotImplementedError
 
-    def finish(self, claim: int) -> None:
+    def finish(self, reservation: int) -> None:
         self._work()
-        self.told.append(("finish", claim))
+        self.told.append(("finish", reservation))
 
-    def cancel(self, claim: int) -> None:
+    def cancel(self, reservation: int) -> None:
         self._work()
-        self.told.append(("cancel", claim))
+        self.told.append(("cancel", reservation))
 
     @property
     def cancelled(self) -> int:
@@ -352,7 +352,7 @@ async def test_who_is_cancelled_while_a_window_is_spent_takes_nothing():
     with anyio.move_on_after(10):
         await pacer.acquire()
     assert pacer.waiting is None
-    assert windows.claims == 1
+    assert windows.reservations == 1
     assert pacer.pace.in_flight == 0
 
 
@@ -393,7 +393,7 @@ async def test_what_cannot_be_counted_is_recorded_and_nothing_follows(start):
         # There may be room again: what was not counted is missing all the same.
         windows.broken = None
     assert refused == [error]
-    assert windows.claims == 1
+    assert windows.reservations == 1
     with pytest.raises(StorageError, match="disk full"):
         await pacer.acquire()
 

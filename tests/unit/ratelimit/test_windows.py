@@ -79,23 +79,23 @@ def usage(path, clock):
         yield opened
 
 
-def claimed(usage: CallLog, *windows_: QuotaWindow, account: str = "a") -> int:
-    claim = usage.claim(account, windows_)
-    assert not isinstance(claim, WindowFull), claim
-    return claim
+def reserved(usage: CallLog, *windows_: QuotaWindow, account: str = "a") -> int:
+    reservation = usage.reserve(account, windows_)
+    assert not isinstance(reservation, WindowFull), reservation
+    return reservation
 
 
 def refused(usage: CallLog, *windows_: QuotaWindow, account: str = "a") -> WindowFull:
-    spent = usage.claim(account, windows_)
+    spent = usage.reserve(account, windows_)
     assert isinstance(spent, WindowFull)
     return spent
 
 
 def used(usage: CallLog, *windows_: QuotaWindow, account: str = "a") -> int:
     """A call that is over as soon as it has left."""
-    claim = claimed(usage, *windows_, account=account)
-    usage.finish(claim)
-    return claim
+    reservation = reserved(usage, *windows_, account=account)
+    usage.finish(reservation)
+    return reservation
 
 
 # -- what is declared --------------------------------------------------------------------------------
@@ -118,26 +118,26 @@ def test_calls_a_day_can_be_overridden_and_a_reserve_leaves_no_less_than_nothing
 
 def test_room_is_what_all_windows_leave_and_never_less_than_nothing(usage, clock):
     five, three = QuotaWindow("per_minute", 5, 60.0), QuotaWindow("per_hour", 3, 3600.0)
-    assert usage.room("a", (five, three)) == 3
-    claimed(usage, five)
+    assert usage.free_calls("a", (five, three)) == 3
+    reserved(usage, five)
     used(usage, five)
-    assert usage.room("a", (five, three)) == 1
+    assert usage.free_calls("a", (five, three)) == 1
     used(usage, five)
     used(usage, five)
-    assert usage.room("a", (five,)) == 1
-    assert usage.room("a", (five, three)) == 0, "other programs may have used more"
-    assert usage.room("b", (five, three)) == 3
+    assert usage.free_calls("a", (five,)) == 1
+    assert usage.free_calls("a", (five, three)) == 0, "other programs may have used more"
+    assert usage.free_calls("b", (five, three)) == 3
     clock.advance(60 + EPSILON)
-    assert usage.room("a", (five,)) == 4, "one is in flight"
+    assert usage.free_calls("a", (five,)) == 4, "one is in flight"
 
 
 # -- one slot ----------------------------------------------------------------------------------------
 
 
 def test_a_slot_is_free_a_full_window_after_its_call_was_over(usage, clock):
-    first = claimed(usage, MINUTE)
+    first = reserved(usage, MINUTE)
     clock.advance(1)
-    second = claimed(usage, MINUTE)
+    second = reserved(usage, MINUTE)
     clock.advance(50)
     usage.finish(second)
     clock.advance(5)
@@ -149,67 +149,67 @@ def test_a_slot_is_free_a_full_window_after_its_call_was_over(usage, clock):
     clock.advance(25 - EPSILON)
     refused(usage, MINUTE)
     clock.advance(2 * EPSILON)
-    claimed(usage, MINUTE)
+    reserved(usage, MINUTE)
     assert refused(usage, MINUTE).opens_in == pytest.approx(5, abs=2 * EPSILON)
 
 
 def test_a_call_in_flight_occupies_its_slot_however_long(usage, clock):
-    claims = [claimed(usage, MINUTE), claimed(usage, MINUTE)]
+    reservations = [reserved(usage, MINUTE), reserved(usage, MINUTE)]
     clock.advance(200)
     assert refused(usage, MINUTE).opens_in == pytest.approx(LOST_AFTER - 200 + 60, abs=EPSILON)
-    usage.finish(claims[1])
+    usage.finish(reservations[1])
     assert refused(usage, MINUTE).opens_in == pytest.approx(60, abs=EPSILON)
 
 
 def test_a_claim_that_nobody_finishes_counts_as_over_after_a_while(usage, clock):
-    claimed(usage, MINUTE)
-    claimed(usage, MINUTE)
+    reserved(usage, MINUTE)
+    reserved(usage, MINUTE)
     clock.advance(LOST_AFTER + 60 - EPSILON)
     refused(usage, MINUTE)
     clock.advance(2 * EPSILON)
-    claimed(usage, MINUTE)
+    reserved(usage, MINUTE)
 
 
 def test_a_claim_given_up_for_lost_can_still_be_finished(usage, clock):
-    lost = [claimed(usage, MINUTE), claimed(usage, MINUTE)]
+    lost = [reserved(usage, MINUTE), reserved(usage, MINUTE)]
     clock.advance(LOST_AFTER + 100)
-    claim = claimed(usage, MINUTE)
+    reservation = reserved(usage, MINUTE)
     usage.finish(lost[0])
     assert refused(usage, MINUTE).opens_in == pytest.approx(60, abs=EPSILON)
-    usage.finish(claim)
+    usage.finish(reservation)
     usage.finish(lost[1])
     clock.advance(60 + EPSILON)
-    claimed(usage, MINUTE)
-    claimed(usage, MINUTE)
+    reserved(usage, MINUTE)
+    reserved(usage, MINUTE)
     refused(usage, MINUTE)
 
 
 def test_of_two_finishes_the_later_holds(usage, clock):
-    claim = used(usage, MINUTE)
+    reservation = used(usage, MINUTE)
     used(usage, MINUTE)
     clock.advance(30)
-    usage.finish(claim)
+    usage.finish(reservation)
     clock.advance(30 + EPSILON)
-    claimed(usage, MINUTE)
+    reserved(usage, MINUTE)
     assert refused(usage, MINUTE).opens_in == pytest.approx(30, abs=2 * EPSILON)
 
 
 def test_a_call_that_never_left_frees_its_slot_at_once(usage):
-    claimed(usage, MINUTE)
-    claim = claimed(usage, MINUTE)
+    reserved(usage, MINUTE)
+    reservation = reserved(usage, MINUTE)
     refused(usage, MINUTE)
-    usage.cancel(claim)
-    usage.cancel(claim)
-    usage.finish(claim)
-    again = claimed(usage, MINUTE)
-    assert again != claim, "an id is never used twice"
+    usage.cancel(reservation)
+    usage.cancel(reservation)
+    usage.finish(reservation)
+    again = reserved(usage, MINUTE)
+    assert again != reservation, "an id is never used twice"
     refused(usage, MINUTE)
 
 
 def test_without_windows_nothing_is_logged(usage):
-    claim = usage.claim("a", ())
-    usage.finish(claim)
-    usage.cancel(claim)
+    reservation = usage.reserve("a", ())
+    usage.finish(reservation)
+    usage.cancel(reservation)
     assert usage.ages("a", DAY) == []
 
 
@@ -235,23 +235,23 @@ def test_a_window_that_is_declared_later_or_lowered_counts_what_was_before(usage
     # Three of the five must go before one fits.
     lowered = refused(usage, QuotaWindow("per_minute", 3, 60.0))
     assert lowered.opens_in == pytest.approx(60 - 3, abs=EPSILON)
-    claimed(usage, QuotaWindow("per_minute", 6, 60.0))
+    reserved(usage, QuotaWindow("per_minute", 6, 60.0))
 
 
 def test_accounts_are_apart(usage):
     used(usage, MINUTE)
     used(usage, MINUTE)
     refused(usage, MINUTE)
-    claimed(usage, MINUTE, account="b")
-    claimed(usage, MINUTE, account="A")
+    reserved(usage, MINUTE, account="b")
+    reserved(usage, MINUTE, account="A")
 
 
 def test_ages_tell_when_calls_were_over(usage, clock):
     used(usage, DAILY)
     clock.advance(100)
-    lost = claimed(usage, DAILY)
+    lost = reserved(usage, DAILY)
     clock.advance(LOST_AFTER + 5)
-    claimed(usage, DAILY)
+    reserved(usage, DAILY)
     used(usage, QuotaWindow("per_day", 9, DAY), account="b")
     assert usage.ages("a", DAY) == pytest.approx([0, 5, 405], abs=EPSILON)
     assert usage.ages("a", 300) == pytest.approx([0, 5], abs=EPSILON)
@@ -261,38 +261,38 @@ def test_ages_tell_when_calls_were_over(usage, clock):
 
 
 def test_a_note_is_kept_and_bears_its_age(path, clock, usage):
-    assert usage.note("a") is None
-    usage.revise("a", lambda text, age: f"{text} {age}")
-    usage.revise("b", lambda *_: "another")
+    assert usage.read_note("a") is None
+    usage.update_note("a", lambda text, age: f"{text} {age}")
+    usage.update_note("b", lambda *_: "another")
     clock.advance(60)
     with CallLog(path, clock) as other:
-        assert other.note("a", 60) == other.note("a") == "None inf"
-        assert other.note("a", 59) is None
-        other.revise("a", lambda text, age: f"{text}, {age}")
-        assert other.note("b") == "another"
-    assert usage.note("a", 0) == "None inf, 60.0"
+        assert other.read_note("a", 60) == other.read_note("a") == "None inf"
+        assert other.read_note("a", 59) is None
+        other.update_note("a", lambda text, age: f"{text}, {age}")
+        assert other.read_note("b") == "another"
+    assert usage.read_note("a", 0) == "None inf, 60.0"
 
 
 def test_a_note_that_is_not_changed_stays_as_it_is(usage, clock):
-    usage.revise("a", lambda *_: "first")
+    usage.update_note("a", lambda *_: "first")
     clock.advance(60)
-    usage.revise("a", lambda *_: None)
+    usage.update_note("a", lambda *_: None)
     with pytest.raises(ZeroDivisionError):
-        usage.revise("a", lambda *_: str(1 / 0))
-    assert usage.note("a") == "first"
-    assert usage.note("a", 59) is None
-    claimed(usage, MINUTE)
+        usage.update_note("a", lambda *_: str(1 / 0))
+    assert usage.read_note("a") == "first"
+    assert usage.read_note("a", 59) is None
+    reserved(usage, MINUTE)
 
 
-def test_notes_are_revised_one_after_the_other(path, usage):
+def test_concurrent_updates_of_a_note_are_serialised(path, usage):
     def count(text: str | None, _: float) -> str:
         time.sleep(0.0002)
         return str(int(text or 0) + 1)
 
     with CallLog(path) as other, ThreadPoolExecutor(4) as pool:
         for handle in [usage, other] * 50:
-            pool.submit(handle.revise, "counter", count)
-    assert usage.note("counter") == "100"
+            pool.submit(handle.update_note, "counter", count)
+    assert usage.read_note("counter") == "100"
 
 
 # -- any history -------------------------------------------------------------------------------------
@@ -347,7 +347,7 @@ some_windows = st.lists(
 PASSING = [0.0, 0.25, 1.0, 30.0, 59.75, 60.0, 180.0, 300.0, 360.0, 3600.0, 43_200.0, DAY]
 #: (what, which account, which handle, a number).
 steps = st.one_of(
-    st.sampled_from(list(product(["claim"], [0, 1], [0, 1], [0.0]))),
+    st.sampled_from(list(product(["reserve"], [0, 1], [0, 1], [0.0]))),
     st.sampled_from(list(product(["press"], [0, 1], [0, 1], [0.0]))),
     st.sampled_from(list(product(["finish", "cancel"], [0, 1], [0, 1], range(10)))),
     st.sampled_from(list(product(["pass"], [0], [0], PASSING))),
@@ -358,7 +358,7 @@ steps = st.one_of(
 class World:
     """Two processes' handles on one file, two accounts, and what must be true of them.
 
-    A claim that is never finished is one whose process was killed.
+    A reservation that is never finished is one whose process was killed.
     """
 
     def __init__(self, path: Path, windows_: tuple[Sequence[QuotaWindow], Sequence[QuotaWindow]]) -> None:
@@ -377,8 +377,8 @@ class World:
         elif what == "reopen":
             self.handles[handle].close()
             self.handles[handle] = CallLog(self.path, self.clock)
-        elif what == "claim":
-            self.claim(account, handle)
+        elif what == "reserve":
+            self.reserve(account, handle)
         elif what == "press":
             self.press(account, handle)
         else:
@@ -387,37 +387,41 @@ class World:
     def settle(self, what: str, model: Model, usage: CallLog, number: int) -> None:
         """Finish or cancel one that is in flight, or was lost less than a day ago."""
         now = self.clock()
-        open_ = [claim for claim, call in model.calls.items() if call.end is None and call.start > now - DAY]
+        open_ = [
+            reservation
+            for reservation, call in model.calls.items()
+            if call.end is None and call.start > now - DAY
+        ]
         if not open_:
             return
-        claim = open_[number % len(open_)]
+        reservation = open_[number % len(open_)]
         if what == "finish":
-            usage.finish(claim)
-            model.calls[claim].end = now
+            usage.finish(reservation)
+            model.calls[reservation].end = now
         else:
-            usage.cancel(claim)
-            del model.calls[claim]
+            usage.cancel(reservation)
+            del model.calls[reservation]
 
-    def claim(self, account: int, handle: int) -> int | WindowFull:
+    def reserve(self, account: int, handle: int) -> int | WindowFull:
         model, now = self.models[account], self.clock()
-        claim = self.handles[handle].claim(f"account-{account}", model.windows)
-        if isinstance(claim, WindowFull):
+        reservation = self.handles[handle].reserve(f"account-{account}", model.windows)
+        if isinstance(reservation, WindowFull):
             assert not model.fits(now - EPSILON)
-            assert claim.window in model.windows
-            assert claim.opens_in == pytest.approx(model.opens_at(now) - now, abs=EPSILON)
+            assert reservation.window in model.windows
+            assert reservation.opens_in == pytest.approx(model.opens_at(now) - now, abs=EPSILON)
         else:
             assert model.fits(now)
-            model.calls[claim] = Call(now)
-        return claim
+            model.calls[reservation] = Call(now)
+        return reservation
 
     def press(self, account: int, handle: int) -> None:
         """Come back just before the window opens, and just after."""
-        claim = self.claim(account, handle)
-        if isinstance(claim, WindowFull):
-            self.clock.advance(claim.opens_in - EPSILON)
-            assert isinstance(self.claim(account, handle), WindowFull)
+        reservation = self.reserve(account, handle)
+        if isinstance(reservation, WindowFull):
+            self.clock.advance(reservation.opens_in - EPSILON)
+            assert isinstance(self.reserve(account, handle), WindowFull)
             self.clock.advance(2 * EPSILON)
-            assert not isinstance(self.claim(account, 1 - handle), WindowFull)
+            assert not isinstance(self.reserve(account, 1 - handle), WindowFull)
 
     def check(self) -> None:
         for account, model in enumerate(self.models):
@@ -477,10 +481,10 @@ def spend(path: Path, told: Time) -> None:
 def opens_in(path: Path, told: Time) -> float:
     """Seconds until the window opens, as a process that begins now sees it; 0 if it is open."""
     with CallLog(path, machine=told.machine) as usage:
-        claim = usage.claim("a", [MINUTE])
-        if isinstance(claim, WindowFull):
-            return claim.opens_in
-        usage.cancel(claim)
+        reservation = usage.reserve("a", [MINUTE])
+        if isinstance(reservation, WindowFull):
+            return reservation.opens_in
+        usage.cancel(reservation)
         return 0.0
 
 
@@ -494,7 +498,7 @@ def test_a_step_of_the_wall_clock_neither_opens_a_window_nor_jams_it(path, step)
         assert refused(running, MINUTE).opens_in == pytest.approx(50, abs=EPSILON)
         assert opens_in(path, told) == pytest.approx(50, abs=EPSILON)
         told.true += 50 + EPSILON
-        claimed(running, MINUTE)
+        reserved(running, MINUTE)
     assert opens_in(path, told) == 0
 
 
@@ -588,10 +592,10 @@ def test_this_machine_tells_its_time(path):
     brief = QuotaWindow("brief", 1, 0.05)
     with CallLog(path) as usage:
         used(usage, brief)
-        spent = usage.claim("a", [brief])
+        spent = usage.reserve("a", [brief])
         if isinstance(spent, WindowFull):
             time.sleep(spent.opens_in)
-        claimed(usage, brief)
+        reserved(usage, brief)
         assert abs(usage._now() / 1e6 - time.time()) < 60
 
 
@@ -610,16 +614,16 @@ until = time.monotonic() + seconds
 
 def call(usage):
     while time.monotonic() < until:
-        claim = usage.claim("a", [window])
-        if isinstance(claim, WindowFull):
-            if claim.opens_in > 60:
+        reservation = usage.reserve("a", [window])
+        if isinstance(reservation, WindowFull):
+            if reservation.opens_in > 60:
                 return
-            time.sleep(min(claim.opens_in, 0.005))
+            time.sleep(min(reservation.opens_in, 0.005))
             continue
-        os.write(1, f"left {claim} {time.monotonic()}\\n".encode())
+        os.write(1, f"left {reservation} {time.monotonic()}\\n".encode())
         time.sleep(0.001)
-        os.write(1, f"over {claim} {time.monotonic()}\\n".encode())
-        usage.finish(claim)
+        os.write(1, f"over {reservation} {time.monotonic()}\\n".encode())
+        usage.finish(reservation)
 
 with CallLog(Path(path)) as usage:
     with ThreadPoolExecutor(2) as pool:
@@ -658,9 +662,9 @@ def spans(said: Sequence[Path]) -> list[tuple[float, float]]:
     over: dict[int, float] = {}
     for out in said:
         for line in out.read_text().splitlines():
-            what, claim, at = line.split()
-            {"left": left, "over": over}[what][int(claim)] = float(at)
-    return [(at, over.get(claim, at)) for claim, at in left.items()]
+            what, reservation, at = line.split()
+            {"left": left, "over": over}[what][int(reservation)] = float(at)
+    return [(at, over.get(reservation, at)) for reservation, at in left.items()]
 
 
 def test_processes_and_their_threads_never_exceed_a_window_together(path):
@@ -680,7 +684,7 @@ def test_processes_that_are_killed_leave_their_calls_counted(path):
     with CallLog(path) as usage:
         assert len(usage.ages("a", DAY)) == limit
         spent = refused(usage, QuotaWindow("per_day", limit, DAY))
-    # Killed between its claim and its word, each of four threads may have kept one to itself.
+    # Killed between its reservation and its word, each of four threads may have kept one to itself.
     assert limit - 4 <= len(calls) <= limit
     assert DAY - 60 < spent.opens_in <= DAY
 
@@ -689,20 +693,20 @@ def test_many_can_begin_the_same_file_at_once(path):
     for attempt in range(20):
         beginning = path.with_name(f"usage-{attempt}.db")
         barrier = threading.Barrier(8)
-        claims: list[int | WindowFull] = []
+        reservations: list[int | WindowFull] = []
 
-        def begin(beginning=beginning, barrier=barrier, claims=claims):
+        def begin(beginning=beginning, barrier=barrier, reservations=reservations):
             barrier.wait()
             with CallLog(beginning) as usage:
-                claims.append(usage.claim("a", [QuotaWindow("any", 6, DAY)]))
+                reservations.append(usage.reserve("a", [QuotaWindow("any", 6, DAY)]))
 
         threads = [threading.Thread(target=begin) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert sum(isinstance(claim, WindowFull) for claim in claims) == 2
-        assert len(claims) == 8
+        assert sum(isinstance(reservation, WindowFull) for reservation in reservations) == 2
+        assert len(reservations) == 8
 
 
 def test_a_file_that_is_just_being_made_is_waited_for(path):
@@ -712,7 +716,7 @@ def test_a_file_that_is_just_being_made_is_waited_for(path):
     timer = threading.Timer(0.2, other.execute, ["ROLLBACK"])
     timer.start()
     with CallLog(path) as usage:
-        claimed(usage, MINUTE)
+        reserved(usage, MINUTE)
     timer.join()
     other.close()
 
@@ -746,7 +750,7 @@ def test_the_files_are_their_owners_alone(path):
 def test_what_was_used_outlives_its_process(path, clock):
     with CallLog(path, clock) as usage:
         used(usage, MINUTE)
-        claimed(usage, MINUTE)
+        reserved(usage, MINUTE)
     with CallLog(path, clock) as usage:
         assert refused(usage, MINUTE).opens_in == pytest.approx(60, abs=EPSILON)
 
@@ -771,7 +775,7 @@ def test_a_file_with_damage_in_it_is_refused(path, clock):
         file.seek(page)
         file.write(b"\xa5" * (size - page))
     with pytest.raises(StorageError) as caught, CallLog(path, clock) as usage:
-        claimed(usage, MINUTE)
+        reserved(usage, MINUTE)
     told(caught, path, "malformed", "move the file away")
 
 
@@ -868,7 +872,7 @@ def test_no_call_is_granted_that_cannot_be_logged_and_with_room_it_goes_on(tmp_p
             file.write(bytes(120 * 1024))
         granted: list[int] = []
         with pytest.raises(StorageError) as caught, nullcontext() if real else no_longer_files():
-            granted.extend(iter(lambda: claimed(usage, many), None))
+            granted.extend(iter(lambda: reserved(usage, many), None))
         told(caught, folder / "usage.db", "make room", "then run the same command")
         ballast.unlink()
         used(usage, many)
@@ -880,21 +884,21 @@ def test_a_file_that_another_process_keeps_to_itself_is_told(path, usage):
     selfish = sqlite3.connect(path, isolation_level=None)
     selfish.execute("BEGIN IMMEDIATE")
     with pytest.raises(StorageError) as caught:
-        usage.claim("a", [MINUTE])
+        usage.reserve("a", [MINUTE])
     told(caught, path, "database is locked", "wait until the process that has locked it ends")
     selfish.execute("ROLLBACK")
     selfish.close()
-    claimed(usage, MINUTE)
+    reserved(usage, MINUTE)
 
 
 @pytest.mark.parametrize("again", [False, True])
 def test_a_file_that_was_removed_is_not_written_to_any_more(path, clock, usage, again):
-    claim = claimed(usage, MINUTE)
+    reservation = reserved(usage, MINUTE)
     for file in path.parent.iterdir():
         file.unlink()
     if again:
         CallLog(path, clock).close()
-    for act in (lambda: usage.claim("a", [MINUTE]), lambda: usage.finish(claim)):
+    for act in (lambda: usage.reserve("a", [MINUTE]), lambda: usage.finish(reservation)):
         with pytest.raises(StorageError) as caught:
             act()
         told(caught, path, "removed or replaced", "run the same command again")
@@ -905,7 +909,7 @@ def test_after_it_was_closed_it_grants_nothing(path):
     usage.close()
     usage.close()
     with pytest.raises(StorageError) as caught:
-        usage.claim("a", [MINUTE])
+        usage.reserve("a", [MINUTE])
     told(caught, path, "closed")
 
 
@@ -920,7 +924,7 @@ def test_old_calls_are_forgotten_when_the_log_is_opened(path, clock):
     with CallLog(path, clock) as usage:
         for _ in range(3):
             used(usage, DAILY)
-        claimed(usage, DAILY, account="b")
+        reserved(usage, DAILY, account="b")
     clock.advance(DAY + LOST_AFTER - 1)
     with CallLog(path, clock) as usage:
         assert logged(usage) == 4
@@ -938,7 +942,7 @@ def test_old_calls_are_forgotten_now_and_then_by_those_who_go_on(usage, clock):
         used(usage, DAILY)
     clock.advance(2 * DAY)
     many = QuotaWindow("any", 2 * quota.PURGE_EVERY, DAY)
-    while claimed(usage, many) % quota.PURGE_EVERY:
+    while reserved(usage, many) % quota.PURGE_EVERY:
         assert logged(usage) > 3
     assert logged(usage) == quota.PURGE_EVERY - 3
     # The limit of three was reached two days ago, and would be again by those that are left.
@@ -946,7 +950,7 @@ def test_old_calls_are_forgotten_now_and_then_by_those_who_go_on(usage, clock):
 
 
 def test_a_claim_is_cheap_after_a_hundred_thousand(usage, clock):
-    """A loose bound: a claim takes a tenth of a millisecond, and counting them all ten."""
+    """A loose bound: a reservation takes a tenth of a millisecond, and counting them all ten."""
     now = usage._now()
     usage._db.execute("BEGIN")
     usage._db.executemany(

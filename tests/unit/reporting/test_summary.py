@@ -588,9 +588,9 @@ def test_waits_for_windows_are_foretold_too(path):
         room = allowances(usage, main=quota)
         trio.run(room.settle, lanes()["main"], identified)
         for _ in range(8):
-            claim = usage.claim("aws/1 writes", windows(quota))
-            assert isinstance(claim, int)
-            usage.finish(claim)
+            reservation = usage.reserve("aws/1 writes", windows(quota))
+            assert isinstance(reservation, int)
+            usage.finish(reservation)
         fast = lanes(start=pace.learned(10.0, 0.0))
         found = left({"main": 7}, {"main": 20}, fast, room)
     assert found == pytest.approx(7200, abs=2)
