@@ -115,9 +115,9 @@ def _renamed_refusal(job: Job, name: str, now: str) -> str | None:
 async def identify_signer(
     job: Job,
     signers: dict[str, str],
-    allowances: AccountLimits,
+    limits: AccountLimits,
     identify: Identify,
-    lane: AccountState,
+    account: AccountState,
 ) -> None:
     """Find out who signs, put it in `signers` for the intents, and apply that AWS account's quotas.
 
@@ -125,18 +125,18 @@ async def identify_signer(
         ApiError: there are no credentials, or another AWS account's.
         StorageError: the log of calls cannot be read or written.
     """
-    found = await identify(lane.name)
-    before = signers.get(lane.name) or job.past.signers.get(lane.name)
-    now = signers[lane.name] = signer.of(found)
-    if why := signer.refusal(lane.name, before, now) or _renamed_refusal(job, lane.name, now):
+    found = await identify(account.name)
+    before = signers.get(account.name) or job.past.signers.get(account.name)
+    now = signers[account.name] = signer.of(found)
+    if why := signer.refusal(account.name, before, now) or _renamed_refusal(job, account.name, now):
         # The credentials could not be had at the start, and are another account's.
         raise ApiError(
             Failure(ErrorKind.DENIED, "AnotherAccount", why, Verdict.STOP_ACCOUNT, may_have_landed=False)
         )
-    if warning := signer.warning(lane.name, before, now):
-        lane.warnings.append(warning)
+    if warning := signer.warning(account.name, before, now):
+        account.warnings.append(warning)
 
     async def known(_: str) -> str:
         return found
 
-    await allowances.settle(lane, identify=known)
+    await limits.settle(account, identify=known)

@@ -74,13 +74,13 @@ def run_summary(
     Args:
         job: which rows were to be sent.
         outcome: see `decide_outcome`.
-        stats: what became of the rows.
+        stats: the counts of the rows.
         view: the run that is over; None: there was nothing to do.
         signum: the signal that ended the run, if one did.
         warnings: for the summary.
     """
     engine = view.state if view else None
-    stops = [engine.stop, *(lane.stop for lane in engine.lanes.values())] if engine else []
+    stops = [engine.stop, *(account.stop for account in engine.lanes.values())] if engine else []
     completed = outcome == "completed"
     uncounted = engine.uncounted if engine else None
     found = summarize(
@@ -91,7 +91,7 @@ def run_summary(
         ledger=str(job.path),
         run_id=job.run_id,
         elapsed_s=view.elapsed if view else 0.0,
-        accounts={name: stats.account_summary(lane) for name, lane in engine.lanes.items()} if engine else {},
+        accounts={name: stats.account_summary(one) for name, one in engine.lanes.items()} if engine else {},
         reasons=[stop.reason for stop in stops if stop],
         run=job.rest_command if completed else job.same_command or job.rest_command,
         settings=job.settings,

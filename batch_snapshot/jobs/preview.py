@@ -56,7 +56,7 @@ class Preview:
         return max((outlook.forecast.ends_in for outlook in self.outlooks.values()), default=0.0)
 
 
-def preview_job(job: Job, allowances: AccountLimits, now: datetime) -> Preview:
+def preview_job(job: Job, limits: AccountLimits, now: datetime) -> Preview:
     """What the job is about to do.
 
     Raises:
@@ -70,7 +70,7 @@ def preview_job(job: Job, allowances: AccountLimits, now: datetime) -> Preview:
         catalogs=job.catalogs,
         counts=summary.count(job.past.counts(), job.total),
         rows=sum(job.todo.values()),
-        outlooks={name: allowances.outlook(name, rows) for name, rows in job.todo.items() if rows},
+        outlooks={name: limits.outlook(name, rows) for name, rows in job.todo.items() if rows},
         now=now.astimezone(),
         notes=job.open_questions,
     )

@@ -117,7 +117,7 @@ class Recorder:
     def clear_reminders(self) -> list[str]:
         """Forget that the ledger is unfinished, for all accounts or those that are; returns warnings.
 
-        It may be finished for some accounts and wait for others, which nobody has asked to send.
+        It may be finished for the accounts of this run and not for others.
         """
         job, counts = self.job, self.stats.counts
         settled = not (counts.unattempted or counts.in_doubt)

@@ -60,7 +60,7 @@ def _run_to_end(work: Callable[[], Awaitable[T]], hooks: Hooks | None) -> T:
         return anyio.run(work)
     if hooks and hooks.signals:
         raise InputError(
-            "Hooks(signals=True): a loop is running here, and only the main thread's own run can heed "
+            "Hooks(signals=True): a loop is running here, and only the main thread's own run can handle "
             "signals; leave signals out, or await batch_snapshot.run"
         )
     # An exception in the block, such as an interrupt, ends the work before it is raised further.
