@@ -101,7 +101,7 @@ def test_the_example_of_a_lambda_handler(place, endpoint):
 # -- with and without a loop -------------------------------------------------------------------------
 
 
-def test_without_a_loop_it_waits():
+def test_run_sync_without_a_loop_returns_when_the_run_is_over():
     summary = batch_snapshot.run_sync("trial.yaml", SIMULATED)
     assert (summary.outcome, summary.counts.succeeded) == ("completed", 4)
     again = batch_snapshot.retry_sync(summary.ledger, Selection(), SIMULATED)
@@ -109,7 +109,7 @@ def test_without_a_loop_it_waits():
 
 
 @pytest.mark.parametrize("loop", [asyncio.run, trio.run], ids=["asyncio", "trio"])
-def test_in_a_running_loop_it_waits_too(loop):
+def test_run_sync_in_a_running_loop_returns_when_the_run_is_over(loop):
     here: list[threading.Thread] = []
 
     async def cell() -> batch_snapshot.Summary:
@@ -122,7 +122,7 @@ def test_in_a_running_loop_it_waits_too(loop):
     assert threading.main_thread() not in here
 
 
-def test_in_a_running_loop_signals_are_refused_in_words():
+def test_run_sync_in_a_running_loop_refuses_signals():
     async def cell() -> None:
         batch_snapshot.run_sync("trial.yaml", SIMULATED, Hooks(signals=True))
 
@@ -131,7 +131,7 @@ def test_in_a_running_loop_signals_are_refused_in_words():
     assert not Path("ledgers").exists()
 
 
-def test_an_interrupt_in_a_running_loop_ends_the_work_before_it_goes_on():
+def test_an_interrupt_in_a_running_loop_ends_the_run_before_it_is_raised():
     """As a notebook's stop button: no thread is left that makes snapshots."""
     write_manifest(Path("trial.yaml"), pairs(400))
 
@@ -161,7 +161,7 @@ def test_an_interrupt_in_a_running_loop_ends_the_work_before_it_goes_on():
 # -- what a library may not do -----------------------------------------------------------------------
 
 
-def test_it_prints_nothing_logs_nothing_and_takes_no_signal(capfd, caplog):
+def test_the_library_prints_nothing_logs_nothing_and_takes_no_signal(capfd, caplog):
     handlers: set[object] = set()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     hooks = Hooks(outcome=lambda _: handlers.update({(n, signal.getsignal(n)) for n in before}))
@@ -182,7 +182,7 @@ def test_it_prints_nothing_logs_nothing_and_takes_no_signal(capfd, caplog):
     assert not [record for record in caplog.records if record.name.startswith("batch_snapshot")]
 
 
-def test_errors_are_told_by_their_class():
+def test_errors_are_distinguished_by_their_class():
     lock = paths.ledger_lock(Path("ledgers/trial.simulated.ndjson"))
     with locks.held(lock, what="trial", since="now"), pytest.raises(LockedError) as caught:
         batch_snapshot.run_sync("trial.yaml", SIMULATED)
@@ -191,7 +191,7 @@ def test_errors_are_told_by_their_class():
         batch_snapshot.run_sync("absent.yaml", SIMULATED)
 
 
-def test_every_public_name_says_what_it_is():
+def test_every_public_name_has_a_docstring():
     for name in set(batch_snapshot.__all__) - {"__version__"}:
         thing = getattr(batch_snapshot, name)
         assert inspect.getdoc(thing), name

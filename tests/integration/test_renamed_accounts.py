@@ -59,7 +59,7 @@ def write(text):
     LEDGER.write_text(text, "utf-8")
 
 
-def of(account, rows):
+def rows_of(account, rows):
     return [{**row, "account": account} for row in rows] if account else rows
 
 
@@ -88,11 +88,11 @@ def made(simulator):
 async def test_rows_under_a_new_name_of_the_same_signer_are_refused(before, after, same):
     old, new = (next(iter(one)) if one else None for one in (before, after))
     rows = [*pairs(3), MISSING, *pairs(2, first=3)]
-    write_manifest(MANIFEST, of(old, rows), accounts=before)
+    write_manifest(MANIFEST, rows_of(old, rows), accounts=before)
     async with serve() as (url, simulator):
         assert (await run.run(MANIFEST, options(url, engine=CUT_SHORT))).exit_code == 3
         text, first = content(), made(simulator)
-        write_manifest(MANIFEST, of(new, pairs(5)), accounts=after)
+        write_manifest(MANIFEST, rows_of(new, pairs(5)), accounts=after)
         if not same:
             done = await run.run(MANIFEST, options(url))
             assert (done.counts.succeeded, max(made(simulator).values())) == (8, 2)
@@ -103,12 +103,12 @@ async def test_rows_under_a_new_name_of_the_same_signer_are_refused(before, afte
             await run.run(MANIFEST, options(url))
         assert caught.value.exit_code == 2
         assert (content(), made(simulator)) == (text, first)
-        # As the message says: named as the ledger names it, it is gone on with; or all is made anew.
+        # As the message says: under the ledger's name it is resumed; with another ledger all is sent again.
         name = old or "default"
-        write_manifest(MANIFEST, of(name, pairs(5)), accounts=before or {"default": {}})
+        write_manifest(MANIFEST, rows_of(name, pairs(5)), accounts=before or {"default": {}})
         assert (await run.run(MANIFEST, options(url))).counts.succeeded == 5
         assert set(made(simulator).values()) == {1}
-        write_manifest(MANIFEST, of(new, pairs(5)), accounts=after)
+        write_manifest(MANIFEST, rows_of(new, pairs(5)), accounts=after)
         assert (await run.run(MANIFEST, options(url, ledger="other.ndjson"))).exit_code == 0
 
 
@@ -116,12 +116,14 @@ async def test_rows_under_a_new_name_of_the_same_signer_are_refused(before, afte
 async def test_rows_moved_between_accounts_of_one_signer_are_refused_and_others_are_not():
     accounts = {"a": P, "b": Q, "c": R}
     write_manifest(
-        MANIFEST, [*of("a", pairs(2)), *of("b", pairs(2, 2)), *of("c", pairs(1, 4))], accounts=accounts
+        MANIFEST,
+        [*rows_of("a", pairs(2)), *rows_of("b", pairs(2, 2)), *rows_of("c", pairs(1, 4))],
+        accounts=accounts,
     )
     async with serve() as (url, simulator):
         assert (await run.run(MANIFEST, options(url))).exit_code == 0
-        for moved, refused in ([of("b", pairs(4)), True], [of("c", pairs(1)), False]):
-            write_manifest(MANIFEST, [*moved, *of("c", pairs(1, 4))], accounts=accounts)
+        for moved, refused in ([rows_of("b", pairs(4)), True], [rows_of("c", pairs(1)), False]):
+            write_manifest(MANIFEST, [*moved, *rows_of("c", pairs(1, 4))], accounts=accounts)
             for selected in ((), (moved[0]["account"],)):
                 before = made(simulator)
                 if refused:
@@ -134,13 +136,15 @@ async def test_rows_moved_between_accounts_of_one_signer_are_refused_and_others_
 
 
 @pytest.mark.asyncio
-async def test_a_new_account_beside_the_old_one_hinders_nothing():
+async def test_rows_of_an_added_account_are_sent():
     """Accounts are added, rows stay where they were: only theirs are sent."""
     write_manifest(MANIFEST, pairs(3))
     async with serve() as (url, simulator):
         await run.run(MANIFEST, options(url))
         accounts: dict[str, dict[str, str]] = {"default": {}, "main": {}}
-        write_manifest(MANIFEST, [*of("default", pairs(2)), *of("main", pairs(3, 5))], accounts=accounts)
+        write_manifest(
+            MANIFEST, [*rows_of("default", pairs(2)), *rows_of("main", pairs(3, 5))], accounts=accounts
+        )
         done = await run.run(MANIFEST, options(url))
         assert (done.exit_code, done.vanished) == (0, 1)
         assert set(made(simulator).values()) == {1}
@@ -148,25 +152,25 @@ async def test_a_new_account_beside_the_old_one_hinders_nothing():
 
 @pytest.mark.asyncio
 async def test_a_simulated_resume_goes_by_profiles_and_roles():
-    """Everybody signs with the simulator's key there, so that tells nothing."""
-    write_manifest(MANIFEST, of("a", pairs(3)), accounts={"a": P})
+    """All accounts sign with the simulator's key there, so the key proves nothing."""
+    write_manifest(MANIFEST, rows_of("a", pairs(3)), accounts={"a": P})
     assert (await run.run(MANIFEST, Options(simulate=True))).exit_code == 0
-    write_manifest(MANIFEST, of("b", pairs(3)), accounts={"b": P})
+    write_manifest(MANIFEST, rows_of("b", pairs(3)), accounts={"b": P})
     with pytest.raises(InputError, match="again under 'b'"):
         await run.run(MANIFEST, Options(simulate=True))
-    write_manifest(MANIFEST, of("b", pairs(3)), accounts={"b": Q})
+    write_manifest(MANIFEST, rows_of("b", pairs(3)), accounts={"b": Q})
     assert (await run.run(MANIFEST, Options(simulate=True))).exit_code == 0
 
 
 @pytest.mark.asyncio
-async def test_a_plan_says_it_and_a_retry_is_refused_too():
+async def test_a_plan_warns_of_renamed_accounts_and_a_retry_is_refused():
     """A ledger of an earlier version has rows under two names, and failed under one of them."""
-    write_manifest(MANIFEST, of("a", pairs(2)), accounts={"a": P})
+    write_manifest(MANIFEST, rows_of("a", pairs(2)), accounts={"a": P})
     async with serve() as (url, simulator):
         await run.run(MANIFEST, options(url))
-        write_manifest(MANIFEST, of("b", pairs(2)), accounts={"b": P})
-        said = run.dry_run(MANIFEST, options(url))
-        assert any("under account 'a' and is to be sent under 'b'" in note for note in said.notes)
+        write_manifest(MANIFEST, rows_of("b", pairs(2)), accounts={"b": P})
+        preview = run.dry_run(MANIFEST, options(url))
+        assert any("under account 'a' and is to be sent under 'b'" in note for note in preview.notes)
         text = content().replace('"a"', '"b"')
         [header] = of_type(LEDGER, "run")
         more = text.replace('"status":"succeeded"', '"status":"failed"').replace(
@@ -182,15 +186,15 @@ async def test_a_plan_says_it_and_a_retry_is_refused_too():
         merged = '"accounts":{"a":{"role_arn":null,"profile":"p","region":null},"b":{'
         write("".join(line.replace('"accounts":{"b":{', merged) for line in lines))
         before = made(simulator)
-        said = run.dry_retry(LEDGER, None, options(url))
-        assert any("under account 'a'" in note for note in said.notes)
+        preview = run.dry_retry(LEDGER, None, options(url))
+        assert any("under account 'a'" in note for note in preview.notes)
         with pytest.raises(InputError, match="leave account 'b' out with --accounts"):
             await run.retry(LEDGER, None, options(url))
         assert made(simulator) == before
         assert (await run.retry(LEDGER, None, options(url, accounts=("a",)))).calls == 0
 
 
-# -- who signs is known late, or not at all --------------------------------------------------------------
+# -- the signer is known late, or not at all------------------------------------------------------------
 
 
 #: Of roles at an endpoint of their own.
@@ -216,7 +220,7 @@ AT_2 = "http://127.0.0.1:9:222222222222:us-east-1"
         (AT_1, AT_1_TOO, False, True, True),
     ],
 )  # fmt: skip
-def test_only_proof_tells_two_names_apart(before, now, alike, simulated, one):
+def test_two_names_count_as_one_signer_unless_proven_different(before, now, alike, simulated, one):
     assert signer.may_be_one(before, now, alike=alike, simulated=simulated) is one
 
 
@@ -231,31 +235,31 @@ def test_only_proof_tells_two_names_apart(before, now, alike, simulated, one):
         ({"b": Q}, {"b": "aws:222222222222:us-east-1"}, False),
     ],
 )
-async def test_sts_tells_whose_rows_they_are(tmp_path, accounts, numbers, refused):
-    """As if AWS had told of account a that it is 111111111111; nothing is called but who we are."""
-    write_manifest(MANIFEST, of("a", pairs(2)), accounts={"a": P})
+async def test_the_account_number_from_sts_decides_whose_rows_they_are(tmp_path, accounts, numbers, refused):
+    """As if AWS had said that account a is 111111111111."""
+    write_manifest(MANIFEST, rows_of("a", pairs(2)), accounts={"a": P})
     async with serve() as (url, _):
         await run.run(MANIFEST, options(url))
     [named] = {line["signer"] for line in of_type(LEDGER, "intent")}
     write(content().replace(named, "aws:111111111111").replace(url, "aws"))
-    write_manifest(MANIFEST, of("b", pairs(2)), accounts=accounts)
+    write_manifest(MANIFEST, rows_of("b", pairs(2)), accounts=accounts)
     role = accounts["b"].get("role_arn", "::").split(":")
     found = {"b": f"aws:{role[4]}:us-east-1"} if len(role) > 4 else numbers
-    awaited = []
+    identified = []
 
     async def identify(name):
-        awaited.append(name)
+        identified.append(name)
         return found[name]
 
     async def unknown(_):
         raise ApiError(retry.CLOCKS_DISAGREE)
 
     with run_job(manifest.load(MANIFEST), Options(), utc_now()) as job:
-        # Without credentials at the start the account stops by itself, and is looked at when it has some.
+        # Without credentials at the start the account stops alone, and is checked when it has some.
         await identity_check.check_renamed(job, unknown)
-        lane = AccountState("b", Pacer(pace.Pace()), Pacer(pace.Pace()))
+        account = AccountState("b", Pacer(pace.Pace()), Pacer(pace.Pace()))
         settle = identity_check.identify_signer(
-            job, {}, AccountLimits(job.accounts, "aws", None, {}), identify, lane
+            job, {}, AccountLimits(job.accounts, "aws", None, {}), identify, account
         )
         if refused:
             with pytest.raises(InputError, match="again under 'b'"):
@@ -266,20 +270,20 @@ async def test_sts_tells_whose_rows_they_are(tmp_path, accounts, numbers, refuse
         else:
             await identity_check.check_renamed(job, identify)
             await settle
-    assert set(awaited) == {"b"}
+    assert set(identified) == {"b"}
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("number", "refused"), [("111111111111", True), ("222222222222", False)])
-async def test_an_account_that_is_left_out_is_whom_the_ledger_knows(number, refused):
+async def test_an_account_that_is_not_called_counts_as_its_recorded_signer(number, refused):
     """Account a has sent a row; b lists it too, and is called for alone."""
     accounts = {"a": P, "b": Q}
-    write_manifest(MANIFEST, of("a", pairs(2)), accounts=accounts)
+    write_manifest(MANIFEST, rows_of("a", pairs(2)), accounts=accounts)
     async with serve() as (url, _):
         await run.run(MANIFEST, options(url))
     [named] = {line["signer"] for line in of_type(LEDGER, "intent")}
     write(content().replace(named, "aws:111111111111").replace(url, "aws"))
-    write_manifest(MANIFEST, [*of("a", pairs(2)), *of("b", pairs(1))], accounts=accounts)
+    write_manifest(MANIFEST, [*rows_of("a", pairs(2)), *rows_of("b", pairs(1))], accounts=accounts)
 
     async def identify(_):
         return f"aws:{number}:us-east-1"

@@ -1,4 +1,4 @@
-"""Going on with a ledger: one that has vanished, under other credentials, by the commands that are named."""
+"""Resuming a ledger: one that has vanished, under other credentials, by the printed commands."""
 
 import json
 import re
@@ -16,14 +16,13 @@ from batch_snapshot.engine.account import AccountState
 from batch_snapshot.engine.allowance import AccountLimits
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.failures import retry
-from batch_snapshot.jobs import identity_check, plan
-from batch_snapshot.jobs import run as batch
+from batch_snapshot.jobs import identity_check, plan, run
 from batch_snapshot.jobs.job import open_retry
 from batch_snapshot.ledger import locks, open_runs, signer
 from batch_snapshot.models import ApiError, Quota, Verdict
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.pacer import Pacer
-from batch_snapshot.reporting import status as overview
+from batch_snapshot.reporting.status import read_status
 from batch_snapshot.simulator import serve
 from tests.support.planned_jobs import run_job
 from tests.support.processes import Place, assert_exactly_once, of_type, pairs
@@ -51,53 +50,53 @@ CUT_SHORT = Settings(failure_limit=retry.FailureLimit.parse("0"), concurrency=1)
 # -- a ledger that has vanished ------------------------------------------------------------------------
 
 
-async def test_an_unfinished_ledger_that_has_vanished_is_missed(place):
+async def test_a_run_is_refused_where_its_unfinished_ledger_has_vanished(place):
     path = place.manifest([*pairs(3), *missing(1), *pairs(3, first=3)])
     async with serve() as (url, simulator):
         options = Options(endpoint_url=url, engine=CUT_SHORT, rate=1000.0)
-        assert (await batch.run(path, options)).exit_code == 3
+        assert (await run.run(path, options)).exit_code == 3
         made = len(simulator.snapshots)
         aside = place.ledger.rename("aside")
         for _ in range(2):
             with pytest.raises(LedgerError, match="put it back, or begin anew with --new-ledger"):
-                await batch.run(path, options)
+                await run.run(path, options)
         assert len(simulator.snapshots) == made, "nothing was made a second time"
-        # Neither another ledger nor the plan is hindered, and one that is empty is no ledger.
-        assert batch.dry_run(path, options).rows == 7
+        # Another ledger and a dry run are still possible, and an empty file is no ledger.
+        assert run.dry_run(path, options).rows == 7
         place.ledger.touch()
         with pytest.raises(LedgerError, match="is gone, or empty"):
-            await batch.run(path, options)
+            await run.run(path, options)
         aside.rename(place.ledger)
         place.manifest([*pairs(3), *pairs(3, first=3)])
         with pytest.raises(InputError, match=r"--new-ledger: .* is there"):
-            await batch.run(path, replace(options, new_ledger=True))
-        assert (await batch.run(path, options)).counts == (6, 1, 0, 0)
+            await run.run(path, replace(options, new_ledger=True))
+        assert (await run.run(path, options)).counts == (6, 1, 0, 0)
         assert len(simulator.snapshots) == 6
 
 
-async def test_who_asks_for_a_new_ledger_gets_one_and_a_finished_one_may_go(place):
+async def test_new_ledger_flag_begins_one_and_a_finished_ledger_may_be_removed(place):
     path = place.manifest([*missing(1), *pairs(2)])
     async with serve() as (url, simulator):
         options = Options(endpoint_url=url, engine=CUT_SHORT, rate=1000.0)
-        assert (await batch.run(path, options)).exit_code == 3
+        assert (await run.run(path, options)).exit_code == 3
         place.ledger.unlink()
         place.manifest(pairs(2))
-        assert (await batch.run(path, replace(options, new_ledger=True))).exit_code == 0
+        assert (await run.run(path, replace(options, new_ledger=True))).exit_code == 0
         place.ledger.unlink()
-        assert (await batch.run(path, options)).exit_code == 0
+        assert (await run.run(path, options)).exit_code == 0
         assert len(simulator.snapshots) == 4
 
 
-async def test_a_simulated_ledger_is_missed_by_nobody(place):
+async def test_a_removed_simulated_ledger_blocks_nothing(place):
     path = place.manifest([*missing(1), *pairs(2)])
     options = Options(simulate=True, engine=CUT_SHORT)
     for _ in range(2):
-        summary = await batch.run(path, options)
+        summary = await run.run(path, options)
         assert summary.exit_code == 3
         place.ledger.with_name("trial.simulated.ndjson").unlink()
 
 
-async def test_what_is_kept_in_mind_is_its_owners_alone_and_bounded(tmp_path, monkeypatch):
+async def test_recorded_unfinished_ledgers_are_private_and_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(open_runs, "KEPT", 3)
     file = tmp_path / "trial.unfinished"
     for number in range(5):
@@ -108,8 +107,8 @@ async def test_what_is_kept_in_mind_is_its_owners_alone_and_bounded(tmp_path, mo
     ]  # fmt: skip
     open_runs.forget(file, tmp_path / "3.ndjson")
     assert open_runs.run_id(file, tmp_path / "3.ndjson") is None
-    for broken in ("{", "[]", "\0"):
-        file.write_text(broken)
+    for invalid in ("{", "[]", "\0"):
+        file.write_text(invalid)
         with pytest.raises(StorageError, match="remove it if it is broken"):
             open_runs.run_id(file, tmp_path / "4.ndjson")
 
@@ -128,32 +127,32 @@ async def test_what_is_kept_in_mind_is_its_owners_alone_and_bounded(tmp_path, mo
         ("key:a", "aws:1", False, False),
     ],
 )
-async def test_another_aws_account_is_refused_and_another_key_told(before, now, refused, warned):
+async def test_another_aws_account_is_refused_and_another_key_warned_about(before, now, refused, warned):
     assert (signer.refusal("main", before, now) is not None) is refused
     assert (signer.warning("main", before, now) is not None) is warned
 
 
-async def test_what_a_ledger_keeps_of_an_identity():
+async def test_a_ledger_records_the_account_number_or_the_key():
     assert signer.of("aws:123456789012:us-east-1") == "aws:123456789012"
     assert signer.of("http://127.0.0.1:9 key:abc") == signer.of("aws key:abc") == "key:abc"
 
 
-async def test_other_credentials_are_told_and_another_account_is_refused_before_anything_is_sent(
+async def test_other_credentials_are_warned_about_and_another_account_is_refused_before_anything_is_sent(
     place, monkeypatch
 ):
     path = place.manifest(pairs(2))
     async with serve() as (url, simulator):
         options = Options(endpoint_url=url, rate=1000.0)
-        assert (await batch.run(path, options)).exit_code == 0
+        assert (await run.run(path, options)).exit_code == 0
         place.manifest(pairs(4))
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE000000001")
-        again = await batch.run(path, options)
+        again = await run.run(path, options)
         assert any("another access key" in warning for warning in again.warnings)
         signers = {line["signer"] for line in of_type(place.ledger, "intent")}
         assert len(signers) == 2
         assert all(text.startswith("key:") for text in signers)
 
-        # As if AWS had said whose they were.
+        # As if AWS had named the account.
         text = place.ledger.read_text("utf-8")
         for text_ in signers:
             text = text.replace(text_, "aws:111111111111")
@@ -167,29 +166,28 @@ async def test_other_credentials_are_told_and_another_account_is_refused_before_
         async def unknown(_: str) -> str:
             raise ApiError(retry.CLOCKS_DISAGREE)
 
-        listed = manifest.load(path)
-        with run_job(listed, options, utc_now()) as job:
+        with run_job(manifest.load(path), options, utc_now()) as job:
             with pytest.raises(InputError, match="was AWS account 111111111111 so far") as raised:
                 await identity_check.check_signers(job, other)
             await identity_check.check_signers(job, unknown)
-            lane = AccountState("default", Pacer(pace.Pace()), Pacer(pace.Pace()))
+            account = AccountState("default", Pacer(pace.Pace()), Pacer(pace.Pace()))
             with pytest.raises(ApiError, match="AnotherAccount") as stopped:
                 await identity_check.identify_signer(
-                    job, {}, AccountLimits(job.accounts, url, None, {}), other, lane
+                    job, {}, AccountLimits(job.accounts, url, None, {}), other, account
                 )
             assert stopped.value.failure.verdict is Verdict.STOP_ACCOUNT
         assert raised.value.exit_code == 2
         assert len(simulator.log) == calls
 
 
-# -- the commands that go on ---------------------------------------------------------------------------
+# -- the next commands ---------------------------------------------------------------------------------
 
 
 def words(command):
     return shlex.split(command)
 
 
-async def test_the_commands_that_go_on_keep_the_quota_the_state_and_the_accounts(place):
+async def test_the_next_commands_keep_the_quota_the_state_folder_and_the_accounts(place):
     accounts: dict[str, dict[str, object]] = {"a": {}, "b": {}}
     rows = [
         *pairs(2, account="a"),
@@ -202,23 +200,23 @@ async def test_the_commands_that_go_on_keep_the_quota_the_state_and_the_accounts
             endpoint_url=url, daily_quota=500, rate=2.5, accounts=("a",), state_dir=Path("my state"),
             engine=CUT_SHORT,
         )  # fmt: skip
-        assert (await batch.run(path, replace(options, rate=1000.0))).outcome == "stopped"
-    status = overview.read_status(place.ledger)
-    run = next(step for step in status.next_steps if " run " in step)
+        assert (await run.run(path, replace(options, rate=1000.0))).outcome == "stopped"
+    status = read_status(place.ledger)
+    run_command = next(step for step in status.next_steps if " run " in step)
     expected = ["--rate", "1000", "--daily-quota", "500", "--state-dir", "my state", "--accounts", "a"]
-    assert words(run)[-len(expected) :] == expected
-    # A retry has the quota from the ledger, and says in the end what the run was given.
+    assert words(run_command)[-len(expected) :] == expected
+    # A retry takes the quota from the ledger, and its next command keeps what the run was given.
     with open_retry(
-        place.ledger, lambda _: plan.all_unfinished(), Options(state_dir=Path("my state")), utc_now()
+        place.ledger, plan.all_unfinished(), Options(state_dir=Path("my state")), utc_now()
     ) as job:
         assert job.targets.quotas["a"] == Quota(per_second=1000.0, per_day=500)
         assert words(job.rest_command)[-6:] == expected[:6]
 
 
-async def test_a_retry_tells_what_it_would_send_and_sends_nothing(place, capsys):
+async def test_a_dry_retry_shows_what_it_would_send_and_sends_nothing(place, capsys):
     path = place.manifest([*pairs(1), *missing(3)])
     async with serve() as (url, simulator):
-        summary = await batch.run(path, Options(endpoint_url=url, rate=1000.0))
+        summary = await run.run(path, Options(endpoint_url=url, rate=1000.0))
         assert summary.exit_code == 1
         before, calls = place.ledger.read_bytes(), len(simulator.log)
         line = [
@@ -232,8 +230,8 @@ async def test_a_retry_tells_what_it_would_send_and_sends_nothing(place, capsys)
             summary.run_id,
         ]
         assert cli.main(line) == 0
-        told = json.loads(capsys.readouterr().out)
-        assert (told["rows"], told["catalogs"]) == (3, ["Sandbox"])
+        preview = json.loads(capsys.readouterr().out)
+        assert (preview["rows"], preview["catalogs"]) == (3, ["Sandbox"])
         assert (place.ledger.read_bytes(), len(simulator.log)) == (before, calls)
 
 
@@ -246,48 +244,46 @@ async def test_a_retry_in_production_asks_first(place):
         return False
 
     async with serve() as (url, _):
-        await batch.run(path, Options(endpoint_url=url, rate=1000.0))
+        await run.run(path, Options(endpoint_url=url, rate=1000.0))
         with pytest.raises(InputError, match="not confirmed"):
-            await batch.retry(
-                place.ledger, lambda _: plan.all_unfinished(), None, batch.Hooks(confirm=confirm)
-            )
+            await run.retry(place.ledger, plan.all_unfinished(), None, run.Hooks(confirm=confirm))
     assert asked == [(frozenset({"AWS"}), 2)]
 
 
-# -- beside other ledgers and runs ---------------------------------------------------------------------
+# -- other ledgers and live runs -----------------------------------------------------------------------
 
 
-async def test_what_is_no_ledger_among_dated_ones_is_passed_over_and_named(place):
+async def test_a_file_that_is_no_ledger_among_dated_ones_is_passed_over_and_named(place):
     path = place.manifest(pairs(2))
     (place.folder / "trial-2020-01-01.ndjson").write_text("these are no lines of a ledger\n", "utf-8")
     async with serve() as (url, simulator):
-        summary = await batch.run(path, Options(endpoint_url=url, ledger="{name}-{date}.ndjson", rate=1000.0))
+        summary = await run.run(path, Options(endpoint_url=url, ledger="{name}-{date}.ndjson", rate=1000.0))
         assert summary.exit_code == 0
         assert any("passed over: trial-2020-01-01.ndjson:1:" in warning for warning in summary.warnings)
         assert_exactly_once(simulator, Path(summary.ledger), pairs(2))
 
 
-async def test_a_plan_beside_a_live_run_takes_nothing_for_doubtful(place):
+async def test_a_plan_during_a_live_run_counts_no_row_as_in_doubt(place):
     path = place.manifest(pairs(3))
     async with serve() as (url, _):
         options = Options(endpoint_url=url, rate=1000.0)
-        await batch.run(path, options)
+        await run.run(path, options)
         lines = place.ledger.read_bytes().splitlines(keepends=True)
         place.ledger.write_bytes(b"".join(line for line in lines[:2]))
-        assert batch.dry_run(path, options).counts == (0, 0, 3, 0), "it has crashed"
+        assert run.dry_run(path, options).counts == (0, 0, 3, 0), "it has crashed"
         with locks.held(paths.ledger_lock(place.ledger), what="it", since="now"):
-            found = batch.dry_run(path, options)
+            found = run.dry_run(path, options)
         assert (found.counts, found.rows) == ((0, 0, 0, 3), 3)
         assert utc_now() - found.now < timedelta(minutes=1)
 
 
-@pytest.mark.parametrize("spoilt", ['"rate":[1]', '"rate":-1', '"daily_quota":"x"', '"daily_quota":0'])
-async def test_a_quota_that_was_edited_in_the_ledger_is_refused(place, spoilt):
+@pytest.mark.parametrize("edited", ['"rate":[1]', '"rate":-1', '"daily_quota":"x"', '"daily_quota":0'])
+async def test_a_quota_that_was_edited_in_the_ledger_is_refused(place, edited):
     path = place.manifest(missing(1))
     async with serve() as (url, _):
-        await batch.run(path, Options(endpoint_url=url, rate=1000.0, daily_quota=5))
-    name = spoilt.partition(":")[0]
+        await run.run(path, Options(endpoint_url=url, rate=1000.0, daily_quota=5))
+    name = edited.partition(":")[0]
     text = place.ledger.read_text("utf-8")
-    place.ledger.write_text(re.sub(name + ":[0-9.]+", spoilt, text), "utf-8")
+    place.ledger.write_text(re.sub(name + ":[0-9.]+", edited, text), "utf-8")
     with pytest.raises(LedgerError, match="it was edited"):
-        await batch.retry(place.ledger)
+        await run.retry(place.ledger)

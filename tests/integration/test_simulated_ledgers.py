@@ -1,4 +1,4 @@
-"""Simulated runs touch nothing of real ones: neither their ledgers, nor locks, windows, pace and notes."""
+"""Simulated runs touch nothing of real ones: no ledger, lock, quota window, pace or reminder."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ CUT_SHORT: dict[str, Any] = {"daily_quota": 2, "rate": 1000.0}
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     move_in(monkeypatch, tmp_path)
-    # Where folders that are thrown away are made.
+    # For temporary folders.
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     write_manifest(MANIFEST, pairs(4))
@@ -71,23 +71,23 @@ def at(moment):
         (None, "ledgers/trial.simulated.ndjson"),
     ],
 )
-async def test_a_rehearsal_leaves_the_nights_name_to_the_night(given, written):
+async def test_a_simulated_ledger_has_a_name_of_its_own(given, written):
     summary = await run.run(MANIFEST, Options(simulate=True, ledger=given, **CUT_SHORT), at(DAY))
     assert (summary.ledger, summary.outcome) == (written, "deferred")
-    said = [warning for warning in summary.warnings if "simulated run" in warning]
-    assert len(said) == (given is not None and written != given)
-    assert all(written in warning for warning in said)
+    warnings = [warning for warning in summary.warnings if "simulated run" in warning]
+    assert len(warnings) == (given is not None and written != given)
+    assert all(written in warning for warning in warnings)
     async with serve() as (url, simulator):
-        night = await run.run(
+        real = await run.run(
             MANIFEST, Options(endpoint_url=url, ledger=given, rate=1000.0), at(DAY + timedelta(hours=1))
         ) if given != written else None  # fmt: skip
-        assert night is None or (night.exit_code, len(simulator.snapshots)) == (0, 4)
-    # The rehearsal is gone on with by the same flags.
+        assert real is None or (real.exit_code, len(simulator.snapshots)) == (0, 4)
+    # The same flags resume the simulated run.
     again = await run.run(MANIFEST, Options(simulate=True, ledger=given), at(DAY + timedelta(hours=2)))
     assert (again.ledger, again.run_id, again.exit_code) == (written, summary.run_id, 0)
 
 
-async def test_a_simulated_ledger_of_an_earlier_version_is_gone_on_with_under_its_name():
+async def test_a_simulated_ledger_of_an_earlier_version_is_resumed_under_its_name():
     summary = await run.run(MANIFEST, Options(simulate=True, ledger="x.ndjson", **CUT_SHORT))
     old = renamed(summary.ledger, "old.ndjson")
     again = await run.run(MANIFEST, Options(simulate=True, ledger=str(old)))
@@ -95,7 +95,7 @@ async def test_a_simulated_ledger_of_an_earlier_version_is_gone_on_with_under_it
     assert (await run.retry(old)).calls == 0
 
 
-async def test_what_is_no_ledger_is_refused_and_an_empty_file_left_alone():
+async def test_a_file_that_is_no_ledger_is_refused_and_an_empty_one_left_alone():
     written_by_hand("notes.ndjson", "notes\n")
     with pytest.raises(LedgerError):
         await run.run(MANIFEST, Options(simulate=True, ledger="notes.ndjson"))
@@ -117,36 +117,36 @@ async def test_ledgers_of_another_endpoint_are_passed_over_by_the_look_up():
             MANIFEST, Options(endpoint_url=url, ledger=pattern, rate=1000.0, daily_quota=2), started
         )
         assert (first.outcome, first.ledger) == ("deferred", "n-2026-03-01.ndjson")
-        night = await run.run(MANIFEST, Options(endpoint_url=other, ledger=pattern, rate=1000.0), tomorrow)
-        assert (night.ledger, night.exit_code) == ("n-2026-03-02.ndjson", 0)
+        real = await run.run(MANIFEST, Options(endpoint_url=other, ledger=pattern, rate=1000.0), tomorrow)
+        assert (real.ledger, real.exit_code) == ("n-2026-03-02.ndjson", 0)
         assert len(elsewhere.snapshots) == 4
         assert [resume.newest_ledger(pattern, Options(endpoint_url=one))[0] for one in (url, other)] == [
             Path(first.ledger),
-            Path(night.ledger),
+            Path(real.ledger),
         ]
         newest, warnings = resume.newest_ledger(pattern, Options())
         assert (newest, len(warnings)) == (None, 2)
-        assert f"passed over: {night.ledger} was written against {other}, not aws" in warnings[0]
+        assert f"passed over: {real.ledger} was written against {other}, not aws" in warnings[0]
 
 
-async def test_retry_by_date_takes_the_real_night_and_with_simulate_the_rehearsal(monkeypatch, capsys):
+async def test_retry_by_date_takes_the_real_ledger_and_with_simulate_the_simulated_one(monkeypatch, capsys):
     async with serve() as (url, _):
-        night = await run.run(
+        real = await run.run(
             MANIFEST, Options(endpoint_url=url, ledger="n-{date}.ndjson", rate=1000.0), at(DAY)
         )
-        rehearsal = await run.run(
+        simulated = await run.run(
             MANIFEST, Options(simulate=True, ledger="n-{date}.ndjson"), at(DAY + timedelta(days=3))
         )
         # As an earlier version named it.
-        renamed(rehearsal.ledger, "n-2026-03-09.ndjson")
+        renamed(simulated.ledger, "n-2026-03-09.ndjson")
         again = await run.run(
             MANIFEST, Options(simulate=True, ledger="n-{date}.ndjson"), at(DAY + timedelta(days=4))
         )
-        for flags, chosen in (["--endpoint-url", url], night.ledger), (["--simulate"], again.ledger):
+        for flags, chosen in (["--endpoint-url", url], real.ledger), (["--simulate"], again.ledger):
             assert cli.main(["retry", "n-{date}.ndjson", *flags, "--dry-run", "--format", "json"]) == 0
             assert json.loads(capsys.readouterr().out)["ledger"] == chosen
         assert cli.main(["retry", again.ledger.replace(".simulated", ""), "--simulate", "--dry-run"]) == 0
-        # Nor does one series push the other out.
+        # Pruning keeps the two series apart.
         assert prune.prune(Path(), 1, DAY).removed == [Path("n-2026-03-09.ndjson")]
         assert [endpoint(path) for path in files(".") if path.endswith(".ndjson")] == [url, "simulator"]
 
@@ -159,7 +159,7 @@ async def test_a_simulated_run_leaves_nothing_in_any_state_folder(place, flags):
     options = Options(simulate=True, daily_quota=2, **flags)
     first = await run.run(MANIFEST, options)
     assert first.outcome == "deferred"
-    # Its windows went with it: the next one has a whole quota again.
+    # Its windows are gone with it: the next one has the whole quota again.
     assert run.dry_run(MANIFEST, options).outlooks["default"].used == (0,)
     assert (await run.run(MANIFEST, options)).counts.succeeded == 4
     assert (await run.retry(first.ledger, None, Options(**flags))).calls == 0
@@ -167,8 +167,8 @@ async def test_a_simulated_run_leaves_nothing_in_any_state_folder(place, flags):
     assert folders("tmp") == []
 
 
-async def test_a_real_run_is_not_held_up_by_a_simulated_one():
-    """Name and account are locked in a folder of its own; only the ledger itself is locked beside it."""
+async def test_a_simulated_run_does_not_block_a_real_one():
+    """Name and account are locked in a folder of its own; only the ledger's lock is next to the ledger."""
     other = []
 
     async def meanwhile(view):
@@ -184,7 +184,7 @@ async def test_a_real_run_is_not_held_up_by_a_simulated_one():
 @pytest.mark.parametrize(
     ("given", "folder"), [(None, "worlds/w.ndjson.state"), (Path("given"), "given/simulated")]
 )
-async def test_with_a_world_that_lasts_its_state_lasts_too(place, given, folder):
+async def test_a_kept_simulator_keeps_its_state_folder(place, given, folder):
     (place / "worlds").mkdir()
     options = Options(simulate=True, simulator_state=Path("worlds/w.ndjson"), state_dir=given, daily_quota=2)
     assert (await run.run(MANIFEST, options)).outcome == "deferred"
@@ -194,7 +194,7 @@ async def test_with_a_world_that_lasts_its_state_lasts_too(place, given, folder)
     assert folders("given") == ([Path(folder)] if given else [])
 
 
-async def test_a_folder_that_cannot_be_made_is_said(monkeypatch):
+async def test_a_temporary_state_folder_that_cannot_be_made_is_an_error(monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", "/nowhere/at/all")
     with pytest.raises(Exception, match="cannot make a folder for the state of the simulated run"):
         await run.run(MANIFEST, Options(simulate=True))

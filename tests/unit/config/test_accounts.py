@@ -1,4 +1,4 @@
-"""Many accounts: which are called for, which are one, and what is told of each."""
+"""Many accounts: which are called for, which are the same, and how each is reported."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_accounts_are_selected_by_name_and_by_tag(words, names):
 
 
 @pytest.mark.parametrize(
-    ("word", "tags", "told"),
+    ("word", "tags", "message"),
     [
         ("tag:apac", ("emea", "amer"), "no account has this tag; there are: amer, emea"),
         ("tag:apac", (), "no account has this tag; none of them has any"),
@@ -77,8 +77,8 @@ def test_accounts_are_selected_by_name_and_by_tag(words, names):
         ("emea", ("emea",), "no such account; there are: main"),
     ],
 )
-def test_a_selection_that_selects_nobody_tells_what_there_is(word, tags, told):
-    with pytest.raises(InputError, match=f"--accounts {word}: {told}"):
+def test_a_selection_without_accounts_names_the_choices(word, tags, message):
+    with pytest.raises(InputError, match=f"--accounts {word}: {message}"):
         resolve_targets(
             {"main": Account("main", tags=tags)}, Options(simulate=True, accounts=(word,)), profiles.endpoints
         )
@@ -98,15 +98,15 @@ async def test_a_retry_knows_the_tags_from_the_ledger_alone(tmp_path):
         assert ran.json["accounts"].keys() == {"north", "south"}
         (tmp_path / "trial.yaml").unlink()
         for words, code in ((["tag:pilot"], 1), (["tag:amer"], 2)):
-            said = await place.call("retry", place.ledger, *where, "--accounts", *words, "--all")
-            assert said.code == code, said.stderr
-        assert "no account has this tag; there are: emea, pilot" in said.stderr
+            result = await place.call("retry", place.ledger, *where, "--accounts", *words, "--all")
+            assert result.code == code, result.stderr
+        assert "no account has this tag; there are: emea, pilot" in result.stderr
     (head, *_) = of_type(place.ledger, "run")
     assert head["accounts"]["north"]["tags"] == ["emea", "pilot"]
     assert head["settings"]["accounts"] == ["tag:emea"]
 
 
-# -- two names for one -------------------------------------------------------------------------------
+# -- two names for one account----------------------------------------------------------------------------
 
 
 def write(folder, accounts, *, rows=None, name="m.yaml"):
@@ -137,18 +137,18 @@ def test_two_names_for_one_account_and_pair_are_refused_with_both_places(tmp_pat
     ],
     ids=["two accounts", "two endpoints", "nobody knows", "other pairs", "a repetition"],
 )
-def test_what_is_not_the_same_is_not_refused(tmp_path, accounts, rows):
+def test_different_accounts_endpoints_or_pairs_are_not_refused(tmp_path, accounts, rows):
     assert manifest.load(write(tmp_path, accounts, rows=rows)).rows >= 2
 
 
-def test_all_doubles_are_counted_and_the_first_are_told(tmp_path):
+def test_all_duplicates_are_counted_and_the_first_fifty_named(tmp_path):
     rows = [*pairs(200, account="a"), *pairs(200, account="b")]
     with pytest.raises(ManifestError) as refused:
         manifest.load(write(tmp_path, {"a": role(1), "b": role(1)}, rows=rows))
     assert (len(refused.value.problems), refused.value.total) == (50, 200)
 
 
-def test_a_double_in_another_file_is_found_where_it_stands(tmp_path):
+def test_a_duplicate_in_another_file_is_named_with_its_line(tmp_path):
     (tmp_path / "more.ndjson").write_text(json.dumps(pairs(1, account="b")[0]) + "\n")
     path = write(tmp_path, {"a": role(1), "b": role(1)}, rows=pairs(1, account="a"))
     path.write_text(path.read_text() + "include: [more.ndjson]\n")
@@ -156,8 +156,8 @@ def test_a_double_in_another_file_is_found_where_it_stands(tmp_path):
         manifest.load(path)
 
 
-def told_by_sts(numbers):
-    """What `Clients.quota_owner` tells where AWS knows these numbers; None: there are no credentials."""
+def answered_by_sts(numbers):
+    """What `Clients.quota_owner` answers where AWS knows these numbers; None: there are no credentials."""
 
     async def whose(name):
         await anyio.lowlevel.checkpoint()
@@ -178,18 +178,18 @@ def told_by_sts(numbers):
         ({"a": "aws:111111111111:us-east-1", "b": None}, False),
     ],
 )
-async def test_what_only_aws_knows_is_asked_before_the_first_call(tmp_path, numbers, refused):
+async def test_aws_is_asked_for_duplicates_before_the_first_call(tmp_path, numbers, refused):
     listed = manifest.load(write(tmp_path, {"a": {"profile": "one"}, "b": {"profile": "two"}}))
     with run_job(listed, Options(ledger=str(tmp_path / "l"), state_dir=tmp_path), NOW) as made:
         if refused:
             with pytest.raises(InputError, match=r"O2 is listed for account a too .* one AWS account"):
-                await identity_check.check_duplicates(made, told_by_sts(numbers))
+                await identity_check.check_duplicates(made, answered_by_sts(numbers))
         else:
-            await identity_check.check_duplicates(made, told_by_sts(numbers))
+            await identity_check.check_duplicates(made, answered_by_sts(numbers))
 
 
 @pytest.mark.asyncio
-async def test_nobody_is_asked_where_another_endpoint_is_called_or_the_roles_tell(tmp_path):
+async def test_aws_is_not_asked_at_another_endpoint_or_where_roles_differ(tmp_path):
     async def asked(name):
         raise AssertionError(name)
 
@@ -206,7 +206,7 @@ async def test_nobody_is_asked_where_another_endpoint_is_called_or_the_roles_tel
             await identity_check.check_duplicates(made, asked)
 
 
-# -- what is told ------------------------------------------------------------------------------------
+# -- reports ----------------------------------------------------------------------------------------
 
 
 def summary(accounts):
@@ -223,7 +223,7 @@ def summary(accounts):
     )
 
 
-def test_a_summary_tells_each_accounts_rows():
+def test_a_summary_shows_each_accounts_rows():
     accounts = {
         "good": AccountSummary(5, 0, None, None, {"succeeded": 5, "failed": 0, "unattempted": 0}),
         "bad": AccountSummary(1, 0, None, "denied", {"succeeded": 0, "failed": 0, "unattempted": 5}),
@@ -232,11 +232,11 @@ def test_a_summary_tells_each_accounts_rows():
     assert "account good  5 succeeded, 5 calls, 0 throttled\n" in text
     assert "account bad   5 unattempted, 1 call, 0 throttled, stopped early\n" in text
     assert "  account bad: denied\n" in text
-    told = report.as_json(summary(accounts))["accounts"]["bad"]
-    assert (told["counts"]["unattempted"], told["stopped"]) == (5, "denied")
+    message = report.as_json(summary(accounts))["accounts"]["bad"]
+    assert (message["counts"]["unattempted"], message["stopped"]) == (5, "denied")
 
 
-def test_of_a_thousand_accounts_those_with_trouble_are_named_and_the_rest_summed_up():
+def test_of_a_thousand_accounts_failing_ones_are_named_and_the_rest_summed_up():
     accounts = {f"a{n:03}": AccountSummary(5, 1, None, None, {"succeeded": 5}) for n in range(1_000)}
     accounts["a777"] = AccountSummary(2, 0, None, "expired", {"succeeded": 1, "unattempted": 4})
     lines = as_text(summary(accounts)).splitlines()
@@ -266,7 +266,7 @@ def test_a_thousand_accounts_fit_into_eighty_columns():
     assert any(line.startswith("  991 more") for line in lines)
 
 
-# -- a thousand of them ------------------------------------------------------------------------------
+# -- a thousand accounts ------------------------------------------------------------------------------
 
 
 @pytest.mark.asyncio
@@ -328,9 +328,9 @@ async def test_a_lock_for_each_account_needs_no_limit_raised_by_hand(tmp_path, h
         accounts={name: {} for name in names},
     )
     async with serve() as (url, _):
-        said = await place.call(
+        result = await place.call(
             *("run", "trial.yaml", "--endpoint-url", url),
             script=first(f"import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (100, {hard}))"),
         )
-    assert said.code == code, said.stderr
-    assert ("ulimit -n" in said.stderr) is (code == 5)
+    assert result.code == code, result.stderr
+    assert ("ulimit -n" in result.stderr) is (code == 5)

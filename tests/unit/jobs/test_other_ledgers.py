@@ -1,4 +1,4 @@
-"""An unfinished ledger lies in another folder: no run begins a second one unasked."""
+"""An unfinished ledger lies in another folder: no run begins a second one without --new-ledger."""
 
 import re
 import shlex
@@ -52,7 +52,7 @@ def options(url, **more):
     return Options(endpoint_url=url, rate=1000.0, engine=CUT_SHORT, **more)
 
 
-async def begun(place, url, **more):
+async def stopped_run(place, url, **more):
     """A run that was stopped in the middle, in folder a."""
     summary = await run.run(place.folder / "trial.yaml", options(url, **more))
     assert summary.exit_code == 3
@@ -76,7 +76,7 @@ async def refused(place, asked, *known):
 async def test_another_working_directory_begins_no_second_ledger(place, monkeypatch, given, folder):
     async with serve() as (url, simulator):
         monkeypatch.chdir(place.folder / folder)
-        known = await begun(place, url, ledger=given)
+        known = await stopped_run(place, url, ledger=given)
         made, calls = len(simulator.snapshots), sum(simulator.calls.values())
         monkeypatch.chdir(place.folder / "a")
         kept = await refused(place, options(url, ledger=given), known)
@@ -88,19 +88,19 @@ async def test_another_working_directory_begins_no_second_ledger(place, monkeypa
         done = await run.run(place.folder / "trial.yaml", options(url, ledger=kept))
         assert done.counts == (6, 1, 0, 0)
         assert len(simulator.snapshots) == 6
-        # It is finished now: the next run of the same rows is as free as ever.
+        # It is finished now, so the next run of the same rows may begin a new one.
         assert (await run.run(place.folder / "trial.yaml", options(url, ledger=given))).exit_code == 0
         assert len(simulator.snapshots) == 12
 
 
-async def test_who_begins_anew_is_not_asked_again(place, monkeypatch):
+async def test_new_ledger_flag_is_needed_only_once(place, monkeypatch):
     async with serve() as (url, simulator):
-        known = await begun(place, url)
+        known = await stopped_run(place, url)
         monkeypatch.chdir(place.folder / "b")
         anew = await run.run(place.folder / "trial.yaml", options(url, new_ledger=True))
         assert (anew.exit_code, resolved(anew.ledger) != known) == (3, True)
         made = len(simulator.snapshots)
-        # The new one is gone on with, and from a third folder it is the one that is known.
+        # The new one is resumed, and from a third folder it is the one that is named.
         monkeypatch.chdir(place.folder / "it's {here}")
         assert await refused(place, options(url)) == str(place.folder / "b/ledgers/trial.ndjson")
         monkeypatch.chdir(place.folder / "b")
@@ -112,10 +112,10 @@ async def test_who_begins_anew_is_not_asked_again(place, monkeypatch):
 
 
 @pytest.mark.parametrize("again", [{}, {"new_ledger": True}])
-async def test_a_choice_holds_though_nothing_could_be_sent(place, monkeypatch, again):
-    """The first try to begin anew had no credentials: the ledger bears the choice until a row is sent."""
+async def test_new_ledger_flag_holds_after_a_run_that_sent_nothing(place, monkeypatch, again):
+    """The first run with --new-ledger had no credentials: its ledger keeps the choice until a row is sent."""
     async with serve() as (url, _):
-        await begun(place, url)
+        await stopped_run(place, url)
         monkeypatch.chdir(place.folder / "b")
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         stopped = await run.run(place.folder / "trial.yaml", options(url, new_ledger=True))
@@ -126,23 +126,23 @@ async def test_a_choice_holds_though_nothing_could_be_sent(place, monkeypatch, a
 
 
 async def test_a_ledger_that_names_no_row_is_as_good_as_new(place, monkeypatch):
-    """One began in b without credentials, one in a sends rows: going on in b would send them again."""
+    """A run in b had no credentials, a run in a sent rows: resuming in b would send them again."""
     async with serve() as (url, simulator):
         monkeypatch.chdir(place.folder / "b")
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         assert (await run.run(place.folder / "trial.yaml", options(url))).exit_code == 3
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE000000000")
         monkeypatch.chdir(place.folder / "a")
-        known = await begun(place, url)
+        known = await stopped_run(place, url)
         made = len(simulator.snapshots)
         monkeypatch.chdir(place.folder / "b")
         await refused(place, options(url), known)
         assert len(simulator.snapshots) == made
 
 
-async def test_one_that_has_vanished_is_named_as_gone(place, monkeypatch):
+async def test_a_vanished_ledger_is_named_as_gone(place, monkeypatch):
     async with serve() as (url, _):
-        known = await begun(place, url)
+        known = await stopped_run(place, url)
         known.unlink()
         monkeypatch.chdir(place.folder / "b")
         with pytest.raises(InputError, match=r"gone\).*put it back, and give --ledger .*--new-ledger"):
@@ -152,12 +152,12 @@ async def test_one_that_has_vanished_is_named_as_gone(place, monkeypatch):
         await refused(place, options(url), known)
 
 
-async def test_several_are_named_the_latest_first_and_given_up_together(place, monkeypatch):
+async def test_several_unfinished_ledgers_are_named_latest_first_and_given_up_together(place, monkeypatch):
     async with serve() as (url, _):
-        ledgers = [await begun(place, url)]
+        ledgers = [await stopped_run(place, url)]
         file = paths.unfinished_files(place.folder / "state", "trial", ["default"], url)["default"]
         for number in range(1, 8):
-            # As runs of an earlier version left them: it took any number.
+            # As runs of an earlier version left them, which allowed any number.
             copy = place.folder / f"b/{number}.ndjson"
             copy.write_bytes(ledgers[0].read_bytes().replace(b'"run_id":"', b'"run_id":"%d' % number))
             run_id = of_type(copy, "run")[0]["run_id"]
@@ -173,10 +173,10 @@ async def test_several_are_named_the_latest_first_and_given_up_together(place, m
 
 
 @pytest.mark.parametrize("folder", ["link", "link/../b", "./b/../b"])
-async def test_the_same_file_by_another_path_is_gone_on_with(place, monkeypatch, folder):
+async def test_the_same_ledger_by_another_path_is_resumed(place, monkeypatch, folder):
     (place.folder / "link").symlink_to(place.folder / "b")
     async with serve() as (url, simulator):
-        await begun(place, url, ledger=str(place.folder / "b" / "l.ndjson"))
+        await stopped_run(place, url, ledger=str(place.folder / "b" / "l.ndjson"))
         place.manifest(pairs(6))
         again = options(url, ledger=f"{place.folder}/{folder}/l.ndjson")
         assert (await run.run(place.folder / "trial.yaml", again)).counts == (6, 1, 0, 0)
@@ -188,9 +188,9 @@ def assert_exactly_once_of(simulator, number):
     assert len(made) == len(simulator.snapshots) == number
 
 
-async def test_one_that_was_moved_is_gone_on_with_and_forgotten_as_a_whole(place, monkeypatch):
+async def test_a_moved_ledger_is_resumed_and_its_reminder_cleared(place, monkeypatch):
     async with serve() as (url, simulator):
-        known = await begun(place, url)
+        known = await stopped_run(place, url)
         moved = known.rename(place.folder / "b" / "moved.ndjson")
         place.manifest(pairs(6))
         assert (await run.run(place.folder / "trial.yaml", options(url, ledger=str(moved)))).exit_code == 1
@@ -199,36 +199,36 @@ async def test_one_that_was_moved_is_gone_on_with_and_forgotten_as_a_whole(place
         assert (await run.run(place.folder / "trial.yaml", options(url))).exit_code == 0
 
 
-async def test_a_selection_of_accounts_is_refused_for_those_it_calls_for(place, monkeypatch):
+async def test_only_the_accounts_that_are_called_for_can_block_a_new_ledger(place, monkeypatch):
     rows = [*pairs(2, account="a"), {**MISSING, "account": "a"}, *pairs(2, 2, account="a"),
             *pairs(3, first=5, account="b")]  # fmt: skip
     accounts: dict[str, dict[str, str]] = {"a": {}, "b": {}}
     place.manifest(rows, accounts=accounts)
     async with serve() as (url, simulator):
-        known = await begun(place, url, accounts=("a",))
+        known = await stopped_run(place, url, accounts=("a",))
         monkeypatch.chdir(place.folder / "b")
         for selected in (("a",), ("b", "a"), ()):
             await refused(place, options(url, accounts=selected), known)
         done = await run.run(place.folder / "trial.yaml", options(url, accounts=("b",)))
         assert (done.counts.succeeded, len(simulator.snapshots)) == (3, 5)
-        # Account b is through there, though the ledger has rows of a: that does not block the next.
+        # Account b is finished in that ledger, which has open rows of a: that does not block the next.
         assert (
             await run.run(place.folder / "trial.yaml", options(url, accounts=("b",), ledger="2.ndjson"))
         ).counts.succeeded == 3
 
 
-async def test_the_nights_of_a_pattern_succeed_each_other(place, monkeypatch):
-    """An unfinished night of days ago, seen by its own pattern or through a link to its folder."""
+async def test_dated_ledgers_of_one_pattern_do_not_block_each_other(place, monkeypatch):
+    """Unfinished ledgers of days ago, by the same pattern or through a link to their folder."""
     (place.folder / "link").symlink_to(place.folder / "a")
     first = datetime(2026, 3, 1, 2, tzinfo=UTC)
     async with serve() as (url, _):
         linked = f"{place.folder}/link/n/{{date}}/{{name}}.ndjson"
         for day, pattern in enumerate(["n/{date}/{name}.ndjson", "n/{date}/{name}.ndjson", linked]):
             hooks = at(first + timedelta(days=2 * day))
-            tonight = await run.run(place.folder / "trial.yaml", options(url, ledger=pattern), hooks)
-            assert (tonight.exit_code, tonight.counts.succeeded) == (3, 3)
+            summary = await run.run(place.folder / "trial.yaml", options(url, ledger=pattern), hooks)
+            assert (summary.exit_code, summary.counts.succeeded) == (3, 3)
         assert len(ledgers_below("n")) == 3
-        # Elsewhere, or by another pattern, they are another run's.
+        # By another pattern they count as ledgers at other paths.
         later = at(first + timedelta(days=9))
         for other in ("n/{name}-{date}.ndjson", "m/{date}/{name}.ndjson", None):
             with pytest.raises(InputError, match="is not finished"):
@@ -237,22 +237,22 @@ async def test_the_nights_of_a_pattern_succeed_each_other(place, monkeypatch):
 
 async def test_a_plan_says_that_the_run_would_be_refused(place, monkeypatch, capsys):
     async with serve() as (url, simulator):
-        known = await begun(place, url)
+        known = await stopped_run(place, url)
         calls = sum(simulator.calls.values())
         monkeypatch.chdir(place.folder / "b")
         path = str(place.folder / "trial.yaml")
         for line in (["plan", path], ["run", path, "--dry-run"]):
             assert cli.main([*line, "--endpoint-url", url]) == 0
-            said = capsys.readouterr().out
-            assert "run would be refused" in said
-            assert f"--ledger {shlex.quote(str(known))}" in said
+            printed = capsys.readouterr().out
+            assert "run would be refused" in printed
+            assert f"--ledger {shlex.quote(str(known))}" in printed
         assert not list(Path.cwd().iterdir())
         assert sum(simulator.calls.values()) == calls
 
 
-async def test_another_endpoint_is_another_world(place, monkeypatch):
+async def test_an_unfinished_ledger_of_another_endpoint_blocks_nothing(place, monkeypatch):
     async with serve() as (url, _), serve() as (other, simulator):
-        await begun(place, url)
+        await stopped_run(place, url)
         monkeypatch.chdir(place.folder / "b")
         place.manifest(pairs(2))
         for asked in (options(other), replace(options(None), simulate=True)):
@@ -260,17 +260,17 @@ async def test_another_endpoint_is_another_world(place, monkeypatch):
         assert_exactly_once(simulator, Path("ledgers/trial.ndjson"), pairs(2))
 
 
-async def test_another_manifest_name_is_another_run(place, monkeypatch):
+async def test_an_unfinished_ledger_of_another_manifest_blocks_nothing(place, monkeypatch):
     async with serve() as (url, simulator):
-        await begun(place, url)
+        await stopped_run(place, url)
         made = len(simulator.snapshots)
         write_manifest(Path("other.yaml"), pairs(2, first=20), name="other")
         assert (await run.run("other.yaml", options(url))).exit_code == 0
         assert len(simulator.snapshots) == made + 2
 
 
-async def test_one_that_says_itself_that_it_is_finished_blocks_nothing(place, monkeypatch):
-    """Where that could not be recorded, or another machine has finished it."""
+async def test_a_finished_ledger_blocks_nothing_even_if_recorded_as_unfinished(place, monkeypatch):
+    """Its end could not be recorded, or another machine has finished it."""
     place.manifest(pairs(3))
     async with serve() as (url, _):
         done = await run.run(place.folder / "trial.yaml", options(url))

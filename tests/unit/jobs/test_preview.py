@@ -1,4 +1,4 @@
-"""What `plan` tells, and `run` at its start: for people, in a line, and as JSON."""
+"""What `plan` prints, and `run` at its start: as text, in a line, and as JSON."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def outlook(
     rows: int,
     rate: float,
     basis: str = "declared",
-    held: tuple[QuotaWindow, ...] = (),
+    windows: tuple[QuotaWindow, ...] = (),
     used: tuple[int, ...] = (),
 ) -> AccountForecast:
-    """As if everything that is used was used just now."""
+    """As if all calls of the windows were made just now."""
     ages = [0.0] * max(used, default=0)
-    found = forecast.forecast(rows, rate, [(window.seconds, window.limit) for window in held], ages)
-    return AccountForecast(found, rate, basis, held, used)
+    found = forecast.forecast(rows, rate, [(window.seconds, window.limit) for window in windows], ages)
+    return AccountForecast(found, rate, basis, windows, used)
 
 
 def planned(
@@ -56,16 +56,16 @@ def planned(
 
 
 ONE = planned(main=outlook(7200, 2.0), catalogs=("Sandbox", "AWS"))
-DAYS = planned(main=outlook(23_400, 4.0, held=(DAILY,), used=(0,)))
+DAYS = planned(main=outlook(23_400, 4.0, windows=(DAILY,), used=(0,)))
 TWO = planned(
     main=outlook(7200, 2.0, "learned"),
     acme=outlook(100, 1.0, "assumed", (QuotaWindow("per_minute", 60, 60.0), DAILY), (12, 400)),
 )
-NEVER = planned(main=outlook(5, 1.0, held=(QuotaWindow("per_hour", 0, 3600.0),), used=(0,)))
+NEVER = planned(main=outlook(5, 1.0, windows=(QuotaWindow("per_hour", 0, 3600.0),), used=(0,)))
 NOTHING = planned()
 
 
-# -- for people ----------------------------------------------------------------------------------------
+# -- as text ------------------------------------------------------------------------------------------
 
 
 def test_a_plan_says_what_is_sent_where_how_fast_and_until_when():
@@ -79,7 +79,7 @@ def test_a_plan_says_what_is_sent_where_how_fast_and_until_when():
     ]
 
 
-def test_a_plan_tells_the_days_on_which_windows_open():
+def test_a_plan_shows_the_days_on_which_windows_open():
     words = preview.as_text(DAYS).splitlines()[-1].strip()
     assert words.startswith(
         "23,400 rows: 10,000 now, 10,000 from Fri 02:10, 3,400 from Sat 02:10; ends Sat 02:25"
@@ -87,7 +87,7 @@ def test_a_plan_tells_the_days_on_which_windows_open():
     assert words.endswith("in 2 days, 0:14:10")
 
 
-def test_a_plan_tells_each_account_its_rate_and_what_is_used_of_its_windows():
+def test_a_plan_shows_each_accounts_rate_and_used_windows():
     lines = preview.as_text(TWO).splitlines()
     assert lines[0] == "nightly: 7,300 of 8,300 rows to send, 7,302 calls"
     assert "  account   main: 2 calls/s, learned by an earlier run" in lines
@@ -112,9 +112,9 @@ def test_a_plan_without_rows_is_a_plan():
     ]
 
 
-@pytest.mark.parametrize("told", [preview.as_text, preview.brief])
-def test_a_window_without_room_means_never(told):
-    assert "5 rows: never" in told(NEVER)
+@pytest.mark.parametrize("render", [preview.as_text, preview.brief])
+def test_a_window_of_zero_calls_means_never(render):
+    assert "5 rows: never" in render(NEVER)
 
 
 # -- in a line an account ------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def test_the_brief_form_is_a_line_an_account():
     assert preview.brief(NOTHING) == ""
 
 
-def test_of_many_accounts_the_brief_form_tells_those_that_take_longest():
+def test_of_many_accounts_the_brief_form_names_those_that_take_longest():
     thousand: dict[str, Any] = {f"a{number}": outlook(100 + number, 1.0) for number in range(1000)}
     many = planned(**thousand)
     *named, others = preview.brief(many).splitlines()
@@ -172,7 +172,7 @@ def test_a_plan_as_json():
     }
 
 
-def test_accounts_call_beside_each_other_and_the_last_of_them_ends_it():
+def test_accounts_run_in_parallel_and_the_last_one_sets_the_end():
     found = preview.as_json(TWO)
     ends = {name: each["duration_s"] for name, each in found["forecasts"].items()}
     assert found["rate"] == 3.0
@@ -186,7 +186,7 @@ def test_never_is_null():
     assert found["forecasts"]["main"]["stretches"] == [{"rows": 5, "begins_at": None}]
 
 
-def test_an_end_beyond_all_calendars_is_told_without_one():
+def test_an_end_after_the_year_9999_has_no_date():
     far = planned(main=outlook(1_000_000, 1e-6))
     found = preview.as_json(far)
     assert found["ends_at"] is None
@@ -209,13 +209,13 @@ def place(tmp_path):
 
 
 def test_a_plan_is_made_of_what_the_manifest_declares_and_nothing_is_written(place):
-    listed = place.manifest(
+    manifest = place.manifest(
         [*pairs(30, account="a"), *pairs(20, first=30, account="b")],
         accounts={"a": {"quota": {"per_second": 2, "per_minute": 10}}, "b": {}},
     )
     before = sorted(place.folder.rglob("*"))
     hooks = run.Hooks(now=lambda: datetime(2026, 3, 5, tzinfo=UTC))
-    found = run.dry_run(listed, Options(simulate=True, state_dir=place.folder), hooks)
+    found = run.dry_run(manifest, Options(simulate=True, state_dir=place.folder), hooks)
     assert sorted(place.folder.rglob("*")) == before
     assert (found.rows, found.calls) == (50, 52)
     one, other = found.outlooks["a"], found.outlooks["b"]
@@ -228,15 +228,15 @@ def test_a_plan_is_made_of_what_the_manifest_declares_and_nothing_is_written(pla
 
 
 @pytest.mark.asyncio
-async def test_an_account_with_nothing_to_send_is_no_part_of_a_plan(place):
-    listed = place.manifest(pairs(3, account="a"), accounts={"a": {}, "b": {}})
+async def test_an_account_with_nothing_to_send_is_not_in_the_plan(place):
+    manifest = place.manifest(pairs(3, account="a"), accounts={"a": {}, "b": {}})
     options = Options(simulate=True, ledger=str(place.folder / "l.ndjson"), state_dir=place.folder)
-    found = run.dry_run(listed, options)
+    found = run.dry_run(manifest, options)
     assert list(found.outlooks) == ["a"]
     assert found.calls == 4
-    listed = place.manifest(pairs(3))
+    manifest = place.manifest(pairs(3))
     options = replace(options, ledger=str(place.folder / "done.ndjson"))
-    await run.run(listed, options)
-    found = run.dry_run(listed, options)
+    await run.run(manifest, options)
+    found = run.dry_run(manifest, options)
     assert found.outlooks == {}
     assert (found.rows, found.calls, found.counts.succeeded) == (0, 0, 3)

@@ -39,7 +39,7 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 @given(st.none() | st.floats(0, 1e10), st.none() | st.floats(0, 1e10), st.floats(0, 1e4))
 @patient
-def test_what_is_not_known_is_taken(modified, since, margin):
+def test_a_row_without_known_dates_is_sent(modified, since, margin):
     left_out = changes.unchanged(modified, since, margin)
     assert left_out == (modified is not None and since is not None and modified < since - margin)
 
@@ -56,7 +56,7 @@ def test_what_is_not_known_is_taken(modified, since, margin):
         (None, False),
     ],
 )
-def test_a_date_that_nobody_can_believe_is_none(value, known):
+def test_an_impossible_date_counts_as_none(value, known):
     assert (changes.moment(value, NOW.timestamp()) is not None) is known
 
 
@@ -81,7 +81,7 @@ def test_times_and_spans(text, expected):
 
 
 @pytest.mark.parametrize("text", ["", "h", "2x", "yesterday", "2026-13-01", "-3h", "9" * 400 + "d"])
-def test_what_is_no_time_is_told(text):
+def test_an_invalid_time_is_refused(text):
     with pytest.raises(ValueError, match="is no time: write"):
         filters.since(text, NOW)
 
@@ -115,7 +115,7 @@ def test_every_skip_line_decodes_back(rows, reason, run_id):
 
 
 @pytest.mark.parametrize("counts", [{}, {"unchanged": 1}, {"active_job": 2}])
-def test_an_end_that_forgets_what_was_left_out_is_not_whole(counts):
+def test_an_end_line_without_the_skipped_rows_fails_the_check(counts):
     rows = tuple(POOL[:2])
     four = {"succeeded": 0, "failed": 0, "in_doubt": 0, "unattempted": 0}
 
@@ -146,7 +146,7 @@ class Stopped:
         self.stop = stop
 
 
-def test_a_manifest_that_changes_meanwhile_ends_the_run_in_good_order():
+def test_a_manifest_that_changes_meanwhile_stops_the_run_gracefully():
     async def choose() -> skip_filter.SkippedRows:
         raise ManifestError(["m.yaml: changed"])
 
@@ -155,7 +155,7 @@ def test_a_manifest_that_changes_meanwhile_ends_the_run_in_good_order():
     assert engine.stop == Stop(StopKind.STOPPED, "m.yaml: changed")
 
 
-def test_choosing_gives_way_to_a_signal():
+def test_skipping_is_cancelled_by_a_signal():
     engine: Any = Stopped()
 
     async def choose() -> skip_filter.SkippedRows:
@@ -227,7 +227,7 @@ def test_every_page_takes_a_permit_and_is_one_exchange():
     assert service.identified == 1
 
 
-def test_reads_go_on_after_throttles_and_trouble():
+def test_reads_are_retried_after_throttles_and_errors():
     service = Service(*[THROTTLED] * 5, *[BROKEN] * (ATTEMPTS - 1), page(1))
     reader = service.reader()
     assert in_virtual_time(lambda: walk(reader)) == [1]
@@ -273,7 +273,7 @@ def test_a_read_that_never_left_uses_no_quota():
         ({"OpportunitySummaries": [], "NextToken": "same"}, ServiceError, "no page of a list"),
     ],
 )
-def test_what_nothing_cures_is_told(answer, error, told):
+def test_an_incurable_read_error_is_raised(answer, error, told):
     with pytest.raises(error, match=told) as caught:
         in_virtual_time(lambda: walk(Service(answer).reader()))
     assert type(caught.value) is error
@@ -318,11 +318,11 @@ def test_a_claim_holds_where_the_list_has_just_that(listed, revision, arn):
 
 
 @given(listings, st.sets(revisions))
-def test_suspects_are_all_that_no_ledger_names_the_latest_first(listed, known):
+def test_snapshots_that_no_ledger_names_are_suspects_latest_first(listed, known):
     found = [one.revision for one in suspects(listed, known)]
     highest = max([*known, *(one.revision for one in listed)], default=0)
     assert found == sorted(set(range(1, highest + 1)) - known, reverse=True)
 
 
-def test_a_revision_from_another_world_is_not_counted_down_from():
+def test_a_revision_of_another_endpoint_is_not_counted_down_from():
     assert [one.revision for one in suspects([Listed(10**15, "a", "")], {1})] == [10**15]
