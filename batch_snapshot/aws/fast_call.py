@@ -1,10 +1,11 @@
-"""A call without what is the same for each: it is learned once, from a call that botocore makes itself.
+"""Makes calls of one operation in a third of botocore's processor time.
 
-For every call botocore builds its user agent anew, evaluates its endpoint rules, checks and serialises
-the parameters, and sorts what it signs: two thirds of the processor time of a call. Here botocore is
-asked once how it would call, and the same is put together the short way. That is taken only if both
-calls are the same to the byte, signature and all; else, as with a botocore that has changed, there is
-no short way and the client's own is gone.
+For every call botocore builds its user agent, evaluates its endpoint rules, checks and serialises the
+parameters, and sorts what it signs. `learn` captures the request of one example call just before it would be
+sent. `FastCall` keeps what is the same in each call (URL, most headers), and adds body, time and signature.
+
+A fast call is used only if it gives the same bytes as botocore for the example, signature included. Where
+botocore calls differently, `learn` returns None and botocore makes every call.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import hmac
 import json
 from contextlib import suppress
 from contextvars import ContextVar
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -25,17 +27,15 @@ from botocore.parsers import create_parser
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
-    from datetime import datetime
 
+    #: Sends a call and returns the answer; raises what botocore would.
     Exchange = Callable[["SignedCall"], Awaitable["FastResponse"]]
 
-#: Differs from call to call by its nature.
+#: The header that differs in each call.
 _INVOCATION = "amz-sdk-invocation-id"
-_TOKEN = "X-Amz-Security-Token"  # noqa: S105 - a header's name
 
-
-#: Whether this task is learning: another's call of the same client is none of it, and is sent.
-_learning: ContextVar[bool] = ContextVar("learning", default=False)
+#: Headers that are the same in each call of an operation.
+_CONSTANT = ("X-Amz-Target", "Content-Type", "User-Agent", "amz-sdk-request")
 
 
 class SignedCall(NamedTuple):
@@ -47,7 +47,7 @@ class SignedCall(NamedTuple):
 
 
 class FastResponse(NamedTuple):
-    """What came back."""
+    """The answer to a call."""
 
     status: int
     #: Names in lower case.
@@ -55,52 +55,72 @@ class FastResponse(NamedTuple):
     body: bytes
 
 
-class _Captured(Exception):  # noqa: N818 - no error: the request that would have been sent
-    """Ends botocore's own call where it would have been sent."""
-
-    def __init__(self, request: Any) -> None:
-        super().__init__("captured")
-        self.request = request
-
-
 class FastCall:
-    """One operation of one client, the short way."""
+    """One operation of one client."""
 
     def __init__(self, client: Any, operation: str, exchange: Exchange, request: Any) -> None:
-        """Call `operation` (as the API names it) as `request` does, which botocore has made ready."""
+        """Keep what does not change of `request`, which botocore has prepared for `operation`."""
         self._client = client
         self._exchange = exchange
         self._model = client.meta.service_model.operation_model(operation)
         self._parser = create_parser(client.meta.service_model.resolved_protocol)
         self._url: str = request.url
         headers = {name: _text(value) for name, value in request.headers.items()}
-        self._kept = {name: headers[name] for name in ("X-Amz-Target", "Content-Type", "User-Agent")}
-        self._attempt = headers["amz-sdk-request"]
-        # AWS4-HMAC-SHA256 Credential=KEY/DATE/REGION/SERVICE/aws4_request, …
-        _, _, region, service, _ = headers["Authorization"].split(",")[0].split("/")
-        self._region, self._service = region, service
-        where = urlsplit(request.url)
-        self._path = where.path or "/"
-        self._host = where.netloc
-        self._day: tuple[str, str, bytes] = ("", "", b"")
+        self._constant = {name: headers[name] for name in _CONSTANT}
+        self._signature = _Signature(self._url, headers)
 
     def signed(self, parameters: Mapping[str, Any], credentials: Any, at: datetime) -> SignedCall:
-        """Put a call together, signed at a time by (frozen) credentials."""
+        """The call with these parameters, signed at a time by frozen credentials."""
         body = json.dumps(parameters).encode()
-        time = at.strftime(SIGV4_TIMESTAMP)
-        headers = {
-            **self._kept,
-            "X-Amz-Date": time,
-            **({_TOKEN: credentials.token} if credentials.token else {}),
-        }
-        headers["Authorization"] = self._authorization(headers, body, credentials, time)
+        headers = {**self._constant, "X-Amz-Date": at.strftime(SIGV4_TIMESTAMP)}
+        if credentials.token:
+            headers["X-Amz-Security-Token"] = credentials.token
+        headers["Authorization"] = self._signature.authorization(headers, body, credentials)
         headers[_INVOCATION] = str(uuid4())
-        headers["amz-sdk-request"] = self._attempt
         headers["Content-Length"] = str(len(body))
         return SignedCall(self._url, headers, body)
 
-    def _authorization(self, headers: Mapping[str, str], body: bytes, credentials: Any, time: str) -> str:
-        """Signature version 4, https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html."""
+    async def call(self, parameters: Mapping[str, Any], credentials: Any, at: datetime) -> dict[str, Any]:
+        """Make the call, and read the answer as the client would.
+
+        Raises:
+            ClientError: the service refused it.
+            Exception: what botocore raises where the exchange fails.
+        """
+        answer = await self._exchange(self.signed(parameters, credentials, at))
+        if answer.status == 200 and (members := _members(answer.body)):
+            return {**members, "ResponseMetadata": _metadata(answer)}
+        return self._parsed(answer)
+
+    def _parsed(self, answer: FastResponse) -> dict[str, Any]:
+        """The answer as botocore's own parser reads it; a refusal is raised."""
+        raw = {"status_code": answer.status, "headers": answer.headers, "body": answer.body}
+        name_error(raw)
+        parsed = self._parser.parse(raw, self._model.output_shape)
+        if answer.status < 300:
+            # botocore reads the body `null` as nothing at all.
+            return parsed or {"ResponseMetadata": _metadata(answer)}
+        code = parsed.get("Error", {}).get("Code")
+        if shape := code and self._client.meta.service_model.shape_for_error_code(code):
+            parsed.update(self._parser.parse(raw, shape))
+        raise self._client.exceptions.from_code(code)(parsed, self._model.name)
+
+
+class _Signature:
+    """Signature version 4, https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html."""
+
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        """Take the URL, and the headers of a request that botocore has signed."""
+        where = urlsplit(url)
+        self._path, self._host = where.path or "/", where.netloc
+        # AWS4-HMAC-SHA256 Credential=KEY/DATE/REGION/SERVICE/aws4_request, …
+        _, _, self._region, self._service, _ = headers["Authorization"].split(",")[0].split("/")
+        #: The last signing key with what it was derived from: it is the same for a day.
+        self._key: tuple[str, str, bytes] = ("", "", b"")
+
+    def authorization(self, headers: Mapping[str, str], body: bytes, credentials: Any) -> str:
+        """The header that signs a call with these other headers."""
+        time = headers["X-Amz-Date"]
         token = f"x-amz-security-token:{credentials.token}\n" if credentials.token else ""
         names = f"content-type;host;x-amz-date;{'x-amz-security-token;' if token else ''}x-amz-target"
         canonical = (
@@ -109,51 +129,27 @@ class FastCall:
             f"{hashlib.sha256(body).hexdigest()}"
         )
         scope = f"{time[:8]}/{self._region}/{self._service}/aws4_request"
-        told = f"AWS4-HMAC-SHA256\n{time}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-        signature = hmac.digest(self._key(credentials.secret_key, scope), told.encode(), "sha256").hex()
+        to_sign = f"AWS4-HMAC-SHA256\n{time}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+        key = self._signing_key(credentials.secret_key, scope)
         return (
-            f"AWS4-HMAC-SHA256 Credential={credentials.access_key}/{scope}, "
-            f"SignedHeaders={names}, Signature={signature}"
+            f"AWS4-HMAC-SHA256 Credential={credentials.access_key}/{scope}, SignedHeaders={names}, "
+            f"Signature={hmac.digest(key, to_sign.encode(), 'sha256').hex()}"
         )
 
-    def _key(self, secret: str, scope: str) -> bytes:
-        """The key for a day, a region and a service."""
-        known, when, key = self._day
-        if (known, when) != (secret, scope):
+    def _signing_key(self, secret: str, scope: str) -> bytes:
+        if self._key[:2] != (secret, scope):
             key = f"AWS4{secret}".encode()
             for part in scope.split("/"):
                 key = hmac.digest(key, part.encode(), "sha256")
-            self._day = (secret, scope, key)
-        return key
+            self._key = (secret, scope, key)
+        return self._key[2]
 
-    async def call(self, parameters: Mapping[str, Any], credentials: Any, at: datetime) -> dict[str, Any]:
-        """Call, and read the answer as the client would.
 
-        Raises:
-            ClientError: the service refused.
-            Exception: whatever botocore raises where the exchange fails.
-        """
-        answer = await self._exchange(self.signed(parameters, credentials, at))
-        if answer.status == 200 and (members := _members(answer.body)):
-            return {**members, "ResponseMetadata": _metadata(answer)}
-        return self._read(answer)
-
-    def _read(self, answer: FastResponse) -> dict[str, Any]:
-        """Read an answer by botocore's own parser."""
-        raw = {"status_code": answer.status, "headers": answer.headers, "body": answer.body}
-        name_error(raw)
-        parsed = self._parser.parse(raw, self._model.output_shape)
-        if answer.status < 300:
-            # A `null` is parsed to nothing at all.
-            return parsed or {"ResponseMetadata": _metadata(answer)}
-        code = parsed.get("Error", {}).get("Code")
-        if shape := code and self._client.meta.service_model.shape_for_error_code(code):
-            parsed.update(self._parser.parse(raw, shape))
-        raise self._client.exceptions.from_code(code)(parsed, self._model.name)
+# -- answers ----------------------------------------------------------------------------------------------
 
 
 def name_error(response_dict: dict[str, Any], **_: Any) -> None:
-    """Write an error's code into the body where only the header names it; botocore reads it there alone.
+    """Write an error's code into the body where only the header has it: botocore reads only the body.
 
     May be registered for botocore's event `before-parse`.
     """
@@ -172,78 +168,16 @@ def name_error(response_dict: dict[str, Any], **_: Any) -> None:
         response_dict["body"] = json.dumps({**members, "__type": code}).encode()
 
 
-async def learn(
-    client: Any, operation: str, exchange: Exchange, parameters: Mapping[str, Any], credentials: Any
-) -> FastCall | None:
-    """Learn the short way of `operation` (as the API names it), if it is the same as botocore's own.
-
-    Args:
-        client: of aiobotocore; nothing is sent.
-        operation: as the API names it.
-        exchange: sends a call and brings its answer; raises what botocore would.
-        parameters: any valid ones.
-        credentials: frozen; those that the client signs with.
-    """
-    request = await _captured(client, operation, parameters)
-    if request is None:
-        return None
+def _members(body: bytes) -> dict[str, Any] | None:
+    """The members of a success; None: botocore has to read it."""
     try:
-        shortcut = FastCall(client, operation, exchange, request)
-        at = _LearnedCall(_text(request.headers["X-Amz-Date"]))
-        ours = shortcut.signed(parameters, credentials, at)  # type: ignore[arg-type]
-    except (KeyError, ValueError):
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
         return None
-    return shortcut if _same(ours, request) else None
-
-
-class _LearnedCall(NamedTuple):
-    """A moment that is told already."""
-
-    text: str
-
-    def strftime(self, _: str) -> str:
-        return self.text
-
-
-async def _captured(client: Any, operation: str, parameters: Mapping[str, Any]) -> Any:
-    """The request that botocore would send."""
-
-    def capture(request: Any, **_: Any) -> None:
-        if _learning.get():
-            raise _Captured(request)
-
-    event = f"before-send.{client.meta.service_model.service_id.hyphenize()}.{operation}"
-    client.meta.events.register(event, capture)
-    token = _learning.set(True)
-    try:
-        # Whatever else is wrong with calls, the first real one tells.
-        with suppress(Exception):
-            try:
-                await getattr(client, xform_name(operation))(**parameters)
-            except _Captured as found:
-                return found.request
-    finally:
-        _learning.reset(token)
-        client.meta.events.unregister(event, capture)
-    return None
-
-
-def _same(ours: SignedCall, theirs: Any) -> bool:
-    def told(headers: Mapping[str, Any]) -> dict[str, str]:
-        texts = {name.lower(): _text(value) for name, value in headers.items()}
-        return {**texts, _INVOCATION: "" if _INVOCATION in texts else "none"}
-
-    return ("POST", ours.url, ours.body) == (theirs.method, theirs.url, theirs.body) and told(
-        ours.headers
-    ) == told(theirs.headers)
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    return answer if isinstance(answer, dict) else None
 
 
 def _metadata(answer: FastResponse) -> dict[str, Any]:
-    """What botocore tells beside an answer."""
     return {
         "RequestId": answer.headers.get("x-amzn-requestid"),
         "HTTPStatusCode": answer.status,
@@ -251,10 +185,75 @@ def _metadata(answer: FastResponse) -> dict[str, Any]:
     }
 
 
-def _members(body: bytes) -> dict[str, Any] | None:
-    """The members of a success; None: let botocore have a look."""
-    try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
+# -- learning ---------------------------------------------------------------------------------------------
+
+
+async def learn(
+    client: Any, operation: str, exchange: Exchange, parameters: Mapping[str, Any], credentials: Any
+) -> FastCall | None:
+    """The fast call of `operation`; None: it would not give the same bytes as botocore's call.
+
+    Args:
+        client: of aiobotocore; nothing is sent.
+        operation: as the API names it.
+        exchange: sends calls later on.
+        parameters: any valid ones.
+        credentials: frozen; those that the client signs with.
+    """
+    request = await _captured(client, operation, parameters)
+    if request is None:
         return None
-    return answer if isinstance(answer, dict) else None
+    try:
+        fast_call = FastCall(client, operation, exchange, request)
+        at = datetime.strptime(_text(request.headers["X-Amz-Date"]), SIGV4_TIMESTAMP)  # noqa: DTZ007 - UTC
+        call = fast_call.signed(parameters, credentials, at)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return fast_call if _is_same(call, request) else None
+
+
+#: Set in the task that captures: calls that other tasks make with the same client are sent.
+_capturing: ContextVar[bool] = ContextVar("capturing", default=False)
+
+
+class _Captured(Exception):  # noqa: N818 - no error: it ends botocore's call where it would be sent
+    def __init__(self, request: Any) -> None:
+        super().__init__("captured")
+        self.request = request
+
+
+async def _captured(client: Any, operation: str, parameters: Mapping[str, Any]) -> Any:
+    """The request that botocore would send; None: there is none."""
+
+    def capture(request: Any, **_: Any) -> None:
+        if _capturing.get():
+            raise _Captured(request)
+
+    event = f"before-send.{client.meta.service_model.service_id.hyphenize()}.{operation}"
+    client.meta.events.register(event, capture)
+    token = _capturing.set(True)
+    try:
+        # Any other error will be met, and reported, by the first real call.
+        with suppress(Exception):
+            try:
+                await getattr(client, xform_name(operation))(**parameters)
+            except _Captured as found:
+                return found.request
+    finally:
+        _capturing.reset(token)
+        client.meta.events.unregister(event, capture)
+    return None
+
+
+def _is_same(call: SignedCall, request: Any) -> bool:
+    def comparable(headers: Mapping[str, Any]) -> dict[str, str]:
+        texts = {name.lower(): _text(value) for name, value in headers.items()}
+        return {**texts, _INVOCATION: "present" if _INVOCATION in texts else "missing"}
+
+    if ("POST", call.url, call.body) != (request.method, request.url, request.body):
+        return False
+    return comparable(call.headers) == comparable(request.headers)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
