@@ -1,9 +1,8 @@
-"""Secrets that this process knows, and how they are taken out of texts.
+"""Takes the secrets that this process knows out of texts.
 
-Known are the credentials in URLs (proxies, endpoints, package indexes, …) of the environment and of the
-command line, the webhook's URL, and the AWS credentials in the environment. Every text that leaves the
-program passes through `redacted` or `redacted_all`; texts of calls pass through `Secrets.scrub` before they
-are stored.
+It knows the credentials in URLs (proxies, endpoints, package indexes, …) of the environment and of the
+command line, the webhook's URL, and the AWS credentials in the environment. Every text that leaves the program passes
+through `redacted` or `redacted_all`; texts of calls pass through `Secrets.scrub` before they are stored.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ from urllib.parse import quote, unquote, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-#: Stands where a secret stood.
+#: Replaces a secret.
 INSTEAD = "[secret]"
 
-#: Characters from which on a secret is looked for anywhere. AWS's secret keys have 40.
+#: A secret of so many characters is looked for anywhere in a text. AWS's secret keys have 40.
 LONG = 8
 
-#: Characters from which on a password is looked for as a word; a shorter one is only taken out of URLs.
+#: A password of so many characters is looked for as a word; a shorter one is only taken out of URLs.
 SHORTEST_WORD = 4
 
-#: Characters from which on a part of a webhook's path counts as a secret.
+#: A part of a webhook's path that has so many characters counts as a secret.
 LONGEST_NAME = 16
 
 WEBHOOK_FLAG = "--notify-webhook"
 _WEBHOOK_VARIABLE = "BATCH_SNAPSHOT_NOTIFY_WEBHOOK"
 
-#: Variables whose whole value is a secret; `AWS_BEARER_TOKEN_` begins the names of others.
+#: Variables whose whole value is a secret; so are those whose names begin with `AWS_BEARER_TOKEN_`.
 _VARIABLES = frozenset(
     {
         "AWS_CONTAINER_AUTHORIZATION_TOKEN",
@@ -44,31 +43,31 @@ _VARIABLES = frozenset(
     }
 )
 
-#: What a URL of any kind has before its host, up to the last @.
+#: User and password in a URL, up to the last @ before its path.
 _USER_INFO = re.compile(r"(?<=://)[^\s/?#]+(?=@)")
 
 
 class Secrets:
-    """Secrets, and texts without them."""
+    """A set of secrets that can be taken out of texts."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
-        """Know these; those under `LONG` characters count as words."""
+        """Know these; those shorter than `LONG` are looked for as whole words."""
         self._known: set[str] = set()
         self._anywhere: list[str] = []
         self._words: list[str] = []
         self.add(texts)
 
     def add(self, texts: Iterable[str]) -> None:
-        """Know more; what is too short to be told apart from any word is left out."""
+        """Know more; what is shorter than `SHORTEST_WORD` is ignored, as any word may be the same."""
         if fresh := {text for text in texts if len(text) >= SHORTEST_WORD and text not in self._known}:
             self._known |= fresh
-            # The longest first: one may hold another.
+            # The longest first: one secret may contain another.
             by_length = sorted(self._known, key=len, reverse=True)
             self._anywhere = [text for text in by_length if len(text) >= LONG]
             self._words = [text for text in by_length if len(text) < LONG]
 
     def scrub(self, text: str) -> str:
-        """The text without them, and without user and password of any URL."""
+        """The text without the secrets, and without user and password of any URL."""
         for secret in self._anywhere:
             if secret in text:
                 text = text.replace(secret, INSTEAD)
@@ -109,11 +108,11 @@ def of_arguments(arguments: Sequence[str]) -> set[str]:
 
 
 def of_url(text: str) -> set[str]:
-    """What is secret in a URL, or in several in one text: user and password in all their spellings."""
+    """The secrets in one URL or several: user and password in all their spellings."""
     found: set[str] = set()
     for url in {text, *re.split(r"[\s,;]+", text)}:
         rest = url.partition("://")[2] or url
-        # A password may hold what ends it by the rules; libraries differ in how they read such a URL.
+        # A password may contain / or ?, which should end it; libraries differ in how they read such a URL.
         for authority in (re.split(r"[/?#]", rest, maxsplit=1)[0], rest):
             user_info, at, _ = authority.rpartition("@")
             if at and user_info:
@@ -123,11 +122,11 @@ def of_url(text: str) -> set[str]:
 
 def _spellings(user_info: str) -> Iterator[str]:
     user, _, password = user_info.partition(":")
-    # Without a password the name is the secret: a token.
+    # Without a password the name is the secret, such as a token.
     secret = password or user
     for text in (user_info, unquote(user_info), secret, unquote(secret)):
-        yield from _written(text)
-    # Parts of it, as they stand in the errors of parsers.
+        yield from _encodings(text)
+    # Errors of parsers quote parts of it.
     for part in re.split(r"[:/@?#\[\]]", secret):
         yield from (part, unquote(part))
     for pair in (user_info, f"{unquote(user)}:{unquote(password)}"):
@@ -135,8 +134,8 @@ def _spellings(user_info: str) -> Iterator[str]:
             yield b64encode(pair.encode(encoding, "replace")).decode().rstrip("=")
 
 
-def _written(text: str) -> Iterator[str]:
-    """The text as it stands in URLs, in Python's errors, in JSON and in HTML."""
+def _encodings(text: str) -> Iterator[str]:
+    """The text as it is written in URLs, in Python's errors, in JSON and in HTML."""
     yield text
     yield quote(text, safe="", errors="replace")
     yield quote(text, safe="!$&'()*+,;=~:@", errors="replace")
@@ -147,44 +146,44 @@ def _written(text: str) -> Iterator[str]:
 
 
 def of_webhook(url: str) -> set[str]:
-    """What is secret in the URL of a webhook: all of it, and what stands in its path and query."""
+    """The secrets in the URL of a webhook: all of it, and the parts of its path and query."""
     found = {url, url.partition("://")[2]} | (of_url(url) if "@" in url else set())
     try:
         parts = urlsplit(url)
     except ValueError:
         return {text for text in found if len(text) >= LONG}
-    asked = f"{parts.path}?{parts.query}" if parts.query else parts.path
+    target = f"{parts.path}?{parts.query}" if parts.query else parts.path
     *names, last = parts.path.split("/")
     found |= {name for name in names if len(name) >= LONGEST_NAME}
-    found |= {asked, parts.path, last, *(pair.partition("=")[2] for pair in parts.query.split("&"))}
+    found |= {target, parts.path, last, *(pair.partition("=")[2] for pair in parts.query.split("&"))}
     return {text for text in found | {unquote(text) for text in found} if len(text) >= LONG}
 
 
-#: Of the command line that runs.
+#: Secrets of the command line that runs.
 _given: set[str] = set()
-#: What is known while a command line runs: its environment stays as it is.
+#: All that is known while a command line runs: its environment does not change.
 _running: list[Secrets] = []
 
 
 def begin(arguments: Sequence[str]) -> None:
-    """Know the secrets of this command line, and no other one's."""
+    """Know the secrets of this command line, and forget those of an earlier one."""
     _given.clear()
     _given.update(of_arguments(arguments))
     _running[:] = [known()]
 
 
 def known() -> Secrets:
-    """What the process knows now; more can be added to it."""
+    """The secrets that the process knows now; more can be added."""
     return Secrets(of_environment(os.environ) | _given)
 
 
 def redacted(text: str) -> str:
-    """The text without what the process knows."""
+    """The text without the secrets that the process knows."""
     return (_running[0] if _running else known()).scrub(text)
 
 
 def redacted_all(value: Any) -> Any:
-    """The same of a value of JSON's kinds: every text in it, its keys too."""
+    """`redacted` for every text in a JSON value, keys too."""
     if isinstance(value, str):
         return redacted(value)
     if isinstance(value, dict):

@@ -1,19 +1,10 @@
 """AWS: the only package that imports aioboto3, aiobotocore and botocore.
 
-Exports clients that make one HTTP exchange a call (`client`), credentials and who signs (`credentials`,
-`providers`, `mfa`, `profiles`), the HTTP transport (`http`, `tls`), where calls go
-(`target`), and messages to SNS topics (`sns`).
-It knows errors and values, but neither ledgers, nor paces, nor jobs.
+Exports clients that make one HTTP exchange a call (`client`), where calls go (`target`), the HTTP transport
+(`http`, `tls`), the endpoints that profiles name (`profiles`), prompts for MFA codes (`mfa`), and messages to
+SNS topics (`sns`). Inside, `credentials`, `identity`, `providers` and `signing` find out who signs,
+`fast_call` makes the create calls, and `answers` turns what came back into receipts and failures.
+It knows errors, values and operations, but neither ledgers, nor paces, nor jobs.
 """
 
-__all__ = [
-    "client",
-    "credentials",
-    "http",
-    "mfa",
-    "profiles",
-    "providers",
-    "sns",
-    "target",
-    "tls",
-]
+__all__ = ["client", "http", "mfa", "profiles", "sns", "target", "tls"]

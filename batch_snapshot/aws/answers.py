@@ -1,6 +1,6 @@
-"""What botocore returned or raised, in this house's words. Pure.
+"""Turns what botocore returned or raised into receipts and failures. Pure.
 
-Every text is scrubbed of secrets before anything else: an answer may echo what signed the request.
+Secrets are taken out of every text first: an answer may repeat what signed the request.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     Scrub = Callable[[str], str]
 
-
 #: Marks an exception that was raised while a connection was being made.
 UNCONNECTED = "_batch_snapshot_unconnected"
 
@@ -50,49 +49,51 @@ def invalid_response(answer: Mapping[str, Any], message: str, scrub: Scrub) -> F
 
 
 def failure(error: Exception, scrub: Scrub) -> Failure:
-    """Turn whatever a call raised into a failure: the one place that does."""
+    """Classify what a call raised."""
     try:
         return _classified(error, scrub)
-    except Exception as stumble:  # noqa: BLE001 - an answer can hold anything; one must not end the run
-        told = f"an answer of type {type(error).__name__} that cannot be read ({type(stumble).__name__})"
-        return error_codes.client_failure(["UnreadableAnswer"], told)
+    except Exception as unreadable:  # noqa: BLE001 - an answer can hold anything, and must not end the run
+        message = (
+            f"an answer of type {type(error).__name__} that cannot be read ({type(unreadable).__name__})"
+        )
+        return error_codes.client_failure(["UnreadableAnswer"], message)
 
 
 def _classified(error: Exception, scrub: Scrub) -> Failure:
     if isinstance(error, ClientError):
-        return error_codes.service_failure(_answer(error.response, scrub))
+        return error_codes.service_failure(_error_response(error.response, scrub))
     inner = getattr(error, "kwargs", {}).get("error")
     chain = [inner, error] if isinstance(inner, Exception) else [error]
     names = [cls.__name__ for cause in chain for cls in type(cause).__mro__]
     general = {"Exception", "BaseException", "object"}
     names = [name for name in names if name not in general] + ["Exception"]
     if names[0] == "ClientHttpProxyError":
-        return _refused_by_proxy(inner, error, names)
+        return _proxy_failure(inner, error, names)
     unconnected = _unconnected(chain[0])
-    told = _unreached(chain[0]) or _in_words(chain)
-    if unconnected and not told.startswith("cannot reach") and not isinstance(inner, ssl.SSLError):
+    message = _connection_message(chain[0]) or _message(chain)
+    if unconnected and not message.startswith("cannot reach") and not isinstance(inner, ssl.SSLError):
         where = urlsplit(str(getattr(error, "kwargs", {}).get("endpoint_url", ""))).netloc or "the endpoint"
-        told = f"cannot reach {where}: {getattr(chain[0], 'message', '') or told}"
-    return error_codes.client_failure(names, scrub(told) or names[0], unconnected=unconnected)
+        message = f"cannot reach {where}: {getattr(chain[0], 'message', '') or message}"
+    return error_codes.client_failure(names, scrub(message) or names[0], unconnected=unconnected)
 
 
-def _in_words(chain: list[Exception]) -> str:
-    """What the errors say; botocore's most general one only repeats what is beneath it."""
+def _message(chain: list[Exception]) -> str:
+    # botocore's most general error only repeats its cause.
     if type(chain[-1]).__name__ == "HTTPClientError":
         chain = chain[:1]
     return " ".join(str(cause) for cause in chain if str(cause))
 
 
-def _refused_by_proxy(inner: Any, error: Exception, names: list[str]) -> Failure:
-    """A proxy that opens no tunnel; its URL may hold a password, so only its host is named."""
+def _proxy_failure(inner: Any, error: Exception, names: list[str]) -> Failure:
+    # The URL may hold a password, so only its host is named.
     where = urlsplit(str(getattr(error, "kwargs", {}).get("proxy_url", "")))
     host = where.netloc.rpartition("@")[2] or "of the environment"
-    told = f"the proxy {host} opens no tunnel: it answered {inner.status}"
-    return error_codes.client_failure([error_codes.PROXY_LOGIN] if inner.status == 407 else names, told)
+    message = f"the proxy {host} opens no tunnel: it answered {inner.status}"
+    return error_codes.client_failure([error_codes.PROXY_LOGIN] if inner.status == 407 else names, message)
 
 
-def _unreached(error: Any) -> str | None:
-    """What a connection that never stood says, in few words; None: it is something else."""
+def _connection_message(error: Any) -> str | None:
+    """Why no connection was made; None: the error is of another kind."""
     if type(error).__name__ == "ConnectionTimeoutError":
         # Its last word is the URL.
         return f"cannot reach {urlsplit(str(error).split()[-1]).netloc}: no connection within the time-out"
@@ -105,7 +106,6 @@ def _unreached(error: Any) -> str | None:
     return f"cannot reach {proxied}{error.host}:{error.port}: {'name not resolved: ' * unresolved}{what}"
 
 
-#: What people call it.
 _REASONS = {
     errno.ECONNREFUSED: "connection refused",
     errno.ENETUNREACH: "network unreachable",
@@ -114,7 +114,7 @@ _REASONS = {
 
 
 def _unconnected(error: BaseException | None) -> bool:
-    """Whether it was raised while the connection was being made (see `transport`)."""
+    """Whether it was raised while the connection was being made (see `http`)."""
     while error is not None:
         if getattr(error, UNCONNECTED, False):
             return True
@@ -122,14 +122,14 @@ def _unconnected(error: BaseException | None) -> bool:
     return False
 
 
-def _answer(response: Mapping[str, Any], scrub: Scrub) -> error_codes.ErrorResponse:
+def _error_response(response: Mapping[str, Any], scrub: Scrub) -> error_codes.ErrorResponse:
     error = response.get("Error", {})
     metadata = response.get("ResponseMetadata", {})
     message = str(error.get("Message") or response.get("Message") or "")
-    listed = response.get("ErrorList")
+    errors = response.get("ErrorList")
     details = [
         f"{item.get('FieldName', '?')}: {item.get('Message', '')} ({item.get('Code', '?')})"
-        for item in (listed if isinstance(listed, list) else [])
+        for item in (errors if isinstance(errors, list) else [])
         if isinstance(item, Mapping)
     ]
     return error_codes.ErrorResponse(
@@ -148,7 +148,7 @@ def _request_id(answer: Mapping[str, Any], scrub: Scrub) -> str | None:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read the service's hint in seconds, if it gave one that can be read."""
+    """The service's hint in seconds; None: it gave none that can be read."""
     for name, unit in (("x-amz-retry-after", 0.001), ("retry-after", 1.0)):
         try:
             seconds = float(headers[name]) * unit

@@ -1,8 +1,7 @@
-"""MFA codes: asked for at the terminal, while everything else goes on.
+"""Asks for MFA codes at the terminal without blocking the event loop.
 
-botocore asks for a code in the middle of getting credentials, by a plain function that would block the
-event loop. Here that function raises `CodeNeededError` instead; then a person is asked, and the
-credentials are fetched anew with the code.
+botocore asks for a code in the middle of getting credentials, by a blocking function. Here that function
+raises `CodeNeededError`; then a person is asked, and the credentials are fetched again with the code.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds for a person to type a code; they are no part of any call's time-out.
+#: Seconds for a person to type a code; no call's time-out includes them.
 PATIENCE = 300.0
 
 #: Longest answer that is read, in bytes; a code has six digits.
@@ -29,48 +28,48 @@ LONGEST = 256
 
 
 class CodeNeededError(Exception):
-    """Credentials need a code that is not at hand yet."""
+    """Credentials need a code that was not asked for yet."""
 
     def __init__(self, prompt: str) -> None:
-        """Take what botocore would have asked."""
+        """Take botocore's prompt."""
         super().__init__(prompt)
         self.prompt = prompt
 
 
 class MfaCodeError(Exception):
-    """No code can be had; the message says why, and quotes no secret."""
+    """There is no code; the message says why, and holds no secret."""
 
 
 class Codes(dict[str, str]):
-    """Codes by prompt; in the place of `getpass` where botocore asks for one."""
+    """Codes by prompt; botocore calls it in place of `getpass`."""
 
     def __call__(self, prompt: str) -> str:
         """The code.
 
         Raises:
-            CodeNeededError: it has to be asked for first.
+            CodeNeededError: a person has to be asked for it first.
         """
         if prompt not in self:
             raise CodeNeededError(prompt)
         return self[prompt]
 
     def serve(self, chain: Any) -> None:
-        """Let a credential chain of botocore's ask here."""
+        """Give the codes to a credential chain of botocore's."""
         chain.get_provider("assume-role")._prompter = self  # noqa: SLF001 - botocore offers no other way
 
 
 async def with_codes(
-    get: Callable[[Codes], Awaitable[T]], turn: anyio.Lock, refused: dict[str, MfaCodeError]
+    get: Callable[[Codes], Awaitable[T]], prompt_lock: anyio.Lock, refused: dict[str, MfaCodeError]
 ) -> T:
     """Get something that may need codes, each of which is asked for once.
 
     Args:
         get: gets it, or raises `CodeNeededError`.
-        turn: held while a person is asked: one prompt at a time.
-        refused: prompts that nobody answered: they are not repeated for other accounts.
+        prompt_lock: held while a person is asked: there is one prompt at a time.
+        refused: prompts without an answer: they are not repeated for other accounts.
 
     Raises:
-        MfaCodeError: nobody can be asked, or nobody answered.
+        MfaCodeError: there is no terminal, or no answer.
     """
     codes = Codes()
     while True:
@@ -78,7 +77,7 @@ async def with_codes(
             return await get(codes)
         except CodeNeededError as needed:
             prompt = needed.prompt
-        async with turn:
+        async with prompt_lock:
             if prompt in refused:
                 raise refused[prompt]
             try:
@@ -93,7 +92,7 @@ async def with_codes(
 
 
 async def ask(prompt: str) -> str:
-    """Ask at the terminal without an echo; the event loop goes on meanwhile.
+    """Ask at the terminal without an echo, and without blocking the event loop.
 
     Raises:
         MfaCodeError: there is no terminal, or it was closed.
@@ -131,15 +130,15 @@ def _without_echo(terminal: int) -> Iterator[None]:
     silent = [*before]
     silent[3] = before[3] & ~termios.ECHO
     try:
-        # What was typed before the prompt is no code.
+        # What was typed before the prompt is discarded.
         termios.tcsetattr(terminal, termios.TCSAFLUSH, silent)
         yield
     finally:
-        # The line's end was not echoed either.
+        # The end of the line was not echoed.
         with suppress(OSError, termios.error):
             termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
             os.write(terminal, b"\n")
 
 
-#: Who asks a person; the command line clears its display for it.
+#: Asks a person; the command line replaces it to clear its display first.
 asking: ContextVar[Ask] = ContextVar("asking", default=ask)

@@ -8,25 +8,23 @@ from typing import TYPE_CHECKING
 
 from batch_snapshot.endpoints import IGNORE, check_endpoint
 from batch_snapshot.errors import InputError
+from batch_snapshot.operations import SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-#: Bytes of a file that is read for credentials; the largest real ones have some hundred kilobytes.
+#: The most bytes of a file that is read for credentials; the largest real ones have some hundred KB.
 LARGEST = 4 * 1024 * 1024
 
-#: As botocore names the service in a `services` section.
-_SERVICE = "partnercentral-selling"
-
-#: The files, and where they are when the variable is not set.
+#: The variables that name the files, and the paths where they are not set.
 _FILES = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
-#: Files of older tools, which botocore reads too.
+#: Variables of older tools, which botocore reads too.
 _OLDER = ("AWS_CREDENTIAL_FILE", "BOTO_CONFIG")
 
 
 def files(environ: Mapping[str, str]) -> dict[Path, str]:
     """The files that botocore would read, and the variables that name them."""
-    named = {variable: environ.get(variable) or usual for variable, usual in _FILES.items()}
+    named = {variable: environ.get(variable) or path for variable, path in _FILES.items()}
     named |= {variable: environ[variable] for variable in _OLDER if environ.get(variable)}
     return {_expanded(path): variable for variable, path in named.items()}
 
@@ -38,11 +36,11 @@ def _expanded(path: str) -> Path:
 
 
 def problem(environ: Mapping[str, str]) -> str | None:
-    """Why one of the files must not be read: it would fill the memory, or never end; None: all can be."""
+    """Why one of the files cannot be read safely (too long, or it may never end); None: all can."""
     for path, variable in files(environ).items():
         try:
             found = path.stat()
-        except (OSError, ValueError):  # botocore passes over what is not there
+        except (OSError, ValueError):  # botocore ignores files that do not exist
             continue
         if stat.S_ISREG(found.st_mode):
             if found.st_size > LARGEST:
@@ -62,24 +60,24 @@ def endpoints(profiles: Iterable[str | None], environ: Mapping[str, str]) -> dic
         environ: names the files, and the profile.
 
     Raises:
-        InputError: what it names is no URL, or bears credentials, or there is no such section.
+        InputError: an endpoint is no URL, or has credentials, or there is no such `services` section.
     """
-    # botocore takes a tenth of a second to be imported; few files name endpoints.
-    if environ.get(IGNORE, "").lower() == "true" or problem(environ) or not _any_named(environ):
+    # Importing botocore takes a tenth of a second, and few files name endpoints.
+    if environ.get(IGNORE, "").lower() == "true" or problem(environ) or not _may_name_endpoints(environ):
         return {}
     from botocore.exceptions import BotoCoreError  # noqa: PLC0415
     from botocore.session import Session  # noqa: PLC0415
 
     try:
         full = Session().full_config
-    except BotoCoreError:  # whoever opens the profile says why
+    except BotoCoreError:  # the error is reported when the profile is opened
         return {}
-    usual = environ.get("AWS_DEFAULT_PROFILE") or environ.get("AWS_PROFILE") or "default"
-    found = {profile: _named(full, profile or usual) for profile in set(profiles)}
+    default = environ.get("AWS_DEFAULT_PROFILE") or environ.get("AWS_PROFILE") or "default"
+    found = {profile: _endpoint_of(full, profile or default) for profile in set(profiles)}
     return {profile: url for profile, url in found.items() if url}
 
 
-def _any_named(environ: Mapping[str, str]) -> bool:
+def _may_name_endpoints(environ: Mapping[str, str]) -> bool:
     for path in files(environ):
         try:
             text = path.read_bytes() if path.is_file() else b""
@@ -90,7 +88,7 @@ def _any_named(environ: Mapping[str, str]) -> bool:
     return False
 
 
-def _named(full: Mapping[str, Mapping[str, Mapping[str, str]]], profile: str) -> str | None:
+def _endpoint_of(full: Mapping[str, Mapping[str, Mapping[str, str]]], profile: str) -> str | None:
     from botocore.configprovider import ConfiguredEndpointProvider  # noqa: PLC0415
     from botocore.exceptions import InvalidConfigError  # noqa: PLC0415
 
@@ -98,7 +96,7 @@ def _named(full: Mapping[str, Mapping[str, Mapping[str, str]]], profile: str) ->
     if scoped.get("ignore_configured_endpoint_urls", "").lower() == "true":
         return None
     try:
-        url = ConfiguredEndpointProvider(full, scoped, _SERVICE, environ={}).provide()
+        url = ConfiguredEndpointProvider(full, scoped, SERVICE, environ={}).provide()
     except InvalidConfigError as error:
         raise InputError(f"profile {profile}: {error}") from None
     except AttributeError:  # a word where a block should be

@@ -1,7 +1,7 @@
-"""What gives a profile's credentials: botocore's chain, but all that it reads or runs has bounds.
+"""The chain of providers that give a profile's credentials: botocore's, with limits.
 
-botocore waits for a `credential_process` as long as that runs and keeps all that it prints; it reads token
-files to their end, whatever they are.
+botocore waits for a `credential_process` as long as it runs and keeps all that it prints; it reads token
+files of any kind to their end.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ from batch_snapshot.models import REGION
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Bytes that are read of a token's file; STS takes 20,000 characters.
+#: The most bytes of a token's file; STS accepts 20,000 characters.
 LONGEST_TOKEN = 1024 * 1024
 
-#: Seconds for a process that was killed to be gone.
+#: Seconds to wait for the end of a process that was killed.
 REAPED_WITHIN = 2.0
 
-_FAULTS = {"\n": "a line break", "\r": "a carriage return", "\t": "a tab", " ": "a blank"}
+_CHARACTERS = {"\n": "a line break", "\r": "a carriage return", "\t": "a tab", " ": "a blank"}
 
-#: By what botocore calls a provider.
 _VARIABLES = {
     "access_key": "AWS_ACCESS_KEY_ID",
     "secret_key": "AWS_SECRET_ACCESS_KEY",
     "token": "AWS_SESSION_TOKEN",
 }
-_WORDS = {
+_NAMES = {
     "access_key": "the access key id",
     "secret_key": "the secret access key",
     "token": "the session token",
 }
-_PLACES = {
+#: Where credentials come from, by botocore's name of the provider.
+_ORIGINS = {
     "assume-role": "that STS gave for the role of {profile}",
     "assume-role-with-web-identity": "that STS gave for the web identity of {profile}",
     "config-file": "of {profile} in the AWS config file",
@@ -64,7 +64,7 @@ _PLACES = {
     "shared-credentials-file": "of {profile} in the AWS credentials file",
     "sso": "that IAM Identity Center gave for {profile}",
 }
-#: Of an operation that gets credentials, the provider that makes it.
+#: By operation, the provider that calls it to get credentials.
 _CALLERS = {
     "AssumeRole": "assume-role",
     "AssumeRoleWithWebIdentity": "assume-role-with-web-identity",
@@ -74,11 +74,11 @@ _CALLERS = {
 
 
 class CredentialsError(Exception):
-    """What is configured gives no credentials that can be used; the message says why, and holds no secret."""
+    """What is configured gives no usable credentials; the message says why, and holds no secret."""
 
 
 def session(core: Any, profile: str | None, within: float) -> tuple[Any, Chain]:
-    """A session of a profile, and what gives its credentials.
+    """A session of a profile, and the chain that gives its credentials.
 
     Args:
         core: botocore's session, in which nothing has been read yet.
@@ -86,32 +86,33 @@ def session(core: Any, profile: str | None, within: float) -> tuple[Any, Chain]:
         within: seconds for a process to print credentials.
 
     Raises:
-        CredentialsError: a configuration file is too large, or none at all.
+        CredentialsError: a configuration file is too large, or no regular file.
     """
     if why := profiles.problem(os.environ):
         raise CredentialsError(f"{why}; name another file")
     made = aioboto3.Session(botocore_session=core, profile_name=profile)
     if not core.get_config_variable("region"):
-        # As the API's own. STS is asked there too, where a profile has a role and no region.
+        # The API's own region. STS is called there too for a profile that has a role and no region.
         core.set_config_variable("region", REGION)
     return made, Chain(core, within)
 
 
 class Chain(AioCredentialResolver):  # type: ignore[misc] # aiobotocore is untyped
-    """botocore's chain of providers, with bounds.
+    """botocore's chain of providers, with limits.
 
     Attributes:
         last: the provider that was asked last: it gave the credentials, or failed.
+        profile: the profile's name, for messages.
     """
 
     def __init__(self, core: Any, within: float) -> None:
-        """Take botocore's own for this session, and give its providers bounds."""
+        """Take botocore's chain of this session, and limit its providers."""
         found = core.get_component("credential_provider").providers
         assume = next(provider for provider in found if provider.METHOD == "assume-role")
-        builder = _Bounded(core, assume.cache, within)
-        # The profile that a role is assumed with has providers too.
+        builder = _LimitedProviders(core, assume.cache, within)
+        # The profile that a role is assumed with has its own providers.
         assume._profile_provider_builder = builder  # noqa: SLF001 - botocore offers no other way
-        assume._resolve_source_credentials = partial(_resolved, assume._resolve_source_credentials)  # noqa: SLF001
+        assume._resolve_source_credentials = partial(_checked, assume._resolve_source_credentials)  # noqa: SLF001
         named = core.get_config_variable("profile") or "default"
         ours = builder.providers(
             profile_name=named, disable_env_vars=core.instance_variables().get("profile") is not None
@@ -137,7 +138,7 @@ class Chain(AioCredentialResolver):  # type: ignore[misc] # aiobotocore is untyp
         return None
 
 
-async def _resolved(resolve: Any, role: Mapping[str, str], profile: str) -> Any:
+async def _checked(resolve: Any, role: Mapping[str, str], profile: str) -> Any:
     """The credentials that a role is assumed with, if they can be sent."""
     credentials = await resolve(role, profile)
     if not isinstance(credentials, AioDeferredRefreshableCredentials):
@@ -146,9 +147,7 @@ async def _resolved(resolve: Any, role: Mapping[str, str], profile: str) -> Any:
     return credentials
 
 
-class _Bounded(AioProfileProviderBuilder):  # type: ignore[misc] # aiobotocore is untyped
-    """Makes the providers of a profile."""
-
+class _LimitedProviders(AioProfileProviderBuilder):  # type: ignore[misc] # aiobotocore is untyped
     def __init__(self, core: Any, cache: Any, within: float) -> None:
         tokens = _TokenCache(SSOProvider._SSO_TOKEN_CACHE_DIR)  # noqa: SLF001 - named nowhere else
         super().__init__(core, cache=cache, sso_token_cache=tokens)
@@ -156,7 +155,7 @@ class _Bounded(AioProfileProviderBuilder):  # type: ignore[misc] # aiobotocore i
 
     def _create_process_provider(self, profile_name: str) -> Any:
         provider = super()._create_process_provider(profile_name)
-        provider._popen = partial(_Helper.start, profile_name, self._within)  # noqa: SLF001
+        provider._popen = partial(_CredentialProcess.start, profile_name, self._within)  # noqa: SLF001
         return provider
 
     def _create_web_identity_provider(self, profile_name: str, disable_env_vars: bool) -> Any:  # noqa: FBT001 - botocore's
@@ -170,18 +169,18 @@ def _token_file(path: str) -> Any:
 
 
 def _token(path: str) -> str:
-    told = f"the web identity token file {path}"
+    what = f"the web identity token file {path}"
     try:
-        return _bounded(Path(path), LONGEST_TOKEN, told).decode()
+        return _read_limited(Path(path), LONGEST_TOKEN, what).decode()
     except UnicodeDecodeError:
-        raise CredentialsError(f"{told} holds no text") from None
+        raise CredentialsError(f"{what} holds no text") from None
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise CredentialsError(f"{told} cannot be read ({why})") from None
+        raise CredentialsError(f"{what} cannot be read ({why})") from None
 
 
-def _bounded(path: Path, most: int, told: str) -> bytes:
-    """Read a regular file that is not too long; nothing else is waited for.
+def _read_limited(path: Path, most: int, what: str) -> bytes:
+    """Read a regular file of limited length; a pipe or a device is not waited for.
 
     Raises:
         CredentialsError: it is something else.
@@ -190,33 +189,33 @@ def _bounded(path: Path, most: int, told: str) -> bytes:
     file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(file, "rb") as opened:
         if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise CredentialsError(f"{told} is no regular file")
+            raise CredentialsError(f"{what} is no regular file")
         read = opened.read(most + 1)
     if len(read) > most:
-        raise CredentialsError(f"{told} is longer than {most:,} bytes; no more are read")
+        raise CredentialsError(f"{what} is longer than {most:,} bytes; no more are read")
     return read
 
 
 class _TokenCache(JSONFileCache):  # type: ignore[misc] # botocore is untyped
-    """The tokens that `aws sso login` leaves."""
+    """The tokens that `aws sso login` stores."""
 
     def __getitem__(self, cache_key: str) -> Any:
         path = Path(self._convert_cache_key(cache_key))
         with suppress(OSError):
-            _bounded(path, LARGEST, f"the cache of `aws sso login`, {path},")
+            _read_limited(path, LARGEST, f"the cache of `aws sso login`, {path},")
         return super().__getitem__(cache_key)
 
 
-class _Helper(NamedTuple):
-    """A `credential_process` that runs, in the place of asyncio's process."""
+class _CredentialProcess(NamedTuple):
+    """A running `credential_process`; botocore uses it like asyncio's process."""
 
     process: Any
     profile: str
     within: float
 
     @classmethod
-    async def start(cls, profile: str, within: float, *command: str, **_: Any) -> _Helper:
-        """Start it, in a session of its own: it is ended with all that it has started."""
+    async def start(cls, profile: str, within: float, *command: str, **_: Any) -> _CredentialProcess:
+        """Start it in a session of its own, so that it can be ended with all that it started."""
         pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
         try:
             process = await asyncio.create_subprocess_exec(
@@ -231,7 +230,7 @@ class _Helper(NamedTuple):
 
     @property
     def returncode(self) -> int | None:
-        """None: it runs."""
+        """None: it is running."""
         code: int | None = self.process.returncode
         return code
 
@@ -241,7 +240,7 @@ class _Helper(NamedTuple):
         Raises:
             CredentialsError: it prints too much, or does not end.
         """
-        told = f"the credential_process of profile {self.profile}"
+        name = f"the credential_process of profile {self.profile}"
         ended = False
         try:
             async with asyncio.timeout(self.within):
@@ -253,15 +252,15 @@ class _Helper(NamedTuple):
             return printed[0], printed[1]
         except TimeoutError:
             raise CredentialsError(
-                f"{told} did not end within {self.within:g} s; it was ended, with all that it had started"
+                f"{name} did not end within {self.within:g} s; it was ended, with all that it had started"
             ) from None
         except _TooMuchError:
             raise CredentialsError(
-                f"{told} printed more than {LARGEST:,} bytes; it was ended, with all that it had started"
+                f"{name} printed more than {LARGEST:,} bytes; it was ended, with all that it had started"
             ) from None
         finally:
             if not ended:
-                await self._end()
+                await self._kill()
 
     async def _read(self, stream: Any) -> bytes:
         read = bytearray()
@@ -271,47 +270,47 @@ class _Helper(NamedTuple):
                 raise _TooMuchError
         return bytes(read)
 
-    async def _end(self) -> None:
+    async def _kill(self) -> None:
         with suppress(OSError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        # Nobody reads the pipes any more, and what has left the group may hold them open.
+        # A process that left the group may hold the pipes open.
         self.process._transport.close()  # noqa: SLF001 - asyncio offers no other way
         with anyio.CancelScope(shield=True), anyio.move_on_after(REAPED_WITHIN):
             await self.process.wait()
 
 
 class _TooMuchError(Exception):
-    """More was printed than credentials need."""
+    """A process printed more than credentials need."""
 
 
 def check(frozen: Any, method: str | None, profile: str) -> None:
-    """See that credentials can stand in the headers of a call: nothing could be sent with others.
+    """Check that credentials can be written into the headers of a call.
 
     Raises:
-        CredentialsError: they cannot; the message says which, where they are from, and what is wrong.
+        CredentialsError: they cannot; the message says which part, its origin, and what is wrong.
     """
     for part, variable in _VARIABLES.items():
         value = getattr(frozen, part)
         if not value and part == "token":
             continue
-        if fault := _fault(value):
-            raise CredentialsError(f"{_named(part, variable, method, profile)} {fault}; it is not shown")
+        if problem := _problem(value):
+            raise CredentialsError(f"{_named(part, variable, method, profile)} {problem}; it is not shown")
 
 
 def _named(part: str, variable: str, method: str | None, profile: str) -> str:
     if method == "env":
         older = not os.environ.get(variable) and part == "token"
         return "AWS_SECURITY_TOKEN" if older else variable
-    return f"{_WORDS[part]} {_PLACES.get(method or '', 'of {profile}').format(profile=profile)}"
+    return f"{_NAMES[part]} {_ORIGINS.get(method or '', 'of {profile}').format(profile=profile)}"
 
 
-def _fault(value: Any) -> str | None:
+def _problem(value: Any) -> str | None:
     if not isinstance(value, str) or not value:
         return "is missing" if not value else "is no text"
     if value.isascii() and value.isprintable() and " " not in value:
         return None
     place = next(at for at, char in enumerate(value) if not ("!" <= char <= "~"))
-    what = _FAULTS.get(value[place])
+    what = _CHARACTERS.get(value[place])
     if what is None:
         what = "a control character" if value[place].isascii() else "a character that is not ASCII"
     return f"holds {what} at position {place + 1} of {len(value)}"
@@ -326,7 +325,7 @@ def provider_of(error: Exception) -> str | None:
 
 
 def explained(error: Exception) -> str | None:
-    """What an error of botocore means, where its own words may quote secrets; None: nothing is known."""
+    """What an error of botocore means whose own message may quote secrets; None: it is another error."""
     if isinstance(error, ConfigParseError):
         return _unparsed(str(error.kwargs.get("path")), error.kwargs.get("error"))
     if isinstance(error, BotoCoreError) and provider_of(error) == "container-role":
@@ -338,7 +337,7 @@ def explained(error: Exception) -> str | None:
 
 
 def _unparsed(path: str, error: object) -> str:
-    """Where a configuration file is broken; its lines may hold secrets."""
+    """Where a configuration file is invalid; its lines may hold secrets."""
     if isinstance(error, configparser.DuplicateSectionError | configparser.DuplicateOptionError):
         option = getattr(error, "option", None)
         what = f"option {option} stands twice in section [{error.section}]" if option else None

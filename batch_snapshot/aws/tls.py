@@ -1,10 +1,9 @@
 """Every connection to AWS is verified, and an answer belongs to the request that asked for it.
 
 aiobotocore before 3.9 checks no host name (botocore leaves that to urllib3, which aiohttp does not use), and
-behind a proxy it verifies nothing at all. `Verified` corrects both in the two places where aiobotocore makes
-TLS contexts. Newer versions do the same there by themselves, so nothing changes with them. It is a session
-class of ours, not a patch of theirs: a program that uses this package as a library keeps its own aiobotocore
-as it is.
+behind a proxy it verifies nothing. `Verified` corrects both in the two places where aiobotocore makes TLS
+contexts; newer versions do the same by themselves. It is a session class of ours, not a patch: a program that
+uses this package as a library keeps its own aiobotocore.
 """
 
 from __future__ import annotations
@@ -33,17 +32,17 @@ class CertificateRefusedError(Exception):
     """A server, or a proxy, showed a certificate that is not trusted; nothing was sent to it."""
 
     def __init__(self, where: str, cause: Exception) -> None:
-        """Name the host with its port, and the reason, in few words."""
+        """Name the host with its port, and the reason."""
         reason = getattr(cause, "verify_message", "") or str(cause)
         super().__init__(f"the TLS certificate of {where} is refused: {reason.rstrip('.')}")
 
 
 def refusal(error: BaseException | None, url: str) -> CertificateRefusedError | None:
-    """What aiohttp raised, if a certificate was refused on the way to `url`; None: it was something else."""
+    """The refused certificate that an error of a call to `url` is about; None: it is another error."""
     if isinstance(error, ClientConnectorCertificateError):
         return CertificateRefusedError(f"{error.host}:{error.port}", error.certificate_error)
     while error is not None:
-        # Behind a TLS proxy, Python 3.11's asyncio stumbles over the refusal of the inner certificate.
+        # Behind a TLS proxy, Python 3.11's asyncio raises another error after the refusal.
         if isinstance(error, ssl.SSLCertVerificationError):
             return CertificateRefusedError(urlsplit(url).netloc.rpartition("@")[2], error)
         error = error.__cause__ or error.__context__
@@ -62,10 +61,10 @@ class Verified(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
         super().__init__(verify or True, *args, **settings)
 
     async def __aenter__(self) -> Any:
-        """Open it, if its files can be used: else no call is even begun.
+        """Open it after its files were checked: without them no call can be made.
 
         Raises:
-            TrustFileError: they cannot.
+            TrustFileError: one cannot be used.
         """
         self._check_files()
         return await super().__aenter__()
@@ -89,7 +88,7 @@ class Verified(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
     async def _get_session(self, proxy_url: str | None) -> Any:
         try:
             session = await super()._get_session(proxy_url)
-        except OSError as error:  # a file that vanished since it was checked
+        except OSError as error:  # the file vanished since it was checked
             raise TrustFileError(f"the CA bundle cannot be read: {error}") from error
         session.connector._factory = partial(_Connection, loop=asyncio.get_running_loop())  # noqa: SLF001
         return session
@@ -114,35 +113,34 @@ class Verified(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
 
 
 class _Connection(ResponseHandler):
-    """One connection; whatever comes on it while no request waits ends it.
+    """A connection that is closed by data that arrives while no request waits.
 
-    aiohttp would keep an answer that nobody asked for, one that came late or twice, and take it for the next
-    request's.
+    aiohttp would keep an answer that came late or twice, and take it for the answer to the next request.
     """
 
     _answer: Any = None
 
     def set_response_params(self, **settings: Any) -> None:
-        """A request begins."""
+        """A request begins (called by aiohttp)."""
         self._answer = None
         super().set_response_params(**settings)
 
     def feed_data(self, data: Any, size: int = 0) -> None:
-        """The head of an answer has come; one of 1xx is followed by another."""
+        """The head of an answer has arrived; one of 1xx is followed by another."""
         message, body = data
         if message.code >= 200:
             self._answer = body
         super().feed_data(data, size)
 
     def data_received(self, data: bytes) -> None:
-        """Something has come."""
+        """Bytes have arrived."""
         if self._idle:
             self.close()
         else:
             super().data_received(data)
 
     def is_connected(self) -> bool:
-        """Whether the next request can use it: not if bytes that nobody asked for wait to be read."""
+        """Whether the next request can use it: not if unexpected bytes wait to be read."""
         return super().is_connected() and not (self._idle and _readable(self.transport))
 
     @property
@@ -157,7 +155,6 @@ def _readable(transport: Any) -> bool:
 
 
 def _source(path: str) -> str:
-    """Which setting names a CA bundle."""
     found = next((name for name in VARIABLES if os.environ.get(name) == path), None)
     return found or "ca_bundle of the AWS config file"
 
@@ -169,7 +166,7 @@ def _check(path: str, setting: str, load: str, *more: str | None) -> None:
         TrustFileError: it cannot be loaded; the message names setting, file and reason.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # A key that is encrypted would have OpenSSL ask for its password on the terminal.
+    # Without this OpenSSL would ask for the password of an encrypted key on the terminal.
     options = {"password": str} if load == "load_cert_chain" else {}
     try:
         for file in filter(None, (path, *more)):
