@@ -68,7 +68,7 @@ class CreateOperation:
     jobs: JobReads
     #: Never sent: a valid row, with which the fast call is learned.
     example: Row
-    #: The parameter that bears the idempotency token.
+    #: The parameter for the idempotency token.
     token: str = "ClientToken"  # noqa: S105 - a parameter's name
 
     def read_parameters(self, row: Row) -> dict[str, Any]:

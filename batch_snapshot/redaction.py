@@ -1,8 +1,9 @@
 """Takes the secrets that this process knows out of texts.
 
 It knows the credentials in URLs (proxies, endpoints, package indexes, …) of the environment and of the
-command line, the webhook's URL, and the AWS credentials in the environment. Every text that leaves the program passes
-through `redacted` or `redacted_all`; texts of calls pass through `Secrets.scrub` before they are stored.
+command line, the webhook's URL, and the AWS credentials in the environment. Every text that leaves the
+program passes through `redacted` or `redacted_all`; texts of calls pass through `Secrets.scrub` before they
+are stored.
 """
 
 from __future__ import annotations
