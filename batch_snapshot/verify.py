@@ -22,7 +22,7 @@ from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.ledger import locks
 from batch_snapshot.ledger.reader import head, lines
 from batch_snapshot.ledger.records import Header, Result, Skipped
-from batch_snapshot.ledger.snapshot_index import SnapshotIndex, world_of
+from batch_snapshot.ledger.snapshot_index import SnapshotIndex, service_of
 from batch_snapshot.models import SIMULATOR, ApiError, Row, Status
 from batch_snapshot.operations import NOT_FOUND, create_operation
 from batch_snapshot.text import timestamp
@@ -123,7 +123,7 @@ async def verify(
     header = head(path)
     if header is None:
         raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
-    if locks.holder_lives(paths.ledger_lock(path)):
+    if locks.is_held(paths.ledger_lock(path)):
         raise InputError(f"{path}: a run is writing it; wait until that has ended")
     began = around.clock()
     told = Verification(str(path))
@@ -138,7 +138,7 @@ async def verify(
         _check_place(path, last, whom.endpoint)
         told.warnings += known.refresh(path.parent)
         async with open_readers(whom, own, around.now, around.rng) as readers:
-            verifier = _Verifier(db, known, world_of(last), header.started_at, told)
+            verifier = _Verifier(db, known, service_of(last), header.started_at, told)
             for name, reader in readers.items():
                 try:
                     await verifier.account(name, reader, around)

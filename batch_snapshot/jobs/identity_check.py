@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from batch_snapshot.engine import reader
 from batch_snapshot.errors import InputError, ManifestError
-from batch_snapshot.ledger import signer
+from batch_snapshot.jobs import signer
 from batch_snapshot.manifest.duplicates import shared
 from batch_snapshot.models import AWS, SIMULATOR, ApiError, ErrorKind, Failure, Verdict
 

@@ -244,7 +244,7 @@ def open_retry(
         if not read_only:
             stack.enter_context(lock_file(path, now))
             writer.repair_last_line(path)
-        live = read_only and locks.holder_lives(paths.ledger_lock(path))
+        live = read_only and locks.is_held(paths.ledger_lock(path))
         past = reader.history_of(path, live=live, checked=True)
         header = past.last or head
         check_names(path, header)

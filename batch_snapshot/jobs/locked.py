@@ -90,7 +90,7 @@ def _check_unfinished(locked: LockedLedger) -> LockedLedger:
     try:
         began = locked.began
         if not (options.new_ledger and began and not reader.names_rows(path)):
-            open_runs.check(reminders, path, begun=began is not None, anew=options.new_ledger)
+            open_runs.check_not_lost(reminders, path, exists=began is not None, new_ledger=options.new_ledger)
         given_up = other_ledgers.check_other_ledgers(reminders, path, name, options, began)
     except (InputError, StorageError) as error:
         if not locked.read_only:
@@ -115,7 +115,7 @@ def lock_file(path: Path, now: datetime) -> Iterator[None]:
     # Rows of a ledger that exists must not be sent again under another.
     known = os.path.lexists(path)
     elsewhere = "copy the ledger elsewhere and name the copy" if known else "name another place"
-    with locks.held(lock, what=str(path), since=timestamp(now), elsewhere=f"{elsewhere} with --ledger"):
+    with locks.hold(lock, what=str(path), since=timestamp(now), elsewhere=f"{elsewhere} with --ledger"):
         yield
 
 
@@ -123,12 +123,12 @@ def lock_file(path: Path, now: datetime) -> Iterator[None]:
 def lock_accounts(name: str, targets: Targets, options: Options, now: datetime) -> Iterator[None]:
     """Hold the locks on the manifest's name in each account, so that two nights never overlap."""
     state = state_folder_of(options)
-    locks.make_room(len(targets.accounts))
+    locks.raise_file_limit(len(targets.accounts))
     with ExitStack() as stack:
         for account in sorted(targets.accounts):
             lock = paths.account_lock(state, name, account, targets.endpoint)
             what = f"manifest name {name!r} in account {account!r}"
-            stack.enter_context(locks.held(lock, what=what, since=timestamp(now)))
+            stack.enter_context(locks.hold(lock, what=what, since=timestamp(now)))
         yield
 
 

@@ -75,7 +75,7 @@ def _other_ledgers(files: Iterable[Path], path: Path, name: str, options: Option
     """Those recorded, the latest first; not those of other days by a pattern with {date}."""
     runs: dict[str, str] = {}
     for file in files:
-        runs |= open_runs.known(file)
+        runs |= open_runs.unfinished_runs(file)
     here, pattern = path.resolve(), options.ledger or ""
     others = []
     for text, run_id in reversed(runs.items()):

@@ -79,7 +79,7 @@ class Recorder:
         job, account = self.job, requests[0].row.account
         # Before the ledger names the first row of an account, and not earlier: it may never name one.
         if account in job.reminders.keys() - self._reminded:
-            open_runs.note(job.reminders[account], job.path, job.run_id, job.instead_of)
+            open_runs.record(job.reminders[account], job.path, job.run_id, job.instead_of)
             self._reminded.add(account)
         skew, signer = self.clock_skew(account), self.signers.get(account)
         self.ledger.append(codec.encode_intent(self.now(), requests, skew, signer))
@@ -124,7 +124,7 @@ class Recorder:
         try:
             for name, file in job.reminders.items():
                 if settled or self._finished_for(name):
-                    open_runs.forget(file, job.path, job.run_id)
+                    open_runs.remove(file, job.path, job.run_id)
         except StorageError as error:
             return [str(error)]
         return []

@@ -226,5 +226,5 @@ def load_history(path: Path, *, live: bool) -> History:
     Raises:
         LedgerError: it is no ledger.
     """
-    live = live and files.exists(path) and locks.holder_lives(paths.ledger_lock(path))
+    live = live and files.exists(path) and locks.is_held(paths.ledger_lock(path))
     return reader.history_of(path, live=live, checked=True)

@@ -6,8 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batch_snapshot.errors import ManifestError
-from batch_snapshot.jobs import plan
-from batch_snapshot.ledger import history, reader, signer
+from batch_snapshot.jobs import plan, signer
+from batch_snapshot.ledger import history, reader
 from batch_snapshot.manifest import rows
 from batch_snapshot.manifest.duplicates import DuplicateRows, Place
 from batch_snapshot.models import Status

@@ -56,7 +56,7 @@ class SkipRules:
     active_jobs: bool
     readers: Mapping[str, Reader]
     index: SnapshotIndex
-    #: Whose snapshots the index is asked for (see `world_of`); None: it knows none of them.
+    #: Whose snapshots the index is asked for (see `service_of`); None: it knows none of them.
     world: str | None
     #: The service's clock less ours.
     skew: Callable[[str], timedelta]
@@ -198,7 +198,7 @@ class SkipFilter:
         members = (SNAPSHOT.members[field] for field in ("engagement", "resource", "template"))
         job = SnapshotJob(*(str(answer.get(member) or "") for member in members))
         if world and all(job):
-            self._rules.index.keep_job(world, catalog, name, job)
+            self._rules.index.add_job(world, catalog, name, job)
         return job
 
     # -- deciding ----------------------------------------------------------------------------------

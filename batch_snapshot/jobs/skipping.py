@@ -15,7 +15,7 @@ from batch_snapshot.config.options import state_folder_of
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.errors import DeferredError, InputError, ManifestError
 from batch_snapshot.jobs.skip_filter import SkippedRows, SkipRules, choose_skipped_rows
-from batch_snapshot.ledger.snapshot_index import SnapshotIndex, world_of
+from batch_snapshot.ledger.snapshot_index import SnapshotIndex, service_of
 from batch_snapshot.manifest import filters
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def prepare_skipping(
             active_jobs=options.skip_active_jobs,
             readers=readers,
             index=index,
-            world=world_of(recorder.header),
+            world=service_of(recorder.header),
             skew=skew,
             now=now.timestamp(),
             skip=recorder.skip,

@@ -16,7 +16,6 @@ __all__ = [
     "reader",
     "records",
     "repair",
-    "signer",
     "snapshot_index",
     "writer",
 ]

@@ -1,8 +1,8 @@
-"""Proves a ledger whole, or finds the first line that is not. Pure.
+"""Checks that a ledger is whole, or finds the first line that is wrong. Pure.
 
-Whole means: every invocation is opened by a run line, and the last one closed by an end line (one
-before it may have crashed); every result was named by an intent of its invocation, under the same
-token; the counts of each end are those of the lines before it and sum to the rows.
+Whole means: a run line opens every invocation, and an end line closes the last one (earlier ones may have
+crashed). An intent of the same invocation names every result, under the same token. The counts of each end
+line are those of the lines before it, and sum to the rows.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 
 def check(lines: Iterable[Line], source: str) -> History:
-    """Follow all `lines`; returns their history.
+    """The history of `lines`, which must be whole.
 
     Args:
         lines: of one ledger, in its order.
-        source: what a line's number is put behind in messages, such as the file's name and a colon.
+        source: put before a line's number in messages, such as the file's name and a colon.
 
     Raises:
-        LedgerError: names the first line that is not whole, and why.
+        LedgerError: names the first wrong line, and why.
     """
     auditor = _Auditor()
     number = 0
     for line in lines:
         number = line.number
         try:
-            auditor.take(line)
+            auditor.add(line)
         except LedgerError as error:
             raise type(error)(f"{source}{number}: {error}") from None
     if auditor.open:
@@ -48,41 +48,41 @@ def check(lines: Iterable[Line], source: str) -> History:
 
 
 class _Auditor:
-    """What must hold from line to line, and a history that is checked does not see for free."""
+    """What `History.checked` does not check, because a resume need not pay for it."""
 
     def __init__(self) -> None:
         self.history = History(checked=True)
         self.open = False
         self._settled: set[bytes] = set()
 
-    def take(self, line: Line) -> None:
-        """Take the next line.
+    def add(self, line: Line) -> None:
+        """Check the next line.
 
         Raises:
             LedgerError: it does not follow from the lines before it.
         """
         record = line.record
         if isinstance(record, End) and self.history.first:
-            self._ended(record)
+            self._check_end(record)
         self.history.add(line)
         if isinstance(record, Header):
             self.open = True
             self._settled.clear()
         elif isinstance(record, Intent):
-            self._intended(record)
+            self._check_intent(record)
         elif isinstance(record, Result) and record.status is not Status.IN_DOUBT:
-            # A row that went with a lost worker is in doubt, and named again for another one.
+            # A row of a lost worker is in doubt, and is named again for another worker.
             self._settled.add(record.row.key)
         elif isinstance(record, End):
             self.open = False
 
-    def _intended(self, intent: Intent) -> None:
+    def _check_intent(self, intent: Intent) -> None:
         for _, row, _ in intent.rows:
             if row.key in self._settled:
                 raise DamagedError(f"names {row.engagement}/{row.resource} a second time in one invocation")
 
-    def _ended(self, end: End) -> None:
-        """No count may be missing here, not even one that is zero."""
+    def _check_end(self, end: End) -> None:
+        # No count may be missing, not even one that is zero.
         known = self.history.expected_counts()
         if self.open and dict(end.counts) != known:
             raise DamagedError(f"counts {dict(end.counts)}, but the lines before say {known}")

@@ -28,7 +28,7 @@ OUTCOMES = frozenset({"completed", "stopped", "deferred", "interrupted"})
 
 
 def encode_run(header: Header, version: str, **more: object) -> bytes:
-    """A run line; `more` are fields that readers may ignore."""
+    """A run line; `more` are further fields, which readers may ignore."""
     if header.discovered_sha256:
         more["discovered_sha256"] = header.discovered_sha256
     if header.unrecorded_since:
@@ -56,7 +56,7 @@ def encode_run(header: Header, version: str, **more: object) -> bytes:
 def encode_intent(
     at: datetime, requests: Sequence[Request], clock_skew: float | None = None, signer: str | None = None
 ) -> bytes:
-    """An intent line: what is about to be handed to the workers, of one account."""
+    """An intent line: rows of one account that are about to be sent."""
     rows = [[r.client_token, *r.row, r.generation] for r in requests]
     known: dict[str, Any] = {} if clock_skew is None else {"clock_skew_s": floor(clock_skew)}
     if signer is not None:
@@ -103,14 +103,14 @@ def encode_result(run_id: str, outcome: Outcome) -> bytes:
 def encode_skip(run_id: str, at: datetime, reason: Skip, rows: Sequence[Row]) -> bytes:
     """A skip line: rows that are left out, and why.
 
-    It is no status of a result, so that readers that don't know it take the rows for unattempted.
+    Readers that do not know it take the rows for unattempted; they could not read a result of a new status.
     """
     fields = {"type": "skip", "run_id": run_id, "at": timestamp(at), "reason": reason}
     return _line({**fields, "rows": [list(row) for row in rows]})
 
 
 def encode_end(run_id: str, end: End) -> bytes:
-    """An end line: closes an invocation."""
+    """An end line, which closes an invocation."""
     return _line(
         {
             "type": "end",
@@ -122,24 +122,24 @@ def encode_end(run_id: str, end: End) -> bytes:
     )
 
 
-#: What a run line keeps of an account beside its quota and tags: all that `retry` needs to call for it again.
+#: Fields of an account in a run line, besides quota and tags: all that `retry` needs to send for it.
 _OTHER_FIELDS = {"name", "quota", "tags"}
 _ACCOUNT_TEXTS = [one.name for one in dataclass_fields(Account) if one.name not in _OTHER_FIELDS]
 _QUOTA_COUNTS = [field.name for field in dataclass_fields(Quota) if field.name != "per_second"]
 
 
 def encode_account(account: Account) -> dict[str, Any]:
-    """An account as the run line keeps it."""
+    """An account's entry in the run line."""
     quota = {key: value for key, value in asdict(account.quota).items() if value}
     texts = {key: getattr(account, key) for key in _ACCOUNT_TEXTS}
-    # The first three are always there, the others only when they say something.
+    # The first three are always written, the others only with a value.
     kept = {key: text for key, text in texts.items() if text is not None or key in _ACCOUNT_TEXTS[:3]}
     more = {"quota": quota, "tags": list(account.tags)}
     return {**kept, **{key: value for key, value in more.items() if value}}
 
 
 def decode_account(name: str, account: Mapping[str, Any]) -> Account:
-    """An account out of a run line.
+    """The account of a run line's entry.
 
     Raises:
         ValueError: values of the wrong types.
@@ -170,7 +170,7 @@ def decode(raw: bytes, *, whole: bool = False) -> Record | None:
 
     Args:
         raw: the line.
-        whole: keep all fields of a result with it, those that no run needs included.
+        whole: keep all fields of a result with it, for reports.
 
     Raises:
         LedgerError: for a line that is no record.
@@ -216,35 +216,37 @@ def _decode_run(fields: dict[str, Any]) -> Header:
 
 
 def _decode_intent(fields: dict[str, Any]) -> Intent:
-    rows = tuple([_intended(row) for row in fields["rows"]])
+    rows = tuple([_decode_intended(row) for row in fields["rows"]])
     return Intent(_time(fields["at"]), rows, _skew(fields), _text_or_none(fields.get("signer")))
 
 
-def _intended(fields: Sequence[Any]) -> tuple[str, Row, int]:
+def _decode_intended(fields: Sequence[Any]) -> tuple[str, Row, int]:
     token, *names, generation = fields
     if len(names) != len(_NAMES):
         raise TypeError(f"a row of {len(names)} names, not {len(_NAMES)}")
-    _all_texts((token, *names))
+    _check_texts((token, *names))
     if type(generation) is not int or not 0 <= generation <= LARGEST:
         raise TypeError(f"{generation!r} is no count")
     return token, _row_of(Row, names), generation
 
 
-# A resume decodes a million results: what is checked here is checked without a call where it is right.
+# A resume decodes a million results: valid values are checked without a function call where possible.
 
 _NAMES = Row._fields
 _ROW = itemgetter(*_NAMES)
-#: What `Row._make` comes to.
+#: `Row._make` without its Python function.
 _row_of = tuple.__new__
-_BESIDES = itemgetter("run_id", "client_token", "generation", "status", "ambiguous", "first_sent_at", "error")
+_RESULT_FIELDS = itemgetter(
+    "run_id", "client_token", "generation", "status", "ambiguous", "first_sent_at", "error"
+)
 _STATUSES = {str(status): status for status in Status}
 
 
 def _decode_result(fields: dict[str, Any]) -> Result:
     row = Row(*_ROW(fields))
-    run_id, token, generation, named, ambiguous, first_sent_at, error = _BESIDES(fields)
-    _all_texts((token, run_id, *row))
-    status = _STATUSES.get(named) or Status(named)
+    run_id, token, generation, status_name, ambiguous, first_sent_at, error = _RESULT_FIELDS(fields)
+    _check_texts((token, run_id, *row))
+    status = _STATUSES.get(status_name) or Status(status_name)
     if status is Status.SUCCEEDED and not (fields["arn"] and _count(fields["revision"]) >= 1):
         raise DamagedError("a succeeded row without arn and revision")
     return Result(
@@ -285,9 +287,9 @@ _DECODERS: dict[str, Callable[[dict[str, Any]], Record]] = {
 }
 
 
-def _all_texts(values: Sequence[Any]) -> None:
+def _check_texts(values: Sequence[Any]) -> None:
     try:
-        "".join(values)  # no call for each
+        "".join(values)  # one call for all
     except TypeError:
         for value in values:
             _text(value)

@@ -1,4 +1,4 @@
-"""Two ledgers side by side: what is new, gone, newly failing, recovered, and where revisions jumped."""
+"""Compares two ledgers: rows that are new, gone, newly failing or recovered, and jumps of revisions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from batch_snapshot.sqlite import Connection
 
-#: Rows of each kind that the text names, and that are kept for JSON.
+#: Rows of each kind that the text names, and that JSON holds at most.
 SHOWN, KEPT = 10, 100_000
 
 _ROW = "account TEXT, catalog TEXT, engagement TEXT, resource_type TEXT, resource TEXT, template TEXT"
@@ -28,7 +28,7 @@ _TABLES = ";".join(
     for name in ("before", "after")
 )
 
-#: What is told of rows, and the SQL that finds them: `b` is the row before, `a` after.
+#: Kinds of changes, and the SQL that finds them: `b` is the row before, `a` after.
 KINDS: Mapping[str, str] = {
     "new": "b.engagement IS NULL",
     "gone": "a.engagement IS NULL",
@@ -38,7 +38,7 @@ KINDS: Mapping[str, str] = {
     "revision_jumps": "a.status = 'succeeded' AND b.status = 'succeeded' AND a.revision <> b.revision + 1",
 }
 
-_WORDS = {
+_KIND_TEXTS = {
     "new": "not in the first",
     "gone": "not in the second",
     "newly_failing": "failed or in doubt, and did not before",
@@ -49,7 +49,7 @@ _WORDS = {
 
 
 class Change(NamedTuple):
-    """A row that differs."""
+    """A row that differs between the two ledgers."""
 
     row: Row
     before: str | None
@@ -62,7 +62,7 @@ class Change(NamedTuple):
 
 @dataclass(slots=True)
 class Difference:
-    """What two ledgers differ in."""
+    """The changes from one ledger to another."""
 
     before: str
     after: str
@@ -73,7 +73,7 @@ class Difference:
 
     @property
     def exit_code(self) -> int:
-        """1 where rows fail that did not before."""
+        """1 if rows fail that did not fail before."""
         return 1 if self.counts.get("newly_failing") else 0
 
 
@@ -81,13 +81,13 @@ def diff(before: Path, after: Path) -> Difference:
     """Compare the ledger at `before` with the one at `after`.
 
     Raises:
-        LedgerError: one of them is none.
-        StorageError: there is no room to lay them side by side.
+        LedgerError: one of them is not a ledger.
+        StorageError: there is no room for temporary tables.
     """
     found = Difference(str(before), str(after))
     with sqlite.temporary_tables(_TABLES) as db:
-        found.rows_before = _take(db, "before", before)
-        found.rows_after = _take(db, "after", after)
+        found.rows_before = _load(db, "before", before)
+        found.rows_after = _load(db, "after", after)
         for kind, condition in KINDS.items():
             rows = db.execute(_query(kind, condition))
             found.changes[kind] = [_change(values) for values in rows.fetchmany(KEPT)]
@@ -99,30 +99,30 @@ def _query(kind: str, condition: str) -> str:
     key = ", ".join(f"{'b' if kind == 'gone' else 'a'}.{name}" for name in _KEY.split(", "))
     left, right = ("before b", "after a") if kind == "gone" else ("after a", "before b")
     same = " AND ".join(f"a.{name} = b.{name}" for name in _KEY.split(", "))
-    told = "b.status, a.status, b.revision, a.revision, coalesce(a.code, b.code)"
-    return f"SELECT {key}, {told} FROM {left} LEFT JOIN {right} ON {same} WHERE {condition} ORDER BY {key}"  # noqa: S608 - names of our own
+    values = "b.status, a.status, b.revision, a.revision, coalesce(a.code, b.code)"
+    return f"SELECT {key}, {values} FROM {left} LEFT JOIN {right} ON {same} WHERE {condition} ORDER BY {key}"  # noqa: S608 - constants of this module
 
 
 def _change(values: tuple[Any, ...]) -> Change:
     return Change(Row(*values[:6]), *values[6:])
 
 
-def _take(db: Connection, table: str, path: Path) -> int:
-    """Lay out the rows of a ledger, the last line of each; returns how many there are."""
-    insert = f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - names of our own
-    begun = False
+def _load(db: Connection, table: str, path: Path) -> int:
+    """Load the last line of each row of a ledger into a table; returns the number of rows."""
+    insert = f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants of this module
+    has_header = False
     for line in reader.lines(path):
         record = line.record
-        begun = begun or isinstance(record, Header)
-        if not begun:
+        has_header = has_header or isinstance(record, Header)
+        if not has_header:
             raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
         if isinstance(record, Result):
             db.execute(insert, (*record.row, record.status, record.revision, record.code))
         elif isinstance(record, Skipped):
             db.executemany(insert, [(*row, record.reason, None, None) for row in record.rows])
-    if not begun:
+    if not has_header:
         raise LedgerError(f"{path}: no run has begun in it; name a ledger that a run has written")
-    (rows,) = db.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - names of our own
+    (rows,) = db.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - constants of this module
     return int(rows)
 
 
@@ -143,19 +143,19 @@ def _as_json(one: Change) -> dict[str, Any]:
 
 
 def as_text(found: Difference) -> str:
-    """The same for people."""
+    """The text that `--format text` prints."""
     lines = [f"{found.before} ({found.rows_before:,} rows) → {found.after} ({found.rows_after:,} rows)"]
     for kind, number in found.counts.items():
         if not number:
             continue
-        lines.append(f"{number:>7,} {kind.replace('_', ' ')}: {_WORDS[kind]}")
-        lines += [f"        {_words(one)}" for one in found.changes[kind][:SHOWN]]
+        lines.append(f"{number:>7,} {kind.replace('_', ' ')}: {_KIND_TEXTS[kind]}")
+        lines += [f"        {_change_text(one)}" for one in found.changes[kind][:SHOWN]]
         if number > SHOWN:
             lines.append(f"        … and {number - SHOWN:,} more: --format json names them")
     return "\n".join(lines if len(lines) > 1 else [*lines, "no difference"])
 
 
-def _words(one: Change) -> str:
+def _change_text(one: Change) -> str:
     states = [
         f"{status.replace('_', ' ')}{f' revision {revision}' if revision else ''}" if status else "not there"
         for status, revision in ((one.before, one.revision_before), (one.after, one.revision_after))

@@ -1,7 +1,7 @@
-"""Locks that name their holder and die with its process.
+"""Lock files that name the process which holds them.
 
-The kernel holds them (flock through filelock), so a stale file of a dead process is no obstacle.
-A file system that cannot lock is an error, never a softer kind of lock.
+The kernel releases a lock (flock through filelock) when its process ends, so the file of a dead process is no
+obstacle. A file system that cannot lock is an error: there is no fallback to a weaker lock.
 """
 
 from __future__ import annotations
@@ -31,61 +31,61 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-#: Files that a run has open beside its locks: connections, logs, libraries.
+#: Files that a run has open in addition to its locks: connections, logs, libraries.
 OTHER_FILES = 256
 
-#: How another place is chosen for what is not beside a ledger.
+#: How to choose another folder for locks that are not in the folder of a ledger.
 ELSEWHERE = "name another folder with --state-dir"
 
-#: Seconds to wait for a lock: who only looks whether it is held, holds it for a moment.
-PATIENCE = 0.2
+#: Seconds to wait for a lock: a process that only looks whether it is held holds it for a moment.
+TIMEOUT = 0.2
 
 
 @contextmanager
-def held(path: Path, *, what: str, since: str, elsewhere: str = ELSEWHERE) -> Iterator[None]:
+def hold(path: Path, *, what: str, since: str, elsewhere: str = ELSEWHERE) -> Iterator[None]:
     """Hold the lock file `path` (mode 0600) for as long as the block lasts.
 
     Args:
-        path: the lock file; it stays behind, empty of meaning.
-        what: the thing the lock guards, for the message.
-        since: when this run began, for the next one's message.
-        elsewhere: how another place is chosen, for the message.
+        path: the lock file. It is not removed.
+        what: the thing that the lock guards, for the message.
+        since: when this run began, for the message of the next run.
+        elsewhere: how to choose another folder, for the message.
 
     Raises:
         LockedError: another process holds it; the message names that process.
-        PlaceError: the folder cannot be used.
+        StateFolderError: the folder cannot be used.
         StorageError: the lock file cannot be made, or its file system cannot lock.
     """
     lock = FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
     try:
         files.make_folder(path.parent)
         files.refuse_special(path)
-        lock.acquire(timeout=PATIENCE)
+        lock.acquire(timeout=TIMEOUT)
     except Timeout:
         if not path.exists():
-            # A file that cannot come to be, where its folder is, counts as contention too.
-            raise _unlockable(path, OSError(errno.EACCES, "no file can be made"), elsewhere) from None
+            # filelock reports a file that it cannot create as contention.
+            raise _lock_error(path, OSError(errno.EACCES, "no file can be made"), elsewhere) from None
         raise LockedError(
-            f"{what} is in use by {_holder(path)}; wait until that run has ended, or stop it"
+            f"{what} is in use by {_describe_holder(path)}; wait until that run has ended, or stop it"
         ) from None
     except OSError as error:
-        raise _unlockable(path, error, elsewhere) from None
+        raise _lock_error(path, error, elsewhere) from None
     try:
-        _sign(path, since, elsewhere)
+        _write_holder(path, since, elsewhere)
         yield
     finally:
-        # Nobody holds it now: a process that gets our pid one day must not seem to.
+        # A later process with our pid must not seem to hold it.
         with suppress(OSError):
             os.truncate(path, 0)
-        # One that cannot be given back goes with this process.
+        # A lock that cannot be released ends with this process.
         with suppress(OSError):
             lock.release()
 
 
-def make_room(locks: int) -> None:
-    """Let this process hold so many locks, a file each, beside all else, as far as the system allows it."""
+def raise_file_limit(locks: int) -> None:
+    """Let this process open a file for each of so many locks, as far as the system allows it."""
     try:
-        import resource  # noqa: PLC0415 - POSIX alone has it
+        import resource  # noqa: PLC0415 - only POSIX has it
     except ImportError:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -96,7 +96,7 @@ def make_room(locks: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def _unlockable(path: Path, error: OSError, elsewhere: str) -> StorageError:
+def _lock_error(path: Path, error: OSError, elsewhere: str) -> StorageError:
     why = error.strerror or str(error)
     if error.errno == errno.EMFILE:
         return StorageError(
@@ -112,12 +112,12 @@ def _unlockable(path: Path, error: OSError, elsewhere: str) -> StorageError:
     )
 
 
-def _sign(path: Path, since: str, elsewhere: str) -> None:
+def _write_holder(path: Path, since: str, elsewhere: str) -> None:
     try:
         path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}), "utf-8")
     except OSError as error:
         if error.errno == errno.EMFILE:
-            raise _unlockable(path, error, elsewhere) from None
+            raise _lock_error(path, error, elsewhere) from None
         kind = StateFolderError if is_of_the_place(error) else StorageError
         raise kind(
             f"{path}: cannot be written ({error.strerror or error}); "
@@ -125,22 +125,22 @@ def _sign(path: Path, since: str, elsewhere: str) -> None:
         ) from None
 
 
-def holder_lives(path: Path) -> bool:
-    """Whether a process holds the lock: the kernel knows, whatever the file says."""
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock. The kernel is asked, not the file's content."""
     try:
         with files.open_regular(path) as file:
-            return _is_held(file, path)
+            return _is_locked(file, path)
     except OSError:
         return False
 
 
-def _is_held(file: IO[bytes], path: Path) -> bool:
-    """Those who look share the lock where they can: none takes another one for a holder."""
+def _is_locked(file: IO[bytes], path: Path) -> bool:
+    # A shared lock: two processes that look at once do not take each other for the holder.
     try:
-        import fcntl  # noqa: PLC0415 - POSIX alone has it
+        import fcntl  # noqa: PLC0415 - only POSIX has it
     except ImportError:
         try:
-            with FileLock(path, timeout=PATIENCE, thread_local=False, fallback_to_soft=False):
+            with FileLock(path, timeout=TIMEOUT, thread_local=False, fallback_to_soft=False):
                 return False
         except Timeout:
             return True
@@ -151,14 +151,14 @@ def _is_held(file: IO[bytes], path: Path) -> bool:
     return False
 
 
-def _holder(path: Path) -> str:
-    holder = _read(path)
+def _describe_holder(path: Path) -> str:
+    holder = _read_holder(path)
     if holder is None:
         return "another run"
     return f"another run (pid {holder['pid']} on {holder['host']}, since {holder['since']})"
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read_holder(path: Path) -> dict[str, Any] | None:
     try:
         holder = json.loads(files.read_regular(path, 10_000))
         return {"pid": int(holder["pid"]), "host": str(holder["host"]), "since": str(holder["since"])}

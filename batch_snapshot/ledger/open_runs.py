@@ -1,6 +1,6 @@
-"""Which ledgers are not finished, so that one which vanishes is missed and its rows are not made again.
+"""Records which ledgers are unfinished: one that vanishes is noticed, and its snapshots are not made again.
 
-A file for each manifest name and account, beside their lock: whoever reads or writes it holds that.
+There is one file for each manifest name and account, next to their lock. Hold the lock to read or write it.
 """
 
 from __future__ import annotations
@@ -23,78 +23,78 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from pathlib import Path
 
-#: Ledgers that are kept in mind, the latest of them.
+#: Ledgers that a file records at most, the latest.
 KEPT = 1_000
 
-#: Bytes that such a file holds at most: paths of 4 KiB.
+#: Bytes of a file at most: paths of 4 KiB each.
 LONGEST = 16 * 1024 * 1024
 
 
-def run_id(file: Path, ledger: Path) -> str | None:
-    """The run of the ledger at this path if it was not finished when it was last seen; None: it was.
+def unfinished_run(file: Path, ledger: Path) -> str | None:
+    """The run id of the ledger at this path if it is recorded as unfinished; else None.
 
     Raises:
         StorageError: the file cannot be read.
     """
-    return known(file).get(str(files.resolved(ledger)))
+    return unfinished_runs(file).get(str(files.resolved(ledger)))
 
 
-def note(file: Path, ledger: Path, run_id: str, instead_of: Collection[str] = ()) -> None:
-    """Record that a run is about to send rows, or sends more, of the ledger at this path.
+def record(file: Path, ledger: Path, run_id: str, instead_of: Collection[str] = ()) -> None:
+    """Record that a run sends rows of the ledger at this path.
 
     Args:
         file: of the account.
         ledger: its path.
-        run_id: of its run; it may have been recorded under a path where the ledger was before.
-        instead_of: resolved paths of ledgers that are given up for this one.
+        run_id: of its run. An entry of the same run under another path is replaced: the ledger was moved.
+        instead_of: resolved paths of ledgers that this one replaces.
 
     Raises:
         StorageError: the file cannot be read or written.
     """
-    before, path = known(file), str(files.resolved(ledger))
+    before, path = unfinished_runs(file), str(files.resolved(ledger))
     kept = {other: run for other, run in before.items() if other not in instead_of and run != run_id}
     if before.get(path) != run_id or len(kept) + 1 != len(before):
         kept.pop(path, None)
         _write(file, dict([*kept.items(), (path, run_id)][-KEPT:]))
 
 
-def forget(file: Path, ledger: Path, run_id: str | None = None) -> None:
-    """The ledger at this path is finished: it may go; so may what was recorded of its run elsewhere.
+def remove(file: Path, ledger: Path, run_id: str | None = None) -> None:
+    """Remove the entries of a ledger that is finished, by its path and by its run.
 
     Raises:
         StorageError: the file cannot be read or written.
     """
-    before, path = known(file), str(files.resolved(ledger))
+    before, path = unfinished_runs(file), str(files.resolved(ledger))
     kept = {other: run for other, run in before.items() if other != path and run != run_id}
     if len(kept) != len(before):
         _write(file, kept)
 
 
-def check(files: Iterable[Path], ledger: Path, *, begun: bool, anew: bool) -> None:
-    """Refuse to begin a ledger where an unfinished one was, which knows what has been made.
+def check_not_lost(files: Iterable[Path], ledger: Path, *, exists: bool, new_ledger: bool) -> None:
+    """Refuse to begin a ledger where an unfinished one has vanished: only that one says what was made.
 
     Args:
         files: of the accounts that the run calls for.
         ledger: its path.
-        begun: a ledger is there.
-        anew: that is wanted, whatever was there.
+        exists: whether a ledger exists there.
+        new_ledger: begin a new one all the same (`--new-ledger`).
 
     Raises:
-        InputError: it would take the place of one that has vanished, or is to and none has.
+        InputError: an unfinished ledger has vanished, or a new one is wanted and one exists.
         StorageError: a file cannot be read.
     """
-    if begun and anew:
+    if exists and new_ledger:
         raise InputError(f"--new-ledger: {ledger} is there; drop the flag to go on, or name another --ledger")
-    missed = next(filter(None, (run_id(file, ledger) for file in files)), None)
-    if missed and not (begun or anew):
+    missed = next(filter(None, (unfinished_run(file, ledger) for file in files)), None)
+    if missed and not (exists or new_ledger):
         raise LedgerError(
             f"{ledger}: is gone, or empty; run {missed} in it was not finished, and only it knows what was "
             "made; put it back, or begin anew with --new-ledger, which makes all its snapshots again"
         )
 
 
-def known(file: Path) -> dict[str, str]:
-    """The runs of the ledgers that were not finished when they were last seen, by resolved path.
+def unfinished_runs(file: Path) -> dict[str, str]:
+    """By resolved path, the run ids of the ledgers that are recorded as unfinished.
 
     Raises:
         StorageError: the file cannot be read.

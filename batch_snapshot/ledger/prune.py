@@ -1,15 +1,13 @@
-"""Removes old ledgers: only what is whole, fully succeeded, and held by no run."""
+"""Removes old ledgers: only those that are whole, fully succeeded, and not in use."""
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from batch_snapshot import paths
 from batch_snapshot.errors import InputError, LedgerError, LockedError, StorageError
 from batch_snapshot.ledger import locks, reader
-from batch_snapshot.ledger.records import Header
 from batch_snapshot.models import Status
 from batch_snapshot.text import timestamp
 
@@ -25,31 +23,31 @@ class OldLedger(NamedTuple):
     """A ledger, and when its run began."""
 
     path: Path
-    #: The manifest's name and the endpoint: a simulation displaces no real night.
+    #: The manifest's name and the endpoint: a simulated ledger does not count as a newer real one.
     series: tuple[str, str]
     started_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What became of the ledgers of a folder."""
+    """What was removed from a folder, and what was kept."""
 
     removed: list[Path] = field(default_factory=list)
-    #: Old ones that were kept all the same, and why.
+    #: Old ledgers that were kept, and why.
     kept: list[tuple[Path, str]] = field(default_factory=list)
-    #: How many are among the newest of their manifest.
+    #: How many ledgers are among the newest of their manifest.
     newest: int = 0
 
 
 def prune(folder: Path, keep: int, now: datetime, *, dry_run: bool = False) -> Pruned:
     """Remove the ledgers in `folder` beyond the newest `keep` of each manifest, with their lock files.
 
-    One that is not fully succeeded, not readable or in use is kept, and so is whatever is no ledger.
+    A ledger that is not fully succeeded, cannot be read or is in use is kept. Other files are not touched.
 
     Args:
-        folder: looked into itself, not its folders.
-        keep: ledgers of each manifest name, the newest by the beginning of their run.
-        now: for whoever meets our locks.
+        folder: its files; folders in it are left alone.
+        keep: how many ledgers of each manifest name to keep, the newest by the start of their run.
+        now: for the message of a run that meets our locks.
         dry_run: remove nothing.
 
     Raises:
@@ -57,10 +55,10 @@ def prune(folder: Path, keep: int, now: datetime, *, dry_run: bool = False) -> P
         StorageError: a ledger cannot be locked or removed.
     """
     found = list(_ledgers(folder))
-    old = beyond(found, keep)
+    old = beyond_newest(found, keep)
     pruned = Pruned(newest=len(found) - len(old))
     for one in old:
-        why = _why_kept(one.path, now, dry_run=dry_run)
+        why = _remove_unless_needed(one.path, now, dry_run=dry_run)
         if why is None:
             pruned.removed.append(one.path)
         else:
@@ -68,8 +66,8 @@ def prune(folder: Path, keep: int, now: datetime, *, dry_run: bool = False) -> P
     return pruned
 
 
-def beyond(found: Iterable[OldLedger], keep: int) -> list[OldLedger]:
-    """Those that are not among the newest `keep` of their series, the oldest first."""
+def beyond_newest(found: Iterable[OldLedger], keep: int) -> list[OldLedger]:
+    """The ledgers that are not among the newest `keep` of their series, the oldest first."""
     seen: dict[tuple[str, str], int] = {}
     old = []
     for one in sorted(found, key=lambda one: (one.started_at, one.path), reverse=True):
@@ -79,14 +77,14 @@ def beyond(found: Iterable[OldLedger], keep: int) -> list[OldLedger]:
     return old[::-1]
 
 
-def unfinished(past: History) -> str | None:
-    """What speaks against forgetting a ledger; None: every row of it has succeeded."""
-    if past.last is None or past.end is None:
+def why_unfinished(history: History) -> str | None:
+    """Why a ledger is still needed; None: every row of it has succeeded."""
+    if history.last is None or history.end is None:
         return "its last run did not come to an end"
-    counts = past.counts()
+    counts = history.counts()
     states = (Status.FAILED, Status.IN_DOUBT)
     parts = [f"{counts[state]:,} {state.replace('_', ' ')}" for state in states if counts[state]]
-    if left := past.last.rows - counts.total():
+    if left := history.last.rows - counts.total():
         parts.append(f"{left:,} unattempted")
     return f"not fully succeeded: {', '.join(parts)}" if parts else None
 
@@ -97,42 +95,34 @@ def _ledgers(folder: Path) -> Iterator[OldLedger]:
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror}); name a folder with ledgers") from None
     for path in files:
-        # What a repair has put aside is no ledger of a night of its own.
-        head = None if paths.is_original(path) else _head(path)
+        # The original that a repair keeps is not a run of its own.
+        head = None if paths.is_original(path) else reader.head_if_ledger(path)
         if head is not None:
             yield OldLedger(path, (head.name, head.endpoint), head.started_at)
 
 
-def _head(path: Path) -> Header | None:
-    """The run line that the file begins with; None: it is no ledger, or none that can be read."""
-    with suppress(LedgerError):
-        for line in reader.lines(path):
-            return line.record if isinstance(line.record, Header) else None
-    return None
-
-
-def _why_kept(path: Path, now: datetime, *, dry_run: bool) -> str | None:
-    """Remove the ledger, unless something speaks against it."""
+def _remove_unless_needed(path: Path, now: datetime, *, dry_run: bool) -> str | None:
+    """Remove the ledger; or return why it is kept."""
     lock = paths.ledger_lock(path)
     if dry_run:
-        return "in use by a run" if locks.holder_lives(lock) else _judged(path)
+        return "in use by a run" if locks.is_held(lock) else _why_needed(path)
     try:
-        with locks.held(
+        with locks.hold(
             lock, what=str(path), since=timestamp(now), elsewhere="prune as a user who may write there"
         ):
-            why = _judged(path)
+            why = _why_needed(path)
             if why is None:
                 _remove(path)
-                # Whoever opened it a moment ago is kept out by the lock of his accounts.
+                # A run that has opened the lock file meanwhile is stopped by the lock on its accounts.
                 _remove(lock)
             return why
     except LockedError as error:
         return str(error)
 
 
-def _judged(path: Path) -> str | None:
+def _why_needed(path: Path) -> str | None:
     try:
-        return "its last line is torn" if reader.is_torn(path) else unfinished(reader.history_of(path))
+        return "its last line is torn" if reader.is_torn(path) else why_unfinished(reader.history_of(path))
     except LedgerError as error:
         return str(error)
     except OSError as error:
@@ -144,5 +134,5 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(
-            f"{path}: cannot be removed ({error.strerror}); mend the permissions of its folder"
+            f"{path}: cannot be removed ({error.strerror}); fix the permissions of its folder"
         ) from None

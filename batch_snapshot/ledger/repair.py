@@ -59,7 +59,7 @@ def repair(path: Path, now: datetime) -> Repaired:
     if not files.exists(path) or not path.is_file():
         raise InputError(f"{path}: is no file; name a ledger that a run has written")
     path = path.resolve()
-    with locks.held(paths.ledger_lock(path), what=str(path), since=timestamp(now)):
+    with locks.hold(paths.ledger_lock(path), what=str(path), since=timestamp(now)):
         if _is_whole(path):
             return Repaired(kept=sum(1 for _ in reader.lines(path)))
         try:

@@ -1,7 +1,7 @@
-"""An index of the snapshots that ledgers tell of, so that asking for a pair's last one costs no call.
+"""An index of the snapshots in the ledgers of a machine, so that a pair's last one is found without a call.
 
-It holds nothing that the ledgers don't: remove the file, and the next command builds it anew from
-the ledgers that are still there. Each ledger is read from where it was left.
+It is a cache: after its file is removed, the next command builds it from the ledgers that still exist. Each
+ledger is read on from its last known line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from batch_snapshot.models import Row
 
-#: The version of the tables; a file of another one is built anew.
+#: The version of the tables; a file of another version is built anew.
 SCHEMA = 1
 
 _TABLES = """
@@ -43,15 +43,15 @@ class LastSnapshot(NamedTuple):
 
 
 class SnapshotJob(NamedTuple):
-    """What a snapshot job of AWS's takes care of; that never changes."""
+    """The pair and template of a snapshot job of AWS; they never change."""
 
     engagement: str
     resource: str
     template: str
 
 
-def world_of(header: Header) -> str | None:
-    """Whose snapshots a ledger tells of; None: of a simulator that is gone."""
+def service_of(header: Header) -> str | None:
+    """The service that holds a ledger's snapshots (the tables' `world`); None: a simulator that ended."""
     if header.endpoint != SIMULATOR:
         return header.endpoint
     state = header.settings.get("simulator_state")
@@ -62,7 +62,7 @@ class SnapshotIndex:
     """The index, in one SQLite file (mode 0600) that several processes may use."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, or begin it; one that cannot be read is begun anew.
+        """Open or create the file; a damaged one is replaced.
 
         Raises:
             StorageError: it cannot be opened.
@@ -78,7 +78,7 @@ class SnapshotIndex:
                 self._db = self._opened()
 
     def __enter__(self) -> Self:
-        """Use as a context manager: closes the file."""
+        """Use as a context manager."""
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -103,10 +103,10 @@ class SnapshotIndex:
         )
 
     def refresh(self, folder: Path) -> list[str]:
-        """Take in what the ledgers of a folder tell since they were last read.
+        """Add what the ledgers of a folder say since they were last read.
 
         Returns:
-            A warning for each file that begins like a ledger and is none.
+            A warning for each file that begins like a ledger and is damaged.
 
         Raises:
             StorageError: the index cannot be written.
@@ -115,14 +115,14 @@ class SnapshotIndex:
         for path in sorted(folder.glob("*.ndjson")):
             try:
                 with self._errors():
-                    self._take(path)
+                    self._add_ledger(path)
             except LedgerError as error:
                 warnings.append(f"{error}; its snapshots are not known")
         return warnings
 
-    def _take(self, path: Path) -> None:
-        head = _head(path)
-        world = world_of(head) if head else None
+    def _add_ledger(self, path: Path) -> None:
+        head = reader.head_if_ledger(path)
+        world = service_of(head) if head else None
         if head is None or world is None:
             return
         name = encodable(str(files.resolved(path)))
@@ -134,18 +134,20 @@ class SnapshotIndex:
                 last = line.offset
                 record = line.record
                 if isinstance(record, Result) and record.status is Status.SUCCEEDED and record.first_sent_at:
-                    self._add(world, record.row, record.revision or 0, record.first_sent_at.timestamp())
+                    self._add_snapshot(
+                        world, record.row, record.revision or 0, record.first_sent_at.timestamp()
+                    )
             self._db.execute("INSERT OR REPLACE INTO ledgers VALUES (?, ?, ?)", (name, head.run_id, last))
 
-    def _add(self, world: str, row: Row, revision: int, at: float) -> None:
-        # A revision that two runs name was made by the first of them, so far as anybody knows.
+    def _add_snapshot(self, world: str, row: Row, revision: int, at: float) -> None:
+        # A revision that two runs name was made by the first of them, as far as the ledgers show.
         self._db.execute(
             "INSERT INTO snapshots VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = min(at, excluded.at)",
             (world, _pair(row), revision, at),
         )
 
     def last(self, world: str, row: Row) -> LastSnapshot | None:
-        """A pair's latest snapshot; None: the ledgers know of none."""
+        """A pair's latest snapshot; None: no ledger names one."""
         found = self._db.execute(
             "SELECT revision, at FROM snapshots WHERE world = ? AND pair = ? ORDER BY revision DESC LIMIT 1",
             (world, _pair(row)),
@@ -153,22 +155,22 @@ class SnapshotIndex:
         return LastSnapshot(*found) if found else None
 
     def revisions(self, world: str, row: Row) -> set[int]:
-        """The revisions of a pair that some ledger names."""
+        """The revisions of a pair that the ledgers name."""
         found = self._db.execute(
             "SELECT revision FROM snapshots WHERE world = ? AND pair = ?", (world, _pair(row))
         )
         return {revision for (revision,) in found}
 
     def job(self, world: str, catalog: str, job: str) -> SnapshotJob | None:
-        """What a snapshot job takes care of, if that was asked before."""
+        """The pair and template of a snapshot job, if they were added before."""
         found = self._db.execute(
             "SELECT engagement, resource, template FROM jobs WHERE world = ? AND catalog = ? AND job = ?",
             (world, catalog, job),
         ).fetchone()
         return SnapshotJob(*found) if found else None
 
-    def keep_job(self, world: str, catalog: str, name: str, job: SnapshotJob) -> None:
-        """Keep what a snapshot job takes care of."""
+    def add_job(self, world: str, catalog: str, name: str, job: SnapshotJob) -> None:
+        """Add the pair and template of a snapshot job."""
         with suppress(sqlite.Error):  # it can be asked again
             self._db.execute(
                 "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)", (world, name, catalog, *job)
@@ -187,14 +189,5 @@ def _prepare(db: sqlite.Connection) -> None:
 
 
 def _pair(row: Row) -> bytes:
-    """What stands for a pair, whoever calls for it: 16 bytes."""
+    """The key of a pair, the same for every account."""
     return row._replace(account="").key
-
-
-def _head(path: Path) -> Header | None:
-    """The run line that a ledger begins with; None: the file is no ledger."""
-    try:
-        first = next(reader.lines(path), None)
-    except LedgerError:
-        return None
-    return first.record if first and isinstance(first.record, Header) else None

@@ -1,7 +1,6 @@
-"""The ledger's file: append only, one line for whatever happened (see `codec` for the lines).
+"""Appends lines to a ledger (see `codec` for the lines).
 
-`Ledger` is the only thing that writes a ledger, and only while its lock is held (see `locks`). A
-torn last line is skipped by readers and repaired by the writer.
+Only `Ledger` writes a ledger, and only while its lock is held (see `locks`). It repairs a torn last line.
 """
 
 from __future__ import annotations
@@ -29,34 +28,32 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-
-#: How a ledger is continued in another place: under a new name its rows would be sent again.
+#: How to continue a ledger in another folder. A new ledger would send all rows again.
 _COPY = "copy the ledger elsewhere and name the copy with --ledger"
 
 
 class Ledger:
-    """The writing end. Open it only while its lock is held.
+    """A ledger that is open for writing. Open it only while its lock is held.
 
-    After the first write that fails nothing more is written: a line behind a torn one would be
-    lost with it.
+    After a failed write nothing more is written: a line after a torn one would be lost with it.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open or create the file (mode 0600), repair a torn last line, make the name durable.
+        """Open or create the file (mode 0600), repair a torn last line, and make its name durable.
 
         Raises:
-            PlaceError: it cannot be created or opened there.
+            StateFolderError: it cannot be created or opened there.
             LedgerWriteError: it cannot be created or written.
             LedgerError: its last line is not the beginning of a ledger's line.
         """
         self.path = path
-        self._broken: LedgerWriteError | None = None
+        self._failed: LedgerWriteError | None = None
         self._dirty = False
         self._syncing = threading.Lock()
         try:
             self._fd = _open(path)
             try:
-                self._size = _repair(self._fd, path)
+                self._size = _repair_tail(self._fd, path)
                 files.sync_folder(path.parent)
             except BaseException:
                 os.close(self._fd)
@@ -65,55 +62,55 @@ class Ledger:
             raise self._not_opened(error) from None
 
     def __enter__(self) -> Self:
-        """Use as a context manager: closes at the end."""
+        """Use as a context manager."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the file; what was appended and not synced is the kernel's to write."""
+        """Close the file without syncing it."""
         os.close(self._fd)
 
     @property
     def empty(self) -> bool:
-        """Whether no line stands in it yet."""
+        """Whether it has no line yet."""
         return self._size == 0
 
     def append(self, line: bytes) -> None:
-        """Write one whole line, or nothing more for ever.
+        """Write one whole line.
 
         Raises:
             LedgerWriteError: it could not be written, now or earlier.
         """
-        if self._broken:
-            raise self._broken
+        if self._failed:
+            raise self._failed
         written = 0
         try:
             while written < len(line):
                 written += os.write(self._fd, line[written:])
         except OSError as error:
-            self._broken = self._unwritable(error)
+            self._failed = self._unwritable(error)
             with suppress(OSError):
                 os.ftruncate(self._fd, self._size)
-            raise self._broken from None
+            raise self._failed from None
         self._size += len(line)
         self._dirty = True
 
     def sync(self) -> None:
-        """Make everything appended so far durable, and see that the file is still the one we wrote.
+        """Make everything appended so far durable, and check that the file was not removed or replaced.
 
-        May be called from several threads: none returns before what it saw appended is durable.
+        Several threads may call it: it returns when all lines appended before the call are durable.
 
         Raises:
             LedgerWriteError: it is not durable, or the file was removed, replaced or cut.
         """
         with self._syncing:
-            if self._broken:
-                raise self._broken
+            if self._failed:
+                raise self._failed
             if not self._dirty:
                 return
             self._dirty = False
-            # Lines may be appended while this waits: only what stands now must be there then.
+            # Lines may be appended meanwhile: only the present size is certain to be durable.
             self._flush(self._size)
 
     def _flush(self, written: int) -> None:
@@ -121,16 +118,16 @@ class Ledger:
             os.fsync(self._fd)
             ours = os.fstat(self._fd)
         except OSError as error:
-            self._broken = self._unwritable(error)
-            raise self._broken from None
-        if not self._still_there(ours) or ours.st_size < written:
-            self._broken = LedgerWriteError(
+            self._failed = self._unwritable(error)
+            raise self._failed from None
+        if not self._is_same_file(ours) or ours.st_size < written:
+            self._failed = LedgerWriteError(
                 f"{self.path}: was removed, replaced or cut while the run wrote it; "
                 "put it back, then run the same command: without it every snapshot would be made again"
             )
-            raise self._broken
+            raise self._failed
 
-    def _still_there(self, ours: os.stat_result) -> bool:
+    def _is_same_file(self, ours: os.stat_result) -> bool:
         try:
             theirs = self.path.stat()
         except OSError:
@@ -138,7 +135,7 @@ class Ledger:
         return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
 
     def _not_opened(self, error: OSError) -> StorageError:
-        """Nothing was called yet: a path that cannot be used is a wrong argument."""
+        # Nothing was called yet: a path that cannot be used is a wrong argument.
         if not is_of_the_place(error):
             return self._unwritable(error)
         known = os.path.lexists(self.path)
@@ -155,13 +152,12 @@ class Ledger:
 
 
 def _open(path: Path) -> int:
-    """Open for appending; a new file is its owner's alone, whatever the umask."""
     flags = os.O_RDWR | os.O_APPEND
     try:
         fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    path.chmod(0o600)
+    path.chmod(0o600)  # whatever the umask
     return fd
 
 
@@ -177,11 +173,11 @@ def repair_last_line(path: Path) -> None:
             pass
 
 
-def _repair(fd: int, path: Path) -> int:
-    """Settle a torn last line; returns the size.
+def _repair_tail(fd: int, path: Path) -> int:
+    """Repair a torn last line; returns the size.
 
-    A whole object that lacks only its newline is a record and gets it; the beginning of a record,
-    or the zeros that a power cut can leave, are cut off. Anything else was not written by us.
+    A whole object that lacks only its newline is a record and gets it. The beginning of a record, and
+    the zeros that a power cut can leave, are cut off. Anything else was not written by this program.
     """
     size = os.fstat(fd).st_size
     tail = bytearray()
@@ -194,7 +190,7 @@ def _repair(fd: int, path: Path) -> int:
     if not torn:
         return size
     head = torn.rstrip(b"\0")[: len(LINE_HEAD)]
-    # An editor may have left blanks.
+    # Editors can leave blanks.
     if not torn.isspace() and not LINE_HEAD.startswith(head):
         raise LedgerError(
             f"{path}: its last line is not a ledger's; name a ledger, or a file that is not there"

@@ -54,7 +54,7 @@ class LedgerWatch:
             LedgerError: it is no ledger, or has a line that makes no sense.
         """
         # First the lock, then the lines: the last ones of a run that ends meanwhile are read too.
-        self.running = locks.holder_lives(paths.ledger_lock(self._path))
+        self.running = locks.is_held(paths.ledger_lock(self._path))
         if self.running or self._path.exists():
             for line in reader.lines(self._path, after=self.stats.line, whole=True):
                 try:

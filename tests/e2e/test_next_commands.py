@@ -251,7 +251,7 @@ async def test_a_row_is_named_only_after_its_ledger_is_known_as_unfinished(monke
     seen = []
 
     def look(_):
-        seen.append([*open_runs.known(next(iter(remembered()))).values()])
+        seen.append([*open_runs.unfinished_runs(next(iter(remembered()))).values()])
 
     async with serve() as (url, _):
         line = f"batch-snapshot run trial.yaml --endpoint-url {url} --concurrency 1"

@@ -154,7 +154,7 @@ def test_an_interrupt_in_a_running_loop_ends_the_run_before_it_is_raised():
     finally:
         signal.signal(signal.SIGINT, before)
     ledger = Path("ledgers/trial.simulated.ndjson")
-    with locks.held(paths.ledger_lock(ledger), what="the ledger", since="now"):
+    with locks.hold(paths.ledger_lock(ledger), what="the ledger", since="now"):
         assert 0 < len(results(ledger)) < 100
 
 
@@ -184,7 +184,7 @@ def test_the_library_prints_nothing_logs_nothing_and_takes_no_signal(capfd, capl
 
 def test_errors_are_distinguished_by_their_class():
     lock = paths.ledger_lock(Path("ledgers/trial.simulated.ndjson"))
-    with locks.held(lock, what="trial", since="now"), pytest.raises(LockedError) as caught:
+    with locks.hold(lock, what="trial", since="now"), pytest.raises(LockedError) as caught:
         batch_snapshot.run_sync("trial.yaml", SIMULATED)
     assert caught.value.exit_code == 5
     with pytest.raises(batch_snapshot.ManifestError):

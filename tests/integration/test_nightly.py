@@ -263,7 +263,7 @@ async def test_a_row_that_failed_keeps_its_ledger():
 
 def test_what_a_run_holds_is_kept():
     old, _ = nights(2)
-    with locks.held(places.ledger_lock(old), what=str(old), since="now"):
+    with locks.hold(places.ledger_lock(old), what=str(old), since="now"):
         pruned = prune.prune(Path("ledgers"), 1, DAY)
     assert pruned.removed == []
     assert "is in use by another run" in pruned.kept[0][1]
@@ -355,7 +355,7 @@ founds = st.lists(
 @given(founds, st.integers(1, 4))
 @patient
 def test_whatever_there_is_the_newest_of_each_series_stay(found, keep):
-    old = prune.beyond(found, keep)
+    old = prune.beyond_newest(found, keep)
     for one in {one.series for one in found}:
         all_of_it = [each for each in found if each.series == one]
         gone = [each for each in old if each.series == one]
@@ -367,4 +367,4 @@ def test_whatever_there_is_the_newest_of_each_series_stay(found, keep):
 def test_a_whole_ledger_of_a_run_can_be_forgotten():
     """By its history: what `prune` goes by is what `status` tells."""
     [path] = nights(1)
-    assert prune.unfinished(reader.history_of(path)) is None
+    assert prune.why_unfinished(reader.history_of(path)) is None

@@ -12,8 +12,7 @@ from batch_snapshot.engine.account import AccountState
 from batch_snapshot.engine.allowance import AccountLimits
 from batch_snapshot.errors import InputError
 from batch_snapshot.failures import retry
-from batch_snapshot.jobs import identity_check, run
-from batch_snapshot.ledger import signer
+from batch_snapshot.jobs import identity_check, run, signer
 from batch_snapshot.models import ApiError, Verdict
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.pacer import Pacer

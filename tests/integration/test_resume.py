@@ -16,9 +16,9 @@ from batch_snapshot.engine.account import AccountState
 from batch_snapshot.engine.allowance import AccountLimits
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.failures import retry
-from batch_snapshot.jobs import identity_check, plan, run
+from batch_snapshot.jobs import identity_check, plan, run, signer
 from batch_snapshot.jobs.job import open_retry
-from batch_snapshot.ledger import locks, open_runs, signer
+from batch_snapshot.ledger import locks, open_runs
 from batch_snapshot.models import ApiError, Quota, Verdict
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.pacer import Pacer
@@ -100,17 +100,17 @@ async def test_recorded_unfinished_ledgers_are_private_and_bounded(tmp_path, mon
     monkeypatch.setattr(open_runs, "KEPT", 3)
     file = tmp_path / "trial.unfinished"
     for number in range(5):
-        open_runs.note(file, tmp_path / f"{number}.ndjson", f"run-{number}")
+        open_runs.record(file, tmp_path / f"{number}.ndjson", f"run-{number}")
     assert file.stat().st_mode & 0o7777 == 0o600
-    assert [open_runs.run_id(file, tmp_path / f"{number}.ndjson") for number in range(5)] == [
+    assert [open_runs.unfinished_run(file, tmp_path / f"{number}.ndjson") for number in range(5)] == [
         None, None, "run-2", "run-3", "run-4"
     ]  # fmt: skip
-    open_runs.forget(file, tmp_path / "3.ndjson")
-    assert open_runs.run_id(file, tmp_path / "3.ndjson") is None
+    open_runs.remove(file, tmp_path / "3.ndjson")
+    assert open_runs.unfinished_run(file, tmp_path / "3.ndjson") is None
     for invalid in ("{", "[]", "\0"):
         file.write_text(invalid)
         with pytest.raises(StorageError, match="remove it if it is broken"):
-            open_runs.run_id(file, tmp_path / "4.ndjson")
+            open_runs.unfinished_run(file, tmp_path / "4.ndjson")
 
 
 # -- who signs -----------------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ async def test_a_plan_during_a_live_run_counts_no_row_as_in_doubt(place):
         lines = place.ledger.read_bytes().splitlines(keepends=True)
         place.ledger.write_bytes(b"".join(line for line in lines[:2]))
         assert run.dry_run(path, options).counts == (0, 0, 3, 0), "it has crashed"
-        with locks.held(paths.ledger_lock(place.ledger), what="it", since="now"):
+        with locks.hold(paths.ledger_lock(place.ledger), what="it", since="now"):
             found = run.dry_run(path, options)
         assert (found.counts, found.rows) == ((0, 0, 0, 3), 3)
         assert utc_now() - found.now < timedelta(minutes=1)

@@ -117,7 +117,7 @@ def test_a_look_reads_what_is_new_and_sees_the_run_end(place):
     book = Book(4, name="nightly").begin().intend(A, B, C).result(A, at=2.0, throttles=1)
     book.write(path)
     looking = status.LedgerWatch(path, now=lambda: BEGAN.replace(second=10))
-    with locks.held(paths.ledger_lock(path), what=str(path), since="now"):
+    with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
         looking.refresh()
         frame = looking.frame()
         assert looking.running
@@ -146,7 +146,7 @@ def test_a_look_tells_how_full_the_quota_windows_are_and_counts_their_pauses(pla
     book = Book(12).begin(accounts={"main": codec.encode_account(account)}, settings=settings)
     book.intend(*rows).result(rows[0], at=2.0).write(path)
     looking = status.LedgerWatch(path, now=lambda: BEGAN.replace(second=10))
-    with locks.held(paths.ledger_lock(path), what=str(path), since="now"):
+    with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
         looking.refresh()
         assert looking.frame().parts[0].window is None, "there is no log yet"
         with CallLog(file) as usage:
@@ -179,7 +179,7 @@ def test_watching_a_run_ends_with_it(place, capsys, form):
     codes: list[int] = []
     command = ["status", str(path), "--watch", "--log-format", form]
     watching = threading.Thread(target=lambda: codes.append(cli.main(command)))
-    with locks.held(paths.ledger_lock(path), what=str(path), since="now"):
+    with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
         watching.start()
         told = ""
         while watching.is_alive() and "rows" not in told:
@@ -202,7 +202,7 @@ async def test_who_stops_watching_stops_no_run(tmp_path):
     place = Place(tmp_path)
     path = Book(4).begin().intend(A, B).write(tmp_path / "l.ndjson")
     log = tmp_path / "log"
-    with locks.held(paths.ledger_lock(path), what=str(path), since="now"), log.open("wb") as errors:
+    with locks.hold(paths.ledger_lock(path), what=str(path), since="now"), log.open("wb") as errors:
         async with place.started("status", "l.ndjson", "--watch", stderr=errors) as child:
             await until(lambda: "rows" in log.read_text("utf-8"))
             child.signal(signal.SIGINT)

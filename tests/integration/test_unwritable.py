@@ -60,12 +60,12 @@ def test_a_full_disk_is_cured_by_room_alone(number):
 
 
 def lock(path: Path) -> None:
-    with locks.held(path, what="nightly", since="now"):
+    with locks.hold(path, what="nightly", since="now"):
         pass
 
 
 def note(path: Path) -> None:
-    open_runs.note(path, path.with_name("x.ndjson"), "run")
+    open_runs.record(path, path.with_name("x.ndjson"), "run")
 
 
 OPENED: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -161,7 +161,7 @@ async def test_several_unfinished_ledgers_are_named_latest_first_and_given_up_to
             copy = place.folder / f"b/{number}.ndjson"
             copy.write_bytes(ledgers[0].read_bytes().replace(b'"run_id":"', b'"run_id":"%d' % number))
             run_id = of_type(copy, "run")[0]["run_id"]
-            open_runs.note(file, copy, run_id)
+            open_runs.record(file, copy, run_id)
             ledgers.append(copy)
         kept = await refused(place, options(url, ledger="new.ndjson"), *ledgers[:2:-1])
         assert Path(kept) == ledgers[-1]
@@ -169,7 +169,7 @@ async def test_several_unfinished_ledgers_are_named_latest_first_and_given_up_to
             await run.run(place.folder / "trial.yaml", options(url, ledger="new.ndjson"))
         anew = options(url, ledger="new.ndjson", new_ledger=True)
         assert (await run.run(place.folder / "trial.yaml", anew)).exit_code == 3
-        assert list(open_runs.known(file)) == [str(resolved("new.ndjson"))]
+        assert list(open_runs.unfinished_runs(file)) == [str(resolved("new.ndjson"))]
 
 
 @pytest.mark.parametrize("folder", ["link", "link/../b", "./b/../b"])
@@ -275,6 +275,6 @@ async def test_a_finished_ledger_blocks_nothing_even_if_recorded_as_unfinished(p
     async with serve() as (url, _):
         done = await run.run(place.folder / "trial.yaml", options(url))
         file = paths.unfinished_files(place.folder / "state", "trial", ["default"], url)["default"]
-        open_runs.note(file, resolved(done.ledger), done.run_id)
+        open_runs.record(file, resolved(done.ledger), done.run_id)
         monkeypatch.chdir(place.folder / "b")
         assert (await run.run(place.folder / "trial.yaml", options(url))).exit_code == 0

@@ -33,7 +33,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from batch_snapshot.ledger import locks
-with locks.held(Path(sys.argv[1]), what="the ledger", since=sys.argv[2]):
+with locks.hold(Path(sys.argv[1]), what="the ledger", since=sys.argv[2]):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -66,7 +66,7 @@ def path(tmp_path):
 
 
 def held(path: Path):
-    return locks.held(path, what="nightly.ndjson", since=SINCE)
+    return locks.hold(path, what="nightly.ndjson", since=SINCE)
 
 
 def assert_free(path: Path) -> None:
@@ -88,7 +88,7 @@ async def test_a_second_process_is_told_who_holds_the_lock(path):
         # Being refused takes nothing from the holder: the next one is told the same.
         with pytest.raises(LockedError, match=f"pid {pid} on"), held(path):
             pytest.fail("two hold it")
-        assert locks.holder_lives(path)
+        assert locks.is_held(path)
 
 
 @pytest.mark.asyncio
@@ -97,7 +97,7 @@ async def test_a_holder_that_is_killed_leaves_no_obstacle(path):
         process.child.signal(signal.SIGKILL)
         assert (await process.child.finished(10)).code == -signal.SIGKILL
         assert json.loads(path.read_text())["pid"] == process.child.pid
-        assert not locks.holder_lives(path)
+        assert not locks.is_held(path)
         assert_free(path)
 
 
@@ -106,7 +106,7 @@ async def test_a_lock_is_free_when_its_holder_has_ended(path):
     async with holder(path) as process:
         process.end()
         assert (await process.child.finished()).code == 0
-        assert not locks.holder_lives(path)
+        assert not locks.is_held(path)
         assert_free(path)
 
 
@@ -123,7 +123,7 @@ def test_one_process_cannot_hold_a_lock_twice(path):
 def test_a_block_that_fails_frees_the_lock(path):
     with pytest.raises(ZeroDivisionError), held(path):
         raise ZeroDivisionError
-    assert not locks.holder_lives(path)
+    assert not locks.is_held(path)
     assert_free(path)
 
 
@@ -151,7 +151,7 @@ def test_a_lock_file_says_who_holds_it_and_since_when(path):
 def test_whatever_a_crash_left_in_the_file_the_next_run_can_take_it(path, left):
     path.parent.mkdir()
     path.write_text(left)
-    assert not locks.holder_lives(path)
+    assert not locks.is_held(path)
     assert_free(path)
 
 
@@ -167,10 +167,10 @@ async def test_a_holder_that_has_not_said_who_it_is_still_holds(path):
 
 
 def test_the_holder_lives_while_it_holds(path):
-    assert not locks.holder_lives(path)
+    assert not locks.is_held(path)
     with held(path):
-        assert locks.holder_lives(path)
-    assert not locks.holder_lives(path)
+        assert locks.is_held(path)
+    assert not locks.is_held(path)
 
 
 @pytest.mark.parametrize("pid", [1, os.getpid(), 10**30], ids=["init", "ours", "none"])
@@ -179,7 +179,7 @@ def test_a_file_that_names_a_process_is_no_holder(path, pid):
     path.parent.mkdir()
     left = json.dumps({"pid": pid, "host": platform.node(), "since": SINCE})
     path.write_text(left)
-    assert not locks.holder_lives(path)
+    assert not locks.is_held(path)
     assert path.read_text() == left, "looking alters nothing"
 
 
@@ -187,8 +187,8 @@ def test_a_file_that_names_a_process_is_no_holder(path, pid):
 async def test_a_holder_lives_whatever_its_file_says(path):
     async with holder(path):
         path.write_text("")
-        assert locks.holder_lives(path)
-    assert not locks.holder_lives(path)
+        assert locks.is_held(path)
+    assert not locks.is_held(path)
 
 
 def test_two_who_look_at_once_take_neither_for_a_holder(path):
@@ -196,7 +196,7 @@ def test_two_who_look_at_once_take_neither_for_a_holder(path):
     path.touch()
     with path.open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_SH)
-        assert not locks.holder_lives(path)
+        assert not locks.is_held(path)
 
 
 def test_who_only_looks_keeps_nobody_out(path):
@@ -238,7 +238,7 @@ from tests.support.seccomp import refusing
 refuse, late = refusing("flock", int(sys.argv[2])), len(sys.argv) > 3
 late or refuse()
 try:
-    with locks.held(Path(sys.argv[1]), what="the ledger", since=""):
+    with locks.hold(Path(sys.argv[1]), what="the ledger", since=""):
         late and refuse()
         print("held")
 except StorageError as error:

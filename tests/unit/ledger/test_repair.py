@@ -22,7 +22,7 @@ from batch_snapshot.errors import LedgerError, LockedError
 from batch_snapshot.jobs import plan, run
 from batch_snapshot.ledger import codec, history, locks, reader, writer
 from batch_snapshot.ledger.repair import Repaired, repair
-from batch_snapshot.ledger.snapshot_index import SnapshotIndex, world_of
+from batch_snapshot.ledger.snapshot_index import SnapshotIndex, service_of
 from batch_snapshot.models import Row, Status
 from batch_snapshot.reporting import status
 from batch_snapshot.simulator import SimulatorSettings, serve
@@ -353,7 +353,7 @@ def test_a_ledger_that_a_run_holds_is_not_repaired(made, path):
     content = b"".join(made.lines[:-1])
     rewriting.write(path, content)
     with (
-        locks.held(paths.ledger_lock(path), what=str(path), since="now"),
+        locks.hold(paths.ledger_lock(path), what=str(path), since="now"),
         pytest.raises(LockedError, match="in use"),
     ):
         repair(path, NOW)
@@ -485,7 +485,7 @@ def test_the_index_reads_a_repaired_ledger_anew(made, path, tmp_path):
         rewriting.write(path, b"".join(lines))
         repair(path, NOW)
         assert known.refresh(tmp_path) == []
-        world = world_of(reader.head(path) or pytest.fail("no head"))
+        world = service_of(reader.head(path) or pytest.fail("no head"))
         found = [known.last(world or "", each) for each in made.rows]
     assert sum(one is not None for one in found) == 7
 

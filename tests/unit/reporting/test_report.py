@@ -265,7 +265,7 @@ def test_a_manifest_of_another_ledger_or_a_broken_one_is_refused(tmp_path):
 def test_a_manifest_that_changed_and_a_run_that_goes_on_are_said(tmp_path):
     listed = write_manifest(tmp_path / "trial.yaml", pairs(1), name="nightly")
     path = Book(1, manifest=str(listed)).begin().intend(A).write(tmp_path / "l.ndjson")
-    with locks.held(paths.ledger_lock(path), what=str(path), since="now"):
+    with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
         material = report.load(path)
     assert [note.split()[0] for note in material.notes] == ["A", "The"]
     assert material.stats.invocations[-1].outcome == "running"

@@ -414,7 +414,7 @@ def test_a_crashed_ledger_says_so_and_what_is_in_doubt(path):
 
 def test_a_running_ledger_is_not_in_doubt(path):
     write(path, outcome(POOL[0], Status.SUCCEEDED), end=None)
-    with locks.held(paths.ledger_lock(path), what="it", since="now"):
+    with locks.hold(paths.ledger_lock(path), what="it", since="now"):
         summary = overview.read_status(path)
     assert summary.outcome == "running"
     assert summary.counts == Counts(1, 0, 0, 4)

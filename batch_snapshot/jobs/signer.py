@@ -1,20 +1,20 @@
-"""Who signs for an account, as a ledger keeps it: no secret, and the same for as long as it matters. Pure."""
+"""Who signs for an account, as its ledger records it: an AWS account, or a hash of an access key. Pure."""
 
 from __future__ import annotations
 
-#: Before the number of an AWS account.
+#: Precedes the number of an AWS account.
 NUMBER = "aws:"
 
 
 def of(identity: str) -> str:
-    """What a ledger keeps of an identity: the AWS account's number, or a hash of the access key's id."""
+    """What a ledger records of an identity: the AWS account's number, or a hash of the access key's id."""
     if identity.startswith(NUMBER):
         return ":".join(identity.split(":")[:2])
     return identity.rpartition(" ")[2]
 
 
 def refusal(account: str, before: str | None, now: str) -> str | None:
-    """Why a ledger cannot go on under who signs `now`; None: it can."""
+    """Why a ledger cannot be resumed under the signer `now`; None: it can."""
     if before is None or before == now or not (before.startswith(NUMBER) and now.startswith(NUMBER)):
         return None
     was, is_ = (text.removeprefix(NUMBER) for text in (before, now))
@@ -25,7 +25,7 @@ def refusal(account: str, before: str | None, now: str) -> str | None:
 
 
 def warning(account: str, before: str | None, now: str) -> str | None:
-    """What to tell where another key signs than before: keys are renewed, and accounts mistaken."""
+    """A warning if another key signs than before: keys are renewed, but accounts can be confused."""
     if before is None or before == now or now.startswith(NUMBER):
         return None
     if before.startswith(NUMBER):
@@ -37,13 +37,13 @@ def warning(account: str, before: str | None, now: str) -> str | None:
 
 
 def may_be_one(before: str | None, now: str, *, alike: bool, simulated: bool = False) -> bool:
-    """Whether two names of a ledger's accounts may sign for the same AWS account: only proof says that not.
+    """Whether two names of a ledger's accounts may sign for the same AWS account. Without proof they may.
 
     Args:
-        before: who signed for the one; None: the ledger does not tell.
+        before: who signed for the one; None: the ledger does not say.
         now: who signs for the other.
         alike: whether profile and role are the same.
-        simulated: whoever signs, it is with the simulator's key.
+        simulated: both sign with the simulator's key.
     """
     was, is_ = number(before), number(now)
     if was and is_:
@@ -55,17 +55,17 @@ def may_be_one(before: str | None, now: str, *, alike: bool, simulated: bool = F
     return True
 
 
-def number(kept: str | None) -> str | None:
-    """The AWS account's number, where what a ledger keeps tells it: at AWS or another endpoint."""
-    if not kept or ":" not in kept or kept.startswith("key:"):
+def number(recorded: str | None) -> str | None:
+    """The AWS account's number in what a ledger records, of AWS or another endpoint; None: it has none."""
+    if not recorded or ":" not in recorded or recorded.startswith("key:"):
         return None
-    if kept.startswith(NUMBER):
-        return kept.removeprefix(NUMBER)
-    return kept.rsplit(":", 2)[-2]
+    if recorded.startswith(NUMBER):
+        return recorded.removeprefix(NUMBER)
+    return recorded.rsplit(":", 2)[-2]
 
 
 def renamed(row: str, other: str, name: str, *, command: str) -> str:
-    """Why a ledger cannot go on with a row that it has under the `other` name of an account."""
+    """Why a ledger cannot be resumed with a row that it has under the `other` name of an account."""
     ours = (
         f"leave account {name!r} out with --accounts"
         if command == "retry"
