@@ -216,7 +216,7 @@ class _Verifier:
             await self._engagement(reader, *place)
             self._told.engagements += 1
             done = self._told.engagements - begun
-            around.told(f"{name}: {done:,} of {len(engagements):,} engagements")
+            around.on_progress(f"{name}: {done:,} of {len(engagements):,} engagements")
 
         await beside(engagements, one)
 

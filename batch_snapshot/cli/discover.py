@@ -70,7 +70,9 @@ def discover_command(
     batch-snapshot discover --catalog Sandbox --update found.yaml
     """
     from batch_snapshot.config.options import Options
-    from batch_snapshot.discovery import discover
+    from batch_snapshot.discovery.discover import discover
+    from batch_snapshot.discovery.output import as_json, as_text
+    from batch_snapshot.discovery.update import update as update_manifest
 
     if (output is None) == (update is None):
         raise InputError("discover: give either --output FILE, or --update MANIFEST")
@@ -82,17 +84,16 @@ def discover_command(
     with ProgressLine(given["progress"]) as progress:
         around = environment(progress)
         if output is not None:
-            work = discover.discover(output, search, chosen, around, name=name, skip_active=skip)
+            work = discover(output, search, chosen, around, name=name, skip_active=skip)
         else:
-            work = discover.update(update or Path(), search, chosen, around, skip_active=skip)
+            work = update_manifest(update or Path(), search, chosen, around, skip_active=skip)
         found = terminal.run(work)
-    terminal.warn(found.warnings)
     if found.counts.pairs and output and output.suffix != ".yaml":
         terminal.log(f"to use them in a manifest, write: include: [{output.name}]")
     return terminal.print_outcome(
         form,
-        lambda: discover.as_json(found),
-        lambda: discover.as_text(found, updated=update is not None),
+        lambda: as_json(found),
+        lambda: as_text(found, updated=update is not None),
     )
 
 

@@ -25,7 +25,7 @@ def environment(progress: Callable[[str], None]) -> Environment:
 
     from batch_snapshot.discovery.readers import Environment
 
-    return Environment(now=utc_now, rng=Random(), told=progress, clock=time.monotonic)  # noqa: S311 - jitter
+    return Environment(now=utc_now, rng=Random(), on_progress=progress, clock=time.monotonic)  # noqa: S311 - jitter
 
 
 class ProgressLine:

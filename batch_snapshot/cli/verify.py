@@ -32,7 +32,7 @@ def verify_command(ledger: Path, form: str, *, sample: int | None, **given: Any)
     """
     from batch_snapshot import verify
     from batch_snapshot.config.options import Options
-    from batch_snapshot.discovery.discover import calls_line
+    from batch_snapshot.discovery.output import calls_text
 
     with ProgressLine(given["progress"]) as progress:
         chosen = Options(wait=given["wait"], **options.target(given))
@@ -40,7 +40,7 @@ def verify_command(ledger: Path, form: str, *, sample: int | None, **given: Any)
     terminal.warn(found.warnings)
 
     def as_text() -> str:
-        calls = calls_line(dict(sorted(found.calls.items())), found.throttled, found.elapsed_s)
+        calls = calls_text(dict(sorted(found.calls.items())), found.throttled, found.elapsed_s)
         return f"{verify.as_text(found)}\n{calls}"
 
     terminal.print_outcome(form, lambda: verify.as_json(found), as_text)

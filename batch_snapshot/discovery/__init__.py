@@ -1,8 +1,8 @@
-"""The service's lists: which pairs exist, and which changed since their last snapshot.
+"""Discovery: the service's lists → pairs, and which pairs changed since their last snapshot.
 
-Exports `discover` (new manifests and updates of manifests), `search` (the lists, page by page),
-`output` (files of pairs), `readers` (paced reads by account) and `changes`. It writes no ledger and makes
-no snapshot.
+Exports `discover` and `update` (a new manifest, or one brought up to date), `search` (the lists, page by
+page), `output` (files, text and JSON of what was found), `readers` (reads by account, at their own pace) and
+`changes`. It writes no ledger and makes no snapshot.
 """
 
 __all__ = [
@@ -11,4 +11,5 @@ __all__ = [
     "output",
     "readers",
     "search",
+    "update",
 ]

@@ -1,10 +1,12 @@
-"""What `discover` has found, as files: a manifest, pairs by line, or a manifest brought up to date."""
+"""What `discover` has found: as files, as text and as JSON."""
 
 from __future__ import annotations
 
 import json
+import textwrap
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TextIO
 
 from batch_snapshot import files
 from batch_snapshot.errors import StorageError, way_out
@@ -13,10 +15,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from batch_snapshot.discovery.discover import Discovery
     from batch_snapshot.discovery.search import FoundPair
 
-#: The endings that mean pairs by line.
+#: Endings that mean pairs by line, and a manifest.
 BY_LINE = frozenset({".ndjson", ".jsonl"})
+YAML = frozenset({".yaml", ".yml"})
+
+UNLISTED = (
+    "pairs that were never snapshotted, of engagements that no task of this account made (invitations "
+    "that were accepted, engagements of older days): take those from your CRM, as CSV under include:"
+)
+
+#: Columns of a wrapped text, and of the labels before it.
+_WIDTH, _LABEL = 79, 14
 
 #: Behind a pair that AWS's own job takes care of.
 JOB_MARK = "# a snapshot job of AWS's takes care of it"
@@ -40,12 +52,12 @@ def replaced(path: Path, mode: int | None = None) -> Iterator[TextIO]:
 
 
 def as_manifest(
-    founds: Iterable[FoundPair], name: str, defaults: Mapping[str, str], about: str
+    pairs: Iterable[FoundPair], name: str, defaults: Mapping[str, str], about: str
 ) -> Iterator[str]:
     """The lines of a manifest in which the account and the type of resource are the usual ones.
 
     Args:
-        founds: the pairs.
+        pairs: that were found.
         name: of the manifest.
         defaults: what a pair need not say.
         about: a line on where the pairs come from.
@@ -56,16 +68,16 @@ def as_manifest(
         yield f"  {key}: {defaults[key]}\n"
     yield "pairs:\n"
     empty = True
-    for found in founds:
+    for pair in pairs:
         empty = False
-        yield f"  - {entry(found, defaults)}\n"
+        yield f"  - {entry(pair, defaults)}\n"
     if empty:
         yield "  []\n"
 
 
-def entry(found: FoundPair, defaults: Mapping[str, str]) -> str:
+def entry(pair: FoundPair, defaults: Mapping[str, str]) -> str:
     """A pair as an entry of `pairs`, on one line."""
-    row = found.row
+    row = pair.row
     own = {
         key: value
         for key in ("account", "catalog", "resource_type", "template")
@@ -73,13 +85,73 @@ def entry(found: FoundPair, defaults: Mapping[str, str]) -> str:
     }
     fields = {"engagement": row.engagement, "resource": row.resource, **own}
     text = ", ".join(f"{key}: {value}" for key, value in fields.items())
-    return f"{{{text}}}  {JOB_MARK}" if found.active_job else f"{{{text}}}"
+    return f"{{{text}}}  {JOB_MARK}" if pair.active_job else f"{{{text}}}"
 
 
-def by_line(founds: Iterable[FoundPair], *, full: bool) -> Iterator[str]:
+def by_line(pairs: Iterable[FoundPair], *, full: bool) -> Iterator[str]:
     """The pairs as NDJSON; `full` names the account too, else it is left to the manifest that includes it."""
-    for found in founds:
-        fields = found.row._asdict()
+    for pair in pairs:
+        fields = pair.row._asdict()
         if not full:
             del fields["account"]
         yield json.dumps(fields, separators=(", ", ": ")) + "\n"
+
+
+def as_json(found: Discovery) -> dict[str, Any]:
+    """The one object that `--format json` prints."""
+    counts = asdict(found.counts)
+    sources = {
+        name: {"listed": counts["listed"][name], "taken": counts["taken"][name]} for name in counts["listed"]
+    }
+    return {
+        "outcome": "completed",
+        "output": found.output,
+        "pairs": counts["pairs"],
+        "engagements": counts["engagements"],
+        "sources": sources,
+        "active_jobs": counts["active_jobs"],
+        "added": found.added,
+        "gone": found.gone,
+        "resumed": found.resumed,
+        "calls": sum(found.calls.values()),
+        "calls_by_operation": dict(found.calls),
+        "throttled_calls": found.throttled,
+        "elapsed_s": round(found.elapsed_s, 3),
+        "cannot_see": [UNLISTED],
+    }
+
+
+def as_text(found: Discovery, *, updated: bool) -> str:
+    """The same for people."""
+    counts = found.counts
+    lines = [f"{found.output}: {counts.pairs:,} pairs of {counts.engagements:,} engagements"]
+    if updated:
+        lines[0] += f": {found.added:,} added, {found.gone:,} marked as gone"
+    about = {"tasks": "pairs, never snapshotted ones too", "associations": "pairs with a snapshot"}
+    for name, listed in counts.listed.items():
+        taken = counts.taken[name]
+        rest = f", {listed - taken:,} filtered out" if taken != listed else ""
+        lines.append(f"  {name:<13} {taken:>9,} {about[name]}{rest}")
+    if counts.active_jobs:
+        lines.append(f"  {'active jobs':<13} {counts.active_jobs:>9,} pairs that AWS's own jobs take care of")
+    lines += _wrapped(UNLISTED, "cannot see")
+    lines.append(calls_text(found.calls, found.throttled, found.elapsed_s))
+    return "\n".join(lines)
+
+
+def calls_text(calls: Mapping[str, int], throttled: int, elapsed_s: float) -> str:
+    """How many calls it took, by operation."""
+    more = f", {throttled:,} throttled" if throttled else ""
+    first = f"calls         {sum(calls.values()):,} in {elapsed_s:,.1f} s{more}"
+    each = ", ".join(f"{name} {number:,}" for name, number in calls.items())
+    return "\n".join([first, *_wrapped(each)])
+
+
+def _wrapped(text: str, label: str = "") -> list[str]:
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=f"{label:<{_LABEL}}",
+        subsequent_indent=" " * _LABEL,
+        break_on_hyphens=False,
+    )

@@ -35,14 +35,14 @@ class Environment:
     now: Callable[[], datetime]
     rng: Random
     #: Gets a line on how far it is.
-    told: Callable[[str], None] = lambda _: None
+    on_progress: Callable[[str], None] = lambda _: None
     #: Seconds by a monotonic clock.
     clock: Callable[[], float]
 
 
 @asynccontextmanager
 async def open_readers(
-    called: Targets, options: Options, now: Callable[[], datetime], rng: Random
+    targets: Targets, options: Options, now: Callable[[], datetime], rng: Random
 ) -> AsyncIterator[Mapping[str, Reader]]:
     """A reader an account, for as long as the block lasts.
 
@@ -51,22 +51,22 @@ async def open_readers(
     """
     async with AsyncExitStack() as stack:
         options = stack.enter_context(
-            isolate_simulated_state(options, simulated=called.endpoint == SIMULATOR)
+            isolate_simulated_state(options, simulated=targets.endpoint == SIMULATOR)
         )
         usage = stack.enter_context(CallLog(paths.usage_file(state_folder_of(options))))
-        accounts = called.limited_accounts
-        allowances = AccountLimits(accounts, called.endpoint, usage, os.environ, read_rate=options.read_rate)
+        accounts = targets.limited_accounts
+        limits = AccountLimits(accounts, targets.endpoint, usage, os.environ, read_rate=options.read_rate)
         where = await open_target(
-            called.endpoint, stack, state=options.simulator_state, concurrency=options.engine.concurrency
+            targets.endpoint, stack, state=options.simulator_state, concurrency=options.engine.concurrency
         )
         clients = await stack.enter_async_context(Clients(accounts, where, now))
-        lanes = {name: allowances.lane(name, wait=options.wait) for name in accounts}
-        yield readers_over(lanes, allowances, clients.identify, clients.read, now=now, rng=rng)
+        lanes = {name: limits.lane(name, wait=options.wait) for name in accounts}
+        yield readers_over(lanes, limits, clients.identify, clients.read, now=now, rng=rng)
 
 
 def readers_over(
     lanes: Mapping[str, AccountState],
-    allowances: AccountLimits,
+    limits: AccountLimits,
     identify: Callable[[str], Awaitable[str]],
     call: Call,
     *,
@@ -74,5 +74,5 @@ def readers_over(
     rng: Random,
 ) -> dict[str, Reader]:
     """Readers over the lanes of accounts, by name."""
-    settled = partial(allowances.settle_reads, identify=identify)
+    settled = partial(limits.settle_reads, identify=identify)
     return {name: Reader(lane, call, settled, now=now, rng=rng) for name, lane in lanes.items()}

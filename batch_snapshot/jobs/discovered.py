@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batch_snapshot import paths
-from batch_snapshot.discovery import discover, output
+from batch_snapshot.discovery import output
+from batch_snapshot.discovery.discover import run_search
 from batch_snapshot.discovery.search import Search
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.manifest import load
@@ -31,9 +32,9 @@ async def discover_pairs(locked: LockedLedger, environment: Environment) -> Mani
     if manifest.discover and not (began and began.discovered_sha256):
         filters = [one for one in manifest.discover if one.account in targets.accounts]
         with Search(None, filters, targets.endpoint, environment.now()) as search:
-            await discover.ask(search, targets, locked.options, environment, jobs=False)
+            await run_search(search, targets, locked.options, environment, jobs=False)
             with output.replaced(paths.discovered_file(locked.path), mode=0o600) as file:
-                file.writelines(output.by_line(search.found(), full=True))
+                file.writelines(output.by_line(search.pairs(), full=True))
     return load_discovered(locked)
 
 

@@ -19,7 +19,7 @@ import pytest
 from batch_snapshot import manifest, operations, verify
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
-from batch_snapshot.discovery import discover, readers
+from batch_snapshot.discovery import discover, readers, update
 from batch_snapshot.discovery.search import Search
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.jobs import run
@@ -171,7 +171,7 @@ async def test_pairs_with_and_without_a_snapshot_are_found_in_one_order_and_run(
         by_line = await discovered(url, Path("again.ndjson"), skip_active=True)
         lines = [json.loads(line) for line in text_of(Path("again.ndjson")).splitlines()]
         assert (by_line.counts.pairs, len(lines)) == (61, 31)
-        with pytest.raises(InputError, match="is there already"):
+        with pytest.raises(InputError, match="already exists"):
             await discovered(url)
 
 
@@ -215,7 +215,7 @@ async def test_what_it_takes_to_tell_the_pairs_grows_with_them_and_not_with_thei
             jobs = [(f"job-{n}", *pair, TEMPLATE) for n, pair in enumerate(pairs)]
             search._db.executemany("INSERT INTO jobs VALUES (0, ?, ?, ?, ?, 1)", jobs)
             search._db.set_progress_handler(count, 100)
-            assert all(found.active_job for found in search.found())
+            assert all(found.active_job for found in search.pairs())
         return taken
 
     assert steps(2000) < 3 * steps(1000)
@@ -234,7 +234,7 @@ async def test_a_search_that_was_cut_short_goes_on_with_its_next_page(monkeypatc
                 raise Gone
 
         with pytest.raises(Gone):
-            await discover.discover(FOUND, ALL, options(url), around(told=killed))
+            await discover.discover(FOUND, ALL, options(url), around(on_progress=killed))
         assert FOUND.name not in names()
         before = Counter(simulator.calls)
         found = await discovered(url)
@@ -243,7 +243,7 @@ async def test_a_search_that_was_cut_short_goes_on_with_its_next_page(monkeypatc
 
         # Pages of another search, or from another world, are no use.
         with pytest.raises(Gone):
-            await discover.discover(Path("b.yaml"), ALL, options(url), around(told=killed))
+            await discover.discover(Path("b.yaml"), ALL, options(url), around(on_progress=killed))
         other = await discovered(url, Path("b.yaml"), replace(ALL, stages=("Launched",)))
         assert (other.resumed, other.counts.pairs) == (False, 20)
 
@@ -259,7 +259,7 @@ async def test_pages_whose_tokens_were_forgotten_are_read_from_the_start(monkeyp
     async with serve(SMALL) as (url, _):
         port = int(url.rpartition(":")[2])
         with pytest.raises(KeyboardInterrupt):
-            await discover.discover(FOUND, ALL, options(url), around(told=killed))
+            await discover.discover(FOUND, ALL, options(url), around(on_progress=killed))
     async with serve(SMALL, port=port) as (url, simulator):
         found = await discovered(url)
         assert (found.resumed, found.counts.pairs) == (True, 60)
@@ -275,7 +275,7 @@ async def test_a_manifest_is_brought_up_to_date_and_keeps_its_comments():
             "  - {engagement: eng-00000000000002, resource: O6}\n"
             "# The end of them.\n",
         )
-        done = await discover.update(FOUND, ALL, options(url), around())
+        done = await update.update(FOUND, ALL, options(url), around())
         assert (done.added, done.gone) == (59, 2)
         text = text_of(FOUND)
         lines = text.splitlines()
@@ -286,7 +286,7 @@ async def test_a_manifest_is_brought_up_to_date_and_keeps_its_comments():
         assert "resource: O6}  # gone: no list names it any more" in lines[7]
         assert lines[-1] == "# The end of them."
         assert manifest.load(FOUND).rows == 62
-        again = await discover.update(FOUND, ALL, options(url), around())
+        again = await update.update(FOUND, ALL, options(url), around())
         assert (again.added, again.gone) == (0, 2)
         assert text_of(FOUND) == text
 
@@ -296,7 +296,7 @@ async def test_a_manifest_is_brought_up_to_date_and_keeps_its_comments():
             "pairs: [{engagement: eng-00000000000001, resource: O1}]\n",
         )
         with pytest.raises(InputError, match=r"found.yaml:4: its pairs stand in \[brackets\]"):
-            await discover.update(FOUND, ALL, options(url), around())
+            await update.update(FOUND, ALL, options(url), around())
 
 
 async def test_pairs_of_a_file_with_columns_of_its_own_are_known_and_the_file_is_left_alone():
@@ -305,7 +305,7 @@ async def test_pairs_of_a_file_with_columns_of_its_own_are_known_and_the_file_is
         write(Path("crm.csv"), export)
         include = 'include: [{file: crm.csv, columns: {engagement: "Eng Id", resource: Opp}}]'
         write(FOUND, f"version: 1\nname: mine\ndefaults: {{catalog: Sandbox}}\n{include}\n")
-        done = await discover.update(FOUND, ALL, options(url), around())
+        done = await update.update(FOUND, ALL, options(url), around())
         assert (done.added, manifest.load(FOUND).rows) == (59, 60)
         assert include in text_of(FOUND)
         assert text_of(Path("crm.csv")) == export

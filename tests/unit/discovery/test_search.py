@@ -46,7 +46,7 @@ class Service:
         self.error = error
         self.most = most
         self.asked: list[tuple[int, int]] = []
-        self.told: list[str] = []
+        self.progress: list[str] = []
 
     async def call(self, account: str, operation: str, parameters: Any) -> dict[str, Any]:
         start, size = int(parameters.get("NextToken", "0")), parameters["MaxResults"]
@@ -76,8 +76,8 @@ def found(service: Service, path: Any = None) -> list[str]:
 
     async def search() -> list[str]:
         with Search(path, [SEARCH], "", NOW) as one:
-            await one.ask({"main": service.reader()}, jobs=False, told=service.told.append)
-            return [found.row.resource for found in one.found()]
+            await one.read({"main": service.reader()}, jobs=False, on_progress=service.progress.append)
+            return [found.row.resource for found in one.pairs()]
 
     listed: list[str] = trio.run(search, clock=trio.testing.MockClock(autojump_threshold=0))
     return listed
@@ -92,7 +92,7 @@ def test_a_list_whose_token_expired_is_begun_again(error, times):
     service = Service(Counter({10: times}), error)
     assert found(service) == ALL
     assert [start for start, _ in service.asked] == [0, 5, 10] * (times + 1)
-    assert service.told[-1] == f"{TASKS}: 12"
+    assert service.progress[-1] == f"{TASKS}: 12"
 
 
 def test_tokens_that_expire_always_end_the_search_and_the_next_one_succeeds(tmp_path):

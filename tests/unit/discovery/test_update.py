@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_snapshot import manifest
-from batch_snapshot.discovery.revision import layout, revised
+from batch_snapshot.discovery.update import layout, revised
 from batch_snapshot.errors import InputError
 from tests.support import rewriting
 from tests.support.strategies import patient

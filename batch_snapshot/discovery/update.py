@@ -1,21 +1,34 @@
 """Brings the pairs of a manifest up to date, line by line: comments and hand-made edits stay.
 
-Pure: text in, text out. New pairs follow the last entry of `pairs`; entries whose pairs no list names
-any more get a mark behind them, and lose it when they are named again. Nothing is removed.
+New pairs follow the last entry of `pairs`; entries whose pairs no list names any more get a mark behind
+them, and lose it when they are named again. Nothing is removed. `layout` and `revised` are pure.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from batch_snapshot import manifest as manifests
+from batch_snapshot.aws import profiles
+from batch_snapshot.config import accounts
+from batch_snapshot.discovery import output
+from batch_snapshot.discovery.discover import Discovery, defaults_of, partial_file, run_search
+from batch_snapshot.discovery.search import Search
 from batch_snapshot.errors import InputError
+from batch_snapshot.manifest.service_model import DEFAULT_TEMPLATE
+from batch_snapshot.models import Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
+    from pathlib import Path
+
+    from batch_snapshot.config.options import Options
+    from batch_snapshot.discovery.readers import Environment
+    from batch_snapshot.manifest.filters import Filters
 
 #: Begins every mark, so that it is known again.
 MARK = "# gone:"
@@ -49,6 +62,82 @@ class Layout:
     headless: bool
     #: What the manifest's pairs need not say.
     defaults: dict[str, str] = field(default_factory=dict)
+
+
+async def update(
+    path: Path, filters: Filters, options: Options, environment: Environment, *, skip_active: bool = False
+) -> Discovery:
+    """Add new pairs to the manifest at `path`, and mark those that no list names any more.
+
+    Raises:
+        InputError: it is not valid, or its pairs stand where no line can be added.
+        ServiceError: a list cannot be read; what was found is kept for the same command.
+        StorageError: the file cannot be written.
+    """
+    if path.suffix.lower() not in output.YAML:
+        raise InputError(f"--update {path}: only a YAML manifest can be brought up to date")
+    manifest = manifests.load(path)
+    text = _text(path)
+    found = layout(text, str(path))
+    targets = accounts.resolve_targets(manifest.accounts, options, profiles.endpoints)
+    filters = replace(
+        filters, template=filters.template or found.defaults.get("template") or DEFAULT_TEMPLATE
+    )
+    defaults = {**defaults_of(filters), **found.defaults}
+    searches = [replace(filters, account=name) for name in targets.accounts]
+    with Search(partial_file(path), searches, targets.endpoint, environment.now()) as search:
+        cost = await run_search(search, targets, options, environment, jobs=True)
+        counts = search.counts()
+        if len(manifest.accounts) == 1:
+            defaults["account"] = next(iter(manifest.accounts))
+        new = [pair for pair in search.pairs(skip_active=skip_active) if pair.row.key not in manifest.keys]
+        listed = {pair.row.key for pair in search.pairs()}
+
+        def is_gone(fields: Mapping[str, Any], resource: str) -> bool:
+            row = _row({**defaults, **fields}, resource)
+            searched = row.account in targets.accounts and row.catalog == filters.catalog
+            return searched and row.template == filters.template and row.key not in listed
+
+        entries = [output.entry(pair, defaults) for pair in new]
+        after, marked = revised(text, found, entries, is_gone, f"{environment.now():%Y-%m-%d}")
+        _check(path, after, manifest.keys | {pair.row.key for pair in new})
+        with output.replaced(path) as file:
+            file.write(after)
+        search.remove()
+        return Discovery(
+            output=str(path),
+            counts=counts,
+            resumed=search.resumed,
+            added=len(new),
+            gone=marked,
+            **cost._asdict(),
+        )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8: save it in that encoding") from None
+
+
+def _row(fields: Mapping[str, Any], resource: str) -> Row:
+    named = {key: fields.get(key, "") for key in ("account", "catalog", "engagement")}
+    return Row(**named, resource_type=fields["resource_type"], resource=resource, template=fields["template"])
+
+
+def _check(path: Path, text: str, expected: set[bytes]) -> None:
+    """Load the new text and compare its rows with the expected ones, before it replaces the old one."""
+    trial = path.with_name(f".{path.stem}.check{path.suffix}")
+    try:
+        trial.write_text(text, "utf-8", newline="")
+        after = manifests.load(trial)
+    finally:
+        trial.unlink(missing_ok=True)
+    if after.keys != expected:
+        raise InputError(
+            f"{path}: cannot be brought up to date line by line: write each pair on a line of its own"
+        )
 
 
 def layout(text: str, where: str) -> Layout:
@@ -109,7 +198,7 @@ def revised(
     text: str,
     found: Layout,
     added: Collection[str],
-    gone: Callable[[Mapping[str, Any], str], bool],
+    is_gone: Callable[[Mapping[str, Any], str], bool],
     day: str,
 ) -> tuple[str, int]:
     """The text with new entries added and old ones marked, and how many pairs are marked.
@@ -118,14 +207,14 @@ def revised(
         text: as it was.
         found: its layout.
         added: the new entries, without their dash.
-        gone: whether the pair of an entry's fields and a resource is named by no list any more.
+        is_gone: whether no list names the pair of an entry's fields and a resource any more.
         day: of the marks.
     """
     lines = text.splitlines(keepends=True)
     end = "\r\n" if lines and lines[0].endswith("\r\n") else "\n"
     marked = 0
     for entry in found.entries:
-        missing = [name for name in entry.resources if gone(entry.fields, name)]
+        missing = [name for name in entry.resources if is_gone(entry.fields, name)]
         marked += len(missing)
         lines[entry.last_line] = _marked(lines[entry.last_line], entry, missing, day, end)
     if added and found.headless:
