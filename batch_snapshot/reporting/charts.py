@@ -1,4 +1,4 @@
-"""Where the bars of a drawing stand: sums → values that a template writes down as SVG. Pure."""
+"""Charts: sums → positions of bars and labels, which a template writes as SVG. Pure."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from batch_snapshot.reporting.stats import Invocation
 
-#: The drawing's measures, in its own units.
+#: Sizes of a chart, in its own units.
 WIDTH, HEIGHT = 560, 190
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 10, 26
-#: Bars of a drawing over time, about.
+#: About so many bars has a chart over time.
 BARS = 100
 #: Seconds that a bar can stand for.
 STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 28_800, 43_200, 86_400)
@@ -38,14 +38,14 @@ class Piece(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A label beside an axis."""
+    """A label of an axis."""
 
     at: float
     text: str
 
 
 class Bar(NamedTuple):
-    """One bar: what it stands for in words, and its rectangles."""
+    """One bar: its title, and its rectangles."""
 
     title: str
     pieces: tuple[Piece, ...]
@@ -53,7 +53,7 @@ class Bar(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One drawing, and the same as a table."""
+    """One chart, and the same as a table."""
 
     name: str
     title: str
@@ -70,7 +70,7 @@ class Chart:
 
 
 class TimeBucket(NamedTuple):
-    """A stretch of an invocation."""
+    """A part of the time of an invocation."""
 
     invocation: int
     begins: int
@@ -79,10 +79,10 @@ class TimeBucket(NamedTuple):
 
 
 def buckets(invocations: Sequence[Invocation]) -> tuple[int, list[TimeBucket]]:
-    """Cut the time of all invocations, and not the time between them, into stretches so long."""
+    """Cut the time of all invocations into parts of equal length; returns their seconds, and the parts."""
     lengths = [max(invocation.seconds, default=-1) + 1 for invocation in invocations]
     total = sum(lengths)
-    # A clock that jumped makes an invocation of years.
+    # After a jump of the clock an invocation may seem to last for years.
     longest = max(1, math.ceil(total / BARS / STEPS[-1])) * STEPS[-1]
     step = next((step for step in STEPS if total <= step * BARS), longest)
     found = []
@@ -103,10 +103,9 @@ def over_time(invocations: Sequence[Invocation]) -> list[Chart]:
     step, found = buckets(invocations)
     if not found:
         return []
-    span = _stretch(step)
+    span = _span(step)
     times = [_moment(invocations[bucket.invocation], bucket.begins) for bucket in found]
-    days = {time[:10] for time in times}
-    x_marks, borders = _time_axis(found, times, short=len(days) == 1)
+    x_marks, borders = _time_axis(found, times)
     rows = [bucket.sums[:3] for bucket in found]
     most = max(map(sum, rows))
     charts = [
@@ -199,7 +198,7 @@ def _stacks(
     rows: Sequence[Sequence[int]], kinds: Sequence[str], most: int, names: Iterable[str]
 ) -> list[Bar]:
     """A stack of rectangles for each row of values, the first kind at the bottom."""
-    room = HEIGHT - TOP - BOTTOM
+    highest = HEIGHT - TOP - BOTTOM
     width = (WIDTH - LEFT - RIGHT) / len(rows)
     bars = []
     for at, (values, name) in enumerate(zip(rows, names, strict=True)):
@@ -207,7 +206,7 @@ def _stacks(
         pieces = []
         for kind, value in zip(kinds, values, strict=True):
             if value:
-                height = max(1.0, value / most * room)
+                height = max(1.0, value / most * highest)
                 base -= height
                 gap = 1.0 if width > 3 else 0.0
                 pieces.append(
@@ -230,22 +229,23 @@ def _x(at: float, number: int) -> float:
 def _levels(most: int) -> list[Mark]:
     """Nothing, half and all of the height."""
     values = sorted({0, most // 2 if most > 1 else 0, most})
-    room = HEIGHT - TOP - BOTTOM
-    return [Mark(round(HEIGHT - BOTTOM - value / max(1, most) * room, 2), f"{value:,}") for value in values]
+    highest = HEIGHT - TOP - BOTTOM
+    return [
+        Mark(round(HEIGHT - BOTTOM - value / max(1, most) * highest, 2), f"{value:,}") for value in values
+    ]
 
 
-def _time_axis(
-    found: Sequence[TimeBucket], times: Sequence[str], *, short: bool
-) -> tuple[list[Mark], list[float]]:
-    """Times that don't run into each other, those at which an invocation begins first."""
+def _time_axis(found: Sequence[TimeBucket], times: Sequence[str]) -> tuple[list[Mark], list[float]]:
+    """Times that don't overlap, those at which an invocation begins first; and the borders between those."""
+    short = len({time[:10] for time in times}) == 1
     begins = [
         at for at, bucket in enumerate(found) if at == 0 or bucket.invocation != found[at - 1].invocation
     ]
-    room = 70 if short else 105
+    width = 70 if short else 105
     marks: dict[int, float] = {}
     for at in [*begins, *range(0, len(found), max(1, len(found) // 6))]:
         x = _x(at, len(found))
-        if all(abs(x - other) >= room for other in marks.values()) and x <= WIDTH - room / 2:
+        if all(abs(x - other) >= width for other in marks.values()) and x <= WIDTH - width / 2:
             marks[at] = x
     words: Callable[[str], str] = (lambda time: time[11:]) if short else (lambda time: time[5:])
     borders = [round(_x(at, len(found)), 2) for at in begins[1:]]
@@ -261,7 +261,7 @@ def _time(seconds: float) -> str:
     return f"{seconds * 1000:,.0f} ms" if seconds < 1 else f"{seconds:,.1f} s"
 
 
-def _stretch(step: int) -> str:
+def _span(step: int) -> str:
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if step % size == 0:
             return f"{step // size} {unit}"
@@ -269,6 +269,6 @@ def _stretch(step: int) -> str:
 
 
 def parts(counts: Mapping[str, int]) -> list[tuple[str, float]]:
-    """The shares of all rows in hundredths, for a bar of outcomes; those that are none are left out."""
+    """The percentages of all rows, for a bar of outcomes; without zeros."""
     total = sum(counts.values())
     return [(name, number / total * 100) for name, number in counts.items() if number]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from batch_snapshot.ledger.history import FailureGroup
     from batch_snapshot.reporting.summary import Counts
 
-#: The flags that say by whom and under which quotas, by the names of a run line's settings.
+#: Settings of a run line that `run` is given again: who signs, and under which quotas.
 _KEPT_FLAGS = ("profile", "region", "rate", "daily_quota", "state_dir", "engine", "scheduler")
 
 
@@ -26,9 +26,9 @@ def next_steps(
     ledger: str,
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[str]:
-    """The commands that go on: `run` continues what is left, `retry` takes up what failed.
+    """The commands that continue: `run` sends what is left, `retry` what failed.
 
-    The ledger itself tells `retry` the accounts and their quotas.
+    `retry` needs no flags for accounts and quotas: it reads them from the ledger.
     """
     steps = []
     if run and counts.unattempted:
@@ -39,16 +39,16 @@ def next_steps(
 
 
 def remedy(group: FailureGroup, ledger: str, settings: Mapping[str, Any] = MappingProxyType({})) -> str:
-    """The command that tries the rows of a group again, once its cause is mended."""
+    """The command that tries the rows of a group again, once its cause is fixed."""
     doubtful = group.status is Status.IN_DOUBT
-    # A word of `--only` ends at a comma and is trimmed: a code that would not survive goes by its kind.
+    # `--only` splits at commas and trims: the kind stands for a code that would not survive that.
     code = group.code if group.code == group.code.strip() and "," not in group.code else ""
     word = Status.IN_DOUBT.value if doubtful else code or group.kind.value
     return f"batch-snapshot retry {_argument(ledger)} --only {shlex.quote(word)}{_retry_flags(settings)}"
 
 
 def flags_of(settings: Mapping[str, Any], *names: str) -> str:
-    """The flags out of a run line's settings, each after a blank."""
+    """Flags made of a run line's settings, each after a blank."""
     given = {name: settings.get(name) for name in names}
     if isinstance(accounts := given.get("accounts"), list):
         given["accounts"] = ",".join(map(str, accounts))
@@ -64,40 +64,40 @@ def _plain(value: object) -> str:
 def run_command(
     path: str, ledger: str, endpoint: str, settings: Mapping[str, Any] = MappingProxyType({}), *names: str
 ) -> str:
-    """The command line that runs the manifest at `path` into that ledger, under the quotas it was run.
+    """The command line that runs the manifest at `path` into a ledger again.
 
     Args:
         path: of the manifest.
         ledger: its path.
         endpoint: as the run line has it.
         settings: of the run line.
-        names: more settings to keep than those that hold for every run.
+        names: settings to repeat in addition to the usual ones.
     """
     where = {AWS: "", SIMULATOR: " --simulate"}.get(endpoint, f" --endpoint-url {shlex.quote(endpoint)}")
-    world = _world(settings) if endpoint == SIMULATOR else ""
+    state = _state(settings) if endpoint == SIMULATOR else ""
     kept = flags_of(settings, *_KEPT_FLAGS, *names)
-    return f"batch-snapshot run {_argument(path)} --ledger {shlex.quote(ledger)}{where}{world}{kept}"
+    return f"batch-snapshot run {_argument(path)} --ledger {shlex.quote(ledger)}{where}{state}{kept}"
 
 
-def _world(settings: Mapping[str, Any]) -> str:
-    """The flag for the file that keeps a simulated world, after a blank."""
-    state = settings.get("simulator_state")
-    return f" --state {shlex.quote(str(state))}" if state else ""
+def _state(settings: Mapping[str, Any]) -> str:
+    """The flag for the file with the simulator's state, after a blank."""
+    path = settings.get("simulator_state")
+    return f" --state {shlex.quote(str(path))}" if path else ""
 
 
 def _retry_flags(settings: Mapping[str, Any]) -> str:
-    """The flags of `retry` that a ledger itself does not tell, each after a blank."""
-    world = f" --simulate{_world(settings)}" if settings.get("simulator_state") else ""
-    return world + flags_of(settings, "state_dir", "engine", "scheduler")
+    """The flags that `retry` cannot read from the ledger, each after a blank."""
+    state = f" --simulate{_state(settings)}" if settings.get("simulator_state") else ""
+    return state + flags_of(settings, "state_dir", "engine", "scheduler")
 
 
 def _argument(path: str) -> str:
-    """A path as a word of a command line that cannot be taken for a flag."""
+    """A path as a word of a command line that is not mistaken for a flag."""
     return shlex.quote(f"./{path}" if path.startswith("-") else path)
 
 
 def pinned(command: str | None, ledger: str) -> str | None:
-    """A command line with `ledger` in the place of a pattern with {date}: tomorrow that means another."""
+    """A command line with `ledger` in place of a pattern with {date}, which means another one tomorrow."""
     if command is None:
         return None
     words = shlex.split(command)

@@ -1,4 +1,4 @@
-"""What a run or a ledger comes to: counts, failures, exit code; and the same as JSON. Pure."""
+"""The summary of a run or ledger: counts, failures, exit code; and the same as JSON. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class _CountFields(NamedTuple):
-    """The states that every ledger knows."""
+    """The states that every ledger has."""
 
     succeeded: int = 0
     failed: int = 0
@@ -24,13 +24,13 @@ class _CountFields(NamedTuple):
 
 
 class Counts(_CountFields):
-    """The states of all rows; with those left out they sum to the rows.
+    """How many rows are in each state; they sum to all rows.
 
-    As a tuple these are the four states that every ledger knows.
+    As a tuple: the four states that every ledger has.
 
     Attributes:
-        unchanged: rows that were left out as they had not changed.
-        active_job: rows that were left out as a job of AWS's takes care of them.
+        unchanged: rows that were left out because they had not changed.
+        active_job: rows that were left out because a snapshot job of AWS covers them.
     """
 
     unchanged: int
@@ -53,7 +53,7 @@ class Counts(_CountFields):
 
     @property
     def skipped(self) -> dict[Skip, int]:
-        """The rows that were left out, by reason; none of those that are zero."""
+        """The rows that were left out, by reason; without zeros."""
         both = {Skip.UNCHANGED: self.unchanged, Skip.ACTIVE_JOB: self.active_job}
         return {reason: number for reason, number in both.items() if number}
 
@@ -64,16 +64,16 @@ class Counts(_CountFields):
 
     @property
     def settled(self) -> bool:
-        """Whether every row succeeded, or was to be left out."""
+        """Whether every row succeeded or was left out."""
         return not (self.failed or self.in_doubt or self.unattempted)
 
     def as_dict(self) -> dict[str, int]:
-        """By name: the four that are always told, and the others where they are not zero."""
+        """By name: the four states always, the others where they are not zero."""
         return {**self._asdict(), **{reason.value: number for reason, number in self.skipped.items()}}
 
 
 def count(statuses: Mapping[Any, int], total: int) -> Counts:
-    """Complete the counts of `statuses`, by `Status` and `Skip`, to `total` rows."""
+    """The counts of `statuses`, by `Status` and `Skip`; the rest of `total` rows are unattempted."""
     succeeded, failed, in_doubt = (
         statuses.get(status, 0) for status in (Status.SUCCEEDED, Status.FAILED, Status.IN_DOUBT)
     )
@@ -88,16 +88,16 @@ class AccountSummary:
 
     calls: int
     throttled_calls: int
-    #: Calls a second that the pace stood at in the end; None: nothing was called.
+    #: Calls a second at the end; None: nothing was called.
     learned_rate: float | None
     #: Why it stopped early, if it did.
     stopped: str | None
-    #: Its rows by status, where they are known; in a run those that it was to send, and what became of them.
+    #: Its rows by status, if known; of a run, only those that the run was to send.
     counts: Mapping[str, int] | None = None
 
     @property
-    def troubled(self) -> bool:
-        """Whether there is more to say about it than that all is well."""
+    def has_failures(self) -> bool:
+        """Whether it stopped early, or rows of it did not succeed."""
         return bool(self.stopped) or any(
             number for status, number in (self.counts or {}).items() if status != Status.SUCCEEDED
         )
@@ -105,7 +105,7 @@ class AccountSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What a run came to. Counts and failures describe the whole ledger."""
+    """What a run or ledger came to. Counts and failures describe the whole ledger."""
 
     #: completed, stopped, deferred or interrupted
     outcome: str
@@ -128,11 +128,11 @@ class Summary:
     vanished: int = 0
     vanished_rows: Sequence[str] = ()
     warnings: Sequence[str] = ()
-    #: The commands that go on from here.
+    #: The commands that continue.
     next_steps: Sequence[str] = ()
-    #: As the run line has them: what the commands that go on need of them.
+    #: Of the run line: the commands that continue repeat some of them.
     settings: Mapping[str, Any] = field(default_factory=dict)
-    #: By operation: the reads that it took to choose the rows.
+    #: Reads that it took to choose the rows, by operation.
     reads: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -153,7 +153,7 @@ class Summary:
 
 
 def exit_code(outcome: str, counts: Counts, signum: int | None = None) -> int:
-    """The exit code of a run that was carried out; the gravest wins."""
+    """The exit code of a run that was carried out; the most serious reason wins."""
     if outcome == "interrupted":
         return 128 + (signum or 2)
     if outcome == "stopped":
@@ -204,5 +204,5 @@ def as_json(summary: Summary) -> dict[str, Any]:
 
 
 def largest_first(failures: Mapping[FailureGroup, int]) -> list[tuple[FailureGroup, int]]:
-    """The groups in the order in which they matter."""
+    """The groups, those with most rows first."""
     return sorted(failures.items(), key=lambda item: (-item[1], item[0]))

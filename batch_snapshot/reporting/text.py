@@ -16,22 +16,21 @@ if TYPE_CHECKING:
     from batch_snapshot.ledger.history import FailureGroup
     from batch_snapshot.reporting.summary import Counts, Summary
 
-#: What a person can do about rows that failed so.
+#: What a person can do, by the kind of an error.
 ADVICE: Mapping[ErrorKind, str] = {
-    ErrorKind.TRANSIENT: "passing trouble: retry",
+    ErrorKind.TRANSIENT: "a temporary error: retry",
     ErrorKind.CONFLICT: "another change was under way, or the token was used otherwise: retry later",
     ErrorKind.QUOTA: "a service quota is exceeded: retry another day, or have it raised",
     ErrorKind.DENIED: "fix the IAM policy (partnercentral:CreateResourceSnapshot on the engagement, "
     "GetOpportunity and GetAwsOpportunitySummary on the opportunity), then retry",
     ErrorKind.NOT_FOUND: "not there, or not visible to these credentials: check ids and catalog, then retry",
-    ErrorKind.INVALID: "the service refuses these values: mend the manifest and run it, or the opportunity "
-    "and retry",
+    ErrorKind.INVALID: "the service refuses these values: fix the manifest and run it, or fix the "
+    "opportunity and retry",
     ErrorKind.UNKNOWN: "not known to this version: read the message in the ledger, then retry",
 }
 DOUBT_ADVICE = "may have been carried out: run or retry settles it under the same token"
 
-
-#: Accounts that a summary for people names; the rest are summed up in a line.
+#: Accounts and reasons that the text names.
 SHOWN_ACCOUNTS = 20
 
 
@@ -41,7 +40,7 @@ def advice(group: FailureGroup) -> str:
 
 
 def as_text(summary: Summary) -> str:
-    """The same for people."""
+    """A summary in lines."""
     counts = summary.counts
     lines = [f"{summary.outcome}: {states(counts)}"]
     lines += [f"  {reason}" for reason in summary.reasons[:SHOWN_ACCOUNTS]]
@@ -69,7 +68,7 @@ def as_text(summary: Summary) -> str:
 
 
 def states(counts: Counts) -> str:
-    """The counts in words: those that are not zero, and the total."""
+    """The total, and the counts that are not zero, in words."""
     parts = [
         f"{number:,} {name.replace('_', ' ')}"
         for name, number in counts.as_dict().items()
@@ -79,41 +78,38 @@ def states(counts: Counts) -> str:
 
 
 def _failure_lines(summary: Summary) -> list[str]:
-    """The groups, and behind those for which the same is to be done what that is."""
-    told: dict[tuple[str, str], list[str]] = {}
+    """The groups of failures; groups with the same advice share it."""
+    by_advice: dict[tuple[str, str], list[str]] = {}
     for group, number in largest_first(summary.failures):
         label = f"{group.status.replace('_', ' ')}, {group.kind}" + (f", {group.code}" if group.code else "")
         command = remedy(group, summary.ledger, summary.settings)
-        told.setdefault((advice(group), command), []).append(f"{number:>7,} {label}")
+        by_advice.setdefault((advice(group), command), []).append(f"{number:>7,} {label}")
     return [
         line
-        for (words, command), labels in told.items()
+        for (words, command), labels in by_advice.items()
         for line in (*labels, f"        {words}", f"        $ {command}")
     ]
 
 
 def _account_lines(accounts: Mapping[str, AccountSummary]) -> list[str]:
-    """A line an account, where there are several."""
+    """One line per account, if there are several."""
     if len(accounts) < 2:
         return []
-    # A sort is stable: among many, those with trouble are shown first.
     ordered = list(accounts.items())
     if len(ordered) > SHOWN_ACCOUNTS:
-        ordered.sort(key=lambda item: not item[1].troubled)
+        ordered.sort(key=lambda item: not item[1].has_failures)
     shown, rest = dict(ordered[:SHOWN_ACCOUNTS]), [account for _, account in ordered[SHOWN_ACCOUNTS:]]
     width = min(24, max(map(len, shown)))
     lines = [f"account {name:<{width}}  {_account(account)}" for name, account in shown.items()]
-    return ["", *lines, *([f"{len(rest):,} more accounts: {_account(_sum(rest))}"] if rest else [])]
+    return ["", *lines, *([f"{len(rest):,} more accounts: {_account(_total(rest))}"] if rest else [])]
 
 
-def _sum(accounts: Sequence[AccountSummary]) -> AccountSummary:
+def _total(accounts: Sequence[AccountSummary]) -> AccountSummary:
     counts: Counter[str] = Counter()
     for account in accounts:
         counts.update(account.counts or {})
-    calls, throttled = (
-        sum(each) for each in zip(*((a.calls, a.throttled_calls) for a in accounts), strict=True)
-    )
-    return AccountSummary(calls, throttled, None, None, counts)
+    calls = sum(account.calls for account in accounts)
+    return AccountSummary(calls, sum(account.throttled_calls for account in accounts), None, None, counts)
 
 
 def _account(account: AccountSummary) -> str:
