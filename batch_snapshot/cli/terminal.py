@@ -83,7 +83,7 @@ def log(
         record = {"at": at, "level": level, "event": event, "message": text, **fields}
         write(json.dumps(redaction.redacted_all(record)) + "\n")
     elif reporter.screen is not None:
-        reporter.screen.say(shown(text))
+        reporter.screen.print_above(shown(text))
     else:
         write(shown(text) + "\n")
 

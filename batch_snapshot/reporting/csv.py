@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from batch_snapshot.reporting.entries import ReportEntry
 
-#: What a spreadsheet takes for a formula, behind blanks too; the wide forms are East Asian ones.
+#: A spreadsheet takes this for the beginning of a formula; the wide characters are East Asian forms.
 _FORMULA = re.compile(r"[ \u00a0\u3000]*[=+\-@\t\r\n＝＋－＠]")
 
 _ROW = ("engagement", "resource", "account", "catalog", "template", "resource_type")
@@ -37,8 +37,8 @@ _TABLE = {
 }
 
 
-def defused(text: str) -> str:
-    """The text, never to be taken for a formula.
+def escape_formula(text: str) -> str:
+    """The text, so that no spreadsheet takes it for a formula.
 
     https://owasp.org/www-community/attacks/CSV_Injection
     """
@@ -46,7 +46,7 @@ def defused(text: str) -> str:
 
 
 def write(entries: Iterable[ReportEntry], files: Mapping[str, IO[str]]) -> dict[str, int]:
-    """Write the entries into the file of their table; returns how many rows each got."""
+    """Write each entry into the file of its table; returns the number of rows of each."""
     writers = {name: csv.writer(file) for name, file in files.items()}
     numbers = dict.fromkeys(files, 0)
     for name, writer in writers.items():
@@ -66,7 +66,7 @@ def _cell(entry: ReportEntry, column: str) -> str | int:
         return "true" if value else "false"
     if isinstance(value, int):
         return value
-    return defused(value if isinstance(value, str) else _time(value))
+    return escape_formula(value if isinstance(value, str) else _time(value))
 
 
 _time: Callable[..., str] = timestamp

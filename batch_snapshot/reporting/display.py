@@ -1,4 +1,4 @@
-"""How a run that goes on is shown: a frame of plain values → a line, JSON, or a block for terminals. Pure."""
+"""A running run as people see it: a frame of plain values → a line, JSON, or a block for terminals. Pure."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from batch_snapshot.engine.allowance import AccountForecast
     from batch_snapshot.reporting.summary import Counts
 
-#: Accounts that have a line of their own; the rest are summed up in one.
+#: Accounts that have a line of their own; one line sums up the rest.
 SHOWN_ACCOUNTS = 9
-#: Columns between two columns of a table.
+#: Blanks between two columns of a table.
 GAP = 2
-#: Columns beyond which a wider terminal makes nothing clearer.
+#: The block uses at most so many columns of a terminal.
 WIDEST = 120
 
 
@@ -49,7 +49,7 @@ def fullest(windows: Iterable[WindowUse]) -> WindowUse | None:
 
 
 class Waiting(NamedTuple):
-    """A spent window that is waited for."""
+    """A spent window that an account waits for."""
 
     window: str
     seconds: float
@@ -69,18 +69,18 @@ class DisplayPart:
     """One account in a frame."""
 
     name: str
-    #: Rows that are settled, and all of them, as far as this run is concerned; None: not known.
+    #: Of this run: rows that are settled, and all rows; None: not known.
     done: int
     rows: int | None
     #: Calls a second now.
     rate: float = 0.0
-    #: Calls a second that are allowed; inf: being found out; None: not known.
+    #: Calls a second that are allowed; inf: the limit is being searched; None: not known.
     allowed: float | None = None
     throttled: int = 0
     #: The fullest window.
     window: WindowUse | None = None
     waiting: Waiting | None = None
-    trouble: ShownFailure | None = None
+    failure: ShownFailure | None = None
     #: Why it stopped early.
     stopped: str | None = None
 
@@ -94,12 +94,12 @@ class Frame:
     elapsed: float
     #: Until the end, with the waits for quota windows; None: too early to say.
     left: float | None = None
-    #: When that is, for people.
+    #: That time of day, for people.
     ends: str | None = None
     calls: int = 0
     throttled: int = 0
     parts: Sequence[DisplayPart] = ()
-    #: What a run that stops early waits for.
+    #: What a run that is stopping waits for.
     stopping: str | None = None
 
     @property
@@ -125,7 +125,7 @@ class Frame:
 
 
 def line(frame: Frame) -> str:
-    """The frame in a line: for logs and pipes."""
+    """The frame in one line, for logs and pipes."""
     counts = frame.counts
     parts = [
         duration(frame.elapsed),
@@ -141,8 +141,8 @@ def line(frame: Frame) -> str:
     if frame.throttled:
         parts.append(f"{frame.throttled:,} throttled")
     many = len(frame.parts) > 1
-    waiting = [part for part in frame.parts if part.waiting or (part.trouble and part.stopped is None)]
-    parts += [f"{part.name}: {_said(part)}" if many else _said(part) for part in _first(waiting)]
+    waiting = [part for part in frame.parts if part.waiting or (part.failure and part.stopped is None)]
+    parts += [f"{part.name}: {_status(part)}" if many else _status(part) for part in _shown(waiting)]
     if stopped := sum(part.stopped is not None for part in frame.parts):
         parts.append(f"{stopped} of {len(frame.parts)} accounts stopped" if many else "stopped")
     if frame.stopping:
@@ -173,7 +173,7 @@ def as_json(frame: Frame) -> dict[str, Any]:
                 "throttled_calls": part.throttled,
                 "window": part.window._asdict() if part.window else None,
                 "waiting": part.waiting._asdict() if part.waiting else None,
-                "trouble": _rounded(part.trouble) if part.trouble else None,
+                "trouble": _rounded(part.failure) if part.failure else None,
                 "stopped": part.stopped,
             }
             for part in frame.parts
@@ -182,7 +182,7 @@ def as_json(frame: Frame) -> dict[str, Any]:
 
 
 def block(frame: Frame, width: int, *, ascii_only: bool = False) -> RenderableType:
-    """The frame for a terminal so wide: right without colour too."""
+    """The frame for a terminal of that width; readable without colour."""
     from rich.console import Group  # noqa: PLC0415 - most commands draw nothing
 
     width = max(20, min(width - 1, WIDEST))
@@ -193,10 +193,10 @@ def block(frame: Frame, width: int, *, ascii_only: bool = False) -> RenderableTy
         _times(frame),
     ]
     if len(frame.parts) > 1:
-        rows.append(_accounts(_by_interest(frame.parts), width))
+        rows.append(_accounts(_sorted(frame.parts), width))
     else:
         for part in frame.parts:
-            rows += [_text((f"  {said}", "yellow")) for said in _spelt_out(part)]
+            rows += [_text((f"  {words}", "yellow")) for words in _status_lines(part)]
     return Group(*rows)
 
 
@@ -211,16 +211,16 @@ def _text(*pieces: tuple[str, str]) -> Text:
 
 
 def _head(frame: Frame, width: int, *, ascii_only: bool) -> Text:
-    """Name, bar, share and rows: the bar takes the room that is left."""
+    """Name, bar, percentage and rows: the bar takes the columns that are left."""
     name = frame.name if len(frame.name) <= width // 3 else f"{frame.name[: width // 3 - 1]}…"
     tail = f" {_percent(frame.share):>4}  {frame.done:,} of {frame.counts.total:,} rows"
-    room = width - len(name) - len(tail) - 2
+    columns = width - len(name) - len(tail) - 2
     full, empty = ("#", "-") if ascii_only else ("━", "─")
-    if room < 5:
+    if columns < 5:
         return _text((name, "bold"), (f" {tail}", ""))
-    filled = int(room * frame.share)
+    filled = int(columns * frame.share)
     return _text(
-        (f"{name}  ", "bold"), (full * filled, "green"), (empty * (room - filled), "dim"), (tail, "bold")
+        (f"{name}  ", "bold"), (full * filled, "green"), (empty * (columns - filled), "dim"), (tail, "bold")
     )
 
 
@@ -260,21 +260,21 @@ def _times(frame: Frame) -> Text:
 
 
 def _accounts(parts: Sequence[DisplayPart], width: int) -> Table:
-    """A line an account; what is said of its quota takes the room that the figures leave."""
+    """One line per account; its quota takes the columns that the numbers leave."""
     from rich.table import Table  # noqa: PLC0415
 
-    lines = [("  account", "rows", "calls/s", "throttled", "quota"), *map(_account, _first(parts))]
-    if rest := parts[SHOWN_ACCOUNTS:]:
-        lines.append(_account_sums(rest))
+    lines = [("  account", "rows", "calls/s", "throttled", "quota"), *map(_account, _shown(parts))]
+    if more := parts[SHOWN_ACCOUNTS:]:
+        lines.append(_account_sums(more))
     longest = [max(len(line[column]) for line in lines) for column in range(4)]
     longest[0] = min(longest[0], 36 if width >= 100 else 20)
-    room = max(5, width - sum(longest) - 4 * GAP)
+    rest = max(5, width - sum(longest) - 4 * GAP)
     table = Table.grid(padding=(0, GAP, 0, 0))
     table.add_column(no_wrap=True, overflow="ellipsis", max_width=longest[0])
     for _ in range(3):
         table.add_column(justify="right", no_wrap=True)
-    table.add_column(no_wrap=True, overflow="ellipsis", max_width=room)
-    styles = ["dim", *("yellow" if _said(part) else "" for part in _first(parts)), "dim"]
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=rest)
+    styles = ["dim", *("yellow" if _status(part) else "" for part in _shown(parts)), "dim"]
     for line, style in zip(lines, styles, strict=False):
         table.add_row(*line, style=style)
     return table
@@ -288,12 +288,12 @@ def _account(part: DisplayPart) -> tuple[str, str, str, str, str]:
         f"{part.done:,}{rows}",
         f"{part.rate:,.3g}{allowed}",
         f"{part.throttled:,}",
-        _said(part) or (_used(part.window) if part.window else ""),
+        _status(part) or (_used(part.window) if part.window else ""),
     )
 
 
 def _account_sums(parts: Sequence[DisplayPart]) -> tuple[str, str, str, str, str]:
-    """Those that have no line of their own."""
+    """The accounts that have no line of their own."""
     known = [part.rows for part in parts if part.rows is not None]
     rows = f"/{sum(known):,}" if len(known) == len(parts) else ""
     return (
@@ -305,46 +305,46 @@ def _account_sums(parts: Sequence[DisplayPart]) -> tuple[str, str, str, str, str
     )
 
 
-def _by_interest(parts: Sequence[DisplayPart]) -> Sequence[DisplayPart]:
-    """Where not all have a line: those that stopped first, then who waits, then who has rows left."""
+def _sorted(parts: Sequence[DisplayPart]) -> Sequence[DisplayPart]:
+    """If not all have a line: first those that stopped, then those that wait, then those with rows left."""
     if len(parts) <= SHOWN_ACCOUNTS:
         return parts
     return sorted(
         parts,
         key=lambda part: (
             part.stopped is None,
-            part.waiting is None and part.trouble is None,
+            part.waiting is None and part.failure is None,
             part.done == part.rows,
         ),
     )
 
 
-def _first(parts: Sequence[DisplayPart]) -> Iterable[DisplayPart]:
+def _shown(parts: Sequence[DisplayPart]) -> Iterable[DisplayPart]:
     return parts[:SHOWN_ACCOUNTS]
 
 
-def _spelt_out(part: DisplayPart) -> list[str]:
-    """What holds the account up, in lines that a narrow terminal has room for."""
-    if part.trouble is not None and part.stopped is None:
-        return [part.trouble.what, _until(part.trouble)]
-    return [said] if (said := _said(part)) else []
+def _status_lines(part: DisplayPart) -> list[str]:
+    """What the account waits for, in lines that fit a narrow terminal."""
+    if part.failure is not None and part.stopped is None:
+        return [part.failure.what, _next_try(part.failure)]
+    return [words] if (words := _status(part)) else []
 
 
-def _until(trouble: ShownFailure) -> str:
-    rows = f"{plural(trouble.rows_waiting, 'row')} waiting"
-    return rows if trouble.next_try_s is None else f"{rows}, next try in {trouble.next_try_s:.0f} s"
+def _next_try(failure: ShownFailure) -> str:
+    rows = f"{plural(failure.rows_waiting, 'row')} waiting"
+    return rows if failure.next_try_s is None else f"{rows}, next try in {failure.next_try_s:.0f} s"
 
 
-def _rounded(trouble: ShownFailure) -> dict[str, Any]:
-    return trouble._replace(next_try_s=_finite(trouble.next_try_s))._asdict()
+def _rounded(failure: ShownFailure) -> dict[str, Any]:
+    return failure._replace(next_try_s=_finite(failure.next_try_s))._asdict()
 
 
-def _said(part: DisplayPart) -> str:
-    """What holds the account up, if anything does."""
+def _status(part: DisplayPart) -> str:
+    """Why the account stopped, or what it waits for; empty: neither."""
     if part.stopped is not None:
         return f"stopped: {part.stopped.removeprefix(f'account {part.name}: ')}"
-    if part.trouble is not None:
-        return f"{part.trouble.what}, {_until(part.trouble)}"
+    if part.failure is not None:
+        return f"{part.failure.what}, {_next_try(part.failure)}"
     if part.waiting is not None:
         return f"{part.waiting.window} spent, opens in {duration(part.waiting.seconds)}"
     return ""

@@ -1,4 +1,4 @@
-"""One entry a row: what became of it, and how. Pure."""
+"""One entry per row: what became of it, and how. Pure."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from batch_snapshot.ledger.records import Line
     from batch_snapshot.models import Row
 
-#: What stands for a row that has no status.
+#: The status of rows that have none.
 UNATTEMPTED = "unattempted"
 
-#: Why a row is in doubt of which no result tells.
+#: Why a row without a result is in doubt.
 CRASH_MESSAGE = "the run ended without a word while this row may have been sent"
 
 
@@ -28,7 +28,7 @@ class ReportEntry(NamedTuple):
     """A row and what its last result says."""
 
     row: Row
-    #: succeeded, failed, in_doubt, unattempted, or why it was left out
+    #: succeeded, failed, in_doubt, unattempted, or the reason why it was left out
     status: str
     attempts: int = 0
     throttles: int = 0
@@ -48,32 +48,32 @@ class ReportEntry(NamedTuple):
 
     @property
     def seconds(self) -> float | None:
-        """From the row's beginning to its end in its last invocation, waits for its turn included."""
+        """From the row's beginning to its end in its last invocation, waits included."""
         if self.started_at is None or self.finished_at is None:
             return None
         return max(0.0, (self.finished_at - self.started_at).total_seconds())
 
 
 def settled(
-    lines: Iterable[Line], history: History, again: Mapping[bytes, int] | None = None
+    lines: Iterable[Line], history: History, repeated: Mapping[bytes, int] | None = None
 ) -> Iterator[ReportEntry]:
     """The rows that a ledger names, each once, as its last line says.
 
     Args:
         lines: of the ledger, read with all fields.
         history: after all of them.
-        again: the offset of the last result of rows that succeeded and bear another one since.
+        repeated: as of `LedgerStats`.
     """
-    again = again or {}
+    repeated = repeated or {}
     for line in lines:
         record = line.record
         if isinstance(record, Result):
             key = record.row.key
             if record.status is Status.SUCCEEDED:
-                if key in history.succeeded and again.get(key, line.offset) == line.offset:
-                    yield of_result(record)
+                if key in history.succeeded and repeated.get(key, line.offset) == line.offset:
+                    yield _result_entry(record)
             elif (past := history.unfinished.get(key)) and past.offset == line.offset:
-                yield of_result(record)
+                yield _result_entry(record)
         elif isinstance(record, Intent):
             yield from _intended(record, line.offset, history)
         elif isinstance(record, Skipped):
@@ -101,12 +101,12 @@ def _intended(intent: Intent, offset: int, history: History) -> Iterator[ReportE
 
 
 def unattempted(rows: Iterable[Row], known: Collection[bytes]) -> Iterator[ReportEntry]:
-    """The rows of a manifest of which a ledger says nothing."""
+    """The rows of a manifest that a ledger does not name."""
     return (ReportEntry(row, UNATTEMPTED) for row in rows if row.key not in known)
 
 
-def of_result(result: Result) -> ReportEntry:
-    """What a result line says, as far as it makes sense."""
+def _result_entry(result: Result) -> ReportEntry:
+    """What a result line says; fields that make no sense are left out."""
     fields: Mapping[str, Any] = result.fields or {}
     error = fields.get("error")
     error = error if isinstance(error, dict) else {}
@@ -125,7 +125,7 @@ def of_result(result: Result) -> ReportEntry:
         request_id=_text(fields.get("request_id")) or None,
         reconciled=fields.get("reconciled") is True,
         kind=result.kind,
-        # Another version may have written what this one knows for a secret.
+        # Another version may have written what this one takes for a secret.
         code=redacted(result.code or ""),
         message=redacted(result.message or ""),
         reason=redacted(_text(error.get("reason"))),

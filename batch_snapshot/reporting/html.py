@@ -1,7 +1,7 @@
 """The report as one HTML file that needs nothing else: no network, no other file.
 
 Every value is escaped: by the template engine in the page, as JSON in its data, as text by its script.
-The page's policy lets it load nothing and run no script but its own.
+The page's Content-Security-Policy lets it load nothing and run no script but its own.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _file(name: str) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """Nothing is loaded from anywhere; our own style and script alone count."""
+    """The Content-Security-Policy: nothing is loaded, and only our own style and script are used."""
     return (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'"
@@ -110,7 +110,7 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-#: What ends a script element or a line of a script, and has another spelling in JSON.
+#: Characters that end a script element or a line of a script, and their escapes in JSON.
 _UNSAFE = {b"<": b"\\u003c", b">": b"\\u003e", b"&": b"\\u0026"} | {
     "\u2028".encode(): b"\\u2028",
     "\u2029".encode(): b"\\u2029",
@@ -118,7 +118,7 @@ _UNSAFE = {b"<": b"\\u003c", b">": b"\\u003e", b"&": b"\\u0026"} | {
 
 
 def as_data(value: Mapping[str, Any]) -> str:
-    """JSON that can stand in a script element, whatever its texts hold."""
+    """JSON that is safe in a script element, whatever its texts contain."""
     encoded = orjson.dumps(value)
     for raw, escaped in _UNSAFE.items():
         encoded = encoded.replace(raw, escaped)

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 #: Different messages that a group of failures quotes, and the characters of each.
 QUOTED, QUOTED_LENGTH = 5, 600
-#: Rows that the page's table holds at most; those that did not succeed come first.
+#: The page's table has at most so many rows; those that did not succeed come first.
 MOST_ROWS = 100_000
-#: Characters of a message in the table; and once all messages together are so long, of the others.
+#: Characters of a message in the table; once all messages have so many together, of further ones.
 LONGEST_MESSAGE, MANY_CHARACTERS, SHORT_MESSAGE = 400, 6_000_000, 60
 
-#: In the order in which a person wants to read them.
+#: In the order in which people want to see the rows.
 STATUSES = (
     Status.FAILED.value,
     Status.IN_DOUBT.value,
@@ -90,8 +90,8 @@ class PageRows:
         return [entry for status in STATUSES for entry in self._kept[status]][: self._most]
 
 
-def natural(text: str) -> tuple[str, str]:
-    """An order in which O9 comes before O10."""
+def natural_order(text: str) -> tuple[str, str]:
+    """A sort key by which O9 comes before O10."""
     return re.sub(r"[0-9]+", lambda digits: digits[0].zfill(20), text), text
 
 
@@ -111,7 +111,7 @@ def columns(entries: Sequence[ReportEntry]) -> dict[str, Any]:
         "request": [
             (entry.request_id or "") if error else "" for entry, error in zip(entries, errors, strict=True)
         ],
-        "arn": [_shape(entry) for entry in entries],
+        "arn": [_arn_pattern(entry) for entry in entries],
     }
     spans = [entry.seconds for entry in entries]
     return {
@@ -125,21 +125,21 @@ def columns(entries: Sequence[ReportEntry]) -> dict[str, Any]:
             "attempts": [entry.attempts for entry in entries],
             "throttles": [entry.throttles for entry in entries],
             "took": [-1 if span is None else round(span * 1000) for span in spans],
-            "finished": [_since(entry.finished_at, since) for entry in entries],
+            "finished": [_milliseconds(since, entry.finished_at) for entry in entries],
             "looked": [int(entry.reconciled) for entry in entries],
         },
     }
 
 
 def _numbered(column: Sequence[str]) -> dict[str, Any]:
-    """The different texts in their order, and the number of each row's."""
-    texts = sorted(set(column), key=natural)
+    """The different texts in their order, and for each row the number of its text."""
+    texts = sorted(set(column), key=natural_order)
     number = {text: at for at, text in enumerate(texts)}
     return {"of": texts, "at": [number[text] for text in column]}
 
 
 def _errors(entries: Sequence[ReportEntry]) -> list[str]:
-    """Code and message of each row's error, cut where they would make the page too large."""
+    """Code and message of each row's error, cut so that the page does not get too large."""
     found = []
     spent = 0
     for entry in entries:
@@ -154,33 +154,33 @@ def _errors(entries: Sequence[ReportEntry]) -> list[str]:
     return found
 
 
-#: Where a row's own values stand in the arns that are alike.
-_HOLES = ("\x01", "\x02", "\x03")
-#: Before an arn that is like no other.
-_AS_IT_IS = "\x04"
+#: Stand for a row's own values, in the ARNs of all rows.
+_PLACEHOLDERS = ("\x01", "\x02", "\x03")
+#: Stands before an ARN without placeholders.
+_WHOLE = "\x04"
 
 
-def _shape(entry: ReportEntry) -> str:
-    """The arn with marks for the row's own values, so that arns alike are kept once; lossless."""
+def _arn_pattern(entry: ReportEntry) -> str:
+    """The ARN with placeholders for the row's own values: most rows share one pattern. Lossless."""
     arn = entry.arn or ""
     values = (entry.row.engagement, entry.row.resource, f"/{entry.revision or 0}")
-    shape = arn
-    if shape.endswith(values[2]):
-        shape = shape[: -len(values[2])] + _HOLES[2]
+    pattern = arn
+    if pattern.endswith(values[2]):
+        pattern = pattern[: -len(values[2])] + _PLACEHOLDERS[2]
     if all(values):
-        shape = shape.replace(values[0], _HOLES[0]).replace(values[1], _HOLES[1])
-    return shape if filled(shape, values) == arn else _AS_IT_IS + arn
+        pattern = pattern.replace(values[0], _PLACEHOLDERS[0]).replace(values[1], _PLACEHOLDERS[1])
+    return pattern if fill_arn(pattern, values) == arn else _WHOLE + arn
 
 
-def filled(shape: str, values: Sequence[str]) -> str:
-    """The arn of a shape; the page does the same."""
-    if shape.startswith(_AS_IT_IS):
-        return shape[1:]
-    for hole, value in zip(_HOLES, values, strict=True):
-        shape = shape.replace(hole, value)
-    return shape
+def fill_arn(pattern: str, values: Sequence[str]) -> str:
+    """The ARN of a pattern, as the page's script makes it."""
+    if pattern.startswith(_WHOLE):
+        return pattern[1:]
+    for placeholder, value in zip(_PLACEHOLDERS, values, strict=True):
+        pattern = pattern.replace(placeholder, value)
+    return pattern
 
 
-def _since(moment: datetime | None, since: datetime | None) -> int:
-    """Milliseconds between them; -1 where there is no time."""
+def _milliseconds(since: datetime | None, moment: datetime | None) -> int:
+    """Milliseconds between two times; -1: one of them is not known."""
     return -1 if moment is None or since is None else round((moment - since).total_seconds() * 1000)

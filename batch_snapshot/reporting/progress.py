@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 #: Seconds between two lines in a log, and between two frames of a display.
 LINES_EVERY = 5.0
 REDRAW_EVERY = 0.25
-#: So many rows that failed in one way, one after the other, are shown.
+#: So many rows in a row that failed in one way are shown.
 SHOWN_FAILURES = 10
 #: Seconds over which the present rate is measured.
 RECENT = 10.0
@@ -48,7 +48,7 @@ MEASURED_AFTER = 10.0
 
 @dataclass(slots=True)
 class RunView:
-    """A running run, for those who show it."""
+    """A running run, as `Hooks.watch` gets it."""
 
     name: str
     stats: RunStats
@@ -56,7 +56,7 @@ class RunView:
     limits: AccountLimits
     #: By the run's monotonic clock, in seconds.
     started: float = 0.0
-    #: When the end was forecast last, and in how many seconds from then it was to be.
+    #: The last forecast: when it was made, and the seconds from then to the end.
     _forecast: tuple[float, float] | None = None
     #: The last forecast of each account, and how many calls it had made then.
     _forecasts: dict[str, tuple[AccountForecast, int]] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class RunView:
             return None
         if self._forecast is None or self.elapsed - self._forecast[0] >= FORECAST_EVERY:
             self._forecast = None
-            # A display ends no run: if the log of calls can't be read, the next permit says so.
+            # A display never ends a run: if the log of calls cannot be read, the next permit reports it.
             with suppress(StorageError):
                 ends = [self._ends_in(account) for account in self.accounts.values()]
                 known = [seconds for seconds in ends if seconds is not None]
@@ -190,7 +190,7 @@ class ProgressMeter:
             throttled=account.traffic.throttled,
             window=fullest(view.windows(name)),
             waiting=waiting,
-            trouble=_trouble(account, view.rows_left(name), now),
+            failure=_failure(account, view.rows_left(name), now),
             stopped=account.stop.reason if account.stop else None,
         )
 
@@ -208,8 +208,8 @@ class ProgressMeter:
         return {name: (calls[name] - before[name]) / seconds if seconds > 0 else 0.0 for name in calls}
 
 
-def _trouble(account: AccountState, rows: int, now: float) -> ShownFailure | None:
-    """What an account pauses for, or how all of its rows fail; None: neither."""
+def _failure(account: AccountState, rows: int, now: float) -> ShownFailure | None:
+    """Why an account pauses, or how all of its rows fail; None: neither."""
     if account.pause is not None:
         return ShownFailure(account.pause.shown, rows, max(0.0, account.pause.next_at - now))
     if account.breaker.count >= SHOWN_FAILURES:
@@ -218,7 +218,7 @@ def _trouble(account: AccountState, rows: int, now: float) -> ShownFailure | Non
 
 
 def _moment(left: float | None, now: datetime) -> str | None:
-    """When so many seconds are over, in words for people; None: it is not known."""
+    """The time in so many seconds, for people; None: it is not known."""
     if left is None or left == float("inf"):
         return None
     with suppress(OverflowError, ValueError):

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class Screen:
-    """A block on a terminal that is kept up to date in place, and has room above it for lines.
+    """A block on a terminal that is redrawn in place, with lines above it. Leaving it erases the block.
 
-    Leaving it wipes the block. Where nobody can read, `write` is to take all the same.
+    `write` must not fail, even if nobody reads the terminal any more.
     """
 
     def __init__(
@@ -26,8 +26,8 @@ class Screen:
 
         Args:
             write: takes text with control sequences.
-            width: of the terminal, in columns; None: as it is, and changes.
-            encoding: of the terminal: without UTF-8 the bar is of plain characters.
+            width: of the terminal, in columns; None: its present width at each frame.
+            encoding: of the terminal; without UTF-8 the bar is drawn in ASCII.
         """
         from rich.console import Console  # noqa: PLC0415 - a run in a pipe draws nothing
         from rich.live import Live  # noqa: PLC0415
@@ -57,31 +57,31 @@ class Screen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wipe the block."""
+        """Erase the block."""
         self.close()
 
     def close(self) -> None:
-        """Wipe the block; a later frame draws it again."""
+        """Erase the block; a later frame draws it again."""
         self._live.stop()
 
     def pause(self) -> None:
-        """Wipe the block, and draw none until `resume`."""
+        """Erase the block, and draw none until `resume`."""
         self._paused = True
         self.close()
 
     def resume(self) -> None:
-        """Let the next frame be drawn again."""
+        """Draw the next frame again."""
         self._paused = False
 
     def show(self, frame: Frame) -> None:
-        """Draw a frame over the one before."""
+        """Draw a frame in place of the one before."""
         if self._paused:
             return
         self._live.start()
         drawn = display.block(frame, self._console.width, ascii_only=self._ascii)
         self._live.update(drawn, refresh=True)
 
-    def say(self, text: str) -> None:
+    def print_above(self, text: str) -> None:
         """Write a line above the block."""
         from rich.text import Text  # noqa: PLC0415
 
@@ -89,7 +89,7 @@ class Screen:
 
 
 class _TerminalStream:
-    """What rich takes for a file."""
+    """The part of a text file that rich uses."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
@@ -99,4 +99,4 @@ class _TerminalStream:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Nothing is buffered."""

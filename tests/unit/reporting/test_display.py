@@ -175,7 +175,7 @@ parts = st.builds(
     throttled=numbers,
     window=st.none() | st.builds(WindowUse, st.just("per_minute"), numbers, st.integers(1, 10**7)),
     waiting=st.none() | st.builds(Waiting, st.just("per_day"), st.floats(0, 1e6)),
-    trouble=st.none()
+    failure=st.none()
     | st.builds(
         ShownFailure, st.text(max_size=200).filter(str.isprintable), numbers, st.none() | st.floats(0, 1e6)
     ),
@@ -207,7 +207,7 @@ def test_no_line_is_wider_than_the_terminal_and_none_wraps(frame, width):
 
 
 HOST = "partnercentral-selling.us-east-1.api.aws:443"
-UNREACHED = replace(MAIN, trouble=ShownFailure(f"cannot reach {HOST}: connection refused", 8000, 8.2))
+UNREACHED = replace(MAIN, failure=ShownFailure(f"cannot reach {HOST}: connection refused", 8000, 8.2))
 
 
 def test_what_cannot_be_reached_is_said_in_full_on_a_narrow_terminal():
@@ -345,10 +345,10 @@ class Terminal:
 def test_a_block_is_redrawn_in_place_with_lines_above_it_and_wiped_at_the_end():
     terminal = Terminal()
     with Screen(terminal.write, width=80) as screen:
-        screen.say("before the first frame")
+        screen.print_above("before the first frame")
         for second in range(3):
             screen.show(replace(FRAME, elapsed=second))
-        screen.say("eng-1/O1 failed: [red]it said[/red] :smile:")
+        screen.print_above("eng-1/O1 failed: [red]it said[/red] :smile:")
         screen.show(replace(FRAME, elapsed=9))
         assert terminal.lines[:2] == ["before the first frame", "eng-1/O1 failed: [red]it said[/red] :smile:"]
         assert terminal.lines[2].startswith("nightly  ━")
@@ -380,16 +380,16 @@ def test_no_colour_where_none_is_wanted(monkeypatch):
 def test_a_pause_is_read_off_its_account_and_so_are_rows_that_all_fail():
     async def look(view):
         main = view.accounts["main"]
-        before = progress.ProgressMeter(view).frame(NOW).parts[0].trouble
+        before = progress.ProgressMeter(view).frame(NOW).parts[0].failure
         main.pause = Pause.begin("unreachable", "cannot reach api:443: refused", anyio.current_time(), 120)
         await anyio.sleep(0.4)
-        paused = progress.ProgressMeter(view).frame(NOW).parts[0].trouble
+        paused = progress.ProgressMeter(view).frame(NOW).parts[0].failure
         main.pause = None
         for _ in range(12):
             main.breaker = main.breaker.after(
                 service_failure(ErrorResponse(code="403", message="<html>", http_status=403))
             )
-        return before, paused, progress.ProgressMeter(view).frame(NOW).parts[0].trouble
+        return before, paused, progress.ProgressMeter(view).frame(NOW).parts[0].failure
 
     before, paused, failing = in_virtual_time(look)
     assert before is None

@@ -226,10 +226,10 @@ def test_no_cell_is_a_formula(tmp_path, start):
 @given(st.text())
 @patient
 def test_a_text_is_defused_or_left_alone(text):
-    cell = tables.defused(text)
+    cell = tables.escape_formula(text)
     assert cell.removeprefix("'") == text.removeprefix("'")
     assert not cell.strip(" \u00a0\u3000").startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
-    assert tables.defused("O123 = 4") == "O123 = 4"
+    assert tables.escape_formula("O123 = 4") == "O123 = 4"
 
 
 # ---- what is missing is said
@@ -357,7 +357,7 @@ def test_those_that_did_not_succeed_come_first_where_not_all_find_room():
 
 
 def test_numbers_within_names_are_ordered_as_numbers():
-    assert sorted(["O10", "O9", "eng-2b", "eng-10a"], key=html_table.natural) == [
+    assert sorted(["O10", "O9", "eng-2b", "eng-10a"], key=html_table.natural_order) == [
         "O9",
         "O10",
         "eng-2b",
@@ -377,7 +377,7 @@ def test_an_arn_is_kept_whole(engagement, resource, revision, arn, natural):
         row(1, engagement=engagement, resource=resource), "succeeded", arn=arn, revision=revision
     )
     shape = html_table.columns([entry])["texts"]["arn"]["of"][0]
-    assert html_table.filled(shape, (engagement, resource, f"/{revision}")) == arn
+    assert html_table.fill_arn(shape, (engagement, resource, f"/{revision}")) == arn
 
 
 def test_arns_that_are_alike_are_kept_once():
