@@ -104,8 +104,7 @@ def _forecast_json(preview: Preview, outlook: AccountForecast) -> dict[str, Any]
             for window, used in zip(outlook.windows, outlook.used, strict=True)
         ],
         "stretches": [
-            {"rows": stretch.rows, "begins_at": _at(preview, stretch.begins_in)}
-            for stretch in outlook.forecast.stretches
+            {"rows": span.rows, "begins_at": _at(preview, span.begins_in)} for span in outlook.forecast.spans
         ],
         **_end(preview, outlook.forecast.ends_in),
     }

@@ -1,7 +1,7 @@
-"""How calls will be spread over time under a rate and rolling windows: pure arithmetic.
+"""When calls will leave under a rate and rolling windows: pure arithmetic.
 
-The k-th call leaves as soon as the rate and every window allow it, as if each call were over when it
-leaves: a forecast knows no latencies, and other programs that use the same quota are no part of it.
+A call leaves as soon as the rate and every window allow it, as if each call ended when it leaves: a forecast
+knows neither latencies nor other programs that use the same quota.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-#: More stretches than these are not all named; then the first so many are, and the last.
+#: Of more spans than `NAMED` only the first `FIRST_NAMED` and the last are named.
 NAMED, FIRST_NAMED = 6, 3
-#: Seconds ahead from which a weekday might be taken for an earlier one.
+#: Seconds ahead from which a weekday is ambiguous, and the date is shown.
 DATED = 6 * 86_400
 
 
@@ -37,33 +37,33 @@ class ForecastSpan:
 class Forecast:
     """When how many calls will leave."""
 
-    stretches: tuple[ForecastSpan, ...]
+    spans: tuple[ForecastSpan, ...]
     #: Seconds from now until the last call leaves; 0 without any, inf if they never can.
     ends_in: float
 
 
 def days_needed(rows: Mapping[str, int], calls_a_day: Mapping[str, float]) -> list[str]:
-    """Say of which accounts the rows need more than a day, and what that means for a run every night.
+    """Warnings for accounts whose rows need more than a day, and what that means for a nightly run.
 
     Args:
         rows: of a manifest, by account.
-        calls_a_day: that its quota windows let through, by account.
+        calls_a_day: that the quota windows allow, by account.
     """
-    texts = []
+    warnings = []
     for account, number in rows.items():
         a_day = calls_a_day[account]
         if number <= a_day:
             continue
         if not a_day:
-            texts.append(f"account {account}: its quota leaves no call for its {number:,} rows")
+            warnings.append(f"account {account}: its quota leaves no call for its {number:,} rows")
             continue
         days = ceil(number / a_day)
-        texts.append(
+        warnings.append(
             f"account {account}: its quota is {a_day:,.0f} calls a day and it has {number:,} rows: a run "
             f"takes {days:,} days at least. A nightly run finishes the last night before a new one, "
             f"so nights fall behind: raise the quota, list fewer rows, or run it every {days:,} days"
         )
-    return texts
+    return warnings
 
 
 def forecast(
@@ -73,15 +73,15 @@ def forecast(
     ages: Sequence[float],
     pause: float = 60.0,
 ) -> Forecast:
-    """Spread `calls` over time. It takes about a second for a million of them.
+    """Say when `calls` will leave. It takes about a second for a million of them.
 
     Args:
-        calls: how many are to be made; each is one row.
-        rate: calls a second.
-        windows: (seconds, limit) of each rolling window. A limit of 0 means never: then there is one
-            stretch that begins in inf seconds.
-        ages: for each earlier call, how many seconds ago it was over; in any order.
-        pause: a gap longer than so many seconds begins a new stretch, unless it is the rate's own.
+        calls: one for each row.
+        rate: calls per second.
+        windows: (seconds, limit) of each rolling window. With a limit of 0 no call ever leaves: there is one
+            span that begins in inf seconds.
+        ages: for each earlier call, how many seconds ago it ended; in any order.
+        pause: a gap longer than this many seconds begins a new span, unless it is the rate's own.
 
     Raises:
         ValueError: the rate is not positive.
@@ -93,22 +93,22 @@ def forecast(
     if any(limit <= 0 for _, limit in windows):
         return Forecast((ForecastSpan(inf, calls),), inf)
     step = 1 / rate
-    # A window with room for all can hold none up.
+    # A window with room for all calls delays none.
     binding = [(seconds, limit) for seconds, limit in windows if limit < calls + len(ages)]
     if not binding:
         return Forecast((ForecastSpan(0.0, calls),), (calls - 1) * step)
-    # The margin is for sums of floats.
-    return _stretches(_times(calls, step, binding, ages), max(pause, step * (1 + 1e-9)))
+    # The margin is for rounding errors.
+    return _spans(_times(calls, step, binding, ages), max(pause, step * (1 + 1e-9)))
 
 
 def _times(
     calls: int, step: float, windows: Sequence[tuple[float, int]], ages: Sequence[float]
 ) -> Iterator[float]:
-    """When each call leaves: a window that holds `limit` calls opens for the next a width after the first."""
+    """When each call leaves: a window of `limit` calls opens when the first of them leaves the window."""
     size = max(limit for _, limit in windows)
     earlier = sorted((-age for age in ages), reverse=True)[:size][::-1]
     used = len(earlier)
-    # The times of the last calls, the earlier ones below 0: no window looks further back.
+    # The times of the last calls, earlier ones below 0; the widest window looks back no further.
     ring = array("d", earlier + [0.0] * (size - used))
     earliest = 0.0
     for number in range(used, used + calls):
@@ -121,7 +121,7 @@ def _times(
         earliest = at + step
 
 
-def _stretches(times: Iterator[float], pause: float) -> Forecast:
+def _spans(times: Iterator[float], pause: float) -> Forecast:
     found: list[ForecastSpan] = []
     begins = last = next(times)
     rows = 1
@@ -135,39 +135,39 @@ def _stretches(times: Iterator[float], pause: float) -> Forecast:
 
 
 def in_words(forecast: Forecast, now: datetime) -> str:
-    """The forecast as one line for people, in the time zone of `now`, which must be aware.
+    """The forecast as one line, in the time zone of `now`, which must be aware.
 
-    Times are rounded up to the minute. For dates beyond a change of clocks, `now` should bear a zone
-    (`zoneinfo`), not a bare offset.
+    Times are rounded up to minutes. For dates after a change to or from summer time, `now` needs a zone
+    (`zoneinfo`), not an offset.
     """
-    rows = sum(stretch.rows for stretch in forecast.stretches)
+    rows = sum(span.rows for span in forecast.spans)
     total = plural(rows, "row")
     if not rows:
         return f"{total}: nothing to do"
     if isinf(forecast.ends_in):
         return f"{total}: never, as a quota window leaves room for no call"
-    if len(forecast.stretches) == 1:
-        when = _begins(forecast.stretches[0], now)
+    if len(forecast.spans) == 1:
+        when = _begins(forecast.spans[0], now)
     else:
-        when = ", ".join(_parts(forecast.stretches, now))
+        when = ", ".join(_parts(forecast.spans, now))
     return f"{total}: {when}; ends {moment(forecast.ends_in, now)}"
 
 
-def _parts(stretches: Sequence[ForecastSpan], now: datetime) -> Iterable[str]:
-    words = [f"{stretch.rows:,} {_begins(stretch, now)}" for stretch in _named(stretches)]
-    return words if len(stretches) <= NAMED else [*words[:-1], "…", words[-1]]
+def _parts(spans: Sequence[ForecastSpan], now: datetime) -> Iterable[str]:
+    words = [f"{span.rows:,} {_begins(span, now)}" for span in _named(spans)]
+    return words if len(spans) <= NAMED else [*words[:-1], "…", words[-1]]
 
 
-def _named(stretches: Sequence[ForecastSpan]) -> Sequence[ForecastSpan]:
-    return stretches if len(stretches) <= NAMED else [*stretches[:FIRST_NAMED], stretches[-1]]
+def _named(spans: Sequence[ForecastSpan]) -> Sequence[ForecastSpan]:
+    return spans if len(spans) <= NAMED else [*spans[:FIRST_NAMED], spans[-1]]
 
 
-def _begins(stretch: ForecastSpan, now: datetime) -> str:
-    return "now" if stretch.begins_in < 1 else f"from {moment(stretch.begins_in, now)}"
+def _begins(span: ForecastSpan, now: datetime) -> str:
+    return "now" if span.begins_in < 1 else f"from {moment(span.begins_in, now)}"
 
 
 def moment(seconds: float, now: datetime) -> str:
-    """The time in so many `seconds`: of today, of a weekday, or with a date where that could be misread."""
+    """The time in `seconds` from now: HH:MM today, with the weekday this week, else with the date."""
     try:
         then = (now.astimezone(UTC) + timedelta(seconds=seconds)).replace(microsecond=0)
         local = (then + timedelta(seconds=-then.second % 60)).astimezone(now.tzinfo)

@@ -655,7 +655,7 @@ def test_an_outlook_knows_what_is_used_of_each_window_without_any_call(usage, cl
     found = room(usage, a1=quota).outlook("a1", 70)
     assert found.used == (30, 60)
     # 20 now, 20 when the hour is over, the rest when the first of yesterday's are a day old.
-    assert [stretch.rows for stretch in found.forecast.stretches] == [20, 20, 30]
+    assert [span.rows for span in found.forecast.spans] == [20, 20, 30]
     assert found.forecast.ends_in == pytest.approx(DAY - HOUR - 2 + 29, abs=2)
 
 

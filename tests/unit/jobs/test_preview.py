@@ -41,7 +41,7 @@ def outlook(
 def planned(
     *, catalogs: tuple[str, ...] = ("Sandbox",), now: datetime = NOW, **outlooks: AccountForecast
 ) -> Preview:
-    rows = sum(stretch.rows for each in outlooks.values() for stretch in each.forecast.stretches)
+    rows = sum(span.rows for each in outlooks.values() for span in each.forecast.spans)
     return Preview(
         name="nightly",
         ledger="l.ndjson",

@@ -31,7 +31,7 @@ NOW = datetime(2026, 11, 25, 2, 10, tzinfo=timezone(timedelta(hours=2)))
 # ---- by examples
 
 
-def test_a_rate_alone_makes_one_stretch():
+def test_a_rate_alone_makes_one_span():
     assert forecast(400, 2, [], []) == Forecast((ForecastSpan(0.0, 400),), 199.5)
     assert forecast(1, 2, [(60, 5)], []) == Forecast((ForecastSpan(0.0, 1),), 0.0)
 
@@ -40,9 +40,9 @@ def test_no_calls_take_no_time():
     assert forecast(0, 1, [(60, 1)], [0.0]) == Forecast((), 0.0)
 
 
-def test_a_backfill_of_days_goes_in_one_stretch_a_day():
+def test_a_backfill_of_days_goes_in_one_span_a_day():
     backfill = forecast(35_000, 1, [(DAY, 10_000)], [])
-    assert backfill.stretches == (
+    assert backfill.spans == (
         ForecastSpan(0.0, 10_000),
         ForecastSpan(DAY, 10_000),
         ForecastSpan(2 * DAY, 10_000),
@@ -64,7 +64,7 @@ def test_what_was_used_earlier_comes_first():
 def test_earlier_calls_that_are_spread_out_let_calls_drip():
     ages = [8.64 * index for index in range(10_000)]
     dripping = forecast(1000, 1, [(DAY, 10_000)], ages)
-    assert [stretch.rows for stretch in dripping.stretches] == [1000]
+    assert [span.rows for span in dripping.spans] == [1000]
     assert dripping.ends_in == pytest.approx(1000 * 8.64)
 
 
@@ -88,10 +88,10 @@ def test_a_call_in_flight_or_just_over_holds_its_slot_for_a_full_window():
 
 
 def test_a_gap_that_is_the_rates_own_is_no_pause():
-    assert forecast(50, 0.01, [], []).stretches == (ForecastSpan(0.0, 50),)
-    assert forecast(50, 0.01, [(DAY, 40)], []).stretches == (ForecastSpan(0.0, 40), ForecastSpan(DAY, 10))
-    assert len(forecast(50, 0.1, [(20, 1)], [], pause=19.9).stretches) == 50
-    assert len(forecast(50, 0.1, [(20, 1)], [], pause=20).stretches) == 1
+    assert forecast(50, 0.01, [], []).spans == (ForecastSpan(0.0, 50),)
+    assert forecast(50, 0.01, [(DAY, 40)], []).spans == (ForecastSpan(0.0, 40), ForecastSpan(DAY, 10))
+    assert len(forecast(50, 0.1, [(20, 1)], [], pause=19.9).spans) == 50
+    assert len(forecast(50, 0.1, [(20, 1)], [], pause=20).spans) == 1
 
 
 def test_a_window_without_room_never_opens():
@@ -157,10 +157,10 @@ def test_a_forecast_is_that_of_the_plainest_model(calls, rate, windows, ages, pa
 
 @given(st.integers(1, 25), rates, some_windows, some_ages)
 @patient
-def test_no_window_holds_more_than_its_limit_and_every_row_is_in_a_stretch(calls, rate, windows, ages):
+def test_no_window_holds_more_than_its_limit_and_every_row_is_in_a_span(calls, rate, windows, ages):
     cast = forecast(calls, rate, windows, ages, pause=0)
-    assert sum(stretch.rows for stretch in cast.stretches) == calls
-    begins = [stretch.begins_in for stretch in cast.stretches]
+    assert sum(span.rows for span in cast.spans) == calls
+    begins = [span.begins_in for span in cast.spans]
     assert begins == sorted(begins)
     assert 0 <= begins[0] <= begins[-1] <= cast.ends_in
     assert cast == forecast(calls, rate, windows, sorted(ages, reverse=True), pause=0)
@@ -215,7 +215,7 @@ def test_what_ends_today_needs_no_day():
     assert words(250, 100, [(120, 100)]) == ("250 rows: 100 now, 100 from 02:12, 50 from 02:14; ends 02:14")
 
 
-def test_one_stretch_may_begin_later_and_end_on_another_day():
+def test_one_span_may_begin_later_and_end_on_another_day():
     assert words(100_000, 1, []) == "100,000 rows: now; ends Thu 05:57"
     later = Forecast((ForecastSpan(7200.0, 5),), 7204.0)
     assert in_words(later, NOW) == "5 rows: from 04:10; ends 04:11"
@@ -231,7 +231,7 @@ def test_a_day_that_could_be_taken_for_this_week_bears_its_date():
     assert in_words(week, NOW) == "5 rows: now; ends 2026-12-02 02:10"
 
 
-def test_of_many_stretches_the_first_three_and_the_last_are_named():
+def test_of_many_spans_the_first_three_and_the_last_are_named():
     assert words(6, 1, [(DAY, 1)]).count("from") == 5
     assert "…" not in words(6, 1, [(DAY, 1)])
     assert words(85_000, 1, [(DAY, 10_000)]) == (
