@@ -1,10 +1,10 @@
 """A local endpoint of the AWS Partner Central Selling API, for trials and tests.
 
-No emulator serves this API, and the service's own sandbox is not for load. This one keeps
-snapshots, idempotency tokens, quotas and lists as the service documents them, breaks on demand,
-and keeps a record to check a client's claims against. It shares no code with the rest of the
-package, so it cannot share its mistakes; requests are checked against botocore's service model,
-signatures for their form only. It serves loopback addresses alone.
+No emulator serves this API, and the service's own sandbox is not for load. This one has snapshots,
+idempotency tokens, quotas and lists as the service documents them, breaks on demand, and keeps a record
+to check a client's claims against. It imports nothing of the rest of the package, so it cannot share its
+mistakes. Requests are checked against botocore's service model, signatures only for their form. It serves
+loopback addresses only.
 
 ::
 
@@ -12,7 +12,7 @@ signatures for their form only. It serves loopback addresses alone.
         ...  # point a client's endpoint_url at url
         assert simulator.pair_overlaps == 0
 
-Ids that refuse, so that anybody can see what a refusal looks like. An engagement id that contains
+Some ids are refused, to show what a refusal looks like. An engagement id that contains
 
 =========== =================================================================
 `denied`    AccessDeniedException (reads too), e.g. ``eng-denied00000001``

@@ -1,27 +1,31 @@
-"""Answers as values: what goes over the wire is decided first, and sent by `server`."""
+"""What the service answers, as values: results, refusals, and the ids that ask for a refusal."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum, auto
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from batch_snapshot.simulator.faults import Faults
-    from batch_snapshot.simulator.refusals import Refusal
-
-_JSON: Final = "application/x-amz-json-1.0"
-_HUGE: Final = 5_000_000
+#: Errors outside the service's model, with the HTTP status of AWS's common errors.
+COMMON_STATUSES: Final[Mapping[str, int]] = {
+    "ExpiredTokenException": 403,
+    "IncompleteSignatureException": 403,
+    "InvalidSignatureException": 403,
+    "MissingAuthenticationTokenException": 403,
+    "UnrecognizedClientException": 403,
+    "SerializationException": 400,
+    "UnknownOperationException": 400,
+}
 
 
 class Delivery(Enum):
-    """How an answer leaves."""
+    """How an answer is sent."""
 
     #: As HTTP wants it.
     WHOLE = auto()
@@ -39,15 +43,32 @@ class Response:
 
     status: int
     body: bytes
-    #: What the log calls it.
+    #: Its name in the log.
     label: str
-    content_type: str = _JSON
+    content_type: str = "application/x-amz-json-1.0"
     headers: Mapping[str, str] = field(default_factory=dict)
     delivery: Delivery = Delivery.WHOLE
     #: Seconds beyond the latency.
     delay: float = 0.0
-    #: Work to be done some seconds after the answer.
-    late: tuple[float, Callable[[], None]] | None = None
+
+
+class Refusal(Exception):  # noqa: N818 - an answer of the service, not a failure of ours
+    """An error answer.
+
+    Attributes:
+        code: the error's name in the service model.
+        members: of the answer, without its message.
+        retry_after: seconds that the client is asked to wait.
+    """
+
+    def __init__(
+        self, code: str, message: str, members: Mapping[str, Any] | None = None, *, retry_after: float = 0.0
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.members = members or {}
+        self.retry_after = retry_after
 
 
 def success(result: Mapping[str, Any], label: str = "ok") -> Response:
@@ -56,7 +77,7 @@ def success(result: Mapping[str, Any], label: str = "ok") -> Response:
 
 
 def refused(refusal: Refusal, statuses: Mapping[str, int], *, hint: bool) -> Response:
-    """Answer an error; `hint` says whether throttles tell how long to wait."""
+    """Answer an error; `hint` says whether throttles name the time to wait."""
     body = {"__type": refusal.code, "Message": refusal.message, **refusal.members}
     headers: dict[str, str] = {}
     if hint and refusal.retry_after > 0:
@@ -64,49 +85,49 @@ def refused(refusal: Refusal, statuses: Mapping[str, int], *, hint: bool) -> Res
     return Response(statuses[refusal.code], orjson.dumps(body), refusal.code, headers=headers)
 
 
-def broken(kind: str, whole: Response, faults: Faults) -> Response:
-    """Make of a good answer what the fault makes of it.
-
-    Kinds that do nothing look exactly like those that break after the work.
-    """
-    return _DISGUISES[kind](whole, faults)
+def invalid(message: str, errors: Sequence[Mapping[str, str]], *, business: bool = False) -> Refusal:
+    """A ValidationException; each error has Code, Message and perhaps FieldName."""
+    reason = "BUSINESS_VALIDATION_FAILED" if business else "REQUEST_VALIDATION_FAILED"
+    return Refusal("ValidationException", message, {"Reason": reason, "ErrorList": list(errors)})
 
 
-def internal_error() -> Response:
-    """Answer InternalServerException."""
-    body = b'{"__type":"InternalServerException","Message":"An internal error occurred"}'
-    return Response(500, body, "InternalServerException")
+def throttled(wait: float) -> Refusal:
+    """A ThrottlingException that asks for `wait` seconds."""
+    return Refusal("ThrottlingException", "Rate exceeded", retry_after=wait)
 
 
-def hang_up() -> Response:
-    """Answer nothing and close the connection."""
-    return Response(0, b"", "hang-up", delivery=Delivery.HANG_UP)
+def not_found(what: str) -> Refusal:
+    """A ResourceNotFoundException."""
+    return Refusal("ResourceNotFoundException", f"{what} not found")
 
 
-def _reset() -> Response:
-    return Response(0, b"", "reset", delivery=Delivery.RESET)
+def denied(operation: str) -> Refusal:
+    """The AccessDeniedException of an operation."""
+    action = f"partnercentral:{operation}"
+    return Refusal("AccessDeniedException", f"User is not authorized to perform: {action} on this resource")
 
 
-@cache
-def _huge() -> bytes:
-    return b'{"Junk":"' + b"x" * _HUGE + b'"}'
-
-
-_UNAVAILABLE: Final = (
-    b"<html>\r\n<head><title>503 Service Temporarily Unavailable</title></head>\r\n<body>\r\n"
-    b"<center><h1>503 Service Temporarily Unavailable</h1></center>\r\n</body>\r\n</html>\r\n"
-)
-_GARBAGE: Final = b"<html><body><h1>Welcome</h1>You are not logged in to this network.</body></html>"
-_DISGUISES: Final[Mapping[str, Callable[[Response, Faults], Response]]] = {
-    "internal": lambda _whole, _faults: internal_error(),
-    "internal-after": lambda _whole, _faults: internal_error(),
-    "unavailable": lambda _whole, _faults: Response(503, _UNAVAILABLE, "http-503", "text/html"),
-    "unavailable-after": lambda _whole, _faults: Response(503, _UNAVAILABLE, "http-503", "text/html"),
-    "reset-before": lambda _whole, _faults: _reset(),
-    "reset-after": lambda _whole, _faults: _reset(),
-    "slow": lambda whole, faults: replace(whole, delay=faults.slow_delay),
-    "truncated": lambda whole, _faults: replace(whole, label="cut", delivery=Delivery.CUT),
-    "garbage": lambda _whole, _faults: Response(200, _GARBAGE, "junk", "text/html"),
-    "no-arn": lambda _whole, _faults: Response(200, b"{}", "junk"),
-    "huge": lambda _whole, _faults: Response(200, _huge(), "junk"),
+#: What a create call is refused for by a word in the engagement's id.
+_REFUSING_WORDS: Final[Mapping[str, Callable[[str], Refusal]]] = {
+    "quota": lambda name: Refusal("ServiceQuotaExceededException", f"{name} has too many snapshots"),
+    "conflict": lambda name: Refusal("ConflictException", f"{name} is being changed by another request"),
+    "invalid": lambda name: _invalid_state(f"{name} is not in a state that allows snapshots"),
 }
+
+
+def _invalid_state(message: str) -> Refusal:
+    error = {"FieldName": "EngagementIdentifier", "Message": message, "Code": "INVALID_RESOURCE_STATE"}
+    return invalid(message, [error], business=True)
+
+
+def check_engagement(operation: str, engagement: object, *, create: bool) -> None:
+    """Refuse what the engagement's id asks to have refused (see the package's docstring)."""
+    if not isinstance(engagement, str):
+        return
+    if "denied" in engagement:
+        raise denied(operation)
+    if "missing" in engagement:
+        raise not_found(f"Engagement {engagement}")
+    for word, refusal in _REFUSING_WORDS.items():
+        if create and word in engagement:
+            raise refusal(f"Engagement {engagement}")

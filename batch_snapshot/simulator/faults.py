@@ -1,13 +1,15 @@
-"""The fault plan: which CreateResourceSnapshot call breaks, and how.
+"""Faults: which CreateResourceSnapshot call breaks, and how its answer then looks.
 
-A plan is decided by the seed and the call's ordinal alone, so a run can be repeated.
+The seed and the call's ordinal alone decide, so a run can be repeated.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
+
+from batch_snapshot.simulator.answers import Delivery, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,7 +30,8 @@ KINDS: Final[Mapping[str, str]] = {
     "huge": "the work done, a 200 with 5 MB of JSON and no Arn",
     "throttle": "a stray ThrottlingException, nothing done",
 }
-_DELAYS: Final = ("late-delay", "slow-delay")
+#: After these nothing was done.
+NOTHING_DONE: Final = frozenset({"internal", "unavailable", "reset-before"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,7 @@ class Faults:
         numbers: dict[str, float] = {}
         for part in filter(None, (piece.strip() for piece in text.split(","))):
             name, equals, value = (piece.strip() for piece in part.partition("="))
-            if name not in _DELAYS:
+            if name not in {"late-delay", "slow-delay"}:
                 _check_kind(name)
             try:
                 numbers[name] = float(value)
@@ -81,7 +84,7 @@ class Faults:
         return cls(rates=numbers, late_delay=late, slow_delay=slow)
 
     def pick(self, seed: int, ordinal: int, params: dict[str, Any]) -> str | None:
-        """Name the fault that hits the call, or None."""
+        """The fault that hits the call, or None."""
         if self.plan is not None:
             kind = self.plan(ordinal, params)
             if kind is not None:
@@ -98,7 +101,7 @@ class Faults:
 
 
 def draw(seed: int, ordinal: int, purpose: str) -> float:
-    """Draw a number in 0..1 that is the same on every machine for the same arguments."""
+    """A number in 0..1 that is the same on every machine for the same arguments."""
     digest = blake2b(f"{seed}:{ordinal}:{purpose}".encode(), digest_size=7).digest()
     return int.from_bytes(digest, "big") / 2**56
 
@@ -106,3 +109,43 @@ def draw(seed: int, ordinal: int, purpose: str) -> float:
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
         raise ValueError(f"unknown fault {kind!r}; known: {', '.join(KINDS)}")
+
+
+# -- broken answers ---------------------------------------------------------------------------------------
+
+INTERNAL_ERROR: Final = Response(
+    500,
+    b'{"__type":"InternalServerException","Message":"An internal error occurred"}',
+    "InternalServerException",
+)
+HANG_UP: Final = Response(0, b"", "hang-up", delivery=Delivery.HANG_UP)
+#: Answers that hide the good one, by kind without `-before` and `-after`: they look the same either way.
+_DISGUISES: Final[Mapping[str, Response]] = {
+    "internal": INTERNAL_ERROR,
+    "reset": Response(0, b"", "reset", delivery=Delivery.RESET),
+    "unavailable": Response(
+        503,
+        b"<html>\r\n<head><title>503 Service Temporarily Unavailable</title></head>\r\n<body>\r\n"
+        b"<center><h1>503 Service Temporarily Unavailable</h1></center>\r\n</body>\r\n</html>\r\n",
+        "http-503",
+        "text/html",
+    ),
+    "garbage": Response(
+        200,
+        b"<html><body><h1>Welcome</h1>You are not logged in to this network.</body></html>",
+        "junk",
+        "text/html",
+    ),
+    "no-arn": Response(200, b"{}", "junk"),
+}
+
+
+def broken(kind: str, whole: Response, faults: Faults) -> Response:
+    """What a fault makes of a good answer."""
+    if kind == "slow":
+        return replace(whole, delay=faults.slow_delay)
+    if kind == "truncated":
+        return replace(whole, label="cut", delivery=Delivery.CUT)
+    if kind == "huge":
+        return Response(200, b'{"Junk":"' + b"x" * 5_000_000 + b'"}', "junk")
+    return _DISGUISES[kind.removesuffix("-after").removesuffix("-before")]

@@ -16,10 +16,10 @@ _OPENING: Final = b'{"type":"simulator","schema":1}\n'
 
 
 class Journal:
-    """An open state file; its lock is the user's care: one simulator a file."""
+    """An open state file. It is not locked: users must run one simulator a file."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create the file and cut off what a crash left half written.
+        """Open or create the file, and cut off a last line that a crash left incomplete.
 
         Raises:
             ValueError: the file is something else.
@@ -38,7 +38,6 @@ class Journal:
             raise
 
     def _good_end(self) -> int:
-        """Find where the last whole record ends."""
         end = 0
         self._file.seek(0)
         for line in self._file:
@@ -50,7 +49,7 @@ class Journal:
         return end
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Read every record after the opening one.
+        """Every record after the opening one.
 
         Raises:
             ValueError: a record that cannot be read, with its line.
@@ -64,7 +63,7 @@ class Journal:
                 yield record
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record and hand it to the system."""
+        """Write one record and flush it."""
         self._file.write(orjson.dumps(record) + b"\n")
         self._file.flush()
 
@@ -74,7 +73,7 @@ class Journal:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    """Open a regular file to read and append; a pipe would keep the simulator waiting."""
+    """Open a regular file to read and append; opening a pipe would block."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
     number = os.open(path, flags, 0o666)
     if not stat.S_ISREG(os.fstat(number).st_mode):

@@ -1,18 +1,16 @@
-"""The list operations: rows of the world, filtered and sorted as the request asks."""
+"""The list operations: items of the world as the service shows them, filtered and sorted as asked."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from batch_snapshot.simulator import seeds
-from batch_snapshot.simulator.times import parse, show
-from batch_snapshot.simulator.views import arn, engagement_row, named, opportunity_row, seen, wanted
-from batch_snapshot.simulator.world import account_of
+from batch_snapshot.simulator.model import parse_time, show_time
+from batch_snapshot.simulator.world import EPOCH, account_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from batch_snapshot.simulator.world import World
+    from batch_snapshot.simulator.world import Snapshot, World
 
     Params = dict[str, Any]
     Row = dict[str, Any]
@@ -22,10 +20,78 @@ if TYPE_CHECKING:
 _SEEDER: Final = account_of("seed")
 
 
+def arn(catalog: str, tail: str) -> str:
+    """The Arn of something in a catalog."""
+    return f"arn:aws:partnercentral:us-east-1::catalog/{catalog}/{tail}"
+
+
+def customer(opportunity: str) -> dict[str, Any]:
+    """An opportunity's customer; the name follows from the id."""
+    account = {"CompanyName": f"Customer {opportunity}", "Industry": "Other", "WebsiteUrl": "example.com"}
+    return {"Account": account}
+
+
+def stage(opportunity: str) -> str:
+    """An opportunity's stage follows from its id: every third is launched."""
+    return ("Qualified", "Committed", "Launched")[int(opportunity[1:]) % 3]
+
+
+def opportunity_row(catalog: str, number: str, modified: float) -> dict[str, Any]:
+    """An opportunity as lists show it."""
+    return {
+        "Catalog": catalog,
+        "Id": number,
+        "Arn": arn(catalog, f"opportunity/{number}"),
+        "OpportunityType": "Net New Business",
+        "LastModifiedDate": show_time(modified),
+        "CreatedDate": show_time(min(modified, EPOCH)),
+        "LifeCycle": {"Stage": stage(number), "ReviewStatus": "Approved"},
+        "Customer": customer(number),
+        "Project": {},
+    }
+
+
+def contexts(engagement: str) -> list[dict[str, Any]]:
+    """An engagement's contexts follow from its id: one that ends in 0 has none."""
+    return [] if engagement.endswith("0") else [{"Type": "CustomerProject"}]
+
+
+def engagement_row(catalog: str, number: str, created_by: str, created_at: float) -> dict[str, Any]:
+    """An engagement as lists show it."""
+    return {
+        "Arn": arn(catalog, f"engagement/{number}"),
+        "Id": number,
+        "Title": f"Engagement {number}",
+        "CreatedAt": show_time(created_at),
+        "CreatedBy": created_by,
+        "MemberCount": 2,
+    }
+
+
+def seen(snapshots: Sequence[Snapshot], until: float) -> list[Snapshot]:
+    """The snapshots that reads show already."""
+    return [snapshot for snapshot in snapshots if snapshot.created_at <= until]
+
+
+def wanted(params: dict[str, Any], name: str, value: str) -> bool:
+    """Whether a list parameter is absent, empty or holds the value."""
+    choices = params.get(name)
+    return not choices or value in choices
+
+
+def named(params: dict[str, Any], name: str, value: str) -> bool:
+    """Like `wanted`, for parameters that hold ids or Arns."""
+    choices = params.get(name)
+    return not choices or any(choice == value or choice.endswith(f"/{value}") for choice in choices)
+
+
+# -- lists ------------------------------------------------------------------------------------------------
+
+
 def _list_engagements(world: World, params: Params, seen_until: float) -> Rows:
     catalog = params["Catalog"]
     rows = {
-        number: engagement_row(catalog, number, _SEEDER, seeds.EPOCH + index)
+        number: engagement_row(catalog, number, _SEEDER, EPOCH + index)
         for index, number in enumerate(world.engagements)
     }
     for (of, engagement), snapshots in world.by_engagement.items():
@@ -94,7 +160,7 @@ def _list_tasks(world: World, params: Params, _seen_until: float) -> Rows:
         {
             "TaskId": job.task_id,
             "TaskArn": arn(params["Catalog"], f"engagement-from-opportunity-task/{job.task_id}"),
-            "StartTime": show(job.created_at),
+            "StartTime": show_time(job.created_at),
             "TaskStatus": "COMPLETE",
             "OpportunityId": job.opportunity,
             "ResourceSnapshotJobId": job.job_id,
@@ -125,8 +191,8 @@ def _list_jobs(world: World, params: Params, _seen_until: float) -> Rows:
 
 def _list_opportunities(world: World, params: Params, _seen_until: float) -> Rows:
     span = params.get("LastModifiedDate") or {}
-    after = parse(span.get("AfterLastModifiedDate") or "") or float("-inf")
-    before = parse(span.get("BeforeLastModifiedDate") or "") or float("inf")
+    after = parse_time(span.get("AfterLastModifiedDate") or "") or float("-inf")
+    before = parse_time(span.get("BeforeLastModifiedDate") or "") or float("inf")
     rows = [
         opportunity_row(params["Catalog"], number, modified)
         for number, modified in world.opportunities[params["Catalog"]].items()
@@ -149,7 +215,7 @@ def _list_opportunities(world: World, params: Params, _seen_until: float) -> Row
 
 
 def _filtered(rows: Iterable[Row], params: Params, filters: Mapping[str, str]) -> Rows:
-    """Keep the rows whose members equal the request's; `filters` maps parameter to member."""
+    """The rows whose members equal the request's; `filters` maps parameter to member."""
     asked = [(member, params[name]) for name, member in filters.items() if params.get(name) is not None]
     return [row for row in rows if all(row[member] == value for member, value in asked)]
 

@@ -1,4 +1,4 @@
-"""The HTTP endpoint: a thin shell that sends what `service` decided."""
+"""The HTTP endpoint: it sends what `service` decides."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from uuid import uuid4
 import orjson
 from aiohttp import web
 
-from batch_snapshot.simulator.answers import Delivery, Response
+from batch_snapshot.simulator.answers import Delivery
+from batch_snapshot.simulator.model import show_time
 from batch_snapshot.simulator.service import Call, Service
 from batch_snapshot.simulator.simulator import Simulator
-from batch_snapshot.simulator.times import show
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from batch_snapshot.simulator.answers import Response
     from batch_snapshot.simulator.settings import SimulatorSettings
 
-#: Seconds that calls under way are given when the endpoint closes.
+#: Seconds for the calls in flight when the endpoint closes.
 _SHUTDOWN: Final = 0.1
 #: A socket option (on, 0 seconds) that makes closing a reset.
 _NO_LINGER: Final = pack("ii", 1, 0)
@@ -93,8 +94,6 @@ async def run_forever(
 
 
 class _Endpoint:
-    """The handlers."""
-
     def __init__(self, simulator: Simulator) -> None:
         self._simulator = simulator
         self._service = Service(simulator)
@@ -138,7 +137,7 @@ class _Endpoint:
         if not isinstance(opportunity, str):
             raise web.HTTPBadRequest(text='send {"opportunity": "O1"}')
         modified = self._simulator.touch(opportunity)
-        body = {"opportunity": opportunity, "last_modified": show(modified)}
+        body = {"opportunity": opportunity, "last_modified": show_time(modified)}
         return web.Response(body=orjson.dumps(body), content_type="application/json")
 
 
@@ -163,7 +162,7 @@ async def _send(request: web.Request, answer: Response, clock_offset: float) -> 
 
 
 def _drop(request: web.Request, *, reset: bool) -> None:
-    """Close the connection under the client; clients tell a reset from an orderly end."""
+    """Close the connection; clients distinguish a reset from an orderly end."""
     if request.transport is None:
         return
     if reset:

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from batch_snapshot.simulator import signature
-from batch_snapshot.simulator.answers import Response, broken, hang_up, internal_error, refused, success
-from batch_snapshot.simulator.faults import draw
-from batch_snapshot.simulator.pages import Pages
+from batch_snapshot.simulator.answers import Refusal, check_engagement, denied, refused, success, throttled
+from batch_snapshot.simulator.faults import HANG_UP, INTERNAL_ERROR, NOTHING_DONE, broken, draw
+from batch_snapshot.simulator.model import OPERATIONS, load_model
+from batch_snapshot.simulator.quotas import Throttle, gates
 from batch_snapshot.simulator.reads import ReadApi
-from batch_snapshot.simulator.refusals import Refusal, check_engagement, deny, throttled
-from batch_snapshot.simulator.shapes import OPERATIONS, load_model
-from batch_snapshot.simulator.simulator import LoggedCall, Simulator
-from batch_snapshot.simulator.throttle import Throttle, gates
+from batch_snapshot.simulator.simulator import LoggedCall
 from batch_snapshot.simulator.world import Series
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from batch_snapshot.simulator.answers import Response
+    from batch_snapshot.simulator.simulator import Simulator
     from batch_snapshot.simulator.world import Snapshot
 
 _CREATE: Final = "CreateResourceSnapshot"
@@ -29,7 +29,6 @@ _CREATE: Final = "CreateResourceSnapshot"
 _CONTENT_TYPES: Final = ("application/x-amz-json-1.0", "application/json")
 #: Seconds that a stray throttle asks to wait.
 _STRAY_WAIT: Final = 0.1
-_NOTHING_DONE: Final = frozenset({"internal", "unavailable", "reset-before"})
 
 
 @dataclass(slots=True)
@@ -50,19 +49,18 @@ class Service:
     """Answers calls out of a simulator's world."""
 
     def __init__(self, simulator: Simulator) -> None:
-        """Take the simulator; its quotas start unspent."""
         settings = simulator.settings
         self._simulator = simulator
         self._settings = settings
         self._world = simulator.world
         self._model = load_model()
-        self._reader = ReadApi(simulator.world, Pages(), settings.read_lag)
+        self._reader = ReadApi(simulator.world, settings.read_lag)
         self._writes = Throttle(lambda: gates(settings.rate, settings.burst, settings.windows))
         self._reads = Throttle(lambda: gates(settings.read_rate, settings.read_burst))
         self._ordinal = 0
 
     def answer(self, call: Call, headers: Mapping[str, str], body: bytes, path: str = "/") -> Response:
-        """Answer a call and note it; fills in `call` on the way."""
+        """Answer a call and log it; `call` is filled in on the way."""
         try:
             answer = self._answer(call, headers, body, path)
         except Refusal as refusal:
@@ -75,7 +73,7 @@ class Service:
 
     def _answer(self, call: Call, headers: Mapping[str, str], body: bytes, path: str) -> Response:
         self._route(call, headers, path)
-        # A signature is made by the client's real clock, whatever clock the world runs on.
+        # Clients sign by their real clock, whatever clock the world runs on.
         call.access_key = signature.check(headers, time.time() + self._settings.clock_offset)
         try:
             params = orjson.loads(body)
@@ -88,11 +86,11 @@ class Service:
             return self._create(call)
         self._authorize(call)
         self._admit(self._reads, call)
-        check_engagement(call.operation, params.get("EngagementIdentifier"), write=False)
+        check_engagement(call.operation, params.get("EngagementIdentifier"), create=False)
         return success(self._reader.read(call.operation, params, self._server_time(call)))
 
     def _route(self, call: Call, headers: Mapping[str, str], path: str) -> None:
-        """Find the operation: by the header, or by a path such as /ListEngagements, or by both alike."""
+        """Find the operation by the header, by a path such as /ListEngagements, or by both."""
         named = path.strip("/")
         target = headers.get("X-Amz-Target", f"{self._model.target_prefix}.{named}" if named else "")
         prefix, _, operation = target.partition(".")
@@ -105,40 +103,40 @@ class Service:
 
     def _create(self, call: Call) -> Response:
         at = self._server_time(call)
-        remembered = None
+        made = None
         if self._settings.token_check == "first":  # noqa: S105 - no secret
-            remembered = self._world.recall(call.params, at)
-        if remembered is None:
+            made = self._world.made_by_token(call.params, at)
+        if made is None:
             self._authorize(call)
             self._admit(self._writes, call)
-            check_engagement(_CREATE, call.params["EngagementIdentifier"], write=True)
-            remembered = self._world.recall(call.params, at)
-        if remembered is None:
+            check_engagement(_CREATE, call.params["EngagementIdentifier"], create=True)
+            made = self._world.made_by_token(call.params, at)
+        if made is None:
             self._world.check_changed(call.params)
         ordinal, self._ordinal = self._ordinal, self._ordinal + 1
         call.fault = self._settings.faults.pick(self._settings.seed, ordinal, call.params)
         if call.fault is None:
-            return self._work(call, remembered)
-        return self._break(call, call.fault, ordinal, remembered)
+            return self._work(call, made)
+        return self._break(call, call.fault, ordinal, made)
 
-    def _work(self, call: Call, remembered: Snapshot | None) -> Response:
-        label = "ok" if remembered is None else "replay"
-        snapshot = remembered or self._world.create(call.params, call.access_key, self._server_time(call))
+    def _work(self, call: Call, made: Snapshot | None) -> Response:
+        label = "ok" if made is None else "replay"
+        snapshot = made or self._world.create(call.params, call.access_key, self._server_time(call))
         return success({"Arn": snapshot.arn, "Revision": snapshot.revision}, label)
 
-    def _break(self, call: Call, kind: str, ordinal: int, remembered: Snapshot | None) -> Response:
+    def _break(self, call: Call, kind: str, ordinal: int, made: Snapshot | None) -> Response:
         faults = self._settings.faults
         if kind == "throttle":
             raise throttled(_STRAY_WAIT)
         if kind == "late":
-            answer = internal_error() if draw(self._settings.seed, ordinal, "late") < 0.5 else hang_up()
-            return answer if remembered else self._postpone(call, answer)
-        if kind in _NOTHING_DONE:
-            return broken(kind, internal_error(), faults)
-        return broken(kind, self._work(call, remembered), faults)
+            answer = INTERNAL_ERROR if draw(self._settings.seed, ordinal, "late") < 0.5 else HANG_UP
+            return answer if made else self._postpone(call, answer)
+        if kind in NOTHING_DONE:
+            return broken(kind, INTERNAL_ERROR, faults)
+        return broken(kind, self._work(call, made), faults)
 
     def _postpone(self, call: Call, answer: Response) -> Response:
-        """Let the answer leave now and the work be done later; its token conflicts until then."""
+        """Answer now and do the work later; the token conflicts until then."""
         params, access_key = call.params, call.access_key
         self._world.hold(params, self._server_time(call))
 
@@ -147,7 +145,7 @@ class Service:
             try:
                 self._world.create(params, access_key, self._simulator.clock())
             except Refusal:
-                # Somebody else's call took its place; there is nobody left to tell.
+                # Another call did the work first, and this one is answered already.
                 return
 
         self._simulator.later(self._settings.faults.late_delay, work)
@@ -155,7 +153,7 @@ class Service:
 
     def _authorize(self, call: Call) -> None:
         if call.access_key.startswith("AKIADENIED"):
-            raise deny(call.operation)
+            raise denied(call.operation)
 
     def _admit(self, throttle: Throttle, call: Call) -> None:
         wait = throttle.admit(call.access_key, call.at)

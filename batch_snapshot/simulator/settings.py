@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from batch_snapshot.simulator.faults import Faults
-from batch_snapshot.simulator.throttle import Steps, steps
+from batch_snapshot.simulator.quotas import Steps, steps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatorSettings:
-    """What nobody knows about the real service is a switch here, so that clients are tried on either.
+    """Where the real service's behaviour is not known, a switch lets clients be tried on each.
 
     Raises:
         ValueError: a number that makes no sense.

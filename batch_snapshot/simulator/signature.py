@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from batch_snapshot.simulator.refusals import Refusal
+from batch_snapshot.simulator.answers import Refusal
+from batch_snapshot.simulator.model import SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_SERVICE: Final = "partnercentral-selling"
 #: Seconds by which AWS lets a signature's date differ from its own clock.
 _TOLERANCE: Final = 300.0
 _STAMP: Final = "%Y%m%dT%H%M%SZ"
@@ -25,7 +25,7 @@ _AUTHORIZATION: Final = re.compile(
 
 
 def check(headers: Mapping[str, str], clock: float) -> str:
-    """Return the access key id of a request that is signed as AWS wants it.
+    """The access key id of a request whose signature has the form that AWS wants.
 
     Args:
         headers: the request's, looked up without regard to case.
@@ -60,8 +60,8 @@ def check(headers: Mapping[str, str], clock: float) -> str:
 
 
 def _check_scope(match: re.Match[str], stamp: str) -> None:
-    if match["service"] != _SERVICE:
-        message = f"Credential should be scoped to correct service: '{_SERVICE}'."
+    if match["service"] != SERVICE:
+        message = f"Credential should be scoped to correct service: '{SERVICE}'."
         raise Refusal("InvalidSignatureException", message)
     if match["date"] != stamp[:8]:
         message = f"Date in Credential scope does not match YYYYMMDD of X-Amz-Date: {match['date']}, {stamp}"

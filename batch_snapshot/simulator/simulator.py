@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from batch_snapshot.simulator.world import Series, Snapshot
 
-#: Calls that the log keeps; older ones give way.
+#: The last calls that the log keeps.
 _LOGGED: Final = 1_000_000
 
 
@@ -74,7 +74,7 @@ class Simulator:
         self._in_flight = 0
         self._pairs: dict[Series, list[Callable[[], bool]]] = {}
         self._log: deque[LoggedCall] = deque(maxlen=_LOGGED)
-        self._late: set[asyncio.Task[None]] = set()
+        self._late_work: set[asyncio.Task[None]] = set()
 
     @property
     def snapshots(self) -> list[Snapshot]:
@@ -87,11 +87,11 @@ class Simulator:
         return list(self._log)
 
     def now(self) -> float:
-        """Tell the time by our clock."""
+        """The time by our clock."""
         return self._now()
 
     def clock(self) -> float:
-        """Tell the time by the server's clock."""
+        """The time by the server's clock."""
         return self._now() + self.settings.clock_offset
 
     def touch(self, opportunity: str) -> float:
@@ -107,14 +107,14 @@ class Simulator:
             "throttled": self.throttled,
             "max_in_flight": self.max_in_flight,
             "pair_overlaps": self.pair_overlaps,
-            "late_pending": len(self._late),
+            "late_pending": len(self._late_work),
             "snapshots": [asdict(snapshot) for snapshot in self.snapshots],
         }
 
     async def settled(self) -> None:
         """Wait until no late work is pending."""
-        while self._late:
-            await asyncio.wait(self._late)
+        while self._late_work:
+            await asyncio.wait(self._late_work)
 
     def note(self, call: LoggedCall) -> None:
         """Count an answered call and log it."""
@@ -156,12 +156,12 @@ class Simulator:
             work()
 
         task = asyncio.get_running_loop().create_task(wait_and_work())
-        self._late.add(task)
-        task.add_done_callback(self._late.discard)
+        self._late_work.add(task)
+        task.add_done_callback(self._late_work.discard)
 
     async def close(self) -> None:
         """Drop late work and close the state file."""
-        late = list(self._late)
+        late = list(self._late_work)
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)

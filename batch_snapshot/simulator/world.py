@@ -1,4 +1,8 @@
-"""What exists at the service: snapshots, tokens, opportunities. Time is an argument."""
+"""What exists at the service: snapshots, tokens, opportunities. Time is an argument.
+
+A seeded world has ids that follow from the numbers asked for: engagement 1 is `eng-00000000000001`; its
+opportunities, tasks and jobs are numbered through all engagements. Every catalog shows the same world.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,10 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from batch_snapshot.simulator import seeds
-from batch_snapshot.simulator.refusals import Refusal
-from batch_snapshot.simulator.shapes import CATALOGS
-from batch_snapshot.simulator.times import whole_milliseconds
+from batch_snapshot.simulator.answers import Refusal
+from batch_snapshot.simulator.model import CATALOGS, whole_milliseconds
 
 if TYPE_CHECKING:
     from batch_snapshot.simulator.journal import Journal
@@ -19,9 +21,59 @@ if TYPE_CHECKING:
 
     Params = dict[str, Any]
 
+#: When the oldest of it was made: 2025-01-01T00:00:00Z.
+EPOCH: Final = 1735689600.0
+#: Opportunities are numbered from here, so that their ids look like the service's.
+_FIRST_OPPORTUNITY: Final = 1_000_001
+
+
+@dataclass(frozen=True, slots=True)
+class SeededJob:
+    """An engagement's opportunity, the task that joined them, and the snapshot job that it started."""
+
+    number: int
+    engagement: str
+    opportunity: str
+    created_at: float
+
+    @property
+    def task_id(self) -> str:
+        """The id of the task that made the engagement from the opportunity."""
+        return f"task-{self.number:013d}"
+
+    @property
+    def job_id(self) -> str:
+        """The id of the snapshot job."""
+        return f"job-{self.number:013d}"
+
+    @property
+    def status(self) -> str:
+        """Every second job was stopped."""
+        return "Running" if self.number % 2 else "Stopped"
+
+
+def engagement_ids(engagements: int) -> list[str]:
+    """The ids of the engagements."""
+    return [f"eng-{number:014d}" for number in range(1, engagements + 1)]
+
+
+def seeded_jobs(engagements: int, opportunities: int) -> list[SeededJob]:
+    """One job an opportunity, a second apart."""
+    return [
+        SeededJob(
+            number=index + 1,
+            engagement=engagement,
+            opportunity=f"O{_FIRST_OPPORTUNITY + index}",
+            created_at=EPOCH + index,
+        )
+        for index, engagement in enumerate(
+            engagement for engagement in engagement_ids(engagements) for _ in range(opportunities)
+        )
+    ]
+
 
 class Series(NamedTuple):
-    """What revisions are counted by."""
+    """What revisions are counted for."""
 
     catalog: str
     engagement: str
@@ -31,7 +83,7 @@ class Series(NamedTuple):
 
     @classmethod
     def of(cls, params: Params) -> Series:
-        """Take the series from a request's parameters."""
+        """The series of a request."""
         return cls(
             params["Catalog"],
             params["EngagementIdentifier"],
@@ -56,9 +108,14 @@ class Snapshot:
     access_key: str
     created_at: float
 
+    @property
+    def series(self) -> Series:
+        """What its revision is counted for."""
+        return Series(self.catalog, self.engagement, self.resource_type, self.resource, self.template)
 
-class _Memory(NamedTuple):
-    """What a token stands for; without a snapshot its work is still under way."""
+
+class _Token(NamedTuple):
+    """What a token was used for; without a snapshot its work is still under way."""
 
     series: Series
     snapshot: Snapshot | None
@@ -69,20 +126,19 @@ class World:
     """The state; every change goes through the journal where there is one."""
 
     def __init__(self, settings: SimulatorSettings, journal: Journal | None = None) -> None:
-        """Seed the lists, then take up what the journal holds."""
         self._settings = settings
-        self._tokens: dict[str, _Memory] = {}
+        self._tokens: dict[str, _Token] = {}
         self._edits: dict[str, int] = {}
         self._edits_seen: dict[Series, int] = {}
         self.snapshots: list[Snapshot] = []
         self.series: defaultdict[Series, list[Snapshot]] = defaultdict(list)
         self.by_engagement: defaultdict[tuple[str, str], list[Snapshot]] = defaultdict(list)
         self.engagements: list[str] = []
-        self.jobs: list[seeds.SeededJob] = []
-        self.jobs_by_id: dict[str, seeds.SeededJob] = {}
+        self.jobs: list[SeededJob] = []
+        self.jobs_by_id: dict[str, SeededJob] = {}
         #: Last modification by opportunity, catalog by catalog.
         self.opportunities: dict[str, dict[str, float]] = {catalog: {} for catalog in CATALOGS}
-        self._kept_seeds = (0, 0)
+        self._known_seeds = (0, 0)
         self._seed(settings.engagements, settings.opportunities_per_engagement)
         self._journal: Journal | None = None
         if journal is not None:
@@ -93,26 +149,26 @@ class World:
                     raise ValueError(f"state file, line {number}: no record of this version") from error
             self._journal = journal
         asked = (settings.engagements, settings.opportunities_per_engagement)
-        if any(asked) and asked != self._kept_seeds:
+        if any(asked) and asked != self._known_seeds:
             self._write({"type": "seeds", "engagements": asked[0], "opportunities": asked[1]})
 
-    def recall(self, params: Params, at: float) -> Snapshot | None:
-        """Return what the request's token already made, or None where its work is to be done.
+    def made_by_token(self, params: Params, at: float) -> Snapshot | None:
+        """What the request's token already made, or None where its work has to be done.
 
         Raises:
             Refusal: ConflictException: other parameters, work under way, or replays conflict.
         """
-        memory = self._tokens.get(params["ClientToken"])
+        known = self._tokens.get(params["ClientToken"])
         forget_after = self._settings.forget_after
-        if memory is None or (forget_after is not None and at - memory.at >= forget_after):
+        if known is None or (forget_after is not None and at - known.at >= forget_after):
             return None
-        if memory.series != Series.of(params):
+        if known.series != Series.of(params):
             raise Refusal("ConflictException", "ClientToken was used before with other parameters")
-        if memory.snapshot is None:
+        if known.snapshot is None:
             raise Refusal("ConflictException", "A request with this ClientToken is still being processed")
         if self._settings.replay == "conflict":
             raise Refusal("ConflictException", "ClientToken was used before")
-        return memory.snapshot
+        return known.snapshot
 
     def check_changed(self, params: Params) -> None:
         """Refuse an unchanged resource where the settings ask for it."""
@@ -120,7 +176,7 @@ class World:
             raise Refusal("ConflictException", "The resource has not changed since its last snapshot")
 
     def create(self, params: Params, access_key: str, at: float) -> Snapshot:
-        """Do the work of a request whose token `recall` did not know."""
+        """Do the work of a request whose token is not known."""
         self.check_changed(params)
         series, token, at = Series.of(params), params["ClientToken"], whole_milliseconds(at)
         if self._settings.unchanged == "same" and self._unchanged(series):
@@ -137,22 +193,22 @@ class World:
 
     def hold(self, params: Params, at: float) -> None:
         """Mark a token's work as under way."""
-        self._tokens[params["ClientToken"]] = _Memory(Series.of(params), None, at)
+        self._tokens[params["ClientToken"]] = _Token(Series.of(params), None, at)
 
     def release(self, params: Params) -> None:
         """Forget a token whose work was under way."""
         self._tokens.pop(params["ClientToken"], None)
 
     def touch(self, opportunity: str, at: float) -> None:
-        """Modify an opportunity, in every catalog; an unknown one comes into being."""
+        """Modify an opportunity in every catalog; an unknown one is created."""
         at = whole_milliseconds(at)
         self._touch(opportunity, at)
         self._write({"type": "touch", "opportunity": opportunity, "at": at})
 
     def _seed(self, engagements: int, opportunities: int) -> None:
-        """Fill the lists; what was modified before keeps its time."""
-        self.engagements = seeds.engagement_ids(engagements)
-        self.jobs = seeds.jobs(engagements, opportunities)
+        """Fill the lists; an opportunity that was modified before keeps its time."""
+        self.engagements = engagement_ids(engagements)
+        self.jobs = seeded_jobs(engagements, opportunities)
         self.jobs_by_id = {job.job_id: job for job in self.jobs}
         for modified in self.opportunities.values():
             for job in self.jobs:
@@ -162,16 +218,16 @@ class World:
         return series in self._edits_seen and self._edits_seen[series] == self._edits.get(series.resource, 0)
 
     def _add(self, snapshot: Snapshot) -> None:
-        series = Series(*_fields(snapshot))
+        series = snapshot.series
         self.snapshots.append(snapshot)
         self.series[series].append(snapshot)
         self.by_engagement[snapshot.catalog, snapshot.engagement].append(snapshot)
-        self.opportunities[snapshot.catalog].setdefault(snapshot.resource, seeds.EPOCH)
+        self.opportunities[snapshot.catalog].setdefault(snapshot.resource, EPOCH)
         self._edits_seen[series] = self._edits.get(snapshot.resource, 0)
         self._remember(snapshot.client_token, series, snapshot, snapshot.created_at)
 
     def _remember(self, token: str, series: Series, snapshot: Snapshot, at: float) -> None:
-        self._tokens[token] = _Memory(series, snapshot, at)
+        self._tokens[token] = _Token(series, snapshot, at)
 
     def _touch(self, opportunity: str, at: float) -> None:
         self._edits[opportunity] = self._edits.get(opportunity, 0) + 1
@@ -192,19 +248,9 @@ class World:
         elif kind == "touch":
             self._touch(record["opportunity"], record["at"])
         elif kind == "seeds":
-            self._kept_seeds = (record["engagements"], record["opportunities"])
+            self._known_seeds = (record["engagements"], record["opportunities"])
             if not self._settings.engagements:
-                self._seed(*self._kept_seeds)
-
-
-def _fields(snapshot: Snapshot) -> tuple[str, str, str, str, str]:
-    return (
-        snapshot.catalog,
-        snapshot.engagement,
-        snapshot.resource_type,
-        snapshot.resource,
-        snapshot.template,
-    )
+                self._seed(*self._known_seeds)
 
 
 def _arn(series: Series, revision: int) -> str:
@@ -216,6 +262,6 @@ def _arn(series: Series, revision: int) -> str:
 
 @lru_cache(maxsize=10_000)
 def account_of(access_key: str) -> str:
-    """Name the twelve-digit account an access key id belongs to here."""
+    """The account of an access key id: twelve digits that follow from the key."""
     number = int.from_bytes(blake2b(access_key.encode(), digest_size=8).digest(), "big")
     return f"{number % 10**12:012d}"

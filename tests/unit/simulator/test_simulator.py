@@ -18,8 +18,8 @@ from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedErro
 from batch_snapshot.cli import main
 from batch_snapshot.simulator import KINDS, Faults, SimulatorSettings, run_forever, serve
 from batch_snapshot.simulator.faults import draw
-from batch_snapshot.simulator.shapes import OPERATIONS, load_model
-from batch_snapshot.simulator.throttle import SlidingWindow, Throttle, TokenBucket, gates
+from batch_snapshot.simulator.model import OPERATIONS, load_model
+from batch_snapshot.simulator.quotas import SlidingWindow, Throttle, TokenBucket, gates
 from tests.support.processes import Place, until
 from tests.support.simulator_client import CREATE, ENGAGEMENT, PAIR, Clock, post, service, signed
 

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 #: A rate that changes: (calls a second, from how many seconds after the first call on), the first from 0.
 Steps = tuple[tuple[float, float], ...]
 
-#: What float arithmetic may take from a whole token.
+#: Float arithmetic may take this much from a whole token.
 _DUST = 1e-9
 
 
 class Gate(Protocol):
-    """One limit."""
+    """A limit of calls."""
 
     def wait(self, at: float) -> float:
         """Seconds until a call would pass; 0 when it passes now."""
@@ -33,7 +33,6 @@ class TokenBucket:
     __slots__ = ("_age", "_at", "_burst", "_level", "_steps")
 
     def __init__(self, rate: float | Steps, burst: int) -> None:
-        """Start full."""
         self._steps = steps(rate)
         self._burst = float(burst)
         self._level = float(burst)
@@ -42,7 +41,7 @@ class TokenBucket:
         self._age = 0.0
 
     def wait(self, at: float) -> float:
-        """Seconds until a token is there; a clock set back adds none."""
+        """Seconds until there is a token; a clock that is set back adds none."""
         if self._at is not None:
             self._fill(max(0.0, at - self._at))
         self._at = at
@@ -60,7 +59,6 @@ class TokenBucket:
         self._age = now
 
     def _time_for(self, tokens: float) -> float:
-        """Seconds until so many tokens more are there."""
         for start, end, rate in self._ahead():
             if tokens <= (end - start) * rate:
                 return start - self._age + tokens / rate
@@ -68,7 +66,7 @@ class TokenBucket:
         raise AssertionError("the last rate holds for ever")
 
     def _ahead(self) -> Iterator[tuple[float, float, float]]:
-        """From now on: (from, until, rate)."""
+        """The rates from now on: (from, until, rate)."""
         for (rate, start), (_, end) in pairwise((*self._steps, (0.0, math.inf))):
             if end > self._age:
                 yield max(start, self._age), end, rate
@@ -80,7 +78,6 @@ class SlidingWindow:
     __slots__ = ("_limit", "_log", "_seconds")
 
     def __init__(self, limit: int, seconds: float) -> None:
-        """Start empty."""
         self._limit = limit
         self._seconds = seconds
         self._log: deque[float] = deque()
@@ -102,7 +99,6 @@ class Throttle:
     """One set of gates per access key id; a refused call spends nothing."""
 
     def __init__(self, gates: Callable[[], Sequence[Gate]]) -> None:
-        """Take what makes a key's gates."""
         self._make = gates
         self._gates: dict[str, Sequence[Gate]] = {}
 
@@ -119,11 +115,11 @@ class Throttle:
 
 
 def steps(rate: float | Steps) -> Steps:
-    """Write any rate as one that changes."""
+    """Any rate as one that changes."""
     return rate if isinstance(rate, tuple) else ((rate, 0.0),)
 
 
 def gates(rate: float | Steps | None, burst: int, windows: Sequence[tuple[int, float]] = ()) -> list[Gate]:
-    """Build the gates of one access key id."""
+    """The gates of one access key id."""
     bucket: list[Gate] = [] if rate is None else [TokenBucket(rate, burst)]
     return [*bucket, *(SlidingWindow(limit, seconds) for limit, seconds in windows)]
