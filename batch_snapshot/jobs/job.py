@@ -1,38 +1,20 @@
-"""What `run` and `retry` are about to do: which rows they send, under which ledger, for which accounts.
-
-Nothing is called or written here but the locks.
-"""
+"""What `run` and `retry` are about to do: which rows they send, under which ledger, for which accounts."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from batch_snapshot import files, paths
-from batch_snapshot.aws import profiles
-from batch_snapshot.config.accounts import (
-    Targets,
-    effective_quotas,
-    recorded_accounts,
-    resolve_targets,
-    select_accounts,
-)
-from batch_snapshot.config.options import option_warnings, recorded_settings, with_recorded_quotas
+from batch_snapshot import files
+from batch_snapshot.config.options import option_warnings, recorded_settings
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.jobs import resume
-from batch_snapshot.jobs.locked import (
-    check_ledger_fits,
-    check_names,
-    lock_accounts,
-    lock_file,
-    reminder_files,
-)
+from batch_snapshot.jobs.locked import check_ledger_fits, read_history, reminder_files
 from batch_snapshot.jobs.plan import Selection
 from batch_snapshot.jobs.rows import LedgerRows, ManifestRows, count_by_account, count_by_account_and_catalog
-from batch_snapshot.ledger import history, locks, reader, writer
+from batch_snapshot.ledger import history, reader
 from batch_snapshot.manifest import doubled
 from batch_snapshot.ratelimit import forecast
 from batch_snapshot.ratelimit.windows import calls_a_day
@@ -40,13 +22,12 @@ from batch_snapshot.reporting import next_steps, summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-    from datetime import datetime
     from pathlib import Path
 
+    from batch_snapshot.config.accounts import Targets
     from batch_snapshot.config.options import Options
-    from batch_snapshot.jobs.locked import LockedLedger
+    from batch_snapshot.jobs.locked import LockedLedger, RetriedLedger
     from batch_snapshot.ledger.history import History
-    from batch_snapshot.ledger.records import Header
     from batch_snapshot.manifest import Manifest
     from batch_snapshot.models import Account, Quota, Request, Row
 
@@ -149,7 +130,7 @@ def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
         InputError: ledger, manifest and options don't fit together.
     """
     options, path, targets = locked.options, locked.path, locked.targets
-    past = resume.load_history(path, live=locked.read_only)
+    past = read_history(path, read_only=locked.read_only)
     check_ledger_fits(past, path, manifest.name, targets, options.run_id)
     settings = recorded_settings(options)
     run_id = past.first.run_id if past.first else options.run_id or str(uuid4())
@@ -220,70 +201,43 @@ def _open_questions(manifest: Manifest, options: Options) -> list[str]:
     return questions
 
 
-@contextmanager
 def open_retry(
-    path: Path,
-    selection: Callable[[History], Selection] | Selection | None,
-    options: Options,
-    now: datetime,
-    *,
-    read_only: bool = False,
-) -> Iterator[Job]:
-    """Make the job of `retry`, and hold its locks; with `read_only` nothing is locked or repaired.
+    locked: RetriedLedger, selection: Callable[[History], Selection] | Selection | None = None
+) -> Job:
+    """Make the job of `retry`.
+
+    Args:
+        locked: the ledger and its locks.
+        selection: which rows, or what chooses from the history; None: those that another try can cure.
 
     Raises:
-        InputError: ledger and options don't fit together.
-        StorageError: a lock is held, or cannot be made.
+        InputError: the ledger has no such rows.
     """
-    head = reader.head(path)
-    if head is None:
-        raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
-    where_only = replace(options, accounts=(), profile=None)
-    endpoint = resolve_targets({}, where_only, profiles.endpoints, head.endpoint).endpoint
-    with ExitStack() as stack:
-        if not read_only:
-            stack.enter_context(lock_file(path, now))
-            writer.repair_last_line(path)
-        live = read_only and locks.is_held(paths.ledger_lock(path))
-        past = reader.history_of(path, live=live, checked=True)
-        header = past.last or head
-        check_names(path, header)
-        accounts = select_accounts(recorded_accounts(path, header), options)
-        settings = recorded_settings(options, header.settings)
-        quotas = effective_quotas(accounts, with_recorded_quotas(path, options, settings))
-        targets = Targets(accounts, quotas, endpoint)
-        if not read_only:
-            stack.enter_context(lock_accounts(header.name, targets, options, now))
-        check_ledger_fits(past, path, header.name, targets, options.run_id)
-        chosen = selection(past) if callable(selection) else selection or Selection()
-        rows = LedgerRows(path, past, chosen, header.run_id, accounts)
-        yield _retry_job(rows, header, targets, options, settings)
-
-
-def _retry_job(
-    rows: LedgerRows, header: Header, targets: Targets, options: Options, settings: Mapping[str, Any]
-) -> Job:
-    path = str(rows.path)
+    path, past, header, targets = locked.path, locked.past, locked.header, locked.targets
+    chosen = selection(past) if callable(selection) else selection or Selection()
+    rows = LedgerRows(path, past, chosen, header.run_id, targets.accounts)
     renamed = rows.renamed()
     todo = count_by_account_and_catalog(rows.requests())
-    manifest = header.manifest
+    rest = header.manifest and next_steps.run_command(
+        header.manifest, str(path), targets.endpoint, locked.settings
+    )
     return Job(
         command="retry",
         name=header.name,
-        path=rows.path,
+        path=path,
         run_id=header.run_id,
         targets=targets,
         catalogs=frozenset(catalog for _, catalog in todo),
-        past=rows.past,
+        past=past,
         total=header.rows,
         todo=count_by_account(todo),
         requests=rows.requests(),
-        manifest_path=manifest,
+        manifest_path=header.manifest,
         manifest_sha256=header.manifest_sha256,
-        settings=settings,
-        reminders=reminder_files(header.name, targets, options),
-        rest_command=manifest and next_steps.run_command(manifest, path, targets.endpoint, settings),
-        warnings=option_warnings(options),
+        settings=locked.settings,
+        reminders=reminder_files(header.name, targets, locked.options),
+        rest_command=rest,
+        warnings=option_warnings(locked.options),
         doubled=rows.doubled,
         renamed=renamed,
         open_questions=_renamed_questions(renamed),

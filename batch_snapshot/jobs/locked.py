@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 import re
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batch_snapshot import files, paths
 from batch_snapshot.aws import profiles
-from batch_snapshot.config.accounts import Targets, resolve_targets
-from batch_snapshot.config.options import state_folder_of
+from batch_snapshot.config.accounts import (
+    Targets,
+    effective_quotas,
+    recorded_accounts,
+    resolve_targets,
+    select_accounts,
+)
+from batch_snapshot.config.options import recorded_settings, state_folder_of, with_recorded_quotas
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.jobs import other_ledgers, resume
 from batch_snapshot.ledger import locks, open_runs, reader, writer
@@ -18,7 +25,7 @@ from batch_snapshot.models import SIMULATOR
 from batch_snapshot.text import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -70,8 +77,8 @@ def lock_ledger(
     path, passed_over = resume.choose_ledger(manifest.name, options, now)
     with ExitStack() as stack:
         if not read_only:
-            stack.enter_context(lock_file(path, now))
-            stack.enter_context(lock_accounts(manifest.name, targets, options, now))
+            stack.enter_context(_lock_file(path, now))
+            stack.enter_context(_lock_accounts(manifest.name, targets, options, now))
             writer.repair_last_line(path)
         today = resume.todays_ledger(manifest.name, options, now)
         locked = LockedLedger(manifest, options, path, targets, read_only, passed_over)
@@ -99,6 +106,51 @@ def _check_unfinished(locked: LockedLedger) -> LockedLedger:
     return locked._replace(instead_of=given_up)
 
 
+class RetriedLedger(NamedTuple):
+    """The ledger of a retry, while its locks are held."""
+
+    options: Options
+    path: Path
+    targets: Targets
+    past: History
+    #: Of the last invocation.
+    header: Header
+    #: What the run line of the retry records.
+    settings: Mapping[str, Any]
+
+
+@contextmanager
+def lock_retried_ledger(
+    path: Path, options: Options, now: datetime, *, read_only: bool = False
+) -> Iterator[RetriedLedger]:
+    """Lock a ledger to be retried, repair its end and read it; with `read_only` only read it.
+
+    Raises:
+        InputError: ledger and options don't fit together.
+        StorageError: a lock is held, or cannot be made.
+    """
+    head = reader.head(path)
+    if head is None:
+        raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
+    where_only = replace(options, accounts=(), profile=None)
+    endpoint = resolve_targets({}, where_only, profiles.endpoints, head.endpoint).endpoint
+    with ExitStack() as stack:
+        if not read_only:
+            stack.enter_context(_lock_file(path, now))
+            writer.repair_last_line(path)
+        past = read_history(path, read_only=read_only)
+        header = past.last or head
+        _check_names(path, header)
+        accounts = select_accounts(recorded_accounts(path, header), options)
+        settings = recorded_settings(options, header.settings)
+        quotas = effective_quotas(accounts, with_recorded_quotas(path, options, settings))
+        targets = Targets(accounts, quotas, endpoint)
+        if not read_only:
+            stack.enter_context(_lock_accounts(header.name, targets, options, now))
+        check_ledger_fits(past, path, header.name, targets, options.run_id)
+        yield RetriedLedger(options, path, targets, past, header, settings)
+
+
 def reminder_files(name: str, targets: Targets, options: Options) -> dict[str, Path]:
     """By account, where unfinished ledgers are recorded; a simulator's snapshots are gone when it is."""
     if targets.endpoint == SIMULATOR:
@@ -107,7 +159,7 @@ def reminder_files(name: str, targets: Targets, options: Options) -> dict[str, P
 
 
 @contextmanager
-def lock_file(path: Path, now: datetime) -> Iterator[None]:
+def _lock_file(path: Path, now: datetime) -> Iterator[None]:
     """Hold the lock on a ledger."""
     if files.exists(path) and path.is_dir():
         raise InputError(f"{path}: is a folder; name the ledger's file")
@@ -120,7 +172,7 @@ def lock_file(path: Path, now: datetime) -> Iterator[None]:
 
 
 @contextmanager
-def lock_accounts(name: str, targets: Targets, options: Options, now: datetime) -> Iterator[None]:
+def _lock_accounts(name: str, targets: Targets, options: Options, now: datetime) -> Iterator[None]:
     """Hold the locks on the manifest's name in each account, so that two nights never overlap."""
     state = state_folder_of(options)
     locks.raise_file_limit(len(targets.accounts))
@@ -130,6 +182,16 @@ def lock_accounts(name: str, targets: Targets, options: Options, now: datetime) 
             what = f"manifest name {name!r} in account {account!r}"
             stack.enter_context(locks.hold(lock, what=what, since=timestamp(now)))
         yield
+
+
+def read_history(path: Path, *, read_only: bool) -> History:
+    """The history of a ledger; rows of a run that is writing it now are not in doubt.
+
+    Raises:
+        LedgerError: it is no ledger.
+    """
+    live = read_only and files.exists(path) and locks.is_held(paths.ledger_lock(path))
+    return reader.history_of(path, live=live, checked=True)
 
 
 def check_ledger_fits(past: History, path: Path, name: str, targets: Targets, run_id: str | None) -> None:
@@ -157,12 +219,8 @@ def check_ledger_fits(past: History, path: Path, name: str, targets: Targets, ru
             raise LedgerError(f"{path}: there account {account.name!r} is another one ({was}); {way_out}")
 
 
-def check_names(path: Path, header: Header) -> None:
-    """Refuse names that no manifest can have: they become the names of files.
-
-    Raises:
-        LedgerError: there is one.
-    """
+def _check_names(path: Path, header: Header) -> None:
+    """Refuse names that no manifest can have: they become the names of files."""
     for name in (header.name, *header.accounts):
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name) or name in {".", ".."}:
             raise LedgerError(f"{path}: the run line names {name!r}, which no manifest can: it was edited")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from batch_snapshot.engine.account import StopKind
@@ -11,7 +12,7 @@ from batch_snapshot.reporting.stats import RunStats, summarize
 from batch_snapshot.reporting.summary import exit_code
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from batch_snapshot.engine.run_state import RunState
     from batch_snapshot.jobs.job import Job
@@ -68,6 +69,7 @@ def run_summary(
     view: RunView | None = None,
     signum: int | None = None,
     warnings: Sequence[str] = (),
+    reads: Mapping[str, int] = MappingProxyType({}),
 ) -> Summary:
     """The summary of a run.
 
@@ -78,6 +80,7 @@ def run_summary(
         view: the run that is over; None: there was nothing to do.
         signum: the signal that ended the run, if one did.
         warnings: for the summary.
+        reads: made to leave rows out, by operation.
     """
     engine = view.state if view else None
     stops = [engine.stop, *(account.stop for account in engine.lanes.values())] if engine else []
@@ -103,6 +106,7 @@ def run_summary(
         name=job.name,
         command=job.command,
         endpoint=job.endpoint,
+        reads=reads,
         vanished=job.vanished,
         vanished_rows=job.vanished_rows,
         warnings=[*warnings, *_todays_ledger_warnings(job, finished=completed)],

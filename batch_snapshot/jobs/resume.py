@@ -10,7 +10,7 @@ from batch_snapshot.aws import profiles
 from batch_snapshot.config.accounts import endpoint_of, recorded_accounts
 from batch_snapshot.config.options import RESUME_WITHIN
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.ledger import locks, reader
+from batch_snapshot.ledger import reader
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.reporting import next_steps, summary
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batch_snapshot.config.options import Options
-    from batch_snapshot.ledger.history import History
     from batch_snapshot.ledger.records import End, Header
 
 #: Old ledgers that warnings name.
@@ -214,17 +213,3 @@ def _rows_left(path: Path) -> str:
         if past.last:
             return f"{summary.count(past.counts(), past.last.rows).unattempted:,} rows"
     return "some rows"
-
-
-def load_history(path: Path, *, live: bool) -> History:
-    """The history of the ledger at `path`.
-
-    Args:
-        path: of the ledger.
-        live: a run may be writing it, whose rows are not in doubt.
-
-    Raises:
-        LedgerError: it is no ledger.
-    """
-    live = live and files.exists(path) and locks.is_held(paths.ledger_lock(path))
-    return reader.history_of(path, live=live, checked=True)

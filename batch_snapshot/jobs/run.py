@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AsyncExitStack, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -24,7 +24,7 @@ from batch_snapshot.jobs import identity_check, plan
 from batch_snapshot.jobs.discovered import discover_pairs, load_discovered
 from batch_snapshot.jobs.engines import build_engine, open_callers, wait_for_lost_workers
 from batch_snapshot.jobs.job import Job, open_retry, open_run
-from batch_snapshot.jobs.locked import lock_ledger
+from batch_snapshot.jobs.locked import lock_ledger, lock_retried_ledger
 from batch_snapshot.jobs.outcome import decide_outcome, initial_stats, nothing_to_do_summary, run_summary
 from batch_snapshot.jobs.preview import preview_job
 from batch_snapshot.jobs.recorder import Recorder, run_header
@@ -128,9 +128,9 @@ async def retry(
     options, hooks = options or Options(), hooks or Hooks()
     with (
         isolate_simulated_state(options, simulated=_is_simulated(Path(path), options)) as options,
-        open_retry(Path(path), selection, options, hooks.now()) as job,
+        lock_retried_ledger(Path(path), options, hooks.now()) as locked,
     ):
-        return await _carry_out(job, options, hooks)
+        return await _carry_out(open_retry(locked, selection), options, hooks)
 
 
 def dry_retry(
@@ -148,9 +148,9 @@ def dry_retry(
     options, hooks = options or Options(), hooks or Hooks()
     with (
         isolate_simulated_state(options, simulated=_is_simulated(path, options)) as options,
-        open_retry(path, selection, options, hooks.now(), read_only=True) as job,
+        lock_retried_ledger(path, options, hooks.now(), read_only=True) as locked,
     ):
-        return _preview(job, options, hooks)
+        return _preview(open_retry(locked, selection), options, hooks)
 
 
 def _is_simulated(path: Path, options: Options) -> bool:
@@ -176,9 +176,8 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         limits = _account_limits(job, call_log, options)
         if hooks.confirm and not hooks.confirm(preview_job(job, limits, hooks.now())):
             raise InputError("not confirmed: nothing was called")
-        concurrency = options.engine.concurrency
         target = await open_target(
-            job.endpoint, stack, state=options.simulator_state, concurrency=concurrency
+            job.endpoint, stack, state=options.simulator_state, concurrency=options.engine.concurrency
         )
         ledger = stack.enter_context(writer.Ledger(job.path))
         await wait_for_lost_workers(job.past, hooks.tell)
@@ -210,8 +209,15 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         await recorder.end(outcome)
         warnings += [*recorder.clear_reminders(), *skip_step.warnings, *job.warnings]
         warnings += [text for account in accounts.values() for text in account.warnings]
-        summary = run_summary(job, outcome, stats, view=view, signum=stop_handler.signum, warnings=warnings)
-        return replace(summary, reads=skip_step.reads)
+        return run_summary(
+            job,
+            outcome,
+            stats,
+            view=view,
+            signum=stop_handler.signum,
+            warnings=warnings,
+            reads=skip_step.reads,
+        )
 
 
 def _open_call_log(job: Job, options: Options, stack: AsyncExitStack) -> tuple[CallLog | None, list[str]]:

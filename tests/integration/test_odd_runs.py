@@ -10,12 +10,11 @@ from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.errors import InputError, LedgerError, LockedError, ManifestError
 from batch_snapshot.failures import retry
-from batch_snapshot.jobs import job, run
-from batch_snapshot.jobs.plan import Selection
+from batch_snapshot.jobs import run
 from batch_snapshot.ledger import reader
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.simulator import serve
-from tests.support.planned_jobs import run_job
+from tests.support.planned_jobs import retry_job, run_job
 from tests.support.processes import Place, closing, first, pairs
 
 
@@ -107,7 +106,7 @@ async def test_a_retry_holds_every_account_that_it_calls_for(place, monkeypatch)
     world = {"simulator_state": place.folder / "world", "state_dir": place.folder}
     options = Options(simulated_state_dir=place.folder / "simulated")
     other = Options(simulate=True, accounts=("b",), ledger="other.ndjson", **world)
-    with job.open_retry(place.folder / summary.ledger, lambda _: Selection(), options, now) as retrying:
+    with retry_job(place.folder / summary.ledger, options, now) as retrying:
         assert set(retrying.accounts) == {"a", "b"}
         with pytest.raises(LockedError, match="account 'b'"):
             await run.run(path, other)

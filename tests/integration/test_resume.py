@@ -17,14 +17,13 @@ from batch_snapshot.engine.allowance import AccountLimits
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.failures import retry
 from batch_snapshot.jobs import identity_check, plan, run, signer
-from batch_snapshot.jobs.job import open_retry
 from batch_snapshot.ledger import locks, open_runs
 from batch_snapshot.models import ApiError, Quota, Verdict
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.pacer import Pacer
 from batch_snapshot.reporting.status import read_status
 from batch_snapshot.simulator import serve
-from tests.support.planned_jobs import run_job
+from tests.support.planned_jobs import retry_job, run_job
 from tests.support.processes import Place, assert_exactly_once, of_type, pairs
 
 pytestmark = pytest.mark.asyncio
@@ -206,8 +205,8 @@ async def test_the_next_commands_keep_the_quota_the_state_folder_and_the_account
     expected = ["--rate", "1000", "--daily-quota", "500", "--state-dir", "my state", "--accounts", "a"]
     assert words(run_command)[-len(expected) :] == expected
     # A retry takes the quota from the ledger, and its next command keeps what the run was given.
-    with open_retry(
-        place.ledger, plan.all_unfinished(), Options(state_dir=Path("my state")), utc_now()
+    with retry_job(
+        place.ledger, Options(state_dir=Path("my state")), utc_now(), plan.all_unfinished()
     ) as job:
         assert job.targets.quotas["a"] == Quota(per_second=1000.0, per_day=500)
         assert words(job.rest_command)[-6:] == expected[:6]
