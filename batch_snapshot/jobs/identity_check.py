@@ -40,16 +40,16 @@ async def check_signers(job: Job, identify: Identify) -> None:
         InputError: it is another one.
     """
 
-    async def look(name: str) -> None:
+    async def check(name: str) -> None:
         before = job.past.signers.get(name)
-        if before is None or not before.startswith(signer.NUMBER):
+        if before is None or not before.startswith(signer.AWS_PREFIX):
             return
         # Credentials that cannot be had stop the account alone, when its first row is to be sent.
         with suppress(ApiError):
-            if why := signer.refusal(name, before, signer.of(await identify(name))):
+            if why := signer.refusal(name, before, signer.recorded_form(await identify(name))):
                 raise InputError(f"{job.path}: {why}")
 
-    await reader.beside(job.accounts, look)
+    await reader.beside(job.accounts, check)
 
 
 async def check_duplicates(job: Job, identify: Identify) -> None:
@@ -61,23 +61,23 @@ async def check_duplicates(job: Job, identify: Identify) -> None:
     Raises:
         InputError: there are two such names.
     """
-    whose: dict[str, str] = {
-        name: before.removeprefix(signer.NUMBER)
+    numbers: dict[str, str] = {
+        name: before.removeprefix(signer.AWS_PREFIX)
         for name, before in job.past.signers.items()
-        if name not in job.accounts and before.startswith(signer.NUMBER)
+        if name not in job.accounts and before.startswith(signer.AWS_PREFIX)
     }
-    if job.endpoint != AWS or (not whose and all(account.number for account in job.accounts.values())):
+    if job.endpoint != AWS or (not numbers and all(account.number for account in job.accounts.values())):
         return
 
-    async def look(name: str) -> None:
+    async def check(name: str) -> None:
         with suppress(ApiError):
-            found = signer.of(await identify(name))
-            if found.startswith(signer.NUMBER):
-                whose[name] = found.removeprefix(signer.NUMBER)
+            found = signer.recorded_form(await identify(name))
+            if found.startswith(signer.AWS_PREFIX):
+                numbers[name] = found.removeprefix(signer.AWS_PREFIX)
 
-    if len(job.accounts) + len(whose) > 1:
-        await reader.beside(job.accounts, look)
-    if (same := shared(whose)) and (problems := job.doubled(same)):
+    if len(job.accounts) + len(numbers) > 1:
+        await reader.beside(job.accounts, check)
+    if (same := shared(numbers)) and (problems := job.doubled(same)):
         raise ManifestError(list(problems))
 
 
@@ -88,13 +88,13 @@ async def check_renamed(job: Job, identify: Identify) -> None:
         InputError: the ledger has such rows.
     """
 
-    async def look(name: str) -> None:
+    async def check(name: str) -> None:
         # Credentials that cannot be had stop the account alone, and `identify_signer` checks again.
         with suppress(ApiError):
-            if why := _renamed_refusal(job, name, signer.of(await identify(name))):
+            if why := _renamed_refusal(job, name, signer.recorded_form(await identify(name))):
                 raise InputError(f"{job.path}: {why}")
 
-    await reader.beside(sorted({now for _, now in job.renamed}), look)
+    await reader.beside(sorted({now for _, now in job.renamed}), check)
 
 
 def _renamed_refusal(job: Job, name: str, now: str) -> str | None:
@@ -107,8 +107,10 @@ def _renamed_refusal(job: Job, name: str, now: str) -> str | None:
         settings = known.get(other, {})
         alike = all(settings.get(key) == getattr(account, key) for key in ("role_arn", "profile"))
         before = job.past.signers.get(other)
-        if signer.may_be_one(before, now, alike=alike, simulated=job.endpoint == SIMULATOR):
-            return signer.renamed(f"{row.engagement}/{row.resource}", other, name, command=job.command)
+        if signer.may_be_same(before, now, alike=alike, simulated=job.endpoint == SIMULATOR):
+            return signer.renamed_refusal(
+                f"{row.engagement}/{row.resource}", other, name, command=job.command
+            )
     return None
 
 
@@ -127,7 +129,7 @@ async def identify_signer(
     """
     found = await identify(account.name)
     before = signers.get(account.name) or job.past.signers.get(account.name)
-    now = signers[account.name] = signer.of(found)
+    now = signers[account.name] = signer.recorded_form(found)
     if why := signer.refusal(account.name, before, now) or _renamed_refusal(job, account.name, now):
         # The credentials could not be had at the start, and are another account's.
         raise ApiError(

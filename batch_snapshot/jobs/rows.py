@@ -118,8 +118,8 @@ def renamed_rows(
 def _may_be_same_account(other: str, account: Account, past: History) -> bool:
     """Whether an account that the ledger has under another name may be this one, as far as is known yet."""
     known: Mapping[str, Any] = past.last.accounts[other] if past.last else {}
-    now = account.number or signer.number(past.signers.get(account.name))
-    before = signer.number(past.signers.get(other))
+    now = account.number or signer.account_number(past.signers.get(account.name))
+    before = signer.account_number(past.signers.get(other))
     differ = before is not None and now is not None and before != now
     return known.get("endpoint_url") == account.endpoint_url and not differ
 

@@ -220,7 +220,7 @@ AT_2 = "http://127.0.0.1:9:222222222222:us-east-1"
     ],
 )  # fmt: skip
 def test_two_names_count_as_one_signer_unless_proven_different(before, now, alike, simulated, one):
-    assert signer.may_be_one(before, now, alike=alike, simulated=simulated) is one
+    assert signer.may_be_same(before, now, alike=alike, simulated=simulated) is one
 
 
 @pytest.mark.asyncio

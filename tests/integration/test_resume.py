@@ -132,8 +132,10 @@ async def test_another_aws_account_is_refused_and_another_key_warned_about(befor
 
 
 async def test_a_ledger_records_the_account_number_or_the_key():
-    assert signer.of("aws:123456789012:us-east-1") == "aws:123456789012"
-    assert signer.of("http://127.0.0.1:9 key:abc") == signer.of("aws key:abc") == "key:abc"
+    assert signer.recorded_form("aws:123456789012:us-east-1") == "aws:123456789012"
+    assert (
+        signer.recorded_form("http://127.0.0.1:9 key:abc") == signer.recorded_form("aws key:abc") == "key:abc"
+    )
 
 
 async def test_other_credentials_are_warned_about_and_another_account_is_refused_before_anything_is_sent(
