@@ -44,7 +44,7 @@ MARGIN = timedelta(minutes=1)
 GAPS = 100
 
 #: Refusals of an engagement that say nothing about the others.
-_OF_ONE = frozenset({"ResourceNotFoundException", "AccessDeniedException", "ValidationException"})
+_OF_ONE = frozenset({NOT_FOUND, "AccessDeniedException", "ValidationException"})
 
 _TABLES = """
 CREATE TABLE rows (account TEXT, catalog TEXT, engagement TEXT, resource_type TEXT, resource TEXT,

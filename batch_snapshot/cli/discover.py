@@ -12,6 +12,7 @@ from batch_snapshot.cli.params import FILE
 from batch_snapshot.cli.progress import ProgressLine, environment
 from batch_snapshot.errors import InputError
 from batch_snapshot.manifest import filters
+from batch_snapshot.operations import SNAPSHOT
 
 if TYPE_CHECKING:
     from batch_snapshot.manifest.filters import Filters
@@ -53,7 +54,9 @@ if TYPE_CHECKING:
 @click.option(
     "--changed-since", metavar="TIME", help="Only opportunities modified since (2026-01-31, or a span: 36h)."
 )
-@click.option("--template", metavar="NAME", help="Of the snapshots to make. Default: OpportunitySummaryView.")
+@click.option(
+    "--template", metavar="NAME", help=f"Of the snapshots to make. Default: {SNAPSHOT.templates[0]}."
+)
 @click.option(
     "--skip-active-jobs", is_flag=True, help="Leave out pairs that a running snapshot job takes care of."
 )
@@ -115,7 +118,7 @@ def _filters(given: dict[str, Any]) -> Filters:
     return filters.Filters(
         account="",
         catalog=given["catalog"],
-        resource_type="Opportunity",
+        resource_type=SNAPSHOT.resource_types[0],
         template=given["template"] or "",
         sources=given["sources"] or filters.SOURCES,
         changed_since=given["changed_since"],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from batch_snapshot.engine.reader import beside
 from batch_snapshot.manifest.filters import since
-from batch_snapshot.manifest.service_model import snapshot_input
+from batch_snapshot.manifest.service_model import row_input
 from batch_snapshot.operations import SNAPSHOT
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ class ListReader:
         self._reader = reader
         self._now = now
         self._on_progress = on_progress
-        shapes = snapshot_input()
+        shapes = row_input()
         self._patterns = {
-            "engagement": shapes["EngagementIdentifier"].regex,
-            "resource": shapes["ResourceIdentifier"].regex,
+            "engagement": shapes["engagement"].regex,
+            "resource": shapes["resource"].regex,
         }
 
     async def read(self, *, jobs: bool) -> None:

@@ -16,7 +16,7 @@ from unicodedata import category
 
 from batch_snapshot.manifest import keys
 from batch_snapshot.manifest.problems import UnreadableError, spelled
-from batch_snapshot.manifest.service_model import snapshot_input
+from batch_snapshot.manifest.service_model import row_input
 from batch_snapshot.manifest.yaml_events import Fields, Items, Scalar
 from batch_snapshot.text import plural
 
@@ -271,8 +271,8 @@ def swallowed(cells: Sequence[str], separator: str) -> int | None:
 
     A quote that is closed by the next one, rows later, makes those rows the text of one cell.
     """
-    shapes = snapshot_input()
-    ids = [shapes[name].regex for name in ("EngagementIdentifier", "ResourceIdentifier")]
+    shapes = row_input()
+    ids = [shapes[name].regex for name in ("engagement", "resource")]
     below = 0
     for cell in cells:
         for text in cell.splitlines()[1:]:

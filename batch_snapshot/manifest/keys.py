@@ -19,7 +19,7 @@ from batch_snapshot.manifest.service_model import (
     DEFAULT_TEMPLATE,
     TEMPLATES,
     role_input,
-    snapshot_input,
+    row_input,
 )
 
 if TYPE_CHECKING:
@@ -75,10 +75,8 @@ def text_checks(section: Sequence[ManifestKey]) -> dict[str, Check]:
 
 
 _NAME = Check(checks.check_name, lambda: checks.pattern_schema(checks.NOT_DOTS + checks.NAME))
-_ENGAGEMENT = checks.shape(
-    "engagement", snapshot_input, "EngagementIdentifier", "an engagement id, e.g. eng-0123456789abcd"
-)
-_RESOURCE = checks.shape("resource", snapshot_input, "ResourceIdentifier", "an opportunity id, e.g. O1234567")
+_ENGAGEMENT = checks.shape("engagement", row_input, "engagement", "an engagement id, e.g. eng-0123456789abcd")
+_RESOURCE = checks.shape("resource", row_input, "resource", "an opportunity id, e.g. O1234567")
 _PROFILE = Check(checks.check_profile, lambda: checks.pattern_schema(r"[^\x00-\x1f\x7f]{1,256}"))
 _ENDPOINT_URL = Check(checks.check_endpoint_url, lambda: checks.pattern_schema(r"https?://[^/@\s]+(?:/\S*)?"))
 _ROLE_ARN = "arn:aws:iam::123456789012:role/Snapshot"
@@ -139,16 +137,14 @@ CONTEXT = (
     ManifestKey(
         "resource_type",
         "What kind of resource is snapshotted.",
-        check=checks.choice("resource_type", lambda: snapshot_input()["ResourceType"].choices),
+        check=checks.choice("resource_type", lambda: row_input()["resource_type"].choices),
         default=DEFAULT_RESOURCE_TYPE,
         sample=(DEFAULT_RESOURCE_TYPE, "the default"),
     ),
     ManifestKey(
         "template",
         "Which of the resource's data the snapshot holds.",
-        check=checks.shape(
-            "template", snapshot_input, "ResourceSnapshotTemplateIdentifier", f"e.g. {DEFAULT_TEMPLATE}"
-        ),
+        check=checks.shape("template", row_input, "template", f"e.g. {DEFAULT_TEMPLATE}"),
         default=DEFAULT_TEMPLATE,
         examples=TEMPLATES,
         sample=(DEFAULT_TEMPLATE, "the default"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 from batch_snapshot.manifest import checks, keys, values
 from batch_snapshot.manifest.header import AMBIENT
 from batch_snapshot.manifest.problems import ProblemCount, meant, shown
-from batch_snapshot.manifest.service_model import DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE, snapshot_input
+from batch_snapshot.manifest.service_model import DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE, row_input
 from batch_snapshot.manifest.yaml_events import Broken, Fields, Items, Scalar
 from batch_snapshot.models import Row
 
@@ -52,8 +52,8 @@ class Expander:
         self._warn = warn
         self._tallies: dict[str, ProblemCount] = {}
         self._doubted: set[str] = set()
-        self._engagement = snapshot_input()["EngagementIdentifier"].regex.fullmatch
-        self._resource = snapshot_input()["ResourceIdentifier"].regex.fullmatch
+        self._engagement = row_input()["engagement"].regex.fullmatch
+        self._resource = row_input()["resource"].regex.fullmatch
         self._common = self._complete({})
 
     def rows(self, entry: Node) -> list[tuple[Row, int]]:

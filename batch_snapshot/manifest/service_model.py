@@ -13,10 +13,15 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batch_snapshot.errors import BatchSnapshotError
-from batch_snapshot.operations import SERVICE, SNAPSHOT
+from batch_snapshot.operations import CREATES, SERVICE, SNAPSHOT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batch_snapshot.operations import CreateOperation
 
 #: The catalogs that the service's documentation names; its model has only a pattern.
 CATALOGS = ("AWS", "Sandbox")
@@ -48,9 +53,23 @@ class Shape:
 
 
 @cache
-def snapshot_input() -> dict[str, Shape]:
-    """The parameters of CreateResourceSnapshot, by name."""
-    return _input(SERVICE, SNAPSHOT.name)
+def row_input(creates: Sequence[CreateOperation] = CREATES) -> dict[str, Shape]:
+    """What the service accepts for the fields of a row, whichever operation sends it."""
+    inputs = [(create, _input(SERVICE, create.name)) for create in creates]
+    return {
+        field: _either([shapes[create.parameters[field]] for create, shapes in inputs])
+        for field in creates[0].parameters
+    }
+
+
+def _either(shapes: Sequence[Shape]) -> Shape:
+    first, *others = dict.fromkeys(shapes)
+    if not others:
+        return first
+    choices = tuple(dict.fromkeys(choice for shape in shapes for choice in shape.choices))
+    pattern = "|".join(f"(?:{shape.pattern})" for shape in (first, *others))
+    regex = "|".join(f"(?:{shape.regex.pattern})" for shape in (first, *others))
+    return Shape(pattern, re.compile(regex, re.ASCII), None, None, choices)
 
 
 @cache

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from batch_snapshot.models import ErrorKind, Status
+from batch_snapshot.operations import SNAPSHOT, iam_action
 from batch_snapshot.reporting.next_steps import remedy
 from batch_snapshot.reporting.summary import AccountSummary, largest_first
 from batch_snapshot.text import plural
@@ -21,7 +22,7 @@ ADVICE: Mapping[ErrorKind, str] = {
     ErrorKind.TRANSIENT: "a temporary error: retry",
     ErrorKind.CONFLICT: "another change was under way, or the token was used otherwise: retry later",
     ErrorKind.QUOTA: "a service quota is exceeded: retry another day, or have it raised",
-    ErrorKind.DENIED: "fix the IAM policy (partnercentral:CreateResourceSnapshot on the engagement, "
+    ErrorKind.DENIED: f"fix the IAM policy ({iam_action(SNAPSHOT.name)} on the engagement, "
     "GetOpportunity and GetAwsOpportunitySummary on the opportunity), then retry",
     ErrorKind.NOT_FOUND: "not there, or not visible to these credentials: check ids and catalog, then retry",
     ErrorKind.INVALID: "the service refuses these values: fix the manifest and run it, or fix the "

@@ -100,7 +100,7 @@ def _read_everything(*, dask: bool) -> None:
     # botocore registers in each session.
     importlib.import_module("anyio._backends._asyncio")
     importlib.import_module("batch_snapshot.aws.http").new_session()
-    importlib.import_module("batch_snapshot.manifest.service_model").snapshot_input()
+    importlib.import_module("batch_snapshot.manifest.service_model").row_input()
     if dask:
         importlib.import_module("distributed.cli.dask_scheduler")
         importlib.import_module("distributed.cli.dask_worker")

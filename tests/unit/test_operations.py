@@ -10,6 +10,7 @@ from batch_snapshot import operations
 from batch_snapshot.aws.client import Clients
 from batch_snapshot.aws.target import Target
 from batch_snapshot.clock import utc_now
+from batch_snapshot.manifest import service_model
 from batch_snapshot.models import Account, ApiError, Receipt, Request, Row
 from batch_snapshot.operations import CREATES, SNAPSHOT, create_operation
 from tests.unit.aws.test_client import credentials, http, raw_server
@@ -60,6 +61,19 @@ def test_operation_is_chosen_by_resource_type_and_unknown_types_take_the_first()
     assert create_operation(ROW, creates) is SNAPSHOT
     assert create_operation(JOB_ROW, creates) is JOB
     assert create_operation(ROW._replace(resource_type="Lead"), creates) is SNAPSHOT
+
+
+def test_manifest_accepts_the_ids_of_every_entry():
+    other = replace(
+        SNAPSHOT,
+        name="CreateResourceSnapshotJob",
+        parameters={**SNAPSHOT.parameters, "resource": "EngagementIdentifier"},
+    )
+    resource = service_model.row_input((SNAPSHOT, other))["resource"].regex
+    assert resource.fullmatch("O1234567")
+    assert resource.fullmatch("eng-0123456789abcd")
+    assert not resource.fullmatch("0123")
+    assert service_model.row_input((SNAPSHOT, JOB)) == service_model.row_input()
 
 
 @pytest.mark.asyncio

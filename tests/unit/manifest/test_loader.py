@@ -20,6 +20,7 @@ from batch_snapshot import manifest
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.manifest import service_model
 from batch_snapshot.models import Account, Quota, Row
+from batch_snapshot.operations import SNAPSHOT
 from tests import ROOT
 
 EXAMPLES = ROOT / "manifests"
@@ -551,8 +552,8 @@ def test_memory_does_not_hold_the_rows(tmp_path):
 def test_patterns_are_those_of_the_service_model():
     model = Loader().load_service_model("partnercentral-selling", "service-2")
     members = model["shapes"]["CreateResourceSnapshotRequest"]["members"]
-    for name, shape in service_model.snapshot_input().items():
-        described = model["shapes"][members[name]["shape"]]
+    for field, shape in service_model.row_input().items():
+        described = model["shapes"][members[SNAPSHOT.parameters[field]]["shape"]]
         assert shape.choices == tuple(described.get("enum", ()))
         assert shape.pattern == described.get("pattern", "Opportunity")
     role = Loader().load_service_model("sts", "service-2")["shapes"]["externalIdType"]
