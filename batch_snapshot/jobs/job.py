@@ -15,7 +15,7 @@ from batch_snapshot.jobs.locked import check_ledger_fits, read_history, reminder
 from batch_snapshot.jobs.plan import Selection
 from batch_snapshot.jobs.rows import LedgerRows, ManifestRows, count_by_account, count_by_account_and_catalog
 from batch_snapshot.ledger import history, reader
-from batch_snapshot.manifest import doubled
+from batch_snapshot.manifest import find_duplicates
 from batch_snapshot.ratelimit import forecast
 from batch_snapshot.ratelimit.windows import calls_a_day
 from batch_snapshot.reporting import next_steps, summary
@@ -163,7 +163,7 @@ def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
         todays_command=options.command_line if locked.todays_ledger else None,
         vanished_keys=vanished,
         warnings=[*manifest.warnings, *locked.passed_over, *_warnings(manifest, targets.quotas, options)],
-        doubled=partial(doubled, manifest),
+        doubled=partial(find_duplicates, manifest),
         renamed=renamed,
         open_questions=[*questions, *_days_needed(manifest, targets.quotas)],
     )

@@ -81,9 +81,9 @@ class LedgerRows(NamedTuple):
         doubles = DuplicateRows(same)
         for request in self.requests():
             if request:
-                doubles.look(request.row, place)
+                doubles.add(request.row, place)
         again = ((request.row, place) for request in self.requests() if request)
-        return [f"{where}: {text}" for where, text in doubles.told(again)]
+        return [f"{where}: {text}" for where, text in doubles.problems(again)]
 
 
 def renamed_rows(

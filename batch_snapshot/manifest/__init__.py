@@ -8,7 +8,7 @@ API), and `duplicates`. The package knows neither ledgers nor AWS.
 
 from __future__ import annotations
 
-from batch_snapshot.manifest.loader import Manifest, doubled, load, rows
+from batch_snapshot.manifest.loader import Manifest, find_duplicates, load, rows
 from batch_snapshot.manifest.schema import schema
 from batch_snapshot.manifest.template import template
 from batch_snapshot.models import Account, Quota
@@ -18,9 +18,9 @@ __all__ = [
     "Manifest",
     "Quota",
     "checks",
-    "doubled",
     "duplicates",
     "filters",
+    "find_duplicates",
     "keys",
     "load",
     "rows",

@@ -23,7 +23,7 @@ from batch_snapshot.text import plural
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from batch_snapshot.manifest.problems import Complain
+    from batch_snapshot.manifest.problems import Report
     from batch_snapshot.manifest.yaml_events import Node
 
     #: Key of a pair → the name of its column; None: the file does not hold the key, whatever its columns.
@@ -88,8 +88,8 @@ class Columns:
     #: Positions without a name.
     nameless: list[int] = field(default_factory=list)
 
-    def entry(self, cells: list[str], line: int, complain: Complain) -> Fields | None:
-        """A row as an entry; None: it is blank, or was complained about."""
+    def entry(self, cells: list[str], line: int, report: Report) -> Fields | None:
+        """A row as an entry; None: it is blank, or was reported."""
         nodes: dict[str, Node] = {}
         for position, key in self.keys.items():
             text = cleaned(cells[position]) if position < len(cells) else ""
@@ -103,7 +103,7 @@ class Columns:
             return None
         wrong = self._misplaced(cells) if self.nameless or len(cells) != len(self.names) else None
         if wrong:
-            complain(line, wrong)
+            report(line, wrong)
             return None
         return Fields(nodes, line)
 

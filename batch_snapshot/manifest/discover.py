@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from batch_snapshot.manifest.checks import Check
     from batch_snapshot.manifest.header import Defaults
-    from batch_snapshot.manifest.problems import Complain
+    from batch_snapshot.manifest.problems import Report
     from batch_snapshot.manifest.yaml_events import Node
     from batch_snapshot.models import Account
 
@@ -26,12 +26,12 @@ _CHECKS = keys.text_checks(keys.DISCOVER)
 
 
 def read_discover(
-    node: Node, defaults: Defaults, accounts: Mapping[str, Account], complain: Complain
+    node: Node, defaults: Defaults, accounts: Mapping[str, Account], report: Report
 ) -> tuple[Filters, ...]:
-    """What is to be looked for; what is wrong is complained about."""
+    """What is to be looked for; what is wrong is reported."""
     if is_unwritten(node):
         return ()
-    found = [_filters(one, defaults, accounts, complain) for one in _entries(node)]
+    found = [_filters(one, defaults, accounts, report) for one in _entries(node)]
     return tuple(one for one in found if one)
 
 
@@ -40,27 +40,27 @@ def _entries(node: Node) -> list[Node]:
 
 
 def _filters(
-    node: Node, defaults: Defaults, accounts: Mapping[str, Account], complain: Complain
+    node: Node, defaults: Defaults, accounts: Mapping[str, Account], report: Report
 ) -> Filters | None:
     if not isinstance(node, Fields):
         if not isinstance(node, Broken):
             wanted = "discover must be filters, e.g. discover: {stages: [Qualified]}"
-            complain(node.line, f"{wanted}, not {values.kind_of(node)}")
+            report(node.line, f"{wanted}, not {values.kind_of(node)}")
         return None
-    values.check_keys(node, keys.names(keys.DISCOVER), SECTION, complain)
+    values.check_keys(node, keys.names(keys.DISCOVER), SECTION, report)
     own = {
-        key: values.take_checked(node, key, check, complain) or ""
+        key: values.take_checked(node, key, check, report) or ""
         for key, check in keys.text_checks(keys.CONTEXT).items()
     }
     sole = next(iter(accounts)) if len(accounts) == 1 else None
     account, catalog = own["account"] or defaults.account or sole, own["catalog"] or defaults.catalog
     if own["account"] and (wrong := unknown_account(own["account"], accounts)):
-        complain(node.nodes["account"].line, wrong)
+        report(node.nodes["account"].line, wrong)
     for name, value in (("account", account), ("catalog", catalog)):
         if not value and name not in node.nodes and name not in defaults.broken:
-            complain(node.line, f"discover without {name}: write {name}: here, or under defaults")
+            report(node.line, f"discover without {name}: write {name}: here, or under defaults")
     lists = {
-        key.name: _texts(node, key.name, key.check, complain)
+        key.name: _texts(node, key.name, key.check, report)
         for key in keys.DISCOVER
         if key.type is ValueType.TEXT_OR_TEXTS and key.check
     }
@@ -70,24 +70,24 @@ def _filters(
         resource_type=own["resource_type"] or defaults.resource_type or DEFAULT_RESOURCE_TYPE,
         template=own["template"] or defaults.template or DEFAULT_TEMPLATE,
         **{**lists, "sources": lists["sources"] or filters.SOURCES},
-        changed_since=values.take_checked(node, "changed_since", _CHECKS["changed_since"], complain),
+        changed_since=values.take_checked(node, "changed_since", _CHECKS["changed_since"], report),
     )
 
 
-def _texts(section: Fields, key: str, check: Check, complain: Complain) -> tuple[str, ...]:
+def _texts(section: Fields, key: str, check: Check, report: Report) -> tuple[str, ...]:
     """The checked texts of a list; one text alone stands for a list of one."""
     node = section.nodes.get(key)
     if node is None or is_unwritten(node):
         return ()
     if isinstance(node, Fields):
-        complain(node.line, f"{key} must be a list of texts, not a mapping")
+        report(node.line, f"{key} must be a list of texts, not a mapping")
         return ()
     texts = []
     for one in _entries(node):
-        text = values.as_text(one, key, complain)
+        text = values.as_text(one, key, report)
         wrong = check.problem(text.text) if text else None
         if text and wrong:
-            complain(text.line, wrong)
+            report(text.line, wrong)
         elif text:
             texts.append(text.text)
     return tuple(dict.fromkeys(texts))

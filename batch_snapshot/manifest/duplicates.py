@@ -1,4 +1,4 @@
-"""Rows that two names of one AWS account both list: each would make the snapshot."""
+"""Rows that two names of one AWS account both list: both would make the snapshot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Place(NamedTuple):
-    """Where a row stands."""
+    """File and line of a row."""
 
     #: The number of its file, in the order of reading.
     file: int
@@ -27,40 +27,40 @@ class Place(NamedTuple):
         return f"{self.name}:{self.line}" if self.line else self.name
 
 
-class _Double(NamedTuple):
+class _Duplicate(NamedTuple):
     key: bytes
     place: Place
     row: Row
 
 
-def by_roles(accounts: Mapping[str, Account]) -> dict[str, str]:
-    """The AWS accounts that several names stand for, by those names, as far as their roles tell."""
-    whose = {
+def accounts_by_role(accounts: Mapping[str, Account]) -> dict[str, str]:
+    """The AWS accounts that several names mean, by those names, as far as the ARNs of their roles say."""
+    numbers = {
         name: f"{account.number}{f' at {account.endpoint_url}' if account.endpoint_url else ''}"
         for name, account in accounts.items()
         if account.number
     }
-    return shared(whose)
+    return shared(numbers)
 
 
-def shared(whose: Mapping[str, str]) -> dict[str, str]:
-    """Those of the names, with what they stand for, that are not alone with it."""
-    names = Counter(whose.values())
-    return {name: one for name, one in whose.items() if names[one] > 1}
+def shared(accounts: Mapping[str, str]) -> dict[str, str]:
+    """Those of the names whose AWS account has another name too, with that account."""
+    names = Counter(accounts.values())
+    return {name: one for name, one in accounts.items() if names[one] > 1}
 
 
 class DuplicateRows:
-    """Looks at every row once; 16 bytes stand for each that might have a double."""
+    """Finds rows that two names of one AWS account both list; keeps 16 bytes for each that might be one."""
 
-    def __init__(self, same: Mapping[str, str]) -> None:
-        """Take the AWS accounts that several names stand for, by those names."""
+    def __init__(self, aws_accounts: Mapping[str, str]) -> None:
+        """Take the AWS accounts that several names mean, by those names."""
         self.total = 0
-        self.same = same
+        self.aws_accounts = aws_accounts
         self._seen: set[bytes] = set()
-        self._kept: list[_Double] = []
+        self._kept: list[_Duplicate] = []
 
-    def look(self, row: Row, place: Place) -> None:
-        """Look at a row; none may be shown twice."""
+    def add(self, row: Row, place: Place) -> None:
+        """Compare a row with those before; none may be added twice."""
         key = self._key(row)
         if key is None:
             return
@@ -69,11 +69,11 @@ class DuplicateRows:
             return
         self.total += 1
         if len(self._kept) < KEPT:
-            self._kept.append(_Double(key, place, row))
+            self._kept.append(_Duplicate(key, place, row))
 
-    def told(self, again: Iterable[tuple[Row, Place]]) -> Iterator[tuple[Place, str]]:
-        """Tell of the first doubles, at their places; the rows are passed once more to find their firsts."""
-        wanted = {double.key for double in self._kept}
+    def problems(self, again: Iterable[tuple[Row, Place]]) -> Iterator[tuple[Place, str]]:
+        """The first duplicates at their places; all rows are passed `again` to find what they repeat."""
+        wanted = {duplicate.key for duplicate in self._kept}
         firsts: dict[bytes, tuple[Row, Place]] = {}
         for row, place in again if wanted else ():
             key = self._key(row)
@@ -83,13 +83,13 @@ class DuplicateRows:
             if key in firsts:
                 yield place, self._text(row, *firsts[key])
 
-    def _text(self, row: Row, first: Row, there: Place) -> str:
+    def _text(self, row: Row, first: Row, place: Place) -> str:
         return (
-            f"{row.engagement} {row.resource} is listed for account {first.account} too ({there}), and "
-            f"{first.account} and {row.account} are one AWS account ({self.same[row.account]}): remove it "
-            "from one of them"
+            f"{row.engagement} {row.resource} is listed for account {first.account} too ({place}), and "
+            f"{first.account} and {row.account} are one AWS account ({self.aws_accounts[row.account]}): "
+            "remove it from one of them"
         )
 
     def _key(self, row: Row) -> bytes | None:
-        whose = self.same.get(row.account)
-        return None if whose is None else row._replace(account=whose).key
+        account = self.aws_accounts.get(row.account)
+        return None if account is None else row._replace(account=account).key

@@ -16,7 +16,7 @@ from batch_snapshot.text import escaped, truncated
 
 if TYPE_CHECKING:
     from batch_snapshot.manifest.keys import ManifestKey
-    from batch_snapshot.manifest.problems import Complain
+    from batch_snapshot.manifest.problems import Report
     from batch_snapshot.manifest.yaml_events import Fields, Node
 
 #: The account of a manifest that names none: the ambient AWS credentials.
@@ -34,7 +34,7 @@ class Defaults:
     catalog: str | None = None
     resource_type: str | None = None
     template: str | None = None
-    #: Named, but complained about: rows that need them are not complained about again.
+    #: Named, but reported: rows that need them are not reported again.
     broken: frozenset[str] = frozenset()
     #: Where `account` stands.
     account_line: int = 0
@@ -51,36 +51,36 @@ class Defaults:
         )
 
 
-def read_version(node: Node, complain: Complain) -> None:
+def read_version(node: Node, report: Report) -> None:
     """Only version 1 exists."""
     if not isinstance(node, Broken) and not (isinstance(node, Scalar) and node.plain and node.text == "1"):
         found = f", not {shown(node.text)}" if isinstance(node, Scalar) and node.text else ""
-        complain(node.line, f"version must be the number 1{found}: write version: 1")
+        report(node.line, f"version must be the number 1{found}: write version: 1")
 
 
-def read_name(node: Node, complain: Complain) -> str | None:
-    """The manifest's name, or None where it was complained about."""
-    text = values.as_text(node, "name", complain)
+def read_name(node: Node, report: Report) -> str | None:
+    """The manifest's name, or None where it was reported."""
+    text = values.as_text(node, "name", report)
     if text is None:
         if isinstance(node, Scalar) and node.absent:
-            complain(node.line, "name is empty: give the manifest a name, e.g. name: nightly")
+            report(node.line, "name is empty: give the manifest a name, e.g. name: nightly")
         return None
     wrong = checks.check_name(text.text)
     if wrong:
-        complain(text.line, wrong)
+        report(text.line, wrong)
     return None if wrong else text.text
 
 
-def read_defaults(node: Node, complain: Complain, warn: Complain) -> Defaults:
-    """The defaults that hold; what is wrong is complained about."""
-    section = values.as_mapping(node, "defaults", complain)
+def read_defaults(node: Node, report: Report, warn: Report) -> Defaults:
+    """The defaults that hold; what is wrong is reported."""
+    section = values.as_mapping(node, "defaults", report)
     if section is None:
         return Defaults()
-    values.check_keys(section, keys.names(keys.CONTEXT), "defaults", complain)
+    values.check_keys(section, keys.names(keys.CONTEXT), "defaults", report)
     found: dict[str, str] = {}
     broken = set()
     for key, check in keys.text_checks(keys.CONTEXT).items():
-        value = values.take_checked(section, key, check, complain)
+        value = values.take_checked(section, key, check, report)
         if value is not None:
             found[key] = value
         elif not _absent(section.nodes.get(key)):
@@ -92,77 +92,77 @@ def read_defaults(node: Node, complain: Complain, warn: Complain) -> Defaults:
     return Defaults(**found, broken=frozenset(broken), account_line=line)
 
 
-def read_accounts(node: Node, complain: Complain, warn: Complain) -> dict[str, Account]:
+def read_accounts(node: Node, report: Report, warn: Report) -> dict[str, Account]:
     """The accounts by name. A faulty one is kept under its name, so that its rows find it."""
-    section = values.as_mapping(node, "accounts", complain)
+    section = values.as_mapping(node, "accounts", report)
     if section is None:
         return {}
     for name in section.nodes:
         wrong = checks.check_name(name, "account")
         if wrong:
-            complain(section.line_of(name), wrong)
-    return {name: _account(name, one, complain, warn) for name, one in section.nodes.items()}
+            report(section.line_of(name), wrong)
+    return {name: _account(name, one, report, warn) for name, one in section.nodes.items()}
 
 
-def _account(name: str, node: Node, complain: Complain, warn: Complain) -> Account:
+def _account(name: str, node: Node, report: Report, warn: Report) -> Account:
     where = f"account {escaped(truncated(name, 64))}"
-    settings = values.as_mapping(node, where, complain)
+    settings = values.as_mapping(node, where, report)
     if settings is None:
         return Account(name)
-    values.check_keys(settings, keys.names(keys.ACCOUNT), where, complain)
+    values.check_keys(settings, keys.names(keys.ACCOUNT), where, report)
     texts: dict[str, str | None] = {}
     for key in keys.ACCOUNT:
         if key.type is ValueType.TEXT and key.check:
-            texts[key.name] = values.take_checked(settings, key.name, key.check, complain)
+            texts[key.name] = values.take_checked(settings, key.name, key.check, report)
             if texts[key.name] and key.needs and _absent(settings.nodes.get(key.needs)):
-                complain(
+                report(
                     settings.nodes[key.name].line,
                     f"{key.name} is used only with a {key.needs}: add one or remove {key.name}",
                 )
     region = texts["region"]
     if region and region != DEFAULT_REGION:
         warn(settings.nodes["region"].line, f"region {region}: only {DEFAULT_REGION} serves this API today")
-    quota = _quota(settings.nodes.get("quota"), where, complain)
-    return Account(name, **texts, quota=quota, tags=_tags(settings.nodes.get("tags"), complain))
+    quota = _quota(settings.nodes.get("quota"), where, report)
+    return Account(name, **texts, quota=quota, tags=_tags(settings.nodes.get("tags"), report))
 
 
-def _quota(node: Node | None, where: str, complain: Complain) -> Quota:
-    section = None if node is None else values.as_mapping(node, "quota", complain)
+def _quota(node: Node | None, where: str, report: Report) -> Quota:
+    section = None if node is None else values.as_mapping(node, "quota", report)
     if section is None:
         return Quota()
-    values.check_keys(section, keys.names(keys.QUOTA), f"the quota of {where}", complain)
-    counts = {key.name: _count(section, key, complain) for key in keys.QUOTA if key.type is ValueType.COUNT}
+    values.check_keys(section, keys.names(keys.QUOTA), f"the quota of {where}", report)
+    counts = {key.name: _count(section, key, report) for key in keys.QUOTA if key.type is ValueType.COUNT}
     reserve = counts.pop("reserve") or 0
     smallest = min((number for number in counts.values() if number), default=None)
     if smallest is not None and reserve >= smallest:
-        complain(
+        report(
             section.nodes["reserve"].line,
             f"reserve {reserve} leaves nothing of {smallest} calls: make it smaller than the smallest window",
         )
-    return Quota(per_second=_rate(section, complain), **counts, reserve=reserve)
+    return Quota(per_second=_rate(section, report), **counts, reserve=reserve)
 
 
-def _count(section: Fields, key: ManifestKey, complain: Complain) -> int | None:
-    value = values.take(section, key.name, complain)
+def _count(section: Fields, key: ManifestKey, report: Report) -> int | None:
+    value = values.take(section, key.name, report)
     if value is None:
         return None
     if value.plain and _COUNT.fullmatch(value.text) and int(value.text) >= key.least:
         return int(value.text)
     kind = "a positive whole number" if key.least else "a whole number, 0 or more,"
-    complain(
+    report(
         value.line,
         f"{key.name} {shown(value.text)} must be {kind} in plain digits, e.g. {key.name}: 100",
     )
     return None
 
 
-def _rate(section: Fields, complain: Complain) -> float | None:
-    value = values.take(section, "per_second", complain)
+def _rate(section: Fields, report: Report) -> float | None:
+    value = values.take(section, "per_second", report)
     if value is None:
         return None
     if value.plain and _RATE.fullmatch(value.text) and float(value.text) > 0:
         return float(value.text)
-    complain(
+    report(
         value.line,
         f"per_second {shown(value.text)} must be a positive number in plain digits, up to 999999 with six "
         "decimals, e.g. per_second: 0.5",
@@ -170,22 +170,22 @@ def _rate(section: Fields, complain: Complain) -> float | None:
     return None
 
 
-def _tags(node: Node | None, complain: Complain) -> tuple[str, ...]:
+def _tags(node: Node | None, report: Report) -> tuple[str, ...]:
     if node is None or is_unwritten(node):
         return ()
     if not isinstance(node, Items):
-        complain(node.line, "tags must be a list of names, e.g. tags: [production]")
+        report(node.line, "tags must be a list of names, e.g. tags: [production]")
         return ()
     tags: list[str] = []
     for one in node.nodes:
-        tag = values.as_text(one, "a tag", complain)
+        tag = values.as_text(one, "a tag", report)
         if tag is None:
             if _absent(one):
-                complain(one.line, "a tag is empty: name it or remove it")
+                report(one.line, "a tag is empty: name it or remove it")
             continue
         wrong = checks.check_name(tag.text, "tag")
         if wrong:
-            complain(tag.line, wrong)
+            report(tag.line, wrong)
         tags.append(tag.text)
     return tuple(tags)
 

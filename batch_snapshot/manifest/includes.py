@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from batch_snapshot.manifest.csv_columns import Names
-    from batch_snapshot.manifest.problems import Complain
+    from batch_snapshot.manifest.problems import Report
 
 _COLUMNS = keys.names(keys.PAIR)
 
@@ -44,57 +44,57 @@ def locate(text: str, folder: Path, endings: Collection[str]) -> tuple[str | Non
     return trouble(Path(target), f"include {name}"), target
 
 
-def read_include(node: Node, complain: Complain) -> tuple[Scalar | None, Names | None]:
+def read_include(node: Node, report: Report) -> tuple[Scalar | None, Names | None]:
     """An entry of `include`: the file's name, and the names of its columns if they are given.
 
-    The file is None where the entry was complained about.
+    The file is None where the entry was reported.
     """
     if not isinstance(node, Fields):
-        text = as_text(node, "include", complain)
+        text = as_text(node, "include", report)
         if text is None and isinstance(node, Scalar) and node.absent:
-            complain(node.line, "include is empty: name a file or remove it")
+            report(node.line, "include is empty: name a file or remove it")
         return text, None
-    check_keys(node, keys.names(keys.INCLUDE), "an include", complain)
+    check_keys(node, keys.names(keys.INCLUDE), "an include", report)
     file, names = node.nodes.get("file"), node.nodes.get("columns")
-    text = None if file is None else as_text(file, "file", complain)
+    text = None if file is None else as_text(file, "file", report)
     if text is None:
         if file is None or (isinstance(file, Scalar) and file.absent):
-            complain(node.line, "file is missing in an include: name one, e.g. {file: pairs.csv}")
+            report(node.line, "file is missing in an include: name one, e.g. {file: pairs.csv}")
         return None, None
     if names is None or is_unwritten(names):
         return text, None
     if Path(text.text).suffix.lower() != ".csv":
-        complain(
+        report(
             node.line_of("columns"),
             f"columns of {shown(text.text)}: only CSV has columns; YAML and NDJSON name the keys of a pair",
         )
         return None, None
-    return text, _read_columns(names, complain)
+    return text, _read_columns(names, report)
 
 
-def _read_columns(node: Node, complain: Complain) -> Names:
+def _read_columns(node: Node, report: Report) -> Names:
     """Which column holds which key of a pair."""
     from batch_snapshot.manifest.csv_columns import same  # noqa: PLC0415 - most manifests have none
 
     example = 'e.g. columns: {engagement: "Engagement Id", resource: "Opportunity Id"}'
     if not isinstance(node, Fields):
-        complain(node.line, f"columns must be a mapping of keys to columns, {example}")
+        report(node.line, f"columns must be a mapping of keys to columns, {example}")
         return {}
-    check_keys(node, _COLUMNS, "columns", complain)
+    check_keys(node, _COLUMNS, "columns", report)
     names: dict[str, str | None] = {}
     taken: dict[str, str] = {}
     for key, value in node.nodes.items():
         if key not in _COLUMNS:
             continue
-        text = as_text(value, f"the column of {key}", complain)
+        text = as_text(value, f"the column of {key}", report)
         if text is None:
             if key == "engagement" and isinstance(value, Scalar) and value.absent:
-                complain(value.line, f"the column of {key} is empty: name it, {example}")
+                report(value.line, f"the column of {key} is empty: name it, {example}")
             names[key] = None
             continue
         names[key] = text.text
         if (other := taken.setdefault(same(text.text), key)) != key:
-            complain(text.line, f"column {spelled(text.text)} is named for {other} and for {key}: name two")
+            report(text.line, f"column {spelled(text.text)} is named for {other} and for {key}: name two")
     return names
 
 

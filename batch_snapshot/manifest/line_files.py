@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from batch_snapshot.manifest.csv_columns import Names
-    from batch_snapshot.manifest.problems import Complain
+    from batch_snapshot.manifest.problems import Report
 
-    Entries = Callable[["Lines", Complain, Complain, Names | None], Iterator[Node]]
+    Entries = Callable[["Lines", Report, Report, Names | None], Iterator[Node]]
 
 #: The longest line, in bytes.
 LONGEST = 1 << 20
@@ -33,12 +33,12 @@ class Lines(Protocol):
         """The next line, or its first `size` bytes; nothing at the end."""
 
 
-def csv_entries(lines: Lines, complain: Complain, warn: Complain, names: Names | None) -> Iterator[Node]:
+def csv_entries(lines: Lines, report: Report, warn: Report, names: Names | None) -> Iterator[Node]:
     """The rows of a CSV file.
 
     Args:
         lines: of the file.
-        complain: gets problems.
+        report: gets problems.
         warn: gets warnings.
         names: of the columns, where they are not those of a pair's keys.
     """
@@ -65,12 +65,12 @@ def csv_entries(lines: Lines, complain: Complain, warn: Complain, names: Names |
             return
         if texts.number > line and (below := csv_columns.swallowed(cells, found.separator)):
             problem = f"the row in line {line + below} stands within the quotes of a cell that begins here: "
-            complain(line, f"{problem}close them; it begins {spelled(texts.first)}")
-        elif entry := found.entry(cells, line, complain):
+            report(line, f"{problem}close them; it begins {spelled(texts.first)}")
+        elif entry := found.entry(cells, line, report):
             yield entry
 
 
-def ndjson_entries(lines: Lines, complain: Complain, _warn: Complain, _names: Names | None) -> Iterator[Node]:
+def ndjson_entries(lines: Lines, report: Report, _warn: Report, _names: Names | None) -> Iterator[Node]:
     """The objects of an NDJSON file, one a line; blank lines are skipped."""
     texts = _TextLines(lines)
     for text in texts:
@@ -78,7 +78,7 @@ def ndjson_entries(lines: Lines, complain: Complain, _warn: Complain, _names: Na
         if (fields := _flat_object(text)) is not None:
             yield Fields({key: Scalar(value, line) for key, value in fields.items()}, line)
         elif text.strip():
-            yield _json_entry(text, line, complain)
+            yield _json_entry(text, line, report)
 
 
 def _flat_object(text: str) -> dict[str, str] | None:
@@ -96,16 +96,16 @@ def _flat_object(text: str) -> dict[str, str] | None:
     return found if all(type(value) is str for value in found.values()) else None
 
 
-def _json_entry(text: str, line: int, complain: Complain) -> Node:
+def _json_entry(text: str, line: int, report: Report) -> Node:
     try:
         parsed = json.loads(text, object_pairs_hook=_JsonPairs)
     except RecursionError:
-        complain(line, "nested deeper than any entry needs")
+        report(line, "nested deeper than any entry needs")
     except ValueError as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else "a number is too long"
-        complain(line, f"not valid JSON: {reason}: one object a line, keys and texts in double quotes")
+        report(line, f"not valid JSON: {reason}: one object a line, keys and texts in double quotes")
     else:
-        return _json_node(parsed, line, complain, deepest=3)
+        return _json_node(parsed, line, report, deepest=3)
     return Broken(line)
 
 
@@ -113,24 +113,24 @@ class _JsonPairs(list[tuple[str, Any]]):
     """A JSON object, which may hold a key twice."""
 
 
-def _json_node(value: object, line: int, complain: Complain, deepest: int) -> Node:
+def _json_node(value: object, line: int, report: Report, deepest: int) -> Node:
     if isinstance(value, str):
         return Scalar(value, line)
     if value is None:
         return Scalar("", line, plain=True)
     if deepest == 0:
-        complain(line, "nested deeper than any entry needs")
+        report(line, "nested deeper than any entry needs")
     elif isinstance(value, _JsonPairs):
         nodes: dict[str, Node] = {}
         for key, one in value:
             if key in nodes:
-                complain(line, f"key {shown(key)} stands here a second time: remove one")
-            nodes[key] = _json_node(one, line, complain, deepest - 1)
+                report(line, f"key {shown(key)} stands here a second time: remove one")
+            nodes[key] = _json_node(one, line, report, deepest - 1)
         return Fields(nodes, line)
     elif isinstance(value, list):
-        return Items([_json_node(one, line, complain, deepest - 1) for one in value], line)
+        return Items([_json_node(one, line, report, deepest - 1) for one in value], line)
     else:
-        complain(line, f"{shown(json.dumps(value))} must be a text: put it in double quotes")
+        report(line, f"{shown(json.dumps(value))} must be a text: put it in double quotes")
     return Broken(line)
 
 
@@ -157,7 +157,7 @@ class _Utf16Lines:
 class _TextLines:
     """Each line's text, whatever ends the lines; byte order marks are dropped."""
 
-    def __init__(self, lines: Lines, warn: Complain | None = None) -> None:
+    def __init__(self, lines: Lines, warn: Report | None = None) -> None:
         """Read lines; with `warn`, those that are not UTF-8 are read as Windows-1252."""
         self._lines = lines
         self._warn = warn

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.files import open_regular
 from batch_snapshot.manifest import includes
-from batch_snapshot.manifest.duplicates import DuplicateRows, by_roles
+from batch_snapshot.manifest.duplicates import DuplicateRows, accounts_by_role
 from batch_snapshot.manifest.reader import ManifestReader
 
 if TYPE_CHECKING:
@@ -42,18 +42,18 @@ class Manifest:
     catalogs: frozenset[str]
     #: `Row.key` of every distinct row.
     keys: set[bytes] = field(repr=False)
-    #: Over the bytes of the manifest, followed by those of its includes in the order of reading.
+    #: Over the bytes of the manifest, followed by those of its includes in the order of reader.
     sha256: str
     #: The first 50, as `file:line: what`.
     warnings: list[str]
     warning_count: int
-    #: The manifest and its includes, in the order of reading.
+    #: The manifest and its includes, in the order of reader.
     files: tuple[Path, ...]
     #: Which of all rows, counted from 0, repeat an earlier one; in rising order.
     repeated: array[int] = field(repr=False)
-    #: What a run is to look for at the service when it starts.
+    #: Which pairs a run takes from the service's lists when it starts.
     discover: tuple[Filters, ...] = ()
-    #: The file of what was found, whose rows are among these, and the digest of its bytes.
+    #: The file of the pairs that `discover` has found, which are among the rows, and its digest.
     found: Path | None = None
     found_sha256: str | None = None
 
@@ -63,113 +63,83 @@ def load(path: Path, found: Path | None = None) -> Manifest:
 
     Args:
         path: the manifest.
-        found: an NDJSON file of further pairs: what its section `discover` has found at the service.
+        found: an NDJSON file of the pairs that its section `discover` has found at the service.
 
     Raises:
         ManifestError: with the first 50 problems, each `file:line: what, and the fix`, and their number.
     """
-    return _Loading(ManifestReader(Path(path), found)).manifest()
+    reader = ManifestReader(Path(path), found)
+    keys: set[bytes] = set()
+    repeated = array("q")
+    by_account: Counter[str] = Counter()
+    catalogs: set[str] = set()
+    duplicates = DuplicateRows({})
+    for number, (row, line) in enumerate(reader.rows()):
+        if number == 0:
+            # The accounts are known by the first row.
+            duplicates = DuplicateRows(accounts_by_role(reader.accounts))
+        key = row.key
+        if key in keys:
+            repeated.append(number)
+            if reader.files[-1] is not found:
+                reader.warn(line, f"{row.engagement} {row.resource} is listed before: it stays one row")
+            continue
+        keys.add(key)
+        by_account[row.account] += 1
+        catalogs.add(row.catalog)
+        if row.account in duplicates.aws_accounts:
+            duplicates.add(row, reader.place(line))
+    _raise_problems(reader, duplicates)
+    return Manifest(
+        path=reader.files[0],
+        name=reader.name,
+        accounts=reader.accounts,
+        rows=len(keys),
+        rows_by_account=dict(by_account),
+        catalogs=frozenset(catalogs),
+        keys=keys,
+        sha256=reader.digest.hexdigest(),
+        warnings=reader.warnings.lines(),
+        warning_count=reader.warnings.total,
+        files=tuple(reader.files),
+        repeated=repeated,
+        discover=reader.discover,
+        found=found,
+        found_sha256=_digest([found]) if found else None,
+    )
 
 
-class _Loading:
-    """What a validating pass comes to."""
-
-    def __init__(self, reading: ManifestReader) -> None:
-        self._reading = reading
-        self._keys: set[bytes] = set()
-        self._repeated = array("q")
-        self._by_account: Counter[str] = Counter()
-        self._catalogs: set[str] = set()
-        self._doubles = DuplicateRows({})
-
-    def manifest(self) -> Manifest:
-        """Make the pass.
-
-        Raises:
-            ManifestError: something is wrong.
-        """
-        self._read()
-        reading, found = self._reading, self._reading.found
-        _refuse(reading, self._doubles, found)
-        return Manifest(
-            path=reading.files[0],
-            name=reading.name,
-            accounts=reading.accounts,
-            rows=len(self._keys),
-            rows_by_account=dict(self._by_account),
-            catalogs=frozenset(self._catalogs),
-            keys=self._keys,
-            sha256=reading.digest.hexdigest(),
-            warnings=reading.warnings.lines(),
-            warning_count=reading.warnings.total,
-            files=tuple(reading.files),
-            repeated=self._repeated,
-            discover=reading.discover,
-            found=found,
-            found_sha256=_digest([found]) if found else None,
-        )
-
-    def _read(self) -> None:
-        keys, by_account, catalogs = self._keys, self._by_account, self._catalogs
-        same: Mapping[str, str] = {}
-        for number, (row, line) in enumerate(self._reading.rows()):
-            if number == 0:
-                # The accounts are known by the first row.
-                self._doubles = DuplicateRows(by_roles(self._reading.accounts))
-                same = self._doubles.same
-            key = row.key
-            if key in keys:
-                self._repeat(number, row, line)
-                continue
-            if row.account in same:
-                self._doubles.look(row, self._reading.place(line))
-            by_account[row.account] += 1
-            catalogs.add(row.catalog)
-            keys.add(key)
-
-    def _repeat(self, number: int, row: Row, line: int) -> None:
-        self._repeated.append(number)
-        reading = self._reading
-        if reading.files[-1] is not reading.found:
-            reading.warn(line, f"{row.engagement} {row.resource} is listed before: it stays one row")
+def _raise_problems(reader: ManifestReader, duplicates: DuplicateRows) -> None:
+    kept = 0
+    for place, text in duplicates.problems(_rows_with_places(reader.files[0], reader.found)):
+        reader.problems.add(place.file, place.line, place.name, text)
+        kept += 1
+    reader.problems.total += duplicates.total - kept
+    if reader.problems.total:
+        raise ManifestError(reader.problems.lines(), reader.problems.total)
 
 
-def _refuse(reading: ManifestReader, doubles: DuplicateRows, found: Path | None) -> None:
-    """Tell what is wrong after a pass, if anything is.
-
-    Raises:
-        ManifestError: something is.
-    """
-    told = 0
-    for place, text in doubles.told(_placed(reading.files[0], found)):
-        reading.problems.add(place.file, place.line, place.name, text)
-        told += 1
-    reading.problems.total += doubles.total - told
-    if reading.problems.total:
-        raise ManifestError(reading.problems.lines(), reading.problems.total)
-
-
-def doubled(manifest: Manifest, same: Mapping[str, str]) -> list[str]:
-    """Tell which rows are listed twice where names stand for the `same` AWS accounts, by what is known now.
+def find_duplicates(manifest: Manifest, aws_accounts: Mapping[str, str]) -> list[str]:
+    """Rows that are listed under two names of one AWS account, by what is known now.
 
     Args:
         manifest: a valid one.
-        same: the AWS accounts that several names stand for, by those names.
+        aws_accounts: those that several names mean, by those names.
     """
-    doubles = DuplicateRows(same)
+    duplicates = DuplicateRows(aws_accounts)
     keys = set()
-    for row, place in _placed(manifest.path, manifest.found):
-        if row.account in same and (key := row.key) not in keys:
+    for row, place in _rows_with_places(manifest.path, manifest.found):
+        if row.account in aws_accounts and (key := row.key) not in keys:
             keys.add(key)
-            doubles.look(row, place)
-    again = _placed(manifest.path, manifest.found)
-    return [f"{place}: {text}" for place, text in doubles.told(again)]
+            duplicates.add(row, place)
+    again = _rows_with_places(manifest.path, manifest.found)
+    return [f"{place}: {text}" for place, text in duplicates.problems(again)]
 
 
-def _placed(path: Path, found: Path | None) -> Iterator[tuple[Row, Place]]:
-    reading = ManifestReader(path, found)
-    for row, line in reading.rows():
-        yield row, reading.place(line)
+def _rows_with_places(path: Path, found: Path | None) -> Iterator[tuple[Row, Place]]:
+    reader = ManifestReader(path, found)
+    for row, line in reader.rows():
+        yield row, reader.place(line)
 
 
 def rows(manifest: Manifest) -> Iterator[Row]:
@@ -183,17 +153,17 @@ def rows(manifest: Manifest) -> Iterator[Row]:
     """
     if _digest(manifest.files) != manifest.sha256:
         raise _changed(manifest)
-    reading = ManifestReader(manifest.path, manifest.found)
+    reader = ManifestReader(manifest.path, manifest.found)
     repeated = chain(manifest.repeated, [-1])
     skip = next(repeated)
-    for number, (row, _) in enumerate(reading.rows()):
-        if reading.problems.total:
+    for number, (row, _) in enumerate(reader.rows()):
+        if reader.problems.total:
             raise _changed(manifest)
         if number == skip:
             skip = next(repeated)
         else:
             yield row
-    if reading.problems.total or reading.digest.hexdigest() != manifest.sha256:
+    if reader.problems.total or reader.digest.hexdigest() != manifest.sha256:
         raise _changed(manifest)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batch_snapshot.manifest.header import Defaults
-    from batch_snapshot.manifest.problems import Complain
+    from batch_snapshot.manifest.problems import Report
     from batch_snapshot.manifest.yaml_events import Node
     from batch_snapshot.models import Account
 
@@ -42,13 +42,13 @@ class Expander:
         self,
         defaults: Defaults,
         accounts: Mapping[str, Account],
-        complain: Callable[[int, str | ProblemCount], None],
-        warn: Complain,
+        report: Callable[[int, str | ProblemCount], None],
+        warn: Report,
     ) -> None:
         """Take what holds for the file, and where problems and warnings go."""
         self._defaults = defaults
         self._accounts = accounts
-        self._complain = complain
+        self._report = report
         self._warn = warn
         self._tallies: dict[str, ProblemCount] = {}
         self._doubted: set[str] = set()
@@ -57,11 +57,11 @@ class Expander:
         self._common = self._complete({})
 
     def rows(self, entry: Node) -> list[tuple[Row, int]]:
-        """The rows of one entry, each with its line; not to be used where it was complained about."""
+        """The rows of one entry, each with its line; not to be used where it was reported."""
         if type(entry) is not Fields:
             if not isinstance(entry, Broken):
                 wanted = "an entry must be a mapping like {engagement: …, resource: …}"
-                self._complain(entry.line, f"{wanted}, not {values.kind_of(entry)}")
+                self._report(entry.line, f"{wanted}, not {values.kind_of(entry)}")
             return []
         return self._plain_row(entry) or self._any_rows(entry)
 
@@ -80,7 +80,7 @@ class Expander:
         return None
 
     def _any_rows(self, entry: Fields) -> list[tuple[Row, int]]:
-        values.check_keys(entry, _KEYS, "a pair", self._complain)
+        values.check_keys(entry, _KEYS, "a pair", self._report)
         engagement = self._one_engagement(entry)
         resources = self._all_resources(entry)
         context = self._context(entry, len(resources))
@@ -100,7 +100,7 @@ class Expander:
             line = entry.line if node is None else node.line
             self._missing(entry, line, "engagement is missing: name one, e.g. engagement: eng-0123456789abcd")
             return None
-        return values.take_checked(entry, "engagement", _CHECKS["engagement"], self._complain)
+        return values.take_checked(entry, "engagement", _CHECKS["engagement"], self._report)
 
     def _all_resources(self, entry: Fields) -> list[Scalar]:
         one = _written(entry, "resource")
@@ -110,31 +110,31 @@ class Expander:
         if one is None and type(many) is Items and many.nodes:
             return [node for node in many.nodes if self._is_id(node)]
         if one is not None:
-            self._complain(entry.line_of("resources"), "resource and resources exclude each other: keep one")
+            self._report(entry.line_of("resources"), "resource and resources exclude each other: keep one")
         elif many is None:
             self._missing(entry, entry.line, "resource is missing: name one, e.g. resource: O1234567")
         elif not isinstance(many, Broken):
             found = "an empty list" if isinstance(many, Items) else values.kind_of(many)
-            self._complain(
+            self._report(
                 many.line, f"resources must be a list of ids, e.g. [O1234567, O1234568], not {found}"
             )
         return []
 
     def _missing(self, entry: Fields, line: int, text: str) -> None:
-        """Complain about a key that is missing, unless a misspelt one was complained about."""
+        """Report about a key that is missing, unless a misspelt one was reported."""
         if entry.nodes.keys() <= _KEYS:
-            self._complain(line, text)
+            self._report(line, text)
 
     def _is_id(self, node: Node) -> TypeGuard[Scalar]:
         return (type(node) is Scalar and self._resource(node.text) is not None) or self._no_id(node)
 
     def _no_id(self, node: Node) -> bool:
         """Say what is wrong with a resource id; always False."""
-        text = values.as_text(node, "resource", self._complain)
+        text = values.as_text(node, "resource", self._report)
         if text is not None:
-            self._complain(text.line, _CHECKS["resource"].problem(text.text) or "")
+            self._report(text.line, _CHECKS["resource"].problem(text.text) or "")
         elif isinstance(node, Scalar) and node.absent:
-            self._complain(node.line, "resource is empty: name one, e.g. O1234567")
+            self._report(node.line, "resource is empty: name one, e.g. O1234567")
         return False
 
     def _context(self, entry: Fields, rows: int) -> Context | None:
@@ -144,11 +144,11 @@ class Expander:
             if node is None:
                 continue
             # A faulty one is named all the same: it is not lacking
-            own[key] = value = values.take_checked(entry, key, _CHECKS[key], self._complain) or ""
+            own[key] = value = values.take_checked(entry, key, _CHECKS[key], self._report) or ""
             if value and key == "account":
                 wrong = unknown_account(value, self._accounts)
                 if wrong:
-                    self._complain(node.line, wrong)
+                    self._report(node.line, wrong)
             elif value and key == "template":
                 self._doubt(value, node.line)
         context = self._complete(own)
@@ -168,7 +168,7 @@ class Expander:
         return Context(account, catalog, resource_type, template)
 
     def _lacking(self, own: Mapping[str, str], line: int, rows: int) -> None:
-        """Complain about what neither an entry nor the defaults name, unless the default was faulty."""
+        """Report about what neither an entry nor the defaults name, unless the default was faulty."""
         lacks = {"account", "catalog"} - own.keys() - self._defaults.broken
         if "catalog" in lacks and self._defaults.catalog is None:
             text = "without a catalog: write catalog: Sandbox (or AWS) under defaults"
@@ -192,7 +192,7 @@ class Expander:
         """One problem for all the rows that lack the same default."""
         if key not in self._tallies:
             self._tallies[key] = ProblemCount(text)
-            self._complain(line, self._tallies[key])
+            self._report(line, self._tallies[key])
         self._tallies[key].rows += max(rows, 1)
 
 

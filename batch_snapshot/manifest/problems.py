@@ -21,7 +21,7 @@ SHOWN = 60
 COMPARED = 1_000
 
 #: Takes the line and what is wrong there, with the fix.
-Complain: TypeAlias = "Callable[[int, str], None]"
+Report: TypeAlias = "Callable[[int, str], None]"
 
 
 class UnreadableError(Exception):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from batch_snapshot.manifest.csv_columns import Names
     from batch_snapshot.manifest.filters import Filters
-    from batch_snapshot.manifest.problems import Complain, ProblemCount
+    from batch_snapshot.manifest.problems import ProblemCount, Report
     from batch_snapshot.manifest.yaml_events import Node
     from batch_snapshot.models import Row
 
@@ -49,33 +49,33 @@ class Sections:
         self.include: list[Node] = []
         self.discover: Node | None = None
 
-    def read(self, key: Scalar, node: Node, complain: Complain, warn: Complain) -> None:
+    def read(self, key: Scalar, node: Node, report: Report, warn: Report) -> None:
         """Take one section."""
         self.seen.add(key.text)
         if key.text not in self.known:
-            self._refuse(key, complain)
+            self._refuse(key, report)
         elif key.text == "version":
-            header.read_version(node, complain)
+            header.read_version(node, report)
         elif key.text == "name":
-            self.name = header.read_name(node, complain)
+            self.name = header.read_name(node, report)
         elif key.text == "defaults":
-            self.defaults = header.read_defaults(node, complain, warn)
+            self.defaults = header.read_defaults(node, report, warn)
         elif key.text == "accounts":
-            self.accounts = header.read_accounts(node, complain, warn)
+            self.accounts = header.read_accounts(node, report, warn)
         elif key.text == discover.SECTION:
             self.discover = node
         elif isinstance(node, Items):
             self.include = node.nodes
         elif not is_unwritten(node):
-            complain(node.line, "include must be a list of files, e.g. include: [pairs.csv]")
+            report(node.line, "include must be a list of files, e.g. include: [pairs.csv]")
 
-    def _refuse(self, key: Scalar, complain: Complain) -> None:
+    def _refuse(self, key: Scalar, report: Report) -> None:
         if key.text == "include":
-            complain(key.line, "an included file cannot include others: list them in the manifest itself")
+            report(key.line, "an included file cannot include others: list them in the manifest itself")
         elif key.text in keys.names(keys.TOP):
-            complain(key.line, f"{key.text} belongs in the manifest itself, not in a file that it includes")
+            report(key.line, f"{key.text} belongs in the manifest itself, not in a file that it includes")
         else:
-            values.unknown_key(key.text, key.line, self.known, "a manifest", complain)
+            values.unknown_key(key.text, key.line, self.known, "a manifest", report)
 
 
 class ManifestReader:
@@ -110,7 +110,7 @@ class ManifestReader:
         """A line of the file being read."""
         return Place(len(self.files), self._display, line)
 
-    def complain(self, line: int, text: str | ProblemCount) -> None:
+    def report(self, line: int, text: str | ProblemCount) -> None:
         """Add a problem in a line of the file being read; line 0 is the file as a whole."""
         self.problems.add(len(self.files), line, self._display, text)
 
@@ -123,20 +123,20 @@ class ManifestReader:
         path = self.files[0]
         wrong = includes.trouble(path, "the manifest")
         if wrong:
-            self.complain(0, wrong)
+            self.report(0, wrong)
             return
         try:
             yield from self._yaml(path, self._main)
         except UnreadableError as error:
             # What is absent, and what the includes lack, cannot be judged by a part of the file
-            self.complain(error.line, error.text)
+            self.report(error.line, error.text)
             return
         for key, example in (("version", "version: 1"), ("name", "name: nightly")):
             if key not in self._main.seen:
-                self.complain(1, f"{key} is missing: add the line {example}")
+                self.report(1, f"{key} is missing: add the line {example}")
         if self._main.discover is not None:
             self.discover = discover.read_discover(
-                self._main.discover, self._defaults, self.accounts, self.complain
+                self._main.discover, self._defaults, self.accounts, self.report
             )
         found: list[tuple[Path, Names | None]] = [(self.found, None)] if self.found else []
         for include, names in [*self._located(path.parent), *found]:
@@ -145,7 +145,7 @@ class ManifestReader:
             try:
                 yield from self._included(include, names)
             except UnreadableError as error:
-                self.complain(error.line, error.text)
+                self.report(error.line, error.text)
         if not self._entries and not self.problems.total and not self.discover:
             self.problems.add(1, 0, includes.display(path), "lists no pairs: add some under pairs or include")
 
@@ -156,7 +156,7 @@ class ManifestReader:
             return
         expand = self._expander(self._defaults).rows
         with _opened(path) as stream, self._hashed(stream) as lines:
-            for entry in entries(lines, self.complain, self.warn, names):
+            for entry in entries(lines, self.report, self.warn, names):
                 self._entries += 1
                 yield from expand(entry)
 
@@ -164,7 +164,7 @@ class ManifestReader:
         expander: Expander | None = None
         settled: set[str] = set()
         with _opened(path) as stream, self._hashed(stream) as source, _located_bytes(path):
-            document = Document(source, self.complain)
+            document = Document(source, self.report)
             for key, node in document.sections(bare=sections is not self._main):
                 if key.text == PAIRS:
                     if expander is None:
@@ -173,8 +173,8 @@ class ManifestReader:
                     yield from expander.rows(node)
                     continue
                 if expander is not None and key.text in _NEEDED and key.text not in settled:
-                    self.complain(key.line, f"{key.text} must stand above pairs in this file: move it up")
-                sections.read(key, node, self.complain, self.warn)
+                    self.report(key.line, f"{key.text} must stand above pairs in this file: move it up")
+                sections.read(key, node, self.report, self.warn)
         if expander is None:
             self._settle(path, sections)
 
@@ -198,18 +198,18 @@ class ManifestReader:
         if sections.defaults.account:
             wrong = unknown_account(sections.defaults.account, self.accounts)
             if wrong:
-                self.complain(sections.defaults.account_line, wrong)
+                self.report(sections.defaults.account_line, wrong)
         return self._expander(defaults), sections.seen
 
     def _expander(self, defaults: Defaults) -> Expander:
-        return Expander(defaults, self.accounts, self.complain, self.warn)
+        return Expander(defaults, self.accounts, self.report, self.warn)
 
     def _located(self, folder: Path) -> list[tuple[Path, Names | None]]:
-        """The included files that can be read; the others are complained about where they are named."""
+        """The included files that can be read; the others are reported where they are named."""
         taken = {os.path.realpath(self.files[0])}
         found: list[tuple[Path, Names | None]] = []
         for node in self._main.include:
-            text, names = includes.read_include(node, self.complain)
+            text, names = includes.read_include(node, self.report)
             if text is None:
                 continue
             wrong, target = includes.locate(text.text, folder, _ENDINGS)
@@ -219,7 +219,7 @@ class ManifestReader:
                 taken.add(target)
                 found.append((folder / text.text, names))
             else:
-                self.complain(text.line, wrong)
+                self.report(text.line, wrong)
         return found
 
 
@@ -254,7 +254,7 @@ def _sections_of(path: Path, known: Collection[str]) -> Sections:
 
 
 def _ignore(line: int, text: str) -> None:
-    """Complain to nobody."""
+    """Report to nobody."""
 
 
 def _mentions(path: Path, words: list[str]) -> bool:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from batch_snapshot.manifest.checks import Check
-    from batch_snapshot.manifest.problems import Complain
+    from batch_snapshot.manifest.problems import Report
     from batch_snapshot.manifest.yaml_events import Node
 
 _SECRETS = frozenset(
@@ -31,60 +31,60 @@ _SECRETS = frozenset(
 )
 
 
-def check_keys(fields: Fields, known: Collection[str], where: str, complain: Complain) -> None:
-    """Complain about the keys that mean nothing in `where`; a secret is never shown."""
+def check_keys(fields: Fields, known: Collection[str], where: str, report: Report) -> None:
+    """Report about the keys that mean nothing in `where`; a secret is never shown."""
     for key in fields.nodes:
         if key not in known:
-            unknown_key(key, fields.line_of(key), known, where, complain)
+            unknown_key(key, fields.line_of(key), known, where, report)
 
 
-def unknown_key(key: str, line: int, known: Collection[str], where: str, complain: Complain) -> None:
-    """Complain about one key."""
+def unknown_key(key: str, line: int, known: Collection[str], where: str, report: Report) -> None:
+    """Report about one key."""
     if key.lower() in _SECRETS:
-        complain(
+        report(
             line, f"credentials don't belong in a manifest ({key}): name a profile or a role_arn in accounts"
         )
     else:
-        complain(line, f"unknown key {shown(key)} in {where}: {meant(key, known)}")
+        report(line, f"unknown key {shown(key)} in {where}: {meant(key, known)}")
 
 
-def take(fields: Fields, key: str, complain: Complain) -> Scalar | None:
-    """The text under `key`; None where there is none, or where it was complained about."""
+def take(fields: Fields, key: str, report: Report) -> Scalar | None:
+    """The text under `key`; None where there is none, or where it was reported."""
     node = fields.nodes.get(key)
-    return None if node is None else as_text(node, key, complain)
+    return None if node is None else as_text(node, key, report)
 
 
-def as_text(node: Node, what: str, complain: Complain) -> Scalar | None:
-    """`node` if it is a text; None if it is absent, or was complained about."""
+def as_text(node: Node, what: str, report: Report) -> Scalar | None:
+    """`node` if it is a text; None if it is absent, or was reported."""
     if isinstance(node, Scalar):
         if node.text and not node.absent:
             return node
         if not node.plain:
-            complain(node.line, f"{what} is empty: give it a value or remove it")
+            report(node.line, f"{what} is empty: give it a value or remove it")
     elif not isinstance(node, Broken):
         kind = "a list" if isinstance(node, Items) else "a mapping"
-        complain(node.line, f"{what} must be a single text, not {kind}")
+        report(node.line, f"{what} must be a single text, not {kind}")
     return None
 
 
-def take_checked(fields: Fields, key: str, check: Check, complain: Complain) -> str | None:
-    """The text under `key` that passes `check`; None where there is none, or it was complained about."""
-    scalar = take(fields, key, complain)
+def take_checked(fields: Fields, key: str, check: Check, report: Report) -> str | None:
+    """The text under `key` that passes `check`; None where there is none, or it was reported."""
+    scalar = take(fields, key, report)
     if scalar is None:
         return None
     wrong = check.problem(scalar.text)
     if wrong is None:
         return scalar.text
-    complain(scalar.line, wrong)
+    report(scalar.line, wrong)
     return None
 
 
-def as_mapping(node: Node, what: str, complain: Complain) -> Fields | None:
+def as_mapping(node: Node, what: str, report: Report) -> Fields | None:
     """`node` as a mapping; None where nothing is written, or it was reported."""
     if isinstance(node, Fields):
         return node
     if not is_unwritten(node):
-        complain(node.line, f"{what} must be a mapping (key: value), not {kind_of(node)}")
+        report(node.line, f"{what} must be a mapping (key: value), not {kind_of(node)}")
     return None
 
 

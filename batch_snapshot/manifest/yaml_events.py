@@ -28,7 +28,7 @@ from batch_snapshot.manifest.problems import UnreadableError, shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from batch_snapshot.manifest.problems import Complain
+    from batch_snapshot.manifest.problems import Report
 
 #: Levels of nesting; a valid manifest has four.
 DEEPEST = 16
@@ -99,11 +99,11 @@ class Readable(Protocol):
 class Document:
     """One YAML file, read strictly: at most one document, nothing that refers elsewhere.
 
-    Problems go to `complain` and reading continues; `UnreadableError` is raised where it cannot.
+    Problems go to `report` and reading continues; `UnreadableError` is raised where it cannot.
     """
 
-    def __init__(self, stream: Readable, complain: Complain) -> None:
-        self._complain = complain
+    def __init__(self, stream: Readable, report: Report) -> None:
+        self._report = report
         self._size = 0
         self._next: Callable[[], Any] = _unopened
         self._meter = _Meter(stream)
@@ -160,7 +160,7 @@ class Document:
         if type(event) is not SequenceStartEvent:
             node = self._node(event, 1)
             if not is_unwritten(node):
-                self._complain(node.line, "pairs must be a list of {engagement: …, resource: …}")
+                self._report(node.line, "pairs must be a list of {engagement: …, resource: …}")
             return
         self._decorated(event)
         get, meter = self._next, self._meter
@@ -179,7 +179,7 @@ class Document:
             self._decorated(event)
             return Broken(_line(event))
         if kind is AliasEvent:
-            self._complain(_line(event), "YAML aliases are not supported: write the value out")
+            self._report(_line(event), "YAML aliases are not supported: write the value out")
             return Broken(_line(event))
         if event.tag is not None or event.anchor is not None:
             self._decorated(event)
@@ -227,16 +227,16 @@ class Document:
         return Items(nodes, line)
 
     def _key(self, event: Any) -> Scalar | None:
-        """The key, or None where it was complained about; a key that is a structure is skipped."""
+        """The key, or None where it was reported; a key that is a structure is skipped."""
         if type(event) is not ScalarEvent:
-            self._complain(_line(event), "a key must be plain text")
+            self._report(_line(event), "a key must be plain text")
             self._skip(event, 1)
             return None
         if event.tag is not None or event.anchor is not None:
             self._decorated(event)
             return None
         if event.value == "<<" and event.style == "":
-            self._complain(_line(event), "YAML merge keys are not supported: write the values out")
+            self._report(_line(event), "YAML merge keys are not supported: write the values out")
             return None
         return Scalar(event.value, _line(event))
 
@@ -261,13 +261,13 @@ class Document:
             raise UnreadableError(line, f"more than {LARGEST:,} values in one entry: split it up")
 
     def _duplicate(self, key: str, line: int) -> None:
-        self._complain(line, f"key {shown(key)} stands here a second time: remove one")
+        self._report(line, f"key {shown(key)} stands here a second time: remove one")
 
     def _decorated(self, event: Any) -> None:
         if event.anchor is not None:
-            self._complain(_line(event), "YAML anchors are not supported: write the value out")
+            self._report(_line(event), "YAML anchors are not supported: write the value out")
         if event.tag is not None:
-            self._complain(_line(event), f"YAML tags are not supported: remove {shown(event.tag)}")
+            self._report(_line(event), f"YAML tags are not supported: remove {shown(event.tag)}")
 
 
 class _Meter:
