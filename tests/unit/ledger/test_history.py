@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.ledger import codec, history, reader
 from batch_snapshot.ledger.history import CRASHED, FailureGroup, History, RowState
-from batch_snapshot.ledger.records import End, Header, Intent, Line, Record, Result
-from batch_snapshot.models import ErrorKind, Row, Status, client_token
+from batch_snapshot.ledger.records import End, Header, Intent, Line, Record, Result, Skipped
+from batch_snapshot.models import ErrorKind, Row, Skip, Status, client_token
 from tests.support import strategies
 from tests.support.strategies import POOL, RUN_ID, START, Invocation, header, numbered, patient
 
@@ -197,7 +197,14 @@ def test_an_empty_ledger_has_no_history(live):
     assert not past.finished
 
 
-# ---- while a run goes on
+@pytest.mark.parametrize("status", Status)
+def test_a_skipped_row_with_a_result_is_skipped_no_longer(status):
+    past = fold(RUN, Skipped(START, Skip.UNCHANGED, (A, B)), END, RUN, intent(A), result(A, status), END)
+    assert (past.is_skipped(A.key), past.is_skipped(B.key)) == (False, True)
+    assert past.counts() == Counter({status: 1, Skip.UNCHANGED: 1})
+
+
+# ---- while an invocation is running
 
 
 def test_what_a_running_invocation_has_named_is_not_in_doubt_yet():

@@ -168,7 +168,7 @@ def repaired(made: Made, path: Path, content: bytes, *, forgotten: bool = True) 
     whole = {line for line in content.splitlines(keepends=True) if line in made.lines}
     gone = {line for line in whole if line not in path.read_bytes()}
     assert not [line for line in gone if b'"succeeded"' in line and b'"type":"result"' in line]
-    assert not list(path.parent.glob("*.repairing"))
+    assert not list(path.parent.glob("*.tmp"))
 
 
 thorough = settings(
