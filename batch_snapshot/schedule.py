@@ -1,7 +1,7 @@
-"""Unit files for nightly runs: settings → the files of a kind, from templates in `unit_files`. Pure.
+"""Files that schedule nightly runs: settings → the files of a kind, from templates in `unit_files`. Pure.
 
-Every kind does the same: what another try can cure of last night, then old ledgers, then tonight.
-Only tonight's exit code counts.
+Every kind runs the same commands: `retry` for the last night, `prune`, and `run` for this night. The exit
+code is that of `run`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from batch_snapshot.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: The kinds, and the files of each: the template, and the name that the file gets.
+#: The files of each kind: the template, and the file's name.
 KINDS = {
     "systemd": (
         ("systemd.service", "batch-snapshot-{name}.service"),
@@ -29,17 +29,17 @@ KINDS = {
     "eventbridge": (("eventbridge.yaml", "batch-snapshot-{name}.template.yaml"),),
 }
 
-#: Folders that a service is not shown by its unit; what lies there has to be bound.
-HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - nothing is made there
+#: Folders that our systemd unit hides from the service; paths in them have to be bound.
+HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - nothing is created there
 
 #: Characters of a CronJob's name: Kubernetes appends eleven to it for its jobs.
 LONGEST_SLUG = 52 - len("batch-snapshot-")
-#: And of a line that every cron reads.
+#: Characters of a line that every cron reads.
 LONGEST_LINE = 990
 
 
 class File(NamedTuple):
-    """A file to be put into place."""
+    """A file to be installed."""
 
     name: str
     text: str
@@ -47,7 +47,7 @@ class File(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightlyJob:
-    """What is to happen every night."""
+    """The settings of a nightly job."""
 
     #: Of the manifest.
     name: str
@@ -57,10 +57,10 @@ class NightlyJob:
     folder: str
     #: Folders that the program reads: its own, Python's, the manifest's.
     reads: tuple[str, ...]
-    #: In UTC, as the dates of the ledgers.
+    #: In UTC, as the dates in the names of ledgers.
     hour: int
     minute: int
-    #: Ledgers that are kept.
+    #: Ledgers that `prune` keeps.
     keep: int
     #: Flags for `run` and `retry`.
     flags: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ class NightlyJob:
 
     @property
     def slug(self) -> str:
-        """The name as Kubernetes takes names; where that changes it, a digest keeps it apart from others."""
+        """The name as Kubernetes allows it; a changed name gets a digest, so that it stays unique."""
         plain = re.sub(r"[^a-z0-9-]+", "-", self.name.lower()).strip("-")
         if plain == self.name and len(plain) <= LONGEST_SLUG:
             return plain
@@ -82,13 +82,13 @@ class NightlyJob:
 
     @property
     def hidden(self) -> list[str]:
-        """The folders that the program reads and a service is not shown."""
+        """The folders that the program reads and the systemd unit hides."""
         inside = {path for path in self.reads if any(_within(path, folder) for folder in HIDDEN)}
         return sorted(path for path in inside if not any(_within(path, one) for one in inside - {path}))
 
 
 class Steps(NamedTuple):
-    """The commands of a night, each in words."""
+    """The commands of a night, as lists of words."""
 
     retry: list[str]
     prune: list[str]
@@ -99,60 +99,60 @@ def _within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder + "/")
 
 
-def steps(night: NightlyJob, *, program: str | None, manifest: str, ledgers: str) -> Steps:
-    """The commands, for a `program` (None: the words begin behind it) that finds things at these paths."""
+def steps(job: NightlyJob, *, program: str | None, manifest: str, ledgers: str) -> Steps:
+    """The commands with these paths; without a `program` the words begin after it."""
     words = [program] if program else []
-    # The name as it is: `retry` has no manifest to take it from.
-    ledger = f"{ledgers}/{night.name}-{{date}}.ndjson"
-    told = ["--progress", "none", *night.flags]
+    # The name itself, not {name}: `retry` has no manifest to take it from.
+    ledger = f"{ledgers}/{job.name}-{{date}}.ndjson"
+    flags = ["--progress", "none", *job.flags]
     return Steps(
-        [*words, "retry", ledger, *told],
-        [*words, "prune", ledgers, "--keep", str(night.keep)],
-        [*words, "run", manifest, "--ledger", ledger, *told],
+        [*words, "retry", ledger, *flags],
+        [*words, "prune", ledgers, "--keep", str(job.keep)],
+        [*words, "run", manifest, "--ledger", ledger, *flags],
     )
 
 
-def files(kind: str, night: NightlyJob) -> list[File]:
-    """The files of a kind, ready to be put into place.
+def files(kind: str, job: NightlyJob) -> list[File]:
+    """The files of a kind.
 
     Raises:
-        InputError: this night cannot be done that way.
+        InputError: this kind cannot run this job.
     """
-    _check(kind, night)
+    _check(kind, job)
     return [
-        File(name.format(name=night.name, slug=night.slug), _rendered(template, kind, night))
+        File(name.format(name=job.name, slug=job.slug), _rendered(template, kind, job))
         for template, name in KINDS[kind]
     ]
 
 
-def together(made: Iterable[File]) -> str:
-    """All files in one text, each behind a comment with its name."""
+def join_files(made: Iterable[File]) -> str:
+    """All files in one text, each after a comment with its name."""
     return "\n".join(f"# ---- {file.name}\n{file.text}" for file in made)
 
 
-def _check(kind: str, night: NightlyJob) -> None:
-    paths = [night.manifest, night.program, night.folder, *night.reads, *night.flags]
+def _check(kind: str, job: NightlyJob) -> None:
+    paths = [job.manifest, job.program, job.folder, *job.reads, *job.flags]
     for path in paths:
         if not path.isprintable():
             raise InputError(f"{path!r}: no unit file can hold this; use another name")
     if kind == "systemd":
-        for path in night.hidden:
+        for path in job.hidden:
             if ":" in path:
                 raise InputError(f"{path}: systemd cannot bind a path with a colon; use another folder")
-    if kind == "eventbridge" and night.profiles:
+    if kind == "eventbridge" and job.profiles:
         raise InputError(
-            f"{night.manifest}: names the profile {night.profiles[0]!r}, and a task has no profiles; "
+            f"{job.manifest}: names the profile {job.profiles[0]!r}, and a task has no profiles; "
             "leave it out for the task's own role, or name a role_arn"
         )
 
 
-def _rendered(template: str, kind: str, night: NightlyJob) -> str:
+def _rendered(template: str, kind: str, job: NightlyJob) -> str:
     import jinja2  # noqa: PLC0415 - one command needs it
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("batch_snapshot", "unit_files"),
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701 - no HTML: every value passes the filter of its own language
+        autoescape=False,  # noqa: S701 - no HTML: every value passes the filter of its language
         keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -164,26 +164,26 @@ def _rendered(template: str, kind: str, night: NightlyJob) -> str:
         "json": _json,
         "cron": _cron,
     }
-    text = environment.get_template(template).render(night=night, steps=_steps(kind, night))
+    text = environment.get_template(template).render(job=job, steps=_steps(kind, job))
     return text.rstrip("\n") + "\n"
 
 
-def _steps(kind: str, night: NightlyJob) -> Steps:
-    file = night.manifest.rpartition("/")[2]
+def _steps(kind: str, job: NightlyJob) -> Steps:
+    file = job.manifest.rpartition("/")[2]
     if kind in {"systemd", "cron"}:
-        return steps(night, program=night.program, manifest=night.manifest, ledgers="ledgers")
+        return steps(job, program=job.program, manifest=job.manifest, ledgers="ledgers")
     # The image's entry point is the program, and the shell finds it by its name.
     program = "batch-snapshot" if kind == "kubernetes" else None
-    return steps(night, program=program, manifest=f"/manifests/{file}", ledgers="/data/ledgers")
+    return steps(job, program=program, manifest=f"/manifests/{file}", ledgers="/data/ledgers")
 
 
 def _json(value: Any) -> str:
-    """A value as JSON, which is YAML too."""
+    """A value as JSON, which is also YAML."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def _specifiers(text: str) -> str:
-    """The text with nothing in it that systemd would expand; see systemd.unit(5)."""
+    """The text, escaped so that systemd expands nothing; see systemd.unit(5)."""
     return text.replace("%", "%%")
 
 

@@ -1,7 +1,7 @@
-"""A ledger against the service: whether what it claims is there, and nothing beside it.
+"""Compares a ledger with the service: every snapshot it names exists, and no others were made since.
 
-A read of a list for each engagement tells most. A revision that no ledger names is asked for its date
-(a read each): one made since the run began is an extra, such as a duplicate would be.
+One list per engagement answers most of it. Each revision that no ledger names takes one read for its date:
+if it was made since the run began it is an extra snapshot, for instance a duplicate.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
     from batch_snapshot.operations import CreateOperation
     from batch_snapshot.sqlite import Connection
 
-#: A snapshot that a clock this far off dates before the run was made in it all the same.
+#: A snapshot may be dated so much before the run that made it, by the service's clock.
 MARGIN = timedelta(minutes=1)
 
-#: Revisions of a pair that its list leaves out are asked for, if they are no more than these.
+#: Up to so many revisions of a pair that its list leaves out are read one by one.
 GAPS = 100
 
-#: Refusals of an engagement that say nothing about the others.
-_OF_ONE = frozenset({NOT_FOUND, "AccessDeniedException", "ValidationException"})
+#: Errors that concern one engagement only.
+_ENGAGEMENT_ERRORS = frozenset({NOT_FOUND, "AccessDeniedException", "ValidationException"})
 
 _TABLES = """
 CREATE TABLE rows (account TEXT, catalog TEXT, engagement TEXT, resource_type TEXT, resource TEXT,
@@ -62,8 +62,8 @@ class Claim(NamedTuple):
     revision: int | None
 
 
-class Listed(NamedTuple):
-    """A snapshot as the service lists it."""
+class ListedSnapshot(NamedTuple):
+    """A snapshot in the service's list."""
 
     revision: int
     arn: str
@@ -71,7 +71,7 @@ class Listed(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """Something that is off."""
+    """A difference between ledger and service."""
 
     #: missing, mismatched, extra, or unreadable (the engagement, to these credentials).
     what: str
@@ -85,10 +85,10 @@ class Finding(NamedTuple):
 
 @dataclass(slots=True)
 class Verification:
-    """What became of it."""
+    """The result of a comparison."""
 
     ledger: str
-    #: Rows of the ledger that succeeded, and how many of them were looked at.
+    #: Rows of the ledger that succeeded, and how many of them were checked.
     succeeded: int = 0
     checked: int = 0
     engagements: int = 0
@@ -100,20 +100,20 @@ class Verification:
 
     @property
     def exit_code(self) -> int:
-        """1 where something is off."""
+        """1 if there are findings, else 0."""
         return 1 if self.findings else 0
 
 
 async def verify(
-    path: Path, options: Options, around: Environment, sample: int | None = None
+    path: Path, options: Options, environment: Environment, sample: int | None = None
 ) -> Verification:
     """Compare the ledger at `path` with the service.
 
     Args:
         path: of the ledger; no run may be writing it.
-        options: for whom, and where; where the ledger says otherwise they are refused.
-        around: clock and chance.
-        sample: so many of the succeeded rows, the same ones each time; None: all of them.
+        options: accounts and endpoint; refused where the ledger says otherwise.
+        environment: clocks, random numbers and progress.
+        sample: check only so many succeeded rows, the same ones each time; None: all.
 
     Raises:
         InputError: it is no ledger, or the options don't fit it.
@@ -125,29 +125,29 @@ async def verify(
         raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
     if locks.is_held(paths.ledger_lock(path)):
         raise InputError(f"{path}: a run is writing it; wait until that has ended")
-    began = around.clock()
-    told = Verification(str(path))
+    began = environment.clock()
+    result = Verification(str(path))
     simulated = options.simulate or header.endpoint == SIMULATOR
     with (
         isolate_simulated_state(options, simulated=simulated) as own,
         sqlite.temporary_tables(_TABLES) as db,
         SnapshotIndex(paths.index_file(state_folder_of(own))) as known,
     ):
-        last = _take(db, path, sample, told)
+        last = _store_rows(db, path, sample, result)
         whom = resolve_targets(recorded_accounts(path, last), options, profiles.endpoints, last.endpoint)
         _check_place(path, last, whom.endpoint)
-        told.warnings += known.refresh(path.parent)
-        async with open_readers(whom, own, around.now, around.rng) as readers:
-            verifier = _Verifier(db, known, service_of(last), header.started_at, told)
+        result.warnings += known.refresh(path.parent)
+        async with open_readers(whom, own, environment.now, environment.rng) as readers:
+            verifier = _Verifier(db, known, service_of(last), header.started_at, result)
             for name, reader in readers.items():
                 try:
-                    await verifier.account(name, reader, around)
+                    await verifier.check_account(name, reader, environment)
                 finally:
-                    told.calls.update(reader.calls)
-                    told.throttled += reader.throttled
-    told.findings.sort(key=lambda one: (one.row, one.what, one.revision or 0))
-    told.elapsed_s = around.clock() - began
-    return told
+                    result.calls.update(reader.calls)
+                    result.throttled += reader.throttled
+    result.findings.sort(key=lambda one: (one.row, one.what, one.revision or 0))
+    result.elapsed_s = environment.clock() - began
+    return result
 
 
 def _check_place(path: Path, header: Header, endpoint: str) -> None:
@@ -155,8 +155,8 @@ def _check_place(path: Path, header: Header, endpoint: str) -> None:
         raise LedgerError(f"{path}: was written against {header.endpoint}, not {endpoint}: name that one")
 
 
-def _take(db: Connection, path: Path, sample: int | None, told: Verification) -> Header:
-    """Lay the rows out by engagement; the last line of a row wins."""
+def _store_rows(db: Connection, path: Path, sample: int | None, result: Verification) -> Header:
+    """Store the rows of the ledger; the last line of a row wins."""
     last: Header | None = None
     for line in lines(path):
         record = line.record
@@ -164,26 +164,26 @@ def _take(db: Connection, path: Path, sample: int | None, told: Verification) ->
             last = record
         elif isinstance(record, Result):
             claim = (record.status, record.arn, record.revision)
-            _put(db, record.row, *claim)
+            _store(db, record.row, *claim)
         elif isinstance(record, Skipped):
             for row in record.rows:
-                _put(db, row, record.reason, None, None)
+                _store(db, row, record.reason, None, None)
     if last is None:
         raise LedgerError(f"{path}: no run has begun in it; name a ledger that a run has written")
     count = "SELECT count(*) FROM rows WHERE status = ?"
-    (told.succeeded,) = db.execute(count, (Status.SUCCEEDED,)).fetchone()
+    (result.succeeded,) = db.execute(count, (Status.SUCCEEDED,)).fetchone()
     if sample is not None:
-        # What is not drawn is none of our business; the draw is the same each time.
+        # The order by hash is random, and the same each time.
         db.execute(
             "DELETE FROM rows WHERE status <> ? OR chance > (SELECT chance FROM rows WHERE status = ?"
             " ORDER BY chance LIMIT 1 OFFSET ?)",
-            (Status.SUCCEEDED, Status.SUCCEEDED, max(0, min(sample, told.succeeded) - 1)),
+            (Status.SUCCEEDED, Status.SUCCEEDED, max(0, min(sample, result.succeeded) - 1)),
         )
-    (told.checked,) = db.execute(count, (Status.SUCCEEDED,)).fetchone()
+    (result.checked,) = db.execute(count, (Status.SUCCEEDED,)).fetchone()
     return last
 
 
-def _put(db: Connection, row: Row, status: str, arn: str | None, revision: int | None) -> None:
+def _store(db: Connection, row: Row, status: str, arn: str | None, revision: int | None) -> None:
     chance = blake2b(row.key, digest_size=8, person=b"sample").digest()
     db.execute(
         "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -192,35 +192,35 @@ def _put(db: Connection, row: Row, status: str, arn: str | None, revision: int |
 
 
 class _Verifier:
-    """Goes through the engagements of an account, one after the other."""
+    """Checks the engagements of an account."""
 
     def __init__(
-        self, db: Connection, known: SnapshotIndex, world: str | None, began: datetime, told: Verification
+        self, db: Connection, known: SnapshotIndex, service: str | None, began: datetime, result: Verification
     ) -> None:
         self._db = db
         self._known = known
-        self._world = world
+        self._service = service
         self._began = began - MARGIN
-        self._told = told
+        self._result = result
 
-    async def account(self, name: str, reader: Reader, around: Environment) -> None:
-        """Check all rows of an account whose engagements hold one that was sent."""
+    async def check_account(self, name: str, reader: Reader, environment: Environment) -> None:
+        """Check the engagements of an account in which a row was sent."""
         engagements = self._db.execute(
             "SELECT DISTINCT catalog, engagement FROM rows WHERE account = ? AND status IN (?, ?)"
             " ORDER BY catalog, engagement",
             (name, Status.SUCCEEDED, Status.FAILED),
         ).fetchall()
-        begun = self._told.engagements
+        begun = self._result.engagements
 
         async def one(place: tuple[str, str]) -> None:
-            await self._engagement(reader, *place)
-            self._told.engagements += 1
-            done = self._told.engagements - begun
-            around.on_progress(f"{name}: {done:,} of {len(engagements):,} engagements")
+            await self._check_engagement(reader, *place)
+            self._result.engagements += 1
+            done = self._result.engagements - begun
+            environment.on_progress(f"{name}: {done:,} of {len(engagements):,} engagements")
 
         await beside(engagements, one)
 
-    async def _engagement(self, reader: Reader, catalog: str, engagement: str) -> None:
+    async def _check_engagement(self, reader: Reader, catalog: str, engagement: str) -> None:
         claims = [
             Claim(Row(*values[:6]), *values[6:])
             for values in self._db.execute(
@@ -229,7 +229,7 @@ class _Verifier:
                 (reader.name, catalog, engagement),
             )
         ]
-        listed: dict[tuple[Any, ...], list[Listed]] = {}
+        listed: dict[tuple[Any, ...], list[ListedSnapshot]] = {}
         try:
             for operation in dict.fromkeys(create_operation(claim.row) for claim in claims):
                 where = {
@@ -238,47 +238,49 @@ class _Verifier:
                 }
                 async for page in reader.pages(operation.listing.name, **where):
                     for item in page.items:
-                        series, one = _listed(operation, item)
+                        series, one = _listed_snapshot(operation, item)
                         listed.setdefault(series, []).append(one)
         except ApiError as error:
-            if error.failure.code not in _OF_ONE:
+            if error.failure.code not in _ENGAGEMENT_ERRORS:
                 raise broken(reader.name, operation.listing.name, error.failure) from error
             why = f"{error.failure.code}: {error.failure.message}"
-            self._told.findings += [
+            self._result.findings += [
                 Finding("unreadable", one.row, one.revision, one.arn, why) for one in claims
             ]
             return
         for claim in claims:
             row = claim.row
-            await self._claim(reader, claim, listed.get((row.resource_type, row.resource, row.template), []))
+            await self._check_claim(
+                reader, claim, listed.get((row.resource_type, row.resource, row.template), [])
+            )
 
-    async def _claim(self, reader: Reader, claim: Claim, listed: Sequence[Listed]) -> None:
+    async def _check_claim(self, reader: Reader, claim: Claim, listed: Sequence[ListedSnapshot]) -> None:
         found = disagreement(claim, listed) if claim.status == Status.SUCCEEDED else None
-        # A list may lag behind what it lists: the snapshot itself has the last word.
+        # The list may be out of date: reading the snapshot itself decides.
         if found and not (found.what == "missing" and await self._exists(reader, claim)):
-            self._told.findings.append(found)
+            self._result.findings.append(found)
         if claim.status == Status.IN_DOUBT:
-            return  # whose snapshot it is, if there is one, is for a run or a retry to find out
+            return  # a run or a retry finds out whether there is a snapshot, and whose
         ours = {claim.revision} if claim.revision else set()
-        known = ours | (self._known.revisions(self._world, claim.row) if self._world else set())
-        for one in suspects(listed, known):
+        known = ours | (self._known.revisions(self._service, claim.row) if self._service else set())
+        for one in unknown_snapshots(listed, known):
             answer = await self._snapshot(reader, claim.row, one.revision)
             created = answer.get("CreatedAt") if answer else None
             if not isinstance(created, datetime):
                 continue
             if created < self._began:
-                break  # and so were all that come before it
+                break  # and so were all earlier ones
             maker = answer.get("CreatedBy") or one.created_by or "somebody"
             about = f"made {timestamp(created)} by {maker}"
             arn = str(answer.get("Arn") or one.arn)
-            self._told.findings.append(Finding("extra", claim.row, one.revision, arn, about, created))
+            self._result.findings.append(Finding("extra", claim.row, one.revision, arn, about, created))
 
     async def _exists(self, reader: Reader, claim: Claim) -> bool:
         answer = await self._snapshot(reader, claim.row, claim.revision or 0)
         return answer.get("Arn") == claim.arn
 
     async def _snapshot(self, reader: Reader, row: Row, revision: int) -> Mapping[str, Any]:
-        """A snapshot itself; nothing: there is none."""
+        """The service's answer about a snapshot; empty: there is none."""
         operation = create_operation(row)
         try:
             return await reader.read(operation.look_up, **operation.read_parameters(row), Revision=revision)
@@ -288,15 +290,17 @@ class _Verifier:
             return {}
 
 
-def _listed(operation: CreateOperation, item: Mapping[str, Any]) -> tuple[tuple[Any, ...], Listed]:
+def _listed_snapshot(
+    operation: CreateOperation, item: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], ListedSnapshot]:
     series = tuple(item.get(operation.members[field]) for field in ("resource_type", "resource", "template"))
     revision = item.get("Revision")
     number = revision if isinstance(revision, int) else 0
-    return series, Listed(number, str(item.get("Arn") or ""), str(item.get("CreatedBy") or ""))
+    return series, ListedSnapshot(number, str(item.get("Arn") or ""), str(item.get("CreatedBy") or ""))
 
 
-def disagreement(claim: Claim, listed: Sequence[Listed]) -> Finding | None:
-    """In what a claim of success and a list disagree; None: it is there as claimed."""
+def disagreement(claim: Claim, listed: Sequence[ListedSnapshot]) -> Finding | None:
+    """The difference between a claim of success and the list; None: there is none."""
     if any((one.arn, one.revision) == (claim.arn, claim.revision) for one in listed):
         return None
     for one in listed:
@@ -306,25 +310,27 @@ def disagreement(claim: Claim, listed: Sequence[Listed]) -> Finding | None:
     return Finding("missing", claim.row, claim.revision, claim.arn, "the service lists no such snapshot")
 
 
-def suspects(listed: Sequence[Listed], known: set[int]) -> Iterator[Listed]:
-    """The snapshots that no ledger names, the latest first; a few that the list leaves out too."""
-    there = {one.revision: one for one in listed if one.revision > 0}
-    highest = max((*there, *known), default=0)
-    counted = range(highest, 0, -1) if highest <= len(there) + GAPS else sorted(there, reverse=True)
+def unknown_snapshots(listed: Sequence[ListedSnapshot], known: set[int]) -> Iterator[ListedSnapshot]:
+    """The snapshots that no ledger names, latest first, with a few that the list leaves out."""
+    by_revision = {one.revision: one for one in listed if one.revision > 0}
+    highest = max((*by_revision, *known), default=0)
+    counted = (
+        range(highest, 0, -1) if highest <= len(by_revision) + GAPS else sorted(by_revision, reverse=True)
+    )
     for revision in counted:
         if revision not in known:
-            yield there.get(revision, Listed(revision, "", ""))
+            yield by_revision.get(revision, ListedSnapshot(revision, "", ""))
 
 
-def as_json(told: Verification) -> dict[str, Any]:
+def as_json(result: Verification) -> dict[str, Any]:
     """The one object that `--format json` prints."""
-    kinds = Counter(finding.what for finding in told.findings)
+    kinds = Counter(finding.what for finding in result.findings)
     return {
-        "outcome": "off" if told.findings else "verified",
-        "ledger": told.ledger,
-        "succeeded": told.succeeded,
-        "checked": told.checked,
-        "engagements": told.engagements,
+        "outcome": "off" if result.findings else "verified",
+        "ledger": result.ledger,
+        "succeeded": result.succeeded,
+        "checked": result.checked,
+        "engagements": result.engagements,
         "counts": {what: kinds[what] for what in ("missing", "mismatched", "extra", "unreadable")},
         "findings": [
             {
@@ -335,32 +341,31 @@ def as_json(told: Verification) -> dict[str, Any]:
                 "found": one.found,
                 "created_at": timestamp(one.created_at) if one.created_at else None,
             }
-            for one in told.findings
+            for one in result.findings
         ],
-        "calls": sum(told.calls.values()),
-        "calls_by_operation": dict(sorted(told.calls.items())),
-        "throttled_calls": told.throttled,
-        "elapsed_s": round(told.elapsed_s, 3),
-        "warnings": list(told.warnings),
+        "calls": sum(result.calls.values()),
+        "calls_by_operation": dict(sorted(result.calls.items())),
+        "throttled_calls": result.throttled,
+        "elapsed_s": round(result.elapsed_s, 3),
+        "warnings": list(result.warnings),
     }
 
 
-#: Findings that the text names.
+#: Findings that the text shows.
 SHOWN = 20
 
 
-def as_text(told: Verification) -> str:
-    """The same for people."""
-    part = "" if told.checked == told.succeeded else f" of {told.succeeded:,}"
-    kinds = Counter(finding.what for finding in told.findings)
+def as_text(result: Verification) -> str:
+    """The result in lines."""
+    part = "" if result.checked == result.succeeded else f" of {result.succeeded:,}"
+    kinds = Counter(finding.what for finding in result.findings)
     off = ", ".join(f"{number:,} {what}" for what, number in sorted(kinds.items()))
     what = off or "every one is there, and nothing beside them"
-    lines = [
-        f"{told.ledger}: {told.checked:,}{part} succeeded rows in {told.engagements:,} engagements: {what}"
-    ]
-    for one in told.findings[:SHOWN]:
+    checked = f"{result.checked:,}{part} succeeded rows in {result.engagements:,} engagements"
+    lines = [f"{result.ledger}: {checked}: {what}"]
+    for one in result.findings[:SHOWN]:
         revision = f" revision {one.revision}" if one.revision else ""
         lines.append(f"  {one.what:<10} {one.row.engagement}/{one.row.resource}{revision}: {one.found}")
-    if len(told.findings) > SHOWN:
-        lines.append(f"  … and {len(told.findings) - SHOWN:,} more: --format json names them all")
+    if len(result.findings) > SHOWN:
+        lines.append(f"  … and {len(result.findings) - SHOWN:,} more: --format json names them all")
     return "\n".join(lines)

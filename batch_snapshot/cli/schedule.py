@@ -85,7 +85,7 @@ def schedule_command(
     if output:
         _write(output, made)
     else:
-        click.echo(schedule.together(made), nl=False)
+        click.echo(schedule.join_files(made), nl=False)
     return 0
 
 

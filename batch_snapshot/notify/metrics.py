@@ -1,6 +1,6 @@
-"""Metrics of a run that is over: a file for the node exporter, or a push by OpenTelemetry's variables.
+"""Metrics of a run that is over: a file for the node exporter, or a push with OpenTelemetry.
 
-An endpoint to be scraped would die with the process. What fails here is a warning, never the run's.
+There is no endpoint to be scraped: it would end with the process.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def as_text(gauges: Sequence[Metric]) -> bytes:
 
 
 def write(path: Path, gauges: Sequence[Metric]) -> str | None:
-    """Write the metrics to `path`, all or nothing; returns why that failed, if it did.
+    """Write the metrics to `path` atomically; returns an error, if any.
 
-    The file can be read by all, whatever the umask: the exporter is another user.
+    Everybody can read the file, whatever the umask: the exporter runs as another user.
     """
     try:
         with files.atomic_write(path, 0o644) as file:
@@ -66,21 +66,21 @@ def wanted(environ: Mapping[str, str]) -> bool:
 
 
 def push(gauges: Sequence[Metric], environ: Mapping[str, str]) -> str | None:
-    """Push the metrics once, and wait for the answer; returns why that failed, if it did.
+    """Push the metrics once, and wait for the response; returns an error, if any.
 
-    It blocks for up to ten seconds. Where to, and with which headers, the OTEL_* variables say.
+    It blocks for up to ten seconds. The OTEL_* variables give endpoint and headers.
     """
     protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), "http/protobuf")
     if protocol != "http/protobuf":
         return f"OpenTelemetry: protocol {protocol} is not spoken here: set {_PROTOCOLS[0]}=http/protobuf"
     try:
-        taken = _pushed(gauges)
+        pushed = _pushed(gauges)
     except ImportError:
         return (
             "OpenTelemetry: the environment asks for metrics; pip install 'batch-snapshot[otel]', "
             "or set OTEL_METRICS_EXPORTER=none"
         )
-    return None if taken else "OpenTelemetry: the metrics were not taken; the run is not affected"
+    return None if pushed else "OpenTelemetry: the metrics were not taken; the run is not affected"
 
 
 def _pushed(gauges: Sequence[Metric]) -> bool:
@@ -91,7 +91,7 @@ def _pushed(gauges: Sequence[Metric]) -> bool:
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult  # noqa: PLC0415
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
 
-    # The exporter logs each try; the run tells once how it went.
+    # The exporter logs each try; one warning at the end is enough.
     logging.getLogger("opentelemetry").addHandler(logging.NullHandler())
     resource = Resource.create({"service.version": __version__})
     if str(resource.attributes["service.name"]).startswith("unknown_service"):

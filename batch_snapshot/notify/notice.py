@@ -1,12 +1,11 @@
-"""What others are told when a run is over: for a webhook, a topic, and the exporter of metrics. Pure."""
+"""The notice of a run's end, as text, JSON and metrics. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batch_snapshot.reporting import summary as report
+from batch_snapshot.reporting import summary
 from batch_snapshot.reporting.text import states
 from batch_snapshot.text import encodable, escaped, truncated
 
@@ -16,9 +15,9 @@ if TYPE_CHECKING:
     from batch_snapshot.errors import BatchSnapshotError
     from batch_snapshot.reporting.summary import Summary
 
-#: Groups of failures that a text names; the rest is a number.
+#: Groups of failures that the text names.
 NAMED_GROUPS = 5
-#: Characters of a text: some receivers take no more.
+#: Characters of the text: some receivers accept no more.
 LONGEST_TEXT = 3000
 
 #: Prefix of the metrics' names.
@@ -27,48 +26,46 @@ PREFIX = "batch_snapshot_"
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """The end of a run, or why it did not begin."""
+    """How a run ended, or why it did not begin."""
 
-    #: Of the manifest, or where that is not known the file that was named.
+    #: Of the manifest; if not known, the file that was named.
     name: str
     command: str
-    #: That of the summary, or `refused`.
+    #: As in the summary, or `refused`.
     outcome: str
     exit_code: int
     #: For people.
     text: str
-    #: What the run came to; None: it did not come so far.
+    #: None: the run did not begin.
     summary: Summary | None = None
     error: str | None = None
 
 
 class Metric(NamedTuple):
-    """A metric and its values, by its labels' values."""
+    """A metric and its values, by the values of its labels."""
 
     name: str
     help: str
     labels: tuple[str, ...]
-    values: Mapping[tuple[str, ...], float] = MappingProxyType({})
+    values: Mapping[tuple[str, ...], float]
 
 
-def of_summary(summary: Summary) -> Notice:
-    """Tell what a run came to."""
-    name = summary.name
-    head = f"batch-snapshot {summary.command} {name}: {summary.outcome}"
-    lines = [f"{head}: {states(summary.counts)}", *summary.reasons, *_groups(summary)]
-    lines += [f"ledger: {summary.ledger}", *(f"next: {step}" for step in summary.next_steps)]
-    text = _short("\n".join(lines))
-    return Notice(name, summary.command, summary.outcome, summary.exit_code, text, summary)
+def of_summary(ended: Summary) -> Notice:
+    """The notice of a run that is over."""
+    head = f"batch-snapshot {ended.command} {ended.name}: {ended.outcome}"
+    lines = [f"{head}: {states(ended.counts)}", *ended.reasons, *_groups(ended)]
+    lines += [f"ledger: {ended.ledger}", *(f"next: {step}" for step in ended.next_steps)]
+    return Notice(ended.name, ended.command, ended.outcome, ended.exit_code, _short("\n".join(lines)), ended)
 
 
 def of_error(error: BatchSnapshotError, command: str, subject: str) -> Notice:
-    """Tell why a run did not begin, or could not go on; `subject` is the file that it was about."""
+    """The notice of a run that failed; `subject` is its manifest or ledger."""
     text = _short(f"batch-snapshot {command} {subject}: ended with exit code {error.exit_code}: {error}")
     return Notice(subject, command, "refused", error.exit_code, text, error=str(error))
 
 
-def _groups(summary: Summary) -> Iterator[str]:
-    groups = report.largest_first(summary.failures)
+def _groups(ended: Summary) -> Iterator[str]:
+    groups = summary.largest_first(ended.failures)
     for group, number in groups[:NAMED_GROUPS]:
         code = f", {group.code}" if group.code else ""
         yield f"{number:,} {group.status.replace('_', ' ')} ({group.kind}{code})"
@@ -81,8 +78,8 @@ def _short(text: str) -> str:
 
 
 def as_json(notice: Notice) -> dict[str, Any]:
-    """What a webhook gets: `text` is what Slack and its like show, the rest is for programs."""
-    # Slack reads these three as the beginning of a link, a mention or an entity.
+    """The body for a webhook: chat programs such as Slack show `text`, the rest is for programs."""
+    # In Slack these begin a link, a mention or an entity.
     text = notice.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return {
         "text": text,
@@ -91,37 +88,33 @@ def as_json(notice: Notice) -> dict[str, Any]:
         "outcome": notice.outcome,
         "exit_code": notice.exit_code,
         "error": notice.error,
-        "summary": report.as_json(notice.summary) if notice.summary else None,
+        "summary": summary.as_json(notice.summary) if notice.summary else None,
     }
 
 
 def gauges(notice: Notice, finished_at: float) -> list[Metric]:
     """The metrics of a run that was over at `finished_at`, in seconds since 1970."""
-    name = notice.name
+    one: tuple[str, ...] = ("name",)
+    run: tuple[str, ...] = (notice.name,)
     found = [
-        Metric("exit_code", "How the last run ended; 0: every row succeeded.", ("name",)),
-        Metric("finished_timestamp_seconds", "When the last run ended.", ("name",)),
+        Metric("exit_code", "How the last run ended; 0: every row succeeded.", one, {run: notice.exit_code}),
+        Metric("finished_timestamp_seconds", "When the last run ended.", one, {run: finished_at}),
     ]
-    values: list[dict[tuple[str, ...], float]] = [{(name,): notice.exit_code}, {(name,): finished_at}]
-    if summary := notice.summary:
-        accounts = summary.accounts.items()
-        found += _SUMMED_UP
-        values += [
-            {(name, state): number for state, number in summary.counts.as_dict().items()},
-            {(name, *map(encodable, group)): number for group, number in summary.failures.items()},
-            {(name,): summary.elapsed_s},
-            {(name, account): one.calls for account, one in accounts},
-            {(name, account): one.throttled_calls for account, one in accounts},
-            {(name, account): one.learned_rate for account, one in accounts if one.learned_rate},
-        ]
-    return [gauge._replace(values=one) for gauge, one in zip(found, values, strict=True)]
+    return found + (_summary_gauges(notice.summary, run) if notice.summary else [])
 
 
-_SUMMED_UP = [
-    Metric("rows", "Rows of the ledger by their state.", ("name", "status")),
-    Metric("failures", "Rows that failed or are in doubt.", ("name", "status", "kind", "code")),
-    Metric("duration_seconds", "How long the last run took.", ("name",)),
-    Metric("calls", "Calls of the last run.", ("name", "account")),
-    Metric("throttled_calls", "Calls of the last run that were throttled.", ("name", "account")),
-    Metric("learned_rate", "Calls a second that the pace stood at in the end.", ("name", "account")),
-]
+def _summary_gauges(ended: Summary, run: tuple[str, ...]) -> list[Metric]:
+    states = {(*run, state): number for state, number in ended.counts.as_dict().items()}
+    failures = {(*run, *map(encodable, group)): number for group, number in ended.failures.items()}
+    calls = {(*run, name): account.calls for name, account in ended.accounts.items()}
+    throttled = {(*run, name): account.throttled_calls for name, account in ended.accounts.items()}
+    rates = {(*run, name): rate for name, account in ended.accounts.items() if (rate := account.learned_rate)}
+    one, each = ("name",), ("name", "account")
+    return [
+        Metric("rows", "Rows of the ledger by their state.", ("name", "status"), states),
+        Metric("failures", "Rows that failed or are in doubt.", ("name", "status", "kind", "code"), failures),
+        Metric("duration_seconds", "How long the last run took.", one, {run: ended.elapsed_s}),
+        Metric("calls", "Calls of the last run.", each, calls),
+        Metric("throttled_calls", "Calls of the last run that were throttled.", each, throttled),
+        Metric("learned_rate", "Calls a second that the pace stood at in the end.", each, rates),
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from batch_snapshot.aws import sns
@@ -11,13 +12,13 @@ from batch_snapshot.aws import sns
 if TYPE_CHECKING:
     from batch_snapshot.notify.notice import Notice
 
-#: Characters of a subject: SNS takes no more, and ASCII alone.
+#: Characters of a subject: SNS accepts no more, and only ASCII.
 LONGEST_SUBJECT = 100
 
-#: Names the endpoint, as for every tool that speaks to AWS.
+#: The endpoint's variable, as in every AWS SDK.
 ENDPOINT = "AWS_ENDPOINT_URL_SNS"
 
-_WAYS_OUT = {
+_ADVICE = {
     "AuthorizationError": "allow sns:Publish on it",
     "NotFound": "there is no such topic",
     "NoCredentialsError": "there are no AWS credentials",
@@ -25,19 +26,19 @@ _WAYS_OUT = {
 
 
 async def publish(arn: str, notice: Notice, profile: str | None = None) -> str | None:
-    """Publish `notice`; returns why that failed, if it did.
+    """Publish `notice`; returns an error, if any.
 
     Args:
-        arn: of the topic; its region is the one that is called.
+        arn: of the topic; it names the region.
         notice: the text is the message; `name`, `outcome` and `exit_code` are attributes, to filter by.
-        profile: signs; None: the ambient credentials.
+        profile: for the credentials; None: the ambient ones.
     """
     region, endpoint = arn.split(":")[3], os.environ.get(ENDPOINT)
     try:
         await sns.publish(_message(arn, notice), region=region, endpoint=endpoint, profile=profile)
     except sns.NotPublishedError as error:
         code = str(error)
-        why = f"{code}: {_WAYS_OUT[code]}" if code in _WAYS_OUT else code
+        why = f"{code}: {_ADVICE[code]}" if code in _ADVICE else code
         return f"--notify-sns {arn}: not published ({why}); the run is not affected"
     return None
 
@@ -60,12 +61,10 @@ def _message(arn: str, notice: Notice) -> dict[str, Any]:
     if arn.endswith(".fifo"):
         group = re.sub(r"[^A-Za-z0-9._-]", "-", notice.name)[:128]
         run = notice.summary.run_id if notice.summary else "refused"
-        message |= {"MessageGroupId": group, "MessageDeduplicationId": _once(run, notice)}
+        message |= {"MessageGroupId": group, "MessageDeduplicationId": _digest(run, notice)}
     return message
 
 
-def _once(run: str, notice: Notice) -> str:
-    """Names this end of the run: a retry of the call is no second message."""
-    from hashlib import sha256  # noqa: PLC0415
-
+def _digest(run: str, notice: Notice) -> str:
+    """The same for each try to publish this notice, so that it arrives once."""
     return sha256(repr((run, notice.text)).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Posts a notice to a webhook. Its URL is a secret: it is told to nobody, not even when it fails."""
+"""Posts a notice to a webhook. Its URL is a secret: no message and no log contains it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import anyio
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-#: Tries, and seconds for each and between two of them.
+#: Tries, and in seconds: the time-out of each, and the pause after the first.
 TRIES = 3
 TIMEOUT = 5.0
 PAUSE = 1.0
-#: Seconds that a receiver may ask us to wait.
+#: The longest pause, in seconds, that a receiver can ask for.
 LONGEST_PAUSE = 5.0
 
 
 class WebhookResponse(NamedTuple):
-    """What a receiver said."""
+    """The status and headers that matter here."""
 
     status: int
     retry_after: str | None = None
@@ -35,9 +35,9 @@ async def send(
     payload: dict[str, Any],
     post: Callable[[str, dict[str, Any]], Awaitable[WebhookResponse]] | None = None,
 ) -> str | None:
-    """Post `payload` as JSON, a few times if need be; returns why nobody took it, if so.
+    """Post `payload` as JSON, in up to three tries; returns an error, if any.
 
-    Another try follows a failure of the network, a 429 and a 5xx; the message may then arrive twice.
+    Network errors, 429 and 5xx are tried again; the message may then arrive twice.
     """
     post = post or _post
     why, pause = "", PAUSE
@@ -46,25 +46,25 @@ async def send(
             await anyio.sleep(pause)
         try:
             with anyio.fail_after(TIMEOUT):
-                answer = await post(url, payload)
+                response = await post(url, payload)
         except _RefusedError as error:
             why = str(error)
             break
         except (OSError, TimeoutError) as error:
             why, pause = type(error).__name__, PAUSE * (attempt + 1)
             continue
-        if 200 <= answer.status < 300:
+        if 200 <= response.status < 300:
             return None
-        why, pause = f"HTTP {answer.status}", _pause(answer, attempt)
-        if answer.status != 429 and answer.status < 500:
+        why, pause = f"HTTP {response.status}", _pause(response, attempt)
+        if response.status != 429 and response.status < 500:
             break
     host = urlsplit(url).hostname
     return f"--notify-webhook: {host} did not take the message ({why}); the run is not affected"
 
 
-def _pause(answer: WebhookResponse, attempt: int) -> float:
-    """Seconds until the next try: as asked for, within bounds."""
-    asked = answer.retry_after or ""
+def _pause(response: WebhookResponse, attempt: int) -> float:
+    """Seconds until the next try: as the receiver asks, within bounds."""
+    asked = response.retry_after or ""
     return min(LONGEST_PAUSE, float(asked)) if asked.isdigit() else PAUSE * (attempt + 1)
 
 
@@ -79,7 +79,7 @@ async def _post(url: str, payload: dict[str, Any]) -> WebhookResponse:
     try:
         async with (
             aiohttp.ClientSession(connector=connector, trust_env=True) as session,
-            # A redirect would take the message to whomever it names.
+            # A redirect could send the message to anybody.
             session.post(url, json=payload, allow_redirects=False) as response,
         ):
             return WebhookResponse(response.status, response.headers.get("Retry-After"))
@@ -87,5 +87,5 @@ async def _post(url: str, payload: dict[str, Any]) -> WebhookResponse:
         if refused := refusal(error, url):
             way_out = "name the file with its CA certificate in SSL_CERT_FILE"
             raise _RefusedError(f"{refused}; {way_out}") from None
-        # What it says may quote the URL.
+        # Its message may quote the URL.
         raise ConnectionError(type(error).__name__) from None

@@ -28,7 +28,7 @@ from batch_snapshot.models import ApiError, ErrorKind, Failure, Skip, Verdict, c
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit import windows as quota
 from batch_snapshot.ratelimit.pacer import Pacer
-from batch_snapshot.verify import Claim, Listed, disagreement, suspects
+from batch_snapshot.verify import Claim, ListedSnapshot, disagreement, unknown_snapshots
 from tests.support import strategies
 from tests.support.strategies import POOL, RUN_ID, START, header, histories, lines_of, numbered, patient
 
@@ -305,7 +305,9 @@ def test_a_spent_quota_of_reads_defers():
 
 revisions = st.integers(1, 6)
 listings = st.lists(
-    st.builds(Listed, revisions, st.sampled_from(["a1", "a2", "a3"]), st.just("")), max_size=5, unique=True
+    st.builds(ListedSnapshot, revisions, st.sampled_from(["a1", "a2", "a3"]), st.just("")),
+    max_size=5,
+    unique=True,
 )
 
 
@@ -319,10 +321,10 @@ def test_a_claim_holds_where_the_list_has_just_that(listed, revision, arn):
 
 @given(listings, st.sets(revisions))
 def test_snapshots_that_no_ledger_names_are_suspects_latest_first(listed, known):
-    found = [one.revision for one in suspects(listed, known)]
+    found = [one.revision for one in unknown_snapshots(listed, known)]
     highest = max([*known, *(one.revision for one in listed)], default=0)
     assert found == sorted(set(range(1, highest + 1)) - known, reverse=True)
 
 
 def test_a_revision_of_another_endpoint_is_not_counted_down_from():
-    assert [one.revision for one in suspects([Listed(10**15, "a", "")], {1})] == [10**15]
+    assert [one.revision for one in unknown_snapshots([ListedSnapshot(10**15, "a", "")], {1})] == [10**15]
