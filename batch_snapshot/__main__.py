@@ -7,12 +7,12 @@ from batch_snapshot import interrupts
 
 def main() -> int:
     """Run the command line as a process of its own; returns the exit code."""
-    imported = interrupts.take_over(sys.argv[1:])
+    imported = interrupts.exit_on_signal(sys.argv[1:])
     from batch_snapshot.cli import main as run  # noqa: PLC0415 - a signal may come while this is imported
 
     imported()
     code = run()
-    interrupts.end_with(code)
+    interrupts.exit_at_once_with(code)
     return code
 
 

@@ -1,6 +1,6 @@
-"""What can go wrong with a run as a whole, and the exit code each carries.
+"""The errors that end a command, and the exit code of each.
 
-What goes wrong with one row is no exception but an `Outcome` (see `model`).
+What goes wrong with one row is not an exception but an `Outcome` (see `models`).
 
 ::
 
@@ -8,16 +8,16 @@ What goes wrong with one row is no exception but an `Outcome` (see `model`).
     ├── InputError                2   usage, manifest or ledger; nothing was called
     │   ├── ManifestError         2   every problem, each with its file and line
     │   └── LedgerError           2   not a ledger, or not this run's
-    │       └── DamagedError      2   lines are lost or damaged: it can be repaired
-    ├── ServiceError              3   the service refused what all of the work depends on
-    │   └── DeferredError         4   not now: the same command goes on another time
+    │       └── DamagedError      2   lines are lost or damaged; repair may help
+    ├── ServiceError              3   the service refused a read that all of the work depends on
+    │   └── DeferredError         4   not now: run the same command later
     └── StorageError              5   cannot be locked or written
-        ├── PlaceError            2   a path that cannot be used as it is; nothing was called
+        ├── StateFolderError      2   a path cannot be used; nothing was called
         ├── LockedError           5   another run holds it
         └── LedgerWriteError      5   the ledger cannot be written
 
-`str(error)` is for people: one line (a `ManifestError`: one a problem) that says what, where and
-the way out. The library raises; only the command line prints.
+`str(error)` is one line (in a `ManifestError` one for each problem) that says what, where and the way out.
+The library raises; only the command line prints.
 """
 
 from __future__ import annotations
@@ -31,45 +31,45 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-_IN_THE_WAY = "move away the file that stands in the place of a folder"
-#: What fixes a path that stays unusable however much room there is, by error number.
+_FILE_INSTEAD_OF_FOLDER = "move away the file that stands in the place of a folder"
+#: What fixes a path that cannot be used, by error number.
 _FIXES = {
     errno.EACCES: "fix its permissions",
-    errno.EEXIST: _IN_THE_WAY,
+    errno.EEXIST: _FILE_INSTEAD_OF_FOLDER,
     errno.EISDIR: "move away the folder that stands in the place of the file",
     errno.ELOOP: "fix its symbolic links",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ENOENT: "create its folder",
-    errno.ENOTDIR: _IN_THE_WAY,
+    errno.ENOTDIR: _FILE_INSTEAD_OF_FOLDER,
     errno.ENXIO: "remove the pipe, the socket or the device that stands in the place of the file",
     errno.EPERM: "fix its permissions",
     errno.EROFS: "make its file system writable",
 }
-#: Error numbers of a disk, or a user's share of it, that is full.
-_OF_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+#: Error numbers of a disk that is full, or of a user's disk quota.
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-#: How a message ends after which the same command goes on; the command line appends that command.
+#: The end of a message after which the same command resumes; the command line appends that command.
 SAME_COMMAND = "then run the same command"
 
 
-def is_of_the_place(error: OSError) -> bool:
-    """Whether another path or other permissions are the way out, not more room."""
+def is_path_error(error: OSError) -> bool:
+    """Whether another path or other permissions help, rather than disk space."""
     return error.errno in _FIXES
 
 
-def is_of_room(error: OSError) -> bool:
-    """Whether the disk is full, or this user's share of it."""
-    return error.errno in _OF_ROOM
+def is_disk_full(error: OSError) -> bool:
+    """Whether the disk is full, or the user's quota on it."""
+    return error.errno in _DISK_FULL
 
 
 def way_out(error: OSError, elsewhere: str) -> str:
-    """What a person can do about a file that cannot be written.
+    """What to do about a file that cannot be written.
 
     Args:
         error: says why.
-        elsewhere: how another place is named, such as "name another folder with --state-dir".
+        elsewhere: how to use another path, such as "name another folder with --state-dir".
     """
-    if is_of_room(error):
+    if is_disk_full(error):
         return "the disk is full: make room"
     if error.errno == errno.EFBIG:
         return "raise the limit on the size of files (ulimit -f)"
@@ -79,7 +79,7 @@ def way_out(error: OSError, elsewhere: str) -> str:
 
 
 class BatchSnapshotError(Exception):
-    """Root of the tree: whatever this package raises on purpose."""
+    """Root of the tree: every error that this package raises on purpose."""
 
     exit_code: ClassVar[int] = 1
 
@@ -94,12 +94,11 @@ class ManifestError(InputError):
     """A manifest that cannot be run.
 
     Attributes:
-        problems: the first problems in the order of the files, one line each.
-        total: how many there are in all.
+        problems: the first problems, one line each, in the order of the files.
+        total: how many problems there are in all.
     """
 
     def __init__(self, problems: Sequence[str], total: int | None = None) -> None:
-        """Take the problems to show and how many there are in all."""
         self.problems = list(problems)
         self.total = len(self.problems) if total is None else total
         hidden = self.total - len(self.problems)
@@ -108,18 +107,17 @@ class ManifestError(InputError):
 
 
 class LedgerError(InputError):
-    """The file is no ledger this version can read, or belongs to another run."""
+    """The file is not a ledger that this version can read, or belongs to another run."""
 
-    #: What is quoted of a ledger can be anything, of any length.
+    #: Characters of a message, which may quote any text of a ledger.
     LONGEST = 900
 
     def __init__(self, message: str) -> None:
-        """Take the message, as one line that can be shown."""
         super().__init__(text.shortened(text.line(message), self.LONGEST))
 
 
 class DamagedError(LedgerError):
-    """A line is not what was written, or does not follow from the lines before it; a repair can help."""
+    """A line is damaged, or does not follow from the lines before it; repair may help."""
 
 
 class ServiceError(BatchSnapshotError):
@@ -129,7 +127,7 @@ class ServiceError(BatchSnapshotError):
 
 
 class DeferredError(ServiceError):
-    """The quota of reads is spent, or nothing can be reached: the same command goes on another time."""
+    """The quota of reads is spent, or the service cannot be reached: run the same command later."""
 
     exit_code = 4
 
@@ -141,9 +139,9 @@ class StorageError(BatchSnapshotError):
 
 
 class StateFolderError(StorageError):
-    """A path cannot be used for want of permissions, or since something else is there; nothing was called.
+    """A path cannot be used: permissions are missing, or something else exists there; nothing was called.
 
-    Whoever meets it once calls were made has lost storage: then the exit code is that of `StorageError`.
+    After the first call the same failure is a `StorageError`.
     """
 
     exit_code = 2

@@ -22,10 +22,10 @@ from batch_snapshot.text import escaped, shortened
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Parts of a path; more of them than this exceed what folders can be made one by one.
+#: The most parts of a path: deeper folders cannot be created one by one.
 MOST_PARTS = 400
 
-#: Without it, opening a pipe waits for its other end. Windows has neither.
+#: Without O_NONBLOCK, opening a pipe waits for its other end. Windows has none of these.
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 _KINDS = {
@@ -38,15 +38,15 @@ _KINDS = {
 
 
 class NotAFileError(OSError):
-    """There is something at the path, and it is no regular file."""
+    """The path exists and is not a regular file."""
 
 
 def open_regular(path: Path, buffering: int = -1) -> IO[bytes]:
-    """Open a regular file for reading; never waits for anything.
+    """Open a regular file for reading, without blocking.
 
     Raises:
         NotAFileError: it is a pipe, a socket, a device or a folder.
-        OSError: it cannot be opened, or no file can have that name.
+        OSError: it cannot be opened, or the name is impossible.
     """
     return os.fdopen(descriptor(path, os.O_RDONLY), "rb", buffering)
 
@@ -70,7 +70,7 @@ def descriptor(path: Path, flags: int, mode: int = 0o666) -> int:
 
 
 def read_regular(path: Path, longest: int) -> bytes:
-    """What a regular file holds.
+    """The content of a regular file.
 
     Raises:
         OSError: as `open_regular`, or it holds more than `longest` bytes.
@@ -83,7 +83,7 @@ def read_regular(path: Path, longest: int) -> bytes:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a regular file is there, as far as can be seen."""
+    """Whether a regular file exists at `path`; False also if that cannot be determined."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -116,7 +116,7 @@ def unreachable(path: Path, error: OSError) -> InputError:
 
 
 def kind_of(path: Path) -> str | None:
-    """What is at the path in words, if that is no regular file; None: a file, or nothing."""
+    """What is at the path, such as "a device"; None: a regular file, or nothing."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):
@@ -125,19 +125,19 @@ def kind_of(path: Path) -> str | None:
 
 
 def refuse_special(path: Path) -> None:
-    """Refuse to let a library open a pipe, a device or a folder in place of a file.
+    """Refuse a pipe, a device or a folder before a library opens it as a file.
 
     Raises:
-        NotAFileError: that is what is there.
+        NotAFileError: the path is one of these.
     """
     if kind := kind_of(path):
         raise NotAFileError(errno.ENXIO, f"it is {kind}, not a file", str(path))
 
 
 def resolved(path: Path) -> Path:
-    """The absolute path without links; where links run in a circle, as far as they can be followed.
+    """The absolute path without symbolic links; circular links are followed as far as possible.
 
-    Unlike `Path.resolve` it raises nothing but OSError.
+    Unlike `Path.resolve` it raises only OSError.
     """
     try:
         return Path(os.path.realpath(path))
@@ -146,10 +146,10 @@ def resolved(path: Path) -> Path:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, however many they are.
+    """Create a folder and all its parents.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -213,10 +213,10 @@ def sync_folder(path: Path) -> None:
 
 @contextmanager
 def readable(path: Path, what: str) -> Iterator[None]:
-    """Turn what goes wrong with a path while it is looked at into one clear line.
+    """Turn an OSError of the block into one line.
 
     Raises:
-        InputError: names path, reason and `what` to do.
+        InputError: names the path, the reason and `what` to do.
     """
     try:
         yield
@@ -225,14 +225,14 @@ def readable(path: Path, what: str) -> Iterator[None]:
 
 
 def named(text: str, flag: str) -> str:
-    """A path as a person named it, with `~` as that person's home folder.
+    """A path as a user typed it, with `~` replaced by the home folder.
 
     Args:
-        text: the path, or a pattern of one.
-        flag: what names it, for the message.
+        text: the path, or a pattern.
+        flag: the flag or variable that names it, for the message.
 
     Raises:
-        InputError: no file can be meant by it; the message says what to write instead.
+        InputError: it cannot be a file; the message says what to write instead.
     """
     shown = shortened(escaped(text))
     if not text.strip():

@@ -1,12 +1,11 @@
 """SIGINT, SIGTERM and SIGHUP: what they do to the command that is running.
 
 By default a signal raises `Interrupted` in the main thread. Code that must end in its own way, such as an
-event loop or a run with calls in flight, registers a listener for as long as that is so.
+event loop or a run with calls in flight, registers a listener meanwhile.
 
-Only the command line, and a run with `Hooks(signals=True)`, set signal handlers at all. SIGINT and SIGHUP
-stay ignored where they were ignored before (nohup, background jobs of scripts). A handler that is set
-explicitly is also what makes SIGTERM work as PID 1 of a container: there the kernel drops signals
-that have no handler.
+Only the command line, and a run with `Hooks(signals=True)`, set signal handlers. SIGINT and SIGHUP stay
+ignored where they were ignored before (nohup, background jobs of scripts). An explicit handler also makes
+SIGTERM work for PID 1 of a container, to which the kernel delivers no signal without a handler.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
 
-    #: Gets a signal's number in the main thread, between any two steps of whatever runs there; returns
-    #: whether the signal was handled.
+    #: Gets a signal's number in the main thread, between any two steps of what runs there; returns whether it
+    #: handled the signal.
     Listener = Callable[[int], bool]
 
 T = TypeVar("T")
@@ -30,7 +29,7 @@ T = TypeVar("T")
 #: The signals that end a command. Windows has no SIGHUP.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
-#: Seconds until a signal is delivered again that came where Python cannot raise, such as in a finalizer.
+#: Seconds until a signal is delivered again if it came where Python cannot raise, such as in a finalizer.
 AGAIN_AFTER = 0.01
 
 #: The innermost listener is asked first.
@@ -45,19 +44,18 @@ class Interrupted(KeyboardInterrupt):
     """
 
     def __init__(self, number: int) -> None:
-        """Take the signal's number."""
         super().__init__(number)
         self.number = number
 
 
-def acts_as(number: int) -> int:
+def equivalent_signal(number: int) -> int:
     """The signal whose exit code is used: a closed terminal (SIGHUP) ends a command as SIGTERM does."""
     return signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
 
 
 def exit_code(error: BaseException) -> int:
-    """130 or 143, for whatever interrupted the command."""
-    return 128 + acts_as(error.number if isinstance(error, Interrupted) else signal.SIGINT)
+    """130 or 143, by the signal that interrupted the command."""
+    return 128 + equivalent_signal(error.number if isinstance(error, Interrupted) else signal.SIGINT)
 
 
 def name(error: BaseException) -> str:
@@ -74,7 +72,7 @@ def _handle(number: int, _: object) -> None:
 
 @contextmanager
 def handled() -> Iterator[None]:
-    """Handle the signals inside the block; the handlers before it are put back after it.
+    """Handle the signals inside the block; the earlier handlers are restored after it.
 
     Outside the main thread nothing is done: Python handles signals in the main thread only.
     """
@@ -87,7 +85,7 @@ def handled() -> Iterator[None]:
 
 
 def _install() -> dict[int, Any]:
-    """Set the handlers; returns those before, where they were others."""
+    """Set the handlers; returns the earlier ones that were replaced."""
     before = {}
     for number in SIGNALS:
         known = signal.getsignal(number)
@@ -111,8 +109,8 @@ def listening(listener: Listener) -> Iterator[None]:
 def run(work: Coroutine[Any, Any, T], **backend_options: Any) -> T:
     """Run `work` in an event loop of its own, and return what it returns.
 
-    A signal cancels `work` where it waits, so that it can tidy up. Where it computes instead of waiting, as
-    it does while a manifest of a million rows is read, the signal is raised there.
+    A signal cancels `work` where it waits, so that it can clean up. Where it computes instead, such as while
+    it reads a manifest of a million rows, the signal is raised there.
 
     Raises:
         Interrupted: a signal ended the work.
@@ -156,21 +154,21 @@ def run(work: Coroutine[Any, Any, T], **backend_options: Any) -> T:
 # -- a process of its own ----------------------------------------------------------------------------
 
 
-def take_over(arguments: Sequence[str]) -> Callable[[], None]:
-    """Handle the signals from now until the process ends, which one ends at once at first.
+def exit_on_signal(arguments: Sequence[str]) -> Callable[[], None]:
+    """Handle the signals from now until the process ends; at first a signal ends it at once.
 
     Args:
-        arguments: the command line: it says how the last line is written.
+        arguments: the command line, which says how the last line is written.
 
     Returns:
-        What is to be called once everything is imported that ends a command tidily.
+        A function to call once the code that ends a command gracefully is imported.
     """
 
     def end(number: int) -> bool:
         text = f"interrupted ({signal.Signals(number).name})"
         with suppress(OSError):
             os.write(2, f"{_as_json(text, number) if _wants_json(arguments) else text}\n".encode())
-        os._exit(128 + acts_as(number))
+        os._exit(128 + equivalent_signal(number))
 
     _install()
     sys.unraisablehook = _deliver_again
@@ -178,8 +176,8 @@ def take_over(arguments: Sequence[str]) -> Callable[[], None]:
     return lambda: _listeners.remove(end)
 
 
-def end_with(code: int) -> None:
-    """Let a signal end the process at once from now on: its work is done, and this is its exit code."""
+def exit_at_once_with(code: int) -> None:
+    """Let a signal end the process at once from now on, with this exit code: its work is done."""
 
     def end(_: int) -> bool:
         os._exit(code)
@@ -206,5 +204,5 @@ def _as_json(text: str, number: int) -> str:
     import time  # noqa: PLC0415
 
     at = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
-    code = 128 + acts_as(number)
+    code = 128 + equivalent_signal(number)
     return f'{{"at": "{at}", "level": "error", "event": "error", "message": "{text}", "exit_code": {code}}}'

@@ -1,6 +1,6 @@
-"""The values that flow through the house: rows, requests, outcomes.
+"""Values that every package uses: rows, requests, outcomes.
 
-Everything here is frozen and free of I/O. Times are aware datetimes in UTC.
+All are frozen, and nothing here does I/O. Times are aware datetimes in UTC.
 """
 
 from __future__ import annotations
@@ -17,96 +17,94 @@ import orjson
 if TYPE_CHECKING:
     from datetime import datetime
 
-#: Tokens are uuid5 under this namespace. Fixed for ever: another value would make a resumed run
-#: send under tokens the service has never seen.
+#: Tokens are uuid5 under this namespace. Never change it: a resumed run would send tokens that the service
+#: has never seen.
 TOKEN_NAMESPACE = UUID("3f1d5c52-8d4e-5b0c-9a57-6a1f0f6f2b7e")
 
-
-#: Only this region serves the API; botocore would build a URL for any.
+#: The only region that serves the API; botocore builds a URL for any region.
 REGION = "us-east-1"
 
-#: What a name of AWS's quotas begins with where the account is not known, only the key that signs for it.
+#: Prefix of the quota name of an account whose AWS account id is unknown: the access key stands for it.
 UNKNOWN_ACCOUNT = "aws key:"
 
 #: The code of a success that names no snapshot.
 INVALID_RESPONSE = "InvalidResponse"
 
-#: Endpoints as a ledger names them; any other is a URL.
+#: Endpoints as a ledger names them; any other endpoint is a URL.
 AWS, SIMULATOR = "aws", "simulator"
 
 
-#: Seconds: a clock that lost its battery says 1970; beyond that it is garbage, and times that cannot be
-#: signed.
+#: Seconds. A clock without battery says 1970; a larger skew is no clock's, and its times cannot be signed.
 LARGEST_SKEW = 36_525 * 86_400.0
 
-#: The largest count in a ledger: SQLite, in which ledgers are compared, holds no larger one.
-LARGEST = 2**63 - 1
+#: The largest count in a ledger: `diff` holds counts in SQLite, whose integers are not larger.
+LARGEST_COUNT = 2**63 - 1
 
-#: Years of the times in a ledger, with room to count from them in any zone and by any clock.
+#: Years of the times in a ledger; a time zone or a skew added to them is still a valid date.
 YEARS = range(1970, 9000)
 
 
 class Status(StrEnum):
-    """What became of a row. A row with none of these is unattempted."""
+    """The outcome of a row. A row without one is unattempted."""
 
-    #: The service named the snapshot's Arn and Revision.
+    #: The service returned the snapshot's Arn and Revision.
     SUCCEEDED = "succeeded"
     #: Refused, and nothing was done.
     FAILED = "failed"
-    #: A try may have been carried out, and no answer has settled it since.
+    #: An attempt may have been carried out, and no answer has settled it since.
     IN_DOUBT = "in_doubt"
 
 
 class Skip(StrEnum):
-    """Why a row was left out by a run that was asked to: a state of its own, which a resume keeps."""
+    """Why a run skipped a row, as its flags ask; a resume keeps it skipped."""
 
     #: Its opportunity was not modified since the snapshot that exists.
     UNCHANGED = "unchanged"
-    #: A snapshot job of AWS's own takes care of it.
+    #: A snapshot job of AWS takes care of it.
     ACTIVE_JOB = "active_job"
 
 
 class ErrorKind(StrEnum):
     """Why a row did not succeed, as users select it with `retry --only`."""
 
-    #: Network, 5xx, answers that make no sense: another try may well succeed.
+    #: Network errors, 5xx, invalid responses: another attempt may well succeed.
     TRANSIENT = "transient"
     #: ConflictException: a concurrent change, or a token used with other parameters.
     CONFLICT = "conflict"
-    #: ServiceQuotaExceededException: another day, or a raised quota, cures it.
+    #: ServiceQuotaExceededException: resolved by another day or a higher quota.
     QUOTA = "quota"
     #: AccessDeniedException.
     DENIED = "denied"
     #: ResourceNotFoundException; may mean "not visible to these credentials".
     NOT_FOUND = "not_found"
-    #: ValidationException, or parameters that never left.
+    #: ValidationException, or parameters that botocore refused before sending.
     INVALID = "invalid"
     #: An error this version does not know.
     UNKNOWN = "unknown"
 
 
-#: What another try can cure without anybody changing anything.
+#: Kinds that another attempt can resolve although nothing else changes.
 CURABLE = frozenset({ErrorKind.TRANSIENT, ErrorKind.CONFLICT, ErrorKind.QUOTA})
 
 
 class Verdict(StrEnum):
-    """What to do about one failed try."""
+    """What to do about one failed attempt."""
 
-    #: Try again after a backoff; it costs an attempt.
+    #: Try again after a backoff; counts as an attempt.
     RETRY = "retry"
-    #: Flow control: try again when the pacer allows; it costs no attempt.
+    #: Flow control: try again when the pacer allows; does not count as an attempt.
     THROTTLED = "throttled"
-    #: No further try in this run.
+    #: No further attempt in this run.
     REFUSED = "refused"
-    #: The account's credentials don't work: none of its rows can be tried.
+    #: The account's credentials don't work: stop the account.
     STOP_ACCOUNT = "stop_account"
 
 
 class Row(NamedTuple):
-    """One (engagement, resource) pair and all that identifies its snapshot.
+    """One (engagement, resource) pair and everything else that identifies its snapshot.
 
-    A row is its values, never its place in a file. The order of the fields is the contract's
-    (it is hashed into tokens and written in intents).
+    A row is identified by its values, never by its line. The order of the fields is fixed: tokens hash them
+    and intents list them in this order.
     """
 
     account: str
@@ -118,7 +116,7 @@ class Row(NamedTuple):
 
     @property
     def key(self) -> bytes:
-        """16 bytes that stand for this row in sets over millions of them."""
+        """16 bytes that stand for this row in sets of millions."""
         return key_of(tuple(self))
 
 
@@ -127,27 +125,27 @@ KEY_SIZE = 16
 
 
 def key_of(names: tuple[str, ...]) -> bytes:
-    """The key of the row of these names, in the order of `Row`.
+    """The key of the row with these values, in the order of `Row`.
 
-    At 10 million rows two rows share a key with a probability of about 10⁻²⁵.
+    Among 10 million rows two share a key with a probability of about 10⁻²⁵.
     """
     try:
         text = orjson.dumps(names)
     except orjson.JSONEncodeError:
-        # Half of a surrogate pair is no UTF-8; escaped, it is like nothing that is.
+        # Half of a surrogate pair is not UTF-8. Its JSON escape equals that of no valid text.
         text = _canonical(names)
     return blake2b(text, digest_size=KEY_SIZE).digest()
 
 
 def client_token(run_id: str, row: Row, generation: int) -> str:
-    """The idempotency token of `row` in the run: 36 printable characters, a pure function.
+    """The idempotency token of `row` in the run: 36 printable characters.
 
-    A JSON array is hashed, so that no two rows can meet by concatenation.
+    A JSON array is hashed, so that different rows never concatenate to the same text.
     """
     return str(uuid5(TOKEN_NAMESPACE, _canonical([run_id, *row, generation]).decode()))
 
 
-#: Made once: it is used for every row.
+#: Created once, as it is used for every row.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -157,9 +155,9 @@ def _canonical(values: object) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What an account may use, as declared; None: not declared."""
+    """The declared limits of an account; None: not declared."""
 
-    #: Calls a second.
+    #: Calls per second.
     per_second: float | None = None
     #: Calls in any 60 seconds, 3,600 seconds and 24 hours: exact sliding windows.
     per_minute: int | None = None
@@ -171,7 +169,7 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who signs the calls; with neither profile nor role the ambient AWS credentials do."""
+    """Which credentials sign the calls: a profile, a role, or else the ambient ones."""
 
     name: str
     #: From here to `quota`: texts, which the ledger keeps in this order.
@@ -186,29 +184,29 @@ class Account:
 
     @property
     def number(self) -> str | None:
-        """The number of the AWS account, as far as the role's ARN tells it."""
+        """The id of the AWS account, if the role's ARN names it."""
         parts = (self.role_arn or "").split(":")
         return parts[4] if len(parts) > 5 and parts[4] else None
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A row as it is to be sent: under which token, and what earlier tries left behind."""
+    """A row to be sent, its token, and the state that earlier attempts left."""
 
     row: Row
     client_token: str
     generation: int = 0
-    #: An earlier try under this token may have been carried out. Sticky until the service settles it.
+    #: An earlier attempt under this token may have been carried out; true until the service settles it.
     ambiguous: bool = False
-    #: When the first try under this token may have left, by our clock.
+    #: When the first attempt under this token may have left, by this machine's clock.
     first_sent_at: datetime | None = None
-    #: The service's clock less ours then, in seconds; None: the service had not told.
+    #: The service's clock minus this machine's at that time, in seconds; None: unknown.
     clock_skew: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The service's answer: the snapshot that exists now."""
+    """The service's answer: the snapshot that now exists."""
 
     arn: str
     revision: int
@@ -217,40 +215,39 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failed try, classified: what it was, what to do, whether it may have been carried out."""
+    """One failed attempt: what failed, what to do, and whether it may have been carried out."""
 
     kind: ErrorKind
     code: str
     message: str
     verdict: Verdict
-    #: False only where the try provably never left or was refused before any work.
+    #: False only if the attempt provably never left, or was refused before any work was done.
     may_have_landed: bool
     reason: str | None = None
     http_status: int | None = None
     request_id: str | None = None
-    #: The service's own hint, in seconds.
+    #: The service's Retry-After, in seconds.
     retry_after: float | None = None
-    #: It is proven that nothing reached the service: no quota was used, and no row was tried.
+    #: Provably nothing reached the service: no quota was used.
     never_left: bool = False
 
     @property
     def unreachable(self) -> bool:
-        """Whether it was the way to the service that failed, which another time may be open."""
+        """Whether the service could not be reached, which may work another time."""
         return self.never_left and self.verdict is Verdict.RETRY
 
 
 class ApiError(Exception):
-    """Carries the `Failure` of one try from the client to the engine."""
+    """Carries the `Failure` of one attempt from the client to the engine."""
 
     def __init__(self, failure: Failure) -> None:
-        """Wrap one classified failure."""
         super().__init__(f"{failure.code}: {failure.message}")
         self.failure = failure
 
 
 @dataclass(frozen=True, slots=True)
 class RowError:
-    """Why a row failed or is in doubt, as the ledger tells it."""
+    """Why a row failed or is in doubt, as the ledger records it."""
 
     kind: ErrorKind
     code: str
@@ -261,14 +258,14 @@ class RowError:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one request: a result line of the ledger."""
+    """The outcome of one request: a result line of the ledger."""
 
     request: Request
     status: Status
-    #: Tries that cost an attempt, and those that were throttled, in this invocation.
+    #: Attempts, and throttled calls (which are no attempts), in this invocation.
     attempts: int
     throttles: int
-    #: A try under this token may have been carried out without an answer.
+    #: An attempt under this token may have been carried out without an answer.
     ambiguous: bool
     first_sent_at: datetime | None
     started_at: datetime
@@ -277,7 +274,7 @@ class Outcome:
     revision: int | None = None
     request_id: str | None = None
     error: RowError | None = None
-    #: Settled by looking the snapshot up, not by an answer to the call.
+    #: Settled by a look-up of the snapshot, not by an answer to the call.
     reconciled: bool = False
-    #: The service's clock less ours at `first_sent_at`, in seconds; None: it had not told.
+    #: The service's clock minus this machine's at `first_sent_at`, in seconds; None: unknown.
     clock_skew: float | None = None

@@ -1,4 +1,4 @@
-"""Which file systems are mounted where, as far as the kernel tells."""
+"""The type of the file system that a path is on, from the kernel's list of mounts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import PurePath
 
-#: Types of file systems that other machines may write too.
+#: Types of file systems that several machines can write.
 REMOTE = frozenset({
     "9p", "afs", "beegfs", "ceph", "cifs", "gpfs", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3",
     "smbfs", "vboxsf",
@@ -18,23 +18,23 @@ REMOTE = frozenset({
 MOUNTS = Path("/proc/self/mountinfo")
 
 
-def remote(path: Path) -> bool:
-    """Whether the file at `path` lies on a network file system; where nobody tells, it does not."""
+def is_remote(path: Path) -> bool:
+    """Whether `path` is on a network file system; False where the kernel has no list of mounts."""
     try:
         text = MOUNTS.read_text("utf-8", "surrogateescape")
         real = path.resolve()
     except OSError:
         return False
-    kind = kind_of(real, text)
+    kind = file_system_type(real, text)
     return kind in REMOTE or kind.startswith("fuse.")
 
 
-def kind_of(path: PurePath, text: str) -> str:
-    """The type of the file system that an absolute path lies on; empty: it is not told.
+def file_system_type(path: PurePath, text: str) -> str:
+    """The type of the file system that an absolute path is on; empty: unknown.
 
     Args:
         path: without symbolic links.
-        text: of mountinfo, see proc(5).
+        text: the content of mountinfo, see proc(5).
     """
     above = {str(path), *map(str, path.parents)}
     found, longest = "", 0
@@ -44,7 +44,7 @@ def kind_of(path: PurePath, text: str) -> str:
         if not dash or len(fields) < 5:
             continue
         point = re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), fields[4])
-        # Of two mounts on one point the later hides the earlier.
+        # A later mount at the same point hides the earlier one.
         if point in above and len(point) >= longest:
             found, longest = after.split()[0], len(point)
     return found

@@ -1,4 +1,4 @@
-"""Where things lie: the state folder, the ledger of a manifest, the locks."""
+"""Where files are: the state folder, the ledger of a manifest, the locks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def state_folder(given: Path | None, environ: Mapping[str, str], home: Path | No
     https://specifications.freedesktop.org/basedir-spec/latest/
 
     Raises:
-        InputError: nothing names one, and there is no home folder.
+        InputError: none is named, and there is no home folder.
     """
     if given:
         return given
@@ -42,28 +42,28 @@ def state_folder(given: Path | None, environ: Mapping[str, str], home: Path | No
     return home / ".local" / "state" / "batch-snapshot"
 
 
-def usage_file(state: Path) -> Path:
-    """The log of calls that all processes of this machine share."""
+def call_log_file(state: Path) -> Path:
+    """The log of calls, shared by all processes of this machine."""
     return state / "usage.sqlite"
 
 
 def ledger_pattern(given: str | None, *, simulated: bool) -> str:
-    """`--ledger`, or the default: without a date, so that a backfill over days finds its own again.
+    """`--ledger`, or the default: without a date, so that a backfill over days finds its ledger again.
 
     Raises:
-        InputError: for a placeholder that is none.
+        InputError: a placeholder is unknown.
     """
     default = "ledgers/{name}.simulated.ndjson" if simulated else "ledgers/{name}.ndjson"
     pattern = default if given is None else files.named(given, "--ledger")
     unknown = set(re.findall(r"\{[^{}]*\}", pattern)) - {"{name}", "{date}"}
-    # A folder may have such a name: a ledger that is there is meant as it is written.
+    # A file name may contain braces: an existing ledger is used as named.
     if unknown and not files.exists(Path(pattern)):
         raise InputError(f"--ledger {pattern}: {min(unknown)} is not known; there are {{name}} and {{date}}")
     return simulated_name(pattern) if simulated else pattern
 
 
 def simulated_name(pattern: str) -> str:
-    """The name under which a simulated run writes the ledger called `pattern`: it bears `.simulated`."""
+    """The name of a simulated run's ledger for `pattern`: it contains `.simulated`."""
     folder, slash, name = pattern.rpartition("/")
     if name in {"", ".", ".."} or ".simulated" in name:
         return pattern
@@ -72,12 +72,12 @@ def simulated_name(pattern: str) -> str:
 
 
 def simulated_state(world: Path, given: Path | None) -> Path:
-    """The state folder of simulated runs in a `world` that is kept in a file: beside it.
+    """The state folder of simulated runs whose service is kept in the file `world`: next to that file.
 
-    Within `--state-dir` where that is `given`, and never that folder itself: real runs use it.
+    With `--state-dir` it is a folder within it; real runs use that folder itself.
 
     Raises:
-        InputError: no file can be called so.
+        InputError: `world` is a folder.
     """
     if not world.name:
         raise InputError(f"--state {world}: is a folder; name a file")
@@ -103,12 +103,12 @@ def temporary_state() -> Iterator[Path]:
 
 
 def ledger_path(pattern: str, name: str, today: datetime) -> Path:
-    """The ledger that `pattern` means for the manifest called `name` on the (UTC) day of `today`."""
+    """The ledger of `pattern` for the manifest `name` on the UTC day of `today`."""
     return Path(pattern.replace("{name}", name).replace("{date}", today.strftime(DATE)))
 
 
 def dated_ledgers(pattern: str, name: str) -> list[Path]:
-    """The ledgers of all days that a pattern with {date} means, the newest first."""
+    """The existing ledgers of a pattern with {date}, newest first."""
     parts = pattern.replace("{name}", name).split("{date}")
     if len(parts) == 1:
         return []
@@ -120,13 +120,13 @@ def dated_ledgers(pattern: str, name: str) -> list[Path]:
 
 
 def _dated(parts: list[str]) -> re.Pattern[str]:
-    """Matches the paths that a pattern means which was split at {date}; the first group is the date."""
+    """Matches the paths of a pattern that was split at {date}; the first group is the date."""
     first, second, *rest = map(re.escape, parts)
     return re.compile(rf"{first}(\d{{4}}-\d{{2}}-\d{{2}}){second}" + "".join(rf"\1{part}" for part in rest))
 
 
-def is_night_of(pattern: str, name: str, path: Path) -> bool:
-    """Whether the resolved `path` is what a pattern with {date} means on some day, seen from here."""
+def is_dated_ledger(pattern: str, name: str, path: Path) -> bool:
+    """Whether the resolved `path` is the ledger of a pattern with {date} on some day."""
     first, *rest = pattern.replace("{name}", name).split("{date}")
     if not rest:
         return False
@@ -134,15 +134,15 @@ def is_night_of(pattern: str, name: str, path: Path) -> bool:
     parent = str(Path(folder + slash or ".").resolve()).rstrip("/")
     if _dated([f"{parent}/{begin}", *rest]).fullmatch(str(path)):
         return True
-    # A folder of one day may be a link itself.
+    # The folder of a day may be a symbolic link.
     return any(each.resolve() == path for each in dated_ledgers(pattern, name))
 
 
 def ledgers_of(pattern: str) -> list[Path]:
-    """The ledgers that a pattern with {date} means where no manifest is at hand, the newest first.
+    """The existing ledgers of a pattern with {date} that names no manifest, newest first.
 
     Raises:
-        InputError: for {name}, which only a manifest tells, and for a placeholder that is none.
+        InputError: it contains {name}, which only a manifest defines, or an unknown placeholder.
     """
     if "{name}" in ledger_pattern(pattern, simulated=False):
         raise InputError(f"{pattern}: there is no manifest here to take {{name}} from: write the name")
@@ -150,38 +150,38 @@ def ledgers_of(pattern: str) -> list[Path]:
 
 
 def discovered_file(ledger: Path) -> Path:
-    """The pairs that a run has found at the service, beside its ledger."""
+    """The pairs that a run discovered, next to its ledger."""
     return ledger.with_name(f"{ledger.name}.discovered.ndjson")
 
 
-def index_file(state: Path) -> Path:
-    """The index of snapshots that the ledgers tell of."""
+def snapshot_index_file(state: Path) -> Path:
+    """The index of snapshots that ledgers record."""
     return state / "snapshots.sqlite"
 
 
 def ledger_lock(ledger: Path) -> Path:
-    """The lock beside a ledger.
+    """The lock next to a ledger.
 
     Raises:
-        InputError: the path can be no file's.
+        InputError: the path is a folder.
     """
     if not ledger.name:
         raise InputError(f"{ledger}: is a folder; name the ledger's file")
     return ledger.with_name(f"{ledger.name}.lock")
 
 
-def original(ledger: Path, number: int) -> Path:
-    """Where the `number`th repair of a ledger, from 0, keeps it as it was."""
+def original_file(ledger: Path, number: int) -> Path:
+    """Where the `number`th repair of a ledger, from 0, keeps the original."""
     return ledger.with_name(f"{ledger.name}.original{f'.{number}' if number else ''}")
 
 
 def is_original(path: Path) -> bool:
-    """Whether a file is what a repair keeps of a ledger."""
+    """Whether a file is the original of a repaired ledger."""
     return re.search(r"\.original(\.\d+)?$", path.name) is not None
 
 
 def unfinished_files(state: Path, name: str, accounts: Iterable[str], endpoint: str) -> dict[str, Path]:
-    """By account, the file that records unfinished ledgers of a manifest name: beside the lock on it."""
+    """By account, the file that records the unfinished ledgers of a manifest name, next to its lock."""
     return {
         account: account_lock(state, name, account, endpoint).with_suffix(".unfinished")
         for account in sorted(accounts)
@@ -189,9 +189,9 @@ def unfinished_files(state: Path, name: str, accounts: Iterable[str], endpoint: 
 
 
 def account_lock(state: Path, name: str, account: str, endpoint: str) -> Path:
-    """The lock on a manifest name and account, so that two nights never overlap.
+    """The lock on a manifest name and account, so that two nightly runs never overlap.
 
-    A simulator or another endpoint is another world, with locks of its own.
+    Each endpoint, such as a simulator, has locks of its own.
     """
     world = "" if endpoint == "aws" else "." + blake2b(endpoint.encode(), digest_size=6).hexdigest()
     return state / "locks" / f"{name}@{account}{world}.lock"

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from batch_snapshot import files
-from batch_snapshot.errors import SAME_COMMAND, StateFolderError, StorageError, is_of_the_place, way_out
+from batch_snapshot.errors import SAME_COMMAND, StateFolderError, StorageError, is_path_error, way_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,7 +123,7 @@ def errors_of(path: Path, what: str, *, elsewhere: str, if_damaged: str) -> Iter
         kind = StateFolderError if code in _UNUSABLE_PLACE else StorageError
         raise kind(f"{path}: {what} ({error}); {_way_out(code, elsewhere, if_damaged)}") from None
     except OSError as error:
-        kind = StateFolderError if is_of_the_place(error) else StorageError
+        kind = StateFolderError if is_path_error(error) else StorageError
         out = way_out(error, elsewhere) + ("" if kind is StateFolderError else f", {SAME_COMMAND}")
         raise kind(f"{path}: {what} ({error.strerror or error}); {out}") from None
 

@@ -131,7 +131,7 @@ async def verify(
     with (
         isolate_simulated_state(options, simulated=simulated) as own,
         sqlite.temporary_tables(_TABLES) as db,
-        SnapshotIndex(paths.index_file(state_folder_of(own))) as known,
+        SnapshotIndex(paths.snapshot_index_file(state_folder_of(own))) as known,
     ):
         last = _store_rows(db, path, sample, result)
         whom = resolve_targets(recorded_accounts(path, last), options, profiles.endpoints, last.endpoint)

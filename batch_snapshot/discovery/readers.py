@@ -53,7 +53,7 @@ async def open_readers(
         options = stack.enter_context(
             isolate_simulated_state(options, simulated=targets.endpoint == SIMULATOR)
         )
-        usage = stack.enter_context(CallLog(paths.usage_file(state_folder_of(options))))
+        usage = stack.enter_context(CallLog(paths.call_log_file(state_folder_of(options))))
         accounts = targets.limited_accounts
         limits = AccountLimits(accounts, targets.endpoint, usage, os.environ, read_rate=options.read_rate)
         where = await open_target(

@@ -80,7 +80,7 @@ def _other_ledgers(files: Iterable[Path], path: Path, name: str, options: Option
     others = []
     for text, run_id in reversed(runs.items()):
         other = Path(text)
-        if other != here and not paths.is_night_of(pattern, name, other):
+        if other != here and not paths.is_dated_ledger(pattern, name, other):
             others += _if_unfinished(other, run_id)
     return others
 

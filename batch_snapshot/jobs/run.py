@@ -231,7 +231,7 @@ def _open_call_log(job: Job, options: Options, stack: AsyncExitStack) -> tuple[C
 
 
 def _call_log_path(options: Options) -> Path:
-    return paths.usage_file(state_folder_of(options))
+    return paths.call_log_file(state_folder_of(options))
 
 
 def _account_limits(job: Job, call_log: CallLog | None, options: Options) -> AccountLimits:

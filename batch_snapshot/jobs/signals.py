@@ -38,7 +38,7 @@ class StopHandler:
     @property
     def signum(self) -> int | None:
         """The signal that the exit code names; None: no signal ended the run."""
-        return interrupts.acts_as(self.caught[0]) if self.caught else None
+        return interrupts.equivalent_signal(self.caught[0]) if self.caught else None
 
     def begin(self, engine: Engine | Coordinator) -> None:
         """Announce each stop of this engine from now on."""

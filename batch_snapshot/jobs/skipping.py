@@ -82,7 +82,7 @@ def prepare_skipping(
     if job.candidates is None or not (options.changed_since or options.skip_active_jobs):
         yield SkipStep()
         return
-    with SnapshotIndex(paths.index_file(state_folder_of(options))) as index:
+    with SnapshotIndex(paths.snapshot_index_file(state_folder_of(options))) as index:
         now = recorder.now()
         rules = SkipRules(
             since=changed_since(options, now),

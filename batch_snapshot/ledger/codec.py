@@ -14,7 +14,17 @@ import orjson
 
 from batch_snapshot.errors import DamagedError, LedgerError
 from batch_snapshot.ledger.records import End, Header, Intent, Record, Result, Skipped
-from batch_snapshot.models import LARGEST, LARGEST_SKEW, YEARS, Account, ErrorKind, Quota, Row, Skip, Status
+from batch_snapshot.models import (
+    LARGEST_COUNT,
+    LARGEST_SKEW,
+    YEARS,
+    Account,
+    ErrorKind,
+    Quota,
+    Row,
+    Skip,
+    Status,
+)
 from batch_snapshot.text import timestamp
 
 if TYPE_CHECKING:
@@ -225,7 +235,7 @@ def _decode_intended(fields: Sequence[Any]) -> tuple[str, Row, int]:
     if len(names) != len(_NAMES):
         raise TypeError(f"a row of {len(names)} names, not {len(_NAMES)}")
     _check_texts((token, *names))
-    if type(generation) is not int or not 0 <= generation <= LARGEST:
+    if type(generation) is not int or not 0 <= generation <= LARGEST_COUNT:
         raise TypeError(f"{generation!r} is no count")
     return token, _row_of(Row, names), generation
 
@@ -252,7 +262,7 @@ def _decode_result(fields: dict[str, Any]) -> Result:
     return Result(
         row,
         token,
-        generation if type(generation) is int and 0 <= generation <= LARGEST else _count(generation),
+        generation if type(generation) is int and 0 <= generation <= LARGEST_COUNT else _count(generation),
         status,
         ambiguous if ambiguous is True or ambiguous is False else _flag(ambiguous),
         None if first_sent_at is None else _time(first_sent_at),
@@ -306,7 +316,7 @@ def _text_or_none(value: object) -> str | None:
 
 
 def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_COUNT:
         raise TypeError(f"{value!r} is no count")
     return value
 

@@ -21,8 +21,8 @@ from batch_snapshot.errors import (
     LockedError,
     StateFolderError,
     StorageError,
-    is_of_room,
-    is_of_the_place,
+    is_disk_full,
+    is_path_error,
     way_out,
 )
 
@@ -103,9 +103,9 @@ def _lock_error(path: Path, error: OSError, elsewhere: str) -> StorageError:
             f"{path}: a lock is a file, and this process may hold no more of them open: raise that limit "
             "(ulimit -n), or choose fewer --accounts at a time"
         )
-    if is_of_the_place(error):
+    if is_path_error(error):
         return StateFolderError(f"{path}: cannot lock here ({why}); {way_out(error, elsewhere)}")
-    if is_of_room(error):
+    if is_disk_full(error):
         return StorageError(f"{path}: cannot lock here ({why}); {way_out(error, elsewhere)}, {SAME_COMMAND}")
     return StorageError(
         f"{path}: cannot lock here ({why}); use a folder on a file system with file locks: {elsewhere}"
@@ -118,7 +118,7 @@ def _write_holder(path: Path, since: str, elsewhere: str) -> None:
     except OSError as error:
         if error.errno == errno.EMFILE:
             raise _lock_error(path, error, elsewhere) from None
-        kind = StateFolderError if is_of_the_place(error) else StorageError
+        kind = StateFolderError if is_path_error(error) else StorageError
         raise kind(
             f"{path}: cannot be written ({error.strerror or error}); "
             f"{way_out(error, elsewhere)}, {SAME_COMMAND}"

@@ -15,7 +15,7 @@ from batch_snapshot.errors import (
     LedgerError,
     StateFolderError,
     StorageError,
-    is_of_the_place,
+    is_path_error,
     way_out,
 )
 
@@ -122,6 +122,6 @@ def _unusable(file: Path, error: Exception) -> StorageError:
     what = f"{file}: cannot record which ledgers are unfinished"
     if not isinstance(error, OSError):
         return StorageError(f"{what} ({error}); remove it if it is broken, {SAME_COMMAND}")
-    kind = StateFolderError if is_of_the_place(error) else StorageError
+    kind = StateFolderError if is_path_error(error) else StorageError
     elsewhere = "name another folder with --state-dir"
     return kind(f"{what} ({error.strerror or error}); {way_out(error, elsewhere)}, {SAME_COMMAND}")

@@ -100,7 +100,7 @@ def _keep_original(path: Path) -> Path:
     """Give the damaged ledger a second, unused name."""
     number = 0
     while True:
-        original = paths.original(path, number)
+        original = paths.original_file(path, number)
         try:
             os.link(path, original)
         except FileExistsError:

@@ -19,7 +19,7 @@ from batch_snapshot.errors import (
     LedgerWriteError,
     StateFolderError,
     StorageError,
-    is_of_the_place,
+    is_path_error,
     way_out,
 )
 from batch_snapshot.ledger.reader import LINE_HEAD, LONGEST_LINE
@@ -136,7 +136,7 @@ class Ledger:
 
     def _not_opened(self, error: OSError) -> StorageError:
         # Nothing was called yet: a path that cannot be used is a wrong argument.
-        if not is_of_the_place(error):
+        if not is_path_error(error):
             return self._unwritable(error)
         known = os.path.lexists(self.path)
         what, elsewhere = ("written", _COPY) if known else ("created", "name another place with --ledger")

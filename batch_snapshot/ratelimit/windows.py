@@ -126,7 +126,7 @@ class Machine(NamedTuple):
     #: Seconds since 1970, if the clock is set right.
     wall: Callable[[], float] = unix_time
     #: Whether a file lies on a network file system.
-    remote: Callable[[Path], bool] = mounts.remote
+    remote: Callable[[Path], bool] = mounts.is_remote
 
 
 class CallLog:

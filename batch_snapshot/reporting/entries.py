@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batch_snapshot.ledger.history import CRASHED
 from batch_snapshot.ledger.records import Intent, Result, Skipped
-from batch_snapshot.models import LARGEST, YEARS, ErrorKind, Status
+from batch_snapshot.models import LARGEST_COUNT, YEARS, ErrorKind, Status
 from batch_snapshot.redaction import redacted
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _text(value: object) -> str:
 
 def parse_count(value: Any) -> int:
     """A count out of a line; 0 for a value that is none."""
-    sensible = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST
+    sensible = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_COUNT
     return value if sensible else 0
 
 

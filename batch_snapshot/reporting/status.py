@@ -135,7 +135,7 @@ class LedgerWatch:
             folder = str(paths.simulated_state(Path(state), Path(folder) if folder else None))
         # A log that cannot be read is the run's problem, not that of `status`.
         with suppress(InputError, StorageError):
-            file = paths.usage_file(paths.state_folder(Path(folder) if folder else None, os.environ))
+            file = paths.call_log_file(paths.state_folder(Path(folder) if folder else None, os.environ))
             if files.exists(file):
                 accounts = accounts_with_quotas(self._path, header)
                 with CallLog(file) as call_log:

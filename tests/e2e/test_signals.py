@@ -213,7 +213,7 @@ async def test_a_signal_while_modules_are_imported_is_a_line_in_the_form_that_wa
     taken = """
 import os, signal, sys
 from batch_snapshot import interrupts
-interrupts.take_over(sys.argv[1:])
+interrupts.exit_on_signal(sys.argv[1:])
 os.kill(os.getpid(), signal.SIGHUP)
 """
     text, log = await asyncio.gather(

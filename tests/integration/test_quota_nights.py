@@ -62,7 +62,7 @@ class NightlyRuns:
     async def run(self, day: float, *, fresh: bool = True, **more: Any) -> Summary:
         """Run on that day of the month; with `fresh`, the quota windows have opened since the last run."""
         if fresh:
-            paths.usage_file(Path("state")).unlink(missing_ok=True)
+            paths.call_log_file(Path("state")).unlink(missing_ok=True)
         hooks = run.Hooks(now=lambda: DAY + timedelta(days=day - 1))
         return await run.run("trial.yaml", replace(self.options, **more), hooks)
 

@@ -141,7 +141,7 @@ def test_a_look_tells_how_full_the_quota_windows_are_and_counts_their_pauses(pla
     """Ten in any hour, of which four are used, and five rows to go: by the log of the run's state folder."""
     account = Account("main", quota=Quota(per_hour=1000))
     settings = {"rate": None, "daily_quota": 10, "state_dir": str(place / "elsewhere")}
-    path, file = place / "l.ndjson", paths.usage_file(place / "elsewhere")
+    path, file = place / "l.ndjson", paths.call_log_file(place / "elsewhere")
     rows = [row(number) for number in range(12)]
     book = Book(12).begin(accounts={"main": codec.encode_account(account)}, settings=settings)
     book.intend(*rows).result(rows[0], at=2.0).write(path)

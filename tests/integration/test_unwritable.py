@@ -46,7 +46,7 @@ def failure(number: int) -> OSError:
 @pytest.mark.parametrize("number", PLACES, ids=errno.errorcode.get)
 def test_a_wrong_place_is_never_cured_by_room(number):
     error = failure(number)
-    assert errors.is_of_the_place(error)
+    assert errors.is_path_error(error)
     out = errors.way_out(error, "name another folder with --state-dir")
     assert out.endswith(", or name another folder with --state-dir")
     assert "room" not in out
@@ -55,7 +55,7 @@ def test_a_wrong_place_is_never_cured_by_room(number):
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT], ids=errno.errorcode.get)
 def test_a_full_disk_is_cured_by_room_alone(number):
     error = failure(number)
-    assert not errors.is_of_the_place(error)
+    assert not errors.is_path_error(error)
     assert errors.way_out(error, "name another") == "the disk is full: make room"
 
 

@@ -40,16 +40,16 @@ REMOTE = Machine(remote=lambda _: True)
     ],
 )
 def test_the_nearest_mount_tells_the_kind(path, kind):
-    assert mounts.kind_of(PurePosixPath(path), MOUNTINFO) == kind
+    assert mounts.file_system_type(PurePosixPath(path), MOUNTINFO) == kind
 
 
 def test_where_nothing_is_told_nothing_is_known():
-    assert mounts.kind_of(PurePosixPath("/data"), "") == ""
+    assert mounts.file_system_type(PurePosixPath("/data"), "") == ""
 
 
 def test_this_machine_tells(tmp_path):
-    assert mounts.remote(tmp_path) is False
-    assert mounts.kind_of(tmp_path.resolve(), mounts.MOUNTS.read_text("utf-8"))
+    assert mounts.is_remote(tmp_path) is False
+    assert mounts.file_system_type(tmp_path.resolve(), mounts.MOUNTS.read_text("utf-8"))
 
 
 def test_on_a_network_file_system_there_is_no_write_ahead_log(tmp_path):

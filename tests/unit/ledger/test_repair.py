@@ -64,9 +64,9 @@ def made(tmp_path_factory) -> Made:
         async with serve() as (url, simulator):
             options = Options(ledger=str(path), endpoint_url=url)
             assert (await run.run(manifest, options)).outcome == "deferred"
-            paths.usage_file(folder / "state").unlink()
+            paths.call_log_file(folder / "state").unlink()
             await run.run(manifest, options)
-            paths.usage_file(folder / "state").unlink()
+            paths.call_log_file(folder / "state").unlink()
             await run.retry(path, lambda _: plan.all_unfinished(), options)
             snapshots = {
                 Row("main", "Sandbox", one.engagement, "Opportunity", one.resource, one.template): (
@@ -345,7 +345,7 @@ def test_no_original_takes_the_place_of_another(made, path):
         rewriting.write(path, content)
         done = repair(path, NOW)
         assert done.original is not None
-        assert done.original == paths.original(path, number)
+        assert done.original == paths.original_file(path, number)
         assert done.original.read_bytes() == content
 
 
