@@ -1,0 +1,79 @@
+"""Pairs that two names of one AWS account both list, where only AWS can say so."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+import pytest
+
+from batch_snapshot import manifest
+from batch_snapshot.config.options import Options
+from batch_snapshot.errors import InputError
+from batch_snapshot.failures import retry
+from batch_snapshot.jobs import identity_check
+from batch_snapshot.models import ApiError
+from tests.support.planned_jobs import run_job
+from tests.support.processes import pairs, write_manifest
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def role(number: int, **more: str) -> dict[str, str]:
+    return {"role_arn": f"arn:aws:iam::{number:012d}:role/Snapshot", **more}
+
+
+def write(folder, accounts, *, rows=None, name="m.yaml"):
+    shared = [*pairs(2, account="a"), *pairs(2, first=1, account="b")]
+    return write_manifest(folder / name, shared if rows is None else rows, accounts=accounts)
+
+
+def answered_by_sts(numbers):
+    """What `Clients.quota_owner` answers where AWS knows these numbers; None: there are no credentials."""
+
+    async def identify(name):
+        await anyio.lowlevel.checkpoint()
+        if numbers[name] is None:
+            raise ApiError(retry.CLOCKS_DISAGREE)
+        return numbers[name]
+
+    return identify
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("numbers", "refused"),
+    [
+        ({"a": "aws:111111111111:us-east-1", "b": "aws:111111111111:us-east-1"}, True),
+        ({"a": "aws:111111111111:us-east-1", "b": "aws:222222222222:us-east-1"}, False),
+        ({"a": "aws key:abcd", "b": "aws key:abcd"}, False),
+        ({"a": "aws:111111111111:us-east-1", "b": None}, False),
+    ],
+)
+async def test_aws_is_asked_for_duplicates_before_the_first_call(tmp_path, numbers, refused):
+    path = write(tmp_path, {"a": {"profile": "one"}, "b": {"profile": "two"}})
+    with run_job(manifest.load(path), Options(ledger=str(tmp_path / "l"), state_dir=tmp_path), NOW) as job:
+        if refused:
+            with pytest.raises(InputError, match=r"O2 is listed for account a too .* one AWS account"):
+                await identity_check.check_duplicates(job, answered_by_sts(numbers))
+        else:
+            await identity_check.check_duplicates(job, answered_by_sts(numbers))
+
+
+@pytest.mark.asyncio
+async def test_aws_is_not_asked_at_another_endpoint_or_where_roles_differ(tmp_path):
+    async def asked(name):
+        raise AssertionError(name)
+
+    cases: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"a": {"profile": "one"}, "b": {"profile": "two"}}, {"endpoint_url": "http://127.0.0.1:9"}),
+        ({"a": role(1), "b": role(2)}, {}),
+        ({"a": {"profile": "one"}}, {}),
+    ]
+    for number, (accounts, more) in enumerate(cases):
+        rows = pairs(2, account="a")
+        path = write(tmp_path, accounts, rows=rows, name=f"{number}.yaml")
+        options = Options(ledger=str(tmp_path / f"{number}"), state_dir=tmp_path, **more)
+        with run_job(manifest.load(path), options, NOW) as job:
+            await identity_check.check_duplicates(job, asked)
