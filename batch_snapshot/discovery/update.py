@@ -100,7 +100,7 @@ async def update(
 
         entries = [output.entry(pair, defaults) for pair in new]
         after, marked = revised(text, found, entries, is_gone, f"{environment.now():%Y-%m-%d}")
-        _check(path, after, manifest.keys | {pair.row.key for pair in new})
+        _check(path, after, manifest.keys.keys() | {pair.row.key for pair in new})
         with output.replaced(path) as file:
             file.write(after)
         search.remove()
@@ -134,7 +134,7 @@ def _check(path: Path, text: str, expected: set[bytes]) -> None:
         after = manifests.load(trial)
     finally:
         trial.unlink(missing_ok=True)
-    if after.keys != expected:
+    if after.keys.keys() != expected:
         raise InputError(
             f"{path}: cannot be brought up to date line by line: write each pair on a line of its own"
         )

@@ -130,7 +130,7 @@ def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
         InputError: ledger, manifest and options don't fit together.
     """
     options, path, targets = locked.options, locked.path, locked.targets
-    past = read_history(path, read_only=locked.read_only)
+    past = read_history(path, read_only=locked.read_only, shared_keys=manifest.keys)
     check_ledger_fits(past, path, manifest.name, targets, options.run_id)
     settings = recorded_settings(options)
     run_id = past.first.run_id if past.first else options.run_id or str(uuid4())

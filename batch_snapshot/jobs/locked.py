@@ -184,14 +184,19 @@ def _lock_accounts(name: str, targets: Targets, options: Options, now: datetime)
         yield
 
 
-def read_history(path: Path, *, read_only: bool) -> History:
+def read_history(path: Path, *, read_only: bool, shared_keys: Mapping[bytes, bytes] | None = None) -> History:
     """The history of a ledger; rows of a run that is writing it now are not in doubt.
+
+    Args:
+        path: of the ledger.
+        read_only: its lock is not held, so a run may be writing it.
+        shared_keys: the manifest's keys, to hold them once.
 
     Raises:
         LedgerError: it is no ledger.
     """
     live = read_only and files.exists(path) and locks.is_held(paths.ledger_lock(path))
-    return reader.history_of(path, live=live, checked=True)
+    return reader.history_of(path, live=live, checked=True, shared_keys=shared_keys)
 
 
 def check_ledger_fits(past: History, path: Path, name: str, targets: Targets, run_id: str | None) -> None:

@@ -19,7 +19,7 @@ from batch_snapshot.ledger.history import History, fold
 from batch_snapshot.ledger.records import End, Header, Intent, Line, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from batch_snapshot.models import Row
@@ -181,20 +181,24 @@ def names_rows(path: Path, account: str | None = None) -> bool:
     return False
 
 
-def history_of(path: Path, *, live: bool = False, checked: bool = False) -> History:
+def history_of(
+    path: Path, *, live: bool = False, checked: bool = False, shared_keys: Mapping[bytes, bytes] | None = None
+) -> History:
     """The history of the ledger at `path`; an empty one where there is none yet.
 
     Args:
         path: of the ledger.
         live: the last invocation may still be running, so what it has named is not in doubt yet.
         checked: refuse a ledger of which lines are lost or were edited, as far as the fold shows it.
+        shared_keys: see `History`.
 
     Raises:
         LedgerError: it is no ledger, or has a line that makes no sense.
     """
     if not live and not files.exists(path):
         return History()
-    history = fold(lines(path), live=live, checked=checked, locate=partial(with_place, path))
+    locate = partial(with_place, path)
+    history = fold(lines(path), live=live, checked=checked, shared_keys=shared_keys, locate=locate)
     with _readable(path, "name another with --ledger"):
         if history.first is None and any(line.raw.endswith(b"\n") for line in raw_lines(path)):
             raise LedgerError(f"{path}: holds lines, but no run line: it is no ledger, name another file")

@@ -40,8 +40,8 @@ class Manifest:
     #: Distinct rows of each account that has any.
     rows_by_account: dict[str, int]
     catalogs: frozenset[str]
-    #: `Row.key` of every distinct row.
-    keys: set[bytes] = field(repr=False)
+    #: `Row.key` of every distinct row; each maps to itself, so that a history can share the bytes objects.
+    keys: dict[bytes, bytes] = field(repr=False)
     #: Over the bytes of the manifest, followed by those of its includes in the order of reader.
     sha256: str
     #: The first 50, as `file:line: what`.
@@ -69,7 +69,7 @@ def load(path: Path, found: Path | None = None) -> Manifest:
         ManifestError: with the first 50 problems, each `file:line: what, and the fix`, and their number.
     """
     reader = ManifestReader(Path(path), found)
-    keys: set[bytes] = set()
+    keys: dict[bytes, bytes] = {}
     repeated = array("q")
     by_account: Counter[str] = Counter()
     catalogs: set[str] = set()
@@ -84,7 +84,7 @@ def load(path: Path, found: Path | None = None) -> Manifest:
             if reader.files[-1] is not found:
                 reader.warn(line, f"{row.engagement} {row.resource} is listed before: it stays one row")
             continue
-        keys.add(key)
+        keys[key] = key
         by_account[row.account] += 1
         catalogs.add(row.catalog)
         if row.account in duplicates.aws_accounts:

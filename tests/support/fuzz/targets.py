@@ -35,7 +35,7 @@ def manifest_target(data: bytes, folder: Path) -> None:
         _clear(str(error))
         return
     rows = list(manifest.rows(listed))
-    assert {row.key for row in rows} == listed.keys
+    assert {row.key for row in rows} == set(listed.keys)
     assert len(rows) == listed.rows == sum(listed.rows_by_account.values())
 
 

@@ -93,6 +93,12 @@ def test_a_success_needs_no_more_than_its_key():
     assert past.unfinished == {}
 
 
+def test_a_history_holds_the_key_objects_that_the_caller_shares():
+    key = A.key
+    past = history.fold(numbered([RUN, intent(A), result(A, Status.SUCCEEDED)]), shared_keys={key: key})
+    assert [found is key for found in past.succeeded] == [True]
+
+
 def test_a_failure_is_kept_with_all_that_a_retry_needs():
     past = fold(RUN, intent(A), result(A, Status.FAILED, generation=2, code="X", at=7), END)
     assert past.unfinished == {

@@ -64,7 +64,7 @@ def read(path: Path) -> list[tuple[str, str]]:
     loaded = manifest.load(path)
     found = list(manifest.rows(loaded))
     assert len(found) == loaded.rows
-    assert {row.key for row in found} == loaded.keys
+    assert {row.key for row in found} == set(loaded.keys)
     return [(row.engagement, row.resource) for row in found]
 
 
