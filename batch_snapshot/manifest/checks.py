@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from batch_snapshot.endpoints import has_credentials, is_url
 from batch_snapshot.manifest import filters
-from batch_snapshot.manifest.problems import meant, shown, spelled
+from batch_snapshot.manifest.problems import quoted, quoted_ascii, suggestion
 from batch_snapshot.manifest.service_model import TEMPLATES
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def check_name(text: str, what: str = "name") -> str | None:
     """Names become parts of paths, so the two that mean folders are refused."""
     if re.fullmatch(NAME, text) and text not in {".", ".."}:
         return None
-    return f"{what} {spelled(text)} does not match {NAME} (letters, digits, dots and dashes, e.g. nightly-1)"
+    hint = "letters, digits, dots and dashes, e.g. nightly-1"
+    return f"{what} {quoted_ascii(text)} does not match {NAME} ({hint})"
 
 
 def name(what: str) -> Check:
@@ -53,7 +54,7 @@ def shape(what: str, shapes: Callable[[], Mapping[str, Shape]], parameter: str, 
         form = shapes()[parameter]
         if form.regex.fullmatch(text):
             return None
-        return f"{what} {spelled(text)} does not match {form.form} ({hint})"
+        return f"{what} {quoted_ascii(text)} does not match {form.form} ({hint})"
 
     def schema() -> dict[str, Any]:
         form = shapes()[parameter]
@@ -72,7 +73,7 @@ def choice(what: str, choices: Callable[[], Sequence[str]]) -> Check:
             return None
         same = [one for one in choices() if one.lower() == text.lower()]
         fix = f"write {' or '.join(same or choices())}"
-        return f"{what} {spelled(text)} is not one of {', '.join(choices())}: {fix}"
+        return f"{what} {quoted_ascii(text)} is not one of {', '.join(choices())}: {fix}"
 
     return Check(problem, lambda: {"enum": list(choices())})
 
@@ -80,7 +81,9 @@ def choice(what: str, choices: Callable[[], Sequence[str]]) -> Check:
 def known(what: str, words: Sequence[str]) -> Check:
     """One of many words."""
     return Check(
-        lambda text: None if text in words else f"{what} {shown(text)} is not known: {meant(text, words)}",
+        lambda text: (
+            None if text in words else f"{what} {quoted(text)} is not known: {suggestion(text, words)}"
+        ),
         lambda: {"enum": list(words)},
     )
 
@@ -89,7 +92,7 @@ def like(what: str, pattern: str, fault: str) -> Check:
     """A text of a pattern; `fault`, which may show the `{pattern}`, follows it in the message."""
     regex, fault = re.compile(pattern, re.ASCII), fault.replace("{pattern}", pattern)
     return Check(
-        lambda text: None if regex.fullmatch(text) else f"{what} {shown(text)} {fault}",
+        lambda text: None if regex.fullmatch(text) else f"{what} {quoted(text)} {fault}",
         lambda: pattern_schema(pattern),
     )
 
@@ -103,7 +106,7 @@ def check_profile(text: str) -> str | None:
     """A profile's name is whatever the AWS configuration calls it, on one line."""
     if text.isprintable() and len(text) <= 256:
         return None
-    return f"profile {shown(text)} is no profile's name: one line of up to 256 printable characters"
+    return f"profile {quoted(text)} is no profile's name: one line of up to 256 printable characters"
 
 
 def check_endpoint_url(text: str) -> str | None:
@@ -111,7 +114,7 @@ def check_endpoint_url(text: str) -> str | None:
     if has_credentials(text):
         return "credentials don't belong in a manifest: remove what stands before @ in endpoint_url"
     if not is_url(text):
-        return f"endpoint_url {shown(text)} is no http or https URL: write e.g. http://127.0.0.1:8000"
+        return f"endpoint_url {quoted(text)} is no http or https URL: write e.g. http://127.0.0.1:8000"
     return None
 
 
@@ -124,9 +127,9 @@ def check_changed_since(text: str) -> str | None:
     return None
 
 
-def doubt_template(text: str) -> str | None:
+def template_warning(text: str) -> str | None:
     """A warning about a template that is not known to exist."""
     if text in TEMPLATES:
         return None
     hint = "; OpportunitySummary is a payload's key, not a template" if text == "OpportunitySummary" else ""
-    return f"template {shown(text)} is not one known today ({', '.join(TEMPLATES)}){hint}"
+    return f"template {quoted(text)} is not one known today ({', '.join(TEMPLATES)}){hint}"

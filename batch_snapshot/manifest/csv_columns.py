@@ -1,7 +1,7 @@
 """The header of a CSV file: how its cells are separated, and which column holds which key of a pair.
 
-Spreadsheets and CRMs write other separators, names and invisible characters. What can mean one thing only
-is taken; anything else is one message that shows what the file holds and what is needed.
+Spreadsheets and CRMs write other separators, names and invisible characters. What has only one meaning is
+accepted; anything else is one message that shows what the file holds and what is needed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from unicodedata import category
 
 from batch_snapshot.manifest import keys
-from batch_snapshot.manifest.problems import UnreadableError, spelled
+from batch_snapshot.manifest.problems import UnreadableError, quoted_ascii
 from batch_snapshot.manifest.service_model import row_input
 from batch_snapshot.manifest.yaml_events import Fields, Items, Scalar
 from batch_snapshot.text import plural
@@ -37,7 +37,7 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _LINES = 100
 #: Columns that a message lists.
 _LISTED = 20
-#: How alike a column and a key must be (0 to 1) for the column to be taken for a misspelt key.
+#: How similar a column and a key must be (0 to 1) for the column to count as a misspelt key.
 _ALIKE = 0.85
 
 #: Excel's first line that names the separator.
@@ -46,14 +46,14 @@ _SEP = re.compile(r"""\ufeff*"?sep=([^\w\s"]|\t)"?[,;|\t ]*[\r\n]*""", re.IGNORE
 _QUOTED = re.compile(r'=?"([^"]*)"')
 #: Between ids in one cell.
 _BETWEEN = re.compile(r"[\s,;|]+")
-#: All that a blank row holds.
+#: Characters of a blank row.
 _EMPTY = re.compile(r'[\s,;|"]+')
 #: Invisible, though Unicode does not count them among format characters.
 _ALSO_INVISIBLE = {"\u034f", *map(chr, range(0xFE00, 0xFE10))}
 
 
 def parser(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
-    """The rows; a blank before a quote does not hide the quote."""
+    """The rows; blanks before a quote are skipped."""
     return csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True)
 
 
@@ -67,13 +67,13 @@ def cleaned(cell: str) -> str:
     return cell
 
 
-def same(name: str) -> str:
-    """A column's name as it is compared: without case, and with one blank where there are several."""
+def comparable(name: str) -> str:
+    """A column's name as it is compared: in lower case, with single blanks."""
     return " ".join(cleaned(name).casefold().split())
 
 
 def _as_key(name: str) -> str:
-    return re.sub(r"[ -]+", "_", same(name))
+    return re.sub(r"[ -]+", "_", comparable(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Columns:
     nameless: list[int] = field(default_factory=list)
 
     def entry(self, cells: list[str], line: int, report: Report) -> Fields | None:
-        """A row as an entry; None: it is blank, or was reported."""
+        """A row as an entry; None: it is blank, or a problem was reported."""
         nodes: dict[str, Node] = {}
         for position, key in self.keys.items():
             text = cleaned(cells[position]) if position < len(cells) else ""
@@ -118,37 +118,39 @@ class Columns:
             )
         for position in [*self.nameless, *range(len(self.names), len(cells))]:
             if position < len(cells) and cleaned(cells[position]):
-                where = f"cell {position + 1}, {spelled(cells[position])}, is under a column without a name"
-                ids = " (several ids of a row need quotes around them)" if "resources" in self._taken else ""
+                where = (
+                    f"cell {position + 1}, {quoted_ascii(cells[position])}, is under a column without a name"
+                )
+                ids = " (several ids of a row need quotes around them)" if "resources" in self._held else ""
                 return f"{count}: {where}: remove it, or name its column in the header{ids}"
         return None
 
     @property
-    def _taken(self) -> set[str]:
+    def _held(self) -> set[str]:
         return set(self.keys.values())
 
     @property
     def by(self) -> str:
         """What separates the cells."""
-        return SEPARATORS.get(self.separator, spelled(self.separator))
+        return SEPARATORS.get(self.separator, quoted_ascii(self.separator))
 
     def wrong(self, columns: Names) -> str | None:
-        """Why this header will not do, and what will."""
+        """What this header lacks, and how to fix it; None: it is valid."""
         for key, name in columns.items():
-            if name is not None and key not in self._taken:
-                return f"column {spelled(name)}, which columns names for {key}, is {self._missing(name)}"
+            if name is not None and key not in self._held:
+                return f"column {quoted_ascii(name)}, which columns names for {key}, is {self._missing(name)}"
         for key, others in (("engagement", set()), ("resource", {"resources"})):
-            if not self._taken & {key, *others}:
+            if not self._held & {key, *others}:
                 or_ = " (or resources)" if others else ""
                 return f"column {key}{or_} is {self._missing(key)}; {self._way_out(columns)}"
         return self._misspelt(columns) or self._twice(columns)
 
     def _missing(self, name: str) -> str:
-        near = get_close_matches(same(name), {same(one): 0 for one in self.names if one}, n=1)
+        near = get_close_matches(comparable(name), {comparable(one): 0 for one in self.names if one}, n=1)
         hint = ""
         if near:
-            meant = next(one for one in self.names if same(one) == near[0])
-            hint = f": did you mean {spelled(meant)}?"
+            suggestion = next(one for one in self.names if comparable(one) == near[0])
+            hint = f": did you mean {quoted_ascii(suggestion)}?"
         return f"missing in the header{hint}; found {_listed(self.names)} (separated by {self.by})"
 
     def _way_out(self, columns: Names) -> str:
@@ -160,21 +162,21 @@ class Columns:
         )
 
     def _misspelt(self, columns: Names) -> str | None:
-        """A column that is most likely a misspelt key, whose rows would go where they should not."""
+        """A column that is most likely a misspelt key: ignoring it would give its rows other values."""
         for name in self._extra() if not columns else ():
-            for key in keys.names(keys.CONTEXT) - self._taken:
+            for key in keys.names(keys.CONTEXT) - self._held:
                 if SequenceMatcher(None, _as_key(name), key).ratio() >= _ALIKE:
                     return (
-                        f"column {spelled(name)} is unknown: did you mean {key}? Rename it, or write "
+                        f"column {quoted_ascii(name)} is unknown: did you mean {key}? Rename it, or write "
                         f"{key}: null under columns of this file's include to ignore it"
                     )
         return None
 
     def _twice(self, columns: Names) -> str | None:
-        for key in sorted(self._taken):
+        for key in sorted(self._held):
             if list(self.keys.values()).count(key) > 1:
                 name = columns.get(key) or key
-                column = name if name in _KEYS else spelled(name)
+                column = name if name in _KEYS else quoted_ascii(name)
                 return f"column {column} stands in the header twice: remove one"
         return None
 
@@ -182,7 +184,7 @@ class Columns:
         return [name for position, name in enumerate(self.names) if name and position not in self.keys]
 
     def ignored(self) -> str | None:
-        """A warning that names the columns that mean nothing here."""
+        """A warning that names the columns that are no keys."""
         extra = self._extra()
         return f"columns that are not keys of a pair are ignored: {_listed(extra)}" if extra else None
 
@@ -190,20 +192,20 @@ class Columns:
 def _listed(names: Sequence[str]) -> str:
     named = [name for name in names if name]
     more = f", … ({len(named)} in all)" if len(named) > _LISTED else ""
-    return ", ".join(spelled(name) for name in named[:_LISTED]) + more
+    return ", ".join(quoted_ascii(name) for name in named[:_LISTED]) + more
 
 
 def _columns(cells: list[str], separator: str, columns: Names) -> Columns:
-    """The columns under a separator, whatever they are."""
-    wanted = {same(name): key for key, name in columns.items() if name is not None}
-    # Who names the column of one of these two means that there is no other.
+    """The columns that a separator makes of the header."""
+    wanted = {comparable(name): key for key, name in columns.items() if name is not None}
+    # Where the column of one of these two is named, there is no other.
     named = columns.keys() | (
         {"resource", "resources"} if columns.keys() & {"resource", "resources"} else set()
     )
     keys = {}
     for position, cell in enumerate(cells):
-        key = wanted.get(same(cell)) or _as_key(cell)
-        if key in _KEYS and (same(cell) in wanted or key not in named):
+        key = wanted.get(comparable(cell)) or _as_key(cell)
+        if key in _KEYS and (comparable(cell) in wanted or key not in named):
             keys[position] = key
     names = [cell.strip(" \t\r\n") if cleaned(cell) else "" for cell in cells]
     return Columns(separator, names, keys, [position for position, name in enumerate(names) if not name])
@@ -228,32 +230,33 @@ def read_header(texts: Iterator[str], columns: Names, at: Callable[[], int]) -> 
     for one in texts:
         if not text:
             line = at()
-            if (told := _SEP.fullmatch(one)) and len(separators) > 1:
-                separators = [told[1]]
+            if (declared := _SEP.fullmatch(one)) and len(separators) > 1:
+                separators = [declared[1]]
                 continue
             if not _EMPTY.sub("", cleaned(one)):
                 continue
         text += one
-        found, unfinished = _tried(text, separators, columns)
+        found, unfinished = _candidates(text, separators, columns)
         good = [each for each in found if each.wrong(columns) is None]
         if len(good) == 1:
             return good[0], line
         if len(good) > 1:
             both = " or by ".join(each.by for each in good)
             raise UnreadableError(
-                line, f"header {spelled(text)} can be separated by {both}: rename the columns that hold one"
+                line,
+                f"header {quoted_ascii(text)} can be separated by {both}: rename the columns that hold one",
             )
         if not unfinished or at() - line >= _LINES:
             break
     if not text:
         return None
     if not found:
-        raise UnreadableError(line, f"header {spelled(text)} is not valid CSV: close the quotes")
+        raise UnreadableError(line, f"header {quoted_ascii(text)} is not valid CSV: close the quotes")
     best = max(found, key=lambda one: (len(one.keys), len(one.names)))
     raise UnreadableError(line, best.wrong(columns) or "")
 
 
-def _tried(text: str, separators: Sequence[str], columns: Names) -> tuple[list[Columns], bool]:
+def _candidates(text: str, separators: Sequence[str], columns: Names) -> tuple[list[Columns], bool]:
     """The header by each separator that it is valid for, and whether by some a quote is still open."""
     found, unfinished = [], False
     for separator in separators:
@@ -267,9 +270,9 @@ def _tried(text: str, separators: Sequence[str], columns: Names) -> tuple[list[C
 
 
 def swallowed(cells: Sequence[str], separator: str) -> int | None:
-    """How many lines below its first a row holds what looks like another row, within a quoted cell; or None.
+    """In which line below its first a quoted cell holds what looks like another row; None: in none.
 
-    A quote that is closed by the next one, rows later, makes those rows the text of one cell.
+    A quote that is not closed makes the following rows the text of one cell, up to the next quote.
     """
     shapes = row_input()
     ids = [shapes[name].regex for name in ("engagement", "resource")]

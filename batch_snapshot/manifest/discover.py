@@ -9,7 +9,7 @@ from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.manifest.keys import ValueType
 from batch_snapshot.manifest.pairs import unknown_account
 from batch_snapshot.manifest.service_model import DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE
-from batch_snapshot.manifest.yaml_events import Broken, Fields, Items, is_unwritten
+from batch_snapshot.manifest.yaml_events import Fields, Items, Reported, is_unwritten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +28,7 @@ _CHECKS = keys.text_checks(keys.DISCOVER)
 def read_discover(
     node: Node, defaults: Defaults, accounts: Mapping[str, Account], report: Report
 ) -> tuple[Filters, ...]:
-    """What is to be looked for; what is wrong is reported."""
+    """The filters of each search."""
     if is_unwritten(node):
         return ()
     found = [_filters(one, defaults, accounts, report) for one in _entries(node)]
@@ -43,7 +43,7 @@ def _filters(
     node: Node, defaults: Defaults, accounts: Mapping[str, Account], report: Report
 ) -> Filters | None:
     if not isinstance(node, Fields):
-        if not isinstance(node, Broken):
+        if not isinstance(node, Reported):
             wanted = "discover must be filters, e.g. discover: {stages: [Qualified]}"
             report(node.line, f"{wanted}, not {values.kind_of(node)}")
         return None
@@ -57,7 +57,7 @@ def _filters(
     if own["account"] and (wrong := unknown_account(own["account"], accounts)):
         report(node.nodes["account"].line, wrong)
     for name, value in (("account", account), ("catalog", catalog)):
-        if not value and name not in node.nodes and name not in defaults.broken:
+        if not value and name not in node.nodes and name not in defaults.invalid:
             report(node.line, f"discover without {name}: write {name}: here, or under defaults")
     lists = {
         key.name: _texts(node, key.name, key.check, report)
@@ -75,7 +75,7 @@ def _filters(
 
 
 def _texts(section: Fields, key: str, check: Check, report: Report) -> tuple[str, ...]:
-    """The checked texts of a list; one text alone stands for a list of one."""
+    """The valid texts of a list; one text alone is a list of one."""
     node = section.nodes.get(key)
     if node is None or is_unwritten(node):
         return ()

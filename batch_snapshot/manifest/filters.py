@@ -1,4 +1,4 @@
-"""What `discover` is to look for, on a command line or in a manifest."""
+"""The filters of `discover`, on a command line or in a manifest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from batch_snapshot.text import UNITS
 
-#: The lists that know pairs: tasks also those never snapshotted, associations those with a snapshot.
+#: The lists that name pairs: tasks also those never snapshotted, associations those with a snapshot.
 SOURCES = ("tasks", "associations")
 
 #: The stages of an opportunity, as the service's model names them.
@@ -29,7 +29,7 @@ CONTEXT_TYPES = ("CustomerProject", "Document", "Lead")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """Which pairs to take; whatever is empty takes all."""
+    """Which pairs to take; an empty filter takes all."""
 
     account: str
     catalog: str

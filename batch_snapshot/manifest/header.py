@@ -1,4 +1,4 @@
-"""What stands beside the pairs: accounts with their quotas, and the defaults of the rows."""
+"""The sections `version`, `name`, `defaults` and `accounts`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from batch_snapshot.manifest import checks, keys, values
 from batch_snapshot.manifest.keys import ValueType
-from batch_snapshot.manifest.problems import shown
+from batch_snapshot.manifest.problems import quoted
 from batch_snapshot.manifest.service_model import DEFAULT_REGION
-from batch_snapshot.manifest.yaml_events import Broken, Items, Scalar, is_unwritten
+from batch_snapshot.manifest.yaml_events import Items, Reported, Scalar, is_unwritten
 from batch_snapshot.models import Account, Quota
 from batch_snapshot.text import escaped, truncated
 
@@ -28,15 +28,15 @@ _RATE = re.compile(r"(?:0|[1-9][0-9]{0,5})(?:\.[0-9]{1,6})?")
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What a row that says nothing else gets."""
+    """What a row gets for keys that it does not have."""
 
     account: str | None = None
     catalog: str | None = None
     resource_type: str | None = None
     template: str | None = None
-    #: Named, but reported: rows that need them are not reported again.
-    broken: frozenset[str] = frozenset()
-    #: Where `account` stands.
+    #: Keys whose values were reported: rows that need them are not reported again.
+    invalid: frozenset[str] = frozenset()
+    #: The line of `account`.
     account_line: int = 0
 
     def over(self, outer: Defaults) -> Defaults:
@@ -46,15 +46,15 @@ class Defaults:
             catalog=self.catalog or outer.catalog,
             resource_type=self.resource_type or outer.resource_type,
             template=self.template or outer.template,
-            broken=self.broken | outer.broken,
+            invalid=self.invalid | outer.invalid,
             account_line=self.account_line,
         )
 
 
 def read_version(node: Node, report: Report) -> None:
-    """Only version 1 exists."""
-    if not isinstance(node, Broken) and not (isinstance(node, Scalar) and node.plain and node.text == "1"):
-        found = f", not {shown(node.text)}" if isinstance(node, Scalar) and node.text else ""
+    """Accept version 1 alone."""
+    if not isinstance(node, Reported) and not (isinstance(node, Scalar) and node.plain and node.text == "1"):
+        found = f", not {quoted(node.text)}" if isinstance(node, Scalar) and node.text else ""
         report(node.line, f"version must be the number 1{found}: write version: 1")
 
 
@@ -72,28 +72,28 @@ def read_name(node: Node, report: Report) -> str | None:
 
 
 def read_defaults(node: Node, report: Report, warn: Report) -> Defaults:
-    """The defaults that hold; what is wrong is reported."""
+    """The valid defaults; the others are reported."""
     section = values.as_mapping(node, "defaults", report)
     if section is None:
         return Defaults()
     values.check_keys(section, keys.names(keys.CONTEXT), "defaults", report)
     found: dict[str, str] = {}
-    broken = set()
+    invalid = set()
     for key, check in keys.text_checks(keys.CONTEXT).items():
         value = values.take_checked(section, key, check, report)
         if value is not None:
             found[key] = value
         elif not _absent(section.nodes.get(key)):
-            broken.add(key)
-    doubt = checks.doubt_template(found["template"]) if "template" in found else None
-    if doubt:
-        warn(section.nodes["template"].line, doubt)
+            invalid.add(key)
+    warning = checks.template_warning(found["template"]) if "template" in found else None
+    if warning:
+        warn(section.nodes["template"].line, warning)
     line = section.nodes["account"].line if "account" in found else 0
-    return Defaults(**found, broken=frozenset(broken), account_line=line)
+    return Defaults(**found, invalid=frozenset(invalid), account_line=line)
 
 
 def read_accounts(node: Node, report: Report, warn: Report) -> dict[str, Account]:
-    """The accounts by name. A faulty one is kept under its name, so that its rows find it."""
+    """The accounts by name. An invalid one is kept under its name, so that its rows are not reported."""
     section = values.as_mapping(node, "accounts", report)
     if section is None:
         return {}
@@ -151,7 +151,7 @@ def _count(section: Fields, key: ManifestKey, report: Report) -> int | None:
     kind = "a positive whole number" if key.least else "a whole number, 0 or more,"
     report(
         value.line,
-        f"{key.name} {shown(value.text)} must be {kind} in plain digits, e.g. {key.name}: 100",
+        f"{key.name} {quoted(value.text)} must be {kind} in plain digits, e.g. {key.name}: 100",
     )
     return None
 
@@ -164,7 +164,7 @@ def _rate(section: Fields, report: Report) -> float | None:
         return float(value.text)
     report(
         value.line,
-        f"per_second {shown(value.text)} must be a positive number in plain digits, up to 999999 with six "
+        f"per_second {quoted(value.text)} must be a positive number in plain digits, up to 999999 with six "
         "decimals, e.g. per_second: 0.5",
     )
     return None

@@ -1,4 +1,4 @@
-"""The section `include`: which further files a manifest has, and where they may lie."""
+"""The section `include`: which further files a manifest has, and in which folder they may be."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from batch_snapshot.files import open_regular
 from batch_snapshot.manifest import keys
-from batch_snapshot.manifest.problems import shown, spelled
+from batch_snapshot.manifest.problems import quoted, quoted_ascii
 from batch_snapshot.manifest.values import as_text, check_keys
 from batch_snapshot.manifest.yaml_events import Fields, Node, Scalar, is_unwritten
 from batch_snapshot.text import escaped
@@ -26,11 +26,8 @@ YAML_ENDINGS = frozenset({".yaml", ".yml"})
 
 
 def locate(text: str, folder: Path, endings: Collection[str]) -> tuple[str | None, str]:
-    """What is wrong with an included file, if anything, and where it really lies.
-
-    Symbolic links are followed first: what counts is where the bytes are.
-    """
-    name = shown(text)
+    """What is wrong with an included file, if anything, and its path with all symbolic links followed."""
+    name = quoted(text)
     if not text.isprintable():
         return f"include {name} holds characters that no file's name should", ""
     if Path(text).is_absolute():
@@ -41,13 +38,13 @@ def locate(text: str, folder: Path, endings: Collection[str]) -> tuple[str | Non
         return f"include {name} leaves the manifest's folder: move the file beside the manifest", ""
     if Path(text).suffix.lower() not in endings:
         return f"include {name} has an unknown ending: known are {', '.join(sorted(endings))}", ""
-    return trouble(Path(target), f"include {name}"), target
+    return read_problem(Path(target), f"include {name}"), target
 
 
 def read_include(node: Node, report: Report) -> tuple[Scalar | None, Names | None]:
     """An entry of `include`: the file's name, and the names of its columns if they are given.
 
-    The file is None where the entry was reported.
+    The file is None where a problem was reported.
     """
     if not isinstance(node, Fields):
         text = as_text(node, "include", report)
@@ -66,7 +63,7 @@ def read_include(node: Node, report: Report) -> tuple[Scalar | None, Names | Non
     if Path(text.text).suffix.lower() != ".csv":
         report(
             node.line_of("columns"),
-            f"columns of {shown(text.text)}: only CSV has columns; YAML and NDJSON name the keys of a pair",
+            f"columns of {quoted(text.text)}: only CSV has columns; YAML and NDJSON name the keys of a pair",
         )
         return None, None
     return text, _read_columns(names, report)
@@ -74,7 +71,7 @@ def read_include(node: Node, report: Report) -> tuple[Scalar | None, Names | Non
 
 def _read_columns(node: Node, report: Report) -> Names:
     """Which column holds which key of a pair."""
-    from batch_snapshot.manifest.csv_columns import same  # noqa: PLC0415 - most manifests have none
+    from batch_snapshot.manifest.csv_columns import comparable  # noqa: PLC0415 - most manifests have none
 
     example = 'e.g. columns: {engagement: "Engagement Id", resource: "Opportunity Id"}'
     if not isinstance(node, Fields):
@@ -93,13 +90,15 @@ def _read_columns(node: Node, report: Report) -> Names:
             names[key] = None
             continue
         names[key] = text.text
-        if (other := taken.setdefault(same(text.text), key)) != key:
-            report(text.line, f"column {spelled(text.text)} is named for {other} and for {key}: name two")
+        if (other := taken.setdefault(comparable(text.text), key)) != key:
+            report(
+                text.line, f"column {quoted_ascii(text.text)} is named for {other} and for {key}: name two"
+            )
     return names
 
 
-def trouble(path: Path, what: str) -> str | None:
-    """Why `path` cannot be read twice as a file, or None."""
+def read_problem(path: Path, what: str) -> str | None:
+    """Why `path` cannot be read as a file, more than once; None: it can."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISREG(mode):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import orjson
 
-from batch_snapshot.manifest.problems import UnreadableError, shown, spelled
-from batch_snapshot.manifest.yaml_events import Broken, Fields, Items, Node, Scalar
+from batch_snapshot.manifest.problems import UnreadableError, quoted, quoted_ascii
+from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, Scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,12 +60,12 @@ def csv_entries(lines: Lines, report: Report, warn: Report, names: Names | None)
             cells = next(reader, None)
         except Error as error:
             problem = f"not valid CSV: {error}: close the quotes, or split the cell; it begins "
-            raise UnreadableError(line, problem + spelled(texts.first)) from error
+            raise UnreadableError(line, problem + quoted_ascii(texts.first)) from error
         if cells is None:
             return
         if texts.number > line and (below := csv_columns.swallowed(cells, found.separator)):
             problem = f"the row in line {line + below} stands within the quotes of a cell that begins here: "
-            report(line, f"{problem}close them; it begins {spelled(texts.first)}")
+            report(line, f"{problem}close them; it begins {quoted_ascii(texts.first)}")
         elif entry := found.entry(cells, line, report):
             yield entry
 
@@ -106,7 +106,7 @@ def _json_entry(text: str, line: int, report: Report) -> Node:
         report(line, f"not valid JSON: {reason}: one object a line, keys and texts in double quotes")
     else:
         return _json_node(parsed, line, report, deepest=3)
-    return Broken(line)
+    return Reported(line)
 
 
 class _JsonPairs(list[tuple[str, Any]]):
@@ -124,14 +124,14 @@ def _json_node(value: object, line: int, report: Report, deepest: int) -> Node:
         nodes: dict[str, Node] = {}
         for key, one in value:
             if key in nodes:
-                report(line, f"key {shown(key)} stands here a second time: remove one")
+                report(line, f"key {quoted(key)} stands here a second time: remove one")
             nodes[key] = _json_node(one, line, report, deepest - 1)
         return Fields(nodes, line)
     elif isinstance(value, list):
         return Items([_json_node(one, line, report, deepest - 1) for one in value], line)
     else:
-        report(line, f"{shown(json.dumps(value))} must be a text: put it in double quotes")
-    return Broken(line)
+        report(line, f"{quoted(json.dumps(value))} must be a text: put it in double quotes")
+    return Reported(line)
 
 
 class _Utf16Lines:
@@ -162,7 +162,7 @@ class _TextLines:
         self._lines = lines
         self._warn = warn
         self._warned = False
-        #: Lines that were read from the file, the first of them the next; and part of one.
+        #: Lines that were read and not yet returned, and the beginning of one.
         self._pieces: deque[bytes] = deque()
         self._part = b""
         #: Lines that were returned.
@@ -204,7 +204,7 @@ class _TextLines:
         end = raw.find(b"\r")
         if end < 0 or (end == len(raw) - 2 and raw.endswith(b"\n")):
             return raw
-        # Old spreadsheets of the Macintosh end lines by this alone.
+        # Old spreadsheets of the Macintosh end lines with a carriage return alone.
         self._pieces.extend(raw.splitlines(keepends=True))
         if len(raw) >= LONGEST and len(self._pieces) > 1 and not raw.endswith(b"\n"):
             self._part = self._pieces.pop()

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 from batch_snapshot.manifest import checks, keys, values
 from batch_snapshot.manifest.header import AMBIENT
-from batch_snapshot.manifest.problems import ProblemCount, meant, shown
+from batch_snapshot.manifest.problems import ProblemCount, quoted, suggestion
 from batch_snapshot.manifest.service_model import DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE, row_input
-from batch_snapshot.manifest.yaml_events import Broken, Fields, Items, Scalar
+from batch_snapshot.manifest.yaml_events import Fields, Items, Reported, Scalar
 from batch_snapshot.models import Row
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 _KEYS = keys.names(keys.PAIR)
 _CONTEXT = [key.name for key in keys.CONTEXT]
 _CHECKS = keys.text_checks(keys.PAIR)
-#: Past so many unknown templates a manifest has a deeper trouble than their names.
-_DOUBTED = 1000
+#: Unknown templates that are warned about in one file.
+_MOST_TEMPLATES = 1000
 
 
 class Context(NamedTuple):
-    """What an entry's rows share beside the engagement; the fields of `Row` in its order."""
+    """What the rows of an entry have in common besides the engagement, in the order of `Row`."""
 
     account: str
     catalog: str
@@ -36,7 +36,7 @@ class Context(NamedTuple):
 
 
 class Expander:
-    """Turns the entries of one file into rows, under that file's defaults."""
+    """Turns the entries of one file into rows with that file's defaults."""
 
     def __init__(
         self,
@@ -45,28 +45,27 @@ class Expander:
         report: Callable[[int, str | ProblemCount], None],
         warn: Report,
     ) -> None:
-        """Take what holds for the file, and where problems and warnings go."""
         self._defaults = defaults
         self._accounts = accounts
         self._report = report
         self._warn = warn
-        self._tallies: dict[str, ProblemCount] = {}
-        self._doubted: set[str] = set()
+        self._counts: dict[str, ProblemCount] = {}
+        self._warned_templates: set[str] = set()
         self._engagement = row_input()["engagement"].regex.fullmatch
         self._resource = row_input()["resource"].regex.fullmatch
         self._common = self._complete({})
 
     def rows(self, entry: Node) -> list[tuple[Row, int]]:
-        """The rows of one entry, each with its line; not to be used where it was reported."""
+        """The rows of one entry, each with its line; not to be used if a problem was reported."""
         if type(entry) is not Fields:
-            if not isinstance(entry, Broken):
+            if not isinstance(entry, Reported):
                 wanted = "an entry must be a mapping like {engagement: …, resource: …}"
                 self._report(entry.line, f"{wanted}, not {values.kind_of(entry)}")
             return []
-        return self._plain_row(entry) or self._any_rows(entry)
+        return self._plain_row(entry) or self._validated_rows(entry)
 
     def _plain_row(self, entry: Fields) -> list[tuple[Row, int]] | None:
-        """The row of an entry of the two ids and nothing else, as nearly all of a long manifest are."""
+        """The row of an entry that holds the two ids alone, as nearly all of a long manifest do."""
         one, other = entry.nodes.get("engagement"), entry.nodes.get("resource")
         if (
             self._common is not None
@@ -79,7 +78,7 @@ class Expander:
             return [(Row(account, catalog, one.text, resource_type, other.text, template), other.line)]
         return None
 
-    def _any_rows(self, entry: Fields) -> list[tuple[Row, int]]:
+    def _validated_rows(self, entry: Fields) -> list[tuple[Row, int]]:
         values.check_keys(entry, _KEYS, "a pair", self._report)
         engagement = self._one_engagement(entry)
         resources = self._all_resources(entry)
@@ -103,8 +102,8 @@ class Expander:
         return values.take_checked(entry, "engagement", _CHECKS["engagement"], self._report)
 
     def _all_resources(self, entry: Fields) -> list[Scalar]:
-        one = _written(entry, "resource")
-        many = _written(entry, "resources")
+        one = _value(entry, "resource")
+        many = _value(entry, "resources")
         if one is not None and many is None:
             return [one] if self._is_id(one) else []
         if one is None and type(many) is Items and many.nodes:
@@ -113,7 +112,7 @@ class Expander:
             self._report(entry.line_of("resources"), "resource and resources exclude each other: keep one")
         elif many is None:
             self._missing(entry, entry.line, "resource is missing: name one, e.g. resource: O1234567")
-        elif not isinstance(many, Broken):
+        elif not isinstance(many, Reported):
             found = "an empty list" if isinstance(many, Items) else values.kind_of(many)
             self._report(
                 many.line, f"resources must be a list of ids, e.g. [O1234567, O1234568], not {found}"
@@ -121,7 +120,7 @@ class Expander:
         return []
 
     def _missing(self, entry: Fields, line: int, text: str) -> None:
-        """Report about a key that is missing, unless a misspelt one was reported."""
+        """Report a missing key, unless a misspelt one was reported."""
         if entry.nodes.keys() <= _KEYS:
             self._report(line, text)
 
@@ -129,7 +128,7 @@ class Expander:
         return (type(node) is Scalar and self._resource(node.text) is not None) or self._no_id(node)
 
     def _no_id(self, node: Node) -> bool:
-        """Say what is wrong with a resource id; always False."""
+        """Report what is wrong with a resource id; always False."""
         text = values.as_text(node, "resource", self._report)
         if text is not None:
             self._report(text.line, _CHECKS["resource"].problem(text.text) or "")
@@ -140,24 +139,24 @@ class Expander:
     def _context(self, entry: Fields, rows: int) -> Context | None:
         own: dict[str, str] = {}
         for key in _CONTEXT:
-            node = _written(entry, key)
+            node = _value(entry, key)
             if node is None:
                 continue
-            # A faulty one is named all the same: it is not lacking
+            # An invalid one is not missing
             own[key] = value = values.take_checked(entry, key, _CHECKS[key], self._report) or ""
             if value and key == "account":
                 wrong = unknown_account(value, self._accounts)
                 if wrong:
                     self._report(node.line, wrong)
             elif value and key == "template":
-                self._doubt(value, node.line)
+                self._warn_unknown_template(value, node.line)
         context = self._complete(own)
         if context is None:
-            self._lacking(own, entry.line, rows)
+            self._report_missing(own, entry.line, rows)
         return context
 
     def _complete(self, own: Mapping[str, str]) -> Context | None:
-        """What an entry names, completed with the defaults; None where something is named nowhere."""
+        """What an entry names, completed with the defaults; None: account or catalog are named nowhere."""
         defaults = self._defaults
         account = own.get("account") or defaults.account or self._sole_account()
         catalog = own.get("catalog") or defaults.catalog
@@ -167,9 +166,9 @@ class Expander:
         template = own.get("template") or defaults.template or DEFAULT_TEMPLATE
         return Context(account, catalog, resource_type, template)
 
-    def _lacking(self, own: Mapping[str, str], line: int, rows: int) -> None:
-        """Report about what neither an entry nor the defaults name, unless the default was faulty."""
-        lacks = {"account", "catalog"} - own.keys() - self._defaults.broken
+    def _report_missing(self, own: Mapping[str, str], line: int, rows: int) -> None:
+        """Report what neither an entry nor the defaults name, unless an invalid default was reported."""
+        lacks = {"account", "catalog"} - own.keys() - self._defaults.invalid
         if "catalog" in lacks and self._defaults.catalog is None:
             text = "without a catalog: write catalog: Sandbox (or AWS) under defaults"
             self._count("catalog", line, rows, text)
@@ -181,23 +180,27 @@ class Expander:
     def _sole_account(self) -> str | None:
         return next(iter(self._accounts)) if len(self._accounts) == 1 else None
 
-    def _doubt(self, template: str, line: int) -> None:
+    def _warn_unknown_template(self, template: str, line: int) -> None:
         """Warn about an unknown template, once a file."""
-        doubt = checks.doubt_template(template)
-        if doubt and template not in self._doubted and len(self._doubted) < _DOUBTED:
-            self._doubted.add(template)
-            self._warn(line, doubt)
+        warning = checks.template_warning(template)
+        if (
+            warning
+            and template not in self._warned_templates
+            and len(self._warned_templates) < _MOST_TEMPLATES
+        ):
+            self._warned_templates.add(template)
+            self._warn(line, warning)
 
     def _count(self, key: str, line: int, rows: int, text: str) -> None:
-        """One problem for all the rows that lack the same default."""
-        if key not in self._tallies:
-            self._tallies[key] = ProblemCount(text)
-            self._report(line, self._tallies[key])
-        self._tallies[key].rows += max(rows, 1)
+        """Report one problem for all rows that lack the same default."""
+        if key not in self._counts:
+            self._counts[key] = ProblemCount(text)
+            self._report(line, self._counts[key])
+        self._counts[key].rows += max(rows, 1)
 
 
-def _written(entry: Fields, key: str) -> Node | None:
-    """The value under `key`, unless it is written as nothing."""
+def _value(entry: Fields, key: str) -> Node | None:
+    """The value under `key`; None where it is absent or null."""
     node = entry.nodes.get(key)
     return None if type(node) is Scalar and node.plain and node.absent else node
 
@@ -208,6 +211,6 @@ def unknown_account(account: str, accounts: Mapping[str, Account]) -> str | None
         return None
     if list(accounts) == [AMBIENT]:
         return (
-            f"account {shown(account)} is unknown: this manifest declares no accounts; add it under accounts"
+            f"account {quoted(account)} is unknown: this manifest declares no accounts; add it under accounts"
         )
-    return f"account {shown(account)} is not under accounts: {meant(account, accounts)}"
+    return f"account {quoted(account)} is not under accounts: {suggestion(account, accounts)}"

@@ -13,11 +13,11 @@ from batch_snapshot.text import escaped, escaped_non_ascii, plural, truncated
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-#: How many notes are kept; all are counted.
+#: Problems that are kept; all are counted.
 KEPT = 50
-#: The longest value shown in a message.
+#: Characters of a value that a message shows.
 SHOWN = 60
-#: Among more words than these the nearest one is not looked for: that takes long, for every row anew.
+#: Among more words than these no similar one is looked for: it would take long in each row.
 COMPARED = 1_000
 
 #: Takes the line and what is wrong there, with the fix.
@@ -25,7 +25,7 @@ Report: TypeAlias = "Callable[[int, str], None]"
 
 
 class UnreadableError(Exception):
-    """The rest of a file makes no sense: what is wrong, and in which line."""
+    """The rest of a file cannot be read: in which line, and why."""
 
     def __init__(self, line: int, text: str) -> None:
         """Take the 1-based line (0 for the file as a whole) and the problem."""
@@ -36,13 +36,13 @@ class UnreadableError(Exception):
 
 @dataclass(slots=True)
 class ProblemCount:
-    """One note that stands for many rows, at the line of the first."""
+    """One problem of many rows, at the line of the first."""
 
     text: str
     rows: int = 0
 
     def __str__(self) -> str:
-        """Tell how many rows are concerned, and the rest."""
+        """How many rows have the problem, and the problem."""
         return f"{plural(self.rows, 'row')} {self.text}"
 
 
@@ -50,43 +50,42 @@ class ProblemLog:
     """Problems or warnings: the first `KEPT` in the order of the files, and how many in all."""
 
     def __init__(self) -> None:
-        """Start without a note."""
         self.total = 0
-        # (file, line, serial number) first: the note itself is never compared
+        # (file, line, serial number) first: the text itself is never compared
         self._kept: list[tuple[int, int, int, str, str | ProblemCount]] = []
 
-    def add(self, file: int, line: int, name: str, note: str | ProblemCount) -> None:
-        """Note what is wrong in line `line` of the file `name`, the `file`th to be read."""
+    def add(self, file: int, line: int, name: str, text: str | ProblemCount) -> None:
+        """Add a problem in line `line` of the file `name`, the `file`th to be read."""
         self.total += 1
-        insort(self._kept, (file, line, self.total, name, note))
+        insort(self._kept, (file, line, self.total, name, text))
         del self._kept[KEPT:]
 
     def lines(self) -> list[str]:
-        """One line a note: `file:line: what, and the fix`."""
+        """One line a problem: `file:line: what, and the fix`."""
         return [
-            f"{name}:{line}: {note}" if line else f"{name}: {note}" for _, line, _, name, note in self._kept
+            f"{name}:{line}: {text}" if line else f"{name}: {text}" for _, line, _, name, text in self._kept
         ]
 
 
-def shown(text: str) -> str:
+def quoted(text: str) -> str:
     """`text` as a message may hold it: quoted, shortened, and unable to drive a terminal."""
     return f'"{escaped(truncated(text, SHOWN))}"'
 
 
-def spelled(text: str) -> str:
-    """`text` as `shown`, but with each character that is not ASCII as an escape: others may look the same."""
+def quoted_ascii(text: str) -> str:
+    """As `quoted`, with other characters than ASCII as escapes: they may look like those that are needed."""
     return f'"{escaped_non_ascii(truncated(text, SHOWN))}"'
 
 
-def meant(word: str, known: Collection[str]) -> str:
+def suggestion(word: str, known: Collection[str]) -> str:
     """The end of a message about an unknown word: the nearest known one, or all of them."""
     if len(known) > COMPARED:
         return f"known: {', '.join(islice(known, 10))}, …"
-    return _meant(word[:SHOWN], tuple(sorted(known)))
+    return _suggestion(word[:SHOWN], tuple(sorted(known)))
 
 
-@lru_cache(maxsize=256)  # a slip is often made in every row
-def _meant(word: str, names: tuple[str, ...]) -> str:
+@lru_cache(maxsize=256)  # a mistake is often repeated in every row
+def _suggestion(word: str, names: tuple[str, ...]) -> str:
     from difflib import get_close_matches  # noqa: PLC0415 - a valid manifest never needs it
 
     near = get_close_matches(word, names, n=1)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from batch_snapshot.manifest.yaml_events import Node
     from batch_snapshot.models import Row
 
-#: Sections that rows depend on: they must be known before the first row.
+#: Sections that must be known before the first row.
 _NEEDED = ("defaults", "accounts")
 _ENDINGS = includes.YAML_ENDINGS | line_files.ENTRIES.keys()
 _CHUNK = 1 << 20
@@ -37,10 +37,9 @@ _BLOCK = 1 << 16
 
 
 class Sections:
-    """What stands beside the pairs of one file, as far as it was read."""
+    """The sections of one file other than its pairs, as far as they were read."""
 
     def __init__(self, known: Collection[str]) -> None:
-        """Take the keys that the file may have."""
         self.known = known
         self.seen: set[str] = set()
         self.name: str | None = None
@@ -50,7 +49,7 @@ class Sections:
         self.discover: Node | None = None
 
     def read(self, key: Scalar, node: Node, report: Report, warn: Report) -> None:
-        """Take one section."""
+        """Read one section."""
         self.seen.add(key.text)
         if key.text not in self.known:
             self._refuse(key, report)
@@ -119,16 +118,16 @@ class ManifestReader:
         self.warnings.add(len(self.files), line, self._display, text)
 
     def rows(self) -> Iterator[tuple[Row, int]]:
-        """Every row with its line, repeated ones too. Not to be used where `problems` has any."""
+        """Every row with its line, repeated ones too; not to be used if `problems` has any."""
         path = self.files[0]
-        wrong = includes.trouble(path, "the manifest")
+        wrong = includes.read_problem(path, "the manifest")
         if wrong:
             self.report(0, wrong)
             return
         try:
             yield from self._yaml(path, self._main)
         except UnreadableError as error:
-            # What is absent, and what the includes lack, cannot be judged by a part of the file
+            # Missing keys, and the includes, cannot be checked by a part of the file
             self.report(error.line, error.text)
             return
         for key, example in (("version", "version: 1"), ("name", "name: nightly")):
@@ -139,7 +138,7 @@ class ManifestReader:
                 self._main.discover, self._defaults, self.accounts, self.report
             )
         found: list[tuple[Path, Names | None]] = [(self.found, None)] if self.found else []
-        for include, names in [*self._located(path.parent), *found]:
+        for include, names in [*self._include_files(path.parent), *found]:
             self.files.append(include)
             self._display = includes.display(include)
             try:
@@ -162,32 +161,35 @@ class ManifestReader:
 
     def _yaml(self, path: Path, sections: Sections) -> Iterator[tuple[Row, int]]:
         expander: Expander | None = None
-        settled: set[str] = set()
+        counted: set[str] = set()
         with _opened(path) as stream, self._hashed(stream) as source, _located_bytes(path):
             document = Document(source, self.report)
             for key, node in document.sections(bare=sections is not self._main):
                 if key.text == PAIRS:
                     if expander is None:
-                        expander, settled = self._settle(path, sections)
+                        expander, counted = self._prepare_rows(path, sections)
                     self._entries += 1
                     yield from expander.rows(node)
                     continue
-                if expander is not None and key.text in _NEEDED and key.text not in settled:
+                if expander is not None and key.text in _NEEDED and key.text not in counted:
                     self.report(key.line, f"{key.text} must stand above pairs in this file: move it up")
                 sections.read(key, node, self.report, self.warn)
         if expander is None:
-            self._settle(path, sections)
+            self._prepare_rows(path, sections)
 
     def _hashed(self, stream: IO[bytes]) -> BufferedReader:
         return BufferedReader(_HashedFile(stream, self.digest.update), _BLOCK)
 
-    def _settle(self, path: Path, sections: Sections) -> tuple[Expander, set[str]]:
-        """Fix defaults and accounts before a file's first row, and say which sections were counted in.
+    def _prepare_rows(self, path: Path, sections: Sections) -> tuple[Expander, set[str]]:
+        """Take over the defaults and accounts of a file before its first row.
 
-        Where a section may still follow the pairs, the file is first read through for its sections alone.
+        Where they may still follow the pairs, the file is first read through for its sections alone.
+
+        Returns:
+            What makes rows of the file's entries, and the sections that it has taken into account.
         """
-        open_ = [key for key in _NEEDED if key in sections.known and key not in sections.seen]
-        if open_ and _mentions(path, open_):
+        pending = [key for key in _NEEDED if key in sections.known and key not in sections.seen]
+        if pending and _mentions(path, pending):
             sections = _sections_of(path, sections.known)
         defaults = sections.defaults
         if "accounts" in sections.known:
@@ -204,7 +206,7 @@ class ManifestReader:
     def _expander(self, defaults: Defaults) -> Expander:
         return Expander(defaults, self.accounts, self.report, self.warn)
 
-    def _located(self, folder: Path) -> list[tuple[Path, Names | None]]:
+    def _include_files(self, folder: Path) -> list[tuple[Path, Names | None]]:
         """The included files that can be read; the others are reported where they are named."""
         taken = {os.path.realpath(self.files[0])}
         found: list[tuple[Path, Names | None]] = []
@@ -224,7 +226,7 @@ class ManifestReader:
 
 
 class _HashedFile(RawIOBase):
-    """A file whose bytes all pass through a digest."""
+    """A file that updates a digest with all bytes that are read."""
 
     def __init__(self, stream: IO[bytes], update: Callable[[bytes], None]) -> None:
         self._stream = stream
@@ -241,24 +243,24 @@ class _HashedFile(RawIOBase):
 
 
 def _sections_of(path: Path, known: Collection[str]) -> Sections:
-    """All sections of a YAML file. Its problems are left to the pass that asks."""
+    """All sections of a YAML file; its problems are reported by the pass itself."""
     sections = Sections(known)
     try:
         with open_regular(path) as stream:
             for key, node in Document(stream, _ignore).sections(entries=False, bare=True):
                 sections.read(key, node, _ignore, _ignore)
     except (UnreadableError, ByteError, OSError):
-        # The rows cannot be blamed for what a broken file did not get to say
-        sections.defaults = Defaults(broken=keys.names(keys.CONTEXT)).over(sections.defaults)
+        # Rows must not be reported for defaults that could not be read
+        sections.defaults = Defaults(invalid=keys.names(keys.CONTEXT)).over(sections.defaults)
     return sections
 
 
 def _ignore(line: int, text: str) -> None:
-    """Report to nobody."""
+    """Report nothing."""
 
 
 def _mentions(path: Path, words: list[str]) -> bool:
-    """Whether one of the words stands anywhere in the file, in UTF-8 or UTF-16: cheap, and never too few."""
+    """Whether the file holds one of the words anywhere, in UTF-8 or UTF-16; cheaper than parsing it."""
     needles = [needle for word in words for needle in (word.encode(), "\0".join(word).encode())]
     tail = b""
     with _opened(path) as stream:

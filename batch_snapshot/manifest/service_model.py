@@ -37,7 +37,7 @@ DEFAULT_REGION = "us-east-1"
 class Shape:
     """One string of a service model: what it may look like."""
 
-    #: As the model writes it: unanchored, yet meant for the whole text.
+    #: As the model writes it: unanchored, yet suggestion for the whole text.
     pattern: str
     regex: re.Pattern[str]
     shortest: int | None
@@ -46,7 +46,7 @@ class Shape:
 
     @property
     def form(self) -> str:
-        """The pattern and the bounds, as a message tells them."""
+        """The pattern and the bounds, as messages show them."""
         if self.shortest is None and self.longest is None:
             return self.pattern
         return f"{self.pattern} of {self.shortest or 0} to {self.longest or 'any number of'} characters"

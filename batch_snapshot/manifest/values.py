@@ -1,11 +1,11 @@
-"""Taking values out of the nodes of a document; what is wrong with them is reported."""
+"""Takes values out of the nodes of a document, and reports what is wrong with them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batch_snapshot.manifest.problems import meant, shown
-from batch_snapshot.manifest.yaml_events import Broken, Fields, Items, Scalar, is_unwritten
+from batch_snapshot.manifest.problems import quoted, suggestion
+from batch_snapshot.manifest.yaml_events import Fields, Items, Reported, Scalar, is_unwritten
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -32,20 +32,20 @@ _SECRETS = frozenset(
 
 
 def check_keys(fields: Fields, known: Collection[str], where: str, report: Report) -> None:
-    """Report about the keys that mean nothing in `where`; a secret is never shown."""
+    """Report the keys that mean nothing in `where`; a secret is never shown."""
     for key in fields.nodes:
         if key not in known:
             unknown_key(key, fields.line_of(key), known, where, report)
 
 
 def unknown_key(key: str, line: int, known: Collection[str], where: str, report: Report) -> None:
-    """Report about one key."""
+    """Report one key."""
     if key.lower() in _SECRETS:
         report(
             line, f"credentials don't belong in a manifest ({key}): name a profile or a role_arn in accounts"
         )
     else:
-        report(line, f"unknown key {shown(key)} in {where}: {meant(key, known)}")
+        report(line, f"unknown key {quoted(key)} in {where}: {suggestion(key, known)}")
 
 
 def take(fields: Fields, key: str, report: Report) -> Scalar | None:
@@ -61,7 +61,7 @@ def as_text(node: Node, what: str, report: Report) -> Scalar | None:
             return node
         if not node.plain:
             report(node.line, f"{what} is empty: give it a value or remove it")
-    elif not isinstance(node, Broken):
+    elif not isinstance(node, Reported):
         kind = "a list" if isinstance(node, Items) else "a mapping"
         report(node.line, f"{what} must be a single text, not {kind}")
     return None
@@ -91,5 +91,5 @@ def as_mapping(node: Node, what: str, report: Report) -> Fields | None:
 def kind_of(node: Node) -> str:
     """What `node` is, in a message."""
     if isinstance(node, Scalar):
-        return "nothing" if node.absent else f"the text {shown(node.text)}"
+        return "nothing" if node.absent else f"the text {quoted(node.text)}"
     return "a list" if isinstance(node, Items) else "a mapping"

@@ -23,7 +23,7 @@ from yaml.events import (
 )
 from yaml.reader import ReaderError
 
-from batch_snapshot.manifest.problems import UnreadableError, shown
+from batch_snapshot.manifest.problems import UnreadableError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -46,12 +46,12 @@ class Scalar(NamedTuple):
 
     text: str
     line: int
-    #: Not quoted: `null` and its like mean nothing at all.
+    #: Written without quotes: `null` and its like mean no value.
     plain: bool = False
 
     @property
     def absent(self) -> bool:
-        """Written as nothing: empty, `~` or `null`."""
+        """No value: empty, `~` or `null`."""
         return self.plain and self.text in _ABSENT
 
 
@@ -75,18 +75,18 @@ class Fields(NamedTuple):
         return self.lines.get(key, self.line)
 
 
-class Broken(NamedTuple):
+class Reported(NamedTuple):
     """A value whose problem was reported already."""
 
     line: int
 
 
-Node: TypeAlias = "Scalar | Items | Fields | Broken"
+Node: TypeAlias = "Scalar | Items | Fields | Reported"
 
 
 def is_unwritten(node: Node | None) -> bool:
     """Whether there is nothing to read: no value, an empty one, or one whose problem was reported."""
-    return node is None or isinstance(node, Broken) or (isinstance(node, Scalar) and node.absent)
+    return node is None or isinstance(node, Reported) or (isinstance(node, Scalar) and node.absent)
 
 
 class Readable(Protocol):
@@ -177,10 +177,10 @@ class Document:
             if event.tag is None and event.anchor is None:
                 return Scalar(event.value, event.start_mark.line + 1, event.style == "")
             self._decorated(event)
-            return Broken(_line(event))
+            return Reported(_line(event))
         if kind is AliasEvent:
             self._report(_line(event), "YAML aliases are not supported: write the value out")
-            return Broken(_line(event))
+            return Reported(_line(event))
         if event.tag is not None or event.anchor is not None:
             self._decorated(event)
         if depth >= DEEPEST:
@@ -195,7 +195,7 @@ class Document:
         lines: dict[str, int] = {}
         get = self._next
         while (kind := type(event := get())) is not MappingEndEvent:
-            # Nearly all keys and values of a long manifest go this way: no call, no object too many
+            # The fast path of nearly all keys and values of a long manifest
             if kind is ScalarEvent and event.tag is event.anchor is None and event.value != "<<":
                 key = event.value
                 key_line = event.start_mark.line + 1
@@ -227,7 +227,7 @@ class Document:
         return Items(nodes, line)
 
     def _key(self, event: Any) -> Scalar | None:
-        """The key, or None where it was reported; a key that is a structure is skipped."""
+        """The key; None: it was reported. A key that is a list or a mapping is skipped."""
         if type(event) is not ScalarEvent:
             self._report(_line(event), "a key must be plain text")
             self._skip(event, 1)
@@ -261,17 +261,17 @@ class Document:
             raise UnreadableError(line, f"more than {LARGEST:,} values in one entry: split it up")
 
     def _duplicate(self, key: str, line: int) -> None:
-        self._report(line, f"key {shown(key)} stands here a second time: remove one")
+        self._report(line, f"key {quoted(key)} stands here a second time: remove one")
 
     def _decorated(self, event: Any) -> None:
         if event.anchor is not None:
             self._report(_line(event), "YAML anchors are not supported: write the value out")
         if event.tag is not None:
-            self._report(_line(event), f"YAML tags are not supported: remove {shown(event.tag)}")
+            self._report(_line(event), f"YAML tags are not supported: remove {quoted(event.tag)}")
 
 
 class _Meter:
-    """A file as libyaml reads it, which would take in any text to its end before it says anything."""
+    """A file that libyaml reads; libyaml would read a text without end before it returns an event."""
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
@@ -292,7 +292,7 @@ class _Meter:
 
 
 def _unopened() -> None:
-    """Events before `sections` opened the stream: there are none."""
+    """The next event before `sections` has opened the stream."""
 
 
 def _line(event: Any) -> int:
@@ -302,7 +302,7 @@ def _line(event: Any) -> int:
 
 @contextmanager
 def _syntax_errors() -> Iterator[None]:
-    """Libyaml's errors as ours. Its reader knows only a byte's offset: see `ByteError`."""
+    """Turn libyaml's errors into ours. Its reader knows only a byte's offset: see `ByteError`."""
     try:
         yield
     except ReaderError as error:
@@ -321,7 +321,7 @@ def _syntax_errors() -> Iterator[None]:
 
 
 class ByteError(Exception):
-    """A place where a YAML file cannot be read on, of which only the offset is known.
+    """The rest of a YAML file cannot be read; only the offset of the problem is known.
 
     Attributes:
         position: bytes before it.
@@ -329,7 +329,6 @@ class ByteError(Exception):
     """
 
     def __init__(self, position: int, text: str) -> None:
-        """Take the offset and the problem."""
         super().__init__(text)
         self.position = position
         self.text = text
