@@ -167,5 +167,5 @@ def check_ledger(path: Path) -> int:
         raise reader.with_place(path, None, error) from None
     header = begun(path, past)
     if reader.is_torn(path):
-        raise LedgerError(f"{path}: its last line is torn; run the same command to repair it and go on")
+        raise LedgerError(f"{path}: its last line is torn; run the same command to repair it and resume")
     return header.rows

@@ -15,9 +15,8 @@ from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 from batch_snapshot.jobs import run
 from batch_snapshot.ledger import open_runs
-from batch_snapshot.reporting import report as handing
-from batch_snapshot.reporting import status
-from batch_snapshot.reporting import summary as report
+from batch_snapshot.reporting import report, status
+from batch_snapshot.reporting.summary import as_json
 from batch_snapshot.reporting.text import as_text
 from batch_snapshot.simulator import serve
 from tests.support.processes import move_in, of_type, pairs, write_manifest
@@ -60,7 +59,7 @@ async def typed(command, monkeypatch, hooks=None):
 
 def printed(summary):
     """The commands that a summary tells, in text and in JSON."""
-    told = report.as_json(summary)
+    told = as_json(summary)
     commands = [*told["next_steps"], *(group["next"] for group in told["failures"])]
     text = as_text(summary)
     assert all(command in text for command in commands)
@@ -80,7 +79,7 @@ async def assert_each_works(summary, monkeypatch):
 
 
 def reported(ledger):
-    return handing.summary(handing.load(Path(ledger)))
+    return report.summary(report.load(Path(ledger)))
 
 
 def remembered():

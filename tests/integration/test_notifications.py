@@ -73,7 +73,7 @@ def run(*arguments: str, capsys) -> SimpleNamespace:
 # -- the notice --------------------------------------------------------------------------------------
 
 
-def test_a_notice_says_how_it_ended_and_what_is_to_be_done():
+def test_notice_has_outcome_failures_and_next_steps():
     told = notice.of_summary(summed_up(next_steps=["batch-snapshot run trial.yaml"]))
     assert told.text.splitlines() == [
         "batch-snapshot run trial: stopped: 20 rows: 10 succeeded, 2 failed, 1 in doubt, 7 unattempted",
@@ -88,7 +88,7 @@ def test_a_notice_says_how_it_ended_and_what_is_to_be_done():
     assert payload["summary"] == summary.as_json(summed_up(next_steps=["batch-snapshot run trial.yaml"]))
 
 
-def test_a_run_that_did_not_begin_is_told_too():
+def test_notice_of_a_run_that_did_not_begin():
     told = notice.of_error(LockedError("trial.ndjson is in use by another run"), "run", "trial.yaml")
     assert told.text == (
         "batch-snapshot run trial.yaml: ended with exit code 5: trial.ndjson is in use by another run"
@@ -98,7 +98,7 @@ def test_a_run_that_did_not_begin_is_told_too():
 
 @given(st.text())
 @patient
-def test_whatever_a_text_holds_it_is_bounded_and_mentions_nobody(text):
+def test_notice_text_is_bounded_and_escapes_slack_mentions(text):
     failures = {FailureGroup(Status.FAILED, ErrorKind.UNKNOWN, text): 1}
     told = notice.of_summary(summed_up(failures=failures, reasons=[text * 50]))
     shown = notice.as_json(told)["text"]
@@ -112,7 +112,7 @@ def test_whatever_a_text_holds_it_is_bounded_and_mentions_nobody(text):
 # -- the webhook -------------------------------------------------------------------------------------
 
 
-def test_a_webhook_is_told_in_json_that_slack_shows(capsys):
+def test_webhook_gets_json_with_text_for_slack(capsys):
     with receiving() as receiver:
         done = run("--notify-webhook", receiver.url + SECRET, capsys=capsys)
     assert (done.code, done.err) == (0, "")
@@ -125,14 +125,14 @@ def test_a_webhook_is_told_in_json_that_slack_shows(capsys):
 
 
 @pytest.mark.parametrize(("statuses", "tries"), [([503, 200], 2), ([429, 500, 200], 3), ([204], 1)])
-def test_a_webhook_that_is_busy_is_told_again(statuses, tries):
+def test_busy_webhook_is_tried_again(statuses, tries):
     with receiving(statuses=list(statuses), headers={"Retry-After": "0"}) as receiver:
         assert anyio.run(webhook.send, receiver.url, {"text": "x"}) is None
     assert len(receiver.heard) == tries
 
 
 @pytest.mark.parametrize(("status", "tries"), [(500, webhook.TRIES), (404, 1), (302, 1), (400, 1)])
-def test_a_webhook_that_takes_nothing_is_a_warning_without_its_secret(status, tries, capsys):
+def test_refusing_webhook_is_a_warning_without_its_secret(status, tries, capsys):
     with receiving(statuses=[status], headers={"Retry-After": "0", "Location": "/other"}) as receiver:
         done = run("--notify-webhook", receiver.url + SECRET, capsys=capsys)
     assert len(receiver.heard) == tries
@@ -143,7 +143,7 @@ def test_a_webhook_that_takes_nothing_is_a_warning_without_its_secret(status, tr
     )
 
 
-def test_a_webhook_that_nobody_serves_is_a_warning(capsys):
+def test_unreachable_webhook_is_a_warning(capsys):
     with receiving() as receiver:
         gone = receiver.url
     done = run("--notify-webhook", gone + SECRET, capsys=capsys)
@@ -152,7 +152,7 @@ def test_a_webhook_that_nobody_serves_is_a_warning(capsys):
     assert "secret" not in done.err
 
 
-def test_a_webhook_that_never_answers_is_given_up(autojump_clock_run):
+def test_webhook_without_response_times_out(autojump_clock_run):
     """Three tries of five seconds, in virtual time."""
 
     async def hangs(*_):
@@ -165,7 +165,7 @@ def test_a_webhook_that_never_answers_is_given_up(autojump_clock_run):
     assert took <= 30
 
 
-def test_a_receiver_cannot_make_us_wait_for_long(autojump_clock_run):
+def test_retry_after_of_a_webhook_is_bounded(autojump_clock_run):
     async def busy(*_):
         return webhook.WebhookResponse(429, "86400")
 
@@ -188,7 +188,7 @@ def autojump_clock_run():
     return play
 
 
-def test_the_environment_names_a_webhook_and_nobody_is_told_of_it(monkeypatch, capsys):
+def test_webhook_url_from_the_environment_is_never_printed(monkeypatch, capsys):
     with receiving() as receiver:
         monkeypatch.setenv("BATCH_SNAPSHOT_NOTIFY_WEBHOOK", receiver.url + SECRET)
         monkeypatch.setattr("sys.argv", ["x", "run", "trial.yaml", "--notify-webhook", receiver.url + SECRET])
@@ -200,7 +200,7 @@ def test_the_environment_names_a_webhook_and_nobody_is_told_of_it(monkeypatch, c
     assert "secret" not in Path("ledgers/trial.simulated.ndjson").read_text("utf-8")
 
 
-def test_a_refusal_is_told_and_keeps_its_exit_code(capsys):
+def test_refused_run_is_notified_and_keeps_its_exit_code(capsys):
     with receiving() as receiver:
         code = cli.main(["run", "absent.yaml", "--notify-webhook", receiver.url])
     assert code == 2
@@ -209,7 +209,7 @@ def test_a_refusal_is_told_and_keeps_its_exit_code(capsys):
     assert told["error"] in capsys.readouterr().err
 
 
-def test_who_had_nothing_to_do_tells_nobody(capsys):
+def test_run_with_nothing_to_do_sends_no_notice(capsys):
     with receiving() as receiver:
         run(capsys=capsys)
         again = run("--notify-webhook", receiver.url, capsys=capsys)
@@ -228,7 +228,7 @@ def test_who_had_nothing_to_do_tells_nobody(capsys):
         (["--metrics-file", "."], "--metrics-file"),
     ],
 )
-def test_what_can_be_nobody_is_told_before_any_call(arguments, word, capsys):
+def test_invalid_notify_targets_are_refused_before_any_call(arguments, word, capsys):
     assert cli.main(["run", "trial.yaml", "--simulate", *arguments]) == 2
     said = capsys.readouterr().err
     assert word in said
@@ -237,7 +237,7 @@ def test_what_can_be_nobody_is_told_before_any_call(arguments, word, capsys):
 
 
 @pytest.mark.asyncio
-async def test_an_interrupt_while_others_are_told_is_none_of_the_run(tmp_path):
+async def test_interrupt_during_notification_keeps_the_exit_code(tmp_path):
     place = Place(tmp_path)
     gate = threading.Event()
     async with serve() as (url, _):
@@ -268,7 +268,7 @@ def published(heard) -> dict[str, str]:
     return dict(urllib.parse.parse_qsl(heard.body.decode()))
 
 
-def test_a_topic_gets_the_text_and_attributes_to_filter_by(monkeypatch, capsys):
+def test_topic_gets_text_and_message_attributes(monkeypatch, capsys):
     with receiving(body=PUBLISHED) as receiver:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", receiver.url)
         done = run("--notify-sns", TOPIC, capsys=capsys)
@@ -283,7 +283,7 @@ def test_a_topic_gets_the_text_and_attributes_to_filter_by(monkeypatch, capsys):
     assert "/us-east-1/sns/" in heard.headers["authorization"]
 
 
-def test_no_service_of_aws_is_called_where_the_calls_go_elsewhere(capsys):
+def test_topic_is_not_called_for_runs_against_another_endpoint(capsys):
     done = run("--notify-sns", TOPIC, capsys=capsys)
     assert done.code == 0
     assert "not published: the calls went to another endpoint" in done.err
@@ -298,7 +298,7 @@ def test_no_service_of_aws_is_called_where_the_calls_go_elsewhere(capsys):
         (500, b"<html>", "(500)", TRIES),
     ],
 )
-def test_a_topic_that_takes_nothing_is_a_warning(monkeypatch, capsys, status, body, why, tries):
+def test_refusing_topic_is_a_warning(monkeypatch, capsys, status, body, why, tries):
     with receiving(statuses=[status], body=body) as receiver:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", receiver.url)
         done = run("--notify-sns", TOPIC, capsys=capsys)
@@ -306,7 +306,7 @@ def test_a_topic_that_takes_nothing_is_a_warning(monkeypatch, capsys, status, bo
     assert done.err == f"warning: --notify-sns {TOPIC}: not published {why}; the run is not affected\n"
 
 
-def test_without_credentials_a_topic_is_a_warning(monkeypatch, capsys):
+def test_topic_without_credentials_is_a_warning(monkeypatch, capsys):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", "http://127.0.0.1:9")
     done = run("--notify-sns", TOPIC, capsys=capsys)
@@ -314,7 +314,7 @@ def test_without_credentials_a_topic_is_a_warning(monkeypatch, capsys):
     assert "(NoCredentialsError: there are no AWS credentials)" in done.err
 
 
-def test_a_topic_of_a_fifo_gets_each_end_once():
+def test_fifo_topic_gets_a_deduplication_id():
     told = notice.of_summary(summed_up(name="trial"))
     message = sns._message(TOPIC + ".fifo", told)
     assert message["MessageGroupId"] == "trial"
@@ -326,7 +326,7 @@ def test_a_topic_of_a_fifo_gets_each_end_once():
 
 @given(st.text(max_size=200))
 @patient
-def test_a_subject_is_one_that_sns_takes(name):
+def test_subject_is_short_ascii(name):
     subject = sns._message(TOPIC, notice.of_summary(summed_up(name=name)))["Subject"]
     assert 0 < len(subject) <= 100
     assert subject.isascii()
@@ -344,7 +344,7 @@ def parsed(text: str) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_a_run_leaves_metrics_for_the_node_exporter(capsys):
+def test_metrics_file_for_the_node_exporter(capsys):
     before = os.umask(0o077)
     try:
         done = run("--metrics-file", "trial.prom", capsys=capsys)
@@ -362,7 +362,7 @@ def test_a_run_leaves_metrics_for_the_node_exporter(capsys):
     assert list(Path().glob(".trial.prom*")) == []
 
 
-def test_metrics_tell_all_states_and_kinds_of_failures():
+def test_metrics_have_all_states_and_failure_groups():
     found = parsed(metrics.as_text(notice.gauges(notice.of_summary(summed_up()), 7.0)).decode())
     rows = {key[2]: value for key, value in found.items() if key[0] == "batch_snapshot_rows"}
     assert rows == {"succeeded": 10, "failed": 2, "in_doubt": 1, "unattempted": 7}
@@ -374,14 +374,14 @@ def test_metrics_tell_all_states_and_kinds_of_failures():
 
 @given(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8")))
 @patient
-def test_whatever_a_label_holds_it_is_read_back(name, code):
+def test_metric_labels_with_any_text_are_read_back(name, code):
     failures = {FailureGroup(Status.FAILED, ErrorKind.UNKNOWN, code): 4}
     told = notice.of_summary(summed_up(name=name, failures=failures))
     found = parsed(metrics.as_text(notice.gauges(told, 7.0)).decode())
     assert found["batch_snapshot_failures", code, "unknown", name, "failed"] == 4
 
 
-def test_half_a_character_in_an_error_code_costs_no_metrics():
+def test_surrogate_in_an_error_code_is_escaped_in_metrics():
     failures = {FailureGroup(Status.FAILED, ErrorKind.UNKNOWN, "\ud83d"): 4}
     found = parsed(
         metrics.as_text(notice.gauges(notice.of_summary(summed_up(failures=failures)), 7.0)).decode()
@@ -389,12 +389,12 @@ def test_half_a_character_in_an_error_code_costs_no_metrics():
     assert found["batch_snapshot_failures", r"\ud83d", "unknown", "trial", "failed"] == 4
 
 
-def test_a_refusal_leaves_its_exit_code_in_the_metrics():
+def test_metrics_of_a_refused_run_have_its_exit_code():
     assert cli.main(["run", "absent.yaml", "--metrics-file", "trial.prom"]) == 2
     assert parsed(Path("trial.prom").read_text("utf-8"))["batch_snapshot_exit_code", "absent.yaml"] == 2
 
 
-def test_metrics_that_cannot_be_written_are_a_warning_and_leave_the_old_ones(tmp_path):
+def test_unwritable_metrics_file_is_a_warning_and_stays_unchanged(tmp_path):
     path = tmp_path / "folder.prom"
     path.mkdir()
     why = metrics.write(path, notice.gauges(notice.of_summary(summed_up()), 7.0))
@@ -431,7 +431,7 @@ def test_metrics_are_pushed_to_a_collector_before_the_end(monkeypatch, capsys):
     assert values["batch_snapshot_calls", "default", "trial"] == done.json["calls"]
 
 
-def test_the_service_can_be_named_otherwise(monkeypatch):
+def test_otel_service_name_can_be_set(monkeypatch):
     with receiving() as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", receiver.url + "/mine")
         monkeypatch.setenv("OTEL_SERVICE_NAME", "nights")
@@ -443,7 +443,7 @@ def test_the_service_can_be_named_otherwise(monkeypatch):
     assert attributes["service.name"] == "nights"
 
 
-def test_a_collector_that_takes_nothing_is_a_warning(monkeypatch, capsys):
+def test_refusing_collector_is_a_warning(monkeypatch, capsys):
     with receiving(statuses=[400]) as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
         done = run(capsys=capsys)
@@ -464,11 +464,11 @@ def test_a_collector_that_takes_nothing_is_a_warning(monkeypatch, capsys):
         ({"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, False),
     ],
 )
-def test_the_standard_variables_ask_for_a_push(environ, wanted):
+def test_otel_variables_ask_for_a_push(environ, wanted):
     assert metrics.wanted(environ) is wanted
 
 
-def test_a_protocol_that_is_not_spoken_is_told():
+def test_unsupported_otel_protocol_is_a_warning():
     why = metrics.push([], {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
     assert why == (
         "OpenTelemetry: protocol grpc is not spoken here: "
@@ -476,7 +476,7 @@ def test_a_protocol_that_is_not_spoken_is_told():
     )
 
 
-def test_without_the_extra_the_way_to_it_is_told(monkeypatch, capsys):
+def test_push_without_the_extra_names_the_package(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.metric_exporter", None)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     done = run(capsys=capsys)

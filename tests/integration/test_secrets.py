@@ -12,7 +12,7 @@ from aiohttp import web
 
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.jobs import run
-from batch_snapshot.reporting import summary as report
+from batch_snapshot.reporting.summary import as_json
 from batch_snapshot.reporting.text import as_text
 from tests.support.processes import Json, Place, move_in, of_type, pairs
 
@@ -242,7 +242,7 @@ async def test_nor_where_it_is_hard_to_see(inside, capfd, hidden):
         options = Options(endpoint_url=url, engine=Settings(max_attempts=1))
         summary = await run.run(inside.folder / "trial.yaml", options)
     assert summary.counts.failed == 1
-    assert not told("\n".join([as_text(summary), str(report.as_json(summary)), *capfd.readouterr()]))
+    assert not told("\n".join([as_text(summary), str(as_json(summary)), *capfd.readouterr()]))
     assert not left_in(inside.folder)
 
 
@@ -260,7 +260,7 @@ async def said_by_a_run(place: Place, url: str, capfd: Any, **account: Any) -> s
     summary = await run.run(place.folder / "trial.yaml", options)
     assert (summary.exit_code, summary.counts) == (3, (0, 0, 0, 3))
     captured = capfd.readouterr()
-    return "\n".join([as_text(summary), str(report.as_json(summary)), *captured])
+    return "\n".join([as_text(summary), str(as_json(summary)), *captured])
 
 
 def broken_credentials(given: Path) -> None:

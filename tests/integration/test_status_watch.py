@@ -45,7 +45,7 @@ def objects(text: str) -> list[dict[str, Any]]:
 # -- logs ------------------------------------------------------------------------------------------
 
 
-def test_a_log_of_objects_tells_plan_outcomes_warnings_and_the_end(place, capsys):
+def test_json_log_has_plan_outcomes_warnings_and_summary(place, capsys):
     rows = [*pairs(6), {"engagement": "eng-denied00000001", "resource": "O9"}]
     write_manifest(place / "trial.yaml", [*rows, rows[0]])
     code = cli.main(["run", "trial.yaml", "--simulate", "-v", "--log-format", "json", "--format", "json"])
@@ -73,14 +73,14 @@ def test_a_log_of_objects_tells_plan_outcomes_warnings_and_the_end(place, capsys
         ["status", "--log-format", "json", "nowhere.ndjson"],
     ],
 )
-def test_so_is_whatever_is_wrong(place, capsys, arguments):
+def test_json_log_has_errors(place, capsys, arguments):
     assert cli.main(arguments) == 2
     (told,) = objects(capsys.readouterr().err)
     assert (told["level"], told["event"], told["exit_code"]) == ("error", "error", 2)
     assert len(told["message"]) > 10
 
 
-def test_one_invocation_does_not_set_the_tone_for_the_next(place, capsys):
+def test_log_format_of_one_invocation_does_not_affect_the_next(place, capsys):
     assert cli.main(["run", "nowhere.yaml", "--log-format", "json"]) == 2
     assert cli.main(["run", "nowhere.yaml"]) == 2
     first, second = capsys.readouterr().err.splitlines()
@@ -89,7 +89,7 @@ def test_one_invocation_does_not_set_the_tone_for_the_next(place, capsys):
 
 
 @pytest.mark.asyncio
-async def test_on_a_terminal_outcomes_stand_above_the_display_which_is_wiped(tmp_path):
+async def test_terminal_shows_outcomes_above_the_display_and_erases_it(tmp_path):
     place = Place(tmp_path)
     place.env |= {"TERM": "xterm", "NO_COLOR": "1"}
     place.manifest(pairs(24))
@@ -112,7 +112,7 @@ async def test_on_a_terminal_outcomes_stand_above_the_display_which_is_wiped(tmp
 # -- a look at a run -------------------------------------------------------------------------------
 
 
-def test_a_look_reads_what_is_new_and_sees_the_run_end(place):
+def test_refresh_reads_new_lines_and_sees_the_end_of_the_run(place):
     path = place / "l.ndjson"
     book = Book(4, name="nightly").begin().intend(A, B, C).result(A, at=2.0, throttles=1)
     book.write(path)
@@ -137,7 +137,7 @@ def test_a_look_reads_what_is_new_and_sees_the_run_end(place):
     assert looking.summary() == status.read_status(path)
 
 
-def test_a_look_tells_how_full_the_quota_windows_are_and_counts_their_pauses(place):
+def test_frame_of_a_ledger_has_quota_windows_and_their_waits(place):
     """Ten in any hour, of which four are used, and five rows to go: by the log of the run's state folder."""
     account = Account("main", quota=Quota(per_hour=1000))
     settings = {"rate": None, "daily_quota": 10, "state_dir": str(place / "elsewhere")}
@@ -173,7 +173,7 @@ async def identified(_: str) -> str:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_watching_a_run_ends_with_it(place, capsys, form):
+def test_status_watch_ends_with_the_run(place, capsys, form):
     path = place / "l.ndjson"
     Book(4).begin().intend(A, B).write(path)
     codes: list[int] = []
@@ -198,7 +198,7 @@ def test_watching_a_run_ends_with_it(place, capsys, form):
 
 
 @pytest.mark.asyncio
-async def test_who_stops_watching_stops_no_run(tmp_path):
+async def test_interrupting_status_watch_does_not_stop_the_run(tmp_path):
     place = Place(tmp_path)
     path = Book(4).begin().intend(A, B).write(tmp_path / "l.ndjson")
     log = tmp_path / "log"
@@ -211,7 +211,7 @@ async def test_who_stops_watching_stops_no_run(tmp_path):
     assert log.read_text("utf-8").splitlines()[-1] == "stopped watching; the run continues"
 
 
-def test_a_ledger_that_nobody_writes_is_told_at_once(place, capsys):
+def test_status_watch_of_a_finished_ledger_returns_at_once(place, capsys):
     path = Book(2).begin().intend(A, B).result(A).result(B).end().write(place / "l.ndjson")
     assert cli.main(["status", str(path), "--watch"]) == 0
     out, err = capsys.readouterr()
@@ -223,7 +223,7 @@ def test_a_ledger_that_nobody_writes_is_told_at_once(place, capsys):
 # -- reports ---------------------------------------------------------------------------------------
 
 
-def test_report_makes_what_it_is_asked_for_and_says_where(place, capsys):
+def test_report_command_writes_html_and_csv_and_names_them(place, capsys):
     path = (
         Book(5)
         .begin()
@@ -256,7 +256,7 @@ def test_report_makes_what_it_is_asked_for_and_says_where(place, capsys):
         (["l.ndjson", "--html", "x.html", "--manifest", "nowhere.yaml"], "nowhere.yaml"),
     ],
 )
-def test_a_report_that_cannot_be_made_is_one_line(place, capsys, arguments, said):
+def test_report_error_is_one_line(place, capsys, arguments, said):
     Book(1).begin().result(A).end().write(place / "l.ndjson")
     before = sorted(place.iterdir())
     assert cli.main(["report", *arguments]) == 2
@@ -276,7 +276,7 @@ def completed(*words: str) -> list[str]:
     return [item.value if item.type == "plain" else item.type for item in found]
 
 
-def test_commands_flags_files_and_names_are_completed(place):
+def test_completion_of_commands_flags_files_and_names(place):
     write_manifest(place / "trial.yaml", pairs(1, account="acme"), accounts={"main": {}, "acme": {}})
     Book(2).begin(accounts={"one": {}}).intend(A).result(A, Status.FAILED).end().write(place / "l.ndjson")
     assert completed("re") == ["retry", "report"]
@@ -295,14 +295,14 @@ def test_commands_flags_files_and_names_are_completed(place):
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_each_shell_gets_its_script(shell):
+def test_completion_script_for_each_shell(shell):
     told = CliRunner().invoke(cli.cli, ["completion", shell])
     assert told.exit_code == 0
     assert f"_BATCH_SNAPSHOT_COMPLETE={shell}_complete" in told.output
     assert "batch-snapshot" in told.output
 
 
-def test_bash_itself_completes(tmp_path):
+def test_completion_in_a_real_bash(tmp_path):
     script = tmp_path / "completion.bash"
     script.write_text(CliRunner().invoke(cli.cli, ["completion", "bash"]).output, "utf-8")
     (tmp_path / "batch-snapshot").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m batch_snapshot "$@"\n')
@@ -327,7 +327,7 @@ def test_bash_itself_completes(tmp_path):
         (["report", "l.ndjson", "--htm", "x"], "'--html'"),
     ],
 )
-def test_what_was_meant_is_guessed(capsys, arguments, meant):
+def test_typo_in_a_command_or_flag_gets_a_suggestion(capsys, arguments, meant):
     assert cli.main(arguments) == 2
     err = capsys.readouterr().err
     assert "Did you mean" in err

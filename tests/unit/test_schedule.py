@@ -73,7 +73,7 @@ def text(kind: str, one: schedule.NightlyJob) -> str:
 
 
 @NIGHTS
-def test_systemd_takes_its_units(tmp_path, one):
+def test_systemd_accepts_the_units(tmp_path, one):
     tool = shutil.which("systemd-analyze") or pytest.fail("systemd-analyze is missing: install systemd")
     made = [*schedule.files("systemd", one), *schedule.files("systemd", night(profiles=("partner",)))]
     for file in made:
@@ -103,7 +103,7 @@ def expanded(word: str) -> str:
     return word
 
 
-def test_a_systemd_command_is_read_as_it_is_meant():
+def test_systemd_reads_the_commands_as_intended():
     """Undone as systemd.service(5) says: quotes, backslashes, %% and $$."""
     started = [line for line in text("systemd", RICH).splitlines() if line.startswith("ExecStart=")]
     read = [shlex.split(line.removeprefix("ExecStart=").removeprefix("-")) for line in started]
@@ -112,7 +112,7 @@ def test_a_systemd_command_is_read_as_it_is_meant():
     assert [line[10] == "-" for line in started] == [True, True, False]
 
 
-def test_a_service_is_shown_what_it_reads_and_no_more():
+def test_systemd_service_sees_only_the_folders_it_reads():
     assert RICH.hidden == ["/home/me/my pairs", "/home/me/venv"]
     assert 'BindReadOnlyPaths="/home/me/my pairs"\n' in text("systemd", RICH)
     assert "BindReadOnlyPaths" not in text("systemd", PLAIN)
@@ -120,7 +120,7 @@ def test_a_service_is_shown_what_it_reads_and_no_more():
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1), min_size=1))
 @patient
-def test_whatever_a_word_holds_systemd_reads_it_back(words):
+def test_systemd_reads_back_any_word(words):
     line = " ".join(map(schedule._systemd, words))
     assert [expanded(word) for word in shlex.split(line)] == words
 
@@ -129,7 +129,7 @@ def test_whatever_a_word_holds_systemd_reads_it_back(words):
 
 
 @NIGHTS
-def test_a_crontab_parser_takes_the_line_and_a_shell_its_command(one):
+def test_crontab_line_is_parsed_by_cron_and_shell(one):
     made = text("cron", one)
     # crontab(5): a percent sign ends the command, unless it is escaped.
     assert not re.search(r"(?<!\\)%", made.splitlines()[-1])
@@ -143,7 +143,7 @@ def test_a_crontab_parser_takes_the_line_and_a_shell_its_command(one):
     assert job.command == f"cd {shlex.quote(one.folder)} && {{ {'; '.join(map(shlex.join, steps))}; }}"
 
 
-def test_a_line_that_cron_would_cut_is_refused():
+def test_too_long_cron_line_is_refused():
     with pytest.raises(InputError, match="use systemd"):
         schedule.files("cron", night(folder="/" + "x" * 900))
 
@@ -153,7 +153,7 @@ def test_a_line_that_cron_would_cut_is_refused():
 
 @pytest.mark.parametrize("version", ["1.31", "1.34"])
 @pytest.mark.parametrize("one", [PLAIN, RICH, night(profiles=("partner",))], ids=["plain", "rich", "profile"])
-def test_kubernetes_takes_its_objects(one, version):
+def test_kubernetes_accepts_the_objects(one, version):
     objects = list(yaml.safe_load_all(text("kubernetes", one)))
     assert [made["kind"] for made in objects] == ["ServiceAccount", "PersistentVolumeClaim", "CronJob"]
     for made in objects:
@@ -162,7 +162,7 @@ def test_kubernetes_takes_its_objects(one, version):
         assert len(made["metadata"]["name"]) <= 52
 
 
-def test_the_cron_job_never_overlaps_and_keeps_what_must_not_be_forgotten():
+def test_cron_job_never_overlaps_and_keeps_ledgers_and_state():
     job = list(yaml.safe_load_all(text("kubernetes", RICH)))[2]["spec"]
     assert (job["concurrencyPolicy"], job["schedule"], job["timeZone"]) == ("Forbid", "5 23 * * *", "Etc/UTC")
     pod = job["jobTemplate"]["spec"]["template"]["spec"]
@@ -184,7 +184,7 @@ def test_the_cron_job_never_overlaps_and_keeps_what_must_not_be_forgotten():
     assert f"\n{shlex.join(steps.prune)}\n" in script
 
 
-def test_last_night_keeps_no_night_from_its_run(tmp_path):
+def test_failed_retry_does_not_prevent_the_run(tmp_path):
     """The script as a shell runs it, with a program that always fails."""
     script = list(yaml.safe_load_all(text("kubernetes", PLAIN)))[2]
     pod = script["spec"]["jobTemplate"]["spec"]["template"]["spec"]
@@ -204,13 +204,13 @@ def test_last_night_keeps_no_night_from_its_run(tmp_path):
 
 @given(st.from_regex(r"[A-Za-z0-9._-]{1,64}", fullmatch=True))
 @patient
-def test_every_name_has_a_slug_that_kubernetes_takes(name):
+def test_slug_of_any_name_is_valid_in_kubernetes(name):
     slug = night(name=name).slug
     assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", slug)
     assert len(f"batch-snapshot-{slug}") <= 52
 
 
-def test_names_that_differ_have_slugs_that_differ():
+def test_different_names_have_different_slugs():
     names = ["nightly", "Nightly", "nightly.", "NIGHTLY", "night_ly", "night.ly", "n" * 60, "n" * 61]
     assert len({night(name=name).slug for name in names}) == len(names)
 
@@ -244,7 +244,7 @@ def state_machine() -> str:
     return json.dumps({"Resources": {"Night": machine}})
 
 
-def test_cloudformation_takes_the_templates_and_step_functions_the_readmes_state_machine(tmp_path):
+def test_cloudformation_and_step_functions_accept_the_templates(tmp_path):
     """One linter for all of them: to start takes it longer than to judge."""
     templates = {
         "plain.yaml": text("eventbridge", PLAIN),
@@ -261,13 +261,13 @@ def test_cloudformation_takes_the_templates_and_step_functions_the_readmes_state
 
 
 @NIGHTS
-def test_cloudformation_knows_no_anchors(one):
+def test_cloudformation_template_has_no_yaml_anchors(one):
     """Its tools that read templates locally do; the service does not."""
     events = yaml.parse(text("eventbridge", one), yaml.SafeLoader)
     assert not any(getattr(event, "anchor", None) for event in events)
 
 
-def test_the_task_may_do_what_the_manifest_needs_and_no_more():
+def test_task_role_allows_only_what_the_manifest_needs():
     def actions(one: schedule.NightlyJob) -> dict[str, object]:
         role = loaded(text("eventbridge", one))["Resources"]["TaskRole"]["Properties"]
         documents = [policy["PolicyDocument"] for policy in role["Policies"]]
@@ -295,7 +295,7 @@ def test_the_task_may_do_what_the_manifest_needs_and_no_more():
     assert "catalog/AWS" in json.dumps(rich)
 
 
-def test_the_task_keeps_ledgers_and_state_on_the_file_system():
+def test_task_keeps_ledgers_and_state_on_efs():
     made = loaded(text("eventbridge", PLAIN))["Resources"]
     containers = made["TaskDefinition"]["Properties"]["ContainerDefinitions"]
     assert [one["Name"] for one in containers] == ["last-night", "old-ledgers", "tonight"]
@@ -309,7 +309,7 @@ def test_the_task_keeps_ledgers_and_state_on_the_file_system():
     assert made["Schedule"]["Properties"]["ScheduleExpression"] == "cron(17 2 * * ? *)"
 
 
-def test_a_task_has_no_profiles():
+def test_eventbridge_refuses_profiles():
     with pytest.raises(InputError, match="names the profile 'partner'"):
         schedule.files("eventbridge", night(profiles=("partner",)))
 
@@ -317,7 +317,7 @@ def test_a_task_has_no_profiles():
 # -- the image ---------------------------------------------------------------------------------------
 
 
-def test_the_dockerfile_passes_its_own_tool():
+def test_dockerfile_passes_hadolint():
     tool = Path(sys.executable).parent / "hadolint"
     done = subprocess.run(
         [tool, ROOT / "Dockerfile"], capture_output=True, text=True, timeout=60, check=False
@@ -325,7 +325,7 @@ def test_the_dockerfile_passes_its_own_tool():
     assert (done.returncode, done.stdout) == (0, ""), done.stdout
 
 
-def test_the_image_is_what_the_unit_files_take_it_for():
+def test_image_matches_the_unit_files():
     dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
     instructions = dict(line.split(" ", 1) for line in dockerfile.splitlines() if re.match("[A-Z]+ ", line))
     assert instructions["USER"] == "10001:10001"
@@ -385,7 +385,7 @@ def test_the_command_writes_files_and_overwrites_none(manifest, tmp_path, capsys
         (["--", "--notify-sns", "nights"], "--notify-sns nights"),
     ],
 )
-def test_what_makes_no_night_is_told(manifest, capsys, arguments, word):
+def test_invalid_schedule_options_are_refused(manifest, capsys, arguments, word):
     assert cli.main(["schedule", "cron", manifest, *arguments]) == 2
     said = capsys.readouterr()
     assert word in said.err

@@ -187,8 +187,8 @@
   at("group-search")?.addEventListener("input", (event) => {
     const query = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
     let left = 0;
-    for (const [group, told] of groups) {
-      group.hidden = !query.every((word) => told.includes(word));
+    for (const [group, words] of groups) {
+      group.hidden = !query.every((word) => words.includes(word));
       left += !group.hidden;
     }
     at("group-count").textContent = query.length ? `${left} of ${groups.length} groups` : "";

@@ -70,34 +70,34 @@ def drawn(frame: Frame, width: int = 80, *, color: bool = False, **more: bool) -
 # ---- a line
 
 
-def test_a_line_says_how_far_the_run_is():
+def test_line_shows_the_progress_of_a_run():
     assert display.line(FRAME) == (
         "4:02:11  14,274/23,400 rows (61%)  61 failed  12 in doubt  0.98/s of 1.00/s allowed  3 throttled  "
         "1 day, 3:12:00 left"
     )
 
 
-def test_what_is_not_there_is_not_told():
+def test_line_omits_zero_counts():
     quiet = Frame(name="n", counts=Counts(250, 0, 0, 750), elapsed=20.0)
     assert display.line(quiet) == "0:00:20  250/1,000 rows (25%)  0.0/s"
     assert "0/0 rows (100%)" in display.line(replace(quiet, counts=Counts()))
 
 
-def test_a_line_says_which_account_waits_or_has_stopped():
+def test_line_names_accounts_that_wait_or_have_stopped():
     assert display.line(replace(FRAME, parts=[SPENT])).count("per_day spent, opens in 2:00:00") == 1
     many = display.line(replace(FRAME, parts=[MAIN, SPENT, STOPPED]))
     assert "acme: per_day spent, opens in 2:00:00  1 of 3 accounts stopped" in many
     assert "main" not in many
 
 
-def test_the_last_row_makes_it_whole_and_no_other():
+def test_percentage_is_100_only_after_the_last_row():
     nearly = Frame(name="n", counts=Counts(99_999, 0, 0, 1), elapsed=1.0)
     assert "(99%)" in display.line(nearly)
     assert "(29%)" in display.line(replace(nearly, counts=Counts(29, 0, 0, 71)))
 
 
 @pytest.mark.parametrize("left", [inf, None])
-def test_an_end_that_nobody_knows_is_not_foretold(left):
+def test_unknown_or_endless_time_left_is_said_in_words(left):
     frame = replace(FRAME, left=left, ends=None)
     assert "left" not in display.line(frame)
     assert any(("no end" if left else "not known") in line for line in drawn(frame))
@@ -107,7 +107,7 @@ def test_an_end_that_nobody_knows_is_not_foretold(left):
 # ---- an object
 
 
-def test_an_object_holds_all_of_it():
+def test_json_has_every_field_of_a_frame():
     told = display.as_json(replace(FRAME, parts=[replace(MAIN, allowed=inf), SPENT, STOPPED]))
     assert (told["rows"], told["succeeded"], told["unattempted"]) == (23_400, 14_201, 9_126)
     assert told["accounts"]["main"]["allowed_rate"] is None
@@ -119,7 +119,7 @@ def test_an_object_holds_all_of_it():
 # ---- a block
 
 
-def test_a_block_of_one_account_without_colour():
+def test_block_of_one_account_without_colour():
     assert drawn(FRAME, 81) == [
         "nightly  ━━━━━━━━━━━━━━━━━━━━━━━━━━─────────────────  61%  14,274 of 23,400 rows",
         "  14,201 succeeded   61 failed   12 in doubt   9,126 to do",
@@ -128,17 +128,17 @@ def test_a_block_of_one_account_without_colour():
     ]
 
 
-def test_a_wide_terminal_shows_what_a_narrow_one_cuts():
+def test_wide_terminal_shows_text_that_a_narrow_one_cuts():
     assert any("per_day 4,774 of 9,500 used" in line for line in drawn(FRAME, 200))
     assert max(map(len, drawn(FRAME, 200))) <= 120
 
 
-def test_a_terminal_without_unicode_gets_a_bar_all_the_same():
+def test_terminal_without_unicode_gets_an_ascii_bar():
     assert "###" in drawn(FRAME, ascii_only=True)[0]
     assert "\n".join(drawn(replace(FRAME, left=None), 200, ascii_only=True)).isascii()
 
 
-def test_several_accounts_have_a_line_each_and_too_many_are_summed_up():
+def test_accounts_have_a_line_each_and_further_ones_are_summed_up():
     lines = drawn(replace(FRAME, parts=[MAIN, SPENT, STOPPED]), 100)
     assert lines[4].split() == ["account", "rows", "calls/s", "throttled", "quota"]
     assert "1,000/9,000" in lines[5]
@@ -150,14 +150,14 @@ def test_several_accounts_have_a_line_each_and_too_many_are_summed_up():
     assert many[-1].split()[:3] == ["31", "more", "31,000/279,000"]
 
 
-def test_what_is_said_of_a_quota_takes_no_room_from_the_figures():
+def test_long_quota_text_does_not_cut_the_numbers():
     lines = drawn(replace(FRAME, parts=[replace(MAIN, stopped="why " * 60), replace(MAIN, name="n" * 64)]))
     for line in lines[5:]:
         assert line.split()[1:5] == ["1,000/9,000", "0.98", "of", "1"]
     assert lines[5].endswith("…")
 
 
-def test_colours_are_an_addition():
+def test_text_is_the_same_with_and_without_colours():
     plain, coloured = drawn(FRAME), drawn(FRAME, color=True)
     assert [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in coloured] == plain
     assert plain != coloured
@@ -210,7 +210,7 @@ HOST = "partnercentral-selling.us-east-1.api.aws:443"
 UNREACHED = replace(MAIN, failure=ShownFailure(f"cannot reach {HOST}: connection refused", 8000, 8.2))
 
 
-def test_what_cannot_be_reached_is_said_in_full_on_a_narrow_terminal():
+def test_unreachable_host_is_named_in_full_on_a_narrow_terminal():
     lines = drawn(replace(FRAME, parts=[UNREACHED]), 80)
     assert lines[4:] == [
         f"  cannot reach {HOST}: connection refused",
@@ -218,7 +218,7 @@ def test_what_cannot_be_reached_is_said_in_full_on_a_narrow_terminal():
     ]
 
 
-def test_what_cannot_be_reached_is_said_in_a_line_and_as_fields():
+def test_unreachable_host_is_named_in_line_and_json():
     frame = replace(FRAME, parts=[UNREACHED])
     what = f"cannot reach {HOST}: connection refused"
     assert f"  {what}, 8,000 rows waiting, next try in 8 s  " in display.line(frame)
@@ -231,7 +231,7 @@ def test_what_cannot_be_reached_is_said_in_a_line_and_as_fields():
     assert f"acme: {what}, 8,000 rows waiting" in display.line(several)
 
 
-def test_of_an_account_that_has_stopped_nothing_else_is_said():
+def test_stopped_account_shows_only_its_reason():
     frame = replace(FRAME, parts=[replace(UNREACHED, stopped="account main: 20 denials in a row")])
     assert "  stopped  " in display.line(frame)
     assert drawn(frame)[4:] == ["  stopped: 20 denials in a row"]
@@ -259,7 +259,7 @@ def in_virtual_time(look):
     return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-def test_the_present_rate_is_that_of_the_last_seconds():
+def test_present_rate_of_a_run_is_measured_over_the_last_seconds():
     """A hundred calls a second for a minute, then one."""
 
     async def look(view):
@@ -276,7 +276,7 @@ def test_the_present_rate_is_that_of_the_last_seconds():
     assert rates[70:] == pytest.approx([1] * 30)
 
 
-def test_a_frame_tells_the_accounts_rows_rates_windows_and_stops():
+def test_frame_has_rows_rates_windows_and_stops_of_accounts():
     async def look(view):
         main, acme = view.accounts["main"], lane("acme", pace.Pace())
         view.state.lanes["acme"] = acme
@@ -303,7 +303,7 @@ def test_a_frame_tells_the_accounts_rows_rates_windows_and_stops():
     assert frame.allowed == pytest.approx(main.allowed)
 
 
-def test_frames_come_again_and_again():
+def test_watch_shows_frames_at_regular_intervals():
     shown: list[Frame] = []
 
     async def look(view):
@@ -342,7 +342,7 @@ class Terminal:
                 self.column += 1
 
 
-def test_a_block_is_redrawn_in_place_with_lines_above_it_and_wiped_at_the_end():
+def test_block_is_redrawn_in_place_under_lines_and_erased_at_the_end():
     terminal = Terminal()
     with Screen(terminal.write, width=80) as screen:
         screen.print_above("before the first frame")
@@ -358,7 +358,7 @@ def test_a_block_is_redrawn_in_place_with_lines_above_it_and_wiped_at_the_end():
     assert terminal.writes[-1].endswith("\x1b[?25h") or any("\x1b[?25h" in text for text in terminal.writes)
 
 
-def test_a_frame_is_one_write():
+def test_frame_is_drawn_with_one_write():
     """Nothing is seen half drawn."""
     terminal = Terminal()
     with Screen(terminal.write, width=80) as screen:
@@ -368,7 +368,7 @@ def test_a_frame_is_one_write():
         assert len([text for text in terminal.writes[before:] if text.strip()]) == 1
 
 
-def test_no_colour_where_none_is_wanted(monkeypatch):
+def test_no_color_variable_turns_colours_off(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
     terminal = Terminal()
@@ -377,7 +377,7 @@ def test_no_colour_where_none_is_wanted(monkeypatch):
     assert not re.search(r"\x1b\[[0-9;]*3[0-9][;0-9]*m", "".join(terminal.writes))
 
 
-def test_a_pause_is_read_off_its_account_and_so_are_rows_that_all_fail():
+def test_frame_shows_a_pause_and_rows_that_all_fail():
     async def look(view):
         main = view.accounts["main"]
         before = progress.ProgressMeter(view).frame(NOW).parts[0].failure

@@ -107,7 +107,7 @@ def varied(path: Path) -> Path:
 
 
 @pytest.mark.asyncio
-async def test_the_page_shows_all_that_became_of_the_rows(tmp_path, address):
+async def test_page_shows_outcome_failures_charts_and_rows(tmp_path, address):
     async with opened(address, made(varied(tmp_path))) as page:
         tiles = await page.js("[...document.querySelectorAll('.tile')].map(li => li.innerText.split('\\n'))")
         assert tiles[:4] == [
@@ -133,7 +133,7 @@ async def test_the_page_shows_all_that_became_of_the_rows(tmp_path, address):
 
 
 @pytest.mark.asyncio
-async def test_values_stay_text_whatever_they_are(tmp_path, address):
+async def test_markup_in_values_is_shown_as_text(tmp_path, address):
     book = Book(2, name="trial").begin(endpoint=EVIL).result(row(1, account=EVIL), arn=EVIL)
     book.result(row(2, account="+1"), Status.FAILED, message=EVIL, code=EVIL, request_id=EVIL).end()
     async with opened(address, made(book.write(tmp_path / "trial.ndjson"))) as page:
@@ -151,7 +151,7 @@ async def test_values_stay_text_whatever_they_are(tmp_path, address):
 
 
 @pytest.mark.asyncio
-async def test_rows_are_filtered_and_failures_searched(tmp_path, address):
+async def test_page_filters_rows_and_searches_failures(tmp_path, address):
     async with opened(address, made(varied(tmp_path))) as page:
         await type_in(page, "search", "O201")
         assert await shown(page, 3) == ["O201"]
@@ -180,7 +180,7 @@ async def test_rows_are_filtered_and_failures_searched(tmp_path, address):
 
 
 @pytest.mark.asyncio
-async def test_rows_are_sorted_and_the_keyboard_is_enough(tmp_path, address):
+async def test_page_sorts_rows_with_the_keyboard(tmp_path, address):
     async with opened(address, made(varied(tmp_path))) as page:
         resource = (await heads(page)).index("Resource")
         await page.js("document.querySelector('th[data-name=resource] button').focus()")
@@ -222,7 +222,7 @@ CONTRAST = """(() => {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.asyncio
-async def test_every_text_can_be_read_in_light_and_dark(tmp_path, address, scheme):
+async def test_contrast_is_sufficient_in_light_and_dark_mode(tmp_path, address, scheme):
     async with opened(address, made(varied(tmp_path))) as page:
         await page.media(prefers_color_scheme=scheme)
         back = await page.js("getComputedStyle(document.body).backgroundColor")
@@ -242,7 +242,7 @@ async def test_every_text_can_be_read_in_light_and_dark(tmp_path, address, schem
 
 
 @pytest.mark.asyncio
-async def test_it_prints_what_is_worth_paper(tmp_path, address):
+async def test_printed_page_has_summary_without_controls(tmp_path, address):
     async with opened(address, made(varied(tmp_path))) as page:
         await page.media("print", prefers_color_scheme="dark")
         assert await page.js("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
@@ -284,7 +284,7 @@ SEARCH = "const at = document.getElementById('search'); at.value = %s; at.dispat
 @pytest.mark.long
 @pytest.mark.timeout(120)
 @pytest.mark.asyncio
-async def test_a_hundred_thousand_rows_are_at_hand(large, address):
+async def test_page_with_100_000_rows_opens_and_filters_quickly(large, address):
     file = made(large)
     assert file.stat().st_size < 25e6
     async with browser.page(address) as page:

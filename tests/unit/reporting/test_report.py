@@ -17,7 +17,7 @@ from batch_snapshot.errors import InputError, LedgerError, ManifestError
 from batch_snapshot.ledger import codec, history, locks, reader
 from batch_snapshot.models import ErrorKind, Skip, Status
 from batch_snapshot.reporting import charts, entries, html, html_table, report
-from batch_snapshot.reporting import csv as tables
+from batch_snapshot.reporting.csv import COLUMNS, escape_formula
 from batch_snapshot.reporting.entries import ReportEntry, settled
 from batch_snapshot.reporting.html_table import FailureMessages, PageRows
 from batch_snapshot.reporting.stats import LedgerStats, percentile
@@ -39,7 +39,7 @@ def written(tmp_path, book, **manifest_path):
     material = report.load(book.write(tmp_path / "l.ndjson"), **manifest_path)
     folder = tmp_path / "csv"
     numbers = report.write_csv(material, folder)
-    there = [name for name in tables.COLUMNS if (folder / f"{name}.csv").exists()]
+    there = [name for name in COLUMNS if (folder / f"{name}.csv").exists()]
     found = {name: rows_of(folder, name) for name in there}
     assert numbers == {name: len(rows) for name, rows in found.items()}
     return material, found
@@ -57,7 +57,7 @@ def read(tmp_path, book):
     return stats, list(settled(reader.lines(path, whole=True), stats.history, stats.repeated))
 
 
-def test_the_last_word_about_a_row_counts(tmp_path):
+def test_last_result_of_a_row_counts(tmp_path):
     book = Book(3).begin().intend(A, B, C)
     book.result(A, Status.FAILED).result(B, Status.FAILED, code="first").result(C, Status.IN_DOUBT)
     book.end().begin("retry").intend(A, B, C)
@@ -70,19 +70,19 @@ def test_the_last_word_about_a_row_counts(tmp_path):
     ]
 
 
-def test_of_two_successes_the_last_is_told(tmp_path):
+def test_last_of_two_successes_is_reported(tmp_path):
     book = Book(1).begin().result(A, revision=1).result(A, revision=2).end()
     _, found = read(tmp_path, book)
     assert [entry.revision for entry in found] == [2]
 
 
-def test_a_success_that_was_undone_and_made_again_is_told_once(tmp_path):
+def test_row_that_failed_between_two_successes_is_reported_once(tmp_path):
     book = Book(1).begin().result(A, revision=1).result(A, Status.FAILED).result(A, revision=3).end()
     _, found = read(tmp_path, book)
     assert [(entry.status, entry.revision) for entry in found] == [("succeeded", 3)]
 
 
-def test_what_a_crash_left_in_doubt_and_what_was_never_sent_are_told(tmp_path):
+def test_rows_in_doubt_after_a_crash_and_unsent_rows_are_reported(tmp_path):
     book = Book(3).begin().intend(A, B).result(A).end("interrupted").begin().intend(C)
     _, found = read(tmp_path, book)
     assert [(entry.row, entry.status, entry.code) for entry in found] == [
@@ -92,7 +92,7 @@ def test_what_a_crash_left_in_doubt_and_what_was_never_sent_are_told(tmp_path):
     ]
 
 
-def test_fields_that_make_no_sense_are_left_out(tmp_path):
+def test_invalid_fields_are_left_out(tmp_path):
     book = Book(1).begin().result(A, Status.FAILED)
     line = json.loads(book.lines[-1])
     odd = {"attempts": -3, "throttles": "many", "finished_at": "soon", "request_id": 7, "novel": {}}
@@ -129,7 +129,7 @@ def books(draw):
 
 @given(books())
 @patient
-def test_entries_and_sums_say_what_the_history_says(tmp_path_factory, book):
+def test_entries_and_stats_agree_with_the_history(tmp_path_factory, book):
     folder = tmp_path_factory.getbasetemp()
     stats, found = read(folder, book)
     past = history.fold(reader.lines(folder / "l.ndjson"))
@@ -146,7 +146,7 @@ def test_entries_and_sums_say_what_the_history_says(tmp_path_factory, book):
 
 @given(books(), st.data())
 @patient
-def test_a_ledger_read_in_pieces_adds_up_to_the_same(tmp_path_factory, book, data):
+def test_stats_of_a_ledger_read_in_pieces_are_the_same(tmp_path_factory, book, data):
     path = book.write(tmp_path_factory.getbasetemp() / "pieces.ndjson")
     content = path.read_bytes()
     whole, pieces = LedgerStats(), LedgerStats()
@@ -162,7 +162,7 @@ def test_a_ledger_read_in_pieces_adds_up_to_the_same(tmp_path_factory, book, dat
     assert pieces.rows == whole.rows
 
 
-def test_the_present_rate_is_that_of_the_last_minute(tmp_path):
+def test_present_rate_of_a_ledger_is_that_of_the_last_minute(tmp_path):
     book = Book(200).begin()
     for second in range(120):
         book.result(row(second, ("main", "acme")[second % 2]), at=second + 1, throttles=1)
@@ -179,7 +179,7 @@ def test_the_present_rate_is_that_of_the_last_minute(tmp_path):
 # ---- tables
 
 
-def test_each_row_stands_in_the_table_of_its_state(tmp_path):
+def test_csv_has_each_row_in_the_file_of_its_status(tmp_path):
     listed = write_manifest(tmp_path / "trial.yaml", pairs(5), name="nightly")
     ours = [
         row(n, "default", engagement=pair["engagement"], resource=pair["resource"])
@@ -203,7 +203,7 @@ def test_each_row_stands_in_the_table_of_its_state(tmp_path):
     assert list(manifest.rows(left)) == ours[3:], "a manifest can include what is left"
 
 
-def test_rows_that_were_left_out_have_a_table_of_their_own_and_are_not_to_be_done(tmp_path):
+def test_csv_has_left_out_rows_in_a_file_of_their_own(tmp_path):
     listed = write_manifest(tmp_path / "trial.yaml", pairs(3), name="nightly")
     ours = list(manifest.rows(manifest.load(listed)))
     book = Book(3, manifest=str(listed)).begin()
@@ -215,7 +215,7 @@ def test_rows_that_were_left_out_have_a_table_of_their_own_and_are_not_to_be_don
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", " =", "＝", "\u00a0-"])
-def test_no_cell_is_a_formula(tmp_path, start):
+def test_csv_escapes_formulas(tmp_path, start):
     text = f'{start}HYPERLINK("http://x")'
     book = Book(1).begin().result(A, Status.FAILED, code=text, message=text, request_id=text).end()
     _, found = written(tmp_path, book)
@@ -225,17 +225,17 @@ def test_no_cell_is_a_formula(tmp_path, start):
 
 @given(st.text())
 @patient
-def test_a_text_is_defused_or_left_alone(text):
-    cell = tables.escape_formula(text)
+def test_escape_formula_changes_only_formulas(text):
+    cell = escape_formula(text)
     assert cell.removeprefix("'") == text.removeprefix("'")
     assert not cell.strip(" \u00a0\u3000").startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
-    assert tables.escape_formula("O123 = 4") == "O123 = 4"
+    assert escape_formula("O123 = 4") == "O123 = 4"
 
 
 # ---- what is missing is said
 
 
-def test_without_its_manifest_what_cannot_be_listed_is_said(tmp_path):
+def test_note_counts_rows_that_only_a_missing_manifest_names(tmp_path):
     book = Book(9, manifest=str(tmp_path / "gone.yaml")).begin().intend(A, B).result(A).end("deferred")
     material, found = written(tmp_path, book)
     (note,) = material.notes
@@ -245,12 +245,12 @@ def test_without_its_manifest_what_cannot_be_listed_is_said(tmp_path):
     assert [line["resource"] for line in found["unprocessed"]] == ["O2"], "the ledger alone names it"
 
 
-def test_nothing_is_said_where_nothing_is_missing(tmp_path):
+def test_complete_report_has_no_notes(tmp_path):
     material, _ = written(tmp_path, Book(1).begin().result(A).end())
     assert material.notes == []
 
 
-def test_a_manifest_of_another_ledger_or_a_broken_one_is_refused(tmp_path):
+def test_manifest_of_another_ledger_and_invalid_manifest_are_refused(tmp_path):
     path = Book(1).begin().result(A).end().write(tmp_path / "l.ndjson")
     other = write_manifest(tmp_path / "other.yaml", pairs(1), name="other")
     with pytest.raises(
@@ -262,7 +262,7 @@ def test_a_manifest_of_another_ledger_or_a_broken_one_is_refused(tmp_path):
         report.load(path, tmp_path / "broken.yaml")
 
 
-def test_a_manifest_that_changed_and_a_run_that_goes_on_are_said(tmp_path):
+def test_notes_name_a_changed_manifest_and_a_running_run(tmp_path):
     listed = write_manifest(tmp_path / "trial.yaml", pairs(1), name="nightly")
     path = Book(1, manifest=str(listed)).begin().intend(A).write(tmp_path / "l.ndjson")
     with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
@@ -273,7 +273,7 @@ def test_a_manifest_that_changed_and_a_run_that_goes_on_are_said(tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, b"", b'{"type":"ru', b'{"type":"result"}\n', b"\xff\n"])
-def test_a_file_that_is_no_ledger_is_refused(tmp_path, content):
+def test_report_of_a_file_that_is_no_ledger_is_refused(tmp_path, content):
     path = tmp_path / "l.ndjson"
     if content is not None:
         path.write_bytes(content)
@@ -284,7 +284,7 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path, content):
 # ---- files
 
 
-def test_a_report_replaces_a_file_as_a_whole_and_never_what_it_is_made_from(tmp_path):
+def test_report_is_written_atomically_and_never_over_its_sources(tmp_path):
     listed = write_manifest(tmp_path / "trial.yaml", pairs(1), name="nightly")
     path = Book(1, manifest=str(listed)).begin().result(A).end().write(tmp_path / "l.ndjson")
     material = report.load(path)
@@ -302,7 +302,7 @@ def test_a_report_replaces_a_file_as_a_whole_and_never_what_it_is_made_from(tmp_
     assert names == ["l.ndjson", "link", "page.html", "trial.yaml"], "nothing else is left behind"
 
 
-def test_a_report_that_breaks_off_leaves_what_stood_there(tmp_path):
+def test_failed_report_keeps_the_file_that_was_there(tmp_path):
     path = Book(1).begin().result(A).end().write(tmp_path / "l.ndjson")
     material = report.load(path)
     (tmp_path / "succeeded.csv").write_text("before", "utf-8")
@@ -314,7 +314,7 @@ def test_a_report_that_breaks_off_leaves_what_stood_there(tmp_path):
 
 
 @pytest.mark.parametrize("target", ["nowhere/page.html", "l.ndjson/page.html", "."])
-def test_a_place_that_cannot_be_written_is_named(tmp_path, target):
+def test_report_error_names_a_path_that_cannot_be_written(tmp_path, target):
     material = report.load(Book(1).begin().result(A).end().write(tmp_path / "l.ndjson"))
     with pytest.raises(InputError) as caught:
         report.write_html(material, tmp_path / target, NOW)
@@ -326,7 +326,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, target):
 # ---- the page's table
 
 
-def test_a_page_shows_rows_that_were_left_out(tmp_path):
+def test_page_shows_rows_that_were_left_out(tmp_path):
     book = Book(2).begin()
     book.lines.append(codec.encode_skip("night-1", BEGAN, Skip.UNCHANGED, [A]))
     data = report.load(book.intend(B).result(B).end().write(tmp_path / "l.ndjson"))
@@ -336,7 +336,7 @@ def test_a_page_shows_rows_that_were_left_out(tmp_path):
     assert [found["statuses"][at] for at in found["numbers"]["status"]] == ["succeeded", "unchanged"]
 
 
-def test_those_that_did_not_succeed_come_first_where_not_all_find_room():
+def test_page_keeps_rows_that_did_not_succeed_first():
     found = [
         ReportEntry(A, "succeeded"),
         ReportEntry(B, "failed"),
@@ -356,7 +356,7 @@ def test_those_that_did_not_succeed_come_first_where_not_all_find_room():
     assert rows.total == 8
 
 
-def test_numbers_within_names_are_ordered_as_numbers():
+def test_natural_order_sorts_numbers_in_names():
     assert sorted(["O10", "O9", "eng-2b", "eng-10a"], key=html_table.natural_order) == [
         "O9",
         "O10",
@@ -370,7 +370,7 @@ names = st.text(st.sampled_from("aO1/\x01-"), max_size=5)
 
 @given(names, names, st.integers(0, 12), names.map(lambda tail: f"arn:{tail}"), st.booleans())
 @patient
-def test_an_arn_is_kept_whole(engagement, resource, revision, arn, natural):
+def test_arn_is_restored_from_its_pattern(engagement, resource, revision, arn, natural):
     if natural:
         arn = f"arn:aws:x/{engagement}/{resource}/snapshot/{revision}"
     entry = ReportEntry(
@@ -380,7 +380,7 @@ def test_an_arn_is_kept_whole(engagement, resource, revision, arn, natural):
     assert html_table.fill_arn(shape, (engagement, resource, f"/{revision}")) == arn
 
 
-def test_arns_that_are_alike_are_kept_once():
+def test_arns_of_all_rows_share_one_pattern():
     made = [
         ReportEntry(each, "succeeded", arn=f"arn/{each.engagement}/{each.resource}/1", revision=1)
         for each in map(row, range(50))
@@ -388,7 +388,7 @@ def test_arns_that_are_alike_are_kept_once():
     assert len(html_table.columns(made)["texts"]["arn"]["of"]) == 1
 
 
-def test_messages_are_cut_before_they_make_the_page_too_large():
+def test_long_messages_are_cut():
     long = [ReportEntry(row(n), "failed", code="E", message=f"{n} " + "x" * 1000) for n in range(30_000)]
     texts = html_table.columns(long)["texts"]["error"]["of"]
     assert sum(map(len, texts)) < 8_500_000
@@ -397,7 +397,7 @@ def test_messages_are_cut_before_they_make_the_page_too_large():
 
 @given(st.text() | st.sampled_from(["</script>", "<!--", "\u2028", "&lt;", "]]>"]))
 @patient
-def test_data_can_stand_in_a_script_whatever_it_holds(text):
+def test_page_data_is_safe_in_a_script_element(text):
     data = html.as_data({"x": [text, {text: 1}]})
     assert json.loads(data) == {"x": [text, {text: 1}]}
     assert not set("<>&\u2028\u2029") & set(data)
@@ -406,7 +406,7 @@ def test_data_can_stand_in_a_script_whatever_it_holds(text):
 # ---- groups, percentiles, drawings
 
 
-def test_messages_that_differ_in_the_row_alone_are_one_and_many_are_counted():
+def test_messages_that_differ_only_in_row_names_are_counted_together():
     group = FailureMessages()
     for n in range(20):
         group.add(ReportEntry(row(n), "failed", message=f"engagement {row(n).engagement} is closed"))
@@ -419,7 +419,7 @@ def test_messages_that_differ_in_the_row_alone_are_one_and_many_are_counted():
 
 @given(st.lists(st.floats(0, 100), min_size=1), st.floats(0.001, 1))
 @patient
-def test_so_many_values_lie_below_a_percentile(values, share):
+def test_percentile_covers_its_share_of_values(values, share):
     ordered = sorted(values)
     found = percentile(ordered, share)
     assert found in ordered
@@ -428,7 +428,7 @@ def test_so_many_values_lie_below_a_percentile(values, share):
 
 @given(books())
 @patient
-def test_a_drawing_over_time_shows_every_result_once_and_stays_inside(tmp_path_factory, book):
+def test_chart_over_time_has_every_result_once_within_its_size(tmp_path_factory, book):
     stats, _ = read(tmp_path_factory.getbasetemp(), book)
     drawn = charts.over_time(stats.invocations)
     results = sum(invocation.results for invocation in stats.invocations)
@@ -446,7 +446,7 @@ def test_a_drawing_over_time_shows_every_result_once_and_stays_inside(tmp_path_f
                 assert piece.y + piece.height <= charts.HEIGHT - charts.BOTTOM + 0.01
 
 
-def test_times_of_a_minute_and_of_a_month_make_as_many_bars(tmp_path):
+def test_chart_has_as_many_bars_for_a_minute_as_for_a_month(tmp_path):
     for seconds in (30, 3_000, 300_000, 3_000_000):
         book = Book().begin()
         stats = LedgerStats()
@@ -458,7 +458,7 @@ def test_times_of_a_minute_and_of_a_month_make_as_many_bars(tmp_path):
         assert 25 <= len(found) <= charts.BARS + 1, step
 
 
-def test_nothing_measured_is_not_drawn():
+def test_no_chart_without_values():
     assert charts.latency([]) is None
     assert charts.attempts(Counter()) is None
     drawn = charts.attempts(Counter({0: 1, 1: 5, 12: 2}))
@@ -470,7 +470,7 @@ def test_nothing_measured_is_not_drawn():
     ]
 
 
-def test_only_calls_without_any_trouble_are_timed(tmp_path):
+def test_latency_counts_only_rows_with_one_unthrottled_call(tmp_path):
     book = Book(5).begin().result(A, took=0.25).result(B, throttles=1).result(C, attempts=2)
     book.result(D, reconciled=True).result(row(9), first_sent_at=BEGAN.replace(year=2025))
     book.result(row(10), Status.FAILED, took=0.5, kind=ErrorKind.INVALID).end()

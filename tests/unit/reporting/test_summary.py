@@ -41,11 +41,10 @@ from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.pacer import Pacer
 from batch_snapshot.ratelimit.windows import CallLog, windows
 from batch_snapshot.reporting import display, next_steps, progress, text
-from batch_snapshot.reporting import status as overview
-from batch_snapshot.reporting import summary as report
 from batch_snapshot.reporting.progress import RunView
 from batch_snapshot.reporting.stats import RunStats
-from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary
+from batch_snapshot.reporting.status import read_status
+from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary, as_json, count, exit_code
 from tests.support.strategies import (
     POOL,
     RUN_ID,
@@ -95,16 +94,16 @@ SOME_LEFT = Counts(succeeded=2, unattempted=1)
         ("interrupted", SOME_LEFT, None, 130),
     ],
 )
-def test_the_gravest_of_what_happened_gives_the_exit_code(outcome, counts, signum, code):
-    assert report.exit_code(outcome, counts, signum) == code
+def test_most_serious_reason_gives_the_exit_code(outcome, counts, signum, code):
+    assert exit_code(outcome, counts, signum) == code
 
 
 @pytest.mark.parametrize("outcome", ["completed", "stopped", "deferred", "interrupted"])
 @given(st.builds(Counts, *[st.integers(0, 3)] * 4, unchanged=st.integers(0, 3), active_job=st.integers(0, 3)))
 @patient
-def test_only_a_completed_run_without_any_other_row_exits_0(outcome, counts):
+def test_only_a_completed_run_without_other_rows_exits_0(outcome, counts):
     perfect = outcome == "completed" and not (counts.failed or counts.in_doubt or counts.unattempted)
-    assert (report.exit_code(outcome, counts) == 0) is perfect
+    assert (exit_code(outcome, counts) == 0) is perfect
 
 
 # ---- counts
@@ -114,7 +113,7 @@ def test_only_a_completed_run_without_any_other_row_exits_0(outcome, counts):
 @patient
 def test_counts_sum_to_the_rows(statuses, more):
     counted = sum(statuses.values())
-    counts = report.count(statuses, counted + more)
+    counts = count(statuses, counted + more)
     assert counts.total == counted + more
     assert counts.unattempted == more
     assert (counts.succeeded, counts.failed, counts.in_doubt) == tuple(
@@ -124,10 +123,10 @@ def test_counts_sum_to_the_rows(statuses, more):
 
 
 def test_counts_are_never_negative():
-    assert report.count({Status.SUCCEEDED: 3}, 2) == Counts(succeeded=3)
+    assert count({Status.SUCCEEDED: 3}, 2) == Counts(succeeded=3)
 
 
-def test_states_in_words_leave_out_what_is_none_but_never_the_successes():
+def test_states_in_words_omit_zeros_except_successes():
     assert text.states(Counts(1200, 0, 3, 0)) == "1,203 rows: 1,200 succeeded, 3 in doubt"
     assert text.states(Counts()) == "0 rows: 0 succeeded"
 
@@ -149,15 +148,15 @@ RUN, RETRY = "batch-snapshot run m.yaml", "batch-snapshot retry l.ndjson"
         (Counts(0, 1, 0, 1), {BROKEN: 1}, [RUN, RETRY]),
     ],
 )
-def test_the_next_steps_continue_what_is_left_and_retry_what_another_try_can_cure(counts, failures, steps):
+def test_next_steps_run_what_is_left_and_retry_curable_failures(counts, failures, steps):
     assert next_steps.next_steps(counts, failures, run=RUN, ledger="l.ndjson") == steps
 
 
-def test_without_a_manifest_there_is_nothing_to_run():
+def test_next_steps_without_a_manifest_have_no_run():
     assert next_steps.next_steps(SOME_LEFT, {}, run=None, ledger="l.ndjson") == []
 
 
-def test_a_next_step_can_be_pasted_whatever_the_ledger_is_called():
+def test_next_step_quotes_the_ledger_path_for_a_shell():
     steps = next_steps.next_steps(SOME_IN_DOUBT, {DOUBT: 1}, run=None, ledger="my ledger's.ndjson")
     assert steps == ["""batch-snapshot retry 'my ledger'"'"'s.ndjson'"""]
 
@@ -173,7 +172,7 @@ def test_a_next_step_can_be_pasted_whatever_the_ledger_is_called():
         (DENIED._replace(code="it's $odd"), """'it'"'"'s $odd'"""),
     ],
 )
-def test_every_failure_comes_with_the_command_that_takes_it_up_again(group, word):
+def test_remedy_selects_exactly_its_group(group, word):
     assert next_steps.remedy(group, "l.ndjson") == f"batch-snapshot retry l.ndjson --only {word}"
     chosen = shlex.split(next_steps.remedy(group, "l.ndjson"))[-1]
     past = RowState(
@@ -182,7 +181,7 @@ def test_every_failure_comes_with_the_command_that_takes_it_up_again(group, word
     assert plan.parse_only(chosen, [group.code]).takes(past)
 
 
-def test_there_is_advice_for_every_kind():
+def test_every_error_kind_has_advice():
     assert set(text.ADVICE) == set(ErrorKind)
 
 
@@ -211,8 +210,8 @@ SUMMARY = Summary(
 )
 
 
-def test_a_summary_as_json():
-    assert json.loads(json.dumps(report.as_json(SUMMARY))) == {
+def test_summary_as_json():
+    assert json.loads(json.dumps(as_json(SUMMARY))) == {
         "outcome": "stopped",
         "counts": {"succeeded": 1000, "failed": 30, "in_doubt": 2, "unattempted": 5},
         "failures": [
@@ -262,7 +261,7 @@ def test_a_summary_as_json():
     }
 
 
-def test_a_summary_as_text():
+def test_summary_as_text():
     assert text.as_text(SUMMARY).splitlines() == [
         "stopped: 1,037 rows: 1,000 succeeded, 30 failed, 2 in doubt, 5 unattempted",
         "  account acme: 20 denials in a row",
@@ -291,7 +290,7 @@ def test_a_summary_as_text():
     ]
 
 
-def test_what_is_to_be_done_about_several_groups_is_said_once():
+def test_groups_with_the_same_advice_share_it():
     slow = FailureGroup(Status.IN_DOUBT, ErrorKind.TRANSIENT, "ReadTimeout")
     lines = text.as_text(replace(SUMMARY, failures={DOUBT: 2, BROKEN: 1, slow: 4})).splitlines()
     assert lines[3:9] == [
@@ -304,7 +303,7 @@ def test_what_is_to_be_done_about_several_groups_is_said_once():
     ]
 
 
-def test_a_summary_without_any_call_says_no_more_than_there_is():
+def test_summary_without_calls_omits_them():
     plain = Summary(outcome="completed", exit_code=0, counts=DONE, failures={}, ledger="l.ndjson", run_id="r")
     assert text.as_text(plain).splitlines() == [
         "completed: 3 rows: 3 succeeded",
@@ -312,11 +311,11 @@ def test_a_summary_without_any_call_says_no_more_than_there_is():
         "ledger  l.ndjson",
         "run id  r",
     ]
-    found = report.as_json(plain)
+    found = as_json(plain)
     assert (found["calls"], found["throttled_calls"], found["learned_rate"]) == (0, 0, None)
 
 
-def test_all_vanished_rows_are_named_where_they_are_few():
+def test_few_vanished_rows_are_all_named():
     named = replace(SUMMARY, vanished=2)
     assert "no longer in the manifest: 2 rows (eng-1/O1, eng-2/O2)" in text.as_text(named).splitlines()
 
@@ -365,9 +364,9 @@ def commands(path: Path, *names: str) -> list[str]:
     return [known[name] for name in names]
 
 
-def test_a_finished_ledger_says_how_it_ended(path):
+def test_status_of_a_completed_ledger(path):
     write(path, *(outcome(row, Status.SUCCEEDED) for row in POOL))
-    summary = overview.read_status(path)
+    summary = read_status(path)
     assert replace(summary, next_steps=()) == Summary(
         outcome="completed",
         exit_code=0,
@@ -382,7 +381,7 @@ def test_a_finished_ledger_says_how_it_ended(path):
 
 
 @pytest.mark.parametrize("end", ["stopped", "deferred", "interrupted"])
-def test_a_ledger_that_ended_early_says_how_it_goes_on(path, end):
+def test_status_of_a_ledger_that_ended_early_has_next_steps(path, end):
     write(
         path,
         outcome(POOL[0], Status.SUCCEEDED),
@@ -391,7 +390,7 @@ def test_a_ledger_that_ended_early_says_how_it_goes_on(path, end):
         outcome(POOL[3], Status.IN_DOUBT),
         end=end,
     )
-    summary = overview.read_status(path)
+    summary = read_status(path)
     assert summary.outcome == end
     assert summary.counts == Counts(1, 2, 1, 1)
     assert summary.failures == {
@@ -402,9 +401,9 @@ def test_a_ledger_that_ended_early_says_how_it_goes_on(path, end):
     assert summary.next_steps == commands(path, "run", "retry")
 
 
-def test_a_crashed_ledger_says_so_and_what_is_in_doubt(path):
+def test_status_of_a_crashed_ledger_counts_rows_in_doubt(path):
     write(path, outcome(POOL[0], Status.SUCCEEDED), end=None)
-    summary = overview.read_status(path)
+    summary = read_status(path)
     assert summary.outcome == "crashed"
     assert summary.counts == Counts(1, 0, 4, 0)
     assert summary.elapsed_s == 0
@@ -412,36 +411,36 @@ def test_a_crashed_ledger_says_so_and_what_is_in_doubt(path):
     assert summary.next_steps == commands(path, "retry")
 
 
-def test_a_running_ledger_is_not_in_doubt(path):
+def test_status_of_a_running_ledger_has_no_rows_in_doubt(path):
     write(path, outcome(POOL[0], Status.SUCCEEDED), end=None)
     with locks.hold(paths.ledger_lock(path), what="it", since="now"):
-        summary = overview.read_status(path)
+        summary = read_status(path)
     assert summary.outcome == "running"
     assert summary.counts == Counts(1, 0, 0, 4)
     assert not summary.failures
     assert summary.next_steps == []
 
 
-def test_looking_at_a_ledger_alters_nothing_and_skips_a_torn_line(path):
+def test_status_changes_nothing_and_skips_a_torn_line(path):
     write(path, outcome(POOL[0], Status.SUCCEEDED))
     content = path.read_bytes() + b'{"type":"ru'
     path.write_bytes(content)
-    assert overview.read_status(path).counts.succeeded == 1
+    assert read_status(path).counts.succeeded == 1
     assert path.read_bytes() == content
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_ledger_whose_manifest_is_not_known_cannot_be_run_on(path):
+def test_status_without_a_manifest_path_has_no_next_steps(path):
     write(path, end="deferred", manifest=None)
-    assert overview.read_status(path).next_steps == []
+    assert read_status(path).next_steps == []
 
 
 @pytest.mark.parametrize("content", [None, b"", b'{"type":"novel"}\n', b'{"type":"ru'])
-def test_a_ledger_that_no_run_began_is_refused(path, content):
+def test_status_of_a_file_without_run_line_is_refused(path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(LedgerError) as caught:
-        overview.read_status(path)
+        read_status(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert ("no such file" if content is None else "no run") in str(caught.value)
 
@@ -457,7 +456,7 @@ def test_a_ledger_that_no_run_began_is_refused(path, content):
     ),
 )
 @patient
-def test_a_run_counts_as_its_ledger_does(before, sent):
+def test_run_stats_agree_with_the_history_of_the_ledger(before, sent):
     """Whatever was known of a row, and however often its worker was lost on the way."""
     past = history.fold(lines_of(before))
     seen = RunStats(past, len(POOL), {})
@@ -479,7 +478,7 @@ def test_a_run_counts_as_its_ledger_does(before, sent):
     records.append(header())
     records.extend(record for record in written if record)
     found = history.fold(numbered(records), live=True)
-    assert seen.counts == report.count(found.counts(), len(POOL))
+    assert seen.counts == count(found.counts(), len(POOL))
     assert seen.rows.failures == found.failures()
     assert seen.settled.total() == sum(len(final) for _, final in told)
     assert sum(rows.statuses.total() for rows in seen.accounts.values()) == sum(
@@ -540,7 +539,7 @@ def left(
     return in_virtual_time(look)
 
 
-def test_the_rest_takes_as_long_as_this_runs_own_rows_did():
+def test_time_left_follows_the_rows_of_this_run():
     """200 rows in 20 seconds: those settled before do not count."""
     assert left({"main": 200}, {"main": 950}) == pytest.approx(75, abs=0.2)
 
@@ -555,32 +554,32 @@ def test_the_rest_takes_as_long_as_this_runs_own_rows_did():
         (500, 40.0, 20.0, 25.0),
     ],
 )
-def test_or_goes_at_the_rate_that_is_known_unless_this_run_is_slower(settled, at, waited, rate):
+def test_time_left_follows_the_known_rate_unless_the_run_is_slower(settled, at, waited, rate):
     running = lanes(start=pace.learned(50.0, 0.0))
     running["main"].pacer.waited = waited
     found = left({"main": settled}, {"main": settled + 750}, running, at=at)
     assert found == pytest.approx(750 / rate, rel=0.02)
 
 
-def test_the_last_account_to_end_ends_the_run():
+def test_time_left_is_that_of_the_slowest_account():
     settled, todo = {"main": 200, "acme": 20}, {"main": 400, "acme": 100}
     assert left(settled, todo) == pytest.approx(80, abs=1.1)
 
 
-def test_an_account_that_stopped_or_is_done_is_not_waited_for():
+def test_time_left_ignores_accounts_that_stopped_or_are_done():
     settled, todo = {"main": 200, "acme": 20, "done": 5}, {"main": 400, "acme": 100, "done": 5}
     running = lanes(*todo)
     running["acme"].stop = Stop(StopKind.DEFERRED, "spent")
     assert left(settled, todo, running) == pytest.approx(20, abs=0.2)
 
 
-def test_nothing_is_foretold_before_each_account_has_settled_a_row():
+def test_time_left_is_unknown_until_each_account_has_settled_a_row():
     assert left({}, {"main": 950}) is None
     assert left({"main": 100}, {"main": 950, "acme": 5}) is None
     assert left({"main": 200}, {"main": 950}, at=0) is None
 
 
-def test_waits_for_windows_are_foretold_too(path):
+def test_time_left_includes_waits_for_quota_windows(path):
     """Ten in any hour, of which eight are used: two now, ten in an hour, and one more in two."""
     quota = Quota(per_hour=10)
     usage_clock = [1e6]
@@ -600,7 +599,7 @@ async def identified(name: str) -> str:
     return "aws/1"
 
 
-def test_a_forecast_holds_for_a_while_and_counts_down():
+def test_time_left_counts_down_between_forecasts():
     """It is made anew every few seconds, not with every line."""
 
     async def main() -> list[float | None]:
@@ -619,7 +618,7 @@ def test_a_forecast_holds_for_a_while_and_counts_down():
     assert found == pytest.approx([90, 85, 700 / 15], abs=0.2)
 
 
-def test_a_log_of_calls_that_cannot_be_read_ends_no_display(path):
+def test_unreadable_call_log_does_not_end_the_display(path):
     async def main() -> str:
         usage = CallLog(path.with_suffix(".sqlite"), clock=lambda: 1e6)
         room = allowances(usage, main=Quota(per_day=10))
@@ -634,6 +633,6 @@ def test_a_log_of_calls_that_cannot_be_read_ends_no_display(path):
     assert "left" not in str(in_virtual_time(main))
 
 
-def test_an_outcome_in_a_line():
+def test_outcome_line():
     assert progress.outcome_line(outcome(POOL[0], Status.SUCCEEDED)) == "eng-0/O0 succeeded: revision 1"
     assert progress.outcome_line(outcome(POOL[1], Status.IN_DOUBT)) == "eng-1/O1 in doubt: C: told"
