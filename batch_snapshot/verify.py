@@ -17,7 +17,7 @@ from batch_snapshot.aws import profiles
 from batch_snapshot.config.accounts import recorded_accounts, resolve_targets
 from batch_snapshot.config.options import isolate_simulated_state, state_folder_of
 from batch_snapshot.discovery.readers import open_readers
-from batch_snapshot.engine.reader import beside, broken
+from batch_snapshot.engine.reader import map_concurrently, read_failed
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.ledger import locks
 from batch_snapshot.ledger.reader import head, lines
@@ -218,7 +218,7 @@ class _Verifier:
             done = self._result.engagements - begun
             environment.on_progress(f"{name}: {done:,} of {len(engagements):,} engagements")
 
-        await beside(engagements, one)
+        await map_concurrently(engagements, one)
 
     async def _check_engagement(self, reader: Reader, catalog: str, engagement: str) -> None:
         claims = [
@@ -242,7 +242,7 @@ class _Verifier:
                         listed.setdefault(series, []).append(one)
         except ApiError as error:
             if error.failure.code not in _ENGAGEMENT_ERRORS:
-                raise broken(reader.name, operation.listing.name, error.failure) from error
+                raise read_failed(reader.name, operation.listing.name, error.failure) from error
             why = f"{error.failure.code}: {error.failure.message}"
             self._result.findings += [
                 Finding("unreadable", one.row, one.revision, one.arn, why) for one in claims
@@ -286,7 +286,7 @@ class _Verifier:
             return await reader.read(operation.look_up, **operation.read_parameters(row), Revision=revision)
         except ApiError as error:
             if error.failure.code != NOT_FOUND:
-                raise broken(reader.name, operation.look_up, error.failure) from error
+                raise read_failed(reader.name, operation.look_up, error.failure) from error
             return {}
 
 

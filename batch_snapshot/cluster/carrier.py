@@ -37,6 +37,7 @@ from batch_snapshot.cluster.purse import Granted
 from batch_snapshot.engine.account import AccountState
 from batch_snapshot.engine.limits import ConcurrencyLimit
 from batch_snapshot.engine.pool import Engine
+from batch_snapshot.engine.seams import Seams
 from batch_snapshot.models import ApiError
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.pacer import Pacer
@@ -97,7 +98,7 @@ class WorkerHost:
         """Begin without the right to call; `gone` is told when it is over."""
         self.name = uuid4().hex
         self.address = worker.address
-        self.slots = ConcurrencyLimit(brief.settings.concurrency)
+        self.concurrency = ConcurrencyLimit(brief.settings.concurrency)
         self.accounts: dict[str, Account] = {}
         self.clients = Clients(self.accounts, brief.target, _now, allowed=self.check)
         self.carriers: dict[str, Carrier] = {}
@@ -148,7 +149,7 @@ class WorkerHost:
         if self._over:
             raise LeaseOverError
         self._lease.renew(orders.stamp)
-        self.slots.expected = orders.accounts
+        self.concurrency.expected = orders.accounts
         self._watch()
         while self._told and self._told[0].number <= orders.heard:
             self._told.popleft()
@@ -266,8 +267,8 @@ class Carrier:
     async def start(self, start: Start) -> Started:
         """Get ready to send rows: the clocks are compared, for the first intent."""
         engine = self.engine or self._begin(start)
-        lane = engine.lanes[self._name]
-        await engine.ready(lane, start.request)
+        lane = engine.accounts[self._name]
+        await engine.preflight.ready(lane, start.request)
         self._at.news()
         return Started(lane.stop, self._calling.clock_skew(self._name), _now())
 
@@ -308,7 +309,7 @@ class Carrier:
         """What happened since it was last asked; None: nothing."""
         if self.engine is None:
             return None
-        lane = self.engine.lanes[self._name]
+        lane = self.engine.accounts[self._name]
         skew = self._calling.clock_skew(self._name)
         if self._granted is self._reads is None:
             return self._news.tale(lane, skew)
@@ -342,27 +343,23 @@ class Carrier:
             self._name, pacer, Pacer(pace.declared(self.brief.read_rate), self._reads, wait=True)
         )
         lane.identified = True
-        engine = self.engine = Engine(
-            lanes={self._name: lane},
+        seams = Seams(
+            intend=_nothing,
             send=clients.send,
+            record=self._settled,
             look_up=clients.look_up,
             identify=_nothing,
             probe=clients.probe,
-            intend=_nothing,
-            record=self._settled,
             clock_skew=clients.clock_skew,
             now=_now,
             rng=Random(),  # noqa: S311 - it draws the jitter
-            settings=self.brief.settings,
-            slots=host.slots,
-            feed=self._open_inbox,
+        )
+        inbox = self._inbox = Inbox(lambda: lane.halted)
+        engine = self.engine = Engine(
+            {self._name: lane}, seams, self.brief.settings, concurrency=host.concurrency, queue=inbox
         )
         self._task = asyncio.get_running_loop().create_task(self._run(engine, host))
         return engine
-
-    def _open_inbox(self, accounts: Iterable[str], halted: Callable[[str], bool]) -> Inbox:
-        self._inbox = Inbox(lambda: any(map(halted, accounts)))
-        return self._inbox
 
     async def _run(self, engine: Engine, host: WorkerHost) -> None:
         try:
@@ -437,12 +434,12 @@ class Inbox:
     def put(self, requests: Iterable[Request]) -> None:
         """Take in more rows."""
         self._rows.extend(requests)
-        self.poke()
+        self.wake()
 
     def end(self) -> None:
         """No more will come."""
         self._ended = True
-        self.poke()
+        self.wake()
 
     def close(self) -> None:
         """Forget what waits."""
@@ -452,7 +449,7 @@ class Inbox:
         """1 while there are rows that wait, or to come."""
         return int(bool(self._rows) or not (self._ended or self._halted()))
 
-    def poke(self) -> None:
+    def wake(self) -> None:
         """Something changed."""
         self._changed.set()
         self._changed = anyio.Event()

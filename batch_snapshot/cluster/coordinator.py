@@ -8,7 +8,6 @@ is handed its rows in parcels after their intent is durable, and tells what beca
 from __future__ import annotations
 
 from dataclasses import replace
-from math import isfinite
 from typing import TYPE_CHECKING
 
 import anyio
@@ -25,7 +24,7 @@ from batch_snapshot.ratelimit.pacer import WindowFullError
 from batch_snapshot.ratelimit.windows import WindowFull
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from batch_snapshot.cluster.hosts import News, Post
@@ -34,12 +33,10 @@ if TYPE_CHECKING:
     from batch_snapshot.cluster.purse import Purse
     from batch_snapshot.config.options import Settings
     from batch_snapshot.engine.account import AccountState
+    from batch_snapshot.engine.seams import Identify, Intend, Record
     from batch_snapshot.failures.breakers import Pause
     from batch_snapshot.models import Request
 
-    Identify = Callable[[AccountState], Awaitable[None]]
-    Record = Callable[[Outcome], None]
-    Intend = Callable[[Sequence[Request]], Awaitable[None]]
 
 #: Seconds after which a worker is told again that no more rows will come.
 ASK_AGAIN = 5.0
@@ -55,7 +52,7 @@ class Coordinator(RunState):
     def __init__(
         self,
         *,
-        lanes: dict[str, AccountState],
+        accounts: dict[str, AccountState],
         posts: Posts,
         identify: Identify,
         intend: Intend,
@@ -67,7 +64,7 @@ class Coordinator(RunState):
         """Wire the seams.
 
         Args:
-            lanes: by account name.
+            accounts: by name.
             posts: the accounts' workers.
             identify: as for an `Engine`.
             intend: as for an `Engine`.
@@ -76,15 +73,14 @@ class Coordinator(RunState):
             now: the wall clock.
             settings: bounds; the concurrency is each worker's.
         """
-        super().__init__(lanes, record, now, settings.failure_limit)
+        super().__init__(accounts, record, now, settings.failure_limit)
         self._posts = posts
         self._identify = identify
         self._intend = intend
         self._suspend = suspend
         self._settings = settings
-        self._scope = anyio.CancelScope()
-        self._feed = RequestQueue(lanes, lambda name: self._halted(self.lanes[name]))
-        self._desks = {name: Desk(lane) for name, lane in lanes.items()}
+        self._queue = RequestQueue(accounts, lambda name: self.accounts[name].halted)
+        self._desks = {name: Desk(lane) for name, lane in accounts.items()}
         self._pairs = Pairs()
         #: Accounts that have passed rows, since another account held their pairs.
         self._passed: set[str] = set()
@@ -93,12 +89,6 @@ class Coordinator(RunState):
     def in_flight(self) -> int:
         """How many rows are at the workers: any of them may be in flight."""
         return sum(len(desk.leased) for desk in self._desks.values())
-
-    @property
-    def drain_left(self) -> float | None:
-        """Seconds until the calls in flight are dropped; None: nothing has stopped the run."""
-        left = self._scope.deadline - anyio.current_time()
-        return max(0.0, left) if isfinite(left) else None
 
     def _drain(self) -> None:
         self._posts.order(self.stop)
@@ -126,26 +116,22 @@ class Coordinator(RunState):
             with self._scope:
                 await self._drive(batches, expected)
         finally:
-            self._feed.close()
+            self._queue.close()
             with anyio.CancelScope(shield=True):
                 await self._close()
-        self._tell_again()
+        self._refresh_deferrals()
 
     async def _drive(self, batches: Iterable[Sequence[Request]], expected: Mapping[str, int] | None) -> None:
         async with anyio.create_task_group() as watch:
             if self._settings.max_duration is not None:
-                watch.start_soon(self._end_after, self._settings.max_duration)
+                watch.start_soon(self.stop_after, self._settings.max_duration)
             watch.start_soon(self._listen)
             async with anyio.create_task_group() as serving:
                 for desk in self._desks.values():
                     serving.start_soon(self._fetch, desk)
                     serving.start_soon(self._serve, desk)
-                await self._feed.read(batches, expected)
+                await self._queue.read(batches, expected)
             watch.cancel_scope.cancel()
-
-    async def _end_after(self, seconds: float) -> None:
-        await anyio.sleep(seconds)
-        self.request_stop(Stop(StopKind.DEFERRED, f"--max-duration is over ({seconds:g} s)"))
 
     async def _close(self) -> None:
         """Leave no row without a word, and no worker that calls."""
@@ -158,10 +144,10 @@ class Coordinator(RunState):
             except anyio.WouldBlock:
                 break
         for desk in self._desks.values():
-            self._lose(desk, self._keep)
+            self._lose(desk, self.record)
 
-    def _wake(self, lane: AccountState | None) -> None:
-        self._feed.poke()
+    def _halt_changed(self, lane: AccountState | None) -> None:
+        self._queue.wake()
         for desk in self._desks.values():
             if lane is None or desk.lane is lane:
                 desk.poke()
@@ -169,10 +155,10 @@ class Coordinator(RunState):
 
     async def _fetch(self, desk: Desk) -> None:
         """Keep an account's rows ready."""
-        while batch := await self._feed.take(desk.lane.name, PARCEL):
+        while batch := await self._queue.take(desk.lane.name, PARCEL):
             desk.backlog.extend(batch)
             desk.poke()
-            while len(desk.backlog) >= PARCEL and not self._halted(desk.lane):
+            while len(desk.backlog) >= PARCEL and not desk.lane.halted:
                 await desk.changed.wait()
         desk.exhausted = True
         desk.poke()
@@ -180,7 +166,7 @@ class Coordinator(RunState):
     async def _serve(self, desk: Desk) -> None:
         """Hand an account's rows to its worker, until all have an outcome or the account stops."""
         lane = desk.lane
-        while not self._halted(lane):
+        while not lane.halted:
             changed = desk.changed
             if desk.reads.short:
                 await self._give(desk, reads=await self._claim(desk, desk.reads, READS_AHEAD))
@@ -244,9 +230,9 @@ class Coordinator(RunState):
             number = len(claims) + desk.spare
             self._put_back(desk, batch[number:])
             batch = batch[:number]
-        if batch and not self._halted(desk.lane):
+        if batch and not desk.lane.halted:
             await self._name(desk, batch)
-        if not batch or self._halted(desk.lane) or desk.post is None:
+        if not batch or desk.lane.halted or desk.post is None:
             desk.slots.give_back(claims)
             self._put_back(desk, batch)
             return
@@ -259,7 +245,7 @@ class Coordinator(RunState):
             try:
                 await self._intend(new)
             except Exception:
-                self._lose_record()
+                self._fail_recording()
                 raise
             desk.named.update(request.row.key for request in new)
 
@@ -289,7 +275,7 @@ class Coordinator(RunState):
         try:
             found = purse.claim(number)
         except StorageError as error:
-            self._lose_count(error)
+            self.stop_uncounted(error)
             return []
         if isinstance(found, WindowFull):
             await self._window(desk, purse, found)
@@ -305,7 +291,7 @@ class Coordinator(RunState):
             if purse.claims and desk.leased:
                 await changed.wait()
                 return
-            self._stop_lane(lane, lane.deferred(purse.pacer, found, self._now()))
+            self.stop_account(lane.name, lane.window_spent(purse.pacer, found, self._now()))
 
     async def _ready(self, desk: Desk, request: Request) -> bool:
         """See that the account is at a worker, and can call; whose it is was found out before."""
@@ -320,18 +306,18 @@ class Coordinator(RunState):
                 if desk.post is None:
                     await self._begin(desk, await self._posts.place(lane.name), request)
         except StorageError as error:
-            self._lose_count(error)
+            self.stop_uncounted(error)
         except ApiError as error:
             self._not_placed(lane, error)
         except LostError as error:
             self._no_worker(lane, str(error))
-        return not self._halted(lane) and desk.post is not None and not desk.over
+        return not lane.halted and desk.post is not None and not desk.over
 
     def _not_placed(self, lane: AccountState, error: ApiError) -> None:
         failure = error.failure
         if failure.verdict is Verdict.STOP_ACCOUNT:
             why = f"{failure.code}: {failure.message}"
-            self._stop_lane(lane, Stop(StopKind.STOPPED, f"account {lane.name}: {why}"))
+            self.stop_account(lane.name, Stop(StopKind.STOPPED, f"account {lane.name}: {why}"))
         else:
             self._no_worker(lane, failure.message)
 
@@ -343,7 +329,7 @@ class Coordinator(RunState):
                     "the Dask scheduler is gone: start it again, then run the same command",
                 )
             )
-        self._stop_lane(lane, Stop(StopKind.DEFERRED, f"account {lane.name}: {why}"))
+        self.stop_account(lane.name, Stop(StopKind.DEFERRED, f"account {lane.name}: {why}"))
 
     async def _begin(self, desk: Desk, post: Post, request: Request) -> None:
         lane = desk.lane
@@ -376,7 +362,7 @@ class Coordinator(RunState):
         self._posts.learn_skew(lane.name, post.host, started.skew)
         desk.post = post
         if started.stop is not None:
-            self._stop_lane(lane, started.stop)
+            self.stop_account(lane.name, started.stop)
 
     async def _listen(self) -> None:
         async for news in self._posts.news:
@@ -399,7 +385,7 @@ class Coordinator(RunState):
         lane = desk.lane
         for outcome in tale.outcomes:
             if self._settled(desk, outcome.request.row.key):
-                self._keep(outcome)
+                self.record(outcome)
         desk.slots.told(tale.slots, current=tale.parcel == desk.parcels)
         desk.reads.told(tale.reads, current=tale.parcel == desk.parcels)
         calls, throttled = desk.before
@@ -408,7 +394,7 @@ class Coordinator(RunState):
         self._learn(lane, tale.learned)
         _show_pause(lane, tale.pause)
         if tale.stop is not None and self.stop is None:
-            self._stop_lane(lane, tale.stop)
+            self.stop_account(lane.name, tale.stop)
         if tale.over:
             self._over(desk, tale)
         desk.poke()
@@ -424,15 +410,15 @@ class Coordinator(RunState):
         """Nothing is in flight any more: what has no outcome was not sent, unless the program broke."""
         desk.over = True
         if tale.crash is not None:
-            self._lose(desk, self._keep)
+            self._lose(desk, self.record)
         for key in [*desk.leased]:
             self._settled(desk, key)
         desk.slots.give_all_back()
         desk.reads.give_all_back()
-        if not desk.finishing and not self._halted(desk.lane):
+        if not desk.finishing and not desk.lane.halted:
             why = f"its worker's program broke ({tale.crash or 'it ended early'}): see the worker's log"
             stop = Stop(StopKind.STOPPED, f"account {desk.lane.name}: {why}, then run the same command again")
-            self._stop_lane(desk.lane, stop)
+            self.stop_account(desk.lane.name, stop)
 
     def _gone(self, desk: Desk) -> None:
         """The worker is lost: its rows are in doubt, and another one is to send them again."""
@@ -441,8 +427,8 @@ class Coordinator(RunState):
         desk.lane.identified = False
         desk.slots.forget()
         desk.reads.forget()
-        if self._halted(desk.lane):
-            self._lose(desk, self._keep)
+        if desk.lane.halted:
+            self._lose(desk, self.record)
         else:
             desk.backlog.extendleft(reversed(self._lose(desk, self._set_aside)))
         desk.poke()
@@ -458,9 +444,9 @@ class Coordinator(RunState):
             lost.append(again(outcome))
         return lost
 
-    def _lose_record(self) -> None:
+    def _fail_recording(self) -> None:
         """Tell all workers at once, before anything here comes to its end: their calls leave meanwhile."""
-        super()._lose_record()
+        super()._fail_recording()
         self._posts.order(None, abort=True)
 
     def _set_aside(self, outcome: Outcome) -> None:
@@ -482,4 +468,4 @@ def _show_pause(lane: AccountState, pause: Pause | None) -> None:
     if pause is None:
         lane.pause = None
     elif known is None or (known.began, known.probes) != (pause.began, pause.probes):
-        lane.pause = replace(pause, next_at=lane.pacer.now() + pause.rest)
+        lane.pause = replace(pause, next_at=lane.pacer.now() + pause.probe_gap)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from batch_snapshot.engine.reader import beside
+from batch_snapshot.engine.reader import map_concurrently
 from batch_snapshot.manifest.filters import since
 from batch_snapshot.manifest.service_model import row_input
 from batch_snapshot.operations import SNAPSHOT
@@ -107,7 +107,7 @@ class ListReader:
             return
         catalog = self._filters.catalog
         async for page in self._reader.pages(operation, token, Catalog=catalog, **parameters):
-            items = len(page.items) + (0 if page.anew else items)
+            items = len(page.items) + (0 if page.restarted else items)
             self._db.execute("BEGIN")
             keep(page.items)
             step = (name, page.token, page.token is None, items)
@@ -175,7 +175,7 @@ class ListReader:
             done += 1
             self._on_progress(f"GetEngagement: {done:,} of {len(names):,}")
 
-        await beside(names, one)
+        await map_concurrently(names, one)
 
     def _running(self, items: Items) -> None:
         for item in items:
@@ -205,7 +205,7 @@ class ListReader:
                 (answer.get(resource), answer.get(template), self._number, job),
             )
 
-        await beside(unknown, one)
+        await map_concurrently(unknown, one)
 
 
 def _parts(values: Sequence[str]) -> list[list[str]]:

@@ -12,7 +12,7 @@ from batch_snapshot import paths
 from batch_snapshot.aws.client import Clients
 from batch_snapshot.aws.target import open_target
 from batch_snapshot.config.options import isolate_simulated_state, state_folder_of
-from batch_snapshot.engine.allowance import AccountLimits
+from batch_snapshot.engine.limits import AccountLimits
 from batch_snapshot.engine.reader import Reader
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.ratelimit.windows import CallLog
@@ -60,12 +60,12 @@ async def open_readers(
             targets.endpoint, stack, state=options.simulator_state, concurrency=options.engine.concurrency
         )
         clients = await stack.enter_async_context(Clients(accounts, where, now))
-        lanes = {name: limits.lane(name, wait=options.wait) for name in accounts}
-        yield readers_over(lanes, limits, clients.identify, clients.read, now=now, rng=rng)
+        states = {name: limits.new_state(name, wait=options.wait) for name in accounts}
+        yield readers_over(states, limits, clients.identify, clients.read, now=now, rng=rng)
 
 
 def readers_over(
-    lanes: Mapping[str, AccountState],
+    accounts: Mapping[str, AccountState],
     limits: AccountLimits,
     identify: Callable[[str], Awaitable[str]],
     call: Call,
@@ -73,6 +73,6 @@ def readers_over(
     now: Callable[[], datetime],
     rng: Random,
 ) -> dict[str, Reader]:
-    """Readers over the lanes of accounts, by name."""
-    settled = partial(limits.settle_reads, identify=identify)
-    return {name: Reader(lane, call, settled, now=now, rng=rng) for name, lane in lanes.items()}
+    """A reader of each account, by name."""
+    apply = partial(limits.apply_to_reads, identify=identify)
+    return {name: Reader(one, call, apply, now=now, rng=rng) for name, one in accounts.items()}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from batch_snapshot import sqlite
 from batch_snapshot.discovery.lists import SOURCE_BITS, ListReader
-from batch_snapshot.engine.reader import broken
+from batch_snapshot.engine.reader import read_failed
 from batch_snapshot.errors import StorageError
 from batch_snapshot.manifest import filters
 from batch_snapshot.models import ApiError, Row
@@ -152,7 +152,7 @@ class Search:
             try:
                 await lists.read(jobs=jobs)
             except ApiError as error:
-                raise broken(one.account, lists.operation, error.failure) from error
+                raise read_failed(one.account, lists.operation, error.failure) from error
 
     def pairs(self, *, skip_active: bool = False) -> Iterator[FoundPair]:
         """The pairs, in the order of the searches, then of engagements and resources; each once.

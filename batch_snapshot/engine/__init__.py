@@ -1,16 +1,16 @@
 """The engine: requests in, one recorded outcome out for each that was tried.
 
-Exports `pool` (the workers), `account` and `run_state` (state of accounts and of the run), `queue`,
-`limits`, `allowance` (what each account may use) and `reader` (paced reads). It knows neither AWS nor files
-nor a clock: calls, records and times are functions that it is given, and it waits by anyio alone.
+Exports `pool` (the path of a row), `seams` (the functions it calls), `account` and `run_state` (the state of
+accounts and of the run), `queue`, `limits` (calls in flight, pace and quota windows of accounts) and `reader`
+(paced reads). It must not know AWS, files or a clock: those are functions in `Seams`, and it waits by anyio.
 """
 
 __all__ = [
     "account",
-    "allowance",
     "limits",
     "pool",
     "queue",
     "reader",
     "run_state",
+    "seams",
 ]

@@ -1,9 +1,11 @@
-"""One account in a run: its pace, its breaker, its queue, and why it stopped, if it did."""
+"""One account in a run: its pace, its breaker, its pause, and why it stopped if it did."""
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
@@ -13,52 +15,39 @@ from batch_snapshot.ratelimit import forecast
 from batch_snapshot.text import duration, plural
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
     from datetime import datetime
 
-    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
-
     from batch_snapshot.failures.breakers import Pause
-    from batch_snapshot.models import Request
     from batch_snapshot.ratelimit.pacer import Pacer
     from batch_snapshot.ratelimit.windows import WindowFull
 
 
 class StopKind(IntEnum):
-    """Why no further calls are made; the larger one names the outcome of the run."""
+    """Why no further calls are made. The largest one decides the outcome of the run."""
 
-    #: Go on another time with the same command: a quota is spent, or the time is up.
+    #: The same command continues later: a quota is spent, or the time is up.
     DEFERRED = 1
-    #: Something is wrong that the same command would meet again.
+    #: The same command would meet the same problem again.
     STOPPED = 2
     #: A signal.
     INTERRUPTED = 3
 
 
 class Stop(NamedTuple):
-    """An early end, of an account or of the run, and what to tell people about it."""
+    """Why an account or the run ended early, and a sentence about it."""
 
     kind: StopKind
     reason: str
 
 
-def _when(found: WindowFull, calls: str, now: datetime) -> str:
-    window, opens_in = found
-    if opens_in == float("inf"):
-        way = "raise the one or lower the other"
-        return f"{window.name} leaves room for no {calls}, the reserve considered: {way}"
-    when = forecast.moment(opens_in, now.astimezone())
-    return (
-        f"{window.name} is spent ({plural(window.limit, calls)} in any {_SPANS[window.name]}): opens {when} "
-        f"(in {duration(opens_in)}); run the same command then, or use --wait"
-    )
-
-
-_SPANS = {"per_minute": "minute", "per_hour": "hour", "per_day": "24 hours"}
+class Abandoned(Exception):  # noqa: N818 - not an error: the row is left for another run
+    """The run or the account stopped before the next call of a row."""
 
 
 @dataclass(slots=True)
 class Traffic:
-    """What has been on the wire."""
+    """Counts of calls that were sent."""
 
     calls: int = 0
     throttled: int = 0
@@ -66,7 +55,7 @@ class Traffic:
 
 @dataclass(slots=True)
 class AccountState:
-    """One account in a run: its pace, its breaker, its queue."""
+    """One account in a run."""
 
     name: str
     pacer: Pacer
@@ -74,39 +63,98 @@ class AccountState:
     read_pacer: Pacer
     traffic: Traffic = field(default_factory=Traffic)
     stop: Stop | None = None
-    #: The window that stopped it, and whose it is: its pacer's, or that of reads.
+    #: No further call: this account or the run stopped, or outcomes cannot be recorded.
+    halted: bool = False
+    #: The window that stopped it, and its pacer.
     spent: tuple[Pacer, WindowFull] | None = None
     breaker: Breaker = field(default_factory=Breaker)
-    #: The account makes no call but probes; None: it calls as its pace allows.
+    #: While set, the account makes no call but probes.
     pause: Pause | None = None
-    #: Who holds it makes the next probe.
-    turn: anyio.Lock = field(default_factory=anyio.Lock)
-    #: Rows on their way to an outcome.
+    #: Held by the next probe.
+    probe_turn: anyio.Lock = field(default_factory=anyio.Lock)
+    #: Rows whose outcome is not known yet.
     active: int = 0
-    #: Set and replaced when a pause has ended, or there may be room for further rows.
-    eased: anyio.Event = field(default_factory=anyio.Event)
-    #: Whose account it is was found out, and its windows are set.
+    #: Set and replaced when a pause ends or a row is done.
+    changed: anyio.Event = field(default_factory=anyio.Event)
+    #: Its AWS account is known, and its quota windows are set.
     identified: bool = False
-    #: Catalogs in which a read was made, or refused, before the first write.
-    probed: set[str] = field(default_factory=set)
-    probing: anyio.Lock = field(default_factory=anyio.Lock)
+    #: Catalogs in which the first read was made.
+    read_catalogs: set[str] = field(default_factory=set)
+    first_read: anyio.Lock = field(default_factory=anyio.Lock)
     warnings: list[str] = field(default_factory=list)
-    workers: int = 0
-    requests: MemoryObjectSendStream[Request] = field(init=False)
-    queue: MemoryObjectReceiveStream[Request] = field(init=False)
+    _waits: set[anyio.CancelScope] = field(default_factory=set)
 
-    def open(self) -> None:
-        """Make the queue."""
-        self.requests, self.queue = anyio.create_memory_object_stream(0)
+    def halt(self) -> None:
+        """Make no further call, and end all waits for one."""
+        self.halted = True
+        for scope in self._waits:
+            scope.cancel()
 
-    def deferred(self, pacer: Pacer, found: WindowFull, now: datetime) -> Stop:
-        """Note that a window of one of its pacers is spent; why it stops, and when it can go on."""
-        self.spent = pacer, found
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Wait inside; a halt ends the wait.
+
+        Raises:
+            Abandoned: the account is halted, before the wait or by its end.
+        """
+        self.check_halted()
+        with anyio.CancelScope() as scope:
+            self._waits.add(scope)
+            try:
+                yield
+            finally:
+                self._waits.discard(scope)
+        self.check_halted()
+
+    def check_halted(self) -> None:
+        """Raise `Abandoned` if the account is halted."""
+        if self.halted:
+            raise Abandoned
+
+    @asynccontextmanager
+    async def row_in_progress(self) -> AsyncIterator[None]:
+        """Work on one more row, as soon as the breaker allows it.
+
+        So no more rows than the breaker's limit fail in the same way before it trips.
+
+        Raises:
+            Abandoned: the account is halted.
+        """
+        while (allowed := self.breaker.allowed_rows) is not None and self.active >= allowed:
+            with self.interruptible():
+                await self.changed.wait()
+        self.check_halted()
+        self.active += 1
+        try:
+            yield
+        finally:
+            self.active -= 1
+            self.notify_changed()
+
+    async def until_next_probe(self) -> None:
+        """Wait until the next probe is due or the pause ends."""
+        while (pause := self.pause) is not None and (left := pause.next_at - anyio.current_time()) > 0:
+            with anyio.move_on_after(left):
+                await self.changed.wait()
+
+    def end_pause(self) -> None:
+        """Let calls leave again."""
+        self.pause = None
+        self.notify_changed()
+
+    def notify_changed(self) -> None:
+        """Wake tasks that wait for the end of a pause or of another row."""
+        self.changed.set()
+        self.changed = anyio.Event()
+
+    def window_spent(self, pacer: Pacer, spent: WindowFull, now: datetime) -> Stop:
+        """Note which window of which pacer is spent, and return the stop that says when it opens."""
+        self.spent = pacer, spent
         calls = "read" if pacer is self.read_pacer else "call"
-        return Stop(StopKind.DEFERRED, f"account {self.name}: {_when(found, calls, now)}")
+        return Stop(StopKind.DEFERRED, f"account {self.name}: {_describe_spent(spent, calls, now)}")
 
-    def gave_up(self, pause: Pause, now: float) -> Stop:
-        """Why it stops after a pause in which every probe failed."""
+    def pause_failed(self, pause: Pause, now: float) -> Stop:
+        """The stop after a pause in which every probe failed."""
         seconds = f"{now - pause.began:.0f} s"
         if pause.key == UNREACHABLE:
             why = (
@@ -117,17 +165,17 @@ class AccountState:
             why = f"{pause.what}; tries for another {seconds} were refused as well"
         return Stop(StopKind.DEFERRED, f"account {self.name}: {why}")
 
-    def ease(self) -> None:
-        """Wake whoever waits for the end of a pause or for room."""
-        self.eased.set()
-        self.eased = anyio.Event()
 
-    def resume(self) -> None:
-        """The pause is over."""
-        self.pause = None
-        self.ease()
+_SPANS = {"per_minute": "minute", "per_hour": "hour", "per_day": "24 hours"}
 
-    def close(self) -> None:
-        """Drop the queue."""
-        self.requests.close()
-        self.queue.close()
+
+def _describe_spent(spent: WindowFull, calls: str, now: datetime) -> str:
+    window, opens_in = spent
+    if opens_in == inf:
+        way = "raise the one or lower the other"
+        return f"{window.name} leaves room for no {calls}, the reserve considered: {way}"
+    when = forecast.moment(opens_in, now.astimezone())
+    return (
+        f"{window.name} is spent ({plural(window.limit, calls)} in any {_SPANS[window.name]}): opens {when} "
+        f"(in {duration(opens_in)}); run the same command then, or use --wait"
+    )

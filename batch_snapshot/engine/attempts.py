@@ -1,11 +1,11 @@
-"""What was tried for one request in this run, and the outcome it makes. Pure but for its own state."""
+"""What was tried for one request in this run, and the outcome it makes."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from batch_snapshot.failures import retry
+from batch_snapshot.failures.retry import ClockReading
 from batch_snapshot.models import ErrorKind, Failure, Outcome, RowError, Status, Verdict
 
 if TYPE_CHECKING:
@@ -24,47 +24,52 @@ UNANSWERED = Failure(
 
 
 class Attempts:
-    """The tries for one request, one after the other."""
+    """The tries of one request, one after the other.
 
-    def __init__(self, request: Request, now: datetime, began: datetime) -> None:
-        """None yet in this run: it `began` then, and the row is taken up `now`."""
+    Attributes:
+        attempts: tries that cost an attempt.
+        throttles: tries that were throttled.
+        ambiguous: a try may have been carried out, and no answer has settled it. Sticky.
+        first_sent_at: when the first try under the token may have left, by our clock.
+        clock_skew: the service's clock less ours then, in seconds; None: not known.
+        known_since: since when the service should know the token; None after a look-up that found nothing.
+        last_sent_at: the last try left no later than this.
+        failure: of the last answered try of this run.
+    """
+
+    def __init__(self, request: Request, now: datetime, run_began: datetime) -> None:
+        """Start `now`; an earlier run may have sent the request until `run_began`."""
         self.request = request
         self.started_at = now
         self.attempts = 0
         self.throttles = 0
-        #: A try may have been carried out and no answer has settled it: sticky.
         self.ambiguous = request.ambiguous
         self.first_sent_at = request.first_sent_at
-        #: The service's clock less ours then, in seconds; None: not known.
         self.clock_skew = request.clock_skew
-        #: Since when the service should know the token; a look that found nothing starts it anew.
-        self.known_since = self._first
-        #: The last try left no later than this; an earlier run's just before this one, for all we know.
-        self.last_sent_at = began
+        self.known_since = ClockReading(self.first_sent_at, self.clock_skew) if self.first_sent_at else None
+        self.last_sent_at = run_began
         self.in_flight = False
-        #: Of the last try of this run that was answered, if it failed.
         self.failure: Failure | None = None
-        #: When earlier tries left, as it was before the one in flight.
-        self._before = (self.first_sent_at, self.clock_skew, self.known_since, self.last_sent_at)
+        self._before_try = self._times
 
     @property
-    def _first(self) -> retry.ClockReading | None:
-        return retry.ClockReading(self.first_sent_at, self.clock_skew) if self.first_sent_at else None
+    def _times(self) -> tuple[datetime | None, float | None, ClockReading | None, datetime]:
+        return self.first_sent_at, self.clock_skew, self.known_since, self.last_sent_at
 
-    def left(self, now: retry.ClockReading) -> None:
-        """A try is about to leave."""
+    def sent(self, now: ClockReading) -> None:
+        """Note that a try is about to leave."""
         self.in_flight = True
-        self._before = (self.first_sent_at, self.clock_skew, self.known_since, self.last_sent_at)
+        self._before_try = self._times
         self.last_sent_at = now.at
         if self.first_sent_at is None:
             self.first_sent_at, self.clock_skew = now
         self.known_since = self.known_since or now
 
     def answered(self, failure: Failure | None = None) -> None:
-        """The try is over: it failed so, or succeeded."""
+        """Note how the try ended; None: it succeeded."""
         self.in_flight = False
         if failure is not None and failure.never_left:
-            self.first_sent_at, self.clock_skew, self.known_since, self.last_sent_at = self._before
+            self.first_sent_at, self.clock_skew, self.known_since, self.last_sent_at = self._before_try
             if failure.unreachable:
                 return
         if failure is None or failure.verdict in {Verdict.RETRY, Verdict.REFUSED}:
@@ -73,11 +78,11 @@ class Attempts:
         elif failure.verdict is Verdict.THROTTLED:
             self.throttles += 1
         if failure is not None and failure.may_have_landed:
-            # Even a throttle, where it came as a 5xx: the row must not pass for unattempted.
+            # Even a throttle, if it came as a 5xx: the row must not count as unattempted.
             self.ambiguous, self.failure = True, failure
 
     def dropped(self) -> None:
-        """The try in flight will not be waited for."""
+        """Note that the answer to the try in flight is not waited for."""
         self.answered(UNANSWERED)
 
     @property
@@ -86,7 +91,7 @@ class Attempts:
         return self.failure if self.ambiguous else None
 
     def succeeded(self, receipt: Receipt, now: datetime, *, reconciled: bool = False) -> Outcome:
-        """The snapshot is there: by an answer, or by a look."""
+        """The outcome with a snapshot, named by an answer or found by a look-up."""
         return replace(
             self._outcome(Status.SUCCEEDED, now),
             arn=receipt.arn,
@@ -96,7 +101,7 @@ class Attempts:
         )
 
     def unsettled(self, failure: Failure, now: datetime) -> Outcome:
-        """No further try: refused for good, or in doubt."""
+        """The outcome without one: in doubt after an ambiguous try, else failed."""
         return replace(
             self._outcome(Status.IN_DOUBT if self.ambiguous else Status.FAILED, now),
             request_id=failure.request_id,

@@ -1,53 +1,372 @@
-"""Calls in flight at most, shared out evenly among the accounts that have calls to make."""
+"""What a run may use: calls in flight, and each account's pace and quota windows.
+
+Which AWS account signs is known only once there are credentials, so an account's windows are set before its
+first call. What was found out is also stored under the account's own settings, so that a plan needs no call.
+"""
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from math import inf
+from typing import TYPE_CHECKING
+
 import anyio
+
+from batch_snapshot.engine.account import AccountState
+from batch_snapshot.errors import StorageError
+from batch_snapshot.models import UNKNOWN_ACCOUNT
+from batch_snapshot.ratelimit import forecast, pace
+from batch_snapshot.ratelimit import windows as quota
+from batch_snapshot.ratelimit.pace import Phase
+from batch_snapshot.ratelimit.pacer import Pacer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from batch_snapshot.models import Account
+    from batch_snapshot.ratelimit.forecast import Forecast
+    from batch_snapshot.ratelimit.pace import Pace
+    from batch_snapshot.ratelimit.windows import CallLog, QuotaWindow, WindowFull
+
+    Identify = Callable[[str], Awaitable[str]]
+
+#: Reads that AWS allows every account, a second and in any 24 hours.
+#: https://docs.aws.amazon.com/partner-central/latest/APIReference/quotas.html
+READ_RATE = 10.0
+READS_PER_DAY = 100_000
+#: Writes a second that AWS publishes for other operations; it does not list this one. Only a plan without a
+#: declared or learned rate assumes it.
+PUBLISHED_RATE = 1.0
+#: Seconds after its last event for which another process is taken to follow a shared pace still.
+IN_USE_FOR = 15.0
+#: Seconds after which a learned rate is forgotten: quotas are raised, and other programs come and go.
+LEARNED_FOR = 7 * 86_400.0
 
 
 class ConcurrencyLimit:
-    """Room for so many calls in flight, whichever engines make them."""
+    """Calls in flight at most, shared out evenly among the accounts that have calls to make.
+
+    The engines of one process may share it.
+    """
 
     def __init__(self, limit: int) -> None:
         """Let `limit` calls be in flight."""
         self._limit = limit
-        self._room = anyio.Semaphore(limit, fast_acquire=True)
-        #: Accounts with calls to make, by engine, and all of them.
+        self._free = anyio.Semaphore(limit, fast_acquire=True)
+        #: Accounts with calls to make, by engine, and their sum.
         self._busy: dict[object, int] = {}
         self._accounts = 0
-        #: About so many are to come, those included.
+        #: Accounts that are to come, about, and those that are here.
         self.expected = 1
 
     def share(self, engine: object, busy: int) -> int:
-        """Calls in flight of one account at most, now that so many of an engine are `busy`.
+        """Calls in flight of one account at most, now that `busy` accounts of the engine have calls to make.
 
-        So one whose calls hang takes no other's. It is rounded up: no slot is left over.
+        So an account whose calls hang takes no other's. It is rounded up, so that the whole limit is used.
         """
         self._accounts += busy - self._busy.get(engine, 0)
         self._busy[engine] = busy
         return -(-self._limit // max(1, self._accounts, self.expected))
 
     def leave(self, engine: object) -> None:
-        """An engine has no more calls to make."""
+        """Forget an engine that has no more calls to make."""
         self._accounts -= self._busy.pop(engine, 0)
 
     @property
     def taken(self) -> int:
-        """How many calls are in flight."""
-        return self._limit - self._room.value
+        """Calls in flight."""
+        return self._limit - self._free.value
 
     def take_nowait(self) -> bool:
-        """Take a slot if one is free."""
+        """Begin a call if the limit allows it now."""
         try:
-            self._room.acquire_nowait()
+            self._free.acquire_nowait()
         except anyio.WouldBlock:
             return False
         return True
 
     async def take(self) -> None:
-        """Wait for a slot and take it."""
-        await self._room.acquire()
+        """Wait until the limit allows another call, and begin it."""
+        await self._free.acquire()
 
     def give_back(self) -> None:
+        """End a call."""
+        self._free.release()
+
+
+@dataclass(frozen=True, slots=True)
+class WindowMeter:
+    """One account's windows in the log of calls."""
+
+    usage: CallLog
+    key: str
+    windows: tuple[QuotaWindow, ...]
+
+    def reserve(self) -> int | WindowFull:
+        """Log a call that is about to leave, or say when one would fit."""
+        return self.usage.reserve(self.key, self.windows)
+
+    def free_calls(self) -> int:
+        """How many calls would fit now."""
+        return self.usage.free_calls(self.key, self.windows)
+
+    def finish(self, reservation: int) -> None:
         """The call is over."""
-        self._room.release()
+        self.usage.finish(reservation)
+
+    def cancel(self, reservation: int) -> None:
+        """The call never left."""
+        self.usage.cancel(reservation)
+
+
+class SharedPace:
+    """An account's pace, shared by all processes of the machine.
+
+    While a limit is sought, each process seeks it alone. Once it was met, the pace is the account's: each
+    process takes its permits from it and reports the answers to it, so that all together call as one would.
+    If it cannot be shared, each process follows its own.
+    """
+
+    def __init__(
+        self, usage: CallLog, key: str, start: Pace, now: float, warn: Callable[[str], None]
+    ) -> None:
+        """Join the processes that call for `key` now; else begin with `start`, or near a learned rate.
+
+        Args:
+            usage: the log where it is stored.
+            key: of the account.
+            start: if no other process calls for the account.
+            now: monotonic seconds, by the clock of all processes.
+            warn: receives why it is no longer shared.
+        """
+        self.pace = start
+        self._usage: CallLog | None = usage
+        self._key = key
+        self._warn = warn
+        self._ceiling = start.ceiling
+        #: What was read or written last: unless another process writes, nothing is parsed.
+        self._last: tuple[str | None, Pace | None] = (None, None)
+
+        def join(text: str | None, age: float) -> str | None:
+            known = self._parse(text)
+            if known and age <= IN_USE_FOR:
+                self.pace = known
+                return None
+            if known and start.ceiling < inf:
+                # The last call may be less than a gap ago. A later time is of an earlier boot.
+                self.pace = start._replace(next_slot=min(known.next_slot, now + 1 / start.ceiling))
+            elif known and known.known and age <= LEARNED_FOR and start.phase is Phase.SEARCH:
+                self.pace = pace.learned(known.known, now)
+            # No other process uses what is stored: its times may be of an earlier boot.
+            return None if self.pace.phase is Phase.SEARCH else self._dump(self.pace)
+
+        self._revise(join)
+
+    def change(self, event: Callable[[Pace], Pace]) -> None:
+        """Apply an event to the pace in one step, with no other process between."""
+        if self._usage is not None and self.pace.phase is not Phase.SEARCH:
+            if not self._revise(partial(self._follow, event)):
+                self.pace = event(self.pace)
+            return
+        found = event(self.pace)
+        met = self.pace.phase is Phase.SEARCH and found.phase is not Phase.SEARCH
+        if not (met and self._revise(partial(self._meet, found))):
+            self.pace = found
+
+    def _revise(self, change: Callable[[str | None, float], str | None]) -> bool:
+        if self._usage is None:
+            return False
+        before = self.pace
+        try:
+            self._usage.update_note(self._key, change)
+        except StorageError as error:
+            self._usage, self.pace = None, before
+            self._warn(f"the pace is no longer shared with other runs, nor kept for the next: {error}")
+            return False
+        return True
+
+    def _meet(self, found: Pace, text: str | None, age: float) -> str | None:
+        """Our search met the limit: the pace of a process that met it before, and still follows it, holds.
+
+        What we sent until then tells that pace nothing: it did not leave at its rate.
+        """
+        known = self._parse(text)
+        if known and age <= IN_USE_FOR:
+            found = known._replace(cut_at=found.cut_at, next_slot=max(known.next_slot, found.next_slot))
+        self.pace = found
+        return self._dump(found)
+
+    def _follow(self, event: Callable[[Pace], Pace], text: str | None, _: float) -> str | None:
+        before = self._parse(text) or self.pace
+        self.pace = event(before)
+        return None if self.pace is before else self._dump(self.pace)
+
+    def _parse(self, text: str | None) -> Pace | None:
+        """The stored pace, below our own ceiling."""
+        if text != self._last[0]:
+            known = _load_pace(text)
+            if known is not None and known.ceiling != self._ceiling:
+                known = known._replace(ceiling=self._ceiling, peak=min(known.peak, self._ceiling))
+            self._last = text, known
+        return self._last[1]
+
+    def _dump(self, known: Pace) -> str:
+        text = pace.dump(known)
+        self._last = text, known
+        return text
+
+
+def _load_pace(text: str | None) -> Pace | None:
+    """The stored pace; None: there is none that this version can read."""
+    try:
+        return pace.load(text) if text else None
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountForecast:
+    """How one account's rows will go."""
+
+    forecast: Forecast
+    #: Calls a second, and where the number comes from: declared, measured, learned or assumed.
+    rate: float
+    basis: str
+    windows: tuple[QuotaWindow, ...]
+    #: Calls used of each window by now.
+    used: tuple[int, ...]
+
+
+class AccountLimits:
+    """The limits of all accounts of a run."""
+
+    def __init__(
+        self,
+        accounts: Mapping[str, Account],
+        endpoint: str,
+        usage: CallLog | None,
+        environ: Mapping[str, str],
+        *,
+        read_rate: float | None = None,
+    ) -> None:
+        """Look limits up in `usage`; without it nothing is known.
+
+        Args:
+            accounts: as they sign, with the quotas of this run.
+            endpoint: of all calls.
+            usage: the log of calls.
+            environ: of the process, to tell ambient credentials apart.
+            read_rate: reads a second and account; None: what AWS allows.
+        """
+        self._read_rate = read_rate or READ_RATE
+        self._accounts = accounts
+        self._usage = usage
+        self._windows = {name: quota.windows(account.quota) for name, account in accounts.items()}
+        self._names = {name: _settings_hash(account, endpoint, environ) for name, account in accounts.items()}
+        self._keys: dict[str, str] = {}
+
+    def new_state(self, name: str, *, wait: bool) -> AccountState:
+        """An account at its declared pace, or at one that seeks the limit."""
+        rate = self._accounts[name].quota.per_second
+        start = pace.Pace() if rate is None else pace.declared(rate)
+        return AccountState(name, Pacer(start, wait=wait), Pacer(pace.declared(self._read_rate), wait=wait))
+
+    async def apply(self, account: AccountState, identify: Identify) -> None:
+        """Find out which AWS account signs, and bind the calls to its windows and its shared pace.
+
+        If it cannot be found out now, it is taken to be the one that had the same settings before.
+
+        Raises:
+            ApiError: there are no credentials.
+            StorageError: the log of calls cannot be read or written.
+        """
+        name = account.name
+        if self._usage is None:
+            return
+        key = await self._key(account, identify)
+        # Only plans read this note. If the log fails, the next lines say what matters of that.
+        with suppress(StorageError):
+            self._usage.update_note(self._names[name], lambda *_: key)
+        if self._windows[name]:
+            account.pacer.meter = WindowMeter(self._usage, f"{key} writes", self._windows[name])
+            self._meter_reads(account, key)
+        kind = "sought" if self._accounts[name].quota.per_second is None else "declared"
+        now, pacer = account.pacer.now(), account.pacer
+        pacer.store = SharedPace(self._usage, f"{key} pace {kind}", pacer.pace, now, account.warnings.append)
+
+    async def apply_to_reads(self, account: AccountState, identify: Identify) -> None:
+        """Bind the reads of an account to their own quota, for commands that make many of them.
+
+        Raises:
+            ApiError: there are no credentials.
+            StorageError: the log of calls cannot be read or written.
+        """
+        if self._usage is not None and account.read_pacer.meter is None:
+            self._meter_reads(account, await self._key(account, identify))
+
+    async def _key(self, account: AccountState, identify: Identify) -> str:
+        """Whose quotas an account spends; asked once."""
+        if account.name not in self._keys:
+            self._keys[account.name] = self._known_key(account, await identify(account.name))
+        return self._keys[account.name]
+
+    def _known_key(self, account: AccountState, key: str) -> str:
+        """The AWS account that was known before, if STS named only the access key now."""
+        if self._usage is None or not key.startswith(UNKNOWN_ACCOUNT):
+            return key
+        known = self._usage.read_note(self._names[account.name])
+        if known and not known.startswith(UNKNOWN_ACCOUNT):
+            return known
+        if self._windows[account.name]:
+            account.warnings.append(
+                f"account {account.name}: STS did not tell which AWS account it is, so its quota windows are "
+                "counted for its access key alone: allow sts:GetCallerIdentity, or use a role_arn"
+            )
+        return key
+
+    def _meter_reads(self, account: AccountState, key: str) -> None:
+        if self._usage is not None:
+            reads = quota.QuotaWindow("per_day", READS_PER_DAY, quota.DAY)
+            account.read_pacer.meter = WindowMeter(self._usage, f"{key} reads", (reads,))
+
+    def forecast(self, name: str, rows: int, rate: float | None = None) -> AccountForecast:
+        """How `rows` calls of an account will go.
+
+        Args:
+            name: of the account.
+            rows: calls to be made.
+            rate: as measured; None: as declared, learned by an earlier run, or assumed.
+
+        Raises:
+            StorageError: the log cannot be read.
+        """
+        key = self._keys.get(name) or (self._usage.read_note(self._names[name]) if self._usage else None)
+        windows = self._windows[name]
+        ages: list[float] = []
+        if self._usage and key and windows:
+            ages = self._usage.ages(f"{key} writes", max(window.seconds for window in windows))
+        basis = "measured"
+        if rate is None:
+            rate, basis = self._expected_rate(name, key)
+        found = forecast.forecast(rows, rate, [(window.seconds, window.limit) for window in windows], ages)
+        used = tuple(sum(age < window.seconds for age in ages) for window in windows)
+        return AccountForecast(found, rate, basis, windows, used)
+
+    def _expected_rate(self, name: str, key: str | None) -> tuple[float, str]:
+        declared = self._accounts[name].quota.per_second
+        if declared is not None:
+            return declared, "declared"
+        text = self._usage.read_note(f"{key} pace sought", LEARNED_FOR) if self._usage and key else None
+        found = _load_pace(text)
+        return (found.known, "learned") if found and found.known else (PUBLISHED_RATE, "assumed")
+
+
+def _settings_hash(account: Account, endpoint: str, environ: Mapping[str, str]) -> str:
+    """Stands for an account before it is known which AWS account signs: its settings, without secrets."""
+    ambient = (environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_PROFILE"))
+    source = [account.profile] if account.profile else ["", *ambient]
+    parts = [endpoint, account.endpoint_url, account.region, account.role_arn, *source]
+    return blake2b(repr(parts).encode(), digest_size=16).hexdigest()

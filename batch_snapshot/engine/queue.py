@@ -1,48 +1,71 @@
-"""Sorts requests by account, so that an account that waits never holds up another.
+"""Requests between one reader of the manifest and many workers, by account.
 
-One reader, in the order of the manifest. It reads on while some account that has rows to come has
-nothing to do; what it passes over meanwhile waits by account, the first of it in memory and the rest
-on disk. So memory stays bounded, and whoever is listed behind a million rows of another waits for the
-manifest to be read, not for those rows.
+The reader goes on while some account with rows to come has nothing to do. What other accounts cannot
+take yet waits: the first of it in memory, the rest on disk. So memory is bounded, and an account listed
+behind a million rows of another waits for the manifest to be read, not for those rows.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
+import orjson
 
-from batch_snapshot.engine.overflow import Overflow
+from batch_snapshot import sqlite
+from batch_snapshot.models import Request, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from batch_snapshot.models import Request
-
-#: Requests that wait in memory at most, shared out among the accounts: some 25 MB.
+#: Requests in memory at most, shared out among the accounts: about 25 MB.
 READ_AHEAD = 50_000
 
-#: Requests that are put on disk at once, and taken back; as many an account wait to be put there.
+#: Requests that go to disk at once.
 CHUNK = 32
+
+_TABLE = "CREATE TABLE chunks (number INTEGER PRIMARY KEY, requests BLOB)"
+
+
+class RequestSource(Protocol):
+    """Hands out requests by account."""
+
+    async def read(
+        self, batches: Iterable[Sequence[Request]], expected: Mapping[str, int] | None = None
+    ) -> None:
+        """Read `batches` until there are no more, or no account takes any; so many are `expected` of each."""
+
+    async def take(self, name: str, size: int) -> list[Request]:
+        """Take the next requests of an account, up to `size`; empty: there will be no more."""
+
+    def busy(self) -> int:
+        """How many accounts have requests, or will have."""
+
+    def wake(self) -> None:
+        """Some account halted: tasks that wait look again."""
+
+    def close(self) -> None:
+        """Drop what waits."""
 
 
 @dataclass(slots=True)
 class _Backlog:
-    """What waits of one account: `near` is taken from, then `stored`, then `tail`."""
+    """Requests of one account, in this order: `near`, `stored`, `tail`."""
 
     near: deque[Request] = field(default_factory=deque)
-    #: The numbers of the lists that are on disk.
+    #: Numbers of chunks on disk.
     stored: deque[int] = field(default_factory=deque)
-    #: What will be the next of them.
+    #: The next chunk.
     tail: list[Request] = field(default_factory=list)
-    #: Requests that were read.
+    #: Requests read so far.
     read: int = 0
     changed: anyio.Event = field(default_factory=anyio.Event)
 
     def __bool__(self) -> bool:
-        """Whether anything waits."""
         return bool(self.near or self.stored or self.tail)
 
     def clear(self) -> None:
@@ -56,7 +79,7 @@ class _Backlog:
 
 
 class RequestQueue:
-    """Backlogs by account between one reader and many takers."""
+    """A fair and bounded queue."""
 
     def __init__(
         self,
@@ -66,76 +89,77 @@ class RequestQueue:
         read_ahead: int = READ_AHEAD,
         chunk: int = CHUNK,
     ) -> None:
-        """Sort for `accounts`.
+        """Begin empty.
 
         Args:
-            accounts: their names.
-            halted: whether one takes no more (see `poke`).
-            read_ahead: requests that wait in memory at most, besides a `chunk` and a list of an account.
+            accounts: names.
+            halted: whether an account takes no more (see `wake`).
+            read_ahead: requests in memory at most, besides a `chunk` and one batch for each account.
             chunk: requests that go to disk at once.
         """
         self._chunk = chunk
         self._backlogs = {name: _Backlog() for name in accounts}
         self._halted = halted
-        self._overflow = Overflow()
         self._expected: Mapping[str, int] | None = None
         self._near = max(chunk, read_ahead // max(1, len(self._backlogs)))
-        #: Accounts with nothing to do that have requests to come, as far as is known.
-        self._hungry = set(self._backlogs)
+        #: Accounts with nothing to do and requests to come, as far as is known.
+        self._idle = set(self._backlogs)
         self._complete = False
         self._changed = anyio.Event()
+        self._files = ExitStack()
+        self._chunks: sqlite.Connection | None = None
 
     def close(self) -> None:
-        """Forget what waits on disk."""
-        self._overflow.close()
+        """Drop what waits on disk."""
+        self._files.close()
 
-    def poke(self) -> None:
-        """Accounts halted: whoever waits is to look again."""
-        self._hungry = {name for name in self._hungry if not self._halted(name)}
+    def wake(self) -> None:
+        """Some account halted: tasks that wait look again."""
+        self._idle = {name for name in self._idle if not self._halted(name)}
         for backlog in self._backlogs.values():
             backlog.wake()
-        self._tell_reader()
+        self._wake_reader()
 
     @property
-    def held(self) -> int:
-        """Requests that are in memory now."""
+    def in_memory(self) -> int:
+        """Requests in memory now."""
         return sum(len(backlog.near) + len(backlog.tail) for backlog in self._backlogs.values())
 
     def busy(self) -> int:
-        """How many accounts have requests that wait, or to come."""
+        """How many accounts have requests, or will have."""
         return sum(
-            (bool(backlog) or self._to_come(name)) and not self._halted(name)
+            (bool(backlog) or self._more_to_come(name)) and not self._halted(name)
             for name, backlog in self._backlogs.items()
         )
 
     async def read(
         self, batches: Iterable[Sequence[Request]], expected: Mapping[str, int] | None = None
     ) -> None:
-        """Fill the backlogs until nothing is left to read, or nobody takes more.
+        """Fill the backlogs until nothing is left to read, or no account takes more.
 
         Args:
             batches: the requests of all accounts.
             expected: how many there will be of each account, so that nothing is read ahead for one that
-                has none to come; what is wrong about it delays requests, and loses none.
+                has none to come. A wrong number delays requests, and loses none.
 
         Raises:
-            StorageError: there is no room for what must wait on disk.
+            StorageError: no space on disk.
         """
         self._expected = expected
-        self._hungry = {name for name in self._backlogs if self._to_come(name)}
+        self._idle = {name for name in self._backlogs if self._more_to_come(name)}
         for batch in batches:
             for request in batch:
                 self._put(request)
             await anyio.lowlevel.checkpoint()
-            while not self._wanted():
+            while not self._reads_on():
                 await self._changed.wait()
             if all(map(self._halted, self._backlogs)):
                 break
         self._complete = True
-        self.poke()
+        self.wake()
 
     async def take(self, name: str, size: int) -> list[Request]:
-        """Take the next requests of an account, up to `size`; none: there will be no more.
+        """Take the next requests of an account, up to `size`; empty: there will be no more.
 
         Raises:
             StorageError: what waits on disk cannot be read.
@@ -145,12 +169,16 @@ class RequestQueue:
             await backlog.changed.wait()
         if self._halted(name):
             backlog.clear()
-        self._bring_near(backlog, size)
+        while len(backlog.near) < size and backlog.stored:
+            backlog.near.extend(self._load(backlog.stored.popleft()))
+        if len(backlog.near) < size:
+            backlog.near.extend(backlog.tail)
+            backlog.tail.clear()
         taken = [backlog.near.popleft() for _ in range(min(size, len(backlog.near)))]
         if not backlog:
-            if self._to_come(name):
-                self._hungry.add(name)
-            self._tell_reader()
+            if self._more_to_come(name):
+                self._idle.add(name)
+            self._wake_reader()
         return taken
 
     def _put(self, request: Request) -> None:
@@ -165,32 +193,58 @@ class RequestQueue:
         else:
             backlog.tail.append(request)
             if len(backlog.tail) >= self._chunk:
-                backlog.stored.append(self._overflow.put(backlog.tail))
+                backlog.stored.append(self._store(backlog.tail))
                 backlog.tail.clear()
         if awaited:
-            self._hungry.discard(name)
+            self._idle.discard(name)
             backlog.wake()
 
-    def _bring_near(self, backlog: _Backlog, size: int) -> None:
-        while len(backlog.near) < size and backlog.stored:
-            backlog.near.extend(self._overflow.take(backlog.stored.popleft()))
-        if len(backlog.near) < size:
-            backlog.near.extend(backlog.tail)
-            backlog.tail.clear()
-
-    def _to_come(self, name: str) -> bool:
+    def _more_to_come(self, name: str) -> bool:
         if self._complete:
             return False
         return self._expected is None or self._backlogs[name].read < self._expected.get(name, 0)
 
-    def _wanted(self) -> bool:
-        """Whether to read on: somebody has nothing to do, nobody has anything, or all has been read."""
+    def _reads_on(self) -> bool:
+        """Whether some account has nothing to do, none has anything, or all has been read."""
         return (
-            bool(self._hungry)
+            bool(self._idle)
             or not any(backlog and not self._halted(name) for name, backlog in self._backlogs.items())
-            or not any(map(self._to_come, self._backlogs))
+            or not any(map(self._more_to_come, self._backlogs))
         )
 
-    def _tell_reader(self) -> None:
+    def _wake_reader(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
+
+    def _store(self, requests: Sequence[Request]) -> int:
+        if self._chunks is None:
+            self._chunks = self._files.enter_context(sqlite.temporary_tables(_TABLE))
+        packed = orjson.dumps([_packed(request) for request in requests])
+        with sqlite.temporary_errors():
+            number = self._chunks.execute("INSERT INTO chunks (requests) VALUES (?)", (packed,)).lastrowid
+        return number or 0
+
+    def _load(self, number: int) -> list[Request]:
+        assert self._chunks is not None  # noqa: S101 - `number` is of a stored chunk
+        with sqlite.temporary_errors():
+            statement = "DELETE FROM chunks WHERE number = ? RETURNING requests"
+            ((packed,),) = self._chunks.execute(statement, (number,)).fetchall()
+        return [_unpacked(fields) for fields in orjson.loads(packed)]
+
+
+def _packed(request: Request) -> tuple[Any, ...]:
+    since = request.first_sent_at
+    return (
+        *request.row,
+        request.client_token,
+        request.generation,
+        request.ambiguous,
+        since,
+        request.clock_skew,
+    )
+
+
+def _unpacked(fields: Sequence[Any]) -> Request:
+    *row, token, generation, ambiguous, since, skew = fields
+    first_sent_at = datetime.fromisoformat(since) if since else None
+    return Request(Row(*row), token, generation, ambiguous, first_sent_at, skew)

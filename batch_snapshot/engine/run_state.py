@@ -1,9 +1,12 @@
-"""How a run goes, whichever engine drives it: what was recorded, and what stopped it or an account."""
+"""The state of a run: what was recorded, and what stopped it or one of its accounts."""
 
 from __future__ import annotations
 
 from contextlib import suppress
+from math import isfinite
 from typing import TYPE_CHECKING
+
+import anyio
 
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.errors import StorageError
@@ -14,123 +17,131 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from batch_snapshot.engine.account import AccountState
+    from batch_snapshot.engine.seams import Record
     from batch_snapshot.failures.retry import FailureLimit
     from batch_snapshot.models import Outcome
 
-    Record = Callable[[Outcome], None]
-
 
 class RunState:
-    """The state of a run, and the rules by which it ends early."""
+    """The state of a run, and the rules by which it ends early.
+
+    Attributes:
+        stop: why the whole run ended early.
+        announce: called with each stop of the run, once it is in force.
+        call_log_error: why calls can no longer be counted.
+    """
 
     def __init__(
-        self, lanes: dict[str, AccountState], record: Record, now: Callable[[], datetime], limit: FailureLimit
+        self,
+        accounts: dict[str, AccountState],
+        record: Record,
+        now: Callable[[], datetime],
+        limit: FailureLimit,
     ) -> None:
-        """Nothing has happened yet.
+        """Begin a run.
 
         Args:
-            lanes: by account name.
-            record: keeps an outcome; whatever it raises ends the run before another call.
+            accounts: by name.
+            record: writes an outcome to the ledger; an exception ends the run before another call.
             now: the wall clock.
             limit: how many rows may fail.
         """
-        self.lanes = lanes
+        self.accounts = accounts
         self.stop: Stop | None = None
-        #: Told of a stop of the run, once it is in force.
         self.announce: Callable[[Stop], None] = lambda _: None
-        #: Why the calls can no longer be counted.
-        self.uncounted: StorageError | None = None
-        self._record_outcome = record
+        self.call_log_error: StorageError | None = None
+        self._write_outcome = record
         self._now = now
         self._limit = limit
         self._bad = self._done = 0
-        self._unrecordable = False
+        self._recording_failed = False
+        #: Around all calls: its deadline drops those in flight.
+        self._scope = anyio.CancelScope()
 
     @property
     def ending(self) -> Stop | None:
-        """The gravest stop of the run and its accounts; None: everything was tried."""
-        stops = [stop for stop in (self.stop, *(lane.stop for lane in self.lanes.values())) if stop]
+        """The gravest stop of the run and its accounts; None: every row was tried."""
+        stops = [stop for stop in (self.stop, *(one.stop for one in self.accounts.values())) if stop]
         return max(stops, key=lambda stop: stop.kind, default=None)
 
     @property
     def in_flight(self) -> int:
-        """How many calls are in flight."""
+        """Calls in flight."""
         raise NotImplementedError
 
     @property
     def drain_left(self) -> float | None:
         """Seconds until the calls in flight are dropped; None: nothing has stopped the run."""
-        raise NotImplementedError
+        left = self._scope.deadline - anyio.current_time()
+        return max(0.0, left) if isfinite(left) else None
 
     def request_stop(self, stop: Stop) -> None:
-        """Make no further call; a stop of a graver kind replaces an earlier one."""
+        """Make no further call. A stop of a graver kind replaces an earlier one."""
         graver = self.stop is None or stop.kind > self.stop.kind
         if graver:
             self.stop = stop
-        self._wake(None)
+        for account in self.accounts.values():
+            account.halt()
+        self._halt_changed(None)
         self._drain()
         if graver:
             self.announce(stop)
 
-    def _drain(self) -> None:
-        """Give the calls in flight their time-out."""
-
     def stop_account(self, name: str, stop: Stop) -> None:
-        """Make no further call of an account; the others go on."""
-        self._stop_lane(self.lanes[name], stop)
+        """Make no further call of one account. Its first stop stays."""
+        account = self.accounts[name]
+        if account.stop is None:
+            account.stop = stop
+            account.halt()
+            self._halt_changed(account)
 
-    def _stop_lane(self, lane: AccountState, stop: Stop) -> None:
-        if lane.stop is None:
-            lane.stop = stop
-            self._wake(lane)
-
-    def _wake(self, lane: AccountState | None) -> None:
-        """Tell whoever waits for an account, or for any, to look again."""
-
-    def _halted(self, lane: AccountState) -> bool:
-        return self._unrecordable or self.stop is not None or lane.stop is not None
-
-    def _lose_count(self, error: StorageError) -> None:
-        """Calls cannot be counted any more: those in flight are waited for, and no other leaves."""
-        self.uncounted = self.uncounted or error
+    def stop_uncounted(self, error: StorageError) -> None:
+        """Stop the run because calls can no longer be counted; those in flight are waited for."""
+        self.call_log_error = self.call_log_error or error
         self.request_stop(Stop(StopKind.STOPPED, str(error)))
 
-    def _keep(self, outcome: Outcome) -> None:
-        """Record an outcome before anything else happens, and count it.
+    async def stop_after(self, seconds: float) -> None:
+        """Defer the run once `--max-duration` is over."""
+        await anyio.sleep(seconds)
+        self.request_stop(Stop(StopKind.DEFERRED, f"--max-duration is over ({seconds:g} s)"))
 
-        What cannot be recorded is not begun: the first failure ends all calls.
-        """
-        if not self._write(self._record_outcome, outcome):
+    def record(self, outcome: Outcome) -> None:
+        """Record an outcome before anything else happens, and count it."""
+        if not self._write(self._write_outcome, outcome):
             return
         self._done += 1
         self._bad += outcome.status is not Status.SUCCEEDED
         if self.stop is None and self._limit.exceeded(bad=self._bad, done=self._done):
-            self.request_stop(
-                Stop(
-                    StopKind.STOPPED,
-                    f"{self._bad} of {self._done} rows did not succeed: --max-failures is reached",
-                )
-            )
+            reason = f"{self._bad} of {self._done} rows did not succeed: --max-failures is reached"
+            self.request_stop(Stop(StopKind.STOPPED, reason))
 
     def _write(self, record: Record, outcome: Outcome) -> bool:
-        """Record an outcome, unless an earlier one could not be; returns whether it was."""
-        if self._unrecordable:
+        """Write an outcome unless an earlier write failed; returns whether it was written."""
+        if self._recording_failed:
             return False
         try:
             record(outcome)
         except BaseException:
-            self._lose_record()
+            self._fail_recording()
             raise
         return True
 
-    def _lose_record(self) -> None:
-        """What cannot be recorded is not begun: no call leaves after a write that failed."""
-        self._unrecordable = True
+    def _fail_recording(self) -> None:
+        """Let no call leave after a failed write: what cannot be recorded is not begun."""
+        self._recording_failed = True
+        for account in self.accounts.values():
+            account.halted = True
 
-    def _tell_again(self) -> None:
-        """Say when spent windows open, now that no call is in flight: earlier than it seemed."""
-        for lane in self.lanes.values():
-            if lane.spent is not None:
-                pacer, found = lane.spent
+    def _drain(self) -> None:
+        """Give the calls in flight their time-out."""
+
+    def _halt_changed(self, account: AccountState | None) -> None:
+        """Wake what else waits for this account, or for any."""
+
+    def _refresh_deferrals(self) -> None:
+        """Compute anew when spent windows open: once no call is in flight it is earlier than it seemed."""
+        for account in self.accounts.values():
+            if account.spent is not None:
+                pacer, spent = account.spent
                 with suppress(StorageError):
-                    lane.stop = lane.deferred(pacer, pacer.spent(found), self._now())
+                    account.stop = account.window_spent(pacer, pacer.spent(spent), self._now())

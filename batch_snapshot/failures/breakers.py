@@ -1,7 +1,7 @@
-"""When an account makes no further call: rows failed in one way, one after the other. Pure.
+"""When an account pauses or stops, because many rows in a row failed in the same way. Pure.
 
-A kind is finer than `ErrorKind` where that matters. Some failures speak of the way to the service or of
-the account (a proxy's HTML, 5xx, a quota): they count since the last success. Others may be the row's own
+A pattern is finer than `ErrorKind` where that matters. Some failures concern the way to the service or the
+account (a proxy's HTML, 5xx, a quota): they count since the last success. Others may concern the row alone
 (a denial, a missing engagement): once the account has had a success, more of them are tolerated.
 """
 
@@ -17,48 +17,47 @@ from batch_snapshot.operations import SNAPSHOT, iam_action
 if TYPE_CHECKING:
     from batch_snapshot.models import Failure
 
-#: So many failed rows of one kind in a row are the account's affair, not the rows'.
+#: Failed rows of one pattern in a row that trip the breaker.
 LIMIT = 20
-#: Failures that may be the rows' own: so many times more are tolerated once the account has had a success.
+#: After a success this many times more failures are tolerated, if they may concern the rows alone.
 AFTER_SUCCESS = 5
-#: Seconds of the first pause before a probe; each further one is twice as long, up to the longest.
-FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 30.0
+#: Seconds before the first probe of a pause; doubled from probe to probe, up to the longest.
+FIRST_PROBE_AFTER = 1.0
+LONGEST_PROBE_GAP = 30.0
 
 #: Characters of the last message that a reason quotes: it may be a page of HTML.
-SHOWN = 200
+QUOTED = 200
 
-#: What differs between messages that say the same: ids, ARNs, and whatever else has a digit.
+#: What differs between otherwise equal messages: ids, ARNs, and anything else with a digit.
 _IDS = re.compile(r"arn:\S+|eng-[0-9a-z]+|[\w.:/-]*\d[\w.:/-]*", re.IGNORECASE)
-#: Codes that name no row: what answers does not know the operation, or cannot read the call.
-_NOT_THE_API = frozenset({"UnknownOperationException", "SerializationException", "MalformedQueryString"})
+#: Codes of a server that does not know the operation, or cannot parse the call.
+_WRONG_API = frozenset({"UnknownOperationException", "SerializationException", "MalformedQueryString"})
 
 
-#: The key of a pause in which no call leaves this machine.
+#: The key of a pause because no call leaves this machine.
 UNREACHABLE = "unreachable"
 
 
 class FailurePattern(NamedTuple):
-    """What one failed row says about those that would follow."""
+    """What one failed row says about the next ones."""
 
-    #: Failures with the same key are of one kind.
+    #: Failures with the same key count together.
     key: str
-    #: What the failures were, after their number.
+    #: A description, which follows the count.
     what: str
     #: What a person can do.
     way_out: str
-    #: It speaks of the way to the service or of the account, never of the row alone.
+    #: It concerns the way to the service or the account, never the row alone.
     general: bool = True
-    #: It may pass by itself: the account pauses, and is deferred if it does not.
+    #: It may pass by itself: the account pauses first, and is deferred later.
     passes: bool = False
 
 
-#: No row has failed.
-NONE = FailurePattern("", "", "")
+_NONE = FailurePattern("", "", "")
 
 
-def trouble(failure: Failure) -> FailurePattern:
-    """What a failed row says about those that would follow."""
+def failure_pattern(failure: Failure) -> FailurePattern:
+    """What a failed row says about the next ones."""
     if failure.kind is ErrorKind.QUOTA:
         return FailurePattern(
             "quota",
@@ -66,11 +65,10 @@ def trouble(failure: Failure) -> FailurePattern:
             "have the quota raised, or run the same command another day; retry takes up the refused rows",
             passes=True,
         )
-    return _of_the_way(failure) or _of_the_service(failure)
+    return _not_from_the_service(failure) or _from_the_service(failure)
 
 
-def _of_the_way(failure: Failure) -> FailurePattern | None:
-    """Answers that are not the service's own, or none at all."""
+def _not_from_the_service(failure: Failure) -> FailurePattern | None:
     status = failure.http_status or 0
     if 300 <= status < 400:
         return FailurePattern(
@@ -88,7 +86,7 @@ def _of_the_way(failure: Failure) -> FailurePattern | None:
             "a proxy, a firewall or something else than Partner Central answers; check HTTPS_PROXY, NO_PROXY "
             "and --endpoint-url",
         )
-    if failure.code in _NOT_THE_API:
+    if failure.code in _WRONG_API:
         return FailurePattern(
             f"{failure.code} {status}",
             f"answers in a row were {failure.code}",
@@ -117,8 +115,7 @@ def _unanswered(failure: Failure, status: int) -> FailurePattern:
     )
 
 
-def _of_the_service(failure: Failure) -> FailurePattern:
-    """Refusals that may be the row's own."""
+def _from_the_service(failure: Failure) -> FailurePattern:
     code = failure.code
     what, way_out = {
         ErrorKind.DENIED: (
@@ -151,12 +148,12 @@ def _of_the_service(failure: Failure) -> FailurePattern:
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """Counts failed rows of one kind since the last success of an account."""
+    """Counts failed rows of one pattern since the last success of an account."""
 
     limit: int = LIMIT
     succeeded: bool = False
     count: int = 0
-    trouble: FailurePattern = NONE
+    pattern: FailurePattern = _NONE
     last: Failure | None = None
 
     def after_success(self) -> Breaker:
@@ -164,14 +161,14 @@ class Breaker:
         return self if self.succeeded and not self.count else Breaker(self.limit, succeeded=True)
 
     def after(self, failure: Failure) -> Breaker:
-        """The breaker after one more row failed so, or was left in doubt."""
-        found = trouble(failure)
-        count = self.count + 1 if found.key == self.trouble.key else 1
-        return replace(self, count=count, trouble=found, last=failure)
+        """The breaker after one more row failed or was left in doubt."""
+        pattern = failure_pattern(failure)
+        count = self.count + 1 if pattern.key == self.pattern.key else 1
+        return replace(self, count=count, pattern=pattern, last=failure)
 
     @property
     def _allowed(self) -> int:
-        lenient = self.succeeded and not self.trouble.general
+        lenient = self.succeeded and not self.pattern.general
         return self.limit * AFTER_SUCCESS if lenient else self.limit
 
     @property
@@ -180,52 +177,52 @@ class Breaker:
         return self.count >= self._allowed
 
     @property
-    def room(self) -> int | None:
-        """Rows that may be on their way, so that no more fail in one way than the limit; None: any number."""
+    def allowed_rows(self) -> int | None:
+        """Rows that may be in progress, so that no more fail in one way than the limit; None: any number."""
         if self.succeeded and not self.count:
             return None
         return max(1, self._allowed - self.count)
 
     @property
     def reason(self) -> str:
-        """What tripped it, and the way out."""
+        """What tripped it, and what to do."""
         if self.last is None:
             return ""
         message = self.last.message
-        shown = message if len(message) <= SHOWN else f"{message[:SHOWN]}…"
+        shown = message if len(message) <= QUOTED else f"{message[:QUOTED]}…"
         last = f"{self.last.code}: {shown}"
-        return f"{self.count} {self.trouble.what}: {self.trouble.way_out}; the last: {last}"
+        return f"{self.count} {self.pattern.what}: {self.pattern.way_out}; the last: {last}"
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
     """A pause of an account, and when the next try, a probe, leaves. Times are monotonic seconds."""
 
-    #: What it is for: `unreachable`, or the key of a trouble.
+    #: `UNREACHABLE`, or the key of a pattern.
     key: str
     what: str
     began: float
-    #: When it is over, whatever came of the probes.
+    #: When the account is deferred, if every probe failed.
     ends: float
     next_at: float
     probes: int = 0
 
     @property
-    def rest(self) -> float:
+    def probe_gap(self) -> float:
         """Seconds from one probe to the next."""
-        return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**self.probes)
+        return min(LONGEST_PROBE_GAP, FIRST_PROBE_AFTER * 2.0**self.probes)
 
     @property
-    def shown(self) -> str:
-        """What it is for, as far as a line has room."""
+    def short(self) -> str:
+        """Why, for the display."""
         return self.what.partition(": ")[0] if self.key != UNREACHABLE else self.what
 
     @classmethod
     def begin(cls, key: str, what: str, now: float, longest: float) -> Pause:
         """Pause from `now` on."""
-        return cls(key, what, now, now + longest, now + min(FIRST_PAUSE, longest))
+        return cls(key, what, now, now + longest, now + min(FIRST_PROBE_AFTER, longest))
 
     def after_probe(self, what: str, now: float) -> Pause:
-        """The pause after a probe failed as well; the last probe leaves when it is over."""
+        """The pause after a failed probe; the last probe leaves when the pause ends."""
         probed = replace(self, what=what, probes=self.probes + 1)
-        return replace(probed, next_at=max(self.next_at, min(now + probed.rest, self.ends)))
+        return replace(probed, next_at=max(self.next_at, min(now + probed.probe_gap, self.ends)))

@@ -10,8 +10,9 @@ from batch_snapshot.aws.client import Clients
 from batch_snapshot.cluster.coordinator import Coordinator
 from batch_snapshot.cluster.lease import Term
 from batch_snapshot.config.options import LEASE, LONGEST_LEASE
-from batch_snapshot.engine.allowance import READ_RATE
+from batch_snapshot.engine.limits import READ_RATE
 from batch_snapshot.engine.pool import Engine
+from batch_snapshot.engine.seams import Seams
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
@@ -92,21 +93,20 @@ def build_engine(
         rng: draws the jitter.
     """
     if isinstance(callers, Clients):
-        return Engine(
-            lanes=accounts,
-            identify=identify,
-            send=callers.send,
-            look_up=callers.look_up,
-            probe=callers.probe,
+        seams = Seams(
             intend=recorder.intend,
+            send=callers.send,
             record=recorder.record,
+            look_up=callers.look_up,
+            identify=identify,
+            probe=callers.probe,
             clock_skew=callers.clock_skew,
             now=recorder.now,
             rng=rng,
-            settings=options.engine,
         )
+        return Engine(accounts, seams, options.engine)
     return Coordinator(
-        lanes=accounts,
+        accounts=accounts,
         posts=callers,
         identify=identify,
         intend=recorder.intend,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from batch_snapshot.engine.account import AccountState
-    from batch_snapshot.engine.allowance import AccountLimits
+    from batch_snapshot.engine.limits import AccountLimits
     from batch_snapshot.jobs.job import Job
 
     #: Says whose quotas an account uses; raises `ApiError`.
@@ -49,7 +49,7 @@ async def check_signers(job: Job, identify: Identify) -> None:
             if why := signer.refusal(name, before, signer.recorded_form(await identify(name))):
                 raise InputError(f"{job.path}: {why}")
 
-    await reader.beside(job.accounts, check)
+    await reader.map_concurrently(job.accounts, check)
 
 
 async def check_duplicates(job: Job, identify: Identify) -> None:
@@ -76,7 +76,7 @@ async def check_duplicates(job: Job, identify: Identify) -> None:
                 numbers[name] = found.removeprefix(signer.AWS_PREFIX)
 
     if len(job.accounts) + len(numbers) > 1:
-        await reader.beside(job.accounts, check)
+        await reader.map_concurrently(job.accounts, check)
     if (same := shared(numbers)) and (problems := job.doubled(same)):
         raise ManifestError(list(problems))
 
@@ -94,7 +94,7 @@ async def check_renamed(job: Job, identify: Identify) -> None:
             if why := _renamed_refusal(job, name, signer.recorded_form(await identify(name))):
                 raise InputError(f"{job.path}: {why}")
 
-    await reader.beside(sorted({now for _, now in job.renamed}), check)
+    await reader.map_concurrently(sorted({now for _, now in job.renamed}), check)
 
 
 def _renamed_refusal(job: Job, name: str, now: str) -> str | None:
@@ -141,4 +141,4 @@ async def identify_signer(
     async def known(_: str) -> str:
         return found
 
-    await limits.settle(account, identify=known)
+    await limits.apply(account, known)

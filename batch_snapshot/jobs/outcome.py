@@ -83,9 +83,9 @@ def run_summary(
         reads: made to leave rows out, by operation.
     """
     engine = view.state if view else None
-    stops = [engine.stop, *(account.stop for account in engine.lanes.values())] if engine else []
+    stops = [engine.stop, *(account.stop for account in engine.accounts.values())] if engine else []
     completed = outcome == "completed"
-    uncounted = engine.uncounted if engine else None
+    uncounted = engine.call_log_error if engine else None
     found = summarize(
         outcome,
         stats.counts,
@@ -94,7 +94,9 @@ def run_summary(
         ledger=str(job.path),
         run_id=job.run_id,
         elapsed_s=view.elapsed if view else 0.0,
-        accounts={name: stats.account_summary(one) for name, one in engine.lanes.items()} if engine else {},
+        accounts={name: stats.account_summary(one) for name, one in engine.accounts.items()}
+        if engine
+        else {},
         reasons=[stop.reason for stop in stops if stop],
         run=job.rest_command if completed else job.same_command or job.rest_command,
         settings=job.settings,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from batch_snapshot.engine.allowance import AccountForecast, AccountLimits
+    from batch_snapshot.engine.limits import AccountForecast, AccountLimits
     from batch_snapshot.jobs.job import Job
     from batch_snapshot.models import Account
 
@@ -70,7 +70,7 @@ def preview_job(job: Job, limits: AccountLimits, now: datetime) -> Preview:
         catalogs=job.catalogs,
         counts=summary.count(job.past.counts(), job.total),
         rows=sum(job.todo.values()),
-        outlooks={name: limits.outlook(name, rows) for name, rows in job.todo.items() if rows},
+        outlooks={name: limits.forecast(name, rows) for name, rows in job.todo.items() if rows},
         now=now.astimezone(),
         notes=job.open_questions,
     )

@@ -18,7 +18,7 @@ from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, isolate_simulated_state, state_folder_of
 from batch_snapshot.discovery.readers import Environment, readers_over
 from batch_snapshot.engine.account import Stop, StopKind
-from batch_snapshot.engine.allowance import AccountLimits
+from batch_snapshot.engine.limits import AccountLimits
 from batch_snapshot.errors import InputError, ManifestError, StorageError
 from batch_snapshot.jobs import identity_check, plan
 from batch_snapshot.jobs.discovered import discover_pairs, load_discovered
@@ -193,7 +193,7 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
             now=hooks.now,
             on_outcome=hooks.outcome,
         )
-        accounts = {name: limits.lane(name, wait=options.wait) for name in job.accounts}
+        accounts = {name: limits.new_state(name, wait=options.wait) for name in job.accounts}
         identify = partial(identity_check.identify_signer, job, recorder.signers, limits, callers.identify)
         engine = build_engine(callers, accounts, options, recorder, identify=identify, rng=hooks.rng)
         view = RunView(job.name, stats, engine, limits)

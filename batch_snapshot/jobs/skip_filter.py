@@ -14,7 +14,7 @@ import anyio
 
 from batch_snapshot import sqlite
 from batch_snapshot.discovery import changes
-from batch_snapshot.engine.reader import beside, broken
+from batch_snapshot.engine.reader import map_concurrently, read_failed
 from batch_snapshot.errors import ServiceError
 from batch_snapshot.ledger.snapshot_index import SnapshotJob
 from batch_snapshot.models import ApiError, Skip
@@ -122,7 +122,7 @@ class SkipFilter:
             if self._rules.since is not None:
                 await self._read_dates(reader, account, catalog)
         except ApiError as error:
-            self.skipped.errors[account] = broken(account, operation, error.failure)
+            self.skipped.errors[account] = read_failed(account, operation, error.failure)
         except ServiceError as error:
             self.skipped.errors[account] = error
 
@@ -182,7 +182,7 @@ class SkipFilter:
                 for item in page.items
                 if self._db.execute(known, (account, catalog, item.get("EngagementId"))).fetchone()
             ]
-            await beside(ours, partial(self._read_job, reader, catalog))
+            await map_concurrently(ours, partial(self._read_job, reader, catalog))
 
     async def _read_job(self, reader: Reader, catalog: str, name: str) -> None:
         job = await self._job(reader, catalog, name)
@@ -227,7 +227,7 @@ class SkipFilter:
             elif self._rules.since is not None and self._modified(row) is not None:
                 unknown.append(row)
         if unknown:
-            await beside(unknown, partial(self._compare_last_snapshot, verdicts))
+            await map_concurrently(unknown, partial(self._compare_last_snapshot, verdicts))
         for row in rows:
             if reason := verdicts.get(row):
                 self._unrecorded[reason].append(row)
@@ -275,7 +275,7 @@ class SkipFilter:
             )
         except ApiError as error:
             if error.failure.code != NOT_FOUND:
-                self.skipped.errors[row.account] = broken(row.account, operation.look_up, error.failure)
+                self.skipped.errors[row.account] = read_failed(row.account, operation.look_up, error.failure)
             return
         except ServiceError as error:
             self.skipped.errors[row.account] = error

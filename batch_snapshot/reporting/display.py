@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from batch_snapshot.engine.allowance import AccountForecast
+    from batch_snapshot.engine.limits import AccountForecast
     from batch_snapshot.reporting.summary import Counts
 
 #: Accounts that have a line of their own; one line sums up the rest.

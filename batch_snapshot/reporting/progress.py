@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from batch_snapshot.engine.account import AccountState
-    from batch_snapshot.engine.allowance import AccountForecast, AccountLimits
+    from batch_snapshot.engine.limits import AccountForecast, AccountLimits
     from batch_snapshot.engine.run_state import RunState
     from batch_snapshot.models import Outcome
     from batch_snapshot.reporting.stats import RunStats
@@ -64,7 +64,7 @@ class RunView:
     @property
     def accounts(self) -> Mapping[str, AccountState]:
         """By name."""
-        return self.state.lanes
+        return self.state.accounts
 
     @property
     def elapsed(self) -> float:
@@ -105,7 +105,7 @@ class RunView:
         rate = _rate(account.pacer.pace.known, settled, self.elapsed - account.pacer.waited)
         if not rate:
             return None
-        found = self.limits.outlook(account.name, rows, rate)
+        found = self.limits.forecast(account.name, rows, rate)
         self._forecasts[account.name] = (found, account.traffic.calls)
         return found.forecast.ends_in
 
@@ -211,9 +211,9 @@ class ProgressMeter:
 def _failure(account: AccountState, rows: int, now: float) -> ShownFailure | None:
     """Why an account pauses, or how all of its rows fail; None: neither."""
     if account.pause is not None:
-        return ShownFailure(account.pause.shown, rows, max(0.0, account.pause.next_at - now))
+        return ShownFailure(account.pause.short, rows, max(0.0, account.pause.next_at - now))
     if account.breaker.count >= SHOWN_FAILURES:
-        return ShownFailure(f"{account.breaker.count} {account.breaker.trouble.what}", rows)
+        return ShownFailure(f"{account.breaker.count} {account.breaker.pattern.what}", rows)
     return None
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from batch_snapshot.engine.allowance import AccountForecast
+    from batch_snapshot.engine.limits import AccountForecast
     from batch_snapshot.ledger.history import History
     from batch_snapshot.ledger.records import Header
     from batch_snapshot.reporting.summary import Summary
@@ -123,7 +123,7 @@ class LedgerWatch:
         """
         # These take half of the time of `status`, and are needed only while a run is going on.
         from batch_snapshot.config.accounts import accounts_with_quotas  # noqa: PLC0415
-        from batch_snapshot.engine.allowance import AccountLimits  # noqa: PLC0415
+        from batch_snapshot.engine.limits import AccountLimits  # noqa: PLC0415
         from batch_snapshot.ratelimit.windows import CallLog  # noqa: PLC0415
 
         header = self.header
@@ -140,7 +140,7 @@ class LedgerWatch:
                 accounts = accounts_with_quotas(self._path, header)
                 with CallLog(file) as call_log:
                     limits = AccountLimits(accounts, header.endpoint, call_log, os.environ)
-                    return {name: limits.outlook(name, rows, rate or None) for name in self.stats.accounts}
+                    return {name: limits.forecast(name, rows, rate or None) for name in self.stats.accounts}
         return {}
 
 

@@ -9,7 +9,7 @@ from batch_snapshot import manifest
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.engine.account import AccountState
-from batch_snapshot.engine.allowance import AccountLimits
+from batch_snapshot.engine.limits import AccountLimits
 from batch_snapshot.errors import InputError
 from batch_snapshot.failures import retry
 from batch_snapshot.jobs import identity_check, run, signer

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from batch_snapshot import cli, paths
 from batch_snapshot.cli import terminal
-from batch_snapshot.engine.allowance import AccountLimits
+from batch_snapshot.engine.limits import AccountLimits
 from batch_snapshot.ledger import codec, locks
 from batch_snapshot.models import Account, Quota, Status
 from batch_snapshot.ratelimit.windows import CallLog, windows
@@ -152,7 +152,7 @@ def test_frame_of_a_ledger_has_quota_windows_and_their_waits(place):
         with CallLog(file) as usage:
             declared = windows(Quota(per_hour=1000, per_day=10))
             room = AccountLimits({"main": account}, "aws", usage, os.environ)
-            trio.run(room.settle, room.lane("main", wait=True), identified)
+            trio.run(room.apply, room.new_state("main", wait=True), identified)
             for _ in range(4):
                 reservation = usage.reserve("aws/1 writes", declared)
                 assert isinstance(reservation, int)

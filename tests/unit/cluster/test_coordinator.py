@@ -366,7 +366,7 @@ async def run(
             await anyio.sleep(0.01)
 
         trial.coordinator = coordinator = Coordinator(
-            lanes=lanes,
+            accounts=lanes,
             posts=posts,  # type: ignore[arg-type] # it stands in for them
             identify=identify,
             intend=intend,
@@ -480,7 +480,7 @@ def test_reads_at_the_workers_keep_to_their_own_quota(seed, limit, losses, wait)
         assert sum(meter.made for meter in reads.values()) >= trial.service.looks.total() >= len(requests)
     else:
         assert all(trial.service.looks[name] <= limit for name in reads)
-        for lane in trial.coordinator.lanes.values():
+        for lane in trial.coordinator.accounts.values():
             assert lane.stop is None or "(in 0:00:00)" not in lane.stop.reason, "only its reads are spent"
 
 

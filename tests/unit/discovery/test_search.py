@@ -13,7 +13,8 @@ import trio.testing
 
 from batch_snapshot.discovery.search import Search
 from batch_snapshot.engine.account import AccountState
-from batch_snapshot.engine.reader import BEGINNINGS, Reader
+from batch_snapshot.engine.reader import RESTARTS as BEGINNINGS
+from batch_snapshot.engine.reader import Reader
 from batch_snapshot.errors import ServiceError
 from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.models import ApiError, ErrorKind, Failure, Verdict

@@ -1,38 +1,852 @@
-"""Slots for calls in flight: an account has its share of them, whoever else has begun by then."""
+"""What each account may use: windows that are metered, paces that are shared, rates that are remembered."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from functools import cache, partial
+from itertools import pairwise
+from math import inf
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+import trio.testing
 
-from batch_snapshot.engine.limits import ConcurrencyLimit
+from batch_snapshot.config.options import Settings
+from batch_snapshot.engine.limits import IN_USE_FOR as PRESENT
+from batch_snapshot.engine.limits import LEARNED_FOR, PUBLISHED_RATE, AccountLimits, SharedPace, WindowMeter
+from batch_snapshot.engine.pool import Engine
+from batch_snapshot.engine.seams import Seams
+from batch_snapshot.errors import StorageError
+from batch_snapshot.failures import error_codes
+from batch_snapshot.models import Account, ApiError, Quota, Receipt, Request, Row, client_token
+from batch_snapshot.ratelimit import pace, pacer
+from batch_snapshot.ratelimit.pace import Pace, Phase
+from batch_snapshot.ratelimit.pacer import Pacer
+from batch_snapshot.ratelimit.windows import (
+    DAY,
+    LOST_AFTER,
+    PURGE_EVERY,
+    CallLog,
+    QuotaWindow,
+    WindowFull,
+    windows,
+)
+from tests.bench.pacing.servers import Bucket
+from tests.bench.pacing.simulation import Client, Simulation
 
-pytestmark = pytest.mark.anyio
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from batch_snapshot.engine.account import AccountState
+    from batch_snapshot.engine.limits import AccountForecast
+
+HOUR = 3600.0
 
 
-def test_the_share_is_of_all_engines_accounts_and_leaves_no_slot_over():
-    slots = ConcurrencyLimit(32)
-    assert slots.share("one", 1) == 32
-    assert slots.share("another", 19) == 2
-    assert slots.share("one", 3) == 2
-    slots.leave("another")
-    assert slots.share("one", 3) == 11
-    assert slots.share("one", 100) == 1
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self, now: float = 1e6) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
 
 
-def test_accounts_that_are_to_come_have_their_share_kept():
-    slots = ConcurrencyLimit(32)
-    slots.expected = 8
-    assert slots.share("the first", 1) == 4
-    slots.expected = 1
-    assert slots.share("the first", 1) == 32
+@pytest.fixture
+def clock():
+    return Clock()
 
 
-async def test_no_more_calls_are_in_flight_than_slots():
-    slots = ConcurrencyLimit(2)
-    assert slots.take_nowait()
-    assert slots.take_nowait()
-    assert not slots.take_nowait()
-    with anyio.move_on_after(0) as waited:
-        await slots.take()
-    assert waited.cancelled_caught
-    slots.give_back()
-    await slots.take()
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "usage.sqlite"
+
+
+@pytest.fixture
+def usage(path, clock):
+    with CallLog(path, clock) as opened:
+        yield opened
+
+
+def met(now: float, rate: float = 10.0) -> Pace:
+    """A pace that has measured its limit."""
+    return pace.learned(rate, now)
+
+
+def never(text: str) -> None:
+    raise AssertionError(text)
+
+
+def joined(usage: CallLog, clock: Clock, start: Pace | None = None, key: str = "k") -> SharedPace:
+    return SharedPace(usage, key, start or Pace(), clock.now, never)
+
+
+# -- one pace for all ----------------------------------------------------------------------------------
+
+
+def test_a_search_is_everybodys_own(usage, clock):
+    one, other = joined(usage, clock), joined(usage, clock)
+    for _ in range(5):
+        one.change(lambda known: known.permitted(clock.now))
+        one.change(lambda known: known.answered(clock.now, clock.now))
+    assert one.pace.found == 5
+    other.change(lambda known: known.permitted(clock.now))
+    assert other.pace.found == 0
+    assert usage.read_note("k") is None
+
+
+def test_who_meets_the_limit_tells_everybody_who_comes(usage, clock):
+    one = joined(usage, clock)
+    one.change(lambda known: known.permitted(clock.now))
+    clock.now += 1
+    one.change(lambda known: known.throttled(clock.now - 1, clock.now, None))
+    assert one.pace.phase is Phase.CLIMB
+    assert joined(usage, clock).pace == one.pace
+
+
+def test_who_meets_it_second_goes_on_with_the_pace_of_the_first(usage, clock):
+    other = joined(usage, clock)
+    other.change(lambda known: known.permitted(clock.now))
+    first = joined(usage, clock, met(clock.now, 40.0))
+    first.change(lambda known: known.permitted(clock.now))
+    clock.now += 1
+    before = first.pace
+    other.change(lambda known: known.throttled(clock.now - 1, clock.now, 30.0))
+    same = ("phase", "peak", "since", "known", "tally")
+    assert [getattr(other.pace, name) for name in same] == [getattr(before, name) for name in same]
+    assert other.pace.next_slot == clock.now + 30, "the hint is for all"
+    # Nor do other calls that left while it sought say anything of the pace that it joined.
+    other.change(lambda known: known.throttled(clock.now - 1, clock.now, None))
+    assert [getattr(other.pace, name) for name in same] == [getattr(before, name) for name in same]
+    clock.now += 30
+    other.change(lambda known: known.permitted(clock.now))
+    first.change(lambda known: known.answered(clock.now, clock.now))
+    assert first.pace == other.pace.answered(clock.now, clock.now)
+
+
+def test_unless_the_first_has_gone(usage, clock):
+    other = joined(usage, clock)
+    other.change(lambda known: known.permitted(clock.now))
+    joined(usage, clock, met(clock.now, 40.0))
+    clock.now += PRESENT + 1
+    found = other.pace.throttled(clock.now - 1, clock.now, None)
+    other.change(lambda known: known.throttled(clock.now - 1, clock.now, None))
+    assert other.pace == found
+    assert joined(usage, clock).pace == found
+
+
+def test_two_take_their_slots_from_one_row_of_slots(path, clock):
+    """Each sees the other's, though none has told it."""
+    with CallLog(path, clock) as here, CallLog(path, clock) as there:
+        both = [joined(here, clock, met(clock.now)), joined(there, clock)]
+        slots: list[float] = []
+        for number in range(40):
+            shared = both[number % 2]
+            taken = False
+
+            def take(known: Pace) -> Pace:
+                nonlocal taken
+                taken = known.opens(clock.now) <= clock.now
+                return known.permitted(clock.now) if taken else known
+
+            while not taken:
+                clock.now = max(clock.now, shared.pace.opens(clock.now))
+                shared.change(take)
+            slots.append(clock.now)
+    gaps = [later - earlier for earlier, later in pairwise(slots)]
+    assert all(0.08 < gap < 0.12 for gap in gaps)
+
+
+def test_a_slot_that_was_not_taken_writes_nothing(usage, clock):
+    shared = joined(usage, clock, met(clock.now))
+    shared.change(lambda known: known.permitted(clock.now))
+    clock.now += 5
+    shared.change(lambda known: known)
+    clock.now += PRESENT - 1
+    assert usage.read_note("k", PRESENT) is None
+
+
+class Together:
+    """A client of the simulation whose pace is shared over a file."""
+
+    def __init__(self, shared: SharedPace, clock: Clock, begins: float) -> None:
+        self.shared, self.clock, self.begins = shared, clock, begins
+
+    def _at(self, now: float) -> None:
+        self.clock.now = max(self.clock.now, self.begins + now)
+
+    def opens(self, now: float) -> float:
+        # As the pacer does: as others left it when its own next slot, as it knows it, is there.
+        if (known := self.shared.pace.opens(now)) > now:
+            return known
+        self._at(now)
+        self.shared.change(lambda known: known)
+        return self.shared.pace.opens(now)
+
+    def sent(self, now: float) -> None:
+        self._at(now)
+        self.shared.change(lambda known: known.permitted(now))
+
+    def answered(self, sent_at: float, now: float) -> None:
+        self._at(now)
+        self.shared.change(lambda known: known.answered(sent_at, now))
+
+    def throttled(self, sent_at: float, now: float) -> None:
+        self._at(now)
+        self.shared.change(lambda known: known.throttled(sent_at, now, None))
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst", "rows", "late", "slower", "most"),
+    [
+        (20, 20, 300, 0.4, 1.03, 0.03),
+        (20, 20, 300, 6.0, 1.03, 0.03),
+        (1, 1, 80, 1.3, 1.1, 0.05),
+        (5, 40, 150, 0.0, 1.03, 0.06),
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_two_processes_call_as_one_would(quick, clock, rate, burst, rows, late, slower, most, seed):
+    with CallLog(quick, clock) as here, CallLog(quick, clock) as there:
+        begins = clock.now
+        clients = [
+            Client(Together(SharedPace(usage, "k", Pace(), 0.0, never), clock, begins), rows, starts)
+            for usage, starts in ((here, 0.0), (there, late))
+        ]
+        service = Bucket(rate, burst)
+        ideal = service.ideal(2 * rows)
+        Simulation(service, clients, seed=seed).run()
+    assert [len(client.done) for client in clients] == [rows, rows]
+    assert max(client.done[-1] for client in clients) <= slower * ideal
+    throttled = sum(client.throttled for client in clients)
+    assert throttled / (2 * rows + throttled) <= most
+    # While both were at it, after what the burst let through.
+    since = max(late, burst / rate)
+    until = min(client.done[-1] for client in clients)
+    parts = [sum(since <= at <= until for at in client.done) for client in clients]
+    assert 0.4 <= parts[0] / sum(parts) <= 0.6
+
+
+# -- what the next run begins with ---------------------------------------------------------------------
+
+
+def test_a_run_joins_a_pace_that_lives(usage, clock):
+    one = joined(usage, clock, met(clock.now, 40.0))
+    one.change(lambda known: known.permitted(clock.now))
+    clock.now += PRESENT - 1
+    assert joined(usage, clock).pace == one.pace
+
+
+@pytest.mark.parametrize("later", [PRESENT + 1, 8 * HOUR, LEARNED_FOR - HOUR])
+def test_a_later_run_begins_near_what_was_learned(usage, clock, later):
+    """And nothing else of it holds: not its slots, nor its throttles, nor the clock of its boot."""
+    joined(usage, clock, met(clock.now, 40.0)).change(
+        lambda known: known.permitted(clock.now).throttled(clock.now, clock.now, 300.0)
+    )
+    begins, clock.now = clock.now, clock.now + later
+    next_boot = 7.0
+    late = SharedPace(usage, "k", Pace(), next_boot, never)
+    assert late.pace == pace.learned(40.0, next_boot)
+    late.change(lambda known: known.permitted(next_boot))
+    assert late.pace == pace.learned(40.0, next_boot).permitted(next_boot)
+    assert late.pace.next_slot < next_boot + 1 < begins
+
+
+def test_what_was_learned_long_ago_is_forgotten(usage, clock):
+    joined(usage, clock, met(clock.now, 40.0)).change(lambda known: known.permitted(clock.now))
+    clock.now += LEARNED_FOR + 1
+    assert joined(usage, clock).pace == Pace()
+
+
+def test_a_limit_that_was_met_but_not_measured_is_sought_again(usage, clock):
+    one = joined(usage, clock)
+    one.change(lambda known: known.permitted(clock.now))
+    one.change(lambda known: known.throttled(clock.now, clock.now, None))
+    assert one.pace.known is None
+    clock.now += HOUR
+    assert joined(usage, clock).pace == Pace()
+
+
+def test_a_declared_pace_begins_as_declared_again(usage, clock):
+    start = pace.declared(5.0)
+    one = joined(usage, clock, start)
+    for _ in range(9):
+        one.change(lambda known: known.permitted(clock.now).throttled(clock.now, clock.now, None))
+    assert one.pace.peak < 1
+    assert joined(usage, clock, start).pace == one.pace
+    clock.now += HOUR
+    again = joined(usage, clock, start)
+    assert again.pace._replace(next_slot=start.next_slot) == start
+    assert again.pace.opens(clock.now) == clock.now
+    again.change(lambda known: known.permitted(clock.now))
+    assert again.pace.rate(clock.now) == start.rate(clock.now)
+
+
+@pytest.mark.parametrize("text", ["", "no pace", '{"a": 1}', '[99, "follow", 1]', "null"])
+def test_a_pace_that_another_version_left_is_passed_over(usage, clock, text):
+    usage.update_note("k", lambda *_: text)
+    shared = joined(usage, clock)
+    assert shared.pace == Pace()
+    shared.change(lambda known: known.permitted(clock.now))
+    shared.change(lambda known: known.throttled(clock.now, clock.now, None))
+    assert joined(usage, clock).pace == shared.pace
+
+
+def test_what_another_version_writes_meanwhile_does_not_end_ours(usage, clock):
+    shared = joined(usage, clock, met(clock.now))
+    usage.update_note("k", lambda *_: "[2, 3]")
+    before = shared.pace
+    shared.change(lambda known: known.permitted(clock.now))
+    assert shared.pace == before.permitted(clock.now)
+
+
+# -- files that break ----------------------------------------------------------------------------------
+
+
+def test_a_pace_that_can_no_longer_be_shared_is_followed_alone(path, clock):
+    warned: list[str] = []
+    with CallLog(path, clock) as usage:
+        shared = SharedPace(usage, "k", met(clock.now), clock.now, warned.append)
+        path.unlink()
+        before = shared.pace
+        shared.change(lambda known: known.permitted(clock.now))
+        assert shared.pace == before.permitted(clock.now)
+        shared.change(lambda known: known.answered(clock.now, clock.now))
+        assert shared.pace == before.permitted(clock.now).answered(clock.now, clock.now)
+    (text,) = warned
+    assert str(path) in text
+    assert "no longer shared" in text
+
+
+def test_a_limit_that_is_met_then_is_ones_own(path, clock):
+    warned: list[str] = []
+    with CallLog(path, clock) as usage:
+        shared = SharedPace(usage, "k", Pace(), clock.now, warned.append)
+        path.unlink()
+        shared.change(lambda known: known.permitted(clock.now))
+        assert not warned
+        shared.change(lambda known: known.throttled(clock.now, clock.now, None))
+        assert shared.pace.phase is Phase.CLIMB
+        shared.change(lambda known: known.permitted(clock.now))
+        assert shared.pace.in_flight == 1
+    assert len(warned) == 1
+
+
+# -- accounts ------------------------------------------------------------------------------------------
+
+
+def room(usage: CallLog | None, **quotas: Quota) -> AccountLimits:
+    accounts = {name: Account(name, profile=name, quota=each) for name, each in quotas.items()}
+    return AccountLimits(accounts, "aws", usage, {})
+
+
+async def by_number(name: str) -> str:
+    """The same AWS account for all names with the same number."""
+    return f"aws/{name[-1]}"
+
+
+def settled(limits: AccountLimits, name: str, *, at: float = 0.0) -> AccountState:
+    """The account's lane, after it was found out whose it is."""
+
+    async def settle() -> AccountState:
+        await anyio.sleep(at)
+        lane = limits.new_state(name, wait=False)
+        await limits.apply(lane, by_number)
+        return lane
+
+    return trio.run(settle, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def notes(usage: CallLog) -> set[str]:
+    """The names of what is kept."""
+    with sqlite3.connect(usage._path) as db:
+        found = {name for (name,) in db.execute("SELECT name FROM notes")}
+    db.close()
+    return found
+
+
+def logged(usage: CallLog) -> Counter[str]:
+    """Calls that are logged, by account."""
+    with sqlite3.connect(usage._path) as db:
+        found = Counter(account for (account,) in db.execute("SELECT account FROM calls"))
+    db.close()
+    return found
+
+
+PER_DAY = Quota(per_second=5, per_day=100)
+
+
+def test_windows_are_metered_by_the_account_that_signs(usage):
+    both = room(usage, a1=PER_DAY, b1=PER_DAY, c2=PER_DAY)
+    meters = [settled(both, name).pacer.meter for name in ("a1", "b1", "c2")]
+    for meter, calls in zip(meters, (1, 2, 4), strict=True):
+        assert isinstance(meter, WindowMeter)
+        for _ in range(calls):
+            meter.reserve()
+    used = {name: both.forecast(name, 1).used for name in ("a1", "b1", "c2")}
+    assert used == {"a1": (3,), "b1": (3,), "c2": (4,)}
+
+
+def test_reads_are_metered_apart_from_writes(usage):
+    lane = settled(room(usage, a1=Quota(per_day=1)), "a1")
+    assert lane.pacer.meter is not None
+    assert lane.read_pacer.meter is not None
+    assert lane.pacer.meter.reserve() == 1
+    assert isinstance(lane.pacer.meter.reserve(), WindowFull)
+    for _ in range(3):
+        assert isinstance(lane.read_pacer.meter.reserve(), int)
+    assert logged(usage) == {"aws/1 writes": 1, "aws/1 reads": 3}
+
+
+def test_what_reads_much_is_metered_though_no_window_is_declared(usage):
+    limits = room(usage, a1=Quota(per_second=5))
+    lane = limits.new_state("a1", wait=False)
+    asked: list[str] = []
+
+    async def identify(name: str) -> str:
+        asked.append(name)
+        return "aws/1"
+
+    for _ in range(2):
+        anyio.run(partial(limits.apply_to_reads, lane, identify))
+    assert lane.read_pacer.meter is not None
+    assert isinstance(lane.read_pacer.meter.reserve(), int)
+    assert (logged(usage), asked) == ({"aws/1 reads": 1}, ["a1"])
+
+
+def test_a_meter_claims_finishes_and_cancels(usage, clock):
+    meter = WindowMeter(usage, "k", (QuotaWindow("per_minute", 1, 60.0),))
+    reservation = meter.reserve()
+    assert isinstance(reservation, int)
+    found = meter.reserve()
+    assert isinstance(found, WindowFull)
+    assert found.opens_in == pytest.approx(60 + LOST_AFTER)
+    meter.cancel(reservation)
+    reservation = meter.reserve()
+    assert isinstance(reservation, int)
+    clock.now += 10
+    meter.finish(reservation)
+    found = meter.reserve()
+    assert isinstance(found, WindowFull)
+    assert found.opens_in == pytest.approx(60)
+    clock.now += 60.001
+    assert isinstance(meter.reserve(), int)
+
+
+@pytest.mark.parametrize("quota", [Quota(), Quota(per_second=5), Quota(reserve=10)])
+def test_without_declared_windows_no_call_is_logged(usage, quota):
+    lane = settled(room(usage, a1=quota), "a1")
+    assert lane.pacer.meter is lane.read_pacer.meter is None
+
+
+def test_without_a_log_nobody_is_asked_whose_account_it_is():
+    async def asked(name: str) -> str:
+        raise AssertionError(name)
+
+    async def settle() -> None:
+        limits = room(None, a1=Quota(per_second=5))
+        await limits.apply(limits.new_state("a1", wait=False), asked)
+
+    trio.run(settle)
+
+
+def test_an_account_once_known_is_not_forgotten_while_sts_is_silent(usage):
+    """A window that began anew under the name of a key would be one too many."""
+    known: list[str] = ["aws:123456789012:us-east-1", "aws key:0123"]
+
+    async def told(_: str) -> str:
+        return known.pop(0)
+
+    async def settle(quota: Quota) -> AccountState:
+        limits = room(usage, a1=quota)
+        lane = limits.new_state("a1", wait=False)
+        await limits.apply(lane, told)
+        return lane
+
+    for _ in range(2):
+        lane = trio.run(settle, PER_DAY)
+        assert isinstance(lane.pacer.meter, WindowMeter)
+        assert lane.pacer.meter.key == "aws:123456789012:us-east-1 writes"
+        assert lane.warnings == []
+
+
+@pytest.mark.parametrize(("quota", "warned"), [(PER_DAY, True), (Quota(per_second=5), False)])
+def test_one_that_was_never_known_is_warned_of_where_it_matters(usage, quota, warned):
+    async def told(_: str) -> str:
+        return "aws key:0123"
+
+    async def settle() -> AccountState:
+        limits = room(usage, a1=quota)
+        lane = limits.new_state("a1", wait=False)
+        await limits.apply(lane, told)
+        return lane
+
+    warnings = trio.run(settle).warnings
+    assert [("STS" in one, "sts:GetCallerIdentity" in one) for one in warnings] == [(True, True)] * warned
+
+
+def test_an_account_without_credentials_gets_nothing(usage):
+    failure = error_codes.client_failure(["NoCredentialsError", "Exception"], "none")
+
+    async def nobody(name: str) -> str:
+        raise ApiError(failure)
+
+    async def settle() -> None:
+        limits = room(usage, a1=PER_DAY)
+        lane = limits.new_state("a1", wait=False)
+        with pytest.raises(ApiError):
+            await limits.apply(lane, nobody)
+        assert lane.pacer.meter is None
+
+    trio.run(settle)
+    assert notes(usage) == set()
+
+
+def test_declared_and_sought_rates_are_kept_apart(usage):
+    """One who declares must not slow down one who seeks, nor the other way round."""
+    quotas = {"a1": Quota(per_second=5), "b1": Quota(per_second=7, per_day=9), "c1": Quota(per_day=9)}
+    lanes = [settled(room(usage, **quotas), name) for name in quotas]
+    for lane in lanes[1:]:
+        lane.pacer.change(lambda known: known.permitted(0.0).throttled(0.0, 0.0, None))
+    assert {name for name in notes(usage) if " pace " in name} == {"aws/1 pace declared", "aws/1 pace sought"}
+    assert [lane.pacer.pace.ceiling for lane in lanes] == [
+        pace.declared(5).ceiling,
+        pace.declared(7).ceiling,
+        inf,
+    ]
+
+
+@pytest.mark.parametrize("rates", [(5.0, 5.0), (5.0, 4.0), (0.4, 0.4, 0.4)])
+def test_all_who_declare_a_rate_call_at_it_together(usage, clock, rates):
+    """Whoever takes the next slot, it is a whole gap after the one before."""
+    all_ = [joined(usage, clock, pace.declared(rate)) for rate in rates]
+    sent = []
+    for number in range(40):
+        one = all_[number % len(all_)]
+        # What others did meanwhile is seen with the next event.
+        one.change(lambda known: known)
+        clock.now = max(clock.now, one.pace.opens(clock.now))
+        one.change(lambda known: known.permitted(clock.now))
+        one.change(lambda known: known.answered(clock.now, clock.now + 0.01))
+        sent.append(clock.now)
+    gaps = [after - before for before, after in pairwise(sent)]
+    assert min(gaps) >= 1 / max(rates) - pace.CATCH_UP
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.5, 5.0])
+def test_a_declared_rate_outlasts_its_run(usage, clock, rate):
+    """The next one's first call is a whole gap after the last one's last."""
+    began = clock.now
+    joined(usage, clock, pace.declared(rate)).change(lambda known: known.permitted(clock.now))
+    clock.now += 0.3 / rate
+    after = joined(usage, clock, pace.declared(rate)).pace
+    assert after.opens(clock.now) >= began + 1 / rate - pace.CATCH_UP
+    clock.now += 2 / rate
+    assert joined(usage, clock, pace.declared(rate)).pace.opens(clock.now) == clock.now
+
+
+def test_a_slot_of_an_earlier_boot_holds_nobody_up_for_longer_than_a_gap(usage, clock):
+    clock.now = 1e6
+    joined(usage, clock, pace.declared(0.5)).change(lambda known: known.permitted(clock.now))
+    clock.now += PRESENT + 1
+    after = SharedPace(usage, "k", pace.declared(0.5), 3.0, never).pace
+    assert after.opens(3.0) <= 3.0 + 1 / pace.declared(0.5).ceiling
+
+
+def test_two_names_of_one_account_share_its_pace(usage):
+    both = room(usage, a1=Quota(), b1=Quota(), c2=Quota())
+    first = settled(both, "a1")
+    first.pacer.change(lambda known: known.permitted(0.0))
+    first.pacer.change(lambda known: known.throttled(0.0, 0.0, None))
+    assert settled(both, "b1").pacer.pace == first.pacer.pace
+    assert settled(both, "c2").pacer.pace == Pace()
+
+
+def test_lanes_begin_as_declared_or_seeking_and_read_at_the_published_rate(usage):
+    limits = room(usage, a1=Quota(per_second=5), b1=Quota())
+    lane, other = (limits.new_state(name, wait=False) for name in ("a1", "b1"))
+    assert lane.pacer.pace == pace.declared(5)
+    assert other.pacer.pace == Pace()
+    assert lane.read_pacer.pace == pace.declared(10)
+
+
+def test_a_log_that_breaks_where_no_call_is_counted_is_a_warning(path, clock):
+    with CallLog(path, clock) as usage:
+        path.unlink()
+        lane = settled(room(usage, a1=Quota()), "a1")
+    assert lane.pacer.pace == Pace()
+    (warning,) = lane.warnings
+    assert "no longer shared" in warning
+
+
+def test_and_where_calls_are_counted_nothing_leaves(path, clock):
+    with CallLog(path, clock) as usage:
+        path.unlink()
+        lane = settled(room(usage, a1=PER_DAY), "a1")
+        assert lane.pacer.meter is not None
+        with pytest.raises(StorageError):
+            lane.pacer.meter.reserve()
+
+
+# -- how it will go ------------------------------------------------------------------------------------
+
+
+def brief(found: AccountForecast) -> tuple[float, str, tuple[int, ...]]:
+    return found.rate, found.basis, found.used
+
+
+def test_an_outlook_goes_by_what_is_declared(usage):
+    found = room(usage, a1=Quota(per_second=5, per_hour=60, per_day=100)).forecast("a1", 100)
+    assert brief(found) == (5, "declared", (0, 0))
+    assert found.windows == windows(Quota(per_hour=60, per_day=100))
+    assert found.forecast.ends_in == pytest.approx(HOUR + 39 / 5)
+
+
+def test_or_by_what_an_earlier_run_learned(usage, clock):
+    seeking = room(usage, a1=Quota())
+    assert brief(seeking.forecast("a1", 10)) == (PUBLISHED_RATE, "assumed", ())
+    lane = settled(seeking, "a1")
+    assert brief(seeking.forecast("a1", 10))[1] == "assumed", "nothing was learned yet"
+    lane.pacer.store.change(lambda _: met(0.0, 12.0).permitted(0.0))
+    usage.update_note("aws/1 pace sought", lambda *_: pace.dump(met(0.0, 12.0)))
+    clock.now += LEARNED_FOR - 1
+    assert brief(room(usage, a1=Quota()).forecast("a1", 10)) == (12.0, "learned", ())
+    clock.now += 2
+    assert brief(room(usage, a1=Quota()).forecast("a1", 10)) == (PUBLISHED_RATE, "assumed", ())
+
+
+def test_or_by_what_this_run_has_measured(usage):
+    found = room(usage, a1=Quota(per_second=5)).forecast("a1", 11, 2.0)
+    assert brief(found) == (2.0, "measured", ())
+    assert found.forecast.ends_in == pytest.approx(5)
+
+
+def test_without_a_log_nothing_is_known_but_what_is_declared():
+    found = room(None, a1=Quota(per_day=100)).forecast("a1", 150)
+    assert brief(found) == (PUBLISHED_RATE, "assumed", (0,))
+    assert found.forecast.ends_in == pytest.approx(DAY + 49)
+
+
+def test_an_outlook_knows_what_is_used_of_each_window_without_any_call(usage, clock):
+    """By another run, an hour ago and just now; whose account it is was found out then."""
+    quota = Quota(per_second=1, per_hour=50, per_day=100)
+    meter = settled(room(usage, a1=quota), "a1").pacer.meter
+    assert meter is not None
+    for _ in range(2):
+        for _ in range(30):
+            reservation = meter.reserve()
+            assert isinstance(reservation, int)
+            meter.finish(reservation)
+        clock.now += HOUR + 1
+    clock.now -= HOUR
+    found = room(usage, a1=quota).forecast("a1", 70)
+    assert found.used == (30, 60)
+    # 20 now, 20 when the hour is over, the rest when the first of yesterday's are a day old.
+    assert [span.rows for span in found.forecast.spans] == [20, 20, 30]
+    assert found.forecast.ends_in == pytest.approx(DAY - HOUR - 2 + 29, abs=2)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"endpoint": "http://localhost:1"},
+        {"a1": Account("a1", profile="other")},
+        {"a1": Account("a1", profile="a1", role_arn="arn:aws:iam::123456789012:role/R")},
+        {"a1": Account("a1", profile="a1", region="eu-west-1")},
+        {"a1": Account("a1", profile="a1", endpoint_url="http://localhost:2")},
+    ],
+    ids=["endpoint", "profile", "role", "region", "endpoint of its own"],
+)
+def test_what_signs_otherwise_is_taken_for_nobody_known(usage, other):
+    known = Account("a1", profile="a1", quota=PER_DAY)
+
+    def used(**changes) -> tuple[int, ...]:
+        account = changes.get("a1", known)
+        account = Account(**{name: getattr(account, name) for name in account.__slots__} | {"quota": PER_DAY})
+        return (
+            AccountLimits({"a1": account}, changes.get("endpoint", "aws"), usage, {}).forecast("a1", 1).used
+        )
+
+    settled(AccountLimits({"a1": known}, "aws", usage, {}), "a1").pacer.meter.reserve()  # type: ignore[union-attr]
+    assert used() == (1,)
+    assert used(**other) == (0,)
+
+
+def test_ambient_credentials_are_told_apart_by_what_names_them(usage):
+    def outlook(**environ: str) -> AccountForecast:
+        limits = AccountLimits({"m1": Account("m1", quota=PER_DAY)}, "aws", usage, environ)
+        return limits.forecast("m1", 1)
+
+    mine = {"AWS_ACCESS_KEY_ID": "AKIA1", "AWS_SECRET_ACCESS_KEY": "one"}
+    ambient = AccountLimits({"m1": Account("m1", quota=PER_DAY)}, "aws", usage, mine)
+    settled(ambient, "m1").pacer.meter.reserve()  # type: ignore[union-attr]
+    assert outlook(**mine).used == (1,)
+    assert outlook(**mine | {"AWS_SECRET_ACCESS_KEY": "rotated"}).used == (1,)
+    assert outlook(**mine | {"AWS_ACCESS_KEY_ID": "AKIA2"}).used == (0,)
+    assert outlook(AWS_PROFILE="p").used == (0,)
+    kept = " ".join(notes(usage))
+    assert "AKIA" not in kept
+    assert "one" not in kept.split()
+
+
+# -- a backfill over days ------------------------------------------------------------------------------
+
+LATENCY = 0.2
+
+
+class Backfill:
+    """A service that notes every call, and rows to be sent by one run after the other."""
+
+    def __init__(self, path: Path, rows: int, a_day: int) -> None:
+        self.path, self.rows, self.a_day = path, rows, a_day
+        self.quota = Quota(per_second=1, per_day=a_day)
+        self.calls: list[float] = []
+        self.waiting, self.done = list(range(rows)), set[int]()
+
+    async def serve(self, row: int) -> None:
+        self.calls.append(anyio.current_time())
+        await anyio.sleep(LATENCY)
+        self.done.add(row)
+
+    async def until_done(self, usage: CallLog) -> None:
+        """A run as short as can be: a few workers at one pacer."""
+        rows = iter(self.waiting)
+        permits = Pacer(pace.declared(1), WindowMeter(usage, "k", windows(self.quota)), wait=True)
+
+        async def worker() -> None:
+            for row in rows:
+                with await permits.acquire() as permit:
+                    permit.used()
+                    await self.serve(row)
+                    permit.answered()
+
+        async with anyio.create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(worker)
+
+    def opened(self) -> CallLog:
+        return CallLog(self.path, clock=lambda: 1e6 + trio.current_time())
+
+    async def run(self, seconds: float, *, killed: bool = False) -> None:
+        """One invocation of so many seconds; one that is killed tells the log of nothing more."""
+        with self.opened() as usage, anyio.move_on_after(seconds) as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self.until_done, usage)
+                if killed:
+                    await anyio.sleep(seconds - 1e-3)
+                    usage.close()
+        assert scope.cancelled_caught is (seconds < inf)
+        self.waiting = [row for row in self.waiting if row not in self.done]
+
+    async def run_engine(self, seconds: float) -> None:
+        """One invocation by the engine, which is stopped in good order after so long."""
+        rows = [self.request(number) for number in self.waiting]
+        with self.opened() as usage:
+            limits = AccountLimits({"m1": Account("m1", quota=self.quota)}, "aws", usage, {})
+            seams = Seams(
+                intend=self.nothing,
+                send=self.send,
+                record=lambda _: None,
+                look_up=self.nothing,
+                identify=lambda account: limits.apply(account, by_number),
+                probe=self.nothing,
+                clock_skew=lambda _: None,
+                now=lambda: datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=anyio.current_time()),
+                rng=Random(7),
+            )
+            settings = Settings(concurrency=8, max_duration=None if seconds == inf else seconds)
+            engine = Engine({"m1": limits.new_state("m1", wait=True)}, seams, settings)
+            await engine.run([rows])
+        assert engine.accounts["m1"].warnings == []
+        assert (engine.ending is None) is (seconds == inf)
+        self.waiting = [row for row in self.waiting if row not in self.done]
+
+    @staticmethod
+    @cache
+    def request(number: int) -> Request:
+        row = Row("m1", "Sandbox", "eng-1", "Opportunity", f"O{number}", "View")
+        return Request(row, client_token("run", row, 0))
+
+    async def send(self, request: Request) -> Receipt:
+        await self.serve(int(request.row.resource[1:]))
+        return Receipt("arn", 1, "req")
+
+    async def nothing(self, _: object) -> None:
+        return None
+
+    def judge(self, elapsed: float, dropped: int) -> None:
+        """Nothing was lost, no window was overrun wherever a call was counted, and hardly any time lost."""
+        assert len(self.done) == self.rows
+        assert self.rows <= len(self.calls) <= self.rows + dropped
+        days, rest = divmod(self.rows - 1, self.a_day)
+        assert elapsed <= 1.01 * (days * DAY + rest)
+        # The service counts a call at any time between its leaving and its end.
+        for earlier, later in zip(self.calls, self.calls[self.a_day :], strict=False):
+            assert later - (earlier + LATENCY) > DAY - 1e-5
+
+
+def few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter of a million looks at a window that is known to be spent would prove nothing."""
+    monkeypatch.setattr(pacer, "LOOK_AGAIN", 600.0)
+
+
+def in_virtual_time(body: Callable[[], Awaitable[None]]) -> float:
+    async def main() -> float:
+        await body()
+        return anyio.current_time()
+
+    return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@pytest.fixture
+def quick():
+    """A folder in memory, where there is one."""
+    folder = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: PTH112
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        yield Path(made) / "usage.sqlite"
+
+
+def test_a_backfill_over_days_uses_its_quota_to_the_brim_and_never_exceeds_it(quick, monkeypatch):
+    """9,000 rows at one a second and 2,500 a day; killed in mid-call and stopped in mid-wait.
+
+    So many that what is in no window any more is purged on its way.
+    """
+    few_looks(monkeypatch)
+    going = Backfill(quick, 9_000, 2_500)
+    assert going.rows > 2 * PURGE_EVERY
+
+    async def body() -> None:
+        for seconds, killed in (
+            (750.35, True),
+            (1500.15, False),
+            (40_000, True),
+            (50_000, False),
+            (70_000, True),
+        ):
+            await going.run(seconds, killed=killed)
+            assert going.waiting
+        await going.run(inf)
+
+    going.judge(in_virtual_time(body), dropped=5)
+    assert len(going.calls) > going.rows, "no kill met a call in flight"
+
+
+def test_so_does_the_engine_run_after_run(quick, monkeypatch):
+    few_looks(monkeypatch)
+    going = Backfill(quick, 3500, 1000)
+
+    async def body() -> None:
+        for seconds in (300.1, 600.15, 40_000, 50_000, 86_400):
+            await going.run_engine(seconds)
+            assert going.waiting
+        await going.run_engine(inf)
+
+    going.judge(in_virtual_time(body), dropped=0)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from batch_snapshot.config.options import Settings
 from batch_snapshot.engine.account import AccountState, Stop, StopKind
 from batch_snapshot.engine.pool import Engine
+from batch_snapshot.engine.seams import Seams
 from batch_snapshot.errors import LedgerWriteError, StorageError
 from batch_snapshot.failures import retry
 from batch_snapshot.failures.breakers import LIMIT
@@ -79,7 +80,7 @@ class World:
         look=None,
         first_read=None,
         whose=None,
-        lanes=("main",),
+        accounts=("main",),
         rate=None,
         wait=False,
         **bounds,
@@ -88,7 +89,7 @@ class World:
         self.answer = answer or (lambda request, nth: None)
         self.look = look or (lambda request: None)
         self.first_read = first_read or (lambda request: None)
-        self.whose = whose or (lambda lane: None)
+        self.whose = whose or (lambda account: None)
         self.identified, self.probed = [], []
         self.sent, self.looked, self.outcomes, self.intended = [], [], [], []
         self.flying: Counter[tuple[str, ...]] = Counter()
@@ -97,22 +98,22 @@ class World:
         self.full = False
         self.skew = None
         start = pace.declared(rate) if rate else pace.Pace()
-        self.engine = Engine(
-            lanes={
-                name: AccountState(name, Pacer(start, wait=wait), Pacer(pace.declared(10), wait=wait))
-                for name in lanes
-            },
+        seams = Seams(
+            intend=self.intend,
             send=self.send,
+            record=self.record,
             look_up=self.look_up,
             identify=self.identify,
             probe=self.probe,
-            intend=self.intend,
-            record=self.record,
             clock_skew=lambda _: self.skew,
             now=now,
             rng=Random(7),
-            settings=Settings(**bounds),
         )
+        states = {
+            name: AccountState(name, Pacer(start, wait=wait), Pacer(pace.declared(10), wait=wait))
+            for name in accounts
+        }
+        self.engine = Engine(states, seams, Settings(**bounds))
 
     async def send(self, request):
         pair = request.row[1:3] + request.row[4:5]
@@ -123,7 +124,7 @@ class World:
         nth = sum(1 for _, earlier in self.sent if earlier.row == request.row)
         self.sent.append((anyio.current_time(), request))
         try:
-            await anyio.sleep(self.latency)
+            await anyio.sleep(self.latency(request) if callable(self.latency) else self.latency)
         finally:
             self.flying[pair] -= 1
         failure = self.answer(request, nth)
@@ -138,12 +139,14 @@ class World:
             raise ApiError(found)
         return found
 
-    async def identify(self, lane):
-        self.identified.append((lane.name, lane.pacer.pace.next_slot, lane.read_pacer.pace.next_slot))
+    async def identify(self, account):
+        self.identified.append(
+            (account.name, account.pacer.pace.next_slot, account.read_pacer.pace.next_slot)
+        )
         await anyio.sleep(0.5)
-        failure = self.whose(lane)
+        failure = self.whose(account)
         if failure:
-            raise ApiError(failure)
+            raise ApiError(failure) if isinstance(failure, Failure) else failure
 
     async def probe(self, request):
         self.probed.append((len(self.sent), request.row.account, request.row.catalog))
@@ -189,7 +192,7 @@ async def test_never_more_calls_in_flight_than_concurrency():
 
 
 async def test_concurrency_bounds_all_accounts_together():
-    world = World(concurrency=4, latency=10, lanes=("a", "b"), rate=1000)
+    world = World(concurrency=4, latency=10, accounts=("a", "b"), rate=1000)
     await world.run([*requests(20, "a"), *requests(20, "b")])
     assert world.peak == 4
 
@@ -197,7 +200,7 @@ async def test_concurrency_bounds_all_accounts_together():
 async def test_with_more_accounts_than_calls_in_flight_each_keeps_its_pace():
     """Who waited for others to end leaves late, and the next call of the account keeps its distance."""
     names = ("a", "b", "c", "d")
-    world = World(concurrency=1, latency=3, lanes=names, rate=2)
+    world = World(concurrency=1, latency=3, accounts=names, rate=2)
 
     def sooner(_, __):
         world.latency = 3 if len(world.sent) % 5 == 0 else 0.01
@@ -299,12 +302,12 @@ async def test_never_two_calls_of_one_pair_in_flight():
 
 async def test_expired_credentials_stop_the_account_and_leave_its_rows():
     world = World(
-        lanes=("good", "bad"), answer=lambda request, _: EXPIRED if request.row.account == "bad" else None
+        accounts=("good", "bad"), answer=lambda request, _: EXPIRED if request.row.account == "bad" else None
     )
     await world.run([*requests(100, "bad"), *requests(100, "good")])
     assert world.statuses() == {Status.SUCCEEDED: 100}
     assert {outcome.request.row.account for outcome in world.outcomes} == {"good"}
-    assert world.engine.lanes["good"].stop is None
+    assert world.engine.accounts["good"].stop is None
     assert world.ending().kind is StopKind.STOPPED
     assert "ExpiredTokenException" in world.ending().reason
 
@@ -510,7 +513,9 @@ async def test_the_backoff_is_drawn_from_the_injected_source_and_grows():
 
 
 async def test_intents_cover_every_row_before_it_is_sent_and_no_stopped_account():
-    world = World(lanes=("a", "b"), answer=lambda request, _: EXPIRED if request.row.account == "a" else None)
+    world = World(
+        accounts=("a", "b"), answer=lambda request, _: EXPIRED if request.row.account == "a" else None
+    )
     await world.run([*requests(64, "a"), *requests(64, "b"), *requests(640, "a")], size=16)
     named = Counter(row.account for row in world.intended)
     assert named["b"] == 64
@@ -577,7 +582,7 @@ def test_nothing_is_forgotten_and_no_answer_is_misread(script, rows, concurrency
 
 
 async def test_each_account_and_catalog_is_read_once_before_its_first_write():
-    world = World(lanes=("a", "b"))
+    world = World(accounts=("a", "b"))
     production = [
         Request(request.row._replace(catalog="AWS"), request.client_token) for request in requests(30, "a")
     ]
@@ -602,7 +607,7 @@ async def test_a_first_read_that_is_refused_is_a_warning():
     world = World(first_read=lambda _: DENIED)
     await world.run(requests(5))
     assert world.statuses() == {Status.SUCCEEDED: 5}
-    assert "AccessDeniedException" in world.engine.lanes["main"].warnings[0]
+    assert "AccessDeniedException" in world.engine.accounts["main"].warnings[0]
 
 
 async def test_a_conflict_after_doubt_is_settled_by_looking():
@@ -641,7 +646,7 @@ async def test_a_look_waits_until_reads_show_what_was_sent_last():
 async def test_an_account_that_waits_holds_up_no_other():
     """A thousand rows of a throttled account come first; the others' rows are done in seconds."""
     world = World(
-        lanes=("stuck", "free"),
+        accounts=("stuck", "free"),
         answer=lambda request, _: THROTTLED if request.row.account == "stuck" else None,
         patience=1e9,
     )
@@ -672,7 +677,7 @@ async def test_the_manifest_is_read_no_further_ahead_than_needed():
 
 async def test_nothing_is_read_ahead_for_an_account_that_has_no_rows():
     """Its next row might be the last of a million; that there is none is known from the validation."""
-    world = World(latency=1e6, lanes=("stuck", "idle"))
+    world = World(latency=1e6, accounts=("stuck", "idle"))
     read = 0
 
     def batches():
@@ -689,7 +694,7 @@ async def test_nothing_is_read_ahead_for_an_account_that_has_no_rows():
 
 
 async def test_the_share_of_an_account_that_is_done_goes_to_the_others():
-    world = World(latency=1.0, concurrency=8, lanes=tuple("abcdefgh"))
+    world = World(latency=1.0, concurrency=8, accounts=tuple("abcdefgh"))
     few = [one for name in "abcdefg" for one in requests(2, name, f"eng-{name}")]
     async with anyio.create_task_group() as group:
         group.start_soon(world.run, [*requests(400, "h"), *few])
@@ -699,7 +704,7 @@ async def test_the_share_of_an_account_that_is_done_goes_to_the_others():
 
 
 async def test_accounts_without_rows_have_no_share():
-    world = World(latency=1.0, concurrency=8, lanes=tuple("abcdefgh"), rate=1000)
+    world = World(latency=1.0, concurrency=8, accounts=tuple("abcdefgh"), rate=1000)
     async with anyio.create_task_group() as group:
         group.start_soon(world.engine.run, [list(requests(64, "h"))], {"h": 64})
         await anyio.sleep(20)
@@ -709,7 +714,7 @@ async def test_accounts_without_rows_have_no_share():
 async def test_with_more_accounts_than_calls_in_flight_each_has_its_turn():
     """Two hundred accounts, eight at once: none has its second row before nearly all have had their first."""
     names = tuple(f"account-{number}" for number in range(200))
-    world = World(latency=0.5, concurrency=8, lanes=names)
+    world = World(latency=0.5, concurrency=8, accounts=names)
     rows = [one for name in names for one in requests(3, name, f"eng-{name}")]
     await world.run(rows)
     assert world.peak <= 8
@@ -719,14 +724,10 @@ async def test_with_more_accounts_than_calls_in_flight_each_has_its_turn():
 
 
 async def test_an_account_whose_calls_hang_takes_no_other_accounts_share():
-    world = World(lanes=("slow", "quick"), concurrency=8, rate=100)
-    ordinary = world.latency
+    def latency(request):
+        return 90 if request.row.account == "slow" else 0.1
 
-    async def send(request):
-        world.latency = 90 if request.row.account == "slow" else ordinary
-        return await World.send(world, request)
-
-    world.engine._send = send
+    world = World(accounts=("slow", "quick"), concurrency=8, rate=100, latency=latency)
     async with anyio.create_task_group() as group:
         group.start_soon(world.run, [*requests(60, "slow"), *requests(60, "quick", "eng-of-its-own")])
         await anyio.sleep(10)
@@ -754,14 +755,14 @@ async def test_the_pace_of_reads_recovers():
     throttles = [THROTTLED] * 10
     world = World(look=lambda _: throttles.pop() if throttles else Receipt("arn:found", 1), concurrency=1)
     await world.run([doubtful(7000)])
-    assert world.engine.lanes["main"].read_pacer.pace.starved_since is None
+    assert world.engine.accounts["main"].read_pacer.pace.starved_since is None
 
 
 # -- whose account it is -------------------------------------------------------------------------------
 
 
 async def test_each_account_is_identified_once_before_anything_of_it_leaves():
-    world = World(lanes=("a", "b"))
+    world = World(accounts=("a", "b"))
     production = [
         Request(request.row._replace(catalog="AWS"), request.client_token) for request in requests(30, "a")
     ]
@@ -772,17 +773,17 @@ async def test_each_account_is_identified_once_before_anything_of_it_leaves():
 
 async def test_an_account_that_nobody_can_sign_for_stops_before_its_first_permit():
     world = World(
-        lanes=("good", "bad"), whose=lambda lane: EXPIRED if lane.name == "bad" else None, rate=1000
+        accounts=("good", "bad"), whose=lambda account: EXPIRED if account.name == "bad" else None, rate=1000
     )
     await world.run([*requests(100, "bad"), *requests(100, "good", "eng-of-its-own")])
     assert world.statuses() == {Status.SUCCEEDED: 100}
     assert {account for _, account, _ in world.probed} == {"good"}
-    bad = world.engine.lanes["bad"]
+    bad = world.engine.accounts["bad"]
     assert bad.stop is not None
     assert bad.stop.kind is StopKind.STOPPED
     assert "ExpiredTokenException" in bad.stop.reason
     assert bad.pacer.pace.next_slot == bad.read_pacer.pace.next_slot == 0
-    assert world.engine.lanes["good"].stop is None
+    assert world.engine.accounts["good"].stop is None
     assert [name for name, *_ in world.identified].count("bad") == 1
 
 
@@ -830,12 +831,12 @@ class Windows:
 
 
 async def test_a_spent_window_defers_its_account_and_no_other():
-    world = World(lanes=("a", "b"), rate=1000)
-    world.engine.lanes["a"].pacer.meter = Windows(40, opens_at=7200)
+    world = World(accounts=("a", "b"), rate=1000)
+    world.engine.accounts["a"].pacer.meter = Windows(40, opens_at=7200)
     await world.run([*requests(100, "a"), *requests(100, "b", "eng-of-its-own")])
     assert Counter(o.request.row.account for o in world.outcomes) == {"a": 40, "b": 100}
     assert world.statuses() == {Status.SUCCEEDED: 140}, "what was not sent has no outcome"
-    stop = world.engine.lanes["a"].stop
+    stop = world.engine.accounts["a"].stop
     assert stop is not None
     assert stop == world.ending()
     assert stop.kind is StopKind.DEFERRED
@@ -844,13 +845,13 @@ async def test_a_spent_window_defers_its_account_and_no_other():
     assert f"opens {opens:%H:%M}" in stop.reason
     assert "(in 1:59:59" in stop.reason or "(in 2:00:00)" in stop.reason
     assert "--wait" in stop.reason
-    assert world.engine.lanes["b"].stop is None
+    assert world.engine.accounts["b"].stop is None
     assert anyio.current_time() < 60
 
 
 async def test_a_window_without_room_says_what_to_change():
     world = World()
-    world.engine.lanes["main"].pacer.meter = Windows(0, width=QuotaWindow("per_hour", 0, 3600.0))
+    world.engine.accounts["main"].pacer.meter = Windows(0, width=QuotaWindow("per_hour", 0, 3600.0))
     await world.run(requests(10))
     assert world.sent == world.outcomes == []
     assert world.ending().kind is StopKind.DEFERRED
@@ -859,7 +860,7 @@ async def test_a_window_without_room_says_what_to_change():
 
 async def test_a_spent_window_is_waited_for_where_that_is_asked():
     world = World(rate=1000, wait=True)
-    world.engine.lanes["main"].pacer.meter = Windows(40, opens_at=7200)
+    world.engine.accounts["main"].pacer.meter = Windows(40, opens_at=7200)
     await world.run(requests(100))
     assert world.statuses() == {Status.SUCCEEDED: 100}
     assert world.engine.ending is None
@@ -868,7 +869,7 @@ async def test_a_spent_window_is_waited_for_where_that_is_asked():
 
 async def test_a_stop_wakes_who_waits_for_a_window():
     world = World(rate=1000, wait=True)
-    world.engine.lanes["main"].pacer.meter = windows = Windows(40, opens_at=7200)
+    world.engine.accounts["main"].pacer.meter = windows = Windows(40, opens_at=7200)
     async with anyio.create_task_group() as group:
         group.start_soon(world.run, requests(100))
         await anyio.sleep(100)
@@ -880,12 +881,12 @@ async def test_a_stop_wakes_who_waits_for_a_window():
 
 async def test_a_spent_window_of_reads_leaves_the_row_in_doubt():
     world = World()
-    world.engine.lanes["main"].read_pacer.meter = Windows(1, opens_at=7200)
+    world.engine.accounts["main"].read_pacer.meter = Windows(1, opens_at=7200)
     await world.run([doubtful(7000)])
     assert world.looked == world.sent == []
     assert world.outcomes == [], "its earlier lines stand"
     assert world.ending().kind is StopKind.DEFERRED
-    stop = world.engine.lanes["main"].stop
+    stop = world.engine.accounts["main"].stop
     assert stop is not None
     assert "per_day is spent (10,000 reads in any 24 hours)" in stop.reason
     assert "in 1:59:" in stop.reason, "it is the window of reads that opens then"
@@ -893,10 +894,10 @@ async def test_a_spent_window_of_reads_leaves_the_row_in_doubt():
 
 async def test_a_call_that_waits_behind_others_when_the_run_stops_gives_its_permit_back():
     """It has its slot, but all calls that may fly do: it never leaves, and spends nothing."""
-    world = World(latency=5, lanes=("a", "b"), rate=1000, concurrency=1)
+    world = World(latency=5, accounts=("a", "b"), rate=1000, concurrency=1)
     meters = {name: Windows(100) for name in ("a", "b")}
-    for name, lane in world.engine.lanes.items():
-        lane.pacer.meter = meters[name]
+    for name, account in world.engine.accounts.items():
+        account.pacer.meter = meters[name]
     async with anyio.create_task_group() as group:
         group.start_soon(world.run, [*requests(5, "a"), *requests(5, "b", "eng-of-its-own")])
         await anyio.sleep(3)
@@ -906,7 +907,7 @@ async def test_a_call_that_waits_behind_others_when_the_run_stops_gives_its_perm
     assert len(world.sent) == 1
     assert sum(meter.used for meter in meters.values()) == 1
     assert not any(meter.flying for meter in meters.values())
-    assert [lane.pacer.pace.in_flight for lane in world.engine.lanes.values()] == [0, 0]
+    assert [account.pacer.pace.in_flight for account in world.engine.accounts.values()] == [0, 0]
 
 
 async def test_a_stop_at_the_very_moment_of_a_permit_gives_it_back():
@@ -920,18 +921,18 @@ async def test_a_stop_at_the_very_moment_of_a_permit_gives_it_back():
                 world.engine.request_stop(Stop(StopKind.INTERRUPTED, "SIGINT"))
             return reservation
 
-    lane = world.engine.lanes["main"]
-    lane.pacer.meter = windows = Signalled(100)
+    account = world.engine.accounts["main"]
+    account.pacer.meter = windows = Signalled(100)
     await world.run(requests(20))
     assert len(world.sent) == windows.used == 6
     assert windows.flying == set()
-    assert lane.pacer.pace.in_flight == 0
+    assert account.pacer.pace.in_flight == 0
     assert world.ending().kind is StopKind.INTERRUPTED
 
 
 async def test_calls_that_are_dropped_in_flight_keep_their_slots():
     world = World(latency=1000, concurrency=4, rate=1000)
-    world.engine.lanes["main"].pacer.meter = windows = Windows(100)
+    world.engine.accounts["main"].pacer.meter = windows = Windows(100)
     async with anyio.create_task_group() as group:
         group.start_soon(world.run, requests(100))
         await anyio.sleep(5)
@@ -942,7 +943,7 @@ async def test_calls_that_are_dropped_in_flight_keep_their_slots():
 @pytest.mark.parametrize("breaks", ["finish", "reserve"])
 async def test_a_log_of_calls_that_breaks_loses_no_outcome_and_lets_no_call_follow(breaks):
     world = World(latency=1, concurrency=2, rate=1000)
-    world.engine.lanes["main"].pacer.meter = windows = Windows(100)
+    world.engine.accounts["main"].pacer.meter = windows = Windows(100)
 
     async def breaking():
         await anyio.sleep(3.2)
@@ -953,41 +954,36 @@ async def test_a_log_of_calls_that_breaks_loses_no_outcome_and_lets_no_call_foll
         group.start_soon(world.run, requests(100))
     assert len(world.sent) == len(world.outcomes) >= 6
     assert set(world.statuses()) == {Status.SUCCEEDED}
-    assert isinstance(world.engine.uncounted, StorageError)
+    assert isinstance(world.engine.call_log_error, StorageError)
     ending = world.ending()
     assert (ending.kind, ending.reason) == (StopKind.STOPPED, "the log of calls cannot be written")
 
 
 async def test_nor_does_any_call_leave_where_the_log_cannot_tell_whose_account_it_is():
-    world = World()
-
-    async def unknown(lane):
-        raise StorageError("the log of calls cannot be read")
-
-    world.engine._identify = unknown
+    world = World(whose=lambda _: StorageError("the log of calls cannot be read"))
     await world.run(requests(10))
     assert (world.sent, world.outcomes) == ([], [])
-    assert isinstance(world.engine.uncounted, StorageError)
+    assert isinstance(world.engine.call_log_error, StorageError)
 
 
 async def test_a_spent_window_says_when_it_opens_by_what_is_over():
     """A call in flight seems to hold its slot for minutes; once it is over it is known better."""
     world = World(latency=2, concurrency=8, rate=1000)
     windows = Windows(4, opens_at=360)
-    lane = world.engine.lanes["main"]
-    lane.pacer.meter = windows
+    account = world.engine.accounts["main"]
+    account.pacer.meter = windows
 
     async def over():
-        while lane.stop is None:
+        while account.stop is None:
             await anyio.sleep(0.1)
-        assert "in 0:05:" in lane.stop.reason
+        assert "in 0:05:" in account.stop.reason
         assert windows.flying
         windows.opens_at = anyio.current_time() + 62
 
     async with anyio.create_task_group() as group:
         group.start_soon(over)
         group.start_soon(world.run, requests(100))
-    assert "in 0:01:0" in (lane.stop.reason if lane.stop else "")
+    assert "in 0:01:0" in (account.stop.reason if account.stop else "")
     assert windows.flying == set()
 
 
@@ -1012,12 +1008,12 @@ async def test_only_answers_that_were_not_throttled_say_that_there_is_room(failu
     world = World(answer=lambda *_: failure, max_attempts=1, look=lambda _: DENIED)
     await world.run(requests(1))
     assert len(world.sent) == 1
-    assert world.engine.lanes["main"].pacer.pace.found == says
-    assert world.engine.lanes["main"].pacer.pace.in_flight == 0
+    assert world.engine.accounts["main"].pacer.pace.found == says
+    assert world.engine.accounts["main"].pacer.pace.in_flight == 0
 
 
 async def test_every_call_of_a_run_is_counted_and_those_that_were_throttled():
     world = World(answer=lambda request, nth: THROTTLED if nth < 2 else None, patience=1e9)
     await world.run(requests(5))
-    traffic = world.engine.lanes["main"].traffic
+    traffic = world.engine.accounts["main"].traffic
     assert (traffic.calls, traffic.throttled) == (15, 10)

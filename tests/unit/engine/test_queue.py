@@ -13,7 +13,6 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_snapshot.engine.overflow import Overflow
 from batch_snapshot.engine.queue import RequestQueue
 from batch_snapshot.errors import StorageError
 from batch_snapshot.models import Request, Row
@@ -76,20 +75,20 @@ def test_whatever_the_order_and_the_rates_nothing_is_lost_and_memory_is_bounded(
     }[told]
     taken: dict[str, list[int]] = {name: [] for name in "abcde"}
 
-    async def take(feed, name):
-        while got := await feed.take(name, SIZE):
+    async def take(queue, name):
+        while got := await queue.take(name, SIZE):
             assert len(got) <= SIZE
             taken[name] += [int(one.row.resource[1:]) for one in got]
             # An account's share, its next chunk, and the list that was brought near for it.
-            assert feed.held <= AHEAD + 5 * (2 * CHUNK + SIZE)
+            assert queue.in_memory <= AHEAD + 5 * (2 * CHUNK + SIZE)
             await anyio.sleep(pauses[name])
 
     async def main():
-        with closing(RequestQueue("abcde", lambda _: False, read_ahead=AHEAD, chunk=CHUNK)) as feed:
+        with closing(RequestQueue("abcde", lambda _: False, read_ahead=AHEAD, chunk=CHUNK)) as queue:
             async with anyio.create_task_group() as group:
                 for name in "abcde":
-                    group.start_soon(take, feed, name)
-                await feed.read(batched(listed(order), batch), expected)
+                    group.start_soon(take, queue, name)
+                await queue.read(batched(listed(order), batch), expected)
 
     in_virtual_time(main)
     assert taken == {name: list(range(wanted[name])) for name in "abcde"}
@@ -109,19 +108,19 @@ async def test_an_account_behind_a_hundred_thousand_rows_of_another_does_not_wai
     done: dict[str, float] = {}
     most = 0
 
-    async def take(feed, name, pause):
+    async def take(queue, name, pause):
         nonlocal most
-        while await feed.take(name, 64):
-            most = max(most, feed.held)
+        while await queue.take(name, 64):
+            most = max(most, queue.in_memory)
             await anyio.sleep(pause)
         done[name] = anyio.current_time()
 
     began = anyio.current_time()
-    with closing(RequestQueue(["huge", "small"], lambda _: False, read_ahead=1_000)) as feed:
+    with closing(RequestQueue(["huge", "small"], lambda _: False, read_ahead=1_000)) as queue:
         async with anyio.create_task_group() as group:
-            group.start_soon(take, feed, "huge", 64.0)
-            group.start_soon(take, feed, "small", 1.0)
-            await feed.read(batched(one_behind_another, 64), {"huge": huge, "small": 100} if told else None)
+            group.start_soon(take, queue, "huge", 64.0)
+            group.start_soon(take, queue, "small", 1.0)
+            await queue.read(batched(one_behind_another, 64), {"huge": huge, "small": 100} if told else None)
     assert done["small"] - began < 10
     assert done["huge"] - began >= huge
     assert most < 1_300
@@ -138,9 +137,9 @@ async def test_what_is_read_for_nobody_is_not_read():
             read += 1
             yield [one]
 
-    with closing(RequestQueue("ab", lambda _: False)) as feed:
+    with closing(RequestQueue("ab", lambda _: False)) as queue:
         async with anyio.create_task_group() as group:
-            group.start_soon(feed.read, batches())
+            group.start_soon(queue.read, batches())
             await anyio.sleep(1)
             assert read == 2
             group.cancel_scope.cancel()
@@ -149,17 +148,17 @@ async def test_what_is_read_for_nobody_is_not_read():
 @pytest.mark.anyio
 async def test_the_rows_of_an_account_that_stopped_are_dropped_and_hold_up_nobody():
     stopped: set[str] = set()
-    with closing(RequestQueue("ab", stopped.__contains__, read_ahead=AHEAD, chunk=CHUNK)) as feed:
+    with closing(RequestQueue("ab", stopped.__contains__, read_ahead=AHEAD, chunk=CHUNK)) as queue:
         async with anyio.create_task_group() as group:
-            group.start_soon(feed.read, batched(listed("a" * 100 + "b" * 5), 7))
-            assert len(await feed.take("b", SIZE)) == SIZE
-            assert feed.busy() == 2
+            group.start_soon(queue.read, batched(listed("a" * 100 + "b" * 5), 7))
+            assert len(await queue.take("b", SIZE)) == SIZE
+            assert queue.busy() == 2
             stopped.add("a")
-            feed.poke()
-            assert await feed.take("a", SIZE) == []
-            assert len(await feed.take("b", SIZE)) == 1
-            assert await feed.take("b", SIZE) == []
-            assert feed.busy() == 0
+            queue.wake()
+            assert await queue.take("a", SIZE) == []
+            assert len(await queue.take("b", SIZE)) == 1
+            assert await queue.take("b", SIZE) == []
+            assert queue.busy() == 0
 
 
 @pytest.mark.anyio
@@ -172,30 +171,34 @@ async def test_when_everybody_has_stopped_nothing_more_is_read():
             read.append(one)
             yield [one]
 
-    with closing(RequestQueue("a", stopped.__contains__)) as feed:
+    with closing(RequestQueue("a", stopped.__contains__)) as queue:
         async with anyio.create_task_group() as group:
-            group.start_soon(feed.read, batches())
-            assert await feed.take("a", SIZE)
+            group.start_soon(queue.read, batches())
+            assert await queue.take("a", SIZE)
             stopped.add("a")
-            feed.poke()
+            queue.wake()
     assert len(read) < 5
 
 
-def test_a_request_comes_back_as_it_was():
+@pytest.mark.anyio
+async def test_a_request_from_disk_is_as_it_was():
     since = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
     doubtful = request("a", 1, generation=3, ambiguous=True, first_sent_at=since, clock_skew=-2.5)
-    with closing(Overflow()) as overflow:
-        numbers = [overflow.put([request("a"), doubtful]), overflow.put([request("é\u2028", 2)])]
-        assert overflow.take(numbers[1]) == [request("é\u2028", 2)]
-        assert overflow.take(numbers[0]) == [request("a"), doubtful]
+    unusual = Request(request("a", 2).row._replace(resource="é\u2028"), "token")
+    requests = [request("a"), doubtful, unusual, request("a", 3)]
+    with closing(RequestQueue("a", lambda _: False, read_ahead=1, chunk=1)) as queue:
+        await queue.read([requests], {"a": 4})
+        assert queue.in_memory == 1
+        assert await queue.take("a", 9) == requests
 
 
-def test_without_room_for_a_file_the_way_out_is_told(tmp_path):
-    overflow = Overflow()
-    number = overflow.put([request("a")])
-    assert overflow._tables
-    overflow._tables.execute("DROP TABLE waiting")
-    for act in (lambda: overflow.put([request("b")]), lambda: overflow.take(number)):
+@pytest.mark.anyio
+async def test_a_file_that_fails_is_a_storage_error():
+    with closing(RequestQueue("a", lambda _: False, read_ahead=1, chunk=1)) as queue:
+        await queue.read([[request("a"), request("a", 1)]], {"a": 2})
+        assert queue._chunks
+        queue._chunks.execute("DROP TABLE chunks")
         with pytest.raises(StorageError, match="TMPDIR"):
-            act()
-    overflow.close()
+            await queue.read([[request("a", 2)]], {"a": 1})
+        with pytest.raises(StorageError, match="TMPDIR"):
+            await queue.take("a", 9)

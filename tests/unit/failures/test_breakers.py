@@ -161,11 +161,11 @@ def test_a_reason_quotes_no_page():
 
 async def test_one_accounts_breaker_stops_no_other():
     world = World(
-        lanes=("a", "b"), answer=lambda request, _: html(403) if request.row.account == "a" else None
+        accounts=("a", "b"), answer=lambda request, _: html(403) if request.row.account == "a" else None
     )
     await world.run([*requests(100, "a"), *requests(100, "b", "eng-of-its-own")])
     assert Counter(o.request.row.account for o in world.outcomes) == {"a": 20, "b": 100}
-    assert world.engine.lanes["b"].stop is None
+    assert world.engine.accounts["b"].stop is None
 
 
 # -- nobody can be reached ----------------------------------------------------------------------------
@@ -175,26 +175,26 @@ async def test_one_accounts_breaker_stops_no_other():
 @pytest.mark.parametrize("latency", [0, 10.0], ids=["refused", "timed out"])
 async def test_against_nobody_the_run_is_deferred_within_three_minutes(concurrency, latency):
     world = World(latency=latency, answer=lambda *_: REFUSED, concurrency=concurrency, max_attempts=2)
-    lane = world.engine.lanes["main"]
-    lane.pacer.meter, lane.read_pacer.meter = Windows(10_000), Windows(10_000)
+    account = world.engine.accounts["main"]
+    account.pacer.meter, account.read_pacer.meter = Windows(10_000), Windows(10_000)
     await world.run(requests(2000))
     assert 120 <= anyio.current_time() < 180
     assert world.ending().kind is StopKind.DEFERRED
     assert "cannot reach api.example:443: connection refused, and so for" in world.ending().reason
     assert world.outcomes == [], "all rows are unattempted"
-    assert lane.traffic.calls == 0
-    assert (lane.pacer.meter.used, lane.pacer.meter.flying) == (0, set())
+    assert account.traffic.calls == 0
+    assert (account.pacer.meter.used, account.pacer.meter.flying) == (0, set())
     assert len(world.sent) < 60
     assert len({request.row for _, request in world.sent}) <= LIMIT
 
 
 async def test_a_first_read_that_does_not_leave_is_a_probe_before_any_intent():
     world = World(first_read=lambda _: REFUSED)
-    lane = world.engine.lanes["main"]
-    lane.read_pacer.meter = reads = Windows(10_000)
+    account = world.engine.accounts["main"]
+    account.read_pacer.meter = reads = Windows(10_000)
     await world.run(requests(2000))
     assert world.ending().kind is StopKind.DEFERRED
-    assert world.intended == world.sent == world.outcomes == lane.warnings == []
+    assert world.intended == world.sent == world.outcomes == account.warnings == []
     assert (reads.used, reads.flying) == (0, set())
     assert 120 <= anyio.current_time() < 180
 
@@ -214,8 +214,8 @@ async def test_a_run_goes_on_when_the_network_comes_back():
     assert world.engine.ending is None
     assert world.statuses() == {Status.SUCCEEDED: 500}
     assert {outcome.attempts for outcome in world.outcomes} == {1}
-    assert world.engine.lanes["main"].traffic.calls == 500
-    assert world.engine.lanes["main"].pause is None
+    assert world.engine.accounts["main"].traffic.calls == 500
+    assert world.engine.accounts["main"].pause is None
     assert anyio.current_time() < 60 + 30 + 11
 
 
@@ -232,7 +232,7 @@ async def test_a_server_error_ends_the_pause_too_though_no_row_has_ended():
     def answer(request, nth):
         if anyio.current_time() < 5:
             return REFUSED
-        pauses.append(world.engine.lanes["main"].pause)
+        pauses.append(world.engine.accounts["main"].pause)
         return BROKEN if len(pauses) < 4 else None
 
     world = World(answer=answer, rate=1000)
@@ -249,9 +249,9 @@ async def test_calls_that_were_under_way_when_the_pause_began_are_no_probes():
 
 
 async def test_a_pause_at_a_worker_is_shown_by_the_clock_here():
-    lane = World().engine.lanes["main"]
+    account = World().engine.accounts["main"]
     here = Coordinator(
-        lanes={"main": lane},
+        accounts={"main": account},
         posts=None,  # type: ignore[arg-type]
         identify=None,  # type: ignore[arg-type]
         intend=None,  # type: ignore[arg-type]
@@ -263,7 +263,7 @@ async def test_a_pause_at_a_worker_is_shown_by_the_clock_here():
 
     def told(pause):
         here._told(here._desks["main"], Tale(account="main", pause=pause))
-        return lane.pause and (lane.pause.what, lane.pause.next_at)
+        return account.pause and (account.pause.what, account.pause.next_at)
 
     await anyio.sleep(5)
     there = Pause.begin(breakers.UNREACHABLE, "down", 1e6, 120)
@@ -319,11 +319,11 @@ async def test_a_row_that_never_left_was_never_first_sent():
 async def test_settings_that_let_no_call_leave_stop_the_account_at_once(count):
     wrong = client_failure(["InvalidProxyError"], "the URL of the proxy names no host")
     world = World(answer=lambda *_: wrong)
-    lane = world.engine.lanes["main"]
-    lane.pacer.meter = Windows(100)
+    account = world.engine.accounts["main"]
+    account.pacer.meter = Windows(100)
     await world.run(requests(count))
     assert world.outcomes == []
-    assert (world.ending().kind, lane.traffic.calls, lane.pacer.meter.used) == (StopKind.STOPPED, 0, 0)
+    assert (world.ending().kind, account.traffic.calls, account.pacer.meter.used) == (StopKind.STOPPED, 0, 0)
     assert "the URL of the proxy names no host" in world.ending().reason
 
 
@@ -339,13 +339,15 @@ async def test_a_stop_wakes_an_account_that_pauses():
 
 async def test_an_account_that_pauses_holds_up_no_other():
     world = World(
-        lanes=("a", "b"), answer=lambda request, _: REFUSED if request.row.account == "a" else None, rate=50
+        accounts=("a", "b"),
+        answer=lambda request, _: REFUSED if request.row.account == "a" else None,
+        rate=50,
     )
     await world.run([*requests(100, "a"), *requests(100, "b", "eng-of-its-own")])
     done = {o.request.row.account: o.finished_at for o in world.outcomes}
     assert [*done] == ["b"]
     assert world.statuses() == {Status.SUCCEEDED: 100}
-    assert world.engine.lanes["b"].stop is None
+    assert world.engine.accounts["b"].stop is None
 
 
 # -- quotas -------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from batch_snapshot.config.options import Options
-from batch_snapshot.engine.allowance import AccountForecast
+from batch_snapshot.engine.limits import AccountForecast
 from batch_snapshot.jobs import preview, run
 from batch_snapshot.jobs.preview import Preview
 from batch_snapshot.models import Account, Quota

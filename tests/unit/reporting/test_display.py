@@ -17,7 +17,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from batch_snapshot.engine.account import AccountState, Stop, StopKind
-from batch_snapshot.engine.allowance import AccountForecast, AccountLimits
+from batch_snapshot.engine.limits import AccountForecast, AccountLimits
 from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.failures.breakers import Pause
 from batch_snapshot.failures.error_codes import ErrorResponse, service_failure
@@ -279,7 +279,7 @@ def test_present_rate_of_a_run_is_measured_over_the_last_seconds():
 def test_frame_has_rows_rates_windows_and_stops_of_accounts():
     async def look(view):
         main, acme = view.accounts["main"], lane("acme", pace.Pace())
-        view.state.lanes["acme"] = acme
+        view.state.accounts["acme"] = acme
         view.stats.settled["main"] = 20
         windows = (QuotaWindow("per_hour", 50, 3600.0), QuotaWindow("per_day", 100, DAY))
         view._forecast = (5.0, 100.0)

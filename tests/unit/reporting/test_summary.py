@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from batch_snapshot import paths
 from batch_snapshot.engine.account import AccountState, Stop, StopKind
-from batch_snapshot.engine.allowance import AccountLimits
+from batch_snapshot.engine.limits import AccountLimits
 from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.failures.retry import NO_LIMIT
@@ -585,7 +585,7 @@ def test_time_left_includes_waits_for_quota_windows(path):
     usage_clock = [1e6]
     with CallLog(path.with_suffix(".sqlite"), clock=lambda: usage_clock[0]) as usage:
         room = allowances(usage, main=quota)
-        trio.run(room.settle, lanes()["main"], identified)
+        trio.run(room.apply, lanes()["main"], identified)
         for _ in range(8):
             reservation = usage.reserve("aws/1 writes", windows(quota))
             assert isinstance(reservation, int)
@@ -622,7 +622,7 @@ def test_unreadable_call_log_does_not_end_the_display(path):
     async def main() -> str:
         usage = CallLog(path.with_suffix(".sqlite"), clock=lambda: 1e6)
         room = allowances(usage, main=Quota(per_day=10))
-        await room.settle(lanes()["main"], identified)
+        await room.apply(lanes()["main"], identified)
         path.with_suffix(".sqlite").unlink()
         seen = view({"main": 100}, {"main": 1000}, limits=room)
         await anyio.sleep(10)

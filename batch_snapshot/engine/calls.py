@@ -1,0 +1,191 @@
+"""What every call of an account goes through: its turn, its permit, and what its answer says.
+
+An answer may slow the pace down, pause the account, or trip its breaker.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import anyio
+
+from batch_snapshot.engine.account import Abandoned, Stop, StopKind
+from batch_snapshot.errors import StorageError
+from batch_snapshot.failures.breakers import UNREACHABLE, Pause
+from batch_snapshot.models import ApiError, Failure, Verdict
+from batch_snapshot.ratelimit.pacer import WindowFullError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
+
+    from batch_snapshot.config.options import Settings
+    from batch_snapshot.engine.account import AccountState
+    from batch_snapshot.engine.limits import ConcurrencyLimit
+    from batch_snapshot.engine.run_state import RunState
+    from batch_snapshot.models import Receipt
+    from batch_snapshot.ratelimit.pacer import Pacer, Permit
+
+_NO_WAIT = nullcontext()
+
+
+class Calls:
+    """The rules for the calls of all accounts of a run."""
+
+    def __init__(
+        self,
+        run: RunState,
+        concurrency: ConcurrencyLimit,
+        settings: Settings,
+        now: Callable[[], datetime],
+    ) -> None:
+        """Apply `settings` to the accounts of `run`."""
+        self._run = run
+        self._concurrency = concurrency
+        self._settings = settings
+        self._now = now
+
+    def turn(self, account: AccountState) -> AbstractAsyncContextManager[None]:
+        """Make a call inside: at once, or while the account pauses, as the next probe.
+
+        Raises:
+            Abandoned: the run or the account stopped.
+        """
+        return _NO_WAIT if account.pause is None else self._probe_turn(account)
+
+    @asynccontextmanager
+    async def _probe_turn(self, account: AccountState) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            with account.interruptible():
+                await stack.enter_async_context(account.probe_turn)
+                await account.until_next_probe()
+            if account.pause is None:
+                await stack.aclose()
+            yield
+
+    async def permit(self, account: AccountState, pacer: Pacer) -> Permit:
+        """Wait for a permit of one of the account's pacers.
+
+        Raises:
+            Abandoned: the run or the account stopped, perhaps because a window is spent.
+        """
+        permit = None
+        try:
+            with account.interruptible():
+                permit = await pacer.acquire()
+        except WindowFullError as error:
+            self._run.stop_account(account.name, account.window_spent(pacer, error.spent, self._now()))
+        except StorageError as error:
+            self._run.stop_uncounted(error)
+        except Abandoned:
+            if permit is not None:
+                permit.give_back()
+            raise
+        if permit is None:
+            raise Abandoned
+        return permit
+
+    @asynccontextmanager
+    async def in_flight(self, pacer: Pacer) -> AsyncIterator[None]:
+        """Be one of the calls in flight.
+
+        There is a wait only with more accounts than calls in flight; then each account has one worker, and
+        the longest waiter is next. The pace is told of the wait, so that it keeps the rate of what leaves.
+        """
+        if not self._concurrency.take_nowait():
+            await self._concurrency.take()
+            leaves = pacer.now()
+            pacer.change(lambda pace: pace.late(leaves))
+        try:
+            yield
+        finally:
+            self._concurrency.give_back()
+
+    async def read(
+        self, account: AccountState, read: Callable[[], Awaitable[Receipt | None]]
+    ) -> Receipt | Failure | None:
+        """Make one read under a permit; returns its result, or why it failed.
+
+        Raises:
+            Abandoned: the run or the account stopped.
+        """
+        async with self.turn(account):
+            with await self.permit(account, account.read_pacer) as permit:
+                permit.used()
+                try:
+                    async with self.in_flight(account.read_pacer):
+                        found = await read()
+                except ApiError as error:
+                    self.failed(account, permit, error.failure)
+                    return error.failure
+                self.answered(account, permit)
+                return found
+
+    def answered(self, account: AccountState, permit: Permit) -> None:
+        """Note a success: the pace had room for the call, and the service can be reached."""
+        permit.answered()
+        self._reached(account)
+
+    def failed(self, account: AccountState, permit: Permit, failure: Failure) -> None:
+        """Note what a failed call says about the pace and about the way to the service."""
+        if failure.verdict is Verdict.THROTTLED:
+            permit.throttled(failure.retry_after)
+        elif failure.never_left:
+            permit.never_left()
+        elif not failure.may_have_landed and failure.http_status is not None:
+            permit.answered()
+        if not failure.never_left:
+            self._reached(account)
+        elif failure.unreachable:
+            self._pause(account, UNREACHABLE, failure.message, permit.sent_at)
+
+    def _reached(self, account: AccountState) -> None:
+        if account.pause is not None and account.pause.key == UNREACHABLE:
+            account.end_pause()
+
+    def _pause(self, account: AccountState, key: str, what: str, sent_at: float) -> None:
+        """Let the account make no call but probes; if they fail for too long, defer it."""
+        now = anyio.current_time()
+        if account.pause is None:
+            account.pause = Pause.begin(key, what, now, self._settings.pause)
+        elif sent_at < account.pause.next_at:
+            return  # the call left before the pause began, so it is no probe
+        elif now < account.pause.ends:
+            account.pause = account.pause.after_probe(what, now)
+        else:
+            stop = account.pause_failed(replace(account.pause, what=what), now)
+            self._run.stop_account(account.name, stop)
+
+    def stop_if_starved(self, account: AccountState) -> None:
+        """Defer an account whose calls were only throttled for too long at the lowest rate."""
+        if account.pacer.starved(self._settings.patience):
+            waited = f"nothing but throttles for {self._settings.patience:g} s at the lowest rate"
+            stop = Stop(StopKind.DEFERRED, f"account {account.name}: {waited}: its quota is spent")
+            self._run.stop_account(account.name, stop)
+
+    def stop_signing(self, account: AccountState, failure: Failure) -> None:
+        """Stop an account whose credentials do not work."""
+        reason = f"account {account.name}: {failure.code}: {failure.message}"
+        self._run.stop_account(account.name, Stop(StopKind.STOPPED, reason))
+
+    def row_succeeded(self, account: AccountState) -> None:
+        """Reset the breaker, and end a pause."""
+        account.breaker = account.breaker.after_success()
+        account.end_pause()
+
+    def row_failed(self, account: AccountState, failure: Failure) -> None:
+        """Count a row that failed or is in doubt; too many of one kind pause or stop the account."""
+        breaker = account.breaker = account.breaker.after(failure)
+        pattern = breaker.pattern
+        if account.pause is not None and account.pause.key != pattern.key:
+            account.end_pause()
+        if not breaker.tripped:
+            return
+        if pattern.passes:
+            self._pause(account, pattern.key, breaker.reason, anyio.current_time())
+        else:
+            stop = Stop(StopKind.STOPPED, f"account {account.name}: {breaker.reason}")
+            self._run.stop_account(account.name, stop)

@@ -1,0 +1,93 @@
+"""Look-ups of rows in doubt: did an earlier try make the snapshot?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+
+from batch_snapshot.failures import retry
+from batch_snapshot.models import ApiError, Failure, Verdict
+
+if TYPE_CHECKING:
+    from batch_snapshot.config.options import Settings
+    from batch_snapshot.engine.account import AccountState
+    from batch_snapshot.engine.attempts import Attempts
+    from batch_snapshot.engine.calls import Calls
+    from batch_snapshot.engine.seams import Seams
+    from batch_snapshot.models import Receipt
+
+
+class LookUpRefusedError(Exception):
+    """The snapshot cannot be looked up, so sending again might make a second one."""
+
+    def __init__(self, failure: Failure) -> None:
+        """Wrap the failure of the read."""
+        super().__init__(failure.code)
+        self.failure = failure
+
+
+class LookUps:
+    """Decides when a look-up comes before a try, and makes it."""
+
+    def __init__(self, calls: Calls, seams: Seams, settings: Settings) -> None:
+        """Make the reads by `calls`."""
+        self._calls = calls
+        self._seams = seams
+        self._settings = settings
+
+    def clock_reading(self, account: AccountState) -> retry.ClockReading:
+        """Our clock now, and the skew of the service's."""
+        return retry.ClockReading(self._seams.now(), self._seams.clock_skew(account.name))
+
+    def due(self, account: AccountState, attempts: Attempts) -> bool:
+        """Whether the service may have forgotten the token of an ambiguous try."""
+        return retry.must_look_up_first(
+            ambiguous=attempts.ambiguous,
+            known_since=attempts.known_since,
+            now=self.clock_reading(account),
+            token_ttl=self._settings.token_ttl,
+        )
+
+    async def find(self, account: AccountState, attempts: Attempts) -> Receipt | None:
+        """Find the snapshot of an earlier try; None: there is none, send under the same token.
+
+        Raises:
+            Abandoned: the run or the account stopped.
+            ApiError: the read failed in a way that another try of the row may cure.
+            LookUpRefusedError: the look-up is not possible, and rows in doubt are not to be sent again.
+        """
+        while True:
+            lag = retry.read_lag_left(attempts.last_sent_at, self._seams.now(), self._settings.read_lag)
+            with account.interruptible():
+                await anyio.sleep(lag)
+            request = replace(
+                attempts.request, first_sent_at=attempts.first_sent_at, clock_skew=attempts.clock_skew
+            )
+            failure = await self._calls.read(account, partial(self._seams.look_up, request))
+            if not isinstance(failure, Failure):
+                attempts.known_since = None
+                return failure
+            if failure.unreachable:
+                continue
+            if failure.verdict is Verdict.THROTTLED:
+                if account.read_pacer.starved(self._settings.patience):
+                    raise LookUpRefusedError(failure)
+                continue
+            if failure.verdict is not Verdict.REFUSED:
+                raise ApiError(failure)
+            if not self._settings.resend_in_doubt:
+                raise LookUpRefusedError(failure)
+            attempts.known_since = None
+            return None
+
+    async def find_after(self, account: AccountState, attempts: Attempts, failure: Failure) -> Receipt | None:
+        """Find the snapshot of an earlier try if this failure suggests that there is one."""
+        if not retry.look_up_may_settle(failure, ambiguous=attempts.ambiguous):
+            return None
+        try:
+            return await self.find(account, attempts)
+        except (ApiError, LookUpRefusedError):
+            return None

@@ -1,0 +1,45 @@
+"""The functions through which the engine reaches the service, the ledger and the clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from batch_snapshot.engine.account import AccountState
+from batch_snapshot.models import Outcome, Receipt, Request
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from random import Random
+
+Send = Callable[[Request], Awaitable[Receipt]]
+Record = Callable[[Outcome], None]
+Intend = Callable[[Sequence[Request]], Awaitable[None]]
+Identify = Callable[[AccountState], Awaitable[None]]
+LookUp = Callable[[Request], Awaitable[Receipt | None]]
+Probe = Callable[[Request], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seams:
+    """Wired once for a run. Everything that calls the service raises `ApiError`."""
+
+    #: Makes a batch of one account durable; nothing of it is sent before that.
+    intend: Intend
+    #: Makes one call.
+    send: Send
+    #: Writes an outcome to the ledger; an exception ends the run before another call.
+    record: Record
+    #: Finds the snapshot that an earlier try may have made.
+    look_up: LookUp
+    #: Finds out which AWS account signs, and sets the account's pace and windows, before its first permit.
+    identify: Identify
+    #: Makes one cheap read as the account, before its first write.
+    probe: Probe
+    #: The service's clock less ours in seconds, by account name; None: not known.
+    clock_skew: Callable[[str], float | None]
+    #: The wall clock.
+    now: Callable[[], datetime]
+    #: Draws the jitter.
+    rng: Random
