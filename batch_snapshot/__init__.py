@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 #: Where the names live; imported at their first use, for some bring aioboto3 with them.
-_ROOMS = {
+_MODULES = {
     "Hooks": "jobs.run",
     "Options": "config.options",
     "Outcome": "models",
@@ -71,4 +71,4 @@ _ROOMS = {
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ROOMS.get(name, 'errors')}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+import batch_snapshot
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.jobs import plan
-from batch_snapshot.jobs import run as batch
 from batch_snapshot.reporting import status
 from batch_snapshot.simulator import serve
 from tests.support.processes import (
@@ -294,7 +294,7 @@ async def layout(folder: Path, place: Place) -> list[bytes]:
 
 async def _laid_out(place: Place) -> list[bytes]:
     async with serve() as (url, _):
-        await batch.run(place.folder / "trial.yaml", options(place, url))
+        await batch_snapshot.run(place.folder / "trial.yaml", options(place, url))
     # The command line leaves the state folder to the environment.
     named = json.dumps(str(options(place, url).state_dir)).encode()
     lines = (
@@ -338,7 +338,7 @@ async def test_a_run_killed_at_this_byte_is_gone_on_with(place, name):
         await killed_at(here, command("run", "trial.yaml", url), cut.within(lines), name)
         sent = simulator.calls["CreateResourceSnapshot"]
         assert sent == (0 if cut < CUTS["before the first result"] else min(cut.line - 1, 3))
-        assert (await batch.run(here.folder / "trial.yaml", options(here, url))).exit_code == 0
+        assert (await batch_snapshot.run(here.folder / "trial.yaml", options(here, url))).exit_code == 0
         assert_exactly_once(simulator, here.ledger, ROWS)
         assert whole(here.ledger)
 
@@ -353,7 +353,7 @@ async def test_a_run_killed_again_and_again_as_it_resumes_is_gone_on_with(place)
         later = [lines[0], shortened(lines[1], 2), b""]
         for name in LATER_CUTS:
             await killed_at(here, line, mended(here.ledger) + CUTS[name].within(later), name)
-        assert (await batch.run(here.folder / "trial.yaml", options(here, url))).exit_code == 0
+        assert (await batch_snapshot.run(here.folder / "trial.yaml", options(here, url))).exit_code == 0
         assert_exactly_once(simulator, here.ledger, ROWS)
         assert whole(here.ledger)
 
@@ -366,7 +366,7 @@ async def test_a_run_killed_while_it_mends_the_ledger_is_gone_on_with(place, nam
         line = command("run", "trial.yaml", url)
         for time in ("at first", "for lack of the very newline that would mend it"):
             await killed_at(here, line, CUTS[name].within(lines), time)
-        assert (await batch.run(here.folder / "trial.yaml", options(here, url))).exit_code == 0
+        assert (await batch_snapshot.run(here.folder / "trial.yaml", options(here, url))).exit_code == 0
         assert_exactly_once(simulator, here.ledger, ROWS)
         assert whole(here.ledger)
 
@@ -376,14 +376,19 @@ async def test_a_retry_killed_again_and_again_is_gone_on_with(place, monkeypatch
     here = at(place.folder / "a", place)
     async with serve() as (url, simulator):
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIADENIED0000000001")
-        assert (await batch.run(here.folder / "trial.yaml", options(here, url))).counts == (0, 3, 0, 0)
+        assert (await batch_snapshot.run(here.folder / "trial.yaml", options(here, url))).counts == (
+            0,
+            3,
+            0,
+            0,
+        )
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE000000000")
         head, intent = here.ledger.read_bytes().splitlines(keepends=True)[:2]
         lines = [head.replace(b'"command":"run"', b'"command":"retry"'), intent, b""]
         line = command("retry", here.ledger, url, "--all")
         for name in LATER_CUTS:
             await killed_at(here, line, mended(here.ledger) + CUTS[name].within(lines), name)
-        done = await batch.retry(here.ledger, lambda _: plan.all_unfinished(), options(here, url))
+        done = await batch_snapshot.retry(here.ledger, lambda _: plan.all_unfinished(), options(here, url))
         assert done.exit_code == 0
         assert_exactly_once(simulator, here.ledger, ROWS)
         assert {line["generation"] for line in results(here.ledger).values()} == {1}

@@ -24,11 +24,11 @@ import pytest
 from aiohttp import web
 from botocore.config import Config
 
+import batch_snapshot
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.jobs import plan
-from batch_snapshot.jobs import run as batch
 from batch_snapshot.ledger.writer import Ledger
 from batch_snapshot.simulator import KINDS, Faults, Simulator, SimulatorSettings, serve
 from tests.support.processes import (
@@ -93,7 +93,7 @@ class Clock:
 
 
 CLOCK = Clock()
-HOOKS = batch.Hooks(rng=Hasty(), now=CLOCK, watch=CLOCK.leap)
+HOOKS = batch_snapshot.Hooks(rng=Hasty(), now=CLOCK, watch=CLOCK.leap)
 
 
 def options(url: str | None, *, rate: float | str | None = 2000.0, **given: Any) -> Options:
@@ -103,13 +103,13 @@ def options(url: str | None, *, rate: float | str | None = 2000.0, **given: Any)
 
 
 async def run(url: str | None, **given: Any) -> Summary:
-    return await batch.run(MANIFEST, options(url, **given), HOOKS)
+    return await batch_snapshot.run(MANIFEST, options(url, **given), HOOKS)
 
 
 async def retry(
     url: str | None, selection: Callable[[Any], plan.Selection] | None = None, **given: Any
 ) -> Summary:
-    return await batch.retry(LEDGER, selection, options(url, **given), HOOKS)
+    return await batch_snapshot.retry(LEDGER, selection, options(url, **given), HOOKS)
 
 
 async def retry_until_settled(url: str, simulator: Simulator, **given: Any) -> Summary:
@@ -716,7 +716,7 @@ async def test_a_ledger_of_something_else_is_refused_and_nothing_is_called(place
         write_manifest(MANIFEST, pairs(4))
         renamed = write_manifest(Path("renamed.yaml"), pairs(4), name="renamed")
         with pytest.raises(LedgerError, match="belongs to manifest 'trial'"):
-            await batch.run(renamed, options(url, ledger=str(LEDGER)), HOOKS)
+            await batch_snapshot.run(renamed, options(url, ledger=str(LEDGER)), HOOKS)
         with pytest.raises(LedgerError, match="was written against"):
             await run(elsewhere)
         with pytest.raises(LedgerError, match="was written against"):
@@ -752,7 +752,7 @@ async def test_the_ledger_tells_what_the_contract_promises(place):
     write_manifest(MANIFEST, pairs(3))
     async with serve() as (url, simulator):
         before = time.time()
-        summary = await batch.run(MANIFEST, options(url))
+        summary = await batch_snapshot.run(MANIFEST, options(url))
     (head,), (intent,), lines, (end,) = (of_type(LEDGER, t) for t in ("run", "intent", "result", "end"))
     assert mode() == 0o600
     assert (head["schema"], head["command"], head["name"], head["rows"]) == (1, "run", "trial", 3)

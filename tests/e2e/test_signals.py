@@ -21,11 +21,11 @@ import trio.testing
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+import batch_snapshot
 from batch_snapshot import interrupts
 from batch_snapshot.aws import mfa
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
-from batch_snapshot.jobs import run as batch
 from batch_snapshot.jobs.run import Hooks
 from batch_snapshot.reporting.progress import ProgressMeter
 from batch_snapshot.simulator import Faults, SimulatorSettings, serve
@@ -107,7 +107,7 @@ async def test_max_duration_says_what_is_waited_for_in_a_line_and_in_the_progres
     async with serve(slow) as (url, _):
         options = Options(ledger=str(place.ledger), endpoint_url=url, rate=100.0, engine=TIMED)
         hooks = Hooks(stopping=lambda text, facts: said.append((text, facts)), watch=watch)
-        summary = await batch.run(place.manifest(pairs(5)), options, hooks)
+        summary = await batch_snapshot.run(place.manifest(pairs(5)), options, hooks)
     assert summary.exit_code == 4
     ((text, facts),) = said
     assert text.startswith("--max-duration is over (0.2 s): no further row is sent; waiting for ")

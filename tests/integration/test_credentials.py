@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiobotocore.session import AioSession
 
+import batch_snapshot
 from batch_snapshot.aws import http
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
-from batch_snapshot.jobs import run as batch
 from batch_snapshot.reporting import status
 from batch_snapshot.simulator import SimulatorSettings, serve
 from tests.support.processes import (
@@ -100,7 +100,7 @@ def write(**other: str) -> None:
 async def run(url: str, *, concurrency: int = 2, outcome: Callable[[Outcome], None] | None = None) -> Summary:
     settings = Settings(concurrency=concurrency)
     options = Options(endpoint_url=url, rate=200.0, engine=settings)
-    return await batch.run(MANIFEST, options, batch.Hooks(outcome=outcome))
+    return await batch_snapshot.run(MANIFEST, options, batch_snapshot.Hooks(outcome=outcome))
 
 
 def after(number: int, account: str, act: Callable[[], None]) -> Callable[[Outcome], None]:

@@ -17,11 +17,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+import batch_snapshot
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config import options
 from batch_snapshot.config.options import Options
 from batch_snapshot.jobs import plan
-from batch_snapshot.jobs import run as batch
 from batch_snapshot.reporting import status
 from batch_snapshot.simulator import Faults, Simulator, SimulatorSettings, serve
 from tests.support.processes import (
@@ -92,10 +92,10 @@ class Trial(NamedTuple):
 
     async def run(self, *, pass_by: float = 0.0, **driven: Any) -> Summary:
         """Run or resume; so many seconds pass as soon as it has begun."""
-        return await batch.run(self.manifest, self._options(driven), self._hooks(pass_by))
+        return await batch_snapshot.run(self.manifest, self._options(driven), self._hooks(pass_by))
 
     async def retry(self, *, pass_by: float = 0.0, **driven: Any) -> Summary:
-        return await batch.retry(
+        return await batch_snapshot.retry(
             self.ledger, lambda _: plan.all_unfinished(), self._options(driven), self._hooks(pass_by)
         )
 
@@ -103,11 +103,11 @@ class Trial(NamedTuple):
         settings = options.Settings(**driven)
         return Options(ledger=str(self.ledger), endpoint_url=self.url, rate=1000.0, engine=settings)
 
-    def _hooks(self, pass_by: float) -> batch.Hooks:
+    def _hooks(self, pass_by: float) -> batch_snapshot.Hooks:
         async def leap(_: RunView) -> None:
             self.clock.ahead += pass_by
 
-        return batch.Hooks(rng=Hasty(7), now=self.clock.now, watch=leap)
+        return batch_snapshot.Hooks(rng=Hasty(7), now=self.clock.now, watch=leap)
 
     @property
     def states(self) -> set[tuple[str, bool, int]]:
@@ -214,8 +214,8 @@ async def test_a_token_that_is_forgotten_while_its_row_waits_for_its_turn_is_loo
 
         # The first row has its turn at once, the second half a second later.
         slowly = replace(it._options({"token_ttl": 30.0}), rate=2.0)
-        hooks = batch.Hooks(now=it.clock.now, outcome=leap)
-        assert (await batch.run(it.manifest, slowly, hooks)).exit_code == 0
+        hooks = batch_snapshot.Hooks(now=it.clock.now, outcome=leap)
+        assert (await batch_snapshot.run(it.manifest, slowly, hooks)).exit_code == 0
         assert it.reconciled == 1
         it.assert_settled()
 
@@ -340,8 +340,8 @@ async def test_a_clock_that_is_set_between_two_runs_makes_nothing_twice_and_lose
         it.clock.ahead = -60.0
         assert (await other.run()).exit_code == 0
         it.clock.ahead = 0.0
-        off = batch.Hooks(rng=Hasty(7), now=lambda: it.clock.now() + timedelta(seconds=error))
-        doubtful = await batch.run(it.manifest, it._options({"max_attempts": 1}), off)
+        off = batch_snapshot.Hooks(rng=Hasty(7), now=lambda: it.clock.now() + timedelta(seconds=error))
+        doubtful = await batch_snapshot.run(it.manifest, it._options({"max_attempts": 1}), off)
         assert doubtful.counts == (0, 0, 4, 0)
         assert (await it.run(token_ttl=0.0, read_lag=AT_ONCE)).exit_code == 0
         assert len(it.simulator.snapshots) == 8, "four of another run, and one a row"

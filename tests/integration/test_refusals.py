@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
+import batch_snapshot
 from batch_snapshot.aws import http
 from batch_snapshot.config.options import Options, Settings
-from batch_snapshot.jobs import run as batch
 from batch_snapshot.reporting import display, progress, text
 from tests.support.processes import move_in, of_type, pairs, write_manifest
 
@@ -58,7 +58,7 @@ async def run(
 ) -> Summary:
     settings = Settings(**{"max_attempts": 2, "pause": 0.3, **driven})
     options = Options(endpoint_url=url, rate=2000.0, daily_quota=daily_quota, engine=settings)
-    return await batch.run(manifest, options, batch.Hooks(rng=Hasty(), watch=watch))
+    return await batch_snapshot.run(manifest, options, batch_snapshot.Hooks(rng=Hasty(), watch=watch))
 
 
 class Server:

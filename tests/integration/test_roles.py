@@ -15,12 +15,12 @@ from urllib.parse import parse_qs
 import pytest
 from aiohttp import web
 
+import batch_snapshot
 from batch_snapshot.aws import identity
 from batch_snapshot.aws.client import Clients
 from batch_snapshot.aws.target import Target
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
-from batch_snapshot.jobs import run as batch
 from batch_snapshot.models import Account, ApiError
 from batch_snapshot.simulator import SimulatorSettings, serve
 from tests.support import sts_server
@@ -88,7 +88,7 @@ async def run(url: str, act: Any = None, after: int = 5) -> Summary:
 
     settings = Settings(concurrency=2)
     options = Options(endpoint_url=url, rate=200.0, engine=settings, ledger=str(LEDGER))
-    return await batch.run(MANIFEST, options, batch.Hooks(outcome=tell))
+    return await batch_snapshot.run(MANIFEST, options, batch_snapshot.Hooks(outcome=tell))
 
 
 def assert_stopped(summary: Summary, *words: str) -> None:

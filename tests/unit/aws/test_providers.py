@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
+import batch_snapshot
 from batch_snapshot.aws import profiles, providers
 from batch_snapshot.aws.client import Clients
 from batch_snapshot.aws.target import Target
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
-from batch_snapshot.jobs import run as batch
 from batch_snapshot.models import Account, ApiError, Verdict
 from batch_snapshot.simulator import serve
 from tests.integration.test_secrets import endpoint
@@ -84,7 +84,7 @@ async def refused(profile: str | None = "p", within: float = 20.0) -> str:
 async def run(**options: Any) -> Summary:
     write_manifest(Path("trial.yaml"), pairs(2), accounts={"main": {"profile": "p"}})
     settings = Settings(max_attempts=1)
-    return await batch.run(Path("trial.yaml"), Options(rate=200.0, engine=settings, **options))
+    return await batch_snapshot.run(Path("trial.yaml"), Options(rate=200.0, engine=settings, **options))
 
 
 # -- helpers, and files that don't end ---------------------------------------------------------------
@@ -258,7 +258,7 @@ async def test_rows_whose_token_cannot_be_sent_stay_unattempted(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "tok\n")
     async with serve() as (url, simulator):
-        stopped = await batch.run(Path("trial.yaml"), Options(endpoint_url=url))
+        stopped = await batch_snapshot.run(Path("trial.yaml"), Options(endpoint_url=url))
         assert (stopped.exit_code, stopped.counts) == (3, (0, 0, 0, 3))
         assert simulator.snapshots == []
     assert "AWS_SESSION_TOKEN holds a line break" in stopped.reasons[0]
@@ -341,7 +341,7 @@ async def test_the_advice_fits_what_a_refused_call_was_signed_with(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     write_manifest(Path("trial.yaml"), pairs(1))
     async with endpoint(expired) as url:
-        ambient = await batch.run(Path("trial.yaml"), Options(endpoint_url=url))
+        ambient = await batch_snapshot.run(Path("trial.yaml"), Options(endpoint_url=url))
         config(f"[profile p]\n{printing()}")
         stopped = await run(endpoint_url=url, new_ledger=True, ledger="second.ndjson")
     assert "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN" in ambient.reasons[0]
