@@ -13,7 +13,7 @@ from batch_snapshot.cli import (
     diff,
     discover,
     errors,
-    help,
+    help,  # noqa: A004 - named as its command
     init,
     plan,
     prune,
