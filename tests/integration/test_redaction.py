@@ -248,7 +248,14 @@ def test_a_proxys_password_is_in_nothing_that_a_run_leaves(
         move_in(monkeypatch, folder, environment(folder) | names)
         write_manifest(Path("trial.yaml"), pairs(2))
         told = ["--notify-webhook", hook.url + WEBHOOK, "--metrics-file", "m.prom"]
-        where = ["--endpoint-url", f"{scheme}://example.invalid", "--max-attempts", "1", "--max-duration", "5s"]
+        where = [
+            "--endpoint-url",
+            f"{scheme}://example.invalid",
+            "--max-attempts",
+            "1",
+            "--max-duration",
+            "5s",
+        ]
         ran = said_by(["run", "trial.yaml", "-v", "--progress", "lines", *where, *told], capfd)
         again = said_by(
             [

@@ -1,6 +1,7 @@
 """The packages: their levels, what they export, and what each may import."""
 
 import ast
+import dataclasses
 import sys
 from collections import defaultdict
 from functools import cache
@@ -8,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 
 import batch_snapshot
+from batch_snapshot.cli import cli
+from batch_snapshot.config.options import ClusterOptions, Options, Settings
 
 PACKAGE = Path(batch_snapshot.__file__).parent
 
@@ -47,6 +50,9 @@ ALLOWED = {
     "rich": {"reporting"},
     "click": {"cli"},
 }
+
+#: Packages that are not held to lengths yet.
+BEING_REPLACED = {"cluster", "jobs"}
 
 #: Packages that wait with anyio alone, so that tests run them in virtual time.
 VIRTUAL_TIME = {"engine", "ratelimit"}
@@ -179,11 +185,14 @@ def test_every_dependency_is_declared():
     assert used - set(sys.stdlib_module_names) - {"batch_snapshot"} <= declared
 
 
-def test_functions_are_small():
-    for _, path in MODULES:
+def test_modules_and_functions_are_small():
+    for package, path in MODULES:
+        if package in BEING_REPLACED:
+            continue
+        assert len(path.read_text("utf-8").splitlines()) <= 400, path
         for node in nodes_of(path):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                assert (node.end_lineno or 0) - node.lineno < 60, f"{path}: {node.name}"
+                assert (node.end_lineno or 0) - node.lineno < 50, f"{path}: {node.name}"
 
 
 def test_no_two_classes_have_one_name():
@@ -193,6 +202,23 @@ def test_no_two_classes_have_one_name():
             if isinstance(node, ast.ClassDef):
                 homes[node.name].append(str(path.relative_to(PACKAGE)))
     assert not {name: paths for name, paths in homes.items() if len(paths) > 1}
+
+
+def test_each_command_is_defined_in_the_file_of_its_name():
+    for name, command in cli.commands.items():
+        assert command.callback.__module__ == f"batch_snapshot.cli.{name}"
+
+
+def test_the_command_line_writes_no_default_that_the_options_have():
+    fields = [field for kind in (Settings, ClusterOptions, Options) for field in dataclasses.fields(kind)]
+    own = {field.name for field in fields if type(field.default) in {int, float, str}}
+    for package, path in MODULES:
+        for call in nodes_of(path) if package == "cli" else ():
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "click.option":
+                flag = ast.literal_eval(call.args[0]).removeprefix("--").replace("-", "_")
+                for keyword in call.keywords:
+                    written = keyword.arg == "default" and isinstance(keyword.value, ast.Constant)
+                    assert not (written and flag in own), f"{path}: --{flag}"
 
 
 def test_the_public_surface_is_curated():
