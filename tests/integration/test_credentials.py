@@ -107,12 +107,12 @@ def after(number: int, account: str, act: Callable[[], None]) -> Callable[[Outco
     """Do something once so many rows of the account have an outcome."""
     seen: Counter[str] = Counter()
 
-    def tell(outcome: Outcome) -> None:
+    def on_outcome(outcome: Outcome) -> None:
         seen[outcome.request.row.account] += 1
         if outcome.request.row.account == account and seen[account] == number:
             act()
 
-    return tell
+    return on_outcome
 
 
 def assert_other_stopped(summary: Summary, *words: str, done: int | None = 0) -> None:
@@ -142,7 +142,7 @@ async def assert_resumed(url: str, simulator: Any) -> None:
 # -- none, wrong, expired ----------------------------------------------------------------------------
 
 
-async def test_without_credentials_the_way_to_some_is_told(monkeypatch):
+async def test_missing_credentials_are_reported_with_what_to_do(monkeypatch):
     write()
     async with serve() as (url, simulator):
         stopped = await run(url)
@@ -165,7 +165,7 @@ async def test_credentials_that_the_service_refuses_name_their_profile(key, code
         await assert_resumed(url, simulator)
 
 
-async def test_a_profile_that_is_not_there_is_named():
+async def test_unknown_profile_is_named():
     write(profile="partner")
     async with serve() as (url, simulator):
         assert_other_stopped(await run(url), "ProfileNotFound", "partner", "aws configure list-profiles")
@@ -174,7 +174,7 @@ async def test_a_profile_that_is_not_there_is_named():
 
 
 @pytest.mark.parametrize("kind", ["a session", "the profile itself"])
-async def test_a_signing_in_that_has_run_out_says_how_to_sign_in(kind):
+async def test_expired_sso_session_is_reported_with_the_login_command(kind):
     account = {"sso_account_id": "123456789012", "sso_role_name": "Partner", "region": "us-east-1"}
     session = {"sso_start_url": "https://example.invalid/start", "sso_region": "us-east-1"}
     if kind == "a session":
@@ -189,7 +189,7 @@ async def test_a_signing_in_that_has_run_out_says_how_to_sign_in(kind):
         await assert_resumed(url, simulator)
 
 
-async def test_so_does_the_command_line(folder):
+async def test_command_line_reports_refused_credentials(folder):
     (folder / "process").mkdir()
     place = Place(folder / "process")
     place.env.update(
@@ -210,7 +210,7 @@ async def test_so_does_the_command_line(folder):
 # -- in the middle of a run --------------------------------------------------------------------------
 
 
-async def test_credentials_that_are_renewed_in_mid_run_are_taken_up():
+async def test_credentials_renewed_during_a_run_are_used():
     process_profile("partner")
     handed_out("AKIABEFORE0000000000")
     write(profile="partner")
@@ -233,7 +233,7 @@ async def test_credentials_that_are_renewed_in_mid_run_are_taken_up():
     ],
     ids=["expired for the service", "expired by their own word", "none any more", "nonsense"],
 )
-async def test_credentials_that_run_out_in_mid_run_stop_the_account(spoil, words):
+async def test_credentials_expiring_during_a_run_stop_the_account(spoil, words):
     process_profile("partner")
     handed_out("AKIABEFORE0000000000")
     write(profile="partner")
@@ -245,7 +245,7 @@ async def test_credentials_that_run_out_in_mid_run_stop_the_account(spoil, words
         await assert_resumed(url, simulator)
 
 
-async def test_each_session_has_what_botocore_registers_and_shares_none_of_it():
+async def test_each_session_has_botocores_handlers_and_shares_none():
     one, other, plain = http.new_session(), http.new_session(), AioSession()
 
     def registered(session):

@@ -38,7 +38,7 @@ COMMANDS = [
         ("nowhere/backfill.ndjson", "name a ledger that a run has written"),
     ],
 )
-def test_a_ledger_that_does_not_exist_is_named_so(capsys, command, name, way_out):
+def test_missing_ledger_is_named(capsys, command, name, way_out):
     assert cli.main([command[0], name, *command[1:]]) == 2
     assert capsys.readouterr().err.strip() == f"{name}: there is no such file; {way_out}"
     assert not Path("x.html").exists()
@@ -55,7 +55,7 @@ def test_a_metrics_file_that_cannot_be_written_is_refused(capsys, path):
 
 
 @pytest.mark.parametrize("path", ["x.prom", "ledgers/x", "./ledgers/backfill.ndjson"])
-def test_one_that_can_is_taken_and_nothing_is_written_yet(path):
+def test_writable_metrics_file_is_accepted_and_not_written_yet(path):
     before = sorted(Path().rglob("*"))
     assert notify.metrics_file(Path(path)) == Path(path)
     assert sorted(Path().rglob("*")) == before
@@ -70,7 +70,7 @@ def test_one_that_can_is_taken_and_nothing_is_written_yet(path):
         "arn:aws-iso-b:sns:us-isob-east-1:123456789012:" + "n" * 256,
     ],
 )
-def test_topics_of_every_partition_are_taken(arn):
+def test_topics_of_every_partition_are_accepted(arn):
     assert notify.topic_arn(arn) == arn
 
 
@@ -93,7 +93,7 @@ def test_topics_of_every_partition_are_taken(arn):
         "arn:aws:sns:us-east-1:123456789012:nightly\n",
     ],
 )
-def test_what_is_no_topic_is_refused(arn):
+def test_invalid_topic_is_refused(arn):
     with pytest.raises(InputError, match="--notify-sns"):
         notify.topic_arn(arn)
 
@@ -116,7 +116,7 @@ def test_what_is_no_topic_is_refused(arn):
         "https://exämple.com/secret",
     ],
 )
-def test_what_is_no_webhook_is_refused_without_its_secret(url):
+def test_invalid_webhook_is_refused_without_its_secret(url):
     with pytest.raises(InputError, match="--notify-webhook") as caught:
         notify.webhook_url(url)
     assert "secret" not in str(caught.value)

@@ -115,7 +115,7 @@ def test_the_url_of_a_webhook_is_a_secret_as_a_whole(words):
         assert secrets.scrub("hooks.slack.com: services") == "hooks.slack.com: services"
 
 
-def test_what_authorizes_elsewhere_is_a_secret():
+def test_authorization_variables_are_secrets():
     secrets = redaction.Secrets(
         redaction.of_environment(
             {
@@ -137,7 +137,7 @@ def test_every_text_of_an_object_is_without_secrets(monkeypatch):
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_every_way_out_of_the_program_takes_secrets_out(monkeypatch, capfd, form):
+def test_every_output_of_the_program_is_redacted(monkeypatch, capfd, form):
     monkeypatch.setenv("HTTPS_PROXY", "http://me:correct-horse@proxy")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     redaction.begin([])
@@ -154,7 +154,7 @@ def test_every_way_out_of_the_program_takes_secrets_out(monkeypatch, capfd, form
     assert '"three": "[secret]"' in said
 
 
-def test_endpoints_of_what_fetches_credentials_are_checked_whatever_is_called(monkeypatch):
+def test_endpoints_of_credential_services_are_checked_for_every_target(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://me:hunter22@sts")
     for before in (None, "http://127.0.0.1:9"):
         with pytest.raises(InputError, match="AWS_ENDPOINT_URL_STS: leave credentials out"):
@@ -293,7 +293,7 @@ def test_a_proxys_password_is_in_nothing_that_a_run_leaves(
         ["run", "x.yaml", "--notify-webhook", "https://hunter22-is-the-secret of it"],
     ],
 )
-def test_what_stands_on_the_command_line_is_not_repeated(tmp_path, monkeypatch, capfd, words):
+def test_secrets_on_the_command_line_are_not_repeated(tmp_path, monkeypatch, capfd, words):
     move_in(monkeypatch, tmp_path)
     code, said = said_by(words, capfd)
     assert code == 2

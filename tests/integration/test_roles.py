@@ -81,14 +81,14 @@ async def run(url: str, act: Any = None, after: int = 5) -> Summary:
     """Run it; `act` once so many rows of the role's account are settled."""
     seen: Counter[str] = Counter()
 
-    def tell(outcome: Outcome) -> None:
+    def on_outcome(outcome: Outcome) -> None:
         seen[outcome.request.row.account] += 1
         if act and outcome.request.row.account == "other" and seen["other"] == after:
             act()
 
     settings = Settings(concurrency=2)
     options = Options(endpoint_url=url, rate=200.0, engine=settings, ledger=str(LEDGER))
-    return await batch_snapshot.run(MANIFEST, options, batch_snapshot.Hooks(outcome=tell))
+    return await batch_snapshot.run(MANIFEST, options, batch_snapshot.Hooks(outcome=on_outcome))
 
 
 def assert_stopped(summary: Summary, *words: str) -> None:
@@ -136,7 +136,7 @@ async def test_a_role_is_assumed_anew_before_it_expires_by_the_services_clock(st
     assert len({snapshot.access_key for snapshot in simulator.snapshots}) > 5
 
 
-async def test_a_role_that_may_not_be_assumed_stops_its_account_with_the_way_out(sts):
+async def test_denied_role_stops_its_account_with_what_to_do(sts):
     source(*sts.user("partner"))
     write()
     async with serve() as (url, simulator):
@@ -148,7 +148,7 @@ async def test_a_role_that_may_not_be_assumed_stops_its_account_with_the_way_out
         assert_exactly_once(simulator, LEDGER, ROWS)
 
 
-async def test_a_role_that_may_not_be_assumed_any_more_stops_its_account_in_mid_run(sts):
+async def test_role_denied_during_a_run_stops_its_account(sts):
     source(*sts.user("partner", ROLE))
     write()
     async with serve(SimulatorSettings(clock_offset=3_300, latency=0.01)) as (url, simulator):
@@ -173,7 +173,7 @@ async def test_a_source_that_sts_refuses_is_named(sts, spoilt, code):
         assert_stopped(await run(url), code, "renew the credentials of profile source")
 
 
-async def test_the_account_that_signs_is_what_sts_says(sts):
+async def test_account_number_is_that_of_sts(sts):
     """Asked of STS itself, as without another endpoint."""
     source(*sts.user("partner", ROLE))
     account = Account("main", profile="source")
@@ -185,7 +185,7 @@ async def test_the_account_that_signs_is_what_sts_says(sts):
 
 
 class Stub:
-    """A token service that answers as it is told, and counts."""
+    """A token service that answers as it is set up, and counts."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -265,7 +265,7 @@ async def test_sts_is_asked_again_where_that_may_help(monkeypatch, trouble):
         ((403, "ExpiredToken"), 1, "renew the credentials"),
     ],
 )
-async def test_sts_is_not_asked_for_ever_nor_after_a_refusal(monkeypatch, trouble, asked, words):
+async def test_sts_is_asked_a_few_times_and_not_after_a_refusal(monkeypatch, trouble, asked, words):
     async with stub(monkeypatch) as service, clients_of(1) as clients:
         service.troubles = [trouble] * 50
         for _ in range(3):
@@ -283,7 +283,7 @@ async def test_without_an_answer_from_sts_the_account_stops_after_some_tries(mon
     assert raised.value.failure.verdict == "stop_account"
 
 
-async def test_a_role_that_is_refused_is_a_line_and_no_traceback(sts, folder):
+async def test_refused_role_is_one_line_without_a_traceback(sts, folder):
     (folder / "process").mkdir()
     place = Place(folder / "process")
     key, secret = sts.user("partner")
@@ -296,7 +296,7 @@ async def test_a_role_that_is_refused_is_a_line_and_no_traceback(sts, folder):
     assert "Refreshing" not in said.stderr
 
 
-async def test_roles_are_assumed_when_they_are_needed_side_by_side_and_not_all_at_once(monkeypatch):
+async def test_roles_are_assumed_on_demand_with_limited_concurrency(monkeypatch):
     async with stub(monkeypatch) as service, clients_of(100) as clients:
         assert service.asked == []
         service.latency = 0.1

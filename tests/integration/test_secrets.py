@@ -34,12 +34,12 @@ CANARIES = {
     "process secret": "aHpPCYOXvNTZv01Q87GGkZ6DQSTkWKPAMWNSbjBO",
     "process token": "nQNcDoditllcCxLKo3azrzhZxcMfHvK7YzYNwiKI",
 }
-#: So much of one is too much.
+#: A part of so many characters counts.
 FRAGMENT = 12
 
 
-def told(content: bytes | str) -> set[str]:
-    """Which canaries, or parts of them, stand in there."""
+def canaries_in(content: bytes | str) -> set[str]:
+    """The canaries of which there is a part in the content."""
     text = content if isinstance(content, str) else content.decode("utf-8", "replace")
     return {
         name
@@ -49,20 +49,20 @@ def told(content: bytes | str) -> set[str]:
 
 
 def left_in(folder: Path) -> dict[str, set[str]]:
-    """Which files tell what, but those that hold it on purpose."""
+    """The canaries in each file, but those that hold them on purpose."""
     found = {}
     for path in folder.rglob("*"):
-        if path.is_file() and path.parent.name != "given" and (names := told(path.read_bytes())):
+        if path.is_file() and path.parent.name != "given" and (names := canaries_in(path.read_bytes())):
             found[path.name] = names
     return found
 
 
 def processes() -> set[str]:
-    """Which canaries stand in the command line of any process."""
+    """The canaries in the command lines of all processes."""
     found: set[str] = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            found |= told(path.read_bytes())
+            found |= canaries_in(path.read_bytes())
         except OSError:  # it has ended meanwhile
             continue
     return found
@@ -180,7 +180,7 @@ def rows(accounts: Iterable[str] = ACCOUNTS) -> list[Json]:
     ]
 
 
-async def test_whatever_the_endpoint_repeats_is_told_to_nobody(place):
+async def test_secrets_that_the_endpoint_repeats_are_never_shown(place):
     place.manifest(rows(), accounts=ACCOUNTS)
     listed: set[str] = set()
     met: set[str] = set()
@@ -188,7 +188,7 @@ async def test_whatever_the_endpoint_repeats_is_told_to_nobody(place):
     async def echo(request: web.Request) -> web.Response:
         body = await request.json()
         said = canaries_of(request)
-        met.update(told(said))
+        met.update(canaries_in(said))
         if not request.headers["X-Amz-Target"].endswith(CREATE):
             return refusal("AccessDeniedException", f"no reading with {said}")
         number = int(body["ResourceIdentifier"][1:]) - 1
@@ -207,8 +207,8 @@ async def test_whatever_the_endpoint_repeats_is_told_to_nobody(place):
     assert len(of_type(place.ledger, "result")) == 21 + 18
     assert "[secret]" in ran.stderr
     for said in (ran, again, shown):
-        assert not told(said.stdout)
-        assert not told(said.stderr)
+        assert not canaries_in(said.stdout)
+        assert not canaries_in(said.stderr)
     assert not left_in(place.folder)
     assert not listed
     made = modes(place.folder)
@@ -216,7 +216,7 @@ async def test_whatever_the_endpoint_repeats_is_told_to_nobody(place):
     assert sum(name.endswith(".lock") for name in made) == 4
 
 
-async def test_nor_what_it_says_about_credentials(place):
+async def test_secrets_in_refusals_of_credentials_are_never_shown(place):
     place.manifest(rows(), accounts=ACCOUNTS)
 
     async def echo(request: web.Request) -> web.Response:
@@ -226,13 +226,13 @@ async def test_nor_what_it_says_about_credentials(place):
         said = await place.call("run", "trial.yaml", "--endpoint-url", url, "-v", "--progress", "lines")
     assert said.code == 3
     assert said.stdout.count("[secret]") >= 3
-    assert not told(said.stdout)
-    assert not told(said.stderr)
+    assert not canaries_in(said.stdout)
+    assert not canaries_in(said.stderr)
     assert not left_in(place.folder)
 
 
 @pytest.mark.parametrize("hidden", HIDDEN)
-async def test_nor_where_it_is_hard_to_see(inside, capfd, hidden):
+async def test_secrets_in_unusual_places_of_an_answer_are_never_shown(inside, capfd, hidden):
     inside.manifest(pairs(1))
 
     async def echo(request: web.Request) -> web.Response:
@@ -242,7 +242,7 @@ async def test_nor_where_it_is_hard_to_see(inside, capfd, hidden):
         options = Options(endpoint_url=url, engine=Settings(max_attempts=1))
         summary = await run.run(inside.folder / "trial.yaml", options)
     assert summary.counts.failed == 1
-    assert not told("\n".join([as_text(summary), str(as_json(summary)), *capfd.readouterr()]))
+    assert not canaries_in("\n".join([as_text(summary), str(as_json(summary)), *capfd.readouterr()]))
     assert not left_in(inside.folder)
 
 
@@ -275,11 +275,11 @@ def broken_configuration(given: Path) -> None:
 
 
 @pytest.mark.parametrize("breaks", [broken_credentials, broken_configuration])
-async def test_a_file_of_credentials_that_is_broken_is_not_quoted(inside, capfd, breaks):
+async def test_invalid_credentials_file_is_not_quoted(inside, capfd, breaks):
     breaks(inside.folder / "given")
     async with endpoint(nobody) as url:
         said = await said_by_a_run(inside, url, capfd, profile="kept")
-    assert not told(said)
+    assert not canaries_in(said)
     assert not left_in(inside.folder)
 
 
@@ -293,19 +293,19 @@ async def test_a_file_of_credentials_that_is_broken_is_not_quoted(inside, capfd,
     ],
     ids=["on standard error", "no JSON", "another version", "no key"],
 )
-async def test_what_a_process_says_that_hands_out_no_credentials_is_not_repeated(inside, capfd, script):
+async def test_output_of_a_failed_credential_process_is_not_repeated(inside, capfd, script):
     given = inside.folder / "given"
     (given / "hand-out").write_text(f"#!/bin/sh\n{script}\n", "utf-8")
     (given / "hand-out").chmod(0o700)
     (given / "config").write_text(f"[profile made]\ncredential_process = {given / 'hand-out'}\n", "utf-8")
     async with endpoint(nobody) as url:
         said = await said_by_a_run(inside, url, capfd, profile="made")
-    assert not told(said)
+    assert not canaries_in(said)
     assert not left_in(inside.folder)
 
 
 @pytest.mark.parametrize("profile", [None, "kept", "made"])
-async def test_what_the_token_service_repeats_is_told_to_nobody(inside, capfd, monkeypatch, profile):
+async def test_secrets_that_sts_repeats_are_never_shown(inside, capfd, monkeypatch, profile):
     async def echo(request: web.Request) -> web.Response:
         text = (
             "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code>"
@@ -318,12 +318,12 @@ async def test_what_the_token_service_repeats_is_told_to_nobody(inside, capfd, m
         role = {"role_arn": "arn:aws:iam::123456789012:role/Snapshot"}
         said = await said_by_a_run(inside, url, capfd, **role, **({"profile": profile} if profile else {}))
     assert "no role for" in said
-    assert not told(said)
+    assert not canaries_in(said)
     assert not left_in(inside.folder)
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy"])
-async def test_the_password_of_a_proxy_is_not_told(inside, capfd, monkeypatch, variable):
+async def test_password_of_a_proxy_is_never_shown(inside, capfd, monkeypatch, variable):
     monkeypatch.setenv(variable, f"http://me:{CANARIES['environment secret']}@127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY")
     inside.manifest(pairs(2))
@@ -332,5 +332,5 @@ async def test_the_password_of_a_proxy_is_not_told(inside, capfd, monkeypatch, v
     assert (summary.exit_code, summary.counts.unattempted) == (4, 2)
     assert "cannot reach the proxy 127.0.0.1:9" in summary.reasons[0]
     said = as_text(summary) + inside.ledger.read_text("utf-8")
-    assert not told(said)
-    assert not told("".join(capfd.readouterr()))
+    assert not canaries_in(said)
+    assert not canaries_in("".join(capfd.readouterr()))

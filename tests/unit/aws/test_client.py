@@ -201,7 +201,7 @@ async def test_refused_tls_never_left(greeting):
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-async def test_whatever_breaks_in_mid_exchange_may_have_been_carried_out(broken):
+async def test_exchange_that_breaks_may_have_been_carried_out(broken):
     async with raw_server(broken) as url:
         failure = await outcome(url)
     assert (failure.kind, failure.verdict, failure.may_have_landed) == (ErrorKind.TRANSIENT, RETRY, True)
@@ -215,7 +215,7 @@ async def test_a_call_without_an_answer_ends_in_time_and_may_have_been_carried_o
     assert (failure.code, failure.verdict, failure.may_have_landed) == ("TimeoutError", RETRY, True)
 
 
-async def test_an_answer_that_drips_for_ever_ends_in_time():
+async def test_answer_that_drips_ends_at_the_time_out():
     async def drip(writer, head, body):
         writer.write(http(200, b"", length=10_000))
         for _ in range(1000):
@@ -290,10 +290,10 @@ async def test_an_answer_that_unpacks_to_more_than_memory_is_not_unpacked():
     assert (failure.kind, failure.verdict, failure.may_have_landed) == (ErrorKind.TRANSIENT, RETRY, True)
 
 
-async def test_a_long_answer_is_read_and_one_too_long_spoils_no_other():
+async def test_answer_that_is_too_long_does_not_affect_others():
     """Up to the bound it is an answer like any other; one beyond it takes only its own connection."""
-    room = transport.LONGEST_ANSWER - len(json.dumps({"Arn": "arn", "Revision": 1, "junk": ""}))
-    lengths = iter([room, room + 1, 0])
+    rest = transport.LONGEST_ANSWER - len(json.dumps({"Arn": "arn", "Revision": 1, "junk": ""}))
+    lengths = iter([rest, rest + 1, 0])
 
     async def answer(writer, head, request):
         body = json.dumps({"Arn": "arn", "Revision": 1, "junk": "x" * next(lengths)}).encode()
@@ -343,7 +343,7 @@ async def test_no_cookie_is_kept():
 
 
 @pytest.mark.parametrize("redirected", [False, True])
-async def test_a_token_service_has_no_more_room_and_sends_nobody_elsewhere(monkeypatch, redirected):
+async def test_sts_answers_are_bounded_and_its_redirects_not_followed(monkeypatch, redirected):
     role = Account("main", role_arn="arn:aws:iam::123456789012:role/Snapshot")
     flood = flooding("200 OK")
     async with raw_server(flood) as endless:
@@ -358,7 +358,7 @@ async def test_a_token_service_has_no_more_room_and_sends_nobody_elsewhere(monke
 
 @pytest.mark.parametrize("code", ["", "²", "٥٠٣", "9" * 5000, "x" * 100_000, "\0", "\ud800", "5 0"])
 @pytest.mark.parametrize("status", [400, 500])
-async def test_whatever_an_error_calls_itself_it_is_classified(code, status):
+async def test_error_with_any_code_is_classified(code, status):
     async with raw_server(answering(http(status, json.dumps({"__type": code}).encode()))) as url:
         failure = await outcome(url)
     assert failure.may_have_landed == (status == 500)
@@ -367,7 +367,7 @@ async def test_whatever_an_error_calls_itself_it_is_classified(code, status):
 
 
 @pytest.mark.parametrize("date", ["Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 01 Jan 0100 00:00:00 GMT", "soon"])
-async def test_a_date_that_makes_no_sense_spoils_no_later_call(date):
+async def test_invalid_date_does_not_affect_later_calls(date):
     answers = iter([http(503, b"", f"Date: {date}"), http(200, b'{"Arn": "arn", "Revision": 1}')])
     seconds = count(step=2)
 
@@ -405,8 +405,8 @@ def answer_first_then(then):
 @pytest.mark.parametrize(
     ("then", "code"), [(hang, "TimeoutError"), (reset, None), (close, "ServerDisconnectedError")]
 )
-async def test_a_kept_connection_that_is_dead_is_no_second_exchange(then, code):
-    """Half open: nobody is there any more, and only the request finds out. It is not sent again unasked."""
+async def test_dead_connection_costs_one_exchange(then, code):
+    """Half open: the server is gone, and only the request finds out. It is not sent again by itself."""
     answer, seen = answer_first_then(then)
     async with raw_server(answer, requests=2) as url, calling(url, call_timeout=0.5) as clients:
         assert await clients.send(REQUEST)
@@ -434,7 +434,7 @@ anyio.run(give_up)
 """
 
 
-async def test_a_name_that_hangs_keeps_no_process_from_its_end():
+async def test_hanging_name_server_does_not_keep_the_process_alive():
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", HANGING)
     try:
         with anyio.fail_after(20):
@@ -446,7 +446,7 @@ async def test_a_name_that_hangs_keeps_no_process_from_its_end():
 
 
 @pytest.mark.parametrize("error", [socket.gaierror(-3, "try again"), OSError("no"), UnicodeError("label")])
-async def test_a_name_that_is_not_found_is_told_to_whoever_asked(error):
+async def test_unknown_name_is_reported_to_each_caller(error):
     def fail(*_, **__):
         raise error
 
@@ -468,7 +468,7 @@ async def test_a_connection_that_the_service_has_closed_is_replaced():
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_a_connection_that_nobody_takes_ends_in_time(scheme):
+async def test_connection_that_no_process_accepts_ends_at_the_time_out(scheme):
     """The kernel completes it, or drops it; no process ever answers, be it a greeting or TLS."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         port = server.getsockname()[1]
@@ -495,7 +495,7 @@ async def test_a_connection_that_nobody_takes_ends_in_time(scheme):
         ("eng-invalid0000001", ErrorKind.INVALID, "ValidationException", REFUSED),
     ],
 )
-async def test_the_services_refusals(engagement, kind, code, verdict):
+async def test_refusals_of_the_service_are_classified(engagement, kind, code, verdict):
     async with serve() as (url, simulator):
         failure = await outcome(url, Request(ROW._replace(engagement=engagement), "token"))
     assert (failure.kind, failure.code, failure.verdict, failure.may_have_landed) == (
@@ -508,7 +508,7 @@ async def test_the_services_refusals(engagement, kind, code, verdict):
     assert simulator.snapshots == []
 
 
-async def test_a_validation_tells_its_reason_and_fields():
+async def test_validation_failure_has_reason_and_fields():
     async with serve() as (url, _):
         failure = await outcome(url, Request(ROW._replace(engagement="eng-invalid0000001"), "token"))
     assert failure.reason == "BUSINESS_VALIDATION_FAILED"
@@ -564,7 +564,7 @@ async def test_credentials_that_the_service_refuses_stop_the_account(monkeypatch
     assert (failure.verdict, failure.may_have_landed) == (Verdict.STOP_ACCOUNT, False)
 
 
-async def test_the_simulator_needs_no_credentials_and_tells_accounts_apart(monkeypatch):
+async def test_simulator_needs_no_credentials_and_each_account_has_its_key(monkeypatch):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     accounts = {name: Account(name) for name in ("a", "b")}
@@ -610,14 +610,14 @@ async def test_request_bytes_are_those_of_boto3():
 
 async def test_the_client_is_set_up_for_one_exchange_and_enough_connections():
     async with calling("http://127.0.0.1:1", concurrency=77) as clients:
-        line = await clients._account_client("main")
-        config = line.client.meta.config
+        opened = await clients._account_client("main")
+        config = opened.client.meta.config
         assert config.retries["total_max_attempts"] == 1
         assert config.max_pool_connections == 77
         assert config.connect_timeout == client.CONNECT_TIMEOUT
         assert config.read_timeout == client.READ_TIMEOUT
         assert isinstance(config.connector_args["resolver"], transport.Resolver)
-        assert line.client.meta.region_name == "us-east-1"
+        assert opened.client.meta.region_name == "us-east-1"
 
 
 async def test_an_accounts_region_is_called():
@@ -637,18 +637,18 @@ async def test_a_look_up_finds_what_was_created_since():
         assert (found.arn, found.revision) == (receipt.arn, 1)
 
 
-async def test_a_look_up_passes_over_what_was_there_before():
+async def test_look_up_ignores_older_snapshots():
     async with serve() as (url, _), calling(url) as clients:
         await clients.send(REQUEST)
         assert await clients.look_up(sent_at(utc_now() + timedelta(seconds=60))) is None
 
 
-async def test_a_look_up_finds_nothing_where_nothing_is():
+async def test_look_up_without_a_snapshot_finds_nothing():
     async with serve() as (url, _), calling(url) as clients:
         assert await clients.look_up(sent_at(utc_now())) is None
 
 
-async def test_a_look_up_that_is_denied_says_so():
+async def test_denied_look_up_is_a_failure():
     async with serve() as (url, _), calling(url) as clients:
         request = Request(
             ROW._replace(engagement="eng-denied00000001"), "token", ambiguous=True, first_sent_at=utc_now()
@@ -659,7 +659,7 @@ async def test_a_look_up_that_is_denied_says_so():
 
 
 @pytest.mark.parametrize("offset", [-200, 200])
-async def test_a_look_up_goes_by_the_services_clock(offset):
+async def test_look_up_compares_times_by_the_services_clock(offset):
     """Our clock is wrong by minutes: what we sent is found, what was there before is not."""
 
     def our_clock():
@@ -677,7 +677,7 @@ async def test_a_look_up_goes_by_the_services_clock(offset):
         assert raised.value.failure.verdict is Verdict.REFUSED
 
 
-async def test_a_look_up_finds_what_bears_the_time_of_a_whole_second():
+async def test_look_up_finds_a_snapshot_whose_time_has_whole_seconds():
     """The service may note when it made a snapshot as it notes its dates: without the fraction."""
     second = datetime(2026, 3, 1, 12, tzinfo=UTC)
     found = {"Catalog": "Sandbox", "Arn": "arn", "Revision": 1, "CreatedAt": second.timestamp()}
@@ -709,26 +709,26 @@ VALUES = [
 HEADERS = ["Date", "Retry-After", "x-amz-retry-after", "x-amzn-requestid", "x-amzn-query-error", "Location"]
 
 
-def nonsense(rng, depth=3):
+def random_json(rng, depth=3):
     """JSON that holds the words of the API in places of chance."""
     if depth == 0 or rng.random() < 0.4:
         return rng.choice(VALUES)
     if rng.random() < 0.3:
-        return [nonsense(rng, depth - 1) for _ in range(rng.randrange(3))]
-    return {rng.choice(KEYS): nonsense(rng, depth - 1) for _ in range(rng.randrange(5))}
+        return [random_json(rng, depth - 1) for _ in range(rng.randrange(3))]
+    return {rng.choice(KEYS): random_json(rng, depth - 1) for _ in range(rng.randrange(5))}
 
 
 def almost_an_error(rng):
     """An error answer of the service's own, in which some values are of chance."""
     item = {"FieldName": "f", "Message": "m", "Code": "c"}
     whole = {"__type": "ValidationException", "Message": "x", "Reason": "R", "ErrorList": [item]}
-    spoiled = {**item, rng.choice([*item]): nonsense(rng, 1)}
-    lists = [[None], [item, None], [spoiled], [[]], [nonsense(rng)], nonsense(rng), {"0": item}]
-    return {**whole, "ErrorList": rng.choice(lists), rng.choice([*whole]): nonsense(rng, 1)}
+    spoiled = {**item, rng.choice([*item]): random_json(rng, 1)}
+    lists = [[None], [item, None], [spoiled], [[]], [random_json(rng)], random_json(rng), {"0": item}]
+    return {**whole, "ErrorList": rng.choice(lists), rng.choice([*whole]): random_json(rng, 1)}
 
 
 @pytest.mark.parametrize("listed", [[None], ["x"], [[]], [1, {"Message": "told"}], "text", {"a": 1}, 7])
-async def test_whatever_stands_in_the_list_of_errors_it_is_a_validation(listed):
+async def test_validation_with_any_error_list_is_classified(listed):
     body = json.dumps({"__type": "ValidationException", "Message": "x", "ErrorList": listed}).encode()
     async with raw_server(answering(http(400, body))) as url, calling(url) as clients:
         with pytest.raises(ApiError) as raised:
@@ -741,7 +741,7 @@ async def test_whatever_stands_in_the_list_of_errors_it_is_a_validation(listed):
     }
 
 
-async def test_an_answer_over_which_the_classifier_stumbles_may_have_been_carried_out():
+async def test_answer_that_cannot_be_classified_may_have_been_carried_out():
     error = ClientError(
         {"Error": {"Code": "X"}, "ResponseMetadata": {"HTTPHeaders": 7}}, "CreateResourceSnapshot"
     )
@@ -751,17 +751,17 @@ async def test_an_answer_over_which_the_classifier_stumbles_may_have_been_carrie
     assert failure.code == "UnreadableAnswer"
 
 
-async def test_a_thousand_answers_of_chance_raise_nothing_but_api_errors():
+async def test_thousand_random_answers_raise_only_api_errors():
     """Seeded noise where an answer should be: each ends as a classified failure that can be recorded."""
     rng = Random(11)
     statuses = [200, 200, 200, 204, 301, 400, 400, 403, 404, 429, 500, 503, 999]
 
     async def noise(writer, head, body):
         data = bytes(rng.randrange(256) for _ in range(rng.randrange(60)))
-        told = json.dumps(rng.choice([nonsense, almost_an_error])(rng)).encode()
+        error = json.dumps(rng.choice([random_json, almost_an_error])(rng)).encode()
         words = [str(word) for word in VALUES if str(word).isprintable() and str(word).isascii()]
         headers = [f"{rng.choice(HEADERS)}: {rng.choice(words)}" for _ in range(rng.randrange(3))]
-        body = rng.choice([data, told, told, told])
+        body = rng.choice([data, error, error, error])
         writer.write(
             http(rng.choice(statuses), body, *headers, length=rng.choice([None, None, len(body) + 1]))
         )
@@ -772,13 +772,13 @@ async def test_a_thousand_answers_of_chance_raise_nothing_but_api_errors():
             with pytest.raises(ApiError) as raised:
                 await clients.send(REQUEST)
             failure = raised.value.failure
-            told = (failure.code, failure.message, failure.reason or "x", failure.request_id or "x")
-            assert all(word.isprintable() and word.encode() for word in told)
+            texts = (failure.code, failure.message, failure.reason or "x", failure.request_id or "x")
+            assert all(word.isprintable() and word.encode() for word in texts)
             assert failure.kind is not ErrorKind.UNKNOWN or failure.http_status
 
 
 @pytest.mark.parametrize("offset", [-3600, -400, 400, 86400])
-async def test_a_clock_that_is_off_is_corrected_from_the_services_date(offset):
+async def test_wrong_clock_is_corrected_by_the_services_date(offset):
     async with serve(SimulatorSettings(clock_offset=offset)) as (url, simulator), calling(url) as clients:
         await clients.probe(REQUEST)
         receipt = await clients.send(REQUEST)
@@ -786,7 +786,7 @@ async def test_a_clock_that_is_off_is_corrected_from_the_services_date(offset):
     assert simulator.calls["CreateResourceSnapshot"] == 1
 
 
-async def test_without_a_first_read_a_skewed_call_is_worth_another_try():
+async def test_skewed_call_without_a_first_read_is_tried_again():
     async with serve(SimulatorSettings(clock_offset=3600)) as (url, _), calling(url) as clients:
         with pytest.raises(ApiError) as raised:
             await clients.send(REQUEST)
@@ -817,7 +817,7 @@ async def test_an_echoed_secret_is_not_kept(monkeypatch):
 @pytest.mark.parametrize(
     ("profile", "advice"), [(None, "renew the credentials and"), ("partner", "of profile partner")]
 )
-async def test_an_account_that_stops_is_told_the_way_out(monkeypatch, tmp_path, profile, advice):
+async def test_message_of_a_stopped_account_says_what_to_do(monkeypatch, tmp_path, profile, advice):
     (tmp_path / "credentials").write_text(
         "[partner]\naws_access_key_id=AKIAEXPIRED1\naws_secret_access_key=x\n", "utf-8"
     )
@@ -827,21 +827,21 @@ async def test_an_account_that_stops_is_told_the_way_out(monkeypatch, tmp_path, 
     assert advice in failure.message
 
 
-async def test_a_first_read_is_one_read():
+async def test_probe_is_one_read():
     async with serve() as (url, simulator), calling(url) as clients:
         await clients.send(REQUEST)
         await clients.probe(REQUEST)
         assert simulator.calls["GetResourceSnapshot"] == 1
 
 
-async def test_the_environment_puts_no_proxy_before_a_simulator_and_redirects_no_call(monkeypatch):
+async def test_environment_sets_neither_proxy_nor_endpoint_for_a_simulator(monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     async with serve() as (url, _):
         assert isinstance(await outcome(url, simulated=True), Receipt)
     async with calling(None) as clients:
-        line = await clients._account_client("main")
-        assert line.client.meta.endpoint_url.startswith("https://partnercentral-selling.us-east-1.")
+        opened = await clients._account_client("main")
+        assert opened.client.meta.endpoint_url.startswith("https://partnercentral-selling.us-east-1.")
 
 
 @pytest.mark.parametrize(
@@ -854,7 +854,7 @@ async def test_the_environment_puts_no_proxy_before_a_simulator_and_redirects_no
         (Account("main"), "http://127.0.0.1:1 key:"),
     ],
 )
-async def test_at_an_endpoint_a_roles_account_is_known_by_its_arn(account, whose):
+async def test_account_of_a_role_is_known_by_its_arn_at_any_endpoint(account, whose):
     """Its keys change with each session, and quota windows that were kept by them would begin anew."""
     async with calling("http://127.0.0.1:1", account, simulated=True) as clients:
         assert (await clients.identify("main")).startswith(whose)

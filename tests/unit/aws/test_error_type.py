@@ -28,7 +28,7 @@ async def refused(status, body, header, *, plain):
 
 
 @pytest.mark.parametrize("plain", [True, False])
-async def test_it_is_read_in_every_form_whatever_the_body_is(plain):
+async def test_error_code_in_the_header_is_read_in_every_form_and_with_any_body(plain):
     cases = [(FORMS[0], body) for body in BODIES] + [(form, b"") for form in FORMS[1:]]
     for form, body in cases:
         failure = await refused(400, body, form.format("ThrottlingException"), plain=plain)
@@ -36,14 +36,14 @@ async def test_it_is_read_in_every_form_whatever_the_body_is(plain):
 
 
 @pytest.mark.parametrize("plain", [True, False])
-async def test_the_body_has_the_last_word(plain):
+async def test_error_code_in_the_body_wins_over_the_header(plain):
     body = json.dumps({"__type": "ConflictException", "message": "twice"}).encode()
     failure = await refused(400, body, "ThrottlingException", plain=plain)
     assert (failure.code, failure.message) == ("ConflictException", "twice")
 
 
 @pytest.mark.parametrize("plain", [True, False])
-async def test_what_the_body_says_beside_is_kept(plain):
+async def test_message_and_reason_of_the_body_are_kept(plain):
     body = json.dumps({"Message": "not allowed", "Reason": "ACCESS_DENIED"}).encode()
     failure = await refused(403, body, "a#AccessDeniedException:http://x/", plain=plain)
     assert (failure.kind, failure.message) == (ErrorKind.DENIED, "not allowed")
@@ -51,7 +51,7 @@ async def test_what_the_body_says_beside_is_kept(plain):
 
 
 @pytest.mark.parametrize("plain", [True, False])
-async def test_a_server_error_stays_one(plain):
+async def test_server_error_with_another_code_in_the_header_stays_ambiguous(plain):
     failure = await refused(500, b"", "ValidationException", plain=plain)
     assert failure.may_have_landed
     failure = await refused(400, b"", ":", plain=plain)

@@ -1,4 +1,4 @@
-"""The short way of a call is botocore's own way to the byte, or it is not taken."""
+"""A fast call has the same bytes as botocore's call, or is not used."""
 
 import asyncio
 import json
@@ -57,8 +57,8 @@ async def learned(client, credentials, exchange=unsent):
 @pytest.mark.parametrize(
     "url", [None, "http://127.0.0.1:8080", "https://proxy.example/prefix", "http://[::1]:99/a/"]
 )
-async def test_the_short_way_is_learned_from_this_botocore(url, keys):
-    """Red with a botocore that calls in another way: until it is followed, every call goes the plain way."""
+async def test_fast_call_is_learned_from_this_botocore(url, keys):
+    """Fails with a botocore that calls differently: then botocore makes every call, which is slower."""
     async with opened(url, keys) as (client, credentials):
         assert await learned(client, credentials) is not None
 
@@ -70,14 +70,14 @@ async def test_the_short_way_is_learned_from_this_botocore(url, keys):
     ),
     secret=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=60),
 )
-async def test_whatever_is_called_with_it_is_botocores_call(calls, secret):
+async def test_fast_call_has_the_bytes_of_botocores_call(calls, secret):
     async with opened(keys={**SESSION, "aws_secret_access_key": secret}) as (client, credentials):
-        way = await learned(client, credentials)
+        fast = await learned(client, credentials)
         for texts in calls:
             parameters = dict(zip(EXAMPLE, texts, strict=True))
             theirs = await fast_call._captured(client, CREATE, parameters)
             at = datetime.strptime(theirs.headers["X-Amz-Date"].decode(), "%Y%m%dT%H%M%S%z")
-            ours = way.signed(parameters, credentials, at)
+            ours = fast.signed(parameters, credentials, at)
             assert ours.body == theirs.body
             assert ours.headers["Authorization"] == theirs.headers["Authorization"].decode()
 
@@ -91,14 +91,14 @@ async def test_whatever_is_called_with_it_is_botocores_call(calls, secret):
         lambda request, **_: setattr(request, "data", b'{"Catalog": "AWS"}'),
     ],
 )
-async def test_where_botocore_calls_in_another_way_there_is_no_short_one(changed):
+async def test_no_fast_call_is_learned_from_a_changed_botocore(changed):
     async with opened() as (client, credentials):
         client.meta.events.register_first(f"request-created.{SERVICE}.{CREATE}", changed)
         assert await learned(client, credentials) is None
 
 
 @pytest.mark.parametrize("event", ["before-sign", "choose-signer"])
-async def test_nor_where_something_else_is_signed_with(event):
+async def test_no_fast_call_is_learned_where_signing_fails(event):
     def fail(**_):
         raise ValueError("no")
 
@@ -107,7 +107,7 @@ async def test_nor_where_something_else_is_signed_with(event):
         assert await learned(client, credentials) is None
 
 
-async def test_a_day_and_other_credentials_have_keys_of_their_own():
+async def test_signing_key_changes_with_day_and_credentials():
     noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
     async with opened() as (client, credentials), opened(keys=OTHERS) as (_, others):
         used = await learned(client, credentials)
@@ -119,8 +119,10 @@ async def test_a_day_and_other_credentials_have_keys_of_their_own():
             (credentials, noon),
         ):
             fresh = fast_call.FastCall(client, CREATE, unsent, request)
-            told = [way.signed(EXAMPLE, who, when).headers["Authorization"] for way in (used, fresh)]
-            assert told[0] == told[1]
+            ours, expected = (
+                call.signed(EXAMPLE, who, when).headers["Authorization"] for call in (used, fresh)
+            )
+            assert ours == expected
 
 
 ANSWERS = [
@@ -148,7 +150,7 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize(("status", "said"), ANSWERS)
-async def test_an_answer_is_read_as_botocore_reads_it(status, said):
+async def test_answer_of_a_fast_call_is_read_as_botocore_reads_it(status, said):
     body = said if isinstance(said, bytes) else json.dumps(said).encode()
     headers = {"x-amzn-requestid": "id", "date": "Sun, 01 Mar 2026 12:00:00 GMT", "retry-after": "2"}
 
@@ -156,8 +158,8 @@ async def test_an_answer_is_read_as_botocore_reads_it(status, said):
         return FastResponse(status, headers, body)
 
     async with opened() as (client, credentials):
-        way = await learned(client, credentials, answer)
-        found = await read(way.call(EXAMPLE, credentials, datetime(2026, 3, 1, tzinfo=UTC)))
+        fast = await learned(client, credentials, answer)
+        found = await read(fast.call(EXAMPLE, credentials, datetime(2026, 3, 1, tzinfo=UTC)))
         client.meta.events.register(
             f"before-send.{SERVICE}.{CREATE}", lambda **_: Canned(status, headers, body)
         )
@@ -178,7 +180,7 @@ class Canned:
 
 
 async def read(call):
-    """What a call comes to, as far as anybody looks."""
+    """The parts of a call's answer that the package uses."""
     try:
         answer = await call
     except Exception as error:  # noqa: BLE001 - whatever it is
@@ -186,23 +188,23 @@ async def read(call):
         answer = {"raised": type(error).__name__, **answer}
     metadata = answer.pop("ResponseMetadata", {})
     members = {name: answer.get(name) for name in ("Arn", "Revision", "Error", "Reason", "raised")}
-    told = dict(metadata.get("HTTPHeaders", {})).get("retry-after")
-    return members, metadata.get("HTTPStatusCode"), metadata.get("RequestId"), told
+    hint = dict(metadata.get("HTTPHeaders", {})).get("retry-after")
+    return members, metadata.get("HTTPStatusCode"), metadata.get("RequestId"), hint
 
 
-async def test_a_proxy_of_the_environment_is_called_through_the_plain_way(monkeypatch):
+async def test_no_fast_call_is_made_through_a_proxy(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    for proxy, short in (("", True), ("http://127.0.0.1:9", False)):
+    for proxy, fast in (("", True), ("http://127.0.0.1:9", False)):
         monkeypatch.setenv("https_proxy", proxy)
         target = Target(endpoint_url="https://service.example")
         async with Clients({"main": Account("main")}, target, utc_now) as clients:
-            line = await clients._account_client("main")
-            assert bool(line.fast_calls) is short
+            client = await clients._account_client("main")
+            assert bool(client.fast_calls) is fast
 
 
-async def test_a_call_that_another_makes_while_it_is_learned_is_sent():
-    """Clients are shared: an account may call while the way of another's credentials is learned."""
+async def test_call_of_another_account_during_learning_is_sent():
+    """Clients are shared: an account may call while the fast call of another one is learned."""
     learning, called = asyncio.Event(), asyncio.Event()
 
     async def pause(**_):
@@ -214,8 +216,8 @@ async def test_a_call_that_another_makes_while_it_is_learned_is_sent():
         answer = Canned(200, {}, b'{"Arn": "arn", "Revision": 1}')
         client.meta.events.register_last(f"before-send.{SERVICE}.{CREATE}", lambda **_: answer)
         client.meta.events.register(f"before-sign.{SERVICE}.{CREATE}", pause)
-        way = asyncio.ensure_future(learned(client, credentials))
+        learning_task = asyncio.ensure_future(learned(client, credentials))
         await learning.wait()
         assert (await client.create_resource_snapshot(**EXAMPLE))["Arn"] == "arn"
         called.set()
-        assert await way is not None
+        assert await learning_task is not None

@@ -15,7 +15,7 @@ from batch_snapshot.operations import SNAPSHOT
 
 ROW = Row("main", "Sandbox", "eng-0123456789abcd", "Opportunity", "O1234567", "OpportunitySummaryView")
 ARN = "arn:aws:partnercentral:us-east-1::catalog/Sandbox"
-#: The revision that only answers have which nobody asked for.
+#: The revision of answers that no request asked for.
 STRAY = 999
 
 
@@ -34,7 +34,7 @@ def answer(revision):
 
 @asynccontextmanager
 async def straying(stray):
-    """Answers the nth request with revision n; `stray` sends more, and tells when it has."""
+    """Answers the nth request with revision n; `stray` sends more, and sets the event then."""
     seen, writers, sent = [], [], asyncio.Event()
 
     async def handle(reader, writer):
@@ -85,7 +85,7 @@ async def late(writer, wanted, sent):
 @pytest.mark.asyncio
 @pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("stray", [at_once, rubbish, late])
-async def test_what_nobody_asked_for_is_no_answer(stray, plain):
+async def test_unrequested_answer_is_not_taken(stray, plain):
     async with straying(stray) as (url, sent):
         target = Target(endpoint_url=url, plain=plain)
         async with Clients({"main": Account("main")}, target, utc_now) as clients:
@@ -123,5 +123,5 @@ def test_arn_that_names_another_row_is_an_invalid_response(account):
 
 
 @pytest.mark.parametrize("arn", ["arn:x", f"{ARN}/snapshot/1", "opaque"])
-def test_arn_that_names_no_row_is_taken_as_it_is(arn):
+def test_arn_that_names_no_row_is_accepted(arn):
     assert receipt(arn, EngagementId=ROW.engagement, ResourceId=ROW.resource).arn == arn

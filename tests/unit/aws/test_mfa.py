@@ -15,7 +15,7 @@ def anyio_backend():
     return "asyncio"
 
 
-async def test_botocores_chain_asks_us_and_never_a_terminal(tmp_path, monkeypatch):
+async def test_botocore_asks_for_codes_through_us_and_not_at_a_terminal(tmp_path, monkeypatch):
     config = tmp_path / "config"
     config.write_text(
         "[profile p]\nrole_arn = arn:aws:iam::123456789012:role/R\nsource_profile = s\n"
@@ -51,7 +51,7 @@ async def test_a_code_is_asked_for_once_and_then_used():
     assert asked == ["Enter MFA code for me (5 min): "]
 
 
-async def test_what_nobody_answers_is_not_asked_again():
+async def test_unanswered_prompt_is_not_repeated():
     asked: list[str] = []
 
     async def nobody(prompt: str) -> str:

@@ -91,7 +91,7 @@ async def run(**options: Any) -> Summary:
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-async def test_a_helper_that_prints_without_end_is_ended(stream):
+async def test_credential_process_that_prints_without_end_is_killed(stream):
     to = "" if stream == "stdout" else " >&2"
     config(f"[profile p]\n{helper('echo $$ > pid', f'exec yes secret{to}')}")
     said = await refused()
@@ -116,7 +116,7 @@ def alive(pid: int) -> bool:
     ["wait", "exit 0", "trap '' TERM INT HUP; sleep 600"],
     ids=["waits for it", "leaves it behind", "ignores signals"],
 )
-async def test_a_helper_that_hangs_is_ended_with_its_children(ending):
+async def test_credential_process_that_hangs_is_killed_with_its_children(ending):
     config(f"[profile p]\n{helper('sleep 600 &', 'echo $! > child', 'echo $$ > pid', ending)}")
     began = time.monotonic()
     said = await refused(within=0.5)
@@ -128,7 +128,7 @@ async def test_a_helper_that_hangs_is_ended_with_its_children(ending):
         await ended(pid)
 
 
-async def test_a_helper_is_ended_where_its_account_is_given_up():
+async def test_credential_process_is_killed_when_its_account_is_cancelled():
     config(f"[profile p]\n{helper('echo $$ > new; mv new pid', 'exec sleep 600')}")
     waiting = asyncio.ensure_future(refused())
     await until(Path("pid").exists, "the helper")
@@ -138,19 +138,19 @@ async def test_a_helper_is_ended_where_its_account_is_given_up():
     await ended(pid)
 
 
-async def test_so_is_the_helper_of_a_profile_that_a_role_is_assumed_with():
+async def test_credential_process_of_a_source_profile_is_killed_too():
     config(f"[profile p]\nrole_arn = {ROLE}\nsource_profile = inner\n[profile inner]\n{helper('exec yes')}")
     assert "credential_process of profile inner printed more than" in await refused()
 
 
-async def test_a_helper_that_is_not_there_says_so():
+async def test_missing_credential_process_is_named():
     config("[profile p]\ncredential_process = /nowhere/helper --secret word\n")
     said = await refused()
     assert "credential_process of profile p cannot be started (No such file or directory)" in said
     assert "word" not in said
 
 
-async def test_what_a_helper_prints_within_bounds_is_taken():
+async def test_output_of_a_credential_process_within_the_limits_is_used():
     padded = json.dumps(PRINTED | {"Padding": "x" * 100_000})
     config(f"[profile p]\n{helper('head -c 200000 /dev/zero >&2', 'cat <<END', padded, 'END')}")
     async with serve() as (url, _):
@@ -171,7 +171,7 @@ def huge(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [fifo, endless, huge])
-async def test_a_web_identity_token_that_never_ends_is_not_read(make):
+async def test_web_identity_token_without_end_is_not_read(make):
     make(Path("token"))
     config(f"[profile p]\nrole_arn = {ROLE}\nweb_identity_token_file = token\n")
     said = await refused()
@@ -179,7 +179,7 @@ async def test_a_web_identity_token_that_never_ends_is_not_read(make):
     assert "longer than 1,048,576 bytes" in said or "no regular file" in said
 
 
-async def test_a_web_identity_token_that_is_not_there_names_the_file(monkeypatch):
+async def test_missing_web_identity_token_is_named(monkeypatch):
     monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", "nowhere")
     said = await refused(None)
@@ -188,7 +188,7 @@ async def test_a_web_identity_token_that_is_not_there_names_the_file(monkeypatch
 
 @pytest.mark.parametrize("make", [fifo, endless, huge])
 @pytest.mark.parametrize("variable", [*profiles._FILES, "AWS_CREDENTIAL_FILE"])
-async def test_a_file_of_settings_that_never_ends_is_not_read(make, variable, monkeypatch, folder):
+async def test_config_file_without_end_is_not_read(make, variable, monkeypatch, folder):
     config("[profile p]\nregion = us-east-1\n")
     make(Path("other"))
     monkeypatch.setenv(variable, str(folder / "other"))
@@ -197,12 +197,12 @@ async def test_a_file_of_settings_that_never_ends_is_not_read(make, variable, mo
     assert "no regular file" in said or "at most 4,194,304 are read" in said
 
 
-async def test_no_file_at_all_is_what_it_is_for_boto3(monkeypatch):
+async def test_missing_config_files_are_ignored_as_by_boto3(monkeypatch):
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     assert (await refused(None)).startswith("NoCredentialsError: ")
 
 
-async def test_a_cache_of_sign_ins_that_never_ends_is_not_read(monkeypatch, folder):
+async def test_sso_cache_without_end_is_not_read(monkeypatch, folder):
     config(
         "[profile p]\nsso_account_id = 123456789012\nsso_role_name = R\nsso_session = mine\n"
         "[sso-session mine]\nsso_start_url = https://example.invalid/start\nsso_region = us-east-1\n"
@@ -227,7 +227,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
 @pytest.mark.parametrize("value", FAULTS)
-async def test_a_variable_that_cannot_be_sent_is_named(monkeypatch, variable, value):
+async def test_variable_that_no_header_can_hold_is_named(monkeypatch, variable, value):
     given = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "token"}
     for name, text in (given | {variable: value}).items():
         monkeypatch.setenv(name, text)
@@ -238,20 +238,20 @@ async def test_a_variable_that_cannot_be_sent_is_named(monkeypatch, variable, va
 
 @pytest.mark.parametrize("key", ["AccessKeyId", "SecretAccessKey", "SessionToken"])
 @pytest.mark.parametrize("value", ["half\ud800", "line\nbreak", "\u0142"])
-async def test_so_is_a_helper_that_prints_such(key, value):
+async def test_credential_process_whose_output_no_header_can_hold_is_named(key, value):
     config(f"[profile p]\n{printing(**{key: value})}")
     said = await refused()
     assert "that the credential_process of profile p printed holds " in said
 
 
-async def test_so_is_a_profile_and_one_that_a_role_is_assumed_with():
+async def test_profile_whose_credentials_no_header_can_hold_is_named():
     config(f"[p]\n{KEYS}aws_session_token = t\u0142\n", "credentials")
     assert "the session token of profile p in the AWS credentials file holds" in await refused()
     config(f"[profile role]\nrole_arn = {ROLE}\nsource_profile = p\n")
     assert "the session token of profile p in the AWS credentials file holds" in await refused("role")
 
 
-async def test_rows_whose_token_cannot_be_sent_stay_unattempted(monkeypatch):
+async def test_rows_whose_token_no_header_can_hold_stay_unattempted(monkeypatch):
     config(f"[p]\n{KEYS}", "credentials")
     write_manifest(Path("trial.yaml"), pairs(3))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE000000000")
@@ -294,7 +294,7 @@ async def test_rows_whose_token_cannot_be_sent_stay_unattempted(monkeypatch):
         ("[profile p]\nlogin_session = arn:x\n", ["aws login", "export-credentials"]),
     ],
 )
-async def test_what_is_wrong_with_a_profile_is_said(text, words):
+async def test_invalid_profile_is_explained_without_its_lines(text, words):
     config(text)
     said = await refused()
     for word in words:
@@ -303,14 +303,14 @@ async def test_what_is_wrong_with_a_profile_is_said(text, words):
     assert "not shown; correct that file" in said or "getting credentials failed" not in said
 
 
-async def test_a_mode_that_is_none_is_said(monkeypatch):
+async def test_invalid_mode_is_named(monkeypatch):
     config(f"[p]\n{KEYS}", "credentials")
     monkeypatch.setenv("AWS_DEFAULTS_MODE", "wrong")
     assert "wrong" in (said := await refused())
     assert "correct that setting" in said
 
 
-async def test_the_advice_fits_a_container(monkeypatch):
+async def test_advice_for_container_credentials_names_their_variables(monkeypatch):
     async def secret(_: web.Request) -> web.Response:
         return web.Response(status=404, text="a secret")
 
@@ -331,7 +331,7 @@ async def test_the_advice_fits_a_container(monkeypatch):
     assert "a secret" not in said
 
 
-async def test_the_advice_fits_what_a_refused_call_was_signed_with(monkeypatch):
+async def test_advice_for_a_refused_call_depends_on_the_provider(monkeypatch):
     async def expired(_: web.Request) -> web.Response:
         return web.Response(
             status=400, text=json.dumps({"__type": "ExpiredTokenException", "Message": "too old"})
@@ -358,7 +358,7 @@ def moto():
 
 
 @pytest.mark.parametrize("kind", ["source", "web identity"])
-async def test_a_role_of_a_profile_needs_no_region(moto, monkeypatch, kind):
+async def test_role_of_a_profile_without_a_region_is_assumed(moto, monkeypatch, kind):
     moto.reset()
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", moto.url)
     config("a.token", "token")
@@ -381,7 +381,7 @@ def named(url: str, by: str) -> str:
 
 
 @pytest.mark.parametrize("by", ["itself", "services"])
-async def test_the_endpoint_of_a_profile_is_the_ledgers(by):
+async def test_endpoint_of_a_profile_is_recorded_in_the_ledger(by):
     async with serve() as (url, simulator):
         config(named(url, by))
         done = await run()
@@ -389,7 +389,7 @@ async def test_the_endpoint_of_a_profile_is_the_ledgers(by):
         assert len(simulator.snapshots) == 2
 
 
-async def test_it_is_not_where_boto3_would_not_take_it(monkeypatch):
+async def test_endpoint_that_boto3_ignores_is_ignored(monkeypatch):
     config(named("http://127.0.0.1:9", "itself"))
     async with serve() as (url, _):
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
@@ -420,7 +420,7 @@ async def test_it_is_not_where_boto3_would_not_take_it(monkeypatch):
         ),
     ],
 )
-async def test_an_endpoint_that_cannot_be_the_ledgers_is_refused(folder, text, accounts, word):
+async def test_invalid_endpoint_of_a_profile_is_refused(folder, text, accounts, word):
     config(text)
     place = Place(folder)
     place.env.update(AWS_CONFIG_FILE=str(folder / "config"))
@@ -433,7 +433,7 @@ async def test_an_endpoint_that_cannot_be_the_ledgers_is_refused(folder, text, a
     assert not place.ledger.exists()
 
 
-async def test_neither_endless_helper_nor_token_fills_the_memory(folder):
+async def test_endless_process_or_token_does_not_fill_the_memory(folder):
     """The whole program, in an address space that an unbounded read would fill at once."""
     place = Place(folder)
     place.env.update(AWS_CONFIG_FILE=str(folder / "config"))

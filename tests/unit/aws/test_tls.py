@@ -172,7 +172,7 @@ ROUTES = [by_api, by_the_plain_way, by_role, by_chain, by_web_identity, by_sso]
 WAYS = ["directly", "by a proxy", "by a TLS proxy"]
 
 
-def take(way, world, monkeypatch):
+def connect(way, world, monkeypatch):
     if way == "by a proxy":
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{world.proxy.port}")
     elif way == "by a TLS proxy":
@@ -191,7 +191,7 @@ def named(url):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("by", ROUTES)
 async def test_right_certificate_is_accepted(world, by, way, monkeypatch):
-    take(way, world, monkeypatch)
+    connect(way, world, monkeypatch)
     receipt = await by(world, "right", monkeypatch)
     assert isinstance(receipt, Receipt), receipt
     assert (proxied(world) > 0) is (way != "directly")
@@ -201,7 +201,7 @@ async def test_right_certificate_is_accepted(world, by, way, monkeypatch):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("by", ROUTES)
 async def test_refused_certificate_stops_the_account_and_nothing_is_sent(world, by, way, monkeypatch):
-    take(way, world, monkeypatch)
+    connect(way, world, monkeypatch)
     # Each route meets one kind of bad certificate by each way, and between them they meet all.
     kinds = [*REFUSED]
     kind = kinds[(ROUTES.index(by) + WAYS.index(way)) % len(kinds)]
@@ -218,7 +218,7 @@ async def test_refused_certificate_stops_the_account_and_nothing_is_sent(world, 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", REFUSED)
 async def test_each_bad_certificate_of_the_api_is_refused(world, kind, way, monkeypatch):
-    take(way, world, monkeypatch)
+    connect(way, world, monkeypatch)
     failure = await by_api(world, kind)
     assert (failure.verdict, failure.may_have_landed) == (Verdict.STOP_ACCOUNT, False)
     assert REFUSED[kind] in failure.message
@@ -275,7 +275,7 @@ def unusable(tmp_path):
 @pytest.mark.parametrize("way", ["directly", "by a proxy"])
 @pytest.mark.parametrize("setting", ["AWS_CA_BUNDLE", "ca_bundle"])
 async def test_unusable_ca_bundle_stops_the_account_and_is_named(world, setting, way, tmp_path, monkeypatch):
-    take(way, world, monkeypatch)
+    connect(way, world, monkeypatch)
     for path in unusable(tmp_path):
         account = None
         if setting == "ca_bundle":
@@ -304,23 +304,23 @@ NOTICE = notice.of_summary(
 )
 
 
-async def told_by_sns(world, kind, monkeypatch):
+async def publish_by_sns(world, kind, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", world.url(kind))
     return await sns.publish(TOPIC, NOTICE)
 
 
-async def told_by_webhook(world, kind, *_):
+async def post_by_webhook(world, kind, *_):
     return await webhook.send(f"{world.url(kind)}/secret-path", {"text": "x"})
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("way", ["directly", "by a proxy"])
-@pytest.mark.parametrize("told", [told_by_sns, told_by_webhook])
-async def test_messages_go_only_to_who_proves_the_name(world, told, way, monkeypatch):
-    take(way, world, monkeypatch)
-    assert await told(world, "right", monkeypatch) is None
+@pytest.mark.parametrize("notify", [publish_by_sns, post_by_webhook])
+async def test_messages_go_only_to_a_verified_host(world, notify, way, monkeypatch):
+    connect(way, world, monkeypatch)
+    assert await notify(world, "right", monkeypatch) is None
     for kind, reason in REFUSED.items():
-        warning = await told(world, kind, monkeypatch)
+        warning = await notify(world, kind, monkeypatch)
         assert named(world.url(kind)) in warning
         assert reason in warning
         assert "secret-path" not in warning

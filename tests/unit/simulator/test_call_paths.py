@@ -49,13 +49,13 @@ async def test_an_operation_is_named_by_path_or_header(path, changed, code):
         assert len(made) == (0 if code or path == "/ListEngagements" else 1)
 
 
-async def test_both_ways_are_one_token():
+async def test_token_is_the_same_by_path_and_by_header():
     async with service() as served:
         headers = signed(served.url)
-        told = []
+        answers = []
         async with aiohttp.ClientSession() as client:
             for path in ("/", f"/{CREATE}"):
                 async with client.post(served.url + path, data=json.dumps(BODY), headers=headers) as answer:
-                    told.append(json.loads(await answer.read()))
-        assert told[0] == told[1]
-        assert told[0]["Revision"] == 1
+                    answers.append(json.loads(await answer.read()))
+        assert answers[0] == answers[1]
+        assert answers[0]["Revision"] == 1

@@ -211,7 +211,7 @@ async def test_signatures_are_checked_for_their_form():
 @pytest.mark.parametrize(
     ("offset", "words"), [(301, "Signature expired: "), (-301, "Signature not yet current: ")]
 )
-async def test_a_clock_apart(offset, words):
+async def test_signature_by_a_clock_five_minutes_off_is_refused(offset, words):
     async with service(SimulatorSettings(clock_offset=offset)) as api:
         with pytest.raises(ClientError, match=words) as error:
             await api.create("t1")
@@ -220,7 +220,7 @@ async def test_a_clock_apart(offset, words):
         assert abs(parsedate_to_datetime(date).timestamp() - time.time() - offset) < 3
 
 
-async def test_a_clock_a_little_apart_is_fine():
+async def test_signature_by_a_clock_less_than_five_minutes_off_is_accepted():
     async with service(SimulatorSettings(clock_offset=290)) as api:
         await api.create("t1")
         assert abs(api.simulator.snapshots[0].created_at - time.time() - 290) < 3
@@ -331,7 +331,7 @@ async def test_a_bucket_whose_rate_changes():
         assert sum(first < at <= last for at in taken) == number
 
 
-async def test_a_bucket_tells_the_wait_over_changes_and_rests_over_them():
+async def test_bucket_computes_waits_over_rate_changes():
     bucket = TokenBucket(((0.5, 0.0), (0.25, 1.0), (10.0, 2.0)), burst=3)
     for _ in range(3):
         assert bucket.wait(0.0) == 0
@@ -423,12 +423,12 @@ async def test_a_limit_that_changes():
         {"windows": ((1, 0.0),)},
     ],
 )
-async def test_settings_that_make_no_sense(changes):
+async def test_invalid_settings_are_refused(changes):
     with pytest.raises(ValueError, match=next(iter(changes)).rstrip("s")):
         SimulatorSettings(**changes)
 
 
-async def test_the_command_line_serves_a_limit_that_changes_and_tells_no_wait(tmp_path: Path):
+async def test_command_line_serves_changing_limits_without_hints(tmp_path: Path):
     place = Place(tmp_path)
     out = tmp_path / "url"
     limits = ("--rate", "0.001", "--burst", "2", "--then", "0.002@1s", "--then", "1000@1.5s")
@@ -454,7 +454,7 @@ async def test_the_command_line_serves_a_limit_that_changes_and_tells_no_wait(tm
         (["--rate", "20", "--then", "5@20s", "--then", "10@10s"], "one after the other"),
     ],
 )
-async def test_changes_that_make_no_sense(arguments, message, capsys):
+async def test_invalid_rate_changes_are_refused(arguments, message, capsys):
     assert await asyncio.to_thread(main, ["simulate", *arguments]) == 2
     assert message in capsys.readouterr().err
 
@@ -534,7 +534,7 @@ async def test_late_work_answers_or_hangs_up():
     assert simulator.snapshots == []
 
 
-async def test_late_work_that_lost_its_place_is_dropped():
+async def test_late_work_whose_token_was_used_meanwhile_is_dropped():
     faults = Faults(plan=lambda ordinal, params: None if ordinal else "late", late_delay=0.2)
     async with service(SimulatorSettings(faults=faults, unchanged="conflict")) as api:
         await outcome(api.create("t1"))
@@ -577,7 +577,7 @@ async def test_plans_are_seeded():
         ("late-delay=-1", "late-delay"),
     ],
 )
-async def test_plans_that_make_no_sense(text, message):
+async def test_invalid_fault_plans_are_refused(text, message):
     with pytest.raises(ValueError, match=message):
         Faults.parse(text)
 
@@ -824,7 +824,7 @@ async def test_the_world_outlives_a_restart(tmp_path: Path):
     "content",
     [b"version: 1", b'{"type":"run"}\n', b'{"type":"simulator","schema":1}\n{"type":"snapshot"}\n'],
 )
-async def test_a_file_that_is_no_state_is_left_alone(tmp_path: Path, content):
+async def test_file_that_is_no_state_file_is_not_changed(tmp_path: Path, content):
     path = tmp_path / "world.ndjson"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="state"):

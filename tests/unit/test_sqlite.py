@@ -1,4 +1,4 @@
-"""Every file of SQLite is closed again, also where it cannot be used."""
+"""Every SQLite file is closed, also one that cannot be used."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def opened(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("make", [SnapshotIndex, search, CallLog])
 @pytest.mark.parametrize("content", [b"no database" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
-def test_a_file_that_is_no_database_is_not_left_open(tmp_path, make, content):
+def test_file_that_is_no_database_is_closed(tmp_path, make, content):
     path = tmp_path / "x.sqlite"
     path.write_bytes(content)
-    held = []
+    kept = []
     try:
         with make(path):
             # The index is begun anew: it holds nothing that the ledgers don't.
             assert make is SnapshotIndex
     except StorageError as error:
-        held.append(error)  # with its frames, which would keep a connection alive
+        kept.append(error)  # with its frames, which would keep a connection alive
     assert opened(path) == []
 
 
@@ -56,19 +56,19 @@ class Stuck(type(Path())):  # type: ignore[misc]
         raise PermissionError("no")
 
 
-def test_nor_is_an_index_that_cannot_be_begun_anew(tmp_path):
+def test_index_that_cannot_be_created_again_is_closed(tmp_path):
     path = Stuck(tmp_path / "x.sqlite")
     path.write_bytes(b"no database" * 100)
     try:
         SnapshotIndex(path)
     except StorageError as error:
-        held = error  # with the error that it came from, and its frames
+        kept = error  # with the error that it came from, and its frames
     assert opened(path) == []
-    assert held
+    assert kept
 
 
 @pytest.mark.parametrize("make", [SnapshotIndex, search, CallLog])
-def test_nor_is_one_that_was_used(tmp_path, make):
+def test_used_database_is_closed(tmp_path, make):
     path = tmp_path / "x.sqlite"
     for _ in range(2):
         with make(path):
