@@ -23,7 +23,7 @@ from batch_snapshot.ratelimit import forecast, windows
 from batch_snapshot.reporting import status
 from batch_snapshot.simulator import serve
 from tests.support import rewriting
-from tests.support.ledgers import Book
+from tests.support.ledgers import LedgerBuilder
 from tests.support.processes import move_in, pairs, write_manifest
 from tests.support.strategies import patient
 
@@ -168,7 +168,9 @@ async def test_an_edited_manifest_runs_added_rows_and_a_ledger_without_rows_left
 )
 def test_a_ledger_stays_deferred_until_it_is_finished_or_stopped(ends, resumes):
     """After a later interruption, a crash or a run of some accounts the same command still resumes it."""
-    ledger = Book(rows=3, name="trial", began=DAY, manifest="/srv/trial.yaml", counts={"unattempted": 3})
+    ledger = LedgerBuilder(
+        rows=3, name="trial", began=DAY, manifest="/srv/trial.yaml", counts={"unattempted": 3}
+    )
     for outcome in ends:
         ledger.begin(accounts={"main": {}}, endpoint="aws")
         if outcome:
@@ -206,7 +208,7 @@ def test_a_ledger_stays_deferred_until_it_is_finished_or_stopped(ends, resumes):
 )
 def test_a_ledger_is_finished_when_its_deferred_accounts_are(deferred, completed, resumes):
     """A ledger of some accounts always counts the rows of the others as unattempted."""
-    ledger = Book(rows=3, name="trial", began=DAY, counts={"unattempted": 3})
+    ledger = LedgerBuilder(rows=3, name="trial", began=DAY, counts={"unattempted": 3})
     ledger.begin(settings={"accounts": deferred}).end("deferred")
     ledger.begin(settings={"accounts": completed}).end("completed")
     path = ledger_of(1)
@@ -234,13 +236,13 @@ async def test_a_run_of_selected_accounts_finishes_its_own_ledgers():
 def test_a_finished_ledger_is_recognised_by_its_last_line_alone():
     path = ledger_of(1)
     path.parent.mkdir()
-    ledger = Book(rows=1, name="trial", began=DAY, counts={"succeeded": 1}).begin().end("deferred")
+    ledger = LedgerBuilder(rows=1, name="trial", began=DAY, counts={"succeeded": 1}).begin().end("deferred")
     ledger.lines.insert(1, b"damage\n")
     ledger.write(path)
     assert resume.choose_ledger("trial", Options(ledger=PATTERN), DAY) == (path, [])
     assert not resume.resumable(path, DAY)
     # Here all of its end lines count, and one of them is damaged.
-    ledger = Book(rows=1, name="trial", began=DAY, counts={"unattempted": 1}).begin().end("deferred")
+    ledger = LedgerBuilder(rows=1, name="trial", began=DAY, counts={"unattempted": 1}).begin().end("deferred")
     ledger.lines[1] = b'{"type":"end"\n'
     ledger.begin().end("interrupted").write(path)
     chosen, [warning] = resume.choose_ledger("trial", Options(ledger=PATTERN), DAY + timedelta(days=1))
@@ -253,7 +255,7 @@ def test_a_finished_ledger_is_recognised_by_its_last_line_alone():
 def test_of_many_old_ledgers_three_are_named():
     Path("ledgers").mkdir()
     for day in range(1, 7):
-        ledger = Book(rows=3, name="trial", began=DAY, counts={"unattempted": day})
+        ledger = LedgerBuilder(rows=3, name="trial", began=DAY, counts={"unattempted": day})
         ledger.begin(accounts={"main": {}}).end("interrupted").write(ledger_of(day))
     _, warnings = resume.choose_ledger("trial", Options(ledger=PATTERN), DAY + timedelta(days=20))
     assert [text.partition(":")[0] for text in warnings[:3]] == [str(ledger_of(day)) for day in (6, 5, 4)]
@@ -263,7 +265,7 @@ def test_of_many_old_ledgers_three_are_named():
 def test_retry_by_date_leaves_a_deferred_ledger_to_run(capsys):
     Path("ledgers").mkdir()
     path = ledger_of(1)
-    ledger = Book(rows=3, name="trial", began=DAY - timedelta(days=400), counts={"unattempted": 3})
+    ledger = LedgerBuilder(rows=3, name="trial", began=DAY - timedelta(days=400), counts={"unattempted": 3})
     ledger.begin(accounts={"main": {}}).end("deferred").write(path)
     before = path.read_bytes()
     assert cli.main(["retry", "ledgers/trial-{date}.ndjson"]) == 0

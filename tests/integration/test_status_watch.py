@@ -24,7 +24,7 @@ from batch_snapshot.models import Account, Quota, Status
 from batch_snapshot.ratelimit.windows import CallLog, windows
 from batch_snapshot.reporting import display, status
 from tests.integration.test_cli import on_terminal
-from tests.support.ledgers import BEGAN, Book, row
+from tests.support.ledgers import BEGAN, LedgerBuilder, row
 from tests.support.processes import Place, pairs, until, write_manifest
 from tests.unit.reporting.test_display import Terminal
 
@@ -114,7 +114,7 @@ async def test_terminal_shows_outcomes_above_the_display_and_erases_it(tmp_path)
 
 def test_refresh_reads_new_lines_and_sees_the_end_of_the_run(place):
     path = place / "l.ndjson"
-    book = Book(4, name="nightly").begin().intend(A, B, C).result(A, at=2.0, throttles=1)
+    book = LedgerBuilder(4, name="nightly").begin().intend(A, B, C).result(A, at=2.0, throttles=1)
     book.write(path)
     looking = status.LedgerWatch(path, now=lambda: BEGAN.replace(second=10))
     with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
@@ -143,7 +143,7 @@ def test_frame_of_a_ledger_has_quota_windows_and_their_waits(place):
     settings = {"rate": None, "daily_quota": 10, "state_dir": str(place / "elsewhere")}
     path, file = place / "l.ndjson", paths.call_log_file(place / "elsewhere")
     rows = [row(number) for number in range(12)]
-    book = Book(12).begin(accounts={"main": codec.encode_account(account)}, settings=settings)
+    book = LedgerBuilder(12).begin(accounts={"main": codec.encode_account(account)}, settings=settings)
     book.intend(*rows).result(rows[0], at=2.0).write(path)
     looking = status.LedgerWatch(path, now=lambda: BEGAN.replace(second=10))
     with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
@@ -175,7 +175,7 @@ async def identified(_: str) -> str:
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_status_watch_ends_with_the_run(place, capsys, form):
     path = place / "l.ndjson"
-    Book(4).begin().intend(A, B).write(path)
+    LedgerBuilder(4).begin().intend(A, B).write(path)
     codes: list[int] = []
     command = ["status", str(path), "--watch", "--log-format", form]
     watching = threading.Thread(target=lambda: codes.append(cli.main(command)))
@@ -185,7 +185,7 @@ def test_status_watch_ends_with_the_run(place, capsys, form):
         while watching.is_alive() and "rows" not in told:
             told += capsys.readouterr().err
         with path.open("ab") as file:
-            file.writelines(Book().result(A).result(B).end("deferred", at=30).lines)
+            file.writelines(LedgerBuilder().result(A).result(B).end("deferred", at=30).lines)
     watching.join(10)
     assert codes == [0]
     assert "0/4 rows (0%)" in told
@@ -200,7 +200,7 @@ def test_status_watch_ends_with_the_run(place, capsys, form):
 @pytest.mark.asyncio
 async def test_interrupting_status_watch_does_not_stop_the_run(tmp_path):
     place = Place(tmp_path)
-    path = Book(4).begin().intend(A, B).write(tmp_path / "l.ndjson")
+    path = LedgerBuilder(4).begin().intend(A, B).write(tmp_path / "l.ndjson")
     log = tmp_path / "log"
     with locks.hold(paths.ledger_lock(path), what=str(path), since="now"), log.open("wb") as errors:
         async with place.started("status", "l.ndjson", "--watch", stderr=errors) as child:
@@ -212,7 +212,7 @@ async def test_interrupting_status_watch_does_not_stop_the_run(tmp_path):
 
 
 def test_status_watch_of_a_finished_ledger_returns_at_once(place, capsys):
-    path = Book(2).begin().intend(A, B).result(A).result(B).end().write(place / "l.ndjson")
+    path = LedgerBuilder(2).begin().intend(A, B).result(A).result(B).end().write(place / "l.ndjson")
     assert cli.main(["status", str(path), "--watch"]) == 0
     out, err = capsys.readouterr()
     assert (out.splitlines()[0], err) == ("completed: 2 rows: 2 succeeded", "")
@@ -225,7 +225,7 @@ def test_status_watch_of_a_finished_ledger_returns_at_once(place, capsys):
 
 def test_report_command_writes_html_and_csv_and_names_them(place, capsys):
     path = (
-        Book(5)
+        LedgerBuilder(5)
         .begin()
         .intend(A, B)
         .result(A)
@@ -257,7 +257,7 @@ def test_report_command_writes_html_and_csv_and_names_them(place, capsys):
     ],
 )
 def test_report_error_is_one_line(place, capsys, arguments, said):
-    Book(1).begin().result(A).end().write(place / "l.ndjson")
+    LedgerBuilder(1).begin().result(A).end().write(place / "l.ndjson")
     before = sorted(place.iterdir())
     assert cli.main(["report", *arguments]) == 2
     out, err = capsys.readouterr()
@@ -278,7 +278,9 @@ def completed(*words: str) -> list[str]:
 
 def test_completion_of_commands_flags_files_and_names(place):
     write_manifest(place / "trial.yaml", pairs(1, account="acme"), accounts={"main": {}, "acme": {}})
-    Book(2).begin(accounts={"one": {}}).intend(A).result(A, Status.FAILED).end().write(place / "l.ndjson")
+    LedgerBuilder(2).begin(accounts={"one": {}}).intend(A).result(A, Status.FAILED).end().write(
+        place / "l.ndjson"
+    )
     assert completed("re") == ["retry", "report"]
     assert completed("report", "l.ndjson", "--h") == ["--html", "--help"]
     assert completed("status", "") == ["file"]

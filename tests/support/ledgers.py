@@ -32,7 +32,7 @@ def row(number: int, account: str = "main", **more: str) -> Row:
 
 
 @dataclass
-class Book:
+class LedgerBuilder:
     """A ledger as one run writes it."""
 
     rows: int = 0
@@ -42,7 +42,7 @@ class Book:
     lines: list[bytes] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
 
-    def begin(self, command: str = "run", at: float = 0.0, **more: Any) -> Book:
+    def begin(self, command: str = "run", at: float = 0.0, **more: Any) -> LedgerBuilder:
         fields: dict[str, Any] = {
             "run_id": RUN_ID,
             "command": command,
@@ -58,7 +58,7 @@ class Book:
         self.lines.append(codec.encode_run(Header(**{**fields, **more}), "1"))
         return self
 
-    def intend(self, *rows: Row, at: float = 0.0) -> Book:
+    def intend(self, *rows: Row, at: float = 0.0) -> LedgerBuilder:
         requests = [Request(each, client_token(RUN_ID, each, 0)) for each in rows]
         self.lines.append(codec.encode_intent(self.began + timedelta(seconds=at), requests))
         return self
@@ -74,7 +74,7 @@ class Book:
         code: str = "AccessDeniedException",
         message: str = "not authorized",
         **more: Any,
-    ) -> Book:
+    ) -> LedgerBuilder:
         done = status is Status.SUCCEEDED
         finished = self.began + timedelta(seconds=at)
         arn = (
@@ -98,7 +98,7 @@ class Book:
         self.lines.append(codec.encode_result(RUN_ID, Outcome(**{**fields, **more})))
         return self
 
-    def end(self, outcome: str = "completed", at: float = 10.0) -> Book:
+    def end(self, outcome: str = "completed", at: float = 10.0) -> LedgerBuilder:
         self.lines.append(
             codec.encode_end(RUN_ID, End(outcome, self.counts, self.began + timedelta(seconds=at)))
         )

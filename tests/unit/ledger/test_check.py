@@ -190,7 +190,7 @@ def path(place):
     shutil.rmtree(made.parent / "out", ignore_errors=True)
 
 
-def test_a_whole_ledger_is_proven_so(whole, path, capsys):
+def test_check_accepts_a_whole_ledger(whole, path, capsys):
     path.write_bytes(b"".join(whole))
     assert status.check_ledger(path) == 4
     assert cli.main(["status", str(path), "--check"]) == 0
@@ -200,7 +200,7 @@ def test_a_whole_ledger_is_proven_so(whole, path, capsys):
 
 
 @pytest.mark.parametrize("breaks", BROKEN)
-def test_what_is_not_whole_is_named_with_its_line(whole, path, breaks, capsys):
+def test_check_names_the_first_wrong_line(whole, path, breaks, capsys):
     damage, line, words = BROKEN[breaks]
     lines = list(whole)
     damage(lines)
@@ -215,7 +215,7 @@ def test_what_is_not_whole_is_named_with_its_line(whole, path, breaks, capsys):
 
 @pytest.mark.parametrize("line", [3, 7])
 @pytest.mark.parametrize("run_id", ["another", ""])
-def test_lines_of_another_run_are_gone_on_with_by_nobody(whole, path, line, run_id):
+def test_a_ledger_with_lines_of_another_run_is_refused(whole, path, line, run_id):
     """A row that another run has made would pass for done."""
     lines = list(whole)
     altered(line, lambda record: record.update(run_id=run_id))(lines)
@@ -245,7 +245,7 @@ def test_a_torn_end_is_named_wherever_it_is_torn(whole, path):
         status.check_ledger(path)
 
 
-def test_every_line_that_is_lost_is_missed(whole, path):
+def test_check_finds_any_lost_line(whole, path):
     """But what leaves another ledger that is whole: as if it had crashed before its first end, or as if
     the retry had not sent its row."""
     for number in range(1, len(whole) + 1):

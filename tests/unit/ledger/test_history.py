@@ -87,7 +87,7 @@ def test_the_last_result_of_a_row_wins(before, after):
     assert list(past.keys()) == [A.key]
 
 
-def test_a_success_needs_no_more_than_its_key():
+def test_a_success_is_kept_as_a_key_alone():
     past = fold(RUN, intent(A), result(A, Status.SUCCEEDED), END)
     assert past.succeeded == {A.key}
     assert past.unfinished == {}
@@ -115,7 +115,7 @@ def test_a_failure_is_kept_with_all_that_a_retry_needs():
     }
 
 
-def test_what_was_intended_and_has_no_result_before_the_end_was_not_sent():
+def test_an_intended_row_without_a_result_before_the_end_was_not_sent():
     past = fold(RUN, intent(A, B, at=5), result(A, Status.SUCCEEDED), END)
     assert past.status(B.key) is None
     assert past.unfinished[B.key] == RowState(
@@ -131,7 +131,7 @@ def test_what_was_intended_and_has_no_result_before_the_end_was_not_sent():
     assert past.failures() == Counter()
 
 
-def test_what_was_intended_before_a_crash_is_in_doubt():
+def test_an_intended_row_before_a_crash_is_in_doubt():
     past = fold(RUN, intent(A, B, at=5), result(A, Status.SUCCEEDED))
     assert past.end is None
     assert past.unfinished == {B.key: crashed(B, at=5, offset=100)}
@@ -189,7 +189,7 @@ def test_a_row_that_succeeded_is_not_in_doubt_whatever_names_it_later():
     assert past.counts().total() == 1
 
 
-def test_the_first_and_the_last_invocation_are_told_apart():
+def test_the_first_and_the_last_run_line_are_kept():
     last = header(command="retry", rows=7)
     past = fold(RUN, END, last, END)
     assert (past.first, past.last, past.end) == (RUN, last, END)
@@ -213,7 +213,7 @@ def test_a_skipped_row_with_a_result_is_skipped_no_longer(status):
 # ---- while an invocation is running
 
 
-def test_what_a_running_invocation_has_named_is_not_in_doubt_yet():
+def test_a_row_that_a_running_invocation_has_named_is_not_in_doubt():
     past = fold(RUN, intent(A, B, C), result(A, Status.FAILED), live=True)
     assert past.in_flight == 2
     assert past.status(B.key) is None

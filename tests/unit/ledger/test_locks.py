@@ -75,7 +75,7 @@ def assert_free(path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_second_process_is_told_who_holds_the_lock(path):
+async def test_a_second_process_is_refused_with_the_holders_name(path):
     async with holder(path) as process:
         pid = process.child.pid
         with pytest.raises(LockedError) as caught, held(path):
@@ -132,7 +132,7 @@ def test_locks_of_different_files_are_held_side_by_side(path):
         pass
 
 
-def test_the_lock_makes_its_folder_and_a_file_that_is_its_owners_alone(path):
+def test_a_lock_creates_its_folder_and_a_file_with_mode_0600(path):
     before = os.umask(0)
     try:
         with held(path):
@@ -156,7 +156,7 @@ def test_whatever_a_crash_left_in_the_file_the_next_run_can_take_it(path, left):
 
 
 @pytest.mark.asyncio
-async def test_a_holder_that_has_not_said_who_it_is_still_holds(path):
+async def test_a_lock_with_an_empty_file_is_held(path):
     async with holder(path):
         path.write_text("")
         with pytest.raises(LockedError, match="is in use by another run; wait"), held(path):
@@ -166,7 +166,7 @@ async def test_a_holder_that_has_not_said_who_it_is_still_holds(path):
 # ---- whether the holder lives
 
 
-def test_the_holder_lives_while_it_holds(path):
+def test_a_lock_is_held_until_its_block_ends(path):
     assert not locks.is_held(path)
     with held(path):
         assert locks.is_held(path)
@@ -184,14 +184,14 @@ def test_a_file_that_names_a_process_is_no_holder(path, pid):
 
 
 @pytest.mark.asyncio
-async def test_a_holder_lives_whatever_its_file_says(path):
+async def test_a_lock_is_held_whatever_its_file_says(path):
     async with holder(path):
         path.write_text("")
         assert locks.is_held(path)
     assert not locks.is_held(path)
 
 
-def test_two_who_look_at_once_take_neither_for_a_holder(path):
+def test_two_processes_that_look_at_once_see_no_holder(path):
     path.parent.mkdir()
     path.touch()
     with path.open("rb") as other:
@@ -199,7 +199,7 @@ def test_two_who_look_at_once_take_neither_for_a_holder(path):
         assert not locks.is_held(path)
 
 
-def test_who_only_looks_keeps_nobody_out(path):
+def test_looking_at_a_lock_does_not_keep_a_run_out(path):
     path.parent.mkdir()
     looking = path.open("wb")
     fcntl.flock(looking, fcntl.LOCK_EX)
@@ -270,7 +270,7 @@ async def refused(path: Path, number: int, *late: str) -> str:
     ],
     ids=errno.errorcode.get,
 )
-async def test_a_file_system_without_locks_is_told_and_nothing_softer_is_used(path, number):
+async def test_a_file_system_without_locks_is_an_error(path, number):
     code, fix = 5, "use a folder on a file system with file locks:"
     if number == errno.EPERM:
         code, fix = 2, "fix its permissions, or"
@@ -289,13 +289,13 @@ async def test_a_lock_that_is_held_elsewhere_is_no_fault_of_the_file_system(path
 
 @pytest.mark.asyncio
 @on_linux
-async def test_a_lock_that_cannot_be_given_back_does_not_hide_how_the_run_ended(path):
+async def test_a_lock_that_cannot_be_released_does_not_hide_how_the_run_ended(path):
     assert await refused(path, errno.EIO, "late") == "held\n"
     assert_free(path)
 
 
 @on_linux
-def test_where_no_file_can_be_made_nobody_else_is_blamed():
+def test_a_lock_file_that_cannot_be_created_is_no_contention():
     """A folder that is there, and in which a new file is not found."""
     path = Path("/proc/self/nightly.lock")
     with pytest.raises(StorageError) as caught, held(path):

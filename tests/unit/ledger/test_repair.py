@@ -28,7 +28,7 @@ from batch_snapshot.reporting import status
 from batch_snapshot.simulator import SimulatorSettings, serve
 from tests.integration.test_in_doubt import Hasty
 from tests.support import rewriting
-from tests.support.ledgers import Book, row
+from tests.support.ledgers import LedgerBuilder, row
 from tests.support.processes import assert_exactly_once, move_in, pairs, write_manifest
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def path(tmp_path) -> Path:
     return folder / "trial.ndjson"
 
 
-def past_of(path: Path) -> History:
+def history_of_checked(path: Path) -> History:
     return reader.history_of(path, checked=True)
 
 
@@ -162,7 +162,7 @@ def repaired(made: Made, path: Path, content: bytes, *, forgotten: bool = True) 
         assert done.original.stat().st_mode & 0o777 == path.stat().st_mode & 0o777 == 0o600
     assert status.check_ledger(path) >= 0
     assert repair(path, NOW).original is None
-    past = past_of(path)
+    past = history_of_checked(path)
     if not any(map(forged, set(content.splitlines(keepends=True)) - set(made.lines))):
         judge(made, past, path, forgotten=forgotten)
     whole = {line for line in content.splitlines(keepends=True) if line in made.lines}
@@ -184,19 +184,19 @@ def test_a_whole_ledger_is_left_as_it_is(made, path, capsys):
         rewriting.write(path, spoiled)
         assert repair(path, NOW).original is None
         assert path.read_bytes() == spoiled
-        judge(made, past_of(path), path, forgotten=True)
+        judge(made, history_of_checked(path), path, forgotten=True)
         assert status.check_ledger(path) == 9
     assert cli.main(["status", str(path), "--repair", "--check"]) == 0
     assert "is whole" in capsys.readouterr().out
     assert not list(path.parent.glob("*.original*"))
 
 
-def test_every_line_that_is_lost_alone_is_missed_and_made_good(made, path):
+def test_a_ledger_without_any_one_line_is_repaired(made, path):
     for number in range(len(made.lines)):
         repaired(made, path, b"".join(made.lines[:number] + made.lines[number + 1 :]))
 
 
-def test_every_line_that_stands_twice_or_elsewhere_is_made_good(made, path):
+def test_a_ledger_with_a_repeated_or_moved_line_is_repaired(made, path):
     for number in range(len(made.lines) - 1):
         lines = list(made.lines)
         repaired(made, path, b"".join([*lines[:number], lines[number], *lines[number:]]))
@@ -212,7 +212,7 @@ def test_every_line_that_stands_twice_or_elsewhere_is_made_good(made, path):
 @example(0.0, 0.05, b"\0")
 @example(0.5, 0.5, b"\0")
 @thorough
-def test_whatever_is_overwritten_is_made_good(made, path, begin, length, filling):
+def test_a_ledger_with_overwritten_bytes_is_repaired(made, path, begin, length, filling):
     content = b"".join(made.lines)
     start = int(begin * len(content))
     end = min(len(content), start + 1 + int(length * len(content)))
@@ -223,7 +223,7 @@ def test_whatever_is_overwritten_is_made_good(made, path, begin, length, filling
 
 @given(st.floats(0, 1), st.floats(0, 1) | st.floats(0, 0.1), st.binary(max_size=30))
 @thorough
-def test_whatever_is_cut_out_or_put_in_is_no_second_snapshot_under_remembered_tokens(
+def test_a_ledger_with_bytes_cut_out_or_inserted_leads_to_no_second_snapshot(
     made, path, begin, length, garbage
 ):
     content = b"".join(made.lines)
@@ -281,14 +281,12 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize(("damage", "memory"), DAMAGES)
-def test_a_repaired_ledger_goes_on_and_each_row_has_one_snapshot(
-    tmp_path, monkeypatch, capsys, damage, memory
-):
+def test_a_repaired_ledger_is_resumed_to_one_snapshot_per_row(tmp_path, monkeypatch, capsys, damage, memory):
     move_in(monkeypatch, tmp_path)
     rows = pairs(6)
     manifest = write_manifest(Path("trial.yaml"), rows)
-    book = Path("it is mine.ndjson")
-    command = f"batch-snapshot status '{book}' --repair"
+    ledger = Path("it is mine.ndjson")
+    command = f"batch-snapshot status '{ledger}' --repair"
 
     async def night() -> None:
         clock = Clock()
@@ -297,25 +295,25 @@ def test_a_repaired_ledger_goes_on_and_each_row_has_one_snapshot(
             simulator,
         ):
             options, hooks = (
-                Options(ledger=str(book), endpoint_url=url),
+                Options(ledger=str(ledger), endpoint_url=url),
                 run.Hooks(now=clock.now, rng=Hasty(7)),
             )
             assert (await run.run(manifest, options, hooks)).exit_code == 0
-            rewriting.write(book, b"".join(damage(lines_of(book))))
+            rewriting.write(ledger, b"".join(damage(lines_of(ledger))))
             clock.ahead += 3600.0
-            for refused in (run.run(manifest, options, hooks), run.retry(book, None, options, hooks)):
+            for refused in (run.run(manifest, options, hooks), run.retry(ledger, None, options, hooks)):
                 with pytest.raises(LedgerError) as caught:
                     await refused
                 assert str(caught.value).endswith(command)
-            assert cli.main(["status", str(book), "--repair"]) == 0
-            assert status.check_ledger(book) == 6
+            assert cli.main(["status", str(ledger), "--repair"]) == 0
+            assert status.check_ledger(ledger) == 6
             assert (await run.run(manifest, options, hooks)).exit_code == 0
-            assert_exactly_once(simulator, book, rows)
-            assert status.check_ledger(book) == 6
+            assert_exactly_once(simulator, ledger, rows)
+            assert status.check_ledger(ledger) == 6
 
     asyncio.run(night())
     said = capsys.readouterr().out
-    assert f"the ledger as it was: {tmp_path / book}.original" in said
+    assert f"the ledger as it was: {tmp_path / ledger}.original" in said
     assert "put in doubt" in said
 
 
@@ -339,7 +337,7 @@ def test_a_repair_says_what_it_did_as_an_object(made, path, capsys):
     assert said["next_steps"] == [f"batch-snapshot retry {path}"]
 
 
-def test_no_original_takes_the_place_of_another(made, path):
+def test_a_repair_overwrites_no_earlier_original(made, path):
     for number in range(3):
         content = b"".join(made.lines[: -1 - number])
         rewriting.write(path, content)
@@ -349,7 +347,7 @@ def test_no_original_takes_the_place_of_another(made, path):
         assert done.original.read_bytes() == content
 
 
-def test_a_ledger_that_a_run_holds_is_not_repaired(made, path):
+def test_a_locked_ledger_is_not_repaired(made, path):
     content = b"".join(made.lines[:-1])
     rewriting.write(path, content)
     with (
@@ -363,7 +361,7 @@ def test_a_ledger_that_a_run_holds_is_not_repaired(made, path):
 @pytest.mark.parametrize(
     "content", [b"", b"hello\n", b'{"type":"end"}\n', b'{"type":"run","schema":2}\n', None]
 )
-def test_what_is_no_ledger_is_not_repaired(path, content, capsys):
+def test_a_file_that_is_no_ledger_is_not_repaired(path, content, capsys):
     if content is not None:
         rewriting.write(path, content)
     assert cli.main(["status", str(path), "--repair"]) == 2
@@ -373,7 +371,7 @@ def test_what_is_no_ledger_is_not_repaired(path, content, capsys):
     )
 
 
-def test_a_later_run_line_stands_in_for_the_first(made, path):
+def test_a_later_run_line_replaces_a_lost_first_one(made, path):
     lines = list(made.lines)
     lines[0] = lines[0][:50] + b"\n"
     repaired(made, path, b"".join(lines))
@@ -382,7 +380,7 @@ def test_a_later_run_line_stands_in_for_the_first(made, path):
     assert head.run_id == made.run_id
 
 
-def test_originals_are_no_nights_of_their_own(made, path):
+def test_prune_ignores_the_originals_that_repairs_keep(made, path):
     rewriting.write(path, b"".join(made.lines[:-1]))
     repair(path, NOW)
     from batch_snapshot.ledger import prune
@@ -393,24 +391,28 @@ def test_originals_are_no_nights_of_their_own(made, path):
 # -- what run and retry check while reading -----------------------------------------------------------
 
 
-def long_book(rows: int) -> list[bytes]:
+def long_ledger(rows: int) -> list[bytes]:
     """A ledger whose intents name a few rows each, with a failure here and there, and two invocations."""
-    book = Book(rows=rows).begin()
+    ledger = LedgerBuilder(rows=rows).begin()
     for first in range(0, rows, 4):
         named = [row(number) for number in range(first, min(rows, first + 4))]
-        book.intend(*named)
+        ledger.intend(*named)
         for each in named:
-            book.result(each, Status.FAILED if each.resource.endswith("7") else Status.SUCCEEDED)
+            ledger.result(each, Status.FAILED if each.resource.endswith("7") else Status.SUCCEEDED)
         if first == rows // 2:
             failed = sum(f"{number}".endswith("7") for number in range(first + 4))
-            book.counts = {"succeeded": first + 4 - failed, "failed": failed, "unattempted": rows - first - 4}
-            book.end("deferred").begin()
+            ledger.counts = {
+                "succeeded": first + 4 - failed,
+                "failed": failed,
+                "unattempted": rows - first - 4,
+            }
+            ledger.end("deferred").begin()
     failed = sum(f"{number}".endswith("7") for number in range(rows))
-    book.counts = {"succeeded": rows - failed, "failed": failed}
-    return book.end().lines
+    ledger.counts = {"succeeded": rows - failed, "failed": failed}
+    return ledger.end().lines
 
 
-BOOK = long_book(32)
+LEDGER = long_ledger(32)
 
 
 def read_checked(path: Path) -> History | str:
@@ -421,13 +423,13 @@ def read_checked(path: Path) -> History | str:
         return str(error)
 
 
-@pytest.mark.parametrize("number", range(len(BOOK)))
+@pytest.mark.parametrize("number", range(len(LEDGER)))
 def test_every_line_that_is_missing_is_refused_with_its_number(path, number):
-    lines = BOOK[:number] + BOOK[number + 1 :]
+    lines = LEDGER[:number] + LEDGER[number + 1 :]
     rewriting.write(path, b"".join(lines))
     first = read_checked(path)
     # An end that is lost is a crash; without the last one or a later run line nothing else is missed.
-    kind = json.loads(BOOK[number])["type"]
+    kind = json.loads(LEDGER[number])["type"]
     assert isinstance(first, str) is (kind != "end")
     if isinstance(first, str) and number:
         assert first.endswith(f"batch-snapshot status {path} --repair")
@@ -435,26 +437,26 @@ def test_every_line_that_is_missing_is_refused_with_its_number(path, number):
 
 @pytest.mark.parametrize("number", [2, 3, 40])
 def test_a_result_under_another_token_is_refused_with_its_number(path, number):
-    found = next(n for n in range(number, len(BOOK)) if b'"succeeded","arn' in BOOK[n])
-    line = json.loads(BOOK[found])
+    found = next(n for n in range(number, len(LEDGER)) if b'"succeeded","arn' in LEDGER[n])
+    line = json.loads(LEDGER[found])
     line["client_token"] = "another"
-    lines = [*BOOK[:found], json.dumps(line, separators=(",", ":")).encode() + b"\n", *BOOK[found + 1 :]]
+    lines = [*LEDGER[:found], json.dumps(line, separators=(",", ":")).encode() + b"\n", *LEDGER[found + 1 :]]
     rewriting.write(path, b"".join(lines))
     told = str(read_checked(path))
     assert f"{path}:{found + 1}: a result of" in told
     assert "under another token" in told
 
 
-def test_what_an_editor_leaves_is_passed_over(path):
+def test_a_byte_order_mark_and_blank_lines_are_skipped(path):
     lines = [
-        b"\xef\xbb\xbf" + BOOK[0],
+        b"\xef\xbb\xbf" + LEDGER[0],
         b"\n",
-        *BOOK[1:20],
+        *LEDGER[1:20],
         b"  \r\n",
-        *(line[:-1] + b"\r\n" for line in BOOK[20:]),
+        *(line[:-1] + b"\r\n" for line in LEDGER[20:]),
         b"\n",
     ]
-    rewriting.write(path, b"".join(BOOK))
+    rewriting.write(path, b"".join(LEDGER))
     expected = reader.history_of(path, checked=True)
     rewriting.write(path, b"".join(lines))
     found = reader.history_of(path, checked=True)
@@ -493,9 +495,9 @@ def test_the_index_reads_a_repaired_ledger_anew(made, path, tmp_path):
 def test_a_crash_keeps_the_time_from_which_rows_may_have_been_sent_unrecorded(path):
     """A row that was named after that is looked up as if it had been sent then."""
     since = NOW - timedelta(days=2)
-    book = Book(rows=2).begin(unrecorded_since=since).begin().intend(row(1), at=500.0)
-    rewriting.write(path, b"".join(book.lines))
-    past = past_of(path)
+    ledger = LedgerBuilder(rows=2).begin(unrecorded_since=since).begin().intend(row(1), at=500.0)
+    rewriting.write(path, b"".join(ledger.lines))
+    past = history_of_checked(path)
     assert past.unfinished[row(1).key].first_sent_at == since
     named, fresh = plan.resumed([row(1), row(2)], past, "night-1")
     assert named

@@ -7,9 +7,11 @@ import pytest
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.ledger import codec, salvage
 from batch_snapshot.models import Status
-from tests.support.ledgers import Book, row
+from tests.support.ledgers import LedgerBuilder, row
 
-RUN, INTENT, RESULT, END = Book(rows=1).begin().intend(row(1)).result(row(1), Status.SUCCEEDED).end().lines
+RUN, INTENT, RESULT, END = (
+    LedgerBuilder(rows=1).begin().intend(row(1)).result(row(1), Status.SUCCEEDED).end().lines
+)
 
 
 def found(path, content: bytes) -> list[bytes]:

@@ -13,7 +13,7 @@ import pytest
 from batch_snapshot.models import ErrorKind, Status
 from batch_snapshot.reporting import report
 from tests.support import browser
-from tests.support.ledgers import Book, row
+from tests.support.ledgers import LedgerBuilder, row
 from tests.support.processes import pairs, write_manifest
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def varied(path: Path) -> Path:
     manifest = write_manifest(
         path / "trial.yaml", names, accounts={"main": {"profile": "p"}, "acme": {"profile": "q"}}
     )
-    book = Book(250, manifest=str(manifest), name="trial").begin()
+    book = LedgerBuilder(250, manifest=str(manifest), name="trial").begin()
     rows = [
         row(n, pair["account"], engagement=pair["engagement"], resource=pair["resource"])
         for n, pair in enumerate(names)
@@ -134,7 +134,7 @@ async def test_page_shows_outcome_failures_charts_and_rows(tmp_path, address):
 
 @pytest.mark.asyncio
 async def test_markup_in_values_is_shown_as_text(tmp_path, address):
-    book = Book(2, name="trial").begin(endpoint=EVIL).result(row(1, account=EVIL), arn=EVIL)
+    book = LedgerBuilder(2, name="trial").begin(endpoint=EVIL).result(row(1, account=EVIL), arn=EVIL)
     book.result(row(2, account="+1"), Status.FAILED, message=EVIL, code=EVIL, request_id=EVIL).end()
     async with opened(address, made(book.write(tmp_path / "trial.ndjson"))) as page:
         assert await page.js("document.querySelectorAll('img').length") == 0
@@ -260,9 +260,9 @@ MANY = 100_000
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
     """A ledger of 100,000 rows, made of lines that differ in the row alone."""
-    book = Book(MANY).begin()
+    book = LedgerBuilder(MANY).begin()
     first = book.lines[0]
-    lines = Book().result(row(7)).result(row(7), Status.FAILED).lines
+    lines = LedgerBuilder().result(row(7)).result(row(7), Status.FAILED).lines
     good, bad = (line.replace(b"00000000000007", b"%014d").replace(b'"O7"', b'"O%d"') for line in lines)
     good = good.replace(b"/O7/", b"/O%d/").replace(b"request-O7", b"r")
     bad = bad.replace(b"request-O7", b"r")
@@ -272,7 +272,7 @@ def large(tmp_path_factory):
         for n in range(MANY):
             failed = n % 50 == 0
             file.write(bad % (n, n) if failed else good % (n, n, n, n))
-        file.write(Book().end().lines[0])
+        file.write(LedgerBuilder().end().lines[0])
     return path
 
 

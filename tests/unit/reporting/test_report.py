@@ -22,7 +22,7 @@ from batch_snapshot.reporting.entries import ReportEntry, settled
 from batch_snapshot.reporting.html_table import FailureMessages, PageRows
 from batch_snapshot.reporting.stats import LedgerStats, percentile
 from tests.support import rewriting
-from tests.support.ledgers import BEGAN, Book, row
+from tests.support.ledgers import BEGAN, LedgerBuilder, row
 from tests.support.processes import pairs, write_manifest
 from tests.support.strategies import patient, some_of
 
@@ -58,7 +58,7 @@ def read(tmp_path, book):
 
 
 def test_last_result_of_a_row_counts(tmp_path):
-    book = Book(3).begin().intend(A, B, C)
+    book = LedgerBuilder(3).begin().intend(A, B, C)
     book.result(A, Status.FAILED).result(B, Status.FAILED, code="first").result(C, Status.IN_DOUBT)
     book.end().begin("retry").intend(A, B, C)
     book.result(A).result(B, Status.FAILED, code="second").result(C, Status.FAILED, code="third").end()
@@ -71,19 +71,19 @@ def test_last_result_of_a_row_counts(tmp_path):
 
 
 def test_last_of_two_successes_is_reported(tmp_path):
-    book = Book(1).begin().result(A, revision=1).result(A, revision=2).end()
+    book = LedgerBuilder(1).begin().result(A, revision=1).result(A, revision=2).end()
     _, found = read(tmp_path, book)
     assert [entry.revision for entry in found] == [2]
 
 
 def test_row_that_failed_between_two_successes_is_reported_once(tmp_path):
-    book = Book(1).begin().result(A, revision=1).result(A, Status.FAILED).result(A, revision=3).end()
+    book = LedgerBuilder(1).begin().result(A, revision=1).result(A, Status.FAILED).result(A, revision=3).end()
     _, found = read(tmp_path, book)
     assert [(entry.status, entry.revision) for entry in found] == [("succeeded", 3)]
 
 
 def test_rows_in_doubt_after_a_crash_and_unsent_rows_are_reported(tmp_path):
-    book = Book(3).begin().intend(A, B).result(A).end("interrupted").begin().intend(C)
+    book = LedgerBuilder(3).begin().intend(A, B).result(A).end("interrupted").begin().intend(C)
     _, found = read(tmp_path, book)
     assert [(entry.row, entry.status, entry.code) for entry in found] == [
         (B, "unattempted", ""),
@@ -93,7 +93,7 @@ def test_rows_in_doubt_after_a_crash_and_unsent_rows_are_reported(tmp_path):
 
 
 def test_invalid_fields_are_left_out(tmp_path):
-    book = Book(1).begin().result(A, Status.FAILED)
+    book = LedgerBuilder(1).begin().result(A, Status.FAILED)
     line = json.loads(book.lines[-1])
     odd = {"attempts": -3, "throttles": "many", "finished_at": "soon", "request_id": 7, "novel": {}}
     line |= odd
@@ -114,7 +114,7 @@ some_rows = some_of(POOL)
 @st.composite
 def books(draw):
     """A ledger of a few rows, over invocations that end or crash."""
-    book = Book(len(POOL))
+    book = LedgerBuilder(len(POOL))
     for number in range(draw(st.integers(1, 4))):
         book.begin(at=number * 100)
         named = draw(some_rows)
@@ -163,7 +163,7 @@ def test_stats_of_a_ledger_read_in_pieces_are_the_same(tmp_path_factory, book, d
 
 
 def test_present_rate_of_a_ledger_is_that_of_the_last_minute(tmp_path):
-    book = Book(200).begin()
+    book = LedgerBuilder(200).begin()
     for second in range(120):
         book.result(row(second, ("main", "acme")[second % 2]), at=second + 1, throttles=1)
     stats = LedgerStats()
@@ -185,7 +185,7 @@ def test_csv_has_each_row_in_the_file_of_its_status(tmp_path):
         row(n, "default", engagement=pair["engagement"], resource=pair["resource"])
         for n, pair in enumerate(pairs(5))
     ]
-    book = Book(5, manifest=str(listed)).begin().intend(*ours[:3])
+    book = LedgerBuilder(5, manifest=str(listed)).begin().intend(*ours[:3])
     book.result(ours[0]).result(ours[1], Status.FAILED, message="no, no").result(
         ours[2], Status.IN_DOUBT
     ).end()
@@ -206,7 +206,7 @@ def test_csv_has_each_row_in_the_file_of_its_status(tmp_path):
 def test_csv_has_left_out_rows_in_a_file_of_their_own(tmp_path):
     listed = write_manifest(tmp_path / "trial.yaml", pairs(3), name="nightly")
     ours = list(manifest.rows(manifest.load(listed)))
-    book = Book(3, manifest=str(listed)).begin()
+    book = LedgerBuilder(3, manifest=str(listed)).begin()
     book.lines.append(codec.encode_skip("night-1", BEGAN, Skip.UNCHANGED, ours[:1]))
     book.intend(*ours[1:2]).result(ours[1]).end()
     _, found = written(tmp_path, book)
@@ -217,7 +217,7 @@ def test_csv_has_left_out_rows_in_a_file_of_their_own(tmp_path):
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", " =", "＝", "\u00a0-"])
 def test_csv_escapes_formulas(tmp_path, start):
     text = f'{start}HYPERLINK("http://x")'
-    book = Book(1).begin().result(A, Status.FAILED, code=text, message=text, request_id=text).end()
+    book = LedgerBuilder(1).begin().result(A, Status.FAILED, code=text, message=text, request_id=text).end()
     _, found = written(tmp_path, book)
     (line,) = found["failed"]
     assert line["code"] == line["message"] == line["request_id"] == f"'{text}"
@@ -236,7 +236,9 @@ def test_escape_formula_changes_only_formulas(text):
 
 
 def test_note_counts_rows_that_only_a_missing_manifest_names(tmp_path):
-    book = Book(9, manifest=str(tmp_path / "gone.yaml")).begin().intend(A, B).result(A).end("deferred")
+    book = (
+        LedgerBuilder(9, manifest=str(tmp_path / "gone.yaml")).begin().intend(A, B).result(A).end("deferred")
+    )
     material, found = written(tmp_path, book)
     (note,) = material.notes
     assert "7 unprocessed rows" in note
@@ -246,12 +248,12 @@ def test_note_counts_rows_that_only_a_missing_manifest_names(tmp_path):
 
 
 def test_complete_report_has_no_notes(tmp_path):
-    material, _ = written(tmp_path, Book(1).begin().result(A).end())
+    material, _ = written(tmp_path, LedgerBuilder(1).begin().result(A).end())
     assert material.notes == []
 
 
 def test_manifest_of_another_ledger_and_invalid_manifest_are_refused(tmp_path):
-    path = Book(1).begin().result(A).end().write(tmp_path / "l.ndjson")
+    path = LedgerBuilder(1).begin().result(A).end().write(tmp_path / "l.ndjson")
     other = write_manifest(tmp_path / "other.yaml", pairs(1), name="other")
     with pytest.raises(
         InputError, match=r"other\.yaml: is manifest 'other', but the ledger belongs to 'nightly'"
@@ -264,7 +266,7 @@ def test_manifest_of_another_ledger_and_invalid_manifest_are_refused(tmp_path):
 
 def test_notes_name_a_changed_manifest_and_a_running_run(tmp_path):
     listed = write_manifest(tmp_path / "trial.yaml", pairs(1), name="nightly")
-    path = Book(1, manifest=str(listed)).begin().intend(A).write(tmp_path / "l.ndjson")
+    path = LedgerBuilder(1, manifest=str(listed)).begin().intend(A).write(tmp_path / "l.ndjson")
     with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
         material = report.load(path)
     assert [note.split()[0] for note in material.notes] == ["A", "The"]
@@ -286,7 +288,7 @@ def test_report_of_a_file_that_is_no_ledger_is_refused(tmp_path, content):
 
 def test_report_is_written_atomically_and_never_over_its_sources(tmp_path):
     listed = write_manifest(tmp_path / "trial.yaml", pairs(1), name="nightly")
-    path = Book(1, manifest=str(listed)).begin().result(A).end().write(tmp_path / "l.ndjson")
+    path = LedgerBuilder(1, manifest=str(listed)).begin().result(A).end().write(tmp_path / "l.ndjson")
     material = report.load(path)
     target = tmp_path / "page.html"
     target.write_text("before", "utf-8")
@@ -303,7 +305,7 @@ def test_report_is_written_atomically_and_never_over_its_sources(tmp_path):
 
 
 def test_failed_report_keeps_the_file_that_was_there(tmp_path):
-    path = Book(1).begin().result(A).end().write(tmp_path / "l.ndjson")
+    path = LedgerBuilder(1).begin().result(A).end().write(tmp_path / "l.ndjson")
     material = report.load(path)
     (tmp_path / "succeeded.csv").write_text("before", "utf-8")
     path.write_bytes(path.read_bytes() + b"{}\n")
@@ -315,7 +317,7 @@ def test_failed_report_keeps_the_file_that_was_there(tmp_path):
 
 @pytest.mark.parametrize("target", ["nowhere/page.html", "l.ndjson/page.html", "."])
 def test_report_error_names_a_path_that_cannot_be_written(tmp_path, target):
-    material = report.load(Book(1).begin().result(A).end().write(tmp_path / "l.ndjson"))
+    material = report.load(LedgerBuilder(1).begin().result(A).end().write(tmp_path / "l.ndjson"))
     with pytest.raises(InputError) as caught:
         report.write_html(material, tmp_path / target, NOW)
     assert str(caught.value).startswith(str(tmp_path / target))
@@ -327,7 +329,7 @@ def test_report_error_names_a_path_that_cannot_be_written(tmp_path, target):
 
 
 def test_page_shows_rows_that_were_left_out(tmp_path):
-    book = Book(2).begin()
+    book = LedgerBuilder(2).begin()
     book.lines.append(codec.encode_skip("night-1", BEGAN, Skip.UNCHANGED, [A]))
     data = report.load(book.intend(B).result(B).end().write(tmp_path / "l.ndjson"))
     report.write_html(data, tmp_path / "page.html", NOW)
@@ -448,7 +450,7 @@ def test_chart_over_time_has_every_result_once_within_its_size(tmp_path_factory,
 
 def test_chart_has_as_many_bars_for_a_minute_as_for_a_month(tmp_path):
     for seconds in (30, 3_000, 300_000, 3_000_000):
-        book = Book().begin()
+        book = LedgerBuilder().begin()
         stats = LedgerStats()
         for share in range(200):
             book.result(row(share), at=seconds * share / 200)
@@ -471,7 +473,7 @@ def test_no_chart_without_values():
 
 
 def test_latency_counts_only_rows_with_one_unthrottled_call(tmp_path):
-    book = Book(5).begin().result(A, took=0.25).result(B, throttles=1).result(C, attempts=2)
+    book = LedgerBuilder(5).begin().result(A, took=0.25).result(B, throttles=1).result(C, attempts=2)
     book.result(D, reconciled=True).result(row(9), first_sent_at=BEGAN.replace(year=2025))
     book.result(row(10), Status.FAILED, took=0.5, kind=ErrorKind.INVALID).end()
     stats, _ = read(tmp_path, book)

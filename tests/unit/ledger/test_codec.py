@@ -1,0 +1,333 @@
+"""Lines of a ledger: what each says, and which are refused."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import orjson
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from batch_snapshot.errors import LedgerError
+from batch_snapshot.ledger import codec, reader
+from batch_snapshot.ledger.records import Header, Intent, Record, Result
+from batch_snapshot.models import Account, ErrorKind, Quota, Request, RowError, Status
+from batch_snapshot.text import timestamp
+from tests.support import strategies
+from tests.support.strategies import patient
+from tests.unit.ledger.examples import (
+    AT,
+    END_LINE,
+    FAILED,
+    FAILED_LINE,
+    HEADER,
+    INTENT_LINE,
+    LINES,
+    REQUEST,
+    RESULT_LINE,
+    ROW,
+    RUN_LINE,
+    SUCCEEDED,
+)
+
+
+def to_ms(moment: datetime) -> datetime:
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def decoded(line: bytes) -> Record:
+    record = codec.decode(line)
+    assert record is not None
+    return record
+
+
+def test_a_run_line_has_the_fields_of_the_contract():
+    assert RUN_LINE.decode() == (
+        '{"type":"run","schema":1,"run_id":"night-1","command":"run","name":"nightly",'
+        '"manifest":"/srv/nightly.yaml","manifest_sha256":"ab","rows":2,'
+        '"accounts":{"main":{"role_arn":null,"profile":"partner","region":"us-east-1"}},"endpoint":"aws",'
+        '"started_at":"2026-03-01T12:00:00.123Z","version":"0.1.0","settings":{"concurrency":32}}\n'
+    )
+
+
+def test_a_run_line_takes_more_fields_at_its_end():
+    line = codec.encode_run(HEADER, "0.1.0", vanished=3)
+    assert line.endswith(b'"settings":{"concurrency":32},"vanished":3}\n')
+    assert codec.decode(line) == codec.decode(RUN_LINE)
+
+
+def test_an_intent_line_has_the_fields_of_the_contract():
+    line = codec.encode_intent(AT, [REQUEST, Request(ROW._replace(resource="O2"), "token-2", 3)])
+    assert line.decode() == (
+        '{"type":"intent","at":"2026-03-01T12:00:00.123Z","rows":['
+        '["token-0","main","Sandbox","eng-0123456789abcd","Opportunity","O1234567","OpportunitySummaryView",0],'
+        '["token-2","main","Sandbox","eng-0123456789abcd","Opportunity","O2","OpportunitySummaryView",3]]}\n'
+    )
+
+
+def test_the_result_line_of_a_success_has_the_fields_of_the_contract():
+    assert RESULT_LINE.decode() == (
+        '{"type":"result","run_id":"night-1","account":"main","catalog":"Sandbox",'
+        '"engagement":"eng-0123456789abcd","resource_type":"Opportunity","resource":"O1234567",'
+        '"template":"OpportunitySummaryView","client_token":"token-0","generation":0,"status":"succeeded",'
+        '"arn":"arn:aws:partnercentral:snapshot/1","revision":1,"attempts":1,"throttles":2,"ambiguous":false,'
+        '"request_id":"req-1","error":null,"first_sent_at":"2026-03-01T12:00:00.123Z",'
+        '"started_at":"2026-03-01T12:00:00.123Z","finished_at":"2026-03-01T12:00:02.123Z"}\n'
+    )
+
+
+def test_the_result_line_of_a_failure_has_the_fields_of_the_contract():
+    assert FAILED_LINE.decode() == (
+        '{"type":"result","run_id":"night-1","account":"main","catalog":"Sandbox",'
+        '"engagement":"eng-0123456789abcd","resource_type":"Opportunity","resource":"O1234567",'
+        '"template":"OpportunitySummaryView","client_token":"token-0","generation":1,"status":"failed",'
+        '"arn":null,"revision":null,"attempts":3,"throttles":0,"ambiguous":false,"request_id":null,'
+        '"error":{"kind":"invalid","code":"ValidationException","message":"no\\n“such”",'
+        '"reason":"REQUEST_VALIDATION_FAILED","http_status":400},"first_sent_at":null,'
+        '"started_at":"2026-03-01T12:00:00.123Z","finished_at":"2026-03-01T12:00:02.123Z"}\n'
+    )
+
+
+def test_only_a_reconciled_result_says_so():
+    line = codec.encode_result("night-1", replace(SUCCEEDED, reconciled=True))
+    assert line.endswith(b'Z","reconciled":true}\n')
+    assert b"reconciled" not in RESULT_LINE
+
+
+def test_an_end_line_has_the_fields_of_the_contract():
+    assert END_LINE.decode() == (
+        '{"type":"end","run_id":"night-1","outcome":"completed",'
+        '"counts":{"succeeded":1,"failed":1,"in_doubt":0,"unattempted":0},'
+        '"finished_at":"2026-03-01T12:00:02.123Z"}\n'
+    )
+
+
+@given(strategies.moments)
+@example(datetime(2026, 1, 1, 0, 30, 0, 999_999, tzinfo=UTC))
+@patient
+def test_times_are_rfc_3339_utc_with_milliseconds_and_never_later_than_the_moment(moment):
+    text = timestamp(moment)
+    assert len(text) == len("2026-01-01T00:00:00.000Z")
+    assert text.endswith("Z")
+    assert datetime.fromisoformat(text) == to_ms(moment)
+
+
+@given(strategies.texts, strategies.outcomes())
+@patient
+def test_every_result_line_decodes_back(run_id, outcome):
+    line = codec.encode_result(run_id, outcome)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert line.startswith(reader.LINE_HEAD)
+    assert codec.decode(line) == Result(
+        row=outcome.request.row,
+        client_token=outcome.request.client_token,
+        generation=outcome.request.generation,
+        status=outcome.status,
+        ambiguous=outcome.ambiguous,
+        first_sent_at=to_ms(outcome.first_sent_at) if outcome.first_sent_at else None,
+        kind=outcome.error.kind if outcome.error else None,
+        code=outcome.error.code if outcome.error else None,
+        message=outcome.error.message if outcome.error else None,
+        run_id=run_id,
+        arn=outcome.arn,
+        revision=outcome.revision,
+    )
+    fields = orjson.loads(line)
+    told = [fields[name] for name in ("run_id", "arn", "revision", "attempts", "throttles", "request_id")]
+    assert told == [
+        run_id,
+        outcome.arn,
+        outcome.revision,
+        outcome.attempts,
+        outcome.throttles,
+        outcome.request_id,
+    ]
+    assert fields.get("reconciled", False) is outcome.reconciled
+    if outcome.error:
+        assert (fields["error"]["reason"], fields["error"]["http_status"]) == (
+            outcome.error.reason,
+            outcome.error.http_status,
+        )
+
+
+@given(strategies.headers, strategies.texts)
+@patient
+def test_every_run_line_decodes_back(header, version):
+    line = codec.encode_run(header, version)
+    assert line.count(b"\n") == 1
+    assert line.startswith(reader.LINE_HEAD)
+    assert codec.decode(line) == header._replace(started_at=to_ms(header.started_at))
+
+
+@given(strategies.moments, st.lists(strategies.requests, max_size=5))
+@patient
+def test_every_intent_line_decodes_back(at, requests):
+    line = codec.encode_intent(at, requests)
+    assert line.count(b"\n") == 1
+    assert line.startswith(reader.LINE_HEAD)
+    assert codec.decode(line) == Intent(
+        to_ms(at), tuple((request.client_token, request.row, request.generation) for request in requests)
+    )
+
+
+@given(strategies.texts, strategies.ends)
+@patient
+def test_every_end_line_decodes_back(run_id, end):
+    line = codec.encode_end(run_id, end)
+    assert line.count(b"\n") == 1
+    assert line.startswith(reader.LINE_HEAD)
+    assert codec.decode(line) == end._replace(finished_at=to_ms(end.finished_at), run_id=run_id)
+
+
+def test_text_that_utf_8_cannot_hold_is_recorded_all_the_same():
+    """The service may escape half a surrogate pair; a result that cannot be kept is a lost snapshot."""
+    error = RowError(ErrorKind.UNKNOWN, "Odd", "half a pair: \ud83e", None, 400)
+    record = decoded(codec.encode_result("night-1", replace(FAILED, error=error)))
+    assert isinstance(record, Result)
+    assert (record.row, record.status, record.code) == (ROW, Status.FAILED, "Odd")
+
+
+def test_a_manifest_in_a_folder_whose_name_is_no_utf_8_can_be_run():
+    name = os.fsdecode(b"/srv/caf\xe9/nightly.yaml")
+    record = decoded(codec.encode_run(HEADER._replace(manifest=name), "0.1.0"))
+    assert isinstance(record, Header)
+    assert (record.run_id, record.rows) == ("night-1", 2)
+
+
+# ---- accounts
+
+
+@given(strategies.accounts)
+@patient
+def test_a_run_line_keeps_all_that_retry_needs_of_an_account(account):
+    line = codec.encode_run(HEADER._replace(accounts={"a": codec.encode_account(account)}), "0.1.0")
+    record = decoded(line)
+    assert isinstance(record, Header)
+    assert codec.decode_account(account.name, record.accounts["a"]) == account
+
+
+def test_an_account_without_values_has_three_fields():
+    assert codec.encode_account(Account("a")) == {"role_arn": None, "profile": None, "region": None}
+
+
+def test_an_account_of_a_later_version_is_read_without_what_is_not_known():
+    fields = {"profile": "p", "novel": [1], "quota": {"per_day": 7, "per_moon": 1}}
+    assert codec.decode_account("a", fields) == Account("a", profile="p", quota=Quota(per_day=7))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"profile": 7}, {"region": ["us-east-1"]}, {"quota": 7}, {"quota": {"per_day": "many"}}],
+)
+def test_an_account_of_wrong_types_is_refused(fields):
+    with pytest.raises((TypeError, ValueError)):
+        codec.decode_account("a", fields)
+
+
+# ---- what a reader refuses
+
+
+def without(line: bytes, field: str) -> bytes:
+    fields = orjson.loads(line)
+    del fields[field]
+    return orjson.dumps(fields)
+
+
+def changed(line: bytes, **fields: object) -> bytes:
+    return orjson.dumps(orjson.loads(line) | fields)
+
+
+@pytest.mark.parametrize(
+    ("raw", "what"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"engagement,resource", "not JSON"),
+        (b'{"type":"end"\xff}', "not JSON"),
+        (b"\0\0\0\0", "not JSON"),
+        (b"[]", "not an object with a type"),
+        (b"null", "not an object with a type"),
+        (b'"run"', "not an object with a type"),
+        (b"{}", "not an object with a type"),
+        (b'{"type":7}', "not an object with a type"),
+        (b'{"type":["run"]}', "not an object with a type"),
+        (changed(RUN_LINE, schema=2), "schema 2 is not 1.*use the version that wrote it"),
+        (changed(RUN_LINE, schema="1"), "schema '1' is not 1"),
+        (changed(RUN_LINE, run_id=None), "a run line that makes no sense .None is no text"),
+        (changed(RUN_LINE, rows="2"), "'2' is no count"),
+        (changed(RUN_LINE, rows=True), "True is no count"),
+        (changed(RUN_LINE, rows=-1), "-1 is no count"),
+        (changed(RUN_LINE, rows=1.5), "1.5 is no count"),
+        (changed(RUN_LINE, accounts=[]), "a run line that makes no sense"),
+        (changed(RUN_LINE, accounts={"main": 7}), "a run line that makes no sense"),
+        (changed(RUN_LINE, settings=7), "a run line that makes no sense"),
+        (changed(RUN_LINE, started_at="yesterday"), "yesterday"),
+        (changed(RUN_LINE, started_at="2026-03-01T12:00:00"), "has no time zone"),
+        (changed(RUN_LINE, started_at=1_772_366_400), "1772366400 is no text"),
+        (changed(RUN_LINE, manifest=7), "7 is no text"),
+        (changed(INTENT_LINE, rows=7), "an? intent line that makes no sense"),
+        (changed(INTENT_LINE, rows=[[]]), "an? intent line that makes no sense"),
+        (changed(INTENT_LINE, rows=[["t", *ROW]]), "an? intent line that makes no sense"),
+        (changed(INTENT_LINE, rows=[["t", *ROW[1:], 0]]), "an? intent line that makes no sense"),
+        (changed(INTENT_LINE, rows=[[None, *ROW, 0]]), "None is no text"),
+        (changed(INTENT_LINE, rows=[["t", *ROW, "0"]]), "'0' is no count"),
+        (changed(INTENT_LINE, at=None), "None is no text"),
+        (changed(RESULT_LINE, status="done"), "'done' is not a valid Status"),
+        (changed(RESULT_LINE, status=None), "None is not a valid Status"),
+        (changed(RESULT_LINE, arn=None), "a succeeded row without arn and revision"),
+        (changed(RESULT_LINE, arn=""), "a succeeded row without arn and revision"),
+        (changed(RESULT_LINE, revision=0), "a succeeded row without arn and revision"),
+        (changed(RESULT_LINE, revision=None), "None is no count"),
+        (changed(RESULT_LINE, ambiguous=0), "0 is neither true nor false"),
+        (changed(RESULT_LINE, generation=-1), "-1 is no count"),
+        (changed(RESULT_LINE, resource=7), "7 is no text"),
+        (changed(RESULT_LINE, client_token=None), "None is no text"),
+        (changed(RESULT_LINE, first_sent_at="noon"), "noon"),
+        (changed(FAILED_LINE, error="denied"), "a result line that makes no sense"),
+        (changed(FAILED_LINE, error={"kind": "bad", "code": "", "message": ""}), "not a valid ErrorKind"),
+        (changed(FAILED_LINE, error={"kind": "denied", "code": 7, "message": ""}), "7 is no text"),
+        (changed(FAILED_LINE, error={"kind": "denied", "message": ""}), "a result line without 'code'"),
+        (changed(END_LINE, outcome="crashed"), "outcome 'crashed'"),
+        (changed(END_LINE, counts=[1]), "an? end line that makes no sense"),
+        (changed(END_LINE, counts={"failed": "1"}), "'1' is no count"),
+    ],
+)
+def test_a_malformed_record_is_refused_with_what_is_wrong(raw, what):
+    with pytest.raises(LedgerError, match=what) as caught:
+        codec.decode(raw)
+    assert "\n" not in str(caught.value)
+
+
+#: What a reader can do without, by line; everything else must be there.
+NOT_READ = {
+    "run": {"type", "manifest", "manifest_sha256", "version", "settings"},
+    "intent": {"type"},
+    "result": {"type", "attempts", "throttles", "request_id", "started_at", "finished_at"},
+    "end": {"type"},
+}
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        pytest.param(line, field, id=f"{kind}.{field}")
+        for kind, line in zip(NOT_READ, [RUN_LINE, INTENT_LINE, RESULT_LINE, END_LINE], strict=True)
+        for field in sorted(set(orjson.loads(line)) - NOT_READ[kind])
+    ],
+)
+def test_a_missing_field_is_named(line, field):
+    with pytest.raises(LedgerError, match=f"without '{field}'"):
+        codec.decode(without(line, field))
+
+
+def test_a_type_of_a_later_version_is_no_record_and_no_error():
+    assert codec.decode(b'{"type":"beat","rows":"anything"}') is None
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_fields_of_a_later_version_are_ignored(line):
+    assert codec.decode(changed(line, novel={"a": [1]})) == codec.decode(line)

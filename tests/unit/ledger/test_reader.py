@@ -1,0 +1,105 @@
+"""Reading a ledger: which lines are read, skipped or refused."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+
+from batch_snapshot.errors import LedgerError
+from batch_snapshot.ledger import codec, reader
+from batch_snapshot.ledger.records import Header, Intent, Line, Record
+from tests.support import rewriting
+from tests.unit.ledger.examples import END_LINE, INTENT_LINE, LINES, RESULT_LINE, RUN_LINE, WHOLE
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "nightly.ndjson"
+
+
+def decoded(line: bytes) -> Record:
+    record = codec.decode(line)
+    assert record is not None
+    return record
+
+
+def written(path: Path, content: bytes = WHOLE) -> Path:
+    rewriting.write(path, content)
+    return path
+
+
+def records(path: Path) -> list[Record]:
+    return [line.record for line in reader.lines(path)]
+
+
+def test_a_ledger_is_read_with_the_place_of_every_line(path):
+    lines = list(reader.lines(written(path)))
+    assert [line.number for line in lines] == [1, 2, 3, 4, 5]
+    assert [line.offset for line in lines] == [0, *itertools.accumulate(map(len, LINES[:-1]))]
+    assert [line.record for line in lines] == [codec.decode(line) for line in LINES]
+
+
+def test_lines_of_a_later_version_are_skipped_but_counted(path):
+    novel = b'{"type":"novel"}\n'
+    first, second = reader.lines(written(path, RUN_LINE + novel + END_LINE))
+    assert first == Line(0, 1, decoded(RUN_LINE))
+    assert second == Line(len(RUN_LINE) + len(novel), 3, decoded(END_LINE))
+
+
+def test_reading_streams(path):
+    """The first records are there although a later line is bad: no line is read before it is due."""
+    lines = reader.lines(written(path, RUN_LINE + INTENT_LINE + b"bad\n"))
+    assert isinstance(next(lines).record, Header)
+    assert isinstance(next(lines).record, Intent)
+    with pytest.raises(LedgerError):
+        next(lines)
+
+
+@pytest.mark.parametrize("torn", [b"{", RESULT_LINE[:-2], b"\0\0\0", b"not ours"])
+def test_a_torn_last_line_is_skipped(path, torn):
+    assert records(written(path, RUN_LINE + torn)) == [codec.decode(RUN_LINE)]
+
+
+def test_an_empty_file_has_no_records(path):
+    assert records(written(path, b"")) == []
+
+
+@pytest.mark.parametrize("bad", [b"{\n", b"\0\0\n", RESULT_LINE[:-2] + b"\n", b"a,b\n"])
+def test_a_bad_line_in_the_middle_is_named_with_file_and_line(path, bad):
+    with pytest.raises(LedgerError) as caught:
+        records(written(path, RUN_LINE + INTENT_LINE + bad + END_LINE))
+    assert str(caught.value).startswith(f"{path}:3: not JSON")
+
+
+def test_a_line_longer_than_any_is_refused_before_it_is_held_in_memory(path):
+    written(path, RUN_LINE)
+    os.truncate(path, len(RUN_LINE) + reader.LONGEST_LINE + 1)
+    with pytest.raises(LedgerError, match=r"nightly.ndjson:2: longer than any line"):
+        records(path)
+
+
+def test_the_longest_line_is_read(path):
+    frame = b'{"type":"novel","pad":"%b"}\n'
+    longest = frame % (b"x" * (reader.LONGEST_LINE - len(frame % b"")))
+    assert len(longest) == reader.LONGEST_LINE
+    assert len(records(written(path, RUN_LINE + longest + END_LINE))) == 2
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to(path)])
+def test_a_path_that_cannot_be_read_is_named_with_the_way_out(path, make):
+    make(path)
+    with pytest.raises(LedgerError) as caught:
+        records(path)
+    assert str(caught.value).startswith(f"{path}: cannot be read (")
+    assert str(caught.value).endswith("name a ledger that a run has written")
+
+
+def test_a_torn_last_line_is_recognized(path):
+    assert not reader.is_torn(written(path, b""))
+    assert not reader.is_torn(written(path, RUN_LINE))
+    assert reader.is_torn(written(path, RUN_LINE[:-1]))
+    assert reader.is_torn(written(path, RUN_LINE + b"{"))
+    assert path.read_bytes() == RUN_LINE + b"{"
