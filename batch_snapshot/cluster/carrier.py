@@ -481,7 +481,7 @@ def _pace(start: Start, now: float) -> Pace:
         begun = pace.learned(start.learned, now)
     else:
         begun = pace.Pace()
-    return begun._replace(next_slot=now + start.delay) if start.delay > 0 else begun
+    return begun._replace(next_call_at=now + start.delay) if start.delay > 0 else begun
 
 
 async def _nothing(_: object) -> None:

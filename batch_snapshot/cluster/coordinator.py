@@ -339,7 +339,7 @@ class Coordinator(RunState):
         start = Start(
             declared=declared,
             learned=None if declared is not None else known.known,
-            delay=max(0.0, known.next_slot - now) if declared is not None else 0.0,
+            delay=max(0.0, known.next_call_at - now) if declared is not None else 0.0,
             windowed=desk.slots.counted,
             request=request,
         )

@@ -157,7 +157,7 @@ class SharedPace:
                 return None
             if known and start.ceiling < inf:
                 # The last call may be less than a gap ago. A later time is of an earlier boot.
-                self.pace = start._replace(next_slot=min(known.next_slot, now + 1 / start.ceiling))
+                self.pace = start._replace(next_call_at=min(known.next_call_at, now + 1 / start.ceiling))
             elif known and known.known and age <= LEARNED_FOR and start.phase is Phase.SEARCH:
                 self.pace = pace.learned(known.known, now)
             # No other process uses what is stored: its times may be of an earlier boot.
@@ -195,7 +195,9 @@ class SharedPace:
         """
         known = self._parse(text)
         if known and age <= IN_USE_FOR:
-            found = known._replace(cut_at=found.cut_at, next_slot=max(known.next_slot, found.next_slot))
+            found = known._replace(
+                cut_at=found.cut_at, next_call_at=max(known.next_call_at, found.next_call_at)
+            )
         self.pace = found
         return self._dump(found)
 

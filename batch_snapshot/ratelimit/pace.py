@@ -138,7 +138,7 @@ class Pace(NamedTuple):
     #: The declared rate, which is never exceeded.
     ceiling: float = inf
     #: No call leaves before this time.
-    next_slot: float = 0.0
+    next_call_at: float = 0.0
     in_flight: int = 0
     #: Search: calls that were admitted, and when the first of them left.
     found: int = 0
@@ -181,25 +181,25 @@ class Pace(NamedTuple):
         if self.phase is Phase.SEARCH:
             bound = 1 if self.found < SEARCH_ALONE else 2 + (self.found - SEARCH_ALONE) // SEARCH_STEP
             if self.in_flight >= bound:
-                return max(now, self.next_slot + SEARCH_GAP)
-        return max(now, self.next_slot)
+                return max(now, self.next_call_at + SEARCH_GAP)
+        return max(now, self.next_call_at)
 
     def permitted(self, now: float) -> Pace:
         """After a call took the turn that `opens` allows."""
-        pace = self._rested(now) if now - self.next_slot > IDLE else self
+        pace = self._rested(now) if now - self.next_call_at > IDLE else self
         return pace._replace(
             in_flight=self.in_flight + 1,
             began=now if pace.began is None else pace.began,
-            next_slot=max(self.next_slot, now - CATCH_UP) + 1 / pace.rate(now),
+            next_call_at=max(self.next_call_at, now - CATCH_UP) + 1 / pace.rate(now),
         )
 
     def late(self, now: float) -> Pace:
         """After a call that left only `now`, later than its turn: the next keeps its distance."""
-        return self._replace(next_slot=max(self.next_slot, now + 1 / self.rate(now)))
+        return self._replace(next_call_at=max(self.next_call_at, now + 1 / self.rate(now)))
 
     def _rested(self, now: float) -> Pace:
         """After a time without calls, which says nothing about the limit."""
-        idle = now - max(self.next_slot, self.since)
+        idle = now - max(self.next_call_at, self.since)
         if self.phase is Phase.FOLLOW:
             return self._replace(since=self.since + idle, tally=new_tally(now))
         if self.phase is Phase.CLIMB:
@@ -215,8 +215,8 @@ class Pace(NamedTuple):
     def unsent(self, sent_at: float) -> Pace:
         """After a call that took its turn at `sent_at` and never left: the last turn is free again."""
         gap = 1 / self.rate(sent_at)
-        last = self.next_slot <= sent_at + gap
-        return self.dropped()._replace(next_slot=self.next_slot - gap if last else self.next_slot)
+        last = self.next_call_at <= sent_at + gap
+        return self.dropped()._replace(next_call_at=self.next_call_at - gap if last else self.next_call_at)
 
     def answered(self, sent_at: float, now: float) -> Pace:
         """After a call sent at `sent_at` was admitted."""
@@ -248,8 +248,8 @@ class Pace(NamedTuple):
         pace = self._after_throttle(sent_at, now)
         rest = now + min(hint or 0.0, LONGEST_HINT)
         # The rate does not grow while no call leaves.
-        pause = max(0.0, rest - max(now, pace.next_slot))
-        return pace._replace(next_slot=max(pace.next_slot, rest), since=pace.since + pause)
+        pause = max(0.0, rest - max(now, pace.next_call_at))
+        return pace._replace(next_call_at=max(pace.next_call_at, rest), since=pace.since + pause)
 
     def _after_throttle(self, sent_at: float, now: float) -> Pace:
         pace = self.dropped()
@@ -354,7 +354,7 @@ def _cut(pace: Pace, now: float, phase: Phase, peak: float, tally: PaceTally) ->
         starved_since=starved,
     )
     pause = RESUME if pace.phase is Phase.FOLLOW and pace.tally.admitted >= QUIET else 1.0
-    return cut._replace(next_slot=max(pace.next_slot, now + pause / cut.rate(now)))
+    return cut._replace(next_call_at=max(pace.next_call_at, now + pause / cut.rate(now)))
 
 
 def declared(rate: float) -> Pace:

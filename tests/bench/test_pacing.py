@@ -25,7 +25,7 @@ ALL = {**SCENARIOS, **DECLARED}
 
 @cache
 def played(name: str, seed: int, who: str = "ours") -> Result:
-    """One run of a scenario; several tests look at the same."""
+    """One run of a scenario, shared by several tests."""
     return play(ALL[name], RIVALS[who], seed)
 
 
@@ -35,11 +35,11 @@ def test_what_a_service_allows_is_used_and_seldom_exceeded(name):
     results = [played(name, seed) for seed in SEEDS]
     assert median(result.elapsed for result in results) <= scenario.elapsed
     assert median(result.throttled for result in results) <= scenario.throttled
-    # Chance is in it: no run is far off.
+    # Single runs vary by chance, but not by much.
     assert max(result.elapsed for result in results) <= scenario.elapsed * 1.15
     assert max(result.throttled for result in results) <= scenario.throttled * 1.3
     for result in results:
-        assert result.elapsed > 0.98, "more than there is to be had: the simulation is broken"
+        assert result.elapsed > 0.98, "faster than the limit: the simulation is wrong"
 
 
 TOGETHER = [name for name, scenario in SCENARIOS.items() if len(scenario.rows) > 1]

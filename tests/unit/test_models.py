@@ -75,7 +75,7 @@ def test_another_run_row_field_or_generation_gives_another_token(run_id, row, ge
 )
 @example(["1", "2", "", "", "", "", ""], 0, "0")
 @patient
-def test_text_that_moves_over_a_border_gives_another_token_and_key(parts, border, joint):
+def test_text_that_moves_between_fields_gives_another_token_and_key(parts, border, joint):
     """Two rows whose fields make one and the same text when they are joined."""
     one, other = parts.copy(), parts.copy()
     one[border] += joint
@@ -107,7 +107,7 @@ def test_values_are_frozen():
             setattr(request, name, "another")
 
 
-def test_the_words_of_the_ledger_are_the_contracts():
+def test_enum_values_are_those_of_the_ledger_contract():
     assert [str(status) for status in Status] == ["succeeded", "failed", "in_doubt"]
     assert [str(kind) for kind in ErrorKind] == [
         "transient",
@@ -120,7 +120,7 @@ def test_the_words_of_the_ledger_are_the_contracts():
     ]
 
 
-def test_an_api_error_carries_its_failure_and_tells_it():
+def test_an_api_error_carries_and_shows_its_failure():
     failure = Failure(ErrorKind.DENIED, "AccessDeniedException", "no", Verdict.REFUSED, may_have_landed=False)
     error = ApiError(failure)
     assert error.failure is failure
@@ -143,7 +143,7 @@ def test_every_error_has_its_place_in_the_tree_and_its_exit_code(error, parent, 
     assert error.exit_code == code
 
 
-def test_a_manifest_error_tells_its_problems_and_how_many_more_there_are():
+def test_a_manifest_error_shows_its_problems_and_how_many_more_there_are():
     assert str(ManifestError(["a:1: x", "a:2: y"])) == "a:1: x\na:2: y"
     error = ManifestError(["a:1: x", "a:2: y"], total=1202)
     assert str(error) == "a:1: x\na:2: y\n… and 1,200 more"

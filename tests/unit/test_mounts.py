@@ -39,15 +39,15 @@ REMOTE = Machine(remote=lambda _: True)
         ("/mnt/s3/x", "fuse.mount-s3"),
     ],
 )
-def test_the_nearest_mount_tells_the_kind(path, kind):
+def test_the_nearest_mount_decides_the_type(path, kind):
     assert mounts.file_system_type(PurePosixPath(path), MOUNTINFO) == kind
 
 
-def test_where_nothing_is_told_nothing_is_known():
+def test_without_a_matching_mount_the_type_is_unknown():
     assert mounts.file_system_type(PurePosixPath("/data"), "") == ""
 
 
-def test_this_machine_tells(tmp_path):
+def test_the_mounts_of_this_machine_can_be_read(tmp_path):
     assert mounts.is_remote(tmp_path) is False
     assert mounts.file_system_type(tmp_path.resolve(), mounts.MOUNTS.read_text("utf-8"))
 
@@ -62,7 +62,7 @@ def test_on_a_network_file_system_there_is_no_write_ahead_log(tmp_path):
     assert sqlite3.connect(path).execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
-def test_a_log_that_has_moved_there_or_back_goes_on(tmp_path):
+def test_a_log_that_moved_to_a_network_file_system_or_back_is_continued(tmp_path):
     path = tmp_path / "usage.sqlite"
     for machine in (Machine(), REMOTE, Machine()):
         with CallLog(path, machine=machine) as log:
@@ -71,7 +71,7 @@ def test_a_log_that_has_moved_there_or_back_goes_on(tmp_path):
         assert len(log.ages("a", 60.0)) == 3
 
 
-def test_another_machine_goes_on_with_the_time_that_was_seen(tmp_path):
+def test_another_machine_continues_at_the_last_time_in_the_file(tmp_path):
     """Every task has a boot of its own: what one has called counts for the next."""
 
     def task(boot: str, wall: float) -> Machine:
@@ -89,7 +89,7 @@ def test_another_machine_goes_on_with_the_time_that_was_seen(tmp_path):
         assert isinstance(log.reserve("a", [WINDOW]), int)
 
 
-def test_a_kind_of_journal_that_cannot_be_had_is_told(tmp_path):
+def test_a_journal_mode_that_is_not_available_is_a_clear_error(tmp_path):
     path = tmp_path / "usage.sqlite"
     with CallLog(path), pytest.raises(StorageError, match="cannot keep count"):
         # Others use the write-ahead log now, so it cannot be left.

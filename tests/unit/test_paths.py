@@ -11,12 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_snapshot import manifest
-from batch_snapshot import paths as places
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError
 from batch_snapshot.ledger import codec
 from batch_snapshot.ledger.records import End
 from batch_snapshot.models import Account
+from batch_snapshot.paths import (
+    account_lock,
+    dated_ledgers,
+    ledger_lock,
+    ledger_path,
+    ledger_pattern,
+    simulated_name,
+    state_folder,
+)
 from tests.support.planned_jobs import run_job
 from tests.support.strategies import header, patient
 
@@ -47,19 +55,19 @@ DAY = datetime(2026, 3, 1, 23, 59, tzinfo=UTC)
     ],
 )
 def test_the_state_folder_is_the_first_that_is_named(given_, environ: Mapping[str, str], folder):
-    assert places.state_folder(given_, environ, HOME) == folder
+    assert state_folder(given_, environ, HOME) == folder
 
 
 # ---- patterns
 
 
-def test_the_default_ledger_has_no_date_and_a_simulation_one_of_its_own():
-    assert places.ledger_pattern(None, simulated=False) == "ledgers/{name}.ndjson"
-    assert places.ledger_pattern(None, simulated=True) == "ledgers/{name}.simulated.ndjson"
+def test_the_default_ledger_has_no_date_and_a_simulation_has_its_own():
+    assert ledger_pattern(None, simulated=False) == "ledgers/{name}.ndjson"
+    assert ledger_pattern(None, simulated=True) == "ledgers/{name}.simulated.ndjson"
 
 
 def test_a_ledger_that_is_given_is_taken_as_it_is():
-    assert places.ledger_pattern("x-{name}-{date}.ndjson", simulated=False) == "x-{name}-{date}.ndjson"
+    assert ledger_pattern("x-{name}-{date}.ndjson", simulated=False) == "x-{name}-{date}.ndjson"
 
 
 @pytest.mark.parametrize(
@@ -77,15 +85,15 @@ def test_a_ledger_that_is_given_is_taken_as_it_is():
         ("folder/", "folder/"),
     ],
 )
-def test_a_simulated_ledger_bears_simulated_in_its_name(given_, simulated):
-    assert places.ledger_pattern(given_, simulated=True) == simulated
-    assert places.simulated_name(simulated) == simulated
+def test_a_simulated_ledger_has_simulated_in_its_name(given_, simulated):
+    assert ledger_pattern(given_, simulated=True) == simulated
+    assert simulated_name(simulated) == simulated
 
 
 @pytest.mark.parametrize("word", ["{nam}", "{Date}", "{}", "{name:>3}", "{0}"])
 def test_an_unknown_placeholder_is_refused_with_the_known_ones(word):
     with pytest.raises(InputError) as caught:
-        places.ledger_pattern(f"{{name}}-{word}.ndjson", simulated=False)
+        ledger_pattern(f"{{name}}-{word}.ndjson", simulated=False)
     assert str(caught.value) == (
         f"--ledger {{name}}-{word}.ndjson: {word} is not known; there are {{name}} and {{date}}"
     )
@@ -100,7 +108,7 @@ def test_an_unknown_placeholder_is_refused_with_the_known_ones(word):
     ],
 )
 def test_a_pattern_means_a_path_for_a_name_and_a_day(pattern, path):
-    assert places.ledger_path(pattern, "nightly", DAY) == Path(path)
+    assert ledger_path(pattern, "nightly", DAY) == Path(path)
 
 
 # ---- ledgers of other days
@@ -115,7 +123,7 @@ def made(folder: Path, *names: str) -> Path:
 
 
 def found(pattern: str, name: str = "nightly") -> list[str]:
-    return [path.name for path in places.dated_ledgers(pattern, name)]
+    return [path.name for path in dated_ledgers(pattern, name)]
 
 
 def test_dated_ledgers_come_newest_first(tmp_path):
@@ -144,7 +152,7 @@ def test_dated_ledgers_come_newest_first(tmp_path):
         "nightly-12026-03-01.ndjson",
     ],
 )
-def test_what_is_no_ledger_of_the_pattern_is_left_out(tmp_path, other):
+def test_paths_that_do_not_match_the_pattern_are_left_out(tmp_path, other):
     made(tmp_path, other, "nightly-2026-03-01.ndjson")
     assert found(f"{tmp_path}/{{name}}-{{date}}.ndjson") == ["nightly-2026-03-01.ndjson"]
 
@@ -154,26 +162,26 @@ def test_a_name_is_taken_literally(tmp_path):
     assert found(f"{tmp_path}/{{name}}.{{date}}", "a.b") == ["a.b.2026-03-01"]
 
 
-def test_a_pattern_without_a_date_means_no_other_days(tmp_path):
+def test_a_pattern_without_a_date_matches_no_other_days(tmp_path):
     made(tmp_path, "nightly.ndjson", "nightly-2026-03-01.ndjson")
     assert found(f"{tmp_path}/{{name}}.ndjson") == []
 
 
-def test_a_folder_that_is_not_there_holds_no_ledgers(tmp_path):
+def test_a_missing_folder_has_no_ledgers(tmp_path):
     assert found(f"{tmp_path}/none/{{name}}-{{date}}.ndjson") == []
 
 
 @pytest.mark.parametrize("pattern", ["{date}/{name}.ndjson", "{name}/{date}/ledger.ndjson"])
-def test_dates_that_name_a_folder_are_found_too(tmp_path, pattern):
+def test_dates_in_folder_names_are_found_too(tmp_path, pattern):
     days = [DAY - timedelta(days=days) for days in range(3)]
-    paths = [tmp_path / places.ledger_path(pattern, "nightly", day) for day in days]
+    paths = [tmp_path / ledger_path(pattern, "nightly", day) for day in days]
     made(tmp_path, *(str(path) for path in paths))
-    assert list(places.dated_ledgers(f"{tmp_path}/{pattern}", "nightly")) == paths
+    assert list(dated_ledgers(f"{tmp_path}/{pattern}", "nightly")) == paths
 
 
-def test_two_dates_in_a_pattern_are_one_and_the_same(tmp_path):
+def test_two_dates_in_a_pattern_must_be_the_same(tmp_path):
     made(tmp_path, "2026-03-01/nightly-2026-03-01", "2026-03-02/nightly-2026-03-01")
-    assert list(places.dated_ledgers(f"{tmp_path}/{{date}}/{{name}}-{{date}}", "nightly")) == [
+    assert list(dated_ledgers(f"{tmp_path}/{{date}}/{{name}}-{{date}}", "nightly")) == [
         tmp_path / "2026-03-01" / "nightly-2026-03-01"
     ]
 
@@ -239,12 +247,12 @@ def test_a_ledger_of_another_manifest_is_not_resumed(tmp_path):
 # ---- locks
 
 
-def test_a_ledgers_lock_lies_beside_it():
-    assert places.ledger_lock(Path("a/nightly.ndjson")) == Path("a/nightly.ndjson.lock")
+def test_a_ledgers_lock_is_next_to_it():
+    assert ledger_lock(Path("a/nightly.ndjson")) == Path("a/nightly.ndjson.lock")
 
 
-def test_an_accounts_lock_lies_in_the_state_folder():
-    path = places.account_lock(Path("/state"), "nightly", "main", "aws")
+def test_an_accounts_lock_is_in_the_state_folder():
+    path = account_lock(Path("/state"), "nightly", "main", "aws")
     assert path.parent == Path("/state/locks")
     assert path.suffix == ".lock"
     assert "nightly" in path.name
@@ -259,19 +267,19 @@ endpoints = st.sampled_from(["aws", "simulator", "http://127.0.0.1:8000", "http:
 @patient
 def test_account_locks_are_equal_only_for_the_same_name_account_and_endpoint(one, other):
     state = Path("/state")
-    paths = places.account_lock(state, *one), places.account_lock(state, *other)
+    paths = account_lock(state, *one), account_lock(state, *other)
     assert (paths[0] == paths[1]) is (one == other)
     assert all(path.parent == state / "locks" for path in paths)
 
 
 def test_a_dot_that_moves_from_name_to_account_gives_another_lock():
     state = Path("/state")
-    paths = {places.account_lock(state, *pair, "aws") for pair in [("a.b", "c"), ("a", "b.c")]}
+    paths = {account_lock(state, *pair, "aws") for pair in [("a.b", "c"), ("a", "b.c")]}
     assert len(paths) == 2
 
 
 @pytest.mark.parametrize("endpoint", ["aws", "simulator", "https://" + "x" * 300])
 def test_the_longest_names_still_make_a_file(tmp_path, endpoint):
-    path = places.account_lock(tmp_path, "n" * 64, "a" * 64, endpoint)
+    path = account_lock(tmp_path, "n" * 64, "a" * 64, endpoint)
     path.parent.mkdir()
     path.touch()

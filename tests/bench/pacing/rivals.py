@@ -1,4 +1,4 @@
-"""What a pace is compared with: others that find an unknown rate."""
+"""Algorithms that find an unknown rate, to compare the pace with."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Controller(Protocol):
         """A call leaves."""
 
     def answered(self, sent_at: float, now: float) -> None:
-        """It was let through."""
+        """A call was admitted."""
 
     def throttled(self, sent_at: float, now: float) -> None:
-        """It was not."""
+        """A call was throttled."""
 
 
 class Ours:
@@ -47,13 +47,13 @@ class Paced:
     rate = 10.0
 
     def __init__(self) -> None:
-        self.next_slot = 0.0
+        self.next_call_at = 0.0
 
     def opens(self, now: float) -> float:
-        return max(now, self.next_slot)
+        return max(now, self.next_call_at)
 
     def sent(self, now: float) -> None:
-        self.next_slot = max(now, self.next_slot) + 1 / self.rate
+        self.next_call_at = max(now, self.next_call_at) + 1 / self.rate
 
 
 class Aimd(Paced):
@@ -72,7 +72,7 @@ class Aimd(Paced):
         if sent_at >= self.cut_at:
             self.rate = max(1 / 12, self.rate * 0.75)
             self.searching, self.cut_at, self.grown_at = False, now, now
-            self.next_slot = max(self.next_slot, now + 1 / self.rate)
+            self.next_call_at = max(self.next_call_at, now + 1 / self.rate)
 
 
 class Cubic(Paced):
@@ -94,11 +94,11 @@ class Cubic(Paced):
         if sent_at >= self.cut_at:
             self.peak, self.cut_at = self.rate, now
             self.rate = max(0.5, self.rate * 0.7)
-            self.next_slot = max(self.next_slot, now + 1 / self.rate)
+            self.next_call_at = max(self.next_call_at, now + 1 / self.rate)
 
 
 class Delivered(Paced):
-    """The rate at which calls were let through lately, probed in turns, as BBR does."""
+    """The rate at which calls were admitted lately, probed in turns, as BBR does."""
 
     GAINS = (1.25, 0.9, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 

@@ -1,4 +1,4 @@
-"""Services that a pace must do well at, and by how much. Nobody told it which, at most a rate."""
+"""Services that a pace must handle well, and the bounds. The pace knows at most a declared rate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Scenario:
     server: Callable[[], Bucket | Sliding | Fixed]
-    #: Of each client, and when it starts.
+    #: Rows of each client, and when it starts.
     rows: tuple[int, ...]
     starts: tuple[float, ...] = (0.0, 0.0)
     latency: float = 0.08
@@ -29,16 +29,16 @@ class Scenario:
     throttled: float = 0.06
     #: The clients share one pace, as processes of one machine do.
     shared: bool = False
-    #: The rate that was declared to ours, and is the ideal where the service allows more.
+    #: The rate declared to our pace; it is the ideal where the service allows more.
     declared: float | None = None
 
 
 class Result(NamedTuple):
-    #: Over the ideal.
+    #: Elapsed over ideal.
     elapsed: float
     #: Share of all calls.
     throttled: float
-    #: Of the first client, while all were at it.
+    #: Share of the first client while all clients ran.
     share: float
 
 
@@ -97,7 +97,7 @@ SCENARIOS = {
 
 _far = partial(Scenario, _bucket(5000, 5000))
 
-#: Where the rate is declared: kept to the brim, too high, and below what the service allows.
+#: With a declared rate: exact, too high, and below what the service allows.
 DECLARED = {
     "250/s declared, 1% strays": _far((10_000,), declared=250, stray=0.01, elapsed=1.11, throttled=0.02),
     "250/s declared, 2% strays": _far((10_000,), declared=250, stray=0.02, elapsed=1.15, throttled=0.03),

@@ -1,4 +1,4 @@
-"""Services that throttle, each in its way. Time is an argument."""
+"""Services that throttle in different ways. Time is an argument."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 class Server(Protocol):
     def admits(self, at: float) -> bool:
-        """Whether a call that arrives then is let through; it counts if it is."""
+        """Whether a call that arrives then is admitted; it counts if it is."""
 
 
 class Bucket:
@@ -34,7 +34,7 @@ class Bucket:
         self.at = at
 
     def ideal(self, calls: int) -> float:
-        """Seconds until the last of so many calls can be let through."""
+        """Seconds until the last of this many calls can be admitted."""
         left, at, rate = float(calls - self.burst), 0.0, self.rate
         for then, new in self.changes:
             if left <= (then - at) * rate:

@@ -122,7 +122,7 @@ def test_who_meets_it_second_goes_on_with_the_pace_of_the_first(usage, clock):
     other.change(lambda known: known.throttled(clock.now - 1, clock.now, 30.0))
     same = ("phase", "peak", "since", "known", "tally")
     assert [getattr(other.pace, name) for name in same] == [getattr(before, name) for name in same]
-    assert other.pace.next_slot == clock.now + 30, "the hint is for all"
+    assert other.pace.next_call_at == clock.now + 30, "the hint is for all"
     # Nor do other calls that left while it sought say anything of the pace that it joined.
     other.change(lambda known: known.throttled(clock.now - 1, clock.now, None))
     assert [getattr(other.pace, name) for name in same] == [getattr(before, name) for name in same]
@@ -257,7 +257,7 @@ def test_a_later_run_begins_near_what_was_learned(usage, clock, later):
     assert late.pace == pace.learned(40.0, next_boot)
     late.change(lambda known: known.permitted(next_boot))
     assert late.pace == pace.learned(40.0, next_boot).permitted(next_boot)
-    assert late.pace.next_slot < next_boot + 1 < begins
+    assert late.pace.next_call_at < next_boot + 1 < begins
 
 
 def test_what_was_learned_long_ago_is_forgotten(usage, clock):
@@ -284,7 +284,7 @@ def test_a_declared_pace_begins_as_declared_again(usage, clock):
     assert joined(usage, clock, start).pace == one.pace
     clock.now += HOUR
     again = joined(usage, clock, start)
-    assert again.pace._replace(next_slot=start.next_slot) == start
+    assert again.pace._replace(next_call_at=start.next_call_at) == start
     assert again.pace.opens(clock.now) == clock.now
     again.change(lambda known: known.permitted(clock.now))
     assert again.pace.rate(clock.now) == start.rate(clock.now)

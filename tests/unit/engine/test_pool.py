@@ -141,7 +141,7 @@ class World:
 
     async def identify(self, account):
         self.identified.append(
-            (account.name, account.pacer.pace.next_slot, account.read_pacer.pace.next_slot)
+            (account.name, account.pacer.pace.next_call_at, account.read_pacer.pace.next_call_at)
         )
         await anyio.sleep(0.5)
         failure = self.whose(account)
@@ -782,7 +782,7 @@ async def test_an_account_that_nobody_can_sign_for_stops_before_its_first_permit
     assert bad.stop is not None
     assert bad.stop.kind is StopKind.STOPPED
     assert "ExpiredTokenException" in bad.stop.reason
-    assert bad.pacer.pace.next_slot == bad.read_pacer.pace.next_slot == 0
+    assert bad.pacer.pace.next_call_at == bad.read_pacer.pace.next_call_at == 0
     assert world.engine.accounts["good"].stop is None
     assert [name for name, *_ in world.identified].count("bad") == 1
 

@@ -51,7 +51,7 @@ def test_a_backfill_of_days_goes_in_one_span_a_day():
     assert backfill.ends_in == 3 * DAY + 4999
 
 
-def test_what_was_used_earlier_comes_first():
+def test_earlier_calls_delay_the_first_ones():
     # 6,000 calls an hour ago, one a second, leave room for 4,000 now.
     ages = [3600.0 + second for second in range(6000)]
     assert forecast(12_000, 1, [(DAY, 10_000)], ages) == Forecast(
@@ -61,14 +61,14 @@ def test_what_was_used_earlier_comes_first():
     )
 
 
-def test_earlier_calls_that_are_spread_out_let_calls_drip():
+def test_spread_out_earlier_calls_allow_calls_one_by_one():
     ages = [8.64 * index for index in range(10_000)]
     dripping = forecast(1000, 1, [(DAY, 10_000)], ages)
     assert [span.rows for span in dripping.spans] == [1000]
     assert dripping.ends_in == pytest.approx(1000 * 8.64)
 
 
-def test_every_window_holds_calls_up_in_its_turn():
+def test_every_window_delays_calls_in_turn():
     assert forecast(250, 8, [(60, 100), (3600, 120)], [], pause=30) == Forecast(
         (
             ForecastSpan(0.0, 100),
@@ -81,25 +81,25 @@ def test_every_window_holds_calls_up_in_its_turn():
     )
 
 
-def test_a_call_in_flight_or_just_over_holds_its_slot_for_a_full_window():
+def test_a_call_in_flight_or_just_ended_counts_for_a_full_window():
     assert forecast(1, 1, [(60, 1)], [0.0]) == Forecast((ForecastSpan(60.0, 1),), 60.0)
     assert forecast(1, 1, [(60, 1)], [59.5]) == Forecast((ForecastSpan(0.5, 1),), 0.5)
     assert forecast(1, 1, [(60, 1)], [60.0]) == Forecast((ForecastSpan(0.0, 1),), 0.0)
 
 
-def test_a_gap_that_is_the_rates_own_is_no_pause():
+def test_the_gap_of_a_slow_rate_is_no_pause():
     assert forecast(50, 0.01, [], []).spans == (ForecastSpan(0.0, 50),)
     assert forecast(50, 0.01, [(DAY, 40)], []).spans == (ForecastSpan(0.0, 40), ForecastSpan(DAY, 10))
     assert len(forecast(50, 0.1, [(20, 1)], [], pause=19.9).spans) == 50
     assert len(forecast(50, 0.1, [(20, 1)], [], pause=20).spans) == 1
 
 
-def test_a_window_without_room_never_opens():
+def test_a_window_with_a_limit_of_zero_never_opens():
     assert forecast(5, 1, [(60, 10), (DAY, 0)], []) == Forecast((ForecastSpan(inf, 5),), inf)
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan")])
-def test_a_rate_that_makes_no_calls_is_refused(rate):
+def test_a_rate_of_zero_or_less_is_refused(rate):
     with pytest.raises(ValueError, match="a rate of"):
         forecast(5, rate, [], [])
 
@@ -145,7 +145,7 @@ some_ages = st.lists(quarters, max_size=12)
 
 @given(st.integers(1, 25), rates, some_windows, some_ages, st.sampled_from([0.0, 1.0, 10.0, 60.0]))
 @settings(patient, max_examples=300)
-def test_a_forecast_is_that_of_the_plainest_model(calls, rate, windows, ages, pause):
+def test_a_forecast_equals_that_of_a_plain_model(calls, rate, windows, ages, pause):
     times = plain(calls, rate, windows, ages)
     pause = max(pause, 1 / rate)
     begins = [0, *(k for k in range(1, calls) if times[k] - times[k - 1] > pause), calls]
@@ -201,13 +201,13 @@ def words(calls: int, rate: float, windows: Sequence[tuple[float, int]], now: da
     return in_words(forecast(calls, rate, windows, []), now)
 
 
-def test_days_are_named():
+def test_days_of_this_week_are_named():
     assert words(23_400, 1, [(DAY, 10_000)]) == (
         "23,400 rows: 10,000 now, 10,000 from Thu 02:10, 3,400 from Fri 02:10; ends Fri 03:07"
     )
 
 
-def test_what_ends_today_needs_no_day():
+def test_a_time_today_needs_no_day():
     assert words(400, 1, []) == "400 rows: now; ends 02:17"
     assert words(1, 1, []) == "1 row: now; ends 02:10"
     # Pauses of less than a minute are not worth a word.
@@ -224,7 +224,7 @@ def test_one_span_may_begin_later_and_end_on_another_day():
     )
 
 
-def test_a_day_that_could_be_taken_for_this_week_bears_its_date():
+def test_a_day_beyond_this_week_has_its_date():
     almost = Forecast((ForecastSpan(6 * DAY - 60, 5),), 6 * DAY)
     assert in_words(almost, NOW) == "5 rows: from Tue 02:09; ends 2026-12-01 02:10"
     week = Forecast((ForecastSpan(0.0, 5),), 7 * DAY)
@@ -240,19 +240,19 @@ def test_of_many_spans_the_first_three_and_the_last_are_named():
     )
 
 
-def test_nothing_and_never():
+def test_no_rows_and_no_room_in_words():
     assert words(0, 1, []) == "0 rows: nothing to do"
     assert words(4000, 1, [(DAY, 0)]) == "4,000 rows: never, as a quota window leaves room for no call"
 
 
-def test_a_time_beyond_every_calendar_is_said_to_be_so():
+def test_a_time_after_the_year_9999_is_said_to_be_so():
     assert in_words(forecast(10**7, 1e-6, [], []), NOW) == ("10,000,000 rows: now; ends after the year 9999")
     assert in_words(Forecast((ForecastSpan(0.0, 1),), nextafter(inf, 0)), NOW).endswith(
         "ends after the year 9999"
     )
 
 
-def test_clocks_that_change_meanwhile_are_followed():
+def test_summer_time_is_followed():
     berlin = ZoneInfo("Europe/Berlin")
     saturday = datetime(2026, 10, 24, 12, 0, tzinfo=berlin)
     assert words(20_000, 1, [(DAY, 10_000)], saturday) == (

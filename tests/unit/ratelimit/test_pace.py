@@ -1,4 +1,4 @@
-"""The pace, purely: what always holds of it, whatever a service says and whenever."""
+"""The pace: its invariants for any answers at any times, and its rules by examples."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ HOUR = 3600.0
 
 
 class Life:
-    """A pace, and the calls that it let leave."""
+    """A pace, and the calls that left by it."""
 
     def __init__(self, start: Pace, now: float = 0.0) -> None:
         self.pace = start
         self.now = now
         #: When the calls in flight were sent.
-        self.flying: list[float] = []
+        self.in_flight: list[float] = []
         self.sent: list[float] = []
         self.ended = 0
         #: Of every pace so far, with the time.
@@ -40,14 +40,14 @@ class Life:
         self.now += seconds
 
     def _send(self, late: float) -> None:
-        # A busy loop leaves some milliseconds late.
+        # A busy event loop sends some milliseconds late.
         self.now = self.pace.opens(self.now) + late % 0.02
-        self.flying.append(self.now)
+        self.in_flight.append(self.now)
         self.sent.append(self.now)
         self._becomes(self.pace.permitted(self.now))
 
     def _flow(self, number: float) -> None:
-        """Calls that go well, one after the other."""
+        """Successful calls, one after the other."""
         for _ in range(int(number) % 50):
             self._send(0.0)
             self._answer(0.0)
@@ -66,25 +66,25 @@ class Life:
             self._throttle(0.0)
 
     def _answer(self, which: float) -> None:
-        if self.flying:
+        if self.in_flight:
             self._becomes(self.pace.answered(self._end(which), self.now))
 
     def _throttle(self, which: float) -> None:
-        if self.flying:
+        if self.in_flight:
             self._becomes(self.pace.throttled(self._end(which), self.now, None))
 
     def _hint(self, seconds: float) -> None:
-        if self.flying:
+        if self.in_flight:
             self._becomes(self.pace.throttled(self._end(seconds), self.now, seconds))
 
     def _drop(self, which: float) -> None:
-        if self.flying:
+        if self.in_flight:
             self._end(which)
             self._becomes(self.pace.dropped())
 
     def _end(self, which: float) -> float:
         self.ended += 1
-        return self.flying.pop(int(which) % len(self.flying))
+        return self.in_flight.pop(int(which) % len(self.in_flight))
 
     def _becomes(self, after: Pace) -> None:
         self.pace = after
@@ -106,7 +106,7 @@ steps = st.sampled_from(list(product(KINDS, TIMES))) | st.tuples(st.sampled_from
 
 @st.composite
 def lives(draw: st.DrawFn, start: st.SearchStrategy[Pace] = starts) -> Life:
-    """Draw how it may go with a pace."""
+    """A pace after any history."""
     life = Life(draw(start), 1000.0)
     for what, number in draw(st.lists(steps, max_size=40)):
         life.step(what, number)
@@ -116,7 +116,7 @@ def lives(draw: st.DrawFn, start: st.SearchStrategy[Pace] = starts) -> Life:
 # -- what always holds ---------------------------------------------------------------------------------
 
 
-def the_rate_is_a_number_above_nothing_at_any_time(now: float, state: Pace) -> None:
+def assert_rate_is_positive_at_any_time(now: float, state: Pace) -> None:
     """Also of a time before it was set: a call can be throttled long after it was sent."""
     for at in (0.0, now - HOUR, now, now + 0.01, now + HOUR, now + 1e9):
         rate = state.rate(at)
@@ -125,28 +125,28 @@ def the_rate_is_a_number_above_nothing_at_any_time(now: float, state: Pace) -> N
         assert (rate == inf) is (state.phase is Phase.SEARCH)
 
 
-def the_peak_is_never_below_the_lowest_rate(state: Pace) -> None:
+def assert_peak_is_not_below_the_lowest_rate(state: Pace) -> None:
     assert state.peak >= min(FLOOR_RATE, state.ceiling)
     assert isfinite(state.peak) is (state.phase is not Phase.SEARCH)
 
 
-def nobody_is_starved_above_the_lowest_rate(now: float, state: Pace) -> None:
+def assert_not_starved_above_the_lowest_rate(now: float, state: Pace) -> None:
     if state.starved(now + 1e9, 300):
         assert state.peak <= min(FLOOR_RATE, state.ceiling) * 1.5
 
 
 @given(lives())
 @settings(patient, max_examples=300)
-def test_what_holds_of_any_pace_at_any_time(life):
+def test_invariants_hold_for_any_history_of_a_pace(life):
     for now, state in life.past:
-        the_rate_is_a_number_above_nothing_at_any_time(now, state)
-        the_peak_is_never_below_the_lowest_rate(state)
-        nobody_is_starved_above_the_lowest_rate(now, state)
+        assert_rate_is_positive_at_any_time(now, state)
+        assert_peak_is_not_below_the_lowest_rate(state)
+        assert_not_starved_above_the_lowest_rate(now, state)
         assert pace.load(pace.dump(state)) == state, "it survives being written down"
     for (_, before), (_, after) in pairwise(life.past):
-        assert after.next_slot >= before.next_slot, "no event brings the next slot forward"
+        assert after.next_call_at >= before.next_call_at, "no event brings the next slot forward"
     in_flight = life.pace.in_flight
-    assert in_flight == len(life.flying) == len(life.sent) - life.ended, "what was sent and is not over"
+    assert in_flight == len(life.in_flight) == len(life.sent) - life.ended, "what was sent and is not over"
 
 
 @given(rates, st.data())
@@ -174,7 +174,7 @@ def test_a_declared_rate_is_kept_in_every_window(rate, delays):
 
 
 @pytest.mark.parametrize("rate", [0.5, 0.9, 2.5, 33.3])
-def test_a_declared_rate_that_is_no_whole_number_is_kept_too(rate):
+def test_a_fractional_declared_rate_is_kept_too(rate):
     life = Life(pace.declared(rate), 1000.0)
     for _ in range(100):
         life.step("send", 0.0)
@@ -191,22 +191,22 @@ def test_a_hint_is_honoured_and_bounded(life, hint, later):
     rest = min(hint or 0.0, LONGEST_HINT)
     longest_gap = 1 / (pace.CUT * min(FLOOR_RATE, before.ceiling))
     assert now + rest <= after.opens(now)
-    assert after.next_slot <= max(before.next_slot, now + max(rest, longest_gap) + 1e-3)
+    assert after.next_call_at <= max(before.next_call_at, now + max(rest, longest_gap) + 1e-3)
 
 
 @given(lives(), st.floats(1e-3, 1e4), times, st.none() | st.floats(0, 1e4))
 @patient
-def test_a_throttle_of_a_call_that_left_before_the_last_cut_says_nothing_new(life, age, later, hint):
+def test_a_throttle_of_a_call_sent_before_the_last_cut_changes_nothing(life, age, later, hint):
     state = life.pace
     if state.cut_at == -inf:
         return
     now = life.now + later
     after = state.throttled(state.cut_at - age, now, None)
-    assert after._replace(next_slot=state.next_slot) == state.dropped()
+    assert after._replace(next_call_at=state.next_call_at) == state.dropped()
     hinted = state.throttled(state.cut_at - age, now, hint)
     same = ("phase", "peak", "known", "tally", "cut_at", "starved_since", "in_flight")
     assert [getattr(hinted, name) for name in same] == [getattr(after, name) for name in same]
-    assert hinted.next_slot == max(state.next_slot, now + min(hint or 0.0, LONGEST_HINT))
+    assert hinted.next_call_at == max(state.next_call_at, now + min(hint or 0.0, LONGEST_HINT))
 
 
 def refused(text: str) -> bool:
@@ -226,7 +226,7 @@ json_values = st.recursive(
 
 @given(st.text() | json_values.map(json.dumps))
 @patient
-def test_what_no_pace_wrote_is_refused(text):
+def test_text_that_is_no_pace_is_refused(text):
     assert refused(text)
 
 
@@ -250,14 +250,14 @@ def test_a_pace_that_was_cut_lengthened_or_written_by_another_version_is_refused
 
 @given(lives(), st.sampled_from(["answer", "drop", "none"]), st.floats(2, 1e6))
 @patient
-def test_the_rate_does_not_grow_while_nobody_calls(life, ending, idle):
+def test_the_rate_does_not_grow_while_no_call_leaves(life, ending, idle):
     if life.pace.phase is Phase.SEARCH:
         return
-    begins = max(life.now, life.pace.next_slot, life.pace.since)
+    begins = max(life.now, life.pace.next_call_at, life.pace.since)
     before = life.pace.rate(begins)
     life.now = begins + idle
     grown = 1.0
-    if ending != "none" and life.flying:
+    if ending != "none" and life.in_flight:
         # It was in flight all the time; a success may raise the rate by its own step.
         grown = pace.CLIMB_LOW if ending == "answer" else 1.0
         life.step(ending, 0.0)
@@ -267,7 +267,7 @@ def test_the_rate_does_not_grow_while_nobody_calls(life, ending, idle):
 
 
 @pytest.mark.parametrize("hint", [10.0, 60.0, LONGEST_HINT])
-def test_nor_while_a_hint_holds_the_calls_back(hint):
+def test_the_rate_does_not_grow_while_a_retry_after_delays_calls(hint):
     """Whatever says so: the throttle that cuts the rate, one of the same burst, one by chance."""
     followed = Life(pace.learned(10.0, 0.0), 0.0)
     followed.step("flow", 40)
@@ -284,7 +284,7 @@ def test_nor_while_a_hint_holds_the_calls_back(hint):
         assert life.pace.phase is not Phase.FOLLOW or life.pace.rate(life.now) <= before
 
 
-def test_nor_by_a_call_that_hung_and_was_answered_in_the_end():
+def test_a_late_answer_of_a_hung_call_does_not_raise_the_rate():
     life = followed(10.0)
     before = life.pace.rate(life.now)
     life.step("send", 0.0)
@@ -296,7 +296,7 @@ def test_nor_by_a_call_that_hung_and_was_answered_in_the_end():
 
 
 @pytest.mark.parametrize("phase", [Phase.CLIMB, Phase.FOLLOW])
-def test_a_throttle_soon_after_a_rest_is_measured_without_it(phase):
+def test_a_throttle_soon_after_a_pause_is_measured_without_the_pause(phase):
     life = followed(10.0)
     if phase is Phase.CLIMB:
         life = Life(Pace(phase=Phase.CLIMB, peak=10.0))
@@ -326,7 +326,7 @@ def settled(service: Bucket, rows: int, start: Pace, at: float) -> tuple[Pace, f
     ids=["search", "climb", "follow"],
 )
 @pytest.mark.parametrize("idle", [60.0, HOUR, 24 * HOUR])
-def test_a_time_without_calls_does_not_spoil_what_is_known(rows, phase, idle):
+def test_a_time_without_calls_keeps_the_measured_rate(rows, phase, idle):
     """An hour without calls between two throttles is no rate of nearly nothing."""
     service = Bucket(10, 20)
     before, now = settled(service, rows, Pace(), 0.0)
@@ -346,7 +346,7 @@ def test_a_search_begins_alone_and_widens_with_the_answers():
         while life.pace.opens(life.now) == life.now:
             life.step("send", 0.0)
         assert life.now < life.pace.opens(life.now) <= life.now + pace.SEARCH_GAP
-        widths.append(len(life.flying))
+        widths.append(len(life.in_flight))
         life.step("answer", 0.0)
     assert widths[0] == 1
     assert widths == sorted(widths)
@@ -451,7 +451,7 @@ def test_a_climb_ends_at_the_declared_rate():
 
 
 def test_a_search_that_found_next_to_nothing_bounds_no_rate_below_the_lowest():
-    state = Pace(found=30, began=0.0, next_slot=3599.0).permitted(3599.5).throttled(3599.5, HOUR, None)
+    state = Pace(found=30, began=0.0, next_call_at=3599.0).permitted(3599.5).throttled(3599.5, HOUR, None)
     for number in range(10):
         now = HOUR + 20.0 * (number + 1)
         state = state.permitted(now).answered(now, now)
@@ -496,7 +496,7 @@ def test_a_throttle_on_its_own_well_below_the_measured_rate_is_no_limit():
 
 
 @pytest.mark.parametrize("admitted", [0, pace.ENOUGH - 2, pace.QUIET - 1])
-def test_one_that_comes_soon_after_another_is_one(admitted):
+def test_a_throttle_soon_after_another_is_a_limit(admitted):
     life = returning(200.0)
     before = life.pace
     life.step("flow", admitted)
@@ -506,7 +506,7 @@ def test_one_that_comes_soon_after_another_is_one(admitted):
     assert life.pace.strays <= before.strays
 
 
-def test_and_so_is_a_second_below_the_same_peak():
+def test_a_second_throttle_below_the_same_peak_is_a_limit():
     """Nothing is known of strays yet: it may be a limit that fell by a little."""
     life = returning(200.0)
     before = life.pace
@@ -518,7 +518,7 @@ def test_and_so_is_a_second_below_the_same_peak():
     assert life.pace.peak < before.peak
 
 
-def test_one_that_another_follows_soon_was_none():
+def test_a_stray_that_another_throttle_follows_soon_was_a_limit():
     """A limit that fell by little lets some calls through before it bites, and then bites often."""
     life = returning(200.0)
     life.step("stray", 1)
@@ -539,7 +539,7 @@ def strayed(rate: float = 200.0) -> Life:
     return life
 
 
-def test_what_strays_took_is_given_back_when_they_give_themselves_away():
+def test_the_rate_that_strays_cost_is_restored_once_they_are_recognised():
     life = strayed()
     peaks = [state.peak for _, state in life.past]
     crest = life.past[-2][1].crest
@@ -547,7 +547,7 @@ def test_what_strays_took_is_given_back_when_they_give_themselves_away():
     assert life.pace.peak == crest
 
 
-def test_but_never_more_than_is_declared_meanwhile():
+def test_no_more_than_the_declared_rate_is_restored():
     """Who joins a pace that is shared may have declared less than its crest."""
     life = returning()
     life.pace = life.pace._replace(strays=pace.SURE - 0.1, ceiling=15.0, peak=14.0)
@@ -584,7 +584,7 @@ def test_a_storm_is_a_limit_though_strays_are_known():
     assert life.pace.peak < before / 2
 
 
-def test_strays_that_came_no_more_are_forgotten():
+def test_strays_that_stop_are_forgotten():
     life = strayed(20.0)
     rounds = int(2 * pace.MEMORY / 49)
     for _ in range(rounds):
@@ -623,7 +623,7 @@ def test_strays_alone_bring_no_declared_rate_down_by_much(rate, number, latency)
     assert 1500 / client.done[-1] > 0.75 * rate
 
 
-def test_however_many_strays_there_seem_to_be_denser_throttles_are_a_limit():
+def test_denser_throttles_are_a_limit_however_many_strays_are_counted():
     """Or throttles that are taken for strays would excuse ever more of them."""
     life = strayed()
     life.pace = life.pace._replace(strays=pace.MOST, crest=100 * life.pace.peak)
@@ -647,14 +647,14 @@ def doubts(start: Pace) -> int:
     raise AssertionError("never known")
 
 
-def test_whoever_declares_a_rate_is_believed_sooner():
+def test_with_a_declared_rate_strays_are_recognised_sooner():
     assert doubts(pace.declared(200.0)) < doubts(pace.learned(200.0, 0.0))
 
 
 # -- starving ------------------------------------------------------------------------------------------
 
 
-def test_starving_is_told_after_a_time_of_throttles_at_the_lowest_rate_alone():
+def test_starving_means_only_throttles_at_the_lowest_rate_for_a_time():
     life = followed()
     life.step("storm", 12)
     assert life.pace.peak == FLOOR_RATE
@@ -669,7 +669,7 @@ def test_starving_is_told_after_a_time_of_throttles_at_the_lowest_rate_alone():
 
 @given(st.floats(1, 100), st.integers(1, 49))
 @patient
-def test_what_was_measured_survives_any_time_of_throttles(rate, number):
+def test_the_measured_rate_survives_any_series_of_throttles(rate, number):
     """A spent daily quota is no lower rate: the next run begins where this one was."""
     life = Life(pace.learned(rate, 0.0))
     life.step("storm", number)

@@ -1,4 +1,4 @@
-"""Permits in virtual time: who waits for what, and what is given back."""
+"""Permits in virtual time: what a call waits for, and what is given back."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Windows:
     def __init__(self, limit: float = inf, opens_at: float = inf) -> None:
         self.limit, self.opens_at = limit, opens_at
         self.reservations = 0
-        self.told: list[tuple[str, int]] = []
+        self.ended: list[tuple[str, int]] = []
         self.looks: list[float] = []
-        self.broken: StorageError | None = None
+        self.error: StorageError | None = None
 
     def reserve(self) -> int | WindowFull:
         self._work()
@@ -53,23 +53,23 @@ class Windows:
 
     def finish(self, reservation: int) -> None:
         self._work()
-        self.told.append(("finish", reservation))
+        self.ended.append(("finish", reservation))
 
     def cancel(self, reservation: int) -> None:
         self._work()
-        self.told.append(("cancel", reservation))
+        self.ended.append(("cancel", reservation))
 
     @property
     def cancelled(self) -> int:
-        return sum(what == "cancel" for what, _ in self.told)
+        return sum(what == "cancel" for what, _ in self.ended)
 
     def _work(self) -> None:
-        if self.broken:
-            raise self.broken
+        if self.error:
+            raise self.error
 
 
 async def call(pacer: Pacer, seconds: float = 0.0) -> float:
-    """A call that goes well; returns when it left."""
+    """A successful call; returns when it left."""
     with await pacer.acquire() as permit:
         permit.used()
         left = anyio.current_time()
@@ -78,11 +78,11 @@ async def call(pacer: Pacer, seconds: float = 0.0) -> float:
     return left
 
 
-# -- slots ---------------------------------------------------------------------------------------------
+# -- rate ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rate", [0.5, 3.0, 10.0, 250.0])
-async def test_however_many_wait_none_leaves_before_its_slot(rate):
+async def test_calls_leave_no_faster_than_the_declared_rate_however_many_wait(rate):
     pacer = Pacer(pace.declared(rate))
     left: list[float] = []
 
@@ -100,7 +100,7 @@ async def test_however_many_wait_none_leaves_before_its_slot(rate):
     assert left[-1] == pytest.approx(119 / rate, rel=0.03)
 
 
-async def test_waiters_are_served_in_the_order_of_asking():
+async def test_waiters_are_served_first_come_first_served():
     pacer = Pacer(pace.declared(1))
     served = []
 
@@ -115,7 +115,7 @@ async def test_waiters_are_served_in_the_order_of_asking():
     assert served == list(range(20))
 
 
-async def test_a_throttle_slows_those_who_wait_already():
+async def test_a_throttle_delays_calls_that_wait_already():
     pacer = Pacer(pace.declared(100))
     left: list[float] = []
 
@@ -133,7 +133,7 @@ async def test_a_throttle_slows_those_who_wait_already():
     assert len(left) == 100
 
 
-async def test_a_cancelled_waiter_takes_no_slot():
+async def test_a_cancelled_waiter_takes_no_turn():
     pacer = Pacer(pace.declared(0.1))
     await call(pacer)
     with anyio.move_on_after(3):
@@ -142,8 +142,8 @@ async def test_a_cancelled_waiter_takes_no_slot():
     assert pacer.pace.in_flight == 0
 
 
-async def test_a_search_is_woken_by_answers():
-    """How many may fly is all that holds it back: the next leaves when one is over, not later."""
+async def test_in_a_search_the_next_call_leaves_when_one_is_answered():
+    """Only the bound on calls in flight delays a call: it leaves when another ends, not later."""
     pacer = Pacer(Pace())
     left = []
 
@@ -161,7 +161,7 @@ async def test_a_search_is_woken_by_answers():
     assert pacer.pace.in_flight == 0
 
 
-async def test_a_search_is_woken_by_a_call_that_is_given_back():
+async def test_in_a_search_the_next_call_leaves_when_a_permit_is_given_back():
     pacer = Pacer(Pace())
     first = await pacer.acquire()
     left = []
@@ -177,8 +177,8 @@ async def test_a_search_is_woken_by_a_call_that_is_given_back():
     assert left == [0.1]
 
 
-async def test_nobody_is_woken_by_what_brings_his_slot_no_nearer():
-    """At a rate of many a second each answer would wake whoever is next, for nothing."""
+async def test_an_answer_that_changes_no_turn_wakes_no_waiter():
+    """At many calls per second each answer would wake the next waiter for nothing."""
     looks: list[float] = []
 
     class Watched(LocalPace):
@@ -198,13 +198,13 @@ async def test_nobody_is_woken_by_what_brings_his_slot_no_nearer():
         group.start_soon(call, pacer)
         await anyio.sleep(1)
         first.answered()
-        told = len(looks)
+        before = len(looks)
         await anyio.sleep(1)
-        assert len(looks) == told
+        assert len(looks) == before
     assert anyio.current_time() == pytest.approx(10 / (1 - pace.MARGIN))
 
 
-async def test_a_search_waits_for_no_call_that_hangs():
+async def test_a_search_does_not_wait_for_calls_that_hang():
     pacer = Pacer(Pace())
     hung = [await pacer.acquire() for _ in range(9)]
     assert anyio.current_time() == pytest.approx(8 * pace.SEARCH_GAP, rel=0.05)
@@ -223,7 +223,7 @@ async def test_a_waiter_of_a_search_can_be_cancelled():
     assert pacer.pace.in_flight == 0
 
 
-async def test_starving_goes_by_the_pacers_clock():
+async def test_starving_is_measured_by_the_pacers_clock():
     pacer = Pacer(pace.learned(pace.FLOOR_RATE, 0.0))
     for _ in range(4):
         with await pacer.acquire() as permit:
@@ -236,7 +236,7 @@ async def test_starving_goes_by_the_pacers_clock():
 # -- what a permit came to -----------------------------------------------------------------------------
 
 
-async def test_what_left_keeps_its_slot_and_what_did_not_frees_it():
+async def test_a_reservation_is_finished_if_its_call_left_and_cancelled_if_not():
     windows = Windows()
     pacer = Pacer(pace.declared(100), windows)
     with await pacer.acquire() as permit:
@@ -251,29 +251,29 @@ async def test_what_left_keeps_its_slot_and_what_did_not_frees_it():
     with await pacer.acquire() as permit:
         # Its call left, and what became of it says nothing about limits.
         permit.used()
-    assert windows.told == [("finish", 1), ("cancel", 2), ("finish", 3), ("cancel", 4), ("finish", 5)]
+    assert windows.ended == [("finish", 1), ("cancel", 2), ("finish", 3), ("cancel", 4), ("finish", 5)]
     assert pacer.pace.in_flight == 0
 
 
-async def test_a_call_that_is_cancelled_in_flight_keeps_its_slot_in_the_windows():
+async def test_the_reservation_of_a_call_cancelled_in_flight_is_finished():
     windows = Windows()
     pacer = Pacer(pace.declared(100), windows)
     with anyio.move_on_after(5):
         await call(pacer, seconds=60)
-    assert windows.told == [("finish", 1)]
+    assert windows.ended == [("finish", 1)]
     assert pacer.pace.in_flight == 0
 
 
-@pytest.mark.parametrize("told", ["answered", "throttled", "nothing"])
-async def test_the_pace_is_told_once_what_came_of_a_call(told):
+@pytest.mark.parametrize("outcome", ["answered", "throttled", "nothing"])
+async def test_the_pace_gets_the_outcome_of_a_call_once(outcome):
     before = pace.declared(100)
     pacer = Pacer(before)
     with await pacer.acquire() as permit:
         sent_at = anyio.current_time()
         await anyio.sleep(0.5)
-        if told == "answered":
+        if outcome == "answered":
             permit.answered()
-        elif told == "throttled":
+        elif outcome == "throttled":
             permit.throttled(7.0)
     flying = before.permitted(sent_at)
     expected = {
@@ -281,13 +281,13 @@ async def test_the_pace_is_told_once_what_came_of_a_call(told):
         "throttled": flying.throttled(sent_at, sent_at + 0.5, 7.0),
         "nothing": flying.dropped(),
     }
-    assert pacer.pace == expected[told]
+    assert pacer.pace == expected[outcome]
 
 
 # -- windows -------------------------------------------------------------------------------------------
 
 
-async def test_a_spent_window_ends_the_waiting_at_once():
+async def test_a_full_window_is_an_error_at_once():
     pacer = Pacer(pace.declared(100), Windows(limit=3, opens_at=7200))
     for _ in range(3):
         await call(pacer)
@@ -300,8 +300,8 @@ async def test_a_spent_window_ends_the_waiting_at_once():
     assert pacer.pace == before
 
 
-async def test_or_is_waited_for_by_the_hour():
-    # No whole number of looks away: who slept past it would be late.
+async def test_a_full_window_is_waited_for_if_asked():
+    # Not a whole number of looks away: a waiter that sleeps past it would be late.
     windows = Windows(limit=3, opens_at=7200.4)
     pacer = Pacer(pace.declared(100), windows, wait=True)
     left = []
@@ -322,7 +322,7 @@ async def test_or_is_waited_for_by_the_hour():
     assert pacer.waiting is None
 
 
-async def test_a_slot_that_others_free_early_is_found_early():
+async def test_a_window_that_opens_early_is_noticed_early():
     windows = Windows(limit=1, opens_at=DAY)
     pacer = Pacer(pace.declared(100), windows, wait=True)
     permit = await pacer.acquire()
@@ -345,7 +345,7 @@ async def test_a_window_that_never_opens_is_not_waited_for():
     assert anyio.current_time() < 1
 
 
-async def test_who_is_cancelled_while_a_window_is_spent_takes_nothing():
+async def test_a_waiter_cancelled_while_a_window_is_full_reserves_nothing():
     windows = Windows(limit=1, opens_at=DAY)
     pacer = Pacer(pace.declared(100), windows, wait=True)
     await call(pacer)
@@ -356,23 +356,23 @@ async def test_who_is_cancelled_while_a_window_is_spent_takes_nothing():
     assert pacer.pace.in_flight == 0
 
 
-async def test_the_windows_are_asked_when_the_call_can_leave():
-    """A call that only waits for the rate spends nothing."""
+async def test_a_call_is_reserved_only_when_it_can_leave():
+    """A call that only waits for the rate reserves nothing."""
     windows = Windows()
     pacer = Pacer(pace.declared(0.1), windows)
     await call(pacer)
     with anyio.move_on_after(5):
         await pacer.acquire()
     assert windows.looks == [0]
-    assert windows.told == [("finish", 1)]
+    assert windows.ended == [("finish", 1)]
 
 
-# -- files that break ----------------------------------------------------------------------------------
+# -- failing files ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("start", [pace.declared(0.5), Pace()], ids=["follow", "search"])
-async def test_what_cannot_be_counted_is_recorded_and_nothing_follows(start):
-    """The call was made and its outcome is worth having; but the next permit is refused."""
+async def test_a_failed_log_keeps_the_outcome_of_a_call_and_stops_the_next(start):
+    """The outcome of the call is recorded, but the next permit is refused."""
     windows = Windows()
     pacer = Pacer(start, windows)
     refused = []
@@ -388,19 +388,19 @@ async def test_what_cannot_be_counted_is_recorded_and_nothing_follows(start):
             permit.used()
             group.start_soon(second)
             await anyio.sleep(0.1)
-            windows.broken = error = StorageError("disk full")
+            windows.error = error = StorageError("disk full")
             permit.answered()
-        # There may be room again: what was not counted is missing all the same.
-        windows.broken = None
+        # Even if there is room again, the uncounted call is missing.
+        windows.error = None
     assert refused == [error]
     assert windows.reservations == 1
     with pytest.raises(StorageError, match="disk full"):
         await pacer.acquire()
 
 
-async def test_windows_that_cannot_be_asked_let_nothing_leave():
+async def test_no_call_leaves_while_the_log_cannot_be_read():
     windows = Windows()
-    windows.broken = StorageError("unreadable")
+    windows.error = StorageError("unreadable")
     pacer = Pacer(pace.declared(100), windows)
     with pytest.raises(StorageError, match="unreadable"):
         await pacer.acquire()
@@ -408,7 +408,7 @@ async def test_windows_that_cannot_be_asked_let_nothing_leave():
 
 
 class Torn(LocalPace):
-    """A pace whose file breaks."""
+    """A pace whose file can fail."""
 
     broken = False
 
@@ -418,15 +418,15 @@ class Torn(LocalPace):
         super().change(event)
 
 
-async def test_whoever_waits_is_told_at_once_that_it_cannot_be_kept():
+async def test_a_waiter_fails_at_once_when_the_pace_cannot_be_stored():
     pacer = Pacer(pace.declared(0.01))
     pacer.store = store = Torn(pacer.pace)
-    told = []
+    failed_at = []
 
     async def second():
         with pytest.raises(StorageError, match="torn"):
             await pacer.acquire()
-        told.append(anyio.current_time())
+        failed_at.append(anyio.current_time())
 
     async with anyio.create_task_group() as group:
         with await pacer.acquire() as permit:
@@ -434,10 +434,10 @@ async def test_whoever_waits_is_told_at_once_that_it_cannot_be_kept():
             await anyio.sleep(1)
             store.broken = True
             permit.answered()
-    assert told == [1]
+    assert failed_at == [1]
 
 
-async def test_a_pace_that_cannot_be_kept_is_no_reason_to_lose_an_outcome_and_one_to_stop():
+async def test_a_pace_that_cannot_be_stored_keeps_the_outcome_and_stops_the_next():
     pacer = Pacer(pace.declared(100))
     pacer.store = store = Torn(pacer.pace)
     with await pacer.acquire() as permit:
@@ -451,7 +451,7 @@ async def test_a_pace_that_cannot_be_kept_is_no_reason_to_lose_an_outcome_and_on
 
 
 class Crowded(LocalPace):
-    """A pace of which others take slots that one has not seen."""
+    """A pace of which other processes take turns unnoticed."""
 
     def __init__(self, start: Pace, others: int) -> None:
         super().__init__(start)
@@ -460,15 +460,15 @@ class Crowded(LocalPace):
     def change(self, event: Callable[[Pace], Pace]) -> None:
         if self.others:
             self.others -= 1
-            self.pace = self.pace.permitted(max(anyio.current_time(), self.pace.next_slot))
+            self.pace = self.pace.permitted(max(anyio.current_time(), self.pace.next_call_at))
         super().change(event)
 
 
-async def test_a_slot_that_another_process_took_is_waited_for_again():
+async def test_a_turn_that_another_process_took_is_waited_for_again():
     windows = Windows()
     pacer = Pacer(pace.declared(1), windows)
     pacer.store = Crowded(pacer.pace, others=2)
     left = await call(pacer)
     assert left == pytest.approx(2 / (1 - pace.MARGIN), abs=0.02)
-    assert windows.told == [("cancel", 1), ("cancel", 2), ("finish", 3)]
+    assert windows.ended == [("cancel", 1), ("cancel", 2), ("finish", 3)]
     assert pacer.pace.in_flight == 2, "those of the others"
