@@ -42,7 +42,7 @@ def check(lines: Iterable[Line], source: str) -> History:
         left = auditor.history.in_flight
         raise LedgerError(
             f"{source}{number}: the last invocation has no end line and {left:,} rows that are not settled: "
-            "it runs still, or it crashed and the same command goes on"
+            "it still runs, or it crashed and the same command resumes it"
         )
     return auditor.history
 

@@ -84,7 +84,9 @@ def check_not_lost(files: Iterable[Path], ledger: Path, *, exists: bool, new_led
         StorageError: a file cannot be read.
     """
     if exists and new_ledger:
-        raise InputError(f"--new-ledger: {ledger} is there; drop the flag to go on, or name another --ledger")
+        raise InputError(
+            f"--new-ledger: {ledger} already exists; drop the flag to resume it, or name another --ledger"
+        )
     missed = next(filter(None, (unfinished_run(file, ledger) for file in files)), None)
     if missed and not (exists or new_ledger):
         raise LedgerError(

@@ -19,15 +19,15 @@ class Header(NamedTuple):
     name: str
     manifest: str | None
     manifest_sha256: str | None
-    #: Rows of the whole ledger: those of the manifest, and those that vanished from it.
+    #: Rows of the whole ledger: those in the manifest, and those that vanished from it.
     rows: int
     accounts: Mapping[str, Mapping[str, Any]]
     endpoint: str
     started_at: datetime
     settings: Mapping[str, Any]
-    #: Over the file of the pairs that the run has found at the service; None: it looked for none.
+    #: Digest of the file of pairs that the run has found at the service; None: it looked for none.
     discovered_sha256: str | None = None
-    #: Lines were lost that can have named rows since then which no other line names (see `repair`).
+    #: Since then, lost lines can have named rows that no other line names (see `repair`).
     unrecorded_since: datetime | None = None
 
 
@@ -37,14 +37,14 @@ class Intent(NamedTuple):
     at: datetime
     #: (client token, row, generation)
     rows: tuple[tuple[str, Row, int], ...]
-    #: The service's clock less ours, in seconds; None: the service had not told.
+    #: The service's clock less ours, in seconds; None: not known yet.
     clock_skew: float | None = None
-    #: Who signs for their account (see `signer`); None: not known.
+    #: Who signs for their account; None: not known.
     signer: str | None = None
 
 
 class Result(NamedTuple):
-    """What became of a row, as far as a later invocation needs it."""
+    """The outcome of a row, as far as a later invocation needs it."""
 
     row: Row
     client_token: str
@@ -55,9 +55,9 @@ class Result(NamedTuple):
     kind: ErrorKind | None
     code: str | None
     message: str | None
-    #: As the line says; None where the record was not read from one.
+    #: None where the record was not read from a line.
     run_id: str | None = None
-    #: All that the line says, unchecked; only where it was asked for.
+    #: All fields of the line, unchecked; only if asked for.
     fields: Mapping[str, Any] | None = None
     arn: str | None = None
     revision: int | None = None
@@ -75,7 +75,7 @@ class Skipped(NamedTuple):
 
 
 class End(NamedTuple):
-    """Closes an invocation: what an intent named and no result followed was not sent."""
+    """Closes an invocation: a row that an intent named and that has no result was not sent."""
 
     outcome: str
     counts: Mapping[str, int]
@@ -84,7 +84,7 @@ class End(NamedTuple):
 
     @property
     def settled(self) -> bool:
-        """Whether it left `run` nothing to do."""
+        """Whether `run` has nothing left to do."""
         return not (self.counts.get("unattempted") or self.counts.get("in_doubt"))
 
 
@@ -92,7 +92,7 @@ Record = Header | Intent | Result | Skipped | End
 
 
 class Line(NamedTuple):
-    """A record and where it stands: byte offset, and line number from 1."""
+    """A record, its byte offset, and its line number from 1."""
 
     offset: int
     number: int

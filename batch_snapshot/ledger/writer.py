@@ -193,7 +193,7 @@ def _repair_tail(fd: int, path: Path) -> int:
     # Editors can leave blanks.
     if not torn.isspace() and not LINE_HEAD.startswith(head):
         raise LedgerError(
-            f"{path}: its last line is not a ledger's; name a ledger, or a file that is not there"
+            f"{path}: its last line is not a ledger's; name a ledger, or a file that does not exist"
         )
     try:
         whole = isinstance(orjson.loads(torn), dict)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _HEAD = ("results in the ledger", "s to the first call", "CPU s in all", "s in all", "peak MB")
 
-_SECONDS, _MEMORY = Bound(15), Bound(300)
+_SECONDS, _MEMORY = Bound(60), Bound(300)
 
 #: Rows that are left to do.
 LEFT = 1_000

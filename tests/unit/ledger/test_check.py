@@ -239,7 +239,7 @@ def test_a_torn_end_is_named_wherever_it_is_torn(whole, path):
         path.write_bytes(content[:-length])
         with pytest.raises(LedgerError, match="no end line") as caught:
             status.check_ledger(path)
-        assert "and the same command goes on" in str(caught.value)
+        assert "and the same command resumes it" in str(caught.value)
     path.write_bytes(content + b'{"type":"ru')
     with pytest.raises(LedgerError, match="its last line is torn"):
         status.check_ledger(path)
