@@ -1,7 +1,7 @@
 """Which pairs have changed, and how to find out at the least cost. Pure.
 
-Wrong or missing dates mean: take it. A snapshot too many is noise; one too few is a partner who sees
-old data.
+A pair with a wrong or missing date counts as changed: one snapshot too many costs a call, one too few shows
+old data to a partner.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import math
 from datetime import datetime
 from typing import Any, NamedTuple
 
-#: A clock this far off goes unnoticed: a change just before a snapshot may seem to come after it.
+#: Seconds by which the clocks of two services may differ: a change is compared with this margin.
 MARGIN = 60.0
 
 #: Opportunities of a page of the list, and ids that one request may name.
 PAGE, NAMED_AT_ONCE = 100, 20
 
-#: No opportunity was modified earlier (2015), nor more than a day from now.
+#: Dates before 2015, in seconds since the epoch, and more than a day from now make no sense.
 EARLIEST, AHEAD = 1_420_070_400.0, 86_400.0
 
 
-def moment(value: Any, now: float) -> float | None:
+def parse_date(value: Any, now: float) -> float | None:
     """A date of the service in seconds since the epoch; None: there is none, or it makes no sense."""
     if not isinstance(value, datetime) or value.tzinfo is None:
         return None
@@ -32,7 +32,7 @@ def unchanged(modified: float | None, since: float | None, margin: float = 0.0) 
     """Whether a pair can be left out.
 
     Args:
-        modified: when its opportunity was last modified; None: nobody knows.
+        modified: when its opportunity was last modified; None: unknown.
         since: its last snapshot, or the time from which on changes count; None: there is none.
         margin: seconds by which the two clocks may differ.
     """
@@ -44,15 +44,15 @@ class SearchPlan(NamedTuple):
 
     #: Pages of the whole list that are read at most; 0: the list is not read.
     pages: int
-    #: Requests that name what is wanted, if all of it is asked for so.
+    #: Requests needed if all wanted opportunities are asked for by name.
     named: int
 
 
-def approach(wanted: int) -> SearchPlan:
+def plan_search(wanted: int) -> SearchPlan:
     """The cheapest way to the dates of `wanted` opportunities.
 
-    How many others there are is known only by reading their list. So it is read for at most half of
-    what asking by name costs: the sum is never more than one and a half times the best.
+    Only reading the list shows how many others it holds. It is read for at most half of what asking by name
+    costs, so that the sum is never more than one and a half times the best.
     """
     named = math.ceil(wanted / NAMED_AT_ONCE)
     return SearchPlan(named // 2, named)

@@ -62,25 +62,29 @@ class ListReader:
         """Read every list that the filters need, and with `jobs` those of running snapshot jobs."""
         one = self._filters
         for part in _parts(one.created_by):
-            await self._walk("ListEngagements", self._engagements, CreatedBy=part)
+            await self._walk("ListEngagements", self._store_engagements, CreatedBy=part)
         if one.stages or one.changed_since:
             for part in _parts(one.stages) or [[]]:
-                await self._walk("ListOpportunities", self._opportunities, **self._opportunity_filters(part))
+                await self._walk(
+                    "ListOpportunities", self._store_opportunities, **self._opportunity_filters(part)
+                )
         if "tasks" in one.sources:
             few = 0 < len(one.engagements) <= NAMED_AT_ONCE
             named = {"EngagementIdentifier": list(one.engagements)} if few else {}
-            await self._walk("ListEngagementFromOpportunityTasks", self._tasks, **named)
+            await self._walk("ListEngagementFromOpportunityTasks", self._store_tasks, **named)
         if "associations" in one.sources:
             for engagement in one.engagements if len(one.engagements) <= NAMED_AT_ONCE else ():
                 await self._walk(
-                    "ListEngagementResourceAssociations", self._pairs, EngagementIdentifier=engagement
+                    "ListEngagementResourceAssociations",
+                    self._store_associations,
+                    EngagementIdentifier=engagement,
                 )
             if not 0 < len(one.engagements) <= NAMED_AT_ONCE:
-                await self._walk("ListEngagementResourceAssociations", self._pairs)
+                await self._walk("ListEngagementResourceAssociations", self._store_associations)
         if one.context_types:
             await self._read_contexts()
         if jobs:
-            await self._walk(SNAPSHOT.jobs.listing.name, self._running, Status="Running")
+            await self._walk(SNAPSHOT.jobs.listing.name, self._store_running_jobs, Status="Running")
             await self._read_jobs()
 
     def _opportunity_filters(self, stages: list[str]) -> dict[str, Any]:
@@ -94,10 +98,10 @@ class ListReader:
             given["LastModifiedDate"] = {"AfterLastModifiedDate": after}
         return given
 
-    async def _walk(self, operation: str, keep: Callable[[Items], None], **parameters: Any) -> None:
-        """Read a list to its end, each page kept with the token of the next.
+    async def _walk(self, operation: str, store: Callable[[Items], None], **parameters: Any) -> None:
+        """Read a list to its end, and store each page together with the token of the next.
 
-        A list that is begun again, because its token was refused, adds to what was kept.
+        A list that is read anew, because its token was refused, adds to what was stored.
         """
         self.operation = operation
         name = json.dumps([self._number, operation, parameters])
@@ -109,7 +113,7 @@ class ListReader:
         async for page in self._reader.pages(operation, token, Catalog=catalog, **parameters):
             items = len(page.items) + (0 if page.restarted else items)
             self._db.execute("BEGIN")
-            keep(page.items)
+            store(page.items)
             step = (name, page.token, page.token is None, items)
             self._db.execute("INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?)", step)
             self._db.execute("COMMIT")
@@ -120,14 +124,14 @@ class ListReader:
         marks = ", ".join("?" * width)
         self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)  # noqa: S608 - names of our own
 
-    def _engagements(self, items: Items) -> None:
+    def _store_engagements(self, items: Items) -> None:
         self._insert("engagements", ((self._number, item.get("Id")) for item in items))
 
-    def _opportunities(self, items: Items) -> None:
+    def _store_opportunities(self, items: Items) -> None:
         self._insert("resources", ((self._number, item.get("Id")) for item in items))
 
-    def _tasks(self, items: Items) -> None:
-        self._keep(items, "EngagementId", "OpportunityId", TASKS)
+    def _store_tasks(self, items: Items) -> None:
+        self._store_pairs(items, "EngagementId", "OpportunityId", TASKS)
         known = [item for item in items if item.get("ResourceSnapshotJobId")]
         jobs = (
             (self._number, job["ResourceSnapshotJobId"], job.get("EngagementId"), job.get("OpportunityId"))
@@ -135,12 +139,12 @@ class ListReader:
         )
         self._db.executemany("INSERT OR IGNORE INTO jobs VALUES (?, ?, ?, ?, NULL, 0)", jobs)
 
-    def _pairs(self, items: Items) -> None:
+    def _store_associations(self, items: Items) -> None:
         wanted = [item for item in items if item.get("ResourceType") == self._filters.resource_type]
-        self._keep(wanted, "EngagementId", "ResourceId", ASSOCIATIONS)
+        self._store_pairs(wanted, "EngagementId", "ResourceId", ASSOCIATIONS)
 
-    def _keep(self, items: Items, engagement: str, resource: str, source: int) -> None:
-        """Keep pairs; a task that failed or goes on names no engagement yet, and garbage no id."""
+    def _store_pairs(self, items: Items, engagement: str, resource: str, source: int) -> None:
+        """Store pairs; a task that failed or still runs names no engagement, and an invalid item no id."""
         pairs = [(item.get(engagement) or "", item.get(resource) or "") for item in items]
         whole = [
             (self._number, *pair, source)
@@ -166,7 +170,7 @@ class ListReader:
         wanted = set(self._filters.context_types)
         done = 0
 
-        async def one(row: tuple[str]) -> None:
+        async def read_one(row: tuple[str]) -> None:
             nonlocal done
             [name] = row
             answer = await self._reader.read("GetEngagement", Catalog=self._filters.catalog, Identifier=name)
@@ -175,9 +179,9 @@ class ListReader:
             done += 1
             self._on_progress(f"GetEngagement: {done:,} of {len(names):,}")
 
-        await map_concurrently(names, one)
+        await map_concurrently(names, read_one)
 
-    def _running(self, items: Items) -> None:
+    def _store_running_jobs(self, items: Items) -> None:
         for item in items:
             self._db.execute(
                 "INSERT INTO jobs VALUES (?, ?, ?, NULL, NULL, 1) ON CONFLICT DO UPDATE SET running = 1",
@@ -195,7 +199,7 @@ class ListReader:
         catalog = self._filters.catalog
         resource, template = SNAPSHOT.members["resource"], SNAPSHOT.members["template"]
 
-        async def one(row: tuple[str]) -> None:
+        async def read_one(row: tuple[str]) -> None:
             [job] = row
             answer = await self._reader.read(
                 SNAPSHOT.jobs.get, Catalog=catalog, **{SNAPSHOT.jobs.parameter: job}
@@ -205,7 +209,7 @@ class ListReader:
                 (answer.get(resource), answer.get(template), self._number, job),
             )
 
-        await map_concurrently(unknown, one)
+        await map_concurrently(unknown, read_one)
 
 
 def _parts(values: Sequence[str]) -> list[list[str]]:

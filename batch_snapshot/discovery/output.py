@@ -30,7 +30,7 @@ UNLISTED = (
 #: Columns of a wrapped text, and of the labels before it.
 _WIDTH, _LABEL = 79, 14
 
-#: Behind a pair that AWS's own job takes care of.
+#: The comment after a pair that a snapshot job of AWS's own covers.
 JOB_MARK = "# a snapshot job of AWS's takes care of it"
 
 
@@ -54,7 +54,7 @@ def replaced(path: Path, mode: int | None = None) -> Iterator[TextIO]:
 def as_manifest(
     pairs: Iterable[FoundPair], name: str, defaults: Mapping[str, str], about: str
 ) -> Iterator[str]:
-    """The lines of a manifest in which the account and the type of resource are the usual ones.
+    """The lines of a manifest that leaves account and resource type to the defaults.
 
     Args:
         pairs: that were found.

@@ -58,7 +58,7 @@ class FoundPair(NamedTuple):
     """A pair that a list names."""
 
     row: Row
-    #: A snapshot job of AWS's own takes care of it.
+    #: A snapshot job of AWS's own covers it.
     active_job: bool
 
 
@@ -83,7 +83,7 @@ class Search:
 
         Args:
             path: of the file; None: a temporary one.
-            searches: what is looked for.
+            searches: the filters of each.
             about: what else must be the same for the kept pages to be of use, such as the endpoint.
             now: the wall clock.
 
@@ -114,7 +114,7 @@ class Search:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Close the file; it is left where it is."""
+        """Close the file without removing it."""
         self._db.close()
 
     def remove(self) -> None:
@@ -161,7 +161,7 @@ class Search:
             skip_active: leave out those with a running snapshot job.
         """
         for number, one in enumerate(self._searches):
-            found = _PAIRS.format(_taken(one))
+            found = _PAIRS.format(_passes(one))
             for engagement, resource, active in self._db.execute(found, (one.template, one.template, number)):
                 if not (skip_active and active):
                     row = Row(one.account, one.catalog, engagement, one.resource_type, resource, one.template)
@@ -173,19 +173,19 @@ class Search:
         pairs = engagements = 0
         for number, one in enumerate(self._searches):
             for source in one.sources:
-                sums = f"SELECT count(*), coalesce(sum({_taken(one, bare=True)}), 0) FROM pairs p"  # noqa: S608 - see there
+                sums = f"SELECT count(*), coalesce(sum({_passes(one, bare=True)}), 0) FROM pairs p"  # noqa: S608 - checked ids, names of our own
                 where = " WHERE search = ? AND sources & ?"
                 whole, part = self._db.execute(sums + where, (number, SOURCE_BITS[source])).fetchone()
                 listed[source] += whole
                 taken[source] += part
-            sums = f"SELECT count(*), count(DISTINCT engagement) FROM pairs p WHERE {_taken(one)}"  # noqa: S608 - see there
+            sums = f"SELECT count(*), count(DISTINCT engagement) FROM pairs p WHERE {_passes(one)}"  # noqa: S608 - checked ids, names of our own
             whole, part = self._db.execute(sums, (number,)).fetchone()
             pairs, engagements = pairs + whole, engagements + part
         active = sum(pair.active_job for pair in self.pairs())
         return SearchCounts(pairs, engagements, listed, taken, active)
 
 
-def _taken(one: Filters, *, bare: bool = False) -> str:
+def _passes(one: Filters, *, bare: bool = False) -> str:
     """The SQL that says whether pair `p` passes the filters."""
     conditions = [] if bare else ["p.search = ?"]
     if one.engagements:
@@ -193,14 +193,14 @@ def _taken(one: Filters, *, bare: bool = False) -> str:
         names = ", ".join(f"'{name}'" for name in one.engagements)
         conditions.append(f"p.engagement IN ({names})")
     if one.created_by:
-        conditions.append(_listed_in("engagements", "engagement"))
+        conditions.append(_exists_in("engagements", "engagement"))
     if one.stages or one.changed_since:
-        conditions.append(_listed_in("resources", "resource"))
+        conditions.append(_exists_in("resources", "resource"))
     if one.context_types:
-        conditions.append(_listed_in("contexts", "engagement", "x.fits AND"))
+        conditions.append(_exists_in("contexts", "engagement", "x.fits AND"))
     return " AND ".join(conditions) or "1"
 
 
-def _listed_in(table: str, column: str, also: str = "") -> str:
+def _exists_in(table: str, column: str, also: str = "") -> str:
     same = f"x.search = p.search AND x.{column} = p.{column}"
     return f"EXISTS (SELECT 1 FROM {table} x WHERE {also} {same})"  # noqa: S608 - names of our own

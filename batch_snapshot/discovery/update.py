@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from batch_snapshot.discovery.readers import Environment
     from batch_snapshot.manifest.filters import Filters
 
-#: Begins every mark, so that it is known again.
+#: The beginning of every mark, by which it is found again.
 MARK = "# gone:"
 
 _MARKED = re.compile(r"[ \t]*# gone: no list names (?:it|O[0-9, O]*) any more \([0-9-]+\)")
@@ -60,7 +60,7 @@ class Layout:
     indent: str
     #: Whether a line `pairs:` must be written first.
     headless: bool
-    #: What the manifest's pairs need not say.
+    #: The manifest's defaults, which its pairs need not repeat.
     defaults: dict[str, str] = field(default_factory=dict)
 
 

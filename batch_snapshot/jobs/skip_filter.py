@@ -133,7 +133,7 @@ class SkipFilter:
         (wanted,) = self._db.execute(
             "SELECT count(*) FROM wanted WHERE account = ? AND catalog = ?", where
         ).fetchone()
-        limit = changes.approach(wanted).pages
+        limit = changes.plan_search(wanted).pages
         # By id, so that opportunities modified meanwhile keep their position.
         order = {"SortBy": "Identifier", "SortOrder": "ASCENDING"}
         if limit:
@@ -167,7 +167,7 @@ class SkipFilter:
         self._db.executemany(
             "UPDATE wanted SET modified = ?, seen = 1 WHERE account = ? AND catalog = ? AND resource = ?",
             [
-                (changes.moment(item.get("LastModifiedDate"), now), account, catalog, item.get("Id"))
+                (changes.parse_date(item.get("LastModifiedDate"), now), account, catalog, item.get("Id"))
                 for item in items
             ],
         )
@@ -280,7 +280,7 @@ class SkipFilter:
         except ServiceError as error:
             self.skipped.errors[row.account] = error
             return
-        created = changes.moment(answer.get("CreatedAt"), self._rules.now)
+        created = changes.parse_date(answer.get("CreatedAt"), self._rules.now)
         if changes.unchanged(self._modified(row), created):
             verdicts[row] = Skip.UNCHANGED
 

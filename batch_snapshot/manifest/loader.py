@@ -42,12 +42,12 @@ class Manifest:
     catalogs: frozenset[str]
     #: `Row.key` of every distinct row; each maps to itself, so that a history can share the bytes objects.
     keys: dict[bytes, bytes] = field(repr=False)
-    #: Over the bytes of the manifest, followed by those of its includes in the order of reader.
+    #: Over the bytes of the manifest, followed by those of its includes in the order of reading.
     sha256: str
     #: The first 50, as `file:line: what`.
     warnings: list[str]
     warning_count: int
-    #: The manifest and its includes, in the order of reader.
+    #: The manifest and its includes, in the order of reading.
     files: tuple[Path, ...]
     #: Which of all rows, counted from 0, repeat an earlier one; in rising order.
     repeated: array[int] = field(repr=False)

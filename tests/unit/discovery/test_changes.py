@@ -34,11 +34,11 @@ def test_a_row_without_known_dates_is_sent(modified, since, margin):
     ],
 )
 def test_an_impossible_date_counts_as_none(value, known):
-    assert (changes.moment(value, NOW.timestamp()) is not None) is known
+    assert (changes.parse_date(value, NOW.timestamp()) is not None) is known
 
 
 @given(st.integers(0, 10**6))
 def test_finding_the_dates_never_costs_much_more_than_the_best_way(wanted):
-    pages, named = changes.approach(wanted)
+    pages, named = changes.plan_search(wanted)
     assert named * changes.NAMED_AT_ONCE >= wanted
     assert pages + named <= 1.5 * named
