@@ -34,23 +34,19 @@ def check(headers: Mapping[str, str], clock: float) -> str:
     Raises:
         Refusal: not signed, malformed, too old or too new, or a key that asks to be refused.
     """
-    authorization = headers.get("Authorization")
+    authorization, stamp = headers.get("Authorization"), headers.get("X-Amz-Date")
     if authorization is None:
         raise Refusal("MissingAuthenticationTokenException", "Missing Authentication Token")
     match = _AUTHORIZATION.fullmatch(authorization)
-    stamp = headers.get("X-Amz-Date")
     if match is None or stamp is None:
         what = "Authorization header is malformed" if match is None else "X-Amz-Date is missing"
-        raise Refusal(
-            "IncompleteSignatureException", f"{what}. Authorization={authorization.partition(' ')[0]!a}"
-        )
+        raise _incomplete(f"{what}. Authorization={authorization.partition(' ')[0]!a}")
     signed_at = _parse(stamp)
     if signed_at is None:
-        raise Refusal(
-            "IncompleteSignatureException", f"Date must be in ISO-8601 'basic format'. Got: {stamp!a}"
-        )
-    _check_scope(match, stamp)
-    _check_age(stamp, signed_at, clock)
+        raise _incomplete(f"Date must be in ISO-8601 'basic format'. Got: {stamp!a}")
+    problem = _scope_problem(match, stamp) or _age_problem(stamp, signed_at, clock)
+    if problem:
+        raise Refusal("InvalidSignatureException", problem)
     key = match["key"]
     if key.startswith("AKIAEXPIRED"):
         raise Refusal("ExpiredTokenException", "The security token included in the request is expired")
@@ -59,30 +55,28 @@ def check(headers: Mapping[str, str], clock: float) -> str:
     return key
 
 
-def _check_scope(match: re.Match[str], stamp: str) -> None:
+def _incomplete(message: str) -> Refusal:
+    return Refusal("IncompleteSignatureException", message)
+
+
+def _scope_problem(match: re.Match[str], stamp: str) -> str | None:
     if match["service"] != SERVICE:
-        message = f"Credential should be scoped to correct service: '{SERVICE}'."
-        raise Refusal("InvalidSignatureException", message)
+        return f"Credential should be scoped to correct service: '{SERVICE}'."
     if match["date"] != stamp[:8]:
-        message = f"Date in Credential scope does not match YYYYMMDD of X-Amz-Date: {match['date']}, {stamp}"
-        raise Refusal("InvalidSignatureException", message)
+        return f"Date in Credential scope does not match YYYYMMDD of X-Amz-Date: {match['date']}, {stamp}"
     missing = {"host", "x-amz-date"} - set(match["headers"].split(";"))
-    if missing:
-        message = f"'{min(missing)}' must be a 'SignedHeader' in the AWS Authorization."
-        raise Refusal("InvalidSignatureException", message)
+    return f"'{min(missing)}' must be a 'SignedHeader' in the AWS Authorization." if missing else None
 
 
-def _check_age(stamp: str, signed_at: float, clock: float) -> None:
-    if abs(signed_at - clock) <= _TOLERANCE:
-        return
+def _age_problem(stamp: str, signed_at: float, clock: float) -> str | None:
     server = _show(clock)
-    if signed_at < clock:
+    if signed_at < clock - _TOLERANCE:
         bound = _show(clock - _TOLERANCE)
-        message = f"Signature expired: {stamp} is now earlier than {bound} ({server} - 5 min.)"
-    else:
+        return f"Signature expired: {stamp} is now earlier than {bound} ({server} - 5 min.)"
+    if signed_at > clock + _TOLERANCE:
         bound = _show(clock + _TOLERANCE)
-        message = f"Signature not yet current: {stamp} is still later than {bound} ({server} + 5 min.)"
-    raise Refusal("InvalidSignatureException", message)
+        return f"Signature not yet current: {stamp} is still later than {bound} ({server} + 5 min.)"
+    return None
 
 
 @lru_cache(maxsize=64)

@@ -73,7 +73,7 @@ def config(**sections: dict[str, str]) -> None:
 def handed_out(key: str, lives: float = 300.0) -> None:
     """Let the process that hands out credentials give these from now on.
 
-    So shortly before they expire they are fetched anew for every call.
+    Shortly before they expire they are fetched again for each call.
     """
     expires = utc_now() + timedelta(seconds=lives)
     given = {"Version": 1, "AccessKeyId": key, "SecretAccessKey": "secret", "SessionToken": "token"}

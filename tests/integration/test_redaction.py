@@ -132,8 +132,8 @@ def test_authorization_variables_are_secrets():
 def test_every_text_of_an_object_is_without_secrets(monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://me:correct-horse@proxy")
     redaction.begin([])
-    told = {"correct-horse": [{"a": ("correct-horse", 1, None)}]}
-    assert redaction.redacted_all(told) == {"[secret]": [{"a": ["[secret]", 1, None]}]}
+    value = {"correct-horse": [{"a": ("correct-horse", 1, None)}]}
+    assert redaction.redacted_all(value) == {"[secret]": [{"a": ["[secret]", 1, None]}]}
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
@@ -186,9 +186,9 @@ def test_an_endpoint_with_credentials_is_refused_and_not_quoted(url):
             endpoints.check_credential_endpoints({name: url})
         assert name in str(caught.value)
         assert "hunter2" not in str(caught.value)
-    told = check_endpoint_url(url)
-    assert told
-    assert "hunter2" not in told
+    problem = check_endpoint_url(url)
+    assert problem
+    assert "hunter2" not in problem
 
 
 # -- a whole run -------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ def test_a_proxys_password_is_in_nothing_that_a_run_leaves(
         names = {f"{scheme}_proxy": given, f"{scheme.upper()}_PROXY": given}
         move_in(monkeypatch, folder, environment(folder) | names)
         write_manifest(Path("trial.yaml"), pairs(2))
-        told = ["--notify-webhook", hook.url + WEBHOOK, "--metrics-file", "m.prom"]
+        flags = ["--notify-webhook", hook.url + WEBHOOK, "--metrics-file", "m.prom"]
         where = [
             "--endpoint-url",
             f"{scheme}://example.invalid",
@@ -256,7 +256,7 @@ def test_a_proxys_password_is_in_nothing_that_a_run_leaves(
             "--max-duration",
             "5s",
         ]
-        ran = said_by(["run", "trial.yaml", "-v", "--progress", "lines", *where, *told], capfd)
+        ran = said_by(["run", "trial.yaml", "-v", "--progress", "lines", *where, *flags], capfd)
         again = said_by(
             [
                 "retry",

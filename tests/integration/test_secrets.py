@@ -110,7 +110,7 @@ ECHOES: list[Callable[[str], web.Response]] = [
 ]
 #: Answers in which they are harder to see.
 HIDDEN: dict[str, Callable[[str], web.Response]] = {
-    "as a code": lambda said: refusal(f"Strange{said.split()[0]}", "a code that nobody knows"),
+    "as a code": lambda said: refusal(f"Strange{said.split()[0]}", "an unknown code"),
     # A message is kept for its first two thousand characters: no part of a secret may stand before that.
     "across the end": lambda said: refusal("AccessDeniedException", "x" * 1980 + said),
     "across the end of a reason": lambda said: refusal("ValidationException", "no", Reason="x" * 180 + said),
@@ -249,7 +249,7 @@ async def test_secrets_in_unusual_places_of_an_answer_are_never_shown(inside, ca
 # -- where credentials are fetched -------------------------------------------------------------------
 
 
-async def nobody(_: web.Request) -> web.Response:
+async def not_called(_: web.Request) -> web.Response:
     raise AssertionError("called without credentials")
 
 
@@ -277,7 +277,7 @@ def broken_configuration(given: Path) -> None:
 @pytest.mark.parametrize("breaks", [broken_credentials, broken_configuration])
 async def test_invalid_credentials_file_is_not_quoted(inside, capfd, breaks):
     breaks(inside.folder / "given")
-    async with endpoint(nobody) as url:
+    async with endpoint(not_called) as url:
         said = await said_by_a_run(inside, url, capfd, profile="kept")
     assert not canaries_in(said)
     assert not left_in(inside.folder)
@@ -298,7 +298,7 @@ async def test_output_of_a_failed_credential_process_is_not_repeated(inside, cap
     (given / "hand-out").write_text(f"#!/bin/sh\n{script}\n", "utf-8")
     (given / "hand-out").chmod(0o700)
     (given / "config").write_text(f"[profile made]\ncredential_process = {given / 'hand-out'}\n", "utf-8")
-    async with endpoint(nobody) as url:
+    async with endpoint(not_called) as url:
         said = await said_by_a_run(inside, url, capfd, profile="made")
     assert not canaries_in(said)
     assert not left_in(inside.folder)
@@ -313,7 +313,7 @@ async def test_secrets_that_sts_repeats_are_never_shown(inside, capfd, monkeypat
         )
         return web.Response(status=403, text=text, content_type="text/xml")
 
-    async with endpoint(echo) as roles, endpoint(nobody) as url:
+    async with endpoint(echo) as roles, endpoint(not_called) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", roles)
         role = {"role_arn": "arn:aws:iam::123456789012:role/Snapshot"}
         said = await said_by_a_run(inside, url, capfd, **role, **({"profile": profile} if profile else {}))

@@ -42,7 +42,7 @@ def test_file_that_is_no_database_is_closed(tmp_path, make, content):
     kept = []
     try:
         with make(path):
-            # The index is begun anew: it holds nothing that the ledgers don't.
+            # The index is created again: it holds nothing that the ledgers do not.
             assert make is SnapshotIndex
     except StorageError as error:
         kept.append(error)  # with its frames, which would keep a connection alive

@@ -727,9 +727,9 @@ def almost_an_error(rng):
     return {**whole, "ErrorList": rng.choice(lists), rng.choice([*whole]): random_json(rng, 1)}
 
 
-@pytest.mark.parametrize("listed", [[None], ["x"], [[]], [1, {"Message": "told"}], "text", {"a": 1}, 7])
-async def test_validation_with_any_error_list_is_classified(listed):
-    body = json.dumps({"__type": "ValidationException", "Message": "x", "ErrorList": listed}).encode()
+@pytest.mark.parametrize("errors", [[None], ["x"], [[]], [1, {"Message": "text"}], "text", {"a": 1}, 7])
+async def test_validation_with_any_error_list_is_classified(errors):
+    body = json.dumps({"__type": "ValidationException", "Message": "x", "ErrorList": errors}).encode()
     async with raw_server(answering(http(400, body))) as url, calling(url) as clients:
         with pytest.raises(ApiError) as raised:
             await clients.send(REQUEST)
@@ -855,6 +855,6 @@ async def test_environment_sets_neither_proxy_nor_endpoint_for_a_simulator(monke
     ],
 )
 async def test_account_of_a_role_is_known_by_its_arn_at_any_endpoint(account, whose):
-    """Its keys change with each session, and quota windows that were kept by them would begin anew."""
+    """Its keys change with each session: quota windows by key would start empty each time."""
     async with calling("http://127.0.0.1:1", account, simulated=True) as clients:
         assert (await clients.identify("main")).startswith(whose)

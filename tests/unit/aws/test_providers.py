@@ -264,7 +264,7 @@ async def test_rows_whose_token_no_header_can_hold_stay_unattempted(monkeypatch)
     assert "AWS_SESSION_TOKEN holds a line break" in stopped.reasons[0]
 
 
-# -- messages, and the way out -----------------------------------------------------------------------
+# -- messages, and what to do ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
