@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""Set-up of all tests."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.support import botocore_cache
 
-#: Where the processes that the workers start are born.
-NURSERY = pytest.StashKey[str]()
+#: The address of the fork server that all workers share.
+FORK_SERVER = pytest.StashKey[str]()
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -21,40 +21,40 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_xdist_setupnodes(config) -> None:
-    """Open one nursery for all workers; and work out Hypothesis's table of characters, which it keeps."""
-    from tests.support.fork_server import opened
-    from tests.support.processes import CRADLE
+    """Start one fork server for all workers; let Hypothesis compute its table of characters once."""
+    from tests.support.fork_server import start_fork_server
+    from tests.support.processes import SERVER_ENVIRONMENT
 
     life = ExitStack()
     config.add_cleanup(life.close)
-    config.stash[NURSERY] = life.enter_context(opened(CRADLE)).address
+    config.stash[FORK_SERVER] = life.enter_context(start_fork_server(SERVER_ENVIRONMENT)).address
     st.text().validate()
 
 
 def pytest_configure_node(node) -> None:
-    """Tell a worker of it."""
-    node.workerinput["nursery"] = node.config.stash[NURSERY]
+    """Give a worker the address."""
+    node.workerinput["fork_server"] = node.config.stash[FORK_SERVER]
 
 
 def pytest_configure(config) -> None:
-    """In a worker, be told."""
-    if address := getattr(config, "workerinput", {}).get("nursery"):
-        from tests.support.processes import share_nursery
+    """In a worker, use that server."""
+    if address := getattr(config, "workerinput", {}).get("fork_server"):
+        from tests.support.processes import use_fork_server
 
-        share_nursery(address)
+        use_fork_server(address)
 
 
 def pytest_collection_finish() -> None:
-    """What was read by now stays: no collection of garbage need look at it again.
+    """Freeze what was imported, so that garbage collections skip it.
 
-    Hypothesis was read before: it looks for what holds trio's generator of chance, and would not see it.
+    Hypothesis is imported before: it searches the objects for references to trio's random generator.
     """
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def botocores_data_is_read_once():
+def botocore_data_is_loaded_once():
     end = botocore_cache.once()
     yield
     end()

@@ -20,8 +20,8 @@ from batch_snapshot.jobs import plan
 from batch_snapshot.reporting import status
 from batch_snapshot.simulator import serve
 from tests.support.processes import (
+    InterpretedPlace,
     Json,
-    LocalPace,
     Place,
     assert_exactly_once,
     ledger_lines,
@@ -211,7 +211,7 @@ async def test_killed_a_hundred_times_each_row_has_one_snapshot(place, capsys):
     seed = int(os.environ.get("CHAOS_SEED", "11"))
     faults = f"{FAULTS},{SLOW_FAULTS}"
     # Killed from the first instant of their interpreters on.
-    own = LocalPace(place.folder)
+    own = InterpretedPlace(place.folder)
     own.env = place.env
     figures = await killed_again_and_again(own, kills=110, seed=seed, rows=170, faults=faults)
     with capsys.disabled():

@@ -300,7 +300,7 @@ async def test_a_scheduler_that_is_not_there_is_told_before_any_call(tmp_path):
 async def test_without_dask_the_way_to_it_is_told(tmp_path):
     place = Place(tmp_path)
     many(place, 2, 5)
-    # It is looked for here first, and none of those that are born here has read it before.
+    # It is looked for here first, and no process that is forked has imported it before.
     (tmp_path / "distributed.py").write_text("raise ModuleNotFoundError(name='distributed')\n", "utf-8")
     ended = await call(place, "run", "trial.yaml", "--simulate", "--engine", "dask", *QUIET)
     assert ended.code == 2

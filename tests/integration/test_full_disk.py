@@ -190,8 +190,8 @@ async def test_what_waits_for_its_turn_does_not_begin_once_a_line_has_failed(pla
 
 #: Lets every fsync of its process fail.
 REFUSING = f"""
-from tests.support.seccomp import refusing
-refusing("fsync", {errno.EIO})()
+from tests.support.seccomp import fail_system_call
+fail_system_call("fsync", {errno.EIO})()
 """
 
 
@@ -214,8 +214,8 @@ import errno, sys
 from pathlib import Path
 from batch_snapshot.errors import LedgerWriteError
 from batch_snapshot.ledger.writer import Ledger
-from tests.support.seccomp import refusing
-refuse, moment = refusing("fsync", errno.EIO), sys.argv[2]
+from tests.support.seccomp import fail_system_call
+refuse, moment = fail_system_call("fsync", errno.EIO), sys.argv[2]
 moment == "opened" and refuse()
 try:
     with Ledger(Path(sys.argv[1])) as ledger:

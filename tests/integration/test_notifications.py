@@ -31,7 +31,7 @@ from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary
 from batch_snapshot.simulator import serve
 from tests.support.processes import Place, move_in, pairs, write_manifest
 from tests.support.strategies import patient
-from tests.support.webhook_server import receiving
+from tests.support.webhook_server import serve_webhook
 
 TOPIC = "arn:aws:sns:us-east-1:123456789012:nights"
 SECRET = "/services/T000/B000/very-secret"
@@ -113,12 +113,12 @@ def test_notice_text_is_bounded_and_escapes_slack_mentions(text):
 
 
 def test_webhook_gets_json_with_text_for_slack(capsys):
-    with receiving() as receiver:
-        done = run("--notify-webhook", receiver.url + SECRET, capsys=capsys)
+    with serve_webhook() as server:
+        done = run("--notify-webhook", server.url + SECRET, capsys=capsys)
     assert (done.code, done.err) == (0, "")
-    [heard] = receiver.heard
-    assert (heard.path, heard.headers["content-type"]) == (SECRET, "application/json")
-    told = json.loads(heard.body)
+    [received] = server.received
+    assert (received.path, received.headers["content-type"]) == (SECRET, "application/json")
+    told = json.loads(received.body)
     assert told["text"].startswith("batch-snapshot run trial: completed: 3 rows: 3 succeeded\n")
     assert told["summary"] == done.json
     assert (told["name"], told["command"], told["exit_code"]) == ("trial", "run", 0)
@@ -126,16 +126,16 @@ def test_webhook_gets_json_with_text_for_slack(capsys):
 
 @pytest.mark.parametrize(("statuses", "tries"), [([503, 200], 2), ([429, 500, 200], 3), ([204], 1)])
 def test_busy_webhook_is_tried_again(statuses, tries):
-    with receiving(statuses=list(statuses), headers={"Retry-After": "0"}) as receiver:
-        assert anyio.run(webhook.send, receiver.url, {"text": "x"}) is None
-    assert len(receiver.heard) == tries
+    with serve_webhook(statuses=list(statuses), headers={"Retry-After": "0"}) as server:
+        assert anyio.run(webhook.send, server.url, {"text": "x"}) is None
+    assert len(server.received) == tries
 
 
 @pytest.mark.parametrize(("status", "tries"), [(500, webhook.TRIES), (404, 1), (302, 1), (400, 1)])
 def test_refusing_webhook_is_a_warning_without_its_secret(status, tries, capsys):
-    with receiving(statuses=[status], headers={"Retry-After": "0", "Location": "/other"}) as receiver:
-        done = run("--notify-webhook", receiver.url + SECRET, capsys=capsys)
-    assert len(receiver.heard) == tries
+    with serve_webhook(statuses=[status], headers={"Retry-After": "0", "Location": "/other"}) as server:
+        done = run("--notify-webhook", server.url + SECRET, capsys=capsys)
+    assert len(server.received) == tries
     assert (done.code, done.json["outcome"]) == (0, "completed")
     assert done.err == (
         f"warning: --notify-webhook: 127.0.0.1 did not take the message (HTTP {status}); "
@@ -144,8 +144,8 @@ def test_refusing_webhook_is_a_warning_without_its_secret(status, tries, capsys)
 
 
 def test_unreachable_webhook_is_a_warning(capsys):
-    with receiving() as receiver:
-        gone = receiver.url
+    with serve_webhook() as server:
+        gone = server.url
     done = run("--notify-webhook", gone + SECRET, capsys=capsys)
     assert done.code == 0
     assert "did not take the message (ConnectionError)" in done.err
@@ -189,32 +189,32 @@ def autojump_clock_run():
 
 
 def test_webhook_url_from_the_environment_is_never_printed(monkeypatch, capsys):
-    with receiving() as receiver:
-        monkeypatch.setenv("BATCH_SNAPSHOT_NOTIFY_WEBHOOK", receiver.url + SECRET)
-        monkeypatch.setattr("sys.argv", ["x", "run", "trial.yaml", "--notify-webhook", receiver.url + SECRET])
+    with serve_webhook() as server:
+        monkeypatch.setenv("BATCH_SNAPSHOT_NOTIFY_WEBHOOK", server.url + SECRET)
+        monkeypatch.setattr("sys.argv", ["x", "run", "trial.yaml", "--notify-webhook", server.url + SECRET])
         done = run("--max-duration", "0s", capsys=capsys)
     assert done.code == 4
     assert done.json["next_steps"] == ["batch-snapshot run trial.yaml"]
     assert "secret" not in json.dumps(done.json)
-    assert b"secret" not in receiver.heard[0].body
+    assert b"secret" not in server.received[0].body
     assert "secret" not in Path("ledgers/trial.simulated.ndjson").read_text("utf-8")
 
 
 def test_refused_run_is_notified_and_keeps_its_exit_code(capsys):
-    with receiving() as receiver:
-        code = cli.main(["run", "absent.yaml", "--notify-webhook", receiver.url])
+    with serve_webhook() as server:
+        code = cli.main(["run", "absent.yaml", "--notify-webhook", server.url])
     assert code == 2
-    told = json.loads(receiver.heard[0].body)
+    told = json.loads(server.received[0].body)
     assert (told["outcome"], told["exit_code"], told["name"]) == ("refused", 2, "absent.yaml")
     assert told["error"] in capsys.readouterr().err
 
 
 def test_run_with_nothing_to_do_sends_no_notice(capsys):
-    with receiving() as receiver:
+    with serve_webhook() as server:
         run(capsys=capsys)
-        again = run("--notify-webhook", receiver.url, capsys=capsys)
-        retried = cli.main(["retry", "ledgers/trial.simulated.ndjson", "--notify-webhook", receiver.url])
-    assert (again.code, retried, receiver.heard) == (0, 0, [])
+        again = run("--notify-webhook", server.url, capsys=capsys)
+        retried = cli.main(["retry", "ledgers/trial.simulated.ndjson", "--notify-webhook", server.url])
+    assert (again.code, retried, server.received) == (0, 0, [])
 
 
 @pytest.mark.parametrize(
@@ -241,11 +241,11 @@ async def test_interrupt_during_notification_keeps_the_exit_code(tmp_path):
     place = Place(tmp_path)
     gate = threading.Event()
     async with serve() as (url, _):
-        with receiving(gate=gate) as receiver:
-            arguments = ["run", "trial.yaml", "--endpoint-url", url, "--notify-webhook", receiver.url]
+        with serve_webhook(gate=gate) as server:
+            arguments = ["run", "trial.yaml", "--endpoint-url", url, "--notify-webhook", server.url]
             async with place.started(*arguments) as child:
                 with anyio.fail_after(20):
-                    while not receiver.heard:
+                    while not server.received:
                         await anyio.sleep(0.02)
                 child.signal(signal.SIGINT)
                 done = await child.finished()
@@ -264,23 +264,23 @@ def error(code: str) -> bytes:
     )
 
 
-def published(heard) -> dict[str, str]:
-    return dict(urllib.parse.parse_qsl(heard.body.decode()))
+def published(received) -> dict[str, str]:
+    return dict(urllib.parse.parse_qsl(received.body.decode()))
 
 
 def test_topic_gets_text_and_message_attributes(monkeypatch, capsys):
-    with receiving(body=PUBLISHED) as receiver:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", receiver.url)
+    with serve_webhook(body=PUBLISHED) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", server.url)
         done = run("--notify-sns", TOPIC, capsys=capsys)
     assert (done.code, done.err) == (0, "")
-    [heard] = receiver.heard
-    sent = published(heard)
+    [received] = server.received
+    sent = published(received)
     assert (sent["Action"], sent["TopicArn"]) == ("Publish", TOPIC)
     assert sent["Subject"] == "batch-snapshot run trial: completed"
     assert sent["Message"].startswith("batch-snapshot run trial: completed: 3 rows")
     attributes = {sent[f"MessageAttributes.entry.{n}.Name"]: n for n in (1, 2, 3)}
     assert set(attributes) == {"name", "outcome", "exit_code"}
-    assert "/us-east-1/sns/" in heard.headers["authorization"]
+    assert "/us-east-1/sns/" in received.headers["authorization"]
 
 
 def test_topic_is_not_called_for_runs_against_another_endpoint(capsys):
@@ -299,10 +299,10 @@ def test_topic_is_not_called_for_runs_against_another_endpoint(capsys):
     ],
 )
 def test_refusing_topic_is_a_warning(monkeypatch, capsys, status, body, why, tries):
-    with receiving(statuses=[status], body=body) as receiver:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", receiver.url)
+    with serve_webhook(statuses=[status], body=body) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", server.url)
         done = run("--notify-sns", TOPIC, capsys=capsys)
-    assert (done.code, len(receiver.heard)) == (0, tries)
+    assert (done.code, len(server.received)) == (0, tries)
     assert done.err == f"warning: --notify-sns {TOPIC}: not published {why}; the run is not affected\n"
 
 
@@ -407,15 +407,15 @@ def test_unwritable_metrics_file_is_a_warning_and_stays_unchanged(tmp_path):
 
 
 def test_metrics_are_pushed_to_a_collector_before_the_end(monkeypatch, capsys):
-    with receiving() as receiver:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+    with serve_webhook() as server:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.url)
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=mine")
         monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=night")
         done = run(capsys=capsys)
     assert (done.code, done.err) == (0, "")
-    [heard] = receiver.heard
-    assert (heard.path, heard.headers["x-tenant"]) == ("/v1/metrics", "mine")
-    [resource] = ExportMetricsServiceRequest.FromString(heard.body).resource_metrics
+    [received] = server.received
+    assert (received.path, received.headers["x-tenant"]) == ("/v1/metrics", "mine")
+    [resource] = ExportMetricsServiceRequest.FromString(received.body).resource_metrics
     attributes = {one.key: one.value.string_value for one in resource.resource.attributes}
     assert attributes["service.name"] == "batch-snapshot"
     assert attributes["deployment.environment"] == "night"
@@ -432,20 +432,20 @@ def test_metrics_are_pushed_to_a_collector_before_the_end(monkeypatch, capsys):
 
 
 def test_otel_service_name_can_be_set(monkeypatch):
-    with receiving() as receiver:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", receiver.url + "/mine")
+    with serve_webhook() as server:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", server.url + "/mine")
         monkeypatch.setenv("OTEL_SERVICE_NAME", "nights")
         assert metrics.push(notice.gauges(notice.of_summary(summed_up()), 7.0), os.environ) is None
-    [heard] = receiver.heard
-    assert heard.path == "/mine"
-    [resource] = ExportMetricsServiceRequest.FromString(heard.body).resource_metrics
+    [received] = server.received
+    assert received.path == "/mine"
+    [resource] = ExportMetricsServiceRequest.FromString(received.body).resource_metrics
     attributes = {one.key: one.value.string_value for one in resource.resource.attributes}
     assert attributes["service.name"] == "nights"
 
 
 def test_refusing_collector_is_a_warning(monkeypatch, capsys):
-    with receiving(statuses=[400]) as receiver:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+    with serve_webhook(statuses=[400]) as server:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.url)
         done = run(capsys=capsys)
     assert done.code == 0
     assert done.err == "warning: OpenTelemetry: the metrics were not taken; the run is not affected\n"

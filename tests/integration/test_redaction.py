@@ -28,7 +28,7 @@ from batch_snapshot.errors import InputError
 from batch_snapshot.manifest.checks import check_endpoint_url
 from batch_snapshot.models import Account
 from tests.support.processes import environment, move_in, pairs, write_manifest
-from tests.support.webhook_server import receiving
+from tests.support.webhook_server import serve_webhook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,11 +144,11 @@ def test_every_output_of_the_program_is_redacted(monkeypatch, capfd, form):
     terminal.log("one: correct-horse", reporter=terminal.Reporter(form), field=["correct-horse"])
     terminal.write("two: correct-horse\n")
     terminal.print_json({"three": "correct-horse"})
-    with receiving() as hook:
+    with serve_webhook() as hook:
         others = Notifiers("run", "correct-horse.yaml", hook.url, None, None, None, elsewhere=True)
         others.run_failed(InputError("four: correct-horse"))
-        heard = hook.heard[0].body.decode()
-    said = "".join(capfd.readouterr()) + heard + terminal.shown("five: correct-horse")
+        received = hook.received[0].body.decode()
+    said = "".join(capfd.readouterr()) + received + terminal.shown("five: correct-horse")
     assert "correct-horse" not in said
     assert all(f"{number}: [secret]" in said for number in ("one", "two", "four", "five"))
     assert '"three": "[secret]"' in said
@@ -242,7 +242,7 @@ def test_a_proxys_password_is_in_nothing_that_a_run_leaves(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     written = quote(password, safe="") if escaped else password.replace(" ", "")
-    with proxy() as host, receiving() as hook:
+    with proxy() as host, serve_webhook() as hook:
         given = f"http://me:{written}@{host}{'x' if bad_port else ''}"
         names = {f"{scheme}_proxy": given, f"{scheme.upper()}_PROXY": given}
         move_in(monkeypatch, folder, environment(folder) | names)
@@ -273,11 +273,11 @@ def test_a_proxys_password_is_in_nothing_that_a_run_leaves(
         status = said_by(["status", "ledgers/trial.ndjson"], capfd)
         made = said_by(["report", "ledgers/trial.ndjson", "--html", "r.html", "--csv", "csv"], capfd)
         assert ran[0] in {1, 3, 4}
-        assert hook.heard
-        heard = "".join(one.body.decode() for one in hook.heard)
+        assert hook.received
+        received = "".join(one.body.decode() for one in hook.received)
     assert made[0] == 0
     left = [path.read_text("utf-8", "replace") for path in folder.rglob("*") if path.is_file()]
-    everything = "\n".join([ran[1], again[1], status[1], made[1], heard, *left])
+    everything = "\n".join([ran[1], again[1], status[1], made[1], received, *left])
     for spelling in {*spellings("me", written), HOOK}:
         assert spelling not in everything
 

@@ -42,7 +42,7 @@ ROWS = [*ROLE_ROWS, *GOOD_ROWS]
 
 @pytest.fixture(scope="module")
 def moto():
-    with sts_server.served() as service:
+    with sts_server.serve_sts() as service:
         yield service
 
 

@@ -1,4 +1,4 @@
-"""What botocore reads and works out anew in each session, done once for all sessions of a process."""
+"""What botocore reads and computes in each session, done once for all sessions of a process."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ if TYPE_CHECKING:
 
 
 def once() -> Callable[[], None]:
-    """From now on; returns what ends it.
-
-    What one of its loaders has read, megabytes of JSON, holds for all that look in the same places, and what
-    an event is called besides holds everywhere: nobody changes it.
-    """
+    """Share loaded JSON and the aliases of events between sessions from now on; returns what undoes it."""
     alias, EventAliaser._alias_event_name = (
         EventAliaser._alias_event_name,
         staticmethod(EventAliaser(None)._alias_event_name),
@@ -38,7 +34,7 @@ def once() -> Callable[[], None]:
 
 
 def ahead() -> None:
-    """Read what a client of the service needs; after `once`."""
+    """Load what a client of the service needs; call it after `once`."""
     key = {"aws_access_key_id": "AKIA", "aws_secret_access_key": "secret"}
     session = botocore.session.Session()
     session.create_client("partnercentral-selling", region_name="us-east-1", **key).close()

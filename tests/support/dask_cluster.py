@@ -11,33 +11,33 @@ from typing import TYPE_CHECKING, Any
 
 import psutil  # type: ignore[import-untyped, unused-ignore]
 
-from tests.support.fork_server import Order
-from tests.support.processes import nursery, until
+from tests.support.fork_server import ProcessSpec
+from tests.support.processes import fork_server, until
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
-    from tests.support.fork_server import Born
+    from tests.support.fork_server import ForkedProcess
     from tests.support.processes import Child
 
 
 class Cluster:
-    """A scheduler and its workers; all of them end with it."""
+    """A scheduler and its workers."""
 
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
         self._folder = folder
         self._env = env
         self._file = folder / "scheduler.json"
-        self._running: list[Process | Born] = []
-        self.workers: list[Process | Born] = []
-        self.scheduler: Process | Born | None = None
+        self._running: list[Process | ForkedProcess] = []
+        self.workers: list[Process | ForkedProcess] = []
+        self.scheduler: Process | ForkedProcess | None = None
 
     @property
     def address(self) -> str:
-        told: str = json.loads(self._file.read_text("utf-8"))["address"]
-        return told
+        address: str = json.loads(self._file.read_text("utf-8"))["address"]
+        return address
 
     async def start(self) -> None:
         """Start the scheduler, on a port of its own."""
@@ -57,7 +57,6 @@ class Cluster:
         )
 
     def lose_scheduler(self) -> None:
-        """Kill it."""
         assert self.scheduler is not None
         self.scheduler.kill()
 
@@ -73,11 +72,11 @@ class Cluster:
                 )
             )
 
-    async def _process(self, kind: str, *arguments: str, **more: str) -> Process | Born:
+    async def _process(self, kind: str, *arguments: str, **more: str) -> Process | ForkedProcess:
         nowhere = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.DEVNULL)
-        order = Order([kind, *arguments], str(self._folder), {**self._env, **more}, module="dask")
-        start = nursery(dask=True).start if not more else _interpreted
-        process = await start(order, **nowhere)
+        spec = ProcessSpec([kind, *arguments], str(self._folder), {**self._env, **more}, module="dask")
+        start = fork_server(dask=True).start if not more else _interpreted
+        process = await start(spec, **nowhere)
         self._running.append(process)
         return process
 
@@ -88,18 +87,18 @@ class Cluster:
             await process.wait()
 
 
-async def _interpreted(order: Order, **streams: Any) -> Process:
+async def _interpreted(spec: ProcessSpec, **streams: Any) -> Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", order.module, *order.arguments),
-        cwd=order.folder,
-        env=order.environment,
+        *(sys.executable, "-m", spec.module, *spec.arguments),
+        cwd=spec.folder,
+        env=spec.environment,
         **streams,
     )
 
 
 @asynccontextmanager
 async def cluster(folder: Path, env: Mapping[str, str], workers: int = 2) -> AsyncIterator[Cluster]:
-    """A cluster for as long as the block lasts."""
+    """A cluster for the length of the block."""
     made = Cluster(folder, env)
     try:
         await made.start()
@@ -127,7 +126,7 @@ def _line(process: psutil.Process) -> str:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there."""
+    """Whether a process exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,12 +1,10 @@
-"""Where processes of the program are born by a fork, so that what each would read is read once.
+"""A fork server for processes of the program: one process imports everything, then forks for each.
 
-They are processes like any other: a folder, an environment, streams, signals and an exit code of
-their own, and `batch_snapshot.__main__` from its first line to the last that was to be done at its exit.
-What they lack is the second that each would spend on imports and on botocore's data, the clearing of
-all that was imported, and a command line of their own in the process list.
+The forked processes are real: folder, environment, streams, signals and exit code of their own, and
+`batch_snapshot.__main__` from its first line to its exit functions. They save the second of imports and of
+botocore's data. They have no command line of their own in the process list, and modules are not cleared.
 
-A nursery is a process of one thread, for it is safe to fork such a one alone; `run` is its life. Any number
-of processes may ask it: all the workers of the tests share one.
+The server has one thread, for only such a process can be forked safely. All test workers share one.
 """
 
 from __future__ import annotations
@@ -35,54 +33,53 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-#: Variables that the interpreter reads as it starts: those that are born get the nursery's.
-_ITS_OWN = ("PYTHON", "LC_", "LANG")
+#: Variables that the interpreter reads as it starts: forked processes have the server's.
+_INTERPRETER_VARIABLES = ("PYTHON", "LC_", "LANG")
 
 #: Modules that import Dask, which takes half a second.
-CLUSTER = ("cluster.carrier", "cluster.dask_client", "cluster.posts")
+DASK_MODULES = ("cluster.carrier", "cluster.dask_client", "cluster.posts")
 
 
-class Order(NamedTuple):
-    """What is to be run, and where."""
+class ProcessSpec(NamedTuple):
+    """What to run, and where."""
 
     arguments: list[str]
     folder: str
     environment: dict[str, str]
-    #: Bytes beyond which it can write to no file; None: as many as there is room for.
+    #: Largest size in bytes of a file that it writes; None: no limit.
     largest: int | None = None
-    #: Whether it dies where it tries to.
+    #: Whether exceeding that size kills it.
     deadly: bool = False
-    #: What is run.
     module: str = "batch_snapshot"
 
 
-# -- in the nursery ----------------------------------------------------------------------------------
+# -- in the server -----------------------------------------------------------------------------------
 
 
-def run(orders: socket.socket, *, dask: bool) -> str:
-    """Give birth for as long as its owner lives; returns in those that are born, with what they run."""
-    _read_everything(dask=dask)
+def run(requests: socket.socket, *, dask: bool) -> str:
+    """Fork on request for as long as the owner lives; returns in each fork, with the module to run."""
+    _import_everything(dask=dask)
     assert threading.active_count() == 1, "what is read here must start no thread"
-    # What was read stays where it is, for all of them.
+    # All forks share the pages of what was imported.
     gc.freeze()
-    while _awaited(orders):
-        asked = _receive(orders)
+    while _wait_for_request(requests):
+        asked = _receive(requests)
         if not os.fork():
-            orders.close()
-            return _be_born(*asked)
+            requests.close()
+            return _start_program(*asked)
         for descriptor in asked[1]:
             os.close(descriptor)
         _reap()
-    # Nothing is left that would be worth an orderly end.
+    # No exit functions: they belong to the forks.
     os._exit(0)
 
 
-def _awaited(orders: socket.socket) -> bool:
-    """Wait for an order, or for the end of standard input, which is that of the owner."""
-    return sys.stdin not in select.select([sys.stdin, orders], [], [])[0]
+def _wait_for_request(requests: socket.socket) -> bool:
+    """Wait for a request; False: standard input has ended, and with it the owner."""
+    return sys.stdin not in select.select([sys.stdin, requests], [], [])[0]
 
 
-def _read_everything(*, dask: bool) -> None:
+def _import_everything(*, dask: bool) -> None:
     import batch_snapshot
 
     # Wherever the package is installed, the tests are here.
@@ -94,10 +91,9 @@ def _read_everything(*, dask: bool) -> None:
     botocore_cache.ahead()
 
     for module in pkgutil.walk_packages(batch_snapshot.__path__, "batch_snapshot."):
-        if not module.name.endswith(("__main__", *([] if dask else CLUSTER))):
+        if not module.name.endswith(("__main__", *([] if dask else DASK_MODULES))):
             importlib.import_module(module.name)
-    # What the first run reads: how anyio runs on asyncio, the bounds that the service's model sets, and what
-    # botocore registers in each session.
+    # What a run imports or reads later: anyio's asyncio backend, the service's model, botocore's session.
     importlib.import_module("anyio._backends._asyncio")
     importlib.import_module("batch_snapshot.aws.http").new_session()
     importlib.import_module("batch_snapshot.manifest.service_model").row_input()
@@ -106,12 +102,12 @@ def _read_everything(*, dask: bool) -> None:
         importlib.import_module("distributed.cli.dask_worker")
 
 
-def _receive(orders: socket.socket) -> tuple[Order, list[int]]:
-    asking, _ = orders.accept()
-    with asking:
-        head, descriptors, _, _ = socket.recv_fds(asking, 8, 4, socket.MSG_WAITALL)
-        body = asking.recv(int(head), socket.MSG_WAITALL)
-    return Order(*json.loads(body)), list(descriptors)
+def _receive(requests: socket.socket) -> tuple[ProcessSpec, list[int]]:
+    connection, _ = requests.accept()
+    with connection:
+        head, descriptors, _, _ = socket.recv_fds(connection, 8, 4, socket.MSG_WAITALL)
+        body = connection.recv(int(head), socket.MSG_WAITALL)
+    return ProcessSpec(*json.loads(body)), list(descriptors)
 
 
 def _reap() -> None:
@@ -120,8 +116,8 @@ def _reap() -> None:
             pass
 
 
-def _be_born(order: Order, descriptors: Sequence[int]) -> str:
-    """Return in the process that is to be the program; this one waits for it, and tells how it ended."""
+def _start_program(spec: ProcessSpec, descriptors: Sequence[int]) -> str:
+    """Fork once more and return in the new process; this one waits for it and reports its exit code."""
     *streams, report = descriptors
     if pid := os.fork():
         for stream in (0, 1, 2, *streams):
@@ -131,34 +127,34 @@ def _be_born(order: Order, descriptors: Sequence[int]) -> str:
         os.write(report, f"{os.waitstatus_to_exitcode(status)}\n".encode())
         os._exit(0)
     os.close(report)
-    _settle(order, streams)
-    return order.module
+    _prepare(spec, streams)
+    return spec.module
 
 
-def _settle(order: Order, streams: Sequence[int]) -> None:
-    """Make the process what it would be if it had just been started."""
+def _prepare(spec: ProcessSpec, streams: Sequence[int]) -> None:
+    """Give the process the state of one that an interpreter has just started."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
     sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
-    os.chdir(order.folder)
+    os.chdir(spec.folder)
     os.environ.clear()
-    os.environ.update(order.environment)
+    os.environ.update(spec.environment)
     time.tzset()
-    sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in order.environment
-    sys.path.insert(0, order.folder)
-    sys.argv[1:] = order.arguments
+    sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in spec.environment
+    sys.path.insert(0, spec.folder)
+    sys.argv[1:] = spec.arguments
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    if order.largest is not None:
+    if spec.largest is not None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (order.largest, resource.RLIM_INFINITY))
-        # The interpreter has it ignored.
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL if order.deadly else signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (spec.largest, resource.RLIM_INFINITY))
+        # The interpreter ignores it.
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL if spec.deadly else signal.SIG_IGN)
 
 
 def _end(ending: SystemExit) -> None:
-    """End as the interpreter would, but clear no modules; what is out of the ordinary is left to it."""
+    """Exit as the interpreter would, but clear no modules; anything unusual is left to the interpreter."""
     code = 0 if ending.code is None else ending.code
     if not isinstance(code, int):
         return
@@ -170,11 +166,11 @@ def _end(ending: SystemExit) -> None:
         os._exit(code & 0xFF)
 
 
-# -- for those who ask -------------------------------------------------------------------------------
+# -- in the tests ------------------------------------------------------------------------------------
 
 
-class Born:
-    """A process out of the nursery, as `asyncio.subprocess.Process` would have it."""
+class ForkedProcess:
+    """A forked process with the methods of `asyncio.subprocess.Process`."""
 
     def __init__(
         self, pid: int, report: asyncio.StreamReader, outputs: Sequence[asyncio.StreamReader | None]
@@ -197,33 +193,31 @@ class Born:
         self.send_signal(signal.SIGKILL)
 
     async def wait(self) -> int:
-        """Wait for its end; the exit code."""
         await asyncio.shield(self._ending)
         assert self.returncode is not None
         return self.returncode
 
     async def communicate(self) -> tuple[bytes | None, bytes | None]:
-        """Wait for its end; what it wrote, where that was not given another place."""
-        out, err, _ = await asyncio.gather(*map(_everything, self._outputs), self._ending)
+        """Wait for its end; what it wrote to its pipes."""
+        out, err, _ = await asyncio.gather(*map(_read, self._outputs), self._ending)
         return out, err
 
 
-async def _everything(stream: asyncio.StreamReader | None) -> bytes | None:
+async def _read(stream: asyncio.StreamReader | None) -> bytes | None:
     return None if stream is None else await stream.read()
 
 
-class Nursery(NamedTuple):
-    """A nursery that can be asked by whoever knows where."""
+class ForkServer(NamedTuple):
+    """A running fork server."""
 
-    #: Of the socket that takes orders.
+    #: Of the socket that takes requests.
     address: str
-    #: Its interpreter's.
     environment: Mapping[str, str]
 
-    async def start(self, order: Order, stdin: Any, stdout: Any, stderr: Any) -> Born:
-        """Let a process be born; streams are as for `asyncio.create_subprocess_exec`."""
-        wanted = _of_interpreters(order.environment)
-        assert wanted == _of_interpreters(self.environment), "that takes an interpreter of its own"
+    async def start(self, spec: ProcessSpec, stdin: Any, stdout: Any, stderr: Any) -> ForkedProcess:
+        """Start a process; streams are as for `asyncio.create_subprocess_exec`."""
+        wanted = _interpreter_variables(spec.environment)
+        assert wanted == _interpreter_variables(self.environment), "that takes an interpreter of its own"
         given, outputs = [_descriptor(stdin)], []
         for stream in (stdout, stderr):
             reader, writer = (None, _descriptor(stream)) if stream != subprocess.PIPE else await _pipe()
@@ -231,60 +225,60 @@ class Nursery(NamedTuple):
             outputs.append(reader)
         report, reporter = await _pipe()
         given.append(reporter)
-        body = json.dumps(order).encode()
-        with socket.socket(socket.AF_UNIX) as asking:
-            asking.connect(self.address)
-            socket.send_fds(asking, [b"%8d" % len(body)], given)
-            asking.sendall(body)
+        body = json.dumps(spec).encode()
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(self.address)
+            socket.send_fds(connection, [b"%8d" % len(body)], given)
+            connection.sendall(body)
         for descriptor in given:
             os.close(descriptor)
-        return Born(int(await report.readline()), report, outputs)
+        return ForkedProcess(int(await report.readline()), report, outputs)
 
 
 @contextmanager
-def opened(environment: Mapping[str, str], *, dask: bool = False) -> Iterator[Nursery]:
-    """A nursery for the length of the block: what is born of it must have ended by then.
+def start_fork_server(environment: Mapping[str, str], *, dask: bool = False) -> Iterator[ForkServer]:
+    """A fork server for the length of the block; its processes must have ended by then.
 
     Args:
         environment: its interpreter's.
-        dask: whether what Dask needs is read, too.
+        dask: whether it imports Dask, too.
     """
-    with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as orders:
-        address = str(Path(folder, "orders"))
-        orders.bind(address)
-        # As many as may ask before all is read: they wait.
-        orders.listen(100)
+    with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as requests:
+        address = str(Path(folder, "requests"))
+        requests.bind(address)
+        # Requests wait until everything is imported.
+        requests.listen(100)
         process = subprocess.Popen(
-            [sys.executable, "-P", __file__, str(orders.fileno()), "dask" if dask else ""],
+            [sys.executable, "-P", __file__, str(requests.fileno()), "dask" if dask else ""],
             env=dict(environment),
-            pass_fds=[orders.fileno()],
+            pass_fds=[requests.fileno()],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
         )
         with process:
             try:
-                yield Nursery(address, environment)
+                yield ForkServer(address, environment)
             finally:
                 process.kill()
 
 
-def _of_interpreters(environment: Mapping[str, str]) -> dict[str, str]:
+def _interpreter_variables(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environment.items()
-        if name.startswith(_ITS_OWN) and name != "PYTHONDONTWRITEBYTECODE"
+        if name.startswith(_INTERPRETER_VARIABLES) and name != "PYTHONDONTWRITEBYTECODE"
     }
 
 
 def _descriptor(stream: Any) -> int:
-    """A descriptor of our own for a stream that is given."""
+    """A new descriptor for a stream of the caller."""
     if stream == subprocess.DEVNULL:
         return os.open(os.devnull, os.O_RDWR)
     return os.dup(stream if isinstance(stream, int) else stream.fileno())
 
 
 async def _pipe() -> tuple[asyncio.StreamReader, int]:
-    """What reads a pipe to its end, and the descriptor to write to."""
+    """The reader of a new pipe, and the descriptor to write to."""
     source, writer = os.pipe()
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
@@ -294,9 +288,9 @@ async def _pipe() -> tuple[asyncio.StreamReader, int]:
 
 
 if __name__ == "__main__":
-    born = run(socket.socket(fileno=int(sys.argv[1])), dask=sys.argv[2] == "dask")
+    module = run(socket.socket(fileno=int(sys.argv[1])), dask=sys.argv[2] == "dask")
     try:
-        runpy.run_module(born, run_name="__main__", alter_sys=True)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as ending:
         _end(ending)
         raise

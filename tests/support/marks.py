@@ -1,4 +1,4 @@
-"""What tests are marked with; apart from `kernel`, which processes read that have no use for pytest."""
+"""Marks of tests; apart from `seccomp`, which is imported by processes that do without pytest."""
 
 from __future__ import annotations
 

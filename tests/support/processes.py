@@ -1,7 +1,7 @@
-"""The program as its users meet it: real processes, their folder, and the ledgers they leave.
+"""The program as its users run it: real processes, their folder, and the ledgers they leave.
 
-A `Place` is a folder with an environment that knows nothing of the machine's own AWS configuration, and
-from which nothing but loopback can be reached.
+A `Place` is a folder with an environment without the machine's own AWS configuration, which reaches nothing
+but loopback.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from zlib import crc32
 import aiohttp
 
 import batch_snapshot
-from tests.support.fork_server import Nursery, Order, opened
+from tests.support.fork_server import ForkServer, ProcessSpec, start_fork_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     import pytest
 
     from batch_snapshot.simulator import Simulator
-    from tests.support.fork_server import Born
+    from tests.support.fork_server import ForkedProcess
 
 TEMPLATE = "OpportunitySummaryView"
 
-#: Seconds for whatever a test waits for; far more than it takes.
+#: Seconds that a test waits for anything; far more than it takes.
 PATIENCE = 30.0
 
 Json = dict[str, Any]
@@ -82,7 +82,7 @@ def ledger_lines(path: Path) -> list[Json]:
 
 
 def of_type(path: Path, kind: str) -> list[Json]:
-    """The lines of one type, in their order."""
+    """The lines of one type, in their spec."""
     return [line for line in ledger_lines(path) if line["type"] == kind]
 
 
@@ -139,7 +139,7 @@ def environment(folder: Path) -> dict[str, str]:
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": nowhere,
         "AWS_SHARED_CREDENTIALS_FILE": nowhere,
-        # Nobody is spoken to by TLS; reading all the authorities takes longer than most runs.
+        # Nothing uses TLS; reading all the authorities takes longer than most runs.
         "AWS_CA_BUNDLE": str(AUTHORITY),
         # A test that is wrong about the endpoint must not leave the machine.
         "HTTPS_PROXY": "http://127.0.0.1:9",
@@ -148,7 +148,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 class Finished(NamedTuple):
-    """How a process ended, and what it said."""
+    """How a process ended, and what it wrote."""
 
     code: int
     stdout: str
@@ -156,21 +156,21 @@ class Finished(NamedTuple):
 
     @property
     def json(self) -> Any:
-        """What it printed, which must be JSON and nothing else."""
+        """Its standard output, which must be one JSON value."""
         return json.loads(self.stdout)
 
 
-#: Where a script ends that only wants to be the first to run.
+#: The end of a script that runs before the program.
 _PROGRAM = 'import runpy\nrunpy.run_module("batch_snapshot", run_name="__main__", alter_sys=True)\n'
 
 
 def first(source: str) -> str:
-    """A script of a process that does this, and then is the program."""
+    """A script that runs `source` and then the program."""
     return f"{source}\n{_PROGRAM}"
 
 
 def closing(stream: str) -> str:
-    """What makes a process one that was started with a stream of `sys` closed, as a shell does by `>&-`."""
+    """Python that closes a stream of `sys`, as a shell does by `>&-`."""
     number = ("stdin", "stdout", "stderr").index(stream)
     return f"""
 import os, sys
@@ -180,9 +180,9 @@ sys.{stream} = sys.__{stream}__ = None
 
 
 class Child:
-    """A process of ours; its output is kept aside, so that it never waits for a reader."""
+    """A process whose output is read all the time, so that it never waits for a reader."""
 
-    def __init__(self, process: asyncio.subprocess.Process | Born) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | ForkedProcess) -> None:
         self._process = process
         self._reading = asyncio.ensure_future(process.communicate())
 
@@ -198,7 +198,7 @@ class Child:
         self._process.send_signal(number)
 
     async def finished(self, patience: float = PATIENCE) -> Finished:
-        """Wait for its end, in seconds; whatever it did, it showed no traceback."""
+        """Wait so many seconds for its end; fails if it wrote a traceback."""
         stdout, stderr = await asyncio.wait_for(asyncio.shield(self._reading), patience)
         code = self._process.returncode
         assert code is not None
@@ -207,36 +207,35 @@ class Child:
         return ended
 
     async def close(self) -> None:
-        """Leave no process behind."""
         if self.running:
             self._process.kill()
         await self._reading
 
 
-#: What the interpreter of a nursery is given.
-CRADLE = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | INTERPRETER
+#: The environment of a fork server.
+SERVER_ENVIRONMENT = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | INTERPRETER
 
 
-def share_nursery(address: str) -> None:
-    """Let this process's children be born in the nursery at `address`; before it has any."""
-    _shared.append(Nursery(address, CRADLE))
+def use_fork_server(address: str) -> None:
+    """Start this process's children by the fork server at `address`; call it before there are any."""
+    _shared.append(ForkServer(address, SERVER_ENVIRONMENT))
 
 
-_shared: list[Nursery] = []
+_shared: list[ForkServer] = []
 
 
 @cache
-def nursery(*, dask: bool = False) -> Nursery:
-    """Where this process's children are born; those that need Dask in one that has read it."""
+def fork_server(*, dask: bool = False) -> ForkServer:
+    """The fork server of this process; the one for Dask clusters has imported Dask."""
     if _shared and not dask:
         return _shared[0]
     life = ExitStack()
     atexit.register(life.close)
-    return life.enter_context(opened(CRADLE, dask=dask))
+    return life.enter_context(start_fork_server(SERVER_ENVIRONMENT, dask=dask))
 
 
 def move_in(monkeypatch: pytest.MonkeyPatch, folder: Path, environ: Mapping[str, str] | None = None) -> None:
-    """Let this process run in `folder`, with no configuration but `environ` (by default, the folder's)."""
+    """Run this process in `folder`, with no configuration but `environ` (by default, the folder's)."""
     for name in os.environ:
         if name.startswith(("AWS_", "BATCH_SNAPSHOT_", "OTEL_", "XDG_")) or name.upper().endswith("_PROXY"):
             monkeypatch.delenv(name)
@@ -248,9 +247,9 @@ def move_in(monkeypatch: pytest.MonkeyPatch, folder: Path, environ: Mapping[str,
 class Place:
     """A folder to run in."""
 
-    #: Flags of the interpreter where a process asks for none; None: it is born in the nursery.
+    #: Flags of an interpreter of its own for each process; None: processes are forked.
     python: Sequence[str] | None = None
-    #: Whether that one has read Dask.
+    #: Whether the fork server has imported Dask.
     dask = False
 
     def __init__(self, folder: Path) -> None:
@@ -279,14 +278,14 @@ class Place:
     ) -> AsyncIterator[Child]:
         """Start `python -m batch_snapshot ARGUMENTS`; it is killed if the block leaves it running.
 
-        It is born in the nursery unless `python` asks for an interpreter of its own.
+        It is forked unless `python` asks for an interpreter of its own.
 
         Args:
             arguments: the command line.
             python: flags of the interpreter; none are needed.
-            script: Python that the nursery's run in the place of the program, or as the `first`.
-            largest: bytes that the nursery's may write to a file: the kernel writes up to that one.
-            deadly: whether the kernel kills it at the next one, or refuses it.
+            script: Python that a forked process runs instead of the program, or before it (`first`).
+            largest: largest size in bytes of a file that a forked process writes.
+            deadly: whether the kernel kills it beyond that size, or the write fails.
             streams: stdin, stdout and stderr, where they are not to be empty or captured.
         """
         chosen = {
@@ -296,12 +295,12 @@ class Place:
             **streams,
         }
         words = list(map(str, arguments))
-        process: asyncio.subprocess.Process | Born
+        process: asyncio.subprocess.Process | ForkedProcess
         python = self.python if python is None else python
         if python is None:
             module = "batch_snapshot" if script is None else self._module(script)
-            order = Order(words, str(self.folder), self.env, largest, deadly, module)
-            process = await nursery(dask=self.dask).start(order, **chosen)
+            spec = ProcessSpec(words, str(self.folder), self.env, largest, deadly, module)
+            process = await fork_server(dask=self.dask).start(spec, **chosen)
         else:
             process = await self._interpreted(python, words, chosen)
         child = Child(process)
@@ -311,7 +310,7 @@ class Place:
             await child.close()
 
     def _module(self, script: str) -> str:
-        """Lay a script where those that are born here find it; its name."""
+        """Write a script where forked processes find it; returns the module's name."""
         name = f"script_{crc32(script.encode())}"
         (self.folder / f"{name}.py").write_text(script, "utf-8")
         return name
@@ -320,7 +319,7 @@ class Place:
         self, python: Sequence[str], words: Sequence[str], streams: Mapping[str, Any]
     ) -> asyncio.subprocess.Process:
         def prepare() -> None:
-            # Whoever runs the tests in the background has it ignored, and children inherit that.
+            # Tests that run in the background ignore these signals, and children inherit that.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
@@ -330,13 +329,13 @@ class Place:
         )
 
     async def call(self, *arguments: str | Path, patience: float = PATIENCE, **more: Any) -> Finished:
-        """Run a command to its end, which is waited for so many seconds."""
+        """Run a command to its end, for at most so many seconds."""
         async with self.started(*arguments, **more) as child:
             return await child.finished(patience)
 
 
-class LocalPace(Place):
-    """A folder to run in by interpreters of their own, each from its very start."""
+class InterpretedPlace(Place):
+    """A folder to run in, with an interpreter of its own for each process."""
 
     python = ()
 
@@ -358,7 +357,7 @@ async def service(place: Place, *flags: str) -> AsyncIterator[str]:
 
 
 async def record(url: str) -> Json:
-    """What the service has made, and what it was asked."""
+    """What the service has made, and the calls it got."""
     async with aiohttp.ClientSession() as client, client.get(f"{url}/_simulator/record") as answer:
         told: Json = json.loads(await answer.read())
         return told
@@ -367,8 +366,8 @@ async def record(url: str) -> Json:
 async def until(
     condition: Callable[[], object], what: str = "the condition", patience: float = PATIENCE
 ) -> None:
-    """Wait for something that can be seen, within bounds; the patience is in seconds."""
+    """Wait until the condition holds, for at most `patience` seconds."""
     deadline = asyncio.get_running_loop().time() + patience
     while not condition():
-        assert asyncio.get_running_loop().time() < deadline, f"waited in vain for {what}"
+        assert asyncio.get_running_loop().time() < deadline, f"timed out waiting for {what}"
         await asyncio.sleep(0.005)

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file in the place of the one that may stand there.
+    """Write a file, and remove an old one first.
 
-    To truncate that one would take a millisecond: ext4 then waits until the new bytes are on the disk.
+    Truncating the old one would take a millisecond: ext4 then waits until the new bytes are on the disk.
     """
     path.unlink(missing_ok=True)
     path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""A kernel that says no: what a file system without this or that would answer, asked for by us."""
+"""System calls that fail as they would on an odd file system, by a seccomp filter."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.POINTER(_Step)))
 
 
-def refusing(call: str, number: int) -> Callable[[], None]:
-    """What makes the kernel fail a system call with an error number, in its process and all that it starts.
+def fail_system_call(call: str, number: int) -> Callable[[], None]:
+    """Returns what makes a system call fail with an error number, in this process and its children.
 
-    There is no way back. https://www.kernel.org/doc/html/latest/userspace-api/seccomp_filter.html
+    It cannot be undone. https://www.kernel.org/doc/html/latest/userspace-api/seccomp_filter.html
     """
     fail, go_on = _Step(0x06, 0, 0, 0x50000 | number), _Step(0x06, 0, 0, 0x7FFF0000)
-    # Load the number of the call; is it this one?
+    # Load the number of the call, and compare it.
     asked = (_Step(0x20, 0, 0, 0), _Step(0x15, 0, 1, CALLS[platform.machine()][call]))
     program = _Program(4, (_Step * 4)(*asked, fail, go_on))
     prctl = ctypes.CDLL(None, use_errno=True).prctl

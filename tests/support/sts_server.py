@@ -1,7 +1,7 @@
-"""moto's STS and IAM, in a process of its own: who may assume which role is what IAM policies say.
+"""moto's STS and IAM in a process of its own: IAM policies decide who may assume which role.
 
-It checks signatures, keys and policies, and hands out keys that expire. It knows no trust policies, so
-that the external id is only seen in what it keeps; and it never throttles or fails.
+It checks signatures, keys and policies, and issues keys that expire. It has no trust policies (the external
+id only shows in what it records), and it never throttles or fails.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _POLICY = "assume"
 
 
-class Tokens(NamedTuple):
-    """A token service that is up."""
+class StsServer(NamedTuple):
+    """A running STS."""
 
     url: str
 
@@ -51,7 +51,7 @@ class Tokens(NamedTuple):
 
     @property
     def assumed(self) -> list[dict[str, Any]]:
-        """The roles that were assumed, each time."""
+        """The role of each call of AssumeRole."""
         with urlopen(f"{self.url}/moto-api/data.json") as answer:
             found: list[dict[str, Any]] = json.load(answer)["sts"]["AssumedRole"]
         return found
@@ -77,8 +77,8 @@ class Tokens(NamedTuple):
 
 
 @contextmanager
-def served() -> Iterator[Tokens]:
-    """Serve on loopback for as long as the block lasts."""
+def serve_sts() -> Iterator[StsServer]:
+    """Serve on loopback for the length of the block."""
     words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
     with (
         subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
@@ -88,9 +88,9 @@ def served() -> Iterator[Tokens]:
             assert process.stdout
             lines = (re.search(rb"Running on (http://\S+)", line) for line in process.stdout)
             url = next(filter(None, lines), None)
-            assert url, "it has ended"
-            # Nobody wants the rest of what it says, which may not stand in its way.
+            assert url, "moto has ended"
+            # Drain the rest of its output, so that it never blocks.
             reader.submit(deque, process.stdout, 0)
-            yield Tokens(url[1].decode())
+            yield StsServer(url[1].decode())
         finally:
             process.terminate()

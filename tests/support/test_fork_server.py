@@ -1,4 +1,4 @@
-"""What is born in the nursery is what an interpreter of its own would be; and each command by such a one."""
+"""Forked processes behave like interpreters of their own; and each command runs in such an interpreter."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from tests.support.processes import Place, closing, until
 
 pytestmark = pytest.mark.asyncio
 
-#: Whether by an interpreter of its own.
-WAYS = {"born": None, "interpreted": ()}
+WAYS = {"forked": None, "interpreted": ()}
 WORLD = SimulatorSettings(engagements=2, opportunities_per_engagement=2)
 
 
@@ -30,14 +29,14 @@ def place(tmp_path):
 @pytest.mark.parametrize(
     "line", [*([command, "--help"] for command in cli.commands), ["run", "--no-such-flag"]], ids=" ".join
 )
-async def test_both_say_the_same(place, line):
-    born, interpreted = [await place.call(*line, python=way) for way in WAYS.values()]
-    assert born == interpreted
-    assert born.stdout or born.stderr
+async def test_both_write_the_same(place, line):
+    forked, interpreted = [await place.call(*line, python=way) for way in WAYS.values()]
+    assert forked == interpreted
+    assert forked.stdout or forked.stderr
 
 
 @pytest.mark.long
-async def test_by_an_interpreter_of_its_own_each_command_does_its_work(place):
+async def test_each_command_works_in_an_interpreter_of_its_own(place):
     async def call(*line: str | Path) -> str:
         said = await place.call(*line, python=())
         assert said.code == 0, (line, said)
@@ -72,7 +71,7 @@ async def test_by_an_interpreter_of_its_own_each_command_does_its_work(place):
     ("number", "code"),
     [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130), (signal.SIGTERM, 143)],
 )
-async def test_signals_end_both_alike(place, way, number, code):
+async def test_signals_end_both_with_the_same_exit_code(place, way, number, code):
     out = place.folder / "url"
     with out.open("wb") as file:
         async with place.started("simulate", python=WAYS[way], stdout=file) as child:
@@ -82,8 +81,8 @@ async def test_signals_end_both_alike(place, way, number, code):
 
 
 @on_linux
-async def test_both_hold_the_same_files_open_and_ignore_the_same_signals(place):
-    async def told(way: tuple[()] | None) -> tuple[list[str], str, str]:
+async def test_both_have_the_same_open_files_and_ignored_signals(place):
+    async def state_of(way: tuple[()] | None) -> tuple[list[str], str, str]:
         out = place.folder / "url"
         with out.open("wb") as file:
             async with place.started("simulate", python=way, stdout=file) as child:
@@ -93,8 +92,8 @@ async def test_both_hold_the_same_files_open_and_ignore_the_same_signals(place):
                 ignored = (at / "status").read_text("utf-8").partition("SigIgn:")[2].split()[0]
                 return opened, str((at / "cwd").readlink()), ignored
 
-    born, interpreted = [await told(way) for way in WAYS.values()]
-    assert born == interpreted
+    forked, interpreted = [await state_of(way) for way in WAYS.values()]
+    assert forked == interpreted
 
 
 #: Writes which streams there are, and the number of the first file that is opened.
@@ -106,17 +105,17 @@ with open(sys.argv[1], "w") as said:
 
 
 @pytest.mark.parametrize(("stream", "sign"), [("stdin", "<&-"), ("stdout", ">&-"), ("stderr", "2>&-")])
-async def test_a_stream_that_is_closed_is_so_to_both(place, stream, sign):
+async def test_a_closed_stream_is_closed_in_both(place, stream, sign):
     line = ["sh", "-c", f'exec "$0" -c "$1" interpreted {sign}', sys.executable, TOLD]
     shell = await asyncio.create_subprocess_exec(*line, cwd=place.folder)
     assert await shell.wait() == 0
-    assert (await place.call("born", script=closing(stream) + TOLD)).code == 0
-    born, interpreted = [(place.folder / way).read_text("utf-8") for way in WAYS]
-    assert born == interpreted
-    assert born.count("True") == 1
+    assert (await place.call("forked", script=closing(stream) + TOLD)).code == 0
+    forked, interpreted = [(place.folder / way).read_text("utf-8") for way in WAYS]
+    assert forked == interpreted
+    assert forked.count("True") == 1
 
 
-async def test_what_an_interpreter_reads_as_it_starts_is_refused(place):
+async def test_variables_that_the_interpreter_reads_need_an_interpreter_of_their_own(place):
     place.env["PYTHONUTF8"] = "0"
     with pytest.raises(AssertionError, match="an interpreter of its own"):
         await place.call("--version")

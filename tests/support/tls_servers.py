@@ -44,7 +44,7 @@ MADE = {"Arn": "arn:aws:partnercentral:us-east-1::catalog/Sandbox/s/1", "Revisio
 
 @dataclass(frozen=True)
 class Authority:
-    """One that signs certificates; `file` holds its own."""
+    """A certificate authority; `file` holds its own certificate."""
 
     file: Path
     name: str = "authority"
@@ -54,7 +54,7 @@ class Authority:
         self.file.write_bytes(self._signed(self.name, self.key, []).public_bytes(serialization.Encoding.PEM))
 
     def issue(self, path: Path, *names: str, days: int = 1) -> Path:
-        """Write a certificate for these host names and addresses, and its key; negative days: it is over."""
+        """Write a certificate for these hosts and addresses, and its key; negative days: it has expired."""
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives = [x509.IPAddress(ip_address(n)) if n[0].isdigit() else x509.DNSName(n) for n in names]
         signed = self._signed(names[0], key, alternatives, days)
@@ -76,7 +76,7 @@ class Authority:
 
 
 class _Service(BaseHTTPRequestHandler):
-    """Answers each call of AWS's with a success, and keeps its name."""
+    """Answers each AWS call with a success, and records its name."""
 
     protocol_version = "HTTP/1.1"
 
@@ -84,7 +84,7 @@ class _Service(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
         action = body.partition("Action=")[2].partition("&")[0]
         target = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
-        self.server.heard.append(target or action or self.path)  # type: ignore[attr-defined]
+        self.server.received.append(target or action or self.path)  # type: ignore[attr-defined]
         if action:
             answer = f"<R><{action}Result>{XML[action]}</{action}Result></R>"
         elif target == "GetResourceSnapshot":
@@ -102,22 +102,22 @@ class _Service(BaseHTTPRequestHandler):
         self.wfile.write(answer.encode())
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class _Server(ThreadingHTTPServer):
-    """Keeps what it heard; a handshake that is broken off is no error."""
+    """Records the calls; an aborted handshake is no error."""
 
     daemon_threads = True
 
     def __init__(self, certificate: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Service)
-        self.heard: list[str] = []
+        self.received: list[str] = []
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(certificate)
 
     def finish_request(self, request: Any, address: Any) -> None:
-        """Shake hands in the connection's own thread."""
+        """Do the TLS handshake in the connection's own thread."""
         request.settimeout(10)
         with suppress(OSError), ExitStack() as stack:
             request = stack.enter_context(self.context.wrap_socket(request, server_side=True))
@@ -125,13 +125,12 @@ class _Server(ThreadingHTTPServer):
 
     @property
     def port(self) -> int:
-        """Where it listens."""
         return int(self.server_address[1])
 
 
 @contextmanager
-def serving(certificate: Path) -> Iterator[_Server]:
-    """A service for as long as the block lasts."""
+def serve_tls(certificate: Path) -> Iterator[_Server]:
+    """A service for the length of the block."""
     with ExitStack() as stack:
         server = _Server(certificate)
         stack.callback(server.server_close)
@@ -143,10 +142,10 @@ def serving(certificate: Path) -> Iterator[_Server]:
 
 
 class Proxy:
-    """Opens tunnels, whatever their host is called, to this machine; runs in an event loop of its own."""
+    """Opens every tunnel to this machine, whatever its host; runs in an event loop of its own."""
 
     def __init__(self, certificate: Path | None) -> None:
-        self.heard: list[str] = []
+        self.received: list[str] = []
         self.port = 0
         self._tls = None
         if certificate:
@@ -154,7 +153,7 @@ class Proxy:
             self._tls.load_cert_chain(certificate)
 
     async def serve(self, ready: Event, over: asyncio.Event) -> None:
-        """Serve until it is over."""
+        """Serve until `over` is set."""
         server = await asyncio.start_server(self._tunnel, "127.0.0.1", 0, ssl=self._tls)
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
@@ -165,7 +164,7 @@ class Proxy:
         with suppress(OSError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             where = head.split()[1].decode()
-            self.heard.append(where)
+            self.received.append(where)
             behind = await asyncio.open_connection("127.0.0.1", int(where.rpartition(":")[2]))
             writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
             await asyncio.gather(_pour(reader, behind[1]), _pour(behind[0], writer))
@@ -180,8 +179,8 @@ async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @contextmanager
-def proxying(certificate: Path | None = None) -> Iterator[Proxy]:
-    """A proxy for as long as the block lasts; with a certificate it speaks TLS itself."""
+def serve_proxy(certificate: Path | None = None) -> Iterator[Proxy]:
+    """A proxy for the length of the block; with a certificate it speaks TLS itself."""
     proxy, ready = Proxy(certificate), Event()
     loop = asyncio.new_event_loop()
     over = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Somebody on loopback who is told things: a webhook, a topic, a collector of metrics."""
+"""An HTTP server on loopback that stands for a webhook, an SNS topic or a collector of metrics."""
 
 from __future__ import annotations
 
@@ -13,64 +13,62 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Heard:
-    """What has come in."""
-
+class ReceivedRequest:
     path: str
     headers: dict[str, str]
     body: bytes
 
 
 @dataclass
-class Receiver:
-    """Answers with the statuses it is given, the last one for ever."""
+class WebhookServer:
+    """Answers with these statuses in turn, and from then on with the last."""
 
     url: str = ""
     statuses: list[int] = field(default_factory=lambda: [200])
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
-    heard: list[Heard] = field(default_factory=list)
-    #: Answers wait for it, if there is one.
+    received: list[ReceivedRequest] = field(default_factory=list)
+    #: Answers wait for this event.
     gate: threading.Event | None = None
 
 
 @contextmanager
-def receiving(**given) -> Iterator[Receiver]:
-    """Serve a receiver for as long as the block lasts."""
-    receiver = Receiver(**given)
+def serve_webhook(**given) -> Iterator[WebhookServer]:
+    """Serve for the length of the block."""
+    webhook = WebhookServer(**given)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             lowered = {name.lower(): value for name, value in self.headers.items()}
-            receiver.heard.append(Heard(self.path, lowered, body))
-            statuses = receiver.statuses
+            webhook.received.append(ReceivedRequest(self.path, lowered, body))
+            statuses = webhook.statuses
             status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
-            if receiver.gate:
-                receiver.gate.wait(10)
-            # Whoever gave up waiting has gone.
+            if webhook.gate:
+                webhook.gate.wait(10)
+            # The client may have given up.
             with suppress(ConnectionError):
                 self.send_response(status)
-                for name, value in receiver.headers.items():
+                for name, value in webhook.headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(receiver.body)))
+                self.send_header("Content-Length", str(len(webhook.body)))
                 self.end_headers()
-                self.wfile.write(receiver.body)
+                self.wfile.write(webhook.body)
 
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    # Closing waits for them, so that none of them is heard in another test.
-    server.daemon_threads = False
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    http_server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    # Closing waits for the requests, so that none reaches another test.
+    http_server.daemon_threads = False
+    thread = threading.Thread(target=http_server.serve_forever, args=(0.01,))
     thread.start()
-    receiver.url = f"http://127.0.0.1:{server.server_port}"
+    webhook.url = f"http://127.0.0.1:{http_server.server_port}"
     try:
-        yield receiver
+        yield webhook
     finally:
-        if receiver.gate:
-            receiver.gate.set()
-        server.shutdown()
-        server.server_close()
+        if webhook.gate:
+            webhook.gate.set()
+        http_server.shutdown()
+        http_server.server_close()
         thread.join()

@@ -353,7 +353,7 @@ async def test_advice_for_a_refused_call_depends_on_the_provider(monkeypatch):
 
 @pytest.fixture(scope="module")
 def moto():
-    with sts_server.served() as service:
+    with sts_server.serve_sts() as service:
         yield service
 
 

@@ -18,7 +18,7 @@ from batch_snapshot.clock import utc_now
 from batch_snapshot.models import Account, ApiError, Receipt, Request, Row, Verdict
 from batch_snapshot.notify import notice, sns, webhook
 from batch_snapshot.reporting import summary
-from tests.support.tls_servers import Authority, proxying, serving
+from tests.support.tls_servers import Authority, serve_proxy, serve_tls
 
 ROW = Row("main", "Sandbox", "eng-0123456789abcd", "Opportunity", "O1234567", "OpportunitySummaryView")
 REQUEST = Request(ROW, "00000000-0000-5000-8000-000000000000")
@@ -54,10 +54,10 @@ class World:
         }
         with other.file.open("ab") as file:
             file.write(_pem(other.key))
-        self.servers = {kind: stack.enter_context(serving(path)) for kind, path in certificates.items()}
-        self.proxy = stack.enter_context(proxying())
-        self.tls_proxy = stack.enter_context(proxying(certificates["right"]))
-        self.evil_proxy = stack.enter_context(proxying(certificates["wrong name"]))
+        self.servers = {kind: stack.enter_context(serve_tls(path)) for kind, path in certificates.items()}
+        self.proxy = stack.enter_context(serve_proxy())
+        self.tls_proxy = stack.enter_context(serve_proxy(certificates["right"]))
+        self.evil_proxy = stack.enter_context(serve_proxy(certificates["wrong name"]))
 
     def url(self, kind, host="localhost"):
         return f"https://{host}:{self.servers[kind].port}"
@@ -91,7 +91,7 @@ def surroundings(monkeypatch, tmp_path, world):
     }.items():
         monkeypatch.setenv(name, str(value))
     for server in (*world.servers.values(), world.proxy, world.tls_proxy, world.evil_proxy):
-        server.heard.clear()
+        server.received.clear()
 
 
 async def outcome(url, account=None, **target):
@@ -180,7 +180,7 @@ def connect(way, world, monkeypatch):
 
 
 def proxied(world):
-    return len(world.proxy.heard) + len(world.tls_proxy.heard)
+    return len(world.proxy.received) + len(world.tls_proxy.received)
 
 
 def named(url):
@@ -211,7 +211,7 @@ async def test_refused_certificate_stops_the_account_and_nothing_is_sent(world, 
     assert named(world.url(kind)) in failure.message
     assert REFUSED[kind] in failure.message
     assert "AWS_CA_BUNDLE" in failure.message
-    assert world.servers[kind].heard == []
+    assert world.servers[kind].received == []
 
 
 @pytest.mark.asyncio
@@ -222,7 +222,7 @@ async def test_each_bad_certificate_of_the_api_is_refused(world, kind, way, monk
     failure = await by_api(world, kind)
     assert (failure.verdict, failure.may_have_landed) == (Verdict.STOP_ACCOUNT, False)
     assert REFUSED[kind] in failure.message
-    assert world.servers[kind].heard == []
+    assert world.servers[kind].received == []
 
 
 @pytest.mark.asyncio
@@ -233,7 +233,7 @@ async def test_proxy_with_another_name_gets_nothing(world, plain, monkeypatch):
     assert (failure.verdict, failure.may_have_landed) == (Verdict.STOP_ACCOUNT, False)
     assert f"127.0.0.1:{world.evil_proxy.port}" in failure.message
     assert "password-of-it" not in failure.message
-    assert world.evil_proxy.heard == []
+    assert world.evil_proxy.received == []
 
 
 @pytest.mark.asyncio
@@ -242,7 +242,7 @@ async def test_address_as_host_needs_its_address_in_the_certificate(world):
     failure = await outcome(world.url("name only", "127.0.0.1"))
     assert failure.verdict is Verdict.STOP_ACCOUNT
     assert "IP address mismatch" in failure.message
-    assert world.servers["name only"].heard == []
+    assert world.servers["name only"].received == []
 
 
 @pytest.mark.asyncio
@@ -260,7 +260,7 @@ async def test_empty_ca_bundle_does_not_switch_verification_off(world, monkeypat
     failure = await outcome(world.url("right"))
     assert failure.verdict is Verdict.STOP_ACCOUNT
     assert "unable to get local issuer" in failure.message
-    assert world.servers["right"].heard == []
+    assert world.servers["right"].received == []
 
 
 def unusable(tmp_path):
@@ -288,7 +288,7 @@ async def test_unusable_ca_bundle_stops_the_account_and_is_named(world, setting,
         assert (failure.verdict, failure.may_have_landed) == (Verdict.STOP_ACCOUNT, False)
         assert setting in failure.message
         assert str(path) in failure.message
-    assert world.servers["right"].heard == []
+    assert world.servers["right"].received == []
 
 
 NOTICE = notice.of_summary(
@@ -324,7 +324,7 @@ async def test_messages_go_only_to_a_verified_host(world, notify, way, monkeypat
         assert named(world.url(kind)) in warning
         assert reason in warning
         assert "secret-path" not in warning
-        assert world.servers[kind].heard == []
+        assert world.servers[kind].received == []
 
 
 def test_seams_are_where_aiobotocore_makes_tls_contexts():

@@ -234,8 +234,8 @@ import sys
 from pathlib import Path
 from batch_snapshot.ledger import locks
 from batch_snapshot.errors import LockedError, StorageError
-from tests.support.seccomp import refusing
-refuse, late = refusing("flock", int(sys.argv[2])), len(sys.argv) > 3
+from tests.support.seccomp import fail_system_call
+refuse, late = fail_system_call("flock", int(sys.argv[2])), len(sys.argv) > 3
 late or refuse()
 try:
     with locks.hold(Path(sys.argv[1]), what="the ledger", since=""):
