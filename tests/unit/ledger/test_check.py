@@ -1,4 +1,4 @@
-"""Ledgers that are whole are proven so; whatever is broken in one is named in one line, and no more."""
+"""`check` accepts whole ledgers and names the first wrong line of others; any error is one line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LINES = ["run", "intent", "result", "result", "result", "result", "end", "run", 
 
 @pytest.fixture(scope="module")
 def trap() -> Iterator[str]:
-    """The URL of a socket that nobody may connect to."""
+    """The URL of a socket to which no test may connect."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -52,7 +52,7 @@ def place(tmp_path_factory, trap):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in made.env.items():
             patch.setenv(name, value)
-        # Wherever a broken ledger may point: nobody is called.
+        # Whatever endpoint a damaged ledger names, nothing is called.
         for name in ("AWS_ENDPOINT_URL", "HTTP_PROXY", "HTTPS_PROXY"):
             patch.setenv(name, trap)
         patch.delenv("NO_PROXY")
@@ -123,8 +123,8 @@ def retoken(record: Json) -> None:
     record["rows"][0][0] = "another"
 
 
-#: What is done to the whole ledger, the line that is named, and a word of why.
-BROKEN: dict[str, tuple[Callable[[Lines], None], int, str]] = {
+#: By description: a change of the whole ledger, the line that is named, and words of the reason.
+DAMAGES: dict[str, tuple[Callable[[Lines], None], int, str]] = {
     "the head is missing": (removed(1), 1, "no run line before it"),
     "an intent is missing": (removed(2), 2, "no intent named"),
     "a result is missing": (removed(4), 6, "counts"),
@@ -199,24 +199,24 @@ def test_check_accepts_a_whole_ledger(whole, path, capsys):
     assert said.err == ""
 
 
-@pytest.mark.parametrize("breaks", BROKEN)
-def test_check_names_the_first_wrong_line(whole, path, breaks, capsys):
-    damage, line, words = BROKEN[breaks]
+@pytest.mark.parametrize("name", DAMAGES)
+def test_check_names_the_first_wrong_line(whole, path, name, capsys):
+    damage, line, words = DAMAGES[name]
     lines = list(whole)
     damage(lines)
     path.write_bytes(b"".join(lines))
     assert cli.main(["status", str(path), "--check"]) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    (told,) = said.err.splitlines()
-    assert told.startswith(f"{path}:{line}: ")
-    assert words in told
+    (error,) = said.err.splitlines()
+    assert error.startswith(f"{path}:{line}: ")
+    assert words in error
 
 
 @pytest.mark.parametrize("line", [3, 7])
 @pytest.mark.parametrize("run_id", ["another", ""])
 def test_a_ledger_with_lines_of_another_run_is_refused(whole, path, line, run_id):
-    """A row that another run has made would pass for done."""
+    """Else a row that another run has made would count as done."""
     lines = list(whole)
     altered(line, lambda record: record.update(run_id=run_id))(lines)
     path.write_bytes(b"".join(lines))
@@ -265,32 +265,32 @@ def test_an_empty_ledger_is_none(path):
         status.check_ledger(path)
 
 
-# -- whatever the file holds -------------------------------------------------------------------------
+# -- any content -------------------------------------------------------------------------
 
 
-def declined(_: Any) -> bool:
-    """Go no further: whatever is left of the ledger, nobody is called."""
+def decline(_: Any) -> bool:
+    """Refuse the confirmation, so that nothing is called."""
     return False
 
 
-def assert_told_in_a_line(path: Path, content: bytes) -> None:
-    """All who read ledgers take it, or say what is wrong in one line; and nothing is called."""
+def assert_one_line_errors(path: Path, content: bytes) -> None:
+    """Every reader accepts it, or raises an error of one line; nothing is called."""
 
     def retry() -> None:
         options = Options(state_dir=path.parent / "state")
-        everything = run.retry(path, lambda _: plan.all_unfinished(), options, run.Hooks(confirm=declined))
+        everything = run.retry(path, lambda _: plan.all_unfinished(), options, run.Hooks(confirm=decline))
         asyncio.run(everything)
 
     for read in (lambda: status.read_status(path), lambda: status.check_ledger(path), retry):
         rewriting.write(path, content)
         problem = problem_of(read)
-        told = str(problem)
-        if problem is None or "not confirmed" in told:
+        error = str(problem)
+        if problem is None or "not confirmed" in error:
             continue
         assert isinstance(problem, LedgerError)
-        assert told.startswith(str(path))
-        assert told.isprintable(), "one line that drives no terminal"
-        assert len(told) < 1_000
+        assert error.startswith(str(path))
+        assert error.isprintable(), "one line that drives no terminal"
+        assert len(error) < 1_000
 
 
 def problem_of(read: Callable[[], object]) -> InputError | None:
@@ -331,7 +331,7 @@ GARBAGE = st.one_of(
 @example(content="{}\n".encode("utf-16"))
 @thorough
 def test_no_file_raises_anything_else(path, content):
-    assert_told_in_a_line(path, content)
+    assert_one_line_errors(path, content)
 
 
 #: Values that make no sense where another stood, and texts that are trouble wherever they are shown.
@@ -390,7 +390,7 @@ def mutations(draw: st.DrawFn) -> Callable[[Lines], bytes]:
 @given(spoil=mutations())
 @settings(thorough, max_examples=150)
 def test_no_ledger_that_was_spoiled_raises_anything_else(whole, path, spoil):
-    assert_told_in_a_line(path, spoil(whole))
+    assert_one_line_errors(path, spoil(whole))
 
 
 #: What a head can hold that was edited, or never was one of ours.
@@ -410,14 +410,14 @@ def test_no_head_drives_a_terminal_or_leaves_the_folder(whole, path, field, stra
     lines = list(whole)
     for number in (1, 8):
         altered(number, lambda record: record.update({field: STRANGE[strange]}))(lines)
-    assert_told_in_a_line(path, b"".join(lines))
+    assert_one_line_errors(path, b"".join(lines))
     assert not (path.parent / "out").exists()
 
 
 @pytest.mark.parametrize("strange", ["two lines", "a NUL", "colour", "a way out"])
 def test_nor_does_an_account(whole, path, strange):
     lines = [line.replace(b'"default"', json.dumps(STRANGE[strange]).encode()) for line in whole]
-    assert_told_in_a_line(path, b"".join(lines))
+    assert_one_line_errors(path, b"".join(lines))
     assert not (path.parent / "out").exists()
 
 
@@ -425,7 +425,7 @@ def test_no_row_drives_a_terminal(whole, path):
     """Where it is named in a message."""
     lines = list(whole)
     altered(3, lambda record: record.update(engagement="a\nb\x1b[31m"))(lines)
-    assert_told_in_a_line(path, b"".join(lines))
+    assert_one_line_errors(path, b"".join(lines))
 
 
 # -- the list of what is guarded ---------------------------------------------------------------------

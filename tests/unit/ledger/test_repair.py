@@ -1,4 +1,4 @@
-"""Damaged ledgers: whatever was lost or edited, a repaired one goes on, and each row has one snapshot."""
+"""Damaged ledgers are repaired and resumed, and each row has one snapshot."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ MARGIN = 1.0
 
 @dataclass(frozen=True, repr=False)
 class Made:
-    """A whole ledger, and what the service made of it."""
+    """A whole ledger, and the snapshots that the service made."""
 
     lines: list[bytes]
     #: By row: the token of its snapshot, and when that was made.
@@ -55,7 +55,7 @@ class Made:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Made:
-    """A night that was deferred, its rest, and a retry of the row that was refused."""
+    """A run that was deferred, its resume, and a retry of the refused row."""
     folder = tmp_path_factory.mktemp("repair")
 
     async def write() -> Made:
@@ -109,10 +109,10 @@ def history_of_checked(path: Path) -> History:
     return reader.history_of(path, checked=True)
 
 
-def judge(made: Made, past: History, path: Path, *, forgotten: bool) -> None:
-    """Whatever `run` and `retry` send of what the service has made is no second snapshot.
+def assert_no_second_snapshot(made: Made, past: History, path: Path, *, forgotten: bool) -> None:
+    """`run` and `retry` send no made row under another token.
 
-    Where the tokens are `forgotten`, a look has to come first, and has to find what was made.
+    Where the service has `forgotten` the tokens, they look the row up first, and early enough to find it.
     """
     retried = plan.retried(
         history.unfinished_rows(reader.lines(path), past),
@@ -131,26 +131,26 @@ def judge(made: Made, past: History, path: Path, *, forgotten: bool) -> None:
             assert request.first_sent_at.timestamp() <= created_at + MARGIN
 
 
-def attempted(path: Path) -> Repaired | str:
+def repair_or_error(path: Path) -> Repaired | str:
     try:
         return repair(path, NOW)
     except LedgerError as error:
         return str(error)
 
 
-def forged(line: bytes) -> bool:
-    """Whether a line that was never written reads like one that was: two that were cut and joined can."""
+def reads_like_a_record(line: bytes) -> bool:
+    """Whether a line that was never written can be decoded: two lines that were cut and joined can."""
     with suppress(LedgerError):
         return codec.decode(line.strip(b"\0")) is not None
     return False
 
 
-def repaired(made: Made, path: Path, content: bytes, *, forgotten: bool = True) -> None:
-    """Repair these contents, and hold the result to everything that a whole ledger is held to."""
+def assert_repaired(made: Made, path: Path, content: bytes, *, forgotten: bool = True) -> None:
+    """Repair this content: the result is whole, and leads to no second snapshot."""
     for old in path.parent.glob("*.original*"):
         old.unlink()
     rewriting.write(path, content)
-    done = attempted(path)
+    done = repair_or_error(path)
     if isinstance(done, str):
         assert "no run line is left" in done
         assert path.read_bytes() == content
@@ -163,8 +163,8 @@ def repaired(made: Made, path: Path, content: bytes, *, forgotten: bool = True) 
     assert status.check_ledger(path) >= 0
     assert repair(path, NOW).original is None
     past = history_of_checked(path)
-    if not any(map(forged, set(content.splitlines(keepends=True)) - set(made.lines))):
-        judge(made, past, path, forgotten=forgotten)
+    if not any(map(reads_like_a_record, set(content.splitlines(keepends=True)) - set(made.lines))):
+        assert_no_second_snapshot(made, past, path, forgotten=forgotten)
     whole = {line for line in content.splitlines(keepends=True) if line in made.lines}
     gone = {line for line in whole if line not in path.read_bytes()}
     assert not [line for line in gone if b'"succeeded"' in line and b'"type":"result"' in line]
@@ -180,11 +180,11 @@ thorough = settings(
 
 def test_a_whole_ledger_is_left_as_it_is(made, path, capsys):
     content = b"".join(made.lines)
-    for spoiled in (content, b"\xef\xbb\xbf" + content, content.replace(b"\n", b"\r\n"), content + b"\n \n"):
-        rewriting.write(path, spoiled)
+    for whole in (content, b"\xef\xbb\xbf" + content, content.replace(b"\n", b"\r\n"), content + b"\n \n"):
+        rewriting.write(path, whole)
         assert repair(path, NOW).original is None
-        assert path.read_bytes() == spoiled
-        judge(made, history_of_checked(path), path, forgotten=True)
+        assert path.read_bytes() == whole
+        assert_no_second_snapshot(made, history_of_checked(path), path, forgotten=True)
         assert status.check_ledger(path) == 9
     assert cli.main(["status", str(path), "--repair", "--check"]) == 0
     assert "is whole" in capsys.readouterr().out
@@ -193,15 +193,15 @@ def test_a_whole_ledger_is_left_as_it_is(made, path, capsys):
 
 def test_a_ledger_without_any_one_line_is_repaired(made, path):
     for number in range(len(made.lines)):
-        repaired(made, path, b"".join(made.lines[:number] + made.lines[number + 1 :]))
+        assert_repaired(made, path, b"".join(made.lines[:number] + made.lines[number + 1 :]))
 
 
 def test_a_ledger_with_a_repeated_or_moved_line_is_repaired(made, path):
     for number in range(len(made.lines) - 1):
         lines = list(made.lines)
-        repaired(made, path, b"".join([*lines[:number], lines[number], *lines[number:]]))
+        assert_repaired(made, path, b"".join([*lines[:number], lines[number], *lines[number:]]))
         lines[number : number + 2] = reversed(lines[number : number + 2])
-        repaired(made, path, b"".join(lines))
+        assert_repaired(made, path, b"".join(lines))
 
 
 @given(
@@ -216,9 +216,11 @@ def test_a_ledger_with_overwritten_bytes_is_repaired(made, path, begin, length, 
     content = b"".join(made.lines)
     start = int(begin * len(content))
     end = min(len(content), start + 1 + int(length * len(content)))
-    # The beginning of a last line is what a crash leaves: it is taken for one, and nobody can tell.
+    # The beginning of a last line looks like what a crash leaves.
     forgotten = end < len(content) or filling in b"\0\n"
-    repaired(made, path, content[:start] + filling * (end - start) + content[end:], forgotten=forgotten)
+    assert_repaired(
+        made, path, content[:start] + filling * (end - start) + content[end:], forgotten=forgotten
+    )
 
 
 @given(st.floats(0, 1), st.floats(0, 1) | st.floats(0, 0.1), st.binary(max_size=30))
@@ -229,8 +231,8 @@ def test_a_ledger_with_bytes_cut_out_or_inserted_leads_to_no_second_snapshot(
     content = b"".join(made.lines)
     start = int(begin * len(content))
     end = min(len(content), start + int(length * len(content)))
-    repaired(made, path, content[:start] + garbage + content[end:], forgotten=False)
-    repaired(made, path, content[:start] + garbage + content[start:], forgotten=False)
+    assert_repaired(made, path, content[:start] + garbage + content[end:], forgotten=False)
+    assert_repaired(made, path, content[:start] + garbage + content[start:], forgotten=False)
 
 
 # -- by the simulator's record ------------------------------------------------------------------------
@@ -241,7 +243,7 @@ def lines_of(path: Path) -> list[bytes]:
 
 
 class Clock:
-    """The wall clock, for us and for the service's memory alike."""
+    """The wall clock of the run and of the simulator."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
@@ -288,7 +290,7 @@ def test_a_repaired_ledger_is_resumed_to_one_snapshot_per_row(tmp_path, monkeypa
     ledger = Path("it is mine.ndjson")
     command = f"batch-snapshot status '{ledger}' --repair"
 
-    async def night() -> None:
+    async def damage_and_resume() -> None:
         clock = Clock()
         async with serve(SimulatorSettings(forget_after=memory), now=clock.time) as (
             url,
@@ -311,7 +313,7 @@ def test_a_repaired_ledger_is_resumed_to_one_snapshot_per_row(tmp_path, monkeypa
             assert_exactly_once(simulator, ledger, rows)
             assert status.check_ledger(ledger) == 6
 
-    asyncio.run(night())
+    asyncio.run(damage_and_resume())
     said = capsys.readouterr().out
     assert f"the ledger as it was: {tmp_path / ledger}.original" in said
     assert "put in doubt" in said
@@ -374,7 +376,7 @@ def test_a_file_that_is_no_ledger_is_not_repaired(path, content, capsys):
 def test_a_later_run_line_replaces_a_lost_first_one(made, path):
     lines = list(made.lines)
     lines[0] = lines[0][:50] + b"\n"
-    repaired(made, path, b"".join(lines))
+    assert_repaired(made, path, b"".join(lines))
     head = reader.head(path)
     assert head is not None
     assert head.run_id == made.run_id
@@ -415,7 +417,7 @@ def long_ledger(rows: int) -> list[bytes]:
 LEDGER = long_ledger(32)
 
 
-def read_checked(path: Path) -> History | str:
+def history_or_error(path: Path) -> History | str:
     """The history of the ledger, or the text of the error."""
     try:
         return reader.history_of(path, checked=True)
@@ -427,7 +429,7 @@ def read_checked(path: Path) -> History | str:
 def test_every_line_that_is_missing_is_refused_with_its_number(path, number):
     lines = LEDGER[:number] + LEDGER[number + 1 :]
     rewriting.write(path, b"".join(lines))
-    first = read_checked(path)
+    first = history_or_error(path)
     # An end that is lost is a crash; without the last one or a later run line nothing else is missed.
     kind = json.loads(LEDGER[number])["type"]
     assert isinstance(first, str) is (kind != "end")
@@ -442,9 +444,9 @@ def test_a_result_under_another_token_is_refused_with_its_number(path, number):
     line["client_token"] = "another"
     lines = [*LEDGER[:found], json.dumps(line, separators=(",", ":")).encode() + b"\n", *LEDGER[found + 1 :]]
     rewriting.write(path, b"".join(lines))
-    told = str(read_checked(path))
-    assert f"{path}:{found + 1}: a result of" in told
-    assert "under another token" in told
+    error = str(history_or_error(path))
+    assert f"{path}:{found + 1}: a result of" in error
+    assert "under another token" in error
 
 
 def test_a_byte_order_mark_and_blank_lines_are_skipped(path):
