@@ -8,7 +8,7 @@ from batch_snapshot.engine.limits import ConcurrencyLimit
 pytestmark = pytest.mark.anyio
 
 
-def test_the_share_is_of_all_engines_accounts_and_leaves_no_slot_over():
+def test_the_share_counts_the_accounts_of_all_engines_and_is_rounded_up():
     slots = ConcurrencyLimit(32)
     assert slots.share("one", 1) == 32
     assert slots.share("another", 19) == 2
@@ -18,7 +18,7 @@ def test_the_share_is_of_all_engines_accounts_and_leaves_no_slot_over():
     assert slots.share("one", 100) == 1
 
 
-def test_accounts_that_are_to_come_have_their_share_kept():
+def test_expected_accounts_have_their_share_kept():
     slots = ConcurrencyLimit(32)
     slots.expected = 8
     assert slots.share("the first", 1) == 4
@@ -26,7 +26,7 @@ def test_accounts_that_are_to_come_have_their_share_kept():
     assert slots.share("the first", 1) == 32
 
 
-async def test_no_more_calls_are_in_flight_than_slots():
+async def test_no_more_calls_are_in_flight_than_the_limit():
     slots = ConcurrencyLimit(2)
     assert slots.take_nowait()
     assert slots.take_nowait()

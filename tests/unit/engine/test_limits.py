@@ -92,7 +92,7 @@ def joined(usage: CallLog, clock: Clock, start: Pace | None = None, key: str = "
 # -- one pace for all ----------------------------------------------------------------------------------
 
 
-def test_a_search_is_everybodys_own(usage, clock):
+def test_each_process_searches_for_the_limit_alone(usage, clock):
     one, other = joined(usage, clock), joined(usage, clock)
     for _ in range(5):
         one.change(lambda known: known.permitted(clock.now))
@@ -103,7 +103,7 @@ def test_a_search_is_everybodys_own(usage, clock):
     assert usage.read_note("k") is None
 
 
-def test_who_meets_the_limit_tells_everybody_who_comes(usage, clock):
+def test_a_pace_that_met_the_limit_is_shared_with_later_processes(usage, clock):
     one = joined(usage, clock)
     one.change(lambda known: known.permitted(clock.now))
     clock.now += 1
@@ -112,7 +112,7 @@ def test_who_meets_the_limit_tells_everybody_who_comes(usage, clock):
     assert joined(usage, clock).pace == one.pace
 
 
-def test_who_meets_it_second_goes_on_with_the_pace_of_the_first(usage, clock):
+def test_a_second_process_that_meets_the_limit_follows_the_first_ones_pace(usage, clock):
     other = joined(usage, clock)
     other.change(lambda known: known.permitted(clock.now))
     first = joined(usage, clock, met(clock.now, 40.0))
@@ -132,7 +132,7 @@ def test_who_meets_it_second_goes_on_with_the_pace_of_the_first(usage, clock):
     assert first.pace == other.pace.answered(clock.now, clock.now)
 
 
-def test_unless_the_first_has_gone(usage, clock):
+def test_a_pace_not_used_for_long_is_replaced_by_the_one_that_meets_the_limit(usage, clock):
     other = joined(usage, clock)
     other.change(lambda known: known.permitted(clock.now))
     joined(usage, clock, met(clock.now, 40.0))
@@ -143,7 +143,7 @@ def test_unless_the_first_has_gone(usage, clock):
     assert joined(usage, clock).pace == found
 
 
-def test_two_take_their_slots_from_one_row_of_slots(path, clock):
+def test_two_processes_keep_one_gap_between_their_calls(path, clock):
     """Each sees the other's, though none has told it."""
     with CallLog(path, clock) as here, CallLog(path, clock) as there:
         both = [joined(here, clock, met(clock.now)), joined(there, clock)]
@@ -165,7 +165,7 @@ def test_two_take_their_slots_from_one_row_of_slots(path, clock):
     assert all(0.08 < gap < 0.12 for gap in gaps)
 
 
-def test_a_slot_that_was_not_taken_writes_nothing(usage, clock):
+def test_an_unchanged_pace_writes_nothing(usage, clock):
     shared = joined(usage, clock, met(clock.now))
     shared.change(lambda known: known.permitted(clock.now))
     clock.now += 5
@@ -238,7 +238,7 @@ def test_two_processes_call_as_one_would(quick, clock, rate, burst, rows, late, 
 # -- what the next run begins with ---------------------------------------------------------------------
 
 
-def test_a_run_joins_a_pace_that_lives(usage, clock):
+def test_a_run_joins_a_pace_in_use(usage, clock):
     one = joined(usage, clock, met(clock.now, 40.0))
     one.change(lambda known: known.permitted(clock.now))
     clock.now += PRESENT - 1
@@ -260,7 +260,7 @@ def test_a_later_run_begins_near_what_was_learned(usage, clock, later):
     assert late.pace.next_call_at < next_boot + 1 < begins
 
 
-def test_what_was_learned_long_ago_is_forgotten(usage, clock):
+def test_a_rate_learned_long_ago_is_forgotten(usage, clock):
     joined(usage, clock, met(clock.now, 40.0)).change(lambda known: known.permitted(clock.now))
     clock.now += LEARNED_FOR + 1
     assert joined(usage, clock).pace == Pace()
@@ -291,7 +291,7 @@ def test_a_declared_pace_begins_as_declared_again(usage, clock):
 
 
 @pytest.mark.parametrize("text", ["", "no pace", '{"a": 1}', '[99, "follow", 1]', "null"])
-def test_a_pace_that_another_version_left_is_passed_over(usage, clock, text):
+def test_a_stored_pace_of_another_version_is_ignored(usage, clock, text):
     usage.update_note("k", lambda *_: text)
     shared = joined(usage, clock)
     assert shared.pace == Pace()
@@ -300,7 +300,7 @@ def test_a_pace_that_another_version_left_is_passed_over(usage, clock, text):
     assert joined(usage, clock).pace == shared.pace
 
 
-def test_what_another_version_writes_meanwhile_does_not_end_ours(usage, clock):
+def test_a_pace_written_meanwhile_by_another_version_is_ignored(usage, clock):
     shared = joined(usage, clock, met(clock.now))
     usage.update_note("k", lambda *_: "[2, 3]")
     before = shared.pace
@@ -326,7 +326,7 @@ def test_a_pace_that_can_no_longer_be_shared_is_followed_alone(path, clock):
     assert "no longer shared" in text
 
 
-def test_a_limit_that_is_met_then_is_ones_own(path, clock):
+def test_without_a_log_a_met_limit_is_followed_alone(path, clock):
     warned: list[str] = []
     with CallLog(path, clock) as usage:
         shared = SharedPace(usage, "k", Pace(), clock.now, warned.append)
@@ -406,7 +406,7 @@ def test_reads_are_metered_apart_from_writes(usage):
     assert logged(usage) == {"aws/1 writes": 1, "aws/1 reads": 3}
 
 
-def test_what_reads_much_is_metered_though_no_window_is_declared(usage):
+def test_many_reads_are_metered_without_a_declared_window(usage):
     limits = room(usage, a1=Quota(per_second=5))
     lane = limits.new_state("a1", wait=False)
     asked: list[str] = []
@@ -422,7 +422,7 @@ def test_what_reads_much_is_metered_though_no_window_is_declared(usage):
     assert (logged(usage), asked) == ({"aws/1 reads": 1}, ["a1"])
 
 
-def test_a_meter_claims_finishes_and_cancels(usage, clock):
+def test_a_meter_reserves_finishes_and_cancels(usage, clock):
     meter = WindowMeter(usage, "k", (QuotaWindow("per_minute", 1, 60.0),))
     reservation = meter.reserve()
     assert isinstance(reservation, int)
@@ -447,7 +447,7 @@ def test_without_declared_windows_no_call_is_logged(usage, quota):
     assert lane.pacer.meter is lane.read_pacer.meter is None
 
 
-def test_without_a_log_nobody_is_asked_whose_account_it_is():
+def test_without_a_log_the_account_is_not_identified():
     async def asked(name: str) -> str:
         raise AssertionError(name)
 
@@ -458,7 +458,7 @@ def test_without_a_log_nobody_is_asked_whose_account_it_is():
     trio.run(settle)
 
 
-def test_an_account_once_known_is_not_forgotten_while_sts_is_silent(usage):
+def test_an_account_known_before_keeps_its_windows_while_sts_is_silent(usage):
     """A window that began anew under the name of a key would be one too many."""
     known: list[str] = ["aws:123456789012:us-east-1", "aws key:0123"]
 
@@ -479,7 +479,7 @@ def test_an_account_once_known_is_not_forgotten_while_sts_is_silent(usage):
 
 
 @pytest.mark.parametrize(("quota", "warned"), [(PER_DAY, True), (Quota(per_second=5), False)])
-def test_one_that_was_never_known_is_warned_of_where_it_matters(usage, quota, warned):
+def test_an_account_never_known_is_a_warning_if_it_has_windows(usage, quota, warned):
     async def told(_: str) -> str:
         return "aws key:0123"
 
@@ -493,7 +493,7 @@ def test_one_that_was_never_known_is_warned_of_where_it_matters(usage, quota, wa
     assert [("STS" in one, "sts:GetCallerIdentity" in one) for one in warnings] == [(True, True)] * warned
 
 
-def test_an_account_without_credentials_gets_nothing(usage):
+def test_an_account_without_credentials_gets_no_windows(usage):
     failure = error_codes.client_failure(["NoCredentialsError", "Exception"], "none")
 
     async def nobody(name: str) -> str:
@@ -525,7 +525,7 @@ def test_declared_and_sought_rates_are_kept_apart(usage):
 
 
 @pytest.mark.parametrize("rates", [(5.0, 5.0), (5.0, 4.0), (0.4, 0.4, 0.4)])
-def test_all_who_declare_a_rate_call_at_it_together(usage, clock, rates):
+def test_all_processes_together_keep_a_declared_rate(usage, clock, rates):
     """Whoever takes the next slot, it is a whole gap after the one before."""
     all_ = [joined(usage, clock, pace.declared(rate)) for rate in rates]
     sent = []
@@ -553,7 +553,7 @@ def test_a_declared_rate_outlasts_its_run(usage, clock, rate):
     assert joined(usage, clock, pace.declared(rate)).pace.opens(clock.now) == clock.now
 
 
-def test_a_slot_of_an_earlier_boot_holds_nobody_up_for_longer_than_a_gap(usage, clock):
+def test_a_slot_of_an_earlier_boot_delays_a_call_by_one_gap_at_most(usage, clock):
     clock.now = 1e6
     joined(usage, clock, pace.declared(0.5)).change(lambda known: known.permitted(clock.now))
     clock.now += PRESENT + 1
@@ -570,7 +570,7 @@ def test_two_names_of_one_account_share_its_pace(usage):
     assert settled(both, "c2").pacer.pace == Pace()
 
 
-def test_lanes_begin_as_declared_or_seeking_and_read_at_the_published_rate(usage):
+def test_accounts_begin_at_the_declared_rate_or_search_and_read_at_the_published_rate(usage):
     limits = room(usage, a1=Quota(per_second=5), b1=Quota())
     lane, other = (limits.new_state(name, wait=False) for name in ("a1", "b1"))
     assert lane.pacer.pace == pace.declared(5)
@@ -587,7 +587,7 @@ def test_a_log_that_breaks_where_no_call_is_counted_is_a_warning(path, clock):
     assert "no longer shared" in warning
 
 
-def test_and_where_calls_are_counted_nothing_leaves(path, clock):
+def test_a_log_that_breaks_where_calls_are_counted_lets_no_call_leave(path, clock):
     with CallLog(path, clock) as usage:
         path.unlink()
         lane = settled(room(usage, a1=PER_DAY), "a1")
@@ -603,14 +603,14 @@ def brief(found: AccountForecast) -> tuple[float, str, tuple[int, ...]]:
     return found.rate, found.basis, found.used
 
 
-def test_an_outlook_goes_by_what_is_declared(usage):
+def test_a_forecast_uses_the_declared_rate(usage):
     found = room(usage, a1=Quota(per_second=5, per_hour=60, per_day=100)).forecast("a1", 100)
     assert brief(found) == (5, "declared", (0, 0))
     assert found.windows == windows(Quota(per_hour=60, per_day=100))
     assert found.forecast.ends_in == pytest.approx(HOUR + 39 / 5)
 
 
-def test_or_by_what_an_earlier_run_learned(usage, clock):
+def test_a_forecast_uses_the_rate_learned_by_an_earlier_run(usage, clock):
     seeking = room(usage, a1=Quota())
     assert brief(seeking.forecast("a1", 10)) == (PUBLISHED_RATE, "assumed", ())
     lane = settled(seeking, "a1")
@@ -623,19 +623,19 @@ def test_or_by_what_an_earlier_run_learned(usage, clock):
     assert brief(room(usage, a1=Quota()).forecast("a1", 10)) == (PUBLISHED_RATE, "assumed", ())
 
 
-def test_or_by_what_this_run_has_measured(usage):
+def test_a_forecast_uses_the_rate_measured_by_this_run(usage):
     found = room(usage, a1=Quota(per_second=5)).forecast("a1", 11, 2.0)
     assert brief(found) == (2.0, "measured", ())
     assert found.forecast.ends_in == pytest.approx(5)
 
 
-def test_without_a_log_nothing_is_known_but_what_is_declared():
+def test_without_a_log_a_forecast_knows_only_what_is_declared():
     found = room(None, a1=Quota(per_day=100)).forecast("a1", 150)
     assert brief(found) == (PUBLISHED_RATE, "assumed", (0,))
     assert found.forecast.ends_in == pytest.approx(DAY + 49)
 
 
-def test_an_outlook_knows_what_is_used_of_each_window_without_any_call(usage, clock):
+def test_a_forecast_counts_what_is_used_of_each_window_without_any_call(usage, clock):
     """By another run, an hour ago and just now; whose account it is was found out then."""
     quota = Quota(per_second=1, per_hour=50, per_day=100)
     meter = settled(room(usage, a1=quota), "a1").pacer.meter
@@ -665,7 +665,7 @@ def test_an_outlook_knows_what_is_used_of_each_window_without_any_call(usage, cl
     ],
     ids=["endpoint", "profile", "role", "region", "endpoint of its own"],
 )
-def test_what_signs_otherwise_is_taken_for_nobody_known(usage, other):
+def test_other_account_settings_are_not_taken_for_a_known_account(usage, other):
     known = Account("a1", profile="a1", quota=PER_DAY)
 
     def used(**changes) -> tuple[int, ...]:
@@ -814,7 +814,7 @@ def quick():
         yield Path(made) / "usage.sqlite"
 
 
-def test_a_backfill_over_days_uses_its_quota_to_the_brim_and_never_exceeds_it(quick, monkeypatch):
+def test_a_backfill_over_days_uses_its_whole_quota_and_never_exceeds_it(quick, monkeypatch):
     """9,000 rows at one a second and 2,500 a day; killed in mid-call and stopped in mid-wait.
 
     So many that what is in no window any more is purged on its way.
@@ -839,7 +839,7 @@ def test_a_backfill_over_days_uses_its_quota_to_the_brim_and_never_exceeds_it(qu
     assert len(going.calls) > going.rows, "no kill met a call in flight"
 
 
-def test_so_does_the_engine_run_after_run(quick, monkeypatch):
+def test_engine_runs_over_days_use_the_whole_quota_and_never_exceed_it(quick, monkeypatch):
     few_looks(monkeypatch)
     going = Backfill(quick, 3500, 1000)
 

@@ -247,14 +247,14 @@ async def test_ambiguity_is_sticky(second):
     assert world.outcomes[0].error.code == second.code
 
 
-async def test_a_conflict_without_doubt_gets_few_tries():
+async def test_a_conflict_without_an_ambiguous_try_gets_few_tries():
     world = World(answer=lambda *_: CONFLICT)
     await world.run(requests(1))
     assert len(world.sent) == retry.CONFLICT_ATTEMPTS
     assert world.outcomes[0].status is Status.FAILED
 
 
-async def test_a_conflict_after_doubt_is_replayed_until_the_earlier_try_has_landed():
+async def test_a_conflict_after_an_ambiguous_try_is_replayed_until_that_one_has_landed():
     world = World(answer=lambda request, nth: BROKEN if nth == 0 else CONFLICT if nth < 6 else None)
     await world.run(requests(1))
     assert world.outcomes[0].status is Status.SUCCEEDED
@@ -267,7 +267,7 @@ async def test_a_throttle_costs_no_attempt_and_loses_no_row():
     assert {(o.attempts, o.throttles) for o in world.outcomes} == {(1, 12)}
 
 
-async def test_a_spent_quota_defers_the_run_and_leaves_no_line_for_its_rows():
+async def test_a_spent_quota_defers_the_run_and_records_no_outcome_for_its_rows():
     world = World(answer=lambda *_: THROTTLED, patience=300)
     await world.run(requests(50))
     assert world.ending().kind is StopKind.DEFERRED
@@ -275,7 +275,7 @@ async def test_a_spent_quota_defers_the_run_and_leaves_no_line_for_its_rows():
     assert anyio.current_time() >= 300
 
 
-async def test_one_success_keeps_a_throttled_run_alive():
+async def test_one_success_keeps_a_throttled_run_going():
     world = World(answer=lambda request, nth: None if now().second % 10 == 0 else THROTTLED, patience=300)
     await world.run(requests(20))
     assert world.engine.ending is None
@@ -327,7 +327,7 @@ async def test_denials_in_a_row_stop_the_account():
     assert world.ending().kind is StopKind.STOPPED
 
 
-async def test_denials_after_a_success_are_the_rows_own():
+async def test_denials_after_a_success_stop_no_account():
     world = World(answer=lambda request, _: None if request.row.resource == "O0" else DENIED, concurrency=1)
     await world.run(requests(100))
     assert world.statuses() == {Status.SUCCEEDED: 1, Status.FAILED: 99}
@@ -381,7 +381,7 @@ async def test_calls_that_outlive_the_drain_are_in_doubt():
     assert {o.request.row for o in world.outcomes} == {request.row for _, request in world.sent}
 
 
-async def test_an_abort_drops_calls_at_once_and_says_so():
+async def test_an_abort_drops_calls_at_once_and_records_them_in_doubt():
     world = World(latency=1000, concurrency=4, rate=1000)
     async with anyio.create_task_group() as group:
         group.start_soon(world.run, requests(100))
@@ -461,7 +461,7 @@ async def test_an_old_doubtful_row_that_cannot_be_looked_up_stays_in_doubt():
     assert [(o.status, o.error.code) for o in world.outcomes] == [(Status.IN_DOUBT, "AccessDeniedException")]
 
 
-async def test_unless_it_is_to_be_sent_all_the_same():
+async def test_with_resend_in_doubt_a_row_that_cannot_be_looked_up_is_sent():
     world = World(token_ttl=600, look=lambda _: DENIED, resend_in_doubt=True)
     await world.run([doubtful(700)])
     assert world.statuses() == {Status.SUCCEEDED: 1}
@@ -485,7 +485,7 @@ async def test_a_look_up_is_tried_again_and_throttles_are_waited_out():
     assert [o.status for o in world.outcomes] == [Status.SUCCEEDED]
 
 
-async def test_a_token_that_grows_old_at_the_pacer_is_looked_up_before_it_is_sent_again():
+async def test_a_token_that_expires_at_the_pacer_is_looked_up_before_it_is_sent_again():
     def answer(request, nth):
         return BROKEN if nth == 0 else refusal("ThrottlingException", retry_after=250) if nth < 6 else None
 
@@ -612,7 +612,7 @@ async def test_a_first_read_that_is_refused_is_a_warning():
     assert "AccessDeniedException" in world.engine.accounts["main"].warnings[0]
 
 
-async def test_a_conflict_after_doubt_is_settled_by_looking():
+async def test_a_conflict_after_an_ambiguous_try_is_settled_by_a_look_up():
     """A service that answers every replay with a conflict: the snapshot is there all the same."""
     world = World(
         answer=lambda request, nth: BROKEN if nth == 0 else CONFLICT,
@@ -623,13 +623,13 @@ async def test_a_conflict_after_doubt_is_settled_by_looking():
     assert len(world.sent) == 2
 
 
-async def test_a_conflict_without_doubt_is_not_looked_into():
+async def test_a_conflict_without_an_ambiguous_try_is_not_looked_up():
     world = World(answer=lambda *_: CONFLICT)
     await world.run(requests(1))
     assert world.looked == []
 
 
-async def test_a_conflict_whose_look_is_denied_is_replayed():
+async def test_a_conflict_whose_look_up_is_denied_is_replayed():
     world = World(
         answer=lambda request, nth: BROKEN if nth == 0 else CONFLICT if nth < 4 else None,
         look=lambda _: DENIED,
@@ -638,14 +638,14 @@ async def test_a_conflict_whose_look_is_denied_is_replayed():
     assert world.statuses() == {Status.SUCCEEDED: 1}
 
 
-async def test_a_look_waits_until_reads_show_what_was_sent_last():
+async def test_a_look_up_waits_until_reads_show_what_was_sent_last():
     """An earlier run may have sent it the moment before this one began."""
     world = World(look=lambda _: Receipt("arn:found", 1))
     await world.run([doubtful(7000)])
     assert world.looked[0][0] >= retry.READ_LAG
 
 
-async def test_an_account_that_waits_holds_up_no_other():
+async def test_a_throttled_account_delays_no_other():
     """A thousand rows of a throttled account come first; the others' rows are done in seconds."""
     world = World(
         accounts=("stuck", "free"),
@@ -773,7 +773,7 @@ async def test_each_account_is_identified_once_before_anything_of_it_leaves():
     assert world.statuses() == {Status.SUCCEEDED: 90}
 
 
-async def test_an_account_that_nobody_can_sign_for_stops_before_its_first_permit():
+async def test_an_account_without_valid_credentials_stops_before_its_first_permit():
     world = World(
         accounts=("good", "bad"), whose=lambda account: EXPIRED if account.name == "bad" else None, rate=1000
     )
@@ -789,7 +789,7 @@ async def test_an_account_that_nobody_can_sign_for_stops_before_its_first_permit
     assert [name for name, *_ in world.identified].count("bad") == 1
 
 
-async def test_an_account_that_is_identified_at_the_second_try_is_asked_again():
+async def test_a_transient_failure_to_identify_is_tried_again():
     """What fails without saying anything about the account costs no row."""
     said = [BROKEN]
     world = World(whose=lambda _: said.pop() if said else None, concurrency=1)
@@ -851,7 +851,7 @@ async def test_a_spent_window_defers_its_account_and_no_other():
     assert anyio.current_time() < 60
 
 
-async def test_a_window_without_room_says_what_to_change():
+async def test_a_window_that_allows_no_call_says_what_to_change():
     world = World()
     world.engine.accounts["main"].pacer.meter = Windows(0, width=QuotaWindow("per_hour", 0, 3600.0))
     await world.run(requests(10))
@@ -860,7 +860,7 @@ async def test_a_window_without_room_says_what_to_change():
     assert "per_hour leaves room for no call" in world.ending().reason
 
 
-async def test_a_spent_window_is_waited_for_where_that_is_asked():
+async def test_with_wait_a_spent_window_is_waited_for():
     world = World(rate=1000, wait=True)
     world.engine.accounts["main"].pacer.meter = Windows(40, opens_at=7200)
     await world.run(requests(100))
@@ -869,7 +869,7 @@ async def test_a_spent_window_is_waited_for_where_that_is_asked():
     assert [7200 <= at < 7201 for at, _ in world.sent] == [False] * 40 + [True] * 60
 
 
-async def test_a_stop_wakes_who_waits_for_a_window():
+async def test_a_stop_ends_the_wait_for_a_window():
     world = World(rate=1000, wait=True)
     world.engine.accounts["main"].pacer.meter = windows = Windows(40, opens_at=7200)
     async with anyio.create_task_group() as group:
@@ -894,7 +894,7 @@ async def test_a_spent_window_of_reads_leaves_the_row_in_doubt():
     assert "in 1:59:" in stop.reason, "it is the window of reads that opens then"
 
 
-async def test_a_call_that_waits_behind_others_when_the_run_stops_gives_its_permit_back():
+async def test_a_stop_cancels_the_permit_of_a_call_that_waits_for_concurrency():
     """It has its slot, but all calls that may fly do: it never leaves, and spends nothing."""
     world = World(latency=5, accounts=("a", "b"), rate=1000, concurrency=1)
     meters = {name: Windows(100) for name in ("a", "b")}
@@ -932,7 +932,7 @@ async def test_a_stop_at_the_very_moment_of_a_permit_gives_it_back():
     assert world.ending().kind is StopKind.INTERRUPTED
 
 
-async def test_calls_that_are_dropped_in_flight_keep_their_slots():
+async def test_calls_that_are_dropped_in_flight_count_in_their_windows():
     world = World(latency=1000, concurrency=4, rate=1000)
     world.engine.accounts["main"].pacer.meter = windows = Windows(100)
     async with anyio.create_task_group() as group:
@@ -943,7 +943,7 @@ async def test_calls_that_are_dropped_in_flight_keep_their_slots():
 
 
 @pytest.mark.parametrize("breaks", ["finish", "reserve"])
-async def test_a_log_of_calls_that_breaks_loses_no_outcome_and_lets_no_call_follow(breaks):
+async def test_a_log_of_calls_that_fails_loses_no_outcome_and_lets_no_call_follow(breaks):
     world = World(latency=1, concurrency=2, rate=1000)
     world.engine.accounts["main"].pacer.meter = windows = Windows(100)
 
@@ -961,14 +961,14 @@ async def test_a_log_of_calls_that_breaks_loses_no_outcome_and_lets_no_call_foll
     assert (ending.kind, ending.reason) == (StopKind.STOPPED, "the log of calls cannot be written")
 
 
-async def test_nor_does_any_call_leave_where_the_log_cannot_tell_whose_account_it_is():
+async def test_a_log_of_calls_that_cannot_be_read_lets_no_call_leave():
     world = World(whose=lambda _: StorageError("the log of calls cannot be read"))
     await world.run(requests(10))
     assert (world.sent, world.outcomes) == ([], [])
     assert isinstance(world.engine.call_log_error, StorageError)
 
 
-async def test_a_spent_window_says_when_it_opens_by_what_is_over():
+async def test_the_time_a_spent_window_opens_is_computed_once_no_call_is_in_flight():
     """A call in flight seems to hold its slot for minutes; once it is over it is known better."""
     world = World(latency=2, concurrency=8, rate=1000)
     windows = Windows(4, opens_at=360)
@@ -1005,7 +1005,7 @@ async def test_a_spent_window_says_when_it_opens_by_what_is_over():
     ],
     ids=lambda value: getattr(value, "code", value),
 )
-async def test_only_answers_that_were_not_throttled_say_that_there_is_room(failure, says):
+async def test_only_answers_of_the_service_without_throttle_count_for_the_pace(failure, says):
     """Neither a connection that was reset nor a service that broke says anything about limits."""
     world = World(answer=lambda *_: failure, max_attempts=1, look=lambda _: DENIED)
     await world.run(requests(1))

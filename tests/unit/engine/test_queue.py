@@ -65,7 +65,7 @@ names = st.sampled_from("abcde")
     batch=st.integers(1, 9),
     told=st.sampled_from(["nothing", "the truth", "too few", "too many"]),
 )
-def test_whatever_the_order_and_the_rates_nothing_is_lost_and_memory_is_bounded(order, pauses, batch, told):
+def test_any_order_and_rates_lose_nothing_and_keep_memory_bounded(order, pauses, batch, told):
     wanted = Counter(order)
     expected = {
         "nothing": None,
@@ -127,7 +127,7 @@ async def test_an_account_behind_a_hundred_thousand_rows_of_another_does_not_wai
 
 
 @pytest.mark.anyio
-async def test_what_is_read_for_nobody_is_not_read():
+async def test_nothing_is_read_while_every_account_has_rows():
     """Both have rows to take: the rest of the manifest waits where it is."""
     read = 0
 
@@ -146,7 +146,7 @@ async def test_what_is_read_for_nobody_is_not_read():
 
 
 @pytest.mark.anyio
-async def test_the_rows_of_an_account_that_stopped_are_dropped_and_hold_up_nobody():
+async def test_the_rows_of_a_stopped_account_are_dropped_and_delay_no_other():
     stopped: set[str] = set()
     with closing(RequestQueue("ab", stopped.__contains__, read_ahead=AHEAD, chunk=CHUNK)) as queue:
         async with anyio.create_task_group() as group:
@@ -162,7 +162,7 @@ async def test_the_rows_of_an_account_that_stopped_are_dropped_and_hold_up_nobod
 
 
 @pytest.mark.anyio
-async def test_when_everybody_has_stopped_nothing_more_is_read():
+async def test_nothing_more_is_read_once_every_account_has_stopped():
     stopped: set[str] = set()
     read = []
 

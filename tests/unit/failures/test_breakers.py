@@ -95,7 +95,7 @@ async def test_the_start_is_slowed_down_no_longer_than_the_first_call_lasts():
 
 
 @pytest.mark.parametrize(("failure", "allowed"), [(DENIED, 100), (html(403), 20), (refusal("500", 500), 20)])
-async def test_after_a_success_only_what_may_be_the_rows_own_is_tolerated_longer(failure, allowed):
+async def test_after_a_success_only_failures_of_single_rows_are_tolerated_longer(failure, allowed):
     world = World(
         answer=lambda request, _: None if request.row.resource == "O0" else failure,
         concurrency=1,
@@ -107,7 +107,7 @@ async def test_after_a_success_only_what_may_be_the_rows_own_is_tolerated_longer
     assert world.ending().kind is StopKind.STOPPED
 
 
-async def test_a_success_in_between_is_no_reason_to_stop():
+async def test_a_success_in_between_resets_the_breaker():
     world = World(
         answer=lambda request, _: html(403) if int(request.row.resource[1:]) % 15 else None, concurrency=1
     )
@@ -116,7 +116,7 @@ async def test_a_success_in_between_is_no_reason_to_stop():
     assert len(world.outcomes) == 150
 
 
-async def test_refusals_with_messages_of_their_own_are_the_rows_affair():
+async def test_refusals_with_different_messages_stop_no_account():
     def answer(request, _):
         word = chr(ord("a") + int(request.row.resource[1:]) % 26)
         return service_failure(
@@ -147,14 +147,14 @@ def test_messages_that_differ_by_ids_alone_are_the_same(message):
     assert found.tripped
 
 
-def test_another_kind_begins_anew():
+def test_another_pattern_starts_the_count_again():
     found = Breaker(limit=2).after(DENIED).after(html(403))
     assert (found.count, found.tripped) == (1, False)
     assert not found.after(html(404)).tripped
     assert found.after(html(403)).tripped
 
 
-def test_a_reason_quotes_no_page():
+def test_a_reason_quotes_no_whole_html_page():
     page = service_failure(ErrorResponse(code="403", message="<html>" + "x" * 1900, http_status=403))
     assert len(Breaker().after(page).reason) < 500
 
@@ -173,7 +173,7 @@ async def test_one_accounts_breaker_stops_no_other():
 
 @pytest.mark.parametrize("concurrency", [1, 32])
 @pytest.mark.parametrize("latency", [0, 10.0], ids=["refused", "timed out"])
-async def test_against_nobody_the_run_is_deferred_within_three_minutes(concurrency, latency):
+async def test_without_a_network_the_run_is_deferred_within_three_minutes(concurrency, latency):
     world = World(latency=latency, answer=lambda *_: REFUSED, concurrency=concurrency, max_attempts=2)
     account = world.engine.accounts["main"]
     account.pacer.meter, account.read_pacer.meter = Windows(10_000), Windows(10_000)
@@ -208,7 +208,7 @@ async def test_probes_come_one_at_a_time_and_ever_more_seldom():
     assert max(gaps) <= 30.1
 
 
-async def test_a_run_goes_on_when_the_network_comes_back():
+async def test_a_run_continues_when_the_network_comes_back():
     world = World(answer=lambda *_: REFUSED if 1 < anyio.current_time() < 60 else None, rate=50)
     await world.run(requests(500))
     assert world.engine.ending is None
@@ -219,7 +219,7 @@ async def test_a_run_goes_on_when_the_network_comes_back():
     assert anyio.current_time() < 60 + 30 + 11
 
 
-async def test_an_answer_of_whatever_kind_ends_the_pause():
+async def test_any_answer_ends_the_pause():
     world = World(answer=lambda *_: REFUSED if anyio.current_time() < 5 else NOT_FOUND)
     await world.run(requests(10))
     assert world.statuses() == {Status.FAILED: 10}
@@ -248,7 +248,7 @@ async def test_calls_that_were_under_way_when_the_pause_began_are_no_probes():
     assert [at - times[0] for at in times[LIMIT : LIMIT + 4]] == pytest.approx([1.5, 4, 8.5, 17], abs=0.1)
 
 
-async def test_a_pause_at_a_worker_is_shown_by_the_clock_here():
+async def test_a_pause_at_a_worker_is_shown_by_the_coordinators_clock():
     account = World().engine.accounts["main"]
     here = Coordinator(
         accounts={"main": account},
@@ -274,7 +274,7 @@ async def test_a_pause_at_a_worker_is_shown_by_the_clock_here():
     assert told(None) is None
 
 
-async def test_a_single_refused_connection_holds_up_nobody_else_for_long():
+async def test_a_single_refused_connection_delays_other_rows_little():
     world = World(
         answer=lambda request, nth: REFUSED if request.row.resource == "O50" and nth < 3 else None, rate=50
     )
@@ -283,7 +283,7 @@ async def test_a_single_refused_connection_holds_up_nobody_else_for_long():
     assert anyio.current_time() < 8
 
 
-async def test_a_row_in_doubt_stays_so_when_nobody_can_be_reached_then():
+async def test_a_row_in_doubt_stays_in_doubt_without_a_network():
     world = World(answer=lambda request, nth: RESET if nth == 0 else REFUSED, concurrency=1)
     await world.run(requests(1))
     assert [(o.status, o.attempts, o.error.message) for o in world.outcomes] == [
@@ -292,7 +292,7 @@ async def test_a_row_in_doubt_stays_so_when_nobody_can_be_reached_then():
     assert world.ending().kind is StopKind.DEFERRED
 
 
-async def test_a_look_up_that_does_not_leave_waits_too():
+async def test_a_look_up_that_never_left_waits_for_the_next_probe():
     from tests.unit.engine.test_pool import doubtful
 
     world = World(look=lambda _: REFUSED if anyio.current_time() < 60 else Receipt("arn:found", 1))
@@ -301,7 +301,7 @@ async def test_a_look_up_that_does_not_leave_waits_too():
     assert world.engine.ending is None
 
 
-async def test_a_try_that_never_left_gives_its_slot_of_the_pace_back():
+async def test_a_try_that_never_left_gives_its_permit_back_to_the_pace():
     world = World(latency=0, answer=lambda request, nth: REFUSED if nth == 0 else None, rate=0.1)
     await world.run(requests(1))
     (first, _), (second, _) = world.sent
@@ -316,7 +316,7 @@ async def test_a_row_that_never_left_was_never_first_sent():
 
 
 @pytest.mark.parametrize("count", [1, 5])
-async def test_settings_that_let_no_call_leave_stop_the_account_at_once(count):
+async def test_wrong_proxy_settings_stop_the_account_at_once(count):
     wrong = client_failure(["InvalidProxyError"], "the URL of the proxy names no host")
     world = World(answer=lambda *_: wrong)
     account = world.engine.accounts["main"]
@@ -327,7 +327,7 @@ async def test_settings_that_let_no_call_leave_stop_the_account_at_once(count):
     assert "the URL of the proxy names no host" in world.ending().reason
 
 
-async def test_a_stop_wakes_an_account_that_pauses():
+async def test_a_stop_ends_a_pause():
     world = World(answer=lambda *_: REFUSED)
     async with anyio.create_task_group() as group:
         group.start_soon(world.run, requests(100))
@@ -337,7 +337,7 @@ async def test_a_stop_wakes_an_account_that_pauses():
     assert world.outcomes == []
 
 
-async def test_an_account_that_pauses_holds_up_no_other():
+async def test_an_account_that_pauses_delays_no_other():
     world = World(
         accounts=("a", "b"),
         answer=lambda request, _: REFUSED if request.row.account == "a" else None,
@@ -363,7 +363,7 @@ async def test_a_quota_that_refuses_all_rows_defers_the_run(latency):
     assert anyio.current_time() < 180
 
 
-async def test_a_quota_that_opens_again_lets_the_run_go_on():
+async def test_a_quota_that_opens_again_lets_the_run_continue():
     world = World(answer=lambda *_: QUOTA if anyio.current_time() < 20 else None, rate=100)
     await world.run(requests(500))
     assert world.engine.ending is None

@@ -100,7 +100,7 @@ def test_only_a_connection_never_established_proves_that_nothing_was_sent(cls):
 
 
 @pytest.mark.parametrize("cls", classes(aiohttp, aiohttp.ClientError))
-def test_every_failure_of_the_connection_is_worth_another_try(cls):
+def test_every_failure_of_the_connection_is_retried(cls):
     failure = classify(cls)
     assert (failure.kind, failure.verdict) == (ErrorKind.TRANSIENT, Verdict.RETRY)
 
@@ -154,7 +154,7 @@ def test_an_unknown_exception_is_in_doubt_and_not_repeated(cls):
     )
 
 
-def test_credentials_stop_the_account_and_prove_that_nothing_left():
+def test_credential_failures_stop_the_account_and_prove_that_nothing_left():
     failure = error_codes.credentials_failure(classify(TimeoutError))
     assert (failure.verdict, failure.may_have_landed) == (Verdict.STOP_ACCOUNT, False)
 
