@@ -1,7 +1,7 @@
 """The worker pool in virtual time: fakes at the seams, hours in milliseconds."""
 
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import pairwise
 from random import Random
 
@@ -11,17 +11,13 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot.config.options import Settings
-from batch_snapshot.engine.account import AccountState, Stop, StopKind
-from batch_snapshot.engine.pool import Engine
-from batch_snapshot.engine.seams import Seams
+from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.errors import LedgerWriteError, StorageError
 from batch_snapshot.failures import retry
 from batch_snapshot.failures.breakers import LIMIT
-from batch_snapshot.failures.error_codes import ErrorResponse, client_failure, service_failure
+from batch_snapshot.failures.error_codes import client_failure
 from batch_snapshot.failures.retry import FailureLimit
 from batch_snapshot.models import (
-    ApiError,
     ErrorKind,
     Failure,
     Receipt,
@@ -29,13 +25,24 @@ from batch_snapshot.models import (
     Row,
     Status,
     Verdict,
-    client_token,
 )
-from batch_snapshot.ratelimit import pace
-from batch_snapshot.ratelimit.pacer import Pacer
-from batch_snapshot.ratelimit.windows import DAY, QuotaWindow, WindowFull
-
-START = datetime(2026, 3, 1, tzinfo=UTC)
+from batch_snapshot.ratelimit.windows import QuotaWindow
+from tests.support.engine_world import (
+    BROKEN,
+    CONFLICT,
+    DENIED,
+    EXPIRED,
+    INVALID,
+    REFUSED_CONNECTION,
+    START,
+    THROTTLED,
+    Windows,
+    World,
+    doubtful,
+    now,
+    refusal,
+    requests,
+)
 
 
 @pytest.fixture
@@ -44,137 +51,6 @@ def anyio_backend():
 
 
 pytestmark = pytest.mark.anyio
-
-
-def now():
-    return START + timedelta(seconds=anyio.current_time())
-
-
-def refusal(code, status=400, **more):
-    return service_failure(ErrorResponse(code=code, message=f"{code} was said", http_status=status, **more))
-
-
-THROTTLED = refusal("ThrottlingException")
-DENIED = refusal("AccessDeniedException")
-CONFLICT = refusal("ConflictException")
-BROKEN = refusal("InternalServerException", 500)
-REFUSED_CONNECTION = client_failure(["ClientConnectorError", "Exception"], "refused")
-INVALID = refusal("ValidationException")
-EXPIRED = refusal("ExpiredTokenException", 403)
-
-
-def requests(count, account="main", engagement=None):
-    for number in range(count):
-        row = Row(account, "Sandbox", engagement or f"eng-{number:014}", "Opportunity", f"O{number}", "View")
-        yield Request(row, client_token("run", row, 0))
-
-
-class World:
-    """A service, a ledger and an engine between them."""
-
-    def __init__(
-        self,
-        *,
-        latency=0.1,
-        answer=None,
-        look=None,
-        first_read=None,
-        whose=None,
-        accounts=("main",),
-        rate=None,
-        wait=False,
-        **bounds,
-    ):
-        self.latency = latency
-        self.answer = answer or (lambda request, nth: None)
-        self.look = look or (lambda request: None)
-        self.first_read = first_read or (lambda request: None)
-        self.whose = whose or (lambda account: None)
-        self.identified, self.probed = [], []
-        self.sent, self.looked, self.outcomes, self.intended = [], [], [], []
-        self.flying: Counter[tuple[str, ...]] = Counter()
-        self.overlaps = 0
-        self.peak = 0
-        self.full = False
-        self.sent_until_full = 0
-        self.skew = None
-        start = pace.declared(rate) if rate else pace.Pace()
-        seams = Seams(
-            intend=self.intend,
-            send=self.send,
-            record=self.record,
-            look_up=self.look_up,
-            identify=self.identify,
-            probe=self.probe,
-            clock_skew=lambda _: self.skew,
-            now=now,
-            rng=Random(7),
-        )
-        states = {
-            name: AccountState(name, Pacer(start, wait=wait), Pacer(pace.declared(10), wait=wait))
-            for name in accounts
-        }
-        self.engine = Engine(states, seams, Settings(**bounds))
-
-    async def send(self, request):
-        pair = request.row[1:3] + request.row[4:5]
-        assert request.row in self.intended, "sent before its intent was durable"
-        self.flying[pair] += 1
-        self.overlaps += self.flying[pair] > 1
-        self.peak = max(self.peak, self.flying.total())
-        nth = sum(1 for _, earlier in self.sent if earlier.row == request.row)
-        self.sent.append((anyio.current_time(), request))
-        try:
-            await anyio.sleep(self.latency(request) if callable(self.latency) else self.latency)
-        finally:
-            self.flying[pair] -= 1
-        failure = self.answer(request, nth)
-        if failure:
-            raise ApiError(failure)
-        return Receipt(f"arn:{request.client_token}", 1, "req")
-
-    async def look_up(self, request):
-        self.looked.append((anyio.current_time(), request))
-        found = self.look(request)
-        if isinstance(found, Failure):
-            raise ApiError(found)
-        return found
-
-    async def identify(self, account):
-        self.identified.append(
-            (account.name, account.pacer.pace.next_call_at, account.read_pacer.pace.next_call_at)
-        )
-        await anyio.sleep(0.5)
-        failure = self.whose(account)
-        if failure:
-            raise ApiError(failure) if isinstance(failure, Failure) else failure
-
-    async def probe(self, request):
-        self.probed.append((len(self.sent), request.row.account, request.row.catalog))
-        failure = self.first_read(request)
-        if failure:
-            raise ApiError(failure)
-
-    async def intend(self, batch):
-        await anyio.sleep(0.01)
-        self.intended += [request.row for request in batch]
-
-    def record(self, outcome):
-        if self.full:
-            self.sent_until_full = self.sent_until_full or len(self.sent)
-            raise LedgerWriteError("disk full")
-        self.outcomes.append(outcome)
-
-    async def run(self, rows, size=16):
-        rows = list(rows)
-        await self.engine.run(rows[at : at + size] for at in range(0, len(rows), size))
-
-    def ending(self):
-        assert self.engine.ending is not None
-        return self.engine.ending
-
-    def statuses(self):
-        return Counter(outcome.status for outcome in self.outcomes)
 
 
 async def test_every_row_is_sent_once_and_recorded():
@@ -418,11 +294,6 @@ async def test_what_cannot_be_recorded_is_not_begun():
     await anyio.sleep(100)
     assert len(world.sent) == world.sent_until_full
     assert world.engine.accounts["main"].halted
-
-
-def doubtful(age, **more):
-    row = Row("main", "Sandbox", "eng-1", "Opportunity", "O1", "View")
-    return Request(row, "token", ambiguous=True, first_sent_at=START - timedelta(seconds=age), **more)
 
 
 async def test_a_young_doubtful_row_is_sent_again_under_its_token():
@@ -799,37 +670,6 @@ async def test_a_transient_failure_to_identify_is_tried_again():
 
 
 # -- windows -------------------------------------------------------------------------------------------
-
-
-class Windows:
-    """A window of so many calls; all of it opens again at `opens_at`."""
-
-    def __init__(self, limit, opens_at=float("inf"), width=QuotaWindow("per_day", 10_000, DAY)):  # noqa: B008
-        self.limit, self.opens_at, self.width = limit, opens_at, width
-        self.flying, self.used, self.reserved = set(), 0, 0
-        self.broken = set()
-
-    def reserve(self):
-        if "reserve" in self.broken:
-            raise StorageError("the log of calls cannot be written")
-        at = anyio.current_time()
-        if self.used + len(self.flying) >= self.limit and at < self.opens_at:
-            return WindowFull(self.width, self.opens_at - at)
-        self.reserved += 1
-        self.flying.add(self.reserved)
-        return self.reserved
-
-    def free_calls(self):
-        raise NotImplementedError
-
-    def finish(self, reservation):
-        if "finish" in self.broken:
-            raise StorageError("the log of calls cannot be written")
-        self.flying.remove(reservation)
-        self.used += 1
-
-    def cancel(self, reservation):
-        self.flying.remove(reservation)
 
 
 async def test_a_spent_window_defers_its_account_and_no_other():

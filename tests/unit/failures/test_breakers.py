@@ -13,16 +13,21 @@ from batch_snapshot.config.options import Settings
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.failures import breakers
 from batch_snapshot.failures.breakers import LIMIT, Breaker, Pause
-from batch_snapshot.failures.error_codes import ErrorResponse, client_failure, service_failure
-from batch_snapshot.failures.error_codes import invalid_response as nonsense
+from batch_snapshot.failures.error_codes import (
+    ErrorResponse,
+    client_failure,
+    invalid_response,
+    service_failure,
+)
 from batch_snapshot.models import Receipt, Status
-from tests.unit.engine.test_pool import (
+from tests.support.engine_world import (
     BROKEN,
     CONFLICT,
     DENIED,
     THROTTLED,
     Windows,
     World,
+    doubtful,
     now,
     refusal,
     requests,
@@ -46,7 +51,7 @@ REFUSED = client_failure(
     ["ClientConnectorError", "Exception"], "cannot reach api.example:443: connection refused"
 )
 QUOTA = refusal("ServiceQuotaExceededException", 402)
-GARBAGE = nonsense("no snapshot", http_status=200, request_id=None)
+GARBAGE = invalid_response("no snapshot", http_status=200, request_id=None)
 RESET = client_failure(["ClientOSError", "ClientError"], "reset")
 NOT_FOUND = refusal("ResourceNotFoundException")
 
@@ -293,8 +298,6 @@ async def test_a_row_in_doubt_stays_in_doubt_without_a_network():
 
 
 async def test_a_look_up_that_never_left_waits_for_the_next_probe():
-    from tests.unit.engine.test_pool import doubtful
-
     world = World(look=lambda _: REFUSED if anyio.current_time() < 60 else Receipt("arn:found", 1))
     await world.run([doubtful(7000)])
     assert [(o.status, o.reconciled) for o in world.outcomes] == [(Status.SUCCEEDED, True)]
