@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batch_snapshot.errors import BatchSnapshotError
-from batch_snapshot.operations import CREATES, SERVICE, SNAPSHOT
+from batch_snapshot.operations import CREATES, SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 #: The catalogs that the service's documentation names; its model has only a pattern.
 CATALOGS = ("AWS", "Sandbox")
 #: The templates known today; no enum exists, so another name is a warning at most.
-TEMPLATES = SNAPSHOT.templates
+TEMPLATES = tuple(dict.fromkeys(name for create in CREATES for name in create.templates))
 DEFAULT_TEMPLATE = TEMPLATES[0]
-DEFAULT_RESOURCE_TYPE = SNAPSHOT.resource_types[0]
+DEFAULT_RESOURCE_TYPE = CREATES[0].resource_types[0]
 #: The only region that serves the API, though botocore builds a URL for any.
 DEFAULT_REGION = "us-east-1"
 

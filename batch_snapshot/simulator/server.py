@@ -106,21 +106,13 @@ class _Endpoint:
             return transport is not None and not transport.is_closing()
 
         call = Call(simulator.now())
-        simulator.enter()
-        try:
+        with simulator.in_flight():
             body = await request.read()
             answer = self._service.answer(call, request.headers, body, request.path)
-            if call.series is not None:
-                simulator.enter_pair(call.series, is_open)
-            try:
+            with simulator.pair_in_flight(call.series, is_open):
                 # Without latency this still lets calls that arrived together meet.
                 await asyncio.sleep(simulator.settings.latency + answer.delay)
                 return await _send(request, answer, simulator.settings.clock_offset)
-            finally:
-                if call.series is not None:
-                    simulator.leave_pair(call.series, is_open)
-        finally:
-            simulator.leave()
 
     async def record(self, request: web.Request) -> web.Response:
         record = self._simulator.record()

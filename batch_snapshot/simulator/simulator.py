@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -13,7 +14,7 @@ from batch_snapshot.simulator.settings import SimulatorSettings
 from batch_snapshot.simulator.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from batch_snapshot.simulator.world import Series, Snapshot
 
@@ -125,28 +126,31 @@ class Simulator:
             self.throttled += 1
         self._log.append(call)
 
-    def enter(self) -> None:
-        """Count a call that arrived."""
+    @contextmanager
+    def in_flight(self) -> Iterator[None]:
+        """Count a call while it is in flight."""
         self._in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self._in_flight)
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
 
-    def leave(self) -> None:
-        """Count a call that is answered."""
-        self._in_flight -= 1
-
-    def enter_pair(self, series: Series, is_open: Callable[[], bool]) -> None:
-        """Count a pair's call; one whose client has gone away overlaps with nothing."""
+    @contextmanager
+    def pair_in_flight(self, series: Series | None, is_open: Callable[[], bool]) -> Iterator[None]:
+        """Count overlaps of a pair's calls; one whose client has gone away overlaps with nothing."""
+        if series is None:
+            yield
+            return
         others = self._pairs.setdefault(series, [])
-        if any(other() for other in others):
-            self.pair_overlaps += 1
+        self.pair_overlaps += any(other() for other in others)
         others.append(is_open)
-
-    def leave_pair(self, series: Series, is_open: Callable[[], bool]) -> None:
-        """Count a pair's call that is answered."""
-        others = self._pairs[series]
-        others.remove(is_open)
-        if not others:
-            del self._pairs[series]
+        try:
+            yield
+        finally:
+            others.remove(is_open)
+            if not others:
+                del self._pairs[series]
 
     def later(self, seconds: float, work: Callable[[], None]) -> None:
         """Do work in the background after a while, unless the simulator is closed before."""
