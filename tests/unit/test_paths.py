@@ -186,7 +186,7 @@ def test_two_dates_in_a_pattern_must_be_the_same(tmp_path):
     ]
 
 
-# ---- which ledger a run goes on with
+# ---- which ledger a run resumes
 
 MANIFEST = (
     "version: 1\nname: nightly\ndefaults: {catalog: Sandbox, account: main}\naccounts: {main: }\n"
@@ -205,10 +205,10 @@ def started(path: Path, at: datetime, *, name: str = "nightly", left: int | None
 
 
 def chosen(tmp_path: Path, pattern: str = "{name}-{date}.ndjson", now: datetime = DAY) -> str:
-    listed = tmp_path / "nightly.yaml"
-    listed.write_text(MANIFEST)
+    path = tmp_path / "nightly.yaml"
+    path.write_text(MANIFEST)
     options = Options(ledger=f"{tmp_path}/{pattern}", state_dir=tmp_path / "state")
-    with run_job(manifest.load(listed), options, now) as made_:
+    with run_job(manifest.load(path), options, now) as made_:
         return made_.path.name
 
 

@@ -144,7 +144,7 @@ def test_invariants_hold_for_any_history_of_a_pace(life):
         assert_not_starved_above_the_lowest_rate(now, state)
         assert pace.load(pace.dump(state)) == state, "it survives being written down"
     for (_, before), (_, after) in pairwise(life.past):
-        assert after.next_call_at >= before.next_call_at, "no event brings the next slot forward"
+        assert after.next_call_at >= before.next_call_at, "no event lets the next call leave earlier"
     in_flight = life.pace.in_flight
     assert in_flight == len(life.in_flight) == len(life.sent) - life.ended, "what was sent and is not over"
 

@@ -334,8 +334,8 @@ class Model:
         spans = [(call.start, min(self.end(call), call.start + LOST_AFTER)) for call in self.calls.values()]
         for window in self.windows:
             for _, begin in spans:
-                held = sum(end >= begin and start < begin + window.seconds for start, end in spans)
-                assert held <= window.limit, (window, begin)
+                counted = sum(end >= begin and start < begin + window.seconds for start, end in spans)
+                assert counted <= window.limit, (window, begin)
 
 
 widths = st.sampled_from([1.0, 60.0, 3600.0, DAY])
@@ -464,8 +464,8 @@ def test_in_any_history_no_window_is_exceeded_and_each_opens_when_predicted(wind
 
 
 @dataclass
-class Time:
-    """A machine whose clocks are told what to show; in truth `true` seconds have passed."""
+class MachineClocks:
+    """A machine whose clocks the test sets; `true` seconds have passed in fact."""
 
     true: float = 0.0
     booted: float = -5000.0
@@ -486,16 +486,16 @@ class Time:
         self.boot = boot
 
 
-def spend(path: Path, told: Time) -> None:
+def spend(path: Path, clocks: MachineClocks) -> None:
     """Use up the window, just now."""
-    with CallLog(path, machine=told.machine) as usage:
+    with CallLog(path, machine=clocks.machine) as usage:
         used(usage, MINUTE)
         used(usage, MINUTE)
 
 
-def opens_in(path: Path, told: Time) -> float:
+def opens_in(path: Path, clocks: MachineClocks) -> float:
     """Seconds until the window opens, as a process that begins now sees it; 0 if it is open."""
-    with CallLog(path, machine=told.machine) as usage:
+    with CallLog(path, machine=clocks.machine) as usage:
         reservation = usage.reserve("a", [MINUTE])
         if isinstance(reservation, WindowFull):
             return reservation.opens_in
@@ -505,88 +505,88 @@ def opens_in(path: Path, told: Time) -> float:
 
 @pytest.mark.parametrize("step", [5 * 3600.0, -5 * 3600.0, 400 * DAY, -400 * DAY])
 def test_setting_the_wall_clock_neither_opens_nor_blocks_a_window(path, step):
-    told = Time()
-    spend(path, told)
-    with CallLog(path, machine=told.machine) as running:
-        told.wall_is_off += step
-        told.true += 10
+    clocks = MachineClocks()
+    spend(path, clocks)
+    with CallLog(path, machine=clocks.machine) as running:
+        clocks.wall_is_off += step
+        clocks.true += 10
         assert window_full(running, MINUTE).opens_in == pytest.approx(50, abs=EPSILON)
-        assert opens_in(path, told) == pytest.approx(50, abs=EPSILON)
-        told.true += 50 + EPSILON
+        assert opens_in(path, clocks) == pytest.approx(50, abs=EPSILON)
+        clocks.true += 50 + EPSILON
         reserved(running, MINUTE)
-    assert opens_in(path, told) == 0
+    assert opens_in(path, clocks) == 0
 
 
 @given(st.lists(st.tuples(st.floats(0, 20), st.floats(-1e6, 1e6), st.booleans()), max_size=12))
 @patient
 def test_within_a_boot_only_time_that_has_passed_counts(happened):
-    told = Time()
+    clocks = MachineClocks()
     with tempfile.TemporaryDirectory(dir=SHM) as folder:
         path = Path(folder) / "usage.db"
-        spend(path, told)
-        running = CallLog(path, machine=told.machine)
+        spend(path, clocks)
+        running = CallLog(path, machine=clocks.machine)
         for passed, step, reopen in happened:
-            told.true += passed
-            told.wall_is_off += step
+            clocks.true += passed
+            clocks.wall_is_off += step
             if reopen:
                 running.close()
-                running = CallLog(path, machine=told.machine)
-            expected = max(0.0, 60 - told.true)
+                running = CallLog(path, machine=clocks.machine)
+            expected = max(0.0, 60 - clocks.true)
             if expected > EPSILON:
                 assert window_full(running, MINUTE).opens_in == pytest.approx(expected, abs=EPSILON)
         running.close()
-        assert opens_in(path, told) == pytest.approx(max(0.0, 60 - told.true), abs=EPSILON)
+        assert opens_in(path, clocks) == pytest.approx(max(0.0, 60 - clocks.true), abs=EPSILON)
 
 
 def test_the_time_that_the_machine_was_off_counts_after_a_boot(path):
-    told = Time()
-    spend(path, told)
-    told.reboot(downtime=20)
-    assert opens_in(path, told) == pytest.approx(40, abs=EPSILON)
-    told.true += 15
-    told.reboot(downtime=30, boot="boot-3")
-    assert opens_in(path, told) == 0
+    clocks = MachineClocks()
+    spend(path, clocks)
+    clocks.reboot(downtime=20)
+    assert opens_in(path, clocks) == pytest.approx(40, abs=EPSILON)
+    clocks.true += 15
+    clocks.reboot(downtime=30, boot="boot-3")
+    assert opens_in(path, clocks) == 0
 
 
 def test_a_boot_with_the_clock_far_behind_continues_at_the_last_time_in_the_file(path):
-    told = Time()
-    spend(path, told)
-    told.wall_is_off = 0.0
-    told.reboot(downtime=20)
-    assert opens_in(path, told) == pytest.approx(60, abs=EPSILON)
+    clocks = MachineClocks()
+    spend(path, clocks)
+    clocks.wall_is_off = 0.0
+    clocks.reboot(downtime=20)
+    assert opens_in(path, clocks) == pytest.approx(60, abs=EPSILON)
     # Being set right within the boot changes nothing.
-    told.wall_is_off = 1.7e9
-    told.true += 10
-    assert opens_in(path, told) == pytest.approx(50, abs=EPSILON)
+    clocks.wall_is_off = 1.7e9
+    clocks.true += 10
+    assert opens_in(path, clocks) == pytest.approx(50, abs=EPSILON)
     # The next boot has the right time again.
-    told.reboot(downtime=0, boot="boot-3")
-    assert opens_in(path, told) == pytest.approx(30, abs=EPSILON)
+    clocks.reboot(downtime=0, boot="boot-3")
+    assert opens_in(path, clocks) == pytest.approx(30, abs=EPSILON)
 
 
 def test_without_boot_ids_time_never_runs_backwards(path):
-    told = Time(boot=None)
-    spend(path, told)
-    told.true += 10
-    assert opens_in(path, told) == pytest.approx(50, abs=EPSILON)
-    with CallLog(path, machine=told.machine) as running:
-        told.wall_is_off -= 3600
-        told.true += 10
+    clocks = MachineClocks(boot=None)
+    spend(path, clocks)
+    clocks.true += 10
+    assert opens_in(path, clocks) == pytest.approx(50, abs=EPSILON)
+    with CallLog(path, machine=clocks.machine) as running:
+        clocks.wall_is_off -= 3600
+        clocks.true += 10
         # A process that runs goes by what has passed; one that begins, on from there.
         assert window_full(running, MINUTE).opens_in == pytest.approx(40, abs=EPSILON)
-        assert opens_in(path, told) == pytest.approx(40, abs=EPSILON)
-        told.wall_is_off += 2 * 3600
-        told.true += 10
+        assert opens_in(path, clocks) == pytest.approx(40, abs=EPSILON)
+        clocks.wall_is_off += 2 * 3600
+        clocks.true += 10
         assert window_full(running, MINUTE).opens_in == pytest.approx(30, abs=EPSILON)
-    told.wall_is_off -= 3600
-    told.true += 10
-    assert opens_in(path, told) <= 30 + EPSILON
+    clocks.wall_is_off -= 3600
+    clocks.true += 10
+    assert opens_in(path, clocks) <= 30 + EPSILON
 
 
 def test_without_boot_ids_the_time_that_the_machine_was_off_counts_too(path):
-    told = Time(boot=None)
-    spend(path, told)
-    told.reboot(downtime=20, boot=None)
-    assert opens_in(path, told) == pytest.approx(40, abs=EPSILON)
+    clocks = MachineClocks(boot=None)
+    spend(path, clocks)
+    clocks.reboot(downtime=20, boot=None)
+    assert opens_in(path, clocks) == pytest.approx(40, abs=EPSILON)
 
 
 def test_a_given_clock_never_runs_backwards_either(usage, clock):
@@ -687,8 +687,8 @@ def test_processes_and_their_threads_never_exceed_a_window_together(path):
     with callers(4, path, limit, width, seconds=2.5) as said:
         calls = spans(said)
     for _, begin in calls:
-        held = sum(over >= begin and left < begin + width for left, over in calls)
-        assert held <= limit
+        counted = sum(over >= begin and left < begin + width for left, over in calls)
+        assert counted <= limit
     assert len(calls) > 2 * limit, "the window has opened again and again"
 
 
