@@ -2,11 +2,14 @@
 
 import os
 import stat
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
 from batch_snapshot import files
+from tests.support.marks import on_linux
 
 
 def mode(path):
@@ -62,3 +65,45 @@ def test_atomic_write_takes_the_longest_names(tmp_path):
     with files.atomic_write_text(path) as file:
         file.write("é\r\n")
     assert path.read_bytes() == "é\r\n".encode()
+
+
+#: Replaces a file in a process whose every fsync fails.
+FAILING_FSYNC = """
+import errno, pathlib, sys
+from batch_snapshot import files
+from tests.support.seccomp import refusing
+refusing("fsync", errno.EIO)()
+with files.atomic_write(pathlib.Path(sys.argv[1])) as file:
+    file.write(b"after")
+"""
+
+#: Prints the names that a process opens and renames while it replaces a file.
+AUDITED = """
+import pathlib, sys
+from batch_snapshot import files
+events = []
+sys.addaudithook(lambda event, args: event in {"open", "os.rename"} and events.append((event, str(args[0]))))
+with files.atomic_write(pathlib.Path(sys.argv[1])):
+    pass
+print(*(event for event, name in events if name.startswith(sys.argv[2])))
+"""
+
+
+def run(script, *arguments):
+    line = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+@on_linux
+def test_atomic_write_replaces_nothing_that_cannot_be_made_durable(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"before")
+    done = run(FAILING_FSYNC, path)
+    assert "Input/output error" in done.stderr
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_atomic_write_syncs_the_folder_after_the_rename(tmp_path):
+    done = run(AUDITED, tmp_path / "file", tmp_path)
+    assert done.stdout.split()[-2:] == ["os.rename", "open"]

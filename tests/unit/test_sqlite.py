@@ -1,14 +1,15 @@
-"""Every SQLite file is closed, also one that cannot be used."""
+"""SQLite files: closed in any case, and what is said about those that cannot be used."""
 
 from __future__ import annotations
 
 import gc
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from batch_snapshot import sqlite
 from batch_snapshot.discovery.search import Search
 from batch_snapshot.errors import StorageError
 from batch_snapshot.ledger.snapshot_index import SnapshotIndex
@@ -74,3 +75,27 @@ def test_used_database_is_closed(tmp_path, make):
         with make(path):
             assert opened(path)
         assert opened(path) == []
+
+
+def test_a_locked_database_is_not_a_damaged_one(tmp_path):
+    """A damaged index is built anew, so a locked one must not be taken for damaged."""
+    path = tmp_path / "x.sqlite"
+    with closing(sqlite.connect(path)) as first, closing(sqlite.connect(path, timeout=0)) as second:
+        with sqlite.transaction(first), pytest.raises(sqlite.Error) as locked:
+            second.execute("BEGIN IMMEDIATE")
+        assert not sqlite.is_damaged(locked.value)
+    path.write_bytes(b"no database" * 100)
+    with closing(sqlite.connect(path)) as third, pytest.raises(sqlite.Error) as damaged:
+        third.execute("SELECT count(*) FROM sqlite_master")
+    assert sqlite.is_damaged(damaged.value)
+
+
+def test_a_failed_transaction_changes_nothing(tmp_path):
+    with closing(sqlite.connect(tmp_path / "x.sqlite")) as db:
+        sqlite.create_tables(db, "CREATE TABLE a (b); CREATE TABLE c (d)")
+        with pytest.raises(ZeroDivisionError), sqlite.transaction(db):
+            db.execute("INSERT INTO a VALUES (?)", (1 // len(db.execute("SELECT * FROM a").fetchall()),))
+        with sqlite.transaction(db):
+            db.execute("INSERT INTO c VALUES (1)")
+        assert db.execute("SELECT * FROM a").fetchall() == []
+        assert db.execute("SELECT * FROM c").fetchall() == [(1,)]
