@@ -71,16 +71,10 @@ def run_summary(
     warnings: Sequence[str] = (),
     reads: Mapping[str, int] = MappingProxyType({}),
 ) -> Summary:
-    """The summary of a run.
+    """The summary of a run; without `view` there was nothing to do.
 
-    Args:
-        job: which rows were to be sent.
-        outcome: see `decide_outcome`.
-        stats: the counts of the rows.
-        view: the run that is over; None: there was nothing to do.
-        signum: the signal that ended the run, if one did.
-        warnings: for the summary.
-        reads: made to leave rows out, by operation.
+    Counts and failures are of the whole ledger. `signum` is the signal that ended the run, if one did;
+    `reads` were made to leave rows out.
     """
     engine = view.state if view else None
     stops = [engine.stop, *(account.stop for account in engine.accounts.values())] if engine else []

@@ -9,6 +9,7 @@ import anyio
 
 from batch_snapshot import __version__
 from batch_snapshot.errors import StorageError
+from batch_snapshot.jobs.outcome import initial_stats
 from batch_snapshot.ledger import codec, open_runs, records
 from batch_snapshot.models import Status
 
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 SYNC_EVERY = 1.0
 
 
-def run_header(job: Job, now: datetime) -> records.Header:
-    """What the run line says."""
+def _run_header(job: Job, now: datetime) -> records.Header:
     known = job.past.last.accounts if job.past.last else {}
     called = {name: codec.encode_account(account) for name, account in job.accounts.items()}
     return records.Header(
@@ -44,22 +44,27 @@ def run_header(job: Job, now: datetime) -> records.Header:
     )
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Recorder:
     """The ledger of one invocation, from its run line to its end line."""
 
     ledger: Ledger
     job: Job
-    header: records.Header
-    stats: RunStats
     #: By account: the service's clock less ours, in seconds.
     clock_skew: Callable[[str], float | None]
     now: Callable[[], datetime]
     on_outcome: Callable[[Outcome], None] | None = None
+    header: records.Header = field(init=False)
+    stats: RunStats = field(init=False)
     #: By account: who signs for it, for its intents.
     signers: dict[str, str] = field(default_factory=dict)
     #: Accounts for which it is recorded that the ledger is unfinished.
     _reminded: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Take the job's header and counts."""
+        self.header = _run_header(self.job, self.now())
+        self.stats = initial_stats(self.job)
 
     async def begin(self) -> None:
         """Write the run line."""

@@ -25,9 +25,9 @@ from batch_snapshot.jobs.discovered import discover_pairs, load_discovered
 from batch_snapshot.jobs.engines import build_engine, open_callers, wait_for_lost_workers
 from batch_snapshot.jobs.job import Job, open_retry, open_run
 from batch_snapshot.jobs.locked import lock_ledger, lock_retried_ledger
-from batch_snapshot.jobs.outcome import decide_outcome, initial_stats, nothing_to_do_summary, run_summary
+from batch_snapshot.jobs.outcome import decide_outcome, nothing_to_do_summary, run_summary
 from batch_snapshot.jobs.preview import preview_job
-from batch_snapshot.jobs.recorder import Recorder, run_header
+from batch_snapshot.jobs.recorder import Recorder
 from batch_snapshot.jobs.signals import StopHandler
 from batch_snapshot.jobs.skipping import prepare_skipping, skip_rows
 from batch_snapshot.ledger import reader, writer
@@ -183,19 +183,11 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         await wait_for_lost_workers(job.past, hooks.tell)
         callers = await stack.enter_async_context(open_callers(job.accounts, target, options, hooks.now))
         await identity_check.check_accounts(job, callers.quota_owner)
-        stats = initial_stats(job)
-        recorder = Recorder(
-            ledger=ledger,
-            job=job,
-            header=run_header(job, hooks.now()),
-            stats=stats,
-            clock_skew=callers.clock_skew,
-            now=hooks.now,
-            on_outcome=hooks.outcome,
-        )
+        recorder = Recorder(ledger, job, callers.clock_skew, hooks.now, hooks.outcome)
         accounts = {name: limits.new_state(name, wait=options.wait) for name in job.accounts}
         identify = partial(identity_check.identify_signer, job, recorder.signers, limits, callers.identify)
         engine = build_engine(callers, accounts, options, recorder, identify=identify, rng=hooks.rng)
+        stats = recorder.stats
         view = RunView(job.name, stats, engine, limits)
         readers = readers_over(accounts, limits, callers.identify, callers.read, now=hooks.now, rng=hooks.rng)
         skip_step = stack.enter_context(prepare_skipping(options, recorder, readers, callers.skew))
