@@ -67,7 +67,7 @@ async def test_a_run_is_refused_where_its_unfinished_ledger_has_vanished(place):
             await run.run(path, options)
         aside.rename(place.ledger)
         place.manifest([*pairs(3), *pairs(3, first=3)])
-        with pytest.raises(InputError, match=r"--new-ledger: .* is there"):
+        with pytest.raises(InputError, match=r"--new-ledger: .* already exists"):
             await run.run(path, replace(options, new_ledger=True))
         assert (await run.run(path, options)).counts == (6, 1, 0, 0)
         assert len(simulator.snapshots) == 6
@@ -287,4 +287,18 @@ async def test_a_quota_that_was_edited_in_the_ledger_is_refused(place, edited):
     text = place.ledger.read_text("utf-8")
     place.ledger.write_text(re.sub(name + ":[0-9.]+", edited, text), "utf-8")
     with pytest.raises(LedgerError, match="it was edited"):
+        await run.retry(place.ledger)
+
+
+@pytest.mark.parametrize(("field", "name"), [("name", "../other"), ("accounts", "a/b")])
+async def test_a_retry_refuses_names_in_the_ledger_that_no_manifest_can_have(place, field, name):
+    """They become the names of lock files."""
+    path = place.manifest(missing(1))
+    async with serve() as (url, _):
+        await run.run(path, Options(endpoint_url=url, rate=1000.0))
+    head, *lines = place.ledger.read_text("utf-8").splitlines()
+    fields = json.loads(head)
+    fields[field] = name if field == "name" else {name: fields["accounts"]["default"]}
+    place.ledger.write_text("\n".join([json.dumps(fields), *lines, ""]), "utf-8")
+    with pytest.raises(LedgerError, match="which no manifest can: it was edited"):
         await run.retry(place.ledger)
