@@ -28,43 +28,41 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = _opened(path)
         try:
-            end = self._good_end()
-            self._file.truncate(end)
-            if end == 0:
-                self._file.write(_OPENING)
-                self._file.flush()
+            lines = self._complete_lines()
+            self._file.truncate(sum(map(len, lines)))
+            if not lines:
+                self._write(_OPENING)
         except BaseException:
             self._file.close()
             raise
+        self._lines = lines[1:]
 
-    def _good_end(self) -> int:
-        end = 0
+    def _complete_lines(self) -> list[bytes]:
         self._file.seek(0)
-        for line in self._file:
-            if end == 0 and not _OPENING.startswith(line):
-                raise ValueError(f"{self._path}:1: not a simulator's state file; name another or remove it")
-            if line.endswith(b"\n"):
-                end += len(line)
-        self._file.seek(end)
-        return end
+        lines = self._file.readlines()
+        if lines and not _OPENING.startswith(lines[0]):
+            raise ValueError(f"{self._path}:1: not a simulator's state file; name another or remove it")
+        return [line for line in lines if line.endswith(b"\n")]
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Every record after the opening one.
+        """Every record that the file held when it was opened.
 
         Raises:
             ValueError: a record that cannot be read, with its line.
         """
-        self._file.seek(0)
-        for number, line in enumerate(self._file, start=1):
+        for number, line in enumerate(self._lines, start=2):
             record = _decode(line)
             if record is None:
                 raise ValueError(f"{self._path}:{number}: not a record of a simulator's state")
-            if number > 1:
-                yield record
+            yield record
+        self._lines = []
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record and flush it."""
-        self._file.write(orjson.dumps(record) + b"\n")
+        self._write(orjson.dumps(record) + b"\n")
+
+    def _write(self, line: bytes) -> None:
+        self._file.write(line)
         self._file.flush()
 
     def close(self) -> None:

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
     Rows = list[Row]
 
+#: Members of items that are named differently from the parameters that filter by them.
+_MEMBERS: Final = {
+    "EngagementIdentifier": "EngagementId",
+    "ResourceIdentifier": "ResourceId",
+    "ResourceSnapshotTemplateIdentifier": "ResourceSnapshotTemplateName",
+}
+_RESOURCE_FILTERS: Final = ("ResourceType", "ResourceIdentifier", "CreatedBy")
 #: The account that made the seeded engagements.
 _SEEDER: Final = account_of("seed")
 
@@ -124,13 +131,7 @@ def _list_associations(world: World, params: Params, seen_until: float) -> Rows:
             "ResourceId": series.resource,
             "CreatedBy": account_of(snapshots[0].access_key),
         }
-    filters = {
-        "EngagementIdentifier": "EngagementId",
-        "ResourceType": "ResourceType",
-        "ResourceIdentifier": "ResourceId",
-        "CreatedBy": "CreatedBy",
-    }
-    return _filtered(rows.values(), params, filters)
+    return _filtered(rows.values(), params, "EngagementIdentifier", *_RESOURCE_FILTERS)
 
 
 def _list_snapshots(world: World, params: Params, seen_until: float) -> Rows:
@@ -146,13 +147,7 @@ def _list_snapshots(world: World, params: Params, seen_until: float) -> Rows:
         }
         for snapshot in seen(snapshots, seen_until)
     ]
-    filters = {
-        "ResourceType": "ResourceType",
-        "ResourceIdentifier": "ResourceId",
-        "ResourceSnapshotTemplateIdentifier": "ResourceSnapshotTemplateName",
-        "CreatedBy": "CreatedBy",
-    }
-    return _filtered(rows, params, filters)
+    return _filtered(rows, params, "ResourceSnapshotTemplateIdentifier", *_RESOURCE_FILTERS)
 
 
 def _list_tasks(world: World, params: Params, _seen_until: float) -> Rows:
@@ -185,7 +180,7 @@ def _list_jobs(world: World, params: Params, _seen_until: float) -> Rows:
         }
         for job in world.jobs
     ]
-    rows = _filtered(rows, params, {"EngagementIdentifier": "EngagementId", "Status": "Status"})
+    rows = _filtered(rows, params, "EngagementIdentifier", "Status")
     return _sorted(rows, params, {"CreatedDate": lambda row: row["Id"]})
 
 
@@ -214,9 +209,9 @@ def _list_opportunities(world: World, params: Params, _seen_until: float) -> Row
     return _sorted(found, params, keys)
 
 
-def _filtered(rows: Iterable[Row], params: Params, filters: Mapping[str, str]) -> Rows:
-    """The rows whose members equal the request's; `filters` maps parameter to member."""
-    asked = [(member, params[name]) for name, member in filters.items() if params.get(name) is not None]
+def _filtered(rows: Iterable[Row], params: Params, *names: str) -> Rows:
+    """The rows whose members equal those parameters of the request that are given."""
+    asked = [(_MEMBERS.get(name, name), params[name]) for name in names if params.get(name) is not None]
     return [row for row in rows if all(row[member] == value for member, value in asked)]
 
 
