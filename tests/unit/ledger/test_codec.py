@@ -137,8 +137,8 @@ def test_every_result_line_decodes_back(run_id, outcome):
         revision=outcome.revision,
     )
     fields = orjson.loads(line)
-    told = [fields[name] for name in ("run_id", "arn", "revision", "attempts", "throttles", "request_id")]
-    assert told == [
+    found = [fields[name] for name in ("run_id", "arn", "revision", "attempts", "throttles", "request_id")]
+    assert found == [
         run_id,
         outcome.arn,
         outcome.revision,

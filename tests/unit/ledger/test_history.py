@@ -1,4 +1,4 @@
-"""What the lines of a ledger come to: the state of every row, whatever crashed in between."""
+"""The state of every row after the lines of a ledger, with crashes at any place."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def result(
         first_sent_at=later(at),
         kind=None if done else kind,
         code=None if done else code,
-        message=None if done else "told",
+        message=None if done else "message",
     )
 
 

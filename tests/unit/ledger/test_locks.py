@@ -1,4 +1,4 @@
-"""Locks: held by one process, named to the next, gone with their holder."""
+"""Locks: one process holds them, the next is refused with its name, and they end with their holder."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_a_second_process_is_refused_with_the_holders_name(path):
             f"since {SINCE}); wait until that run has ended, or stop it"
         )
         assert caught.value.exit_code == 5
-        # Being refused takes nothing from the holder: the next one is told the same.
+        # A refusal does not change the holder: the next process gets the same message.
         with pytest.raises(LockedError, match=f"pid {pid} on"), held(path):
             pytest.fail("two hold it")
         assert locks.is_held(path)
@@ -148,7 +148,7 @@ def test_a_lock_file_says_who_holds_it_and_since_when(path):
 
 
 @pytest.mark.parametrize("left", ["", "{", "[]", '{"pid": "many"}', "\0\0\0", '{"pid": 1}'])
-def test_whatever_a_crash_left_in_the_file_the_next_run_can_take_it(path, left):
+def test_a_lock_file_with_any_content_can_be_locked(path, left):
     path.parent.mkdir()
     path.write_text(left)
     assert not locks.is_held(path)
@@ -175,7 +175,7 @@ def test_a_lock_is_held_until_its_block_ends(path):
 
 @pytest.mark.parametrize("pid", [1, os.getpid(), 10**30], ids=["init", "ours", "none"])
 def test_a_file_that_names_a_process_is_no_holder(path, pid):
-    """Numbers of processes are given out again, and files are edited."""
+    """Process ids are reused, and files are edited."""
     path.parent.mkdir()
     left = json.dumps({"pid": pid, "host": platform.node(), "since": SINCE})
     path.write_text(left)
@@ -278,7 +278,7 @@ async def test_a_file_system_without_locks_is_an_error(path, number):
         f"{code} False {path}: cannot lock here ({os.strerror(number)}); "
         f"{fix} name another folder with --state-dir\n"
     )
-    assert path.read_text() == "", "nobody has signed it"
+    assert path.read_text() == "", "no holder is written"
 
 
 @pytest.mark.asyncio
@@ -296,7 +296,7 @@ async def test_a_lock_that_cannot_be_released_does_not_hide_how_the_run_ended(pa
 
 @on_linux
 def test_a_lock_file_that_cannot_be_created_is_no_contention():
-    """A folder that is there, and in which a new file is not found."""
+    """A folder that exists, and in which a new file is not found."""
     path = Path("/proc/self/nightly.lock")
     with pytest.raises(StorageError) as caught, held(path):
         pytest.fail("held nowhere")

@@ -137,7 +137,7 @@ def test_a_ledger_closes_its_file(path):
 
 
 def assert_recovered(path: Path, before: bytes) -> None:
-    """What a writer makes of a ledger that was cut: whole lines, none altered, and it goes on."""
+    """A writer keeps the whole lines of a cut ledger unchanged, and appends to them."""
     originals = [codec.decode(line) for line in WHOLE.splitlines(keepends=True)]
     with Ledger(path) as ledger:
         repaired = path.read_bytes()
@@ -261,7 +261,7 @@ def test_a_dry_run_repairs_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("cut", [0, 1, 2, 40])
 def test_a_resume_reads_the_ledger_that_the_repair_leaves(tmp_path, monkeypatch, cut):
-    """Whatever is torn, the run id that the resume goes on with is that of the ledger it writes."""
+    """The run id of a resume is that of the ledger it writes, wherever the run line is torn."""
     monkeypatch.chdir(tmp_path)
     listed, path = nightly(tmp_path, HEAD_LINE[: len(HEAD_LINE) - cut])
     with run_job(listed, OPTIONS, AT) as made, Ledger(path) as ledger:
@@ -363,13 +363,13 @@ def test_a_sync_returns_only_when_what_was_appended_before_it_is_durable(path):
     """Also while another sync is under way: an intent must not pass for durable on its account."""
     watched = _Watched(path)
     watched.looked, watched.go = threading.Event(), threading.Event()
-    told: dict[str, Exception] = {}
+    errors: dict[str, Exception] = {}
 
     def sync(who: str) -> None:
         try:
             ledger.sync()
         except LedgerWriteError as error:
-            told[who] = error
+            errors[who] = error
 
     with Ledger(watched) as ledger:
         ledger.append(INTENT_LINE)
@@ -384,4 +384,4 @@ def test_a_sync_returns_only_when_what_was_appended_before_it_is_durable(path):
         watched.go.set()
         regular.join()
         intent.join()
-    assert set(told) == {"regular", "intent"}
+    assert set(errors) == {"regular", "intent"}
