@@ -146,7 +146,6 @@ class LedgerStats:
     def __init__(self) -> None:
         """Begin before the first line."""
         self.history = History()
-        self.rows = RowCounts()
         self.accounts: defaultdict[str, RowCounts] = defaultdict(RowCounts)
         self.invocations: list[Invocation] = []
         #: The line that was added last; reading continues after it.
@@ -162,6 +161,16 @@ class LedgerStats:
         self._recent: deque[tuple[datetime, str, int]] = deque()
 
     @property
+    def rows(self) -> RowCounts:
+        """The rows of all accounts."""
+        rows = RowCounts()
+        for account in self.accounts.values():
+            rows.statuses.update(account.statuses)
+            rows.failures.update(account.failures)
+        rows.statuses.update({reason: len(keys) for reason, keys in self.history.skipped.items()})
+        return rows
+
+    @property
     def counts(self) -> Counts:
         """The states of all rows."""
         return count(self.rows.statuses, self.history.last.rows if self.history.last else 0)
@@ -173,23 +182,22 @@ class LedgerStats:
             LedgerError: as `History.add`.
         """
         record = line.record
-        before = _result_in(self.history, record.row.key) if isinstance(record, Result) else None
+        key = record.row.key if isinstance(record, Result) else b""
+        before = _result_in(self.history, key)
         pending = self._pending_results() if isinstance(record, Header) else {}
         self.history.add(line)
         self.line = line
         if isinstance(record, Header):
             self._put_in_doubt(pending)
-            self._recent.clear()
             self.invocations.append(Invocation(record.command, record.started_at, record.started_at))
         elif isinstance(record, Intent):
             self._pending |= {row.key: row.account for _, row, _ in record.rows}
         elif isinstance(record, Result):
-            self._count_result(record, before, line.offset)
+            self._count_result(record, key, before, line.offset)
         elif isinstance(record, End):
             self._pending.clear()
             self.invocations[-1].ended, self.invocations[-1].outcome = record.finished_at, record.outcome
         else:
-            self._count_skipped()
             self.invocations[-1].ended = max(self.invocations[-1].ended, record.at)
 
     def mark_crashed(self) -> None:
@@ -204,22 +212,13 @@ class LedgerStats:
     def _put_in_doubt(self, before: Mapping[bytes, RowResult | None]) -> None:
         """Count what became of pending rows by a crash."""
         for key, result in before.items():
-            self._replace(self._pending[key], result, _result_in(self.history, key))
+            self.accounts[self._pending[key]].replace(result, _result_in(self.history, key))
         self._pending.clear()
 
-    def _replace(self, account: str, before: RowResult | None, after: RowResult | None) -> None:
-        self.rows.replace(before, after)
-        self.accounts[account].replace(before, after)
-
-    def _count_skipped(self) -> None:
-        for reason, keys in self.history.skipped.items():
-            self.rows.statuses[reason] = len(keys)
-
-    def _count_result(self, result: Result, before: RowResult | None, offset: int) -> None:
-        key, account, fields = result.row.key, result.row.account, result.fields or {}
+    def _count_result(self, result: Result, key: bytes, before: RowResult | None, offset: int) -> None:
+        account, fields = result.row.account, result.fields or {}
         self._pending.pop(key, None)
-        self._replace(account, before, _result_of(result.status, result.kind, result.code))
-        self._count_skipped()
+        self.accounts[account].replace(before, _result_of(result.status, result.kind, result.code))
         if before is Status.SUCCEEDED or key in self.repeated:
             self.repeated[key] = offset
         attempts, throttles = parse_count(fields.get("attempts")), parse_count(fields.get("throttles"))
