@@ -199,7 +199,7 @@ async def test_filters(filters, pairs, operation):
         assert found.calls == spent(simulator, {})
 
 
-async def test_what_it_takes_to_tell_the_pairs_grows_with_them_and_not_with_their_square():
+async def test_listing_pairs_takes_steps_linear_in_their_number():
     def steps(size: int) -> int:
         """Those of SQLite's machine, in hundreds, for so many pairs with a job each."""
         taken = 0
@@ -221,7 +221,7 @@ async def test_what_it_takes_to_tell_the_pairs_grows_with_them_and_not_with_thei
     assert steps(2000) < 3 * steps(1000)
 
 
-async def test_a_search_that_was_cut_short_goes_on_with_its_next_page(monkeypatch):
+async def test_an_interrupted_search_continues_with_its_next_page(monkeypatch):
     of_25 = operations.LISTS["ListEngagementFromOpportunityTasks"]._replace(page_size=25)
     monkeypatch.setitem(operations.LISTS, of_25.name, of_25)
     async with serve(SMALL) as (url, simulator):
@@ -339,7 +339,7 @@ pairs:
 """
 
 
-async def test_what_a_live_manifest_found_is_kept_for_its_resume_and_found_anew_the_next_night():
+async def test_discovered_pairs_are_kept_for_a_resume_and_searched_anew_the_next_night():
     path = Path("live.yaml")
     write(path, LIVE)
     kept = Path("ledgers/night-1.ndjson.discovered.ndjson")
@@ -369,7 +369,7 @@ async def test_what_a_live_manifest_found_is_kept_for_its_resume_and_found_anew_
         await night(url, 1, path)
 
 
-async def test_accounts_are_searched_each_for_itself_and_none_is_forgotten_by_a_resume():
+async def test_each_account_is_searched_and_a_resume_keeps_all():
     path = Path("live.yaml")
     write(
         path,
@@ -406,7 +406,7 @@ async def test_rows_that_are_found_are_on_disk_before_the_first_call_and_a_crash
 # -- only what changed -------------------------------------------------------------------------------
 
 
-async def test_where_no_ledger_knows_the_service_is_asked_row_by_row_and_doubt_means_take_it():
+async def test_without_a_ledger_dates_are_read_row_by_row_and_unknown_dates_are_sent():
     rows = [("eng-0123456789abcd", f"O{number}") for number in range(1, 6)]
     pairs = [{"engagement": engagement, "resource": resource} for engagement, resource in rows]
     write_manifest(FOUND, pairs)
@@ -426,7 +426,7 @@ async def test_where_no_ledger_knows_the_service_is_asked_row_by_row_and_doubt_m
         assert (summary.exit_code, summary.counts.as_dict()["unchanged"]) == (0, 1)
 
 
-async def test_a_row_that_was_left_out_stays_so_and_its_ledger_is_whole():
+async def test_a_skipped_row_stays_skipped_and_its_ledger_is_complete():
     write_manifest(
         FOUND, [{"engagement": "eng-00000000000001", "resource": f"O{1_000_001 + n}"} for n in range(3)]
     )
@@ -523,7 +523,7 @@ async def test_an_account_whose_dates_cannot_be_read_stops_no_other(place, monke
         assert {snapshot.access_key for snapshot in simulator.snapshots} == {keys["good"]}
 
 
-async def test_the_index_is_built_anew_from_the_ledgers_whatever_became_of_it(place):
+async def test_a_missing_or_damaged_index_is_rebuilt_from_the_ledgers(place):
     async with serve(SMALL) as (url, _):
         await discovered(url)
         await night(url, 1)
@@ -538,7 +538,7 @@ async def test_the_index_is_built_anew_from_the_ledgers_whatever_became_of_it(pl
 # -- verify and diff ---------------------------------------------------------------------------------
 
 
-async def test_what_is_missing_mismatched_extra_or_not_to_be_read_is_told():
+async def test_missing_mismatched_extra_and_unreadable_snapshots_are_reported():
     names = ("eng-0123456789abc1", "eng-0123456789abc2", "eng-0123456789abc3", "eng-0123456789abc4")
     write_manifest(FOUND, [{"engagement": name, "resource": "O1"} for name in names])
     path = Path("ledgers/night-1.ndjson")
@@ -584,7 +584,7 @@ async def test_what_is_missing_mismatched_extra_or_not_to_be_read_is_told():
         await verified("http://127.0.0.1:1", 1)
 
 
-async def test_two_nights_are_told_apart():
+async def test_diff_of_two_nights_names_what_changed():
     rows = [{"engagement": f"eng-{n:014d}", "resource": "O1"} for n in range(3)]
     write_manifest(FOUND, [*rows, {"engagement": "eng-conflict000001", "resource": "O1"}])
     fixed = [

@@ -26,7 +26,7 @@ def call(capsys, *arguments: str) -> tuple[int, str, str]:
     return code, said.out, said.err
 
 
-def test_a_world_that_lasts_from_one_command_to_the_next(capsys):
+def test_a_simulator_state_file_lasts_from_one_command_to_the_next(capsys):
     code, out, _ = call(
         capsys, "discover", "--catalog", "Sandbox", "--output", "found.yaml", "--stage", "Launched", *WORLD
     )
@@ -88,7 +88,7 @@ def test_a_world_that_lasts_from_one_command_to_the_next(capsys):
     }
 
 
-def test_a_live_manifest_says_what_is_not_known_yet(capsys):
+def test_a_manifest_with_discover_says_which_rows_are_not_known_yet(capsys):
     Path("live.yaml").write_text(
         "version: 1\nname: live\ndefaults: {catalog: Sandbox}\ndiscover: {stages: [Launched]}\n", "utf-8"
     )
@@ -139,7 +139,7 @@ def test_a_live_manifest_says_what_is_not_known_yet(capsys):
         (["run", "x.yaml", "--changed-since", "soon"], "--changed-since: 'soon' is no time"),
     ],
 )
-def test_what_makes_no_sense_is_one_line_and_nothing_is_called(arguments, told, capsys):
+def test_invalid_flags_are_one_line_and_nothing_is_called(arguments, told, capsys):
     code, out, err = call(capsys, *arguments)
     assert (code, out) == (2, "")
     assert told in err
@@ -147,7 +147,7 @@ def test_what_makes_no_sense_is_one_line_and_nothing_is_called(arguments, told, 
     assert not list(Path().glob("*.partial"))
 
 
-def test_a_state_file_that_is_none_is_told(capsys):
+def test_an_invalid_state_file_is_reported(capsys):
     Path("world.ndjson").write_text("version: 1\n", "utf-8")
     code, _, err = call(capsys, "discover", "--catalog", "Sandbox", "--output", "x.yaml", *WORLD)
     assert code == 2

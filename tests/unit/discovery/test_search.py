@@ -89,14 +89,14 @@ ALL = [f"O{number}" for number in range(12)]
 
 @pytest.mark.parametrize("error", EXPIRED, ids=lambda error: error.failure.code)
 @pytest.mark.parametrize("times", [1, BEGINNINGS])
-def test_a_list_whose_token_expired_is_begun_again(error, times):
+def test_a_list_whose_token_expired_is_read_from_the_start(error, times):
     service = Service(Counter({10: times}), error)
     assert found(service) == ALL
     assert [start for start, _ in service.asked] == [0, 5, 10] * (times + 1)
     assert service.progress[-1] == f"{TASKS}: 12"
 
 
-def test_tokens_that_expire_always_end_the_search_and_the_next_one_succeeds(tmp_path):
+def test_tokens_that_always_expire_end_the_search_and_the_next_one_succeeds(tmp_path):
     service = Service(Counter({10: BEGINNINGS + 1}))
     with pytest.raises(ServiceError, match="token expired"):
         found(service, tmp_path / "partial")
@@ -107,7 +107,7 @@ def test_tokens_that_expire_always_end_the_search_and_the_next_one_succeeds(tmp_
     assert [start for start, _ in service.asked] == [10, 0, 5, 10]
 
 
-def test_what_no_token_is_to_blame_for_is_not_begun_again():
+def test_errors_not_caused_by_a_token_do_not_restart_the_list():
     service = Service(Counter({0: 1}))
     with pytest.raises(ServiceError, match="token expired"):
         found(service)

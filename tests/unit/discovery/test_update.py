@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_snapshot import manifest
+from batch_snapshot.discovery import update
 from batch_snapshot.discovery.update import layout, revised
 from batch_snapshot.errors import InputError
 from tests.support import rewriting
@@ -95,11 +96,19 @@ def test_nothing_is_lost_and_the_new_is_listed(tmp_path_factory, text, new, miss
         ("pairs: # none yet\nversion: 1\n", "pairs: # none yet\n  - new\nversion: 1\n"),
     ],
 )
-def test_a_manifest_without_pairs_gets_a_place_for_them(text, after):
+def test_a_manifest_without_pairs_gets_a_pairs_section(text, after):
     assert revised(text, layout(text, "m"), ["new"], lambda *_: False, "")[0] == after
 
 
 @pytest.mark.parametrize("pairs", ["[]", "[{engagement: e, resource: O1}]"])
-def test_pairs_in_brackets_leave_no_place(pairs):
+def test_pairs_in_brackets_are_refused(pairs):
     with pytest.raises(InputError, match="m:2: its pairs stand in"):
         layout(f"version: 1\npairs: {pairs}\n", "m")
+
+
+def test_a_new_text_that_lists_other_rows_than_expected_is_refused_and_leaves_no_file(tmp_path):
+    text = f"{HEADS[0]}pairs:\n- {{engagement: eng-00000000000001, resource: O1}}\n"
+    path = tmp_path / "m.yaml"
+    with pytest.raises(InputError, match="cannot be brought up to date line by line"):
+        update._check(path, text, {b"another row"})
+    assert list(tmp_path.iterdir()) == []

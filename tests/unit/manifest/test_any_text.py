@@ -167,7 +167,7 @@ fragments = st.lists(
 @example(b"{? [a, b] : c}")
 @example(b"- &a [*a]")
 @example(b"pairs: [" + b"{" * 2000)
-def test_no_manifest_raises_anything_else(tmp_path, content):
+def test_any_bytes_as_a_manifest_are_read_or_refused_in_clear_lines(tmp_path, content):
     refused_or_read(tmp_path, {"m.yaml": content})
     head = b"version: 1\nname: n\ndefaults: {catalog: AWS}\n"
     refused_or_read(tmp_path, {"m.yaml": head + content})
@@ -192,7 +192,7 @@ objects = st.recursive(
 @given(content=st.one_of(st.binary(max_size=200), table.map(lambda parts: "".join(parts).encode()), objects))
 @example(content=b"engagement,resource\n\x00,\r\n")
 @example(content=b"[" * 5000)
-def test_no_include_raises_anything_else(tmp_path, ending, content):
+def test_any_bytes_as_an_include_are_read_or_refused_in_clear_lines(tmp_path, ending, content):
     head = f"version: 1\nname: n\ndefaults: {{catalog: AWS}}\ninclude: [a.{ending}]\n".encode()
     refused_or_read(tmp_path, {"m.yaml": head, f"a.{ending}": content})
     refused_or_read(tmp_path, {"m.yaml": head, f"a.{ending}": b"engagement,resource\n" + content})
@@ -224,7 +224,7 @@ ENDLESS = {
 @pytest.mark.parametrize(
     ("text", "included"), [*((text, False) for text in ENDLESS), ("a plain text", True), ("lines", True)]
 )
-def test_a_text_without_end_is_not_held_in_memory(tmp_path, text, included):
+def test_an_endless_text_is_refused_without_filling_memory(tmp_path, text, included):
     start, repeated, line = ENDLESS[text]
     paths = [tmp_path / "m.yaml", tmp_path / "a.yaml"]
     paths[0].write_text(f"{HEAD}include: [a.yaml]\n")
@@ -279,7 +279,7 @@ def no_larger(limit: int) -> Iterator[None]:
     ["[" + "x," * 400_000, "{" + "".join(f"{number}: ," for number in range(400_000))],
     ids=["a list", "a mapping"],
 )
-def test_an_entry_of_too_many_values_is_not_held_in_memory(tmp_path, many):
+def test_an_entry_of_too_many_values_is_refused_without_filling_memory(tmp_path, many):
     path = tmp_path / "m.yaml"
     path.write_text(f"{HEAD}pairs:\n- {many}\n")
     with no_larger(50_000_000), pytest.raises(ManifestError, match="more than 100,000 values in one entry"):
@@ -288,7 +288,7 @@ def test_an_entry_of_too_many_values_is_not_held_in_memory(tmp_path, many):
 
 @pytest.mark.parametrize("where", ["pairs: ", "pairs: []\npairs: ", "? "])
 @pytest.mark.parametrize("opened", ["[", "{a: ", "- ", "? ", '{"":'])
-def test_a_thicket_is_left_where_it_begins(tmp_path, where, opened):
+def test_deep_nesting_is_refused_where_it_begins(tmp_path, where, opened):
     """Libyaml takes ages to find its way through one, and there is none in a manifest."""
     path = tmp_path / "m.yaml"
     path.write_text(f"{HEAD}{where}{opened * 300_000}")
@@ -310,7 +310,7 @@ def test_a_file_may_be_long_and_so_may_be_an_entry(tmp_path):
     assert manifest.load(path).rows == 99_016
 
 
-def test_among_thousands_of_accounts_the_nearest_is_not_looked_for(tmp_path):
+def test_an_unknown_account_among_thousands_gets_no_suggestion(tmp_path):
     """It would be, for every row that names another that is not there."""
     path = tmp_path / "m.yaml"
     accounts = "".join(f"  a{number}: {{}}\n" for number in range(1_001))

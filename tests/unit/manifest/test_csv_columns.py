@@ -87,7 +87,7 @@ TAKEN = {
 
 
 @pytest.mark.parametrize("content", TAKEN.values(), ids=TAKEN)
-def test_what_can_mean_one_thing_only_is_taken(load, content):
+def test_unambiguous_csv_is_accepted(load, content):
     loaded = load(content)
     assert pairs(loaded) == TWO
     assert (
@@ -103,7 +103,7 @@ def test_a_cell_holds_several_resources(load, cell):
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_columns_that_mean_nothing_are_ignored_with_one_warning(load, separator):
+def test_unknown_columns_are_ignored_with_one_warning(load, separator):
     rows = [
         ["Owner", "engagement", "Größe", "resource", ""],
         ["Ann", E1, "5", "O1", ""],
@@ -116,7 +116,7 @@ def test_columns_that_mean_nothing_are_ignored_with_one_warning(load, separator)
     ]
 
 
-def test_so_are_those_of_other_encodings_and_of_several_lines(load):
+def test_unknown_columns_of_other_encodings_and_several_lines_are_one_warning(load):
     text = f'engagement,"Grö\nße",resource\n{E1},"Mü\nller, 5"" wide",O1\n{E2},,O2\n'
     loaded = load(text.encode("cp1252"))
     assert pairs(loaded) == TWO
@@ -200,7 +200,7 @@ FAULTY = {
 
 
 @pytest.mark.parametrize(("content", "expected"), FAULTY.values(), ids=FAULTY)
-def test_what_cannot_is_one_message_that_shows_what_is_there(request, load, content, expected):
+def test_ambiguous_csv_is_one_message_that_shows_what_the_file_holds(request, load, content, expected):
     found, *more = problems(load, content)
     assert not more or "many" in request.node.name
     assert found.startswith("a.csv:")
@@ -253,7 +253,7 @@ def test_a_key_that_the_file_does_not_hold_is_named_as_null(load):
     assert loaded.warnings == ['a.csv:1: columns that are not keys of a pair are ignored: "Owner", "Account"']
 
 
-def test_a_long_file_with_other_names_keeps_its_rows_whatever_blanks_stand_in_it(load):
+def test_a_long_file_with_other_column_names_keeps_all_rows(load):
     rows = [(f"eng-{number:014d}", f"O{number}") for number in range(100)]
     text = "\n".join(["Engagement Id,Opportunity Id", *map(",".join, rows)])
     loaded = load(text, CRM)
@@ -279,7 +279,7 @@ def test_a_long_file_with_other_names_keeps_its_rows_whatever_blanks_stand_in_it
         ('{resource: "Opportunity Id"}', "a.csv:1: column engagement is missing in the header: did you mean"),
     ],
 )
-def test_names_that_will_not_do_are_refused(load, columns, expected):
+def test_invalid_column_names_are_refused(load, columns, expected):
     assert any(found.startswith(expected) for found in problems(load, EXPORT, columns))
 
 

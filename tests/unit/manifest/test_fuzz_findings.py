@@ -17,7 +17,7 @@ FILES = sorted(path.relative_to(FINDINGS).as_posix() for path in FINDINGS.glob("
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_what_was_found_is_mended_and_every_seed_is_taken(tmp_path, file):
+def test_fuzz_findings_and_seeds_are_read(tmp_path, file):
     TARGETS[file.partition("/")[0]]((FINDINGS / file).read_bytes(), tmp_path)
 
 
@@ -25,7 +25,7 @@ def seeds(target: str) -> list[bytes]:
     return [path.read_bytes() for path in sorted((FINDINGS / target).iterdir())]
 
 
-def test_ledgers_that_are_changed_by_chance_raise_nothing_else(tmp_path):
+def test_randomly_changed_ledgers_are_read_or_refused(tmp_path):
     """Their lines lost, doubled, moved, and values in them that make no sense; time and again."""
     rng = Random(5)
     for seed in seeds("ledger"):
@@ -35,7 +35,7 @@ def test_ledgers_that_are_changed_by_chance_raise_nothing_else(tmp_path):
             TARGETS["ledger"](data, tmp_path)
 
 
-def test_manifests_that_are_put_together_by_chance_raise_nothing_else(tmp_path):
+def test_randomly_combined_manifests_are_read_or_refused(tmp_path):
     """The half of one and the half of another, and an include of a third."""
     rng = Random(5)
     pool = seeds("manifest")

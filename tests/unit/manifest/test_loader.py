@@ -137,7 +137,7 @@ def test_a_name_is_the_text_that_was_written(write, name):
 
 
 @pytest.mark.parametrize("nothing", ["", "~", "null", "NULL"])
-def test_nothing_is_not_a_value(write, nothing):
+def test_null_is_no_value(write, nothing):
     path = write(
         f"{HEAD}accounts: {nothing}\ninclude: {nothing}\n"
         f"pairs:\n- engagement: {ENG}\n  resource: O1\n  resources: {nothing}\n  account: {nothing}\n"
@@ -158,12 +158,12 @@ def test_sections_come_in_any_order(write, order, encoding):
     assert read(path) == [(ENG, "O1")]
 
 
-def test_problems_above_and_below_late_sections_are_told_in_the_order_of_lines(write):
+def test_problems_above_and_below_late_sections_are_listed_in_line_order(write):
     path = write(f"pairs:\n- {PAIR}\n- x\ndefaults: {{catalog: aws}}\nname: n\nversion: 2\nfoo: 1\n")
     assert [one.split(":")[1] for one in problems(path)] == ["3", "4", "6", "7"]
 
 
-def test_a_disguised_late_section_is_refused_not_missed(write):
+def test_an_escaped_late_section_is_refused(write):
     found = problems(write(f'version: 1\nname: n\n{PAIRS}"def\\u0061ults": {{catalog: AWS}}\n'))
     assert found[-1] == "m.yaml:4: defaults must stand above pairs in this file: move it up"
 
@@ -190,7 +190,7 @@ def test_a_pair_listed_twice_is_one_row_and_a_warning(write):
         (f"{HEAD}include: [b.yaml]\n", 'template "Bar" is not one known'),
     ],
 )
-def test_what_may_be_wrong_is_a_warning(write, text, warning):
+def test_unusual_values_are_warnings(write, text, warning):
     path = write(text + PAIRS, b=f"- {PAIR[:-1]}, template: Bar}}\n" * 3)
     loaded = manifest.load(path)
     assert warning in loaded.warnings[0]
@@ -322,13 +322,13 @@ def test_a_mistake_is_named_with_its_line_and_the_fix(write, text, line, part):
         ((HEAD + "# \xe9\n" + PAIRS).encode("latin-1"), "m.yaml:4: not readable"),
     ],
 )
-def test_a_head_that_cannot_stand(write, text, expected):
+def test_an_invalid_head_is_one_problem(write, text, expected):
     found = problems(write(text))
     assert found[0].startswith(expected)
     assert [one for one in found if "without a catalog" not in one] == found[:1]
 
 
-def test_rows_are_not_blamed_for_what_a_broken_file_did_not_get_to_say(write):
+def test_rows_are_not_reported_for_defaults_that_could_not_be_read(write):
     (found,) = problems(write(f"{PAIRS}version: [\ndefaults: {{catalog: AWS}}\n"))
     assert found.startswith("m.yaml:4: not valid YAML")
 
@@ -373,7 +373,7 @@ def test_a_missing_default_is_one_problem_for_all_its_rows(write):
     ]
 
 
-def test_messages_cannot_drive_a_terminal_and_stay_short(write):
+def test_messages_hold_no_control_characters_and_stay_short(write):
     path = write(f'{HEAD}pairs: [{{engagement: "\\e[31m\\u202e", resource: {"x" * 100_000}}}]\n')
     found = problems(path)
     assert all(one.isprintable() and len(one) < 300 for one in found)
@@ -386,7 +386,7 @@ def test_an_entry_of_too_many_values_is_refused_before_it_fills_memory(write):
 
 
 @pytest.mark.parametrize("path", ["nope.yaml", ".", "/dev/null", "a\0b"])
-def test_what_is_no_file_is_refused(write, path):
+def test_paths_that_are_no_files_are_refused(write, path):
     write("")
     (found,) = problems(Path(path))
     assert "the manifest" in found
@@ -455,7 +455,7 @@ def test_includes_in_every_form_follow_the_manifest_in_their_order(write):
         ("a.yaml", "x\n", "a.yaml:1: is no manifest"),
     ],
 )
-def test_a_faulty_include_is_named_with_its_line(write, name, content, expected):
+def test_an_invalid_include_is_named_with_its_line(write, name, content, expected):
     path = write(f"{HEAD}include: [{name}]\n{PAIRS}", **{name.replace(".", "__"): content})
     (found,) = problems(path)
     assert found.startswith(expected)
@@ -477,7 +477,7 @@ def test_an_include_may_not_leave_the_folder_by_a_link(write, tmp_path):
     assert "was read before" in twice
 
 
-def test_a_faulty_default_is_not_blamed_on_the_rows_of_an_include(write):
+def test_an_invalid_default_is_not_reported_for_the_rows_of_an_include(write):
     path = write(
         f"version: 1\nname: n\ndefaults: {{catalog: aws, account: '?'}}\naccounts: {{a: , b: }}\n"
         f"include: [a.yaml]\n{PAIRS}",
@@ -486,7 +486,7 @@ def test_a_faulty_default_is_not_blamed_on_the_rows_of_an_include(write):
     assert [one.split(":")[1] for one in problems(path)] == ["3", "3"]
 
 
-def test_problems_go_on_after_a_faulty_include(write):
+def test_includes_after_an_invalid_one_are_checked_too(write):
     path = write(f"{HEAD}include: [a.yaml, b.csv]\n", a="[", b__csv="engagement,resource\nx,O1\n")
     assert [one.split(":")[0] for one in problems(path)] == ["a.yaml", "b.csv"]
 
