@@ -13,7 +13,7 @@ from batch_snapshot.config.options import option_warnings, recorded_settings
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.jobs.locked import check_ledger_fits, read_history, reminder_files
 from batch_snapshot.jobs.plan import Selection
-from batch_snapshot.jobs.rows import LedgerRows, ManifestRows, count_by_account, count_by_account_and_catalog
+from batch_snapshot.jobs.rows import LedgerRows, ManifestRows
 from batch_snapshot.ledger import history, reader
 from batch_snapshot.manifest import find_duplicates
 from batch_snapshot.ratelimit import forecast
@@ -217,7 +217,7 @@ def open_retry(
     chosen = selection(past) if callable(selection) else selection or Selection()
     rows = LedgerRows(path, past, chosen, header.run_id, targets.accounts)
     renamed = rows.renamed()
-    todo = count_by_account_and_catalog(rows.requests())
+    todo, catalogs = rows.todo()
     rest = header.manifest and next_steps.run_command(
         header.manifest, str(path), targets.endpoint, locked.settings
     )
@@ -227,10 +227,10 @@ def open_retry(
         path=path,
         run_id=header.run_id,
         targets=targets,
-        catalogs=frozenset(catalog for _, catalog in todo),
+        catalogs=catalogs,
         past=past,
         total=header.rows,
-        todo=count_by_account(todo),
+        todo=todo,
         requests=rows.requests(),
         manifest_path=header.manifest,
         manifest_sha256=header.manifest_sha256,

@@ -38,7 +38,7 @@ class ManifestRows(NamedTuple):
         return (one.row for one in self.requests() if one and one.row.key not in self.past.unfinished)
 
     def renamed(self) -> Mapping[tuple[str, str], Row]:
-        """Which of them the ledger has under another account's name: see `other_names`."""
+        """Which of them the ledger has under another account's name: see `renamed_rows`."""
         return renamed_rows(self.requests(), self.past, self.accounts)
 
     def todo(self) -> Mapping[str, int]:
@@ -48,7 +48,7 @@ class ManifestRows(NamedTuple):
             return {name: count for name, count in manifest.rows_by_account.items() if name in accounts}
         if len(manifest.accounts) == 1:
             return dict.fromkeys(accounts, manifest.rows - settled)
-        return count_by_account(count_by_account_and_catalog(self.requests()))
+        return Counter(request.row.account for request in self.requests() if request)
 
     def _settled(self) -> int:
         """How many have nothing left to do."""
@@ -71,8 +71,17 @@ class LedgerRows(NamedTuple):
         since = self.past.unrecorded_since
         return plan.retried(pasts, self.chosen, self.run_id, self.accounts, since)
 
+    def todo(self) -> tuple[Counter[str], frozenset[str]]:
+        """How many are to be sent, by account, and their catalogs."""
+        todo, catalogs = Counter[str](), set[str]()
+        for request in self.requests():
+            if request:
+                todo[request.row.account] += 1
+                catalogs.add(request.row.catalog)
+        return todo, frozenset(catalogs)
+
     def renamed(self) -> Mapping[tuple[str, str], Row]:
-        """Which of them the ledger has under another account's name too: see `other_names`."""
+        """Which of them the ledger has under another account's name too: see `renamed_rows`."""
         return renamed_rows(self.requests(), self.past, self.accounts)
 
     def doubled(self, same: Mapping[str, str]) -> list[str]:
@@ -91,8 +100,8 @@ def renamed_rows(
 ) -> dict[tuple[str, str], Row]:
     """By (another name, name): the first row to send under a name that the ledger has under the other.
 
-    Names of another endpoint or AWS account are none of them. A row that the ledger has under both names
-    counts only if the other one succeeded or is in doubt: both may have been refused.
+    Accounts of another endpoint or with another AWS account number don't count. Of a row that the ledger has
+    under both names, a failed state under the other name does not count: it made no snapshot.
     """
     settings = past.last.accounts if past.last else {}
     others = {
@@ -122,19 +131,6 @@ def _may_be_same_account(other: str, account: Account, past: History) -> bool:
     before = signer.account_number(past.signers.get(other))
     differ = before is not None and now is not None and before != now
     return known.get("endpoint_url") == account.endpoint_url and not differ
-
-
-def count_by_account_and_catalog(requests: Iterator[Request | None]) -> Counter[tuple[str, str]]:
-    """The rows to send, by account and catalog."""
-    return Counter((request.row.account, request.row.catalog) for request in requests if request)
-
-
-def count_by_account(counted: Counter[tuple[str, str]]) -> Mapping[str, int]:
-    """The rows to send, by account."""
-    numbers: Counter[str] = Counter()
-    for (account, _), number in counted.items():
-        numbers[account] += number
-    return numbers
 
 
 def _validated_rows(manifest: Manifest) -> Iterator[Row]:

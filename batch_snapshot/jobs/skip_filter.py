@@ -57,7 +57,7 @@ class SkipRules:
     readers: Mapping[str, Reader]
     index: SnapshotIndex
     #: Whose snapshots the index is asked for (see `service_of`); None: it knows none of them.
-    world: str | None
+    service: str | None
     #: The service's clock less ours.
     skew: Callable[[str], timedelta]
     #: Seconds since the epoch.
@@ -190,15 +190,15 @@ class SkipFilter:
 
     async def _job(self, reader: Reader, catalog: str, name: str) -> SnapshotJob:
         """What a job takes care of; it is read once, and then kept in the index."""
-        world = self._rules.world
-        known = self._rules.index.job(world, catalog, name) if world else None
+        service = self._rules.service
+        known = self._rules.index.job(service, catalog, name) if service else None
         if known:
             return known
         answer = await reader.read(SNAPSHOT.jobs.get, Catalog=catalog, **{SNAPSHOT.jobs.parameter: name})
         members = (SNAPSHOT.members[field] for field in ("engagement", "resource", "template"))
         job = SnapshotJob(*(str(answer.get(member) or "") for member in members))
-        if world and all(job):
-            self._rules.index.add_job(world, catalog, name, job)
+        if service and all(job):
+            self._rules.index.add_job(service, catalog, name, job)
         return job
 
     # -- deciding ----------------------------------------------------------------------------------
@@ -258,10 +258,10 @@ class SkipFilter:
 
     def _since(self, row: Row) -> float | None:
         """From when on a change of the row counts; None: no ledger knows, or it does not matter."""
-        since, world = self._rules.since, self._rules.world
+        since, service = self._rules.since, self._rules.service
         if isinstance(since, float):
             return since
-        last = self._rules.index.last(world, row) if since and world else None
+        last = self._rules.index.last(service, row) if since and service else None
         return last.at if last else None
 
     async def _compare_last_snapshot(self, verdicts: dict[Row, Skip | None], row: Row) -> None:

@@ -89,7 +89,7 @@ def prepare_skipping(
             active_jobs=options.skip_active_jobs,
             readers=readers,
             index=index,
-            world=service_of(recorder.header),
+            service=service_of(recorder.header),
             skew=skew,
             now=now.timestamp(),
             skip=recorder.skip,
