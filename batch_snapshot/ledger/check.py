@@ -17,7 +17,7 @@ from batch_snapshot.models import Status
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from batch_snapshot.ledger.records import Line
+    from batch_snapshot.ledger.records import Line, Record
 
 
 def check(lines: Iterable[Line], source: str) -> History:
@@ -30,59 +30,44 @@ def check(lines: Iterable[Line], source: str) -> History:
     Raises:
         LedgerError: names the first wrong line, and why.
     """
-    auditor = _Auditor()
+    history = History(checked=True)
+    settled: set[bytes] = set()
     number = 0
     for line in lines:
         number = line.number
         try:
-            auditor.add(line)
+            _check_all_counts(line.record, history)
+            history.add(line)
+            _check_named_once(line.record, settled)
         except LedgerError as error:
             raise type(error)(f"{source}{number}: {error}") from None
-    if auditor.open:
-        left = auditor.history.in_flight
+    if history.first and history.end is None:
         raise LedgerError(
-            f"{source}{number}: the last invocation has no end line and {left:,} rows that are not settled: "
-            "it still runs, or it crashed and the same command resumes it"
+            f"{source}{number}: the last invocation has no end line and {history.in_flight:,} rows that are "
+            "not settled: it still runs, or it crashed and the same command resumes it"
         )
-    return auditor.history
+    return history
 
 
-class _Auditor:
-    """What `History.checked` does not check, because a resume need not pay for it."""
+# What follows is not part of `History.checked`: a resume need not pay for it.
 
-    def __init__(self) -> None:
-        self.history = History(checked=True)
-        self.open = False
-        self._settled: set[bytes] = set()
 
-    def add(self, line: Line) -> None:
-        """Check the next line.
+def _check_all_counts(record: Record, history: History) -> None:
+    """No count of an end line may be missing, not even one that is zero."""
+    if isinstance(record, End) and history.first and history.end is None:
+        known = history.expected_counts()
+        if dict(record.counts) != known:
+            raise DamagedError(f"counts {dict(record.counts)}, but the lines before say {known}")
 
-        Raises:
-            LedgerError: it does not follow from the lines before it.
-        """
-        record = line.record
-        if isinstance(record, End) and self.history.first:
-            self._check_end(record)
-        self.history.add(line)
-        if isinstance(record, Header):
-            self.open = True
-            self._settled.clear()
-        elif isinstance(record, Intent):
-            self._check_intent(record)
-        elif isinstance(record, Result) and record.status is not Status.IN_DOUBT:
-            # A row of a lost worker is in doubt, and is named again for another worker.
-            self._settled.add(record.row.key)
-        elif isinstance(record, End):
-            self.open = False
 
-    def _check_intent(self, intent: Intent) -> None:
-        for _, row, _ in intent.rows:
-            if row.key in self._settled:
+def _check_named_once(record: Record, settled: set[bytes]) -> None:
+    """No invocation names a row again after its result; `settled` are the rows of the present one."""
+    if isinstance(record, Header):
+        settled.clear()
+    elif isinstance(record, Intent):
+        for _, row, _ in record.rows:
+            if row.key in settled:
                 raise DamagedError(f"names {row.engagement}/{row.resource} a second time in one invocation")
-
-    def _check_end(self, end: End) -> None:
-        # No count may be missing, not even one that is zero.
-        known = self.history.expected_counts()
-        if self.open and dict(end.counts) != known:
-            raise DamagedError(f"counts {dict(end.counts)}, but the lines before say {known}")
+    elif isinstance(record, Result) and record.status is not Status.IN_DOUBT:
+        # A row of a lost worker is in doubt, and is named again for another worker.
+        settled.add(record.row.key)

@@ -142,6 +142,8 @@ DAMAGES: dict[str, tuple[Callable[[Lines], None], int, str]] = {
         altered(7, lambda record: record["counts"].update(succeeded=4, failed=0)), 7, "counts"
     ),
     "a count is lost": (altered(7, lambda record: record["counts"].pop("failed")), 7, "counts"),
+    "a count of zero is lost": (altered(7, lambda record: record["counts"].pop("in_doubt")), 7, "counts"),
+    "rows are named again after their results": (lambda lines: lines.insert(6, lines[1]), 7, "a second time"),
     "the rows are edited": (altered(1, lambda record: record.update(rows=5)), 7, "counts"),
     "a status is edited": (
         altered(4, lambda record: record.update(status="in_doubt", ambiguous=True)), 7, "counts"
