@@ -130,7 +130,7 @@ def speed(*, repeat: int, only: tuple[str, ...] | None, quick: bool, out: Path |
 
     Without flags all but `million`, which runs only when named. Interrupted, it tells what it has measured.
     """
-    _told((SPEED[name](quick, repeat) for name in only or SPEED if only or name != LONG), out)
+    _report((SPEED[name](quick, repeat) for name in only or SPEED if only or name != LONG), out)
 
 
 #: Seconds that an endpoint takes for an answer which takes its time.
@@ -147,10 +147,10 @@ def on_a_cluster(*, repeat: int, quick: bool, out: Path | None) -> None:
     At last once where the endpoint takes no time. Interrupted, it tells what it has measured.
     """
     rows, repeats = (1_000, {LATENCY: repeat}) if quick else (2_000, {LATENCY: repeat, 0.0: 1})
-    _told((cluster.table(rows, times, [20, 200], latency) for latency, times in repeats.items()), out)
+    _report((cluster.table(rows, times, [20, 200], latency) for latency, times in repeats.items()), out)
 
 
-def _told(measured: Iterable[figures.Table], out: Path | None) -> None:
+def _report(measured: Iterable[figures.Table], out: Path | None) -> None:
     """Measure one after the other, and tell what came of it."""
     load = figures.load_now()
     tables: list[figures.Table] = []

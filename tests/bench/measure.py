@@ -160,9 +160,9 @@ def _started(words: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
 def _end(child: subprocess.Popen[str], deadline: float) -> str:
     """Wait for a process' end; says what was wrong with it, if anything was."""
     try:
-        _, said = child.communicate(timeout=max(0.0, deadline - time.monotonic()))
+        _, stderr = child.communicate(timeout=max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         return "stopped: it took more than five times the ideal"
     if child.returncode == 0:
         return ""
-    return f"exit {child.returncode}: {(said.splitlines() or [''])[-1]}"
+    return f"exit {child.returncode}: {(stderr.splitlines() or [''])[-1]}"

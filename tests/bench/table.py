@@ -69,8 +69,8 @@ def machine_line() -> str:
 
 def spread(values: Sequence[float], form: str) -> str:
     """Write the least, the median and the greatest; of one value, itself."""
-    told = [min(values), median(values), max(values)] if len(values) > 1 else values
-    return " · ".join(format(value, form) for value in told)
+    shown = [min(values), median(values), max(values)] if len(values) > 1 else values
+    return " · ".join(format(value, form) for value in shown)
 
 
 def as_markdown(lines: Iterable[Line]) -> str:
@@ -136,8 +136,8 @@ def _ratios(ratios: Sequence[float], *, whole: bool) -> str:
 def _cpu() -> str:
     """The processor's model, where the system tells."""
     try:
-        told = Path("/proc/cpuinfo").read_text("utf-8")
+        cpus = Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:
         return platform.processor() or platform.machine()
-    models = (line.partition(":")[2].strip() for line in told.splitlines() if line.startswith("model name"))
+    models = (line.partition(":")[2].strip() for line in cpus.splitlines() if line.startswith("model name"))
     return next(models, platform.machine())

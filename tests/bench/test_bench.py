@@ -39,19 +39,19 @@ TINY = Scenario(
 
 
 @pytest.mark.long
-def test_two_clients_get_through_a_tiny_limit():
+def test_two_clients_complete_under_a_small_limit():
     lines = list(measured([TINY], [OURS, "aioboto3-tenacity-8"], repeat=1))
     runs = [run for line in lines for run in line.runs]
     assert [(run.lost, run.duplicates, run.trouble) for run in runs] == [(0, 0, ())] * 2
     assert all(run.calls == 60 + run.throttled for run in runs)
     assert all(run.ratio > 0.95 for run in runs)
-    told = as_markdown(lines)
-    assert told.count("| 1 of 1 |") == 2
-    assert "Python 3" in told
+    text = as_markdown(lines)
+    assert text.count("| 1 of 1 |") == 2
+    assert "Python 3" in text
     assert [line["reached"] for line in json.loads(json.dumps(as_json(lines)))["lines"]] == [1, 1]
 
 
-def test_two_processes_that_do_not_understand_their_flags_are_told():
+def test_processes_that_refuse_their_flags_are_reported():
     scenario = replace(TINY, processes=2, flags=("--no-such-flag",))
     (line,) = measured([scenario], [OURS], repeat=1)
     assert [(run.lost, run.shares) for run in line.runs] == [(120, (0.0, 0.0))]
@@ -75,7 +75,7 @@ def test_the_ideal(scenario, ideal):
     assert scenario.ideal == pytest.approx(ideal)
 
 
-def test_the_record_is_read_rightly():
+def test_a_record_gives_elapsed_and_throttled_calls():
     times = [100.0, 100.5, 101.0, 101.5, 102.0, 104.0]
     rows = [0, 60, 1, 61, 1, 62]
     answers = ["ok", "ok", "ok", "ThrottlingException", "ok", "ok", "ok"]
@@ -105,7 +105,7 @@ def test_the_record_is_read_rightly():
         ({"shares": (0.29, 0.71)}, False),
     ],
 )
-def test_a_target_is_met_in_all_or_not_at_all(change, reached):
+def test_a_target_is_met_only_in_every_repeat(change, reached):
     run = Run(10.8, 10.0, 100, 3, lost=0, duplicates=0, shares=(0.3, 0.7), trouble=())
     assert replace(run, **change).reaches(Target(ratio=1.08, throttled=0.03, share=0.3)) is reached
 
@@ -116,7 +116,7 @@ def test_seconds_beyond_the_ideal_are_a_target_too():
     assert replace(run, elapsed=122.9).reaches(Target(seconds=3, throttled=0))
 
 
-def test_what_was_lost_shows_in_the_table():
+def test_lost_rows_show_in_the_table():
     runs = [
         Run(seconds, 1.0, 100, 3, lost=lost, duplicates=0, shares=(), trouble=())
         for seconds, lost in [(1.2, 2), (0.5, 0), (1.0, 0)]
@@ -125,7 +125,7 @@ def test_what_was_lost_shows_in_the_table():
 
 
 @pytest.mark.long
-def test_accounts_beside_one_another():
+def test_several_accounts_are_measured_together():
     table = accounts.table(60, [1, 30], 1)
     assert [line.what for line in table.lines] == ["1", "30"]
     assert table.notes == []
@@ -142,12 +142,12 @@ def test_the_throughput_of_two_clients():
     (ratio,) = theirs["ours ÷ it"]["values"]
     assert ratio == pytest.approx(ours["calls/s"]["values"][0] / theirs["calls/s"]["values"][0])
     assert theirs["ours ÷ it"]["bound"] == {"limit": 1.1, "at_least": True}
-    told = figures.as_markdown([table], load=0.5)
-    assert "; ≥ 1.1: " in told
-    assert "Load before: 0.5." in told
+    text = figures.as_markdown([table], load=0.5)
+    assert "; ≥ 1.1: " in text
+    assert "Load before: 0.5." in text
 
 
-def test_a_client_that_calls_nothing_is_told_and_meets_no_target(tmp_path):
+def test_a_client_without_calls_is_reported_and_meets_no_target(tmp_path):
     with stub.served(tmp_path) as endpoint:
         run = throughput.measure("no such script", 3, endpoint)
     assert run.trouble == "exit 1: KeyError: 'no such script'"
@@ -155,7 +155,7 @@ def test_a_client_that_calls_nothing_is_told_and_meets_no_target(tmp_path):
 
 
 @pytest.mark.long
-def test_a_cluster_beside_the_program_alone():
+def test_a_cluster_is_measured_against_one_process():
     table = cluster.table(40, 1, [2], 0.01)
     assert not table.notes
     (read,) = json.loads(json.dumps(figures.as_json([table], 0.0)))["tables"]
@@ -166,18 +166,20 @@ def test_a_cluster_beside_the_program_alone():
     assert spent == pytest.approx(one["run s"]["values"][0] / local["run s"]["values"][0])
     assert two["÷ one worker"]["bound"] == {"limit": 1.6, "at_least": True}
     assert one["elapsed ÷ local"]["bound"] == {"limit": 1.25, "at_least": False}
-    # The start of a cluster is told, and is no part of its run.
+    # The start of a cluster is reported, and is no part of its run.
     assert one["start and end s"]["values"][0] > 0
 
 
-def test_where_the_cores_are_the_limit_nothing_is_asked_of_a_cluster():
+def test_a_cluster_has_no_target_where_cores_are_the_limit():
     kinds = [cluster.Kind(2, workers) for workers in (0, 1, 2)]
     runs = {kind: [cluster.Run(40, 1.0, 2.0, 0.1, "")] for kind in kinds}
-    told = [figure for kind in kinds for figure in cluster._figures(kind, runs, bounded=False) if figure]
-    assert {figure.bound for figure in told} == {None}
+    judged_figures = [
+        figure for kind in kinds for figure in cluster._figures(kind, runs, bounded=False) if figure
+    ]
+    assert {figure.bound for figure in judged_figures} == {None}
 
 
-def test_a_cluster_that_loses_rows_is_told_and_meets_no_target():
+def test_a_cluster_that_loses_rows_is_reported_and_meets_no_target():
     kinds = [cluster.Kind(2, workers) for workers in (0, 1, 2)]
     runs = {kind: [cluster.Run(40, 1.0, 2.0, 0.1, "")] for kind in kinds[:2]}
     runs[kinds[2]] = [cluster.Run(40, nan, nan, 0.1, "40 rows, 39 calls, 39 tokens")]
@@ -196,7 +198,7 @@ def test_a_cluster_that_loses_rows_is_told_and_meets_no_target():
         lambda: million.table([20, 40], 1),
     ],
 )
-def test_the_other_benches_of_speed(bench):
+def test_the_other_speed_benchmarks_run(bench):
     table = bench()
     assert not table.notes
     assert all(len(line.figures) == len(table.head) - 1 for line in table.lines)
@@ -204,7 +206,7 @@ def test_the_other_benches_of_speed(bench):
     assert all(0 < value < inf for value in values)
 
 
-def test_the_endpoint_takes_requests_in_any_pieces():
+def test_the_stub_reads_requests_in_any_chunks():
     class Transport(asyncio.Transport):
         written = b""
 
@@ -243,26 +245,26 @@ def test_a_figure_is_judged_by_its_median_and_by_every_repeat():
     assert not Figure(figures.ratios([3.0], [0.0]), bound=bound).reached
 
 
-def test_repeats_are_interleaved_and_turn_about():
+def test_repeats_are_interleaved_in_alternating_order():
     turns = iter(range(6))
     taken = figures.interleaved("trial", "ab", 3, lambda _: next(turns))
     assert taken == {"a": [0, 3, 4], "b": [1, 2, 5]}
 
 
-def test_notes_stand_below_their_table():
+def test_notes_follow_their_table():
     table = Table("trial", "A trial", ("what", "s"), [figures.Line("it", [None])], ["it failed"])
     assert "| it | – |\n\n- it failed\n" in figures.as_markdown([table], 0.0)
 
 
-def test_an_unknown_bench_of_speed_is_refused():
-    said = CliRunner().invoke(cli, ["speed", "--only", "throughput,light"])
-    assert said.exit_code == 2
+def test_an_unknown_speed_benchmark_is_refused():
+    result = CliRunner().invoke(cli, ["speed", "--only", "throughput,light"])
+    assert result.exit_code == 2
     assert (
-        "'light' is none of throughput, manifest, ledger, resume, startup, accounts, million" in said.output
+        "'light' is none of throughput, manifest, ledger, resume, startup, accounts, million" in result.output
     )
 
 
 def test_unknown_names_are_refused():
-    said = CliRunner().invoke(cli, ["quota", "--clients", "ours,theirs"])
-    assert said.exit_code == 2
-    assert "'theirs' is none of ours, boto3-defaults" in said.output
+    result = CliRunner().invoke(cli, ["quota", "--clients", "ours,theirs"])
+    assert result.exit_code == 2
+    assert "'theirs' is none of ours, boto3-defaults" in result.output

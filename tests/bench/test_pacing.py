@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.bench.pacing.rivals import RIVALS
+from tests.bench.pacing.controllers import CONTROLLERS
 from tests.bench.pacing.scenarios import DECLARED, SCENARIOS, play
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ ALL = {**SCENARIOS, **DECLARED}
 @cache
 def played(name: str, seed: int, who: str = "ours") -> Result:
     """One run of a scenario, shared by several tests."""
-    return play(ALL[name], RIVALS[who], seed)
+    return play(ALL[name], CONTROLLERS[who], seed)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_what_a_service_allows_is_used_and_seldom_exceeded(name):
+def test_the_allowed_rate_is_used_and_rarely_exceeded(name):
     scenario = ALL[name]
     results = [played(name, seed) for seed in SEEDS]
     assert median(result.elapsed for result in results) <= scenario.elapsed
@@ -47,15 +47,15 @@ TOGETHER = [name for name, scenario in SCENARIOS.items() if len(scenario.rows) >
 
 @pytest.mark.parametrize("name", TOGETHER)
 @pytest.mark.parametrize("seed", range(8))
-def test_of_two_who_share_a_limit_none_starves(name, seed):
+def test_two_clients_of_one_limit_both_progress(name, seed):
     scenario = SCENARIOS[name]
     least = 0.3 if scenario.shared else 0.2
     assert least <= played(name, seed).share <= 1 - least
 
 
-@pytest.mark.parametrize("rival", [name for name in RIVALS if name != "ours"])
+@pytest.mark.parametrize("other", [name for name in CONTROLLERS if name != "ours"])
 @pytest.mark.parametrize("name", list(SCENARIOS)[:3])
-def test_no_rival_is_both_faster_and_throttled_less(name, rival):
+def test_no_other_controller_is_both_faster_and_throttled_less(name, other):
     for seed in SEEDS:
-        ours, theirs = (played(name, seed, who) for who in ("ours", rival))
+        ours, theirs = (played(name, seed, who) for who in ("ours", other))
         assert ours.elapsed < theirs.elapsed or ours.throttled < theirs.throttled

@@ -59,8 +59,8 @@ async def typed(command, monkeypatch, hooks=None):
 
 def printed(summary):
     """The commands that a summary tells, in text and in JSON."""
-    told = as_json(summary)
-    commands = [*told["next_steps"], *(group["next"] for group in told["failures"])]
+    shown = as_json(summary)
+    commands = [*shown["next_steps"], *(group["next"] for group in shown["failures"])]
     text = as_text(summary)
     assert all(command in text for command in commands)
     return list(dict.fromkeys(commands))
@@ -147,11 +147,11 @@ async def test_every_next_command_works(monkeypatch, ending, way):
         commands = await assert_each_works(summary, monkeypatch)
         assert bool(commands) == (ending != "nothing to do")
         # What status and the report say, works as well.
-        for told in (status.read_status(Path(summary.ledger)), reported(summary.ledger)):
-            await assert_each_works(told, monkeypatch)
+        for shown in (status.read_status(Path(summary.ledger)), reported(summary.ledger)):
+            await assert_each_works(shown, monkeypatch)
 
 
-async def test_a_run_that_was_interrupted_is_gone_on_with(monkeypatch):
+async def test_a_crashed_run_is_resumed_by_the_printed_command(monkeypatch):
     write_manifest(Path("trial.yaml"), pairs(5))
 
     class Stopped(BaseException):
@@ -165,12 +165,12 @@ async def test_a_run_that_was_interrupted_is_gone_on_with(monkeypatch):
         with pytest.raises(BaseException):  # noqa: B017,PT011 - whatever it is wrapped in
             await typed(line, monkeypatch, run.Hooks(outcome=stop))
         path = Path(f"n-{utc_now():%Y-%m-%d}.ndjson")
-        told = status.read_status(path)
-        assert told.outcome == "crashed"
-        assert await assert_each_works(told, monkeypatch)
+        shown = status.read_status(path)
+        assert shown.outcome == "crashed"
+        assert await assert_each_works(shown, monkeypatch)
 
 
-async def test_a_retry_names_commands_that_work(monkeypatch):
+async def test_commands_printed_by_retry_work(monkeypatch):
     write_manifest(Path("trial.yaml"), [*pairs(2), QUOTA, MISSING])
     async with serve() as (url, _):
         line = f"batch-snapshot run trial.yaml --endpoint-url {url} --state-dir 'my state' --profile partner"
@@ -185,7 +185,7 @@ async def test_a_retry_names_commands_that_work(monkeypatch):
 # -- a day later ---------------------------------------------------------------------------------------
 
 
-async def test_the_next_command_of_a_dated_ledger_goes_on_with_it_a_week_later(monkeypatch):
+async def test_the_next_command_of_a_dated_ledger_resumes_it_a_week_later(monkeypatch):
     write_manifest(Path("trial.yaml"), pairs(5))
     day = datetime(2026, 3, 1, 2, tzinfo=UTC)
     async with serve() as (url, simulator):
@@ -203,7 +203,7 @@ async def test_the_next_command_of_a_dated_ledger_goes_on_with_it_a_week_later(m
 # -- before anything was sent --------------------------------------------------------------------------
 
 
-async def test_an_account_without_credentials_pins_and_marks_nothing(monkeypatch):
+async def test_an_account_without_credentials_records_no_signer_and_no_unfinished_ledger(monkeypatch):
     """First without credentials, then under a profile: with the ledger as it is, or after removing it."""
     write_manifest(Path("trial.yaml"), pairs(3))
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
@@ -228,7 +228,7 @@ async def test_an_account_without_credentials_pins_and_marks_nothing(monkeypatch
             await typed(f"batch-snapshot run trial.yaml --endpoint-url {url} --ledger l0.ndjson", monkeypatch)
 
 
-async def test_only_the_account_that_has_sent_is_pinned(monkeypatch):
+async def test_only_an_account_that_has_sent_must_keep_its_signer(monkeypatch):
     accounts = {"a": {"profile": "partner"}, "b": {"profile": "nobody"}}
     rows = [*pairs(2, account="a"), *pairs(2, 2, account="b")]
     write_manifest(Path("trial.yaml"), rows, accounts=accounts)
@@ -244,7 +244,7 @@ async def test_only_the_account_that_has_sent_is_pinned(monkeypatch):
                 assert (await typed(line, monkeypatch)).exit_code == 0
 
 
-async def test_a_row_is_named_only_after_its_ledger_is_known_as_unfinished(monkeypatch):
+async def test_a_ledger_is_recorded_as_unfinished_before_its_first_intent(monkeypatch):
     """The other way round a ledger that is lost in between would not be missed."""
     write_manifest(Path("trial.yaml"), pairs(2))
     seen = []

@@ -60,7 +60,7 @@ def events(log: Path, kind: str) -> list[dict[str, Any]]:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-async def test_first_signal_says_what_is_waited_for_and_second_what_was_dropped(place, number):
+async def test_first_signal_names_the_calls_waited_for_and_the_second_those_dropped(place, number):
     rows = pairs(6)
     place.manifest(rows)
     async with serve(STUCK) as (url, simulator):
@@ -72,9 +72,9 @@ async def test_first_signal_says_what_is_waited_for_and_second_what_was_dropped(
                 child.signal(number)
                 await until(lambda: events(log, "stopping"), "what is waited for")
                 child.signal(signal.SIGTERM)
-                said = await child.finished()
+                done = await child.finished()
         code = 130 if number is signal.SIGINT else 143
-        assert said.code == code
+        assert done.code == code
         stop, drop = events(log, "stopping")
         assert stop["reason"] == f"{number.name} received"
         assert (stop["in_flight"], stop["level"]) == (6, "warning")
@@ -91,10 +91,10 @@ async def test_first_signal_says_what_is_waited_for_and_second_what_was_dropped(
 
 
 @pytest.mark.asyncio
-async def test_max_duration_says_what_is_waited_for_in_a_line_and_in_the_progress(tmp_path, monkeypatch):
+async def test_max_duration_names_the_calls_waited_for_in_a_line_and_in_the_progress(tmp_path, monkeypatch):
     place = Place(tmp_path)
     move_in(monkeypatch, tmp_path, place.env)
-    said: list[tuple[str, Mapping[str, Any]]] = []
+    done: list[tuple[str, Mapping[str, Any]]] = []
     shown: list[str | None] = []
 
     async def watch(view: Any) -> None:
@@ -106,10 +106,10 @@ async def test_max_duration_says_what_is_waited_for_in_a_line_and_in_the_progres
     slow = SimulatorSettings(latency=0.6)
     async with serve(slow) as (url, _):
         options = Options(ledger=str(place.ledger), endpoint_url=url, rate=100.0, engine=TIMED)
-        hooks = Hooks(stopping=lambda text, facts: said.append((text, facts)), watch=watch)
+        hooks = Hooks(stopping=lambda text, facts: done.append((text, facts)), watch=watch)
         summary = await batch_snapshot.run(place.manifest(pairs(5)), options, hooks)
     assert summary.exit_code == 4
-    ((text, facts),) = said
+    ((text, facts),) = done
     assert text.startswith("--max-duration is over (0.2 s): no further row is sent; waiting for ")
     assert "press Ctrl-C twice, or send two signals, to drop them" in text
     assert facts["in_flight"] >= 1
@@ -127,8 +127,8 @@ async def test_a_signal_that_was_ignored_at_the_start_stays_ignored(place, name)
         async with place.started(*line, script=script) as child:
             await until(lambda: simulator.snapshots, "a snapshot")
             child.signal(getattr(signal, name))
-            said = await child.finished()
-        assert said.code == 0, said.stderr
+            done = await child.finished()
+        assert done.code == 0, done.stderr
         assert_exactly_once(simulator, place.ledger, rows)
 
 
@@ -172,9 +172,9 @@ async def test_a_signal_while_files_are_read_is_one_line_in_every_command(place,
     before = {path.name for path in place.folder.iterdir()}
     names = ("SIGTERM", 143), ("SIGINT", 130)
     name, code = names[len(line) % 2]
-    said = await place.call(*line.split(), script=first(AT_OPENING.format(ending=ending, name=name)))
-    assert (said.code, said.stdout) == (code, "")
-    assert said.stderr == f"interrupted ({name}){tail}\n"
+    done = await place.call(*line.split(), script=first(AT_OPENING.format(ending=ending, name=name)))
+    assert (done.code, done.stdout) == (code, "")
+    assert done.stderr == f"interrupted ({name}){tail}\n"
     left = {path.name for path in place.folder.iterdir()} - before
     assert not {file for file in left if not file.startswith("script_")} - {"ledgers", "state"}
 
@@ -200,16 +200,16 @@ async def test_a_signal_ends_discover_as_it_waits_for_the_service(place, name):
         async with place.started(*line) as child:
             await asyncio.wait_for(asked.wait(), 20)
             child.signal(getattr(signal, name))
-            said = await child.finished()
+            done = await child.finished()
         await asyncio.wait_for(gone.wait(), 20)
     finally:
         server.close()
-    assert (said.code, said.stdout, said.stderr) == (143, "", f"interrupted ({name}){FOUND}\n")
+    assert (done.code, done.stdout, done.stderr) == (143, "", f"interrupted ({name}){FOUND}\n")
     assert not list(place.folder.glob("*.tmp"))
 
 
 @pytest.mark.asyncio
-async def test_a_signal_while_modules_are_imported_is_a_line_in_the_form_that_was_asked_for(place):
+async def test_a_signal_during_imports_is_a_line_in_the_log_format(place):
     taken = """
 import os, signal, sys
 from batch_snapshot import interrupts
@@ -225,7 +225,7 @@ os.kill(os.getpid(), signal.SIGHUP)
     assert (log.code, told["event"], told["exit_code"]) == (143, "error", 143)
 
 
-def test_signals_are_handled_before_what_takes_time_is_imported():
+def test_signal_handlers_are_installed_before_slow_imports():
     slow = {"click", "anyio", "asyncio", "json"}
     source = f"import sys, batch_snapshot.__main__; print(*{slow} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, check=True, timeout=20)
@@ -233,7 +233,7 @@ def test_signals_are_handled_before_what_takes_time_is_imported():
 
 
 @pytest.mark.asyncio
-async def test_as_the_first_process_of_a_container_it_ends_at_sigterm(place):
+async def test_sigterm_ends_a_run_that_is_process_1(place):
     """The kernel drops a signal without a handler. Where no first process can be had, another one."""
     rows = pairs(200)
     place.manifest(rows)
@@ -285,7 +285,7 @@ def child_of(parent: int) -> int:
 # -- the handlers themselves -------------------------------------------------------------------------
 
 
-def test_work_that_waits_is_cancelled_and_tidies_up_first():
+def test_a_signal_cancels_waiting_work_which_cleans_up():
     tidied: list[str] = []
 
     async def work() -> None:
@@ -302,7 +302,7 @@ def test_work_that_waits_is_cancelled_and_tidies_up_first():
     assert tidied == ["yes"]
 
 
-def test_work_that_computes_is_interrupted_where_it_is():
+def test_a_signal_interrupts_computing_work_at_once():
     reached: list[int] = []
 
     async def work() -> None:
@@ -317,7 +317,7 @@ def test_work_that_computes_is_interrupted_where_it_is():
     assert reached == [0, 1, 2, 3]
 
 
-def test_handlers_are_put_back():
+def test_signal_handlers_are_restored():
     before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
     with interrupts.handled():
         assert {signal.getsignal(number) for number in interrupts.SIGNALS} & set(before.values()) <= {
@@ -381,8 +381,8 @@ async def test_a_closed_terminal_ends_the_run_gracefully_and_its_end_is_recorded
         async with on_terminal(place, line) as (child, terminal):
             await until(lambda: len(simulator.snapshots) > 4 and "rows" in terminal.shown, "the display")
             terminal.close()
-            said = await child.finished()
-        assert said.code == 143
+            done = await child.finished()
+        assert done.code == 143
         (end,) = of_type(place.ledger, "end")
         assert (end["outcome"], end["counts"]["in_doubt"]) == ("interrupted", 0)
         assert end["counts"]["succeeded"] == len(simulator.snapshots) < 60
@@ -391,7 +391,7 @@ async def test_a_closed_terminal_ends_the_run_gracefully_and_its_end_is_recorded
 
 
 @pytest.mark.asyncio
-async def test_ctrl_c_on_a_terminal_says_in_the_display_what_is_waited_for(place):
+async def test_ctrl_c_shows_in_the_display_the_calls_waited_for(place):
     place.manifest(pairs(6))
     async with serve(STUCK) as (url, simulator):
         line = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "100"]
@@ -401,14 +401,14 @@ async def test_ctrl_c_on_a_terminal_says_in_the_display_what_is_waited_for(place
             await until(lambda: "SIGINT received: no further row is sent" in terminal.shown, "the line")
             await until(lambda: "stopping: waiting for 6 calls in flight" in terminal.shown, "the display")
             terminal.type("\x03")
-            said = await child.finished()
+            done = await child.finished()
         await until(lambda: "in doubt" in terminal.shown.rpartition("received again")[2], "the summary")
-    assert said.code == 130
+    assert done.code == 130
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("way", ["Ctrl-C", "SIGTERM"])
-async def test_a_signal_at_the_question_ends_the_command_with_nothing_sent(place, way):
+async def test_a_signal_at_the_confirmation_ends_the_run_with_nothing_sent(place, way):
     place.manifest(pairs(3), catalog="AWS")
     async with serve() as (url, simulator):
         place.env["AWS_ENDPOINT_URL"] = url
@@ -418,10 +418,10 @@ async def test_a_signal_at_the_question_ends_the_command_with_nothing_sent(place
                 terminal.type("\x03")
             else:
                 child.signal(signal.SIGTERM)
-            said = await child.finished()
+            done = await child.finished()
         name, code = ("SIGINT", 130) if way == "Ctrl-C" else ("SIGTERM", 143)
         await until(lambda: f"interrupted ({name}){NOTHING}" in terminal.shown, "the last line")
-        assert said.code == code
+        assert done.code == code
         assert not simulator.calls
         assert not place.ledger.exists()
 
@@ -463,8 +463,8 @@ async def test_a_signal_at_the_prompt_for_an_mfa_code_ends_the_run(place, way):
                 terminal.type("\x03")
             else:
                 child.signal(signal.SIGTERM)
-            said = await child.finished()
-        assert said.code == (130 if way == "Ctrl-C" else 143)
+            done = await child.finished()
+        assert done.code == (130 if way == "Ctrl-C" else 143)
         assert not simulator.calls
 
 
@@ -498,7 +498,7 @@ def _answering(answer: Callable[[web.Request], Awaitable[web.Response]]) -> web.
 
 
 @pytest.mark.asyncio
-async def test_a_typed_mfa_code_is_used_once_never_shown_and_the_display_makes_way_for_it(place):
+async def test_a_typed_mfa_code_is_used_once_and_never_shown_and_the_display_pauses(place):
     guard(place)
     rows = pairs(5)
     place.manifest(rows)
@@ -506,8 +506,8 @@ async def test_a_typed_mfa_code_is_used_once_never_shown_and_the_display_makes_w
         async with on_terminal(place, ["run", "trial.yaml", "--endpoint-url", url]) as (child, terminal):
             await until(lambda: "MFA code for arn:aws:iam::111122223333:mfa/jane" in terminal.shown, "it")
             terminal.type("123456\n")
-            said = await child.finished()
-        assert said.code == 0
+            done = await child.finished()
+        assert done.code == 0
         assert codes == ["123456"]
         assert "123456" not in terminal.shown
         prompt = terminal.shown.index("MFA code")
@@ -518,19 +518,19 @@ async def test_a_typed_mfa_code_is_used_once_never_shown_and_the_display_makes_w
 
 
 @pytest.mark.asyncio
-async def test_without_a_terminal_an_mfa_code_is_one_clear_line(place):
+async def test_an_mfa_code_without_a_terminal_is_refused_in_one_line(place):
     guard(place)
     place.manifest(pairs(3))
     detached = first("import os\nos.setsid()")
     async with serve() as (url, simulator):
-        said = await place.call("run", "trial.yaml", "--endpoint-url", url, script=detached)
+        done = await place.call("run", "trial.yaml", "--endpoint-url", url, script=detached)
         assert not simulator.calls
-    assert said.code == 3
-    assert "MFA code, and there is no terminal to ask for it" in said.stderr + said.stdout
-    assert "Warning" not in said.stderr
+    assert done.code == 3
+    assert "MFA code, and there is no terminal to ask for it" in done.stderr + done.stdout
+    assert "Warning" not in done.stderr
 
 
-def test_typing_counts_against_no_time_out_and_one_prompt_stands_at_a_time():
+def test_typing_an_mfa_code_stops_the_timeout_and_prompts_come_one_at_a_time():
     standing: list[int] = []
     prompts: list[str] = []
 
@@ -564,7 +564,7 @@ def test_typing_counts_against_no_time_out_and_one_prompt_stands_at_a_time():
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-def test_a_prompt_that_nobody_answers_is_not_repeated():
+def test_an_unanswered_mfa_prompt_is_not_repeated():
     prompts: list[str] = []
 
     async def ask(prompt: str) -> str:

@@ -66,7 +66,7 @@ async def side_by_side(folder: Path, *scenarios: Callable[[Place], Awaitable[Non
         async with turns:
             try:
                 await scenario(Place(own))
-            except Exception as error:  # noqa: BLE001 - told below, when all have ended
+            except Exception as error:  # noqa: BLE001 - raised below, when all have ended
                 return error
         return None
 
@@ -87,27 +87,27 @@ async def test_help_and_version(place):
     helps = [["-h"], ["--help"], *([command, "-h"] for command in COMMANDS)]
     version, *helped = await together(place, ["--version"], *helps)
     assert version == (0, f"batch-snapshot {__version__}\n", "")
-    for line, said in zip(helps, helped, strict=True):
-        assert (said.code, said.stderr) == (0, ""), line
-        assert said.stdout.startswith("Usage: "), line
+    for line, done in zip(helps, helped, strict=True):
+        assert (done.code, done.stderr) == (0, ""), line
+        assert done.stdout.startswith("Usage: "), line
     assert all(f"\n  {command} " in helped[0].stdout for command in COMMANDS)
     assert "130, 143" in helped[0].stdout
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["validate", "trial.yaml"], ["init"]])
 @pytest.mark.asyncio
-async def test_what_calls_nothing_imports_no_client(place, arguments):
+async def test_commands_that_call_nothing_import_no_aws_client(place, arguments):
     place.manifest(pairs(3))
-    said = await place.call(*arguments, python=["-X", "importtime"])
-    assert said.code == 0
-    imported = {line.rpartition("|")[2].strip() for line in said.stderr.splitlines()}
+    done = await place.call(*arguments, python=["-X", "importtime"])
+    assert done.code == 0
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "click" in imported
     heavy = {"aioboto3", "aiobotocore", "botocore", "boto3", "aiohttp", "anyio", "asyncio", "jinja2", "rich"}
     assert not imported & heavy
 
 
 @pytest.mark.asyncio
-async def test_init_and_schema_can_be_used_as_they_are(place):
+async def test_init_prints_a_valid_manifest_and_schema_a_json_schema(place):
     init, schema = await together(place, ["init"], ["schema"])
     assert (init.code, init.stderr, schema.code, schema.stderr) == (0, "", 0, "")
     assert schema.json["$schema"].startswith("http")
@@ -149,27 +149,27 @@ async def test_validate_names_every_mistake_and_its_line(place):
             ["run", "wrong.yaml", "--endpoint-url", url, "--dry-run"],
         )
         assert not simulator.calls
-    assert [said.code for said in (text, as_json, run, dry)] == [2, 2, 2, 2]
-    said = text.stderr.splitlines()
-    assert [int(line.split(":")[1]) for line in said] == MISTAKEN_LINES
-    assert all(line.startswith("wrong.yaml:") for line in said)
+    assert [done.code for done in (text, as_json, run, dry)] == [2, 2, 2, 2]
+    done = text.stderr.splitlines()
+    assert [int(line.split(":")[1]) for line in done] == MISTAKEN_LINES
+    assert all(line.startswith("wrong.yaml:") for line in done)
     assert text.stdout == run.stdout == dry.stdout == ""
     assert run.stderr == dry.stderr == text.stderr
     assert as_json.json["valid"] is False
     assert as_json.json["problem_count"] == len(MISTAKEN_LINES)
-    assert as_json.json["problems"] == said
+    assert as_json.json["problems"] == done
     assert not place.ledger.parent.exists()
 
 
 @pytest.mark.asyncio
-async def test_validate_sums_up_a_manifest_that_is_valid(place):
+async def test_validate_summarizes_a_valid_manifest(place):
     place.manifest([*pairs(3), *pairs(1)], accounts={"main": {"profile": "partner"}})
     text, as_json = await together(
         place, ["validate", "trial.yaml"], ["validate", "trial.yaml", "--format", "json"]
     )
     assert (text.code, as_json.code) == (0, 0)
     assert "3 rows" in text.stdout
-    assert "warning: trial.yaml:" in text.stderr, "a pair that is listed twice is told"
+    assert "warning: trial.yaml:" in text.stderr, "a pair that is listed twice is a warning"
     assert as_json.json["rows"] == 3
     assert as_json.json["rows_by_account"] == {"main": 3}
 
@@ -266,17 +266,15 @@ def lay_out(place: Place) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in place.folder.iterdir() if path.is_file()}
 
 
-def assert_refused(said: Finished, words: str) -> None:
-    assert (said.code, said.stdout) == (2, ""), said
-    assert words in said.stderr
-    assert len(said.stderr.splitlines()) <= 4, said.stderr
-    assert "Traceback" not in said.stderr
+def assert_refused(done: Finished, words: str) -> None:
+    assert (done.code, done.stdout) == (2, ""), done
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) <= 4, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(("arguments", "words"), WRONG, ids=[" ".join(line) for line, _ in WRONG])
-def test_whatever_is_wrong_is_told_in_a_line_and_ends_with_2(
-    place, trap, monkeypatch, capsys, arguments, words
-):
+def test_invalid_usage_is_one_line_with_exit_code_2(place, trap, monkeypatch, capsys, arguments, words):
     files = lay_out(place)
     for name, value in {**place.env, "AWS_ENDPOINT_URL": trap}.items():
         monkeypatch.setenv(name, value)
@@ -288,13 +286,13 @@ def test_whatever_is_wrong_is_told_in_a_line_and_ends_with_2(
 
 
 @pytest.mark.asyncio
-async def test_so_does_a_process(place, trap):
+async def test_invalid_usage_of_a_process_is_one_line_with_exit_code_2(place, trap):
     files = lay_out(place)
     place.env["AWS_ENDPOINT_URL"] = trap
     chosen = [WRONG[n] for n in (0, 2, 3, 6, 7, 13)]
     ended = await together(place, *(arguments for arguments, _ in chosen))
-    for (_, words), said in zip(chosen, ended, strict=True):
-        assert_refused(said, words)
+    for (_, words), done in zip(chosen, ended, strict=True):
+        assert_refused(done, words)
     assert {path: path.read_bytes() for path in files} == files
 
 
@@ -313,7 +311,7 @@ CONTRACT = {
 }
 
 
-async def a_run_reports_on_stdout_and_speaks_on_stderr(place: Place) -> None:
+async def a_run_writes_its_result_to_stdout_and_the_rest_to_stderr(place: Place) -> None:
     rows = pairs(12)
     place.manifest(rows)
     async with serve(SimulatorSettings(faults=Faults(plan=lambda n, _: None if n else "throttle"))) as (
@@ -321,17 +319,17 @@ async def a_run_reports_on_stdout_and_speaks_on_stderr(place: Place) -> None:
         simulator,
     ):
         command = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "200"]
-        said = await place.call(*command, "--format", "json", "-v")
-        assert said.code == 0
-        assert set(said.json) >= CONTRACT
-        assert said.json["outcome"] == "completed"
-        assert said.json["counts"] == {"succeeded": 12, "failed": 0, "in_doubt": 0, "unattempted": 0}
-        assert (said.json["failures"], said.json["ledger"]) == ([], "ledgers/trial.ndjson")
-        assert (said.json["calls"], said.json["throttled_calls"]) == (13, 1)
-        assert 0 < said.json["learned_rate"] <= 200
-        assert 0 < said.json["elapsed_s"] < 14
-        assert said.json["run_id"] == of_type(place.ledger, "run")[0]["run_id"]
-        assert sum("succeeded: revision 1" in line for line in said.stderr.splitlines()) == 12
+        done = await place.call(*command, "--format", "json", "-v")
+        assert done.code == 0
+        assert set(done.json) >= CONTRACT
+        assert done.json["outcome"] == "completed"
+        assert done.json["counts"] == {"succeeded": 12, "failed": 0, "in_doubt": 0, "unattempted": 0}
+        assert (done.json["failures"], done.json["ledger"]) == ([], "ledgers/trial.ndjson")
+        assert (done.json["calls"], done.json["throttled_calls"]) == (13, 1)
+        assert 0 < done.json["learned_rate"] <= 200
+        assert 0 < done.json["elapsed_s"] < 14
+        assert done.json["run_id"] == of_type(place.ledger, "run")[0]["run_id"]
+        assert sum("succeeded: revision 1" in line for line in done.stderr.splitlines()) == 12
         assert_exactly_once(simulator, place.ledger, rows)
         # What is done is not done again; the counts are the ledger's, the calls this invocation's.
         again, status, status_json = await together(
@@ -344,11 +342,11 @@ async def a_run_reports_on_stdout_and_speaks_on_stderr(place: Place) -> None:
         assert "completed: 12 rows: 12 succeeded" in again.stdout
         assert "--ledger" in again.stderr
         assert "completed: 12 rows: 12 succeeded" in status.stdout
-        assert status_json.json["counts"] == said.json["counts"]
+        assert status_json.json["counts"] == done.json["counts"]
         assert simulator.calls[CREATE] == 13
 
 
-async def failures_are_grouped_and_end_with_1_until_retry_cures_them(place: Place) -> None:
+async def failures_are_grouped_with_exit_code_1_until_retry_fixes_them(place: Place) -> None:
     broken = Faults(plan=lambda n, _: "internal-after" if n < 3 else None)
     rows = [*pairs(5), *denied(2)]
     place.manifest(rows)
@@ -365,28 +363,28 @@ async def failures_are_grouped_and_end_with_1_until_retry_cures_them(place: Plac
         ]
         program, *arguments = shlex.split(step)
         assert (program, arguments[0]) == ("batch-snapshot", "retry")
-        said = await place.call(*arguments, *QUIET, "--format", "json")
-        assert said.code == 1, "two are denied still"
-        assert said.json["counts"] == {"succeeded": 5, "failed": 2, "in_doubt": 0, "unattempted": 0}
-        assert [(f["kind"], f["code"], f["count"]) for f in said.json["failures"]] == [
+        done = await place.call(*arguments, *QUIET, "--format", "json")
+        assert done.code == 1, "two are denied still"
+        assert done.json["counts"] == {"succeeded": 5, "failed": 2, "in_doubt": 0, "unattempted": 0}
+        assert [(f["kind"], f["code"], f["count"]) for f in done.json["failures"]] == [
             ("denied", "AccessDeniedException", 2)
         ]
-        assert said.json["calls"] == 3
+        assert done.json["calls"] == 3
         assert len(simulator.snapshots) == 5
         only = await place.call("retry", place.ledger, "--only", "AccessDeniedException", *QUIET)
         assert only.code == 1
         assert {line["generation"] for line in results(place.ledger).values() if line["error"]} == {1}
 
 
-async def simulate_needs_nothing(place: Place) -> None:
+async def simulate_needs_no_credentials(place: Place) -> None:
     place.manifest(pairs(8), catalog="AWS")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         del place.env[name]
-    said = await place.call("run", "trial.yaml", "--simulate", "--format", "json")
-    assert said.code == 0
-    assert said.json["ledger"] == "ledgers/trial.simulated.ndjson"
-    assert said.json["counts"]["succeeded"] == 8
-    (head,) = of_type(place.folder / said.json["ledger"], "run")
+    done = await place.call("run", "trial.yaml", "--simulate", "--format", "json")
+    assert done.code == 0
+    assert done.json["ledger"] == "ledgers/trial.simulated.ndjson"
+    assert done.json["counts"]["succeeded"] == 8
+    (head,) = of_type(place.folder / done.json["ledger"], "run")
     assert head["endpoint"] == "simulator"
     assert not place.ledger.exists()
 
@@ -410,12 +408,12 @@ async def a_dry_run_calls_nothing_and_leaves_no_ledger(place: Place) -> None:
 
 
 @pytest.mark.asyncio
-async def test_runs_that_come_to_their_end(tmp_path):
+async def test_completed_runs(tmp_path):
     await side_by_side(
         tmp_path,
-        a_run_reports_on_stdout_and_speaks_on_stderr,
-        failures_are_grouped_and_end_with_1_until_retry_cures_them,
-        simulate_needs_nothing,
+        a_run_writes_its_result_to_stdout_and_the_rest_to_stderr,
+        failures_are_grouped_with_exit_code_1_until_retry_fixes_them,
+        simulate_needs_no_credentials,
         a_dry_run_calls_nothing_and_leaves_no_ledger,
     )
 
@@ -423,43 +421,43 @@ async def test_runs_that_come_to_their_end(tmp_path):
 # -- 3: stopped --------------------------------------------------------------------------------------
 
 
-async def too_many_failures_stop_the_run(place: Place) -> None:
+async def more_failures_than_max_failures_stop_the_run(place: Place) -> None:
     place.manifest([*denied(9), *pairs(60)])
     async with serve(SimulatorSettings(latency=0.02)) as (url, simulator):
-        said = await place.call(
+        done = await place.call(
             "run", "trial.yaml", "--endpoint-url", url, "--max-failures", "3", "--concurrency", "1",
             "--format", "json",
         )  # fmt: skip
-        assert said.code == 3
-        assert said.json["outcome"] == "stopped"
-        assert said.json["counts"] == {"succeeded": 0, "failed": 4, "in_doubt": 0, "unattempted": 65}
-        assert any("--max-failures" in reason for reason in said.json["reasons"])
+        assert done.code == 3
+        assert done.json["outcome"] == "stopped"
+        assert done.json["counts"] == {"succeeded": 0, "failed": 4, "in_doubt": 0, "unattempted": 65}
+        assert any("--max-failures" in reason for reason in done.json["reasons"])
         assert simulator.calls[CREATE] == 4
         assert of_type(place.ledger, "end")[-1]["outcome"] == "stopped"
 
 
-async def nothing_but_denials_stop_the_account(place: Place) -> None:
+async def denials_in_a_row_stop_the_account(place: Place) -> None:
     place.manifest(denied(70))
     async with serve(SimulatorSettings(latency=0.02)) as (url, simulator):
-        said = await place.call(
+        done = await place.call(
             "run", "trial.yaml", "--endpoint-url", url, "--concurrency", "4", "--rate", "200"
         )
-        assert said.code == 3
-        assert "20 denials in a row" in said.stdout
-        assert "AccessDeniedException" in said.stdout
+        assert done.code == 3
+        assert "20 denials in a row" in done.stdout
+        assert "AccessDeniedException" in done.stdout
         assert 20 <= simulator.calls[CREATE] < 24, "calls that were in flight are all that followed"
 
 
-async def without_credentials_nothing_is_attempted(place: Place) -> None:
+async def without_credentials_no_row_is_attempted(place: Place) -> None:
     rows = pairs(40)
     place.manifest(rows)
     keys = {name: place.env.pop(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     async with serve() as (url, simulator):
         command = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "500"]
-        said = await place.call(*command)
-        assert said.code == 3
-        assert "stopped: 40 rows: 0 succeeded, 40 unattempted" in said.stdout
-        assert "NoCredentialsError" in said.stdout
+        done = await place.call(*command)
+        assert done.code == 3
+        assert "stopped: 40 rows: 0 succeeded, 40 unattempted" in done.stdout
+        assert "NoCredentialsError" in done.stdout
         assert not simulator.calls
         assert not results(place.ledger)
         place.env.update(keys)
@@ -467,7 +465,7 @@ async def without_credentials_nothing_is_attempted(place: Place) -> None:
         assert_exactly_once(simulator, place.ledger, rows)
 
 
-async def a_stop_weighs_more_than_a_deferral(place: Place) -> None:
+async def exit_code_of_a_stop_precedes_that_of_a_deferral(place: Place) -> None:
     (place.folder / "credentials").write_text(
         "[good]\naws_access_key_id=AKIAGOOD000000000000\naws_secret_access_key=x\n"
         "[bad]\naws_access_key_id=AKIAEXPIRED000000001\naws_secret_access_key=hush-hush\n",
@@ -477,58 +475,58 @@ async def a_stop_weighs_more_than_a_deferral(place: Place) -> None:
     accounts = {"good": {"profile": "good", "quota": {"per_second": 1}}, "bad": {"profile": "bad"}}
     place.manifest([*pairs(9, account="good"), *pairs(9, 50, account="bad")], accounts=accounts)
     async with serve() as (url, _):
-        said = await place.call("run", "trial.yaml", "--endpoint-url", url, "--max-duration", "2s", "-v")
-        assert said.code == 3
-        assert "account bad: ExpiredTokenException" in said.stdout
-        assert "--max-duration" in said.stdout
-        assert "hush-hush" not in said.stdout + said.stderr + place.ledger.read_text("utf-8")
+        done = await place.call("run", "trial.yaml", "--endpoint-url", url, "--max-duration", "2s", "-v")
+        assert done.code == 3
+        assert "account bad: ExpiredTokenException" in done.stdout
+        assert "--max-duration" in done.stdout
+        assert "hush-hush" not in done.stdout + done.stderr + place.ledger.read_text("utf-8")
 
 
 @pytest.mark.asyncio
-async def test_what_stops_a_run(tmp_path):
+async def test_stopped_runs(tmp_path):
     await side_by_side(
         tmp_path,
-        too_many_failures_stop_the_run,
-        nothing_but_denials_stop_the_account,
-        without_credentials_nothing_is_attempted,
-        a_stop_weighs_more_than_a_deferral,
+        more_failures_than_max_failures_stop_the_run,
+        denials_in_a_row_stop_the_account,
+        without_credentials_no_row_is_attempted,
+        exit_code_of_a_stop_precedes_that_of_a_deferral,
     )
 
 
 # -- 4 and 5: deferred, locked, not to be written ----------------------------------------------------
 
 
-async def a_run_that_is_out_of_time_says_how_to_go_on(place: Place) -> None:
+async def a_run_beyond_max_duration_names_the_command_that_resumes_it(place: Place) -> None:
     rows = [*denied(1), *pairs(13)]
     place.manifest(rows)
     async with serve() as (url, simulator):
-        said = await place.call(
+        done = await place.call(
             "run", "trial.yaml", "--endpoint-url", url, "--rate", "2", "--max-duration", "5.5s",
             "--progress", "lines", "--format", "json",
         )  # fmt: skip
-        assert said.code == 4, "a deferral weighs more than a row that failed"
-        assert said.json["outcome"] == "deferred"
+        assert done.code == 4, "a deferral weighs more than a row that failed"
+        assert done.json["outcome"] == "deferred"
         made = len(simulator.snapshots)
         assert 0 < made < 13
         assert simulator.calls[CREATE] == made + 1
-        assert said.json["counts"] == {
+        assert done.json["counts"] == {
             "succeeded": made,
             "failed": 1,
             "in_doubt": 0,
             "unattempted": 13 - made,
         }
-        (line,) = [line for line in said.stderr.splitlines() if line.startswith("0:00:05 ")]
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("0:00:05 ")]
         assert "/14 rows" in line
         assert "1 failed" in line
         assert of_type(place.ledger, "end")[-1]["outcome"] == "deferred"
-        program, *arguments = shlex.split(said.json["next_steps"][0])
+        program, *arguments = shlex.split(done.json["next_steps"][0])
         assert program == "batch-snapshot"
         assert (await place.call(*arguments)).code in {1, 4}
         assert len(simulator.snapshots) > made
 
 
 @pytest.mark.asyncio
-async def test_a_ledger_that_cannot_be_made_is_told_before_any_call(place):
+async def test_a_ledger_that_cannot_be_created_is_refused_before_any_call(place):
     place.manifest(pairs(2))
     (place.folder / "file").touch()
     (place.folder / "folder.ndjson").mkdir()
@@ -542,17 +540,17 @@ async def test_a_ledger_that_cannot_be_made_is_told_before_any_call(place):
         assert not simulator.calls
 
 
-async def after_a_write_that_failed_no_call_leaves(place: Place) -> None:
+async def after_a_failed_write_no_call_is_sent(place: Place) -> None:
     rows = pairs(60)
     place.manifest(rows)
 
     async with serve(SimulatorSettings(latency=0.02)) as (url, simulator):
         command = ["run", "trial.yaml", "--endpoint-url", url, "--rate", "200", "--concurrency", "4", *QUIET]
-        said = await place.call(*command, largest=20_000)
-        assert said.code == 5
-        assert said.stdout == ""
-        assert "ledgers/trial.ndjson: cannot be written (File too large)" in said.stderr
-        assert len(said.stderr.splitlines()) == 1
+        done = await place.call(*command, largest=20_000)
+        assert done.code == 5
+        assert done.stdout == ""
+        assert "ledgers/trial.ndjson: cannot be written (File too large)" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
         recorded = len(of_type(place.ledger, "result"))
         assert 0 < recorded < 60
         assert recorded <= len(simulator.snapshots) <= recorded + 4
@@ -564,7 +562,7 @@ async def after_a_write_that_failed_no_call_leaves(place: Place) -> None:
 # -- 130 and 143: signals ----------------------------------------------------------------------------
 
 
-async def interrupt_and_go_on(place: Place, number: signal.Signals, code: int) -> None:
+async def interrupt_and_resume(place: Place, number: signal.Signals, code: int) -> None:
     rows = pairs(40)
     place.manifest([*denied(1), *rows])
     async with serve(SimulatorSettings(latency=0.15)) as (url, simulator):
@@ -572,15 +570,15 @@ async def interrupt_and_go_on(place: Place, number: signal.Signals, code: int) -
         async with place.started(*command) as child:
             await until(lambda: len(simulator.snapshots) >= 10, "some snapshots")
             child.signal(number)
-            said = await child.finished()
-        assert said.code == code, "a signal weighs more than a row that failed"
+            done = await child.finished()
+        assert done.code == code, "a signal weighs more than a row that failed"
         made = len(simulator.snapshots)
         assert made < 40
         assert simulator.max_in_flight > 1
-        assert said.json["outcome"] == "interrupted"
-        assert any(number.name in reason for reason in said.json["reasons"])
+        assert done.json["outcome"] == "interrupted"
+        assert any(number.name in reason for reason in done.json["reasons"])
         counts = {"succeeded": made, "failed": 1, "in_doubt": 0, "unattempted": 40 - made}
-        assert said.json["counts"] == counts, "what was in flight was waited for"
+        assert done.json["counts"] == counts, "what was in flight was waited for"
         (end,) = of_type(place.ledger, "end")
         assert (end["outcome"], end["counts"]) == ("interrupted", counts)
         assert (await place.call(*command)).code == 1
@@ -590,16 +588,16 @@ async def interrupt_and_go_on(place: Place, number: signal.Signals, code: int) -
         assert len({snapshot.engagement for snapshot in simulator.snapshots}) == 40
 
 
-async def sigint_drains_and_the_same_command_goes_on(place: Place) -> None:
-    await interrupt_and_go_on(place, signal.SIGINT, 130)
+async def sigint_drains_and_the_same_command_resumes(place: Place) -> None:
+    await interrupt_and_resume(place, signal.SIGINT, 130)
 
 
-async def sigterm_drains_and_the_same_command_goes_on(place: Place) -> None:
-    await interrupt_and_go_on(place, signal.SIGTERM, 143)
+async def sigterm_drains_and_the_same_command_resumes(place: Place) -> None:
+    await interrupt_and_resume(place, signal.SIGTERM, 143)
 
 
 @pytest.mark.asyncio
-async def test_others_are_refused_while_a_run_goes_on_and_a_second_signal_ends_it(place):
+async def test_a_second_run_is_refused_meanwhile_and_a_second_signal_drops_the_calls(place):
     rows = pairs(6)
     place.manifest(rows)
     (place.folder / "bad.yaml").write_text("name: trial\n", "utf-8")
@@ -619,7 +617,7 @@ async def test_others_are_refused_while_a_run_goes_on_and_a_second_signal_ends_i
             assert child.running
             child.signal(signal.SIGTERM)
             child.signal(signal.SIGINT)
-            said = await child.finished()
+            done = await child.finished()
         assert [other.code for other in (same, other_ledger, retry, bad)] == [5, 5, 5, 2]
         assert "ledgers/trial.ndjson is in use by another run (pid " in same.stderr
         assert "manifest name 'trial' in account 'default' is in use" in other_ledger.stderr
@@ -630,8 +628,8 @@ async def test_others_are_refused_while_a_run_goes_on_and_a_second_signal_ends_i
         assert "running: 6 rows" in status.stdout
         assert not (place.folder / "other.ndjson").exists()
 
-        assert said.code in {130, 143}
-        assert "6 in doubt" in said.stdout, "the calls in flight were dropped"
+        assert done.code in {130, 143}
+        assert "6 in doubt" in done.stdout, "the calls in flight were dropped"
         assert {line["error"]["code"] for line in results(place.ledger).values()} == {"Interrupted"}
         assert (await place.call(*command)).code == 0
         assert_exactly_once(simulator, place.ledger, rows)
@@ -640,7 +638,7 @@ async def test_others_are_refused_while_a_run_goes_on_and_a_second_signal_ends_i
 # -- status of what is not finished ------------------------------------------------------------------
 
 
-async def status_tells_a_crash_and_the_way_on(place: Place) -> None:
+async def status_names_a_crash_and_the_command_that_resumes(place: Place) -> None:
     rows = pairs(30)
     place.manifest(rows)
     async with serve(SimulatorSettings(latency=0.2)) as (url, simulator):
@@ -668,14 +666,14 @@ async def status_tells_a_crash_and_the_way_on(place: Place) -> None:
 
 
 @pytest.mark.asyncio
-async def test_runs_that_do_not_come_to_their_end(tmp_path):
+async def test_deferred_interrupted_and_crashed_runs(tmp_path):
     await side_by_side(
         tmp_path,
-        a_run_that_is_out_of_time_says_how_to_go_on,
-        after_a_write_that_failed_no_call_leaves,
-        status_tells_a_crash_and_the_way_on,
-        sigint_drains_and_the_same_command_goes_on,
-        sigterm_drains_and_the_same_command_goes_on,
+        a_run_beyond_max_duration_names_the_command_that_resumes_it,
+        after_a_failed_write_no_call_is_sent,
+        status_names_a_crash_and_the_command_that_resumes,
+        sigint_drains_and_the_same_command_resumes,
+        sigterm_drains_and_the_same_command_resumes,
     )
 
 
@@ -683,7 +681,7 @@ async def test_runs_that_do_not_come_to_their_end(tmp_path):
 
 
 @pytest.mark.asyncio
-async def test_a_reader_that_has_gone_is_no_accident(place):
+async def test_a_closed_stdout_pipe_is_no_error(place):
     rows = pairs(3)
     place.manifest(rows)
     async with serve() as (url, simulator):
@@ -699,13 +697,13 @@ async def test_a_reader_that_has_gone_is_no_accident(place):
             os.close(reader)
             async with place.started(*line, stdout=writer) as child:
                 os.close(writer)
-                said = await child.finished()
-            assert said.stderr == "", line
-            assert said.code in {0, 1}, line
+                done = await child.finished()
+            assert done.stderr == "", line
+            assert done.code in {0, 1}, line
         assert_exactly_once(simulator, place.ledger, rows)
 
 
-def test_the_first_line_is_enough_for_some(place):
+def test_head_1_closes_the_pipe_without_a_message(place):
     command = f"{shlex.quote(sys.executable)} -m batch_snapshot schema | head -1"
     piped = subprocess.run(
         ["/bin/sh", "-c", command],
@@ -745,36 +743,36 @@ async def on_terminal(place: Place, line: Sequence[str], typed: bytes) -> tuple[
                 return shown
 
             watching = asyncio.ensure_future(asyncio.to_thread(watch))
-            said = await child.finished()
+            done = await child.finished()
             shown = (await asyncio.wait_for(watching, 5)).decode()
     assert "Traceback" not in shown
-    return said, shown
+    return done, shown
 
 
 @pytest.mark.asyncio
-async def test_production_is_asked_about_on_a_terminal(place):
+async def test_catalog_aws_is_confirmed_on_a_terminal(place):
     rows = pairs(3)
     place.manifest(rows, catalog="AWS")
     async with serve() as (url, simulator):
         # What is not named on the command line is AWS itself.
         place.env["AWS_ENDPOINT_URL"] = url
-        said, shown = await on_terminal(place, ["run", "trial.yaml"], b"n\n")
-        assert (said.code, said.stdout) == (2, "")
+        done, shown = await on_terminal(place, ["run", "trial.yaml"], b"n\n")
+        assert (done.code, done.stdout) == (2, "")
         assert "3 of 3 rows to send" in shown
         assert "Go on?" in shown
         assert "nothing was called" in shown
         assert not simulator.calls
         assert not place.ledger.exists()
-        said, shown = await on_terminal(place, ["run", "trial.yaml", "--format", "json"], b"y\n")
-        assert said.code == 0
+        done, shown = await on_terminal(place, ["run", "trial.yaml", "--format", "json"], b"y\n")
+        assert done.code == 0
         assert "Go on?" in shown
         assert "\r" in shown
-        assert said.json["counts"]["succeeded"] == 3
+        assert done.json["counts"]["succeeded"] == 3
         assert_exactly_once(simulator, place.ledger, rows)
 
 
 @pytest.mark.asyncio
-async def test_nobody_is_asked_who_is_not_there_or_said_yes(place):
+async def test_no_question_without_a_terminal_or_with_yes(place):
     rows = pairs(2)
     for name, catalog in (("certain", "AWS"), ("sandbox", "Sandbox"), ("alone", "AWS")):
         place.manifest(rows, f"{name}.yaml", name=name, catalog=catalog)
@@ -785,8 +783,8 @@ async def test_nobody_is_asked_who_is_not_there_or_said_yes(place):
             on_terminal(place, ["run", "sandbox.yaml"], b""),
             place.call("run", "alone.yaml"),
         )
-        for said, shown in (certain, sandbox, (alone, alone.stderr)):
-            assert said.code == 0
+        for done, shown in (certain, sandbox, (alone, alone.stderr)):
+            assert done.code == 0
             assert "Go on?" not in shown
         assert simulator.calls[CREATE] == 6
 
@@ -800,7 +798,7 @@ async def record(url: str) -> Any:
 
 
 @pytest.mark.asyncio
-async def test_simulate_serves_until_it_is_ended_and_keeps_its_world(place):
+async def test_simulate_serves_until_a_signal_and_keeps_its_state(place):
     place.manifest(pairs(4))
     out = place.folder / "url"
     for served_before, number in enumerate((signal.SIGTERM, signal.SIGINT)):
@@ -810,10 +808,10 @@ async def test_simulate_serves_until_it_is_ended_and_keeps_its_world(place):
                 url = out.read_text("utf-8").strip()
                 assert url.startswith("http://127.0.0.1:")
                 ledger = f"{served_before}.ndjson"
-                said = await place.call(
+                done = await place.call(
                     "run", "trial.yaml", "--endpoint-url", url, "--ledger", ledger, "--rate", "100"
                 )
-                assert said.code == 0
+                assert done.code == 0
                 made = (await record(url))["snapshots"]
                 assert [snapshot["revision"] for snapshot in made] == [1, 1, 1, 1, 2, 2, 2, 2][
                     : 4 + 4 * served_before

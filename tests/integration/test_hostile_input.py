@@ -62,7 +62,7 @@ def test_help_of_a_command_and_the_version(capsys):
 
 
 @pytest.mark.parametrize("words", [["rnu"], ["help", "rnu"]])
-def test_a_command_that_is_none_is_refused_with_the_nearest_and_the_list(capsys, words):
+def test_an_unknown_command_is_refused_with_the_nearest_and_the_list(capsys, words):
     code, _, err = called(capsys, *words)
     assert code == 2
     assert "Did you mean 'run'?" in err
@@ -110,7 +110,7 @@ PATH_FLAGS = [
     "path", ["s3://bucket/key", "~nobody-has-this-name/x", "-", "", "a\0b", "p/" * 3000 + "x", "file:///x"]
 )
 @pytest.mark.parametrize("words", PATH_FLAGS, ids=" ".join)
-def test_what_is_no_path_is_refused_and_leaves_nothing_behind(capsys, place, words, path):
+def test_an_invalid_path_is_refused_and_no_file_is_left(capsys, place, words, path):
     before = sorted(Path().iterdir())
     code, out, err = called(capsys, *words, path)
     assert (code, out) == (2, "")
@@ -147,7 +147,7 @@ SPECIAL = ["fifo", "loop", "socket", "folder", "long", "zero", "root", "here"]
 
 
 @pytest.mark.parametrize("kind", SPECIAL)
-def test_whatever_is_no_regular_file_is_refused_by_whoever_reads(capsys, place, kind):
+def test_special_files_are_refused_by_every_command(capsys, place, kind):
     path = special(kind)
     Path("including.yaml").write_text(f"version: 1\nname: x\ninclude: [{path}.csv]\n")
     lines = [
@@ -174,7 +174,7 @@ def test_whatever_is_no_regular_file_is_refused_by_whoever_reads(capsys, place, 
 
 
 @pytest.mark.parametrize("kind", ["fifo", "socket", "loop", "deep"])
-def test_a_state_folder_of_strange_things_hangs_nobody(capsys, place, kind):
+def test_special_files_in_the_state_folder_never_hang_a_run(capsys, place, kind):
     path = special(kind)
     Path("state").mkdir()
     for name in ("usage.sqlite", "snapshots.sqlite"):
@@ -185,7 +185,7 @@ def test_a_state_folder_of_strange_things_hangs_nobody(capsys, place, kind):
     called(capsys, "run", "m.yaml", "--simulate", "--state-dir", path)
 
 
-def test_names_that_are_no_utf_8_hinder_nobody(capsys, place):
+def test_file_names_that_are_not_utf_8_are_no_obstacle(capsys, place):
     odd = os.fsdecode(b"night-\xff\xfe.ndjson")
     Path(odd).write_bytes(SEED)
     for line in (
@@ -206,7 +206,7 @@ def test_names_that_are_no_utf_8_hinder_nobody(capsys, place):
 # -- messages ----------------------------------------------------------------------------------------
 
 
-def test_what_drives_a_terminal_is_shown_as_an_escape(capsys, place):
+def test_control_characters_are_shown_as_escapes(capsys, place):
     for name in ("a\x1b[31mb", "a\nb", "a\u202eb", os.fsdecode(b"a\xffb")):
         _, _, err = called(capsys, "validate", name)
         assert err.strip().isprintable()
@@ -234,11 +234,11 @@ def test_long_words_are_shortened_and_commands_are_not():
     ],
 )
 @pytest.mark.parametrize("flag", [["--format", "json"], ["--format=json"]])
-def test_an_error_is_an_object_on_stdout_where_json_is_wanted(capsys, place, words, flag):
+def test_with_format_json_an_error_is_an_object_on_stdout(capsys, place, words, flag):
     code, out, _ = called(capsys, *words, *flag)
-    told = json.loads(out)
-    assert (told["outcome"], told["exit_code"], code) == ("refused", 2, 2)
-    assert told["error"]["message"]
+    printed = json.loads(out)
+    assert (printed["outcome"], printed["exit_code"], code) == ("refused", 2, 2)
+    assert printed["error"]["message"]
 
 
 # -- what nobody foresaw -----------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def broken(error: BaseException):
         UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates"),
     ],
 )
-def test_what_nobody_foresaw_is_one_line_and_a_file(capsys, tmp_path, monkeypatch, error):
+def test_an_unforeseen_error_is_one_line_and_a_traceback_file(capsys, tmp_path, monkeypatch, error):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("AWS_SESSION_TOKEN", "a-very-secret-token")
@@ -284,14 +284,14 @@ def test_what_nobody_foresaw_is_one_line_and_a_file(capsys, tmp_path, monkeypatc
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_an_error_for_people_within_a_group_is_told_as_such(capsys, monkeypatch):
+def test_an_input_error_in_a_group_is_shown_alone(capsys, monkeypatch):
     group = BaseExceptionGroup("x", [BaseExceptionGroup("y", [InputError("name another")]), ValueError()])
     monkeypatch.setattr(cli.cli, "main", broken(group))
     assert cli.main(["run"]) == 2
     assert capsys.readouterr().err == "name another\n"
 
 
-def test_warnings_of_python_are_printed_to_nobody(capsys, monkeypatch):
+def test_python_warnings_are_hidden(capsys, monkeypatch):
     monkeypatch.setattr("sys.warnoptions", [])
     monkeypatch.setattr("sys.unraisablehook", None)
     with warnings.catch_warnings():
@@ -365,12 +365,12 @@ def read_by_all(path: Path, other: Path, out: Path) -> None:
         try:
             reader()
         except BatchSnapshotError as error:
-            told = str(error)
-            if len(told) >= 2_000 or not told.isprintable():
-                raise AssertionError(told) from error
+            message = str(error)
+            if len(message) >= 2_000 or not message.isprintable():
+                raise AssertionError(message) from error
 
 
-def test_ledgers_that_were_tampered_with_are_read_or_refused_in_a_line(tmp_path):
+def test_tampered_ledgers_are_read_or_refused_in_one_line(tmp_path):
     path, other = tmp_path / "l" / "tampered.ndjson", tmp_path / "seed.ndjson"
     path.parent.mkdir()
     other.write_bytes(SEED)
@@ -380,12 +380,12 @@ def test_ledgers_that_were_tampered_with_are_read_or_refused_in_a_line(tmp_path)
 
 
 @pytest.mark.parametrize("revision", [2**63, 2**64 - 1])
-def test_a_revision_that_no_table_holds_is_named(tmp_path, revision):
+def test_a_revision_too_large_for_the_database_is_refused(tmp_path, revision):
     path = tmp_path / "ledger.ndjson"
     path.write_bytes(SEED.replace(b'"revision":1,', b'"revision":%d,' % revision))
     with pytest.raises(LedgerError, match="is no count"):
         diff.diff(path, path)
 
 
-def test_seeds_are_changed_by_that(tmp_path):
+def test_the_seed_ledger_has_a_revision_to_change(tmp_path):
     assert b'"revision":1,' in SEED

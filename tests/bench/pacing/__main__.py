@@ -5,19 +5,21 @@ from __future__ import annotations
 import sys
 from statistics import median
 
-from tests.bench.pacing.rivals import RIVALS, Ours
+from tests.bench.pacing.controllers import CONTROLLERS, Ours
 from tests.bench.pacing.scenarios import DECLARED, SCENARIOS, play
 
 SEEDS = range(7)
 
 
 def main(*wanted: str) -> None:
-    sys.stdout.write("| scenario | " + " | ".join(RIVALS) + " |\n|---|" + "---|" * len(RIVALS) + "\n")
+    sys.stdout.write(
+        "| scenario | " + " | ".join(CONTROLLERS) + " |\n|---|" + "---|" * len(CONTROLLERS) + "\n"
+    )
     for name, scenario in {**SCENARIOS, **DECLARED}.items():
         if wanted and not any(word in name for word in wanted):
             continue
         cells = []
-        for make in RIVALS.values():
+        for make in CONTROLLERS.values():
             if scenario.declared is not None and make is not Ours:
                 cells.append("–")
                 continue

@@ -13,7 +13,7 @@ from tests.bench.pacing.simulation import Client, Simulation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.bench.pacing.rivals import Controller
+    from tests.bench.pacing.controllers import Controller
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tests.bench.pacing.rivals import Controller
+    from tests.bench.pacing.controllers import Controller
     from tests.bench.pacing.servers import Server
 
 #: Calls in flight at most, of each client.

@@ -18,7 +18,7 @@ from tests.support.processes import environment
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-#: Seconds for a process that is not said to take longer.
+#: Seconds for a process that has no limit of its own.
 PATIENCE = 900.0
 
 #: The unit of a process' peak memory, in bytes, as `wait4` tells it.
@@ -80,11 +80,15 @@ def run(
     Keep this process small: the peak that the system tells of a child is never below its parent's.
     """
     out, err = place / "stdout.txt", place / "stderr.txt"
-    with (stdin or Path(os.devnull)).open("rb") as fed, out.open("wb") as told, err.open("wb") as said:
+    with (
+        (stdin or Path(os.devnull)).open("rb") as fed,
+        out.open("wb") as stdout,
+        err.open("wb") as stderr,
+    ):
         begun = time.monotonic()
         # wait4 reaps it, not Popen: it alone tells what was used.
         env = {**environment(place), **variables}
-        child = subprocess.Popen(words, cwd=place, env=env, stdin=fed, stdout=told, stderr=said)
+        child = subprocess.Popen(words, cwd=place, env=env, stdin=fed, stdout=stdout, stderr=stderr)
         watchdog = Timer(patience, child.kill)
         watchdog.start()
         try:

@@ -70,8 +70,8 @@ def aws_executable() -> str | None:
     found = shutil.which("aws")
     if found and Path(found).parent.name == "shims" and shutil.which("pyenv"):
         # pyenv's shim takes longer than the command that it leads to, which is not what is measured.
-        told = subprocess.run(["pyenv", "which", "aws"], capture_output=True, text=True, check=False)
-        return told.stdout.strip() or None
+        real = subprocess.run(["pyenv", "which", "aws"], capture_output=True, text=True, check=False)
+        return real.stdout.strip() or None
     return found
 
 

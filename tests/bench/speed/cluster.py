@@ -83,8 +83,8 @@ def table(rows: int, repeat: int, accounts: Sequence[int], latency: float) -> Ta
     with folder() as place, served(place, latency) as stub:
         for number in accounts:
             kinds = [Kind(number, workers) for workers in (0, 1, 2)]
-            told = f"cluster, {number} accounts"
-            runs |= interleaved(told, kinds, repeat, lambda kind: measure(kind, rows, stub))
+            name = f"cluster, {number} accounts"
+            runs |= interleaved(name, kinds, repeat, lambda kind: measure(kind, rows, stub))
     title = (
         f"{latency * 1000:g} ms"
         if latency

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.pace import FLOOR_RATE, LONGEST_HINT, Pace, Phase
-from tests.bench.pacing.rivals import Ours
+from tests.bench.pacing.controllers import Ours
 from tests.bench.pacing.servers import Bucket
 from tests.bench.pacing.simulation import Client, Simulation
 from tests.support.strategies import patient

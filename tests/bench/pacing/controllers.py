@@ -128,4 +128,4 @@ class Delivered(Paced):
         self._round(now)
 
 
-RIVALS = {"ours": Ours, "aimd": Aimd, "cubic": Cubic, "delivered": Delivered}
+CONTROLLERS = {"ours": Ours, "aimd": Aimd, "cubic": Cubic, "delivered": Delivered}
