@@ -48,15 +48,15 @@ def open_regular(path: Path, buffering: int = -1) -> IO[bytes]:
         NotAFileError: it is a pipe, a socket, a device or a folder.
         OSError: it cannot be opened, or the name is impossible.
     """
-    return os.fdopen(descriptor(path, os.O_RDONLY), "rb", buffering)
+    return os.fdopen(open_descriptor(path, os.O_RDONLY), "rb", buffering)
 
 
-def descriptor(path: Path, flags: int, mode: int = 0o666) -> int:
+def open_descriptor(path: Path, flags: int, mode: int = 0o666) -> int:
     """The descriptor of a regular file, opened with `flags`; see `open_regular`."""
     try:
         number = os.open(path, flags | _AT_ONCE, mode)
     except OSError as error:
-        if kind := kind_of(path):
+        if kind := special_kind(path):
             raise NotAFileError(error.errno, f"it is {kind}, not a file", str(path)) from None
         raise
     except ValueError as error:  # a zero byte, or half a surrogate pair
@@ -115,7 +115,7 @@ def unreachable(path: Path, error: OSError) -> InputError:
     )
 
 
-def kind_of(path: Path) -> str | None:
+def special_kind(path: Path) -> str | None:
     """What is at the path, such as "a device"; None: a regular file, or nothing."""
     try:
         mode = path.stat().st_mode
@@ -130,7 +130,7 @@ def refuse_special(path: Path) -> None:
     Raises:
         NotAFileError: the path is one of these.
     """
-    if kind := kind_of(path):
+    if kind := special_kind(path):
         raise NotAFileError(errno.ENXIO, f"it is {kind}, not a file", str(path))
 
 
@@ -211,20 +211,7 @@ def sync_folder(path: Path) -> None:
         os.close(number)
 
 
-@contextmanager
-def readable(path: Path, what: str) -> Iterator[None]:
-    """Turn an OSError of the block into one line.
-
-    Raises:
-        InputError: names the path, the reason and `what` to do.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); {what}") from None
-
-
-def named(text: str, flag: str) -> str:
+def user_path(text: str, flag: str) -> str:
     """A path as a user typed it, with `~` replaced by the home folder.
 
     Args:

@@ -71,7 +71,7 @@ def _handle(number: int, _: object) -> None:
 
 
 @contextmanager
-def handled() -> Iterator[None]:
+def handle_signals() -> Iterator[None]:
     """Handle the signals inside the block; the earlier handlers are restored after it.
 
     Outside the main thread nothing is done: Python handles signals in the main thread only.
@@ -97,7 +97,7 @@ def _install() -> dict[int, Any]:
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
+def listen(listener: Listener) -> Iterator[None]:
     """Let `listener` handle signals inside the block."""
     _listeners.append(listener)
     try:
@@ -133,7 +133,7 @@ def run(work: Coroutine[Any, Any, T], **backend_options: Any) -> T:
             return True
 
         try:
-            with listening(cancel):
+            with listen(cancel):
                 return [await work]
         except BaseException:
             if caught:

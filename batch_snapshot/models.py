@@ -117,14 +117,14 @@ class Row(NamedTuple):
     @property
     def key(self) -> bytes:
         """16 bytes that stand for this row in sets of millions."""
-        return key_of(tuple(self))
+        return row_key(tuple(self))
 
 
 #: Bytes of a row's key.
 KEY_SIZE = 16
 
 
-def key_of(names: tuple[str, ...]) -> bytes:
+def row_key(names: tuple[str, ...]) -> bytes:
     """The key of the row with these values, in the order of `Row`.
 
     Among 10 million rows two share a key with a probability of about 10⁻²⁵.

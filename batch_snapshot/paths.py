@@ -31,7 +31,7 @@ def state_folder(given: Path | None, environ: Mapping[str, str], home: Path | No
     if given:
         return given
     if named := environ.get("BATCH_SNAPSHOT_STATE_DIR"):
-        return Path(files.named(named, "$BATCH_SNAPSHOT_STATE_DIR"))
+        return Path(files.user_path(named, "$BATCH_SNAPSHOT_STATE_DIR"))
     base = environ.get("XDG_STATE_HOME", "")
     if Path(base).is_absolute():
         return Path(base) / "batch-snapshot"
@@ -54,7 +54,7 @@ def ledger_pattern(given: str | None, *, simulated: bool) -> str:
         InputError: a placeholder is unknown.
     """
     default = "ledgers/{name}.simulated.ndjson" if simulated else "ledgers/{name}.ndjson"
-    pattern = default if given is None else files.named(given, "--ledger")
+    pattern = default if given is None else files.user_path(given, "--ledger")
     unknown = set(re.findall(r"\{[^{}]*\}", pattern)) - {"{name}", "{date}"}
     # A file name may contain braces: an existing ledger is used as named.
     if unknown and not files.exists(Path(pattern)):

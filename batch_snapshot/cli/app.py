@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         errors.hide_python_warnings()
     redaction.begin(arguments)
     reporter = Reporter()
-    with interrupts.handled():
+    with interrupts.handle_signals():
         try:
             code = cli.main(
                 list(arguments) or ["--help"], prog_name=PROG, standalone_mode=False, obj=reporter

@@ -51,7 +51,7 @@ def _report_interrupt(error: BaseException, arguments: Sequence[str], reporter: 
     what = f"interrupted ({interrupts.name(signalled)})" if signalled else "the input ended at a prompt"
     code = interrupts.exit_code(signalled or error)
     # This line is the last thing that is done: further signals change nothing.
-    with interrupts.listening(lambda _: True):
+    with interrupts.listen(lambda _: True):
         return _write("interrupted", f"{what}{reporter.interrupt_note}", code, arguments, reporter)
 
 

@@ -86,7 +86,7 @@ class PathParam(click.ParamType[Path]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Read the text as a path."""
-        path = value if isinstance(value, Path) else Path(files.named(value, _shown_name(param)))
+        path = value if isinstance(value, Path) else Path(files.user_path(value, _shown_name(param)))
         if self._kind == "dir" and files.is_file(path):
             self.fail(f"{text.shortened(str(path))!r} is a file; name a folder", param, ctx)
         return path

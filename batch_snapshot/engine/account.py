@@ -174,7 +174,7 @@ def _describe_spent(spent: WindowFull, calls: str, now: datetime) -> str:
     if opens_in == inf:
         way = "raise the one or lower the other"
         return f"{window.name} leaves room for no {calls}, the reserve considered: {way}"
-    when = forecast.moment(opens_in, now.astimezone())
+    when = forecast.clock_time(opens_in, now.astimezone())
     return (
         f"{window.name} is spent ({plural(window.limit, calls)} in any {_SPANS[window.name]}): opens {when} "
         f"(in {duration(opens_in)}); run the same command then, or use --wait"

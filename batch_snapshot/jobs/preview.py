@@ -156,7 +156,7 @@ def brief(preview: Preview) -> str:
 
 
 def _when(preview: Preview, outlook: AccountForecast) -> str:
-    words, seconds = forecast.in_words(outlook.forecast, preview.now), outlook.forecast.ends_in
+    words, seconds = forecast.describe(outlook.forecast, preview.now), outlook.forecast.ends_in
     return f"{words}, in {timedelta(seconds=math.ceil(seconds))}" if 0 < seconds < MANY_YEARS else words
 
 

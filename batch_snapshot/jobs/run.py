@@ -171,7 +171,7 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
     stop_handler = StopHandler(hooks.stopping)
     async with AsyncExitStack() as stack:
         if hooks.signals:
-            stack.enter_context(interrupts.listening(stop_handler))
+            stack.enter_context(interrupts.listen(stop_handler))
         call_log, warnings = _open_call_log(job, options, stack)
         limits = _account_limits(job, call_log, options)
         if hooks.confirm and not hooks.confirm(preview_job(job, limits, hooks.now())):
@@ -192,7 +192,7 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         readers = readers_over(accounts, limits, callers.identify, callers.read, now=hooks.now, rng=hooks.rng)
         skip_step = stack.enter_context(prepare_skipping(options, recorder, readers, callers.skew))
         if hooks.signals:
-            stack.enter_context(interrupts.handled())
+            stack.enter_context(interrupts.handle_signals())
         stop_handler.begin(engine)
         await recorder.begin()
         await _run_engine(engine, view, recorder, hooks, skip_step)

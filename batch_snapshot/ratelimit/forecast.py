@@ -134,7 +134,7 @@ def _spans(times: Iterator[float], pause: float) -> Forecast:
     return Forecast((*found, ForecastSpan(begins, rows)), last)
 
 
-def in_words(forecast: Forecast, now: datetime) -> str:
+def describe(forecast: Forecast, now: datetime) -> str:
     """The forecast as one line, in the time zone of `now`, which must be aware.
 
     Times are rounded up to minutes. For dates after a change to or from summer time, `now` needs a zone
@@ -150,7 +150,7 @@ def in_words(forecast: Forecast, now: datetime) -> str:
         when = _begins(forecast.spans[0], now)
     else:
         when = ", ".join(_parts(forecast.spans, now))
-    return f"{total}: {when}; ends {moment(forecast.ends_in, now)}"
+    return f"{total}: {when}; ends {clock_time(forecast.ends_in, now)}"
 
 
 def _parts(spans: Sequence[ForecastSpan], now: datetime) -> Iterable[str]:
@@ -163,10 +163,10 @@ def _named(spans: Sequence[ForecastSpan]) -> Sequence[ForecastSpan]:
 
 
 def _begins(span: ForecastSpan, now: datetime) -> str:
-    return "now" if span.begins_in < 1 else f"from {moment(span.begins_in, now)}"
+    return "now" if span.begins_in < 1 else f"from {clock_time(span.begins_in, now)}"
 
 
-def moment(seconds: float, now: datetime) -> str:
+def clock_time(seconds: float, now: datetime) -> str:
     """The time in `seconds` from now: HH:MM today, with the weekday this week, else with the date."""
     try:
         then = (now.astimezone(UTC) + timedelta(seconds=seconds)).replace(microsecond=0)

@@ -222,7 +222,7 @@ def _moment(left: float | None, now: datetime) -> str | None:
     if left is None or left == float("inf"):
         return None
     with suppress(OverflowError, ValueError):
-        return forecast.moment(left, now.astimezone())
+        return forecast.clock_time(left, now.astimezone())
     return None
 
 

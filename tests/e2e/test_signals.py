@@ -296,7 +296,7 @@ def test_a_signal_cancels_waiting_work_which_cleans_up():
             await asyncio.sleep(0)
             tidied.append("yes")
 
-    with interrupts.handled(), pytest.raises(interrupts.Interrupted) as caught:
+    with interrupts.handle_signals(), pytest.raises(interrupts.Interrupted) as caught:
         interrupts.run(work())
     assert interrupts.exit_code(caught.value) == 143
     assert tidied == ["yes"]
@@ -311,7 +311,7 @@ def test_a_signal_interrupts_computing_work_at_once():
             if number == 3:
                 signal.raise_signal(signal.SIGINT)
 
-    with interrupts.handled(), pytest.raises(interrupts.Interrupted) as caught:
+    with interrupts.handle_signals(), pytest.raises(interrupts.Interrupted) as caught:
         interrupts.run(work())
     assert interrupts.exit_code(caught.value) == 130
     assert reached == [0, 1, 2, 3]
@@ -319,7 +319,7 @@ def test_a_signal_interrupts_computing_work_at_once():
 
 def test_signal_handlers_are_restored():
     before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
-    with interrupts.handled():
+    with interrupts.handle_signals():
         assert {signal.getsignal(number) for number in interrupts.SIGNALS} & set(before.values()) <= {
             signal.SIG_IGN
         }

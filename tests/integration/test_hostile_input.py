@@ -121,7 +121,7 @@ def test_an_invalid_path_is_refused_and_no_file_is_left(capsys, place, words, pa
 def test_a_tilde_is_the_home_folder(capsys, place, monkeypatch):
     monkeypatch.setenv("HOME", str(place.folder))
     assert called(capsys, "status", "~/seed.ndjson")[0] == 0
-    assert files.named("~/{name}.ndjson", "--ledger") == f"{place.folder}/{{name}}.ndjson"
+    assert files.user_path("~/{name}.ndjson", "--ledger") == f"{place.folder}/{{name}}.ndjson"
 
 
 def special(kind: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot.ratelimit.forecast import Forecast, ForecastSpan, forecast, in_words
+from batch_snapshot.ratelimit.forecast import Forecast, ForecastSpan, describe, forecast
 from batch_snapshot.ratelimit.windows import CallLog, QuotaWindow, WindowFull
 from tests.support.strategies import patient
 
@@ -198,7 +198,7 @@ def test_the_log_grants_what_was_forecast_and_nothing_earlier(calls, limits):
 
 
 def words(calls: int, rate: float, windows: Sequence[tuple[float, int]], now: datetime = NOW) -> str:
-    return in_words(forecast(calls, rate, windows, []), now)
+    return describe(forecast(calls, rate, windows, []), now)
 
 
 def test_days_of_this_week_are_named():
@@ -218,17 +218,17 @@ def test_a_time_today_needs_no_day():
 def test_one_span_may_begin_later_and_end_on_another_day():
     assert words(100_000, 1, []) == "100,000 rows: now; ends Thu 05:57"
     later = Forecast((ForecastSpan(7200.0, 5),), 7204.0)
-    assert in_words(later, NOW) == "5 rows: from 04:10; ends 04:11"
+    assert describe(later, NOW) == "5 rows: from 04:10; ends 04:11"
     assert (
-        in_words(Forecast((ForecastSpan(DAY, 5),), DAY + 4), NOW) == "5 rows: from Thu 02:10; ends Thu 02:11"
+        describe(Forecast((ForecastSpan(DAY, 5),), DAY + 4), NOW) == "5 rows: from Thu 02:10; ends Thu 02:11"
     )
 
 
 def test_a_day_beyond_this_week_has_its_date():
     almost = Forecast((ForecastSpan(6 * DAY - 60, 5),), 6 * DAY)
-    assert in_words(almost, NOW) == "5 rows: from Tue 02:09; ends 2026-12-01 02:10"
+    assert describe(almost, NOW) == "5 rows: from Tue 02:09; ends 2026-12-01 02:10"
     week = Forecast((ForecastSpan(0.0, 5),), 7 * DAY)
-    assert in_words(week, NOW) == "5 rows: now; ends 2026-12-02 02:10"
+    assert describe(week, NOW) == "5 rows: now; ends 2026-12-02 02:10"
 
 
 def test_of_many_spans_the_first_three_and_the_last_are_named():
@@ -246,8 +246,8 @@ def test_no_rows_and_no_room_in_words():
 
 
 def test_a_time_after_the_year_9999_is_said_to_be_so():
-    assert in_words(forecast(10**7, 1e-6, [], []), NOW) == ("10,000,000 rows: now; ends after the year 9999")
-    assert in_words(Forecast((ForecastSpan(0.0, 1),), nextafter(inf, 0)), NOW).endswith(
+    assert describe(forecast(10**7, 1e-6, [], []), NOW) == ("10,000,000 rows: now; ends after the year 9999")
+    assert describe(Forecast((ForecastSpan(0.0, 1),), nextafter(inf, 0)), NOW).endswith(
         "ends after the year 9999"
     )
 
@@ -273,6 +273,6 @@ any_time = st.datetimes(datetime(2000, 1, 1), timezones=st.just(UTC))  # noqa: D
 @given(st.integers(1, 10**6), st.floats(0.01, 1000), any_time)
 @settings(patient, max_examples=30)
 def test_any_forecast_is_one_line(calls, rate, now):
-    line = in_words(forecast(calls, rate, [(DAY, 400_000)], []), now)
+    line = describe(forecast(calls, rate, [(DAY, 400_000)], []), now)
     assert line.startswith(f"{calls:,} row")
     assert "\n" not in line
