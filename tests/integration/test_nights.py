@@ -51,7 +51,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def around(**given: Any) -> readers.Environment:
+def environment(**given: Any) -> readers.Environment:
     return readers.Environment(now=utc_now, rng=Random(1), clock=time.monotonic, **given)
 
 
@@ -64,13 +64,13 @@ async def night(url: str, number: int, path: Path = FOUND, **given: Any) -> Summ
 
 
 async def verified(url: str, number: int, sample: int | None = None) -> Verification:
-    return await verify.verify(Path(f"ledgers/night-{number}.ndjson"), options(url), around(), sample)
+    return await verify.verify(Path(f"ledgers/night-{number}.ndjson"), options(url), environment(), sample)
 
 
 async def discovered(
     url: str, output: Path = FOUND, search: Filters = ALL, **given: Any
 ) -> discover.Discovery:
-    return await discover.discover(output, search, options(url), around(), **given)
+    return await discover.discover(output, search, options(url), environment(), **given)
 
 
 def text_of(path: Path) -> str:
@@ -129,19 +129,19 @@ async def test_a_night_of_only_what_changed_costs_pages_and_not_rows():
         assert spent(simulator, before) == cost
 
         engagements = len({(number - 1_000_001) // 3 for number in touched})
-        told = await verified(url, 2)
-        assert (told.exit_code, told.checked, told.findings) == (0, 300, [])
-        assert told.calls == {"ListResourceSnapshots": engagements}
+        verification = await verified(url, 2)
+        assert (verification.exit_code, verification.checked, verification.findings) == (0, 300, [])
+        assert verification.calls == {"ListResourceSnapshots": engagements}
 
         behind = next(snapshot for snapshot in simulator.snapshots if snapshot.resource == f"O{touched[0]}")
         await Service(url, simulator).create(
             "behind-its-back", EngagementIdentifier=behind.engagement, ResourceIdentifier=behind.resource
         )
-        told = await verified(url, 2)
-        assert told.exit_code == 1
-        [extra] = told.findings
+        verification = await verified(url, 2)
+        assert verification.exit_code == 1
+        [extra] = verification.findings
         assert (extra.what, extra.row.resource, extra.revision) == ("extra", behind.resource, 3)
-        assert told.calls == {"ListResourceSnapshots": engagements, "GetResourceSnapshot": 1}
+        assert verification.calls == {"ListResourceSnapshots": engagements, "GetResourceSnapshot": 1}
 
         difference = diff(Path("ledgers/night-1.ndjson"), Path("ledgers/night-2.ndjson"))
         assert difference.exit_code == 0
@@ -234,7 +234,7 @@ async def test_an_interrupted_search_continues_with_its_next_page(monkeypatch):
                 raise Gone
 
         with pytest.raises(Gone):
-            await discover.discover(FOUND, ALL, options(url), around(on_progress=killed))
+            await discover.discover(FOUND, ALL, options(url), environment(on_progress=killed))
         assert FOUND.name not in names()
         before = Counter(simulator.calls)
         found = await discovered(url)
@@ -243,7 +243,7 @@ async def test_an_interrupted_search_continues_with_its_next_page(monkeypatch):
 
         # Pages of another search, or from another world, are no use.
         with pytest.raises(Gone):
-            await discover.discover(Path("b.yaml"), ALL, options(url), around(on_progress=killed))
+            await discover.discover(Path("b.yaml"), ALL, options(url), environment(on_progress=killed))
         other = await discovered(url, Path("b.yaml"), replace(ALL, stages=("Launched",)))
         assert (other.resumed, other.counts.pairs) == (False, 20)
 
@@ -259,7 +259,7 @@ async def test_pages_whose_tokens_were_forgotten_are_read_from_the_start(monkeyp
     async with serve(SMALL) as (url, _):
         port = int(url.rpartition(":")[2])
         with pytest.raises(KeyboardInterrupt):
-            await discover.discover(FOUND, ALL, options(url), around(on_progress=killed))
+            await discover.discover(FOUND, ALL, options(url), environment(on_progress=killed))
     async with serve(SMALL, port=port) as (url, simulator):
         found = await discovered(url)
         assert (found.resumed, found.counts.pairs) == (True, 60)
@@ -275,7 +275,7 @@ async def test_a_manifest_is_brought_up_to_date_and_keeps_its_comments():
             "  - {engagement: eng-00000000000002, resource: O6}\n"
             "# The end of them.\n",
         )
-        done = await update.update(FOUND, ALL, options(url), around())
+        done = await update.update(FOUND, ALL, options(url), environment())
         assert (done.added, done.gone) == (59, 2)
         text = text_of(FOUND)
         lines = text.splitlines()
@@ -286,7 +286,7 @@ async def test_a_manifest_is_brought_up_to_date_and_keeps_its_comments():
         assert "resource: O6}  # gone: no list names it any more" in lines[7]
         assert lines[-1] == "# The end of them."
         assert manifest.load(FOUND).rows == 62
-        again = await update.update(FOUND, ALL, options(url), around())
+        again = await update.update(FOUND, ALL, options(url), environment())
         assert (again.added, again.gone) == (0, 2)
         assert text_of(FOUND) == text
 
@@ -296,7 +296,7 @@ async def test_a_manifest_is_brought_up_to_date_and_keeps_its_comments():
             "pairs: [{engagement: eng-00000000000001, resource: O1}]\n",
         )
         with pytest.raises(InputError, match=r"found.yaml:4: its pairs stand in \[brackets\]"):
-            await update.update(FOUND, ALL, options(url), around())
+            await update.update(FOUND, ALL, options(url), environment())
 
 
 async def test_pairs_of_a_file_with_columns_of_its_own_are_known_and_the_file_is_left_alone():
@@ -305,7 +305,7 @@ async def test_pairs_of_a_file_with_columns_of_its_own_are_known_and_the_file_is
         write(Path("crm.csv"), export)
         include = 'include: [{file: crm.csv, columns: {engagement: "Eng Id", resource: Opp}}]'
         write(FOUND, f"version: 1\nname: mine\ndefaults: {{catalog: Sandbox}}\n{include}\n")
-        done = await update.update(FOUND, ALL, options(url), around())
+        done = await update.update(FOUND, ALL, options(url), environment())
         assert (done.added, manifest.load(FOUND).rows) == (59, 60)
         assert include in text_of(FOUND)
         assert text_of(Path("crm.csv")) == export
@@ -417,7 +417,7 @@ async def test_without_a_ledger_dates_are_read_row_by_row_and_unknown_dates_are_
         simulator.world.opportunities["Sandbox"]["O4"] = 1_735_689_600.0
         await asyncio.sleep(0.01)
         simulator.touch("O2")
-        simulator.world.opportunities["Sandbox"]["O3"] = 3e9  # a date that nobody can believe
+        simulator.world.opportunities["Sandbox"]["O3"] = 3e9  # an impossible date
         summary = await night(url, 1, changed_since="last")
         taken = {key[2] for key in results(Path("ledgers/night-1.ndjson"))}
         # O1 is as it was; O2 was modified, O3 has no date, O4 no snapshot, O5 is in no list.
@@ -455,8 +455,8 @@ async def test_a_skipped_row_stays_skipped_and_its_ledger_is_complete():
         assert (more.counts.succeeded, more.counts.unchanged, more.vanished) == (3, 2, 2)
     assert status.check_ledger(path) == 5
     assert status.read_status(path).counts.unchanged == 2
-    told = as_text(status.read_status(path))
-    assert "2 unchanged" in told
+    text = as_text(status.read_status(path))
+    assert "2 unchanged" in text
     skips = of_type(path, "skip")
     assert [(line["reason"], [row[4] for row in line["rows"]]) for line in skips] == [
         ("unchanged", ["O1000001", "O1000003"])
@@ -549,8 +549,11 @@ async def test_missing_mismatched_extra_and_unreadable_snapshots_are_reported():
         old[0] = replace(old[0], created_at=old[0].created_at - 3600)
         simulator.world.series[Series("Sandbox", names[2], "Opportunity", "O1", TEMPLATE)][0] = old[0]
         await night(url, 1)
-        told = await verified(url, 1)
-        assert (told.exit_code, told.calls["GetResourceSnapshot"]) == (0, 1)  # it asked how old it is
+        verification = await verified(url, 1)
+        assert (verification.exit_code, verification.calls["GetResourceSnapshot"]) == (
+            0,
+            1,
+        )  # it asked how old it is
 
         await api.create("twice", EngagementIdentifier=names[2], ResourceIdentifier="O1")
         for index in (0, 1):
@@ -561,15 +564,15 @@ async def test_missing_mismatched_extra_and_unreadable_snapshots_are_reported():
                 series.clear()
             else:
                 snapshots[0] = series[0] = replace(snapshots[0], arn=snapshots[0].arn + "x")
-        told = await verified(url, 1)
-        assert [(one.what, one.row.engagement, one.revision) for one in told.findings] == [
+        verification = await verified(url, 1)
+        assert [(one.what, one.row.engagement, one.revision) for one in verification.findings] == [
             ("missing", names[0], 1),
             ("mismatched", names[1], 1),
             ("extra", names[2], 3),
         ]
-        as_json = verify.as_json(told)
+        as_json = verify.as_json(verification)
         assert as_json["counts"] == {"missing": 1, "mismatched": 1, "extra": 1, "unreadable": 0}
-        assert len(verify.as_text(told).splitlines()) == 4
+        assert len(verify.as_text(verification).splitlines()) == 4
         # One of the four is drawn, and always the same.
         draws = [await verified(url, 1, sample=1) for _ in range(2)]
         assert [(one.checked, one.engagements, one.succeeded) for one in draws] == [(1, 1, 4)] * 2
@@ -578,8 +581,8 @@ async def test_missing_mismatched_extra_and_unreadable_snapshots_are_reported():
     text = text_of(path).replace(names[3], "eng-denied0000000")
     write(path, text)
     async with serve(SimulatorSettings(), port=int(url.rpartition(":")[2])) as (url, _):
-        told = await verified(url, 1)
-        assert [one.what for one in told.findings] == ["missing", "missing", "missing", "unreadable"]
+        verification = await verified(url, 1)
+        assert [one.what for one in verification.findings] == ["missing", "missing", "missing", "unreadable"]
     with pytest.raises(LedgerError, match="was written against"):
         await verified("http://127.0.0.1:1", 1)
 

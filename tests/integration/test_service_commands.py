@@ -52,16 +52,16 @@ def test_a_simulator_state_file_lasts_from_one_command_to_the_next(capsys):
         "--format",
         "json",
     )
-    told = json.loads(out)
-    assert (code, told["outcome"]) == (0, "completed")
-    assert told["counts"] == {
+    printed = json.loads(out)
+    assert (code, printed["outcome"]) == (0, "completed")
+    assert printed["counts"] == {
         "succeeded": 0,
         "failed": 0,
         "in_doubt": 0,
         "unattempted": 0,
         "unchanged": 20,
     }
-    assert (told["reads"], told["calls"]) == ({"ListOpportunities": 1}, 0)
+    assert (printed["reads"], printed["calls"]) == ({"ListOpportunities": 1}, 0)
 
     code, out, _ = call(capsys, "status", ledgers[1], "--check")
     assert code == 0
@@ -69,10 +69,10 @@ def test_a_simulator_state_file_lasts_from_one_command_to_the_next(capsys):
     assert "0 succeeded, 20 unchanged" in out
 
     code, out, _ = call(capsys, "verify", ledgers[0], *WORLD, "--format", "json")
-    told = json.loads(out)
-    assert (code, told["outcome"], told["checked"]) == (0, "verified", 20)
-    assert told["calls_by_operation"] == {"ListResourceSnapshots": 20}
-    # The world that a ledger tells of is gone without its file: every snapshot is missing.
+    printed = json.loads(out)
+    assert (code, printed["outcome"], printed["checked"]) == (0, "verified", 20)
+    assert printed["calls_by_operation"] == {"ListResourceSnapshots": 20}
+    # Without the state file the simulator has none of the snapshots: every snapshot is missing.
     code, out, _ = call(capsys, "verify", ledgers[0], "--simulate", "--sample", "2", "--progress", "none")
     assert code == 1
     assert "2 of 20 succeeded rows in 2 engagements: 2 missing" in out
@@ -81,7 +81,7 @@ def test_a_simulator_state_file_lasts_from_one_command_to_the_next(capsys):
     assert (code, out) == (0, f"{ledgers[0]} (20 rows) → {ledgers[1]} (20 rows)\nno difference\n")
     code, out, _ = call(capsys, "diff", *ledgers, "--format", "json")
     assert json.loads(out)["counts"]["newly_failing"] == 0
-    # None of these has left anything where real runs keep what they learn; the world has its own beside it.
+    # None of these has written to the state folder of real runs; the simulator keeps its own next to it.
     assert not Path("state").exists()
     assert {"usage.sqlite", "snapshots.sqlite"} <= {
         path.name for path in Path("world.ndjson.state").iterdir()
@@ -112,7 +112,7 @@ def test_a_manifest_with_discover_says_which_rows_are_not_known_yet(capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["discover", "--catalog", "AWS"], "discover: give either --output FILE, or --update MANIFEST"),
         (["discover", "--catalog", "AWS", "--output", "x.csv"], "x.csv: unknown ending"),
@@ -139,10 +139,10 @@ def test_a_manifest_with_discover_says_which_rows_are_not_known_yet(capsys):
         (["run", "x.yaml", "--changed-since", "soon"], "--changed-since: 'soon' is no time"),
     ],
 )
-def test_invalid_flags_are_one_line_and_nothing_is_called(arguments, told, capsys):
+def test_invalid_flags_are_one_line_and_nothing_is_called(arguments, message, capsys):
     code, out, err = call(capsys, *arguments)
     assert (code, out) == (2, "")
-    assert told in err
+    assert message in err
     assert len(err.splitlines()) == 1
     assert not list(Path().glob("*.partial"))
 

@@ -65,7 +65,7 @@ class Service:
         return {"TaskSummaries": pairs, "NextToken": str(end) if end < 12 else ""}
 
     async def identify(self, lane: AccountState) -> None:
-        """The quota is nobody's."""
+        """No account is identified."""
 
     def reader(self) -> Reader:
         lane = AccountState("main", Pacer(pace.declared(1)), Pacer(pace.declared(10)))

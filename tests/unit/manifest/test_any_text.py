@@ -1,4 +1,4 @@
-"""Manifests that nobody thought of: any form gives the same rows, anything else is a clear refusal."""
+"""Any text as a manifest: every valid form gives the same rows, anything else is refused in clear lines."""
 
 from __future__ import annotations
 
@@ -239,10 +239,10 @@ def test_an_endless_text_is_refused_without_filling_memory(tmp_path, text, inclu
         assert tracemalloc.get_traced_memory()[1] < 8_000_000
     finally:
         tracemalloc.stop()
-    told = caught.value.problems[-1]
-    assert "more than 16,777,216 bytes in one entry" in told
-    assert line is None or told.startswith(f"{paths[included]}:{line}: ")
-    assert len(told) < 300
+    problem = caught.value.problems[-1]
+    assert "more than 16,777,216 bytes in one entry" in problem
+    assert line is None or problem.startswith(f"{paths[included]}:{line}: ")
+    assert len(problem) < 300
 
 
 @pytest.mark.parametrize("depth", [4, 200, 600, 800, 2_000])
@@ -256,7 +256,7 @@ def test_json_is_read_no_deeper_than_an_entry_goes(tmp_path, depth):
 
 @contextmanager
 def no_larger(limit: int) -> Iterator[None]:
-    """The process takes no more than so many further bytes at any time, where Linux tells them."""
+    """The process takes no more than so many further bytes at any time, where Linux shows them."""
     process = Path("/proc/self")
     if not os.access(process / "clear_refs", os.W_OK):
         yield
