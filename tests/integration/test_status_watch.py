@@ -26,7 +26,7 @@ from batch_snapshot.reporting import display, status
 from tests.integration.test_cli import on_terminal
 from tests.support.ledgers import BEGAN, LedgerBuilder, row
 from tests.support.processes import Place, pairs, until, write_manifest
-from tests.unit.reporting.test_display import Terminal
+from tests.unit.reporting.test_screen import Terminal
 
 A, B, C, D = (row(number, ("main", "acme")[number % 2]) for number in range(1, 5))
 

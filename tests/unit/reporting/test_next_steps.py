@@ -1,0 +1,67 @@
+"""The commands that continue from a ledger."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from batch_snapshot.jobs import plan
+from batch_snapshot.ledger.history import RowState
+from batch_snapshot.reporting import next_steps
+from batch_snapshot.reporting.summary import Counts
+from tests.support.reports import (
+    BROKEN,
+    DENIED,
+    DONE,
+    DOUBT,
+    RETRY,
+    RUN,
+    SOME_FAILED,
+    SOME_IN_DOUBT,
+    SOME_LEFT,
+)
+
+
+@pytest.mark.parametrize(
+    ("counts", "failures", "steps"),
+    [
+        (DONE, {}, []),
+        (SOME_LEFT, {}, [RUN]),
+        (SOME_FAILED, {DENIED: 1}, []),
+        (SOME_FAILED, {BROKEN: 1}, [RETRY]),
+        (SOME_IN_DOUBT, {DOUBT: 1}, [RETRY]),
+        (Counts(0, 1, 0, 1), {BROKEN: 1}, [RUN, RETRY]),
+    ],
+)
+def test_next_steps_run_what_is_left_and_retry_curable_failures(counts, failures, steps):
+    assert next_steps.next_steps(counts, failures, run=RUN, ledger="l.ndjson") == steps
+
+
+def test_next_steps_without_a_manifest_have_no_run():
+    assert next_steps.next_steps(SOME_LEFT, {}, run=None, ledger="l.ndjson") == []
+
+
+def test_next_step_quotes_the_ledger_path_for_a_shell():
+    steps = next_steps.next_steps(SOME_IN_DOUBT, {DOUBT: 1}, run=None, ledger="my ledger's.ndjson")
+    assert steps == ["""batch-snapshot retry 'my ledger'"'"'s.ndjson'"""]
+
+
+@pytest.mark.parametrize(
+    ("group", "word"),
+    [
+        (DENIED, "AccessDeniedException"),
+        (DOUBT, "in_doubt"),
+        (DENIED._replace(code=""), "denied"),
+        (DENIED._replace(code="a,b"), "denied"),
+        (DENIED._replace(code=" odd"), "denied"),
+        (DENIED._replace(code="it's $odd"), """'it'"'"'s $odd'"""),
+    ],
+)
+def test_remedy_selects_exactly_its_group(group, word):
+    assert next_steps.remedy(group, "l.ndjson") == f"batch-snapshot retry l.ndjson --only {word}"
+    chosen = shlex.split(next_steps.remedy(group, "l.ndjson"))[-1]
+    past = RowState(
+        group.status, "t", 0, ambiguous=False, first_sent_at=None, kind=group.kind, code=group.code
+    )
+    assert plan.parse_only(chosen, [group.code]).takes(past)

@@ -1,0 +1,292 @@
+"""A run while it goes: time left, rates, frames."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from math import inf
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+import trio.testing
+
+from batch_snapshot.engine.account import AccountState, Stop, StopKind
+from batch_snapshot.engine.limits import AccountForecast, AccountLimits
+from batch_snapshot.engine.run_state import RunState
+from batch_snapshot.failures.breakers import Pause
+from batch_snapshot.failures.error_codes import ErrorResponse, service_failure
+from batch_snapshot.failures.retry import NO_LIMIT
+from batch_snapshot.ledger import history
+from batch_snapshot.ledger.history import History
+from batch_snapshot.models import (
+    Account,
+    Quota,
+    Status,
+)
+from batch_snapshot.ratelimit import pace
+from batch_snapshot.ratelimit.forecast import Forecast
+from batch_snapshot.ratelimit.pacer import Pacer
+from batch_snapshot.ratelimit.windows import DAY, CallLog, QuotaWindow, WindowFull, windows
+from batch_snapshot.reporting import display, progress
+from batch_snapshot.reporting.display import Frame, WindowUse
+from batch_snapshot.reporting.progress import RunView
+from batch_snapshot.reporting.stats import RunStats
+from tests.support.reports import outcome
+from tests.support.strategies import (
+    POOL,
+    START,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "nightly.ndjson"
+
+
+def lanes(*names: str, start: pace.Pace | None = None) -> dict[str, AccountState]:
+    return {
+        name: AccountState(name, Pacer(start or pace.Pace()), Pacer(pace.declared(10)))
+        for name in names or ["main"]
+    }
+
+
+def allowances(usage: CallLog | None = None, /, **quotas: Quota) -> AccountLimits:
+    quotas = quotas or {"main": Quota()}
+    return AccountLimits(
+        {name: Account(name, quota=each) for name, each in quotas.items()}, "aws", usage, environ={}
+    )
+
+
+def view(
+    settled: Mapping[str, int],
+    todo: Mapping[str, int],
+    running: dict[str, AccountState] | None = None,
+    limits: AccountLimits | None = None,
+) -> RunView:
+    """A run that begins now."""
+    stats = RunStats(history.History(), 1000, todo)
+    stats.settled.update(settled)
+    state = RunState(running or lanes(*todo), lambda _: None, lambda: START, NO_LIMIT)
+    limits = limits or allowances(None, **dict.fromkeys(todo, Quota()))
+    return RunView("nightly", stats, state, limits, started=anyio.current_time())
+
+
+def in_virtual_time(look: Callable[[], Awaitable[object]]) -> object:
+    return trio.run(look, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def left(
+    settled: Mapping[str, int],
+    todo: Mapping[str, int],
+    running: dict[str, AccountState] | None = None,
+    limits: AccountLimits | None = None,
+    *,
+    at: float = 20.0,
+) -> object:
+    """The seconds that are left, as forecast after so many seconds."""
+
+    async def look() -> float | None:
+        seen = view(settled, todo, running, limits)
+        await anyio.sleep(at)
+        return seen.left
+
+    return in_virtual_time(look)
+
+
+def test_time_left_follows_the_rows_of_this_run():
+    """200 rows in 20 seconds: those settled before do not count."""
+    assert left({"main": 200}, {"main": 950}) == pytest.approx(75, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("settled", "at", "waited", "rate"),
+    [
+        (20, 2.0, 0.0, 50.0),  # too early to tell
+        (1000, 20.0, 0.0, 50.0),  # as fast as known
+        (200, 20.0, 0.0, 10.0),  # its calls take too long, or are too few at once
+        (200, 20.0, 16.0, 50.0),  # it waited for a window
+        (500, 40.0, 20.0, 25.0),
+    ],
+)
+def test_time_left_follows_the_known_rate_unless_the_run_is_slower(settled, at, waited, rate):
+    running = lanes(start=pace.learned(50.0, 0.0))
+    running["main"].pacer.waited = waited
+    found = left({"main": settled}, {"main": settled + 750}, running, at=at)
+    assert found == pytest.approx(750 / rate, rel=0.02)
+
+
+def test_time_left_is_that_of_the_slowest_account():
+    settled, todo = {"main": 200, "acme": 20}, {"main": 400, "acme": 100}
+    assert left(settled, todo) == pytest.approx(80, abs=1.1)
+
+
+def test_time_left_ignores_accounts_that_stopped_or_are_done():
+    settled, todo = {"main": 200, "acme": 20, "done": 5}, {"main": 400, "acme": 100, "done": 5}
+    running = lanes(*todo)
+    running["acme"].stop = Stop(StopKind.DEFERRED, "spent")
+    assert left(settled, todo, running) == pytest.approx(20, abs=0.2)
+
+
+def test_time_left_is_unknown_until_each_account_has_settled_a_row():
+    assert left({}, {"main": 950}) is None
+    assert left({"main": 100}, {"main": 950, "acme": 5}) is None
+    assert left({"main": 200}, {"main": 950}, at=0) is None
+
+
+def test_time_left_includes_waits_for_quota_windows(path):
+    """Ten in any hour, of which eight are used: two now, ten in an hour, and one more in two."""
+    quota = Quota(per_hour=10)
+    usage_clock = [1e6]
+    with CallLog(path.with_suffix(".sqlite"), clock=lambda: usage_clock[0]) as usage:
+        room = allowances(usage, main=quota)
+        trio.run(room.apply, lanes()["main"], identified)
+        for _ in range(8):
+            reservation = usage.reserve("aws/1 writes", windows(quota))
+            assert isinstance(reservation, int)
+            usage.finish(reservation)
+        fast = lanes(start=pace.learned(10.0, 0.0))
+        found = left({"main": 7}, {"main": 20}, fast, room)
+    assert found == pytest.approx(7200, abs=2)
+
+
+async def identified(name: str) -> str:
+    return "aws/1"
+
+
+def test_time_left_counts_down_between_forecasts():
+    """It is made anew every few seconds, not with every line."""
+
+    async def main() -> list[float | None]:
+        seen = view({"main": 100}, {"main": 1000})
+        told = []
+        await anyio.sleep(10)
+        told.append(seen.left)
+        seen.stats.settled["main"] = 300
+        await anyio.sleep(5)
+        told.append(seen.left)
+        await anyio.sleep(5)
+        told.append(seen.left)
+        return told
+
+    found = in_virtual_time(main)
+    assert found == pytest.approx([90, 85, 700 / 15], abs=0.2)
+
+
+def test_unreadable_call_log_does_not_end_the_display(path):
+    async def main() -> str:
+        usage = CallLog(path.with_suffix(".sqlite"), clock=lambda: 1e6)
+        room = allowances(usage, main=Quota(per_day=10))
+        await room.apply(lanes()["main"], identified)
+        path.with_suffix(".sqlite").unlink()
+        seen = view({"main": 100}, {"main": 1000}, limits=room)
+        await anyio.sleep(10)
+        line = display.line(progress.ProgressMeter(seen).frame(START))
+        usage.close()
+        return line
+
+    assert "left" not in str(in_virtual_time(main))
+
+
+def test_outcome_line():
+    assert progress.outcome_line(outcome(POOL[0], Status.SUCCEEDED)) == "eng-0/O0 succeeded: revision 1"
+    assert progress.outcome_line(outcome(POOL[1], Status.IN_DOUBT)) == "eng-1/O1 in doubt: C: told"
+
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def lane(name: str, start: pace.Pace | None = None) -> AccountState:
+    return AccountState(name, Pacer(start or pace.declared(10.0)), Pacer(pace.declared(10)))
+
+
+def no_record(outcome):
+    raise AssertionError
+
+
+def watched(look):
+    async def main():
+        state = RunState({"main": lane("main")}, no_record, lambda: NOW, NO_LIMIT)
+        limits = AccountLimits({"main": Account("main")}, "aws", None, {})
+        stats = RunStats(History(), 1000, {"main": 950})
+        view = RunView("nightly", stats, state, limits, started=anyio.current_time())
+        return await look(view)
+
+    return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_present_rate_of_a_run_is_measured_over_the_last_seconds():
+    """A hundred calls a second for a minute, then one."""
+
+    async def look(view):
+        gauge = progress.ProgressMeter(view)
+        rates = []
+        for second in range(100):
+            await anyio.sleep(1)
+            view.accounts["main"].traffic.calls += 100 if second < 60 else 1
+            rates.append(gauge.frame(NOW).rate)
+        return rates
+
+    rates = watched(look)
+    assert rates[:60] == pytest.approx([100] * 60)
+    assert rates[70:] == pytest.approx([1] * 30)
+
+
+def test_frame_has_rows_rates_windows_and_stops_of_accounts():
+    async def look(view):
+        main, acme = view.accounts["main"], lane("acme", pace.Pace())
+        view.state.accounts["acme"] = acme
+        view.stats.settled["main"] = 20
+        windows = (QuotaWindow("per_hour", 50, 3600.0), QuotaWindow("per_day", 100, DAY))
+        view._forecast = (5.0, 100.0)
+        view._forecasts["main"] = (AccountForecast(Forecast((), 0.0), 10.0, "declared", windows, (10, 60)), 0)
+        main.traffic.calls, main.traffic.throttled = 5, 1
+        acme.pacer.waiting = (WindowFull(windows[1], 7200.0), anyio.current_time() + 7200)
+        acme.stop = Stop(StopKind.DEFERRED, "spent")
+        await anyio.sleep(10)
+        return progress.ProgressMeter(view).frame(NOW)
+
+    frame = watched(look)
+    main, acme = frame.parts
+    assert (frame.calls, frame.throttled, main.done, main.rows) == (5, 1, 20, 950)
+    assert main.window == WindowUse("per_day", 65, 100)
+    assert main.allowed == pytest.approx(10, rel=0.1)
+    assert acme.allowed == inf
+    assert acme.waiting
+    assert acme.waiting.seconds == pytest.approx(7190)
+    assert acme.stopped == "spent"
+    # What cannot call allows nothing: the others' rate is what is left.
+    assert frame.allowed == pytest.approx(main.allowed)
+
+
+def test_watch_shows_frames_at_regular_intervals():
+    shown: list[Frame] = []
+
+    async def look(view):
+        with anyio.move_on_after(26):
+            await progress.watch(view, shown.append, every=5.0, now=lambda: NOW)
+
+    watched(look)
+    assert [frame.elapsed for frame in shown] == [5, 10, 15, 20, 25]
+
+
+def test_frame_shows_a_pause_and_rows_that_all_fail():
+    async def look(view):
+        main = view.accounts["main"]
+        before = progress.ProgressMeter(view).frame(NOW).parts[0].failure
+        main.pause = Pause.begin("unreachable", "cannot reach api:443: refused", anyio.current_time(), 120)
+        await anyio.sleep(0.4)
+        paused = progress.ProgressMeter(view).frame(NOW).parts[0].failure
+        main.pause = None
+        for _ in range(12):
+            main.breaker = main.breaker.after(
+                service_failure(ErrorResponse(code="403", message="<html>", http_status=403))
+            )
+        return before, paused, progress.ProgressMeter(view).frame(NOW).parts[0].failure
+
+    before, paused, failing = watched(look)
+    assert before is None
+    assert paused == ("cannot reach api:443: refused", 950, pytest.approx(0.6))
+    assert failing == ("12 answers in a row were HTML with status 403", 950, None)

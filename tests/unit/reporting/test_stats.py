@@ -1,0 +1,143 @@
+"""What outcomes and ledger lines add up to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch_snapshot.ledger import codec, history, reader
+from batch_snapshot.models import (
+    ErrorKind,
+    Status,
+)
+from batch_snapshot.reporting import (
+    entries,
+)
+from batch_snapshot.reporting.html_table import PageRows
+from batch_snapshot.reporting.stats import LedgerStats, RunStats, percentile
+from batch_snapshot.reporting.summary import count
+from tests.support import rewriting
+from tests.support.ledgers import BEGAN, LedgerBuilder, row
+from tests.support.reports import A, B, C, D, books, outcome, read
+from tests.support.strategies import (
+    POOL,
+    RUN_ID,
+    header,
+    histories,
+    lines_of,
+    numbered,
+    patient,
+    pool_rows,
+)
+
+if TYPE_CHECKING:
+    from batch_snapshot.ledger.records import Record
+
+
+@given(
+    histories,
+    st.lists(
+        st.tuples(pool_rows, st.integers(0, 2), st.none() | st.sampled_from(Status)),
+        unique_by=lambda one: one[0],
+    ),
+)
+@patient
+def test_run_stats_agree_with_the_history_of_the_ledger(before, sent):
+    """Whatever was known of a row, and however often its worker was lost on the way."""
+    past = history.fold(lines_of(before))
+    seen = RunStats(past, len(POOL), {})
+    told = []
+    for each_row, losses, status in sent:
+        if past.status(each_row.key) is Status.SUCCEEDED:
+            continue
+        lost = [outcome(each_row, Status.IN_DOUBT, ErrorKind.TRANSIENT, "WorkerLost")] * losses
+        final = [outcome(each_row, status)] if status else []
+        for each in lost:
+            seen.add(each, provisional=True)
+        for each in final:
+            seen.add(each)
+        told.append((lost, final))
+    written: list[Record | None] = [
+        codec.decode(codec.encode_result(RUN_ID, each)) for pair in told for each in chain(*pair)
+    ]
+    records: list[Record] = [line.record for line in lines_of(before)]
+    records.append(header())
+    records.extend(record for record in written if record)
+    found = history.fold(numbered(records), live=True)
+    assert seen.counts == count(found.counts(), len(POOL))
+    assert seen.rows.failures == found.failures()
+    assert seen.settled.total() == sum(len(final) for _, final in told)
+    assert sum(rows.statuses.total() for rows in seen.accounts.values()) == sum(
+        bool(lost or final) for lost, final in told
+    )
+
+
+@given(books())
+@patient
+def test_entries_and_stats_agree_with_the_history(tmp_path_factory, book):
+    folder = tmp_path_factory.getbasetemp()
+    stats, found = read(folder, book)
+    past = history.fold(reader.lines(folder / "l.ndjson"))
+    assert Counter(entry.status for entry in found if entry.status != entries.UNATTEMPTED) == +past.counts()
+    assert (stats.rows.statuses, stats.rows.failures) == (past.counts(), past.failures())
+    assert len({entry.row for entry in found}) == len(found)
+    rows = PageRows()
+    for entry in found:
+        rows.add(entry)
+    assert {group: made.rows for group, made in rows.groups.items()} == past.failures()
+    for name, counts in stats.accounts.items():
+        assert counts.statuses == Counter({status: rows.accounts[name][status] for status in Status})
+
+
+@given(books(), st.data())
+@patient
+def test_stats_of_a_ledger_read_in_pieces_are_the_same(tmp_path_factory, book, data):
+    path = book.write(tmp_path_factory.getbasetemp() / "pieces.ndjson")
+    content = path.read_bytes()
+    whole, pieces = LedgerStats(), LedgerStats()
+    for line in reader.lines(path, whole=True):
+        whole.add(line)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(content)), max_size=4)))
+    for cut in [*cuts, len(content)]:
+        rewriting.write(path, content[:cut])
+        for line in reader.lines(path, after=pieces.line, whole=True):
+            pieces.add(line)
+    assert pieces.line == whole.line
+    assert pieces.accounts == whole.accounts
+    assert pieces.rows == whole.rows
+
+
+def test_present_rate_of_a_ledger_is_that_of_the_last_minute(tmp_path):
+    book = LedgerBuilder(200).begin()
+    for second in range(120):
+        book.result(row(second, ("main", "acme")[second % 2]), at=second + 1, throttles=1)
+    stats = LedgerStats()
+    for line in reader.lines(book.write(tmp_path / "l.ndjson"), whole=True):
+        stats.add(line)
+    now = BEGAN.replace(minute=2)
+    assert stats.rate(now) == pytest.approx(2, abs=0.05)
+    assert stats.rate(now, "acme") == pytest.approx(1, abs=0.05)
+    assert stats.rate(now.replace(minute=10)) == 0
+    assert LedgerStats().rate(now) == 0
+
+
+@given(st.lists(st.floats(0, 100), min_size=1), st.floats(0.001, 1))
+@patient
+def test_percentile_covers_its_share_of_values(values, share):
+    ordered = sorted(values)
+    found = percentile(ordered, share)
+    assert found in ordered
+    assert sum(value <= found for value in ordered) >= share * len(ordered) - 1e-6
+
+
+def test_latency_counts_only_rows_with_one_unthrottled_call(tmp_path):
+    book = LedgerBuilder(5).begin().result(A, took=0.25).result(B, throttles=1).result(C, attempts=2)
+    book.result(D, reconciled=True).result(row(9), first_sent_at=BEGAN.replace(year=2025))
+    book.result(row(10), Status.FAILED, took=0.5, kind=ErrorKind.INVALID).end()
+    stats, _ = read(tmp_path, book)
+    assert list(stats.latencies) == [0.25, 0.5]

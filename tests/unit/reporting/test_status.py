@@ -1,0 +1,130 @@
+"""What a ledger says by itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from batch_snapshot import paths
+from batch_snapshot.errors import LedgerError
+from batch_snapshot.ledger import codec, locks
+from batch_snapshot.ledger.history import FailureGroup
+from batch_snapshot.ledger.records import End
+from batch_snapshot.ledger.writer import Ledger
+from batch_snapshot.models import ErrorKind, Outcome, Request, Status, client_token
+from batch_snapshot.reporting.status import read_status
+from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary
+from tests.support.reports import outcome
+from tests.support.strategies import POOL, RUN_ID, START, header
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "nightly.ndjson"
+
+
+def write(path: Path, *outcomes: Outcome, end: str | None = "completed", manifest: str | None = "m.yaml"):
+    """A ledger whose one invocation intended all rows of the pool."""
+    with Ledger(path) as book:
+        book.append(codec.encode_run(header(manifest=manifest), "0"))
+        book.append(codec.encode_intent(START, [Request(row, client_token(RUN_ID, row, 0)) for row in POOL]))
+        for each in outcomes:
+            book.append(codec.encode_result(RUN_ID, each))
+        if end:
+            book.append(codec.encode_end(RUN_ID, End(end, {}, START + timedelta(seconds=90))))
+
+
+def commands(path: Path, *names: str) -> list[str]:
+    known: Mapping[str, str] = {
+        "run": f"batch-snapshot run m.yaml --ledger {path}",
+        "retry": f"batch-snapshot retry {path}",
+    }
+    return [known[name] for name in names]
+
+
+def test_status_of_a_completed_ledger(path):
+    write(path, *(outcome(row, Status.SUCCEEDED) for row in POOL))
+    summary = read_status(path)
+    assert replace(summary, next_steps=()) == Summary(
+        outcome="completed",
+        exit_code=0,
+        counts=Counts(5),
+        failures={},
+        ledger=str(path),
+        run_id=RUN_ID,
+        elapsed_s=90.0,
+        accounts={"main": AccountSummary(5, 0, None, None, {"succeeded": 5})},
+    )
+    assert not summary.next_steps
+
+
+@pytest.mark.parametrize("end", ["stopped", "deferred", "interrupted"])
+def test_status_of_a_ledger_that_ended_early_has_next_steps(path, end):
+    write(
+        path,
+        outcome(POOL[0], Status.SUCCEEDED),
+        outcome(POOL[1], Status.FAILED, ErrorKind.TRANSIENT, "X"),
+        outcome(POOL[2], Status.FAILED),
+        outcome(POOL[3], Status.IN_DOUBT),
+        end=end,
+    )
+    summary = read_status(path)
+    assert summary.outcome == end
+    assert summary.counts == Counts(1, 2, 1, 1)
+    assert summary.failures == {
+        FailureGroup(Status.FAILED, ErrorKind.TRANSIENT, "X"): 1,
+        FailureGroup(Status.FAILED, ErrorKind.DENIED, "C"): 1,
+        FailureGroup(Status.IN_DOUBT, ErrorKind.DENIED, "C"): 1,
+    }
+    assert summary.next_steps == commands(path, "run", "retry")
+
+
+def test_status_of_a_crashed_ledger_counts_rows_in_doubt(path):
+    write(path, outcome(POOL[0], Status.SUCCEEDED), end=None)
+    summary = read_status(path)
+    assert summary.outcome == "crashed"
+    assert summary.counts == Counts(1, 0, 4, 0)
+    assert summary.elapsed_s == 0
+    assert summary.failures == {FailureGroup(Status.IN_DOUBT, ErrorKind.TRANSIENT, "RunCrashed"): 4}
+    assert summary.next_steps == commands(path, "retry")
+
+
+def test_status_of_a_running_ledger_has_no_rows_in_doubt(path):
+    write(path, outcome(POOL[0], Status.SUCCEEDED), end=None)
+    with locks.hold(paths.ledger_lock(path), what="it", since="now"):
+        summary = read_status(path)
+    assert summary.outcome == "running"
+    assert summary.counts == Counts(1, 0, 0, 4)
+    assert not summary.failures
+    assert summary.next_steps == []
+
+
+def test_status_changes_nothing_and_skips_a_torn_line(path):
+    write(path, outcome(POOL[0], Status.SUCCEEDED))
+    content = path.read_bytes() + b'{"type":"ru'
+    path.write_bytes(content)
+    assert read_status(path).counts.succeeded == 1
+    assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_status_without_a_manifest_path_has_no_next_steps(path):
+    write(path, end="deferred", manifest=None)
+    assert read_status(path).next_steps == []
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"type":"novel"}\n', b'{"type":"ru'])
+def test_status_of_a_file_without_run_line_is_refused(path, content):
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(LedgerError) as caught:
+        read_status(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert ("no such file" if content is None else "no run") in str(caught.value)
