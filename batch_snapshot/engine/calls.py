@@ -93,7 +93,7 @@ class Calls:
         """Be one of the calls in flight.
 
         There is a wait only with more accounts than calls in flight; then each account has one worker, and
-        the longest waiter is next. The pace is told of the wait, so that it keeps the rate of what leaves.
+        the longest waiter is next. The wait is added to the pace, which counts from when a call leaves.
         """
         if not self._concurrency.take_nowait():
             await self._concurrency.take()
@@ -125,7 +125,7 @@ class Calls:
                 return found
 
     def answered(self, account: AccountState, permit: Permit) -> None:
-        """Note a success: the pace had room for the call, and the service can be reached."""
+        """Note a success: the rate was not too high, and the service can be reached."""
         permit.answered()
         self._reached(account)
 

@@ -191,7 +191,7 @@ class SharedPace:
     def _meet(self, found: Pace, text: str | None, age: float) -> str | None:
         """Our search met the limit: the pace of a process that met it before, and still follows it, holds.
 
-        What we sent until then tells that pace nothing: it did not leave at its rate.
+        What we sent until then says nothing about that pace: it left at another rate.
         """
         known = self._parse(text)
         if known and age <= IN_USE_FOR:

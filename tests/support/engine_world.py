@@ -71,7 +71,7 @@ class World:
         self.whose = whose or (lambda account: None)
         self.identified, self.probed = [], []
         self.sent, self.looked, self.outcomes, self.intended = [], [], [], []
-        self.flying: Counter[tuple[str, ...]] = Counter()
+        self.in_flight: Counter[tuple[str, ...]] = Counter()
         self.overlaps = 0
         self.peak = 0
         self.full = False
@@ -98,15 +98,15 @@ class World:
     async def send(self, request):
         pair = request.row[1:3] + request.row[4:5]
         assert request.row in self.intended, "sent before its intent was durable"
-        self.flying[pair] += 1
-        self.overlaps += self.flying[pair] > 1
-        self.peak = max(self.peak, self.flying.total())
+        self.in_flight[pair] += 1
+        self.overlaps += self.in_flight[pair] > 1
+        self.peak = max(self.peak, self.in_flight.total())
         nth = sum(1 for _, earlier in self.sent if earlier.row == request.row)
         self.sent.append((anyio.current_time(), request))
         try:
             await anyio.sleep(self.latency(request) if callable(self.latency) else self.latency)
         finally:
-            self.flying[pair] -= 1
+            self.in_flight[pair] -= 1
         failure = self.answer(request, nth)
         if failure:
             raise ApiError(failure)
@@ -161,17 +161,17 @@ class Windows:
 
     def __init__(self, limit, opens_at=float("inf"), width=QuotaWindow("per_day", 10_000, DAY)):  # noqa: B008
         self.limit, self.opens_at, self.width = limit, opens_at, width
-        self.flying, self.used, self.reserved = set(), 0, 0
+        self.in_flight, self.used, self.reserved = set(), 0, 0
         self.broken = set()
 
     def reserve(self):
         if "reserve" in self.broken:
             raise StorageError("the log of calls cannot be written")
         at = anyio.current_time()
-        if self.used + len(self.flying) >= self.limit and at < self.opens_at:
+        if self.used + len(self.in_flight) >= self.limit and at < self.opens_at:
             return WindowFull(self.width, self.opens_at - at)
         self.reserved += 1
-        self.flying.add(self.reserved)
+        self.in_flight.add(self.reserved)
         return self.reserved
 
     def free_calls(self):
@@ -180,8 +180,8 @@ class Windows:
     def finish(self, reservation):
         if "finish" in self.broken:
             raise StorageError("the log of calls cannot be written")
-        self.flying.remove(reservation)
+        self.in_flight.remove(reservation)
         self.used += 1
 
     def cancel(self, reservation):
-        self.flying.remove(reservation)
+        self.in_flight.remove(reservation)

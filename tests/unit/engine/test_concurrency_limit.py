@@ -1,4 +1,4 @@
-"""Slots for calls in flight: an account has its share of them, whoever else has begun by then."""
+"""Calls in flight: each account has its share of them, however many engines begin."""
 
 import anyio
 import pytest
@@ -9,30 +9,30 @@ pytestmark = pytest.mark.anyio
 
 
 def test_the_share_counts_the_accounts_of_all_engines_and_is_rounded_up():
-    slots = ConcurrencyLimit(32)
-    assert slots.share("one", 1) == 32
-    assert slots.share("another", 19) == 2
-    assert slots.share("one", 3) == 2
-    slots.leave("another")
-    assert slots.share("one", 3) == 11
-    assert slots.share("one", 100) == 1
+    limit = ConcurrencyLimit(32)
+    assert limit.share("one", 1) == 32
+    assert limit.share("another", 19) == 2
+    assert limit.share("one", 3) == 2
+    limit.leave("another")
+    assert limit.share("one", 3) == 11
+    assert limit.share("one", 100) == 1
 
 
 def test_expected_accounts_have_their_share_kept():
-    slots = ConcurrencyLimit(32)
-    slots.expected = 8
-    assert slots.share("the first", 1) == 4
-    slots.expected = 1
-    assert slots.share("the first", 1) == 32
+    limit = ConcurrencyLimit(32)
+    limit.expected = 8
+    assert limit.share("the first", 1) == 4
+    limit.expected = 1
+    assert limit.share("the first", 1) == 32
 
 
 async def test_no_more_calls_are_in_flight_than_the_limit():
-    slots = ConcurrencyLimit(2)
-    assert slots.take_nowait()
-    assert slots.take_nowait()
-    assert not slots.take_nowait()
+    limit = ConcurrencyLimit(2)
+    assert limit.take_nowait()
+    assert limit.take_nowait()
+    assert not limit.take_nowait()
     with anyio.move_on_after(0) as waited:
-        await slots.take()
+        await limit.take()
     assert waited.cancelled_caught
-    slots.give_back()
-    await slots.take()
+    limit.give_back()
+    await limit.take()

@@ -51,7 +51,7 @@ HOUR = 3600.0
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that tests set."""
 
     def __init__(self, now: float = 1e6) -> None:
         self.now = now
@@ -76,17 +76,17 @@ def usage(path, clock):
         yield opened
 
 
-def met(now: float, rate: float = 10.0) -> Pace:
+def measured(now: float, rate: float = 10.0) -> Pace:
     """A pace that has measured its limit."""
     return pace.learned(rate, now)
 
 
-def never(text: str) -> None:
+def no_warning(text: str) -> None:
     raise AssertionError(text)
 
 
 def joined(usage: CallLog, clock: Clock, start: Pace | None = None, key: str = "k") -> SharedPace:
-    return SharedPace(usage, key, start or Pace(), clock.now, never)
+    return SharedPace(usage, key, start or Pace(), clock.now, no_warning)
 
 
 # -- one pace for all ----------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ def test_a_pace_that_met_the_limit_is_shared_with_later_processes(usage, clock):
 def test_a_second_process_that_meets_the_limit_follows_the_first_ones_pace(usage, clock):
     other = joined(usage, clock)
     other.change(lambda known: known.permitted(clock.now))
-    first = joined(usage, clock, met(clock.now, 40.0))
+    first = joined(usage, clock, measured(clock.now, 40.0))
     first.change(lambda known: known.permitted(clock.now))
     clock.now += 1
     before = first.pace
@@ -135,7 +135,7 @@ def test_a_second_process_that_meets_the_limit_follows_the_first_ones_pace(usage
 def test_a_pace_not_used_for_long_is_replaced_by_the_one_that_meets_the_limit(usage, clock):
     other = joined(usage, clock)
     other.change(lambda known: known.permitted(clock.now))
-    joined(usage, clock, met(clock.now, 40.0))
+    joined(usage, clock, measured(clock.now, 40.0))
     clock.now += PRESENT + 1
     found = other.pace.throttled(clock.now - 1, clock.now, None)
     other.change(lambda known: known.throttled(clock.now - 1, clock.now, None))
@@ -144,10 +144,10 @@ def test_a_pace_not_used_for_long_is_replaced_by_the_one_that_meets_the_limit(us
 
 
 def test_two_processes_keep_one_gap_between_their_calls(path, clock):
-    """Each sees the other's, though none has told it."""
+    """Each process sees the calls of the other in the log."""
     with CallLog(path, clock) as here, CallLog(path, clock) as there:
-        both = [joined(here, clock, met(clock.now)), joined(there, clock)]
-        slots: list[float] = []
+        both = [joined(here, clock, measured(clock.now)), joined(there, clock)]
+        times: list[float] = []
         for number in range(40):
             shared = both[number % 2]
             taken = False
@@ -160,13 +160,13 @@ def test_two_processes_keep_one_gap_between_their_calls(path, clock):
             while not taken:
                 clock.now = max(clock.now, shared.pace.opens(clock.now))
                 shared.change(take)
-            slots.append(clock.now)
-    gaps = [later - earlier for earlier, later in pairwise(slots)]
+            times.append(clock.now)
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     assert all(0.08 < gap < 0.12 for gap in gaps)
 
 
 def test_an_unchanged_pace_writes_nothing(usage, clock):
-    shared = joined(usage, clock, met(clock.now))
+    shared = joined(usage, clock, measured(clock.now))
     shared.change(lambda known: known.permitted(clock.now))
     clock.now += 5
     shared.change(lambda known: known)
@@ -184,7 +184,7 @@ class Together:
         self.clock.now = max(self.clock.now, self.begins + now)
 
     def opens(self, now: float) -> float:
-        # As the pacer does: as others left it when its own next slot, as it knows it, is there.
+        # As the pacer does: read the stored pace once the next call is due by the known one.
         if (known := self.shared.pace.opens(now)) > now:
             return known
         self._at(now)
@@ -214,11 +214,11 @@ class Together:
     ],
 )
 @pytest.mark.parametrize("seed", range(3))
-def test_two_processes_call_as_one_would(quick, clock, rate, burst, rows, late, slower, most, seed):
-    with CallLog(quick, clock) as here, CallLog(quick, clock) as there:
+def test_two_processes_call_as_one_would(log_in_memory, clock, rate, burst, rows, late, slower, most, seed):
+    with CallLog(log_in_memory, clock) as here, CallLog(log_in_memory, clock) as there:
         begins = clock.now
         clients = [
-            Client(Together(SharedPace(usage, "k", Pace(), 0.0, never), clock, begins), rows, starts)
+            Client(Together(SharedPace(usage, "k", Pace(), 0.0, no_warning), clock, begins), rows, starts)
             for usage, starts in ((here, 0.0), (there, late))
         ]
         service = Bucket(rate, burst)
@@ -239,7 +239,7 @@ def test_two_processes_call_as_one_would(quick, clock, rate, burst, rows, late, 
 
 
 def test_a_run_joins_a_pace_in_use(usage, clock):
-    one = joined(usage, clock, met(clock.now, 40.0))
+    one = joined(usage, clock, measured(clock.now, 40.0))
     one.change(lambda known: known.permitted(clock.now))
     clock.now += PRESENT - 1
     assert joined(usage, clock).pace == one.pace
@@ -247,13 +247,13 @@ def test_a_run_joins_a_pace_in_use(usage, clock):
 
 @pytest.mark.parametrize("later", [PRESENT + 1, 8 * HOUR, LEARNED_FOR - HOUR])
 def test_a_later_run_begins_near_what_was_learned(usage, clock, later):
-    """And nothing else of it holds: not its slots, nor its throttles, nor the clock of its boot."""
-    joined(usage, clock, met(clock.now, 40.0)).change(
+    """Nothing else of the old pace is used: neither its times, its throttles, nor the clock of its boot."""
+    joined(usage, clock, measured(clock.now, 40.0)).change(
         lambda known: known.permitted(clock.now).throttled(clock.now, clock.now, 300.0)
     )
     begins, clock.now = clock.now, clock.now + later
     next_boot = 7.0
-    late = SharedPace(usage, "k", Pace(), next_boot, never)
+    late = SharedPace(usage, "k", Pace(), next_boot, no_warning)
     assert late.pace == pace.learned(40.0, next_boot)
     late.change(lambda known: known.permitted(next_boot))
     assert late.pace == pace.learned(40.0, next_boot).permitted(next_boot)
@@ -261,7 +261,7 @@ def test_a_later_run_begins_near_what_was_learned(usage, clock, later):
 
 
 def test_a_rate_learned_long_ago_is_forgotten(usage, clock):
-    joined(usage, clock, met(clock.now, 40.0)).change(lambda known: known.permitted(clock.now))
+    joined(usage, clock, measured(clock.now, 40.0)).change(lambda known: known.permitted(clock.now))
     clock.now += LEARNED_FOR + 1
     assert joined(usage, clock).pace == Pace()
 
@@ -301,7 +301,7 @@ def test_a_stored_pace_of_another_version_is_ignored(usage, clock, text):
 
 
 def test_a_pace_written_meanwhile_by_another_version_is_ignored(usage, clock):
-    shared = joined(usage, clock, met(clock.now))
+    shared = joined(usage, clock, measured(clock.now))
     usage.update_note("k", lambda *_: "[2, 3]")
     before = shared.pace
     shared.change(lambda known: known.permitted(clock.now))
@@ -314,7 +314,7 @@ def test_a_pace_written_meanwhile_by_another_version_is_ignored(usage, clock):
 def test_a_pace_that_can_no_longer_be_shared_is_followed_alone(path, clock):
     warned: list[str] = []
     with CallLog(path, clock) as usage:
-        shared = SharedPace(usage, "k", met(clock.now), clock.now, warned.append)
+        shared = SharedPace(usage, "k", measured(clock.now), clock.now, warned.append)
         path.unlink()
         before = shared.pace
         shared.change(lambda known: known.permitted(clock.now))
@@ -343,7 +343,7 @@ def test_without_a_log_a_met_limit_is_followed_alone(path, clock):
 # -- accounts ------------------------------------------------------------------------------------------
 
 
-def room(usage: CallLog | None, **quotas: Quota) -> AccountLimits:
+def limits_of(usage: CallLog | None, **quotas: Quota) -> AccountLimits:
     accounts = {name: Account(name, profile=name, quota=each) for name, each in quotas.items()}
     return AccountLimits(accounts, "aws", usage, {})
 
@@ -353,14 +353,14 @@ async def by_number(name: str) -> str:
     return f"aws/{name[-1]}"
 
 
-def settled(limits: AccountLimits, name: str, *, at: float = 0.0) -> AccountState:
-    """The account's lane, after it was found out whose it is."""
+def applied(limits: AccountLimits, name: str, *, at: float = 0.0) -> AccountState:
+    """The account after it was identified and its windows are set."""
 
     async def settle() -> AccountState:
         await anyio.sleep(at)
-        lane = limits.new_state(name, wait=False)
-        await limits.apply(lane, by_number)
-        return lane
+        account = limits.new_state(name, wait=False)
+        await limits.apply(account, by_number)
+        return account
 
     return trio.run(settle, clock=trio.testing.MockClock(autojump_threshold=0))
 
@@ -385,8 +385,8 @@ PER_DAY = Quota(per_second=5, per_day=100)
 
 
 def test_windows_are_metered_by_the_account_that_signs(usage):
-    both = room(usage, a1=PER_DAY, b1=PER_DAY, c2=PER_DAY)
-    meters = [settled(both, name).pacer.meter for name in ("a1", "b1", "c2")]
+    both = limits_of(usage, a1=PER_DAY, b1=PER_DAY, c2=PER_DAY)
+    meters = [applied(both, name).pacer.meter for name in ("a1", "b1", "c2")]
     for meter, calls in zip(meters, (1, 2, 4), strict=True):
         assert isinstance(meter, WindowMeter)
         for _ in range(calls):
@@ -396,19 +396,19 @@ def test_windows_are_metered_by_the_account_that_signs(usage):
 
 
 def test_reads_are_metered_apart_from_writes(usage):
-    lane = settled(room(usage, a1=Quota(per_day=1)), "a1")
-    assert lane.pacer.meter is not None
-    assert lane.read_pacer.meter is not None
-    assert lane.pacer.meter.reserve() == 1
-    assert isinstance(lane.pacer.meter.reserve(), WindowFull)
+    account = applied(limits_of(usage, a1=Quota(per_day=1)), "a1")
+    assert account.pacer.meter is not None
+    assert account.read_pacer.meter is not None
+    assert account.pacer.meter.reserve() == 1
+    assert isinstance(account.pacer.meter.reserve(), WindowFull)
     for _ in range(3):
-        assert isinstance(lane.read_pacer.meter.reserve(), int)
+        assert isinstance(account.read_pacer.meter.reserve(), int)
     assert logged(usage) == {"aws/1 writes": 1, "aws/1 reads": 3}
 
 
 def test_many_reads_are_metered_without_a_declared_window(usage):
-    limits = room(usage, a1=Quota(per_second=5))
-    lane = limits.new_state("a1", wait=False)
+    limits = limits_of(usage, a1=Quota(per_second=5))
+    account = limits.new_state("a1", wait=False)
     asked: list[str] = []
 
     async def identify(name: str) -> str:
@@ -416,9 +416,9 @@ def test_many_reads_are_metered_without_a_declared_window(usage):
         return "aws/1"
 
     for _ in range(2):
-        anyio.run(partial(limits.apply_to_reads, lane, identify))
-    assert lane.read_pacer.meter is not None
-    assert isinstance(lane.read_pacer.meter.reserve(), int)
+        anyio.run(partial(limits.apply_to_reads, account, identify))
+    assert account.read_pacer.meter is not None
+    assert isinstance(account.read_pacer.meter.reserve(), int)
     assert (logged(usage), asked) == ({"aws/1 reads": 1}, ["a1"])
 
 
@@ -443,8 +443,8 @@ def test_a_meter_reserves_finishes_and_cancels(usage, clock):
 
 @pytest.mark.parametrize("quota", [Quota(), Quota(per_second=5), Quota(reserve=10)])
 def test_without_declared_windows_no_call_is_logged(usage, quota):
-    lane = settled(room(usage, a1=quota), "a1")
-    assert lane.pacer.meter is lane.read_pacer.meter is None
+    account = applied(limits_of(usage, a1=quota), "a1")
+    assert account.pacer.meter is account.read_pacer.meter is None
 
 
 def test_without_a_log_the_account_is_not_identified():
@@ -452,7 +452,7 @@ def test_without_a_log_the_account_is_not_identified():
         raise AssertionError(name)
 
     async def settle() -> None:
-        limits = room(None, a1=Quota(per_second=5))
+        limits = limits_of(None, a1=Quota(per_second=5))
         await limits.apply(limits.new_state("a1", wait=False), asked)
 
     trio.run(settle)
@@ -462,32 +462,32 @@ def test_an_account_known_before_keeps_its_windows_while_sts_is_silent(usage):
     """A window that began anew under the name of a key would be one too many."""
     known: list[str] = ["aws:123456789012:us-east-1", "aws key:0123"]
 
-    async def told(_: str) -> str:
+    async def identify(_: str) -> str:
         return known.pop(0)
 
     async def settle(quota: Quota) -> AccountState:
-        limits = room(usage, a1=quota)
-        lane = limits.new_state("a1", wait=False)
-        await limits.apply(lane, told)
-        return lane
+        limits = limits_of(usage, a1=quota)
+        account = limits.new_state("a1", wait=False)
+        await limits.apply(account, identify)
+        return account
 
     for _ in range(2):
-        lane = trio.run(settle, PER_DAY)
-        assert isinstance(lane.pacer.meter, WindowMeter)
-        assert lane.pacer.meter.key == "aws:123456789012:us-east-1 writes"
-        assert lane.warnings == []
+        account = trio.run(settle, PER_DAY)
+        assert isinstance(account.pacer.meter, WindowMeter)
+        assert account.pacer.meter.key == "aws:123456789012:us-east-1 writes"
+        assert account.warnings == []
 
 
 @pytest.mark.parametrize(("quota", "warned"), [(PER_DAY, True), (Quota(per_second=5), False)])
 def test_an_account_never_known_is_a_warning_if_it_has_windows(usage, quota, warned):
-    async def told(_: str) -> str:
+    async def identify(_: str) -> str:
         return "aws key:0123"
 
     async def settle() -> AccountState:
-        limits = room(usage, a1=quota)
-        lane = limits.new_state("a1", wait=False)
-        await limits.apply(lane, told)
-        return lane
+        limits = limits_of(usage, a1=quota)
+        account = limits.new_state("a1", wait=False)
+        await limits.apply(account, identify)
+        return account
 
     warnings = trio.run(settle).warnings
     assert [("STS" in one, "sts:GetCallerIdentity" in one) for one in warnings] == [(True, True)] * warned
@@ -496,28 +496,28 @@ def test_an_account_never_known_is_a_warning_if_it_has_windows(usage, quota, war
 def test_an_account_without_credentials_gets_no_windows(usage):
     failure = error_codes.client_failure(["NoCredentialsError", "Exception"], "none")
 
-    async def nobody(name: str) -> str:
+    async def identify(name: str) -> str:
         raise ApiError(failure)
 
     async def settle() -> None:
-        limits = room(usage, a1=PER_DAY)
-        lane = limits.new_state("a1", wait=False)
+        limits = limits_of(usage, a1=PER_DAY)
+        account = limits.new_state("a1", wait=False)
         with pytest.raises(ApiError):
-            await limits.apply(lane, nobody)
-        assert lane.pacer.meter is None
+            await limits.apply(account, identify)
+        assert account.pacer.meter is None
 
     trio.run(settle)
     assert notes(usage) == set()
 
 
 def test_declared_and_sought_rates_are_kept_apart(usage):
-    """One who declares must not slow down one who seeks, nor the other way round."""
+    """A declared rate must not slow a search down, nor the other way round."""
     quotas = {"a1": Quota(per_second=5), "b1": Quota(per_second=7, per_day=9), "c1": Quota(per_day=9)}
-    lanes = [settled(room(usage, **quotas), name) for name in quotas]
-    for lane in lanes[1:]:
-        lane.pacer.change(lambda known: known.permitted(0.0).throttled(0.0, 0.0, None))
+    accounts = [applied(limits_of(usage, **quotas), name) for name in quotas]
+    for account in accounts[1:]:
+        account.pacer.change(lambda known: known.permitted(0.0).throttled(0.0, 0.0, None))
     assert {name for name in notes(usage) if " pace " in name} == {"aws/1 pace declared", "aws/1 pace sought"}
-    assert [lane.pacer.pace.ceiling for lane in lanes] == [
+    assert [account.pacer.pace.ceiling for account in accounts] == [
         pace.declared(5).ceiling,
         pace.declared(7).ceiling,
         inf,
@@ -526,7 +526,7 @@ def test_declared_and_sought_rates_are_kept_apart(usage):
 
 @pytest.mark.parametrize("rates", [(5.0, 5.0), (5.0, 4.0), (0.4, 0.4, 0.4)])
 def test_all_processes_together_keep_a_declared_rate(usage, clock, rates):
-    """Whoever takes the next slot, it is a whole gap after the one before."""
+    """Each call is a whole gap after the one before, whichever process makes it."""
     all_ = [joined(usage, clock, pace.declared(rate)) for rate in rates]
     sent = []
     for number in range(40):
@@ -557,88 +557,88 @@ def test_a_slot_of_an_earlier_boot_delays_a_call_by_one_gap_at_most(usage, clock
     clock.now = 1e6
     joined(usage, clock, pace.declared(0.5)).change(lambda known: known.permitted(clock.now))
     clock.now += PRESENT + 1
-    after = SharedPace(usage, "k", pace.declared(0.5), 3.0, never).pace
+    after = SharedPace(usage, "k", pace.declared(0.5), 3.0, no_warning).pace
     assert after.opens(3.0) <= 3.0 + 1 / pace.declared(0.5).ceiling
 
 
 def test_two_names_of_one_account_share_its_pace(usage):
-    both = room(usage, a1=Quota(), b1=Quota(), c2=Quota())
-    first = settled(both, "a1")
+    both = limits_of(usage, a1=Quota(), b1=Quota(), c2=Quota())
+    first = applied(both, "a1")
     first.pacer.change(lambda known: known.permitted(0.0))
     first.pacer.change(lambda known: known.throttled(0.0, 0.0, None))
-    assert settled(both, "b1").pacer.pace == first.pacer.pace
-    assert settled(both, "c2").pacer.pace == Pace()
+    assert applied(both, "b1").pacer.pace == first.pacer.pace
+    assert applied(both, "c2").pacer.pace == Pace()
 
 
 def test_accounts_begin_at_the_declared_rate_or_search_and_read_at_the_published_rate(usage):
-    limits = room(usage, a1=Quota(per_second=5), b1=Quota())
-    lane, other = (limits.new_state(name, wait=False) for name in ("a1", "b1"))
-    assert lane.pacer.pace == pace.declared(5)
+    limits = limits_of(usage, a1=Quota(per_second=5), b1=Quota())
+    account, other = (limits.new_state(name, wait=False) for name in ("a1", "b1"))
+    assert account.pacer.pace == pace.declared(5)
     assert other.pacer.pace == Pace()
-    assert lane.read_pacer.pace == pace.declared(10)
+    assert account.read_pacer.pace == pace.declared(10)
 
 
 def test_a_log_that_breaks_where_no_call_is_counted_is_a_warning(path, clock):
     with CallLog(path, clock) as usage:
         path.unlink()
-        lane = settled(room(usage, a1=Quota()), "a1")
-    assert lane.pacer.pace == Pace()
-    (warning,) = lane.warnings
+        account = applied(limits_of(usage, a1=Quota()), "a1")
+    assert account.pacer.pace == Pace()
+    (warning,) = account.warnings
     assert "no longer shared" in warning
 
 
 def test_a_log_that_breaks_where_calls_are_counted_lets_no_call_leave(path, clock):
     with CallLog(path, clock) as usage:
         path.unlink()
-        lane = settled(room(usage, a1=PER_DAY), "a1")
-        assert lane.pacer.meter is not None
+        account = applied(limits_of(usage, a1=PER_DAY), "a1")
+        assert account.pacer.meter is not None
         with pytest.raises(StorageError):
-            lane.pacer.meter.reserve()
+            account.pacer.meter.reserve()
 
 
 # -- how it will go ------------------------------------------------------------------------------------
 
 
-def brief(found: AccountForecast) -> tuple[float, str, tuple[int, ...]]:
+def summarised(found: AccountForecast) -> tuple[float, str, tuple[int, ...]]:
     return found.rate, found.basis, found.used
 
 
 def test_a_forecast_uses_the_declared_rate(usage):
-    found = room(usage, a1=Quota(per_second=5, per_hour=60, per_day=100)).forecast("a1", 100)
-    assert brief(found) == (5, "declared", (0, 0))
+    found = limits_of(usage, a1=Quota(per_second=5, per_hour=60, per_day=100)).forecast("a1", 100)
+    assert summarised(found) == (5, "declared", (0, 0))
     assert found.windows == windows(Quota(per_hour=60, per_day=100))
     assert found.forecast.ends_in == pytest.approx(HOUR + 39 / 5)
 
 
 def test_a_forecast_uses_the_rate_learned_by_an_earlier_run(usage, clock):
-    seeking = room(usage, a1=Quota())
-    assert brief(seeking.forecast("a1", 10)) == (PUBLISHED_RATE, "assumed", ())
-    lane = settled(seeking, "a1")
-    assert brief(seeking.forecast("a1", 10))[1] == "assumed", "nothing was learned yet"
-    lane.pacer.store.change(lambda _: met(0.0, 12.0).permitted(0.0))
-    usage.update_note("aws/1 pace sought", lambda *_: pace.dump(met(0.0, 12.0)))
+    seeking = limits_of(usage, a1=Quota())
+    assert summarised(seeking.forecast("a1", 10)) == (PUBLISHED_RATE, "assumed", ())
+    account = applied(seeking, "a1")
+    assert summarised(seeking.forecast("a1", 10))[1] == "assumed", "nothing was learned yet"
+    account.pacer.store.change(lambda _: measured(0.0, 12.0).permitted(0.0))
+    usage.update_note("aws/1 pace sought", lambda *_: pace.dump(measured(0.0, 12.0)))
     clock.now += LEARNED_FOR - 1
-    assert brief(room(usage, a1=Quota()).forecast("a1", 10)) == (12.0, "learned", ())
+    assert summarised(limits_of(usage, a1=Quota()).forecast("a1", 10)) == (12.0, "learned", ())
     clock.now += 2
-    assert brief(room(usage, a1=Quota()).forecast("a1", 10)) == (PUBLISHED_RATE, "assumed", ())
+    assert summarised(limits_of(usage, a1=Quota()).forecast("a1", 10)) == (PUBLISHED_RATE, "assumed", ())
 
 
 def test_a_forecast_uses_the_rate_measured_by_this_run(usage):
-    found = room(usage, a1=Quota(per_second=5)).forecast("a1", 11, 2.0)
-    assert brief(found) == (2.0, "measured", ())
+    found = limits_of(usage, a1=Quota(per_second=5)).forecast("a1", 11, 2.0)
+    assert summarised(found) == (2.0, "measured", ())
     assert found.forecast.ends_in == pytest.approx(5)
 
 
 def test_without_a_log_a_forecast_knows_only_what_is_declared():
-    found = room(None, a1=Quota(per_day=100)).forecast("a1", 150)
-    assert brief(found) == (PUBLISHED_RATE, "assumed", (0,))
+    found = limits_of(None, a1=Quota(per_day=100)).forecast("a1", 150)
+    assert summarised(found) == (PUBLISHED_RATE, "assumed", (0,))
     assert found.forecast.ends_in == pytest.approx(DAY + 49)
 
 
 def test_a_forecast_counts_what_is_used_of_each_window_without_any_call(usage, clock):
     """By another run, an hour ago and just now; whose account it is was found out then."""
     quota = Quota(per_second=1, per_hour=50, per_day=100)
-    meter = settled(room(usage, a1=quota), "a1").pacer.meter
+    meter = applied(limits_of(usage, a1=quota), "a1").pacer.meter
     assert meter is not None
     for _ in range(2):
         for _ in range(30):
@@ -647,7 +647,7 @@ def test_a_forecast_counts_what_is_used_of_each_window_without_any_call(usage, c
             meter.finish(reservation)
         clock.now += HOUR + 1
     clock.now -= HOUR
-    found = room(usage, a1=quota).forecast("a1", 70)
+    found = limits_of(usage, a1=quota).forecast("a1", 70)
     assert found.used == (30, 60)
     # 20 now, 20 when the hour is over, the rest when the first of yesterday's are a day old.
     assert [span.rows for span in found.forecast.spans] == [20, 20, 30]
@@ -675,7 +675,7 @@ def test_other_account_settings_are_not_taken_for_a_known_account(usage, other):
             AccountLimits({"a1": account}, changes.get("endpoint", "aws"), usage, {}).forecast("a1", 1).used
         )
 
-    settled(AccountLimits({"a1": known}, "aws", usage, {}), "a1").pacer.meter.reserve()  # type: ignore[union-attr]
+    applied(AccountLimits({"a1": known}, "aws", usage, {}), "a1").pacer.meter.reserve()  # type: ignore[union-attr]
     assert used() == (1,)
     assert used(**other) == (0,)
 
@@ -687,7 +687,7 @@ def test_ambient_credentials_are_told_apart_by_what_names_them(usage):
 
     mine = {"AWS_ACCESS_KEY_ID": "AKIA1", "AWS_SECRET_ACCESS_KEY": "one"}
     ambient = AccountLimits({"m1": Account("m1", quota=PER_DAY)}, "aws", usage, mine)
-    settled(ambient, "m1").pacer.meter.reserve()  # type: ignore[union-attr]
+    applied(ambient, "m1").pacer.meter.reserve()  # type: ignore[union-attr]
     assert outlook(**mine).used == (1,)
     assert outlook(**mine | {"AWS_SECRET_ACCESS_KEY": "rotated"}).used == (1,)
     assert outlook(**mine | {"AWS_ACCESS_KEY_ID": "AKIA2"}).used == (0,)
@@ -736,7 +736,7 @@ class Backfill:
         return CallLog(self.path, clock=lambda: 1e6 + trio.current_time())
 
     async def run(self, seconds: float, *, killed: bool = False) -> None:
-        """One invocation of so many seconds; one that is killed tells the log of nothing more."""
+        """One invocation of so many seconds; a killed one writes nothing more to the log."""
         with self.opened() as usage, anyio.move_on_after(seconds) as scope:
             async with anyio.create_task_group() as group:
                 group.start_soon(self.until_done, usage)
@@ -747,7 +747,7 @@ class Backfill:
         self.waiting = [row for row in self.waiting if row not in self.done]
 
     async def run_engine(self, seconds: float) -> None:
-        """One invocation by the engine, which is stopped in good order after so long."""
+        """One invocation by the engine, which is stopped gracefully after so long."""
         rows = [self.request(number) for number in self.waiting]
         with self.opened() as usage:
             limits = AccountLimits({"m1": Account("m1", quota=self.quota)}, "aws", usage, {})
@@ -793,7 +793,7 @@ class Backfill:
             assert later - (earlier + LATENCY) > DAY - 1e-5
 
 
-def few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+def look_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     """A quarter of a million looks at a window that is known to be spent would prove nothing."""
     monkeypatch.setattr(pacer, "LOOK_AGAIN", 600.0)
 
@@ -807,21 +807,21 @@ def in_virtual_time(body: Callable[[], Awaitable[None]]) -> float:
 
 
 @pytest.fixture
-def quick():
+def log_in_memory():
     """A folder in memory, where there is one."""
     folder = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: PTH112
     with tempfile.TemporaryDirectory(dir=folder) as made:
         yield Path(made) / "usage.sqlite"
 
 
-def test_a_backfill_over_days_uses_its_whole_quota_and_never_exceeds_it(quick, monkeypatch):
+def test_a_backfill_over_days_uses_its_whole_quota_and_never_exceeds_it(log_in_memory, monkeypatch):
     """9,000 rows at one a second and 2,500 a day; killed in mid-call and stopped in mid-wait.
 
     So many that what is in no window any more is purged on its way.
     """
-    few_looks(monkeypatch)
-    going = Backfill(quick, 9_000, 2_500)
-    assert going.rows > 2 * PURGE_EVERY
+    look_seldom(monkeypatch)
+    backfill = Backfill(log_in_memory, 9_000, 2_500)
+    assert backfill.rows > 2 * PURGE_EVERY
 
     async def body() -> None:
         for seconds, killed in (
@@ -831,22 +831,22 @@ def test_a_backfill_over_days_uses_its_whole_quota_and_never_exceeds_it(quick, m
             (50_000, False),
             (70_000, True),
         ):
-            await going.run(seconds, killed=killed)
-            assert going.waiting
-        await going.run(inf)
+            await backfill.run(seconds, killed=killed)
+            assert backfill.waiting
+        await backfill.run(inf)
 
-    going.judge(in_virtual_time(body), dropped=5)
-    assert len(going.calls) > going.rows, "no kill met a call in flight"
+    backfill.judge(in_virtual_time(body), dropped=5)
+    assert len(backfill.calls) > backfill.rows, "no kill met a call in flight"
 
 
-def test_engine_runs_over_days_use_the_whole_quota_and_never_exceed_it(quick, monkeypatch):
-    few_looks(monkeypatch)
-    going = Backfill(quick, 3500, 1000)
+def test_engine_runs_over_days_use_the_whole_quota_and_never_exceed_it(log_in_memory, monkeypatch):
+    look_seldom(monkeypatch)
+    backfill = Backfill(log_in_memory, 3500, 1000)
 
     async def body() -> None:
         for seconds in (300.1, 600.15, 40_000, 50_000, 86_400):
-            await going.run_engine(seconds)
-            assert going.waiting
-        await going.run_engine(inf)
+            await backfill.run_engine(seconds)
+            assert backfill.waiting
+        await backfill.run_engine(inf)
 
-    going.judge(in_virtual_time(body), dropped=0)
+    backfill.judge(in_virtual_time(body), dropped=0)

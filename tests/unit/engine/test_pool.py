@@ -609,7 +609,7 @@ async def test_an_account_whose_calls_hang_takes_no_other_accounts_share():
 
 
 async def test_a_throttle_that_may_have_landed_leaves_its_row_in_doubt():
-    """A 5xx with a throttle's code: nobody knows what became of it."""
+    """A 5xx with a throttle's code: it may have been carried out."""
     world = World(answer=lambda *_: refusal("ThrottlingException", 503), max_duration=20)
     await world.run(requests(3))
     assert world.sent
@@ -718,7 +718,7 @@ async def test_a_stop_ends_the_wait_for_a_window():
         world.engine.request_stop(Stop(StopKind.INTERRUPTED, "SIGINT"))
     assert anyio.current_time() < 101
     assert world.statuses() == {Status.SUCCEEDED: 40}
-    assert windows.flying == set()
+    assert windows.in_flight == set()
 
 
 async def test_a_spent_window_of_reads_leaves_the_row_in_doubt():
@@ -735,7 +735,7 @@ async def test_a_spent_window_of_reads_leaves_the_row_in_doubt():
 
 
 async def test_a_stop_cancels_the_permit_of_a_call_that_waits_for_concurrency():
-    """It has its slot, but all calls that may fly do: it never leaves, and spends nothing."""
+    """It has a permit but never leaves, so it uses nothing of the window."""
     world = World(latency=5, accounts=("a", "b"), rate=1000, concurrency=1)
     meters = {name: Windows(100) for name in ("a", "b")}
     for name, account in world.engine.accounts.items():
@@ -744,11 +744,11 @@ async def test_a_stop_cancels_the_permit_of_a_call_that_waits_for_concurrency():
         group.start_soon(world.run, [*requests(5, "a"), *requests(5, "b", "eng-of-its-own")])
         await anyio.sleep(3)
         assert len(world.sent) == 1
-        assert sum(len(meter.flying) for meter in meters.values()) == 2
+        assert sum(len(meter.in_flight) for meter in meters.values()) == 2
         world.engine.request_stop(Stop(StopKind.INTERRUPTED, "SIGINT"))
     assert len(world.sent) == 1
     assert sum(meter.used for meter in meters.values()) == 1
-    assert not any(meter.flying for meter in meters.values())
+    assert not any(meter.in_flight for meter in meters.values())
     assert [account.pacer.pace.in_flight for account in world.engine.accounts.values()] == [0, 0]
 
 
@@ -767,7 +767,7 @@ async def test_a_stop_at_the_very_moment_of_a_permit_gives_it_back():
     account.pacer.meter = windows = Signalled(100)
     await world.run(requests(20))
     assert len(world.sent) == windows.used == 6
-    assert windows.flying == set()
+    assert windows.in_flight == set()
     assert account.pacer.pace.in_flight == 0
     assert world.ending().kind is StopKind.INTERRUPTED
 
@@ -779,7 +779,7 @@ async def test_calls_that_are_dropped_in_flight_count_in_their_windows():
         group.start_soon(world.run, requests(100))
         await anyio.sleep(5)
         world.engine.abort()
-    assert (windows.used, windows.flying) == (4, set())
+    assert (windows.used, windows.in_flight) == (4, set())
 
 
 @pytest.mark.parametrize("breaks", ["finish", "reserve"])
@@ -809,7 +809,7 @@ async def test_a_log_of_calls_that_cannot_be_read_lets_no_call_leave():
 
 
 async def test_the_time_a_spent_window_opens_is_computed_once_no_call_is_in_flight():
-    """A call in flight seems to hold its slot for minutes; once it is over it is known better."""
+    """A call in flight may count for minutes; once it is over, the time is exact."""
     world = World(latency=2, concurrency=8, rate=1000)
     windows = Windows(4, opens_at=360)
     account = world.engine.accounts["main"]
@@ -819,17 +819,17 @@ async def test_the_time_a_spent_window_opens_is_computed_once_no_call_is_in_flig
         while account.stop is None:
             await anyio.sleep(0.1)
         assert "in 0:05:" in account.stop.reason
-        assert windows.flying
+        assert windows.in_flight
         windows.opens_at = anyio.current_time() + 62
 
     async with anyio.create_task_group() as group:
         group.start_soon(over)
         group.start_soon(world.run, requests(100))
     assert "in 0:01:0" in (account.stop.reason if account.stop else "")
-    assert windows.flying == set()
+    assert windows.in_flight == set()
 
 
-# -- what the pace is told -----------------------------------------------------------------------------
+# -- what counts for the pace ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

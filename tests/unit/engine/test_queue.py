@@ -1,4 +1,4 @@
-"""Requests by account: nothing lost, in order, nobody held up, and memory bounded whoever is slow."""
+"""Requests by account: none lost, in order, no account delayed by another, and memory bounded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def request(account, number=0, **more):
     return Request(row, f"token-{account}-{number}", **more)
 
 
-def listed(names):
+def numbered(names):
     """A request for each name, numbered by account."""
     seen: Counter[str] = Counter()
     for name in names:
@@ -63,16 +63,16 @@ names = st.sampled_from("abcde")
     ),
     pauses=st.fixed_dictionaries({name: st.sampled_from([0.0, 0.01, 1.0, 50.0]) for name in "abcde"}),
     batch=st.integers(1, 9),
-    told=st.sampled_from(["nothing", "the truth", "too few", "too many"]),
+    claimed=st.sampled_from(["nothing", "the truth", "too few", "too many"]),
 )
-def test_any_order_and_rates_lose_nothing_and_keep_memory_bounded(order, pauses, batch, told):
+def test_any_order_and_rates_lose_nothing_and_keep_memory_bounded(order, pauses, batch, claimed):
     wanted = Counter(order)
     expected = {
         "nothing": None,
         "the truth": wanted,
         "too few": {name: number // 2 for name, number in wanted.items()},
         "too many": {name: number + 7 for name, number in wanted.items()},
-    }[told]
+    }[claimed]
     taken: dict[str, list[int]] = {name: [] for name in "abcde"}
 
     async def take(queue, name):
@@ -88,7 +88,7 @@ def test_any_order_and_rates_lose_nothing_and_keep_memory_bounded(order, pauses,
             async with anyio.create_task_group() as group:
                 for name in "abcde":
                     group.start_soon(take, queue, name)
-                await queue.read(batched(listed(order), batch), expected)
+                await queue.read(batched(numbered(order), batch), expected)
 
     in_virtual_time(main)
     assert taken == {name: list(range(wanted[name])) for name in "abcde"}
@@ -96,13 +96,13 @@ def test_any_order_and_rates_lose_nothing_and_keep_memory_bounded(order, pauses,
 
 @pytest.fixture(scope="module")
 def one_behind_another():
-    return list(listed([*["huge"] * 100_000, *["small"] * 100]))
+    return list(numbered([*["huge"] * 100_000, *["small"] * 100]))
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("announced", [False, True])
 async def test_an_account_behind_a_hundred_thousand_rows_of_another_does_not_wait_for_them(
-    one_behind_another, told
+    one_behind_another, announced
 ):
     huge = 100_000
     done: dict[str, float] = {}
@@ -120,7 +120,9 @@ async def test_an_account_behind_a_hundred_thousand_rows_of_another_does_not_wai
         async with anyio.create_task_group() as group:
             group.start_soon(take, queue, "huge", 64.0)
             group.start_soon(take, queue, "small", 1.0)
-            await queue.read(batched(one_behind_another, 64), {"huge": huge, "small": 100} if told else None)
+            await queue.read(
+                batched(one_behind_another, 64), {"huge": huge, "small": 100} if announced else None
+            )
     assert done["small"] - began < 10
     assert done["huge"] - began >= huge
     assert most < 1_300
@@ -133,7 +135,7 @@ async def test_nothing_is_read_while_every_account_has_rows():
 
     def batches():
         nonlocal read
-        for one in listed("ab" * 1_000):
+        for one in numbered("ab" * 1_000):
             read += 1
             yield [one]
 
@@ -150,7 +152,7 @@ async def test_the_rows_of_a_stopped_account_are_dropped_and_delay_no_other():
     stopped: set[str] = set()
     with closing(RequestQueue("ab", stopped.__contains__, read_ahead=AHEAD, chunk=CHUNK)) as queue:
         async with anyio.create_task_group() as group:
-            group.start_soon(queue.read, batched(listed("a" * 100 + "b" * 5), 7))
+            group.start_soon(queue.read, batched(numbered("a" * 100 + "b" * 5), 7))
             assert len(await queue.take("b", SIZE)) == SIZE
             assert queue.busy() == 2
             stopped.add("a")
@@ -167,7 +169,7 @@ async def test_nothing_more_is_read_once_every_account_has_stopped():
     read = []
 
     def batches():
-        for one in listed("a" * 100):
+        for one in numbered("a" * 100):
             read.append(one)
             yield [one]
 

@@ -50,12 +50,12 @@ class Service:
         found: dict[str, Any] = answer
         return found
 
-    async def identify(self, lane: AccountState) -> None:
+    async def identify(self, account: AccountState) -> None:
         self.identified += 1
 
     def reader(self, **pacer: Any) -> Reader:
-        lane = AccountState("main", Pacer(pace.declared(1)), Pacer(pace.declared(10), **pacer))
-        return Reader(lane, self.call, self.identify, now=lambda: NOW, rng=Random(0))
+        account = AccountState("main", Pacer(pace.declared(1)), Pacer(pace.declared(10), **pacer))
+        return Reader(account, self.call, self.identify, now=lambda: NOW, rng=Random(0))
 
 
 def in_virtual_time(work: Any) -> Any:

@@ -173,7 +173,7 @@ async def test_one_accounts_breaker_stops_no_other():
     assert world.engine.accounts["b"].stop is None
 
 
-# -- nobody can be reached ----------------------------------------------------------------------------
+# -- no network ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("concurrency", [1, 32])
@@ -188,7 +188,7 @@ async def test_without_a_network_the_run_is_deferred_within_three_minutes(concur
     assert "cannot reach api.example:443: connection refused, and so for" in world.ending().reason
     assert world.outcomes == [], "all rows are unattempted"
     assert account.traffic.calls == 0
-    assert (account.pacer.meter.used, account.pacer.meter.flying) == (0, set())
+    assert (account.pacer.meter.used, account.pacer.meter.in_flight) == (0, set())
     assert len(world.sent) < 60
     assert len({request.row for _, request in world.sent}) <= LIMIT
 
@@ -200,7 +200,7 @@ async def test_a_first_read_that_does_not_leave_is_a_probe_before_any_intent():
     await world.run(requests(2000))
     assert world.ending().kind is StopKind.DEFERRED
     assert world.intended == world.sent == world.outcomes == account.warnings == []
-    assert (reads.used, reads.flying) == (0, set())
+    assert (reads.used, reads.in_flight) == (0, set())
     assert 120 <= anyio.current_time() < 180
 
 
@@ -266,17 +266,17 @@ async def test_a_pause_at_a_worker_is_shown_by_the_coordinators_clock():
         settings=Settings(),
     )
 
-    def told(pause):
+    def shown(pause):
         here._told(here._desks["main"], Tale(account="main", pause=pause))
         return account.pause and (account.pause.what, account.pause.next_at)
 
     await anyio.sleep(5)
     there = Pause.begin(breakers.UNREACHABLE, "down", 1e6, 120)
-    assert told(there) == ("down", 6)
+    assert shown(there) == ("down", 6)
     await anyio.sleep(0.5)
-    assert told(there) == ("down", 6)
-    assert told(there.after_probe("still down", 1e6 + 1)) == ("still down", 7.5)
-    assert told(None) is None
+    assert shown(there) == ("down", 6)
+    assert shown(there.after_probe("still down", 1e6 + 1)) == ("still down", 7.5)
+    assert shown(None) is None
 
 
 async def test_a_single_refused_connection_delays_other_rows_little():

@@ -53,7 +53,7 @@ def test_only_an_old_ambiguous_token_is_looked_up_first(ambiguous, age, look):
         (600, None, 0.0, False),
         (600, None, 120.0, True),
         (0, None, -7200.0, True),
-        # Nobody knows the age of what comes from the future; a skew is off by a second or two.
+        # The age of a token from the future is unknown; a skew can be wrong by a second or two.
         (-60, None, None, True),
         (1, 2.0, 0.0, False),
         (598, 0.0, 2.0, False),
