@@ -71,8 +71,8 @@ def test_atomic_write_takes_the_longest_names(tmp_path):
 FAILING_FSYNC = """
 import errno, pathlib, sys
 from batch_snapshot import files
-from tests.support.seccomp import refusing
-refusing("fsync", errno.EIO)()
+from tests.support.seccomp import fail_system_call
+fail_system_call("fsync", errno.EIO)()
 with files.atomic_write(pathlib.Path(sys.argv[1])) as file:
     file.write(b"after")
 """
