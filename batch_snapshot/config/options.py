@@ -82,7 +82,7 @@ class Options:
     wait: bool = False
     #: Against a simulator that lives as long as the run.
     simulate: bool = False
-    #: The file that keeps the simulator's world from one command to the next.
+    #: The file that keeps what the simulator holds from one command to the next.
     simulator_state: Path | None = None
     #: Reads a second and account; None: what AWS allows.
     read_rate: float | None = None
@@ -99,7 +99,7 @@ class Options:
     state_dir: Path | None = None
     #: The state folder of a simulated run (see `isolate_simulated_state`).
     simulated_state_dir: Path | None = None
-    #: Begin a new ledger though an unfinished one has vanished, or lies elsewhere.
+    #: Begin a new ledger though an unfinished one has vanished, or is elsewhere.
     new_ledger: bool = False
     #: With {date} in the ledger's name: an unfinished ledger so young is resumed first.
     resume_within: float = RESUME_WITHIN
@@ -123,7 +123,7 @@ def state_folder_of(options: Options) -> Path:
 def isolate_simulated_state(options: Options, *, simulated: bool) -> Iterator[Options]:
     """Give what is `simulated` a state folder of its own, which real runs never see.
 
-    It lasts as long as the simulated world: next to the world's file, or until the block ends.
+    It lasts as long as what the simulator holds: next to its file, or until the block ends.
 
     Raises:
         StorageError: no folder can be made.

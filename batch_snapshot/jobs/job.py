@@ -185,7 +185,7 @@ def _warnings(manifest: Manifest, quotas: Mapping[str, Quota], options: Options)
 def _renamed_questions(renamed: Mapping[tuple[str, str], Row]) -> list[str]:
     """What a dry run says where only the run can find out who signs."""
     return [
-        f"{row.engagement}/{row.resource} stands in the ledger under account {other!r} and is to be sent "
+        f"{row.engagement}/{row.resource} is in the ledger under account {other!r} and is to be sent "
         f"under {name!r}: if both sign for the same AWS account, the run is refused"
         for (other, name), row in renamed.items()
     ]

@@ -86,7 +86,7 @@ def lock_ledger(
 
 
 def _check_unfinished(locked: LockedLedger) -> LockedLedger:
-    """Refuse a new ledger where an unfinished one has vanished, or lies elsewhere; a dry run only says so.
+    """Refuse a new ledger where an unfinished one has vanished or is elsewhere; a dry run only says so.
 
     Raises:
         InputError: there is one, and the options don't say which to take.
@@ -152,7 +152,7 @@ def lock_retried_ledger(
 
 
 def reminder_files(name: str, targets: Targets, options: Options) -> dict[str, Path]:
-    """By account, where unfinished ledgers are recorded; a simulator's snapshots are gone when it is."""
+    """By account, where unfinished ledgers are recorded; none for a simulator, which keeps none."""
     if targets.endpoint == SIMULATOR:
         return {}
     return paths.unfinished_files(state_folder_of(options), name, targets.accounts, targets.endpoint)

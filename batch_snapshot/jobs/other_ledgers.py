@@ -32,7 +32,7 @@ class OtherLedger(NamedTuple):
 def check_other_ledgers(
     files: Iterable[Path], path: Path, name: str, options: Options, began: Header | None
 ) -> frozenset[str]:
-    """Refuse to begin a ledger while an unfinished one of the same manifest and account lies elsewhere.
+    """Refuse to begin a ledger while an unfinished one of the same manifest and account is elsewhere.
 
     A ledger that names no row yet is as good as new.
 

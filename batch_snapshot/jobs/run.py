@@ -56,7 +56,7 @@ BATCH = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
-    """What the caller wants to see and say. The library prints nothing and takes no signals unasked."""
+    """Callbacks and settings of the caller. The library prints nothing, and handles no signals unasked."""
 
     #: Runs in parallel with the calls until they are over.
     watch: Callable[[RunView], Coroutine[Any, Any, None]] | None = None

@@ -70,7 +70,7 @@ def renamed_refusal(row: str, other: str, name: str, *, command: str) -> str:
         else f"name the account {other!r} in the manifest as the ledger does"
     )
     return (
-        f"{row} stands in it under account {other!r} and would be sent again under {name!r}, which signs for "
+        f"{row} is in it under account {other!r} and would be sent again under {name!r}, which signs for "
         f"the same AWS account as far as can be told; {ours}, or name another ledger with --ledger if all "
         "snapshots are to be made again"
     )
