@@ -1,4 +1,4 @@
-"""What others are told at the end, and that nothing of it is ever the run's affair."""
+"""Notifications at the end of a run; their failures never change its exit code."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def run(*arguments: str, capsys) -> SimpleNamespace:
 
 
 def test_notice_has_outcome_failures_and_next_steps():
-    told = notice.of_summary(summed_up(next_steps=["batch-snapshot run trial.yaml"]))
-    assert told.text.splitlines() == [
+    made = notice.of_summary(summed_up(next_steps=["batch-snapshot run trial.yaml"]))
+    assert made.text.splitlines() == [
         "batch-snapshot run trial: stopped: 20 rows: 10 succeeded, 2 failed, 1 in doubt, 7 unattempted",
         "account main: 20 denials in a row",
         "2 failed (denied, AccessDeniedException)",
@@ -83,30 +83,30 @@ def test_notice_has_outcome_failures_and_next_steps():
         "ledger: ledgers/trial.ndjson",
         "next: batch-snapshot run trial.yaml",
     ]
-    payload = notice.as_json(told)
+    payload = notice.as_json(made)
     assert (payload["outcome"], payload["exit_code"], payload["error"]) == ("stopped", 3, None)
     assert payload["summary"] == summary.as_json(summed_up(next_steps=["batch-snapshot run trial.yaml"]))
 
 
 def test_notice_of_a_run_that_did_not_begin():
-    told = notice.of_error(LockedError("trial.ndjson is in use by another run"), "run", "trial.yaml")
-    assert told.text == (
+    made = notice.of_error(LockedError("trial.ndjson is in use by another run"), "run", "trial.yaml")
+    assert made.text == (
         "batch-snapshot run trial.yaml: ended with exit code 5: trial.ndjson is in use by another run"
     )
-    assert notice.as_json(told)["summary"] is None
+    assert notice.as_json(made)["summary"] is None
 
 
 @given(st.text())
 @patient
 def test_notice_text_is_bounded_and_escapes_slack_mentions(text):
     failures = {FailureGroup(Status.FAILED, ErrorKind.UNKNOWN, text): 1}
-    told = notice.of_summary(summed_up(failures=failures, reasons=[text * 50]))
-    shown = notice.as_json(told)["text"]
+    made = notice.of_summary(summed_up(failures=failures, reasons=[text * 50]))
+    shown = notice.as_json(made)["text"]
     assert "<" not in shown
     assert ">" not in shown
     assert all(char.isprintable() or char == "\n" for char in shown)
-    assert len(told.text) <= notice.LONGEST_TEXT
-    json.dumps(notice.as_json(told))
+    assert len(made.text) <= notice.LONGEST_TEXT
+    json.dumps(notice.as_json(made))
 
 
 # -- the webhook -------------------------------------------------------------------------------------
@@ -118,10 +118,10 @@ def test_webhook_gets_json_with_text_for_slack(capsys):
     assert (done.code, done.err) == (0, "")
     [received] = server.received
     assert (received.path, received.headers["content-type"]) == (SECRET, "application/json")
-    told = json.loads(received.body)
-    assert told["text"].startswith("batch-snapshot run trial: completed: 3 rows: 3 succeeded\n")
-    assert told["summary"] == done.json
-    assert (told["name"], told["command"], told["exit_code"]) == ("trial", "run", 0)
+    made = json.loads(received.body)
+    assert made["text"].startswith("batch-snapshot run trial: completed: 3 rows: 3 succeeded\n")
+    assert made["summary"] == done.json
+    assert (made["name"], made["command"], made["exit_code"]) == ("trial", "run", 0)
 
 
 @pytest.mark.parametrize(("statuses", "tries"), [([503, 200], 2), ([429, 500, 200], 3), ([204], 1)])
@@ -204,9 +204,9 @@ def test_refused_run_is_notified_and_keeps_its_exit_code(capsys):
     with serve_webhook() as server:
         code = cli.main(["run", "absent.yaml", "--notify-webhook", server.url])
     assert code == 2
-    told = json.loads(server.received[0].body)
-    assert (told["outcome"], told["exit_code"], told["name"]) == ("refused", 2, "absent.yaml")
-    assert told["error"] in capsys.readouterr().err
+    made = json.loads(server.received[0].body)
+    assert (made["outcome"], made["exit_code"], made["name"]) == ("refused", 2, "absent.yaml")
+    assert made["error"] in capsys.readouterr().err
 
 
 def test_run_with_nothing_to_do_sends_no_notice(capsys):
@@ -315,13 +315,13 @@ def test_topic_without_credentials_is_a_warning(monkeypatch, capsys):
 
 
 def test_fifo_topic_gets_a_deduplication_id():
-    told = notice.of_summary(summed_up(name="trial"))
-    message = sns._message(TOPIC + ".fifo", told)
+    made = notice.of_summary(summed_up(name="trial"))
+    message = sns._message(TOPIC + ".fifo", made)
     assert message["MessageGroupId"] == "trial"
-    assert message["MessageDeduplicationId"] == sns._message(TOPIC + ".fifo", told)["MessageDeduplicationId"]
+    assert message["MessageDeduplicationId"] == sns._message(TOPIC + ".fifo", made)["MessageDeduplicationId"]
     other = notice.of_summary(summed_up(run_id="run-2"))
     assert sns._message(TOPIC + ".fifo", other)["MessageDeduplicationId"] != message["MessageDeduplicationId"]
-    assert "MessageGroupId" not in sns._message(TOPIC, told)
+    assert "MessageGroupId" not in sns._message(TOPIC, made)
 
 
 @given(st.text(max_size=200))
@@ -376,8 +376,8 @@ def test_metrics_have_all_states_and_failure_groups():
 @patient
 def test_metric_labels_with_any_text_are_read_back(name, code):
     failures = {FailureGroup(Status.FAILED, ErrorKind.UNKNOWN, code): 4}
-    told = notice.of_summary(summed_up(name=name, failures=failures))
-    found = parsed(metrics.as_text(notice.gauges(told, 7.0)).decode())
+    made = notice.of_summary(summed_up(name=name, failures=failures))
+    found = parsed(metrics.as_text(notice.gauges(made, 7.0)).decode())
     assert found["batch_snapshot_failures", code, "unknown", name, "failed"] == 4
 
 

@@ -96,7 +96,7 @@ def outcome(row: Row, status: Status, kind: ErrorKind = ErrorKind.DENIED, code: 
         finished_at=START,
         arn="arn" if done else None,
         revision=1 if done else None,
-        error=None if done else RowError(kind, code, "told"),
+        error=None if done else RowError(kind, code, "denied"),
     )
 
 
@@ -134,18 +134,18 @@ def rows_of(folder, name):
         return list(csv.DictReader(file))
 
 
-def written(tmp_path, book, **manifest_path):
-    material = report.load(book.write(tmp_path / "l.ndjson"), **manifest_path)
+def written(tmp_path, ledger, **manifest_path):
+    data = report.load(ledger.write(tmp_path / "l.ndjson"), **manifest_path)
     folder = tmp_path / "csv"
-    numbers = report.write_csv(material, folder)
+    numbers = report.write_csv(data, folder)
     there = [name for name in COLUMNS if (folder / f"{name}.csv").exists()]
     found = {name: rows_of(folder, name) for name in there}
     assert numbers == {name: len(rows) for name, rows in found.items()}
-    return material, found
+    return data, found
 
 
-def read(tmp_path, book):
-    path = book.write(tmp_path / "l.ndjson")
+def read(tmp_path, ledger):
+    path = ledger.write(tmp_path / "l.ndjson")
     stats = LedgerStats()
     for line in reader.lines(path, whole=True):
         stats.add(line)
@@ -163,19 +163,19 @@ some_rows = some_of(ROWS)
 
 
 @st.composite
-def books(draw):
+def ledgers(draw):
     """A ledger of a few rows, over invocations that end or crash."""
-    book = LedgerBuilder(len(ROWS))
+    ledger = LedgerBuilder(len(ROWS))
     for number in range(draw(st.integers(1, 4))):
-        book.begin(at=number * 100)
+        ledger.begin(at=number * 100)
         named = draw(some_rows)
-        book.intend(*named)
-        told = draw(st.integers(0, len(named)))
-        for each in named[:told]:
-            book.result(each, draw(statuses), at=number * 100 + draw(st.integers(1, 50)))
+        ledger.intend(*named)
+        settled_rows = draw(st.integers(0, len(named)))
+        for each in named[:settled_rows]:
+            ledger.result(each, draw(statuses), at=number * 100 + draw(st.integers(1, 50)))
         if draw(st.booleans()):
-            book.end(at=number * 100 + 60)
-    return book
+            ledger.end(at=number * 100 + 60)
+    return ledger
 
 
 names = st.text(st.sampled_from("aO1/\x01-"), max_size=5)

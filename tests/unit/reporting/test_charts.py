@@ -10,14 +10,14 @@ from batch_snapshot.ledger import reader
 from batch_snapshot.reporting import charts
 from batch_snapshot.reporting.stats import LedgerStats
 from tests.support.ledgers import LedgerBuilder, row
-from tests.support.reports import books, read
+from tests.support.reports import ledgers, read
 from tests.support.strategies import patient
 
 
-@given(books())
+@given(ledgers())
 @patient
-def test_chart_over_time_has_every_result_once_within_its_size(tmp_path_factory, book):
-    stats, _ = read(tmp_path_factory.getbasetemp(), book)
+def test_chart_over_time_has_every_result_once_within_its_size(tmp_path_factory, ledger):
+    stats, _ = read(tmp_path_factory.getbasetemp(), ledger)
     drawn = charts.over_time(stats.invocations)
     results = sum(invocation.results for invocation in stats.invocations)
     if not results:
@@ -36,11 +36,11 @@ def test_chart_over_time_has_every_result_once_within_its_size(tmp_path_factory,
 
 def test_chart_has_as_many_bars_for_a_minute_as_for_a_month(tmp_path):
     for seconds in (30, 3_000, 300_000, 3_000_000):
-        book = LedgerBuilder().begin()
+        ledger = LedgerBuilder().begin()
         stats = LedgerStats()
         for share in range(200):
-            book.result(row(share), at=seconds * share / 200)
-        for line in reader.lines(book.write(tmp_path / "l.ndjson"), whole=True):
+            ledger.result(row(share), at=seconds * share / 200)
+        for line in reader.lines(ledger.write(tmp_path / "l.ndjson"), whole=True):
             stats.add(line)
         step, found = charts.buckets(stats.invocations)
         assert 25 <= len(found) <= charts.BARS + 1, step

@@ -24,11 +24,11 @@ def test_csv_has_each_row_in_the_file_of_its_status(tmp_path):
         row(n, "default", engagement=pair["engagement"], resource=pair["resource"])
         for n, pair in enumerate(pairs(5))
     ]
-    book = LedgerBuilder(5, manifest=str(listed)).begin().intend(*ours[:3])
-    book.result(ours[0]).result(ours[1], Status.FAILED, message="no, no").result(
+    ledger = LedgerBuilder(5, manifest=str(listed)).begin().intend(*ours[:3])
+    ledger.result(ours[0]).result(ours[1], Status.FAILED, message="no, no").result(
         ours[2], Status.IN_DOUBT
     ).end()
-    _, found = written(tmp_path, book)
+    _, found = written(tmp_path, ledger)
     assert [line["resource"] for line in found["succeeded"]] == ["O1"]
     assert found["succeeded"][0]["arn"].startswith("arn:aws:partnercentral:")
     assert [(line["resource"], line["status"], line["message"]) for line in found["failed"]] == [
@@ -45,10 +45,10 @@ def test_csv_has_each_row_in_the_file_of_its_status(tmp_path):
 def test_csv_has_left_out_rows_in_a_file_of_their_own(tmp_path):
     listed = write_manifest(tmp_path / "trial.yaml", pairs(3), name="nightly")
     ours = list(manifest.rows(manifest.load(listed)))
-    book = LedgerBuilder(3, manifest=str(listed)).begin()
-    book.lines.append(codec.encode_skip("night-1", BEGAN, Skip.UNCHANGED, ours[:1]))
-    book.intend(*ours[1:2]).result(ours[1]).end()
-    _, found = written(tmp_path, book)
+    ledger = LedgerBuilder(3, manifest=str(listed)).begin()
+    ledger.lines.append(codec.encode_skip("night-1", BEGAN, Skip.UNCHANGED, ours[:1]))
+    ledger.intend(*ours[1:2]).result(ours[1]).end()
+    _, found = written(tmp_path, ledger)
     assert [(line["resource"], line["status"]) for line in found["left_out"]] == [("O1", "unchanged")]
     assert [line["resource"] for line in found["unprocessed"]] == ["O3"]
 
@@ -56,8 +56,8 @@ def test_csv_has_left_out_rows_in_a_file_of_their_own(tmp_path):
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", " =", "＝", "\u00a0-"])
 def test_csv_escapes_formulas(tmp_path, start):
     text = f'{start}HYPERLINK("http://x")'
-    book = LedgerBuilder(1).begin().result(A, Status.FAILED, code=text, message=text, request_id=text).end()
-    _, found = written(tmp_path, book)
+    ledger = LedgerBuilder(1).begin().result(A, Status.FAILED, code=text, message=text, request_id=text).end()
+    _, found = written(tmp_path, ledger)
     (line,) = found["failed"]
     assert line["code"] == line["message"] == line["request_id"] == f"'{text}"
 

@@ -67,12 +67,12 @@ def test_unknown_or_endless_time_left_is_said_in_words(left):
 
 
 def test_json_has_every_field_of_a_frame():
-    told = display.as_json(replace(FRAME, parts=[replace(MAIN, allowed=inf), SPENT, STOPPED]))
-    assert (told["rows"], told["succeeded"], told["unattempted"]) == (23_400, 14_201, 9_126)
-    assert told["accounts"]["main"]["allowed_rate"] is None
-    assert told["accounts"]["main"]["window"] == {"name": "per_day", "used": 4774, "limit": 9500}
-    assert told["accounts"]["acme"]["waiting"] == {"window": "per_day", "seconds": 7200.0}
-    assert told["accounts"]["globex"]["stopped"] == "account globex: 20 denials in a row"
+    fields = display.as_json(replace(FRAME, parts=[replace(MAIN, allowed=inf), SPENT, STOPPED]))
+    assert (fields["rows"], fields["succeeded"], fields["unattempted"]) == (23_400, 14_201, 9_126)
+    assert fields["accounts"]["main"]["allowed_rate"] is None
+    assert fields["accounts"]["main"]["window"] == {"name": "per_day", "used": 4774, "limit": 9500}
+    assert fields["accounts"]["acme"]["waiting"] == {"window": "per_day", "seconds": 7200.0}
+    assert fields["accounts"]["globex"]["stopped"] == "account globex: 20 denials in a row"
 
 
 def test_block_of_one_account_without_colour():

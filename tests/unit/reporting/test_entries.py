@@ -13,11 +13,11 @@ from tests.support.reports import A, B, C, read
 
 
 def test_last_result_of_a_row_counts(tmp_path):
-    book = LedgerBuilder(3).begin().intend(A, B, C)
-    book.result(A, Status.FAILED).result(B, Status.FAILED, code="first").result(C, Status.IN_DOUBT)
-    book.end().begin("retry").intend(A, B, C)
-    book.result(A).result(B, Status.FAILED, code="second").result(C, Status.FAILED, code="third").end()
-    _, found = read(tmp_path, book)
+    ledger = LedgerBuilder(3).begin().intend(A, B, C)
+    ledger.result(A, Status.FAILED).result(B, Status.FAILED, code="first").result(C, Status.IN_DOUBT)
+    ledger.end().begin("retry").intend(A, B, C)
+    ledger.result(A).result(B, Status.FAILED, code="second").result(C, Status.FAILED, code="third").end()
+    _, found = read(tmp_path, ledger)
     assert [(entry.row, entry.status, entry.code) for entry in found] == [
         (A, "succeeded", ""),
         (B, "failed", "second"),
@@ -26,20 +26,22 @@ def test_last_result_of_a_row_counts(tmp_path):
 
 
 def test_last_of_two_successes_is_reported(tmp_path):
-    book = LedgerBuilder(1).begin().result(A, revision=1).result(A, revision=2).end()
-    _, found = read(tmp_path, book)
+    ledger = LedgerBuilder(1).begin().result(A, revision=1).result(A, revision=2).end()
+    _, found = read(tmp_path, ledger)
     assert [entry.revision for entry in found] == [2]
 
 
 def test_row_that_failed_between_two_successes_is_reported_once(tmp_path):
-    book = LedgerBuilder(1).begin().result(A, revision=1).result(A, Status.FAILED).result(A, revision=3).end()
-    _, found = read(tmp_path, book)
+    ledger = (
+        LedgerBuilder(1).begin().result(A, revision=1).result(A, Status.FAILED).result(A, revision=3).end()
+    )
+    _, found = read(tmp_path, ledger)
     assert [(entry.status, entry.revision) for entry in found] == [("succeeded", 3)]
 
 
 def test_rows_in_doubt_after_a_crash_and_unsent_rows_are_reported(tmp_path):
-    book = LedgerBuilder(3).begin().intend(A, B).result(A).end("interrupted").begin().intend(C)
-    _, found = read(tmp_path, book)
+    ledger = LedgerBuilder(3).begin().intend(A, B).result(A).end("interrupted").begin().intend(C)
+    _, found = read(tmp_path, ledger)
     assert [(entry.row, entry.status, entry.code) for entry in found] == [
         (B, "unattempted", ""),
         (A, "succeeded", ""),
@@ -48,12 +50,12 @@ def test_rows_in_doubt_after_a_crash_and_unsent_rows_are_reported(tmp_path):
 
 
 def test_invalid_fields_are_left_out(tmp_path):
-    book = LedgerBuilder(1).begin().result(A, Status.FAILED)
-    line = json.loads(book.lines[-1])
+    ledger = LedgerBuilder(1).begin().result(A, Status.FAILED)
+    line = json.loads(ledger.lines[-1])
     odd = {"attempts": -3, "throttles": "many", "finished_at": "soon", "request_id": 7, "novel": {}}
     line |= odd
     line["error"] |= {"reason": ["x"], "http_status": "400"}
-    book.lines[-1] = orjson.dumps(line) + b"\n"
-    _, (entry,) = read(tmp_path, book)
+    ledger.lines[-1] = orjson.dumps(line) + b"\n"
+    _, (entry,) = read(tmp_path, ledger)
     assert (entry.attempts, entry.throttles, entry.finished_at, entry.seconds) == (0, 0, None, None)
     assert (entry.request_id, entry.reason, entry.http_status) == (None, "", None)

@@ -1,4 +1,4 @@
-"""The report's page in a real browser: it renders, filters, sorts, prints, and asks nobody for anything."""
+"""The report's page in a real browser: it renders, filters, sorts, prints, and loads nothing."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ async def opened(address: str, file: Path) -> AsyncIterator[browser.Page]:
 
 async def cells(page: browser.Page) -> list[list[str]]:
     """Those of the rows that are shown."""
-    told: list[list[str]] = await page.js(
+    shown_rows: list[list[str]] = await page.js(
         "[...document.querySelectorAll('#body tr')].map(tr => [...tr.cells].map(td => td.textContent))"
     )
-    return told
+    return shown_rows
 
 
 async def shown(page: browser.Page, column: int) -> list[str]:
@@ -84,18 +84,18 @@ def varied(path: Path) -> Path:
     manifest = write_manifest(
         path / "trial.yaml", names, accounts={"main": {"profile": "p"}, "acme": {"profile": "q"}}
     )
-    book = LedgerBuilder(250, manifest=str(manifest), name="trial").begin()
+    ledger = LedgerBuilder(250, manifest=str(manifest), name="trial").begin()
     rows = [
         row(n, pair["account"], engagement=pair["engagement"], resource=pair["resource"])
         for n, pair in enumerate(names)
     ]
     for number, each in enumerate(rows[:200]):
-        book.result(each, at=number / 4, took=0.05 + number / 1000, throttles=int(number % 25 == 0))
+        ledger.result(each, at=number / 4, took=0.05 + number / 1000, throttles=int(number % 25 == 0))
     for number, each in enumerate(rows[200:230]):
-        book.result(each, Status.FAILED, at=60 + number, message=f"{each.engagement} may not {EVIL}")
-    book.end(at=100).begin("retry", at=90_000)
+        ledger.result(each, Status.FAILED, at=60 + number, message=f"{each.engagement} may not {EVIL}")
+    ledger.end(at=100).begin("retry", at=90_000)
     for number, each in enumerate(rows[230:240]):
-        book.result(
+        ledger.result(
             each,
             Status.IN_DOUBT,
             at=90_000 + number,
@@ -103,7 +103,7 @@ def varied(path: Path) -> Path:
             code="ReadTimeout",
             attempts=8,
         )
-    return book.end(at=90_100).write(path / "trial.ndjson")
+    return ledger.end(at=90_100).write(path / "trial.ndjson")
 
 
 @pytest.mark.asyncio
@@ -134,9 +134,9 @@ async def test_page_shows_outcome_failures_charts_and_rows(tmp_path, address):
 
 @pytest.mark.asyncio
 async def test_markup_in_values_is_shown_as_text(tmp_path, address):
-    book = LedgerBuilder(2, name="trial").begin(endpoint=EVIL).result(row(1, account=EVIL), arn=EVIL)
-    book.result(row(2, account="+1"), Status.FAILED, message=EVIL, code=EVIL, request_id=EVIL).end()
-    async with opened(address, made(book.write(tmp_path / "trial.ndjson"))) as page:
+    ledger = LedgerBuilder(2, name="trial").begin(endpoint=EVIL).result(row(1, account=EVIL), arn=EVIL)
+    ledger.result(row(2, account="+1"), Status.FAILED, message=EVIL, code=EVIL, request_id=EVIL).end()
+    async with opened(address, made(ledger.write(tmp_path / "trial.ndjson"))) as page:
         assert await page.js("document.querySelectorAll('img').length") == 0
         assert await page.js("document.scripts.length") == 2
         assert EVIL in await text(page, ".group .messages")
@@ -260,8 +260,8 @@ MANY = 100_000
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
     """A ledger of 100,000 rows, made of lines that differ in the row alone."""
-    book = LedgerBuilder(MANY).begin()
-    first = book.lines[0]
+    ledger = LedgerBuilder(MANY).begin()
+    first = ledger.lines[0]
     lines = LedgerBuilder().result(row(7)).result(row(7), Status.FAILED).lines
     good, bad = (line.replace(b"00000000000007", b"%014d").replace(b'"O7"', b'"O%d"') for line in lines)
     good = good.replace(b"/O7/", b"/O%d/").replace(b"request-O7", b"r")

@@ -18,9 +18,9 @@ from tests.support.strategies import patient
 
 
 def test_page_shows_rows_that_were_left_out(tmp_path):
-    book = LedgerBuilder(2).begin()
-    book.lines.append(codec.encode_skip("night-1", BEGAN, Skip.UNCHANGED, [A]))
-    data = report.load(book.intend(B).result(B).end().write(tmp_path / "l.ndjson"))
+    ledger = LedgerBuilder(2).begin()
+    ledger.lines.append(codec.encode_skip("night-1", BEGAN, Skip.UNCHANGED, [A]))
+    data = report.load(ledger.intend(B).result(B).end().write(tmp_path / "l.ndjson"))
     report.write_html(data, tmp_path / "page.html", NOW)
     page = (tmp_path / "page.html").read_text("utf-8")
     found = json.loads(page.partition('id="data">')[2].partition("</script>")[0])

@@ -46,14 +46,14 @@ def path(tmp_path):
     return tmp_path / "nightly.ndjson"
 
 
-def lanes(*names: str, start: pace.Pace | None = None) -> dict[str, AccountState]:
+def states_of(*names: str, start: pace.Pace | None = None) -> dict[str, AccountState]:
     return {
         name: AccountState(name, Pacer(start or pace.Pace()), Pacer(pace.declared(10)))
         for name in names or ["main"]
     }
 
 
-def allowances(usage: CallLog | None = None, /, **quotas: Quota) -> AccountLimits:
+def limits_of(usage: CallLog | None = None, /, **quotas: Quota) -> AccountLimits:
     quotas = quotas or {"main": Quota()}
     return AccountLimits(
         {name: Account(name, quota=each) for name, each in quotas.items()}, "aws", usage, environ={}
@@ -69,8 +69,8 @@ def view(
     """A run that begins now."""
     stats = RunStats(history.History(), 1000, todo)
     stats.settled.update(settled)
-    state = RunState(running or lanes(*todo), lambda _: None, lambda: START, NO_LIMIT)
-    limits = limits or allowances(None, **dict.fromkeys(todo, Quota()))
+    state = RunState(running or states_of(*todo), lambda _: None, lambda: START, NO_LIMIT)
+    limits = limits or limits_of(None, **dict.fromkeys(todo, Quota()))
     return RunView("nightly", stats, state, limits, started=anyio.current_time())
 
 
@@ -112,7 +112,7 @@ def test_time_left_follows_the_rows_of_this_run():
     ],
 )
 def test_time_left_follows_the_known_rate_unless_the_run_is_slower(settled, at, waited, rate):
-    running = lanes(start=pace.learned(50.0, 0.0))
+    running = states_of(start=pace.learned(50.0, 0.0))
     running["main"].pacer.waited = waited
     found = left({"main": settled}, {"main": settled + 750}, running, at=at)
     assert found == pytest.approx(750 / rate, rel=0.02)
@@ -125,7 +125,7 @@ def test_time_left_is_that_of_the_slowest_account():
 
 def test_time_left_ignores_accounts_that_stopped_or_are_done():
     settled, todo = {"main": 200, "acme": 20, "done": 5}, {"main": 400, "acme": 100, "done": 5}
-    running = lanes(*todo)
+    running = states_of(*todo)
     running["acme"].stop = Stop(StopKind.DEFERRED, "spent")
     assert left(settled, todo, running) == pytest.approx(20, abs=0.2)
 
@@ -141,14 +141,14 @@ def test_time_left_includes_waits_for_quota_windows(path):
     quota = Quota(per_hour=10)
     usage_clock = [1e6]
     with CallLog(path.with_suffix(".sqlite"), clock=lambda: usage_clock[0]) as usage:
-        room = allowances(usage, main=quota)
-        trio.run(room.apply, lanes()["main"], identified)
+        limits = limits_of(usage, main=quota)
+        trio.run(limits.apply, states_of()["main"], identified)
         for _ in range(8):
             reservation = usage.reserve("aws/1 writes", windows(quota))
             assert isinstance(reservation, int)
             usage.finish(reservation)
-        fast = lanes(start=pace.learned(10.0, 0.0))
-        found = left({"main": 7}, {"main": 20}, fast, room)
+        fast = states_of(start=pace.learned(10.0, 0.0))
+        found = left({"main": 7}, {"main": 20}, fast, limits)
     assert found == pytest.approx(7200, abs=2)
 
 
@@ -161,15 +161,15 @@ def test_time_left_counts_down_between_forecasts():
 
     async def main() -> list[float | None]:
         seen = view({"main": 100}, {"main": 1000})
-        told = []
+        seconds_left = []
         await anyio.sleep(10)
-        told.append(seen.left)
+        seconds_left.append(seen.left)
         seen.stats.settled["main"] = 300
         await anyio.sleep(5)
-        told.append(seen.left)
+        seconds_left.append(seen.left)
         await anyio.sleep(5)
-        told.append(seen.left)
-        return told
+        seconds_left.append(seen.left)
+        return seconds_left
 
     found = in_virtual_time(main)
     assert found == pytest.approx([90, 85, 700 / 15], abs=0.2)
@@ -178,10 +178,10 @@ def test_time_left_counts_down_between_forecasts():
 def test_unreadable_call_log_does_not_end_the_display(path):
     async def main() -> str:
         usage = CallLog(path.with_suffix(".sqlite"), clock=lambda: 1e6)
-        room = allowances(usage, main=Quota(per_day=10))
-        await room.apply(lanes()["main"], identified)
+        limits = limits_of(usage, main=Quota(per_day=10))
+        await limits.apply(states_of()["main"], identified)
         path.with_suffix(".sqlite").unlink()
-        seen = view({"main": 100}, {"main": 1000}, limits=room)
+        seen = view({"main": 100}, {"main": 1000}, limits=limits)
         await anyio.sleep(10)
         line = display.line(progress.ProgressMeter(seen).frame(START))
         usage.close()
@@ -192,13 +192,13 @@ def test_unreadable_call_log_does_not_end_the_display(path):
 
 def test_outcome_line():
     assert progress.outcome_line(outcome(POOL[0], Status.SUCCEEDED)) == "eng-0/O0 succeeded: revision 1"
-    assert progress.outcome_line(outcome(POOL[1], Status.IN_DOUBT)) == "eng-1/O1 in doubt: C: told"
+    assert progress.outcome_line(outcome(POOL[1], Status.IN_DOUBT)) == "eng-1/O1 in doubt: C: denied"
 
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def lane(name: str, start: pace.Pace | None = None) -> AccountState:
+def state_of(name: str, start: pace.Pace | None = None) -> AccountState:
     return AccountState(name, Pacer(start or pace.declared(10.0)), Pacer(pace.declared(10)))
 
 
@@ -208,7 +208,7 @@ def no_record(outcome):
 
 def watched(look):
     async def main():
-        state = RunState({"main": lane("main")}, no_record, lambda: NOW, NO_LIMIT)
+        state = RunState({"main": state_of("main")}, no_record, lambda: NOW, NO_LIMIT)
         limits = AccountLimits({"main": Account("main")}, "aws", None, {})
         stats = RunStats(History(), 1000, {"main": 950})
         view = RunView("nightly", stats, state, limits, started=anyio.current_time())
@@ -221,12 +221,12 @@ def test_present_rate_of_a_run_is_measured_over_the_last_seconds():
     """A hundred calls a second for a minute, then one."""
 
     async def look(view):
-        gauge = progress.ProgressMeter(view)
+        meter = progress.ProgressMeter(view)
         rates = []
         for second in range(100):
             await anyio.sleep(1)
             view.accounts["main"].traffic.calls += 100 if second < 60 else 1
-            rates.append(gauge.frame(NOW).rate)
+            rates.append(meter.frame(NOW).rate)
         return rates
 
     rates = watched(look)
@@ -236,7 +236,7 @@ def test_present_rate_of_a_run_is_measured_over_the_last_seconds():
 
 def test_frame_has_rows_rates_windows_and_stops_of_accounts():
     async def look(view):
-        main, acme = view.accounts["main"], lane("acme", pace.Pace())
+        main, acme = view.accounts["main"], state_of("acme", pace.Pace())
         view.state.accounts["acme"] = acme
         view.stats.settled["main"] = 20
         windows = (QuotaWindow("per_hour", 50, 3600.0), QuotaWindow("per_day", 100, DAY))

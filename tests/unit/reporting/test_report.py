@@ -15,11 +15,11 @@ from tests.support.reports import NOW, A, B, written
 
 
 def test_note_counts_rows_that_only_a_missing_manifest_names(tmp_path):
-    book = (
+    ledger = (
         LedgerBuilder(9, manifest=str(tmp_path / "gone.yaml")).begin().intend(A, B).result(A).end("deferred")
     )
-    material, found = written(tmp_path, book)
-    (note,) = material.notes
+    data, found = written(tmp_path, ledger)
+    (note,) = data.notes
     assert "7 unprocessed rows" in note
     assert "gone.yaml" in note
     assert "--manifest" in note
@@ -27,8 +27,8 @@ def test_note_counts_rows_that_only_a_missing_manifest_names(tmp_path):
 
 
 def test_complete_report_has_no_notes(tmp_path):
-    material, _ = written(tmp_path, LedgerBuilder(1).begin().result(A).end())
-    assert material.notes == []
+    data, _ = written(tmp_path, LedgerBuilder(1).begin().result(A).end())
+    assert data.notes == []
 
 
 def test_manifest_of_another_ledger_and_invalid_manifest_are_refused(tmp_path):
@@ -47,10 +47,10 @@ def test_notes_name_a_changed_manifest_and_a_running_run(tmp_path):
     listed = write_manifest(tmp_path / "trial.yaml", pairs(1), name="nightly")
     path = LedgerBuilder(1, manifest=str(listed)).begin().intend(A).write(tmp_path / "l.ndjson")
     with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
-        material = report.load(path)
-    assert [note.split()[0] for note in material.notes] == ["A", "The"]
-    assert material.stats.invocations[-1].outcome == "running"
-    assert material.stats.history.counts()[Status.IN_DOUBT] == 0
+        data = report.load(path)
+    assert [note.split()[0] for note in data.notes] == ["A", "The"]
+    assert data.stats.invocations[-1].outcome == "running"
+    assert data.stats.history.counts()[Status.IN_DOUBT] == 0
 
 
 @pytest.mark.parametrize("content", [None, b"", b'{"type":"ru', b'{"type":"result"}\n', b"\xff\n"])
@@ -65,16 +65,16 @@ def test_report_of_a_file_that_is_no_ledger_is_refused(tmp_path, content):
 def test_report_is_written_atomically_and_never_over_its_sources(tmp_path):
     listed = write_manifest(tmp_path / "trial.yaml", pairs(1), name="nightly")
     path = LedgerBuilder(1, manifest=str(listed)).begin().result(A).end().write(tmp_path / "l.ndjson")
-    material = report.load(path)
+    data = report.load(path)
     target = tmp_path / "page.html"
     target.write_text("before", "utf-8")
-    report.write_html(material, target, NOW)
+    report.write_html(data, target, NOW)
     assert target.read_text("utf-8").startswith("<!DOCTYPE html>")
     before = path.read_bytes(), listed.read_bytes()
     (tmp_path / "link").symlink_to(path)
     for ours in (path, listed, tmp_path / "link"):
         with pytest.raises(InputError, match="what the report is made from"):
-            report.write_html(material, ours, NOW)
+            report.write_html(data, ours, NOW)
     assert (path.read_bytes(), listed.read_bytes()) == before
     names = sorted(each.name for each in tmp_path.iterdir())
     assert names == ["l.ndjson", "link", "page.html", "trial.yaml"], "nothing else is left behind"
@@ -82,20 +82,20 @@ def test_report_is_written_atomically_and_never_over_its_sources(tmp_path):
 
 def test_failed_report_keeps_the_file_that_was_there(tmp_path):
     path = LedgerBuilder(1).begin().result(A).end().write(tmp_path / "l.ndjson")
-    material = report.load(path)
+    data = report.load(path)
     (tmp_path / "succeeded.csv").write_text("before", "utf-8")
     path.write_bytes(path.read_bytes() + b"{}\n")
     with pytest.raises(LedgerError, match="not an object with a type"):
-        report.write_csv(material, tmp_path)
+        report.write_csv(data, tmp_path)
     assert (tmp_path / "succeeded.csv").read_text("utf-8") == "before"
     assert sorted(each.name for each in tmp_path.iterdir()) == ["l.ndjson", "succeeded.csv"]
 
 
 @pytest.mark.parametrize("target", ["nowhere/page.html", "l.ndjson/page.html", "."])
 def test_report_error_names_a_path_that_cannot_be_written(tmp_path, target):
-    material = report.load(LedgerBuilder(1).begin().result(A).end().write(tmp_path / "l.ndjson"))
+    data = report.load(LedgerBuilder(1).begin().result(A).end().write(tmp_path / "l.ndjson"))
     with pytest.raises(InputError) as caught:
-        report.write_html(material, tmp_path / target, NOW)
+        report.write_html(data, tmp_path / target, NOW)
     assert str(caught.value).startswith(str(tmp_path / target))
     with pytest.raises(InputError, match="--csv"):
-        report.write_csv(material, tmp_path / "l.ndjson" / "csv")
+        report.write_csv(data, tmp_path / "l.ndjson" / "csv")

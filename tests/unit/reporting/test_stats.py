@@ -23,7 +23,7 @@ from batch_snapshot.reporting.stats import LedgerStats, RunStats, percentile
 from batch_snapshot.reporting.summary import count
 from tests.support import rewriting
 from tests.support.ledgers import BEGAN, LedgerBuilder, row
-from tests.support.reports import A, B, C, D, books, outcome, read
+from tests.support.reports import A, B, C, D, ledgers, outcome, read
 from tests.support.strategies import (
     POOL,
     RUN_ID,
@@ -51,7 +51,7 @@ def test_run_stats_agree_with_the_history_of_the_ledger(before, sent):
     """Whatever was known of a row, and however often its worker was lost on the way."""
     past = history.fold(lines_of(before))
     seen = RunStats(past, len(POOL), {})
-    told = []
+    recorded = []
     for each_row, losses, status in sent:
         if past.status(each_row.key) is Status.SUCCEEDED:
             continue
@@ -61,9 +61,9 @@ def test_run_stats_agree_with_the_history_of_the_ledger(before, sent):
             seen.add(each, provisional=True)
         for each in final:
             seen.add(each)
-        told.append((lost, final))
+        recorded.append((lost, final))
     written: list[Record | None] = [
-        codec.decode(codec.encode_result(RUN_ID, each)) for pair in told for each in chain(*pair)
+        codec.decode(codec.encode_result(RUN_ID, each)) for pair in recorded for each in chain(*pair)
     ]
     records: list[Record] = [line.record for line in lines_of(before)]
     records.append(header())
@@ -71,17 +71,17 @@ def test_run_stats_agree_with_the_history_of_the_ledger(before, sent):
     found = history.fold(numbered(records), live=True)
     assert seen.counts == count(found.counts(), len(POOL))
     assert seen.rows.failures == found.failures()
-    assert seen.settled.total() == sum(len(final) for _, final in told)
+    assert seen.settled.total() == sum(len(final) for _, final in recorded)
     assert sum(rows.statuses.total() for rows in seen.accounts.values()) == sum(
-        bool(lost or final) for lost, final in told
+        bool(lost or final) for lost, final in recorded
     )
 
 
-@given(books())
+@given(ledgers())
 @patient
-def test_entries_and_stats_agree_with_the_history(tmp_path_factory, book):
+def test_entries_and_stats_agree_with_the_history(tmp_path_factory, ledger):
     folder = tmp_path_factory.getbasetemp()
-    stats, found = read(folder, book)
+    stats, found = read(folder, ledger)
     past = history.fold(reader.lines(folder / "l.ndjson"))
     assert Counter(entry.status for entry in found if entry.status != entries.UNATTEMPTED) == +past.counts()
     assert (stats.rows.statuses, stats.rows.failures) == (past.counts(), past.failures())
@@ -94,10 +94,10 @@ def test_entries_and_stats_agree_with_the_history(tmp_path_factory, book):
         assert counts.statuses == Counter({status: rows.accounts[name][status] for status in Status})
 
 
-@given(books(), st.data())
+@given(ledgers(), st.data())
 @patient
-def test_stats_of_a_ledger_read_in_pieces_are_the_same(tmp_path_factory, book, data):
-    path = book.write(tmp_path_factory.getbasetemp() / "pieces.ndjson")
+def test_stats_of_a_ledger_read_in_pieces_are_the_same(tmp_path_factory, ledger, data):
+    path = ledger.write(tmp_path_factory.getbasetemp() / "pieces.ndjson")
     content = path.read_bytes()
     whole, pieces = LedgerStats(), LedgerStats()
     for line in reader.lines(path, whole=True):
@@ -113,11 +113,11 @@ def test_stats_of_a_ledger_read_in_pieces_are_the_same(tmp_path_factory, book, d
 
 
 def test_present_rate_of_a_ledger_is_that_of_the_last_minute(tmp_path):
-    book = LedgerBuilder(200).begin()
+    ledger = LedgerBuilder(200).begin()
     for second in range(120):
-        book.result(row(second, ("main", "acme")[second % 2]), at=second + 1, throttles=1)
+        ledger.result(row(second, ("main", "acme")[second % 2]), at=second + 1, throttles=1)
     stats = LedgerStats()
-    for line in reader.lines(book.write(tmp_path / "l.ndjson"), whole=True):
+    for line in reader.lines(ledger.write(tmp_path / "l.ndjson"), whole=True):
         stats.add(line)
     now = BEGAN.replace(minute=2)
     assert stats.rate(now) == pytest.approx(2, abs=0.05)
@@ -136,8 +136,8 @@ def test_percentile_covers_its_share_of_values(values, share):
 
 
 def test_latency_counts_only_rows_with_one_unthrottled_call(tmp_path):
-    book = LedgerBuilder(5).begin().result(A, took=0.25).result(B, throttles=1).result(C, attempts=2)
-    book.result(D, reconciled=True).result(row(9), first_sent_at=BEGAN.replace(year=2025))
-    book.result(row(10), Status.FAILED, took=0.5, kind=ErrorKind.INVALID).end()
-    stats, _ = read(tmp_path, book)
+    ledger = LedgerBuilder(5).begin().result(A, took=0.25).result(B, throttles=1).result(C, attempts=2)
+    ledger.result(D, reconciled=True).result(row(9), first_sent_at=BEGAN.replace(year=2025))
+    ledger.result(row(10), Status.FAILED, took=0.5, kind=ErrorKind.INVALID).end()
+    stats, _ = read(tmp_path, ledger)
     assert list(stats.latencies) == [0.25, 0.5]

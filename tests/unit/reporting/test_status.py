@@ -32,13 +32,15 @@ def path(tmp_path):
 
 def write(path: Path, *outcomes: Outcome, end: str | None = "completed", manifest: str | None = "m.yaml"):
     """A ledger whose one invocation intended all rows of the pool."""
-    with Ledger(path) as book:
-        book.append(codec.encode_run(header(manifest=manifest), "0"))
-        book.append(codec.encode_intent(START, [Request(row, client_token(RUN_ID, row, 0)) for row in POOL]))
+    with Ledger(path) as ledger:
+        ledger.append(codec.encode_run(header(manifest=manifest), "0"))
+        ledger.append(
+            codec.encode_intent(START, [Request(row, client_token(RUN_ID, row, 0)) for row in POOL])
+        )
         for each in outcomes:
-            book.append(codec.encode_result(RUN_ID, each))
+            ledger.append(codec.encode_result(RUN_ID, each))
         if end:
-            book.append(codec.encode_end(RUN_ID, End(end, {}, START + timedelta(seconds=90))))
+            ledger.append(codec.encode_end(RUN_ID, End(end, {}, START + timedelta(seconds=90))))
 
 
 def commands(path: Path, *names: str) -> list[str]:
