@@ -85,11 +85,10 @@ def discover_command(
     chosen = Options(wait=given["wait"], **options.target(given))
     skip = given["skip_active_jobs"]
     with ProgressLine(given["progress"]) as progress:
-        around = environment(progress)
         if output is not None:
-            work = discover(output, search, chosen, around, name=name, skip_active=skip)
+            work = discover(output, search, chosen, environment(progress), name=name, skip_active=skip)
         else:
-            work = update_manifest(update or Path(), search, chosen, around, skip_active=skip)
+            work = update_manifest(update or Path(), search, chosen, environment(progress), skip_active=skip)
         found = terminal.run(work)
     if found.counts.pairs and output and output.suffix != ".yaml":
         terminal.log(f"to use them in a manifest, write: include: [{output.name}]")

@@ -55,7 +55,7 @@ def schedule_command(
 ) -> int:
     """Print ready files for nightly runs of MANIFEST.
 
-    Each night retries what can be cured of the last one, removes old ledgers, and runs: into a ledger
+    Each night retries what another try can fix of the last one, removes old ledgers, and runs: into a ledger
     of its own, never at the same time as another run. Flags for run and retry follow --.
 
     \b

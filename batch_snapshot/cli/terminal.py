@@ -34,7 +34,7 @@ _OUTCOMES = {2: "refused", 3: "stopped", 4: "deferred", 5: "failed", 130: "inter
 
 @dataclass(slots=True)
 class Reporter:
-    """State of this invocation's output. Held by the context of its command."""
+    """State of this invocation's output. The context of its command owns it."""
 
     #: Lines on stderr: text, or json (an object a line).
     log_format: str = "text"

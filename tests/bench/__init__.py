@@ -1,4 +1,4 @@
-"""Benchmarks: this program beside what people use today, against endpoints on this machine.
+"""Benchmarks: this program against what people use today, against endpoints on this machine.
 
 ::
 

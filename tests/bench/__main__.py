@@ -68,7 +68,7 @@ def quota(
     quick: bool,
     out: Path | None,
 ) -> None:
-    """Get rows through limits of many kinds, beside what people use today.
+    """Get rows through limits of many kinds, against what people use today.
 
     Without flags that takes hours. Interrupted, it tells what it has measured.
     """
@@ -142,7 +142,7 @@ LATENCY = 0.08
 @click.option("--quick", is_flag=True, help="Fewer rows, and only an endpoint that takes its time.")
 @click.option("--json", "out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
 def on_a_cluster(*, repeat: int, quick: bool, out: Path | None) -> None:
-    """One worker of a Dask cluster and two, beside the program alone; needs the extra `dask`.
+    """One worker of a Dask cluster and two, against the program alone; needs the extra `dask`.
 
     At last once where the endpoint takes no time. Interrupted, it tells what it has measured.
     """
@@ -151,7 +151,7 @@ def on_a_cluster(*, repeat: int, quick: bool, out: Path | None) -> None:
 
 
 def _report(measured: Iterable[figures.Table], out: Path | None) -> None:
-    """Measure one after the other, and tell what came of it."""
+    """Measure one after the other, and report each."""
     load = figures.load_now()
     tables: list[figures.Table] = []
     with suppress(KeyboardInterrupt):

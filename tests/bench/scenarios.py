@@ -150,7 +150,7 @@ SCENARIOS = (
         quota={"per_second": 1},
         target=_DECLARED,
     ),
-    # Nobody tuned anything for these five: they have no target, so that none is tuned for.
+    # These five have no target, so that nothing is tuned for them.
     Scenario(name="5-burst-1", limit=5, burst=1, latency=0.03, rows=250),
     Scenario(name="10-burst-50", limit=10, burst=50, latency=0.3, rows=400),
     Scenario(name="3-burst-10", limit=3, burst=10, latency=0.15, rows=150),

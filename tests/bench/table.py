@@ -31,7 +31,7 @@ _PACKAGES = ("aioboto3", "boto3", "botocore")
 
 LEGEND = """\
 Elapsed: from the first call that the endpoint received to the last success that it answered, so
-that nobody's start-up counts; in brackets where rows were lost, for then the work was not done. Of
+that no start-up counts; in brackets where rows were lost, for then the work was not done. Of
 several runs: least · median · greatest for the time, the worst for the rest."""
 
 

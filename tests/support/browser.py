@@ -29,7 +29,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 
 def program() -> str:
-    """The browser's path. Where there is none the test is skipped on a desk, and fails in CI."""
+    """The browser's path. Without one the test fails in CI and is skipped elsewhere."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         why = "no Chromium: apt-get install chromium"
@@ -90,13 +90,13 @@ class Page:
     async def listen(self) -> None:
         """Take in what the browser says, until it says no more."""
         async for message in self._socket:
-            told = message.json()
-            if "id" in told:
-                self._answers.pop(told["id"]).set_result(told)
+            received = message.json()
+            if "id" in received:
+                self._answers.pop(received["id"]).set_result(received)
             else:
-                self._heard(told["method"], told["params"])
+                self._on_event(received["method"], received["params"])
 
-    def _heard(self, method: str, params: dict[str, Any]) -> None:
+    def _on_event(self, method: str, params: dict[str, Any]) -> None:
         if method == "Page.loadEventFired":
             self._loaded.set()
         elif method == "Network.requestWillBeSent":
@@ -114,9 +114,9 @@ class Page:
         answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
         session = {"sessionId": self._session} if self._session else {}
         await self._socket.send_json({"id": self._number, "method": method, "params": params, **session})
-        told = await asyncio.wait_for(answer, PATIENCE)
-        assert "error" not in told, told
-        return told["result"]
+        answered = await asyncio.wait_for(answer, PATIENCE)
+        assert "error" not in answered, answered
+        return answered["result"]
 
     async def attach(self) -> None:
         """Open an empty page."""
@@ -136,11 +136,11 @@ class Page:
 
     async def js(self, expression: str) -> Any:
         """The value of an expression in the page."""
-        told = await self.send(
+        answered = await self.send(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
-        assert "exceptionDetails" not in told, told
-        return told["result"].get("value")
+        assert "exceptionDetails" not in answered, answered
+        return answered["result"].get("value")
 
     async def media(self, media: str = "", **features: str) -> None:
         """Look at the page as on paper, or with other preferences."""
@@ -157,13 +157,13 @@ class Page:
 
     async def picture(self, *, whole: bool = False) -> bytes:
         """The page as PNG."""
-        told = await self.send("Page.captureScreenshot", captureBeyondViewport=whole)
-        return base64.b64decode(told["data"])
+        answered = await self.send("Page.captureScreenshot", captureBeyondViewport=whole)
+        return base64.b64decode(answered["data"])
 
     async def paper(self) -> bytes:
         """The page as PDF."""
-        told = await self.send("Page.printToPDF", printBackground=True)
-        return base64.b64decode(told["data"])
+        answered = await self.send("Page.printToPDF", printBackground=True)
+        return base64.b64decode(answered["data"])
 
 
 @asynccontextmanager

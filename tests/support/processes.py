@@ -359,8 +359,8 @@ async def service(place: Place, *flags: str) -> AsyncIterator[str]:
 async def record(url: str) -> Json:
     """What the service has made, and the calls it got."""
     async with aiohttp.ClientSession() as client, client.get(f"{url}/_simulator/record") as answer:
-        told: Json = json.loads(await answer.read())
-        return told
+        made: Json = json.loads(await answer.read())
+        return made
 
 
 async def until(

@@ -63,9 +63,9 @@ texts = st.one_of(
 )
 optional_texts = st.none() | texts
 
-#: Any moment, told in any time zone, to the microsecond.
+#: Any moment, in any time zone, to the microsecond.
 moments = st.datetimes(
-    datetime(1970, 1, 2),  # noqa: DTZ001 - the zone is drawn beside it
+    datetime(1970, 1, 2),  # noqa: DTZ001 - the zone is drawn by `timezones`
     datetime(2200, 1, 1),  # noqa: DTZ001
     timezones=st.integers(-12 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes))),
 )
@@ -223,7 +223,7 @@ def _results(draw: st.DrawFn) -> Result:
         first_sent_at=START - timedelta(seconds=draw(_seconds)),
         kind=kind,
         code=code,
-        message="told" if failed else None,
+        message="failed" if failed else None,
     )
 
 

@@ -49,8 +49,8 @@ async def test_each_command_works_in_an_interpreter_of_its_own(place):
         await call("retry", place.ledger, *there)
         await call("verify", place.ledger, "--endpoint-url", url)
         assert len(simulator.snapshots) == 4
-    told = json.loads(await call("status", place.ledger, "--check", "--format", "json"))
-    assert told["counts"]["succeeded"] == 4
+    status = json.loads(await call("status", place.ledger, "--check", "--format", "json"))
+    assert status["counts"]["succeeded"] == 4
     assert "version: 1" in await call("init")
     for line in (
         ["validate", "trial.yaml"],
@@ -97,7 +97,7 @@ async def test_both_have_the_same_open_files_and_ignored_signals(place):
 
 
 #: Writes which streams there are, and the number of the first file that is opened.
-TOLD = """
+STREAMS = """
 import sys
 with open(sys.argv[1], "w") as said:
     print(said.fileno(), sys.stdin is None, sys.stdout is None, sys.stderr is None, file=said)
@@ -106,10 +106,10 @@ with open(sys.argv[1], "w") as said:
 
 @pytest.mark.parametrize(("stream", "sign"), [("stdin", "<&-"), ("stdout", ">&-"), ("stderr", "2>&-")])
 async def test_a_closed_stream_is_closed_in_both(place, stream, sign):
-    line = ["sh", "-c", f'exec "$0" -c "$1" interpreted {sign}', sys.executable, TOLD]
+    line = ["sh", "-c", f'exec "$0" -c "$1" interpreted {sign}', sys.executable, STREAMS]
     shell = await asyncio.create_subprocess_exec(*line, cwd=place.folder)
     assert await shell.wait() == 0
-    assert (await place.call("forked", script=closing(stream) + TOLD)).code == 0
+    assert (await place.call("forked", script=closing(stream) + STREAMS)).code == 0
     forked, interpreted = [(place.folder / way).read_text("utf-8") for way in WAYS]
     assert forked == interpreted
     assert forked.count("True") == 1

@@ -52,7 +52,7 @@ ALLOWED = {
 }
 
 #: Packages that are not held to lengths yet.
-BEING_REPLACED = {"cluster", "jobs"}
+BEING_REPLACED = {"cluster"}
 
 #: Packages that wait with anyio alone, so that tests run them in virtual time.
 VIRTUAL_TIME = {"engine", "ratelimit"}

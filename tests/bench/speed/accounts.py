@@ -34,9 +34,9 @@ def table(rows: int, sizes: Sequence[int], repeat: int) -> Table:
 def measure(rows: int, accounts: int, stub: Stub) -> Run:
     """Send so many rows to the endpoint, an account's after another's as a manifest would list them."""
     with folder() as place:
-        listed = material.spread(place / "bench.yaml", rows, accounts)
+        manifest = material.spread(place / "bench.yaml", rows, accounts)
         stub.take()
-        ended = run(ours(listed, stub.url, place), place)
+        ended = run(ours(manifest, stub.url, place), place)
     seen = stub.take()
     trouble = ended.trouble
     if not trouble and not rows == seen.creates == seen.tokens:

@@ -1,9 +1,9 @@
-"""Rows a second by the workers of a Dask cluster on this machine, beside the program alone.
+"""Rows a second by the workers of a Dask cluster on this machine, against the program alone.
 
 Against an endpoint that takes its time a worker is bound by its calls in flight, as at the service, and
 not by the cores, which workers, coordinator, scheduler and endpoint share here. Rows a second are those of
 the run itself (`elapsed_s` of its summary); what the rest of the process takes, the start and end of the
-cluster above all, stands beside it.
+cluster above all, is shown with it.
 """
 
 from __future__ import annotations

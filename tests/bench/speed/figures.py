@@ -37,7 +37,7 @@ class Bound:
     at_least: bool = False
 
     def met_by(self, value: float) -> bool:
-        """Tell whether the value is on the right side."""
+        """Whether the value meets the bound."""
         return value >= self.limit if self.at_least else value <= self.limit
 
     def __str__(self) -> str:

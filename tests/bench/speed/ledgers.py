@@ -1,4 +1,4 @@
-"""Appending to a ledger, and reading its history, beside the least that parsing its lines takes."""
+"""Appending to a ledger, and reading its history, against the least that parsing its lines takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Validating a manifest, beside the least that reading its YAML takes."""
+"""Validating a manifest, against the least that reading its YAML takes."""
 
 from __future__ import annotations
 

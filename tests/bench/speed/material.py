@@ -1,4 +1,4 @@
-"""Manifests and ledgers of any size, written without being held."""
+"""Manifests and ledgers of any size, written as a stream."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ PASSES: Mapping[str, Callable[..., float]] = {
 
 
 def main(name: str, path: str, *words: str) -> None:
-    """Make a pass and tell."""
+    """Make a pass and print its figures."""
     print(json.dumps({"seconds": PASSES[name](Path(path), *words)}))  # noqa: T201 - it is asked for
 
 

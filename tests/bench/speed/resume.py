@@ -34,7 +34,7 @@ class _Resumed(NamedTuple):
 
 
 def table(sizes: Sequence[int], repeat: int) -> Table:
-    """Go on over ledgers of so many results."""
+    """Resume ledgers of so many results."""
     with folder() as place, served(place) as stub:
         lines, notes = [], []
         for rows in sizes:

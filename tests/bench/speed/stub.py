@@ -122,9 +122,9 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._unread += data
         while (head := self._unread.find(_HEAD_END)) >= 0:
-            told = _LENGTH.search(self._unread, 0, head)
+            length = _LENGTH.search(self._unread, 0, head)
             begin = head + len(_HEAD_END)
-            end = begin + (int(told[1]) if told else 0)
+            end = begin + (int(length[1]) if length else 0)
             if len(self._unread) < end:
                 return
             self._tell(self._world.answer(self._unread[:head], self._unread[begin:end]))

@@ -1,7 +1,7 @@
 """Calls a second of whole processes, against an endpoint that is no limit.
 
-Counted from the first call that the endpoint received to the last, so that nobody's start-up counts;
-the whole process' time stands beside it.
+Counted from the first call that the endpoint received to the last, so that no start-up counts;
+the whole process' time is shown with it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _HEAD = (
 #: Of our calls a second over theirs.
 _TARGETS = {"boto3": Bound(2.0, at_least=True), "aioboto3": Bound(1.1, at_least=True)}
 
-#: The AWS CLI starts an interpreter a row: more of them would tell nothing else.
+#: The AWS CLI starts an interpreter a row: more of them would show nothing else.
 _AWS_ROWS = 20
 
 
@@ -70,7 +70,7 @@ def measure(name: str, rows: int, stub: Stub, *, patience: float = PATIENCE) -> 
 
 
 def table(rows: int, repeat: int, clients: Iterable[str] = CLIENTS) -> Table:
-    """Measure all clients beside one another."""
+    """Measure all clients in turn."""
     present = [name for name in clients if name != AWS or aws_executable()]
     sizes = {name: min(rows, _AWS_ROWS) if name == AWS else rows for name in present}
     with folder() as place, served(place) as stub:

@@ -30,13 +30,13 @@ def manifest_target(data: bytes, folder: Path) -> None:
     for name, content in zip(("manifest.yaml", *INCLUDES), data.split(CUT), strict=False):
         rewriting.write(folder / name, content)
     try:
-        listed = manifest.load(folder / "manifest.yaml")
+        loaded = manifest.load(folder / "manifest.yaml")
     except InputError as error:
         _clear(str(error))
         return
-    rows = list(manifest.rows(listed))
-    assert {row.key for row in rows} == set(listed.keys)
-    assert len(rows) == listed.rows == sum(listed.rows_by_account.values())
+    rows = list(manifest.rows(loaded))
+    assert {row.key for row in rows} == set(loaded.keys)
+    assert len(rows) == loaded.rows == sum(loaded.rows_by_account.values())
 
 
 def ledger_target(data: bytes, folder: Path) -> None:
