@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import anyio
 
+from batch_snapshot.config.options import DEFAULT_SETTINGS
 from batch_snapshot.errors import BatchSnapshotError, DeferredError, ServiceError
 from batch_snapshot.failures import retry
 from batch_snapshot.models import ApiError, ErrorKind, Failure, Verdict
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
     from random import Random
 
     from batch_snapshot.engine.account import AccountState
+    from batch_snapshot.engine.seams import Identify
     from batch_snapshot.ratelimit.pacer import Permit
 
     Call = Callable[[str, str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
-    Identify = Callable[[AccountState], Awaitable[None]]
 
 #: Attempts of a read; throttles cost none.
-ATTEMPTS = 8
+ATTEMPTS = DEFAULT_SETTINGS.max_attempts
 
 #: Items of a page that every list gives: AWS documents fewer than its model allows.
 SAFE_PAGE_SIZE = 100
@@ -38,8 +39,7 @@ SAFE_PAGE_SIZE = 100
 RESTARTS = 3
 
 #: Seconds of nothing but throttles at the lowest rate after which the quota counts as spent.
-PATIENCE = 300.0
-
+PATIENCE = DEFAULT_SETTINGS.patience
 
 #: Independent reads in flight at once.
 CONCURRENT_READS = 8
