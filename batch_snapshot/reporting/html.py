@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
 from datetime import UTC
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import jinja2
 import orjson
 from markupsafe import Markup
 
+from batch_snapshot import __version__
 from batch_snapshot.reporting import charts
 from batch_snapshot.reporting.html_table import columns
 from batch_snapshot.reporting.next_steps import remedy
@@ -34,21 +34,10 @@ if TYPE_CHECKING:
     from batch_snapshot.reporting.summary import Summary
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
-    """What a page shows."""
-
-    summary: Summary
-    stats: LedgerStats
-    rows: PageRows
-    #: What is missing, and why.
-    notes: Sequence[str]
-    made_at: datetime
-    version: str
-
-
-def render(contents: Contents) -> str:
-    """Render the page."""
+def render(
+    summary: Summary, stats: LedgerStats, rows: PageRows, *, notes: Sequence[str], made_at: datetime
+) -> str:
+    """Render the page; `notes` say what is missing, and why."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_file),
         autoescape=True,
@@ -57,7 +46,6 @@ def render(contents: Contents) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": "{:,}".format, "span": duration, "moment": _moment}
-    stats, rows, summary = contents.stats, contents.rows, contents.summary
     style, script = _file("page.css"), _file("page.js")
     drawn = [
         *charts.over_time(stats.invocations),
@@ -74,7 +62,9 @@ def render(contents: Contents) -> str:
         for group, _ in largest_first({group: found.rows for group, found in rows.groups.items()})
     ]
     return environment.get_template("page.html").render(
-        contents=contents,
+        notes=notes,
+        made_at=made_at,
+        version=__version__,
         summary=summary,
         counts=summary.counts,
         shares=charts.parts(summary.counts.as_dict()),

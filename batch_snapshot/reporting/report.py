@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from batch_snapshot import __version__, manifest
+from batch_snapshot import manifest
 from batch_snapshot.errors import InputError, ManifestError, way_out
 from batch_snapshot.files import atomic_write_text, make_folder, resolved
 from batch_snapshot.ledger import reader
@@ -118,16 +118,8 @@ def write_html(data: ReportData, file: Path, now: datetime) -> None:
     rows = PageRows()
     for entry in data.entries():
         rows.add(entry)
-    contents = html.Contents(
-        summary=summary(data),
-        stats=data.stats,
-        rows=rows,
-        notes=data.notes,
-        made_at=now,
-        version=__version__,
-    )
     with _replacing(data, file) as out:
-        out.write(html.render(contents))
+        out.write(html.render(summary(data), data.stats, rows, notes=data.notes, made_at=now))
 
 
 def write_csv(data: ReportData, folder: Path) -> dict[str, int]:
