@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 PASSWORDS = st.text(
     string.ascii_letters + string.digits + "@:/?#%&+=!$'\"\\ é", min_size=8, max_size=24
 ).filter(lambda text: sum(char in string.ascii_letters for char in text) > 4)
-#: In a whole run: never a word that the report's page contains by itself.
+#: Never a word that a message or the report's page contains by itself.
 UNIQUE_PASSWORDS = PASSWORDS.map(lambda text: f"Zq7{text}")
 
 HOOK = "T0123ABCD/B0123ABCD/aVeryLongSecretOfSlacks"
@@ -58,7 +58,7 @@ def spellings(user: str, password: str) -> set[str]:
 
 
 @given(
-    PASSWORDS,
+    UNIQUE_PASSWORDS,
     st.booleans(),
     st.sampled_from(["HTTP_PROXY", "https_proxy", "ALL_PROXY", "AWS_ENDPOINT_URL_SNS"]),
 )
