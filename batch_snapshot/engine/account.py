@@ -166,9 +166,6 @@ class AccountState:
         return Stop(StopKind.DEFERRED, f"account {self.name}: {why}")
 
 
-_SPANS = {"per_minute": "minute", "per_hour": "hour", "per_day": "24 hours"}
-
-
 def _describe_spent(spent: WindowFull, calls: str, now: datetime) -> str:
     window, opens_in = spent
     if opens_in == inf:
@@ -176,6 +173,6 @@ def _describe_spent(spent: WindowFull, calls: str, now: datetime) -> str:
         return f"{window.name} leaves room for no {calls}, the reserve considered: {way}"
     when = forecast.clock_time(opens_in, now.astimezone())
     return (
-        f"{window.name} is spent ({plural(window.limit, calls)} in any {_SPANS[window.name]}): opens {when} "
+        f"{window.name} is spent ({plural(window.limit, calls)} in any {window.span}): opens {when} "
         f"(in {duration(opens_in)}); run the same command then, or use --wait"
     )

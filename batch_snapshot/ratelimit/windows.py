@@ -86,6 +86,11 @@ class QuotaWindow:
     limit: int
     seconds: float
 
+    @property
+    def span(self) -> str:
+        """Its length in words, as after "in any"."""
+        return {60.0: "minute", 3600.0: "hour"}.get(self.seconds, f"{self.seconds / 3600:g} hours")
+
 
 def windows(quota: Quota, per_day: int | None = None) -> tuple[QuotaWindow, ...]:
     """The windows that `quota` declares, the shortest first; `per_day` overrides its calls per day."""
