@@ -78,8 +78,6 @@ _FAILED = "cannot keep count of calls here"
 
 @dataclass(frozen=True, slots=True)
 class QuotaWindow:
-    """A rolling window of an account."""
-
     #: As it was declared: per_minute, per_hour or per_day.
     name: str
     #: Calls that may be used: what was declared, less the reserve, never below 0.
@@ -88,12 +86,11 @@ class QuotaWindow:
 
     @property
     def span(self) -> str:
-        """Its length in words, as after "in any"."""
         return {60.0: "minute", 3600.0: "hour"}.get(self.seconds, f"{self.seconds / 3600:g} hours")
 
 
 def windows(quota: Quota, per_day: int | None = None) -> tuple[QuotaWindow, ...]:
-    """The windows that `quota` declares, the shortest first; `per_day` overrides its calls per day."""
+    # The shortest first; `per_day` overrides the calls per day of `quota`.
     declared = (
         ("per_minute", quota.per_minute, 60.0),
         ("per_hour", quota.per_hour, 3600.0),
@@ -107,7 +104,6 @@ def windows(quota: Quota, per_day: int | None = None) -> tuple[QuotaWindow, ...]
 
 
 def calls_a_day(quota: Quota) -> float:
-    """Calls that the windows of `quota` allow in a day; inf: it declares none."""
     return min((window.limit * DAY / window.seconds for window in windows(quota)), default=inf)
 
 
@@ -182,7 +178,6 @@ class CallLog:
         self.close()
 
     def close(self) -> None:
-        """Close the file; reservations that are not finished stay in flight."""
         with self._lock, self._errors():
             self._db.close()
 
