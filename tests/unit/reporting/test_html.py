@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import asynccontextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -13,20 +13,23 @@ import pytest
 from batch_snapshot.models import ErrorKind, Status
 from batch_snapshot.reporting import report
 from tests.support import browser
+from tests.support.browser import OpenPage
 from tests.support.ledgers import LedgerBuilder, row
 from tests.support.processes import pairs, write_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from playwright.sync_api import Browser
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 EVIL = "<script>alert(1)</script>\u2028</script><img src=x onerror=alert(2)>{{ 7 * 7 }}&amp;"
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    with browser.started(tmp_path_factory.mktemp("profile")) as found:
+def chromium():
+    with browser.started() as found:
         yield found
 
 
@@ -36,44 +39,44 @@ def made(ledger: Path, manifest: Path | None = None) -> Path:
     return page
 
 
-@asynccontextmanager
-async def opened(address: str, file: Path) -> AsyncIterator[browser.Page]:
+@contextmanager
+def opened(chromium: Browser, file: Path) -> Iterator[OpenPage]:
     """The page; in the end it has complained of nothing and asked for nothing."""
-    async with browser.page(address) as page:
-        await page.open(file)
-        yield page
-        assert page.complaints == []
-        assert page.requests == [file.as_uri()]
+    page = OpenPage(chromium)
+    page.open(file)
+    yield page
+    assert page.complaints == []
+    assert page.requests == [file.as_uri()]
 
 
-async def cells(page: browser.Page) -> list[list[str]]:
+def cells(page: OpenPage) -> list[list[str]]:
     """Those of the rows that are shown."""
-    shown_rows: list[list[str]] = await page.js(
+    shown_rows: list[list[str]] = page.js(
         "[...document.querySelectorAll('#body tr')].map(tr => [...tr.cells].map(td => td.textContent))"
     )
     return shown_rows
 
 
-async def shown(page: browser.Page, column: int) -> list[str]:
+def shown(page: OpenPage, column: int) -> list[str]:
     """One column of the rows that are shown."""
-    return [row[column] for row in await cells(page)]
+    return [row[column] for row in cells(page)]
 
 
-async def heads(page: browser.Page) -> list[str]:
-    return list(await page.js("[...document.querySelectorAll('#head th')].map(th => th.textContent)"))
+def heads(page: OpenPage) -> list[str]:
+    return list(page.js("[...document.querySelectorAll('#head th')].map(th => th.textContent)"))
 
 
-async def type_in(page: browser.Page, field: str, text: str) -> None:
+def type_in(page: OpenPage, field: str, text: str) -> None:
     """Change a field as a person would, and wait until that was drawn."""
-    await page.js(
+    page.js(
         f"(() => {{ const at = document.getElementById({json.dumps(field)}); at.value = {json.dumps(text)};"
         "at.dispatchEvent(new Event(at.tagName === 'SELECT' ? 'change' : 'input'));"
         "return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done))) })()"
     )
 
 
-async def text(page: browser.Page, selector: str) -> str:
-    return str(await page.js(f"document.querySelector({json.dumps(selector)}).textContent.trim()"))
+def text(page: OpenPage, selector: str) -> str:
+    return str(page.js(f"document.querySelector({json.dumps(selector)}).textContent.trim()"))
 
 
 def varied(path: Path) -> Path:
@@ -106,10 +109,9 @@ def varied(path: Path) -> Path:
     return ledger.end(at=90_100).write(path / "trial.ndjson")
 
 
-@pytest.mark.asyncio
-async def test_page_shows_outcome_failures_charts_and_rows(tmp_path, address):
-    async with opened(address, made(varied(tmp_path))) as page:
-        tiles = await page.js("[...document.querySelectorAll('.tile')].map(li => li.innerText.split('\\n'))")
+def test_page_shows_outcome_failures_charts_and_rows(tmp_path, chromium):
+    with opened(chromium, made(varied(tmp_path))) as page:
+        tiles = page.js("[...document.querySelectorAll('.tile')].map(li => li.innerText.split('\\n'))")
         assert tiles[:4] == [
             ["200", "succeeded"],
             ["30", "failed"],
@@ -117,82 +119,78 @@ async def test_page_shows_outcome_failures_charts_and_rows(tmp_path, address):
             ["10", "unattempted"],
         ]
         assert tiles[4] == ["318", "calls, 8 throttled"]
-        ids = await page.js("[...document.querySelectorAll('figure')].map(each => each.id)")
+        ids = page.js("[...document.querySelectorAll('figure')].map(each => each.id)")
         assert ids == ["throughput", "throttles", "latency", "attempts"]
-        assert await page.js("document.querySelectorAll('#throughput rect.failed').length") >= 1
-        assert await page.js("document.querySelectorAll('#throughput .border').length") == 1
-        assert await text(page, "#count") == "250 rows"
-        assert await text(page, "#place") == "Rows 1 to 100, page 1 of 3"
+        assert page.js("document.querySelectorAll('#throughput rect.failed').length") >= 1
+        assert page.js("document.querySelectorAll('#throughput .border').length") == 1
+        assert text(page, "#count") == "250 rows"
+        assert text(page, "#place") == "Rows 1 to 100, page 1 of 3"
         assert (
-            await shown(page, 0)
-            == ["failed"] * 30 + ["in doubt"] * 10 + ["unattempted"] * 10 + ["succeeded"] * 50
+            shown(page, 0) == ["failed"] * 30 + ["in doubt"] * 10 + ["unattempted"] * 10 + ["succeeded"] * 50
         )
-        await page.js("document.getElementById('last').click()")
-        assert len(await cells(page)) == 50
-        assert await page.js("document.getElementById('next').disabled")
+        page.js("document.getElementById('last').click()")
+        assert len(cells(page)) == 50
+        assert page.js("document.getElementById('next').disabled")
 
 
-@pytest.mark.asyncio
-async def test_markup_in_values_is_shown_as_text(tmp_path, address):
+def test_markup_in_values_is_shown_as_text(tmp_path, chromium):
     ledger = LedgerBuilder(2, name="trial").begin(endpoint=EVIL).result(row(1, account=EVIL), arn=EVIL)
     ledger.result(row(2, account="+1"), Status.FAILED, message=EVIL, code=EVIL, request_id=EVIL).end()
-    async with opened(address, made(ledger.write(tmp_path / "trial.ndjson"))) as page:
-        assert await page.js("document.querySelectorAll('img').length") == 0
-        assert await page.js("document.scripts.length") == 2
-        assert EVIL in await text(page, ".group .messages")
-        failed, done = await cells(page)
+    with opened(chromium, made(ledger.write(tmp_path / "trial.ndjson"))) as page:
+        assert page.js("document.querySelectorAll('img').length") == 0
+        assert page.js("document.scripts.length") == 2
+        assert EVIL in text(page, ".group .messages")
+        failed, done = cells(page)
         assert EVIL in failed[-1]
         assert done[1] == done[-1] == EVIL
         # Nothing but the page's own script may run, and nothing may be asked for.
-        await page.js("document.body.insertAdjacentHTML('beforeend', '<img src=https://127.0.0.1:9/x>')")
+        page.js("document.body.insertAdjacentHTML('beforeend', '<img src=https://127.0.0.1:9/x>')")
         assert any("Content Security Policy" in complaint for complaint in page.complaints)
         page.complaints.clear()
         page.requests[1:] = []
 
 
-@pytest.mark.asyncio
-async def test_page_filters_rows_and_searches_failures(tmp_path, address):
-    async with opened(address, made(varied(tmp_path))) as page:
-        await type_in(page, "search", "O201")
-        assert await shown(page, 3) == ["O201"]
-        assert await text(page, "#count") == "1 of 250 rows"
-        await type_in(page, "search", "MAY not  accessdenied")
-        assert await text(page, "#count") == "30 of 250 rows"
-        await type_in(page, "account", "0")
-        assert await text(page, "#count") == "15 of 250 rows"
-        assert set(await shown(page, 1)) == {"acme"}
-        await type_in(page, "search", "no such thing")
-        assert (await cells(page), await text(page, "#place")) == ([], "No row matches")
-        await page.js("document.getElementById('clear').click()")
-        assert await text(page, "#count") == "250 rows"
+def test_page_filters_rows_and_searches_failures(tmp_path, chromium):
+    with opened(chromium, made(varied(tmp_path))) as page:
+        type_in(page, "search", "O201")
+        assert shown(page, 3) == ["O201"]
+        assert text(page, "#count") == "1 of 250 rows"
+        type_in(page, "search", "MAY not  accessdenied")
+        assert text(page, "#count") == "30 of 250 rows"
+        type_in(page, "account", "0")
+        assert text(page, "#count") == "15 of 250 rows"
+        assert set(shown(page, 1)) == {"acme"}
+        type_in(page, "search", "no such thing")
+        assert (cells(page), text(page, "#place")) == ([], "No row matches")
+        page.js("document.getElementById('clear').click()")
+        assert text(page, "#count") == "250 rows"
         arn = "arn:aws:partnercentral:us-east-1::catalog/Sandbox/engagement/eng-00000000000007"
-        await type_in(page, "search", arn)
-        assert await shown(page, 3) == ["O8"]
-        await type_in(page, "group-search", "timeout")
-        assert await text(page, "#group-count") == "1 of 2 groups"
-        assert await page.js("[...document.querySelectorAll('.group')].map(each => each.hidden)") == [
+        type_in(page, "search", arn)
+        assert shown(page, 3) == ["O8"]
+        type_in(page, "group-search", "timeout")
+        assert text(page, "#group-count") == "1 of 2 groups"
+        assert page.js("[...document.querySelectorAll('.group')].map(each => each.hidden)") == [
             True,
             False,
         ]
-        await page.js("document.querySelectorAll('button.show')[1].click()")
-        assert await text(page, "#count") == "10 of 250 rows"
-        assert set(await shown(page, 0)) == {"in doubt"}
+        page.js("document.querySelectorAll('button.show')[1].click()")
+        assert text(page, "#count") == "10 of 250 rows"
+        assert set(shown(page, 0)) == {"in doubt"}
 
 
-@pytest.mark.asyncio
-async def test_page_sorts_rows_with_the_keyboard(tmp_path, address):
-    async with opened(address, made(varied(tmp_path))) as page:
-        resource = (await heads(page)).index("Resource")
-        await page.js("document.querySelector('th[data-name=resource] button').focus()")
-        await page.key("Enter", 13)
-        assert (await shown(page, resource))[:11] == [f"O{n}" for n in range(1, 12)]
-        assert await page.js("document.querySelector('th[data-name=resource]').ariaSort") == "ascending"
-        await page.key("Enter", 13)
-        assert (await shown(page, resource))[0] == "O250"
-        assert await page.js("document.querySelector('th[data-name=resource]').ariaSort") == "descending"
-        await page.key("Tab", 9)
-        assert await page.js("document.activeElement.parentElement.dataset.name") == "revision"
-        assert await page.js("document.querySelector('th[data-name=status]').ariaSort") == "none"
+def test_page_sorts_rows_with_the_keyboard(tmp_path, chromium):
+    with opened(chromium, made(varied(tmp_path))) as page:
+        resource = (heads(page)).index("Resource")
+        page.js("document.querySelector('th[data-name=resource] button').focus()")
+        page.key("Enter")
+        assert (shown(page, resource))[:11] == [f"O{n}" for n in range(1, 12)]
+        assert page.js("document.querySelector('th[data-name=resource]').ariaSort") == "ascending"
+        page.key("Enter")
+        assert (shown(page, resource))[0] == "O250"
+        assert page.js("document.querySelector('th[data-name=resource]').ariaSort") == "descending"
+        page.key("Tab")
+        assert page.js("document.activeElement.parentElement.dataset.name") == "revision"
+        assert page.js("document.querySelector('th[data-name=status]').ariaSort") == "none"
 
 
 CONTRAST = """(() => {
@@ -221,35 +219,31 @@ CONTRAST = """(() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.asyncio
-async def test_contrast_is_sufficient_in_light_and_dark_mode(tmp_path, address, scheme):
-    async with opened(address, made(varied(tmp_path))) as page:
-        await page.media(prefers_color_scheme=scheme)
-        back = await page.js("getComputedStyle(document.body).backgroundColor")
+def test_contrast_is_sufficient_in_light_and_dark_mode(tmp_path, chromium, scheme):
+    with opened(chromium, made(varied(tmp_path))) as page:
+        page.page.emulate_media(color_scheme=scheme)
+        back = page.js("getComputedStyle(document.body).backgroundColor")
         assert back == {"light": "rgb(246, 247, 249)", "dark": "rgb(18, 22, 29)"}[scheme]
-        assert await page.js(CONTRAST) == []
-        levels = await page.js("[...document.querySelectorAll('h1, h2, h3')].map(each => +each.localName[1])")
+        assert page.js(CONTRAST) == []
+        levels = page.js("[...document.querySelectorAll('h1, h2, h3')].map(each => +each.localName[1])")
         assert levels[0] == 1
         assert all(after - before <= 1 for before, after in pairwise(levels))
         unnamed = "[...document.querySelectorAll('input, select')].filter(each => !each.labels.length).length"
-        assert await page.js(unnamed) == 0
-        assert await page.js("[...document.querySelectorAll('svg')].every(each => each.ariaLabel)")
+        assert page.js(unnamed) == 0
+        assert page.js("[...document.querySelectorAll('svg')].every(each => each.ariaLabel)")
         # A narrow screen scrolls its tables, never the page.
-        await page.send(
-            "Emulation.setDeviceMetricsOverride", width=400, height=800, deviceScaleFactor=1, mobile=False
-        )
-        assert await page.js("document.documentElement.scrollWidth") <= 400
+        page.page.set_viewport_size({"width": 400, "height": 800})
+        assert page.js("document.documentElement.scrollWidth") <= 400
 
 
-@pytest.mark.asyncio
-async def test_printed_page_has_summary_without_controls(tmp_path, address):
-    async with opened(address, made(varied(tmp_path))) as page:
-        await page.media("print", prefers_color_scheme="dark")
-        assert await page.js("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+def test_printed_page_has_summary_without_controls(tmp_path, chromium):
+    with opened(chromium, made(varied(tmp_path))) as page:
+        page.page.emulate_media(media="print", color_scheme="dark")
+        assert page.js("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         visible = "[...document.querySelectorAll('button, input, select')].filter(e => e.checkVisibility())"
         hidden = f"{visible}.filter(each => !each.closest('thead')).length"
-        assert await page.js(hidden) == 0
-        paper = await page.paper()
+        assert page.js(hidden) == 0
+        paper = page.page.pdf(print_background=True)
         assert paper.startswith(b"%PDF-")
         assert paper.count(b"/Type /Page\n") < 13
 
@@ -283,23 +277,22 @@ SEARCH = "const at = document.getElementById('search'); at.value = %s; at.dispat
 
 @pytest.mark.long
 @pytest.mark.timeout(120)
-@pytest.mark.asyncio
-async def test_page_with_100_000_rows_opens_and_filters_quickly(large, address):
+def test_page_with_100_000_rows_opens_and_filters_quickly(large, chromium):
     file = made(large)
     assert file.stat().st_size < 25e6
-    async with browser.page(address) as page:
-        # The better of two: other work on this machine is no fault of the page.
-        assert min([await page.open(file) for _ in range(2)]) < 3.0
-        assert await text(page, "#count") == "100,000 rows"
-        steps = [
-            SEARCH % "'O777'",
-            SEARCH % "'accessdenied'",
-            SEARCH % "''",
-            "document.querySelector('th[data-name=engagement] button').click()",
-            "document.querySelector('th[data-name=engagement] button').click()",
-            "document.querySelector('th[data-name=error] button').click()",
-        ]
-        # Likewise the best of three.
-        times = [min([await page.js(CLOCKED % step) for _ in range(3)]) for step in steps]
-        assert max(times) < 200, times
-        assert page.complaints == []
+    page = OpenPage(chromium)
+    # The better of two: other work on this machine is no fault of the page.
+    assert min([page.open(file) for _ in range(2)]) < 3.0
+    assert text(page, "#count") == "100,000 rows"
+    steps = [
+        SEARCH % "'O777'",
+        SEARCH % "'accessdenied'",
+        SEARCH % "''",
+        "document.querySelector('th[data-name=engagement] button').click()",
+        "document.querySelector('th[data-name=engagement] button').click()",
+        "document.querySelector('th[data-name=error] button').click()",
+    ]
+    # Likewise the best of three.
+    times = [min([page.js(CLOCKED % step) for _ in range(3)]) for step in steps]
+    assert max(times) < 200, times
+    assert page.complaints == []
