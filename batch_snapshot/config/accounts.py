@@ -10,14 +10,13 @@ from batch_snapshot.config.options import Options, with_recorded_quotas
 from batch_snapshot.endpoints import IGNORE, check_credential_endpoints, environment_endpoint
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.ledger import codec
-from batch_snapshot.models import AWS, SIMULATOR, Quota
+from batch_snapshot.models import AWS, SIMULATOR, Account, Quota
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from batch_snapshot.ledger.records import Header
-    from batch_snapshot.models import Account
 
     #: The endpoint that each of some profiles names, by its name, under an environment.
     ProfileEndpoints = Callable[[Iterable[str | None], Mapping[str, str]], Mapping[str | None, str]]
@@ -36,7 +35,6 @@ class Targets(NamedTuple):
 
     @property
     def limited_accounts(self) -> dict[str, Account]:
-        """The accounts with the quotas of this invocation."""
         return {name: replace(one, quota=self.quotas[name]) for name, one in self.accounts.items()}
 
 
@@ -46,11 +44,7 @@ def resolve_targets(
     profile_endpoints: ProfileEndpoints,
     endpoint: str | None = None,
 ) -> Targets:
-    """The accounts to call for, and where; `endpoint` holds where the options name none.
-
-    Raises:
-        InputError: the options don't fit the accounts, or each other.
-    """
+    """The accounts to call for, and where; `endpoint` holds where the options name none."""
     if options.simulator_state and not options.simulate:
         raise InputError("--state is the simulator's: use it with --simulate")
     if not options.simulate:
@@ -64,11 +58,7 @@ def resolve_targets(
 def endpoint_of(
     options: Options, accounts: Mapping[str, Account], profile_endpoints: ProfileEndpoints
 ) -> str:
-    """Where the calls go by the options, the environment and the profiles of the accounts.
-
-    Raises:
-        InputError: the options exclude each other, an endpoint cannot be one, or the profiles disagree.
-    """
+    """Where the calls go by the options, the environment and the profiles of the accounts."""
     if options.simulate and options.endpoint_url:
         raise InputError("--simulate and --endpoint-url exclude each other: choose one")
     if options.simulate:
@@ -80,11 +70,6 @@ def endpoint_of(
 
 
 def _endpoint_of_profiles(accounts: Mapping[str, Account], profile_endpoints: ProfileEndpoints) -> str | None:
-    """The endpoint that the accounts' profiles name; None: none does.
-
-    Raises:
-        InputError: they don't agree.
-    """
     by_profile = profile_endpoints((account.profile for account in accounts.values()), os.environ)
     if not by_profile or all(account.endpoint_url for account in accounts.values()):
         return None
@@ -101,11 +86,7 @@ def _endpoint_of_profiles(accounts: Mapping[str, Account], profile_endpoints: Pr
 
 
 def select_accounts(accounts: Mapping[str, Account], options: Options) -> dict[str, Account]:
-    """The accounts to call for; the options fill the profile and region that an account leaves open.
-
-    Raises:
-        InputError: the options don't fit the accounts.
-    """
+    """The accounts to call for; the options fill the profile and region that an account leaves open."""
     chosen = {name: accounts[name] for name in _selected_names(accounts, options.accounts)}
     if options.profile and all(account.profile for account in chosen.values()):
         raise InputError(f"--profile {options.profile}: every account names a profile of its own already")
@@ -120,11 +101,7 @@ def select_accounts(accounts: Mapping[str, Account], options: Options) -> dict[s
 
 
 def _selected_names(accounts: Mapping[str, Account], words: Sequence[str]) -> Iterable[str]:
-    """The names that these words (names and tags) select: each once; without a word all.
-
-    Raises:
-        InputError: there is no such account, or no account has such a tag.
-    """
+    """The names that these words (names and tags) select: each once; without a word all."""
     tagged: dict[str, list[str]] = {}
     for account in accounts.values():
         for tag in account.tags:
@@ -142,11 +119,6 @@ def _selected_names(accounts: Mapping[str, Account], words: Sequence[str]) -> It
 
 
 def effective_quotas(accounts: Mapping[str, Account], options: Options) -> dict[str, Quota]:
-    """The quotas that hold: the options' over the manifest's.
-
-    Raises:
-        InputError: an account reserves all that it is given.
-    """
     return {name: _quota(account, options) for name, account in accounts.items()}
 
 
@@ -165,11 +137,6 @@ def _quota(account: Account, options: Options) -> Quota:
 
 
 def accounts_with_quotas(path: Path, header: Header) -> dict[str, Account]:
-    """The accounts of a run line, under the quotas that its run was given.
-
-    Raises:
-        InputError: they make no sense.
-    """
     accounts = recorded_accounts(path, header)
     settings = {"rate": None, "daily_quota": None, **header.settings}
     quotas = effective_quotas(accounts, with_recorded_quotas(path, Options(), settings))
@@ -177,11 +144,6 @@ def accounts_with_quotas(path: Path, header: Header) -> dict[str, Account]:
 
 
 def recorded_accounts(path: Path, header: Header) -> dict[str, Account]:
-    """The accounts of a run line, as the manifest declared them.
-
-    Raises:
-        LedgerError: they make no sense.
-    """
     try:
         return {name: codec.decode_account(name, fields) for name, fields in header.accounts.items()}
     except (TypeError, ValueError) as error:

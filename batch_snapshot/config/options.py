@@ -111,23 +111,11 @@ class Options:
 
 
 def state_folder_of(options: Options) -> Path:
-    """The folder for what outlives a run.
-
-    Raises:
-        InputError: nothing names one, and there is no home folder.
-    """
     return options.simulated_state_dir or paths.state_folder(options.state_dir, os.environ)
 
 
 @contextmanager
 def isolate_simulated_state(options: Options, *, simulated: bool) -> Iterator[Options]:
-    """Give what is `simulated` a state folder of its own, which real runs never see.
-
-    It lasts as long as what the simulator holds: next to its file, or until the block ends.
-
-    Raises:
-        StorageError: no folder can be made.
-    """
     if options.simulated_state_dir or not simulated:
         yield options
     elif options.simulator_state:
@@ -150,13 +138,6 @@ _INHERITED = ("rate", "daily_quota", "state_dir", "profile", "region")
 
 
 def recorded_settings(options: Options, before: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
-    """What the run line records of the options: enough to write the command line that resumes.
-
-    Args:
-        options: of this invocation.
-        before: settings of the run that is retried; its credentials, quotas and state folder hold where
-            the options name none.
-    """
     engine, cluster = options.engine, options.cluster
     settings = {
         "concurrency": engine.concurrency,
@@ -187,11 +168,6 @@ def recorded_settings(options: Options, before: Mapping[str, Any] = MappingProxy
 
 
 def with_recorded_quotas(path: Path, options: Options, settings: Mapping[str, Any]) -> Options:
-    """The options under the quotas that the run line of the ledger at `path` has among its settings.
-
-    Raises:
-        LedgerError: they make no sense.
-    """
     rate, daily = settings["rate"], settings["daily_quota"]
     number = isinstance(rate, float | int) and 1e-6 <= rate <= 999_999
     if not (rate is None or rate == "auto" or number) or not (

@@ -29,13 +29,7 @@ def parse_date(value: Any, now: float) -> float | None:
 
 
 def unchanged(modified: float | None, since: float | None, margin: float = 0.0) -> bool:
-    """Whether a pair can be left out.
-
-    Args:
-        modified: when its opportunity was last modified; None: unknown.
-        since: its last snapshot, or the time from which on changes count; None: there is none.
-        margin: seconds by which the two clocks may differ.
-    """
+    """Whether a pair can be left out; `margin` is by how many seconds the two clocks may differ."""
     return modified is not None and since is not None and modified < since - margin
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from batch_snapshot.aws import profiles
 from batch_snapshot.config import accounts
 from batch_snapshot.discovery import output
-from batch_snapshot.discovery.readers import open_readers
-from batch_snapshot.discovery.search import Search
+from batch_snapshot.discovery.readers import Environment, open_readers
+from batch_snapshot.discovery.search import FoundPair, Search, SearchCounts
 from batch_snapshot.errors import InputError
 from batch_snapshot.manifest.service_model import DEFAULT_TEMPLATE
 from batch_snapshot.models import Account
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from batch_snapshot.config.accounts import Targets
     from batch_snapshot.config.options import Options
-    from batch_snapshot.discovery.readers import Environment
-    from batch_snapshot.discovery.search import FoundPair, SearchCounts
     from batch_snapshot.manifest.filters import Filters
 
 #: The account of a search that no manifest names one for.
@@ -33,8 +31,6 @@ AMBIENT = "default"
 
 
 class SearchCost(NamedTuple):
-    """What a search took."""
-
     #: Calls by operation, throttled ones too.
     calls: Mapping[str, int]
     throttled: int
@@ -43,8 +39,6 @@ class SearchCost(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discovery:
-    """The result of `discover` or `update`."""
-
     output: str
     counts: SearchCounts
     #: See `SearchCost`.
@@ -80,9 +74,7 @@ async def discover(
         skip_active: leave those out.
 
     Raises:
-        InputError: the file exists, or the options make no sense.
         ServiceError: a list cannot be read; what was found is kept for the same command.
-        StorageError: the file cannot be written.
     """
     _check_path(path)
     targets = accounts.resolve_targets({AMBIENT: Account(AMBIENT)}, options, profiles.endpoints)
@@ -107,7 +99,6 @@ def _check_path(path: Path) -> None:
 
 
 def partial_file(path: Path) -> Path:
-    """Where an interrupted search for `path` is kept."""
     return path.with_name(f"{path.name}.partial")
 
 
@@ -121,23 +112,16 @@ def _lines(
 
 
 def _manifest_name(path: Path) -> str:
-    """A valid manifest name, made of the file's."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem)[:64].strip(".") or "discovered"
 
 
 def defaults_of(filters: Filters) -> dict[str, str]:
-    """What the pairs that pass these filters have in common."""
     return {key: getattr(filters, key) for key in ("catalog", "resource_type", "template", "account")}
 
 
 async def run_search(
     search: Search, targets: Targets, options: Options, environment: Environment, *, jobs: bool
 ) -> SearchCost:
-    """Read every list that the search needs.
-
-    Raises:
-        ServiceError: a list cannot be read.
-    """
     began = environment.clock()
     async with open_readers(targets, options, environment.now, environment.rng) as readers:
         await search.read(readers, jobs=jobs, on_progress=environment.on_progress)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from batch_snapshot.engine.reader import map_concurrently
-from batch_snapshot.manifest.filters import since
+from batch_snapshot.engine.reader import Reader, map_concurrently
+from batch_snapshot.manifest.filters import Filters, since
 from batch_snapshot.manifest.service_model import row_input
 from batch_snapshot.operations import SNAPSHOT
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from batch_snapshot import sqlite
-    from batch_snapshot.engine.reader import Reader
-    from batch_snapshot.manifest.filters import Filters
 
     Items = list[dict[str, Any]]
 
@@ -33,8 +31,6 @@ SOURCE_BITS = {"tasks": TASKS, "associations": ASSOCIATIONS}
 
 
 class ListReader:
-    """Reads the lists of one search into its tables."""
-
     def __init__(
         self,
         db: sqlite.Connection,
@@ -59,7 +55,6 @@ class ListReader:
         }
 
     async def read(self, *, jobs: bool) -> None:
-        """Read every list that the filters need, and with `jobs` those of running snapshot jobs."""
         one = self._filters
         for part in _parts(one.created_by):
             await self._walk("ListEngagements", self._store_engagements, CreatedBy=part)
@@ -99,10 +94,7 @@ class ListReader:
         return given
 
     async def _walk(self, operation: str, store: Callable[[Items], None], **parameters: Any) -> None:
-        """Read a list to its end, and store each page together with the token of the next.
-
-        A list that is read anew, because its token was refused, adds to what was stored.
-        """
+        """Store each page of a list with the token of the next; a list read anew adds to what was stored."""
         self.operation = operation
         name = json.dumps([self._number, operation, parameters])
         known = self._db.execute("SELECT token, done, items FROM steps WHERE name = ?", (name,)).fetchone()
@@ -213,5 +205,4 @@ class ListReader:
 
 
 def _parts(values: Sequence[str]) -> list[list[str]]:
-    """The values in parts that one request may name."""
     return [list(values[at : at + NAMED_AT_ONCE]) for at in range(0, len(values), NAMED_AT_ONCE)]

@@ -36,11 +36,6 @@ JOB_MARK = "# a snapshot job of AWS's takes care of it"
 
 @contextmanager
 def replaced(path: Path, mode: int | None = None) -> Iterator[TextIO]:
-    """Replace a file atomically; see `files.atomic_write`.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
     try:
         files.make_folder(path.parent)
         with files.atomic_write_text(path, mode) as file:
@@ -54,14 +49,6 @@ def replaced(path: Path, mode: int | None = None) -> Iterator[TextIO]:
 def as_manifest(
     pairs: Iterable[FoundPair], name: str, defaults: Mapping[str, str], about: str
 ) -> Iterator[str]:
-    """The lines of a manifest that leaves account and resource type to the defaults.
-
-    Args:
-        pairs: that were found.
-        name: of the manifest.
-        defaults: what a pair need not say.
-        about: a line on where the pairs come from.
-    """
     yield f"# {about}\n"
     yield f"version: 1\nname: {name}\ndefaults:\n"
     for key in ("catalog", "template"):
@@ -76,7 +63,6 @@ def as_manifest(
 
 
 def entry(pair: FoundPair, defaults: Mapping[str, str]) -> str:
-    """A pair as an entry of `pairs`, on one line."""
     row = pair.row
     own = {
         key: value
@@ -98,7 +84,6 @@ def by_line(pairs: Iterable[FoundPair], *, full: bool) -> Iterator[str]:
 
 
 def as_json(found: Discovery) -> dict[str, Any]:
-    """The one object that `--format json` prints."""
     counts = asdict(found.counts)
     sources = {
         name: {"listed": counts["listed"][name], "taken": counts["taken"][name]} for name in counts["listed"]
@@ -122,7 +107,6 @@ def as_json(found: Discovery) -> dict[str, Any]:
 
 
 def as_text(found: Discovery, *, updated: bool) -> str:
-    """The same for people."""
     counts = found.counts
     lines = [f"{found.output}: {counts.pairs:,} pairs of {counts.engagements:,} engagements"]
     if updated:

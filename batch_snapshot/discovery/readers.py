@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from batch_snapshot import paths
 from batch_snapshot.aws.client import Clients
 from batch_snapshot.aws.target import open_target
-from batch_snapshot.config.options import isolate_simulated_state, state_folder_of
+from batch_snapshot.config.options import Options, isolate_simulated_state, state_folder_of
 from batch_snapshot.engine.limits import AccountLimits
 from batch_snapshot.engine.reader import Reader
 from batch_snapshot.models import SIMULATOR
@@ -23,15 +23,12 @@ if TYPE_CHECKING:
     from random import Random
 
     from batch_snapshot.config.accounts import Targets
-    from batch_snapshot.config.options import Options
     from batch_snapshot.engine.account import AccountState
     from batch_snapshot.engine.reader import Call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What a command that only reads takes from outside."""
-
     now: Callable[[], datetime]
     rng: Random
     #: Gets a line on how far it is.
@@ -44,11 +41,6 @@ class Environment:
 async def open_readers(
     targets: Targets, options: Options, now: Callable[[], datetime], rng: Random
 ) -> AsyncIterator[Mapping[str, Reader]]:
-    """A reader an account, for as long as the block lasts.
-
-    Raises:
-        StorageError: the log of calls cannot be used.
-    """
     async with AsyncExitStack() as stack:
         options = stack.enter_context(
             isolate_simulated_state(options, simulated=targets.endpoint == SIMULATOR)
@@ -73,6 +65,5 @@ def readers_over(
     now: Callable[[], datetime],
     rng: Random,
 ) -> dict[str, Reader]:
-    """A reader of each account, by name."""
     apply = partial(limits.apply_to_reads, identify=identify)
     return {name: Reader(one, call, apply, now=now, rng=rng) for name, one in accounts.items()}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from batch_snapshot import sqlite
 from batch_snapshot.discovery.lists import SOURCE_BITS, ListReader
-from batch_snapshot.engine.reader import read_failed
+from batch_snapshot.engine.reader import Reader, read_failed
 from batch_snapshot.errors import StorageError
 from batch_snapshot.manifest import filters
 from batch_snapshot.models import ApiError, Row
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from batch_snapshot.engine.reader import Reader
     from batch_snapshot.manifest.filters import Filters
 
     Items = list[dict[str, Any]]
@@ -55,8 +54,6 @@ SELECT engagement, resource, EXISTS (
 
 
 class FoundPair(NamedTuple):
-    """A pair that a list names."""
-
     row: Row
     #: A snapshot job of AWS's own covers it.
     active_job: bool
@@ -64,8 +61,6 @@ class FoundPair(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SearchCounts:
-    """How many pairs a search has found."""
-
     pairs: int
     engagements: int
     #: Pairs by the list that names them, before and after the filters.
@@ -79,17 +74,6 @@ class Search:
     """Searches, kept in one file; the same searches of the same `about` continue where they stopped."""
 
     def __init__(self, path: Path | None, searches: Sequence[Filters], about: str, now: datetime) -> None:
-        """Open or begin the file.
-
-        Args:
-            path: of the file; None: a temporary one.
-            searches: the filters of each.
-            about: what else must be the same for the kept pages to be of use, such as the endpoint.
-            now: the wall clock.
-
-        Raises:
-            StorageError: the file cannot be used.
-        """
         self._path = path
         self._searches = searches
         self._now = now
@@ -110,7 +94,6 @@ class Search:
             ) from None
 
     def __enter__(self) -> Self:
-        """Use as a context manager: closes the file."""
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -118,7 +101,6 @@ class Search:
         self._db.close()
 
     def remove(self) -> None:
-        """Remove the file, once the pairs are written elsewhere."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
@@ -136,16 +118,7 @@ class Search:
     async def read(
         self, readers: Mapping[str, Reader], *, jobs: bool, on_progress: Callable[[str], None]
     ) -> None:
-        """Read every list that the searches need; what was read before is not read again.
-
-        Args:
-            readers: by account.
-            jobs: whether to find out which pairs have a running snapshot job.
-            on_progress: gets a line after each page.
-
-        Raises:
-            ServiceError: a list cannot be read, or not now.
-        """
+        """Read every list that the searches need, unless it was read before."""
         for number, one in enumerate(self._searches):
             reader = readers[one.account]
             lists = ListReader(self._db, number, one, reader, now=self._now, on_progress=on_progress)
@@ -155,11 +128,7 @@ class Search:
                 raise read_failed(one.account, lists.operation, error.failure) from error
 
     def pairs(self, *, skip_active: bool = False) -> Iterator[FoundPair]:
-        """The pairs, in the order of the searches, then of engagements and resources; each once.
-
-        Args:
-            skip_active: leave out those with a running snapshot job.
-        """
+        """The pairs, in the order of the searches, then of engagements and resources; each once."""
         for number, one in enumerate(self._searches):
             found = _PAIRS.format(_passes(one))
             for engagement, resource, active in self._db.execute(found, (one.template, one.template, number)):
@@ -168,7 +137,6 @@ class Search:
                     yield FoundPair(row, bool(active))
 
     def counts(self) -> SearchCounts:
-        """How many pairs there are, in all and by list."""
         listed, taken = dict.fromkeys(filters.SOURCES, 0), dict.fromkeys(filters.SOURCES, 0)
         pairs = engagements = 0
         for number, one in enumerate(self._searches):
@@ -186,7 +154,6 @@ class Search:
 
 
 def _passes(one: Filters, *, bare: bool = False) -> str:
-    """The SQL that says whether pair `p` passes the filters."""
     conditions = [] if bare else ["p.search = ?"]
     if one.engagements:
         # The ids were checked against the service's pattern: they hold letters and digits.

@@ -45,15 +45,12 @@ class PairEntry:
 
     @property
     def resources(self) -> list[str]:
-        """The opportunities it names."""
         one, many = self.fields.get("resource"), self.fields.get("resources")
         return [one] if isinstance(one, str) else list(many or [])
 
 
 @dataclass(slots=True)
 class Layout:
-    """Where the pairs of a manifest stand."""
-
     entries: list[PairEntry]
     #: The line behind which new entries go (-1: at the end of the file), and how they are indented.
     after: int
@@ -67,13 +64,7 @@ class Layout:
 async def update(
     path: Path, filters: Filters, options: Options, environment: Environment, *, skip_active: bool = False
 ) -> Discovery:
-    """Add new pairs to the manifest at `path`, and mark those that no list names any more.
-
-    Raises:
-        InputError: it is not valid, or its pairs stand where no line can be added.
-        ServiceError: a list cannot be read; what was found is kept for the same command.
-        StorageError: the file cannot be written.
-    """
+    """Add new pairs to the manifest at `path`, and mark those that no list names any more."""
     if path.suffix.lower() not in output.YAML:
         raise InputError(f"--update {path}: only a YAML manifest can be brought up to date")
     manifest = manifests.load(path)
@@ -141,15 +132,7 @@ def _check(path: Path, text: str, expected: set[bytes]) -> None:
 
 
 def layout(text: str, where: str) -> Layout:
-    """Find the entries of `pairs`.
-
-    Args:
-        text: of a manifest that was found valid.
-        where: its name, for messages.
-
-    Raises:
-        InputError: its pairs stand in brackets, so that there is no line to add one behind.
-    """
+    """Find the entries of `pairs`."""
     root: Any = yaml.compose(text, Loader=yaml.CSafeLoader)
     sections = {key.value: (key, value) for key, value in root.value}
     defaults = _defaults(sections.get("defaults", (None, None))[1])
@@ -201,15 +184,7 @@ def revised(
     is_gone: Callable[[Mapping[str, Any], str], bool],
     day: str,
 ) -> tuple[str, int]:
-    """The text with new entries added and old ones marked, and how many pairs are marked.
-
-    Args:
-        text: as it was.
-        found: its layout.
-        added: the new entries, without their dash.
-        is_gone: whether no list names the pair of an entry's fields and a resource any more.
-        day: of the marks.
-    """
+    """The text with new entries added and old ones marked, and how many pairs are marked."""
     lines = text.splitlines(keepends=True)
     end = "\r\n" if lines and lines[0].endswith("\r\n") else "\n"
     marked = 0
@@ -229,7 +204,6 @@ def revised(
 
 
 def _marked(line: str, entry: PairEntry, missing: list[str], day: str, end: str) -> str:
-    """The line with the mark that it should have."""
     tail = line[len(line.rstrip("\r\n")) :]
     bare = line.rstrip("\r\n")
     if not missing:

@@ -9,25 +9,16 @@ from batch_snapshot.discovery import output
 from batch_snapshot.discovery.discover import run_search
 from batch_snapshot.discovery.search import Search
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.manifest import load
+from batch_snapshot.manifest import Manifest, load
 
 if TYPE_CHECKING:
     from batch_snapshot.discovery.readers import Environment
     from batch_snapshot.jobs.locked import LockedLedger
     from batch_snapshot.ledger.records import Header
-    from batch_snapshot.manifest import Manifest
 
 
 async def discover_pairs(locked: LockedLedger, environment: Environment) -> Manifest:
-    """The manifest with what its section `discover:` has found.
-
-    The first run of a ledger searches, and keeps what it finds before its first call.
-
-    Raises:
-        LedgerError: what the ledger's rows came from is missing, or was changed.
-        ServiceError: a list cannot be read.
-        StorageError: what was found cannot be written.
-    """
+    """The manifest with what its `discover:` has found; the first run searches, before its first call."""
     manifest, targets, began = locked.manifest, locked.targets, locked.began
     if manifest.discover and not (began and began.discovered_sha256):
         filters = [one for one in manifest.discover if one.account in targets.accounts]
@@ -39,11 +30,7 @@ async def discover_pairs(locked: LockedLedger, environment: Environment) -> Mani
 
 
 def load_discovered(locked: LockedLedger) -> Manifest:
-    """The manifest with what was found for its ledger, if it has been searched for.
-
-    Raises:
-        LedgerError: what the ledger's rows came from is missing, or was changed.
-    """
+    """The manifest with what was found for its ledger, which must be as it was."""
     began = locked.began
     known = began.discovered_sha256 if began else None
     path = paths.discovered_file(locked.path)

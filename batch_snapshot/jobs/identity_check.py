@@ -23,22 +23,13 @@ if TYPE_CHECKING:
 
 
 async def check_accounts(job: Job, identify: Identify) -> None:
-    """Make all checks of this module that can be made before the first call.
-
-    Raises:
-        InputError: the accounts are not those of the ledger, or two of them are one.
-    """
     await check_signers(job, identify)
     await check_duplicates(job, identify)
     await check_renamed(job, identify)
 
 
 async def check_signers(job: Job, identify: Identify) -> None:
-    """Refuse to resume a ledger for another AWS account.
-
-    Raises:
-        InputError: it is another one.
-    """
+    """Refuse to resume a ledger for another AWS account."""
 
     async def check(name: str) -> None:
         before = job.past.signers.get(name)
@@ -57,9 +48,6 @@ async def check_duplicates(job: Job, identify: Identify) -> None:
 
     Accounts that are not called this time count as whom the ledger has for them. Roles were compared when
     the manifest was validated; here AWS is asked, where it is called at all.
-
-    Raises:
-        InputError: there are two such names.
     """
     numbers: dict[str, str] = {
         name: before.removeprefix(signer.AWS_PREFIX)
@@ -82,11 +70,7 @@ async def check_duplicates(job: Job, identify: Identify) -> None:
 
 
 async def check_renamed(job: Job, identify: Identify) -> None:
-    """Refuse to send rows again that were sent under another name of the same AWS account.
-
-    Raises:
-        InputError: the ledger has such rows.
-    """
+    """Refuse to send rows again that were sent under another name of the same AWS account."""
 
     async def check(name: str) -> None:
         # Credentials that cannot be had stop the account alone, and `identify_signer` checks again.
@@ -98,7 +82,6 @@ async def check_renamed(job: Job, identify: Identify) -> None:
 
 
 def _renamed_refusal(job: Job, name: str, now: str) -> str | None:
-    """Why rows of an account cannot be sent if it signs as `now`; None: they can."""
     known = job.past.last.accounts if job.past.last else {}
     account = job.accounts[name]
     for (other, called), row in job.renamed.items():
@@ -121,12 +104,7 @@ async def identify_signer(
     identify: Identify,
     account: AccountState,
 ) -> None:
-    """Find out who signs, put it in `signers` for the intents, and apply that AWS account's quotas.
-
-    Raises:
-        ApiError: there are no credentials, or another AWS account's.
-        StorageError: the log of calls cannot be read or written.
-    """
+    """Find out who signs, put it in `signers` for the intents, and apply that AWS account's quotas."""
     found = await identify(account.name)
     before = signers.get(account.name) or job.past.signers.get(account.name)
     now = signers[account.name] = signer.recorded_form(found)

@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from batch_snapshot import files
-from batch_snapshot.config.options import option_warnings, recorded_settings
+from batch_snapshot.config.options import Options, option_warnings, recorded_settings
 from batch_snapshot.errors import LedgerError
-from batch_snapshot.jobs.locked import check_ledger_fits, read_history, reminder_files
+from batch_snapshot.jobs.locked import (
+    LockedLedger,
+    RetriedLedger,
+    check_ledger_fits,
+    read_history,
+    reminder_files,
+)
 from batch_snapshot.jobs.plan import Selection
 from batch_snapshot.jobs.rows import LedgerRows, ManifestRows
 from batch_snapshot.ledger import history, reader
-from batch_snapshot.manifest import find_duplicates
+from batch_snapshot.manifest import Manifest, find_duplicates
 from batch_snapshot.ratelimit import forecast
 from batch_snapshot.ratelimit.windows import calls_a_day
 from batch_snapshot.reporting import next_steps, summary
@@ -25,10 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batch_snapshot.config.accounts import Targets
-    from batch_snapshot.config.options import Options
-    from batch_snapshot.jobs.locked import LockedLedger, RetriedLedger
     from batch_snapshot.ledger.history import History
-    from batch_snapshot.manifest import Manifest
     from batch_snapshot.models import Account, Quota, Request, Row
 
 #: Vanished rows that the summary names.
@@ -37,8 +40,6 @@ NAMED_ROWS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Which rows to send, under which ledger."""
-
     command: str
     #: Of the manifest.
     name: str
@@ -82,17 +83,14 @@ class Job:
 
     @property
     def accounts(self) -> Mapping[str, Account]:
-        """Those that are called for, by name."""
         return self.targets.accounts
 
     @property
     def endpoint(self) -> str:
-        """Where the calls go."""
         return self.targets.endpoint
 
     @property
     def nothing_to_do(self) -> bool:
-        """Whether there is neither a row to send nor an end line to write."""
         return not any(self.todo.values()) and self.past.end is not None and not self._end_is_outdated
 
     @property
@@ -103,7 +101,6 @@ class Job:
 
     @property
     def vanished(self) -> int:
-        """How many rows the manifest lists no longer."""
         return len(self.vanished_keys)
 
     @property
@@ -120,15 +117,6 @@ class Job:
 
 
 def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
-    """Make the job of `run`.
-
-    Args:
-        locked: the ledger and its locks.
-        manifest: with what its `discover:` has found.
-
-    Raises:
-        InputError: ledger, manifest and options don't fit together.
-    """
     options, path, targets = locked.options, locked.path, locked.targets
     past = read_history(path, read_only=locked.read_only, shared_keys=manifest.keys)
     check_ledger_fits(past, path, manifest.name, targets, options.run_id)
@@ -170,7 +158,6 @@ def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
 
 
 def _days_needed(manifest: Manifest, quotas: Mapping[str, Quota]) -> list[str]:
-    """Which accounts have more rows than their quotas let through in a day."""
     rows = {name: manifest.rows_by_account.get(name, 0) for name in quotas}
     return forecast.days_needed(rows, {name: calls_a_day(quota) for name, quota in quotas.items()})
 
@@ -192,7 +179,6 @@ def _renamed_questions(renamed: Mapping[tuple[str, str], Row]) -> list[str]:
 
 
 def _open_questions(manifest: Manifest, options: Options) -> list[str]:
-    """What a forecast cannot know before the run begins."""
     questions = []
     if manifest.discover and not manifest.found:
         questions.append("the rows of discover: are known only when it is run; they are not counted here")
@@ -204,15 +190,7 @@ def _open_questions(manifest: Manifest, options: Options) -> list[str]:
 def open_retry(
     locked: RetriedLedger, selection: Callable[[History], Selection] | Selection | None = None
 ) -> Job:
-    """Make the job of `retry`.
-
-    Args:
-        locked: the ledger and its locks.
-        selection: which rows, or what chooses from the history; None: those that another try can cure.
-
-    Raises:
-        InputError: the ledger has no such rows.
-    """
+    """Make the job of `retry`; without a `selection`, of the rows that another try can cure."""
     path, past, header, targets = locked.path, locked.past, locked.header, locked.targets
     chosen = selection(past) if callable(selection) else selection or Selection()
     rows = LedgerRows(path, past, chosen, header.run_id, targets.accounts)

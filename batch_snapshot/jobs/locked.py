@@ -17,7 +17,7 @@ from batch_snapshot.config.accounts import (
     resolve_targets,
     select_accounts,
 )
-from batch_snapshot.config.options import recorded_settings, state_folder_of, with_recorded_quotas
+from batch_snapshot.config.options import Options, recorded_settings, state_folder_of, with_recorded_quotas
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.jobs import other_ledgers, resume
 from batch_snapshot.ledger import locks, open_runs, reader, writer
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from batch_snapshot.config.options import Options
     from batch_snapshot.ledger.history import History
     from batch_snapshot.ledger.records import Header
     from batch_snapshot.manifest import Manifest
@@ -55,7 +54,6 @@ class LockedLedger(NamedTuple):
 
     @property
     def began(self) -> Header | None:
-        """How the ledger begins; None: it does not exist, or is empty."""
         return reader.head(self.path) if self.path.exists() else None
 
 
@@ -67,12 +65,7 @@ def lock_ledger(
     *,
     read_only: bool = False,
 ) -> Iterator[LockedLedger]:
-    """Find the ledger of a run, lock it and repair its end; with `read_only` neither.
-
-    Raises:
-        InputError: manifest and options don't fit together, or another ledger is unfinished.
-        StorageError: a lock is held, or cannot be made.
-    """
+    """Find the ledger of a run, lock it and repair its end; with `read_only` neither."""
     targets = resolve_targets(manifest.accounts, options, profiles.endpoints)
     path, passed_over = resume.choose_ledger(manifest.name, options, now)
     with ExitStack() as stack:
@@ -86,12 +79,7 @@ def lock_ledger(
 
 
 def _check_unfinished(locked: LockedLedger) -> LockedLedger:
-    """Refuse a new ledger where an unfinished one has vanished or is elsewhere; a dry run only says so.
-
-    Raises:
-        InputError: there is one, and the options don't say which to take.
-        StorageError: it cannot be read which ledgers are unfinished.
-    """
+    """Refuse a new ledger where an unfinished one has vanished or is elsewhere; a dry run only says so."""
     path, options, name = locked.path, locked.options, locked.manifest.name
     reminders = reminder_files(name, locked.targets, options).values()
     try:
@@ -123,12 +111,7 @@ class RetriedLedger(NamedTuple):
 def lock_retried_ledger(
     path: Path, options: Options, now: datetime, *, read_only: bool = False
 ) -> Iterator[RetriedLedger]:
-    """Lock a ledger to be retried, repair its end and read it; with `read_only` only read it.
-
-    Raises:
-        InputError: ledger and options don't fit together.
-        StorageError: a lock is held, or cannot be made.
-    """
+    """Lock a ledger to be retried, repair its end and read it; with `read_only` only read it."""
     head = reader.head(path)
     if head is None:
         raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
@@ -160,7 +143,6 @@ def reminder_files(name: str, targets: Targets, options: Options) -> dict[str, P
 
 @contextmanager
 def _lock_file(path: Path, now: datetime) -> Iterator[None]:
-    """Hold the lock on a ledger."""
     if files.exists(path) and path.is_dir():
         raise InputError(f"{path}: is a folder; name the ledger's file")
     lock = paths.ledger_lock(path)
@@ -185,26 +167,13 @@ def _lock_accounts(name: str, targets: Targets, options: Options, now: datetime)
 
 
 def read_history(path: Path, *, read_only: bool, shared_keys: Mapping[bytes, bytes] | None = None) -> History:
-    """The history of a ledger; rows of a run that is writing it now are not in doubt.
-
-    Args:
-        path: of the ledger.
-        read_only: its lock is not held, so a run may be writing it.
-        shared_keys: the manifest's keys, to hold them once.
-
-    Raises:
-        LedgerError: it is no ledger.
-    """
+    """The history of a ledger; rows of a run that is writing it now are not in doubt."""
     live = read_only and files.exists(path) and locks.is_held(paths.ledger_lock(path))
     return reader.history_of(path, live=live, checked=True, shared_keys=shared_keys)
 
 
 def check_ledger_fits(past: History, path: Path, name: str, targets: Targets, run_id: str | None) -> None:
-    """Refuse a ledger that means something else than this invocation.
-
-    Raises:
-        LedgerError: it does.
-    """
+    """Refuse a ledger that means something else than this invocation."""
     if past.first is None or past.last is None:
         return
     found, way_out = past.first, "name another with --ledger"

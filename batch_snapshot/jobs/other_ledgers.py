@@ -21,8 +21,6 @@ NAMED = 5
 
 
 class OtherLedger(NamedTuple):
-    """A ledger at another path that is not known to be finished."""
-
     path: Path
     run_id: str
     #: It has vanished, or another run's ledger is in its place.
@@ -34,21 +32,8 @@ def check_other_ledgers(
 ) -> frozenset[str]:
     """Refuse to begin a ledger while an unfinished one of the same manifest and account is elsewhere.
 
-    A ledger that names no row yet is as good as new.
-
-    Args:
-        files: where unfinished ledgers are recorded, of the accounts that the run calls for.
-        path: of the ledger that the run would write.
-        name: of the manifest.
-        options: name the ledger, and say whether it is to be a new one.
-        began: how the ledger begins; None: it is empty.
-
     Returns:
         The paths of the ledgers that are given up for this one, as they are recorded.
-
-    Raises:
-        InputError: there is one, and the options don't say which to take.
-        StorageError: a file cannot be read.
     """
     others = _other_ledgers(files, path, name, options)
     if not others or (began and reader.names_rows(path)):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from batch_snapshot.engine.account import StopKind
 from batch_snapshot.errors import StorageError
 from batch_snapshot.reporting.stats import RunStats, summarize
-from batch_snapshot.reporting.summary import exit_code
+from batch_snapshot.reporting.summary import Summary, exit_code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from batch_snapshot.engine.run_state import RunState
     from batch_snapshot.jobs.job import Job
     from batch_snapshot.reporting.progress import RunView
-    from batch_snapshot.reporting.summary import Summary
 
 _OUTCOMES = {
     StopKind.DEFERRED: "deferred",
@@ -27,12 +26,10 @@ _OUTCOMES = {
 
 
 def initial_stats(job: Job) -> RunStats:
-    """The counts of the run before its first call."""
     return RunStats(job.past, job.total, job.todo)
 
 
 def decide_outcome(engine: RunState, stats: RunStats) -> str:
-    """completed, stopped, deferred or interrupted."""
     stop = engine.ending
     return _OUTCOMES[stop.kind] if stop and not _stopped_after_last_row(engine, stats) else "completed"
 
@@ -44,7 +41,6 @@ def _stopped_after_last_row(engine: RunState, stats: RunStats) -> bool:
 
 
 def nothing_to_do_summary(job: Job) -> Summary:
-    """The summary of a run that has no row to send, and makes no call."""
     return run_summary(job, "completed", initial_stats(job), warnings=[*job.warnings, _why_nothing(job)])
 
 
@@ -71,11 +67,7 @@ def run_summary(
     warnings: Sequence[str] = (),
     reads: Mapping[str, int] = MappingProxyType({}),
 ) -> Summary:
-    """The summary of a run; without `view` there was nothing to do.
-
-    Counts and failures are of the whole ledger. `signum` is the signal that ended the run, if one did;
-    `reads` were made to leave rows out.
-    """
+    """The summary of a run; without `view` there was nothing to do. `reads` were made to leave rows out."""
     engine = view.state if view else None
     stops = [engine.stop, *(account.stop for account in engine.accounts.values())] if engine else []
     completed = outcome == "completed"

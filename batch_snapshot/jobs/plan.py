@@ -27,7 +27,6 @@ class Selection:
     in_doubt: bool = True
 
     def takes(self, past: RowState) -> bool:
-        """Whether a row with this past is sent again."""
         if past.status is Status.IN_DOUBT and self.in_doubt:
             return True
         if past.status is None:
@@ -36,21 +35,11 @@ class Selection:
 
 
 def all_unfinished() -> Selection:
-    """`retry --all`: every row that failed or is in doubt."""
     return Selection(kinds=frozenset(ErrorKind))
 
 
 def parse_only(words: str, known_codes: Iterable[str]) -> Selection:
-    """`retry --only KIND|CODE|in_doubt,…`.
-
-    Args:
-        words: separated by commas.
-        known_codes: the error codes that the ledger's failed rows bear; any other is a typo, or
-            would select nothing.
-
-    Raises:
-        InputError: for a word that is neither a kind nor a code of this ledger.
-    """
+    """`retry --only KIND|CODE|in_doubt,…`; a word that is no kind and not among `known_codes` is a typo."""
     kinds: set[ErrorKind] = set()
     codes: set[str] = set()
     in_doubt = False
@@ -75,11 +64,7 @@ def parse_only(words: str, known_codes: Iterable[str]) -> Selection:
 def resumed(
     rows: Iterable[Row], history: History, run_id: str, accounts: Container[str] | None = None
 ) -> Iterator[Request | None]:
-    """The requests of `run`: rows without a result, and rows in doubt.
-
-    None stands for a row that is not sent, so that a caller can count rows and let other tasks run
-    between them. With `accounts`, rows of other accounts are not sent.
-    """
+    """The requests of `run`: rows without a result or in doubt; None stands for a row that is not sent."""
     for row in rows:
         key = row.key
         if key in history.succeeded or not _wanted(row, accounts) or history.is_skipped(key):
@@ -124,7 +109,6 @@ def _wanted(row: Row, accounts: Container[str] | None) -> bool:
 
 
 def _again(row: Row, past: RowState) -> Request:
-    """A row under the token that the ledger holds."""
     return Request(
         row, past.client_token, past.generation, past.ambiguous, past.first_sent_at, past.clock_skew
     )

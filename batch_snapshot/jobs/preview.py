@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from batch_snapshot.ratelimit import forecast
@@ -12,7 +12,6 @@ from batch_snapshot.reporting import summary, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     from batch_snapshot.engine.limits import AccountForecast, AccountLimits
     from batch_snapshot.jobs.job import Job
@@ -28,8 +27,6 @@ MANY_YEARS = 100 * 365 * 86_400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """What a run is about to do."""
-
     name: str
     ledger: str
     endpoint: str
@@ -57,11 +54,6 @@ class Preview:
 
 
 def preview_job(job: Job, limits: AccountLimits, now: datetime) -> Preview:
-    """What the job is about to do.
-
-    Raises:
-        StorageError: the log of calls cannot be read.
-    """
     return Preview(
         name=job.name,
         ledger=str(job.path),
@@ -77,7 +69,6 @@ def preview_job(job: Job, limits: AccountLimits, now: datetime) -> Preview:
 
 
 def as_json(preview: Preview) -> dict[str, Any]:
-    """The one object that `plan --format json` prints."""
     rates = [outlook.rate for outlook in preview.outlooks.values()]
     return {
         "name": preview.name,
@@ -124,7 +115,6 @@ def _at(preview: Preview, seconds: float) -> str | None:
 
 
 def as_text(preview: Preview) -> str:
-    """What `plan` prints."""
     lines = [
         f"{preview.name}: {preview.rows:,} of {preview.counts.total:,} rows to send, {preview.calls:,} calls",
         f"  catalog   {', '.join(sorted(preview.catalogs))}" if preview.catalogs else "",

@@ -11,7 +11,7 @@ from batch_snapshot import __version__
 from batch_snapshot.errors import StorageError
 from batch_snapshot.jobs.outcome import initial_stats
 from batch_snapshot.ledger import codec, open_runs, records
-from batch_snapshot.models import Status
+from batch_snapshot.models import Outcome, Request, Row, Skip, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from batch_snapshot.jobs.job import Job
     from batch_snapshot.ledger.writer import Ledger
-    from batch_snapshot.models import Outcome, Request, Row, Skip
     from batch_snapshot.reporting.stats import RunStats
 
 #: Seconds between two fsyncs of the ledger.
@@ -62,17 +61,14 @@ class Recorder:
     _reminded: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        """Take the job's header and counts."""
         self.header = _run_header(self.job, self.now())
         self.stats = initial_stats(self.job)
 
     async def begin(self) -> None:
-        """Write the run line."""
         self.ledger.append(codec.encode_run(self.header, __version__, vanished=self.job.vanished))
         await self._sync()
 
     async def skip(self, reason: Skip, rows: Sequence[Row]) -> None:
-        """Record rows that are left out."""
         self.ledger.append(codec.encode_skip(self.job.run_id, self.now(), reason, rows))
         for row in rows:
             self.job.past.add_skipped(reason, row.key)
@@ -91,7 +87,6 @@ class Recorder:
         await self._sync()
 
     def record(self, outcome: Outcome) -> None:
-        """Write an outcome and count it."""
         self._write(outcome)
         if self.on_outcome:
             self.on_outcome(outcome)
@@ -105,13 +100,11 @@ class Recorder:
         self.stats.add(outcome, provisional=provisional)
 
     async def end(self, outcome: str) -> None:
-        """Write the end line."""
         end = records.End(outcome, self.stats.counts.as_dict(), self.now())
         self.ledger.append(codec.encode_end(self.job.run_id, end))
         await self._sync()
 
     async def sync_regularly(self) -> None:
-        """Have the ledger fsynced until cancelled."""
         while True:
             await anyio.sleep(SYNC_EVERY)
             await self._sync()
@@ -120,10 +113,7 @@ class Recorder:
         await anyio.to_thread.run_sync(self.ledger.sync)
 
     def clear_reminders(self) -> list[str]:
-        """Forget that the ledger is unfinished, for all accounts or those that are; returns warnings.
-
-        It may be finished for the accounts of this run and not for others.
-        """
+        """Forget that the ledger is unfinished, for all accounts or those that are; returns warnings."""
         job, counts = self.job, self.stats.counts
         settled = not (counts.unattempted or counts.in_doubt)
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from batch_snapshot import files, paths
 from batch_snapshot.aws import profiles
 from batch_snapshot.config.accounts import endpoint_of, recorded_accounts
-from batch_snapshot.config.options import RESUME_WITHIN
+from batch_snapshot.config.options import RESUME_WITHIN, Options
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.ledger import reader
 from batch_snapshot.models import SIMULATOR
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from batch_snapshot.config.options import Options
     from batch_snapshot.ledger.records import End, Header
 
 #: Old ledgers that warnings name.
@@ -27,22 +26,11 @@ NAMED_LEDGERS = 3
 
 
 def choose_ledger(name: str, options: Options, now: datetime) -> tuple[Path, list[str]]:
-    """Today's ledger, or with {date} in its name one of another day that is not finished.
+    """Today's ledger, or with {date} in its name one of another day that is not finished; and warnings.
 
     Today's comes first if it exists and is not finished. Then one that was deferred, whatever its age, and
     of several the oldest: its run said that the same command resumes it. Then a young one, unless today's
     exists. Files that are no ledgers are passed over.
-
-    Args:
-        name: of the manifest.
-        options: name the ledger.
-        now: the wall clock.
-
-    Returns:
-        The ledger's path, and warnings about what was passed over.
-
-    Raises:
-        InputError: the ledger's name makes no sense, or its folder cannot be read.
     """
     pattern = paths.ledger_pattern(options.ledger, simulated=options.simulate)
     today = todays_ledger(name, options, now)
@@ -79,14 +67,7 @@ def _is_simulated_ledger(path: Path) -> bool:
 
 
 def newest_ledger(pattern: str, options: Options) -> tuple[Path | None, list[str]]:
-    """The newest ledger that a pattern with {date} means, of the endpoint that the options mean.
-
-    Returns:
-        Its path, or None: there is none yet; and warnings about newer ones of other endpoints.
-
-    Raises:
-        InputError: for {name}, which only a manifest has, and for an unknown placeholder.
-    """
+    """The newest ledger of a pattern with {date} and the options' endpoint; and warnings about newer ones."""
     if options.simulate:
         pattern = paths.simulated_name(pattern)
     warnings: list[str] = []
@@ -103,13 +84,10 @@ def newest_ledger(pattern: str, options: Options) -> tuple[Path | None, list[str
 
 
 def _endpoint(path: Path, head: Header, options: Options) -> str:
-    """Where calls for a ledger's accounts would go now."""
     return endpoint_of(options, recorded_accounts(path, head), profiles.endpoints)
 
 
 class UnfinishedLedger(NamedTuple):
-    """A dated ledger that is not finished."""
-
     path: Path
     head: Header
     end: End | None
@@ -120,16 +98,7 @@ class UnfinishedLedger(NamedTuple):
 
 
 def unfinished_ledger(path: Path, now: datetime, within: float = RESUME_WITHIN) -> UnfinishedLedger | None:
-    """The state of a dated ledger; None: it is finished, or no run has begun in it.
-
-    Args:
-        path: of the ledger.
-        now: the wall clock.
-        within: seconds since its run began during which it is young.
-
-    Raises:
-        LedgerError: it is no ledger.
-    """
+    """The state of a dated ledger; None: it is finished, or no run has begun in it."""
     head = reader.head(path)
     if head is None:
         return None
@@ -141,17 +110,12 @@ def unfinished_ledger(path: Path, now: datetime, within: float = RESUME_WITHIN) 
 
 
 def resumable(path: Path, now: datetime, within: float = RESUME_WITHIN) -> bool:
-    """Whether `run` resumes a dated ledger: it was deferred, or is young and not finished.
-
-    Raises:
-        LedgerError: it is no ledger.
-    """
+    """Whether `run` resumes a dated ledger: it was deferred, or is young and not finished."""
     ledger = unfinished_ledger(path, now, within)
     return ledger is not None and (ledger.deferred or ledger.young)
 
 
 def todays_ledger(name: str, options: Options, now: datetime) -> Path:
-    """The ledger of a run of this day, where none of another day is to be finished first."""
     if options.simulate and options.ledger:
         given = paths.ledger_path(options.ledger, name, now)
         if _is_simulated_ledger(given):
@@ -162,7 +126,6 @@ def todays_ledger(name: str, options: Options, now: datetime) -> Path:
 def _unfinished(
     ledgers: Iterable[Path], name: str, now: datetime, options: Options, warnings: list[str]
 ) -> list[UnfinishedLedger]:
-    """Those of the ledgers that belong to the manifest of that name and are not finished."""
     unfinished = []
     for path in ledgers:
         try:
@@ -193,7 +156,6 @@ def _abandoned_warnings(ledgers: Sequence[UnfinishedLedger]) -> list[str]:
 
 
 def _abandoned_warning(ledger: UnfinishedLedger) -> str:
-    """How many rows an old ledger has left, and the command that finishes it."""
     head, end = ledger.head, ledger.end
     how = f"was {end.outcome}" if end else "did not come to an end"
     rows = f"{end.counts.get('unattempted', 0):,} rows" if end else _rows_left(ledger.path)

@@ -8,29 +8,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.jobs import plan, signer
 from batch_snapshot.ledger import history, reader
-from batch_snapshot.manifest import rows
+from batch_snapshot.manifest import Manifest, rows
 from batch_snapshot.manifest.duplicates import DuplicateRows, Place
-from batch_snapshot.models import Status
+from batch_snapshot.models import Account, Request, Row, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from batch_snapshot.ledger.history import History
-    from batch_snapshot.manifest import Manifest
-    from batch_snapshot.models import Account, Request, Row
 
 
 class ManifestRows(NamedTuple):
-    """The rows of a manifest that their ledger does not settle."""
-
     manifest: Manifest
     past: History
     run_id: str
     accounts: Mapping[str, Account]
 
     def requests(self) -> Iterator[Request | None]:
-        """What is to be sent; see `plan.resumed`."""
         return plan.resumed(_validated_rows(self.manifest), self.past, self.run_id, self.accounts)
 
     def candidates(self) -> Iterator[Row]:
@@ -38,7 +33,6 @@ class ManifestRows(NamedTuple):
         return (one.row for one in self.requests() if one and one.row.key not in self.past.unfinished)
 
     def renamed(self) -> Mapping[tuple[str, str], Row]:
-        """Which of them the ledger has under another account's name: see `renamed_rows`."""
         return renamed_rows(self.requests(), self.past, self.accounts)
 
     def todo(self) -> Mapping[str, int]:
@@ -51,14 +45,11 @@ class ManifestRows(NamedTuple):
         return Counter(request.row.account for request in self.requests() if request)
 
     def _settled(self) -> int:
-        """How many have nothing left to do."""
         past, done = self.past, {Status.SUCCEEDED, Status.FAILED}
         return sum(past.status(key) in done or past.is_skipped(key) for key in self.manifest.keys)
 
 
 class LedgerRows(NamedTuple):
-    """The rows of a ledger that are to be tried again."""
-
     path: Path
     past: History
     chosen: plan.Selection
@@ -66,13 +57,11 @@ class LedgerRows(NamedTuple):
     accounts: Mapping[str, Account]
 
     def requests(self) -> Iterator[Request | None]:
-        """What is to be sent; see `plan.retried`."""
         pasts = history.unfinished_rows(reader.lines(self.path), self.past)
         since = self.past.unrecorded_since
         return plan.retried(pasts, self.chosen, self.run_id, self.accounts, since)
 
     def todo(self) -> tuple[Counter[str], frozenset[str]]:
-        """How many are to be sent, by account, and their catalogs."""
         todo, catalogs = Counter[str](), set[str]()
         for request in self.requests():
             if request:
@@ -81,7 +70,6 @@ class LedgerRows(NamedTuple):
         return todo, frozenset(catalogs)
 
     def renamed(self) -> Mapping[tuple[str, str], Row]:
-        """Which of them the ledger has under another account's name too: see `renamed_rows`."""
         return renamed_rows(self.requests(), self.past, self.accounts)
 
     def doubled(self, same: Mapping[str, str]) -> list[str]:
@@ -125,7 +113,6 @@ def renamed_rows(
 
 
 def _may_be_same_account(other: str, account: Account, past: History) -> bool:
-    """Whether an account that the ledger has under another name may be this one, as far as is known yet."""
     known: Mapping[str, Any] = past.last.accounts[other] if past.last else {}
     now = account.number or signer.account_number(past.signers.get(account.name))
     before = signer.account_number(past.signers.get(other))

@@ -26,13 +26,13 @@ from batch_snapshot.jobs.engines import build_engine, open_callers, wait_for_los
 from batch_snapshot.jobs.job import Job, open_retry, open_run
 from batch_snapshot.jobs.locked import lock_ledger, lock_retried_ledger
 from batch_snapshot.jobs.outcome import decide_outcome, nothing_to_do_summary, run_summary
-from batch_snapshot.jobs.preview import preview_job
+from batch_snapshot.jobs.preview import Preview, preview_job
 from batch_snapshot.jobs.recorder import Recorder
 from batch_snapshot.jobs.signals import StopHandler
-from batch_snapshot.jobs.skipping import prepare_skipping, skip_rows
+from batch_snapshot.jobs.skipping import SkipStep, prepare_skipping, skip_rows
 from batch_snapshot.ledger import reader, writer
 from batch_snapshot.manifest import load
-from batch_snapshot.models import SIMULATOR
+from batch_snapshot.models import SIMULATOR, Outcome, Request
 from batch_snapshot.ratelimit.windows import CallLog, windows
 from batch_snapshot.reporting.progress import RunView
 
@@ -42,10 +42,7 @@ if TYPE_CHECKING:
 
     from batch_snapshot.engine.run_state import RunState
     from batch_snapshot.jobs.engines import Driver
-    from batch_snapshot.jobs.preview import Preview
-    from batch_snapshot.jobs.skipping import SkipStep
     from batch_snapshot.ledger.history import History
-    from batch_snapshot.models import Outcome, Request
     from batch_snapshot.reporting.summary import Summary
 
     Selecting = Callable[[History], plan.Selection] | plan.Selection
@@ -92,12 +89,7 @@ async def run(path: Path | str, options: Options | None = None, hooks: Hooks | N
 
 
 def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = None) -> Preview:
-    """Show what `run` would do; nothing is called or written.
-
-    Raises:
-        InputError: manifest, ledger or options are not valid or don't fit together.
-        StorageError: the ledger is in use.
-    """
+    """Show what `run` would do; nothing is called or written."""
     options, hooks = options or Options(), hooks or Hooks()
     with (
         isolate_simulated_state(options, simulated=options.simulate) as options,
@@ -116,8 +108,7 @@ async def retry(
 
     Args:
         path: the ledger.
-        selection: which rows, or what chooses from the history, so that it can know the codes there are;
-            none: those that another try can cure.
+        selection: which rows, or what chooses from the history; None: those that another try can cure.
         options: as for `run`; where the ledger says otherwise, they are refused.
         hooks: as for `run`.
 
@@ -139,12 +130,7 @@ def dry_retry(
     options: Options | None = None,
     hooks: Hooks | None = None,
 ) -> Preview:
-    """Show what `retry` would do; nothing is called or written.
-
-    Raises:
-        InputError: ledger or options are not valid or don't fit together.
-        StorageError: the log of calls cannot be read.
-    """
+    """Show what `retry` would do; nothing is called or written."""
     options, hooks = options or Options(), hooks or Hooks()
     with (
         isolate_simulated_state(options, simulated=_is_simulated(path, options)) as options,
@@ -234,7 +220,6 @@ def _account_limits(job: Job, call_log: CallLog | None, options: Options) -> Acc
 async def _run_engine(
     engine: Driver, view: RunView, recorder: Recorder, hooks: Hooks, skip_step: SkipStep
 ) -> None:
-    """Run the engine, and meanwhile sync the ledger and show the progress."""
     stats = view.stats
     view.started = anyio.current_time()
     try:

@@ -25,8 +25,6 @@ _TWICE = "press Ctrl-C twice, or send two signals, to drop them: their rows are 
 
 
 class StopHandler:
-    """Handles the signals of a run between `begin` and `end`."""
-
     def __init__(self, notify: Notify | None) -> None:
         self._notify = notify or (lambda _, __: None)
         self._engine: Engine | Coordinator | None = None
@@ -41,7 +39,6 @@ class StopHandler:
         return interrupts.equivalent_signal(self.caught[0]) if self.caught else None
 
     def begin(self, engine: Engine | Coordinator) -> None:
-        """Announce each stop of this engine from now on."""
         self._engine, self._loop = engine, asyncio.get_running_loop()
         engine.announce = self._announce
 

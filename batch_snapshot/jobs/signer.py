@@ -63,7 +63,6 @@ def account_number(recorded: str | None) -> str | None:
 
 
 def renamed_refusal(row: str, other: str, name: str, *, command: str) -> str:
-    """Why a ledger cannot be resumed with a row that it has under the `other` name of an account."""
     ours = (
         f"leave account {name!r} out with --accounts"
         if command == "retry"

@@ -14,19 +14,16 @@ import anyio
 
 from batch_snapshot import sqlite
 from batch_snapshot.discovery import changes
-from batch_snapshot.engine.reader import map_concurrently, read_failed
+from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
 from batch_snapshot.errors import ServiceError
-from batch_snapshot.ledger.snapshot_index import SnapshotJob
-from batch_snapshot.models import ApiError, Skip
+from batch_snapshot.ledger.snapshot_index import SnapshotIndex, SnapshotJob
+from batch_snapshot.models import ApiError, Row, Skip
 from batch_snapshot.operations import NOT_FOUND, SNAPSHOT, create_operation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
     from datetime import timedelta
 
-    from batch_snapshot.engine.reader import Reader
-    from batch_snapshot.ledger.snapshot_index import SnapshotIndex
-    from batch_snapshot.models import Row
     from batch_snapshot.sqlite import Connection
 
 #: Rows that one skip line names, and rows that are decided on together.
@@ -47,8 +44,6 @@ CREATE TABLE active (account TEXT, catalog TEXT, engagement TEXT, resource TEXT,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkipRules:
-    """What is to be left out, and what is needed to find it out."""
-
     #: Leave out what was not modified since its "last" snapshot, or since a time in seconds since the
     #: epoch; None: leave out nothing for this reason.
     since: float | str | None
@@ -68,8 +63,6 @@ class SkipRules:
 
 @dataclass(slots=True)
 class SkippedRows:
-    """How many rows were left out."""
-
     by_account: Counter[str] = field(default_factory=Counter)
     #: By account: why what must be known of its rows cannot be read; none of them may be sent.
     errors: dict[str, ServiceError] = field(default_factory=dict)
@@ -78,14 +71,7 @@ class SkippedRows:
 async def choose_skipped_rows(rows: Callable[[], Iterator[Row]], rules: SkipRules) -> SkippedRows:
     """Leave out rows; an error of one account stops no other.
 
-    Args:
-        rows: gives the rows without any history, each time it is called: what an intent has named may
-            have been sent, and is not to be left out.
-        rules: what is to be left out.
-
-    Raises:
-        ManifestError: the manifest changed meanwhile.
-        StorageError: the disk is full, or a row cannot be recorded.
+    `rows` gives those without any history: what an intent has named may have been sent.
     """
     with sqlite.temporary_tables(_TABLES) as db:
         for number, row in enumerate(rows()):
@@ -103,8 +89,6 @@ async def choose_skipped_rows(rows: Callable[[], Iterator[Row]], rules: SkipRule
 
 
 class SkipFilter:
-    """Reads what it must know, then decides row by row."""
-
     def __init__(self, db: Connection, rules: SkipRules) -> None:
         self.skipped = SkippedRows()
         self._db = db
@@ -112,7 +96,6 @@ class SkipFilter:
         self._unrecorded: dict[Skip, list[Row]] = {reason: [] for reason in Skip}
 
     async def read_lists(self, account: str, catalog: str) -> None:
-        """Read the dates of one account's opportunities, and its running jobs."""
         operation = SNAPSHOT.jobs.listing.name
         reader = self._rules.readers[account]
         try:
@@ -204,7 +187,6 @@ class SkipFilter:
     # -- deciding ----------------------------------------------------------------------------------
 
     async def leave_out(self, rows: Iterator[Row]) -> None:
-        """Decide on every row, and record those that are left out."""
         batch: list[Row] = []
         for row in rows:
             batch.append(row)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 
 from batch_snapshot import paths
-from batch_snapshot.config.options import state_folder_of
+from batch_snapshot.config.options import Options, state_folder_of
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.errors import DeferredError, InputError, ManifestError
 from batch_snapshot.jobs.skip_filter import SkippedRows, SkipRules, choose_skipped_rows
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
 
-    from batch_snapshot.config.options import Options
     from batch_snapshot.engine.reader import Reader
     from batch_snapshot.engine.run_state import RunState
     from batch_snapshot.jobs.recorder import Recorder
@@ -36,24 +35,17 @@ async def _skip_nothing() -> SkippedRows:
 
 
 class SkipStep(NamedTuple):
-    """How rows will be left out; by default none is."""
-
     choose: Callable[[], Awaitable[SkippedRows]] = _skip_nothing
     readers: Mapping[str, Reader] = MappingProxyType({})
     warnings: Sequence[str] = ()
 
     @property
     def reads(self) -> dict[str, int]:
-        """The reads that it took, by operation."""
         return dict(sorted(sum((reader.calls for reader in self.readers.values()), Counter()).items()))
 
 
 def changed_since(options: Options, now: datetime) -> float | str | None:
-    """From when on changes count: a time in seconds since the epoch, or "last"; None: all rows are sent.
-
-    Raises:
-        InputError: that is no time.
-    """
+    """From when on changes count: seconds since the epoch, or "last"; None: all rows are sent."""
     if options.changed_since in {None, "last"}:
         return options.changed_since
     try:
@@ -66,18 +58,6 @@ def changed_since(options: Options, now: datetime) -> float | str | None:
 def prepare_skipping(
     options: Options, recorder: Recorder, readers: Mapping[str, Reader], skew: Callable[[str], timedelta]
 ) -> Iterator[SkipStep]:
-    """Get ready to leave rows out.
-
-    Args:
-        options: what is to be left out.
-        recorder: records what is left out.
-        readers: by account.
-        skew: the service's clock less ours, by account.
-
-    Raises:
-        InputError: the options make no sense.
-        StorageError: the index cannot be used.
-    """
     job = recorder.job
     if job.candidates is None or not (options.changed_since or options.skip_active_jobs):
         yield SkipStep()
@@ -99,11 +79,7 @@ def prepare_skipping(
 
 
 async def skip_rows(engine: RunState, step: SkipStep) -> Counter[str]:
-    """Leave rows out; an account is stopped of which what must be known cannot be read.
-
-    Returns:
-        How many of each account.
-    """
+    """Leave out rows, and stop accounts whose state cannot be read; returns how many of each account."""
     skipped = SkippedRows()
 
     async def cancel_when_stopped(scope: anyio.CancelScope) -> None:

@@ -46,12 +46,7 @@ def retry_sync(
     options: Options | None = None,
     hooks: Hooks | None = None,
 ) -> Summary:
-    """Do what `retry` does, and return when it is over; see `run_sync`.
-
-    Raises:
-        InputError: as `retry`; or `Hooks(signals=True)` inside a running loop.
-        StorageError: as `retry`.
-    """
+    """Do what `retry` does, and return when it is over; see `run_sync`."""
     return _run_to_end(partial(run.retry, path, selection, options, hooks), hooks)
 
 

@@ -11,25 +11,15 @@ from typing import TYPE_CHECKING
 
 from batch_snapshot.errors import DamagedError, LedgerError
 from batch_snapshot.ledger.history import History
-from batch_snapshot.ledger.records import End, Header, Intent, Result
+from batch_snapshot.ledger.records import End, Header, Intent, Line, Record, Result
 from batch_snapshot.models import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from batch_snapshot.ledger.records import Line, Record
-
 
 def check(lines: Iterable[Line], source: str) -> History:
-    """The history of `lines`, which must be whole.
-
-    Args:
-        lines: of one ledger, in its order.
-        source: put before a line's number in messages, such as the file's name and a colon.
-
-    Raises:
-        LedgerError: names the first wrong line, and why.
-    """
+    """The history of `lines`; `LedgerError` names the first wrong line after `source`."""
     history = History(checked=True)
     settled: set[bytes] = set()
     number = 0

@@ -20,7 +20,9 @@ from batch_snapshot.models import (
     YEARS,
     Account,
     ErrorKind,
+    Outcome,
     Quota,
+    Request,
     Row,
     Skip,
     Status,
@@ -30,7 +32,6 @@ from batch_snapshot.text import timestamp
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from batch_snapshot.models import Outcome, Request
 
 SCHEMA = 1
 
@@ -66,7 +67,6 @@ def encode_run(header: Header, version: str, **more: object) -> bytes:
 def encode_intent(
     at: datetime, requests: Sequence[Request], clock_skew: float | None = None, signer: str | None = None
 ) -> bytes:
-    """An intent line: rows of one account that are about to be sent."""
     rows = [[r.client_token, *r.row, r.generation] for r in requests]
     known: dict[str, Any] = {} if clock_skew is None else {"clock_skew_s": floor(clock_skew)}
     if signer is not None:
@@ -75,7 +75,6 @@ def encode_intent(
 
 
 def encode_result(run_id: str, outcome: Outcome) -> bytes:
-    """A result line: what became of a row."""
     request, error = outcome.request, outcome.error
     fields: dict[str, Any] = {
         "type": "result",
@@ -120,7 +119,6 @@ def encode_skip(run_id: str, at: datetime, reason: Skip, rows: Sequence[Row]) ->
 
 
 def encode_end(run_id: str, end: End) -> bytes:
-    """An end line, which closes an invocation."""
     return _line(
         {
             "type": "end",
@@ -139,7 +137,6 @@ _QUOTA_COUNTS = [field.name for field in dataclass_fields(Quota) if field.name !
 
 
 def encode_account(account: Account) -> dict[str, Any]:
-    """An account's entry in the run line."""
     quota = {key: value for key, value in asdict(account.quota).items() if value}
     texts = {key: getattr(account, key) for key in _ACCOUNT_TEXTS}
     # The first three are always written, the others only with a value.
@@ -149,12 +146,6 @@ def encode_account(account: Account) -> dict[str, Any]:
 
 
 def decode_account(name: str, account: Mapping[str, Any]) -> Account:
-    """The account of a run line's entry.
-
-    Raises:
-        ValueError: values of the wrong types.
-        TypeError: likewise.
-    """
     texts = {key: text for key in _ACCOUNT_TEXTS if (text := account.get(key)) is not None}
     given: dict[str, Any] = {key: _text(text) for key, text in texts.items()}
     quota = dict(account.get("quota") or {})
@@ -176,15 +167,7 @@ def _line(fields: Mapping[str, Any]) -> bytes:
 
 
 def decode(raw: bytes, *, whole: bool = False) -> Record | None:
-    """The record of one line; None for a type that this version does not know.
-
-    Args:
-        raw: the line.
-        whole: keep all fields of a result with it, for reports.
-
-    Raises:
-        LedgerError: for a line that is no record.
-    """
+    """The record of one line; None for an unknown type. `whole` keeps all fields of a result for reports."""
     try:
         fields = orjson.loads(raw)
     except orjson.JSONDecodeError as error:

@@ -49,8 +49,6 @@ _KIND_TEXTS = {
 
 
 class Change(NamedTuple):
-    """A row that differs between the two ledgers."""
-
     row: Row
     before: str | None
     after: str | None
@@ -62,8 +60,6 @@ class Change(NamedTuple):
 
 @dataclass(slots=True)
 class Difference:
-    """The changes from one ledger to another."""
-
     before: str
     after: str
     rows_before: int = 0
@@ -73,17 +69,11 @@ class Difference:
 
     @property
     def exit_code(self) -> int:
-        """1 if rows fail that did not fail before."""
         return 1 if self.counts.get("newly_failing") else 0
 
 
 def diff(before: Path, after: Path) -> Difference:
-    """Compare the ledger at `before` with the one at `after`.
-
-    Raises:
-        LedgerError: one of them is not a ledger.
-        StorageError: there is no room for temporary tables.
-    """
+    """Compare the ledger at `before` with the one at `after`."""
     found = Difference(str(before), str(after))
     with sqlite.temporary_tables(_TABLES) as db:
         found.rows_before = _load(db, "before", before)
@@ -108,7 +98,6 @@ def _change(values: tuple[Any, ...]) -> Change:
 
 
 def _load(db: Connection, table: str, path: Path) -> int:
-    """Load the last line of each row of a ledger into a table; returns the number of rows."""
     insert = f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants of this module
     has_header = False
     for line in reader.lines(path):
@@ -127,7 +116,6 @@ def _load(db: Connection, table: str, path: Path) -> int:
 
 
 def as_json(found: Difference) -> dict[str, Any]:
-    """The one object that `--format json` prints."""
     return {
         "before": found.before,
         "after": found.after,
@@ -143,7 +131,6 @@ def _as_json(one: Change) -> dict[str, Any]:
 
 
 def as_text(found: Difference) -> str:
-    """The text that `--format text` prints."""
     lines = [f"{found.before} ({found.rows_before:,} rows) → {found.after} ({found.rows_after:,} rows)"]
     for kind, number in found.counts.items():
         if not number:

@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from batch_snapshot.errors import DamagedError, LedgerError
-from batch_snapshot.ledger.records import End, Header, Intent, Result, Skipped
+from batch_snapshot.ledger.records import End, Header, Intent, Line, Result, Skipped
 from batch_snapshot.models import ErrorKind, Row, Skip, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from datetime import datetime
-
-    from batch_snapshot.ledger.records import Line
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +38,6 @@ class RowState:
 
 
 class IntentRef(NamedTuple):
-    """When rows were named by an intent, and in which line."""
-
     at: datetime
     offset: int
     clock_skew: float | None
@@ -84,11 +80,6 @@ class History:
     _pending: dict[Row, tuple[str, int, IntentRef]] = field(default_factory=dict)
 
     def add(self, line: Line) -> None:
-        """Add the next line.
-
-        Raises:
-            LedgerError: for a line that no invocation opened, or one of another run.
-        """
         record = line.record
         if isinstance(record, Header):
             self._open(record)
@@ -160,7 +151,6 @@ class History:
         return pending is not None and (token is None or pending[0] == token)
 
     def expected_counts(self) -> dict[str, int]:
-        """The counts that an end line must have here."""
         counts = self.counts()
         known = {status.value: counts.get(status, 0) for status in Status}
         skipped = {reason.value: counts[reason] for reason in Skip if counts[reason]}
@@ -198,11 +188,9 @@ class History:
             self.add_skipped(skipped.reason, key)
 
     def add_skipped(self, reason: Skip, key: bytes) -> None:
-        """Record that a row without a state is left out."""
         self.skipped.setdefault(reason, set()).add(key)
 
     def is_skipped(self, key: bytes) -> bool:
-        """Whether the row was left out."""
         return bool(self.skipped) and any(key in keys for keys in self.skipped.values())
 
     def _close(self, end: End) -> None:
@@ -244,7 +232,6 @@ class History:
 
     @property
     def in_flight(self) -> int:
-        """How many rows a running invocation has named that have no result yet."""
         return len(self._pending)
 
     def pending_without_state(self) -> set[bytes]:
@@ -279,7 +266,6 @@ class History:
         yield from (key for key, state in self.unfinished.items() if state.status)
 
     def failures(self) -> Counter[FailureGroup]:
-        """Rows that failed or are in doubt, grouped by status, kind and code."""
         return Counter(failure_group(state) for state in self.unfinished.values() if state.status)
 
     @property
@@ -289,7 +275,6 @@ class History:
 
 
 def failure_group(state: RowState) -> FailureGroup:
-    """The group of a row that failed or is in doubt."""
     return FailureGroup(state.status or Status.IN_DOUBT, state.kind or ErrorKind.UNKNOWN, state.code or "")
 
 
@@ -317,9 +302,6 @@ def fold(
         checked: refuse a ledger of which lines are lost or were edited, as far as the fold shows it.
         shared_keys: see `History`.
         locate: adds the line's number to an error.
-
-    Raises:
-        LedgerError: for lines that make no ledger; the message says where.
     """
     history = History(checked=checked, shared_keys=shared_keys or {})
     for line in lines:

@@ -43,18 +43,13 @@ TIMEOUT = 0.2
 
 @contextmanager
 def hold(path: Path, *, what: str, since: str, elsewhere: str = ELSEWHERE) -> Iterator[None]:
-    """Hold the lock file `path` (mode 0600) for as long as the block lasts.
+    """Hold the lock file `path` (mode 0600), which is never removed.
 
     Args:
-        path: the lock file. It is not removed.
+        path: the lock file.
         what: the thing that the lock guards, for the message.
         since: when this run began, for the message of the next run.
         elsewhere: how to choose another folder, for the message.
-
-    Raises:
-        LockedError: another process holds it; the message names that process.
-        StateFolderError: the folder cannot be used.
-        StorageError: the lock file cannot be made, or its file system cannot lock.
     """
     lock = FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
     try:

@@ -31,25 +31,13 @@ LONGEST = 16 * 1024 * 1024
 
 
 def unfinished_run(file: Path, ledger: Path) -> str | None:
-    """The run id of the ledger at this path if it is recorded as unfinished; else None.
-
-    Raises:
-        StorageError: the file cannot be read.
-    """
     return unfinished_runs(file).get(str(files.resolved(ledger)))
 
 
 def record(file: Path, ledger: Path, run_id: str, instead_of: Collection[str] = ()) -> None:
-    """Record that a run sends rows of the ledger at this path.
+    """Record that a run sends rows of the ledger at this path, in place of those at `instead_of`.
 
-    Args:
-        file: of the account.
-        ledger: its path.
-        run_id: of its run. An entry of the same run under another path is replaced: the ledger was moved.
-        instead_of: resolved paths of ledgers that this one replaces.
-
-    Raises:
-        StorageError: the file cannot be read or written.
+    An entry of the same run under another path is replaced: the ledger was moved.
     """
     before, path = unfinished_runs(file), str(files.resolved(ledger))
     kept = {other: run for other, run in before.items() if other not in instead_of and run != run_id}
@@ -59,11 +47,6 @@ def record(file: Path, ledger: Path, run_id: str, instead_of: Collection[str] = 
 
 
 def remove(file: Path, ledger: Path, run_id: str | None = None) -> None:
-    """Remove the entries of a ledger that is finished, by its path and by its run.
-
-    Raises:
-        StorageError: the file cannot be read or written.
-    """
     before, path = unfinished_runs(file), str(files.resolved(ledger))
     kept = {other: run for other, run in before.items() if other != path and run != run_id}
     if len(kept) != len(before):
@@ -71,18 +54,7 @@ def remove(file: Path, ledger: Path, run_id: str | None = None) -> None:
 
 
 def check_not_lost(files: Iterable[Path], ledger: Path, *, exists: bool, new_ledger: bool) -> None:
-    """Refuse to begin a ledger where an unfinished one has vanished: only that one says what was made.
-
-    Args:
-        files: of the accounts that the run calls for.
-        ledger: its path.
-        exists: whether a ledger exists there.
-        new_ledger: begin a new one all the same (`--new-ledger`).
-
-    Raises:
-        InputError: an unfinished ledger has vanished, or a new one is wanted and one exists.
-        StorageError: a file cannot be read.
-    """
+    """Refuse to begin a ledger where an unfinished one has vanished: only that one says what was made."""
     if exists and new_ledger:
         raise InputError(
             f"--new-ledger: {ledger} already exists; drop the flag to resume it, or name another --ledger"
@@ -96,11 +68,7 @@ def check_not_lost(files: Iterable[Path], ledger: Path, *, exists: bool, new_led
 
 
 def unfinished_runs(file: Path) -> dict[str, str]:
-    """By resolved path, the run ids of the ledgers that are recorded as unfinished.
-
-    Raises:
-        StorageError: the file cannot be read.
-    """
+    """Run ids by resolved path of the ledger."""
     try:
         found = json.loads(files.read_regular(file, LONGEST))
     except FileNotFoundError:

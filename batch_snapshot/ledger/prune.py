@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 
 class OldLedger(NamedTuple):
-    """A ledger, and when its run began."""
-
     path: Path
     #: The manifest's name and the endpoint: a simulated ledger does not count as a newer real one.
     series: tuple[str, str]
@@ -30,8 +28,6 @@ class OldLedger(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What was removed from a folder, and what was kept."""
-
     removed: list[Path] = field(default_factory=list)
     #: Old ledgers that were kept, and why.
     kept: list[tuple[Path, str]] = field(default_factory=list)
@@ -40,20 +36,7 @@ class Pruned:
 
 
 def prune(folder: Path, keep: int, now: datetime, *, dry_run: bool = False) -> Pruned:
-    """Remove the ledgers in `folder` beyond the newest `keep` of each manifest, with their lock files.
-
-    A ledger that is not fully succeeded, cannot be read or is in use is kept. Other files are not touched.
-
-    Args:
-        folder: its files; folders in it are left alone.
-        keep: how many ledgers of each manifest name to keep, the newest by the start of their run.
-        now: for the message of a run that meets our locks.
-        dry_run: remove nothing.
-
-    Raises:
-        InputError: the folder cannot be read.
-        StorageError: a ledger cannot be locked or removed.
-    """
+    """Remove the ledgers in `folder` beyond the newest `keep` of each manifest, with their lock files."""
     found = list(_ledgers(folder))
     old = beyond_newest(found, keep)
     pruned = Pruned(newest=len(found) - len(old))
@@ -67,7 +50,6 @@ def prune(folder: Path, keep: int, now: datetime, *, dry_run: bool = False) -> P
 
 
 def beyond_newest(found: Iterable[OldLedger], keep: int) -> list[OldLedger]:
-    """The ledgers that are not among the newest `keep` of their series, the oldest first."""
     seen: dict[tuple[str, str], int] = {}
     old = []
     for one in sorted(found, key=lambda one: (one.started_at, one.path), reverse=True):

@@ -44,8 +44,6 @@ _COMPARED = 1_000
 
 
 class RawLine(NamedTuple):
-    """The bytes between two line ends, and where they begin."""
-
     offset: int
     #: From 1.
     number: int
@@ -53,13 +51,7 @@ class RawLine(NamedTuple):
 
 
 def raw_lines(path: Path, *, start: int = 0, after: Line | None = None) -> Iterator[RawLine]:
-    """Each line of the file as it is, the last one perhaps without its end.
-
-    A longer line than `LONGEST_LINE` comes in pieces. See `lines` for the arguments.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """Each line, the last one perhaps without its end; one longer than `LONGEST_LINE` comes in pieces."""
     with files.open_regular(path, _BUFFER) as file:
         offset, number = file.seek(start), 0
         if after is not None:
@@ -120,25 +112,17 @@ def _readable(path: Path, advice: str) -> Iterator[None]:
 
 
 def with_place(path: Path, number: int | None, error: LedgerError) -> LedgerError:
-    """The error with its place, and for a damaged ledger the command that repairs it.
-
-    Args:
-        path: of the ledger.
-        number: of the line; None: the error already names its place.
-        error: what is wrong there.
-    """
+    """The error with its place, if it lacks one, and for a damaged ledger the command that repairs it."""
     place = "" if number is None else f"{path}:{number}: "
     more = f"; repair it (the original is kept): {repair_command(path)}"
     return LedgerError(f"{place}{error}{more if isinstance(error, DamagedError) else ''}")
 
 
 def repair_command(path: Path) -> str:
-    """The command that repairs the ledger at `path`."""
     return f"batch-snapshot status {shlex.quote(str(path))} --repair"
 
 
 def missing(path: Path) -> LedgerError:
-    """The error for a ledger that does not exist. It suggests a similar name in the same folder."""
     from difflib import get_close_matches  # noqa: PLC0415 - nearly always the ledger exists
 
     with suppress(OSError):
@@ -149,11 +133,7 @@ def missing(path: Path) -> LedgerError:
 
 
 def head(path: Path) -> Header | None:
-    """The run line that the ledger at `path` begins with; None: it begins otherwise.
-
-    Raises:
-        LedgerError: it cannot be read, or its first line is no record.
-    """
+    """The run line that the ledger at `path` begins with; None: it begins otherwise."""
     first = next((line.record for line in lines(path)), None)
     return first if isinstance(first, Header) else None
 
@@ -166,11 +146,7 @@ def head_if_ledger(path: Path) -> Header | None:
 
 
 def names_rows(path: Path, account: str | None = None) -> bool:
-    """Whether the ledger at `path` names any row, or any of an account: before that, nothing was sent.
-
-    Raises:
-        LedgerError: it cannot be read, or has a line that is no record.
-    """
+    """Whether the ledger names any row, or any of an account: before that, nothing was sent."""
     for _, _, record in lines(path):
         if isinstance(record, Result):
             rows: Iterable[Row] = [record.row]
@@ -184,17 +160,7 @@ def names_rows(path: Path, account: str | None = None) -> bool:
 def history_of(
     path: Path, *, live: bool = False, checked: bool = False, shared_keys: Mapping[bytes, bytes] | None = None
 ) -> History:
-    """The history of the ledger at `path`; an empty one where there is none yet.
-
-    Args:
-        path: of the ledger.
-        live: the last invocation may still be running, so what it has named is not in doubt yet.
-        checked: refuse a ledger of which lines are lost or were edited, as far as the fold shows it.
-        shared_keys: see `History`.
-
-    Raises:
-        LedgerError: it is no ledger, or has a line that makes no sense.
-    """
+    """The history of the ledger at `path`, empty where there is none yet; see `fold`."""
     if not live and not files.exists(path):
         return History()
     locate = partial(with_place, path)
@@ -206,8 +172,6 @@ def history_of(
 
 
 class LedgerEnd(NamedTuple):
-    """How a ledger ends."""
-
     #: Of the last invocation; None: it still runs, or it crashed.
     end: End | None
     #: Whether the rest was put off until a quota window opens or the command is run again.
@@ -215,11 +179,7 @@ class LedgerEnd(NamedTuple):
 
 
 def ending(path: Path) -> LedgerEnd:
-    """How the ledger at `path` ends. Where its last line says it, no other is read.
-
-    Raises:
-        LedgerError: it cannot be read, or one of its lines that say so is damaged.
-    """
+    """How the ledger at `path` ends. Where its last line says it, no other is read."""
     last = _last_end(path)
     if last and (last.settled or last.outcome in {"deferred", "stopped"}):
         return LedgerEnd(last, not last.settled and last.outcome == "deferred")
@@ -241,13 +201,7 @@ def ending(path: Path) -> LedgerEnd:
 def _deferred_accounts(
     end: End, header: Header | None, before: frozenset[str] | None
 ) -> frozenset[str] | None:
-    """The accounts whose rest is deferred after an invocation; an empty set: all of them; None: nothing is.
-
-    Args:
-        end: of the invocation.
-        header: of the same.
-        before: what was deferred until then.
-    """
+    """The accounts whose rest is deferred; an empty set: all of them; None: nothing is."""
     chosen = header.settings.get("accounts") if header else None
     selected = frozenset(map(str, chosen if isinstance(chosen, list) else ()))
     if end.settled or end.outcome == "stopped":
@@ -270,7 +224,6 @@ def _last_end(path: Path) -> End | None:
 
 
 def is_torn(path: Path) -> bool:
-    """Whether the last line of the ledger at `path` lacks its end."""
     with files.open_regular(path) as file:
         if file.seek(0, os.SEEK_END) == 0:
             return False
@@ -279,11 +232,7 @@ def is_torn(path: Path) -> bool:
 
 
 def line_begins_at(path: Path, offset: int) -> bool:
-    """Whether a line of the ledger at `path` begins there; a repair moves lines.
-
-    Raises:
-        LedgerError: it cannot be read.
-    """
+    """Whether a line begins there; a repair moves lines."""
     with _readable(path, "name another with --ledger"), path.open("rb") as file:
         file.seek(max(0, offset - 1))
         return (offset == 0 or file.read(1) == b"\n") and bool(file.read(1))

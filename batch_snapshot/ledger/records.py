@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
 
 class Header(NamedTuple):
-    """A run line: it opens every invocation."""
-
     run_id: str
     command: str
     name: str
@@ -44,8 +42,6 @@ class Intent(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The outcome of a row, as far as a later invocation needs it."""
-
     row: Row
     client_token: str
     generation: int
@@ -66,8 +62,6 @@ class Result(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """Rows that an invocation left out, and why."""
-
     at: datetime
     reason: Skip
     rows: tuple[Row, ...]

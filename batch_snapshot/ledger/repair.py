@@ -18,8 +18,8 @@ from batch_snapshot import __version__, files, paths
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.ledger import check, codec, locks, reader
 from batch_snapshot.ledger.history import History
-from batch_snapshot.ledger.records import End, Header, Intent, Line, Result, Skipped
-from batch_snapshot.ledger.salvage import GAP, first_header, fragments
+from batch_snapshot.ledger.records import End, Header, Intent, Line, Record, Result, Skipped
+from batch_snapshot.ledger.salvage import GAP, Fragment, first_header, fragments
 from batch_snapshot.models import Request, Status, client_token
 from batch_snapshot.text import timestamp
 
@@ -27,14 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from batch_snapshot.ledger.records import Record
-    from batch_snapshot.ledger.salvage import Fragment
-
 
 @dataclass(slots=True)
 class Repaired:
-    """What a repair has done."""
-
     #: Lines that are unchanged in the repaired ledger.
     kept: int = 0
     #: Damaged or repeated lines that are left out.
@@ -83,7 +78,6 @@ def _is_whole(path: Path) -> bool:
 
 
 def _rewrite(path: Path, file: IO[bytes], now: datetime) -> Repaired:
-    """Write the repaired ledger into `file`, and check it."""
     rebuild = _Rebuild(first_header(path), file.write)
     for fragment in fragments(path):
         rebuild.add(fragment)
@@ -97,7 +91,6 @@ def _rewrite(path: Path, file: IO[bytes], now: datetime) -> Repaired:
 
 
 def _keep_original(path: Path) -> Path:
-    """Give the damaged ledger a second, unused name."""
     number = 0
     while True:
         original = paths.original_file(path, number)
@@ -118,8 +111,6 @@ def _keep_original(path: Path) -> Path:
 
 
 class _Rebuild:
-    """Writes the repaired ledger from the fragments of the damaged one."""
-
     def __init__(self, header: Header, write: Callable[[bytes], object]) -> None:
         self.done = Repaired()
         self._write = write
@@ -134,7 +125,6 @@ class _Rebuild:
         self._gap_since: datetime | None = None
 
     def add(self, fragment: Fragment) -> None:
-        """Write what the next fragment comes to."""
         record = fragment.record
         if fragment == GAP or self._is_foreign(record):
             self._note_gap()
@@ -194,11 +184,7 @@ class _Rebuild:
         self.done.added += 1
 
     def _reopen(self, since: datetime | None = None) -> None:
-        """Write a run line, so that the invocation before it counts as crashed.
-
-        Args:
-            since: when lost lines can first have named rows that no other line names.
-        """
+        """Write a run line, so that the invocation before it counts as crashed; for `since` see `Header`."""
         before = self._in_doubt()
         rows = max(self._header.rows, self._known_rows())
         header = self._header._replace(rows=rows, unrecorded_since=since)
@@ -255,7 +241,6 @@ class _Rebuild:
         )
 
     def _name(self, result: Result) -> None:
-        """Write the intent that a result lacks."""
         history, row = self._history, result.row
         self._note_gap()
         if history.end is not None or history.is_pending(row) or row.key in self._settled:
@@ -294,7 +279,6 @@ class _Rebuild:
             self._finish(end)
 
     def _finish(self, end: End) -> None:
-        """Write an end line that counts the lines before it."""
         counts = self._history.expected_counts()
         self._write_line(codec.encode_end(self._header.run_id, end._replace(counts=counts)))
         self._gap_since = None
@@ -321,7 +305,6 @@ class _Rebuild:
 
 
 def _time_of(record: Record) -> datetime | None:
-    """When a record was written, or an earlier time that it gives."""
     if isinstance(record, Result):
         return record.first_sent_at
     return getattr(record, "at", None)

@@ -9,18 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from batch_snapshot.errors import DamagedError, LedgerError
 from batch_snapshot.ledger import codec, reader
-from batch_snapshot.ledger.records import Header
+from batch_snapshot.ledger.records import Header, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from batch_snapshot.ledger.records import Record
-
 
 class Fragment(NamedTuple):
-    """A line of a damaged ledger, or a gap."""
-
     #: A whole line, with its end; empty: the bytes here are lost.
     raw: bytes
     #: What it says; None: it is of a type that this version does not know.
@@ -31,12 +27,7 @@ GAP = Fragment(b"", None)
 
 
 def fragments(path: Path) -> Iterator[Fragment]:
-    """Every whole record of the file and every gap, in order.
-
-    Raises:
-        LedgerError: a record is of a later schema.
-        OSError: the file cannot be read.
-    """
+    """Every whole record of the file and every gap; `LedgerError` for a record of a later schema."""
     for _, number, raw in reader.raw_lines(path):
         try:
             yield from _fragments_of(raw)
@@ -80,11 +71,7 @@ def _record_at(text: str, at: int) -> tuple[Fragment | None, int]:
 
 
 def first_header(path: Path) -> Header:
-    """The first run line that is left of the run that most lines belong to: a run id can be damaged too.
-
-    Raises:
-        LedgerError: there is none.
-    """
+    """The first run line that is left of the run that most lines belong to: a run id can be damaged too."""
     ids: Counter[str] = Counter()
     headers: dict[str, Header] = {}
     for fragment in fragments(path):

@@ -6,21 +6,19 @@ ledger is read on from its last known line.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from batch_snapshot import files, sqlite
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.ledger import reader
 from batch_snapshot.ledger.records import Header, Result
-from batch_snapshot.models import SIMULATOR, Status
+from batch_snapshot.models import SIMULATOR, Row, Status
 from batch_snapshot.text import encodable
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from batch_snapshot.models import Row
 
 #: The version of the tables; a file of another version is built anew.
 SCHEMA = 1
@@ -62,11 +60,7 @@ class SnapshotIndex:
     """The index, in one SQLite file (mode 0600) that several processes may use."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create the file; a damaged one is replaced.
-
-        Raises:
-            StorageError: it cannot be opened.
-        """
+        """Open or create the file; a damaged one is replaced."""
         self._path = path
         with self._errors():
             try:
@@ -78,11 +72,9 @@ class SnapshotIndex:
                 self._db = self._opened()
 
     def __enter__(self) -> Self:
-        """Use as a context manager."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Close the file."""
         self._db.close()
 
     def _opened(self) -> sqlite.Connection:
@@ -103,14 +95,7 @@ class SnapshotIndex:
         )
 
     def refresh(self, folder: Path) -> list[str]:
-        """Add what the ledgers of a folder say since they were last read.
-
-        Returns:
-            A warning for each file that begins like a ledger and is damaged.
-
-        Raises:
-            StorageError: the index cannot be written.
-        """
+        """Add what a folder's ledgers say since they were last read; returns warnings about damaged ones."""
         warnings = []
         for path in sorted(folder.glob("*.ndjson")):
             try:
@@ -147,7 +132,6 @@ class SnapshotIndex:
         )
 
     def last(self, world: str, row: Row) -> LastSnapshot | None:
-        """A pair's latest snapshot; None: no ledger names one."""
         found = self._db.execute(
             "SELECT revision, at FROM snapshots WHERE world = ? AND pair = ? ORDER BY revision DESC LIMIT 1",
             (world, _pair(row)),
@@ -155,14 +139,12 @@ class SnapshotIndex:
         return LastSnapshot(*found) if found else None
 
     def revisions(self, world: str, row: Row) -> set[int]:
-        """The revisions of a pair that the ledgers name."""
         found = self._db.execute(
             "SELECT revision FROM snapshots WHERE world = ? AND pair = ?", (world, _pair(row))
         )
         return {revision for (revision,) in found}
 
     def job(self, world: str, catalog: str, job: str) -> SnapshotJob | None:
-        """The pair and template of a snapshot job, if they were added before."""
         found = self._db.execute(
             "SELECT engagement, resource, template FROM jobs WHERE world = ? AND catalog = ? AND job = ?",
             (world, catalog, job),
@@ -170,7 +152,6 @@ class SnapshotIndex:
         return SnapshotJob(*found) if found else None
 
     def add_job(self, world: str, catalog: str, name: str, job: SnapshotJob) -> None:
-        """Add the pair and template of a snapshot job."""
         with suppress(sqlite.Error):  # it can be asked again
             self._db.execute(
                 "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)", (world, name, catalog, *job)
@@ -178,7 +159,6 @@ class SnapshotIndex:
 
 
 def _prepare(db: sqlite.Connection) -> None:
-    """Make the tables, unless they are those of this version."""
     db.execute("PRAGMA synchronous = NORMAL")
     with sqlite.transaction(db):
         (version,) = db.execute("PRAGMA user_version").fetchone()

@@ -39,13 +39,7 @@ class Ledger:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open or create the file (mode 0600), repair a torn last line, and make its name durable.
-
-        Raises:
-            StateFolderError: it cannot be created or opened there.
-            LedgerWriteError: it cannot be created or written.
-            LedgerError: its last line is not the beginning of a ledger's line.
-        """
+        """Open or create the file (mode 0600), repair a torn last line, and make its name durable."""
         self.path = path
         self._failed: LedgerWriteError | None = None
         self._dirty = False
@@ -62,26 +56,19 @@ class Ledger:
             raise self._not_opened(error) from None
 
     def __enter__(self) -> Self:
-        """Use as a context manager."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the file without syncing it."""
         os.close(self._fd)
 
     @property
     def empty(self) -> bool:
-        """Whether it has no line yet."""
         return self._size == 0
 
     def append(self, line: bytes) -> None:
-        """Write one whole line.
-
-        Raises:
-            LedgerWriteError: it could not be written, now or earlier.
-        """
+        """Write one whole line. After a failure, each call raises the same `LedgerWriteError`."""
         if self._failed:
             raise self._failed
         written = 0
@@ -97,12 +84,9 @@ class Ledger:
         self._dirty = True
 
     def sync(self) -> None:
-        """Make everything appended so far durable, and check that the file was not removed or replaced.
+        """Make everything appended so far durable, and check that the file was not removed, replaced or cut.
 
         Several threads may call it: it returns when all lines appended before the call are durable.
-
-        Raises:
-            LedgerWriteError: it is not durable, or the file was removed, replaced or cut.
         """
         with self._syncing:
             if self._failed:
@@ -162,12 +146,7 @@ def _open(path: Path) -> int:
 
 
 def repair_last_line(path: Path) -> None:
-    """Repair a torn last line of the ledger at `path`, if there is one. Hold its lock.
-
-    Raises:
-        LedgerWriteError: it cannot be written.
-        LedgerError: its last line is not the beginning of a ledger's line.
-    """
+    """Repair a torn last line of the ledger at `path`, if there is one. Hold its lock."""
     if files.exists(path):
         with Ledger(path):
             pass

@@ -10,18 +10,14 @@ from typing import TYPE_CHECKING, Any
 from batch_snapshot.endpoints import has_credentials, is_url
 from batch_snapshot.manifest import filters
 from batch_snapshot.manifest.problems import quoted, quoted_ascii, suggestion
-from batch_snapshot.manifest.service_model import TEMPLATES
+from batch_snapshot.manifest.service_model import TEMPLATES, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from batch_snapshot.manifest.service_model import Shape
-
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What a text may be."""
-
     #: Takes a text; returns what is wrong with it and the fix, or None.
     problem: Callable[[str], str | None]
     #: The same as JSON Schema, as far as that can say it.
@@ -35,7 +31,7 @@ NOT_DOTS = r"(?!\.{1,2}$)"
 
 
 def check_name(text: str, what: str = "name") -> str | None:
-    """Names become parts of paths, so the two that mean folders are refused."""
+    """The two names that mean folders are refused: names become parts of paths."""
     if re.fullmatch(NAME, text) and text not in {".", ".."}:
         return None
     hint = "letters, digits, dots and dashes, e.g. nightly-1"
@@ -43,13 +39,10 @@ def check_name(text: str, what: str = "name") -> str | None:
 
 
 def name(what: str) -> Check:
-    """A name of something else than a manifest."""
     return Check(lambda text: check_name(text, what), lambda: pattern_schema(NAME))
 
 
 def shape(what: str, shapes: Callable[[], Mapping[str, Shape]], parameter: str, hint: str) -> Check:
-    """What a parameter of the service may be."""
-
     def problem(text: str) -> str | None:
         form = shapes()[parameter]
         if form.regex.fullmatch(text):
@@ -66,8 +59,6 @@ def shape(what: str, shapes: Callable[[], Mapping[str, Shape]], parameter: str, 
 
 
 def choice(what: str, choices: Callable[[], Sequence[str]]) -> Check:
-    """One of a few words, exactly as the service writes it."""
-
     def problem(text: str) -> str | None:
         if text in choices():
             return None
@@ -79,7 +70,6 @@ def choice(what: str, choices: Callable[[], Sequence[str]]) -> Check:
 
 
 def known(what: str, words: Sequence[str]) -> Check:
-    """One of many words."""
     return Check(
         lambda text: (
             None if text in words else f"{what} {quoted(text)} is not known: {suggestion(text, words)}"
@@ -103,7 +93,6 @@ def pattern_schema(pattern: str) -> dict[str, Any]:
 
 
 def check_profile(text: str) -> str | None:
-    """A profile's name is whatever the AWS configuration calls it, on one line."""
     if text.isprintable() and len(text) <= 256:
         return None
     return f"profile {quoted(text)} is no profile's name: one line of up to 256 printable characters"
@@ -119,7 +108,6 @@ def check_endpoint_url(text: str) -> str | None:
 
 
 def check_changed_since(text: str) -> str | None:
-    """A time, or a span before now."""
     try:
         filters.since(text, datetime(2026, 1, 1, tzinfo=UTC))
     except ValueError as error:
@@ -128,7 +116,6 @@ def check_changed_since(text: str) -> str | None:
 
 
 def template_warning(text: str) -> str | None:
-    """A warning about a template that is not known to exist."""
     if text in TEMPLATES:
         return None
     hint = "; OpportunitySummary is a payload's key, not a template" if text == "OpportunitySummary" else ""

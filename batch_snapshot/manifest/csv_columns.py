@@ -15,16 +15,13 @@ from typing import TYPE_CHECKING
 from unicodedata import category
 
 from batch_snapshot.manifest import keys
-from batch_snapshot.manifest.problems import UnreadableError, quoted_ascii
+from batch_snapshot.manifest.problems import Report, UnreadableError, quoted_ascii
 from batch_snapshot.manifest.service_model import row_input
-from batch_snapshot.manifest.yaml_events import Fields, Items, Scalar
+from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Scalar
 from batch_snapshot.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from batch_snapshot.manifest.problems import Report
-    from batch_snapshot.manifest.yaml_events import Node
 
     #: Key of a pair → the name of its column; None: the file does not hold the key, whatever its columns.
     Names = Mapping[str, str | None]
@@ -53,7 +50,6 @@ _ALSO_INVISIBLE = {"\u034f", *map(chr, range(0xFE00, 0xFE10))}
 
 
 def parser(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
-    """The rows; blanks before a quote are skipped."""
     return csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True)
 
 
@@ -68,7 +64,6 @@ def cleaned(cell: str) -> str:
 
 
 def comparable(name: str) -> str:
-    """A column's name as it is compared: in lower case, with single blanks."""
     return " ".join(cleaned(name).casefold().split())
 
 
@@ -78,8 +73,6 @@ def _as_key(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns of one file."""
-
     separator: str
     #: All of them, as the header has them.
     names: list[str]
@@ -108,7 +101,6 @@ class Columns:
         return Fields(nodes, line)
 
     def _misplaced(self, cells: list[str]) -> str | None:
-        """What is wrong with a row of more or fewer cells, or with cells under no name."""
         count = f"{plural(len(cells), 'cell')} under a header of {len(self.names)}"
         lacking = [key for position, key in self.keys.items() if position >= len(cells)]
         if lacking:
@@ -131,11 +123,9 @@ class Columns:
 
     @property
     def by(self) -> str:
-        """What separates the cells."""
         return SEPARATORS.get(self.separator, quoted_ascii(self.separator))
 
     def wrong(self, columns: Names) -> str | None:
-        """What this header lacks, and how to fix it; None: it is valid."""
         for key, name in columns.items():
             if name is not None and key not in self._held:
                 return f"column {quoted_ascii(name)}, which columns names for {key}, is {self._missing(name)}"
@@ -184,7 +174,6 @@ class Columns:
         return [name for position, name in enumerate(self.names) if name and position not in self.keys]
 
     def ignored(self) -> str | None:
-        """A warning that names the columns that are no keys."""
         extra = self._extra()
         return f"columns that are not keys of a pair are ignored: {_listed(extra)}" if extra else None
 
@@ -196,7 +185,6 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _columns(cells: list[str], separator: str, columns: Names) -> Columns:
-    """The columns that a separator makes of the header."""
     wanted = {comparable(name): key for key, name in columns.items() if name is not None}
     # Where the column of one of these two is named, there is no other.
     named = columns.keys() | (
@@ -212,19 +200,7 @@ def _columns(cells: list[str], separator: str, columns: Names) -> Columns:
 
 
 def read_header(texts: Iterator[str], columns: Names, at: Callable[[], int]) -> tuple[Columns, int] | None:
-    """Read as many lines as the header has.
-
-    Args:
-        texts: the lines of the file.
-        columns: the names of the columns, where they are not those of the keys.
-        at: the number of lines that were read.
-
-    Returns:
-        The columns, and the header's line; None: the file is empty.
-
-    Raises:
-        UnreadableError: with what the file has, and what it needs.
-    """
+    """The columns and the header's line, where `at` counts lines; None: the file is empty."""
     separators: Sequence[str] = tuple(SEPARATORS)
     text, line = "", 0
     for one in texts:
@@ -270,10 +246,7 @@ def _candidates(text: str, separators: Sequence[str], columns: Names) -> tuple[l
 
 
 def swallowed(cells: Sequence[str], separator: str) -> int | None:
-    """In which line below its first a quoted cell holds what looks like another row; None: in none.
-
-    A quote that is not closed makes the following rows the text of one cell, up to the next quote.
-    """
+    """In which line below its first a cell holds what looks like another row: its quote was not closed."""
     shapes = row_input()
     ids = [shapes[name].regex for name in ("engagement", "resource")]
     below = 0

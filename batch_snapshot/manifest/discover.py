@@ -9,7 +9,7 @@ from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.manifest.keys import ValueType
 from batch_snapshot.manifest.pairs import unknown_account
 from batch_snapshot.manifest.service_model import DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE
-from batch_snapshot.manifest.yaml_events import Fields, Items, Reported, is_unwritten
+from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, is_unwritten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from batch_snapshot.manifest.checks import Check
     from batch_snapshot.manifest.header import Defaults
     from batch_snapshot.manifest.problems import Report
-    from batch_snapshot.manifest.yaml_events import Node
     from batch_snapshot.models import Account
 
 SECTION = "discover"
@@ -28,7 +27,6 @@ _CHECKS = keys.text_checks(keys.DISCOVER)
 def read_discover(
     node: Node, defaults: Defaults, accounts: Mapping[str, Account], report: Report
 ) -> tuple[Filters, ...]:
-    """The filters of each search."""
     if is_unwritten(node):
         return ()
     found = [_filters(one, defaults, accounts, report) for one in _entries(node)]

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 
 class Place(NamedTuple):
-    """File and line of a row."""
-
     #: The number of its file, in the order of reading.
     file: int
     name: str
@@ -53,14 +51,12 @@ class DuplicateRows:
     """Finds rows that two names of one AWS account both list; keeps 16 bytes for each that might be one."""
 
     def __init__(self, aws_accounts: Mapping[str, str]) -> None:
-        """Take the AWS accounts that several names mean, by those names."""
         self.total = 0
         self.aws_accounts = aws_accounts
         self._seen: set[bytes] = set()
         self._kept: list[_Duplicate] = []
 
     def add(self, row: Row, place: Place) -> None:
-        """Compare a row with those before; none may be added twice."""
         key = self._key(row)
         if key is None:
             return

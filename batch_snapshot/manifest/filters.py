@@ -45,16 +45,11 @@ class Filters:
     changed_since: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON values, those that say something."""
         return {name: value for name, value in asdict(self).items() if value}
 
 
 def since(text: str, now: datetime) -> datetime:
-    """Read a time: RFC 3339, or a date (both in UTC where they name no zone), or a span such as 36h.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Read RFC 3339, a date (both in UTC where they name no zone), or a span before now such as 36h."""
     if span := re.fullmatch(r"(\d{1,6})([smhd])", text):
         return now - timedelta(seconds=int(span[1]) * UNITS[span[2]])
     try:

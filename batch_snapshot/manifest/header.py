@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from batch_snapshot.manifest import checks, keys, values
-from batch_snapshot.manifest.keys import ValueType
-from batch_snapshot.manifest.problems import quoted
+from batch_snapshot.manifest.keys import ManifestKey, ValueType
+from batch_snapshot.manifest.problems import Report, quoted
 from batch_snapshot.manifest.service_model import DEFAULT_REGION
-from batch_snapshot.manifest.yaml_events import Items, Reported, Scalar, is_unwritten
+from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, Scalar, is_unwritten
 from batch_snapshot.models import Account, Quota
 from batch_snapshot.text import escaped, truncated
-
-if TYPE_CHECKING:
-    from batch_snapshot.manifest.keys import ManifestKey
-    from batch_snapshot.manifest.problems import Report
-    from batch_snapshot.manifest.yaml_events import Fields, Node
 
 #: The account of a manifest that names none: the ambient AWS credentials.
 AMBIENT = "default"
@@ -28,8 +22,6 @@ _RATE = re.compile(r"(?:0|[1-9][0-9]{0,5})(?:\.[0-9]{1,6})?")
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What a row gets for keys that it does not have."""
-
     account: str | None = None
     catalog: str | None = None
     resource_type: str | None = None
@@ -40,7 +32,6 @@ class Defaults:
     account_line: int = 0
 
     def over(self, outer: Defaults) -> Defaults:
-        """These, completed with those of the file that includes this one."""
         return Defaults(
             account=self.account or outer.account,
             catalog=self.catalog or outer.catalog,
@@ -52,14 +43,12 @@ class Defaults:
 
 
 def read_version(node: Node, report: Report) -> None:
-    """Accept version 1 alone."""
     if not isinstance(node, Reported) and not (isinstance(node, Scalar) and node.plain and node.text == "1"):
         found = f", not {quoted(node.text)}" if isinstance(node, Scalar) and node.text else ""
         report(node.line, f"version must be the number 1{found}: write version: 1")
 
 
 def read_name(node: Node, report: Report) -> str | None:
-    """The manifest's name, or None where it was reported."""
     text = values.as_text(node, "name", report)
     if text is None:
         if isinstance(node, Scalar) and node.absent:
@@ -72,7 +61,6 @@ def read_name(node: Node, report: Report) -> str | None:
 
 
 def read_defaults(node: Node, report: Report, warn: Report) -> Defaults:
-    """The valid defaults; the others are reported."""
     section = values.as_mapping(node, "defaults", report)
     if section is None:
         return Defaults()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from batch_snapshot.files import open_regular
 from batch_snapshot.manifest import keys
-from batch_snapshot.manifest.problems import quoted, quoted_ascii
+from batch_snapshot.manifest.problems import Report, quoted, quoted_ascii
 from batch_snapshot.manifest.values import as_text, check_keys
 from batch_snapshot.manifest.yaml_events import Fields, Node, Scalar, is_unwritten
 from batch_snapshot.text import escaped
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from batch_snapshot.manifest.csv_columns import Names
-    from batch_snapshot.manifest.problems import Report
 
 _COLUMNS = keys.names(keys.PAIR)
 
@@ -42,10 +41,7 @@ def locate(text: str, folder: Path, endings: Collection[str]) -> tuple[str | Non
 
 
 def read_include(node: Node, report: Report) -> tuple[Scalar | None, Names | None]:
-    """An entry of `include`: the file's name, and the names of its columns if they are given.
-
-    The file is None where a problem was reported.
-    """
+    """The file's name (None: a problem was reported), and the names of its columns if they are given."""
     if not isinstance(node, Fields):
         text = as_text(node, "include", report)
         if text is None and isinstance(node, Scalar) and node.absent:
@@ -70,7 +66,6 @@ def read_include(node: Node, report: Report) -> tuple[Scalar | None, Names | Non
 
 
 def _read_columns(node: Node, report: Report) -> Names:
-    """Which column holds which key of a pair."""
     from batch_snapshot.manifest.csv_columns import comparable  # noqa: PLC0415 - most manifests have none
 
     example = 'e.g. columns: {engagement: "Engagement Id", resource: "Opportunity Id"}'
@@ -98,7 +93,7 @@ def _read_columns(node: Node, report: Report) -> Names:
 
 
 def read_problem(path: Path, what: str) -> str | None:
-    """Why `path` cannot be read as a file, more than once; None: it can."""
+    """Why `path` cannot be read more than once; None: it can."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISREG(mode):
@@ -113,5 +108,4 @@ def read_problem(path: Path, what: str) -> str | None:
 
 
 def display(path: Path) -> str:
-    """A path as messages show it."""
     return escaped(str(path))

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 
 class ValueType(Enum):
-    """What stands under a key."""
-
     TEXT = auto()
     #: A list of texts.
     TEXTS = auto()
@@ -44,8 +42,6 @@ class ValueType(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ManifestKey:
-    """One key in one section."""
-
     name: str
     help: str = ""
     type: ValueType = ValueType.TEXT
@@ -65,7 +61,6 @@ class ManifestKey:
 
 
 def names(section: Sequence[ManifestKey]) -> frozenset[str]:
-    """The names of the keys of a section."""
     return frozenset(key.name for key in section)
 
 

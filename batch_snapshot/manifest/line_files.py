@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import orjson
 
-from batch_snapshot.manifest.problems import UnreadableError, quoted, quoted_ascii
+from batch_snapshot.manifest.problems import Report, UnreadableError, quoted, quoted_ascii
 from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, Scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from batch_snapshot.manifest.csv_columns import Names
-    from batch_snapshot.manifest.problems import Report
 
     Entries = Callable[["Lines", Report, Report, Names | None], Iterator[Node]]
 
@@ -27,21 +26,12 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class Lines(Protocol):
-    """A file that is read by lines."""
-
     def readline(self, size: int, /) -> bytes:
         """The next line, or its first `size` bytes; nothing at the end."""
 
 
 def csv_entries(lines: Lines, report: Report, warn: Report, names: Names | None) -> Iterator[Node]:
-    """The rows of a CSV file.
-
-    Args:
-        lines: of the file.
-        report: gets problems.
-        warn: gets warnings.
-        names: of the columns, where they are not those of a pair's keys.
-    """
+    """The rows of a CSV file; `names` are those of its columns where they are not the keys of a pair."""
     from csv import Error  # noqa: PLC0415 - most manifests have none
 
     from batch_snapshot.manifest import csv_columns  # noqa: PLC0415
@@ -71,7 +61,6 @@ def csv_entries(lines: Lines, report: Report, warn: Report, names: Names | None)
 
 
 def ndjson_entries(lines: Lines, report: Report, _warn: Report, _names: Names | None) -> Iterator[Node]:
-    """The objects of an NDJSON file, one a line; blank lines are skipped."""
     texts = _TextLines(lines)
     for text in texts:
         line = texts.number
@@ -82,7 +71,7 @@ def ndjson_entries(lines: Lines, report: Report, _warn: Report, _names: Names | 
 
 
 def _flat_object(text: str) -> dict[str, str] | None:
-    """An object of texts alone that holds no key twice; None: it has to be looked at closely.
+    """An object of texts alone; None: it has to be looked at closely.
 
     orjson keeps the last of two equal keys: but then there are more quotes than those of the keys and
     values that it returns.
@@ -190,7 +179,6 @@ class _TextLines:
         return text
 
     def _line(self) -> bytes:
-        """The next line in bytes; nothing at the end."""
         try:
             raw = self._part + self._lines.readline(LONGEST)
             if not self.number and raw[:2] in _UTF_16:

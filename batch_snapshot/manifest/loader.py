@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.files import open_regular
 from batch_snapshot.manifest import includes
-from batch_snapshot.manifest.duplicates import DuplicateRows, accounts_by_role
+from batch_snapshot.manifest.duplicates import DuplicateRows, Place, accounts_by_role
 from batch_snapshot.manifest.reader import ManifestReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from batch_snapshot.manifest.duplicates import Place
     from batch_snapshot.manifest.filters import Filters
     from batch_snapshot.models import Account, Row
 
@@ -120,12 +119,7 @@ def _raise_problems(reader: ManifestReader, duplicates: DuplicateRows) -> None:
 
 
 def find_duplicates(manifest: Manifest, aws_accounts: Mapping[str, str]) -> list[str]:
-    """Rows that are listed under two names of one AWS account, by what is known now.
-
-    Args:
-        manifest: a valid one.
-        aws_accounts: those that several names mean, by those names.
-    """
+    """Rows that are listed under two names of one AWS account; `aws_accounts` by those names."""
     duplicates = DuplicateRows(aws_accounts)
     keys = set()
     for row, place in _rows_with_places(manifest.path, manifest.found):
@@ -143,14 +137,7 @@ def _rows_with_places(path: Path, found: Path | None) -> Iterator[tuple[Row, Pla
 
 
 def rows(manifest: Manifest) -> Iterator[Row]:
-    """The distinct rows in the order of the files, read anew.
-
-    The files are compared with the validated ones before the first row and, as they were really read,
-    after the last.
-
-    Raises:
-        ManifestError: in one line, where they changed since the manifest was validated.
-    """
+    """The distinct rows, read anew; `ManifestError` if the files changed since `load`."""
     if _digest(manifest.files) != manifest.sha256:
         raise _changed(manifest)
     reader = ManifestReader(manifest.path, manifest.found)
@@ -168,7 +155,7 @@ def rows(manifest: Manifest) -> Iterator[Row]:
 
 
 def _digest(files: Iterable[Path]) -> str | None:
-    """The digest of the files as they are now; None where one cannot be read."""
+    """None: a file cannot be read."""
     digest = sha256()
     try:
         for path in files:

@@ -5,19 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 from batch_snapshot.manifest import checks, keys, values
-from batch_snapshot.manifest.header import AMBIENT
-from batch_snapshot.manifest.problems import ProblemCount, quoted, suggestion
+from batch_snapshot.manifest.header import AMBIENT, Defaults
+from batch_snapshot.manifest.problems import ProblemCount, Report, quoted, suggestion
 from batch_snapshot.manifest.service_model import DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE, row_input
-from batch_snapshot.manifest.yaml_events import Fields, Items, Reported, Scalar
-from batch_snapshot.models import Row
+from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, Scalar
+from batch_snapshot.models import Account, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from batch_snapshot.manifest.header import Defaults
-    from batch_snapshot.manifest.problems import Report
-    from batch_snapshot.manifest.yaml_events import Node
-    from batch_snapshot.models import Account
 
 _KEYS = keys.names(keys.PAIR)
 _CONTEXT = [key.name for key in keys.CONTEXT]
@@ -36,8 +32,6 @@ class Context(NamedTuple):
 
 
 class Expander:
-    """Turns the entries of one file into rows with that file's defaults."""
-
     def __init__(
         self,
         defaults: Defaults,
@@ -120,7 +114,6 @@ class Expander:
         return []
 
     def _missing(self, entry: Fields, line: int, text: str) -> None:
-        """Report a missing key, unless a misspelt one was reported."""
         if entry.nodes.keys() <= _KEYS:
             self._report(line, text)
 
@@ -128,7 +121,6 @@ class Expander:
         return (type(node) is Scalar and self._resource(node.text) is not None) or self._no_id(node)
 
     def _no_id(self, node: Node) -> bool:
-        """Report what is wrong with a resource id; always False."""
         text = values.as_text(node, "resource", self._report)
         if text is not None:
             self._report(text.line, _CHECKS["resource"].problem(text.text) or "")
@@ -167,7 +159,6 @@ class Expander:
         return Context(account, catalog, resource_type, template)
 
     def _report_missing(self, own: Mapping[str, str], line: int, rows: int) -> None:
-        """Report what neither an entry nor the defaults name, unless an invalid default was reported."""
         lacks = {"account", "catalog"} - own.keys() - self._defaults.invalid
         if "catalog" in lacks and self._defaults.catalog is None:
             text = "without a catalog: write catalog: Sandbox (or AWS) under defaults"
@@ -181,7 +172,6 @@ class Expander:
         return next(iter(self._accounts)) if len(self._accounts) == 1 else None
 
     def _warn_unknown_template(self, template: str, line: int) -> None:
-        """Warn about an unknown template, once a file."""
         warning = checks.template_warning(template)
         if (
             warning
@@ -192,7 +182,6 @@ class Expander:
             self._warn(line, warning)
 
     def _count(self, key: str, line: int, rows: int, text: str) -> None:
-        """Report one problem for all rows that lack the same default."""
         if key not in self._counts:
             self._counts[key] = ProblemCount(text)
             self._report(line, self._counts[key])
@@ -200,13 +189,11 @@ class Expander:
 
 
 def _value(entry: Fields, key: str) -> Node | None:
-    """The value under `key`; None where it is absent or null."""
     node = entry.nodes.get(key)
     return None if type(node) is Scalar and node.plain and node.absent else node
 
 
 def unknown_account(account: str, accounts: Mapping[str, Account]) -> str | None:
-    """What is wrong with naming `account`; None where it is known."""
     if account in accounts:
         return None
     if list(accounts) == [AMBIENT]:

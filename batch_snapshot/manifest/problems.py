@@ -25,8 +25,6 @@ Report: TypeAlias = "Callable[[int, str], None]"
 
 
 class UnreadableError(Exception):
-    """The rest of a file cannot be read: in which line, and why."""
-
     def __init__(self, line: int, text: str) -> None:
         """Take the 1-based line (0 for the file as a whole) and the problem."""
         super().__init__(text)
@@ -36,13 +34,10 @@ class UnreadableError(Exception):
 
 @dataclass(slots=True)
 class ProblemCount:
-    """One problem of many rows, at the line of the first."""
-
     text: str
     rows: int = 0
 
     def __str__(self) -> str:
-        """How many rows have the problem, and the problem."""
         return f"{plural(self.rows, 'row')} {self.text}"
 
 
@@ -55,20 +50,17 @@ class ProblemLog:
         self._kept: list[tuple[int, int, int, str, str | ProblemCount]] = []
 
     def add(self, file: int, line: int, name: str, text: str | ProblemCount) -> None:
-        """Add a problem in line `line` of the file `name`, the `file`th to be read."""
         self.total += 1
         insort(self._kept, (file, line, self.total, name, text))
         del self._kept[KEPT:]
 
     def lines(self) -> list[str]:
-        """One line a problem: `file:line: what, and the fix`."""
         return [
             f"{name}:{line}: {text}" if line else f"{name}: {text}" for _, line, _, name, text in self._kept
         ]
 
 
 def quoted(text: str) -> str:
-    """`text` as a message may hold it: quoted, shortened, and unable to drive a terminal."""
     return f'"{escaped(truncated(text, SHOWN))}"'
 
 
@@ -78,7 +70,6 @@ def quoted_ascii(text: str) -> str:
 
 
 def suggestion(word: str, known: Collection[str]) -> str:
-    """The end of a message about an unknown word: the nearest known one, or all of them."""
     if len(known) > COMPARED:
         return f"known: {', '.join(islice(known, 10))}, …"
     return _suggestion(word[:SHOWN], tuple(sorted(known)))

@@ -13,9 +13,9 @@ from batch_snapshot.manifest import discover, header, includes, keys, line_files
 from batch_snapshot.manifest.duplicates import Place
 from batch_snapshot.manifest.header import AMBIENT, Defaults
 from batch_snapshot.manifest.pairs import Expander, unknown_account
-from batch_snapshot.manifest.problems import ProblemLog, UnreadableError
-from batch_snapshot.manifest.yaml_events import PAIRS, ByteError, Document, Items, Scalar, is_unwritten
-from batch_snapshot.models import Account
+from batch_snapshot.manifest.problems import ProblemCount, ProblemLog, Report, UnreadableError
+from batch_snapshot.manifest.yaml_events import PAIRS, ByteError, Document, Items, Node, Scalar, is_unwritten
+from batch_snapshot.models import Account, Row
 from batch_snapshot.text import escaped, truncated
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
     from batch_snapshot.manifest.csv_columns import Names
     from batch_snapshot.manifest.filters import Filters
-    from batch_snapshot.manifest.problems import ProblemCount, Report
-    from batch_snapshot.manifest.yaml_events import Node
-    from batch_snapshot.models import Row
 
 #: Sections that must be known before the first row.
 _NEEDED = ("defaults", "accounts")
@@ -37,8 +34,6 @@ _BLOCK = 1 << 16
 
 
 class Sections:
-    """The sections of one file other than its pairs, as far as they were read."""
-
     def __init__(self, known: Collection[str]) -> None:
         self.known = known
         self.seen: set[str] = set()
@@ -49,7 +44,6 @@ class Sections:
         self.discover: Node | None = None
 
     def read(self, key: Scalar, node: Node, report: Report, warn: Report) -> None:
-        """Read one section."""
         self.seen.add(key.text)
         if key.text not in self.known:
             self._refuse(key, report)
@@ -81,12 +75,6 @@ class ManifestReader:
     """One pass over a manifest and its includes; problems and warnings are kept with file and line."""
 
     def __init__(self, path: Path, found: Path | None = None) -> None:
-        """Prepare a pass.
-
-        Args:
-            path: the manifest.
-            found: the file of the pairs that its `discover` has found.
-        """
         self.problems = ProblemLog()
         self.warnings = ProblemLog()
         self.digest = sha256()
@@ -102,23 +90,18 @@ class ManifestReader:
 
     @property
     def name(self) -> str:
-        """The manifest's name, once it was read."""
         return self._main.name or ""
 
     def place(self, line: int) -> Place:
-        """A line of the file being read."""
         return Place(len(self.files), self._display, line)
 
     def report(self, line: int, text: str | ProblemCount) -> None:
-        """Add a problem in a line of the file being read; line 0 is the file as a whole."""
         self.problems.add(len(self.files), line, self._display, text)
 
     def warn(self, line: int, text: str) -> None:
-        """Add a warning about a line of the file being read."""
         self.warnings.add(len(self.files), line, self._display, text)
 
     def rows(self) -> Iterator[tuple[Row, int]]:
-        """Every row with its line, repeated ones too; not to be used if `problems` has any."""
         path = self.files[0]
         wrong = includes.read_problem(path, "the manifest")
         if wrong:
@@ -184,9 +167,6 @@ class ManifestReader:
         """Take over the defaults and accounts of a file before its first row.
 
         Where they may still follow the pairs, the file is first read through for its sections alone.
-
-        Returns:
-            What makes rows of the file's entries, and the sections that it has taken into account.
         """
         pending = [key for key in _NEEDED if key in sections.known and key not in sections.seen]
         if pending and _mentions(path, pending):
@@ -207,7 +187,6 @@ class ManifestReader:
         return Expander(defaults, self.accounts, self.report, self.warn)
 
     def _include_files(self, folder: Path) -> list[tuple[Path, Names | None]]:
-        """The included files that can be read; the others are reported where they are named."""
         taken = {os.path.realpath(self.files[0])}
         found: list[tuple[Path, Names | None]] = []
         for node in self._main.include:
@@ -226,8 +205,6 @@ class ManifestReader:
 
 
 class _HashedFile(RawIOBase):
-    """A file that updates a digest with all bytes that are read."""
-
     def __init__(self, stream: IO[bytes], update: Callable[[bytes], None]) -> None:
         self._stream = stream
         self._update = update

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 
 def schema() -> dict[str, object]:
-    """The schema of a manifest, as JSON values."""
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "batch-snapshot manifest",
@@ -41,7 +40,6 @@ def schema() -> dict[str, object]:
 
 
 def _properties(section: Sequence[ManifestKey], **sections: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a section; `sections` are the schemas of those that hold other keys."""
     return {key.name: _property(key, sections.get(key.name)) for key in section}
 
 

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batch_snapshot.errors import BatchSnapshotError
-from batch_snapshot.operations import CREATES, SERVICE
+from batch_snapshot.operations import CREATES, SERVICE, CreateOperation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batch_snapshot.operations import CreateOperation
 
 #: The catalogs that the service's documentation names; its model has only a pattern.
 CATALOGS = ("AWS", "Sandbox")
@@ -35,8 +34,6 @@ DEFAULT_REGION = "us-east-1"
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One string of a service model: what it may look like."""
-
     #: As the model writes it: unanchored, yet suggestion for the whole text.
     pattern: str
     regex: re.Pattern[str]
@@ -46,7 +43,6 @@ class Shape:
 
     @property
     def form(self) -> str:
-        """The pattern and the bounds, as messages show them."""
         if self.shortest is None and self.longest is None:
             return self.pattern
         return f"{self.pattern} of {self.shortest or 0} to {self.longest or 'any number of'} characters"
@@ -74,7 +70,6 @@ def _either(shapes: Sequence[Shape]) -> Shape:
 
 @cache
 def role_input() -> dict[str, Shape]:
-    """The parameters of STS AssumeRole, by name."""
     return _input("sts", "AssumeRole")
 
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 
 def template() -> str:
-    """A commented manifest."""
     return _TEMPLATE.format(
         catalog=_lines([key for key in keys.CONTEXT if key.name == "catalog"], "  ", 38),
         context=_lines([key for key in keys.CONTEXT if key.name != "catalog"], "  # ", 38),
@@ -24,7 +23,6 @@ def template() -> str:
 
 
 def _lines(section: Sequence[ManifestKey], indent: str, column: int) -> str:
-    """The keys that have a sample, a line each, with comments from `column` on."""
     shown = [(key.name, *key.sample) for key in section if key.sample]
     lines = [(f"{indent}{name}: {value}", comment) for name, value, comment in shown]
     return "\n".join(f"{line:<{column - 1}} # {comment}" if comment else line for line, comment in lines)

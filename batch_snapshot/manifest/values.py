@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batch_snapshot.manifest.problems import quoted, suggestion
-from batch_snapshot.manifest.yaml_events import Fields, Items, Reported, Scalar, is_unwritten
+from batch_snapshot.manifest.problems import Report, quoted, suggestion
+from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, Scalar, is_unwritten
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from batch_snapshot.manifest.checks import Check
-    from batch_snapshot.manifest.problems import Report
-    from batch_snapshot.manifest.yaml_events import Node
 
 _SECRETS = frozenset(
     {
@@ -32,14 +30,12 @@ _SECRETS = frozenset(
 
 
 def check_keys(fields: Fields, known: Collection[str], where: str, report: Report) -> None:
-    """Report the keys that mean nothing in `where`; a secret is never shown."""
     for key in fields.nodes:
         if key not in known:
             unknown_key(key, fields.line_of(key), known, where, report)
 
 
 def unknown_key(key: str, line: int, known: Collection[str], where: str, report: Report) -> None:
-    """Report one key."""
     if key.lower() in _SECRETS:
         report(
             line, f"credentials don't belong in a manifest ({key}): name a profile or a role_arn in accounts"
@@ -49,7 +45,6 @@ def unknown_key(key: str, line: int, known: Collection[str], where: str, report:
 
 
 def take(fields: Fields, key: str, report: Report) -> Scalar | None:
-    """The text under `key`; None where there is none, or where it was reported."""
     node = fields.nodes.get(key)
     return None if node is None else as_text(node, key, report)
 
@@ -89,7 +84,6 @@ def as_mapping(node: Node, what: str, report: Report) -> Fields | None:
 
 
 def kind_of(node: Node) -> str:
-    """What `node` is, in a message."""
     if isinstance(node, Scalar):
         return "nothing" if node.absent else f"the text {quoted(node.text)}"
     return "a list" if isinstance(node, Items) else "a mapping"

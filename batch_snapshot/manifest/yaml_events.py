@@ -23,12 +23,11 @@ from yaml.events import (
 )
 from yaml.reader import ReaderError
 
-from batch_snapshot.manifest.problems import UnreadableError, quoted
+from batch_snapshot.manifest.problems import Report, UnreadableError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from batch_snapshot.manifest.problems import Report
 
 #: Levels of nesting; a valid manifest has four.
 DEEPEST = 16
@@ -42,8 +41,6 @@ _ABSENT = frozenset({"", "~", "null", "Null", "NULL"})
 
 
 class Scalar(NamedTuple):
-    """A text as it was written."""
-
     text: str
     line: int
     #: Written without quotes: `null` and its like mean no value.
@@ -51,33 +48,25 @@ class Scalar(NamedTuple):
 
     @property
     def absent(self) -> bool:
-        """No value: empty, `~` or `null`."""
         return self.plain and self.text in _ABSENT
 
 
 class Items(NamedTuple):
-    """A list."""
-
     nodes: list[Node]
     line: int
 
 
 class Fields(NamedTuple):
-    """A mapping."""
-
     nodes: dict[str, Node]
     line: int
     #: Lines of its keys, where they can differ from that of the mapping.
     lines: Mapping[str, int] = MappingProxyType({})
 
     def line_of(self, key: str) -> int:
-        """The line of one key."""
         return self.lines.get(key, self.line)
 
 
 class Reported(NamedTuple):
-    """A value whose problem was reported already."""
-
     line: int
 
 
@@ -90,8 +79,6 @@ def is_unwritten(node: Node | None) -> bool:
 
 
 class Readable(Protocol):
-    """Where bytes come from."""
-
     def read(self, size: int = ..., /) -> bytes:
         """At most `size` bytes; none at the end."""
 
@@ -109,12 +96,7 @@ class Document:
         self._meter = _Meter(stream)
 
     def sections(self, *, entries: bool = True, bare: bool = False) -> Iterator[tuple[Scalar, Node]]:
-        """Each top-level key with its value; `pairs` once for each of its entries.
-
-        Args:
-            entries: whether the entries of `pairs` are wanted; without, they are skipped quickly.
-            bare: whether the document may be a list of entries alone.
-        """
+        """Each top-level key with its value; `pairs` once for each of its entries, if they are wanted."""
         with _syntax_errors():
             # The reader scans the first bytes at once
             self._next = yaml.CSafeLoader(self._meter).get_event
@@ -227,7 +209,6 @@ class Document:
         return Items(nodes, line)
 
     def _key(self, event: Any) -> Scalar | None:
-        """The key; None: it was reported. A key that is a list or a mapping is skipped."""
         if type(event) is not ScalarEvent:
             self._report(_line(event), "a key must be plain text")
             self._skip(event, 1)
@@ -302,7 +283,6 @@ def _line(event: Any) -> int:
 
 @contextmanager
 def _syntax_errors() -> Iterator[None]:
-    """Turn libyaml's errors into ours. Its reader knows only a byte's offset: see `ByteError`."""
     try:
         yield
     except ReaderError as error:
@@ -321,12 +301,7 @@ def _syntax_errors() -> Iterator[None]:
 
 
 class ByteError(Exception):
-    """The rest of a YAML file cannot be read; only the offset of the problem is known.
-
-    Attributes:
-        position: bytes before it.
-        text: what is wrong there.
-    """
+    """The rest of a YAML file cannot be read; only the offset of the problem in bytes is known."""
 
     def __init__(self, position: int, text: str) -> None:
         super().__init__(text)
