@@ -39,8 +39,6 @@ LONGEST_LINE = 990
 
 
 class File(NamedTuple):
-    """A file to be installed."""
-
     name: str
     text: str
 
@@ -178,7 +176,6 @@ def _steps(kind: str, job: NightlyJob) -> Steps:
 
 
 def _json(value: Any) -> str:
-    """A value as JSON, which is also YAML."""
     return json.dumps(value, ensure_ascii=False)
 
 

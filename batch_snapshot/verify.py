@@ -54,8 +54,6 @@ CREATE TABLE rows (account TEXT, catalog TEXT, engagement TEXT, resource_type TE
 
 
 class Claim(NamedTuple):
-    """What the ledger says of a row."""
-
     row: Row
     status: str
     arn: str | None
@@ -63,16 +61,12 @@ class Claim(NamedTuple):
 
 
 class ListedSnapshot(NamedTuple):
-    """A snapshot in the service's list."""
-
     revision: int
     arn: str
     created_by: str
 
 
 class Finding(NamedTuple):
-    """A difference between ledger and service."""
-
     #: missing, mismatched, extra, or unreadable (the engagement, to these credentials).
     what: str
     row: Row
@@ -85,8 +79,6 @@ class Finding(NamedTuple):
 
 @dataclass(slots=True)
 class Verification:
-    """The result of a comparison."""
-
     ledger: str
     #: Rows of the ledger that succeeded, and how many of them were checked.
     succeeded: int = 0
@@ -100,26 +92,13 @@ class Verification:
 
     @property
     def exit_code(self) -> int:
-        """1 if there are findings, else 0."""
         return 1 if self.findings else 0
 
 
 async def verify(
     path: Path, options: Options, environment: Environment, sample: int | None = None
 ) -> Verification:
-    """Compare the ledger at `path` with the service.
-
-    Args:
-        path: of the ledger; no run may be writing it.
-        options: accounts and endpoint; refused where the ledger says otherwise.
-        environment: clocks, random numbers and progress.
-        sample: check only so many succeeded rows, the same ones each time; None: all.
-
-    Raises:
-        InputError: it is no ledger, or the options don't fit it.
-        ServiceError: the service cannot be read, or not now.
-        StorageError: the log of calls or the index cannot be used.
-    """
+    """Compare the ledger at `path` with the service."""
     header = head(path)
     if header is None:
         raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
@@ -192,8 +171,6 @@ def _store(db: Connection, row: Row, status: str, arn: str | None, revision: int
 
 
 class _Verifier:
-    """Checks the engagements of an account."""
-
     def __init__(
         self, db: Connection, known: SnapshotIndex, service: str | None, began: datetime, result: Verification
     ) -> None:
@@ -204,7 +181,6 @@ class _Verifier:
         self._result = result
 
     async def check_account(self, name: str, reader: Reader, environment: Environment) -> None:
-        """Check the engagements of an account in which a row was sent."""
         engagements = self._db.execute(
             "SELECT DISTINCT catalog, engagement FROM rows WHERE account = ? AND status IN (?, ?)"
             " ORDER BY catalog, engagement",
@@ -323,7 +299,6 @@ def unknown_snapshots(listed: Sequence[ListedSnapshot], known: set[int]) -> Iter
 
 
 def as_json(result: Verification) -> dict[str, Any]:
-    """The one object that `--format json` prints."""
     kinds = Counter(finding.what for finding in result.findings)
     return {
         "outcome": "off" if result.findings else "verified",
@@ -356,7 +331,6 @@ SHOWN = 20
 
 
 def as_text(result: Verification) -> str:
-    """The result in lines."""
     part = "" if result.checked == result.succeeded else f" of {result.succeeded:,}"
     kinds = Counter(finding.what for finding in result.findings)
     off = ", ".join(f"{number:,} {what}" for what, number in sorted(kinds.items()))

@@ -61,13 +61,11 @@ class CommandGroup(click.Group):
             raise click.Abort from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own
-        """The names, in order."""
         return list(self.commands)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command of that name; if there is none, fail with the nearest one and the list."""
         if args and not args[0].startswith("-") and args[0] not in self.commands:
             from difflib import get_close_matches
 

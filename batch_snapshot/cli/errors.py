@@ -28,7 +28,6 @@ CALLING = frozenset({"run", "retry", "discover", "verify"})
 
 
 def report(error: BaseException, arguments: Sequence[str], reporter: terminal.Reporter) -> int:
-    """Write the lines of the error that ended a command; returns the exit code."""
     error = _unwrapped(error)
     if isinstance(error, SystemExit | GeneratorExit):
         raise error
@@ -63,7 +62,6 @@ def _write(kind: str, message: str, code: int, arguments: Sequence[str], reporte
 
 
 def _described(error: BaseException, arguments: Sequence[str]) -> tuple[str, str, int]:
-    """Its kind for programs, its message for people, and the exit code."""
     if isinstance(error, click.ClickException):
         return "usage", text.line(error.format_message()), 2
     if isinstance(error, ManifestError):

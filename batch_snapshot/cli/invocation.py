@@ -31,11 +31,7 @@ OVER = ": the run itself was over; `batch-snapshot status` on its ledger shows t
 
 
 def options_of(given: dict[str, Any]) -> Options:
-    """The options that the flags of `run` or `retry` mean.
-
-    Raises:
-        InputError: a value makes no sense; nothing was called.
-    """
+    """The options that the flags of `run` or `retry` mean."""
     from batch_snapshot.config.options import Options, Settings
     from batch_snapshot.failures.retry import NO_LIMIT, FailureLimit
 
@@ -101,7 +97,6 @@ def shareable(words: list[str]) -> list[str]:
 
 
 def hooks_of(given: dict[str, Any], *, ask: bool) -> Hooks:
-    """What a run shows, logs and asks on this terminal."""
     from batch_snapshot.jobs.run import Hooks
 
     return Hooks(
@@ -168,11 +163,7 @@ def _confirm(plan: Preview, *, ask: bool, show: bool) -> bool:
 
 
 def finish(work: Coroutine[Any, Any, Summary], form: str, notifiers: Notifiers) -> int:
-    """Carry out a run, print its summary and send the notifications; returns the exit code.
-
-    Raises:
-        BatchSnapshotError: the run did not begin, or could not continue.
-    """
+    """Carry out a run, print its summary and send the notifications; returns the exit code."""
     try:
         summary = terminal.run(work, use_uvloop=find_spec("uvloop") is not None)
     except BatchSnapshotError as error:
@@ -190,7 +181,6 @@ def finish(work: Coroutine[Any, Any, Summary], form: str, notifiers: Notifiers) 
 
 
 def print_summary(ended: Summary, form: str) -> int:
-    """Print the summary and its warnings; returns the exit code."""
     from batch_snapshot.reporting import summary, text
 
     terminal.warn(ended.warnings)
@@ -203,7 +193,6 @@ def print_summary(ended: Summary, form: str) -> int:
 
 
 def print_preview(plan: Preview, form: str) -> int:
-    """Print what a run would do; returns the exit code."""
     from batch_snapshot.jobs import preview
 
     terminal.print_result(form, lambda: preview.as_json(plan), lambda: preview.as_text(plan))

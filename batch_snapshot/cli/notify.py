@@ -50,7 +50,6 @@ class Notifiers(NamedTuple):
         )
 
     def run_failed(self, error: BatchSnapshotError) -> None:
-        """Send why a run did not begin, or could not continue."""
         if self.webhook or self.topic or self.metrics_file:
             from batch_snapshot.notify import notice
 
@@ -142,11 +141,7 @@ def _failed(name: str, error: Exception) -> str:
 
 
 def notifiers(command: str, subject: Path, given: Mapping[str, Any]) -> Notifiers:
-    """Where the flags send notifications.
-
-    Raises:
-        InputError: a URL, ARN or folder can't be one; nothing was called.
-    """
+    """Where the flags send notifications."""
     return Notifiers(
         command,
         str(subject),
@@ -168,7 +163,6 @@ def webhook_url(url: str | None) -> str | None:
 
 
 def topic_arn(arn: str | None) -> str | None:
-    """Check `--notify-sns`."""
     if arn is not None and not re.fullmatch(
         r"arn:aws(-[a-z]+)*:sns:[a-z]+(-[a-z]+)+-[0-9]{1,2}:[0-9]{12}:(?=.{1,256}$)[A-Za-z0-9_-]+(\.fifo)?",
         arn,

@@ -29,26 +29,22 @@ def account_names(text: str | None) -> tuple[str, ...]:
 
 
 def region(name: str | None) -> str | None:
-    """Check `--region`."""
     if name is not None and not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", name):
         raise InputError(f"--region {name!r}: is no region; leave it out for us-east-1")
     return name
 
 
 def run_id(text: str | None) -> str | None:
-    """Check `--run-id`."""
     if text is not None and not (0 < len(text) <= 128 and text.isascii() and text.isprintable()):
         raise InputError(f"--run-id {text!r}: give 1 to 128 printable ASCII characters")
     return text
 
 
 def endpoint_url(url: str | None) -> str | None:
-    """Check `--endpoint-url`."""
     return None if url is None else endpoints.check_endpoint(url, "--endpoint-url")
 
 
 def changed_since(text: str | None) -> str | None:
-    """Check `--changed-since`."""
     if text not in {None, "last"}:
         from batch_snapshot.manifest import filters
 
@@ -60,7 +56,6 @@ def changed_since(text: str | None) -> str | None:
 
 
 def words(text: str | None) -> tuple[str, ...]:
-    """The words of a list separated by commas."""
     return tuple(filter(None, (word.strip() for word in (text or "").split(","))))
 
 
@@ -285,17 +280,14 @@ _OUTPUT = [
 
 
 def sending(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the flags that `run` and `retry` share."""
     return _with(command, [*_QUOTAS, *_SENDING, *_ENGINE, *_TARGET, *_OUTPUT])
 
 
 def planning(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the flags of those that only plan."""
     return _with(command, [*_QUOTAS, *_TARGET, FORMAT])
 
 
 def reading(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the flags of those that only read from the service."""
     wait = click.option("--wait", is_flag=True, help="Wait for a spent quota of reads to open.")
     return _with(command, [_ACCOUNTS, _READ_RATE, wait, *_TARGET, _PROGRESS, FORMAT])
 

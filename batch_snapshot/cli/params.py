@@ -40,7 +40,6 @@ class DurationParam(click.ParamType[float]):
         self._bare = bare
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read the text as seconds."""
         if isinstance(value, float | int):
             return float(value)
         if self._bare and re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", value):
@@ -66,7 +65,6 @@ class TimeOfDayParam(click.ParamType[tuple[int, int]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
-        """Read the text as (hour, minute)."""
         if isinstance(value, tuple):
             return value
         match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", value)
@@ -81,11 +79,9 @@ class PathParam(click.ParamType[Path]):
     name = "path"
 
     def __init__(self, kind: str) -> None:
-        """Take what shells complete it with: file or dir."""
         self._kind = kind
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Read the text as a path."""
         path = value if isinstance(value, Path) else Path(files.user_path(value, _shown_name(param)))
         if self._kind == "dir" and files.is_file(path):
             self.fail(f"{text.shortened(str(path))!r} is a file; name a folder", param, ctx)
@@ -118,7 +114,6 @@ class RateParam(click.ParamType[float | str]):
     name = "rate"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
-        """Read the text as a number above 0, or auto."""
         if value == "auto":
             return "auto"
         try:
@@ -142,7 +137,6 @@ class WindowParam(click.ParamType[tuple[int, float]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, float]:
-        """Read the text as (calls, seconds)."""
         if isinstance(value, tuple):
             return value
         number, slash, time = value.partition("/")
@@ -157,7 +151,6 @@ class WordsParam(click.ParamType[str]):
     name = "words"
 
     def known(self, context: click.Context) -> Iterable[str]:
-        """The words that a shell suggests."""
         raise NotImplementedError
 
     def shell_complete(
@@ -166,7 +159,6 @@ class WordsParam(click.ParamType[str]):
         param: click.Parameter,  # noqa: ARG002 - click's own
         incomplete: str,
     ) -> list[CompletionItem]:
-        """The words that begin like the last one."""
         from click.shell_completion import CompletionItem
 
         before, comma, begun = incomplete.rpartition(",")
@@ -182,7 +174,6 @@ class AccountsParam(WordsParam):
     """Accounts of the manifest or ledger on the command line, and their tags."""
 
     def known(self, context: click.Context) -> Iterable[str]:
-        """Names, and tags as tag:NAME."""
         from batch_snapshot import manifest
         from batch_snapshot.config.accounts import TAG, recorded_accounts
         from batch_snapshot.errors import BatchSnapshotError
@@ -207,7 +198,6 @@ class FailuresParam(WordsParam):
     """Error kinds, the error codes of the ledger on the command line, and in_doubt."""
 
     def known(self, context: click.Context) -> Iterable[str]:
-        """The words that `retry --only` takes."""
         from batch_snapshot.errors import BatchSnapshotError
         from batch_snapshot.ledger import reader
         from batch_snapshot.models import ErrorKind, Status

@@ -32,7 +32,6 @@ class ProgressLine:
     """Progress on standard error: a line every few seconds, or one that is redrawn in place."""
 
     def __init__(self, kind: str) -> None:
-        """Take the value of `--progress`."""
         on_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._kind = ("bar" if on_terminal else "lines") if kind == "auto" else kind
         self._last = time.monotonic()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from batch_snapshot.config.options import Options
     from batch_snapshot.jobs.plan import Selection
     from batch_snapshot.ledger.history import History
-    from batch_snapshot.reporting.summary import Summary
 
 
 @click.command("retry", short_help="Try failed rows again, from the ledger alone.")
@@ -53,12 +51,21 @@ def retry_command(
     """
     terminal.current_reporter().interrupt_note = invocation.NOTHING_SENT
     from batch_snapshot.jobs import run
+    from batch_snapshot.reporting.summary import Counts, Summary
 
     chosen = invocation.options_of(given)
     notifiers = notify.notifiers("retry", ledger, given)
     path, nothing = _ledger(ledger, chosen)
     if nothing:
-        return invocation.print_summary(_nothing_to_retry(path, nothing), given["form"])
+        ended = Summary(
+            outcome="completed",
+            counts=Counts(),
+            failures={},
+            ledger=str(path),
+            command="retry",
+            warnings=[nothing],
+        )
+        return invocation.print_summary(ended, given["form"])
     selection = partial(select, only=only, everything=everything)
     if dry_run:
         return invocation.print_preview(run.dry_retry(path, selection, chosen), given["form"])
@@ -86,20 +93,8 @@ def _ledger(given: Path, options: Options) -> tuple[Path, str | None]:
     return simulated if options.simulate and simulated.exists() else given, None
 
 
-def _nothing_to_retry(ledger: Path, why: str) -> Summary:
-    from batch_snapshot.reporting.stats import summarize
-    from batch_snapshot.reporting.summary import Counts
-
-    found = summarize("completed", Counts(), {}, ledger=str(ledger), run_id="")
-    return replace(found, command="retry", warnings=[why])
-
-
 def select(past: History, *, only: str | None, everything: bool) -> Selection:
-    """Which rows `--only` and `--all` choose.
-
-    Raises:
-        InputError: they exclude each other, or a word of `--only` is unknown.
-    """
+    """Which rows `--only` and `--all` choose."""
     from batch_snapshot.jobs import plan
 
     if only is not None and everything:

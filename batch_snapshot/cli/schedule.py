@@ -90,12 +90,7 @@ def schedule_command(
 
 
 def _checked(run_flags: tuple[str, ...]) -> dict[str, Any]:
-    """Read the flags as `retry` does: what it takes, `run` takes too.
-
-    Raises:
-        InputError: one of them is not for both, or is a secret.
-        click.UsageError: one of them is none.
-    """
+    """Read the flags as `retry` does: what it takes, `run` takes too."""
     if any(word.partition("=")[0] == "--notify-webhook" for word in run_flags):
         raise InputError(
             "--notify-webhook: its URL is a secret, and others read these files: "
@@ -128,7 +123,6 @@ def _of_machine() -> dict[str, Any]:
 
 
 def _program_folders() -> set[str]:
-    """Those of this program, its Python and its packages."""
     package = Path(__file__).parent.parent.parent
     return {str(Path(folder).resolve()) for folder in (sys.prefix, sys.base_prefix, package)}
 

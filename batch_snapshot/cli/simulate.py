@@ -23,7 +23,6 @@ def _note_calls(served: Simulator) -> None:
 
 
 def _change(text: str) -> tuple[float, float]:
-    """Read RATE@TIME as (calls a second, seconds)."""
     rate, at, moment = text.partition("@")
     try:
         return float(rate), DurationParam(bare=True).convert(moment if at else "", None, None)

@@ -125,7 +125,6 @@ def _watch(watched: LedgerWatch) -> None:
 
 
 def _wait(watched: LedgerWatch, seconds: float) -> None:
-    """Wait that long, or until the run is over."""
     until = time.monotonic() + seconds
     while watched.running and (left := until - time.monotonic()) > 0:
         time.sleep(min(left, LOOK_EVERY))

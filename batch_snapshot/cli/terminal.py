@@ -68,15 +68,7 @@ def wants_json(arguments: Sequence[str], flag: str) -> bool:
 def log(
     text: str, *, event: str = "message", level: str = "info", reporter: Reporter | None = None, **fields: Any
 ) -> None:
-    """Write a line to standard error.
-
-    Args:
-        text: for people.
-        event: its kind, for programs; only with `--log-format json`, as are level and fields.
-        level: info, warning or error.
-        reporter: where no command runs any more.
-        fields: for programs.
-    """
+    """Write a line to standard error."""
     reporter = reporter or current_reporter()
     if reporter.log_format == "json":
         at = timestamp(utc_now())
@@ -103,7 +95,6 @@ def write(text: str) -> None:
 
 
 def warn(warnings: Sequence[str], total: int | None = None) -> None:
-    """Write warnings, and how many more there are."""
     head = "" if current_reporter().log_format == "json" else "warning: "
     more = [f"… and {total - len(warnings):,} more"] if total and total > len(warnings) else []
     for warning in [*warnings, *more]:
@@ -111,7 +102,6 @@ def warn(warnings: Sequence[str], total: int | None = None) -> None:
 
 
 def log_frame(frame: Frame) -> None:
-    """Write the progress of a run as a line."""
     from batch_snapshot.reporting import display
 
     fields = display.as_json(frame) if current_reporter().log_format == "json" else {}
@@ -154,11 +144,7 @@ def paused() -> Iterator[None]:
 
 
 def run(work: Coroutine[Any, Any, T], **backend_options: Any) -> T:
-    """Run `work` in an event loop; a prompt for an MFA code pauses the display.
-
-    Raises:
-        KeyboardInterrupt: a signal ended it.
-    """
+    """Run `work` in an event loop; a prompt for an MFA code pauses the display."""
     from batch_snapshot.aws import mfa
 
     mfa.asking.set(_ask)
@@ -176,7 +162,6 @@ async def _ask(prompt: str) -> str:
 
 
 def print_result(form: str, as_json: Callable[[], dict[str, Any]], as_text: Callable[[], str]) -> None:
-    """Write a command's result to standard output, as `--format` says."""
     if form == "json":
         print_json(as_json())
     else:
@@ -195,7 +180,6 @@ def print_outcome(
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Write one object to standard output."""
     current_reporter().printed = True
     click.echo(json.dumps(redaction.redacted_all(value), indent=2))
 

@@ -69,37 +69,33 @@ def run_summary(
 ) -> Summary:
     """The summary of a run; without `view` there was nothing to do. `reads` were made to leave rows out."""
     engine = view.state if view else None
-    stops = [engine.stop, *(account.stop for account in engine.accounts.values())] if engine else []
+    accounts = engine.accounts.values() if engine else ()
+    stops = [engine.stop, *(account.stop for account in accounts)] if engine else []
     completed = outcome == "completed"
     uncounted = engine.call_log_error if engine else None
     found = summarize(
-        outcome,
         stats.counts,
         stats.rows.failures,
+        outcome=outcome,
         exit_code=StorageError.exit_code if uncounted else exit_code(outcome, stats.counts, signum),
-        ledger=str(job.path),
-        run_id=job.run_id,
-        elapsed_s=view.elapsed if view else 0.0,
-        accounts={name: stats.account_summary(one) for name, one in engine.accounts.items()}
-        if engine
-        else {},
-        reasons=[stop.reason for stop in stops if stop],
-        run=job.rest_command if completed else job.same_command or job.rest_command,
-        settings=job.settings,
-    )
-    # The command for today's ledger comes first, where that has not begun.
-    today = [job.todays_command] if job.todays_command and completed else []
-    return replace(
-        found,
         name=job.name,
         command=job.command,
         endpoint=job.endpoint,
-        reads=reads,
+        ledger=str(job.path),
+        run_id=job.run_id,
+        elapsed_s=view.elapsed if view else 0.0,
+        accounts={one.name: stats.account_summary(one) for one in accounts},
+        reasons=[stop.reason for stop in stops if stop],
         vanished=job.vanished,
         vanished_rows=job.vanished_rows,
         warnings=[*warnings, *_todays_ledger_warnings(job, finished=completed)],
-        next_steps=[*today, *found.next_steps],
+        run=job.rest_command if completed else job.same_command or job.rest_command,
+        settings=job.settings,
+        reads=reads,
     )
+    # The command for today's ledger comes first, where that has not begun.
+    today = [job.todays_command] if job.todays_command and completed else []
+    return replace(found, next_steps=[*today, *found.next_steps])
 
 
 def _todays_ledger_warnings(job: Job, *, finished: bool) -> list[str]:

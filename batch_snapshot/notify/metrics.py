@@ -26,7 +26,6 @@ _PROTOCOLS = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCO
 
 
 def as_text(gauges: Sequence[Metric]) -> bytes:
-    """The metrics in Prometheus' text format."""
     import prometheus_client as prometheus  # noqa: PLC0415 - few runs need it
 
     registry = prometheus.CollectorRegistry()

@@ -42,8 +42,6 @@ class Notice:
 
 
 class Metric(NamedTuple):
-    """A metric and its values, by the values of its labels."""
-
     name: str
     help: str
     labels: tuple[str, ...]
@@ -51,7 +49,6 @@ class Metric(NamedTuple):
 
 
 def of_summary(ended: Summary) -> Notice:
-    """The notice of a run that is over."""
     head = f"batch-snapshot {ended.command} {ended.name}: {ended.outcome}"
     lines = [f"{head}: {states(ended.counts)}", *ended.reasons, *_groups(ended)]
     lines += [f"ledger: {ended.ledger}", *(f"next: {step}" for step in ended.next_steps)]

@@ -28,8 +28,6 @@ BINS, MANY_TRIES = 28, 9
 
 
 class Piece(NamedTuple):
-    """A rectangle of a bar."""
-
     kind: str
     x: float
     y: float
@@ -38,15 +36,11 @@ class Piece(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A label of an axis."""
-
     at: float
     text: str
 
 
 class Bar(NamedTuple):
-    """One bar: its title, and its rectangles."""
-
     title: str
     pieces: tuple[Piece, ...]
 
@@ -70,8 +64,6 @@ class Chart:
 
 
 class TimeBucket(NamedTuple):
-    """A part of the time of an invocation."""
-
     invocation: int
     begins: int
     #: Rows that succeeded, failed, are in doubt, and throttles.
@@ -197,7 +189,6 @@ def attempts(numbers: Counter[int]) -> Chart | None:
 def _stacks(
     rows: Sequence[Sequence[int]], kinds: Sequence[str], most: int, names: Iterable[str]
 ) -> list[Bar]:
-    """A stack of rectangles for each row of values, the first kind at the bottom."""
     highest = HEIGHT - TOP - BOTTOM
     width = (WIDTH - LEFT - RIGHT) / len(rows)
     bars = []
@@ -227,7 +218,6 @@ def _x(at: float, number: int) -> float:
 
 
 def _levels(most: int) -> list[Mark]:
-    """Nothing, half and all of the height."""
     values = sorted({0, most // 2 if most > 1 else 0, most})
     highest = HEIGHT - TOP - BOTTOM
     return [

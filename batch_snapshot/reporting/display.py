@@ -27,8 +27,6 @@ WIDEST = 120
 
 
 class WindowUse(NamedTuple):
-    """How much of a quota window is used."""
-
     name: str
     used: int
     limit: int
@@ -44,7 +42,6 @@ def window_uses(forecast: AccountForecast, more: int = 0) -> list[WindowUse]:
 
 
 def fullest(windows: Iterable[WindowUse]) -> WindowUse | None:
-    """The window of which the largest share is used."""
     return max(windows, key=lambda window: window.used / window.limit, default=None)
 
 
@@ -104,17 +101,14 @@ class Frame:
 
     @property
     def done(self) -> int:
-        """Rows with a state."""
         return self.counts.total - self.counts.unattempted
 
     @property
     def share(self) -> float:
-        """Of all rows."""
         return self.done / self.counts.total if self.counts.total else 1.0
 
     @property
     def rate(self) -> float:
-        """Calls a second now."""
         return sum(part.rate for part in self.parts)
 
     @property
@@ -125,7 +119,6 @@ class Frame:
 
 
 def line(frame: Frame) -> str:
-    """The frame in one line, for logs and pipes."""
     counts = frame.counts
     parts = [
         duration(frame.elapsed),
@@ -153,7 +146,6 @@ def line(frame: Frame) -> str:
 
 
 def as_json(frame: Frame) -> dict[str, Any]:
-    """The frame as fields of a log record."""
     return {
         "elapsed_s": round(frame.elapsed, 3),
         "left_s": _finite(frame.left),
@@ -211,7 +203,6 @@ def _text(*pieces: tuple[str, str]) -> Text:
 
 
 def _head(frame: Frame, width: int, *, ascii_only: bool) -> Text:
-    """Name, bar, percentage and rows: the bar takes the columns that are left."""
     name = frame.name if len(frame.name) <= width // 3 else f"{frame.name[: width // 3 - 1]}…"
     tail = f" {_percent(frame.share):>4}  {frame.done:,} of {frame.counts.total:,} rows"
     columns = width - len(name) - len(tail) - 2
@@ -260,7 +251,6 @@ def _times(frame: Frame) -> Text:
 
 
 def _accounts(parts: Sequence[DisplayPart], width: int) -> Table:
-    """One line per account; its quota takes the columns that the numbers leave."""
     from rich.table import Table  # noqa: PLC0415
 
     lines = [("  account", "rows", "calls/s", "throttled", "quota"), *map(_account, _shown(parts))]

@@ -25,8 +25,6 @@ CRASH_MESSAGE = "the run ended without a word while this row may have been sent"
 
 
 class ReportEntry(NamedTuple):
-    """A row and what its last result says."""
-
     row: Row
     #: succeeded, failed, in_doubt, unattempted, or the reason why it was left out
     status: str
@@ -57,13 +55,7 @@ class ReportEntry(NamedTuple):
 def settled(
     lines: Iterable[Line], history: History, repeated: Mapping[bytes, int] | None = None
 ) -> Iterator[ReportEntry]:
-    """The rows that a ledger names, each once, as its last line says.
-
-    Args:
-        lines: of the ledger, read with all fields.
-        history: after all of them.
-        repeated: as of `LedgerStats`.
-    """
+    """The rows that a ledger names, each once, as its last line says."""
     repeated = repeated or {}
     for line in lines:
         record = line.record
@@ -101,7 +93,6 @@ def _intended(intent: Intent, offset: int, history: History) -> Iterator[ReportE
 
 
 def unattempted(rows: Iterable[Row], known: Collection[bytes]) -> Iterator[ReportEntry]:
-    """The rows of a manifest that a ledger does not name."""
     return (ReportEntry(row, UNATTEMPTED) for row in rows if row.key not in known)
 
 
@@ -138,13 +129,11 @@ def _text(value: object) -> str:
 
 
 def parse_count(value: Any) -> int:
-    """A count out of a line; 0 for a value that is none."""
     sensible = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_COUNT
     return value if sensible else 0
 
 
 def parse_time(value: Any) -> datetime | None:
-    """A time out of a line; None for a value that is none."""
     try:
         moment = datetime.fromisoformat(value)
     except (TypeError, ValueError):

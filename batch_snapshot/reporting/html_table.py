@@ -50,7 +50,6 @@ class FailureMessages:
     others: int = 0
 
     def add(self, entry: ReportEntry) -> None:
-        """Count one more row."""
         self.rows += 1
         self.accounts[entry.row.account] += 1
         # Messages that differ in the row's own names alone are one.
@@ -67,7 +66,6 @@ class PageRows:
     """The rows of a page: counts of all, and as many for the table as it holds."""
 
     def __init__(self, most: int = MOST_ROWS) -> None:
-        """Begin without rows; `most` are kept, those that did not succeed first."""
         self.total = 0
         self.groups: dict[FailureGroup, FailureMessages] = {}
         self.accounts: dict[str, Counter[str]] = {}
@@ -75,7 +73,6 @@ class PageRows:
         self._kept: dict[str, list[ReportEntry]] = {status: [] for status in STATUSES}
 
     def add(self, entry: ReportEntry) -> None:
-        """Count a row, and keep it if there is room."""
         self.total += 1
         self.accounts.setdefault(entry.row.account, Counter())[entry.status] += 1
         if entry.status in {Status.FAILED, Status.IN_DOUBT}:
@@ -86,7 +83,6 @@ class PageRows:
 
     @property
     def kept(self) -> list[ReportEntry]:
-        """The rows of the table."""
         return [entry for status in STATUSES for entry in self._kept[status]][: self._most]
 
 
@@ -96,7 +92,6 @@ def natural_order(text: str) -> tuple[str, str]:
 
 
 def columns(entries: Sequence[ReportEntry]) -> dict[str, Any]:
-    """The table of `entries` as values for JSON."""
     rows = [entry.row for entry in entries]
     since = min((entry.finished_at for entry in entries if entry.finished_at), default=None)
     errors = _errors(entries)
@@ -132,7 +127,6 @@ def columns(entries: Sequence[ReportEntry]) -> dict[str, Any]:
 
 
 def _numbered(column: Sequence[str]) -> dict[str, Any]:
-    """The different texts in their order, and for each row the number of its text."""
     texts = sorted(set(column), key=natural_order)
     number = {text: at for at, text in enumerate(texts)}
     return {"of": texts, "at": [number[text] for text in column]}
@@ -182,5 +176,4 @@ def fill_arn(pattern: str, values: Sequence[str]) -> str:
 
 
 def _milliseconds(since: datetime | None, moment: datetime | None) -> int:
-    """Milliseconds between two times; -1: one of them is not known."""
     return -1 if moment is None or since is None else round((moment - since).total_seconds() * 1000)

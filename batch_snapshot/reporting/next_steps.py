@@ -39,7 +39,6 @@ def next_steps(
 
 
 def remedy(group: FailureGroup, ledger: str, settings: Mapping[str, Any] = MappingProxyType({})) -> str:
-    """The command that tries the rows of a group again, once its cause is fixed."""
     doubtful = group.status is Status.IN_DOUBT
     # `--only` splits at commas and trims: the kind stands for a code that would not survive that.
     code = group.code if group.code == group.code.strip() and "," not in group.code else ""
@@ -64,15 +63,7 @@ def _plain(value: object) -> str:
 def run_command(
     path: str, ledger: str, endpoint: str, settings: Mapping[str, Any] = MappingProxyType({}), *names: str
 ) -> str:
-    """The command line that runs the manifest at `path` into a ledger again.
-
-    Args:
-        path: of the manifest.
-        ledger: its path.
-        endpoint: as the run line has it.
-        settings: of the run line.
-        names: settings to repeat in addition to the usual ones.
-    """
+    """The command line that runs the manifest at `path` into a ledger again."""
     where = {AWS: "", SIMULATOR: " --simulate"}.get(endpoint, f" --endpoint-url {shlex.quote(endpoint)}")
     state = _state(settings) if endpoint == SIMULATOR else ""
     kept = flags_of(settings, *_KEPT_FLAGS, *names)
@@ -80,7 +71,6 @@ def run_command(
 
 
 def _state(settings: Mapping[str, Any]) -> str:
-    """The flag for the file with the simulator's state, after a blank."""
     path = settings.get("simulator_state")
     return f" --state {shlex.quote(str(path))}" if path else ""
 

@@ -63,16 +63,13 @@ class RunView:
 
     @property
     def accounts(self) -> Mapping[str, AccountState]:
-        """By name."""
         return self.state.accounts
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the first row was taken up."""
         return anyio.current_time() - self.started
 
     def rows_left(self, account: str) -> int:
-        """Rows of an account that this run has still to settle."""
         return self.stats.todo.get(account, 0) - self.stats.settled[account]
 
     @property
@@ -126,15 +123,7 @@ async def watch(
     first: float | None = None,
     now: Callable[[], datetime] = utc_now,
 ) -> None:
-    """Show a frame of the run every few seconds.
-
-    Args:
-        view: the run.
-        show: takes the frames.
-        every: seconds from one to the next.
-        first: seconds until the first; None: as many.
-        now: the wall clock, for the time of the end.
-    """
+    """Show a frame of the run every few seconds."""
     meter = ProgressMeter(view)
     await anyio.sleep(every if first is None else first)
     while True:
@@ -146,12 +135,10 @@ class ProgressMeter:
     """Makes frames of a run; remembers its calls of the last seconds to measure its rate."""
 
     def __init__(self, view: RunView) -> None:
-        """Measure from now on."""
         self._view = view
         self._seen: deque[tuple[float, Counter[str]]] = deque([(view.elapsed, self._calls())])
 
     def frame(self, now: datetime) -> Frame:
-        """The run as it is `now`."""
         view = self._view
         traffic = [account.traffic for account in view.accounts.values()]
         rates = self._rates()
@@ -198,7 +185,6 @@ class ProgressMeter:
         return Counter({name: account.traffic.calls for name, account in self._view.accounts.items()})
 
     def _rates(self) -> Counter[str] | dict[str, float]:
-        """Calls a second of each account over the last seconds."""
         now, calls = self._view.elapsed, self._calls()
         self._seen.append((now, calls))
         while len(self._seen) > 2 and now - self._seen[1][0] >= RECENT:
@@ -227,7 +213,6 @@ def _moment(left: float | None, now: datetime) -> str | None:
 
 
 def outcome_line(outcome: Outcome) -> str:
-    """What became of one row."""
     row = outcome.request.row
     what = f"{row.engagement}/{row.resource} {outcome.status.replace('_', ' ')}"
     if outcome.error:

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class ReportData:
-    """What a report is made from."""
-
     path: Path
     stats: LedgerStats
     header: Header
@@ -41,12 +39,7 @@ class ReportData:
     notes: list[str] = field(default_factory=list)
 
     def entries(self) -> Iterator[ReportEntry]:
-        """Every row that is known, once; those of the ledger first.
-
-        Raises:
-            LedgerError: the ledger changed and makes no sense any more.
-            ManifestError: the manifest changed meanwhile.
-        """
+        """Every row that is known, once; those of the ledger first."""
         past = self.stats.history
         # What a run has written since would name rows a second time: `settled` takes known lines only.
         named = settled(reader.lines(self.path, whole=True), past, self.stats.repeated)
@@ -57,13 +50,7 @@ class ReportData:
 
 
 def load(path: Path, manifest_path: Path | None = None) -> ReportData:
-    """Read the ledger at `path`, and its manifest: as named, or where the ledger says.
-
-    Raises:
-        LedgerError: it is no ledger, or has a line that makes no sense.
-        ManifestError: the manifest that was named is not valid.
-        InputError: it is another ledger's.
-    """
+    """Read the ledger at `path`, and its manifest: as named, or where the ledger says."""
     watch = LedgerWatch(path)
     watch.refresh()
     data = ReportData(path, watch.stats, watch.header, watch.running)
@@ -104,17 +91,12 @@ def _load_manifest(data: ReportData, named: Path | None) -> Manifest | None:
 
 
 def summary(data: ReportData) -> Summary:
-    """The sums at the top of the page."""
     seconds = sum((each.ended - each.began).total_seconds() for each in data.stats.invocations)
     return data.stats.summary(data.header, str(data.path), running=data.running, elapsed_s=seconds)
 
 
 def write_html(data: ReportData, file: Path, now: datetime) -> None:
-    """Write the page to `file`.
-
-    Raises:
-        InputError: it cannot be written, or is the ledger or manifest itself.
-    """
+    """Write the page to `file`."""
     rows = PageRows()
     for entry in data.entries():
         rows.add(entry)
@@ -123,11 +105,7 @@ def write_html(data: ReportData, file: Path, now: datetime) -> None:
 
 
 def write_csv(data: ReportData, folder: Path) -> dict[str, int]:
-    """Write the tables into `folder`, which is made; returns the number of rows of each.
-
-    Raises:
-        InputError: they cannot be written.
-    """
+    """Write the tables into `folder`, which is made; returns the number of rows of each."""
     try:
         make_folder(folder)
     except OSError as error:

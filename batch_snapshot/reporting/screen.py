@@ -22,13 +22,7 @@ class Screen:
     def __init__(
         self, write: Callable[[str], None], *, width: int | None = None, encoding: str = "utf-8"
     ) -> None:
-        """Draw with `write`.
-
-        Args:
-            write: takes text with control sequences.
-            width: of the terminal, in columns; None: its present width at each frame.
-            encoding: of the terminal; without UTF-8 the bar is drawn in ASCII.
-        """
+        """Draw with `write`."""
         from rich.console import Console  # noqa: PLC0415 - a run in a pipe draws nothing
         from rich.live import Live  # noqa: PLC0415
 
@@ -51,30 +45,24 @@ class Screen:
         )
 
     def __enter__(self) -> Self:
-        """Begin; nothing is drawn before the first frame."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Erase the block."""
         self.close()
 
     def close(self) -> None:
-        """Erase the block; a later frame draws it again."""
         self._live.stop()
 
     def pause(self) -> None:
-        """Erase the block, and draw none until `resume`."""
         self._paused = True
         self.close()
 
     def resume(self) -> None:
-        """Draw the next frame again."""
         self._paused = False
 
     def show(self, frame: Frame) -> None:
-        """Draw a frame in place of the one before."""
         if self._paused:
             return
         self._live.start()
@@ -82,7 +70,6 @@ class Screen:
         self._live.update(drawn, refresh=True)
 
     def print_above(self, text: str) -> None:
-        """Write a line above the block."""
         from rich.text import Text  # noqa: PLC0415
 
         self._console.print(Text(text), soft_wrap=True)
@@ -99,4 +86,4 @@ class _TerminalStream:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is buffered."""
+        pass

@@ -69,13 +69,7 @@ class RunStats:
     """A run by now: counts and failures of the whole ledger, and of each account what this invocation did."""
 
     def __init__(self, past: History, total: int, todo: Mapping[str, int]) -> None:
-        """Begin with what the ledger says.
-
-        Args:
-            past: the ledger before this invocation.
-            total: rows of the ledger.
-            todo: rows that this invocation is to send, by account.
-        """
+        """Begin with what the ledger says."""
         self._past = past
         self._total = total
         self.todo = todo
@@ -102,11 +96,9 @@ class RunStats:
 
     @property
     def counts(self) -> Counts:
-        """The states of all rows by now."""
         return count(self.rows.statuses, self._total)
 
     def account_summary(self, account: AccountState) -> AccountSummary:
-        """An account's part in this run: what became of its rows, and what they took."""
         statuses = self.accounts[account.name].statuses
         counts = {status.value: statuses[status] for status in Status}
         unattempted = self.todo.get(account.name, 0) - sum(counts.values())
@@ -144,7 +136,6 @@ class LedgerStats:
     """The sums of a ledger, to which lines can be added while it grows."""
 
     def __init__(self) -> None:
-        """Begin before the first line."""
         self.history = History()
         self.accounts: defaultdict[str, RowCounts] = defaultdict(RowCounts)
         self.invocations: list[Invocation] = []
@@ -162,7 +153,6 @@ class LedgerStats:
 
     @property
     def rows(self) -> RowCounts:
-        """The rows of all accounts."""
         rows = RowCounts()
         for account in self.accounts.values():
             rows.statuses.update(account.statuses)
@@ -172,15 +162,10 @@ class LedgerStats:
 
     @property
     def counts(self) -> Counts:
-        """The states of all rows."""
         return count(self.rows.statuses, self.history.last.rows if self.history.last else 0)
 
     def add(self, line: Line) -> None:
-        """Count the next line, read with all its fields.
-
-        Raises:
-            LedgerError: as `History.add`.
-        """
+        """Count the next line, read with all its fields."""
         record = line.record
         key = record.row.key if isinstance(record, Result) else b""
         before = _result_in(self.history, key)
@@ -260,25 +245,24 @@ class LedgerStats:
         end, last = self.history.end, self.invocations[-1]
         # A completed run of some accounts leaves the others to do.
         kept = () if end and end.outcome == "completed" else ("accounts",)
+        where = (ledger, header.endpoint, header.settings, *kept)
+        accounts = {
+            name: AccountSummary(
+                calls=last.calls[name],
+                throttled_calls=last.throttled[name],
+                counts={status.value: number for status, number in rows.statuses.items() if number},
+            )
+            for name, rows in self.accounts.items()
+        }
         summary = summarize(
-            end.outcome if end else "running" if running else "crashed",
             self.counts,
             self.rows.failures,
+            outcome=end.outcome if end else "running" if running else "crashed",
             ledger=ledger,
             run_id=header.run_id,
             elapsed_s=elapsed_s,
-            accounts={
-                name: AccountSummary(
-                    calls=last.calls[name],
-                    throttled_calls=last.throttled[name],
-                    learned_rate=None,
-                    stopped=None,
-                    counts={status.value: number for status, number in rows.statuses.items() if number},
-                )
-                for name, rows in self.accounts.items()
-            },
-            run=header.manifest
-            and run_command(header.manifest, ledger, header.endpoint, header.settings, *kept),
+            accounts=accounts,
+            run=header.manifest and run_command(header.manifest, *where),
             settings=header.settings,
         )
         if not running:
@@ -288,37 +272,22 @@ class LedgerStats:
 
 
 def summarize(
-    outcome: str,
     counts: Counts,
     failures: Mapping[FailureGroup, int],
     *,
     ledger: str,
-    run_id: str,
     run: str | None = None,
     settings: Mapping[str, Any] = MappingProxyType({}),
-    exit_code: int = 0,
-    elapsed_s: float = 0.0,
-    accounts: Mapping[str, AccountSummary] = MappingProxyType({}),
-    reasons: Sequence[str] = (),
+    **more: Any,
 ) -> Summary:
-    """Make the summary of a run or ledger, with the commands that continue from it.
+    """Make a `Summary`, with the commands that continue from it.
 
     `run` is the command that would send the rows that are left; None: it is not known.
     """
-    failures = {failed: number for failed, number in failures.items() if number > 0}
-    return Summary(
-        outcome=outcome,
-        exit_code=exit_code,
-        counts=counts,
-        failures=failures,
-        ledger=ledger,
-        run_id=run_id,
-        elapsed_s=elapsed_s,
-        accounts=accounts,
-        reasons=reasons,
-        next_steps=next_steps(counts, failures, run=run, ledger=ledger, settings=settings),
-        settings=settings,
-    )
+    failures = {group: number for group, number in failures.items() if number > 0}
+    steps = next_steps(counts, failures, run=run, ledger=ledger, settings=settings)
+    known = {"counts": counts, "failures": failures, "ledger": ledger, "settings": settings}
+    return Summary(**{"next_steps": steps, **known, **more})
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:

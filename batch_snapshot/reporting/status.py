@@ -26,11 +26,7 @@ if TYPE_CHECKING:
 
 
 def read_status(path: Path, now: Callable[[], datetime] = utc_now) -> Summary:
-    """Sum up the ledger at `path`: its outcome is that of its last invocation, or running, or crashed.
-
-    Raises:
-        LedgerError: it is no ledger, or has a line that makes no sense.
-    """
+    """Sum up the ledger at `path`: its outcome is that of its last invocation, or running, or crashed."""
     watch = LedgerWatch(path, now)
     watch.refresh()
     return watch.summary()
@@ -40,7 +36,6 @@ class LedgerWatch:
     """A ledger that is read again and again; each `refresh` reads what is new."""
 
     def __init__(self, path: Path, now: Callable[[], datetime] = utc_now) -> None:
-        """Watch the ledger at `path`; `now` is the wall clock."""
         self._path = path
         self._now = now
         self.stats = LedgerStats()
@@ -48,11 +43,7 @@ class LedgerWatch:
         self.running = False
 
     def refresh(self) -> None:
-        """Read what is new.
-
-        Raises:
-            LedgerError: it is no ledger, or has a line that makes no sense.
-        """
+        """Read what is new."""
         # First the lock, then the lines: the last ones of a run that ends meanwhile are read too.
         self.running = locks.is_held(paths.ledger_lock(self._path))
         if self.running or self._path.exists():
@@ -69,7 +60,6 @@ class LedgerWatch:
 
     @property
     def header(self) -> Header:
-        """The last run line."""
         return begun(self._path, self.stats.history)
 
     def _elapsed(self) -> float:
@@ -79,7 +69,6 @@ class LedgerWatch:
         return max(0.0, (until - last.began).total_seconds())
 
     def summary(self) -> Summary:
-        """What was read, summed up."""
         return self.stats.summary(
             self.header, str(self._path), running=self.running, elapsed_s=self._elapsed()
         )
@@ -145,11 +134,6 @@ class LedgerWatch:
 
 
 def begun(path: Path, past: History) -> Header:
-    """The last run line of the ledger at `path`.
-
-    Raises:
-        LedgerError: there is none.
-    """
     if past.last is None:
         raise LedgerError(f"{path}: no run has begun in it; name a ledger that a run has written")
     return past.last

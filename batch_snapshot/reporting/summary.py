@@ -14,40 +14,24 @@ if TYPE_CHECKING:
     from batch_snapshot.ledger.history import FailureGroup
 
 
-class _CountFields(NamedTuple):
-    """The states that every ledger has."""
-
+class _States(NamedTuple):
     succeeded: int = 0
     failed: int = 0
     in_doubt: int = 0
     unattempted: int = 0
 
 
-class Counts(_CountFields):
-    """How many rows are in each state; they sum to all rows.
+class Counts(_States):
+    """How many rows are in each state. As a tuple: the four states that every ledger has.
 
-    As a tuple: the four states that every ledger has.
-
-    Attributes:
-        unchanged: rows that were left out because they had not changed.
-        active_job: rows that were left out because a snapshot job of AWS covers them.
+    Rows that were left out are apart: `unchanged` had not changed, `active_job` AWS's own jobs cover.
     """
 
     unchanged: int
     active_job: int
 
-    def __new__(
-        cls,
-        succeeded: int = 0,
-        failed: int = 0,
-        in_doubt: int = 0,
-        unattempted: int = 0,
-        *,
-        unchanged: int = 0,
-        active_job: int = 0,
-    ) -> Self:
-        """Count the rows in each state."""
-        self = super().__new__(cls, succeeded, failed, in_doubt, unattempted)
+    def __new__(cls, *states: int, unchanged: int = 0, active_job: int = 0, **named: int) -> Self:
+        self = super().__new__(cls, *states, **named)
         self.unchanged, self.active_job = unchanged, active_job
         return self
 
@@ -59,7 +43,6 @@ class Counts(_CountFields):
 
     @property
     def total(self) -> int:
-        """All rows."""
         return sum(self) + self.unchanged + self.active_job
 
     @property
@@ -74,24 +57,18 @@ class Counts(_CountFields):
 
 def count(statuses: Mapping[Any, int], total: int) -> Counts:
     """The counts of `statuses`, by `Status` and `Skip`; the rest of `total` rows are unattempted."""
-    succeeded, failed, in_doubt = (
-        statuses.get(status, 0) for status in (Status.SUCCEEDED, Status.FAILED, Status.IN_DOUBT)
-    )
-    skipped = {reason.value: statuses.get(reason, 0) for reason in Skip}
-    known = succeeded + failed + in_doubt + sum(skipped.values())
-    return Counts(succeeded, failed, in_doubt, max(0, total - known), **skipped)
+    known = {key.value: statuses.get(key, 0) for key in (*Status, *Skip)}
+    return Counts(**known, unattempted=max(0, total - sum(known.values())))
 
 
 @dataclass(frozen=True, slots=True)
 class AccountSummary:
-    """One account's part in a run."""
-
     calls: int
     throttled_calls: int
     #: Calls a second at the end; None: nothing was called.
-    learned_rate: float | None
+    learned_rate: float | None = None
     #: Why it stopped early, if it did.
-    stopped: str | None
+    stopped: str | None = None
     #: Its rows by status, if known; of a run, only those that the run was to send.
     counts: Mapping[str, int] | None = None
 
@@ -109,11 +86,11 @@ class Summary:
 
     #: completed, stopped, deferred or interrupted
     outcome: str
-    exit_code: int
+    exit_code: int = 0
     counts: Counts
     failures: Mapping[FailureGroup, int]
     ledger: str
-    run_id: str
+    run_id: str = ""
     #: Of the manifest.
     name: str = ""
     command: str = "run"
@@ -137,12 +114,10 @@ class Summary:
 
     @property
     def calls(self) -> int:
-        """Calls made in this invocation."""
         return sum(account.calls for account in self.accounts.values())
 
     @property
     def throttled_calls(self) -> int:
-        """Calls that were throttled."""
         return sum(account.throttled_calls for account in self.accounts.values())
 
     @property
@@ -156,11 +131,8 @@ def exit_code(outcome: str, counts: Counts, signum: int | None = None) -> int:
     """The exit code of a run that was carried out; the most serious reason wins."""
     if outcome == "interrupted":
         return 128 + (signum or 2)
-    if outcome == "stopped":
-        return 3
-    if outcome == "deferred":
-        return 4
-    return 0 if counts.settled else 1
+    rest = 0 if counts.settled else 1
+    return {"stopped": 3, "deferred": 4}.get(outcome, rest)
 
 
 def as_json(summary: Summary) -> dict[str, Any]:
@@ -204,5 +176,4 @@ def as_json(summary: Summary) -> dict[str, Any]:
 
 
 def largest_first(failures: Mapping[FailureGroup, int]) -> list[tuple[FailureGroup, int]]:
-    """The groups, those with most rows first."""
     return sorted(failures.items(), key=lambda item: (-item[1], item[0]))

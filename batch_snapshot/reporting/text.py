@@ -36,12 +36,10 @@ SHOWN_ACCOUNTS = 20
 
 
 def advice(group: FailureGroup) -> str:
-    """What a person can do about rows that failed so."""
     return DOUBT_ADVICE if group.status is Status.IN_DOUBT else ADVICE[group.kind]
 
 
 def as_text(summary: Summary) -> str:
-    """A summary in lines."""
     counts = summary.counts
     lines = [f"{summary.outcome}: {states(counts)}"]
     lines += [f"  {reason}" for reason in summary.reasons[:SHOWN_ACCOUNTS]]
@@ -79,7 +77,6 @@ def states(counts: Counts) -> str:
 
 
 def _failure_lines(summary: Summary) -> list[str]:
-    """The groups of failures; groups with the same advice share it."""
     by_advice: dict[tuple[str, str], list[str]] = {}
     for group, number in largest_first(summary.failures):
         label = f"{group.status.replace('_', ' ')}, {group.kind}" + (f", {group.code}" if group.code else "")
@@ -110,7 +107,8 @@ def _total(accounts: Sequence[AccountSummary]) -> AccountSummary:
     for account in accounts:
         counts.update(account.counts or {})
     calls = sum(account.calls for account in accounts)
-    return AccountSummary(calls, sum(account.throttled_calls for account in accounts), None, None, counts)
+    throttled = sum(account.throttled_calls for account in accounts)
+    return AccountSummary(calls, throttled, counts=counts)
 
 
 def _account(account: AccountSummary) -> str:
