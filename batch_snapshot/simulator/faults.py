@@ -3,16 +3,12 @@
 The seed and the call's ordinal alone decide, so a run can be repeated.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from batch_snapshot.simulator.answers import Delivery, Response
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from batch_snapshot.simulator.answers import Response
 
 #: What can happen to a call, in the order in which a draw is dealt out.
 KINDS: Final[Mapping[str, str]] = {
@@ -30,7 +26,6 @@ KINDS: Final[Mapping[str, str]] = {
     "huge": "the work done, a 200 with 5 MB of JSON and no Arn",
     "throttle": "a stray ThrottlingException, nothing done",
 }
-#: After these nothing was done.
 NOTHING_DONE: Final = frozenset({"internal", "unavailable", "reset-before"})
 
 
@@ -53,7 +48,8 @@ class Faults:
 
     def __post_init__(self) -> None:
         for kind, rate in self.rates.items():
-            _check_kind(kind)
+            if kind not in KINDS:
+                raise ValueError(f"unknown fault {kind!r}; known: {', '.join(KINDS)}")
             if not 0 <= rate <= 1:
                 raise ValueError(f"fault {kind}={rate} is no probability between 0 and 1")
         total = sum(self.rates.values())
@@ -64,7 +60,7 @@ class Faults:
                 raise ValueError(f"{name}={delay} is no number of seconds")
 
     @classmethod
-    def parse(cls, text: str) -> Faults:
+    def parse(cls, text: str) -> "Faults":
         """Read `internal=0.05,reset-after=0.1`; `late-delay` and `slow-delay` (seconds) may be named too.
 
         Raises:
@@ -73,8 +69,6 @@ class Faults:
         numbers: dict[str, float] = {}
         for part in filter(None, (piece.strip() for piece in text.split(","))):
             name, equals, value = (piece.strip() for piece in part.partition("="))
-            if name not in {"late-delay", "slow-delay"}:
-                _check_kind(name)
             try:
                 numbers[name] = float(value)
             except ValueError:
@@ -86,13 +80,8 @@ class Faults:
     def pick(self, seed: int, ordinal: int, params: dict[str, Any]) -> str | None:
         """The fault that hits the call, or None."""
         if self.plan is not None:
-            kind = self.plan(ordinal, params)
-            if kind is not None:
-                _check_kind(kind)
-            return kind
-        if not self.rates:
-            return None
-        left = draw(seed, ordinal, "kind")
+            return self.plan(ordinal, params)
+        left = draw(seed, ordinal, "kind") if self.rates else 1.0
         for kind in KINDS:
             left -= self.rates.get(kind, 0.0)
             if left < 0:
@@ -106,11 +95,6 @@ def draw(seed: int, ordinal: int, purpose: str) -> float:
     return int.from_bytes(digest, "big") / 2**56
 
 
-def _check_kind(kind: str) -> None:
-    if kind not in KINDS:
-        raise ValueError(f"unknown fault {kind!r}; known: {', '.join(KINDS)}")
-
-
 # -- broken answers ---------------------------------------------------------------------------------------
 
 INTERNAL_ERROR: Final = Response(
@@ -118,24 +102,18 @@ INTERNAL_ERROR: Final = Response(
     b'{"__type":"InternalServerException","Message":"An internal error occurred"}',
     "InternalServerException",
 )
-HANG_UP: Final = Response(0, b"", "hang-up", delivery=Delivery.HANG_UP)
+HANG_UP: Final = Response(0, b"", "hang-up")
+_UNAVAILABLE: Final = (
+    b"<html>\r\n<head><title>503 Service Temporarily Unavailable</title></head>\r\n<body>\r\n"
+    b"<center><h1>503 Service Temporarily Unavailable</h1></center>\r\n</body>\r\n</html>\r\n"
+)
+_GARBAGE: Final = b"<html><body><h1>Welcome</h1>You are not logged in to this network.</body></html>"
 #: Answers that hide the good one, by kind without `-before` and `-after`: they look the same either way.
-_DISGUISES: Final[Mapping[str, Response]] = {
+_DISGUISES: Final = {
     "internal": INTERNAL_ERROR,
-    "reset": Response(0, b"", "reset", delivery=Delivery.RESET),
-    "unavailable": Response(
-        503,
-        b"<html>\r\n<head><title>503 Service Temporarily Unavailable</title></head>\r\n<body>\r\n"
-        b"<center><h1>503 Service Temporarily Unavailable</h1></center>\r\n</body>\r\n</html>\r\n",
-        "http-503",
-        "text/html",
-    ),
-    "garbage": Response(
-        200,
-        b"<html><body><h1>Welcome</h1>You are not logged in to this network.</body></html>",
-        "junk",
-        "text/html",
-    ),
+    "reset": Response(0, b"", "reset"),
+    "unavailable": Response(503, _UNAVAILABLE, "http-503", "text/html"),
+    "garbage": Response(200, _GARBAGE, "junk", "text/html"),
     "no-arn": Response(200, b"{}", "junk"),
 }
 
@@ -145,7 +123,7 @@ def broken(kind: str, whole: Response, faults: Faults) -> Response:
     if kind == "slow":
         return replace(whole, delay=faults.slow_delay)
     if kind == "truncated":
-        return replace(whole, label="cut", delivery=Delivery.CUT)
+        return replace(whole, label="cut")
     if kind == "huge":
         return Response(200, b'{"Junk":"' + b"x" * 5_000_000 + b'"}', "junk")
     return _DISGUISES[kind.removesuffix("-after").removesuffix("-before")]

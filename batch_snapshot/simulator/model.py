@@ -1,46 +1,20 @@
 """The service model that botocore ships, and requests checked against it; times as they are written."""
 
-from __future__ import annotations
-
 import math
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from botocore.loaders import Loader
 
-from batch_snapshot.simulator.answers import COMMON_STATUSES, invalid
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+from batch_snapshot.simulator.answers import COMMON_STATUSES, Problem, invalid
 
 #: The service as botocore names it, and as signatures are scoped to it.
 SERVICE: Final = "partnercentral-selling"
-#: The operations that are served; all others answer UnknownOperationException.
-OPERATIONS: Final = (
-    "CreateResourceSnapshot",
-    "GetEngagement",
-    "GetOpportunity",
-    "GetResourceSnapshot",
-    "GetResourceSnapshotJob",
-    "ListEngagementFromOpportunityTasks",
-    "ListEngagementResourceAssociations",
-    "ListEngagements",
-    "ListOpportunities",
-    "ListResourceSnapshotJobs",
-    "ListResourceSnapshots",
-)
 #: The model has only a pattern for catalogs; the API reference names the two that exist.
 CATALOGS: Final = ("AWS", "Sandbox")
-
-
-class Problem(NamedTuple):
-    """One constraint that a request breaks."""
-
-    field: str
-    message: str
-    code: str
 
 
 class Model(NamedTuple):
@@ -48,10 +22,9 @@ class Model(NamedTuple):
 
     #: `AWSPartnerCentralSelling`.
     target_prefix: str
-    #: Every operation's name, served or not.
-    operations: frozenset[str]
     #: HTTP status by error code.
     statuses: Mapping[str, int]
+    #: Input shape by operation, served or not.
     inputs: Mapping[str, str]
     shapes: Mapping[str, Mapping[str, Any]]
 
@@ -69,33 +42,28 @@ class Model(NamedTuple):
         if problems:
             plural = "" if len(problems) == 1 else "s"
             text = "; ".join(problem.message for problem in problems)
-            raise invalid(
-                f"{len(problems)} validation error{plural} detected: {text}",
-                [{"FieldName": name, "Message": text, "Code": code} for name, text, code in problems],
-            )
+            raise invalid(f"{len(problems)} validation error{plural} detected: {text}", problems)
 
     def _problems(self, name: str, value: object, path: str) -> Iterator[Problem]:
         shape = self.shapes[name]
+        low, high = _bounds(shape)
         wanted = _type_problem(shape["type"], value)
         if wanted:
             yield _problem(path or "request", f"Member must be {wanted}", "INVALID_VALUE")
         elif isinstance(value, dict):
             yield from self._of_structure(shape, value, f"{path}." if path else "")
         elif isinstance(value, list):
-            low, high = _bounds(shape)
             if low <= len(value) <= high:
                 for index, item in enumerate(value):
                     yield from self._problems(shape["member"]["shape"], item, f"{path}[{index}]")
             else:
                 code = "TOO_MANY_VALUES" if len(value) > high else "VALUE_OUT_OF_RANGE"
                 yield _problem(path, f"Member must have between {low} and {high} items", code)
-        elif isinstance(value, int):
-            low, high = _bounds(shape)
-            if not low <= value <= high:
-                message = f"Member must have value between {low} and {high}"
-                yield _problem(path, message, "VALUE_OUT_OF_RANGE")
-        elif isinstance(value, str) and (problem := _string_problem(shape, value, path)):
-            yield problem
+        elif isinstance(value, int) and not low <= value <= high:
+            message = f"Member must have value between {low} and {high}"
+            yield _problem(path, message, "VALUE_OUT_OF_RANGE")
+        elif isinstance(value, str):
+            yield from _of_string(shape, value, path)
 
     def _of_structure(
         self, shape: Mapping[str, Any], value: Mapping[str, object], prefix: str
@@ -113,70 +81,62 @@ class Model(NamedTuple):
 
 @cache
 def load_model() -> Model:
-    """Read the service model."""
     document = Loader().load_service_model(SERVICE, "service-2")
     shapes = document["shapes"]
-    statuses = {name: _status(shape) for name, shape in shapes.items() if shape.get("exception")}
+    statuses = {
+        name: shape.get("error", {}).get("httpStatusCode", 500 if shape.get("fault") else 400)
+        for name, shape in shapes.items()
+        if shape.get("exception")
+    }
     return Model(
         document["metadata"]["targetPrefix"],
-        frozenset(document["operations"]),
         {**COMMON_STATUSES, **statuses},
-        {name: document["operations"][name]["input"]["shape"] for name in OPERATIONS},
+        {name: operation["input"]["shape"] for name, operation in document["operations"].items()},
         shapes,
     )
 
 
-def _status(shape: Mapping[str, Any]) -> int:
-    """An error's HTTP status: its own, or by whose fault it is."""
-    return int(shape.get("error", {}).get("httpStatusCode", 500 if shape.get("fault") else 400))
-
-
 def _type_problem(kind: str, value: object) -> str | None:
     """What a value must be to be of a shape's type; None: it is."""
-    match kind:
-        case "structure":
-            return None if isinstance(value, dict) else "an object"
-        case "list":
-            return None if isinstance(value, list) else "a list"
-        case "string":
-            return None if isinstance(value, str) else "a string"
-        case "integer":
-            return None if type(value) is int else "an integer"
-        case "timestamp":
-            valid = isinstance(value, str) and parse_time(value) is not None
-            return None if valid else "an ISO 8601 date and time"
-        case other:
-            raise NotImplementedError(f"no check for shapes of type {other}")
+    if kind == "timestamp":
+        valid = isinstance(value, str) and parse_time(value) is not None
+        return None if valid else "an ISO 8601 date and time"
+    # True is no integer, so the type is compared.
+    python_type, words = _TYPES[kind]
+    return None if type(value) is python_type else words
 
 
-def _string_problem(shape: Mapping[str, Any], value: str, path: str) -> Problem | None:
+_TYPES: Final = {
+    "structure": (dict, "an object"),
+    "list": (list, "a list"),
+    "string": (str, "a string"),
+    "integer": (int, "an integer"),
+}
+
+
+def _of_string(shape: Mapping[str, Any], value: str, path: str) -> Iterator[Problem]:
     low, high = _bounds(shape)
     choices, pattern = shape.get("enum"), shape.get("pattern")
     if choices and value not in choices:
-        return _not_among(path, sorted(choices))
-    if not low <= len(value) <= high:
-        message = f"Member must have length between {low} and {high}"
-        return _problem(path, message, "INVALID_STRING_FORMAT")
-    if pattern is not None and re.fullmatch(pattern, value) is None:
+        yield _not_among(path, sorted(choices))
+    elif not low <= len(value) <= high:
+        yield _problem(path, f"Member must have length between {low} and {high}", "INVALID_STRING_FORMAT")
+    elif pattern is not None and re.fullmatch(pattern, value) is None:
         message = f"Member must satisfy regular expression pattern: {pattern}"
-        return _problem(path, message, "INVALID_STRING_FORMAT")
-    return None
-
-
-def _not_among(field: str, choices: list[str] | tuple[str, ...]) -> Problem:
-    message = f"Member must satisfy enum value set: [{', '.join(choices)}]"
-    return _problem(field, message, "INVALID_ENUM_VALUE")
-
-
-def _problem(field: str, constraint: str, code: str) -> Problem:
-    return Problem(field, f"Value at '{field}' failed to satisfy constraint: {constraint}", code)
+        yield _problem(path, message, "INVALID_STRING_FORMAT")
 
 
 def _bounds(shape: Mapping[str, Any]) -> tuple[float, float]:
     return shape.get("min", -math.inf), shape.get("max", math.inf)
 
 
-# -- times ------------------------------------------------------------------------------------------------
+def _not_among(field: str, choices: Sequence[str]) -> Problem:
+    message = f"Member must satisfy enum value set: [{', '.join(choices)}]"
+    return _problem(field, message, "INVALID_ENUM_VALUE")
+
+
+def _problem(field: str, constraint: str, code: str) -> Problem:
+    return Problem(field, f"Value at '{field}' failed to satisfy constraint: {constraint}", code)
 
 
 def show_time(at: float) -> str:

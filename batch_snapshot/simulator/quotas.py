@@ -1,14 +1,9 @@
 """Quotas: a token bucket and exact rolling windows. Time is an argument."""
 
-from __future__ import annotations
-
 import math
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
 
 #: A rate that changes: (calls a second, from how many seconds after the first call on), the first from 0.
 Steps = tuple[tuple[float, float], ...]
@@ -17,20 +12,8 @@ Steps = tuple[tuple[float, float], ...]
 _DUST = 1e-9
 
 
-class Gate(Protocol):
-    """A limit of calls."""
-
-    def wait(self, at: float) -> float:
-        """Seconds until a call would pass; 0 when it passes now."""
-
-    def take(self, at: float) -> None:
-        """Count a call that passed."""
-
-
 class TokenBucket:
     """A token bucket: `rate` calls a second, `burst` at once after a rest."""
-
-    __slots__ = ("_age", "_at", "_burst", "_level", "_steps")
 
     def __init__(self, rate: float | Steps, burst: int) -> None:
         self._steps = steps(rate)
@@ -75,8 +58,6 @@ class TokenBucket:
 class SlidingWindow:
     """At most `limit` calls in any half-open span of `seconds`: a log of calls, not a leaky bucket."""
 
-    __slots__ = ("_limit", "_log", "_seconds")
-
     def __init__(self, limit: int, seconds: float) -> None:
         self._limit = limit
         self._seconds = seconds
@@ -91,35 +72,34 @@ class SlidingWindow:
         return self._log[0] + self._seconds - at
 
     def take(self, at: float) -> None:
-        """Log the call."""
         self._log.append(at)
 
 
 class Throttle:
     """One set of gates per access key id; a refused call spends nothing."""
 
-    def __init__(self, gates: Callable[[], Sequence[Gate]]) -> None:
+    def __init__(self, gates: Callable[[], Sequence[TokenBucket | SlidingWindow]]) -> None:
         self._make = gates
-        self._gates: dict[str, Sequence[Gate]] = {}
+        self._gates: dict[str, Sequence[TokenBucket | SlidingWindow]] = {}
 
     def admit(self, key: str, at: float) -> float:
         """Count the call and return 0, or return the seconds until it would pass."""
-        gates = self._gates.get(key)
-        if gates is None:
-            gates = self._gates[key] = self._make()
-        wait = max((gate.wait(at) for gate in gates), default=0.0)
+        if key not in self._gates:
+            self._gates[key] = self._make()
+        wait = max((gate.wait(at) for gate in self._gates[key]), default=0.0)
         if wait == 0.0:
-            for gate in gates:
+            for gate in self._gates[key]:
                 gate.take(at)
         return wait
 
 
 def steps(rate: float | Steps) -> Steps:
-    """Any rate as one that changes."""
     return rate if isinstance(rate, tuple) else ((rate, 0.0),)
 
 
-def gates(rate: float | Steps | None, burst: int, windows: Sequence[tuple[int, float]] = ()) -> list[Gate]:
+def gates(
+    rate: float | Steps | None, burst: int, windows: Sequence[tuple[int, float]] = ()
+) -> list[TokenBucket | SlidingWindow]:
     """The gates of one access key id."""
-    bucket: list[Gate] = [] if rate is None else [TokenBucket(rate, burst)]
+    bucket = [] if rate is None else [TokenBucket(rate, burst)]
     return [*bucket, *(SlidingWindow(limit, seconds) for limit, seconds in windows)]

@@ -1,22 +1,31 @@
-"""The read operations: single things, and lists page by page."""
+"""The read operations: single things, and lists page by page, filtered and sorted as asked."""
 
-from __future__ import annotations
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+from uuid import uuid4
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import TYPE_CHECKING, Any, Final
+from batch_snapshot.simulator.answers import Problem, invalid, not_found
+from batch_snapshot.simulator.model import parse_time, show_time
+from batch_snapshot.simulator.world import EPOCH, Series, Snapshot, World, account_of
 
-from batch_snapshot.simulator.answers import Refusal, invalid, not_found
-from batch_snapshot.simulator.lists import LISTS, arn, contexts, customer, opportunity_row, seen
-from batch_snapshot.simulator.model import show_time
-from batch_snapshot.simulator.world import Series, account_of
+Params = dict[str, Any]
+Row = dict[str, Any]
+Rows = list[Row]
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+#: Members of items that are named differently from the parameters that filter by them.
+_MEMBERS: Final = {
+    "EngagementIdentifier": "EngagementId",
+    "ResourceIdentifier": "ResourceId",
+    "ResourceSnapshotTemplateIdentifier": "ResourceSnapshotTemplateName",
+}
+_RESOURCE_FILTERS: Final = ("ResourceType", "ResourceIdentifier", "CreatedBy")
+#: The account that made the seeded engagements.
+_SEEDER: Final = account_of("seed")
 
-    from batch_snapshot.simulator.world import World
-
-    Params = dict[str, Any]
-    Rows = list[dict[str, Any]]
+#: Items of a page when the request names no number.
+_DEFAULT_SIZE: Final = 100
+#: Tokens of next pages that are kept; beyond that the oldest become invalid.
+_KEPT: Final = 10_000
 
 
 class ReadApi:
@@ -24,8 +33,9 @@ class ReadApi:
 
     def __init__(self, world: World, lag: float) -> None:
         self._world = world
-        self._pages = Pages()
         self._lag = lag
+        #: By NextToken: the request, all its items, and where the next page starts.
+        self._next: dict[str, tuple[object, Rows, int]] = {}
 
     def read(self, operation: str, params: Params, at: float) -> dict[str, Any]:
         """Answer a read operation.
@@ -33,16 +43,33 @@ class ReadApi:
         Raises:
             Refusal: there is no such thing, or a NextToken is not valid.
         """
-        seen_until = at - self._lag
-        if operation in LISTS:
-            key, rows = LISTS[operation]
-            page, token = self._pages.page(operation, params, lambda: rows(self._world, params, seen_until))
-            return {key: page} if token is None else {key: page, "NextToken": token}
-        return _GETS[operation](self._world, params, seen_until)
+        if operation in _GETS:
+            return _GETS[operation](self._world, params, at - self._lag)
+        member, list_rows = _LISTS[operation]
+        asked = (operation, {k: v for k, v in params.items() if k not in {"MaxResults", "NextToken"}})
+        token = params.get("NextToken")
+        if token is None:
+            start, rows = 0, list_rows(self._world, params, at - self._lag)
+        else:
+            known, rows, start = self._next.get(token, (None, [], 0))
+            if known != asked:
+                message = "NextToken is not valid for this request"
+                raise invalid(message, [Problem("NextToken", message, "INVALID_VALUE")])
+        end = start + (params.get("MaxResults") or _DEFAULT_SIZE)
+        if end >= len(rows):
+            return {member: rows[start:]}
+        token = uuid4().hex
+        self._next[token] = (asked, rows, end)
+        if len(self._next) > _KEPT:
+            del self._next[next(iter(self._next))]
+        return {member: rows[start:end], "NextToken": token}
 
 
-def _get_snapshot(world: World, params: Params, seen_until: float) -> dict[str, Any]:
-    revisions = seen(world.series.get(Series.of(params), ()), seen_until)
+# -- single things ----------------------------------------------------------------------------------------
+
+
+def _get_snapshot(world: World, params: Params, seen_until: float) -> Row:
+    revisions = _seen(world.series.get(Series.of(params), ()), seen_until)
     wanted = params.get("Revision")
     found = next((s for s in reversed(revisions) if wanted in {None, s.revision}), None)
     if found is None:
@@ -57,11 +84,11 @@ def _get_snapshot(world: World, params: Params, seen_until: float) -> dict[str, 
         "ResourceId": found.resource,
         "ResourceSnapshotTemplateName": found.template,
         "Revision": found.revision,
-        "Payload": {"OpportunitySummary": {"Customer": customer(found.resource)}},
+        "Payload": {"OpportunitySummary": {"Customer": _customer(found.resource)}},
     }
 
 
-def _get_job(world: World, params: Params, _seen_until: float) -> dict[str, Any]:
+def _get_job(world: World, params: Params, _seen_until: float) -> Row:
     wanted = params["ResourceSnapshotJobIdentifier"]
     job = world.jobs_by_id.get(wanted)
     if job is None:
@@ -70,36 +97,37 @@ def _get_job(world: World, params: Params, _seen_until: float) -> dict[str, Any]
     return {
         "Catalog": catalog,
         "Id": job.job_id,
-        "Arn": arn(catalog, f"resource-snapshot-job/{job.job_id}"),
+        "Arn": _arn(catalog, f"resource-snapshot-job/{job.job_id}"),
         "EngagementId": job.engagement,
         "ResourceType": "Opportunity",
         "ResourceId": job.opportunity,
-        "ResourceArn": arn(catalog, f"opportunity/{job.opportunity}"),
+        "ResourceArn": _arn(catalog, f"opportunity/{job.opportunity}"),
         "ResourceSnapshotTemplateName": "OpportunitySummaryView",
         "CreatedAt": show_time(job.created_at),
         "Status": job.status,
     }
 
 
-def _get_engagement(world: World, params: Params, seen_until: float) -> dict[str, Any]:
+def _get_engagement(world: World, params: Params, seen_until: float) -> Row:
     wanted = params["Identifier"].rpartition("/")[2]
-    listed = LISTS["ListEngagements"][1](
-        world, {"Catalog": params["Catalog"], "EngagementIdentifier": [wanted]}, seen_until
-    )
+    asked = {"Catalog": params["Catalog"], "EngagementIdentifier": [wanted]}
+    listed = _list_engagements(world, asked, seen_until)
     if not listed:
         raise not_found(f"Engagement {wanted}")
-    return {**listed[0], "Contexts": contexts(wanted)}
+    # An engagement whose id ends in 0 has no contexts.
+    contexts = [] if wanted.endswith("0") else [{"Type": "CustomerProject"}]
+    return {**listed[0], "Contexts": contexts}
 
 
-def _get_opportunity(world: World, params: Params, _seen_until: float) -> dict[str, Any]:
+def _get_opportunity(world: World, params: Params, _seen_until: float) -> Row:
     wanted, catalog = params["Identifier"], params["Catalog"]
     modified = world.opportunities[catalog].get(wanted)
     if modified is None:
         raise not_found(f"Opportunity {wanted}")
-    return {**opportunity_row(catalog, wanted, modified), "RelatedEntityIdentifiers": {}}
+    return {**_opportunity_row(catalog, wanted, modified), "RelatedEntityIdentifiers": {}}
 
 
-_GETS: Final[Mapping[str, Callable[[World, Params, float], dict[str, Any]]]] = {
+_GETS: Final[Mapping[str, Callable[[World, Params, float], Row]]] = {
     "GetEngagement": _get_engagement,
     "GetOpportunity": _get_opportunity,
     "GetResourceSnapshot": _get_snapshot,
@@ -107,68 +135,188 @@ _GETS: Final[Mapping[str, Callable[[World, Params, float], dict[str, Any]]]] = {
 }
 
 
-# -- pages ------------------------------------------------------------------------------------------------
-
-#: Items of a page when the request names no number.
-_DEFAULT_SIZE: Final = 100
-#: Listings that are kept; beyond that the tokens of the oldest become invalid.
-_KEPT: Final = 10_000
+# -- lists ------------------------------------------------------------------------------------------------
 
 
-class Pages:
-    """The listings that have more pages; each is taken once, and handed out page by page."""
-
-    def __init__(self) -> None:
-        self._listings: dict[int, tuple[object, Rows]] = {}
-        self._taken = 0
-
-    def page(
-        self, operation: str, params: dict[str, Any], rows: Callable[[], Rows]
-    ) -> tuple[Rows, str | None]:
-        """One page and the token of the next.
-
-        Raises:
-            Refusal: a NextToken that is not known, or another request's.
-        """
-        size = params.get("MaxResults") or _DEFAULT_SIZE
-        asked = (
-            operation,
-            repr(sorted((k, v) for k, v in params.items() if k not in {"MaxResults", "NextToken"})),
-        )
-        token = params.get("NextToken")
-        if token is None:
-            start, listing, number = 0, rows(), 0
-        else:
-            number, start = _decode(token)
-            known, listing = self._listings.get(number, (None, []))
-            if known != asked or not 0 < start < len(listing):
-                raise _invalid_token("NextToken is not valid for this request")
-        end = start + size
-        if end >= len(listing):
-            return listing[start:], None
-        if not number:
-            number = self._keep(asked, listing)
-        return listing[start:end], _encode(number, end)
-
-    def _keep(self, asked: object, listing: Rows) -> int:
-        self._taken += 1
-        self._listings[self._taken] = (asked, listing)
-        if len(self._listings) > _KEPT:
-            del self._listings[next(iter(self._listings))]
-        return self._taken
+def _list_engagements(world: World, params: Params, seen_until: float) -> Rows:
+    catalog = params["Catalog"]
+    made = {number: (_SEEDER, EPOCH + index) for index, number in enumerate(world.engagements)}
+    for (of, engagement), snapshots in world.by_engagement.items():
+        if of == catalog and engagement not in made and _seen(snapshots[:1], seen_until):
+            made[engagement] = (account_of(snapshots[0].access_key), snapshots[0].created_at)
+    rows = [
+        {
+            "Arn": _arn(catalog, f"engagement/{number}"),
+            "Id": number,
+            "Title": f"Engagement {number}",
+            "CreatedAt": show_time(created_at),
+            "CreatedBy": created_by,
+            "MemberCount": 2,
+        }
+        for number, (created_by, created_at) in made.items()
+        if _wanted(params, "CreatedBy", created_by)
+        and created_by not in (params.get("ExcludeCreatedBy") or ())
+        and _wanted(params, "EngagementIdentifier", number)
+    ]
+    return _sorted(rows, params, {"CreatedDate": lambda row: row["CreatedAt"]})
 
 
-def _encode(number: int, start: int) -> str:
-    return urlsafe_b64encode(f"{number}:{start}".encode()).decode()
+def _list_associations(world: World, params: Params, seen_until: float) -> Rows:
+    catalog = params["Catalog"]
+    rows: dict[tuple[str, str], Row] = {}
+    for series, snapshots in world.series.items():
+        key = (series.engagement, series.resource)
+        if series.catalog != catalog or key in rows or not _seen(snapshots[:1], seen_until):
+            continue
+        rows[key] = {
+            "Catalog": catalog,
+            "EngagementId": series.engagement,
+            "ResourceType": series.resource_type,
+            "ResourceId": series.resource,
+            "CreatedBy": account_of(snapshots[0].access_key),
+        }
+    return _filtered(rows.values(), params, "EngagementIdentifier", *_RESOURCE_FILTERS)
 
 
-def _decode(token: str) -> tuple[int, int]:
-    try:
-        number, start = urlsafe_b64decode(token.encode()).decode().split(":")
-        return int(number), int(start)
-    except ValueError:
-        raise _invalid_token("NextToken is not valid") from None
+def _list_snapshots(world: World, params: Params, seen_until: float) -> Rows:
+    snapshots = world.by_engagement.get((params["Catalog"], params["EngagementIdentifier"]), ())
+    rows = [
+        {
+            "Arn": snapshot.arn,
+            "Revision": snapshot.revision,
+            "ResourceType": snapshot.resource_type,
+            "ResourceId": snapshot.resource,
+            "ResourceSnapshotTemplateName": snapshot.template,
+            "CreatedBy": account_of(snapshot.access_key),
+        }
+        for snapshot in _seen(snapshots, seen_until)
+    ]
+    return _filtered(rows, params, "ResourceSnapshotTemplateIdentifier", *_RESOURCE_FILTERS)
 
 
-def _invalid_token(message: str) -> Refusal:
-    return invalid(message, [{"FieldName": "NextToken", "Message": message, "Code": "INVALID_VALUE"}])
+def _list_tasks(world: World, params: Params, _seen_until: float) -> Rows:
+    rows = [
+        {
+            "TaskId": job.task_id,
+            "TaskArn": _arn(params["Catalog"], f"engagement-from-opportunity-task/{job.task_id}"),
+            "StartTime": show_time(job.created_at),
+            "TaskStatus": "COMPLETE",
+            "OpportunityId": job.opportunity,
+            "ResourceSnapshotJobId": job.job_id,
+            "EngagementId": job.engagement,
+        }
+        for job in world.jobs
+        if _wanted(params, "TaskIdentifier", job.task_id)
+        and _wanted(params, "EngagementIdentifier", job.engagement)
+        and _wanted(params, "OpportunityIdentifier", job.opportunity)
+        and _wanted(params, "TaskStatus", "COMPLETE")
+    ]
+    return _sorted(rows, params, {"StartTime": lambda row: row["StartTime"]})
+
+
+def _list_jobs(world: World, params: Params, _seen_until: float) -> Rows:
+    rows = [
+        {
+            "Id": job.job_id,
+            "Arn": _arn(params["Catalog"], f"resource-snapshot-job/{job.job_id}"),
+            "EngagementId": job.engagement,
+            "Status": job.status,
+        }
+        for job in world.jobs
+    ]
+    rows = _filtered(rows, params, "EngagementIdentifier", "Status")
+    return _sorted(rows, params, {"CreatedDate": lambda row: row["Id"]})
+
+
+def _list_opportunities(world: World, params: Params, _seen_until: float) -> Rows:
+    span = params.get("LastModifiedDate") or {}
+    after = parse_time(span.get("AfterLastModifiedDate") or "") or float("-inf")
+    before = parse_time(span.get("BeforeLastModifiedDate") or "") or float("inf")
+    rows = [
+        _opportunity_row(params["Catalog"], number, modified)
+        for number, modified in world.opportunities[params["Catalog"]].items()
+        if after < modified < before
+    ]
+    found = [
+        row
+        for row in rows
+        if _wanted(params, "Identifier", row["Id"])
+        and _wanted(params, "LifeCycleStage", row["LifeCycle"]["Stage"])
+        and _wanted(params, "LifeCycleReviewStatus", row["LifeCycle"]["ReviewStatus"])
+        and _wanted(params, "CustomerCompanyName", row["Customer"]["Account"]["CompanyName"])
+    ]
+    keys: Mapping[str, Callable[[Row], Any]] = {
+        "LastModifiedDate": lambda row: row["LastModifiedDate"],
+        "Identifier": lambda row: row["Id"],
+        "CustomerCompanyName": lambda row: row["Customer"]["Account"]["CompanyName"],
+    }
+    return _sorted(found, params, keys)
+
+
+def _filtered(rows: Iterable[Row], params: Params, *names: str) -> Rows:
+    """The rows whose members equal those parameters of the request that are given."""
+    asked = [(_MEMBERS.get(name, name), params[name]) for name in names if params.get(name) is not None]
+    return [row for row in rows if all(row[member] == value for member, value in asked)]
+
+
+def _sorted(rows: Rows, params: Params, keys: Mapping[str, Callable[[Row], Any]]) -> Rows:
+    """Sort as the request asks, or leave the order of creation."""
+    sort = params.get("Sort") or {}
+    if not sort:
+        return rows
+    key = keys[sort.get("SortBy") or next(iter(keys))]
+    return sorted(rows, key=key, reverse=sort.get("SortOrder") == "DESCENDING")
+
+
+#: By operation: the answer's member and what fills it.
+_LISTS: Final[Mapping[str, tuple[str, Callable[[World, Params, float], Rows]]]] = {
+    "ListEngagementFromOpportunityTasks": ("TaskSummaries", _list_tasks),
+    "ListEngagementResourceAssociations": ("EngagementResourceAssociationSummaries", _list_associations),
+    "ListEngagements": ("EngagementSummaryList", _list_engagements),
+    "ListOpportunities": ("OpportunitySummaries", _list_opportunities),
+    "ListResourceSnapshotJobs": ("ResourceSnapshotJobSummaries", _list_jobs),
+    "ListResourceSnapshots": ("ResourceSnapshotSummaries", _list_snapshots),
+}
+
+#: The operations that are served here.
+READS: Final = frozenset({*_GETS, *_LISTS})
+
+
+# -- items ------------------------------------------------------------------------------------------------
+
+
+def _arn(catalog: str, tail: str) -> str:
+    return f"arn:aws:partnercentral:us-east-1::catalog/{catalog}/{tail}"
+
+
+def _customer(opportunity: str) -> Row:
+    """An opportunity's customer; the name follows from the id."""
+    account = {"CompanyName": f"Customer {opportunity}", "Industry": "Other", "WebsiteUrl": "example.com"}
+    return {"Account": account}
+
+
+def _opportunity_row(catalog: str, number: str, modified: float) -> Row:
+    # By its id every third opportunity is launched.
+    stage = ("Qualified", "Committed", "Launched")[int(number[1:]) % 3]
+    return {
+        "Catalog": catalog,
+        "Id": number,
+        "Arn": _arn(catalog, f"opportunity/{number}"),
+        "OpportunityType": "Net New Business",
+        "LastModifiedDate": show_time(modified),
+        "CreatedDate": show_time(min(modified, EPOCH)),
+        "LifeCycle": {"Stage": stage, "ReviewStatus": "Approved"},
+        "Customer": _customer(number),
+        "Project": {},
+    }
+
+
+def _seen(snapshots: Sequence[Snapshot], until: float) -> list[Snapshot]:
+    """The snapshots that reads show already."""
+    return [snapshot for snapshot in snapshots if snapshot.created_at <= until]
+
+
+def _wanted(params: Params, name: str, value: str) -> bool:
+    """Whether a list parameter is absent, empty, or holds the value or an Arn that ends with it."""
+    choices = params.get(name)
+    return not choices or any(choice == value or choice.endswith(f"/{value}") for choice in choices)

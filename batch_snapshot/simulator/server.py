@@ -1,31 +1,24 @@
 """The HTTP endpoint: it sends what `service` decides."""
 
-from __future__ import annotations
-
 import asyncio
 import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from email.utils import formatdate
-from functools import lru_cache
 from ipaddress import ip_address
 from socket import SO_LINGER, SOL_SOCKET
 from struct import pack
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from uuid import uuid4
 
 import orjson
 from aiohttp import web
 
-from batch_snapshot.simulator.answers import Delivery
+from batch_snapshot.simulator.answers import Response
 from batch_snapshot.simulator.model import show_time
 from batch_snapshot.simulator.service import Call, Service
+from batch_snapshot.simulator.settings import SimulatorSettings
 from batch_snapshot.simulator.simulator import Simulator
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from batch_snapshot.simulator.answers import Response
-    from batch_snapshot.simulator.settings import SimulatorSettings
 
 #: Seconds for the calls in flight when the endpoint closes.
 _SHUTDOWN: Final = 0.1
@@ -66,7 +59,8 @@ async def serve(
         await runner.setup()
         try:
             await web.TCPSite(runner, host, port, backlog=1024).start()
-            yield _url(runner), simulator
+            bound, bound_port = runner.addresses[0][:2]
+            yield f"http://{f'[{bound}]' if ':' in bound else bound}:{bound_port}", simulator
         finally:
             await runner.cleanup()
     finally:
@@ -122,8 +116,7 @@ class _Endpoint:
 
     async def touch(self, request: web.Request) -> web.Response:
         try:
-            asked = orjson.loads(await request.read())
-            opportunity = asked["opportunity"]
+            opportunity = orjson.loads(await request.read())["opportunity"]
         except (ValueError, TypeError, KeyError):
             opportunity = None
         if not isinstance(opportunity, str):
@@ -134,16 +127,19 @@ class _Endpoint:
 
 
 async def _send(request: web.Request, answer: Response, clock_offset: float) -> web.StreamResponse:
-    if answer.delivery in {Delivery.RESET, Delivery.HANG_UP}:
-        _drop(request, reset=answer.delivery is Delivery.RESET)
+    if answer.label in {"reset", "hang-up"}:
+        if request.transport is not None:
+            if answer.label == "reset":
+                request.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _NO_LINGER)
+            request.transport.abort()
         return web.Response()
     headers = {
-        "Date": _date(int(time.time() + clock_offset)),
+        "Date": formatdate(int(time.time() + clock_offset), usegmt=True),
         "Content-Type": answer.content_type,
         "x-amzn-RequestId": str(uuid4()),
         **answer.headers,
     }
-    if answer.delivery is Delivery.WHOLE:
+    if answer.label != "cut":
         return web.Response(status=answer.status, body=answer.body, headers=headers)
     response = web.StreamResponse(status=answer.status, headers=headers)
     response.content_length = len(answer.body) + 1
@@ -151,20 +147,6 @@ async def _send(request: web.Request, answer: Response, clock_offset: float) -> 
     await response.prepare(request)
     await response.write(answer.body[: len(answer.body) // 2])
     return response
-
-
-def _drop(request: web.Request, *, reset: bool) -> None:
-    """Close the connection; clients distinguish a reset from an orderly end."""
-    if request.transport is None:
-        return
-    if reset:
-        request.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _NO_LINGER)
-    request.transport.abort()
-
-
-@lru_cache(maxsize=4)
-def _date(second: int) -> str:
-    return formatdate(second, usegmt=True)
 
 
 def _check_loopback(host: str) -> None:
@@ -176,8 +158,3 @@ def _check_loopback(host: str) -> None:
         raise ValueError(
             f"host {host!r} is not on loopback; the simulator serves 127.0.0.1, ::1 or localhost"
         )
-
-
-def _url(runner: web.AppRunner) -> str:
-    host, port = runner.addresses[0][:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,17 +1,13 @@
 """How a simulated service behaves."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 from batch_snapshot.simulator.faults import Faults
 from batch_snapshot.simulator.quotas import Steps, steps
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +55,7 @@ class SimulatorSettings:
 
     def __post_init__(self) -> None:
         if self.rate is not None:
-            _check_steps(steps(self.rate))
+            self._check_rate(steps(self.rate))
         for name in ("read_rate", "forget_after"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -74,11 +70,11 @@ class SimulatorSettings:
             if limit < 1 or not seconds > 0:
                 raise ValueError(f"window ({limit}, {seconds}): give (calls >= 1, seconds > 0)")
 
-
-def _check_steps(given: Steps) -> None:
-    for rate, _ in given:
-        if not 0 < rate < math.inf:
-            raise ValueError(f"rate={rate} must be finite and above 0; leave it out for no limit")
-    times = [since for _, since in given]
-    if times[:1] != [0] or any(earlier >= later for earlier, later in pairwise(times)):
-        raise ValueError(f"rate: its changes must come one after the other, not at {times} seconds")
+    @staticmethod
+    def _check_rate(given: Steps) -> None:
+        for rate, _ in given:
+            if not 0 < rate < math.inf:
+                raise ValueError(f"rate={rate} must be finite and above 0; leave it out for no limit")
+        times = [since for _, since in given]
+        if times[:1] != [0] or any(earlier >= later for earlier, later in pairwise(times)):
+            raise ValueError(f"rate: its changes must come one after the other, not at {times} seconds")

@@ -1,30 +1,18 @@
 """The simulated service as its user holds it: the world, and a record of what was asked of it."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-from batch_snapshot.simulator.journal import Journal
 from batch_snapshot.simulator.settings import SimulatorSettings
-from batch_snapshot.simulator.world import World
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from batch_snapshot.simulator.world import Series, Snapshot
-
-#: The last calls that the log keeps.
-_LOGGED: Final = 1_000_000
+from batch_snapshot.simulator.world import Series, Snapshot, World
 
 
 class LoggedCall(NamedTuple):
-    """One call as the log keeps it."""
-
     #: When it arrived, seconds since the epoch by our clock (not the server's).
     time: float
     operation: str
@@ -41,32 +29,28 @@ class Simulator:
     """The world and its record.
 
     Attributes:
+        snapshots: in the order in which they were made.
+        log: the last million calls, in the order in which they were answered.
         calls: how many calls each operation met, refused ones too.
         faults: how many calls each kind of fault hit.
         throttled: how many ThrottlingExceptions were answered.
         max_in_flight: the most calls that were in flight at once.
         pair_overlaps: how often a CreateResourceSnapshot arrived while another of the same catalog,
             engagement, resource type, resource and template was in flight on an open connection.
+
+    Raises:
+        ValueError: the state file is not one.
+        OSError: it cannot be read or written.
     """
 
     def __init__(
         self, settings: SimulatorSettings | None = None, *, now: Callable[[], float] = time.time
     ) -> None:
-        """Open the state file, if there is one.
-
-        Raises:
-            ValueError: the state file is not one.
-            OSError: it cannot be read or written.
-        """
         self.settings = settings or SimulatorSettings()
-        self._now = now
-        self._journal = None if self.settings.state is None else Journal(self.settings.state)
-        try:
-            self.world = World(self.settings, self._journal)
-        except BaseException:
-            if self._journal is not None:
-                self._journal.close()
-            raise
+        self.world = World(self.settings)
+        self.snapshots: list[Snapshot] = self.world.snapshots
+        #: The time by our clock.
+        self.now = now
         self.calls: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.throttled = 0
@@ -74,26 +58,12 @@ class Simulator:
         self.pair_overlaps = 0
         self._in_flight = 0
         self._pairs: dict[Series, list[Callable[[], bool]]] = {}
-        self._log: deque[LoggedCall] = deque(maxlen=_LOGGED)
+        self.log: deque[LoggedCall] = deque(maxlen=1_000_000)
         self._late_work: set[asyncio.Task[None]] = set()
-
-    @property
-    def snapshots(self) -> list[Snapshot]:
-        """Every snapshot, in the order in which they were made."""
-        return self.world.snapshots
-
-    @property
-    def log(self) -> list[LoggedCall]:
-        """The last million calls, in the order in which they were answered."""
-        return list(self._log)
-
-    def now(self) -> float:
-        """The time by our clock."""
-        return self._now()
 
     def clock(self) -> float:
         """The time by the server's clock."""
-        return self._now() + self.settings.clock_offset
+        return self.now() + self.settings.clock_offset
 
     def touch(self, opportunity: str) -> float:
         """Modify an opportunity now; return its LastModifiedDate in seconds since the epoch."""
@@ -124,11 +94,10 @@ class Simulator:
             self.faults[call.fault] += 1
         if call.answer == "ThrottlingException":
             self.throttled += 1
-        self._log.append(call)
+        self.log.append(call)
 
     @contextmanager
     def in_flight(self) -> Iterator[None]:
-        """Count a call while it is in flight."""
         self._in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self._in_flight)
         try:
@@ -169,5 +138,4 @@ class Simulator:
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
-        if self._journal is not None:
-            self._journal.close()
+        self.world.close()

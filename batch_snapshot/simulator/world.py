@@ -4,27 +4,29 @@ A seeded world has ids that follow from the numbers asked for: engagement 1 is `
 opportunities, tasks and jobs are numbered through all engagements. Every catalog shows the same world.
 """
 
-from __future__ import annotations
-
+import os
+import stat
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from pathlib import Path
+from typing import IO, Any, Final, NamedTuple
+
+import orjson
 
 from batch_snapshot.simulator.answers import Refusal
 from batch_snapshot.simulator.model import CATALOGS, whole_milliseconds
+from batch_snapshot.simulator.settings import SimulatorSettings
 
-if TYPE_CHECKING:
-    from batch_snapshot.simulator.journal import Journal
-    from batch_snapshot.simulator.settings import SimulatorSettings
-
-    Params = dict[str, Any]
+Params = dict[str, Any]
 
 #: When the oldest of it was made: 2025-01-01T00:00:00Z.
 EPOCH: Final = 1735689600.0
 #: Opportunities are numbered from here, so that their ids look like the service's.
 _FIRST_OPPORTUNITY: Final = 1_000_001
+#: The first line of a state file.
+_OPENING: Final = b'{"type":"simulator","schema":1}\n'
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,43 +35,26 @@ class SeededJob:
 
     number: int
     engagement: str
-    opportunity: str
-    created_at: float
+
+    @property
+    def opportunity(self) -> str:
+        return f"O{_FIRST_OPPORTUNITY + self.number - 1}"
+
+    @property
+    def created_at(self) -> float:
+        return EPOCH + self.number - 1
 
     @property
     def task_id(self) -> str:
-        """The id of the task that made the engagement from the opportunity."""
         return f"task-{self.number:013d}"
 
     @property
     def job_id(self) -> str:
-        """The id of the snapshot job."""
         return f"job-{self.number:013d}"
 
     @property
     def status(self) -> str:
-        """Every second job was stopped."""
         return "Running" if self.number % 2 else "Stopped"
-
-
-def engagement_ids(engagements: int) -> list[str]:
-    """The ids of the engagements."""
-    return [f"eng-{number:014d}" for number in range(1, engagements + 1)]
-
-
-def seeded_jobs(engagements: int, opportunities: int) -> list[SeededJob]:
-    """One job an opportunity, a second apart."""
-    return [
-        SeededJob(
-            number=index + 1,
-            engagement=engagement,
-            opportunity=f"O{_FIRST_OPPORTUNITY + index}",
-            created_at=EPOCH + index,
-        )
-        for index, engagement in enumerate(
-            engagement for engagement in engagement_ids(engagements) for _ in range(opportunities)
-        )
-    ]
 
 
 class Series(NamedTuple):
@@ -82,8 +67,7 @@ class Series(NamedTuple):
     template: str
 
     @classmethod
-    def of(cls, params: Params) -> Series:
-        """The series of a request."""
+    def of(cls, params: Params) -> "Series":
         return cls(
             params["Catalog"],
             params["EngagementIdentifier"],
@@ -110,7 +94,6 @@ class Snapshot:
 
     @property
     def series(self) -> Series:
-        """What its revision is counted for."""
         return Series(self.catalog, self.engagement, self.resource_type, self.resource, self.template)
 
 
@@ -123,9 +106,15 @@ class _Token(NamedTuple):
 
 
 class World:
-    """The state; every change goes through the journal where there is one."""
+    """The state. Every change is written to the state file, if there is one."""
 
-    def __init__(self, settings: SimulatorSettings, journal: Journal | None = None) -> None:
+    def __init__(self, settings: SimulatorSettings) -> None:
+        """Restore the world of the state file.
+
+        Raises:
+            ValueError: the state file is something else.
+            OSError: it cannot be read or written.
+        """
         self._settings = settings
         self._tokens: dict[str, _Token] = {}
         self._edits: dict[str, int] = {}
@@ -139,18 +128,22 @@ class World:
         #: Last modification by opportunity, catalog by catalog.
         self.opportunities: dict[str, dict[str, float]] = {catalog: {} for catalog in CATALOGS}
         self._known_seeds = (0, 0)
-        self._seed(settings.engagements, settings.opportunities_per_engagement)
-        self._journal: Journal | None = None
-        if journal is not None:
-            for number, record in enumerate(journal.records(), start=2):
-                try:
-                    self._restore(record)
-                except (KeyError, TypeError, IndexError) as error:
-                    raise ValueError(f"state file, line {number}: no record of this version") from error
-            self._journal = journal
         asked = (settings.engagements, settings.opportunities_per_engagement)
+        self._seed(*asked)
+        self._file: IO[bytes] | None = None
+        if settings.state is not None:
+            self._file = _opened(settings.state)
+            try:
+                self._load(settings.state, self._file)
+            except BaseException:
+                self.close()
+                raise
         if any(asked) and asked != self._known_seeds:
             self._write({"type": "seeds", "engagements": asked[0], "opportunities": asked[1]})
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def made_by_token(self, params: Params, at: float) -> Snapshot | None:
         """What the request's token already made, or None where its work has to be done.
@@ -181,13 +174,13 @@ class World:
         series, token, at = Series.of(params), params["ClientToken"], whole_milliseconds(at)
         if self._settings.unchanged == "same" and self._unchanged(series):
             snapshot = self.series[series][-1]
-            self._remember(token, series, snapshot, at)
+            self._tokens[token] = _Token(series, snapshot, at)
             self._write({"type": "token", "client_token": token, "series": list(series), "at": at})
             return snapshot
         revision = len(self.series.get(series, ())) + 1
         snapshot = Snapshot(_arn(series, revision), *series, revision, token, access_key, at)
         self._add(snapshot)
-        if self._journal is not None:
+        if self._file is not None:
             self._write({"type": "snapshot", **asdict(snapshot)})
         return snapshot
 
@@ -207,8 +200,9 @@ class World:
 
     def _seed(self, engagements: int, opportunities: int) -> None:
         """Fill the lists; an opportunity that was modified before keeps its time."""
-        self.engagements = engagement_ids(engagements)
-        self.jobs = seeded_jobs(engagements, opportunities)
+        self.engagements = [f"eng-{number:014d}" for number in range(1, engagements + 1)]
+        owners = [engagement for engagement in self.engagements for _ in range(opportunities)]
+        self.jobs = [SeededJob(number, engagement) for number, engagement in enumerate(owners, start=1)]
         self.jobs_by_id = {job.job_id: job for job in self.jobs}
         for modified in self.opportunities.values():
             for job in self.jobs:
@@ -224,19 +218,31 @@ class World:
         self.by_engagement[snapshot.catalog, snapshot.engagement].append(snapshot)
         self.opportunities[snapshot.catalog].setdefault(snapshot.resource, EPOCH)
         self._edits_seen[series] = self._edits.get(snapshot.resource, 0)
-        self._remember(snapshot.client_token, series, snapshot, snapshot.created_at)
-
-    def _remember(self, token: str, series: Series, snapshot: Snapshot, at: float) -> None:
-        self._tokens[token] = _Token(series, snapshot, at)
+        self._tokens[snapshot.client_token] = _Token(series, snapshot, snapshot.created_at)
 
     def _touch(self, opportunity: str, at: float) -> None:
         self._edits[opportunity] = self._edits.get(opportunity, 0) + 1
         for modified in self.opportunities.values():
             modified[opportunity] = at
 
-    def _write(self, record: dict[str, Any]) -> None:
-        if self._journal is not None:
-            self._journal.append(record)
+    # -- the state file: NDJSON, append only, flushed per record ------------------------------------------
+
+    def _load(self, path: Path, file: IO[bytes]) -> None:
+        """Restore every record; a last line that a crash left incomplete is cut off."""
+        file.seek(0)
+        lines = file.readlines()
+        if lines and not _OPENING.startswith(lines[0]):
+            raise ValueError(f"{path}:1: not a simulator's state file; name another or remove it")
+        complete = [line for line in lines if line.endswith(b"\n")]
+        file.truncate(sum(map(len, complete)))
+        if not complete:
+            file.write(_OPENING)
+            file.flush()
+        for number, line in enumerate(complete[1:], start=2):
+            try:
+                self._restore(orjson.loads(line))
+            except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
+                raise ValueError(f"{path}:{number}: not a record of a simulator's state") from error
 
     def _restore(self, record: dict[str, Any]) -> None:
         kind = record.pop("type", None)
@@ -244,13 +250,29 @@ class World:
             self._add(Snapshot(**record))
         elif kind == "token":
             series = Series(*record["series"])
-            self._remember(record["client_token"], series, self.series[series][-1], record["at"])
+            self._tokens[record["client_token"]] = _Token(series, self.series[series][-1], record["at"])
         elif kind == "touch":
             self._touch(record["opportunity"], record["at"])
         elif kind == "seeds":
             self._known_seeds = (record["engagements"], record["opportunities"])
             if not self._settings.engagements:
                 self._seed(*self._known_seeds)
+
+    def _write(self, record: dict[str, Any]) -> None:
+        if self._file is not None:
+            self._file.write(orjson.dumps(record) + b"\n")
+            self._file.flush()
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open a state file to read and append; it is not locked: users must run one simulator a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Without O_NONBLOCK opening a pipe would block.
+    number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o666)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise ValueError(f"{path}: is a pipe or a device, not a file; name another")
+    return os.fdopen(number, "a+b")
 
 
 def _arn(series: Series, revision: int) -> str:
