@@ -107,6 +107,11 @@ def exists(path: Path) -> bool:
     return True
 
 
+def is_on_block_device(path: Path) -> bool:
+    """Whether the file is surely on this machine: network file systems, among others, have no device."""
+    return not hasattr(os, "major") or os.major(path.stat().st_dev) != 0
+
+
 def unreachable(path: Path, error: OSError) -> InputError:
     """The error for a path that cannot be looked at."""
     return InputError(

@@ -73,7 +73,7 @@ def transaction(db: Connection) -> Iterator[None]:
         raise
 
 
-def create_tables(db: Connection, statements: str) -> None:
+def execute_all(db: Connection, statements: str) -> None:
     """Execute statements that are separated by semicolons."""
     for statement in statements.split(";"):
         db.execute(statement)
@@ -154,7 +154,7 @@ def temporary_tables(statements: str) -> Iterator[Connection]:
     db = connect(None)
     try:
         with temporary_errors():
-            create_tables(db, statements)
+            execute_all(db, statements)
             db.execute("BEGIN")
             yield db
     finally:

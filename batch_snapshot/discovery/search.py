@@ -112,7 +112,7 @@ class Search:
 
     def _begin(self, text: str, now: float) -> None:
         sqlite.drop_tables(self._db)
-        sqlite.create_tables(self._db, _TABLES)
+        sqlite.execute_all(self._db, _TABLES)
         self._db.execute("INSERT INTO about VALUES (?, ?)", (text, now))
 
     async def read(

@@ -164,7 +164,7 @@ def _prepare(db: sqlite.Connection) -> None:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version != SCHEMA:
             sqlite.drop_tables(db)
-            sqlite.create_tables(db, _TABLES)
+            sqlite.execute_all(db, _TABLES)
             db.execute(f"PRAGMA user_version = {SCHEMA}")
 
 

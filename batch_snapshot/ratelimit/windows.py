@@ -6,20 +6,19 @@ wherever it begins, holds more calls than its limit, over restarts, crashes and 
 (A leaky bucket would let through nearly twice as many.)
 
 **How it is counted.** A row of `calls` is a reservation: it holds when its call ended, or when it is assumed
-to have ended if that is never reported. Counting 100,000 rows takes milliseconds, so `counts` keeps, for each
-account and window length, how many calls ended after the window's edge. The edge only moves forward, as
-steady time does: each reservation subtracts the calls that ended between the old and the new edge.
+to have ended if that is never reported. A call fits a window if fewer than its limit ended within it. That
+takes some milliseconds for a window of 100,000 calls; at one call a second a day has 86,400.
 
 **Time.** The wall clock may be set by hours, which would open a window early or block it. Steady time is what
 the kernel has counted since the boot, sleep included, plus a base that the file keeps for the boot. A new
 boot continues at the wall clock, or at the last time in the file if that is later. The file holds whole
 microseconds; a call is logged as ended one microsecond late.
 
-**Durability.** A reservation survives the death of any process. A power cut or a crash of the kernel may
-lose the calls of the last half minute or so (SQLite's WAL with synchronous=NORMAL), which costs throttles at
-worst. WAL needs memory that all processes share, so the file belongs on a local disk. On a network file
-system, which several machines may use, SQLite keeps a rollback journal instead, guarded by the file system's
-locks: each call then costs round trips, and each machine uses its own clock.
+**Durability.** A reservation survives the death of any process. SQLite keeps a write-ahead log where the file
+is on a block device, with synchronous=NORMAL: a power cut or a crash of the kernel may lose the calls of the
+last half minute or so, which costs throttles at worst. This log needs memory that all processes share, so
+anywhere else, as on a network file system that several machines use, SQLite keeps a rollback journal, guarded
+by the file system's locks: each call then costs some milliseconds, and each machine uses its own clock.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from batch_snapshot import mounts, sqlite
+from batch_snapshot import files, sqlite
 from batch_snapshot.clock import boot_id, seconds_since_boot, unix_time
 from batch_snapshot.errors import StorageError
 
@@ -46,30 +45,28 @@ if TYPE_CHECKING:
 LOST_AFTER = 300.0
 #: Seconds of the longest window.
 DAY = 86_400.0
-#: Seconds to wait for other processes' transactions, each of which takes a fraction of a millisecond.
+#: Seconds to wait for other processes' transactions, each of which takes milliseconds.
 LOCK_TIMEOUT = 10.0
 #: Seconds for which notes are kept.
 NOTED_FOR = 90 * DAY
 #: Reservations between two purges: a purge reads the whole index.
 PURGE_EVERY = 4096
 #: The version of the file's tables, kept as SQLite's user_version.
-SCHEMA = 1
+SCHEMA = 2
 
 _MICROS = 1_000_000
-#: Later than any time.
-_EVER = 2**63 - 1
 #: Times are microseconds of steady time. Ids are never used twice: a reservation that is finished after it
 #: was purged must not finish another one.
 _TABLES = """
 CREATE TABLE calls (id INTEGER PRIMARY KEY AUTOINCREMENT, account TEXT NOT NULL, ended INTEGER NOT NULL);
 CREATE INDEX calls_by_end ON calls (account, ended);
-CREATE TABLE counts (account TEXT, width INTEGER, edge INTEGER NOT NULL, used INTEGER NOT NULL,
-                     PRIMARY KEY (account, width)) WITHOUT ROWID;
 CREATE TABLE notes (name TEXT PRIMARY KEY, text TEXT NOT NULL, written INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE clock (boot TEXT, base INTEGER NOT NULL, seen INTEGER NOT NULL);
 INSERT INTO clock VALUES (NULL, 0, 0);
-PRAGMA user_version = 1
+PRAGMA user_version = 2
 """
+#: Version 1 also kept running counts.
+_FROM_VERSION_1 = "DROP TABLE counts; PRAGMA user_version = 2"
 
 _ELSEWHERE = "use a folder that can be written, on a local disk: name it with --state-dir"
 _MOVE_AWAY = "move the file away, then run the same command (the calls it counted are then forgotten)"
@@ -126,8 +123,8 @@ class Machine(NamedTuple):
     elapsed: Callable[[], float] = seconds_since_boot
     #: Seconds since 1970, if the clock is set right.
     wall: Callable[[], float] = unix_time
-    #: Whether a file lies on a network file system.
-    remote: Callable[[Path], bool] = mounts.is_remote
+    #: Whether a file is on a disk of this machine alone.
+    local: Callable[[Path], bool] = files.is_on_block_device
 
 
 class CallLog:
@@ -198,7 +195,6 @@ class CallLog:
             row = (account, now + _micros(LOST_AFTER))
             added = self._db.execute("INSERT INTO calls (account, ended) VALUES (?, ?)", row)
             reservation = added.lastrowid or 0
-            self._db.execute("UPDATE counts SET used = used + 1 WHERE account = ?", (account,))
             if reservation % PURGE_EVERY == 0:
                 self._purge(now)
             return reservation
@@ -206,9 +202,7 @@ class CallLog:
     def free_calls(self, account: str, windows: Sequence[QuotaWindow]) -> int:
         """How many calls fit all `windows` now; there is at least one window."""
         with self._transaction() as now:
-            free = (
-                window.limit - self._count(account, _micros(window.seconds), now)[1] for window in windows
-            )
+            free = (window.limit - self._count(account, now - _micros(window.seconds)) for window in windows)
             return max(0, min(free))
 
     def finish(self, reservation: int) -> None:
@@ -217,20 +211,12 @@ class CallLog:
         This also holds for a reservation that counted as lost; of two calls of this method the later counts.
         """
         with self._transaction() as now:
-            if found := self._find(reservation):
-                account, before = found
-                self._db.execute("UPDATE calls SET ended = ? WHERE id = ?", (now + 1, reservation))
-                # Windows that it had left already, as lost or finished, contain it again.
-                self._db.execute(
-                    "UPDATE counts SET used = used + 1 WHERE account = ? AND edge >= ?", (account, before)
-                )
+            self._db.execute("UPDATE calls SET ended = ? WHERE id = ?", (now + 1, reservation))
 
     def cancel(self, reservation: int) -> None:
         """The call provably never left: it counts no longer."""
         with self._transaction():
-            if found := self._find(reservation):
-                self._db.execute("DELETE FROM calls WHERE id = ?", (reservation,))
-                self._db.execute("UPDATE counts SET used = used - 1 WHERE account = ? AND edge < ?", found)
+            self._db.execute("DELETE FROM calls WHERE id = ?", (reservation,))
 
     def ages(self, account: str, seconds: float) -> list[float]:
         """How long ago the calls of the last `seconds` ended, in seconds, ascending.
@@ -274,54 +260,20 @@ class CallLog:
         if window.limit <= 0:
             return inf
         width = _micros(window.seconds)
-        edge, used = self._count(account, width, now)
-        if used < window.limit:
-            return 0.0
         # One call fits when this one leaves the window; calls are ordered by their end.
         row = self._db.execute(
-            "SELECT ended FROM calls WHERE account = ? AND ended > ? ORDER BY ended LIMIT 1 OFFSET ?",
-            (account, edge, used - window.limit),
+            "SELECT ended FROM calls WHERE account = ? AND ended > ? ORDER BY ended DESC LIMIT 1 OFFSET ?",
+            (account, now - width, window.limit - 1),
         ).fetchone()
-        return float(row[0] + width - now) / _MICROS
+        return float(row[0] + width - now) / _MICROS if row else 0.0
 
-    def _count(self, account: str, width: int, now: int) -> tuple[int, int]:
-        """The edge of the window that ends now, and the number of calls that ended after it."""
-        edge = now - width
-        found = self._db.execute(
-            "SELECT edge, used FROM counts WHERE account = ? AND width = ?", (account, width)
-        ).fetchone()
-        if found is None:
-            used = self._count_ended(account, edge, _EVER)
-            self._db.execute("INSERT INTO counts VALUES (?, ?, ?, ?)", (account, width, edge, used))
-            return edge, used
-        before, used = found
-        if gone := self._count_ended(account, before, edge):
-            used -= gone
-            self._db.execute(
-                "UPDATE counts SET edge = ?, used = ? WHERE account = ? AND width = ?",
-                (edge, used, account, width),
-            )
-        return edge, used
-
-    def _count_ended(self, account: str, after: int, until: int) -> int:
-        row = self._db.execute(
-            "SELECT count(*) FROM calls WHERE account = ? AND ended > ? AND ended <= ?",
-            (account, after, until),
-        ).fetchone()
-        return int(row[0])
-
-    def _find(self, reservation: int) -> tuple[str, int] | None:
-        """The reservation's account, and when it ended or is assumed to end."""
-        found: tuple[str, int] | None = self._db.execute(
-            "SELECT account, ended FROM calls WHERE id = ?", (reservation,)
-        ).fetchone()
-        return found
+    def _count(self, account: str, after: int) -> int:
+        query = "SELECT count(*) FROM calls WHERE account = ? AND ended > ?"
+        return int(self._db.execute(query, (account, after)).fetchone()[0])
 
     def _purge(self, now: int) -> None:
-        """Delete calls that are in no window any more, and counts with an edge before those calls."""
-        horizon = now - _micros(DAY + LOST_AFTER)
-        self._db.execute("DELETE FROM calls WHERE ended <= ?", (horizon,))
-        self._db.execute("DELETE FROM counts WHERE edge < ?", (horizon,))
+        """Delete calls that are in no window any more, and old notes."""
+        self._db.execute("DELETE FROM calls WHERE ended <= ?", (now - _micros(DAY + LOST_AFTER),))
         self._db.execute("DELETE FROM notes WHERE written < ?", (now - _micros(NOTED_FOR),))
 
     # -- the file ----------------------------------------------------------------------------------
@@ -348,15 +300,15 @@ class CallLog:
 
     def _prepare(self, clock: Callable[[], float] | None, machine: Machine, timeout: float) -> None:
         self._check_schema()
-        wanted = "delete" if machine.remote(self._path) else "wal"
+        wanted = "wal" if machine.local(self._path) else "delete"
         if (mode := sqlite.set_journal_mode(self._db, wanted, timeout)) != wanted:
             raise self._unusable_file(f"its file system allows journal mode {mode} only", _ELSEWHERE)
         if wanted == "wal":
             self._db.execute("PRAGMA synchronous = NORMAL")
         with sqlite.transaction(self._db):
             self._check_not_replaced()
-            if self._check_schema() == 0:
-                sqlite.create_tables(self._db, _TABLES)
+            if (version := self._check_schema()) < SCHEMA:
+                sqlite.execute_all(self._db, _FROM_VERSION_1 if version else _TABLES)
             self._clock = clock or self._steady_clock(machine)
             self._purge(self._now())
 

@@ -23,7 +23,6 @@ LEVELS = [
         "files",
         "interrupts",
         "models",
-        "mounts",
         "operations",
         "paths",
         "redaction",

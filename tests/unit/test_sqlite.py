@@ -92,7 +92,7 @@ def test_a_locked_database_is_not_a_damaged_one(tmp_path):
 
 def test_a_failed_transaction_changes_nothing(tmp_path):
     with closing(sqlite.connect(tmp_path / "x.sqlite")) as db:
-        sqlite.create_tables(db, "CREATE TABLE a (b); CREATE TABLE c (d)")
+        sqlite.execute_all(db, "CREATE TABLE a (b); CREATE TABLE c (d)")
         with pytest.raises(ZeroDivisionError), sqlite.transaction(db):
             db.execute("INSERT INTO a VALUES (?)", (1 // len(db.execute("SELECT * FROM a").fetchall()),))
         with sqlite.transaction(db):
