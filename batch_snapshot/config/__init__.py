@@ -4,7 +4,4 @@ Exports `options` (which the command line and the library fill in) and `accounts
 under which quotas, at which endpoint). It makes no calls and imports no AWS SDK.
 """
 
-__all__ = [
-    "accounts",
-    "options",
-]
+__all__ = ["accounts", "options"]

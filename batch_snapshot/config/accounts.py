@@ -92,9 +92,7 @@ def select_accounts(accounts: Mapping[str, Account], options: Options) -> dict[s
         raise InputError(f"--profile {options.profile}: every account names a profile of its own already")
     return {
         name: replace(
-            account,
-            profile=account.profile or options.profile,
-            region=account.region or options.region,
+            account, profile=account.profile or options.profile, region=account.region or options.region
         )
         for name, account in chosen.items()
     }

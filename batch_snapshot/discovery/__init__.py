@@ -5,11 +5,4 @@ page), `output` (files, text and JSON of what was found), `readers` (reads by ac
 `changes`. It writes no ledger and makes no snapshot.
 """
 
-__all__ = [
-    "changes",
-    "discover",
-    "output",
-    "readers",
-    "search",
-    "update",
-]
+__all__ = ["changes", "discover", "output", "readers", "search", "update"]

@@ -49,10 +49,7 @@ class ListReader:
         self._now = now
         self._on_progress = on_progress
         shapes = row_input()
-        self._patterns = {
-            "engagement": shapes["engagement"].regex,
-            "resource": shapes["resource"].regex,
-        }
+        self._patterns = {"engagement": shapes["engagement"].regex, "resource": shapes["resource"].regex}
 
     async def read(self, *, jobs: bool) -> None:
         one = self._filters

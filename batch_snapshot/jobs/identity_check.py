@@ -98,11 +98,7 @@ def _renamed_refusal(job: Job, name: str, now: str) -> str | None:
 
 
 async def identify_signer(
-    job: Job,
-    signers: dict[str, str],
-    limits: AccountLimits,
-    identify: Identify,
-    account: AccountState,
+    job: Job, signers: dict[str, str], limits: AccountLimits, identify: Identify, account: AccountState
 ) -> None:
     """Find out who signs, put it in `signers` for the intents, and apply that AWS account's quotas."""
     found = await identify(account.name)

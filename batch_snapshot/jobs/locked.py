@@ -59,11 +59,7 @@ class LockedLedger(NamedTuple):
 
 @contextmanager
 def lock_ledger(
-    manifest: Manifest,
-    options: Options,
-    now: datetime,
-    *,
-    read_only: bool = False,
+    manifest: Manifest, options: Options, now: datetime, *, read_only: bool = False
 ) -> Iterator[LockedLedger]:
     """Find the ledger of a run, lock it and repair its end; with `read_only` neither."""
     targets = resolve_targets(manifest.accounts, options, profiles.endpoints)

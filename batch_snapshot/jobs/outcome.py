@@ -18,11 +18,7 @@ if TYPE_CHECKING:
     from batch_snapshot.jobs.job import Job
     from batch_snapshot.reporting.progress import RunView
 
-_OUTCOMES = {
-    StopKind.DEFERRED: "deferred",
-    StopKind.STOPPED: "stopped",
-    StopKind.INTERRUPTED: "interrupted",
-}
+_OUTCOMES = {StopKind.DEFERRED: "deferred", StopKind.STOPPED: "stopped", StopKind.INTERRUPTED: "interrupted"}
 
 
 def initial_stats(job: Job) -> RunStats:

@@ -125,10 +125,7 @@ async def retry(
 
 
 def dry_retry(
-    path: Path,
-    selection: Selecting | None = None,
-    options: Options | None = None,
-    hooks: Hooks | None = None,
+    path: Path, selection: Selecting | None = None, options: Options | None = None, hooks: Hooks | None = None
 ) -> Preview:
     """Show what `retry` would do; nothing is called or written."""
     options, hooks = options or Options(), hooks or Hooks()

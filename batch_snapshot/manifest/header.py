@@ -138,8 +138,7 @@ def _count(section: Fields, key: ManifestKey, report: Report) -> int | None:
         return int(value.text)
     kind = "a positive whole number" if key.least else "a whole number, 0 or more,"
     report(
-        value.line,
-        f"{key.name} {quoted(value.text)} must be {kind} in plain digits, e.g. {key.name}: 100",
+        value.line, f"{key.name} {quoted(value.text)} must be {kind} in plain digits, e.g. {key.name}: 100"
     )
     return None
 

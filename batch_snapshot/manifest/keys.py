@@ -176,11 +176,7 @@ INCLUDE = (
 
 QUOTA = (
     ManifestKey(
-        "per_second",
-        "Calls a second; may be a fraction.",
-        ValueType.RATE,
-        examples=(1,),
-        sample=("1", ""),
+        "per_second", "Calls a second; may be a fraction.", ValueType.RATE, examples=(1,), sample=("1", "")
     ),
     ManifestKey("per_minute", "Calls in any 60 seconds.", ValueType.COUNT, examples=(60,), least=1),
     ManifestKey("per_hour", "Calls in any 60 minutes.", ValueType.COUNT, examples=(1000,), least=1),

@@ -212,8 +212,4 @@ class _TextLines:
 
 
 #: What reads which ending.
-ENTRIES: dict[str, Entries] = {
-    ".csv": csv_entries,
-    ".ndjson": ndjson_entries,
-    ".jsonl": ndjson_entries,
-}
+ENTRIES: dict[str, Entries] = {".csv": csv_entries, ".ndjson": ndjson_entries, ".jsonl": ndjson_entries}

@@ -124,9 +124,7 @@ def test_what_a_retry_of_all_sends_and_what_is_settled_or_unattempted_are_all_ro
             assert (request.ambiguous, request.first_sent_at) == (True, entry.first_sent_at)
         else:
             assert request == Request(
-                request.row,
-                client_token(RUN_ID, request.row, entry.generation + 1),
-                entry.generation + 1,
+                request.row, client_token(RUN_ID, request.row, entry.generation + 1), entry.generation + 1
             )
 
 

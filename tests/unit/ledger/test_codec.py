@@ -220,8 +220,7 @@ def test_an_account_of_a_later_version_is_read_without_what_is_not_known():
 
 
 @pytest.mark.parametrize(
-    "fields",
-    [{"profile": 7}, {"region": ["us-east-1"]}, {"quota": 7}, {"quota": {"per_day": "many"}}],
+    "fields", [{"profile": 7}, {"region": ["us-east-1"]}, {"quota": 7}, {"quota": {"per_day": "many"}}]
 )
 def test_an_account_of_wrong_types_is_refused(fields):
     with pytest.raises((TypeError, ValueError)):

@@ -111,11 +111,7 @@ async def test_a_lock_is_free_when_its_holder_has_ended(path):
 
 
 def test_one_process_cannot_hold_a_lock_twice(path):
-    with (
-        held(path),
-        pytest.raises(LockedError, match=f"pid {os.getpid()} on"),
-        held(path),
-    ):
+    with held(path), pytest.raises(LockedError, match=f"pid {os.getpid()} on"), held(path):
         pytest.fail("held twice")
     assert_free(path)
 

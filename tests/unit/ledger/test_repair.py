@@ -292,10 +292,7 @@ def test_a_repaired_ledger_is_resumed_to_one_snapshot_per_row(tmp_path, monkeypa
 
     async def damage_and_resume() -> None:
         clock = Clock()
-        async with serve(SimulatorSettings(forget_after=memory), now=clock.time) as (
-            url,
-            simulator,
-        ):
+        async with serve(SimulatorSettings(forget_after=memory), now=clock.time) as (url, simulator):
             options, hooks = (
                 Options(ledger=str(ledger), endpoint_url=url),
                 run.Hooks(now=clock.now, rng=Hasty(7)),

@@ -29,11 +29,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize(
     ("section", "cls", "besides"),
-    [
-        (keys.ACCOUNT, Account, {"name"}),
-        (keys.QUOTA, Quota, set()),
-        (keys.DISCOVER, Filters, set()),
-    ],
+    [(keys.ACCOUNT, Account, {"name"}), (keys.QUOTA, Quota, set()), (keys.DISCOVER, Filters, set())],
 )
 def test_every_key_of_the_table_is_a_field_and_every_field_a_key(section, cls, besides):
     assert keys.names(section) == {field.name for field in fields(cls)} - besides
