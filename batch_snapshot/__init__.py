@@ -25,8 +25,7 @@ if TYPE_CHECKING:
         StorageError,
     )
     from batch_snapshot.jobs.plan import Selection
-    from batch_snapshot.jobs.run import Hooks, retry, run
-    from batch_snapshot.jobs.sync import retry_sync, run_sync
+    from batch_snapshot.jobs.run import Hooks, retry, retry_sync, run, run_sync
     from batch_snapshot.models import Outcome
     from batch_snapshot.reporting.summary import Summary
 
@@ -62,9 +61,9 @@ _MODULES = {
     "Settings": "config.options",
     "Summary": "reporting.summary",
     "retry": "jobs.run",
-    "retry_sync": "jobs.sync",
+    "retry_sync": "jobs.run",
     "run": "jobs.run",
-    "run_sync": "jobs.sync",
+    "run_sync": "jobs.run",
 }
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from batch_snapshot.engine import reader
 from batch_snapshot.errors import InputError, ManifestError
-from batch_snapshot.jobs import signer
 from batch_snapshot.manifest.duplicates import shared
 from batch_snapshot.models import AWS, SIMULATOR, ApiError, ErrorKind, Failure, Verdict
 
@@ -21,6 +20,78 @@ if TYPE_CHECKING:
     #: Says whose quotas an account uses; raises `ApiError`.
     Identify = Callable[[str], Awaitable[str]]
 
+#: Before the number of an AWS account.
+AWS_PREFIX = "aws:"
+
+
+def recorded_form(identity: str) -> str:
+    """What a ledger records of an identity: the AWS account's number, or a hash of the access key's id."""
+    if identity.startswith(AWS_PREFIX):
+        return ":".join(identity.split(":")[:2])
+    return identity.rpartition(" ")[2]
+
+
+def refusal(account: str, before: str | None, now: str) -> str | None:
+    """Why a ledger cannot be resumed under the signer `now`; None: it can."""
+    if before is None or before == now or not (before.startswith(AWS_PREFIX) and now.startswith(AWS_PREFIX)):
+        return None
+    was, is_ = (text.removeprefix(AWS_PREFIX) for text in (before, now))
+    return (
+        f"account {account!r} was AWS account {was} so far, and these credentials are of {is_}: sign as "
+        "before (AWS_PROFILE, --profile), or name another ledger with --ledger"
+    )
+
+
+def warning(account: str, before: str | None, now: str) -> str | None:
+    """A warning if another key signs than before: keys are renewed, but accounts can be confused."""
+    if before is None or before == now or now.startswith(AWS_PREFIX):
+        return None
+    if before.startswith(AWS_PREFIX):
+        was = before.removeprefix(AWS_PREFIX)
+        return f"account {account}: was AWS account {was} so far; AWS did not say whose these credentials are"
+    return f"account {account}: signed with another access key than before: see that it is the same account's"
+
+
+def may_be_same(before: str | None, now: str, *, alike: bool, simulated: bool = False) -> bool:
+    """Whether two account names may sign for the same AWS account; without proof that they don't, they may.
+
+    Args:
+        before: who signed under the one name; None: the ledger does not say.
+        now: who signs under the other.
+        alike: whether profile and role are the same.
+        simulated: both sign with the simulator's key.
+    """
+    was, is_ = account_number(before), account_number(now)
+    if was and is_:
+        return was == is_
+    if simulated:
+        return alike
+    if before and not was and not is_:
+        return before == now or alike
+    return True
+
+
+def account_number(recorded: str | None) -> str | None:
+    """The AWS account's number in what a ledger records, of AWS or another endpoint; None: it has none."""
+    if not recorded or ":" not in recorded or recorded.startswith("key:"):
+        return None
+    if recorded.startswith(AWS_PREFIX):
+        return recorded.removeprefix(AWS_PREFIX)
+    return recorded.rsplit(":", 2)[-2]
+
+
+def renamed_refusal(row: str, other: str, name: str, *, command: str) -> str:
+    ours = (
+        f"leave account {name!r} out with --accounts"
+        if command == "retry"
+        else f"name the account {other!r} in the manifest as the ledger does"
+    )
+    return (
+        f"{row} is in it under account {other!r} and would be sent again under {name!r}, which signs for "
+        f"the same AWS account as far as can be told; {ours}, or name another ledger with --ledger if all "
+        "snapshots are to be made again"
+    )
+
 
 async def check_accounts(job: Job, identify: Identify) -> None:
     await check_signers(job, identify)
@@ -33,11 +104,11 @@ async def check_signers(job: Job, identify: Identify) -> None:
 
     async def check(name: str) -> None:
         before = job.past.signers.get(name)
-        if before is None or not before.startswith(signer.AWS_PREFIX):
+        if before is None or not before.startswith(AWS_PREFIX):
             return
         # Credentials that cannot be had stop the account alone, when its first row is to be sent.
         with suppress(ApiError):
-            if why := signer.refusal(name, before, signer.recorded_form(await identify(name))):
+            if why := refusal(name, before, recorded_form(await identify(name))):
                 raise InputError(f"{job.path}: {why}")
 
     await reader.map_concurrently(job.accounts, check)
@@ -50,18 +121,18 @@ async def check_duplicates(job: Job, identify: Identify) -> None:
     the manifest was validated; here AWS is asked, where it is called at all.
     """
     numbers: dict[str, str] = {
-        name: before.removeprefix(signer.AWS_PREFIX)
+        name: before.removeprefix(AWS_PREFIX)
         for name, before in job.past.signers.items()
-        if name not in job.accounts and before.startswith(signer.AWS_PREFIX)
+        if name not in job.accounts and before.startswith(AWS_PREFIX)
     }
     if job.endpoint != AWS or (not numbers and all(account.number for account in job.accounts.values())):
         return
 
     async def check(name: str) -> None:
         with suppress(ApiError):
-            found = signer.recorded_form(await identify(name))
-            if found.startswith(signer.AWS_PREFIX):
-                numbers[name] = found.removeprefix(signer.AWS_PREFIX)
+            found = recorded_form(await identify(name))
+            if found.startswith(AWS_PREFIX):
+                numbers[name] = found.removeprefix(AWS_PREFIX)
 
     if len(job.accounts) + len(numbers) > 1:
         await reader.map_concurrently(job.accounts, check)
@@ -75,7 +146,7 @@ async def check_renamed(job: Job, identify: Identify) -> None:
     async def check(name: str) -> None:
         # Credentials that cannot be had stop the account alone, and `identify_signer` checks again.
         with suppress(ApiError):
-            if why := _renamed_refusal(job, name, signer.recorded_form(await identify(name))):
+            if why := _renamed_refusal(job, name, recorded_form(await identify(name))):
                 raise InputError(f"{job.path}: {why}")
 
     await reader.map_concurrently(sorted({now for _, now in job.renamed}), check)
@@ -90,10 +161,8 @@ def _renamed_refusal(job: Job, name: str, now: str) -> str | None:
         settings = known.get(other, {})
         alike = all(settings.get(key) == getattr(account, key) for key in ("role_arn", "profile"))
         before = job.past.signers.get(other)
-        if signer.may_be_same(before, now, alike=alike, simulated=job.endpoint == SIMULATOR):
-            return signer.renamed_refusal(
-                f"{row.engagement}/{row.resource}", other, name, command=job.command
-            )
+        if may_be_same(before, now, alike=alike, simulated=job.endpoint == SIMULATOR):
+            return renamed_refusal(f"{row.engagement}/{row.resource}", other, name, command=job.command)
     return None
 
 
@@ -103,14 +172,14 @@ async def identify_signer(
     """Find out who signs, put it in `signers` for the intents, and apply that AWS account's quotas."""
     found = await identify(account.name)
     before = signers.get(account.name) or job.past.signers.get(account.name)
-    now = signers[account.name] = signer.recorded_form(found)
-    if why := signer.refusal(account.name, before, now) or _renamed_refusal(job, account.name, now):
+    now = signers[account.name] = recorded_form(found)
+    if why := refusal(account.name, before, now) or _renamed_refusal(job, account.name, now):
         # The credentials could not be had at the start, and are another account's.
         raise ApiError(
             Failure(ErrorKind.DENIED, "AnotherAccount", why, Verdict.STOP_ACCOUNT, may_have_landed=False)
         )
-    if warning := signer.warning(account.name, before, now):
-        account.warnings.append(warning)
+    if text := warning(account.name, before, now):
+        account.warnings.append(text)
 
     async def known(_: str) -> str:
         return found

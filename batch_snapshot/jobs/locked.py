@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batch_snapshot import files, paths
@@ -18,16 +20,15 @@ from batch_snapshot.config.accounts import (
     select_accounts,
 )
 from batch_snapshot.config.options import Options, recorded_settings, state_folder_of, with_recorded_quotas
-from batch_snapshot.errors import InputError, LedgerError, StorageError
-from batch_snapshot.jobs import other_ledgers, resume
+from batch_snapshot.errors import BatchSnapshotError, InputError, LedgerError, StorageError
+from batch_snapshot.jobs import resume
 from batch_snapshot.ledger import locks, open_runs, reader, writer
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.text import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
-    from pathlib import Path
 
     from batch_snapshot.ledger.history import History
     from batch_snapshot.ledger.records import Header
@@ -82,7 +83,7 @@ def _check_unfinished(locked: LockedLedger) -> LockedLedger:
         began = locked.began
         if not (options.new_ledger and began and not reader.names_rows(path)):
             open_runs.check_not_lost(reminders, path, exists=began is not None, new_ledger=options.new_ledger)
-        given_up = other_ledgers.check_other_ledgers(reminders, path, name, options, began)
+        given_up = check_other_ledgers(reminders, path, name, options, began)
     except (InputError, StorageError) as error:
         if not locked.read_only:
             raise
@@ -194,3 +195,69 @@ def _check_names(path: Path, header: Header) -> None:
     for name in (header.name, *header.accounts):
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name) or name in {".", ".."}:
             raise LedgerError(f"{path}: the run line names {name!r}, which no manifest can: it was edited")
+
+
+#: Ledgers that a message names; the rest are counted.
+NAMED = 5
+
+
+class OtherLedger(NamedTuple):
+    path: Path
+    run_id: str
+    #: It has vanished, or another run's ledger is in its place.
+    gone: bool
+
+
+def check_other_ledgers(
+    files: Iterable[Path], path: Path, name: str, options: Options, began: Header | None
+) -> frozenset[str]:
+    """Refuse to begin a ledger while an unfinished one of the same manifest and account is elsewhere.
+
+    Returns:
+        The paths of the ledgers that are given up for this one, as they are recorded.
+    """
+    others = _other_ledgers(files, path, name, options)
+    if not others or (began and reader.names_rows(path)):
+        return frozenset()
+    if options.new_ledger or (began and began.settings.get("new_ledger")):
+        return frozenset(str(other.path) for other in others)
+    raise InputError(_refusal(path, name, others))
+
+
+def _refusal(path: Path, name: str, others: list[OtherLedger]) -> str:
+    first = others[0]
+    shown = [f"{other.path} (run {other.run_id}{', gone' if other.gone else ''})" for other in others[:NAMED]]
+    more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
+    put_back = "put it back, and " if first.gone else ""
+    return (
+        f"{path}: would be a new ledger, but manifest {name!r} has a run that is not finished: "
+        f"{', '.join(shown)}{more}; only its ledger knows what was made. To resume it, {put_back}give "
+        f"--ledger {shlex.quote(str(first.path))}; to begin anew, which makes all its snapshots again, give "
+        "--new-ledger"
+    )
+
+
+def _other_ledgers(files: Iterable[Path], path: Path, name: str, options: Options) -> list[OtherLedger]:
+    """Those recorded, the latest first; not those of other days by a pattern with {date}."""
+    runs: dict[str, str] = {}
+    for file in files:
+        runs |= open_runs.unfinished_runs(file)
+    here, pattern = path.resolve(), options.ledger or ""
+    others = []
+    for text, run_id in reversed(runs.items()):
+        other = Path(text)
+        if other != here and not paths.is_dated_ledger(pattern, name, other):
+            others += _if_unfinished(other, run_id)
+    return others
+
+
+def _if_unfinished(path: Path, run_id: str) -> list[OtherLedger]:
+    """The ledger, unless its run has nothing left to send, or has sent nothing."""
+    try:
+        past = reader.history_of(path)
+    except (BatchSnapshotError, OSError):
+        return [OtherLedger(path, run_id, gone=False)]
+    if past.first is None or past.first.run_id != run_id:
+        return [OtherLedger(path, run_id, gone=True)]
+    sent = past.succeeded or past.unfinished
+    return [OtherLedger(path, run_id, gone=False)] if sent and not past.finished else []

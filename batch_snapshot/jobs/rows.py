@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batch_snapshot.errors import ManifestError
-from batch_snapshot.jobs import plan, signer
+from batch_snapshot.jobs import identity_check, plan
 from batch_snapshot.ledger import history, reader
 from batch_snapshot.manifest import Manifest, rows
 from batch_snapshot.manifest.duplicates import DuplicateRows, Place
@@ -114,8 +114,8 @@ def renamed_rows(
 
 def _may_be_same_account(other: str, account: Account, past: History) -> bool:
     known: Mapping[str, Any] = past.last.accounts[other] if past.last else {}
-    now = account.number or signer.account_number(past.signers.get(account.name))
-    before = signer.account_number(past.signers.get(other))
+    now = account.number or identity_check.account_number(past.signers.get(account.name))
+    before = identity_check.account_number(past.signers.get(other))
     differ = before is not None and now is not None and before != now
     return known.get("endpoint_url") == account.endpoint_url and not differ
 

@@ -1,4 +1,8 @@
-"""`run` and `retry`, the library's entry, and their dry runs: each makes a `Job`, carried out in one way."""
+"""`run` and `retry`, the library's entry, and their dry runs: each makes a `Job`, carried out in one way.
+
+`run_sync` and `retry_sync` are for programs that are not asynchronous. Where an event loop is running already,
+as in a notebook, they run in a thread of their own, and the callbacks of `Hooks` are called from there.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from anyio.from_thread import start_blocking_portal
 
 from batch_snapshot import files, interrupts, paths
 from batch_snapshot.aws.target import open_target
@@ -46,6 +51,9 @@ if TYPE_CHECKING:
     from batch_snapshot.reporting.summary import Summary
 
     Selecting = Callable[[History], plan.Selection] | plan.Selection
+    from collections.abc import Awaitable, Callable
+
+    from batch_snapshot.ledger.history import History
 
 #: Rows looked at between two turns of everything else.
 BATCH = 64
@@ -248,3 +256,46 @@ def _stop_if_manifest_changes(engine: RunState, batches: Iterator[list[Request]]
         yield from batches
     except ManifestError as error:
         engine.request_stop(Stop(StopKind.STOPPED, str(error)))
+
+
+def run_sync(path: Path | str, options: Options | None = None, hooks: Hooks | None = None) -> Summary:
+    """Do what `run` does, and return when it is over.
+
+    Inside a running loop it works too, but blocks that loop; `await run(…)` does not.
+
+    Raises:
+        InputError: as `run`; or `Hooks(signals=True)` inside a running loop.
+        StorageError: as `run`.
+    """
+    return _run_to_end(partial(run, path, options, hooks), hooks)
+
+
+def retry_sync(
+    path: Path | str,
+    selection: Selecting | None = None,
+    options: Options | None = None,
+    hooks: Hooks | None = None,
+) -> Summary:
+    """Do what `retry` does, and return when it is over; see `run_sync`."""
+    return _run_to_end(partial(retry, path, selection, options, hooks), hooks)
+
+
+def _run_to_end(work: Callable[[], Awaitable[Summary]], hooks: Hooks | None) -> Summary:
+    if not _loop_is_running():
+        return anyio.run(work)
+    if hooks and hooks.signals:
+        raise InputError(
+            "Hooks(signals=True): a loop is running here, and only the main thread's own run can handle "
+            "signals; leave signals out, or await batch_snapshot.run"
+        )
+    # An exception in the block, such as an interrupt, ends the work before it is raised further.
+    with start_blocking_portal() as portal:
+        return portal.call(work)
+
+
+def _loop_is_running() -> bool:
+    try:
+        anyio.get_current_task()
+    except RuntimeError:
+        return False
+    return True

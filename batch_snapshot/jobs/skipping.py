@@ -4,27 +4,278 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 
-from batch_snapshot import paths
+from batch_snapshot import paths, sqlite
 from batch_snapshot.config.options import Options, state_folder_of
+from batch_snapshot.discovery import changes
 from batch_snapshot.engine.account import Stop, StopKind
-from batch_snapshot.errors import DeferredError, InputError, ManifestError
-from batch_snapshot.jobs.skip_filter import SkippedRows, SkipRules, choose_skipped_rows
-from batch_snapshot.ledger.snapshot_index import SnapshotIndex, service_of
+from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
+from batch_snapshot.errors import DeferredError, InputError, ManifestError, ServiceError
+from batch_snapshot.ledger.snapshot_index import SnapshotIndex, SnapshotJob, service_of
 from batch_snapshot.manifest import filters
+from batch_snapshot.models import ApiError, Row, Skip
+from batch_snapshot.operations import NOT_FOUND, SNAPSHOT, create_operation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
 
-    from batch_snapshot.engine.reader import Reader
     from batch_snapshot.engine.run_state import RunState
     from batch_snapshot.jobs.recorder import Recorder
+    from batch_snapshot.sqlite import Connection
+
+#: Rows that one skip line names, and rows that are decided on together.
+SKIPPED_AT_ONCE, DECIDED_AT_ONCE = 256, 64
+
+#: Rows looked at between two turns of everything else.
+ROWS_A_TURN = 1024
+
+_TABLES = """
+CREATE TABLE wanted (account TEXT, catalog TEXT, resource TEXT, modified REAL, seen INTEGER,
+    PRIMARY KEY (account, catalog, resource)) WITHOUT ROWID;
+CREATE TABLE engagements (account TEXT, catalog TEXT, engagement TEXT,
+    PRIMARY KEY (account, catalog, engagement)) WITHOUT ROWID;
+CREATE TABLE active (account TEXT, catalog TEXT, engagement TEXT, resource TEXT, template TEXT,
+    PRIMARY KEY (account, catalog, engagement, resource, template)) WITHOUT ROWID
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkipRules:
+    #: Leave out what was not modified since its "last" snapshot, or since a time in seconds since the
+    #: epoch; None: leave out nothing for this reason.
+    since: float | str | None
+    #: Leave out what a running snapshot job takes care of.
+    active_jobs: bool
+    readers: Mapping[str, Reader]
+    index: SnapshotIndex
+    #: Whose snapshots the index is asked for (see `service_of`); None: it knows none of them.
+    service: str | None
+    #: The service's clock less ours.
+    skew: Callable[[str], timedelta]
+    #: Seconds since the epoch.
+    now: float
+    #: Records rows that are left out.
+    skip: Callable[[Skip, Sequence[Row]], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class SkippedRows:
+    by_account: Counter[str] = field(default_factory=Counter)
+    #: By account: why what must be known of its rows cannot be read; none of them may be sent.
+    errors: dict[str, ServiceError] = field(default_factory=dict)
+
+
+async def choose_skipped_rows(rows: Callable[[], Iterator[Row]], rules: SkipRules) -> SkippedRows:
+    """Leave out rows; an error of one account stops no other.
+
+    `rows` gives those without any history: what an intent has named may have been sent.
+    """
+    with sqlite.temporary_tables(_TABLES) as db:
+        for number, row in enumerate(rows()):
+            wanted = (row.account, row.catalog, row.resource)
+            db.execute("INSERT OR IGNORE INTO wanted VALUES (?, ?, ?, NULL, 0)", wanted)
+            where = (row.account, row.catalog, row.engagement)
+            db.execute("INSERT OR IGNORE INTO engagements VALUES (?, ?, ?)", where)
+            if number % ROWS_A_TURN == 0:
+                await anyio.lowlevel.checkpoint()
+        skip_filter = SkipFilter(db, rules)
+        for account, catalog in db.execute("SELECT DISTINCT account, catalog FROM wanted").fetchall():
+            await skip_filter.read_lists(account, catalog)
+        await skip_filter.leave_out(rows())
+        return skip_filter.skipped
+
+
+class SkipFilter:
+    def __init__(self, db: Connection, rules: SkipRules) -> None:
+        self.skipped = SkippedRows()
+        self._db = db
+        self._rules = rules
+        self._unrecorded: dict[Skip, list[Row]] = {reason: [] for reason in Skip}
+
+    async def read_lists(self, account: str, catalog: str) -> None:
+        operation = SNAPSHOT.jobs.listing.name
+        reader = self._rules.readers[account]
+        try:
+            if self._rules.active_jobs:
+                await self._read_jobs(reader, account, catalog)
+            operation = "ListOpportunities"
+            if self._rules.since is not None:
+                await self._read_dates(reader, account, catalog)
+        except ApiError as error:
+            self.skipped.errors[account] = read_failed(account, operation, error.failure)
+        except ServiceError as error:
+            self.skipped.errors[account] = error
+
+    # -- dates -------------------------------------------------------------------------------------
+
+    async def _read_dates(self, reader: Reader, account: str, catalog: str) -> None:
+        where = (account, catalog)
+        (wanted,) = self._db.execute(
+            "SELECT count(*) FROM wanted WHERE account = ? AND catalog = ?", where
+        ).fetchone()
+        limit = changes.plan_search(wanted).pages
+        # By id, so that opportunities modified meanwhile keep their position.
+        order = {"SortBy": "Identifier", "SortOrder": "ASCENDING"}
+        if limit:
+            pages = 0
+            async for page in reader.pages("ListOpportunities", Catalog=catalog, Sort=order):
+                self._store_dates(account, catalog, page.items)
+                pages += 1
+                if page.token is None:
+                    return
+                if pages >= limit:
+                    break
+        while names := self._unseen(where):
+            marks = ", ".join("?" * len(names))
+            self._db.execute(
+                f"UPDATE wanted SET seen = 1 WHERE account = ? AND catalog = ? AND resource IN ({marks})",  # noqa: S608 - marks
+                (*where, *names),
+            )
+            async for page in reader.pages("ListOpportunities", Catalog=catalog, Identifier=names):
+                self._store_dates(account, catalog, page.items)
+
+    def _unseen(self, where: tuple[str, str]) -> list[str]:
+        found = self._db.execute(
+            "SELECT resource FROM wanted WHERE account = ? AND catalog = ? AND NOT seen"
+            " ORDER BY resource LIMIT ?",
+            (*where, changes.NAMED_AT_ONCE),
+        )
+        return [resource for (resource,) in found]
+
+    def _store_dates(self, account: str, catalog: str, items: Sequence[Mapping[str, Any]]) -> None:
+        now = self._rules.now
+        self._db.executemany(
+            "UPDATE wanted SET modified = ?, seen = 1 WHERE account = ? AND catalog = ? AND resource = ?",
+            [
+                (changes.parse_date(item.get("LastModifiedDate"), now), account, catalog, item.get("Id"))
+                for item in items
+            ],
+        )
+
+    # -- jobs --------------------------------------------------------------------------------------
+
+    async def _read_jobs(self, reader: Reader, account: str, catalog: str) -> None:
+        async for page in reader.pages(SNAPSHOT.jobs.listing.name, Catalog=catalog, Status="Running"):
+            known = "SELECT 1 FROM engagements WHERE account = ? AND catalog = ? AND engagement = ?"
+            ours = [
+                str(item.get("Id"))
+                for item in page.items
+                if self._db.execute(known, (account, catalog, item.get("EngagementId"))).fetchone()
+            ]
+            await map_concurrently(ours, partial(self._read_job, reader, catalog))
+
+    async def _read_job(self, reader: Reader, catalog: str, name: str) -> None:
+        job = await self._job(reader, catalog, name)
+        self._db.execute("INSERT OR IGNORE INTO active VALUES (?, ?, ?, ?, ?)", (reader.name, catalog, *job))
+
+    async def _job(self, reader: Reader, catalog: str, name: str) -> SnapshotJob:
+        """What a job takes care of; it is read once, and then kept in the index."""
+        service = self._rules.service
+        known = self._rules.index.job(service, catalog, name) if service else None
+        if known:
+            return known
+        answer = await reader.read(SNAPSHOT.jobs.get, Catalog=catalog, **{SNAPSHOT.jobs.parameter: name})
+        members = (SNAPSHOT.members[field] for field in ("engagement", "resource", "template"))
+        job = SnapshotJob(*(str(answer.get(member) or "") for member in members))
+        if service and all(job):
+            self._rules.index.add_job(service, catalog, name, job)
+        return job
+
+    # -- deciding ----------------------------------------------------------------------------------
+
+    async def leave_out(self, rows: Iterator[Row]) -> None:
+        batch: list[Row] = []
+        for row in rows:
+            batch.append(row)
+            if len(batch) == DECIDED_AT_ONCE:
+                await self._decide(batch)
+                batch = []
+        await self._decide(batch)
+        await self._record(at_least=1)
+
+    async def _decide(self, rows: Sequence[Row]) -> None:
+        unknown: list[Row] = []
+        verdicts: dict[Row, Skip | None] = {}
+        for row in rows:
+            if row.account in self.skipped.errors:
+                continue
+            if self._active(row):
+                verdicts[row] = Skip.ACTIVE_JOB
+            elif (since := self._since(row)) is not None:
+                verdicts[row] = self._verdict(row, since)
+            elif self._rules.since is not None and self._modified(row) is not None:
+                unknown.append(row)
+        if unknown:
+            await map_concurrently(unknown, partial(self._compare_last_snapshot, verdicts))
+        for row in rows:
+            if reason := verdicts.get(row):
+                self._unrecorded[reason].append(row)
+                self.skipped.by_account[row.account] += 1
+        await self._record(at_least=SKIPPED_AT_ONCE)
+
+    def _verdict(self, row: Row, since: float) -> Skip | None:
+        margin = 0.0
+        if self._rules.since == "last":
+            margin = changes.MARGIN + abs(self._rules.skew(row.account).total_seconds())
+        return Skip.UNCHANGED if changes.unchanged(self._modified(row), since, margin) else None
+
+    def _active(self, row: Row) -> bool:
+        found = self._db.execute(
+            "SELECT 1 FROM active WHERE account = ? AND catalog = ? AND engagement = ? AND resource = ?"
+            " AND template = ?",
+            (row.account, row.catalog, row.engagement, row.resource, row.template),
+        )
+        return found.fetchone() is not None
+
+    def _modified(self, row: Row) -> float | None:
+        found = self._db.execute(
+            "SELECT modified FROM wanted WHERE account = ? AND catalog = ? AND resource = ?",
+            (row.account, row.catalog, row.resource),
+        ).fetchone()
+        modified: float | None = found[0] if found else None
+        return modified
+
+    def _since(self, row: Row) -> float | None:
+        """From when on a change of the row counts; None: no ledger knows, or it does not matter."""
+        since, service = self._rules.since, self._rules.service
+        if isinstance(since, float):
+            return since
+        last = self._rules.index.last(service, row) if since and service else None
+        return last.at if last else None
+
+    async def _compare_last_snapshot(self, verdicts: dict[Row, Skip | None], row: Row) -> None:
+        """Decide by the last snapshot that the service has; its date is by the service's own clock."""
+        if row.account in self.skipped.errors:
+            return
+        operation = create_operation(row)
+        try:
+            answer = await self._rules.readers[row.account].read(
+                operation.look_up, **operation.read_parameters(row)
+            )
+        except ApiError as error:
+            if error.failure.code != NOT_FOUND:
+                self.skipped.errors[row.account] = read_failed(row.account, operation.look_up, error.failure)
+            return
+        except ServiceError as error:
+            self.skipped.errors[row.account] = error
+            return
+        created = changes.parse_date(answer.get("CreatedAt"), self._rules.now)
+        if changes.unchanged(self._modified(row), created):
+            verdicts[row] = Skip.UNCHANGED
+
+    async def _record(self, *, at_least: int) -> None:
+        for reason, rows in self._unrecorded.items():
+            while len(rows) >= at_least:
+                await self._rules.skip(reason, rows[:SKIPPED_AT_ONCE])
+                del rows[:SKIPPED_AT_ONCE]
+
 
 #: Seconds between two checks whether the run is to stop.
 STOP_CHECK_EVERY = 0.1

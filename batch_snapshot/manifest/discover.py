@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batch_snapshot.manifest import filters, keys, values
+from batch_snapshot.manifest import checks, filters, keys
 from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.manifest.keys import ValueType
 from batch_snapshot.manifest.pairs import unknown_account
@@ -43,11 +43,11 @@ def _filters(
     if not isinstance(node, Fields):
         if not isinstance(node, Reported):
             wanted = "discover must be filters, e.g. discover: {stages: [Qualified]}"
-            report(node.line, f"{wanted}, not {values.kind_of(node)}")
+            report(node.line, f"{wanted}, not {checks.kind_of(node)}")
         return None
-    values.check_keys(node, keys.names(keys.DISCOVER), SECTION, report)
+    checks.check_keys(node, keys.names(keys.DISCOVER), SECTION, report)
     own = {
-        key: values.take_checked(node, key, check, report) or ""
+        key: checks.take_checked(node, key, check, report) or ""
         for key, check in keys.text_checks(keys.CONTEXT).items()
     }
     sole = next(iter(accounts)) if len(accounts) == 1 else None
@@ -68,7 +68,7 @@ def _filters(
         resource_type=own["resource_type"] or defaults.resource_type or DEFAULT_RESOURCE_TYPE,
         template=own["template"] or defaults.template or DEFAULT_TEMPLATE,
         **{**lists, "sources": lists["sources"] or filters.SOURCES},
-        changed_since=values.take_checked(node, "changed_since", _CHECKS["changed_since"], report),
+        changed_since=checks.take_checked(node, "changed_since", _CHECKS["changed_since"], report),
     )
 
 
@@ -82,7 +82,7 @@ def _texts(section: Fields, key: str, check: Check, report: Report) -> tuple[str
         return ()
     texts = []
     for one in _entries(node):
-        text = values.as_text(one, key, report)
+        text = checks.as_text(one, key, report)
         wrong = check.problem(text.text) if text else None
         if text and wrong:
             report(text.line, wrong)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from batch_snapshot.manifest import checks, keys, values
+from batch_snapshot.manifest import checks, keys
 from batch_snapshot.manifest.keys import ManifestKey, ValueType
 from batch_snapshot.manifest.problems import Report, quoted
 from batch_snapshot.manifest.service_model import DEFAULT_REGION
@@ -49,7 +49,7 @@ def read_version(node: Node, report: Report) -> None:
 
 
 def read_name(node: Node, report: Report) -> str | None:
-    text = values.as_text(node, "name", report)
+    text = checks.as_text(node, "name", report)
     if text is None:
         if isinstance(node, Scalar) and node.absent:
             report(node.line, "name is empty: give the manifest a name, e.g. name: nightly")
@@ -61,14 +61,14 @@ def read_name(node: Node, report: Report) -> str | None:
 
 
 def read_defaults(node: Node, report: Report, warn: Report) -> Defaults:
-    section = values.as_mapping(node, "defaults", report)
+    section = checks.as_mapping(node, "defaults", report)
     if section is None:
         return Defaults()
-    values.check_keys(section, keys.names(keys.CONTEXT), "defaults", report)
+    checks.check_keys(section, keys.names(keys.CONTEXT), "defaults", report)
     found: dict[str, str] = {}
     invalid = set()
     for key, check in keys.text_checks(keys.CONTEXT).items():
-        value = values.take_checked(section, key, check, report)
+        value = checks.take_checked(section, key, check, report)
         if value is not None:
             found[key] = value
         elif not _absent(section.nodes.get(key)):
@@ -82,7 +82,7 @@ def read_defaults(node: Node, report: Report, warn: Report) -> Defaults:
 
 def read_accounts(node: Node, report: Report, warn: Report) -> dict[str, Account]:
     """The accounts by name. An invalid one is kept under its name, so that its rows are not reported."""
-    section = values.as_mapping(node, "accounts", report)
+    section = checks.as_mapping(node, "accounts", report)
     if section is None:
         return {}
     for name in section.nodes:
@@ -94,14 +94,14 @@ def read_accounts(node: Node, report: Report, warn: Report) -> dict[str, Account
 
 def _account(name: str, node: Node, report: Report, warn: Report) -> Account:
     where = f"account {escaped(truncated(name, 64))}"
-    settings = values.as_mapping(node, where, report)
+    settings = checks.as_mapping(node, where, report)
     if settings is None:
         return Account(name)
-    values.check_keys(settings, keys.names(keys.ACCOUNT), where, report)
+    checks.check_keys(settings, keys.names(keys.ACCOUNT), where, report)
     texts: dict[str, str | None] = {}
     for key in keys.ACCOUNT:
         if key.type is ValueType.TEXT and key.check:
-            texts[key.name] = values.take_checked(settings, key.name, key.check, report)
+            texts[key.name] = checks.take_checked(settings, key.name, key.check, report)
             if texts[key.name] and key.needs and _absent(settings.nodes.get(key.needs)):
                 report(
                     settings.nodes[key.name].line,
@@ -115,10 +115,10 @@ def _account(name: str, node: Node, report: Report, warn: Report) -> Account:
 
 
 def _quota(node: Node | None, where: str, report: Report) -> Quota:
-    section = None if node is None else values.as_mapping(node, "quota", report)
+    section = None if node is None else checks.as_mapping(node, "quota", report)
     if section is None:
         return Quota()
-    values.check_keys(section, keys.names(keys.QUOTA), f"the quota of {where}", report)
+    checks.check_keys(section, keys.names(keys.QUOTA), f"the quota of {where}", report)
     counts = {key.name: _count(section, key, report) for key in keys.QUOTA if key.type is ValueType.COUNT}
     reserve = counts.pop("reserve") or 0
     smallest = min((number for number in counts.values() if number), default=None)
@@ -131,7 +131,7 @@ def _quota(node: Node | None, where: str, report: Report) -> Quota:
 
 
 def _count(section: Fields, key: ManifestKey, report: Report) -> int | None:
-    value = values.take(section, key.name, report)
+    value = checks.take(section, key.name, report)
     if value is None:
         return None
     if value.plain and _COUNT.fullmatch(value.text) and int(value.text) >= key.least:
@@ -144,7 +144,7 @@ def _count(section: Fields, key: ManifestKey, report: Report) -> int | None:
 
 
 def _rate(section: Fields, report: Report) -> float | None:
-    value = values.take(section, "per_second", report)
+    value = checks.take(section, "per_second", report)
     if value is None:
         return None
     if value.plain and _RATE.fullmatch(value.text) and float(value.text) > 0:
@@ -165,7 +165,7 @@ def _tags(node: Node | None, report: Report) -> tuple[str, ...]:
         return ()
     tags: list[str] = []
     for one in node.nodes:
-        tag = values.as_text(one, "a tag", report)
+        tag = checks.as_text(one, "a tag", report)
         if tag is None:
             if _absent(one):
                 report(one.line, "a tag is empty: name it or remove it")

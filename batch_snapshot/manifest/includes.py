@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from batch_snapshot.files import open_regular
 from batch_snapshot.manifest import keys
+from batch_snapshot.manifest.checks import as_text, check_keys
 from batch_snapshot.manifest.problems import Report, quoted, quoted_ascii
-from batch_snapshot.manifest.values import as_text, check_keys
 from batch_snapshot.manifest.yaml_events import Fields, Node, Scalar, is_unwritten
 from batch_snapshot.text import escaped
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
-from batch_snapshot.manifest import checks, keys, values
+from batch_snapshot.manifest import checks, keys
 from batch_snapshot.manifest.header import AMBIENT, Defaults
 from batch_snapshot.manifest.problems import ProblemCount, Report, quoted, suggestion
 from batch_snapshot.manifest.service_model import DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE, row_input
@@ -54,7 +54,7 @@ class Expander:
         if type(entry) is not Fields:
             if not isinstance(entry, Reported):
                 wanted = "an entry must be a mapping like {engagement: …, resource: …}"
-                self._report(entry.line, f"{wanted}, not {values.kind_of(entry)}")
+                self._report(entry.line, f"{wanted}, not {checks.kind_of(entry)}")
             return []
         return self._plain_row(entry) or self._validated_rows(entry)
 
@@ -73,7 +73,7 @@ class Expander:
         return None
 
     def _validated_rows(self, entry: Fields) -> list[tuple[Row, int]]:
-        values.check_keys(entry, _KEYS, "a pair", self._report)
+        checks.check_keys(entry, _KEYS, "a pair", self._report)
         engagement = self._one_engagement(entry)
         resources = self._all_resources(entry)
         context = self._context(entry, len(resources))
@@ -93,7 +93,7 @@ class Expander:
             line = entry.line if node is None else node.line
             self._missing(entry, line, "engagement is missing: name one, e.g. engagement: eng-0123456789abcd")
             return None
-        return values.take_checked(entry, "engagement", _CHECKS["engagement"], self._report)
+        return checks.take_checked(entry, "engagement", _CHECKS["engagement"], self._report)
 
     def _all_resources(self, entry: Fields) -> list[Scalar]:
         one = _value(entry, "resource")
@@ -107,7 +107,7 @@ class Expander:
         elif many is None:
             self._missing(entry, entry.line, "resource is missing: name one, e.g. resource: O1234567")
         elif not isinstance(many, Reported):
-            found = "an empty list" if isinstance(many, Items) else values.kind_of(many)
+            found = "an empty list" if isinstance(many, Items) else checks.kind_of(many)
             self._report(
                 many.line, f"resources must be a list of ids, e.g. [O1234567, O1234568], not {found}"
             )
@@ -121,7 +121,7 @@ class Expander:
         return (type(node) is Scalar and self._resource(node.text) is not None) or self._no_id(node)
 
     def _no_id(self, node: Node) -> bool:
-        text = values.as_text(node, "resource", self._report)
+        text = checks.as_text(node, "resource", self._report)
         if text is not None:
             self._report(text.line, _CHECKS["resource"].problem(text.text) or "")
         elif isinstance(node, Scalar) and node.absent:
@@ -135,7 +135,7 @@ class Expander:
             if node is None:
                 continue
             # An invalid one is not missing
-            own[key] = value = values.take_checked(entry, key, _CHECKS[key], self._report) or ""
+            own[key] = value = checks.take_checked(entry, key, _CHECKS[key], self._report) or ""
             if value and key == "account":
                 wrong = unknown_account(value, self._accounts)
                 if wrong:

@@ -9,7 +9,7 @@ from io import BufferedReader, RawIOBase
 from typing import IO, TYPE_CHECKING, Any
 
 from batch_snapshot.files import open_regular
-from batch_snapshot.manifest import discover, header, includes, keys, line_files, values
+from batch_snapshot.manifest import checks, discover, header, includes, keys, line_files
 from batch_snapshot.manifest.duplicates import Place
 from batch_snapshot.manifest.header import AMBIENT, Defaults
 from batch_snapshot.manifest.pairs import Expander, unknown_account
@@ -68,7 +68,7 @@ class Sections:
         elif key.text in keys.names(keys.TOP):
             report(key.line, f"{key.text} belongs in the manifest itself, not in a file that it includes")
         else:
-            values.unknown_key(key.text, key.line, self.known, "a manifest", report)
+            checks.unknown_key(key.text, key.line, self.known, "a manifest", report)
 
 
 class ManifestReader:

@@ -12,7 +12,7 @@ from batch_snapshot.engine.account import AccountState
 from batch_snapshot.engine.limits import AccountLimits
 from batch_snapshot.errors import InputError
 from batch_snapshot.failures import retry
-from batch_snapshot.jobs import identity_check, run, signer
+from batch_snapshot.jobs import identity_check, run
 from batch_snapshot.models import ApiError, Verdict
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.pacer import Pacer
@@ -220,7 +220,7 @@ AT_2 = "http://127.0.0.1:9:222222222222:us-east-1"
     ],
 )  # fmt: skip
 def test_two_names_count_as_one_signer_unless_proven_different(before, now, alike, simulated, one):
-    assert signer.may_be_same(before, now, alike=alike, simulated=simulated) is one
+    assert identity_check.may_be_same(before, now, alike=alike, simulated=simulated) is one
 
 
 @pytest.mark.asyncio

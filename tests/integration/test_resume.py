@@ -16,7 +16,7 @@ from batch_snapshot.engine.account import AccountState
 from batch_snapshot.engine.limits import AccountLimits
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.failures import retry
-from batch_snapshot.jobs import identity_check, plan, run, signer
+from batch_snapshot.jobs import identity_check, plan, run
 from batch_snapshot.ledger import locks, open_runs
 from batch_snapshot.models import ApiError, Quota, Verdict
 from batch_snapshot.ratelimit import pace
@@ -127,15 +127,14 @@ async def test_recorded_unfinished_ledgers_are_private_and_bounded(tmp_path, mon
     ],
 )
 async def test_another_aws_account_is_refused_and_another_key_warned_about(before, now, refused, warned):
-    assert (signer.refusal("main", before, now) is not None) is refused
-    assert (signer.warning("main", before, now) is not None) is warned
+    assert (identity_check.refusal("main", before, now) is not None) is refused
+    assert (identity_check.warning("main", before, now) is not None) is warned
 
 
 async def test_a_ledger_records_the_account_number_or_the_key():
-    assert signer.recorded_form("aws:123456789012:us-east-1") == "aws:123456789012"
-    assert (
-        signer.recorded_form("http://127.0.0.1:9 key:abc") == signer.recorded_form("aws key:abc") == "key:abc"
-    )
+    assert identity_check.recorded_form("aws:123456789012:us-east-1") == "aws:123456789012"
+    assert identity_check.recorded_form("http://127.0.0.1:9 key:abc") == "key:abc"
+    assert identity_check.recorded_form("aws key:abc") == "key:abc"
 
 
 async def test_other_credentials_are_warned_about_and_another_account_is_refused_before_anything_is_sent(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.errors import LedgerError, ManifestError
-from batch_snapshot.jobs import plan, skip_filter, skipping
+from batch_snapshot.jobs import plan, skipping
 from batch_snapshot.ledger import check as audit
 from batch_snapshot.ledger import codec, history
 from batch_snapshot.ledger.records import End, Intent, Record, Skipped
@@ -80,7 +80,7 @@ class Stopped:
 
 
 def test_a_manifest_that_changes_meanwhile_stops_the_run_gracefully():
-    async def choose() -> skip_filter.SkippedRows:
+    async def choose() -> skipping.SkippedRows:
         raise ManifestError(["m.yaml: changed"])
 
     engine: Any = Stopped()
@@ -91,7 +91,7 @@ def test_a_manifest_that_changes_meanwhile_stops_the_run_gracefully():
 def test_skipping_is_cancelled_by_a_signal():
     engine: Any = Stopped()
 
-    async def choose() -> skip_filter.SkippedRows:
+    async def choose() -> skipping.SkippedRows:
         engine.stop = Stop(StopKind.INTERRUPTED, "SIGINT received")
         await anyio.sleep_forever()
         raise AssertionError
