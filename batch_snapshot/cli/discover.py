@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batch_snapshot.cli import options, terminal
-from batch_snapshot.cli.params import FILE
+from batch_snapshot.cli.params import FILE, words
 from batch_snapshot.cli.progress import ProgressLine, environment
 from batch_snapshot.errors import InputError
 from batch_snapshot.manifest import filters
@@ -40,16 +40,26 @@ if TYPE_CHECKING:
     multiple=True,
     help="tasks know pairs that were never snapshotted too, associations those that were. Default: both.",
 )
-@click.option("--engagement", "engagements", metavar="ID,…", help="Only these engagements.")
-@click.option("--created-by", metavar="ACCOUNT,…", help="Only engagements that these AWS accounts have made.")
+@click.option("--engagement", "engagements", type=words, metavar="ID,…", help="Only these engagements.")
+@click.option(
+    "--created-by",
+    type=words,
+    metavar="ACCOUNT,…",
+    help="Only engagements that these AWS accounts have made.",
+)
 @click.option(
     "--context-type",
     "context_types",
+    type=words,
     metavar="TYPE,…",
     help="Only engagements with such a context: a read each.",
 )
 @click.option(
-    "--stage", "stages", metavar="STAGE,…", help="Only opportunities in these stages, such as Launched."
+    "--stage",
+    "stages",
+    type=words,
+    metavar="STAGE,…",
+    help="Only opportunities in these stages, such as Launched.",
 )
 @click.option(
     "--changed-since", metavar="TIME", help="Only opportunities modified since (2026-01-31, or a span: 36h)."
@@ -105,9 +115,7 @@ def _filters(given: dict[str, Any]) -> Filters:
 
     checks = keys.text_checks(keys.DISCOVER)
 
-    lists = {
-        name: options.words(given[name]) for name in ("engagements", "created_by", "context_types", "stages")
-    }
+    lists = {name: given[name] or () for name in ("engagements", "created_by", "context_types", "stages")}
     for name, texts in lists.items():
         for text in texts:
             _refuse(checks[name].problem(text))

@@ -30,6 +30,11 @@ NOTHING_SENT = ": nothing was sent; the same command starts again"
 OVER = ": the run itself was over; `batch-snapshot status` on its ledger shows the result"
 
 
+#: The fields of `Options` and of `Settings` that have the value of the flag of that name.
+_PLAIN = ("ledger", "run_id", "new_ledger", "resume_within", "changed_since", "skip_active_jobs", "wait")
+_ENGINE = ("concurrency", "max_attempts", "max_duration", "token_ttl", "resend_in_doubt", "drain_timeout")
+
+
 def options_of(given: dict[str, Any]) -> Options:
     """The options that the flags of `run` or `retry` mean."""
     from batch_snapshot.config.options import Options, Settings
@@ -37,22 +42,11 @@ def options_of(given: dict[str, Any]) -> Options:
 
     limit = given["max_failures"]
     return Options(
-        ledger=given.get("ledger"),
-        run_id=options.run_id(given.get("run_id")),
-        new_ledger=given.get("new_ledger", False),
-        resume_within=given.get("resume_within", 0.0),
-        changed_since=options.changed_since(given.get("changed_since")),
-        skip_active_jobs=given.get("skip_active_jobs", False),
-        wait=given["wait"],
         **options.target(given),
+        **{name: given[name] for name in _PLAIN if name in given},
         cluster=_cluster(given["engine"], given["scheduler"], given["workers"], given["lease"]),
         engine=Settings(
-            concurrency=given["concurrency"],
-            max_attempts=given["max_attempts"],
-            max_duration=given["max_duration"],
-            token_ttl=given["token_ttl"],
-            resend_in_doubt=given["resend_in_doubt"],
-            drain_timeout=given["drain_timeout"],
+            **{name: given[name] for name in _ENGINE},
             failure_limit=FailureLimit.parse(limit) if limit else NO_LIMIT,
         ),
         command_line=_command_line(),

@@ -1,16 +1,21 @@
-"""The types of values that flags take: times, paths, rates, windows, and names that shells complete."""
+"""The types of values that flags take, as functions of their text; and those that shells complete.
+
+A function raises `click.BadParameter` where the flag's usage helps, and else `InputError`.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from batch_snapshot import files, text
+from batch_snapshot import endpoints, files, text
+from batch_snapshot.errors import BatchSnapshotError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,52 +30,90 @@ LARGEST_TO_COMPLETE = 5_000_000
 
 
 def duration_text(seconds: float) -> str:
-    """A time as `DurationParam` reads it, in its largest whole unit, such as 10m."""
+    """A time as `duration` reads it, in its largest whole unit, such as 10m."""
     unit = max((unit for unit in text.UNITS if seconds % text.UNITS[unit] == 0), key=text.UNITS.__getitem__)
     return f"{seconds / text.UNITS[unit]:g}{unit}"
 
 
-class DurationParam(click.ParamType[float]):
-    """A time such as 90s, 15m, 6h, 1d or 1h30m, or 0; in seconds."""
-
-    name = "duration"
-
-    def __init__(self, *, bare: bool = False) -> None:
-        """With `bare`, a number without a unit is in seconds, as for the simulator's small settings."""
-        self._bare = bare
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float | int):
-            return float(value)
-        if self._bare and re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", value):
-            value = f"{value}s"
-        seconds = text.parse_duration(value)
-        if seconds is None:
-            self.fail(
-                f"{value!r} is no time: write a number with its unit (s, m, h or d), such as 90s, 15m, 6h, "
-                "1d or 1h30m",
-                param,
-                ctx,
-            )
-        if seconds > LONGEST_TIME:
-            self.fail(f"{value!r} is longer than 100 years; write a shorter time", param, ctx)
-        return seconds
+def duration(value: str) -> float:
+    """Seconds of a time such as 90s, 15m, 6h, 1d or 1h30m, or 0."""
+    seconds = text.parse_duration(value)
+    if seconds is None:
+        raise click.BadParameter(
+            f"{value!r} is no time: write a number with its unit (s, m, h or d), such as 90s, 15m, 6h, "
+            "1d or 1h30m"
+        )
+    if seconds > LONGEST_TIME:
+        raise click.BadParameter(f"{value!r} is longer than 100 years; write a shorter time")
+    return seconds
 
 
-class TimeOfDayParam(click.ParamType[tuple[int, int]]):
-    """A time of day, HH:MM, as (hour, minute)."""
+def short_duration(value: str) -> float:
+    """As `duration`, and a number without a unit is in seconds."""
+    return duration(f"{value}s" if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", value) else value)
 
-    name = "time of day"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", value)
-        if not match:
-            self.fail(f"{value!r} is no time of day; write HH:MM, such as 02:17", param, ctx)
-        return int(match[1]), int(match[2])
+def time_of_day(value: str) -> tuple[int, int]:
+    """Hour and minute of HH:MM."""
+    match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", value)
+    if not match:
+        raise click.BadParameter(f"{value!r} is no time of day; write HH:MM, such as 02:17")
+    return int(match[1]), int(match[2])
+
+
+def rate(value: str) -> float | str:
+    """Calls a second, or auto."""
+    if value == "auto":
+        return value
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 1e-6 <= number <= 999_999:
+        raise click.BadParameter(
+            f"{value!r} is no rate; write calls a second from 0.000001 to 999999, such as 2.5, or auto"
+        )
+    return number
+
+
+def window(value: str) -> tuple[int, float]:
+    """Calls and seconds of a rolling window N/TIME."""
+    number, slash, time = value.partition("/")
+    if not (slash and re.fullmatch("0*[1-9][0-9]{0,11}", number)):
+        raise click.BadParameter(f"{value!r} is no window; write calls/time, such as 100/1m")
+    return int(number), short_duration(time)
+
+
+def region(name: str) -> str:
+    if not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", name):
+        raise InputError(f"--region {name!r}: is no region; leave it out for us-east-1")
+    return name
+
+
+def run_id(value: str) -> str:
+    if not (0 < len(value) <= 128 and value.isascii() and value.isprintable()):
+        raise InputError(f"--run-id {value!r}: give 1 to 128 printable ASCII characters")
+    return value
+
+
+def endpoint_url(url: str) -> str:
+    return endpoints.check_endpoint(url, "--endpoint-url")
+
+
+def changed_since(value: str) -> str:
+    from batch_snapshot.manifest import filters
+
+    try:
+        if value != "last":
+            filters.since(value, datetime(2026, 1, 1, tzinfo=UTC))
+    except ValueError as error:
+        raise InputError(f"--changed-since: {error}; or last") from None
+    return value
+
+
+def words(value: str) -> tuple[str, ...]:
+    """The words of a list separated by commas."""
+    return tuple(filter(None, (word.strip() for word in value.split(","))))
 
 
 class PathParam(click.ParamType[Path]):
@@ -108,105 +151,52 @@ def _shown_name(param: click.Parameter | None) -> str:
 FILE, FOLDER = PathParam("file"), PathParam("dir")
 
 
-class RateParam(click.ParamType[float | str]):
-    """Calls a second, or auto."""
+def complete_accounts(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Accounts of the manifest or ledger on the command line, and their tags as tag:NAME."""
+    from batch_snapshot import manifest
+    from batch_snapshot.config.accounts import TAG, recorded_accounts
+    from batch_snapshot.ledger import reader
 
-    name = "rate"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
-        if value == "auto":
-            return "auto"
-        try:
-            rate = float(value)
-        except ValueError:
-            rate = math.nan
-        if not 1e-6 <= rate <= 999_999:
-            self.fail(
-                f"{value!r} is no rate; write calls a second from 0.000001 to 999999, such as 2.5, or auto",
-                param,
-                ctx,
-            )
-        return rate
-
-
-class WindowParam(click.ParamType[tuple[int, float]]):
-    """A rolling window N/TIME, as (calls, seconds)."""
-
-    name = "window"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, float]:
-        if isinstance(value, tuple):
-            return value
-        number, slash, time = value.partition("/")
-        if not (slash and re.fullmatch("0*[1-9][0-9]{0,11}", number)):
-            self.fail(f"{value!r} is no window; write calls/time, such as 100/1m", param, ctx)
-        return int(number), DurationParam(bare=True).convert(time, param, ctx)
+    path = _file_on_command_line(ctx)
+    if path is None:
+        return []
+    try:
+        if ctx.info_name != "retry":
+            accounts = manifest.load(path).accounts
+        else:
+            head = reader.head(path)
+            accounts = recorded_accounts(path, head) if head else {}
+    except BatchSnapshotError:
+        return []
+    tags = {f"{TAG}{tag}" for account in accounts.values() for tag in account.tags}
+    return _completed([*accounts, *sorted(tags)], incomplete)
 
 
-class WordsParam(click.ParamType[str]):
-    """Words separated by commas, of which a shell completes the last."""
-
-    name = "words"
-
-    def known(self, context: click.Context) -> Iterable[str]:
-        raise NotImplementedError
-
-    def shell_complete(
-        self,
-        ctx: click.Context,
-        param: click.Parameter,  # noqa: ARG002 - click's own
-        incomplete: str,
-    ) -> list[CompletionItem]:
-        from click.shell_completion import CompletionItem
-
-        before, comma, begun = incomplete.rpartition(",")
-        given = before.split(",")
-        return [
-            CompletionItem(f"{before}{comma}{word}")
-            for word in self.known(ctx)
-            if word.startswith(begun) and word not in given
-        ]
-
-
-class AccountsParam(WordsParam):
-    """Accounts of the manifest or ledger on the command line, and their tags."""
-
-    def known(self, context: click.Context) -> Iterable[str]:
-        from batch_snapshot import manifest
-        from batch_snapshot.config.accounts import TAG, recorded_accounts
-        from batch_snapshot.errors import BatchSnapshotError
-        from batch_snapshot.ledger import reader
-
-        path = _file_on_command_line(context)
-        if path is None:
-            return ()
-        try:
-            if context.info_name != "retry":
-                accounts = manifest.load(path).accounts
-            else:
-                head = reader.head(path)
-                accounts = recorded_accounts(path, head) if head else {}
-        except BatchSnapshotError:
-            return ()
-        tags = {f"{TAG}{tag}" for account in accounts.values() for tag in account.tags}
-        return [*accounts, *sorted(tags)]
-
-
-class FailuresParam(WordsParam):
+def complete_failures(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Error kinds, the error codes of the ledger on the command line, and in_doubt."""
+    from batch_snapshot.ledger import reader
+    from batch_snapshot.models import ErrorKind, Status
 
-    def known(self, context: click.Context) -> Iterable[str]:
-        from batch_snapshot.errors import BatchSnapshotError
-        from batch_snapshot.ledger import reader
-        from batch_snapshot.models import ErrorKind, Status
+    codes: set[str] = set()
+    if path := _file_on_command_line(ctx):
+        with suppress(BatchSnapshotError):
+            codes = {group.code for group in reader.history_of(path).failures() if group.code}
+    return _completed(
+        [*(kind.value for kind in ErrorKind), Status.IN_DOUBT.value, *sorted(codes)], incomplete
+    )
 
-        codes: set[str] = set()
-        if path := _file_on_command_line(context):
-            with suppress(BatchSnapshotError):
-                codes = {group.code for group in reader.history_of(path).failures() if group.code}
-        return [*(kind.value for kind in ErrorKind), Status.IN_DOUBT.value, *sorted(codes)]
+
+def _completed(known: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    """Of a list separated by commas: the words that its last one may become."""
+    from click.shell_completion import CompletionItem
+
+    before, comma, begun = incomplete.rpartition(",")
+    given = before.split(",")
+    return [
+        CompletionItem(f"{before}{comma}{word}")
+        for word in known
+        if word.startswith(begun) and word not in given
+    ]
 
 
 def _file_on_command_line(context: click.Context) -> Path | None:

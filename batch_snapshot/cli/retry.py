@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batch_snapshot.cli import invocation, notify, options, terminal
-from batch_snapshot.cli.params import FILE, FailuresParam
+from batch_snapshot.cli.params import FILE, complete_failures, run_id
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 @click.argument("ledger", metavar="LEDGER", type=FILE)
 @click.option(
     "--only",
-    type=FailuresParam(),
+    shell_complete=complete_failures,
     metavar="WORD,…",
     help="Only rows with these error kinds (transient, conflict, quota, denied, not_found, invalid, "
     "unknown) or error codes, or in_doubt.",
 )
 @click.option("--all", "everything", is_flag=True, help="All rows that failed or are in doubt.")
-@click.option("--run-id", metavar="ID", help="The ledger's own; another one is refused.")
+@click.option("--run-id", type=run_id, metavar="ID", help="The ledger's own; another one is refused.")
 @options.DRY_RUN
 @options.YES
 @options.sending

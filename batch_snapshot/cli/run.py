@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batch_snapshot.cli import invocation, notify, options, terminal
-from batch_snapshot.cli.params import FILE, DurationParam, duration_text
+from batch_snapshot.cli import invocation, notify, options, params, terminal
+from batch_snapshot.cli.params import FILE, duration, duration_text
 from batch_snapshot.config.options import RESUME_WITHIN
 
 if TYPE_CHECKING:
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     "Default: ledgers/{name}.ndjson. With --simulate the name gets .simulated before its ending.",
 )
 @click.option(
-    "--run-id", metavar="ID", help="For a new ledger: the tokens are made from it. Default: random."
+    "--run-id",
+    type=params.run_id,
+    metavar="ID",
+    help="For a new ledger: the tokens are made from it. Default: random.",
 )
 @click.option(
     "--resume-within",
-    type=DurationParam(),
+    type=duration,
     default=duration_text(RESUME_WITHIN),
     show_default=True,
     metavar="TIME",
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--changed-since",
+    type=params.changed_since,
     metavar="last|TIME",
     help="Leave out pairs whose opportunity was not modified since their last snapshot, or since a time "
     "(2026-01-31, 36h).",

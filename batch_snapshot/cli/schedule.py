@@ -11,7 +11,7 @@ import click
 
 from batch_snapshot import __version__
 from batch_snapshot.cli import notify, terminal
-from batch_snapshot.cli.params import FILE, FOLDER, TimeOfDayParam
+from batch_snapshot.cli.params import FILE, FOLDER, time_of_day
 from batch_snapshot.cli.retry import retry_command
 from batch_snapshot.errors import InputError
 from batch_snapshot.files import make_folder, resolved
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 @click.argument("kind", type=click.Choice(["systemd", "cron", "kubernetes", "eventbridge"]))
 @click.argument("manifest", type=FILE)
 @click.argument("run_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAG…]")
-@click.option(
-    "--at", type=TimeOfDayParam(), default="02:17", show_default=True, metavar="HH:MM", help="In UTC."
-)
+@click.option("--at", type=time_of_day, default="02:17", show_default=True, metavar="HH:MM", help="In UTC.")
 @click.option(
     "--keep", type=click.IntRange(1), default=30, metavar="N", help="Ledgers to keep. [default: 30]"
 )

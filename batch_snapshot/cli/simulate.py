@@ -8,7 +8,7 @@ import click
 
 from batch_snapshot import interrupts
 from batch_snapshot.cli import terminal
-from batch_snapshot.cli.params import FILE, DurationParam, WindowParam
+from batch_snapshot.cli.params import FILE, short_duration, window
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def _note_calls(served: Simulator) -> None:
 def _change(text: str) -> tuple[float, float]:
     rate, at, moment = text.partition("@")
     try:
-        return float(rate), DurationParam(bare=True).convert(moment if at else "", None, None)
+        return float(rate), short_duration(moment if at else "")
     except ValueError:
         raise click.BadParameter(f"{rate!r} is no rate; write RATE@TIME, such as 10@20s") from None
 
@@ -48,7 +48,7 @@ def _change(text: str) -> tuple[float, float]:
 @click.option(
     "--window",
     "windows",
-    type=WindowParam(),
+    type=window,
     multiple=True,
     metavar="N/TIME",
     help="A rolling window for writes, such as 100/1m; may be given more than once.",
@@ -63,14 +63,14 @@ def _change(text: str) -> tuple[float, float]:
 )
 @click.option(
     "--latency",
-    type=DurationParam(bare=True),
+    type=short_duration,
     default="0",
     metavar="TIME",
     help="Added to each answer.",
 )
 @click.option(
     "--forget-after",
-    type=DurationParam(bare=True),
+    type=short_duration,
     metavar="TIME",
     help="How long a ClientToken is remembered. Default: forever.",
 )

@@ -78,10 +78,9 @@ def test_a_time_without_a_unit_is_refused(capsys, place, flag, time):
 
 
 def test_times_are_summed_and_zero_needs_no_unit():
-    from batch_snapshot.cli.params import DurationParam
+    from batch_snapshot.cli.params import duration
 
-    read = DurationParam().convert
-    assert [read(text, None, None) for text in ("90s", "1h30m", "1d", "0")] == [90.0, 5400.0, 86400.0, 0.0]
+    assert [duration(text) for text in ("90s", "1h30m", "1d", "0")] == [90.0, 5400.0, 86400.0, 0.0]
 
 
 PATH_FLAGS = [
