@@ -3,28 +3,21 @@
 Secrets are taken out of every text first: an answer may repeat what signed the request.
 """
 
-from __future__ import annotations
-
 import errno
 import math
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
 from batch_snapshot.failures import error_codes
-from batch_snapshot.models import ApiError, Failure
+from batch_snapshot.models import ApiError, Failure, Receipt, Row
+from batch_snapshot.operations import CreateOperation
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from batch_snapshot.models import Receipt, Row
-    from batch_snapshot.operations import CreateOperation
-
-    Scrub = Callable[[str], str]
+Scrub = Callable[[str], str]
 
 #: Marks an exception that was raised while a connection was being made.
 UNCONNECTED = "_batch_snapshot_unconnected"

@@ -4,16 +4,16 @@ botocore's own retries are off: every try takes a permit first, and the ledger r
 raises becomes an `ApiError` here.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from hashlib import blake2b
 from random import Random
-from typing import TYPE_CHECKING, Any, Self
+from types import TracebackType
+from typing import Any, Self
 
 import anyio
 from botocore import xform_name
@@ -23,21 +23,26 @@ from botocore.exceptions import ConnectionError as ClientConnectionError
 from batch_snapshot import __version__
 from batch_snapshot.aws import answers, fast_call, providers
 from batch_snapshot.aws.credentials import Sessions
+from batch_snapshot.aws.fast_call import FastCall
+from batch_snapshot.aws.http import Transport
 from batch_snapshot.aws.signing import Signer, signed_by
+from batch_snapshot.aws.target import Target
 from batch_snapshot.failures import error_codes, retry
 from batch_snapshot.failures.advice import credentials_advice, role_advice
-from batch_snapshot.models import LARGEST_SKEW, REGION, UNKNOWN_ACCOUNT, ApiError, ErrorKind, Request, Verdict
-from batch_snapshot.operations import CREATES, NOT_FOUND, SERVICE, create_operation
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
-
-    from batch_snapshot.aws.fast_call import FastCall
-    from batch_snapshot.aws.http import Transport
-    from batch_snapshot.aws.target import Target
-    from batch_snapshot.models import Account, Failure, Receipt, Row
-    from batch_snapshot.operations import CreateOperation
+from batch_snapshot.models import (
+    LARGEST_SKEW,
+    REGION,
+    UNKNOWN_ACCOUNT,
+    Account,
+    ApiError,
+    ErrorKind,
+    Failure,
+    Receipt,
+    Request,
+    Row,
+    Verdict,
+)
+from batch_snapshot.operations import CREATES, NOT_FOUND, SERVICE, CreateOperation, create_operation
 
 #: Seconds to connect, and between two reads of an answer.
 CONNECT_TIMEOUT = 10

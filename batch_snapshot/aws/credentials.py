@@ -5,14 +5,15 @@ connections) is shared by all accounts for which it would be set up alike, and e
 (`signing`): a thousand clients would take gigabytes, and minutes to make.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from datetime import datetime, timedelta
 from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from random import Random
+from typing import Any
 
 import anyio
 from aiobotocore.credentials import AioCredentials, AioDeferredRefreshableCredentials
@@ -20,18 +21,15 @@ from botocore.exceptions import NoCredentialsError
 
 from batch_snapshot import redaction
 from batch_snapshot.aws import http, mfa, providers
-from batch_snapshot.aws.identity import CredentialSource, RoleFetcher, Sts
+from batch_snapshot.aws.identity import CredentialSource, Sts
 from batch_snapshot.aws.signing import CallerCredentialChain, choose_signer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
-    from random import Random
-
-    from batch_snapshot.models import Account
+from batch_snapshot.models import Account
 
 #: Seconds to ask STS whose credentials these are: the answer is useful, not needed.
 IDENTITY_TIMEOUT = 5
+
+#: A role that was refused is not asked for again within this time.
+REFUSED_FOR = timedelta(seconds=30)
 
 #: Settings of a profile that shape a client; profiles that agree in them share their clients.
 _SHAPING = (
@@ -53,20 +51,19 @@ logging.getLogger("aiobotocore").addHandler(logging.NullHandler())
 
 
 class Sessions:
-    """Credentials by account, and the clients that are shared; each is opened when it is first needed."""
+    """Credentials by account, and the clients that are shared; each is opened when it is first needed.
+
+    Args:
+        clock: the time by which an account's credentials expire.
+        rng: draws the jitter between two tries of STS.
+        timeout: seconds for a provider to give credentials, and for one try of STS. Waiting for other
+            accounts to assume their roles is not limited.
+        simulated: any credentials will do.
+    """
 
     def __init__(
         self, *, clock: Callable[[str], datetime], rng: Random, timeout: float, simulated: bool
     ) -> None:
-        """Open nothing yet.
-
-        Args:
-            clock: the time by which an account's credentials expire.
-            rng: draws the jitter between two tries of STS.
-            timeout: seconds for a provider to give credentials, and for one try of STS. Waiting for other
-                accounts to assume their roles is not limited.
-            simulated: any credentials will do.
-        """
         # A process has less, so that what it did is reported before the wait for it ends.
         self._process_timeout = timeout
         self._timeout = timeout + min(5.0, timeout)
@@ -79,6 +76,7 @@ class Sessions:
         self._locks: dict[object, anyio.Lock] = defaultdict(anyio.Lock)
         self._sources: dict[str | None, CredentialSource] = {}
         self._roles: dict[str, Any] = {}
+        self._refused_roles: dict[str, tuple[datetime, Exception]] = {}
         self._clients: dict[object, Any] = {}
         self._prompt_lock = anyio.Lock()
         self._refused_prompts: dict[str, mfa.MfaCodeError] = {}
@@ -88,7 +86,6 @@ class Sessions:
         self._sts = Sts(self.client, self.scrubber, rng, self._timeout)
 
     async def aclose(self) -> None:
-        """Close every client that was opened."""
         await self._stack.aclose()
 
     async def source(self, account: Account) -> CredentialSource:
@@ -117,17 +114,24 @@ class Sessions:
         if account.role_arn is None or self._simulated:
             return source.credentials
         if account.name not in self._roles:
-            now = partial(self._clock, account.name)
             self._roles[account.name] = AioDeferredRefreshableCredentials(
-                refresh_using=RoleFetcher(partial(self._assume_role, account, source), now),
+                refresh_using=partial(self._assume_role, account, source),
                 method="assume-role",
-                time_fetcher=now,
+                time_fetcher=partial(self._clock, account.name),
             )
         return self._roles[account.name]
 
     async def _assume_role(self, account: Account, source: CredentialSource) -> dict[str, Any]:
-        frozen = await self.frozen(account.name, source.credentials)
-        return await self._sts.assume_role(account, source, frozen)
+        # Every worker of the account may ask, one after the other: they share a refusal.
+        refused = self._refused_roles.get(account.name)
+        if refused and abs(self._clock(account.name) - refused[0]) < REFUSED_FOR:
+            raise refused[1]
+        try:
+            frozen = await self.frozen(account.name, source.credentials)
+            return await self._sts.assume_role(account, source, frozen)
+        except Exception as error:
+            self._refused_roles[account.name] = (self._clock(account.name), error)
+            raise
 
     async def frozen(self, account: str, credentials: Any) -> Any:
         """The credentials as they are now. Their secrets are taken out of texts from now on.
@@ -154,7 +158,6 @@ class Sessions:
         return chain.last if chain else None
 
     def scrubber(self, account: str) -> Callable[[str], str]:
-        """Takes an account's secrets out of a text."""
         return self._secrets_of(account).scrub
 
     async def learn_source_secrets(self, account: Account) -> None:

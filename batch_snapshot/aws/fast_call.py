@@ -8,15 +8,14 @@ A fast call is used only if it gives the same bytes as botocore for the example,
 botocore calls differently, `learn` returns None and botocore makes every call.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -25,11 +24,8 @@ from botocore import xform_name
 from botocore.auth import SIGV4_TIMESTAMP
 from botocore.parsers import create_parser
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
-    #: Sends a call and returns the answer; raises what botocore would.
-    Exchange = Callable[["SignedCall"], Awaitable["FastResponse"]]
+#: Sends a call and returns the answer; raises what botocore would.
+Exchange = Callable[["SignedCall"], Awaitable["FastResponse"]]
 
 #: The header that differs in each call.
 _INVOCATION = "amz-sdk-invocation-id"

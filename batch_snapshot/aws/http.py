@@ -4,33 +4,28 @@ aiobotocore's own transport would follow redirects, read answers of any length, 
 long as that takes.
 """
 
-from __future__ import annotations
-
 import asyncio
 import socket
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from copy import copy
 from functools import cache, lru_cache, partial
 from threading import Thread
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from aiobotocore.config import AioConfig
 from aiobotocore.hooks import AioHierarchicalEmitter
 from aiobotocore.session import AioSession
 from aiobotocore.utils import AioContainerMetadataFetcher, AioIMDSFetcher, _RefCountedSession
-from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp import ThreadedResolver
+from aiohttp.abc import ResolveResult
 from botocore.awsrequest import AWSRequest
 from yarl import URL
 
 from batch_snapshot.aws.answers import UNCONNECTED
-from batch_snapshot.aws.fast_call import FastResponse
+from batch_snapshot.aws.fast_call import FastResponse, SignedCall
 from batch_snapshot.aws.tls import Verified
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from batch_snapshot.aws.fast_call import SignedCall
 
 #: Bytes of an answer. Snapshots have some tens of KB; a longer answer comes from something else, and one for
 #: every worker still fits into memory.
@@ -86,7 +81,6 @@ class AnswerTooLongError(Exception):
     """An answer is longer than any of the service; it was not read to its end."""
 
     def __init__(self) -> None:
-        """Name the limit."""
         super().__init__(f"the answer is longer than {LONGEST_ANSWER:,} bytes")
 
 
@@ -98,7 +92,6 @@ class ProxyAuthenticationError(Exception):
     """The proxy asks for a user and a password."""
 
     def __init__(self, host: str) -> None:
-        """Name the proxy, without user and password."""
         super().__init__(f"the proxy {host} answered 407: it wants a user and a password")
 
 
@@ -139,6 +132,38 @@ class _Connecting(NamedTuple):
             raise
 
 
+class _Answer(NamedTuple):
+    """What aiobotocore needs of an aiohttp response; the body is read already."""
+
+    url: Any
+    status: int
+    raw_headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+    async def read(self) -> bytes:
+        return self.body
+
+
+class _Exchanges(NamedTuple):
+    """What aiobotocore needs of an aiohttp session, without redirects and with a limit for answers."""
+
+    session: Any
+
+    async def request(self, method: str, **options: Any) -> _Answer:
+        # A redirect would send the signed call to the host it names, and take that host's answer for ours.
+        async with self.session.request(method, allow_redirects=False, **options) as response:
+            if response.status == 407 and options.get("proxy"):
+                raise ProxyAuthenticationError(urlsplit(options["proxy"]).netloc.rpartition("@")[2])
+            body = bytearray()
+            async for part in response.content.iter_any():
+                body += part
+                if len(body) > LONGEST_ANSWER:
+                    raise AnswerTooLongError
+            # botocore keeps no cookies either.
+            self.session.cookie_jar.clear()
+            return _Answer(response.url, response.status, response.raw_headers, bytes(body))
+
+
 class Transport(Verified):
     """aiobotocore's session, but a call is one exchange with one endpoint, and its answer is bounded.
 
@@ -147,7 +172,6 @@ class Transport(Verified):
     """
 
     def __init__(self, *args: Any, proxies: Mapping[str, str] | None = None, **settings: Any) -> None:
-        """Take what aiobotocore gives."""
         super().__init__(*args, proxies=proxies, **settings)
         self.proxied = bool(proxies)
 
@@ -194,88 +218,40 @@ class _Raising(Verified):
 _url = lru_cache(maxsize=1024)(partial(URL, encoded=True))
 
 
-class _Exchanges(NamedTuple):
-    """What aiobotocore needs of an aiohttp session, without redirects and with a limit for answers."""
+class _DaemonThreads(NamedTuple):
+    """Looks names up in threads that do not keep the process from ending; those of the loop's pool would."""
 
-    session: Any
+    look_up: Callable[..., Any]
 
-    async def request(self, method: str, **options: Any) -> _Answer:
-        # A redirect would send the signed call to the host it names, and take that host's answer for ours.
-        async with self.session.request(method, allow_redirects=False, **options) as response:
-            if response.status == 407 and options.get("proxy"):
-                raise ProxyAuthenticationError(urlsplit(options["proxy"]).netloc.rpartition("@")[2])
-            body = bytearray()
-            async for part in response.content.iter_any():
-                body += part
-                if len(body) > LONGEST_ANSWER:
-                    raise AnswerTooLongError
-            # botocore keeps no cookies either.
-            self.session.cookie_jar.clear()
-            return _Answer(response.url, response.status, response.raw_headers, bytes(body))
+    async def getaddrinfo(self, *args: Any, **options: Any) -> Any:
+        return await self._run(partial(self.look_up, *args, **options))
 
+    async def getnameinfo(self, *args: Any) -> Any:
+        return await self._run(partial(socket.getnameinfo, *args))
 
-class _Answer(NamedTuple):
-    """What aiobotocore needs of an aiohttp response; the body is read already."""
+    async def _run(self, function: Callable[[], Any]) -> Any:
+        found: Future[Any] = Future()
+        # From now on it cannot be cancelled: the thread sets it even if nothing waits any more.
+        found.set_running_or_notify_cancel()
 
-    url: Any
-    status: int
-    raw_headers: tuple[tuple[bytes, bytes], ...]
-    body: bytes
+        def run() -> None:
+            try:
+                found.set_result(function())
+            except Exception as error:  # noqa: BLE001 - raised where it is waited for
+                found.set_exception(error)
 
-    async def read(self) -> bytes:
-        return self.body
+        Thread(target=run, daemon=True).start()
+        return await asyncio.wrap_future(found)
 
 
-class Resolver(AbstractResolver):
-    """Resolves names in daemon threads: a process can end while a name server does not answer.
+class Resolver(ThreadedResolver):
+    """aiohttp's resolver; a name server that does not answer is given up, and keeps no process alive."""
 
-    aiohttp's own thread would keep the process until the system gives up.
-    """
-
-    def __init__(self, look_up: Callable[..., list[Any]] = socket.getaddrinfo) -> None:
-        """Take the function that blocks."""
-        self._look_up = look_up
+    def __init__(self, look_up: Callable[..., Any] = socket.getaddrinfo) -> None:
+        super().__init__(_DaemonThreads(look_up))  # type: ignore[arg-type] # what it needs of a loop
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Find the addresses of `host`.
-
-        Raises:
-            OSError: it has none, or no name server answers.
-        """
-        loop = asyncio.get_running_loop()
-        found: asyncio.Future[list[Any]] = loop.create_future()
-
-        def settle(error: Exception | None, infos: list[Any]) -> None:
-            if found.done():
-                return
-            if error:
-                found.set_exception(error)
-            else:
-                found.set_result(infos)
-
-        def look_up() -> None:
-            error, infos = None, []
-            try:
-                infos = self._look_up(
-                    host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG
-                )
-            except (OSError, ValueError) as caught:
-                error = caught
-            with suppress(RuntimeError):  # the loop is closed: nothing waits for it any more
-                loop.call_soon_threadsafe(settle, error, infos)
-
-        Thread(target=look_up, daemon=True).start()
         async with asyncio.timeout(NAME_TIMEOUT):
-            infos = await found
-        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-        return [
-            ResolveResult(
-                hostname=host, host=address[0], port=address[1], family=kind, proto=protocol, flags=numeric
-            )
-            for kind, _, protocol, _, address in infos
-        ]
-
-    async def close(self) -> None:
-        """There is nothing to close."""
+            return await super().resolve(host, port, family)

@@ -1,28 +1,16 @@
 """Asks STS which AWS account credentials belong to, and for the credentials of roles."""
 
-from __future__ import annotations
-
-from datetime import timedelta
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from random import Random
+from typing import Any, NamedTuple
 
 import anyio
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from batch_snapshot.aws import answers
 from batch_snapshot.aws.signing import Signer, signed_by
 from batch_snapshot.failures import retry
-from batch_snapshot.models import REGION, Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-    from datetime import datetime
-    from random import Random
-
-    from batch_snapshot.models import Account
-
-    #: Opens the client of a service in a region with the settings of a source (see `Sessions.client`).
-    OpenClient = Callable[..., Awaitable[Any]]
+from batch_snapshot.models import REGION, Account, Verdict
 
 #: Seconds to connect to STS, and for its answer.
 STS_TIMEOUT = 10
@@ -36,9 +24,6 @@ IDENTITY_TRIES = 2
 #: Roles that are assumed at once: STS limits the calls of the account that asks.
 ASSUMED_AT_ONCE = 16
 
-#: A role that was refused is not asked for again within this time.
-REFUSED_FOR = timedelta(seconds=30)
-
 
 class CredentialSource(NamedTuple):
     """A profile, or the ambient credentials."""
@@ -50,23 +35,22 @@ class CredentialSource(NamedTuple):
 
 
 class Sts:
-    """Asks STS with the credentials of a source, and again where that may help."""
+    """Asks STS with the credentials of a source, and again where that may help.
+
+    Args:
+        open_client: opens a shared client (see `Sessions.client`).
+        scrubber: of an account: takes its secrets out of a text.
+        rng: draws the jitter between two tries.
+        timeout: seconds for one try.
+    """
 
     def __init__(
         self,
-        open_client: OpenClient,
+        open_client: Callable[..., Awaitable[Any]],
         scrubber: Callable[[str], Callable[[str], str]],
         rng: Random,
         timeout: float,
     ) -> None:
-        """Make no call yet.
-
-        Args:
-            open_client: opens a shared client.
-            scrubber: of an account: takes its secrets out of a text.
-            rng: draws the jitter between two tries.
-            timeout: seconds for one try.
-        """
         self._open_client = open_client
         self._scrubber = scrubber
         self._rng = rng
@@ -90,7 +74,13 @@ class Sts:
             Exception: what botocore raised the last time.
         """
         sts = await self._client(account.region or REGION, source)
-        answer = await self._ask(account, partial(sts.assume_role, **_role_parameters(account)), frozen)
+        parameters = {
+            "RoleArn": account.role_arn,
+            "RoleSessionName": account.session_name or "batch-snapshot",
+        }
+        if account.external_id:
+            parameters["ExternalId"] = account.external_id
+        answer = await self._ask(account, partial(sts.assume_role, **parameters), frozen)
         assumed = answer["Credentials"]
         return {
             "access_key": assumed["AccessKeyId"],
@@ -115,61 +105,14 @@ class Sts:
         self, account: Account, call: Callable[[], Any], frozen: Any, tries: int = STS_TRIES
     ) -> Any:
         scrub = self._scrubber(account.name)
-
-        def may_pass(error: BaseException) -> bool:
-            if not isinstance(error, Exception):
-                return False
-            return answers.failure(error, scrub).verdict in {Verdict.RETRY, Verdict.THROTTLED}
-
-        def pause(state: RetryCallState) -> float:
-            return retry.backoff(state.attempt_number, self._rng)
-
-        async for attempt in AsyncRetrying(
-            stop=stop_after_attempt(tries),
-            wait=pause,
-            retry=retry_if_exception(may_pass),
-            sleep=anyio.sleep,
-            reraise=True,
-        ):
-            with attempt:
+        for number in range(1, tries + 1):
+            try:
                 async with self._concurrency:
                     with signed_by(Signer(frozen)), anyio.fail_after(self._timeout):
                         return await call()
+            except Exception as error:
+                may_pass = answers.failure(error, scrub).verdict in {Verdict.RETRY, Verdict.THROTTLED}
+                if number == tries or not may_pass:
+                    raise
+            await anyio.sleep(retry.backoff(number, self._rng))
         raise AssertionError("the last try returns or raises")
-
-
-class RoleFetcher:
-    """Assumes the role of one account; a refusal is remembered for a while.
-
-    Every worker of the account may ask, one after the other: they share the refusal.
-    """
-
-    def __init__(self, assume: Callable[[], Awaitable[dict[str, Any]]], now: Callable[[], datetime]) -> None:
-        """Take what assumes the role, and the clock that refusals age by."""
-        self._assume = assume
-        self._now = now
-        self._refused: tuple[datetime, Exception] | None = None
-
-    async def __call__(self) -> dict[str, Any]:
-        """The role's credentials.
-
-        Raises:
-            Exception: what botocore raised, now or shortly before.
-        """
-        if self._refused and abs(self._now() - self._refused[0]) < REFUSED_FOR:
-            raise self._refused[1]
-        try:
-            assumed = await self._assume()
-        except Exception as error:
-            self._refused = (self._now(), error)
-            raise
-        self._refused = None
-        return assumed
-
-
-def _role_parameters(account: Account) -> Mapping[str, str]:
-    parameters = {
-        "RoleArn": str(account.role_arn),
-        "RoleSessionName": account.session_name or "batch-snapshot",
-    }
-    return {**parameters, "ExternalId": account.external_id} if account.external_id else parameters

@@ -4,19 +4,15 @@ botocore asks for a code in the middle of getting credentials, by a blocking fun
 raises `CodeNeededError`; then a person is asked, and the credentials are fetched again with the code.
 """
 
-from __future__ import annotations
-
 import os
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
-
-    Ask = Callable[[str], Awaitable[str]]
+Ask = Callable[[str], Awaitable[str]]
 
 T = TypeVar("T")
 

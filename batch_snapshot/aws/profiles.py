@@ -1,17 +1,12 @@
 """AWS's shared configuration files: whether they can be read, and which endpoint a profile names."""
 
-from __future__ import annotations
-
 import stat
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from batch_snapshot.endpoints import IGNORE, check_endpoint
 from batch_snapshot.errors import InputError
 from batch_snapshot.operations import SERVICE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 #: The most bytes of a file that is read for credentials; the largest real ones have some hundred KB.
 LARGEST = 4 * 1024 * 1024

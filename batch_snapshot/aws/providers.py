@@ -4,18 +4,17 @@ botocore waits for a `credential_process` as long as it runs and keeps all that 
 files of any kind to their end.
 """
 
-from __future__ import annotations
-
 import asyncio
 import configparser
 import os
 import re
 import signal
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import aioboto3
 import anyio
@@ -31,9 +30,6 @@ from botocore.utils import JSONFileCache
 from batch_snapshot.aws import profiles
 from batch_snapshot.aws.profiles import LARGEST
 from batch_snapshot.models import REGION
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 #: The most bytes of a token's file; STS accepts 20,000 characters.
 LONGEST_TOKEN = 1024 * 1024
@@ -77,7 +73,7 @@ class CredentialsError(Exception):
     """What is configured gives no usable credentials; the message says why, and holds no secret."""
 
 
-def session(core: Any, profile: str | None, within: float) -> tuple[Any, Chain]:
+def session(core: Any, profile: str | None, within: float) -> tuple[Any, "Chain"]:
     """A session of a profile, and the chain that gives its credentials.
 
     Args:
@@ -214,7 +210,7 @@ class _CredentialProcess(NamedTuple):
     within: float
 
     @classmethod
-    async def start(cls, profile: str, within: float, *command: str, **_: Any) -> _CredentialProcess:
+    async def start(cls, profile: str, within: float, *command: str, **_: Any) -> "_CredentialProcess":
         """Start it in a session of its own, so that it can be ended with all that it started."""
         pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
         try:

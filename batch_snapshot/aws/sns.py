@@ -1,16 +1,12 @@
 """Publishes messages to SNS topics."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from botocore.exceptions import ClientError
 
 from batch_snapshot.aws import http, providers
 from batch_snapshot.aws.tls import CertificateRefusedError, TrustFileError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 #: Seconds to connect and to wait for an answer, and tries.
 TIMEOUT = 5

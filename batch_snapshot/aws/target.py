@@ -1,16 +1,11 @@
 """Where the calls of a run go: AWS, a URL, or a simulator that is started for the run."""
 
-from __future__ import annotations
-
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from batch_snapshot.errors import InputError
 from batch_snapshot.models import AWS, SIMULATOR
-
-if TYPE_CHECKING:
-    from contextlib import AsyncExitStack
-    from pathlib import Path
 
 #: Seconds for a whole call, and before it for what gives its credentials.
 CALL_TIMEOUT = 90

@@ -6,8 +6,6 @@ contexts; newer versions do the same by themselves. It is a session class of our
 uses this package as a library keeps its own aiobotocore.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import select
