@@ -54,12 +54,10 @@ def equivalent_signal(number: int) -> int:
 
 
 def exit_code(error: BaseException) -> int:
-    """130 or 143, by the signal that interrupted the command."""
     return 128 + equivalent_signal(error.number if isinstance(error, Interrupted) else signal.SIGINT)
 
 
 def name(error: BaseException) -> str:
-    """The signal's name."""
     return signal.Signals(error.number if isinstance(error, Interrupted) else signal.SIGINT).name
 
 
@@ -85,7 +83,6 @@ def handle_signals() -> Iterator[None]:
 
 
 def _install() -> dict[int, Any]:
-    """Set the handlers; returns the earlier ones that were replaced."""
     before = {}
     for number in SIGNALS:
         known = signal.getsignal(number)
@@ -98,7 +95,6 @@ def _install() -> dict[int, Any]:
 
 @contextmanager
 def listen(listener: Listener) -> Iterator[None]:
-    """Let `listener` handle signals inside the block."""
     _listeners.append(listener)
     try:
         yield

@@ -49,10 +49,7 @@ _USER_INFO = re.compile(r"(?<=://)[^\s/?#]+(?=@)")
 
 
 class Secrets:
-    """A set of secrets that can be taken out of texts."""
-
     def __init__(self, texts: Iterable[str] = ()) -> None:
-        """Know these; those shorter than `LONG` are looked for as whole words."""
         self._known: set[str] = set()
         self._anywhere: list[str] = []
         self._words: list[str] = []
@@ -79,7 +76,6 @@ class Secrets:
 
 
 def of_environment(environ: Mapping[str, str]) -> set[str]:
-    """The secrets in an environment."""
     found: set[str] = set()
     for name, value in environ.items():
         if name in _VARIABLES or name.startswith("AWS_BEARER_TOKEN_"):
@@ -95,7 +91,6 @@ def of_environment(environ: Mapping[str, str]) -> set[str]:
 
 
 def of_arguments(arguments: Sequence[str]) -> set[str]:
-    """The secrets on a command line."""
     found: set[str] = set()
     for before, word in zip(["", *arguments], arguments, strict=False):
         flag, _, value = word.partition("=")
@@ -179,7 +174,6 @@ def known() -> Secrets:
 
 
 def redacted(text: str) -> str:
-    """The text without the secrets that the process knows."""
     return (_running[0] if _running else known()).scrub(text)
 
 

@@ -36,7 +36,6 @@ def receipt(operation: CreateOperation, answer: Mapping[str, Any], scrub: Scrub,
 
 
 def invalid_response(answer: Mapping[str, Any], message: str, scrub: Scrub) -> Failure:
-    """Classify a success that makes no sense."""
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     return error_codes.invalid_response(message, http_status=status, request_id=_request_id(answer, scrub))
 
@@ -86,7 +85,6 @@ def _proxy_failure(inner: Any, error: Exception, names: list[str]) -> Failure:
 
 
 def _connection_message(error: Any) -> str | None:
-    """Why no connection was made; None: the error is of another kind."""
     if type(error).__name__ == "ConnectionTimeoutError":
         # Its last word is the URL.
         return f"cannot reach {urlsplit(str(error).split()[-1]).netloc}: no connection within the time-out"

@@ -12,7 +12,6 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from hashlib import blake2b
 from random import Random
-from types import TracebackType
 from typing import Any, Self
 
 import anyio
@@ -74,7 +73,18 @@ class _AccountClient:
 
 
 class Clients:
-    """Calls by account. An account's client is opened by its first call; all are closed with the block."""
+    """Calls by account. An account's client is opened by its first call; all are closed with the block.
+
+    Every method raises an `ApiError` where a call fails, or where there are no credentials to sign with.
+
+    Args:
+        accounts: by name; more may be added.
+        target: where the calls go.
+        now: the wall clock that the skew is measured against.
+        rng: draws the jitter between two tries to get credentials; None: a new one.
+        allowed: called before a call is signed; what it raises is raised, and the call is not made.
+        creates: the operations that carry rows out, chosen by a row's resource type.
+    """
 
     def __init__(
         self,
@@ -86,16 +96,6 @@ class Clients:
         allowed: Callable[[], None] | None = None,
         creates: Sequence[CreateOperation] = CREATES,
     ) -> None:
-        """Serve `accounts` at `target`.
-
-        Args:
-            accounts: by name; more may be added.
-            target: where the calls go.
-            now: the wall clock that the skew is measured against.
-            rng: draws the jitter between two tries to get credentials; None: a new one.
-            allowed: called before a call is signed; what it raises is raised, and the call is not made.
-            creates: the operations that carry rows out, chosen by a row's resource type.
-        """
         self._accounts = accounts
         self._target = target
         self._now = now
@@ -116,22 +116,14 @@ class Clients:
         self._numbers: dict[str, str] = {}
 
     async def __aenter__(self) -> Self:
-        """Open nothing yet."""
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close every client that was opened."""
+    async def __aexit__(self, *_: object) -> None:
         with anyio.CancelScope(shield=True):
             await self._sessions.aclose()
 
     async def send(self, request: Request) -> Receipt:
-        """Carry `request` out by one call under its token.
-
-        Raises:
-            ApiError: it failed; the failure says whether it may have been carried out.
-        """
+        """Carry `request` out by one call under its token."""
         account = request.row.account
         operation = create_operation(request.row, self._creates)
         answer = await self._call(account, operation.name, operation.create_parameters(request))
@@ -141,9 +133,6 @@ class Clients:
         """Find what an earlier try under the request's token may have made.
 
         Only what was created since that try counts, by the service's own clock.
-
-        Raises:
-            ApiError: the look-up itself failed.
         """
         account = request.row.account
         try:
@@ -170,15 +159,10 @@ class Clients:
 
     def skew(self, account: str) -> timedelta:
         """The same; nothing where there is no answer yet."""
-        client = self._clients.get(account)
-        return client.known_skew if client else timedelta()
+        return timedelta(seconds=self.clock_skew(account) or 0)
 
     async def identify(self, account: str) -> str:
-        """Name whose quotas the account spends (see `quota_owner`), and check that it can sign.
-
-        Raises:
-            ApiError: there are no credentials to sign with.
-        """
+        """Name whose quotas the account spends (see `quota_owner`), and check that it can sign."""
         await self._signing(account)
         return await self.quota_owner(account)
 
@@ -187,9 +171,6 @@ class Clients:
 
         The number is that of the role's ARN. Without a role STS is asked once, and only for calls to AWS
         itself; where it does not answer, the key that signs stands for the account.
-
-        Raises:
-            ApiError: there are no credentials to sign with.
         """
         settings = self._accounts[account]
         endpoint = self._target.endpoint_url or settings.endpoint_url
@@ -204,11 +185,7 @@ class Clients:
         return f"{endpoint} key:{key}" if endpoint else f"{UNKNOWN_ACCOUNT}{key}"
 
     async def probe(self, request: Request) -> None:
-        """Make the cheapest read that these rights allow, to learn whether the account can call at all.
-
-        Raises:
-            ApiError: it cannot, or not read.
-        """
+        """Make the cheapest read that these rights allow, to learn whether the account can call at all."""
         for last in (False, True):
             try:
                 await self._look_up(request.row)
@@ -221,11 +198,7 @@ class Clients:
                 return
 
     async def read(self, account: str, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Make one read, such as ListOpportunities: one exchange, of a list one page.
-
-        Raises:
-            ApiError: it failed.
-        """
+        """Make one read, such as ListOpportunities: one exchange, of a list one page."""
         return await self._call(account, operation, parameters)
 
     async def _look_up(self, row: Row) -> dict[str, Any]:
@@ -281,7 +254,6 @@ class Clients:
         return self._with_advice(account, failure, providers.provider_of(error))
 
     def _with_advice(self, account: str, failure: Failure, provider: str | None = None) -> Failure:
-        """Add what a person can do where the account stops; it depends on the provider of the credentials."""
         if failure.verdict is not Verdict.STOP_ACCOUNT:
             return failure
         settings = self._accounts[account]
@@ -357,10 +329,6 @@ def _with_hint(failure: Failure, hint: str) -> Failure:
 
 @lru_cache(maxsize=1)
 def _date(text: str) -> datetime:
-    """Read a Date header; it changes once a second.
-
-    Raises:
-        ValueError: it is no date.
-    """
+    """Read a Date header; it changes once a second."""
     date = parsedate_to_datetime(text)
     return date.replace(tzinfo=date.tzinfo or UTC)

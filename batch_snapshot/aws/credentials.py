@@ -89,11 +89,7 @@ class Sessions:
         await self._stack.aclose()
 
     async def source(self, account: Account) -> CredentialSource:
-        """The profile of an account, or the ambient credentials: what signs, or assumes its role.
-
-        Raises:
-            Exception: what botocore raises where there are none.
-        """
+        """The profile of an account, or the ambient credentials: what signs, or assumes its role."""
         if self._simulated:
             return CredentialSource(None, _simulated(account))
         async with self._locks[account.profile]:
@@ -105,11 +101,7 @@ class Sessions:
         return self._sources[account.profile]
 
     async def credentials(self, account: Account) -> Any:
-        """What signs for an account, refreshed in place where possible; its role is not assumed yet.
-
-        Raises:
-            Exception: what botocore raises where there are none.
-        """
+        """What signs for an account, refreshed in place where possible; its role is not assumed yet."""
         source = await self.source(account)
         if account.role_arn is None or self._simulated:
             return source.credentials
@@ -134,11 +126,7 @@ class Sessions:
             raise
 
     async def frozen(self, account: str, credentials: Any) -> Any:
-        """The credentials as they are now. Their secrets are taken out of texts from now on.
-
-        Raises:
-            Exception: what botocore raises where they cannot be had.
-        """
+        """The credentials as they are now. Their secrets are taken out of texts from now on."""
         assumed = isinstance(credentials, AioDeferredRefreshableCredentials)
         with anyio.fail_after(None if assumed else self._timeout):
             frozen = await credentials.get_frozen_credentials()
@@ -161,7 +149,6 @@ class Sessions:
         return self._secrets_of(account).scrub
 
     async def learn_source_secrets(self, account: Account) -> None:
-        """Know the secrets that a role is assumed with, if they can be had."""
         source = self._sources.get(account.profile)
         if account.role_arn is not None and source is not None:
             with suppress(Exception):

@@ -35,16 +35,12 @@ _CONSTANT = ("X-Amz-Target", "Content-Type", "User-Agent", "amz-sdk-request")
 
 
 class SignedCall(NamedTuple):
-    """A call, ready to be sent by POST."""
-
     url: str
     headers: Mapping[str, str]
     body: bytes
 
 
 class FastResponse(NamedTuple):
-    """The answer to a call."""
-
     status: int
     #: Names in lower case.
     headers: Mapping[str, str]
@@ -77,12 +73,7 @@ class FastCall:
         return SignedCall(self._url, headers, body)
 
     async def call(self, parameters: Mapping[str, Any], credentials: Any, at: datetime) -> dict[str, Any]:
-        """Make the call, and read the answer as the client would.
-
-        Raises:
-            ClientError: the service refused it.
-            Exception: what botocore raises where the exchange fails.
-        """
+        """Make the call, and read the answer as the client would."""
         answer = await self._exchange(self.signed(parameters, credentials, at))
         if answer.status == 200 and (members := _members(answer.body)):
             return {**members, "ResponseMetadata": _metadata(answer)}
@@ -115,7 +106,6 @@ class _Signature:
         self._key: tuple[str, str, bytes] = ("", "", b"")
 
     def authorization(self, headers: Mapping[str, str], body: bytes, credentials: Any) -> str:
-        """The header that signs a call with these other headers."""
         time = headers["X-Amz-Date"]
         token = f"x-amz-security-token:{credentials.token}\n" if credentials.token else ""
         names = f"content-type;host;x-amz-date;{'x-amz-security-token;' if token else ''}x-amz-target"

@@ -184,11 +184,7 @@ class Transport(Verified):
         return _Exchanges(session)
 
     async def exchange(self, call: SignedCall) -> FastResponse:
-        """Send a signed call directly, not through a proxy.
-
-        Raises:
-            Exception: what botocore raises where an exchange fails.
-        """
+        """Send a signed call directly, not through a proxy."""
         headers = {**call.headers, "Accept-Encoding": "identity"}
         try:
             session = await self._get_session(None)

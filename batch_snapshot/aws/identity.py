@@ -58,21 +58,12 @@ class Sts:
         self._concurrency = anyio.Semaphore(ASSUMED_AT_ONCE)
 
     async def account_number(self, account: Account, source: CredentialSource, frozen: Any) -> str:
-        """The number of the AWS account that credentials belong to.
-
-        Raises:
-            Exception: what botocore raised the last time.
-        """
         sts = await self._client(REGION, source)
         answer = await self._ask(account, sts.get_caller_identity, frozen, IDENTITY_TRIES)
         return str(answer["Account"])
 
     async def assume_role(self, account: Account, source: CredentialSource, frozen: Any) -> dict[str, Any]:
-        """Assume an account's role; the answer is in the form of botocore's refreshed credentials.
-
-        Raises:
-            Exception: what botocore raised the last time.
-        """
+        """Assume an account's role; the answer is in the form of botocore's refreshed credentials."""
         sts = await self._client(account.region or REGION, source)
         parameters = {
             "RoleArn": account.role_arn,

@@ -27,7 +27,6 @@ class CodeNeededError(Exception):
     """Credentials need a code that was not asked for yet."""
 
     def __init__(self, prompt: str) -> None:
-        """Take botocore's prompt."""
         super().__init__(prompt)
         self.prompt = prompt
 
@@ -40,11 +39,6 @@ class Codes(dict[str, str]):
     """Codes by prompt; botocore calls it in place of `getpass`."""
 
     def __call__(self, prompt: str) -> str:
-        """The code.
-
-        Raises:
-            CodeNeededError: a person has to be asked for it first.
-        """
         if prompt not in self:
             raise CodeNeededError(prompt)
         return self[prompt]
@@ -88,11 +82,7 @@ async def with_codes(
 
 
 async def ask(prompt: str) -> str:
-    """Ask at the terminal without an echo, and without blocking the event loop.
-
-    Raises:
-        MfaCodeError: there is no terminal, or it was closed.
-    """
+    """Ask at the terminal without an echo, and without blocking the event loop."""
     try:
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
     except OSError:

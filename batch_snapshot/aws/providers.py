@@ -102,7 +102,6 @@ class Chain(AioCredentialResolver):  # type: ignore[misc] # aiobotocore is untyp
     """
 
     def __init__(self, core: Any, within: float) -> None:
-        """Take botocore's chain of this session, and limit its providers."""
         found = core.get_component("credential_provider").providers
         assume = next(provider for provider in found if provider.METHOD == "assume-role")
         builder = _LimitedProviders(core, assume.cache, within)
@@ -120,7 +119,6 @@ class Chain(AioCredentialResolver):  # type: ignore[misc] # aiobotocore is untyp
         self.profile = f"profile {named}"
 
     async def load_credentials(self) -> Any:
-        """The first that a provider has; None: none has any."""
         for provider in self.providers:
             self.last = provider.METHOD
             if (credentials := await provider.load()) is not None:
@@ -135,7 +133,6 @@ class Chain(AioCredentialResolver):  # type: ignore[misc] # aiobotocore is untyp
 
 
 async def _checked(resolve: Any, role: Mapping[str, str], profile: str) -> Any:
-    """The credentials that a role is assumed with, if they can be sent."""
     credentials = await resolve(role, profile)
     if not isinstance(credentials, AioDeferredRefreshableCredentials):
         named = f"profile {role.get('source_profile') or profile}"
@@ -176,12 +173,7 @@ def _token(path: str) -> str:
 
 
 def _read_limited(path: Path, most: int, what: str) -> bytes:
-    """Read a regular file of limited length; a pipe or a device is not waited for.
-
-    Raises:
-        CredentialsError: it is something else.
-        OSError: it cannot be read.
-    """
+    """Read a regular file of limited length; a pipe or a device is not waited for."""
     file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(file, "rb") as opened:
         if not stat.S_ISREG(os.fstat(file).st_mode):
@@ -226,16 +218,10 @@ class _CredentialProcess(NamedTuple):
 
     @property
     def returncode(self) -> int | None:
-        """None: it is running."""
         code: int | None = self.process.returncode
         return code
 
     async def communicate(self) -> tuple[bytes, bytes]:
-        """What it prints, to its end.
-
-        Raises:
-            CredentialsError: it prints too much, or does not end.
-        """
         name = f"the credential_process of profile {self.profile}"
         ended = False
         try:

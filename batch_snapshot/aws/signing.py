@@ -36,7 +36,6 @@ class CallerCredentialChain:
     """A credential chain for sessions whose clients are signed for by `signed_by`."""
 
     async def load_credentials(self) -> Any:
-        """Credentials that stand for those of the call."""
         return _CallerCredentials()
 
 

@@ -30,7 +30,6 @@ class CertificateRefusedError(Exception):
     """A server, or a proxy, showed a certificate that is not trusted; nothing was sent to it."""
 
     def __init__(self, where: str, cause: Exception) -> None:
-        """Name the host with its port, and the reason."""
         reason = getattr(cause, "verify_message", "") or str(cause)
         super().__init__(f"the TLS certificate of {where} is refused: {reason.rstrip('.')}")
 
@@ -59,11 +58,7 @@ class Verified(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
         super().__init__(verify or True, *args, **settings)
 
     async def __aenter__(self) -> Any:
-        """Open it after its files were checked: without them no call can be made.
-
-        Raises:
-            TrustFileError: one cannot be used.
-        """
+        """Open it after its files were checked: without them no call can be made."""
         self._check_files()
         return await super().__aenter__()
 
@@ -92,13 +87,6 @@ class Verified(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
         return session
 
     async def send(self, request: Any) -> Any:
-        """Send a request as aiobotocore does.
-
-        Raises:
-            CertificateRefusedError: of the server, or of the proxy.
-            TrustFileError: a file of certificates cannot be used.
-            Exception: what botocore raises where the exchange fails.
-        """
         try:
             return await super().send(request)
         except (ClientConnectionError, HTTPClientError) as error:
@@ -131,7 +119,6 @@ class _Connection(ResponseHandler):
         super().feed_data(data, size)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have arrived."""
         if self._idle:
             self.close()
         else:
@@ -158,11 +145,7 @@ def _source(path: str) -> str:
 
 
 def _check(path: str, setting: str, load: str, *more: str | None) -> None:
-    """Load a file as a TLS context does.
-
-    Raises:
-        TrustFileError: it cannot be loaded; the message names setting, file and reason.
-    """
+    """Load a file as a TLS context does."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # Without this OpenSSL would ask for the password of an encrypted key on the terminal.
     options = {"password": str} if load == "load_cert_chain" else {}
