@@ -33,7 +33,7 @@ def recorded_form(identity: str) -> str:
 
 def refusal(account: str, before: str | None, now: str) -> str | None:
     """Why a ledger cannot be resumed under the signer `now`; None: it can."""
-    if before is None or before == now or not (before.startswith(AWS_PREFIX) and now.startswith(AWS_PREFIX)):
+    if not before or before == now or not (before.startswith(AWS_PREFIX) and now.startswith(AWS_PREFIX)):
         return None
     was, is_ = (text.removeprefix(AWS_PREFIX) for text in (before, now))
     return (
@@ -80,76 +80,38 @@ def account_number(recorded: str | None) -> str | None:
     return recorded.rsplit(":", 2)[-2]
 
 
-def renamed_refusal(row: str, other: str, name: str, *, command: str) -> str:
-    ours = (
-        f"leave account {name!r} out with --accounts"
-        if command == "retry"
-        else f"name the account {other!r} in the manifest as the ledger does"
-    )
-    return (
-        f"{row} is in it under account {other!r} and would be sent again under {name!r}, which signs for "
-        f"the same AWS account as far as can be told; {ours}, or name another ledger with --ledger if all "
-        "snapshots are to be made again"
-    )
-
-
 async def check_accounts(job: Job, identify: Identify) -> None:
-    await check_signers(job, identify)
-    await check_duplicates(job, identify)
-    await check_renamed(job, identify)
+    """Refuse, before the first call, to send rows for another signer than before, or twice for one.
 
-
-async def check_signers(job: Job, identify: Identify) -> None:
-    """Refuse to resume a ledger for another AWS account."""
+    Twice: under two names of one AWS account that list the same row, or under a new name of the account that
+    the ledger has the row under. Accounts that are not called this time count as whom the ledger has for
+    them. Roles were compared when the manifest was validated; here AWS is asked, where it is called at all.
+    """
+    signers = job.past.signers
+    numbers: dict[str, str] = {
+        name: before.removeprefix(AWS_PREFIX)
+        for name, before in signers.items()
+        if name not in job.accounts and before.startswith(AWS_PREFIX)
+    }
+    unknown = numbers or not all(account.number for account in job.accounts.values())
+    compared = bool(job.endpoint == AWS and unknown and len(job.accounts) + len(numbers) > 1)
+    renamed = {now for _, now in job.renamed}
 
     async def check(name: str) -> None:
-        before = job.past.signers.get(name)
-        if before is None or not before.startswith(AWS_PREFIX):
+        before = signers.get(name, "")
+        if not (compared or name in renamed or before.startswith(AWS_PREFIX)):
             return
         # Credentials that cannot be had stop the account alone, when its first row is to be sent.
         with suppress(ApiError):
-            if why := refusal(name, before, recorded_form(await identify(name))):
+            now = recorded_form(await identify(name))
+            if now.startswith(AWS_PREFIX):
+                numbers[name] = now.removeprefix(AWS_PREFIX)
+            if why := refusal(name, before, now) or _renamed_refusal(job, name, now):
                 raise InputError(f"{job.path}: {why}")
 
     await reader.map_concurrently(job.accounts, check)
-
-
-async def check_duplicates(job: Job, identify: Identify) -> None:
-    """Refuse two names for one AWS account under which the same row is listed: it would get two snapshots.
-
-    Accounts that are not called this time count as whom the ledger has for them. Roles were compared when
-    the manifest was validated; here AWS is asked, where it is called at all.
-    """
-    numbers: dict[str, str] = {
-        name: before.removeprefix(AWS_PREFIX)
-        for name, before in job.past.signers.items()
-        if name not in job.accounts and before.startswith(AWS_PREFIX)
-    }
-    if job.endpoint != AWS or (not numbers and all(account.number for account in job.accounts.values())):
-        return
-
-    async def check(name: str) -> None:
-        with suppress(ApiError):
-            found = recorded_form(await identify(name))
-            if found.startswith(AWS_PREFIX):
-                numbers[name] = found.removeprefix(AWS_PREFIX)
-
-    if len(job.accounts) + len(numbers) > 1:
-        await reader.map_concurrently(job.accounts, check)
-    if (same := shared(numbers)) and (problems := job.doubled(same)):
+    if compared and (same := shared(numbers)) and (problems := job.doubled(same)):
         raise ManifestError(list(problems))
-
-
-async def check_renamed(job: Job, identify: Identify) -> None:
-    """Refuse to send rows again that were sent under another name of the same AWS account."""
-
-    async def check(name: str) -> None:
-        # Credentials that cannot be had stop the account alone, and `identify_signer` checks again.
-        with suppress(ApiError):
-            if why := _renamed_refusal(job, name, recorded_form(await identify(name))):
-                raise InputError(f"{job.path}: {why}")
-
-    await reader.map_concurrently(sorted({now for _, now in job.renamed}), check)
 
 
 def _renamed_refusal(job: Job, name: str, now: str) -> str | None:
@@ -162,7 +124,14 @@ def _renamed_refusal(job: Job, name: str, now: str) -> str | None:
         alike = all(settings.get(key) == getattr(account, key) for key in ("role_arn", "profile"))
         before = job.past.signers.get(other)
         if may_be_same(before, now, alike=alike, simulated=job.endpoint == SIMULATOR):
-            return renamed_refusal(f"{row.engagement}/{row.resource}", other, name, command=job.command)
+            ours = f"name the account {other!r} in the manifest as the ledger does"
+            if job.command == "retry":
+                ours = f"leave account {name!r} out with --accounts"
+            return (
+                f"{row.engagement}/{row.resource} is in it under account {other!r} and would be sent again "
+                f"under {name!r}, which signs for the same AWS account as far as can be told; {ours}, or "
+                "name another ledger with --ledger if all snapshots are to be made again"
+            )
     return None
 
 

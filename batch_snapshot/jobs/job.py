@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from batch_snapshot import files
-from batch_snapshot.config.options import Options, option_warnings, recorded_settings
+from batch_snapshot.config.options import option_warnings, recorded_settings
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.jobs.locked import (
     LockedLedger,
@@ -19,7 +19,7 @@ from batch_snapshot.jobs.locked import (
     reminder_files,
 )
 from batch_snapshot.jobs.plan import Selection
-from batch_snapshot.jobs.rows import LedgerRows, ManifestRows
+from batch_snapshot.jobs.rows import LedgerRows, ManifestRows, renamed_rows
 from batch_snapshot.ledger import history, reader
 from batch_snapshot.manifest import Manifest, find_duplicates
 from batch_snapshot.ratelimit import forecast
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from batch_snapshot.config.accounts import Targets
     from batch_snapshot.ledger.history import History
-    from batch_snapshot.models import Account, Quota, Request, Row
+    from batch_snapshot.models import Account, Request, Row
 
 #: Vanished rows that the summary names.
 NAMED_ROWS = 20
@@ -91,13 +91,13 @@ class Job:
 
     @property
     def nothing_to_do(self) -> bool:
-        return not any(self.todo.values()) and self.past.end is not None and not self._end_is_outdated
-
-    @property
-    def _end_is_outdated(self) -> bool:
-        """Whether the ledger's end counts rows as unattempted of which the manifest lists none any more."""
-        left = self.past.end is not None and self.past.end.counts.get("unattempted")
-        return bool(left) and not summary.count(self.past.counts(), self.total).unattempted
+        """Whether there is neither a row to send nor an end line to write."""
+        end = self.past.end
+        if end is None or any(self.todo.values()):
+            return False
+        # An end is outdated if it counts rows as unattempted of which the manifest lists none any more.
+        left = summary.count(self.past.counts(), self.total).unattempted
+        return bool(left) or not end.counts.get("unattempted")
 
     @property
     def vanished(self) -> int:
@@ -125,8 +125,8 @@ def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
     vanished = {key for key in past.keys() if key not in manifest.keys}  # noqa: SIM118 - a method, no mapping
     rows = ManifestRows(manifest, past, run_id, targets.accounts)
     # A row that is still listed under the other name is listed twice: `doubled` finds it.
-    renamed = rows.renamed() if vanished else {}
-    questions = [*locked.refused, *_renamed_questions(renamed), *_open_questions(manifest, options)]
+    renamed = renamed_rows(rows.requests(), past, targets.accounts) if vanished else {}
+    warnings, questions = _warnings_and_questions(locked, manifest)
     return Job(
         command="run",
         name=manifest.name,
@@ -150,23 +150,11 @@ def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
         todays_ledger=locked.todays_ledger,
         todays_command=options.command_line if locked.todays_ledger else None,
         vanished_keys=vanished,
-        warnings=[*manifest.warnings, *locked.passed_over, *_warnings(manifest, targets.quotas, options)],
+        warnings=warnings,
         doubled=partial(find_duplicates, manifest),
         renamed=renamed,
-        open_questions=[*questions, *_days_needed(manifest, targets.quotas)],
+        open_questions=[*locked.refused, *_renamed_questions(renamed), *questions],
     )
-
-
-def _days_needed(manifest: Manifest, quotas: Mapping[str, Quota]) -> list[str]:
-    rows = {name: manifest.rows_by_account.get(name, 0) for name in quotas}
-    return forecast.days_needed(rows, {name: calls_a_day(quota) for name, quota in quotas.items()})
-
-
-def _warnings(manifest: Manifest, quotas: Mapping[str, Quota], options: Options) -> list[str]:
-    """What looks wrong about the options, also with the quotas, where there is a ledger every day."""
-    nightly = options.ledger is not None and "{date}" in options.ledger
-    filtered = options.changed_since or options.skip_active_jobs
-    return [*option_warnings(options), *(_days_needed(manifest, quotas) if nightly and not filtered else [])]
 
 
 def _renamed_questions(renamed: Mapping[tuple[str, str], Row]) -> list[str]:
@@ -178,13 +166,20 @@ def _renamed_questions(renamed: Mapping[tuple[str, str], Row]) -> list[str]:
     ]
 
 
-def _open_questions(manifest: Manifest, options: Options) -> list[str]:
+def _warnings_and_questions(locked: LockedLedger, manifest: Manifest) -> tuple[list[str], list[str]]:
+    """What looks wrong about options and quotas, and what a forecast cannot know."""
+    options, quotas = locked.options, locked.targets.quotas
+    rows = {name: manifest.rows_by_account.get(name, 0) for name in quotas}
+    days = forecast.days_needed(rows, {name: calls_a_day(quota) for name, quota in quotas.items()})
+    filtered = options.changed_since or options.skip_active_jobs
+    nightly = "{date}" in (options.ledger or "")
+    warnings = [*manifest.warnings, *locked.passed_over, *option_warnings(options)]
     questions = []
     if manifest.discover and not manifest.found:
         questions.append("the rows of discover: are known only when it is run; they are not counted here")
-    if options.changed_since or options.skip_active_jobs:
+    if filtered:
         questions.append("rows that are left out are known only when it is run; they are counted here")
-    return questions
+    return warnings + (days if nightly and not filtered else []), questions + days
 
 
 def open_retry(
@@ -194,7 +189,7 @@ def open_retry(
     path, past, header, targets = locked.path, locked.past, locked.header, locked.targets
     chosen = selection(past) if callable(selection) else selection or Selection()
     rows = LedgerRows(path, past, chosen, header.run_id, targets.accounts)
-    renamed = rows.renamed()
+    renamed = renamed_rows(rows.requests(), past, targets.accounts)
     todo, catalogs = rows.todo()
     rest = header.manifest and next_steps.run_command(
         header.manifest, str(path), targets.endpoint, locked.settings

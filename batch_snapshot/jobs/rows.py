@@ -32,21 +32,16 @@ class ManifestRows(NamedTuple):
         """The rows without any history among them."""
         return (one.row for one in self.requests() if one and one.row.key not in self.past.unfinished)
 
-    def renamed(self) -> Mapping[tuple[str, str], Row]:
-        return renamed_rows(self.requests(), self.past, self.accounts)
-
     def todo(self) -> Mapping[str, int]:
         """How many are to be sent, by account; another pass over the manifest only where it must be."""
-        manifest, accounts, settled = self.manifest, self.accounts, self._settled()
+        manifest, accounts, past = self.manifest, self.accounts, self.past
+        done = {Status.SUCCEEDED, Status.FAILED}
+        settled = sum(past.status(key) in done or past.is_skipped(key) for key in manifest.keys)
         if not settled:
             return {name: count for name, count in manifest.rows_by_account.items() if name in accounts}
         if len(manifest.accounts) == 1:
             return dict.fromkeys(accounts, manifest.rows - settled)
         return Counter(request.row.account for request in self.requests() if request)
-
-    def _settled(self) -> int:
-        past, done = self.past, {Status.SUCCEEDED, Status.FAILED}
-        return sum(past.status(key) in done or past.is_skipped(key) for key in self.manifest.keys)
 
 
 class LedgerRows(NamedTuple):
@@ -68,9 +63,6 @@ class LedgerRows(NamedTuple):
                 todo[request.row.account] += 1
                 catalogs.add(request.row.catalog)
         return todo, frozenset(catalogs)
-
-    def renamed(self) -> Mapping[tuple[str, str], Row]:
-        return renamed_rows(self.requests(), self.past, self.accounts)
 
     def doubled(self, same: Mapping[str, str]) -> list[str]:
         """Which of them are to be sent twice, where names stand for the `same` AWS accounts."""
@@ -124,7 +116,6 @@ def _validated_rows(manifest: Manifest) -> Iterator[Row]:
     """The manifest's rows, and none that it did not list when it was validated."""
     for row in rows(manifest):
         if row.key not in manifest.keys:
-            raise ManifestError(
-                [f"{manifest.path}: changed while the run read it: run the same command again"]
-            )
+            text = f"{manifest.path}: changed while the run read it: run the same command again"
+            raise ManifestError([text])
         yield row

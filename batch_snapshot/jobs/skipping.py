@@ -6,6 +6,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,8 +47,19 @@ CREATE TABLE active (account TEXT, catalog TEXT, engagement TEXT, resource TEXT,
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SkipRules:
+@dataclass(slots=True)
+class SkippedRows:
+    by_account: Counter[str] = field(default_factory=Counter)
+    #: By account: why what must be known of its rows cannot be read; none of them may be sent.
+    errors: dict[str, ServiceError] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class SkipFilter:
+    """Reads what it must know, then decides row by row; an error of one account stops no other."""
+
+    #: Gives the rows without any history each time: what an intent has named may have been sent.
+    rows: Callable[[], Iterator[Row]]
     #: Leave out what was not modified since its "last" snapshot, or since a time in seconds since the
     #: epoch; None: leave out nothing for this reason.
     since: float | str | None
@@ -63,57 +75,43 @@ class SkipRules:
     now: float
     #: Records rows that are left out.
     skip: Callable[[Skip, Sequence[Row]], Awaitable[None]]
+    skipped: SkippedRows = field(default_factory=SkippedRows)
+    _db: Connection = field(init=False)
+    _unrecorded: dict[Skip, list[Row]] = field(default_factory=lambda: {reason: [] for reason in Skip})
 
+    async def choose(self) -> SkippedRows:
+        """Leave out rows."""
+        with sqlite.temporary_tables(_TABLES) as self._db:
+            for number, row in enumerate(self.rows()):
+                wanted = (row.account, row.catalog, row.resource)
+                self._db.execute("INSERT OR IGNORE INTO wanted VALUES (?, ?, ?, NULL, 0)", wanted)
+                where = (row.account, row.catalog, row.engagement)
+                self._db.execute("INSERT OR IGNORE INTO engagements VALUES (?, ?, ?)", where)
+                if number % ROWS_A_TURN == 0:
+                    await anyio.lowlevel.checkpoint()
+            for account, catalog in self._db.execute(
+                "SELECT DISTINCT account, catalog FROM wanted"
+            ).fetchall():
+                await self._read_lists(account, catalog)
+            rows = self.rows()
+            while batch := list(islice(rows, DECIDED_AT_ONCE)):
+                await self._decide(batch)
+            await self._record(at_least=1)
+        return self.skipped
 
-@dataclass(slots=True)
-class SkippedRows:
-    by_account: Counter[str] = field(default_factory=Counter)
-    #: By account: why what must be known of its rows cannot be read; none of them may be sent.
-    errors: dict[str, ServiceError] = field(default_factory=dict)
-
-
-async def choose_skipped_rows(rows: Callable[[], Iterator[Row]], rules: SkipRules) -> SkippedRows:
-    """Leave out rows; an error of one account stops no other.
-
-    `rows` gives those without any history: what an intent has named may have been sent.
-    """
-    with sqlite.temporary_tables(_TABLES) as db:
-        for number, row in enumerate(rows()):
-            wanted = (row.account, row.catalog, row.resource)
-            db.execute("INSERT OR IGNORE INTO wanted VALUES (?, ?, ?, NULL, 0)", wanted)
-            where = (row.account, row.catalog, row.engagement)
-            db.execute("INSERT OR IGNORE INTO engagements VALUES (?, ?, ?)", where)
-            if number % ROWS_A_TURN == 0:
-                await anyio.lowlevel.checkpoint()
-        skip_filter = SkipFilter(db, rules)
-        for account, catalog in db.execute("SELECT DISTINCT account, catalog FROM wanted").fetchall():
-            await skip_filter.read_lists(account, catalog)
-        await skip_filter.leave_out(rows())
-        return skip_filter.skipped
-
-
-class SkipFilter:
-    def __init__(self, db: Connection, rules: SkipRules) -> None:
-        self.skipped = SkippedRows()
-        self._db = db
-        self._rules = rules
-        self._unrecorded: dict[Skip, list[Row]] = {reason: [] for reason in Skip}
-
-    async def read_lists(self, account: str, catalog: str) -> None:
+    async def _read_lists(self, account: str, catalog: str) -> None:
         operation = SNAPSHOT.jobs.listing.name
-        reader = self._rules.readers[account]
+        reader = self.readers[account]
         try:
-            if self._rules.active_jobs:
+            if self.active_jobs:
                 await self._read_jobs(reader, account, catalog)
             operation = "ListOpportunities"
-            if self._rules.since is not None:
+            if self.since is not None:
                 await self._read_dates(reader, account, catalog)
         except ApiError as error:
             self.skipped.errors[account] = read_failed(account, operation, error.failure)
         except ServiceError as error:
             self.skipped.errors[account] = error
-
-    # -- dates -------------------------------------------------------------------------------------
 
     async def _read_dates(self, reader: Reader, account: str, catalog: str) -> None:
         where = (account, catalog)
@@ -132,7 +130,10 @@ class SkipFilter:
                     return
                 if pages >= limit:
                     break
-        while names := self._unseen(where):
+        unseen = "SELECT resource FROM wanted WHERE account = ? AND catalog = ? AND NOT seen"
+        unseen += " ORDER BY resource LIMIT ?"
+        while found := self._db.execute(unseen, (*where, changes.NAMED_AT_ONCE)).fetchall():
+            names = [resource for (resource,) in found]
             marks = ", ".join("?" * len(names))
             self._db.execute(
                 f"UPDATE wanted SET seen = 1 WHERE account = ? AND catalog = ? AND resource IN ({marks})",  # noqa: S608 - marks
@@ -141,25 +142,13 @@ class SkipFilter:
             async for page in reader.pages("ListOpportunities", Catalog=catalog, Identifier=names):
                 self._store_dates(account, catalog, page.items)
 
-    def _unseen(self, where: tuple[str, str]) -> list[str]:
-        found = self._db.execute(
-            "SELECT resource FROM wanted WHERE account = ? AND catalog = ? AND NOT seen"
-            " ORDER BY resource LIMIT ?",
-            (*where, changes.NAMED_AT_ONCE),
-        )
-        return [resource for (resource,) in found]
-
     def _store_dates(self, account: str, catalog: str, items: Sequence[Mapping[str, Any]]) -> None:
-        now = self._rules.now
-        self._db.executemany(
-            "UPDATE wanted SET modified = ?, seen = 1 WHERE account = ? AND catalog = ? AND resource = ?",
-            [
-                (changes.parse_date(item.get("LastModifiedDate"), now), account, catalog, item.get("Id"))
-                for item in items
-            ],
-        )
-
-    # -- jobs --------------------------------------------------------------------------------------
+        for item in items:
+            modified = changes.parse_date(item.get("LastModifiedDate"), self.now)
+            self._db.execute(
+                "UPDATE wanted SET modified = ?, seen = 1 WHERE account = ? AND catalog = ? AND resource = ?",
+                (modified, account, catalog, item.get("Id")),
+            )
 
     async def _read_jobs(self, reader: Reader, account: str, catalog: str) -> None:
         async for page in reader.pages(SNAPSHOT.jobs.listing.name, Catalog=catalog, Status="Running"):
@@ -172,33 +161,15 @@ class SkipFilter:
             await map_concurrently(ours, partial(self._read_job, reader, catalog))
 
     async def _read_job(self, reader: Reader, catalog: str, name: str) -> None:
-        job = await self._job(reader, catalog, name)
+        """Read what a job takes care of, once: then the index knows it."""
+        job = self.index.job(self.service, catalog, name) if self.service else None
+        if not job:
+            answer = await reader.read(SNAPSHOT.jobs.get, Catalog=catalog, **{SNAPSHOT.jobs.parameter: name})
+            members = (SNAPSHOT.members[field] for field in ("engagement", "resource", "template"))
+            job = SnapshotJob(*(str(answer.get(member) or "") for member in members))
+            if self.service and all(job):
+                self.index.add_job(self.service, catalog, name, job)
         self._db.execute("INSERT OR IGNORE INTO active VALUES (?, ?, ?, ?, ?)", (reader.name, catalog, *job))
-
-    async def _job(self, reader: Reader, catalog: str, name: str) -> SnapshotJob:
-        """What a job takes care of; it is read once, and then kept in the index."""
-        service = self._rules.service
-        known = self._rules.index.job(service, catalog, name) if service else None
-        if known:
-            return known
-        answer = await reader.read(SNAPSHOT.jobs.get, Catalog=catalog, **{SNAPSHOT.jobs.parameter: name})
-        members = (SNAPSHOT.members[field] for field in ("engagement", "resource", "template"))
-        job = SnapshotJob(*(str(answer.get(member) or "") for member in members))
-        if service and all(job):
-            self._rules.index.add_job(service, catalog, name, job)
-        return job
-
-    # -- deciding ----------------------------------------------------------------------------------
-
-    async def leave_out(self, rows: Iterator[Row]) -> None:
-        batch: list[Row] = []
-        for row in rows:
-            batch.append(row)
-            if len(batch) == DECIDED_AT_ONCE:
-                await self._decide(batch)
-                batch = []
-        await self._decide(batch)
-        await self._record(at_least=1)
 
     async def _decide(self, rows: Sequence[Row]) -> None:
         unknown: list[Row] = []
@@ -206,11 +177,15 @@ class SkipFilter:
         for row in rows:
             if row.account in self.skipped.errors:
                 continue
-            if self._active(row):
+            if self._db.execute(
+                "SELECT 1 FROM active WHERE account = ? AND catalog = ? AND engagement = ? AND resource = ?"
+                " AND template = ?",
+                (row.account, row.catalog, row.engagement, row.resource, row.template),
+            ).fetchone():
                 verdicts[row] = Skip.ACTIVE_JOB
             elif (since := self._since(row)) is not None:
                 verdicts[row] = self._verdict(row, since)
-            elif self._rules.since is not None and self._modified(row) is not None:
+            elif self.since is not None and self._modified(row) is not None:
                 unknown.append(row)
         if unknown:
             await map_concurrently(unknown, partial(self._compare_last_snapshot, verdicts))
@@ -222,17 +197,9 @@ class SkipFilter:
 
     def _verdict(self, row: Row, since: float) -> Skip | None:
         margin = 0.0
-        if self._rules.since == "last":
-            margin = changes.MARGIN + abs(self._rules.skew(row.account).total_seconds())
+        if self.since == "last":
+            margin = changes.MARGIN + abs(self.skew(row.account).total_seconds())
         return Skip.UNCHANGED if changes.unchanged(self._modified(row), since, margin) else None
-
-    def _active(self, row: Row) -> bool:
-        found = self._db.execute(
-            "SELECT 1 FROM active WHERE account = ? AND catalog = ? AND engagement = ? AND resource = ?"
-            " AND template = ?",
-            (row.account, row.catalog, row.engagement, row.resource, row.template),
-        )
-        return found.fetchone() is not None
 
     def _modified(self, row: Row) -> float | None:
         found = self._db.execute(
@@ -244,10 +211,9 @@ class SkipFilter:
 
     def _since(self, row: Row) -> float | None:
         """From when on a change of the row counts; None: no ledger knows, or it does not matter."""
-        since, service = self._rules.since, self._rules.service
-        if isinstance(since, float):
-            return since
-        last = self._rules.index.last(service, row) if since and service else None
+        if isinstance(self.since, float):
+            return self.since
+        last = self.index.last(self.service, row) if self.since and self.service else None
         return last.at if last else None
 
     async def _compare_last_snapshot(self, verdicts: dict[Row, Skip | None], row: Row) -> None:
@@ -256,9 +222,7 @@ class SkipFilter:
             return
         operation = create_operation(row)
         try:
-            answer = await self._rules.readers[row.account].read(
-                operation.look_up, **operation.read_parameters(row)
-            )
+            answer = await self.readers[row.account].read(operation.look_up, **operation.read_parameters(row))
         except ApiError as error:
             if error.failure.code != NOT_FOUND:
                 self.skipped.errors[row.account] = read_failed(row.account, operation.look_up, error.failure)
@@ -266,14 +230,14 @@ class SkipFilter:
         except ServiceError as error:
             self.skipped.errors[row.account] = error
             return
-        created = changes.parse_date(answer.get("CreatedAt"), self._rules.now)
+        created = changes.parse_date(answer.get("CreatedAt"), self.now)
         if changes.unchanged(self._modified(row), created):
             verdicts[row] = Skip.UNCHANGED
 
     async def _record(self, *, at_least: int) -> None:
         for reason, rows in self._unrecorded.items():
             while len(rows) >= at_least:
-                await self._rules.skip(reason, rows[:SKIPPED_AT_ONCE])
+                await self.skip(reason, rows[:SKIPPED_AT_ONCE])
                 del rows[:SKIPPED_AT_ONCE]
 
 
@@ -315,7 +279,8 @@ def prepare_skipping(
         return
     with SnapshotIndex(paths.snapshot_index_file(state_folder_of(options))) as index:
         now = recorder.now()
-        rules = SkipRules(
+        skip_filter = SkipFilter(
+            rows=job.candidates,
             since=changed_since(options, now),
             active_jobs=options.skip_active_jobs,
             readers=readers,
@@ -326,7 +291,7 @@ def prepare_skipping(
             skip=recorder.skip,
         )
         warnings = index.refresh(job.path.parent)
-        yield SkipStep(partial(choose_skipped_rows, job.candidates, rules), readers, warnings)
+        yield SkipStep(skip_filter.choose, readers, warnings)
 
 
 async def skip_rows(engine: RunState, step: SkipStep) -> Counter[str]:

@@ -255,19 +255,19 @@ async def test_the_account_number_from_sts_decides_whose_rows_they_are(tmp_path,
 
     with run_job(manifest.load(MANIFEST), Options(), utc_now()) as job:
         # Without credentials at the start the account stops alone, and is checked when it has some.
-        await identity_check.check_renamed(job, unknown)
+        await identity_check.check_accounts(job, unknown)
         account = AccountState("b", Pacer(pace.Pace()), Pacer(pace.Pace()))
         settle = identity_check.identify_signer(
             job, {}, AccountLimits(job.accounts, "aws", None, {}), identify, account
         )
         if refused:
             with pytest.raises(InputError, match="again under 'b'"):
-                await identity_check.check_renamed(job, identify)
+                await identity_check.check_accounts(job, identify)
             with pytest.raises(ApiError, match="again under 'b'") as stopped:
                 await settle
             assert stopped.value.failure.verdict is Verdict.STOP_ACCOUNT
         else:
-            await identity_check.check_renamed(job, identify)
+            await identity_check.check_accounts(job, identify)
             await settle
     assert set(identified) == {"b"}
 
@@ -290,6 +290,6 @@ async def test_an_account_that_is_not_called_counts_as_its_recorded_signer(numbe
     with run_job(manifest.load(MANIFEST), Options(accounts=("b",)), utc_now()) as job:
         if refused:
             with pytest.raises(InputError, match="111111111111"):
-                await identity_check.check_duplicates(job, identify)
+                await identity_check.check_accounts(job, identify)
         else:
-            await identity_check.check_duplicates(job, identify)
+            await identity_check.check_accounts(job, identify)

@@ -168,8 +168,8 @@ async def test_other_credentials_are_warned_about_and_another_account_is_refused
 
         with run_job(manifest.load(path), options, utc_now()) as job:
             with pytest.raises(InputError, match="was AWS account 111111111111 so far") as raised:
-                await identity_check.check_signers(job, other)
-            await identity_check.check_signers(job, unknown)
+                await identity_check.check_accounts(job, other)
+            await identity_check.check_accounts(job, unknown)
             account = AccountState("default", Pacer(pace.Pace()), Pacer(pace.Pace()))
             with pytest.raises(ApiError, match="AnotherAccount") as stopped:
                 await identity_check.identify_signer(

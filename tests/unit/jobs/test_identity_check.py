@@ -56,9 +56,9 @@ async def test_aws_is_asked_for_duplicates_before_the_first_call(tmp_path, numbe
     with run_job(manifest.load(path), Options(ledger=str(tmp_path / "l"), state_dir=tmp_path), NOW) as job:
         if refused:
             with pytest.raises(InputError, match=r"O2 is listed for account a too .* one AWS account"):
-                await identity_check.check_duplicates(job, answered_by_sts(numbers))
+                await identity_check.check_accounts(job, answered_by_sts(numbers))
         else:
-            await identity_check.check_duplicates(job, answered_by_sts(numbers))
+            await identity_check.check_accounts(job, answered_by_sts(numbers))
 
 
 @pytest.mark.asyncio
@@ -76,4 +76,4 @@ async def test_aws_is_not_asked_at_another_endpoint_or_where_roles_differ(tmp_pa
         path = write(tmp_path, accounts, rows=rows, name=f"{number}.yaml")
         options = Options(ledger=str(tmp_path / f"{number}"), state_dir=tmp_path, **more)
         with run_job(manifest.load(path), options, NOW) as job:
-            await identity_check.check_duplicates(job, asked)
+            await identity_check.check_accounts(job, asked)
