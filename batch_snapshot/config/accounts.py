@@ -1,25 +1,20 @@
 """The accounts that a command calls for, the quotas that hold for them, and where the calls go."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 from batch_snapshot.config.options import Options, with_recorded_quotas
 from batch_snapshot.endpoints import IGNORE, check_credential_endpoints, environment_endpoint
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.ledger import codec
+from batch_snapshot.ledger.records import Header
 from batch_snapshot.models import AWS, SIMULATOR, Account, Quota
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
-
-    from batch_snapshot.ledger.records import Header
-
-    #: The endpoint that each of some profiles names, by its name, under an environment.
-    ProfileEndpoints = Callable[[Iterable[str | None], Mapping[str, str]], Mapping[str | None, str]]
+#: The endpoint that each of some profiles names, by its name, under an environment.
+ProfileEndpoints = Callable[[Iterable[str | None], Mapping[str, str]], Mapping[str | None, str]]
 
 #: Before a tag, where an account's name could stand.
 TAG = "tag:"

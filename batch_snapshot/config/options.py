@@ -1,21 +1,17 @@
 """The options of `run` and `retry` with their defaults, and what of them a ledger's run line records."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batch_snapshot import files, paths
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.failures import retry
 from batch_snapshot.models import REGION
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 #: Seconds since the start of an unfinished ledger of another day within which it is resumed first.
 RESUME_WITHIN = 20 * 3600.0

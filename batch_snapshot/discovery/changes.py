@@ -4,8 +4,6 @@ A pair with a wrong or missing date counts as changed: one snapshot too many cos
 old data to a partner.
 """
 
-from __future__ import annotations
-
 import math
 from datetime import datetime
 from typing import Any, NamedTuple

@@ -1,30 +1,25 @@
 """Searches the service's lists and writes the pairs that they name to a new file."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
 
 from batch_snapshot.aws import profiles
 from batch_snapshot.config import accounts
+from batch_snapshot.config.accounts import Targets
+from batch_snapshot.config.options import Options
 from batch_snapshot.discovery import output
 from batch_snapshot.discovery.readers import Environment, open_readers
 from batch_snapshot.discovery.search import FoundPair, Search, SearchCounts
 from batch_snapshot.errors import InputError
+from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.manifest.service_model import DEFAULT_TEMPLATE
 from batch_snapshot.models import Account
 from batch_snapshot.text import timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from datetime import datetime
-    from pathlib import Path
-
-    from batch_snapshot.config.accounts import Targets
-    from batch_snapshot.config.options import Options
-    from batch_snapshot.manifest.filters import Filters
 
 #: The account of a search that no manifest names one for.
 AMBIENT = "default"

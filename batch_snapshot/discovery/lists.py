@@ -4,23 +4,18 @@ A task that made an engagement from an opportunity names both, whether or not a 
 association is a pair that has at least one snapshot.
 """
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
 
+from batch_snapshot import sqlite
 from batch_snapshot.engine.reader import Reader, map_concurrently
 from batch_snapshot.manifest.filters import Filters, since
 from batch_snapshot.manifest.service_model import row_input
 from batch_snapshot.operations import SNAPSHOT
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from datetime import datetime
-
-    from batch_snapshot import sqlite
-
-    Items = list[dict[str, Any]]
+Items = list[dict[str, Any]]
 
 #: Values that one request may name.
 NAMED_AT_ONCE = 10

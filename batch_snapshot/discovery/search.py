@@ -3,27 +3,22 @@
 Pages are kept in SQLite with the token of the next one; memory does not grow with the pairs.
 """
 
-from __future__ import annotations
-
 import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 from batch_snapshot import sqlite
 from batch_snapshot.discovery.lists import SOURCE_BITS, ListReader
 from batch_snapshot.engine.reader import Reader, read_failed
 from batch_snapshot.errors import StorageError
 from batch_snapshot.manifest import filters
+from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.models import ApiError, Row
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from datetime import datetime
-    from pathlib import Path
-
-    from batch_snapshot.manifest.filters import Filters
-
-    Items = list[dict[str, Any]]
+Items = list[dict[str, Any]]
 
 #: Seconds after which a search begins anew: its tokens may have expired, its pairs may be outdated.
 FRESH_FOR = 24 * 3600.0

@@ -4,31 +4,26 @@ New pairs follow the last entry of `pairs`; entries whose pairs no list names an
 them, and lose it when they are named again. Nothing is removed. `layout` and `revised` are pure.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import yaml
 
 from batch_snapshot import manifest as manifests
 from batch_snapshot.aws import profiles
 from batch_snapshot.config import accounts
+from batch_snapshot.config.options import Options
 from batch_snapshot.discovery import output
 from batch_snapshot.discovery.discover import Discovery, defaults_of, partial_file, run_search
+from batch_snapshot.discovery.readers import Environment
 from batch_snapshot.discovery.search import Search
 from batch_snapshot.errors import InputError
+from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.manifest.service_model import DEFAULT_TEMPLATE
 from batch_snapshot.models import Row
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
-    from pathlib import Path
-
-    from batch_snapshot.config.options import Options
-    from batch_snapshot.discovery.readers import Environment
-    from batch_snapshot.manifest.filters import Filters
 
 #: The beginning of every mark, by which it is found again.
 MARK = "# gone:"

@@ -1,20 +1,14 @@
 """What a manifest's `discover:` found: kept next to the ledger, so that a resume sees the same rows."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from batch_snapshot import paths
 from batch_snapshot.discovery import output
 from batch_snapshot.discovery.discover import run_search
+from batch_snapshot.discovery.readers import Environment
 from batch_snapshot.discovery.search import Search
 from batch_snapshot.errors import LedgerError
+from batch_snapshot.jobs.locked import LockedLedger
+from batch_snapshot.ledger.records import Header
 from batch_snapshot.manifest import Manifest, load
-
-if TYPE_CHECKING:
-    from batch_snapshot.discovery.readers import Environment
-    from batch_snapshot.jobs.locked import LockedLedger
-    from batch_snapshot.ledger.records import Header
 
 
 async def discover_pairs(locked: LockedLedger, environment: Environment) -> Manifest:

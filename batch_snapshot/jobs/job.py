@@ -1,14 +1,15 @@
 """What `run` and `retry` are about to do: which rows they send, under which ledger, for which accounts."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from batch_snapshot import files
+from batch_snapshot.config.accounts import Targets
 from batch_snapshot.config.options import option_warnings, recorded_settings
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.jobs.locked import (
@@ -21,18 +22,12 @@ from batch_snapshot.jobs.locked import (
 from batch_snapshot.jobs.plan import Selection
 from batch_snapshot.jobs.rows import LedgerRows, ManifestRows, renamed_rows
 from batch_snapshot.ledger import history, reader
+from batch_snapshot.ledger.history import History
 from batch_snapshot.manifest import Manifest, find_duplicates
+from batch_snapshot.models import Account, Request, Row
 from batch_snapshot.ratelimit import forecast
 from batch_snapshot.ratelimit.windows import calls_a_day
 from batch_snapshot.reporting import next_steps, summary
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from batch_snapshot.config.accounts import Targets
-    from batch_snapshot.ledger.history import History
-    from batch_snapshot.models import Account, Request, Row
 
 #: Vanished rows that the summary names.
 NAMED_ROWS = 20

@@ -1,14 +1,14 @@
 """The ledger that a command writes and its locks: on the file, and on the manifest's name in each account."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from batch_snapshot import files, paths
 from batch_snapshot.aws import profiles
@@ -23,16 +23,11 @@ from batch_snapshot.config.options import Options, recorded_settings, state_fold
 from batch_snapshot.errors import BatchSnapshotError, InputError, LedgerError, StorageError
 from batch_snapshot.jobs import resume
 from batch_snapshot.ledger import locks, open_runs, reader, writer
+from batch_snapshot.ledger.history import History
+from batch_snapshot.ledger.records import Header
+from batch_snapshot.manifest import Manifest
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.text import timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-    from datetime import datetime
-
-    from batch_snapshot.ledger.history import History
-    from batch_snapshot.ledger.records import Header
-    from batch_snapshot.manifest import Manifest
 
 
 class LockedLedger(NamedTuple):

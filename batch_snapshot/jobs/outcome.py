@@ -1,22 +1,16 @@
 """How a run ended: its outcome, its summary, and the commands that come next."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from batch_snapshot.engine.account import StopKind
+from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.errors import StorageError
+from batch_snapshot.jobs.job import Job
+from batch_snapshot.reporting.progress import RunView
 from batch_snapshot.reporting.stats import RunStats, summarize
 from batch_snapshot.reporting.summary import Summary, exit_code
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from batch_snapshot.engine.run_state import RunState
-    from batch_snapshot.jobs.job import Job
-    from batch_snapshot.reporting.progress import RunView
 
 _OUTCOMES = {StopKind.DEFERRED: "deferred", StopKind.STOPPED: "stopped", StopKind.INTERRUPTED: "interrupted"}
 

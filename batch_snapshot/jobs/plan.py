@@ -3,19 +3,13 @@
 Pure: rows and history in, requests out.
 """
 
-from __future__ import annotations
-
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import datetime
 
 from batch_snapshot.errors import InputError
+from batch_snapshot.ledger.history import History, RowState
 from batch_snapshot.models import CURABLE, ErrorKind, Request, Row, Status, client_token
-
-if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
-    from datetime import datetime
-
-    from batch_snapshot.ledger.history import History, RowState
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,16 @@
 """What `run` is about to do, which `plan` shows: which rows, how fast, until when."""
 
-from __future__ import annotations
-
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from batch_snapshot.engine.limits import AccountForecast, AccountLimits
+from batch_snapshot.jobs.job import Job
+from batch_snapshot.models import Account
 from batch_snapshot.ratelimit import forecast
 from batch_snapshot.reporting import summary, text
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from batch_snapshot.engine.limits import AccountForecast, AccountLimits
-    from batch_snapshot.jobs.job import Job
-    from batch_snapshot.models import Account
-
 
 #: Most lines of a brief preview.
 BRIEF_LINES = 10

@@ -1,25 +1,19 @@
 """Writes what a run does to its ledger, and counts it for the display and the summary."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from datetime import datetime
 
 import anyio
 
 from batch_snapshot import __version__
 from batch_snapshot.errors import StorageError
+from batch_snapshot.jobs.job import Job
 from batch_snapshot.jobs.outcome import initial_stats
 from batch_snapshot.ledger import codec, open_runs, records
+from batch_snapshot.ledger.writer import Ledger
 from batch_snapshot.models import Outcome, Request, Row, Skip, Status
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from datetime import datetime
-
-    from batch_snapshot.jobs.job import Job
-    from batch_snapshot.ledger.writer import Ledger
-    from batch_snapshot.reporting.stats import RunStats
+from batch_snapshot.reporting.stats import RunStats
 
 #: Seconds between two fsyncs of the ledger.
 SYNC_EVERY = 1.0

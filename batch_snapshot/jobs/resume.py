@@ -1,9 +1,10 @@
 """Which ledger a run resumes, and what it says."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
 
 from batch_snapshot import files, paths
 from batch_snapshot.aws import profiles
@@ -11,15 +12,9 @@ from batch_snapshot.config.accounts import endpoint_of, recorded_accounts
 from batch_snapshot.config.options import RESUME_WITHIN, Options
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.ledger import reader
+from batch_snapshot.ledger.records import End, Header
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.reporting import next_steps, summary
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from datetime import datetime
-    from pathlib import Path
-
-    from batch_snapshot.ledger.records import End, Header
 
 #: Old ledgers that warnings name.
 NAMED_LEDGERS = 3

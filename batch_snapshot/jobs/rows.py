@@ -1,22 +1,17 @@
 """The rows that a job has left to send: of a manifest, or out of a ledger alone."""
 
-from __future__ import annotations
-
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.jobs import identity_check, plan
 from batch_snapshot.ledger import history, reader
+from batch_snapshot.ledger.history import History
 from batch_snapshot.manifest import Manifest, rows
 from batch_snapshot.manifest.duplicates import DuplicateRows, Place
 from batch_snapshot.models import Account, Request, Row, Status
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from batch_snapshot.ledger.history import History
 
 
 class ManifestRows(NamedTuple):

@@ -1,23 +1,18 @@
 """Signals while rows are sent: the first lets calls in flight finish, the second drops them."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from batch_snapshot import interrupts
+from batch_snapshot.cluster.coordinator import Coordinator
 from batch_snapshot.engine.account import Stop, StopKind
+from batch_snapshot.engine.pool import Engine
 from batch_snapshot.text import plural
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from batch_snapshot.cluster.coordinator import Coordinator
-    from batch_snapshot.engine.pool import Engine
-
-    #: Called with a sentence, and its facts by name.
-    Notify = Callable[[str, Mapping[str, Any]], None]
+#: Called with a sentence, and its facts by name.
+Notify = Callable[[str, Mapping[str, Any]], None]
 
 #: How to drop the calls of a stopping run: if a signal stopped it, and otherwise.
 _AGAIN = "press Ctrl-C again, or send another signal, to drop them: their rows are then in doubt"

@@ -1,14 +1,14 @@
 """The step of a run that leaves rows out, before the first row is sent."""
 
-from __future__ import annotations
-
 from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
 
@@ -17,19 +17,14 @@ from batch_snapshot.config.options import Options, state_folder_of
 from batch_snapshot.discovery import changes
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
+from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.errors import DeferredError, InputError, ManifestError, ServiceError
+from batch_snapshot.jobs.recorder import Recorder
 from batch_snapshot.ledger.snapshot_index import SnapshotIndex, SnapshotJob, service_of
 from batch_snapshot.manifest import filters
 from batch_snapshot.models import ApiError, Row, Skip
 from batch_snapshot.operations import NOT_FOUND, SNAPSHOT, create_operation
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-    from datetime import datetime, timedelta
-
-    from batch_snapshot.engine.run_state import RunState
-    from batch_snapshot.jobs.recorder import Recorder
-    from batch_snapshot.sqlite import Connection
+from batch_snapshot.sqlite import Connection
 
 #: Rows that one skip line names, and rows that are decided on together.
 SKIPPED_AT_ONCE, DECIDED_AT_ONCE = 256, 64

@@ -5,17 +5,12 @@ crashed). An intent of the same invocation names every result, under the same to
 line are those of the lines before it, and sum to the rows.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from batch_snapshot.errors import DamagedError, LedgerError
 from batch_snapshot.ledger.history import History
 from batch_snapshot.ledger.records import End, Header, Intent, Line, Record, Result
 from batch_snapshot.models import Status
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 def check(lines: Iterable[Line], source: str) -> History:

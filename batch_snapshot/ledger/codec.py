@@ -1,14 +1,13 @@
 """The lines of a ledger: values to bytes and back. Pure; the fields are the contract's."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from dataclasses import fields as dataclass_fields
 from datetime import datetime
 from math import floor
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
@@ -28,10 +27,6 @@ from batch_snapshot.models import (
     Status,
 )
 from batch_snapshot.text import timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
 
 SCHEMA = 1
 

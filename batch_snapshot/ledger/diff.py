@@ -1,21 +1,16 @@
 """Compares two ledgers: rows that are new, gone, newly failing or recovered, and jumps of revisions."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from batch_snapshot import sqlite
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.ledger import reader
 from batch_snapshot.ledger.records import Header, Result, Skipped
 from batch_snapshot.models import Row
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from batch_snapshot.sqlite import Connection
+from batch_snapshot.sqlite import Connection
 
 #: Rows of each kind that the text names, and that JSON holds at most.
 SHOWN, KEPT = 10, 100_000

@@ -4,19 +4,15 @@ Pure. A succeeded row takes a key of 16 bytes in a set. Only the other rows carr
 million results stays small.
 """
 
-from __future__ import annotations
-
 from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import datetime
+from typing import NamedTuple
 
 from batch_snapshot.errors import DamagedError, LedgerError
 from batch_snapshot.ledger.records import End, Header, Intent, Line, Result, Skipped
 from batch_snapshot.models import ErrorKind, Row, Skip, Status
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-    from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,14 @@ The kernel releases a lock (flock through filelock) when its process ends, so th
 obstacle. A file system that cannot lock is an error: there is no fallback to a weaker lock.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os
 import platform
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
@@ -25,11 +25,6 @@ from batch_snapshot.errors import (
     is_path_error,
     way_out,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 
 #: Files that a run has open in addition to its locks: connections, logs, libraries.
 OTHER_FILES = 256

@@ -3,10 +3,9 @@
 There is one file for each manifest name and account, next to their lock. Hold the lock to read or write it.
 """
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable
+from pathlib import Path
 
 from batch_snapshot import files
 from batch_snapshot.errors import (
@@ -18,10 +17,6 @@ from batch_snapshot.errors import (
     is_path_error,
     way_out,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-    from pathlib import Path
 
 #: Ledgers that a file records at most, the latest.
 KEPT = 1_000

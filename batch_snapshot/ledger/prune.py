@@ -1,22 +1,17 @@
 """Removes old ledgers: only those that are whole, fully succeeded, and not in use."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
 
 from batch_snapshot import paths
 from batch_snapshot.errors import InputError, LedgerError, LockedError, StorageError
 from batch_snapshot.ledger import locks, reader
+from batch_snapshot.ledger.history import History
 from batch_snapshot.models import Status
 from batch_snapshot.text import timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from datetime import datetime
-    from pathlib import Path
-
-    from batch_snapshot.ledger.history import History
 
 
 class OldLedger(NamedTuple):

@@ -3,26 +3,20 @@
 A torn last line is what a crash leaves: readers skip it, the writer repairs it.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 from batch_snapshot import files
 from batch_snapshot.errors import DamagedError, LedgerError
 from batch_snapshot.ledger import codec
 from batch_snapshot.ledger.history import History, fold
 from batch_snapshot.ledger.records import End, Header, Intent, Line, Result
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
-
-    from batch_snapshot.models import Row
 
 #: Bytes that no line of a ledger exceeds: an intent names a few hundred rows.
 LONGEST_LINE = 16 * 1024 * 1024
@@ -149,9 +143,9 @@ def names_rows(path: Path, account: str | None = None) -> bool:
     """Whether the ledger names any row, or any of an account: before that, nothing was sent."""
     for _, _, record in lines(path):
         if isinstance(record, Result):
-            rows: Iterable[Row] = [record.row]
+            rows = [record.row]
         else:
-            rows = (row for _, row, _ in record.rows) if isinstance(record, Intent) else ()
+            rows = [row for _, row, _ in record.rows] if isinstance(record, Intent) else []
         if any(account in {None, row.account} for row in rows):
             return True
     return False

@@ -1,14 +1,10 @@
 """The records: what the lines of a ledger say, each a value."""
 
-from __future__ import annotations
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
-
-    from batch_snapshot.models import ErrorKind, Row, Skip, Status
+from batch_snapshot.models import ErrorKind, Row, Skip, Status
 
 
 class Header(NamedTuple):

@@ -6,16 +6,16 @@ lost lines can have named are covered by `unrecorded_since` in that run line: `r
 service before they send such a row.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, NamedTuple
 
 from batch_snapshot import __version__, files, paths
 from batch_snapshot.errors import DamagedError, InputError, LedgerError, StorageError
@@ -24,10 +24,6 @@ from batch_snapshot.ledger.history import History
 from batch_snapshot.ledger.records import End, Header, Intent, Line, Record, Result, Skipped
 from batch_snapshot.models import Request, Status, client_token
 from batch_snapshot.text import timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from datetime import datetime
 
 
 class Fragment(NamedTuple):

@@ -4,10 +4,9 @@ It is a cache: after its file is removed, the next command builds it from the le
 ledger is read on from its last known line.
 """
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, suppress
-from typing import TYPE_CHECKING, NamedTuple, Self
+from pathlib import Path
+from typing import NamedTuple, Self
 
 from batch_snapshot import files, sqlite
 from batch_snapshot.errors import LedgerError
@@ -15,10 +14,6 @@ from batch_snapshot.ledger import reader
 from batch_snapshot.ledger.records import Header, Result
 from batch_snapshot.models import SIMULATOR, Row, Status
 from batch_snapshot.text import encodable
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 #: The version of the tables; a file of another version is built anew.
 SCHEMA = 1

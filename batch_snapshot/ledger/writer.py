@@ -3,12 +3,12 @@
 Only `Ledger` writes a ledger, and only while its lock is held (see `locks`). It repairs a torn last line.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import orjson
 
@@ -23,10 +23,6 @@ from batch_snapshot.errors import (
     way_out,
 )
 from batch_snapshot.ledger.reader import LINE_HEAD, LONGEST_LINE
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from types import TracebackType
 
 #: How to continue a ledger in another folder. A new ledger would send all rows again.
 _COPY = "copy the ledger elsewhere and name the copy with --ledger"

@@ -6,8 +6,6 @@ and `init` print), `filters` (what `discover:` looks for), `service_model` (the 
 API), and `duplicates`. The package knows neither ledgers nor AWS.
 """
 
-from __future__ import annotations
-
 from batch_snapshot.manifest.loader import Manifest, find_duplicates, load, rows
 from batch_snapshot.manifest.schema import schema
 from batch_snapshot.manifest.template import template

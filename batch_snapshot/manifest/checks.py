@@ -1,20 +1,16 @@
 """What single values may be."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batch_snapshot.endpoints import has_credentials, is_url
 from batch_snapshot.manifest import filters
 from batch_snapshot.manifest.problems import Report, quoted, quoted_ascii, suggestion
 from batch_snapshot.manifest.service_model import TEMPLATES, Shape
 from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, Scalar, is_unwritten
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,27 +4,20 @@ Spreadsheets and CRMs write other separators, names and invisible characters. Wh
 accepted; anything else is one message that shows what the file holds and what is needed.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher, get_close_matches
-from typing import TYPE_CHECKING
 from unicodedata import category
 
 from batch_snapshot.manifest import keys
+from batch_snapshot.manifest.includes import Names
 from batch_snapshot.manifest.problems import Report, UnreadableError, quoted_ascii
 from batch_snapshot.manifest.service_model import row_input
 from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Scalar
 from batch_snapshot.text import plural
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    #: Key of a pair → the name of its column; None: the file does not hold the key, whatever its columns.
-    Names = Mapping[str, str | None]
 
 _KEYS = keys.names(keys.PAIR)
 

@@ -1,23 +1,17 @@
 """The section `discover`: pairs that a run takes from the service's own lists when it starts."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from batch_snapshot.manifest import checks, filters, keys
+from batch_snapshot.manifest.checks import Check
 from batch_snapshot.manifest.filters import Filters
+from batch_snapshot.manifest.header import Defaults
 from batch_snapshot.manifest.keys import ValueType
 from batch_snapshot.manifest.pairs import unknown_account
+from batch_snapshot.manifest.problems import Report
 from batch_snapshot.manifest.service_model import DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE
 from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, is_unwritten
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from batch_snapshot.manifest.checks import Check
-    from batch_snapshot.manifest.header import Defaults
-    from batch_snapshot.manifest.problems import Report
-    from batch_snapshot.models import Account
+from batch_snapshot.models import Account
 
 SECTION = "discover"
 

@@ -1,16 +1,11 @@
 """Rows that two names of one AWS account both list: both would make the snapshot."""
 
-from __future__ import annotations
-
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from batch_snapshot.manifest.problems import KEPT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from batch_snapshot.models import Account, Row
+from batch_snapshot.models import Account, Row
 
 
 class Place(NamedTuple):

@@ -1,7 +1,5 @@
 """The filters of `discover`, on a command line or in a manifest."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """The sections `version`, `name`, `defaults` and `accounts`."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 
@@ -31,7 +29,7 @@ class Defaults:
     #: The line of `account`.
     account_line: int = 0
 
-    def over(self, outer: Defaults) -> Defaults:
+    def over(self, outer: "Defaults") -> "Defaults":
         return Defaults(
             account=self.account or outer.account,
             catalog=self.catalog or outer.catalog,

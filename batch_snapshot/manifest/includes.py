@@ -1,11 +1,9 @@
 """The section `include`: which further files a manifest has, and in which folder they may be."""
 
-from __future__ import annotations
-
 import os
 import stat
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from batch_snapshot.files import open_regular
 from batch_snapshot.manifest import keys
@@ -14,12 +12,10 @@ from batch_snapshot.manifest.problems import Report, quoted, quoted_ascii
 from batch_snapshot.manifest.yaml_events import Fields, Node, Scalar, is_unwritten
 from batch_snapshot.text import escaped
 
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from batch_snapshot.manifest.csv_columns import Names
-
 _COLUMNS = keys.names(keys.PAIR)
+
+#: Key of a pair → the name of its column; None: the file does not hold the key, whatever its columns.
+Names = Mapping[str, str | None]
 
 YAML_ENDINGS = frozenset({".yaml", ".yml"})
 

@@ -5,11 +5,10 @@ section `discover` derive from it. A new key is an entry here; an account's is a
 too, from which the ledger's codec takes the texts that it keeps.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batch_snapshot.manifest import checks, filters
 from batch_snapshot.manifest.checks import Check
@@ -21,9 +20,6 @@ from batch_snapshot.manifest.service_model import (
     role_input,
     row_input,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class ValueType(Enum):

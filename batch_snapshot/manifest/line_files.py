@@ -1,23 +1,18 @@
 """Files of one entry a line: CSV and NDJSON."""
 
-from __future__ import annotations
-
 import codecs
 import json
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, Self
 
 import orjson
 
+from batch_snapshot.manifest.includes import Names
 from batch_snapshot.manifest.problems import Report, UnreadableError, quoted, quoted_ascii
 from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, Scalar
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from batch_snapshot.manifest.csv_columns import Names
-
-    Entries = Callable[["Lines", Report, Report, Names | None], Iterator[Node]]
+Entries = Callable[["Lines", Report, Report, Names | None], Iterator[Node]]
 
 #: The longest line, in bytes.
 LONGEST = 1 << 20

@@ -1,26 +1,20 @@
 """The two passes: `load` validates and keeps a key for each row, `rows` streams them."""
 
-from __future__ import annotations
-
 from array import array
 from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.files import open_regular
 from batch_snapshot.manifest import includes
 from batch_snapshot.manifest.duplicates import DuplicateRows, Place, accounts_by_role
+from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.manifest.reader import ManifestReader
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from batch_snapshot.manifest.filters import Filters
-    from batch_snapshot.models import Account, Row
+from batch_snapshot.models import Account, Row
 
 _CHUNK = 1 << 20
 
@@ -49,7 +43,7 @@ class Manifest:
     #: The manifest and its includes, in the order of reading.
     files: tuple[Path, ...]
     #: Which of all rows, counted from 0, repeat an earlier one; in rising order.
-    repeated: array[int] = field(repr=False)
+    repeated: "array[int]" = field(repr=False)
     #: Which pairs a run takes from the service's lists when it starts.
     discover: tuple[Filters, ...] = ()
     #: The file of the pairs that `discover` has found, which are among the rows, and its digest.

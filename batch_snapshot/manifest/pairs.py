@@ -1,8 +1,7 @@
 """Entries → rows: one entry of `pairs`, of a CSV or of an NDJSON file is one row, or several."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple, TypeGuard
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeGuard
 
 from batch_snapshot.manifest import checks, keys
 from batch_snapshot.manifest.header import AMBIENT, Defaults
@@ -10,10 +9,6 @@ from batch_snapshot.manifest.problems import ProblemCount, Report, quoted, sugge
 from batch_snapshot.manifest.service_model import DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE, row_input
 from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, Scalar
 from batch_snapshot.models import Account, Row
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
 
 _KEYS = keys.names(keys.PAIR)
 _CONTEXT = [key.name for key in keys.CONTEXT]

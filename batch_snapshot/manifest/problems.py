@@ -1,17 +1,13 @@
 """What is wrong with a manifest: collected in the order of the files, in bounded memory."""
 
-from __future__ import annotations
-
 from bisect import insort
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from batch_snapshot.text import escaped, escaped_non_ascii, plural, truncated
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
 
 #: Problems that are kept; all are counted.
 KEPT = 50
@@ -21,7 +17,7 @@ SHOWN = 60
 COMPARED = 1_000
 
 #: Takes the line and what is wrong there, with the fix.
-Report: TypeAlias = "Callable[[int, str], None]"
+Report: TypeAlias = Callable[[int, str], None]
 
 
 class UnreadableError(Exception):

@@ -1,29 +1,24 @@
 """One pass over a manifest and its includes: sections first, then rows, whatever their order."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from io import BufferedReader, RawIOBase
-from typing import IO, TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, Any
 
 from batch_snapshot.files import open_regular
 from batch_snapshot.manifest import checks, discover, header, includes, keys, line_files
 from batch_snapshot.manifest.duplicates import Place
+from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.manifest.header import AMBIENT, Defaults
+from batch_snapshot.manifest.includes import Names
 from batch_snapshot.manifest.pairs import Expander, unknown_account
 from batch_snapshot.manifest.problems import ProblemCount, ProblemLog, Report, UnreadableError
 from batch_snapshot.manifest.yaml_events import PAIRS, ByteError, Document, Items, Node, Scalar, is_unwritten
 from batch_snapshot.models import Account, Row
 from batch_snapshot.text import escaped, truncated
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
-    from pathlib import Path
-
-    from batch_snapshot.manifest.csv_columns import Names
-    from batch_snapshot.manifest.filters import Filters
 
 #: Sections that must be known before the first row.
 _NEEDED = ("defaults", "accounts")
@@ -74,6 +69,8 @@ class Sections:
 class ManifestReader:
     """One pass over a manifest and its includes; problems and warnings are kept with file and line."""
 
+    discover: tuple[Filters, ...] = ()
+
     def __init__(self, path: Path, found: Path | None = None) -> None:
         self.problems = ProblemLog()
         self.warnings = ProblemLog()
@@ -81,7 +78,6 @@ class ManifestReader:
         #: The manifest and its includes, in the order of reading.
         self.files: list[Path] = [path]
         self.accounts: dict[str, Account] = {}
-        self.discover: tuple[Filters, ...] = ()
         self.found = found
         self._main = Sections(keys.names(keys.TOP))
         self._defaults = Defaults()

@@ -3,15 +3,11 @@
 Draft-07, which yaml-language-server supports best. Patterns of ids come from botocore's model.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from batch_snapshot.manifest import checks, keys
 from batch_snapshot.manifest.keys import ManifestKey, ValueType
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def schema() -> dict[str, object]:

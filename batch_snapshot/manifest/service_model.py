@@ -4,23 +4,18 @@ botocore does not enforce patterns: a bad id would cost a call to be refused. It
 the validation of a small manifest, so its data files are read as the data that they are.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batch_snapshot.errors import BatchSnapshotError
 from batch_snapshot.operations import CREATES, SERVICE, CreateOperation
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 #: The catalogs that the service's documentation names; its model has only a pattern.
 CATALOGS = ("AWS", "Sandbox")

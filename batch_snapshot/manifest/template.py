@@ -1,15 +1,9 @@
 """The manifest that `init` writes: valid, and every section explained."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from batch_snapshot.manifest import keys
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from batch_snapshot.manifest.keys import ManifestKey
+from batch_snapshot.manifest.keys import ManifestKey
 
 
 def template() -> str:

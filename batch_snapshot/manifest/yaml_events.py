@@ -5,11 +5,10 @@ refused here, so that no document can mean more than it shows. Scalars stay the 
 `name: 2024` is a name, not a number.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import yaml
 from yaml.events import (
@@ -24,10 +23,6 @@ from yaml.events import (
 from yaml.reader import ReaderError
 
 from batch_snapshot.manifest.problems import Report, UnreadableError, quoted
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
 
 #: Levels of nesting; a valid manifest has four.
 DEEPEST = 16
@@ -52,12 +47,12 @@ class Scalar(NamedTuple):
 
 
 class Items(NamedTuple):
-    nodes: list[Node]
+    nodes: "list[Node]"
     line: int
 
 
 class Fields(NamedTuple):
-    nodes: dict[str, Node]
+    nodes: "dict[str, Node]"
     line: int
     #: Lines of its keys, where they can differ from that of the mapping.
     lines: Mapping[str, int] = MappingProxyType({})
@@ -70,7 +65,7 @@ class Reported(NamedTuple):
     line: int
 
 
-Node: TypeAlias = "Scalar | Items | Fields | Reported"
+Node: TypeAlias = Scalar | Items | Fields | Reported
 
 
 def is_unwritten(node: Node | None) -> bool:

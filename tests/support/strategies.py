@@ -154,6 +154,8 @@ headers = st.builds(
     endpoint=texts,
     started_at=moments,
     settings=st.dictionaries(texts, optional_texts | st.integers(-9, 9) | st.booleans(), max_size=3),
+    discovered_sha256=st.none(),
+    unrecorded_since=st.none(),
 )
 ends = st.builds(
     End,
@@ -162,6 +164,7 @@ ends = st.builds(
         st.sampled_from(["succeeded", "failed", "in_doubt", "unattempted"]), small_counts, max_size=4
     ),
     finished_at=moments,
+    run_id=st.none(),
 )
 
 
