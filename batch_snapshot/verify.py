@@ -98,7 +98,10 @@ class Verification:
 async def verify(
     path: Path, options: Options, environment: Environment, sample: int | None = None
 ) -> Verification:
-    """Compare the ledger at `path` with the service."""
+    """Compare the ledger at `path` with the service; no run may be writing it.
+
+    `sample`: check only so many succeeded rows, the same ones each time.
+    """
     header = head(path)
     if header is None:
         raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
@@ -114,7 +117,10 @@ async def verify(
     ):
         last = _store_rows(db, path, sample, result)
         whom = resolve_targets(recorded_accounts(path, last), options, profiles.endpoints, last.endpoint)
-        _check_place(path, last, whom.endpoint)
+        if last.endpoint != whom.endpoint:
+            raise LedgerError(
+                f"{path}: was written against {last.endpoint}, not {whom.endpoint}: name that one"
+            )
         result.warnings += known.refresh(path.parent)
         async with open_readers(whom, own, environment.now, environment.rng) as readers:
             verifier = _Verifier(db, known, service_of(last), header.started_at, result)
@@ -129,11 +135,6 @@ async def verify(
     return result
 
 
-def _check_place(path: Path, header: Header, endpoint: str) -> None:
-    if header.endpoint != endpoint:
-        raise LedgerError(f"{path}: was written against {header.endpoint}, not {endpoint}: name that one")
-
-
 def _store_rows(db: Connection, path: Path, sample: int | None, result: Verification) -> Header:
     """Store the rows of the ledger; the last line of a row wins."""
     last: Header | None = None
@@ -142,11 +143,10 @@ def _store_rows(db: Connection, path: Path, sample: int | None, result: Verifica
         if isinstance(record, Header):
             last = record
         elif isinstance(record, Result):
-            claim = (record.status, record.arn, record.revision)
-            _store(db, record.row, *claim)
+            _store(db, record.row, record.status, record.arn, record.revision)
         elif isinstance(record, Skipped):
             for row in record.rows:
-                _store(db, row, record.reason, None, None)
+                _store(db, row, record.reason)
     if last is None:
         raise LedgerError(f"{path}: no run has begun in it; name a ledger that a run has written")
     count = "SELECT count(*) FROM rows WHERE status = ?"
@@ -162,7 +162,9 @@ def _store_rows(db: Connection, path: Path, sample: int | None, result: Verifica
     return last
 
 
-def _store(db: Connection, row: Row, status: str, arn: str | None, revision: int | None) -> None:
+def _store(
+    db: Connection, row: Row, status: str, arn: str | None = None, revision: int | None = None
+) -> None:
     chance = blake2b(row.key, digest_size=8, person=b"sample").digest()
     db.execute(
         "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -226,14 +228,16 @@ class _Verifier:
             return
         for claim in claims:
             row = claim.row
-            await self._check_claim(
-                reader, claim, listed.get((row.resource_type, row.resource, row.template), [])
-            )
+            series = (row.resource_type, row.resource, row.template)
+            await self._check_claim(reader, claim, listed.get(series, []))
 
     async def _check_claim(self, reader: Reader, claim: Claim, listed: Sequence[ListedSnapshot]) -> None:
         found = disagreement(claim, listed) if claim.status == Status.SUCCEEDED else None
         # The list may be out of date: reading the snapshot itself decides.
-        if found and not (found.what == "missing" and await self._exists(reader, claim)):
+        if found and found.what == "missing":
+            answer = await self._snapshot(reader, claim.row, claim.revision or 0)
+            found = None if answer.get("Arn") == claim.arn else found
+        if found:
             self._result.findings.append(found)
         if claim.status == Status.IN_DOUBT:
             return  # a run or a retry finds out whether there is a snapshot, and whose
@@ -250,10 +254,6 @@ class _Verifier:
             about = f"made {timestamp(created)} by {maker}"
             arn = str(answer.get("Arn") or one.arn)
             self._result.findings.append(Finding("extra", claim.row, one.revision, arn, about, created))
-
-    async def _exists(self, reader: Reader, claim: Claim) -> bool:
-        answer = await self._snapshot(reader, claim.row, claim.revision or 0)
-        return answer.get("Arn") == claim.arn
 
     async def _snapshot(self, reader: Reader, row: Row, revision: int) -> Mapping[str, Any]:
         """The service's answer about a snapshot; empty: there is none."""
@@ -290,10 +290,8 @@ def unknown_snapshots(listed: Sequence[ListedSnapshot], known: set[int]) -> Iter
     """The snapshots that no ledger names, latest first, with a few that the list leaves out."""
     by_revision = {one.revision: one for one in listed if one.revision > 0}
     highest = max((*by_revision, *known), default=0)
-    counted = (
-        range(highest, 0, -1) if highest <= len(by_revision) + GAPS else sorted(by_revision, reverse=True)
-    )
-    for revision in counted:
+    few = highest <= len(by_revision) + GAPS
+    for revision in range(highest, 0, -1) if few else sorted(by_revision, reverse=True):
         if revision not in known:
             yield by_revision.get(revision, ListedSnapshot(revision, "", ""))
 

@@ -40,26 +40,16 @@ if TYPE_CHECKING:
     multiple=True,
     help="tasks know pairs that were never snapshotted too, associations those that were. Default: both.",
 )
-@click.option("--engagement", "engagements", type=words, metavar="ID,…", help="Only these engagements.")
-@click.option(
-    "--created-by",
-    type=words,
-    metavar="ACCOUNT,…",
-    help="Only engagements that these AWS accounts have made.",
-)
+@click.option("--engagement", "engagements", metavar="ID,…", help="Only these engagements.")
+@click.option("--created-by", metavar="ACCOUNT,…", help="Only engagements that these AWS accounts have made.")
 @click.option(
     "--context-type",
     "context_types",
-    type=words,
     metavar="TYPE,…",
     help="Only engagements with such a context: a read each.",
 )
 @click.option(
-    "--stage",
-    "stages",
-    type=words,
-    metavar="STAGE,…",
-    help="Only opportunities in these stages, such as Launched.",
+    "--stage", "stages", metavar="STAGE,…", help="Only opportunities in these stages, such as Launched."
 )
 @click.option(
     "--changed-since", metavar="TIME", help="Only opportunities modified since (2026-01-31, or a span: 36h)."
@@ -86,10 +76,12 @@ def discover_command(
     from batch_snapshot.discovery.discover import discover
     from batch_snapshot.discovery.output import as_json, as_text
     from batch_snapshot.discovery.update import update as update_manifest
+    from batch_snapshot.manifest import checks
 
     if (output is None) == (update is None):
         raise InputError("discover: give either --output FILE, or --update MANIFEST")
-    _check_name(name)
+    if name is not None:
+        _refuse(checks.check_name(name))
     terminal.current_reporter().interrupt_note = ": what was found is kept, and the same command continues"
     search = _filters(given)
     chosen = Options(wait=given["wait"], **options.target(given))
@@ -103,9 +95,7 @@ def discover_command(
     if found.counts.pairs and output and output.suffix != ".yaml":
         terminal.log(f"to use them in a manifest, write: include: [{output.name}]")
     return terminal.print_outcome(
-        form,
-        lambda: as_json(found),
-        lambda: as_text(found, updated=update is not None),
+        form, lambda: as_json(found), lambda: as_text(found, updated=update is not None)
     )
 
 
@@ -113,15 +103,14 @@ def _filters(given: dict[str, Any]) -> Filters:
     """The filters of the command line, checked as those of a manifest are."""
     from batch_snapshot.manifest import keys
 
-    checks = keys.text_checks(keys.DISCOVER)
-
-    lists = {name: given[name] or () for name in ("engagements", "created_by", "context_types", "stages")}
-    for name, texts in lists.items():
+    known = keys.text_checks(keys.DISCOVER)
+    lists = {
+        name: words(given[name] or "") for name in ("engagements", "created_by", "context_types", "stages")
+    }
+    single = {name: [given[name]] for name in ("changed_since", "template") if given[name]}
+    for name, texts in (lists | single).items():
         for text in texts:
-            _refuse(checks[name].problem(text))
-    for name in ("changed_since", "template"):
-        if given[name]:
-            _refuse(checks[name].problem(given[name]))
+            _refuse(known[name].problem(text))
     return filters.Filters(
         account="",
         catalog=given["catalog"],
@@ -136,10 +125,3 @@ def _filters(given: dict[str, Any]) -> Filters:
 def _refuse(wrong: str | None) -> None:
     if wrong:
         raise InputError(f"discover: {wrong}")
-
-
-def _check_name(name: str | None) -> None:
-    from batch_snapshot.manifest import checks
-
-    if name is not None:
-        _refuse(checks.check_name(name))

@@ -57,43 +57,27 @@ class Notifiers(NamedTuple):
             self._notify(failure, messages=True, elsewhere=self.elsewhere)
 
     def _notify(self, notice: Notice, *, messages: bool, elsewhere: bool) -> None:
-        error = notice.error and redaction.redacted(notice.error)
-        notice = replace(notice, text=redaction.redacted(notice.text), error=error)
-        warnings = self._write_metrics(notice)
-        if messages and (self.webhook or self.topic):
-            warnings += self._send(notice, elsewhere=elsewhere)
-        terminal.warn(warnings)
-
-    def _write_metrics(self, notice: Notice) -> list[str]:
         from batch_snapshot.notify import metrics
         from batch_snapshot.notify.notice import gauges
 
+        error = notice.error and redaction.redacted(notice.error)
+        notice = replace(notice, text=redaction.redacted(notice.text), error=error)
+        warnings: list[str | None] = []
         push = metrics.wanted(os.environ)
-        if not (self.metrics_file or push):
-            return []
-        values = [
-            gauge._replace(
-                values={tuple(map(redaction.redacted, key)): value for key, value in gauge.values.items()}
-            )
-            for gauge in gauges(notice, time.time())
-        ]
-        warnings = []
+        values = gauges(notice, time.time()) if self.metrics_file or push else []
         if self.metrics_file:
             warnings.append(_attempt("--metrics-file", partial(metrics.write, self.metrics_file, values)))
         if push:
             warnings.append(_attempt("OpenTelemetry", partial(metrics.push, values, os.environ)))
-        return [warning for warning in warnings if warning]
+        if messages and (self.webhook or self.topic):
+            # An interrupt meanwhile is none of the run, which is over.
+            try:
+                interrupts.run(self._send(notice, warnings, elsewhere=elsewhere))
+            except KeyboardInterrupt:
+                warnings.append("interrupted: not every notification was sent")
+        terminal.warn([warning for warning in warnings if warning])
 
-    def _send(self, notice: Notice, *, elsewhere: bool) -> list[str]:
-        warnings: list[str | None] = []
-        # An interrupt meanwhile is none of the run, which is over.
-        try:
-            interrupts.run(self._send_all(notice, warnings, elsewhere=elsewhere))
-        except KeyboardInterrupt:
-            warnings.append("interrupted: not every notification was sent")
-        return [warning for warning in warnings if warning]
-
-    async def _send_all(self, notice: Notice, warnings: list[str | None], *, elsewhere: bool) -> None:
+    async def _send(self, notice: Notice, warnings: list[str | None], *, elsewhere: bool) -> None:
         import anyio
 
         async def send(name: str, work: Callable[[], Awaitable[str | None]]) -> None:
@@ -107,9 +91,8 @@ class Notifiers(NamedTuple):
             if self.webhook:
                 group.start_soon(send, "--notify-webhook", partial(self._post, self.webhook, notice))
             if self.topic:
-                group.start_soon(
-                    send, "--notify-sns", partial(self._publish, self.topic, notice, elsewhere=elsewhere)
-                )
+                publish = partial(self._publish, self.topic, notice, elsewhere=elsewhere)
+                group.start_soon(send, "--notify-sns", publish)
 
     async def _post(self, url: str, notice: Notice) -> str | None:
         from batch_snapshot.notify import webhook
@@ -183,9 +166,12 @@ def metrics_file(path: Path | None) -> Path | None:
     if path.exists() and not path.is_file():
         raise InputError(f"{flag}: is a folder or a device: name a file")
     try:
-        if path.exists() and _beginning(path) not in {b"", b"# HELP ", b"# TYPE "}:
-            # A manifest or a ledger, say: it would be replaced.
-            raise InputError(f"{flag}: the file exists and holds no metrics: name another")
+        if path.exists():
+            with path.open("rb") as file:
+                begins = file.read(7)
+            if begins not in {b"", b"# HELP ", b"# TYPE "}:
+                # A manifest or a ledger, say: it would be replaced.
+                raise InputError(f"{flag}: the file exists and holds no metrics: name another")
         # As `metrics` does it: the file is written under a longer name, and then renamed.
         with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent):
             pass
@@ -193,8 +179,3 @@ def metrics_file(path: Path | None) -> Path | None:
         why = error.strerror or error
         raise InputError(f"{flag}: cannot be written ({why}): name a file in a folder of yours") from None
     return path
-
-
-def _beginning(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(7)

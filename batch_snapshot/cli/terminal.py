@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -119,7 +119,8 @@ def screen() -> Iterator[Screen]:
     from batch_snapshot.reporting.screen import Screen
 
     current = current_reporter()
-    with Screen(write, encoding=getattr(sys.stderr, "encoding", None) or "ascii") as drawn:
+    encoding = getattr(sys.stderr, "encoding", None) or "ascii"
+    with closing(Screen(write, encoding)) as drawn:
         current.screen = drawn
         try:
             yield drawn

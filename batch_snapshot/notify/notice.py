@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from batch_snapshot.redaction import redacted
 from batch_snapshot.reporting import summary
 from batch_snapshot.reporting.text import states
 from batch_snapshot.text import encodable, escaped, truncated
@@ -91,8 +92,7 @@ def as_json(notice: Notice) -> dict[str, Any]:
 
 def gauges(notice: Notice, finished_at: float) -> list[Metric]:
     """The metrics of a run that was over at `finished_at`, in seconds since 1970."""
-    one: tuple[str, ...] = ("name",)
-    run: tuple[str, ...] = (notice.name,)
+    one, run = ("name",), (redacted(notice.name),)
     found = [
         Metric("exit_code", "How the last run ended; 0: every row succeeded.", one, {run: notice.exit_code}),
         Metric("finished_timestamp_seconds", "When the last run ended.", one, {run: finished_at}),
@@ -102,10 +102,13 @@ def gauges(notice: Notice, finished_at: float) -> list[Metric]:
 
 def _summary_gauges(ended: Summary, run: tuple[str, ...]) -> list[Metric]:
     states = {(*run, state): number for state, number in ended.counts.as_dict().items()}
-    failures = {(*run, *map(encodable, group)): number for group, number in ended.failures.items()}
-    calls = {(*run, name): account.calls for name, account in ended.accounts.items()}
-    throttled = {(*run, name): account.throttled_calls for name, account in ended.accounts.items()}
-    rates = {(*run, name): rate for name, account in ended.accounts.items() if (rate := account.learned_rate)}
+    failures = {
+        (*run, *map(redacted, map(encodable, group))): number for group, number in ended.failures.items()
+    }
+    accounts = [((*run, redacted(name)), account) for name, account in ended.accounts.items()]
+    calls = {labels: account.calls for labels, account in accounts}
+    throttled = {labels: account.throttled_calls for labels, account in accounts}
+    rates = {labels: account.learned_rate for labels, account in accounts if account.learned_rate}
     one, each = ("name",), ("name", "account")
     return [
         Metric("rows", "Rows of the ledger by their state.", ("name", "status"), states),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,13 +12,14 @@ from batch_snapshot.reporting.stats import percentile
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from batch_snapshot.reporting.stats import Invocation
 
 #: Sizes of a chart, in its own units.
 WIDTH, HEIGHT = 560, 190
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 10, 26
+HIGHEST = HEIGHT - TOP - BOTTOM
 #: About so many bars has a chart over time.
 BARS = 100
 #: Seconds that a bar can stand for.
@@ -45,22 +46,62 @@ class Bar(NamedTuple):
     pieces: tuple[Piece, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
     """One chart, and the same as a table."""
 
     name: str
     title: str
     summary: str
-    bars: Sequence[Bar]
+    #: What each bar stands for, and its rectangles' kinds and values.
+    labels: Sequence[str]
+    label_unit: str = ""
+    kinds: Sequence[str]
+    values: Sequence[Sequence[int]]
     x_marks: Sequence[Mark]
-    y_marks: Sequence[Mark]
     #: Where one invocation ends and the next begins.
-    borders: Sequence[float]
+    borders: Sequence[float] = ()
     head: Sequence[str]
-    rows: Sequence[Sequence[str]]
     width: int = WIDTH
     height: int = HEIGHT
+
+    @property
+    def most(self) -> int:
+        return max(map(sum, self.values))
+
+    @property
+    def rows(self) -> Sequence[Sequence[str]]:
+        """The table's."""
+        return [
+            (label, *map("{:,}".format, row)) for label, row in zip(self.labels, self.values, strict=True)
+        ]
+
+    @property
+    def y_marks(self) -> list[Mark]:
+        """Nothing, half and all of the height."""
+        values = sorted({0, self.most // 2 if self.most > 1 else 0, self.most})
+        heights = [HEIGHT - BOTTOM - value / max(1, self.most) * HIGHEST for value in values]
+        return [Mark(round(at, 2), f"{value:,}") for at, value in zip(heights, values, strict=True)]
+
+    @property
+    def bars(self) -> list[Bar]:
+        """A stack of rectangles for each row of values that has any, the first kind at the bottom."""
+        width = (WIDTH - LEFT - RIGHT) / len(self.values)
+        gap = 1.0 if width > 3 else 0.0
+        bars = []
+        for at, (values, label) in enumerate(zip(self.values, self.labels, strict=True)):
+            base = float(HEIGHT - BOTTOM)
+            pieces, words = [], []
+            for kind, value in zip(self.kinds, values, strict=True):
+                if value:
+                    height = max(1.0, value / self.most * HIGHEST)
+                    base -= height
+                    x = round(_x(at, len(self.values)), 2)
+                    pieces.append(Piece(kind, x, round(base, 2), round(width - gap, 2), height))
+                    words.append(f"{value:,} {kind.replace('_', ' ')}".removesuffix(" plain"))
+            if pieces:
+                bars.append(Bar(f"{label}{self.label_unit}: {', '.join(words)}", tuple(pieces)))
+        return bars
 
 
 class TimeBucket(NamedTuple):
@@ -87,9 +128,6 @@ def buckets(invocations: Sequence[Invocation]) -> tuple[int, list[TimeBucket]]:
     return step, found
 
 
-STATES = ("succeeded", "failed", "in_doubt")
-
-
 def over_time(invocations: Sequence[Invocation]) -> list[Chart]:
     """Rows and throttles over time; one drawing each, none where there is nothing to draw."""
     step, found = buckets(invocations)
@@ -100,35 +138,32 @@ def over_time(invocations: Sequence[Invocation]) -> list[Chart]:
     x_marks, borders = _time_axis(found, times)
     rows = [bucket.sums[:3] for bucket in found]
     most = max(map(sum, rows))
-    charts = [
-        Chart(
-            name="throughput",
-            title=f"Rows settled in each {span}",
-            summary=f"At most {most:,} rows in {span}, {sum(map(sum, rows)):,} results in all.",
-            bars=_stacks(rows, STATES, most, [f"{time} UTC" for time in times]),
-            x_marks=x_marks,
-            y_marks=_levels(most),
-            borders=borders,
-            head=("Time (UTC)", "Succeeded", "Failed", "In doubt"),
-            rows=[(time, *(f"{n:,}" for n in sums)) for time, sums in zip(times, rows, strict=True)],
-        )
-    ]
-    throttles = [(bucket.sums[3],) for bucket in found]
-    if worst := max(map(sum, throttles)):
-        charts.append(
-            Chart(
-                name="throttles",
-                title=f"Throttled calls in each {span}",
-                summary=f"{sum(map(sum, throttles)):,} calls were throttled, at most {worst:,} in {span}.",
-                bars=_stacks(throttles, ("throttled",), worst, [f"{time} UTC" for time in times]),
-                x_marks=x_marks,
-                y_marks=_levels(worst),
-                borders=borders,
-                head=("Time (UTC)", "Throttled"),
-                rows=[(time, f"{sums[0]:,}") for time, sums in zip(times, throttles, strict=True)],
-            )
-        )
-    return charts
+    settled = Chart(
+        name="throughput",
+        title=f"Rows settled in each {span}",
+        summary=f"At most {most:,} rows in {span}, {sum(map(sum, rows)):,} results in all.",
+        labels=times,
+        label_unit=" UTC",
+        kinds=("succeeded", "failed", "in_doubt"),
+        values=rows,
+        x_marks=x_marks,
+        borders=borders,
+        head=("Time (UTC)", "Succeeded", "Failed", "In doubt"),
+    )
+    throttles = [bucket.sums[3:] for bucket in found]
+    worst, total = max(map(sum, throttles)), sum(map(sum, throttles))
+    if not worst:
+        return [settled]
+    throttled = replace(
+        settled,
+        name="throttles",
+        title=f"Throttled calls in each {span}",
+        summary=f"{total:,} calls were throttled, at most {worst:,} in {span}.",
+        kinds=("throttled",),
+        values=throttles,
+        head=("Time (UTC)", "Throttled"),
+    )
+    return [settled, throttled]
 
 
 def latency(values: Sequence[float]) -> Chart | None:
@@ -150,12 +185,11 @@ def latency(values: Sequence[float]) -> Chart | None:
         summary=f"Half of {len(ordered):,} calls took up to {shares[0.5]}, 90 % up to {shares[0.9]}, "
         f"99 % up to {shares[0.99]}, the longest {_time(ordered[-1])}. "
         "Counted are rows that took one call.",
-        bars=_stacks([(number,) for number in numbers], ("plain",), max(numbers), names),
+        labels=names,
+        kinds=("plain",),
+        values=[(number,) for number in numbers],
         x_marks=[Mark(_x(at, BINS), _time(edges[at])) for at in range(0, BINS + 1, 7)],
-        y_marks=_levels(max(numbers)),
-        borders=(),
         head=("Time", "Calls"),
-        rows=[(name, f"{number:,}") for name, number in zip(names, numbers, strict=True)],
     )
 
 
@@ -177,52 +211,16 @@ def attempts(numbers: Counter[int]) -> Chart | None:
         name="attempts",
         title="Tries a row",
         summary=f"{numbers[1]:,} of {sum(numbers.values()):,} results took one try. Throttles are no tries.",
-        bars=_stacks([(number,) for number in counts], ("plain",), max(counts), names),
+        labels=names,
+        kinds=("plain",),
+        values=[(number,) for number in counts],
         x_marks=[Mark(_x(at + 0.5, len(counts)), label) for at, label in enumerate(labels.values())],
-        y_marks=_levels(max(counts)),
-        borders=(),
         head=("Tries", "Results"),
-        rows=[(name, f"{number:,}") for name, number in zip(names, counts, strict=True)],
     )
-
-
-def _stacks(
-    rows: Sequence[Sequence[int]], kinds: Sequence[str], most: int, names: Iterable[str]
-) -> list[Bar]:
-    highest = HEIGHT - TOP - BOTTOM
-    width = (WIDTH - LEFT - RIGHT) / len(rows)
-    bars = []
-    for at, (values, name) in enumerate(zip(rows, names, strict=True)):
-        base = float(HEIGHT - BOTTOM)
-        pieces = []
-        for kind, value in zip(kinds, values, strict=True):
-            if value:
-                height = max(1.0, value / most * highest)
-                base -= height
-                gap = 1.0 if width > 3 else 0.0
-                pieces.append(
-                    Piece(kind, round(_x(at, len(rows)), 2), round(base, 2), round(width - gap, 2), height)
-                )
-        if pieces:
-            words = ", ".join(
-                f"{value:,} {kind.replace('_', ' ')}" if kind != "plain" else f"{value:,}"
-                for kind, value in zip(kinds, values, strict=True)
-                if value
-            )
-            bars.append(Bar(f"{name}: {words}", tuple(pieces)))
-    return bars
 
 
 def _x(at: float, number: int) -> float:
     return LEFT + at * (WIDTH - LEFT - RIGHT) / number
-
-
-def _levels(most: int) -> list[Mark]:
-    values = sorted({0, most // 2 if most > 1 else 0, most})
-    highest = HEIGHT - TOP - BOTTOM
-    return [
-        Mark(round(HEIGHT - BOTTOM - value / max(1, most) * highest, 2), f"{value:,}") for value in values
-    ]
 
 
 def _time_axis(found: Sequence[TimeBucket], times: Sequence[str]) -> tuple[list[Mark], list[float]]:

@@ -11,7 +11,7 @@ from batch_snapshot.reporting.entries import UNATTEMPTED
 from batch_snapshot.text import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from batch_snapshot.reporting.entries import ReportEntry
 
@@ -66,7 +66,5 @@ def _cell(entry: ReportEntry, column: str) -> str | int:
         return "true" if value else "false"
     if isinstance(value, int):
         return value
-    return escape_formula(value if isinstance(value, str) else _time(value))
-
-
-_time: Callable[..., str] = timestamp
+    text: str = value if isinstance(value, str) else timestamp(value)
+    return escape_formula(text)

@@ -60,6 +60,11 @@ class ShownFailure(NamedTuple):
     #: Until the next try; None: there is no pause.
     next_try_s: float | None = None
 
+    @property
+    def waiting(self) -> str:
+        rows = f"{plural(self.rows_waiting, 'row')} waiting"
+        return rows if self.next_try_s is None else f"{rows}, next try in {self.next_try_s:.0f} s"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisplayPart:
@@ -135,7 +140,7 @@ def line(frame: Frame) -> str:
         parts.append(f"{frame.throttled:,} throttled")
     many = len(frame.parts) > 1
     waiting = [part for part in frame.parts if part.waiting or (part.failure and part.stopped is None)]
-    parts += [f"{part.name}: {_status(part)}" if many else _status(part) for part in _shown(waiting)]
+    parts += [f"{part.name}: {_status(part)}" if many else _status(part) for part in waiting[:SHOWN_ACCOUNTS]]
     if stopped := sum(part.stopped is not None for part in frame.parts):
         parts.append(f"{stopped} of {len(frame.parts)} accounts stopped" if many else "stopped")
     if frame.stopping:
@@ -165,7 +170,7 @@ def as_json(frame: Frame) -> dict[str, Any]:
                 "throttled_calls": part.throttled,
                 "window": part.window._asdict() if part.window else None,
                 "waiting": part.waiting._asdict() if part.waiting else None,
-                "trouble": _rounded(part.failure) if part.failure else None,
+                "trouble": part.failure._asdict() if part.failure else None,
                 "stopped": part.stopped,
             }
             for part in frame.parts
@@ -253,18 +258,17 @@ def _times(frame: Frame) -> Text:
 def _accounts(parts: Sequence[DisplayPart], width: int) -> Table:
     from rich.table import Table  # noqa: PLC0415
 
-    lines = [("  account", "rows", "calls/s", "throttled", "quota"), *map(_account, _shown(parts))]
+    lines = [("  account", "rows", "calls/s", "throttled", "quota"), *map(_account, parts[:SHOWN_ACCOUNTS])]
     if more := parts[SHOWN_ACCOUNTS:]:
         lines.append(_account_sums(more))
     longest = [max(len(line[column]) for line in lines) for column in range(4)]
     longest[0] = min(longest[0], 36 if width >= 100 else 20)
-    rest = max(5, width - sum(longest) - 4 * GAP)
     table = Table.grid(padding=(0, GAP, 0, 0))
     table.add_column(no_wrap=True, overflow="ellipsis", max_width=longest[0])
     for _ in range(3):
         table.add_column(justify="right", no_wrap=True)
-    table.add_column(no_wrap=True, overflow="ellipsis", max_width=rest)
-    styles = ["dim", *("yellow" if _status(part) else "" for part in _shown(parts)), "dim"]
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=max(5, width - sum(longest) - 4 * GAP))
+    styles = ["dim", *("yellow" if _status(part) else "" for part in parts[:SHOWN_ACCOUNTS]), "dim"]
     for line, style in zip(lines, styles, strict=False):
         table.add_row(*line, style=style)
     return table
@@ -309,24 +313,11 @@ def _sorted(parts: Sequence[DisplayPart]) -> Sequence[DisplayPart]:
     )
 
 
-def _shown(parts: Sequence[DisplayPart]) -> Iterable[DisplayPart]:
-    return parts[:SHOWN_ACCOUNTS]
-
-
 def _status_lines(part: DisplayPart) -> list[str]:
     """What the account waits for, in lines that fit a narrow terminal."""
     if part.failure is not None and part.stopped is None:
-        return [part.failure.what, _next_try(part.failure)]
+        return [part.failure.what, part.failure.waiting]
     return [words] if (words := _status(part)) else []
-
-
-def _next_try(failure: ShownFailure) -> str:
-    rows = f"{plural(failure.rows_waiting, 'row')} waiting"
-    return rows if failure.next_try_s is None else f"{rows}, next try in {failure.next_try_s:.0f} s"
-
-
-def _rounded(failure: ShownFailure) -> dict[str, Any]:
-    return failure._replace(next_try_s=_finite(failure.next_try_s))._asdict()
 
 
 def _status(part: DisplayPart) -> str:
@@ -334,7 +325,7 @@ def _status(part: DisplayPart) -> str:
     if part.stopped is not None:
         return f"stopped: {part.stopped.removeprefix(f'account {part.name}: ')}"
     if part.failure is not None:
-        return f"{part.failure.what}, {_next_try(part.failure)}"
+        return f"{part.failure.what}, {part.failure.waiting}"
     if part.waiting is not None:
         return f"{part.waiting.window} spent, opens in {duration(part.waiting.seconds)}"
     return ""

@@ -13,7 +13,7 @@ from batch_snapshot.redaction import redacted
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from batch_snapshot.ledger.history import History
+    from batch_snapshot.ledger.history import History, RowState
     from batch_snapshot.ledger.records import Line
     from batch_snapshot.models import Row
 
@@ -67,29 +67,28 @@ def settled(
             elif (past := history.unfinished.get(key)) and past.offset == line.offset:
                 yield _result_entry(record)
         elif isinstance(record, Intent):
-            yield from _intended(record, line.offset, history)
+            for token, row, _ in record.rows:
+                past = history.unfinished.get(row.key)
+                if past and past.offset == line.offset:
+                    yield _intended(row, token, past)
         elif isinstance(record, Skipped):
             left_out = history.skipped.get(record.reason, ())
             yield from (ReportEntry(row, record.reason.value) for row in record.rows if row.key in left_out)
 
 
-def _intended(intent: Intent, offset: int, history: History) -> Iterator[ReportEntry]:
-    for token, row, _ in intent.rows:
-        past = history.unfinished.get(row.key)
-        if past is None or past.offset != offset:
-            continue
-        if past.status is None:
-            yield ReportEntry(row, UNATTEMPTED)
-        else:
-            yield ReportEntry(
-                row,
-                past.status.value,
-                first_sent_at=past.first_sent_at,
-                client_token=token,
-                kind=past.kind,
-                code=CRASHED,
-                message=CRASH_MESSAGE,
-            )
+def _intended(row: Row, token: str, past: RowState) -> ReportEntry:
+    """A row without a result of its own since it was named: not sent, or in doubt after a crash."""
+    if past.status is None:
+        return ReportEntry(row, UNATTEMPTED)
+    return ReportEntry(
+        row,
+        past.status.value,
+        first_sent_at=past.first_sent_at,
+        client_token=token,
+        kind=past.kind,
+        code=CRASHED,
+        message=CRASH_MESSAGE,
+    )
 
 
 def unattempted(rows: Iterable[Row], known: Collection[bytes]) -> Iterator[ReportEntry]:

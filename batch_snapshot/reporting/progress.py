@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -99,20 +99,15 @@ class RunView:
         rows, settled = self.rows_left(account.name), self.stats.settled[account.name]
         if rows <= 0 or account.stop is not None:
             return 0.0
-        rate = _rate(account.pacer.pace.known, settled, self.elapsed - account.pacer.waited)
+        known, seconds = account.pacer.pace.known, self.elapsed - account.pacer.waited
+        measured = settled / seconds if seconds > 0 else 0.0
+        slower = known is not None and seconds >= MEASURED_AFTER and 0 < measured < known
+        rate = measured if known is None or slower else known
         if not rate:
             return None
         found = self.limits.forecast(account.name, rows, rate)
         self._forecasts[account.name] = (found, account.traffic.calls)
         return found.forecast.ends_in
-
-
-def _rate(known: float | None, settled: int, seconds: float) -> float:
-    """Rows a second: as known, unless fewer were settled over a time that is long enough."""
-    measured = settled / seconds if seconds > 0 else 0.0
-    if known is None:
-        return measured
-    return min(known, measured) if seconds >= MEASURED_AFTER and measured else known
 
 
 async def watch(
@@ -136,7 +131,7 @@ class ProgressMeter:
 
     def __init__(self, view: RunView) -> None:
         self._view = view
-        self._seen: deque[tuple[float, Counter[str]]] = deque([(view.elapsed, self._calls())])
+        self._seen: deque[tuple[float, dict[str, int]]] = deque([(view.elapsed, self._calls())])
 
     def frame(self, now: datetime) -> Frame:
         view = self._view
@@ -158,9 +153,8 @@ class ProgressMeter:
         state = self._view.state
         if state.stop is None:
             return None
-        calls, left = state.in_flight, state.drain_left
-        waiting = f"waiting for {plural(calls, 'call')} in flight"
-        return f"stopping: {waiting}" + ("" if left is None else f", {left:.0f} s at most")
+        waiting = f"stopping: waiting for {plural(state.in_flight, 'call')} in flight"
+        return waiting if state.drain_left is None else f"{waiting}, {state.drain_left:.0f} s at most"
 
     def _part(self, account: AccountState, rate: float) -> DisplayPart:
         view, name, now = self._view, account.name, account.pacer.now()
@@ -181,23 +175,23 @@ class ProgressMeter:
             stopped=account.stop.reason if account.stop else None,
         )
 
-    def _calls(self) -> Counter[str]:
-        return Counter({name: account.traffic.calls for name, account in self._view.accounts.items()})
+    def _calls(self) -> dict[str, int]:
+        return {name: account.traffic.calls for name, account in self._view.accounts.items()}
 
-    def _rates(self) -> Counter[str] | dict[str, float]:
+    def _rates(self) -> dict[str, float]:
         now, calls = self._view.elapsed, self._calls()
         self._seen.append((now, calls))
         while len(self._seen) > 2 and now - self._seen[1][0] >= RECENT:
             self._seen.popleft()
         since, before = self._seen[0]
         seconds = now - since
-        return {name: (calls[name] - before[name]) / seconds if seconds > 0 else 0.0 for name in calls}
+        return {name: (calls[name] - before.get(name, 0)) / seconds if seconds > 0 else 0.0 for name in calls}
 
 
 def _failure(account: AccountState, rows: int, now: float) -> ShownFailure | None:
     """Why an account pauses, or how all of its rows fail; None: neither."""
     if account.pause is not None:
-        return ShownFailure(account.pause.short, rows, max(0.0, account.pause.next_at - now))
+        return ShownFailure(account.pause.short, rows, round(max(0.0, account.pause.next_at - now), 3))
     if account.breaker.count >= SHOWN_FAILURES:
         return ShownFailure(f"{account.breaker.count} {account.breaker.pattern.what}", rows)
     return None

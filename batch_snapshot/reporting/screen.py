@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from typing import IO, TYPE_CHECKING, Self, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from batch_snapshot.reporting import display
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from batch_snapshot.reporting.display import Frame
 
 
 class Screen:
-    """A block on a terminal that is redrawn in place, with lines above it. Leaving it erases the block.
+    """A block on a terminal that is redrawn in place, with lines above it.
 
     `write` must not fail, even if nobody reads the terminal any more.
     """
 
     def __init__(
-        self, write: Callable[[str], None], *, width: int | None = None, encoding: str = "utf-8"
+        self, write: Callable[[str], None], encoding: str = "utf-8", width: int | None = None
     ) -> None:
-        """Draw with `write`."""
         from rich.console import Console  # noqa: PLC0415 - a run in a pipe draws nothing
         from rich.live import Live  # noqa: PLC0415
 
@@ -44,15 +42,8 @@ class Screen:
             redirect_stderr=False,
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
+        """Erase the block; a later frame draws it again."""
         self._live.stop()
 
     def pause(self) -> None:

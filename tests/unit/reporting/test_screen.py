@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from dataclasses import replace
 
 from batch_snapshot.reporting.screen import Screen
@@ -36,7 +37,7 @@ class Terminal:
 
 def test_block_is_redrawn_in_place_under_lines_and_erased_at_the_end():
     terminal = Terminal()
-    with Screen(terminal.write, width=80) as screen:
+    with closing(Screen(terminal.write, width=80)) as screen:
         screen.print_above("before the first frame")
         for second in range(3):
             screen.show(replace(FRAME, elapsed=second))
@@ -53,7 +54,7 @@ def test_block_is_redrawn_in_place_under_lines_and_erased_at_the_end():
 def test_frame_is_drawn_with_one_write():
     """Nothing is seen half drawn."""
     terminal = Terminal()
-    with Screen(terminal.write, width=80) as screen:
+    with closing(Screen(terminal.write, width=80)) as screen:
         screen.show(FRAME)
         before = len(terminal.writes)
         screen.show(FRAME)
@@ -64,6 +65,6 @@ def test_no_color_variable_turns_colours_off(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
     terminal = Terminal()
-    with Screen(terminal.write, width=80) as screen:
+    with closing(Screen(terminal.write, width=80)) as screen:
         screen.show(FRAME)
     assert not re.search(r"\x1b\[[0-9;]*3[0-9][;0-9]*m", "".join(terminal.writes))
