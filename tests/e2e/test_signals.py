@@ -1,7 +1,5 @@
 """SIGINT, SIGTERM and SIGHUP: in every command, from its first moment, at prompts, on closed terminals."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -10,16 +8,16 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import pytest
 import trio
 import trio.testing
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 import batch_snapshot
 from batch_snapshot import interrupts
@@ -29,12 +27,18 @@ from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.jobs.run import Hooks
 from batch_snapshot.reporting.progress import ProgressMeter
 from batch_snapshot.simulator import Faults, SimulatorSettings, serve
-from tests.support.processes import Place, assert_exactly_once, first, move_in, of_type, pairs, results, until
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-
-    from tests.support.processes import Child
+from tests.support.http_server import endpoint
+from tests.support.processes import (
+    Child,
+    Place,
+    assert_exactly_once,
+    first,
+    move_in,
+    of_type,
+    pairs,
+    results,
+    until,
+)
 
 CREATE = "CreateResourceSnapshot"
 TIMED = Settings(max_duration=0.2)
@@ -216,11 +220,9 @@ from batch_snapshot import interrupts
 interrupts.exit_on_signal(sys.argv[1:])
 os.kill(os.getpid(), signal.SIGHUP)
 """
-    text, log = await asyncio.gather(
-        place.call("run", "x.yaml", script=taken),
-        place.call("run", "x.yaml", "--log-format", "json", script=taken),
-    )
+    text = await place.call("run", "x.yaml", script=taken)
     assert (text.code, text.stderr) == (143, "interrupted (SIGHUP)\n")
+    log = await place.call("run", "x.yaml", "--log-format", "json", script=taken)
     told = json.loads(log.stderr)
     assert (log.code, told["event"], told["exit_code"]) == (143, "error", 143)
 
@@ -239,15 +241,11 @@ async def test_sigterm_ends_a_run_that_is_process_1(place):
     place.manifest(rows)
     apart = first_processes()
     async with serve() as (url, simulator):
-        line = [sys.executable, "-m", "batch_snapshot", "run", "trial.yaml", "--endpoint-url", url]
+        line = [*apart, sys.executable, "-m", "batch_snapshot", "run", "trial.yaml", "--endpoint-url", url]
         line += ["--rate", "20", "--progress", "none"]
+        pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
-            *apart,
-            *line,
-            cwd=place.folder,
-            env=place.env,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            *line, cwd=place.folder, env=place.env, stdout=pipe, stderr=pipe
         )
         try:
             await until(lambda: simulator.snapshots, "a snapshot")
@@ -372,6 +370,13 @@ async def on_terminal(place: Place, line: Sequence[str]) -> AsyncIterator[tuple[
         terminal.close()
 
 
+def interrupt(way: str, child: Child, terminal: Terminal) -> None:
+    if way == "Ctrl-C":
+        terminal.type("\x03")
+    else:
+        child.signal(signal.SIGTERM)
+
+
 @pytest.mark.asyncio
 async def test_a_closed_terminal_ends_the_run_gracefully_and_its_end_is_recorded(place):
     rows = pairs(60)
@@ -414,10 +419,7 @@ async def test_a_signal_at_the_confirmation_ends_the_run_with_nothing_sent(place
         place.env["AWS_ENDPOINT_URL"] = url
         async with on_terminal(place, ["run", "trial.yaml"]) as (child, terminal):
             await until(lambda: "Go on?" in terminal.shown, "the question")
-            if way == "Ctrl-C":
-                terminal.type("\x03")
-            else:
-                child.signal(signal.SIGTERM)
+            interrupt(way, child, terminal)
             done = await child.finished()
         name, code = ("SIGINT", 130) if way == "Ctrl-C" else ("SIGTERM", 143)
         await until(lambda: f"interrupted ({name}){NOTHING}" in terminal.shown, "the last line")
@@ -456,13 +458,9 @@ async def test_a_signal_at_the_prompt_for_an_mfa_code_ends_the_run(place, way):
     guard(place)
     place.manifest(pairs(3))
     async with serve() as (url, simulator):
-        line = ["run", "trial.yaml", "--endpoint-url", url]
-        async with on_terminal(place, line) as (child, terminal):
+        async with on_terminal(place, ["run", "trial.yaml", "--endpoint-url", url]) as (child, terminal):
             await until(lambda: "MFA code for arn:aws:iam::111122223333:mfa/jane" in terminal.shown, "it")
-            if way == "Ctrl-C":
-                terminal.type("\x03")
-            else:
-                child.signal(signal.SIGTERM)
+            interrupt(way, child, terminal)
             done = await child.finished()
         assert done.code == (130 if way == "Ctrl-C" else 143)
         assert not simulator.calls
@@ -486,15 +484,9 @@ async def sts(place: Place) -> AsyncIterator[list[str]]:
         codes.append(str(form.get("TokenCode")))
         return web.Response(text=ASSUMED, content_type="text/xml")
 
-    async with TestServer(_answering(assume)) as server:
-        place.env["AWS_ENDPOINT_URL_STS"] = str(server.make_url("")).rstrip("/")
+    async with endpoint(assume) as url:
+        place.env["AWS_ENDPOINT_URL_STS"] = url
         yield codes
-
-
-def _answering(answer: Callable[[web.Request], Awaitable[web.Response]]) -> web.Application:
-    made = web.Application()
-    made.router.add_post("/", answer)
-    return made
 
 
 @pytest.mark.asyncio
@@ -548,8 +540,7 @@ def test_typing_an_mfa_code_stops_the_timeout_and_prompts_come_one_at_a_time():
             return codes("Enter MFA code for jane: ")
 
     async def main() -> None:
-        turn, got = anyio.Lock(), list[str]()
-        refused: dict[str, mfa.MfaCodeError] = {}
+        turn, got, refused = anyio.Lock(), list[str](), dict[str, mfa.MfaCodeError]()
         mfa.asking.set(ask)
 
         async def one() -> None:
@@ -576,8 +567,7 @@ def test_an_unanswered_mfa_prompt_is_not_repeated():
         return codes("code: ")
 
     async def main() -> None:
-        turn = anyio.Lock()
-        refused: dict[str, mfa.MfaCodeError] = {}
+        turn, refused = anyio.Lock(), dict[str, mfa.MfaCodeError]()
         mfa.asking.set(ask)
         for _ in range(2):
             with pytest.raises(mfa.MfaCodeError, match="no MFA code was typed within 5 min"):

@@ -1,12 +1,11 @@
 """Credentials that are not there, wrong, expired or refreshed: their account stops, and no other does."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from aiobotocore.session import AioSession
@@ -15,7 +14,9 @@ import batch_snapshot
 from batch_snapshot.aws import http
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
+from batch_snapshot.models import Outcome
 from batch_snapshot.reporting import status
+from batch_snapshot.reporting.summary import Summary
 from batch_snapshot.simulator import SimulatorSettings, serve
 from tests.support.processes import (
     Place,
@@ -27,12 +28,6 @@ from tests.support.processes import (
     results,
     write_manifest,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from batch_snapshot.models import Outcome
-    from batch_snapshot.reporting.summary import Summary
 
 pytestmark = pytest.mark.asyncio
 

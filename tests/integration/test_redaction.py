@@ -1,7 +1,5 @@
 """Secrets in URLs that the process knows are in no text that leaves it, whatever goes wrong with them."""
 
-from __future__ import annotations
-
 import html
 import json
 import shutil
@@ -9,9 +7,9 @@ import socketserver
 import string
 import threading
 from base64 import b64encode
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 import pytest
@@ -29,9 +27,6 @@ from batch_snapshot.manifest.checks import check_endpoint_url
 from batch_snapshot.models import Account
 from tests.support.processes import environment, move_in, pairs, write_manifest
 from tests.support.webhook_server import serve_webhook
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: Also what a URL should have escaped, and often has not.
 PASSWORDS = st.text(

@@ -1,15 +1,14 @@
 """Roles over HTTP: assumed with their external id, renewed, refused, and many of them."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
@@ -21,16 +20,12 @@ from batch_snapshot.aws.client import Clients
 from batch_snapshot.aws.target import Target
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
-from batch_snapshot.models import Account, ApiError
+from batch_snapshot.models import Account, ApiError, Outcome
+from batch_snapshot.reporting.summary import Summary
 from batch_snapshot.simulator import SimulatorSettings, serve
 from tests.support import sts_server
+from tests.support.http_server import endpoint
 from tests.support.processes import Place, assert_exactly_once, environment, pairs, write_manifest
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from batch_snapshot.models import Outcome
-    from batch_snapshot.reporting.summary import Summary
 
 pytestmark = pytest.mark.asyncio
 
@@ -218,16 +213,9 @@ class Stub:
 @asynccontextmanager
 async def stub(monkeypatch) -> AsyncIterator[Stub]:
     made = Stub()
-    application = web.Application()
-    application.router.add_post("/", made.answer)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://{}:{}".format(*runner.addresses[0][:2]))
+    async with endpoint(made.answer) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
         yield made
-    finally:
-        await runner.cleanup()
 
 
 class Hasty(Random):

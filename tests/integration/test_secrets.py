@@ -1,11 +1,9 @@
 """Secrets that are planted wherever a run may meet them, and looked for wherever it leaves a trace."""
 
-from __future__ import annotations
-
 import json
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -14,12 +12,10 @@ from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.jobs import run
 from batch_snapshot.reporting.summary import as_json
 from batch_snapshot.reporting.text import as_text
+from tests.support.http_server import endpoint
 from tests.support.processes import Json, Place, move_in, of_type, pairs
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-
-    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 pytestmark = pytest.mark.asyncio
 
@@ -72,20 +68,6 @@ def modes(folder: Path) -> dict[str, int]:
     """Who may read the files that a run has made."""
     made = [path for place in ("ledgers", "state") for path in (folder / place).rglob("*") if path.is_file()]
     return {path.name: path.stat().st_mode & 0o777 for path in made}
-
-
-@asynccontextmanager
-async def endpoint(handler: Handler) -> AsyncIterator[str]:
-    application = web.Application()
-    application.router.add_post("/", handler)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0][:2]
-        yield f"http://{host}:{port}"
-    finally:
-        await runner.cleanup()
 
 
 # -- an endpoint that says all it knows --------------------------------------------------------------
@@ -144,17 +126,9 @@ def place(tmp_path):
         f"aws_session_token = {CANARIES['profile token']}\n",
         "utf-8",
     )
-    (given / "handed-out").write_text(
-        json.dumps(
-            {
-                "Version": 1,
-                "AccessKeyId": "AKIAPROCESS00000001",
-                "SecretAccessKey": CANARIES["process secret"],
-                "SessionToken": CANARIES["process token"],
-            }
-        ),
-        "utf-8",
-    )
+    keys = {"SecretAccessKey": CANARIES["process secret"], "SessionToken": CANARIES["process token"]}
+    handed_out = {"Version": 1, "AccessKeyId": "AKIAPROCESS00000001", **keys}
+    (given / "handed-out").write_text(json.dumps(handed_out), "utf-8")
     (given / "config").write_text(
         f"[profile made]\ncredential_process = cat {given / 'handed-out'}\n", "utf-8"
     )

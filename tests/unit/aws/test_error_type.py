@@ -1,7 +1,5 @@
 """Errors whose code stands in the header `x-amzn-ErrorType` alone."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

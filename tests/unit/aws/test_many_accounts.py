@@ -1,7 +1,5 @@
 """Many accounts share one client."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from random import Random
 

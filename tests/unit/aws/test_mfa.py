@@ -1,7 +1,5 @@
 """MFA codes: botocore's question is asked outside of it, once, and in its turn."""
 
-from __future__ import annotations
-
 import anyio
 import pytest
 

@@ -1,14 +1,12 @@
 """What gives credentials: profiles as boto3 has them, within bounds, and what is said of others."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
 import time
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -20,13 +18,11 @@ from batch_snapshot.aws.target import Target
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.models import Account, ApiError, Verdict
+from batch_snapshot.reporting.summary import Summary
 from batch_snapshot.simulator import serve
-from tests.integration.test_secrets import endpoint
 from tests.support import sts_server
+from tests.support.http_server import endpoint
 from tests.support.processes import Place, environment, first, move_in, pairs, until, write_manifest
-
-if TYPE_CHECKING:
-    from batch_snapshot.reporting.summary import Summary
 
 pytestmark = pytest.mark.asyncio
 
@@ -314,19 +310,10 @@ async def test_advice_for_container_credentials_names_their_variables(monkeypatc
     async def secret(_: web.Request) -> web.Response:
         return web.Response(status=404, text="a secret")
 
-    application = web.Application()
-    application.router.add_get("/given", secret)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        monkeypatch.setenv(
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{runner.addresses[0][1]}/given"
-        )
-        monkeypatch.setattr("aiobotocore.utils.AioContainerMetadataFetcher.SLEEP_TIME", 0)
+    monkeypatch.setattr("aiobotocore.utils.AioContainerMetadataFetcher.SLEEP_TIME", 0)
+    async with endpoint(secret) as url:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/given")
         said = await refused(None)
-    finally:
-        await runner.cleanup()
     assert "the container's credentials endpoint answered 404; check the task role" in said
     assert "a secret" not in said
 

@@ -1,7 +1,5 @@
 """The simulator is called by a path that names the operation too, as other clients of the API do."""
 
-from __future__ import annotations
-
 import json
 
 import aiohttp
