@@ -15,13 +15,10 @@ from typing import Any
 
 import anyio
 import pytest
-import trio
-import trio.testing
 from aiohttp import web
 
 import batch_snapshot
 from batch_snapshot import interrupts
-from batch_snapshot.aws import mfa
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.jobs.run import Hooks
@@ -520,58 +517,3 @@ async def test_an_mfa_code_without_a_terminal_is_refused_in_one_line(place):
     assert done.code == 3
     assert "MFA code, and there is no terminal to ask for it" in done.stderr + done.stdout
     assert "Warning" not in done.stderr
-
-
-def test_typing_an_mfa_code_stops_the_timeout_and_prompts_come_one_at_a_time():
-    standing: list[int] = []
-    prompts: list[str] = []
-
-    async def ask(prompt: str) -> str:
-        standing.append(1)
-        assert len(standing) == 1, "two prompts at once"
-        prompts.append(prompt)
-        await anyio.sleep(120)
-        standing.pop()
-        return "123456"
-
-    async def credentials(codes: mfa.Codes) -> str:
-        with anyio.fail_after(10):
-            await anyio.sleep(5)
-            return codes("Enter MFA code for jane: ")
-
-    async def main() -> None:
-        turn, got, refused = anyio.Lock(), list[str](), dict[str, mfa.MfaCodeError]()
-        mfa.asking.set(ask)
-
-        async def one() -> None:
-            got.append(await mfa.with_codes(credentials, turn, refused))
-
-        async with anyio.create_task_group() as both:
-            both.start_soon(one)
-            both.start_soon(one)
-        assert got == ["123456", "123456"]
-        assert prompts == ["Enter MFA code for jane (5 min): "] * 2
-
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-
-
-def test_an_unanswered_mfa_prompt_is_not_repeated():
-    prompts: list[str] = []
-
-    async def ask(prompt: str) -> str:
-        prompts.append(prompt)
-        await anyio.sleep_forever()
-        raise AssertionError
-
-    async def credentials(codes: mfa.Codes) -> str:
-        return codes("code: ")
-
-    async def main() -> None:
-        turn, refused = anyio.Lock(), dict[str, mfa.MfaCodeError]()
-        mfa.asking.set(ask)
-        for _ in range(2):
-            with pytest.raises(mfa.MfaCodeError, match="no MFA code was typed within 5 min"):
-                await mfa.with_codes(credentials, turn, refused)
-        assert len(prompts) == 1
-
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

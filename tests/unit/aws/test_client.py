@@ -21,7 +21,7 @@ from batch_snapshot.aws.client import Clients
 from batch_snapshot.aws.target import Target
 from batch_snapshot.clock import utc_now
 from batch_snapshot.models import Account, ApiError, ErrorKind, Receipt, Request, Row, Verdict
-from batch_snapshot.simulator import SimulatorSettings, serve
+from batch_snapshot.simulator import Faults, SimulatorSettings, serve
 from tests.support.processes import AUTHORITY
 
 pytestmark = pytest.mark.asyncio
@@ -439,6 +439,50 @@ async def test_unknown_name_is_reported_to_each_caller(error):
         await transport.Resolver(fail).resolve("a.example", 443)
 
 
+def numbered(revision):
+    return http(200, json.dumps({"Arn": "arn", "Revision": revision}).encode())
+
+
+#: The revision of answers that no request asked for.
+STRAY = 999
+
+
+async def at_once(writer, wanted, sent):
+    writer.write(wanted + numbered(STRAY))
+    sent.set()
+
+
+async def rubbish(writer, wanted, sent):
+    writer.write(wanted + b"HTTP/1.1 200 OK\r\n")
+    sent.set()
+
+
+async def late(writer, wanted, sent):
+    writer.write(wanted)
+
+    def more():
+        if not writer.is_closing():
+            writer.write(numbered(STRAY))
+        sent.set()
+
+    asyncio.get_running_loop().call_later(0.02, more)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("stray", [at_once, rubbish, late])
+async def test_unrequested_answer_is_not_taken(stray, plain):
+    numbers, sent = count(1), asyncio.Event()
+
+    async def answer(writer, head, body):
+        await stray(writer, numbered(next(numbers)), sent)
+
+    async with raw_server(answer, requests=4) as url, calling(url, plain=plain) as clients:
+        for number in range(1, 4):
+            sent.clear()
+            assert (await clients.send(REQUEST)).revision == number
+            await asyncio.wait_for(sent.wait(), 10)
+
+
 async def test_a_connection_that_the_service_has_closed_is_replaced():
     only = answering(http(200, DONE))
     async with raw_server(only) as url, calling(url) as clients:
@@ -528,19 +572,6 @@ async def test_credentials_that_the_service_refuses_stop_the_account(monkeypatch
     async with serve() as (url, _):
         failure = await outcome(url)
     assert (failure.verdict, failure.may_have_landed) == (Verdict.STOP_ACCOUNT, False)
-
-
-async def test_simulator_needs_no_credentials_and_each_account_has_its_key(monkeypatch):
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    accounts = {name: Account(name) for name in ("a", "b")}
-    async with (
-        serve() as (url, simulator),
-        Clients(accounts, Target(endpoint_url=url, simulated=True), utc_now) as clients,
-    ):
-        for name in accounts:
-            await clients.send(Request(ROW._replace(account=name), f"token-{name}"))
-    assert len({snapshot.access_key for snapshot in simulator.snapshots}) == 2
 
 
 async def test_the_client_is_set_up_for_one_exchange_and_enough_connections():
@@ -769,3 +800,30 @@ async def test_account_of_a_role_is_known_by_its_arn_at_any_endpoint(account, wh
     """Its keys change with each session: quota windows by key would start empty each time."""
     async with calling("http://127.0.0.1:1", account, simulated=True) as clients:
         assert (await clients.identify("main")).startswith(whose)
+
+
+async def test_a_thousand_accounts_share_one_client_and_its_connections(monkeypatch):
+    # A simulator needs no credentials.
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    accounts = {f"a{n}": Account(f"a{n}") for n in range(1_000)}
+    async with (
+        serve() as (url, simulator),
+        Clients(accounts, Target(endpoint_url=url, simulated=True), utc_now) as clients,
+    ):
+        opened = [await clients._account_client(name) for name in accounts]
+        assert len({id(one.client) for one in opened}) == len({id(one.fast_calls) for one in opened}) == 1
+        assert len({id(one.credentials) for one in opened}) == 1_000
+        for name in ("a0", "a999"):
+            await clients.send(Request(ROW._replace(account=name), name))
+        keys = {snapshot.access_key for snapshot in simulator.snapshots}
+        assert len(keys) == 2, "each signs for itself"
+
+
+async def test_regions_and_endpoints_have_clients_of_their_own():
+    accounts = {
+        "a": Account("a"),
+        "b": Account("b", region="eu-west-1"),
+        "c": Account("c", endpoint_url="http://127.0.0.1:8"),
+    }
+    async with Clients(accounts, Target(simulated=True), utc_now) as clients:
+        assert len({id((await clients._account_client(name)).client) for name in accounts}) == 3

@@ -2,17 +2,13 @@
 
 import anyio
 import pytest
+import trio
+import trio.testing
 
 from batch_snapshot.aws import http, mfa
 
-pytestmark = pytest.mark.anyio
 
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
+@pytest.mark.asyncio
 async def test_botocore_asks_for_codes_through_us_and_not_at_a_terminal(tmp_path, monkeypatch):
     config = tmp_path / "config"
     config.write_text(
@@ -31,40 +27,56 @@ async def test_botocore_asks_for_codes_through_us_and_not_at_a_terminal(tmp_path
         await credentials.get_frozen_credentials()
 
 
-async def test_a_code_is_asked_for_once_and_then_used():
-    asked: list[str] = []
+def test_typing_an_mfa_code_stops_the_timeout_and_prompts_come_one_at_a_time():
+    standing: list[int] = []
+    prompts: list[str] = []
 
-    async def answer(prompt: str) -> str:
-        asked.append(prompt)
+    async def ask(prompt: str) -> str:
+        standing.append(1)
+        assert len(standing) == 1, "two prompts at once"
+        prompts.append(prompt)
+        await anyio.sleep(120)
+        standing.pop()
         return "123456"
 
-    async def get(codes: mfa.Codes) -> str:
-        return codes("Enter MFA code for me: ")
+    async def credentials(codes: mfa.Codes) -> str:
+        with anyio.fail_after(10):
+            await anyio.sleep(5)
+            return codes("Enter MFA code for jane: ")
 
-    token = mfa.asking.set(answer)
-    try:
-        assert await mfa.with_codes(get, anyio.Lock(), {}) == "123456"
-    finally:
-        mfa.asking.reset(token)
-    assert asked == ["Enter MFA code for me (5 min): "]
+    async def main() -> None:
+        turn, got, refused = anyio.Lock(), list[str](), dict[str, mfa.MfaCodeError]()
+        mfa.asking.set(ask)
+
+        async def one() -> None:
+            got.append(await mfa.with_codes(credentials, turn, refused))
+
+        async with anyio.create_task_group() as both:
+            both.start_soon(one)
+            both.start_soon(one)
+        assert got == ["123456", "123456"]
+        assert prompts == ["Enter MFA code for jane (5 min): "] * 2
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-async def test_unanswered_prompt_is_not_repeated():
-    asked: list[str] = []
+def test_an_unanswered_mfa_prompt_is_not_repeated():
+    prompts: list[str] = []
 
-    async def nobody(prompt: str) -> str:
-        asked.append(prompt)
-        raise mfa.MfaCodeError("no terminal")
+    async def ask(prompt: str) -> str:
+        prompts.append(prompt)
+        await anyio.sleep_forever()
+        raise AssertionError
 
-    async def get(codes: mfa.Codes) -> str:
-        return codes("Enter MFA code for me: ")
+    async def credentials(codes: mfa.Codes) -> str:
+        return codes("code: ")
 
-    refused: dict[str, mfa.MfaCodeError] = {}
-    token = mfa.asking.set(nobody)
-    try:
+    async def main() -> None:
+        turn, refused = anyio.Lock(), dict[str, mfa.MfaCodeError]()
+        mfa.asking.set(ask)
         for _ in range(2):
-            with pytest.raises(mfa.MfaCodeError):
-                await mfa.with_codes(get, anyio.Lock(), refused)
-    finally:
-        mfa.asking.reset(token)
-    assert len(asked) == 1
+            with pytest.raises(mfa.MfaCodeError, match="no MFA code was typed within 5 min"):
+                await mfa.with_codes(credentials, turn, refused)
+        assert len(prompts) == 1
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
