@@ -1,17 +1,16 @@
 """Rows in doubt at services of every temper: each ends with one snapshot, by the service's own record."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re
 import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
@@ -22,7 +21,10 @@ from batch_snapshot.clock import utc_now
 from batch_snapshot.config import options
 from batch_snapshot.config.options import Options
 from batch_snapshot.jobs import plan
+from batch_snapshot.models import Outcome
 from batch_snapshot.reporting import status
+from batch_snapshot.reporting.progress import RunView
+from batch_snapshot.reporting.summary import Summary
 from batch_snapshot.simulator import Faults, Simulator, SimulatorSettings, serve
 from tests.support.processes import (
     Json,
@@ -33,13 +35,6 @@ from tests.support.processes import (
     results,
     write_manifest,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from batch_snapshot.models import Outcome
-    from batch_snapshot.reporting.progress import RunView
-    from batch_snapshot.reporting.summary import Summary
 
 pytestmark = pytest.mark.asyncio
 

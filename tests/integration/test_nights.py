@@ -1,18 +1,17 @@
 """Night after night against the simulator: discover, run, only what changed, verify; and what each costs."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -26,17 +25,13 @@ from batch_snapshot.jobs import run
 from batch_snapshot.ledger.diff import diff
 from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.reporting import status
+from batch_snapshot.reporting.summary import Summary
 from batch_snapshot.reporting.text import as_text
 from batch_snapshot.simulator import Faults, Simulator, SimulatorSettings, serve
 from batch_snapshot.simulator.world import Series
+from batch_snapshot.verify import Verification
 from tests.support.processes import TEMPLATE, move_in, of_type, results, write_manifest
 from tests.support.simulator_client import Service
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from batch_snapshot.reporting.summary import Summary
-    from batch_snapshot.verify import Verification
 
 pytestmark = pytest.mark.asyncio
 

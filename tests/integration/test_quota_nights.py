@@ -1,12 +1,10 @@
 """Nightly runs whose quota is smaller than their manifest: each ledger is finished, no row is sent twice."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,14 +19,12 @@ from batch_snapshot.ledger import reader
 from batch_snapshot.models import Quota
 from batch_snapshot.ratelimit import forecast, windows
 from batch_snapshot.reporting import status
+from batch_snapshot.reporting.summary import Summary
 from batch_snapshot.simulator import serve
 from tests.support import rewriting
 from tests.support.ledgers import LedgerBuilder
 from tests.support.processes import move_in, pairs, write_manifest
 from tests.support.strategies import patient
-
-if TYPE_CHECKING:
-    from batch_snapshot.reporting.summary import Summary
 
 PATTERN = "ledgers/{name}-{date}.ndjson"
 DAY = datetime(2026, 3, 1, 2, 17, tzinfo=UTC)

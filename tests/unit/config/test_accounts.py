@@ -1,7 +1,5 @@
 """Which accounts of a manifest are called for: by name, by tag, and out of a ledger."""
 
-from __future__ import annotations
-
 import pytest
 
 from batch_snapshot.aws import profiles

@@ -1,7 +1,5 @@
 """Which opportunities count as unchanged, and how their dates are found."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 
 import pytest

@@ -1,7 +1,5 @@
 """Lists whose tokens expire, and which give fewer items a page than their model says."""
 
-from __future__ import annotations
-
 from collections import Counter
 from datetime import UTC, datetime
 from random import Random

@@ -1,7 +1,5 @@
 """A manifest brought up to date, whatever it looks like: what was there stays, what is new is listed."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """Pairs that two names of one AWS account both list, where only AWS can say so."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any
 

@@ -1,11 +1,10 @@
 """Which rows are sent, and under which tokens: whatever crashes, a row gets one snapshot."""
 
-from __future__ import annotations
-
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -20,10 +19,6 @@ from batch_snapshot.ledger.records import End, Line
 from batch_snapshot.models import ErrorKind, Outcome, Request, Row, RowError, Status, client_token
 from tests.support import strategies
 from tests.support.strategies import POOL, RUN_ID, START, header, patient
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from random import Random
 
 ROW = POOL[0]
 DOUBTFUL = RowState(

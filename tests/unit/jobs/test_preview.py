@@ -1,7 +1,5 @@
 """What `plan` prints, and `run` at its start: as text, in a line, and as JSON."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone

@@ -1,7 +1,5 @@
 """Rows that are left out: how ledgers record them, and how the step is stopped."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import anyio

@@ -1,7 +1,5 @@
 """One line of each type, and the values that they encode."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 

@@ -1,13 +1,13 @@
 """`check` accepts whole ledgers and names the first wrong line of others; any error is one line."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re
 import shutil
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -23,10 +23,6 @@ from batch_snapshot.simulator import serve
 from tests import ROOT
 from tests.support import rewriting
 from tests.support.processes import Json, Place, pairs
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 REFUSED = {"engagement": "eng-invalid0000001", "resource": "O9"}
 

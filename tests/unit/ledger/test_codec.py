@@ -1,7 +1,5 @@
 """Lines of a ledger: what each says, and which are refused."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from datetime import UTC, datetime

@@ -1,10 +1,8 @@
 """The state of every row after the lines of a ledger, with crashes at any place."""
 
-from __future__ import annotations
-
 from collections import Counter
-from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -17,9 +15,6 @@ from batch_snapshot.ledger.records import End, Header, Intent, Line, Record, Res
 from batch_snapshot.models import ErrorKind, Row, Skip, Status, client_token
 from tests.support import strategies
 from tests.support.strategies import POOL, RUN_ID, START, Invocation, header, numbered, patient
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 A, B, C, *_ = POOL
 RUN = header()

@@ -1,7 +1,5 @@
 """Locks: one process holds them, the next is refused with its name, and they end with their holder."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import json
@@ -10,21 +8,17 @@ import platform
 import resource
 import signal
 import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
 from batch_snapshot.errors import LockedError, StorageError
 from batch_snapshot.ledger import locks
 from tests.support.marks import on_linux
-from tests.support.processes import Place, until
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from tests.support.processes import Child
+from tests.support.processes import Child, Place, until
 
 SINCE = "2026-03-01T12:00:00.000Z"
 

@@ -1,7 +1,5 @@
 """Reading a ledger: which lines are read, skipped or refused."""
 
-from __future__ import annotations
-
 import itertools
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Damaged ledgers are repaired and resumed, and each row has one snapshot."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time
@@ -9,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -21,6 +18,7 @@ from batch_snapshot.config.options import Options
 from batch_snapshot.errors import LedgerError, LockedError
 from batch_snapshot.jobs import plan, run
 from batch_snapshot.ledger import codec, history, locks, reader, writer
+from batch_snapshot.ledger.history import History
 from batch_snapshot.ledger.repair import Repaired, repair
 from batch_snapshot.ledger.snapshot_index import SnapshotIndex, service_of
 from batch_snapshot.models import Row, Status
@@ -30,9 +28,6 @@ from tests.integration.test_in_doubt import Hasty
 from tests.support import rewriting
 from tests.support.ledgers import LedgerBuilder, row
 from tests.support.processes import assert_exactly_once, move_in, pairs, write_manifest
-
-if TYPE_CHECKING:
-    from batch_snapshot.ledger.history import History
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 REFUSED = {"engagement": "eng-invalid0000001", "resource": "O9"}

@@ -1,7 +1,5 @@
 """Damaged files: each whole record is found, and each place where something else stood is a gap."""
 
-from __future__ import annotations
-
 import pytest
 
 from batch_snapshot.errors import LedgerError

@@ -1,7 +1,5 @@
 """Writing a ledger: no crash and no full disk can tear it."""
 
-from __future__ import annotations
-
 import os
 import resource
 import shutil
@@ -9,7 +7,6 @@ import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PosixPath
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +16,7 @@ from batch_snapshot import manifest
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import LedgerError, LedgerWriteError, StateFolderError
 from batch_snapshot.ledger import codec, history, reader, writer
+from batch_snapshot.ledger.records import Record
 from batch_snapshot.ledger.writer import Ledger
 from batch_snapshot.models import Account, ErrorKind, RowError
 from tests.support import rewriting, strategies
@@ -36,9 +34,6 @@ from tests.unit.ledger.examples import (
     RUN_LINE,
     WHOLE,
 )
-
-if TYPE_CHECKING:
-    from batch_snapshot.ledger.records import Record
 
 
 @pytest.fixture

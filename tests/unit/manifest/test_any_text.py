@@ -1,7 +1,5 @@
 """Any text as a manifest: every valid form gives the same rows, anything else is refused in clear lines."""
 
-from __future__ import annotations
-
 import csv
 import gc
 import io
@@ -9,9 +7,10 @@ import json
 import os
 import string
 import tracemalloc
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
@@ -23,9 +22,6 @@ from batch_snapshot.errors import ManifestError
 from batch_snapshot.manifest import yaml_events
 from batch_snapshot.models import Row
 from tests.support import rewriting
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LETTERS = string.ascii_letters + string.digits
 # A text is drawn at once; a regular expression is drawn character by character.

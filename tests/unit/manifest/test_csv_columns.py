@@ -1,7 +1,5 @@
 """CSV files as spreadsheets and CRMs write them: what is taken, and what the message says where it is not."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

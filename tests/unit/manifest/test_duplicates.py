@@ -1,7 +1,5 @@
 """Pairs that two names of one AWS account both list."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Times and time spans of filters."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 
 import pytest

@@ -1,7 +1,5 @@
 """What fuzzing has found, and seeds that reach all that it fuzzes: the readers take every file."""
 
-from __future__ import annotations
-
 from random import Random
 
 import pytest

@@ -1,7 +1,5 @@
 """The table of manifest keys: everything that lists keys follows it."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 
 import orjson

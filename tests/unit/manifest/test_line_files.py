@@ -1,7 +1,5 @@
 """NDJSON: the shortcut for flat objects reads what the full parser reads."""
 
-from __future__ import annotations
-
 import io
 import json
 

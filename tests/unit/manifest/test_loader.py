@@ -1,7 +1,5 @@
 """Manifests: what is read, and what is refused where."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

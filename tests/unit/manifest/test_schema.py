@@ -1,9 +1,8 @@
 """The JSON Schema, the template and the service's patterns agree with what validation accepts."""
 
-from __future__ import annotations
-
 import copy
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,9 +14,6 @@ from batch_snapshot.errors import ManifestError
 from batch_snapshot.manifest import service_model
 from batch_snapshot.operations import SNAPSHOT
 from tests import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 EXAMPLES = ROOT / "manifests"
 ENG = "eng-0123456789abcd"
