@@ -39,24 +39,11 @@ def encode_run(header: Header, version: str, **more: object) -> bytes:
         more["discovered_sha256"] = header.discovered_sha256
     if header.unrecorded_since:
         more["unrecorded_since"] = timestamp(header.unrecorded_since)
-    return _line(
-        {
-            "type": "run",
-            "schema": SCHEMA,
-            "run_id": header.run_id,
-            "command": header.command,
-            "name": header.name,
-            "manifest": header.manifest,
-            "manifest_sha256": header.manifest_sha256,
-            "rows": header.rows,
-            "accounts": header.accounts,
-            "endpoint": header.endpoint,
-            "started_at": timestamp(header.started_at),
-            "version": version,
-            "settings": header.settings,
-            **more,
-        }
-    )
+    fields = header._asdict()
+    settings, *_ = (fields.pop(name) for name in ("settings", "discovered_sha256", "unrecorded_since"))
+    fields["started_at"] = timestamp(header.started_at)
+    begin = {"type": "run", "schema": SCHEMA}
+    return _line({**begin, **fields, "version": version, "settings": settings, **more})
 
 
 def encode_intent(
@@ -84,19 +71,11 @@ def encode_result(run_id: str, outcome: Outcome) -> bytes:
         "throttles": outcome.throttles,
         "ambiguous": outcome.ambiguous,
         "request_id": outcome.request_id,
-        "error": None,
+        "error": asdict(error) if error else None,
         "first_sent_at": timestamp(outcome.first_sent_at) if outcome.first_sent_at else None,
         "started_at": timestamp(outcome.started_at),
         "finished_at": timestamp(outcome.finished_at),
     }
-    if error:
-        fields["error"] = {
-            "kind": error.kind,
-            "code": error.code,
-            "message": error.message,
-            "reason": error.reason,
-            "http_status": error.http_status,
-        }
     if outcome.reconciled:
         fields["reconciled"] = True
     if outcome.status is not Status.SUCCEEDED and outcome.clock_skew is not None:
@@ -114,15 +93,8 @@ def encode_skip(run_id: str, at: datetime, reason: Skip, rows: Sequence[Row]) ->
 
 
 def encode_end(run_id: str, end: End) -> bytes:
-    return _line(
-        {
-            "type": "end",
-            "run_id": run_id,
-            "outcome": end.outcome,
-            "counts": end.counts,
-            "finished_at": timestamp(end.finished_at),
-        }
-    )
+    fields = {"type": "end", "run_id": run_id, "outcome": end.outcome, "counts": end.counts}
+    return _line({**fields, "finished_at": timestamp(end.finished_at)})
 
 
 #: Fields of an account in a run line, besides quota and tags: all that `retry` needs to send for it.
@@ -318,10 +290,6 @@ def _time(value: object) -> datetime:
     moment = datetime.fromisoformat(value if isinstance(value, str) else _text(value))
     if moment.tzinfo is None:
         raise ValueError(f"{value!r} has no time zone")
-    if not _sensible(moment):
+    if moment.year not in YEARS:
         raise ValueError(f"{value!r} is no time of a run")
     return moment
-
-
-def _sensible(moment: datetime) -> bool:
-    return moment.tzinfo is not None and moment.year in YEARS

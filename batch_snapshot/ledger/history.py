@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from batch_snapshot.errors import DamagedError, LedgerError
-from batch_snapshot.ledger.records import End, Header, Intent, Line, Result, Skipped
+from batch_snapshot.ledger.records import End, Header, Intent, Line, Result, Skipped, named_rows
 from batch_snapshot.models import ErrorKind, Row, Skip, Status
 
 
@@ -82,18 +82,16 @@ class History:
             return
         if self.first is None:
             raise LedgerError("no run line before it: this is no ledger, or its head is missing")
-        if isinstance(record, Intent):
-            if self.checked:
-                self._check(record)
-            self._intend(record, line.offset)
-            return
-        if record.run_id is not None and record.run_id != self.first.run_id:
+        run_id = None if isinstance(record, Intent) else record.run_id
+        if run_id not in {None, self.first.run_id}:
             raise LedgerError(
-                f"run_id {record.run_id!r} is not the ledger's {self.first.run_id!r}: two ledgers were mixed"
+                f"run_id {run_id!r} is not the ledger's {self.first.run_id!r}: two ledgers were mixed"
             )
         if self.checked:
             self._check(record)
-        if isinstance(record, Result):
+        if isinstance(record, Intent):
+            self._intend(record, line.offset)
+        elif isinstance(record, Result):
             self._settle(record, line.offset)
         elif isinstance(record, Skipped):
             self._skip(record)
@@ -101,9 +99,8 @@ class History:
             self._close(record)
 
     def _open(self, header: Header) -> None:
-        if self.first is None:
-            self.first = header
-        elif header.run_id != self.first.run_id:
+        self.first = self.first or header
+        if header.run_id != self.first.run_id:
             raise LedgerError(
                 f"run_id {header.run_id!r} follows {self.first.run_id!r}: two ledgers were mixed"
             )
@@ -193,14 +190,9 @@ class History:
         self.end = end
         for row, (token, generation, ref) in self._pending.items():
             key = row.key
-            if key not in self.unfinished and key not in self.succeeded:
+            if not self.has_state(key):
                 self.unfinished[key] = RowState(
-                    status=None,
-                    client_token=token,
-                    generation=generation,
-                    ambiguous=False,
-                    first_sent_at=None,
-                    offset=ref.offset,
+                    None, token, generation, ambiguous=False, first_sent_at=None, offset=ref.offset
                 )
         self._pending.clear()
 
@@ -314,14 +306,9 @@ def unfinished_rows(lines: Iterable[Line], history: History) -> Iterator[tuple[R
     """Each unfinished row with its state, in the order of the lines that say so."""
     for line in lines:
         record = line.record
-        named: tuple[Row, ...]
-        if isinstance(record, Result):
-            named = (record.row,) if record.status is not Status.SUCCEEDED else ()
-        elif isinstance(record, Intent):
-            named = tuple(row for _, row, _ in record.rows)
-        else:
+        if isinstance(record, Result) and record.status is Status.SUCCEEDED:
             continue
-        for row in named:
+        for row in named_rows(record):
             state = history.unfinished.get(row.key)
             if state is not None and state.offset == line.offset:
                 yield row, state
@@ -332,15 +319,7 @@ def row_names(lines: Iterable[Line], keys: Collection[bytes], limit: int) -> lis
     found: dict[bytes, str] = {}
     enough = min(limit, len(keys))
     for line in lines:
-        record = line.record
-        rows: Iterable[Row] = ()
-        if isinstance(record, Result):
-            rows = (record.row,)
-        elif isinstance(record, Intent):
-            rows = (row for _, row, _ in record.rows)
-        elif isinstance(record, Skipped):
-            rows = record.rows
-        for row in rows:
+        for row in named_rows(line.record):
             if row.key in keys:
                 found.setdefault(row.key, _name(row))
             if len(found) == enough:

@@ -5,13 +5,14 @@ obstacle. A file system that cannot lock is an error: there is no fallback to a 
 """
 
 import errno
+import fcntl
 import json
 import os
 import platform
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
@@ -74,10 +75,6 @@ def hold(path: Path, *, what: str, since: str, elsewhere: str = ELSEWHERE) -> It
 
 def raise_file_limit(locks: int) -> None:
     """Let this process open a file for each of so many locks, as far as the system allows it."""
-    try:
-        import resource  # noqa: PLC0415 - only POSIX has it
-    except ImportError:
-        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = locks + OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -119,38 +116,18 @@ def is_held(path: Path) -> bool:
     """Whether a process holds the lock. The kernel is asked, not the file's content."""
     try:
         with files.open_regular(path) as file:
-            return _is_locked(file, path)
-    except OSError:
-        return False
-
-
-def _is_locked(file: IO[bytes], path: Path) -> bool:
-    # A shared lock: two processes that look at once do not take each other for the holder.
-    try:
-        import fcntl  # noqa: PLC0415 - only POSIX has it
-    except ImportError:
-        try:
-            with FileLock(path, timeout=TIMEOUT, thread_local=False, fallback_to_soft=False):
-                return False
-        except Timeout:
-            return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            # A shared lock: two processes that look at once do not take each other for the holder.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError:
+        return False
     return False
 
 
 def _describe_holder(path: Path) -> str:
-    holder = _read_holder(path)
-    if holder is None:
-        return "another run"
-    return f"another run (pid {holder['pid']} on {holder['host']}, since {holder['since']})"
-
-
-def _read_holder(path: Path) -> dict[str, Any] | None:
     try:
         holder = json.loads(files.read_regular(path, 10_000))
-        return {"pid": int(holder["pid"]), "host": str(holder["host"]), "since": str(holder["since"])}
+        return f"another run (pid {int(holder['pid'])} on {holder['host']}, since {holder['since']})"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+        return "another run"

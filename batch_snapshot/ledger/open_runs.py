@@ -25,10 +25,6 @@ KEPT = 1_000
 LONGEST = 16 * 1024 * 1024
 
 
-def unfinished_run(file: Path, ledger: Path) -> str | None:
-    return unfinished_runs(file).get(str(files.resolved(ledger)))
-
-
 def record(file: Path, ledger: Path, run_id: str, instead_of: Collection[str] = ()) -> None:
     """Record that a run sends rows of the ledger at this path, in place of those at `instead_of`.
 
@@ -48,13 +44,14 @@ def remove(file: Path, ledger: Path, run_id: str | None = None) -> None:
         _write(file, kept)
 
 
-def check_not_lost(files: Iterable[Path], ledger: Path, *, exists: bool, new_ledger: bool) -> None:
+def check_not_lost(recorded: Iterable[Path], ledger: Path, *, exists: bool, new_ledger: bool) -> None:
     """Refuse to begin a ledger where an unfinished one has vanished: only that one says what was made."""
     if exists and new_ledger:
         raise InputError(
             f"--new-ledger: {ledger} already exists; drop the flag to resume it, or name another --ledger"
         )
-    missed = next(filter(None, (unfinished_run(file, ledger) for file in files)), None)
+    path = str(files.resolved(ledger))
+    missed = next(filter(None, (unfinished_runs(file).get(path) for file in recorded)), None)
     if missed and not (exists or new_ledger):
         raise LedgerError(
             f"{ledger}: is gone, or empty; run {missed} in it was not finished, and only it knows what was "

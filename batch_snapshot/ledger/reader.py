@@ -16,7 +16,7 @@ from batch_snapshot import files
 from batch_snapshot.errors import DamagedError, LedgerError
 from batch_snapshot.ledger import codec
 from batch_snapshot.ledger.history import History, fold
-from batch_snapshot.ledger.records import End, Header, Intent, Line, Result
+from batch_snapshot.ledger.records import End, Header, Intent, Line, Result, named_rows
 
 #: Bytes that no line of a ledger exceeds: an intent names a few hundred rows.
 LONGEST_LINE = 16 * 1024 * 1024
@@ -141,14 +141,12 @@ def head_if_ledger(path: Path) -> Header | None:
 
 def names_rows(path: Path, account: str | None = None) -> bool:
     """Whether the ledger names any row, or any of an account: before that, nothing was sent."""
-    for _, _, record in lines(path):
-        if isinstance(record, Result):
-            rows = [record.row]
-        else:
-            rows = [row for _, row, _ in record.rows] if isinstance(record, Intent) else []
-        if any(account in {None, row.account} for row in rows):
-            return True
-    return False
+    return any(
+        account in {None, row.account}
+        for _, _, record in lines(path)
+        if isinstance(record, Result | Intent)
+        for row in named_rows(record)
+    )
 
 
 def history_of(

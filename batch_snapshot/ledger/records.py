@@ -1,6 +1,6 @@
 """The records: what the lines of a ledger say, each a value."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -79,6 +79,14 @@ class End(NamedTuple):
 
 
 Record = Header | Intent | Result | Skipped | End
+
+
+def named_rows(record: Record) -> Iterable[Row]:
+    if isinstance(record, Result):
+        return (record.row,)
+    if isinstance(record, Intent):
+        return (row for _, row, _ in record.rows)
+    return record.rows if isinstance(record, Skipped) else ()
 
 
 class Line(NamedTuple):

@@ -101,15 +101,14 @@ async def test_recorded_unfinished_ledgers_are_private_and_bounded(tmp_path, mon
     for number in range(5):
         open_runs.record(file, tmp_path / f"{number}.ndjson", f"run-{number}")
     assert file.stat().st_mode & 0o7777 == 0o600
-    assert [open_runs.unfinished_run(file, tmp_path / f"{number}.ndjson") for number in range(5)] == [
-        None, None, "run-2", "run-3", "run-4"
-    ]  # fmt: skip
+    kept = {str(tmp_path / f"{number}.ndjson"): f"run-{number}" for number in (2, 3, 4)}
+    assert open_runs.unfinished_runs(file) == kept
     open_runs.remove(file, tmp_path / "3.ndjson")
-    assert open_runs.unfinished_run(file, tmp_path / "3.ndjson") is None
+    assert open_runs.unfinished_runs(file).get(str(tmp_path / "3.ndjson")) is None
     for invalid in ("{", "[]", "\0"):
         file.write_text(invalid)
         with pytest.raises(StorageError, match="remove it if it is broken"):
-            open_runs.unfinished_run(file, tmp_path / "4.ndjson")
+            open_runs.unfinished_runs(file).get(str(tmp_path / "4.ndjson"))
 
 
 # -- who signs -----------------------------------------------------------------------------------------

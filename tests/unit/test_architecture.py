@@ -153,13 +153,6 @@ def test_what_waits_imports_no_clock_but_anyio():
             assert used.isdisjoint({"asyncio", "time", "trio"}), path
 
 
-def test_nothing_is_posix_only_at_import():
-    for _, path in MODULES:
-        top = [node for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.Import)]
-        names = {alias.name.split(".")[0] for node in top for alias in node.names}
-        assert names.isdisjoint({"fcntl", "grp", "pwd", "resource", "termios"}), path
-
-
 def test_every_dependency_is_declared():
     declared = {
         "aioboto3",
