@@ -61,11 +61,7 @@ class Faults:
 
     @classmethod
     def parse(cls, text: str) -> "Faults":
-        """Read `internal=0.05,reset-after=0.1`; `late-delay` and `slow-delay` (seconds) may be named too.
-
-        Raises:
-            ValueError: with the known kinds, or the value that is no number.
-        """
+        """Read `internal=0.05,reset-after=0.1`; `late-delay` and `slow-delay` (seconds) may be named too."""
         numbers: dict[str, float] = {}
         for part in filter(None, (piece.strip() for piece in text.split(","))):
             name, equals, value = (piece.strip() for piece in part.partition("="))
@@ -78,7 +74,6 @@ class Faults:
         return cls(rates=numbers, late_delay=late, slow_delay=slow)
 
     def pick(self, seed: int, ordinal: int, params: dict[str, Any]) -> str | None:
-        """The fault that hits the call, or None."""
         if self.plan is not None:
             return self.plan(ordinal, params)
         left = draw(seed, ordinal, "kind") if self.rates else 1.0
@@ -119,7 +114,6 @@ _DISGUISES: Final = {
 
 
 def broken(kind: str, whole: Response, faults: Faults) -> Response:
-    """What a fault makes of a good answer."""
     if kind == "slow":
         return replace(whole, delay=faults.slow_delay)
     if kind == "truncated":

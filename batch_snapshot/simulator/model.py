@@ -29,12 +29,9 @@ class Model(NamedTuple):
     shapes: Mapping[str, Mapping[str, Any]]
 
     def validate(self, operation: str, params: object) -> None:
-        """Check a request against the operation's input shape.
+        """Refuse a request that breaks the operation's input shape, naming every wrong field.
 
         botocore's own validator knows neither patterns nor enums, nor codes for what it finds.
-
-        Raises:
-            Refusal: a ValidationException that names every wrong field.
         """
         problems = list(self._problems(self.inputs[operation], params, ""))
         if not problems and isinstance(params, dict) and params["Catalog"] not in CATALOGS:

@@ -31,7 +31,6 @@ class TokenBucket:
         return 0.0 if self._level >= 1 - _DUST else self._time_for(1 - self._level)
 
     def take(self, at: float) -> None:
-        """Take the token that `wait` found."""
         self._at = at
         self._level -= 1
 
@@ -100,6 +99,5 @@ def steps(rate: float | Steps) -> Steps:
 def gates(
     rate: float | Steps | None, burst: int, windows: Sequence[tuple[int, float]] = ()
 ) -> list[TokenBucket | SlidingWindow]:
-    """The gates of one access key id."""
     bucket = [] if rate is None else [TokenBucket(rate, burst)]
     return [*bucket, *(SlidingWindow(limit, seconds) for limit, seconds in windows)]

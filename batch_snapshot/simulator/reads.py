@@ -38,11 +38,6 @@ class ReadApi:
         self._next: dict[str, tuple[object, Rows, int]] = {}
 
     def read(self, operation: str, params: Params, at: float) -> dict[str, Any]:
-        """Answer a read operation.
-
-        Raises:
-            Refusal: there is no such thing, or a NextToken is not valid.
-        """
         if operation in _GETS:
             return _GETS[operation](self._world, params, at - self._lag)
         member, list_rows = _LISTS[operation]
@@ -290,7 +285,6 @@ def _arn(catalog: str, tail: str) -> str:
 
 
 def _customer(opportunity: str) -> Row:
-    """An opportunity's customer; the name follows from the id."""
     account = {"CompanyName": f"Customer {opportunity}", "Industry": "Other", "WebsiteUrl": "example.com"}
     return {"Account": account}
 

@@ -36,12 +36,8 @@ async def serve(
 ) -> AsyncIterator[tuple[str, Simulator]]:
     """Serve the API while the context is open; yields the URL and the simulator.
 
-    Args:
-        settings: how the service behaves; by default it does as asked, at once.
-        host: a loopback address or `localhost`.
-        port: 0 takes a free one.
-        now: the clock of tokens, quotas and lags. The `Date` header and the age of signatures
-            follow the real clock, because clients sign by it; `clock_offset` moves both.
+    `now` is the clock of tokens, quotas and lags. The `Date` header and the age of signatures follow the
+    real clock, because clients sign by it; `clock_offset` moves both.
 
     Raises:
         ValueError: the host is not on loopback, or the state file is something else.
@@ -74,11 +70,7 @@ async def run_forever(
     announce: Callable[[str], None],
     over: Callable[[Simulator], None] = lambda _: None,
 ) -> None:
-    """Serve until cancelled; `announce` gets the URL once calls are answered, `over` the record at the end.
-
-    Raises:
-        ValueError, OSError: as `serve`.
-    """
+    """Serve until cancelled; `announce` gets the URL as soon as calls are answered, `over` the record."""
     async with serve(settings, host=host, port=port) as (url, simulator):
         announce(url)
         try:

@@ -42,8 +42,6 @@ class Call:
 
 
 class Service:
-    """Answers calls out of a simulator's world."""
-
     def __init__(self, simulator: Simulator) -> None:
         settings = simulator.settings
         self._simulator = simulator
@@ -179,14 +177,7 @@ _AUTHORIZATION: Final = re.compile(
 def check_signature(headers: Mapping[str, str], clock: float) -> str:
     """The access key id of a request whose SigV4 signature has the form that AWS wants.
 
-    Secrets are not known here, so the signature's value is not checked.
-
-    Args:
-        headers: the request's, looked up without regard to case.
-        clock: the server's time, seconds since the epoch.
-
-    Raises:
-        Refusal: not signed, malformed, too old or too new, or a key that asks to be refused.
+    Secrets are not known here, so the signature's value is not checked. `clock` is the server's time.
     """
     authorization, stamp = headers.get("Authorization"), headers.get("X-Amz-Date")
     if authorization is None:

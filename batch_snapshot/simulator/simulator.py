@@ -37,10 +37,6 @@ class Simulator:
         max_in_flight: the most calls that were in flight at once.
         pair_overlaps: how often a CreateResourceSnapshot arrived while another of the same catalog,
             engagement, resource type, resource and template was in flight on an open connection.
-
-    Raises:
-        ValueError: the state file is not one.
-        OSError: it cannot be read or written.
     """
 
     def __init__(
@@ -49,7 +45,7 @@ class Simulator:
         self.settings = settings or SimulatorSettings()
         self.world = World(self.settings)
         self.snapshots: list[Snapshot] = self.world.snapshots
-        #: The time by our clock.
+        #: The time by our clock; `clock` is the server's.
         self.now = now
         self.calls: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
@@ -62,7 +58,6 @@ class Simulator:
         self._late_work: set[asyncio.Task[None]] = set()
 
     def clock(self) -> float:
-        """The time by the server's clock."""
         return self.now() + self.settings.clock_offset
 
     def touch(self, opportunity: str) -> float:
@@ -83,7 +78,6 @@ class Simulator:
         }
 
     async def settled(self) -> None:
-        """Wait until no late work is pending."""
         while self._late_work:
             await asyncio.wait(self._late_work)
 
@@ -133,7 +127,6 @@ class Simulator:
         task.add_done_callback(self._late_work.discard)
 
     async def close(self) -> None:
-        """Drop late work and close the state file."""
         late = list(self._late_work)
         for task in late:
             task.cancel()

@@ -109,12 +109,6 @@ class World:
     """The state. Every change is written to the state file, if there is one."""
 
     def __init__(self, settings: SimulatorSettings) -> None:
-        """Restore the world of the state file.
-
-        Raises:
-            ValueError: the state file is something else.
-            OSError: it cannot be read or written.
-        """
         self._settings = settings
         self._tokens: dict[str, _Token] = {}
         self._edits: dict[str, int] = {}
@@ -146,11 +140,7 @@ class World:
             self._file.close()
 
     def made_by_token(self, params: Params, at: float) -> Snapshot | None:
-        """What the request's token already made, or None where its work has to be done.
-
-        Raises:
-            Refusal: ConflictException: other parameters, work under way, or replays conflict.
-        """
+        """What the request's token already made, or None where its work has to be done."""
         known = self._tokens.get(params["ClientToken"])
         forget_after = self._settings.forget_after
         if known is None or (forget_after is not None and at - known.at >= forget_after):
@@ -169,7 +159,6 @@ class World:
             raise Refusal("ConflictException", "The resource has not changed since its last snapshot")
 
     def create(self, params: Params, access_key: str, at: float) -> Snapshot:
-        """Do the work of a request whose token is not known."""
         self.check_changed(params)
         series, token, at = Series.of(params), params["ClientToken"], whole_milliseconds(at)
         if self._settings.unchanged == "same" and self._unchanged(series):
