@@ -20,11 +20,8 @@ if TYPE_CHECKING:
 
 @click.command("discover", short_help="Make a manifest out of the service's own lists.")
 @click.option("--catalog", type=click.Choice(["AWS", "Sandbox"]), required=True, help="Whose lists are read.")
-@click.option(
-    "--output",
-    type=FILE,
-    metavar="FILE",
-    help="A new file: a manifest (.yaml), or pairs for a manifest to include (.ndjson).",
+@options.path(
+    "--output", help="A new file: a manifest (.yaml), or pairs for a manifest to include (.ndjson)."
 )
 @click.option(
     "--update",
@@ -57,9 +54,7 @@ if TYPE_CHECKING:
 @click.option(
     "--template", metavar="NAME", help=f"Of the snapshots to make. Default: {SNAPSHOT.templates[0]}."
 )
-@click.option(
-    "--skip-active-jobs", is_flag=True, help="Leave out pairs that a running snapshot job takes care of."
-)
+@options.switch("--skip-active-jobs", help="Leave out pairs that a running snapshot job takes care of.")
 @options.reading
 def discover_command(
     output: Path | None, update: Path | None, form: str, *, name: str | None, **given: Any

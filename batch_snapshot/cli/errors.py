@@ -67,16 +67,13 @@ def _described(error: BaseException, arguments: Sequence[str]) -> tuple[str, str
     if isinstance(error, ManifestError):
         return "manifest", text.lines(str(error)), error.exit_code
     if isinstance(error, BatchSnapshotError):
-        return _kind(error), text.lines(str(error)), error.exit_code
+        # LedgerWriteError is ledger_write.
+        kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
+        return kind, text.lines(str(error)), error.exit_code
     if isinstance(error, OSError):
         why = error.strerror or error
         return "input", text.line(f"{error.filename}: cannot be used ({why}); name another path"), 2
     return _unforeseen(error, arguments)
-
-
-def _kind(error: BatchSnapshotError) -> str:
-    """The name of its class: LedgerWriteError is ledger_write."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
 
 
 def _unwrapped(error: BaseException) -> BaseException:

@@ -16,10 +16,14 @@ from batch_snapshot.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: A flag without a value.
+# -- kinds of flags ----------------------------------------------------------------------------------
+
 switch = partial(click.option, is_flag=True)
-#: A flag whose default its help shows.
 with_default = partial(click.option, show_default=True)
+path = partial(click.option, type=FILE, metavar="FILE")
+folder = partial(click.option, type=FOLDER, metavar="FOLDER")
+count = partial(click.option, type=click.IntRange(1), metavar="N")
+time = partial(click.option, type=duration, metavar="TIME")
 
 
 def _choice(flag: str, *values: str, name: str | None = None, help: str) -> Callable[..., Any]:  # noqa: A002 - click's
@@ -27,6 +31,8 @@ def _choice(flag: str, *values: str, name: str | None = None, help: str) -> Call
     names = [flag, name] if name else [flag]
     return with_default(*names, type=click.Choice(values), default=values[0], help=help)
 
+
+# -- the flags ---------------------------------------------------------------------------------------
 
 #: The fields of `Options` that say which accounts and endpoint are called, and under which quotas.
 _TARGET_OPTIONS = (
@@ -88,12 +94,7 @@ _QUOTAS = [
         metavar="N|auto",
         help="Calls a second and account, over the manifest's; auto: find out what is allowed.",
     ),
-    click.option(
-        "--daily-quota",
-        type=click.IntRange(1),
-        metavar="N",
-        help="Calls in any 24 hours and account, over the manifest's per_day.",
-    ),
+    count("--daily-quota", help="Calls in any 24 hours and account, over the manifest's per_day."),
     _READ_RATE,
 ]
 
@@ -111,22 +112,16 @@ _SENDING = [
         default=DEFAULT_SETTINGS.max_attempts,
         help="Tries a row; throttled ones are free.",
     ),
-    click.option(
-        "--max-duration",
-        type=duration,
-        metavar="TIME",
-        help="Stop gracefully after this time (6h, 90m), with exit code 4.",
-    ),
+    time("--max-duration", help="Stop gracefully after this time (6h, 90m), with exit code 4."),
     click.option(
         "--max-failures",
         metavar="N|P%",
         help="Stop when more rows than this did not succeed; a share counts from 100 rows on.",
     ),
-    with_default(
+    time(
         "--token-ttl",
-        type=duration,
+        show_default=True,
         default=duration_text(DEFAULT_SETTINGS.token_ttl),
-        metavar="TIME",
         help="How long the service is trusted to remember a token; "
         "after that a row in doubt is looked up before it is sent again.",
     ),
@@ -134,11 +129,10 @@ _SENDING = [
         "--resend-in-doubt",
         help="Send a row in doubt again even where it cannot be looked up: may make a second snapshot.",
     ),
-    with_default(
+    time(
         "--drain-timeout",
-        type=duration,
+        show_default=True,
         default=duration_text(DEFAULT_SETTINGS.drain_timeout),
-        metavar="TIME",
         help="For calls in flight when the run is stopped.",
     ),
 ]
@@ -162,11 +156,10 @@ _ENGINE = [
         metavar="N",
         help="With --engine dask on this machine: worker processes. Default: one a core.",
     ),
-    with_default(
+    time(
         "--lease",
-        type=duration,
+        show_default=True,
         default=duration_text(LEASE),
-        metavar="TIME",
         help="With --engine dask: a worker that hears nothing for so long stops calling, and its accounts "
         "go to another one.",
     ),
@@ -174,11 +167,9 @@ _ENGINE = [
 
 _TARGET = [
     switch("--simulate", help="Against a simulator that lives as long as the run: no AWS account needed."),
-    click.option(
+    path(
         "--state",
         "simulator_state",
-        type=FILE,
-        metavar="FILE",
         help="With --simulate: keep the simulated world in this file, from one command to the next.",
     ),
     click.option(
@@ -191,10 +182,8 @@ _TARGET = [
         help="For accounts that name none. Default: us-east-1, the only one that serves the API.",
     ),
     click.option("--profile", metavar="NAME", help="AWS profile, for accounts that name none."),
-    click.option(
+    folder(
         "--state-dir",
-        type=FOLDER,
-        metavar="FOLDER",
         help="For locks and the log of calls. Default: $BATCH_SNAPSHOT_STATE_DIR, or batch-snapshot in "
         "$XDG_STATE_HOME. Simulated runs use one of their own.",
     ),
@@ -211,10 +200,8 @@ _PROGRESS = _choice(
 )
 
 _OUTPUT = [
-    click.option(
+    path(
         "--metrics-file",
-        type=FILE,
-        metavar="FILE",
         help="Write metrics there at the end, for the node exporter's textfile collector (*.prom).",
     ),
     click.option(
@@ -227,7 +214,7 @@ _OUTPUT = [
     click.option("--notify-sns", metavar="ARN", help="Publish the outcome to this SNS topic at the end."),
     _PROGRESS,
     FORMAT,
-    click.option("-v", "--verbose", is_flag=True, help="Log every row's outcome on stderr."),
+    switch("-v", "--verbose", help="Log every row's outcome on stderr."),
 ]
 
 _WAIT_TO_READ = switch("--wait", help="Wait for a spent quota of reads to open.")

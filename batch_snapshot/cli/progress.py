@@ -32,8 +32,9 @@ class ProgressLine:
     """Progress on standard error: a line every few seconds, or one that is redrawn in place."""
 
     def __init__(self, kind: str) -> None:
-        on_terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._kind = ("bar" if on_terminal else "lines") if kind == "auto" else kind
+        if kind == "auto":
+            kind = "bar" if sys.stderr is not None and sys.stderr.isatty() else "lines"
+        self._kind = kind
         self._last = time.monotonic()
         self._width = shutil.get_terminal_size().columns
         self._drawn = False

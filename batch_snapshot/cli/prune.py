@@ -18,14 +18,10 @@ if TYPE_CHECKING:
 
 @click.command("prune", short_help="Remove old ledgers that fully succeeded.")
 @click.argument("folder", metavar="LEDGER-FOLDER", type=FOLDER)
-@click.option(
-    "--keep",
-    type=click.IntRange(1),
-    required=True,
-    metavar="N",
-    help="Of each manifest the newest N ledgers stay, whatever is in them.",
+@options.count(
+    "--keep", required=True, help="Of each manifest the newest N ledgers stay, whatever is in them."
 )
-@click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
+@options.switch("--dry-run", help="Show what would be removed; remove nothing.")
 @options.FORMAT
 def prune_command(folder: Path, keep: int, form: str, *, dry_run: bool) -> int:
     """Remove old ledgers from LEDGER-FOLDER.

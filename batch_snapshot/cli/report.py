@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batch_snapshot.cli import terminal
-from batch_snapshot.cli.params import FILE, FOLDER
+from batch_snapshot.cli import options, terminal
+from batch_snapshot.cli.params import FILE
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 from batch_snapshot.text import plural
@@ -18,26 +18,17 @@ if TYPE_CHECKING:
 
 @click.command("report", short_help="Make a page or tables of a ledger.")
 @click.argument("ledger", type=FILE)
-@click.option(
-    "--html",
-    "page",
-    type=FILE,
-    metavar="FILE",
-    help="One page that needs nothing else: outcomes, failures, times, and every row.",
+@options.path(
+    "--html", "page", help="One page that needs nothing else: outcomes, failures, times, and every row."
 )
-@click.option(
+@options.folder(
     "--csv",
     "folder",
-    type=FOLDER,
-    metavar="FOLDER",
     help="Three tables: succeeded.csv, failed.csv (those in doubt too), and unprocessed.csv, which a "
     "manifest can include.",
 )
-@click.option(
-    "--manifest",
-    type=FILE,
-    metavar="FILE",
-    help="It alone names rows that were never taken up. Default: where the ledger says it was.",
+@options.path(
+    "--manifest", help="It alone names rows that were never taken up. Default: where the ledger says it was."
 )
 def report_command(ledger: Path, *, page: Path | None, folder: Path | None, manifest: Path | None) -> int:
     """Make a page or tables of LEDGER, to be looked at or handed on.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     help="Only rows with these error kinds (transient, conflict, quota, denied, not_found, invalid, "
     "unknown) or error codes, or in_doubt.",
 )
-@click.option("--all", "everything", is_flag=True, help="All rows that failed or are in doubt.")
+@options.switch("--all", "everything", help="All rows that failed or are in doubt.")
 @click.option("--run-id", type=run_id, metavar="ID", help="The ledger's own; another one is refused.")
 @options.DRY_RUN
 @options.YES

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batch_snapshot.cli import invocation, notify, options, params, terminal
-from batch_snapshot.cli.params import FILE, duration, duration_text
+from batch_snapshot.cli.params import FILE, duration_text
 from batch_snapshot.config.options import RESUME_WITHIN
 
 if TYPE_CHECKING:
@@ -28,12 +28,10 @@ if TYPE_CHECKING:
     metavar="ID",
     help="For a new ledger: the tokens are made from it. Default: random.",
 )
-@click.option(
+@options.time(
     "--resume-within",
-    type=duration,
     default=duration_text(RESUME_WITHIN),
     show_default=True,
-    metavar="TIME",
     help="With {date}: an unfinished ledger that began within this time is resumed before a new one is "
     "opened; a deferred one always is.",
 )
@@ -44,13 +42,10 @@ if TYPE_CHECKING:
     help="Leave out pairs whose opportunity was not modified since their last snapshot, or since a time "
     "(2026-01-31, 36h).",
 )
-@click.option(
-    "--skip-active-jobs", is_flag=True, help="Leave out pairs that a running snapshot job takes care of."
-)
+@options.switch("--skip-active-jobs", help="Leave out pairs that a running snapshot job takes care of.")
 @options.DRY_RUN
-@click.option(
+@options.switch(
     "--new-ledger",
-    is_flag=True,
     help="Start a new ledger although an unfinished one has vanished or is elsewhere: makes its snapshots "
     "again.",
 )

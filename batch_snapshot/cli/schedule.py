@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batch_snapshot import __version__
-from batch_snapshot.cli import notify, terminal
-from batch_snapshot.cli.params import FILE, FOLDER, time_of_day
+from batch_snapshot.cli import notify, options, terminal
+from batch_snapshot.cli.params import FILE, time_of_day
 from batch_snapshot.cli.retry import retry_command
 from batch_snapshot.errors import InputError
 from batch_snapshot.files import make_folder, resolved
@@ -26,20 +26,15 @@ if TYPE_CHECKING:
 @click.argument("manifest", type=FILE)
 @click.argument("run_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAG…]")
 @click.option("--at", type=time_of_day, default="02:17", show_default=True, metavar="HH:MM", help="In UTC.")
-@click.option(
-    "--keep", type=click.IntRange(1), default=30, metavar="N", help="Ledgers to keep. [default: 30]"
-)
+@options.count("--keep", default=30, help="Ledgers to keep. [default: 30]")
 @click.option(
     "--image",
     default=f"batch-snapshot:{__version__}",
     metavar="NAME",
     help=f"For kubernetes and eventbridge. [default: batch-snapshot:{__version__}]",
 )
-@click.option(
-    "--output",
-    type=FOLDER,
-    metavar="FOLDER",
-    help="Write each file there, instead of all to stdout; existing files are not overwritten.",
+@options.folder(
+    "--output", help="Write each file there, instead of all to stdout; existing files are not overwritten."
 )
 def schedule_command(
     kind: str,
@@ -76,7 +71,8 @@ def schedule_command(
         flags=run_flags,
         topic=notify.topic_arn(given["notify_sns"]),
         metrics_folder=str(resolved(metrics.parent)) if metrics else None,
-        **_of_machine(),
+        program=_program(),
+        folder=str(Path.cwd()),
         **_of_manifest(loaded),
     )
     made = schedule.files(kind, night)
@@ -101,28 +97,25 @@ def _checked(run_flags: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _of_manifest(manifest: Manifest) -> dict[str, Any]:
-    accounts = manifest.accounts.values()
+    accounts, path = manifest.accounts.values(), resolved(manifest.path)
+    package = Path(__file__).parent.parent.parent
+    program_folders = {str(Path(folder).resolve()) for folder in (sys.prefix, sys.base_prefix, package)}
     return {
         "name": manifest.name,
-        "manifest": str(resolved(manifest.path)),
+        "manifest": str(path),
         "catalogs": tuple(sorted(manifest.catalogs)),
         "profiles": tuple(sorted({one.profile for one in accounts if one.profile})),
         "role_arns": tuple(sorted({one.role_arn for one in accounts if one.role_arn})),
-        "reads": (*_program_folders(), str(resolved(manifest.path).parent)),
+        "reads": (*program_folders, str(path.parent)),
     }
 
 
-def _of_machine() -> dict[str, Any]:
+def _program() -> str:
     installed = Path(sys.prefix) / "bin" / terminal.PROG
     program = str(installed) if installed.exists() else shutil.which(terminal.PROG)
     if program is None:
         raise InputError(f"{terminal.PROG} is not installed as a program here: install it, then schedule it")
-    return {"program": str(Path(program).absolute()), "folder": str(Path.cwd())}
-
-
-def _program_folders() -> set[str]:
-    package = Path(__file__).parent.parent.parent
-    return {str(Path(folder).resolve()) for folder in (sys.prefix, sys.base_prefix, package)}
+    return str(Path(program).absolute())
 
 
 def _write(folder: Path, made: list[File]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from batch_snapshot import interrupts
-from batch_snapshot.cli import terminal
-from batch_snapshot.cli.params import FILE, short_duration, window
+from batch_snapshot.cli import options, terminal
+from batch_snapshot.cli.params import short_duration, window
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ def _change(text: str) -> tuple[float, float]:
         return float(rate), short_duration(moment if at else "")
     except ValueError:
         raise click.BadParameter(f"{rate!r} is no rate; write RATE@TIME, such as 10@20s") from None
+
+
+_time = partial(click.option, type=short_duration, metavar="TIME")
 
 
 @click.command("simulate")
@@ -61,19 +65,8 @@ def _change(text: str) -> tuple[float, float]:
     show_default=True,
     help="Whether throttles say how long to wait.",
 )
-@click.option(
-    "--latency",
-    type=short_duration,
-    default="0",
-    metavar="TIME",
-    help="Added to each answer.",
-)
-@click.option(
-    "--forget-after",
-    type=short_duration,
-    metavar="TIME",
-    help="How long a ClientToken is remembered. Default: forever.",
-)
+@_time("--latency", default="0", help="Added to each answer.")
+@_time("--forget-after", help="How long a ClientToken is remembered. Default: forever.")
 @click.option(
     "--faults",
     metavar="KIND=SHARE,…",
@@ -81,12 +74,7 @@ def _change(text: str) -> tuple[float, float]:
     "an unknown kind lists those there are.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides which calls meet a fault.")
-@click.option(
-    "--state",
-    type=FILE,
-    metavar="FILE",
-    help="Keep the world in this file, from one start to the next.",
-)
+@options.path("--state", help="Keep the world in this file, from one start to the next.")
 @click.option("--engagements", type=int, default=0, help="Engagements for the lists to show.")
 @click.option("--opportunities", "opportunities_per_engagement", type=int, default=0, help="And of each.")
 def simulate_command(

@@ -25,17 +25,12 @@ LOOK_EVERY = 0.5
 
 @click.command("status", short_help="Show what became of the rows, also while a run is active.")
 @click.argument("ledger", type=FILE)
-@click.option(
-    "--check", is_flag=True, help="Check that the ledger is whole; name the first line that is not."
+@options.switch("--check", help="Check that the ledger is whole; name the first line that is not.")
+@options.switch(
+    "--watch", help="Show the progress until the run is over; Ctrl-C stops watching, not the run."
 )
-@click.option(
-    "--watch",
-    is_flag=True,
-    help="Show the progress until the run is over; Ctrl-C stops watching, not the run.",
-)
-@click.option(
+@options.switch(
     "--repair",
-    is_flag=True,
     help="Rewrite a damaged ledger: keep every whole line, put in doubt what cannot be proven, and keep the "
     "original beside it.",
 )

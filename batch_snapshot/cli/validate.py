@@ -29,6 +29,7 @@ def validate_command(manifest: Path, form: str) -> int:
     batch-snapshot validate backfill.yaml --format json | jq .problems
     """
     from batch_snapshot.manifest import load
+    from batch_snapshot.ratelimit import forecast, windows
 
     try:
         loaded = load(manifest)
@@ -46,20 +47,14 @@ def validate_command(manifest: Path, form: str) -> int:
             }
         )
         return error.exit_code
-    warnings = [*loaded.warnings, *_quota_warnings(loaded)]
+    # Accounts whose daily quota is smaller than their rows.
+    rows = {name: number for name, number in loaded.rows_by_account.items() if name in loaded.accounts}
+    a_day = {name: windows.calls_a_day(loaded.accounts[name].quota) for name in rows}
+    warnings = [*loaded.warnings, *forecast.days_needed(rows, a_day)]
     count = loaded.warning_count + len(warnings) - len(loaded.warnings)
     terminal.warn(warnings, count)
     terminal.print_result(form, lambda: _as_json(loaded, warnings, count), lambda: _as_text(loaded, manifest))
     return 0
-
-
-def _quota_warnings(manifest: Manifest) -> list[str]:
-    """Accounts whose daily quota is smaller than their rows."""
-    from batch_snapshot.ratelimit import forecast, windows
-
-    rows = {name: count for name, count in manifest.rows_by_account.items() if name in manifest.accounts}
-    a_day = {name: windows.calls_a_day(manifest.accounts[name].quota) for name in rows}
-    return forecast.days_needed(rows, a_day)
 
 
 def _as_json(manifest: Manifest, warnings: list[str], count: int) -> dict[str, object]:

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 @click.command("verify", short_help="Compare a ledger with the service.")
 @click.argument("ledger", type=FILE)
-@click.option(
-    "--sample", type=click.IntRange(1), metavar="N", help="Only so many rows, the same ones each time."
-)
+@options.count("--sample", help="Only so many rows, the same ones each time.")
 @options.reading
 def verify_command(ledger: Path, form: str, *, sample: int | None, **given: Any) -> int:
     """Look up at the service what LEDGER says was made: missing, other, and extra snapshots.

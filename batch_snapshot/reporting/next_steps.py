@@ -48,16 +48,16 @@ def remedy(group: FailureGroup, ledger: str, settings: Mapping[str, Any] = Mappi
 
 def flags_of(settings: Mapping[str, Any], *names: str) -> str:
     """Flags made of a run line's settings, each after a blank."""
-    given = {name: settings.get(name) for name in names}
-    if isinstance(accounts := given.get("accounts"), list):
-        given["accounts"] = ",".join(map(str, accounts))
+    given = {name: value for name in names if (value := settings.get(name))}
     return "".join(
-        f" --{name.replace('_', '-')} {shlex.quote(_plain(value))}" for name, value in given.items() if value
+        f" --{name.replace('_', '-')} {shlex.quote(_plain(value))}" for name, value in given.items()
     )
 
 
 def _plain(value: object) -> str:
-    return f"{value:f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:f}".rstrip("0").rstrip(".")
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def run_command(

@@ -125,11 +125,8 @@ def write_csv(data: ReportData, folder: Path) -> dict[str, int]:
 @contextmanager
 def _replacing(data: ReportData, file: Path, mark: str = "") -> Iterator[IO[str]]:
     """Write a file as a whole, or leave what stood there."""
-    ours = {
-        resolved(data.path),
-        *((resolved(each) for each in data.manifest.files) if data.manifest else ()),
-    }
-    if resolved(file) in ours:
+    ours = [data.path, *(data.manifest.files if data.manifest else ())]
+    if resolved(file) in map(resolved, ours):
         raise InputError(f"{file}: is what the report is made from; name another file")
     if file.is_dir():
         raise InputError(f"{file}: is a folder; name a file in it")

@@ -223,12 +223,10 @@ class LedgerStats:
         self._recent.append((finished_at, account, attempts + throttles))
         while finished_at - self._recent[0][0] > RECENT:
             self._recent.popleft()
-        if attempts == 1 and not throttles and not fields.get("reconciled"):
-            self._measure(result.first_sent_at, parse_time(fields.get("started_at")), finished_at)
-
-    def _measure(self, sent_at: datetime | None, started_at: datetime | None, finished_at: datetime) -> None:
-        """The time of a call that was a row's only one, unless an earlier run made the first."""
-        if sent_at and started_at and sent_at >= started_at:
+        sent_at, started_at = result.first_sent_at, parse_time(fields.get("started_at"))
+        # Of a row's only call, unless an earlier run made the first.
+        alone = attempts == 1 and not throttles and not fields.get("reconciled")
+        if alone and sent_at and started_at and sent_at >= started_at:
             self.latencies.append(max(0.0, (finished_at - sent_at).total_seconds()))
 
     def rate(self, now: datetime, account: str | None = None) -> float:
