@@ -1,12 +1,16 @@
-"""The sections `version`, `name`, `defaults` and `accounts`."""
+"""The sections `version`, `name`, `defaults`, `accounts` and `discover`."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-from batch_snapshot.manifest import checks, keys
+from batch_snapshot.manifest import checks, filters, keys
+from batch_snapshot.manifest.checks import Check
+from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.manifest.keys import ManifestKey, ValueType
-from batch_snapshot.manifest.problems import Report, quoted
-from batch_snapshot.manifest.service_model import DEFAULT_REGION
+from batch_snapshot.manifest.problems import Report, quoted, suggestion
+from batch_snapshot.manifest.service_model import DEFAULT_REGION, DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE
 from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, Scalar, is_unwritten
 from batch_snapshot.models import Account, Quota
 from batch_snapshot.text import escaped, truncated
@@ -30,14 +34,13 @@ class Defaults:
     account_line: int = 0
 
     def over(self, outer: "Defaults") -> "Defaults":
-        return Defaults(
-            account=self.account or outer.account,
-            catalog=self.catalog or outer.catalog,
-            resource_type=self.resource_type or outer.resource_type,
-            template=self.template or outer.template,
-            invalid=self.invalid | outer.invalid,
-            account_line=self.account_line,
-        )
+        values = {key: getattr(self, key) or getattr(outer, key) for key in keys.names(keys.CONTEXT)}
+        return replace(self, **values, invalid=self.invalid | outer.invalid)
+
+    def final(self, accounts: Mapping[str, Account]) -> "Defaults":
+        """These, completed with the sole account and with what holds where nothing is named."""
+        sole = next(iter(accounts)) if len(accounts) == 1 else None
+        return self.over(Defaults(sole, None, DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE))
 
 
 def read_version(node: Node, report: Report) -> None:
@@ -117,41 +120,32 @@ def _quota(node: Node | None, where: str, report: Report) -> Quota:
     if section is None:
         return Quota()
     checks.check_keys(section, keys.names(keys.QUOTA), f"the quota of {where}", report)
-    counts = {key.name: _count(section, key, report) for key in keys.QUOTA if key.type is ValueType.COUNT}
-    reserve = counts.pop("reserve") or 0
-    smallest = min((number for number in counts.values() if number), default=None)
+    numbers = {key.name: _number(section, key, report) for key in keys.QUOTA}
+    reserve, rate = numbers.pop("reserve") or 0, numbers.pop("per_second")
+    smallest = min((number for number in numbers.values() if number), default=None)
     if smallest is not None and reserve >= smallest:
         report(
             section.nodes["reserve"].line,
             f"reserve {reserve} leaves nothing of {smallest} calls: make it smaller than the smallest window",
         )
-    return Quota(per_second=_rate(section, report), **counts, reserve=reserve)
+    return Quota(per_second=rate, **numbers, reserve=reserve)
 
 
-def _count(section: Fields, key: ManifestKey, report: Report) -> int | None:
+def _number(section: Fields, key: ManifestKey, report: Report) -> Any:
+    """A count (int) or a rate (float); None: it is absent, or was reported."""
     value = checks.take(section, key.name, report)
     if value is None:
         return None
-    if value.plain and _COUNT.fullmatch(value.text) and int(value.text) >= key.least:
-        return int(value.text)
-    kind = "a positive whole number" if key.least else "a whole number, 0 or more,"
-    report(
-        value.line, f"{key.name} {quoted(value.text)} must be {kind} in plain digits, e.g. {key.name}: 100"
-    )
-    return None
-
-
-def _rate(section: Fields, report: Report) -> float | None:
-    value = checks.take(section, "per_second", report)
-    if value is None:
-        return None
-    if value.plain and _RATE.fullmatch(value.text) and float(value.text) > 0:
-        return float(value.text)
-    report(
-        value.line,
-        f"per_second {quoted(value.text)} must be a positive number in plain digits, up to 999999 with six "
-        "decimals, e.g. per_second: 0.5",
-    )
+    if key.type is ValueType.RATE:
+        if value.plain and _RATE.fullmatch(value.text) and float(value.text) > 0:
+            return float(value.text)
+        wanted = "a positive number in plain digits, up to 999999 with six decimals, e.g. per_second: 0.5"
+    else:
+        if value.plain and _COUNT.fullmatch(value.text) and int(value.text) >= key.least:
+            return int(value.text)
+        kind = "a positive whole number" if key.least else "a whole number, 0 or more,"
+        wanted = f"{kind} in plain digits, e.g. {key.name}: 100"
+    report(value.line, f"{key.name} {quoted(value.text)} must be {wanted}")
     return None
 
 
@@ -177,3 +171,75 @@ def _tags(node: Node | None, report: Report) -> tuple[str, ...]:
 
 def _absent(node: Node | None) -> bool:
     return node is None or (isinstance(node, Scalar) and node.absent)
+
+
+def unknown_account(account: str, accounts: Mapping[str, Account]) -> str | None:
+    if account in accounts:
+        return None
+    if list(accounts) == [AMBIENT]:
+        return (
+            f"account {quoted(account)} is unknown: this manifest declares no accounts; add it under accounts"
+        )
+    return f"account {quoted(account)} is not under accounts: {suggestion(account, accounts)}"
+
+
+def read_discover(
+    node: Node, defaults: Defaults, accounts: Mapping[str, Account], report: Report
+) -> tuple[Filters, ...]:
+    if is_unwritten(node):
+        return ()
+    defaults = defaults.final(accounts)
+    entries = node.nodes if isinstance(node, Items) else [node]
+    found = [_filters(one, defaults, accounts, report) for one in entries]
+    return tuple(one for one in found if one)
+
+
+def _filters(
+    node: Node, defaults: Defaults, accounts: Mapping[str, Account], report: Report
+) -> Filters | None:
+    if not isinstance(node, Fields):
+        if not isinstance(node, Reported):
+            wanted = "discover must be filters, e.g. discover: {stages: [Qualified]}"
+            report(node.line, f"{wanted}, not {checks.kind_of(node)}")
+        return None
+    checks.check_keys(node, keys.names(keys.DISCOVER), "discover", report)
+    texts = {
+        key.name: checks.take_checked(node, key.name, key.check, report)
+        for key in keys.DISCOVER
+        if key.type is ValueType.TEXT and key.check
+    }
+    account = texts["account"]
+    if account and (wrong := unknown_account(account, accounts)):
+        report(node.nodes["account"].line, wrong)
+    context: dict[str, Any] = {
+        key.name: texts[key.name] or getattr(defaults, key.name) or "" for key in keys.CONTEXT
+    }
+    for name in ("account", "catalog"):
+        if not context[name] and name not in node.nodes and name not in defaults.invalid:
+            report(node.line, f"discover without {name}: write {name}: here, or under defaults")
+    lists: dict[str, Any] = {
+        key.name: _texts(node, key.name, key.check, report)
+        for key in keys.DISCOVER
+        if key.type is ValueType.TEXT_OR_TEXTS and key.check
+    }
+    lists["sources"] = lists["sources"] or filters.SOURCES
+    return Filters(**context, **lists, changed_since=texts["changed_since"])
+
+
+def _texts(section: Fields, key: str, check: Check, report: Report) -> tuple[str, ...]:
+    """The valid texts of a list; one text alone is a list of one."""
+    node = section.nodes.get(key)
+    if node is None or is_unwritten(node):
+        return ()
+    if isinstance(node, Fields):
+        report(node.line, f"{key} must be a list of texts, not a mapping")
+        return ()
+    texts = []
+    for one in node.nodes if isinstance(node, Items) else [node]:
+        text = checks.as_text(one, key, report)
+        wrong = check.problem(text.text) if text else None
+        if text and wrong:
+            report(text.line, wrong)
+        elif text:
+            texts.append(text.text)
+    return tuple(dict.fromkeys(texts))

@@ -1,12 +1,12 @@
 """Entries → rows: one entry of `pairs`, of a CSV or of an NDJSON file is one row, or several."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeGuard
+from typing import TypeAlias, TypeGuard
 
 from batch_snapshot.manifest import checks, keys
-from batch_snapshot.manifest.header import AMBIENT, Defaults
-from batch_snapshot.manifest.problems import ProblemCount, Report, quoted, suggestion
-from batch_snapshot.manifest.service_model import DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE, row_input
+from batch_snapshot.manifest.header import Defaults, unknown_account
+from batch_snapshot.manifest.problems import ProblemCount, Report
+from batch_snapshot.manifest.service_model import row_input
 from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, Scalar
 from batch_snapshot.models import Account, Row
 
@@ -17,13 +17,8 @@ _CHECKS = keys.text_checks(keys.PAIR)
 _MOST_TEMPLATES = 1000
 
 
-class Context(NamedTuple):
-    """What the rows of an entry have in common besides the engagement, in the order of `Row`."""
-
-    account: str
-    catalog: str
-    resource_type: str
-    template: str
+#: What the rows of an entry have in common besides the engagement: the values of `keys.CONTEXT`.
+Context: TypeAlias = tuple[str, ...]
 
 
 class Expander:
@@ -34,7 +29,7 @@ class Expander:
         report: Callable[[int, str | ProblemCount], None],
         warn: Report,
     ) -> None:
-        self._defaults = defaults
+        self._defaults = defaults.final(accounts)
         self._accounts = accounts
         self._report = report
         self._warn = warn
@@ -132,8 +127,7 @@ class Expander:
             # An invalid one is not missing
             own[key] = value = checks.take_checked(entry, key, _CHECKS[key], self._report) or ""
             if value and key == "account":
-                wrong = unknown_account(value, self._accounts)
-                if wrong:
+                if wrong := unknown_account(value, self._accounts):
                     self._report(node.line, wrong)
             elif value and key == "template":
                 self._warn_unknown_template(value, node.line)
@@ -144,37 +138,24 @@ class Expander:
 
     def _complete(self, own: Mapping[str, str]) -> Context | None:
         """What an entry names, completed with the defaults; None: account or catalog are named nowhere."""
-        defaults = self._defaults
-        account = own.get("account") or defaults.account or self._sole_account()
-        catalog = own.get("catalog") or defaults.catalog
-        if account is None or catalog is None:
-            return None
-        resource_type = own.get("resource_type") or defaults.resource_type or DEFAULT_RESOURCE_TYPE
-        template = own.get("template") or defaults.template or DEFAULT_TEMPLATE
-        return Context(account, catalog, resource_type, template)
+        values = [own.get(key) or getattr(self._defaults, key) for key in _CONTEXT]
+        return None if None in values else tuple(values)
 
     def _report_missing(self, own: Mapping[str, str], line: int, rows: int) -> None:
         lacks = {"account", "catalog"} - own.keys() - self._defaults.invalid
         if "catalog" in lacks and self._defaults.catalog is None:
             text = "without a catalog: write catalog: Sandbox (or AWS) under defaults"
             self._count("catalog", line, rows, text)
-        if "account" in lacks and (self._defaults.account or self._sole_account()) is None:
+        if "account" in lacks and self._defaults.account is None:
             known = ", ".join(sorted(self._accounts)[:10])
             text = f"without an account: write account: under defaults, one of {known}"
             self._count("account", line, rows, text)
 
-    def _sole_account(self) -> str | None:
-        return next(iter(self._accounts)) if len(self._accounts) == 1 else None
-
     def _warn_unknown_template(self, template: str, line: int) -> None:
-        warning = checks.template_warning(template)
-        if (
-            warning
-            and template not in self._warned_templates
-            and len(self._warned_templates) < _MOST_TEMPLATES
-        ):
+        if template not in self._warned_templates and len(self._warned_templates) < _MOST_TEMPLATES:
             self._warned_templates.add(template)
-            self._warn(line, warning)
+            if warning := checks.template_warning(template):
+                self._warn(line, warning)
 
     def _count(self, key: str, line: int, rows: int, text: str) -> None:
         if key not in self._counts:
@@ -186,13 +167,3 @@ class Expander:
 def _value(entry: Fields, key: str) -> Node | None:
     node = entry.nodes.get(key)
     return None if type(node) is Scalar and node.plain and node.absent else node
-
-
-def unknown_account(account: str, accounts: Mapping[str, Account]) -> str | None:
-    if account in accounts:
-        return None
-    if list(accounts) == [AMBIENT]:
-        return (
-            f"account {quoted(account)} is unknown: this manifest declares no accounts; add it under accounts"
-        )
-    return f"account {quoted(account)} is not under accounts: {suggestion(account, accounts)}"

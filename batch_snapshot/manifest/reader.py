@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from batch_snapshot.files import open_regular
-from batch_snapshot.manifest import checks, discover, header, includes, keys, line_files
+from batch_snapshot.manifest import checks, header, includes, keys, line_files
 from batch_snapshot.manifest.duplicates import Place
 from batch_snapshot.manifest.filters import Filters
-from batch_snapshot.manifest.header import AMBIENT, Defaults
+from batch_snapshot.manifest.header import AMBIENT, Defaults, unknown_account
 from batch_snapshot.manifest.includes import Names
-from batch_snapshot.manifest.pairs import Expander, unknown_account
+from batch_snapshot.manifest.pairs import Expander
 from batch_snapshot.manifest.problems import ProblemCount, ProblemLog, Report, UnreadableError
 from batch_snapshot.manifest.yaml_events import PAIRS, ByteError, Document, Items, Node, Scalar, is_unwritten
 from batch_snapshot.models import Account, Row
@@ -50,7 +50,7 @@ class Sections:
             self.defaults = header.read_defaults(node, report, warn)
         elif key.text == "accounts":
             self.accounts = header.read_accounts(node, report, warn)
-        elif key.text == discover.SECTION:
+        elif key.text == "discover":
             self.discover = node
         elif isinstance(node, Items):
             self.include = node.nodes
@@ -113,7 +113,7 @@ class ManifestReader:
             if key not in self._main.seen:
                 self.report(1, f"{key} is missing: add the line {example}")
         if self._main.discover is not None:
-            self.discover = discover.read_discover(
+            self.discover = header.read_discover(
                 self._main.discover, self._defaults, self.accounts, self.report
             )
         found: list[tuple[Path, Names | None]] = [(self.found, None)] if self.found else []
@@ -260,9 +260,10 @@ def _located_bytes(path: Path) -> Iterator[None]:
     try:
         yield
     except ByteError as error:
-        line, left = 1, error.position
+        left, text = error.args
+        line = 1
         with _opened(path) as stream:
             while left > 0 and (chunk := stream.read(min(left, _CHUNK))):
                 line += chunk.count(b"\n")
                 left -= len(chunk)
-        raise UnreadableError(line, error.text) from error
+        raise UnreadableError(line, text) from error

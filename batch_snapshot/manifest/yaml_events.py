@@ -87,7 +87,7 @@ class Document:
     def __init__(self, stream: Readable, report: Report) -> None:
         self._report = report
         self._size = 0
-        self._next: Callable[[], Any] = _unopened
+        self._next: Callable[[], Any]
         self._meter = _Meter(stream)
 
     def sections(self, *, entries: bool = True, bare: bool = False) -> Iterator[tuple[Scalar, Node]]:
@@ -267,10 +267,6 @@ class _Meter:
         return data
 
 
-def _unopened() -> None:
-    """The next event before `sections` has opened the stream."""
-
-
 def _line(event: Any) -> int:
     line: int = event.start_mark.line + 1
     return line
@@ -296,9 +292,4 @@ def _syntax_errors() -> Iterator[None]:
 
 
 class ByteError(Exception):
-    """The rest of a YAML file cannot be read; only the offset of the problem in bytes is known."""
-
-    def __init__(self, position: int, text: str) -> None:
-        super().__init__(text)
-        self.position = position
-        self.text = text
+    """The rest of a YAML file cannot be read: how many bytes are before the problem, and what it is."""
