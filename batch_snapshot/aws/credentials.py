@@ -22,7 +22,7 @@ from botocore.exceptions import NoCredentialsError
 from batch_snapshot import redaction
 from batch_snapshot.aws import http, mfa, providers
 from batch_snapshot.aws.identity import CredentialSource, Sts
-from batch_snapshot.aws.signing import CallerCredentialChain, choose_signer
+from batch_snapshot.aws.signing import CallerCredentials, choose_signer
 from batch_snapshot.models import Account
 
 #: Seconds to ask STS whose credentials these are: the answer is useful, not needed.
@@ -219,7 +219,7 @@ class Sessions:
         # What is read of service models takes some megabytes, and is the same for all.
         self._loader = self._loader or core.get_component("data_loader")
         core.register_component("data_loader", self._loader)
-        core.register_component("credential_provider", CallerCredentialChain())
+        core.register_component("credential_provider", CallerCredentials())
         return session, chain
 
 

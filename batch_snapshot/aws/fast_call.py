@@ -75,8 +75,11 @@ class FastCall:
     async def call(self, parameters: Mapping[str, Any], credentials: Any, at: datetime) -> dict[str, Any]:
         """Make the call, and read the answer as the client would."""
         answer = await self._exchange(self.signed(parameters, credentials, at))
-        if answer.status == 200 and (members := _members(answer.body)):
-            return {**members, "ResponseMetadata": _metadata(answer)}
+        if answer.status == 200:
+            with suppress(orjson.JSONDecodeError):
+                members = orjson.loads(answer.body)
+                if isinstance(members, dict) and members:
+                    return {**members, "ResponseMetadata": _metadata(answer)}
         return self._parsed(answer)
 
     def _parsed(self, answer: FastResponse) -> dict[str, Any]:
@@ -152,15 +155,6 @@ def name_error(response_dict: dict[str, Any], **_: Any) -> None:
         members = {"message": body.decode("utf-8", "replace")}
     if not members.get("__type"):
         response_dict["body"] = json.dumps({**members, "__type": code}).encode()
-
-
-def _members(body: bytes) -> dict[str, Any] | None:
-    """The members of a success; None: botocore has to read it."""
-    try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    return answer if isinstance(answer, dict) else None
 
 
 def _metadata(answer: FastResponse) -> dict[str, Any]:

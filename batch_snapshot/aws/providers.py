@@ -39,15 +39,11 @@ REAPED_WITHIN = 2.0
 
 _CHARACTERS = {"\n": "a line break", "\r": "a carriage return", "\t": "a tab", " ": "a blank"}
 
-_VARIABLES = {
-    "access_key": "AWS_ACCESS_KEY_ID",
-    "secret_key": "AWS_SECRET_ACCESS_KEY",
-    "token": "AWS_SESSION_TOKEN",
-}
-_NAMES = {
-    "access_key": "the access key id",
-    "secret_key": "the secret access key",
-    "token": "the session token",
+#: The parts of credentials: the variable of each, and its name.
+_PARTS = {
+    "access_key": ("AWS_ACCESS_KEY_ID", "the access key id"),
+    "secret_key": ("AWS_SECRET_ACCESS_KEY", "the secret access key"),
+    "token": ("AWS_SESSION_TOKEN", "the session token"),
 }
 #: Where credentials come from, by botocore's name of the provider.
 _ORIGINS = {
@@ -153,12 +149,8 @@ class _LimitedProviders(AioProfileProviderBuilder):  # type: ignore[misc] # aiob
 
     def _create_web_identity_provider(self, profile_name: str, disable_env_vars: bool) -> Any:  # noqa: FBT001 - botocore's
         provider = super()._create_web_identity_provider(profile_name, disable_env_vars)
-        provider._token_loader_cls = _token_file  # noqa: SLF001
+        provider._token_loader_cls = lambda path: partial(_token, path)  # noqa: SLF001
         return provider
-
-
-def _token_file(path: str) -> Any:
-    return partial(_token, path)
 
 
 def _token(path: str) -> str:
@@ -222,35 +214,30 @@ class _CredentialProcess(NamedTuple):
         return code
 
     async def communicate(self) -> tuple[bytes, bytes]:
-        name = f"the credential_process of profile {self.profile}"
-        ended = False
         try:
             async with asyncio.timeout(self.within):
-                printed = await asyncio.gather(
-                    *(self._read(stream) for stream in (self.process.stdout, self.process.stderr))
+                out, errors = await asyncio.gather(
+                    self._read(self.process.stdout), self._read(self.process.stderr)
                 )
                 await self.process.wait()
-            ended = True
-            return printed[0], printed[1]
-        except TimeoutError:
-            raise CredentialsError(
-                f"{name} did not end within {self.within:g} s; it was ended, with all that it had started"
-            ) from None
-        except _TooMuchError:
-            raise CredentialsError(
-                f"{name} printed more than {LARGEST:,} bytes; it was ended, with all that it had started"
-            ) from None
-        finally:
-            if not ended:
-                await self._kill()
+        except BaseException as error:
+            await self._kill()
+            if isinstance(error, TimeoutError):
+                raise self._refusal(f"did not end within {self.within:g} s") from None
+            raise
+        return out, errors
 
     async def _read(self, stream: Any) -> bytes:
         read = bytearray()
         while part := await stream.read(65536):
             read += part
             if len(read) > LARGEST:
-                raise _TooMuchError
+                raise self._refusal(f"printed more than {LARGEST:,} bytes")
         return bytes(read)
+
+    def _refusal(self, why: str) -> CredentialsError:
+        what = f"the credential_process of profile {self.profile} {why}"
+        return CredentialsError(f"{what}; it was ended, with all that it had started")
 
     async def _kill(self) -> None:
         with suppress(OSError):
@@ -261,29 +248,21 @@ class _CredentialProcess(NamedTuple):
             await self.process.wait()
 
 
-class _TooMuchError(Exception):
-    """A process printed more than credentials need."""
-
-
 def check(frozen: Any, method: str | None, profile: str) -> None:
     """Check that credentials can be written into the headers of a call.
 
     Raises:
         CredentialsError: they cannot; the message says which part, its origin, and what is wrong.
     """
-    for part, variable in _VARIABLES.items():
+    for part, (variable, name) in _PARTS.items():
         value = getattr(frozen, part)
-        if not value and part == "token":
+        if (not value and part == "token") or not (problem := _problem(value)):
             continue
-        if problem := _problem(value):
-            raise CredentialsError(f"{_named(part, variable, method, profile)} {problem}; it is not shown")
-
-
-def _named(part: str, variable: str, method: str | None, profile: str) -> str:
-    if method == "env":
-        older = not os.environ.get(variable) and part == "token"
-        return "AWS_SECURITY_TOKEN" if older else variable
-    return f"{_NAMES[part]} {_ORIGINS.get(method or '', 'of {profile}').format(profile=profile)}"
+        named = f"{name} {_ORIGINS.get(method or '', 'of {profile}').format(profile=profile)}"
+        if method == "env":
+            older = not os.environ.get(variable) and part == "token"
+            named = "AWS_SECURITY_TOKEN" if older else variable
+        raise CredentialsError(f"{named} {problem}; it is not shown")
 
 
 def _problem(value: Any) -> str | None:

@@ -32,16 +32,14 @@ def signed_by(signer: Signer) -> Iterator[None]:
         _signer.reset(token)
 
 
-class CallerCredentialChain:
-    """A credential chain for sessions whose clients are signed for by `signed_by`."""
+class CallerCredentials(AioCredentials):  # type: ignore[misc] # aiobotocore is untyped
+    """Credentials, and their chain, for sessions whose clients are signed for by `signed_by`."""
 
-    async def load_credentials(self) -> Any:
-        return _CallerCredentials()
-
-
-class _CallerCredentials(AioCredentials):  # type: ignore[misc] # aiobotocore is untyped
     def __init__(self) -> None:
         super().__init__("unused", "unused", method="explicit")
+
+    async def load_credentials(self) -> Any:
+        return self
 
     async def get_frozen_credentials(self) -> Any:
         return _signer.get().credentials

@@ -22,11 +22,8 @@ async def publish(
 ) -> None:
     """Publish `message`, the parameters of SNS's Publish.
 
-    Args:
-        message: see https://docs.aws.amazon.com/sns/latest/api/API_Publish.html
-        region: of the topic.
-        endpoint: URL to call; None: that of AWS.
-        profile: signs; None: the ambient credentials.
+    `endpoint` is the URL to call instead of AWS's own; without a `profile` the ambient credentials sign.
+    https://docs.aws.amazon.com/sns/latest/api/API_Publish.html
 
     Raises:
         NotPublishedError: always so; its text is an error code, or names what is not trusted.
