@@ -11,7 +11,7 @@ from collections import deque
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 import orjson
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 #: Requests in memory at most, shared out among the accounts: about 25 MB.
 READ_AHEAD = 50_000
 
-#: Requests that go to disk at once.
-CHUNK = 32
-
-_TABLE = "CREATE TABLE chunks (number INTEGER PRIMARY KEY, requests BLOB)"
+_TABLE = """
+CREATE TABLE requests (account TEXT, number INTEGER, packed BLOB, PRIMARY KEY (account, number)) WITHOUT ROWID
+"""
 
 
 class RequestSource(Protocol):
@@ -54,24 +53,17 @@ class RequestSource(Protocol):
 
 @dataclass(slots=True)
 class _Backlog:
-    """Requests of one account, in this order: `near`, `stored`, `tail`."""
+    """Requests of one account: `near` in memory, then `stored` ones on disk."""
 
+    name: str
     near: deque[Request] = field(default_factory=deque)
-    #: Numbers of chunks on disk.
-    stored: deque[int] = field(default_factory=deque)
-    #: The next chunk.
-    tail: list[Request] = field(default_factory=list)
+    stored: int = 0
     #: Requests read so far.
     read: int = 0
     changed: anyio.Event = field(default_factory=anyio.Event)
 
     def __bool__(self) -> bool:
-        return bool(self.near or self.stored or self.tail)
-
-    def clear(self) -> None:
-        self.near.clear()
-        self.stored.clear()
-        self.tail.clear()
+        return bool(self.near or self.stored)
 
     def wake(self) -> None:
         self.changed.set()
@@ -82,32 +74,23 @@ class RequestQueue:
     """A fair and bounded queue."""
 
     def __init__(
-        self,
-        accounts: Iterable[str],
-        halted: Callable[[str], bool],
-        *,
-        read_ahead: int = READ_AHEAD,
-        chunk: int = CHUNK,
+        self, accounts: Iterable[str], halted: Callable[[str], bool], *, read_ahead: int = READ_AHEAD
     ) -> None:
         """Begin empty.
 
         Args:
             accounts: names.
             halted: whether an account takes no more (see `wake`).
-            read_ahead: requests in memory at most, besides a `chunk` and one batch for each account.
-            chunk: requests that go to disk at once.
+            read_ahead: requests in memory at most, besides one batch for each account.
         """
-        self._chunk = chunk
-        self._backlogs = {name: _Backlog() for name in accounts}
+        self._backlogs = {name: _Backlog(name) for name in accounts}
         self._halted = halted
         self._expected: Mapping[str, int] | None = None
-        self._near = max(chunk, read_ahead // max(1, len(self._backlogs)))
-        #: Accounts with nothing to do and requests to come, as far as is known.
-        self._idle = set(self._backlogs)
+        self._near = max(1, read_ahead // max(1, len(self._backlogs)))
         self._complete = False
         self._changed = anyio.Event()
         self._files = ExitStack()
-        self._chunks: sqlite.Connection | None = None
+        self._disk: sqlite.Connection | None = None
 
     def close(self) -> None:
         """Drop what waits on disk."""
@@ -115,22 +98,13 @@ class RequestQueue:
 
     def wake(self) -> None:
         """Some account halted: tasks that wait look again."""
-        self._idle = {name for name in self._idle if not self._halted(name)}
         for backlog in self._backlogs.values():
             backlog.wake()
         self._wake_reader()
 
-    @property
-    def in_memory(self) -> int:
-        """Requests in memory now."""
-        return sum(len(backlog.near) + len(backlog.tail) for backlog in self._backlogs.values())
-
     def busy(self) -> int:
         """How many accounts have requests, or will have."""
-        return sum(
-            (bool(backlog) or self._more_to_come(name)) and not self._halted(name)
-            for name, backlog in self._backlogs.items()
-        )
+        return sum(bool(backlog) or self._more_to_come(backlog) for backlog in self._active())
 
     async def read(
         self, batches: Iterable[Sequence[Request]], expected: Mapping[str, int] | None = None
@@ -146,14 +120,13 @@ class RequestQueue:
             StorageError: no space on disk.
         """
         self._expected = expected
-        self._idle = {name for name in self._backlogs if self._more_to_come(name)}
         for batch in batches:
             for request in batch:
                 self._put(request)
             await anyio.lowlevel.checkpoint()
             while not self._reads_on():
                 await self._changed.wait()
-            if all(map(self._halted, self._backlogs)):
+            if not self._active():
                 break
         self._complete = True
         self.wake()
@@ -165,19 +138,15 @@ class RequestQueue:
             StorageError: what waits on disk cannot be read.
         """
         backlog = self._backlogs[name]
-        while not backlog and not self._complete and not self._halted(name):
+        while not (backlog or self._complete or self._halted(name)):
             await backlog.changed.wait()
         if self._halted(name):
-            backlog.clear()
-        while len(backlog.near) < size and backlog.stored:
-            backlog.near.extend(self._load(backlog.stored.popleft()))
-        if len(backlog.near) < size:
-            backlog.near.extend(backlog.tail)
-            backlog.tail.clear()
+            backlog.near.clear()
+            backlog.stored = 0
+        if len(backlog.near) < size and backlog.stored:
+            self._load(backlog, size)
         taken = [backlog.near.popleft() for _ in range(min(size, len(backlog.near)))]
         if not backlog:
-            if self._more_to_come(name):
-                self._idle.add(name)
             self._wake_reader()
         return taken
 
@@ -188,63 +157,53 @@ class RequestQueue:
         backlog = self._backlogs[name]
         awaited = not backlog
         backlog.read += 1
-        if len(backlog.near) < self._near and not (backlog.stored or backlog.tail):
+        if len(backlog.near) < self._near and not backlog.stored:
             backlog.near.append(request)
         else:
-            backlog.tail.append(request)
-            if len(backlog.tail) >= self._chunk:
-                backlog.stored.append(self._store(backlog.tail))
-                backlog.tail.clear()
+            self._store(backlog, request)
         if awaited:
-            self._idle.discard(name)
             backlog.wake()
 
-    def _more_to_come(self, name: str) -> bool:
+    def _active(self) -> list[_Backlog]:
+        return [backlog for name, backlog in self._backlogs.items() if not self._halted(name)]
+
+    def _more_to_come(self, backlog: _Backlog) -> bool:
         if self._complete:
             return False
-        return self._expected is None or self._backlogs[name].read < self._expected.get(name, 0)
+        return self._expected is None or backlog.read < self._expected.get(backlog.name, 0)
 
     def _reads_on(self) -> bool:
         """Whether some account has nothing to do, none has anything, or all has been read."""
-        return (
-            bool(self._idle)
-            or not any(backlog and not self._halted(name) for name, backlog in self._backlogs.items())
-            or not any(map(self._more_to_come, self._backlogs))
-        )
+        active = self._active()
+        expecting = [backlog for backlog in active if self._more_to_come(backlog)]
+        return not (any(active) and expecting and all(expecting))
 
     def _wake_reader(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
 
-    def _store(self, requests: Sequence[Request]) -> int:
-        if self._chunks is None:
-            self._chunks = self._files.enter_context(sqlite.temporary_tables(_TABLE))
-        packed = orjson.dumps([_packed(request) for request in requests])
+    def _store(self, backlog: _Backlog, request: Request) -> None:
+        if self._disk is None:
+            self._disk = self._files.enter_context(sqlite.temporary_tables(_TABLE))
+        row = (backlog.name, backlog.read, orjson.dumps(request, default=tuple))
         with sqlite.temporary_errors():
-            number = self._chunks.execute("INSERT INTO chunks (requests) VALUES (?)", (packed,)).lastrowid
-        return number or 0
+            self._disk.execute("INSERT INTO requests VALUES (?, ?, ?)", row)
+        backlog.stored += 1
 
-    def _load(self, number: int) -> list[Request]:
-        assert self._chunks is not None  # noqa: S101 - `number` is of a stored chunk
+    def _load(self, backlog: _Backlog, most: int) -> None:
+        assert self._disk is not None  # noqa: S101 - there are stored requests
+        query = "SELECT number, packed FROM requests WHERE account = ? ORDER BY number LIMIT ?"
         with sqlite.temporary_errors():
-            statement = "DELETE FROM chunks WHERE number = ? RETURNING requests"
-            ((packed,),) = self._chunks.execute(statement, (number,)).fetchall()
-        return [_unpacked(fields) for fields in orjson.loads(packed)]
+            found = self._disk.execute(query, (backlog.name, most)).fetchall()
+            last = (backlog.name, found[-1][0])
+            self._disk.execute("DELETE FROM requests WHERE account = ? AND number <= ?", last)
+        backlog.near.extend(_unpacked(packed) for _, packed in found)
+        backlog.stored -= len(found)
 
 
-def _packed(request: Request) -> tuple[Any, ...]:
-    since = request.first_sent_at
-    return (
-        *request.row,
-        request.client_token,
-        request.generation,
-        request.ambiguous,
-        since,
-        request.clock_skew,
-    )
-
-
-def _unpacked(fields: Sequence[Any]) -> Request:
-    *row, token, generation, ambiguous, since, skew = fields
-    first_sent_at = datetime.fromisoformat(since) if since else None
-    return Request(Row(*row), token, generation, ambiguous, first_sent_at, skew)
+def _unpacked(packed: bytes) -> Request:
+    fields = orjson.loads(packed)
+    since = fields["first_sent_at"]
+    fields["first_sent_at"] = datetime.fromisoformat(since) if since else None
+    fields["row"] = Row(*fields["row"])
+    return Request(**fields)

@@ -18,7 +18,7 @@ from batch_snapshot.errors import StorageError
 from batch_snapshot.models import Request, Row
 from tests.support.strategies import patient
 
-AHEAD, CHUNK, SIZE = 12, 3, 4
+AHEAD, SIZE = 12, 4
 
 
 @pytest.fixture
@@ -47,6 +47,10 @@ def batched(requests, size):
             yield batch
             batch = []
     yield batch
+
+
+def in_memory(queue):
+    return sum(len(backlog.near) for backlog in queue._backlogs.values())
 
 
 def in_virtual_time(work):
@@ -79,12 +83,11 @@ def test_any_order_and_rates_lose_nothing_and_keep_memory_bounded(order, pauses,
         while got := await queue.take(name, SIZE):
             assert len(got) <= SIZE
             taken[name] += [int(one.row.resource[1:]) for one in got]
-            # An account's share, its next chunk, and the list that was brought near for it.
-            assert queue.in_memory <= AHEAD + 5 * (2 * CHUNK + SIZE)
+            assert in_memory(queue) <= AHEAD + 5 * SIZE
             await anyio.sleep(pauses[name])
 
     async def main():
-        with closing(RequestQueue("abcde", lambda _: False, read_ahead=AHEAD, chunk=CHUNK)) as queue:
+        with closing(RequestQueue("abcde", lambda _: False, read_ahead=AHEAD)) as queue:
             async with anyio.create_task_group() as group:
                 for name in "abcde":
                     group.start_soon(take, queue, name)
@@ -111,7 +114,7 @@ async def test_an_account_behind_a_hundred_thousand_rows_of_another_does_not_wai
     async def take(queue, name, pause):
         nonlocal most
         while await queue.take(name, 64):
-            most = max(most, queue.in_memory)
+            most = max(most, in_memory(queue))
             await anyio.sleep(pause)
         done[name] = anyio.current_time()
 
@@ -150,7 +153,7 @@ async def test_nothing_is_read_while_every_account_has_rows():
 @pytest.mark.anyio
 async def test_the_rows_of_a_stopped_account_are_dropped_and_delay_no_other():
     stopped: set[str] = set()
-    with closing(RequestQueue("ab", stopped.__contains__, read_ahead=AHEAD, chunk=CHUNK)) as queue:
+    with closing(RequestQueue("ab", stopped.__contains__, read_ahead=AHEAD)) as queue:
         async with anyio.create_task_group() as group:
             group.start_soon(queue.read, batched(numbered("a" * 100 + "b" * 5), 7))
             assert len(await queue.take("b", SIZE)) == SIZE
@@ -188,18 +191,28 @@ async def test_a_request_from_disk_is_as_it_was():
     doubtful = request("a", 1, generation=3, ambiguous=True, first_sent_at=since, clock_skew=-2.5)
     unusual = Request(request("a", 2).row._replace(resource="é\u2028"), "token")
     requests = [request("a"), doubtful, unusual, request("a", 3)]
-    with closing(RequestQueue("a", lambda _: False, read_ahead=1, chunk=1)) as queue:
+    with closing(RequestQueue("a", lambda _: False, read_ahead=1)) as queue:
         await queue.read([requests], {"a": 4})
-        assert queue.in_memory == 1
+        assert in_memory(queue) == 1
         assert await queue.take("a", 9) == requests
 
 
 @pytest.mark.anyio
+async def test_what_is_read_later_does_not_overtake_what_waits_on_disk():
+    first, second, third = (request("a", number) for number in range(3))
+    with closing(RequestQueue("a", lambda _: False, read_ahead=1)) as queue:
+        await queue.read([[first, second]], {"a": 2})
+        assert await queue.take("a", 1) == [first]
+        await queue.read([[third]], {"a": 3})
+        assert await queue.take("a", 9) == [second, third]
+
+
+@pytest.mark.anyio
 async def test_a_file_that_fails_is_a_storage_error():
-    with closing(RequestQueue("a", lambda _: False, read_ahead=1, chunk=1)) as queue:
+    with closing(RequestQueue("a", lambda _: False, read_ahead=1)) as queue:
         await queue.read([[request("a"), request("a", 1)]], {"a": 2})
-        assert queue._chunks
-        queue._chunks.execute("DROP TABLE chunks")
+        assert queue._disk
+        queue._disk.execute("DROP TABLE requests")
         with pytest.raises(StorageError, match="TMPDIR"):
             await queue.read([[request("a", 2)]], {"a": 1})
         with pytest.raises(StorageError, match="TMPDIR"):
