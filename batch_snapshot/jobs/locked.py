@@ -1,7 +1,6 @@
 """The ledger that a command writes and its locks: on the file, and on the manifest's name in each account."""
 
 import os
-import re
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,13 +18,19 @@ from batch_snapshot.config.accounts import (
     resolve_targets,
     select_accounts,
 )
-from batch_snapshot.config.options import Options, recorded_settings, state_folder_of, with_recorded_quotas
+from batch_snapshot.config.options import (
+    Options,
+    isolate_simulated_state,
+    recorded_settings,
+    state_folder_of,
+    with_recorded_quotas,
+)
 from batch_snapshot.errors import BatchSnapshotError, InputError, LedgerError, StorageError
 from batch_snapshot.jobs import resume
 from batch_snapshot.ledger import locks, open_runs, reader, writer
 from batch_snapshot.ledger.history import History
 from batch_snapshot.ledger.records import Header
-from batch_snapshot.manifest import Manifest
+from batch_snapshot.manifest import Manifest, checks
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.text import timestamp
 
@@ -58,12 +63,13 @@ def lock_ledger(
     manifest: Manifest, options: Options, now: datetime, *, read_only: bool = False
 ) -> Iterator[LockedLedger]:
     """Find the ledger of a run, lock it and repair its end; with `read_only` neither."""
-    targets = resolve_targets(manifest.accounts, options, profiles.endpoints)
-    path, passed_over = resume.choose_ledger(manifest.name, options, now)
     with ExitStack() as stack:
+        options = stack.enter_context(isolate_simulated_state(options, simulated=options.simulate))
+        targets = resolve_targets(manifest.accounts, options, profiles.endpoints)
+        path, passed_over = resume.choose_ledger(manifest.name, options, now)
         if not read_only:
-            stack.enter_context(_lock_file(path, now))
-            stack.enter_context(_lock_accounts(manifest.name, targets, options, now))
+            _lock_file(stack, path, now)
+            _lock_accounts(stack, manifest.name, targets, options, now)
             writer.repair_last_line(path)
         today = resume.todays_ledger(manifest.name, options, now)
         locked = LockedLedger(manifest, options, path, targets, read_only, passed_over)
@@ -107,11 +113,13 @@ def lock_retried_ledger(
     head = reader.head(path)
     if head is None:
         raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
-    where_only = replace(options, accounts=(), profile=None)
-    endpoint = resolve_targets({}, where_only, profiles.endpoints, head.endpoint).endpoint
     with ExitStack() as stack:
+        simulated = options.simulate or head.endpoint == SIMULATOR
+        options = stack.enter_context(isolate_simulated_state(options, simulated=simulated))
+        where_only = replace(options, accounts=(), profile=None)
+        endpoint = resolve_targets({}, where_only, profiles.endpoints, head.endpoint).endpoint
         if not read_only:
-            stack.enter_context(_lock_file(path, now))
+            _lock_file(stack, path, now)
             writer.repair_last_line(path)
         past = read_history(path, read_only=read_only)
         header = past.last or head
@@ -121,7 +129,7 @@ def lock_retried_ledger(
         quotas = effective_quotas(accounts, with_recorded_quotas(path, options, settings))
         targets = Targets(accounts, quotas, endpoint)
         if not read_only:
-            stack.enter_context(_lock_accounts(header.name, targets, options, now))
+            _lock_accounts(stack, header.name, targets, options, now)
         check_ledger_fits(past, path, header.name, targets, options.run_id)
         yield RetriedLedger(options, path, targets, past, header, settings)
 
@@ -133,29 +141,25 @@ def reminder_files(name: str, targets: Targets, options: Options) -> dict[str, P
     return paths.unfinished_files(state_folder_of(options), name, targets.accounts, targets.endpoint)
 
 
-@contextmanager
-def _lock_file(path: Path, now: datetime) -> Iterator[None]:
+def _lock_file(stack: ExitStack, path: Path, now: datetime) -> None:
     if files.exists(path) and path.is_dir():
         raise InputError(f"{path}: is a folder; name the ledger's file")
     lock = paths.ledger_lock(path)
     # Rows of a ledger that exists must not be sent again under another.
     known = os.path.lexists(path)
     elsewhere = "copy the ledger elsewhere and name the copy" if known else "name another place"
-    with locks.hold(lock, what=str(path), since=timestamp(now), elsewhere=f"{elsewhere} with --ledger"):
-        yield
+    elsewhere += " with --ledger"
+    stack.enter_context(locks.hold(lock, what=str(path), since=timestamp(now), elsewhere=elsewhere))
 
 
-@contextmanager
-def _lock_accounts(name: str, targets: Targets, options: Options, now: datetime) -> Iterator[None]:
+def _lock_accounts(stack: ExitStack, name: str, targets: Targets, options: Options, now: datetime) -> None:
     """Hold the locks on the manifest's name in each account, so that two nights never overlap."""
     state = state_folder_of(options)
     locks.raise_file_limit(len(targets.accounts))
-    with ExitStack() as stack:
-        for account in sorted(targets.accounts):
-            lock = paths.account_lock(state, name, account, targets.endpoint)
-            what = f"manifest name {name!r} in account {account!r}"
-            stack.enter_context(locks.hold(lock, what=what, since=timestamp(now)))
-        yield
+    for account in sorted(targets.accounts):
+        lock = paths.account_lock(state, name, account, targets.endpoint)
+        what = f"manifest name {name!r} in account {account!r}"
+        stack.enter_context(locks.hold(lock, what=what, since=timestamp(now)))
 
 
 def read_history(path: Path, *, read_only: bool, shared_keys: Mapping[bytes, bytes] | None = None) -> History:
@@ -188,7 +192,7 @@ def check_ledger_fits(past: History, path: Path, name: str, targets: Targets, ru
 def _check_names(path: Path, header: Header) -> None:
     """Refuse names that no manifest can have: they become the names of files."""
     for name in (header.name, *header.accounts):
-        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name) or name in {".", ".."}:
+        if checks.check_name(name):
             raise LedgerError(f"{path}: the run line names {name!r}, which no manifest can: it was edited")
 
 

@@ -4,11 +4,11 @@
 as in a notebook, they run in a thread of their own, and the callbacks of `Hooks` are called from there.
 """
 
-from __future__ import annotations
-
 import os
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -20,10 +20,11 @@ from anyio.from_thread import start_blocking_portal
 from batch_snapshot import files, interrupts, paths
 from batch_snapshot.aws.target import open_target
 from batch_snapshot.clock import utc_now
-from batch_snapshot.config.options import Options, isolate_simulated_state, state_folder_of
+from batch_snapshot.config.options import Options, state_folder_of
 from batch_snapshot.discovery.readers import Environment, readers_over
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.engine.limits import AccountLimits
+from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.errors import InputError, ManifestError, StorageError
 from batch_snapshot.jobs import identity_check, plan
 from batch_snapshot.jobs.discovered import discover_pairs, load_discovered
@@ -35,25 +36,18 @@ from batch_snapshot.jobs.preview import Preview, preview_job
 from batch_snapshot.jobs.recorder import Recorder
 from batch_snapshot.jobs.signals import StopHandler
 from batch_snapshot.jobs.skipping import SkipStep, prepare_skipping, skip_rows
-from batch_snapshot.ledger import reader, writer
+from batch_snapshot.ledger import writer
+from batch_snapshot.ledger.history import History
 from batch_snapshot.manifest import load
-from batch_snapshot.models import SIMULATOR, Outcome, Request
+from batch_snapshot.models import Outcome, Request
 from batch_snapshot.ratelimit.windows import CallLog, windows
 from batch_snapshot.reporting.progress import RunView
+from batch_snapshot.reporting.summary import Summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping
-    from datetime import datetime
-
-    from batch_snapshot.engine.run_state import RunState
     from batch_snapshot.jobs.engines import Driver
-    from batch_snapshot.ledger.history import History
-    from batch_snapshot.reporting.summary import Summary
 
-    Selecting = Callable[[History], plan.Selection] | plan.Selection
-    from collections.abc import Awaitable, Callable
-
-    from batch_snapshot.ledger.history import History
+Selecting = Callable[[History], plan.Selection] | plan.Selection
 
 #: Rows looked at between two turns of everything else.
 BATCH = 64
@@ -87,23 +81,17 @@ async def run(path: Path | str, options: Options | None = None, hooks: Hooks | N
         StorageError: a lock is held, or the ledger cannot be written; no call follows the failure.
     """
     options, hooks = options or Options(), hooks or Hooks()
-    with (
-        isolate_simulated_state(options, simulated=options.simulate) as options,
-        lock_ledger(load(Path(path)), options, hooks.now()) as locked,
-    ):
+    with lock_ledger(load(Path(path)), options, hooks.now()) as locked:
         environment = Environment(now=hooks.now, rng=hooks.rng, clock=anyio.current_time)
         manifest = await discover_pairs(locked, environment)
-        return await _carry_out(open_run(locked, manifest), options, hooks)
+        return await _carry_out(open_run(locked, manifest), locked.options, hooks)
 
 
 def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = None) -> Preview:
     """Show what `run` would do; nothing is called or written."""
     options, hooks = options or Options(), hooks or Hooks()
-    with (
-        isolate_simulated_state(options, simulated=options.simulate) as options,
-        lock_ledger(load(path), options, hooks.now(), read_only=True) as locked,
-    ):
-        return _preview(open_run(locked, load_discovered(locked)), options, hooks)
+    with lock_ledger(load(path), options, hooks.now(), read_only=True) as locked:
+        return _preview(open_run(locked, load_discovered(locked)), locked.options, hooks)
 
 
 async def retry(
@@ -125,11 +113,8 @@ async def retry(
         StorageError: a lock is held, or the ledger cannot be written; no call follows the failure.
     """
     options, hooks = options or Options(), hooks or Hooks()
-    with (
-        isolate_simulated_state(options, simulated=_is_simulated(Path(path), options)) as options,
-        lock_retried_ledger(Path(path), options, hooks.now()) as locked,
-    ):
-        return await _carry_out(open_retry(locked, selection), options, hooks)
+    with lock_retried_ledger(Path(path), options, hooks.now()) as locked:
+        return await _carry_out(open_retry(locked, selection), locked.options, hooks)
 
 
 def dry_retry(
@@ -137,16 +122,8 @@ def dry_retry(
 ) -> Preview:
     """Show what `retry` would do; nothing is called or written."""
     options, hooks = options or Options(), hooks or Hooks()
-    with (
-        isolate_simulated_state(options, simulated=_is_simulated(path, options)) as options,
-        lock_retried_ledger(path, options, hooks.now(), read_only=True) as locked,
-    ):
-        return _preview(open_retry(locked, selection), options, hooks)
-
-
-def _is_simulated(path: Path, options: Options) -> bool:
-    head = reader.head(path)
-    return options.simulate or (head is not None and head.endpoint == SIMULATOR)
+    with lock_retried_ledger(path, options, hooks.now(), read_only=True) as locked:
+        return _preview(open_retry(locked, selection), locked.options, hooks)
 
 
 def _preview(job: Job, options: Options, hooks: Hooks) -> Preview:
@@ -223,7 +200,7 @@ def _account_limits(job: Job, call_log: CallLog | None, options: Options) -> Acc
 
 
 async def _run_engine(
-    engine: Driver, view: RunView, recorder: Recorder, hooks: Hooks, skip_step: SkipStep
+    engine: "Driver", view: RunView, recorder: Recorder, hooks: Hooks, skip_step: SkipStep
 ) -> None:
     stats = view.stats
     view.started = anyio.current_time()
