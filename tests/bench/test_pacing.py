@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.bench.pacing.controllers import CONTROLLERS
+from tests.bench.pacing.controllers import CONTROLLERS, Aimd, Delivered, Ours
+from tests.bench.pacing.random_servers import KINDS, draw, play_random, score
 from tests.bench.pacing.scenarios import DECLARED, SCENARIOS, play
+from tests.bench.pacing.servers import Fixed, Sliding, Weighted
 
 if TYPE_CHECKING:
     from tests.bench.pacing.scenarios import Result
@@ -59,3 +61,27 @@ def test_no_other_controller_is_both_faster_and_throttled_less(name, other):
     for seed in SEEDS:
         ours, theirs = (played(name, seed, who) for who in ("ours", other))
         assert ours.elapsed < theirs.elapsed or ours.throttled < theirs.throttled
+
+
+def test_a_seed_always_draws_the_same_service():
+    assert draw(5) == draw(5) != draw(6)
+    assert {draw(seed).kind for seed in range(100)} == set(KINDS)
+
+
+@pytest.mark.parametrize("window", [Sliding(20, 1.0), Fixed(20, 1.0), Weighted(20, 1.0)])
+def test_a_window_admits_its_limit_in_the_long_run(window):
+    calls = sum(window.admits(number / 25) for number in range(25 * 60))
+    assert 0.85 * 20 * 60 <= calls <= 20 * 61
+
+
+def test_random_services_are_used_better_than_by_other_controllers():
+    """A tenth of the score of `python -m tests.bench.pacing --random 300`."""
+    services = [draw(seed) for seed in range(30)]
+    ours, *others = (
+        score([play_random(each, make) for each in services]) for make in (Ours, Aimd, Delivered)
+    )
+    assert ours.mean <= 2.15
+    assert ours.throttled <= 0.08
+    for other in others:
+        assert ours.mean < other.mean
+        assert ours.throttled < other.throttled

@@ -1,11 +1,16 @@
-"""Print how each pace does in each scenario: elapsed over ideal, and throttled; the median and the worst."""
+"""Print how each pace does: elapsed over ideal, and throttled; the median and the worst.
+
+With `--random N`, the score over that many random services, from `--seed`; `--worst` lists the slowest.
+"""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from statistics import median
 
 from tests.bench.pacing.controllers import CONTROLLERS, Ours
+from tests.bench.pacing.random_servers import draw, play_random, score
 from tests.bench.pacing.scenarios import DECLARED, SCENARIOS, play
 
 SEEDS = range(7)
@@ -34,4 +39,26 @@ def main(*wanted: str) -> None:
         sys.stdout.write(f"| {name} | " + " | ".join(cells) + " |\n")
 
 
-main(*sys.argv[1:])
+def random_services(number: int, seed: int, wanted: list[str], worst: int) -> None:
+    services = [draw(seed * 1_000_000 + each) for each in range(number)]
+    for name in wanted or CONTROLLERS:
+        results = [(*play_random(service, CONTROLLERS[name]), service) for service in services]
+        found = score([result[:2] for result in results])
+        sys.stdout.write(
+            f"{name}: elapsed {found.mean:.3f} x ideal, worst 5 % {found.worst:.3f}, "
+            f"throttled {found.throttled:.2%}\n"
+        )
+        slowest = sorted(results, key=lambda result: -result[0])[:worst]
+        sys.stdout.writelines(f"  {each[0]:.2f} {each[1]:.1%} {each[2]}\n" for each in slowest)
+
+
+parser = argparse.ArgumentParser()
+parser.add_argument("words", nargs="*", help="parts of names of scenarios; with --random, controllers")
+parser.add_argument("--random", type=int, metavar="N")
+parser.add_argument("--seed", type=int, default=1)
+parser.add_argument("--worst", type=int, default=0)
+given = parser.parse_args()
+if given.random:
+    random_services(given.random, given.seed, given.words, given.worst)
+else:
+    main(*given.words)

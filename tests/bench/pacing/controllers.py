@@ -56,6 +56,20 @@ class Paced:
         self.next_call_at = max(now, self.next_call_at) + 1 / self.rate
 
 
+class Steady(Paced):
+    """Another program, which calls at its own rate whatever is answered."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def answered(self, sent_at: float, now: float) -> None:
+        pass
+
+    def throttled(self, sent_at: float, now: float) -> None:
+        pass
+
+
 class Aimd(Paced):
     """Additive increase, multiplicative decrease, after a search that grows with each success."""
 

@@ -78,3 +78,24 @@ class Fixed:
 
     def ideal(self, calls: int) -> float:
         return (calls - self.limit) * self.seconds / self.limit
+
+
+class Weighted:
+    """A leaky window: the calls of this span and, in part, of the span before, as far as it is near."""
+
+    def __init__(self, limit: int, seconds: float) -> None:
+        self.limit, self.seconds = limit, seconds
+        self.span, self.used, self.before = 0, 0, 0
+
+    def admits(self, at: float) -> bool:
+        span, part = divmod(at / self.seconds, 1)
+        if span != self.span:
+            self.before = self.used if span == self.span + 1 else 0
+            self.span, self.used = int(span), 0
+        if self.used + self.before * (1 - part) > self.limit - 1 + 1e-9:
+            return False
+        self.used += 1
+        return True
+
+    def ideal(self, calls: int) -> float:
+        return (calls - self.limit) * self.seconds / self.limit

@@ -24,9 +24,12 @@ class Client:
     """One process: its pace and its rows."""
 
     controller: Controller
-    rows: int
+    #: inf: it calls until the others are done.
+    rows: float
     starts: float = 0.0
-    left: int = field(init=False)
+    #: Whether a throttled call is made again.
+    retries: bool = True
+    left: float = field(init=False)
     in_flight: int = 0
     throttled: int = 0
     #: When each row was settled.
@@ -55,10 +58,11 @@ class Simulation:
         self.rng, self.order = Random(self.seed), count()
         self.turns = Random(self.seed)
         self.orders = [[*self.clients[n:], *self.clients[:n]] for n in range(len(self.clients))]
+        self.waited_for = [client for client in self.clients if client.rows < inf]
         self.events: list[tuple[float, int, str, Client, float]] = []
         for client in self.clients:
             self._push(client.starts, "wake", client)
-        while self.events:
+        while self.events and any(client.left or client.in_flight for client in self.waited_for):
             now, _, what, client, sent_at = heapq.heappop(self.events)
             if now > self.limit:
                 return
@@ -106,6 +110,6 @@ class Simulation:
             client.done.append(now)
             client.controller.answered(sent_at, now)
         else:
-            client.left += 1
+            client.left += client.retries
             client.throttled += 1
             client.controller.throttled(sent_at, now)
