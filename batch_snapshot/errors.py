@@ -58,7 +58,6 @@ def is_path_error(error: OSError) -> bool:
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Whether the disk is full, or the user's quota on it."""
     return error.errno in _DISK_FULL
 
 

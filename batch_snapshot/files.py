@@ -37,8 +37,7 @@ _KINDS = {
 }
 
 
-class NotAFileError(OSError):
-    """The path exists and is not a regular file."""
+class NotAFileError(OSError): ...
 
 
 def open_regular(path: Path, buffering: int = -1) -> IO[bytes]:
@@ -70,11 +69,7 @@ def open_descriptor(path: Path, flags: int, mode: int = 0o666) -> int:
 
 
 def read_regular(path: Path, longest: int) -> bytes:
-    """The content of a regular file.
-
-    Raises:
-        OSError: as `open_regular`, or it holds more than `longest` bytes.
-    """
+    """The content of a regular file; raises OSError also if it holds more than `longest` bytes."""
     with open_regular(path) as file:
         data = file.read(longest + 1)
     if len(data) > longest:
@@ -130,11 +125,7 @@ def special_kind(path: Path) -> str | None:
 
 
 def refuse_special(path: Path) -> None:
-    """Refuse a pipe, a device or a folder before a library opens it as a file.
-
-    Raises:
-        NotAFileError: the path is one of these.
-    """
+    """Raise `NotAFileError` for a pipe, a device or a folder before a library opens it as a file."""
     if kind := special_kind(path):
         raise NotAFileError(errno.ENXIO, f"it is {kind}, not a file", str(path))
 
@@ -151,11 +142,7 @@ def resolved(path: Path) -> Path:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and all its parents.
-
-    Raises:
-        OSError: it cannot be created.
-    """
+    """Create a folder and all its parents; whatever fails is an OSError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except RecursionError:

@@ -169,8 +169,6 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Which credentials sign the calls: a profile, a role, or else the ambient ones."""
-
     name: str
     #: From here to `quota`: texts, which the ledger keeps in this order.
     role_arn: str | None = None
@@ -191,8 +189,6 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A row to be sent, its token, and the state that earlier attempts left."""
-
     row: Row
     client_token: str
     generation: int = 0
@@ -206,8 +202,6 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The service's answer: the snapshot that now exists."""
-
     arn: str
     revision: int
     request_id: str | None = None
@@ -238,8 +232,6 @@ class Failure:
 
 
 class ApiError(Exception):
-    """Carries the `Failure` of one attempt from the client to the engine."""
-
     def __init__(self, failure: Failure) -> None:
         super().__init__(f"{failure.code}: {failure.message}")
         self.failure = failure
@@ -247,8 +239,6 @@ class ApiError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RowError:
-    """Why a row failed or is in doubt, as the ledger records it."""
-
     kind: ErrorKind
     code: str
     message: str

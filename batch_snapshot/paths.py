@@ -43,7 +43,6 @@ def state_folder(given: Path | None, environ: Mapping[str, str], home: Path | No
 
 
 def call_log_file(state: Path) -> Path:
-    """The log of calls, shared by all processes of this machine."""
     return state / "usage.sqlite"
 
 
@@ -86,11 +85,7 @@ def simulated_state(world: Path, given: Path | None) -> Path:
 
 @contextmanager
 def temporary_state() -> Iterator[Path]:
-    """A state folder for a simulated run whose world is not kept.
-
-    Raises:
-        StorageError: no folder can be made.
-    """
+    """A state folder for a simulated run whose world is not kept."""
     try:
         folder = TemporaryDirectory(prefix="batch-snapshot-", ignore_cleanup_errors=True)
     except OSError as error:
@@ -103,12 +98,10 @@ def temporary_state() -> Iterator[Path]:
 
 
 def ledger_path(pattern: str, name: str, today: datetime) -> Path:
-    """The ledger of `pattern` for the manifest `name` on the UTC day of `today`."""
     return Path(pattern.replace("{name}", name).replace("{date}", today.strftime(DATE)))
 
 
 def dated_ledgers(pattern: str, name: str) -> list[Path]:
-    """The existing ledgers of a pattern with {date}, newest first."""
     parts = pattern.replace("{name}", name).split("{date}")
     if len(parts) == 1:
         return []
@@ -150,21 +143,14 @@ def ledgers_of(pattern: str) -> list[Path]:
 
 
 def discovered_file(ledger: Path) -> Path:
-    """The pairs that a run discovered, next to its ledger."""
     return ledger.with_name(f"{ledger.name}.discovered.ndjson")
 
 
 def snapshot_index_file(state: Path) -> Path:
-    """The index of snapshots that ledgers record."""
     return state / "snapshots.sqlite"
 
 
 def ledger_lock(ledger: Path) -> Path:
-    """The lock next to a ledger.
-
-    Raises:
-        InputError: the path is a folder.
-    """
     if not ledger.name:
         raise InputError(f"{ledger}: is a folder; name the ledger's file")
     return ledger.with_name(f"{ledger.name}.lock")
@@ -176,7 +162,6 @@ def original_file(ledger: Path, number: int) -> Path:
 
 
 def is_original(path: Path) -> bool:
-    """Whether a file is the original of a repaired ledger."""
     return re.search(r"\.original(\.\d+)?$", path.name) is not None
 
 

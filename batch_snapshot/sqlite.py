@@ -45,13 +45,7 @@ def create(path: Path) -> None:
 def connect(path: Path | None, *, timeout: float = 30.0, check_same_thread: bool = True) -> Connection:
     """Open the database at `path`, created if need be; None: a temporary one that vanishes when closed.
 
-    Args:
-        path: of the file.
-        timeout: seconds to wait for the locks of other processes.
-        check_same_thread: refuse to be used by another thread.
-
-    Raises:
-        OSError, Error: it cannot be created or opened.
+    It waits for the locks of other processes for `timeout` seconds.
     """
     if path is not None:
         create(path)
@@ -74,13 +68,11 @@ def transaction(db: Connection) -> Iterator[None]:
 
 
 def execute_all(db: Connection, statements: str) -> None:
-    """Execute statements that are separated by semicolons."""
     for statement in statements.split(";"):
         db.execute(statement)
 
 
 def drop_tables(db: Connection) -> None:
-    """Drop every table of the database."""
     for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
         db.execute(f'DROP TABLE "{name}"')
 
@@ -99,7 +91,6 @@ def set_journal_mode(db: Connection, mode: str, timeout: float) -> str:
 
 
 def is_damaged(error: Error) -> bool:
-    """Whether the file is no database, or a damaged one."""
     return _primary_code(error) in _DAMAGED
 
 
@@ -146,11 +137,7 @@ def _primary_code(error: Error) -> int:
 
 @contextmanager
 def temporary_tables(statements: str) -> Iterator[Connection]:
-    """A temporary database with these tables, for what must be sorted or looked up and may exceed memory.
-
-    Raises:
-        StorageError: the folder for temporary files cannot be used.
-    """
+    """A temporary database with these tables, for what must be sorted or looked up and may exceed memory."""
     db = connect(None)
     try:
         with temporary_errors():
@@ -163,11 +150,7 @@ def temporary_tables(statements: str) -> Iterator[Connection]:
 
 @contextmanager
 def temporary_errors() -> Iterator[None]:
-    """`errors_of` for a temporary database.
-
-    Raises:
-        StorageError: the folder for temporary files cannot be used.
-    """
+    """Turn SQLite's errors about a temporary database into `StorageError`."""
     try:
         yield
     except sqlite3.Error as error:

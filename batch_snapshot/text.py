@@ -53,12 +53,10 @@ def encodable(text: str) -> str:
 
 
 def truncated(text: str, longest: int) -> str:
-    """The text, or its beginning where it is longer."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def shortened(text: str, longest: int = LONGEST_WORD) -> str:
-    """The text, or its beginning and end where it is longer."""
     if len(text) <= longest:
         return text
     return f"{text[: longest * 2 // 3]}…{text[-(longest // 3) :]}"
@@ -105,5 +103,4 @@ def parse_duration(text: str) -> float | None:
 
 
 def timestamp(moment: datetime) -> str:
-    """RFC 3339 in UTC with milliseconds."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

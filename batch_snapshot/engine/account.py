@@ -47,8 +47,6 @@ class Abandoned(Exception):  # noqa: N818 - not an error: the row is left for an
 
 @dataclass(slots=True)
 class Traffic:
-    """Counts of calls that were sent."""
-
     calls: int = 0
     throttled: int = 0
 
@@ -107,7 +105,6 @@ class AccountState:
         self.check_halted()
 
     def check_halted(self) -> None:
-        """Raise `Abandoned` if the account is halted."""
         if self.halted:
             raise Abandoned
 
@@ -132,13 +129,11 @@ class AccountState:
             self.notify_changed()
 
     async def until_next_probe(self) -> None:
-        """Wait until the next probe is due or the pause ends."""
         while (pause := self.pause) is not None and (left := pause.next_at - anyio.current_time()) > 0:
             with anyio.move_on_after(left):
                 await self.changed.wait()
 
     def end_pause(self) -> None:
-        """Let calls leave again."""
         self.pause = None
         self.notify_changed()
 
@@ -154,7 +149,6 @@ class AccountState:
         return Stop(StopKind.DEFERRED, f"account {self.name}: {_describe_spent(spent, calls, now)}")
 
     def pause_failed(self, pause: Pause, now: float) -> Stop:
-        """The stop after a pause in which every probe failed."""
         seconds = f"{now - pause.began:.0f} s"
         if pause.key == UNREACHABLE:
             why = (

@@ -57,7 +57,6 @@ class Attempts:
         return self.first_sent_at, self.clock_skew, self.known_since, self.last_sent_at
 
     def sent(self, now: ClockReading) -> None:
-        """Note that a try is about to leave."""
         self.in_flight = True
         self._before_try = self._times
         self.last_sent_at = now.at
@@ -82,7 +81,6 @@ class Attempts:
             self.ambiguous, self.failure = True, failure
 
     def dropped(self) -> None:
-        """Note that the answer to the try in flight is not waited for."""
         self.answered(UNANSWERED)
 
     @property

@@ -42,7 +42,6 @@ class Calls:
         settings: Settings,
         now: Callable[[], datetime],
     ) -> None:
-        """Apply `settings` to the accounts of `run`."""
         self._run = run
         self._concurrency = concurrency
         self._settings = settings
@@ -167,7 +166,6 @@ class Calls:
             self._run.stop_account(account.name, stop)
 
     def stop_signing(self, account: AccountState, failure: Failure) -> None:
-        """Stop an account whose credentials do not work."""
         reason = f"account {account.name}: {failure.code}: {failure.message}"
         self._run.stop_account(account.name, Stop(StopKind.STOPPED, reason))
 

@@ -53,7 +53,6 @@ class ConcurrencyLimit:
     """
 
     def __init__(self, limit: int) -> None:
-        """Let `limit` calls be in flight."""
         self._limit = limit
         self._free = anyio.Semaphore(limit, fast_acquire=True)
         #: Accounts with calls to make, by engine, and their sum.
@@ -72,12 +71,10 @@ class ConcurrencyLimit:
         return -(-self._limit // max(1, self._accounts, self.expected))
 
     def leave(self, engine: object) -> None:
-        """Forget an engine that has no more calls to make."""
         self._accounts -= self._busy.pop(engine, 0)
 
     @property
     def taken(self) -> int:
-        """Calls in flight."""
         return self._limit - self._free.value
 
     def take_nowait(self) -> bool:
@@ -89,11 +86,9 @@ class ConcurrencyLimit:
         return True
 
     async def take(self) -> None:
-        """Wait until the limit allows another call, and begin it."""
         await self._free.acquire()
 
     def give_back(self) -> None:
-        """End a call."""
         self._free.release()
 
 
@@ -106,19 +101,15 @@ class WindowMeter:
     windows: tuple[QuotaWindow, ...]
 
     def reserve(self) -> int | WindowFull:
-        """Log a call that is about to leave, or say when one would fit."""
         return self.usage.reserve(self.key, self.windows)
 
     def free_calls(self) -> int:
-        """How many calls would fit now."""
         return self.usage.free_calls(self.key, self.windows)
 
     def finish(self, reservation: int) -> None:
-        """The call is over."""
         self.usage.finish(reservation)
 
     def cancel(self, reservation: int) -> None:
-        """The call never left."""
         self.usage.cancel(reservation)
 
 
@@ -256,12 +247,7 @@ class AccountLimits:
     ) -> None:
         """Look limits up in `usage`; without it nothing is known.
 
-        Args:
-            accounts: as they sign, with the quotas of this run.
-            endpoint: of all calls.
-            usage: the log of calls.
-            environ: of the process, to tell ambient credentials apart.
-            read_rate: reads a second and account; None: what AWS allows.
+        `environ` tells ambient credentials apart; `read_rate` is in reads a second and account.
         """
         self._read_rate = read_rate or READ_RATE
         self._accounts = accounts

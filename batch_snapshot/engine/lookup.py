@@ -24,7 +24,6 @@ class LookUpRefusedError(Exception):
     """The snapshot cannot be looked up, so sending again might make a second one."""
 
     def __init__(self, failure: Failure) -> None:
-        """Wrap the failure of the read."""
         super().__init__(failure.code)
         self.failure = failure
 
@@ -33,7 +32,6 @@ class LookUps:
     """Decides when a look-up comes before a try, and makes it."""
 
     def __init__(self, calls: Calls, seams: Seams, settings: Settings) -> None:
-        """Make the reads by `calls`."""
         self._calls = calls
         self._seams = seams
         self._settings = settings

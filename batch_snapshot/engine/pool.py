@@ -52,15 +52,7 @@ class Engine(RunState):
         concurrency: ConcurrencyLimit | None = None,
         queue: RequestSource | None = None,
     ) -> None:
-        """Wire a run.
-
-        Args:
-            accounts: by name.
-            seams: to the service, the ledger and the clocks.
-            settings: bounds.
-            concurrency: shared with other engines of this process; None: this engine's alone.
-            queue: hands out the requests by account; None: one that sorts those of a manifest.
-        """
+        """Wire a run; engines of one process may share a `concurrency`."""
         super().__init__(accounts, seams.record, seams.now, settings.failure_limit)
         self._seams = seams
         self._settings = settings
@@ -75,7 +67,6 @@ class Engine(RunState):
 
     @property
     def in_flight(self) -> int:
-        """Calls in flight."""
         return self._concurrency.taken
 
     def abort(self) -> None:

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 
 class Preflight:
-    """Checks accounts before their first irreversible call."""
-
     def __init__(self, run: RunState, calls: Calls, seams: Seams) -> None:
-        """Check the accounts of `run`."""
         self._run = run
         self._calls = calls
         self._seams = seams

@@ -41,14 +41,11 @@ class RequestSource(Protocol):
     async def take(self, name: str, size: int) -> list[Request]:
         """Take the next requests of an account, up to `size`; empty: there will be no more."""
 
-    def busy(self) -> int:
-        """How many accounts have requests, or will have."""
+    def busy(self) -> int: ...
 
-    def wake(self) -> None:
-        """Some account halted: tasks that wait look again."""
+    def wake(self) -> None: ...
 
-    def close(self) -> None:
-        """Drop what waits."""
+    def close(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -132,11 +129,6 @@ class RequestQueue:
         self.wake()
 
     async def take(self, name: str, size: int) -> list[Request]:
-        """Take the next requests of an account, up to `size`; empty: there will be no more.
-
-        Raises:
-            StorageError: what waits on disk cannot be read.
-        """
         backlog = self._backlogs[name]
         while not (backlog or self._complete or self._halted(name)):
             await backlog.changed.wait()

@@ -74,15 +74,6 @@ class Reader:
         now: Callable[[], datetime],
         rng: Random,
     ) -> None:
-        """Wire the seams.
-
-        Args:
-            account: its read pacer gives the permits.
-            call: makes one call; raises `ApiError`.
-            identify: finds out which AWS account signs, before the first permit; raises `ApiError`.
-            now: the wall clock.
-            rng: draws the jitter.
-        """
         self.name = account.name
         self.calls: Counter[str] = Counter()
         self.throttled = 0

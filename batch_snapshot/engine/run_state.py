@@ -38,14 +38,7 @@ class RunState:
         now: Callable[[], datetime],
         limit: FailureLimit,
     ) -> None:
-        """Begin a run.
-
-        Args:
-            accounts: by name.
-            record: writes an outcome to the ledger; an exception ends the run before another call.
-            now: the wall clock.
-            limit: how many rows may fail.
-        """
+        """Begin a run; an exception of `record` ends it before another call."""
         self.accounts = accounts
         self.stop: Stop | None = None
         self.announce: Callable[[Stop], None] = lambda _: None
@@ -66,7 +59,6 @@ class RunState:
 
     @property
     def in_flight(self) -> int:
-        """Calls in flight."""
         raise NotImplementedError
 
     @property

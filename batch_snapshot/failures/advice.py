@@ -74,7 +74,6 @@ def credentials_advice(code: str, profile: str | None, provider: str | None = No
 
 
 def role_advice(failure: Failure, role: str, profile: str | None) -> str:
-    """What to do about a role that could not be assumed."""
     of = f" of profile {profile}" if profile else ""
     if failure.kind is ErrorKind.TRANSIENT:
         return f"STS could not be had for role {role} in several tries: run the same command again later"

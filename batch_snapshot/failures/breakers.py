@@ -57,7 +57,6 @@ _NONE = FailurePattern("", "", "")
 
 
 def failure_pattern(failure: Failure) -> FailurePattern:
-    """What a failed row says about the next ones."""
     if failure.kind is ErrorKind.QUOTA:
         return FailurePattern(
             "quota",
@@ -157,7 +156,6 @@ class Breaker:
     last: Failure | None = None
 
     def after_success(self) -> Breaker:
-        """The breaker after a row succeeded."""
         return self if self.succeeded and not self.count else Breaker(self.limit, succeeded=True)
 
     def after(self, failure: Failure) -> Breaker:
@@ -173,7 +171,6 @@ class Breaker:
 
     @property
     def tripped(self) -> bool:
-        """Whether the account should make no further call, or pause."""
         return self.count >= self._allowed
 
     @property
@@ -185,7 +182,6 @@ class Breaker:
 
     @property
     def reason(self) -> str:
-        """What tripped it, and what to do."""
         if self.last is None:
             return ""
         message = self.last.message
@@ -209,7 +205,6 @@ class Pause:
 
     @property
     def probe_gap(self) -> float:
-        """Seconds from one probe to the next."""
         return min(LONGEST_PROBE_GAP, FIRST_PROBE_AFTER * 2.0**self.probes)
 
     @property
@@ -219,7 +214,6 @@ class Pause:
 
     @classmethod
     def begin(cls, key: str, what: str, now: float, longest: float) -> Pause:
-        """Pause from `now` on."""
         return cls(key, what, now, now + longest, now + min(FIRST_PROBE_AFTER, longest))
 
     def after_probe(self, what: str, now: float) -> Pause:

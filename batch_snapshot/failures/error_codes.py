@@ -23,8 +23,6 @@ MESSAGE_LIMIT = 2_000
 
 
 class Rule(NamedTuple):
-    """How one error code or exception class is treated."""
-
     kind: ErrorKind
     verdict: Verdict
     may_have_landed: bool
@@ -165,8 +163,6 @@ CLIENT_RULES: Mapping[str, Rule] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorResponse:
-    """An error answer of the service."""
-
     code: str
     message: str
     reason: str | None = None
@@ -300,7 +296,6 @@ def credentials_failure(failure: Failure) -> Failure:
 
 
 def is_clock_error(failure: Failure) -> bool:
-    """Whether a signature was refused because a clock is wrong."""
     if failure.code in {"RequestTimeTooSkewed", "RequestExpired"}:
         return True
     if failure.code not in {"InvalidSignatureException", "SignatureDoesNotMatch"}:
@@ -309,5 +304,4 @@ def is_clock_error(failure: Failure) -> bool:
 
 
 def clean_text(text: str, limit: int = MESSAGE_LIMIT) -> str:
-    """Text of the service as the ledger takes it."""
     return without_control_characters(text, limit)

@@ -139,7 +139,6 @@ class FailureLimit:
         raise InputError(f"--max-failures {text}: give a number of rows (50) or a share under 100 % (5%)")
 
     def exceeded(self, *, bad: int, done: int) -> bool:
-        """Whether `bad` of `done` rows are more than allowed."""
         if self.count is not None:
             return bad > self.count
         if self.percent is not None:

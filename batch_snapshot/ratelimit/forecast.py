@@ -35,8 +35,6 @@ class ForecastSpan:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """When how many calls will leave."""
-
     spans: tuple[ForecastSpan, ...]
     #: Seconds from now until the last call leaves; 0 without any, inf if they never can.
     ends_in: float

@@ -27,22 +27,16 @@ LOOK_AGAIN = 1.0
 class Meter(Protocol):
     """An account's quota windows."""
 
-    def reserve(self) -> int | WindowFull:
-        """Log a call that is about to leave, or say when one would fit."""
+    def reserve(self) -> int | WindowFull: ...
 
-    def free_calls(self) -> int:
-        """How many calls would fit now."""
+    def free_calls(self) -> int: ...
 
-    def finish(self, reservation: int) -> None:
-        """The call ended."""
+    def finish(self, reservation: int) -> None: ...
 
-    def cancel(self, reservation: int) -> None:
-        """The call never left."""
+    def cancel(self, reservation: int) -> None: ...
 
 
 class WindowFullError(Exception):
-    """No call fits the account's windows."""
-
     def __init__(self, spent: WindowFull) -> None:
         super().__init__(spent.window.name)
         self.spent = spent
@@ -52,8 +46,7 @@ class PaceStore(Protocol):
     """Where an account's pace is kept."""
 
     @property
-    def pace(self) -> Pace:
-        """The pace as it was last seen."""
+    def pace(self) -> Pace: ...
 
     def change(self, event: Callable[[Pace], Pace]) -> None:
         """Replace the pace by the one after an event, atomically."""
@@ -66,7 +59,6 @@ class LocalPace:
         self.pace = pace
 
     def change(self, event: Callable[[Pace], Pace]) -> None:
-        """See `PaceStore.change`."""
         self.pace = event(self.pace)
 
 
@@ -94,7 +86,6 @@ class Permit:
             self._pacer.release(self._reservation, left=self._left)
 
     def used(self) -> None:
-        """The call leaves now."""
         self._left = True
 
     def never_left(self) -> None:
@@ -131,14 +122,7 @@ class Pacer:
         wait: bool = False,
         clock: Callable[[], float] = anyio.current_time,
     ) -> None:
-        """Start at `pace`.
-
-        Args:
-            pace: how fast.
-            meter: the account's windows, if it has any.
-            wait: until a full window opens again, instead of raising.
-            clock: monotonic, in seconds.
-        """
+        """Start at `pace`; `wait` until a full window opens again, instead of raising."""
         self.store: PaceStore = LocalPace(pace)
         self.meter = meter
         #: The window that is being waited for, and until when by the clock.
@@ -155,7 +139,6 @@ class Pacer:
 
     @property
     def pace(self) -> Pace:
-        """The pace as it was last seen."""
         return self.store.pace
 
     def change(self, event: Callable[[Pace], Pace]) -> None:

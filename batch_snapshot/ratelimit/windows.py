@@ -105,8 +105,6 @@ def calls_a_day(quota: Quota) -> float:
 
 
 class WindowFull(NamedTuple):
-    """No call fits now."""
-
     #: The full window that opens last.
     window: QuotaWindow
     #: Seconds until one call fits all windows; inf where the limit is 0. Calls in flight are assumed to last
@@ -115,8 +113,6 @@ class WindowFull(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """The machine's clocks and file systems; tests replace them."""
-
     #: A name that lasts until the next boot; None: unknown, and each opening of the log counts as a boot.
     boot: Callable[[], str | None] = boot_id
     #: Seconds that never run backwards in one boot, and that all its processes share.
@@ -143,13 +139,7 @@ class CallLog:
         machine: Machine | None = None,
         timeout: float = LOCK_TIMEOUT,
     ) -> None:
-        """Open or create the log at `path`.
-
-        Args:
-            path: the file; its folder is created.
-            clock: steady time in seconds, instead of the machine's.
-            machine: the machine's clocks and file systems.
-            timeout: seconds to wait for other processes.
+        """Open or create the log at `path`; `clock` gives steady seconds, instead of the machine's.
 
         Raises:
             StorageError: it cannot be opened, or is not a log of calls of this or an earlier version.
@@ -214,7 +204,6 @@ class CallLog:
             self._db.execute("UPDATE calls SET ended = ? WHERE id = ?", (now + 1, reservation))
 
     def cancel(self, reservation: int) -> None:
-        """The call provably never left: it counts no longer."""
         with self._transaction():
             self._db.execute("DELETE FROM calls WHERE id = ?", (reservation,))
 
