@@ -4,19 +4,15 @@ Every kind runs the same commands: `retry` for the last night, `prune`, and `run
 code is that of `run`.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from batch_snapshot.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 #: The files of each kind: the template, and the file's name.
 KINDS = {

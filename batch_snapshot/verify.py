@@ -4,38 +4,29 @@ One list per engagement answers most of it. Each revision that no ledger names t
 if it was made since the run began it is an extra snapshot, for instance a duplicate.
 """
 
-from __future__ import annotations
-
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from batch_snapshot import paths, sqlite
 from batch_snapshot.aws import profiles
 from batch_snapshot.config.accounts import recorded_accounts, resolve_targets
-from batch_snapshot.config.options import isolate_simulated_state, state_folder_of
-from batch_snapshot.discovery.readers import open_readers
-from batch_snapshot.engine.reader import map_concurrently, read_failed
+from batch_snapshot.config.options import Options, isolate_simulated_state, state_folder_of
+from batch_snapshot.discovery.readers import Environment, open_readers
+from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.ledger import locks
 from batch_snapshot.ledger.reader import head, lines
 from batch_snapshot.ledger.records import Header, Result, Skipped
 from batch_snapshot.ledger.snapshot_index import SnapshotIndex, service_of
 from batch_snapshot.models import SIMULATOR, ApiError, Row, Status
-from batch_snapshot.operations import NOT_FOUND, create_operation
+from batch_snapshot.operations import NOT_FOUND, CreateOperation, create_operation
+from batch_snapshot.sqlite import Connection
 from batch_snapshot.text import timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from batch_snapshot.config.options import Options
-    from batch_snapshot.discovery.readers import Environment
-    from batch_snapshot.engine.reader import Reader
-    from batch_snapshot.operations import CreateOperation
-    from batch_snapshot.sqlite import Connection
 
 #: A snapshot may be dated so much before the run that made it, by the service's clock.
 MARGIN = timedelta(minutes=1)

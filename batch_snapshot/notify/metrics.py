@@ -3,19 +3,13 @@
 There is no endpoint to be scraped: it would end with the process.
 """
 
-from __future__ import annotations
-
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from batch_snapshot import __version__, files
 from batch_snapshot.notify import notice
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from batch_snapshot.notify.notice import Metric
+from batch_snapshot.notify.notice import Metric
 
 #: Milliseconds for a push, its retries included.
 PUSH_TIMEOUT = 10_000

@@ -1,20 +1,15 @@
 """The notice of a run's end, as text, JSON and metrics. Pure."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from batch_snapshot.errors import BatchSnapshotError
 from batch_snapshot.redaction import redacted
 from batch_snapshot.reporting import summary
+from batch_snapshot.reporting.summary import Summary
 from batch_snapshot.reporting.text import states
 from batch_snapshot.text import encodable, escaped, truncated
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from batch_snapshot.errors import BatchSnapshotError
-    from batch_snapshot.reporting.summary import Summary
 
 #: Groups of failures that the text names.
 NAMED_GROUPS = 5

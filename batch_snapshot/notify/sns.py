@@ -1,16 +1,12 @@
 """Publishes a notice to an SNS topic."""
 
-from __future__ import annotations
-
 import os
 import re
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batch_snapshot.aws import sns
-
-if TYPE_CHECKING:
-    from batch_snapshot.notify.notice import Notice
+from batch_snapshot.notify.notice import Notice
 
 #: Characters of a subject: SNS accepts no more, and only ASCII.
 LONGEST_SUBJECT = 100

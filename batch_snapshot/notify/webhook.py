@@ -1,15 +1,11 @@
 """Posts a notice to a webhook. Its URL is a secret: no message and no log contains it."""
 
-from __future__ import annotations
-
 import ssl
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import anyio
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 #: Tries, and in seconds: the time-out of each, and the pause after the first.
 TRIES = 3

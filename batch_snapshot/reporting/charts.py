@@ -1,20 +1,14 @@
 """Charts: sums → positions of bars and labels, which a template writes as SVG. Pure."""
 
-from __future__ import annotations
-
 import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from batch_snapshot.reporting.stats import percentile
-
-if TYPE_CHECKING:
-    from collections import Counter
-    from collections.abc import Callable, Mapping, Sequence
-
-    from batch_snapshot.reporting.stats import Invocation
+from batch_snapshot.reporting.stats import Invocation, percentile
 
 #: Sizes of a chart, in its own units.
 WIDTH, HEIGHT = 560, 190

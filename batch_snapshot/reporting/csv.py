@@ -1,19 +1,13 @@
 """Tables for a spreadsheet: entries → CSV. Pure."""
 
-from __future__ import annotations
-
 import csv
 import re
-from typing import IO, TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import IO
 
 from batch_snapshot.models import Skip, Status
-from batch_snapshot.reporting.entries import UNATTEMPTED
+from batch_snapshot.reporting.entries import UNATTEMPTED, ReportEntry
 from batch_snapshot.text import timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from batch_snapshot.reporting.entries import ReportEntry
 
 #: A spreadsheet takes this for the beginning of a formula; the wide characters are East Asian forms.
 _FORMULA = re.compile(r"[ \u00a0\u3000]*[=+\-@\t\r\n＝＋－＠]")

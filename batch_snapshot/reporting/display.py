@@ -1,22 +1,20 @@
 """A running run as people see it: a frame of plain values → a line, JSON, or a block for terminals. Pure."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import floor, isfinite, isinf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from batch_snapshot.reporting.summary import Counts
 from batch_snapshot.text import duration, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
+    # These take long to import, and most commands draw nothing.
     from rich.console import RenderableType
     from rich.table import Table
     from rich.text import Text
 
     from batch_snapshot.engine.limits import AccountForecast
-    from batch_snapshot.reporting.summary import Counts
 
 #: Accounts that have a line of their own; one line sums up the rest.
 SHOWN_ACCOUNTS = 9
@@ -32,7 +30,7 @@ class WindowUse(NamedTuple):
     limit: int
 
 
-def window_uses(forecast: AccountForecast, more: int = 0) -> list[WindowUse]:
+def window_uses(forecast: "AccountForecast", more: int = 0) -> list[WindowUse]:
     """How much of an account's quota windows is used: as forecast, and by so many more calls."""
     return [
         WindowUse(window.name, min(used + more, window.limit), window.limit)
@@ -178,7 +176,7 @@ def as_json(frame: Frame) -> dict[str, Any]:
     }
 
 
-def block(frame: Frame, width: int, *, ascii_only: bool = False) -> RenderableType:
+def block(frame: Frame, width: int, *, ascii_only: bool = False) -> "RenderableType":
     """The frame for a terminal of that width; readable without colour."""
     from rich.console import Group  # noqa: PLC0415 - most commands draw nothing
 
@@ -197,7 +195,7 @@ def block(frame: Frame, width: int, *, ascii_only: bool = False) -> RenderableTy
     return Group(*rows)
 
 
-def _text(*pieces: tuple[str, str]) -> Text:
+def _text(*pieces: tuple[str, str]) -> "Text":
     """One line of styled words, cut where the terminal ends."""
     from rich.text import Text  # noqa: PLC0415
 
@@ -207,7 +205,7 @@ def _text(*pieces: tuple[str, str]) -> Text:
     return text
 
 
-def _head(frame: Frame, width: int, *, ascii_only: bool) -> Text:
+def _head(frame: Frame, width: int, *, ascii_only: bool) -> "Text":
     name = frame.name if len(frame.name) <= width // 3 else f"{frame.name[: width // 3 - 1]}…"
     tail = f" {_percent(frame.share):>4}  {frame.done:,} of {frame.counts.total:,} rows"
     columns = width - len(name) - len(tail) - 2
@@ -220,7 +218,7 @@ def _head(frame: Frame, width: int, *, ascii_only: bool) -> Text:
     )
 
 
-def _states(frame: Frame) -> Text:
+def _states(frame: Frame) -> "Text":
     counts, left_out = frame.counts, sum(frame.counts.skipped.values())
     return _text(
         (f"  {counts.succeeded:,} succeeded", "green" if counts.succeeded else ""),
@@ -231,7 +229,7 @@ def _states(frame: Frame) -> Text:
     )
 
 
-def _traffic(frame: Frame) -> Text:
+def _traffic(frame: Frame) -> "Text":
     share = f" ({frame.throttled / frame.calls:.1%})" if frame.throttled and frame.calls else ""
     pieces = [
         (f"  {_speed(frame.rate)}{_of_allowed(frame.allowed)}", "cyan"),
@@ -242,7 +240,7 @@ def _traffic(frame: Frame) -> Text:
     return _text(*pieces)
 
 
-def _times(frame: Frame) -> Text:
+def _times(frame: Frame) -> "Text":
     elapsed = (f"  {duration(frame.elapsed)} elapsed", "")
     if frame.stopping:
         return _text(elapsed, (f"   {frame.stopping}", "bold yellow"))
@@ -255,7 +253,7 @@ def _times(frame: Frame) -> Text:
     return _text(elapsed, (f"   {left}", ""))
 
 
-def _accounts(parts: Sequence[DisplayPart], width: int) -> Table:
+def _accounts(parts: Sequence[DisplayPart], width: int) -> "Table":
     from rich.table import Table  # noqa: PLC0415
 
     lines = [("  account", "rows", "calls/s", "throttled", "quota"), *map(_account, parts[:SHOWN_ACCOUNTS])]

@@ -1,21 +1,13 @@
 """One entry per row: what became of it, and how. Pure."""
 
-from __future__ import annotations
-
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from batch_snapshot.ledger.history import CRASHED
-from batch_snapshot.ledger.records import Intent, Result, Skipped
-from batch_snapshot.models import LARGEST_COUNT, YEARS, ErrorKind, Status
+from batch_snapshot.ledger.history import CRASHED, History, RowState
+from batch_snapshot.ledger.records import Intent, Line, Result, Skipped
+from batch_snapshot.models import LARGEST_COUNT, YEARS, ErrorKind, Row, Status
 from batch_snapshot.redaction import redacted
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
-
-    from batch_snapshot.ledger.history import History, RowState
-    from batch_snapshot.ledger.records import Line
-    from batch_snapshot.models import Row
 
 #: The status of rows that have none.
 UNATTEMPTED = "unattempted"

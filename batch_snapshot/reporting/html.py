@@ -4,14 +4,13 @@ Every value is escaped: by the template engine in the page, as JSON in its data,
 The page's Content-Security-Policy lets it load nothing and run no script but its own.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections import Counter
-from datetime import UTC
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 import orjson
@@ -19,19 +18,12 @@ from markupsafe import Markup
 
 from batch_snapshot import __version__
 from batch_snapshot.reporting import charts
-from batch_snapshot.reporting.html_table import columns
+from batch_snapshot.reporting.html_table import PageRows, columns
 from batch_snapshot.reporting.next_steps import remedy
-from batch_snapshot.reporting.summary import largest_first
+from batch_snapshot.reporting.stats import LedgerStats
+from batch_snapshot.reporting.summary import Summary, largest_first
 from batch_snapshot.reporting.text import advice
 from batch_snapshot.text import duration
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import datetime
-
-    from batch_snapshot.reporting.html_table import PageRows
-    from batch_snapshot.reporting.stats import LedgerStats
-    from batch_snapshot.reporting.summary import Summary
 
 
 def render(

@@ -4,22 +4,16 @@ Each different text is kept once, in its natural order, and a row has the number
 column sorts numbers, and a search looks at every different text once.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
 from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.models import ErrorKind, Skip, Status
-from batch_snapshot.reporting.entries import UNATTEMPTED
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-
-    from batch_snapshot.reporting.entries import ReportEntry
+from batch_snapshot.reporting.entries import UNATTEMPTED, ReportEntry
 
 #: Different messages that a group of failures quotes, and the characters of each.
 QUOTED, QUOTED_LENGTH = 5, 600

@@ -1,16 +1,19 @@
 """A run while it goes: how fast its accounts call, what they wait for, and when it will end."""
 
-from __future__ import annotations
-
 from collections import deque
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from datetime import datetime
 
 import anyio
 
 from batch_snapshot.clock import utc_now
+from batch_snapshot.engine.account import AccountState
+from batch_snapshot.engine.limits import AccountForecast, AccountLimits
+from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.errors import StorageError
+from batch_snapshot.models import Outcome
 from batch_snapshot.ratelimit import forecast
 from batch_snapshot.reporting.display import (
     DisplayPart,
@@ -21,17 +24,8 @@ from batch_snapshot.reporting.display import (
     fullest,
     window_uses,
 )
+from batch_snapshot.reporting.stats import RunStats
 from batch_snapshot.text import plural
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from datetime import datetime
-
-    from batch_snapshot.engine.account import AccountState
-    from batch_snapshot.engine.limits import AccountForecast, AccountLimits
-    from batch_snapshot.engine.run_state import RunState
-    from batch_snapshot.models import Outcome
-    from batch_snapshot.reporting.stats import RunStats
 
 #: Seconds between two lines in a log, and between two frames of a display.
 LINES_EVERY = 5.0

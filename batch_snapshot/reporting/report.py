@@ -1,31 +1,25 @@
 """Reports: a ledger and its manifest → an HTML page, or CSV files."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from batch_snapshot import manifest
 from batch_snapshot.errors import InputError, ManifestError, way_out
 from batch_snapshot.files import atomic_write_text, make_folder, resolved
 from batch_snapshot.ledger import reader
+from batch_snapshot.ledger.records import Header
+from batch_snapshot.manifest import Manifest
 from batch_snapshot.reporting import csv, html
-from batch_snapshot.reporting.entries import settled, unattempted
+from batch_snapshot.reporting.entries import ReportEntry, settled, unattempted
 from batch_snapshot.reporting.html_table import PageRows
+from batch_snapshot.reporting.stats import LedgerStats
 from batch_snapshot.reporting.status import LedgerWatch
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import datetime
-
-    from batch_snapshot.ledger.records import Header
-    from batch_snapshot.manifest import Manifest
-    from batch_snapshot.reporting.entries import ReportEntry
-    from batch_snapshot.reporting.stats import LedgerStats
-    from batch_snapshot.reporting.summary import Summary
+from batch_snapshot.reporting.summary import Summary
 
 
 @dataclass(slots=True)

@@ -1,15 +1,10 @@
 """A terminal on which a running run is drawn in place."""
 
-from __future__ import annotations
-
-from typing import IO, TYPE_CHECKING, cast
+from collections.abc import Callable
+from typing import IO, cast
 
 from batch_snapshot.reporting import display
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from batch_snapshot.reporting.display import Frame
+from batch_snapshot.reporting.display import Frame
 
 
 class Screen:

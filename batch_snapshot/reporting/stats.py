@@ -4,29 +4,23 @@
 invocation, `LedgerStats` the lines of a ledger; `summarize` makes a `Summary` of either. Pure.
 """
 
-from __future__ import annotations
-
 from array import array
 from collections import Counter, defaultdict, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batch_snapshot.ledger.history import FailureGroup, History, failure_group
-from batch_snapshot.ledger.records import End, Header, Intent, Result
-from batch_snapshot.models import ErrorKind, Skip, Status
+from batch_snapshot.ledger.records import End, Header, Intent, Line, Result
+from batch_snapshot.models import ErrorKind, Outcome, Skip, Status
 from batch_snapshot.reporting.entries import parse_count, parse_time
 from batch_snapshot.reporting.next_steps import next_steps, run_command
 from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary, count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any
-
-    from batch_snapshot.engine.account import AccountState
-    from batch_snapshot.ledger.records import Line
-    from batch_snapshot.models import Outcome
+    from batch_snapshot.engine.account import AccountState  # the engine takes long to import
 
 #: The present rate is measured over this time.
 RECENT = timedelta(seconds=60)
@@ -98,7 +92,7 @@ class RunStats:
     def counts(self) -> Counts:
         return count(self.rows.statuses, self._total)
 
-    def account_summary(self, account: AccountState) -> AccountSummary:
+    def account_summary(self, account: "AccountState") -> AccountSummary:
         statuses = self.accounts[account.name].statuses
         counts = {status.value: statuses[status] for status in Status}
         unattempted = self.todo.get(account.name, 0) - sum(counts.values())

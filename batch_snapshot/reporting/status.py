@@ -1,9 +1,9 @@
 """What a ledger says by itself, also while a run is writing it."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,18 +11,15 @@ from batch_snapshot import files, paths
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError, LedgerError, StorageError
 from batch_snapshot.ledger import check, locks, reader
+from batch_snapshot.ledger.history import History
+from batch_snapshot.ledger.records import Header
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.reporting.display import DisplayPart, Frame, fullest, window_uses
 from batch_snapshot.reporting.stats import LedgerStats
+from batch_snapshot.reporting.summary import Summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
-
     from batch_snapshot.engine.limits import AccountForecast
-    from batch_snapshot.ledger.history import History
-    from batch_snapshot.ledger.records import Header
-    from batch_snapshot.reporting.summary import Summary
 
 
 def read_status(path: Path, now: Callable[[], datetime] = utc_now) -> Summary:
@@ -105,7 +102,7 @@ class LedgerWatch:
             ],
         )
 
-    def _forecasts(self, rows: int, rate: float) -> dict[str, AccountForecast]:
+    def _forecasts(self, rows: int, rate: float) -> "dict[str, AccountForecast]":
         """How full each account's quota windows are, and how long `rows` calls will take.
 
         Read from the log of calls; empty without one.

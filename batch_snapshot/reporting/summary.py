@@ -1,17 +1,12 @@
 """The summary of a run or ledger: counts, failures, exit code; and the same as JSON. Pure."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
+from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.models import AWS, Skip, Status
 from batch_snapshot.reporting.next_steps import remedy
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from batch_snapshot.ledger.history import FailureGroup
 
 
 class _States(NamedTuple):

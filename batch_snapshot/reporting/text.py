@@ -1,21 +1,14 @@
 """A summary as text for people. Pure."""
 
-from __future__ import annotations
-
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
+from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.models import ErrorKind, Status
 from batch_snapshot.operations import SNAPSHOT, iam_action
 from batch_snapshot.reporting.next_steps import remedy
-from batch_snapshot.reporting.summary import AccountSummary, largest_first
+from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary, largest_first
 from batch_snapshot.text import plural
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from batch_snapshot.ledger.history import FailureGroup
-    from batch_snapshot.reporting.summary import Counts, Summary
 
 #: What a person can do, by the kind of an error.
 ADVICE: Mapping[ErrorKind, str] = {
