@@ -76,9 +76,9 @@ def test_a_window_admits_its_limit_in_the_long_run(window):
 
 def test_random_services_are_used_better_than_by_a_usual_controller():
     """A part of the score of `python -m tests.bench.pacing --random 300`."""
-    services = [draw(seed) for seed in range(15)]
+    services = [draw(seed) for seed in range(100, 115)]
     ours, aimd = (score([play_random(each, make) for each in services]) for make in (Ours, Aimd))
-    assert ours.mean <= 2.15
+    assert ours.mean <= 1.6
     assert ours.throttled <= 0.08
     assert ours.mean < aimd.mean
     assert ours.throttled < aimd.throttled
