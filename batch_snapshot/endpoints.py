@@ -51,23 +51,13 @@ def check_endpoint(url: str, source: str) -> str:
 
 
 def environment_endpoint(environ: Mapping[str, str]) -> str | None:
-    """The endpoint that the environment names, as botocore reads it; None: none.
-
-    https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
-
-    Raises:
-        InputError: it is no URL, or has credentials.
-    """
+    """The endpoint that the environment names, as botocore reads it; None: none."""
     named = None if _ignored(environ) else next(filter(environ.get, _SERVICE_VARIABLES), None)
     return check_endpoint(environ[named], named) if named else None
 
 
 def check_credential_endpoints(environ: Mapping[str, str]) -> None:
-    """Check the endpoints that the environment names for what gives credentials.
-
-    Raises:
-        InputError: one is no URL, or has credentials.
-    """
+    """Check the endpoints that the environment names for what gives credentials."""
     for name in () if _ignored(environ) else filter(environ.get, _CREDENTIAL_VARIABLES):
         check_endpoint(environ[name], name)
 

@@ -24,11 +24,7 @@ UNCONNECTED = "_batch_snapshot_unconnected"
 
 
 def receipt(operation: CreateOperation, answer: Mapping[str, Any], scrub: Scrub, row: Row) -> Receipt:
-    """Read what a success says of `row`.
-
-    Raises:
-        ApiError: it makes no sense.
-    """
+    """Read what a success says of `row`."""
     found = operation.receipt(answer, row)
     if isinstance(found, str):
         raise ApiError(invalid_response(answer, found, scrub))
@@ -41,7 +37,6 @@ def invalid_response(answer: Mapping[str, Any], message: str, scrub: Scrub) -> F
 
 
 def failure(error: Exception, scrub: Scrub) -> Failure:
-    """Classify what a call raised."""
     try:
         return _classified(error, scrub)
     except Exception as unreadable:  # noqa: BLE001 - an answer can hold anything, and must not end the run

@@ -80,7 +80,7 @@ class Sessions:
         self._clients: dict[object, Any] = {}
         self._prompt_lock = anyio.Lock()
         self._refused_prompts: dict[str, mfa.MfaCodeError] = {}
-        self._secrets: dict[str, redaction.Secrets] = {}
+        self._secrets: dict[str, redaction.Secrets] = defaultdict(redaction.known)
         #: By profile: what gave its credentials, or failed to.
         self._chains: dict[str | None, providers.Chain] = {}
         self._sts = Sts(self.client, self.scrubber, rng, self._timeout)
@@ -133,7 +133,7 @@ class Sessions:
         if not self._simulated:
             providers.check(frozen, credentials.method, self._profile_of(credentials))
         secrets = (frozen.secret_key, frozen.token)
-        self._secrets_of(account).add(text for text in secrets if text and len(text) >= redaction.LONG)
+        self._secrets[account].add(text for text in secrets if text and len(text) >= redaction.LONG)
         return frozen
 
     def _profile_of(self, credentials: Any) -> str:
@@ -146,7 +146,7 @@ class Sessions:
         return chain.last if chain else None
 
     def scrubber(self, account: str) -> Callable[[str], str]:
-        return self._secrets_of(account).scrub
+        return self._secrets[account].scrub
 
     async def learn_source_secrets(self, account: Account) -> None:
         source = self._sources.get(account.profile)
@@ -154,24 +154,17 @@ class Sessions:
             with suppress(Exception):
                 await self.frozen(account.name, source.credentials)
 
-    def _secrets_of(self, account: str) -> redaction.Secrets:
-        if account not in self._secrets:
-            self._secrets[account] = redaction.known()
-        return self._secrets[account]
-
     async def client(self, service: str, region: str, source: CredentialSource, **settings: Any) -> Any:
         """A client that is shared by all who need one like it; `signed_by` says who signs a call.
 
-        Args:
-            service: as botocore names it.
-            region: to call.
-            source: whose settings shape it.
-            settings: `endpoint_url`, and how it speaks HTTP (see `http_config`).
+        Its `settings` are `endpoint_url`, and how it speaks HTTP (see `http_config`); `source` shapes it too.
         """
         key = (service, region, settings.get("endpoint_url"), source.shape)
         async with self._locks[key]:
             if key not in self._clients:
-                made = self._session_for(source).client(
+                if source.shape not in self._sessions:
+                    self._sessions[source.shape], _ = self._new_session(source.profile)
+                made = self._sessions[source.shape].client(
                     service,
                     region_name=region,
                     endpoint_url=settings.pop("endpoint_url", None),
@@ -205,11 +198,6 @@ class Sessions:
         source = CredentialSource(profile, credentials, tuple(str(settings.get(name)) for name in _SHAPING))
         self._sessions.setdefault(source.shape, session)
         return source
-
-    def _session_for(self, source: CredentialSource) -> Any:
-        if source.shape not in self._sessions:
-            self._sessions[source.shape], _ = self._new_session(source.profile)
-        return self._sessions[source.shape]
 
     def _new_session(self, profile: str | None) -> tuple[Any, providers.Chain]:
         """A session whose clients are signed for by each call, and the chain of a profile's credentials."""

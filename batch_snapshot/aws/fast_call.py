@@ -173,12 +173,8 @@ async def learn(
 ) -> FastCall | None:
     """The fast call of `operation`; None: it would not give the same bytes as botocore's call.
 
-    Args:
-        client: of aiobotocore; nothing is sent.
-        operation: as the API names it.
-        exchange: sends calls later on.
-        parameters: any valid ones.
-        credentials: frozen; those that the client signs with.
+    Nothing is sent: `exchange` sends calls later on. The client signs with these frozen `credentials`; the
+    `parameters` are any valid ones.
     """
     request = await _captured(client, operation, parameters)
     if request is None:

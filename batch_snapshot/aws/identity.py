@@ -1,6 +1,7 @@
 """Asks STS which AWS account credentials belong to, and for the credentials of roles."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 from typing import Any, NamedTuple
@@ -34,28 +35,19 @@ class CredentialSource(NamedTuple):
     shape: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
 class Sts:
-    """Asks STS with the credentials of a source, and again where that may help.
+    """Asks STS with the credentials of a source, and again where that may help."""
 
-    Args:
-        open_client: opens a shared client (see `Sessions.client`).
-        scrubber: of an account: takes its secrets out of a text.
-        rng: draws the jitter between two tries.
-        timeout: seconds for one try.
-    """
-
-    def __init__(
-        self,
-        open_client: Callable[..., Awaitable[Any]],
-        scrubber: Callable[[str], Callable[[str], str]],
-        rng: Random,
-        timeout: float,
-    ) -> None:
-        self._open_client = open_client
-        self._scrubber = scrubber
-        self._rng = rng
-        self._timeout = timeout
-        self._concurrency = anyio.Semaphore(ASSUMED_AT_ONCE)
+    #: Opens a shared client (see `Sessions.client`).
+    open_client: Callable[..., Awaitable[Any]]
+    #: Of an account: takes its secrets out of a text.
+    scrubber: Callable[[str], Callable[[str], str]]
+    #: Draws the jitter between two tries.
+    rng: Random
+    #: Seconds for one try.
+    timeout: float
+    concurrency: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(ASSUMED_AT_ONCE))
 
     async def account_number(self, account: Account, source: CredentialSource, frozen: Any) -> str:
         sts = await self._client(REGION, source)
@@ -81,7 +73,7 @@ class Sts:
         }
 
     async def _client(self, region: str, source: CredentialSource) -> Any:
-        return await self._open_client(
+        return await self.open_client(
             "sts",
             region,
             source,
@@ -95,15 +87,15 @@ class Sts:
     async def _ask(
         self, account: Account, call: Callable[[], Any], frozen: Any, tries: int = STS_TRIES
     ) -> Any:
-        scrub = self._scrubber(account.name)
+        scrub = self.scrubber(account.name)
         for number in range(1, tries + 1):
             try:
-                async with self._concurrency:
-                    with signed_by(Signer(frozen)), anyio.fail_after(self._timeout):
+                async with self.concurrency:
+                    with signed_by(Signer(frozen)), anyio.fail_after(self.timeout):
                         return await call()
             except Exception as error:
                 may_pass = answers.failure(error, scrub).verdict in {Verdict.RETRY, Verdict.THROTTLED}
                 if number == tries or not may_pass:
                     raise
-            await anyio.sleep(retry.backoff(number, self._rng))
+            await anyio.sleep(retry.backoff(number, self.rng))
         raise AssertionError("the last try returns or raises")

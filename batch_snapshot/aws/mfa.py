@@ -53,10 +53,8 @@ async def with_codes(
 ) -> T:
     """Get something that may need codes, each of which is asked for once.
 
-    Args:
-        get: gets it, or raises `CodeNeededError`.
-        prompt_lock: held while a person is asked: there is one prompt at a time.
-        refused: prompts without an answer: they are not repeated for other accounts.
+    There is one prompt at a time: `prompt_lock` is held while a person is asked. Prompts without an answer
+    are added to `refused`, and are not repeated for other accounts.
 
     Raises:
         MfaCodeError: there is no terminal, or no answer.

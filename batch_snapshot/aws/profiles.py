@@ -48,11 +48,9 @@ def problem(environ: Mapping[str, str]) -> str | None:
 def endpoints(profiles: Iterable[str | None], environ: Mapping[str, str]) -> dict[str | None, str]:
     """The endpoint of Partner Central that each profile names, by `endpoint_url` or its `services`.
 
-    https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
+    The profile None is the one of the environment.
 
-    Args:
-        profiles: their names; None: the one of the environment.
-        environ: names the files, and the profile.
+    https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
 
     Raises:
         InputError: an endpoint is no URL, or has credentials, or there is no such `services` section.

@@ -72,10 +72,7 @@ class CredentialsError(Exception):
 def session(core: Any, profile: str | None, within: float) -> tuple[Any, "Chain"]:
     """A session of a profile, and the chain that gives its credentials.
 
-    Args:
-        core: botocore's session, in which nothing has been read yet.
-        profile: its name; None: the one of the environment.
-        within: seconds for a process to print credentials.
+    Nothing has been read yet in `core`, botocore's session; a process has `within` seconds.
 
     Raises:
         CredentialsError: a configuration file is too large, or no regular file.

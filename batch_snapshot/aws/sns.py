@@ -20,14 +20,7 @@ class NotPublishedError(Exception):
 async def publish(
     message: Mapping[str, Any], *, region: str, endpoint: str | None, profile: str | None
 ) -> None:
-    """Publish `message`, the parameters of SNS's Publish.
-
-    `endpoint` is the URL to call instead of AWS's own; without a `profile` the ambient credentials sign.
-    https://docs.aws.amazon.com/sns/latest/api/API_Publish.html
-
-    Raises:
-        NotPublishedError: always so; its text is an error code, or names what is not trusted.
-    """
+    """Publish `message`, the parameters of SNS's Publish."""
     config = http.http_config(
         retries={"total_max_attempts": TRIES, "mode": "standard"},
         connect_timeout=TIMEOUT,

@@ -36,11 +36,7 @@ class Target:
 async def open_target(
     endpoint: str, stack: AsyncExitStack, *, state: Path | None = None, concurrency: int
 ) -> Target:
-    """Where the calls go; a simulator is started for as long as the stack lasts.
-
-    Raises:
-        InputError: the simulator's state file is something else, or cannot be used.
-    """
+    """Where the calls go; a simulator is started for as long as the stack lasts."""
     url = None if endpoint in {AWS, SIMULATOR} else endpoint
     simulated = endpoint == SIMULATOR
     if simulated:
