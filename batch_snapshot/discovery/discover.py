@@ -36,7 +36,6 @@ class SearchCost(NamedTuple):
 class Discovery:
     output: str
     counts: SearchCounts
-    #: See `SearchCost`.
     calls: Mapping[str, int]
     throttled: int
     elapsed_s: float

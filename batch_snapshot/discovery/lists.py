@@ -5,8 +5,9 @@ association is a pair that has at least one snapshot.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from batch_snapshot import sqlite
@@ -49,25 +50,20 @@ class ListReader:
     async def read(self, *, jobs: bool) -> None:
         one = self._filters
         for part in _parts(one.created_by):
-            await self._walk("ListEngagements", self._store_engagements, CreatedBy=part)
+            await self._walk("ListEngagements", partial(self._store_ids, "engagements"), CreatedBy=part)
         if one.stages or one.changed_since:
             for part in _parts(one.stages) or [[]]:
-                await self._walk(
-                    "ListOpportunities", self._store_opportunities, **self._opportunity_filters(part)
-                )
+                store = partial(self._store_ids, "resources")
+                await self._walk("ListOpportunities", store, **self._opportunity_filters(part))
+        few = 0 < len(one.engagements) <= NAMED_AT_ONCE
+        named: dict[str, Any]
         if "tasks" in one.sources:
-            few = 0 < len(one.engagements) <= NAMED_AT_ONCE
             named = {"EngagementIdentifier": list(one.engagements)} if few else {}
             await self._walk("ListEngagementFromOpportunityTasks", self._store_tasks, **named)
         if "associations" in one.sources:
-            for engagement in one.engagements if len(one.engagements) <= NAMED_AT_ONCE else ():
-                await self._walk(
-                    "ListEngagementResourceAssociations",
-                    self._store_associations,
-                    EngagementIdentifier=engagement,
-                )
-            if not 0 < len(one.engagements) <= NAMED_AT_ONCE:
-                await self._walk("ListEngagementResourceAssociations", self._store_associations)
+            each = [{"EngagementIdentifier": name} for name in one.engagements] if few else [{}]
+            for named in each:
+                await self._walk("ListEngagementResourceAssociations", self._store_associations, **named)
         if one.context_types:
             await self._read_contexts()
         if jobs:
@@ -103,24 +99,17 @@ class ListReader:
             self._db.execute("COMMIT")
             self._on_progress(f"{operation}: {items:,}")
 
-    def _insert(self, table: str, rows: Iterator[tuple[Any, ...]]) -> None:
-        width = {"engagements": 2, "resources": 2, "jobs": 6, "contexts": 3}[table]
-        marks = ", ".join("?" * width)
-        self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)  # noqa: S608 - names of our own
-
-    def _store_engagements(self, items: Items) -> None:
-        self._insert("engagements", ((self._number, item.get("Id")) for item in items))
-
-    def _store_opportunities(self, items: Items) -> None:
-        self._insert("resources", ((self._number, item.get("Id")) for item in items))
+    def _store_ids(self, table: str, items: Items) -> None:
+        ids = [(self._number, item.get("Id")) for item in items]
+        self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", ids)  # noqa: S608 - names of our own
 
     def _store_tasks(self, items: Items) -> None:
         self._store_pairs(items, "EngagementId", "OpportunityId", TASKS)
-        known = [item for item in items if item.get("ResourceSnapshotJobId")]
-        jobs = (
-            (self._number, job["ResourceSnapshotJobId"], job.get("EngagementId"), job.get("OpportunityId"))
-            for job in known
-        )
+        jobs = [
+            (self._number, item["ResourceSnapshotJobId"], item.get("EngagementId"), item.get("OpportunityId"))
+            for item in items
+            if item.get("ResourceSnapshotJobId")
+        ]
         self._db.executemany("INSERT OR IGNORE INTO jobs VALUES (?, ?, ?, ?, NULL, 0)", jobs)
 
     def _store_associations(self, items: Items) -> None:
@@ -159,7 +148,8 @@ class ListReader:
             [name] = row
             answer = await self._reader.read("GetEngagement", Catalog=self._filters.catalog, Identifier=name)
             types = {context.get("Type") for context in answer.get("Contexts") or ()}
-            self._insert("contexts", iter([(self._number, name, bool(wanted & types))]))
+            fits = (self._number, name, bool(wanted & types))
+            self._db.execute("INSERT OR REPLACE INTO contexts VALUES (?, ?, ?)", fits)
             done += 1
             self._on_progress(f"GetEngagement: {done:,} of {len(names):,}")
 

@@ -61,7 +61,6 @@ class SearchCounts:
     #: Pairs by the list that names them, before and after the filters.
     listed: Mapping[str, int]
     taken: Mapping[str, int]
-    #: Pairs with a running snapshot job.
     active_jobs: int
 
 

@@ -36,9 +36,7 @@ NAMED_ROWS = 20
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     command: str
-    #: Of the manifest.
     name: str
-    #: Of the ledger.
     path: Path
     run_id: str
     targets: Targets
@@ -54,7 +52,6 @@ class Job:
     discovered_sha256: str | None = None
     #: Gives the rows without any history, each time it is called: those that may be left out.
     candidates: Callable[[], Iterator[Row]] | None = None
-    #: What the run line records of the options.
     settings: Mapping[str, Any]
     #: By account, where it is recorded that the ledger is unfinished (see `open_runs`).
     reminders: Mapping[str, Path]
@@ -73,7 +70,6 @@ class Job:
     doubled: Callable[[Mapping[str, str]], Sequence[str]]
     #: By (name in the ledger, name now): a row to send that the ledger has under another account's name.
     renamed: Mapping[tuple[str, str], Row] = field(default_factory=dict)
-    #: What a forecast cannot know.
     open_questions: Sequence[str] = ()
 
     @property

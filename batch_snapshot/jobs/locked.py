@@ -99,9 +99,7 @@ class RetriedLedger(NamedTuple):
     path: Path
     targets: Targets
     past: History
-    #: Of the last invocation.
     header: Header
-    #: What the run line of the retry records.
     settings: Mapping[str, Any]
 
 

@@ -12,7 +12,6 @@ from batch_snapshot.models import Account
 from batch_snapshot.ratelimit import forecast
 from batch_snapshot.reporting import summary, text
 
-#: Most lines of a brief preview.
 BRIEF_LINES = 10
 
 #: Seconds after which the number of days is no longer shown.
@@ -27,7 +26,6 @@ class Preview:
     accounts: Mapping[str, Account]
     catalogs: frozenset[str]
     counts: summary.Counts
-    #: Rows to be sent now.
     rows: int
     #: By account; those with nothing to send are left out.
     outlooks: Mapping[str, AccountForecast]

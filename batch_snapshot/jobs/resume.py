@@ -145,8 +145,8 @@ def _abandoned_warnings(ledgers: Sequence[UnfinishedLedger]) -> list[str]:
         if one.end is None or (one.end.counts.get("unattempted") and one.end.outcome != "completed")
     ]
     texts = [_abandoned_warning(one) for one in old[:NAMED_LEDGERS]]
-    if hidden := len(old) - NAMED_LEDGERS:
-        texts += [f"{hidden:,} older ledgers are not finished either"] if hidden > 0 else []
+    if (hidden := len(old) - NAMED_LEDGERS) > 0:
+        texts.append(f"{hidden:,} older ledgers are not finished either")
     return texts
 
 

@@ -59,7 +59,6 @@ class Hooks:
 
     #: Runs in parallel with the calls until they are over.
     watch: Callable[[RunView], Coroutine[Any, Any, None]] | None = None
-    #: Called with every outcome, after it was recorded.
     outcome: Callable[[Outcome], None] | None = None
     #: Called once before the first call; False: nothing is called.
     confirm: Callable[[Preview], bool] | None = None

@@ -58,7 +58,6 @@ class SkipFilter:
     #: Leave out what was not modified since its "last" snapshot, or since a time in seconds since the
     #: epoch; None: leave out nothing for this reason.
     since: float | str | None
-    #: Leave out what a running snapshot job takes care of.
     active_jobs: bool
     readers: Mapping[str, Reader]
     index: SnapshotIndex
@@ -66,9 +65,7 @@ class SkipFilter:
     service: str | None
     #: The service's clock less ours.
     skew: Callable[[str], timedelta]
-    #: Seconds since the epoch.
     now: float
-    #: Records rows that are left out.
     skip: Callable[[Skip, Sequence[Row]], Awaitable[None]]
     skipped: SkippedRows = field(default_factory=SkippedRows)
     _db: Connection = field(init=False)
@@ -113,7 +110,7 @@ class SkipFilter:
         (wanted,) = self._db.execute(
             "SELECT count(*) FROM wanted WHERE account = ? AND catalog = ?", where
         ).fetchone()
-        limit = changes.plan_search(wanted).pages
+        limit = changes.pages_to_read(wanted)
         # By id, so that opportunities modified meanwhile keep their position.
         order = {"SortBy": "Identifier", "SortOrder": "ASCENDING"}
         if limit:

@@ -59,7 +59,6 @@ class History:
     last: Header | None = None
     #: The end of the last invocation; None while it runs, or after a crash.
     end: End | None = None
-    #: Keys of the rows that succeeded.
     succeeded: set[bytes] = field(default_factory=set)
     unfinished: dict[bytes, RowState] = field(default_factory=dict)
     #: By reason, the keys of the rows that were left out.

@@ -24,7 +24,6 @@ class OldLedger(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Pruned:
     removed: list[Path] = field(default_factory=list)
-    #: Old ledgers that were kept, and why.
     kept: list[tuple[Path, str]] = field(default_factory=list)
     #: How many ledgers are among the newest of their manifest.
     newest: int = 0

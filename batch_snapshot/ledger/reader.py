@@ -21,13 +21,11 @@ from batch_snapshot.ledger.records import End, Header, Intent, Line, Result, nam
 #: Bytes that no line of a ledger exceeds: an intent names a few hundred rows.
 LONGEST_LINE = 16 * 1024 * 1024
 
-#: Every line begins with this.
 LINE_HEAD = b'{"type":"'
 
 #: Bytes at the end of a ledger in which its last line is looked for.
 _TAIL = 64 * 1024
 
-#: Bytes that are read at a time.
 _BUFFER = 256 * 1024
 
 #: The byte order mark that some editors put before the first line.
@@ -39,7 +37,6 @@ _COMPARED = 1_000
 
 class RawLine(NamedTuple):
     offset: int
-    #: From 1.
     number: int
     raw: bytes
 

@@ -33,7 +33,6 @@ class Intent(NamedTuple):
     rows: tuple[tuple[str, Row, int], ...]
     #: The service's clock less ours, in seconds; None: not known yet.
     clock_skew: float | None = None
-    #: Who signs for their account; None: not known.
     signer: str | None = None
 
 

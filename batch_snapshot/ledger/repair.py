@@ -104,9 +104,7 @@ class Repaired:
     kept: int = 0
     #: Damaged or repeated lines that are left out.
     dropped: int = 0
-    #: Lines that the repair wrote.
     added: int = 0
-    #: Rows that were put in doubt.
     doubtful: int = 0
     #: When lost lines can first have named rows that no other line names; None: they cannot.
     unrecorded_since: datetime | None = None

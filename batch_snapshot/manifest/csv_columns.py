@@ -25,7 +25,6 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 #: Lines of one header: a spreadsheet's names may hold line ends.
 _LINES = 100
-#: Columns that a message lists.
 _LISTED = 20
 #: How similar a column and a key must be (0 to 1) for the column to count as a misspelt key.
 _ALIKE = 0.85
@@ -34,9 +33,7 @@ _ALIKE = 0.85
 _SEP = re.compile(r"""\ufeff*"?sep=([^\w\s"]|\t)"?[,;|\t ]*[\r\n]*""", re.IGNORECASE)
 #: How spreadsheets force a text, and quotes that stand behind an invisible character.
 _QUOTED = re.compile(r'=?"([^"]*)"')
-#: Between ids in one cell.
 _BETWEEN = re.compile(r"[\s,;|]+")
-#: Characters of a blank row.
 _EMPTY = re.compile(r'[\s,;|"]+')
 #: Invisible, though Unicode does not count them among format characters.
 _ALSO_INVISIBLE = {"\u034f", *map(chr, range(0xFE00, 0xFE10))}
@@ -71,7 +68,6 @@ class Columns:
     names: list[str]
     #: Position → key.
     keys: dict[int, str]
-    #: Positions without a name.
     nameless: list[int] = field(default_factory=list)
 
     def entry(self, cells: list[str], line: int, report: Report) -> Fields | None:

@@ -30,7 +30,6 @@ class Defaults:
     template: str | None = None
     #: Keys whose values were reported: rows that need them are not reported again.
     invalid: frozenset[str] = frozenset()
-    #: The line of `account`.
     account_line: int = 0
 
     def over(self, outer: "Defaults") -> "Defaults":

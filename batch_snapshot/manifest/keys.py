@@ -24,13 +24,11 @@ from batch_snapshot.manifest.service_model import (
 
 class ValueType(Enum):
     TEXT = auto()
-    #: A list of texts.
     TEXTS = auto()
     #: A list of texts, or one of them alone.
     TEXT_OR_TEXTS = auto()
     #: A whole number, from `least` on.
     COUNT = auto()
-    #: A positive number.
     RATE = auto()
     #: Other keys, or a list of such mappings.
     SECTION = auto()

@@ -149,7 +149,6 @@ class _TextLines:
         #: Lines that were read and not yet returned, and the beginning of one.
         self._pieces: deque[bytes] = deque()
         self._part = b""
-        #: Lines that were returned.
         self.number = 0
         #: The first one since this was emptied.
         self.first = ""
@@ -206,5 +205,4 @@ class _TextLines:
             return raw.decode("latin-1")
 
 
-#: What reads which ending.
 ENTRIES: dict[str, Entries] = {".csv": csv_entries, ".ndjson": ndjson_entries, ".jsonl": ndjson_entries}

@@ -28,7 +28,6 @@ class Manifest:
     name: str
     #: By name; without an `accounts` section there is one, `default`.
     accounts: dict[str, Account]
-    #: Distinct rows.
     rows: int
     #: Distinct rows of each account that has any.
     rows_by_account: dict[str, int]
