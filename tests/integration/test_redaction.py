@@ -111,15 +111,12 @@ def test_the_url_of_a_webhook_is_a_secret_as_a_whole(words):
 
 
 def test_authorization_variables_are_secrets():
-    secrets = redaction.Secrets(
-        redaction.of_environment(
-            {
-                "AWS_SECRET_ACCESS_KEY": "0123456789abcdef",
-                "AWS_CONTAINER_AUTHORIZATION_TOKEN": "Bearer zyxwvu",
-                "OTEL_EXPORTER_OTLP_HEADERS": "api-key=qwertzuiop,x=1",
-            }
-        )
-    )
+    environ = {
+        "AWS_SECRET_ACCESS_KEY": "0123456789abcdef",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN": "Bearer zyxwvu",
+        "OTEL_EXPORTER_OTLP_HEADERS": "api-key=qwertzuiop,x=1",
+    }
+    secrets = redaction.Secrets(redaction.of_environment(environ))
     text = "0123456789abcdef, Bearer zyxwvu, qwertzuiop"
     assert secrets.scrub(text) == "[secret], [secret], [secret]"
 
@@ -154,12 +151,8 @@ def test_endpoints_of_credential_services_are_checked_for_every_target(monkeypat
     for before in (None, "http://127.0.0.1:9"):
         with pytest.raises(InputError, match="AWS_ENDPOINT_URL_STS: leave credentials out"):
             accounts.resolve_targets({"main": Account("main")}, Options(), profiles.endpoints, before)
-    assert (
-        accounts.resolve_targets(
-            {"main": Account("main")}, Options(simulate=True), profiles.endpoints
-        ).endpoint
-        == "simulator"
-    )
+    targets = accounts.resolve_targets({"main": Account("main")}, Options(simulate=True), profiles.endpoints)
+    assert targets.endpoint == "simulator"
 
 
 # -- endpoints ---------------------------------------------------------------------------------------
@@ -170,16 +163,14 @@ def test_endpoints_of_credential_services_are_checked_for_every_target(monkeypat
     ["http://me:hunter2@host", "http://hunter2@host", "http://me:p@hunter2:x@host:notaport", "http://a@[x"],
 )
 def test_an_endpoint_with_credentials_is_refused_and_not_quoted(url):
-    names = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING")
-    for name in names:
-        with pytest.raises(InputError) as caught:
-            endpoints.environment_endpoint({name: url})
-        assert name in str(caught.value)
-        assert "hunter2" not in str(caught.value)
-    for name in ("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL_SSO", "AWS_ENDPOINT_URL_SSO_OIDC"):
-        with pytest.raises(InputError) as caught:
-            endpoints.check_credential_endpoints({name: url})
-        assert name in str(caught.value)
+    services = ("STS", "SSO", "SSO_OIDC")
+    checks = [
+        *((endpoints.environment_endpoint, name) for name in endpoints._SERVICE_VARIABLES),
+        *((endpoints.check_credential_endpoints, f"AWS_ENDPOINT_URL_{name}") for name in services),
+    ]
+    for check, name in checks:
+        with pytest.raises(InputError, match=name) as caught:
+            check({name: url})
         assert "hunter2" not in str(caught.value)
     problem = check_endpoint_url(url)
     assert problem
@@ -243,30 +234,14 @@ def test_a_proxys_password_is_in_nothing_that_a_run_leaves(
         move_in(monkeypatch, folder, environment(folder) | names)
         write_manifest(Path("trial.yaml"), pairs(2))
         flags = ["--notify-webhook", hook.url + WEBHOOK, "--metrics-file", "m.prom"]
-        where = [
-            "--endpoint-url",
-            f"{scheme}://example.invalid",
-            "--max-attempts",
-            "1",
-            "--max-duration",
-            "5s",
-        ]
-        ran = said_by(["run", "trial.yaml", "-v", "--progress", "lines", *where, *flags], capfd)
-        again = said_by(
-            [
-                "retry",
-                "ledgers/trial.ndjson",
-                "--all",
-                "--log-format",
-                "json",
-                "--format",
-                "json",
-                *where[2:],
-            ],
-            capfd,
-        )
-        status = said_by(["status", "ledgers/trial.ndjson"], capfd)
-        made = said_by(["report", "ledgers/trial.ndjson", "--html", "r.html", "--csv", "csv"], capfd)
+        flags += ["-v", "--progress", "lines", "--endpoint-url", f"{scheme}://example.invalid"]
+        limits = ["--max-attempts", "1", "--max-duration", "5s"]
+        forms = ["--all", "--log-format", "json", "--format", "json"]
+        ledger = "ledgers/trial.ndjson"
+        ran = said_by(["run", "trial.yaml", *flags, *limits], capfd)
+        again = said_by(["retry", ledger, *forms, *limits], capfd)
+        status = said_by(["status", ledger], capfd)
+        made = said_by(["report", ledger, "--html", "r.html", "--csv", "csv"], capfd)
         assert ran[0] in {1, 3, 4}
         assert hook.received
         received = "".join(one.body.decode() for one in hook.received)
@@ -309,10 +284,8 @@ def test_an_older_ledger_with_a_password_is_reported_without_it(tmp_path, monkey
     assert "correct-horse" in old
     code, said = said_by(["report", str(ledger), "--html", "r.html", "--csv", "csv"], capfd)
     assert code == 0
-    shown = (
-        said_by(["status", str(ledger)], capfd)[1]
-        + said_by(["status", str(ledger), "--format", "json"], capfd)[1]
-    )
+    shown = said_by(["status", str(ledger)], capfd)[1]
+    shown += said_by(["status", str(ledger), "--format", "json"], capfd)[1]
     made = [path.read_text("utf-8") for path in (Path("r.html"), *Path("csv").iterdir())]
     assert "correct-horse" not in "\n".join([said, shown, *made])
     assert any("[secret]" in text for text in made)

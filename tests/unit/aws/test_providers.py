@@ -27,6 +27,7 @@ from tests.support.processes import Place, environment, first, move_in, pairs, u
 pytestmark = pytest.mark.asyncio
 
 KEYS = "aws_access_key_id = AKIAEXAMPLE000000000\naws_secret_access_key = secret\n"
+SSO = "sso_account_id = 1\nsso_role_name = R\n"
 ROLE = "arn:aws:iam::210987654321:role/Snapshot"
 PRINTED = {"Version": 1, "AccessKeyId": "AKIAEXAMPLE000000000", "SecretAccessKey": "secret"}
 
@@ -46,10 +47,6 @@ def folder(tmp_path, monkeypatch):
 
 def config(text: str, name: str = "config") -> None:
     Path(name).write_text(text, "utf-8")
-
-
-def pid_in(name: str) -> int:
-    return int(Path(name).read_text("utf-8"))
 
 
 def helper(*lines: str) -> str:
@@ -92,19 +89,20 @@ async def test_credential_process_that_prints_without_end_is_killed(stream):
     config(f"[profile p]\n{helper('echo $$ > pid', f'exec yes secret{to}')}")
     said = await refused()
     assert "credential_process of profile p printed more than 4,194,304 bytes; it was ended" in said
-    await until(lambda: not alive(pid_in("pid")), "its end")
+    await ended("pid")
 
 
-async def ended(pid: int) -> None:
-    await until(lambda: not alive(pid), f"the end of {pid}")
+async def ended(name: str) -> None:
+    """Wait until the process whose id is in a file has ended."""
 
+    def over() -> bool:
+        try:
+            stat = Path("/proc", Path(name).read_text("utf-8").strip(), "stat").read_text("utf-8")
+        except OSError:
+            return True
+        return stat.rpartition(")")[2].split()[0] == "Z"
 
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
+    await until(over, f"the end of {name}")
 
 
 @pytest.mark.parametrize(
@@ -120,8 +118,7 @@ async def test_credential_process_that_hangs_is_killed_with_its_children(ending)
     assert "credential_process of profile p did not end within 0.5 s" in said
     assert "all that it had started" in said
     for name in ("child", "pid"):
-        pid = pid_in(name)
-        await ended(pid)
+        await ended(name)
 
 
 async def test_credential_process_is_killed_when_its_account_is_cancelled():
@@ -130,8 +127,7 @@ async def test_credential_process_is_killed_when_its_account_is_cancelled():
     await until(Path("pid").exists, "the helper")
     waiting.cancel()
     await asyncio.wait([waiting])
-    pid = pid_in("pid")
-    await ended(pid)
+    await ended("pid")
 
 
 async def test_credential_process_of_a_source_profile_is_killed_too():
@@ -267,18 +263,9 @@ async def test_rows_whose_token_no_header_can_hold_stay_unattempted(monkeypatch)
     ("text", "words"),
     [
         (f"[profile p]\nrole_arn = {ROLE}\nsource_profile = gone\n", ['source_profile "gone"', "not exist"]),
-        (
-            "[profile p]\nsso_account_id = 1\nsso_role_name = R\nsso_session = gone\n",
-            ['sso-session does not exist: "gone"'],
-        ),
-        (
-            "[profile p]\nsso_account_id = 1\nsso_role_name = R\nsso_region = us-east-1\n",
-            ["missing required configuration: sso_start_url"],
-        ),
-        (
-            "[profile p]\nregion = a\n[profile p]\nregion = b\n",
-            ["config:3: section [profile p] stands twice"],
-        ),
+        (f"[profile p]\n{SSO}sso_session = gone\n", ['sso-session does not exist: "gone"']),
+        (f"[profile p]\n{SSO}sso_region = a\n", ["missing required configuration: sso_start_url"]),
+        ("[profile p]\nregion = a\n[profile p]\n", ["config:3: section [profile p] stands twice"]),
         (f"[profile p]\n{KEYS}{KEYS}", ["config:4: option aws_access_key_id stands twice"]),
         ("[profile p]\nregion = us-east-1\nSECRETWORD\n", ["config: line 3: neither"]),
         ("SECRETWORD = 1\n", ["config:1: a line before any [section]"]),

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 from hashlib import sha1
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiobotocore.httpsession import AIOHTTPSession
@@ -77,8 +78,9 @@ def world(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch, tmp_path, world):
-    for name in [name for name in os.environ if name.upper().endswith("_PROXY") or name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
+    for name in list(os.environ):
+        if name.upper().endswith("_PROXY") or name.startswith("AWS_"):
+            monkeypatch.delenv(name)
     for name, value in {
         "AWS_ACCESS_KEY_ID": "AKIATEST",
         "AWS_SECRET_ACCESS_KEY": "secret-of-the-test",
@@ -291,16 +293,9 @@ async def test_unusable_ca_bundle_stops_the_account_and_is_named(world, setting,
     assert world.servers["right"].received == []
 
 
+FINISHED: dict[str, Any] = {"ledger": "ledgers/m.ndjson", "run_id": "r", "command": "run"}
 NOTICE = notice.of_summary(
-    summary.Summary(
-        outcome="completed",
-        exit_code=0,
-        counts=summary.Counts(),
-        failures={},
-        ledger="ledgers/m.ndjson",
-        run_id="r",
-        command="run",
-    )
+    summary.Summary(outcome="completed", exit_code=0, counts=summary.Counts(), failures={}, **FINISHED)
 )
 
 
