@@ -32,65 +32,56 @@ _THROTTLED = Rule(ErrorKind.TRANSIENT, Verdict.THROTTLED, may_have_landed=False)
 _SERVER_SIDE = Rule(ErrorKind.TRANSIENT, Verdict.RETRY, may_have_landed=True)
 _NEVER_LEFT = Rule(ErrorKind.TRANSIENT, Verdict.RETRY, may_have_landed=False)
 _NO_ANSWER = Rule(ErrorKind.TRANSIENT, Verdict.RETRY, may_have_landed=True)
+_DENIED = Rule(ErrorKind.DENIED, Verdict.REFUSED, may_have_landed=False)
+_CONFLICT = Rule(ErrorKind.CONFLICT, Verdict.RETRY, may_have_landed=False)
+_NOT_FOUND = Rule(ErrorKind.NOT_FOUND, Verdict.REFUSED, may_have_landed=False)
+_QUOTA = Rule(ErrorKind.QUOTA, Verdict.REFUSED, may_have_landed=False)
 _CREDENTIALS = Rule(ErrorKind.DENIED, Verdict.STOP_ACCOUNT, may_have_landed=False)
 _MALFORMED = Rule(ErrorKind.INVALID, Verdict.REFUSED, may_have_landed=False)
 _MISCONFIGURED = Rule(ErrorKind.INVALID, Verdict.STOP_ACCOUNT, may_have_landed=False)
 _UNKNOWN_REFUSAL = Rule(ErrorKind.UNKNOWN, Verdict.REFUSED, may_have_landed=False)
 _UNKNOWN = Rule(ErrorKind.UNKNOWN, Verdict.REFUSED, may_have_landed=True)
 
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def _by_name(*rules: tuple[Rule, *tuple[str, ...]]) -> Mapping[str, Rule]:
+    """The rule of each of the names, of which blanks separate those of a line."""
+    return MappingProxyType({name: rule for rule, *lines in rules for line in lines for name in line.split()})
+
+
 #: Error codes of the service and of the AWS front end before it.
 #: https://docs.aws.amazon.com/partner-central/latest/APIReference/CommonErrors.html
-SERVICE_RULES: Mapping[str, Rule] = MappingProxyType(
-    {
-        "AccessDeniedException": Rule(ErrorKind.DENIED, Verdict.REFUSED, may_have_landed=False),
-        "ConflictException": Rule(ErrorKind.CONFLICT, Verdict.RETRY, may_have_landed=False),
-        "InternalServerException": _SERVER_SIDE,
-        "ResourceNotFoundException": Rule(ErrorKind.NOT_FOUND, Verdict.REFUSED, may_have_landed=False),
-        "ServiceQuotaExceededException": Rule(ErrorKind.QUOTA, Verdict.REFUSED, may_have_landed=False),
-        "ThrottlingException": _THROTTLED,
-        "ValidationException": _MALFORMED,
-        # Codes of the AWS front end.
-        "AccessDenied": Rule(ErrorKind.DENIED, Verdict.REFUSED, may_have_landed=False),
-        "NotAuthorized": Rule(ErrorKind.DENIED, Verdict.REFUSED, may_have_landed=False),
-        "BandwidthLimitExceeded": _THROTTLED,
-        "LimitExceededException": _THROTTLED,
-        "PriorRequestNotComplete": _THROTTLED,
-        "RequestLimitExceeded": _THROTTLED,
-        "RequestThrottled": _THROTTLED,
-        "RequestThrottledException": _THROTTLED,
-        "SlowDown": _THROTTLED,
-        "Throttling": _THROTTLED,
-        "ThrottledException": _THROTTLED,
-        "TooManyRequestsException": _THROTTLED,
-        "429": _THROTTLED,
-        "InternalError": _SERVER_SIDE,
-        "InternalFailure": _SERVER_SIDE,
-        "InternalServerError": _SERVER_SIDE,
-        "RequestTimeout": _SERVER_SIDE,
-        "RequestTimeoutException": _SERVER_SIDE,
-        "ServiceUnavailable": _SERVER_SIDE,
-        "ServiceUnavailableException": _SERVER_SIDE,
-        "MalformedQueryString": _MALFORMED,
-        "SerializationException": _MALFORMED,
-        "UnknownOperationException": _MALFORMED,
-        "ValidationError": _MALFORMED,
-        "AuthFailure": _CREDENTIALS,
-        "ExpiredToken": _CREDENTIALS,
-        "ExpiredTokenException": _CREDENTIALS,
-        "IncompleteSignature": _CREDENTIALS,
-        "IncompleteSignatureException": _CREDENTIALS,
-        "InvalidAccessKeyId": _CREDENTIALS,
-        "InvalidClientTokenId": _CREDENTIALS,
-        "InvalidSignatureException": _CREDENTIALS,
-        "InvalidToken": _CREDENTIALS,
-        "MissingAuthenticationToken": _CREDENTIALS,
-        "MissingAuthenticationTokenException": _CREDENTIALS,
-        "OptInRequired": _CREDENTIALS,
-        "RequestExpired": _CREDENTIALS,
-        "RequestTimeTooSkewed": _CREDENTIALS,
-        "SignatureDoesNotMatch": _CREDENTIALS,
-        "UnrecognizedClientException": _CREDENTIALS,
-    }
+SERVICE_RULES = _by_name(
+    (_DENIED, "AccessDeniedException AccessDenied NotAuthorized"),
+    (_CONFLICT, "ConflictException"),
+    (_NOT_FOUND, "ResourceNotFoundException"),
+    (_QUOTA, "ServiceQuotaExceededException"),
+    (
+        _THROTTLED,
+        "ThrottlingException Throttling ThrottledException BandwidthLimitExceeded LimitExceededException",
+        "PriorRequestNotComplete RequestLimitExceeded RequestThrottled RequestThrottledException SlowDown",
+        "TooManyRequestsException 429",
+    ),
+    (
+        _SERVER_SIDE,
+        "InternalServerException InternalError InternalFailure InternalServerError RequestTimeout",
+        "RequestTimeoutException ServiceUnavailable ServiceUnavailableException",
+    ),
+    (
+        _MALFORMED,
+        "ValidationException ValidationError MalformedQueryString SerializationException",
+        "UnknownOperationException",
+    ),
+    (
+        _CREDENTIALS,
+        "AuthFailure ExpiredToken ExpiredTokenException IncompleteSignature IncompleteSignatureException",
+        "InvalidAccessKeyId InvalidClientTokenId InvalidSignatureException InvalidToken",
+        "MissingAuthenticationToken MissingAuthenticationTokenException OptInRequired RequestExpired",
+        "RequestTimeTooSkewed SignatureDoesNotMatch UnrecognizedClientException",
+    ),
 )
 
 #: The code of a proxy's 407.
@@ -99,65 +90,44 @@ PROXY_LOGIN = "ProxyAuthenticationError"
 #: Exception classes of botocore, aiohttp and Python by name; the nearest ancestor decides.
 #: "Never left" needs proof: botocore raises the same class for a reset in mid-exchange as for a refused
 #: connection (`aws.answers` looks at the cause).
-CLIENT_RULES: Mapping[str, Rule] = MappingProxyType(
-    {
-        # aiohttp, wrapped by botocore: the connection was never established.
-        "ClientConnectorError": _NEVER_LEFT,
-        "ClientConnectorDNSError": _NEVER_LEFT,
-        "ClientConnectorSSLError": _NEVER_LEFT,
-        "ClientConnectorCertificateError": _NEVER_LEFT,
-        "ClientProxyConnectionError": _NEVER_LEFT,
-        "ClientHttpProxyError": _NEVER_LEFT,
-        "UnixClientConnectorError": _NEVER_LEFT,
-        "ServerFingerprintMismatch": _NEVER_LEFT,
-        "ConnectionTimeoutError": _NEVER_LEFT,  # aiohttp raises it only while connecting
-        # Ours: the proxy settings are wrong, so no call of the account can leave.
-        "InvalidProxyError": _MISCONFIGURED,
-        "ProxyAuthenticationError": _MISCONFIGURED,
-        # Ours, during the TLS handshake or before it (see `aws.tls`).
-        "CertificateRefusedError": _MISCONFIGURED,
-        "TrustFileError": _MISCONFIGURED,
-        "ClientError": _NO_ANSWER,  # the root of aiohttp's tree; botocore's class of this name has a code
-        "gaierror": _NEVER_LEFT,
-        # botocore: the exchange failed at some point.
-        "HTTPClientError": _NO_ANSWER,
-        "ResponseStreamingError": _NO_ANSWER,
-        "IncompleteReadError": _NO_ANSWER,
-        "ChecksumError": _NO_ANSWER,
-        "ResponseParserError": _NO_ANSWER,
-        # Python: no answer in time, or none that can be read.
-        "TimeoutError": _NO_ANSWER,
-        "OSError": _NO_ANSWER,
-        # Valid JSON of the wrong shape, on which botocore's parsers fail: [] instead of an object.
-        "AttributeError": _NO_ANSWER,
-        "LookupError": _NO_ANSWER,
-        "RecursionError": _NO_ANSWER,
-        "TypeError": _NO_ANSWER,
-        "ValueError": _NO_ANSWER,
-        # botocore: no credentials.
-        "NoCredentialsError": _CREDENTIALS,
-        "PartialCredentialsError": _CREDENTIALS,
-        "CredentialRetrievalError": _CREDENTIALS,
-        "UnknownCredentialError": _CREDENTIALS,
-        "CredentialsError": _CREDENTIALS,  # ours: the configured source gives none that work
-        "InvalidConfigError": _CREDENTIALS,
-        "InfiniteLoopConfigError": _CREDENTIALS,
-        "ConfigNotFound": _CREDENTIALS,
-        "ConfigParseError": _CREDENTIALS,
-        "MetadataRetrievalError": _CREDENTIALS,
-        "MissingDependencyException": _CREDENTIALS,
-        "NoAuthTokenError": _CREDENTIALS,
-        "ProfileNotFound": _CREDENTIALS,
-        "RefreshWithMFAUnsupportedError": _CREDENTIALS,
-        "SSOError": _CREDENTIALS,
-        "TokenRetrievalError": _CREDENTIALS,
-        # botocore: refused before anything was sent.
-        "ParamValidationError": _MALFORMED,
-        "MissingParametersError": _MALFORMED,
-        "ValidationError": _MALFORMED,
-        # Anything else: it may have been carried out.
-        "Exception": _UNKNOWN,
-    }
+CLIENT_RULES = _by_name(
+    # aiohttp, wrapped by botocore: the connection was never established. It raises ConnectionTimeoutError
+    # only while connecting.
+    (
+        _NEVER_LEFT,
+        "ClientConnectorError ClientConnectorDNSError ClientConnectorSSLError",
+        "ClientConnectorCertificateError ClientProxyConnectionError ClientHttpProxyError",
+        "UnixClientConnectorError ServerFingerprintMismatch ConnectionTimeoutError gaierror",
+    ),
+    # Ours: the proxy settings are wrong, so no call of the account can leave; and before the end of the TLS
+    # handshake (see `aws.tls`).
+    (
+        _MISCONFIGURED,
+        "InvalidProxyError ProxyAuthenticationError CertificateRefusedError TrustFileError",
+    ),
+    # The root of aiohttp's tree; botocore's class of this name has a code.
+    (_NO_ANSWER, "ClientError"),
+    # botocore: the exchange failed at some point.
+    (
+        _NO_ANSWER,
+        "HTTPClientError ResponseStreamingError IncompleteReadError ChecksumError ResponseParserError",
+    ),
+    # Python: no answer in time, or none that can be read.
+    (_NO_ANSWER, "TimeoutError OSError"),
+    # Valid JSON of the wrong shape, on which botocore's parsers fail: [] instead of an object.
+    (_NO_ANSWER, "AttributeError LookupError RecursionError TypeError ValueError"),
+    # botocore: no credentials. CredentialsError is ours: the configured source gives none that work.
+    (
+        _CREDENTIALS,
+        "NoCredentialsError PartialCredentialsError CredentialRetrievalError UnknownCredentialError",
+        "CredentialsError InvalidConfigError InfiniteLoopConfigError ConfigNotFound ConfigParseError",
+        "MetadataRetrievalError MissingDependencyException NoAuthTokenError ProfileNotFound",
+        "RefreshWithMFAUnsupportedError SSOError TokenRetrievalError",
+    ),
+    # botocore: refused before anything was sent.
+    (_MALFORMED, "ParamValidationError MissingParametersError ValidationError"),
+    # Anything else: it may have been carried out.
+    (_UNKNOWN, "Exception"),
 )
 
 
@@ -232,53 +202,27 @@ def invalid_response(message: str, *, http_status: int | None, request_id: str |
 
 
 #: botocore's errors about a setting: they quote its value, which is not secret.
-SETTING_ERRORS = frozenset(
-    {
-        "EndpointVariantError",
-        "InvalidChecksumConfigError",
-        "InvalidConfigError",
-        "InvalidDefaultsMode",
-        "InvalidEndpointConfigurationError",
-        "InvalidEndpointDiscoveryConfigurationError",
-        "InvalidIMDSEndpointError",
-        "InvalidIMDSEndpointModeError",
-        "InvalidMaxRetryAttemptsError",
-        "InvalidRegionError",
-        "InvalidRetryConfigurationError",
-        "InvalidRetryModeError",
-        "InvalidS3AddressingStyleError",
-        "InvalidS3UsEast1RegionalEndpointConfigError",
-        "InvalidSTSRegionalEndpointsConfigError",
-        "NoRegionError",
-        "UnknownEndpointError",
-        "UnknownFIPSEndpointError",
-        "UnknownRegionError",
-        "UnsupportedS3ConfigurationError",
-    }
+SETTING_ERRORS = _names(
+    """
+    EndpointVariantError InvalidChecksumConfigError InvalidConfigError InvalidDefaultsMode
+    InvalidEndpointConfigurationError InvalidEndpointDiscoveryConfigurationError
+    InvalidIMDSEndpointError InvalidIMDSEndpointModeError InvalidMaxRetryAttemptsError
+    InvalidRegionError InvalidRetryConfigurationError InvalidRetryModeError
+    InvalidS3AddressingStyleError InvalidS3UsEast1RegionalEndpointConfigError
+    InvalidSTSRegionalEndpointsConfigError NoRegionError UnknownEndpointError UnknownFIPSEndpointError
+    UnknownRegionError UnsupportedS3ConfigurationError
+    """
 )
 
 #: Errors of credential providers whose messages quote no secret: only names, paths and addresses.
-_SHOWN_ERRORS = frozenset(
-    {
-        "CertificateRefusedError",
-        "ConfigNotFound",
-        "CredentialsError",
-        "InfiniteLoopConfigError",
-        "MfaCodeError",
-        "NoCredentialsError",
-        *SETTING_ERRORS,
-        "PartialCredentialsError",
-        "InvalidProxyError",
-        "ProfileNotFound",
-        "ProxyAuthenticationError",
-        "RefreshWithMFAUnsupportedError",
-        "RuntimeError",  # botocore: refreshed credentials that are expired already
-        "SSOTokenLoadError",
-        "TimeoutError",
-        "TrustFileError",
-        "UnauthorizedSSOTokenError",
-        "UnknownCredentialError",
-    }
+#: botocore raises RuntimeError for refreshed credentials that are expired already.
+_SHOWN_ERRORS = SETTING_ERRORS | _names(
+    """
+    CertificateRefusedError ConfigNotFound CredentialsError InfiniteLoopConfigError MfaCodeError
+    NoCredentialsError PartialCredentialsError InvalidProxyError ProfileNotFound
+    ProxyAuthenticationError RefreshWithMFAUnsupportedError RuntimeError SSOTokenLoadError TimeoutError
+    TrustFileError UnauthorizedSSOTokenError UnknownCredentialError
+    """
 )
 
 
