@@ -1,14 +1,9 @@
 """URLs that can be called, and the endpoints that the environment names. Pure."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from batch_snapshot.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 #: Name the service's endpoint, as botocore reads them: the first that is set.
 _SERVICE_VARIABLES = ("AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING", "AWS_ENDPOINT_URL")

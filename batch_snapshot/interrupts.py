@@ -153,11 +153,7 @@ def run(work: Coroutine[Any, Any, T], **backend_options: Any) -> T:
 def exit_on_signal(arguments: Sequence[str]) -> Callable[[], None]:
     """Handle the signals from now until the process ends; at first a signal ends it at once.
 
-    Args:
-        arguments: the command line, which says how the last line is written.
-
-    Returns:
-        A function to call once the code that ends a command gracefully is imported.
+    Returns a function to call once the code that ends a command gracefully is imported.
     """
 
     def end(number: int) -> bool:
@@ -174,11 +170,7 @@ def exit_on_signal(arguments: Sequence[str]) -> Callable[[], None]:
 
 def exit_at_once_with(code: int) -> None:
     """Let a signal end the process at once from now on, with this exit code: its work is done."""
-
-    def end(_: int) -> bool:
-        os._exit(code)
-
-    _listeners.append(end)
+    _listeners.append(lambda _: os._exit(code))
 
 
 def _deliver_again(caught: sys.UnraisableHookArgs) -> None:

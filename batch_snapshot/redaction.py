@@ -6,18 +6,14 @@ program passes through `redacted` or `redacted_all`; texts of calls pass through
 are stored.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
 from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 #: Replaces a secret.
 INSTEAD = "[secret]"
@@ -35,13 +31,11 @@ WEBHOOK_FLAG = "--notify-webhook"
 _WEBHOOK_VARIABLE = "BATCH_SNAPSHOT_NOTIFY_WEBHOOK"
 
 #: Variables whose whole value is a secret; so are those whose names begin with `AWS_BEARER_TOKEN_`.
-_VARIABLES = frozenset(
-    {
-        "AWS_CONTAINER_AUTHORIZATION_TOKEN",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SECURITY_TOKEN",
-        "AWS_SESSION_TOKEN",
-    }
+_VARIABLES = (
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECURITY_TOKEN",
+    "AWS_SESSION_TOKEN",
 )
 
 #: User and password in a URL, up to the last @ before its path.
