@@ -6,26 +6,21 @@ import os
 import sqlite3
 import tempfile
 from collections import Counter
-from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import partial
 from itertools import pairwise
 from math import inf
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 import trio.testing
 
-from batch_snapshot.config.options import Settings
 from batch_snapshot.engine.limits import IN_USE_FOR as PRESENT
 from batch_snapshot.engine.limits import LEARNED_FOR, PUBLISHED_RATE, AccountLimits, SharedPace, WindowMeter
-from batch_snapshot.engine.pool import Engine
-from batch_snapshot.engine.seams import Seams
 from batch_snapshot.errors import StorageError
 from batch_snapshot.failures import error_codes
-from batch_snapshot.models import Account, ApiError, Quota, Receipt, Request, Row, client_token
+from batch_snapshot.models import Account, ApiError, Quota
 from batch_snapshot.ratelimit import pace, pacer
 from batch_snapshot.ratelimit.pace import Pace, Phase
 from batch_snapshot.ratelimit.pacer import Pacer
@@ -746,42 +741,6 @@ class Backfill:
         assert scope.cancelled_caught is (seconds < inf)
         self.waiting = [row for row in self.waiting if row not in self.done]
 
-    async def run_engine(self, seconds: float) -> None:
-        """One invocation by the engine, which is stopped gracefully after so long."""
-        rows = [self.request(number) for number in self.waiting]
-        with self.opened() as usage:
-            limits = AccountLimits({"m1": Account("m1", quota=self.quota)}, "aws", usage, {})
-            seams = Seams(
-                intend=self.nothing,
-                send=self.send,
-                record=lambda _: None,
-                look_up=self.nothing,
-                identify=lambda account: limits.apply(account, by_number),
-                probe=self.nothing,
-                clock_skew=lambda _: None,
-                now=lambda: datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=anyio.current_time()),
-                rng=Random(7),
-            )
-            settings = Settings(concurrency=8, max_duration=None if seconds == inf else seconds)
-            engine = Engine({"m1": limits.new_state("m1", wait=True)}, seams, settings)
-            await engine.run([rows])
-        assert engine.accounts["m1"].warnings == []
-        assert (engine.ending is None) is (seconds == inf)
-        self.waiting = [row for row in self.waiting if row not in self.done]
-
-    @staticmethod
-    @cache
-    def request(number: int) -> Request:
-        row = Row("m1", "Sandbox", "eng-1", "Opportunity", f"O{number}", "View")
-        return Request(row, client_token("run", row, 0))
-
-    async def send(self, request: Request) -> Receipt:
-        await self.serve(int(request.row.resource[1:]))
-        return Receipt("arn", 1, "req")
-
-    async def nothing(self, _: object) -> None:
-        return None
-
     def judge(self, elapsed: float, dropped: int) -> None:
         """Nothing was lost, no window was overrun wherever a call was counted, and hardly any time lost."""
         assert len(self.done) == self.rows
@@ -837,16 +796,3 @@ def test_a_backfill_over_days_uses_its_whole_quota_and_never_exceeds_it(log_in_m
 
     backfill.judge(in_virtual_time(body), dropped=5)
     assert len(backfill.calls) > backfill.rows, "no kill met a call in flight"
-
-
-def test_engine_runs_over_days_use_the_whole_quota_and_never_exceed_it(log_in_memory, monkeypatch):
-    look_seldom(monkeypatch)
-    backfill = Backfill(log_in_memory, 3500, 1000)
-
-    async def body() -> None:
-        for seconds in (300.1, 600.15, 40_000, 50_000, 86_400):
-            await backfill.run_engine(seconds)
-            assert backfill.waiting
-        await backfill.run_engine(inf)
-
-    backfill.judge(in_virtual_time(body), dropped=0)

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from itertools import product
 from math import inf
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
 import pytest
@@ -154,37 +153,6 @@ def test_a_call_counts_until_a_full_window_after_it_ended(usage, clock):
     assert window_full(usage, MINUTE).opens_in == pytest.approx(5, abs=2 * EPSILON)
 
 
-def test_a_call_in_flight_counts_however_long_it_lasts(usage, clock):
-    reservations = [reserved(usage, MINUTE), reserved(usage, MINUTE)]
-    clock.advance(200)
-    assert window_full(usage, MINUTE).opens_in == pytest.approx(LOST_AFTER - 200 + 60, abs=EPSILON)
-    usage.finish(reservations[1])
-    assert window_full(usage, MINUTE).opens_in == pytest.approx(60, abs=EPSILON)
-
-
-def test_a_reservation_that_is_never_finished_counts_as_lost_after_a_while(usage, clock):
-    reserved(usage, MINUTE)
-    reserved(usage, MINUTE)
-    clock.advance(LOST_AFTER + 60 - EPSILON)
-    window_full(usage, MINUTE)
-    clock.advance(2 * EPSILON)
-    reserved(usage, MINUTE)
-
-
-def test_a_reservation_that_counted_as_lost_can_still_be_finished(usage, clock):
-    lost = [reserved(usage, MINUTE), reserved(usage, MINUTE)]
-    clock.advance(LOST_AFTER + 100)
-    reservation = reserved(usage, MINUTE)
-    usage.finish(lost[0])
-    assert window_full(usage, MINUTE).opens_in == pytest.approx(60, abs=EPSILON)
-    usage.finish(reservation)
-    usage.finish(lost[1])
-    clock.advance(60 + EPSILON)
-    reserved(usage, MINUTE)
-    reserved(usage, MINUTE)
-    window_full(usage, MINUTE)
-
-
 def test_of_two_finishes_the_later_counts(usage, clock):
     reservation = used(usage, MINUTE)
     used(usage, MINUTE)
@@ -227,24 +195,6 @@ def test_the_window_that_opens_last_is_named(usage, clock):
     spent = window_full(usage, MINUTE, day)
     assert spent.window == day
     assert spent.opens_in == pytest.approx(DAY - 10, abs=EPSILON)
-
-
-def test_a_window_that_is_declared_later_or_lowered_counts_what_was_before(usage, clock):
-    for _ in range(5):
-        used(usage, QuotaWindow("per_hour", 5, 3600.0))
-        clock.advance(1)
-    # Three of the five must go before one fits.
-    lowered = window_full(usage, QuotaWindow("per_minute", 3, 60.0))
-    assert lowered.opens_in == pytest.approx(60 - 3, abs=EPSILON)
-    reserved(usage, QuotaWindow("per_minute", 6, 60.0))
-
-
-def test_accounts_are_counted_separately(usage):
-    used(usage, MINUTE)
-    used(usage, MINUTE)
-    window_full(usage, MINUTE)
-    reserved(usage, MINUTE, account="b")
-    reserved(usage, MINUTE, account="A")
 
 
 def test_ages_are_the_seconds_since_calls_ended(usage, clock):
@@ -765,14 +715,6 @@ def test_the_files_have_mode_0600(path):
         os.umask(before)
 
 
-def test_calls_still_count_after_their_process_ended(path, clock):
-    with CallLog(path, clock) as usage:
-        used(usage, MINUTE)
-        reserved(usage, MINUTE)
-    with CallLog(path, clock) as usage:
-        assert window_full(usage, MINUTE).opens_in == pytest.approx(60, abs=EPSILON)
-
-
 @pytest.mark.parametrize("content", [b"not one\n" * 900, b"SQLite format 3\0" + bytes(range(256)) * 64])
 def test_a_file_that_is_no_database_is_refused_and_left_unchanged(tmp_path, content):
     path = tmp_path / "usage.db"
@@ -1026,22 +968,3 @@ def test_old_calls_are_deleted_now_and_then(usage, clock):
     assert logged(usage) == quota.PURGE_EVERY - 3
     # The limit of three was reached two days ago, and would be again by those that are left.
     assert window_full(usage, DAILY).opens_in == pytest.approx(DAY + LOST_AFTER, abs=EPSILON)
-
-
-def test_a_reservation_is_cheap_after_a_hundred_thousand(usage, clock):
-    """A loose bound: a window of so many calls takes some milliseconds."""
-    now = usage._now()
-    usage._db.execute("BEGIN")
-    usage._db.executemany(
-        "INSERT INTO calls (account, ended) VALUES ('a', ?)", ((now - 800_000 * n,) for n in range(100_000))
-    )
-    usage._db.execute("COMMIT")
-    many = [QuotaWindow("per_hour", 200_000, 3600.0), QuotaWindow("per_day", 200_000, DAY)]
-    taken = []
-    for _ in range(20):
-        begun = time.perf_counter()
-        used(usage, *many)
-        taken.append(time.perf_counter() - begun)
-        clock.advance(1)
-    assert median(taken) < 0.04
-    assert len(usage.ages("a", 2 * DAY)) == 100_020
