@@ -1,9 +1,8 @@
 """The group of all commands, and the entry point that turns how they end into an exit code."""
 
-from __future__ import annotations
-
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -28,9 +27,6 @@ from batch_snapshot.cli import (
     verify,
 )
 from batch_snapshot.cli.terminal import PROG, Reporter
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,7 +1,5 @@
 """`completion`: scripts that let a shell complete commands, flags, files and names."""
 
-from __future__ import annotations
-
 import click
 
 from batch_snapshot.cli.terminal import PROG

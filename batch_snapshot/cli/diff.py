@@ -1,16 +1,11 @@
 """`diff`: compare the ledgers of two nights."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import click
 
 from batch_snapshot.cli import options, terminal
 from batch_snapshot.cli.params import FILE
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @click.command("diff", short_help="Compare the ledgers of two nights.")

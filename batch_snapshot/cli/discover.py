@@ -1,9 +1,7 @@
 """`discover`: make a manifest out of the service's own lists, or update one."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,10 +10,8 @@ from batch_snapshot.cli.params import FILE, words
 from batch_snapshot.cli.progress import ProgressLine, environment
 from batch_snapshot.errors import InputError
 from batch_snapshot.manifest import filters
+from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.operations import SNAPSHOT
-
-if TYPE_CHECKING:
-    from batch_snapshot.manifest.filters import Filters
 
 
 @click.command("discover", short_help="Make a manifest out of the service's own lists.")

@@ -1,14 +1,12 @@
 """The one place that turns an error into a line, the object of `--format json`, and an exit code."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import click
 
@@ -16,9 +14,6 @@ from batch_snapshot import interrupts, text
 from batch_snapshot.cli import terminal
 from batch_snapshot.errors import BatchSnapshotError, ManifestError
 from batch_snapshot.redaction import redacted
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 #: Set it to anything to see tracebacks and Python's warnings on standard error.
 DEBUG = "BATCH_SNAPSHOT_DEBUG"

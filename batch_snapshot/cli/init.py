@@ -1,7 +1,5 @@
 """`init`: a manifest to start from."""
 
-from __future__ import annotations
-
 import click
 
 

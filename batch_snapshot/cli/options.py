@@ -1,9 +1,8 @@
 """The groups of flags that commands share."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,9 +11,6 @@ from batch_snapshot.cli.params import FILE, FOLDER, duration, duration_text
 from batch_snapshot.cli.terminal import Reporter
 from batch_snapshot.config.options import DEFAULT_SETTINGS, LEASE
 from batch_snapshot.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # -- kinds of flags ----------------------------------------------------------------------------------
 

@@ -1,16 +1,12 @@
 """`plan`: show what a run would do."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
 from batch_snapshot.cli import invocation, options
 from batch_snapshot.cli.params import FILE
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @click.command("plan", short_help="Show what a run would do without calling AWS.")

@@ -1,7 +1,6 @@
 """`prune`: remove old ledgers."""
 
-from __future__ import annotations
-
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,8 +10,6 @@ from batch_snapshot.cli.params import FOLDER
 from batch_snapshot.clock import utc_now
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from batch_snapshot.ledger.prune import Pruned
 
 
@@ -45,7 +42,7 @@ def prune_command(folder: Path, keep: int, form: str, *, dry_run: bool) -> int:
     return 0
 
 
-def _as_json(pruned: Pruned, *, dry_run: bool) -> dict[str, Any]:
+def _as_json(pruned: "Pruned", *, dry_run: bool) -> dict[str, Any]:
     return {
         "removed": list(map(str, pruned.removed)),
         "kept": [{"ledger": str(path), "reason": reason} for path, reason in pruned.kept],
@@ -54,7 +51,7 @@ def _as_json(pruned: Pruned, *, dry_run: bool) -> dict[str, Any]:
     }
 
 
-def _as_text(pruned: Pruned, *, dry_run: bool) -> str:
+def _as_text(pruned: "Pruned", *, dry_run: bool) -> str:
     removed = "would be removed" if dry_run else "removed"
     lines = [f"{path}: {removed}" for path in pruned.removed]
     lines += [f"{path}: kept: {reason.removeprefix(f'{path}: ')}" for path, reason in pruned.kept]

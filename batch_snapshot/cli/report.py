@@ -1,8 +1,6 @@
 """`report`: a page or tables of a ledger."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import click
 
@@ -11,9 +9,6 @@ from batch_snapshot.cli.params import FILE
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 from batch_snapshot.text import plural
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @click.command("report", short_help="Make a page or tables of a ledger.")

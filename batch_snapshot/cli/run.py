@@ -1,17 +1,13 @@
 """`run`: create the snapshots that a manifest lists, or resume."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
 from batch_snapshot.cli import invocation, notify, options, params, terminal
 from batch_snapshot.cli.params import FILE, duration_text
 from batch_snapshot.config.options import RESUME_WITHIN
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @click.command("run", short_help="Create the snapshots that a manifest lists, or resume.")

@@ -1,7 +1,5 @@
 """`schema`: the JSON Schema of manifests."""
 
-from __future__ import annotations
-
 import json
 
 import click

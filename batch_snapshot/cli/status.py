@@ -1,8 +1,7 @@
 """`status`: what became of the rows of a ledger; check, watch and repair it."""
 
-from __future__ import annotations
-
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,8 +14,6 @@ from batch_snapshot.errors import InputError
 from batch_snapshot.text import timestamp
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from batch_snapshot.reporting.status import LedgerWatch
 
 #: Seconds between two looks at a ledger.
@@ -104,7 +101,7 @@ def _repair(ledger: Path, form: str) -> dict[str, Any]:
     return {}
 
 
-def _watch(watched: LedgerWatch) -> None:
+def _watch(watched: "LedgerWatch") -> None:
     """Show the progress until the run is over: in place on a terminal, else in lines."""
     from batch_snapshot.reporting.progress import LINES_EVERY
 
@@ -119,7 +116,7 @@ def _watch(watched: LedgerWatch) -> None:
             _wait(watched, LOOK_EVERY)
 
 
-def _wait(watched: LedgerWatch, seconds: float) -> None:
+def _wait(watched: "LedgerWatch", seconds: float) -> None:
     until = time.monotonic() + seconds
     while watched.running and (left := until - time.monotonic()) > 0:
         time.sleep(min(left, LOOK_EVERY))

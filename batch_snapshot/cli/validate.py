@@ -1,7 +1,6 @@
 """`validate`: check a manifest offline."""
 
-from __future__ import annotations
-
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,8 +10,6 @@ from batch_snapshot.cli.params import FILE
 from batch_snapshot.errors import ManifestError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from batch_snapshot.manifest import Manifest
 
 
@@ -57,7 +54,7 @@ def validate_command(manifest: Path, form: str) -> int:
     return 0
 
 
-def _as_json(manifest: Manifest, warnings: list[str], count: int) -> dict[str, object]:
+def _as_json(manifest: "Manifest", warnings: list[str], count: int) -> dict[str, object]:
     found = {"discover": [one.as_dict() for one in manifest.discover]} if manifest.discover else {}
     return {
         "valid": True,
@@ -72,7 +69,7 @@ def _as_json(manifest: Manifest, warnings: list[str], count: int) -> dict[str, o
     }
 
 
-def _as_text(manifest: Manifest, path: Path) -> str:
+def _as_text(manifest: "Manifest", path: Path) -> str:
     accounts = ", ".join(f"{name} ({number:,})" for name, number in manifest.rows_by_account.items())
     catalogs = ", ".join(sorted(manifest.catalogs | {one.catalog for one in manifest.discover}))
     more = ", and those of discover:, known only when it is run" if manifest.discover else ""

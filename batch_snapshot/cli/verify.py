@@ -1,17 +1,13 @@
 """`verify`: compare a ledger with the service."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
 from batch_snapshot.cli import options, terminal
 from batch_snapshot.cli.params import FILE
 from batch_snapshot.cli.progress import ProgressLine, environment
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @click.command("verify", short_help="Compare a ledger with the service.")

@@ -1,7 +1,5 @@
 """The command line as a shell sees it: real processes, their exit codes, streams and signals."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -11,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -30,10 +30,6 @@ from tests.support.processes import (
     results,
     until,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-    from pathlib import Path
 
 CREATE = "CreateResourceSnapshot"
 COMMANDS = ["run", "retry", "validate", "status", "init", "schema", "simulate", "schedule", "prune"]

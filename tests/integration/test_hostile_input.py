@@ -1,7 +1,5 @@
 """Paths, values and ledgers that nobody sane would give: a result or one clear line, never a traceback."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

@@ -1,7 +1,5 @@
 """Notifications at the end of a run; their failures never change its exit code."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """What the command line tells beside its results: logs as JSON, a look at a run, reports, completions."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,18 +1,14 @@
 """Ledgers made up for what reads them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from batch_snapshot.ledger import codec
 from batch_snapshot.ledger.records import End, Header
 from batch_snapshot.models import ErrorKind, Outcome, Request, Row, RowError, Status, client_token
 from tests.support import rewriting
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 RUN_ID = "night-1"
 BEGAN = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -42,7 +38,7 @@ class LedgerBuilder:
     lines: list[bytes] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
 
-    def begin(self, command: str = "run", at: float = 0.0, **more: Any) -> LedgerBuilder:
+    def begin(self, command: str = "run", at: float = 0.0, **more: Any) -> "LedgerBuilder":
         fields: dict[str, Any] = {
             "run_id": RUN_ID,
             "command": command,
@@ -58,7 +54,7 @@ class LedgerBuilder:
         self.lines.append(codec.encode_run(Header(**{**fields, **more}), "1"))
         return self
 
-    def intend(self, *rows: Row, at: float = 0.0) -> LedgerBuilder:
+    def intend(self, *rows: Row, at: float = 0.0) -> "LedgerBuilder":
         requests = [Request(each, client_token(RUN_ID, each, 0)) for each in rows]
         self.lines.append(codec.encode_intent(self.began + timedelta(seconds=at), requests))
         return self
@@ -74,7 +70,7 @@ class LedgerBuilder:
         code: str = "AccessDeniedException",
         message: str = "not authorized",
         **more: Any,
-    ) -> LedgerBuilder:
+    ) -> "LedgerBuilder":
         done = status is Status.SUCCEEDED
         finished = self.began + timedelta(seconds=at)
         arn = (
@@ -98,7 +94,7 @@ class LedgerBuilder:
         self.lines.append(codec.encode_result(RUN_ID, Outcome(**{**fields, **more})))
         return self
 
-    def end(self, outcome: str = "completed", at: float = 10.0) -> LedgerBuilder:
+    def end(self, outcome: str = "completed", at: float = 10.0) -> "LedgerBuilder":
         self.lines.append(
             codec.encode_end(RUN_ID, End(outcome, self.counts, self.began + timedelta(seconds=at)))
         )

@@ -1,23 +1,13 @@
 """Made-up results, summaries, ledgers and frames for the tests of reports."""
 
-from __future__ import annotations
-
 import csv
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 
 from batch_snapshot.ledger import reader
 from batch_snapshot.ledger.history import FailureGroup
-from batch_snapshot.models import (
-    ErrorKind,
-    Outcome,
-    Request,
-    RowError,
-    Status,
-    client_token,
-)
+from batch_snapshot.models import ErrorKind, Outcome, Request, Row, RowError, Status, client_token
 from batch_snapshot.reporting import report
 from batch_snapshot.reporting.csv import COLUMNS
 from batch_snapshot.reporting.display import DisplayPart, Frame, WindowUse
@@ -25,43 +15,17 @@ from batch_snapshot.reporting.entries import settled
 from batch_snapshot.reporting.stats import LedgerStats
 from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary
 from tests.support.ledgers import LedgerBuilder, row
-from tests.support.strategies import (
-    RUN_ID,
-    START,
-    some_of,
-)
-
-if TYPE_CHECKING:
-    from batch_snapshot.models import Row
-
+from tests.support.strategies import RUN_ID, START, some_of
 
 DENIED = FailureGroup(Status.FAILED, ErrorKind.DENIED, "AccessDeniedException")
-
-
 BROKEN = FailureGroup(Status.FAILED, ErrorKind.TRANSIENT, "InternalServerException")
-
-
 DOUBT = FailureGroup(Status.IN_DOUBT, ErrorKind.DENIED, "AccessDeniedException")
-
-
 DONE = Counts(succeeded=3)
-
-
 SOME_FAILED = Counts(succeeded=2, failed=1)
-
-
 SOME_IN_DOUBT = Counts(succeeded=2, in_doubt=1)
-
-
 SOME_LEFT = Counts(succeeded=2, unattempted=1)
-
-
 RUN, RETRY = "batch-snapshot run m.yaml", "batch-snapshot retry l.ndjson"
-
-
 AGAIN = "batch-snapshot retry ledgers/nightly.ndjson --only"
-
-
 SUMMARY = Summary(
     outcome="stopped",
     exit_code=3,
@@ -109,8 +73,6 @@ MAIN = DisplayPart(
     throttled=3,
     window=WindowUse("per_day", 4774, 9500),
 )
-
-
 FRAME = Frame(
     name="nightly",
     counts=Counts(14_201, 61, 12, 9_126),
@@ -121,11 +83,7 @@ FRAME = Frame(
     throttled=3,
     parts=[MAIN],
 )
-
-
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
-
-
 A, B, C, D = (row(number) for number in range(1, 5))
 
 
@@ -154,10 +112,7 @@ def read(tmp_path, ledger):
 
 
 statuses = st.sampled_from(Status)
-
-
 ROWS = [row(number, ("main", "acme")[number % 2]) for number in range(6)]
-
 
 some_rows = some_of(ROWS)
 

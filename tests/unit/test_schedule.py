@@ -1,7 +1,5 @@
 """Unit files, each judged by the tool that will read it."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The charts of the HTML page."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from hypothesis import given

@@ -1,7 +1,5 @@
 """The report as CSV files."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Frames as lines, JSON and blocks for terminals."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from io import StringIO
@@ -20,8 +18,6 @@ from tests.support.reports import FRAME, MAIN
 from tests.support.strategies import patient
 
 SPENT = replace(MAIN, name="acme", waiting=Waiting("per_day", 7200.0))
-
-
 STOPPED = replace(MAIN, name="globex", stopped="account globex: 20 denials in a row")
 
 
@@ -120,11 +116,7 @@ def test_text_is_the_same_with_and_without_colours():
 
 
 names = st.text(st.sampled_from("abc.-_X9"), min_size=1, max_size=64)
-
-
 numbers = st.integers(0, 10**7)
-
-
 parts = st.builds(
     DisplayPart,
     name=names,
@@ -141,8 +133,6 @@ parts = st.builds(
     ),
     stopped=st.none() | st.text(max_size=200).filter(str.isprintable),
 )
-
-
 frames = st.builds(
     Frame,
     name=names,
@@ -169,8 +159,6 @@ def test_no_line_is_wider_than_the_terminal_and_none_wraps(frame, width):
 
 
 HOST = "partnercentral-selling.us-east-1.api.aws:443"
-
-
 UNREACHED = replace(MAIN, failure=ShownFailure(f"cannot reach {HOST}: connection refused", 8000, 8.2))
 
 

@@ -1,7 +1,5 @@
 """One entry per row of a ledger."""
 
-from __future__ import annotations
-
 import json
 
 import orjson

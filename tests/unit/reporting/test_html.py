@@ -1,14 +1,14 @@
 """The report's page in a real browser: it renders, filters, sorts, prints, and loads nothing."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from batch_snapshot.models import ErrorKind, Status
 from batch_snapshot.reporting import report
@@ -16,12 +16,6 @@ from tests.support import browser
 from tests.support.browser import OpenPage
 from tests.support.ledgers import LedgerBuilder, row
 from tests.support.processes import pairs, write_manifest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from playwright.sync_api import Browser
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 EVIL = "<script>alert(1)</script>\u2028</script><img src=x onerror=alert(2)>{{ 7 * 7 }}&amp;"

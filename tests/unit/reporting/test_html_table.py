@@ -1,7 +1,5 @@
 """The rows of the HTML page."""
 
-from __future__ import annotations
-
 import json
 
 from hypothesis import given

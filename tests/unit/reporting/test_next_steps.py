@@ -1,7 +1,5 @@
 """The commands that continue from a ledger."""
 
-from __future__ import annotations
-
 import shlex
 
 import pytest

@@ -1,10 +1,8 @@
 """A run while it goes: time left, rates, frames."""
 
-from __future__ import annotations
-
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from math import inf
-from typing import TYPE_CHECKING
 
 import anyio
 import pytest
@@ -18,11 +16,7 @@ from batch_snapshot.failures.error_codes import ErrorResponse, service_failure
 from batch_snapshot.failures.retry import NO_LIMIT
 from batch_snapshot.ledger import history
 from batch_snapshot.ledger.history import History
-from batch_snapshot.models import (
-    Account,
-    Quota,
-    Status,
-)
+from batch_snapshot.models import Account, Quota, Status
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.forecast import Forecast
 from batch_snapshot.ratelimit.pacer import Pacer
@@ -32,13 +26,7 @@ from batch_snapshot.reporting.display import Frame, WindowUse
 from batch_snapshot.reporting.progress import RunView
 from batch_snapshot.reporting.stats import RunStats
 from tests.support.reports import outcome
-from tests.support.strategies import (
-    POOL,
-    START,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+from tests.support.strategies import POOL, START
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """Reports: their notes, refusals and files."""
 
-from __future__ import annotations
-
 import pytest
 
 from batch_snapshot import paths

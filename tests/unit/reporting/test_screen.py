@@ -1,7 +1,5 @@
 """A block on a terminal that is redrawn in place."""
 
-from __future__ import annotations
-
 import re
 from contextlib import closing
 from dataclasses import replace

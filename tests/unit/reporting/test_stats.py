@@ -11,29 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_snapshot.ledger import codec, history, reader
-from batch_snapshot.models import (
-    ErrorKind,
-    Status,
-)
-from batch_snapshot.reporting import (
-    entries,
-)
+from batch_snapshot.models import ErrorKind, Status
+from batch_snapshot.reporting import entries
 from batch_snapshot.reporting.html_table import PageRows
 from batch_snapshot.reporting.stats import LedgerStats, RunStats, percentile
 from batch_snapshot.reporting.summary import count
 from tests.support import rewriting
 from tests.support.ledgers import BEGAN, LedgerBuilder, row
 from tests.support.reports import A, B, C, D, ledgers, outcome, read
-from tests.support.strategies import (
-    POOL,
-    RUN_ID,
-    header,
-    histories,
-    lines_of,
-    numbered,
-    patient,
-    pool_rows,
-)
+from tests.support.strategies import POOL, RUN_ID, header, histories, lines_of, numbered, patient, pool_rows
 
 if TYPE_CHECKING:
     from batch_snapshot.ledger.records import Record

@@ -1,10 +1,8 @@
 """What a ledger says by itself."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -19,10 +17,6 @@ from batch_snapshot.reporting.status import read_status
 from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary
 from tests.support.reports import outcome
 from tests.support.strategies import POOL, RUN_ID, START, header
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -44,7 +38,7 @@ def write(path: Path, *outcomes: Outcome, end: str | None = "completed", manifes
 
 
 def commands(path: Path, *names: str) -> list[str]:
-    known: Mapping[str, str] = {
+    known = {
         "run": f"batch-snapshot run m.yaml --ledger {path}",
         "retry": f"batch-snapshot retry {path}",
     }

@@ -1,17 +1,12 @@
 """The summary of a run: exit codes, counts, JSON."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_snapshot.models import (
-    Skip,
-    Status,
-)
+from batch_snapshot.models import Skip, Status
 from batch_snapshot.reporting.summary import Counts, as_json, count, exit_code
 from tests.support.reports import AGAIN, DONE, RETRY, RUN, SOME_FAILED, SOME_IN_DOUBT, SOME_LEFT, SUMMARY
 from tests.support.strategies import patient

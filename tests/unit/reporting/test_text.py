@@ -1,14 +1,9 @@
 """A summary as text."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from batch_snapshot.ledger.history import FailureGroup
-from batch_snapshot.models import (
-    ErrorKind,
-    Status,
-)
+from batch_snapshot.models import ErrorKind, Status
 from batch_snapshot.reporting import summary as report
 from batch_snapshot.reporting import text
 from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary, as_json
