@@ -205,8 +205,7 @@ class SkipFilter:
         """From when on a change of the row counts; None: no ledger knows, or it does not matter."""
         if isinstance(self.since, float):
             return self.since
-        last = self.index.last(self.service, row) if self.since and self.service else None
-        return last.at if last else None
+        return self.index.last(self.service, row) if self.since and self.service else None
 
     async def _compare_last_snapshot(self, verdicts: dict[Row, Skip | None], row: Row) -> None:
         """Decide by the last snapshot that the service has; its date is by the service's own clock."""

@@ -15,8 +15,7 @@ from batch_snapshot.ledger.records import End, Header, Intent, Line, Result, Ski
 from batch_snapshot.models import ErrorKind, Row, Skip, Status
 
 
-@dataclass(frozen=True, slots=True)
-class RowState:
+class RowState(NamedTuple):
     """A row that has not succeeded, and the token under which it was last named."""
 
     #: None: named by an intent, and known not to have been sent.
@@ -31,12 +30,6 @@ class RowState:
     offset: int = 0
     #: The service's clock less ours at `first_sent_at`, in seconds; None: not known.
     clock_skew: float | None = None
-
-
-class IntentRef(NamedTuple):
-    at: datetime
-    offset: int
-    clock_skew: float | None
 
 
 class FailureGroup(NamedTuple):
@@ -71,8 +64,8 @@ class History:
     checked: bool = field(default=False, compare=False)
     #: Keys that the caller holds, each mapped to itself: a million keys of succeeded rows take 60 MB once.
     shared_keys: Mapping[bytes, bytes] = field(default_factory=dict, compare=False)
-    #: Rows that the last invocation has named and that have no result yet: (token, generation, intent).
-    _pending: dict[Row, tuple[str, int, IntentRef]] = field(default_factory=dict)
+    #: Rows that the last invocation has named and that have no result yet, as they are if it has crashed.
+    _pending: dict[Row, RowState] = field(default_factory=dict)
 
     def add(self, line: Line) -> None:
         record = line.record
@@ -110,9 +103,19 @@ class History:
         )
 
     def _intend(self, intent: Intent, offset: int) -> None:
-        ref = IntentRef(intent.at, offset, intent.clock_skew)
+        sent = min(intent.at, self.unrecorded_since or intent.at)
         for token, row, generation in intent.rows:
-            self._pending[row] = token, generation, ref
+            self._pending[row] = RowState(
+                Status.IN_DOUBT,
+                token,
+                generation,
+                ambiguous=True,
+                first_sent_at=sent,
+                kind=ErrorKind.TRANSIENT,
+                code=CRASHED,
+                offset=offset,
+                clock_skew=intent.clock_skew,
+            )
             if intent.signer:
                 self.signers[row.account] = intent.signer
 
@@ -134,13 +137,13 @@ class History:
         pending = self._pending.get(result.row)
         if pending is None:
             raise DamagedError(f"a result of {_name(result.row)}, which no intent named before")
-        if pending[0] != result.client_token:
+        if pending.client_token != result.client_token:
             raise DamagedError(f"a result of {_name(result.row)} under another token than intended")
 
     def is_pending(self, row: Row, token: str | None = None) -> bool:
         """Whether this invocation has named the row, under `token` if given, and there is no result yet."""
         pending = self._pending.get(row)
-        return pending is not None and (token is None or pending[0] == token)
+        return pending is not None and (token is None or pending.client_token == token)
 
     def expected_counts(self) -> dict[str, int]:
         counts = self.counts()
@@ -187,34 +190,21 @@ class History:
 
     def _close(self, end: End) -> None:
         self.end = end
-        for row, (token, generation, ref) in self._pending.items():
-            key = row.key
-            if not self.has_state(key):
-                self.unfinished[key] = RowState(
-                    None, token, generation, ambiguous=False, first_sent_at=None, offset=ref.offset
+        for row, named in self._pending.items():
+            if not self.has_state(row.key):
+                token, generation = named.client_token, named.generation
+                self.unfinished[row.key] = RowState(
+                    None, token, generation, ambiguous=False, first_sent_at=None, offset=named.offset
                 )
         self._pending.clear()
 
     def mark_crashed(self) -> None:
         """The last invocation has no end and will get none: its pending rows are in doubt."""
-        for row, (token, generation, ref) in self._pending.items():
-            key = row.key
-            if key in self.succeeded:
-                continue
-            before = self.unfinished.get(key)
-            if before and before.client_token == token and before.status is Status.IN_DOUBT:
-                continue
-            self.unfinished[key] = RowState(
-                status=Status.IN_DOUBT,
-                client_token=token,
-                generation=generation,
-                ambiguous=True,
-                first_sent_at=min(ref.at, self.unrecorded_since or ref.at),
-                kind=ErrorKind.TRANSIENT,
-                code=CRASHED,
-                offset=ref.offset,
-                clock_skew=ref.clock_skew,
-            )
+        for row, named in self._pending.items():
+            before = self.unfinished.get(row.key)
+            doubted = before and (before.status, before.client_token) == (named.status, named.client_token)
+            if not doubted and row.key not in self.succeeded:
+                self.unfinished[row.key] = named
         self._pending.clear()
 
     @property

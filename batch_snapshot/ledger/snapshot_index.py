@@ -27,14 +27,6 @@ CREATE TABLE jobs (world TEXT, job TEXT, catalog TEXT, engagement TEXT, resource
 """
 
 
-class LastSnapshot(NamedTuple):
-    """A pair's latest snapshot."""
-
-    revision: int
-    #: The call that made it left no earlier, in seconds since the epoch by the machine's clock.
-    at: float
-
-
 class SnapshotJob(NamedTuple):
     """The pair and template of a snapshot job of AWS; they never change."""
 
@@ -75,7 +67,13 @@ class SnapshotIndex:
     def _opened(self) -> sqlite.Connection:
         db = sqlite.connect(self._path)
         try:
-            _prepare(db)
+            db.execute("PRAGMA synchronous = NORMAL")
+            with sqlite.transaction(db):
+                (version,) = db.execute("PRAGMA user_version").fetchone()
+                if version != SCHEMA:
+                    sqlite.drop_tables(db)
+                    sqlite.execute_all(db, _TABLES)
+                    db.execute(f"PRAGMA user_version = {SCHEMA}")
         except BaseException:
             db.close()
             raise
@@ -114,24 +112,22 @@ class SnapshotIndex:
                 last = line.offset
                 record = line.record
                 if isinstance(record, Result) and record.status is Status.SUCCEEDED and record.first_sent_at:
-                    self._add_snapshot(
-                        world, record.row, record.revision or 0, record.first_sent_at.timestamp()
+                    at = record.first_sent_at.timestamp()
+                    # A revision that two runs name was made by the first of them, as far as the ledgers show.
+                    self._db.execute(
+                        "INSERT INTO snapshots VALUES (?, ?, ?, ?)"
+                        " ON CONFLICT DO UPDATE SET at = min(at, excluded.at)",
+                        (world, _pair(record.row), record.revision or 0, at),
                     )
             self._db.execute("INSERT OR REPLACE INTO ledgers VALUES (?, ?, ?)", (name, head.run_id, last))
 
-    def _add_snapshot(self, world: str, row: Row, revision: int, at: float) -> None:
-        # A revision that two runs name was made by the first of them, as far as the ledgers show.
-        self._db.execute(
-            "INSERT INTO snapshots VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = min(at, excluded.at)",
-            (world, _pair(row), revision, at),
-        )
-
-    def last(self, world: str, row: Row) -> LastSnapshot | None:
+    def last(self, world: str, row: Row) -> float | None:
+        """The call that made a pair's latest snapshot left no earlier, in seconds since the epoch."""
         found = self._db.execute(
-            "SELECT revision, at FROM snapshots WHERE world = ? AND pair = ? ORDER BY revision DESC LIMIT 1",
+            "SELECT at FROM snapshots WHERE world = ? AND pair = ? ORDER BY revision DESC LIMIT 1",
             (world, _pair(row)),
         ).fetchone()
-        return LastSnapshot(*found) if found else None
+        return found[0] if found else None
 
     def revisions(self, world: str, row: Row) -> set[int]:
         found = self._db.execute(
@@ -151,16 +147,6 @@ class SnapshotIndex:
             self._db.execute(
                 "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)", (world, name, catalog, *job)
             )
-
-
-def _prepare(db: sqlite.Connection) -> None:
-    db.execute("PRAGMA synchronous = NORMAL")
-    with sqlite.transaction(db):
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version != SCHEMA:
-            sqlite.drop_tables(db)
-            sqlite.execute_all(db, _TABLES)
-            db.execute(f"PRAGMA user_version = {SCHEMA}")
 
 
 def _pair(row: Row) -> bytes:
