@@ -8,8 +8,9 @@ import click
 from batch_snapshot.cli import options, terminal
 from batch_snapshot.cli.params import FILE, words
 from batch_snapshot.cli.progress import ProgressLine, environment
+from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError
-from batch_snapshot.manifest import filters
+from batch_snapshot.manifest import checks, filters, keys
 from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.operations import SNAPSHOT
 
@@ -63,11 +64,9 @@ def discover_command(
     batch-snapshot discover --catalog Sandbox --output found.yaml --stage Committed,Launched
     batch-snapshot discover --catalog Sandbox --update found.yaml
     """
-    from batch_snapshot.config.options import Options
     from batch_snapshot.discovery.discover import discover
     from batch_snapshot.discovery.output import as_json, as_text
     from batch_snapshot.discovery.update import update as update_manifest
-    from batch_snapshot.manifest import checks
 
     if (output is None) == (update is None):
         raise InputError("discover: give either --output FILE, or --update MANIFEST")
@@ -92,8 +91,6 @@ def discover_command(
 
 def _filters(given: dict[str, Any]) -> Filters:
     """The filters of the command line, checked as those of a manifest are."""
-    from batch_snapshot.manifest import keys
-
     known = keys.text_checks(keys.DISCOVER)
     lists = {
         name: words(given[name] or "") for name in ("engagements", "created_by", "context_types", "stages")

@@ -2,6 +2,8 @@
 
 import click
 
+from batch_snapshot import manifest
+
 
 @click.command("init")
 def init_command() -> None:
@@ -10,6 +12,4 @@ def init_command() -> None:
     \b
     batch-snapshot init > pairs.yaml
     """
-    from batch_snapshot import manifest
-
     click.echo(manifest.template(), nl=False)

@@ -1,27 +1,25 @@
 """What `run` and `retry` share: options and hooks from flags, and how the result is written."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import sys
+from collections.abc import Callable, Coroutine
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from batch_snapshot import models
 from batch_snapshot.cli import options, terminal
+from batch_snapshot.cli.notify import Notifiers
+from batch_snapshot.config.options import LONGEST_LEASE, SHORTEST_LEASE, ClusterOptions, Options, Settings
 from batch_snapshot.errors import SAME_COMMAND, BatchSnapshotError, InputError
+from batch_snapshot.models import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-    from batch_snapshot.cli.notify import Notifiers
-    from batch_snapshot.config.options import ClusterOptions, Options
     from batch_snapshot.jobs.preview import Preview
     from batch_snapshot.jobs.run import Hooks
-    from batch_snapshot.models import Outcome
     from batch_snapshot.reporting.progress import RunView
     from batch_snapshot.reporting.summary import Summary
 
@@ -37,7 +35,6 @@ _ENGINE = ("concurrency", "max_attempts", "max_duration", "token_ttl", "resend_i
 
 def options_of(given: dict[str, Any]) -> Options:
     """The options that the flags of `run` or `retry` mean."""
-    from batch_snapshot.config.options import Options, Settings
     from batch_snapshot.failures.retry import NO_LIMIT, FailureLimit
 
     limit = given["max_failures"]
@@ -54,7 +51,6 @@ def options_of(given: dict[str, Any]) -> Options:
 
 
 def _cluster(engine: str, scheduler: str | None, workers: int | None, lease: float) -> ClusterOptions | None:
-    from batch_snapshot.config.options import LONGEST_LEASE, SHORTEST_LEASE, ClusterOptions
 
     if engine != "dask" and (scheduler or workers):
         flag = "--scheduler" if scheduler else "--workers"
@@ -90,7 +86,7 @@ def shareable(words: list[str]) -> list[str]:
     return kept
 
 
-def hooks_of(given: dict[str, Any], *, ask: bool) -> Hooks:
+def hooks_of(given: dict[str, Any], *, ask: bool) -> "Hooks":
     from batch_snapshot.jobs.run import Hooks
 
     return Hooks(
@@ -103,13 +99,13 @@ def hooks_of(given: dict[str, Any], *, ask: bool) -> Hooks:
     )
 
 
-def _watch(kind: str) -> Callable[[RunView], Coroutine[Any, Any, None]]:
+def _watch(kind: str) -> Callable[["RunView"], Coroutine[Any, Any, None]]:
     """Shows the progress as `--progress` says, and notes that rows are sent from then on."""
     from batch_snapshot.reporting import progress
 
     in_lines = kind == "lines" or (kind == "auto" and not terminal.can_draw())
 
-    async def watch(view: RunView) -> None:
+    async def watch(view: "RunView") -> None:
         current = terminal.current_reporter()
         current.interrupt_note = OVER
         if kind == "none":
@@ -142,9 +138,8 @@ def _log_outcome(outcome: Outcome) -> None:
     )
 
 
-def _confirm(plan: Preview, *, ask: bool, show: bool) -> bool:
+def _confirm(plan: "Preview", *, ask: bool, show: bool) -> bool:
     """Show the plan; on a terminal, ask before real snapshots are made."""
-    from batch_snapshot import models
     from batch_snapshot.jobs import preview
 
     real = "AWS" in plan.catalogs and plan.endpoint != models.SIMULATOR
@@ -156,7 +151,7 @@ def _confirm(plan: Preview, *, ask: bool, show: bool) -> bool:
     return True
 
 
-def finish(work: Coroutine[Any, Any, Summary], form: str, notifiers: Notifiers) -> int:
+def finish(work: Coroutine[Any, Any, "Summary"], form: str, notifiers: Notifiers) -> int:
     """Carry out a run, print its summary and send the notifications; returns the exit code."""
     try:
         summary = terminal.run(work, use_uvloop=find_spec("uvloop") is not None)
@@ -174,7 +169,7 @@ def finish(work: Coroutine[Any, Any, Summary], form: str, notifiers: Notifiers) 
     return code
 
 
-def print_summary(ended: Summary, form: str) -> int:
+def print_summary(ended: "Summary", form: str) -> int:
     from batch_snapshot.reporting import summary, text
 
     terminal.warn(ended.warnings)
@@ -186,7 +181,7 @@ def print_summary(ended: Summary, form: str) -> int:
     )
 
 
-def print_preview(plan: Preview, form: str) -> int:
+def print_preview(plan: "Preview", form: str) -> int:
     from batch_snapshot.jobs import preview
 
     terminal.print_result(form, lambda: preview.as_json(plan), lambda: preview.as_text(plan))

@@ -1,24 +1,20 @@
 """Notifications at the end of a run: webhook, SNS topic, metrics. What fails here is only a warning."""
 
-from __future__ import annotations
-
 import os
 import re
 import tempfile
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batch_snapshot import endpoints, interrupts, models, redaction
 from batch_snapshot.cli import terminal
-from batch_snapshot.errors import InputError
+from batch_snapshot.errors import BatchSnapshotError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-    from pathlib import Path
-
-    from batch_snapshot.errors import BatchSnapshotError
     from batch_snapshot.notify.notice import Notice
     from batch_snapshot.reporting.summary import Summary
 
@@ -39,7 +35,7 @@ class Notifiers(NamedTuple):
     #: The calls go to another endpoint than AWS's: then SNS is called only if its endpoint is named.
     elsewhere: bool
 
-    def run_ended(self, summary: Summary) -> None:
+    def run_ended(self, summary: "Summary") -> None:
         """Send how a run ended; messages only if there was something to do."""
         from batch_snapshot.notify import notice
 
@@ -56,7 +52,7 @@ class Notifiers(NamedTuple):
             failure = notice.of_error(error, self.command, self.subject)
             self._notify(failure, messages=True, elsewhere=self.elsewhere)
 
-    def _notify(self, notice: Notice, *, messages: bool, elsewhere: bool) -> None:
+    def _notify(self, notice: "Notice", *, messages: bool, elsewhere: bool) -> None:
         from batch_snapshot.notify import metrics
         from batch_snapshot.notify.notice import gauges
 
@@ -77,7 +73,7 @@ class Notifiers(NamedTuple):
                 warnings.append("interrupted: not every notification was sent")
         terminal.warn([warning for warning in warnings if warning])
 
-    async def _send(self, notice: Notice, warnings: list[str | None], *, elsewhere: bool) -> None:
+    async def _send(self, notice: "Notice", warnings: list[str | None], *, elsewhere: bool) -> None:
         import anyio
 
         async def send(name: str, work: Callable[[], Awaitable[str | None]]) -> None:
@@ -94,13 +90,13 @@ class Notifiers(NamedTuple):
                 publish = partial(self._publish, self.topic, notice, elsewhere=elsewhere)
                 group.start_soon(send, "--notify-sns", publish)
 
-    async def _post(self, url: str, notice: Notice) -> str | None:
+    async def _post(self, url: str, notice: "Notice") -> str | None:
         from batch_snapshot.notify import webhook
         from batch_snapshot.notify.notice import as_json
 
         return await webhook.send(url, redaction.redacted_all(as_json(notice)))
 
-    async def _publish(self, arn: str, notice: Notice, *, elsewhere: bool) -> str | None:
+    async def _publish(self, arn: str, notice: "Notice", *, elsewhere: bool) -> str | None:
         from batch_snapshot.notify import sns
 
         if elsewhere and not os.environ.get(sns.ENDPOINT):

@@ -3,10 +3,9 @@
 A function raises `click.BadParameter` where the flag's usage helps, and else `InputError`.
 """
 
-from __future__ import annotations
-
 import math
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +17,6 @@ from batch_snapshot import endpoints, files, text
 from batch_snapshot.errors import BatchSnapshotError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from click.shell_completion import CompletionItem
 
 #: The longest time that a flag takes, in seconds: 100 years.
@@ -135,7 +132,7 @@ class PathParam(click.ParamType[Path]):
         ctx: click.Context,  # noqa: ARG002 - click's own
         param: click.Parameter,  # noqa: ARG002
         incomplete: str,
-    ) -> list[CompletionItem]:
+    ) -> "list[CompletionItem]":
         """Leave it to the shell, which knows the files."""
         from click.shell_completion import CompletionItem
 
@@ -151,7 +148,7 @@ def _shown_name(param: click.Parameter | None) -> str:
 FILE, FOLDER = PathParam("file"), PathParam("dir")
 
 
-def complete_accounts(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_accounts(ctx: click.Context, _: click.Parameter, incomplete: str) -> "list[CompletionItem]":
     """Accounts of the manifest or ledger on the command line, and their tags as tag:NAME."""
     from batch_snapshot import manifest
     from batch_snapshot.config.accounts import TAG, recorded_accounts
@@ -172,7 +169,7 @@ def complete_accounts(ctx: click.Context, _: click.Parameter, incomplete: str) -
     return _completed([*accounts, *sorted(tags)], incomplete)
 
 
-def complete_failures(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_failures(ctx: click.Context, _: click.Parameter, incomplete: str) -> "list[CompletionItem]":
     """Error kinds, the error codes of the ledger on the command line, and in_doubt."""
     from batch_snapshot.ledger import reader
     from batch_snapshot.models import ErrorKind, Status
@@ -186,7 +183,7 @@ def complete_failures(ctx: click.Context, _: click.Parameter, incomplete: str) -
     )
 
 
-def _completed(known: Iterable[str], incomplete: str) -> list[CompletionItem]:
+def _completed(known: Iterable[str], incomplete: str) -> "list[CompletionItem]":
     """Of a list separated by commas: the words that its last one may become."""
     from click.shell_completion import CompletionItem
 

@@ -7,6 +7,7 @@ import click
 
 from batch_snapshot.cli import invocation, options
 from batch_snapshot.cli.params import FILE
+from batch_snapshot.config.options import Options
 
 
 @click.command("plan", short_help="Show what a run would do without calling AWS.")
@@ -25,7 +26,6 @@ def plan_command(manifest: Path, **given: Any) -> int:
     \b
     batch-snapshot plan backfill.yaml --daily-quota 10000 --rate 1
     """
-    from batch_snapshot.config.options import Options
     from batch_snapshot.jobs.run import dry_run
 
     chosen = Options(ledger=given["ledger"], **options.target(given))

@@ -1,25 +1,22 @@
 """The progress of commands that only read from the service: `discover` and `verify`."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 from batch_snapshot.cli import terminal
 from batch_snapshot.clock import utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from batch_snapshot.discovery.readers import Environment
 
 #: Seconds between two lines in a log, and between two frames on a terminal.
 LINES_EVERY, REDRAW_EVERY = 5.0, 0.2
 
 
-def environment(progress: Callable[[str], None]) -> Environment:
+def environment(progress: Callable[[str], None]) -> "Environment":
     """The real clocks and randomness, and where progress goes."""
     from random import Random
 

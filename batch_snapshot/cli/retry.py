@@ -1,20 +1,19 @@
 """`retry`: send failed rows of a ledger again."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from batch_snapshot import paths
 from batch_snapshot.cli import invocation, notify, options, terminal
 from batch_snapshot.cli.params import FILE, complete_failures, run_id
 from batch_snapshot.clock import utc_now
+from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError
 
 if TYPE_CHECKING:
-    from batch_snapshot.config.options import Options
     from batch_snapshot.jobs.plan import Selection
     from batch_snapshot.ledger.history import History
 
@@ -75,7 +74,6 @@ def retry_command(
 
 def _ledger(given: Path, options: Options) -> tuple[Path, str | None]:
     """The ledger that is meant, and why there is nothing to retry, if so."""
-    from batch_snapshot import paths
     from batch_snapshot.jobs import resume
 
     if given.exists():
@@ -93,7 +91,7 @@ def _ledger(given: Path, options: Options) -> tuple[Path, str | None]:
     return simulated if options.simulate and simulated.exists() else given, None
 
 
-def select(past: History, *, only: str | None, everything: bool) -> Selection:
+def select(past: "History", *, only: str | None, everything: bool) -> "Selection":
     """Which rows `--only` and `--all` choose."""
     from batch_snapshot.jobs import plan
 

@@ -1,7 +1,5 @@
 """`schedule`: unit files for nightly runs."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from pathlib import Path
@@ -15,9 +13,9 @@ from batch_snapshot.cli.params import FILE, time_of_day
 from batch_snapshot.cli.retry import retry_command
 from batch_snapshot.errors import InputError
 from batch_snapshot.files import make_folder, resolved
+from batch_snapshot.manifest import Manifest, load
 
 if TYPE_CHECKING:
-    from batch_snapshot.manifest import Manifest
     from batch_snapshot.schedule import File
 
 
@@ -58,7 +56,6 @@ def schedule_command(
     batch-snapshot schedule eventbridge nightly.yaml > template.yaml
     """
     from batch_snapshot import schedule
-    from batch_snapshot.manifest import load
 
     given = _checked(run_flags)
     loaded = load(manifest)
@@ -118,7 +115,7 @@ def _program() -> str:
     return str(Path(program).absolute())
 
 
-def _write(folder: Path, made: list[File]) -> None:
+def _write(folder: Path, made: "list[File]") -> None:
     for file in made:
         path = folder / file.name
         try:

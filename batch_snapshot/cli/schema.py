@@ -4,6 +4,8 @@ import json
 
 import click
 
+from batch_snapshot import manifest
+
 
 @click.command("schema")
 def schema_command() -> None:
@@ -12,6 +14,4 @@ def schema_command() -> None:
     \b
     batch-snapshot schema > manifest.schema.json
     """
-    from batch_snapshot import manifest
-
     click.echo(json.dumps(manifest.schema(), indent=2))

@@ -1,7 +1,5 @@
 """`simulate`: serve the API on loopback."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
     from batch_snapshot.simulator import Simulator
 
 
-def _note_calls(served: Simulator) -> None:
+def _note_calls(served: "Simulator") -> None:
     calls, made = sum(served.calls.values()), len(served.snapshots)
     terminal.current_reporter().interrupt_note = (
         f": {calls:,} calls answered, {made:,} snapshots in its world"

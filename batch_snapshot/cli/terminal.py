@@ -3,11 +3,10 @@
 The only module that prints.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,8 +18,6 @@ from batch_snapshot.clock import utc_now
 from batch_snapshot.text import lines, timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Sequence
-
     from batch_snapshot.reporting.display import Frame
     from batch_snapshot.reporting.screen import Screen
 
@@ -39,7 +36,7 @@ class Reporter:
     #: Lines on stderr: text, or json (an object a line).
     log_format: str = "text"
     #: The live display; lines are written above it.
-    screen: Screen | None = None
+    screen: "Screen | None" = None
     #: Whether the one object of `--format json` was printed.
     printed: bool = False
     #: What an interrupt leaves unfinished, appended to "interrupted (SIGINT)".
@@ -101,7 +98,7 @@ def warn(warnings: Sequence[str], total: int | None = None) -> None:
         log(f"{head}{warning}", event="warning", level="warning")
 
 
-def log_frame(frame: Frame) -> None:
+def log_frame(frame: "Frame") -> None:
     from batch_snapshot.reporting import display
 
     fields = display.as_json(frame) if current_reporter().log_format == "json" else {}
@@ -114,7 +111,7 @@ def can_draw() -> bool:
 
 
 @contextmanager
-def screen() -> Iterator[Screen]:
+def screen() -> "Iterator[Screen]":
     """A display on standard error; lines that are logged meanwhile are written above it."""
     from batch_snapshot.reporting.screen import Screen
 

@@ -8,6 +8,7 @@ import click
 from batch_snapshot.cli import options, terminal
 from batch_snapshot.cli.params import FILE
 from batch_snapshot.errors import ManifestError
+from batch_snapshot.manifest import load
 
 if TYPE_CHECKING:
     from batch_snapshot.manifest import Manifest
@@ -25,7 +26,6 @@ def validate_command(manifest: Path, form: str) -> int:
     batch-snapshot validate backfill.yaml
     batch-snapshot validate backfill.yaml --format json | jq .problems
     """
-    from batch_snapshot.manifest import load
     from batch_snapshot.ratelimit import forecast, windows
 
     try:

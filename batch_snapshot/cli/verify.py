@@ -8,6 +8,7 @@ import click
 from batch_snapshot.cli import options, terminal
 from batch_snapshot.cli.params import FILE
 from batch_snapshot.cli.progress import ProgressLine, environment
+from batch_snapshot.config.options import Options
 
 
 @click.command("verify", short_help="Compare a ledger with the service.")
@@ -25,7 +26,6 @@ def verify_command(ledger: Path, form: str, *, sample: int | None, **given: Any)
     batch-snapshot verify ledgers/backfill.ndjson --sample 100 --format json
     """
     from batch_snapshot import verify
-    from batch_snapshot.config.options import Options
     from batch_snapshot.discovery.output import calls_text
 
     with ProgressLine(given["progress"]) as progress:
