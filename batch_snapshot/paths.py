@@ -102,6 +102,7 @@ def ledger_path(pattern: str, name: str, today: datetime) -> Path:
 
 
 def dated_ledgers(pattern: str, name: str) -> list[Path]:
+    """The existing ledgers of a pattern with {date}, newest first."""
     parts = pattern.replace("{name}", name).split("{date}")
     if len(parts) == 1:
         return []

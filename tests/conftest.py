@@ -58,3 +58,11 @@ def botocore_data_is_loaded_once():
     end = botocore_cache.once()
     yield
     end()
+
+
+@pytest.fixture
+def anyio_backend():
+    """Tests that wait run in virtual time."""
+    from trio.testing import MockClock
+
+    return ("trio", {"clock": MockClock(autojump_threshold=0)})

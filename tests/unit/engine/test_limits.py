@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-import trio.testing
+import trio
 
 from batch_snapshot.engine.limits import IN_USE_FOR as PRESENT
 from batch_snapshot.engine.limits import LEARNED_FOR, PUBLISHED_RATE, AccountLimits, SharedPace, WindowMeter
@@ -35,6 +35,7 @@ from batch_snapshot.ratelimit.windows import (
 )
 from tests.bench.pacing.servers import Bucket
 from tests.bench.pacing.simulation import Client, Simulation
+from tests.support.virtual_time import in_virtual_time
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -357,7 +358,7 @@ def applied(limits: AccountLimits, name: str, *, at: float = 0.0) -> AccountStat
         await limits.apply(account, by_number)
         return account
 
-    return trio.run(settle, clock=trio.testing.MockClock(autojump_threshold=0))
+    return in_virtual_time(settle)
 
 
 def notes(usage: CallLog) -> set[str]:
@@ -757,12 +758,12 @@ def look_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pacer, "LOOK_AGAIN", 600.0)
 
 
-def in_virtual_time(body: Callable[[], Awaitable[None]]) -> float:
+def seconds_taken(body: Callable[[], Awaitable[None]]) -> float:
     async def main() -> float:
         await body()
         return anyio.current_time()
 
-    return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    return in_virtual_time(main)
 
 
 @pytest.fixture
@@ -794,5 +795,5 @@ def test_a_backfill_over_days_uses_its_whole_quota_and_never_exceeds_it(log_in_m
             assert backfill.waiting
         await backfill.run(inf)
 
-    backfill.judge(in_virtual_time(body), dropped=5)
+    backfill.judge(seconds_taken(body), dropped=5)
     assert len(backfill.calls) > backfill.rows, "no kill met a call in flight"

@@ -7,7 +7,6 @@ from random import Random
 
 import anyio
 import pytest
-import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,12 +42,7 @@ from tests.support.engine_world import (
     refusal,
     requests,
 )
-
-
-@pytest.fixture
-def anyio_backend():
-    return ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
-
+from tests.support.virtual_time import in_virtual_time
 
 pytestmark = pytest.mark.anyio
 
@@ -437,9 +431,7 @@ def test_nothing_is_forgotten_and_no_answer_is_misread(script, rows, concurrency
         await world.run(requests(rows))
         return world
 
-    world = anyio.run(
-        body, backend="trio", backend_options={"clock": trio.testing.MockClock(autojump_threshold=0)}
-    )
+    world = in_virtual_time(body)
     assert len({o.request.row for o in world.outcomes}) == len(world.outcomes)
     if world.engine.ending is None:
         assert len(world.outcomes) == rows

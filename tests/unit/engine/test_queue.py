@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 
 import anyio
 import pytest
-import trio
-import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,13 +15,9 @@ from batch_snapshot.engine.queue import RequestQueue
 from batch_snapshot.errors import StorageError
 from batch_snapshot.models import Request, Row
 from tests.support.strategies import patient
+from tests.support.virtual_time import in_virtual_time
 
 AHEAD, SIZE = 12, 4
-
-
-@pytest.fixture
-def anyio_backend():
-    return ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
 
 
 def request(account, number=0, **more):
@@ -51,10 +45,6 @@ def batched(requests, size):
 
 def in_memory(queue):
     return sum(len(backlog.near) for backlog in queue._backlogs.values())
-
-
-def in_virtual_time(work):
-    trio.run(work, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 names = st.sampled_from("abcde")

@@ -9,8 +9,6 @@ from typing import Any
 
 import anyio
 import pytest
-import trio
-import trio.testing
 
 from batch_snapshot.engine.account import AccountState
 from batch_snapshot.engine.reader import ATTEMPTS, Reader
@@ -20,6 +18,7 @@ from batch_snapshot.models import ApiError, ErrorKind, Failure, Verdict
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit import windows as quota
 from batch_snapshot.ratelimit.pacer import Pacer
+from tests.support.virtual_time import in_virtual_time
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
@@ -56,10 +55,6 @@ class Service:
     def reader(self, **pacer: Any) -> Reader:
         account = AccountState("main", Pacer(pace.declared(1)), Pacer(pace.declared(10), **pacer))
         return Reader(account, self.call, self.identify, now=lambda: NOW, rng=Random(0))
-
-
-def in_virtual_time(work: Any) -> Any:
-    return trio.run(work, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 async def walk(reader: Reader) -> list[int]:

@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import anyio
 import pytest
-import trio.testing
 
 from batch_snapshot.cluster.coordinator import Coordinator
 from batch_snapshot.cluster.lease import Tale
@@ -34,11 +33,6 @@ from tests.support.engine_world import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend():
-    return ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
 
 
 def html(status):

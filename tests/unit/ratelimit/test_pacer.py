@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-import trio.testing
 
 from batch_snapshot.errors import StorageError
 from batch_snapshot.ratelimit import pace
@@ -22,11 +21,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 DAILY = QuotaWindow("per_day", 3, DAY)
-
-
-@pytest.fixture
-def anyio_backend():
-    return ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
 
 
 class Windows:
