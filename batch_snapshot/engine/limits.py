@@ -18,7 +18,7 @@ import anyio
 from batch_snapshot.engine.account import AccountState
 from batch_snapshot.errors import StorageError
 from batch_snapshot.models import UNKNOWN_ACCOUNT
-from batch_snapshot.ratelimit import forecast, pace
+from batch_snapshot.ratelimit import forecast, pace, pace_handover
 from batch_snapshot.ratelimit import windows as quota
 from batch_snapshot.ratelimit.pace import Phase
 from batch_snapshot.ratelimit.pacer import Pacer
@@ -207,7 +207,7 @@ class SharedPace:
         return self._last[1]
 
     def _dump(self, known: Pace) -> str:
-        text = pace.dump(known)
+        text = pace_handover.dump(known)
         self._last = text, known
         return text
 
@@ -215,7 +215,7 @@ class SharedPace:
 def _load_pace(text: str | None) -> Pace | None:
     """The stored pace; None: there is none that this version can read."""
     try:
-        return pace.load(text) if text else None
+        return pace_handover.load(text) if text else None
     except ValueError:
         return None
 

@@ -24,7 +24,6 @@ A declared rate is only adapted downwards. Times are seconds of a monotonic cloc
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from math import inf
 from typing import NamedTuple
@@ -105,9 +104,6 @@ ODDS = 12.0
 #: Throttles in excess of that share that are still attributed to strays.
 ROOM = 1.5
 
-#: The version of the text that `dump` writes; raised when a field's meaning changes.
-_FORMAT = 2
-
 
 class Phase(StrEnum):
     """What is known about the limit."""
@@ -157,6 +153,22 @@ class Pace(NamedTuple):
     def declared(self) -> float | None:
         """The declared rate; None: there is none."""
         return None if self.ceiling == inf else self.ceiling / (1 - MARGIN)
+
+    @property
+    def allowed(self) -> float:
+        """The rate to show people, which no probe or idle time changes; inf: it is not known yet."""
+        if self.known is None:
+            return inf
+        return self.declared or self.known if self.known >= self.ceiling else self.known
+
+    @property
+    def source(self) -> str:
+        """Where `allowed` comes from."""
+        if self.known is None:
+            return "measuring"
+        if self.known >= self.ceiling:
+            return "declared"
+        return "from the last run" if self.cut_at == -inf else "measured"
 
     @property
     def strayed(self) -> bool:
@@ -278,7 +290,8 @@ class Pace(NamedTuple):
             return _cut(pace, now, Phase.CLIMB, peak, tally)
         chance = tally.throttled < MANY and tally.admitted + tally.throttled < ENOUGH
         if self.phase is Phase.FOLLOW and chance:
-            return pace._replace(tally=tally, cut_at=now, peak=pace.peak * YIELD)
+            floor = min(FLOOR_RATE, pace.ceiling)
+            return pace._replace(tally=tally, cut_at=now, peak=max(floor, pace.peak * YIELD))
         caution = 1.0 if self.strayed else CAUTION
         return _cut(pace, now, Phase.FOLLOW, self._measured(tally, sent_at) * caution, new_tally(sent_at))
 
@@ -375,26 +388,3 @@ def learned(rate: float, now: float) -> Pace:
     """The pace of an account whose rate an earlier run found: start near it, and measure again."""
     pace = Pace(phase=Phase.FOLLOW, peak=rate, known=rate, tally=new_tally(now), crest=rate)
     return pace._replace(since=now - pace.unit / 2)
-
-
-def dump(pace: Pace) -> str:
-    """The pace as text, for other processes that call for the same account."""
-    return json.dumps([_FORMAT, *pace])
-
-
-def load(text: str) -> Pace:
-    """Read a pace that `dump` wrote.
-
-    Raises:
-        ValueError: another version wrote it.
-    """
-    try:
-        layout, phase, *values = json.loads(text)
-        found = dict(zip(Pace._fields, [Phase(phase), *values], strict=True))
-        start, admitted, throttled, excess, mark, earlier = found.pop("tally")
-        tally = PaceTally(start, admitted, throttled, excess, tuple(mark), tuple(earlier))
-    except (TypeError, KeyError) as error:
-        raise ValueError(str(error)) from None
-    if layout != _FORMAT:
-        raise ValueError(f"format {layout}")
-    return Pace(**found, tally=tally)

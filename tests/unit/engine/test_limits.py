@@ -21,7 +21,7 @@ from batch_snapshot.engine.limits import LEARNED_FOR, PUBLISHED_RATE, AccountLim
 from batch_snapshot.errors import StorageError
 from batch_snapshot.failures import error_codes
 from batch_snapshot.models import Account, ApiError, Quota
-from batch_snapshot.ratelimit import pace, pacer
+from batch_snapshot.ratelimit import pace, pace_handover, pacer
 from batch_snapshot.ratelimit.pace import Pace, Phase
 from batch_snapshot.ratelimit.pacer import Pacer
 from batch_snapshot.ratelimit.windows import (
@@ -612,7 +612,7 @@ def test_a_forecast_uses_the_rate_learned_by_an_earlier_run(usage, clock):
     account = applied(seeking, "a1")
     assert summarised(seeking.forecast("a1", 10))[1] == "assumed", "nothing was learned yet"
     account.pacer.store.change(lambda _: measured(0.0, 12.0).permitted(0.0))
-    usage.update_note("aws/1 pace sought", lambda *_: pace.dump(measured(0.0, 12.0)))
+    usage.update_note("aws/1 pace sought", lambda *_: pace_handover.dump(measured(0.0, 12.0)))
     clock.now += LEARNED_FOR - 1
     assert summarised(limits_of(usage, a1=Quota()).forecast("a1", 10)) == (12.0, "learned", ())
     clock.now += 2

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_snapshot.ratelimit import pace
+from batch_snapshot.ratelimit import pace, pace_handover
 from batch_snapshot.ratelimit.pace import FLOOR_RATE, LONGEST_HINT, Pace, Phase
 from tests.bench.pacing.controllers import Ours
 from tests.bench.pacing.servers import Bucket
@@ -142,7 +142,7 @@ def test_invariants_hold_for_any_history_of_a_pace(life):
         assert_rate_is_positive_at_any_time(now, state)
         assert_peak_is_not_below_the_lowest_rate(state)
         assert_not_starved_above_the_lowest_rate(now, state)
-        assert pace.load(pace.dump(state)) == state, "it survives being written down"
+        assert pace_handover.load(pace_handover.dump(state)) == state, "it survives being written down"
     for (_, before), (_, after) in pairwise(life.past):
         assert after.next_call_at >= before.next_call_at, "no event lets the next call leave earlier"
     in_flight = life.pace.in_flight
@@ -209,9 +209,47 @@ def test_a_throttle_of_a_call_sent_before_the_last_cut_changes_nothing(life, age
     assert hinted.next_call_at == max(state.next_call_at, now + min(hint or 0.0, LONGEST_HINT))
 
 
+@given(lives(), st.floats(-1e6, 1e6))
+@patient
+def test_a_shifted_pace_goes_on_as_before_by_the_other_clock(life, seconds):
+    """As a worker on another machine takes it over, where nothing is in flight."""
+    here = life.pace._replace(in_flight=0)
+    there = pace_handover.shifted(life.pace, seconds)
+    assert there.in_flight == 0
+    now = life.now
+    for step in range(12):
+        now = max(now, here.opens(now)) + 0.05
+        assert there.opens(now + seconds) - seconds == pytest.approx(here.opens(now), abs=1e-3)
+        here, there = here.permitted(now), there.permitted(now + seconds)
+        if step % 4 == 3:
+            here, there = (
+                here.throttled(now, now + 0.1, None),
+                there.throttled(now + seconds, now + 0.1 + seconds, None),
+            )
+        else:
+            here, there = here.answered(now, now + 0.1), there.answered(now + seconds, now + 0.1 + seconds)
+        assert there.peak == pytest.approx(here.peak, rel=1e-3)
+        assert there.starved(now + seconds + 300, 300) == here.starved(now + 300, 300)
+
+
+def test_the_rate_that_is_shown_was_declared_or_measured_and_says_which():
+    shown = [(each.allowed, each.source) for each in (Pace(), pace.declared(1.0), pace.learned(7.0, 0.0))]
+    assert shown == [(inf, "measuring"), (pytest.approx(1.0), "declared"), (7.0, "from the last run")]
+    life = Life(pace.learned(7.0, 0.0))
+    life.step("flow", 49)
+    life.step("wait", HOUR)
+    life.step("flow", 49)
+    assert life.pace.rate(life.now) > life.pace.allowed == 7.0, "a probe is not shown"
+    life.step("storm", 2)
+    life.step("flow", 40)
+    life.step("send", 0.0)
+    life.step("throttle", 0.0)
+    assert (life.pace.allowed, life.pace.source) == (life.pace.known, "measured")
+
+
 def refused(text: str) -> bool:
     try:
-        pace.load(text)
+        pace_handover.load(text)
     except ValueError:
         return True
     return False
@@ -233,7 +271,7 @@ def test_text_that_is_no_pace_is_refused(text):
 @given(st.integers(0, 30), json_values)
 @patient
 def test_a_pace_that_was_cut_lengthened_or_written_by_another_version_is_refused(place, value):
-    written = json.loads(pace.dump(pace.learned(5.0, 0.0)))
+    written = json.loads(pace_handover.dump(pace.learned(5.0, 0.0)))
     layout = written[0]
     for spoiled in (
         written[:place],
@@ -406,6 +444,14 @@ def test_a_stray_throttle_among_few_outcomes_costs_a_little_of_the_rate():
     life.step("throttle", 0.0)
     assert life.pace.peak == pytest.approx(once.peak * pace.YIELD)
     assert (life.pace.since, life.pace.known) == (once.since, once.known)
+
+
+def test_a_stray_throttle_keeps_a_declared_rate_below_the_lowest():
+    life = Life(pace.declared(0.06))
+    life.step("flow", 1)
+    life.step("send", 0.0)
+    life.step("throttle", 0.0)
+    assert life.pace.peak == life.pace.ceiling
 
 
 def test_nothing_but_throttles_more_than_halves_the_rate():
