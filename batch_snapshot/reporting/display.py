@@ -76,6 +76,8 @@ class DisplayPart:
     rate: float = 0.0
     #: Calls a second that are allowed; inf: the limit is being searched; None: not known.
     allowed: float | None = None
+    #: Where that comes from: declared, measured, from the last run; None: not known.
+    source: str | None = None
     throttled: int = 0
     #: The fullest window.
     window: WindowUse | None = None
@@ -120,6 +122,12 @@ class Frame:
         rates = [part.allowed for part in self.parts if part.stopped is None and not part.waiting]
         return None if not rates or None in rates else sum(rate for rate in rates if rate is not None)
 
+    @property
+    def source(self) -> str | None:
+        """Where the allowed rates come from, if it is the same for all of them."""
+        sources = {part.source for part in self.parts if part.stopped is None and not part.waiting}
+        return sources.pop() if len(sources) == 1 else None
+
 
 def line(frame: Frame) -> str:
     counts = frame.counts
@@ -133,7 +141,7 @@ def line(frame: Frame) -> str:
         parts.append(f"{counts.in_doubt:,} in doubt")
     if counts.skipped:
         parts.append(f"{sum(counts.skipped.values()):,} left out")
-    parts.append(f"{_speed(frame.rate)}{_of_allowed(frame.allowed)}")
+    parts.append(f"{_speed(frame.rate)}{_of_allowed(frame.allowed, frame.source)}")
     if frame.throttled:
         parts.append(f"{frame.throttled:,} throttled")
     many = len(frame.parts) > 1
@@ -165,6 +173,7 @@ def as_json(frame: Frame) -> dict[str, Any]:
                 "rows": part.rows,
                 "rate": round(part.rate, 3),
                 "allowed_rate": _finite(part.allowed),
+                "rate_source": part.source,
                 "throttled_calls": part.throttled,
                 "window": part.window._asdict() if part.window else None,
                 "waiting": part.waiting._asdict() if part.waiting else None,
@@ -232,7 +241,7 @@ def _states(frame: Frame) -> "Text":
 def _traffic(frame: Frame) -> "Text":
     share = f" ({frame.throttled / frame.calls:.1%})" if frame.throttled and frame.calls else ""
     pieces = [
-        (f"  {_speed(frame.rate)}{_of_allowed(frame.allowed)}", "cyan"),
+        (f"  {_speed(frame.rate)}{_of_allowed(frame.allowed, frame.source)}", "cyan"),
         (f"   {frame.throttled:,} of {frame.calls:,} calls throttled{share}", ""),
     ]
     if len(frame.parts) == 1 and (window := frame.parts[0].window):
@@ -245,7 +254,7 @@ def _times(frame: Frame) -> "Text":
     if frame.stopping:
         return _text(elapsed, (f"   {frame.stopping}", "bold yellow"))
     if frame.left is None:
-        left = "the time left is not known yet"
+        left = "measuring: the time left is not known yet"
     elif isinf(frame.left):
         left = "no end in sight under these quotas"
     else:
@@ -337,10 +346,10 @@ def _speed(rate: float) -> str:
     return f"{rate:,.1f}/s" if rate >= 10 or not rate else f"{rate:.2f}/s"
 
 
-def _of_allowed(allowed: float | None) -> str:
+def _of_allowed(allowed: float | None, source: str | None) -> str:
     if allowed is None or allowed == 0:
         return ""
-    return " (finding the limit)" if isinf(allowed) else f" of {_speed(allowed)} allowed"
+    return " (measuring the limit)" if isinf(allowed) else f" of {_speed(allowed)} {source or 'allowed'}"
 
 
 def _percent(share: float) -> str:

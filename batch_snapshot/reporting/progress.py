@@ -36,7 +36,7 @@ SHOWN_FAILURES = 10
 RECENT = 10.0
 #: Seconds for which a forecast of the end holds.
 FORECAST_EVERY = 10.0
-#: Seconds of calls after which a measured rate counts if a known one is higher.
+#: Seconds of calls after which the rate of the rows that were settled counts.
 MEASURED_AFTER = 10.0
 
 
@@ -89,16 +89,19 @@ class RunView:
         return window_uses(last, self.accounts[name].traffic.calls - calls)
 
     def _ends_in(self, account: AccountState) -> float | None:
-        """Seconds until an account's rows are settled, at the rate that is known or, if lower, measured."""
+        """Seconds until an account's rows are settled, at the rate that is known or, if lower, measured.
+
+        None: neither is known yet.
+        """
         rows, settled = self.rows_left(account.name), self.stats.settled[account.name]
         if rows <= 0 or account.stop is not None:
             return 0.0
         known, seconds = account.pacer.pace.known, self.elapsed - account.pacer.waited
-        measured = settled / seconds if seconds > 0 else 0.0
-        slower = known is not None and seconds >= MEASURED_AFTER and 0 < measured < known
-        rate = measured if known is None or slower else known
-        if not rate:
+        measured = settled / seconds if seconds >= MEASURED_AFTER else None
+        rates = [rate for rate in (known, measured) if rate]
+        if not rates:
             return None
+        rate = min(rates)
         found = self.limits.forecast(account.name, rows, rate)
         self._forecasts[account.name] = (found, account.traffic.calls)
         return found.forecast.ends_in
@@ -161,7 +164,8 @@ class ProgressMeter:
             done=view.stats.settled[name],
             rows=view.stats.todo.get(name, 0),
             rate=rate,
-            allowed=account.pacer.pace.rate(now),
+            allowed=account.pacer.pace.allowed,
+            source=account.pacer.pace.source,
             throttled=account.traffic.throttled,
             window=fullest(view.windows(name)),
             waiting=waiting,

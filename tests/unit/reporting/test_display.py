@@ -205,3 +205,23 @@ def test_a_thousand_accounts_fit_into_eighty_columns():
     assert max(map(len, lines)) <= 80
     assert any(line.startswith("  stopped-one") and "stopped: Acc" in line for line in lines)
     assert any(line.startswith("  991 more") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "source", "expected"),
+    [
+        (1.0, "declared", "0.98/s of 1.00/s declared"),
+        (1.0, "from the last run", "0.98/s of 1.00/s from the last run"),
+        (inf, "measuring", "0.98/s (measuring the limit)"),
+    ],
+)
+def test_an_allowed_rate_says_where_it_comes_from(allowed, source, expected):
+    part = replace(MAIN, allowed=allowed, source=source)
+    assert expected in display.line(replace(FRAME, parts=[part]))
+    fields = display.as_json(replace(FRAME, parts=[part]))
+    assert fields["accounts"]["main"]["rate_source"] == source
+
+
+def test_sources_that_differ_are_not_named_for_the_sum():
+    parts = [replace(MAIN, source="declared"), replace(MAIN, name="acme", source="measured")]
+    assert "1.96/s of 2.00/s allowed" in display.line(replace(FRAME, parts=parts))

@@ -89,6 +89,12 @@ def test_time_left_follows_the_rows_of_this_run():
     assert left({"main": 200}, {"main": 950}) == pytest.approx(75, abs=0.2)
 
 
+def test_no_time_left_is_shown_before_a_rate_is_known():
+    """One row in the first seconds would promise hours for a run of seconds."""
+    assert left({"main": 1}, {"main": 950}, at=5.0) is None
+    assert left({"main": 1}, {"main": 950}, states_of(start=pace.learned(50.0, 0.0)), at=5.0) is not None
+
+
 @pytest.mark.parametrize(
     ("settled", "at", "waited", "rate"),
     [
