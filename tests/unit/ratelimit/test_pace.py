@@ -232,6 +232,13 @@ def test_a_shifted_pace_goes_on_as_before_by_the_other_clock(life, seconds):
         assert there.starved(now + seconds + 300, 300) == here.starved(now + 300, 300)
 
 
+def test_a_shifted_pace_that_starves_does_so_since_the_same_time():
+    life = followed()
+    life.step("storm", 12)
+    assert (since := life.pace.starved_since) is not None
+    assert pace_handover.shifted(life.pace, 5.0).starved_since == since + 5
+
+
 def test_the_rate_that_is_shown_was_declared_or_measured_and_says_which():
     shown = [(each.allowed, each.source) for each in (Pace(), pace.declared(1.0), pace.learned(7.0, 0.0))]
     assert shown == [(inf, "measuring"), (pytest.approx(1.0), "declared"), (7.0, "from the last run")]
@@ -447,8 +454,8 @@ def test_a_stray_throttle_among_few_outcomes_costs_a_little_of_the_rate():
 
 
 def test_a_stray_throttle_keeps_a_declared_rate_below_the_lowest():
-    life = Life(pace.declared(0.06))
-    life.step("flow", 1)
+    life = Life(pace.declared(0.06), 1000.0)
+    life.step("flow", 2)
     life.step("send", 0.0)
     life.step("throttle", 0.0)
     assert life.pace.peak == life.pace.ceiling
