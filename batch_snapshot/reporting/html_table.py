@@ -131,18 +131,15 @@ def _errors(entries: Sequence[ReportEntry]) -> list[str]:
     found = []
     spent = 0
     for entry in entries:
-        words = ""
-        if entry.code or entry.message:
-            words = f"{entry.code}: {entry.message}" + (f" ({entry.reason})" if entry.reason else "")
-            longest = LONGEST_MESSAGE if spent < MANY_CHARACTERS else SHORT_MESSAGE
-            if len(words) > longest:
-                words = f"{words[:longest]}…"
-            spent += len(words)
-        found.append(words)
+        reason = f" ({entry.reason})" if entry.reason else ""
+        words = f"{entry.code}: {entry.message}{reason}" if entry.code or entry.message else ""
+        longest = LONGEST_MESSAGE if spent < MANY_CHARACTERS else SHORT_MESSAGE
+        found.append(words if len(words) <= longest else f"{words[:longest]}…")
+        spent += len(found[-1])
     return found
 
 
-#: Stand for a row's own values, in the ARNs of all rows.
+#: Stand for a row's engagement, resource and revision in the ARNs of all rows.
 _PLACEHOLDERS = ("\x01", "\x02", "\x03")
 #: Stands before an ARN without placeholders.
 _WHOLE = "\x04"
@@ -150,14 +147,11 @@ _WHOLE = "\x04"
 
 def _arn_pattern(entry: ReportEntry) -> str:
     """The ARN with placeholders for the row's own values: most rows share one pattern. Lossless."""
-    arn = entry.arn or ""
-    values = (entry.row.engagement, entry.row.resource, f"/{entry.revision or 0}")
-    pattern = arn
-    if pattern.endswith(values[2]):
-        pattern = pattern[: -len(values[2])] + _PLACEHOLDERS[2]
-    if all(values):
-        pattern = pattern.replace(values[0], _PLACEHOLDERS[0]).replace(values[1], _PLACEHOLDERS[1])
-    return pattern if fill_arn(pattern, values) == arn else _WHOLE + arn
+    arn, row, revision = entry.arn or "", entry.row, f"/{entry.revision or 0}"
+    pattern = f"{arn.removesuffix(revision)}\x03" if arn.endswith(revision) else arn
+    if row.engagement and row.resource:
+        pattern = pattern.replace(row.engagement, "\x01").replace(row.resource, "\x02")
+    return pattern if fill_arn(pattern, (row.engagement, row.resource, revision)) == arn else _WHOLE + arn
 
 
 def fill_arn(pattern: str, values: Sequence[str]) -> str:
