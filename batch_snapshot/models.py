@@ -198,6 +198,9 @@ class Request:
     first_sent_at: datetime | None = None
     #: The service's clock minus this machine's at that time, in seconds; None: unknown.
     clock_skew: float | None = None
+    #: Earlier tries of this run that cost an attempt, and those that were throttled.
+    attempts: int = 0
+    throttles: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import click
 from batch_snapshot import models
 from batch_snapshot.cli import options, terminal
 from batch_snapshot.cli.notify import Notifiers
-from batch_snapshot.config.options import LONGEST_LEASE, SHORTEST_LEASE, ClusterOptions, Options, Settings
+from batch_snapshot.config.options import LONGEST_BUDGET, SHORTEST_BUDGET, ClusterOptions, Options, Settings
 from batch_snapshot.errors import SAME_COMMAND, BatchSnapshotError, InputError
 from batch_snapshot.models import Outcome
 
@@ -41,7 +41,7 @@ def options_of(given: dict[str, Any]) -> Options:
     return Options(
         **options.target(given),
         **{name: given[name] for name in _PLAIN if name in given},
-        cluster=_cluster(given["engine"], given["scheduler"], given["workers"], given["lease"]),
+        cluster=_cluster(given["engine"], given["scheduler"], given["workers"], given["budget"]),
         engine=Settings(
             **{name: given[name] for name in _ENGINE},
             failure_limit=FailureLimit.parse(limit) if limit else NO_LIMIT,
@@ -50,7 +50,7 @@ def options_of(given: dict[str, Any]) -> Options:
     )
 
 
-def _cluster(engine: str, scheduler: str | None, workers: int | None, lease: float) -> ClusterOptions | None:
+def _cluster(engine: str, scheduler: str | None, workers: int | None, budget: float) -> ClusterOptions | None:
 
     if engine != "dask" and (scheduler or workers):
         flag = "--scheduler" if scheduler else "--workers"
@@ -59,11 +59,11 @@ def _cluster(engine: str, scheduler: str | None, workers: int | None, lease: flo
         raise InputError("--workers is for a cluster on this machine: leave it out, or --scheduler")
     if scheduler is not None and not re.fullmatch(r"(tcp|tls|ws|wss)://[\w.\-\[\]:]+:\d{1,5}", scheduler):
         raise InputError(f"--scheduler {scheduler}: give its address, such as tcp://10.0.0.5:8786")
-    if not SHORTEST_LEASE <= lease <= LONGEST_LEASE:
-        raise InputError(f"--lease: give {SHORTEST_LEASE:g} to {LONGEST_LEASE:g} seconds")
+    if not SHORTEST_BUDGET <= budget <= LONGEST_BUDGET:
+        raise InputError(f"--budget: give {SHORTEST_BUDGET:g} to {LONGEST_BUDGET:g} seconds")
     if engine == "local":
         return None
-    return ClusterOptions(scheduler=scheduler, workers=workers, lease=lease)
+    return ClusterOptions(scheduler=scheduler, workers=workers, budget=budget)
 
 
 def _command_line() -> str:

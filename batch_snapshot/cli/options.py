@@ -9,7 +9,7 @@ import click
 from batch_snapshot.cli import params
 from batch_snapshot.cli.params import FILE, FOLDER, duration, duration_text
 from batch_snapshot.cli.terminal import Reporter
-from batch_snapshot.config.options import DEFAULT_SETTINGS, LEASE
+from batch_snapshot.config.options import BUDGET, DEFAULT_SETTINGS
 from batch_snapshot.errors import InputError
 
 # -- kinds of flags ----------------------------------------------------------------------------------
@@ -153,11 +153,13 @@ _ENGINE = [
         help="With --engine dask on this machine: worker processes. Default: one a core.",
     ),
     time(
+        "--budget",
         "--lease",
+        "budget",
         show_default=True,
-        default=duration_text(LEASE),
-        help="With --engine dask: a worker that hears nothing for so long stops calling, and its accounts "
-        "go to another one.",
+        default=duration_text(BUDGET),
+        help="With --engine dask: a worker sends an account's rows for so long before it reports. The rows "
+        "of a lost worker are sent again after this time and --drain-timeout.",
     ),
 ]
 

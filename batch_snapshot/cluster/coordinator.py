@@ -1,471 +1,369 @@
 """Drives a run whose calls are made by the workers of a Dask cluster.
 
-What a run is stays here, in one process: the order of the rows, intents, the ledger, the quota
-windows, and every decision to stop. An account, with its pace and its breaker, is at one worker, which
-is handed its rows in parcels after their intent is durable, and tells what became of them.
+The run stays in this process: the order of the rows, intents, the ledger, quota windows, and every decision
+to stop. Each account has at most one batch at a worker. What a batch did not send within its budget of
+time goes out with the next one. The rows of a lost worker are in doubt; once it must be silent they are
+sent again, under the same tokens.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import deque
+from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import TYPE_CHECKING
 
 import anyio
 
-from batch_snapshot.cluster.desk import Desk, Pairs, again
-from batch_snapshot.cluster.lease import PARCEL, LostError, Parcel, Start
+from batch_snapshot.cluster.batch import LostError, NotBegunError, Progress, lost_outcome, resend
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.engine.queue import RequestQueue
 from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.errors import StorageError
-from batch_snapshot.models import ApiError, Outcome, Verdict
-from batch_snapshot.ratelimit import pace
+from batch_snapshot.models import ApiError, Verdict
 from batch_snapshot.ratelimit.pacer import WindowFullError
 from batch_snapshot.ratelimit.windows import WindowFull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from batch_snapshot.cluster.hosts import News, Post
-    from batch_snapshot.cluster.lease import Tale
-    from batch_snapshot.cluster.posts import Posts
-    from batch_snapshot.cluster.purse import Purse
+    from batch_snapshot.cluster.batch import BatchResult
+    from batch_snapshot.cluster.dask_client import Workers
     from batch_snapshot.config.options import Settings
     from batch_snapshot.engine.account import AccountState
     from batch_snapshot.engine.seams import Identify, Intend, Record
-    from batch_snapshot.failures.breakers import Pause
-    from batch_snapshot.models import Request
+    from batch_snapshot.models import Outcome, Request
+    from batch_snapshot.ratelimit.pacer import Pacer
+
+#: Rows of a first batch. A later one has twice as many as the one before settled, within bounds.
+FIRST_BATCH, SMALLEST_BATCH, LARGEST_BATCH = 64, 16, 512
+#: Only this part of what a quota window has left is reserved at once: other accounts may share it.
+WINDOW_SHARE = 4
+#: Reads reserved for a batch beyond those for its rows in doubt: a first read, and one that is throttled.
+SPARE_READS = 2
+#: Seconds before an account is identified again.
+IDENTIFY_AGAIN_AFTER = 0.5
 
 
-#: Seconds after which a worker is told again that no more rows will come.
-ASK_AGAIN = 5.0
-#: Seconds beyond the drain time-out for the workers' last words.
-LAST_WORDS = 5.0
-#: Reads for which slots of their quota are claimed at a time: most accounts make one, before all calls.
-READS_AHEAD = 4
+@dataclass(slots=True)
+class _AccountRows:
+    """One account's rows: those that wait here, and those at a worker."""
+
+    state: AccountState
+    waiting: deque[Request] = field(default_factory=deque)
+    #: The batch at a worker, by the rows' keys.
+    batch: dict[bytes, Request] = field(default_factory=dict)
+    batch_size: int = FIRST_BATCH
+    #: Keys of rows that an intent of this run names and no outcome has settled.
+    intended: set[bytes] = field(default_factory=set)
+    #: Outcomes in doubt of waiting rows, for the case that they are not sent again.
+    in_doubt: dict[bytes, Outcome] = field(default_factory=dict)
+    #: Since when no worker has carried a batch out.
+    failing_since: float | None = None
+    #: No rows are left.
+    done: bool = False
 
 
 class Coordinator(RunState):
-    """Runs requests to their outcomes, by the workers of a cluster. Used like an `Engine`."""
+    """Brings requests to their outcomes by the workers of a cluster. Used like an `Engine`."""
 
     def __init__(
         self,
-        *,
         accounts: dict[str, AccountState],
-        posts: Posts,
+        workers: Workers,
+        settings: Settings,
+        *,
         identify: Identify,
         intend: Intend,
         record: Record,
-        suspend: Record,
-        now: Callable[[], datetime],
-        settings: Settings,
+        record_lost: Record,
     ) -> None:
-        """Wire the seams.
+        """Wire a run.
 
         Args:
             accounts: by name.
-            posts: the accounts' workers.
-            identify: as for an `Engine`.
-            intend: as for an `Engine`.
-            record: as for an `Engine`.
-            suspend: keeps that a row is in doubt which is about to be sent again.
-            now: the wall clock.
+            workers: make the calls.
             settings: bounds; the concurrency is each worker's.
+            identify: see `Seams`, as for the next two.
+            intend: makes a batch durable.
+            record: writes an outcome to the ledger.
+            record_lost: writes that a row is in doubt which is about to be sent again.
         """
-        super().__init__(accounts, record, now, settings.failure_limit)
-        self._posts = posts
+        super().__init__(accounts, record, workers.now, settings.failure_limit)
+        self._workers = workers
+        self._settings = settings
         self._identify = identify
         self._intend = intend
-        self._suspend = suspend
-        self._settings = settings
-        self._queue = RequestQueue(accounts, lambda name: self.accounts[name].halted)
-        self._desks = {name: Desk(lane) for name, lane in accounts.items()}
-        self._pairs = Pairs()
-        #: Accounts that have passed rows, since another account held their pairs.
-        self._passed: set[str] = set()
+        self._record_lost = record_lost
+        self._queue = RequestQueue(accounts, lambda name: accounts[name].halted)
+        self._rows = [_AccountRows(account) for account in accounts.values()]
+        #: Pairs at workers: no pair is in two calls at once.
+        self._pairs: set[tuple[str, str, str]] = set()
+        self._pairs_freed = anyio.Event()
 
     @property
     def in_flight(self) -> int:
-        """How many rows are at the workers: any of them may be in flight."""
-        return sum(len(desk.leased) for desk in self._desks.values())
-
-    def _drain(self) -> None:
-        self._posts.order(self.stop)
-        deadline = anyio.current_time() + self._settings.drain_timeout + LAST_WORDS
-        self._scope.deadline = min(self._scope.deadline, deadline)
+        """Rows at workers: each of them may be in flight."""
+        return sum(len(rows.batch) for rows in self._rows)
 
     def abort(self) -> None:
-        """Drop the calls in flight too; their rows are in doubt."""
-        self._posts.order(self.stop, abort=True)
-        self._scope.deadline = min(self._scope.deadline, anyio.current_time() + LAST_WORDS)
+        """Drop the calls in flight; their rows are in doubt."""
+        self._scope.deadline = anyio.current_time()
+        self._workers.stop(abort=True)
+        for account in self.accounts.values():
+            account.halt()
+        self._halt_changed(None)
+
+    def _drain(self) -> None:
+        deadline = anyio.current_time() + self._settings.drain_timeout
+        self._scope.deadline = min(self._scope.deadline, deadline)
+        self._workers.stop()
+
+    def _fail_recording(self) -> None:
+        super()._fail_recording()
+        self._workers.stop(abort=True)
+
+    def _halt_changed(self, account: AccountState | None) -> None:  # noqa: ARG002 - all look again
+        self._queue.wake()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._pairs_freed.set()
+        self._pairs_freed = anyio.Event()
 
     async def run(
         self, batches: Iterable[Sequence[Request]], expected: Mapping[str, int] | None = None
     ) -> None:
-        """Drive all batches to their outcomes, or to an early stop (see `ending`).
-
-        Args:
-            batches: in the order of the manifest.
-            expected: how many rows there will be of each account, as far as is known.
+        """Bring all batches to their outcomes, or to an early stop (see `Engine.run`).
 
         Raises:
             BaseExceptionGroup: with whatever `record` or `intend` raised.
         """
         try:
-            with self._scope:
-                await self._drive(batches, expected)
+            async with anyio.create_task_group() as timer:
+                if self._settings.max_duration is not None:
+                    timer.start_soon(self.stop_after, self._settings.max_duration)
+                async with anyio.create_task_group() as serving:
+                    for rows in self._rows:
+                        serving.start_soon(self._serve, rows)
+                    await self._queue.read(batches, expected)
+                timer.cancel_scope.cancel()
         finally:
             self._queue.close()
             with anyio.CancelScope(shield=True):
-                await self._close()
+                await self._workers.silence()
         self._refresh_deferrals()
 
-    async def _drive(self, batches: Iterable[Sequence[Request]], expected: Mapping[str, int] | None) -> None:
-        async with anyio.create_task_group() as watch:
-            if self._settings.max_duration is not None:
-                watch.start_soon(self.stop_after, self._settings.max_duration)
-            watch.start_soon(self._listen)
-            async with anyio.create_task_group() as serving:
-                for desk in self._desks.values():
-                    serving.start_soon(self._fetch, desk)
-                    serving.start_soon(self._serve, desk)
-                await self._queue.read(batches, expected)
-            watch.cancel_scope.cancel()
+    async def _serve(self, rows: _AccountRows) -> None:
+        """Hand out an account's rows, batch after batch, until all have an outcome or the account stops."""
+        while not rows.state.halted:
+            if not rows.waiting:
+                rows.waiting.extend(await self._queue.take(rows.state.name, rows.batch_size))
+                if not rows.waiting:
+                    break
+            freed = self._pairs_freed
+            if batch := self._next_batch(rows):
+                await self._hand_out(rows, batch)
+            else:
+                await freed.wait()
+        rows.done = True
+        for outcome in rows.in_doubt.values():
+            self.record(outcome)
 
-    async def _close(self) -> None:
-        """Leave no row without a word, and no worker that calls."""
-        if not any(desk.leased for desk in self._desks.values()):
-            return
-        await self._posts.dismiss()
-        while True:
-            try:
-                self._heard(self._posts.news.receive_nowait())
-            except anyio.WouldBlock:
-                break
-        for desk in self._desks.values():
-            self._lose(desk, self.record)
-
-    def _halt_changed(self, lane: AccountState | None) -> None:
-        self._queue.wake()
-        for desk in self._desks.values():
-            if lane is None or desk.lane is lane:
-                desk.poke()
-                desk.placing.cancel()
-
-    async def _fetch(self, desk: Desk) -> None:
-        """Keep an account's rows ready."""
-        while batch := await self._queue.take(desk.lane.name, PARCEL):
-            desk.backlog.extend(batch)
-            desk.poke()
-            while len(desk.backlog) >= PARCEL and not desk.lane.halted:
-                await desk.changed.wait()
-        desk.exhausted = True
-        desk.poke()
-
-    async def _serve(self, desk: Desk) -> None:
-        """Hand an account's rows to its worker, until all have an outcome or the account stops."""
-        lane = desk.lane
-        while not lane.halted:
-            changed = desk.changed
-            if desk.reads.short:
-                await self._give(desk, reads=await self._claim(desk, desk.reads, READS_AHEAD))
-            if desk.low and (batch := self._next(desk)):
-                await self._hand_out(desk, batch)
-            elif desk.slots.short and desk.owing > 0:
-                await self._refill(desk)
-            elif desk.exhausted and not (desk.leased or desk.backlog):
-                break
-            elif not desk.reads.short:
-                await changed.wait()
-        await self._finish(desk)
-
-    async def _finish(self, desk: Desk) -> None:
-        """Wait for what is still in flight."""
-        desk.finishing = True
-        if desk.post is None:
-            self._posts.release(desk.lane.name)
-            return
-        while not desk.over:
-            changed, post = desk.changed, desk.post
-            if desk.lane.stop is not None and self.stop is None:
-                await self._posts.tell(post, "halt", desk.lane.stop)
-            await self._posts.tell(post, "finish")
-            with anyio.move_on_after(ASK_AGAIN):
-                await changed.wait()
-        self._posts.release(desk.lane.name)
-
-    def _next(self, desk: Desk) -> list[Request]:
-        """Take the next rows, and hold their pairs; those of a pair that another account holds are passed."""
-        taken: list[Request] = []
+    def _next_batch(self, rows: _AccountRows) -> list[Request]:
+        """Take the next rows whose pairs are at no worker."""
+        batch: list[Request] = []
         passed: list[Request] = []
-        while desk.backlog and len(taken) < desk.parcel_size:
-            request = desk.backlog.popleft()
-            (taken if self._pairs.hold(desk.lane.name, request) else passed).append(request)
-        if passed:
-            desk.backlog.extendleft(reversed(passed))
-            self._passed.add(desk.lane.name)
-        return taken
+        while rows.waiting and len(batch) < rows.batch_size:
+            request = rows.waiting.popleft()
+            if _pair(request) in self._pairs:
+                passed.append(request)
+            else:
+                self._pairs.add(_pair(request))
+                batch.append(request)
+        rows.waiting.extendleft(reversed(passed))
+        return batch
 
-    def _let_go(self, desk: Desk, request: Request) -> None:
-        """A row is neither at the account's worker nor on its way there any more."""
-        if self._pairs.let_go(desk.lane.name, request):
-            for name in self._passed:
-                self._desks[name].poke()
-            self._passed.clear()
+    async def _hand_out(self, rows: _AccountRows, batch: list[Request]) -> None:
+        """Have a worker send a batch; rows that are not settled wait again, before all others."""
+        left = batch
+        try:
+            if await self._ready(rows, batch[0]):
+                left = await self._send(rows, batch)
+        finally:
+            rows.batch = {}
+            rows.waiting.extendleft(reversed(left))
+            self._pairs.difference_update(map(_pair, batch))
+            self._wake()
 
-    def _put_back(self, desk: Desk, requests: Sequence[Request]) -> None:
-        """These rows wait again, before all others."""
-        for request in requests:
-            self._let_go(desk, request)
-        desk.backlog.extendleft(reversed(requests))
+    async def _ready(self, rows: _AccountRows, request: Request) -> bool:
+        """Whether the account can call; a first read tells the clock skew, which intents record."""
+        account = rows.state
+        try:
+            if not account.identified:
+                await self._identify(account)
+                account.identified = True
+        except StorageError as error:
+            self.stop_uncounted(error)
+        except ApiError as error:
+            await self._note_unidentified(rows, error)
+            return False
+        if not account.halted and request.row.catalog not in account.read_catalogs:
+            await self._carry(rows, prepare=request)
+        return not account.halted and request.row.catalog in account.read_catalogs
 
-    async def _hand_out(self, desk: Desk, batch: list[Request]) -> None:
-        """Name rows on disk, then give them to the account's worker."""
-        if not await self._ready(desk, batch[0]):
-            self._put_back(desk, batch)
-            return
-        claims = await self._claim(desk, desk.slots, len(batch) - desk.spare)
-        if desk.slots.counted:
-            number = len(claims) + desk.spare
-            self._put_back(desk, batch[number:])
-            batch = batch[:number]
-        if batch and not desk.lane.halted:
-            await self._name(desk, batch)
-        if not batch or desk.lane.halted or desk.post is None:
-            desk.slots.give_back(claims)
-            self._put_back(desk, batch)
-            return
-        desk.lease(batch, self._now())
-        await self._give(desk, batch, claims)
+    async def _send(self, rows: _AccountRows, batch: list[Request]) -> list[Request]:
+        """Send rows; returns those that wait again."""
+        reservations = await self._reserve(rows.state, rows.state.pacer, len(batch))
+        number = len(batch) if reservations is None else len(reservations)
+        batch, rest = batch[:number], batch[number:]
+        if batch:
+            await self._intend_new(rows, batch)
+            rows.batch = {request.row.key: request for request in batch}
+        return await self._carry(rows, reservations) + rest
 
-    async def _name(self, desk: Desk, batch: Sequence[Request]) -> None:
-        """Make the rows' intent durable; those whose worker was lost before it had them have one."""
-        if new := [request for request in batch if request.row.key not in desk.named]:
+    async def _intend_new(self, rows: _AccountRows, batch: Sequence[Request]) -> None:
+        """Make the intent of rows durable that no intent of this run names yet."""
+        if new := [request for request in batch if request.row.key not in rows.intended]:
             try:
                 await self._intend(new)
             except Exception:
                 self._fail_recording()
                 raise
-            desk.named.update(request.row.key for request in new)
+            rows.intended.update(request.row.key for request in new)
 
-    async def _give(
-        self,
-        desk: Desk,
-        batch: Sequence[Request] = (),
-        claims: Sequence[int] = (),
-        reads: Sequence[int] = (),
-    ) -> None:
-        if desk.post is None or not (batch or claims or reads):
-            desk.slots.give_back(claims)
-            desk.reads.give_back(reads)
-            return
-        desk.parcels += 1
-        desk.slots.hand_over(claims)
-        desk.reads.hand_over(reads)
-        parcel = Parcel(desk.parcels, tuple(batch), tuple(claims), tuple(reads))
-        await self._posts.hand_out(desk.post, parcel)
-
-    async def _refill(self, desk: Desk) -> None:
-        """Claim further slots for rows at the worker: a throttled call used its own."""
-        await self._give(desk, claims=await self._claim(desk, desk.slots, desk.owing))
-
-    async def _claim(self, desk: Desk, purse: Purse, number: int) -> list[int]:
-        """Claim slots of the account's windows, as many as there are now; waits a little for the first."""
+    async def _carry(
+        self, rows: _AccountRows, reservations: list[int] | None = None, prepare: Request | None = None
+    ) -> list[Request]:
+        """Hand the account's batch to a worker and record what became of it; returns rows that wait again."""
+        account, sent_at = rows.state, self._now()
+        in_doubt = sum(request.ambiguous for request in rows.batch.values())
+        reads = await self._reserve(account, account.read_pacer, in_doubt + SPARE_READS)
+        unused: Iterable[int] = reservations or ()
+        unused_reads: Iterable[int] = reads or ()
+        result, left = None, [*rows.batch.values()]
         try:
-            found = purse.claim(number)
-        except StorageError as error:
-            self.stop_uncounted(error)
-            return []
-        if isinstance(found, WindowFull):
-            await self._window(desk, purse, found)
-            return []
-        return found
-
-    async def _window(self, desk: Desk, purse: Purse, found: WindowFull) -> None:
-        """A window is spent: look again later, or stop once what is at the worker is settled."""
-        lane, changed = desk.lane, desk.changed
-        try:
-            await purse.pacer.wait_for_window(found)
-        except WindowFullError:
-            if purse.claims and desk.leased:
-                await changed.wait()
-                return
-            self.stop_account(lane.name, lane.window_spent(purse.pacer, found, self._now()))
-
-    async def _ready(self, desk: Desk, request: Request) -> bool:
-        """See that the account is at a worker, and can call; whose it is was found out before."""
-        lane = desk.lane
-        if desk.post is not None and desk.post.host.lost:
-            self._gone(desk)
-        try:
-            with anyio.CancelScope() as desk.placing:
-                if not lane.identified:
-                    await self._identify(lane)
-                    lane.identified = True
-                if desk.post is None:
-                    await self._begin(desk, await self._posts.place(lane.name), request)
-        except StorageError as error:
-            self.stop_uncounted(error)
-        except ApiError as error:
-            self._not_placed(lane, error)
-        except LostError as error:
-            self._no_worker(lane, str(error))
-        return not lane.halted and desk.post is not None and not desk.over
-
-    def _not_placed(self, lane: AccountState, error: ApiError) -> None:
-        failure = error.failure
-        if failure.verdict is Verdict.STOP_ACCOUNT:
-            why = f"{failure.code}: {failure.message}"
-            self.stop_account(lane.name, Stop(StopKind.STOPPED, f"account {lane.name}: {why}"))
-        else:
-            self._no_worker(lane, failure.message)
-
-    def _no_worker(self, lane: AccountState, why: str) -> None:
-        if not self._posts.reachable:
-            self.request_stop(
-                Stop(
-                    StopKind.STOPPED,
-                    "the Dask scheduler is gone: start it again, then run the same command",
+            if not account.halted and (rows.batch or prepare):
+                result = await self._workers.carry(
+                    account.name,
+                    sum(not (one.done or one.state.halted) for one in self._rows),
+                    Progress.of(account, account.pacer.now()),
+                    requests=left,
+                    prepare=prepare,
+                    reservations=reservations,
+                    read_reservations=reads,
                 )
-            )
-        self.stop_account(lane.name, Stop(StopKind.DEFERRED, f"account {lane.name}: {why}"))
+        except NotBegunError as error:
+            self._note_failing(rows, error)
+        except LostError as error:
+            # Its reservations count as used: nobody knows better.
+            unused, unused_reads = (), ()
+            self._note_failing(rows, error)
+            left = [self._note_lost(rows, request, sent_at) for request in left]
+        if result is not None:
+            unused, unused_reads = result.unused, result.unused_reads
+            left = self._take_in(rows, result, sent_at)
+        _release(account.pacer, reservations, unused, left=result is not None)
+        _release(account.read_pacer, reads, unused_reads, left=result is not None)
+        return left
 
-    async def _begin(self, desk: Desk, post: Post, request: Request) -> None:
-        lane = desk.lane
-        now = lane.pacer.now()
-        known = lane.pacer.pace
-        declared = known.declared
-        start = Start(
-            declared=declared,
-            learned=None if declared is not None else known.known,
-            delay=max(0.0, known.next_call_at - now) if declared is not None else 0.0,
-            windowed=desk.slots.counted,
-            request=request,
-        )
-        desk.before = (lane.traffic.calls, lane.traffic.throttled)
-        desk.post, desk.over, desk.parcels = None, False, 0
-        if desk.reads.counted:
-            reads = await self._claim(desk, desk.reads, READS_AHEAD)
-            if not reads:
-                return
-            desk.reads.hand_over(reads)
-            start = start._replace(reads=tuple(reads))
-        try:
-            started = await self._posts.start(post, start)
-        except LostError:
-            desk.reads.forget()
-            if not await self._posts.gone(post):
-                raise
-            return
-        post.host.told(started.at, self._now())
-        self._posts.learn_skew(lane.name, post.host, started.skew)
-        desk.post = post
-        if started.stop is not None:
-            self.stop_account(lane.name, started.stop)
-
-    async def _listen(self) -> None:
-        async for news in self._posts.news:
-            self._heard(news)
-
-    def _heard(self, news: News) -> None:
-        host, bulletin = news
-        if bulletin is None:
-            for desk in self._desks.values():
-                if desk.post is not None and desk.post.host is host:
-                    self._gone(desk)
-        elif not host.lost and bulletin.number == host.heard + 1:
-            host.told(bulletin.at, self._now())
-            for tale in bulletin.tales:
-                self._posts.learn_skew(tale.account, host, tale.skew)
-                self._told(self._desks[tale.account], tale)
-            host.heard = bulletin.number
-
-    def _told(self, desk: Desk, tale: Tale) -> None:
-        lane = desk.lane
-        for outcome in tale.outcomes:
-            if self._settled(desk, outcome.request.row.key):
+    def _take_in(self, rows: _AccountRows, result: BatchResult, sent_at: datetime) -> list[Request]:
+        """Record what became of a batch; returns the rows that wait again."""
+        account, left = rows.state, dict(rows.batch)
+        rows.failing_since = None
+        rows.batch_size = min(max(SMALLEST_BATCH, 2 * len(result.outcomes)), LARGEST_BATCH)
+        result.progress.apply(account, account.pacer.now())
+        account.traffic.calls += result.calls
+        account.traffic.throttled += result.throttled
+        account.warnings.extend(result.warnings)
+        self._workers.learn_skew(account.name, result)
+        for outcome in result.outcomes:
+            key = outcome.request.row.key
+            if left.pop(key, None):
+                rows.in_doubt.pop(key, None)
+                rows.intended.discard(key)
                 self.record(outcome)
-        desk.slots.told(tale.slots, current=tale.parcel == desk.parcels)
-        desk.reads.told(tale.reads, current=tale.parcel == desk.parcels)
-        calls, throttled = desk.before
-        lane.traffic.calls, lane.traffic.throttled = calls + tale.calls, throttled + tale.throttled
-        lane.warnings.extend(tale.warnings)
-        self._learn(lane, tale.learned)
-        _show_pause(lane, tale.pause)
-        if tale.stop is not None and self.stop is None:
-            self.stop_account(lane.name, tale.stop)
-        if tale.over:
-            self._over(desk, tale)
-        desk.poke()
+        for request, in_doubt in result.unsettled:
+            left[request.row.key] = request
+            if known := in_doubt or rows.in_doubt.get(request.row.key):
+                counted = replace(known, attempts=request.attempts, throttles=request.throttles)
+                rows.in_doubt[request.row.key] = counted
+        if result.stop is not None and self.stop is None:
+            self.stop_account(account.name, result.stop)
+        if result.crash is None:
+            return [*left.values()]
+        why = f"account {account.name}: its worker's program broke ({result.crash}): see the worker's log"
+        self.stop_account(account.name, Stop(StopKind.STOPPED, f"{why}, then run the same command again"))
+        return [self._note_lost(rows, request, sent_at) for request in left.values()]
 
-    def _learn(self, lane: AccountState, rate: float | None) -> None:
-        """Keep a rate that a worker has measured, for the next run."""
-        if rate and rate != lane.pacer.pace.known:
-            ceiling = lane.pacer.pace.ceiling
-            found = pace.learned(rate, lane.pacer.now())
-            lane.pacer.change(lambda _: found._replace(ceiling=ceiling))
+    def _note_lost(self, rows: _AccountRows, request: Request, sent_at: datetime) -> Request:
+        """Note that a worker may have sent a row and did not report; returns it as it is to be sent again."""
+        skew = self._workers.clock_skew(rows.state.name)
+        known = rows.in_doubt.get(request.row.key)
+        outcome = known or lost_outcome(request, sent_at, self._now(), skew)
+        rows.in_doubt[request.row.key] = outcome
+        if not rows.state.halted:
+            self._write(self._record_lost, outcome)
+            rows.intended.discard(request.row.key)
+        return resend(outcome)
 
-    def _over(self, desk: Desk, tale: Tale) -> None:
-        """Nothing is in flight any more: what has no outcome was not sent, unless the program broke."""
-        desk.over = True
-        if tale.crash is not None:
-            self._lose(desk, self.record)
-        for key in [*desk.leased]:
-            self._settled(desk, key)
-        desk.slots.give_all_back()
-        desk.reads.give_all_back()
-        if not desk.finishing and not desk.lane.halted:
-            why = f"its worker's program broke ({tale.crash or 'it ended early'}): see the worker's log"
-            stop = Stop(StopKind.STOPPED, f"account {desk.lane.name}: {why}, then run the same command again")
-            self.stop_account(desk.lane.name, stop)
+    def _note_failing(self, rows: _AccountRows, error: Exception) -> None:
+        """Note that no worker carried a batch out; after too long the account waits for another run."""
+        now, patience = anyio.current_time(), self._settings.patience
+        rows.failing_since = now if rows.failing_since is None else rows.failing_since
+        if not self._workers.reachable:
+            gone = "the Dask scheduler is gone: start it again, then run the same command"
+            self.request_stop(Stop(StopKind.STOPPED, gone))
+        elif now - rows.failing_since > patience:
+            why = f"account {rows.state.name}: no worker took the account for {patience:g} s ({error})"
+            self.stop_account(rows.state.name, Stop(StopKind.DEFERRED, why))
 
-    def _gone(self, desk: Desk) -> None:
-        """The worker is lost: its rows are in doubt, and another one is to send them again."""
-        desk.post, desk.over = None, True
-        # The next worker may sign as somebody else.
-        desk.lane.identified = False
-        desk.slots.forget()
-        desk.reads.forget()
-        if desk.lane.halted:
-            self._lose(desk, self.record)
+    async def _note_unidentified(self, rows: _AccountRows, error: ApiError) -> None:
+        """Note that an account could not be identified; what may pass is tried again."""
+        if error.failure.verdict is Verdict.STOP_ACCOUNT:
+            why = f"account {rows.state.name}: {error.failure.code}: {error.failure.message}"
+            self.stop_account(rows.state.name, Stop(StopKind.STOPPED, why))
         else:
-            desk.backlog.extendleft(reversed(self._lose(desk, self._set_aside)))
-        desk.poke()
+            self._note_failing(rows, error)
+            await anyio.sleep(IDENTIFY_AGAIN_AFTER)
 
-    def _lose(self, desk: Desk, keep: Record) -> list[Request]:
-        """Note that the rows at a worker are in doubt; returns them as they are to be sent again."""
-        lost = []
-        for leased in [*desk.leased.values()]:
-            skew = self._posts.clock_skew(leased.request.row.account)
-            outcome = leased.in_doubt(self._now(), skew)
-            keep(outcome)
-            self._settled(desk, leased.request.row.key)
-            lost.append(again(outcome))
-        return lost
+    async def _reserve(self, account: AccountState, pacer: Pacer, wanted: int) -> list[int] | None:
+        """Reserve up to `wanted` calls of quota windows; None: there are no windows.
 
-    def _fail_recording(self) -> None:
-        """Tell all workers at once, before anything here comes to its end: their calls leave meanwhile."""
-        super()._fail_recording()
-        self._posts.order(None, abort=True)
-
-    def _set_aside(self, outcome: Outcome) -> None:
-        """Record that a row is in doubt which is about to be sent again; it is not counted as done."""
-        self._write(self._suspend, outcome)
-
-    def _settled(self, desk: Desk, key: bytes) -> bool:
-        """A row is at its worker no longer; returns whether it was."""
-        leased = desk.leased.pop(key, None)
-        if leased is None:
-            return False
-        self._let_go(desk, leased.request)
-        return True
+        Where none fits now, waits for a while or stops the account, and returns an empty list.
+        """
+        meter, reserved = pacer.meter, list[int]()
+        if meter is None:
+            return None
+        try:
+            pacer.check_failure()
+            wanted = min(wanted, max(1, ceil(meter.free_calls() / WINDOW_SHARE)))
+            while len(reserved) < wanted:
+                reservation = meter.reserve()
+                if isinstance(reservation, WindowFull):
+                    if not reserved:
+                        await pacer.wait_for_window(reservation)
+                    break
+                reserved.append(reservation)
+        except WindowFullError as error:
+            self.stop_account(account.name, account.window_spent(pacer, error.spent, self._now()))
+        except StorageError as error:
+            _release(pacer, reserved, reserved, left=False)
+            self.stop_uncounted(error)
+            return []
+        return reserved
 
 
-def _show_pause(lane: AccountState, pause: Pause | None) -> None:
-    """Note for the display that an account pauses at its worker, whose clock is another one."""
-    known = lane.pause
-    if pause is None:
-        lane.pause = None
-    elif known is None or (known.began, known.probes) != (pause.began, pause.probes):
-        lane.pause = replace(pause, next_at=lane.pacer.now() + pause.probe_gap)
+def _pair(request: Request) -> tuple[str, str, str]:
+    return request.row.catalog, request.row.engagement, request.row.resource
+
+
+def _release(pacer: Pacer, reserved: Iterable[int] | None, unused: Iterable[int], *, left: bool) -> None:
+    """Give unused reservations back; with `left`, the calls of the others have ended."""
+    unused = set(unused)
+    for reservation in reserved or ():
+        if reservation in unused:
+            pacer.release(reservation, left=False)
+        elif left:
+            pacer.release(reservation, left=True)

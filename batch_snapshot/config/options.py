@@ -16,10 +16,9 @@ from batch_snapshot.models import REGION
 #: Seconds since the start of an unfinished ledger of another day within which it is resumed first.
 RESUME_WITHIN = 20 * 3600.0
 
-#: Seconds after which a worker stops calling that heard nothing. Renewals are lost now and then, and a
-#: worker that hangs is to be replaced soon.
-LEASE = 15.0
-SHORTEST_LEASE, LONGEST_LEASE = 1.0, 60.0
+#: Seconds for which a worker of a cluster sends one batch, and what may be given instead.
+BUDGET = 5.0
+SHORTEST_BUDGET, LONGEST_BUDGET = 1.0, 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +55,9 @@ class ClusterOptions:
     scheduler: str | None = None
     #: Worker processes of the cluster on this machine; None: one a core.
     workers: int | None = None
-    #: Seconds after which a worker stops calling that heard nothing from its coordinator.
-    lease: float = LEASE
+    #: Seconds for which a worker sends an account's rows before it reports. A lost worker's rows are sent
+    #: again once this and the drain time-out are over.
+    budget: float = BUDGET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +153,8 @@ def recorded_settings(options: Options, before: Mapping[str, Any] = MappingProxy
     }
     inherited = {key: before[key] for key in _INHERITED if settings[key] is None and key in before}
     if_given = {
-        "lease_s": cluster.lease if cluster else None,
+        "lease_s": cluster.budget if cluster else None,
+        "drain_s": options.engine.drain_timeout if cluster else None,
         "changed_since": options.changed_since,
         "skip_active_jobs": options.skip_active_jobs,
         "simulator_state": str(files.resolved(options.simulator_state)) if options.simulator_state else None,

@@ -7,6 +7,7 @@ accounts and of the run), `queue`, `limits` (calls in flight, pace and quota win
 
 __all__ = [
     "account",
+    "attempts",
     "limits",
     "pool",
     "queue",

@@ -41,8 +41,8 @@ class Attempts:
         """Start `now`; an earlier run may have sent the request until `run_began`."""
         self.request = request
         self.started_at = now
-        self.attempts = 0
-        self.throttles = 0
+        self.attempts = request.attempts
+        self.throttles = request.throttles
         self.ambiguous = request.ambiguous
         self.first_sent_at = request.first_sent_at
         self.clock_skew = request.clock_skew
@@ -83,10 +83,20 @@ class Attempts:
     def dropped(self) -> None:
         self.answered(UNANSWERED)
 
-    @property
-    def unsettled_failure(self) -> Failure | None:
-        """The failure by which a try of this run left the row in doubt."""
-        return self.failure if self.ambiguous else None
+    def outcome_if_left(self, now: datetime) -> Outcome | None:
+        """The outcome if the row is tried no more; None: no try of this run left it in doubt."""
+        return self.unsettled(self.failure, now) if self.ambiguous and self.failure else None
+
+    def resend(self) -> Request:
+        """The row as another engine of the same run is to continue with it."""
+        return replace(
+            self.request,
+            ambiguous=self.ambiguous,
+            first_sent_at=self.first_sent_at,
+            clock_skew=self.clock_skew,
+            attempts=self.attempts,
+            throttles=self.throttles,
+        )
 
     def succeeded(self, receipt: Receipt, now: datetime, *, reconciled: bool = False) -> Outcome:
         """The outcome with a snapshot, named by an answer or found by a look-up."""

@@ -138,7 +138,7 @@ class Calls:
             permit.answered()
         if not failure.never_left:
             self._reached(account)
-        elif failure.unreachable:
+        elif failure.unreachable and not account.halted:
             self._pause(account, UNREACHABLE, failure.message, permit.sent_at)
 
     def _reached(self, account: AccountState) -> None:

@@ -174,6 +174,7 @@ class Engine(RunState):
     async def _retry(self, account: AccountState, attempts: Attempts, first: ApiError) -> Outcome:
         """Go on after the first try, which failed; most rows never come here."""
         failed: ApiError | None = first
+        before = attempts.request.attempts
 
         async def attempt() -> Outcome:
             nonlocal failed
@@ -185,12 +186,12 @@ class Engine(RunState):
         def curable(state: RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome else None
             return isinstance(error, ApiError) and retry.should_retry(
-                error.failure, attempt=state.attempt_number, ambiguous=attempts.ambiguous
+                error.failure, attempt=before + state.attempt_number, ambiguous=attempts.ambiguous
             )
 
         def backoff(state: RetryCallState) -> float:
             hint = attempts.failure.retry_after if attempts.failure else None
-            drawn = retry.backoff(state.attempt_number, self._seams.rng)
+            drawn = retry.backoff(before + state.attempt_number, self._seams.rng)
             return max(drawn, min(hint or 0.0, retry.BACKOFF_CAP))
 
         async def sleep(seconds: float) -> None:
@@ -198,7 +199,7 @@ class Engine(RunState):
                 await anyio.sleep(seconds)
 
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(self._settings.max_attempts),
+            stop=stop_after_attempt(self._settings.max_attempts - before),
             retry=curable,
             wait=backoff,
             sleep=sleep,
@@ -263,5 +264,7 @@ class Engine(RunState):
         """Leave a row to another run: unattempted, or in doubt if a try of this run left it so."""
         if attempts.in_flight:
             attempts.dropped()
-        if failure := attempts.unsettled_failure:
-            self.record(attempts.unsettled(failure, self._now()))
+        if self._seams.leave is not None:
+            self._seams.leave(attempts)
+        elif outcome := attempts.outcome_if_left(self._now()):
+            self.record(outcome)

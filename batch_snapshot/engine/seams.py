@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from random import Random
 
+    from batch_snapshot.engine.attempts import Attempts
+
 Send = Callable[[Request], Awaitable[Receipt]]
 Record = Callable[[Outcome], None]
 Intend = Callable[[Sequence[Request]], Awaitable[None]]
@@ -31,6 +33,8 @@ class Seams:
     send: Send
     #: Writes an outcome to the ledger; an exception ends the run before another call.
     record: Record
+    #: Takes a row that was begun and not settled; None: it is recorded if it is in doubt.
+    leave: Callable[[Attempts], None] | None = None
     #: Finds the snapshot that an earlier try may have made.
     look_up: LookUp
     #: Finds out which AWS account signs, and sets the account's pace and windows, before its first permit.

@@ -216,6 +216,12 @@ class Pause:
     def begin(cls, key: str, what: str, now: float, longest: float) -> Pause:
         return cls(key, what, now, now + longest, now + min(FIRST_PROBE_AFTER, longest))
 
+    def shifted(self, seconds: float) -> Pause:
+        """The same by a clock that is `seconds` ahead."""
+        return replace(
+            self, began=self.began + seconds, ends=self.ends + seconds, next_at=self.next_at + seconds
+        )
+
     def after_probe(self, what: str, now: float) -> Pause:
         """The pause after a failed probe; the last probe leaves when the pause ends."""
         probed = replace(self, what=what, probes=self.probes + 1)

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 import anyio
 
 from batch_snapshot.aws.client import Clients
+from batch_snapshot.cluster.batch import silent_after
 from batch_snapshot.cluster.coordinator import Coordinator
-from batch_snapshot.cluster.lease import Term
-from batch_snapshot.config.options import LEASE, LONGEST_LEASE
-from batch_snapshot.engine.limits import READ_RATE
+from batch_snapshot.config.options import BUDGET, DEFAULT_SETTINGS, LONGEST_BUDGET
 from batch_snapshot.engine.pool import Engine
 from batch_snapshot.engine.seams import Seams
 from batch_snapshot.errors import InputError
@@ -22,15 +21,19 @@ if TYPE_CHECKING:
     from random import Random
 
     from batch_snapshot.aws.target import Target
-    from batch_snapshot.cluster.posts import Posts
+    from batch_snapshot.cluster.dask_client import Workers
     from batch_snapshot.config.options import Options
     from batch_snapshot.engine.account import AccountState
     from batch_snapshot.jobs.recorder import Recorder
     from batch_snapshot.ledger.history import History
     from batch_snapshot.models import Account
 
-    Callers = Clients | Posts
+    Callers = Clients | Workers
     Driver = Engine | Coordinator
+
+
+#: The longest drain time-out of a ledger that is believed, in seconds.
+LONGEST_DRAIN = 3600.0
 
 
 async def wait_for_lost_workers(past: History, on_wait: Callable[[str], None] | None) -> None:
@@ -43,14 +46,17 @@ async def wait_for_lost_workers(past: History, on_wait: Callable[[str], None] | 
     last = past.last
     if last is None or past.end is not None or last.settings.get("engine") != "dask":
         return
-    seconds = last.settings.get("lease_s")
-    term = Term(seconds if isinstance(seconds, int | float) and 0 < seconds <= LONGEST_LEASE else LEASE)
-    term.renew(0.0)
+    budget = _seconds(last.settings.get("lease_s"), LONGEST_BUDGET) or BUDGET
+    drain = _seconds(last.settings.get("drain_s"), LONGEST_DRAIN) or DEFAULT_SETTINGS.drain_timeout
+    left = silent_after(budget, drain)
     if on_wait:
-        on_wait(
-            f"waiting {term.left(0.0):.0f} s: workers of the run before, which crashed, may call until then"
-        )
-    await anyio.sleep(term.left(0.0))
+        on_wait(f"waiting {left:.0f} s: workers of the run before, which crashed, may call until then")
+    await anyio.sleep(left)
+
+
+def _seconds(value: object, longest: float) -> float | None:
+    """A time as a ledger has it; None: it makes no sense."""
+    return float(value) if isinstance(value, int | float) and 0 < value <= longest else None
 
 
 def open_callers(
@@ -64,13 +70,12 @@ def open_callers(
     if options.cluster is None:
         return Clients(accounts, target, now)
     try:
-        from batch_snapshot.cluster.posts import Posts  # noqa: PLC0415 - Dask is installed only where it is wanted
+        from batch_snapshot.cluster.dask_client import Workers  # noqa: PLC0415 - Dask may not be installed
     except ImportError as error:
         if (error.name or "").startswith("batch_snapshot"):
             raise
         raise InputError("--engine dask needs Dask: pip install 'batch-snapshot[dask]'") from None
-    read_rate = options.read_rate or READ_RATE
-    return Posts(accounts, target, options.engine, options.cluster, read_rate=read_rate)
+    return Workers(accounts, target, options.engine, options.cluster, now=now)
 
 
 def build_engine(
@@ -106,12 +111,11 @@ def build_engine(
         )
         return Engine(accounts, seams, options.engine)
     return Coordinator(
-        accounts=accounts,
-        posts=callers,
+        accounts,
+        callers,
+        options.engine,
         identify=identify,
         intend=recorder.intend,
         record=recorder.record,
-        suspend=recorder.record_lost,
-        now=recorder.now,
-        settings=options.engine,
+        record_lost=recorder.record_lost,
     )

@@ -199,6 +199,10 @@ class Pacer:
             with anyio.move_on_after(due - now):
                 await self._wake.wait()
             self._wake = None
+        self.check_failure()
+
+    def check_failure(self) -> None:
+        """Raise the `StorageError` by which an earlier call could not be logged."""
         if self._failed:
             raise self._failed
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batch_snapshot.cluster.lease import PARCEL
+from batch_snapshot.cluster.coordinator import FIRST_BATCH
 from tests.support.dask_cluster import cluster, own_workers
 from tests.support.processes import (
     Clustered,
@@ -35,7 +35,7 @@ PATIENT = 60.0
 #: So that a run is not over before a test that is late has done something to it.
 PACED: Json = {"quota": {"per_second": 20}}
 QUIET = ["--progress", "none", "--format", "json"]
-LEASE = ["--lease", "5s"]
+BUDGET = ["--budget", "1s", "--drain-timeout", "2s"]
 
 
 @pytest.fixture
@@ -99,8 +99,7 @@ async def test_two_hundred_accounts_keep_their_rows_when_a_worker_is_killed(plac
             "dask",
             "--workers",
             "2",
-            "--lease",
-            "10s",
+            *BUDGET,
             *QUIET,
         ]
         # The workers are started by the interpreter that starts the run, as its users have it.
@@ -125,7 +124,7 @@ def lost(place: Place) -> Iterator[Json]:
 async def test_a_worker_that_hangs_loses_its_accounts_and_makes_nothing_when_it_wakes(place):
     listed = many(place, 8, 60, **PACED)
     async with service(place, "--latency", "0.05") as url, cluster(place.folder, place.env) as dask:
-        where = ["--endpoint-url", url, "--engine", "dask", "--scheduler", dask.address, *LEASE, *QUIET]
+        where = ["--endpoint-url", url, "--engine", "dask", "--scheduler", dask.address, *BUDGET, *QUIET]
         async with place.started("run", "trial.yaml", *where) as child:
             await until(lambda: recorded(place) > 60, "some results", PATIENT)
             dask.workers[0].send_signal(signal.SIGSTOP)
@@ -146,7 +145,7 @@ async def test_a_worker_that_hangs_loses_its_accounts_and_makes_nothing_when_it_
 async def test_a_scheduler_that_goes_away_stops_the_run_and_another_one_carries_on(place):
     listed = many(place, 8, 60, **PACED)
     async with service(place, "--latency", "0.05") as url, cluster(place.folder, place.env) as dask:
-        run = ["run", "trial.yaml", "--endpoint-url", url, "--engine", "dask", *LEASE, *QUIET]
+        run = ["run", "trial.yaml", "--endpoint-url", url, "--engine", "dask", *BUDGET, *QUIET]
         async with place.started(*run, "--scheduler", dask.address) as child:
             await until(lambda: recorded(place) > 60, "some results", PATIENT)
             dask.lose_scheduler()
@@ -157,7 +156,7 @@ async def test_a_scheduler_that_goes_away_stops_the_run_and_another_one_carries_
         await dask.start()
         await dask.work(2)
         again = await call(place, *run, "--scheduler", dask.address)
-        assert again.code == 0, again.stderr
+        assert again.code == 0, again.stdout + again.stderr
         await made_once(url, place, listed)
 
 
@@ -167,13 +166,13 @@ async def test_a_coordinator_that_is_killed_is_followed_by_one_that_waits_for_it
     listed = many(place, 8, 60, **PACED)
     async with service(place, "--latency", "0.05") as url, cluster(place.folder, place.env) as dask:
         on_dask = ["--engine", "dask", "--scheduler", dask.address]
-        run = ["run", "trial.yaml", "--endpoint-url", url, *LEASE, *QUIET]
+        run = ["run", "trial.yaml", "--endpoint-url", url, *BUDGET, *QUIET]
         async with place.started(*run, *on_dask) as child:
             await until(lambda: recorded(place) > 60, "some results", PATIENT)
             child.signal(signal.SIGKILL)
             await child.finished(PATIENT)
         again = await call(place, *run, *(on_dask if engine == "dask" else []))
-        assert again.code == 0, again.stderr
+        assert again.code == 0, again.stdout + again.stderr
         assert "may call until then" in again.stderr
         await made_once(url, place, listed)
 
@@ -186,7 +185,7 @@ async def test_no_window_holds_more_calls_than_declared_though_a_worker_is_kille
         service(place, "--latency", "0.1", "--window", "60/1m", "--faults", faults, "--seed", "3") as url,
         cluster(place.folder, place.env) as dask,
     ):
-        where = ["--endpoint-url", url, "--engine", "dask", "--scheduler", dask.address, *LEASE, *QUIET]
+        where = ["--endpoint-url", url, "--engine", "dask", "--scheduler", dask.address, *BUDGET, *QUIET]
         async with place.started("run", "trial.yaml", *where) as child:
             await until(lambda: recorded(place) > 8, "some results", PATIENT)
             dask.workers[0].kill()
@@ -204,7 +203,7 @@ async def test_no_window_holds_more_calls_than_declared_though_a_worker_is_kille
 async def test_an_interrupt_drains_the_workers_and_the_same_command_goes_on(place):
     listed = many(place, 8, 60, **PACED)
     async with service(place, "--latency", "0.05") as url, cluster(place.folder, place.env) as dask:
-        run = ["run", "trial.yaml", "--endpoint-url", url, "--engine", "dask", *LEASE, *QUIET]
+        run = ["run", "trial.yaml", "--endpoint-url", url, "--engine", "dask", *BUDGET, *QUIET]
         async with place.started(*run, "--scheduler", dask.address) as child:
             await until(lambda: recorded(place) > 60, "some results", PATIENT)
             child.signal(signal.SIGINT)
@@ -215,7 +214,7 @@ async def test_an_interrupt_drains_the_workers_and_the_same_command_goes_on(plac
         assert all("clock_skew_s" in line for line in of_type(place.ledger, "intent"))
         assert counts["succeeded"] == len((await record(url))["snapshots"]) < len(listed)
         again = await call(place, *run, "--scheduler", dask.address)
-        assert again.code == 0, again.stderr
+        assert again.code == 0, again.stdout + again.stderr
         await made_once(url, place, listed)
 
 
@@ -223,7 +222,7 @@ async def test_an_interrupt_drains_the_workers_and_the_same_command_goes_on(plac
 async def test_a_ledger_that_cannot_be_written_ends_the_calls_and_is_gone_on_with(place):
     listed = many(place, 4, 60, quota={"per_second": 10})
     async with service(place, "--latency", "0.02") as url, cluster(place.folder, place.env) as dask:
-        run = ["run", "trial.yaml", "--endpoint-url", url, "--engine", "dask", *LEASE, *QUIET]
+        run = ["run", "trial.yaml", "--endpoint-url", url, "--engine", "dask", *BUDGET, *QUIET]
 
         async with place.started(*run, "--scheduler", dask.address, largest=60_000) as child:
             ended = await child.finished(PATIENT)
@@ -232,9 +231,9 @@ async def test_a_ledger_that_cannot_be_written_ends_the_calls_and_is_gone_on_wit
         assert 0 < len((await record(url))["snapshots"]) < len(listed)
         assert (await record(url))["calls"] == calls
         # The workers had a parcel and a half an account; they were told to leave it.
-        assert calls["CreateResourceSnapshot"] - recorded(place) < 4 * PARCEL
+        assert calls["CreateResourceSnapshot"] - recorded(place) < 4 * FIRST_BATCH
         again = await call(place, *run, "--scheduler", dask.address)
-        assert again.code == 0, again.stderr
+        assert again.code == 0, again.stdout + again.stderr
         await made_once(url, place, listed)
 
 
@@ -315,7 +314,7 @@ async def test_without_dask_the_way_to_it_is_told(tmp_path):
         (["--engine", "dask", "--scheduler", "somewhere"], "such as tcp://"),
         (["--engine", "dask", "--scheduler", "tcp://127.0.0.1:1", "--workers", "2"], "leave it out"),
         (["--engine", "dask", "--lease", "1ms"], "no time"),
-        (["--engine", "dask", "--lease", "0.5s"], "--lease: give 1 to 60 seconds"),
+        (["--engine", "dask", "--lease", "0.5s"], "--budget: give 1 to 60 seconds"),
     ],
 )
 async def test_flags_that_do_not_fit_are_told(tmp_path, flags, told):

@@ -3,9 +3,12 @@
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import anyio
 
+from batch_snapshot.cluster.coordinator import Coordinator
 from batch_snapshot.config.options import Settings
 from batch_snapshot.engine.account import AccountState
 from batch_snapshot.engine.pool import Engine
@@ -16,6 +19,7 @@ from batch_snapshot.models import ApiError, Failure, Receipt, Request, Row, clie
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.pacer import Pacer
 from batch_snapshot.ratelimit.windows import DAY, QuotaWindow, WindowFull
+from tests.support.cluster_world import FakeWorkers
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -49,11 +53,15 @@ def doubtful(age, **more):
 
 
 class World:
-    """A service, a ledger and an engine between them."""
+    """A service, a ledger and an engine between them: the local one, or a cluster's."""
+
+    #: Of every world that names none.
+    engine_kind = "local"
 
     def __init__(
         self,
         *,
+        fate=None,
         latency=0.1,
         answer=None,
         look=None,
@@ -70,7 +78,7 @@ class World:
         self.first_read = first_read or (lambda request: None)
         self.whose = whose or (lambda account: None)
         self.identified, self.probed = [], []
-        self.sent, self.looked, self.outcomes, self.intended = [], [], [], []
+        self.sent, self.looked, self.outcomes, self.intended, self.lost = [], [], [], [], []
         self.in_flight: Counter[tuple[str, ...]] = Counter()
         self.overlaps = 0
         self.peak = 0
@@ -93,7 +101,27 @@ class World:
             name: AccountState(name, Pacer(start, wait=wait), Pacer(pace.declared(10), wait=wait))
             for name in accounts
         }
-        self.engine = Engine(states, seams, Settings(**bounds))
+        settings = Settings(**bounds)
+        if self.engine_kind == "local":
+            self.engine: Any = Engine(states, seams, settings)
+            return
+        client = SimpleNamespace(
+            send=self.send,
+            look_up=self.look_up,
+            probe=self.probe,
+            clock_skew=lambda _: self.skew,
+            identify=self.recognise,
+        )
+        self.workers = FakeWorkers(client, settings, now, fate or (lambda _: None))
+        self.engine = Coordinator(
+            states,
+            self.workers,  # type: ignore[arg-type]
+            settings,
+            identify=self.identify,
+            intend=self.intend,
+            record=self.record,
+            record_lost=self.record_lost,
+        )
 
     async def send(self, request):
         pair = request.row[1:3] + request.row[4:5]
@@ -127,6 +155,12 @@ class World:
         failure = self.whose(account)
         if failure:
             raise ApiError(failure) if isinstance(failure, Failure) else failure
+
+    async def recognise(self, account):
+        return f"aws:{account}"
+
+    def record_lost(self, outcome):
+        self.lost.append(outcome)
 
     async def probe(self, request):
         self.probed.append((len(self.sent), request.row.account, request.row.catalog))
@@ -175,7 +209,8 @@ class Windows:
         return self.reserved
 
     def free_calls(self):
-        raise NotImplementedError
+        full = self.used + len(self.in_flight) >= self.limit and anyio.current_time() < self.opens_at
+        return 0 if full else max(1, self.limit - self.used - len(self.in_flight))
 
     def finish(self, reservation):
         if "finish" in self.broken:

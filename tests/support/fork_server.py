@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _INTERPRETER_VARIABLES = ("PYTHON", "LC_", "LANG")
 
 #: Modules that import Dask, which takes half a second.
-DASK_MODULES = ("cluster.carrier", "cluster.dask_client", "cluster.posts")
+DASK_MODULES = ("cluster.dask_client", "cluster.worker")
 
 
 class ProcessSpec(NamedTuple):

@@ -50,9 +50,6 @@ ALLOWED = {
     "click": {"cli"},
 }
 
-#: Packages that are not held to lengths yet.
-BEING_REPLACED = {"cluster"}
-
 #: Packages that wait with anyio alone, so that tests run them in virtual time.
 VIRTUAL_TIME = {"engine", "ratelimit"}
 
@@ -178,9 +175,7 @@ def test_every_dependency_is_declared():
 
 
 def test_modules_and_functions_are_small():
-    for package, path in MODULES:
-        if package in BEING_REPLACED:
-            continue
+    for _, path in MODULES:
         assert len(path.read_text("utf-8").splitlines()) <= 400, path
         for node in nodes_of(path):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

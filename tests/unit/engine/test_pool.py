@@ -44,6 +44,31 @@ from tests.support.engine_world import (
 )
 from tests.support.virtual_time import in_virtual_time
 
+#: What the budget of a batch shifts by seconds, or what only an engine with one queue does.
+LOCAL_ONLY = {
+    "test_never_more_calls_in_flight_than_concurrency",
+    "test_the_backoff_is_drawn_from_the_injected_source_and_grows",
+    "test_with_more_accounts_than_calls_in_flight_each_has_its_turn",
+    "test_a_spent_window_defers_its_account_and_no_other",
+    "test_with_wait_a_spent_window_is_waited_for",
+    "test_a_stop_cancels_the_permit_of_a_call_that_waits_for_concurrency",
+    "test_a_stop_at_the_very_moment_of_a_permit_gives_it_back",
+    "test_the_time_a_spent_window_opens_is_computed_once_no_call_is_in_flight",
+}
+
+
+def pytest_generate_tests(metafunc):
+    kinds = ["local"] if metafunc.function.__name__ in LOCAL_ONLY else ["local", "cluster"]
+    metafunc.parametrize("engine_kind", kinds, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def engine_kind(request):
+    World.engine_kind = request.param
+    yield
+    World.engine_kind = "local"
+
+
 pytestmark = pytest.mark.anyio
 
 

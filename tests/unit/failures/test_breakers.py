@@ -6,9 +6,6 @@ from itertools import pairwise
 import anyio
 import pytest
 
-from batch_snapshot.cluster.coordinator import Coordinator
-from batch_snapshot.cluster.lease import Tale
-from batch_snapshot.config.options import Settings
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.failures import breakers
 from batch_snapshot.failures.breakers import LIMIT, Breaker, Pause
@@ -27,7 +24,6 @@ from tests.support.engine_world import (
     Windows,
     World,
     doubtful,
-    now,
     refusal,
     requests,
 )
@@ -245,32 +241,6 @@ async def test_calls_that_were_under_way_when_the_pause_began_are_no_probes():
     await world.run(requests(2000))
     times = [at for at, _ in world.sent]
     assert [at - times[0] for at in times[LIMIT : LIMIT + 4]] == pytest.approx([1.5, 4, 8.5, 17], abs=0.1)
-
-
-async def test_a_pause_at_a_worker_is_shown_by_the_coordinators_clock():
-    account = World().engine.accounts["main"]
-    here = Coordinator(
-        accounts={"main": account},
-        posts=None,  # type: ignore[arg-type]
-        identify=None,  # type: ignore[arg-type]
-        intend=None,  # type: ignore[arg-type]
-        record=print,
-        suspend=print,
-        now=now,
-        settings=Settings(),
-    )
-
-    def shown(pause):
-        here._told(here._desks["main"], Tale(account="main", pause=pause))
-        return account.pause and (account.pause.what, account.pause.next_at)
-
-    await anyio.sleep(5)
-    there = Pause.begin(breakers.UNREACHABLE, "down", 1e6, 120)
-    assert shown(there) == ("down", 6)
-    await anyio.sleep(0.5)
-    assert shown(there) == ("down", 6)
-    assert shown(there.after_probe("still down", 1e6 + 1)) == ("still down", 7.5)
-    assert shown(None) is None
 
 
 async def test_a_single_refused_connection_delays_other_rows_little():
