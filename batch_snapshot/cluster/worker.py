@@ -176,9 +176,12 @@ class Reservations:
     """Reservations that came with a batch; takes the place of the account's windows."""
 
     def __init__(self, reservations: Iterable[int] | None) -> None:
-        #: Whether the account has windows at all.
-        self.given = reservations is not None
+        self._given = reservations is not None  # else the account has no windows
         self._free = deque(reservations or ())
+
+    def pacer(self) -> Pacer:
+        """A pacer within these reservations; its pace comes with the batch."""
+        return Pacer(Pace(), self if self._given else None, wait=False)
 
     def reserve(self) -> int | WindowFull:
         """Use one."""
@@ -214,8 +217,7 @@ async def send(
     """
     kept.concurrency.expected = batch.sharing
     permits, reads = Reservations(batch.reservations), Reservations(batch.read_reservations)
-    pacers = [Pacer(Pace(), meter if meter.given else None, wait=False) for meter in (permits, reads)]
-    account = AccountState(batch.account.name, *pacers)
+    account = AccountState(batch.account.name, permits.pacer(), reads.pacer())
     batch.progress.apply(account, anyio.current_time())
     outcomes: list[Outcome] = []
     unsettled: list[tuple[Request, Outcome | None]] = []
