@@ -323,8 +323,8 @@ async def killed_at(place: Place, line: Sequence[str | Path], size: int, what: s
     assert place.ledger.stat().st_size == size, what
 
 
-def mended(path: Path) -> int:
-    """The size of the ledger once its last line is mended: a whole object is kept, a part is not."""
+def repaired_size(path: Path) -> int:
+    """The size of the ledger once its last line is repaired: a whole object is kept, a part is not."""
     content = path.read_bytes()
     last = content.rpartition(b"\n")[2]
     return len(content) + 1 if last.endswith(b"}") else len(content) - len(last)
@@ -352,7 +352,7 @@ async def test_a_run_killed_again_and_again_as_it_resumes_is_gone_on_with(place)
         # Each run line is as long as the first; the intents name two rows of the three.
         later = [lines[0], shortened(lines[1], 2), b""]
         for name in LATER_CUTS:
-            await killed_at(here, line, mended(here.ledger) + CUTS[name].within(later), name)
+            await killed_at(here, line, repaired_size(here.ledger) + CUTS[name].within(later), name)
         assert (await batch_snapshot.run(here.folder / "trial.yaml", options(here, url))).exit_code == 0
         assert_exactly_once(simulator, here.ledger, ROWS)
         assert whole(here.ledger)
@@ -364,7 +364,7 @@ async def test_a_run_killed_while_it_mends_the_ledger_is_gone_on_with(place, nam
     lines = await layout(place.folder / "b", place)
     async with serve() as (url, simulator):
         line = command("run", "trial.yaml", url)
-        for time in ("at first", "for lack of the very newline that would mend it"):
+        for time in ("at first", "for lack of the very newline that would complete it"):
             await killed_at(here, line, CUTS[name].within(lines), time)
         assert (await batch_snapshot.run(here.folder / "trial.yaml", options(here, url))).exit_code == 0
         assert_exactly_once(simulator, here.ledger, ROWS)
@@ -387,7 +387,7 @@ async def test_a_retry_killed_again_and_again_is_gone_on_with(place, monkeypatch
         lines = [head.replace(b'"command":"run"', b'"command":"retry"'), intent, b""]
         line = command("retry", here.ledger, url, "--all")
         for name in LATER_CUTS:
-            await killed_at(here, line, mended(here.ledger) + CUTS[name].within(lines), name)
+            await killed_at(here, line, repaired_size(here.ledger) + CUTS[name].within(lines), name)
         done = await batch_snapshot.retry(here.ledger, lambda _: plan.all_unfinished(), options(here, url))
         assert done.exit_code == 0
         assert_exactly_once(simulator, here.ledger, ROWS)

@@ -230,7 +230,7 @@ async def test_a_ledger_that_cannot_be_written_ends_the_calls_and_is_gone_on_wit
         calls = (await record(url))["calls"]
         assert 0 < len((await record(url))["snapshots"]) < len(listed)
         assert (await record(url))["calls"] == calls
-        # The workers had a parcel and a half an account; they were told to leave it.
+        # The workers had a batch an account at most; they were told to drop it.
         assert calls["CreateResourceSnapshot"] - recorded(place) < 4 * FIRST_BATCH
         again = await call(place, *run, "--scheduler", dask.address)
         assert again.code == 0, again.stdout + again.stderr

@@ -41,9 +41,9 @@ def manifest_target(data: bytes, folder: Path) -> None:
 
 def ledger_target(data: bytes, folder: Path) -> None:
     """Any file: a history that mending does not change, or one clear line."""
-    path, mended = folder / "ledger.ndjson", folder / "mended.ndjson"
+    path, repaired = folder / "ledger.ndjson", folder / "repaired.ndjson"
     rewriting.write(path, data)
-    rewriting.write(mended, data)
+    rewriting.write(repaired, data)
     for look in (status.read_status, status.check_ledger):
         try:
             look(path)
@@ -59,9 +59,9 @@ def ledger_target(data: bytes, folder: Path) -> None:
     unfinished = {row.key for row, _ in history.unfinished_rows(reader.lines(path), before)}
     assert unfinished <= before.unfinished.keys()
     with suppress(LedgerError):
-        writer.repair_last_line(mended)
+        writer.repair_last_line(repaired)
         whole_lines = data[: data.rfind(b"\n") + 1]
-        assert mended.read_bytes() in {data, data + b"\n", whole_lines}
+        assert repaired.read_bytes() in {data, data + b"\n", whole_lines}
 
 
 def _clear(message: str) -> None:

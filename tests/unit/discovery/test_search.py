@@ -62,12 +62,12 @@ class Service:
         ]
         return {"TaskSummaries": pairs, "NextToken": str(end) if end < 12 else ""}
 
-    async def identify(self, lane: AccountState) -> None:
+    async def identify(self, account: AccountState) -> None:
         """No account is identified."""
 
     def reader(self) -> Reader:
-        lane = AccountState("main", Pacer(pace.declared(1)), Pacer(pace.declared(10)))
-        return Reader(lane, self.call, self.identify, now=lambda: NOW, rng=Random(0))
+        account = AccountState("main", Pacer(pace.declared(1)), Pacer(pace.declared(10)))
+        return Reader(account, self.call, self.identify, now=lambda: NOW, rng=Random(0))
 
 
 def found(service: Service, path: Any = None) -> list[str]:
