@@ -99,7 +99,8 @@ async def test_two_hundred_accounts_keep_their_rows_when_a_worker_is_killed(plac
             "dask",
             "--workers",
             "2",
-            *BUDGET,
+            "--drain-timeout",
+            "2s",
             *QUIET,
         ]
         # The workers are started by the interpreter that starts the run, as its users have it.
