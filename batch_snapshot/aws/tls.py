@@ -119,7 +119,8 @@ class _Connection(ResponseHandler):
         super().feed_data(data, size)
 
     def data_received(self, data: bytes) -> None:
-        if self._idle:
+        # aiohttp passes no bytes at all when a body that was read lets reading resume.
+        if data and self._idle:
             self.close()
         else:
             super().data_received(data)

@@ -115,6 +115,20 @@ async def close(writer, head, body):
     writer.close()
 
 
+@pytest.mark.parametrize("plain", [False, True])
+async def test_calls_one_after_another_use_one_connection(plain):
+    connections = set()
+
+    async def answer(writer, head, body):
+        connections.add(writer)
+        writer.write(http(200, DONE))
+
+    async with raw_server(answer, requests=9) as url, calling(url, plain=plain) as clients:
+        for _ in range(5):
+            await clients.send(REQUEST)
+    assert len(connections) == 1
+
+
 async def test_a_refused_connection_never_left():
     assert_transient(await outcome("http://127.0.0.1:1"), landed=False)
 
