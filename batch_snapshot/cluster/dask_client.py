@@ -198,10 +198,19 @@ class Workers:
             await anyio.sleep(RETRY_AFTER)
             raise NotBegunError(_describe(error)) from None
         self._carried.add(future)
-        result = await self._result(future, turn)
-        self._carried.discard(future)
-        turn.close()
+        try:
+            result = await self._result(future, turn)
+        except (LostError, NotBegunError):
+            self._forget(future, turn)
+            raise
+        self._forget(future, turn)
         return result
+
+    def _forget(self, future: Any, turn: Any) -> None:
+        """Wait no longer for a batch that is over, at the end of the run either."""
+        self._carried.discard(future)
+        future.release()
+        turn.close()
 
     async def _count_workers(self) -> int:
         """How many workers there are, as they were counted at most a while ago."""

@@ -25,7 +25,7 @@ from distributed.worker_state_machine import SecedeEvent
 
 from batch_snapshot import __version__
 from batch_snapshot.aws.client import Clients
-from batch_snapshot.clock import utc_now
+from batch_snapshot.clock import seconds_since_boot, utc_now
 from batch_snapshot.cluster.batch import BatchResult, Progress
 from batch_snapshot.engine.account import AccountState, Stop, StopKind
 from batch_snapshot.engine.limits import ConcurrencyLimit
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from batch_snapshot.engine.attempts import Attempts
     from batch_snapshot.models import Account, Outcome, Request
 
-#: When the current task must begin no further call, by `_clock`, and the engine to stop then.
+#: When the current task must begin no further call, by `seconds_since_boot`, and the engine to stop then.
 _budget: ContextVar[tuple[float, Engine | None]] = ContextVar("budget", default=(inf, None))
 
 _BUDGET_OVER = Failure(
@@ -55,6 +55,9 @@ _BUDGET_OVER = Failure(
     may_have_landed=False,
     never_left=True,
 )
+
+#: Seconds without a batch after which a run is taken to be over.
+IDLE_FOR = 600.0
 
 #: Stands for the account's windows, which only the coordinator counts.
 _RESERVED = QuotaWindow("reserved", 0, 0.0)
@@ -74,7 +77,7 @@ async def dask_setup(_: object) -> None:
 
 async def carry(batch: Batch) -> BatchResult | None:
     """Send a batch (a Dask task); None: another worker took its turn, so nothing was sent here."""
-    deadline = _clock() + (batch.settings.max_duration or 0.0)
+    deadline = seconds_since_boot() + (batch.settings.max_duration or 0.0)
     dask = await _begin(batch)
     turn = await Queue(batch.turn, client=dask)
     if not await turn.get(batch=True):
@@ -111,16 +114,10 @@ async def _begin(batch: Batch) -> Any:
     return await get_client()
 
 
-def _clock() -> float:
-    """Monotonic seconds that go on while the machine sleeps, where the system counts them."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if clock is None else time.clock_gettime(clock)
-
-
 def _check_budget() -> None:
     """Refuse a call after the budget: another worker may send the rows then."""
     deadline, engine = _budget.get()
-    if _clock() >= deadline:
+    if seconds_since_boot() >= deadline:
         if engine is not None:
             _stop(engine)
         raise ApiError(_BUDGET_OVER)
@@ -134,6 +131,7 @@ class KeptRun:
         self.clients = Clients(self.accounts, batch.target, utc_now, allowed=_check_budget)
         self.concurrency = ConcurrencyLimit(batch.settings.concurrency)
         self.engines: set[Engine] = set()
+        self.used_at = seconds_since_boot()
         self._heeding = [
             asyncio.ensure_future(self._heed(Event(stop_event(batch.run, abort=abort), dask), act))
             for abort, act in ((False, _stop), (True, Engine.abort))
@@ -158,13 +156,21 @@ _kept: dict[str, KeptRun] = {}
 
 
 async def _keep(batch: Batch, dask: Any) -> KeptRun:
-    for earlier in [run for run in _kept if run != batch.run]:
-        await close(earlier)
+    now = seconds_since_boot()
     if batch.run not in _kept:
+        await _close_idle(now)
         _kept[batch.run] = KeptRun(batch, dask)
     kept = _kept[batch.run]
+    kept.used_at = now
     kept.accounts[batch.account.name] = batch.account
     return kept
+
+
+async def _close_idle(now: float) -> None:
+    """Close runs that their coordinators did not; the runs of other coordinators may share this worker."""
+    idle = [run for run, kept in _kept.items() if not kept.engines and now - kept.used_at > IDLE_FOR]
+    for run in idle:
+        await close(run)
 
 
 def _stop(engine: Engine) -> None:
@@ -208,7 +214,7 @@ async def send(
     kept: KeptRun,
     deadline: float,
     *,
-    clock: Callable[[], float] = _clock,
+    clock: Callable[[], float] = seconds_since_boot,
     now: Callable[[], datetime] = utc_now,
 ) -> BatchResult:
     """Run the engine over a batch until all rows have an outcome, or its time or reservations are used up.

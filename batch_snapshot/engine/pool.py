@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from batch_snapshot.config.options import Settings
     from batch_snapshot.engine.account import AccountState
-    from batch_snapshot.engine.queue import RequestSource
     from batch_snapshot.engine.seams import Seams
     from batch_snapshot.ratelimit.pacer import Permit
 
@@ -50,7 +49,6 @@ class Engine(RunState):
         settings: Settings,
         *,
         concurrency: ConcurrencyLimit | None = None,
-        queue: RequestSource | None = None,
     ) -> None:
         """Wire a run; engines of one process may share a `concurrency`."""
         super().__init__(accounts, seams.record, seams.now, settings.failure_limit)
@@ -58,7 +56,7 @@ class Engine(RunState):
         self._settings = settings
         self._began = seams.now()
         self._concurrency = concurrency or ConcurrencyLimit(settings.concurrency)
-        self._queue = queue or RequestQueue(accounts, lambda name: accounts[name].halted)
+        self._queue = RequestQueue(accounts, lambda name: accounts[name].halted)
         self._calls = Calls(self, self._concurrency, settings, seams.now)
         self._look_ups = LookUps(self._calls, seams, settings)
         self.preflight = Preflight(self, self._calls, seams)

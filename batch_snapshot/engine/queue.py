@@ -11,7 +11,7 @@ from collections import deque
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import anyio
 import orjson
@@ -28,24 +28,6 @@ READ_AHEAD = 50_000
 _TABLE = """
 CREATE TABLE requests (account TEXT, number INTEGER, packed BLOB, PRIMARY KEY (account, number)) WITHOUT ROWID
 """
-
-
-class RequestSource(Protocol):
-    """Hands out requests by account."""
-
-    async def read(
-        self, batches: Iterable[Sequence[Request]], expected: Mapping[str, int] | None = None
-    ) -> None:
-        """Read `batches` until there are no more, or no account takes any; so many are `expected` of each."""
-
-    async def take(self, name: str, size: int) -> list[Request]:
-        """Take the next requests of an account, up to `size`; empty: there will be no more."""
-
-    def busy(self) -> int: ...
-
-    def wake(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 @dataclass(slots=True)
