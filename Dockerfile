@@ -1,4 +1,4 @@
-# The program and what it needs, from the lock file: every package is checked against its hash.
+# The program and its dependencies from the lock file. Every package is checked against its hash.
 #
 #   docker build -t batch-snapshot .
 #   docker run --rm -v snapshots:/data -v "$PWD/manifests:/manifests:ro" batch-snapshot \
@@ -6,22 +6,24 @@
 #
 # /data holds ledgers and state: give it a volume that outlives the container.
 #
-# Coordinator, scheduler and workers of a Dask cluster are all this image. Without Dask it is smaller:
-# --build-arg EXTRAS=otel
+# For a Dask cluster (coordinator, scheduler and workers run the same image) or for OpenTelemetry:
+# --build-arg EXTRAS=dask,otel
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /build
-COPY requirements.lock ./
-# The lock file holds the tools of development too; they stay in this stage.
-# Of each package /wheels holds one version, the locked one.
+COPY requirements.lock requirements-dev.lock ./
+ARG EXTRAS=
+# The lock file for development also pins the extras. Its tools stay in this stage.
+# /wheels holds one version of each package, the locked one.
 # hadolint ignore=DL3013
-RUN pip download --no-cache-dir --require-hashes --only-binary :all: --dest /wheels -r requirements.lock \
+RUN pip download --no-cache-dir --require-hashes --only-binary :all: --dest /wheels \
+      -r "requirements${EXTRAS:+-dev}.lock" \
     && pip install --no-cache-dir --no-index --find-links /wheels hatchling
-ARG EXTRAS=dask,otel
 COPY pyproject.toml README.md LICENSE ./
 COPY batch_snapshot ./batch_snapshot
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
     && python -m venv /opt/batch-snapshot \
-    && /opt/batch-snapshot/bin/pip install --no-cache-dir --no-index --find-links /wheels "batch-snapshot[${EXTRAS}]"
+    && /opt/batch-snapshot/bin/pip install --no-cache-dir --no-index --find-links /wheels \
+      "batch-snapshot${EXTRAS:+[${EXTRAS}]}"
 
 FROM python:3.11-slim-bookworm
 RUN groupadd --gid 10001 batch-snapshot \

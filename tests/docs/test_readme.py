@@ -58,9 +58,12 @@ def test_the_main_command_runs_the_demo_and_shows_its_ledger(tmp_path):
     assert {result["status"] for result in results} == {"succeeded"}
 
 
-def test_both_commands_set_up_the_same():
-    assert steps("demo")[:2] == steps("tests")[:2]
-    assert steps("tests")[-1] == ".venv/bin/pytest"
+def test_each_command_installs_from_its_lock_file():
+    users, developers = steps("demo"), steps("tests")
+    assert users[0] == developers[0]
+    assert users[1].endswith("--require-hashes -r requirements.lock")
+    assert developers[1].endswith("--require-hashes -r requirements-dev.lock")
+    assert developers[-1] == ".venv/bin/pytest"
 
 
 @cache
