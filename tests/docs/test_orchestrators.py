@@ -1,4 +1,4 @@
-"""The README's examples for clusters and orchestrators, as their own tools read them, and as they act."""
+"""Examples for clusters and orchestrators, as their own tools read them, and as they act."""
 
 import importlib
 import importlib.util
@@ -18,7 +18,7 @@ from botocore.validate import validate_parameters
 from click.testing import CliRunner
 
 from batch_snapshot.cli import cli
-from tests.docs.test_readme import block
+from tests.docs.pages import block
 
 #: What each exit code asks for (see the README): to be run again, or a human; the rest went through.
 AGAIN, HUMAN, THROUGH = {4, 5, 130, 137, 143}, {2, 3}, {0, 1}
@@ -210,7 +210,7 @@ def mapped(monkeypatch):
     vars(exceptions).update(AirflowFailException=FailForGoodError)
     for module in (ModuleType("airflow"), sdk, exceptions):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec(compile(block("airflow accounts"), "README.md", "exec"), {"__name__": "example"})
+    exec(compile(block("airflow accounts"), "the example", "exec"), {"__name__": "example"})
     return found
 
 

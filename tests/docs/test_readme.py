@@ -1,47 +1,24 @@
-"""What the README says is run here, word by word."""
+"""The main command of the README, and examples that have a name (see `pages.block`)."""
 
 import json
-import re
 import shlex
 import shutil
 import subprocess
 import sys
 from fnmatch import fnmatchcase
-from functools import cache
 
 import jsonschema
 import pytest
-from click.testing import CliRunner
 
 from batch_snapshot import manifest, operations
-from batch_snapshot.cli import cli
 from batch_snapshot.models import ErrorKind
 from batch_snapshot.reporting.text import ADVICE
 from tests import ROOT
-
-README = (ROOT / "README.md").read_text("utf-8")
-
-
-def found(pattern):
-    match = re.search(pattern, README, re.DOTALL)
-    assert match, pattern
-    return match.group(1)
-
-
-def block(marker):
-    """The fenced block behind a marker."""
-    return found(rf"<!-- {marker} -->\n```\w+\n(.*?)```")
+from tests.docs.pages import block, pages
 
 
 def steps(marker):
     return [step.strip() for step in block(marker).replace("\\\n", "").split("&&")]
-
-
-def shown_commands():
-    """Every `batch-snapshot …` line of every shell block."""
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    lines = [line.split("  # ")[0].strip() for text in blocks for line in text.splitlines()]
-    return [line.split("&& ")[-1] for line in lines if re.match(r"(.*&& )?batch-snapshot ", line)]
 
 
 def test_the_main_command_runs_the_demo_and_shows_its_ledger(tmp_path):
@@ -64,30 +41,6 @@ def test_each_command_installs_from_its_lock_file():
     assert users[1].endswith("--require-hashes -r requirements.lock")
     assert developers[1].endswith("--require-hashes -r requirements-dev.lock")
     assert developers[-1] == ".venv/bin/pytest"
-
-
-@cache
-def flags_of(command):
-    """The flags that `--help` behind a command names."""
-    told = CliRunner().invoke(cli, [command, "--help"])
-    assert told.exit_code == 0
-    return set(re.findall(r"--[a-z-]*[a-z]|--", told.output))
-
-
-@pytest.mark.parametrize("line", shown_commands())
-def test_every_command_shown_is_understood(line):
-    """Its command and flags exist: `--help` behind it is answered. What follows `--` are flags for `run`."""
-    words, _, passed_on = line.split(" > ")[0].partition(" -- ")
-    for command, text in [(shlex.split(words)[1], words), ("run", passed_on)]:
-        flags = [word for word in shlex.split(text) if word.startswith("--")]
-        assert set(flags) <= flags_of(command)
-
-
-def test_the_manifest_shown_is_valid(tmp_path):
-    text = found(r"```yaml\n(.*?)```")
-    path = tmp_path / "shown.yaml"
-    path.write_text(text.split("include:")[0], "utf-8")
-    assert manifest.load(path).rows == 4
 
 
 @pytest.mark.parametrize("name", ["policy", "sandbox policy"])
@@ -122,8 +75,9 @@ def test_the_policy_for_reading_names_every_read_and_nothing_else():
 
 
 def test_every_error_kind_is_explained():
+    text = "".join(page.read_text("utf-8") for page in pages())
     for kind in ErrorKind:
-        assert f"| `{kind}` |" in README
+        assert f"| `{kind}` |" in text
         assert kind in ADVICE
 
 
@@ -133,12 +87,3 @@ def test_every_manifest_validates_by_reader_and_schema(path):
 
     assert manifest.load(path).rows
     jsonschema.validate(yaml.safe_load(path.read_text("utf-8")), manifest.schema())
-
-
-def test_links_lead_somewhere():
-    titles = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
-    headings = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
-    for anchor in re.findall(r"\]\(#([^)]+)\)", README):
-        assert anchor in headings
-    for path in re.findall(r"\]\((?!#|https?:)([^)]+)\)", README):
-        assert (ROOT / path).exists()

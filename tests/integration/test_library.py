@@ -1,4 +1,4 @@
-"""The package within other programs: what stands in the README, and what a library may not do."""
+"""The package within other programs: what the documentation shows, and what a library may not do."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ import trio
 import batch_snapshot
 from batch_snapshot import Hooks, InputError, LockedError, Options, Selection, paths
 from batch_snapshot.ledger import locks
-from tests import ROOT
+from tests.docs.pages import block
 from tests.support.processes import move_in, pairs, results, write_manifest
 
-README = (ROOT / "README.md").read_text("utf-8")
 SIMULATED = Options(simulate=True)
 
 
@@ -35,7 +34,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-# -- the README's examples, word by word but for the endpoint and the folder -------------------------
+# -- the documentation's examples, word by word but for the endpoint and the folder -------------------------
 
 
 @pytest.fixture
@@ -52,9 +51,7 @@ def endpoint(monkeypatch):
 
 
 def example(name: str, folder: Path) -> str:
-    found = re.search(rf"<!-- {name} -->\n```python\n(.*?)```", README, re.DOTALL)
-    assert found
-    return re.sub(r"/srv/snapshots|/mnt/snapshots", str(folder), found[1])
+    return re.sub(r"/srv/snapshots|/mnt/snapshots", str(folder), block(name))
 
 
 def test_the_example_of_a_notebook(place, endpoint, capsys):

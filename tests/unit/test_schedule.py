@@ -22,7 +22,7 @@ from batch_snapshot import cli, schedule
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 from tests import ROOT
-from tests.docs.test_readme import block
+from tests.docs.pages import block
 from tests.support.strategies import patient
 
 ARN = "arn:aws:iam::123456789012:role/Snapshot"
