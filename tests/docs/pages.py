@@ -77,6 +77,7 @@ def all_blocks(*languages: str) -> list[Block]:
 
 
 def block(name: str) -> str:
-    """The text of the one block with this mark, on whatever page."""
-    [found] = [one for one in all_blocks() if name in one.marks]
-    return found.text
+    """The text of the block with this mark, on whatever page; copies of it are the same."""
+    found = {one.text for one in all_blocks() if name in one.marks}
+    assert len(found) == 1, f"{len(found)} texts are marked {name!r}"
+    return found.pop()

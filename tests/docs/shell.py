@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -27,6 +28,9 @@ PROGRAM = "batch-snapshot"
 
 #: Between the outputs of two steps: a number and an exit code stand behind it.
 _STEP = "\x01step"
+
+#: The port that pages show; another one is used.
+SHOWN_PORT = "8123"
 
 #: Marks of blocks that other tests run, because they make their own environment.
 ELSEWHERE = {"demo", "tests"}
@@ -47,7 +51,8 @@ class Step(NamedTuple):
 
 def commands(script: str) -> list[list[str]]:
     """The words of every command in a script, without redirections and variables."""
-    lexer = shlex.shlex(script.replace("\\\n", " ").replace("\n", "\n;"), posix=True, punctuation_chars=True)
+    plain = re.sub(r"(?<=\s)\d(?=[<>])", "", script.replace("\\\n", " ").replace("\n", "\n;"))
+    lexer = shlex.shlex(plain, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     found: list[list[str]] = [[]]
     words = iter(lexer)
@@ -164,22 +169,28 @@ def run(page: tuple[Block, ...], folder: Path, endpoint: str) -> None:
     real = any(re.search(r"\bkill -(9|KILL)\b", step.script) for step in wanted)
     environ = {**prepare(folder, _PROCESS if real else _CLIENT), **endpoint_variables(endpoint)}
     script = "".join(_watched(number, step) for number, step in enumerate(wanted))
-    process = subprocess.Popen(
-        ["bash", "-uc", script],
-        cwd=folder,
-        env=environ,
-        stdout=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        process_group=0,
-    )
-    try:
-        output, _ = process.communicate(timeout=50)
-    finally:
-        # What runs in the background.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-    judge(wanted, output)
+    with (folder / "output").open("w+", encoding="utf-8", errors="replace") as output:
+        process = subprocess.Popen(
+            ["bash", "-uc", script.replace(SHOWN_PORT, free_port())],
+            cwd=folder,
+            env=environ,
+            stdout=output,
+            process_group=0,
+        )
+        try:
+            process.wait(timeout=50)
+        finally:
+            # What runs in the background.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+        output.seek(0)
+        judge(wanted, output.read())
+
+
+def free_port() -> str:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return str(taken.getsockname()[1])
 
 
 def _watched(number: int, step: Step) -> str:
