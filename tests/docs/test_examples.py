@@ -24,9 +24,9 @@ SHOWN = {"text", "csv", "mermaid", "dockerfile", "ini"}
 CHECKED = {"sh", "console", "yaml", "json", "ndjson", "python", "sql"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def endpoint():
-    """One simulator for all pages, in a thread of its own."""
+    """A simulator for one page, in a thread of its own: no page sees what another one made."""
     settings = SimulatorSettings(engagements=20, opportunities_per_engagement=2)
     with (
         anyio.from_thread.start_blocking_portal() as portal,
@@ -92,12 +92,11 @@ def include(folder, file):
     path.parent.mkdir(parents=True, exist_ok=True)
     pair = {"engagement": "eng-0123456789abcf", "resource": "O9", "catalog": "Sandbox"}
     if path.suffix == ".csv":
-        columns = (
-            {key: key for key in pair}
-            | {key: name for key, name in (file.get("columns") or {}).items() if name}
-            if named
-            else {key: key for key in pair}
-        )
+        columns = {key: key for key in pair}
+        if named:
+            columns |= {key: name for key, name in (file.get("columns") or {}).items() if name}
+        if "resources" in columns:
+            pair["resources"] = pair[columns.pop("resource")]
         path.write_text(
             ",".join(columns.values()) + "\n" + ",".join(pair.get(key, "") for key in columns) + "\n", "utf-8"
         )

@@ -215,18 +215,21 @@ def mapped(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("code", "raised"),
+    ("code", "kind", "raised"),
     [
-        *((str(code), None) for code in sorted(THROUGH)),
-        *((str(code), RuntimeError) for code in sorted(AGAIN)),
-        *((str(code), FailForGoodError) for code in sorted(HUMAN)),
+        *((str(code), None, None) for code in sorted(THROUGH)),
+        *((str(code), None, RuntimeError) for code in sorted(AGAIN - {5})),
+        ("5", "locked", RuntimeError),
+        ("5", "ledger_write", FailForGoodError),
+        ("5", None, FailForGoodError),
+        *((str(code), None, FailForGoodError) for code in sorted(HUMAN)),
     ],
 )
-def test_airflow_heeds_the_exit_codes(code, raised, mapped, tmp_path, monkeypatch):
+def test_airflow_heeds_the_exit_codes(code, kind, raised, mapped, tmp_path, monkeypatch):
     program = tmp_path / "batch-snapshot"
-    program.write_text(
-        f'#!/bin/sh\nprintf "%s\\n" "$@" > {shlex.quote(str(tmp_path / "words"))}\nexit {code}\n', "utf-8"
-    )
+    words = shlex.quote(str(tmp_path / "words"))
+    answer = json.dumps({"error": {"kind": kind}} if kind else {"outcome": "completed"})
+    program.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > {words}\necho '{answer}'\nexit {code}\n", "utf-8")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.defpath}")
     assert mapped.over == {"account": ["main", "acme"]}
