@@ -176,3 +176,13 @@ def test_links_lead_somewhere(page):
         assert path.exists(), f"{page}: {path}"
         if anchor and path.suffix == ".md":
             assert anchor in anchors(path), f"{page}: {path}#{anchor}"
+
+
+def test_every_page_is_reachable_from_the_index():
+    waiting = [ROOT / "docs" / "README.md"]
+    seen = {*waiting}
+    while waiting:
+        found = {path for path, _ in links(waiting.pop()) if path.suffix == ".md"} - seen
+        seen |= found
+        waiting += found
+    assert {*pages()} <= seen
