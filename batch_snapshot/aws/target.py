@@ -1,8 +1,11 @@
 """Where the calls of a run go: AWS, a URL, or a simulator that is started for the run."""
 
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from batch_snapshot.errors import InputError
 from batch_snapshot.models import AWS, SIMULATOR
@@ -34,9 +37,22 @@ class Target:
 
 
 async def open_target(
-    endpoint: str, stack: AsyncExitStack, *, state: Path | None = None, concurrency: int
+    endpoint: str,
+    stack: AsyncExitStack,
+    *,
+    state: Path | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    concurrency: int,
 ) -> Target:
-    """Where the calls go; a simulator is started for as long as the stack lasts."""
+    """Where the calls go; a simulator is started for as long as the stack lasts.
+
+    Args:
+        endpoint: aws, simulator, or a URL.
+        stack: closes the simulator.
+        state: the file that keeps the simulated world.
+        settings: fields of `SimulatorSettings` that differ from `simulator.DEMO`.
+        concurrency: the most calls in flight.
+    """
     url = None if endpoint in {AWS, SIMULATOR} else endpoint
     simulated = endpoint == SIMULATOR
     if simulated:
@@ -44,16 +60,10 @@ async def open_target(
 
         exists = state is not None and state.exists()  # noqa: ASYNC240 - before the first call
         engagements, opportunities = (0, 0) if exists else SEEDED
-        settings = simulator.SimulatorSettings(
-            rate=20,
-            burst=20,
-            latency=0.05,
-            state=state,
-            engagements=engagements,
-            opportunities_per_engagement=opportunities,
-        )
+        seeded = {"engagements": engagements, "opportunities_per_engagement": opportunities}
+        chosen = replace(simulator.DEMO, **{**seeded, **settings, "state": state})
         try:
-            url, _ = await stack.enter_async_context(simulator.serve(settings))
+            url, _ = await stack.enter_async_context(simulator.serve(chosen))
         except (ValueError, OSError) as error:
             raise InputError(f"--state: {error}") from None
     return Target(endpoint_url=url, simulated=simulated, concurrency=concurrency)

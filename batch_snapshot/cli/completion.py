@@ -2,20 +2,21 @@
 
 import click
 
+from batch_snapshot.cli.command import command
 from batch_snapshot.cli.terminal import PROG
 
 
-@click.command("completion", short_help="Print completions for bash, zsh or fish.")
+@command(
+    "completion",
+    "Print completions for bash, zsh or fish.",
+    "bash  batch-snapshot completion bash > ~/.local/share/bash-completion/completions/batch-snapshot",
+    'zsh   batch-snapshot completion zsh > "${fpath[1]}/_batch-snapshot"',
+    "fish  batch-snapshot completion fish > ~/.config/fish/completions/batch-snapshot.fish",
+)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion_command(context: click.Context, shell: str) -> None:
-    """Print the completions for SHELL; it then knows commands, flags, files, accounts and error kinds.
-
-    \b
-    bash  batch-snapshot completion bash > ~/.local/share/bash-completion/completions/batch-snapshot
-    zsh   batch-snapshot completion zsh > "${fpath[1]}/_batch-snapshot"
-    fish  batch-snapshot completion fish > ~/.config/fish/completions/batch-snapshot.fish
-    """
+    """Print the completions for SHELL; it then knows commands, flags, files, accounts and error kinds."""
     from click.shell_completion import get_completion_class
 
     made = get_completion_class(shell)

@@ -5,20 +5,22 @@ from pathlib import Path
 import click
 
 from batch_snapshot.cli import options, terminal
-from batch_snapshot.cli.params import FILE
+from batch_snapshot.cli.command import command
+from batch_snapshot.cli.params import LEDGER
 
 
-@click.command("diff", short_help="Compare the ledgers of two nights.")
-@click.argument("before", type=FILE)
-@click.argument("after", type=FILE)
+@command(
+    "diff",
+    "Compare the ledgers of two nights.",
+    "batch-snapshot diff ledgers/nightly-2026-01-30.ndjson ledgers/nightly-2026-01-31.ndjson",
+)
+@click.argument("before", type=LEDGER)
+@click.argument("after", type=LEDGER)
 @options.FORMAT
 def diff_command(before: Path, after: Path, form: str) -> int:
     """Show what differs between two nights: the ledgers BEFORE and AFTER. Nothing is called.
 
     Exit code 1 if rows fail, or are in doubt, that did not before.
-
-    \b
-    batch-snapshot diff ledgers/nightly-2026-01-30.ndjson ledgers/nightly-2026-01-31.ndjson
     """
     from batch_snapshot.ledger import diff
 

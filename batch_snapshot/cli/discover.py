@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from batch_snapshot.cli import options, terminal
+from batch_snapshot.cli.command import command, option, section
 from batch_snapshot.cli.params import FILE, words
 from batch_snapshot.cli.progress import ProgressLine, environment
 from batch_snapshot.config.options import Options
@@ -15,43 +16,47 @@ from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.operations import SNAPSHOT
 
 
-@click.command("discover", short_help="Make a manifest out of the service's own lists.")
-@click.option("--catalog", type=click.Choice(["AWS", "Sandbox"]), required=True, help="Whose lists are read.")
+@command(
+    "discover",
+    "Make a manifest out of the service's own lists.",
+    "batch-snapshot discover --catalog Sandbox --output found.yaml --stage Committed,Launched",
+    "batch-snapshot discover --catalog Sandbox --update found.yaml",
+)
+@option("--catalog", type=click.Choice(["AWS", "Sandbox"]), required=True, help="Whose lists are read.")
 @options.path(
     "--output", help="A new file: a manifest (.yaml), or pairs for a manifest to include (.ndjson)."
 )
-@click.option(
+@option(
     "--update",
     type=FILE,
     metavar="MANIFEST",
     help="Instead of --output: add what is new to this manifest, and mark what is gone.",
 )
-@click.option("--name", metavar="NAME", help="Of the new manifest. Default: after its file.")
-@click.option(
-    "--source",
-    "sources",
-    type=click.Choice(filters.SOURCES),
-    multiple=True,
-    help="tasks know pairs that were never snapshotted too, associations those that were. Default: both.",
+@option("--name", metavar="NAME", help="Of the new manifest. Default: after its file.")
+@section(
+    "Filters",
+    option(
+        "--source",
+        "sources",
+        type=click.Choice(filters.SOURCES),
+        multiple=True,
+        help="tasks know pairs that were never snapshotted too, associations those that were. Default: both.",
+    ),
+    option("--engagement", "engagements", metavar="ID,…", help="Only these engagements."),
+    option("--created-by", metavar="ACCOUNT,…", help="Only engagements that these AWS accounts have made."),
+    option(
+        "--context-type",
+        "context_types",
+        metavar="TYPE,…",
+        help="Only engagements with such a context: a read each.",
+    ),
+    option("--template", metavar="NAME", help=f"Of the snapshots to make. Default: {SNAPSHOT.templates[0]}."),
+    options.switch("--skip-active-jobs", help="Leave out pairs that a running snapshot job takes care of."),
 )
-@click.option("--engagement", "engagements", metavar="ID,…", help="Only these engagements.")
-@click.option("--created-by", metavar="ACCOUNT,…", help="Only engagements that these AWS accounts have made.")
-@click.option(
-    "--context-type",
-    "context_types",
-    metavar="TYPE,…",
-    help="Only engagements with such a context: a read each.",
-)
-@click.option(
-    "--stage", "stages", metavar="STAGE,…", help="Only opportunities in these stages, such as Launched."
-)
-@click.option(
+@option("--stage", "stages", metavar="STAGE,…", help="Only opportunities in these stages, such as Launched.")
+@option(
     "--changed-since", metavar="TIME", help="Only opportunities modified since (2026-01-31, or a span: 36h)."
 )
-@click.option(
-    "--template", metavar="NAME", help=f"Of the snapshots to make. Default: {SNAPSHOT.templates[0]}."
-)
-@options.switch("--skip-active-jobs", help="Leave out pairs that a running snapshot job takes care of.")
 @options.reading
 def discover_command(
     output: Path | None, update: Path | None, form: str, *, name: str | None, **given: Any
@@ -59,10 +64,6 @@ def discover_command(
     """Make a manifest out of the service's own lists.
 
     The same command resumes a search that was interrupted.
-
-    \b
-    batch-snapshot discover --catalog Sandbox --output found.yaml --stage Committed,Launched
-    batch-snapshot discover --catalog Sandbox --update found.yaml
     """
     from batch_snapshot.discovery.discover import discover
     from batch_snapshot.discovery.output import as_json, as_text

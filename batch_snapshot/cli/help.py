@@ -2,16 +2,18 @@
 
 import click
 
+from batch_snapshot.cli.command import command
 
-@click.command("help", short_help="Show the help of a command.")
+
+@command(
+    "help",
+    "Show the help of a command.",
+    "batch-snapshot help run",
+)
 @click.argument("command", required=False)
 @click.pass_context
 def help_command(context: click.Context, command: str | None) -> None:
-    """Show the help of COMMAND, or of all.
-
-    \b
-    batch-snapshot help run
-    """
+    """Show the help of COMMAND, or of all."""
     root = context.find_root()
     if command is None:
         click.echo(root.get_help())

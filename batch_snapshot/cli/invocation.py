@@ -29,7 +29,20 @@ OVER = ": the run itself was over; `batch-snapshot status` on its ledger shows t
 
 
 #: The fields of `Options` and of `Settings` that have the value of the flag of that name.
-_PLAIN = ("ledger", "run_id", "new_ledger", "resume_within", "changed_since", "skip_active_jobs", "wait")
+READ_OPTIONS = ("name", "catalog", "all_problems")
+_PLAIN = (
+    *(
+        "ledger",
+        "run_id",
+        "new_ledger",
+        "resume_within",
+        "changed_since",
+        "skip_active_jobs",
+        "wait",
+        "limit",
+    ),
+    *READ_OPTIONS,
+)
 _ENGINE = ("concurrency", "max_attempts", "max_duration", "token_ttl", "resend_in_doubt", "drain_timeout")
 
 

@@ -128,7 +128,11 @@ def notifiers(command: str, subject: Path, given: Mapping[str, Any]) -> Notifier
         topic_arn(given["notify_sns"]),
         metrics_file(given["metrics_file"]),
         given["profile"],
-        bool(given["simulate"] or given["endpoint_url"] or endpoints.environment_endpoint(os.environ)),
+        bool(
+            given["simulate"] is not None
+            or given["endpoint_url"]
+            or endpoints.environment_endpoint(os.environ)
+        ),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from batch_snapshot.cli import params
+from batch_snapshot.cli.command import OptionalValueOption, option, section
 from batch_snapshot.cli.params import FILE, FOLDER, duration, duration_text
 from batch_snapshot.cli.terminal import Reporter
 from batch_snapshot.config.options import BUDGET, DEFAULT_SETTINGS
@@ -14,12 +15,12 @@ from batch_snapshot.errors import InputError
 
 # -- kinds of flags ----------------------------------------------------------------------------------
 
-switch = partial(click.option, is_flag=True)
-with_default = partial(click.option, show_default=True)
-path = partial(click.option, type=FILE, metavar="FILE")
-folder = partial(click.option, type=FOLDER, metavar="FOLDER")
-count = partial(click.option, type=click.IntRange(1), metavar="N")
-time = partial(click.option, type=duration, metavar="TIME")
+switch = partial(option, is_flag=True)
+with_default = partial(option, show_default=True)
+path = partial(option, type=FILE, metavar="FILE")
+folder = partial(option, type=FOLDER, metavar="FOLDER")
+count = partial(option, type=click.IntRange(1), metavar="N")
+time = partial(option, type=duration, metavar="TIME")
 
 
 def _choice(flag: str, *values: str, name: str | None = None, help: str) -> Callable[..., Any]:  # noqa: A002 - click's
@@ -28,21 +29,33 @@ def _choice(flag: str, *values: str, name: str | None = None, help: str) -> Call
     return with_default(*names, type=click.Choice(values), default=values[0], help=help)
 
 
+#: What a CSV or NDJSON file needs to be run as a manifest.
+FILE_AS_MANIFEST = [
+    option("--name", metavar="NAME", help="With a CSV or NDJSON file: its name. Default: the file's."),
+    option(
+        "--catalog",
+        type=click.Choice(["Sandbox", "AWS"]),
+        help="With a CSV or NDJSON file: the catalog of rows without one.",
+    ),
+]
+ALL_PROBLEMS = switch("--all-problems", help="Show all problems of the manifest instead of the first 50.")
+
 # -- the flags ---------------------------------------------------------------------------------------
 
 #: The fields of `Options` that say which accounts and endpoint are called, and under which quotas.
 _TARGET_OPTIONS = (
-    *("rate", "daily_quota", "read_rate", "simulate", "simulator_state", "endpoint_url"),
+    *("rate", "daily_quota", "read_rate", "simulator_state", "endpoint_url"),
     *("region", "profile", "state_dir"),
 )
 
 
 def target(given: dict[str, Any]) -> dict[str, Any]:
     """The options that say which accounts and endpoint are called, and under which quotas."""
-    accounts = given["accounts"]
+    accounts, simulator = given["accounts"], given["simulate"]
     if accounts == ():
         raise InputError("--accounts: name at least one account or tag:NAME, or leave it out for all")
-    return {"accounts": accounts or (), **{name: given.get(name) for name in _TARGET_OPTIONS}}
+    simulated = {"simulate": simulator is not None, "simulator_settings": simulator or {}}
+    return {"accounts": accounts or (), **simulated, **{name: given.get(name) for name in _TARGET_OPTIONS}}
 
 
 DRY_RUN = switch("--dry-run", help="Show what would be sent without calling AWS.")
@@ -53,7 +66,7 @@ def _set_log_format(context: click.Context, _: click.Parameter, value: str) -> N
     context.ensure_object(Reporter).log_format = value
 
 
-LOG_FORMAT = click.option(
+LOG_FORMAT = option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
@@ -67,14 +80,14 @@ LOG_FORMAT = click.option(
 
 FORMAT = _choice("--format", "text", "json", name="form", help="How the result is printed on stdout.")
 
-_READ_RATE = click.option(
+_READ_RATE = option(
     "--read-rate",
     type=click.FloatRange(0, min_open=True),
     metavar="N",
     help="Reads a second and account. Default: 10, which AWS allows.",
 )
 
-_ACCOUNTS = click.option(
+_ACCOUNTS = option(
     "--accounts",
     type=params.words,
     shell_complete=params.complete_accounts,
@@ -82,37 +95,50 @@ _ACCOUNTS = click.option(
     help="Only these accounts of the manifest; tag:NAME: all that have this tag.",
 )
 
-_QUOTAS = [
-    _ACCOUNTS,
-    click.option(
-        "--rate",
-        type=params.rate,
-        metavar="N|auto",
-        help="Calls a second and account, over the manifest's; auto: find out what is allowed.",
-    ),
-    count("--daily-quota", help="Calls in any 24 hours and account, over the manifest's per_day."),
-    _READ_RATE,
-]
+_RATE = option(
+    "--rate",
+    type=params.rate,
+    metavar="N|auto",
+    help="Calls a second and account, over the manifest's; auto: find out what is allowed.",
+)
+_DAILY_QUOTA = count("--daily-quota", help="Calls in any 24 hours and account, over the manifest's per_day.")
 
-_SENDING = [
+_MAX_DURATION = time("--max-duration", help="Stop gracefully after this time (6h, 90m), with exit code 4.")
+_LIMIT = count(
+    "--limit", help="Send at most N rows now, as a trial; where rows are left, the exit code is 4."
+)
+
+_LIMITS = [
+    _DAILY_QUOTA,
+    _READ_RATE,
     with_default(
         "--concurrency",
         type=click.IntRange(1, 1024),
+        metavar="N",
         default=DEFAULT_SETTINGS.concurrency,
         help="Calls in flight at most, shared out among the accounts.",
     ),
     switch("--wait", help="Wait for a spent quota window to open, instead of ending with exit code 4."),
-    with_default(
-        "--max-attempts",
-        type=click.IntRange(1, 100),
-        default=DEFAULT_SETTINGS.max_attempts,
-        help="Tries a row; throttled ones are free.",
-    ),
-    time("--max-duration", help="Stop gracefully after this time (6h, 90m), with exit code 4."),
-    click.option(
+    option(
         "--max-failures",
         metavar="N|P%",
         help="Stop when more rows than this did not succeed; a share counts from 100 rows on.",
+    ),
+    time(
+        "--drain-timeout",
+        show_default=True,
+        default=duration_text(DEFAULT_SETTINGS.drain_timeout),
+        help="For calls in flight when the run is stopped.",
+    ),
+]
+
+_ATTEMPTS = [
+    with_default(
+        "--max-attempts",
+        type=click.IntRange(1, 100),
+        metavar="N",
+        default=DEFAULT_SETTINGS.max_attempts,
+        help="Tries a row; throttled ones are free.",
     ),
     time(
         "--token-ttl",
@@ -125,28 +151,22 @@ _SENDING = [
         "--resend-in-doubt",
         help="Send a row in doubt again even where it cannot be looked up: may make a second snapshot.",
     ),
-    time(
-        "--drain-timeout",
-        show_default=True,
-        default=duration_text(DEFAULT_SETTINGS.drain_timeout),
-        help="For calls in flight when the run is stopped.",
-    ),
 ]
 
-_ENGINE = [
+_CLUSTER = [
     _choice(
         "--engine",
         "local",
         "dask",
         help="Who makes the calls: this process, or the workers of a Dask cluster.",
     ),
-    click.option(
+    option(
         "--scheduler",
         metavar="ADDRESS",
         help="With --engine dask: of the cluster, such as tcp://10.0.0.5:8786. Default: a cluster on this "
         "machine, for as long as the run.",
     ),
-    click.option(
+    option(
         "--workers",
         type=click.IntRange(1, 1024),
         metavar="N",
@@ -163,29 +183,39 @@ _ENGINE = [
     ),
 ]
 
-_TARGET = [
-    switch("--simulate", help="Against a simulator that lives as long as the run: no AWS account needed."),
-    path(
-        "--state",
-        "simulator_state",
-        help="With --simulate: keep the simulated world in this file, from one command to the next.",
-    ),
-    click.option(
+_SIMULATE = option(
+    "--simulate",
+    cls=OptionalValueOption,
+    type=params.simulator_settings,
+    metavar="[=SETTINGS]",
+    help="Against a simulator that lives as long as the command: no AWS account needed. SETTINGS are options "
+    "of the command simulate, such as =rate=500,latency=80ms.",
+)
+
+_STATE = path(
+    "--state",
+    "simulator_state",
+    help="With --simulate: keep the simulated world in this file, from one command to the next.",
+)
+
+_AWS = [
+    option(
         "--endpoint-url", type=params.endpoint_url, metavar="URL", help="Call this endpoint instead of AWS's."
     ),
-    click.option(
+    option(
         "--region",
         type=params.region,
         metavar="NAME",
         help="For accounts that name none. Default: us-east-1, the only one that serves the API.",
     ),
-    click.option("--profile", metavar="NAME", help="AWS profile, for accounts that name none."),
-    folder(
-        "--state-dir",
-        help="For locks and the log of calls. Default: $BATCH_SNAPSHOT_STATE_DIR, or batch-snapshot in "
-        "$XDG_STATE_HOME. Simulated runs use one of their own.",
-    ),
+    option("--profile", metavar="NAME", help="AWS profile, for accounts that name none."),
 ]
+
+STATE_DIR = folder(
+    "--state-dir",
+    help="For locks and the log of calls. Default: $BATCH_SNAPSHOT_STATE_DIR, or batch-snapshot in "
+    "$XDG_STATE_HOME. Simulated runs use one of their own.",
+)
 
 _PROGRESS = _choice(
     "--progress",
@@ -198,21 +228,24 @@ _PROGRESS = _choice(
 )
 
 _OUTPUT = [
+    _PROGRESS,
+    switch("-v", "--verbose", help="Log every row's outcome on stderr."),
+    LOG_FORMAT,
+]
+
+_NOTIFICATIONS = [
     path(
         "--metrics-file",
         help="Write metrics there at the end, for the node exporter's textfile collector (*.prom).",
     ),
-    click.option(
+    option(
         "--notify-webhook",
         envvar="BATCH_SNAPSHOT_NOTIFY_WEBHOOK",
         metavar="URL",
         help="Post the outcome there at the end, as JSON that Slack understands. As a secret it is better "
         "given as $BATCH_SNAPSHOT_NOTIFY_WEBHOOK.",
     ),
-    click.option("--notify-sns", metavar="ARN", help="Publish the outcome to this SNS topic at the end."),
-    _PROGRESS,
-    FORMAT,
-    switch("-v", "--verbose", help="Log every row's outcome on stderr."),
+    option("--notify-sns", metavar="ARN", help="Publish the outcome to this SNS topic at the end."),
 ]
 
 _WAIT_TO_READ = switch("--wait", help="Wait for a spent quota of reads to open.")
@@ -220,16 +253,39 @@ _WAIT_TO_READ = switch("--wait", help="Wait for a spent quota of reads to open."
 
 def _group(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def give(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
+        for give_more in reversed(options):
+            command = give_more(command)
         return command
 
     return give
 
 
 #: The flags that `run` and `retry` share.
-sending = _group(*_QUOTAS, *_SENDING, *_ENGINE, *_TARGET, *_OUTPUT)
+sending = _group(
+    section("Common", _LIMIT, _SIMULATE, _ACCOUNTS, _RATE, _MAX_DURATION, DRY_RUN, YES, FORMAT),
+    section("Ledger", STATE_DIR),
+    section("Limits", *_LIMITS),
+    section("Retry", *_ATTEMPTS),
+    section("Output", *_OUTPUT),
+    section("Notifications", *_NOTIFICATIONS),
+    section("AWS", *_AWS),
+    section("Cluster", *_CLUSTER),
+    section("Simulator", _STATE),
+)
 #: The flags of commands that only plan.
-planning = _group(*_QUOTAS, *_TARGET, FORMAT)
+planning = _group(
+    section("Common", _SIMULATE, _ACCOUNTS, _RATE, FORMAT),
+    section("Ledger", STATE_DIR),
+    section("Limits", _DAILY_QUOTA, _READ_RATE),
+    section("AWS", *_AWS),
+    section("Simulator", _STATE),
+)
 #: The flags of commands that only read from the service.
-reading = _group(_ACCOUNTS, _READ_RATE, _WAIT_TO_READ, *_TARGET, _PROGRESS, FORMAT)
+reading = _group(
+    section("Common", _SIMULATE, _ACCOUNTS, FORMAT),
+    section("Ledger", STATE_DIR),
+    section("Limits", _READ_RATE, _WAIT_TO_READ),
+    section("Output", _PROGRESS),
+    section("AWS", *_AWS),
+    section("Simulator", _STATE),
+)

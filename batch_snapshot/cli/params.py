@@ -5,6 +5,7 @@ A function raises `click.BadParameter` where the flag's usage helps, and else `I
 
 import math
 import re
+import shlex
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -46,7 +47,9 @@ def duration(value: str) -> float:
 
 
 def short_duration(value: str) -> float:
-    """As `duration`, and a number without a unit is in seconds."""
+    """As `duration`, and a number without a unit is in seconds, one with ms in milliseconds."""
+    if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?ms", value):
+        return float(value.removesuffix("ms")) / 1000
     return duration(f"{value}s" if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", value) else value)
 
 
@@ -145,7 +148,58 @@ def _shown_name(param: click.Parameter | None) -> str:
     return param.opts[0] if param.param_type_name == "option" else (param.name or "path").upper()
 
 
+class ManifestParam(PathParam):
+    """A manifest; a ledger in its place is recognised."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = super().convert(value, param, ctx)
+        if re.match(rb'\s*{\s*"type"\s*:\s*"run"', _first_bytes(path)):
+            word = shlex.quote(str(path))
+            raise InputError(
+                f"{path}: is a ledger, not a manifest: name the manifest, or send the ledger's failed rows "
+                f"again with `batch-snapshot retry {word}`"
+            )
+        return path
+
+
+class LedgerParam(PathParam):
+    """A ledger; a manifest in its place is recognised."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = super().convert(value, param, ctx)
+        first = _first_bytes(path)
+        if first and path.suffix in {".yaml", ".yml", ".csv"} and not first.startswith(b"{"):
+            raise InputError(
+                f"{path}: is a manifest, not a ledger: name the ledger that its run wrote, by default "
+                f"ledgers/{path.stem}.ndjson (`batch-snapshot ls` lists those there are)"
+            )
+        return path
+
+
+def _first_bytes(path: Path) -> bytes:
+    """The beginning of a regular file; nothing if it cannot be read."""
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                return file.read(32)
+    except OSError:
+        pass  # who reads it says why
+    return b""
+
+
 FILE, FOLDER = PathParam("file"), PathParam("dir")
+MANIFEST, LEDGER = ManifestParam("file"), LedgerParam("file")
+
+
+def simulator_settings(value: str) -> dict[str, Any] | None:
+    """Fields of `SimulatorSettings`; None: no simulator, as an environment variable may say."""
+    if value.casefold() in {"", "1", "true", "yes", "on"}:
+        return {}
+    if value.casefold() in {"0", "false", "no", "off"}:
+        return None
+    from batch_snapshot.cli.simulate import parse_settings
+
+    return parse_settings(value)
 
 
 def complete_accounts(ctx: click.Context, _: click.Parameter, incomplete: str) -> "list[CompletionItem]":

@@ -6,27 +6,34 @@ from typing import Any
 import click
 
 from batch_snapshot.cli import invocation, options
-from batch_snapshot.cli.params import FILE
+from batch_snapshot.cli.command import command, option, section
+from batch_snapshot.cli.params import MANIFEST
 from batch_snapshot.config.options import Options
 
-
-@click.command("plan", short_help="Show what a run would do without calling AWS.")
-@click.argument("manifest", type=FILE)
-@click.option(
+_LEDGER = option(
     "--ledger",
     metavar="PATH",
     help="Plan what is left of it. Default: the ledger that run would write, if it exists.",
 )
+
+
+@command(
+    "plan",
+    "Show what a run would do without calling AWS.",
+    "batch-snapshot plan backfill.yaml --daily-quota 10000 --rate 1",
+)
+@click.argument("manifest", type=MANIFEST)
+@section("Common", _LEDGER, *options.FILE_AS_MANIFEST)
+@section("Output", options.ALL_PROBLEMS)
 @options.planning
 def plan_command(manifest: Path, **given: Any) -> int:
     """Show what a run of MANIFEST would do: rows, calls, quota windows, and when it would end.
 
     Nothing is called. What is used of the windows is what runs on this machine have logged.
-
-    \b
-    batch-snapshot plan backfill.yaml --daily-quota 10000 --rate 1
     """
     from batch_snapshot.jobs.run import dry_run
 
-    chosen = Options(ledger=given["ledger"], **options.target(given))
-    return invocation.print_preview(dry_run(manifest, chosen), given["form"])
+    read = {name: given[name] for name in ("ledger", *invocation.READ_OPTIONS)}
+    return invocation.print_preview(
+        dry_run(manifest, Options(**read, **options.target(given))), given["form"]
+    )

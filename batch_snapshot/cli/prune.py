@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batch_snapshot.cli import options, terminal
+from batch_snapshot.cli.command import command
 from batch_snapshot.cli.params import FOLDER
 from batch_snapshot.clock import utc_now
 
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
     from batch_snapshot.ledger.prune import Pruned
 
 
-@click.command("prune", short_help="Remove old ledgers that fully succeeded.")
+@command(
+    "prune",
+    "Remove old ledgers that fully succeeded.",
+    "batch-snapshot prune ledgers --keep 30 --dry-run",
+)
 @click.argument("folder", metavar="LEDGER-FOLDER", type=FOLDER)
 @options.count(
     "--keep", required=True, help="Of each manifest the newest N ledgers stay, whatever is in them."
@@ -25,9 +30,6 @@ def prune_command(folder: Path, keep: int, form: str, *, dry_run: bool) -> int:
 
     A ledger that is not fully succeeded, or that is in use, is kept however old it is, and so is
     whatever is no ledger. Folders within it are not searched.
-
-    \b
-    batch-snapshot prune ledgers --keep 30 --dry-run
     """
     from batch_snapshot.ledger import prune
 

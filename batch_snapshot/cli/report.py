@@ -5,14 +5,20 @@ from pathlib import Path
 import click
 
 from batch_snapshot.cli import options, terminal
-from batch_snapshot.cli.params import FILE
+from batch_snapshot.cli.command import command
+from batch_snapshot.cli.params import LEDGER
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 from batch_snapshot.text import plural
 
 
-@click.command("report", short_help="Make a page or tables of a ledger.")
-@click.argument("ledger", type=FILE)
+@command(
+    "report",
+    "Make a page or tables of a ledger.",
+    "batch-snapshot report ledgers/backfill.ndjson --html backfill.html",
+    "batch-snapshot report ledgers/backfill.ndjson --csv backfill/",
+)
+@click.argument("ledger", type=LEDGER)
 @options.path(
     "--html", "page", help="One page that needs nothing else: outcomes, failures, times, and every row."
 )
@@ -26,12 +32,7 @@ from batch_snapshot.text import plural
     "--manifest", help="It alone names rows that were never taken up. Default: where the ledger says it was."
 )
 def report_command(ledger: Path, *, page: Path | None, folder: Path | None, manifest: Path | None) -> int:
-    """Make a page or tables of LEDGER, to be looked at or handed on.
-
-    \b
-    batch-snapshot report ledgers/backfill.ndjson --html backfill.html
-    batch-snapshot report ledgers/backfill.ndjson --csv backfill/
-    """
+    """Make a page or tables of LEDGER, to be looked at or handed on."""
     from batch_snapshot.reporting import report
 
     if page is None and folder is None:

@@ -8,7 +8,8 @@ import click
 
 from batch_snapshot import paths
 from batch_snapshot.cli import invocation, notify, options, terminal
-from batch_snapshot.cli.params import FILE, complete_failures, run_id
+from batch_snapshot.cli.command import command, option, section
+from batch_snapshot.cli.params import LEDGER, complete_failures, run_id
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError
@@ -18,9 +19,15 @@ if TYPE_CHECKING:
     from batch_snapshot.ledger.history import History
 
 
-@click.command("retry", short_help="Try failed rows again, from the ledger alone.")
-@click.argument("ledger", metavar="LEDGER", type=FILE)
-@click.option(
+@command(
+    "retry",
+    "Try failed rows again, from the ledger alone.",
+    "batch-snapshot retry ledgers/backfill.ndjson",
+    "batch-snapshot retry ledgers/backfill.ndjson --only denied",
+    "batch-snapshot retry 'ledgers/nightly-{date}.ndjson'",
+)
+@click.argument("ledger", type=LEDGER)
+@option(
     "--only",
     shell_complete=complete_failures,
     metavar="WORD,…",
@@ -28,11 +35,10 @@ if TYPE_CHECKING:
     "unknown) or error codes, or in_doubt.",
 )
 @options.switch("--all", "everything", help="All rows that failed or are in doubt.")
-@click.option("--run-id", type=run_id, metavar="ID", help="The ledger's own; another one is refused.")
-@options.DRY_RUN
-@options.YES
+@section(
+    "Ledger", option("--run-id", type=run_id, metavar="ID", help="The ledger's own; another one is refused.")
+)
 @options.sending
-@options.LOG_FORMAT
 def retry_command(
     ledger: Path, *, only: str | None, everything: bool, dry_run: bool, yes: bool, **given: Any
 ) -> int:
@@ -42,11 +48,6 @@ def retry_command(
     doubt. With {date} in its name LEDGER is the newest there is. Where there is none yet, or one that
     run resumes because it was deferred, or is not finished and began less than 20 hours ago,
     nothing is done, with exit code 0.
-
-    \b
-    batch-snapshot retry ledgers/backfill.ndjson
-    batch-snapshot retry ledgers/backfill.ndjson --only denied
-    batch-snapshot retry 'ledgers/nightly-{date}.ndjson'
     """
     terminal.current_reporter().interrupt_note = invocation.NOTHING_SENT
     from batch_snapshot.jobs import run

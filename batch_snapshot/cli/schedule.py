@@ -9,7 +9,8 @@ import click
 
 from batch_snapshot import __version__
 from batch_snapshot.cli import notify, options, terminal
-from batch_snapshot.cli.params import FILE, time_of_day
+from batch_snapshot.cli.command import command, option
+from batch_snapshot.cli.params import MANIFEST, time_of_day
 from batch_snapshot.cli.retry import retry_command
 from batch_snapshot.errors import InputError
 from batch_snapshot.files import make_folder, resolved
@@ -19,13 +20,20 @@ if TYPE_CHECKING:
     from batch_snapshot.schedule import File
 
 
-@click.command("schedule", short_help="Print unit files for nightly runs.")
+@command(
+    "schedule",
+    "Print unit files for nightly runs.",
+    "batch-snapshot schedule systemd nightly.yaml --at 02:17 --output units",
+    "batch-snapshot schedule cron nightly.yaml -- --max-duration 6h --wait",
+    "batch-snapshot schedule kubernetes nightly.yaml --image registry.example/batch-snapshot:1",
+    "batch-snapshot schedule eventbridge nightly.yaml > template.yaml",
+)
 @click.argument("kind", type=click.Choice(["systemd", "cron", "kubernetes", "eventbridge"]))
-@click.argument("manifest", type=FILE)
+@click.argument("manifest", type=MANIFEST)
 @click.argument("run_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAG…]")
-@click.option("--at", type=time_of_day, default="02:17", show_default=True, metavar="HH:MM", help="In UTC.")
+@option("--at", type=time_of_day, default="02:17", show_default=True, metavar="HH:MM", help="In UTC.")
 @options.count("--keep", default=30, help="Ledgers to keep. [default: 30]")
-@click.option(
+@option(
     "--image",
     default=f"batch-snapshot:{__version__}",
     metavar="NAME",
@@ -48,12 +56,6 @@ def schedule_command(
 
     Each night retries what another try can fix of the last one, removes old ledgers, and runs: into a ledger
     of its own, never at the same time as another run. Flags for run and retry follow --.
-
-    \b
-    batch-snapshot schedule systemd nightly.yaml --at 02:17 --output units
-    batch-snapshot schedule cron nightly.yaml -- --max-duration 6h --wait
-    batch-snapshot schedule kubernetes nightly.yaml --image registry.example/batch-snapshot:1
-    batch-snapshot schedule eventbridge nightly.yaml > template.yaml
     """
     from batch_snapshot import schedule
 

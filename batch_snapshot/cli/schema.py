@@ -5,13 +5,14 @@ import json
 import click
 
 from batch_snapshot import manifest
+from batch_snapshot.cli.command import command
 
 
-@click.command("schema")
+@command(
+    "schema",
+    "Print the JSON Schema of manifests.",
+    "batch-snapshot schema > manifest.schema.json",
+)
 def schema_command() -> None:
-    """Print the JSON Schema of manifests, for editors.
-
-    \b
-    batch-snapshot schema > manifest.schema.json
-    """
+    """Print the JSON Schema of manifests, for editors."""
     click.echo(json.dumps(manifest.schema(), indent=2))

@@ -1,12 +1,15 @@
 """`simulate`: serve the API on loopback."""
 
+from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from batch_snapshot import interrupts
 from batch_snapshot.cli import options, terminal
+from batch_snapshot.cli.command import command, option, section
 from batch_snapshot.cli.params import short_duration, window
 from batch_snapshot.errors import InputError
 
@@ -29,75 +32,67 @@ def _change(text: str) -> tuple[float, float]:
         raise click.BadParameter(f"{rate!r} is no rate; write RATE@TIME, such as 10@20s") from None
 
 
-_time = partial(click.option, type=short_duration, metavar="TIME")
+_time = partial(option, type=short_duration, metavar="TIME")
 
 
-@click.command("simulate")
-@click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: any free one.")
-@click.option(
-    "--rate", type=float, help="Writes a second and access key (a token bucket). Default: no limit."
+@command(
+    "simulate",
+    "Serve the API on loopback.",
+    "batch-snapshot simulate --rate 20 --burst 20 --latency 80ms",
+    "batch-snapshot simulate --faults internal=0.05,reset-after=0.1 --state world.ndjson",
 )
-@click.option("--burst", type=int, default=1, show_default=True, help="Size of that bucket.")
-@click.option(
-    "--then",
-    "changes",
-    type=_change,
-    multiple=True,
-    metavar="RATE@TIME",
-    help="Another rate from TIME after the first write on, such as 10@20s; may be repeated.",
-)
-@click.option(
+@option("--port", type=click.IntRange(0, 65535), default=0, help="Default: any free one.")
+@option("--rate", type=float, help="Writes a second and access key (a token bucket). Default: no limit.")
+@option("--burst", type=int, default=1, show_default=True, help="Size of that bucket.")
+@option(
     "--window",
     "windows",
     type=window,
     multiple=True,
     metavar="N/TIME",
-    help="A rolling window for writes, such as 100/1m; may be given more than once.",
+    help="A rolling window for writes, such as 100/1m; may be repeated.",
 )
-@click.option("--read-rate", type=float, help="Reads a second and key. Default: no limit.")
-@click.option(
-    "--retry-hint/--no-retry-hint",
-    "retry_after",
-    default=True,
-    show_default=True,
-    help="Whether throttles say how long to wait.",
-)
-@_time("--latency", default="0", help="Added to each answer.")
-@_time("--forget-after", help="How long a ClientToken is remembered. Default: forever.")
-@click.option(
+@_time("--latency", default="0", help="Added to each answer, such as 80ms.")
+@option(
     "--faults",
     metavar="KIND=SHARE,…",
     help="Faults and how often they happen, such as internal=0.05,reset-after=0.1; "
     "an unknown kind lists those there are.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides which calls meet a fault.")
 @options.path("--state", help="Keep the world in this file, from one start to the next.")
-@click.option("--engagements", type=int, default=0, help="Engagements for the lists to show.")
-@click.option("--opportunities", "opportunities_per_engagement", type=int, default=0, help="And of each.")
-def simulate_command(
-    host: str,
-    port: int,
-    *,
-    rate: float | None,
-    changes: tuple[tuple[float, float], ...],
-    faults: str | None,
-    **settings: Any,
-) -> None:
+@section(
+    "Simulator",
+    option("--host", default="127.0.0.1", show_default=True, help="A loopback address."),
+    option(
+        "--then",
+        "changes",
+        type=_change,
+        multiple=True,
+        metavar="RATE@TIME",
+        help="Another rate from TIME after the first write on, such as 10@20s; may be repeated.",
+    ),
+    option("--read-rate", type=float, help="Reads a second and key. Default: no limit."),
+    option(
+        "--retry-hint/--no-retry-hint",
+        "retry_after",
+        default=True,
+        show_default=True,
+        help="Whether throttles say how long to wait.",
+    ),
+    _time("--forget-after", help="How long a ClientToken is remembered. Default: forever."),
+    option("--seed", type=int, default=0, show_default=True, help="Decides which calls meet a fault."),
+    option("--engagements", type=int, default=0, help="Engagements for the lists to show."),
+    option("--opportunities", "opportunities_per_engagement", type=int, default=0, help="And of each."),
+)
+def simulate_command(host: str, port: int, **given: Any) -> None:
     """Serve the API on loopback, until interrupted; prints its URL.
 
-    \b
-    batch-snapshot simulate --rate 20 --burst 20 --faults internal=0.05 --state world.ndjson
     GET URL/_simulator/record lists every snapshot made.
     """
     from batch_snapshot import simulator
 
-    if changes and rate is None:
-        raise InputError("simulate: --then changes a rate; give the first with --rate")
-    rates = rate if rate is None else ((rate, 0.0), *changes)
     try:
-        plan = simulator.Faults.parse(faults) if faults else simulator.Faults()
-        chosen = simulator.SimulatorSettings(rate=rates, faults=plan, **settings)
+        chosen = simulator.SimulatorSettings(**_fields(given))
         interrupts.run(simulator.run_forever(chosen, host, port, click.echo, _note_calls))
     except ValueError as error:
         raise InputError(f"simulate: {error}") from None
@@ -105,3 +100,62 @@ def simulate_command(
         raise InputError(
             f"simulate: cannot serve ({error.strerror or error}); choose another --port"
         ) from None
+
+
+def _fields(given: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `SimulatorSettings` that these options mean."""
+    from batch_snapshot import simulator
+
+    fields = {name: value for name, value in given.items() if name not in {"changes", "faults"}}
+    if changes := given.get("changes"):
+        if given.get("rate") is None:
+            raise InputError("simulate: --then changes a rate; give the first with --rate")
+        fields["rate"] = ((given["rate"], 0.0), *changes)
+    if given.get("faults"):
+        fields["faults"] = simulator.Faults.parse(given["faults"])
+    return fields
+
+
+#: Options of `simulate` that a run with `--simulate` decides.
+_NOT_SETTINGS = {"host", "port", "state"}
+
+
+def parse_settings(text: str) -> dict[str, Any]:
+    """The fields of `SimulatorSettings` in the value of `--simulate`, such as rate=500,internal=0.05."""
+    from batch_snapshot.simulator import KINDS, SimulatorSettings
+
+    names = {
+        flag.removeprefix("--")
+        for one in simulate_command.options
+        if one.name not in _NOT_SETTINGS
+        for flag in (*one.opts, *one.secondary_opts)
+    }
+    words, faults = [], []
+    for piece in filter(None, map(str.strip, text.split(","))):
+        name, equals, value = piece.partition("=")
+        if name in {*KINDS, "late-delay", "slow-delay"}:
+            faults.append(piece)
+        elif name == "faults":
+            faults.append(value)
+        elif name in names:
+            words.append(f"--{name}{equals}{value}")
+        else:
+            near = get_close_matches(name, names, 1)
+            meant = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(names))}"
+            raise click.BadParameter(f"there is no setting {name!r} of the simulator; {meant}")
+    if faults:
+        words.append(f"--faults={','.join(faults)}")
+    try:
+        context = simulate_command.make_context("simulate", words)
+        given = {
+            name: value
+            for name, value in context.params.items()
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        }
+        fields = _fields(given)
+        SimulatorSettings(**fields)
+    except click.UsageError as error:
+        raise click.BadParameter(error.format_message()) from None
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return fields

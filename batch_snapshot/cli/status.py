@@ -8,7 +8,8 @@ import click
 
 from batch_snapshot import interrupts
 from batch_snapshot.cli import options, terminal
-from batch_snapshot.cli.params import FILE
+from batch_snapshot.cli.command import command
+from batch_snapshot.cli.params import LEDGER
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 from batch_snapshot.text import timestamp
@@ -20,8 +21,14 @@ if TYPE_CHECKING:
 LOOK_EVERY = 0.5
 
 
-@click.command("status", short_help="Show what became of the rows, also while a run is active.")
-@click.argument("ledger", type=FILE)
+@command(
+    "status",
+    "Show what became of the rows, also while a run is active.",
+    "batch-snapshot status ledgers/backfill.ndjson --watch",
+    "batch-snapshot status ledgers/backfill.ndjson --format json | jq .counts",
+    "batch-snapshot status ledgers/backfill.ndjson --repair",
+)
+@click.argument("ledger", type=LEDGER)
 @options.switch("--check", help="Check that the ledger is whole; name the first line that is not.")
 @options.switch(
     "--watch", help="Show the progress until the run is over; Ctrl-C stops watching, not the run."
@@ -41,11 +48,6 @@ def status_command(ledger: Path, form: str, *, check: bool, watch: bool, repair:
 
     With --repair: a ledger with lost or damaged lines (edited by hand, or after a power cut) becomes one
     that run and retry can resume. A whole one is left as it is.
-
-    \b
-    batch-snapshot status ledgers/backfill.ndjson --watch
-    batch-snapshot status ledgers/backfill.ndjson --format json | jq .counts
-    batch-snapshot status ledgers/backfill.ndjson --repair
     """
     from batch_snapshot.reporting import status, summary, text
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from batch_snapshot.cli import options, terminal
-from batch_snapshot.cli.params import FILE
+from batch_snapshot.cli.command import command
+from batch_snapshot.cli.params import MANIFEST
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.manifest import load
 
@@ -14,17 +15,18 @@ if TYPE_CHECKING:
     from batch_snapshot.manifest import Manifest
 
 
-@click.command("validate", short_help="Check a manifest, offline.")
-@click.argument("manifest", type=FILE)
+@command(
+    "validate",
+    "Check a manifest, offline.",
+    "batch-snapshot validate backfill.yaml",
+    "batch-snapshot validate backfill.yaml --format json | jq .problems",
+)
+@click.argument("manifest", type=MANIFEST)
 @options.FORMAT
 def validate_command(manifest: Path, form: str) -> int:
     """Check MANIFEST and all that it includes, offline and without credentials.
 
     Every problem is named with its file and line; exit code 2 if there is one.
-
-    \b
-    batch-snapshot validate backfill.yaml
-    batch-snapshot validate backfill.yaml --format json | jq .problems
     """
     from batch_snapshot.ratelimit import forecast, windows
 

@@ -6,13 +6,19 @@ from typing import Any
 import click
 
 from batch_snapshot.cli import options, terminal
-from batch_snapshot.cli.params import FILE
+from batch_snapshot.cli.command import command
+from batch_snapshot.cli.params import LEDGER
 from batch_snapshot.cli.progress import ProgressLine, environment
 from batch_snapshot.config.options import Options
 
 
-@click.command("verify", short_help="Compare a ledger with the service.")
-@click.argument("ledger", type=FILE)
+@command(
+    "verify",
+    "Compare a ledger with the service.",
+    "batch-snapshot verify ledgers/backfill.ndjson",
+    "batch-snapshot verify ledgers/backfill.ndjson --sample 100 --format json",
+)
+@click.argument("ledger", type=LEDGER)
 @options.count("--sample", help="Only so many rows, the same ones each time.")
 @options.reading
 def verify_command(ledger: Path, form: str, *, sample: int | None, **given: Any) -> int:
@@ -20,10 +26,6 @@ def verify_command(ledger: Path, form: str, *, sample: int | None, **given: Any)
 
     Exit code 1 if something is off. It takes a read for each engagement, and one for each revision
     that no ledger of the folder names.
-
-    \b
-    batch-snapshot verify ledgers/backfill.ndjson
-    batch-snapshot verify ledgers/backfill.ndjson --sample 100 --format json
     """
     from batch_snapshot import verify
     from batch_snapshot.discovery.output import calls_text

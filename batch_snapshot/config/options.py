@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -66,6 +66,13 @@ class Options:
 
     #: Path of the ledger; may hold {name} and {date}. None: the default of the manifest's name.
     ledger: str | None = None
+    #: Of a CSV or NDJSON file that is run as a manifest: its name (None: the file's), and its catalog.
+    name: str | None = None
+    catalog: str | None = None
+    #: Report all problems of the manifest, not only the first.
+    all_problems: bool = False
+    #: Send at most so many rows in this invocation; None: all.
+    limit: int | None = None
     #: For a new ledger; None: a random one.
     run_id: str | None = None
     #: Accounts to call for, by name or as tag:NAME; empty: all.
@@ -78,6 +85,8 @@ class Options:
     wait: bool = False
     #: Against a simulator that lives as long as the run.
     simulate: bool = False
+    #: Fields of `SimulatorSettings` that differ from `simulator.DEMO`.
+    simulator_settings: Mapping[str, Any] = field(default_factory=dict)
     #: The file that keeps what the simulator holds from one command to the next.
     simulator_state: Path | None = None
     #: Reads a second and account; None: what AWS allows.
@@ -130,7 +139,7 @@ def option_warnings(options: Options) -> list[str]:
 
 
 #: Settings that a retry takes over from the run where its own options name none.
-_INHERITED = ("rate", "daily_quota", "state_dir", "profile", "region")
+_INHERITED = ("rate", "daily_quota", "state_dir", "profile", "region", "name", "catalog")
 
 
 def recorded_settings(options: Options, before: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
@@ -151,12 +160,15 @@ def recorded_settings(options: Options, before: Mapping[str, Any] = MappingProxy
         "engine": "dask" if cluster else None,
         "scheduler": cluster.scheduler if cluster else None,
     }
-    inherited = {key: before[key] for key in _INHERITED if settings[key] is None and key in before}
+    inherited = {key: before[key] for key in _INHERITED if settings.get(key) is None and key in before}
     if_given = {
         "lease_s": cluster.budget if cluster else None,
         "drain_s": options.engine.drain_timeout if cluster else None,
         "changed_since": options.changed_since,
         "skip_active_jobs": options.skip_active_jobs,
+        "limit": options.limit,
+        "name": options.name,
+        "catalog": options.catalog,
         "simulator_state": str(files.resolved(options.simulator_state)) if options.simulator_state else None,
         # Until a row is sent, the choice holds for later runs of this ledger too.
         "new_ledger": options.new_ledger,

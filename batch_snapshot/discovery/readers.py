@@ -49,7 +49,11 @@ async def open_readers(
         accounts = targets.limited_accounts
         limits = AccountLimits(accounts, targets.endpoint, usage, os.environ, read_rate=options.read_rate)
         where = await open_target(
-            targets.endpoint, stack, state=options.simulator_state, concurrency=options.engine.concurrency
+            targets.endpoint,
+            stack,
+            state=options.simulator_state,
+            settings=options.simulator_settings,
+            concurrency=options.engine.concurrency,
         )
         clients = await stack.enter_async_context(Clients(accounts, where, now))
         states = {name: limits.new_state(name, wait=options.wait) for name in accounts}

@@ -1,5 +1,6 @@
 """What `run` and `retry` are about to do: which rows they send, under which ledger, for which accounts."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from batch_snapshot.jobs.locked import (
     read_history,
     reminder_files,
 )
-from batch_snapshot.jobs.plan import Selection
+from batch_snapshot.jobs.plan import Selection, limited
 from batch_snapshot.jobs.rows import LedgerRows, ManifestRows, renamed_rows
 from batch_snapshot.ledger import history, reader
 from batch_snapshot.ledger.history import History
@@ -45,7 +46,10 @@ class Job:
     total: int
     #: Rows to send, by account.
     todo: Mapping[str, int]
-    requests: Iterator[Request | None]
+    #: Gives the rows in the order in which they are sent; None stands for one that is not sent.
+    requests: Callable[[], Iterator[Request | None]]
+    #: How many of them are sent at most; None: all.
+    limit: int | None = None
     manifest_path: str | None
     manifest_sha256: str | None
     #: Over the file that keeps what `discover:` has found; None: the manifest has no such section.
@@ -79,6 +83,12 @@ class Job:
     @property
     def endpoint(self) -> str:
         return self.targets.endpoint
+
+    def planned(self) -> Mapping[str, int]:
+        """How many rows this invocation sends, by account."""
+        if self.limit is None:
+            return self.todo
+        return Counter(one.row.account for one in limited(self.requests(), self.limit) if one)
 
     @property
     def nothing_to_do(self) -> bool:
@@ -128,7 +138,8 @@ def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
         past=past,
         total=manifest.rows + len(vanished),
         todo=rows.todo(),
-        requests=rows.requests(),
+        requests=rows.requests,
+        limit=options.limit,
         manifest_path=str(files.resolved(manifest.path)),
         manifest_sha256=manifest.sha256,
         discovered_sha256=manifest.found_sha256,
@@ -195,7 +206,8 @@ def open_retry(
         past=past,
         total=header.rows,
         todo=todo,
-        requests=rows.requests(),
+        requests=rows.requests,
+        limit=locked.options.limit,
         manifest_path=header.manifest,
         manifest_sha256=header.manifest_sha256,
         settings=locked.settings,

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from batch_snapshot.engine.account import StopKind
+from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.errors import StorageError
 from batch_snapshot.jobs.job import Job
 from batch_snapshot.reporting.progress import RunView
 from batch_snapshot.reporting.stats import RunStats, summarize
 from batch_snapshot.reporting.summary import Summary, exit_code
+from batch_snapshot.text import plural
 
 _OUTCOMES = {StopKind.DEFERRED: "deferred", StopKind.STOPPED: "stopped", StopKind.INTERRUPTED: "interrupted"}
 
@@ -22,6 +23,14 @@ def initial_stats(job: Job) -> RunStats:
 def decide_outcome(engine: RunState, stats: RunStats) -> str:
     stop = engine.ending
     return _OUTCOMES[stop.kind] if stop and not _stopped_after_last_row(engine, stats) else "completed"
+
+
+def defer_rest(engine: RunState, stats: RunStats, limit: int | None) -> None:
+    """Defer what is left where `--limit` is why nothing more is sent."""
+    sent, left = stats.settled.total(), sum(stats.todo.values()) - stats.settled.total()
+    if limit is not None and left > 0 and engine.ending is None:
+        reason = f"--limit {limit:,}: {plural(sent, 'row')} sent, {left:,} left for the next run"
+        engine.stop = Stop(StopKind.DEFERRED, reason)
 
 
 def _stopped_after_last_row(engine: RunState, stats: RunStats) -> bool:

@@ -108,6 +108,16 @@ def _again(row: Row, past: RowState) -> Request:
     )
 
 
+def limited(requests: Iterable[Request | None], limit: int | None) -> Iterator[Request | None]:
+    """The same, up to the last of `limit` requests; None: all."""
+    left = -1 if limit is None else limit
+    for request in requests:
+        yield request
+        left -= request is not None
+        if left == 0:
+            return
+
+
 def batches(requests: Iterable[Request | None], size: int, stride: int = 1024) -> Iterator[list[Request]]:
     """Lists of up to `size` requests, and at least one list for every `stride` rows looked at.
 

@@ -46,6 +46,7 @@ class Preview:
 
 
 def preview_job(job: Job, limits: AccountLimits, now: datetime) -> Preview:
+    planned = job.planned()
     return Preview(
         name=job.name,
         ledger=str(job.path),
@@ -53,8 +54,8 @@ def preview_job(job: Job, limits: AccountLimits, now: datetime) -> Preview:
         accounts=job.accounts,
         catalogs=job.catalogs,
         counts=summary.count(job.past.counts(), job.total),
-        rows=sum(job.todo.values()),
-        outlooks={name: limits.forecast(name, rows) for name, rows in job.todo.items() if rows},
+        rows=sum(planned.values()),
+        outlooks={name: limits.forecast(name, rows) for name, rows in planned.items() if rows},
         now=now.astimezone(),
         notes=job.open_questions,
     )

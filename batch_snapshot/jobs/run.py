@@ -31,14 +31,14 @@ from batch_snapshot.jobs.discovered import discover_pairs, load_discovered
 from batch_snapshot.jobs.engines import build_engine, open_callers, wait_for_lost_workers
 from batch_snapshot.jobs.job import Job, open_retry, open_run
 from batch_snapshot.jobs.locked import lock_ledger, lock_retried_ledger
-from batch_snapshot.jobs.outcome import decide_outcome, nothing_to_do_summary, run_summary
+from batch_snapshot.jobs.outcome import decide_outcome, defer_rest, nothing_to_do_summary, run_summary
 from batch_snapshot.jobs.preview import Preview, preview_job
 from batch_snapshot.jobs.recorder import Recorder
 from batch_snapshot.jobs.signals import StopHandler
 from batch_snapshot.jobs.skipping import SkipStep, prepare_skipping, skip_rows
 from batch_snapshot.ledger import writer
 from batch_snapshot.ledger.history import History
-from batch_snapshot.manifest import load
+from batch_snapshot.manifest import LoadOptions, Manifest, load
 from batch_snapshot.models import Outcome, Request
 from batch_snapshot.ratelimit.windows import CallLog, windows
 from batch_snapshot.reporting.progress import RunView
@@ -80,16 +80,20 @@ async def run(path: Path | str, options: Options | None = None, hooks: Hooks | N
         StorageError: a lock is held, or the ledger cannot be written; no call follows the failure.
     """
     options, hooks = options or Options(), hooks or Hooks()
-    with lock_ledger(load(Path(path)), options, hooks.now()) as locked:
+    with lock_ledger(_manifest(path, options), options, hooks.now()) as locked:
         environment = Environment(now=hooks.now, rng=hooks.rng, clock=anyio.current_time)
         manifest = await discover_pairs(locked, environment)
         return await _carry_out(open_run(locked, manifest), locked.options, hooks)
 
 
+def _manifest(path: Path | str, options: Options) -> Manifest:
+    return load(Path(path), options=LoadOptions(options.name, options.catalog, options.all_problems))
+
+
 def dry_run(path: Path, options: Options | None = None, hooks: Hooks | None = None) -> Preview:
     """Show what `run` would do; nothing is called or written."""
     options, hooks = options or Options(), hooks or Hooks()
-    with lock_ledger(load(path), options, hooks.now(), read_only=True) as locked:
+    with lock_ledger(_manifest(path, options), options, hooks.now(), read_only=True) as locked:
         return _preview(open_run(locked, load_discovered(locked)), locked.options, hooks)
 
 
@@ -144,7 +148,11 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         if hooks.confirm and not hooks.confirm(preview_job(job, limits, hooks.now())):
             raise InputError("not confirmed: nothing was called")
         target = await open_target(
-            job.endpoint, stack, state=options.simulator_state, concurrency=options.engine.concurrency
+            job.endpoint,
+            stack,
+            state=options.simulator_state,
+            settings=options.simulator_settings,
+            concurrency=options.engine.concurrency,
         )
         ledger = stack.enter_context(writer.Ledger(job.path))
         await wait_for_lost_workers(job.past, hooks.tell)
@@ -210,8 +218,11 @@ async def _run_engine(
                 tasks.start_soon(hooks.watch, view)
             skipped = await skip_rows(engine, skip_step)
             stats.todo = {name: rows - skipped[name] for name, rows in stats.todo.items()}
-            batches = plan.batches(recorder.job.requests, BATCH)
-            await engine.run(_stop_if_manifest_changes(engine, batches), stats.todo)
+            job = recorder.job
+            view.planned = job.planned() if job.limit else None
+            batches = plan.batches(plan.limited(job.requests(), job.limit), BATCH)
+            await engine.run(_stop_if_manifest_changes(engine, batches), view.todo)
+            defer_rest(engine, stats, job.limit)
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         storage = group.subgroup(StorageError)

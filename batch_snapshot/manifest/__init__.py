@@ -7,12 +7,14 @@ API), and `duplicates`. The package knows neither ledgers nor AWS.
 """
 
 from batch_snapshot.manifest.loader import Manifest, find_duplicates, load, rows
+from batch_snapshot.manifest.reader import LoadOptions
 from batch_snapshot.manifest.schema import schema
 from batch_snapshot.manifest.template import template
 from batch_snapshot.models import Account, Quota
 
 __all__ = [
     "Account",
+    "LoadOptions",
     "Manifest",
     "Quota",
     "checks",

@@ -45,9 +45,10 @@ def shared(accounts: Mapping[str, str]) -> dict[str, str]:
 class DuplicateRows:
     """Finds rows that two names of one AWS account both list; keeps 16 bytes for each that might be one."""
 
-    def __init__(self, aws_accounts: Mapping[str, str]) -> None:
+    def __init__(self, aws_accounts: Mapping[str, str], keep: int = KEPT) -> None:
         self.total = 0
         self.aws_accounts = aws_accounts
+        self._keep = keep
         self._seen: set[bytes] = set()
         self._kept: list[_Duplicate] = []
 
@@ -59,7 +60,7 @@ class DuplicateRows:
             self._seen.add(key)
             return
         self.total += 1
-        if len(self._kept) < KEPT:
+        if len(self._kept) < self._keep:
             self._kept.append(_Duplicate(key, place, row))
 
     def problems(self, again: Iterable[tuple[Row, Place]]) -> Iterator[tuple[Place, str]]:

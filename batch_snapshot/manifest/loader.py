@@ -13,7 +13,7 @@ from batch_snapshot.files import open_regular
 from batch_snapshot.manifest import includes
 from batch_snapshot.manifest.duplicates import DuplicateRows, Place, accounts_by_role
 from batch_snapshot.manifest.filters import Filters
-from batch_snapshot.manifest.reader import ManifestReader
+from batch_snapshot.manifest.reader import DEFAULT_LOAD, LoadOptions, ManifestReader
 from batch_snapshot.models import Account, Row
 
 _CHUNK = 1 << 20
@@ -48,28 +48,27 @@ class Manifest:
     #: The file of the pairs that `discover` has found, which are among the rows, and its digest.
     found: Path | None = None
     found_sha256: str | None = None
+    options: LoadOptions = DEFAULT_LOAD
 
 
-def load(path: Path, found: Path | None = None) -> Manifest:
+def load(path: Path, found: Path | None = None, options: LoadOptions = DEFAULT_LOAD) -> Manifest:
     """Validate the manifest and its includes; nothing is called.
 
-    Args:
-        path: the manifest.
-        found: an NDJSON file of the pairs that its section `discover` has found at the service.
+    `found` is an NDJSON file of the pairs that its section `discover` has found at the service.
 
     Raises:
-        ManifestError: with the first 50 problems, each `file:line: what, and the fix`, and their number.
+        ManifestError: the first 50 problems (or all), each `file:line: what, and the fix`, and their number.
     """
-    reader = ManifestReader(Path(path), found)
+    reader = ManifestReader(Path(path), found, options)
     keys: dict[bytes, bytes] = {}
     repeated = array("q")
     by_account: Counter[str] = Counter()
     catalogs: set[str] = set()
-    duplicates = DuplicateRows({})
+    duplicates = DuplicateRows({}, options.keep)
     for number, (row, line) in enumerate(reader.rows()):
         if number == 0:
             # The accounts are known by the first row.
-            duplicates = DuplicateRows(accounts_by_role(reader.accounts))
+            duplicates = DuplicateRows(accounts_by_role(reader.accounts), options.keep)
         key = row.key
         if key in keys:
             repeated.append(number)
@@ -81,13 +80,13 @@ def load(path: Path, found: Path | None = None) -> Manifest:
         catalogs.add(row.catalog)
         if row.account in duplicates.aws_accounts:
             duplicates.add(row, reader.place(line))
-    _raise_problems(reader, duplicates)
+    _raise_problems(reader, duplicates, options)
     return Manifest(
         path=reader.files[0],
         name=reader.name,
         accounts=reader.accounts,
         rows=len(keys),
-        rows_by_account=dict(by_account),
+        rows_by_account={name: by_account[name] for name in reader.accounts if name in by_account},
         catalogs=frozenset(catalogs),
         keys=keys,
         sha256=reader.digest.hexdigest(),
@@ -98,12 +97,13 @@ def load(path: Path, found: Path | None = None) -> Manifest:
         discover=reader.discover,
         found=found,
         found_sha256=_digest([found]) if found else None,
+        options=options,
     )
 
 
-def _raise_problems(reader: ManifestReader, duplicates: DuplicateRows) -> None:
+def _raise_problems(reader: ManifestReader, duplicates: DuplicateRows, options: LoadOptions) -> None:
     kept = 0
-    for place, text in duplicates.problems(_rows_with_places(reader.files[0], reader.found)):
+    for place, text in duplicates.problems(_rows_with_places(reader.files[0], reader.found, options)):
         reader.problems.add(place.file, place.line, place.name, text)
         kept += 1
     reader.problems.total += duplicates.total - kept
@@ -115,16 +115,16 @@ def find_duplicates(manifest: Manifest, aws_accounts: Mapping[str, str]) -> list
     """Rows that are listed under two names of one AWS account; `aws_accounts` by those names."""
     duplicates = DuplicateRows(aws_accounts)
     keys = set()
-    for row, place in _rows_with_places(manifest.path, manifest.found):
+    for row, place in _rows_with_places(manifest.path, manifest.found, manifest.options):
         if row.account in aws_accounts and (key := row.key) not in keys:
             keys.add(key)
             duplicates.add(row, place)
-    again = _rows_with_places(manifest.path, manifest.found)
+    again = _rows_with_places(manifest.path, manifest.found, manifest.options)
     return [f"{place}: {text}" for place, text in duplicates.problems(again)]
 
 
-def _rows_with_places(path: Path, found: Path | None) -> Iterator[tuple[Row, Place]]:
-    reader = ManifestReader(path, found)
+def _rows_with_places(path: Path, found: Path | None, options: LoadOptions) -> Iterator[tuple[Row, Place]]:
+    reader = ManifestReader(path, found, options)
     for row, line in reader.rows():
         yield row, reader.place(line)
 
@@ -133,7 +133,7 @@ def rows(manifest: Manifest) -> Iterator[Row]:
     """The distinct rows, read anew; `ManifestError` if the files changed since `load`."""
     if _digest(manifest.files) != manifest.sha256:
         raise _changed(manifest)
-    reader = ManifestReader(manifest.path, manifest.found)
+    reader = ManifestReader(manifest.path, manifest.found, manifest.options)
     repeated = chain(manifest.repeated, [-1])
     skip = next(repeated)
     for number, (row, _) in enumerate(reader.rows()):

@@ -16,6 +16,8 @@ _CHECKS = keys.text_checks(keys.PAIR)
 #: Unknown templates that are warned about in one file.
 _MOST_TEMPLATES = 1000
 
+#: What gives rows a catalog that have none.
+CATALOG_HINT = "write catalog: Sandbox (or AWS) under defaults"
 
 #: What the rows of an entry have in common besides the engagement: the values of `keys.CONTEXT`.
 Context: TypeAlias = tuple[str, ...]
@@ -28,11 +30,13 @@ class Expander:
         accounts: Mapping[str, Account],
         report: Callable[[int, str | ProblemCount], None],
         warn: Report,
+        catalog_hint: str = CATALOG_HINT,
     ) -> None:
         self._defaults = defaults.final(accounts)
         self._accounts = accounts
         self._report = report
         self._warn = warn
+        self._catalog_hint = catalog_hint
         self._counts: dict[str, ProblemCount] = {}
         self._warned_templates: set[str] = set()
         self._engagement = row_input()["engagement"].regex.fullmatch
@@ -144,8 +148,7 @@ class Expander:
     def _report_missing(self, own: Mapping[str, str], line: int, rows: int) -> None:
         lacks = {"account", "catalog"} - own.keys() - self._defaults.invalid
         if "catalog" in lacks and self._defaults.catalog is None:
-            text = "without a catalog: write catalog: Sandbox (or AWS) under defaults"
-            self._count("catalog", line, rows, text)
+            self._count("catalog", line, rows, f"without a catalog: {self._catalog_hint}")
         if "account" in lacks and self._defaults.account is None:
             known = ", ".join(sorted(self._accounts)[:10])
             text = f"without an account: write account: under defaults, one of {known}"

@@ -38,17 +38,18 @@ class ProblemCount:
 
 
 class ProblemLog:
-    """Problems or warnings: the first `KEPT` in the order of the files, and how many in all."""
+    """Problems or warnings: the first of them in the order of the files, and how many in all."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: int = KEPT) -> None:
         self.total = 0
+        self._keep = keep
         # (file, line, serial number) first: the text itself is never compared
         self._kept: list[tuple[int, int, int, str, str | ProblemCount]] = []
 
     def add(self, file: int, line: int, name: str, text: str | ProblemCount) -> None:
         self.total += 1
         insort(self._kept, (file, line, self.total, name, text))
-        del self._kept[KEPT:]
+        del self._kept[self._keep :]
 
     def lines(self) -> list[str]:
         return [

@@ -1,12 +1,13 @@
 """One pass over a manifest and its includes: sections first, then rows, whatever their order."""
 
 import os
+import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from batch_snapshot.files import open_regular
 from batch_snapshot.manifest import checks, header, includes, keys, line_files
@@ -14,8 +15,8 @@ from batch_snapshot.manifest.duplicates import Place
 from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.manifest.header import AMBIENT, Defaults, unknown_account
 from batch_snapshot.manifest.includes import Names
-from batch_snapshot.manifest.pairs import Expander
-from batch_snapshot.manifest.problems import ProblemCount, ProblemLog, Report, UnreadableError
+from batch_snapshot.manifest.pairs import CATALOG_HINT, Expander
+from batch_snapshot.manifest.problems import KEPT, ProblemCount, ProblemLog, Report, UnreadableError
 from batch_snapshot.manifest.yaml_events import PAIRS, ByteError, Document, Items, Node, Scalar, is_unwritten
 from batch_snapshot.models import Account, Row
 from batch_snapshot.text import escaped, truncated
@@ -26,6 +27,27 @@ _ENDINGS = includes.YAML_ENDINGS | line_files.ENTRIES.keys()
 _CHUNK = 1 << 20
 #: Bytes that are read ahead of the row being used.
 _BLOCK = 1 << 16
+
+
+class LoadOptions(NamedTuple):
+    """How a manifest is read.
+
+    Attributes:
+        name: of a CSV or NDJSON file that is read as a manifest; None: that of the file.
+        catalog: of such a file, for rows that name none.
+        all_problems: keep all of them, not only the first; they are counted in any case.
+    """
+
+    name: str | None = None
+    catalog: str | None = None
+    all_problems: bool = False
+
+    @property
+    def keep(self) -> int:
+        return sys.maxsize if self.all_problems else KEPT
+
+
+DEFAULT_LOAD = LoadOptions()
 
 
 class Sections:
@@ -71,14 +93,15 @@ class ManifestReader:
 
     discover: tuple[Filters, ...] = ()
 
-    def __init__(self, path: Path, found: Path | None = None) -> None:
-        self.problems = ProblemLog()
-        self.warnings = ProblemLog()
+    def __init__(self, path: Path, found: Path | None = None, options: LoadOptions = DEFAULT_LOAD) -> None:
+        self.problems = ProblemLog(options.keep)
+        self.warnings = ProblemLog(options.keep)
         self.digest = sha256()
         #: The manifest and its includes, in the order of reading.
         self.files: list[Path] = [path]
         self.accounts: dict[str, Account] = {}
         self.found = found
+        self._options = options
         self._main = Sections(keys.names(keys.TOP))
         self._defaults = Defaults()
         self._display = includes.display(path)
@@ -103,6 +126,17 @@ class ManifestReader:
         if wrong:
             self.report(0, wrong)
             return
+        if path.suffix.lower() in line_files.ENTRIES:
+            yield from self._bare(path)
+        else:
+            yield from self._full(path)
+        if not self._entries and not self.problems.total and not self.discover:
+            self.problems.add(1, 0, includes.display(path), "lists no pairs: add some under pairs or include")
+
+    def _full(self, path: Path) -> Iterator[tuple[Row, int]]:
+        for flag, value in (("--name", self._options.name), ("--catalog", self._options.catalog)):
+            if value:
+                self.report(0, f"{flag} is for CSV and NDJSON files: write it in the manifest instead")
         try:
             yield from self._yaml(path, self._main)
         except UnreadableError as error:
@@ -124,15 +158,27 @@ class ManifestReader:
                 yield from self._included(include, names)
             except UnreadableError as error:
                 self.report(error.line, error.text)
-        if not self._entries and not self.problems.total and not self.discover:
-            self.problems.add(1, 0, includes.display(path), "lists no pairs: add some under pairs or include")
 
-    def _included(self, path: Path, names: Names | None) -> Iterator[tuple[Row, int]]:
+    def _bare(self, path: Path) -> Iterator[tuple[Row, int]]:
+        """The rows of a CSV or NDJSON file that is the whole manifest."""
+        self._main.name = self._options.name or path.stem
+        if wrong := checks.check_name(self._main.name):
+            self.report(0, f"{wrong}: give the manifest a name with --name")
+        self.accounts = {AMBIENT: Account(AMBIENT)}
+        self._defaults = Defaults(catalog=self._options.catalog)
+        try:
+            yield from self._included(path, None, "give --catalog Sandbox (or AWS), or a column catalog")
+        except UnreadableError as error:
+            self.report(error.line, error.text)
+
+    def _included(
+        self, path: Path, names: Names | None, catalog_hint: str = CATALOG_HINT
+    ) -> Iterator[tuple[Row, int]]:
         entries = line_files.ENTRIES.get(path.suffix.lower())
         if entries is None:
             yield from self._yaml(path, Sections(keys.names(keys.INCLUDED_FILE)))
             return
-        expand = self._expander(self._defaults).rows
+        expand = self._expander(self._defaults, catalog_hint).rows
         with _opened(path) as stream, self._hashed(stream) as lines:
             for entry in entries(lines, self.report, self.warn, names):
                 self._entries += 1
@@ -179,8 +225,8 @@ class ManifestReader:
                 self.report(sections.defaults.account_line, wrong)
         return self._expander(defaults), sections.seen
 
-    def _expander(self, defaults: Defaults) -> Expander:
-        return Expander(defaults, self.accounts, self.report, self.warn)
+    def _expander(self, defaults: Defaults, catalog_hint: str = CATALOG_HINT) -> Expander:
+        return Expander(defaults, self.accounts, self.report, self.warn, catalog_hint)
 
     def _include_files(self, folder: Path) -> list[tuple[Path, Names | None]]:
         taken = {os.path.realpath(self.files[0])}

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from batch_snapshot.reporting.summary import Counts
 
 #: Settings of a run line that `run` is given again: who signs, and under which quotas.
-_KEPT_FLAGS = ("profile", "region", "rate", "daily_quota", "state_dir", "engine", "scheduler")
+_KEPT_FLAGS = (
+    "name",
+    "catalog",
+    "profile",
+    "region",
+    "rate",
+    "daily_quota",
+    "state_dir",
+    "engine",
+    "scheduler",
+)
 
 
 def next_steps(

@@ -50,10 +50,16 @@ class RunView:
     limits: AccountLimits
     #: By the run's monotonic clock, in seconds.
     started: float = 0.0
+    #: Rows that this invocation sends, by account, where it does not send all that are left.
+    planned: Mapping[str, int] | None = None
     #: The last forecast: when it was made, and the seconds from then to the end.
     _forecast: tuple[float, float] | None = None
     #: The last forecast of each account, and how many calls it had made then.
     _forecasts: dict[str, tuple[AccountForecast, int]] = field(default_factory=dict)
+
+    @property
+    def todo(self) -> Mapping[str, int]:
+        return self.stats.todo if self.planned is None else self.planned
 
     @property
     def accounts(self) -> Mapping[str, AccountState]:
@@ -64,7 +70,7 @@ class RunView:
         return anyio.current_time() - self.started
 
     def rows_left(self, account: str) -> int:
-        return self.stats.todo.get(account, 0) - self.stats.settled[account]
+        return self.todo.get(account, 0) - self.stats.settled[account]
 
     @property
     def left(self) -> float | None:
@@ -162,7 +168,7 @@ class ProgressMeter:
         return DisplayPart(
             name=name,
             done=view.stats.settled[name],
-            rows=view.stats.todo.get(name, 0),
+            rows=view.todo.get(name, 0),
             rate=rate,
             allowed=account.pacer.pace.allowed,
             source=account.pacer.pace.source,

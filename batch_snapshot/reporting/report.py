@@ -62,7 +62,9 @@ def _load_manifest(data: ReportData, named: Path | None) -> Manifest | None:
     unknown = data.stats.counts.unattempted - named_only
     path = named or Path(data.header.manifest or "")
     try:
-        found = manifest.load(path)
+        settings = data.header.settings
+        options = manifest.LoadOptions(settings.get("name"), settings.get("catalog"))
+        found = manifest.load(path, options=options)
     except ManifestError as error:
         if named is not None:
             raise

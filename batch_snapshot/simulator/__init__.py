@@ -31,11 +31,12 @@ every call), ``POST /_simulator/touch`` with ``{"opportunity": "O1"}`` modifies 
 
 from batch_snapshot.simulator.faults import KINDS, Faults
 from batch_snapshot.simulator.server import run_forever, serve
-from batch_snapshot.simulator.settings import SimulatorSettings
+from batch_snapshot.simulator.settings import DEMO, SimulatorSettings
 from batch_snapshot.simulator.simulator import LoggedCall, Simulator
 from batch_snapshot.simulator.world import Snapshot
 
 __all__ = [
+    "DEMO",
     "KINDS",
     "Faults",
     "LoggedCall",

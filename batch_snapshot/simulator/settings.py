@@ -66,6 +66,20 @@ class SimulatorSettings:
             if limit < 1 or not seconds > 0:
                 raise ValueError(f"window ({limit}, {seconds}): give (calls >= 1, seconds > 0)")
 
+    def describe(self) -> str:
+        """How the service behaves, in a few words."""
+        rates = [rate for rate, _ in steps(self.rate)] if self.rate is not None else []
+        pace = ", then ".join(f"{rate:g}/s" for rate in rates)
+        faults = [f"{share:g} {kind}" for kind, share in self.faults.rates.items()]
+        parts = [
+            f"{pace} in bursts of {self.burst}" if rates else "no rate limit",
+            *(f"{limit:,} calls in {seconds:g} s" for limit, seconds in self.windows),
+            f"{self.latency * 1000:g} ms a call",
+            f"tokens forgotten after {self.forget_after:g} s" if self.forget_after else "",
+            f"faults: {', '.join(faults)}" if faults else "no faults",
+        ]
+        return ", ".join(filter(None, parts))
+
     @staticmethod
     def _check_rate(given: Steps) -> None:
         for rate, _ in given:
@@ -74,3 +88,7 @@ class SimulatorSettings:
         times = [since for _, since in given]
         if times[:1] != [0] or any(earlier >= later for earlier, later in pairwise(times)):
             raise ValueError(f"rate: its changes must come one after the other, not at {times} seconds")
+
+
+#: What a run against the simulator meets where nothing else is said.
+DEMO = SimulatorSettings(rate=20, burst=20, latency=0.05)

@@ -32,7 +32,7 @@ def taken_by(service, operation):
 
 def understood(words):
     """The flags of a command line of ours exist."""
-    told = CliRunner().invoke(cli, [words[0], "--help"]).output
+    told = CliRunner().invoke(cli, [words[0], "--help-all"]).output
     flags = {word for word in words if word.startswith("--")}
     assert flags
     assert flags <= set(re.findall(r"--[a-z-]*[a-z]", told))

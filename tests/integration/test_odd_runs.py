@@ -192,11 +192,12 @@ def test_a_row_that_was_added_under_the_run_is_not_sent(place):
     options = Options(simulate=True, state_dir=place.folder)
     sent = []
     with run_job(manifest.load(listed), options, utc_now()) as running:
-        sent.append(next(running.requests))
+        requests = running.requests()
+        sent.append(next(requests))
         with listed.open("a", encoding="utf-8") as file:
             file.write('- {"engagement": "eng-aaaaaaaaaaaaaa", "resource": "O99999"}\n')
         with pytest.raises(ManifestError, match="changed"):
-            sent.extend(running.requests)
+            sent.extend(requests)
     assert len(sent) == 5000
     assert all(request and request.row.resource != "O99999" for request in sent)
 

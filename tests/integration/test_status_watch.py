@@ -280,7 +280,7 @@ def test_completion_of_commands_flags_files_and_names(place):
         place / "l.ndjson"
     )
     assert completed("re") == ["retry", "report"]
-    assert completed("report", "l.ndjson", "--h") == ["--html", "--help"]
+    assert completed("report", "l.ndjson", "--h") == ["--html", "--help-all", "--help"]
     assert completed("status", "") == ["file"]
     assert completed("run", "trial.yaml", "--progress", "") == ["auto", "bar", "lines", "none"]
     assert completed("run", "trial.yaml", "--accounts", "") == ["main", "acme"]

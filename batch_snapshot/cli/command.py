@@ -1,0 +1,177 @@
+"""Commands and options as this program has them: help in sections, examples, values from the environment."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from batch_snapshot.errors import InputError
+
+#: The sections of a help page, in order. The short page shows the first.
+SECTIONS = (
+    *("Common", "Filters", "Ledger", "Limits", "Retry", "Output", "Notifications", "AWS", "Cluster"),
+    "Simulator",
+)
+
+PREFIX = "BATCH_SNAPSHOT"
+
+
+class Option(click.Option):
+    """An option of a section; its value may come from $BATCH_SNAPSHOT_{COMMAND}_{OPTION}."""
+
+    section = SECTIONS[0]
+
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        """Without ranges, which say little (x>=1); a wrong number is told its range."""
+        return {name: text for name, text in super().get_help_extra(ctx).items() if name != "range"}
+
+    def variable(self, ctx: click.Context) -> str:
+        flag = next(name for name in self.opts if name.startswith("--"))
+        return f"{prefix(ctx)}{_as_variable(flag)}"
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        return super().resolve_envvar_value(ctx) or os.environ.get(self.variable(ctx)) or None
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        try:
+            return super().process_value(ctx, value)
+        except (click.BadParameter, InputError) as error:
+            if ctx.get_parameter_source(self.name) is not ParameterSource.ENVIRONMENT:
+                raise
+            text = error.message if isinstance(error, click.BadParameter) else str(error)
+            given = self.envvar if isinstance(self.envvar, str) and os.environ.get(self.envvar) else None
+            raise InputError(f"${given or self.variable(ctx)}: {text}") from None
+
+
+class OptionalValueOption(Option):
+    """May stand without a value. A value follows an equals sign: the next word is never taken for it."""
+
+
+def prefix(ctx: click.Context) -> str:
+    """What the variables of a command's options begin with."""
+    return f"{PREFIX}_{_as_variable(ctx.info_name or '')}_"
+
+
+def _as_variable(name: str) -> str:
+    return name.lstrip("-").replace("-", "_").upper()
+
+
+option = partial(click.option, cls=Option)
+
+
+class SectionedCommand(click.Command):
+    """A command whose short help shows the common options, and `--help-all` every one."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.examples = examples
+        self.params.append(HELP_ALL)
+
+    @property
+    def options(self) -> list[Option]:
+        return [param for param in self.params if isinstance(param, Option)]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        bare = {flag for one in self.options if isinstance(one, OptionalValueOption) for flag in one.opts}
+        end = args.index("--") if "--" in args else len(args)
+        # Else click takes the next word for its value.
+        words = [f"{word}=" if word in bare else word for word in args[:end]]
+        return super().parse_args(ctx, [*words, *args[end:]])
+
+    def get_help(self, ctx: click.Context) -> str:
+        from batch_snapshot.cli import help_page
+
+        return help_page.of_command(self, ctx, everything=False)
+
+
+class SectionedGroup(click.Group):
+    """The commands by section, in the order in which they are named there; suggests the nearest name."""
+
+    def __init__(
+        self,
+        *args: Any,
+        sections: Mapping[str, Sequence[click.Command]],
+        examples: Sequence[str],
+        exit_codes: Mapping[str, str],
+        **more: Any,
+    ) -> None:
+        super().__init__(*args, **more)
+        self.sections = {title: [one.name or "" for one in commands] for title, commands in sections.items()}
+        self.examples = examples
+        self.exit_codes = exit_codes
+        self.params.append(HELP_ALL)
+        for commands in sections.values():
+            for one in commands:
+                self.add_command(one)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; click itself would write an empty line, and not name the signal."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise click.Abort from error
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], self.commands, 1)
+            meant = f". Did you mean {near[0]!r}?" if near else "."
+            ctx.fail(f"there is no command {args[0]!r}{meant} There are: {', '.join(self.commands)}")
+        return super().resolve_command(ctx, args)
+
+    def get_help(self, ctx: click.Context) -> str:
+        from batch_snapshot.cli import help_page
+
+        return help_page.of_group(self, ctx)
+
+
+def _show_everything(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's
+    if wanted and not ctx.resilient_parsing:
+        from batch_snapshot.cli import help_page
+
+        click.echo(help_page.everything(ctx.command, ctx), color=ctx.color)
+        ctx.exit()
+
+
+HELP_ALL = click.Option(
+    ["--help-all"],
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_everything,
+    help="Show every option.",
+)
+
+
+def command(name: str, short_help: str, *examples: str) -> Callable[[Callable[..., Any]], SectionedCommand]:
+    """A command with the lines that its help shows as examples."""
+    return click.command(name, cls=SectionedCommand, short_help=short_help, examples=examples)
+
+
+def section(title: str, *options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Put options into a section of the help page."""
+
+    def give(function: Callable[..., Any]) -> Callable[..., Any]:
+        before = len(getattr(function, "__click_params__", ()))
+        for one in reversed(options):
+            function = one(function)
+        for param in function.__click_params__[before:]:  # type: ignore[attr-defined]
+            param.section = title
+        return function
+
+    return give
+
+
+def unknown_variables(ctx: click.Context) -> list[str]:
+    """Variables of the environment that look like options of this command, and are none."""
+    known = {param.variable(ctx) for param in ctx.command.params if isinstance(param, Option)}
+    return [name for name in os.environ if name.startswith(prefix(ctx)) and name not in known]

@@ -1,0 +1,91 @@
+"""Help pages. Only they need cloup, which doubles the time that the command line takes to start."""
+
+import os
+from collections.abc import Sequence
+
+import click
+from cloup.formatting import HelpFormatter, HelpSection
+from cloup.styling import HelpTheme, Style
+
+from batch_snapshot.cli.command import HELP_ALL, SECTIONS, SectionedCommand, SectionedGroup
+
+#: Columns at most: longer lines are hard to read.
+WIDEST = 100
+
+#: A command with so few options shows all of them on its short page.
+FEW = 10
+
+_THEME = HelpTheme(heading=Style(bold=True), col1=Style(fg="cyan"), invoked_command=Style(fg="cyan"))
+_PLAIN = HelpTheme()
+
+
+def of_command(command: SectionedCommand, ctx: click.Context, *, everything: bool) -> str:
+    options = [one for one in command.options if not one.hidden]
+    everything = everything or len(options) <= FEW
+    shown = [one for one in options if everything or one.section == SECTIONS[0]]
+    page = _begin(command, ctx)
+    sections: dict[str, list[click.Option]] = {
+        title: [one for one in shown if one.section == title]
+        for title in SECTIONS
+        if any(one.section == title for one in shown)
+    }
+    helps = [one for one in (HELP_ALL, command.get_help_option(ctx)) if one]
+    if len(shown) == len(options):
+        helps.remove(HELP_ALL)
+    if len(sections) < 2:
+        sections = {"Options": [*shown, *helps]}
+    else:
+        sections["Help"] = helps
+    page.write_many_sections([_section(title, params, ctx) for title, params in sections.items()])
+    _write_lines(page, "Examples", command.examples)
+    if hidden := len(options) - len(shown):
+        page.write(f"\n{hidden} more options: {ctx.command_path} --help-all\n")
+    elif options:
+        sample = next((one for one in options if not one.is_flag), options[0])
+        page.write(f"\nFrom the environment: {sample.variable(ctx)} is {sample.opts[0]}, and so on.\n")
+    return page.getvalue().rstrip("\n")
+
+
+def of_group(group: SectionedGroup, ctx: click.Context) -> str:
+    page = _begin(group, ctx)
+    sections = [
+        HelpSection(title, [(name, group.commands[name].get_short_help_str(80)) for name in names])
+        for title, names in group.sections.items()
+    ]
+    page.write_many_sections([*sections, _section("Options", group.get_params(ctx), ctx)])
+    _write_lines(page, "Without an AWS account", group.examples)
+    page.write_section(HelpSection("Exit codes", list(group.exit_codes.items())))
+    return page.getvalue().rstrip("\n")
+
+
+def everything(command: click.Command, ctx: click.Context) -> str:
+    """The page with every option; of the group, with the page of every command behind it."""
+    if isinstance(command, SectionedGroup):
+        pages = [of_group(command, ctx)]
+        for name, one in command.commands.items():
+            with click.Context(one, info_name=name, parent=ctx) as inner:
+                pages.append(everything(one, inner))
+        return "\n\n\n".join(pages)
+    assert isinstance(command, SectionedCommand)  # noqa: S101 - there are no others
+    return of_command(command, ctx, everything=True)
+
+
+def _begin(command: click.Command, ctx: click.Context) -> HelpFormatter:
+    theme = _PLAIN if os.environ.get("NO_COLOR") else _THEME
+    page = HelpFormatter(width=ctx.terminal_width, max_width=WIDEST, col1_max_width=28, theme=theme)
+    page.write_usage(ctx.command_path, " ".join(command.collect_usage_pieces(ctx)))
+    page.write_command_help_text(command)
+    return page
+
+
+def _section(title: str, params: Sequence[click.Parameter], ctx: click.Context) -> HelpSection:
+    records = [record for one in params if (record := one.get_help_record(ctx))]
+    return HelpSection(title, records)
+
+
+def _write_lines(page: HelpFormatter, title: str, lines: Sequence[str]) -> None:
+    """Lines that people copy: they are never wrapped."""
+    if lines:
+        page.write("\n")
+        page.write_heading(title)
+        page.write(*(f"  {line}\n" for line in lines))
