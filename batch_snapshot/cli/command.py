@@ -8,6 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from batch_snapshot.cli.terminal import PROG
 from batch_snapshot.errors import InputError
 
 #: The sections of a help page, in order. The short page shows the first.
@@ -15,8 +16,6 @@ SECTIONS = (
     *("Common", "Filters", "Ledger", "Limits", "Retry", "Output", "Notifications", "AWS", "Cluster"),
     "Simulator",
 )
-
-PREFIX = "BATCH_SNAPSHOT"
 
 
 class Option(click.Option):
@@ -52,7 +51,7 @@ class OptionalValueOption(Option):
 
 def prefix(ctx: click.Context) -> str:
     """What the variables of a command's options begin with."""
-    return f"{PREFIX}_{_as_variable(ctx.info_name or '')}_"
+    return f"{_as_variable(PROG)}_{_as_variable(ctx.info_name or '')}_"
 
 
 def _as_variable(name: str) -> str:
