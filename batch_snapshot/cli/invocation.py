@@ -106,7 +106,7 @@ def hooks_of(given: dict[str, Any], *, ask: bool) -> "Hooks":
         watch=_watch(given["progress"]),
         outcome=_log_outcome if given["verbose"] else None,
         confirm=partial(_confirm, ask=ask, show=given["progress"] != "none"),
-        tell=partial(terminal.log, event="waiting"),
+        on_wait=partial(terminal.log, event="waiting"),
         stopping=lambda text, facts: terminal.log(text, event="stopping", level="warning", **facts),
         signals=True,
     )
@@ -124,7 +124,7 @@ def _watch(kind: str) -> Callable[["RunView"], Coroutine[Any, Any, None]]:
         if kind == "none":
             return
         if in_lines or current.log_format == "json":
-            await progress.watch(view, terminal.log_frame, every=progress.LINES_EVERY)
+            await progress.watch(view, terminal.log_frame)
             return
         with terminal.screen() as screen:
             await progress.watch(view, screen.show, first=0.0, every=progress.REDRAW_EVERY)
@@ -187,7 +187,7 @@ def print_summary(ended: "Summary", form: str) -> int:
 
     terminal.warn(ended.warnings)
     if terminal.current_reporter().log_format == "json":
-        line = f"{ended.outcome}: {text.states(ended.counts)}"
+        line = f"{ended.result}: {text.states(ended.counts)}"
         terminal.log(line, event="summary", exit_code=ended.exit_code, **summary.as_json(ended))
     return terminal.print_outcome(
         form, lambda: summary.as_json(ended), lambda: text.as_text(ended), ended.exit_code

@@ -105,12 +105,13 @@ def _repair(ledger: Path, form: str) -> dict[str, Any]:
 
 def _watch(watched: "LedgerWatch") -> None:
     """Show the progress until the run is over: in place on a terminal, else in lines."""
-    from batch_snapshot.reporting.progress import LINES_EVERY
+    from batch_snapshot.reporting.progress import line_gap
 
     if terminal.current_reporter().log_format == "json" or not terminal.can_draw():
         while watched.running:
-            terminal.log_frame(watched.frame())
-            _wait(watched, LINES_EVERY)
+            frame = watched.frame()
+            terminal.log_frame(frame)
+            _wait(watched, line_gap(frame.elapsed))
         return
     with terminal.screen() as screen:
         while watched.running:

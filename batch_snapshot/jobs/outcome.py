@@ -8,6 +8,7 @@ from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.errors import StorageError
 from batch_snapshot.jobs.job import Job
+from batch_snapshot.reporting.examples import find_examples
 from batch_snapshot.reporting.progress import RunView
 from batch_snapshot.reporting.stats import RunStats, summarize
 from batch_snapshot.reporting.summary import Summary, exit_code
@@ -71,10 +72,13 @@ def run_summary(
     accounts = engine.accounts.values() if engine else ()
     stops = [engine.stop, *(account.stop for account in accounts)] if engine else []
     completed = outcome == "completed"
+    failures = +stats.rows.failures
+    examples = stats.examples
+    older = find_examples(job.path, job.past, failures.keys() - examples.keys(), stats.sent_again)
     uncounted = engine.call_log_error if engine else None
     found = summarize(
         stats.counts,
-        stats.rows.failures,
+        failures,
         outcome=outcome,
         exit_code=StorageError.exit_code if uncounted else exit_code(outcome, stats.counts, signum),
         name=job.name,
@@ -91,6 +95,8 @@ def run_summary(
         run=job.rest_command if completed else job.same_command or job.rest_command,
         settings=job.settings,
         reads=reads,
+        this_run=stats.this_run,
+        examples={**older, **examples},
     )
     # The command for today's ledger comes first, where that has not begun.
     today = [job.todays_command] if job.todays_command and completed else []

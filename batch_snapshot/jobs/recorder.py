@@ -66,7 +66,7 @@ class Recorder:
         self.ledger.append(codec.encode_skip(self.job.run_id, self.now(), reason, rows))
         for row in rows:
             self.job.past.add_skipped(reason, row.key)
-        self.stats.rows.statuses[reason] += len(rows)
+        self.stats.skip(reason, len(rows))
         await anyio.lowlevel.checkpoint()
 
     async def intend(self, requests: Sequence[Request]) -> None:

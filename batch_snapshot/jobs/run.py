@@ -63,7 +63,7 @@ class Hooks:
     #: Called once before the first call; False: nothing is called.
     confirm: Callable[[Preview], bool] | None = None
     #: Called with what the run waits for before it begins.
-    tell: Callable[[str], None] | None = None
+    on_wait: Callable[[str], None] | None = None
     #: Called when the run begins to stop early, with a sentence and its facts by name.
     stopping: Callable[[str, Mapping[str, Any]], None] | None = None
     #: Whether SIGINT, SIGTERM and SIGHUP end the run gracefully.
@@ -155,7 +155,7 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
             concurrency=options.engine.concurrency,
         )
         ledger = stack.enter_context(writer.Ledger(job.path))
-        await wait_for_lost_workers(job.past, hooks.tell)
+        await wait_for_lost_workers(job.past, hooks.on_wait)
         callers = await stack.enter_async_context(open_callers(job.accounts, target, options, hooks.now))
         await identity_check.check_accounts(job, callers.quota_owner)
         recorder = Recorder(ledger, job, callers.clock_skew, hooks.now, hooks.outcome)

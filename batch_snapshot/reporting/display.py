@@ -1,27 +1,33 @@
 """A running run as people see it: a frame of plain values → a line, JSON, or a block for terminals. Pure."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from math import floor, isfinite, isinf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batch_snapshot.reporting.summary import Counts
-from batch_snapshot.text import duration, plural
+from batch_snapshot.ledger.history import FailureGroup
+from batch_snapshot.reporting.summary import Counts, as_group, largest_first
+from batch_snapshot.text import duration, escaped, plural, truncated
 
 if TYPE_CHECKING:
-    # These take long to import, and most commands draw nothing.
-    from rich.console import RenderableType
-    from rich.table import Table
+    # Rich takes long to import, and most commands draw nothing.
     from rich.text import Text
 
     from batch_snapshot.engine.limits import AccountForecast
 
-#: Accounts that have a line of their own; one line sums up the rest.
+#: Accounts that have a line of their own; a block shows more where the terminal is high enough.
 SHOWN_ACCOUNTS = 9
-#: Blanks between two columns of a table.
-GAP = 2
-#: The block uses at most so many columns of a terminal.
-WIDEST = 120
+#: Kinds of failures that a block names.
+SHOWN_GROUPS = 3
+#: Lines of a block that are not accounts: the progress, failures, and the head of the table.
+OTHER_LINES = 12
+#: From this many columns on, the lines of accounts have all columns.
+WIDE = 100
+
+Piece = tuple[str, str]
+#: Words with their styles that belong together.
+Pieces = list[Piece]
 
 
 class WindowUse(NamedTuple):
@@ -39,10 +45,6 @@ def window_uses(forecast: "AccountForecast", more: int = 0) -> list[WindowUse]:
     ]
 
 
-def fullest(windows: Iterable[WindowUse]) -> WindowUse | None:
-    return max(windows, key=lambda window: window.used / window.limit, default=None)
-
-
 class Waiting(NamedTuple):
     """A spent window that an account waits for."""
 
@@ -51,7 +53,7 @@ class Waiting(NamedTuple):
 
 
 class ShownFailure(NamedTuple):
-    """What keeps an account's rows from being sent, or makes all of them fail."""
+    """Why an account's rows are not sent, or why all of them fail."""
 
     what: str
     rows_waiting: int
@@ -59,9 +61,8 @@ class ShownFailure(NamedTuple):
     next_try_s: float | None = None
 
     @property
-    def waiting(self) -> str:
-        rows = f"{plural(self.rows_waiting, 'row')} waiting"
-        return rows if self.next_try_s is None else f"{rows}, next try in {self.next_try_s:.0f} s"
+    def next_try(self) -> str:
+        return "" if self.next_try_s is None else f"next try in {self.next_try_s:.0f} s: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,8 @@ class DisplayPart:
     #: Of this run: rows that are settled, and all rows; None: not known.
     done: int
     rows: int | None
+    #: Of the settled rows, those that failed or are in doubt.
+    failed: int = 0
     #: Calls a second now.
     rate: float = 0.0
     #: Calls a second that are allowed; inf: the limit is being searched; None: not known.
@@ -79,12 +82,20 @@ class DisplayPart:
     #: Where that comes from: declared, measured, from the last run; None: not known.
     source: str | None = None
     throttled: int = 0
-    #: The fullest window.
-    window: WindowUse | None = None
+    windows: Sequence[WindowUse] = ()
     waiting: Waiting | None = None
     failure: ShownFailure | None = None
     #: Why it stopped early.
     stopped: str | None = None
+
+    @property
+    def fullest(self) -> WindowUse | None:
+        return max(self.windows, key=lambda window: window.used / window.limit, default=None)
+
+    @property
+    def active(self) -> bool:
+        """Whether it can call now."""
+        return self.stopped is None and not self.waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +105,7 @@ class Frame:
     name: str
     counts: Counts
     elapsed: float
+    at: datetime | None = None
     #: Until the end, with the waits for quota windows; None: too early to say.
     left: float | None = None
     #: That time of day, for people.
@@ -103,6 +115,10 @@ class Frame:
     parts: Sequence[DisplayPart] = ()
     #: What a run that is stopping waits for.
     stopping: str | None = None
+    #: Rows that failed or are in doubt.
+    failures: Mapping[FailureGroup, int] = field(default_factory=dict)
+    #: The row that failed last, and why.
+    last_error: str | None = None
 
     @property
     def done(self) -> int:
@@ -119,29 +135,31 @@ class Frame:
     @property
     def allowed(self) -> float | None:
         """Calls a second that are allowed, over those accounts that can call."""
-        rates = [part.allowed for part in self.parts if part.stopped is None and not part.waiting]
+        rates = [part.allowed for part in self.parts if part.active]
         return None if not rates or None in rates else sum(rate for rate in rates if rate is not None)
 
     @property
     def source(self) -> str | None:
         """Where the allowed rates come from, if it is the same for all of them."""
-        sources = {part.source for part in self.parts if part.stopped is None and not part.waiting}
+        sources = {part.source for part in self.parts if part.active}
         return sources.pop() if len(sources) == 1 else None
 
 
 def line(frame: Frame) -> str:
     counts = frame.counts
-    parts = [
+    parts = [f"{frame.at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"] if frame.at else []
+    parts += [
         duration(frame.elapsed),
-        f"{frame.done:,}/{counts.total:,} rows ({_percent(frame.share)})",
+        f"{frame.done:,}/{plural(counts.total, 'row')} ({_percent(frame.share)})",
     ]
+    kinds = ", ".join(dict.fromkeys(group.kind for group, _ in largest_first(frame.failures)))
     if counts.failed:
-        parts.append(f"{counts.failed:,} failed")
+        parts.append(f"{counts.failed:,} failed{f' ({kinds})' if kinds else ''}")
     if counts.in_doubt:
         parts.append(f"{counts.in_doubt:,} in doubt")
     if counts.skipped:
         parts.append(f"{sum(counts.skipped.values()):,} left out")
-    parts.append(f"{_speed(frame.rate)}{_of_allowed(frame.allowed, frame.source)}")
+    parts.append(_speed_of(frame))
     if frame.throttled:
         parts.append(f"{frame.throttled:,} throttled")
     many = len(frame.parts) > 1
@@ -167,15 +185,18 @@ def as_json(frame: Frame) -> dict[str, Any]:
         "calls": frame.calls,
         "throttled_calls": frame.throttled,
         "stopping": frame.stopping,
+        "failures": [as_group(*each) for each in largest_first(frame.failures)],
+        "last_error": frame.last_error,
         "accounts": {
             part.name: {
                 "done": part.done,
                 "rows": part.rows,
+                "failed": part.failed,
                 "rate": round(part.rate, 3),
                 "allowed_rate": _finite(part.allowed),
                 "rate_source": part.source,
                 "throttled_calls": part.throttled,
-                "window": part.window._asdict() if part.window else None,
+                "window": part.fullest._asdict() if part.fullest else None,
                 "waiting": part.waiting._asdict() if part.waiting else None,
                 "trouble": part.failure._asdict() if part.failure else None,
                 "stopped": part.stopped,
@@ -185,156 +206,156 @@ def as_json(frame: Frame) -> dict[str, Any]:
     }
 
 
-def block(frame: Frame, width: int, *, ascii_only: bool = False) -> "RenderableType":
-    """The frame for a terminal of that width; readable without colour."""
-    from rich.console import Group  # noqa: PLC0415 - most commands draw nothing
-
-    width = max(20, min(width - 1, WIDEST))
-    rows: list[RenderableType] = [
+def block(frame: Frame, width: int, height: int = 25, *, ascii_only: bool = False) -> "list[Text]":
+    """The lines of the frame for a terminal of that size; readable without colour."""
+    width = max(20, width - 1)
+    alone = frame.parts[0] if len(frame.parts) == 1 else None
+    quota: Pieces = [(_used(window), "") for window in alone.windows] if alone else []
+    lines = [
         _head(frame, width, ascii_only=ascii_only),
-        _states(frame),
-        _traffic(frame),
-        _times(frame),
+        *_flow([_states(frame), _traffic(frame), _times(frame), quota], width),
+        *_failures(frame, width),
     ]
-    if len(frame.parts) > 1:
-        rows.append(_accounts(_sorted(frame.parts), width))
-    else:
-        for part in frame.parts:
-            rows += [_text((f"  {words}", "yellow")) for words in _status_lines(part)]
-    return Group(*rows)
+    if alone:
+        lines += _flow([[(words, "yellow")] for words in [_status(alone)] if words], width)
+    elif frame.parts:
+        lines += _accounts(frame.parts, width, max(SHOWN_ACCOUNTS, height - OTHER_LINES))
+    return [_text(pieces, width, ascii_only=ascii_only) for pieces in lines][: height - 1]
 
 
-def _text(*pieces: tuple[str, str]) -> "Text":
+def _text(pieces: Pieces, width: int, *, ascii_only: bool) -> "Text":
     """One line of styled words, cut where the terminal ends."""
     from rich.text import Text  # noqa: PLC0415
 
-    text = Text(no_wrap=True, overflow="ellipsis")
-    for words, style in pieces:
-        text.append(words, style)
+    text = Text.assemble(*pieces, no_wrap=True, end="")
+    text.truncate(width, overflow="crop" if ascii_only else "ellipsis")
     return text
 
 
-def _head(frame: Frame, width: int, *, ascii_only: bool) -> "Text":
-    name = frame.name if len(frame.name) <= width // 3 else f"{frame.name[: width // 3 - 1]}…"
-    tail = f" {_percent(frame.share):>4}  {frame.done:,} of {frame.counts.total:,} rows"
+def _flow(groups: Iterable[Pieces], width: int) -> list[Pieces]:
+    """The groups one after the other; one that would be cut begins a new line."""
+    lines: list[Pieces] = []
+    used = width
+    for group in filter(None, groups):
+        length = sum(len(words) + 2 for words, _ in group)
+        if used + length > width:
+            lines.append([])
+            used = 0
+        used += length
+        lines[-1] += [(f"  {words}", style) for words, style in group]
+    return lines
+
+
+def _head(frame: Frame, width: int, *, ascii_only: bool) -> Pieces:
+    name = truncated(frame.name, width // 3)
+    tail = f" {_percent(frame.share):>4}  {frame.done:,} of {plural(frame.counts.total, 'row')}"
     columns = width - len(name) - len(tail) - 2
     full, empty = ("#", "-") if ascii_only else ("━", "─")
     if columns < 5:
-        return _text((name, "bold"), (f" {tail}", ""))
+        return [(name, "bold"), (f" {tail}", "")]
     filled = int(columns * frame.share)
-    return _text(
-        (f"{name}  ", "bold"), (full * filled, "green"), (empty * (columns - filled), "dim"), (tail, "bold")
-    )
+    bar = [(full * filled, "green"), (empty * (columns - filled), "dim")]
+    return [(f"{name}  ", "bold"), *bar, (tail, "bold")]
 
 
-def _states(frame: Frame) -> "Text":
+def _states(frame: Frame) -> Pieces:
     counts, left_out = frame.counts, sum(frame.counts.skipped.values())
-    return _text(
-        (f"  {counts.succeeded:,} succeeded", "green" if counts.succeeded else ""),
-        (f"   {counts.failed:,} failed", "bold red" if counts.failed else "dim"),
-        (f"   {counts.in_doubt:,} in doubt", "yellow" if counts.in_doubt else "dim"),
-        (f"   {left_out:,} left out" if left_out else "", "dim"),
-        (f"   {counts.unattempted:,} to do", "" if counts.unattempted else "dim"),
-    )
-
-
-def _traffic(frame: Frame) -> "Text":
-    share = f" ({frame.throttled / frame.calls:.1%})" if frame.throttled and frame.calls else ""
-    pieces = [
-        (f"  {_speed(frame.rate)}{_of_allowed(frame.allowed, frame.source)}", "cyan"),
-        (f"   {frame.throttled:,} of {frame.calls:,} calls throttled{share}", ""),
+    return [
+        (f"{counts.succeeded:,} succeeded", "green" if counts.succeeded else ""),
+        (f"{counts.failed:,} failed", "bold red" if counts.failed else "dim"),
+        (f"{counts.in_doubt:,} in doubt", "yellow" if counts.in_doubt else "dim"),
+        *([(f"{left_out:,} left out", "dim")] if left_out else []),
+        (f"{counts.unattempted:,} to do", "" if counts.unattempted else "dim"),
     ]
-    if len(frame.parts) == 1 and (window := frame.parts[0].window):
-        pieces.append((f"   {_used(window)}", ""))
-    return _text(*pieces)
 
 
-def _times(frame: Frame) -> "Text":
-    elapsed = (f"  {duration(frame.elapsed)} elapsed", "")
+def _traffic(frame: Frame) -> Pieces:
+    share = f" ({frame.throttled / frame.calls:.1%})" if frame.throttled and frame.calls else ""
+    throttled = f"{frame.throttled:,} of {plural(frame.calls, 'call')} throttled{share}"
+    return [(_speed_of(frame), "cyan"), (throttled, "")]
+
+
+def _times(frame: Frame) -> Pieces:
+    elapsed = (f"{duration(frame.elapsed)} elapsed", "")
     if frame.stopping:
-        return _text(elapsed, (f"   {frame.stopping}", "bold yellow"))
+        return [elapsed, (frame.stopping, "bold yellow")]
     if frame.left is None:
-        left = "measuring: the time left is not known yet"
+        left = "the time left is not known yet"
     elif isinf(frame.left):
-        left = "no end in sight under these quotas"
+        left = "never ends under these quotas"
     else:
         left = f"{duration(frame.left)} left" + (f", until {frame.ends}" if frame.ends else "")
-    return _text(elapsed, (f"   {left}", ""))
+    return [elapsed, (left, "")]
 
 
-def _accounts(parts: Sequence[DisplayPart], width: int) -> "Table":
-    from rich.table import Table  # noqa: PLC0415
+def _failures(frame: Frame, width: int) -> list[Pieces]:
+    """Which failures there are, the most frequent first, and the last error."""
+    groups = [
+        f"{number:,} {'in doubt' if group.status == 'in_doubt' else 'failed'}: {group.kind} {group.code}"
+        for group, number in largest_first(frame.failures)
+    ]
+    more = [f"… and {plural(len(groups) - SHOWN_GROUPS, 'other kind')}"] if len(groups) > SHOWN_GROUPS else []
+    pieces = [[(words.rstrip(), "red")] for words in groups[:SHOWN_GROUPS] + more]
+    last = [[(f"last error: {escaped(frame.last_error)}", "red")]] if frame.last_error else []
+    return _flow(pieces, width) + _flow(last, width)
 
-    lines = [("  account", "rows", "calls/s", "throttled", "quota"), *map(_account, parts[:SHOWN_ACCOUNTS])]
-    if more := parts[SHOWN_ACCOUNTS:]:
-        lines.append(_account_sums(more))
-    longest = [max(len(line[column]) for line in lines) for column in range(4)]
-    longest[0] = min(longest[0], 36 if width >= 100 else 20)
-    table = Table.grid(padding=(0, GAP, 0, 0))
-    table.add_column(no_wrap=True, overflow="ellipsis", max_width=longest[0])
-    for _ in range(3):
-        table.add_column(justify="right", no_wrap=True)
-    table.add_column(no_wrap=True, overflow="ellipsis", max_width=max(5, width - sum(longest) - 4 * GAP))
-    styles = ["dim", *("yellow" if _status(part) else "" for part in parts[:SHOWN_ACCOUNTS]), "dim"]
-    for line, style in zip(lines, styles, strict=False):
-        table.add_row(*line, style=style)
+
+def _accounts(parts: Sequence[DisplayPart], width: int, most: int) -> list[Pieces]:
+    """A table of the accounts: those that stopped, wait or have rows left first, if not all have a line."""
+    wide = width >= WIDE
+    if len(parts) > most:
+        parts = sorted(parts, key=_rank)
+        parts = [*parts[:most], _sum(parts[most:])]
+    details = ["failed", "throttled"] if wide else []
+    lines = [
+        ["account", "rows", "calls/s", *details, "quota"],
+        *(_columns(part, wide=wide) for part in parts),
+    ]
+    sizes = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
+    sizes[0] = min(sizes[0], 36 if wide else 20)
+    table: list[Pieces] = []
+    for (name, *numbers, quota), part in zip(lines, [None, *parts], strict=True):
+        cells = [truncated(name, sizes[0]).ljust(sizes[0])]
+        cells += [number.rjust(size) for number, size in zip(numbers, sizes[1:], strict=True)]
+        style = "dim" if part is None else "yellow" if _status(part) else ""
+        table.append([("".join(f"  {cell}" for cell in [*cells, quota]).rstrip(), style)])
     return table
 
 
-def _account(part: DisplayPart) -> tuple[str, str, str, str, str]:
+def _rank(part: DisplayPart) -> tuple[bool, bool, bool]:
+    return part.stopped is None, not _status(part), part.rows is not None and part.done >= part.rows
+
+
+def _columns(part: DisplayPart, *, wide: bool) -> list[str]:
     rows = f"/{part.rows:,}" if part.rows is not None else ""
     allowed = f" of {part.allowed:,.3g}" if part.allowed is not None and isfinite(part.allowed) else ""
-    return (
-        f"  {part.name}",
-        f"{part.done:,}{rows}",
-        f"{part.rate:,.3g}{allowed}",
-        f"{part.throttled:,}",
-        _status(part) or (_used(part.window) if part.window else ""),
-    )
+    details = [f"{part.failed:,}", f"{part.throttled:,}"] if wide else []
+    windows = part.windows if wide else filter(None, [part.fullest])
+    quota = _status(part) or ", ".join(map(_used, windows))
+    return [part.name, f"{part.done:,}{rows}", f"{part.rate:,.3g}{allowed}", *details, quota]
 
 
-def _account_sums(parts: Sequence[DisplayPart]) -> tuple[str, str, str, str, str]:
+def _sum(parts: Sequence[DisplayPart]) -> DisplayPart:
     """The accounts that have no line of their own."""
     known = [part.rows for part in parts if part.rows is not None]
-    rows = f"/{sum(known):,}" if len(known) == len(parts) else ""
-    return (
-        f"  {len(parts):,} more",
-        f"{sum(part.done for part in parts):,}{rows}",
-        f"{sum(part.rate for part in parts):,.3g}",
-        f"{sum(part.throttled for part in parts):,}",
-        "",
+    return DisplayPart(
+        name=f"{len(parts):,} more",
+        done=sum(part.done for part in parts),
+        rows=sum(known) if len(known) == len(parts) else None,
+        failed=sum(part.failed for part in parts),
+        rate=sum(part.rate for part in parts),
+        throttled=sum(part.throttled for part in parts),
     )
-
-
-def _sorted(parts: Sequence[DisplayPart]) -> Sequence[DisplayPart]:
-    """If not all have a line: first those that stopped, then those that wait, then those with rows left."""
-    if len(parts) <= SHOWN_ACCOUNTS:
-        return parts
-    return sorted(
-        parts,
-        key=lambda part: (
-            part.stopped is None,
-            part.waiting is None and part.failure is None,
-            part.done == part.rows,
-        ),
-    )
-
-
-def _status_lines(part: DisplayPart) -> list[str]:
-    """What the account waits for, in lines that fit a narrow terminal."""
-    if part.failure is not None and part.stopped is None:
-        return [part.failure.what, part.failure.waiting]
-    return [words] if (words := _status(part)) else []
 
 
 def _status(part: DisplayPart) -> str:
-    """Why the account stopped, or what it waits for; empty: neither."""
+    """Why the account stopped, or what it waits for, with the time first; empty: neither."""
     if part.stopped is not None:
         return f"stopped: {part.stopped.removeprefix(f'account {part.name}: ')}"
     if part.failure is not None:
-        return f"{part.failure.what}, {part.failure.waiting}"
+        return f"{part.failure.next_try}{part.failure.what}"
     if part.waiting is not None:
-        return f"{part.waiting.window} spent, opens in {duration(part.waiting.seconds)}"
+        return f"{duration(part.waiting.seconds)} until {part.waiting.window} opens"
     return ""
 
 
@@ -346,10 +367,13 @@ def _speed(rate: float) -> str:
     return f"{rate:,.1f}/s" if rate >= 10 or not rate else f"{rate:.2f}/s"
 
 
-def _of_allowed(allowed: float | None, source: str | None) -> str:
-    if allowed is None or allowed == 0:
-        return ""
-    return " (measuring the limit)" if isinf(allowed) else f" of {_speed(allowed)} {source or 'allowed'}"
+def _speed_of(frame: Frame) -> str:
+    """The present rate, and the allowed one."""
+    allowed = frame.allowed
+    if not allowed:
+        return _speed(frame.rate)
+    of = "(measuring the limit)" if isinf(allowed) else f"of {_speed(allowed)} {frame.source or 'allowed'}"
+    return f"{_speed(frame.rate)} {of}"
 
 
 def _percent(share: float) -> str:

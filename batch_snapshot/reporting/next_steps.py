@@ -56,6 +56,11 @@ def remedy(group: FailureGroup, ledger: str, settings: Mapping[str, Any] = Mappi
     return f"batch-snapshot retry {_argument(ledger)} --only {shlex.quote(word)}{_retry_flags(settings)}"
 
 
+def report_command(ledger: str) -> str:
+    page = ledger.removesuffix(".ndjson") + ".html"
+    return f"batch-snapshot report {_argument(ledger)} --html {shlex.quote(page)}"
+
+
 def flags_of(settings: Mapping[str, Any], *names: str) -> str:
     """Flags made of a run line's settings, each after a blank."""
     given = {name: value for name in names if (value := settings.get(name))}

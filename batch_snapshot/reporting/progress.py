@@ -21,15 +21,15 @@ from batch_snapshot.reporting.display import (
     ShownFailure,
     Waiting,
     WindowUse,
-    fullest,
     window_uses,
 )
 from batch_snapshot.reporting.stats import RunStats
 from batch_snapshot.text import plural
 
-#: Seconds between two lines in a log, and between two frames of a display.
-LINES_EVERY = 5.0
+#: Seconds between two frames of a display.
 REDRAW_EVERY = 0.25
+#: Shortest and longest pause between two lines in a log, in seconds; it grows with the time elapsed.
+SHORTEST_GAP, LONGEST_GAP = 5.0, 60.0
 #: So many rows in a row that failed in one way are shown.
 SHOWN_FAILURES = 10
 #: Seconds over which the present rate is measured.
@@ -113,20 +113,25 @@ class RunView:
         return found.forecast.ends_in
 
 
+def line_gap(elapsed: float, every: float | None = None) -> float:
+    """Seconds until the next line of a log: as given, or more the longer the run takes."""
+    return every or min(LONGEST_GAP, max(SHORTEST_GAP, elapsed / 20))
+
+
 async def watch(
     view: RunView,
     show: Callable[[Frame], None],
     *,
-    every: float,
+    every: float | None = None,
     first: float | None = None,
     now: Callable[[], datetime] = utc_now,
 ) -> None:
-    """Show a frame of the run every few seconds."""
+    """Show a frame of the run every so many seconds; None: as often as `line_gap` says."""
     meter = ProgressMeter(view)
-    await anyio.sleep(every if first is None else first)
+    await anyio.sleep(line_gap(0, every) if first is None else first)
     while True:
         show(meter.frame(now()))
-        await anyio.sleep(every)
+        await anyio.sleep(line_gap(view.elapsed, every))
 
 
 class ProgressMeter:
@@ -144,12 +149,15 @@ class ProgressMeter:
             name=view.name,
             counts=view.stats.counts,
             elapsed=view.elapsed,
+            at=now,
             left=view.left,
             ends=_moment(view.left, now),
             calls=sum(each.calls for each in traffic),
             throttled=sum(each.throttled for each in traffic),
             parts=[self._part(account, rates[name]) for name, account in view.accounts.items()],
             stopping=self._stopping(),
+            failures=+view.stats.rows.failures,
+            last_error=view.stats.last_error,
         )
 
     def _stopping(self) -> str | None:
@@ -169,11 +177,12 @@ class ProgressMeter:
             name=name,
             done=view.stats.settled[name],
             rows=view.todo.get(name, 0),
+            failed=view.stats.accounts[name].failed,
             rate=rate,
             allowed=account.pacer.pace.allowed,
             source=account.pacer.pace.source,
             throttled=account.traffic.throttled,
-            window=fullest(view.windows(name)),
+            windows=view.windows(name),
             waiting=waiting,
             failure=_failure(account, view.rows_left(name), now),
             stopped=account.stop.reason if account.stop else None,

@@ -1,10 +1,13 @@
 """A terminal on which a running run is drawn in place."""
 
 from collections.abc import Callable
-from typing import IO, cast
+from io import StringIO
+from math import ceil
 
 from batch_snapshot.reporting import display
 from batch_snapshot.reporting.display import Frame
+
+_HIDE_CURSOR, _SHOW_CURSOR, _ERASE_LINE = "\x1b[?25l", "\x1b[?25h", "\x1b[2K"
 
 
 class Screen:
@@ -14,32 +17,28 @@ class Screen:
     """
 
     def __init__(
-        self, write: Callable[[str], None], encoding: str = "utf-8", width: int | None = None
+        self,
+        write: Callable[[str], None],
+        encoding: str = "utf-8",
+        size: Callable[[], tuple[int, int]] | None = None,
     ) -> None:
+        """Take what writes to the terminal, its encoding, and its columns and lines at each time."""
         from rich.console import Console  # noqa: PLC0415 - a run in a pipe draws nothing
-        from rich.live import Live  # noqa: PLC0415
 
-        self._paused = False
+        self._write = write
         self._ascii = encoding.replace("-", "").lower() != "utf8"
-        self._console = Console(
-            file=cast("IO[str]", _TerminalStream(write)),
-            force_terminal=True,
-            width=width,
-            highlight=False,
-            markup=False,
-            emoji=False,
-        )
-        self._live = Live(
-            console=self._console,
-            auto_refresh=False,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
+        self._console = Console(file=StringIO(), force_terminal=True, highlight=False, emoji=False)
+        self._size = size or (lambda: self._console.size)
+        self._paused = False
+        #: What is drawn, and the columns of its lines.
+        self._drawn = ""
+        self._lengths: list[int] = []
 
     def close(self) -> None:
         """Erase the block; a later frame draws it again."""
-        self._live.stop()
+        if self._drawn:
+            self._write(self._erasing() + _SHOW_CURSOR)
+            self._drawn, self._lengths = "", []
 
     def pause(self) -> None:
         self._paused = True
@@ -51,25 +50,25 @@ class Screen:
     def show(self, frame: Frame) -> None:
         if self._paused:
             return
-        self._live.start()
-        drawn = display.block(frame, self._console.width, ascii_only=self._ascii)
-        self._live.update(drawn, refresh=True)
+        width, height = self._size()
+        lines = display.block(frame, width, height, ascii_only=self._ascii)
+        with self._console.capture() as captured:
+            self._console.print(*lines, sep="\n", end="", soft_wrap=True)
+        erasing = self._erasing()
+        self._drawn, self._lengths = captured.get(), [line.cell_len for line in lines]
+        self._write(_HIDE_CURSOR + erasing + self._drawn)
 
     def print_above(self, text: str) -> None:
-        from rich.text import Text  # noqa: PLC0415
+        self._write(f"{self._erasing()}{text}\n{self._drawn}")
 
-        self._console.print(Text(text), soft_wrap=True)
+    def _erasing(self) -> str:
+        """Moves to the start of the block and erases it.
 
-
-class _TerminalStream:
-    """The part of a text file that rich uses."""
-
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self._write = write
-
-    def write(self, text: str) -> int:
-        self._write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        pass
+        A terminal that became narrower has wrapped its lines.
+        """
+        if not self._lengths:
+            return ""
+        width = self._size()[0]
+        rows = sum(max(1, ceil(length / width)) for length in self._lengths)
+        # Line by line: tmux keeps a screen that is cleared at once in its history.
+        return "\r" + "\x1b[1A".join([_ERASE_LINE] * rows)

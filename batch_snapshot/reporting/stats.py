@@ -14,16 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 from batch_snapshot.ledger.history import FailureGroup, History, failure_group
 from batch_snapshot.ledger.records import End, Header, Intent, Line, Result
-from batch_snapshot.models import ErrorKind, Outcome, Skip, Status
+from batch_snapshot.models import ErrorKind, Outcome, Row, Skip, Status
+from batch_snapshot.redaction import redacted
 from batch_snapshot.reporting.entries import parse_count, parse_time
 from batch_snapshot.reporting.next_steps import next_steps, run_command
-from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary, count
+from batch_snapshot.reporting.summary import AccountSummary, Counts, Example, Summary, ThisRun, count
+from batch_snapshot.text import plural
 
 if TYPE_CHECKING:
     from batch_snapshot.engine.account import AccountState  # the engine takes long to import
 
 #: The present rate is measured over this time.
 RECENT = timedelta(seconds=60)
+
+#: Rows that are shown of each group of failures.
+EXAMPLES = 2
 
 #: What a row came to: a success, or the group of a row that failed or is in doubt.
 RowResult = Status | FailureGroup
@@ -35,6 +40,11 @@ class RowCounts:
 
     statuses: Counter[Status | Skip] = field(default_factory=Counter)
     failures: Counter[FailureGroup] = field(default_factory=Counter)
+
+    @property
+    def failed(self) -> int:
+        """Rows that failed or are in doubt."""
+        return self.statuses[Status.FAILED] + self.statuses[Status.IN_DOUBT]
 
     def replace(self, before: RowResult | None, after: RowResult | None) -> None:
         """Count what a row came to in place of what it had come to before."""
@@ -74,23 +84,60 @@ class RunStats:
         self.settled: Counter[str] = Counter()
         #: Results of rows that are about to be sent again, by the row's key.
         self._provisional: dict[bytes, RowResult] = {}
+        self._left_out = self._looked_up = 0
+        #: Keys of rows that the ledger had as failed or in doubt, and that have a new result.
+        self.sent_again: set[bytes] = set()
+        #: The first rows of each group of this invocation, by the row's key.
+        self._examples: defaultdict[FailureGroup, dict[bytes, Example]] = defaultdict(dict)
+        #: The row that failed last, and why.
+        self.last_error: str | None = None
 
     def add(self, outcome: Outcome, *, provisional: bool = False) -> None:
         """Count an outcome in place of the row's earlier state; a `provisional` one is not its last."""
-        key, account = outcome.request.row.key, outcome.request.row.account
-        error = outcome.error
+        row, error = outcome.request.row, outcome.error
+        key, account = row.key, row.account
         result = _result_of(outcome.status, error.kind if error else None, error.code if error else None)
         earlier = self._provisional.pop(key, None)
+        if isinstance(earlier, FailureGroup):
+            self._examples[earlier].pop(key, None)
         self.rows.replace(earlier or _result_in(self._past, key), result)
         self.accounts[account].replace(earlier, result)
+        if key in self._past.unfinished:
+            self.sent_again.add(key)
+        if error and isinstance(result, FailureGroup):
+            self.last_error = describe_error(row, error.code, error.message)
+            if len(self._examples[result]) < EXAMPLES:
+                self._examples[result][key] = Example(row, error.message)
         if provisional:
             self._provisional[key] = result
         else:
             self.settled[account] += 1
+            self._looked_up += outcome.reconciled and not outcome.attempts
+
+    def skip(self, reason: Skip, rows: int) -> None:
+        self.rows.statuses[reason] += rows
+        self._left_out += rows
 
     @property
     def counts(self) -> Counts:
         return count(self.rows.statuses, self._total)
+
+    @property
+    def examples(self) -> dict[FailureGroup, Sequence[Example]]:
+        return {group: list(rows.values()) for group, rows in self._examples.items() if rows}
+
+    @property
+    def this_run(self) -> ThisRun:
+        done: Counter[Status | Skip] = Counter()
+        for account in self.accounts.values():
+            done += account.statuses
+        return ThisRun(
+            rows=sum(self.todo.values()) + self._left_out,
+            sent=done.total() - self._looked_up,
+            looked_up=self._looked_up,
+            **{status.value: done[status] for status in Status},
+            left_out=self._left_out,
+        )
 
     def account_summary(self, account: "AccountState") -> AccountSummary:
         statuses = self.accounts[account.name].statuses
@@ -141,6 +188,8 @@ class LedgerStats:
         self.attempts: Counter[int] = Counter()
         #: The offset of the last result of rows that succeeded and have another result since.
         self.repeated: dict[bytes, int] = {}
+        #: The row that failed last, and why.
+        self.last_error: str | None = None
         #: Accounts of the rows that the last invocation has named and not settled, by the row's key.
         self._pending: dict[bytes, str] = {}
         self._recent: deque[tuple[datetime, str, int]] = deque()
@@ -196,6 +245,8 @@ class LedgerStats:
 
     def _count_result(self, result: Result, key: bytes, before: RowResult | None, offset: int) -> None:
         account, fields = result.row.account, result.fields or {}
+        if result.status is not Status.SUCCEEDED:
+            self.last_error = describe_error(result.row, result.code, result.message)
         self._pending.pop(key, None)
         self.accounts[account].replace(before, _result_of(result.status, result.kind, result.code))
         if before is Status.SUCCEEDED or key in self.repeated:
@@ -248,7 +299,7 @@ class LedgerStats:
         }
         summary = summarize(
             self.counts,
-            self.rows.failures,
+            +self.rows.failures,
             outcome=end.outcome if end else "running" if running else "crashed",
             ledger=ledger,
             run_id=header.run_id,
@@ -259,7 +310,8 @@ class LedgerStats:
         )
         if not running:
             return summary
-        named = f"{self.history.in_flight:,} rows are named and not settled yet"
+        number = self.history.in_flight
+        named = f"{plural(number, 'row')} {'is' if number == 1 else 'are'} named and not settled yet"
         return replace(summary, reasons=[named], next_steps=[])
 
 
@@ -276,10 +328,13 @@ def summarize(
 
     `run` is the command that would send the rows that are left; None: it is not known.
     """
-    failures = {group: number for group, number in failures.items() if number > 0}
     steps = next_steps(counts, failures, run=run, ledger=ledger, settings=settings)
     known = {"counts": counts, "failures": failures, "ledger": ledger, "settings": settings}
     return Summary(**{"next_steps": steps, **known, **more})
+
+
+def describe_error(row: Row, code: str | None, message: str | None) -> str:
+    return redacted(f"{row.engagement}/{row.resource} {code}: {message}")
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,8 @@ from batch_snapshot.ledger import check, locks, reader
 from batch_snapshot.ledger.history import History
 from batch_snapshot.ledger.records import Header
 from batch_snapshot.models import SIMULATOR
-from batch_snapshot.reporting.display import DisplayPart, Frame, fullest, window_uses
+from batch_snapshot.reporting.display import DisplayPart, Frame, window_uses
+from batch_snapshot.reporting.examples import find_examples
 from batch_snapshot.reporting.stats import LedgerStats
 from batch_snapshot.reporting.summary import Summary
 
@@ -66,9 +68,10 @@ class LedgerWatch:
         return max(0.0, (until - last.began).total_seconds())
 
     def summary(self) -> Summary:
-        return self.stats.summary(
+        found = self.stats.summary(
             self.header, str(self._path), running=self.running, elapsed_s=self._elapsed()
         )
+        return replace(found, examples=find_examples(self._path, self.stats.history, found.failures))
 
     def frame(self) -> Frame:
         """What was read, as a display shows it: calls are those that results tell of."""
@@ -85,18 +88,22 @@ class LedgerWatch:
             name=self.header.name,
             counts=counts,
             elapsed=self._elapsed(),
+            at=now,
             # The ledger of a retry does not say which rows it has selected.
             left=left if last.command == "run" else None,
             calls=last.calls.total(),
             throttled=last.throttled.total(),
+            failures=+stats.rows.failures,
+            last_error=stats.last_error,
             parts=[
                 DisplayPart(
                     name=name,
                     done=rows.statuses.total(),
                     rows=alone,
                     rate=stats.rate(now, name),
+                    failed=rows.failed,
                     throttled=last.throttled[name],
-                    window=fullest(window_uses(forecasts[name])) if name in forecasts else None,
+                    windows=window_uses(forecasts[name]) if name in forecasts else (),
                 )
                 for name, rows in accounts.items()
             ],

@@ -1,12 +1,12 @@
 """The summary of a run or ledger: counts, failures, exit code; and the same as JSON. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
 
 from batch_snapshot.ledger.history import FailureGroup
-from batch_snapshot.models import AWS, Skip, Status
-from batch_snapshot.reporting.next_steps import remedy
+from batch_snapshot.models import AWS, Row, Skip, Status
+from batch_snapshot.reporting.next_steps import remedy, report_command
 
 
 class _States(NamedTuple):
@@ -75,6 +75,36 @@ class AccountSummary:
         )
 
 
+class Example(NamedTuple):
+    """A row that failed or is in doubt, and the message of its error."""
+
+    row: Row
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThisRun:
+    """What one command did with the rows that it was to send."""
+
+    rows: int
+    #: Rows that were called for.
+    sent: int
+    #: Rows that an earlier try had made, and that were only looked up.
+    looked_up: int
+    succeeded: int
+    failed: int
+    in_doubt: int
+    left_out: int
+
+    @property
+    def unattempted(self) -> int:
+        settled = self.succeeded + self.failed + self.in_doubt
+        return max(0, self.rows - settled - self.left_out)
+
+    def as_dict(self) -> dict[str, int]:
+        return {**asdict(self), "unattempted": self.unattempted}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """What a run or ledger came to. Counts and failures describe the whole ledger."""
@@ -106,6 +136,20 @@ class Summary:
     settings: Mapping[str, Any] = field(default_factory=dict)
     #: Reads that it took to choose the rows, by operation.
     reads: Mapping[str, int] = field(default_factory=dict)
+    #: None: what the last command did is not known.
+    this_run: ThisRun | None = None
+    #: Of each group of failures, a few rows.
+    examples: Mapping[FailureGroup, Sequence[Example]] = field(default_factory=dict)
+
+    @property
+    def result(self) -> str:
+        """The outcome for people: a run is completed only if no row is left."""
+        counts = self.counts
+        if self.outcome != "completed" or counts.settled:
+            return self.outcome
+        if counts.unattempted:
+            return "incomplete"
+        return "completed with failures" if counts.failed else "completed with rows in doubt"
 
     @property
     def calls(self) -> int:
@@ -135,13 +179,15 @@ def as_json(summary: Summary) -> dict[str, Any]:
     return {
         "outcome": summary.outcome,
         "counts": summary.counts.as_dict(),
+        "this_run": summary.this_run.as_dict() if summary.this_run else None,
+        "ledger_totals": {"rows": summary.counts.total, **summary.counts.as_dict()},
         "failures": [
             {
-                "status": group.status,
-                "kind": group.kind,
-                "code": group.code,
-                "count": number,
+                **as_group(group, number),
                 "next": remedy(group, summary.ledger, summary.settings),
+                "examples": [
+                    {**one.row._asdict(), "message": one.message} for one in summary.examples.get(group, ())
+                ],
             }
             for group, number in largest_first(summary.failures)
         ],
@@ -166,8 +212,13 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "vanished_rows": list(summary.vanished_rows),
         "warnings": list(summary.warnings),
         "next_steps": list(summary.next_steps),
+        "report": report_command(summary.ledger),
         **({"reads": dict(summary.reads)} if summary.reads else {}),
     }
+
+
+def as_group(group: FailureGroup, number: int) -> dict[str, Any]:
+    return {**group._asdict(), "count": number}
 
 
 def largest_first(failures: Mapping[FailureGroup, int]) -> list[tuple[FailureGroup, int]]:

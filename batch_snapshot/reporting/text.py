@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.models import ErrorKind, Status
 from batch_snapshot.operations import SNAPSHOT, iam_action
-from batch_snapshot.reporting.next_steps import remedy
-from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary, largest_first
-from batch_snapshot.text import plural
+from batch_snapshot.reporting.next_steps import remedy, report_command
+from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary, ThisRun, largest_first
+from batch_snapshot.text import escaped, plural, truncated
 
 #: What a person can do, by the kind of an error.
 ADVICE: Mapping[ErrorKind, str] = {
@@ -24,6 +24,9 @@ ADVICE: Mapping[ErrorKind, str] = {
 }
 DOUBT_ADVICE = "may have been carried out: run or retry settles it under the same token"
 
+#: Characters of an error's message in an example.
+LONGEST_MESSAGE = 160
+
 #: Accounts and reasons that the text names.
 SHOWN_ACCOUNTS = 20
 
@@ -33,8 +36,9 @@ def advice(group: FailureGroup) -> str:
 
 
 def as_text(summary: Summary) -> str:
-    counts = summary.counts
-    lines = [f"{summary.outcome}: {states(counts)}"]
+    lines = [f"{summary.result}: {states(summary.counts)}"]
+    if summary.this_run:
+        lines = [_this_run(summary.this_run), f"Ledger: {lines[0]}"]
     lines += [f"  {reason}" for reason in summary.reasons[:SHOWN_ACCOUNTS]]
     if hidden := len(summary.reasons) - SHOWN_ACCOUNTS:
         lines += [f"  … and {hidden:,} more: --format json names them"] if hidden > 0 else []
@@ -43,7 +47,7 @@ def as_text(summary: Summary) -> str:
     if summary.vanished:
         shown = ", ".join(summary.vanished_rows)
         more = " …" if summary.vanished > len(summary.vanished_rows) else ""
-        lines += ["", f"no longer in the manifest: {summary.vanished:,} rows ({shown}{more})"]
+        lines += ["", f"no longer in the manifest: {plural(summary.vanished, 'row')} ({shown}{more})"]
     lines += _account_lines(summary.accounts)
     lines += ["", f"ledger  {summary.ledger}"]
     lines += [f"run id  {summary.run_id}"] if summary.run_id else []
@@ -56,7 +60,24 @@ def as_text(summary: Summary) -> str:
         each = ", ".join(f"{name} {number:,}" for name, number in summary.reads.items())
         lines.append(f"reads   {sum(summary.reads.values()):,}: {each}")
     lines += [f"next    {step}" for step in summary.next_steps]
+    if summary.counts.total:
+        lines.append(f"report  {report_command(summary.ledger)}")
     return "\n".join(lines)
+
+
+def _this_run(run: ThisRun) -> str:
+    parts = {
+        "succeeded": run.succeeded,
+        "of them found by a look-up": run.looked_up,
+        "failed": run.failed,
+        "in doubt": run.in_doubt,
+        "left out": run.left_out,
+        "not sent": run.unattempted,
+    }
+    words = ", ".join(
+        [f"{run.sent:,} sent", *(f"{number:,} {name}" for name, number in parts.items() if number)]
+    )
+    return f"This command: {words}"
 
 
 def states(counts: Counts) -> str:
@@ -66,19 +87,23 @@ def states(counts: Counts) -> str:
         for name, number in counts.as_dict().items()
         if number or name == "succeeded"
     ]
-    return f"{counts.total:,} rows: {', '.join(parts)}"
+    return f"{plural(counts.total, 'row')}: {', '.join(parts)}"
 
 
 def _failure_lines(summary: Summary) -> list[str]:
     by_advice: dict[tuple[str, str], list[str]] = {}
     for group, number in largest_first(summary.failures):
         label = f"{group.status.replace('_', ' ')}, {group.kind}" + (f", {group.code}" if group.code else "")
-        command = remedy(group, summary.ledger, summary.settings)
-        by_advice.setdefault((advice(group), command), []).append(f"{number:>7,} {label}")
+        lines = by_advice.setdefault((advice(group), remedy(group, summary.ledger, summary.settings)), [])
+        lines.append(f"{number:>7,} {label}")
+        for row, message in summary.examples.get(group, ()):
+            lines.append(
+                f"        {row.engagement}/{row.resource}  {truncated(escaped(message), LONGEST_MESSAGE)}"
+            )
     return [
         line
-        for (words, command), labels in by_advice.items()
-        for line in (*labels, f"        {words}", f"        $ {command}")
+        for (words, command), lines in by_advice.items()
+        for line in (*lines, f"        {words}", f"        $ {command}")
     ]
 
 

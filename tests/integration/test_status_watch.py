@@ -93,7 +93,9 @@ async def test_terminal_shows_outcomes_above_the_display_and_erases_it(tmp_path)
     place.manifest(pairs(24))
     said, shown = await on_terminal(place, ["run", "trial.yaml", "--simulate", "-v"], b"")
     assert said.code == 0
-    assert said.stdout.startswith("completed: 24 rows: 24 succeeded\n")
+    assert said.stdout.startswith(
+        "This command: 24 sent, 24 succeeded\nLedger: completed: 24 rows: 24 succeeded\n"
+    )
     assert shown.count("succeeded: revision 1") == 24
     assert "of 24 rows" in shown
     assert "\x1b[2K" in shown
@@ -146,7 +148,7 @@ def test_frame_of_a_ledger_has_quota_windows_and_their_waits(place):
     looking = status.LedgerWatch(path, now=lambda: BEGAN.replace(second=10))
     with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
         looking.refresh()
-        assert looking.frame().parts[0].window is None, "there is no log yet"
+        assert looking.frame().parts[0].fullest is None, "there is no log yet"
         with CallLog(file) as usage:
             declared = windows(Quota(per_hour=1000, per_day=10))
             room = AccountLimits({"main": account}, "aws", usage, os.environ)
@@ -156,14 +158,14 @@ def test_frame_of_a_ledger_has_quota_windows_and_their_waits(place):
                 assert isinstance(reservation, int)
                 usage.finish(reservation)
         frame = looking.frame()
-        assert frame.parts[0].window == display.WindowUse("per_day", 4, 10)
+        assert frame.parts[0].fullest == display.WindowUse("per_day", 4, 10)
         assert frame.left is not None
         assert frame.left > 80_000, "the last five are sent tomorrow"
         file.unlink()
         file.mkdir()
-        assert looking.frame().parts[0].window is None
+        assert looking.frame().parts[0].fullest is None
     looking.refresh()
-    assert looking.frame().parts[0].window is None, "only while it runs"
+    assert looking.frame().parts[0].fullest is None, "only while it runs"
 
 
 async def identified(_: str) -> str:

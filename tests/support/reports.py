@@ -71,7 +71,7 @@ MAIN = DisplayPart(
     rate=0.98,
     allowed=1.0,
     throttled=3,
-    window=WindowUse("per_day", 4774, 9500),
+    windows=[WindowUse("per_day", 4774, 9500)],
 )
 FRAME = Frame(
     name="nightly",

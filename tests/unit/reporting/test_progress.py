@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from itertools import pairwise
 from math import inf
 
 import anyio
@@ -245,7 +246,8 @@ def test_frame_has_rows_rates_windows_and_stops_of_accounts():
     frame = watched(look)
     main, acme = frame.parts
     assert (frame.calls, frame.throttled, main.done, main.rows) == (5, 1, 20, 950)
-    assert main.window == WindowUse("per_day", 65, 100)
+    assert main.windows == [WindowUse("per_hour", 15, 50), WindowUse("per_day", 65, 100)]
+    assert main.fullest == main.windows[1]
     assert main.allowed == pytest.approx(10, rel=0.1)
     assert acme.allowed == inf
     assert acme.waiting
@@ -264,6 +266,33 @@ def test_watch_shows_frames_at_regular_intervals():
 
     watched(look)
     assert [frame.elapsed for frame in shown] == [5, 10, 15, 20, 25]
+
+
+def test_lines_of_a_log_become_rare_in_a_long_run():
+    shown: list[Frame] = []
+
+    async def look(view):
+        with anyio.move_on_after(3600):
+            await progress.watch(view, shown.append, now=lambda: NOW)
+
+    watched(look)
+    times = [frame.elapsed for frame in shown]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert times[:20] == [5.0 * number for number in range(1, 21)]
+    assert gaps == sorted(gaps)
+    assert gaps[-1] == progress.LONGEST_GAP
+
+
+def test_frame_has_failures_and_the_last_error():
+    async def look(view):
+        for number, status in enumerate([Status.FAILED, Status.SUCCEEDED, Status.IN_DOUBT]):
+            view.stats.add(outcome(POOL[number], status))
+        return progress.ProgressMeter(view).frame(NOW)
+
+    frame = watched(look)
+    assert {group.status: number for group, number in frame.failures.items()} == {"failed": 1, "in_doubt": 1}
+    assert frame.last_error == "eng-2/O2 C: denied"
+    assert frame.at == NOW
 
 
 def test_frame_shows_a_pause_and_rows_that_all_fail():

@@ -57,6 +57,10 @@ def test_run_stats_agree_with_the_history_of_the_ledger(before, sent):
     found = history.fold(numbered(records), live=True)
     assert seen.counts == count(found.counts(), len(POOL))
     assert seen.rows.failures == found.failures()
+    for group, examples in seen.examples.items():
+        for example in examples:
+            assert history.failure_group(found.unfinished[example.row.key]) == group
+    assert seen.this_run.sent == sum(bool(lost or final) for lost, final in recorded)
     assert seen.settled.total() == sum(len(final) for _, final in recorded)
     assert sum(rows.statuses.total() for rows in seen.accounts.values()) == sum(
         bool(lost or final) for lost, final in recorded

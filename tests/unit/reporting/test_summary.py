@@ -63,6 +63,8 @@ def test_summary_as_json():
     assert json.loads(json.dumps(as_json(SUMMARY))) == {
         "outcome": "stopped",
         "counts": {"succeeded": 1000, "failed": 30, "in_doubt": 2, "unattempted": 5},
+        "this_run": None,
+        "ledger_totals": {"rows": 1037, "succeeded": 1000, "failed": 30, "in_doubt": 2, "unattempted": 5},
         "failures": [
             {
                 "status": "failed",
@@ -70,6 +72,7 @@ def test_summary_as_json():
                 "code": "AccessDeniedException",
                 "count": 22,
                 "next": f"{AGAIN} AccessDeniedException",
+                "examples": [],
             },
             {
                 "status": "failed",
@@ -77,6 +80,7 @@ def test_summary_as_json():
                 "code": "InternalServerException",
                 "count": 8,
                 "next": f"{AGAIN} InternalServerException",
+                "examples": [],
             },
             {
                 "status": "in_doubt",
@@ -84,6 +88,7 @@ def test_summary_as_json():
                 "code": "AccessDeniedException",
                 "count": 2,
                 "next": f"{AGAIN} in_doubt",
+                "examples": [],
             },
         ],
         "ledger": "ledgers/nightly.ndjson",
@@ -107,4 +112,5 @@ def test_summary_as_json():
         "vanished_rows": ["eng-1/O1", "eng-2/O2"],
         "warnings": ["a warning"],
         "next_steps": [RUN, RETRY],
+        "report": "batch-snapshot report ledgers/nightly.ndjson --html ledgers/nightly.html",
     }

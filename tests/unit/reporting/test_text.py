@@ -2,13 +2,28 @@
 
 from dataclasses import replace
 
+import pytest
+
 from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.models import ErrorKind, Status
 from batch_snapshot.reporting import summary as report
 from batch_snapshot.reporting import text
-from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary, as_json
+from batch_snapshot.reporting.summary import AccountSummary, Counts, Example, Summary, ThisRun, as_json
 from batch_snapshot.reporting.text import SHOWN_ACCOUNTS, as_text
-from tests.support.reports import AGAIN, BROKEN, DONE, DOUBT, RETRY, RUN, SUMMARY
+from tests.support.reports import (
+    AGAIN,
+    BROKEN,
+    DENIED,
+    DONE,
+    DOUBT,
+    RETRY,
+    RUN,
+    SOME_FAILED,
+    SOME_IN_DOUBT,
+    SOME_LEFT,
+    SUMMARY,
+)
+from tests.support.strategies import POOL
 
 
 def test_states_in_words_omit_zeros_except_successes():
@@ -46,7 +61,57 @@ def test_summary_as_text():
         "calls   1,250 in 12.3 s, 50 throttled (4.0%); pace at the end 20/s",
         f"next    {RUN}",
         f"next    {RETRY}",
+        "report  batch-snapshot report ledgers/nightly.ndjson --html ledgers/nightly.html",
     ]
+
+
+THIS_RUN = ThisRun(rows=20, sent=15, looked_up=0, succeeded=3, failed=12, in_doubt=0, left_out=0)
+
+
+def test_summary_begins_with_what_this_command_did():
+    lines = text.as_text(replace(SUMMARY, outcome="deferred", this_run=THIS_RUN)).splitlines()
+    assert lines[0] == "This command: 15 sent, 3 succeeded, 12 failed, 5 not sent"
+    assert lines[1].startswith("Ledger: deferred: 1,037 rows: 1,000 succeeded")
+    looked_up = replace(THIS_RUN, sent=13, looked_up=2, left_out=5)
+    assert text.as_text(replace(SUMMARY, this_run=looked_up)).startswith(
+        "This command: 13 sent, 3 succeeded, 2 of them found by a look-up, 12 failed, 5 left out\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "counts", "words"),
+    [
+        ("completed", DONE, "completed"),
+        ("completed", SOME_FAILED, "completed with failures"),
+        ("completed", SOME_IN_DOUBT, "completed with rows in doubt"),
+        ("completed", SOME_LEFT, "incomplete"),
+        ("completed", Counts(1, 1, 1, 1), "incomplete"),
+        ("deferred", SOME_LEFT, "deferred"),
+        ("stopped", SOME_FAILED, "stopped"),
+    ],
+)
+def test_only_a_run_without_rows_left_is_called_completed(outcome, counts, words):
+    summary = replace(SUMMARY, outcome=outcome, counts=counts)
+    assert text.as_text(summary).startswith(f"{words}: ")
+    assert as_json(summary)["outcome"] == outcome
+
+
+def test_failures_have_example_rows_with_their_messages():
+    examples = {DENIED: [Example(POOL[0], "is\x1b not allowed"), Example(POOL[1], "x" * 500)]}
+    lines = text.as_text(replace(SUMMARY, examples=examples)).splitlines()
+    assert lines[3:6] == [
+        "     22 failed, denied, AccessDeniedException",
+        "        eng-0/O0  is\\x1b not allowed",
+        f"        eng-1/O1  {'x' * 159}…",
+    ]
+    found = as_json(replace(SUMMARY, examples=examples))["failures"]
+    assert found[0]["examples"][0] == {**POOL[0]._asdict(), "message": "is\x1b not allowed"}
+    assert found[1]["examples"] == []
+
+
+def test_one_row_is_no_plural():
+    assert text.states(Counts(1)) == "1 row: 1 succeeded"
+    assert "no longer in the manifest: 1 row (" in text.as_text(replace(SUMMARY, vanished=1))
 
 
 def test_groups_with_the_same_advice_share_it():
@@ -69,6 +134,7 @@ def test_summary_without_calls_omits_them():
         "",
         "ledger  l.ndjson",
         "run id  r",
+        "report  batch-snapshot report l.ndjson --html l.html",
     ]
     found = as_json(plain)
     assert (found["calls"], found["throttled_calls"], found["learned_rate"]) == (0, 0, None)
