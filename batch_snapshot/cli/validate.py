@@ -28,6 +28,7 @@ def validate_command(manifest: Path, form: str) -> int:
 
     Every problem is named with its file and line; exit code 2 if there is one.
     """
+    from batch_snapshot.manifest.problem_fields import problems_as_fields
     from batch_snapshot.ratelimit import forecast, windows
 
     try:
@@ -38,7 +39,7 @@ def validate_command(manifest: Path, form: str) -> int:
         terminal.print_json(
             {
                 "valid": False,
-                "problems": error.problems,
+                "problems": [one._asdict() for one in problems_as_fields(error.problems)],
                 "problem_count": error.total,
                 "outcome": "refused",
                 "exit_code": error.exit_code,

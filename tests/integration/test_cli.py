@@ -153,7 +153,13 @@ async def test_validate_names_every_mistake_and_its_line(place):
     assert run.stderr == dry.stderr == text.stderr
     assert as_json.json["valid"] is False
     assert as_json.json["problem_count"] == len(MISTAKEN_LINES)
-    assert as_json.json["problems"] == done
+    problems = as_json.json["problems"]
+    assert [(one["file"], one["line"]) for one in problems] == [("wrong.yaml", n) for n in MISTAKEN_LINES]
+    assert all(
+        one["message"] in line and (one["hint"] or "") in line
+        for one, line in zip(problems, done, strict=True)
+    )
+    assert sum(one["column"] is not None for one in problems) > len(problems) / 2
     assert not place.ledger.parent.exists()
 
 
@@ -518,7 +524,7 @@ async def a_run_beyond_max_duration_names_the_command_that_resumes_it(place: Pla
             "in_doubt": 0,
             "unattempted": 13 - made,
         }
-        (line,) = [line for line in done.stderr.splitlines() if line.startswith("0:00:05 ")]
+        (line,) = [line for line in done.stderr.splitlines() if "Z  0:00:05 " in line]
         assert "/14 rows" in line
         assert "1 failed" in line
         assert of_type(place.ledger, "end")[-1]["outcome"] == "deferred"
