@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from math import inf
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
+from batch_snapshot.engine.signal import Signal
 from batch_snapshot.failures.breakers import UNREACHABLE, Breaker
 from batch_snapshot.ratelimit import forecast
 from batch_snapshot.text import duration, plural
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
     from datetime import datetime
 
     from batch_snapshot.failures.breakers import Pause
@@ -72,8 +73,8 @@ class AccountState:
     probe_turn: anyio.Lock = field(default_factory=anyio.Lock)
     #: Rows whose outcome is not known yet.
     active: int = 0
-    #: Set and replaced when a pause ends or a row is done.
-    changed: anyio.Event = field(default_factory=anyio.Event)
+    #: Sent when a pause ends or a row is done.
+    changed: Signal = field(default_factory=Signal)
     #: Its AWS account is known, and its quota windows are set.
     identified: bool = False
     #: Catalogs in which the first read was made.
@@ -108,9 +109,8 @@ class AccountState:
         if self.halted:
             raise Abandoned
 
-    @asynccontextmanager
-    async def row_in_progress(self) -> AsyncIterator[None]:
-        """Work on one more row, as soon as the breaker allows it.
+    async def begin_row(self) -> None:
+        """Work on one more row, as soon as the breaker allows it; `end_row` follows.
 
         So no more rows than the breaker's limit fail in the same way before it trips.
 
@@ -122,11 +122,10 @@ class AccountState:
                 await self.changed.wait()
         self.check_halted()
         self.active += 1
-        try:
-            yield
-        finally:
-            self.active -= 1
-            self.notify_changed()
+
+    def end_row(self) -> None:
+        self.active -= 1
+        self.changed.send()
 
     async def until_next_probe(self) -> None:
         while (pause := self.pause) is not None and (left := pause.next_at - anyio.current_time()) > 0:
@@ -135,12 +134,7 @@ class AccountState:
 
     def end_pause(self) -> None:
         self.pause = None
-        self.notify_changed()
-
-    def notify_changed(self) -> None:
-        """Wake tasks that wait for the end of a pause or of another row."""
-        self.changed.set()
-        self.changed = anyio.Event()
+        self.changed.send()
 
     def window_spent(self, pacer: Pacer, spent: WindowFull, now: datetime) -> Stop:
         """Note which window of which pacer is spent, and return the stop that says when it opens."""

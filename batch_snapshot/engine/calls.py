@@ -72,9 +72,11 @@ class Calls:
             Abandoned: the run or the account stopped, perhaps because a window is spent.
         """
         permit = None
+        account.check_halted()
         try:
-            with account.interruptible():
-                permit = await pacer.acquire()
+            if (permit := pacer.acquire_nowait()) is None:
+                with account.interruptible():
+                    permit = await pacer.acquire()
         except WindowFullError as error:
             self._run.stop_account(account.name, account.window_spent(pacer, error.spent, self._now()))
         except StorageError as error:
@@ -87,9 +89,8 @@ class Calls:
             raise Abandoned
         return permit
 
-    @asynccontextmanager
-    async def in_flight(self, pacer: Pacer) -> AsyncIterator[None]:
-        """Be one of the calls in flight.
+    async def begin(self, pacer: Pacer) -> None:
+        """Begin a call as soon as fewer than the most calls are in flight; `end` follows.
 
         There is a wait only with more accounts than calls in flight; then each account has one worker, and
         the longest waiter is next. The wait is added to the pace, which counts from when a call leaves.
@@ -98,10 +99,9 @@ class Calls:
             await self._concurrency.take()
             leaves = pacer.now()
             pacer.change(lambda pace: pace.late(leaves))
-        try:
-            yield
-        finally:
-            self._concurrency.give_back()
+
+    def end(self) -> None:
+        self._concurrency.give_back()
 
     async def read(
         self, account: AccountState, read: Callable[[], Awaitable[Receipt | None]]
@@ -114,12 +114,14 @@ class Calls:
         async with self.turn(account):
             with await self.permit(account, account.read_pacer) as permit:
                 permit.used()
+                await self.begin(account.read_pacer)
                 try:
-                    async with self.in_flight(account.read_pacer):
-                        found = await read()
+                    found = await read()
                 except ApiError as error:
                     self.failed(account, permit, error.failure)
                     return error.failure
+                finally:
+                    self.end()
                 self.answered(account, permit)
                 return found
 

@@ -7,7 +7,9 @@ Each account has its own pace, breaker and workers, so that no account waits for
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import anyio
@@ -21,6 +23,7 @@ from batch_snapshot.engine.lookup import LookUpRefusedError, LookUps
 from batch_snapshot.engine.preflight import Preflight
 from batch_snapshot.engine.queue import RequestQueue
 from batch_snapshot.engine.run_state import RunState
+from batch_snapshot.engine.signal import Signal
 from batch_snapshot.failures import retry
 from batch_snapshot.models import ApiError, Failure, Outcome, Receipt, Request, Verdict
 
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from anyio.abc import TaskGroup
-    from anyio.streams.memory import MemoryObjectReceiveStream
 
     from batch_snapshot.config.options import Settings
     from batch_snapshot.engine.account import AccountState
@@ -37,6 +39,16 @@ if TYPE_CHECKING:
 
 #: Rows named by one intent: so many of an account are in doubt after a crash, besides those being sent.
 INTENT_SIZE = 64
+
+
+@dataclass(slots=True)
+class _IntendedRows:
+    """Rows of an account whose intent is durable; its workers take them from here."""
+
+    waiting: deque[Request] = field(default_factory=deque)
+    workers: int = 1
+    #: Held by the worker that gets more.
+    lock: anyio.Lock = field(default_factory=anyio.Lock)
 
 
 class Engine(RunState):
@@ -60,8 +72,8 @@ class Engine(RunState):
         self._calls = Calls(self, self._concurrency, settings, seams.now)
         self._look_ups = LookUps(self._calls, seams, settings)
         self.preflight = Preflight(self, self._calls, seams)
-        #: Pairs with a row in progress; the event is set when it is done.
-        self._pairs: dict[tuple[str, str, str], anyio.Event] = {}
+        #: Pairs with a row in progress; the signal is sent when it is done.
+        self._pairs: dict[tuple[str, str, str], Signal] = {}
 
     @property
     def in_flight(self) -> int:
@@ -97,7 +109,7 @@ class Engine(RunState):
                         timer.start_soon(self.stop_after, self._settings.max_duration)
                     async with anyio.create_task_group() as workers:
                         for account in self.accounts.values():
-                            workers.start_soon(self._serve, account, workers)
+                            workers.start_soon(self._work, account, _IntendedRows(), workers)
                         await self._queue.read(batches, expected)
                     timer.cancel_scope.cancel()
         finally:
@@ -105,44 +117,46 @@ class Engine(RunState):
             self._queue.close()
         self._refresh_deferrals()
 
-    async def _serve(self, account: AccountState, workers: TaskGroup) -> None:
-        """Hand the rows of an account to its workers, each batch after its intent is durable.
+    async def _work(self, account: AccountState, rows: _IntendedRows, workers: TaskGroup) -> None:
+        """Bring rows of an account to their outcomes, one after the other, until there are no more."""
+        while rows.waiting or await self._intend_more(account, rows, workers):
+            request = rows.waiting.popleft()
+            with suppress(Abandoned):
+                await account.begin_row()
+                try:
+                    await self._process(account, request)
+                finally:
+                    account.end_row()
+
+    async def _intend_more(self, account: AccountState, rows: _IntendedRows, workers: TaskGroup) -> bool:
+        """Make the intent of further rows durable, and start workers for them; returns whether there are any.
 
         An account has its share of the concurrency, so that one whose calls hang takes no other's. The share
         grows when another account has no more rows.
         """
-        number = 0
-        sender, receiver = anyio.create_memory_object_stream[Request](0)
-        with sender, receiver:
-            while batch := await self._queue.take(account.name, INTENT_SIZE):
+        async with rows.lock:
+            while not rows.waiting and (batch := await self._queue.take(account.name, INTENT_SIZE)):
                 if not await self.preflight.ready(account, batch[0]):
                     continue
                 await self._seams.intend(batch)
+                rows.waiting.extend(batch)
                 share = self._concurrency.share(self, self._queue.busy())
-                for request in batch:
-                    if number < share:
-                        number += 1
-                        workers.start_soon(self._work, account, receiver.clone())
-                    await sender.send(request)
-
-    async def _work(self, account: AccountState, requests: MemoryObjectReceiveStream[Request]) -> None:
-        with requests:
-            async for request in requests:
-                with suppress(Abandoned):
-                    async with account.row_in_progress():
-                        await self._process(account, request)
+                for _ in range(min(share - rows.workers, len(batch) - 1)):
+                    rows.workers += 1
+                    workers.start_soon(self._work, account, rows, workers)
+            return bool(rows.waiting)
 
     async def _process(self, account: AccountState, request: Request) -> None:
         """Bring one request to its outcome; no other request of its pair is in progress meanwhile."""
         pair = (request.row.catalog, request.row.engagement, request.row.resource)
         while busy := self._pairs.get(pair):
             await busy.wait()
-        done = self._pairs[pair] = anyio.Event()
+        done = self._pairs[pair] = Signal()
         try:
             await self._settle(account, Attempts(request, self._now(), self._began))
         finally:
             del self._pairs[pair]
-            done.set()
+            done.send()
 
     async def _settle(self, account: AccountState, attempts: Attempts) -> None:
         """Send a row until its outcome is known, and record it."""
@@ -232,22 +246,24 @@ class Engine(RunState):
             raise ApiError(failure)
 
     async def _send(self, account: AccountState, permit: Permit, attempts: Attempts) -> Receipt:
-        async with self._calls.in_flight(account.pacer):
+        await self._calls.begin(account.pacer)
+        try:
             account.check_halted()
             attempts.sent(self._look_ups.clock_reading(account))
             permit.used()
             account.traffic.calls += 1
-            try:
-                receipt = await self._seams.send(attempts.request)
-            except ApiError as error:
-                attempts.answered(error.failure)
-                account.traffic.calls -= error.failure.never_left
-                account.traffic.throttled += error.failure.verdict is Verdict.THROTTLED
-                self._calls.failed(account, permit, error.failure)
-                raise
-            attempts.answered()
-            self._calls.answered(account, permit)
-            return receipt
+            receipt = await self._seams.send(attempts.request)
+        except ApiError as error:
+            attempts.answered(error.failure)
+            account.traffic.calls -= error.failure.never_left
+            account.traffic.throttled += error.failure.verdict is Verdict.THROTTLED
+            self._calls.failed(account, permit, error.failure)
+            raise
+        finally:
+            self._calls.end()
+        attempts.answered()
+        self._calls.answered(account, permit)
+        return receipt
 
     def _give_up(self, account: AccountState, attempts: Attempts, failure: Failure) -> None:
         """No further try: the row failed or is in doubt, or the account cannot sign."""

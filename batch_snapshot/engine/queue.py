@@ -17,6 +17,7 @@ import anyio
 import orjson
 
 from batch_snapshot import sqlite
+from batch_snapshot.engine.signal import Signal
 from batch_snapshot.models import Request, Row
 
 if TYPE_CHECKING:
@@ -39,14 +40,10 @@ class _Backlog:
     stored: int = 0
     #: Requests read so far.
     read: int = 0
-    changed: anyio.Event = field(default_factory=anyio.Event)
+    changed: Signal = field(default_factory=Signal)
 
     def __bool__(self) -> bool:
         return bool(self.near or self.stored)
-
-    def wake(self) -> None:
-        self.changed.set()
-        self.changed = anyio.Event()
 
 
 class RequestQueue:
@@ -67,7 +64,7 @@ class RequestQueue:
         self._expected: Mapping[str, int] | None = None
         self._near = max(1, read_ahead // max(1, len(self._backlogs)))
         self._complete = False
-        self._changed = anyio.Event()
+        self._changed = Signal()
         self._files = ExitStack()
         self._disk: sqlite.Connection | None = None
 
@@ -78,8 +75,8 @@ class RequestQueue:
     def wake(self) -> None:
         """Some account halted: tasks that wait look again."""
         for backlog in self._backlogs.values():
-            backlog.wake()
-        self._wake_reader()
+            backlog.changed.send()
+        self._changed.send()
 
     def busy(self) -> int:
         """How many accounts have requests, or will have."""
@@ -121,7 +118,7 @@ class RequestQueue:
             self._load(backlog, size)
         taken = [backlog.near.popleft() for _ in range(min(size, len(backlog.near)))]
         if not backlog:
-            self._wake_reader()
+            self._changed.send()
         return taken
 
     def _put(self, request: Request) -> None:
@@ -136,7 +133,7 @@ class RequestQueue:
         else:
             self._store(backlog, request)
         if awaited:
-            backlog.wake()
+            backlog.changed.send()
 
     def _active(self) -> list[_Backlog]:
         return [backlog for name, backlog in self._backlogs.items() if not self._halted(name)]
@@ -151,10 +148,6 @@ class RequestQueue:
         active = self._active()
         expecting = [backlog for backlog in active if self._more_to_come(backlog)]
         return not (any(active) and expecting and all(expecting))
-
-    def _wake_reader(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
 
     def _store(self, backlog: _Backlog, request: Request) -> None:
         if self._disk is None:

@@ -162,6 +162,17 @@ class Pacer:
         except StorageError as error:
             self._failed = error
 
+    def acquire_nowait(self) -> Permit | None:
+        """A permit, if nothing waits for one and a call may leave at once.
+
+        Raises:
+            StorageError: the log of calls cannot be read or written.
+        """
+        if self._queue.locked() or self._failed or self.pace.opens(now := self.now()) > now:
+            return None
+        reservation = self._reserve()
+        return None if isinstance(reservation, WindowFull) else self._permit(reservation)
+
     async def acquire(self) -> Permit:
         """Wait until a call may leave; the windows are asked last.
 
@@ -172,13 +183,22 @@ class Pacer:
         async with self._queue:
             while True:
                 await self._wait_for_pace()
-                reservation = self.meter.reserve() if self.meter else None
+                reservation = self._reserve()
                 if isinstance(reservation, WindowFull):
                     await self.wait_for_window(reservation)
-                elif (now := self._take()) is not None:
-                    return Permit(self, now, reservation)
-                elif reservation is not None:
-                    self.release(reservation, left=False)
+                elif permit := self._permit(reservation):
+                    return permit
+
+    def _reserve(self) -> int | WindowFull | None:
+        return self.meter.reserve() if self.meter else None
+
+    def _permit(self, reservation: int | None) -> Permit | None:
+        """The permit that the pace allows now; None: another process was faster."""
+        if (now := self._take()) is not None:
+            return Permit(self, now, reservation)
+        if reservation is not None:
+            self.release(reservation, left=False)
+        return None
 
     def _take(self) -> float | None:
         """Take the turn that the pace allows; None: another process was faster."""
