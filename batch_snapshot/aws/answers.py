@@ -7,7 +7,6 @@ import errno
 import math
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,7 +27,7 @@ def receipt(operation: CreateOperation, answer: Mapping[str, Any], scrub: Scrub,
     found = operation.receipt(answer, row)
     if isinstance(found, str):
         raise ApiError(invalid_response(answer, found, scrub))
-    return replace(found, arn=scrub(found.arn), request_id=_request_id(answer, scrub))
+    return Receipt(scrub(found.arn), found.revision, _request_id(answer, scrub))
 
 
 def invalid_response(answer: Mapping[str, Any], message: str, scrub: Scrub) -> Failure:

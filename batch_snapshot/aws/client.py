@@ -4,6 +4,7 @@ botocore's own retries are off: every try takes a permit first, and the ledger r
 raises becomes an `ApiError` here.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -212,7 +213,7 @@ class Clients:
             self._allowed()
         skew_before = client.known_skew
         try:
-            with anyio.fail_after(self._target.call_timeout):
+            async with asyncio.timeout(self._target.call_timeout):
                 if fast := client.fast_calls.get(operation):
                     answer = await fast.call(parameters, credentials, self._now() + client.correction)
                 else:
@@ -233,7 +234,7 @@ class Clients:
     async def _signing(self, account: str) -> tuple[_AccountClient, Any]:
         """The account's client, opened if need be, and its frozen credentials of this moment."""
         try:
-            client = await self._account_client(account)
+            client = self._clients.get(account) or await self._account_client(account)
             return client, await self._sessions.frozen(account, client.credentials)
         except Exception as error:
             raise ApiError(await self._credentials_failure(account, error)) from error
@@ -270,8 +271,6 @@ class Clients:
         return skew if abs(skew.total_seconds()) < LARGEST_SKEW else known
 
     async def _account_client(self, account: str) -> _AccountClient:
-        if client := self._clients.get(account):
-            return client
         async with self._opening[account]:
             if account not in self._clients:
                 self._clients[account] = await self._open(self._accounts[account])

@@ -5,6 +5,7 @@ connections) is shared by all accounts for which it would be set up alike, and e
 (`signing`): a thousand clients would take gigabytes, and minutes to make.
 """
 
+import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable
@@ -81,6 +82,8 @@ class Sessions:
         self._prompt_lock = anyio.Lock()
         self._refused_prompts: dict[str, mfa.MfaCodeError] = {}
         self._secrets: dict[str, redaction.Secrets] = defaultdict(redaction.known)
+        #: By account: what signed last.
+        self._frozen: dict[str, Any] = {}
         #: By profile: what gave its credentials, or failed to.
         self._chains: dict[str | None, providers.Chain] = {}
         self._sts = Sts(self.client, self.scrubber, rng, self._timeout)
@@ -128,12 +131,14 @@ class Sessions:
     async def frozen(self, account: str, credentials: Any) -> Any:
         """The credentials as they are now. Their secrets are taken out of texts from now on."""
         assumed = isinstance(credentials, AioDeferredRefreshableCredentials)
-        with anyio.fail_after(None if assumed else self._timeout):
+        async with asyncio.timeout(None if assumed else self._timeout):
             frozen = await credentials.get_frozen_credentials()
-        if not self._simulated:
-            providers.check(frozen, credentials.method, self._profile_of(credentials))
-        secrets = (frozen.secret_key, frozen.token)
-        self._secrets[account].add(text for text in secrets if text and len(text) >= redaction.LONG)
+        if frozen != self._frozen.get(account):
+            if not self._simulated:
+                providers.check(frozen, credentials.method, self._profile_of(credentials))
+            secrets = (frozen.secret_key, frozen.token)
+            self._secrets[account].add(text for text in secrets if text and len(text) >= redaction.LONG)
+            self._frozen[account] = frozen
         return frozen
 
     def _profile_of(self, credentials: Any) -> str:

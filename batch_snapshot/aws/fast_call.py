@@ -42,7 +42,7 @@ class SignedCall(NamedTuple):
 
 class FastResponse(NamedTuple):
     status: int
-    #: Names in lower case.
+    #: Found by names in lower case.
     headers: Mapping[str, str]
     body: bytes
 

@@ -119,17 +119,13 @@ def check_proxy(url: str) -> None:
         raise InvalidProxyError(f"the URL of the proxy {host} cannot be used") from None
 
 
-class _Connecting(NamedTuple):
-    """Makes connections as aiohttp does, and marks what it raises: nothing of a call was sent by then."""
-
-    connect: Callable[..., Any]
-
-    async def __call__(self, *args: Any, **options: Any) -> Any:
-        try:
-            return await self.connect(*args, **options)
-        except Exception as error:
-            setattr(error, UNCONNECTED, True)
-            raise
+async def _connect(create: Callable[..., Any], *args: Any) -> Any:
+    """Make a connection as aiohttp does, and mark what it raises: nothing of a call was sent by then."""
+    try:
+        return await create(*args)
+    except Exception as error:
+        setattr(error, UNCONNECTED, True)
+        raise
 
 
 class _Answer(NamedTuple):
@@ -138,6 +134,8 @@ class _Answer(NamedTuple):
     url: Any
     status: int
     raw_headers: tuple[tuple[bytes, bytes], ...]
+    #: The same, by name in any case.
+    headers: Mapping[str, str]
     body: bytes
 
     async def read(self) -> bytes:
@@ -154,14 +152,15 @@ class _Exchanges(NamedTuple):
         async with self.session.request(method, allow_redirects=False, **options) as response:
             if response.status == 407 and options.get("proxy"):
                 raise ProxyAuthenticationError(urlsplit(options["proxy"]).netloc.rpartition("@")[2])
-            body = bytearray()
-            async for part in response.content.iter_any():
-                body += part
+            body = b""
+            while not response.content.at_eof():
+                body += await response.content.readany()
                 if len(body) > LONGEST_ANSWER:
                     raise AnswerTooLongError
-            # botocore keeps no cookies either.
-            self.session.cookie_jar.clear()
-            return _Answer(response.url, response.status, response.raw_headers, bytes(body))
+            if response.cookies:
+                # botocore keeps none either.
+                self.session.cookie_jar.clear()
+            return _Answer(response.url, response.status, response.raw_headers, response.headers, body)
 
 
 class Transport(Verified):
@@ -176,12 +175,14 @@ class Transport(Verified):
         self.proxied = bool(proxies)
 
     async def _get_session(self, proxy_url: str | None) -> _Exchanges:
-        if proxy_url is not None:
-            check_proxy(proxy_url)
-        session = await super()._get_session(proxy_url)
-        if not isinstance(session.connector.connect, _Connecting):
-            session.connector.connect = _Connecting(session.connector.connect)
-        return _Exchanges(session)
+        opened: _Exchanges | None = self._sessions.get(proxy_url)
+        if opened is None:
+            if proxy_url is not None:
+                check_proxy(proxy_url)
+            session = await super()._get_session(proxy_url)
+            session.connector._create_connection = partial(_connect, session.connector._create_connection)  # noqa: SLF001
+            opened = self._sessions[proxy_url] = _Exchanges(session)
+        return opened
 
     async def exchange(self, call: SignedCall) -> FastResponse:
         """Send a signed call directly, not through a proxy."""
@@ -192,8 +193,7 @@ class Transport(Verified):
         except Exception as error:
             await _Raising(error).send(AWSRequest("POST", call.url, data=call.body).prepare())
             raise
-        received = {name.decode().lower(): value.decode() for name, value in answer.raw_headers}
-        return FastResponse(answer.status, received, answer.body)
+        return FastResponse(answer.status, answer.headers, answer.body)
 
 
 class MetadataTransport(Transport, _RefCountedSession):  # type: ignore[misc] # aiobotocore is untyped

@@ -99,39 +99,14 @@ class Verified(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
 
 
 class _Connection(ResponseHandler):
-    """A connection that is closed by data that arrives while no request waits.
+    """A connection that no request uses once there is data that none has asked for.
 
     aiohttp would keep an answer that came late or twice, and take it for the answer to the next request.
     """
 
-    _answer: Any = None
-
-    def set_response_params(self, **settings: Any) -> None:
-        """A request begins (called by aiohttp)."""
-        self._answer = None
-        super().set_response_params(**settings)
-
-    def feed_data(self, data: Any, size: int = 0) -> None:
-        """The head of an answer has arrived; one of 1xx is followed by another."""
-        message, body = data
-        if message.code >= 200:
-            self._answer = body
-        super().feed_data(data, size)
-
-    def data_received(self, data: bytes) -> None:
-        # aiohttp passes no bytes at all when a body that was read lets reading resume.
-        if data and self._idle:
-            self.close()
-        else:
-            super().data_received(data)
-
     def is_connected(self) -> bool:
-        """Whether the next request can use it: not if unexpected bytes wait to be read."""
-        return super().is_connected() and not (self._idle and _readable(self.transport))
-
-    @property
-    def _idle(self) -> bool:
-        return self._answer is not None and self._answer.is_eof()
+        """Whether the next request can use it (called by aiohttp's pool)."""
+        return super().is_connected() and not self.should_close and not _readable(self.transport)
 
 
 def _readable(transport: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batch_snapshot.failures.retry import ClockReading
 from batch_snapshot.models import ErrorKind, Failure, Outcome, RowError, Status, Verdict
@@ -100,8 +100,9 @@ class Attempts:
 
     def succeeded(self, receipt: Receipt, now: datetime, *, reconciled: bool = False) -> Outcome:
         """The outcome with a snapshot, named by an answer or found by a look-up."""
-        return replace(
-            self._outcome(Status.SUCCEEDED, now),
+        return self._outcome(
+            Status.SUCCEEDED,
+            now,
             arn=receipt.arn,
             revision=receipt.revision,
             request_id=receipt.request_id,
@@ -110,13 +111,14 @@ class Attempts:
 
     def unsettled(self, failure: Failure, now: datetime) -> Outcome:
         """The outcome without one: in doubt after an ambiguous try, else failed."""
-        return replace(
-            self._outcome(Status.IN_DOUBT if self.ambiguous else Status.FAILED, now),
+        return self._outcome(
+            Status.IN_DOUBT if self.ambiguous else Status.FAILED,
+            now,
             request_id=failure.request_id,
             error=RowError(failure.kind, failure.code, failure.message, failure.reason, failure.http_status),
         )
 
-    def _outcome(self, status: Status, now: datetime) -> Outcome:
+    def _outcome(self, status: Status, now: datetime, **more: Any) -> Outcome:
         return Outcome(
             request=self.request,
             status=status,
@@ -127,4 +129,5 @@ class Attempts:
             started_at=self.started_at,
             finished_at=now,
             clock_skew=self.clock_skew,
+            **more,
         )

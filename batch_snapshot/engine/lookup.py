@@ -42,11 +42,8 @@ class LookUps:
 
     def due(self, account: AccountState, attempts: Attempts) -> bool:
         """Whether the service may have forgotten the token of an ambiguous try."""
-        return retry.must_look_up_first(
-            ambiguous=attempts.ambiguous,
-            known_since=attempts.known_since,
-            now=self.clock_reading(account),
-            token_ttl=self._settings.token_ttl,
+        return attempts.ambiguous and retry.may_be_forgotten(
+            attempts.known_since, self.clock_reading(account), self._settings.token_ttl
         )
 
     async def find(self, account: AccountState, attempts: Attempts) -> Receipt | None:

@@ -63,16 +63,14 @@ def service_times(then: ClockReading, skew_now: float | None) -> tuple[datetime,
     return tuple(then.at + timedelta(seconds=skew) for skew in sorted(skews))
 
 
-def must_look_up_first(
-    *, ambiguous: bool, known_since: ClockReading | None, now: ClockReading, token_ttl: float
-) -> bool:
-    """Whether the snapshot must be looked up before the token is sent again.
+def may_be_forgotten(known_since: ClockReading | None, now: ClockReading, token_ttl: float) -> bool:
+    """Whether the service may have forgotten a token.
 
     The service does not document how long it remembers a token. It is trusted to do so for `token_ttl`
     seconds by our clock and by the service's, since ours may have been set meanwhile. The age of a token
     from the future is unknown.
     """
-    if not ambiguous or known_since is None:
+    if known_since is None:
         return False
     waited = (now.at - known_since.at).total_seconds()
     today = now.at + timedelta(seconds=now.skew or 0.0)

@@ -32,14 +32,10 @@ def test_the_backoff_doubles():
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-@pytest.mark.parametrize(
-    ("ambiguous", "age", "look"),
-    [(True, 601, True), (True, 600, False), (False, 6000, False), (True, None, False)],
-)
-def test_only_an_old_ambiguous_token_is_looked_up_first(ambiguous, age, look):
+@pytest.mark.parametrize(("age", "forgotten"), [(601, True), (600, False), (None, False)])
+def test_an_old_token_may_be_forgotten(age, forgotten):
     first = None if age is None else retry.ClockReading(NOON - timedelta(seconds=age))
-    now = retry.ClockReading(NOON)
-    assert retry.must_look_up_first(ambiguous=ambiguous, known_since=first, now=now, token_ttl=600) is look
+    assert retry.may_be_forgotten(first, retry.ClockReading(NOON), 600) is forgotten
 
 
 @pytest.mark.parametrize(
@@ -63,7 +59,7 @@ def test_only_an_old_ambiguous_token_is_looked_up_first(ambiguous, age, look):
 def test_a_token_ages_by_both_clocks(age, then, now, look):
     sent = retry.ClockReading(NOON - timedelta(seconds=age), then)
     today = retry.ClockReading(NOON, now)
-    assert retry.must_look_up_first(ambiguous=True, known_since=sent, now=today, token_ttl=600) is look
+    assert retry.may_be_forgotten(sent, today, 600) is look
 
 
 moments = st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1)).map(lambda at: at.replace(tzinfo=UTC))  # noqa: DTZ001
