@@ -231,6 +231,8 @@ class AccountForecast:
     windows: tuple[QuotaWindow, ...]
     #: Calls used of each window by now.
     used: tuple[int, ...]
+    #: Seconds until a call fits each window; 0: now, inf: never.
+    opens_in: tuple[float, ...] = ()
 
 
 class AccountLimits:
@@ -341,7 +343,8 @@ class AccountLimits:
             rate, basis = self._expected_rate(name, key)
         found = forecast.forecast(rows, rate, [(window.seconds, window.limit) for window in windows], ages)
         used = tuple(sum(age < window.seconds for age in ages) for window in windows)
-        return AccountForecast(found, rate, basis, windows, used)
+        opens_in = tuple(_opens_in(window, ages) for window in windows)
+        return AccountForecast(found, rate, basis, windows, used, opens_in)
 
     def _expected_rate(self, name: str, key: str | None) -> tuple[float, str]:
         declared = self._accounts[name].quota.per_second
@@ -350,6 +353,14 @@ class AccountLimits:
         text = self._usage.read_note(f"{key} pace sought", LEARNED_FOR) if self._usage and key else None
         found = _load_pace(text)
         return (found.known, "learned") if found and found.known else (PUBLISHED_RATE, "assumed")
+
+
+def _opens_in(window: QuotaWindow, ages: list[float]) -> float:
+    if not window.limit:
+        return inf
+    oldest_first = sorted((age for age in ages if age < window.seconds), reverse=True)
+    too_many = len(oldest_first) - window.limit
+    return window.seconds - oldest_first[too_many] if too_many >= 0 else 0.0
 
 
 def _settings_hash(account: Account, endpoint: str, environ: Mapping[str, str]) -> str:

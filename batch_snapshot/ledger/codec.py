@@ -40,7 +40,8 @@ def encode_run(header: Header, version: str, **more: object) -> bytes:
     if header.unrecorded_since:
         more["unrecorded_since"] = timestamp(header.unrecorded_since)
     fields = header._asdict()
-    settings, *_ = (fields.pop(name) for name in ("settings", "discovered_sha256", "unrecorded_since"))
+    later = ("settings", "discovered_sha256", "unrecorded_since", "version")
+    settings, *_ = (fields.pop(name) for name in later)
     fields["started_at"] = timestamp(header.started_at)
     begin = {"type": "run", "schema": SCHEMA}
     return _line({**begin, **fields, "version": version, "settings": settings, **more})
@@ -172,6 +173,7 @@ def _decode_run(fields: dict[str, Any]) -> Header:
         settings=dict(fields.get("settings") or {}),
         discovered_sha256=_text_or_none(fields.get("discovered_sha256")),
         unrecorded_since=_time(since) if (since := fields.get("unrecorded_since")) is not None else None,
+        version=fields["version"] if isinstance(fields.get("version"), str) else None,
     )
 
 

@@ -33,7 +33,7 @@ KINDS: Mapping[str, str] = {
     "revision_jumps": "a.status = 'succeeded' AND b.status = 'succeeded' AND a.revision <> b.revision + 1",
 }
 
-_KIND_TEXTS = {
+KIND_TEXTS = {
     "new": "not in the first",
     "gone": "not in the second",
     "newly_failing": "failed or in doubt, and did not before",
@@ -130,14 +130,14 @@ def as_text(found: Difference) -> str:
     for kind, number in found.counts.items():
         if not number:
             continue
-        lines.append(f"{number:>7,} {kind.replace('_', ' ')}: {_KIND_TEXTS[kind]}")
-        lines += [f"        {_change_text(one)}" for one in found.changes[kind][:SHOWN]]
+        lines.append(f"{number:>7,} {kind.replace('_', ' ')}: {KIND_TEXTS[kind]}")
+        lines += [f"        {change_text(one)}" for one in found.changes[kind][:SHOWN]]
         if number > SHOWN:
             lines.append(f"        … and {number - SHOWN:,} more: --format json names them")
     return "\n".join(lines if len(lines) > 1 else [*lines, "no difference"])
 
 
-def _change_text(one: Change) -> str:
+def change_text(one: Change) -> str:
     states = [
         f"{status.replace('_', ' ')}{f' revision {revision}' if revision else ''}" if status else "not there"
         for status, revision in ((one.before, one.revision_before), (one.after, one.revision_after))

@@ -23,6 +23,8 @@ class Header(NamedTuple):
     discovered_sha256: str | None = None
     #: Since then, lost lines can have named rows that no other line names (see `repair`).
     unrecorded_since: datetime | None = None
+    #: Of batch-snapshot, which wrote the line; None: not read from a line.
+    version: str | None = None
 
 
 class Intent(NamedTuple):

@@ -1,6 +1,6 @@
 """The report as one HTML file that needs nothing else: no network, no other file.
 
-Every value is escaped: by the template engine in the page, as JSON in its data, as text by its script.
+Every value is escaped: by the template engine in the page, in base64 in its data, as text by its script.
 The page's Content-Security-Policy lets it load nothing and run no script but its own.
 """
 
@@ -8,28 +8,178 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from importlib.resources import files
+from math import isinf
 from typing import Any
 
 import jinja2
-import orjson
 from markupsafe import Markup
 
 from batch_snapshot import __version__
+from batch_snapshot.engine.limits import AccountForecast
+from batch_snapshot.ledger.diff import KIND_TEXTS, SHOWN, Difference, change_text
+from batch_snapshot.ledger.history import FailureGroup
+from batch_snapshot.ledger.records import Header
+from batch_snapshot.models import Account
+from batch_snapshot.ratelimit.windows import DAY, windows
 from batch_snapshot.reporting import charts
-from batch_snapshot.reporting.html_table import PageRows, columns
+from batch_snapshot.reporting.html_table import FailureMessages, PageRows, packed
 from batch_snapshot.reporting.next_steps import remedy
 from batch_snapshot.reporting.stats import LedgerStats
 from batch_snapshot.reporting.summary import Summary, largest_first
 from batch_snapshot.reporting.text import advice
 from batch_snapshot.text import duration
 
+#: The parts of the page, in this order.
+SECTIONS = ["header", "outcome", "failures", "difference", "course", "quotas", "accounts", "invocations"]
+#: Accounts of the table of accounts.
+MOST_ACCOUNTS = 500
 
-def render(
-    summary: Summary, stats: LedgerStats, rows: PageRows, *, notes: Sequence[str], made_at: datetime
-) -> str:
-    """Render the page; `notes` say what is missing, and why."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageContent:
+    """What the page tells besides its table of rows."""
+
+    summary: Summary
+    stats: LedgerStats
+    header: Header
+    made_at: datetime
+    #: What is missing, and why.
+    notes: Sequence[str] = ()
+    #: Each account's rows by status.
+    accounts: Mapping[str, Counter[str]]
+    groups: Mapping[FailureGroup, FailureMessages]
+    #: The accounts of the last invocation with their quotas.
+    quotas: Mapping[str, Account]
+    #: Calls a second that each invocation was allowed; None: not known.
+    allowed: Sequence[float | None] = ()
+    #: By account: its quota windows now.
+    forecasts: Mapping[str, AccountForecast] = field(default_factory=dict)
+    #: To the ledger before it.
+    difference: Difference | None = None
+
+
+def render(content: PageContent, rows: PageRows) -> str:
+    """Render the whole page."""
+    style, script = _file("page.css"), _file("page.js")
+    counts = content.summary.counts
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            title=f"{content.header.name}: {badge(content.summary)[0]}, "
+            f"{counts.succeeded:,} of {counts.total:,} rows succeeded",
+            sections=sections(content),
+            shown=len(rows.kept),
+            total=rows.total,
+            plain=rows.plain,
+            unsettled=counts.failed + counts.in_doubt + counts.unattempted,
+            made_at=content.made_at,
+            version=__version__,
+            style=Markup(style),  # noqa: S704 - our own file
+            script=Markup(script),  # noqa: S704 - our own file
+            policy=_policy(style, script),
+            data=packed(rows.kept),
+        )
+    )
+
+
+def sections(content: PageContent) -> dict[str, str]:
+    """The parts of the page before its table of rows, by name, each as HTML."""
+    module = _environment().get_template("sections.html").make_module(_values(content))
+    return {name: getattr(module, f"part_{name}")() for name in SECTIONS}
+
+
+def _values(content: PageContent) -> dict[str, Any]:
+    """What the templates show."""
+    summary, stats, header = content.summary, content.stats, content.header
+    drawn = [
+        *charts.over_time(stats.invocations, content.allowed),
+        charts.latency(stats.latencies),
+        charts.attempts(stats.attempts),
+    ]
+    several, a_day = len(content.accounts) > 1, _calls_a_day(content)
+    failing = charts.failures_by_account(stats.failed_minutes) if several else None
+    groups = [
+        (group, content.groups[group], advice(group), remedy(group, summary.ledger, summary.settings))
+        for group, _ in largest_first({group: found.rows for group, found in content.groups.items()})
+    ]
+    accounts = sorted(
+        content.accounts.items(), key=lambda item: -sum(item[1][each] for each in ("failed", "in_doubt"))
+    )
+    return {
+        "content": content,
+        "summary": summary,
+        "stats": stats,
+        "header": header,
+        "badge": badge(summary),
+        "finished": None if summary.outcome == "running" else stats.invocations[-1].ended,
+        "counts": summary.counts,
+        "shares": dict(charts.parts(summary.counts.as_dict())),
+        "groups": groups,
+        "accounts": accounts,
+        "calls": sum((each.calls for each in stats.invocations), Counter()),
+        "throttled": sum((each.throttled for each in stats.invocations), Counter()),
+        "charts": [chart for chart in drawn if chart],
+        "failing": failing,
+        "calendar": _calendar(content, a_day),
+        "a_day": a_day,
+        "most_in_a_day": {name: charts.most_in_a_day(hours) for name, hours in stats.hours.items()},
+        "windows": _windows(content),
+        "changes": SHOWN,
+        "change_text": change_text,
+        "kinds": KIND_TEXTS,
+    }
+
+
+def badge(summary: Summary) -> tuple[str, str]:
+    """The outcome in words, and how it is coloured: good, mixed, bad or going."""
+    counts = summary.counts
+    if summary.outcome == "completed" and not counts.settled:
+        return "incomplete" if counts.unattempted else "completed with failures", "mixed"
+    tone = {"completed": "good", "running": "going", "stopped": "bad", "crashed": "bad"}
+    return summary.outcome, tone.get(summary.outcome, "mixed")
+
+
+def _calendar(content: PageContent, a_day: Mapping[str, int]) -> charts.HeatMap | None:
+    """The calls by day and hour, if an account has quota windows."""
+    if not any(windows(account.quota) for account in content.quotas.values()):
+        return None
+    hours: Counter[int] = sum(content.stats.hours.values(), Counter())
+    every = hours and all(name in a_day for name in content.quotas)
+    return charts.calendar(hours, sum(a_day.values()) if every else 0) if hours else None
+
+
+def _calls_a_day(content: PageContent) -> dict[str, int]:
+    """By account that has such a quota: calls that are allowed in any 24 hours."""
+    return {
+        name: window.limit
+        for name, account in content.quotas.items()
+        for window in windows(account.quota)
+        if window.seconds == DAY
+    }
+
+
+def _windows(content: PageContent) -> list[tuple[str, str, int, int, str]]:
+    """Each account's quota windows now: account, window, calls used, its limit, and when it opens."""
+    return [
+        (name, window.name, used, window.limit, _opens(content.made_at, opens_in))
+        for name, known in content.forecasts.items()
+        for window, used, opens_in in zip(known.windows, known.used, known.opens_in, strict=True)
+    ]
+
+
+def _opens(now: datetime, seconds: float) -> str:
+    if not seconds:
+        return "open"
+    return "never" if isinf(seconds) else f"opens {_moment(now + timedelta(seconds=seconds))}"
+
+
+@cache
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_file),
         autoescape=True,
@@ -37,43 +187,14 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": "{:,}".format, "span": duration, "moment": _moment}
-    style, script = _file("page.css"), _file("page.js")
-    drawn = [
-        *charts.over_time(stats.invocations),
-        charts.latency(stats.latencies),
-        charts.attempts(stats.attempts),
-    ]
-    groups = [
-        {
-            "group": group,
-            "found": rows.groups[group],
-            "advice": advice(group),
-            "command": remedy(group, summary.ledger, summary.settings),
-        }
-        for group, _ in largest_first({group: found.rows for group, found in rows.groups.items()})
-    ]
-    return environment.get_template("page.html").render(
-        notes=notes,
-        made_at=made_at,
-        version=__version__,
-        summary=summary,
-        counts=summary.counts,
-        shares=charts.parts(summary.counts.as_dict()),
-        stats=stats,
-        header=stats.history.last,
-        groups=groups,
-        accounts=rows.accounts,
-        calls=sum((invocation.calls for invocation in stats.invocations), Counter()),
-        throttled=sum((invocation.throttled for invocation in stats.invocations), Counter()),
-        charts=[chart for chart in drawn if chart],
-        shown=len(rows.kept),
-        total=rows.total,
-        style=Markup(style),  # noqa: S704 - our own file
-        script=Markup(script),  # noqa: S704 - our own file
-        policy=_policy(style, script),
-        data=Markup(as_data(columns(rows.kept))),  # noqa: S704 - escaped there
-    )
+    environment.filters |= {
+        "number": "{:,}".format,
+        "percent": _percent,
+        "span": duration,
+        "moment": _moment,
+        "words": lambda name: name.replace("_", " "),
+    }
+    return environment
 
 
 def _file(name: str) -> str:
@@ -92,19 +213,9 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-#: Characters that end a script element or a line of a script, and their escapes in JSON.
-_UNSAFE = {b"<": b"\\u003c", b">": b"\\u003e", b"&": b"\\u0026"} | {
-    "\u2028".encode(): b"\\u2028",
-    "\u2029".encode(): b"\\u2029",
-}
-
-
-def as_data(value: Mapping[str, Any]) -> str:
-    """JSON that is safe in a script element, whatever its texts contain."""
-    encoded = orjson.dumps(value)
-    for raw, escaped in _UNSAFE.items():
-        encoded = encoded.replace(raw, escaped)
-    return encoded.decode()
+def _percent(share: float) -> str:
+    """Neither 0 % for some nor 100 % for less than all."""
+    return f"{min(max(share, 0.1), 99.9):.1f}\u00a0%" if 0 < share < 100 else f"{share:.0f}\u00a0%"
 
 
 def _moment(moment: datetime) -> str:

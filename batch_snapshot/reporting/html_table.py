@@ -4,23 +4,30 @@ Each different text is kept once, in its natural order, and a row has the number
 column sorts numbers, and a search looks at every different text once.
 """
 
+import base64
 import re
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import orjson
+
 from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.models import ErrorKind, Skip, Status
 from batch_snapshot.reporting.entries import UNATTEMPTED, ReportEntry
+from batch_snapshot.text import truncated
 
 #: Different messages that a group of failures quotes, and the characters of each.
 QUOTED, QUOTED_LENGTH = 5, 600
 #: The page's table has at most so many rows; those that did not succeed come first.
 MOST_ROWS = 100_000
-#: Characters of a message in the table; once all messages have so many together, of further ones.
-LONGEST_MESSAGE, MANY_CHARACTERS, SHORT_MESSAGE = 400, 6_000_000, 60
+#: Rows that did not succeed and that can be read without JavaScript.
+PLAIN_ROWS = 1_000
+#: Characters of a message in the table.
+LONGEST_MESSAGE = 400
 
 #: In the order in which people want to see the rows.
 STATUSES = (
@@ -79,6 +86,12 @@ class PageRows:
     def kept(self) -> list[ReportEntry]:
         return [entry for status in STATUSES for entry in self._kept[status]][: self._most]
 
+    @property
+    def plain(self) -> list[tuple[ReportEntry, str]]:
+        """Rows that did not succeed, and their errors, for readers without JavaScript."""
+        shown = [entry for status in STATUSES[:3] for entry in self._kept[status]][:PLAIN_ROWS]
+        return [(entry, _error(entry)) for entry in shown]
+
 
 def natural_order(text: str) -> tuple[str, str]:
     """A sort key by which O9 comes before O10."""
@@ -86,23 +99,16 @@ def natural_order(text: str) -> tuple[str, str]:
 
 
 def columns(entries: Sequence[ReportEntry]) -> dict[str, Any]:
-    rows = [entry.row for entry in entries]
     since = min((entry.finished_at for entry in entries if entry.finished_at), default=None)
-    errors = _errors(entries)
     texts = {
-        "account": [row.account for row in rows],
-        "catalog": [row.catalog for row in rows],
-        "engagement": [row.engagement for row in rows],
-        "type": [row.resource_type for row in rows],
-        "resource": [row.resource for row in rows],
-        "template": [row.template for row in rows],
-        "error": errors,
-        "request": [
-            (entry.request_id or "") if error else "" for entry, error in zip(entries, errors, strict=True)
-        ],
-        "arn": [_arn_pattern(entry) for entry in entries],
+        **{
+            name: [getattr(entry.row, name) for entry in entries]
+            for name in ("account", "catalog", "engagement", "resource_type", "resource", "template")
+        },
+        "error": [_error(entry) for entry in entries],
+        "request": [(entry.request_id or "") if entry.code or entry.message else "" for entry in entries],
+        "arn": [entry.arn or "" for entry in entries],
     }
-    spans = [entry.seconds for entry in entries]
     return {
         "rows": len(entries),
         "statuses": STATUSES,
@@ -113,11 +119,19 @@ def columns(entries: Sequence[ReportEntry]) -> dict[str, Any]:
             "revision": [entry.revision or 0 for entry in entries],
             "attempts": [entry.attempts for entry in entries],
             "throttles": [entry.throttles for entry in entries],
-            "took": [-1 if span is None else round(span * 1000) for span in spans],
+            "waited": [_milliseconds(entry.started_at, _first_call(entry)) for entry in entries],
+            "called": [
+                _milliseconds(_first_call(entry) or entry.started_at, entry.finished_at) for entry in entries
+            ],
             "finished": [_milliseconds(since, entry.finished_at) for entry in entries],
             "looked": [int(entry.reconciled) for entry in entries],
         },
     }
+
+
+def packed(entries: Sequence[ReportEntry]) -> str:
+    """The columns as the page holds them: JSON, deflated, in base64, which is safe in a script element."""
+    return base64.b64encode(zlib.compress(orjson.dumps(columns(entries)), 6)).decode()
 
 
 def _numbered(column: Sequence[str]) -> dict[str, Any]:
@@ -126,42 +140,18 @@ def _numbered(column: Sequence[str]) -> dict[str, Any]:
     return {"of": texts, "at": [number[text] for text in column]}
 
 
-def _errors(entries: Sequence[ReportEntry]) -> list[str]:
-    """Code and message of each row's error, cut so that the page does not get too large."""
-    found = []
-    spent = 0
-    for entry in entries:
-        reason = f" ({entry.reason})" if entry.reason else ""
-        words = f"{entry.code}: {entry.message}{reason}" if entry.code or entry.message else ""
-        longest = LONGEST_MESSAGE if spent < MANY_CHARACTERS else SHORT_MESSAGE
-        found.append(words if len(words) <= longest else f"{words[:longest]}…")
-        spent += len(found[-1])
-    return found
+def _error(entry: ReportEntry) -> str:
+    reason = f" ({entry.reason})" if entry.reason else ""
+    words = f"{entry.code}: {entry.message}{reason}" if entry.code or entry.message else ""
+    return truncated(words, LONGEST_MESSAGE)
 
 
-#: Stand for a row's engagement, resource and revision in the ARNs of all rows.
-_PLACEHOLDERS = ("\x01", "\x02", "\x03")
-#: Stands before an ARN without placeholders.
-_WHOLE = "\x04"
-
-
-def _arn_pattern(entry: ReportEntry) -> str:
-    """The ARN with placeholders for the row's own values: most rows share one pattern. Lossless."""
-    arn, row, revision = entry.arn or "", entry.row, f"/{entry.revision or 0}"
-    pattern = f"{arn.removesuffix(revision)}\x03" if arn.endswith(revision) else arn
-    if row.engagement and row.resource:
-        pattern = pattern.replace(row.engagement, "\x01").replace(row.resource, "\x02")
-    return pattern if fill_arn(pattern, (row.engagement, row.resource, revision)) == arn else _WHOLE + arn
-
-
-def fill_arn(pattern: str, values: Sequence[str]) -> str:
-    """The ARN of a pattern, as the page's script makes it."""
-    if pattern.startswith(_WHOLE):
-        return pattern[1:]
-    for placeholder, value in zip(_PLACEHOLDERS, values, strict=True):
-        pattern = pattern.replace(placeholder, value)
-    return pattern
+def _first_call(entry: ReportEntry) -> datetime | None:
+    """When the row's first call left; None: not known, or in an earlier invocation."""
+    sent, started = entry.first_sent_at, entry.started_at
+    return sent if sent and started and sent >= started else None
 
 
 def _milliseconds(since: datetime | None, moment: datetime | None) -> int:
-    return -1 if moment is None or since is None else round((moment - since).total_seconds() * 1000)
+    """From `since` to `moment`; -1: not known."""
+    return -1 if moment is None or since is None else max(0, round((moment - since).total_seconds() * 1000))

@@ -1,5 +1,6 @@
 """Reports: a ledger and its manifest → an HTML page, or CSV files."""
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -8,10 +9,13 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from batch_snapshot import manifest
-from batch_snapshot.errors import InputError, ManifestError, way_out
+from batch_snapshot import manifest, paths
+from batch_snapshot.config.accounts import accounts_with_quotas
+from batch_snapshot.engine.limits import AccountForecast
+from batch_snapshot.errors import InputError, LedgerError, ManifestError, way_out
 from batch_snapshot.files import atomic_write_text, make_folder, resolved
 from batch_snapshot.ledger import reader
+from batch_snapshot.ledger.diff import Difference, diff
 from batch_snapshot.ledger.records import Header
 from batch_snapshot.manifest import Manifest
 from batch_snapshot.reporting import csv, html
@@ -28,6 +32,8 @@ class ReportData:
     stats: LedgerStats
     header: Header
     running: bool
+    #: By account: its quota windows now, if they still matter.
+    forecasts: dict[str, AccountForecast] = field(default_factory=dict)
     manifest: Manifest | None = None
     #: What is missing, and why: shown in every report.
     notes: list[str] = field(default_factory=list)
@@ -51,6 +57,8 @@ def load(path: Path, manifest_path: Path | None = None) -> ReportData:
     if data.running:
         data.notes.append("A run was writing the ledger when this was made: the last rows may be missing.")
         data.stats.invocations[-1].outcome = "running"
+    if data.running or ((end := data.stats.history.end) and end.outcome == "deferred"):
+        data.forecasts = watch.forecasts(data.stats.counts.unattempted, None)
     data.manifest = _load_manifest(data, manifest_path)
     return data
 
@@ -60,11 +68,8 @@ def _load_manifest(data: ReportData, named: Path | None) -> Manifest | None:
     past = data.stats.history
     named_only = sum(row.status is None for row in past.unfinished.values())
     unknown = data.stats.counts.unattempted - named_only
-    path = named or Path(data.header.manifest or "")
     try:
-        settings = data.header.settings
-        options = manifest.LoadOptions(settings.get("name"), settings.get("catalog"))
-        found = manifest.load(path, options=options)
+        found = _manifest_of(data.header, named)
     except ManifestError as error:
         if named is not None:
             raise
@@ -75,14 +80,22 @@ def _load_manifest(data: ReportData, named: Path | None) -> Manifest | None:
                 f"them ({why}): give it with --manifest."
             )
         return None
-    if found.name != data.header.name:
-        raise InputError(
-            f"{path}: is manifest {found.name!r}, but the ledger belongs to {data.header.name!r}"
-        )
     if found.sha256 != data.header.manifest_sha256:
         data.notes.append(
             "The manifest has changed since the last run: unprocessed rows are those that it lists now."
         )
+    return found
+
+
+def _manifest_of(header: Header, named: Path | None) -> Manifest:
+    if named is None and header.manifest is None:
+        raise ManifestError(["the ledger does not say which one"])
+    path = named or Path(header.manifest or "")
+    options = manifest.LoadOptions(header.settings.get("name"), header.settings.get("catalog"))
+    found = manifest.load(path, options=options)
+    if found.name != header.name:
+        problem = f"{path}: is manifest {found.name!r}, but the ledger belongs to {header.name!r}"
+        raise InputError(problem) if named else ManifestError([problem])
     return found
 
 
@@ -96,8 +109,42 @@ def write_html(data: ReportData, file: Path, now: datetime) -> None:
     rows = PageRows()
     for entry in data.entries():
         rows.add(entry)
+    content = html.PageContent(
+        summary=summary(data),
+        stats=data.stats,
+        header=data.header,
+        made_at=now,
+        accounts=rows.accounts,
+        groups=rows.groups,
+        quotas=accounts_with_quotas(data.path, data.header),
+        allowed=[each.header and allowed_rate(data.path, each.header) for each in data.stats.invocations],
+        forecasts=data.forecasts,
+        difference=_difference(data),
+        notes=data.notes,
+    )
     with _replacing(data, file) as out:
-        out.write(html.render(summary(data), data.stats, rows, notes=data.notes, made_at=now))
+        out.write(html.render(content, rows))
+
+
+def allowed_rate(path: Path, header: Header) -> float | None:
+    """Declared calls a second of all accounts together; None: not all of them declare one."""
+    rates = [account.quota.per_second for account in accounts_with_quotas(path, header).values()]
+    return sum(filter(None, rates)) if rates and None not in rates else None
+
+
+def _difference(data: ReportData) -> Difference | None:
+    """What changed since the ledger of the night before; None: there is none, or it cannot be read."""
+    date = next(iter(re.findall(r"\d{4}-\d\d-\d\d", data.path.name)[::-1]), None)
+    if date is None:
+        return None
+    pattern = str(data.path.with_name(data.path.name.replace(date, "{date}")))
+    earlier = [path for path in paths.dated_ledgers(pattern, "") if path.name < data.path.name]
+    for path in earlier[:1]:
+        try:
+            return diff(path, data.path)
+        except LedgerError as error:
+            data.notes.append(f"The ledger before this one cannot be compared with it ({error}).")
+    return None
 
 
 def write_csv(data: ReportData, folder: Path) -> dict[str, int]:

@@ -168,6 +168,8 @@ class Invocation:
     throttled: Counter[str] = field(default_factory=Counter)
     #: By second since it began: rows that succeeded, failed, are in doubt, and throttles.
     seconds: dict[int, list[int]] = field(default_factory=dict)
+    #: The line that opened it.
+    header: Header | None = None
 
 
 _COLUMNS = {Status.SUCCEEDED: 0, Status.FAILED: 1, Status.IN_DOUBT: 2}
@@ -190,6 +192,9 @@ class LedgerStats:
         self.repeated: dict[bytes, int] = {}
         #: The row that failed last, and why.
         self.last_error: str | None = None
+        #: By account: calls in each hour, and results that failed or are in doubt in each minute, since 1970.
+        self.hours: defaultdict[str, Counter[int]] = defaultdict(Counter)
+        self.failed_minutes: defaultdict[str, Counter[int]] = defaultdict(Counter)
         #: Accounts of the rows that the last invocation has named and not settled, by the row's key.
         self._pending: dict[bytes, str] = {}
         self._recent: deque[tuple[datetime, str, int]] = deque()
@@ -217,7 +222,8 @@ class LedgerStats:
         self.line = line
         if isinstance(record, Header):
             self._put_in_doubt(pending)
-            self.invocations.append(Invocation(record.command, record.started_at, record.started_at))
+            begun = Invocation(record.command, record.started_at, record.started_at, header=record)
+            self.invocations.append(begun)
         elif isinstance(record, Intent):
             self._pending |= {row.key: row.account for _, row, _ in record.rows}
         elif isinstance(record, Result):
@@ -265,6 +271,10 @@ class LedgerStats:
         sums = last.seconds.setdefault(second, [0, 0, 0, 0])
         sums[_COLUMNS[result.status]] += 1
         sums[3] += throttles
+        minute = int(finished_at.timestamp() // 60)
+        self.hours[account][minute // 60] += attempts + throttles
+        if result.status is not Status.SUCCEEDED:
+            self.failed_minutes[account][minute] += 1
         self._recent.append((finished_at, account, attempts + throttles))
         while finished_at - self._recent[0][0] > RECENT:
             self._recent.popleft()

@@ -81,7 +81,7 @@ class LedgerWatch:
         alone = counts.total if len(accounts) == 1 else None
         todo = counts.unattempted + counts.in_doubt
         left = todo / rate if rate else None
-        forecasts = self._forecasts(todo, rate) if self.running else {}
+        forecasts = self.forecasts(todo, rate) if self.running else {}
         if alone and rate and forecasts:
             left = max(account.forecast.ends_in for account in forecasts.values())
         return Frame(
@@ -109,8 +109,8 @@ class LedgerWatch:
             ],
         )
 
-    def _forecasts(self, rows: int, rate: float) -> "dict[str, AccountForecast]":
-        """How full each account's quota windows are, and how long `rows` calls will take.
+    def forecasts(self, rows: int, rate: float | None) -> "dict[str, AccountForecast]":
+        """How full each account's quota windows are, and how long `rows` calls will take at a measured rate.
 
         Read from the log of calls; empty without one.
         """
@@ -133,7 +133,8 @@ class LedgerWatch:
                 accounts = accounts_with_quotas(self._path, header)
                 with CallLog(file) as call_log:
                     limits = AccountLimits(accounts, header.endpoint, call_log, os.environ)
-                    return {name: limits.forecast(name, rows, rate or None) for name in self.stats.accounts}
+                    known = [name for name in self.stats.accounts if name in accounts]
+                return {name: limits.forecast(name, rows, rate or None) for name in known}
         return {}
 
 

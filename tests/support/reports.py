@@ -131,6 +131,3 @@ def ledgers(draw):
         if draw(st.booleans()):
             ledger.end(at=number * 100 + 60)
     return ledger
-
-
-names = st.text(st.sampled_from("aO1/\x01-"), max_size=5)

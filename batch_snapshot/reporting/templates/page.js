@@ -1,24 +1,41 @@
 
 "use strict";
-(() => {
+(async () => {
   const PAGE = 100;
   const at = (id) => document.getElementById(id);
-  const data = JSON.parse(at("data").textContent);
+  const copy = async (button) => {
+    try {
+      await navigator.clipboard.writeText(button.previousElementSibling.textContent);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(button.previousElementSibling);
+      button.textContent = "Press Ctrl-C";
+    }
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  };
+  document.addEventListener("click", (event) => {
+    if (event.target.matches("button.copy")) copy(event.target);
+  });
+  for (const button of document.querySelectorAll("button.copy, button.show")) button.hidden = false;
+
+  const packed = Uint8Array.from(atob(at("data").textContent), (char) => char.charCodeAt(0));
+  const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const data = JSON.parse(await new Response(unpacked).text());
   const { rows, texts, numbers, statuses, since } = data;
   for (const column of Object.values(texts)) column.at = new Int32Array(column.at);
   const text = (name, row) => texts[name].of[texts[name].at[row]];
   const words = (status) => status.replaceAll("_", " ");
   const number = new Intl.NumberFormat("en-US");
   const several = (name) => texts[name].of.length > 1;
-  const arn = (row) => text("arn", row).startsWith("\u0004") ? text("arn", row).slice(1) : text("arn", row)
-    .replaceAll("\u0001", text("engagement", row))
-    .replaceAll("\u0002", text("resource", row))
-    .replaceAll("\u0003", "/" + numbers.revision[row]);
+  const arn = (row) => text("arn", row);
   const time = (ms) => (ms < 0 ? "" : new Date(since + ms).toISOString().replace("T", " ").slice(0, 19));
-  const took = (ms) => (ms < 0 ? "" : ms < 1000 ? `${ms} ms` : `${number.format(Math.round(ms / 100) / 10)} s`);
+  const span = (ms) => (ms < 1000 ? `${ms} ms` : `${number.format(Math.round(ms / 100) / 10)} s`);
+  const { waited, called } = numbers;
+  const took = (row) => (called[row] < 0 ? "" : (waited[row] < 0 ? "" : `${span(waited[row])} + `) + span(called[row]));
+  numbers.took = called.map((ms, row) => ms + Math.max(0, waited[row]));
   const what = (row) => {
     const error = text("error", row);
-    if (!error) return arn(row) + (numbers.looked[row] ? " (found by a look)" : "");
+    if (!error) return arn(row) + (numbers.looked[row] ? " (found by a look-up)" : "");
     const request = text("request", row);
     return error + (request ? ` [request ${request}]` : "");
   };
@@ -34,10 +51,11 @@
     ["revision", "Revision", numbers.revision, (row) => numbers.revision[row] || "", "n extra"],
     ["attempts", "Tries", numbers.attempts, (row) => numbers.attempts[row] || "", "n extra"],
     ["throttles", "Throttles", numbers.throttles, (row) => numbers.throttles[row] || "", "n extra"],
-    ["took", "Took", numbers.took, (row) => took(numbers.took[row]), "n extra"],
+    ["took", "Wait + call", numbers.took, took, "n extra"],
     ["finished", "Finished (UTC)", numbers.finished, (row) => time(numbers.finished[row]), null],
     ["error", "Error, or arn", texts.error.at, what, "wrap"],
-  ].filter(([name]) => !["account", "catalog", "template"].includes(name) || several(name));
+  ].filter(([name]) => !["account", "catalog", "template"].includes(name) || several(name))
+    .filter(([name]) => !["revision", "throttles"].includes(name) || numbers[name].some(Boolean));
 
   // -- order: made once a column, walked forwards or backwards -------------------------------------
   const orders = new Map();
@@ -50,17 +68,13 @@
   };
 
   // -- filter: every different text is looked at once ----------------------------------------------
-  const searched = ["account", "catalog", "engagement", "type", "resource", "template", "error", "request"];
+  const searched = ["account", "catalog", "engagement", "resource_type", "resource", "template", "error", "request", "arn"];
   const lower = new Map();
   const lowered = (name) => {
     if (!lower.has(name)) lower.set(name, texts[name].of.map((each) => each.toLowerCase()));
     return lower.get(name);
   };
   const mark = (word, hits) => {
-    if (word.startsWith("arn:")) {
-      for (let row = 0; row < rows; row++) hits[row] += arn(row).toLowerCase().includes(word);
-      return;
-    }
     for (const name of searched) {
       const different = lowered(name);
       const found = new Uint8Array(different.length);
@@ -99,11 +113,9 @@
       ? `${number.format(rows)} rows` : `${number.format(length)} of ${number.format(rows)} rows`;
     show();
   };
-  const show = () => {
-    const { rows: chosen, page } = seen;
-    const pages = Math.max(1, Math.ceil(chosen.length / PAGE));
+  const draw = (chosen) => {
     const lines = [];
-    for (const row of chosen.subarray(page * PAGE, (page + 1) * PAGE)) {
+    for (const row of chosen) {
       const line = document.createElement("tr");
       for (const [name, , , value, kind] of columns) {
         const cell = document.createElement("td");
@@ -115,6 +127,11 @@
       lines.push(line);
     }
     at("body").replaceChildren(...lines);
+  };
+  const show = () => {
+    const { rows: chosen, page } = seen;
+    const pages = Math.max(1, Math.ceil(chosen.length / PAGE));
+    draw(chosen.subarray(page * PAGE, (page + 1) * PAGE));
     at("place").textContent = chosen.length
       ? `Rows ${number.format(page * PAGE + 1)} to ${number.format(Math.min(chosen.length, (page + 1) * PAGE))}, page ${number.format(page + 1)} of ${number.format(pages)}`
       : "No row matches";
@@ -133,6 +150,38 @@
       head.setAttribute("aria-sort", head.dataset.name !== name ? "none" : seen.down ? "descending" : "ascending");
     }
     choose();
+  };
+
+  // On paper: all rows of the filter that did not succeed; if there are none, the page that is shown.
+  const print = () => {
+    const unsettled = seen.rows.filter((row) => numbers.status[row] < 3);
+    at("printed").textContent = unsettled.length
+      ? `${number.format(unsettled.length)} of ${number.format(rows)} rows: those that did not succeed` : at("place").textContent;
+    if (unsettled.length) draw(unsettled);
+  };
+  addEventListener("beforeprint", print);
+  addEventListener("afterprint", show);
+
+  // -- the rows as a file ------------------------------------------------------------------------
+  const fields = [
+    ...["engagement", "resource", "account", "catalog", "template", "resource_type"].map((name) => [name, (row) => text(name, row)]),
+    ["status", (row) => statuses[numbers.status[row]]],
+    ...["revision", "attempts", "throttles"].map((name) => [name, (row) => numbers[name][row] || ""]),
+    ["arn", arn],
+    ["error", (row) => text("error", row)],
+    ["request_id", (row) => text("request", row)],
+    ["finished_at", (row) => (numbers.finished[row] < 0 ? "" : new Date(since + numbers.finished[row]).toISOString())],
+  ];
+  // A spreadsheet takes some beginnings of a text for a formula.
+  const cell = (value) => `"${String(value).replace(/^[ \u00a0\u3000]*[=+\-@\t\r\n＝＋－＠]/, "'$&").replaceAll('"', '""')}"`;
+  const save = () => {
+    const lines = [fields.map(([name]) => name).join(",")];
+    for (const row of seen.rows) lines.push(fields.map(([, value]) => cell(value(row))).join(","));
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob(["\ufeff", lines.join("\r\n"), "\r\n"], { type: "text/csv" }));
+    link.download = "rows.csv";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   };
 
   // -- controls ------------------------------------------------------------------------------------
@@ -170,6 +219,7 @@
     at("search").value = at("status").value = at("account").value = "";
   };
   at("clear").addEventListener("click", () => { clear(); choose(); at("search").focus(); });
+  at("save").addEventListener("click", save);
   at("first").addEventListener("click", () => turn(0));
   at("previous").addEventListener("click", () => turn(seen.page - 1));
   at("next").addEventListener("click", () => turn(seen.page + 1));
@@ -193,6 +243,7 @@
     }
     at("group-count").textContent = query.length ? `${left} of ${groups.length} groups` : "";
   });
+  at("table-of-rows").hidden = false;
   choose();
   // What the first search and the first sorting need is made while nobody waits for it.
   const idle = window.requestIdleCallback ?? ((work) => setTimeout(work, 50));

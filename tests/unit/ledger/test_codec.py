@@ -158,7 +158,7 @@ def test_every_run_line_decodes_back(header, version):
     line = codec.encode_run(header, version)
     assert line.count(b"\n") == 1
     assert line.startswith(reader.LINE_HEAD)
-    assert codec.decode(line) == header._replace(started_at=to_ms(header.started_at))
+    assert codec.decode(line) == header._replace(started_at=to_ms(header.started_at), version=version)
 
 
 @given(strategies.moments, st.lists(strategies.requests, max_size=5))
