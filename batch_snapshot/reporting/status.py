@@ -134,7 +134,7 @@ class LedgerWatch:
                 with CallLog(file) as call_log:
                     limits = AccountLimits(accounts, header.endpoint, call_log, os.environ)
                     known = [name for name in self.stats.accounts if name in accounts]
-                return {name: limits.forecast(name, rows, rate or None) for name in known}
+                    return {name: limits.forecast(name, rows, rate or None) for name in known}
         return {}
 
 
