@@ -70,7 +70,7 @@ def render(content: PageContent, rows: PageRows) -> str:
         _environment()
         .get_template("page.html")
         .render(
-            title=f"{content.header.name}: {badge(content.summary)[0]}, "
+            title=f"{content.header.name}: {content.summary.result}, "
             f"{counts.succeeded:,} of {counts.total:,} rows succeeded",
             sections=sections(content),
             shown=len(rows.kept),
@@ -135,13 +135,11 @@ def _values(content: PageContent) -> dict[str, Any]:
     }
 
 
-def badge(summary: Summary) -> tuple[str, str]:
-    """The outcome in words, and how it is coloured: good, mixed, bad or going."""
-    counts = summary.counts
-    if summary.outcome == "completed" and not counts.settled:
-        return "incomplete" if counts.unattempted else "completed with failures", "mixed"
-    tone = {"completed": "good", "running": "going", "stopped": "bad", "crashed": "bad"}
-    return summary.outcome, tone.get(summary.outcome, "mixed")
+def badge(summary: Summary) -> str:
+    """How the outcome is coloured: good, mixed, bad or going."""
+    if summary.result == "completed":
+        return "good"
+    return {"running": "going", "stopped": "bad", "crashed": "bad"}.get(summary.outcome, "mixed")
 
 
 def _calendar(content: PageContent, a_day: Mapping[str, int]) -> charts.HeatMap | None:
