@@ -2,7 +2,9 @@
 
 import json
 import re
+import sqlite3
 import subprocess
+from contextlib import closing
 
 import anyio
 import click
@@ -17,6 +19,7 @@ from batch_snapshot.simulator import SimulatorSettings, serve
 from tests import ROOT
 from tests.docs import shell
 from tests.docs.pages import Block, all_blocks, blocks, pages
+from tests.docs.test_reference import ledger_lines
 from tests.support.processes import pairs, write_manifest
 
 #: Languages of blocks that nothing reads.
@@ -140,6 +143,22 @@ def test_python_compiles(block):
 def test_shell_can_be_parsed(block):
     done = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("block", all_blocks("sql"), ids=identify)
+def test_sql_runs_on_a_ledger(block):
+    """In SQLite, on a table of the lines where DuckDB reads the file."""
+    lines = [json.loads(line) for line in ledger_lines().values()]
+    columns = sorted({key for line in lines for key in line})
+    rows = [
+        [json.dumps(value) if isinstance(value := line.get(key), list | dict) else value for key in columns]
+        for line in lines
+    ]
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.execute(f"CREATE TABLE ledger ({', '.join(columns)})")
+        db.executemany(f"INSERT INTO ledger VALUES ({', '.join('?' * len(columns))})", rows)
+        query = re.sub(r"read_ndjson\([^)]*\)|'[^']*\.ndjson'", "ledger", block.text)
+        assert db.execute(query).fetchall()
 
 
 # -- links -------------------------------------------------------------------------------------------
