@@ -172,12 +172,16 @@ def test_exit_codes_page_has_every_field_of_the_summary():
             ledger="x.ndjson",
             accounts={"main": account},
             reads={"ListOpportunities": 1},
+            this_run=summary.ThisRun(
+                rows=1, sent=1, looked_up=0, succeeded=1, failed=0, in_doubt=0, left_out=0
+            ),
         )
     )
     text = section("exit-codes.md", "The summary as JSON")
     [found] = tables(text)
     assert sorted(found) == sorted(whole)
-    inner = [*whole["counts"], *whole["failures"][0], *whole["accounts"]["main"]]
+    inner = [name for key in ("counts", "this_run") for name in whole[key]]
+    inner += [*whole["failures"][0], *whole["accounts"]["main"]]
     assert [name for name in inner if f"`{name}`" not in text] == []
 
 
