@@ -13,10 +13,12 @@ from batch_snapshot.cli import (
     errors,
     help,  # noqa: A004 - named as its command
     init,
+    ls,
     plan,
     prune,
     report,
     retry,
+    rows,
     run,
     schedule,
     schema,
@@ -59,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Run": [run.run_command, retry.retry_command, schedule.schedule_command, simulate.simulate_command],
         "Inspect": [
             status.status_command,
+            rows.rows_command,
+            ls.ls_command,
             report.report_command,
             diff.diff_command,
             verify.verify_command,

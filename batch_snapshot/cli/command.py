@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from batch_snapshot.cli.terminal import PROG
+from batch_snapshot.cli import terminal
 from batch_snapshot.errors import InputError
 
 #: The sections of a help page, in order. The short page shows the first.
@@ -29,7 +29,7 @@ class Option(click.Option):
 
     def variable(self, ctx: click.Context) -> str:
         flag = next(name for name in self.opts if name.startswith("--"))
-        return f"{prefix(ctx)}{_as_variable(flag)}"
+        return terminal.variable(ctx.info_name or "", flag)
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         return super().resolve_envvar_value(ctx) or os.environ.get(self.variable(ctx)) or None
@@ -47,15 +47,6 @@ class Option(click.Option):
 
 class OptionalValueOption(Option):
     """May stand without a value. A value follows an equals sign: the next word is never taken for it."""
-
-
-def prefix(ctx: click.Context) -> str:
-    """What the variables of a command's options begin with."""
-    return f"{_as_variable(PROG)}_{_as_variable(ctx.info_name or '')}_"
-
-
-def _as_variable(name: str) -> str:
-    return name.lstrip("-").replace("-", "_").upper()
 
 
 option = partial(click.option, cls=Option)
@@ -79,6 +70,13 @@ class SectionedCommand(click.Command):
         # Else click takes the next word for its value.
         words = [f"{word}=" if word in bare else word for word in args[:end]]
         return super().parse_args(ctx, [*words, *args[end:]])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        known = {one.variable(ctx) for one in self.options}
+        begin = terminal.variable(ctx.info_name or "")
+        unknown = [name for name in os.environ if name.startswith(begin) and name not in known]
+        terminal.warn([f"${name}: there is no such option of {ctx.command_path}" for name in unknown])
+        return super().invoke(ctx)
 
     def get_help(self, ctx: click.Context) -> str:
         from batch_snapshot.cli import help_page
@@ -168,9 +166,3 @@ def section(title: str, *options: Callable[..., Any]) -> Callable[[Callable[...,
         return function
 
     return give
-
-
-def unknown_variables(ctx: click.Context) -> list[str]:
-    """Variables of the environment that look like options of this command, and are none."""
-    known = {param.variable(ctx) for param in ctx.command.params if isinstance(param, Option)}
-    return [name for name in os.environ if name.startswith(prefix(ctx)) and name not in known]

@@ -7,6 +7,7 @@ import click
 
 from batch_snapshot.cli import options, terminal
 from batch_snapshot.cli.command import command, option, section
+from batch_snapshot.cli.invocation import note_simulator
 from batch_snapshot.cli.params import FILE, words
 from batch_snapshot.cli.progress import ProgressLine, environment
 from batch_snapshot.config.options import Options
@@ -77,6 +78,8 @@ def discover_command(
     search = _filters(given)
     chosen = Options(wait=given["wait"], **options.target(given))
     skip = given["skip_active_jobs"]
+    if given["simulate"] is not None and given["progress"] != "none":
+        note_simulator(given["simulate"])
     with ProgressLine(given["progress"]) as progress:
         if output is not None:
             work = discover(output, search, chosen, environment(progress), name=name, skip_active=skip)

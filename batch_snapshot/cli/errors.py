@@ -7,6 +7,7 @@ import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import click
 
@@ -33,10 +34,15 @@ def report(error: BaseException, arguments: Sequence[str], reporter: terminal.Re
     if isinstance(error, OSError) and error.filename is None:  # a stream, not a path
         return terminal.stdout_failed(error, 1)
     kind, message, code = _described(error, arguments)
+    more: dict[str, Any] = {}
+    if isinstance(error, ManifestError):
+        from batch_snapshot.manifest.problem_fields import problems_as_fields
+
+        shown = [one._asdict() for one in problems_as_fields(error.problems)]
+        more = {"valid": False, "problems": shown, "problem_count": error.total}
     if isinstance(error, click.UsageError) and error.ctx is not None and reporter.log_format == "text":
-        terminal.write(f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help' for help.\n\n")
-        message = f"Error: {message}"
-    return _write(kind, message, code, arguments, reporter)
+        terminal.write(f"{error.ctx.get_usage()} (see {error.ctx.command_path} --help)\n")
+    return _write(kind, message, code, arguments, reporter, **more)
 
 
 def _report_interrupt(error: BaseException, arguments: Sequence[str], reporter: terminal.Reporter) -> int:
@@ -49,10 +55,12 @@ def _report_interrupt(error: BaseException, arguments: Sequence[str], reporter: 
         return _write("interrupted", f"{what}{reporter.interrupt_note}", code, arguments, reporter)
 
 
-def _write(kind: str, message: str, code: int, arguments: Sequence[str], reporter: terminal.Reporter) -> int:
+def _write(
+    kind: str, message: str, code: int, arguments: Sequence[str], reporter: terminal.Reporter, **more: Any
+) -> int:
     terminal.log(message, event="error", level="error", reporter=reporter, exit_code=code)
     if not reporter.printed and terminal.wants_json(arguments, "--format"):
-        terminal.print_error(kind, message.removeprefix("Error: "), code)
+        terminal.print_error(kind, message, code, more)
     return code
 
 

@@ -1,16 +1,52 @@
 """`init`: a manifest to start from."""
 
+import re
+import shlex
+from pathlib import Path
+
 import click
 
 from batch_snapshot import manifest
-from batch_snapshot.cli.command import command
+from batch_snapshot.cli import options, terminal
+from batch_snapshot.cli.command import command, option
+from batch_snapshot.cli.params import FILE
+from batch_snapshot.errors import InputError, way_out
 
 
 @command(
     "init",
-    "Print a commented manifest to start from.",
-    "batch-snapshot init > pairs.yaml",
+    "Write a commented manifest to start from.",
+    "batch-snapshot init backfill.yaml",
+    "batch-snapshot init backfill.yaml --from pairs.csv",
+    "batch-snapshot init > backfill.yaml",
 )
-def init_command() -> None:
-    """Print a commented manifest to start from."""
-    click.echo(manifest.template(), nl=False)
+@click.argument("file", type=FILE, required=False)
+@option("--name", metavar="NAME", help="Of the manifest. Default: after its file.")
+@options.path("--from", "pairs", help="A CSV or NDJSON file of pairs for the manifest to include.")
+def init_command(file: Path | None, *, name: str | None, pairs: Path | None) -> None:
+    """Write a commented manifest to FILE, or print it.
+
+    FILE is never overwritten. With --from its columns are checked; other names of columns, as a CRM exports
+    them, are recognised by their values.
+    """
+    if name is not None and (wrong := manifest.checks.check_name(name)):
+        raise InputError(f"--name: {wrong}")
+    if file is not None and file.suffix not in {".yaml", ".yml"}:
+        raise InputError(f"{file}: a manifest is YAML: name a file that ends with .yaml")
+    entry = manifest.include_entry(pairs, file.parent if file else Path()) if pairs else None
+    named_after = file or pairs
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", named_after.stem).strip("-.") if named_after else ""
+    text = manifest.template(name or stem[:64] or "my-snapshots", entry)
+    if file is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        with file.open("x", encoding="utf-8") as target:
+            target.write(text)
+    except FileExistsError:
+        raise InputError(f"{file}: already exists: name another file, or remove it first") from None
+    except OSError as error:
+        how = way_out(error, "name another file")
+        raise InputError(f"{file}: cannot be written ({error.strerror}); {how}") from None
+    word = shlex.quote(str(file))
+    terminal.log(f"{file}: written; try it without AWS: batch-snapshot run {word} --simulate")

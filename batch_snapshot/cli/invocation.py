@@ -3,7 +3,8 @@
 import re
 import shlex
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from batch_snapshot.cli.notify import Notifiers
 from batch_snapshot.config.options import LONGEST_BUDGET, SHORTEST_BUDGET, ClusterOptions, Options, Settings
 from batch_snapshot.errors import SAME_COMMAND, BatchSnapshotError, InputError
 from batch_snapshot.models import Outcome
+from batch_snapshot.text import plural
 
 if TYPE_CHECKING:
     from batch_snapshot.jobs.preview import Preview
@@ -23,10 +25,16 @@ if TYPE_CHECKING:
     from batch_snapshot.reporting.progress import RunView
     from batch_snapshot.reporting.summary import Summary
 
+#: Accounts that a warning names.
+NAMED = 5
+
 #: After "interrupted (SIGINT)": before the first row, and after the last.
 NOTHING_SENT = ": nothing was sent; the same command starts again"
 OVER = ": the run itself was over; `batch-snapshot status` on its ledger shows the result"
 
+
+#: Flags that a command to run next leaves out, with their values.
+_LEFT_OUT = ("--notify-webhook", "--limit")
 
 #: The fields of `Options` and of `Settings` that have the value of the flag of that name.
 READ_OPTIONS = ("name", "catalog", "all_problems")
@@ -84,17 +92,17 @@ def _command_line() -> str:
 
 
 def shareable(words: list[str]) -> list[str]:
-    """A command line to print as the next step: without secrets, and without --new-ledger.
+    """A command line to print as the next step: without secrets, and without what held for this time only.
 
-    --new-ledger is refused once that ledger exists.
+    --new-ledger is refused once that ledger exists; what --limit has left is to be sent next.
     """
     kept: list[str] = []
     for word in words:
         if word == "--new-ledger" and kept[-1:] != ["--ledger"]:
             continue
-        if kept and kept[-1] == "--notify-webhook":
+        if kept and kept[-1] in _LEFT_OUT:
             kept.pop()
-        elif not word.startswith("--notify-webhook="):
+        elif not word.startswith(tuple(f"{flag}=" for flag in _LEFT_OUT)):
             kept.append(word)
     return kept
 
@@ -105,7 +113,7 @@ def hooks_of(given: dict[str, Any], *, ask: bool) -> "Hooks":
     return Hooks(
         watch=_watch(given["progress"]),
         outcome=_log_outcome if given["verbose"] else None,
-        confirm=partial(_confirm, ask=ask, show=given["progress"] != "none"),
+        confirm=partial(_confirm, ask=ask, show=given["progress"] != "none", simulator=given["simulate"]),
         on_wait=partial(terminal.log, event="waiting"),
         stopping=lambda text, facts: terminal.log(text, event="stopping", level="warning", **facts),
         signals=True,
@@ -151,9 +159,12 @@ def _log_outcome(outcome: Outcome) -> None:
     )
 
 
-def _confirm(plan: "Preview", *, ask: bool, show: bool) -> bool:
+def _confirm(plan: "Preview", *, ask: bool, show: bool, simulator: Mapping[str, Any] | None) -> bool:
     """Show the plan; on a terminal, ask before real snapshots are made."""
     from batch_snapshot.jobs import preview
+
+    if show and plan.endpoint == models.SIMULATOR:
+        note_simulator(simulator)
 
     real = "AWS" in plan.catalogs and plan.endpoint != models.SIMULATOR
     if ask and real and sys.stdin is not None and sys.stdin.isatty():
@@ -161,7 +172,21 @@ def _confirm(plan: "Preview", *, ask: bool, show: bool) -> bool:
         return click.confirm("Snapshots cannot be deleted and notify the partners. Go on?", err=True)
     if show:
         terminal.log(preview.brief(plan), event="plan", **preview.as_json(plan))
+    if real and plan.rows:
+        names = [*plan.outlooks]
+        more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+        who = f"account{'s' * (len(names) > 1)} {', '.join(names[:NAMED])}{more}"
+        what = f"{plural(plan.rows, 'row')} of {' and '.join(sorted(plan.catalogs))} will be sent for {who}"
+        terminal.warn([f"{what}: snapshots cannot be undone, and they notify partners"])
     return True
+
+
+def note_simulator(settings: Mapping[str, Any] | None) -> None:
+    """Say what is simulated instead of called."""
+    from batch_snapshot.simulator import DEMO
+
+    chosen = replace(DEMO, **(settings or {}))
+    terminal.log(f"simulated, nothing is sent to AWS: {chosen.describe()}", event="simulator")
 
 
 def finish(work: Coroutine[Any, Any, "Summary"], form: str, notifiers: Notifiers) -> int:

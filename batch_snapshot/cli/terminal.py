@@ -6,7 +6,7 @@ The only module that prints.
 import json
 import os
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PROG = "batch-snapshot"
+
+
+def variable(command: str, flag: str = "") -> str:
+    """The environment variable for an option of a command; without a flag, how all of them begin."""
+    return "_".join(word.lstrip("-").replace("-", "_").upper() for word in (PROG, command, flag))
+
 
 #: `outcome` of the JSON object of an error, by exit code.
 _OUTCOMES = {2: "refused", 3: "stopped", 4: "deferred", 5: "failed", 130: "interrupted"}
@@ -52,9 +58,12 @@ def current_reporter() -> Reporter:
 
 
 def wants_json(arguments: Sequence[str], flag: str) -> bool:
-    """Whether `flag` is json on a command line that click could not parse."""
+    """Whether `flag` is json on a command line that click could not parse, or in the environment."""
     words = [*arguments]
     words = words[: words.index("--")] if "--" in words else words
+    command = next((word for word in words if not word.startswith("-")), "")
+    if os.environ.get(variable(command, flag)) == "json":
+        return True
     pairs = zip(words, [*words[1:], ""], strict=True)
     return any(pair == (flag, "json") or pair[0] == f"{flag}=json" for pair in pairs)
 
@@ -65,16 +74,27 @@ def wants_json(arguments: Sequence[str], flag: str) -> bool:
 def log(
     text: str, *, event: str = "message", level: str = "info", reporter: Reporter | None = None, **fields: Any
 ) -> None:
-    """Write a line to standard error."""
+    """Write to standard error; the lines of the events error and warning begin with that word."""
     reporter = reporter or current_reporter()
     if reporter.log_format == "json":
         at = timestamp(utc_now())
         record = {"at": at, "level": level, "event": event, "message": text, **fields}
         write(json.dumps(redaction.redacted_all(record)) + "\n")
     elif reporter.screen is not None:
-        reporter.screen.print_above(shown(text))
+        reporter.screen.print_above("\n".join(f"{_word(event)}{line}" for line in shown(text).split("\n")))
     else:
-        write(shown(text) + "\n")
+        word = _word(event)
+        if word and not os.environ.get("NO_COLOR"):
+            word = click.style(word, fg=_COLOURS[event], bold=True)
+        write("".join(f"{word}{line}\n" for line in shown(text).split("\n")))
+
+
+#: Events whose lines begin with their name, and its colour on a terminal.
+_COLOURS = {"error": "red", "warning": "yellow"}
+
+
+def _word(event: str) -> str:
+    return f"{event}: " if event in _COLOURS else ""
 
 
 def write(text: str) -> None:
@@ -92,10 +112,9 @@ def write(text: str) -> None:
 
 
 def warn(warnings: Sequence[str], total: int | None = None) -> None:
-    head = "" if current_reporter().log_format == "json" else "warning: "
     more = [f"… and {total - len(warnings):,} more"] if total and total > len(warnings) else []
     for warning in [*warnings, *more]:
-        log(f"{head}{warning}", event="warning", level="warning")
+        log(warning, event="warning", level="warning")
 
 
 def log_frame(frame: "Frame") -> None:
@@ -182,11 +201,12 @@ def print_json(value: dict[str, Any]) -> None:
     click.echo(json.dumps(redaction.redacted_all(value), indent=2))
 
 
-def print_error(kind: str, message: str, code: int) -> None:
+def print_error(kind: str, message: str, code: int, more: Mapping[str, Any]) -> None:
     """Write the object that `--format json` prints where a command ends with an error."""
     outcome = _OUTCOMES.get(code, "stopped")
     try:
-        print_json({"outcome": outcome, "exit_code": code, "error": {"kind": kind, "message": message}})
+        error = {"kind": kind, "message": message}
+        print_json({**more, "outcome": outcome, "exit_code": code, "error": error})
     except OSError as error:
         stdout_failed(error, code)
 

@@ -1,15 +1,14 @@
 """`validate`: check a manifest offline."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from batch_snapshot.cli import options, terminal
-from batch_snapshot.cli.command import command
+from batch_snapshot.cli.command import command, section
 from batch_snapshot.cli.params import MANIFEST
-from batch_snapshot.errors import ManifestError
-from batch_snapshot.manifest import load
+from batch_snapshot.manifest import LoadOptions, load
 
 if TYPE_CHECKING:
     from batch_snapshot.manifest import Manifest
@@ -22,31 +21,16 @@ if TYPE_CHECKING:
     "batch-snapshot validate backfill.yaml --format json | jq .problems",
 )
 @click.argument("manifest", type=MANIFEST)
-@options.FORMAT
-def validate_command(manifest: Path, form: str) -> int:
+@section("Common", *options.FILE_AS_MANIFEST, options.ALL_PROBLEMS, options.FORMAT)
+def validate_command(manifest: Path, form: str, **given: Any) -> int:
     """Check MANIFEST and all that it includes, offline and without credentials.
 
     Every problem is named with its file and line; exit code 2 if there is one.
     """
-    from batch_snapshot.manifest.problem_fields import problems_as_fields
     from batch_snapshot.ratelimit import forecast, windows
 
-    try:
-        loaded = load(manifest)
-    except ManifestError as error:
-        if form == "text":
-            raise
-        terminal.print_json(
-            {
-                "valid": False,
-                "problems": [one._asdict() for one in problems_as_fields(error.problems)],
-                "problem_count": error.total,
-                "outcome": "refused",
-                "exit_code": error.exit_code,
-                "error": {"kind": "manifest", "message": str(error)},
-            }
-        )
-        return error.exit_code
+    read = LoadOptions(given["name"], given["catalog"], given["all_problems"])
+    loaded = load(manifest, options=read)
     # Accounts whose daily quota is smaller than their rows.
     rows = {name: number for name, number in loaded.rows_by_account.items() if name in loaded.accounts}
     a_day = {name: windows.calls_a_day(loaded.accounts[name].quota) for name in rows}

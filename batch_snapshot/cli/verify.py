@@ -7,6 +7,7 @@ import click
 
 from batch_snapshot.cli import options, terminal
 from batch_snapshot.cli.command import command
+from batch_snapshot.cli.invocation import note_simulator
 from batch_snapshot.cli.params import LEDGER
 from batch_snapshot.cli.progress import ProgressLine, environment
 from batch_snapshot.config.options import Options
@@ -30,6 +31,8 @@ def verify_command(ledger: Path, form: str, *, sample: int | None, **given: Any)
     from batch_snapshot import verify
     from batch_snapshot.discovery.output import calls_text
 
+    if given["simulate"] is not None and given["progress"] != "none":
+        note_simulator(given["simulate"])
     with ProgressLine(given["progress"]) as progress:
         chosen = Options(wait=given["wait"], **options.target(given))
         found = terminal.run(verify.verify(ledger, chosen, environment(progress), sample))

@@ -31,7 +31,7 @@ class Pruned:
 
 def prune(folder: Path, keep: int, now: datetime, *, dry_run: bool = False) -> Pruned:
     """Remove the ledgers in `folder` beyond the newest `keep` of each manifest, with their lock files."""
-    found = list(_ledgers(folder))
+    found = list(ledgers_in(folder))
     old = beyond_newest(found, keep)
     pruned = Pruned(newest=len(found) - len(old))
     for one in old:
@@ -65,7 +65,8 @@ def why_unfinished(history: History) -> str | None:
     return f"not fully succeeded: {', '.join(parts)}" if parts else None
 
 
-def _ledgers(folder: Path) -> Iterator[OldLedger]:
+def ledgers_in(folder: Path) -> Iterator[OldLedger]:
+    """The ledgers in a folder, by path; other files are passed over."""
     try:
         files = sorted(path for path in folder.iterdir() if path.is_file() and not path.is_symlink())
     except OSError as error:

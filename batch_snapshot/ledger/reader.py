@@ -169,7 +169,7 @@ class LedgerEnd(NamedTuple):
 
 def ending(path: Path) -> LedgerEnd:
     """How the ledger at `path` ends. Where its last line says it, no other is read."""
-    last = _last_end(path)
+    last = last_end(path)
     if last and (last.settled or last.outcome in {"deferred", "stopped"}):
         return LedgerEnd(last, not last.settled and last.outcome == "deferred")
     end, header, deferred = None, None, None
@@ -202,7 +202,8 @@ def _deferred_accounts(
     return None if through and covered else before
 
 
-def _last_end(path: Path) -> End | None:
+def last_end(path: Path) -> End | None:
+    """The end line that the ledger at `path` ends with; None: it ends otherwise."""
     with _readable(path, "name another with --ledger"), path.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
         found = file.read().rstrip().splitlines()

@@ -9,7 +9,7 @@ API), `duplicates`, and `problem_fields` (problems as objects). The package know
 from batch_snapshot.manifest.loader import Manifest, find_duplicates, load, rows
 from batch_snapshot.manifest.reader import LoadOptions
 from batch_snapshot.manifest.schema import schema
-from batch_snapshot.manifest.template import template
+from batch_snapshot.manifest.template import include_entry, template
 from batch_snapshot.models import Account, Quota
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "duplicates",
     "filters",
     "find_duplicates",
+    "include_entry",
     "keys",
     "load",
     "problem_fields",

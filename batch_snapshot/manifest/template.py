@@ -1,13 +1,28 @@
 """The manifest that `init` writes: valid, and every section explained."""
 
+import csv
+import json
+import re
 from collections.abc import Sequence
+from itertools import islice, zip_longest
+from pathlib import Path
 
-from batch_snapshot.manifest import keys
+from batch_snapshot.errors import InputError
+from batch_snapshot.files import open_regular
+from batch_snapshot.manifest import csv_columns, includes, keys, line_files
 from batch_snapshot.manifest.keys import ManifestKey
+from batch_snapshot.manifest.problems import UnreadableError
+from batch_snapshot.manifest.service_model import row_input
+
+#: Rows of a file by whose values its columns are recognised.
+_LOOKED_AT = 100
 
 
-def template() -> str:
+def template(name: str = "my-snapshots", include: str | None = None) -> str:
+    """The text of a manifest with this name; its rows are examples, or those of an `include` entry."""
     return _TEMPLATE.format(
+        name=name,
+        rows=_PAIRS if include is None else _INCLUDE.format(include=include),
         catalog=_lines([key for key in keys.CONTEXT if key.name == "catalog"], "  ", 38),
         context=_lines([key for key in keys.CONTEXT if key.name != "catalog"], "  # ", 38),
         quota=_lines(keys.QUOTA, "#       ", 28),
@@ -16,11 +31,90 @@ def template() -> str:
     )
 
 
+def include_entry(file: Path, folder: Path) -> str:
+    """The entry of `include` for a CSV or NDJSON file in the manifest's folder.
+
+    Columns with other names than the keys of a pair are recognised by their values.
+
+    Raises:
+        InputError: the file is elsewhere, cannot be read, or has no such columns.
+    """
+    shown = includes.display(file)
+    try:
+        relative = file.resolve().relative_to(folder.resolve()).as_posix()
+    except ValueError:
+        raise InputError(f"{shown}: is not in {folder}: move it there, beside the manifest") from None
+    entries = line_files.ENTRIES.get(file.suffix.lower())
+    wrong = includes.read_problem(file, shown) if entries else f"{shown}: name a .csv or .ndjson file"
+    if wrong or entries is None:
+        raise InputError(wrong or "")
+    try:
+        with open_regular(file) as lines:
+            next(entries(lines, _ignore, _ignore, None), None)
+    except UnreadableError as error:
+        columns = _recognised(file) if file.suffix.lower() == ".csv" else None
+        if columns is None:
+            raise InputError(f"{shown}:{error.line}: {error.text}") from None
+        named = ", ".join(f"{key}: {json.dumps(name, ensure_ascii=False)}" for key, name in columns.items())
+        return f"{{file: {_yaml_text(relative)}, columns: {{{named}}}}}"
+    return _yaml_text(relative)
+
+
+def _recognised(file: Path) -> dict[str, str] | None:
+    """The names of the columns that hold engagements and resources; None: not one of each."""
+    with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+        text = list(islice(lines, _LOOKED_AT))
+    ids = {key: row_input()[key].regex.fullmatch for key in ("engagement", "resource")}
+    for separator in csv_columns.SEPARATORS:
+        try:
+            rows = [[*map(csv_columns.cleaned, row)] for row in csv_columns.parser(text, separator)]
+        except csv.Error:
+            continue
+        columns = {name: [*filter(None, cells)] for name, *cells in zip_longest(*rows, fillvalue="")}
+        found = {
+            key: [name for name, cells in columns.items() if cells and all(map(matches, cells))]
+            for key, matches in ids.items()
+        }
+        if all(len(names) == 1 and names[0] for names in found.values()):
+            return {key: names[0] for key, names in found.items()}
+    return None
+
+
+def _yaml_text(text: str) -> str:
+    return (
+        text if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_./-]*", text) else json.dumps(text, ensure_ascii=False)
+    )
+
+
+def _ignore(_line: int, _text: object) -> None:
+    """Report nothing: `validate` does."""
+
+
 def _lines(section: Sequence[ManifestKey], indent: str, column: int) -> str:
     shown = [(key.name, *key.sample) for key in section if key.sample]
     lines = [(f"{indent}{name}: {value}", comment) for name, value, comment in shown]
     return "\n".join(f"{line:<{column - 1}} # {comment}" if comment else line for line, comment in lines)
 
+
+_PAIRS = """\
+# The snapshots: an engagement, and one resource or several. A pair listed twice is made once.
+pairs:
+  - {engagement: eng-0123456789abcd, resource: O1234567}
+  - engagement: eng-0123456789abce
+    resources: [O1234568, O1234569]
+
+# Further pairs in files beside this one: YAML, CSV (with a header) or NDJSON.
+# include: [more-pairs.yaml, pairs.csv, pairs.ndjson]
+# A CSV file whose columns have other names, as a CRM exports it:
+# include: [{file: crm.csv, columns: {engagement: "Engagement Id", resource: "Opportunity Id"}}]
+"""
+
+_INCLUDE = """\
+# The snapshots: each row of this file. Its columns are the keys of a pair: engagement, resource, and
+# if a row needs them account, catalog, template and resource_type.
+include:
+  - {include}
+"""
 
 _TEMPLATE = """\
 # Which snapshots to make. Check it with:   batch-snapshot validate THIS-FILE
@@ -30,7 +124,7 @@ _TEMPLATE = """\
 version: 1
 
 # Required. The ledger and the locks bear this name: letters, digits, dots and dashes.
-name: my-snapshots
+name: {name}
 
 # What a pair gets that says nothing else. All of it is optional, but the catalog must be named
 # here or on each pair.
@@ -48,17 +142,7 @@ defaults:
 #   acme:
 {account}
 
-# The snapshots: an engagement, and one resource or several. A pair listed twice is made once.
-pairs:
-  - {{engagement: eng-0123456789abcd, resource: O1234567}}
-  - engagement: eng-0123456789abce
-    resources: [O1234568, O1234569]
-
-# Further pairs in files beside this one: YAML, CSV (with a header) or NDJSON.
-# include: [more-pairs.yaml, pairs.csv, pairs.ndjson]
-# A CSV file whose columns have other names, as a CRM exports it:
-# include: [{{file: crm.csv, columns: {{engagement: "Engagement Id", resource: "Opportunity Id"}}}}]
-
+{rows}
 # Or let each run take them from the service's own lists; all filters are optional.
 # discover:
 {discover}

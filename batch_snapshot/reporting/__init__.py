@@ -7,6 +7,7 @@ the report). It makes no calls to AWS, and writes no ledger.
 """
 
 __all__ = [
+    "csv",
     "display",
     "examples",
     "next_steps",

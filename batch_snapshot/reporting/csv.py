@@ -3,7 +3,8 @@
 import csv
 import re
 from collections.abc import Iterable, Mapping
-from typing import IO
+from datetime import datetime
+from typing import IO, Any
 
 from batch_snapshot.models import Skip, Status
 from batch_snapshot.reporting.entries import UNATTEMPTED, ReportEntry
@@ -22,6 +23,11 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "unprocessed": _ROW,
     "left_out": (*_ROW, "status"),
 }
+#: The columns of the one table of all rows.
+ALL_COLUMNS = (
+    *(*_ROW, "status", "revision", "arn", "kind", "code", "message", "reason", "http_status"),
+    *("reconciled", *_WORK),
+)
 _TABLE = {
     Status.SUCCEEDED.value: "succeeded",
     Status.FAILED.value: "failed",
@@ -52,8 +58,26 @@ def write(entries: Iterable[ReportEntry], files: Mapping[str, IO[str]]) -> dict[
     return numbers
 
 
+def write_all(entries: Iterable[ReportEntry], file: IO[str]) -> None:
+    """Write each entry into one table."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(ALL_COLUMNS)
+    for entry in entries:
+        writer.writerow([_cell(entry, column) for column in ALL_COLUMNS])
+
+
+def as_json(entry: ReportEntry) -> dict[str, Any]:
+    """An entry by the names of its columns."""
+    values = {name: _value(entry, name) for name in ALL_COLUMNS}
+    return {name: timestamp(one) if isinstance(one, datetime) else one for name, one in values.items()}
+
+
+def _value(entry: ReportEntry, column: str) -> Any:
+    return getattr(entry.row if column in _ROW else entry, column)
+
+
 def _cell(entry: ReportEntry, column: str) -> str | int:
-    value = getattr(entry.row, column) if column in _ROW else getattr(entry, column)
+    value = _value(entry, column)
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -56,7 +56,7 @@ def test_processes_that_refuse_their_flags_are_reported():
     (line,) = measured([scenario], [OURS], repeat=1)
     assert [(run.lost, run.shares) for run in line.runs] == [(120, (0.0, 0.0))]
     assert line.reached == 0
-    assert "- tiny, ours: exit 2: Error: No such option" in as_markdown([line])
+    assert "- tiny, ours: exit 2: error: No such option" in as_markdown([line])
 
 
 @pytest.mark.parametrize(

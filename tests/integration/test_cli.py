@@ -146,9 +146,9 @@ async def test_validate_names_every_mistake_and_its_line(place):
         )
         assert not simulator.calls
     assert [done.code for done in (text, as_json, run, dry)] == [2, 2, 2, 2]
-    done = text.stderr.splitlines()
+    assert all(line.startswith("error: wrong.yaml:") for line in text.stderr.splitlines())
+    done = [line.removeprefix("error: ") for line in text.stderr.splitlines()]
     assert [int(line.split(":")[1]) for line in done] == MISTAKEN_LINES
-    assert all(line.startswith("wrong.yaml:") for line in done)
     assert text.stdout == run.stdout == dry.stdout == ""
     assert run.stderr == dry.stderr == text.stderr
     assert as_json.json["valid"] is False

@@ -285,7 +285,7 @@ def test_an_input_error_in_a_group_is_shown_alone(capsys, monkeypatch):
     group = BaseExceptionGroup("x", [BaseExceptionGroup("y", [InputError("name another")]), ValueError()])
     monkeypatch.setattr(cli.cli, "main", broken(group))
     assert cli.main(["run"]) == 2
-    assert capsys.readouterr().err == "name another\n"
+    assert capsys.readouterr().err == "error: name another\n"
 
 
 def test_python_warnings_are_hidden(capsys, monkeypatch):

@@ -50,10 +50,10 @@ def test_json_log_has_plan_outcomes_warnings_and_summary(place, capsys):
     out, err = capsys.readouterr()
     told = objects(err)
     assert code == 1
-    assert [each["event"] for each in told] == ["plan", *["outcome"] * 7, "warning", "summary"]
+    assert [each["event"] for each in told] == ["simulator", "plan", *["outcome"] * 7, "warning", "summary"]
     assert all(list(each)[:4] == ["at", "level", "event", "message"] for each in told)
     assert {each["level"] for each in told} == {"info", "warning"}
-    assert told[0]["rows"] == 7
+    assert told[1]["rows"] == 7
     denied = next(each for each in told if each.get("code"))
     assert (denied["level"], denied["status"], denied["kind"]) == ("warning", "failed", "denied")
     assert "listed before" in told[-2]["message"]
@@ -83,7 +83,7 @@ def test_log_format_of_one_invocation_does_not_affect_the_next(place, capsys):
     assert cli.main(["run", "nowhere.yaml"]) == 2
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("{")
-    assert second.startswith("nowhere.yaml")
+    assert second.startswith("error: nowhere.yaml")
 
 
 @pytest.mark.asyncio

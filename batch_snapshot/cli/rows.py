@@ -1,0 +1,61 @@
+"""`rows`: the rows of a ledger with their last state."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from batch_snapshot import redaction
+from batch_snapshot.cli import terminal
+from batch_snapshot.cli.command import command, option
+from batch_snapshot.cli.params import LEDGER, words
+from batch_snapshot.errors import InputError
+from batch_snapshot.models import Skip, Status
+
+STATUSES = (*(status.value for status in Status), "unattempted", *(reason.value for reason in Skip))
+
+
+@command(
+    "rows",
+    "Print the rows of a ledger with their last state.",
+    "batch-snapshot rows ledgers/backfill.ndjson > rows.csv",
+    "batch-snapshot rows ledgers/backfill.ndjson --status failed,in_doubt --format ndjson | jq .message",
+)
+@click.argument("ledger", type=LEDGER)
+@option(
+    "--status",
+    type=words,
+    metavar="STATUS,…",
+    help=f"Only rows in these states: {', '.join(STATUSES)}.",
+)
+@option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "ndjson"]),
+    default="csv",
+    show_default=True,
+    help="CSV with a header, or one JSON object a line.",
+)
+def rows_command(ledger: Path, form: str, *, status: tuple[str, ...] | None) -> int:
+    """Print each row of LEDGER once, with its last state, also while a run is writing it.
+
+    Rows that were never taken up are read from the manifest.
+    """
+    from batch_snapshot.reporting import csv, report
+
+    if unknown := [word for word in status or () if word not in STATUSES]:
+        raise InputError(f"--status {unknown[0]}: there is no such state; there are: {', '.join(STATUSES)}")
+    data = report.load(ledger)
+    terminal.warn(data.notes)
+    entries = (entry for entry in data.entries() if not status or entry.status in status)
+    try:
+        if form == "csv":
+            csv.write_all(entries, sys.stdout)
+        else:
+            for entry in entries:
+                sys.stdout.write(json.dumps(redaction.redacted_all(csv.as_json(entry))) + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        return terminal.stdout_failed(error, 0)
+    return 0
