@@ -28,11 +28,8 @@ SHORTEST_WORD = 4
 LONGEST_NAME = 16
 
 WEBHOOK_FLAG = "--notify-webhook"
-_WEBHOOK_VARIABLES = {
-    "BATCH_SNAPSHOT_NOTIFY_WEBHOOK",
-    "BATCH_SNAPSHOT_RUN_NOTIFY_WEBHOOK",
-    "BATCH_SNAPSHOT_RETRY_NOTIFY_WEBHOOK",
-}
+#: The end of the names of variables for that flag, which some commands have for themselves.
+_WEBHOOK_VARIABLE = "_NOTIFY_WEBHOOK"
 
 #: Variables whose whole value is a secret; so are those whose names begin with `AWS_BEARER_TOKEN_`.
 _VARIABLES = (
@@ -78,7 +75,7 @@ def of_environment(environ: Mapping[str, str]) -> set[str]:
     for name, value in environ.items():
         if name in _VARIABLES or name.startswith("AWS_BEARER_TOKEN_"):
             found |= {text for text in (value, value.strip()) if len(text) >= LONG}
-        elif name in _WEBHOOK_VARIABLES:
+        elif name.endswith(_WEBHOOK_VARIABLE):
             found |= of_webhook(value)
         elif name.startswith("OTEL_EXPORTER_OTLP") and name.endswith("HEADERS"):
             values = (unquote(pair.partition("=")[2].strip()) for pair in value.split(","))

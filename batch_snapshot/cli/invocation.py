@@ -186,7 +186,7 @@ def note_simulator(settings: Mapping[str, Any] | None) -> None:
     from batch_snapshot.simulator import DEMO
 
     chosen = replace(DEMO, **(settings or {}))
-    terminal.log(f"simulated, nothing is sent to AWS: {chosen.describe()}", event="simulator")
+    terminal.log(f"simulated: {chosen.describe()}; AWS is not called", event="simulator")
 
 
 def finish(work: Coroutine[Any, Any, "Summary"], form: str, notifiers: Notifiers) -> int:

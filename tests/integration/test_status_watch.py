@@ -104,9 +104,10 @@ async def test_terminal_shows_outcomes_above_the_display_and_erases_it(tmp_path)
     seen = Terminal()
     seen.write(shown)
     left = [line for line in seen.lines if line]
-    assert len(left) == 25
-    assert left[0].startswith("24 rows: now")
-    assert all(line.endswith("succeeded: revision 1") for line in left[1:])
+    assert len(left) == 26
+    assert left[0] == "simulated: 20/s in bursts of 20, 50 ms a call, no faults; AWS is not called"
+    assert left[1].startswith("24 rows: now")
+    assert all(line.endswith("succeeded: revision 1") for line in left[2:])
 
 
 # -- a look at a run -------------------------------------------------------------------------------

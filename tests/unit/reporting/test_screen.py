@@ -39,7 +39,7 @@ class Terminal:
                 self.lines += [""] * (self.row + 1 - len(self.lines))
             elif piece == "\x1b[2K":
                 self.lines[self.row] = ""
-            elif piece.endswith("A"):
+            elif piece.startswith("\x1b") and piece.endswith("A"):
                 self.row = max(0, self.row - int(piece[2:-1] or 1))
             elif not piece.startswith("\x1b"):
                 line = self.lines[self.row].ljust(self.column)
