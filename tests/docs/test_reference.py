@@ -219,3 +219,12 @@ def test_simulator_page_has_every_option_and_fault():
     assert named == {flag for flag in flags if flag.startswith("--")} - {"--help", "--help-all"}
     [faults] = tables(section("simulator.md", "Faults"))
     assert faults == [*simulator.KINDS]
+
+
+def test_environment_page_shows_variables_of_options():
+    text = (REFERENCE / "environment.md").read_text("utf-8")
+    shown = set(re.findall(r"BATCH_SNAPSHOT_(RUN|RETRY)_(\w+)=", text))
+    assert len(shown) > 3
+    for command, option in shown:
+        flag = f"--{option.lower().replace('_', '-')}"
+        assert any(flag in param.opts for param in cli.commands[command.lower()].params)
