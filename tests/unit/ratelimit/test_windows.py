@@ -761,6 +761,40 @@ def test_a_file_of_version_1_is_continued(path):
             assert len(usage.ages("a", DAY)) == 1
 
 
+def test_a_file_without_sums_by_minute_is_continued(path, clock):
+    """Programs wrote such files of version 2, and may write this one at the same time."""
+    with CallLog(path, clock) as usage:
+        used(usage, DAILY)
+        for what in ("TRIGGER call_added", "TRIGGER call_moved", "TRIGGER call_removed", "TABLE minutes"):
+            usage._db.execute(f"DROP {what}")
+        clock.advance(300)
+        usage._db.execute("INSERT INTO calls (account, ended) VALUES ('a', ?)", (clock.micros,))
+    with CallLog(path, clock) as usage:
+        assert usage.free_calls("a", [DAILY]) == 1
+        used(usage, DAILY)
+        window_full(usage, DAILY)
+
+
+def test_a_call_costs_hardly_more_after_a_day_of_many(usage, clock):
+    day = QuotaWindow("per_day", 500_000, DAY)
+    steps: list[int] = []
+
+    def cost():
+        steps.clear()
+        usage._db.set_progress_handler(lambda: steps.append(1), 10)
+        usage.finish(reserved(usage, day))
+        usage._db.set_progress_handler(None, 0)
+        return 10 * len(steps)
+
+    few = cost()
+    calls = 20_000
+    ends = [("a", clock.micros - int(number * (DAY - 60) * 1e6 / calls)) for number in range(calls)]
+    usage._db.executemany("INSERT INTO calls (account, ended) VALUES (?, ?)", ends)
+    assert usage.free_calls("a", [day]) == 500_000 - calls - 1
+    # Ten steps of SQLite's machine for each minute of the day; one for each call alone would be more.
+    assert cost() < few + 1440 * 10 < few + calls
+
+
 def test_another_programs_database_is_refused_and_left_unchanged(tmp_path):
     path = tmp_path / "usage.db"
     with sqlite3.connect(path) as foreign:
