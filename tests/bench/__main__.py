@@ -101,7 +101,7 @@ STARTS = 10
 
 #: The benches of speed, by name: they get whether it is to be quick, and the number of repeats.
 SPEED: Mapping[str, Callable[[bool, int], figures.Table]] = {
-    "throughput": lambda quick, repeat: throughput.table(2_000 if quick else 10_000, repeat),
+    "throughput": lambda quick, repeat: throughput.table(4_000 if quick else 20_000, repeat),
     "manifest": lambda quick, repeat: manifests.table(_sizes(10_000, 100_000, quick=quick), repeat),
     "ledger": lambda quick, repeat: ledgers.table(_sizes(100_000, quick=quick), repeat),
     "resume": lambda quick, repeat: resume.table([100_000 if quick else 1_000_000], repeat),
