@@ -9,9 +9,9 @@ from batch_snapshot.cli.terminal import PROG
 @command(
     "completion",
     "Print completions for bash, zsh or fish.",
-    "bash  batch-snapshot completion bash > ~/.local/share/bash-completion/completions/batch-snapshot",
-    'zsh   batch-snapshot completion zsh > "${fpath[1]}/_batch-snapshot"',
-    "fish  batch-snapshot completion fish > ~/.config/fish/completions/batch-snapshot.fish",
+    "batch-snapshot completion bash > ~/.local/share/bash-completion/completions/batch-snapshot",
+    'batch-snapshot completion zsh > "${fpath[1]}/_batch-snapshot"',
+    "batch-snapshot completion fish > ~/.config/fish/completions/batch-snapshot.fish",
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context

@@ -39,10 +39,12 @@ def of_command(command: SectionedCommand, ctx: click.Context, *, everything: boo
     page.write_many_sections([_section(title, params, ctx) for title, params in sections.items()])
     _write_lines(page, "Examples", command.examples)
     if hidden := len(options) - len(shown):
-        page.write(f"\n{hidden} more options: {ctx.command_path} --help-all\n")
+        page.write("\n")
+        page.write_text(f"{hidden} more options: {ctx.command_path} --help-all")
     elif options:
         sample = next((one for one in options if not one.is_flag), options[0])
-        page.write(f"\nFrom the environment: {sample.variable(ctx)} is {sample.opts[0]}, and so on.\n")
+        page.write("\n")
+        page.write_text(f"From the environment: {sample.variable(ctx)} is {sample.opts[0]}, and so on.")
     return page.getvalue().rstrip("\n")
 
 

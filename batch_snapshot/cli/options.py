@@ -189,7 +189,7 @@ _SIMULATE = option(
     type=params.simulator_settings,
     metavar="[=SETTINGS]",
     help="Against a simulator that lives as long as the command: no AWS account needed. SETTINGS are options "
-    "of the command simulate, such as =rate=500,latency=80ms.",
+    "of the command simulate, such as --simulate=rate=500,latency=80ms.",
 )
 
 _STATE = path(

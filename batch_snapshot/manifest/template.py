@@ -55,12 +55,14 @@ def include_entry(file: Path, folder: Path) -> str:
         columns = _recognised(file) if file.suffix.lower() == ".csv" else None
         if columns is None:
             raise InputError(f"{shown}:{error.line}: {error.text}") from None
+        # What a CRM calls an account is no account of a manifest.
+        columns["account"] = None
         named = ", ".join(f"{key}: {json.dumps(name, ensure_ascii=False)}" for key, name in columns.items())
         return f"{{file: {_yaml_text(relative)}, columns: {{{named}}}}}"
     return _yaml_text(relative)
 
 
-def _recognised(file: Path) -> dict[str, str] | None:
+def _recognised(file: Path) -> dict[str, str | None] | None:
     """The names of the columns that hold engagements and resources; None: not one of each."""
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
         text = list(islice(lines, _LOOKED_AT))

@@ -1,0 +1,392 @@
+"""What people type: CSV files as manifests, trials, settings of the simulator, variables, lists."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+from click.testing import CliRunner
+
+from batch_snapshot import cli, manifest
+from batch_snapshot.cli.params import short_duration, simulator_settings
+from batch_snapshot.models import Status
+from batch_snapshot.simulator import DEMO
+from tests.support.ledgers import LedgerBuilder, row
+from tests.support.processes import move_in, of_type, pairs, results, write_manifest
+
+PAIRS = "engagement,resource\n" + "".join(f"eng-{n:014d},O{n}\n" for n in range(1, 13))
+QUIET = ["--progress", "none"]
+UNDONE = "snapshots cannot be undone, and they notify partners"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    move_in(monkeypatch, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def call(capsys):
+    """Run the command line in this process; its exit code, standard output and standard error."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        code = cli.main(words)
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+# -- help ----------------------------------------------------------------------------------------------
+
+
+def test_short_help_shows_common_options_and_help_all_every_one(call):
+    _, short, _ = call("run", "--help")
+    _, everything, _ = call("run", "--help-all")
+    assert "--limit" in short
+    assert "--token-ttl" not in short
+    assert "more options: batch-snapshot run --help-all" in short
+    assert "BATCH_SNAPSHOT_RUN_LEDGER is --ledger" in everything
+    headings = re.findall(r"^(\w+):$", everything, re.MULTILINE)
+    assert headings == [
+        *("Common", "Filters", "Ledger", "Limits", "Retry", "Output", "Notifications", "AWS", "Cluster"),
+        *("Simulator", "Help", "Examples"),
+    ]
+    for command in cli.cli.commands.values():
+        flags = {flag for param in command.params for flag in param.opts if flag.startswith("--")}
+        told = CliRunner().invoke(cli.cli, [command.name or "", "--help-all"]).output
+        assert flags - {"--help-all"} <= set(re.findall(r"--[a-z-]*[a-z]", told))
+
+
+def test_help_lists_commands_in_their_sections(call):
+    for words in (["--help"], ["help"], []):
+        code, told, _ = call(*words)
+        assert code == 0
+        places = [
+            told.index(f"\n{title}:") for title in ("Prepare", "Run", "Inspect", "Maintain", "Exit codes")
+        ]
+        assert places == sorted(places)
+    assert len(call("--help-all")[1]) > 5 * len(told)
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_no_line_of_help_but_examples_is_wider_than_the_terminal(monkeypatch, call, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    told = call("--help-all")[1]
+    prose = re.sub(r"(?m)^ *(Usage:|batch-snapshot ).*$", "", told)
+    assert max(map(len, prose.splitlines())) <= min(columns - 1, 100)
+
+
+def test_help_and_validate_import_no_help_library_they_do_not_show():
+    """cloup would double the time that a command takes to start."""
+    code = (
+        "import sys; from batch_snapshot.cli import main; main(['validate', 'x.yaml']); print([*sys.modules])"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert not {"'cloup'", "'rich'", "'aiohttp'"} & set(re.findall(r"'\w+'", done.stdout))
+
+
+# -- values from the environment -----------------------------------------------------------------------
+
+
+def test_variable_stands_for_an_option_and_the_command_line_wins(place, monkeypatch, call):
+    write_manifest(place / "trial.yaml", pairs(3))
+    monkeypatch.setenv("BATCH_SNAPSHOT_RUN_SIMULATE", "rate=500,burst=50")
+    monkeypatch.setenv("BATCH_SNAPSHOT_RUN_FORMAT", "json")
+    monkeypatch.setenv("BATCH_SNAPSHOT_RUN_LIMIT", "1")
+    code, out, err = call("run", "trial.yaml")
+    assert (code, json.loads(out)["counts"]["succeeded"]) == (4, 1)
+    assert "simulated: 500/s in bursts of 50" in err
+    code, out, _ = call("run", "trial.yaml", "--limit", "2", "--format", "text")
+    assert code == 0
+    assert "3 rows: 3 succeeded" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("BATCH_SNAPSHOT_RUN_RATE", "fast", "$BATCH_SNAPSHOT_RUN_RATE: 'fast' is no rate"),
+        ("BATCH_SNAPSHOT_RUN_REGION", "moon", "$BATCH_SNAPSHOT_RUN_REGION: --region 'moon'"),
+        ("BATCH_SNAPSHOT_RUN_WAIT", "perhaps", "$BATCH_SNAPSHOT_RUN_WAIT: 'perhaps' is not a valid boolean"),
+        ("BATCH_SNAPSHOT_RUN_PROGRESS", "loud", "$BATCH_SNAPSHOT_RUN_PROGRESS: 'loud' is not one of"),
+        ("BATCH_SNAPSHOT_RUN_SIMULATE", "raet=5", "$BATCH_SNAPSHOT_RUN_SIMULATE: there is no setting 'raet'"),
+    ],
+)
+def test_wrong_value_in_a_variable_is_one_line_that_names_it(place, monkeypatch, call, name, value, words):
+    write_manifest(place / "trial.yaml", pairs(1))
+    monkeypatch.setenv(name, value)
+    code, out, err = call("run", "trial.yaml")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {words}")
+    assert len(err.splitlines()) == 1
+
+
+def test_misspelt_variable_is_a_warning(place, monkeypatch, call):
+    write_manifest(place / "trial.yaml", pairs(1))
+    monkeypatch.setenv("BATCH_SNAPSHOT_VALIDATE_FROMAT", "json")
+    code, _, err = call("validate", "trial.yaml")
+    assert code == 0
+    assert (
+        err
+        == "warning: $BATCH_SNAPSHOT_VALIDATE_FROMAT: there is no such option of batch-snapshot validate\n"
+    )
+
+
+def test_variables_of_other_meanings_stay_as_they_are(place, monkeypatch, call):
+    for name in ("VERSION", "HELP", "DEBUG", "RUN_HELP", "NOTIFY_WEBHOOK"):
+        monkeypatch.setenv(f"BATCH_SNAPSHOT_{name}", "https://hooks.example/T0/secretsecretsecret")
+    write_manifest(place / "trial.yaml", pairs(1))
+    code, out, err = call("validate", "trial.yaml")
+    assert code == 0
+    assert out.startswith("trial.yaml: valid")
+    assert err == ""
+
+
+def test_format_of_the_environment_holds_for_errors_too(place, monkeypatch, call):
+    monkeypatch.setenv("BATCH_SNAPSHOT_RUN_FORMAT", "json")
+    code, out, _ = call("run", "nowhere.yaml", "--no-such-flag")
+    assert (code, json.loads(out)["error"]["kind"]) == (2, "usage")
+
+
+# -- messages ------------------------------------------------------------------------------------------
+
+
+def test_every_problem_is_a_line_that_begins_with_error_and_all_problems_shows_the_rest(place, call):
+    lines = "".join(f"  - {{engagement: wrong{n}, resource: O1}}\n" for n in range(70))
+    (place / "wrong.yaml").write_text(
+        f"version: 1\nname: wrong\ndefaults: {{catalog: Sandbox}}\npairs:\n{lines}"
+    )
+    for command in ("validate", "plan", "run"):
+        _, _, err = call(command, "wrong.yaml")
+        assert [line[:18] for line in err.splitlines()] == ["error: wrong.yaml:"] * 50 + [
+            "error: … and 20 mo"
+        ]
+        code, _, err = call(command, "wrong.yaml", "--all-problems")
+        assert code == 2
+        assert [line[:18] for line in err.splitlines()] == ["error: wrong.yaml:"] * 70
+    found = json.loads(call("validate", "wrong.yaml", "--format", "json", "--all-problems")[1])
+    assert found["problem_count"] == len(found["problems"]) == 70
+    assert found["problems"][69]["line"] == 74
+
+
+def test_words_are_coloured_on_a_terminal_alone(place, monkeypatch, call):
+    assert "\x1b" not in call("run", "nowhere.yaml")[2]
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert call("run", "nowhere.yaml")[2].startswith("\x1b[31m\x1b[1merror: \x1b[0mnowhere.yaml")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert call("run", "nowhere.yaml")[2].startswith("error: nowhere.yaml")
+
+
+def test_run_for_catalog_aws_that_does_not_ask_warns_in_one_line(place, call):
+    write_manifest(place / "real.yaml", pairs(2), catalog="AWS", name="real")
+    where = ["--endpoint-url", "http://127.0.0.1:9", "--max-duration", "1s"]
+    _, _, err = call("run", "real.yaml", *where, *QUIET)
+    told = [line for line in err.splitlines() if "undone" in line]
+    assert told == [f"warning: 2 rows of AWS will be sent for account default: {UNDONE}"]
+    _, _, err = call("run", "real.yaml", "--simulate", *QUIET)
+    assert "undone" not in err
+
+
+# -- init, and files of pairs as manifests --------------------------------------------------------------
+
+
+def test_init_writes_a_file_once_and_names_the_manifest_after_it(place, call):
+    assert call("init", "my pairs.yaml")[0] == 0
+    loaded = manifest.load(place / "my pairs.yaml")
+    assert (loaded.name, loaded.rows) == ("my-pairs", 3)
+    written = (place / "my pairs.yaml").read_bytes()
+    code, _, err = call("init", "my pairs.yaml", "--name", "other")
+    assert (code, err) == (2, "error: my pairs.yaml: already exists: name another file, or remove it first\n")
+    assert (place / "my pairs.yaml").read_bytes() == written
+    assert "\nname: other\n" in call("init", "--name", "other")[1]
+
+
+def test_init_from_a_csv_includes_it(place, call):
+    (place / "pairs.csv").write_text(PAIRS)
+    assert call("init", "backfill.yaml", "--from", "pairs.csv")[0] == 0
+    loaded = manifest.load(place / "backfill.yaml")
+    assert (loaded.name, loaded.rows) == ("backfill", 12)
+
+
+def test_init_recognises_columns_of_a_crm_by_their_values(place, call):
+    export = "Account;Engagement Id;Opportunity: Id\nACME;eng-0123456789abcd;O1\n;eng-0123456789abce;O2\n"
+    (place / "CRM export.csv").write_text(f"\ufeff{export}", "utf-8")
+    assert call("init", "crm.yaml", "--from", "CRM export.csv")[0] == 0
+    assert manifest.load(place / "crm.yaml").rows == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["new.yaml", "--from", "absent.csv"], "absent.csv does not exist"),
+        (["new.yaml", "--from", "columns.csv"], "columns.csv:1: column engagement is missing in the header"),
+        (["new.yaml", "--from", "pairs.txt"], "pairs.txt: name a .csv or .ndjson file"),
+        (["sub/new.yaml", "--from", "pairs.txt"], "is not in sub: move it there"),
+        (["new.csv"], "new.csv: a manifest is YAML"),
+        (["new.yaml", "--name", "a b"], '--name: name "a b" does not match'),
+        (["absent/new.yaml"], "create its folder"),
+    ],
+)  # fmt: skip
+def test_init_that_cannot_work_writes_nothing(place, call, words, said):
+    (place / "columns.csv").write_text("a,b\n1,2\n")
+    (place / "pairs.txt").write_text(PAIRS)
+    (place / "sub").mkdir()
+    code, out, err = call("init", *words)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert not list(place.rglob("new.*"))
+
+
+@pytest.mark.parametrize("file", ["nightly.csv", "nightly.ndjson"])
+def test_file_of_pairs_runs_as_a_manifest(place, call, file):
+    lines = [line.split(",") for line in PAIRS.splitlines()[1:]]
+    objects = "".join(json.dumps({"engagement": e, "resource": r}) + "\n" for e, r in lines)
+    (place / file).write_text(PAIRS if file.endswith(".csv") else objects)
+    code, _, err = call("validate", file)
+    assert code == 2
+    assert "12 rows without a catalog: give --catalog Sandbox (or AWS), or a column catalog" in err
+    assert call("plan", file, "--catalog", "Sandbox", "--name", "n2")[1].startswith("n2: 12 of 12 rows")
+    simulate = ["--simulate=rate=500,burst=50,latency=1ms", *QUIET]
+    code, out, _ = call("run", file, "--catalog", "Sandbox", "--limit", "5", *simulate)
+    assert code == 4
+    code, out, _ = call("run", file, "--catalog", "Sandbox", "--format", "json", *simulate)
+    assert (code, json.loads(out)["counts"]["succeeded"]) == (0, 12)
+    head = of_type(place / "ledgers/nightly.simulated.ndjson", "run")[0]
+    assert (head["name"], head["rows"], head["settings"]["catalog"]) == ("nightly", 12, "Sandbox")
+
+
+def test_commands_to_run_next_name_the_catalog_of_a_file_of_pairs(place, call):
+    (place / "pairs.csv").write_text(PAIRS)
+    call("run", "pairs.csv", "--catalog", "Sandbox", "--name", "mine", "--simulate", "--limit", "2", *QUIET)
+    told = call("status", "ledgers/mine.simulated.ndjson")[1]
+    assert "--name mine --catalog Sandbox" in told
+
+
+def test_name_of_a_file_that_no_manifest_can_have_is_refused_with_the_way_out(place, call):
+    (place / "my pairs.csv").write_text(PAIRS)
+    code, _, err = call("run", "my pairs.csv", "--catalog", "Sandbox", "--simulate")
+    assert code == 2
+    assert "give the manifest a name with --name" in err
+
+
+# -- the simulator's settings -----------------------------------------------------------------------------
+
+
+def test_settings_of_the_simulator_are_the_options_of_its_command():
+    assert simulator_settings("") == {}
+    assert simulator_settings("false") is None
+    found = simulator_settings(
+        "rate=500,latency=80ms,window=100/1m,no-retry-hint,faults=internal=0.05,late=0.1"
+    )
+    assert found is not None
+    faults = found.pop("faults")
+    assert found == {"rate": 500.0, "latency": 0.08, "windows": ((100, 60.0),), "retry_after": False}
+    assert dict(faults.rates) == {"internal": 0.05, "late": 0.1}
+    assert short_duration("80ms") == 0.08
+
+
+def test_simulate_does_not_swallow_the_manifest_and_says_what_it_simulates(place, call):
+    write_manifest(place / "trial.yaml", pairs(2))
+    code, _, err = call("run", "--simulate", "trial.yaml")
+    assert code == 0
+    assert err.startswith(f"simulated: {DEMO.describe()}; AWS is not called\n")
+    code, _, err = call(
+        "run", "trial.yaml", "--simulate=internal=1", "--max-attempts", "1", "--ledger", "x.ndjson"
+    )
+    assert code == 1
+    assert "faults: 1 internal" in err
+
+
+# -- a trial of a few rows --------------------------------------------------------------------------------
+
+
+def test_limit_sends_exactly_so_many_rows_over_all_accounts_and_the_next_run_the_rest(place, call):
+    rows = [*pairs(5, account="a"), *pairs(20, account="b")[5:]]
+    write_manifest(place / "trial.yaml", rows, accounts={"a": {}, "b": {}})
+    run = ["run", "trial.yaml", "--simulate", "--concurrency", "8", *QUIET]
+    ledger = place / "ledgers/trial.simulated.ndjson"
+    code, out, _ = call(*run, "--limit", "7")
+    assert code == 4
+    assert "--limit 7: 7 rows sent, 13 left for the next run" in out
+    assert len(results(ledger)) == 7
+    [end] = of_type(ledger, "end")
+    assert (end["outcome"], end["counts"]["succeeded"], end["counts"]["unattempted"]) == ("deferred", 7, 13)
+    code, out, _ = call(*run, "--limit=7", "--format", "json")
+    assert (code, json.loads(out)["counts"]["succeeded"]) == (4, 14)
+    code, out, _ = call(*run, "--format", "json")
+    assert (code, json.loads(out)["counts"]["succeeded"]) == (0, 20)
+    sent = Counter((line["engagement"], line["resource"]) for line in of_type(ledger, "result"))
+    assert set(sent.values()) == {1}
+    assert len(sent) == 20
+
+
+def test_limit_that_is_not_reached_completes_the_run(place, call):
+    write_manifest(place / "trial.yaml", pairs(3))
+    code, out, _ = call("run", "trial.yaml", "--simulate", "--limit", "3", *QUIET)
+    assert code == 0
+    assert "--limit" not in out
+
+
+def test_limit_of_a_plan_and_of_a_retry(place, call):
+    write_manifest(
+        place / "trial.yaml",
+        [*pairs(3), *({"engagement": f"eng-denied{n:08d}", "resource": "O1"} for n in range(4))],
+    )
+    assert "2 of 7 rows to send" in call("run", "trial.yaml", "--simulate", "--limit", "2", "--dry-run")[1]
+    call("run", "trial.yaml", "--simulate", *QUIET)
+    ledger = "ledgers/trial.simulated.ndjson"
+    code, out, _ = call("retry", ledger, "--all", "--simulate", "--limit", "3", "--format", "json", *QUIET)
+    assert (code, json.loads(out)["calls"]) == (4, 3)
+
+
+# -- lists --------------------------------------------------------------------------------------------------
+
+
+def test_ls_shows_outcome_counts_and_age_of_each_ledger(place, call):
+    assert call("ls")[2].startswith("warning: ledgers: there is no such folder yet")
+    (place / "ledgers").mkdir()
+    done, failed = row(1), row(2)
+    LedgerBuilder(2, name="night").begin().intend(done, failed).result(done).result(
+        failed, Status.FAILED
+    ).end().write(place / "ledgers/night.ndjson")
+    LedgerBuilder(2, name="killed").begin().intend(done, failed).result(done).write(
+        place / "ledgers/killed.ndjson"
+    )
+    (place / "ledgers/notes.txt").write_text("no ledger")
+    (place / "ledgers/broken.ndjson").write_bytes((place / "ledgers/killed.ndjson").read_bytes() + b"{}\n")
+    code, out, _ = call("ls")
+    head, *lines = [re.split(r" {2,}", line.strip()) for line in out.splitlines()]
+    assert code == 0
+    assert head == ["AGE", "OUTCOME", "ROWS", "SUCCEEDED", "FAILED", "IN DOUBT", "LEFT", "NAME", "LEDGER"]
+    assert [line[1:] for line in sorted(lines, key=lambda line: line[-1])] == [
+        ["damaged", "?", "?", "?", "?", "?", "killed", "ledgers/broken.ndjson"],
+        ["crashed", "2", "1", "0", "1", "0", "killed", "ledgers/killed.ndjson"],
+        ["completed", "2", "1", "1", "0", "0", "night", "ledgers/night.ndjson"],
+    ]
+    found = json.loads(call("ls", "ledgers", "--format", "json")[1])["ledgers"]
+    assert {one["name"]: one["counts"].get("failed") for one in found} == {"night": 1, "killed": 0}
+    assert all(one["age_s"] >= 0 for one in found)
+
+
+def test_rows_prints_each_row_once_with_its_last_state(place, call):
+    one, two, three = row(1), row(2), row(3)
+    book = LedgerBuilder(3).begin().intend(one, two).result(one).result(two, Status.FAILED).end()
+    book.begin().intend(two, three).result(two).write(place / "l.ndjson")
+    code, out, _ = call("rows", "l.ndjson")
+    table = list(csv.DictReader(out.splitlines()))
+    assert code == 0
+    assert sorted((line["resource"], line["status"]) for line in table) == [
+        (one.resource, "succeeded"),
+        (two.resource, "succeeded"),
+        (three.resource, "in_doubt"),
+    ]
+    _, out, _ = call("rows", "l.ndjson", "--status", "in_doubt,failed", "--format", "ndjson")
+    [line] = map(json.loads, out.splitlines())
+    assert (line["resource"], line["status"], line["kind"]) == (three.resource, "in_doubt", "transient")
+    code, _, err = call("rows", "l.ndjson", "--status", "fine")
+    assert code == 2
+    assert "there are: succeeded, failed, in_doubt" in err
