@@ -141,14 +141,21 @@ with socket.socket(socket.AF_UNIX) as connection:
 os.close(reporter)
 with open(report) as report:
     pid = int(report.readline())
+    with open(os.path.join(os.environ["PROCESSES"], str(os.getpid())), "w") as file:
+        file.write(str(pid))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: os.kill(pid, number))
     code = int(report.readline())
 sys.exit(code if code >= 0 else 128 - code)
 """
 
-_PROCESS = f"""#!/bin/sh
-exec {shlex.quote(sys.executable)} -m batch_snapshot "$@"
+#: A signal to a client is for its process, also one that the client cannot pass on.
+_KILL = """
+kill() {
+    local word words=()
+    for word; do words+=("$(cat "$PROCESSES/$word" 2>/dev/null || printf %s "$word")"); done
+    builtin kill "${words[@]}"
+}
 """
 
 #: Profiles that examples name.
@@ -165,10 +172,8 @@ aws_secret_access_key = secret-of-the-hub
 def run(page: tuple[Block, ...], folder: Path, endpoint: str) -> None:
     """Run a page's blocks. Fails at the first one that ends or prints otherwise than the page says."""
     wanted = steps(page)
-    # A killed client would leave its process alive.
-    real = any(re.search(r"\bkill -(9|KILL)\b", step.script) for step in wanted)
-    environ = {**prepare(folder, _PROCESS if real else _CLIENT), **endpoint_variables(endpoint)}
-    script = "".join(_watched(number, step) for number, step in enumerate(wanted))
+    environ = {**prepare(folder), "AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING": endpoint}
+    script = _KILL + "".join(_watched(number, step) for number, step in enumerate(wanted))
     with (folder / "output").open("w+", encoding="utf-8", errors="replace") as output:
         process = subprocess.Popen(
             ["bash", "-uc", script.replace(SHOWN_PORT, free_port())],
@@ -206,15 +211,11 @@ test $code -eq {step.code} || exit
 """
 
 
-def endpoint_variables(endpoint: str) -> dict[str, str]:
-    return {"AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING": endpoint}
-
-
-def prepare(folder: Path, program: str) -> dict[str, str]:
+def prepare(folder: Path) -> dict[str, str]:
     """Fill the folder of a page; its environment."""
-    (folder / "bin").mkdir()
-    (folder / "home").mkdir()
-    (folder / "bin" / PROGRAM).write_text(program, "utf-8")
+    for name in ("bin", "home", "processes"):
+        (folder / name).mkdir()
+    (folder / "bin" / PROGRAM).write_text(_CLIENT, "utf-8")
     (folder / "bin" / PROGRAM).chmod(0o755)
     (folder / "home" / "config").write_text(_AWS_CONFIG, "utf-8")
     (folder / "manifests").symlink_to(ROOT / "manifests")
@@ -225,6 +226,7 @@ def prepare(folder: Path, program: str) -> dict[str, str]:
         "PATH": f"{folder / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{environ['PATH']}",
         "AWS_CONFIG_FILE": str(folder / "home" / "config"),
         "FORK_SERVER": server.address,
+        "PROCESSES": str(folder / "processes"),
     }
 
 
