@@ -119,6 +119,11 @@ class Row(NamedTuple):
         """16 bytes that stand for this row in sets of millions."""
         return row_key(tuple(self))
 
+    @property
+    def pair(self) -> tuple[str, str, str]:
+        """What no two calls in flight may share."""
+        return self.catalog, self.engagement, self.resource
+
 
 #: Bytes of a row's key.
 KEY_SIZE = 16

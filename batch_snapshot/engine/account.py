@@ -13,6 +13,7 @@ import anyio
 from batch_snapshot.engine.signal import Signal
 from batch_snapshot.failures.breakers import UNREACHABLE, Breaker
 from batch_snapshot.ratelimit import forecast
+from batch_snapshot.ratelimit.pace_handover import shifted
 from batch_snapshot.text import duration, plural
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from batch_snapshot.failures.breakers import Pause
+    from batch_snapshot.ratelimit.pace import Pace
     from batch_snapshot.ratelimit.pacer import Pacer
     from batch_snapshot.ratelimit.windows import WindowFull
 
@@ -152,6 +154,28 @@ class AccountState:
         else:
             why = f"{pause.what}; tries for another {seconds} were refused as well"
         return Stop(StopKind.DEFERRED, f"account {self.name}: {why}")
+
+
+class Progress(NamedTuple):
+    """What an account has learned, for an engine on another machine. Times are seconds from now."""
+
+    pace: Pace
+    read_pace: Pace
+    breaker: Breaker
+    pause: Pause | None
+
+    @classmethod
+    def of(cls, account: AccountState) -> Progress:
+        now = anyio.current_time()
+        pause = account.pause and account.pause.shifted(-now)
+        pace, read_pace = shifted(account.pacer.pace, -now), shifted(account.read_pacer.pace, -now)
+        return cls(pace, read_pace, account.breaker, pause)
+
+    def apply(self, account: AccountState) -> None:
+        now = anyio.current_time()
+        account.pacer.change(lambda _: shifted(self.pace, now))
+        account.read_pacer.change(lambda _: shifted(self.read_pace, now))
+        account.breaker, account.pause = self.breaker, self.pause and self.pause.shifted(now)
 
 
 def _describe_spent(spent: WindowFull, calls: str, now: datetime) -> str:

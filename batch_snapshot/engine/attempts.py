@@ -83,6 +83,11 @@ class Attempts:
     def dropped(self) -> None:
         self.answered(UNANSWERED)
 
+    def lost(self, sent: ClockReading, failure: Failure) -> None:
+        """Another machine may have sent it since then, and nobody knows how often."""
+        self.sent(sent)
+        self.in_flight, self.ambiguous, self.failure = False, True, failure
+
     def outcome_if_left(self, now: datetime) -> Outcome | None:
         """The outcome if the row is tried no more; None: no try of this run left it in doubt."""
         return self.unsettled(self.failure, now) if self.ambiguous and self.failure else None

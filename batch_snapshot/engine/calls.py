@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from batch_snapshot.engine.limits import ConcurrencyLimit
     from batch_snapshot.engine.run_state import RunState
     from batch_snapshot.models import Receipt
-    from batch_snapshot.ratelimit.pacer import Pacer, Permit
+    from batch_snapshot.ratelimit.pacer import Pacer, Permit, Reserved
 
 _NO_WAIT = nullcontext()
 
@@ -77,17 +77,40 @@ class Calls:
             if (permit := pacer.acquire_nowait()) is None:
                 with account.interruptible():
                     permit = await pacer.acquire()
-        except WindowFullError as error:
-            self._run.stop_account(account.name, account.window_spent(pacer, error.spent, self._now()))
-        except StorageError as error:
-            self._run.stop_uncounted(error)
+        except (WindowFullError, StorageError) as error:
+            raise self._stop_refused(account, pacer, error) from None
         except Abandoned:
             if permit is not None:
                 permit.give_back()
             raise
-        if permit is None:
-            raise Abandoned
         return permit
+
+    async def reserve(self, account: AccountState, pacer: Pacer, wanted: int) -> Reserved | None:
+        """Reserve calls for another machine to make; None: the account has no windows.
+
+        Raises:
+            Abandoned: the run or the account stopped, perhaps because a window is spent.
+        """
+        reserved = None
+        try:
+            with account.interruptible():
+                reserved = await pacer.reserve(wanted)
+        except (WindowFullError, StorageError) as error:
+            raise self._stop_refused(account, pacer, error) from None
+        except Abandoned:
+            pacer.settle(reserved)
+            raise
+        return reserved
+
+    def _stop_refused(
+        self, account: AccountState, pacer: Pacer, error: WindowFullError | StorageError
+    ) -> Abandoned:
+        """Stop the account or the run, as no window lets a call leave."""
+        if isinstance(error, WindowFullError):
+            self._run.stop_account(account.name, account.window_spent(pacer, error.spent, self._now()))
+        else:
+            self._run.stop_uncounted(error)
+        return Abandoned()
 
     async def begin(self, pacer: Pacer) -> None:
         """Begin a call as soon as fewer than the most calls are in flight; `end` follows.

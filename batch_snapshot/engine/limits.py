@@ -55,23 +55,15 @@ class ConcurrencyLimit:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._free = anyio.Semaphore(limit, fast_acquire=True)
-        #: Accounts with calls to make, by engine, and their sum.
-        self._busy: dict[object, int] = {}
-        self._accounts = 0
-        #: Accounts that are to come, about, and those that are here.
+        #: Accounts of all engines that share it, about.
         self.expected = 1
 
-    def share(self, engine: object, busy: int) -> int:
-        """Calls in flight of one account at most, now that `busy` accounts of the engine have calls to make.
+    def share(self, busy: int) -> int:
+        """Calls in flight of one account at most, now that `busy` accounts of its engine have calls to make.
 
         So an account whose calls hang takes no other's. It is rounded up, so that the whole limit is used.
         """
-        self._accounts += busy - self._busy.get(engine, 0)
-        self._busy[engine] = busy
-        return -(-self._limit // max(1, self._accounts, self.expected))
-
-    def leave(self, engine: object) -> None:
-        self._accounts -= self._busy.pop(engine, 0)
+        return -(-self._limit // max(1, busy, self.expected))
 
     @property
     def taken(self) -> int:

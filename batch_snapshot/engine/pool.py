@@ -109,13 +109,15 @@ class Engine(RunState):
                         timer.start_soon(self.stop_after, self._settings.max_duration)
                     async with anyio.create_task_group() as workers:
                         for account in self.accounts.values():
-                            workers.start_soon(self._work, account, _IntendedRows(), workers)
+                            workers.start_soon(self._serve, account, workers)
                         await self._queue.read(batches, expected)
                     timer.cancel_scope.cancel()
         finally:
-            self._concurrency.leave(self)
             self._queue.close()
         self._refresh_deferrals()
+
+    async def _serve(self, account: AccountState, workers: TaskGroup) -> None:
+        await self._work(account, _IntendedRows(), workers)
 
     async def _work(self, account: AccountState, rows: _IntendedRows, workers: TaskGroup) -> None:
         """Bring rows of an account to their outcomes, one after the other, until there are no more."""
@@ -140,7 +142,7 @@ class Engine(RunState):
                     continue
                 await self._seams.intend(batch)
                 rows.waiting.extend(batch)
-                share = self._concurrency.share(self, self._queue.busy())
+                share = self._concurrency.share(self._queue.busy())
                 for _ in range(min(share - rows.workers, len(batch) - 1)):
                     rows.workers += 1
                     workers.start_soon(self._work, account, rows, workers)
@@ -148,7 +150,7 @@ class Engine(RunState):
 
     async def _process(self, account: AccountState, request: Request) -> None:
         """Bring one request to its outcome; no other request of its pair is in progress meanwhile."""
-        pair = (request.row.catalog, request.row.engagement, request.row.resource)
+        pair = request.row.pair
         while busy := self._pairs.get(pair):
             await busy.wait()
         done = self._pairs[pair] = Signal()

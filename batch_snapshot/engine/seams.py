@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 from batch_snapshot.engine.account import AccountState
 from batch_snapshot.models import Outcome, Receipt, Request
@@ -23,6 +23,11 @@ LookUp = Callable[[Request], Awaitable[Receipt | None]]
 Probe = Callable[[Request], Awaitable[None]]
 
 
+async def by_workers(_: Request) -> Never:
+    """Stands for what only the workers of a cluster do."""
+    raise NotImplementedError
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seams:
     """Wired once for a run. Everything that calls the service raises `ApiError`."""
@@ -30,13 +35,13 @@ class Seams:
     #: Makes a batch of one account durable; nothing of it is sent before that.
     intend: Intend
     #: Makes one call.
-    send: Send
+    send: Send = by_workers
     #: Writes an outcome to the ledger; an exception ends the run before another call.
     record: Record
     #: Takes a row that was begun and not settled; None: it is recorded if it is in doubt.
     leave: Callable[[Attempts], None] | None = None
     #: Finds the snapshot that an earlier try may have made.
-    look_up: LookUp
+    look_up: LookUp = by_workers
     #: Finds out which AWS account signs, and sets the account's pace and windows, before its first permit.
     identify: Identify
     #: Makes one cheap read as the account, before its first write.

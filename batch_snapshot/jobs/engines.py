@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
 
 from batch_snapshot.aws.client import Clients
-from batch_snapshot.cluster.batch import silent_after
-from batch_snapshot.cluster.coordinator import Coordinator
+from batch_snapshot.cluster.coordinator import Coordinator, silent_after
 from batch_snapshot.config.options import BUDGET, DEFAULT_SETTINGS, LONGEST_BUDGET
 from batch_snapshot.engine.pool import Engine
 from batch_snapshot.engine.seams import Seams
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from batch_snapshot.models import Account
 
     Callers = Clients | Workers
-    Driver = Engine | Coordinator
 
 
 #: The longest drain time-out of a ledger that is believed, in seconds.
@@ -70,12 +69,12 @@ def open_callers(
     if options.cluster is None:
         return Clients(accounts, target, now)
     try:
-        from batch_snapshot.cluster.dask_client import Workers  # noqa: PLC0415 - Dask may not be installed
+        from batch_snapshot.cluster.dask_client import open_workers  # noqa: PLC0415 - may not be installed
     except ImportError as error:
         if (error.name or "").startswith("batch_snapshot"):
             raise
         raise InputError("--engine dask needs Dask: pip install 'batch-snapshot[dask]'") from None
-    return Workers(accounts, target, options.engine, options.cluster, now=now)
+    return open_workers(accounts, target, options.engine, options.cluster, now)
 
 
 def build_engine(
@@ -86,7 +85,7 @@ def build_engine(
     *,
     identify: Callable[[AccountState], Awaitable[None]],
     rng: Random,
-) -> Driver:
+) -> Engine:
     """The engine for what makes the calls.
 
     Args:
@@ -97,25 +96,16 @@ def build_engine(
         identify: finds out who signs for an account.
         rng: draws the jitter.
     """
-    if isinstance(callers, Clients):
-        seams = Seams(
-            intend=recorder.intend,
-            send=callers.send,
-            record=recorder.record,
-            look_up=callers.look_up,
-            identify=identify,
-            probe=callers.probe,
-            clock_skew=callers.clock_skew,
-            now=recorder.now,
-            rng=rng,
-        )
-        return Engine(accounts, seams, options.engine)
-    return Coordinator(
-        accounts,
-        callers,
-        options.engine,
-        identify=identify,
+    seams = Seams(
         intend=recorder.intend,
         record=recorder.record,
-        record_lost=recorder.record_lost,
+        identify=identify,
+        probe=callers.probe,
+        clock_skew=callers.clock_skew,
+        now=recorder.now,
+        rng=rng,
     )
+    if isinstance(callers, Clients):
+        seams = replace(seams, send=callers.send, look_up=callers.look_up)
+        return Engine(accounts, seams, options.engine)
+    return Coordinator(accounts, seams, options.engine, callers)

@@ -81,17 +81,10 @@ class Recorder:
         await self._sync()
 
     def record(self, outcome: Outcome) -> None:
-        self._write(outcome)
+        self.ledger.append(codec.encode_result(self.job.run_id, outcome))
+        self.stats.add(outcome)
         if self.on_outcome:
             self.on_outcome(outcome)
-
-    def record_lost(self, outcome: Outcome) -> None:
-        """Write that a row is in doubt whose worker was lost, and that is about to be sent again."""
-        self._write(outcome, provisional=True)
-
-    def _write(self, outcome: Outcome, *, provisional: bool = False) -> None:
-        self.ledger.append(codec.encode_result(self.job.run_id, outcome))
-        self.stats.add(outcome, provisional=provisional)
 
     async def end(self, outcome: str) -> None:
         end = records.End(outcome, self.stats.counts.as_dict(), self.now())

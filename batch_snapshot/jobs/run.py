@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 from anyio.from_thread import start_blocking_portal
@@ -24,6 +24,7 @@ from batch_snapshot.config.options import Options, state_folder_of
 from batch_snapshot.discovery.readers import Environment, readers_over
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.engine.limits import AccountLimits
+from batch_snapshot.engine.pool import Engine
 from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.errors import InputError, ManifestError, StorageError
 from batch_snapshot.jobs import identity_check, plan
@@ -43,9 +44,6 @@ from batch_snapshot.models import Outcome, Request
 from batch_snapshot.ratelimit.windows import CallLog, windows
 from batch_snapshot.reporting.progress import RunView
 from batch_snapshot.reporting.summary import Summary
-
-if TYPE_CHECKING:
-    from batch_snapshot.jobs.engines import Driver
 
 Selecting = Callable[[History], plan.Selection] | plan.Selection
 
@@ -207,7 +205,7 @@ def _account_limits(job: Job, call_log: CallLog | None, options: Options) -> Acc
 
 
 async def _run_engine(
-    engine: "Driver", view: RunView, recorder: Recorder, hooks: Hooks, skip_step: SkipStep
+    engine: Engine, view: RunView, recorder: Recorder, hooks: Hooks, skip_step: SkipStep
 ) -> None:
     stats = view.stats
     view.started = anyio.current_time()

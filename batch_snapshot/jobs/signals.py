@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from batch_snapshot import interrupts
-from batch_snapshot.cluster.coordinator import Coordinator
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.engine.pool import Engine
 from batch_snapshot.text import plural
@@ -22,7 +21,7 @@ _TWICE = "press Ctrl-C twice, or send two signals, to drop them: their rows are 
 class StopHandler:
     def __init__(self, notify: Notify | None) -> None:
         self._notify = notify or (lambda _, __: None)
-        self._engine: Engine | Coordinator | None = None
+        self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over = False
         #: Signals of this run, in their order.
@@ -33,7 +32,7 @@ class StopHandler:
         """The signal that the exit code names; None: no signal ended the run."""
         return interrupts.equivalent_signal(self.caught[0]) if self.caught else None
 
-    def begin(self, engine: Engine | Coordinator) -> None:
+    def begin(self, engine: Engine) -> None:
         self._engine, self._loop = engine, asyncio.get_running_loop()
         engine.announce = self._announce
 

@@ -14,7 +14,7 @@ import anyio
 
 from batch_snapshot.errors import StorageError
 from batch_snapshot.ratelimit.pace import Pace
-from batch_snapshot.ratelimit.windows import WindowFull
+from batch_snapshot.ratelimit.windows import QuotaWindow, WindowFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 #: Seconds between two looks at a full window: other programs and ended calls may make room earlier than
 #: predicted, and a machine that slept wakes late.
 LOOK_AGAIN = 1.0
+#: Only this part of what a window has left is reserved at once: other accounts may share it.
+WINDOW_SHARE = 4
+
+#: Stands for the windows on another machine.
+_USED_UP = QuotaWindow("reserved", 0, 0.0)
 
 
 class Meter(Protocol):
@@ -40,6 +45,33 @@ class WindowFullError(Exception):
     def __init__(self, spent: WindowFull) -> None:
         super().__init__(spent.window.name)
         self.spent = spent
+
+
+class Reserved:
+    """Calls of an account's windows that another machine may make; it takes their place there."""
+
+    def __init__(self, calls: list[int]) -> None:
+        self.calls = calls
+        self.left = len(calls)
+
+    def add(self, reservation: int) -> None:
+        self.calls.append(reservation)
+        self.left += 1
+
+    def reserve(self) -> int | WindowFull:
+        if not self.left:
+            return WindowFull(_USED_UP, inf)
+        self.left -= 1
+        return self.left
+
+    def free_calls(self) -> int:
+        return self.left
+
+    def finish(self, _: int) -> None:
+        """Only the machine that reserved the calls counts them."""
+
+    def cancel(self, _: int) -> None:
+        self.left += 1
 
 
 class PaceStore(Protocol):
@@ -199,6 +231,37 @@ class Pacer:
         if reservation is not None:
             self.release(reservation, left=False)
         return None
+
+    async def reserve(self, wanted: int) -> Reserved | None:
+        """Reserve up to `wanted` calls, at least one, for another machine; None: there are no windows.
+
+        Raises:
+            WindowFullError: a window is full, and is not waited for.
+            StorageError: the log of calls cannot be read or written.
+        """
+        if self.meter is None:
+            return None
+        reserved = Reserved([])
+        try:
+            wanted = min(wanted, max(1, -(-self.meter.free_calls() // WINDOW_SHARE)))
+            while len(reserved.calls) < wanted:
+                self.check_failure()
+                reservation = self.meter.reserve()
+                if not isinstance(reservation, WindowFull):
+                    reserved.add(reservation)
+                elif reserved.calls:
+                    break
+                else:
+                    await self.wait_for_window(reservation)
+        except BaseException:
+            self.settle(reserved)
+            raise
+        return reserved
+
+    def settle(self, reserved: Reserved | None) -> None:
+        """End reserved calls: those that are left were not made, and count no longer."""
+        for number, reservation in enumerate(reserved.calls if reserved else ()):
+            self.release(reservation, left=reserved is not None and number >= reserved.left)
 
     def _take(self) -> float | None:
         """Take the turn that the pace allows; None: another process was faster."""

@@ -1,19 +1,22 @@
-"""Workers of a cluster in virtual time: they run what real ones run, and can be lost or cut off."""
+"""Workers of a cluster in virtual time: they run what real ones run, and can be lost, cut off or frozen."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+import contextlib
+import pickle
+from typing import TYPE_CHECKING
 
 import anyio
 
-from batch_snapshot.cluster import worker
-from batch_snapshot.cluster.batch import Batch, LostError, NotBegunError, silent_after
-from batch_snapshot.engine.limits import ConcurrencyLimit
-from batch_snapshot.models import Account
+from batch_snapshot.aws.target import Target
+from batch_snapshot.cluster.coordinator import BEGIN_WITHIN, silent_after
+from batch_snapshot.cluster.worker import Host, Run
+from batch_snapshot.models import Account, ApiError, ErrorKind, Failure, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from batch_snapshot.cluster.worker import Batch
 
 BUDGET = 5.0
 
@@ -21,74 +24,47 @@ BUDGET = 5.0
 class FakeWorkers:
     """Takes the place of `Workers`. `fate` says of each batch, by its number, what becomes of it.
 
-    None: it is carried out. "refused": no worker takes it. "lost": its worker is killed at once.
-    "cut off": its worker sends it, and its result never arrives.
+    None: it is carried out. "refused": no worker is there. "lost": its worker is killed at once. "cut off":
+    its worker sends it, and its answer never arrives. "frozen": the same, but it begins late.
     """
 
-    def __init__(self, client, settings, now, fate: Callable[[int], str | None] = lambda _: None) -> None:
-        self.now = now
+    def __init__(self, service, settings, now, fate: Callable[[int], str | None] = lambda _: None) -> None:
         self.reachable = True
         self.batches: list[Batch] = []
-        self._client = client
-        self._settings = settings
+        self.host = Host(Run("run", Target(), settings, BUDGET))
+        vars(self.host).update(vars(service), _now=now, clock=anyio.current_time)
         self._fate = fate
-        self._kept: Any = SimpleNamespace(
-            clients=client, concurrency=ConcurrencyLimit(settings.concurrency), engines=set()
-        )
         self._silent_after = silent_after(BUDGET, settings.drain_timeout)
-        self._sending = 0
 
-    async def carry(self, account, accounts, progress, *, requests, prepare, reservations, read_reservations):
-        batch = Batch(
-            run="run",
-            turn=str(len(self.batches)),
-            account=Account(account),
-            target=None,  # type: ignore[arg-type]
-            settings=self._settings,
-            sharing=accounts,
-            identity=None,
-            requests=tuple(requests),
-            prepare=prepare,
-            progress=progress,
-            reservations=None if reservations is None else tuple(reservations),
-            read_reservations=None if read_reservations is None else tuple(read_reservations),
-        )
+    async def carry(self, batch):
         self.batches.append(batch)
         fate = self._fate(len(self.batches) - 1)
         if fate == "refused":
-            await anyio.sleep(0.5)
-            raise NotBegunError("no worker took it in time")
+            raise _lost(may_have_landed=False)
+        deadline = anyio.current_time() + BEGIN_WITHIN + BUDGET
+        sent = pickle.loads(pickle.dumps(batch))
         if fate is None:
-            return await self._send(batch)
+            answer = await self._answer(deadline, sent)
+            if isinstance(answer.value, Failure):
+                raise ApiError(answer.value)
+            return answer.value
         async with anyio.create_task_group() as cut_off:
             if fate == "cut off":
-                cut_off.start_soon(self._send, batch)
+                cut_off.start_soon(self._answer, deadline, sent)
             await anyio.sleep(self._silent_after)
-        raise LostError("it was lost")
+            if fate == "frozen":
+                cut_off.start_soon(self._answer, deadline, sent)
+        raise _lost(may_have_landed=True)
 
-    async def _send(self, batch):
-        self._sending += 1
-        try:
-            return await worker.send(
-                batch, self._kept, anyio.current_time() + BUDGET, clock=anyio.current_time, now=self.now
-            )
-        finally:
-            self._sending -= 1
+    async def _answer(self, deadline, batch):
+        return await self.host.answer(Account(batch.account), deadline, "carry", batch)
 
-    def clock_skew(self, account):
-        return self._client.clock_skew(account)
+    def stop(self, *, abort):
+        stopping = self.host.stop(abort=abort)
+        with contextlib.suppress(StopIteration):
+            stopping.send(None)  # it waits for nothing
 
-    def learn_skew(self, account, result):
-        pass
 
-    def stop(self, *, abort=False):
-        for engine in [*self._kept.engines]:
-            if abort:
-                engine.abort()
-            else:
-                worker._stop(engine)
-
-    async def silence(self):
-        self.stop(abort=True)
-        while self._sending:
-            await anyio.sleep(0.1)
+def _lost(*, may_have_landed):
+    lost = ErrorKind.TRANSIENT, "WorkerLost", "no worker answered", Verdict.RETRY
+    return ApiError(Failure(*lost, may_have_landed=may_have_landed))

@@ -78,7 +78,7 @@ class World:
         self.first_read = first_read or (lambda request: None)
         self.whose = whose or (lambda account: None)
         self.identified, self.probed = [], []
-        self.sent, self.looked, self.outcomes, self.intended, self.lost = [], [], [], [], []
+        self.sent, self.looked, self.outcomes, self.intended = [], [], [], []
         self.in_flight: Counter[tuple[str, ...]] = Counter()
         self.overlaps = 0
         self.peak = 0
@@ -105,23 +105,11 @@ class World:
         if self.engine_kind == "local":
             self.engine: Any = Engine(states, seams, settings)
             return
-        client = SimpleNamespace(
-            send=self.send,
-            look_up=self.look_up,
-            probe=self.probe,
-            clock_skew=lambda _: self.skew,
-            identify=self.recognise,
+        service = SimpleNamespace(
+            send=self.send, look_up=self.look_up, clock_skew=seams.clock_skew, identify=self.recognise
         )
-        self.workers = FakeWorkers(client, settings, now, fate or (lambda _: None))
-        self.engine = Coordinator(
-            states,
-            self.workers,  # type: ignore[arg-type]
-            settings,
-            identify=self.identify,
-            intend=self.intend,
-            record=self.record,
-            record_lost=self.record_lost,
-        )
+        self.workers = FakeWorkers(service, settings, now, fate or (lambda _: None))
+        self.engine = Coordinator(states, seams, settings, self.workers)  # type: ignore[arg-type]
 
     async def send(self, request):
         pair = request.row[1:3] + request.row[4:5]
@@ -158,9 +146,6 @@ class World:
 
     async def recognise(self, account):
         return f"aws:{account}"
-
-    def record_lost(self, outcome):
-        self.lost.append(outcome)
 
     async def probe(self, request):
         self.probed.append((len(self.sent), request.row.account, request.row.catalog))

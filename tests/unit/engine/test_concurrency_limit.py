@@ -1,4 +1,4 @@
-"""Calls in flight: each account has its share of them, however many engines begin."""
+"""Calls in flight: each account has its share of them, whichever engine calls for it."""
 
 import anyio
 import pytest
@@ -8,22 +8,19 @@ from batch_snapshot.engine.limits import ConcurrencyLimit
 pytestmark = pytest.mark.anyio
 
 
-def test_the_share_counts_the_accounts_of_all_engines_and_is_rounded_up():
+def test_the_share_of_an_account_is_rounded_up():
     limit = ConcurrencyLimit(32)
-    assert limit.share("one", 1) == 32
-    assert limit.share("another", 19) == 2
-    assert limit.share("one", 3) == 2
-    limit.leave("another")
-    assert limit.share("one", 3) == 11
-    assert limit.share("one", 100) == 1
+    assert limit.share(1) == 32
+    assert limit.share(3) == 11
+    assert limit.share(100) == 1
 
 
-def test_expected_accounts_have_their_share_kept():
+def test_accounts_of_other_engines_have_their_share_kept():
     limit = ConcurrencyLimit(32)
     limit.expected = 8
-    assert limit.share("the first", 1) == 4
+    assert limit.share(1) == 4
     limit.expected = 1
-    assert limit.share("the first", 1) == 32
+    assert limit.share(1) == 32
 
 
 async def test_no_more_calls_are_in_flight_than_the_limit():
