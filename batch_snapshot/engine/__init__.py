@@ -14,4 +14,5 @@ __all__ = [
     "reader",
     "run_state",
     "seams",
+    "signal",
 ]
