@@ -35,6 +35,10 @@ def test_the_main_command_runs_the_demo_and_shows_its_ledger(tmp_path):
     assert {result["status"] for result in results} == {"succeeded"}
 
 
+def test_the_readme_has_at_most_220_lines():
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 220
+
+
 def test_each_command_installs_from_its_lock_file():
     users, developers = steps("demo"), steps("tests")
     assert users[0] == developers[0]
