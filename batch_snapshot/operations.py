@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: As botocore names the service.
 SERVICE = "partnercentral-selling"
 
+#: The lists that name pairs: tasks also those never snapshotted, associations those with a snapshot.
+SOURCES = ("tasks", "associations")
+
 #: The error of a read that finds nothing.
 NOT_FOUND = "ResourceNotFoundException"
 

@@ -1,7 +1,7 @@
 """`discover`: make a manifest out of the service's own lists, or update one."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,9 +12,10 @@ from batch_snapshot.cli.params import FILE, words
 from batch_snapshot.cli.progress import ProgressLine, environment
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError
-from batch_snapshot.manifest import checks, filters, keys
-from batch_snapshot.manifest.filters import Filters
-from batch_snapshot.operations import SNAPSHOT
+from batch_snapshot.operations import SNAPSHOT, SOURCES
+
+if TYPE_CHECKING:
+    from batch_snapshot.manifest.filters import Filters
 
 
 @command(
@@ -39,7 +40,7 @@ from batch_snapshot.operations import SNAPSHOT
     option(
         "--source",
         "sources",
-        type=click.Choice(filters.SOURCES),
+        type=click.Choice(SOURCES),
         multiple=True,
         help="tasks know pairs that were never snapshotted too, associations those that were. Default: both.",
     ),
@@ -69,6 +70,7 @@ def discover_command(
     from batch_snapshot.discovery.discover import discover
     from batch_snapshot.discovery.output import as_json, as_text
     from batch_snapshot.discovery.update import update as update_manifest
+    from batch_snapshot.manifest import checks
 
     if (output is None) == (update is None):
         raise InputError("discover: give either --output FILE, or --update MANIFEST")
@@ -93,8 +95,10 @@ def discover_command(
     )
 
 
-def _filters(given: dict[str, Any]) -> Filters:
+def _filters(given: dict[str, Any]) -> "Filters":
     """The filters of the command line, checked as those of a manifest are."""
+    from batch_snapshot.manifest import filters, keys
+
     known = keys.text_checks(keys.DISCOVER)
     lists = {
         name: words(given[name] or "") for name in ("engagements", "created_by", "context_types", "stages")
@@ -108,7 +112,7 @@ def _filters(given: dict[str, Any]) -> Filters:
         catalog=given["catalog"],
         resource_type=SNAPSHOT.resource_types[0],
         template=given["template"] or "",
-        sources=given["sources"] or filters.SOURCES,
+        sources=given["sources"] or SOURCES,
         changed_since=given["changed_since"],
         **lists,
     )

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from batch_snapshot import manifest
 from batch_snapshot.cli import options, terminal
 from batch_snapshot.cli.command import command, option
 from batch_snapshot.cli.params import FILE
@@ -29,6 +28,8 @@ def init_command(file: Path | None, *, name: str | None, pairs: Path | None) -> 
     FILE is never overwritten. With --from its columns are checked; other names of columns, as a CRM exports
     them, are recognised by their values.
     """
+    from batch_snapshot import manifest
+
     if name is not None and (wrong := manifest.checks.check_name(name)):
         raise InputError(f"--name: {wrong}")
     if file is not None and file.suffix not in {".yaml", ".yml"}:

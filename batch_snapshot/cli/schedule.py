@@ -14,9 +14,9 @@ from batch_snapshot.cli.params import MANIFEST, time_of_day
 from batch_snapshot.cli.retry import retry_command
 from batch_snapshot.errors import InputError
 from batch_snapshot.files import make_folder, resolved
-from batch_snapshot.manifest import Manifest, load
 
 if TYPE_CHECKING:
+    from batch_snapshot.manifest import Manifest
     from batch_snapshot.schedule import File
 
 
@@ -58,6 +58,7 @@ def schedule_command(
     of its own, never at the same time as another run. Flags for run and retry follow --.
     """
     from batch_snapshot import schedule
+    from batch_snapshot.manifest import load
 
     given = _checked(run_flags)
     loaded = load(manifest)
@@ -95,7 +96,7 @@ def _checked(run_flags: tuple[str, ...]) -> dict[str, Any]:
     return given
 
 
-def _of_manifest(manifest: Manifest) -> dict[str, Any]:
+def _of_manifest(manifest: "Manifest") -> dict[str, Any]:
     accounts, path = manifest.accounts.values(), resolved(manifest.path)
     package = Path(__file__).parent.parent.parent
     program_folders = {str(Path(folder).resolve()) for folder in (sys.prefix, sys.base_prefix, package)}

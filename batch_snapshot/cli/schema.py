@@ -4,7 +4,6 @@ import json
 
 import click
 
-from batch_snapshot import manifest
 from batch_snapshot.cli.command import command
 
 
@@ -15,4 +14,6 @@ from batch_snapshot.cli.command import command
 )
 def schema_command() -> None:
     """Print the JSON Schema of manifests, for editors."""
+    from batch_snapshot import manifest
+
     click.echo(json.dumps(manifest.schema(), indent=2))

@@ -8,7 +8,6 @@ import click
 from batch_snapshot.cli import options, terminal
 from batch_snapshot.cli.command import command, section
 from batch_snapshot.cli.params import MANIFEST
-from batch_snapshot.manifest import LoadOptions, load
 
 if TYPE_CHECKING:
     from batch_snapshot.manifest import Manifest
@@ -27,6 +26,7 @@ def validate_command(manifest: Path, form: str, **given: Any) -> int:
 
     Every problem is named with its file and line; exit code 2 if there is one.
     """
+    from batch_snapshot.manifest import LoadOptions, load
     from batch_snapshot.ratelimit import forecast, windows
 
     read = LoadOptions(given["name"], given["catalog"], given["all_problems"])

@@ -14,9 +14,9 @@ from batch_snapshot import sqlite
 from batch_snapshot.discovery.lists import SOURCE_BITS, ListReader
 from batch_snapshot.engine.reader import Reader, read_failed
 from batch_snapshot.errors import StorageError
-from batch_snapshot.manifest import filters
 from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.models import ApiError, Row
+from batch_snapshot.operations import SOURCES
 
 Items = list[dict[str, Any]]
 
@@ -131,7 +131,7 @@ class Search:
                     yield FoundPair(row, bool(active))
 
     def counts(self) -> SearchCounts:
-        listed, taken = dict.fromkeys(filters.SOURCES, 0), dict.fromkeys(filters.SOURCES, 0)
+        listed, taken = dict.fromkeys(SOURCES, 0), dict.fromkeys(SOURCES, 0)
         pairs = engagements = 0
         for number, one in enumerate(self._searches):
             for source in one.sources:

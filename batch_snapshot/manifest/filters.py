@@ -5,10 +5,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from batch_snapshot.operations import SOURCES
 from batch_snapshot.text import UNITS
-
-#: The lists that name pairs: tasks also those never snapshotted, associations those with a snapshot.
-SOURCES = ("tasks", "associations")
 
 #: The stages of an opportunity, as the service's model names them.
 STAGES = (

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from batch_snapshot.manifest import checks, filters, keys
+from batch_snapshot.manifest import checks, keys
 from batch_snapshot.manifest.checks import Check
 from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.manifest.keys import ManifestKey, ValueType
@@ -13,6 +13,7 @@ from batch_snapshot.manifest.problems import Report, quoted, suggestion
 from batch_snapshot.manifest.service_model import DEFAULT_REGION, DEFAULT_RESOURCE_TYPE, DEFAULT_TEMPLATE
 from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, Scalar, is_unwritten
 from batch_snapshot.models import Account, Quota
+from batch_snapshot.operations import SOURCES
 from batch_snapshot.text import escaped, truncated
 
 #: The account of a manifest that names none: the ambient AWS credentials.
@@ -221,7 +222,7 @@ def _filters(
         for key in keys.DISCOVER
         if key.type is ValueType.TEXT_OR_TEXTS and key.check
     }
-    lists["sources"] = lists["sources"] or filters.SOURCES
+    lists["sources"] = lists["sources"] or SOURCES
     return Filters(**context, **lists, changed_since=texts["changed_since"])
 
 

@@ -20,6 +20,7 @@ from batch_snapshot.manifest.service_model import (
     role_input,
     row_input,
 )
+from batch_snapshot.operations import SOURCES
 
 
 class ValueType(Enum):
@@ -261,7 +262,7 @@ DISCOVER = (
         "sources",
         "Which lists are asked. Default: both.",
         ValueType.TEXT_OR_TEXTS,
-        check=checks.known("source", filters.SOURCES),
+        check=checks.known("source", SOURCES),
     ),
     ManifestKey(
         "engagements",

@@ -26,7 +26,7 @@ from batch_snapshot.models import (
     Skip,
     Status,
 )
-from batch_snapshot.operations import SNAPSHOT
+from batch_snapshot.operations import SNAPSHOT, SOURCES
 from batch_snapshot.reporting import summary
 from tests import ROOT
 
@@ -76,7 +76,7 @@ def test_manifest_page_names_defaults_stages_and_sources():
     text = (REFERENCE / "manifest.md").read_text("utf-8")
     for key in keys.CONTEXT:
         assert key.default is None or f"| `{key.name}` | `{key.default}` |" in text
-    for word in (*filters.STAGES, *filters.SOURCES):
+    for word in (*filters.STAGES, *SOURCES):
         assert f"`{word}`" in text
 
 

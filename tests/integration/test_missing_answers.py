@@ -40,7 +40,8 @@ COMMANDS = [
 )
 def test_missing_ledger_is_named(capsys, command, name, way_out):
     assert cli.main([command[0], name, *command[1:]]) == 2
-    assert capsys.readouterr().err.strip() == f"{name}: there is no such file; {way_out}"
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"error: {name}: there is no such file; {way_out}"
     assert not Path("x.html").exists()
 
 
