@@ -29,6 +29,7 @@ from batch_snapshot.models import (
 from batch_snapshot.operations import SNAPSHOT, SOURCES
 from batch_snapshot.reporting import summary
 from tests import ROOT
+from tests.unit.test_architecture import LEVELS
 
 REFERENCE = ROOT / "docs" / "reference"
 NOW = datetime(2026, 1, 30, 2, 17, tzinfo=UTC)
@@ -228,3 +229,14 @@ def test_environment_page_shows_variables_of_options():
     for command, option in shown:
         flag = f"--{option.lower().replace('_', '-')}"
         assert any(flag in param.opts for param in cli.commands[command.lower()].params)
+
+
+# -- the architecture --------------------------------------------------------------------------------
+
+
+def test_architecture_page_has_every_package_at_its_level():
+    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text("utf-8")
+    rows = re.findall(r"^\| ([1-9]) \| (.*?) \|", text, re.MULTILINE)
+    assert {int(level): set(re.findall(r"`(\w+)`", names)) for level, names in rows} == dict(
+        enumerate(LEVELS[1:], 1)
+    )
