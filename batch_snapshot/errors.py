@@ -31,22 +31,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-_FILE_INSTEAD_OF_FOLDER = "move away the file that stands in the place of a folder"
+_FILE_INSTEAD_OF_FOLDER = "move the file that is where a folder must be"
 #: What fixes a path that cannot be used, by error number.
 _FIXES = {
     errno.EACCES: "fix its permissions",
     errno.EEXIST: _FILE_INSTEAD_OF_FOLDER,
-    errno.EISDIR: "move away the folder that stands in the place of the file",
+    errno.EISDIR: "move the folder that has the name of the file",
     errno.ELOOP: "fix its symbolic links",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ENOENT: "create its folder",
     errno.ENOTDIR: _FILE_INSTEAD_OF_FOLDER,
-    errno.ENXIO: "remove the pipe, the socket or the device that stands in the place of the file",
+    errno.ENXIO: "remove the pipe, socket or device that has the name of the file",
     errno.EPERM: "fix its permissions",
     errno.EROFS: "make its file system writable",
 }
+#: What fixes a full disk.
+DISK_FULL = "the disk is full: free some space"
 #: Error numbers of a disk that is full, or of a user's disk quota.
-_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 #: The end of a message after which the same command resumes; the command line appends that command.
 SAME_COMMAND = "then run the same command"
@@ -58,7 +60,7 @@ def is_path_error(error: OSError) -> bool:
 
 
 def is_disk_full(error: OSError) -> bool:
-    return error.errno in _DISK_FULL
+    return error.errno in _FULL
 
 
 def way_out(error: OSError, elsewhere: str) -> str:
@@ -69,11 +71,13 @@ def way_out(error: OSError, elsewhere: str) -> str:
         elsewhere: how to use another path, such as "name another folder with --state-dir".
     """
     if is_disk_full(error):
-        return "the disk is full: make room"
+        return DISK_FULL
     if error.errno == errno.EFBIG:
         return "raise the limit on the size of files (ulimit -f)"
     if error.errno in _FIXES:
         return f"{_FIXES[error.errno]}, or {elsewhere}"
+    if error.errno == errno.EMFILE:
+        return "raise the limit on open files (ulimit -n)"
     return "check the disk"
 
 

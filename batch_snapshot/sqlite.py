@@ -12,7 +12,14 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from batch_snapshot import files
-from batch_snapshot.errors import SAME_COMMAND, StateFolderError, StorageError, is_path_error, way_out
+from batch_snapshot.errors import (
+    DISK_FULL,
+    SAME_COMMAND,
+    StateFolderError,
+    StorageError,
+    is_path_error,
+    way_out,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,8 +133,7 @@ def _way_out(code: int, elsewhere: str, if_damaged: str) -> str:
         return elsewhere
     if code in _DAMAGED:
         return if_damaged
-    out = "the disk is full: make room" if code == sqlite3.SQLITE_FULL else "check the disk"
-    return f"{out}, {SAME_COMMAND}"
+    return f"{DISK_FULL if code == sqlite3.SQLITE_FULL else 'check the disk'}, {SAME_COMMAND}"
 
 
 def _primary_code(error: Error) -> int:
@@ -154,7 +160,8 @@ def temporary_errors() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
+        full = _primary_code(error) == sqlite3.SQLITE_FULL
         raise StorageError(
-            f"the folder for temporary files cannot be used ({error}); make room there, "
-            "or name another with $TMPDIR"
+            f"the folder for temporary files cannot be used ({error}); "
+            f"{DISK_FULL + ', or ' if full else ''}name another with $TMPDIR"
         ) from None

@@ -110,10 +110,12 @@ def shareable(words: list[str]) -> list[str]:
 def hooks_of(given: dict[str, Any], *, ask: bool) -> "Hooks":
     from batch_snapshot.jobs.run import Hooks
 
+    ask = ask and sys.stdin is not None and sys.stdin.isatty()
     return Hooks(
         watch=_watch(given["progress"]),
         outcome=_log_outcome if given["verbose"] else None,
         confirm=partial(_confirm, ask=ask, show=given["progress"] != "none", simulator=given["simulate"]),
+        warn=None if ask else lambda text: terminal.warn([text]),
         on_wait=partial(terminal.log, event="waiting"),
         stopping=lambda text, facts: terminal.log(text, event="stopping", level="warning", **facts),
         signals=True,
@@ -167,7 +169,7 @@ def _confirm(plan: "Preview", *, ask: bool, show: bool, simulator: Mapping[str, 
         note_simulator(simulator)
 
     real = "AWS" in plan.catalogs and plan.endpoint != models.SIMULATOR
-    if ask and real and sys.stdin is not None and sys.stdin.isatty():
+    if ask and real:
         terminal.log(preview.as_text(plan))
         return click.confirm("Snapshots cannot be deleted and notify the partners. Go on?", err=True)
     if show:

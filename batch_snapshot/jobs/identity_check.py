@@ -9,6 +9,7 @@ from batch_snapshot.engine import reader
 from batch_snapshot.errors import InputError, ManifestError
 from batch_snapshot.manifest.duplicates import shared
 from batch_snapshot.models import AWS, SIMULATOR, ApiError, ErrorKind, Failure, Verdict
+from batch_snapshot.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     #: Says whose quotas an account uses; raises `ApiError`.
     Identify = Callable[[str], Awaitable[str]]
+
+#: Accounts that the warning before the first call names.
+NAMED_ACCOUNTS = 5
 
 #: Before the number of an AWS account.
 AWS_PREFIX = "aws:"
@@ -112,6 +116,28 @@ async def check_accounts(job: Job, identify: Identify) -> None:
     await reader.map_concurrently(job.accounts, check)
     if compared and (same := shared(numbers)) and (problems := job.doubled(same)):
         raise ManifestError(list(problems))
+
+
+async def real_warning(job: Job, identify: Identify) -> str:
+    """How many rows go to which AWS accounts, and that their snapshots cannot be undone: one line."""
+    rows = {name: number for name, number in job.planned().items() if number}
+    numbers: dict[str, str] = {}
+
+    async def find(name: str) -> None:
+        with suppress(ApiError):
+            numbers[name] = account_number(recorded_form(await identify(name))) or ""
+
+    named = list(rows)[:NAMED_ACCOUNTS]
+    await reader.map_concurrently(named, find)
+    shown = [
+        f"AWS account {numbers[name]} ({name})" if numbers.get(name) else f"account {name}" for name in named
+    ]
+    if len(rows) > len(named):
+        shown.append(plural(len(rows) - len(named), "other account"))
+    return (
+        f"{plural(sum(rows.values()), 'row')} will be sent (catalog {', '.join(sorted(job.catalogs))}) by "
+        f"{', '.join(shown)}: snapshots cannot be undone or deleted, and they notify partners"
+    )
 
 
 def _renamed_refusal(job: Job, name: str, now: str) -> str | None:

@@ -25,7 +25,7 @@ from batch_snapshot.jobs.rows import LedgerRows, ManifestRows, renamed_rows
 from batch_snapshot.ledger import history, reader
 from batch_snapshot.ledger.history import History
 from batch_snapshot.manifest import Manifest, find_duplicates
-from batch_snapshot.models import Account, Request, Row
+from batch_snapshot.models import SIMULATOR, Account, Request, Row
 from batch_snapshot.ratelimit import forecast
 from batch_snapshot.ratelimit.windows import calls_a_day
 from batch_snapshot.reporting import next_steps, summary
@@ -89,6 +89,11 @@ class Job:
         if self.limit is None:
             return self.todo
         return Counter(one.row.account for one in limited(self.requests(), self.limit) if one)
+
+    @property
+    def is_real(self) -> bool:
+        """Whether it may make snapshots that cannot be undone."""
+        return "AWS" in self.catalogs and self.endpoint != SIMULATOR and any(self.todo.values())
 
     @property
     def nothing_to_do(self) -> bool:

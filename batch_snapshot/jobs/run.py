@@ -62,6 +62,8 @@ class Hooks:
     confirm: Callable[[Preview], bool] | None = None
     #: Called with what the run waits for before it begins.
     on_wait: Callable[[str], None] | None = None
+    #: Called before the first call with a warning: snapshots of catalog AWS cannot be undone.
+    warn: Callable[[str], None] | None = None
     #: Called when the run begins to stop early, with a sentence and its facts by name.
     stopping: Callable[[str, Mapping[str, Any]], None] | None = None
     #: Whether SIGINT, SIGTERM and SIGHUP end the run gracefully.
@@ -156,6 +158,8 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         await wait_for_lost_workers(job.past, hooks.on_wait)
         callers = await stack.enter_async_context(open_callers(job.accounts, target, options, hooks.now))
         await identity_check.check_accounts(job, callers.quota_owner)
+        if hooks.warn and job.is_real:
+            hooks.warn(await identity_check.real_warning(job, callers.quota_owner))
         recorder = Recorder(ledger, job, callers.clock_skew, hooks.now, hooks.outcome)
         accounts = {name: limits.new_state(name, wait=options.wait) for name in job.accounts}
         identify = partial(identity_check.identify_signer, job, recorder.signers, limits, callers.identify)

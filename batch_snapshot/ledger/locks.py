@@ -57,7 +57,7 @@ def hold(path: Path, *, what: str, since: str, elsewhere: str = ELSEWHERE) -> It
             # filelock reports a file that it cannot create as contention.
             raise _lock_error(path, OSError(errno.EACCES, "no file can be made"), elsewhere) from None
         raise LockedError(
-            f"{what} is in use by {_describe_holder(path)}; wait until that run has ended, or stop it"
+            f"locked: {what} is in use by {_describe_holder(path)}; wait until that run ends, or stop it"
         ) from None
     except OSError as error:
         raise _lock_error(path, error, elsewhere) from None

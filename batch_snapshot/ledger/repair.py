@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from batch_snapshot import __version__, files, paths
-from batch_snapshot.errors import DamagedError, InputError, LedgerError, StorageError
+from batch_snapshot.errors import DamagedError, InputError, LedgerError, StorageError, way_out
 from batch_snapshot.ledger import check, codec, locks, reader
 from batch_snapshot.ledger.history import History
 from batch_snapshot.ledger.records import End, Header, Intent, Line, Record, Result, Skipped
@@ -130,10 +130,8 @@ def repair(path: Path, now: datetime) -> Repaired:
                 done = _rewrite(path, file, now)
                 done.original = _keep_original(path)
         except OSError as error:
-            why = error.strerror or error
-            raise StorageError(
-                f"{path}: cannot be repaired ({why}); make room or fix the permissions"
-            ) from None
+            out = way_out(error, "copy the ledger elsewhere and repair the copy")
+            raise StorageError(f"{path}: cannot be repaired ({error.strerror or error}); {out}") from None
         return done
 
 

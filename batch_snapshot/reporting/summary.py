@@ -179,8 +179,6 @@ def as_json(summary: Summary) -> dict[str, Any]:
     return {
         "outcome": summary.outcome,
         "counts": summary.counts.as_dict(),
-        "this_run": summary.this_run.as_dict() if summary.this_run else None,
-        "ledger_totals": {"rows": summary.counts.total, **summary.counts.as_dict()},
         "failures": [
             {
                 **as_group(group, number),
@@ -213,6 +211,8 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "warnings": list(summary.warnings),
         "next_steps": list(summary.next_steps),
         "report": report_command(summary.ledger),
+        "this_run": summary.this_run.as_dict() if summary.this_run else None,
+        "ledger_totals": {"rows": summary.counts.total, **summary.counts.as_dict()},
         **({"reads": dict(summary.reads)} if summary.reads else {}),
     }
 

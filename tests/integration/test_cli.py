@@ -393,9 +393,23 @@ async def simulate_needs_no_credentials(place: Place) -> None:
     assert done.code == 0
     assert done.json["ledger"] == "ledgers/trial.simulated.ndjson"
     assert done.json["counts"]["succeeded"] == 8
+    assert "cannot be undone" not in done.stderr
     (head,) = of_type(place.folder / done.json["ledger"], "run")
     assert head["endpoint"] == "simulator"
     assert not place.ledger.exists()
+
+
+async def a_run_without_a_terminal_warns_of_what_cannot_be_undone(place: Place) -> None:
+    place.manifest(pairs(3), catalog="AWS")
+    async with serve() as (url, _):
+        quiet = ["--endpoint-url", url, "--progress", "none"]
+        first = await place.call("run", "trial.yaml", *quiet, "--format", "json")
+        again = await place.call("run", "trial.yaml", *quiet)
+    assert first.code == 0
+    assert first.json["counts"]["succeeded"] == 3
+    (warning,) = first.stderr.splitlines()
+    assert warning.startswith("warning: 3 rows will be sent (catalog AWS) by account default: ")
+    assert "cannot be undone" not in again.stderr, "nothing is left to send"
 
 
 async def a_dry_run_calls_nothing_and_leaves_no_ledger(place: Place) -> None:
@@ -423,6 +437,7 @@ async def test_completed_runs(tmp_path):
         a_run_writes_its_result_to_stdout_and_the_rest_to_stderr,
         failures_are_grouped_with_exit_code_1_until_retry_fixes_them,
         simulate_needs_no_credentials,
+        a_run_without_a_terminal_warns_of_what_cannot_be_undone,
         a_dry_run_calls_nothing_and_leaves_no_ledger,
     )
 

@@ -56,7 +56,7 @@ def test_a_wrong_place_is_never_cured_by_room(number):
 def test_a_full_disk_is_cured_by_room_alone(number):
     error = failure(number)
     assert not errors.is_path_error(error)
-    assert errors.way_out(error, "name another") == "the disk is full: make room"
+    assert errors.way_out(error, "name another") == "the disk is full: free some space"
 
 
 def lock(path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_file_in_the_place_of_a_folder_is_a_wrong_argument(tmp_path, kind):
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert flag in message
-    assert "make room" not in message
+    assert "free some space" not in message
 
 
 def test_a_ledger_that_exists_is_copied_and_not_begun_under_another_name(tmp_path):
@@ -103,7 +103,7 @@ def test_a_ledger_on_a_full_disk_is_a_storage_error_that_says_so():
         book.append(b"{}\n")
     assert caught.value.exit_code == 5
     assert str(caught.value) == (
-        "/dev/full: cannot be written (No space left on device); the disk is full: make room, "
+        "/dev/full: cannot be written (No space left on device); the disk is full: free some space, "
         "then run the same command"
     )
 
@@ -112,7 +112,7 @@ def test_a_listing_that_cannot_be_written_says_why_and_leaves_nothing_behind(tmp
     (tmp_path / "file").write_text("", "utf-8")
     with pytest.raises(StorageError, match="or write elsewhere") as caught, replaced(tmp_path / "file" / "x"):
         pytest.fail("written nowhere")
-    assert "make room" not in str(caught.value)
+    assert "free some space" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -135,4 +135,4 @@ async def test_a_run_whose_folder_cannot_be_made_calls_nothing_and_names_the_fla
     (line,) = said.stderr.splitlines()
     assert value in line
     assert f"with {flag}" in line
-    assert "make room" not in line
+    assert "free some space" not in line

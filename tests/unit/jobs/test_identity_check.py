@@ -75,3 +75,21 @@ async def test_aws_is_not_asked_at_another_endpoint_or_where_roles_differ(tmp_pa
         options = Options(ledger=str(tmp_path / f"{number}"), state_dir=tmp_path, **more)
         with run_job(manifest.load(path), options, NOW) as job:
             await identity_check.check_accounts(job, asked)
+
+
+@pytest.mark.asyncio
+async def test_warning_names_rows_accounts_and_what_cannot_be_undone(tmp_path):
+    accounts = {name: {"profile": name} for name in "zabcdef"}
+    rows = [*pairs(2, account="z"), *(row for name in "abcdef" for row in pairs(1, account=name, first=7))]
+    path = write_manifest(tmp_path / "m.yaml", rows, accounts=accounts, catalog="AWS")
+    known = {**dict.fromkeys(accounts), "z": "aws:111111111111:us-east-1", "b": "aws key:abcd"}
+    with run_job(manifest.load(path), Options(ledger=str(tmp_path / "l"), state_dir=tmp_path), NOW) as job:
+        assert job.is_real
+        assert await identity_check.real_warning(job, answered_by_sts(known)) == (
+            "8 rows will be sent (catalog AWS) by AWS account 111111111111 (z), account a, account b, "
+            "account c, account d, 2 other accounts: snapshots cannot be undone or deleted, and they notify "
+            "partners"
+        )
+    path = write_manifest(tmp_path / "s.yaml", rows, accounts=accounts)
+    with run_job(manifest.load(path), Options(ledger=str(tmp_path / "s"), state_dir=tmp_path), NOW) as job:
+        assert not job.is_real

@@ -75,8 +75,8 @@ async def test_a_second_process_is_refused_with_the_holders_name(path):
         with pytest.raises(LockedError) as caught, held(path):
             pytest.fail("two hold it")
         assert str(caught.value) == (
-            f"nightly.ndjson is in use by another run (pid {pid} on {platform.node()}, "
-            f"since {SINCE}); wait until that run has ended, or stop it"
+            f"locked: nightly.ndjson is in use by another run (pid {pid} on {platform.node()}, "
+            f"since {SINCE}); wait until that run ends, or stop it"
         )
         assert caught.value.exit_code == 5
         # A refusal does not change the holder: the next process gets the same message.
@@ -274,7 +274,9 @@ async def test_a_file_system_without_locks_is_an_error(path, number):
 @pytest.mark.asyncio
 @on_linux
 async def test_a_lock_that_is_held_elsewhere_is_no_fault_of_the_file_system(path):
-    assert (await refused(path, errno.EAGAIN)).startswith("5 True the ledger is in use by another run")
+    assert (await refused(path, errno.EAGAIN)).startswith(
+        "5 True locked: the ledger is in use by another run"
+    )
 
 
 @pytest.mark.asyncio

@@ -877,7 +877,7 @@ def test_on_a_full_disk_no_call_is_granted_until_there_is_room(tmp_path):
         granted: list[int] = []
         with pytest.raises(StorageError) as caught, nullcontext() if real else no_longer_files():
             granted.extend(iter(lambda: reserved(usage, many), None))
-        assert_clear_error(caught, folder / "usage.db", "make room", "then run the same command")
+        assert_clear_error(caught, folder / "usage.db", "free some space", "then run the same command")
         ballast.unlink()
         used(usage, many)
         assert len(usage.ages("a", DAY)) == len(granted) + 1 > 1
