@@ -26,7 +26,7 @@ from batch_snapshot.ledger.snapshot_index import SnapshotIndex, service_of
 from batch_snapshot.models import SIMULATOR, ApiError, Row, Status
 from batch_snapshot.operations import NOT_FOUND, CreateOperation, create_operation
 from batch_snapshot.sqlite import Connection
-from batch_snapshot.text import timestamp
+from batch_snapshot.text import plural, timestamp
 
 #: A snapshot may be dated so much before the run that made it, by the service's clock.
 MARGIN = timedelta(minutes=1)
@@ -185,7 +185,7 @@ class _Verifier:
             await self._check_engagement(reader, *place)
             self._result.engagements += 1
             done = self._result.engagements - begun
-            environment.on_progress(f"{name}: {done:,} of {len(engagements):,} engagements")
+            environment.on_progress(f"{name}: {done:,} of {plural(len(engagements), 'engagement')}")
 
         await map_concurrently(engagements, one)
 
@@ -323,8 +323,9 @@ def as_text(result: Verification) -> str:
     part = "" if result.checked == result.succeeded else f" of {result.succeeded:,}"
     kinds = Counter(finding.what for finding in result.findings)
     off = ", ".join(f"{number:,} {what}" for what, number in sorted(kinds.items()))
-    what = off or "every one is there, and nothing beside them"
-    checked = f"{result.checked:,}{part} succeeded rows in {result.engagements:,} engagements"
+    what = off or "all snapshots exist, and no others"
+    rows = plural(result.checked, "succeeded row") if not part else f"{result.checked:,}{part} succeeded rows"
+    checked = f"{rows} in {plural(result.engagements, 'engagement')}"
     lines = [f"{result.ledger}: {checked}: {what}"]
     for one in result.findings[:SHOWN]:
         revision = f" revision {one.revision}" if one.revision else ""

@@ -12,6 +12,7 @@ from batch_snapshot.cli import options, terminal
 from batch_snapshot.cli.command import command, option, section
 from batch_snapshot.cli.params import short_duration, window
 from batch_snapshot.errors import InputError
+from batch_snapshot.text import plural
 
 if TYPE_CHECKING:
     from batch_snapshot.simulator import Simulator
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def _note_calls(served: "Simulator") -> None:
     calls, made = sum(served.calls.values()), len(served.snapshots)
     terminal.current_reporter().interrupt_note = (
-        f": {calls:,} calls answered, {made:,} snapshots in its world"
+        f": {plural(calls, 'call')} answered, {plural(made, 'snapshot')} in its world"
     )
 
 

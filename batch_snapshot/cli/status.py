@@ -12,7 +12,7 @@ from batch_snapshot.cli.command import command
 from batch_snapshot.cli.params import LEDGER
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
-from batch_snapshot.text import timestamp
+from batch_snapshot.text import plural, timestamp
 
 if TYPE_CHECKING:
     from batch_snapshot.reporting.status import LedgerWatch
@@ -59,7 +59,7 @@ def status_command(ledger: Path, form: str, *, check: bool, watch: bool, repair:
     if check:
         rows = status.check_ledger(ledger)
         if form == "text":
-            click.echo(f"{terminal.shown(str(ledger))}: whole: {rows:,} rows, each in one state")
+            click.echo(f"{terminal.shown(str(ledger))}: whole: {plural(rows, 'row')}, each in one state")
     watched = status.LedgerWatch(ledger)
     watched.refresh()
     if watch and watched.running:
@@ -91,10 +91,10 @@ def _repair(ledger: Path, form: str) -> dict[str, Any]:
             }
         }
     if done.original is None:
-        click.echo(f"{ledger}: is whole ({done.kept:,} lines): there is nothing to repair")
+        click.echo(f"{ledger}: is whole ({plural(done.kept, 'line')}): there is nothing to repair")
         return {}
-    numbers = f"{done.kept:,} lines kept, {done.dropped:,} dropped, {done.added:,} written anew"
-    click.echo(f"{ledger}: repaired: {numbers}, {done.doubtful:,} rows put in doubt")
+    numbers = f"{plural(done.kept, 'line')} kept, {done.dropped:,} dropped, {done.added:,} added"
+    click.echo(f"{ledger}: repaired: {numbers}, {plural(done.doubtful, 'row')} put in doubt")
     if since:
         what = "the lost lines may have named rows that no other line names"
         how = f"run and retry look for a snapshot since {since} before they send such a row"

@@ -8,6 +8,7 @@ import click
 from batch_snapshot.cli import options, terminal
 from batch_snapshot.cli.command import command, section
 from batch_snapshot.cli.params import MANIFEST
+from batch_snapshot.text import plural
 
 if TYPE_CHECKING:
     from batch_snapshot.manifest import Manifest
@@ -59,6 +60,6 @@ def _as_json(manifest: "Manifest", warnings: list[str], count: int) -> dict[str,
 def _as_text(manifest: "Manifest", path: Path) -> str:
     accounts = ", ".join(f"{name} ({number:,})" for name, number in manifest.rows_by_account.items())
     catalogs = ", ".join(sorted(manifest.catalogs | {one.catalog for one in manifest.discover}))
-    more = ", and those of discover:, known only when it is run" if manifest.discover else ""
-    text = f"{path}: valid: {manifest.rows:,} rows{more}, catalog {catalogs}"
+    more = ", and those that discover: finds when it is run" if manifest.discover else ""
+    text = f"{path}: valid: {plural(manifest.rows, 'row')}{more}, catalog {catalogs}"
     return f"{text}\naccounts: {accounts}" if accounts else text

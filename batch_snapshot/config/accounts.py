@@ -103,7 +103,7 @@ def _selected_names(accounts: Mapping[str, Account], words: Sequence[str]) -> It
     for word in words or accounts:
         tag = word.removeprefix(TAG)
         if tag == word and word not in accounts:
-            raise InputError(f"--accounts {word}: no such account; there are: {', '.join(sorted(accounts))}")
+            raise InputError(f"--accounts {word}: no such account; there are: {', '.join(accounts)}")
         if tag != word and tag not in tagged:
             known = f"there are: {', '.join(sorted(tagged))}" if tagged else "none of them has any"
             raise InputError(f"--accounts {word}: no account has this tag; {known}")

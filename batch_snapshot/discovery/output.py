@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from batch_snapshot import files
 from batch_snapshot.errors import StorageError, way_out
+from batch_snapshot.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -108,7 +109,7 @@ def as_json(found: Discovery) -> dict[str, Any]:
 
 def as_text(found: Discovery, *, updated: bool) -> str:
     counts = found.counts
-    lines = [f"{found.output}: {counts.pairs:,} pairs of {counts.engagements:,} engagements"]
+    lines = [f"{found.output}: {plural(counts.pairs, 'pair')} of {plural(counts.engagements, 'engagement')}"]
     if updated:
         lines[0] += f": {found.added:,} added, {found.gone:,} marked as gone"
     about = {"tasks": "pairs, never snapshotted ones too", "associations": "pairs with a snapshot"}

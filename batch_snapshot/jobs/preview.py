@@ -11,6 +11,7 @@ from batch_snapshot.jobs.job import Job
 from batch_snapshot.models import Account
 from batch_snapshot.ratelimit import forecast
 from batch_snapshot.reporting import summary, text
+from batch_snapshot.text import plural
 
 BRIEF_LINES = 10
 
@@ -55,7 +56,7 @@ def preview_job(job: Job, limits: AccountLimits, now: datetime) -> Preview:
         catalogs=job.catalogs,
         counts=summary.count(job.past.counts(), job.total),
         rows=sum(planned.values()),
-        outlooks={name: limits.forecast(name, rows) for name, rows in planned.items() if rows},
+        outlooks={name: limits.forecast(name, rows) for name in job.accounts if (rows := planned.get(name))},
         now=now.astimezone(),
         notes=job.open_questions,
     )
@@ -67,7 +68,7 @@ def as_json(preview: Preview) -> dict[str, Any]:
         "name": preview.name,
         "ledger": preview.ledger,
         "endpoint": preview.endpoint,
-        "accounts": sorted(preview.accounts),
+        "accounts": list(preview.accounts),
         "catalogs": sorted(preview.catalogs),
         "counts": preview.counts.as_dict(),
         "rows": preview.rows,
@@ -108,8 +109,9 @@ def _at(preview: Preview, seconds: float) -> str | None:
 
 
 def as_text(preview: Preview) -> str:
+    total = plural(preview.counts.total, "row")
     lines = [
-        f"{preview.name}: {preview.rows:,} of {preview.counts.total:,} rows to send, {preview.calls:,} calls",
+        f"{preview.name}: {preview.rows:,} of {total} to send, {plural(preview.calls, 'call')}",
         f"  catalog   {', '.join(sorted(preview.catalogs))}" if preview.catalogs else "",
         f"  endpoint  {preview.endpoint}",
         f"  ledger    {preview.ledger} ({text.states(preview.counts)})",
@@ -134,7 +136,7 @@ def brief(preview: Preview) -> str:
         if name in named
     ]
     if others := len(last) - len(named):
-        lines.append(f"{others:,} other accounts: none of them takes longer")
+        lines.append(f"{plural(others, 'other account')}: none takes longer")
     return "\n".join(lines)
 
 

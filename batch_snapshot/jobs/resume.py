@@ -15,6 +15,7 @@ from batch_snapshot.ledger import reader
 from batch_snapshot.ledger.records import End, Header
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.reporting import next_steps, summary
+from batch_snapshot.text import plural
 
 #: Old ledgers that warnings name.
 NAMED_LEDGERS = 3
@@ -146,21 +147,21 @@ def _abandoned_warnings(ledgers: Sequence[UnfinishedLedger]) -> list[str]:
     ]
     texts = [_abandoned_warning(one) for one in old[:NAMED_LEDGERS]]
     if (hidden := len(old) - NAMED_LEDGERS) > 0:
-        texts.append(f"{hidden:,} older ledgers are not finished either")
+        texts.append(f"{plural(hidden, 'older ledger')} not finished either")
     return texts
 
 
 def _abandoned_warning(ledger: UnfinishedLedger) -> str:
     head, end = ledger.head, ledger.end
-    how = f"was {end.outcome}" if end else "did not come to an end"
-    rows = f"{end.counts.get('unattempted', 0):,} rows" if end else _rows_left(ledger.path)
+    how = f"was {end.outcome}" if end else "crashed"
+    rows = plural(end.counts.get("unattempted", 0), "row") if end else _rows_left(ledger.path)
     manifest_path = head.manifest or "MANIFEST"
     command = next_steps.run_command(
         manifest_path, str(ledger.path), head.endpoint, head.settings, "accounts"
     )
     return (
-        f"{ledger.path}: that night {how} and left {rows} unattempted; a new night begins without them. "
-        f"To finish it: {command}. Move the ledger elsewhere to leave it so"
+        f"{ledger.path}: that run {how} and left {rows} unattempted; a new ledger begins without them. "
+        f"To send them: {command}. To give them up, move the ledger elsewhere"
     )
 
 
@@ -168,5 +169,5 @@ def _rows_left(path: Path) -> str:
     with suppress(LedgerError):
         past = reader.history_of(path)
         if past.last:
-            return f"{summary.count(past.counts(), past.last.rows).unattempted:,} rows"
+            return plural(summary.count(past.counts(), past.last.rows).unattempted, "row")
     return "some rows"

@@ -11,6 +11,7 @@ from batch_snapshot.errors import DamagedError, LedgerError
 from batch_snapshot.ledger.history import History
 from batch_snapshot.ledger.records import End, Header, Intent, Line, Record, Result
 from batch_snapshot.models import Status
+from batch_snapshot.text import plural
 
 
 def check(lines: Iterable[Line], source: str) -> History:
@@ -28,8 +29,8 @@ def check(lines: Iterable[Line], source: str) -> History:
             raise type(error)(f"{source}{number}: {error}") from None
     if history.first and history.end is None:
         raise LedgerError(
-            f"{source}{number}: the last invocation has no end line and {history.in_flight:,} rows that are "
-            "not settled: it still runs, or it crashed and the same command resumes it"
+            f"{source}{number}: the last invocation has no end line, and {plural(history.in_flight, 'row')} "
+            "without a result: it still runs, or it crashed and the same command resumes it"
         )
     return history
 

@@ -11,6 +11,7 @@ from batch_snapshot.ledger import reader
 from batch_snapshot.ledger.records import Header, Result, Skipped
 from batch_snapshot.models import Row
 from batch_snapshot.sqlite import Connection
+from batch_snapshot.text import plural
 
 #: Rows of each kind that the text names, and that JSON holds at most.
 SHOWN, KEPT = 10, 100_000
@@ -126,7 +127,8 @@ def _as_json(one: Change) -> dict[str, Any]:
 
 
 def as_text(found: Difference) -> str:
-    lines = [f"{found.before} ({found.rows_before:,} rows) → {found.after} ({found.rows_after:,} rows)"]
+    before, after = plural(found.rows_before, "row"), plural(found.rows_after, "row")
+    lines = [f"{found.before} ({before}) → {found.after} ({after})"]
     for kind, number in found.counts.items():
         if not number:
             continue

@@ -150,7 +150,7 @@ class Expander:
         if "catalog" in lacks and self._defaults.catalog is None:
             self._count("catalog", line, rows, f"without a catalog: {self._catalog_hint}")
         if "account" in lacks and self._defaults.account is None:
-            known = ", ".join(sorted(self._accounts)[:10])
+            known = ", ".join(list(self._accounts)[:10])
             text = f"without an account: write account: under defaults, one of {known}"
             self._count("account", line, rows, text)
 

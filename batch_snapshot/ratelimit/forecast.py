@@ -53,13 +53,13 @@ def days_needed(rows: Mapping[str, int], calls_a_day: Mapping[str, float]) -> li
         if number <= a_day:
             continue
         if not a_day:
-            warnings.append(f"account {account}: its quota leaves no call for its {number:,} rows")
+            warnings.append(f"account {account}: its quota leaves no call for its {plural(number, 'row')}")
             continue
         days = ceil(number / a_day)
         warnings.append(
-            f"account {account}: its quota is {a_day:,.0f} calls a day and it has {number:,} rows: a run "
-            f"takes {days:,} days at least. A nightly run finishes the last night before a new one, "
-            f"so nights fall behind: raise the quota, list fewer rows, or run it every {days:,} days"
+            f"account {account}: its quota is {a_day:,.0f} calls a day and it has {plural(number, 'row')}: a "
+            f"run takes at least {days:,} days. A nightly run first finishes the ledger of the night before, "
+            f"so it falls behind: raise the quota, list fewer rows, or run it every {days:,} days"
         )
     return warnings
 

@@ -199,6 +199,11 @@ class LedgerStats:
         self._pending: dict[bytes, str] = {}
         self._recent: deque[tuple[datetime, str, int]] = deque()
 
+    def ordered(self, header: Header) -> dict[str, RowCounts]:
+        """The accounts in the manifest's order."""
+        names = [*header.accounts, *self.accounts]
+        return {name: self.accounts[name] for name in names if name in self.accounts}
+
     @property
     def rows(self) -> RowCounts:
         rows = RowCounts()
@@ -305,7 +310,7 @@ class LedgerStats:
                 throttled_calls=last.throttled[name],
                 counts={status.value: number for status, number in rows.statuses.items() if number},
             )
-            for name, rows in self.accounts.items()
+            for name, rows in self.ordered(header).items()
         }
         summary = summarize(
             self.counts,

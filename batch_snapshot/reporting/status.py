@@ -75,7 +75,7 @@ class LedgerWatch:
 
     def frame(self) -> Frame:
         """What was read, as a display shows it: calls are those that results tell of."""
-        stats, counts, accounts = self.stats, self.stats.counts, self.stats.accounts
+        stats, counts, accounts = self.stats, self.stats.counts, self.stats.ordered(self.header)
         last, now = stats.invocations[-1], self._now()
         rate = stats.rate(now)
         alone = counts.total if len(accounts) == 1 else None

@@ -117,7 +117,7 @@ def _account_lines(accounts: Mapping[str, AccountSummary]) -> list[str]:
     shown, rest = dict(ordered[:SHOWN_ACCOUNTS]), [account for _, account in ordered[SHOWN_ACCOUNTS:]]
     width = min(24, max(map(len, shown)))
     lines = [f"account {name:<{width}}  {_account(account)}" for name, account in shown.items()]
-    return ["", *lines, *([f"{len(rest):,} more accounts: {_account(_total(rest))}"] if rest else [])]
+    return ["", *lines, *([f"{plural(len(rest), 'more account')}: {_account(_total(rest))}"] if rest else [])]
 
 
 def _total(accounts: Sequence[AccountSummary]) -> AccountSummary:

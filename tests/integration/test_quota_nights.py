@@ -183,7 +183,7 @@ def test_a_ledger_stays_deferred_until_it_is_finished_or_stopped(ends, resumes):
         assert warnings == []
     else:
         [warning] = warnings
-        assert warning.startswith(f"{path}: that night ")
+        assert warning.startswith(f"{path}: that run ")
         assert "left 3 rows unattempted" in warning
         assert f"batch-snapshot run /srv/trial.yaml --ledger {path}" in warning
         # Once today's ledger exists, the warning has been given.
@@ -255,7 +255,7 @@ def test_of_many_old_ledgers_three_are_named():
         ledger.begin(accounts={"main": {}}).end("interrupted").write(ledger_of(day))
     _, warnings = resume.choose_ledger("trial", Options(ledger=PATTERN), DAY + timedelta(days=20))
     assert [text.partition(":")[0] for text in warnings[:3]] == [str(ledger_of(day)) for day in (6, 5, 4)]
-    assert warnings[3:] == ["3 older ledgers are not finished either"]
+    assert warnings[3:] == ["3 older ledgers not finished either"]
 
 
 def test_retry_by_date_leaves_a_deferred_ledger_to_run(capsys):
@@ -273,13 +273,13 @@ def test_retry_by_date_leaves_a_deferred_ledger_to_run(capsys):
 
 
 def test_validate_and_plan_warn_of_more_rows_than_a_days_quota(capsys):
-    words = "its quota is 8 calls a day and it has 12 rows: a run takes 2 days at least"
+    words = "its quota is 8 calls a day and it has 12 rows: a run takes at least 2 days"
     assert cli.main(["validate", "trial.yaml"]) == 0
     assert words in capsys.readouterr().err
     assert cli.main(["plan", "trial.yaml"]) == 0
     printed = capsys.readouterr().out
     assert words in printed
-    assert "nights fall behind" in printed
+    assert "so it falls behind" in printed
     write(ROWS, per_day=12)
     assert cli.main(["validate", "trial.yaml"]) == 0
     assert capsys.readouterr().err == ""
@@ -291,8 +291,8 @@ async def test_a_nightly_run_warns_of_more_rows_than_a_days_quota_and_a_backfill
         runs = NightlyRuns(url, simulator)
         nightly = await runs.run(1)
         backfill = await runs.run(1, ledger="other.ndjson", new_ledger=True)
-    assert [text for text in nightly.warnings if "nights fall behind" in text]
-    assert not [text for text in backfill.warnings if "nights fall behind" in text]
+    assert [text for text in nightly.warnings if "so it falls behind" in text]
+    assert not [text for text in backfill.warnings if "so it falls behind" in text]
 
 
 quotas = st.builds(

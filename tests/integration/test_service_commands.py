@@ -95,7 +95,7 @@ def test_a_manifest_with_discover_says_which_rows_are_not_known_yet(capsys):
     code, out, _ = call(capsys, "validate", "live.yaml")
     assert (code, out) == (
         0,
-        "live.yaml: valid: 0 rows, and those of discover:, known only when it is run, catalog Sandbox\n",
+        "live.yaml: valid: 0 rows, and those that discover: finds when it is run, catalog Sandbox\n",
     )
     code, out, _ = call(capsys, "validate", "live.yaml", "--format", "json")
     [search] = json.loads(out)["discover"]

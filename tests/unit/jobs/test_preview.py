@@ -132,7 +132,7 @@ def test_of_many_accounts_the_brief_form_names_those_that_take_longest():
     many = planned(**thousand)
     *named, others = preview.brief(many).splitlines()
     assert [line.split(":")[0] for line in named] == [f"a{number}" for number in range(991, 1000)]
-    assert others == "991 other accounts: none of them takes longer"
+    assert others == "991 other accounts: none takes longer"
     ten = dict([*thousand.items()][:10])
     assert len(preview.brief(planned(**ten)).splitlines()) == 10
 
