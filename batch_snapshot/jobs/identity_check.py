@@ -84,12 +84,17 @@ def account_number(recorded: str | None) -> str | None:
     return recorded.rsplit(":", 2)[-2]
 
 
-async def check_accounts(job: Job, identify: Identify) -> None:
+async def check_accounts(job: Job, identify: Identify, warn: Callable[[str], None] | None = None) -> None:
     """Refuse, before the first call, to send rows for another signer than before, or twice for one.
 
-    Twice: under two names of one AWS account that list the same row, or under a new name of the account that
-    the ledger has the row under. Accounts that are not called this time count as whom the ledger has for
-    them. Roles were compared when the manifest was validated; here AWS is asked, where it is called at all.
+    A row is sent twice if two names of one AWS account list it, or if the ledger has it under another name of
+    the account. For accounts that are not called now, the signer that the ledger names counts. Roles were
+    compared when the manifest was validated; here AWS is asked, but only by runs that call AWS.
+
+    Args:
+        job: the rows.
+        identify: names the AWS account of an account.
+        warn: called with `real_warning` if snapshots may be made that cannot be undone.
     """
     signers = job.past.signers
     numbers: dict[str, str] = {
@@ -116,6 +121,8 @@ async def check_accounts(job: Job, identify: Identify) -> None:
     await reader.map_concurrently(job.accounts, check)
     if compared and (same := shared(numbers)) and (problems := job.doubled(same)):
         raise ManifestError(list(problems))
+    if warn and job.is_real:
+        warn(await real_warning(job, identify))
 
 
 async def real_warning(job: Job, identify: Identify) -> str:

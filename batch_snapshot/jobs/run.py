@@ -157,9 +157,7 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         ledger = stack.enter_context(writer.Ledger(job.path))
         await wait_for_lost_workers(job.past, hooks.on_wait)
         callers = await stack.enter_async_context(open_callers(job.accounts, target, options, hooks.now))
-        await identity_check.check_accounts(job, callers.quota_owner)
-        if hooks.warn and job.is_real:
-            hooks.warn(await identity_check.real_warning(job, callers.quota_owner))
+        await identity_check.check_accounts(job, callers.quota_owner, hooks.warn)
         recorder = Recorder(ledger, job, callers.clock_skew, hooks.now, hooks.outcome)
         accounts = {name: limits.new_state(name, wait=options.wait) for name in job.accounts}
         identify = partial(identity_check.identify_signer, job, recorder.signers, limits, callers.identify)

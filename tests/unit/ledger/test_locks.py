@@ -213,7 +213,7 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path):
     assert not isinstance(caught.value, LockedError)
     assert str(caught.value) == (
         f"{path}: cannot lock here (Not a directory); "
-        "move away the file that stands in the place of a folder, or name another folder with --state-dir"
+        "move the file that is where a folder must be, or name another folder with --state-dir"
     )
     assert caught.value.exit_code == 2
 
