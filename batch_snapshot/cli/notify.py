@@ -101,8 +101,8 @@ class Notifiers(NamedTuple):
 
         if elsewhere and not os.environ.get(sns.ENDPOINT):
             return (
-                f"--notify-sns {arn}: not published: the calls went to another endpoint, and AWS is not "
-                f"called then; name SNS's own with {sns.ENDPOINT}"
+                f"--notify-sns {arn}: not published: the calls went to another endpoint than AWS; "
+                f"name the endpoint of SNS with {sns.ENDPOINT}"
             )
         return await sns.publish(arn, notice, self.profile)
 
@@ -177,5 +177,7 @@ def metrics_file(path: Path | None) -> Path | None:
             pass
     except OSError as error:
         why = error.strerror or error
-        raise InputError(f"{flag}: cannot be written ({why}): name a file in a folder of yours") from None
+        raise InputError(
+            f"{flag}: cannot be written ({why}): name a file in a folder that you can write"
+        ) from None
     return path

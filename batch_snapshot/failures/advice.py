@@ -51,10 +51,11 @@ _CREDENTIALS_ADVICE: Mapping[str, str] = MappingProxyType(
 #: By the credential provider, as botocore names it.
 _PROVIDER_ADVICE: Mapping[str, str] = MappingProxyType(
     {
-        "assume-role": "check role_arn{of} and what it is assumed with (source_profile, credential_source), "
-        "and let the role's trust policy name whose credentials those are",
+        "assume-role": "check role_arn{of} and the credentials that assume it (source_profile, "
+        "credential_source), and allow their owner in the role's trust policy",
         "assume-role-with-web-identity": "check the web identity token file and the role{of} (or "
-        "AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN), and let its trust policy name who issues the token",
+        "AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN), and allow the issuer of the token in its trust "
+        "policy",
         "container-role": "check the task role (ECS) or the pod identity (EKS) of this container, and "
         "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or AWS_CONTAINER_CREDENTIALS_FULL_URI",
         "custom-process": "run the credential_process{of} by hand to see why",
@@ -76,10 +77,10 @@ def credentials_advice(code: str, profile: str | None, provider: str | None = No
 def role_advice(failure: Failure, role: str, profile: str | None) -> str:
     of = f" of profile {profile}" if profile else ""
     if failure.kind is ErrorKind.TRANSIENT:
-        return f"STS could not be had for role {role} in several tries: run the same command again later"
+        return f"STS did not answer for role {role} in several tries: run the same command again later"
     if failure.code in {"AccessDenied", "AccessDeniedException"}:
         return (
-            f"let the trust policy of {role} name whose the credentials{of} are, and the external_id of the "
-            "manifest if there is one, and let these call sts:AssumeRole; then run the same command again"
+            f"allow the owner of the credentials{of} in the trust policy of {role}, with the external_id "
+            "of the manifest if it has one, and allow them sts:AssumeRole; then run the same command again"
         )
     return credentials_advice(failure.code, profile)

@@ -73,23 +73,24 @@ def _not_from_the_service(failure: Failure) -> FailurePattern | None:
         return FailurePattern(
             "redirect",
             f"rows in a row were answered by a redirect (status {status}), which the service never sends",
-            "a login page or a proxy stands in between; check HTTPS_PROXY, the network and --endpoint-url",
+            "a login page or a proxy answers instead of the service; check HTTPS_PROXY, the network and "
+            "--endpoint-url",
         )
     if failure.kind is ErrorKind.TRANSIENT and failure.may_have_landed:
         return _unanswered(failure, status)
     if re.fullmatch("[1-4][0-9]{2}|Unknown", failure.code):
-        form = "HTML" if failure.message.lstrip().startswith("<") else "no answer of the service's"
+        form = "HTML" if failure.message.lstrip().startswith("<") else "not an answer of the service"
         return FailurePattern(
             f"foreign {status}",
             f"answers in a row were {form} with status {status}",
-            "a proxy, a firewall or something else than Partner Central answers; check HTTPS_PROXY, NO_PROXY "
-            "and --endpoint-url",
+            "a proxy, a firewall or another server answers instead of Partner Central; check "
+            "HTTPS_PROXY, NO_PROXY and --endpoint-url",
         )
     if failure.code in _WRONG_API:
         return FailurePattern(
             f"{failure.code} {status}",
             f"answers in a row were {failure.code}",
-            "what answers does not know the call; check --endpoint-url, AWS_ENDPOINT_URL and the region",
+            "the server does not know the call; check --endpoint-url, AWS_ENDPOINT_URL and the region",
         )
     return None
 
@@ -99,7 +100,7 @@ def _unanswered(failure: Failure, status: int) -> FailurePattern:
         return FailurePattern(
             "garbage",
             "rows in a row were answered by a success that names no snapshot",
-            "something else than Partner Central may answer; check HTTPS_PROXY and --endpoint-url",
+            "another server than Partner Central may answer; check HTTPS_PROXY and --endpoint-url",
         )
     if status:
         return FailurePattern(

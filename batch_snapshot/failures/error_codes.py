@@ -234,7 +234,7 @@ def credentials_failure(failure: Failure) -> Failure:
     """
     of_the_network = failure.kind is ErrorKind.TRANSIENT and failure.verdict is Verdict.RETRY
     if failure.http_status is None and failure.code not in _SHOWN_ERRORS and not of_the_network:
-        hidden = "getting credentials failed, and what was said may quote them, so it is not shown"
+        hidden = "getting credentials failed; the message may contain them, so it is not shown"
         failure = replace(failure, message=hidden)
     return replace(failure, verdict=Verdict.STOP_ACCOUNT, may_have_landed=False, never_left=True)
 

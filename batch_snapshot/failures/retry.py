@@ -90,9 +90,10 @@ def created_after(created_at: datetime, first: ClockReading, skew_now: float | N
 CLOCKS_DISAGREE = Failure(
     kind=ErrorKind.TRANSIENT,
     code="ClocksDisagree",
-    message="a snapshot is there, but whether this row's try made it cannot be told: this machine's clock is "
-    "off, and by how much it was when the row was first sent is not known; compare the snapshot with "
-    "first_sent_at, and to make one all the same use --resend-in-doubt",
+    message="a snapshot exists, but it may be older than this row's first try: this machine's clock is "
+    "wrong, and "
+    "how wrong it was at that try is not known; compare the snapshot with first_sent_at, or send the row "
+    "again with --resend-in-doubt",
     verdict=Verdict.REFUSED,
     may_have_landed=False,
 )

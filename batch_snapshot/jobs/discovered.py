@@ -48,6 +48,6 @@ def _check_accounts(locked: LockedLedger, began: Header) -> None:
     wanted = {one.account for one in locked.manifest.discover} & set(locked.targets.accounts)
     if missed := sorted(wanted.difference(searched)):
         raise LedgerError(
-            f"{locked.path}: was begun without account {missed[0]!r}, whose rows discover: would have found; "
-            "give the same --accounts, or name another --ledger"
+            f"{locked.path}: was begun without account {missed[0]!r}, so the rows that discover: finds "
+            "for it are not known; give the same --accounts, or name another --ledger"
         )

@@ -49,7 +49,7 @@ async def wait_for_lost_workers(past: History, on_wait: Callable[[str], None] | 
     drain = _seconds(last.settings.get("drain_s"), LONGEST_DRAIN) or DEFAULT_SETTINGS.drain_timeout
     left = silent_after(budget, drain)
     if on_wait:
-        on_wait(f"waiting {left:.0f} s: workers of the run before, which crashed, may call until then")
+        on_wait(f"waiting {left:.0f} s: the workers of the crashed run may still make calls")
     await anyio.sleep(left)
 
 

@@ -41,8 +41,8 @@ def refusal(account: str, before: str | None, now: str) -> str | None:
         return None
     was, is_ = (text.removeprefix(AWS_PREFIX) for text in (before, now))
     return (
-        f"account {account!r} was AWS account {was} so far, and these credentials are of {is_}: sign as "
-        "before (AWS_PROFILE, --profile), or name another ledger with --ledger"
+        f"account {account!r} was AWS account {was} until now, but these credentials belong to AWS "
+        f"account {is_}: use the earlier ones (AWS_PROFILE, --profile), or name another ledger with --ledger"
     )
 
 
@@ -52,8 +52,14 @@ def warning(account: str, before: str | None, now: str) -> str | None:
         return None
     if before.startswith(AWS_PREFIX):
         was = before.removeprefix(AWS_PREFIX)
-        return f"account {account}: was AWS account {was} so far; AWS did not say whose these credentials are"
-    return f"account {account}: signed with another access key than before: see that it is the same account's"
+        return (
+            f"account {account}: was AWS account {was} until now; AWS did not say which account these "
+            f"credentials belong to"
+        )
+    return (
+        f"account {account}: another access key signs than before: check that it belongs to the same AWS "
+        f"account"
+    )
 
 
 def may_be_same(before: str | None, now: str, *, alike: bool, simulated: bool = False) -> bool:
@@ -162,7 +168,7 @@ def _renamed_refusal(job: Job, name: str, now: str) -> str | None:
                 ours = f"leave account {name!r} out with --accounts"
             return (
                 f"{row.engagement}/{row.resource} is in it under account {other!r} and would be sent again "
-                f"under {name!r}, which signs for the same AWS account as far as can be told; {ours}, or "
+                f"under {name!r}, which may sign for the same AWS account; {ours}, or "
                 "name another ledger with --ledger if all snapshots are to be made again"
             )
     return None

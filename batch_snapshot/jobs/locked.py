@@ -184,14 +184,16 @@ def check_ledger_fits(past: History, path: Path, name: str, targets: Targets, ru
             if not reader.names_rows(path, account.name):
                 continue  # nothing was sent for it yet: it is not settled who signs
             was = ", ".join(f"{key} {known.get(key) or 'none'}" for key in values)
-            raise LedgerError(f"{path}: there account {account.name!r} is another one ({was}); {way_out}")
+            raise LedgerError(f"{path}: account {account.name!r} has other settings there ({was}); {way_out}")
 
 
 def _check_names(path: Path, header: Header) -> None:
     """Refuse names that no manifest can have: they become the names of files."""
     for name in (header.name, *header.accounts):
         if checks.check_name(name):
-            raise LedgerError(f"{path}: the run line names {name!r}, which no manifest can: it was edited")
+            raise LedgerError(
+                f"{path}: the run line names {name!r}, which is not allowed: the file was edited"
+            )
 
 
 #: Ledgers that a message names; the rest are counted.
@@ -228,8 +230,9 @@ def _refusal(path: Path, name: str, others: list[OtherLedger]) -> str:
     put_back = "put it back, and " if first.gone else ""
     return (
         f"{path}: would be a new ledger, but manifest {name!r} has a run that is not finished: "
-        f"{', '.join(shown)}{more}; only its ledger knows what was made. To resume it, {put_back}give "
-        f"--ledger {shlex.quote(str(first.path))}; to begin anew, which makes all its snapshots again, give "
+        f"{', '.join(shown)}{more}; only that ledger records which snapshots exist. To resume it, "
+        f"{put_back}give "
+        f"--ledger {shlex.quote(str(first.path))}; to start over and make all its snapshots again, give "
         "--new-ledger"
     )
 

@@ -53,7 +53,7 @@ def _why_nothing(job: Job) -> str:
     elif counts.settled:
         what = "every row has succeeded or was left out"
     else:
-        what = "every row has been tried (what failed waits for retry)"
+        what = "every row has a result (retry sends failed rows again)"
     return f"{job.path}: {what}: nothing left to run. For a new run of the same rows name a new --ledger"
 
 
@@ -106,7 +106,9 @@ def run_summary(
 def _todays_ledger_warnings(job: Job, *, finished: bool) -> list[str]:
     if job.todays_ledger is None:
         return []
-    not_begun = f"today's night ({job.todays_ledger}) has not begun"
+    not_begun = f"today's ledger ({job.todays_ledger}) has not begun"
     if finished:
-        return [f"{job.path}, of another day, is through now; {not_begun}: run the same command again for it"]
+        return [
+            f"{job.path}, of another day, is finished now; {not_begun}: run the same command again for it"
+        ]
     return [f"{not_begun}: the same command finishes {job.path} first"]

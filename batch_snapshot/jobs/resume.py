@@ -75,7 +75,7 @@ def newest_ledger(pattern: str, options: Options) -> tuple[Path | None, list[str
             return path, warnings  # `retry` says what is wrong with it
         if head is None or head.endpoint == endpoint:
             return path, warnings
-        warnings.append(f"passed over: {path} was written against {head.endpoint}, not {endpoint}")
+        warnings.append(f"ignored: {path} was written against {head.endpoint}, not {endpoint}")
     return None, warnings
 
 
@@ -130,7 +130,7 @@ def _unfinished(
                 continue
             ledger = unfinished_ledger(path, now, options.resume_within)
         except LedgerError as error:
-            warnings.append(f"passed over: {error}")
+            warnings.append(f"ignored: {error}")
             continue
         if ledger:
             unfinished.append(ledger)

@@ -61,7 +61,7 @@ class StopHandler:
         what = "no call was in flight"
         if dropped:
             calls = plural(dropped, "call")
-            what = f"dropped {calls}; rows left in doubt by that are settled by the same command"
+            what = f"dropped {calls}: their rows are in doubt, and the same command settles them"
         reason = f"{name} received again"
         self._notify(f"{reason}: {what}", {"reason": reason, "in_flight": 0, "dropped": dropped})
 

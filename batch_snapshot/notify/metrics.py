@@ -65,7 +65,7 @@ def push(gauges: Sequence[Metric], environ: Mapping[str, str]) -> str | None:
     """
     protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), "http/protobuf")
     if protocol != "http/protobuf":
-        return f"OpenTelemetry: protocol {protocol} is not spoken here: set {_PROTOCOLS[0]}=http/protobuf"
+        return f"OpenTelemetry: protocol {protocol} is not supported: set {_PROTOCOLS[0]}=http/protobuf"
     try:
         pushed = _pushed(gauges)
     except ImportError:
@@ -73,7 +73,7 @@ def push(gauges: Sequence[Metric], environ: Mapping[str, str]) -> str | None:
             "OpenTelemetry: the environment asks for metrics; pip install 'batch-snapshot[otel]', "
             "or set OTEL_METRICS_EXPORTER=none"
         )
-    return None if pushed else "OpenTelemetry: the metrics were not taken; the run is not affected"
+    return None if pushed else "OpenTelemetry: the metrics were not accepted; the run is not affected"
 
 
 def _pushed(gauges: Sequence[Metric]) -> bool:

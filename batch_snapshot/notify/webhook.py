@@ -55,7 +55,7 @@ async def send(
         if response.status != 429 and response.status < 500:
             break
     host = urlsplit(url).hostname
-    return f"--notify-webhook: {host} did not take the message ({why}); the run is not affected"
+    return f"--notify-webhook: {host} did not accept the message ({why}); the run is not affected"
 
 
 def _pause(response: WebhookResponse, attempt: int) -> float:

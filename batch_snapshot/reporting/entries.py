@@ -13,7 +13,7 @@ from batch_snapshot.redaction import redacted
 UNATTEMPTED = "unattempted"
 
 #: Why a row without a result is in doubt.
-CRASH_MESSAGE = "the run ended without a word while this row may have been sent"
+CRASH_MESSAGE = "the run crashed, and this row may have been sent"
 
 
 class ReportEntry(NamedTuple):

@@ -13,16 +13,18 @@ from batch_snapshot.text import escaped, plural, truncated
 #: What a person can do, by the kind of an error.
 ADVICE: Mapping[ErrorKind, str] = {
     ErrorKind.TRANSIENT: "a temporary error: retry",
-    ErrorKind.CONFLICT: "another change was under way, or the token was used otherwise: retry later",
+    ErrorKind.CONFLICT: "another change was in progress, or the token was used with other values: retry "
+    "later",
     ErrorKind.QUOTA: "a service quota is exceeded: retry another day, or have it raised",
     ErrorKind.DENIED: f"fix the IAM policy ({iam_action(SNAPSHOT.name)} on the engagement, "
     "GetOpportunity and GetAwsOpportunitySummary on the opportunity), then retry",
-    ErrorKind.NOT_FOUND: "not there, or not visible to these credentials: check ids and catalog, then retry",
+    ErrorKind.NOT_FOUND: "it does not exist, or these credentials cannot see it: check ids and catalog, "
+    "then retry",
     ErrorKind.INVALID: "the service refuses these values: fix the manifest and run it, or fix the "
     "opportunity and retry",
     ErrorKind.UNKNOWN: "not known to this version: read the message in the ledger, then retry",
 }
-DOUBT_ADVICE = "may have been carried out: run or retry settles it under the same token"
+DOUBT_ADVICE = "may have been done: run or retry finds out, under the same token"
 
 #: Characters of an error's message in an example.
 LONGEST_MESSAGE = 160

@@ -136,7 +136,7 @@ def test_refusing_webhook_is_a_warning_without_its_secret(status, tries, capsys)
     assert len(server.received) == tries
     assert (done.code, done.json["outcome"]) == (0, "completed")
     assert done.err == (
-        f"warning: --notify-webhook: 127.0.0.1 did not take the message (HTTP {status}); "
+        f"warning: --notify-webhook: 127.0.0.1 did not accept the message (HTTP {status}); "
         "the run is not affected\n"
     )
 
@@ -146,7 +146,7 @@ def test_unreachable_webhook_is_a_warning(capsys):
         gone = server.url
     done = run("--notify-webhook", gone + SECRET, capsys=capsys)
     assert done.code == 0
-    assert "did not take the message (ConnectionError)" in done.err
+    assert "did not accept the message (ConnectionError)" in done.err
     assert "secret" not in done.err
 
 
@@ -158,7 +158,7 @@ def test_webhook_without_response_times_out(autojump_clock_run):
 
     why, took = autojump_clock_run(webhook.send, "https://hooks.example/secret", {}, hangs)
     assert why == (
-        "--notify-webhook: hooks.example did not take the message (TimeoutError); the run is not affected"
+        "--notify-webhook: hooks.example did not accept the message (TimeoutError); the run is not affected"
     )
     assert took <= 30
 
@@ -446,7 +446,7 @@ def test_refusing_collector_is_a_warning(monkeypatch, capsys):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.url)
         done = run(capsys=capsys)
     assert done.code == 0
-    assert done.err == "warning: OpenTelemetry: the metrics were not taken; the run is not affected\n"
+    assert done.err == "warning: OpenTelemetry: the metrics were not accepted; the run is not affected\n"
 
 
 @pytest.mark.parametrize(

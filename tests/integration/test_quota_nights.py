@@ -79,7 +79,7 @@ async def test_a_deferred_ledger_is_finished_before_the_next_begins_and_no_row_i
         closed = await runs.run(2, fresh=False)
         assert (closed.exit_code, closed.ledger, closed.calls) == (4, str(ledger_of(1)), 0)
         assert (
-            f"today's night ({ledger_of(2)}) has not begun: the same command finishes {ledger_of(1)} first"
+            f"today's ledger ({ledger_of(2)}) has not begun: the same command finishes {ledger_of(1)} first"
             in (closed.warnings)
         )
         assert runs.made == [1] * 8 + [0] * 4
@@ -88,7 +88,7 @@ async def test_a_deferred_ledger_is_finished_before_the_next_begins_and_no_row_i
         assert (rest.exit_code, rest.ledger, rest.counts) == (0, str(ledger_of(1)), (12, 0, 0, 0))
         assert runs.made == [1] * 12
         [warning] = [text for text in rest.warnings if "has not begun" in text]
-        assert f"today's night ({ledger_of(2)}) has not begun: run the same command again for it" in warning
+        assert f"today's ledger ({ledger_of(2)}) has not begun: run the same command again for it" in warning
         assert list(rest.next_steps) == [COMMAND]
 
         second = await runs.run(2.6, fresh=False)
@@ -243,7 +243,7 @@ def test_a_finished_ledger_is_recognised_by_its_last_line_alone():
     ledger.begin().end("interrupted").write(path)
     chosen, [warning] = resume.choose_ledger("trial", Options(ledger=PATTERN), DAY + timedelta(days=1))
     assert chosen == ledger_of(2)
-    assert warning.startswith(f"passed over: {path}:2: not JSON")
+    assert warning.startswith(f"ignored: {path}:2: not JSON")
     with pytest.raises(LedgerError, match=r"--repair"):
         reader.ending(path)
 

@@ -107,7 +107,7 @@ REFUSALS = {
     "no such page": (page(404), "HTML with status 404"),
     "a gateway's JSON": (
         lambda: web.json_response({"message": "Forbidden"}, status=403),
-        "no answer of the service's with status 403",
+        "not an answer of the service with status 403",
     ),
     "a portal": (page(302, Location="http://portal.example/login"), "a redirect (status 302)"),
     "501": (page(501), "a server error (status 501)"),

@@ -166,7 +166,7 @@ async def test_other_credentials_are_warned_about_and_another_account_is_refused
             raise ApiError(retry.CLOCKS_DISAGREE)
 
         with run_job(manifest.load(path), options, utc_now()) as job:
-            with pytest.raises(InputError, match="was AWS account 111111111111 so far") as raised:
+            with pytest.raises(InputError, match="was AWS account 111111111111 until now") as raised:
                 await identity_check.check_accounts(job, other)
             await identity_check.check_accounts(job, unknown)
             account = AccountState("default", Pacer(pace.Pace()), Pacer(pace.Pace()))
@@ -258,7 +258,7 @@ async def test_a_file_that_is_no_ledger_among_dated_ones_is_passed_over_and_name
     async with serve() as (url, simulator):
         summary = await run.run(path, Options(endpoint_url=url, ledger="{name}-{date}.ndjson", rate=1000.0))
         assert summary.exit_code == 0
-        assert any("passed over: trial-2020-01-01.ndjson:1:" in warning for warning in summary.warnings)
+        assert any("ignored: trial-2020-01-01.ndjson:1:" in warning for warning in summary.warnings)
         assert_exactly_once(simulator, Path(summary.ledger), pairs(2))
 
 
@@ -298,5 +298,5 @@ async def test_a_retry_refuses_names_in_the_ledger_that_no_manifest_can_have(pla
     fields = json.loads(head)
     fields[field] = name if field == "name" else {name: fields["accounts"]["default"]}
     place.ledger.write_text("\n".join([json.dumps(fields), *lines, ""]), "utf-8")
-    with pytest.raises(LedgerError, match="which no manifest can: it was edited"):
+    with pytest.raises(LedgerError, match="which is not allowed: the file was edited"):
         await run.retry(place.ledger)

@@ -247,7 +247,7 @@ async def test_sts_is_asked_again_where_that_may_help(monkeypatch, trouble):
     ("trouble", "asked", "words"),
     [
         ((400, "Throttling"), identity.STS_TRIES, "several tries: run the same command again later"),
-        ((403, "AccessDenied"), 1, "let the trust policy of arn:aws:iam::000000000000:role/Snapshot name"),
+        ((403, "AccessDenied"), 1, "in the trust policy of arn:aws:iam::000000000000:role/Snapshot, with"),
         ((403, "ExpiredToken"), 1, "renew the credentials"),
     ],
 )
@@ -278,7 +278,7 @@ async def test_refused_role_is_one_line_without_a_traceback(sts, folder):
     async with serve() as (url, _):
         said = await place.call("run", "trial.yaml", "--endpoint-url", url)
     assert said.code == 3
-    assert f"let the trust policy of {ROLE} name" in said.stdout
+    assert f"in the trust policy of {ROLE}, with" in said.stdout
     assert "Refreshing" not in said.stderr
 
 

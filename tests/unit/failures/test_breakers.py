@@ -49,7 +49,10 @@ NOT_FOUND = refusal("ResourceNotFoundException")
 STOPPING = {
     "html 403": (html(403), "20 answers in a row were HTML with status 403: a proxy, a firewall"),
     "html 404": (html(404), "20 answers in a row were HTML with status 404"),
-    "json 403": (refusal("403", 403), "20 answers in a row were no answer of the service's with status 403"),
+    "json 403": (
+        refusal("403", 403),
+        "20 answers in a row were not an answer of the service with status 403",
+    ),
     "redirect": (refusal("302", 302), "20 rows in a row were answered by a redirect (status 302)"),
     "operation": (
         refusal("UnknownOperationException", 404),

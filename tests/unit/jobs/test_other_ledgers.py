@@ -67,7 +67,7 @@ async def refused(place, asked, *known):
     text = str(caught.value)
     assert all(str(path) in text for path in known)
     assert "--new-ledger" in text
-    [kept] = re.findall(r"give (--ledger .*); to begin anew", text)
+    [kept] = re.findall(r"give (--ledger .*); to start over", text)
     return shlex.split(kept)[1]
 
 
