@@ -469,8 +469,7 @@ def test_otel_variables_ask_for_a_push(environ, wanted):
 def test_unsupported_otel_protocol_is_a_warning():
     why = metrics.push([], {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
     assert why == (
-        "OpenTelemetry: protocol grpc is not supported: "
-        "set OTEL_EXPORTER_OTLP_METRICS_PROTOCOL=http/protobuf"
+        "OpenTelemetry: protocol grpc is not supported: set OTEL_EXPORTER_OTLP_METRICS_PROTOCOL=http/protobuf"
     )
 
 
