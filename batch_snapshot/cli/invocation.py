@@ -17,16 +17,12 @@ from batch_snapshot.cli.notify import Notifiers
 from batch_snapshot.config.options import LONGEST_BUDGET, SHORTEST_BUDGET, ClusterOptions, Options, Settings
 from batch_snapshot.errors import SAME_COMMAND, BatchSnapshotError, InputError
 from batch_snapshot.models import Outcome
-from batch_snapshot.text import plural
 
 if TYPE_CHECKING:
     from batch_snapshot.jobs.preview import Preview
     from batch_snapshot.jobs.run import Hooks
     from batch_snapshot.reporting.progress import RunView
     from batch_snapshot.reporting.summary import Summary
-
-#: Accounts that a warning names.
-NAMED = 5
 
 #: After "interrupted (SIGINT)": before the first row, and after the last.
 NOTHING_SENT = ": nothing was sent; the same command starts again"
@@ -174,12 +170,6 @@ def _confirm(plan: "Preview", *, ask: bool, show: bool, simulator: Mapping[str, 
         return click.confirm("Snapshots cannot be deleted and notify the partners. Go on?", err=True)
     if show:
         terminal.log(preview.brief(plan), event="plan", **preview.as_json(plan))
-    if real and plan.rows:
-        names = [*plan.outlooks]
-        more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-        who = f"account{'s' * (len(names) > 1)} {', '.join(names[:NAMED])}{more}"
-        what = f"{plural(plan.rows, 'row')} of {' and '.join(sorted(plan.catalogs))} will be sent for {who}"
-        terminal.warn([f"{what}: snapshots cannot be undone, and they notify partners"])
     return True
 
 

@@ -148,8 +148,8 @@ async def real_warning(job: Job, identify: Identify) -> str:
     if len(rows) > len(named):
         shown.append(plural(len(rows) - len(named), "other account"))
     return (
-        f"{plural(sum(rows.values()), 'row')} will be sent (catalog {', '.join(sorted(job.catalogs))}) by "
-        f"{', '.join(shown)}: snapshots cannot be undone or deleted, and they notify partners"
+        f"{plural(sum(rows.values()), 'row')} of {' and '.join(sorted(job.catalogs))} will be sent for "
+        f"{', '.join(shown)}: snapshots cannot be undone, and they notify partners"
     )
 
 
