@@ -26,6 +26,7 @@ from batch_snapshot.cli import (
     status,
     validate,
     verify,
+    watch,
 )
 from batch_snapshot.cli.command import SectionedGroup
 from batch_snapshot.cli.terminal import PROG, Reporter
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Run": [run.run_command, retry.retry_command, schedule.schedule_command, simulate.simulate_command],
         "Inspect": [
             status.status_command,
+            watch.watch_command,
             rows.rows_command,
             ls.ls_command,
             report.report_command,

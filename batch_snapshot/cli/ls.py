@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,27 +10,14 @@ from batch_snapshot.cli import options, terminal
 from batch_snapshot.cli.command import command
 from batch_snapshot.cli.params import FOLDER
 from batch_snapshot.clock import utc_now
-from batch_snapshot.errors import LedgerError
 from batch_snapshot.text import UNITS, timestamp
 
 if TYPE_CHECKING:
-    from batch_snapshot.ledger.prune import OldLedger
+    from batch_snapshot.reporting.listing import ListedLedger
 
 _HEAD = ("AGE", "OUTCOME", "ROWS", "SUCCEEDED", "FAILED", "IN DOUBT", "LEFT", "NAME", "LEDGER")
 _STATES = ("succeeded", "failed", "in_doubt", "unattempted")
 _RIGHT = range(2, 7)
-
-
-class ListedLedger(NamedTuple):
-    path: Path
-    name: str
-    endpoint: str
-    #: As `status` has it; damaged: it cannot be read to its end.
-    outcome: str
-    counts: dict[str, int]
-    started_at: datetime
-    #: When it was last written.
-    changed_at: datetime
 
 
 @command(
@@ -43,12 +30,11 @@ class ListedLedger(NamedTuple):
 @options.FORMAT
 def ls_command(folder: Path, form: str) -> int:
     """List the ledgers in FOLDER (default: ledgers), the latest first."""
-    from batch_snapshot.ledger import prune
+    from batch_snapshot.reporting.listing import list_ledgers
 
     if not folder.exists():
         terminal.warn([f"{folder}: there is no such folder yet; runs make it, or name another one"])
-    ledgers = [_listed(one) for one in prune.ledgers_in(folder)] if folder.exists() else []
-    ledgers.sort(key=lambda one: one.changed_at, reverse=True)
+    ledgers = list_ledgers(folder) if folder.exists() else []
     now = utc_now()
     return terminal.print_outcome(
         form,
@@ -57,29 +43,7 @@ def ls_command(folder: Path, form: str) -> int:
     )
 
 
-def _listed(found: "OldLedger") -> ListedLedger:
-    """Read a ledger; only of one that has no end line every line is read."""
-    from batch_snapshot.ledger import reader
-    from batch_snapshot.reporting.status import LedgerWatch
-
-    path = found.path
-    changed_at = datetime.fromtimestamp(path.stat().st_mtime, found.started_at.tzinfo)
-    try:
-        end = reader.last_end(path)
-        if end and end.counts:
-            outcome, counts, changed_at = end.outcome, dict(end.counts), end.finished_at
-        else:
-            watch = LedgerWatch(path)
-            watch.refresh()
-            summary = watch.summary()
-            outcome, counts = summary.outcome, summary.counts.as_dict()
-    except LedgerError:
-        outcome, counts = "damaged", {}
-    name, endpoint = found.series
-    return ListedLedger(path, name, endpoint, outcome, counts, found.started_at, changed_at)
-
-
-def _as_json(one: ListedLedger, now: datetime) -> dict[str, Any]:
+def _as_json(one: "ListedLedger", now: datetime) -> dict[str, Any]:
     return {
         "ledger": str(one.path),
         "name": one.name,
@@ -92,7 +56,7 @@ def _as_json(one: ListedLedger, now: datetime) -> dict[str, Any]:
     }
 
 
-def _as_text(ledgers: list[ListedLedger], now: datetime) -> str:
+def _as_text(ledgers: "list[ListedLedger]", now: datetime) -> str:
     table = [_HEAD, *(_cells(one, now) for one in ledgers)]
     widths = [max(len(row[column]) for row in table) for column in range(len(_HEAD))]
     return "\n".join(
@@ -104,7 +68,7 @@ def _as_text(ledgers: list[ListedLedger], now: datetime) -> str:
     )
 
 
-def _cells(one: ListedLedger, now: datetime) -> tuple[str, ...]:
+def _cells(one: "ListedLedger", now: datetime) -> tuple[str, ...]:
     numbers = [f"{one.counts.get(state, 0):,}" for state in _STATES] if one.counts else ["?"] * len(_STATES)
     rows = f"{sum(one.counts.values()):,}" if one.counts else "?"
     return (

@@ -227,8 +227,17 @@ _PROGRESS = _choice(
     "auto: a display on a terminal, else lines.",
 )
 
+_SERVE = option(
+    "--serve",
+    cls=OptionalValueOption,
+    type=params.address,
+    metavar="[=HOST:PORT]",
+    help=f"Show the run live in a browser, as the command watch does. Default: {params.SERVED_AT}.",
+)
+
 _OUTPUT = [
     _PROGRESS,
+    _SERVE,
     switch("-v", "--verbose", help="Log every row's outcome on stderr."),
     LOG_FORMAT,
 ]

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: The longest time that a flag takes, in seconds: 100 years.
 LONGEST_TIME = 36_525 * 86400.0
 
+#: Where the live page is served, unless another address is named.
+SERVED_AT = "127.0.0.1:8080"
+
 #: Bytes of a file beyond which a shell that completes a word does not wait for it to be read.
 LARGEST_TO_COMPLETE = 5_000_000
 
@@ -59,6 +62,14 @@ def time_of_day(value: str) -> tuple[int, int]:
     if not match:
         raise click.BadParameter(f"{value!r} is no time of day; write HH:MM, such as 02:17")
     return int(match[1]), int(match[2])
+
+
+def address(value: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT or PORT; empty: the default."""
+    match = re.fullmatch(r"(?:(\[[0-9a-fA-F:.]+\]|[^:\[\]]*):)?([0-9]{1,5})", value or SERVED_AT)
+    if not match or int(match[2]) > 65_535:
+        raise click.BadParameter(f"{value!r} is no address: write HOST:PORT, such as {SERVED_AT}")
+    return (match[1] or "127.0.0.1").strip("[]"), int(match[2])
 
 
 def rate(value: str) -> float | str:

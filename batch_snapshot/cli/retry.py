@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batch_snapshot import paths
-from batch_snapshot.cli import invocation, notify, options, terminal
+from batch_snapshot.cli import invocation, notify, options, serving, terminal
 from batch_snapshot.cli.command import command, option, section
 from batch_snapshot.cli.params import LEDGER, complete_failures, run_id
 from batch_snapshot.clock import utc_now
@@ -69,8 +69,9 @@ def retry_command(
     selection = partial(select, only=only, everything=everything)
     if dry_run:
         return invocation.print_preview(run.dry_retry(path, selection, chosen), given["form"])
-    work = run.retry(path, selection, chosen, invocation.hooks_of(given, ask=not yes))
-    return invocation.finish(work, given["form"], notifiers)
+    page = serving.ServedRun(given["serve"])
+    work = run.retry(path, selection, chosen, page.hooks(invocation.hooks_of(given, ask=not yes)))
+    return invocation.finish(page.during(work), given["form"], notifiers)
 
 
 def _ledger(given: Path, options: Options) -> tuple[Path, str | None]:

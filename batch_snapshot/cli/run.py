@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from batch_snapshot.cli import invocation, notify, options, params, terminal
+from batch_snapshot.cli import invocation, notify, options, params, serving, terminal
 from batch_snapshot.cli.command import command, option, section
 from batch_snapshot.cli.params import MANIFEST, duration_text
 from batch_snapshot.config.options import RESUME_WITHIN
@@ -74,5 +74,6 @@ def run_command(manifest: Path, *, dry_run: bool, yes: bool, **given: Any) -> in
     chosen = invocation.options_of(given)
     if dry_run:
         return invocation.print_preview(run.dry_run(manifest, chosen), given["form"])
-    hooks = invocation.hooks_of(given, ask=not yes)
-    return invocation.finish(run.run(manifest, chosen, hooks), given["form"], notifiers)
+    page = serving.ServedRun(given["serve"])
+    hooks = page.hooks(invocation.hooks_of(given, ask=not yes))
+    return invocation.finish(page.during(run.run(manifest, chosen, hooks)), given["form"], notifiers)

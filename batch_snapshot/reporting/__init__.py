@@ -2,18 +2,21 @@
 
 Exports `stats` (the fold of outcomes and ledger lines), `summary` (the result of a run or ledger), `text` and
 `next_steps` (a summary for people, and the commands that continue from it), `examples` (rows that failed),
-`status` (a ledger by itself), `progress`, `display` and `screen` (an active run), and `report` (the files of
-the report). It makes no calls to AWS, and writes no ledger.
+`status` (a ledger by itself), `listing` (those of a folder), `progress`, `display` and `screen` (an active
+run), `report` (the files of the report), and `server` (its page live in a browser). It makes no calls to
+AWS, and writes no ledger.
 """
 
 __all__ = [
     "csv",
     "display",
     "examples",
+    "listing",
     "next_steps",
     "progress",
     "report",
     "screen",
+    "server",
     "stats",
     "status",
     "summary",

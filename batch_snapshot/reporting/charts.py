@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import chain, count, pairwise
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ class Bar(NamedTuple):
     values: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Chart:
     """Stacked bars, and the same as a table."""
 
@@ -90,7 +91,7 @@ class Chart:
             pen = "M" if value is None else "L"
         return path
 
-    @property
+    @cached_property
     def _ticks(self) -> list[float]:
         values = [sum(bar.values) * self.scale for bar in self.bars]
         return round_ticks(max([*values, *filter(None, self.line)], default=0))
@@ -194,7 +195,7 @@ def _time_axis(step: int, slots: Sequence[TimeSlot]) -> tuple[list[Mark], list[f
     """Round times that don't overlap; and the borders between invocations."""
     begins = [at for at in range(1, len(slots)) if slots[at].invocation != slots[at - 1].invocation]
     dated = slots[0].moment.date() != slots[-1].moment.date()
-    width = 105 if dated else 70
+    width = 105 if dated else 80
     wanted = step * width * len(slots) / (WIDTH - LEFT - RIGHT)
     distance = next((each for each in STEPS if each >= wanted and each % step == 0), max(DAY, step))
     form = ("%m-%d " if dated else "") + ("%H:%M:%S" if distance % 60 else "%H:%M")

@@ -19,6 +19,7 @@ import jinja2
 from markupsafe import Markup
 
 from batch_snapshot import __version__
+from batch_snapshot.clock import utc_now
 from batch_snapshot.engine.limits import AccountForecast
 from batch_snapshot.ledger.diff import KIND_TEXTS, SHOWN, Difference, change_text
 from batch_snapshot.ledger.history import FailureGroup
@@ -26,6 +27,7 @@ from batch_snapshot.ledger.records import Header
 from batch_snapshot.models import Account
 from batch_snapshot.ratelimit.windows import DAY, windows
 from batch_snapshot.reporting import charts
+from batch_snapshot.reporting.display import Frame
 from batch_snapshot.reporting.html_table import FailureMessages, PageRows, packed
 from batch_snapshot.reporting.next_steps import remedy
 from batch_snapshot.reporting.stats import LedgerStats
@@ -34,7 +36,12 @@ from batch_snapshot.reporting.text import advice
 from batch_snapshot.text import duration
 
 #: The parts of the page, in this order.
-SECTIONS = ["header", "outcome", "failures", "difference", "course", "quotas", "accounts", "invocations"]
+SECTIONS = (
+    *("header", "now", "outcome", "failures", "difference", "course", "quotas", "accounts"),
+    "invocations",
+)
+#: Seconds beyond which no end of a run is told.
+LONGEST_LEFT = 366 * 86_400.0
 #: Accounts of the table of accounts.
 MOST_ACCOUNTS = 500
 
@@ -60,36 +67,58 @@ class PageContent:
     forecasts: Mapping[str, AccountForecast] = field(default_factory=dict)
     #: To the ledger before it.
     difference: Difference | None = None
+    #: Of a run that goes on: its last minute, and the calls a second that are allowed now, and why.
+    frame: Frame | None = None
+    allowed_now: tuple[float, str] | None = None
 
 
 def render(content: PageContent, rows: PageRows) -> str:
-    """Render the whole page."""
-    style, script = _file("page.css"), _file("page.js")
+    """Render the whole page, which loads nothing."""
+    style, script = page_files("page.js", "rows.js")
     counts = content.summary.counts
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            title=f"{content.header.name}: {content.summary.result}, "
-            f"{counts.succeeded:,} of {counts.total:,} rows succeeded",
-            sections=sections(content),
-            shown=len(rows.kept),
-            total=rows.total,
-            plain=rows.plain,
-            unsettled=counts.failed + counts.in_doubt + counts.unattempted,
-            made_at=content.made_at,
-            version=__version__,
-            style=Markup(style),  # noqa: S704 - our own file
-            script=Markup(script),  # noqa: S704 - our own file
-            policy=_policy(style, script),
-            data=packed(rows.kept),
-        )
+    return template("page.html").render(
+        title=title(content),
+        sections=sections(content),
+        events="",
+        shown=len(rows.kept),
+        total=rows.total,
+        plain=rows.plain,
+        unsettled=counts.failed + counts.in_doubt + counts.unattempted,
+        made_at=content.made_at,
+        version=__version__,
+        style=style,
+        script=script,
+        policy=policy(style, script),
+        data=packed(rows.kept),
     )
+
+
+def render_live(
+    title: str, parts: Mapping[str, str], events: str, links: Mapping[str, str]
+) -> tuple[str, str]:
+    """Render a page whose parts follow the `events` of that address; returns its security policy too."""
+    style, script = page_files("page.js", "live.js")
+    page = template("page.html").render(
+        title=title,
+        sections={name: Markup(part) for name, part in parts.items()},  # noqa: S704 - made by a template
+        events=events,
+        links=links,
+        made_at=utc_now(),
+        version=__version__,
+        style=style,
+        script=script,
+    )
+    return page, policy(style, script) + "; connect-src 'self'; frame-ancestors 'none'"
+
+
+def title(content: PageContent) -> str:
+    result, counts = content.summary.result, content.summary.counts
+    return f"{content.header.name}: {result}, {counts.succeeded:,} of {counts.total:,} rows succeeded"
 
 
 def sections(content: PageContent) -> dict[str, str]:
     """The parts of the page before its table of rows, by name, each as HTML."""
-    module = _environment().get_template("sections.html").make_module(_values(content))
+    module = template("sections.html").make_module(_values(content))
     return {name: getattr(module, f"part_{name}")() for name in SECTIONS}
 
 
@@ -129,6 +158,7 @@ def _values(content: PageContent) -> dict[str, Any]:
         "a_day": a_day,
         "most_in_a_day": {name: charts.most_in_a_day(hours) for name, hours in stats.hours.items()},
         "windows": _windows(content),
+        **_times(content),
         "changes": SHOWN,
         "change_text": change_text,
         "kinds": KIND_TEXTS,
@@ -173,7 +203,26 @@ def _windows(content: PageContent) -> list[tuple[str, str, int, int, str]]:
 def _opens(now: datetime, seconds: float) -> str:
     if not seconds:
         return "open"
-    return "never" if isinf(seconds) else f"opens {_moment(now + timedelta(seconds=seconds))}"
+    return "opens never" if isinf(seconds) else f"opens {_minute(now + timedelta(seconds=seconds + 59))}"
+
+
+def _times(content: PageContent) -> dict[str, Any]:
+    """Seconds until a run ends, and when that is; None: not known."""
+    left = content.frame.left if content.frame else None
+    known = left is not None and left < LONGEST_LEFT
+    return {
+        "left": left if known else None,
+        "ends": _minute(content.made_at + timedelta(seconds=left)) if left is not None and known else "",
+    }
+
+
+def template(name: str) -> jinja2.Template:
+    return _environment().get_template(name)
+
+
+def page_files(*scripts: str) -> tuple[Markup, Markup]:
+    """The page's style and script."""
+    return Markup(_file("page.css")), Markup("\n".join(map(_file, scripts)))  # noqa: S704 - our own files
 
 
 @cache
@@ -190,6 +239,7 @@ def _environment() -> jinja2.Environment:
         "percent": _percent,
         "span": duration,
         "moment": _moment,
+        "minute": _minute,
         "words": lambda name: name.replace("_", " "),
     }
     return environment
@@ -199,7 +249,7 @@ def _file(name: str) -> str:
     return files(__package__).joinpath("templates", name).read_text("utf-8")
 
 
-def _policy(style: str, script: str) -> str:
+def policy(style: str, script: str) -> str:
     """The Content-Security-Policy: nothing is loaded, and only our own style and script are used."""
     return (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
@@ -218,3 +268,7 @@ def _percent(share: float) -> str:
 
 def _moment(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _minute(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
 import anyio
 
@@ -48,6 +49,7 @@ class RunView:
     stats: RunStats
     state: RunState
     limits: AccountLimits
+    ledger: Path
     #: By the run's monotonic clock, in seconds.
     started: float = 0.0
     #: Rows that this invocation sends, by account, where it does not send all that are left.

@@ -1,13 +1,13 @@
 """Reports: a ledger and its manifest → an HTML page, or CSV files."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from batch_snapshot import manifest, paths
 from batch_snapshot.config.accounts import accounts_with_quotas
@@ -18,6 +18,7 @@ from batch_snapshot.ledger import reader
 from batch_snapshot.ledger.diff import Difference, diff
 from batch_snapshot.ledger.records import Header
 from batch_snapshot.manifest import Manifest
+from batch_snapshot.models import Row
 from batch_snapshot.reporting import csv, html
 from batch_snapshot.reporting.entries import ReportEntry, settled, unattempted
 from batch_snapshot.reporting.html_table import PageRows
@@ -53,13 +54,26 @@ def load(path: Path, manifest_path: Path | None = None) -> ReportData:
     """Read the ledger at `path`, and its manifest: as named, or where the ledger says."""
     watch = LedgerWatch(path)
     watch.refresh()
-    data = ReportData(path, watch.stats, watch.header, watch.running)
+    data = load_watched(path, watch, dict.fromkeys(watch.stats.accounts, watch.stats.counts.unattempted))
     if data.running:
         data.notes.append("A run was writing the ledger when this was made: the last rows may be missing.")
-        data.stats.invocations[-1].outcome = "running"
-    if data.running or ((end := data.stats.history.end) and end.outcome == "deferred"):
-        data.forecasts = watch.forecasts(data.stats.counts.unattempted, None)
     data.manifest = _load_manifest(data, manifest_path)
+    return data
+
+
+def load_watched(path: Path, watch: LedgerWatch, rows_left: Mapping[str, int]) -> ReportData:
+    """What was read of the ledger at `path` by the last refresh, without its manifest.
+
+    `rows_left` are rows that are not settled, by account, for forecasts.
+    """
+    data = ReportData(path, watch.stats, watch.header, watch.running)
+    last = data.stats.invocations[-1]
+    if data.running:
+        last.outcome = "running"
+    elif last.outcome == "running":
+        last.outcome = "crashed"
+    if data.running or last.outcome == "deferred":
+        data.forecasts = watch.forecasts(rows_left)
     return data
 
 
@@ -99,6 +113,15 @@ def _manifest_of(header: Header, named: Path | None) -> Manifest:
     return found
 
 
+def manifest_rows(header: Header) -> Iterator[Row]:
+    """The rows of the manifest that a ledger names.
+
+    Raises:
+        ManifestError: it cannot be read, or is another one now.
+    """
+    return manifest.rows(_manifest_of(header, None))
+
+
 def summary(data: ReportData) -> Summary:
     seconds = sum((each.ended - each.began).total_seconds() for each in data.stats.invocations)
     return data.stats.summary(data.header, str(data.path), running=data.running, elapsed_s=seconds)
@@ -106,24 +129,37 @@ def summary(data: ReportData) -> Summary:
 
 def write_html(data: ReportData, file: Path, now: datetime) -> None:
     """Write the page to `file`."""
+    page = render_page(data, now)
+    with _replacing(data, file) as out:
+        out.write(page)
+
+
+def render_page(data: ReportData, now: datetime) -> str:
     rows = PageRows()
     for entry in data.entries():
         rows.add(entry)
-    content = html.PageContent(
-        summary=summary(data),
-        stats=data.stats,
-        header=data.header,
-        made_at=now,
-        accounts=rows.accounts,
-        groups=rows.groups,
-        quotas=accounts_with_quotas(data.path, data.header),
-        allowed=[each.header and allowed_rate(data.path, each.header) for each in data.stats.invocations],
-        forecasts=data.forecasts,
-        difference=_difference(data),
-        notes=data.notes,
+    difference = _difference(data)
+    content = page_content(data, now, accounts=rows.accounts, groups=rows.groups, difference=difference)
+    return html.render(content, rows)
+
+
+def page_content(data: ReportData, now: datetime, **more: Any) -> html.PageContent:
+    """What the page tells, but for its rows; `more` are further fields."""
+    return html.PageContent(
+        **{
+            "summary": summary(data),
+            "stats": data.stats,
+            "header": data.header,
+            "made_at": now,
+            "quotas": accounts_with_quotas(data.path, data.header),
+            "allowed": [
+                each.header and allowed_rate(data.path, each.header) for each in data.stats.invocations
+            ],
+            "forecasts": data.forecasts,
+            "notes": data.notes,
+            **more,
+        }
     )
-    with _replacing(data, file) as out:
-        out.write(html.render(content, rows))
 
 
 def allowed_rate(path: Path, header: Header) -> float | None:

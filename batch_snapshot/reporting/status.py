@@ -1,7 +1,7 @@
 """What a ledger says by itself, also while a run is writing it."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -81,7 +81,7 @@ class LedgerWatch:
         alone = counts.total if len(accounts) == 1 else None
         todo = counts.unattempted + counts.in_doubt
         left = todo / rate if rate else None
-        forecasts = self.forecasts(todo, rate) if self.running else {}
+        forecasts = self.forecasts(dict.fromkeys(accounts, todo), rate) if self.running else {}
         if alone and rate and forecasts:
             left = max(account.forecast.ends_in for account in forecasts.values())
         return Frame(
@@ -109,8 +109,8 @@ class LedgerWatch:
             ],
         )
 
-    def forecasts(self, rows: int, rate: float | None) -> "dict[str, AccountForecast]":
-        """How full each account's quota windows are, and how long `rows` calls will take at a measured rate.
+    def forecasts(self, rows: Mapping[str, int], rate: float | None = None) -> "dict[str, AccountForecast]":
+        """How full each account's quota windows are, and how long its `rows` will take at a measured rate.
 
         Read from the log of calls; empty without one.
         """
@@ -133,8 +133,10 @@ class LedgerWatch:
                 accounts = accounts_with_quotas(self._path, header)
                 with CallLog(file) as call_log:
                     limits = AccountLimits(accounts, header.endpoint, call_log, os.environ)
-                    known = [name for name in self.stats.accounts if name in accounts]
-                    return {name: limits.forecast(name, rows, rate or None) for name in known}
+                    known = {name: number for name, number in rows.items() if name in accounts}
+                    return {
+                        name: limits.forecast(name, number, rate or None) for name, number in known.items()
+                    }
         return {}
 
 

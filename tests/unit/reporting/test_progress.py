@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
 from math import inf
+from pathlib import Path
 
 import anyio
 import pytest
@@ -60,7 +61,7 @@ def view(
     stats.settled.update(settled)
     state = RunState(running or states_of(*todo), lambda _: None, lambda: START, NO_LIMIT)
     limits = limits or limits_of(None, **dict.fromkeys(todo, Quota()))
-    return RunView("nightly", stats, state, limits, started=anyio.current_time())
+    return RunView("nightly", stats, state, limits, Path("l.ndjson"), started=anyio.current_time())
 
 
 def in_virtual_time(look: Callable[[], Awaitable[object]]) -> object:
@@ -206,7 +207,7 @@ def watched(look):
         state = RunState({"main": state_of("main")}, no_record, lambda: NOW, NO_LIMIT)
         limits = AccountLimits({"main": Account("main")}, "aws", None, {})
         stats = RunStats(History(), 1000, {"main": 950})
-        view = RunView("nightly", stats, state, limits, started=anyio.current_time())
+        view = RunView("nightly", stats, state, limits, Path("l.ndjson"), started=anyio.current_time())
         return await look(view)
 
     return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -1,0 +1,113 @@
+"""What the live page tells of a ledger, read on as the ledger grows."""
+
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from batch_snapshot.clock import utc_now
+from batch_snapshot.engine.limits import AccountForecast
+from batch_snapshot.errors import BatchSnapshotError
+from batch_snapshot.redaction import redacted
+from batch_snapshot.reporting import html, report
+from batch_snapshot.reporting.display import Frame
+from batch_snapshot.reporting.html_table import FailureMessages
+from batch_snapshot.reporting.status import LedgerWatch
+
+#: The title of a page, and its parts as HTML by name.
+View = tuple[str, dict[str, str]]
+
+
+class LedgerView:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: int | None = None
+        self._watch = LedgerWatch(path)
+        #: Rows of the manifest by account; empty: not known.
+        self._rows: Mapping[str, int] = {}
+        self._invocations = 0
+
+    def read(self) -> View:
+        """The page by now."""
+        try:
+            found = self._path.stat().st_ino if self._path.exists() else None
+            if found != self._file:
+                self._watch, self._file, self._invocations = LedgerWatch(self._path), found, 0
+            self._watch.refresh()
+            if self._invocations != (number := len(self._watch.stats.invocations)):
+                self._invocations, self._rows = number, _rows_of_accounts(self._watch)
+            content = self._content(utc_now())
+        except BatchSnapshotError as error:
+            self._file = None
+            return message(f"{self._path.name} cannot be read", str(error))
+        return html.title(content), html.sections(content)
+
+    def _content(self, now: datetime) -> html.PageContent:
+        """What the page tells. Its messages are examples, and not counted."""
+        watch, stats = self._watch, self._watch.stats
+        summary = watch.summary()
+        groups = {}
+        for group, number in summary.failures.items():
+            messages = [redacted(example.message) for example in summary.examples.get(group, ())]
+            groups[group] = FailureMessages(number, messages=Counter(dict.fromkeys(messages, 0)))
+        accounts = {
+            name: Counter({status.value: number for status, number in rows.statuses.items()})
+            for name, rows in stats.accounts.items()
+        }
+        for name, number in self._rows.items():
+            states = accounts.setdefault(name, Counter())
+            states["unattempted"] = max(0, number - states.total())
+        data = report.load_watched(self._path, watch, _rows_left(accounts))
+        frame = watch.frame() if watch.running else None
+        allowed = _allowed_now(data.forecasts) if watch.running else None
+        content = report.page_content(
+            data,
+            now,
+            summary=summary,
+            groups=groups,
+            accounts=accounts,
+            frame=frame and _with_end(frame, data.forecasts if self._rows else {}),
+            allowed_now=allowed,
+        )
+        *before, declared = content.allowed
+        return replace(content, allowed=[*before, declared or (allowed and allowed[0])])
+
+
+def message(title: str, text: str) -> View:
+    """A page that says one thing."""
+    parts = dict.fromkeys(html.SECTIONS, "")
+    return title, parts | {"header": html.template("message.html").render(title=title, text=redacted(text))}
+
+
+def _rows_of_accounts(watch: LedgerWatch) -> Mapping[str, int]:
+    """How many rows of each account the run has, by its manifest; empty: not known."""
+    header = watch.header
+    with suppress(BatchSnapshotError):
+        rows = Counter(row.account for row in report.manifest_rows(header))
+        return rows if rows.total() == header.rows and header.command == "run" else {}
+    return {}
+
+
+def _rows_left(accounts: Mapping[str, Counter[str]]) -> dict[str, int]:
+    return {name: states["unattempted"] + states["in_doubt"] for name, states in accounts.items()}
+
+
+def _with_end(frame: Frame, forecasts: Mapping[str, AccountForecast]) -> Frame:
+    """The frame with the time that is left, waits for quota windows included, as far as rates are known."""
+    frame = replace(frame, last_error=redacted(frame.last_error or ""))
+    if _allowed_now(forecasts) is None:
+        return frame
+    left = max(known.forecast.ends_in for known in forecasts.values())
+    spent = any(opens for known in forecasts.values() for opens in known.opens_in)
+    # In a pause the last minute's rate says nothing.
+    return replace(frame, left=left if spent else max(left, frame.left or 0.0))
+
+
+def _allowed_now(forecasts: Mapping[str, AccountForecast]) -> tuple[float, str] | None:
+    """Calls a second of all accounts together, declared or learned; None: not known."""
+    bases = {known.basis for known in forecasts.values()}
+    if not bases or not bases <= {"declared", "learned"}:
+        return None
+    return sum(known.rate for known in forecasts.values()), " and ".join(sorted(bases))

@@ -1,0 +1,246 @@
+"""The report's page in a browser, live: a server that sends the parts of the page that have changed.
+
+It reads ledgers and answers only GET. A page may load nothing but its own events. Without a token a request
+must name a loopback host, so that no name of another site leads here (DNS rebinding).
+"""
+
+import asyncio
+import hmac
+import platform
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from ipaddress import ip_address
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlencode, urlsplit
+
+import orjson
+from aiohttp import web
+
+from batch_snapshot.clock import utc_now
+from batch_snapshot.errors import BatchSnapshotError, InputError
+from batch_snapshot.ledger import reader
+from batch_snapshot.redaction import redacted
+from batch_snapshot.reporting import html, live, report
+from batch_snapshot.reporting.listing import list_ledgers
+
+#: Seconds between two looks at a ledger at least, and the share of a processor that looks may take.
+LOOK_EVERY, LOOK_SHARE = 1.0, 0.1
+#: Seconds until a browser reconnects.
+RECONNECT_AFTER = 1.0
+#: Seconds for the last news when the server ends.
+SHUTDOWN = 3.0
+#: Ledgers that are kept open for browsers.
+MOST_VIEWS = 8
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Address(NamedTuple):
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        with suppress(ValueError):
+            return ip_address(self.host).is_loopback
+        return self.host == "localhost"
+
+    def listen(self) -> socket.socket:
+        """A socket that listens there.
+
+        Raises:
+            InputError: that is not possible.
+        """
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        try:
+            return socket.create_server(self, family=family)
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise InputError(
+                f"--serve {self.host}:{self.port}: cannot listen there ({why}); name another address or port"
+            ) from None
+
+
+def url(listening: socket.socket, token: str) -> str:
+    host, port = listening.getsockname()[:2]
+    host = platform.node() if ip_address(host).is_unspecified else f"[{host}]" if ":" in host else host
+    return f"http://{host}:{port}/" + (f"?{urlencode({'token': token})}" if token else "")
+
+
+@asynccontextmanager
+async def serve(
+    source: Callable[[], Path | None], listening: socket.socket, token: str = ""
+) -> AsyncIterator[None]:
+    """Serve while the context is open; at its end browsers get the last news.
+
+    Args:
+        source: says what is shown: a ledger, a folder of ledgers, or None as long as that is not known.
+        listening: the socket; it is closed at the end.
+        token: what requests must bear; empty: nothing, but they must name a loopback host.
+    """
+    site = Site(source, token)
+    runner = web.AppRunner(
+        site.application(), handle_signals=False, access_log=None, shutdown_timeout=SHUTDOWN
+    )
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listening).start()
+        yield
+    finally:
+        site.closing.set()
+        await runner.cleanup()
+
+
+class Site:
+    """The pages. A handler that changes something, such as a run's pace, would be one more route."""
+
+    def __init__(self, source: Callable[[], Path | None], token: str) -> None:
+        self._source = source
+        self._token = token
+        self._views: dict[Path | None, Watched] = {}
+        self.closing = asyncio.Event()
+
+    def application(self) -> web.Application:
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            self._check(request)
+            return await handler(request)
+
+        application = web.Application(middlewares=[guard])
+        for path, handler in (("/", self._page), ("/events", self._events), ("/report", self._report)):
+            application.router.add_get(path, handler)
+        application.on_response_prepare.append(_add_headers)
+        return application
+
+    def _check(self, request: web.Request) -> None:
+        """Refuse what another site asks for, and requests without the token."""
+        host = ""
+        with suppress(ValueError):
+            host = urlsplit(f"//{request.host}").hostname or ""
+        if not self._token and not Address(host, 0).is_loopback:
+            raise web.HTTPForbidden(text="This server answers only to names of loopback, such as localhost.")
+        if not hmac.compare_digest(request.query.get("token", "").encode(), self._token.encode()):
+            raise web.HTTPForbidden(text="The address lacks the token: use the one that the command printed.")
+
+    def _ledger(self, request: web.Request) -> Path | None:
+        """The ledger that a request asks for; None: the list of a folder, or not known yet."""
+        source, name = self._source(), request.query.get("ledger", "")
+        if source is None or not source.is_dir():
+            return source
+        path = source / name
+        if name and (path.parent != source or path.is_symlink() or reader.head_if_ledger(path) is None):
+            raise web.HTTPNotFound(text="There is no such ledger here.")
+        return path if name else None
+
+    def _view(self, ledger: Path | None) -> "Watched":
+        if ledger not in self._views:
+            while len(self._views) >= MOST_VIEWS:
+                self._views.pop(next(iter(self._views)))
+            self._views[ledger] = Watched(live.LedgerView(ledger).read if ledger else self._list)
+        return self._views[ledger]
+
+    def _list(self) -> live.View:
+        folder = self._source()
+        if folder is None:
+            return live.message("Waiting", "The run has not begun yet.")
+        try:
+            ledgers = list_ledgers(folder)
+        except BatchSnapshotError as error:
+            return live.message("Ledgers", str(error))
+        text = html.template("ledgers.html").render(
+            folder=folder, ledgers=ledgers, link=lambda name: self._link("/", folder / name)
+        )
+        return f"Ledgers in {folder}", {"header": text}
+
+    def _link(self, path: str, ledger: Path | None = None) -> str:
+        source = self._source()
+        query = {"ledger": ledger.name} if ledger and source and source.is_dir() else {}
+        query |= {"token": self._token} if self._token else {}
+        return f"{path}?{urlencode(query)}" if query else path
+
+    async def _page(self, request: web.Request) -> web.Response:
+        ledger = self._ledger(request)
+        title, parts = await self._view(ledger).look()
+        links = {"The whole report, with all rows": self._link("/report", ledger)} if ledger else {}
+        links |= {"All ledgers": self._link("/")} if "ledger" in request.query else {}
+        # Parts that only come later need their places.
+        parts = dict.fromkeys(html.SECTIONS, "") | parts
+        text, policy = html.render_live(title, parts, self._link("/events", ledger), links)
+        return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": policy})
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        """The parts that have changed, as often as there are any."""
+        self._ledger(request)
+        stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        # Browsers go away.
+        with suppress(ConnectionError):
+            await stream.prepare(request)
+            await stream.write(f"retry: {RECONNECT_AFTER * 1000:.0f}\n\n".encode())
+            await self._send_news(request, stream)
+            await stream.write(b"event: end\ndata: \n\n")
+        return stream
+
+    async def _send_news(self, request: web.Request, stream: web.StreamResponse) -> None:
+        sent: dict[str, str] = {}
+        over = False
+        while not over:
+            over = self.closing.is_set()
+            title, parts = await self._view(self._ledger(request)).look(now=over)
+            changed = {name: part for name, part in parts.items() if sent.get(name) != part}
+            if changed:
+                data = orjson.dumps({"title": title, "parts": changed})
+                await stream.write(b"event: parts\ndata: " + data + b"\n\n")
+            else:
+                await stream.write(b":\n\n")  # so that a lost browser is noticed
+            sent |= changed
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.closing.wait(), LOOK_EVERY)
+
+    async def _report(self, request: web.Request) -> web.Response:
+        """The page that `report --html` writes."""
+        ledger = self._ledger(request)
+        if ledger is None:
+            raise web.HTTPNotFound(text="There is no ledger to report on.")
+        try:
+            text = await asyncio.to_thread(lambda: report.render_page(report.load(ledger), utc_now()))
+        except BatchSnapshotError as error:
+            raise web.HTTPConflict(text=redacted(str(error))) from None
+        return web.Response(text=text, content_type="text/html")
+
+
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+
+
+class Watched:
+    """A view that is made at most once a second, however many browsers look at it."""
+
+    def __init__(self, read: Callable[[], live.View]) -> None:
+        self._read = read
+        self._lock = asyncio.Lock()
+        self._next = 0.0
+        self._view: live.View = ("", {})
+
+    async def look(self, *, now: bool = False) -> live.View:
+        async with self._lock:
+            began = time.monotonic()
+            if now or began >= self._next:
+                self._view, cost = await asyncio.to_thread(self._read_and_measure)
+                self._next = began + max(LOOK_EVERY, cost / LOOK_SHARE)
+        return self._view
+
+    def _read_and_measure(self) -> tuple[live.View, float]:
+        began = time.thread_time()
+        return self._read(), time.thread_time() - began

@@ -1,0 +1,41 @@
+"use strict";
+(() => {
+  const state = document.getElementById("live");
+  // What a person has opened, scrolled and typed stays as it is.
+  const swap = (name, html) => {
+    const part = document.getElementById(`part-${name}`);
+    const open = [...part.querySelectorAll("details[open]")].map((each) => each.id);
+    const scrolled = [...part.querySelectorAll(".scroll")].map((each) => [each.scrollLeft, each.scrollTop]);
+    const search = part.querySelector("input");
+    const focused = part.contains(document.activeElement) && document.activeElement.id;
+    part.innerHTML = html;
+    for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+    part.querySelectorAll(".scroll").forEach((each, at) => each.scrollTo(...(scrolled[at] ?? [0, 0])));
+    for (const button of part.querySelectorAll("button.copy")) button.hidden = false;
+    if (search?.value && part.querySelector("input")) {
+      part.querySelector("input").value = search.value;
+      part.querySelector("input").dispatchEvent(new Event("input", { bubbles: true }));
+    }
+    if (focused) document.getElementById(focused)?.focus();
+  };
+  const show = (event) => {
+    const { title, parts } = JSON.parse(event.data);
+    document.title = title;
+    for (const [name, html] of Object.entries(parts)) swap(name, html);
+  };
+  const connect = () => {
+    const events = new EventSource(document.querySelector("main").dataset.events);
+    let ended = false;
+    events.onopen = () => { ended = false; state.textContent = "Live"; state.className = "live"; };
+    events.addEventListener("parts", show);
+    events.addEventListener("end", () => { ended = true; });
+    events.onerror = () => {
+      state.textContent = ended
+        ? "The server has ended: this is its last state. The page continues when it is back."
+        : "The connection is lost; trying again …";
+      state.className = "";
+      if (events.readyState === EventSource.CLOSED) setTimeout(connect, 2000);
+    };
+  };
+  connect();
+})();

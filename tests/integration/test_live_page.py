@@ -1,0 +1,169 @@
+"""The live page in a real browser: of a run with --serve, of `watch`, over the run's end and a restart."""
+
+import asyncio
+import signal
+import socket
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+from aiohttp import ClientSession
+from playwright.async_api import async_playwright, expect
+
+from batch_snapshot import cli
+from batch_snapshot.models import Status
+from tests.support import browser
+from tests.support.ledgers import LedgerBuilder, row
+from tests.support.processes import Place, pairs
+
+#: Milliseconds for anything that the page is to show.
+PATIENCE = 30_000
+
+
+@asynccontextmanager
+async def open_browser():
+    """A page, with what it complained of and asked for."""
+    async with async_playwright() as playwright:
+        chromium = await playwright.chromium.launch(executable_path=browser.program(), args=["--no-sandbox"])
+        page = await chromium.new_page()
+        seen = SimpleNamespace(page=page, complaints=[], requests=[])
+        page.on("pageerror", lambda error: seen.complaints.append(str(error)))
+        page.on("console", lambda message: seen.complaints.append(message.text))
+        page.on("request", lambda request: seen.requests.append(request.url))
+        yield seen
+        await chromium.close()
+
+
+@pytest.fixture
+def address():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    return f"127.0.0.1:{port}"
+
+
+async def answers(address):
+    async def connects():
+        try:
+            _, writer = await asyncio.open_connection(*address.split(":"))
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    async with asyncio.timeout(PATIENCE / 1000):
+        while not await connects():
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.asyncio
+async def test_page_of_a_run_is_live_and_survives_its_end_and_restart(tmp_path, address):
+    place = Place(tmp_path)
+    place.manifest(pairs(60), accounts={"default": {"quota": {"per_second": 8, "per_hour": 50}}})
+    run = ["run", "trial.yaml", "--simulate", "--state", "world.ndjson", f"--serve={address}"]
+    async with open_browser() as seen:
+        page = seen.page
+        async with place.started(*run) as child:
+            await answers(address)
+            await page.goto(f"http://{address}/")
+            await expect(page.locator("#live")).to_have_text("Live", timeout=PATIENCE)
+            await expect(page.locator("#part-now")).to_contain_text("of 8/s declared", timeout=PATIENCE)
+            await expect(page.locator("#part-now")).to_contain_text("left, until", timeout=PATIENCE)
+            first = await page.title()
+            await expect(page).not_to_have_title(first, timeout=PATIENCE)
+            await page.locator("#throughput-table summary").click()
+            assert (await child.finished()).code == 4
+        # The last news of a run, whose window is spent.
+        await expect(page.locator(".outcome")).to_have_text("deferred", timeout=PATIENCE)
+        await expect(page).to_have_title("trial: deferred, 50 of 60 rows succeeded")
+        await expect(page.locator("#windows")).to_contain_text("opens")
+        await expect(page.locator("#live")).to_contain_text("continues when it is back", timeout=PATIENCE)
+        assert await page.locator("#throughput-table[open]").count() == 1, "what was opened stays open"
+        paper = await page.pdf(print_background=True)
+        assert paper.startswith(b"%PDF-")
+        # While the server is away the browser complains, and tries again.
+        assert all("ERR_" in each for each in seen.complaints)
+        seen.complaints.clear()
+        async with place.started("watch", "ledgers", "--serve", address) as watching:
+            await expect(page.locator("#live")).to_have_text("Live", timeout=PATIENCE)
+            watching.signal(signal.SIGINT)
+            assert (await watching.finished()).code == 130
+        assert {url.split("/")[2] for url in seen.requests} == {address}
+
+
+@pytest.mark.asyncio
+async def test_folder_is_a_list_whose_pages_follow_their_ledgers(tmp_path, address):
+    place = Place(tmp_path)
+    (tmp_path / "ledgers").mkdir()
+    ledger = LedgerBuilder(2, name="other").begin().result(row(1), Status.FAILED, message="<b>no</b> access")
+    path = ledger.write(tmp_path / "ledgers" / "b.ndjson")
+    LedgerBuilder(1).begin().result(row(1)).end().write(tmp_path / "ledgers" / "a.ndjson")
+    async with open_browser() as seen, place.started("watch", "ledgers", "--serve", address) as child:
+        page = seen.page
+        await answers(address)
+        await page.goto(f"http://{address}/")
+        await expect(page.locator("#ledgers tbody tr")).to_have_count(2)
+        await page.get_by_role("link", name="b.ndjson").click()
+        await expect(page.locator("#part-failures")).to_contain_text("<b>no</b> access")
+        await page.locator("#group-search").fill("access")
+        await expect(page.locator("#group-count")).to_have_text("1 of 1 groups")
+        ledger.result(row(2), Status.IN_DOUBT, at=3).write(path)
+        await expect(page).to_have_title("other: crashed, 0 of 2 rows succeeded", timeout=PATIENCE)
+        await expect(page.locator(".group")).to_have_count(2, timeout=PATIENCE)
+        await expect(page.locator("#group-search")).to_have_value("access")
+        assert await page.evaluate("document.activeElement.id") == "group-search"
+        await page.get_by_role("link", name="The whole report").click()
+        await expect(page.locator("#body tr")).to_have_count(2)
+        await page.goto(f"http://{address}/")
+        (tmp_path / "ledgers" / "a.ndjson").unlink()
+        await expect(page.locator("#ledgers tbody tr")).to_have_count(1, timeout=PATIENCE)
+        assert seen.complaints == []
+        child.signal(signal.SIGTERM)
+        ended = await child.finished()
+        assert (ended.code, ended.stdout) == (143, f"live at http://{address}/\n")
+
+
+@pytest.mark.asyncio
+async def test_beyond_loopback_the_address_has_a_token(tmp_path, address):
+    place = Place(tmp_path)
+    LedgerBuilder(1).begin().result(row(1)).end().write(tmp_path / "l.ndjson")
+    tokens = set()
+    for token in ("of-the-test", "", ""):
+        place.env["BATCH_SNAPSHOT_SERVE_TOKEN"] = token
+        everywhere = address.replace("127.0.0.1", "0.0.0.0")
+        async with (
+            place.started("watch", "l.ndjson", "--serve", everywhere) as child,
+            ClientSession() as session,
+        ):
+            await answers(address)
+            async with session.get(f"http://{address}/") as answer:
+                assert answer.status == 403
+            if token:
+                async with session.get(f"http://{address}/", params={"token": token}) as answer:
+                    assert answer.status == 200
+            child.signal(signal.SIGINT)
+            shown = (await child.finished()).stdout.strip().partition("?token=")[2]
+            assert shown == token or len(shown) > 20
+            tokens.add(shown)
+    assert len(tokens) == 3, "each is new"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["watch", "none.ndjson"], "there is no such file"),
+        (["watch", "trial.yaml"], "is a manifest, not a ledger"),
+        (["watch", "l.ndjson", "--serve", "nowhere"], "'nowhere' is no address: write HOST:PORT"),
+        (["watch", "l.ndjson", "--serve", "127.0.0.1:99999"], "is no address"),
+        (["run", "trial.yaml", "--simulate", "--serve=127.0.0.1:{port}"], "cannot listen there"),
+    ],
+)
+def test_wrong_use_is_one_line_and_nothing_is_called(tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BATCH_SNAPSHOT_STATE_DIR", str(tmp_path / "state"))
+    Place(tmp_path).manifest(pairs(1))
+    LedgerBuilder(1).begin().end().write(tmp_path / "l.ndjson")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        assert cli.main([word.replace("{port}", str(port)) for word in arguments]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "ledgers").exists()

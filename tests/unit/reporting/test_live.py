@@ -1,0 +1,96 @@
+"""What the live page tells of a ledger while it grows."""
+
+import os
+
+import trio
+
+from batch_snapshot import paths
+from batch_snapshot.engine.limits import AccountLimits
+from batch_snapshot.ledger import locks
+from batch_snapshot.models import Account, Quota, Status
+from batch_snapshot.ratelimit.windows import CallLog, windows
+from batch_snapshot.reporting.live import LedgerView
+from tests.support.ledgers import LedgerBuilder, row
+from tests.support.processes import move_in, write_manifest
+
+
+def test_view_follows_the_ledger_and_its_end(tmp_path):
+    ledger = LedgerBuilder(2).begin().intend(row(1), row(2)).result(row(1))
+    path = ledger.write(tmp_path / "l.ndjson")
+    view = LedgerView(path)
+    with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
+        title, parts = view.read()
+        assert title == "nightly: running, 1 of 2 rows succeeded"
+        assert "in the last minute" in parts["now"]
+        ledger.result(row(2), Status.FAILED, message="no access").write(path)
+        title, parts = view.read()
+        assert "no access" in parts["failures"]
+        assert "Last error: eng-00000000000002/O2" in parts["now"]
+    ledger.end().write(path)
+    title, parts = view.read()
+    assert title == "nightly: completed with failures, 1 of 2 rows succeeded"
+    assert parts["now"].strip() == ""
+
+
+def test_run_that_crashed_and_is_resumed_is_seen(tmp_path):
+    ledger = LedgerBuilder(2).begin().intend(row(1)).result(row(1))
+    path = ledger.write(tmp_path / "l.ndjson")
+    view = LedgerView(path)
+    with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
+        view.read()
+    assert view.read()[0] == "nightly: crashed, 1 of 2 rows succeeded"
+    ledger.begin(at=60).intend(row(2), at=60).result(row(2), at=61).end(at=62).write(path)
+    title, parts = view.read()
+    assert title == "nightly: completed, 2 of 2 rows succeeded"
+    assert parts["invocations"].count("<tr>") == 3
+
+
+def test_ledger_that_is_replaced_is_read_anew(tmp_path):
+    path = LedgerBuilder(2).begin().result(row(1)).result(row(2)).end().write(tmp_path / "l.ndjson")
+    view = LedgerView(path)
+    assert "2 of 2" in view.read()[0]
+    LedgerBuilder(1).begin().result(row(1)).end().write(tmp_path / "new").replace(path)
+    assert "1 of 1" in view.read()[0]
+    path.unlink()
+    title, parts = view.read()
+    assert title == "l.ndjson cannot be read"
+    assert "there is no such file" in parts["header"]
+
+
+def test_time_left_waits_for_spent_windows(tmp_path, monkeypatch):
+    """Two calls an hour, of which two are used, and three rows to go: two hours, whatever the rate."""
+    move_in(monkeypatch, tmp_path)
+    rows = [row(number) for number in range(4)]
+    pairs = [{"engagement": each.engagement, "resource": each.resource, "account": "main"} for each in rows]
+    quota = {"per_second": 1, "per_hour": 2}
+    account = Account("main", quota=Quota(per_second=1, per_hour=2))
+    manifest = write_manifest(tmp_path / "m.yaml", pairs, name="nightly", accounts={"main": {"quota": quota}})
+    ledger = LedgerBuilder(4, manifest=str(manifest)).begin(accounts={"main": {"quota": quota}})
+    path = ledger.intend(*rows).result(rows[0], at=0.5).write(tmp_path / "l.ndjson")
+
+    async def identified(_: str) -> str:
+        return "aws/1"
+
+    with CallLog(paths.call_log_file(tmp_path / "state")) as usage:
+        limits = AccountLimits({"main": account}, "aws", usage, os.environ)
+        trio.run(limits.apply, limits.new_state("main", wait=True), identified)
+        for _ in range(2):
+            reservation = usage.reserve("aws/1 writes", windows(account.quota))
+            assert isinstance(reservation, int)
+            usage.finish(reservation)
+    with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
+        _, parts = LedgerView(path).read()
+    assert "per hour is spent, opens" in parts["now"]
+    assert "of 1/s declared" in parts["now"]
+    left = parts["now"].partition("left, until")[0].rpartition("<b>")[2].partition("</b>")[0]
+    assert left.startswith(("1:59", "2:00")), left
+
+
+def test_secrets_of_messages_are_not_shown(tmp_path):
+    secret = "AKIAIOSFODNN7EXAMPLE wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+    message = f"https://user:hunter2@example.com/?X-Amz-Signature=abcdef0123456789 {secret}"
+    ledger = LedgerBuilder(2).begin().intend(row(1), row(2)).result(row(1), Status.FAILED, message=message)
+    path = ledger.write(tmp_path / "l.ndjson")
+    with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
+        _, parts = LedgerView(path).read()
+    assert "hunter2" not in "".join(parts.values())
