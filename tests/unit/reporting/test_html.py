@@ -67,7 +67,7 @@ def type_in(page: OpenPage, field: str, text: str) -> None:
     """Change a field as a person would, and wait until that was drawn."""
     page.js(
         f"(() => {{ const at = document.getElementById({json.dumps(field)}); at.value = {json.dumps(text)};"
-        "at.dispatchEvent(new Event(at.tagName === 'SELECT' ? 'change' : 'input'));"
+        "at.dispatchEvent(new Event(at.tagName === 'SELECT' ? 'change' : 'input', { bubbles: true }));"
         "return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done))) })()"
     )
 
