@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +29,9 @@ PROGRAM = "batch-snapshot"
 
 #: Between the outputs of two steps: a number and an exit code stand behind it.
 _STEP = "\x01step"
+
+#: Programs of examples that are not everywhere. Where `CI` is set they must be there.
+TOOLS = ("curl", "jq")
 
 #: The port that pages show; another one is used.
 SHOWN_PORT = "8123"
@@ -119,7 +123,7 @@ def steps(blocks: tuple[Block, ...]) -> list[Step]:
         name = block.mark("file")
         if name:
             found.append(Step(block, f"cat > {shlex.quote(name)} <<'END-OF-FILE'\n{block.text}END-OF-FILE"))
-        elif block.mark("not run") is not None or block.named in ELSEWHERE:
+        elif block.mark("not run") is not None or block.named in ELSEWHERE or lacks_tool(block):
             continue
         elif block.language == "sh" and block.named is None:
             found.append(Step(block, block.text, code))
@@ -128,6 +132,14 @@ def steps(blocks: tuple[Block, ...]) -> list[Step]:
             for number, (statement, shown) in enumerate(statements, 1):
                 found.append(Step(block, statement, code if number == len(statements) else 0, shown))
     return found
+
+
+def lacks_tool(block: Block) -> bool:
+    """Whether the block uses a program that this machine has not."""
+    used = {words[0] for words in commands(block.text) if words and words[0] in TOOLS}
+    missing = [tool for tool in sorted(used) if shutil.which(tool) is None]
+    assert not (missing and os.environ.get("CI")), f"{block.where}: install {', '.join(missing)}"
+    return bool(missing)
 
 
 _CLIENT = f"""#!{sys.executable} -IS
