@@ -47,6 +47,16 @@ def test_every_block_has_a_language_that_is_checked_or_shown():
         assert block.language in SHOWN | CHECKED, block.where
 
 
+def test_every_mark_is_known():
+    """A named block is run by the test that names it, and by nothing else."""
+    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    for block in all_blocks():
+        for mark in block.marks:
+            name, colon, value = mark.partition(":")
+            known = {"not run": bool(value), "exit": value.strip().isdigit(), "file": bool(value)}
+            assert known.get(name) if colon else f'"{mark}"' in tests, f"{block.where}: {mark}"
+
+
 @pytest.mark.parametrize(
     "page",
     [page for page in pages() if shell.steps(blocks(page))],
