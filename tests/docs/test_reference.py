@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from batch_snapshot import errors, simulator
-from batch_snapshot.cli import cli
+from batch_snapshot.cli import cli, main
 from batch_snapshot.errors import BatchSnapshotError
 from batch_snapshot.ledger import codec
 from batch_snapshot.ledger.history import FailureGroup
@@ -29,6 +29,9 @@ from batch_snapshot.models import (
 from batch_snapshot.operations import SNAPSHOT, SOURCES
 from batch_snapshot.reporting import summary
 from tests import ROOT
+from tests.docs.pages import block
+from tests.docs.shell import has_shape
+from tests.support.processes import move_in, pairs, write_manifest
 from tests.unit.test_architecture import LEVELS
 
 REFERENCE = ROOT / "docs" / "reference"
@@ -240,3 +243,14 @@ def test_architecture_page_has_every_package_at_its_level():
     assert {int(level): set(re.findall(r"`(\w+)`", names)) for level, names in rows} == dict(
         enumerate(LEVELS[1:], 1)
     )
+
+
+def test_plan_of_many_days_is_as_shown(tmp_path, monkeypatch, capsys):
+    move_in(monkeypatch, tmp_path)
+    quota = {"per_second": 1, "per_day": 10_000, "reserve": 500}
+    write_manifest(
+        tmp_path / "backfill.yaml", pairs(23_400), name="backfill", accounts={"main": {"quota": quota}}
+    )
+    assert main(["plan", "backfill.yaml"]) == 0
+    shown = tuple(block("plan of many days").splitlines())
+    assert has_shape(capsys.readouterr().out, shown)
