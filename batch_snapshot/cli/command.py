@@ -55,9 +55,12 @@ option = partial(click.option, cls=Option)
 class SectionedCommand(click.Command):
     """A command whose short help shows the common options, and `--help-all` every one."""
 
-    def __init__(self, *args: Any, examples: Sequence[str] = (), **more: Any) -> None:
+    def __init__(
+        self, *args: Any, examples: Sequence[str] = (), interrupt_note: str = "", **more: Any
+    ) -> None:
         super().__init__(*args, **more)
         self.examples = examples
+        self.interrupt_note = interrupt_note
         self.params.append(HELP_ALL)
 
     @property
@@ -65,6 +68,7 @@ class SectionedCommand(click.Command):
         return [param for param in self.params if isinstance(param, Option)]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.ensure_object(terminal.Reporter).interrupt_note = self.interrupt_note
         bare = {flag for one in self.options if isinstance(one, OptionalValueOption) for flag in one.opts}
         end = args.index("--") if "--" in args else len(args)
         # Else click takes the next word for its value.
@@ -149,9 +153,12 @@ HELP_ALL = click.Option(
 )
 
 
-def command(name: str, short_help: str, *examples: str) -> Callable[[Callable[..., Any]], SectionedCommand]:
-    """A command with the lines that its help shows as examples."""
-    return click.command(name, cls=SectionedCommand, short_help=short_help, examples=examples)
+def command(
+    name: str, short_help: str, *examples: str, interrupt_note: str = ""
+) -> Callable[[Callable[..., Any]], SectionedCommand]:
+    """A command with the lines that its help shows as examples, and what follows "interrupted (SIGINT)"."""
+    more = {"short_help": short_help, "examples": examples, "interrupt_note": interrupt_note}
+    return click.command(name, cls=SectionedCommand, **more)
 
 
 def section(title: str, *options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

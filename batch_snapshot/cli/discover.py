@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     "Make a manifest out of the service's own lists.",
     "batch-snapshot discover --catalog Sandbox --output found.yaml --stage Committed,Launched",
     "batch-snapshot discover --catalog Sandbox --update found.yaml",
+    interrupt_note=": what was found is kept, and the same command continues",
 )
 @option("--catalog", type=click.Choice(["AWS", "Sandbox"]), required=True, help="Whose lists are read.")
 @options.path(
@@ -76,7 +77,6 @@ def discover_command(
         raise InputError("discover: give either --output FILE, or --update MANIFEST")
     if name is not None:
         _refuse(checks.check_name(name))
-    terminal.current_reporter().interrupt_note = ": what was found is kept, and the same command continues"
     search = _filters(given)
     chosen = Options(wait=given["wait"], **options.target(given))
     skip = given["skip_active_jobs"]

@@ -34,15 +34,9 @@ def report(error: BaseException, arguments: Sequence[str], reporter: terminal.Re
     if isinstance(error, OSError) and error.filename is None:  # a stream, not a path
         return terminal.stdout_failed(error, 1)
     kind, message, code = _described(error, arguments)
-    more: dict[str, Any] = {}
-    if isinstance(error, ManifestError):
-        from batch_snapshot.manifest.problem_fields import problems_as_fields
-
-        shown = [one._asdict() for one in problems_as_fields(error.problems)]
-        more = {"valid": False, "problems": shown, "problem_count": error.total}
     if isinstance(error, click.UsageError) and error.ctx is not None and reporter.log_format == "text":
         terminal.write(f"{error.ctx.get_usage()} (see {error.ctx.command_path} --help)\n")
-    return _write(kind, message, code, arguments, reporter, **more)
+    return _write(kind, message, code, arguments, reporter, error=error)
 
 
 def _report_interrupt(error: BaseException, arguments: Sequence[str], reporter: terminal.Reporter) -> int:
@@ -56,10 +50,23 @@ def _report_interrupt(error: BaseException, arguments: Sequence[str], reporter: 
 
 
 def _write(
-    kind: str, message: str, code: int, arguments: Sequence[str], reporter: terminal.Reporter, **more: Any
+    kind: str,
+    message: str,
+    code: int,
+    arguments: Sequence[str],
+    reporter: terminal.Reporter,
+    *,
+    error: BaseException | None = None,
 ) -> int:
-    terminal.log(message, event="error", level="error", reporter=reporter, exit_code=code)
+    word = "" if kind == "interrupted" else "error"
+    terminal.log(message, event="error", level="error", word=word, reporter=reporter, exit_code=code)
     if not reporter.printed and terminal.wants_json(arguments, "--format"):
+        more: dict[str, Any] = {}
+        if isinstance(error, ManifestError):
+            from batch_snapshot.manifest.problem_fields import problems_as_fields
+
+            shown = [one._asdict() for one in problems_as_fields(error.problems)]
+            more = {"valid": False, "problems": shown, "problem_count": error.total}
         terminal.print_error(kind, message, code, more)
     return code
 

@@ -108,7 +108,7 @@ def hooks_of(given: dict[str, Any], *, ask: bool) -> "Hooks":
 
     ask = ask and sys.stdin is not None and sys.stdin.isatty()
     return Hooks(
-        watch=_watch(given["progress"]),
+        watch=_watch(given["progress"], given["progress_interval"]),
         outcome=_log_outcome if given["verbose"] else None,
         confirm=partial(_confirm, ask=ask, show=given["progress"] != "none", simulator=given["simulate"]),
         warn=None if ask else lambda text: terminal.warn([text]),
@@ -118,7 +118,7 @@ def hooks_of(given: dict[str, Any], *, ask: bool) -> "Hooks":
     )
 
 
-def _watch(kind: str) -> Callable[["RunView"], Coroutine[Any, Any, None]]:
+def _watch(kind: str, interval: float | None) -> Callable[["RunView"], Coroutine[Any, Any, None]]:
     """Shows the progress as `--progress` says, and notes that rows are sent from then on."""
     from batch_snapshot.reporting import progress
 
@@ -130,7 +130,7 @@ def _watch(kind: str) -> Callable[["RunView"], Coroutine[Any, Any, None]]:
         if kind == "none":
             return
         if in_lines or current.log_format == "json":
-            await progress.watch(view, terminal.log_frame)
+            await progress.watch(view, terminal.log_frame, every=interval)
             return
         with terminal.screen() as screen:
             await progress.watch(view, screen.show, first=0.0, every=progress.REDRAW_EVERY)

@@ -73,7 +73,7 @@ def _cells(one: "ListedLedger", now: datetime) -> tuple[str, ...]:
     rows = f"{sum(one.counts.values()):,}" if one.counts else "?"
     return (
         _age((now - one.changed_at).total_seconds()),
-        one.outcome,
+        one.result,
         rows,
         *numbers,
         one.name,

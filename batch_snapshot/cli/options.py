@@ -235,8 +235,14 @@ _SERVE = option(
     help=f"Show the run live in a browser, as the command watch does. Default: {params.SERVED_AT}.",
 )
 
+PROGRESS_INTERVAL = time(
+    "--progress-interval",
+    help="Time between two lines of progress. Default: 5s, and ever longer in a long run.",
+)
+
 _OUTPUT = [
     _PROGRESS,
+    PROGRESS_INTERVAL,
     _SERVE,
     switch("-v", "--verbose", help="Log every row's outcome on stderr."),
     LOG_FORMAT,

@@ -164,7 +164,7 @@ class ManifestParam(PathParam):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = super().convert(value, param, ctx)
-        if re.match(rb'\s*{\s*"type"\s*:\s*"run"', _first_bytes(path)):
+        if re.match(rb'\s*{\s*"type"\s*:\s*"run"', _begin(path)):
             word = shlex.quote(str(path))
             raise InputError(
                 f"{path}: is a ledger, not a manifest: name the manifest, or send the ledger's failed rows "
@@ -178,21 +178,27 @@ class LedgerParam(PathParam):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = super().convert(value, param, ctx)
-        first = _first_bytes(path)
-        if first and path.suffix in {".yaml", ".yml", ".csv"} and not first.startswith(b"{"):
+        begin = _begin(path)
+        if begin and not re.search(rb'{\s*"type"\s*:', begin):
+            manifest = path.suffix in {".yaml", ".yml", ".csv"}
+            what = (
+                "is a manifest, not a ledger"
+                if manifest
+                else "is no ledger: no line of it is one of a ledger"
+            )
+            by_default = f", by default ledgers/{path.stem}.ndjson" if manifest else ""
             raise InputError(
-                f"{path}: is a manifest, not a ledger: name the ledger that its run wrote, by default "
-                f"ledgers/{path.stem}.ndjson (`batch-snapshot ls` lists those there are)"
+                f"{path}: {what}: name a ledger that a run wrote{by_default} (`batch-snapshot ls` lists them)"
             )
         return path
 
 
-def _first_bytes(path: Path) -> bytes:
+def _begin(path: Path) -> bytes:
     """The beginning of a regular file; nothing if it cannot be read."""
     try:
         if path.is_file():
             with path.open("rb") as file:
-                return file.read(32)
+                return file.read(65_536)
     except OSError:
         pass  # who reads it says why
     return b""

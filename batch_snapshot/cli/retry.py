@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     "batch-snapshot retry ledgers/backfill.ndjson",
     "batch-snapshot retry ledgers/backfill.ndjson --only denied",
     "batch-snapshot retry 'ledgers/nightly-{date}.ndjson'",
+    interrupt_note=invocation.NOTHING_SENT,
 )
 @click.argument("ledger", type=LEDGER)
 @option(
@@ -49,7 +50,6 @@ def retry_command(
     run resumes because it was deferred, or is not finished and began less than 20 hours ago,
     nothing is done, with exit code 0.
     """
-    terminal.current_reporter().interrupt_note = invocation.NOTHING_SENT
     from batch_snapshot.jobs import run
     from batch_snapshot.reporting.summary import Counts, Summary
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from batch_snapshot.cli import invocation, notify, options, params, serving, terminal
+from batch_snapshot.cli import invocation, notify, options, params, serving
 from batch_snapshot.cli.command import command, option, section
 from batch_snapshot.cli.params import MANIFEST, duration_text
 from batch_snapshot.config.options import RESUME_WITHIN
@@ -55,6 +55,7 @@ _FILTERS = [
     "batch-snapshot run backfill.yaml --max-duration 6h",
     "batch-snapshot run pairs.csv --catalog Sandbox --simulate=rate=500,latency=80ms",
     "batch-snapshot run nightly.yaml --ledger 'ledgers/{name}-{date}.ndjson' --format json",
+    interrupt_note=invocation.NOTHING_SENT,
 )
 @click.argument("manifest", type=MANIFEST)
 @section("Common", _LEDGER, *options.FILE_AS_MANIFEST)
@@ -67,7 +68,6 @@ def run_command(manifest: Path, *, dry_run: bool, yes: bool, **given: Any) -> in
 
     MANIFEST is YAML, or a CSV or NDJSON file of pairs. Snapshots cannot be deleted, and they notify partners.
     """
-    terminal.current_reporter().interrupt_note = invocation.NOTHING_SENT
     from batch_snapshot.jobs import run
 
     notifiers = notify.notifiers("run", manifest, given)

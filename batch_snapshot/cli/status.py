@@ -38,9 +38,12 @@ LOOK_EVERY = 0.5
     help="Rewrite a damaged ledger: keep every whole line, put in doubt what cannot be proven, and keep the "
     "original beside it.",
 )
+@options.PROGRESS_INTERVAL
 @options.FORMAT
 @options.LOG_FORMAT
-def status_command(ledger: Path, form: str, *, check: bool, watch: bool, repair: bool) -> int:
+def status_command(
+    ledger: Path, form: str, *, check: bool, watch: bool, repair: bool, progress_interval: float | None
+) -> int:
     """Show what became of the rows of LEDGER, also while a run is writing it.
 
     With --check: exit code 0 if every line follows from those before it, every intent is settled
@@ -64,7 +67,7 @@ def status_command(ledger: Path, form: str, *, check: bool, watch: bool, repair:
     watched.refresh()
     if watch and watched.running:
         try:
-            _watch(watched)
+            _watch(watched, progress_interval)
         except KeyboardInterrupt as error:
             terminal.log("stopped watching; the run continues")
             return interrupts.exit_code(error)
@@ -103,7 +106,7 @@ def _repair(ledger: Path, form: str) -> dict[str, Any]:
     return {}
 
 
-def _watch(watched: "LedgerWatch") -> None:
+def _watch(watched: "LedgerWatch", interval: float | None) -> None:
     """Show the progress until the run is over: in place on a terminal, else in lines."""
     from batch_snapshot.reporting.progress import line_gap
 
@@ -111,7 +114,7 @@ def _watch(watched: "LedgerWatch") -> None:
         while watched.running:
             frame = watched.frame()
             terminal.log_frame(frame)
-            _wait(watched, line_gap(frame.elapsed))
+            _wait(watched, line_gap(frame.elapsed, interval))
         return
     with terminal.screen() as screen:
         while watched.running:

@@ -72,29 +72,32 @@ def wants_json(arguments: Sequence[str], flag: str) -> bool:
 
 
 def log(
-    text: str, *, event: str = "message", level: str = "info", reporter: Reporter | None = None, **fields: Any
+    text: str,
+    *,
+    event: str = "message",
+    level: str = "info",
+    word: str = "",
+    reporter: Reporter | None = None,
+    **fields: Any,
 ) -> None:
-    """Write to standard error; the lines of the events error and warning begin with that word."""
+    """Write to standard error; as text each line begins with the `word`, error or warning."""
     reporter = reporter or current_reporter()
     if reporter.log_format == "json":
         at = timestamp(utc_now())
         record = {"at": at, "level": level, "event": event, "message": text, **fields}
         write(json.dumps(redaction.redacted_all(record)) + "\n")
-    elif reporter.screen is not None:
-        reporter.screen.print_above("\n".join(f"{_word(event)}{line}" for line in shown(text).split("\n")))
+        return
+    begin = f"{word}: " if word else ""
+    if word and reporter.screen is None and not os.environ.get("NO_COLOR"):
+        begin = click.style(begin, fg=_COLOURS[word], bold=True)
+    written = "\n".join(f"{begin}{line}" for line in shown(text).split("\n"))
+    if reporter.screen is not None:
+        reporter.screen.print_above(written)
     else:
-        word = _word(event)
-        if word and not os.environ.get("NO_COLOR"):
-            word = click.style(word, fg=_COLOURS[event], bold=True)
-        write("".join(f"{word}{line}\n" for line in shown(text).split("\n")))
+        write(f"{written}\n")
 
 
-#: Events whose lines begin with their name, and its colour on a terminal.
 _COLOURS = {"error": "red", "warning": "yellow"}
-
-
-def _word(event: str) -> str:
-    return f"{event}: " if event in _COLOURS else ""
 
 
 def write(text: str) -> None:
@@ -114,7 +117,7 @@ def write(text: str) -> None:
 def warn(warnings: Sequence[str], total: int | None = None) -> None:
     more = [f"… and {total - len(warnings):,} more"] if total and total > len(warnings) else []
     for warning in [*warnings, *more]:
-        log(warning, event="warning", level="warning")
+        log(warning, event="warning", level="warning", word="warning")
 
 
 def log_frame(frame: "Frame") -> None:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.ledger import prune, reader
-from batch_snapshot.reporting.status import LedgerWatch
+from batch_snapshot.reporting.status import read_status
+from batch_snapshot.reporting.summary import Summary, count_named
 
 
 class ListedLedger(NamedTuple):
@@ -15,6 +16,8 @@ class ListedLedger(NamedTuple):
     endpoint: str
     #: As `status` has it; damaged: it cannot be read to its end.
     outcome: str
+    #: The outcome for people, such as "completed with failures".
+    result: str
     counts: dict[str, int]
     started_at: datetime
     #: When it was last written.
@@ -37,13 +40,13 @@ def _listed(found: prune.OldLedger) -> ListedLedger:
     try:
         end = reader.last_end(path)
         if end and end.counts:
-            outcome, counts, changed_at = end.outcome, dict(end.counts), end.finished_at
+            known = count_named(end.counts)
+            summary = Summary(outcome=end.outcome, counts=known, failures={}, ledger=str(path))
+            changed_at = end.finished_at
         else:
-            watch = LedgerWatch(path)
-            watch.refresh()
-            summary = watch.summary()
-            outcome, counts = summary.outcome, summary.counts.as_dict()
+            summary = read_status(path)
+        outcome, result, counts = summary.outcome, summary.result, summary.counts.as_dict()
     except LedgerError:
-        outcome, counts = "damaged", {}
+        outcome, result, counts = "damaged", "damaged", {}
     name, endpoint = found.series
-    return ListedLedger(path, name, endpoint, outcome, counts, found.started_at, changed_at)
+    return ListedLedger(path, name, endpoint, outcome, result, counts, found.started_at, changed_at)

@@ -56,6 +56,12 @@ def count(statuses: Mapping[Any, int], total: int) -> Counts:
     return Counts(**known, unattempted=max(0, total - sum(known.values())))
 
 
+def count_named(numbers: Mapping[str, int]) -> Counts:
+    """The counts of an end line; states that this version does not know are left out."""
+    known = (*Counts._fields, *Skip)
+    return Counts(**{name: numbers[name] for name in known if name in numbers})
+
+
 @dataclass(frozen=True, slots=True)
 class AccountSummary:
     calls: int

@@ -365,7 +365,7 @@ def test_ls_shows_outcome_counts_and_age_of_each_ledger(place, call):
     assert [line[1:] for line in sorted(lines, key=lambda line: line[-1])] == [
         ["damaged", "?", "?", "?", "?", "?", "killed", "ledgers/broken.ndjson"],
         ["crashed", "2", "1", "0", "1", "0", "killed", "ledgers/killed.ndjson"],
-        ["completed", "2", "1", "1", "0", "0", "night", "ledgers/night.ndjson"],
+        ["completed with failures", "2", "1", "1", "0", "0", "night", "ledgers/night.ndjson"],
     ]
     found = json.loads(call("ls", "ledgers", "--format", "json")[1])["ledgers"]
     assert {one["name"]: one["counts"].get("failed") for one in found} == {"night": 1, "killed": 0}
@@ -387,6 +387,10 @@ def test_rows_prints_each_row_once_with_its_last_state(place, call):
     _, out, _ = call("rows", "l.ndjson", "--status", "in_doubt,failed", "--format", "ndjson")
     [line] = map(json.loads, out.splitlines())
     assert (line["resource"], line["status"], line["kind"]) == (three.resource, "in_doubt", "transient")
+    (place / "notes.txt").write_text("no ledger")
+    for command in ("rows", "retry", "status"):
+        code, _, err = call(command, "notes.txt")
+        assert (code, "is no ledger" in err, "repair" in err) == (2, True, False)
     code, _, err = call("rows", "l.ndjson", "--status", "fine")
     assert code == 2
     assert "there are: succeeded, failed, in_doubt" in err

@@ -207,7 +207,7 @@ def test_check_names_the_first_wrong_line(whole, path, name, capsys):
     said = capsys.readouterr()
     assert said.out == ""
     (error,) = said.err.splitlines()
-    assert error.startswith(f"{path}:{line}: ")
+    assert error.startswith(f"error: {path}:{line}: ")
     assert words in error
 
 
