@@ -1,11 +1,12 @@
 """Makes calls of one operation in a third of botocore's processor time.
 
 For every call botocore builds its user agent, evaluates its endpoint rules, checks and serialises the
-parameters, and sorts what it signs. `learn` captures the request of one example call just before it would be
-sent. `FastCall` keeps what is the same in each call (URL, most headers), and adds body, time and signature.
+parameters, and sorts what it signs. All but body, time and signature are the same in each call. So:
 
-A fast call is used only if it gives the same bytes as botocore for the example, signature included. Where
-botocore calls differently, `learn` returns None and botocore makes every call.
+1. `learn` lets botocore prepare one example call, and takes its request just before it would be sent.
+2. A `FastCall` keeps the URL and the headers that never change, and adds body, time and signature to them.
+3. It is used only if it gives the same bytes as botocore for the example, signature included. Where botocore
+   calls differently, `learn` returns None and botocore makes every call.
 """
 
 import hashlib
@@ -15,36 +16,26 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import orjson
 from botocore import xform_name
 from botocore.auth import SIGV4_TIMESTAMP
+from botocore.awsrequest import AWSPreparedRequest
 from botocore.parsers import create_parser
 
+from batch_snapshot.aws.http import Answer
+
 #: Sends a call and returns the answer; raises what botocore would.
-Exchange = Callable[["SignedCall"], Awaitable["FastResponse"]]
+Exchange = Callable[[AWSPreparedRequest], Awaitable[Answer]]
 
 #: The header that differs in each call.
 _INVOCATION = "amz-sdk-invocation-id"
 
 #: Headers that are the same in each call of an operation.
 _CONSTANT = ("X-Amz-Target", "Content-Type", "User-Agent", "amz-sdk-request")
-
-
-class SignedCall(NamedTuple):
-    url: str
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class FastResponse(NamedTuple):
-    status: int
-    #: Found by names in lower case.
-    headers: Mapping[str, str]
-    body: bytes
 
 
 class FastCall:
@@ -56,13 +47,13 @@ class FastCall:
         self._exchange = exchange
         self._model = client.meta.service_model.operation_model(operation)
         self._parser = create_parser(client.meta.service_model.resolved_protocol)
+        headers = _texts(request.headers)
         self._url: str = request.url
-        headers = {name: _text(value) for name, value in request.headers.items()}
         self._constant = {name: headers[name] for name in _CONSTANT}
         self._signature = _Signature(self._url, headers)
 
-    def signed(self, parameters: Mapping[str, Any], credentials: Any, at: datetime) -> SignedCall:
-        """The call with these parameters, signed at a time by frozen credentials."""
+    def signed(self, parameters: Mapping[str, Any], credentials: Any, at: datetime) -> AWSPreparedRequest:
+        """The request with these parameters, signed at a time by frozen credentials."""
         body = json.dumps(parameters).encode()
         headers = {**self._constant, "X-Amz-Date": at.strftime(SIGV4_TIMESTAMP)}
         if credentials.token:
@@ -70,7 +61,7 @@ class FastCall:
         headers["Authorization"] = self._signature.authorization(headers, body, credentials)
         headers[_INVOCATION] = str(uuid4())
         headers["Content-Length"] = str(len(body))
-        return SignedCall(self._url, headers, body)
+        return AWSPreparedRequest("POST", self._url, headers, body, stream_output=False)
 
     async def call(self, parameters: Mapping[str, Any], credentials: Any, at: datetime) -> dict[str, Any]:
         """Make the call, and read the answer as the client would."""
@@ -82,9 +73,10 @@ class FastCall:
                     return {**members, "ResponseMetadata": _metadata(answer)}
         return self._parsed(answer)
 
-    def _parsed(self, answer: FastResponse) -> dict[str, Any]:
+    def _parsed(self, answer: Answer) -> dict[str, Any]:
         """The answer as botocore's own parser reads it; a refusal is raised."""
-        raw = {"status_code": answer.status, "headers": answer.headers, "body": answer.body}
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        raw = {"status_code": answer.status, "headers": headers, "body": answer.body}
         name_error(raw)
         parsed = self._parser.parse(raw, self._model.output_shape)
         if answer.status < 300:
@@ -94,6 +86,14 @@ class FastCall:
         if shape := code and self._client.meta.service_model.shape_for_error_code(code):
             parsed.update(self._parser.parse(raw, shape))
         raise self._client.exceptions.from_code(code)(parsed, self._model.name)
+
+
+def _metadata(answer: Answer) -> dict[str, Any]:
+    return {
+        "RequestId": answer.headers.get("x-amzn-requestid"),
+        "HTTPStatusCode": answer.status,
+        "HTTPHeaders": answer.headers,
+    }
 
 
 class _Signature:
@@ -134,9 +134,6 @@ class _Signature:
         return self._key[2]
 
 
-# -- answers ----------------------------------------------------------------------------------------------
-
-
 def name_error(response_dict: dict[str, Any], **_: Any) -> None:
     """Write an error's code into the body where only the header has it: botocore reads only the body.
 
@@ -157,14 +154,6 @@ def name_error(response_dict: dict[str, Any], **_: Any) -> None:
         response_dict["body"] = json.dumps({**members, "__type": code}).encode()
 
 
-def _metadata(answer: FastResponse) -> dict[str, Any]:
-    return {
-        "RequestId": answer.headers.get("x-amzn-requestid"),
-        "HTTPStatusCode": answer.status,
-        "HTTPHeaders": answer.headers,
-    }
-
-
 # -- learning ---------------------------------------------------------------------------------------------
 
 
@@ -173,7 +162,7 @@ async def learn(
 ) -> FastCall | None:
     """The fast call of `operation`; None: it would not give the same bytes as botocore's call.
 
-    Nothing is sent: `exchange` sends calls later on. The client signs with these frozen `credentials`; the
+    Nothing is sent: `exchange` serves later calls. The client signs with these frozen `credentials`; the
     `parameters` are any valid ones.
     """
     request = await _captured(client, operation, parameters)
@@ -181,11 +170,11 @@ async def learn(
         return None
     try:
         fast_call = FastCall(client, operation, exchange, request)
-        at = datetime.strptime(_text(request.headers["X-Amz-Date"]), SIGV4_TIMESTAMP)  # noqa: DTZ007 - UTC
-        call = fast_call.signed(parameters, credentials, at)
+        at = datetime.strptime(_texts(request.headers)["X-Amz-Date"], SIGV4_TIMESTAMP)  # noqa: DTZ007 - UTC
+        ours = fast_call.signed(parameters, credentials, at)
     except (KeyError, TypeError, ValueError):
         return None
-    return fast_call if _is_same(call, request) else None
+    return fast_call if _comparable(ours) == _comparable(request) else None
 
 
 #: Set in the task that captures: calls that other tasks make with the same client are sent.
@@ -193,17 +182,17 @@ _capturing: ContextVar[bool] = ContextVar("capturing", default=False)
 
 
 class _Captured(Exception):  # noqa: N818 - no error: it ends botocore's call where it would be sent
-    def __init__(self, request: Any) -> None:
-        super().__init__("captured")
-        self.request = request
+    pass
 
 
 async def _captured(client: Any, operation: str, parameters: Mapping[str, Any]) -> Any:
     """The request that botocore would send; None: there is none."""
+    captured: list[Any] = []
 
     def capture(request: Any, **_: Any) -> None:
         if _capturing.get():
-            raise _Captured(request)
+            captured.append(request)
+            raise _Captured
 
     event = f"before-send.{client.meta.service_model.service_id.hyphenize()}.{operation}"
     client.meta.events.register(event, capture)
@@ -211,25 +200,18 @@ async def _captured(client: Any, operation: str, parameters: Mapping[str, Any]) 
     try:
         # Any other error will be met, and reported, by the first real call.
         with suppress(Exception):
-            try:
-                await getattr(client, xform_name(operation))(**parameters)
-            except _Captured as found:
-                return found.request
+            await getattr(client, xform_name(operation))(**parameters)
     finally:
         _capturing.reset(token)
         client.meta.events.unregister(event, capture)
-    return None
+    return captured[0] if captured else None
 
 
-def _is_same(call: SignedCall, request: Any) -> bool:
-    def comparable(headers: Mapping[str, Any]) -> dict[str, str]:
-        texts = {name.lower(): _text(value) for name, value in headers.items()}
-        return {**texts, _INVOCATION: "present" if _INVOCATION in texts else "missing"}
-
-    if ("POST", call.url, call.body) != (request.method, request.url, request.body):
-        return False
-    return comparable(call.headers) == comparable(request.headers)
+def _comparable(request: Any) -> tuple[Any, ...]:
+    headers = {name.lower(): value for name, value in _texts(request.headers).items()}
+    headers[_INVOCATION] = "present" if _INVOCATION in headers else "missing"
+    return request.method, request.url, request.body, headers
 
 
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+def _texts(headers: Mapping[str, str | bytes]) -> dict[str, str]:
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in headers.items()}

@@ -1,11 +1,15 @@
-"""HTTP: a call is one exchange with one endpoint, and its answer is bounded.
+"""HTTP: a call is one exchange with one verified endpoint, and its answer is bounded.
 
 aiobotocore's own transport would follow redirects, read answers of any length, and wait for a name server as
-long as that takes.
+long as that takes. Before 3.9 it checks no host name (botocore leaves that to urllib3, which aiohttp does not
+use), and behind a proxy it verifies nothing. `Transport` is a session class of ours, not a patch: a program
+that uses this package as a library keeps its own aiobotocore.
 """
 
 import asyncio
+import select
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from copy import copy
@@ -16,16 +20,19 @@ from urllib.parse import urlsplit
 
 from aiobotocore.config import AioConfig
 from aiobotocore.hooks import AioHierarchicalEmitter
+from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from aiobotocore.utils import AioContainerMetadataFetcher, AioIMDSFetcher, _RefCountedSession
 from aiohttp import ThreadedResolver
 from aiohttp.abc import ResolveResult
-from botocore.awsrequest import AWSRequest
+from aiohttp.client_proto import ResponseHandler
+from botocore.awsrequest import AWSPreparedRequest
+from botocore.exceptions import ConnectionError as ClientConnectionError
+from botocore.exceptions import HTTPClientError
 from yarl import URL
 
+from batch_snapshot.aws import tls
 from batch_snapshot.aws.answers import UNCONNECTED
-from batch_snapshot.aws.fast_call import FastResponse, SignedCall
-from batch_snapshot.aws.tls import Verified
 
 #: Bytes of an answer. Snapshots have some tens of KB; a longer answer comes from something else, and one for
 #: every worker still fits into memory.
@@ -33,6 +40,21 @@ LONGEST_ANSWER = 1024 * 1024
 
 #: Seconds for a name server; then the name counts as not resolved. Most systems give up sooner.
 NAME_TIMEOUT = 15.0
+
+
+class AnswerTooLongError(Exception):
+    """An answer is longer than any of the service; it was not read to its end."""
+
+
+class InvalidProxyError(Exception):
+    """The URL of the proxy cannot be used."""
+
+
+class ProxyAuthenticationError(Exception):
+    """The proxy asks for a user and a password."""
+
+
+# -- sessions ---------------------------------------------------------------------------------------------
 
 
 def http_config(**settings: Any) -> AioConfig:
@@ -77,22 +99,150 @@ class _Session(AioSession):  # type: ignore[misc] # aiobotocore is untyped
         return resolver
 
 
-class AnswerTooLongError(Exception):
-    """An answer is longer than any of the service; it was not read to its end."""
-
-    def __init__(self) -> None:
-        super().__init__(f"the answer is longer than {LONGEST_ANSWER:,} bytes")
+# -- the transport ----------------------------------------------------------------------------------------
 
 
-class InvalidProxyError(Exception):
-    """The URL of the proxy cannot be used."""
+class Transport(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
+    """aiobotocore's session, but a call is one exchange with one verified endpoint, of bounded length."""
+
+    def __init__(self, verify: bool | str | None = True, *args: Any, **settings: Any) -> None:  # noqa: FBT001, FBT002 - aiobotocore's
+        # An empty AWS_CA_BUNDLE would switch verification off.
+        super().__init__(verify or True, *args, **settings)
+        self.proxied = bool(settings.get("proxies"))
+
+    async def __aenter__(self) -> Any:
+        tls.check_files(self._verify, self._cert_file, self._key_file)
+        return await super().__aenter__()
+
+    def _get_ssl_context(self) -> ssl.SSLContext:
+        context: ssl.SSLContext = super()._get_ssl_context()
+        context.check_hostname = True
+        return context
+
+    def _setup_proxy_ssl_context(self, proxy_url: str) -> ssl.SSLContext:
+        # Before 3.9 there is none unless the proxy has certificates of its own, and aiohttp then verifies
+        # neither the proxy nor the server behind it.
+        return super()._setup_proxy_ssl_context(proxy_url) or self._get_ssl_context()
+
+    async def _get_session(self, proxy_url: str | None) -> Any:
+        if proxy_url not in self._sessions:
+            if proxy_url is not None:
+                check_proxy(proxy_url)
+            try:
+                session = await super()._get_session(proxy_url)
+            except OSError as error:  # the file vanished since it was checked
+                raise tls.TrustFileError(f"the CA bundle cannot be read: {error}") from error
+            connector = session.connector
+            connector._factory = partial(_Connection, loop=asyncio.get_running_loop())  # noqa: SLF001
+            connector._create_connection = partial(_connect, connector._create_connection)  # noqa: SLF001
+            self._sessions[proxy_url] = _Exchanges(session)
+        return self._sessions[proxy_url]
+
+    async def send(self, request: Any) -> Any:
+        """Send a prepared request; raises botocore's errors, and those of this module and of `tls`."""
+        try:
+            return await super().send(request)
+        except (ClientConnectionError, HTTPClientError) as error:
+            cause = error.kwargs.get("error")
+            if refused := tls.refusal(cause, request.url):
+                raise refused from error
+            if isinstance(cause, tls.TrustFileError):
+                raise cause from error
+            raise
+
+    async def exchange(self, request: AWSPreparedRequest) -> "Answer":
+        """Do what `send` does, in less time; not through a proxy."""
+        headers = {**request.headers, "Accept-Encoding": "identity"}
+        try:
+            session = await self._get_session(None)
+            answer: Answer = await session.request(
+                request.method, url=_url(request.url), headers=headers, data=request.body
+            )
+        except Exception as error:
+            await _Failed(error).send(request)
+            raise
+        return answer
 
 
-class ProxyAuthenticationError(Exception):
-    """The proxy asks for a user and a password."""
+_url = lru_cache(maxsize=1024)(partial(URL, encoded=True))
 
-    def __init__(self, host: str) -> None:
-        super().__init__(f"the proxy {host} answered 407: it wants a user and a password")
+
+class _Failed(Transport):
+    """Turns what aiohttp raised into botocore's errors: aiobotocore does so in the middle of its `send`."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    async def _get_session(self, _: str | None) -> None:
+        raise self._error
+
+
+class MetadataTransport(Transport, _RefCountedSession):  # type: ignore[misc] # aiobotocore is untyped
+    """The same for a container's or an instance's credentials, whose endpoint may be one of HTTPS."""
+
+
+class _Exchanges(NamedTuple):
+    """What aiobotocore needs of an aiohttp session, without redirects and with a limit for answers."""
+
+    session: Any
+
+    async def request(self, method: str, **options: Any) -> "Answer":
+        # A redirect would send the signed call to the host it names, and take that host's answer for ours.
+        async with self.session.request(method, allow_redirects=False, **options) as response:
+            if response.status == 407 and options.get("proxy"):
+                host = urlsplit(options["proxy"]).netloc.rpartition("@")[2]
+                what = f"the proxy {host} answered 407: it wants a user and a password"
+                raise ProxyAuthenticationError(what)
+            body = b""
+            while not response.content.at_eof():
+                body += await response.content.readany()
+                if len(body) > LONGEST_ANSWER:
+                    raise AnswerTooLongError(f"the answer is longer than {LONGEST_ANSWER:,} bytes")
+            if response.cookies:
+                # botocore keeps none either.
+                self.session.cookie_jar.clear()
+            return Answer(response.url, response.status, response.raw_headers, response.headers, body)
+
+
+class Answer(NamedTuple):
+    """What aiobotocore needs of an aiohttp response; the body is read already."""
+
+    url: Any
+    status: int
+    raw_headers: tuple[tuple[bytes, bytes], ...]
+    #: The same by name, in any case.
+    headers: Mapping[str, str]
+    body: bytes
+
+    async def read(self) -> bytes:
+        return self.body
+
+
+async def _connect(create: Callable[..., Any], *args: Any) -> Any:
+    """Make a connection as aiohttp does, and mark what it raises: nothing of a call was sent by then."""
+    try:
+        return await create(*args)
+    except Exception as error:
+        setattr(error, UNCONNECTED, True)
+        raise
+
+
+class _Connection(ResponseHandler):
+    """A connection that no request uses once there is data that none has asked for.
+
+    aiohttp would keep an answer that came late or twice, and take it for the answer to the next request.
+    """
+
+    def is_connected(self) -> bool:
+        """Whether the next request can use it (called by aiohttp's pool)."""
+        return super().is_connected() and not self.should_close and not _readable(self.transport)
+
+
+def _readable(transport: Any) -> bool:
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket"), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def check_proxy(url: str) -> None:
@@ -119,99 +269,7 @@ def check_proxy(url: str) -> None:
         raise InvalidProxyError(f"the URL of the proxy {host} cannot be used") from None
 
 
-async def _connect(create: Callable[..., Any], *args: Any) -> Any:
-    """Make a connection as aiohttp does, and mark what it raises: nothing of a call was sent by then."""
-    try:
-        return await create(*args)
-    except Exception as error:
-        setattr(error, UNCONNECTED, True)
-        raise
-
-
-class _Answer(NamedTuple):
-    """What aiobotocore needs of an aiohttp response; the body is read already."""
-
-    url: Any
-    status: int
-    raw_headers: tuple[tuple[bytes, bytes], ...]
-    #: The same, by name in any case.
-    headers: Mapping[str, str]
-    body: bytes
-
-    async def read(self) -> bytes:
-        return self.body
-
-
-class _Exchanges(NamedTuple):
-    """What aiobotocore needs of an aiohttp session, without redirects and with a limit for answers."""
-
-    session: Any
-
-    async def request(self, method: str, **options: Any) -> _Answer:
-        # A redirect would send the signed call to the host it names, and take that host's answer for ours.
-        async with self.session.request(method, allow_redirects=False, **options) as response:
-            if response.status == 407 and options.get("proxy"):
-                raise ProxyAuthenticationError(urlsplit(options["proxy"]).netloc.rpartition("@")[2])
-            body = b""
-            while not response.content.at_eof():
-                body += await response.content.readany()
-                if len(body) > LONGEST_ANSWER:
-                    raise AnswerTooLongError
-            if response.cookies:
-                # botocore keeps none either.
-                self.session.cookie_jar.clear()
-            return _Answer(response.url, response.status, response.raw_headers, response.headers, body)
-
-
-class Transport(Verified):
-    """aiobotocore's session, but a call is one exchange with one endpoint, and its answer is bounded.
-
-    Attributes:
-        proxied: calls go through a proxy.
-    """
-
-    def __init__(self, *args: Any, proxies: Mapping[str, str] | None = None, **settings: Any) -> None:
-        super().__init__(*args, proxies=proxies, **settings)
-        self.proxied = bool(proxies)
-
-    async def _get_session(self, proxy_url: str | None) -> _Exchanges:
-        opened: _Exchanges | None = self._sessions.get(proxy_url)
-        if opened is None:
-            if proxy_url is not None:
-                check_proxy(proxy_url)
-            session = await super()._get_session(proxy_url)
-            session.connector._create_connection = partial(_connect, session.connector._create_connection)  # noqa: SLF001
-            opened = self._sessions[proxy_url] = _Exchanges(session)
-        return opened
-
-    async def exchange(self, call: SignedCall) -> FastResponse:
-        """Send a signed call directly, not through a proxy."""
-        headers = {**call.headers, "Accept-Encoding": "identity"}
-        try:
-            session = await self._get_session(None)
-            answer = await session.request("POST", url=_url(call.url), headers=headers, data=call.body)
-        except Exception as error:
-            await _Raising(error).send(AWSRequest("POST", call.url, data=call.body).prepare())
-            raise
-        return FastResponse(answer.status, answer.headers, answer.body)
-
-
-class MetadataTransport(Transport, _RefCountedSession):  # type: ignore[misc] # aiobotocore is untyped
-    """The same for a container's or an instance's credentials, whose endpoint may be one of HTTPS."""
-
-
-class _Raising(Verified):
-    """Turns what aiohttp raised into botocore's errors, as aiobotocore does in the middle of its `send`."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self._error = error
-
-    async def _get_session(self, _: str | None) -> None:
-        raise self._error
-
-
-_url = lru_cache(maxsize=1024)(partial(URL, encoded=True))
+# -- names ------------------------------------------------------------------------------------------------
 
 
 class _DaemonThreads(NamedTuple):
