@@ -111,7 +111,7 @@ class Clients:
         )
         self._clients: dict[str, _AccountClient] = {}
         self._opening: dict[str, anyio.Lock] = defaultdict(anyio.Lock)
-        self._fast_calls: dict[tuple[int, bool], dict[str, FastCall]] = {}
+        self._fast_calls: dict[tuple[int, bool], Mapping[str, FastCall]] = {}
         self._learning = anyio.Lock()
         #: Numbers of AWS accounts, as STS answered.
         self._numbers: dict[str, str] = {}
@@ -309,15 +309,12 @@ class Clients:
         key = (id(client), bool(credentials.token))
         async with self._learning:
             if key not in self._fast_calls:
-                learned: dict[str, FastCall] = {}
-                for operation in self._creates:
-                    example = operation.create_parameters(Request(operation.example, "token"))
+                exchange, learned = transport.exchange, {}
+                for one in self._creates:
+                    example = one.create_parameters(Request(one.example, "token"))
                     with signed_by(Signer(credentials)):
-                        call = await fast_call.learn(
-                            client, operation.name, transport.exchange, example, credentials
-                        )
-                    if call is not None:
-                        learned[operation.name] = call
+                        if call := await fast_call.learn(client, one.name, exchange, example, credentials):
+                            learned[one.name] = call
                 self._fast_calls[key] = learned
         return self._fast_calls[key]
 

@@ -278,24 +278,25 @@ class _DaemonThreads(NamedTuple):
     look_up: Callable[..., Any]
 
     async def getaddrinfo(self, *args: Any, **options: Any) -> Any:
-        return await self._run(partial(self.look_up, *args, **options))
+        return await _in_daemon_thread(partial(self.look_up, *args, **options))
 
     async def getnameinfo(self, *args: Any) -> Any:
-        return await self._run(partial(socket.getnameinfo, *args))
+        return await _in_daemon_thread(partial(socket.getnameinfo, *args))
 
-    async def _run(self, function: Callable[[], Any]) -> Any:
-        found: Future[Any] = Future()
-        # From now on it cannot be cancelled: the thread sets it even if nothing waits any more.
-        found.set_running_or_notify_cancel()
 
-        def run() -> None:
-            try:
-                found.set_result(function())
-            except Exception as error:  # noqa: BLE001 - raised where it is waited for
-                found.set_exception(error)
+async def _in_daemon_thread(function: Callable[[], Any]) -> Any:
+    found: Future[Any] = Future()
+    # From now on it cannot be cancelled: the thread sets it even if nothing waits any more.
+    found.set_running_or_notify_cancel()
 
-        Thread(target=run, daemon=True).start()
-        return await asyncio.wrap_future(found)
+    def run() -> None:
+        try:
+            found.set_result(function())
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            found.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(found)
 
 
 class Resolver(ThreadedResolver):

@@ -70,9 +70,7 @@ class CredentialsError(Exception):
 
 
 def session(core: Any, profile: str | None, within: float) -> tuple[Any, "Chain"]:
-    """A session of a profile, and the chain that gives its credentials.
-
-    Nothing has been read yet in `core`, botocore's session; a process has `within` seconds.
+    """A session of a profile, and the chain that gives its credentials; a process has `within` seconds.
 
     Raises:
         CredentialsError: a configuration file is too large, or no regular file.
@@ -141,7 +139,7 @@ class _LimitedProviders(AioProfileProviderBuilder):  # type: ignore[misc] # aiob
 
     def _create_process_provider(self, profile_name: str) -> Any:
         provider = super()._create_process_provider(profile_name)
-        provider._popen = partial(_CredentialProcess.start, profile_name, self._within)  # noqa: SLF001
+        provider._popen = partial(_run_process, profile_name, self._within)  # noqa: SLF001
         return provider
 
     def _create_web_identity_provider(self, profile_name: str, disable_env_vars: bool) -> Any:  # noqa: FBT001 - botocore's
@@ -183,66 +181,55 @@ class _TokenCache(JSONFileCache):  # type: ignore[misc] # botocore is untyped
         return super().__getitem__(cache_key)
 
 
-class _CredentialProcess(NamedTuple):
-    """A running `credential_process`; botocore uses it like asyncio's process."""
+class _Ended(NamedTuple):
+    """A process that has ended, as botocore uses one."""
 
-    process: Any
-    profile: str
-    within: float
-
-    @classmethod
-    async def start(cls, profile: str, within: float, *command: str, **_: Any) -> "_CredentialProcess":
-        """Start it in a session of its own, so that it can be ended with all that it started."""
-        pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command, stdin=nothing, stdout=pipe, stderr=pipe, start_new_session=True
-            )
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or type(error).__name__
-            raise CredentialsError(
-                f"the credential_process of profile {profile} cannot be started ({why})"
-            ) from None
-        return cls(process, profile, within)
-
-    @property
-    def returncode(self) -> int | None:
-        code: int | None = self.process.returncode
-        return code
+    returncode: int
+    output: tuple[bytes, bytes]
 
     async def communicate(self) -> tuple[bytes, bytes]:
-        try:
-            async with asyncio.timeout(self.within):
-                out, errors = await asyncio.gather(
-                    self._read(self.process.stdout), self._read(self.process.stderr)
-                )
-                await self.process.wait()
-        except BaseException as error:
-            await self._kill()
-            if isinstance(error, TimeoutError):
-                raise self._refusal(f"did not end within {self.within:g} s") from None
+        return self.output
+
+
+async def _run_process(profile: str, within: float, *command: str, **_: Any) -> _Ended:
+    """Run a `credential_process` to its end; if that takes too long, end all that it started."""
+    name, pipe = f"the credential_process of profile {profile}", asyncio.subprocess.PIPE
+    nothing = asyncio.subprocess.DEVNULL
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=nothing, stdout=pipe, stderr=pipe, start_new_session=True
+        )
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise CredentialsError(f"{name} cannot be started ({why})") from None
+    try:
+        async with asyncio.timeout(within):
+            output = await asyncio.gather(_read(process.stdout), _read(process.stderr))
+            return _Ended(await process.wait(), output)
+    except BaseException as error:
+        await _kill(process)
+        if not isinstance(error, TimeoutError | OverflowError):
             raise
-        return out, errors
+        took = isinstance(error, TimeoutError)
+        why = f"did not end within {within:g} s" if took else f"printed more than {LARGEST:,} bytes"
+        raise CredentialsError(f"{name} {why}; it was ended, with all that it had started") from None
 
-    async def _read(self, stream: Any) -> bytes:
-        read = bytearray()
-        while part := await stream.read(65536):
-            read += part
-            if len(read) > LARGEST:
-                raise self._refusal(f"printed more than {LARGEST:,} bytes")
-        return bytes(read)
 
-    def _refusal(self, why: str) -> CredentialsError:
-        what = f"the credential_process of profile {self.profile} {why}"
-        return CredentialsError(f"{what}; it was ended, with all that it had started")
+async def _read(stream: Any) -> bytes:
+    try:
+        await stream.readexactly(LARGEST + 1)
+    except asyncio.IncompleteReadError as end:
+        return end.partial
+    raise OverflowError
 
-    async def _kill(self) -> None:
-        with suppress(OSError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        # A process that left the group may hold the pipes open.
-        self.process._transport.close()  # noqa: SLF001 - asyncio offers no other way
-        with anyio.CancelScope(shield=True), anyio.move_on_after(REAPED_WITHIN):
-            await self.process.wait()
+
+async def _kill(process: Any) -> None:
+    with suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    # A process that left the group may hold the pipes open.
+    process._transport.close()  # noqa: SLF001 - asyncio offers no other way
+    with anyio.CancelScope(shield=True), anyio.move_on_after(REAPED_WITHIN):
+        await process.wait()
 
 
 def check(frozen: Any, method: str | None, profile: str) -> None:
@@ -265,13 +252,11 @@ def check(frozen: Any, method: str | None, profile: str) -> None:
 def _problem(value: Any) -> str | None:
     if not isinstance(value, str) or not value:
         return "is missing" if not value else "is no text"
-    if value.isascii() and value.isprintable() and " " not in value:
+    place = next((at for at, char in enumerate(value) if not "!" <= char <= "~"), None)
+    if place is None:
         return None
-    place = next(at for at, char in enumerate(value) if not ("!" <= char <= "~"))
-    what = _CHARACTERS.get(value[place])
-    if what is None:
-        what = "a control character" if value[place].isascii() else "a character that is not ASCII"
-    return f"holds {what} at position {place + 1} of {len(value)}"
+    other = "a control character" if value[place].isascii() else "a character that is not ASCII"
+    return f"holds {_CHARACTERS.get(value[place], other)} at position {place + 1} of {len(value)}"
 
 
 def provider_of(error: Exception) -> str | None:
