@@ -26,10 +26,10 @@ from botocore.auth import SIGV4_TIMESTAMP
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.parsers import create_parser
 
-from batch_snapshot.aws.http import Answer
+from batch_snapshot.aws.http import HttpAnswer
 
 #: Sends a call and returns the answer; raises what botocore would.
-Exchange = Callable[[AWSPreparedRequest], Awaitable[Answer]]
+Exchange = Callable[[AWSPreparedRequest], Awaitable[HttpAnswer]]
 
 #: The header that differs in each call.
 _INVOCATION = "amz-sdk-invocation-id"
@@ -73,7 +73,7 @@ class FastCall:
                     return {**members, "ResponseMetadata": _metadata(answer)}
         return self._parsed(answer)
 
-    def _parsed(self, answer: Answer) -> dict[str, Any]:
+    def _parsed(self, answer: HttpAnswer) -> dict[str, Any]:
         """The answer as botocore's own parser reads it; a refusal is raised."""
         headers = {name.lower(): value for name, value in answer.headers.items()}
         raw = {"status_code": answer.status, "headers": headers, "body": answer.body}
@@ -88,7 +88,7 @@ class FastCall:
         raise self._client.exceptions.from_code(code)(parsed, self._model.name)
 
 
-def _metadata(answer: Answer) -> dict[str, Any]:
+def _metadata(answer: HttpAnswer) -> dict[str, Any]:
     return {
         "RequestId": answer.headers.get("x-amzn-requestid"),
         "HTTPStatusCode": answer.status,

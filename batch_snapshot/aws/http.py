@@ -150,12 +150,12 @@ class Transport(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
                 raise cause from error
             raise
 
-    async def exchange(self, request: AWSPreparedRequest) -> "Answer":
+    async def exchange(self, request: AWSPreparedRequest) -> "HttpAnswer":
         """Do what `send` does, in less time; not through a proxy."""
         headers = {**request.headers, "Accept-Encoding": "identity"}
         try:
             session = await self._get_session(None)
-            answer: Answer = await session.request(
+            answer: HttpAnswer = await session.request(
                 request.method, url=_url(request.url), headers=headers, data=request.body
             )
         except Exception as error:
@@ -187,7 +187,7 @@ class _Exchanges(NamedTuple):
 
     session: Any
 
-    async def request(self, method: str, **options: Any) -> "Answer":
+    async def request(self, method: str, **options: Any) -> "HttpAnswer":
         # A redirect would send the signed call to the host it names, and take that host's answer for ours.
         async with self.session.request(method, allow_redirects=False, **options) as response:
             if response.status == 407 and options.get("proxy"):
@@ -202,10 +202,10 @@ class _Exchanges(NamedTuple):
             if response.cookies:
                 # botocore keeps none either.
                 self.session.cookie_jar.clear()
-            return Answer(response.url, response.status, response.raw_headers, response.headers, body)
+            return HttpAnswer(response.url, response.status, response.raw_headers, response.headers, body)
 
 
-class Answer(NamedTuple):
+class HttpAnswer(NamedTuple):
     """What aiobotocore needs of an aiohttp response; the body is read already."""
 
     url: Any

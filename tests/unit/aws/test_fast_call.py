@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from batch_snapshot.aws import fast_call
 from batch_snapshot.aws.client import Clients
-from batch_snapshot.aws.http import Answer
+from batch_snapshot.aws.http import HttpAnswer
 from batch_snapshot.aws.target import Target
 from batch_snapshot.clock import utc_now
 from batch_snapshot.models import Account
@@ -155,7 +155,7 @@ async def test_answer_of_a_fast_call_is_read_as_botocore_reads_it(status, said):
     headers = {"x-amzn-requestid": "id", "date": "Sun, 01 Mar 2026 12:00:00 GMT", "retry-after": "2"}
 
     async def answer(_):
-        return Answer("", status, (), headers, body)
+        return HttpAnswer("", status, (), headers, body)
 
     async with opened() as (client, credentials):
         fast = await learned(client, credentials, answer)
