@@ -131,7 +131,7 @@ def brief(preview: Preview) -> str:
     last = sorted(preview.outlooks.items(), key=lambda item: -item[1].forecast.ends_in)
     named = {name for name, _ in last[: len(last) if len(last) <= BRIEF_LINES else BRIEF_LINES - 1]}
     lines = [
-        f"{f'{name}: ' if many else ''}{_when(preview, outlook)} ({_rate(outlook)})"
+        f"{f'{name}: ' if many else ''}{_when(preview, outlook)} ({_rate(outlook).partition(':')[0]})"
         for name, outlook in preview.outlooks.items()
         if name in named
     ]

@@ -328,11 +328,12 @@ def _rank(part: DisplayPart) -> tuple[bool, bool, bool]:
 
 def _columns(part: DisplayPart, *, wide: bool) -> list[str]:
     rows = f"/{part.rows:,}" if part.rows is not None else ""
-    allowed = f" of {part.allowed:,.3g}" if part.allowed is not None and isfinite(part.allowed) else ""
+    known = part.allowed is not None and isfinite(part.allowed)
+    allowed = f" of {_rate(part.allowed or 0)}" if known else ""
     details = [f"{part.failed:,}", f"{part.throttled:,}"] if wide else []
     windows = part.windows if wide else filter(None, [part.fullest])
     quota = _status(part) or ", ".join(map(_used, windows))
-    return [part.name, f"{part.done:,}{rows}", f"{part.rate:,.3g}{allowed}", *details, quota]
+    return [part.name, f"{part.done:,}{rows}", f"{_rate(part.rate)}{allowed}", *details, quota]
 
 
 def _sum(parts: Sequence[DisplayPart]) -> DisplayPart:
@@ -363,17 +364,19 @@ def _used(window: WindowUse) -> str:
     return f"{window.name} {window.used:,} of {window.limit:,} used"
 
 
-def _speed(rate: float) -> str:
-    return f"{rate:,.1f}/s" if rate >= 10 or not rate else f"{rate:.2f}/s"
+def _rate(rate: float) -> str:
+    return f"{rate:,.1f}" if rate >= 10 or not rate else f"{rate:.2f}"
 
 
 def _speed_of(frame: Frame) -> str:
     """The present rate, and the allowed one."""
     allowed = frame.allowed
+    now = f"{_rate(frame.rate)}/s"
     if not allowed:
-        return _speed(frame.rate)
-    of = "(measuring the limit)" if isinf(allowed) else f"of {_speed(allowed)} {frame.source or 'allowed'}"
-    return f"{_speed(frame.rate)} {of}"
+        return now
+    if isinf(allowed):
+        return f"{now} (measuring the limit)"
+    return f"{now} of {_rate(allowed)}/s {frame.source or 'allowed'}"
 
 
 def _percent(share: float) -> str:

@@ -108,6 +108,9 @@ class RunView:
         measured = settled / seconds if seconds >= MEASURED_AFTER else None
         rates = [rate for rate in (known, measured) if rate]
         if not rates:
+            if account.name not in self._forecasts:  # how full the windows are is known in any case
+                found = self.limits.forecast(account.name, rows)
+                self._forecasts[account.name] = (found, account.traffic.calls)
             return None
         rate = min(rates)
         found = self.limits.forecast(account.name, rows, rate)

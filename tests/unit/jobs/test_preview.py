@@ -123,7 +123,7 @@ def test_the_brief_form_is_a_line_an_account():
     first, second = preview.brief(TWO).splitlines()
     assert first.startswith("main: 7,200 rows: now; ends ")
     assert second.startswith("acme: 100 rows: ")
-    assert second.endswith(" (1 call/s, assumed: none is declared or learned yet)")
+    assert second.endswith(" (1 call/s, assumed)")
     assert preview.brief(NOTHING) == ""
 
 

@@ -164,7 +164,7 @@ def test_accounts_have_a_line_each_and_further_ones_are_summed_up():
 def test_long_quota_text_does_not_cut_the_numbers():
     lines = drawn(replace(FRAME, parts=[replace(MAIN, stopped="why " * 60), replace(MAIN, name="n" * 64)]))
     for line in lines[5:]:
-        assert line.split()[1:5] == ["1,000/9,000", "0.98", "of", "1"]
+        assert line.split()[1:5] == ["1,000/9,000", "0.98", "of", "1.00"]
     assert lines[5].endswith("…")
 
 
