@@ -13,6 +13,7 @@ import re
 import secrets
 import stat
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TextIO
 
@@ -38,6 +39,37 @@ _KINDS = {
 
 
 class NotAFileError(OSError): ...
+
+
+class Disk:
+    """The system calls by which ledgers and state files change; a simulated disk overrides them."""
+
+    def write(self, fd: int, data: bytes) -> int:
+        return os.write(fd, data)
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def sync(self, fd: int) -> None:
+        """Make a file, or the names in a folder, durable."""
+        os.fsync(fd)
+
+    def write_again(self, path: Path, start: int) -> None:
+        """Write the bytes of a file from `start` on once more.
+
+        After a failed fsync Linux takes pages for written that are not: a later fsync would succeed without
+        writing them (https://wiki.postgresql.org/wiki/Fsync_Errors).
+        """
+        with path.open("r+b", 0) as file:
+            while data := os.pread(file.fileno(), 1024 * 1024, start):
+                start += os.pwrite(file.fileno(), data, start)
+
+    def replace(self, source: Path, target: Path) -> None:
+        source.replace(target)
+
+
+#: The disk of this context.
+DISK: ContextVar[Disk] = ContextVar("DISK", default=Disk())  # noqa: B039 - it has no state
 
 
 def open_regular(path: Path, buffering: int = -1) -> IO[bytes]:
@@ -176,8 +208,8 @@ def atomic_write(path: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
                     os.fchmod(file.fileno(), mode)
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+            DISK.get().sync(file.fileno())
+        DISK.get().replace(temporary, path)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -198,7 +230,7 @@ def sync_folder(path: Path) -> None:
     """Make the names in a folder durable: files that were created, renamed or removed in it."""
     number = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(number)
+        DISK.get().sync(number)
     finally:
         os.close(number)
 

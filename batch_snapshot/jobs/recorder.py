@@ -1,6 +1,6 @@
 """Writes what a run does to its ledger, and counts it for the display and the summary."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -47,6 +47,8 @@ class Recorder:
     clock_skew: Callable[[str], float | None]
     now: Callable[[], datetime]
     on_outcome: Callable[[Outcome], None] | None = None
+    #: Runs what blocks, such as an fsync, while everything else goes on.
+    in_thread: Callable[[Callable[[], None]], Awaitable[None]] = anyio.to_thread.run_sync
     header: records.Header = field(init=False)
     stats: RunStats = field(init=False)
     #: By account: who signs for it, for its intents.
@@ -87,6 +89,8 @@ class Recorder:
             self.on_outcome(outcome)
 
     async def end(self, outcome: str) -> None:
+        # An end line says that what has no result was not sent: no result may be lost before it.
+        await self._sync()
         end = records.End(outcome, self.stats.counts.as_dict(), self.now())
         self.ledger.append(codec.encode_end(self.job.run_id, end))
         await self._sync()
@@ -97,7 +101,7 @@ class Recorder:
             await self._sync()
 
     async def _sync(self) -> None:
-        await anyio.to_thread.run_sync(self.ledger.sync)
+        await self.in_thread(self.ledger.sync)
 
     def clear_reminders(self) -> list[str]:
         """Forget that the ledger is unfinished, for all accounts or those that are; returns warnings."""

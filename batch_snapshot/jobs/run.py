@@ -6,13 +6,13 @@ as in a notebook, they run in a thread of their own, and the callbacks of `Hooks
 
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 from anyio.from_thread import start_blocking_portal
@@ -41,7 +41,7 @@ from batch_snapshot.ledger import writer
 from batch_snapshot.ledger.history import History
 from batch_snapshot.manifest import LoadOptions, Manifest, load
 from batch_snapshot.models import Outcome, Request
-from batch_snapshot.ratelimit.windows import CallLog, windows
+from batch_snapshot.ratelimit.windows import CallLog, Machine, windows
 from batch_snapshot.reporting.progress import RunView
 from batch_snapshot.reporting.summary import Summary
 
@@ -49,6 +49,18 @@ Selecting = Callable[[History], plan.Selection] | plan.Selection
 
 #: Rows looked at between two turns of everything else.
 BATCH = 64
+
+
+class World(NamedTuple):
+    """What a run reaches outside this process; a simulation brings its own."""
+
+    open_callers: Callable[..., AbstractAsyncContextManager[Any]] = open_callers
+    machine: Machine = Machine()
+    #: Runs what blocks, such as an fsync, while everything else goes on.
+    in_thread: Callable[[Callable[[], None]], Awaitable[None]] = anyio.to_thread.run_sync
+
+
+THIS_MACHINE = World()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +82,7 @@ class Hooks:
     signals: bool = False
     now: Callable[[], datetime] = utc_now
     rng: Random = field(default_factory=Random)
+    world: World = THIS_MACHINE
 
 
 async def run(path: Path | str, options: Options | None = None, hooks: Hooks | None = None) -> Summary:
@@ -143,7 +156,7 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
     async with AsyncExitStack() as stack:
         if hooks.signals:
             stack.enter_context(interrupts.listen(stop_handler))
-        call_log, warnings = _open_call_log(job, options, stack)
+        call_log, warnings = _open_call_log(job, options, hooks, stack)
         limits = _account_limits(job, call_log, options)
         if hooks.confirm and not hooks.confirm(preview_job(job, limits, hooks.now())):
             raise InputError("not confirmed: nothing was called")
@@ -156,9 +169,11 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         )
         ledger = stack.enter_context(writer.Ledger(job.path))
         await wait_for_lost_workers(job.past, hooks.on_wait)
-        callers = await stack.enter_async_context(open_callers(job.accounts, target, options, hooks.now))
+        callers = await stack.enter_async_context(
+            hooks.world.open_callers(job.accounts, target, options, hooks.now)
+        )
         await identity_check.check_accounts(job, callers.quota_owner, hooks.warn)
-        recorder = Recorder(ledger, job, callers.clock_skew, hooks.now, hooks.outcome)
+        recorder = Recorder(ledger, job, callers.clock_skew, hooks.now, hooks.outcome, hooks.world.in_thread)
         accounts = {name: limits.new_state(name, wait=options.wait) for name in job.accounts}
         identify = partial(identity_check.identify_signer, job, recorder.signers, limits, callers.identify)
         engine = build_engine(callers, accounts, options, recorder, identify=identify, rng=hooks.rng)
@@ -168,7 +183,7 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         skip_step = stack.enter_context(prepare_skipping(options, recorder, readers, callers.skew))
         if hooks.signals:
             stack.enter_context(interrupts.handle_signals())
-        stop_handler.begin(engine)
+        stop_handler.begin(engine, signals=hooks.signals)
         await recorder.begin()
         await _run_engine(engine, view, recorder, hooks, skip_step)
         stop_handler.end()
@@ -187,10 +202,12 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         )
 
 
-def _open_call_log(job: Job, options: Options, stack: AsyncExitStack) -> tuple[CallLog | None, list[str]]:
+def _open_call_log(
+    job: Job, options: Options, hooks: Hooks, stack: AsyncExitStack
+) -> tuple[CallLog | None, list[str]]:
     """The log of calls, and warnings; only quota windows cannot do without it."""
     try:
-        return stack.enter_context(CallLog(_call_log_path(options))), []
+        return stack.enter_context(CallLog(_call_log_path(options), machine=hooks.world.machine)), []
     except StorageError as error:
         if any(map(windows, job.targets.quotas.values())):
             raise

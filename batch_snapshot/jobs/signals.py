@@ -32,8 +32,9 @@ class StopHandler:
         """The signal that the exit code names; None: no signal ended the run."""
         return interrupts.equivalent_signal(self.caught[0]) if self.caught else None
 
-    def begin(self, engine: Engine) -> None:
-        self._engine, self._loop = engine, asyncio.get_running_loop()
+    def begin(self, engine: Engine, *, signals: bool) -> None:
+        """Announce how the engine stops, and with `signals` let them stop it; then the loop is asyncio's."""
+        self._engine, self._loop = engine, asyncio.get_running_loop() if signals else None
         engine.announce = self._announce
 
     def end(self) -> None:

@@ -1,6 +1,7 @@
 """Reads ledgers: their lines, how they begin and end, and the history that the lines come to.
 
-A torn last line is what a crash leaves: readers skip it, the writer repairs it.
+A torn last line is what a crash leaves: readers skip it, the writer repairs it. Zeros are what a power cut
+leaves: readers skip them, and what they have torn.
 """
 
 import os
@@ -88,8 +89,22 @@ def _ended_lines(path: Path, start: int = 0, after: Line | None = None) -> Itera
                 if len(line.raw) == LONGEST_LINE:
                     raise with_place(path, line.number, DamagedError("longer than any line of a ledger"))
                 return
-            if not line.raw.isspace():
+            if b"\0" in line.raw:
+                whole = after_hole(line.raw)
+                if not whole.startswith(LINE_HEAD):
+                    continue
+                yield RawLine(line.offset + len(line.raw) - len(whole), line.number, whole)
+            elif not line.raw.isspace():
                 yield line
+
+
+def after_hole(raw: bytes) -> bytes:
+    """What follows the zeros in a line.
+
+    A power cut can leave zeros in place of what was written since the last fsync, newlines included. Lines
+    that name rows are synced before the rows are sent, so only results are lost: their rows are in doubt.
+    """
+    return raw[raw.rfind(b"\0") + 1 :]
 
 
 @contextmanager
@@ -225,4 +240,4 @@ def line_begins_at(path: Path, offset: int) -> bool:
     """Whether a line begins there; a repair moves lines."""
     with _readable(path, "name another with --ledger"), path.open("rb") as file:
         file.seek(max(0, offset - 1))
-        return (offset == 0 or file.read(1) == b"\n") and bool(file.read(1))
+        return (offset == 0 or file.read(1) in b"\n\0") and bool(file.read(1))

@@ -22,7 +22,7 @@ from batch_snapshot.errors import (
     is_path_error,
     way_out,
 )
-from batch_snapshot.ledger.reader import LINE_HEAD, LONGEST_LINE
+from batch_snapshot.ledger.reader import LINE_HEAD, LONGEST_LINE, after_hole
 
 #: How to continue a ledger in another folder. A new ledger would send all rows again.
 _COPY = "copy the ledger elsewhere and name the copy with --ledger"
@@ -37,8 +37,11 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         """Open or create the file (mode 0600), repair a torn last line, and make its name durable."""
         self.path = path
+        self._disk = files.DISK.get()
         self._failed: LedgerWriteError | None = None
         self._dirty = False
+        #: Bytes that an fsync of ours has made durable.
+        self._durable = 0
         self._syncing = threading.Lock()
         try:
             self._fd = _open(path)
@@ -70,11 +73,11 @@ class Ledger:
         written = 0
         try:
             while written < len(line):
-                written += os.write(self._fd, line[written:])
+                written += self._disk.write(self._fd, line[written:])
         except OSError as error:
             self._failed = self._unwritable(error)
             with suppress(OSError):
-                os.ftruncate(self._fd, self._size)
+                self._disk.truncate(self._fd, self._size)
             raise self._failed from None
         self._size += len(line)
         self._dirty = True
@@ -95,11 +98,14 @@ class Ledger:
 
     def _flush(self, written: int) -> None:
         try:
-            os.fsync(self._fd)
+            self._disk.sync(self._fd)
             ours = os.fstat(self._fd)
         except OSError as error:
             self._failed = self._unwritable(error)
+            with suppress(OSError):
+                self._disk.write_again(self.path, self._durable)
             raise self._failed from None
+        self._durable = written
         if not self._is_same_file(ours) or ours.st_size < written:
             self._failed = LedgerWriteError(
                 f"{self.path}: was removed, replaced or cut while the run wrote it; "
@@ -152,7 +158,8 @@ def _repair_tail(fd: int, path: Path) -> int:
     """Repair a torn last line; returns the size.
 
     A whole object that lacks only its newline is a record and gets it. The beginning of a record, and
-    the zeros that a power cut can leave, are cut off. Anything else was not written by this program.
+    what is around the zeros that a power cut can leave, are cut off. Anything else was not written by this
+    program.
     """
     size = os.fstat(fd).st_size
     tail = bytearray()
@@ -165,20 +172,22 @@ def _repair_tail(fd: int, path: Path) -> int:
     if not torn:
         return size
     head = torn.rstrip(b"\0")[: len(LINE_HEAD)]
+    hole = b"\0" in torn and os.pread(fd, len(LINE_HEAD), 0) == LINE_HEAD
     # Editors can leave blanks.
-    if not torn.isspace() and not LINE_HEAD.startswith(head):
+    if not (hole or torn.isspace() or LINE_HEAD.startswith(head)):
         raise LedgerError(
             f"{path}: its last line is not a ledger's; name a ledger, or a file that does not exist"
         )
     try:
-        whole = isinstance(orjson.loads(torn), dict)
+        whole = isinstance(orjson.loads(after_hole(torn)), dict)
     except orjson.JSONDecodeError:
         whole = False
+    disk = files.DISK.get()
     if whole:
-        os.write(fd, b"\n")
+        disk.write(fd, b"\n")
         size += 1
     else:
         size -= len(torn)
-        os.ftruncate(fd, size)
-    os.fsync(fd)
+        disk.truncate(fd, size)
+    disk.sync(fd)
     return size

@@ -193,7 +193,7 @@ class CallLog:
         """
         if not windows:
             return 0
-        with self._transaction() as now:
+        with self._transaction(durable=True) as now:
             full = [
                 WindowFull(window, wait) for window in windows if (wait := self._wait(account, window, now))
             ]
@@ -293,11 +293,16 @@ class CallLog:
     # -- the file ----------------------------------------------------------------------------------
 
     @contextmanager
-    def _transaction(self) -> Iterator[int]:
-        """Run the block as one transaction, at a time that no earlier transaction is ahead of."""
-        with self._lock, self._errors(), sqlite.transaction(self._db):
-            self._check_not_replaced()
-            yield self._now()
+    def _transaction(self, *, durable: bool = False) -> Iterator[int]:
+        """Run the block as one transaction, at a time that no earlier transaction is ahead of.
+
+        A power cut may undo it, unless it is `durable`.
+        """
+        with self._lock, self._errors():
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            with sqlite.transaction(self._db):
+                self._check_not_replaced()
+                yield self._now()
 
     def _errors(self) -> AbstractContextManager[None]:
         return sqlite.errors_of(self._path, _FAILED, elsewhere=_ELSEWHERE, if_damaged=_MOVE_AWAY)
@@ -317,8 +322,6 @@ class CallLog:
         wanted = "wal" if machine.local(self._path) else "delete"
         if (mode := sqlite.set_journal_mode(self._db, wanted, timeout)) != wanted:
             raise self._unusable_file(f"its file system allows journal mode {mode} only", _ELSEWHERE)
-        if wanted == "wal":
-            self._db.execute("PRAGMA synchronous = NORMAL")
         with sqlite.transaction(self._db):
             self._check_not_replaced()
             self._check_schema()

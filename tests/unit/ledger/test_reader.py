@@ -65,11 +65,22 @@ def test_an_empty_file_has_no_records(path):
     assert records(written(path, b"")) == []
 
 
-@pytest.mark.parametrize("bad", [b"{\n", b"\0\0\n", RESULT_LINE[:-2] + b"\n", b"a,b\n"])
+@pytest.mark.parametrize("bad", [b"{\n", RESULT_LINE[:-2] + b"\n", b"a,b\n"])
 def test_a_bad_line_in_the_middle_is_named_with_file_and_line(path, bad):
     with pytest.raises(LedgerError) as caught:
         records(written(path, RUN_LINE + INTENT_LINE + bad + END_LINE))
     assert str(caught.value).startswith(f"{path}:3: not JSON")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("hole", [b"\0\0", RESULT_LINE[:30] + b"\0\0", b"\0\0" + RESULT_LINE[-30:-1] + b"\0"])
+def test_zeros_that_a_power_cut_left_are_skipped_with_what_they_tore(path, hole, kept):
+    content = RUN_LINE + INTENT_LINE + hole + (b"" if kept else b"\n") + END_LINE
+    assert [line.record for line in reader.lines(written(path, content))] == [
+        codec.decode(line) for line in (RUN_LINE, INTENT_LINE, END_LINE)
+    ]
+    last = [*reader.lines(path)][-1]
+    assert reader.line_begins_at(path, last.offset)
 
 
 def test_a_line_longer_than_any_is_refused_before_it_is_held_in_memory(path):

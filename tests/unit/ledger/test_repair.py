@@ -463,7 +463,7 @@ def test_a_byte_order_mark_and_blank_lines_are_skipped(path):
     assert path.read_bytes() == b"".join(lines)
 
 
-@pytest.mark.parametrize("damage", [b"\0" * 9 + b"\n", b"%PDF\n", b'{"type":"result"}\n'])
+@pytest.mark.parametrize("damage", [b"%PDF\n", b'{"type":"result"}\n'])
 def test_status_names_the_command_that_repairs(made, path, damage, capsys):
     rewriting.write(path, b"".join([*made.lines[:3], damage, *made.lines[3:]]))
     for more in ([], ["--check"]):

@@ -197,6 +197,19 @@ def test_a_torn_line_longer_than_one_read_is_repaired(path):
     assert path.read_bytes() == RUN_LINE
 
 
+@pytest.mark.parametrize("tail", [b"\0\0note", RUN_LINE[:40] + b"\0\0", b"\0" * 9])
+def test_a_last_line_that_zeros_tore_is_cut_off(path, tail):
+    path.write_bytes(RUN_LINE + tail)
+    Ledger(path).__exit__(None, None, None)
+    assert path.read_bytes() == RUN_LINE
+
+
+def test_a_record_after_zeros_that_lacks_only_its_newline_is_kept(path):
+    path.write_bytes(RUN_LINE + b"\0\0" + RUN_LINE.rstrip())
+    Ledger(path).__exit__(None, None, None)
+    assert path.read_bytes() == RUN_LINE + b"\0\0" + RUN_LINE
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -206,7 +219,6 @@ def test_a_torn_line_longer_than_one_read_is_repaired(path):
         b"[1, 2]",
         b"x",
         RUN_LINE + b"a note at the end",
-        RUN_LINE + b"\0\0note",
     ],
 )
 def test_a_file_that_is_no_ledger_is_refused_and_not_altered(path, content):

@@ -1002,3 +1002,16 @@ def test_old_calls_are_deleted_now_and_then(usage, clock):
     assert logged(usage) == quota.PURGE_EVERY - 3
     # The limit of three was reached two days ago, and would be again by those that are left.
     assert window_full(usage, DAILY).opens_in == pytest.approx(DAY + LOST_AFTER, abs=EPSILON)
+
+
+def test_only_what_a_call_reserves_must_outlive_a_power_cut(path):
+    """In WAL mode SQLite's NORMAL may lose the last transactions then, and FULL none."""
+    with CallLog(path, lambda: 0.0) as log:
+        said: list[str] = []
+        log._db.set_trace_callback(said.append)
+        reservation = log.reserve("a", (QuotaWindow("per_day", 5, DAY),))
+        assert isinstance(reservation, int)
+        log.finish(reservation)
+    modes = [text for text in said if "synchronous" in text or text == "COMMIT"]
+    full, normal = "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
+    assert modes == [full, "COMMIT", normal, "COMMIT"]
