@@ -27,7 +27,8 @@ from batch_snapshot.models import (
     Status,
 )
 from batch_snapshot.operations import SNAPSHOT, SOURCES
-from batch_snapshot.reporting import summary
+from batch_snapshot.reporting import display, summary
+from batch_snapshot.reporting.display import DisplayPart, Frame, Waiting
 from tests import ROOT
 from tests.docs.pages import block
 from tests.docs.shell import has_shape
@@ -254,3 +255,24 @@ def test_plan_of_many_days_is_as_shown(tmp_path, monkeypatch, capsys):
     assert main(["plan", "backfill.yaml"]) == 0
     shown = tuple(block("plan of many days").splitlines())
     assert has_shape(capsys.readouterr().out, shown)
+
+
+def test_display_is_as_shown():
+    parts = [
+        DisplayPart(name="main", done=332, rows=450, allowed=47.3, waiting=Waiting("per_day", 86_368)),
+        DisplayPart(name="acme", done=184, rows=225, rate=5.88, allowed=5.91),
+        DisplayPart(name="globex", done=56, rows=225, allowed=4.92, waiting=Waiting("per_hour", 3_568)),
+    ]
+    frame = Frame(
+        name="backfill",
+        counts=summary.Counts(552, 20, 0, 328),
+        elapsed=33.0,
+        left=86_376.0,
+        ends="Wed 17:31",
+        calls=600,
+        throttled=7,
+        parts=parts,
+        failures={FailureGroup(Status.FAILED, ErrorKind.DENIED, "AccessDeniedException"): 20},
+        last_error="eng-0123456789abcd/O1000002 AccessDeniedException: not authorized",
+    )
+    assert [line.plain.rstrip() for line in display.block(frame, 80)] == block("display").splitlines()
