@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from batch_snapshot.endpoints import IGNORE, check_endpoint
@@ -31,18 +32,25 @@ def _expanded(path: str) -> Path:
 
 
 def problem(environ: Mapping[str, str]) -> str | None:
-    """Why one of the files cannot be read safely (too long, or it may never end); None: all can."""
+    """Why one of the files cannot be read safely; None: all can."""
     for path, variable in files(environ).items():
-        try:
-            found = path.stat()
-        except (OSError, ValueError):  # botocore ignores files that do not exist
-            continue
-        if stat.S_ISREG(found.st_mode):
-            if found.st_size > LARGEST:
-                return f"{path} ({variable}) has {found.st_size:,} bytes; at most {LARGEST:,} are read"
-        elif not (stat.S_ISDIR(found.st_mode) or path == Path("/dev/null")):
-            return f"{path} ({variable}) is no regular file"
+        # botocore ignores what does not exist.
+        with suppress(OSError, ValueError):
+            if not path.is_dir() and path != Path("/dev/null") and (why := unsafe(path)):
+                return f"{path} ({variable}) {why}"
     return None
+
+
+def unsafe(path: Path, most: int = LARGEST) -> str | None:
+    """Why a file cannot be read safely: it is too long, or may never end; None: it can.
+
+    Raises:
+        OSError, ValueError: it does not exist, or cannot.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        return "is no regular file"
+    return f"has {found.st_size:,} bytes; at most {most:,} are read" if found.st_size > most else None
 
 
 def endpoints(profiles: Iterable[str | None], environ: Mapping[str, str]) -> dict[str | None, str]:

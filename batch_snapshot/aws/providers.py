@@ -9,7 +9,6 @@ import configparser
 import os
 import re
 import signal
-import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -151,24 +150,14 @@ class _LimitedProviders(AioProfileProviderBuilder):  # type: ignore[misc] # aiob
 def _token(path: str) -> str:
     what = f"the web identity token file {path}"
     try:
-        return _read_limited(Path(path), LONGEST_TOKEN, what).decode()
+        if why := profiles.unsafe(Path(path), LONGEST_TOKEN):
+            raise CredentialsError(f"{what} {why}")
+        return Path(path).read_bytes().decode()
     except UnicodeDecodeError:
         raise CredentialsError(f"{what} holds no text") from None
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
+        why = getattr(error, "strerror", None) or str(error)
         raise CredentialsError(f"{what} cannot be read ({why})") from None
-
-
-def _read_limited(path: Path, most: int, what: str) -> bytes:
-    """Read a regular file of limited length; a pipe or a device is not waited for."""
-    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    with os.fdopen(file, "rb") as opened:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise CredentialsError(f"{what} is no regular file")
-        read = opened.read(most + 1)
-    if len(read) > most:
-        raise CredentialsError(f"{what} is longer than {most:,} bytes; no more are read")
-    return read
 
 
 class _TokenCache(JSONFileCache):  # type: ignore[misc] # botocore is untyped
@@ -177,7 +166,8 @@ class _TokenCache(JSONFileCache):  # type: ignore[misc] # botocore is untyped
     def __getitem__(self, cache_key: str) -> Any:
         path = Path(self._convert_cache_key(cache_key))
         with suppress(OSError):
-            _read_limited(path, LARGEST, f"the cache of `aws sso login`, {path},")
+            if why := profiles.unsafe(path):
+                raise CredentialsError(f"the cache of `aws sso login`, {path}, {why}")
         return super().__getitem__(cache_key)
 
 
