@@ -107,7 +107,7 @@ async def test_a_run_cut_by_max_duration_is_finished_too():
     async with serve() as (url, simulator):
         runs = NightlyRuns(url, simulator)
         write(ROWS, per_day=100)
-        cut = options.Settings(max_duration=0.4)
+        cut = options.Settings(max_duration=0.8)
         first = await runs.run(1, rate=10.0, engine=cut)
         assert (first.exit_code, first.outcome) == (4, "deferred")
         assert 0 < first.counts.succeeded < 12

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from batch_snapshot.models import ErrorKind, Verdict
-from tests.unit.aws.test_client import answering, credentials, http, outcome, raw_server
+from tests.unit.aws.test_client import answering, credentials, http, outcome_of
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures(credentials.__name__)]
 
@@ -21,8 +21,7 @@ BODIES = [b"", b"{}", b"<html>no</html>", b'{"message": "no"}', b"[]", b'"no"', 
 
 async def refused(status, body, header, *, plain):
     head = f"X-Amzn-ErrorType: {header}"
-    async with raw_server(answering(http(status, body, head))) as url:
-        return await outcome(url, plain=plain)
+    return await outcome_of(answering(http(status, body, head)), plain=plain)
 
 
 @pytest.mark.parametrize("plain", [True, False])
