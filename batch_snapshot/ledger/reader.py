@@ -32,6 +32,9 @@ _BUFFER = 256 * 1024
 #: The byte order mark that some editors put before the first line.
 _BOM = b"\xef\xbb\xbf"
 
+#: What to do with a ledger whose first line a power cut has torn: that line is synced before any row is sent.
+UNBEGUN = "if the power was cut as it was begun, nothing was sent: remove it, then run the same command"
+
 #: Ledgers of a folder whose names are compared with a name that does not exist.
 _COMPARED = 1_000
 
@@ -170,7 +173,10 @@ def history_of(
     locate = partial(with_place, path)
     history = fold(lines(path), live=live, checked=checked, shared_keys=shared_keys, locate=locate)
     with _readable(path, "name another with --ledger"):
-        if history.first is None and any(line.raw.endswith(b"\n") for line in raw_lines(path)):
+        first = next(raw_lines(path), None) if history.first is None else None
+        if first and first.raw.startswith(b"\0"):
+            raise LedgerError(f"{path}: begins with zeros; {UNBEGUN}")
+        if first and first.raw.endswith(b"\n"):
             raise LedgerError(f"{path}: holds lines, but no run line: it is no ledger, name another file")
     return history
 

@@ -22,7 +22,7 @@ from batch_snapshot.errors import (
     is_path_error,
     way_out,
 )
-from batch_snapshot.ledger.reader import LINE_HEAD, LONGEST_LINE, after_hole
+from batch_snapshot.ledger.reader import LINE_HEAD, LONGEST_LINE, UNBEGUN, after_hole
 
 #: How to continue a ledger in another folder. A new ledger would send all rows again.
 _COPY = "copy the ledger elsewhere and name the copy with --ledger"
@@ -175,6 +175,8 @@ def _repair_tail(fd: int, path: Path) -> int:
     hole = b"\0" in torn and os.pread(fd, len(LINE_HEAD), 0) == LINE_HEAD
     # Editors can leave blanks.
     if not (hole or torn.isspace() or LINE_HEAD.startswith(head)):
+        if torn.startswith(b"\0"):
+            raise LedgerError(f"{path}: begins with zeros; {UNBEGUN}")
         raise LedgerError(
             f"{path}: its last line is not a ledger's; name a ledger, or a file that does not exist"
         )

@@ -204,6 +204,14 @@ def test_a_last_line_that_zeros_tore_is_cut_off(path, tail):
     assert path.read_bytes() == RUN_LINE
 
 
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_a_first_line_that_zeros_tore_is_to_be_removed(path, end):
+    path.write_bytes(b"\0" * 100 + RUN_LINE[100:].rstrip() + end)
+    read = reader.history_of if end else writer.repair_last_line
+    with pytest.raises(LedgerError, match="nothing was sent: remove it, then run the same command"):
+        read(path)
+
+
 def test_a_record_after_zeros_that_lacks_only_its_newline_is_kept(path):
     path.write_bytes(RUN_LINE + b"\0\0" + RUN_LINE.rstrip())
     Ledger(path).__exit__(None, None, None)
