@@ -1,7 +1,6 @@
 """How a run ended: its outcome, its summary, and the commands that come next."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 
 from batch_snapshot.engine.account import Stop, StopKind
@@ -10,7 +9,7 @@ from batch_snapshot.errors import StorageError
 from batch_snapshot.jobs.job import Job
 from batch_snapshot.reporting.examples import find_examples
 from batch_snapshot.reporting.progress import RunView
-from batch_snapshot.reporting.stats import RunStats, summarize
+from batch_snapshot.reporting.stats import RunStats
 from batch_snapshot.reporting.summary import Summary, exit_code
 from batch_snapshot.text import plural
 
@@ -76,9 +75,9 @@ def run_summary(
     examples = stats.examples
     older = find_examples(job.path, job.past, failures.keys() - examples.keys(), stats.sent_again)
     uncounted = engine.call_log_error if engine else None
-    found = summarize(
-        stats.counts,
-        failures,
+    return Summary(
+        counts=stats.counts,
+        failures=failures,
         outcome=outcome,
         exit_code=StorageError.exit_code if uncounted else exit_code(outcome, stats.counts, signum),
         name=job.name,
@@ -92,15 +91,13 @@ def run_summary(
         vanished=job.vanished,
         vanished_rows=job.vanished_rows,
         warnings=[*warnings, *_todays_ledger_warnings(job, finished=completed)],
-        run=job.rest_command if completed else job.same_command or job.rest_command,
+        run_again=job.rest_command if completed else job.same_command or job.rest_command,
+        todays_command=job.todays_command if completed else None,
         settings=job.settings,
         reads=reads,
         this_run=stats.this_run,
         examples={**older, **examples},
     )
-    # The command for today's ledger comes first, where that has not begun.
-    today = [job.todays_command] if job.todays_command and completed else []
-    return replace(found, next_steps=[*today, *found.next_steps])
 
 
 def _todays_ledger_warnings(job: Job, *, finished: bool) -> list[str]:

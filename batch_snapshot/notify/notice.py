@@ -45,7 +45,7 @@ class Metric(NamedTuple):
 
 
 def of_summary(ended: Summary) -> Notice:
-    head = f"batch-snapshot {ended.command} {ended.name}: {ended.outcome}"
+    head = f"batch-snapshot {ended.command} {ended.name}: {ended.result}"
     lines = [f"{head}: {states(ended.counts)}", *ended.reasons, *_groups(ended)]
     lines += [f"ledger: {ended.ledger}", *(f"next: {step}" for step in ended.next_steps)]
     return Notice(ended.name, ended.command, ended.outcome, ended.exit_code, _short("\n".join(lines)), ended)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import inf
 from pathlib import Path
 
 import anyio
@@ -156,7 +157,7 @@ class ProgressMeter:
             elapsed=view.elapsed,
             at=now,
             left=view.left,
-            ends=_moment(view.left, now),
+            ends=None if view.left in {None, inf} else forecast.clock_time(view.left or 0, now.astimezone()),
             calls=sum(each.calls for each in traffic),
             throttled=sum(each.throttled for each in traffic),
             parts=[self._part(account, rates[name]) for name, account in view.accounts.items()],
@@ -212,15 +213,6 @@ def _failure(account: AccountState, rows: int, now: float) -> ShownFailure | Non
         return ShownFailure(account.pause.short, rows, round(max(0.0, account.pause.next_at - now), 3))
     if account.breaker.count >= SHOWN_FAILURES:
         return ShownFailure(f"{account.breaker.count} {account.breaker.pattern.what}", rows)
-    return None
-
-
-def _moment(left: float | None, now: datetime) -> str | None:
-    """The time in so many seconds, for people; None: it is not known."""
-    if left is None or left == float("inf"):
-        return None
-    with suppress(OverflowError, ValueError):
-        return forecast.clock_time(left, now.astimezone())
     return None
 
 

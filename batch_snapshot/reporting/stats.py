@@ -1,23 +1,22 @@
 """What outcomes or ledger lines add up to: for the live display, `status`, summaries and the report.
 
 `RowCounts.replace` is the one place where rows are counted. `RunStats` feeds it the outcomes of a running
-invocation, `LedgerStats` the lines of a ledger; `summarize` makes a `Summary` of either. Pure.
+invocation, `LedgerStats` the lines of a ledger. Pure.
 """
 
 from array import array
 from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batch_snapshot.ledger.history import FailureGroup, History, failure_group
 from batch_snapshot.ledger.records import End, Header, Intent, Line, Result
 from batch_snapshot.models import ErrorKind, Outcome, Row, Skip, Status
 from batch_snapshot.redaction import redacted
 from batch_snapshot.reporting.entries import parse_count, parse_time
-from batch_snapshot.reporting.next_steps import next_steps, run_command
+from batch_snapshot.reporting.next_steps import run_command
 from batch_snapshot.reporting.summary import AccountSummary, Counts, Example, Summary, ThisRun, count
 from batch_snapshot.text import plural
 
@@ -312,40 +311,20 @@ class LedgerStats:
             )
             for name, rows in self.ordered(header).items()
         }
-        summary = summarize(
-            self.counts,
-            +self.rows.failures,
+        number = self.history.in_flight
+        named = f"{plural(number, 'row')} {'is' if number == 1 else 'are'} named and not settled yet"
+        return Summary(
+            counts=self.counts,
+            failures=+self.rows.failures,
             outcome=end.outcome if end else "running" if running else "crashed",
             ledger=ledger,
             run_id=header.run_id,
             elapsed_s=elapsed_s,
             accounts=accounts,
-            run=header.manifest and run_command(header.manifest, *where),
+            reasons=[named] if running else (),
+            run_again=run_command(header.manifest, *where) if header.manifest else None,
             settings=header.settings,
         )
-        if not running:
-            return summary
-        number = self.history.in_flight
-        named = f"{plural(number, 'row')} {'is' if number == 1 else 'are'} named and not settled yet"
-        return replace(summary, reasons=[named], next_steps=[])
-
-
-def summarize(
-    counts: Counts,
-    failures: Mapping[FailureGroup, int],
-    *,
-    ledger: str,
-    run: str | None = None,
-    settings: Mapping[str, Any] = MappingProxyType({}),
-    **more: Any,
-) -> Summary:
-    """Make a `Summary`, with the commands that continue from it.
-
-    `run` is the command that would send the rows that are left; None: it is not known.
-    """
-    steps = next_steps(counts, failures, run=run, ledger=ledger, settings=settings)
-    known = {"counts": counts, "failures": failures, "ledger": ledger, "settings": settings}
-    return Summary(**{"next_steps": steps, **known, **more})
 
 
 def describe_error(row: Row, code: str | None, message: str | None) -> str:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 
 from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.models import AWS, Row, Skip, Status
-from batch_snapshot.reporting.next_steps import remedy, report_command
+from batch_snapshot.reporting.next_steps import next_steps, remedy, report_command
 
 
 class _States(NamedTuple):
@@ -136,8 +136,10 @@ class Summary:
     vanished: int = 0
     vanished_rows: Sequence[str] = ()
     warnings: Sequence[str] = ()
-    #: The commands that continue.
-    next_steps: Sequence[str] = ()
+    #: The command that sends the rows that are left; None: it is not known.
+    run_again: str | None = None
+    #: The command for today's ledger, if this one is of another day and finished.
+    todays_command: str | None = None
     #: Of the run line: the commands that continue repeat some of them.
     settings: Mapping[str, Any] = field(default_factory=dict)
     #: Reads that it took to choose the rows, by operation.
@@ -156,6 +158,16 @@ class Summary:
         if counts.unattempted:
             return "incomplete"
         return "completed with failures" if counts.failed else "completed with rows in doubt"
+
+    @property
+    def next_steps(self) -> list[str]:
+        """The commands that continue; none while a run is active."""
+        if self.outcome == "running":
+            return []
+        steps = next_steps(
+            self.counts, self.failures, run=self.run_again, ledger=self.ledger, settings=self.settings
+        )
+        return [self.todays_command, *steps] if self.todays_command else steps
 
     @property
     def calls(self) -> int:
@@ -215,7 +227,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "vanished": summary.vanished,
         "vanished_rows": list(summary.vanished_rows),
         "warnings": list(summary.warnings),
-        "next_steps": list(summary.next_steps),
+        "next_steps": summary.next_steps,
         "report": report_command(summary.ledger),
         "this_run": summary.this_run.as_dict() if summary.this_run else None,
         "ledger_totals": {"rows": summary.counts.total, **summary.counts.as_dict()},

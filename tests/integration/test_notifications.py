@@ -72,7 +72,7 @@ def run(*arguments: str, capsys) -> SimpleNamespace:
 
 
 def test_notice_has_outcome_failures_and_next_steps():
-    made = notice.of_summary(summed_up(next_steps=["batch-snapshot run trial.yaml"]))
+    made = notice.of_summary(summed_up(run_again="batch-snapshot run trial.yaml"))
     assert made.text.splitlines() == [
         "batch-snapshot run trial: stopped: 20 rows: 10 succeeded, 2 failed, 1 in doubt, 7 unattempted",
         "account main: 20 denials in a row",
@@ -80,10 +80,11 @@ def test_notice_has_outcome_failures_and_next_steps():
         "1 in doubt (transient, RunCrashed)",
         "ledger: ledgers/trial.ndjson",
         "next: batch-snapshot run trial.yaml",
+        "next: batch-snapshot retry ledgers/trial.ndjson",
     ]
     payload = notice.as_json(made)
     assert (payload["outcome"], payload["exit_code"], payload["error"]) == ("stopped", 3, None)
-    assert payload["summary"] == summary.as_json(summed_up(next_steps=["batch-snapshot run trial.yaml"]))
+    assert payload["summary"] == summary.as_json(summed_up(run_again="batch-snapshot run trial.yaml"))
 
 
 def test_notice_of_a_run_that_did_not_begin():

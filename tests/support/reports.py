@@ -24,7 +24,7 @@ DONE = Counts(succeeded=3)
 SOME_FAILED = Counts(succeeded=2, failed=1)
 SOME_IN_DOUBT = Counts(succeeded=2, in_doubt=1)
 SOME_LEFT = Counts(succeeded=2, unattempted=1)
-RUN, RETRY = "batch-snapshot run m.yaml", "batch-snapshot retry l.ndjson"
+RUN, RETRY = "batch-snapshot run m.yaml", "batch-snapshot retry ledgers/nightly.ndjson"
 AGAIN = "batch-snapshot retry ledgers/nightly.ndjson --only"
 SUMMARY = Summary(
     outcome="stopped",
@@ -43,7 +43,7 @@ SUMMARY = Summary(
     vanished=3,
     vanished_rows=["eng-1/O1", "eng-2/O2"],
     warnings=["a warning"],
-    next_steps=[RUN, RETRY],
+    run_again=RUN,
 )
 
 

@@ -33,11 +33,11 @@ from tests.support.reports import (
     ],
 )
 def test_next_steps_run_what_is_left_and_retry_curable_failures(counts, failures, steps):
-    assert next_steps.next_steps(counts, failures, run=RUN, ledger="l.ndjson") == steps
+    assert next_steps.next_steps(counts, failures, run=RUN, ledger="ledgers/nightly.ndjson") == steps
 
 
 def test_next_steps_without_a_manifest_have_no_run():
-    assert next_steps.next_steps(SOME_LEFT, {}, run=None, ledger="l.ndjson") == []
+    assert next_steps.next_steps(SOME_LEFT, {}, run=None, ledger="ledgers/nightly.ndjson") == []
 
 
 def test_next_step_quotes_the_ledger_path_for_a_shell():

@@ -48,7 +48,7 @@ def commands(path: Path, *names: str) -> list[str]:
 def test_status_of_a_completed_ledger(path):
     write(path, *(outcome(row, Status.SUCCEEDED) for row in POOL))
     summary = read_status(path)
-    assert replace(summary, next_steps=()) == Summary(
+    assert replace(summary, run_again=None) == Summary(
         outcome="completed",
         exit_code=0,
         counts=Counts(5),
