@@ -107,12 +107,16 @@ def _result_entry(result: Result) -> ReportEntry:
         request_id=_text(fields.get("request_id")) or None,
         reconciled=fields.get("reconciled") is True,
         kind=result.kind,
-        # Another version may have written what this one takes for a secret.
-        code=redacted(result.code or ""),
-        message=redacted(result.message or ""),
-        reason=redacted(_text(error.get("reason"))),
+        code=_without_secrets(result.code),
+        message=_without_secrets(result.message),
+        reason=_without_secrets(_text(error.get("reason"))),
         http_status=http_status if isinstance(http_status, int) else None,
     )
+
+
+def _without_secrets(text: str | None) -> str:
+    """Another version may have written what this one takes for a secret."""
+    return redacted(text) if text else ""
 
 
 def _text(value: object) -> str:

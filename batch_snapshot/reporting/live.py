@@ -39,7 +39,7 @@ class LedgerView:
             if self._invocations != (number := len(self._watch.stats.invocations)):
                 self._invocations, self._rows = number, _rows_of_accounts(self._watch)
             content = self._content(utc_now())
-        except BatchSnapshotError as error:
+        except (BatchSnapshotError, OSError) as error:
             self._file = None
             return message(f"{self._path.name} cannot be read", str(error))
         return html.title(content), html.sections(content)
@@ -61,7 +61,6 @@ class LedgerView:
             states["unattempted"] = max(0, number - states.total())
         data = report.load_watched(self._path, watch, _rows_left(accounts))
         frame = watch.frame() if watch.running else None
-        allowed = _allowed_now(data.forecasts) if watch.running else None
         content = report.page_content(
             data,
             now,
@@ -69,10 +68,12 @@ class LedgerView:
             groups=groups,
             accounts=accounts,
             frame=frame and _with_end(frame, data.forecasts if self._rows else {}),
-            allowed_now=allowed,
         )
         *before, declared = content.allowed
-        return replace(content, allowed=[*before, declared or (allowed and allowed[0])])
+        allowed = _allowed_now(data.forecasts) or (declared and (declared, "declared")) or None
+        if not watch.running or allowed is None:
+            return content
+        return replace(content, allowed_now=allowed, allowed=[*before, declared or allowed[0]])
 
 
 def message(title: str, text: str) -> View:

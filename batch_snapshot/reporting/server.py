@@ -109,6 +109,7 @@ class Site:
         self._source = source
         self._token = token
         self._views: dict[Path | None, Watched] = {}
+        self._reporting = asyncio.Lock()
         self.closing = asyncio.Event()
 
     def application(self) -> web.Application:
@@ -156,7 +157,7 @@ class Site:
             return live.message("Waiting", "The run has not begun yet.")
         try:
             ledgers = list_ledgers(folder)
-        except BatchSnapshotError as error:
+        except (BatchSnapshotError, OSError) as error:
             return live.message("Ledgers", str(error))
         text = html.template("ledgers.html").render(
             folder=folder, ledgers=ledgers, link=lambda name: self._link("/", folder / name)
@@ -208,12 +209,13 @@ class Site:
                 await asyncio.wait_for(self.closing.wait(), LOOK_EVERY)
 
     async def _report(self, request: web.Request) -> web.Response:
-        """The page that `report --html` writes."""
+        """The page that `report --html` writes; one at a time, for it takes memory."""
         ledger = self._ledger(request)
         if ledger is None:
             raise web.HTTPNotFound(text="There is no ledger to report on.")
         try:
-            text = await asyncio.to_thread(lambda: report.render_page(report.load(ledger), utc_now()))
+            async with self._reporting:
+                text = await asyncio.to_thread(lambda: report.render_page(report.load(ledger), utc_now()))
         except BatchSnapshotError as error:
             raise web.HTTPConflict(text=redacted(str(error))) from None
         return web.Response(text=text, content_type="text/html")

@@ -15,13 +15,15 @@ from tests.support.processes import move_in, write_manifest
 
 
 def test_view_follows_the_ledger_and_its_end(tmp_path):
-    ledger = LedgerBuilder(2).begin().intend(row(1), row(2)).result(row(1))
+    quota = {"quota": {"per_second": 3}}
+    ledger = LedgerBuilder(2).begin(accounts={"main": quota}).intend(row(1), row(2)).result(row(1))
     path = ledger.write(tmp_path / "l.ndjson")
     view = LedgerView(path)
     with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
         title, parts = view.read()
         assert title == "nightly: running, 1 of 2 rows succeeded"
-        assert "in the last minute" in parts["now"]
+        assert "in the last minute, of 3/s declared" in parts["now"]
+        assert "Allowed: 180 a minute." in parts["course"]
         ledger.result(row(2), Status.FAILED, message="no access").write(path)
         title, parts = view.read()
         assert "no access" in parts["failures"]
