@@ -89,7 +89,7 @@ class SectionedCommand(click.Command):
 
 
 class SectionedGroup(click.Group):
-    """The commands by section, in the order in which they are named there; suggests the nearest name."""
+    """The commands by section, in the order in which they are named there."""
 
     def __init__(
         self,
@@ -117,17 +117,6 @@ class SectionedGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own
         return list(self.commands)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
-            from difflib import get_close_matches
-
-            near = get_close_matches(args[0], self.commands, 1)
-            meant = f". Did you mean {near[0]!r}?" if near else "."
-            ctx.fail(f"there is no command {args[0]!r}{meant} There are: {', '.join(self.commands)}")
-        return super().resolve_command(ctx, args)
 
     def get_help(self, ctx: click.Context) -> str:
         from batch_snapshot.cli import help_page

@@ -10,7 +10,6 @@ from batch_snapshot.cli.command import command, option, section
 from batch_snapshot.cli.invocation import note_simulator
 from batch_snapshot.cli.params import FILE, words
 from batch_snapshot.cli.progress import ProgressLine, environment
-from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError
 from batch_snapshot.operations import SNAPSHOT, SOURCES
 
@@ -78,10 +77,9 @@ def discover_command(
     if name is not None:
         _refuse(checks.check_name(name))
     search = _filters(given)
-    chosen = Options(wait=given["wait"], **options.target(given))
+    chosen = options.options_of(given)
     skip = given["skip_active_jobs"]
-    if given["simulate"] is not None and given["progress"] != "none":
-        note_simulator(given["simulate"])
+    note_simulator(given["simulate"] if given["progress"] != "none" else None)
     with ProgressLine(given["progress"]) as progress:
         if output is not None:
             work = discover(output, search, chosen, environment(progress), name=name, skip_active=skip)

@@ -4,7 +4,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -32,43 +32,22 @@ OVER = ": the run itself was over; `batch-snapshot status` on its ledger shows t
 #: Flags that a command to run next leaves out, with their values.
 _LEFT_OUT = ("--notify-webhook", "--limit")
 
-#: The fields of `Options` and of `Settings` that have the value of the flag of that name.
-READ_OPTIONS = ("name", "catalog", "all_problems")
-_PLAIN = (
-    *(
-        "ledger",
-        "run_id",
-        "new_ledger",
-        "resume_within",
-        "changed_since",
-        "skip_active_jobs",
-        "wait",
-        "limit",
-    ),
-    *READ_OPTIONS,
-)
-_ENGINE = ("concurrency", "max_attempts", "max_duration", "token_ttl", "resend_in_doubt", "drain_timeout")
-
 
 def options_of(given: dict[str, Any]) -> Options:
     """The options that the flags of `run` or `retry` mean."""
     from batch_snapshot.failures.retry import NO_LIMIT, FailureLimit
 
     limit = given["max_failures"]
-    return Options(
-        **options.target(given),
-        **{name: given[name] for name in _PLAIN if name in given},
+    same = {field.name: given[field.name] for field in fields(Settings) if field.name in given}
+    return options.options_of(
+        given,
         cluster=_cluster(given["engine"], given["scheduler"], given["workers"], given["budget"]),
-        engine=Settings(
-            **{name: given[name] for name in _ENGINE},
-            failure_limit=FailureLimit.parse(limit) if limit else NO_LIMIT,
-        ),
+        engine=Settings(**same, failure_limit=FailureLimit.parse(limit) if limit else NO_LIMIT),
         command_line=_command_line(),
     )
 
 
 def _cluster(engine: str, scheduler: str | None, workers: int | None, budget: float) -> ClusterOptions | None:
-
     if engine != "dask" and (scheduler or workers):
         flag = "--scheduler" if scheduler else "--workers"
         raise InputError(f"{flag} is Dask's: use it with --engine dask")
@@ -162,7 +141,7 @@ def _confirm(plan: "Preview", *, ask: bool, show: bool, simulator: Mapping[str, 
     from batch_snapshot.jobs import preview
 
     if show and plan.endpoint == models.SIMULATOR:
-        note_simulator(simulator)
+        note_simulator(simulator or {})
 
     real = "AWS" in plan.catalogs and plan.endpoint != models.SIMULATOR
     if ask and real:
@@ -174,11 +153,12 @@ def _confirm(plan: "Preview", *, ask: bool, show: bool, simulator: Mapping[str, 
 
 
 def note_simulator(settings: Mapping[str, Any] | None) -> None:
-    """Say what is simulated instead of called."""
-    from batch_snapshot.simulator import DEMO
+    """Say what is simulated instead of called; None: nothing is."""
+    if settings is not None:
+        from batch_snapshot.simulator import DEMO
 
-    chosen = replace(DEMO, **(settings or {}))
-    terminal.log(f"simulated: {chosen.describe()}; AWS is not called", event="simulator")
+        chosen = replace(DEMO, **settings)
+        terminal.log(f"simulated: {chosen.describe()}; AWS is not called", event="simulator")
 
 
 def finish(work: Coroutine[Any, Any, "Summary"], form: str, notifiers: Notifiers) -> int:

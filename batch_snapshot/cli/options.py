@@ -1,6 +1,7 @@
 """The groups of flags that commands share."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from batch_snapshot.cli import params
 from batch_snapshot.cli.command import OptionalValueOption, option, section
 from batch_snapshot.cli.params import FILE, FOLDER, duration, duration_text
 from batch_snapshot.cli.terminal import Reporter
-from batch_snapshot.config.options import BUDGET, DEFAULT_SETTINGS
+from batch_snapshot.config.options import BUDGET, DEFAULT_SETTINGS, Options
 from batch_snapshot.errors import InputError
 
 # -- kinds of flags ----------------------------------------------------------------------------------
@@ -42,20 +43,16 @@ ALL_PROBLEMS = switch("--all-problems", help="Show all problems of the manifest 
 
 # -- the flags ---------------------------------------------------------------------------------------
 
-#: The fields of `Options` that say which accounts and endpoint are called, and under which quotas.
-_TARGET_OPTIONS = (
-    *("rate", "daily_quota", "read_rate", "simulator_state", "endpoint_url"),
-    *("region", "profile", "state_dir"),
-)
 
-
-def target(given: dict[str, Any]) -> dict[str, Any]:
-    """The options that say which accounts and endpoint are called, and under which quotas."""
-    accounts, simulator = given["accounts"], given["simulate"]
-    if accounts == ():
+def options_of(given: dict[str, Any], **more: Any) -> Options:
+    """The options that flags mean: each has the value of the flag of its name."""
+    if given["accounts"] == ():
         raise InputError("--accounts: name at least one account or tag:NAME, or leave it out for all")
-    simulated = {"simulate": simulator is not None, "simulator_settings": simulator or {}}
-    return {"accounts": accounts or (), **simulated, **{name: given.get(name) for name in _TARGET_OPTIONS}}
+    named = {field.name: given.get(field.name) for field in fields(Options)}
+    same = {name: value for name, value in named.items() if value is not None}
+    simulator = given["simulate"]
+    same |= {"simulate": simulator is not None, "simulator_settings": simulator or {}}
+    return Options(**{**same, **more})
 
 
 DRY_RUN = switch("--dry-run", help="Show what would be sent without calling AWS.")

@@ -8,7 +8,6 @@ import click
 from batch_snapshot.cli import invocation, options
 from batch_snapshot.cli.command import command, option, section
 from batch_snapshot.cli.params import MANIFEST
-from batch_snapshot.config.options import Options
 
 _LEDGER = option(
     "--ledger",
@@ -33,7 +32,5 @@ def plan_command(manifest: Path, **given: Any) -> int:
     """
     from batch_snapshot.jobs.run import dry_run
 
-    read = {name: given[name] for name in ("ledger", *invocation.READ_OPTIONS)}
-    return invocation.print_preview(
-        dry_run(manifest, Options(**read, **options.target(given))), given["form"]
-    )
+    chosen = options.options_of(given)
+    return invocation.print_preview(dry_run(manifest, chosen), given["form"])

@@ -10,7 +10,6 @@ from batch_snapshot.cli.command import command
 from batch_snapshot.cli.invocation import note_simulator
 from batch_snapshot.cli.params import LEDGER
 from batch_snapshot.cli.progress import ProgressLine, environment
-from batch_snapshot.config.options import Options
 
 
 @command(
@@ -31,10 +30,9 @@ def verify_command(ledger: Path, form: str, *, sample: int | None, **given: Any)
     from batch_snapshot import verify
     from batch_snapshot.discovery.output import calls_text
 
-    if given["simulate"] is not None and given["progress"] != "none":
-        note_simulator(given["simulate"])
+    note_simulator(given["simulate"] if given["progress"] != "none" else None)
     with ProgressLine(given["progress"]) as progress:
-        chosen = Options(wait=given["wait"], **options.target(given))
+        chosen = options.options_of(given)
         found = terminal.run(verify.verify(ledger, chosen, environment(progress), sample))
     terminal.warn(found.warnings)
 

@@ -117,6 +117,20 @@ async def test_two_hundred_accounts_keep_their_rows_when_a_worker_is_killed(plac
 
 
 @pytest.mark.long
+async def test_limit_sends_exactly_so_many_rows_of_all_accounts_on_a_cluster(place):
+    listed = many(place, 5, 20)
+    async with service(place) as url, cluster(place.folder, place.env) as dask:
+        where = ["--endpoint-url", url, "--engine", "dask", "--scheduler", dask.address, *BUDGET, *QUIET]
+        await dask.work(2)
+        trial = await call(place, "run", "trial.yaml", *where, "--limit", "33")
+        assert (trial.code, trial.json["outcome"], trial.json["calls"]) == (4, "deferred", 33)
+        assert recorded(place) == len((await record(url))["snapshots"]) == 33
+        rest = await call(place, "run", "trial.yaml", *where)
+        assert (rest.code, rest.json["calls"]) == (0, 67)
+        await made_once(url, place, listed)
+
+
+@pytest.mark.long
 async def test_a_worker_that_hangs_loses_its_accounts_and_makes_nothing_when_it_wakes(place):
     listed = many(place, 8, 60, **PACED)
     async with service(place, "--latency", "0.05") as url, cluster(place.folder, place.env) as dask:

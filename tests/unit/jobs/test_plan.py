@@ -379,3 +379,16 @@ def test_whatever_crashes_every_row_gets_exactly_one_snapshot(random, commands):
     world.invoke("retry")
     assert world.snapshots == Counter(POOL)
     assert history.fold(world.read()).succeeded == {row.key for row in POOL}
+
+
+@given(sent=st.lists(st.booleans(), max_size=30), limit=st.integers(1, 12))
+def test_limited_requests_are_the_first_ones_and_nothing_behind_them_is_looked_at(sent, limit):
+    requests = [Request(POOL[0], f"t{number}", 0) if one else None for number, one in enumerate(sent)]
+    looked_at = iter(requests)
+    taken = list(plan.limited(looked_at, limit))
+    assert [one for one in taken if one] == [one for one in requests if one][:limit]
+    assert taken == requests[: len(taken)]
+    if len([one for one in taken if one]) == limit:
+        assert taken[-1] is not None
+        assert list(looked_at) == requests[len(taken) :]
+    assert list(plan.limited(requests, None)) == requests
