@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from batch_snapshot.errors import InputError
@@ -37,33 +35,27 @@ class Target:
 
 
 async def open_target(
-    endpoint: str,
-    stack: AsyncExitStack,
-    *,
-    state: Path | None = None,
-    settings: Mapping[str, Any] = MappingProxyType({}),
-    concurrency: int,
+    endpoint: str, stack: AsyncExitStack, simulated: Mapping[str, Any], concurrency: int
 ) -> Target:
     """Where the calls go; a simulator is started for as long as the stack lasts.
 
     Args:
         endpoint: aws, simulator, or a URL.
         stack: closes the simulator.
-        state: the file that keeps the simulated world.
-        settings: fields of `SimulatorSettings` that differ from `simulator.DEMO`.
+        simulated: fields of `SimulatorSettings` that differ from `simulator.DEMO`.
         concurrency: the most calls in flight.
     """
     url = None if endpoint in {AWS, SIMULATOR} else endpoint
-    simulated = endpoint == SIMULATOR
-    if simulated:
+    if endpoint == SIMULATOR:
         from batch_snapshot import simulator  # noqa: PLC0415 - half a second of imports that few runs need
 
-        exists = state is not None and state.exists()  # noqa: ASYNC240 - before the first call
+        state = simulated.get("state")
+        exists = state is not None and state.exists()
         engagements, opportunities = (0, 0) if exists else SEEDED
         seeded = {"engagements": engagements, "opportunities_per_engagement": opportunities}
-        chosen = replace(simulator.DEMO, **{**seeded, **settings, "state": state})
+        settings = replace(simulator.DEMO, **{**seeded, **simulated})
         try:
-            url, _ = await stack.enter_async_context(simulator.serve(chosen))
+            url, _ = await stack.enter_async_context(simulator.serve(settings))
         except (ValueError, OSError) as error:
             raise InputError(f"--state: {error}") from None
-    return Target(endpoint_url=url, simulated=simulated, concurrency=concurrency)
+    return Target(endpoint_url=url, simulated=endpoint == SIMULATOR, concurrency=concurrency)

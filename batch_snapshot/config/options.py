@@ -114,6 +114,11 @@ class Options:
     #: The command line that resumes where this one stops, for the summary.
     command_line: str | None = None
 
+    @property
+    def simulated(self) -> Mapping[str, Any]:
+        """Fields of `SimulatorSettings`, the file of its world among them."""
+        return {**self.simulator_settings, "state": self.simulator_state}
+
 
 def state_folder_of(options: Options) -> Path:
     return options.simulated_state_dir or paths.state_folder(options.state_dir, os.environ)

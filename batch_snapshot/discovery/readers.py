@@ -48,13 +48,7 @@ async def open_readers(
         usage = stack.enter_context(CallLog(paths.call_log_file(state_folder_of(options))))
         accounts = targets.limited_accounts
         limits = AccountLimits(accounts, targets.endpoint, usage, os.environ, read_rate=options.read_rate)
-        where = await open_target(
-            targets.endpoint,
-            stack,
-            state=options.simulator_state,
-            settings=options.simulator_settings,
-            concurrency=options.engine.concurrency,
-        )
+        where = await open_target(targets.endpoint, stack, options.simulated, options.engine.concurrency)
         clients = await stack.enter_async_context(Clients(accounts, where, now))
         states = {name: limits.new_state(name, wait=options.wait) for name in accounts}
         yield readers_over(states, limits, clients.identify, clients.read, now=now, rng=rng)

@@ -160,13 +160,7 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         limits = _account_limits(job, call_log, options)
         if hooks.confirm and not hooks.confirm(preview_job(job, limits, hooks.now())):
             raise InputError("not confirmed: nothing was called")
-        target = await open_target(
-            job.endpoint,
-            stack,
-            state=options.simulator_state,
-            settings=options.simulator_settings,
-            concurrency=options.engine.concurrency,
-        )
+        target = await open_target(job.endpoint, stack, options.simulated, options.engine.concurrency)
         ledger = stack.enter_context(writer.Ledger(job.path))
         await wait_for_lost_workers(job.past, hooks.on_wait)
         callers = await stack.enter_async_context(

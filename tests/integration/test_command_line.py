@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from batch_snapshot import cli, manifest
+from batch_snapshot.cli.invocation import shareable
 from batch_snapshot.cli.params import short_duration, simulator_settings
 from batch_snapshot.models import Status
 from batch_snapshot.simulator import DEMO
@@ -322,6 +323,22 @@ def test_limit_sends_exactly_so_many_rows_over_all_accounts_and_the_next_run_the
     sent = Counter((line["engagement"], line["resource"]) for line in of_type(ledger, "result"))
     assert set(sent.values()) == {1}
     assert len(sent) == 20
+
+
+def test_next_command_names_neither_the_limit_nor_the_webhook():
+    words = [
+        "run",
+        "x.yaml",
+        "--limit",
+        "5",
+        "--limit=5",
+        "--notify-webhook",
+        "https://h",
+        "--ledger",
+        "l",
+        "--yes",
+    ]
+    assert shareable(words) == ["run", "x.yaml", "--ledger", "l", "--yes"]
 
 
 def test_limit_that_is_not_reached_completes_the_run(place, call):
