@@ -51,7 +51,7 @@ Selecting = Callable[[History], plan.Selection] | plan.Selection
 BATCH = 64
 
 
-class World(NamedTuple):
+class Outside(NamedTuple):
     """What a run reaches outside this process; a simulation brings its own."""
 
     open_callers: Callable[..., AbstractAsyncContextManager[Any]] = open_callers
@@ -60,7 +60,7 @@ class World(NamedTuple):
     in_thread: Callable[[Callable[[], None]], Awaitable[None]] = anyio.to_thread.run_sync
 
 
-THIS_MACHINE = World()
+THIS_MACHINE = Outside()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ class Hooks:
     signals: bool = False
     now: Callable[[], datetime] = utc_now
     rng: Random = field(default_factory=Random)
-    world: World = THIS_MACHINE
+    world: Outside = THIS_MACHINE
 
 
 async def run(path: Path | str, options: Options | None = None, hooks: Hooks | None = None) -> Summary:

@@ -26,7 +26,7 @@ from batch_snapshot import files
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.errors import BatchSnapshotError, LedgerError, StorageError
 from batch_snapshot.jobs import plan
-from batch_snapshot.jobs.run import Hooks, World, retry, run
+from batch_snapshot.jobs.run import Hooks, Outside, retry, run
 from batch_snapshot.ledger import check, reader
 from batch_snapshot.ledger.records import Intent, Result
 from batch_snapshot.models import Row, Status
@@ -215,7 +215,7 @@ class Life:
         hooks = Hooks(
             now=self.now,
             rng=Random(seed),
-            world=World(self._open_callers, self._machine(), self._in_thread),
+            world=Outside(self._open_callers, self._machine(), self._in_thread),
         )
         work: Callable[[], Awaitable[Summary]] = partial(run, self.manifest, options, hooks)
         if invocation.command == "retry":
