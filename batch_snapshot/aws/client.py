@@ -167,6 +167,15 @@ class Clients:
         await self._signing(account)
         return await self.quota_owner(account)
 
+    async def check_identity(self, account: str, expected: str) -> None:
+        """Refuse to sign for another AWS account than the one whose quotas are counted elsewhere."""
+        found = await self.identify(account)
+        unknown = any(one.startswith(UNKNOWN_ACCOUNT) for one in (found, expected))
+        if found != expected and not unknown:
+            why = f"a worker signs for {found}, not for {expected}: give all workers the same credentials"
+            stop = ErrorKind.DENIED, "WorkerIdentity", why, Verdict.STOP_ACCOUNT
+            raise ApiError(Failure(*stop, may_have_landed=False))
+
     async def quota_owner(self, account: str) -> str:
         """Name whose quotas the account spends: an AWS account, or elsewhere an endpoint and a key.
 

@@ -30,21 +30,12 @@ if TYPE_CHECKING:
     from batch_snapshot.models import Failure, Request
     from batch_snapshot.ratelimit.pacer import Reserved
 
-#: Seconds after it was handed out within which a batch begins, or it has less than its budget.
-BEGIN_WITHIN = 5.0
-#: A clock may run faster than another by this share.
-CLOCK_DRIFT = 0.05
 #: Rows of a first batch. A later one has twice as many as the one before settled, within bounds.
 FIRST_BATCH, SMALLEST_BATCH, LARGEST_BATCH = 64, 16, 512
 #: Reads reserved for a batch beyond those for its rows in doubt.
 SPARE_READS = 2
 #: Seconds before what failed is tried again.
 RETRY_AFTER = 0.5
-
-
-def silent_after(budget: float, drain: float) -> float:
-    """Seconds after which a batch that was handed out makes no call any more, wherever it is."""
-    return (BEGIN_WITHIN + budget + drain) * (1 + CLOCK_DRIFT)
 
 
 @dataclass(slots=True)
@@ -86,11 +77,10 @@ class Coordinator(Engine):
         try:
             while not account.halted:
                 await anyio.lowlevel.checkpoint()  # batches are shielded from the end of the run
-                taken = (
-                    taken or (not rows.left and await self._queue.take(account.name, rows.batch_size)) or []
-                )
-                if not (taken or rows.left):
-                    break
+                if not rows.left and not taken:
+                    taken = await self._queue.take(account.name, rows.batch_size)
+                    if not taken:
+                        break
                 try:
                     if taken:
                         for request in taken:

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 
 import anyio
@@ -23,12 +23,11 @@ from distributed import Client, LocalCluster, get_worker, secede
 from batch_snapshot import __version__
 from batch_snapshot.aws.target import Target
 from batch_snapshot.clock import seconds_since_boot
-from batch_snapshot.cluster.coordinator import BEGIN_WITHIN, silent_after
-from batch_snapshot.cluster.worker import Answer, Batch, Run, failed, host
-from batch_snapshot.config.options import ClusterOptions, Settings
+from batch_snapshot.cluster.worker import Answer, Batch, Run, host
+from batch_snapshot.config.options import BEGIN_WITHIN, ClusterOptions, Settings, silent_after
 from batch_snapshot.errors import InputError
 from batch_snapshot.failures.retry import NO_LIMIT
-from batch_snapshot.models import Account, ApiError, Failure, Request
+from batch_snapshot.models import Account, ApiError, ErrorKind, Failure, Request, Verdict
 
 #: Seconds for a first worker to be there.
 FIRST_WORKER_WITHIN = 60.0
@@ -36,13 +35,6 @@ FIRST_WORKER_WITHIN = 60.0
 LOOK_EVERY = 5.0
 #: Seconds for a question to the service, credentials included.
 ASK_WITHIN = 60.0
-
-
-class Worker(NamedTuple):
-    #: Of its process: another one may come back at the same address.
-    id: str
-    #: Its clock less ours at most, in seconds.
-    ahead: float
 
 
 # -- at a worker ---------------------------------------------------------------------------------------
@@ -142,8 +134,9 @@ class Workers:
         self._numbers = count(1)
         self._identities: dict[str, str] = {}
         self._skews: dict[str, float] = {}
-        #: By address, as they answered last.
-        self.there: dict[str, Worker] = {}
+        #: Ids of the workers by address (another process may come back there), and how much their clocks are
+        #: ahead of ours at least, in seconds.
+        self.there: dict[str, tuple[str, float]] = {}
         #: Questions to each without an answer yet.
         self._asked: Counter[str] = Counter()
         self._stops: set[asyncio.Task[None]] = set()
@@ -180,10 +173,8 @@ class Workers:
         Raises:
             ApiError: nothing was sent, or if it `may_have_landed`, nobody knows what was.
         """
-        batch.identity = self._identities.get(batch.account)
-        carried: Batch = await self._ask(
-            batch.account, "carry", batch, within=self._run.settings.max_duration or 0.0
-        )
+        batch.identity = self._identities[batch.account]
+        carried: Batch = await self._ask(batch.account, "carry", batch, within=self._run.budget)
         return carried
 
     def stop(self, *, abort: bool) -> None:
@@ -201,31 +192,34 @@ class Workers:
         Raises:
             ApiError: the call failed, or the worker was lost and makes no call any more.
         """
-        now, told = anyio.current_time(), None
-        address = min(self.there, key=self._asked.__getitem__, default=None)
+        now, silent = anyio.current_time(), silent_after(within, self._run.settings.drain_timeout)
+        address, told = min(self.there, key=self._asked.__getitem__, default=None), None
         if address is not None:
-            silent = silent_after(within, self._run.settings.drain_timeout)
-            worker, deadline = self.there[address], now + BEGIN_WITHIN + within
-            question = self._accounts[account], deadline + worker.ahead, method, *arguments
+            worker_id, ahead = self.there[address]
+            deadline = now + ahead + BEGIN_WITHIN + within
+            question = self._run, worker_id, self._accounts[account], deadline, method, *arguments
             key = f"batch-snapshot-{self._run.id}-{next(self._numbers)}"
             self._asked[address] += 1
-            with suppress(Exception):  # whatever Dask raises without a scheduler
-                future = self._client.submit(
-                    answer, self._run, worker.id, *question, key=key, workers=[address], pure=False
-                )
+            try:
+                future = self._client.submit(answer, *question, key=key, workers=[address], pure=False)
                 told = await _wait(self._client.gather(future, errors="skip"), silent)
                 future.release()
-            self._asked[address] -= 1
+            except Exception:  # noqa: BLE001, S110 - without a scheduler Dask raises this and that
+                pass
+            finally:
+                self._asked[address] -= 1
             if told is None:
                 self.there.pop(address, None)
                 await anyio.sleep_until(now + silent)
         if told is None:
-            raise failed("WorkerLost", "no worker answered", may_have_landed=address is not None)
-        if told.skew is not None:
-            self._skews[account] = told.skew + (told.now - self._now()).total_seconds()
-        if isinstance(told.value, Failure):
-            raise ApiError(told.value)
-        return told.value
+            lost = ErrorKind.TRANSIENT, "WorkerLost", "no worker answered", Verdict.RETRY
+            raise ApiError(Failure(*lost, may_have_landed=address is not None))
+        value, service_now = told
+        if service_now is not None:
+            self._skews[account] = (service_now - self._now()).total_seconds()
+        if isinstance(value, Failure):
+            raise ApiError(value)
+        return value
 
     async def keep_looking(self) -> None:
         while True:
@@ -243,7 +237,7 @@ class Workers:
         greeting = self._client.run(hello, workers=[address], on_error="return")
         told = (await _wait(greeting, LOOK_EVERY) or {}).get(address)
         if isinstance(told, tuple) and told[0] == __version__:
-            self.there[address] = Worker(told[1], told[2] - anyio.current_time())
+            self.there[address] = told[1], told[2] - anyio.current_time()
             return
         self.there.pop(address, None)
         if told is not None:
@@ -256,11 +250,7 @@ async def _wait(answer: Awaitable[Any], within: float) -> Any:
 
     It is never cancelled: Dask would cancel what others wait for with it.
     """
-
-    async def awaited() -> Any:
-        with suppress(Exception, asyncio.CancelledError):
-            return await answer
-
-    task = asyncio.ensure_future(awaited())
+    task = asyncio.ensure_future(answer)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio logs it
     await asyncio.wait({task}, timeout=within)
-    return task.result() if task.done() else None
+    return task.result() if task.done() and not (task.cancelled() or task.exception()) else None

@@ -24,7 +24,6 @@ from batch_snapshot.engine.limits import ConcurrencyLimit
 from batch_snapshot.engine.pool import Engine
 from batch_snapshot.engine.seams import Seams
 from batch_snapshot.models import (
-    UNKNOWN_ACCOUNT,
     Account,
     ApiError,
     ErrorKind,
@@ -40,11 +39,8 @@ from batch_snapshot.ratelimit.pacer import Pacer, Reserved
 _deadline: ContextVar[float] = ContextVar("deadline", default=inf)
 _log = logging.getLogger(__name__)
 
-
-def failed(
-    code: str, why: str, verdict: Verdict = Verdict.RETRY, *, may_have_landed: bool = False
-) -> ApiError:
-    return ApiError(Failure(ErrorKind.TRANSIENT, code, why, verdict, may_have_landed=may_have_landed))
+#: What a worker answers, or the `Failure` instead; and the service's clock, if it is known.
+Answer = tuple[Any, datetime | None]
 
 
 class Run(NamedTuple):
@@ -73,19 +69,11 @@ class Batch:
     requests: list[Request]
     progress: Progress
     reserved: list[Reserved | None]
-    identity: str | None = None
+    identity: str = ""
     outcomes: list[Outcome] = field(default_factory=list)
     unsettled: list[Attempts] = field(default_factory=list)
     traffic: Traffic = field(default_factory=Traffic)
     stop: Stop | None = None
-
-
-class Answer(NamedTuple):
-    """What a worker answers, or the `Failure` instead; with the service's clock less its own, and its own."""
-
-    value: Any
-    skew: float | None
-    now: datetime
 
 
 class Host(Clients):
@@ -100,19 +88,21 @@ class Host(Clients):
         self._engines: set[Engine] = set()
         self._stopping = False
 
-    async def answer(self, account: Account, deadline: float, method: str, *arguments: Any) -> Answer:
+    async def answer(self, account: Account, deadline: float, method: str, *more: Any) -> Answer:
         """Call a method; no call that it makes begins after the deadline."""
         self.known[account.name] = account
         _deadline.set(deadline)
         try:
-            value = await getattr(self, method)(*arguments)
+            value = await getattr(self, method)(*more)
         except ApiError as error:
             value = error.failure
         except Exception:  # noqa: BLE001 - the coordinator reports it, whatever it is
             _log.exception("account %s", account.name)
             why = "a worker's program broke: see its log, then run the same command again"
-            value = failed("WorkerBroke", why, Verdict.STOP_ACCOUNT, may_have_landed=True).failure
-        return Answer(value, self.clock_skew(account.name), self._now())
+            stop = ErrorKind.UNKNOWN, "WorkerBroke", why, Verdict.STOP_ACCOUNT
+            value = Failure(*stop, may_have_landed=True)
+        known = self.clock_skew(account.name) is not None
+        return value, self._now() + self.skew(account.name) if known else None
 
     async def stop(self, *, abort: bool) -> None:
         """End all batches early; with `abort` their calls in flight are dropped."""
@@ -133,7 +123,7 @@ class Host(Clients):
         Raises:
             ApiError: the worker cannot sign as it should; nothing was sent.
         """
-        await self._check_identity(batch)
+        await self.check_identity(batch.account, batch.identity)
         writes, reads = (Pacer(Pace(), reserved) for reserved in batch.reserved)
         account = AccountState(batch.account, writes, reads, batch.traffic)
         batch.progress.apply(account)
@@ -165,14 +155,6 @@ class Host(Clients):
         batch.requests, batch.stop = [], None if account.spent else account.stop
         batch.progress = Progress.of(account)
         return batch
-
-    async def _check_identity(self, batch: Batch) -> None:
-        """Refuse to sign for another AWS account than the one whose quotas the coordinator counts."""
-        found = await self.identify(batch.account)
-        known = {found, batch.identity or found}
-        if len(known) > 1 and not any(one.startswith(UNKNOWN_ACCOUNT) for one in known):
-            why = f"a worker signs for {found}, not for {batch.identity}: give all the same credentials"
-            raise failed("WorkerIdentity", why, Verdict.STOP_ACCOUNT)
 
 
 #: The host of a run in this process; of many runs the oldest are forgotten.

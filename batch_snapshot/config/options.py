@@ -19,6 +19,15 @@ RESUME_WITHIN = 20 * 3600.0
 #: Seconds for which a worker of a cluster sends one batch, and what may be given instead.
 BUDGET = 5.0
 SHORTEST_BUDGET, LONGEST_BUDGET = 1.0, 60.0
+#: Seconds after it was handed out within which a batch begins, or it has less than its budget.
+BEGIN_WITHIN = 10.0
+#: A worker's clock may run faster or slower than ours by this share.
+CLOCK_DRIFT = 0.05
+
+
+def silent_after(budget: float, drain: float) -> float:
+    """Seconds after which a batch that was handed out makes no call any more, wherever its worker is."""
+    return (BEGIN_WITHIN + budget + drain) * (1 + CLOCK_DRIFT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from batch_snapshot.aws.client import Clients
-from batch_snapshot.cluster.coordinator import Coordinator, silent_after
-from batch_snapshot.config.options import BUDGET, DEFAULT_SETTINGS, LONGEST_BUDGET
+from batch_snapshot.cluster.coordinator import Coordinator
+from batch_snapshot.config.options import BUDGET, DEFAULT_SETTINGS, LONGEST_BUDGET, silent_after
 from batch_snapshot.engine.pool import Engine
 from batch_snapshot.engine.seams import Seams
 from batch_snapshot.errors import InputError

@@ -135,6 +135,7 @@ async def test_a_worker_that_hangs_loses_its_accounts_and_makes_nothing_when_it_
     listed = many(place, 8, 60, **PACED)
     async with service(place, "--latency", "0.05") as url, cluster(place.folder, place.env) as dask:
         where = ["--endpoint-url", url, "--engine", "dask", "--scheduler", dask.address, *BUDGET, *QUIET]
+        where += ["--max-duration", "1h"]  # which has nothing to do with how long a batch lasts
         async with place.started("run", "trial.yaml", *where) as child:
             await until(lambda: recorded(place) > 60, "some results", PATIENT)
             dask.workers[0].send_signal(signal.SIGSTOP)

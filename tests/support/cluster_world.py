@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from batch_snapshot.aws.target import Target
-from batch_snapshot.cluster.coordinator import BEGIN_WITHIN, silent_after
 from batch_snapshot.cluster.worker import Host, Run
+from batch_snapshot.config.options import BEGIN_WITHIN, silent_after
 from batch_snapshot.models import Account, ApiError, ErrorKind, Failure, Verdict
 
 if TYPE_CHECKING:
@@ -41,13 +41,14 @@ class FakeWorkers:
         fate = self._fate(len(self.batches) - 1)
         if fate == "refused":
             raise _lost(may_have_landed=False)
+        batch.identity = batch.identity or f"aws:{batch.account}"
         deadline = anyio.current_time() + BEGIN_WITHIN + BUDGET
         sent = pickle.loads(pickle.dumps(batch))
         if fate is None:
-            answer = await self._answer(deadline, sent)
-            if isinstance(answer.value, Failure):
-                raise ApiError(answer.value)
-            return answer.value
+            answer, _ = await self._answer(deadline, sent)
+            if isinstance(answer, Failure):
+                raise ApiError(answer)
+            return answer
         async with anyio.create_task_group() as cut_off:
             if fate == "cut off":
                 cut_off.start_soon(self._answer, deadline, sent)

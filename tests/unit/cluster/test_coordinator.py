@@ -121,8 +121,8 @@ def test_a_batch_that_begins_after_the_stop_sends_nothing():
         world = World()
         await world.run(requests(1))
         await world.workers.host.stop(abort=False)
-        answer = await world.workers.host.answer(Account("main"), 1e6, "carry", world.workers.batches[0])
-        return world, answer.value
+        batch, _ = await world.workers.host.answer(Account("main"), 1e6, "carry", world.workers.batches[0])
+        return world, batch
 
     world, batch = in_virtual_time(body)
     assert len(world.sent) == 1

@@ -28,7 +28,7 @@ async def test_no_call_begins_after_the_deadline_of_its_own_batch():
 
     host = Probed(Run("one", Target(), Settings(), 5.0))
     host.clock = lambda: 10.0
-    assert (await host.answer(Account("a"), 10.1, "call")).value == "called"
+    assert await host.answer(Account("a"), 10.1, "call") == ("called", None)
     worker._deadline.set(10.0)
     with pytest.raises(Abandoned):
         host._check_deadline()
