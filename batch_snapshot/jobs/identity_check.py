@@ -1,4 +1,4 @@
-"""Who signs for a ledger's accounts, and whether that is who signed before."""
+"""Which AWS account signs for each account of a ledger, and whether it is the same as before."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from batch_snapshot.engine.limits import AccountLimits
     from batch_snapshot.jobs.job import Job
 
-    #: Says whose quotas an account uses; raises `ApiError`.
+    #: Names the AWS account whose quotas an account uses; raises `ApiError`.
     Identify = Callable[[str], Awaitable[str]]
 
 #: Accounts that the warning before the first call names.
@@ -177,7 +177,7 @@ def _renamed_refusal(job: Job, name: str, now: str) -> str | None:
 async def identify_signer(
     job: Job, signers: dict[str, str], limits: AccountLimits, identify: Identify, account: AccountState
 ) -> None:
-    """Find out who signs, put it in `signers` for the intents, and apply that AWS account's quotas."""
+    """Find the AWS account that signs, put it in `signers` for the intents, and apply its quotas."""
     found = await identify(account.name)
     before = signers.get(account.name) or job.past.signers.get(account.name)
     now = signers[account.name] = recorded_form(found)

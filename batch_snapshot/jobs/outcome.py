@@ -1,4 +1,4 @@
-"""How a run ended: its outcome, its summary, and the commands that come next."""
+"""The end of a run: its outcome, its summary, and the next commands."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""Which ledger a run resumes, and what it says."""
+"""Which ledger a run resumes, and its state."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -25,8 +25,8 @@ def choose_ledger(name: str, options: Options, now: datetime) -> tuple[Path, lis
     """Today's ledger, or with {date} in its name one of another day that is not finished; and warnings.
 
     Today's comes first if it exists and is not finished. Then one that was deferred, whatever its age, and
-    of several the oldest: its run said that the same command resumes it. Then a young one, unless today's
-    exists. Files that are no ledgers are passed over.
+    of several the oldest: its run printed that the same command resumes it. Then a young one, unless today's
+    exists. Files that are no ledgers are ignored.
     """
     pattern = paths.ledger_pattern(options.ledger, simulated=options.simulate)
     today = todays_ledger(name, options, now)
@@ -89,7 +89,7 @@ class UnfinishedLedger(NamedTuple):
     end: End | None
     #: Whether its run was deferred: the same command resumes it, however old it is.
     deferred: bool
-    #: Whether its run began so lately that the same command resumes it.
+    #: Whether its run began recently enough that the same command resumes it.
     young: bool
 
 

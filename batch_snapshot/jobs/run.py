@@ -1,4 +1,4 @@
-"""`run` and `retry`, the library's entry, and their dry runs: each makes a `Job`, carried out in one way.
+"""`run` and `retry`, the library's entry, and their dry runs: each makes a `Job`; all jobs run alike.
 
 `run_sync` and `retry_sync` are for programs that are not asynchronous. Where an event loop runs already,
 as in a notebook, they run in a thread of their own, and the callbacks of `Hooks` are called from there.

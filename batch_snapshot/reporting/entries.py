@@ -1,4 +1,4 @@
-"""One entry per row: what became of it, and how. Pure."""
+"""One entry per row: its result, and how it came about. Pure."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""A run while it goes: how fast its accounts call, what they wait for, and when it will end."""
+"""An active run: how fast its accounts call, what they wait for, and when it will end."""
 
 from collections import deque
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What outcomes or ledger lines add up to: for the live display, `status`, summaries and the report.
+"""The sums of outcomes or ledger lines: for the live display, `status`, summaries and the report.
 
 `RowCounts.replace` is the one place where rows are counted. `RunStats` feeds it the outcomes of a running
 invocation, `LedgerStats` the lines of a ledger. Pure.
@@ -29,7 +29,7 @@ RECENT = timedelta(seconds=60)
 #: Rows that are shown of each group of failures.
 EXAMPLES = 2
 
-#: What a row came to: a success, or the group of a row that failed or is in doubt.
+#: The result of a row: a success, or the group of a row that failed or is in doubt.
 RowResult = Status | FailureGroup
 
 
@@ -46,7 +46,7 @@ class RowCounts:
         return self.statuses[Status.FAILED] + self.statuses[Status.IN_DOUBT]
 
     def replace(self, before: RowResult | None, after: RowResult | None) -> None:
-        """Count what a row came to in place of what it had come to before."""
+        """Count a row's new result instead of its earlier one."""
         for result, step in ((before, -1), (after, 1)):
             if isinstance(result, FailureGroup):
                 self.failures[result] += step
@@ -69,7 +69,7 @@ def _result_of(status: Status, kind: ErrorKind | None, code: str | None) -> RowR
 
 
 class RunStats:
-    """A run by now: counts and failures of the whole ledger, and of each account what this invocation did."""
+    """A run so far: counts and failures of the whole ledger, and of each account what this invocation did."""
 
     def __init__(self, past: History, total: int, todo: Mapping[str, int]) -> None:
         """Begin with what the ledger says."""
@@ -158,11 +158,11 @@ class Invocation:
 
     command: str
     began: datetime
-    #: Its end, or the time of its last line so far.
+    #: Its end, or the time of its last line.
     ended: datetime
     outcome: str = "crashed"
     results: int = 0
-    #: By account, as far as results tell.
+    #: Calls by account, of rows that have a result.
     calls: Counter[str] = field(default_factory=Counter)
     throttled: Counter[str] = field(default_factory=Counter)
     #: By second since it began: rows that succeeded, failed, are in doubt, and throttles.
@@ -248,7 +248,7 @@ class LedgerStats:
         return {key: _result_in(self.history, key) for key in self._pending}
 
     def _put_in_doubt(self, before: Mapping[bytes, RowResult | None]) -> None:
-        """Count what became of pending rows by a crash."""
+        """Count pending rows as a crash left them."""
         for key, result in before.items():
             self.accounts[self._pending[key]].replace(result, _result_in(self.history, key))
         self._pending.clear()

@@ -1,4 +1,4 @@
-"""What a ledger says by itself, also while a run is writing it."""
+"""The state of a ledger, also while a run is writing it."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -74,7 +74,7 @@ class LedgerWatch:
         return replace(found, examples=find_examples(self._path, self.stats.history, found.failures))
 
     def frame(self) -> Frame:
-        """What was read, as a display shows it: calls are those that results tell of."""
+        """What was read, for a display; calls are those of rows that have a result."""
         stats, counts, accounts = self.stats, self.stats.counts, self.stats.ordered(self.header)
         last, now = stats.invocations[-1], self._now()
         rate = stats.rate(now)

@@ -113,7 +113,7 @@ class ThisRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What a run or ledger came to. Counts and failures describe the whole ledger."""
+    """The result of a run, or of a ledger. Counts and failures describe the whole ledger."""
 
     #: completed, stopped, deferred or interrupted
     outcome: str
@@ -185,7 +185,7 @@ class Summary:
 
 
 def exit_code(outcome: str, counts: Counts, signum: int | None = None) -> int:
-    """The exit code of a run that was carried out; the most serious reason wins."""
+    """The exit code of a run that made calls or had nothing to do; the most serious reason wins."""
     if outcome == "interrupted":
         return 128 + (signum or 2)
     rest = 0 if counts.settled else 1
