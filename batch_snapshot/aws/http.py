@@ -219,10 +219,10 @@ class HttpAnswer(NamedTuple):
         return self.body
 
 
-async def _connect(create: Callable[..., Any], *args: Any) -> Any:
+async def _connect(create: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """Make a connection as aiohttp does, and mark what it raises: nothing of a call was sent by then."""
     try:
-        return await create(*args)
+        return await create(*args, **options)
     except Exception as error:
         setattr(error, UNCONNECTED, True)
         raise

@@ -109,6 +109,25 @@ async def test_waiters_are_served_first_come_first_served():
     assert served == list(range(20))
 
 
+async def test_a_permit_at_once_overtakes_no_waiter_and_waits_for_nothing():
+    windows = Windows(limit=2, opens_at=1000)
+    pacer = Pacer(pace.declared(10), windows, wait=True)
+    permit = pacer.acquire_nowait()
+    assert permit
+    with permit:
+        permit.used()
+        assert pacer.acquire_nowait() is None  # too early by the pace
+    async with anyio.create_task_group() as group:
+        group.start_soon(call, pacer)
+        await anyio.sleep(0.05)
+        # The clock moves on, and the waiter has not run yet.
+        pacer.now = lambda: anyio.current_time() + 1
+        assert pacer.acquire_nowait() is None
+    assert windows.reservations == 2
+    assert pacer.acquire_nowait() is None  # the window is full
+    assert anyio.current_time() < 1000
+
+
 async def test_a_throttle_delays_calls_that_wait_already():
     pacer = Pacer(pace.declared(100))
     left: list[float] = []
