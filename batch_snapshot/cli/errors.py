@@ -73,7 +73,9 @@ def _write(
 
 def _described(error: BaseException, arguments: Sequence[str]) -> tuple[str, str, int]:
     if isinstance(error, click.ClickException):
-        return "usage", text.line(error.format_message()), 2
+        group = error.ctx.command if isinstance(error, click.NoSuchCommand) and error.ctx else None
+        known = f" There are: {', '.join(group.commands)}" if isinstance(group, click.Group) else ""
+        return "usage", text.line(error.format_message() + known), 2
     if isinstance(error, ManifestError):
         return "manifest", text.lines(str(error)), error.exit_code
     if isinstance(error, BatchSnapshotError):
