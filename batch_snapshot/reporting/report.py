@@ -1,20 +1,19 @@
 """Reports: a ledger and its manifest → an HTML page, or CSV files."""
 
-import re
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from batch_snapshot import manifest, paths
+from batch_snapshot import manifest
 from batch_snapshot.config.accounts import accounts_with_quotas
 from batch_snapshot.engine.limits import AccountForecast
 from batch_snapshot.errors import InputError, LedgerError, ManifestError, way_out
 from batch_snapshot.files import atomic_write_text, make_folder, resolved
-from batch_snapshot.ledger import reader
+from batch_snapshot.ledger import prune, reader
 from batch_snapshot.ledger.diff import Difference, diff
 from batch_snapshot.ledger.records import Header
 from batch_snapshot.manifest import Manifest
@@ -169,15 +168,19 @@ def allowed_rate(path: Path, header: Header) -> float | None:
 
 
 def _difference(data: ReportData) -> Difference | None:
-    """What changed since the ledger of the night before; None: there is none, or it cannot be read."""
-    date = next(iter(re.findall(r"\d{4}-\d\d-\d\d", data.path.name)[::-1]), None)
-    if date is None:
-        return None
-    pattern = str(data.path.with_name(data.path.name.replace(date, "{date}")))
-    earlier = [path for path in paths.dated_ledgers(pattern, "") if path.name < data.path.name]
-    for path in earlier[:1]:
+    """What changed since the ledger before it; None: there is none, or it cannot be read."""
+    first = data.stats.history.first or data.header
+    with suppress(InputError):
+        earlier = [
+            one
+            for one in prune.ledgers_in(data.path.parent)
+            if one.series == (first.name, first.endpoint) and one.started_at < first.started_at
+        ]
+        if not earlier:
+            return None
+        before = max(earlier, key=lambda one: one.started_at).path
         try:
-            return diff(path, data.path)
+            return diff(before, data.path)
         except LedgerError as error:
             data.notes.append(f"The ledger before this one cannot be compared with it ({error}).")
     return None

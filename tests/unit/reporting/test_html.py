@@ -335,18 +335,22 @@ def test_wait_is_told_apart_from_the_call(tmp_path, chromium):
         assert shown(page, heads(page).index("Wait + call")) == ["2.4 s + 80 ms", "2 s"]
 
 
-def test_page_compares_with_the_ledger_of_the_day_before(tmp_path, chromium):
+def test_page_compares_with_the_ledger_before(tmp_path, chromium):
     first = LedgerBuilder(2).begin().result(row(1), Status.FAILED).result(row(2)).end()
-    first.write(tmp_path / "nightly-2026-03-01.ndjson")
-    ledger = LedgerBuilder(3).begin().result(row(1)).result(row(2), Status.FAILED).result(row(3)).end()
-    with opened(chromium, made(ledger.write(tmp_path / "nightly-2026-03-02.ndjson"))) as page:
-        kinds = page.js(
-            "[...document.querySelectorAll('#part-difference summary')].map(each => each.innerText)"
-        )
-        assert [kind.split(":")[0] for kind in kinds] == ["1 new", "1 newly failing", "1 recovered"]
-    assert "Since the ledger before" not in made(tmp_path / "nightly-2026-03-01.ndjson").read_text("utf-8")
-    (tmp_path / "nightly-2026-03-01.ndjson").write_text("no ledger", "utf-8")
-    assert "cannot be compared" in made(tmp_path / "nightly-2026-03-02.ndjson").read_text("utf-8")
+    first.write(tmp_path / "b.ndjson")
+    # Neither an older one, nor those of another manifest or endpoint.
+    LedgerBuilder(2).begin(at=-60).result(row(9)).end().write(tmp_path / "a.ndjson")
+    LedgerBuilder(2, name="other").begin(at=60).result(row(9)).end().write(tmp_path / "c.ndjson")
+    LedgerBuilder(2).begin(at=60, endpoint="simulator").result(row(9)).end().write(tmp_path / "d.ndjson")
+    ledger = LedgerBuilder(3).begin(at=90_000).result(row(1)).result(row(2), Status.FAILED).result(row(3))
+    with opened(chromium, made(ledger.end().write(tmp_path / "e.ndjson"))) as page:
+        summaries = "[...document.querySelectorAll('#part-difference summary')]"
+        kinds = page.js(f"{summaries}.map(each => each.innerText.split(':')[0])")
+        assert kinds == ["1 new", "1 newly failing", "1 recovered"]
+    assert "Since the ledger before" not in made(tmp_path / "a.ndjson").read_text("utf-8")
+    with (tmp_path / "b.ndjson").open("ab") as file:
+        file.write(b"{}\n")
+    assert "cannot be compared" in made(tmp_path / "e.ndjson").read_text("utf-8")
 
 
 MANY = 100_000
