@@ -37,7 +37,7 @@ class Screen:
     def close(self) -> None:
         """Erase the block; a later frame draws it again."""
         if self._drawn:
-            self._write(self._erasing() + _SHOW_CURSOR)
+            self._write(_SHOW_CURSOR + self._erasing())
             self._drawn, self._lengths = "", []
 
     def pause(self) -> None:

@@ -140,7 +140,7 @@ async def test_an_account_with_another_endpoint_is_another_account(place, monkey
         path = place.manifest(pairs(2), accounts={"m": {"endpoint_url": url}})
         await run.run(path, Options(state_dir=place.folder))
         place.manifest(pairs(2), accounts={"m": {"endpoint_url": f"{url}/elsewhere"}})
-        with pytest.raises(LedgerError, match="another one"):
+        with pytest.raises(LedgerError, match="has other settings there"):
             await run.run(path, Options(state_dir=place.folder))
 
 
