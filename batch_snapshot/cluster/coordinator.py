@@ -14,20 +14,18 @@ from typing import TYPE_CHECKING
 import anyio
 
 from batch_snapshot.cluster.worker import Batch
-from batch_snapshot.engine.account import Abandoned, Progress, Stop, StopKind
+from batch_snapshot.engine.account import Abandoned, AccountState, Progress, Stop, StopKind
 from batch_snapshot.engine.attempts import Attempts
 from batch_snapshot.engine.pool import Engine
 from batch_snapshot.engine.signal import Signal
-from batch_snapshot.models import ApiError, Verdict
+from batch_snapshot.models import ApiError, Failure, Request, Verdict
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from batch_snapshot.cluster.dask_client import Workers
     from batch_snapshot.config.options import Settings
-    from batch_snapshot.engine.account import AccountState
     from batch_snapshot.engine.seams import Seams
-    from batch_snapshot.models import Failure, Request
     from batch_snapshot.ratelimit.pacer import Reserved
 
 #: Rows of a first batch. A later one has twice as many as the one before settled, within bounds.

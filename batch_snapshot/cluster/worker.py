@@ -96,6 +96,9 @@ class Host(Clients):
             value = await getattr(self, method)(*more)
         except ApiError as error:
             value = error.failure
+        except Abandoned:
+            late = ErrorKind.TRANSIENT, "TooLate", "a worker was asked too long ago", Verdict.RETRY
+            value = Failure(*late, may_have_landed=False)
         except Exception:  # noqa: BLE001 - the coordinator reports it, whatever it is
             _log.exception("account %s", account.name)
             why = "a worker's program broke: see its log, then run the same command again"

@@ -8,8 +8,7 @@ from batch_snapshot.aws.target import Target
 from batch_snapshot.cluster import worker
 from batch_snapshot.cluster.worker import Host, Run
 from batch_snapshot.config.options import Settings
-from batch_snapshot.engine.account import Abandoned
-from batch_snapshot.models import Account
+from batch_snapshot.models import Account, Verdict
 
 pytestmark = pytest.mark.anyio
 
@@ -29,6 +28,5 @@ async def test_no_call_begins_after_the_deadline_of_its_own_batch():
     host = Probed(Run("one", Target(), Settings(), 5.0))
     host.clock = lambda: 10.0
     assert await host.answer(Account("a"), 10.1, "call") == ("called", None)
-    worker._deadline.set(10.0)
-    with pytest.raises(Abandoned):
-        host._check_deadline()
+    late, _ = await host.answer(Account("a"), 10.0, "call")
+    assert (late.code, late.verdict, late.may_have_landed) == ("TooLate", Verdict.RETRY, False)
