@@ -81,8 +81,6 @@ class RunStats:
         self.accounts: defaultdict[str, RowCounts] = defaultdict(RowCounts)
         #: Rows of this invocation that will not be sent again, by account.
         self.settled: Counter[str] = Counter()
-        #: Results of rows that are about to be sent again, by the row's key.
-        self._provisional: dict[bytes, RowResult] = {}
         self._left_out = self._looked_up = 0
         #: Keys of rows that the ledger had as failed or in doubt, and that have a new result.
         self.sent_again: set[bytes] = set()
@@ -91,27 +89,21 @@ class RunStats:
         #: The row that failed last, and why.
         self.last_error: str | None = None
 
-    def add(self, outcome: Outcome, *, provisional: bool = False) -> None:
-        """Count an outcome in place of the row's earlier state; a `provisional` one is not its last."""
+    def add(self, outcome: Outcome) -> None:
+        """Count an outcome in place of the row's earlier state."""
         row, error = outcome.request.row, outcome.error
         key, account = row.key, row.account
         result = _result_of(outcome.status, error.kind if error else None, error.code if error else None)
-        earlier = self._provisional.pop(key, None)
-        if isinstance(earlier, FailureGroup):
-            self._examples[earlier].pop(key, None)
-        self.rows.replace(earlier or _result_in(self._past, key), result)
-        self.accounts[account].replace(earlier, result)
+        self.rows.replace(_result_in(self._past, key), result)
+        self.accounts[account].replace(None, result)
         if key in self._past.unfinished:
             self.sent_again.add(key)
         if error and isinstance(result, FailureGroup):
             self.last_error = describe_error(row, error.code, error.message)
             if len(self._examples[result]) < EXAMPLES:
                 self._examples[result][key] = Example(row, error.message)
-        if provisional:
-            self._provisional[key] = result
-        else:
-            self.settled[account] += 1
-            self._looked_up += outcome.reconciled and not outcome.attempts
+        self.settled[account] += 1
+        self._looked_up += outcome.reconciled and not outcome.attempts
 
     def skip(self, reason: Skip, rows: int) -> None:
         self.rows.statuses[reason] += rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,29 +27,22 @@ if TYPE_CHECKING:
 @given(
     histories,
     st.lists(
-        st.tuples(pool_rows, st.integers(0, 2), st.none() | st.sampled_from(Status)),
+        st.tuples(pool_rows, st.sampled_from(Status)),
         unique_by=lambda one: one[0],
     ),
 )
 @patient
 def test_run_stats_agree_with_the_history_of_the_ledger(before, sent):
-    """Whatever was known of a row, and however often its worker was lost on the way."""
     past = history.fold(lines_of(before))
     seen = RunStats(past, len(POOL), {})
-    recorded = []
-    for each_row, losses, status in sent:
-        if past.status(each_row.key) is Status.SUCCEEDED:
-            continue
-        lost = [outcome(each_row, Status.IN_DOUBT, ErrorKind.TRANSIENT, "WorkerLost")] * losses
-        final = [outcome(each_row, status)] if status else []
-        for each in lost:
-            seen.add(each, provisional=True)
-        for each in final:
-            seen.add(each)
-        recorded.append((lost, final))
-    written: list[Record | None] = [
-        codec.decode(codec.encode_result(RUN_ID, each)) for pair in recorded for each in chain(*pair)
+    recorded = [
+        outcome(each_row, status)
+        for each_row, status in sent
+        if past.status(each_row.key) is not Status.SUCCEEDED
     ]
+    for each in recorded:
+        seen.add(each)
+    written: list[Record | None] = [codec.decode(codec.encode_result(RUN_ID, each)) for each in recorded]
     records: list[Record] = [line.record for line in lines_of(before)]
     records.append(header())
     records.extend(record for record in written if record)
@@ -60,11 +52,8 @@ def test_run_stats_agree_with_the_history_of_the_ledger(before, sent):
     for group, examples in seen.examples.items():
         for example in examples:
             assert history.failure_group(found.unfinished[example.row.key]) == group
-    assert seen.this_run.sent == sum(bool(lost or final) for lost, final in recorded)
-    assert seen.settled.total() == sum(len(final) for _, final in recorded)
-    assert sum(rows.statuses.total() for rows in seen.accounts.values()) == sum(
-        bool(lost or final) for lost, final in recorded
-    )
+    assert seen.this_run.sent == seen.settled.total() == len(recorded)
+    assert sum(rows.statuses.total() for rows in seen.accounts.values()) == len(recorded)
 
 
 @given(ledgers())
