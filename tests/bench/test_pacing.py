@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from statistics import median
 from typing import TYPE_CHECKING
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.bench.pacing.controllers import CONTROLLERS, Aimd, Ours
+from tests.bench.pacing.oracle import soonest
 from tests.bench.pacing.random_servers import KINDS, draw, play_random, score
 from tests.bench.pacing.scenarios import DECLARED, SCENARIOS, play
-from tests.bench.pacing.servers import Fixed, Sliding, Weighted
+from tests.bench.pacing.servers import Bucket, Fixed, Sliding, Weighted
 
 if TYPE_CHECKING:
     from tests.bench.pacing.scenarios import Result
@@ -72,6 +74,37 @@ def test_a_seed_always_draws_the_same_service():
 def test_a_window_admits_its_limit_in_the_long_run(window):
     calls = sum(window.admits(number / 25) for number in range(25 * 60))
     assert 0.85 * 20 * 60 <= calls <= 20 * 61
+
+
+@pytest.mark.parametrize(
+    "server", [Bucket(5, 3, ((4.0, 2.0),)), Sliding(20, 1.0), Fixed(20, 1.0), Weighted(4, 1.0)]
+)
+def test_a_server_admits_a_call_when_it_opens_and_none_just_before(server):
+    now = 0.1
+    for _ in range(60):
+        opens = server.opens(now)
+        if opens > now + 1e-6:
+            assert not copy.deepcopy(server).admits(opens - 1e-6)
+        assert server.admits(opens)
+        now = opens + 0.01
+
+
+def test_no_client_can_be_done_before_the_server_has_admitted_its_calls():
+    # A burst of 3 at once, then 5 a second; the other program's calls cost half a second in all.
+    alone = soonest(Bucket(5, 3), 23, latency=0.1, stray=0.0, others=(), seed=1)
+    shared = soonest(Bucket(5, 3), 23, latency=0.1, stray=0.0, others=(0.3, 0.5, 1.7), seed=1)
+    assert alone == pytest.approx(4.1, abs=0.01)
+    assert shared == pytest.approx(4.7, abs=0.01)
+    # With 32 workers, 320 calls of a second take ten seconds however much is admitted.
+    assert soonest(Bucket(1000, 1000), 320, 1.0, 0.0, (), 1) == pytest.approx(10.0, rel=0.02)
+
+
+def test_a_client_that_knows_the_limit_scores_better_than_any_pace():
+    services = [draw(seed) for seed in range(100, 115)]
+    informed = score([play_random(each) for each in services])
+    assert 1.0 <= informed.mean <= 1.06
+    assert informed.worst <= 1.3
+    assert informed.throttled <= 0.04
 
 
 def test_random_services_are_used_better_than_by_a_usual_controller():

@@ -1,6 +1,7 @@
 """Print how each pace does: elapsed over ideal, and throttled; the median and the worst.
 
 With `--random N`, the score over that many random services, from `--seed`; `--worst` lists the slowest.
+`informed` is a client that knows each service's limit: a pace that must measure it cannot score better.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from tests.bench.pacing.random_servers import draw, play_random, score
 from tests.bench.pacing.scenarios import DECLARED, SCENARIOS, play
 
 SEEDS = range(7)
+#: A client that knows the limit, to show what no pace can do better.
+INFORMED = "informed"
 
 
 def main(*wanted: str) -> None:
@@ -41,8 +44,9 @@ def main(*wanted: str) -> None:
 
 def random_services(number: int, seed: int, wanted: list[str], worst: int) -> None:
     services = [draw(seed * 1_000_000 + each) for each in range(number)]
-    for name in wanted or CONTROLLERS:
-        results = [(*play_random(service, CONTROLLERS[name]), service) for service in services]
+    for name in wanted or [*CONTROLLERS, INFORMED]:
+        make = None if name == INFORMED else CONTROLLERS[name]
+        results = [(*play_random(service, make), service) for service in services]
         found = score([result[:2] for result in results])
         sys.stdout.write(
             f"{name}: elapsed {found.mean:.3f} x ideal, worst 5 % {found.worst:.3f}, "

@@ -1,14 +1,21 @@
-"""Random services, seeded: a score that no constant of the pace can be fitted to by hand."""
+"""Random services, seeded: a score that no constant of the pace can be fitted to by hand.
+
+The ideal of a run is what `oracle.soonest` reaches on the same service: a client that knows when each call
+will be admitted. It counts what no client can avoid: the last call's latency and its jitter, calls lost to
+strays, windows in which nothing more is admitted, and the calls of other programs that the service admitted.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from math import inf
 from random import Random
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from tests.bench.pacing.controllers import Steady
+from tests.bench.pacing.oracle import Informed, soonest
 from tests.bench.pacing.servers import Bucket, Fixed, Sliding, Weighted
 from tests.bench.pacing.simulation import WORKERS, Client, Simulation
 
@@ -51,6 +58,10 @@ class RandomServer:
         if self.kind in windows:
             return windows[self.kind](max(1, round(self.rate * self.seconds)), self.seconds)
         return Bucket(self.rate, self.burst, self.changes)
+
+    def soonest(self, others: Sequence[float]) -> float:
+        """Seconds that the run takes at least if these calls of others are admitted."""
+        return soonest(self.server(), self.rows, self.latency, self.stray, others, self.seed)
 
     def __str__(self) -> str:
         return (
@@ -100,32 +111,25 @@ def _log_uniform(rng: Random, low: float, high: float) -> float:
     return low * float((high / low) ** rng.random())
 
 
-def play_random(drawn: RandomServer, make: Callable[[], Controller]) -> tuple[float, float]:
-    """Elapsed over ideal, and the share of throttled calls, of one run.
-
-    Ideal is the time in which the service can admit our calls and those of the other programs that it did
-    admit, no shorter than the workers need for our rows, and the latency of the last call.
-    """
-    ours = Client(make(), drawn.rows)
+def play_random(drawn: RandomServer, make: Callable[[], Controller] | None = None) -> tuple[float, float]:
+    """Elapsed over ideal, and the share of throttled calls, of one run; `Informed` if no `make`."""
+    ours = Client(make() if make else Informed(drawn.server(), drawn.latency), drawn.rows)
     others = [
         Client(Steady(share * drawn.rate), inf, starts, retries=False) for share, starts in drawn.others
     ]
-    at_best = drawn.server().ideal(drawn.rows) + drawn.rows / WORKERS * drawn.latency
-    run = Simulation(
-        drawn.server(),
-        [ours, *others],
-        drawn.latency,
-        stray=drawn.stray,
-        seed=drawn.seed,
-        limit=GIVE_UP * at_best,
-    )
+    run = Simulation(drawn.server(), [ours, *others], drawn.latency, stray=drawn.stray, seed=drawn.seed)
+    run.limit = GIVE_UP * _soonest_alone(drawn)
     run.run()
     throttled = ours.throttled / max(1, len(ours.done) + ours.throttled)
     if len(ours.done) < drawn.rows:
         return GIVE_UP, throttled
-    admitted = drawn.rows + sum(len(other.done) for other in others)
-    ideal = max(drawn.server().ideal(admitted), (drawn.rows / WORKERS - 1) * drawn.latency)
-    return ours.done[-1] / (ideal + drawn.latency), throttled
+    taken = sorted(at - drawn.latency / 2 for other in others for at in other.done)
+    return ours.done[-1] / (drawn.soonest(taken) if taken else _soonest_alone(drawn)), throttled
+
+
+@cache
+def _soonest_alone(drawn: RandomServer) -> float:
+    return drawn.soonest(())
 
 
 def score(results: Sequence[tuple[float, float]]) -> Score:

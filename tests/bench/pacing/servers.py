@@ -5,10 +5,25 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol
 
+#: Seconds by which a call comes after the moment at which there is room, so that rounding does not matter.
+TINY = 1e-9
+
 
 class Server(Protocol):
+    """The times of the calls of one server never decrease."""
+
     def admits(self, at: float) -> bool:
         """Whether a call that arrives then is admitted; it counts if it is."""
+
+
+class Predictable(Protocol):
+    """A server of which one can see what it will admit."""
+
+    def opens(self, at: float) -> float:
+        """From `at` on, the first time at which a call is admitted if none comes before."""
+
+    def take(self, at: float) -> None:
+        """Count a call whether or not there is room for it."""
 
 
 class Bucket:
@@ -19,17 +34,33 @@ class Bucket:
         self.level, self.at = float(burst), 0.0
 
     def admits(self, at: float) -> bool:
-        while self.changes and self.changes[0][0] <= at:
-            then, rate = self.changes.popleft()
-            self._fill(then)
-            self.rate = rate
         self._fill(at)
-        if self.level < 1 - 1e-9:
+        if self.level < 1 - TINY:
             return False
         self.level -= 1
         return True
 
+    def opens(self, at: float) -> float:
+        self._fill(at)
+        lacks, rate = max(0.0, 1 - self.level), self.rate
+        for then, new in self.changes:
+            if lacks <= (then - at) * rate:
+                break
+            lacks, at, rate = lacks - (then - at) * rate, then, new
+        return at + lacks / rate
+
+    def take(self, at: float) -> None:
+        self._fill(at)
+        self.level -= 1
+
     def _fill(self, at: float) -> None:
+        while self.changes and self.changes[0][0] <= at:
+            then, rate = self.changes.popleft()
+            self._fill_by(then)
+            self.rate = rate
+        self._fill_by(at)
+
+    def _fill_by(self, at: float) -> None:
         self.level = min(self.burst, self.level + (at - self.at) * self.rate)
         self.at = at
 
@@ -51,12 +82,18 @@ class Sliding:
         self.log: deque[float] = deque()
 
     def admits(self, at: float) -> bool:
-        while self.log and self.log[0] + self.seconds <= at:
-            self.log.popleft()
-        if len(self.log) >= self.limit:
+        if self.opens(at) > at:
             return False
         self.log.append(at)
         return True
+
+    def opens(self, at: float) -> float:
+        while self.log and self.log[0] + self.seconds <= at:
+            self.log.popleft()
+        return at if len(self.log) < self.limit else self.log[-self.limit] + self.seconds
+
+    def take(self, at: float) -> None:
+        self.log.append(at)
 
     def ideal(self, calls: int) -> float:
         return (calls - self.limit) * self.seconds / self.limit
@@ -70,11 +107,20 @@ class Fixed:
         self.span, self.used = -1, 0
 
     def admits(self, at: float) -> bool:
-        span = int((at + 0.37 * self.seconds) / self.seconds)
-        if span != self.span:
+        self.take(at)
+        return self.used <= self.limit
+
+    def opens(self, at: float) -> float:
+        span = self._span(at)
+        return at if span != self.span or self.used < self.limit else (span + 1 - 0.37) * self.seconds + TINY
+
+    def take(self, at: float) -> None:
+        if (span := self._span(at)) != self.span:
             self.span, self.used = span, 0
         self.used += 1
-        return self.used <= self.limit
+
+    def _span(self, at: float) -> int:
+        return int((at + 0.37 * self.seconds) / self.seconds)
 
     def ideal(self, calls: int) -> float:
         return (calls - self.limit) * self.seconds / self.limit
@@ -88,14 +134,30 @@ class Weighted:
         self.span, self.used, self.before = 0, 0, 0
 
     def admits(self, at: float) -> bool:
-        span, part = divmod(at / self.seconds, 1)
-        if span != self.span:
-            self.before = self.used if span == self.span + 1 else 0
-            self.span, self.used = int(span), 0
-        if self.used + self.before * (1 - part) > self.limit - 1 + 1e-9:
+        before, used = self._counts(at)
+        if used + before * (1 - at / self.seconds % 1) > self.limit - 1 + 1e-6:
             return False
-        self.used += 1
+        self.take(at)
         return True
+
+    def opens(self, at: float) -> float:
+        while True:
+            before, used = self._counts(at)
+            span, part = divmod(at / self.seconds, 1)
+            room = self.limit - 1 - used
+            if before * (1 - part) <= room + 1e-6:
+                return at
+            part = 1 - room / before if room >= 0 and before else 1.0
+            at = (span + part) * self.seconds + TINY
+
+    def take(self, at: float) -> None:
+        self.before, self.used = self._counts(at)
+        self.span, self.used = int(at / self.seconds), self.used + 1
+
+    def _counts(self, at: float) -> tuple[int, int]:
+        """Calls of the span before, and of this one."""
+        later = int(at / self.seconds) - self.span
+        return (self.before, self.used) if not later else (self.used, 0) if later == 1 else (0, 0)
 
     def ideal(self, calls: int) -> float:
         return (calls - self.limit) * self.seconds / self.limit

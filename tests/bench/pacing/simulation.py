@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Calls in flight at most, of each client.
 WORKERS = 32
+#: Share by which latencies vary.
+JITTER = 0.02
 
 
 @dataclass
@@ -48,7 +50,7 @@ class Simulation:
     clients: Sequence[Client]
     latency: float = 0.08
     #: Share by which latencies vary.
-    jitter: float = 0.02
+    jitter: float = JITTER
     #: Share of calls that are throttled although the limit allows them.
     stray: float = 0.0
     seed: int = 0
