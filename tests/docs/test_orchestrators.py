@@ -18,6 +18,8 @@ from botocore.validate import validate_parameters
 from click.testing import CliRunner
 
 from batch_snapshot.cli import cli
+from batch_snapshot.config.options import BUDGET, DEFAULT_SETTINGS, silent_after
+from tests import ROOT
 from tests.docs.pages import block
 
 #: What each exit code asks for (see the README): to be run again, or a human; the rest went through.
@@ -105,6 +107,11 @@ def test_ecs_takes_the_worker_and_it_is_the_one_of_kubernetes():
     [container] = task["containerDefinitions"]
     theirs = command(cluster()["Deployment", "batch-snapshot-worker"])
     assert [*container["entryPoint"][:2], *container["command"]] == [*theirs[:2], *theirs[3:]]
+
+
+def test_the_page_says_when_a_lost_workers_rows_are_sent_again():
+    seconds = silent_after(BUDGET, DEFAULT_SETTINGS.drain_timeout)
+    assert f"{seconds:.0f} seconds by default" in (ROOT / "docs/how-to/dask.md").read_text("utf-8")
 
 
 # -- Step Functions ----------------------------------------------------------------------------------
