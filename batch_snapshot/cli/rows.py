@@ -1,8 +1,8 @@
 """`rows`: the rows of a ledger with their last state."""
 
 import json
-import sys
 from pathlib import Path
+from typing import IO
 
 import click
 
@@ -49,13 +49,11 @@ def rows_command(ledger: Path, form: str, *, status: tuple[str, ...] | None) -> 
     data = report.load(ledger)
     terminal.warn(data.notes)
     entries = (entry for entry in data.entries() if not status or entry.status in status)
-    try:
+
+    def write(stdout: IO[str]) -> None:
         if form == "csv":
-            csv.write_all(entries, sys.stdout)
+            csv.write_all(entries, stdout)
         else:
-            for entry in entries:
-                sys.stdout.write(json.dumps(redaction.redacted_all(csv.as_json(entry))) + "\n")
-        sys.stdout.flush()
-    except OSError as error:
-        return terminal.stdout_failed(error, 0)
-    return 0
+            stdout.writelines(json.dumps(redaction.redacted_all(csv.as_json(one))) + "\n" for one in entries)
+
+    return terminal.print_stream(write)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -197,6 +197,16 @@ def print_outcome(
     except OSError as error:
         return stdout_failed(error, exit_code)
     return exit_code
+
+
+def print_stream(write: Callable[[IO[str]], None]) -> int:
+    """Let a result of any length be written piece by piece; returns the exit code."""
+    try:
+        write(sys.stdout)
+        sys.stdout.flush()
+    except OSError as error:
+        return stdout_failed(error, 0)
+    return 0
 
 
 def print_json(value: dict[str, Any]) -> None:
