@@ -205,7 +205,7 @@ def print_stream(write: Callable[[IO[str]], None]) -> int:
         write(sys.stdout)
         sys.stdout.flush()
     except OSError as error:
-        return stdout_failed(error, 0)
+        return stdout_failed(error, 0 if isinstance(error, BrokenPipeError) else 1)
     return 0
 
 

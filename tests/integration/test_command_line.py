@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -17,6 +18,7 @@ from batch_snapshot.cli.params import short_duration, simulator_settings
 from batch_snapshot.models import Status
 from batch_snapshot.simulator import DEMO
 from tests.support.ledgers import LedgerBuilder, row
+from tests.support.marks import on_linux
 from tests.support.processes import move_in, of_type, pairs, results, write_manifest
 
 PAIRS = "engagement,resource\n" + "".join(f"eng-{n:014d},O{n}\n" for n in range(1, 13))
@@ -411,3 +413,13 @@ def test_rows_prints_each_row_once_with_its_last_state(place, call):
     code, _, err = call("rows", "l.ndjson", "--status", "fine")
     assert code == 2
     assert "there are: succeeded, failed, in_doubt" in err
+
+
+@on_linux
+def test_rows_that_cannot_be_written_are_a_failure(place):
+    LedgerBuilder(1).begin().intend(row(1)).result(row(1)).end().write(place / "l.ndjson")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with Path("/dev/full").open("w") as full:
+        words = [sys.executable, "-m", "batch_snapshot", "rows", "l.ndjson"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, env=env, text=True, check=False)
+    assert (done.returncode, "No space left" in done.stderr) == (1, True)
