@@ -42,8 +42,8 @@ SECTIONS = (
 )
 #: Seconds beyond which no end of a run is told.
 LONGEST_LEFT = 366 * 86_400.0
-#: Accounts of the table of accounts.
-MOST_ACCOUNTS = 500
+#: Accounts of the table of accounts, and windows of that of windows.
+MOST_ACCOUNTS, MOST_WINDOWS = 500, 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +159,7 @@ def _values(content: PageContent) -> dict[str, Any]:
         "most_in_a_day": {name: charts.most_in_a_day(hours) for name, hours in stats.hours.items()},
         "windows": _windows(content),
         **_times(content),
+        "most_windows": MOST_WINDOWS,
         "changes": SHOWN,
         "change_text": change_text,
         "kinds": KIND_TEXTS,
@@ -192,12 +193,13 @@ def _calls_a_day(content: PageContent) -> dict[str, int]:
 
 
 def _windows(content: PageContent) -> list[tuple[str, str, int, int, str]]:
-    """Each account's quota windows now: account, window, calls used, its limit, and when it opens."""
-    return [
+    """The quota windows now: account, window, calls used, its limit, and when it opens; the fullest first."""
+    found = [
         (name, window.name, used, window.limit, _opens(content.made_at, opens_in))
         for name, known in content.forecasts.items()
         for window, used, opens_in in zip(known.windows, known.used, known.opens_in, strict=True)
     ]
+    return sorted(found, key=lambda each: -each[2] / max(1, each[3]))
 
 
 def _opens(now: datetime, seconds: float) -> str:

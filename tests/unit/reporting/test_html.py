@@ -123,6 +123,8 @@ def test_page_shows_outcome_failures_charts_and_rows(tmp_path, chromium):
         ids = page.js("[...document.querySelectorAll('figure')].map(each => each.id)")
         assert ids == ["failing", "throughput", "throttles", "latency", "attempts", "calendar"]
         assert page.js("document.querySelectorAll('#throughput rect.failed').length") >= 1
+        rows = "document.querySelectorAll('#part-accounts tbody th')"
+        assert page.js(f"[...{rows}].map(each => each.textContent)") == ["main", "acme"], "as in the manifest"
         assert page.js("document.querySelectorAll('#throughput .border').length") == 1
         assert text(page, "#count") == "250 rows"
         assert text(page, "#place") == "Rows 1 to 100, page 1 of 3"

@@ -5,13 +5,17 @@ import os
 import trio
 
 from batch_snapshot import paths
-from batch_snapshot.engine.limits import AccountLimits
+from batch_snapshot.engine.limits import AccountForecast, AccountLimits
 from batch_snapshot.ledger import locks
 from batch_snapshot.models import Account, Quota, Status
+from batch_snapshot.ratelimit.forecast import Forecast
 from batch_snapshot.ratelimit.windows import CallLog, windows
+from batch_snapshot.reporting import html, report
 from batch_snapshot.reporting.live import LedgerView
+from batch_snapshot.reporting.status import LedgerWatch
 from tests.support.ledgers import LedgerBuilder, row
 from tests.support.processes import move_in, write_manifest
+from tests.support.reports import NOW
 
 
 def test_view_follows_the_ledger_and_its_end(tmp_path):
@@ -96,3 +100,21 @@ def test_secrets_of_messages_are_not_shown(tmp_path):
     with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
         _, parts = LedgerView(path).read()
     assert "hunter2" not in "".join(parts.values())
+
+
+def test_many_spent_windows_are_counted(tmp_path):
+    ledger = LedgerBuilder(1).begin(accounts={}).intend(row(1)).result(row(1))
+    path = ledger.write(tmp_path / "l.ndjson")
+    watch = LedgerWatch(path)
+    watch.refresh()
+    hour = windows(Quota(per_hour=5))
+    known = AccountForecast(Forecast((), 60.0), 1.0, "declared", hour, (5,), (60.0,))
+    room = AccountForecast(Forecast((), 0.0), 1.0, "declared", hour, (1,), (0.0,))
+    data = report.load_watched(path, watch, {})
+    data.forecasts = {"open": room, **{f"a{number}": known for number in range(30)}}
+    content = report.page_content(data, NOW, accounts={}, groups={}, frame=watch.frame())
+    parts = html.sections(content)
+    assert parts["now"].count("is spent, opens 2026-03-02 00:01 UTC") == 6
+    assert "<b>24</b> <span>more windows are spent" in parts["now"]
+    assert parts["quotas"].count("<tr>") == 21
+    assert "the fullest of 31 windows" in parts["quotas"]
