@@ -286,7 +286,7 @@ sending = _group(
 )
 #: The flags of commands that only plan.
 planning = _group(
-    section("Common", _SIMULATE, _ACCOUNTS, _RATE, FORMAT),
+    section("Common", _LIMIT, _SIMULATE, _ACCOUNTS, _RATE, FORMAT),
     section("Ledger", STATE_DIR),
     section("Limits", _DAILY_QUOTA, _READ_RATE),
     section("AWS", *_AWS),

@@ -356,6 +356,7 @@ def test_limit_of_a_plan_and_of_a_retry(place, call):
         [*pairs(3), *({"engagement": f"eng-denied{n:08d}", "resource": "O1"} for n in range(4))],
     )
     assert "2 of 7 rows to send" in call("run", "trial.yaml", "--simulate", "--limit", "2", "--dry-run")[1]
+    assert "2 of 7 rows to send" in call("plan", "trial.yaml", "--limit", "2")[1]
     call("run", "trial.yaml", "--simulate", *QUIET)
     ledger = "ledgers/trial.simulated.ndjson"
     code, out, _ = call("retry", ledger, "--all", "--simulate", "--limit", "3", "--format", "json", *QUIET)
