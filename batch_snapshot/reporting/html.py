@@ -136,9 +136,10 @@ def _values(content: PageContent) -> dict[str, Any]:
         (group, content.groups[group], advice(group), remedy(group, summary.ledger, summary.settings))
         for group, _ in largest_first({group: found.rows for group, found in content.groups.items()})
     ]
-    accounts = sorted(
-        content.accounts.items(), key=lambda item: -sum(item[1][each] for each in ("failed", "in_doubt"))
-    )
+    places = {name: place for place, name in enumerate(header.accounts)}
+    accounts = sorted(content.accounts.items(), key=lambda item: places.get(item[0], len(places)))
+    if len(accounts) > MOST_ACCOUNTS:
+        accounts.sort(key=lambda item: -item[1]["failed"] - item[1]["in_doubt"])
     return {
         "content": content,
         "summary": summary,
@@ -149,7 +150,7 @@ def _values(content: PageContent) -> dict[str, Any]:
         "counts": summary.counts,
         "shares": dict(charts.parts(summary.counts.as_dict())),
         "groups": groups,
-        "accounts": accounts,
+        "accounts": accounts[:MOST_ACCOUNTS],
         "calls": sum((each.calls for each in stats.invocations), Counter()),
         "throttled": sum((each.throttled for each in stats.invocations), Counter()),
         "charts": [chart for chart in drawn if chart],
