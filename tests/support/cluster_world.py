@@ -7,6 +7,7 @@ import pickle
 from typing import TYPE_CHECKING
 
 import anyio
+import trio
 
 from batch_snapshot.aws.target import Target
 from batch_snapshot.cluster.worker import Host, Run
@@ -53,8 +54,8 @@ class FakeWorkers:
             if fate == "cut off":
                 cut_off.start_soon(self._answer, deadline, sent)
             await anyio.sleep(self._silent_after)
-            if fate == "frozen":
-                cut_off.start_soon(self._answer, deadline, sent)
+        if fate == "frozen":
+            trio.lowlevel.spawn_system_task(self._answer, deadline, sent)
         raise _lost(may_have_landed=True)
 
     async def _answer(self, deadline, batch):
