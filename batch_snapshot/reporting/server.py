@@ -139,10 +139,9 @@ class Site:
         source, name = self._source(), request.query.get("ledger", "")
         if source is None or not source.is_dir():
             return source
-        path = source / name
-        if name and (path.parent != source or path.is_symlink() or reader.head_if_ledger(path) is None):
+        if name and not _is_ledger_in(source, name):
             raise web.HTTPNotFound(text="There is no such ledger here.")
-        return path if name else None
+        return source / name if name else None
 
     def _view(self, ledger: Path | None) -> "Watched":
         if ledger not in self._views:
@@ -182,22 +181,23 @@ class Site:
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """The parts that have changed, as often as there are any."""
-        self._ledger(request)
+        ledger = self._ledger(request)
         stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         # Browsers go away.
         with suppress(ConnectionError):
             await stream.prepare(request)
             await stream.write(f"retry: {RECONNECT_AFTER * 1000:.0f}\n\n".encode())
-            await self._send_news(request, stream)
+            await self._send_news(request, ledger, stream)
             await stream.write(b"event: end\ndata: \n\n")
         return stream
 
-    async def _send_news(self, request: web.Request, stream: web.StreamResponse) -> None:
+    async def _send_news(self, request: web.Request, ledger: Path | None, stream: web.StreamResponse) -> None:
         sent: dict[str, str] = {}
         over = False
         while not over:
             over = self.closing.is_set()
-            title, parts = await self._view(self._ledger(request)).look(now=over)
+            ledger = ledger or self._ledger(request)
+            title, parts = await self._view(ledger).look(now=over)
             changed = {name: part for name, part in parts.items() if sent.get(name) != part}
             if changed:
                 data = orjson.dumps({"title": title, "parts": changed})
@@ -219,6 +219,13 @@ class Site:
         except BatchSnapshotError as error:
             raise web.HTTPConflict(text=redacted(str(error))) from None
         return web.Response(text=text, content_type="text/html")
+
+
+def _is_ledger_in(folder: Path, name: str) -> bool:
+    path = folder / name
+    with suppress(OSError, ValueError):  # such as a name that is too long
+        return path.parent == folder and not path.is_symlink() and reader.head_if_ledger(path) is not None
+    return False
 
 
 async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:

@@ -15,6 +15,7 @@ from batch_snapshot.models import Status
 from tests.support import browser
 from tests.support.ledgers import LedgerBuilder, row
 from tests.support.processes import Place, pairs
+from tests.unit.reporting.test_html import CONTRAST
 
 #: Milliseconds for anything that the page is to show.
 PATIENCE = 30_000
@@ -102,6 +103,7 @@ async def test_folder_is_a_list_whose_pages_follow_their_ledgers(tmp_path, addre
         await answers(address)
         await page.goto(f"http://{address}/")
         await expect(page.locator("#ledgers tbody tr")).to_have_count(2)
+        assert await page.evaluate(CONTRAST) == []
         await page.get_by_role("link", name="b.ndjson").click()
         await expect(page.locator("#part-failures")).to_contain_text("<b>no</b> access")
         await page.locator("#group-search").fill("access")
@@ -111,6 +113,10 @@ async def test_folder_is_a_list_whose_pages_follow_their_ledgers(tmp_path, addre
         await expect(page.locator(".group")).to_have_count(2, timeout=PATIENCE)
         await expect(page.locator("#group-search")).to_have_value("access")
         assert await page.evaluate("document.activeElement.id") == "group-search"
+        await page.emulate_media(color_scheme="dark")
+        assert await page.evaluate(CONTRAST) == []
+        await page.set_viewport_size({"width": 400, "height": 800})
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 400
         await page.get_by_role("link", name="The whole report").click()
         await expect(page.locator("#body tr")).to_have_count(2)
         await page.goto(f"http://{address}/")

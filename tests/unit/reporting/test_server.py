@@ -166,6 +166,20 @@ async def test_events_tell_what_has_changed_and_the_end(tmp_path):
 
 
 @pytest.mark.asyncio
+async def test_stream_outlives_a_ledger_that_is_removed(tmp_path):
+    path = LedgerBuilder(1).begin().result(row(1)).end().write(tmp_path / "l.ndjson")
+    async with served(tmp_path) as get, get("/events?ledger=l.ndjson") as answer:
+        told = events(answer)
+        await anext(told)
+        path.unlink()
+        _, news = await anext(told)
+        assert news["title"] == "l.ndjson cannot be read"
+        LedgerBuilder(1).begin().result(row(1)).end().write(path)
+        _, news = await anext(told)
+        assert news["title"] == "nightly: completed, 1 of 1 rows succeeded"
+
+
+@pytest.mark.asyncio
 async def test_page_waits_for_a_run_that_has_not_begun():
     async with served(None) as get:
         status, page = await status_of(get, "/")
