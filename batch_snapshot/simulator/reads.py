@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
+from batch_snapshot.simulator import opportunity
 from batch_snapshot.simulator.answers import Problem, invalid, not_found
 from batch_snapshot.simulator.model import parse_time, show_time
 from batch_snapshot.simulator.world import EPOCH, Series, Snapshot, World, account_of
@@ -79,7 +80,7 @@ def _get_snapshot(world: World, params: Params, seen_until: float) -> Row:
         "ResourceId": found.resource,
         "ResourceSnapshotTemplateName": found.template,
         "Revision": found.revision,
-        "Payload": {"OpportunitySummary": {"Customer": _customer(found.resource)}},
+        "Payload": {"OpportunitySummary": opportunity.summary(found.resource, found.edits)},
     }
 
 
@@ -119,7 +120,7 @@ def _get_opportunity(world: World, params: Params, _seen_until: float) -> Row:
     modified = world.opportunities[catalog].get(wanted)
     if modified is None:
         raise not_found(f"Opportunity {wanted}")
-    return {**_opportunity_row(catalog, wanted, modified), "RelatedEntityIdentifiers": {}}
+    return {**_opportunity_row(world, catalog, wanted, modified), "RelatedEntityIdentifiers": {}}
 
 
 _GETS: Final[Mapping[str, Callable[[World, Params, float], Row]]] = {
@@ -228,7 +229,7 @@ def _list_opportunities(world: World, params: Params, _seen_until: float) -> Row
     after = parse_time(span.get("AfterLastModifiedDate") or "") or float("-inf")
     before = parse_time(span.get("BeforeLastModifiedDate") or "") or float("inf")
     rows = [
-        _opportunity_row(params["Catalog"], number, modified)
+        _opportunity_row(world, params["Catalog"], number, modified)
         for number, modified in world.opportunities[params["Catalog"]].items()
         if after < modified < before
     ]
@@ -284,14 +285,7 @@ def _arn(catalog: str, tail: str) -> str:
     return f"arn:aws:partnercentral:us-east-1::catalog/{catalog}/{tail}"
 
 
-def _customer(opportunity: str) -> Row:
-    account = {"CompanyName": f"Customer {opportunity}", "Industry": "Other", "WebsiteUrl": "example.com"}
-    return {"Account": account}
-
-
-def _opportunity_row(catalog: str, number: str, modified: float) -> Row:
-    # By its id every third opportunity is launched.
-    stage = ("Qualified", "Committed", "Launched")[int(number[1:]) % 3]
+def _opportunity_row(world: World, catalog: str, number: str, modified: float) -> Row:
     return {
         "Catalog": catalog,
         "Id": number,
@@ -299,8 +293,8 @@ def _opportunity_row(catalog: str, number: str, modified: float) -> Row:
         "OpportunityType": "Net New Business",
         "LastModifiedDate": show_time(modified),
         "CreatedDate": show_time(min(modified, EPOCH)),
-        "LifeCycle": {"Stage": stage, "ReviewStatus": "Approved"},
-        "Customer": _customer(number),
+        "LifeCycle": {"Stage": opportunity.stage(number, world.edits(number)), "ReviewStatus": "Approved"},
+        "Customer": opportunity.customer(number),
         "Project": {},
     }
 

@@ -91,6 +91,8 @@ class Snapshot:
     client_token: str
     access_key: str
     created_at: float
+    #: Modifications of the opportunity that it shows.
+    edits: int = 0
 
     @property
     def series(self) -> Series:
@@ -167,7 +169,8 @@ class World:
             self._write({"type": "token", "client_token": token, "series": list(series), "at": at})
             return snapshot
         revision = len(self.series.get(series, ())) + 1
-        snapshot = Snapshot(_arn(series, revision), *series, revision, token, access_key, at)
+        edits = self.edits(series.resource)
+        snapshot = Snapshot(_arn(series, revision), *series, revision, token, access_key, at, edits)
         self._add(snapshot)
         if self._file is not None:
             self._write({"type": "snapshot", **asdict(snapshot)})
@@ -187,6 +190,10 @@ class World:
         self._touch(opportunity, at)
         self._write({"type": "touch", "opportunity": opportunity, "at": at})
 
+    def edits(self, opportunity: str) -> int:
+        """How many times an opportunity was modified."""
+        return self._edits.get(opportunity, 0)
+
     def _seed(self, engagements: int, opportunities: int) -> None:
         """Fill the lists; an opportunity that was modified before keeps its time."""
         self.engagements = [f"eng-{number:014d}" for number in range(1, engagements + 1)]
@@ -198,7 +205,7 @@ class World:
                 modified.setdefault(job.opportunity, job.created_at)
 
     def _unchanged(self, series: Series) -> bool:
-        return series in self._edits_seen and self._edits_seen[series] == self._edits.get(series.resource, 0)
+        return series in self._edits_seen and self._edits_seen[series] == self.edits(series.resource)
 
     def _add(self, snapshot: Snapshot) -> None:
         series = snapshot.series
@@ -206,11 +213,11 @@ class World:
         self.series[series].append(snapshot)
         self.by_engagement[snapshot.catalog, snapshot.engagement].append(snapshot)
         self.opportunities[snapshot.catalog].setdefault(snapshot.resource, EPOCH)
-        self._edits_seen[series] = self._edits.get(snapshot.resource, 0)
+        self._edits_seen[series] = self.edits(snapshot.resource)
         self._tokens[snapshot.client_token] = _Token(series, snapshot, snapshot.created_at)
 
     def _touch(self, opportunity: str, at: float) -> None:
-        self._edits[opportunity] = self._edits.get(opportunity, 0) + 1
+        self._edits[opportunity] = self.edits(opportunity) + 1
         for modified in self.opportunities.values():
             modified[opportunity] = at
 
