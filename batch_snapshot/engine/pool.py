@@ -134,7 +134,8 @@ class Engine(RunState):
         """Make the intent of further rows durable, and start workers for them; returns whether there are any.
 
         An account has its share of the concurrency, so that one whose calls hang takes no other's. The share
-        grows when another account has no more rows.
+        grows when another account has no more rows. There is one more worker than rows, if the share allows
+        it: while all rows wait for their answers it fetches the next.
         """
         async with rows.lock:
             while not rows.waiting and (batch := await self._queue.take(account.name, INTENT_SIZE)):
@@ -143,7 +144,7 @@ class Engine(RunState):
                 await self._seams.intend(batch)
                 rows.waiting.extend(batch)
                 share = self._concurrency.share(self._queue.busy())
-                for _ in range(min(share - rows.workers, len(batch) - 1)):
+                for _ in range(min(share - rows.workers, len(batch))):
                     rows.workers += 1
                     workers.start_soon(self._work, account, rows, workers)
             return bool(rows.waiting)
