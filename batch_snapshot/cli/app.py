@@ -49,6 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code if isinstance(code, int) else 0
 
 
+def _show_versions(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's
+    if wanted and not ctx.resilient_parsing:
+        import platform
+        from importlib.metadata import version
+
+        libraries = ", ".join(f"{name} {version(name)}" for name in ("aioboto3", "aiobotocore", "botocore"))
+        click.echo(f"{PROG} {__version__}\nPython {platform.python_version()}, {libraries}")
+        ctx.exit()
+
+
 @click.group(
     cls=SectionedGroup,
     sections={
@@ -83,6 +93,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     },
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.version_option(__version__, "-V", "--version", prog_name=PROG, message="%(prog)s %(version)s")
+@click.option(
+    "-V",
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_versions,
+    help="Show the version, and those of Python and the AWS libraries.",
+)
 def cli() -> None:
     """Create AWS Partner Central resource snapshots in bulk: exactly one a row."""

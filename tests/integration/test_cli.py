@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import platform
 import pty
 import shlex
 import signal
@@ -14,7 +15,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aioboto3
+import aiobotocore
 import aiohttp
+import botocore
 import pytest
 
 from batch_snapshot import __version__, cli
@@ -82,7 +86,9 @@ def denied(number: int) -> list[dict[str, Any]]:
 async def test_help_and_version(place):
     helps = [["-h"], ["--help"], *([command, "-h"] for command in COMMANDS)]
     version, *helped = await together(place, ["--version"], *helps)
-    assert version == (0, f"batch-snapshot {__version__}\n", "")
+    python = f"Python {platform.python_version()}"
+    libraries = (f"{one.__name__} {one.__version__}" for one in (aioboto3, aiobotocore, botocore))
+    assert version == (0, f"batch-snapshot {__version__}\n{', '.join([python, *libraries])}\n", "")
     for line, done in zip(helps, helped, strict=True):
         assert (done.code, done.stderr) == (0, ""), line
         assert done.stdout.startswith("Usage: "), line
@@ -90,7 +96,9 @@ async def test_help_and_version(place):
     assert "130, 143" in helped[0].stdout
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["validate", "trial.yaml"], ["init"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["run", "--help"], ["validate", "trial.yaml"], ["init"]]
+)
 @pytest.mark.asyncio
 async def test_commands_that_call_nothing_import_no_aws_client(place, arguments):
     place.manifest(pairs(3))
