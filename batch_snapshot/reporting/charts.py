@@ -158,12 +158,12 @@ def over_time(invocations: Sequence[Invocation], allowed: Sequence[float | None]
     scale = 60 / step
     most, worst = (max(sum(bar.values) for bar in bars) * scale for bars in (rows, throttled))
     line = [rate and rate * 60 for slot in slots for rate in [allowed[slot.invocation] if allowed else None]]
-    rates = [_amount(rate) for rate in sorted({rate for rate in line if rate})]
+    rates = [amount(rate) for rate in sorted({rate for rate in line if rate})]
     marks, borders = _time_axis(step, slots)
     settled = Chart(
         name="throughput",
         title="Rows a minute",
-        summary=f"At most {_amount(most)} a minute, {sum(sum(bar.values) for bar in rows):,} results in all. "
+        summary=f"At most {amount(most)} a minute, {sum(sum(bar.values) for bar in rows):,} results in all. "
         + (f"Allowed: {' or '.join(rates[:3])} a minute. " if rates else "")
         + f"A bar stands for {_span(step)}.",
         head=("From (UTC)", "Succeeded", "Failed", "In doubt"),
@@ -182,7 +182,7 @@ def over_time(invocations: Sequence[Invocation], allowed: Sequence[float | None]
         settled,
         name="throttles",
         title="Throttled calls a minute",
-        summary=f"{total:,} calls were throttled, at most {_amount(worst)} a minute.",
+        summary=f"{total:,} calls were throttled, at most {amount(worst)} a minute.",
         head=("From (UTC)", "Throttled"),
         kinds=("throttled",),
         bars=throttled,
@@ -364,10 +364,10 @@ def _x(at: float, number: int) -> float:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds * 1000:,.0f} ms" if seconds < 1 else f"{seconds:,.3g} s"
+    return f"{seconds * 1000:,.0f} ms" if seconds < 1 else f"{amount(seconds)} s"
 
 
-def _amount(number: float) -> str:
+def amount(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:,.3g}"
 
 

@@ -239,6 +239,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {
         "number": "{:,}".format,
+        "amount": charts.amount,
         "percent": _percent,
         "span": duration,
         "moment": _moment,

@@ -120,3 +120,17 @@ def test_calendar_has_a_row_a_day_and_the_share_of_the_quota():
     assert "Most calls in 24 hours: about 1,100 of 1,000 allowed." in found.summary
     assert found.rows[0][1][12] == 600
     assert len(charts.calendar({first + 24 * n: 1 for n in range(400)}, 0).rows) == charts.DAYS
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0"), (0.0123, "0.0123"), (9.876, "9.88"), (99.96, "100"), (72_000, "72,000")]
+)
+def test_amounts_are_short_and_without_exponents(number, text):
+    assert charts.amount(number) == text
+
+
+def test_latency_marks_are_round():
+    chart = charts.latency([0.04 * 1.1**n for n in range(80)])
+    assert chart
+    assert len(chart.x_marks) >= 4
+    assert {mark.text.split()[0].strip("0") for mark in chart.x_marks} <= {"1", "2", "5"}
