@@ -1,17 +1,17 @@
 """The live page: of the command `watch`, and of a run with `--serve`."""
 
 import os
-import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from socket import socket
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from batch_snapshot.cli import terminal
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from batch_snapshot.jobs.run import Hooks
     from batch_snapshot.reporting.progress import RunView
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 TOKEN = "BATCH_SNAPSHOT_SERVE_TOKEN"  # noqa: S105 - a name
 
 
-def listen(address: tuple[str, int]) -> socket:
+def listen(address: tuple[str, int]) -> "socket":
     from batch_snapshot.reporting import server
 
     return server.Address(*address).listen()
@@ -29,9 +29,11 @@ def listen(address: tuple[str, int]) -> socket:
 
 @asynccontextmanager
 async def serving(
-    source: Callable[[], Path | None], listening: socket, announce: Callable[[str], None]
+    source: Callable[[], Path | None], listening: "socket", announce: Callable[[str], None]
 ) -> AsyncIterator[None]:
     """Serve the page while the context is open, and say where."""
+    import secrets
+
     from batch_snapshot.reporting import server
 
     local = server.Address(*listening.getsockname()[:2]).is_loopback

@@ -1,7 +1,7 @@
 """`watch`: a ledger, or a folder of them, in a browser while it grows."""
 
 from pathlib import Path
-from socket import socket
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,6 +9,9 @@ from batch_snapshot import interrupts
 from batch_snapshot.cli import options, params, serving, terminal
 from batch_snapshot.cli.command import command
 from batch_snapshot.errors import LedgerError
+
+if TYPE_CHECKING:
+    from socket import socket
 
 
 @command(
@@ -44,7 +47,7 @@ def watch_command(ledger: Path, serve: tuple[str, int]) -> int:
     return 0
 
 
-async def _show(ledger: Path, listening: socket) -> None:
+async def _show(ledger: Path, listening: "socket") -> None:
     import anyio
 
     async with serving.serving(lambda: ledger, listening, click.echo):
