@@ -57,8 +57,7 @@ class Coordinator(Engine):
 
     @property
     def in_flight(self) -> int:
-        """Pairs at workers: a call of each may be in flight."""
-        return len(self._pairs)
+        return len(self._pairs)  # a call of each pair at a worker may be
 
     def abort(self) -> None:
         self._workers.stop(abort=True)
@@ -99,12 +98,7 @@ class Coordinator(Engine):
                 self._leave(attempts)
 
     async def _hand_out(self, account: AccountState, rows: _Rows) -> None:
-        """Have a worker send rows that are left, once no other account has one of their pairs there.
-
-        Raises:
-            Abandoned: the run or the account stopped.
-            ApiError: the rows were not sent, or those that may have been are in doubt.
-        """
+        """Have a worker send rows that are left, once no other account has one of their pairs there."""
         requests = [attempts.resend() for attempts in rows.left.values()]
         pairs, done = {request.row.pair for request in requests}, Signal()
         while busy := pairs & self._pairs.keys():

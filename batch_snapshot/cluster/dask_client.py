@@ -37,9 +37,6 @@ LOOK_EVERY = 5.0
 ASK_WITHIN = 60.0
 
 
-# -- at a worker ---------------------------------------------------------------------------------------
-
-
 async def dask_setup(_: object) -> None:
     """Leave Ctrl-C to the coordinator, where a local worker shares its terminal (a Dask preload)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -62,9 +59,6 @@ def answer(run: Run, worker_id: str, *question: Any) -> Answer | None:
 
 async def obey(run: Run, method: str, how: Mapping[str, Any]) -> None:
     await getattr(host(run), method)(**how)
-
-
-# -- at the coordinator --------------------------------------------------------------------------------
 
 
 @asynccontextmanager
@@ -134,8 +128,7 @@ class Workers:
         self._numbers = count(1)
         self._identities: dict[str, str] = {}
         self._skews: dict[str, float] = {}
-        #: Ids of the workers by address (another process may come back there), and how much their clocks are
-        #: ahead of ours at least, in seconds.
+        #: By address: the worker's id, and by how many seconds its clock is ahead of ours at least.
         self.there: dict[str, tuple[str, float]] = {}
         #: Questions to each without an answer yet.
         self._asked: Counter[str] = Counter()
@@ -143,11 +136,10 @@ class Workers:
 
     @property
     def reachable(self) -> bool:
-        """Whether the scheduler answered last."""
         return bool(self._client.status == "running")
 
     async def identify(self, account: str) -> str:
-        """See `Clients`, as for the next three: a worker calls."""
+        """See `Clients`, as for the next five: a worker calls."""
         self._identities[account] = found = str(await self._ask(account, "identify", account))
         return found
 
@@ -161,7 +153,6 @@ class Workers:
         await self._ask(request.row.account, "probe", request)
 
     def clock_skew(self, account: str) -> float | None:
-        """The service's clock less ours in seconds; None: not known."""
         return self._skews.get(account)
 
     def skew(self, account: str) -> timedelta:
@@ -187,11 +178,7 @@ class Workers:
         await _wait(self._client.run(obey, self._run, method, how, on_error="ignore"), LOOK_EVERY)
 
     async def _ask(self, account: str, method: str, *arguments: Any, within: float = ASK_WITHIN) -> Any:
-        """Have a worker call a method of its `Host`, for at most so many seconds once it begins.
-
-        Raises:
-            ApiError: the call failed, or the worker was lost and makes no call any more.
-        """
+        """Have a worker call a method of its `Host`, for at most so many seconds once it begins."""
         now, silent = anyio.current_time(), silent_after(within, self._run.settings.drain_timeout)
         address, told = min(self.there, key=self._asked.__getitem__, default=None), None
         if address is not None:

@@ -23,29 +23,18 @@ from batch_snapshot.engine.attempts import Attempts
 from batch_snapshot.engine.limits import ConcurrencyLimit
 from batch_snapshot.engine.pool import Engine
 from batch_snapshot.engine.seams import Seams
-from batch_snapshot.models import (
-    Account,
-    ApiError,
-    ErrorKind,
-    Failure,
-    Outcome,
-    Request,
-    Verdict,
-)
+from batch_snapshot.models import Account, ApiError, ErrorKind, Failure, Outcome, Request, Verdict
 from batch_snapshot.ratelimit.pace import Pace
 from batch_snapshot.ratelimit.pacer import Pacer, Reserved
 
 #: When the current task must begin no further call, by the host's clock.
 _deadline: ContextVar[float] = ContextVar("deadline", default=inf)
 _log = logging.getLogger(__name__)
-
 #: What a worker answers, or the `Failure` instead; and the service's clock, if it is known.
 Answer = tuple[Any, datetime | None]
 
 
 class Run(NamedTuple):
-    """What all batches of a run have in common."""
-
     id: str
     target: Target
     settings: Settings
@@ -55,22 +44,18 @@ class Run(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """Rows of one account for a worker, which answers with the same object and what became of them.
-
-    Attributes:
-        requests: not sent, unless they are in `outcomes` or `unsettled`.
-        reserved: calls of the account's windows for writes, then for reads; None: it has no windows.
-        unsettled: what was tried of rows that are to be sent again.
-        identity: whose quotas the coordinator counts; the worker must sign for the same.
-        stop: why the account makes no further call.
-    """
+    """Rows of one account for a worker, which answers with the same object and what became of them."""
 
     account: str
+    #: Not sent, unless they are in `outcomes` or `unsettled`.
     requests: list[Request]
     progress: Progress
+    #: Calls of the account's windows for writes, then for reads; None: it has no windows.
     reserved: list[Reserved | None]
+    #: Whose quotas the coordinator counts; the worker must sign for the same.
     identity: str = ""
     outcomes: list[Outcome] = field(default_factory=list)
+    #: What was tried of rows that are to be sent again.
     unsettled: list[Attempts] = field(default_factory=list)
     traffic: Traffic = field(default_factory=Traffic)
     stop: Stop | None = None
@@ -108,7 +93,6 @@ class Host(Clients):
         return value, self._now() + self.skew(account.name) if known else None
 
     async def stop(self, *, abort: bool) -> None:
-        """End all batches early; with `abort` their calls in flight are dropped."""
         self._stopping = True
         for engine in self._engines:
             engine.request_stop(Stop(StopKind.INTERRUPTED, "the run stops"))
