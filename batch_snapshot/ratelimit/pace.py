@@ -46,20 +46,19 @@ IDLE = 1.0
 #: Search: two calls in flight after this many answers, and one more after each `SEARCH_STEP` further ones.
 SEARCH_ALONE = 3
 SEARCH_STEP = 15
+#: Search: seconds in which the calls in flight may double all the same: slow answers are few.
+SEARCH_DOUBLING = 4.0
 #: Search: seconds after the last call when another one leaves anyway, so that a hung call blocks nothing.
 SEARCH_GAP = 0.25
 #: The share of the search's rate at which the climb begins.
 CLIMB_FROM = 0.5
-#: Answers from which the search's rate bounds the sustained rate; fewer may all come from the burst.
-TELLING = 20
 #: The n-th success of a climb raises the rate by 1 / (CLIMB_EASE + n), or to `CLIMB_LOW` times the rate below
 #: one call per second: no quota is known to be lower.
 CLIMB_EASE = 9.0
 CLIMB_LOW = 1.5
-#: Admitted calls of a climb that weigh as much as the rate that it reached.
-CLIMB_TRUST = 20.0
-#: The share of the measured rate at which calls restart after a throttle. The rate returns within
-#: `RETURN_TIME` seconds plus the time of `RETURN_CALLS` calls, at most `LONGEST_RETURN` seconds.
+#: The share of the rate at which calls restart after a throttle; and the share left after one that may be
+#: chance, as just above the limit every other call is throttled. The rate returns within `RETURN_TIME`
+#: seconds plus the time of `RETURN_CALLS` calls, at most `LONGEST_RETURN` seconds.
 CUT = 0.95
 RETURN_TIME = 2.7
 RETURN_CALLS = 22.0
@@ -78,24 +77,20 @@ SLUMP = 0.4
 #: The share of the usual gap before the next call after a throttle that measured the rate, with at least
 #: `QUIET` calls admitted before it: the service lacked only a part of a token.
 RESUME = 0.3
+#: Admitted calls that measure a rate well. In a climb they weigh as much as the rate that it reached.
 QUIET = 20
 #: With fewer outcomes than this a throttle may be chance.
 ENOUGH = 6
-#: The share of the rate left after such a throttle: just above the limit every other call is throttled.
-YIELD = 0.95
-#: This many throttles in one tally are never treated as chance.
-MANY = 3
 #: A throttle on its own below this share of the measured rate is a stray.
 BELOW = 0.985
 #: If another throttle comes before strays explain this share of the first, the first was not a stray.
 CLOSE = 0.5
 #: Strays from which throttles are compared with the number that strays explain.
 SURE = 5.0
-#: Strays added when that is first reached, so that they are not forgotten at once.
-FIRM = 4.0
 #: Strays assumed for a declared rate: its author knows the limit.
 VOUCHED = 2.0
-#: The most strays that are counted: denser throttles are a limit.
+#: The most strays that are counted: denser throttles are a limit. As many are assumed when `SURE` is
+#: reached, so that they are not forgotten at once.
 MOST = 15.0
 #: Calls in which strays are forgotten by a factor of e.
 MEMORY = 2500.0
@@ -127,8 +122,6 @@ class Pace(NamedTuple):
     peak: float = inf
     #: When it was set.
     since: float = 0.0
-    #: Climb: what the search was admitted, burst included, so the sustained rate is below it.
-    bound: float = inf
     #: The sustained rate that was measured last.
     known: float | None = None
     #: The declared rate, which is never exceeded.
@@ -190,11 +183,15 @@ class Pace(NamedTuple):
 
     def opens(self, now: float) -> float:
         """When the next call may leave; in a search perhaps earlier, if a call in flight ends."""
-        if self.phase is Phase.SEARCH:
-            bound = 1 if self.found < SEARCH_ALONE else 2 + (self.found - SEARCH_ALONE) // SEARCH_STEP
-            if self.in_flight >= bound:
-                return max(now, self.next_call_at + SEARCH_GAP)
+        if self.phase is Phase.SEARCH and self.in_flight >= self._width(now):
+            return max(now, self.next_call_at + SEARCH_GAP)
         return max(now, self.next_call_at)
+
+    def _width(self, now: float) -> int:
+        """Search: the calls that may be in flight."""
+        width = 1 if self.found < SEARCH_ALONE else 2 + (self.found - SEARCH_ALONE) // SEARCH_STEP
+        doublings = 0.0 if self.began is None else min((now - self.began) / SEARCH_DOUBLING, 32.0)
+        return max(width, min(1 + self.found, int(2**doublings)))
 
     def permitted(self, now: float) -> Pace:
         """After a call took the turn that `opens` allows."""
@@ -230,7 +227,7 @@ class Pace(NamedTuple):
         last = self.next_call_at <= sent_at + gap
         return self.dropped()._replace(next_call_at=self.next_call_at - gap if last else self.next_call_at)
 
-    def answered(self, sent_at: float, now: float) -> Pace:
+    def answered(self, sent_at: float) -> Pace:
         """After a call sent at `sent_at` was admitted."""
         if self.phase is Phase.SEARCH:
             return self._replace(in_flight=self.in_flight - 1, found=self.found + 1)
@@ -242,9 +239,9 @@ class Pace(NamedTuple):
             starved_since=None,
         )
         if self.phase is Phase.CLIMB:
-            return _climbed(pace, now) if sent_at > self.cut_at else pace
+            return _climbed(pace) if sent_at > self.cut_at else pace
         if rate >= RAISED * self.peak:
-            return pace._replace(phase=Phase.CLIMB, peak=rate, bound=inf)
+            return pace._replace(phase=Phase.CLIMB, peak=rate)
         return pace
 
     def _explained(self, rate: float) -> float:
@@ -269,9 +266,7 @@ class Pace(NamedTuple):
             return pace
         if self.phase is Phase.SEARCH:
             let_through = max(self.found, 1) / max(now - (self.began or 0.0), 1e-3)
-            bound = max(FLOOR_RATE, let_through) if self.found >= TELLING else inf
-            climbing = pace._replace(bound=bound)
-            return _cut(climbing, now, Phase.CLIMB, let_through * CLIMB_FROM, new_tally(sent_at))
+            return _cut(pace, now, Phase.CLIMB, let_through * CLIMB_FROM, new_tally(sent_at))
         tally = self.tally._replace(throttled=self.tally.throttled + 1, excess=self.tally.excess + 1)
         if self._alone():
             pace = pace._replace(tally=tally, strays=self._counted(sent_at))
@@ -288,10 +283,10 @@ class Pace(NamedTuple):
         if not tally.admitted and not (self.strayed and tally.throttled == 1):
             peak = min(self.rate(sent_at) * SLUMP, 0.5 / max(sent_at - tally.start, 1e-3))
             return _cut(pace, now, Phase.CLIMB, peak, tally)
-        chance = tally.throttled < MANY and tally.admitted + tally.throttled < ENOUGH
+        chance = tally.admitted + tally.throttled < ENOUGH
         if self.phase is Phase.FOLLOW and chance:
             floor = min(FLOOR_RATE, pace.ceiling)
-            return pace._replace(tally=tally, cut_at=now, peak=max(floor, pace.peak * YIELD))
+            return pace._replace(tally=tally, cut_at=now, peak=max(floor, pace.peak * CUT))
         caution = 1.0 if self.strayed else CAUTION
         return _cut(pace, now, Phase.FOLLOW, self._measured(tally, sent_at) * caution, new_tally(sent_at))
 
@@ -321,7 +316,7 @@ class Pace(NamedTuple):
         """The sustained rate, by what was admitted and by the rate at which that ended."""
         trust = TRUST
         if self.phase is Phase.CLIMB:
-            trust = max(trust, tally.admitted / (tally.admitted + CLIMB_TRUST))
+            trust = max(trust, tally.admitted / (tally.admitted + QUIET))
         rate = self.rate(sent_at)
         if self.strayed and tally.admitted >= QUIET and rate < (1 + PROBE) * self.peak:
             # Several throttles were excused: what was admitted between them is the limit.
@@ -334,19 +329,16 @@ class Pace(NamedTuple):
         return self.starved_since is not None and now - self.starved_since >= patience
 
 
-def _climbed(pace: Pace, now: float) -> Pace:
-    """The pace after a success of its climb, which ends at what the search was admitted."""
+def _climbed(pace: Pace) -> Pace:
+    """The pace after a success of its climb."""
     growth = 1 + 1 / (CLIMB_EASE + pace.tally.admitted) if pace.peak >= 1 else CLIMB_LOW
-    if (peak := pace.peak * growth) < pace.bound:
-        return pace._replace(peak=peak)
-    top = pace._replace(phase=Phase.FOLLOW, peak=pace.bound, bound=inf)
-    return top._replace(since=now - 1.5 * top.unit)
+    return pace._replace(peak=min(pace.peak * growth, pace.ceiling))
 
 
 def _restored(pace: Pace, sent_at: float, now: float) -> Pace:
     """The pace before the cuts that strays turned out to have caused."""
     peak = min(pace.crest, pace.ceiling)
-    return pace._replace(peak=peak, strays=SURE + FIRM, since=now, tally=new_tally(sent_at))
+    return pace._replace(peak=peak, strays=MOST, since=now, tally=new_tally(sent_at))
 
 
 def _cut(pace: Pace, now: float, phase: Phase, peak: float, tally: PaceTally) -> Pace:

@@ -129,8 +129,7 @@ class Permit:
     def answered(self) -> None:
         """The service answered, with success or an error that is no throttle."""
         self._reported = True
-        now = self._pacer.now()
-        self._pacer.change(lambda pace: pace.answered(self.sent_at, now))
+        self._pacer.change(lambda pace: pace.answered(self.sent_at))
 
     def throttled(self, hint: float | None) -> None:
         """The service throttled the call; `hint` is its retry-after in seconds, if it sent one."""

@@ -35,7 +35,7 @@ class Ours:
         self.pace = self.pace.permitted(now)
 
     def answered(self, sent_at: float, now: float) -> None:
-        self.pace = self.pace.answered(sent_at, now)
+        self.pace = self.pace.answered(sent_at)
 
     def throttled(self, sent_at: float, now: float) -> None:
         self.pace = self.pace.throttled(sent_at, now, None)

@@ -92,7 +92,7 @@ def test_each_process_searches_for_the_limit_alone(usage, clock):
     one, other = joined(usage, clock), joined(usage, clock)
     for _ in range(5):
         one.change(lambda known: known.permitted(clock.now))
-        one.change(lambda known: known.answered(clock.now, clock.now))
+        one.change(lambda known: known.answered(clock.now))
     assert one.pace.found == 5
     other.change(lambda known: known.permitted(clock.now))
     assert other.pace.found == 0
@@ -124,8 +124,8 @@ def test_a_second_process_that_meets_the_limit_follows_the_first_ones_pace(usage
     assert [getattr(other.pace, name) for name in same] == [getattr(before, name) for name in same]
     clock.now += 30
     other.change(lambda known: known.permitted(clock.now))
-    first.change(lambda known: known.answered(clock.now, clock.now))
-    assert first.pace == other.pace.answered(clock.now, clock.now)
+    first.change(lambda known: known.answered(clock.now))
+    assert first.pace == other.pace.answered(clock.now)
 
 
 def test_a_pace_not_used_for_long_is_replaced_by_the_one_that_meets_the_limit(usage, clock):
@@ -193,7 +193,7 @@ class Together:
 
     def answered(self, sent_at: float, now: float) -> None:
         self._at(now)
-        self.shared.change(lambda known: known.answered(sent_at, now))
+        self.shared.change(lambda known: known.answered(sent_at))
 
     def throttled(self, sent_at: float, now: float) -> None:
         self._at(now)
@@ -315,8 +315,8 @@ def test_a_pace_that_can_no_longer_be_shared_is_followed_alone(path, clock):
         before = shared.pace
         shared.change(lambda known: known.permitted(clock.now))
         assert shared.pace == before.permitted(clock.now)
-        shared.change(lambda known: known.answered(clock.now, clock.now))
-        assert shared.pace == before.permitted(clock.now).answered(clock.now, clock.now)
+        shared.change(lambda known: known.answered(clock.now))
+        assert shared.pace == before.permitted(clock.now).answered(clock.now)
     (text,) = warned
     assert str(path) in text
     assert "no longer shared" in text
@@ -531,7 +531,7 @@ def test_all_processes_together_keep_a_declared_rate(usage, clock, rates):
         one.change(lambda known: known)
         clock.now = max(clock.now, one.pace.opens(clock.now))
         one.change(lambda known: known.permitted(clock.now))
-        one.change(lambda known: known.answered(clock.now, clock.now + 0.01))
+        one.change(lambda known: known.answered(clock.now))
         sent.append(clock.now)
     gaps = [after - before for before, after in pairwise(sent)]
     assert min(gaps) >= 1 / max(rates) - pace.CATCH_UP

@@ -67,7 +67,7 @@ class Life:
 
     def _answer(self, which: float) -> None:
         if self.in_flight:
-            self._becomes(self.pace.answered(self._end(which), self.now))
+            self._becomes(self.pace.answered(self._end(which)))
 
     def _throttle(self, which: float) -> None:
         if self.in_flight:
@@ -227,7 +227,7 @@ def test_a_shifted_pace_goes_on_as_before_by_the_other_clock(life, seconds):
                 there.throttled(now + seconds, now + 0.1 + seconds, None),
             )
         else:
-            here, there = here.answered(now, now + 0.1), there.answered(now + seconds, now + 0.1 + seconds)
+            here, there = here.answered(now), there.answered(now + seconds)
         assert there.peak == pytest.approx(here.peak, rel=1e-3)
         assert there.starved(now + seconds + 300, 300) == here.starved(now + 300, 300)
 
@@ -449,7 +449,7 @@ def test_a_stray_throttle_among_few_outcomes_costs_a_little_of_the_rate():
     life.step("flow", 2)
     life.step("send", 0.0)
     life.step("throttle", 0.0)
-    assert life.pace.peak == pytest.approx(once.peak * pace.YIELD)
+    assert life.pace.peak == pytest.approx(once.peak * pace.CUT)
     assert (life.pace.since, life.pace.known) == (once.since, once.known)
 
 
@@ -503,12 +503,35 @@ def test_a_climb_ends_at_the_declared_rate():
     assert life.pace.rate(life.now) == pace.declared(10).rate(life.now)
 
 
-def test_a_search_that_found_next_to_nothing_bounds_no_rate_below_the_lowest():
+def test_a_search_that_found_next_to_nothing_ends_at_the_lowest_rate_or_above():
     state = Pace(found=30, began=0.0, next_call_at=3599.0).permitted(3599.5).throttled(3599.5, HOUR, None)
     for number in range(10):
         now = HOUR + 20.0 * (number + 1)
-        state = state.permitted(now).answered(now, now)
+        state = state.permitted(now).answered(now)
         assert state.peak >= FLOOR_RATE
+
+
+@pytest.mark.parametrize(("found", "width"), [(9, 8), (4, 5)])
+def test_a_search_of_slow_answers_widens_with_time_but_no_faster_than_it_is_answered(found, width):
+    # Three times the time in which it may double; by its answers alone two calls would be in flight.
+    now = 3 * pace.SEARCH_DOUBLING
+    state = Pace(found=found, began=0.0, next_call_at=now)
+    while state.opens(now) == now:
+        state = state.permitted(now)
+    assert state.in_flight == width
+
+
+def test_a_climb_goes_on_beyond_the_rate_of_a_search_that_a_stray_ended():
+    life = Life(Pace())
+    for _ in range(30):
+        life.step("send", 0.0)
+        life.step("wait", 0.5)
+        life.step("answer", 0.0)
+    life.step("stray", 1)
+    for _ in range(3):
+        life.step("flow", 49)
+    assert life.pace.phase is Phase.CLIMB
+    assert life.pace.rate(life.now) > 8
 
 
 def test_the_next_call_waits_a_moment_after_a_throttle():

@@ -290,7 +290,7 @@ async def test_the_pace_gets_the_outcome_of_a_call_once(outcome):
             permit.throttled(7.0)
     flying = before.permitted(sent_at)
     expected = {
-        "answered": flying.answered(sent_at, sent_at + 0.5),
+        "answered": flying.answered(sent_at),
         "throttled": flying.throttled(sent_at, sent_at + 0.5, 7.0),
         "nothing": flying.dropped(),
     }
