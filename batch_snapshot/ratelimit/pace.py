@@ -332,7 +332,7 @@ class Pace(NamedTuple):
 def _climbed(pace: Pace) -> Pace:
     """The pace after a success of its climb."""
     growth = 1 + 1 / (CLIMB_EASE + pace.tally.admitted) if pace.peak >= 1 else CLIMB_LOW
-    return pace._replace(peak=min(pace.peak * growth, pace.ceiling))
+    return pace._replace(peak=pace.peak * growth)
 
 
 def _restored(pace: Pace, sent_at: float, now: float) -> Pace:

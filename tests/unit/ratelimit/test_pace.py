@@ -513,8 +513,8 @@ def test_a_search_that_found_next_to_nothing_ends_at_the_lowest_rate_or_above():
 
 @pytest.mark.parametrize(("found", "width"), [(9, 8), (4, 5)])
 def test_a_search_of_slow_answers_widens_with_time_but_no_faster_than_it_is_answered(found, width):
-    # Three times the time in which it may double; by its answers alone two calls would be in flight.
-    now = 3 * pace.SEARCH_DOUBLING
+    # It may double every four seconds; by its answers alone two calls would be in flight.
+    now = 12.0
     state = Pace(found=found, began=0.0, next_call_at=now)
     while state.opens(now) == now:
         state = state.permitted(now)
