@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from batch_snapshot import paths, sqlite
-from batch_snapshot.aws import profiles
-from batch_snapshot.config.accounts import recorded_accounts, resolve_targets
 from batch_snapshot.config.options import Options, isolate_simulated_state, state_folder_of
-from batch_snapshot.discovery.readers import Environment, open_readers
+from batch_snapshot.discovery.readers import Environment, open_ledger_readers
 from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.ledger import locks
@@ -107,13 +105,8 @@ async def verify(
         SnapshotIndex(paths.snapshot_index_file(state_folder_of(own))) as known,
     ):
         last = _store_rows(db, path, sample, result)
-        whom = resolve_targets(recorded_accounts(path, last), options, profiles.endpoints, last.endpoint)
-        if last.endpoint != whom.endpoint:
-            raise LedgerError(
-                f"{path}: was written against {last.endpoint}, not {whom.endpoint}: name that one"
-            )
         result.warnings += known.refresh(path.parent)
-        async with open_readers(whom, own, environment.now, environment.rng) as readers:
+        async with open_ledger_readers(path, last, own, environment) as readers:
             verifier = _Verifier(db, known, service_of(last), header.started_at, result)
             for name, reader in readers.items():
                 try:

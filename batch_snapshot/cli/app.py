@@ -11,6 +11,7 @@ from batch_snapshot.cli import (
     diff,
     discover,
     errors,
+    export,
     help,  # noqa: A004 - named as its command
     init,
     ls,
@@ -78,6 +79,7 @@ def _show_versions(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
             report.report_command,
             diff.diff_command,
             verify.verify_command,
+            export.export_command,
         ],
         "Maintain": [prune.prune_command, completion.completion_command, help.help_command],
     },

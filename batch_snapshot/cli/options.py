@@ -292,12 +292,14 @@ planning = _group(
     section("AWS", *_AWS),
     section("Simulator", _STATE),
 )
-#: The flags of commands that only read from the service.
-reading = _group(
-    section("Common", _SIMULATE, _ACCOUNTS, FORMAT),
+#: The flags of commands that only read from the service, and write the result to files.
+reading_files = _group(
+    section("Common", _SIMULATE, _ACCOUNTS),
     section("Ledger", STATE_DIR),
     section("Limits", _READ_RATE, _WAIT_TO_READ),
     section("Output", _PROGRESS),
     section("AWS", *_AWS),
     section("Simulator", _STATE),
 )
+#: Of those that print it.
+reading = _group(section("Common", FORMAT), reading_files)

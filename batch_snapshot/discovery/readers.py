@@ -9,22 +9,27 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from batch_snapshot import paths
+from batch_snapshot.aws import profiles
 from batch_snapshot.aws.client import Clients
 from batch_snapshot.aws.target import open_target
+from batch_snapshot.config.accounts import recorded_accounts, resolve_targets
 from batch_snapshot.config.options import Options, isolate_simulated_state, state_folder_of
 from batch_snapshot.engine.limits import AccountLimits
 from batch_snapshot.engine.reader import Reader
+from batch_snapshot.errors import LedgerError
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.ratelimit.windows import CallLog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from datetime import datetime
+    from pathlib import Path
     from random import Random
 
     from batch_snapshot.config.accounts import Targets
     from batch_snapshot.engine.account import AccountState
     from batch_snapshot.engine.reader import Call
+    from batch_snapshot.ledger.records import Header
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +57,20 @@ async def open_readers(
         clients = await stack.enter_async_context(Clients(accounts, where, now))
         states = {name: limits.new_state(name, wait=options.wait) for name in accounts}
         yield readers_over(states, limits, clients.identify, clients.read, now=now, rng=rng)
+
+
+@asynccontextmanager
+async def open_ledger_readers(
+    path: Path, header: Header, options: Options, environment: Environment
+) -> AsyncIterator[Mapping[str, Reader]]:
+    """Readers for the accounts of the ledger at `path`; `header` is its last run line."""
+    whom = resolve_targets(recorded_accounts(path, header), options, profiles.endpoints, header.endpoint)
+    if header.endpoint != whom.endpoint:
+        raise LedgerError(
+            f"{path}: was written against {header.endpoint}, not {whom.endpoint}: name that one"
+        )
+    async with open_readers(whom, options, environment.now, environment.rng) as readers:
+        yield readers
 
 
 def readers_over(

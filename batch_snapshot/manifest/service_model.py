@@ -7,7 +7,8 @@ the validation of a small manifest, so its data files are read as the data that 
 import gzip
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -68,13 +69,52 @@ def role_input() -> dict[str, Shape]:
     return _input("sts", "AssumeRole")
 
 
+@cache
+def answer_fields(operation: str, member: str) -> dict[tuple[str, ...], str]:
+    """The fields within a member of an answer, by their path, and their types.
+
+    Types are those of `_KINDS`, `strings` for a list of strings, and `json` for other lists and maps.
+    """
+    with _readable(SERVICE):
+        model = _model(SERVICE)
+        output = model["shapes"][model["operations"][operation]["output"]["shape"]]
+        return dict(_fields(model["shapes"], output["members"][member]["shape"], ()))
+
+
+#: The types of fields by those of the model.
+_KINDS = {
+    **{kind: kind for kind in ("string", "integer", "float", "boolean", "timestamp")},
+    "long": "integer",
+    "double": "float",
+}
+
+
+def _fields(
+    shapes: dict[str, Any], name: str, path: tuple[str, ...], within: frozenset[str] = frozenset()
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    shape = shapes[name]
+    if shape["type"] == "structure" and name not in within:
+        for inner, member in shape["members"].items():
+            yield from _fields(shapes, member["shape"], (*path, inner), within | {name})
+    elif shape["type"] == "list" and shapes[shape["member"]["shape"]]["type"] == "string":
+        yield path, "strings"
+    else:
+        yield path, _KINDS.get(shape["type"], "json")
+
+
 def _input(service: str, operation: str) -> dict[str, Shape]:
-    try:
+    with _readable(service):
         model = _model(service)
         shapes = model["shapes"]
         members = shapes[model["operations"][operation]["input"]["shape"]]["members"]
         found = {name: shapes[member["shape"]] for name, member in members.items()}
         return {name: _shape(one) for name, one in found.items() if one["type"] == "string"}
+
+
+@contextmanager
+def _readable(service: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise BatchSnapshotError(
             f"botocore's model of {service} cannot be read ({error}): reinstall botocore"

@@ -146,6 +146,7 @@ sys.addaudithook(look)
 """
 NOTHING = ": nothing was sent; the same command starts again"
 FOUND = ": what was found is kept, and the same command continues"
+FETCHED = ": what was fetched is kept, and the same command continues"
 
 
 @pytest.mark.asyncio
@@ -161,6 +162,7 @@ FOUND = ": what was found is kept, and the same command continues"
         ("report old.ndjson --html out.html", "old.ndjson", ""),
         ("diff old.ndjson old.ndjson", "old.ndjson", ""),
         ("verify old.ndjson", "old.ndjson", ""),
+        ("export old.ndjson --output out.ndjson", "old.ndjson", FETCHED),
         ("prune . --keep 1", "old.ndjson", ""),
         ("discover --catalog Sandbox --update trial.yaml", "trial.yaml", FOUND),
     ],

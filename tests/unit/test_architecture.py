@@ -33,7 +33,7 @@ LEVELS = [
     {"aws", "config"},
     {"engine"},
     {"cluster", "discovery", "reporting"},
-    {"jobs", "notify", "schedule", "verify"},
+    {"export", "jobs", "notify", "schedule", "verify"},
     {"cli"},
 ]
 
@@ -49,6 +49,7 @@ ALLOWED = {
     "rich": {"reporting"},
     "click": {"cli"},
     "cloup": {"cli"},
+    "pyarrow": {"export"},
 }
 
 #: Packages that wait with anyio alone, so that tests run them in virtual time.
@@ -167,6 +168,7 @@ def test_every_dependency_is_declared():
         "opentelemetry",
         "orjson",
         "prometheus_client",
+        "pyarrow",
         "rich",
         "tenacity",
         "yaml",

@@ -1,0 +1,138 @@
+"""Compares two exports: what changed in the payloads, field by field."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from batch_snapshot import sqlite
+from batch_snapshot.errors import InputError
+from batch_snapshot.export.records import positions
+from batch_snapshot.models import Row
+from batch_snapshot.sqlite import Connection
+from batch_snapshot.text import plural, truncated
+
+#: Rows that the text names, and that JSON holds at most; characters of a value in the text.
+SHOWN, KEPT, WIDEST = 10, 100_000, 60
+
+_TABLES = ";".join(
+    f"CREATE TABLE {name} (key BLOB PRIMARY KEY, revision INTEGER, record TEXT) WITHOUT ROWID"
+    for name in ("before", "after")
+)
+
+
+class PayloadChange(NamedTuple):
+    row: Row
+    revision_before: int | None
+    revision_after: int | None
+    #: The values before and after by field, such as `Lifecycle.Stage`; None: it was not there.
+    fields: dict[str, tuple[Any, Any]]
+
+
+@dataclass(slots=True)
+class PayloadDifference:
+    before: str
+    after: str
+    rows_before: int = 0
+    rows_after: int = 0
+    rows_changed: int = 0
+    only_before: int = 0
+    only_after: int = 0
+    #: Changed rows by field; items of a list count for the list.
+    fields: Counter[str] = field(default_factory=Counter)
+    changes: list[PayloadChange] = field(default_factory=list)
+
+
+def diff(before: Path, after: Path) -> PayloadDifference:
+    """Compare the export at `before` with the one at `after`; of a row the highest revision counts."""
+    found = PayloadDifference(str(before), str(after))
+    with sqlite.temporary_tables(_TABLES) as db:
+        found.rows_before = _load(db, "before", before)
+        found.rows_after = _load(db, "after", after)
+        for old, new in db.execute("SELECT b.record, a.record FROM before b JOIN after a USING (key)"):
+            _compare(json.loads(old), json.loads(new), found)
+        (both,) = db.execute("SELECT count(*) FROM before JOIN after USING (key)").fetchone()
+    found.only_before, found.only_after = found.rows_before - both, found.rows_after - both
+    found.changes.sort(key=lambda change: change.row)
+    return found
+
+
+def _load(db: Connection, table: str, path: Path) -> int:
+    for record, _ in positions(path):
+        row = Row(*(record[name] for name in Row._fields))
+        revision = record["revision"] if isinstance(record.get("revision"), int) else 0
+        db.execute(
+            f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET record = excluded.record,"  # noqa: S608 - constants of this module
+            " revision = excluded.revision WHERE excluded.revision >= revision",
+            (row.key, revision, json.dumps(record)),
+        )
+    (rows,) = db.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - constants of this module
+    return int(rows)
+
+
+def _compare(old: dict[str, Any], new: dict[str, Any], found: PayloadDifference) -> None:
+    if old.get("fields") != new.get("fields"):
+        raise InputError(
+            f"{found.before} and {found.after}: hold different fields; export both with the same --fields"
+        )
+    before, after = dict(_leaves(old["payload"])), dict(_leaves(new["payload"]))
+    fields = {
+        name: (before.get(name), after.get(name))
+        for name in dict.fromkeys([*before, *after])
+        if before.get(name) != after.get(name)
+    }
+    if not fields:
+        return
+    found.rows_changed += 1
+    found.fields.update({re.sub(r"\[\d+\]", "", name) for name in fields})
+    if len(found.changes) < KEPT:
+        row = Row(*(new[name] for name in Row._fields))
+        found.changes.append(PayloadChange(row, old.get("revision"), new.get("revision"), fields))
+
+
+def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """The values within a payload by their path below the view's name: `Customer.Contacts[0].Email`."""
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _leaves(inner, (*path, name))
+    elif isinstance(value, list) and any(isinstance(one, dict) for one in value):
+        for index, inner in enumerate(value):
+            yield from _leaves(inner, (*path[:-1], f"{path[-1]}[{index}]"))
+    else:
+        yield ".".join(path[1:]), value
+
+
+def as_json(found: PayloadDifference) -> dict[str, Any]:
+    names = ("before", "after", "rows_before", "rows_after", "rows_changed", "only_before", "only_after")
+    return {
+        **{name: getattr(found, name) for name in names},
+        "fields": dict(found.fields.most_common()),
+        "changes": [{**one.row._asdict(), **dict(list(one._asdict().items())[1:])} for one in found.changes],
+    }
+
+
+def as_text(found: PayloadDifference) -> str:
+    before, after = plural(found.rows_before, "row"), plural(found.rows_after, "row")
+    lines = [f"{found.before} ({before}) → {found.after} ({after})"]
+    for number, what in ((found.only_before, "only in the first"), (found.only_after, "only in the second")):
+        lines += [f"{number:>7,} {what}"] if number else []
+    lines.append(f"{found.rows_changed:>7,} changed")
+    lines += [f"{number:>11,} {name}" for name, number in found.fields.most_common()]
+    for one in found.changes[:SHOWN]:
+        revisions = f"revision {one.revision_before} → {one.revision_after}"
+        lines.append(f"{one.row.engagement}/{one.row.resource}, {revisions}")
+        lines += [f"    {name}: {_shown(old)} → {_shown(new)}" for name, (old, new) in one.fields.items()]
+    if len(found.changes) > SHOWN:
+        lines.append(f"… and {found.rows_changed - SHOWN:,} more: --format json names them")
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
+    return truncated(str(value), WIDEST)

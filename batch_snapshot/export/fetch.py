@@ -1,0 +1,225 @@
+"""Fetches what the snapshots of ledgers say, a read each, into files.
+
+Only what a file does not hold yet is fetched. Each snapshot is appended as its answer comes, so that the same
+command continues after a crash.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from batch_snapshot import sqlite
+from batch_snapshot.config.options import Options
+from batch_snapshot.discovery.readers import Environment, open_ledger_readers
+from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
+from batch_snapshot.errors import BatchSnapshotError, InputError, LedgerError, StorageError
+from batch_snapshot.export import tables
+from batch_snapshot.export.records import ExportFile
+from batch_snapshot.ledger.reader import lines
+from batch_snapshot.ledger.records import Header, Result
+from batch_snapshot.models import ApiError, Row, Status
+from batch_snapshot.operations import NOT_FOUND, create_operation
+from batch_snapshot.sqlite import Connection
+from batch_snapshot.text import plural
+
+#: Errors that concern one snapshot, or one engagement, only.
+_ROW_ERRORS = frozenset({NOT_FOUND, "AccessDeniedException", "ValidationException"})
+
+#: Engagements of an account that may be denied, and none be read, before the account's reads end.
+DENIALS = 10
+
+#: Snapshots that could not be fetched and that the text shows.
+SHOWN = 20
+
+_KEY = ", ".join(Row._fields)
+_TABLES = f"CREATE TABLE rows ({_KEY}, arn, revision, PRIMARY KEY ({_KEY})) WITHOUT ROWID"
+
+
+class Unfetched(NamedTuple):
+    #: missing, mismatched or unreadable, as `verify` says.
+    what: str
+    row: Row
+    revision: int | None
+    why: str
+
+
+@dataclass(slots=True)
+class Exported:
+    #: Snapshots by the file that holds them.
+    files: dict[Path, int] = field(default_factory=dict)
+    fetched: int = 0
+    unfetched: list[Unfetched] = field(default_factory=list)
+    calls: Counter[str] = field(default_factory=Counter)
+    throttled: int = 0
+    elapsed_s: float = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.unfetched else 0
+
+
+async def export(
+    ledgers: Sequence[Path],
+    output: Path,
+    options: Options,
+    environment: Environment,
+    *,
+    form: str | None = None,
+    fields: Sequence[str] = (),
+) -> Exported:
+    """Fetch the payloads of all succeeded rows of `ledgers` into `output`, a file or a folder."""
+    began = environment.clock()
+    form, sources = plan(ledgers, output, form)
+    columns = tables.columns(fields)
+    headers = {ledger: _last_header(ledger) for ledger in ledgers}
+    if form == "parquet":
+        tables.import_pyarrow()
+    result = Exported()
+    for source, named in sources.items():
+        with ExportFile(source, fields, environment.clock, environment.now()) as file:
+            for ledger in named:
+                async with open_ledger_readers(ledger, headers[ledger], options, environment) as readers:
+                    await _Fetcher(file, fields, environment, result).fetch(ledger, readers)
+            result.files[tables.path_of(source, form)] = len(file)
+        tables.write(source, form, columns)
+    result.unfetched.sort(key=lambda one: (one.row, one.what))
+    result.elapsed_s = environment.clock() - began
+    return result
+
+
+def plan(ledgers: Sequence[Path], output: Path, form: str | None) -> tuple[str, dict[Path, list[Path]]]:
+    """The format, and by the NDJSON file that is appended to the ledgers that it is fetched for."""
+    if output.is_dir() or not output.suffix:
+        form = form or "ndjson"
+        sources: dict[Path, list[Path]] = defaultdict(list)
+        for ledger in ledgers:
+            sources[output / f"{ledger.stem}.ndjson"].append(ledger)
+        for source, named in sources.items():
+            if len(named) > 1:
+                both = f"{named[0]} and {named[1]}"
+                raise InputError(f"{both}: would both become {source}; name a file with --output")
+        return form, dict(sources)
+    found = tables.FORMATS.get(output.suffix)
+    if found is None or form not in {None, found}:
+        wanted = f".{form}" if form else ", ".join(tables.FORMATS)
+        raise InputError(f"--output {output}: name a folder, or a file that ends in {wanted}")
+    return found, {output if found == "ndjson" else output.with_suffix(".ndjson"): [*ledgers]}
+
+
+def _last_header(path: Path) -> Header:
+    last = None
+    for line in lines(path):
+        if isinstance(line.record, Header):
+            last = line.record
+        elif last is None:
+            break
+    if last is None:
+        raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
+    return last
+
+
+class _Fetcher:
+    """Fetches what one ledger names."""
+
+    def __init__(
+        self, file: ExportFile, fields: Sequence[str], environment: Environment, result: Exported
+    ) -> None:
+        self._file = file
+        self._fields = fields
+        self._environment = environment
+        self._result = result
+        self._read: set[str] = set()
+        self._denied: dict[tuple[str, str], str] = {}
+
+    async def fetch(self, ledger: Path, readers: Mapping[str, Reader]) -> None:
+        failed: list[BatchSnapshotError] = []
+        with sqlite.temporary_tables(_TABLES) as db:
+            total = self._store_rows(db, ledger)
+            begun = self._result.fetched
+
+            async def fetch_account(reader: Reader) -> None:
+                query = f"SELECT {_KEY}, arn, revision FROM rows WHERE account = ? ORDER BY {_KEY}"  # noqa: S608 - constants of this module
+
+                async def one(values: tuple[Any, ...]) -> None:
+                    await self._fetch(reader, Row(*values[:6]), *values[6:])
+                    done = self._result.fetched - begun
+                    self._environment.on_progress(f"{ledger}: {done:,} of {plural(total, 'snapshot')}")
+
+                try:
+                    await map_concurrently(db.execute(query, (reader.name,)), one)
+                except StorageError:
+                    raise
+                except BatchSnapshotError as error:  # other accounts go on
+                    failed.append(error)
+                finally:
+                    self._result.calls.update(reader.calls)
+                    self._result.throttled += reader.throttled
+
+            await map_concurrently(readers.values(), fetch_account)
+        if failed:
+            raise failed[0]
+
+    def _store_rows(self, db: Connection, ledger: Path) -> int:
+        """Store the succeeded rows that the file does not hold; the last line of a row wins."""
+        marks = ", ".join("?" * 8)
+        for line in lines(ledger):
+            record = line.record
+            if not isinstance(record, Result):
+                continue
+            if record.status is Status.SUCCEEDED and record.arn not in self._file:
+                values = (*record.row, record.arn, record.revision)
+                db.execute(f"INSERT OR REPLACE INTO rows VALUES ({marks})", values)  # noqa: S608 - question marks
+            else:
+                where = " AND ".join(f"{name} = ?" for name in Row._fields)
+                db.execute(f"DELETE FROM rows WHERE {where}", record.row)  # noqa: S608 - constants
+        (number,) = db.execute("SELECT count(*) FROM rows").fetchone()
+        return int(number)
+
+    async def _fetch(self, reader: Reader, row: Row, arn: str | None, revision: int | None) -> None:
+        engagement = (reader.name, row.engagement)
+        if engagement in self._denied:
+            self._miss("unreadable", row, revision, self._denied[engagement])
+            return
+        operation = create_operation(row)
+        wanted = {} if revision is None else {"Revision": revision}
+        try:
+            answer = await reader.read(operation.look_up, **operation.read_parameters(row), **wanted)
+        except ApiError as error:
+            code = error.failure.code
+            why = f"{code}: {error.failure.message}"
+            if code == "AccessDeniedException":
+                self._denied[engagement] = why
+            denials = sum(account == reader.name for account, _ in self._denied)
+            all_denied = denials >= DENIALS and reader.name not in self._read
+            if code not in _ROW_ERRORS or all_denied:
+                raise read_failed(reader.name, operation.look_up, error.failure) from error
+            self._miss("missing" if code == NOT_FOUND else "unreadable", row, revision, why)
+            return
+        self._read.add(reader.name)
+        payload = answer.get("Payload")
+        if answer.get("Arn") != arn:
+            self._miss("mismatched", row, revision, f"the service has {answer.get('Arn')}")
+        elif not isinstance(payload, dict) or not tables.is_known(payload):
+            self._miss("unreadable", row, revision, "its payload is unknown to this botocore")
+        else:
+            self._file.append(row, answer, tables.select(payload, self._fields))
+            self._result.fetched += 1
+
+    def _miss(self, what: str, row: Row, revision: int | None, why: str) -> None:
+        self._result.unfetched.append(Unfetched(what, row, revision, why))
+
+
+def as_text(result: Exported) -> str:
+    text = [f"{path}: {plural(number, 'snapshot')}" for path, number in result.files.items()]
+    before = sum(result.files.values()) - result.fetched
+    text.append(f"{result.fetched:,} fetched now, {before:,} before")
+    kinds = Counter(one.what for one in result.unfetched)
+    text += [f"{number:,} {what}" for what, number in sorted(kinds.items())]
+    for one in result.unfetched[:SHOWN]:
+        revision = f" revision {one.revision}" if one.revision else ""
+        text.append(f"  {one.what:<10} {one.row.engagement}/{one.row.resource}{revision}: {one.why}")
+    if len(result.unfetched) > SHOWN:
+        text.append(f"  … and {len(result.unfetched) - SHOWN:,} more: batch-snapshot verify names them")
+    return "\n".join(text)

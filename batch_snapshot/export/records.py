@@ -1,0 +1,180 @@
+"""The file of an export: NDJSON, a snapshot a line, append only, mode 0600."""
+
+import json
+import os
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from batch_snapshot import files, paths
+from batch_snapshot.errors import SAME_COMMAND, InputError, StateFolderError, StorageError, way_out
+from batch_snapshot.ledger import locks
+from batch_snapshot.models import Row
+from batch_snapshot.text import timestamp
+
+#: How each line begins.
+HEAD = b'{"type":"snapshot",'
+
+#: Seconds between two calls of fsync.
+SYNC_EVERY = 1.0
+
+
+class Position(NamedTuple):
+    record: dict[str, Any]
+    #: The offset behind the line.
+    end: int
+
+
+class ExportFile:
+    """An export that is open for appending, with the snapshots that it holds already.
+
+    Lines that a crash has torn are cut off; their snapshots are fetched again.
+    """
+
+    def __init__(self, path: Path, fields: Sequence[str], clock: Callable[[], float], now: datetime) -> None:
+        self.path = path
+        self._fields = list(fields)
+        self._clock = clock
+        self._since = timestamp(now)
+        self._known: set[bytes] = set()
+        self._synced = clock()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with self._stack as stack:
+            lock = paths.ledger_lock(self.path)
+            stack.enter_context(
+                locks.hold(lock, what=str(self.path), since=self._since, elsewhere="name another --output")
+            )
+            try:
+                flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+                self._fd = files.open_descriptor(self.path, flags, 0o600)
+                stack.callback(os.close, self._fd)
+                os.fchmod(self._fd, 0o600)
+                files.sync_folder(self.path.parent)
+            except OSError as error:
+                raise StateFolderError(self._unwritable(error)) from None
+            end = 0
+            for position in positions(self.path):
+                self._check_fields(position.record)
+                self._known.add(_digest(position.record["arn"]))
+                end = position.end
+            os.ftruncate(self._fd, end)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._stack:
+            self._sync()
+
+    def __contains__(self, arn: str | None) -> bool:
+        return arn is not None and _digest(arn) in self._known
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def append(self, row: Row, answer: Mapping[str, Any], payload: Mapping[str, Any]) -> None:
+        record = {
+            "type": "snapshot",
+            **row._asdict(),
+            **{name: answer.get(member) for name, member in _MEMBERS.items()},
+            **({"fields": self._fields} if self._fields else {}),
+            "payload": payload,
+        }
+        text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=_plain)
+        # Half of a surrogate pair, which is not UTF-8, becomes its JSON escape.
+        line = text.encode("utf-8", "backslashreplace") + b"\n"
+        try:
+            while line:
+                line = line[os.write(self._fd, line) :]
+        except OSError as error:
+            raise StorageError(f"{self._unwritable(error)}, {SAME_COMMAND}") from None
+        self._known.add(_digest(str(answer["Arn"])))
+        if self._clock() - self._synced >= SYNC_EVERY:
+            self._sync()
+
+    def _sync(self) -> None:
+        self._synced = self._clock()
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise StorageError(f"{self._unwritable(error)}, {SAME_COMMAND}") from None
+
+    def _unwritable(self, error: OSError) -> str:
+        out = way_out(error, "name another --output")
+        return f"{self.path}: cannot be written ({error.strerror or error}); {out}"
+
+    def _check_fields(self, record: Mapping[str, Any]) -> None:
+        held = record.get("fields") or []
+        if held != self._fields:
+            given = f"--fields {','.join(map(str, held))}" if held else "all fields"
+            raise InputError(
+                f"{self.path}: holds snapshots with {given}; give the same, or name another --output"
+            )
+
+
+#: The members of answers by the keys of records.
+_MEMBERS = {"revision": "Revision", "arn": "Arn", "created_at": "CreatedAt", "created_by": "CreatedBy"}
+
+
+def _plain(value: object) -> str:
+    return timestamp(value) if isinstance(value, datetime) else str(value)
+
+
+def _digest(arn: str) -> bytes:
+    return blake2b(arn.encode("utf-8", "replace"), digest_size=16).digest()
+
+
+def positions(path: Path) -> Iterator[Position]:
+    """The records of the export at `path`; what a crash has torn, and all behind it, is left out.
+
+    Raises:
+        InputError: it cannot be read, or is no export; the message says where.
+    """
+    end = 0
+    try:
+        with files.open_regular(path) as file:
+            for number, raw in enumerate(file, 1):
+                record = _decoded(raw) if raw.endswith(b"\n") else None
+                if record is None:
+                    _refuse_unless_torn(path, number, raw)
+                    return
+                end += len(raw)
+                yield Position(record, end)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error}); name a file that export wrote"
+        ) from None
+
+
+def _decoded(raw: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(raw) if raw.startswith(HEAD) else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("payload"), dict):
+        return None
+    return record if all(isinstance(record.get(name), str) for name in _TEXTS) else None
+
+
+_TEXTS = (*Row._fields, "arn")
+
+
+def _refuse_unless_torn(path: Path, number: int, raw: bytes) -> None:
+    torn = not raw.endswith(b"\n") and (raw.startswith(HEAD) or HEAD.startswith(raw))
+    # A power cut can leave zeros in place of what was written since the last fsync.
+    if torn or (number > 1 and b"\0" in raw):
+        return
+    if raw.startswith(b'{"type":"run"'):
+        raise InputError(
+            f"{path}: is a ledger, not an export; name another file, such as one that "
+            f"`batch-snapshot export {shlex.quote(str(path))} --output snapshots.ndjson` writes"
+        )
+    raise InputError(
+        f"{path}:{number}: is no line of an NDJSON export; name another file, or remove this one to fetch "
+        "all again"
+    )

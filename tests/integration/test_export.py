@@ -1,0 +1,266 @@
+"""Exports of night after night: each snapshot is read once, whatever happens, and what changed is named."""
+
+import asyncio
+import csv
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from batch_snapshot.clock import utc_now
+from batch_snapshot.config.options import Options
+from batch_snapshot.discovery import readers
+from batch_snapshot.errors import InputError, LockedError, ServiceError
+from batch_snapshot.export import diff, fetch
+from batch_snapshot.jobs import run
+from batch_snapshot.simulator import Simulator, SimulatorSettings, serve
+from tests.support.processes import Place, move_in, pairs, until, write_manifest
+
+pytestmark = pytest.mark.asyncio
+
+NIGHTS = [Path("ledgers/night-1.ndjson"), Path("ledgers/night-2.ndjson")]
+ROWS = 200
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    move_in(monkeypatch, tmp_path)
+    return tmp_path
+
+
+def options(url: str, **given: Any) -> Options:
+    return Options(endpoint_url=url, rate=1e5, read_rate=1e6, **given)
+
+
+async def night(url: str, ledger: Path, rows: list[Any] | None = None, **given: Any) -> None:
+    path = write_manifest(Path("night.yaml"), pairs(ROWS) if rows is None else rows, name="night")
+    await run.run(path, options(url, ledger=str(ledger), **given))
+
+
+async def exported(
+    url: str, output: str, *ledgers: Path, on_progress: Any = lambda _: None, **given: Any
+) -> fetch.Exported:
+    world = readers.Environment(now=utc_now, rng=Random(1), clock=time.monotonic, on_progress=on_progress)
+    return await fetch.export(ledgers or NIGHTS[:1], Path(output), options(url), world, **given)
+
+
+def records(path: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text("utf-8").splitlines()]
+
+
+def content(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+def write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def csv_rows(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return [*csv.DictReader(file)]
+
+
+def reads(simulator: Simulator, before: Counter[str]) -> int:
+    return (Counter(simulator.calls) - before)["GetResourceSnapshot"]
+
+
+async def test_two_nights_cost_a_read_a_snapshot_and_their_difference_is_what_changed():
+    async with serve(SimulatorSettings()) as (url, simulator):
+        await night(url, NIGHTS[0])
+        made = [snapshot.resource for snapshot in simulator.snapshots]
+        touched = Random(7).sample(made, ROWS // 20)
+        for resource in touched:
+            simulator.touch(resource)
+        await night(url, NIGHTS[1])
+
+        before = Counter(simulator.calls)
+        done = await exported(url, "exports", *NIGHTS)
+        assert (done.exit_code, done.fetched, reads(simulator, before)) == (0, 2 * ROWS, 2 * ROWS)
+        assert dict(done.calls) == {"GetResourceSnapshot": 2 * ROWS}
+        assert [*done.files.values()] == [ROWS, ROWS]
+
+        before = Counter(simulator.calls)
+        again = await exported(url, "exports", *NIGHTS)
+        assert (again.fetched, again.calls, reads(simulator, before)) == (0, {}, 0)
+        assert [*again.files.values()] == [ROWS, ROWS]
+
+        files = [Path("exports") / path.name for path in NIGHTS]
+        found = diff.diff(*files)
+        assert (found.rows_before, found.rows_after, found.only_before, found.only_after) == (
+            ROWS,
+            ROWS,
+            0,
+            0,
+        )
+        assert sorted(change.row.resource for change in found.changes) == sorted(touched)
+        assert found.rows_changed == found.fields["Lifecycle.NextSteps"] == len(touched)
+        assert diff.diff(files[0], files[0]).changes == []
+        assert {mode_of(path) for path in files} == {0o600}
+
+
+async def test_an_export_that_ends_in_the_middle_fetches_only_the_rest():
+    class Gone(Exception):  # noqa: N818 - a process that is killed, so to speak
+        pass
+
+    def killed(line: str) -> None:
+        if ": 60 of" in line:
+            raise Gone
+
+    async with serve(SimulatorSettings()) as (url, simulator):
+        await night(url, NIGHTS[0])
+        with pytest.raises(BaseExceptionGroup):
+            await exported(url, "x.ndjson", on_progress=killed)
+        path = Path("x.ndjson")
+        there = len(records("x.ndjson"))
+        assert 60 <= there < ROWS
+        whole = content(path)
+        last = whole.splitlines(keepends=True)[-1]
+        # A kill tears the last line, a power cut leaves zeros; the snapshots of these lines are read again.
+        for torn in (last[:-1], last[:9], last[:300], b"\0" * 99 + last):
+            write(path, whole + torn)
+            before = Counter(simulator.calls)
+            done = await exported(url, "x.ndjson")
+            assert (done.fetched, reads(simulator, before)) == (ROWS - there, ROWS - there)
+            assert len({one["arn"] for one in records("x.ndjson")}) == len(records("x.ndjson")) == ROWS
+
+
+async def test_a_killed_export_is_continued_by_the_same_command(place):
+    async with serve(SimulatorSettings()) as (url, simulator):
+        await night(url, NIGHTS[0])
+        shell, output = Place(place), place / "x.csv"
+        line = ("export", NIGHTS[0], "--output", output, "--endpoint-url", url, "--read-rate", "100")
+        source = output.with_suffix(".ndjson")
+        async with shell.started(*line) as process:
+            await until(lambda: content(source).count(b"\n") > 20, "some lines")
+            process.signal(9)
+            await process.finished()
+        there = content(source).count(b"\n")
+        before = Counter(simulator.calls)
+        done = await shell.call(*line)
+        assert done.code == 0, done.stderr
+        assert reads(simulator, before) == ROWS - there > 0
+        assert f"x.csv: {ROWS} snapshots\n{ROWS - there} fetched now, {there} before" in done.stdout
+        assert len({row["arn"] for row in csv_rows(output)}) == ROWS
+
+
+@pytest.mark.parametrize("output", ["x.csv", "x.parquet"])
+async def test_a_table_has_the_models_columns_and_only_the_fields_that_were_asked_for(output):
+    pytest.importorskip("pyarrow")
+    async with serve(SimulatorSettings()) as (url, _):
+        await night(url, NIGHTS[0], pairs(3))
+        fields = ("Lifecycle.Stage", "Customer.Account", "Project.DeliveryModels", "OpportunityTeam")
+        await exported(url, output, fields=fields)
+        assert b"Contacts" not in content(Path("x.ndjson"))
+        with pytest.raises(InputError, match="holds snapshots with --fields Lifecycle"):
+            await exported(url, output, fields=("Lifecycle.Stage",))
+    assert mode_of(Path(output)) == 0o600
+    if output == "x.csv":
+        rows = csv_rows(Path(output))
+        rows = [{**row, "Project.DeliveryModels": json.loads(row["Project.DeliveryModels"])} for row in rows]
+        assert {row["revision"] for row in rows} == {"1"}
+    else:
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.read_table(output)
+        rows = table.to_pylist()
+        assert str(table.schema.field("created_at").type) == "timestamp[ms, tz=UTC]"
+        assert str(table.schema.field("revision").type) == "int64"
+    assert [row["Lifecycle.Stage"] for row in sorted(rows, key=lambda row: row["resource"])] == [
+        record["payload"]["OpportunitySummary"]["Lifecycle"]["Stage"]
+        for record in sorted(records("x.ndjson"), key=lambda one: one["resource"])
+    ]
+    assert rows[0]["Project.DeliveryModels"] == ["SaaS or PaaS"]
+    assert json.loads(rows[0]["OpportunityTeam"])[0]["FirstName"] == "Alex"
+    # A column of the model for which the service gave no value.
+    assert not rows[0]["Customer.Account.Duns"]
+    assert "Lifecycle.NextSteps" not in rows[0]
+
+
+async def test_what_cannot_be_fetched_is_named_and_the_rest_is_fetched():
+    async with serve(SimulatorSettings()) as (url, simulator):
+        await night(url, NIGHTS[0], pairs(4))
+        text = NIGHTS[0].read_text("utf-8")
+        first, second, third, _ = simulator.snapshots
+        # Another service stands there now: one is gone, one is another, one is denied.
+        text = text.replace(first.arn, first.arn[:-1] + "9").replace(
+            f'"arn":"{second.arn}","revision":1', f'"arn":"{second.arn}","revision":2'
+        )
+        NIGHTS[0].write_text(text.replace(third.engagement, "eng-denied00000001"), "utf-8")
+        done = await exported(url, "x.ndjson")
+        assert (done.exit_code, done.fetched) == (1, 1)
+        assert Counter(one.what for one in done.unfetched) == {"mismatched": 1, "missing": 1, "unreadable": 1}
+        assert "unreadable eng-denied00000001/" in fetch.as_text(done)
+
+
+async def test_an_account_that_may_read_nothing_ends_after_a_few_denials(monkeypatch):
+    async with serve(SimulatorSettings()) as (url, simulator):
+        await night(url, NIGHTS[0], pairs(60))
+        text = NIGHTS[0].read_text("utf-8")
+        for number, snapshot in enumerate(simulator.snapshots):
+            text = text.replace(snapshot.engagement, f"eng-denied{number:08}")
+        NIGHTS[0].write_text(text, "utf-8")
+        before = Counter(simulator.calls)
+        with pytest.raises(ServiceError, match="allow partnercentral:GetResourceSnapshot"):
+            await exported(url, "x.ndjson")
+        assert reads(simulator, before) < 30
+
+
+@pytest.mark.parametrize(
+    ("output", "before_it", "given", "message"),
+    [
+        ("x.txt", None, {}, r"--output x.txt: name a folder, or a file that ends in .ndjson"),
+        (
+            "x.csv",
+            None,
+            {"form": "parquet"},
+            r"x.csv: name a folder, or a file that ends in .parquet",
+        ),
+        ("x.ndjson", None, {"fields": ("Lifecycle.Stag",)}, "did you mean Lifecycle.Stage"),
+        ("x.ndjson", "mine\n", {}, r"x.ndjson:1: is no line of an NDJSON export"),
+        ("x.ndjson", "mine, without an end", {}, r"x.ndjson:1: is no line of an NDJSON export"),
+        ("x.csv", "ledger", {}, r"x.ndjson: is a ledger, not an export; name another file"),
+    ],
+)
+async def test_bad_input_is_refused_before_any_call_and_nothing_is_changed(output, before_it, given, message):
+    async with serve(SimulatorSettings()) as (url, simulator):
+        await night(url, NIGHTS[0], pairs(2))
+        path = Path("x.ndjson")
+        if before_it is not None:
+            write(path, content(NIGHTS[0]) if before_it == "ledger" else before_it.encode())
+        held = content(path)
+        before = Counter(simulator.calls)
+        with pytest.raises(InputError, match=message):
+            await exported(url, output, **given)
+        assert Counter(simulator.calls) == before
+        assert content(path) == held
+
+
+async def test_two_ledgers_of_one_name_and_two_exports_at_once_are_refused():
+    async with serve(SimulatorSettings()) as (url, _):
+        await night(url, NIGHTS[0], pairs(2))
+        with pytest.raises(InputError, match="would both become"):
+            await exported(url, "exports", NIGHTS[0], Path("other/night-1.ndjson"))
+        with pytest.raises(InputError, match="no such file"):
+            await exported(url, "exports", NIGHTS[1])
+        both = await asyncio.gather(*(exported(url, "x.ndjson") for _ in range(2)), return_exceptions=True)
+        assert [type(one) for one in both if isinstance(one, Exception)] == [LockedError]
+
+
+async def test_payloads_with_other_fields_are_not_compared():
+    async with serve(SimulatorSettings()) as (url, _):
+        await night(url, NIGHTS[0], pairs(2))
+        await exported(url, "a.ndjson")
+        await exported(url, "b.ndjson", fields=("Lifecycle.Stage",))
+        with pytest.raises(InputError, match="hold different fields"):
+            diff.diff(Path("a.ndjson"), Path("b.ndjson"))
+        with pytest.raises(InputError, match="is a ledger, not an export"):
+            diff.diff(NIGHTS[0], Path("a.ndjson"))
