@@ -6,7 +6,7 @@ import json
 import socket
 import sys
 import tracemalloc
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from random import Random
@@ -79,13 +79,9 @@ async def raw_server(answer, *, requests=1, **options):
         finally:
             writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, **options)
-    port = server.sockets[0].getsockname()[1]
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.close()
-        await server.wait_closed()
+    # Not `async with`: since Python 3.12 its end waits for every handler, and one here may hang.
+    with closing(await asyncio.start_server(handle, "127.0.0.1", 0, **options)) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 async def outcome_of(answer, **more):
