@@ -132,6 +132,8 @@ class Transport(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
                 session = await super()._get_session(proxy_url)
             except OSError as error:  # the file vanished since it was checked
                 raise tls.TrustFileError(f"the CA bundle cannot be read: {error}") from error
+            if isinstance(session, _Exchanges):  # newer aiobotocore waits there: another call made it
+                return session
             connector = session.connector
             connector._factory = partial(_Connection, loop=asyncio.get_running_loop())  # noqa: SLF001
             connector._create_connection = partial(_connect, connector._create_connection)  # noqa: SLF001

@@ -23,7 +23,7 @@ from aiobotocore.credentials import (
     AioProfileProviderBuilder,
 )
 from botocore.credentials import SSOProvider
-from botocore.exceptions import BotoCoreError, ClientError, ConfigParseError
+from botocore.exceptions import BotoCoreError, ClientError, ConfigParseError, MissingDependencyException
 from botocore.utils import JSONFileCache
 
 from batch_snapshot.aws import profiles
@@ -111,7 +111,12 @@ class Chain(AioCredentialResolver):  # type: ignore[misc] # aiobotocore is untyp
     async def load_credentials(self) -> Any:
         for provider in self.providers:
             self.last = provider.METHOD
-            if (credentials := await provider.load()) is not None:
+            try:
+                credentials = await provider.load()
+            except MissingDependencyException:
+                # Newer versions read what `aws login` stores, but only with awscrt.
+                break
+            if credentials is not None:
                 return credentials
         self.last = None
         if "login_session" in self._core.get_scoped_config():

@@ -70,9 +70,23 @@ class Authority:
         build = build.not_valid_before(now - 9 * DAY).not_valid_after(now + days * DAY)
         ours = key is self.key
         build = build.add_extension(x509.BasicConstraints(ca=ours, path_length=None), critical=True)
+        # Python 3.13 refuses certificates without these three.
+        identifiers = (
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()),
+            x509.SubjectKeyIdentifier.from_public_key(key.public_key()),
+        )
+        for identifier in identifiers:
+            build = build.add_extension(identifier, critical=False)
+        build = build.add_extension(_usage("key_cert_sign" if ours else "digital_signature"), critical=True)
         if alternatives:
             build = build.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         return build.sign(self.key, hashes.SHA256())
+
+
+def _usage(*granted: str) -> x509.KeyUsage:
+    names = ["digital_signature", "content_commitment", "key_encipherment", "data_encipherment"]
+    names += ["key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"]
+    return x509.KeyUsage(**{name: name in granted for name in names})
 
 
 class _Service(BaseHTTPRequestHandler):
