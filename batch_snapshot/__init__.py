@@ -1,4 +1,4 @@
-"""Create AWS Partner Central resource snapshots in bulk: exactly one a row, whatever breaks.
+"""Create AWS Partner Central resource snapshots in bulk: exactly one for each row, whatever breaks.
 
 ::
 

@@ -105,4 +105,4 @@ def _show_versions(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     help="Show the version, and those of Python and the AWS libraries.",
 )
 def cli() -> None:
-    """Create AWS Partner Central resource snapshots in bulk: exactly one a row."""
+    """Create AWS Partner Central resource snapshots in bulk: exactly one for each row."""

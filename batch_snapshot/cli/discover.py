@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     "batch-snapshot discover --catalog Sandbox --update found.yaml",
     interrupt_note=": what was found is kept, and the same command continues",
 )
-@option("--catalog", type=click.Choice(["AWS", "Sandbox"]), required=True, help="Whose lists are read.")
+@option(
+    "--catalog",
+    type=click.Choice(["AWS", "Sandbox"]),
+    required=True,
+    help="The catalog whose lists are read.",
+)
 @options.path(
     "--output", help="A new file: a manifest (.yaml), or pairs for a manifest to include (.ndjson)."
 )
@@ -34,7 +39,9 @@ if TYPE_CHECKING:
     metavar="MANIFEST",
     help="Instead of --output: add what is new to this manifest, and mark what is gone.",
 )
-@option("--name", metavar="NAME", help="Of the new manifest. Default: after its file.")
+@option(
+    "--name", metavar="NAME", help="Name of the new manifest. Default: the file's name without its ending."
+)
 @section(
     "Filters",
     option(
@@ -42,7 +49,7 @@ if TYPE_CHECKING:
         "sources",
         type=click.Choice(SOURCES),
         multiple=True,
-        help="tasks know pairs that were never snapshotted too, associations those that were. Default: both.",
+        help="tasks: also pairs that never had a snapshot. associations: pairs that have one. Default: both.",
     ),
     option("--engagement", "engagements", metavar="ID,…", help="Only these engagements."),
     option("--created-by", metavar="ACCOUNT,…", help="Only engagements that these AWS accounts have made."),
@@ -50,9 +57,13 @@ if TYPE_CHECKING:
         "--context-type",
         "context_types",
         metavar="TYPE,…",
-        help="Only engagements with such a context: a read each.",
+        help="Only engagements with such a context. This takes one read for each engagement.",
     ),
-    option("--template", metavar="NAME", help=f"Of the snapshots to make. Default: {SNAPSHOT.templates[0]}."),
+    option(
+        "--template",
+        metavar="NAME",
+        help=f"Template of the snapshots to make. Default: {SNAPSHOT.templates[0]}.",
+    ),
     options.switch("--skip-active-jobs", help="Leave out pairs that a running snapshot job takes care of."),
 )
 @option("--stage", "stages", metavar="STAGE,…", help="Only opportunities in these stages, such as Launched.")

@@ -20,7 +20,7 @@ from batch_snapshot.errors import InputError, way_out
     "batch-snapshot init > backfill.yaml",
 )
 @click.argument("file", type=FILE, required=False)
-@option("--name", metavar="NAME", help="Of the manifest. Default: after its file.")
+@option("--name", metavar="NAME", help="Name of the manifest. Default: the file's name without its ending.")
 @options.path("--from", "pairs", help="A CSV or NDJSON file of pairs for the manifest to include.")
 def init_command(file: Path | None, *, name: str | None, pairs: Path | None) -> None:
     """Write a commented manifest to FILE, or print it.

@@ -32,11 +32,15 @@ def _choice(flag: str, *values: str, name: str | None = None, help: str) -> Call
 
 #: What a CSV or NDJSON file needs to be run as a manifest.
 FILE_AS_MANIFEST = [
-    option("--name", metavar="NAME", help="With a CSV or NDJSON file: its name. Default: the file's."),
+    option(
+        "--name",
+        metavar="NAME",
+        help="With a CSV or NDJSON file: the name of the run. Default: the file's name without its ending.",
+    ),
     option(
         "--catalog",
         type=click.Choice(["Sandbox", "AWS"]),
-        help="With a CSV or NDJSON file: the catalog of rows without one.",
+        help="With a CSV or NDJSON file: the catalog of rows that name none.",
     ),
 ]
 ALL_PROBLEMS = switch("--all-problems", help="Show all problems of the manifest instead of the first 50.")
@@ -72,7 +76,7 @@ LOG_FORMAT = option(
     is_eager=True,
     expose_value=False,
     callback=_set_log_format,
-    help="How progress, warnings, outcomes and errors are written to stderr; json: an object a line.",
+    help="How progress, warnings, outcomes and errors are written to stderr. json: one object on each line.",
 )
 
 FORMAT = _choice("--format", "text", "json", name="form", help="How the result is printed on stdout.")
@@ -81,7 +85,7 @@ _READ_RATE = option(
     "--read-rate",
     type=click.FloatRange(0, min_open=True),
     metavar="N",
-    help="Reads a second and account. Default: 10, which AWS allows.",
+    help="Reads a second for each account. Default: 10, which AWS allows.",
 )
 
 _ACCOUNTS = option(
@@ -89,21 +93,21 @@ _ACCOUNTS = option(
     type=params.words,
     shell_complete=params.complete_accounts,
     metavar="NAME,…",
-    help="Only these accounts of the manifest; tag:NAME: all that have this tag.",
+    help="Only these accounts of the manifest. tag:NAME selects all that have this tag.",
 )
 
 _RATE = option(
     "--rate",
     type=params.rate,
     metavar="N|auto",
-    help="Calls a second and account, over the manifest's; auto: find out what is allowed.",
+    help="Calls a second for each account, instead of the manifest's rate. auto: measure what is allowed.",
 )
-_DAILY_QUOTA = count("--daily-quota", help="Calls in any 24 hours and account, over the manifest's per_day.")
+_DAILY_QUOTA = count(
+    "--daily-quota", help="Calls of each account in any 24 hours, instead of the manifest's per_day."
+)
 
 _MAX_DURATION = time("--max-duration", help="Stop gracefully after this time (6h, 90m), with exit code 4.")
-_LIMIT = count(
-    "--limit", help="Send at most N rows now, as a trial; where rows are left, the exit code is 4."
-)
+_LIMIT = count("--limit", help="Send at most N rows now, as a trial. If rows are left, the exit code is 4.")
 
 _LIMITS = [
     _DAILY_QUOTA,
@@ -113,19 +117,20 @@ _LIMITS = [
         type=click.IntRange(1, 1024),
         metavar="N",
         default=DEFAULT_SETTINGS.concurrency,
-        help="Calls in flight at most, shared out among the accounts.",
+        help="Most calls in flight, shared among the accounts.",
     ),
     switch("--wait", help="Wait for a spent quota window to open, instead of ending with exit code 4."),
     option(
         "--max-failures",
         metavar="N|P%",
-        help="Stop when more rows than this did not succeed; a share counts from 100 rows on.",
+        help="Stop when more rows than this failed or are in doubt. A share (P%) is checked once 100 rows "
+        "have a result.",
     ),
     time(
         "--drain-timeout",
         show_default=True,
         default=duration_text(DEFAULT_SETTINGS.drain_timeout),
-        help="For calls in flight when the run is stopped.",
+        help="How long a stopped run waits for calls in flight.",
     ),
 ]
 
@@ -135,18 +140,18 @@ _ATTEMPTS = [
         type=click.IntRange(1, 100),
         metavar="N",
         default=DEFAULT_SETTINGS.max_attempts,
-        help="Tries a row; throttled ones are free.",
+        help="Tries for each row. Throttled tries do not count.",
     ),
     time(
         "--token-ttl",
         show_default=True,
         default=duration_text(DEFAULT_SETTINGS.token_ttl),
-        help="How long the service is trusted to remember a token; "
-        "after that a row in doubt is looked up before it is sent again.",
+        help="How long the service is trusted to remember a token. "
+        "After that a row in doubt is looked up before it is sent again.",
     ),
     switch(
         "--resend-in-doubt",
-        help="Send a row in doubt again even where it cannot be looked up: may make a second snapshot.",
+        help="Send a row in doubt again even if it cannot be looked up. This may make a second snapshot.",
     ),
 ]
 
@@ -160,14 +165,14 @@ _CLUSTER = [
     option(
         "--scheduler",
         metavar="ADDRESS",
-        help="With --engine dask: of the cluster, such as tcp://10.0.0.5:8786. Default: a cluster on this "
-        "machine, for as long as the run.",
+        help="With --engine dask: the scheduler's address, such as tcp://10.0.0.5:8786. Default: start a "
+        "cluster on this machine for this run.",
     ),
     option(
         "--workers",
         type=click.IntRange(1, 1024),
         metavar="N",
-        help="With --engine dask on this machine: worker processes. Default: one a core.",
+        help="With --engine dask on this machine: worker processes. Default: one for each core.",
     ),
     time(
         "--budget",
@@ -175,8 +180,8 @@ _CLUSTER = [
         "budget",
         show_default=True,
         default=duration_text(BUDGET),
-        help="With --engine dask: a worker sends an account's rows for so long before it reports. The rows "
-        "of a lost worker are sent again after this time and --drain-timeout.",
+        help="With --engine dask: how long a worker sends an account's rows before it reports. The rows of a "
+        "lost worker are sent again after about this time plus --drain-timeout.",
     ),
 ]
 
@@ -185,8 +190,8 @@ _SIMULATE = option(
     cls=OptionalValueOption,
     type=params.simulator_settings,
     metavar="[=SETTINGS]",
-    help="Against a simulator that lives as long as the command: no AWS account needed. SETTINGS are options "
-    "of the command simulate, such as --simulate=rate=500,latency=80ms.",
+    help="Call a simulator instead of AWS. It runs only as long as this command. SETTINGS are options of the "
+    "command simulate, such as --simulate=rate=500,latency=80ms.",
 )
 
 _STATE = path(
@@ -197,20 +202,20 @@ _STATE = path(
 
 _AWS = [
     option(
-        "--endpoint-url", type=params.endpoint_url, metavar="URL", help="Call this endpoint instead of AWS's."
+        "--endpoint-url", type=params.endpoint_url, metavar="URL", help="Call this URL instead of AWS."
     ),
     option(
         "--region",
         type=params.region,
         metavar="NAME",
-        help="For accounts that name none. Default: us-east-1, the only one that serves the API.",
+        help="Region for accounts that name none. Default: us-east-1, the only one that serves the API.",
     ),
-    option("--profile", metavar="NAME", help="AWS profile, for accounts that name none."),
+    option("--profile", metavar="NAME", help="AWS profile for accounts that name none."),
 ]
 
 STATE_DIR = folder(
     "--state-dir",
-    help="For locks and the log of calls. Default: $BATCH_SNAPSHOT_STATE_DIR, or batch-snapshot in "
+    help="Folder for locks and the log of calls. Default: $BATCH_SNAPSHOT_STATE_DIR, or batch-snapshot in "
     "$XDG_STATE_HOME. Simulated runs use one of their own.",
 )
 
@@ -234,7 +239,7 @@ _SERVE = option(
 
 PROGRESS_INTERVAL = time(
     "--progress-interval",
-    help="Time between two lines of progress. Default: 5s, and ever longer in a long run.",
+    help="Time between two lines of progress. Default: 5s at first, up to 60s in a long run.",
 )
 
 _OUTPUT = [
@@ -254,8 +259,8 @@ _NOTIFICATIONS = [
         "--notify-webhook",
         envvar="BATCH_SNAPSHOT_NOTIFY_WEBHOOK",
         metavar="URL",
-        help="Post the outcome there at the end, as JSON that Slack understands. As a secret it is better "
-        "given as $BATCH_SNAPSHOT_NOTIFY_WEBHOOK.",
+        help="Post the outcome there at the end, as JSON that Slack understands. The URL is a secret, so "
+        "better set $BATCH_SNAPSHOT_NOTIFY_WEBHOOK.",
     ),
     option("--notify-sns", metavar="ARN", help="Publish the outcome to this SNS topic at the end."),
 ]

@@ -12,7 +12,7 @@ from batch_snapshot.cli.params import MANIFEST
 _LEDGER = option(
     "--ledger",
     metavar="PATH",
-    help="Plan what is left of it. Default: the ledger that run would write, if it exists.",
+    help="Plan what is left of this ledger. Default: the ledger that run would write, if it exists.",
 )
 
 
@@ -28,7 +28,7 @@ _LEDGER = option(
 def plan_command(manifest: Path, **given: Any) -> int:
     """Show what a run of MANIFEST would do: rows, calls, quota windows, and when it would end.
 
-    Nothing is called. What is used of the windows is what runs on this machine have logged.
+    It calls nothing. For quota windows it knows only the calls that runs on this machine have logged.
     """
     from batch_snapshot.jobs.run import dry_run
 

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 )
 @click.argument("folder", metavar="LEDGER-FOLDER", type=FOLDER)
 @options.count(
-    "--keep", required=True, help="Of each manifest the newest N ledgers stay, whatever is in them."
+    "--keep", required=True, help="Keep the newest N ledgers of each manifest, whatever is in them."
 )
 @options.switch("--dry-run", help="Show what would be removed; remove nothing.")
 @options.FORMAT
 def prune_command(folder: Path, keep: int, form: str, *, dry_run: bool) -> int:
     """Remove old ledgers from LEDGER-FOLDER.
 
-    A ledger that is not fully succeeded, or that is in use, is kept however old it is, and so is
-    whatever is no ledger. Folders within it are not searched.
+    A ledger in use, or with a row that did not succeed, is kept, however old it is. Files that are no
+    ledgers are kept too. Folders inside LEDGER-FOLDER are not searched.
     """
     from batch_snapshot.ledger import prune
 

@@ -20,7 +20,9 @@ from batch_snapshot.text import plural
 )
 @click.argument("ledger", type=LEDGER)
 @options.path(
-    "--html", "page", help="One page that needs nothing else: outcomes, failures, times, and every row."
+    "--html",
+    "page",
+    help="Write one page that needs no other file: outcomes, failures, times, and every row.",
 )
 @options.folder(
     "--csv",
@@ -29,10 +31,11 @@ from batch_snapshot.text import plural
     "manifest can include.",
 )
 @options.path(
-    "--manifest", help="It alone names rows that were never taken up. Default: where the ledger says it was."
+    "--manifest",
+    help="The manifest: it alone names rows that were never taken up. Default: the path in the ledger.",
 )
 def report_command(ledger: Path, *, page: Path | None, folder: Path | None, manifest: Path | None) -> int:
-    """Make a page or tables of LEDGER, to be looked at or handed on."""
+    """Write LEDGER as a page for a browser, as CSV tables, or both."""
     from batch_snapshot.reporting import report
 
     if page is None and folder is None:

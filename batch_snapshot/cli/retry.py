@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 )
 @options.switch("--all", "everything", help="All rows that failed or are in doubt.")
 @section(
-    "Ledger", option("--run-id", type=run_id, metavar="ID", help="The ledger's own; another one is refused.")
+    "Ledger",
+    option("--run-id", type=run_id, metavar="ID", help="The run id of the ledger; any other is refused."),
 )
 @options.sending
 def retry_command(
@@ -45,10 +46,10 @@ def retry_command(
 ) -> int:
     """Try failed rows of LEDGER again; no manifest is needed.
 
-    By default those that another try can fix: kinds transient, conflict and quota, and rows in
-    doubt. With {date} in its name LEDGER is the newest there is. Where there is none yet, or one that
-    run resumes because it was deferred, or is not finished and began less than 20 hours ago,
-    nothing is done, with exit code 0.
+    By default it takes the rows that another try can fix: kinds transient, conflict and quota, and
+    rows in doubt. With {date} in the name it takes the newest such ledger. If there is none yet, or run
+    will resume it (it was deferred, or is unfinished and began less than 20 hours ago), retry does
+    nothing and exits with 0.
     """
     from batch_snapshot.jobs import run
     from batch_snapshot.reporting.summary import Counts, Summary

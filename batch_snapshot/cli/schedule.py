@@ -31,13 +31,20 @@ if TYPE_CHECKING:
 @click.argument("kind", type=click.Choice(["systemd", "cron", "kubernetes", "eventbridge"]))
 @click.argument("manifest", type=MANIFEST)
 @click.argument("run_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAG…]")
-@option("--at", type=time_of_day, default="02:17", show_default=True, metavar="HH:MM", help="In UTC.")
+@option(
+    "--at",
+    type=time_of_day,
+    default="02:17",
+    show_default=True,
+    metavar="HH:MM",
+    help="Start time in UTC; cron uses the machine's time zone.",
+)
 @options.count("--keep", default=30, help="Ledgers to keep. [default: 30]")
 @option(
     "--image",
     default=f"batch-snapshot:{__version__}",
     metavar="NAME",
-    help=f"For kubernetes and eventbridge. [default: batch-snapshot:{__version__}]",
+    help=f"Image for kubernetes and eventbridge. [default: batch-snapshot:{__version__}]",
 )
 @options.folder(
     "--output", help="Write each file there, instead of all to stdout; existing files are not overwritten."
@@ -54,8 +61,8 @@ def schedule_command(
 ) -> int:
     """Print ready files for nightly runs of MANIFEST.
 
-    Each night retries what another try can fix of the last one, removes old ledgers, and runs: into a ledger
-    of its own, never at the same time as another run. Flags for run and retry follow --.
+    Each night they retry what another try can fix of last night, remove old ledgers, and run into a new
+    ledger. Two runs never overlap. Flags for run and retry follow --.
     """
     from batch_snapshot import schedule
     from batch_snapshot.manifest import load

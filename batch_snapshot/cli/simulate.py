@@ -38,12 +38,12 @@ _time = partial(option, type=short_duration, metavar="TIME")
 
 @command(
     "simulate",
-    "Serve the API on loopback.",
+    "Serve a simulated API on this machine.",
     "batch-snapshot simulate --rate 20 --burst 20 --latency 80ms",
     "batch-snapshot simulate --faults internal=0.05,reset-after=0.1 --state world.ndjson",
 )
-@option("--port", type=click.IntRange(0, 65535), default=0, help="Default: any free one.")
-@option("--rate", type=float, help="Writes a second and access key (a token bucket). Default: no limit.")
+@option("--port", type=click.IntRange(0, 65535), default=0, help="Port to serve on. Default: any free one.")
+@option("--rate", type=float, help="Writes a second for each access key (a token bucket). Default: no limit.")
 @option("--burst", type=int, default=1, show_default=True, help="Size of that bucket.")
 @option(
     "--window",
@@ -72,7 +72,7 @@ _time = partial(option, type=short_duration, metavar="TIME")
         metavar="RATE@TIME",
         help="Another rate from TIME after the first write on, such as 10@20s; may be repeated.",
     ),
-    option("--read-rate", type=float, help="Reads a second and key. Default: no limit."),
+    option("--read-rate", type=float, help="Reads a second for each access key. Default: no limit."),
     option(
         "--retry-hint/--no-retry-hint",
         "retry_after",
@@ -82,11 +82,17 @@ _time = partial(option, type=short_duration, metavar="TIME")
     ),
     _time("--forget-after", help="How long a ClientToken is remembered. Default: forever."),
     option("--seed", type=int, default=0, show_default=True, help="Decides which calls meet a fault."),
-    option("--engagements", type=int, default=0, help="Engagements for the lists to show."),
-    option("--opportunities", "opportunities_per_engagement", type=int, default=0, help="And of each."),
+    option("--engagements", type=int, default=0, help="How many engagements the lists show."),
+    option(
+        "--opportunities",
+        "opportunities_per_engagement",
+        type=int,
+        default=0,
+        help="How many opportunities each of them has.",
+    ),
 )
 def simulate_command(host: str, port: int, **given: Any) -> None:
-    """Serve the API on loopback, until interrupted; prints its URL.
+    """Serve a simulated API on this machine until Ctrl-C, and print its URL.
 
     GET URL/_simulator/record lists every snapshot made.
     """

@@ -46,11 +46,11 @@ def status_command(
 ) -> int:
     """Show what became of the rows of LEDGER, also while a run is writing it.
 
-    With --check: exit code 0 if every line follows from those before it, every intent is settled
-    and the sums are right; else 2 and the line.
+    With --check the exit code is 0 if every line follows from those before it, every intent is settled
+    and the sums are right. Else it is 2, and the first wrong line is named.
 
-    With --repair: a ledger with lost or damaged lines (edited by hand, or after a power cut) becomes one
-    that run and retry can resume. A whole one is left as it is.
+    With --repair a ledger with lost or damaged lines (edited by hand, or after a power cut) becomes one
+    that run and retry can resume. A ledger that is whole is not changed.
     """
     from batch_snapshot.reporting import status, summary, text
 

@@ -19,12 +19,12 @@ from batch_snapshot.cli.progress import ProgressLine, environment
     "batch-snapshot verify ledgers/backfill.ndjson --sample 100 --format json",
 )
 @click.argument("ledger", type=LEDGER)
-@options.count("--sample", help="Only so many rows, the same ones each time.")
+@options.count("--sample", help="Check only N rows, the same ones each time.")
 @options.reading
 def verify_command(ledger: Path, form: str, *, sample: int | None, **given: Any) -> int:
-    """Look up at the service what LEDGER says was made: missing, other, and extra snapshots.
+    """Compare LEDGER with the service: name snapshots that are missing, different, or extra.
 
-    Exit code 1 if something is off. It takes a read for each engagement, and one for each revision
+    The exit code is 1 if there are any. It takes one read for each engagement, and one for each revision
     that no ledger of the folder names.
     """
     from batch_snapshot import verify

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     help="Where the page is served.",
 )
 def watch_command(ledger: Path, serve: tuple[str, int]) -> int:
-    """Show LEDGER live in a browser, also while a run is writing it; of a folder, all its ledgers.
+    """Show LEDGER live in a browser, also while a run is writing it. For a folder, show all its ledgers.
 
     It is the page of the report, kept up to date until Ctrl-C. It only reads. Everyone on this machine can
-    read it; beyond loopback, those who have its token, which $BATCH_SNAPSHOT_SERVE_TOKEN sets.
+    open it. On other machines it needs a token, which $BATCH_SNAPSHOT_SERVE_TOKEN sets.
     """
     from batch_snapshot.ledger import reader
 

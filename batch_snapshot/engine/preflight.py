@@ -71,6 +71,6 @@ class Preflight:
                 raise ApiError(failure)
             account.warnings.append(
                 f"account {account.name}, catalog {request.row.catalog}: a first read failed "
-                f"({failure.code}: {failure.message}); rows in doubt may not be settled by looking"
+                f"({failure.code}: {failure.message}); rows in doubt may stay in doubt"
             )
         account.read_catalogs.add(request.row.catalog)

@@ -128,18 +128,18 @@ version: 1
 # Required. The ledger and the locks bear this name: letters, digits, dots and dashes.
 name: {name}
 
-# What a pair gets that says nothing else. All of it is optional, but the catalog must be named
-# here or on each pair.
+# What each pair gets unless it names something else. All of it is optional, but the catalog must be
+# named here or on each pair.
 defaults:
 {catalog}
 {context}
 
-# In which accounts the calls are made. Without this section: the ambient AWS credentials.
+# The accounts that make the calls. Without this section: the AWS credentials of your environment.
 # No keys or passwords here: name a profile of your AWS configuration, or a role.
 # accounts:
 #   main:
 #     profile: partner
-#     quota:                # what is not declared is found out
+#     quota:                # what you leave out is measured
 {quota}
 #   acme:
 {account}

@@ -359,7 +359,7 @@ def test_a_file_that_is_no_ledger_is_not_repaired(path, content, capsys):
     if content is not None:
         rewriting.write(path, content)
     assert cli.main(["status", str(path), "--repair"]) == 2
-    assert capsys.readouterr().err.startswith(str(path))
+    assert capsys.readouterr().err.startswith(f"error: {path}")
     assert [one for one in path.parent.iterdir() if not one.name.endswith(".lock")] == [path] * (
         content is not None
     )
@@ -469,7 +469,7 @@ def test_status_names_the_command_that_repairs(made, path, damage, capsys):
     for more in ([], ["--check"]):
         assert cli.main(["status", str(path), *more]) == 2
         said = capsys.readouterr().err.strip()
-        assert said.startswith(f"{path}:4: ")
+        assert said.startswith(f"error: {path}:4: ")
         assert said.endswith(f"batch-snapshot status {path} --repair")
 
 
