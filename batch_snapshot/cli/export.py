@@ -10,6 +10,7 @@ from batch_snapshot.cli.command import command, option
 from batch_snapshot.cli.invocation import note_simulator
 from batch_snapshot.cli.params import FILE, LEDGER, words
 from batch_snapshot.cli.progress import ProgressLine, environment
+from batch_snapshot.errors import InputError
 
 
 @command(
@@ -53,6 +54,8 @@ def export_command(
     from batch_snapshot.discovery.output import calls_text
     from batch_snapshot.export import fetch
 
+    if fields == ():
+        raise InputError("--fields: name at least one field, or leave it out for all")
     note_simulator(given["simulate"] if given["progress"] != "none" else None)
     with ProgressLine(given["progress"]) as progress:
         chosen = options.options_of(given)

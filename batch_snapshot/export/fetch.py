@@ -41,7 +41,7 @@ class Unfetched(NamedTuple):
     #: missing, mismatched or unreadable, as `verify` says.
     what: str
     row: Row
-    revision: int | None
+    revision: int
     why: str
 
 
@@ -168,7 +168,7 @@ class _Fetcher:
             record = line.record
             if not isinstance(record, Result):
                 continue
-            if record.status is Status.SUCCEEDED and record.arn not in self._file:
+            if record.status is Status.SUCCEEDED and str(record.arn) not in self._file:
                 values = (*record.row, record.arn, record.revision)
                 db.execute(f"INSERT OR REPLACE INTO rows VALUES ({marks})", values)  # noqa: S608 - question marks
             else:
@@ -177,15 +177,15 @@ class _Fetcher:
         (number,) = db.execute("SELECT count(*) FROM rows").fetchone()
         return int(number)
 
-    async def _fetch(self, reader: Reader, row: Row, arn: str | None, revision: int | None) -> None:
+    async def _fetch(self, reader: Reader, row: Row, arn: str, revision: int) -> None:
         engagement = (reader.name, row.engagement)
         if engagement in self._denied:
             self._miss("unreadable", row, revision, self._denied[engagement])
             return
         operation = create_operation(row)
-        wanted = {} if revision is None else {"Revision": revision}
+        wanted = {**operation.read_parameters(row), "Revision": revision}
         try:
-            answer = await reader.read(operation.look_up, **operation.read_parameters(row), **wanted)
+            answer = await reader.read(operation.look_up, **wanted)
         except ApiError as error:
             code = error.failure.code
             why = f"{code}: {error.failure.message}"
@@ -207,7 +207,7 @@ class _Fetcher:
             self._file.append(row, answer, tables.select(payload, self._fields))
             self._result.fetched += 1
 
-    def _miss(self, what: str, row: Row, revision: int | None, why: str) -> None:
+    def _miss(self, what: str, row: Row, revision: int, why: str) -> None:
         self._result.unfetched.append(Unfetched(what, row, revision, why))
 
 
@@ -218,8 +218,8 @@ def as_text(result: Exported) -> str:
     kinds = Counter(one.what for one in result.unfetched)
     text += [f"{number:,} {what}" for what, number in sorted(kinds.items())]
     for one in result.unfetched[:SHOWN]:
-        revision = f" revision {one.revision}" if one.revision else ""
-        text.append(f"  {one.what:<10} {one.row.engagement}/{one.row.resource}{revision}: {one.why}")
+        which = f"{one.row.engagement}/{one.row.resource} revision {one.revision}"
+        text.append(f"  {one.what:<10} {which}: {one.why}")
     if len(result.unfetched) > SHOWN:
         text.append(f"  … and {len(result.unfetched) - SHOWN:,} more: batch-snapshot verify names them")
     return "\n".join(text)

@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -32,7 +32,8 @@ class Position(NamedTuple):
 class ExportFile:
     """An export that is open for appending, with the snapshots that it holds already.
 
-    Lines that a crash has torn are cut off; their snapshots are fetched again.
+    Lines that a crash has torn are cut off; their snapshots are fetched again. After a failed write nothing
+    more is written: a line behind a torn one would be lost with it.
     """
 
     def __init__(self, path: Path, fields: Sequence[str], clock: Callable[[], float], now: datetime) -> None:
@@ -43,6 +44,9 @@ class ExportFile:
         self._known: set[bytes] = set()
         self._synced = clock()
         self._stack = ExitStack()
+        self._disk = files.DISK.get()
+        self._size = 0
+        self._failed: StorageError | None = None
 
     def __enter__(self) -> Self:
         with self._stack as stack:
@@ -58,12 +62,11 @@ class ExportFile:
                 files.sync_folder(self.path.parent)
             except OSError as error:
                 raise StateFolderError(self._unwritable(error)) from None
-            end = 0
             for position in positions(self.path):
                 self._check_fields(position.record)
                 self._known.add(_digest(position.record["arn"]))
-                end = position.end
-            os.ftruncate(self._fd, end)
+                self._size = position.end
+            self._disk.truncate(self._fd, self._size)
             self._stack = stack.pop_all()
         return self
 
@@ -71,8 +74,8 @@ class ExportFile:
         with self._stack:
             self._sync()
 
-    def __contains__(self, arn: str | None) -> bool:
-        return arn is not None and _digest(arn) in self._known
+    def __contains__(self, arn: str) -> bool:
+        return _digest(arn) in self._known
 
     def __len__(self) -> int:
         return len(self._known)
@@ -88,21 +91,31 @@ class ExportFile:
         text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=_plain)
         # Half of a surrogate pair, which is not UTF-8, becomes its JSON escape.
         line = text.encode("utf-8", "backslashreplace") + b"\n"
-        try:
-            while line:
-                line = line[os.write(self._fd, line) :]
-        except OSError as error:
-            raise StorageError(f"{self._unwritable(error)}, {SAME_COMMAND}") from None
+        with self._writing():
+            written = 0
+            while written < len(line):
+                written += self._disk.write(self._fd, line[written:])
+        self._size += written
         self._known.add(_digest(str(answer["Arn"])))
         if self._clock() - self._synced >= SYNC_EVERY:
             self._sync()
 
     def _sync(self) -> None:
         self._synced = self._clock()
+        with self._writing():
+            self._disk.sync(self._fd)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        if self._failed:
+            raise self._failed
         try:
-            os.fsync(self._fd)
+            yield
         except OSError as error:
-            raise StorageError(f"{self._unwritable(error)}, {SAME_COMMAND}") from None
+            self._failed = StorageError(f"{self._unwritable(error)}, {SAME_COMMAND}")
+            with suppress(OSError):
+                self._disk.truncate(self._fd, self._size)
+            raise self._failed from None
 
     def _unwritable(self, error: OSError) -> str:
         out = way_out(error, "name another --output")

@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import errno
 import json
 import time
 from collections import Counter
@@ -11,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from batch_snapshot import files
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options
 from batch_snapshot.discovery import readers
-from batch_snapshot.errors import InputError, LockedError, ServiceError
+from batch_snapshot.errors import InputError, LockedError, ServiceError, StorageError
 from batch_snapshot.export import diff, fetch
 from batch_snapshot.jobs import run
 from batch_snapshot.simulator import Simulator, SimulatorSettings, serve
@@ -36,9 +38,9 @@ def options(url: str, **given: Any) -> Options:
     return Options(endpoint_url=url, rate=1e5, read_rate=1e6, **given)
 
 
-async def night(url: str, ledger: Path, rows: list[Any] | None = None, **given: Any) -> None:
-    path = write_manifest(Path("night.yaml"), pairs(ROWS) if rows is None else rows, name="night")
-    await run.run(path, options(url, ledger=str(ledger), **given))
+async def night(url: str, ledger: Path, rows: list[Any] | None = None, **manifest: Any) -> None:
+    path = write_manifest(Path("night.yaml"), pairs(ROWS) if rows is None else rows, name="night", **manifest)
+    await run.run(path, options(url, ledger=str(ledger)))
 
 
 async def exported(
@@ -199,6 +201,60 @@ async def test_what_cannot_be_fetched_is_named_and_the_rest_is_fetched():
         assert (done.exit_code, done.fetched) == (1, 1)
         assert Counter(one.what for one in done.unfetched) == {"mismatched": 1, "missing": 1, "unreadable": 1}
         assert "unreadable eng-denied00000001/" in fetch.as_text(done)
+
+
+async def test_one_account_that_cannot_be_read_holds_up_no_other(place, monkeypatch):
+    file = place / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+
+    def give(**keys: str) -> None:
+        profiles = (
+            f"[{who}]\naws_access_key_id = {key}\naws_secret_access_key = secret\n"
+            for who, key in keys.items()
+        )
+        write(file, "".join(profiles).encode())
+
+    async with serve(SimulatorSettings()) as (url, _):
+        others = [f"other-{number}" for number in range(30)]
+        keys = {who: f"AKIAOTHER{number:011}" for number, who in enumerate(others)}
+        give(first="AKIAFIRST00000000000", **keys)
+        rows = pairs(fetch.DENIALS, 1000, account="first")
+        rows += [row for number, who in enumerate(others) for row in pairs(2, 10 * number, account=who)]
+        await night(url, NIGHTS[0], rows, accounts={who: {"profile": who} for who in ("first", *others)})
+        give(first="AKIADENIED0000000000", **keys)
+        with pytest.raises(ServiceError, match=r"account first: GetResourceSnapshot: AccessDenied"):
+            await exported(url, "x.ndjson")
+        assert Counter(one["account"] for one in records("x.ndjson")) == dict.fromkeys(others, 2)
+
+
+class FullDisk(files.Disk):
+    """Half of a line can be written at last, and later a little more again."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def write(self, fd: int, data: bytes) -> int:
+        if self.room <= 0:
+            self.room = 10_000
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = super().write(fd, data[: self.room])
+        self.room -= written
+        return written
+
+
+async def test_a_full_disk_ends_the_export_and_leaves_whole_lines():
+    async with serve(SimulatorSettings()) as (url, _):
+        await night(url, NIGHTS[0])
+        before = files.DISK.set(FullDisk(50_000))
+        with pytest.raises(StorageError, match=r"x.ndjson: cannot be written .*free some space, then run"):
+            await exported(url, "x.ndjson")
+        files.DISK.reset(before)
+        data = content(Path("x.ndjson"))
+        assert data.endswith(b"}\n")
+        assert 40_000 < len(data) <= 50_000
+        there = len(records("x.ndjson"))
+        done = await exported(url, "x.ndjson")
+        assert (done.fetched, len(records("x.ndjson"))) == (ROWS - there, ROWS)
 
 
 async def test_an_account_that_may_read_nothing_ends_after_a_few_denials(monkeypatch):
