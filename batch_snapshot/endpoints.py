@@ -28,7 +28,7 @@ def is_url(text: str) -> bool:
 
 
 def has_credentials(text: str) -> bool:
-    """Whether a URL has credentials before its host; a text that is no URL has them if it has an @."""
+    """Whether a URL has credentials before its host; a text that is not a URL has them if it has an @."""
     return "@" in (urlsplit(text).netloc if is_url(text) else text)
 
 
@@ -36,7 +36,7 @@ def check_endpoint(url: str, source: str) -> str:
     """Check an endpoint's URL that `source`, a flag or a variable, names.
 
     Raises:
-        InputError: it is no URL, or has credentials.
+        InputError: it is not a URL, or has credentials.
     """
     if has_credentials(url):
         raise InputError(f"{source}: leave credentials out of the URL; name a --profile")

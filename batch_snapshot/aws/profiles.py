@@ -49,7 +49,7 @@ def unsafe(path: Path, most: int = LARGEST) -> str | None:
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        return "is no regular file"
+        return "is not a regular file"
     return f"has {found.st_size:,} bytes; at most {most:,} are read" if found.st_size > most else None
 
 
@@ -61,7 +61,7 @@ def endpoints(profiles: Iterable[str | None], environ: Mapping[str, str]) -> dic
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
 
     Raises:
-        InputError: an endpoint is no URL, or has credentials, or there is no such `services` section.
+        InputError: an endpoint is not a URL, or has credentials, or there is no such `services` section.
     """
     # Importing botocore takes a tenth of a second, and few files name endpoints.
     if environ.get(IGNORE, "").lower() == "true" or problem(environ) or not _may_name_endpoints(environ):

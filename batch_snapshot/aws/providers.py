@@ -246,7 +246,7 @@ def check(frozen: Any, method: str | None, profile: str) -> None:
 
 def _problem(value: Any) -> str | None:
     if not isinstance(value, str) or not value:
-        return "is missing" if not value else "is no text"
+        return "is missing" if not value else "is not text"
     place = next((at for at, char in enumerate(value) if not "!" <= char <= "~"), None)
     if place is None:
         return None

@@ -61,7 +61,7 @@ def _check(path: str, setting: str, load: str, *more: str | None) -> None:
         for file in filter(None, (path, *more)):
             # A pipe or a device may never end.
             if not stat.S_ISREG(Path(file).stat().st_mode):
-                raise TrustFileError(f"{setting}={path}: {file} is no regular file")
+                raise TrustFileError(f"{setting}={path}: {file} is not a regular file")
         getattr(context, load)(path, *more, **options)
     except ssl.SSLError as error:
         why = f"it is no PEM file of certificates ({error.reason})"

@@ -41,6 +41,9 @@ class Option(click.Option):
             if ctx.get_parameter_source(self.name) is not ParameterSource.ENVIRONMENT:
                 raise
             text = error.message if isinstance(error, click.BadParameter) else str(error)
+            text = text.replace(
+                "values: , ", "values: "
+            )  # click's list of booleans begins with the empty text
             given = self.envvar if isinstance(self.envvar, str) and os.environ.get(self.envvar) else None
             raise InputError(f"${given or self.variable(ctx)}: {text}") from None
 

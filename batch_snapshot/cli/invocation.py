@@ -10,9 +10,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from batch_snapshot import models
 from batch_snapshot.cli import options, terminal
+from batch_snapshot.cli.command import SectionedCommand
 from batch_snapshot.cli.notify import Notifiers
 from batch_snapshot.config.options import LONGEST_BUDGET, SHORTEST_BUDGET, ClusterOptions, Options, Settings
 from batch_snapshot.errors import SAME_COMMAND, BatchSnapshotError, InputError
@@ -31,6 +33,19 @@ OVER = ": the run itself was over; `batch-snapshot status` on its ledger shows t
 
 #: Flags that a command to run next leaves out, with their values.
 _LEFT_OUT = ("--notify-webhook", "--limit")
+
+#: Options that say what is run, where to and into which ledger. A command to run next names them even if they
+#: come from the environment: where it is typed, those variables may not be set.
+_SPELLED_OUT = {
+    "ledger",
+    "name",
+    "catalog",
+    "simulate",
+    "endpoint_url",
+    "simulator_state",
+    "profile",
+    "region",
+}
 
 
 def options_of(given: dict[str, Any]) -> Options:
@@ -63,7 +78,22 @@ def _cluster(engine: str, scheduler: str | None, workers: int | None, budget: fl
 
 
 def _command_line() -> str:
-    return shlex.join([terminal.PROG, *shareable(sys.argv[1:])])
+    return shlex.join([terminal.PROG, *shareable(sys.argv[1:]), *_from_environment()])
+
+
+def _from_environment() -> list[str]:
+    """Flags for the values of `_SPELLED_OUT` that environment variables hold."""
+    context = click.get_current_context(silent=True)
+    if context is None or not isinstance(context.command, SectionedCommand):
+        return []
+    values = {
+        one.opts[0]: one.resolve_envvar_value(context)
+        for one in context.command.options
+        if one.name in _SPELLED_OUT
+        and context.get_parameter_source(one.name) is ParameterSource.ENVIRONMENT
+        and context.params[one.name] is not None
+    }
+    return [f"{flag}={value}" for flag, value in values.items()]
 
 
 def shareable(words: list[str]) -> list[str]:

@@ -141,7 +141,9 @@ def webhook_url(url: str | None) -> str | None:
     if not url:
         return None
     if not (endpoints.is_url(url) and url.isascii()):
-        raise InputError("--notify-webhook: give a URL that begins with https://")
+        raise InputError(
+            "--notify-webhook (or $BATCH_SNAPSHOT_NOTIFY_WEBHOOK): give a URL that begins with https://"
+        )
     return url
 
 

@@ -41,7 +41,7 @@ def duration(value: str) -> float:
     seconds = text.parse_duration(value)
     if seconds is None:
         raise click.BadParameter(
-            f"{value!r} is no time: write a number with its unit (s, m, h or d), such as 90s, 15m, 6h, "
+            f"{value!r} is not a time: write a number with its unit (s, m, h or d), such as 90s, 15m, 6h, "
             "1d or 1h30m"
         )
     if seconds > LONGEST_TIME:
@@ -60,7 +60,7 @@ def time_of_day(value: str) -> tuple[int, int]:
     """Hour and minute of HH:MM."""
     match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", value)
     if not match:
-        raise click.BadParameter(f"{value!r} is no time of day; write HH:MM, such as 02:17")
+        raise click.BadParameter(f"{value!r} is not a time of day; write HH:MM, such as 02:17")
     return int(match[1]), int(match[2])
 
 
@@ -68,7 +68,7 @@ def address(value: str) -> tuple[str, int]:
     """Host and port of HOST:PORT or PORT; empty: the default."""
     match = re.fullmatch(r"(?:(\[[0-9a-fA-F:.]+\]|[^:\[\]]*):)?([0-9]{1,5})", value or SERVED_AT)
     if not match or int(match[2]) > 65_535:
-        raise click.BadParameter(f"{value!r} is no address: write HOST:PORT, such as {SERVED_AT}")
+        raise click.BadParameter(f"{value!r} is not an address: write HOST:PORT, such as {SERVED_AT}")
     return (match[1] or "127.0.0.1").strip("[]"), int(match[2])
 
 
@@ -82,7 +82,7 @@ def rate(value: str) -> float | str:
         number = math.nan
     if not 1e-6 <= number <= 999_999:
         raise click.BadParameter(
-            f"{value!r} is no rate; write calls a second from 0.000001 to 999999, such as 2.5, or auto"
+            f"{value!r} is not a rate; write calls a second from 0.000001 to 999999, such as 2.5, or auto"
         )
     return number
 
@@ -91,13 +91,13 @@ def window(value: str) -> tuple[int, float]:
     """Calls and seconds of a rolling window N/TIME."""
     number, slash, time = value.partition("/")
     if not (slash and re.fullmatch("0*[1-9][0-9]{0,11}", number)):
-        raise click.BadParameter(f"{value!r} is no window; write calls/time, such as 100/1m")
+        raise click.BadParameter(f"{value!r} is not a window; write calls/time, such as 100/1m")
     return int(number), short_duration(time)
 
 
 def region(name: str) -> str:
     if not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", name):
-        raise InputError(f"--region {name!r}: is no region; leave it out for us-east-1")
+        raise InputError(f"--region {name!r}: is not a region; leave it out for us-east-1")
     return name
 
 
@@ -184,7 +184,7 @@ class LedgerParam(PathParam):
             what = (
                 "is a manifest, not a ledger"
                 if manifest
-                else "is no ledger: no line of it is one of a ledger"
+                else "is not a ledger: no line of it is one of a ledger"
             )
             by_default = f", by default ledgers/{path.stem}.ndjson" if manifest else ""
             raise InputError(

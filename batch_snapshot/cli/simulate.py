@@ -30,7 +30,7 @@ def _change(text: str) -> tuple[float, float]:
     try:
         return float(rate), short_duration(moment if at else "")
     except ValueError:
-        raise click.BadParameter(f"{rate!r} is no rate; write RATE@TIME, such as 10@20s") from None
+        raise click.BadParameter(f"{rate!r} is not a rate; write RATE@TIME, such as 10@20s") from None
 
 
 _time = partial(option, type=short_duration, metavar="TIME")
@@ -161,6 +161,9 @@ def parse_settings(text: str) -> dict[str, Any]:
         }
         fields = _fields(given)
         SimulatorSettings(**fields)
+    except click.BadParameter as error:
+        name = error.param.opts[0].removeprefix("--") if error.param else "settings"
+        raise click.BadParameter(f"{name}: {error.message}") from None
     except click.UsageError as error:
         raise click.BadParameter(error.format_message()) from None
     except ValueError as error:

@@ -109,7 +109,7 @@ class Reader:
                 continue
             items, following = answer.get(member), answer.get("NextToken") or None
             if not isinstance(items, list) or (following is not None and following == token):
-                raise ServiceError(f"account {self.name}: {operation}: the answer is no page of a list")
+                raise ServiceError(f"account {self.name}: {operation}: the answer is not a page of a list")
             yield Page(items, following, restarted)
             if following is None:
                 return

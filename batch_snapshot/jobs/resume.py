@@ -52,7 +52,7 @@ def choose_ledger(name: str, options: Options, now: datetime) -> tuple[Path, lis
 def _is_simulated_ledger(path: Path) -> bool:
     """Whether a simulated run writes to the file although its name has no `.simulated`.
 
-    Earlier versions gave simulated ledgers such names; a file that is no ledger is refused later.
+    Earlier versions gave simulated ledgers such names; a file that is not a ledger is refused later.
     """
     if not files.exists(path) or (path.is_file() and path.stat().st_size == 0):
         return False

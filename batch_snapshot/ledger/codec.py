@@ -120,7 +120,7 @@ def decode_account(name: str, account: Mapping[str, Any]) -> Account:
     counts = {key: _count(quota[key]) for key in _QUOTA_COUNTS if quota.get(key) is not None}
     rate = quota.get("per_second")
     if rate is not None and not (isinstance(rate, float | int) and rate > 0):
-        raise ValueError(f"{rate!r} is no rate")
+        raise ValueError(f"{rate!r} is not a rate")
     tags = tuple(map(_text, account.get("tags") or ()))
     return Account(name, **given, quota=Quota(per_second=rate, **counts), tags=tags)
 
@@ -188,7 +188,7 @@ def _decode_intended(fields: Sequence[Any]) -> tuple[str, Row, int]:
         raise TypeError(f"a row of {len(names)} names, not {len(_NAMES)}")
     _check_texts((token, *names))
     if type(generation) is not int or not 0 <= generation <= LARGEST_COUNT:
-        raise TypeError(f"{generation!r} is no count")
+        raise TypeError(f"{generation!r} is not a count")
     return token, _row_of(Row, names), generation
 
 
@@ -259,7 +259,7 @@ def _check_texts(values: Sequence[Any]) -> None:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not text")
     return value
 
 
@@ -269,7 +269,7 @@ def _text_or_none(value: object) -> str | None:
 
 def _count(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_COUNT:
-        raise TypeError(f"{value!r} is no count")
+        raise TypeError(f"{value!r} is not a count")
     return value
 
 
@@ -284,7 +284,7 @@ def _skew(fields: Mapping[str, Any]) -> float | None:
     if skew is None:
         return None
     if isinstance(skew, bool) or not isinstance(skew, float | int) or not abs(skew) <= LARGEST_SKEW:
-        raise ValueError(f"{skew!r} is no skew of a clock")
+        raise ValueError(f"{skew!r} is not a clock skew")
     return float(skew)
 
 
@@ -293,5 +293,5 @@ def _time(value: object) -> datetime:
     if moment.tzinfo is None:
         raise ValueError(f"{value!r} has no time zone")
     if moment.year not in YEARS:
-        raise ValueError(f"{value!r} is no time of a run")
+        raise ValueError(f"{value!r} is not a time of a run")
     return moment

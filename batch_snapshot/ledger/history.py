@@ -73,7 +73,7 @@ class History:
             self._open(record)
             return
         if self.first is None:
-            raise LedgerError("no run line before it: this is no ledger, or its head is missing")
+            raise LedgerError("no run line before it: this is not a ledger, or its head is missing")
         run_id = None if isinstance(record, Intent) else record.run_id
         if run_id not in {None, self.first.run_id}:
             raise LedgerError(

@@ -5,6 +5,7 @@ leaves: readers skip them, and what they have torn.
 """
 
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -34,6 +35,9 @@ _BOM = b"\xef\xbb\xbf"
 
 #: What to do with a ledger whose first line a power cut has torn: that line is synced before any row is sent.
 UNBEGUN = "if the power was cut as it was begun, nothing was sent: remove it, then run the same command"
+
+#: Bytes at the beginning of a file in which a line of a ledger is looked for.
+_RECOGNISED = 64 * 1024
 
 #: Ledgers of a folder whose names are compared with a name that does not exist.
 _COMPARED = 1_000
@@ -122,9 +126,17 @@ def _readable(path: Path, advice: str) -> Iterator[None]:
 
 def with_place(path: Path, number: int | None, error: LedgerError) -> LedgerError:
     """The error with its place, if it lacks one, and for a damaged ledger the command that repairs it."""
+    if number == 1 and isinstance(error, DamagedError) and not _has_ledger_line(path):
+        return LedgerError(f"{path}: is not a ledger: no line of it is one of a ledger; name another file")
     place = "" if number is None else f"{path}:{number}: "
     more = f"; repair it (the original is kept): {repair_command(path)}"
     return LedgerError(f"{place}{error}{more if isinstance(error, DamagedError) else ''}")
+
+
+def _has_ledger_line(path: Path) -> bool:
+    with suppress(OSError), path.open("rb") as file:
+        return re.search(rb'{\s*"type"\s*:', file.read(_RECOGNISED)) is not None
+    return True
 
 
 def repair_command(path: Path) -> str:
@@ -148,7 +160,7 @@ def head(path: Path) -> Header | None:
 
 
 def head_if_ledger(path: Path) -> Header | None:
-    """The run line that the file at `path` begins with; None: it is no ledger, or cannot be read."""
+    """The run line that the file at `path` begins with; None: it is not a ledger, or cannot be read."""
     with suppress(LedgerError):
         return head(path)
     return None
@@ -177,7 +189,7 @@ def history_of(
         if first and first.raw.startswith(b"\0"):
             raise LedgerError(f"{path}: begins with zeros; {UNBEGUN}")
         if first and first.raw.endswith(b"\n"):
-            raise LedgerError(f"{path}: holds lines, but no run line: it is no ledger, name another file")
+            raise LedgerError(f"{path}: holds lines, but no run line: it is not a ledger, name another file")
     return history
 
 

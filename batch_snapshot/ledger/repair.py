@@ -116,7 +116,7 @@ def repair(path: Path, now: datetime) -> Repaired:
     """Repair the ledger at `path`, and keep the original beside it. One that is whole is left as it is.
 
     Raises:
-        InputError: it is no ledger, or no run line is left in it.
+        InputError: it is not a ledger, or no run line is left in it.
         StorageError: a run holds it, or it cannot be written.
     """
     if not files.exists(path) or not path.is_file():

@@ -92,7 +92,7 @@ def pattern_schema(pattern: str) -> dict[str, Any]:
 def check_profile(text: str) -> str | None:
     if text.isprintable() and len(text) <= 256:
         return None
-    return f"profile {quoted(text)} is no profile's name: one line of up to 256 printable characters"
+    return f"profile {quoted(text)} is not a profile name: one line of up to 256 printable characters"
 
 
 def check_endpoint_url(text: str) -> str | None:
@@ -100,7 +100,7 @@ def check_endpoint_url(text: str) -> str | None:
     if has_credentials(text):
         return "credentials don't belong in a manifest: remove what stands before @ in endpoint_url"
     if not is_url(text):
-        return f"endpoint_url {quoted(text)} is no http or https URL: write e.g. http://127.0.0.1:8000"
+        return f"endpoint_url {quoted(text)} is not an http or https URL: write e.g. http://127.0.0.1:8000"
     return None
 
 

@@ -53,4 +53,4 @@ def since(text: str, now: datetime) -> datetime:
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return moment.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError(f"{text!r} is no time: write 2026-01-31, 2026-01-31T18:00:00Z, or 36h") from None
+        raise ValueError(f"{text!r} is not a time: write 2026-01-31, 2026-01-31T18:00:00Z, or 36h") from None

@@ -100,7 +100,7 @@ def read_problem(path: Path, what: str) -> str | None:
     except (OSError, ValueError) as error:
         return f"{what} cannot be read: {getattr(error, 'strerror', None) or error}"
     kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
-    return f"{what} is {kind}: it must be a regular file, for it is read more than once"
+    return f"{what} is {kind}: it must be a regular file, because it is read more than once"
 
 
 def display(path: Path) -> str:

@@ -204,7 +204,7 @@ ACCOUNT = (
         "region",
         "Only us-east-1 serves the API.",
         check=checks.like(
-            "region", r"[a-z]{2,8}(-[a-z]{2,16}){1,3}-[0-9]{1,2}", "is no region's name (e.g. us-east-1)"
+            "region", r"[a-z]{2,8}(-[a-z]{2,16}){1,3}-[0-9]{1,2}", "is not a region name (e.g. us-east-1)"
         ),
         examples=("us-east-1",),
     ),
@@ -214,7 +214,7 @@ ACCOUNT = (
         check=checks.like(
             "role_arn",
             r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\x21-\x7e]{1,512}",
-            f"is no role's ARN (e.g. {_ROLE_ARN})",
+            f"is not the ARN of a role (e.g. {_ROLE_ARN})",
         ),
         examples=(_ROLE_ARN,),
         sample=(_ROLE_ARN, ""),

@@ -43,7 +43,8 @@ def include_entry(file: Path, folder: Path) -> str:
     try:
         relative = file.resolve().relative_to(folder.resolve()).as_posix()
     except ValueError:
-        raise InputError(f"{shown}: is not in {folder}: move it there, beside the manifest") from None
+        where = "the current folder" if folder == Path() else f"the folder {folder}"
+        raise InputError(f"{shown}: is outside the manifest's folder; move it into {where}") from None
     entries = line_files.ENTRIES.get(file.suffix.lower())
     wrong = includes.read_problem(file, shown) if entries else f"{shown}: name a .csv or .ndjson file"
     if wrong or entries is None:

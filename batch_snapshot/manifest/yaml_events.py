@@ -109,7 +109,7 @@ class Document:
         elif type(root) is SequenceStartEvent and bare:
             yield from self._entries(Scalar(PAIRS, line), root, wanted=entries)
         else:
-            raise UnreadableError(line, "is no manifest: its top level must be keys, `version: 1` among them")
+            raise UnreadableError(line, "is not a manifest: its top level must be keys, such as `version: 1`")
         self._next()
         end = self._next()
         if type(end) is not StreamEndEvent:

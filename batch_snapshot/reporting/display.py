@@ -306,7 +306,7 @@ def _accounts(parts: Sequence[DisplayPart], width: int, most: int) -> list[Piece
     if len(parts) > most:
         parts = sorted(parts, key=_rank)
         parts = [*parts[:most], _sum(parts[most:])]
-    details = ["failed", "throttled"] if wide else []
+    details = ["problems", "throttled"] if wide else []
     lines = [
         ["account", "rows", "calls/s", *details, "quota"],
         *(_columns(part, wide=wide) for part in parts),

@@ -51,13 +51,13 @@ class Faults:
             if kind not in KINDS:
                 raise ValueError(f"unknown fault {kind!r}; known: {', '.join(KINDS)}")
             if not 0 <= rate <= 1:
-                raise ValueError(f"fault {kind}={rate} is no probability between 0 and 1")
+                raise ValueError(f"fault {kind}={rate} is not a probability between 0 and 1")
         total = sum(self.rates.values())
         if total > 1 + 1e-9:
             raise ValueError(f"the faults' probabilities sum to {total:g}; at most one fault hits a call")
         for name, delay in (("late-delay", self.late_delay), ("slow-delay", self.slow_delay)):
             if not 0 <= delay < float("inf"):
-                raise ValueError(f"{name}={delay} is no number of seconds")
+                raise ValueError(f"{name}={delay} is not a number of seconds")
 
     @classmethod
     def parse(cls, text: str) -> "Faults":

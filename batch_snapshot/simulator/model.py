@@ -142,7 +142,7 @@ def show_time(at: float) -> str:
 
 
 def parse_time(text: str) -> float | None:
-    """Seconds since the epoch of a date and time, which is in UTC without a zone; None: it is no time."""
+    """Seconds since the epoch of a date and time, which is in UTC without a zone; None: it is not a time."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -112,7 +113,7 @@ def test_variable_stands_for_an_option_and_the_command_line_wins(place, monkeypa
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("BATCH_SNAPSHOT_RUN_RATE", "fast", "$BATCH_SNAPSHOT_RUN_RATE: 'fast' is no rate"),
+        ("BATCH_SNAPSHOT_RUN_RATE", "fast", "$BATCH_SNAPSHOT_RUN_RATE: 'fast' is not a rate"),
         ("BATCH_SNAPSHOT_RUN_REGION", "moon", "$BATCH_SNAPSHOT_RUN_REGION: --region 'moon'"),
         ("BATCH_SNAPSHOT_RUN_WAIT", "perhaps", "$BATCH_SNAPSHOT_RUN_WAIT: 'perhaps' is not a valid boolean"),
         ("BATCH_SNAPSHOT_RUN_PROGRESS", "loud", "$BATCH_SNAPSHOT_RUN_PROGRESS: 'loud' is not one of"),
@@ -147,6 +148,32 @@ def test_variables_of_other_meanings_stay_as_they_are(place, monkeypatch, call):
     assert code == 0
     assert out.startswith("trial.yaml: valid")
     assert err == ""
+
+
+def test_next_command_names_ledger_and_simulator_of_the_environment(place, monkeypatch, call):
+    """Typed where the variables are not set, it must not open another ledger or call AWS."""
+    write_manifest(place / "trial.yaml", pairs(2))
+    monkeypatch.setenv("BATCH_SNAPSHOT_RUN_SIMULATE", "rate=500")
+    monkeypatch.setenv("BATCH_SNAPSHOT_RUN_LEDGER", "ledgers/{name}-{date}.ndjson")
+    monkeypatch.setattr(sys, "argv", ["batch-snapshot", "run", "trial.yaml", "--limit", "1"])
+    code, out, _ = call(*sys.argv[1:])
+    assert code == 4
+    ledger, command = (re.findall(rf"^{word} +(.+)$", out, re.MULTILINE)[0] for word in ("ledger", "next"))
+    assert f"--ledger={ledger}" in command
+    assert "--simulate=rate=500" in command
+    for name in ("SIMULATE", "LEDGER"):
+        monkeypatch.delenv(f"BATCH_SNAPSHOT_RUN_{name}")
+    code, out, _ = call(*shlex.split(command)[1:])
+    assert code == 0
+    assert "2 rows: 2 succeeded" in out
+
+
+def test_file_named_as_ledger_of_a_run_that_is_none_is_not_to_be_repaired(place, call):
+    write_manifest(place / "trial.yaml", pairs(1))
+    code, _, err = call("run", "trial.yaml", "--simulate", "--ledger", "trial.yaml")
+    assert code == 2
+    assert "trial.yaml: is not a ledger" in err
+    assert "repair" not in err
 
 
 def test_format_of_the_environment_holds_for_errors_too(place, monkeypatch, call):
@@ -228,7 +255,7 @@ def test_init_recognises_columns_of_a_crm_by_their_values(place, call):
         (["new.yaml", "--from", "absent.csv"], "absent.csv does not exist"),
         (["new.yaml", "--from", "columns.csv"], "columns.csv:1: column engagement is missing in the header"),
         (["new.yaml", "--from", "pairs.txt"], "pairs.txt: name a .csv or .ndjson file"),
-        (["sub/new.yaml", "--from", "pairs.txt"], "is not in sub: move it there"),
+        (["sub/new.yaml", "--from", "pairs.txt"], "move it into the folder sub"),
         (["new.csv"], "new.csv: a manifest is YAML"),
         (["new.yaml", "--name", "a b"], '--name: name "a b" does not match'),
         (["absent/new.yaml"], "create its folder"),
@@ -410,7 +437,7 @@ def test_rows_prints_each_row_once_with_its_last_state(place, call):
     (place / "notes.txt").write_text("no ledger")
     for command in ("rows", "retry", "status"):
         code, _, err = call(command, "notes.txt")
-        assert (code, "is no ledger" in err, "repair" in err) == (2, True, False)
+        assert (code, "is not a ledger" in err, "repair" in err) == (2, True, False)
     code, _, err = call("rows", "l.ndjson", "--status", "fine")
     assert code == 2
     assert "there are: succeeded, failed, in_doubt" in err

@@ -122,7 +122,7 @@ def test_a_tilde_is_the_home_folder(capsys, place, monkeypatch):
 
 
 def special(kind: str) -> str:
-    """Make something that is no regular file; returns its path."""
+    """Make something that is not a regular file; returns its path."""
     path = Path(kind)
     if kind == "fifo":
         os.mkfifo(path)
@@ -380,7 +380,7 @@ def test_tampered_ledgers_are_read_or_refused_in_one_line(tmp_path):
 def test_a_revision_too_large_for_the_database_is_refused(tmp_path, revision):
     path = tmp_path / "ledger.ndjson"
     path.write_bytes(SEED.replace(b'"revision":1,', b'"revision":%d,' % revision))
-    with pytest.raises(LedgerError, match="is no count"):
+    with pytest.raises(LedgerError, match="is not a count"):
         diff.diff(path, path)
 
 

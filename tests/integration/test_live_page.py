@@ -158,8 +158,8 @@ async def test_beyond_loopback_the_address_has_a_token(tmp_path, address):
     [
         (["watch", "none.ndjson"], "there is no such file"),
         (["watch", "trial.yaml"], "is a manifest, not a ledger"),
-        (["watch", "l.ndjson", "--serve", "nowhere"], "'nowhere' is no address: write HOST:PORT"),
-        (["watch", "l.ndjson", "--serve", "127.0.0.1:99999"], "is no address"),
+        (["watch", "l.ndjson", "--serve", "nowhere"], "'nowhere' is not an address: write HOST:PORT"),
+        (["watch", "l.ndjson", "--serve", "127.0.0.1:99999"], "is not an address"),
         (["run", "trial.yaml", "--simulate", "--serve=127.0.0.1:{port}"], "cannot listen there"),
     ],
 )

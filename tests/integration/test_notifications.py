@@ -219,9 +219,15 @@ def test_run_with_nothing_to_do_sends_no_notice(capsys):
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["--notify-webhook", "ftp://hooks.example/secret"], "--notify-webhook: give a URL"),
-        (["--notify-webhook", "https://hooks.example:99999/secret"], "--notify-webhook: give a URL"),
-        (["--notify-webhook", "secret"], "--notify-webhook: give a URL"),
+        (
+            ["--notify-webhook", "ftp://hooks.example/secret"],
+            "$BATCH_SNAPSHOT_NOTIFY_WEBHOOK): give a URL",
+        ),
+        (
+            ["--notify-webhook", "https://hooks.example:99999/secret"],
+            "$BATCH_SNAPSHOT_NOTIFY_WEBHOOK): give a URL",
+        ),
+        (["--notify-webhook", "secret"], "$BATCH_SNAPSHOT_NOTIFY_WEBHOOK): give a URL"),
         (["--notify-sns", "nights"], "--notify-sns nights"),
         (["--metrics-file", "nowhere/x.prom"], "there is no folder nowhere"),
         (["--metrics-file", "."], "--metrics-file"),

@@ -60,7 +60,7 @@ async def test_a_run_is_refused_where_its_unfinished_ledger_has_vanished(place):
             with pytest.raises(LedgerError, match="put it back, or begin anew with --new-ledger"):
                 await run.run(path, options)
         assert len(simulator.snapshots) == made, "nothing was made a second time"
-        # Another ledger and a dry run are still possible, and an empty file is no ledger.
+        # Another ledger and a dry run are still possible, and an empty file is not a ledger.
         assert run.dry_run(path, options).rows == 7
         place.ledger.touch()
         with pytest.raises(LedgerError, match="is gone, or empty"):

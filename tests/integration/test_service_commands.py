@@ -123,7 +123,7 @@ def test_a_manifest_with_discover_says_which_rows_are_not_known_yet(capsys):
         (["discover", "--catalog", "AWS", "--output", "x.yaml", "--engagement", "e1"], "does not match eng-"),
         (
             ["discover", "--catalog", "AWS", "--output", "x.yaml", "--changed-since", "soon"],
-            "is no time: write",
+            "is not a time: write",
         ),
         (
             ["discover", "--catalog", "AWS", "--output", "x.yaml", "--name", "a b"],
@@ -136,7 +136,7 @@ def test_a_manifest_with_discover_says_which_rows_are_not_known_yet(capsys):
         (["discover", "--catalog", "AWS", "--update", "none.yaml"], "does not exist"),
         (["verify", "none.ndjson"], "none.ndjson: there is no such file"),
         (["diff", "none.ndjson", "none.ndjson"], "none.ndjson: there is no such file"),
-        (["run", "x.yaml", "--changed-since", "soon"], "--changed-since: 'soon' is no time"),
+        (["run", "x.yaml", "--changed-since", "soon"], "--changed-since: 'soon' is not a time"),
     ],
 )
 def test_invalid_flags_are_one_line_and_nothing_is_called(arguments, message, capsys):

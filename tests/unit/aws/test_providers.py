@@ -168,7 +168,7 @@ async def test_web_identity_token_without_end_is_not_read(make):
     config(f"[profile p]\nrole_arn = {ROLE}\nweb_identity_token_file = token\n")
     said = await refused()
     assert "web identity token file token " in said
-    assert "at most 1,048,576 are read" in said or "no regular file" in said
+    assert "at most 1,048,576 are read" in said or "not a regular file" in said
 
 
 async def test_missing_web_identity_token_is_named(monkeypatch):
@@ -186,7 +186,7 @@ async def test_config_file_without_end_is_not_read(make, variable, monkeypatch, 
     monkeypatch.setenv(variable, str(folder / "other"))
     said = await refused()
     assert f"{folder / 'other'} ({variable}) " in said
-    assert "no regular file" in said or "at most 4,194,304 are read" in said
+    assert "not a regular file" in said or "at most 4,194,304 are read" in said
 
 
 async def test_missing_config_files_are_ignored_as_by_boto3(monkeypatch):
@@ -419,4 +419,4 @@ async def test_endless_process_or_token_does_not_fill_the_memory(folder):
     said = await place.call("run", "trial.yaml", "--endpoint-url", "http://127.0.0.1:9", script=first(limit))
     assert said.code == 3, said.stderr
     assert "printed more than" in said.stdout
-    assert "/dev/zero is no regular file" in said.stdout
+    assert "/dev/zero is not a regular file" in said.stdout

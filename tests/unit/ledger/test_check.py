@@ -169,10 +169,10 @@ DAMAGES: dict[str, tuple[Callable[[Lines], None], int, str]] = {
         altered(2, lambda record: record.update(at="2026-03-01T12:00:00")), 2, "has no time zone"
     ),
     "a time is before all runs": (
-        altered(3, lambda record: record.update(first_sent_at="0001-01-01T00:00:00+14:00")), 3, "no time of a"
+        altered(3, lambda record: record.update(first_sent_at="0001-01-01T00:00:00+14:00")), 3, "a time of a"
     ),
     "a time is after all runs": (
-        altered(3, lambda record: record.update(first_sent_at="9999-12-31T23:59:59-12:00")), 3, "no time of a"
+        altered(3, lambda record: record.update(first_sent_at="9999-12-31T23:59:59-12:00")), 3, "a time of a"
     ),
     "a field is lost": (altered(3, lambda record: record.pop("client_token")), 3, "client_token"),
     "garbage lies between": (put(5, b"%PDF-1.7\n"), 5, "not JSON"),
@@ -305,7 +305,7 @@ thorough = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
-#: What one would find in a file that is no ledger, or has been one.
+#: What one would find in a file that is not a ledger, or has been one.
 GARBAGE = st.one_of(
     st.binary(max_size=60),
     st.sampled_from(

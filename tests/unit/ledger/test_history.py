@@ -245,7 +245,7 @@ def test_a_run_that_crashed_after_a_finished_one_is_not_finished():
     assert not fold(RUN, End("completed", {"succeeded": 1}, START), RUN).finished
 
 
-# ---- what is no ledger
+# ---- what is not a ledger
 
 
 @pytest.mark.parametrize("record", [intent(A), result(A, Status.SUCCEEDED), END])

@@ -44,7 +44,7 @@ def test_problem_has_file_line_column_message_and_hint(tmp_path):
             "accounts must be a mapping (key: value), not text",
             None,
         ),
-        ("changed_since: 7 is no time: write 36h", "changed_since: 7 is no time", "write 36h"),
+        ("changed_since: 7 is not a time: write 36h", "changed_since: 7 is not a time", "write 36h"),
         ("tags must be a list, e.g. tags: [a]", "tags must be a list", "e.g. tags: [a]"),
         ('unknown key "a: b" here: remove it', 'unknown key "a: b" here', "remove it"),
         ('name "x does not match', 'name "x does not match', None),

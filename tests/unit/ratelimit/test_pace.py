@@ -372,7 +372,7 @@ def settled(service: Bucket, rows: int, start: Pace, at: float) -> tuple[Pace, f
 )
 @pytest.mark.parametrize("idle", [60.0, HOUR, 24 * HOUR])
 def test_a_time_without_calls_keeps_the_measured_rate(rows, phase, idle):
-    """An hour without calls between two throttles is no rate of nearly nothing."""
+    """An hour without calls between two throttles is not a rate of nearly nothing."""
     service = Bucket(10, 20)
     before, now = settled(service, rows, Pace(), 0.0)
     assert before.phase is phase

@@ -91,7 +91,7 @@ def test_wide_terminal_is_filled():
     assert lines[1].endswith("(0.0%)  4:02:11 elapsed  1 day, 3:12:00 left, until Thu 03:24")
     several = replace(MAIN, windows=[WindowUse("per_hour", 1, 50), WindowUse("per_day", 2, 95)], failed=7)
     lines = drawn(replace(FRAME, parts=[several, SPENT]), 200)
-    assert lines[-3].split() == ["account", "rows", "calls/s", "failed", "throttled", "quota"]
+    assert lines[-3].split() == ["account", "rows", "calls/s", "problems", "throttled", "quota"]
     assert lines[-2].split()[5:7] == ["7", "3"]
     assert lines[-2].endswith("per_hour 1 of 50 used, per_day 2 of 95 used")
 
@@ -151,7 +151,7 @@ def test_terminal_without_unicode_gets_an_ascii_bar():
 
 def test_accounts_have_a_line_each_and_further_ones_are_summed_up():
     lines = drawn(replace(FRAME, parts=[MAIN, SPENT, STOPPED]), 101)
-    assert lines[4].split() == ["account", "rows", "calls/s", "failed", "throttled", "quota"]
+    assert lines[4].split() == ["account", "rows", "calls/s", "problems", "throttled", "quota"]
     assert "1,000/9,000" in lines[5]
     assert "per_day 4,774 of 9,500 used" in lines[5]
     assert "2:00:00 until per_day opens" in lines[6]

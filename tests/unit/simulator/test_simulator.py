@@ -461,9 +461,9 @@ async def test_command_line_serves_changing_limits_without_hints(tmp_path: Path)
     ("arguments", "message"),
     [
         (["--then", "10@20s"], "give the first with --rate"),
-        (["--rate", "20", "--then", "10"], "is no time"),
+        (["--rate", "20", "--then", "10"], "is not a time"),
         (["--rate", "20", "--then", "ten@20s"], "write RATE@TIME"),
-        (["--rate", "20", "--then", "10@soon"], "'soon' is no time"),
+        (["--rate", "20", "--then", "10@soon"], "'soon' is not a time"),
         (["--rate", "20", "--then", "0@20s"], "above 0"),
         (["--rate", "20", "--then", "5@20s", "--then", "10@10s"], "one after the other"),
     ],
