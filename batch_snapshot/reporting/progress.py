@@ -106,7 +106,9 @@ class RunView:
         if rows <= 0 or account.stop is not None:
             return 0.0
         known, seconds = account.pacer.pace.known, self.elapsed - account.pacer.waited
-        measured = settled / seconds if seconds >= MEASURED_AFTER else None
+        # Where a window is spent, the windows decide more than the rate, so a rough one will do.
+        enough = 0.0 if account.pacer.waiting else MEASURED_AFTER
+        measured = settled / seconds if seconds > 0 and seconds >= enough else None
         rates = [rate for rate in (known, measured) if rate]
         if not rates:
             if account.name not in self._forecasts:  # how full the windows are is known in any case

@@ -148,6 +148,14 @@ def test_time_left_includes_waits_for_quota_windows(path):
     assert found == pytest.approx(7200, abs=2)
 
 
+def test_time_left_is_known_soon_where_a_window_is_waited_for():
+    """A few seconds of calls say enough then: the window decides."""
+    running = states_of()
+    assert left({"main": 10}, {"main": 50}, running, at=5.0) is None
+    running["main"].pacer.waiting = (WindowFull(QuotaWindow("per_minute", 10, 60.0), 55.0), 60.0)
+    assert left({"main": 10}, {"main": 50}, running, at=5.0) == pytest.approx(20, abs=1)
+
+
 async def identified(name: str) -> str:
     return "aws/1"
 
