@@ -201,9 +201,7 @@ _STATE = path(
 )
 
 _AWS = [
-    option(
-        "--endpoint-url", type=params.endpoint_url, metavar="URL", help="Call this URL instead of AWS."
-    ),
+    option("--endpoint-url", type=params.endpoint_url, metavar="URL", help="Call this URL instead of AWS."),
     option(
         "--region",
         type=params.region,
