@@ -137,6 +137,12 @@ def test_a_manifest_with_discover_says_which_rows_are_not_known_yet(capsys):
         (["verify", "none.ndjson"], "none.ndjson: there is no such file"),
         (["diff", "none.ndjson", "none.ndjson"], "none.ndjson: there is no such file"),
         (["run", "x.yaml", "--changed-since", "soon"], "--changed-since: 'soon' is not a time"),
+        (["diff", "--payload", "none.ndjson", "none.ndjson"], "none.ndjson: cannot be read (No such file"),
+        (["export", "none.ndjson", "--output", "x.csv"], "none.ndjson: there is no such file"),
+        (
+            ["export", "none.ndjson", "--output", "x.csv", "--fields", ","],
+            "--fields: name at least one field",
+        ),
     ],
 )
 def test_invalid_flags_are_one_line_and_nothing_is_called(arguments, message, capsys):
