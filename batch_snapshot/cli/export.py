@@ -17,7 +17,7 @@ from batch_snapshot.errors import InputError
     "export",
     "Fetch what snapshots say, as NDJSON, CSV or Parquet.",
     "batch-snapshot export ledgers/backfill.ndjson --output snapshots.ndjson",
-    "batch-snapshot export ledgers/*.ndjson --output snapshots --format csv --fields Lifecycle,Project",
+    "batch-snapshot export ledgers/*.ndjson --output snapshots --format csv",
     interrupt_note=": what was fetched is kept, and the same command continues",
 )
 @click.argument("ledgers", type=LEDGER, nargs=-1, required=True)

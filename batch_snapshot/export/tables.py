@@ -2,17 +2,17 @@
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
 from functools import cache
+from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
 from batch_snapshot import files
-from batch_snapshot.discovery.output import replaced
 from batch_snapshot.errors import InputError, StorageError, way_out
 from batch_snapshot.export.records import positions
 from batch_snapshot.manifest import service_model
@@ -103,18 +103,16 @@ def path_of(source: Path, form: str) -> Path:
 
 def write(source: Path, form: str, kinds: Mapping[str, str]) -> None:
     """Write the export at `source` as a table beside it (mode 0600), which is replaced."""
+    if form == "ndjson":
+        return
     rows = (_row(position.record, kinds) for position in positions(source))
-    if form == "csv":
-        with replaced(path_of(source, form), 0o600) as text:
-            _write_csv(rows, kinds, text)
-    elif form == "parquet":
-        path = path_of(source, form)
-        try:
-            with files.atomic_write(path, 0o600) as file:
-                _write_parquet(rows, kinds, file)
-        except OSError as error:
-            out = way_out(error, "name another --output")
-            raise StorageError(f"{path}: cannot be written ({error.strerror or error}); {out}") from None
+    path = path_of(source, form)
+    try:
+        with files.atomic_write(path, 0o600) as file:
+            {"csv": _write_csv, "parquet": _write_parquet}[form](rows, kinds, file)
+    except OSError as error:
+        out = way_out(error, "name another --output")
+        raise StorageError(f"{path}: cannot be written ({error.strerror or error}); {out}") from None
 
 
 def _row(record: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, Any]:
@@ -156,13 +154,14 @@ def _utf8(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _write_csv(rows: Iterable[Mapping[str, Any]], kinds: Mapping[str, str], file: IO[str]) -> None:
+def _write_csv(rows: Iterator[dict[str, Any]], kinds: Mapping[str, str], file: IO[bytes]) -> None:
     # Spreadsheets take a file for UTF-8 by its mark.
-    file.write("\ufeff")
-    writer = csv.writer(file, lineterminator="\n")
+    text = TextIOWrapper(file, "utf-8-sig", newline="")
+    writer = csv.writer(text, lineterminator="\n")
     writer.writerow(kinds)
     for row in rows:
         writer.writerow([_cell(value) for value in row.values()])
+    text.detach()
 
 
 def _cell(value: Any) -> Any:
