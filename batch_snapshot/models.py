@@ -37,6 +37,8 @@ AWS, SIMULATOR = "aws", "simulator"
 #: Seconds. A clock without battery says 1970; a larger skew is no clock's, and its times cannot be signed.
 LARGEST_SKEW = 36_525 * 86_400.0
 
+#: Calls in flight at most, whatever is asked for.
+LARGEST_CONCURRENCY = 1024
 #: The largest count in a ledger: `diff` holds counts in SQLite, whose integers are not larger.
 LARGEST_COUNT = 2**63 - 1
 

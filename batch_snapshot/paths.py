@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -145,6 +146,12 @@ def ledgers_of(pattern: str) -> list[Path]:
 
 def discovered_file(ledger: Path) -> Path:
     return ledger.with_name(f"{ledger.name}.discovered.ndjson")
+
+
+def control_socket(state: Path, ledger: Path) -> Path:
+    """Where the run that writes a ledger takes commands; a socket's path is short, so the name is a hash."""
+    name = blake2b(os.fsencode(files.resolved(ledger)), digest_size=8).hexdigest()
+    return state / "control" / f"{name}.sock"
 
 
 def snapshot_index_file(state: Path) -> Path:

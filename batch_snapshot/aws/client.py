@@ -30,6 +30,7 @@ from batch_snapshot.aws.target import Target
 from batch_snapshot.failures import error_codes, retry
 from batch_snapshot.failures.advice import credentials_advice, role_advice
 from batch_snapshot.models import (
+    LARGEST_CONCURRENCY,
     LARGEST_SKEW,
     REGION,
     UNKNOWN_ACCOUNT,
@@ -297,7 +298,8 @@ class Clients:
             retries={"total_max_attempts": 1, "mode": "standard"},
             connect_timeout=CONNECT_TIMEOUT,
             read_timeout=READ_TIMEOUT,
-            max_pool_connections=target.concurrency,
+            # `control` can raise the limit of calls in flight, which the engine keeps.
+            max_pool_connections=max(target.concurrency, LARGEST_CONCURRENCY),
             user_agent_extra=f"batch-snapshot/{__version__}",
             # The ledger records where the calls went: nothing else may redirect them.
             ignore_configured_endpoint_urls=True,

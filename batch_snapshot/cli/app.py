@@ -8,6 +8,7 @@ import click
 from batch_snapshot import __version__, interrupts, redaction
 from batch_snapshot.cli import (
     completion,
+    control,
     diff,
     discover,
     errors,
@@ -70,7 +71,13 @@ def _show_versions(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
             discover.discover_command,
             schema.schema_command,
         ],
-        "Run": [run.run_command, retry.retry_command, schedule.schedule_command, simulate.simulate_command],
+        "Run": [
+            run.run_command,
+            retry.retry_command,
+            control.control_command,
+            schedule.schedule_command,
+            simulate.simulate_command,
+        ],
         "Inspect": [
             status.status_command,
             watch.watch_command,

@@ -123,6 +123,7 @@ def hooks_of(given: dict[str, Any], *, ask: bool) -> "Hooks":
         warn=None if ask else lambda text: terminal.warn([text]),
         on_wait=partial(terminal.log, event="waiting"),
         stopping=lambda text, facts: terminal.log(text, event="stopping", level="warning", **facts),
+        control=lambda text, facts: terminal.log(text, event="control", **facts),
         signals=True,
     )
 

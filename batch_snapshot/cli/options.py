@@ -13,6 +13,7 @@ from batch_snapshot.cli.params import FILE, FOLDER, duration, duration_text
 from batch_snapshot.cli.terminal import Reporter
 from batch_snapshot.config.options import BUDGET, DEFAULT_SETTINGS, Options
 from batch_snapshot.errors import InputError
+from batch_snapshot.models import LARGEST_CONCURRENCY
 
 # -- kinds of flags ----------------------------------------------------------------------------------
 
@@ -114,7 +115,7 @@ _LIMITS = [
     _READ_RATE,
     with_default(
         "--concurrency",
-        type=click.IntRange(1, 1024),
+        type=click.IntRange(1, LARGEST_CONCURRENCY),
         metavar="N",
         default=DEFAULT_SETTINGS.concurrency,
         help="Most calls in flight, shared among the accounts.",

@@ -49,6 +49,8 @@ class _Rows:
 class Coordinator(Engine):
     """An engine whose rows are sent by the workers of a cluster."""
 
+    steerable = False  # a worker learns of nothing before its batch ends
+
     def __init__(
         self, accounts: dict[str, AccountState], seams: Seams, settings: Settings, workers: Workers
     ) -> None:

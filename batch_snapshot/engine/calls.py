@@ -66,11 +66,21 @@ class Calls:
             yield
 
     async def permit(self, account: AccountState, pacer: Pacer) -> Permit:
-        """Wait for a permit of one of the account's pacers.
+        """Wait for a permit of one of the account's pacers; while the run is paused there is none.
 
         Raises:
             Abandoned: the run or the account stopped, perhaps because a window is spent.
         """
+        while True:
+            if self._run.paused:
+                await self._run.until_resumed(account)
+            permit = await self._permit(account, pacer)
+            if not self._run.paused:
+                return permit
+            permit.never_left()
+            permit.give_back()
+
+    async def _permit(self, account: AccountState, pacer: Pacer) -> Permit:
         permit = None
         account.check_halted()
         try:
@@ -112,16 +122,24 @@ class Calls:
             self._run.stop_uncounted(error)
         return Abandoned()
 
-    async def begin(self, pacer: Pacer) -> None:
+    async def begin(self, pacer: Pacer, permit: Permit) -> bool:
         """Begin a call as soon as fewer than the most calls are in flight; `end` follows.
 
-        There is a wait only with more accounts than calls in flight; then each account has one worker, and
-        the longest waiter is next. The wait is added to the pace, which counts from when a call leaves.
+        False: the run was paused meanwhile, so no call begins, and the permit is not used.
+
+        There is a wait only with more accounts than calls in flight, where each account has one worker, or
+        after the limit was lowered. The longest waiter is next. The wait is added to the pace, which counts
+        from when a call leaves.
         """
         if not self._concurrency.take_nowait():
             await self._concurrency.take()
+            if self._run.paused:
+                self._concurrency.give_back()
+                permit.never_left()
+                return False
             leaves = pacer.now()
             pacer.change(lambda pace: pace.late(leaves))
+        return True
 
     def end(self) -> None:
         self._concurrency.give_back()
@@ -135,18 +153,20 @@ class Calls:
             Abandoned: the run or the account stopped.
         """
         async with self.turn(account):
-            with await self.permit(account, account.read_pacer) as permit:
-                permit.used()
-                await self.begin(account.read_pacer)
-                try:
-                    found = await read()
-                except ApiError as error:
-                    self.failed(account, permit, error.failure)
-                    return error.failure
-                finally:
-                    self.end()
-                self.answered(account, permit)
-                return found
+            while True:
+                with await self.permit(account, account.read_pacer) as permit:
+                    if not await self.begin(account.read_pacer, permit):
+                        continue
+                    permit.used()
+                    try:
+                        found = await read()
+                    except ApiError as error:
+                        self.failed(account, permit, error.failure)
+                        return error.failure
+                    finally:
+                        self.end()
+                    self.answered(account, permit)
+                    return found
 
     def answered(self, account: AccountState, permit: Permit) -> None:
         """Note a success: the rate was not too high, and the service can be reached."""

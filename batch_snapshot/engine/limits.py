@@ -21,7 +21,7 @@ from batch_snapshot.models import UNKNOWN_ACCOUNT
 from batch_snapshot.ratelimit import forecast, pace, pace_handover
 from batch_snapshot.ratelimit import windows as quota
 from batch_snapshot.ratelimit.pace import Phase
-from batch_snapshot.ratelimit.pacer import Pacer
+from batch_snapshot.ratelimit.pacer import LocalPace, Pacer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -55,6 +55,8 @@ class ConcurrencyLimit:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._free = anyio.Semaphore(limit, fast_acquire=True)
+        #: Calls in flight beyond a limit that was lowered: as many that end make room for none.
+        self._excess = 0
         #: Accounts of all engines that share it, about.
         self.expected = 1
 
@@ -67,7 +69,16 @@ class ConcurrencyLimit:
 
     @property
     def taken(self) -> int:
-        return self._limit - self._free.value
+        return self._limit + self._excess - self._free.value
+
+    def change(self, limit: int) -> None:
+        """Set another limit; calls in flight beyond it go on to their end."""
+        self._excess, self._limit = self._excess + self._limit - limit, limit
+        while self._excess > 0 and self.take_nowait():
+            self._excess -= 1
+        while self._excess < 0:
+            self._excess += 1
+            self._free.release()
 
     def take_nowait(self) -> bool:
         """Begin a call if the limit allows it now."""
@@ -81,7 +92,10 @@ class ConcurrencyLimit:
         await self._free.acquire()
 
     def give_back(self) -> None:
-        self._free.release()
+        if self._excess:
+            self._excess -= 1
+        else:
+            self._free.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,9 +289,23 @@ class AccountLimits:
         if self._windows[name]:
             account.pacer.meter = WindowMeter(self._usage, f"{key} writes", self._windows[name])
             self._meter_reads(account, key)
-        kind = "sought" if self._accounts[name].quota.per_second is None else "declared"
-        now, pacer = account.pacer.now(), account.pacer
-        pacer.store = SharedPace(self._usage, f"{key} pace {kind}", pacer.pace, now, account.warnings.append)
+        self._share_pace(account, self._usage, key)
+
+    def _share_pace(self, account: AccountState, usage: CallLog, key: str) -> None:
+        pacer = account.pacer
+        kind = "sought" if pacer.pace.declared is None else "declared"
+        start, warn = pacer.pace, account.warnings.append
+        pacer.store = SharedPace(usage, f"{key} pace {kind}", start, pacer.now(), warn)
+
+    def declare_rate(self, account: AccountState, rate: float) -> None:
+        """Give an account that calls another declared rate, for the rest of the run."""
+        pacer, now = account.pacer, account.pacer.now()
+        pacer.store = LocalPace(pace.redeclared(pacer.pace, rate, now))
+        key = self._keys.get(account.name)
+        if self._usage is not None and key is not None:
+            self._share_pace(account, self._usage, key)
+        # It wakes the call that waits, and replaces the rate that other processes follow.
+        pacer.change(lambda shared: pace.redeclared(shared, rate, now))
 
     async def apply_to_reads(self, account: AccountState, identify: Identify) -> None:
         """Bind the reads of an account to their own quota, for commands that make many of them.

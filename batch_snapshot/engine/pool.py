@@ -54,6 +54,9 @@ class _IntendedRows:
 class Engine(RunState):
     """Brings requests to their outcomes."""
 
+    #: Whether it can be paused, and its rate and concurrency changed, while it runs.
+    steerable = True
+
     def __init__(
         self,
         accounts: dict[str, AccountState],
@@ -72,6 +75,8 @@ class Engine(RunState):
         self._calls = Calls(self, self._concurrency, settings, seams.now)
         self._look_ups = LookUps(self._calls, seams, settings)
         self.preflight = Preflight(self, self._calls, seams)
+        #: What `set_concurrency` adds workers to.
+        self._served: list[tuple[AccountState, _IntendedRows, TaskGroup]] = []
         #: Pairs with a row in progress; the signal is sent when it is done.
         self._pairs: dict[tuple[str, str, str], Signal] = {}
 
@@ -117,7 +122,9 @@ class Engine(RunState):
         self._refresh_deferrals()
 
     async def _serve(self, account: AccountState, workers: TaskGroup) -> None:
-        await self._work(account, _IntendedRows(), workers)
+        rows = _IntendedRows()
+        self._served.append((account, rows, workers))
+        await self._work(account, rows, workers)
 
     async def _work(self, account: AccountState, rows: _IntendedRows, workers: TaskGroup) -> None:
         """Bring rows of an account to their outcomes, one after the other, until there are no more."""
@@ -143,11 +150,20 @@ class Engine(RunState):
                     continue
                 await self._seams.intend(batch)
                 rows.waiting.extend(batch)
-                share = self._concurrency.share(self._queue.busy())
-                for _ in range(min(share - rows.workers, len(batch))):
-                    rows.workers += 1
-                    workers.start_soon(self._work, account, rows, workers)
+                self._add_workers(account, rows, workers)
             return bool(rows.waiting)
+
+    def _add_workers(self, account: AccountState, rows: _IntendedRows, workers: TaskGroup) -> None:
+        share = self._concurrency.share(self._queue.busy())
+        for _ in range(min(share - rows.workers, len(rows.waiting))):
+            rows.workers += 1
+            workers.start_soon(self._work, account, rows, workers)
+
+    def set_concurrency(self, limit: int) -> None:
+        """Change the limit of calls in flight."""
+        self._concurrency.change(limit)
+        for served in self._served:
+            self._add_workers(*served)
 
     async def _process(self, account: AccountState, request: Request) -> None:
         """Bring one request to its outcome; no other request of its pair is in progress meanwhile."""
@@ -233,6 +249,8 @@ class Engine(RunState):
                 with await self._calls.permit(account, account.pacer) as permit:
                     if self._look_ups.due(account, attempts):
                         continue  # the token grew too old while waiting for the permit
+                    if not await self._calls.begin(account.pacer, permit):
+                        continue
                     try:
                         receipt = await self._send(account, permit, attempts)
                     except ApiError as error:
@@ -249,7 +267,7 @@ class Engine(RunState):
             raise ApiError(failure)
 
     async def _send(self, account: AccountState, permit: Permit, attempts: Attempts) -> Receipt:
-        await self._calls.begin(account.pacer)
+        """Make the call that was begun."""
         try:
             account.check_halted()
             attempts.sent(self._look_ups.clock_reading(account))

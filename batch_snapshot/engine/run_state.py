@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from batch_snapshot.engine.account import Stop, StopKind
+from batch_snapshot.engine.signal import Signal
 from batch_snapshot.errors import StorageError
 from batch_snapshot.models import Status
 
@@ -48,6 +49,9 @@ class RunState:
         self._limit = limit
         self._bad = self._done = 0
         self._recording_failed = False
+        #: No call begins until `resume`.
+        self.paused = False
+        self._resumed = Signal()
         #: Around all calls: its deadline drops those in flight.
         self._scope = anyio.CancelScope()
 
@@ -66,6 +70,24 @@ class RunState:
         """Seconds until the calls in flight are dropped; None: nothing has stopped the run."""
         left = self._scope.deadline - anyio.current_time()
         return max(0.0, left) if isfinite(left) else None
+
+    def pause(self) -> None:
+        """Begin no call until `resume`; those in flight go on to their end."""
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+        self._resumed.send()
+
+    async def until_resumed(self, account: AccountState) -> None:
+        """Wait while the run is paused.
+
+        Raises:
+            Abandoned: the run or the account stopped.
+        """
+        while self.paused:
+            with account.interruptible():
+                await self._resumed.wait()
 
     def request_stop(self, stop: Stop) -> None:
         """Make no further call. A stop of a graver kind replaces an earlier one."""

@@ -4,4 +4,4 @@ Exports `run` and `sync` (the library's entry), `plan` (which rows are sent), `p
 ledger is taken). Only the command line and the package's `__init__` import it; it prints nothing.
 """
 
-__all__ = ["plan", "preview", "resume", "run"]
+__all__ = ["control", "plan", "preview", "resume", "run"]

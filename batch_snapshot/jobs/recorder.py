@@ -88,6 +88,10 @@ class Recorder:
         if self.on_outcome:
             self.on_outcome(outcome)
 
+    def control(self, action: str, user: int, **more: object) -> None:
+        given = {name: value for name, value in more.items() if value is not None}
+        self.ledger.append(codec.encode_control(self.job.run_id, self.now(), action, **given, by=user))
+
     async def end(self, outcome: str) -> None:
         # An end line says that what has no result was not sent: no result may be lost before it.
         await self._sync()

@@ -28,6 +28,7 @@ from batch_snapshot.engine.pool import Engine
 from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.errors import InputError, ManifestError, StorageError
 from batch_snapshot.jobs import identity_check, plan
+from batch_snapshot.jobs.control import Controller
 from batch_snapshot.jobs.discovered import discover_pairs, load_discovered
 from batch_snapshot.jobs.engines import build_engine, open_callers, wait_for_lost_workers
 from batch_snapshot.jobs.job import Job, open_retry, open_run
@@ -78,6 +79,8 @@ class Hooks:
     warn: Callable[[str], None] | None = None
     #: Called when the run begins to stop early, with a sentence and its facts by name.
     stopping: Callable[[str, Mapping[str, Any]], None] | None = None
+    #: Called with each command of `control` that took effect; None: the run takes no commands.
+    control: Callable[[str, Mapping[str, Any]], None] | None = None
     #: Whether SIGINT, SIGTERM and SIGHUP end the run gracefully.
     signals: bool = False
     now: Callable[[], datetime] = utc_now
@@ -179,7 +182,8 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
             stack.enter_context(interrupts.handle_signals())
         stop_handler.begin(engine, signals=hooks.signals)
         await recorder.begin()
-        await _run_engine(engine, view, recorder, hooks, skip_step)
+        controller = hooks.control and Controller(engine, limits, recorder, options, hooks.control)
+        await _run_engine(engine, view, recorder, hooks, skip_step, controller=controller)
         stop_handler.end()
         outcome = decide_outcome(engine, stats)
         await recorder.end(outcome)
@@ -218,13 +222,21 @@ def _account_limits(job: Job, call_log: CallLog | None, options: Options) -> Acc
 
 
 async def _run_engine(
-    engine: Engine, view: RunView, recorder: Recorder, hooks: Hooks, skip_step: SkipStep
+    engine: Engine,
+    view: RunView,
+    recorder: Recorder,
+    hooks: Hooks,
+    skip_step: SkipStep,
+    *,
+    controller: Controller | None,
 ) -> None:
     stats = view.stats
     view.started = anyio.current_time()
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(recorder.sync_regularly)
+            if controller:
+                tasks.start_soon(controller.serve)
             if hooks.watch:
                 tasks.start_soon(hooks.watch, view)
             skipped = await skip_rows(engine, skip_step)

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from batch_snapshot.errors import DamagedError, LedgerError
-from batch_snapshot.ledger.records import End, Header, Intent, Record, Result, Skipped
+from batch_snapshot.ledger.records import Control, End, Header, Intent, Record, Result, Skipped
 from batch_snapshot.models import (
     LARGEST_COUNT,
     LARGEST_SKEW,
@@ -96,6 +96,11 @@ def encode_skip(run_id: str, at: datetime, reason: Skip, rows: Sequence[Row]) ->
 def encode_end(run_id: str, end: End) -> bytes:
     fields = {"type": "end", "run_id": run_id, "outcome": end.outcome, "counts": end.counts}
     return _line({**fields, "finished_at": timestamp(end.finished_at)})
+
+
+def encode_control(run_id: str, at: datetime, action: str, **more: object) -> bytes:
+    """A control line; `more` is what else the action has, such as its value. Readers may skip the line."""
+    return _line({"type": "control", "run_id": run_id, "at": timestamp(at), "action": action, **more})
 
 
 #: Fields of an account in a run line, besides quota and tags: all that `retry` needs to send for it.
@@ -240,12 +245,17 @@ def _decode_end(fields: dict[str, Any]) -> End:
     return End(fields["outcome"], counts, _time(fields["finished_at"]), _text(fields["run_id"]))
 
 
+def _decode_control(fields: dict[str, Any]) -> Control:
+    return Control(_time(fields["at"]), _text(fields["action"]))
+
+
 _DECODERS: dict[str, Callable[[dict[str, Any]], Record]] = {
     "run": _decode_run,
     "intent": _decode_intent,
     "result": _decode_result,
     "skip": _decode_skip,
     "end": _decode_end,
+    "control": _decode_control,
 }
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from batch_snapshot.errors import DamagedError, LedgerError
-from batch_snapshot.ledger.records import End, Header, Intent, Line, Result, Skipped, named_rows
+from batch_snapshot.ledger.records import Control, End, Header, Intent, Line, Result, Skipped, named_rows
 from batch_snapshot.models import ErrorKind, Row, Skip, Status
 
 
@@ -71,6 +71,8 @@ class History:
         record = line.record
         if isinstance(record, Header):
             self._open(record)
+            return
+        if isinstance(record, Control):
             return
         if self.first is None:
             raise LedgerError("no run line before it: this is not a ledger, or its head is missing")

@@ -79,7 +79,14 @@ class End(NamedTuple):
         return not (self.counts.get("unattempted") or self.counts.get("in_doubt"))
 
 
-Record = Header | Intent | Result | Skipped | End
+class Control(NamedTuple):
+    """What the run was told while it ran (see `jobs.control`); it says nothing about rows."""
+
+    at: datetime
+    action: str
+
+
+Record = Header | Intent | Result | Skipped | End | Control
 
 
 def named_rows(record: Record) -> Iterable[Row]:

@@ -21,7 +21,7 @@ from batch_snapshot import __version__, files, paths
 from batch_snapshot.errors import DamagedError, InputError, LedgerError, StorageError, way_out
 from batch_snapshot.ledger import check, codec, locks, reader
 from batch_snapshot.ledger.history import History
-from batch_snapshot.ledger.records import End, Header, Intent, Line, Record, Result, Skipped
+from batch_snapshot.ledger.records import Control, End, Header, Intent, Line, Record, Result, Skipped
 from batch_snapshot.models import Request, Status, client_token
 from batch_snapshot.text import timestamp
 
@@ -196,7 +196,7 @@ class _Rebuild:
             self._note_gap()
             self.done.dropped += 1
             return
-        if record is None:
+        if record is None or isinstance(record, Control):
             self._keep(fragment)
             return
         if self._history.first is None and not isinstance(record, Header):

@@ -376,6 +376,13 @@ def declared(rate: float) -> Pace:
     )
 
 
+def redeclared(pace: Pace, rate: float, now: float) -> Pace:
+    """The pace of an account that calls already, under another declared rate."""
+    start = declared(rate)
+    next_call_at = min(pace.next_call_at, now + 1 / start.ceiling)
+    return start._replace(next_call_at=next_call_at, in_flight=pace.in_flight)
+
+
 def learned(rate: float, now: float) -> Pace:
     """The pace of an account whose rate an earlier run found: start near it, and measure again."""
     pace = Pace(phase=Phase.FOLLOW, peak=rate, known=rate, tally=new_tally(now), crest=rate)

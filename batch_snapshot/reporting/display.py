@@ -25,6 +25,9 @@ OTHER_LINES = 12
 #: From this many columns on, the lines of accounts have all columns.
 WIDE = 100
 
+#: What a paused run shows.
+PAUSED = "paused: `batch-snapshot control LEDGER resume` continues it"
+
 Piece = tuple[str, str]
 #: Words with their styles that belong together.
 Pieces = list[Piece]
@@ -115,10 +118,17 @@ class Frame:
     parts: Sequence[DisplayPart] = ()
     #: What a run that is stopping waits for.
     stopping: str | None = None
+    #: Whether it begins no call until `control` resumes it.
+    paused: bool = False
     #: Rows that failed or are in doubt.
     failures: Mapping[FailureGroup, int] = field(default_factory=dict)
     #: The row that failed last, and why.
     last_error: str | None = None
+
+    @property
+    def notice(self) -> str | None:
+        """Why no further call begins, instead of the time that is left."""
+        return self.stopping or (PAUSED if self.paused else None)
 
     @property
     def done(self) -> int:
@@ -167,8 +177,8 @@ def line(frame: Frame) -> str:
     parts += [f"{part.name}: {_status(part)}" if many else _status(part) for part in waiting[:SHOWN_ACCOUNTS]]
     if stopped := sum(part.stopped is not None for part in frame.parts):
         parts.append(f"{stopped} of {len(frame.parts)} accounts stopped" if many else "stopped")
-    if frame.stopping:
-        parts.append(frame.stopping)
+    if frame.notice:
+        parts.append(frame.notice)
     elif frame.left is not None and isfinite(frame.left):
         parts.append(f"{duration(frame.left)} left")
     return "  ".join(parts)
@@ -185,6 +195,7 @@ def as_json(frame: Frame) -> dict[str, Any]:
         "calls": frame.calls,
         "throttled_calls": frame.throttled,
         "stopping": frame.stopping,
+        "paused": frame.paused,
         "failures": [as_group(*each) for each in largest_first(frame.failures)],
         "last_error": frame.last_error,
         "accounts": {
@@ -277,8 +288,8 @@ def _traffic(frame: Frame) -> Pieces:
 
 def _times(frame: Frame) -> Pieces:
     elapsed = (f"{duration(frame.elapsed)} elapsed", "")
-    if frame.stopping:
-        return [elapsed, (frame.stopping, "bold yellow")]
+    if frame.notice:
+        return [elapsed, (frame.notice, "bold yellow")]
     if frame.left is None:
         left = "the time left is not known yet"
     elif isinf(frame.left):

@@ -164,6 +164,7 @@ class ProgressMeter:
             throttled=sum(each.throttled for each in traffic),
             parts=[self._part(account, rates[name]) for name, account in view.accounts.items()],
             stopping=self._stopping(),
+            paused=view.state.paused,
             failures=+view.stats.rows.failures,
             last_error=view.stats.last_error,
         )

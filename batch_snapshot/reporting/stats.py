@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from batch_snapshot.ledger.history import FailureGroup, History, failure_group
-from batch_snapshot.ledger.records import End, Header, Intent, Line, Result
+from batch_snapshot.ledger.records import Control, End, Header, Intent, Line, Result
 from batch_snapshot.models import ErrorKind, Outcome, Row, Skip, Status
 from batch_snapshot.redaction import redacted
 from batch_snapshot.reporting.entries import parse_count, parse_time
@@ -183,6 +183,8 @@ class LedgerStats:
         self.repeated: dict[bytes, int] = {}
         #: The row that failed last, and why.
         self.last_error: str | None = None
+        #: Whether `control` has paused the last invocation.
+        self.paused = False
         #: By account: calls in each hour, and results that failed or are in doubt in each minute, since 1970.
         self.hours: defaultdict[str, Counter[int]] = defaultdict(Counter)
         self.failed_minutes: defaultdict[str, Counter[int]] = defaultdict(Counter)
@@ -220,11 +222,15 @@ class LedgerStats:
             self._put_in_doubt(pending)
             begun = Invocation(record.command, record.started_at, record.started_at, header=record)
             self.invocations.append(begun)
+            self.paused = False
         elif isinstance(record, Intent):
             self._pending |= {row.key: row.account for _, row, _ in record.rows}
         elif isinstance(record, Result):
             self._count_result(record, key, before, line.offset)
+        elif isinstance(record, Control):
+            self.paused = record.action == "pause" or (self.paused and record.action != "resume")
         elif isinstance(record, End):
+            self.paused = False
             self._pending.clear()
             self.invocations[-1].ended, self.invocations[-1].outcome = record.finished_at, record.outcome
         else:

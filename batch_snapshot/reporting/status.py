@@ -93,6 +93,7 @@ class LedgerWatch:
             left=left if last.command == "run" else None,
             calls=last.calls.total(),
             throttled=last.throttled.total(),
+            paused=stats.paused,
             failures=+stats.rows.failures,
             last_error=stats.last_error,
             parts=[

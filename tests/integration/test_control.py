@@ -1,0 +1,206 @@
+"""`control`: a run that is paused, resumed, slowed down and drained while it goes on."""
+
+import asyncio
+import json
+import os
+import socket
+import stat
+from contextlib import suppress
+
+import pytest
+
+from batch_snapshot import cli, paths
+from batch_snapshot.clock import utc_now
+from batch_snapshot.errors import InputError
+from batch_snapshot.jobs import control
+from batch_snapshot.ledger import reader
+from batch_snapshot.ledger.repair import repair
+from tests.support.dask_cluster import cluster
+from tests.support.ledgers import LedgerBuilder, row
+from tests.support.processes import (
+    Clustered,
+    Place,
+    ledger_lines,
+    of_type,
+    pairs,
+    record,
+    results,
+    service,
+    until,
+)
+
+#: Seconds in which a command takes effect.
+AT_ONCE = 1.0
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+def sockets(place):
+    return list((place.folder / "state" / "control").glob("*"))
+
+
+def settled(place):
+    return len(of_type(place.ledger, "result"))
+
+
+def exactly_once(made, number):
+    assert len(made["snapshots"]) == number
+    assert len({(each["engagement"], each["resource"]) for each in made["snapshots"]}) == number
+
+
+@pytest.mark.asyncio
+async def test_run_is_paused_resumed_sped_up_and_drained_and_the_same_command_continues(place):
+    place.manifest(pairs(300), accounts={"default": {"quota": {"per_second": 10}}})
+    async with service(place, "--latency", "0.05") as url:
+        run = ["run", "trial.yaml", "--endpoint-url", url, "--progress", "lines", "--progress-interval", "1s"]
+        async with place.started(*run) as child:
+            await until(lambda: settled(place) >= 5, "the first rows")
+            (listening,) = sockets(place)
+            assert stat.S_IMODE(listening.stat().st_mode) == 0o600
+            assert stat.S_IMODE(listening.parent.stat().st_mode) == 0o700
+
+            paused = await place.call("control", place.ledger, "pause")
+            assert (paused.code, paused.stdout[:7]) == (0, "paused:")
+            await asyncio.sleep(AT_ONCE)
+            before = settled(place)
+            watching = await place.call("status", place.ledger, "--format", "json")
+            assert watching.json["outcome"] == "running"
+            locked = await place.call(*run)
+            assert locked.code == 5, "a paused run keeps its locks"
+            assert settled(place) == before
+
+            faster = await place.call("control", place.ledger, "rate", "60", "--format", "json")
+            assert (faster.json["action"], faster.json["value"]) == ("rate", 60)
+            assert (await place.call("control", place.ledger, "concurrency", "4")).code == 0
+            assert settled(place) == before
+            assert (await place.call("control", place.ledger, "resume")).stdout == "resumed\n"
+            await until(lambda: settled(place) >= before + 60, "rows after the pause", patience=6)
+            assert (await place.call("control", place.ledger, "drain")).code == 0
+            ended = await child.finished()
+        assert ended.code == 4
+        assert "paused: `batch-snapshot control LEDGER resume` continues it" in ended.stderr
+        assert "drained by `control`" in ended.stdout
+        assert sockets(place) == []
+        lines = of_type(place.ledger, "control")
+        assert [line["action"] for line in lines] == ["pause", "rate", "concurrency", "resume", "drain"]
+        assert {line["by"] for line in lines} == {os.getuid()}
+        assert (lines[1]["value"], lines[2]["value"]) == (60, 4)
+        assert (await place.call("status", place.ledger, "--check")).code == 0
+        assert (await place.call(*run[:4], "--rate", "200")).code == 0
+        made = await record(url)
+    assert len(results(place.ledger)) == 300
+    exactly_once(made, 300)
+
+
+@pytest.mark.asyncio
+async def test_commands_that_a_run_cannot_follow_change_nothing(place):
+    place.manifest(pairs(300), accounts={"default": {"quota": {"per_second": 5}}})
+    async with service(place) as url, place.started("run", "trial.yaml", "--endpoint-url", url) as child:
+        await until(lambda: settled(place) >= 1, "the first row")
+        other = await place.call("control", place.ledger, "rate", "3", "--account", "acme")
+        assert other.code == 2
+        assert "account 'acme': this run calls for default" in other.stderr
+        elsewhere = await place.call("control", place.ledger, "pause", "--state-dir", "another")
+        assert elsewhere.code == 2
+        assert "name that with --state-dir" in elsewhere.stderr
+        (listening,) = sockets(place)
+        for request in (b"", b"\n", b"[]\n", b"{}\n", b'{"action":"stop"}\n', b"x" * 9000):
+            with socket.socket(socket.AF_UNIX) as client:
+                with control._short(listening) as short:
+                    client.connect(short)
+                with suppress(BrokenPipeError):
+                    client.sendall(request)
+                client.shutdown(socket.SHUT_WR)
+                client.settimeout(10)
+                answer = await asyncio.to_thread(client.recv, 4096)
+            assert not answer or "refused" in json.loads(answer)
+        assert of_type(place.ledger, "control") == []
+        assert child.running
+        assert (await place.call("control", place.ledger, "drain")).code == 0
+        assert (await child.finished()).code == 4
+
+
+@pytest.mark.asyncio
+async def test_run_on_a_cluster_takes_only_drain(tmp_path):
+    place = Clustered(tmp_path)
+    place.manifest(pairs(400), accounts={"default": {"quota": {"per_second": 20}}})
+    async with service(place) as url, cluster(place.folder, place.env) as dask:
+        run = ["run", "trial.yaml", "--endpoint-url", url, "--engine", "dask", "--scheduler", dask.address]
+        async with place.started(*run) as child:
+            await until(lambda: settled(place) >= 1, "the first row")
+            refused = await place.call("control", place.ledger, "pause")
+            assert refused.code == 2
+            assert "a run on a cluster takes only drain" in refused.stderr
+            assert (await place.call("control", place.ledger, "drain")).code == 0
+            assert (await child.finished()).code == 4
+
+
+def test_without_a_run_there_is_nothing_to_control(tmp_path, capsys):
+    ledger = LedgerBuilder(rows=1).begin().write(tmp_path / "nightly.ndjson")
+    assert cli.main(["control", str(ledger), "pause", "--state-dir", str(tmp_path)]) == 2
+    assert "no run is writing it, so there is nothing to control" in capsys.readouterr().err
+    assert cli.main(["control", str(tmp_path / "none.ndjson"), "pause"]) == 2
+    assert "there is no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["stop"], "'stop' is no action: give pause, resume, drain, rate"),
+        (["pause", "5"], "pause takes no value"),
+        (["rate"], "rate : give calls a second"),
+        (["rate", "0"], "rate 0: give calls a second"),
+        (["rate", "nan"], "rate nan: give calls a second"),
+        (["rate", "auto"], "rate auto: give calls a second"),
+        (["concurrency", "1.5"], "concurrency 1.5: give a whole number"),
+        (["concurrency", "inf"], "concurrency inf: give a whole number"),
+        (["concurrency", "2000"], "from 1 to 1,024"),
+        (["pause", "--account", "main"], "--account is for rate"),
+    ],
+)
+def test_bad_commands_are_one_clear_line(tmp_path, capsys, words, says):
+    ledger = LedgerBuilder(rows=1).begin().write(tmp_path / "nightly.ndjson")
+    assert cli.main(["control", str(ledger), *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
+
+
+@pytest.mark.asyncio
+async def test_state_folder_may_have_a_path_too_long_for_a_socket(tmp_path):
+    place = Place(tmp_path)
+    place.env["BATCH_SNAPSHOT_STATE_DIR"] = str(tmp_path / ("long" * 30))
+    place.manifest(pairs(300), accounts={"default": {"quota": {"per_second": 5}}})
+    async with service(place) as url, place.started("run", "trial.yaml", "--endpoint-url", url) as child:
+        await until(lambda: settled(place) >= 1, "the first row")
+        assert (await place.call("control", place.ledger, "drain")).code == 0
+        assert (await child.finished()).code == 4
+
+
+def test_socket_of_a_run_that_was_killed_is_no_run(tmp_path):
+    ledger = LedgerBuilder(rows=1).begin().write(tmp_path / "nightly.ndjson")
+    path = paths.control_socket(tmp_path, ledger)
+    path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as left, control._short(path) as short:
+        left.bind(short)
+    with pytest.raises(InputError, match="no run is writing it"):
+        control.send(ledger, tmp_path, control.Command("pause"))
+
+
+def test_control_lines_leave_the_history_and_a_repair_as_they_are(tmp_path):
+    one, two = row(1), row(2)
+    plain = LedgerBuilder(rows=2, counts={"succeeded": 2, "failed": 0, "in_doubt": 0, "unattempted": 0})
+    plain.begin().intend(one, two).result(one).result(two).end()
+    path = plain.write(tmp_path / "nightly.ndjson")
+    before = reader.history_of(path, checked=True)
+    lines = path.read_bytes().splitlines(keepends=True)
+    told = b'{"type":"control","run_id":"%s","at":"2026-01-01T00:00:00.000Z","action":"pause","by":0}\n'
+    run_id = json.loads(lines[0])["run_id"].encode()
+    path.write_bytes(b"".join([lines[0], told % run_id, *lines[1:-1], told % run_id, lines[-1]]))
+    assert reader.history_of(path, checked=True) == before
+    assert cli.main(["status", str(path), "--check"]) == 0
+    path.write_bytes(path.read_bytes().replace(lines[1], b"lost\n"))
+    repair(path, utc_now())
+    assert [line["type"] for line in ledger_lines(path)].count("control") == 2
