@@ -24,7 +24,7 @@ ADVICE: Mapping[ErrorKind, str] = {
     "opportunity and retry",
     ErrorKind.UNKNOWN: "not known to this version: read the message in the ledger, then retry",
 }
-DOUBT_ADVICE = "may have been done: run or retry finds out, under the same token"
+DOUBT_ADVICE = "may have a snapshot: run or retry settles this, under the same token"
 
 #: Characters of an error's message in an example.
 LONGEST_MESSAGE = 160
