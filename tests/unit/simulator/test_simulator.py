@@ -518,7 +518,9 @@ async def test_a_reset_is_no_orderly_end():
 async def test_faults(kind):
     seen, done = SEEN[kind]
     async with service(SimulatorSettings(faults=first(kind))) as api:
-        assert await outcome(api.create("t1")) == seen
+        met = await outcome(api.create("t1"))
+        # Newer versions of botocore pass over what is missing of an answer.
+        assert met == seen or (kind, met) == ("truncated", "no Arn")
         assert len(api.simulator.snapshots) == done
         # The token is what makes another try safe.
         assert (await api.create("t1"))["Revision"] == 1
