@@ -147,8 +147,9 @@ async def real_warning(job: Job, identify: Identify) -> str:
     ]
     if len(rows) > len(named):
         shown.append(plural(len(rows) - len(named), "other account"))
+    catalogs = " and ".join(sorted(job.catalogs))
     return (
-        f"{plural(sum(rows.values()), 'row')} of {' and '.join(sorted(job.catalogs))} will be sent for "
+        f"{plural(sum(rows.values()), 'row')} will be sent to catalog {catalogs} for "
         f"{', '.join(shown)}: snapshots cannot be undone, and they notify partners"
     )
 

@@ -238,7 +238,7 @@ def latency(values: Sequence[float]) -> Chart | None:
         title="Time of a call",
         summary=f"Half of {len(ordered):,} calls took up to {shares[0.5]}, 90 % up to {shares[0.9]}, "
         f"99 % up to {shares[0.99]}, the longest {_time(ordered[-1])}. "
-        "Only rows that took one call are counted.",
+        "Only rows that one call settled are counted.",
         head=("Time", "Calls"),
         bars=bars,
         x_marks=marks,

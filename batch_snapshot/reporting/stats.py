@@ -281,8 +281,9 @@ class LedgerStats:
         while finished_at - self._recent[0][0] > RECENT:
             self._recent.popleft()
         sent_at, started_at = result.first_sent_at, parse_time(fields.get("started_at"))
-        # Of a row's only call, unless an earlier run made the first.
+        # Of a row's only call, unless an earlier run made the first. A row in doubt may have waited for another.
         alone = attempts == 1 and not throttles and not fields.get("reconciled")
+        alone = alone and result.status is not Status.IN_DOUBT
         if alone and sent_at and started_at and sent_at >= started_at:
             self.latencies.append(max(0.0, (finished_at - sent_at).total_seconds()))
 
@@ -310,7 +311,9 @@ class LedgerStats:
             for name, rows in self.ordered(header).items()
         }
         number = self.history.in_flight
-        named = f"{plural(number, 'row')} {'is' if number == 1 else 'are'} named and not settled yet"
+        named = (
+            f"{plural(number, 'row')} {'is' if number == 1 else 'are'} about to be sent or wait for an answer"
+        )
         return Summary(
             counts=self.counts,
             failures=+self.rows.failures,

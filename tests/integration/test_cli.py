@@ -416,7 +416,7 @@ async def a_run_without_a_terminal_warns_of_what_cannot_be_undone(place: Place) 
     assert first.code == 0
     assert first.json["counts"]["succeeded"] == 3
     (warning,) = first.stderr.splitlines()
-    assert warning.startswith("warning: 3 rows of AWS will be sent for account default: ")
+    assert warning.startswith("warning: 3 rows will be sent to catalog AWS for account default: ")
     assert "cannot be undone" not in again.stderr, "nothing is left to send"
 
 

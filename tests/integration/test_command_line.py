@@ -216,7 +216,7 @@ def test_run_for_catalog_aws_that_does_not_ask_warns_in_one_line(place, call):
     where = ["--endpoint-url", "http://127.0.0.1:9", "--max-duration", "1s"]
     _, _, err = call("run", "real.yaml", *where, *QUIET)
     told = [line for line in err.splitlines() if "undone" in line]
-    assert told == [f"warning: 2 rows of AWS will be sent for account default: {UNDONE}"]
+    assert told == [f"warning: 2 rows will be sent to catalog AWS for account default: {UNDONE}"]
     _, _, err = call("run", "real.yaml", "--simulate", *QUIET)
     assert "undone" not in err
 
