@@ -1,6 +1,7 @@
 """Commands and options as this program has them: help in sections, examples, values from the environment."""
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -16,6 +17,24 @@ SECTIONS = (
     *("Common", "Filters", "Ledger", "Limits", "Retry", "Output", "Notifications", "AWS", "Cluster"),
     "Simulator",
 )
+
+
+#: What click says of a value, and what people read.
+_PLAIN = {
+    r"is not a valid integer(?: range)?": "is not a whole number",
+    r"is not a valid float(?: range)?": "is not a number",
+    r"is not in the range x>=(\S+?)\.?$": r"is too small: the least is \1",
+    r"is not in the range (\S+)<=x<=(\S+?)\.?$": r"is not between \1 and \2",
+    r"is not a valid boolean.*$": "is not yes or no",
+    r"(?<=[:,])\n\t": " ",
+}
+
+
+def plain(message: str) -> str:
+    """A message of click in plain words, on one line."""
+    for pattern, words in _PLAIN.items():
+        message = re.sub(pattern, words, message)
+    return message
 
 
 class Option(click.Option):
@@ -41,9 +60,7 @@ class Option(click.Option):
             if ctx.get_parameter_source(self.name) is not ParameterSource.ENVIRONMENT:
                 raise
             text = error.message if isinstance(error, click.BadParameter) else str(error)
-            text = text.replace(
-                "values: , ", "values: "
-            )  # click's list of booleans begins with the empty text
+            text = plain(text)
             given = self.envvar if isinstance(self.envvar, str) and os.environ.get(self.envvar) else None
             raise InputError(f"${given or self.variable(ctx)}: {text}") from None
 

@@ -13,6 +13,7 @@ import click
 
 from batch_snapshot import interrupts, text
 from batch_snapshot.cli import terminal
+from batch_snapshot.cli.command import plain
 from batch_snapshot.errors import BatchSnapshotError, ManifestError
 from batch_snapshot.redaction import redacted
 
@@ -75,7 +76,7 @@ def _described(error: BaseException, arguments: Sequence[str]) -> tuple[str, str
     if isinstance(error, click.ClickException):
         group = error.ctx.command if isinstance(error, click.NoSuchCommand) and error.ctx else None
         known = f" There are: {', '.join(group.commands)}" if isinstance(group, click.Group) else ""
-        return "usage", text.line(error.format_message() + known), 2
+        return "usage", text.line(plain(error.format_message()) + known), 2
     if isinstance(error, ManifestError):
         return "manifest", text.lines(str(error)), error.exit_code
     if isinstance(error, BatchSnapshotError):

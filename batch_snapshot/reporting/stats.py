@@ -281,7 +281,8 @@ class LedgerStats:
         while finished_at - self._recent[0][0] > RECENT:
             self._recent.popleft()
         sent_at, started_at = result.first_sent_at, parse_time(fields.get("started_at"))
-        # Of a row's only call, unless an earlier run made the first. A row in doubt may have waited for another.
+        # Of a row's only call, unless an earlier run made the first. A row in doubt may have
+        # waited for another.
         alone = attempts == 1 and not throttles and not fields.get("reconciled")
         alone = alone and result.status is not Status.IN_DOUBT
         if alone and sent_at and started_at and sent_at >= started_at:

@@ -115,7 +115,7 @@ def test_variable_stands_for_an_option_and_the_command_line_wins(place, monkeypa
     [
         ("BATCH_SNAPSHOT_RUN_RATE", "fast", "$BATCH_SNAPSHOT_RUN_RATE: 'fast' is not a rate"),
         ("BATCH_SNAPSHOT_RUN_REGION", "moon", "$BATCH_SNAPSHOT_RUN_REGION: --region 'moon'"),
-        ("BATCH_SNAPSHOT_RUN_WAIT", "perhaps", "$BATCH_SNAPSHOT_RUN_WAIT: 'perhaps' is not a valid boolean"),
+        ("BATCH_SNAPSHOT_RUN_WAIT", "perhaps", "$BATCH_SNAPSHOT_RUN_WAIT: 'perhaps' is not yes or no"),
         ("BATCH_SNAPSHOT_RUN_PROGRESS", "loud", "$BATCH_SNAPSHOT_RUN_PROGRESS: 'loud' is not one of"),
         ("BATCH_SNAPSHOT_RUN_SIMULATE", "raet=5", "$BATCH_SNAPSHOT_RUN_SIMULATE: there is no setting 'raet'"),
     ],
@@ -166,6 +166,22 @@ def test_next_command_names_ledger_and_simulator_of_the_environment(place, monke
     code, out, _ = call(*shlex.split(command)[1:])
     assert code == 0
     assert "2 rows: 2 succeeded" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "x.yaml", "--limit", "0"], "'--limit': 0 is too small: the least is 1"),
+        (["run", "x.yaml", "--limit", "x"], "'--limit': 'x' is not a whole number"),
+        (["simulate", "--port", "65536"], "'--port': 65536 is not between 0 and 65535"),
+        (["run", "x.yaml", "--simulate=rate=fast"], "'--simulate': rate: 'fast' is not a number"),
+        (["discover"], "Missing option '--catalog'. Choose from: AWS, Sandbox"),
+    ],
+)
+def test_wrong_values_are_said_in_plain_words(call, words, said):
+    code, _, err = call(*words)
+    assert code == 2
+    assert err.splitlines()[-1].rstrip(".").endswith(said)
 
 
 def test_file_named_as_ledger_of_a_run_that_is_none_is_not_to_be_repaired(place, call):
