@@ -1,4 +1,4 @@
-"""Notifications at the end of a run: webhook, SNS topic, metrics. What fails here is only a warning."""
+"""Notifications of a run, at its end and on the way: webhook, SNS topic, metrics. What fails is a warning."""
 
 import os
 import re
@@ -15,11 +15,15 @@ from batch_snapshot.cli import terminal
 from batch_snapshot.errors import BatchSnapshotError, InputError
 
 if TYPE_CHECKING:
+    from batch_snapshot.jobs.run import Hooks
     from batch_snapshot.notify.notice import Notice
+    from batch_snapshot.reporting.progress import RunView
     from batch_snapshot.reporting.summary import Summary
 
 #: Seconds for the messages, their retries included.
 MESSAGE_TIMEOUT = 30.0
+#: Seconds between two messages while the run goes on.
+SHORTEST_INTERVAL = 1.0
 
 
 class Notifiers(NamedTuple):
@@ -34,6 +38,40 @@ class Notifiers(NamedTuple):
     profile: str | None
     #: The calls go to another endpoint than AWS's: then SNS is called only if its endpoint is named.
     elsewhere: bool
+    #: Seconds between two messages while the run goes on; None: only at its end.
+    every: float | None = None
+
+    def hooks(self, hooks: "Hooks") -> "Hooks":
+        """The hooks, which also send how the run goes on."""
+        inner, every = hooks.watch, self.every
+        if every is None:
+            return hooks
+
+        async def watch(view: "RunView") -> None:
+            import anyio
+
+            async with anyio.create_task_group() as tasks:
+                if inner is not None:
+                    tasks.start_soon(inner, view)
+                await self._send_progress(view, every)
+
+        return replace(hooks, watch=watch)
+
+    async def _send_progress(self, view: "RunView", every: float) -> None:
+        import anyio
+
+        from batch_snapshot.clock import utc_now
+        from batch_snapshot.notify import notice
+        from batch_snapshot.reporting.progress import ProgressMeter
+
+        meter = ProgressMeter(view)
+        while True:
+            await anyio.sleep(every)
+            message = notice.of_progress(meter.frame(utc_now()), self.command, str(view.ledger))
+            message = replace(message, text=redaction.redacted(message.text))
+            warnings: list[str | None] = []
+            await self._send(message, warnings, elsewhere=self.elsewhere or view.endpoint != models.AWS)
+            terminal.warn([warning for warning in warnings if warning])
 
     def run_ended(self, summary: "Summary") -> None:
         """Send how a run ended; messages only if there was something to do."""
@@ -128,12 +166,24 @@ def notifiers(command: str, subject: Path, given: Mapping[str, Any]) -> Notifier
         topic_arn(given["notify_sns"]),
         metrics_file(given["metrics_file"]),
         given["profile"],
-        bool(
+        elsewhere=bool(
             given["simulate"] is not None
             or given["endpoint_url"]
             or endpoints.environment_endpoint(os.environ)
         ),
+        every=_interval(given),
     )
+
+
+def _interval(given: Mapping[str, Any]) -> float | None:
+    every: float | None = given["notify_every"]
+    if every is None:
+        return None
+    if every < SHORTEST_INTERVAL:
+        raise InputError(f"--notify-every: give at least {SHORTEST_INTERVAL:g} s, such as 6h")
+    if not (given["notify_webhook"] or given["notify_sns"]):
+        raise InputError("--notify-every: say where to with --notify-webhook or --notify-sns")
+    return every
 
 
 def webhook_url(url: str | None) -> str | None:

@@ -262,6 +262,7 @@ _NOTIFICATIONS = [
         "better set $BATCH_SNAPSHOT_NOTIFY_WEBHOOK.",
     ),
     option("--notify-sns", metavar="ARN", help="Publish the outcome to this SNS topic at the end."),
+    time("--notify-every", help="Send the progress there too, each time so much has passed (6h)."),
 ]
 
 _WAIT_TO_READ = switch("--wait", help="Wait for a spent quota of reads to open.")

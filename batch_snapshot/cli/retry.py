@@ -71,7 +71,8 @@ def retry_command(
     if dry_run:
         return invocation.print_preview(run.dry_retry(path, selection, chosen), given["form"])
     page = serving.ServedRun(given["serve"])
-    work = run.retry(path, selection, chosen, page.hooks(invocation.hooks_of(given, ask=not yes)))
+    hooks = page.hooks(notifiers.hooks(invocation.hooks_of(given, ask=not yes)))
+    work = run.retry(path, selection, chosen, hooks)
     return invocation.finish(page.during(work), given["form"], notifiers)
 
 

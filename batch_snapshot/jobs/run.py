@@ -175,7 +175,7 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         identify = partial(identity_check.identify_signer, job, recorder.signers, limits, callers.identify)
         engine = build_engine(callers, accounts, options, recorder, identify=identify, rng=hooks.rng)
         stats = recorder.stats
-        view = RunView(job.name, stats, engine, limits, job.path)
+        view = RunView(job.name, stats, engine, limits, job.path, job.endpoint)
         readers = readers_over(accounts, limits, callers.identify, callers.read, now=hooks.now, rng=hooks.rng)
         skip_step = stack.enter_context(prepare_skipping(options, recorder, readers, callers.skew))
         if hooks.signals:

@@ -1,4 +1,4 @@
-"""The notice of a run's end, as text, JSON and metrics. Pure."""
+"""The notice of how a run goes on or has ended, as text, JSON and metrics. Pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from batch_snapshot.errors import BatchSnapshotError
 from batch_snapshot.redaction import redacted
-from batch_snapshot.reporting import summary
+from batch_snapshot.reporting import display, summary
+from batch_snapshot.reporting.display import Frame
 from batch_snapshot.reporting.summary import Summary
 from batch_snapshot.reporting.text import states
 from batch_snapshot.text import encodable, escaped, truncated
@@ -22,19 +23,22 @@ PREFIX = "batch_snapshot_"
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """How a run ended, or why it did not begin."""
+    """How a run goes on or has ended, or why it did not begin."""
 
     #: Of the manifest; if not known, the file that was named.
     name: str
     command: str
-    #: As in the summary, or `refused`.
+    #: As in the summary, or `refused`, or `running`.
     outcome: str
-    exit_code: int
+    #: None: the run goes on.
+    exit_code: int | None
     #: For people.
     text: str
-    #: None: the run did not begin.
+    #: None: the run did not begin, or goes on.
     summary: Summary | None = None
     error: str | None = None
+    #: Of a run that goes on.
+    frame: Frame | None = None
 
 
 class Metric(NamedTuple):
@@ -49,6 +53,15 @@ def of_summary(ended: Summary) -> Notice:
     lines = [f"{head}: {states(ended.counts)}", *ended.reasons, *_groups(ended)]
     lines += [f"ledger: {ended.ledger}", *(f"next: {step}" for step in ended.next_steps)]
     return Notice(ended.name, ended.command, ended.outcome, ended.exit_code, _short("\n".join(lines)), ended)
+
+
+def of_progress(frame: Frame, command: str, ledger: str) -> Notice:
+    """The notice of a run that goes on."""
+    lines = [f"batch-snapshot {command} {frame.name}: running: {display.line(frame)}"]
+    lines += [f"last error: {frame.last_error}"] if frame.last_error else []
+    return Notice(
+        frame.name, command, "running", None, _short("\n".join([*lines, f"ledger: {ledger}"])), frame=frame
+    )
 
 
 def of_error(error: BatchSnapshotError, command: str, subject: str) -> Notice:
@@ -82,14 +95,17 @@ def as_json(notice: Notice) -> dict[str, Any]:
         "exit_code": notice.exit_code,
         "error": notice.error,
         "summary": summary.as_json(notice.summary) if notice.summary else None,
+        **({"progress": display.as_json(notice.frame)} if notice.frame else {}),
     }
 
 
 def gauges(notice: Notice, finished_at: float) -> list[Metric]:
     """The metrics of a run that was over at `finished_at`, in seconds since 1970."""
+    exit_code: dict[tuple[str, ...], float]
+    exit_code = {} if notice.exit_code is None else {(redacted(notice.name),): notice.exit_code}
     one, run = ("name",), (redacted(notice.name),)
     found = [
-        Metric("exit_code", "How the last run ended; 0: every row succeeded.", one, {run: notice.exit_code}),
+        Metric("exit_code", "How the last run ended; 0: every row succeeded.", one, exit_code),
         Metric("finished_timestamp_seconds", "When the last run ended.", one, {run: finished_at}),
     ]
     return found + (_summary_gauges(notice.summary, run) if notice.summary else [])

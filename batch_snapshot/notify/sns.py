@@ -44,7 +44,7 @@ def _message(arn: str, notice: Notice) -> dict[str, Any]:
     attributes = {
         "name": ("String", notice.name),
         "outcome": ("String", notice.outcome),
-        "exit_code": ("Number", str(notice.exit_code)),
+        **({} if notice.exit_code is None else {"exit_code": ("Number", str(notice.exit_code))}),
     }
     message = {
         "TopicArn": arn,

@@ -51,6 +51,7 @@ class RunView:
     state: RunState
     limits: AccountLimits
     ledger: Path
+    endpoint: str = ""
     #: By the run's monotonic clock, in seconds.
     started: float = 0.0
     #: Rows that this invocation sends, by account, where it does not send all that are left.

@@ -25,6 +25,7 @@ from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.models import ErrorKind, Status
 from batch_snapshot.notify import metrics, notice, sns, webhook
 from batch_snapshot.reporting import summary
+from batch_snapshot.reporting.display import Frame
 from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary
 from batch_snapshot.simulator import serve
 from tests.support.processes import Place, move_in, pairs, write_manifest
@@ -486,3 +487,53 @@ def test_push_without_the_extra_names_the_package(monkeypatch, capsys):
     done = run(capsys=capsys)
     assert done.code == 0
     assert "pip install 'batch-snapshot[otel]', or set OTEL_METRICS_EXPORTER=none" in done.err
+
+
+@pytest.mark.asyncio
+async def test_progress_is_sent_while_the_run_goes_on(place):
+    here = Place(place)
+    here.manifest(pairs(40), accounts={"default": {"quota": {"per_second": 10}}})
+    with serve_webhook() as target:
+        flags = ["--notify-webhook", target.url + SECRET, "--notify-every", "1s"]
+        ended = await here.call("run", "trial.yaml", "--simulate", *flags)
+    assert ended.code == 0
+    *running, last = [json.loads(request.body) for request in target.received]
+    assert len(running) >= 2
+    for one in running:
+        assert (one["outcome"], one["exit_code"], one["summary"]) == ("running", None, None)
+        assert one["text"].startswith("batch-snapshot run trial: running: ")
+        assert "/40 rows" in one["text"]
+        assert one["progress"]["rows"] == 40
+    assert running[0]["progress"]["succeeded"] < running[-1]["progress"]["succeeded"]
+    assert (last["outcome"], "progress" in last) == ("completed", False)
+
+
+@pytest.mark.asyncio
+async def test_progress_that_cannot_be_sent_is_a_warning(place):
+    here = Place(place)
+    here.manifest(pairs(25), accounts={"default": {"quota": {"per_second": 10}}})
+    with serve_webhook(statuses=[403]) as target:
+        flags = ["--notify-webhook", target.url + SECRET, "--notify-every", "1s"]
+        ended = await here.call("run", "trial.yaml", "--simulate", *flags)
+    assert ended.code == 0
+    assert ended.stderr.count("--notify-webhook: ") >= 2
+    assert SECRET not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--notify-every", "6h"], "say where to with --notify-webhook or --notify-sns"),
+        (["--notify-every", "0", "--notify-sns", TOPIC], "give at least 1 s"),
+    ],
+)
+def test_progress_goes_somewhere_and_not_too_often(flags, says, capsys):
+    assert cli.main(["run", "trial.yaml", "--simulate", *flags]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_progress_has_no_exit_code_for_sns():
+    frame = Frame(name="trial", counts=Counts(1, 0, 0, 1), elapsed=60.0)
+    message = sns._message(TOPIC, notice.of_progress(frame, "run", "l.ndjson"))
+    assert set(message["MessageAttributes"]) == {"name", "outcome"}
+    assert message["MessageAttributes"]["outcome"]["StringValue"] == "running"
