@@ -258,7 +258,9 @@ async def test_a_file_that_is_no_ledger_among_dated_ones_is_passed_over_and_name
     async with serve() as (url, simulator):
         summary = await run.run(path, Options(endpoint_url=url, ledger="{name}-{date}.ndjson", rate=1000.0))
         assert summary.exit_code == 0
-        assert any("ignored: trial-2020-01-01.ndjson: is not a ledger" in warning for warning in summary.warnings)
+        assert any(
+            "ignored: trial-2020-01-01.ndjson: is not a ledger" in warning for warning in summary.warnings
+        )
         assert_exactly_once(simulator, Path(summary.ledger), pairs(2))
 
 
