@@ -57,6 +57,15 @@ def test_percentage_is_100_only_after_the_last_row():
     assert "(29%)" in display.line(replace(nearly, counts=Counts(29, 0, 0, 71)))
 
 
+def test_a_paused_run_says_so_instead_of_the_time_left():
+    paused = replace(FRAME, paused=True)
+    for text in (display.line(paused), "\n".join(drawn(paused, 80))):
+        assert "paused: `batch-snapshot control LEDGER resume` continues it" in text
+        assert "left" not in text.split("elapsed")[-1].split("paused")[-1]
+    assert display.as_json(paused)["paused"] is True
+    assert "waiting for 3 calls" in display.line(replace(paused, stopping="waiting for 3 calls"))
+
+
 @pytest.mark.parametrize("left", [inf, None])
 def test_unknown_or_endless_time_left_is_said_in_words(left):
     frame = replace(FRAME, left=left, ends=None)

@@ -6,14 +6,14 @@ import trio
 
 from batch_snapshot import paths
 from batch_snapshot.engine.limits import AccountForecast, AccountLimits
-from batch_snapshot.ledger import locks
+from batch_snapshot.ledger import codec, locks
 from batch_snapshot.models import Account, Quota, Status
 from batch_snapshot.ratelimit.forecast import Forecast
 from batch_snapshot.ratelimit.windows import CallLog, windows
 from batch_snapshot.reporting import html, report
 from batch_snapshot.reporting.live import LedgerView
 from batch_snapshot.reporting.status import LedgerWatch
-from tests.support.ledgers import LedgerBuilder, row
+from tests.support.ledgers import RUN_ID, LedgerBuilder, row
 from tests.support.processes import move_in, write_manifest
 from tests.support.reports import NOW
 
@@ -49,6 +49,20 @@ def test_run_that_crashed_and_is_resumed_is_seen(tmp_path):
     title, parts = view.read()
     assert title == "nightly: completed, 2 of 2 rows succeeded"
     assert parts["invocations"].count("<tr>") == 3
+
+
+def test_pause_is_seen_until_it_ends_with_the_invocation_or_before(tmp_path):
+    path, seen = tmp_path / "l.ndjson", []
+    view, ledger = LedgerView(path), LedgerBuilder(2).begin().intend(row(1))
+    with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
+        for action in ("rate", "pause", "concurrency", "resume", "pause", None):
+            if action is None:
+                ledger.begin(at=60)  # the paused invocation has crashed
+            else:
+                ledger.lines.append(codec.encode_control(RUN_ID, NOW, action, by=0))
+            ledger.write(path)
+            seen.append("<b>Paused</b>" in view.read()[1]["now"])
+    assert seen == [False, True, True, False, True, False]
 
 
 def test_ledger_that_is_replaced_is_read_anew(tmp_path):
