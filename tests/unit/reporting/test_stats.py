@@ -114,9 +114,10 @@ def test_percentile_covers_its_share_of_values(values, share):
     assert sum(value <= found for value in ordered) >= share * len(ordered) - 1e-6
 
 
-def test_latency_counts_only_rows_with_one_unthrottled_call(tmp_path):
+def test_latency_counts_only_rows_settled_by_one_unthrottled_call(tmp_path):
     ledger = LedgerBuilder(5).begin().result(A, took=0.25).result(B, throttles=1).result(C, attempts=2)
     ledger.result(D, reconciled=True).result(row(9), first_sent_at=BEGAN.replace(year=2025))
+    ledger.result(row(11), Status.IN_DOUBT, took=37.0, kind=ErrorKind.TRANSIENT)
     ledger.result(row(10), Status.FAILED, took=0.5, kind=ErrorKind.INVALID).end()
     stats, _ = read(tmp_path, ledger)
     assert list(stats.latencies) == [0.25, 0.5]
