@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,7 @@ class RunState:
         self._recording_failed = False
         #: No call begins until `resume`.
         self.paused = False
+        self._paused_at = 0.0
         self._resumed = Signal()
         #: Around all calls: its deadline drops those in flight.
         self._scope = anyio.CancelScope()
@@ -73,9 +75,19 @@ class RunState:
 
     def pause(self) -> None:
         """Begin no call until `resume`; those in flight go on to their end."""
-        self.paused = True
+        if not self.paused:
+            self.paused, self._paused_at = True, anyio.current_time()
 
     def resume(self) -> None:
+        """Let calls begin again; the time of the pause counts neither as throttled nor as an outage."""
+        if not self.paused:
+            return
+        slept = anyio.current_time() - self._paused_at
+        for account in self.accounts.values():
+            for pacer in (account.pacer, account.read_pacer):
+                pacer.change(lambda pace: pace._replace(starved_since=None))
+            if account.pause is not None:
+                account.pause = replace(account.pause, ends=account.pause.ends + slept)
         self.paused = False
         self._resumed.send()
 

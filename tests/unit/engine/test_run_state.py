@@ -9,7 +9,7 @@ from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.engine.limits import AccountLimits
 from batch_snapshot.models import Account, Status
 from batch_snapshot.ratelimit.windows import CallLog
-from tests.support.engine_world import Windows, World, requests
+from tests.support.engine_world import REFUSED_CONNECTION, THROTTLED, Windows, World, requests
 
 pytestmark = pytest.mark.anyio
 
@@ -76,6 +76,17 @@ async def test_the_time_of_a_run_goes_on_in_a_pause():
     await steered(world, requests(1000), (5, world.engine.pause))
     assert world.ending().kind is StopKind.DEFERRED
     assert anyio.current_time() == pytest.approx(30, abs=1)
+
+
+@pytest.mark.parametrize("failure", [REFUSED_CONNECTION, THROTTLED])
+async def test_a_pause_is_no_part_of_an_outage_or_of_throttles_that_defer_a_run(failure):
+    def answer(request, nth):
+        return failure if 20 < anyio.current_time() < 5010 else None
+
+    world = World(rate=2, answer=answer, pause=120.0, patience=120.0)
+    await steered(world, requests(100), (60, world.engine.pause), (5000, world.engine.resume))
+    assert world.engine.ending is None
+    assert world.statuses() == {Status.SUCCEEDED: 100}
 
 
 async def test_a_paused_run_can_be_drained():
