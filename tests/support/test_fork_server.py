@@ -82,7 +82,7 @@ async def test_signals_end_both_with_the_same_exit_code(place, way, number, code
 
 @on_linux
 async def test_both_have_the_same_open_files_and_ignored_signals(place):
-    async def state_of(way: tuple[()] | None) -> tuple[list[str], str, str]:
+    async def state_of(way: tuple[()] | None) -> tuple[list[str], str, int]:
         out = place.folder / "url"
         with out.open("wb") as file:
             async with place.started("simulate", python=way, stdout=file) as child:
@@ -90,7 +90,8 @@ async def test_both_have_the_same_open_files_and_ignored_signals(place):
                 at = Path("/proc", str(child.pid))
                 opened = sorted(str(one.readlink()).partition("[")[0] for one in (at / "fd").iterdir())
                 ignored = (at / "status").read_text("utf-8").partition("SigIgn:")[2].split()[0]
-                return opened, str((at / "cwd").readlink()), ignored
+                # Signals 32 and 33 are the C library's own; Python 3.13 passes on how they stand.
+                return opened, str((at / "cwd").readlink()), int(ignored, 16) & ~(0b11 << 31)
 
     forked, interpreted = [await state_of(way) for way in WAYS.values()]
     assert forked == interpreted
