@@ -186,8 +186,8 @@ def history_of(
     history = fold(lines(path), live=live, checked=checked, shared_keys=shared_keys, locate=locate)
     with _readable(path, "name another with --ledger"):
         first = next(raw_lines(path), None) if history.first is None else None
-        if first and first.raw.startswith(b"\0"):
-            raise LedgerError(f"{path}: begins with zeros; {UNBEGUN}")
+        if first and b"\0" in first.raw:
+            raise LedgerError(f"{path}: its first line holds zeros; {UNBEGUN}")
         if first and first.raw.endswith(b"\n"):
             raise LedgerError(f"{path}: holds lines, but no run line: it is not a ledger, name another file")
     return history

@@ -176,7 +176,7 @@ def _repair_tail(fd: int, path: Path) -> int:
     # Editors can leave blanks.
     if not (hole or torn.isspace() or LINE_HEAD.startswith(head)):
         if torn.startswith(b"\0"):
-            raise LedgerError(f"{path}: begins with zeros; {UNBEGUN}")
+            raise LedgerError(f"{path}: its first line holds zeros; {UNBEGUN}")
         raise LedgerError(
             f"{path}: its last line is not a ledger's; name a ledger, or a file that does not exist"
         )
@@ -191,5 +191,10 @@ def _repair_tail(fd: int, path: Path) -> int:
     else:
         size -= len(torn)
         disk.truncate(fd, size)
-    disk.sync(fd)
+    try:
+        disk.sync(fd)
+    except OSError:
+        with suppress(OSError):
+            disk.write_again(path, 0)
+        raise
     return size

@@ -324,7 +324,7 @@ async def test_without_dask_the_way_to_it_is_told(tmp_path):
         (["--workers", "2"], "use it with --engine dask"),
         (["--engine", "dask", "--scheduler", "somewhere"], "such as tcp://"),
         (["--engine", "dask", "--scheduler", "tcp://127.0.0.1:1", "--workers", "2"], "leave it out"),
-        (["--engine", "dask", "--lease", "1ms"], "no time"),
+        (["--engine", "dask", "--lease", "1ms"], "is not a time"),
         (["--engine", "dask", "--lease", "0.5s"], "--budget: give 1 to 60 seconds"),
     ],
 )

@@ -289,7 +289,7 @@ class Life:
             if self.service.arrived:
                 self._fail("the ledger is gone, and rows were sent")
             return
-        if not self.service.arrived and self.ledger.read_bytes()[:1] == b"\0":
+        if not self.service.arrived and b"\0" in self.ledger.read_bytes().partition(b"\n")[0]:
             return  # its first line is torn: the next command says so
         try:
             history = reader.history_of(self.ledger, checked=True)
