@@ -160,6 +160,9 @@ class Controller:
                 await listener.serve(self._answer)
         finally:
             path.unlink(missing_ok=True)
+            with suppress(OSError):  # a simulated run leaves nothing in the state folder of real runs
+                path.parent.rmdir()
+                path.parent.parent.rmdir()
 
     async def _answer(self, stream: SocketStream) -> None:
         async with stream:

@@ -119,8 +119,8 @@ def test_a_read_that_never_left_uses_no_quota():
         ),
         (THROTTLED, DeferredError, "its quota of reads is spent"),
         (UNREACHED, DeferredError, "account main: ListOpportunities: X: reason"),
-        ({}, ServiceError, "no page of a list"),
-        ({"OpportunitySummaries": [], "NextToken": "same"}, ServiceError, "no page of a list"),
+        ({}, ServiceError, "not a page of a list"),
+        ({"OpportunitySummaries": [], "NextToken": "same"}, ServiceError, "not a page of a list"),
     ],
 )
 def test_an_incurable_read_error_is_raised(answer, error, message):
