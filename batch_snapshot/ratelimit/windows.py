@@ -299,7 +299,7 @@ class CallLog:
         A power cut may undo it, unless it is `durable`.
         """
         with self._lock, self._errors():
-            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else self._relaxed}")
             with sqlite.transaction(self._db):
                 self._check_not_replaced()
                 yield self._now()
@@ -322,6 +322,8 @@ class CallLog:
         wanted = "wal" if machine.local(self._path) else "delete"
         if (mode := sqlite.set_journal_mode(self._db, wanted, timeout)) != wanted:
             raise self._unusable_file(f"its file system allows journal mode {mode} only", _ELSEWHERE)
+        # Without a write-ahead log a power cut could damage the file (https://sqlite.org/pragma.html).
+        self._relaxed = "NORMAL" if wanted == "wal" else "FULL"
         with sqlite.transaction(self._db):
             self._check_not_replaced()
             self._check_schema()
