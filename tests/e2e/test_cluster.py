@@ -184,7 +184,7 @@ async def test_a_coordinator_that_is_killed_is_followed_by_one_that_waits_for_it
             await child.finished(PATIENT)
         again = await call(place, *run, *(on_dask if engine == "dask" else []))
         assert again.code == 0, again.stdout + again.stderr
-        assert "may call until then" in again.stderr
+        assert "may still make calls" in again.stderr
         await made_once(url, place, listed)
 
 
