@@ -78,6 +78,7 @@ class Ledger:
             self._failed = self._unwritable(error)
             with suppress(OSError):
                 self._disk.truncate(self._fd, self._size)
+                self._disk.sync(self._fd)  # else a power cut may bring the rest back, under later lines
             raise self._failed from None
         self._size += len(line)
         self._dirty = True

@@ -43,7 +43,12 @@ BREAKS = (
         "await self._seams.intend(batch)\n",
         "workers.start_soon(self._seams.intend, batch)\n",
     ),
-    Break("fsync makes nothing durable", "ledger/writer.py", "self._disk.sync(self._fd)", "pass"),
+    Break(
+        "fsync makes nothing durable",
+        "ledger/writer.py",
+        "self._disk.sync(self._fd)\n            ours",
+        "ours",
+    ),
     Break("the ledger's name is not durable", "ledger/writer.py", "files.sync_folder(path.parent)", "pass"),
     Break(
         "a row in doubt gets a new token",
@@ -107,9 +112,9 @@ BREAKS = (
     Break(
         "calls leave after a failed write",
         "ledger/writer.py",
-        "            self._failed = self._unwritable(error)\n            with suppress(OSError):\n"
-        "                self._disk.truncate(self._fd, self._size)\n            raise self._failed from None",
-        "            return",
+        "self._failed = self._unwritable(error)\n            with suppress(OSError):\n"
+        "                self._disk.tr",
+        "return\n            with suppress(OSError):\n                self._disk.tr",
     ),
     Break(
         "a call without an answer counts as refused",

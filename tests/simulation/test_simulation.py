@@ -28,6 +28,12 @@ def test_lives_end_with_one_snapshot_a_row(case):
         seed += CASES
 
 
+@pytest.mark.parametrize("seed", [1005615, 2000106, 9004351])
+def test_lives_that_ended_badly_once_end_well(seed):
+    """What a failed fsync had dropped; a first line torn by zeros; a cut that was not synced."""
+    live(scenario_of(seed))
+
+
 STORY = """
 import json
 from tests.simulation.life import live
