@@ -177,7 +177,7 @@ def _confirm(plan: "Preview", *, ask: bool, show: bool, simulator: Mapping[str, 
     real = "AWS" in plan.catalogs and plan.endpoint != models.SIMULATOR
     if ask and real:
         terminal.log(preview.as_text(plan))
-        return click.confirm("Snapshots cannot be deleted and notify the partners. Go on?", err=True)
+        return terminal.confirm("Snapshots cannot be deleted and notify the partners. Go on?")
     if show:
         terminal.log(preview.brief(plan), event="plan", **preview.as_json(plan))
     return True

@@ -5,6 +5,7 @@ The only module that prints.
 
 import json
 import os
+import select
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -30,6 +31,11 @@ def variable(command: str, flag: str = "") -> str:
     """The environment variable for an option of a command; without a flag, how all of them begin."""
     return "_".join(word.lstrip("-").replace("-", "_").upper() for word in (PROG, command, flag))
 
+
+#: How often a question checks for signals, in seconds.
+SIGNAL_CHECK = 0.5
+
+ANSWERS = {"y": True, "yes": True, "n": False, "no": False, "": False}
 
 #: `outcome` of the JSON object of an error, by exit code.
 _OUTCOMES = {2: "refused", 3: "stopped", 4: "deferred", 5: "failed", 130: "interrupted"}
@@ -176,6 +182,29 @@ async def _ask(prompt: str) -> str:
 
     with paused():
         return await mfa.ask(prompt)
+
+
+def confirm(question: str) -> bool:
+    """Ask until "y" or "n" is typed; an empty answer means no.
+
+    A plain `input` would miss a signal that comes just before it reads, and wait on for an answer.
+
+    Raises:
+        click.Abort: the input ended.
+    """
+    while True:
+        click.echo(f"{question} [y/N]: ", err=True, nl=False)
+        if os.name == "posix":
+            while not select.select([sys.stdin], [], [], SIGNAL_CHECK)[0]:
+                pass
+        try:
+            answer = sys.stdin.readline()
+        except OSError:  # the terminal is gone
+            answer = ""
+        if not answer:
+            raise click.Abort
+        if answer.strip().lower() in ANSWERS:
+            return ANSWERS[answer.strip().lower()]
 
 
 # -- standard output ---------------------------------------------------------------------------------

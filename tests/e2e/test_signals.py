@@ -356,13 +356,23 @@ class Terminal:
             self._ours = None
 
 
+#: Before it, signals reach a thread that does nothing, so they do not wake a read of the main thread.
+ELSEWHERE = """
+import signal, threading, time
+threading.Thread(target=time.sleep, args=[60], daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+"""
+
+
 @asynccontextmanager
-async def on_terminal(place: Place, line: Sequence[str]) -> AsyncIterator[tuple[Child, Terminal]]:
+async def on_terminal(
+    place: Place, line: Sequence[str], script: str = CONTROLLED
+) -> AsyncIterator[tuple[Child, Terminal]]:
     ours, theirs = pty.openpty()
     terminal = Terminal(ours)
     try:
         streams: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-        async with place.started(*line, script=CONTROLLED, **streams) as child:
+        async with place.started(*line, script=script, **streams) as child:
             os.close(theirs)
             yield child, terminal
     finally:
@@ -425,6 +435,16 @@ async def test_a_signal_at_the_confirmation_ends_the_run_with_nothing_sent(place
         assert done.code == code
         assert not simulator.calls
         assert not place.ledger.exists()
+
+
+@pytest.mark.asyncio
+async def test_a_signal_that_does_not_interrupt_the_read_ends_the_question_too(place):
+    place.manifest(pairs(3), catalog="AWS")
+    async with on_terminal(place, ["run", "trial.yaml"], ELSEWHERE + CONTROLLED) as (child, terminal):
+        await until(lambda: "Go on?" in terminal.shown, "the question")
+        terminal.type("\x03")
+        done = await child.finished()
+    assert done.code == 130
 
 
 # -- MFA codes ---------------------------------------------------------------------------------------
