@@ -236,8 +236,10 @@ _SERVE = option(
     help=f"Show the run live in a browser, as the command watch does. Default: {params.SERVED_AT}.",
 )
 
-PROGRESS_INTERVAL = time(
+PROGRESS_INTERVAL = option(
     "--progress-interval",
+    type=params.interval,
+    metavar="TIME",
     help="Time between two lines of progress. Default: 5s at first, up to 60s in a long run.",
 )
 

@@ -49,6 +49,13 @@ def duration(value: str) -> float:
     return seconds
 
 
+def interval(value: str) -> float:
+    """As `duration`, but not 0."""
+    if not (seconds := duration(value)):
+        raise click.BadParameter(f"{value!r} is no interval; give at least 1s, such as 30s")
+    return seconds
+
+
 def short_duration(value: str) -> float:
     """As `duration`, and a number without a unit is in seconds, one with ms in milliseconds."""
     if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?ms", value):

@@ -96,9 +96,9 @@ class DisplayPart:
         return max(self.windows, key=lambda window: window.used / window.limit, default=None)
 
     @property
-    def active(self) -> bool:
-        """Whether it can call now."""
-        return self.stopped is None and not self.waiting
+    def counted(self) -> bool:
+        """Whether what it is allowed counts: it can call now, or did in the last seconds."""
+        return bool(self.rate) or (self.stopped is None and not self.waiting)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,14 +144,14 @@ class Frame:
 
     @property
     def allowed(self) -> float | None:
-        """Calls a second that are allowed, over those accounts that can call."""
-        rates = [part.allowed for part in self.parts if part.active]
+        """Calls a second that are allowed, over those accounts that `rate` may have calls of."""
+        rates = [part.allowed for part in self.parts if part.counted]
         return None if not rates or None in rates else sum(rate for rate in rates if rate is not None)
 
     @property
     def source(self) -> str | None:
         """Where the allowed rates come from, if it is the same for all of them."""
-        sources = {part.source for part in self.parts if part.active}
+        sources = {part.source for part in self.parts if part.counted}
         return sources.pop() if len(sources) == 1 else None
 
 

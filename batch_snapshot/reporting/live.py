@@ -73,7 +73,10 @@ class LedgerView:
         allowed = _allowed_now(data.forecasts) or (declared and (declared, "declared")) or None
         if not watch.running or allowed is None:
             return content
-        return replace(content, allowed_now=allowed, allowed=[*before, declared or allowed[0]])
+        # A pace may probe above the limit that it has learned.
+        now_allowed = max(allowed[0], frame.rate) if frame and "learned" in allowed[1] else allowed[0]
+        shown = (now_allowed, allowed[1])
+        return replace(content, allowed_now=shown, allowed=[*before, declared or allowed[0]])
 
 
 def message(title: str, text: str) -> View:

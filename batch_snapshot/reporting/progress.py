@@ -178,7 +178,10 @@ class ProgressMeter:
         return waiting if state.drain_left is None else f"{waiting}, {state.drain_left:.0f} s at most"
 
     def _part(self, account: AccountState, rate: float) -> DisplayPart:
-        view, name, now = self._view, account.name, account.pacer.now()
+        view, name, now, pace = self._view, account.name, account.pacer.now(), account.pacer.pace
+        # The rate is that of the last seconds. The pace may have probed above the limit that it knows, or
+        # have measured a lower one since; a declared limit was not exceeded, but may have been lowered.
+        rate = min(rate, pace.declared or inf)
         waiting = None
         if account.pacer.waiting is not None:
             spent, until = account.pacer.waiting
@@ -189,8 +192,8 @@ class ProgressMeter:
             rows=view.todo.get(name, 0),
             failed=view.stats.accounts[name].failed,
             rate=rate,
-            allowed=account.pacer.pace.allowed,
-            source=account.pacer.pace.source,
+            allowed=max(pace.allowed, rate),
+            source=pace.source,
             throttled=account.traffic.throttled,
             windows=view.windows(name),
             waiting=waiting,

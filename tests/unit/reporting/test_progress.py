@@ -225,6 +225,7 @@ def test_present_rate_of_a_run_is_measured_over_the_last_seconds():
     """A hundred calls a second for a minute, then one."""
 
     async def look(view):
+        view.accounts["main"].pacer.change(lambda _: pace.declared(100))
         meter = progress.ProgressMeter(view)
         rates = []
         for second in range(100):
@@ -264,6 +265,46 @@ def test_frame_has_rows_rates_windows_and_stops_of_accounts():
     assert acme.stopped == "spent"
     # What cannot call allows nothing: the others' rate is what is left.
     assert frame.allowed == pytest.approx(main.allowed)
+
+
+@pytest.mark.parametrize(
+    ("now_allowed", "shown"),
+    [
+        (pace.learned(33.3, 0.0)._replace(cut_at=8.0), "36.8/s of 36.8/s measured"),  # cut, or a probe above
+        (pace.learned(40.0, 0.0)._replace(cut_at=8.0), "36.8/s of 40.0/s measured"),
+        (pace.learned(30.0, 0.0), "36.8/s of 36.8/s from the last run"),
+        (pace.declared(5.0), "5.00/s of 5.00/s declared"),  # lowered by `control`
+        (pace.Pace(), "36.8/s (measuring the limit)"),
+    ],
+)
+def test_the_rate_of_the_last_seconds_is_never_shown_above_the_allowed_one(now_allowed, shown):
+    async def look(view):
+        meter = progress.ProgressMeter(view)
+        view.accounts["main"].traffic.calls += 368
+        await anyio.sleep(10)
+        view.accounts["main"].pacer.change(lambda _: now_allowed)
+        return meter.frame(NOW)
+
+    frame = watched(look)
+    assert frame.rate <= frame.allowed
+    assert f"  {shown}" in display.line(frame)
+
+
+def test_the_limit_of_an_account_that_just_stopped_counts_as_long_as_its_calls():
+    async def look(view):
+        view.state.accounts["acme"] = state_of("acme", pace.declared(10))
+        meter = progress.ProgressMeter(view)
+        for account in view.accounts.values():
+            account.traffic.calls += 90
+        await anyio.sleep(10)
+        view.accounts["acme"].stop = Stop(StopKind.DEFERRED, "spent")
+        just_stopped = meter.frame(NOW)
+        await anyio.sleep(10)
+        return just_stopped, meter.frame(NOW)
+
+    just_stopped, later = watched(look)
+    assert (just_stopped.rate, just_stopped.allowed) == (18, pytest.approx(20))
+    assert (later.rate, later.allowed) == (0, pytest.approx(10))
 
 
 def test_watch_shows_frames_at_regular_intervals():
