@@ -1,7 +1,6 @@
-"""Calls made by the workers of a Dask cluster, driven by one coordinator.
+"""A run that a `coordinator` drives, and whose calls the `worker`s of a Dask cluster make (`dask_client`).
 
-Exports `coordinator` (the run's engine), `worker` (what runs at workers) and `dask_client` (the cluster).
-Dask is imported only where a cluster is used. It never reads or writes a ledger.
+Dask is imported only where a cluster is used.
 """
 
 __all__ = ["coordinator", "dask_client", "worker"]

@@ -6,26 +6,23 @@ time goes out with the next one. The rows of a lost worker are in doubt; once it
 sent again, under the same tokens.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import anyio
+from anyio.abc import TaskGroup
 
 from batch_snapshot.cluster.worker import Batch
+from batch_snapshot.config.options import Settings
 from batch_snapshot.engine.account import Abandoned, AccountState, Progress, Stop, StopKind
 from batch_snapshot.engine.attempts import Attempts
 from batch_snapshot.engine.pool import Engine
+from batch_snapshot.engine.seams import Seams
 from batch_snapshot.engine.signal import Signal
 from batch_snapshot.models import ApiError, Failure, Request, Verdict
 
 if TYPE_CHECKING:
-    from anyio.abc import TaskGroup
-
     from batch_snapshot.cluster.dask_client import Workers
-    from batch_snapshot.config.options import Settings
-    from batch_snapshot.engine.seams import Seams
     from batch_snapshot.ratelimit.pacer import Reserved
 
 #: Rows of a first batch. A later one has twice as many as the one before settled, within bounds.
@@ -41,7 +38,7 @@ class _Rows:
     """One account's rows that an intent names and that have no outcome yet."""
 
     left: dict[bytes, Attempts] = field(default_factory=dict)
-    batch_size: int = FIRST_BATCH
+    wanted: int = FIRST_BATCH
     #: Since when no worker has carried a batch out.
     failing_since: float | None = None
 
@@ -52,7 +49,7 @@ class Coordinator(Engine):
     steerable = False  # a worker learns of nothing before its batch ends
 
     def __init__(
-        self, accounts: dict[str, AccountState], seams: Seams, settings: Settings, workers: Workers
+        self, accounts: dict[str, AccountState], seams: Seams, settings: Settings, workers: "Workers"
     ) -> None:
         super().__init__(accounts, seams, settings)
         self._workers = workers
@@ -72,21 +69,19 @@ class Coordinator(Engine):
     async def _serve(self, account: AccountState, _: TaskGroup) -> None:
         """Hand out an account's rows, batch after batch, until all have an outcome or the account stops."""
         rows = _Rows()
-        taken: list[Request] = []
+        more: list[Request] = []
         try:
             while not account.halted:
                 await anyio.lowlevel.checkpoint()  # batches are shielded from the end of the run
-                if not rows.left and not taken:
-                    taken = await self._queue.take(account.name, rows.batch_size)
-                    if not taken:
-                        break
+                if not rows.left and not (more := more or await self._queue.take(account.name, rows.wanted)):
+                    break
                 try:
-                    if taken:
-                        for request in taken:
+                    if more:
+                        for request in more:
                             await self.preflight.check(account, request)
-                        await self._seams.intend(taken)
-                        rows.left = {one.row.key: Attempts(one, self._now(), self._began) for one in taken}
-                        taken = []
+                        await self._seams.intend(more)
+                        rows.left = {one.row.key: Attempts(one, self._now(), self._began) for one in more}
+                        more = []
                     await self._hand_out(account, rows)
                 except Abandoned:
                     pass
@@ -140,10 +135,8 @@ class Coordinator(Engine):
     def _take_in(self, account: AccountState, rows: _Rows, batch: Batch) -> None:
         """Record what became of a batch."""
         batch.progress.apply(account)
-        account.traffic.calls += batch.traffic.calls
-        account.traffic.throttled += batch.traffic.throttled
         rows.failing_since = None
-        rows.batch_size = min(max(SMALLEST_BATCH, 2 * len(batch.outcomes)), LARGEST_BATCH)
+        rows.wanted = min(max(SMALLEST_BATCH, 2 * len(batch.outcomes)), LARGEST_BATCH)
         for attempts in batch.unsettled:
             key = attempts.request.row.key
             attempts.failure = attempts.failure or rows.left[key].failure

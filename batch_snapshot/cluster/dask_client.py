@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import count
 from typing import Any
 from uuid import uuid4
@@ -71,8 +71,7 @@ async def open_workers(
 ) -> AsyncIterator["Workers"]:
     """The workers of a cluster that is there, or of one that is started for the block.
 
-    Raises:
-        InputError: there is none, or it cannot run this program.
+    Raises `InputError` if there is none, or it cannot run this program.
     """
     for name in ("distributed", "distributed.worker", "distributed.scheduler", "distributed.nanny"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -107,9 +106,7 @@ def _local_cluster(workers: int | None) -> LocalCluster:
     return LocalCluster(
         n_workers=workers,
         threads_per_worker=1,
-        host="127.0.0.1",
-        dashboard_address=None,
-        # Without one it would take its usual port all the same.
+        # Without an address the dashboard would take its usual port all the same.
         scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
         asynchronous=True,
         silence_logs=logging.CRITICAL,
@@ -132,14 +129,14 @@ class Workers:
         self.there: dict[str, tuple[str, float]] = {}
         #: Questions to each without an answer yet.
         self._asked: Counter[str] = Counter()
-        self._stops: set[asyncio.Task[None]] = set()
+        self._stops: list[asyncio.Task[None]] = []  # asyncio keeps none of them
 
     @property
     def reachable(self) -> bool:
         return bool(self._client.status == "running")
 
     async def identify(self, account: str) -> str:
-        """See `Clients`, as for the next five: a worker calls."""
+        """See `Clients`, as for the next four: a worker calls."""
         self._identities[account] = found = str(await self._ask(account, "identify", account))
         return found
 
@@ -155,14 +152,10 @@ class Workers:
     def clock_skew(self, account: str) -> float | None:
         return self._skews.get(account)
 
-    def skew(self, account: str) -> timedelta:
-        return timedelta(seconds=self._skews.get(account, 0.0))
-
     async def carry(self, batch: Batch) -> Batch:
         """Have a worker send a batch; returns once it makes no call any more.
 
-        Raises:
-            ApiError: nothing was sent, or if it `may_have_landed`, nobody knows what was.
+        Raises `ApiError` if nothing was sent, or, where it `may_have_landed`, nobody knows what was.
         """
         batch.identity = self._identities[batch.account]
         carried: Batch = await self._ask(batch.account, "carry", batch, within=self._run.budget)
@@ -170,8 +163,7 @@ class Workers:
 
     def stop(self, *, abort: bool) -> None:
         """End all batches early; with `abort` their calls in flight are dropped."""
-        self._stops.add(task := asyncio.ensure_future(self.tell("stop", abort=abort)))
-        task.add_done_callback(self._stops.discard)
+        self._stops.append(asyncio.ensure_future(self.tell("stop", abort=abort)))
 
     async def tell(self, method: str, **how: Any) -> None:
         """Call a method of all hosts; one that is not reached ends with its deadlines."""
@@ -188,11 +180,10 @@ class Workers:
             key = f"batch-snapshot-{self._run.id}-{next(self._numbers)}"
             self._asked[address] += 1
             try:
-                future = self._client.submit(answer, *question, key=key, workers=[address], pure=False)
-                told = await _wait(self._client.gather(future, errors="skip"), silent)
-                future.release()
-            except Exception:  # noqa: BLE001, S110 - without a scheduler Dask raises this and that
-                pass
+                with suppress(Exception):  # without a scheduler Dask raises this and that
+                    future = self._client.submit(answer, *question, key=key, workers=[address], pure=False)
+                    told = await _wait(self._client.gather(future, errors="skip"), silent)
+                    future.release()
             finally:
                 self._asked[address] -= 1
             if told is None:
@@ -223,11 +214,10 @@ class Workers:
     async def _greet(self, address: str) -> None:
         greeting = self._client.run(hello, workers=[address], on_error="return")
         told = (await _wait(greeting, LOOK_EVERY) or {}).get(address)
+        self.there.pop(address, None)
         if isinstance(told, tuple) and told[0] == __version__:
             self.there[address] = told[1], told[2] - anyio.current_time()
-            return
-        self.there.pop(address, None)
-        if told is not None:
+        elif told is not None:
             why = f"has batch-snapshot {told[0]}" if isinstance(told, tuple) else f"cannot run it ({told!r})"
             raise InputError(f"worker {address} {why}: install batch-snapshot[dask]=={__version__} there")
 

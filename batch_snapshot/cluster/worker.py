@@ -18,7 +18,7 @@ from batch_snapshot.aws.client import Clients
 from batch_snapshot.aws.target import Target
 from batch_snapshot.clock import seconds_since_boot, utc_now
 from batch_snapshot.config.options import Settings
-from batch_snapshot.engine.account import Abandoned, AccountState, Progress, Stop, StopKind, Traffic
+from batch_snapshot.engine.account import Abandoned, AccountState, Progress, Stop, StopKind
 from batch_snapshot.engine.attempts import Attempts
 from batch_snapshot.engine.limits import ConcurrencyLimit
 from batch_snapshot.engine.pool import Engine
@@ -57,7 +57,6 @@ class Batch:
     outcomes: list[Outcome] = field(default_factory=list)
     #: What was tried of rows that are to be sent again.
     unsettled: list[Attempts] = field(default_factory=list)
-    traffic: Traffic = field(default_factory=Traffic)
     stop: Stop | None = None
 
 
@@ -107,15 +106,12 @@ class Host(Clients):
     async def carry(self, batch: Batch) -> Batch:
         """Run the engine over a batch until all rows have an outcome, or its time or calls are used up.
 
-        Raises:
-            ApiError: the worker cannot sign as it should; nothing was sent.
+        Nothing is sent if it raises an `ApiError`: the worker cannot sign as it should.
         """
         await self.check_identity(batch.account, batch.identity)
         writes, reads = (Pacer(Pace(), reserved) for reserved in batch.reserved)
-        account = AccountState(batch.account, writes, reads, batch.traffic)
+        account = AccountState(batch.account, writes, reads)
         batch.progress.apply(account)
-        # The coordinator has read in these.
-        account.read_catalogs.update(request.row.catalog for request in batch.requests)
         seams = Seams(
             intend=_nothing,  # the coordinator did, before it handed out the batch
             send=self.send,

@@ -157,8 +157,10 @@ class AccountState:
 
 
 class Progress(NamedTuple):
-    """What an account has learned, for an engine on another machine. Times are seconds from now."""
+    """What an account has done and learned, for an engine on another machine. Times are seconds from now."""
 
+    traffic: Traffic
+    read_catalogs: set[str]
     pace: Pace
     read_pace: Pace
     breaker: Breaker
@@ -169,10 +171,11 @@ class Progress(NamedTuple):
         now = anyio.current_time()
         pause = account.pause and account.pause.shifted(-now)
         pace, read_pace = shifted(account.pacer.pace, -now), shifted(account.read_pacer.pace, -now)
-        return cls(pace, read_pace, account.breaker, pause)
+        return cls(account.traffic, account.read_catalogs, pace, read_pace, account.breaker, pause)
 
     def apply(self, account: AccountState) -> None:
         now = anyio.current_time()
+        account.traffic, account.read_catalogs = self.traffic, self.read_catalogs
         account.pacer.change(lambda _: shifted(self.pace, now))
         account.read_pacer.change(lambda _: shifted(self.read_pace, now))
         account.breaker, account.pause = self.breaker, self.pause and self.pause.shifted(now)

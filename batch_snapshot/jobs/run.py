@@ -177,7 +177,7 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         stats = recorder.stats
         view = RunView(job.name, stats, engine, limits, job.path, job.endpoint)
         readers = readers_over(accounts, limits, callers.identify, callers.read, now=hooks.now, rng=hooks.rng)
-        skip_step = stack.enter_context(prepare_skipping(options, recorder, readers, callers.skew))
+        skip_step = stack.enter_context(prepare_skipping(options, recorder, readers))
         if hooks.signals:
             stack.enter_context(interrupts.handle_signals())
         stop_handler.begin(engine, signals=hooks.signals)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from itertools import islice
 from types import MappingProxyType
@@ -63,8 +63,8 @@ class SkipFilter:
     index: SnapshotIndex
     #: Whose snapshots the index is asked for (see `service_of`); None: it knows none of them.
     service: str | None
-    #: The service's clock less ours.
-    skew: Callable[[str], timedelta]
+    #: The service's clock less ours in seconds, by account; None: not known.
+    clock_skew: Callable[[str], float | None]
     now: float
     skip: Callable[[Skip, Sequence[Row]], Awaitable[None]]
     skipped: SkippedRows = field(default_factory=SkippedRows)
@@ -190,7 +190,7 @@ class SkipFilter:
     def _verdict(self, row: Row, since: float) -> Skip | None:
         margin = 0.0
         if self.since == "last":
-            margin = changes.MARGIN + abs(self.skew(row.account).total_seconds())
+            margin = changes.MARGIN + abs(self.clock_skew(row.account) or 0.0)
         return Skip.UNCHANGED if changes.unchanged(self._modified(row), since, margin) else None
 
     def _modified(self, row: Row) -> float | None:
@@ -262,7 +262,7 @@ def changed_since(options: Options, now: datetime) -> float | str | None:
 
 @contextmanager
 def prepare_skipping(
-    options: Options, recorder: Recorder, readers: Mapping[str, Reader], skew: Callable[[str], timedelta]
+    options: Options, recorder: Recorder, readers: Mapping[str, Reader]
 ) -> Iterator[SkipStep]:
     job = recorder.job
     if job.candidates is None or not (options.changed_since or options.skip_active_jobs):
@@ -277,7 +277,7 @@ def prepare_skipping(
             readers=readers,
             index=index,
             service=service_of(recorder.header),
-            skew=skew,
+            clock_skew=recorder.clock_skew,
             now=now.timestamp(),
             skip=recorder.skip,
         )
