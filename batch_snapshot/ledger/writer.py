@@ -22,7 +22,7 @@ from batch_snapshot.errors import (
     is_path_error,
     way_out,
 )
-from batch_snapshot.ledger.reader import LINE_HEAD, LONGEST_LINE, UNBEGUN, after_hole
+from batch_snapshot.ledger.reader import LINE_HEAD, LONGEST_LINE, UNBEGUN, after_hole, head_if_ledger
 
 #: How to continue a ledger in another folder. A new ledger would send all rows again.
 _COPY = "copy the ledger elsewhere and name the copy with --ledger"
@@ -173,7 +173,7 @@ def _repair_tail(fd: int, path: Path) -> int:
     if not torn:
         return size
     head = torn.rstrip(b"\0")[: len(LINE_HEAD)]
-    hole = b"\0" in torn and os.pread(fd, len(LINE_HEAD), 0) == LINE_HEAD
+    hole = b"\0" in torn and head_if_ledger(path) is not None
     # Editors can leave blanks.
     if not (hole or torn.isspace() or LINE_HEAD.startswith(head)):
         if torn.startswith(b"\0"):

@@ -28,9 +28,9 @@ def test_lives_end_with_one_snapshot_a_row(case):
         seed += CASES
 
 
-@pytest.mark.parametrize("seed", [1005615, 2000106, 9004351])
+@pytest.mark.parametrize("seed", [1005615, 2000106, 9004351, 20007323])
 def test_lives_that_ended_badly_once_end_well(seed):
-    """What a failed fsync had dropped; a first line torn by zeros; a cut that was not synced."""
+    """What a failed fsync had dropped; a first line torn by zeros; a cut that was not synced; zeros twice."""
     live(scenario_of(seed))
 
 

@@ -212,6 +212,12 @@ def test_a_first_line_that_zeros_tore_is_to_be_removed(path, end):
         read(path)
 
 
+def test_a_ledger_whose_first_run_line_became_zeros_goes_on(path):
+    path.write_bytes(bytes(len(RUN_LINE)) + RUN_LINE + RESULT_LINE + b"\0\0")
+    Ledger(path).__exit__(None, None, None)
+    assert path.read_bytes() == bytes(len(RUN_LINE)) + RUN_LINE + RESULT_LINE
+
+
 def test_a_record_after_zeros_that_lacks_only_its_newline_is_kept(path):
     path.write_bytes(RUN_LINE + b"\0\0" + RUN_LINE.rstrip())
     Ledger(path).__exit__(None, None, None)
