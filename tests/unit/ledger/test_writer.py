@@ -213,7 +213,7 @@ def test_a_first_line_that_zeros_tore_is_to_be_removed(path, end):
 
 
 def test_a_ledger_whose_first_run_line_became_zeros_goes_on(path):
-    path.write_bytes(bytes(len(RUN_LINE)) + RUN_LINE + RESULT_LINE + b"\0\0")
+    path.write_bytes(bytes(len(RUN_LINE)) + RUN_LINE + RESULT_LINE + b"\0\0rest")
     Ledger(path).__exit__(None, None, None)
     assert path.read_bytes() == bytes(len(RUN_LINE)) + RUN_LINE + RESULT_LINE
 
