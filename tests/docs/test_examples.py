@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 from contextlib import closing
 
-import anyio
 import click
 import pytest
 import yaml
@@ -15,7 +14,6 @@ from batch_snapshot import manifest, operations
 from batch_snapshot.errors import BatchSnapshotError
 from batch_snapshot.ledger import codec
 from batch_snapshot.manifest import keys
-from batch_snapshot.simulator import SimulatorSettings, serve
 from tests import ROOT
 from tests.docs import shell
 from tests.docs.pages import Block, all_blocks, blocks, pages
@@ -25,17 +23,6 @@ from tests.support.processes import pairs, write_manifest
 #: Languages of blocks that nothing reads.
 SHOWN = {"text", "csv", "mermaid", "dockerfile", "ini"}
 CHECKED = {"sh", "console", "yaml", "json", "ndjson", "python", "sql"}
-
-
-@pytest.fixture
-def endpoint():
-    """A simulator for one page, in a thread of its own: no page sees what another one made."""
-    settings = SimulatorSettings(engagements=20, opportunities_per_engagement=2)
-    with (
-        anyio.from_thread.start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(serve(settings)) as (url, _),
-    ):
-        yield url
 
 
 def identify(value: object) -> str | None:

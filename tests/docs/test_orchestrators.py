@@ -114,38 +114,6 @@ def test_the_page_says_when_a_lost_workers_rows_are_sent_again():
     assert f"{seconds:.0f} seconds by default" in (ROOT / "docs/how-to/dask.md").read_text("utf-8")
 
 
-# -- Step Functions ----------------------------------------------------------------------------------
-
-
-# Its language is checked beside the other templates: see `test_schedule`.
-
-
-def test_the_state_machine_s_task_is_one_that_ecs_takes_and_runs_ours():
-    run = json.loads(block("step functions"))["States"]["Accounts"]["ItemProcessor"]["States"]["Run"]
-    arguments = run["Arguments"]
-    words = arguments["Overrides"]["ContainerOverrides"][0]["Command"]
-    understood(words)
-
-    def native(value):
-        """The names as ECS writes them: Step Functions wants all of them with a capital."""
-        if isinstance(value, dict):
-            return {key[0].lower() + key[1:]: native(inner) for key, inner in value.items()}
-        return [*map(native, value)] if isinstance(value, list) else value
-
-    taken_by("ecs", "RunTask")(native(arguments))
-
-
-def test_the_state_machine_heeds_the_exit_codes():
-    states = json.loads(block("step functions"))["States"]
-    inner = states["Accounts"]["ItemProcessor"]["States"]
-    [again] = inner["Again?"]["Choices"]
-    assert set(map(int, re.findall(r"\d+", again["Condition"]))) == AGAIN
-    assert inner[again["Next"]]["Next"] == "Run"
-    [trouble] = states["All well?"]["Choices"]
-    assert re.findall(r"code > (\d)", trouble["Condition"]) == [str(max(THROUGH))]
-    assert states[trouble["Next"]]["Type"] == "Fail"
-
-
 # -- Batch -------------------------------------------------------------------------------------------
 
 
