@@ -1,11 +1,9 @@
 """`control`: pause, resume, slow down or end a run while it goes on."""
 
-import os
 from pathlib import Path
 
 import click
 
-from batch_snapshot import paths
 from batch_snapshot.cli import options, terminal
 from batch_snapshot.cli.command import command, option
 from batch_snapshot.cli.params import LEDGER
@@ -41,7 +39,6 @@ def control_command(
     from batch_snapshot.jobs import control
 
     chosen = control.parse(action, value, account)
-    state = paths.state_folder(state_dir or control.recorded_state(ledger), os.environ)
-    done = control.send(ledger, state, chosen)
+    done = control.send(ledger, state_dir, chosen)
     terminal.print_result(form, lambda: {**chosen._asdict(), "done": done}, lambda: done)
     return 0

@@ -236,6 +236,12 @@ _SERVE = option(
     help=f"Show the run live in a browser, as the command watch does. Default: {params.SERVED_AT}.",
 )
 
+CONTROL = switch(
+    "--control",
+    help="Give the live page buttons to pause, resume, slow down or end the run, as the command control "
+    "does. Only on loopback, and only with the token of its address.",
+)
+
 PROGRESS_INTERVAL = option(
     "--progress-interval",
     type=params.interval,
@@ -247,6 +253,7 @@ _OUTPUT = [
     _PROGRESS,
     PROGRESS_INTERVAL,
     _SERVE,
+    CONTROL,
     switch("-v", "--verbose", help="Log every row's outcome on stderr."),
     LOG_FORMAT,
 ]

@@ -70,7 +70,7 @@ def retry_command(
     selection = partial(select, only=only, everything=everything)
     if dry_run:
         return invocation.print_preview(run.dry_retry(path, selection, chosen), given["form"])
-    page = serving.ServedRun(given["serve"])
+    page = serving.ServedRun(given)
     hooks = page.hooks(notifiers.hooks(invocation.hooks_of(given, ask=not yes)))
     work = run.retry(path, selection, chosen, hooks)
     return invocation.finish(page.during(work), given["form"], notifiers)

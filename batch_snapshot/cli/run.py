@@ -74,6 +74,6 @@ def run_command(manifest: Path, *, dry_run: bool, yes: bool, **given: Any) -> in
     chosen = invocation.options_of(given)
     if dry_run:
         return invocation.print_preview(run.dry_run(manifest, chosen), given["form"])
-    page = serving.ServedRun(given["serve"])
+    page = serving.ServedRun(given)
     hooks = page.hooks(notifiers.hooks(invocation.hooks_of(given, ask=not yes)))
     return invocation.finish(page.during(run.run(manifest, chosen, hooks)), given["form"], notifiers)

@@ -214,7 +214,7 @@ def _short(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def recorded_state(ledger: Path) -> Path | None:
+def _recorded_state(ledger: Path) -> Path | None:
     """The state folder that the last invocation was given; None: the default."""
     last = None
     for line in reader.lines(ledger, kind="run"):
@@ -223,14 +223,20 @@ def recorded_state(ledger: Path) -> Path | None:
     return Path(state) if state else None
 
 
-def send(ledger: Path, state: Path, command: Command) -> str:
+def send(ledger: Path, state_dir: Path | None, command: Command) -> str:
     """Send a command to the run that writes `ledger`; returns what it did.
+
+    Args:
+        ledger: the ledger.
+        state_dir: the run's state folder; None: the one that the ledger names, or the default.
+        command: the command.
 
     Raises:
         InputError: there is no run, or it refuses the command.
     """
     if reader.head(ledger) is None:
         raise LedgerError(f"{ledger}: no run has begun in it; name a ledger that a run is writing")
+    state = paths.state_folder(state_dir or _recorded_state(ledger), os.environ)
     request = json.dumps(command._asdict()).encode() + b"\n"
     try:
         answer = json.loads(_exchange(paths.control_socket(state, ledger), request))

@@ -94,15 +94,19 @@ def render(content: PageContent, rows: PageRows) -> str:
 
 
 def render_live(
-    title: str, parts: Mapping[str, str], events: str, links: Mapping[str, str]
+    title: str, parts: Mapping[str, str], events: str, links: Mapping[str, str], **control: Any
 ) -> tuple[str, str]:
-    """Render a page whose parts follow the `events` of that address; returns its security policy too."""
+    """Render a page whose parts follow the `events` of that address; returns its security policy too.
+
+    `control` is the address that takes commands to the run (empty: none), and the run's `accounts`.
+    """
     style, script = page_files("page.js", "live.js")
     page = template("page.html").render(
         title=title,
         sections={name: Markup(part) for name, part in parts.items()},  # noqa: S704 - made by a template
         events=events,
         links=links,
+        **control,
         made_at=utc_now(),
         version=__version__,
         style=style,

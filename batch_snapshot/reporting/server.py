@@ -1,7 +1,8 @@
 """The report's page in a browser, live: a server that sends the parts of the page that have changed.
 
-It reads ledgers and answers only GET. A page may load nothing but its own events. Without a token a request
-must name a loopback host, so that no name of another site leads here (DNS rebinding).
+It reads ledgers. A page may load nothing but its own events. Without a token a request must name a loopback
+host, so that no name of another site leads here (DNS rebinding). Only a server that was given `control` takes
+commands to a run, and then it is on loopback, has a token, and takes them from its own page alone.
 """
 
 import asyncio
@@ -44,6 +45,10 @@ _HEADERS = {
 }
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+#: Sends an action, its value and its account to the run that writes a ledger, and returns what that did.
+Control = Callable[[Path, str, str | None, str | None], str]
+#: Bytes of a command.
+LONGEST_COMMAND = 4096
 
 
 class Address(NamedTuple):
@@ -80,7 +85,10 @@ def url(listening: socket.socket, token: str) -> str:
 
 @asynccontextmanager
 async def serve(
-    source: Callable[[], Path | None], listening: socket.socket, token: str = ""
+    source: Callable[[], Path | None],
+    listening: socket.socket,
+    token: str = "",
+    control: Control | None = None,
 ) -> AsyncIterator[None]:
     """Serve while the context is open; at its end browsers get the last news.
 
@@ -88,8 +96,9 @@ async def serve(
         source: says what is shown: a ledger, a folder of ledgers, or None as long as that is not known.
         listening: the socket; it is closed at the end.
         token: what requests must bear; empty: nothing, but they must name a loopback host.
+        control: carries out what the page's buttons say, in a thread; None: there are none.
     """
-    site = Site(source, token)
+    site = Site(source, token, control)
     runner = web.AppRunner(
         site.application(), handle_signals=False, access_log=None, shutdown_timeout=SHUTDOWN
     )
@@ -103,11 +112,10 @@ async def serve(
 
 
 class Site:
-    """The pages. A handler that changes something, such as a run's pace, would be one more route."""
-
-    def __init__(self, source: Callable[[], Path | None], token: str) -> None:
+    def __init__(self, source: Callable[[], Path | None], token: str, control: Control | None) -> None:
         self._source = source
         self._token = token
+        self._control = control
         self._views: dict[Path | None, Watched] = {}
         self._reporting = asyncio.Lock()
         self.closing = asyncio.Event()
@@ -118,9 +126,11 @@ class Site:
             self._check(request)
             return await handler(request)
 
-        application = web.Application(middlewares=[guard])
+        application = web.Application(middlewares=[guard], client_max_size=LONGEST_COMMAND)
         for path, handler in (("/", self._page), ("/events", self._events), ("/report", self._report)):
             application.router.add_get(path, handler)
+        if self._control is not None:
+            application.router.add_post("/control", self._command)
         application.on_response_prepare.append(_add_headers)
         return application
 
@@ -129,7 +139,7 @@ class Site:
         host = ""
         with suppress(ValueError):
             host = urlsplit(f"//{request.host}").hostname or ""
-        if not self._token and not Address(host, 0).is_loopback:
+        if not (self._token and self._control is None) and not Address(host, 0).is_loopback:
             raise web.HTTPForbidden(text="This server answers only to names of loopback, such as localhost.")
         if not hmac.compare_digest(request.query.get("token", "").encode(), self._token.encode()):
             raise web.HTTPForbidden(text="The address lacks the token: use the one that the command printed.")
@@ -176,8 +186,41 @@ class Site:
         links |= {"All ledgers": self._link("/")} if "ledger" in request.query else {}
         # Parts that only come later need their places.
         parts = dict.fromkeys(html.SECTIONS, "") | parts
-        text, policy = html.render_live(title, parts, self._link("/events", ledger), links)
+        steered = self._control is not None and (ledger or self._source() is None)
+        head = reader.head_if_ledger(ledger) if steered and ledger else None
+        text, policy = html.render_live(
+            title,
+            parts,
+            self._link("/events", ledger),
+            links,
+            control=self._link("/control", ledger) if steered else "",
+            accounts=[*head.accounts] if head else [],
+        )
         return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": policy})
+
+    async def _command(self, request: web.Request) -> web.Response:
+        """Have a run do what a button of our own page says."""
+        if request.headers.get("Origin") != f"http://{request.host}":
+            raise web.HTTPForbidden(text="Commands are taken from this server's own page only.")
+        ledger = self._ledger(request)
+        if ledger is None or self._control is None:
+            raise web.HTTPConflict(text="No run has begun here: wait for it, or choose a ledger.")
+        # Another site's page cannot send this type without asking first.
+        if request.content_type != "application/json":
+            raise web.HTTPUnsupportedMediaType(text="A command is JSON.")
+        try:
+            given = await request.json()
+            action, value, account = (given.get(name) for name in ("action", "value", "account"))
+        except (ValueError, AttributeError, RecursionError):
+            action = None
+        if not (_is_word(action) and all(each is None or _is_word(each) for each in (value, account))):
+            raise web.HTTPBadRequest(text="This is no command.")
+        try:
+            return web.Response(
+                text=redacted(await asyncio.to_thread(self._control, ledger, action, value, account))
+            )
+        except BatchSnapshotError as error:
+            raise web.HTTPConflict(text=redacted(str(error))) from None
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """The parts that have changed, as often as there are any."""
@@ -226,6 +269,10 @@ def _is_ledger_in(folder: Path, name: str) -> bool:
     with suppress(OSError, ValueError):  # such as a name that is too long
         return path.parent == folder and not path.is_symlink() and reader.head_if_ledger(path) is not None
     return False
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable()
 
 
 async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:

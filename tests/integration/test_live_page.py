@@ -14,7 +14,7 @@ from batch_snapshot import cli
 from batch_snapshot.models import Status
 from tests.support import browser
 from tests.support.ledgers import LedgerBuilder, row
-from tests.support.processes import Place, pairs
+from tests.support.processes import Place, of_type, pairs, until
 from tests.unit.reporting.test_html import CONTRAST
 
 #: Milliseconds for anything that the page is to show.
@@ -129,6 +129,94 @@ async def test_folder_is_a_list_whose_pages_follow_their_ledgers(tmp_path, addre
 
 
 @pytest.mark.asyncio
+async def test_buttons_steer_the_run_and_show_what_it_answers(tmp_path, address):
+    place = Place(tmp_path)
+    place.env["BATCH_SNAPSHOT_SERVE_TOKEN"] = "of-the-test"
+    quota = {"quota": {"per_second": 4}}
+    rows = pairs(200, account="main") + pairs(200, 200, account="acme")
+    place.manifest(rows, accounts={"main": quota, "acme": quota})
+    run = ["run", "trial.yaml", "--simulate", "--ledger", "trial.ndjson"]
+    async with open_browser() as seen, place.started(*run, f"--serve={address}", "--control") as child:
+        page, answer = seen.page, seen.page.locator("#answer")
+
+        async def press(name, says):
+            await page.get_by_role("button", name=name).click()
+            await expect(answer).to_contain_text(says, timeout=PATIENCE)
+
+        await answers(address)
+        await until(lambda: of_type(place.folder / "trial.simulated.ndjson", "result"), "the first row")
+        await page.goto(f"http://{address}/?token=of-the-test")
+        await expect(page.locator("#live")).to_have_text("Live", timeout=PATIENCE)
+        assert await page.evaluate(CONTRAST) == []
+        await press("Pause", "paused: no further call begins")
+        await expect(page.locator("#part-now")).to_contain_text("Paused", timeout=PATIENCE)
+        await page.get_by_label("Calls a second").fill("nought")
+        await press("Set rate", "rate nought: give calls a second")
+        assert await answer.get_attribute("class") == "failed"
+        assert await page.evaluate(CONTRAST) == []
+        await page.get_by_label("Calls a second").fill("2.5")
+        await page.get_by_label("of", exact=True).select_option("acme")
+        await page.keyboard.press("Enter")
+        await press("Set rate", "2.5 calls/s declared for acme")
+        await page.get_by_label("Calls in flight").fill("3")
+        await press("Set concurrency", "at most 3 calls in flight")
+        await press("Resume", "resumed")
+        await expect(page.locator("#part-now")).to_contain_text("left, until", timeout=PATIENCE)
+        drain = page.get_by_role("button", name="Drain")
+        async with page.expect_event("dialog") as asked:
+            clicked = asyncio.create_task(drain.click())
+        assert (await asked.value).message.startswith("End this run?")
+        await (await asked.value).dismiss()
+        await clicked
+        await expect(answer).to_have_text("resumed")
+        page.once("dialog", lambda dialog: asyncio.create_task(dialog.accept()))
+        await press("Drain", "draining: no further row is sent")
+        assert (await child.finished()).code == 4
+        await expect(page.locator(".outcome")).to_have_text("deferred", timeout=PATIENCE)
+        await press("Pause", "The server does not answer")
+    told = of_type(place.folder / "trial.simulated.ndjson", "control")
+    assert [(each["action"], each.get("value"), each.get("account")) for each in told] == [
+        ("pause", None, None),
+        ("rate", 2.5, "acme"),
+        ("rate", 2.5, "acme"),
+        ("concurrency", 3, None),
+        ("resume", None, None),
+        ("drain", None, None),
+    ]
+
+
+@pytest.mark.asyncio
+async def test_buttons_say_where_no_run_takes_their_command(tmp_path, address):
+    place = Place(tmp_path)
+    place.env["BATCH_SNAPSHOT_SERVE_TOKEN"] = "of-the-test"
+    LedgerBuilder(1).begin().result(row(1)).end().write(tmp_path / "l.ndjson")
+    watch = ["watch", "l.ndjson", "--serve", address, "--control"]
+    async with open_browser() as seen, place.started(*watch) as child:
+        await answers(address)
+        await seen.page.goto(f"http://{address}/?token=of-the-test")
+        await seen.page.get_by_role("button", name="Resume").click()
+        says = seen.page.locator("#answer.failed")
+        await expect(says).to_contain_text("no run is writing it, so there is nothing to control")
+        child.signal(signal.SIGINT)
+        assert f"http://{address}/?token=of-the-test" in (await child.finished()).stdout
+
+
+@pytest.mark.asyncio
+async def test_page_with_buttons_has_a_token_on_loopback_too(tmp_path, address):
+    place = Place(tmp_path)
+    LedgerBuilder(1).begin().result(row(1)).end().write(tmp_path / "l.ndjson")
+    async with (
+        place.started("watch", "l.ndjson", "--serve", address, "--control") as child,
+        ClientSession() as session,
+    ):
+        await answers(address)
+        async with session.get(f"http://{address}/") as answer:
+            assert answer.status == 403
+        child.signal(signal.SIGINT)
+        assert len((await child.finished()).stdout.strip().partition("?token=")[2]) > 20
+
+
+@pytest.mark.asyncio
 async def test_beyond_loopback_the_address_has_a_token(tmp_path, address):
     place = Place(tmp_path)
     LedgerBuilder(1).begin().result(row(1)).end().write(tmp_path / "l.ndjson")
@@ -160,6 +248,15 @@ async def test_beyond_loopback_the_address_has_a_token(tmp_path, address):
         (["watch", "trial.yaml"], "is a manifest, not a ledger"),
         (["watch", "l.ndjson", "--serve", "nowhere"], "'nowhere' is not an address: write HOST:PORT"),
         (["watch", "l.ndjson", "--serve", "127.0.0.1:99999"], "is not an address"),
+        (["watch", "l.ndjson", "--serve", "0.0.0.0:80", "--control"], "--control: works on loopback only"),
+        (
+            ["run", "trial.yaml", "--simulate", "--serve=[::]:80", "--control"],
+            "works on loopback only, not at ::",
+        ),
+        (
+            ["run", "trial.yaml", "--simulate", "--control"],
+            "adds buttons to the page of --serve; give that too",
+        ),
         (["run", "trial.yaml", "--simulate", "--serve=127.0.0.1:{port}"], "cannot listen there"),
     ],
 )

@@ -38,4 +38,29 @@
     };
   };
   connect();
+
+  const control = document.getElementById("control");
+  const answer = document.getElementById("answer");
+  const send = async (event) => {
+    event.preventDefault();
+    const form = event.target;
+    if (form.dataset.question && !confirm(form.dataset.question)) return;
+    const { value, account } = Object.fromEntries(new FormData(form));
+    answer.className = "";
+    answer.textContent = "Sending …";
+    try {
+      const response = await fetch(control.dataset.address, {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ action: form.dataset.action, value, account: account || null }),
+      });
+      if (!response.ok) answer.className = "failed";
+      answer.textContent = await response.text();
+    } catch {
+      answer.className = "failed";
+      answer.textContent = "The server does not answer: nothing is known of this command.";
+    }
+  };
+  control?.addEventListener("submit", send);
+  control?.removeAttribute("hidden");
 })();

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import pytest
@@ -13,11 +14,12 @@ from tests.support.ledgers import LedgerBuilder, row
 
 
 @asynccontextmanager
-async def served(source, token=""):
+async def served(source, token="", control=None):
     """Serve on loopback; yields a function that gets a path."""
     with server.Address("127.0.0.1", 0).listen() as listening:
         base = server.url(listening, "").rstrip("/")
-        async with aiohttp.ClientSession() as session, server.serve(lambda: source, listening, token):
+        serving = server.serve(lambda: source, listening, token, control)
+        async with aiohttp.ClientSession() as session, serving:
 
             def get(path, **more):
                 return session.request(more.pop("method", "GET"), base + path, **more)
@@ -92,6 +94,87 @@ async def test_server_only_reads(ledger):
         assert (await status_of(get, "/nothing"))[0] == 404
     assert ledger.read_bytes() == before
     assert [each.name for each in ledger.parent.iterdir()] == ["l.ndjson"]
+
+
+class Run:
+    """Takes commands as a run does; one of them is refused."""
+
+    def __init__(self):
+        self.told = []
+
+    def __call__(self, ledger, action, value, account):
+        if action == "drain":
+            raise InputError(f"{ledger}: no run is writing it")
+        self.told.append((ledger.name, action, value, account))
+        return f"{action} is done"
+
+
+COMMAND = {"action": "rate", "value": "2.5", "account": "main"}
+
+
+def pressed(get, path="/control?token=s3cret", **more):
+    """A command as the page sends it, or with other headers."""
+    headers = {"Host": "localhost:1", "Origin": "http://localhost:1"} | more.pop("headers", {})
+    return status_of(get, path, method="POST", headers=headers, **{"json": COMMAND, **more})
+
+
+@pytest.mark.asyncio
+async def test_commands_of_the_page_reach_the_run_and_their_answer_the_page(tmp_path, ledger):
+    run = Run()
+    async with served(ledger, "s3cret", run) as get:
+        assert await pressed(get) == (200, "rate is done")
+        assert await pressed(get, json={"action": "pause"}) == (200, "pause is done")
+        assert await pressed(get, json={"action": "drain"}) == (409, f"{ledger}: no run is writing it")
+        _, page = await status_of(get, "/?token=s3cret")
+        assert 'data-address="/control?token=s3cret"' in page
+        (tmp_path / "notes.ndjson").write_text("secret", "utf-8")
+    async with served(tmp_path, "s3cret", run) as get:
+        assert (await pressed(get))[0] == 409, "which ledger?"
+        assert (await pressed(get, "/control?token=s3cret&ledger=notes.ndjson"))[0] == 404
+        assert (await pressed(get, "/control?token=s3cret&ledger=l.ndjson"))[0] == 200
+        assert 'id="control"' not in (await status_of(get, "/?token=s3cret"))[1]
+        assert 'id="control"' in (await status_of(get, "/?token=s3cret&ledger=l.ndjson"))[1]
+    rate = ("l.ndjson", "rate", "2.5", "main")
+    assert run.told == [rate, ("l.ndjson", "pause", None, None), rate]
+
+
+@pytest.mark.asyncio
+async def test_no_other_page_or_user_can_send_a_command(ledger):
+    run = Run()
+    no_commands: list[Any] = [
+        [],
+        "pause",
+        {},
+        {"action": 1},
+        {"action": "rate", "value": 2},
+        {"action": "\ud800"},
+    ]
+    evil, text = "http://evil.example", {"Content-Type": "text/plain"}
+    refused: dict[int, list[tuple[str, dict[str, Any]]]] = {
+        403: [
+            ("/control", {}),
+            ("/control?token=other", {}),
+            ("/control?token=s3cret", {"headers": {"Origin": evil}}),
+            ("/control?token=s3cret", {"headers": {"Origin": "null"}}),
+            ("/control?token=s3cret", {"headers": {"Origin": "http://localhost:2"}}),
+            ("/control?token=s3cret", {"headers": {"Origin": "", "Sec-Fetch-Site": "none"}}),
+            ("/control?token=s3cret", {"headers": {"Host": "evil.example", "Origin": evil}}),
+        ],
+        415: [("/control?token=s3cret", {"headers": text, "json": None, "data": json.dumps(COMMAND)})],
+        413: [("/control?token=s3cret", {"json": {"action": "x" * 9000}})],
+        400: [("/control?token=s3cret", {"json": wrong}) for wrong in no_commands],
+    }
+    async with served(ledger, "s3cret", run) as get:
+        for status, requests in refused.items():
+            for path, more in requests:
+                assert (await pressed(get, path, **more))[0] == status, (path, more)
+        for method in ("GET", "PUT", "OPTIONS"):
+            assert (await status_of(get, "/control?token=s3cret", method=method))[0] == 405
+        assert (await status_of(get, "/?token=s3cret", headers={"Host": "evil.example"}))[0] == 403
+    async with served(ledger, "s3cret") as get:
+        assert (await pressed(get))[0] == 404, "there is no such thing without --control"
+        assert 'id="control"' not in (await status_of(get, "/?token=s3cret"))[1]
+    assert run.told == []
 
 
 @pytest.mark.asyncio
