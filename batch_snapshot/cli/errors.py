@@ -64,7 +64,7 @@ def _write(
     if not reporter.printed and terminal.wants_json(arguments, "--format"):
         more: dict[str, Any] = {}
         if isinstance(error, ManifestError):
-            from batch_snapshot.manifest.problem_fields import problems_as_fields
+            from batch_snapshot.manifest.problems import problems_as_fields
 
             shown = [one._asdict() for one in problems_as_fields(error.problems)]
             more = {"valid": False, "problems": shown, "problem_count": error.total}

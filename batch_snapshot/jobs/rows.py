@@ -9,8 +9,8 @@ from batch_snapshot.errors import ManifestError
 from batch_snapshot.jobs import identity_check, plan
 from batch_snapshot.ledger import history, reader
 from batch_snapshot.ledger.history import History
-from batch_snapshot.manifest import Manifest, rows
-from batch_snapshot.manifest.duplicates import DuplicateRows, Place
+from batch_snapshot.manifest import Manifest, duplicates, rows
+from batch_snapshot.manifest.problems import Place, ProblemLog
 from batch_snapshot.models import Account, Request, Row, Status
 
 
@@ -62,12 +62,9 @@ class LedgerRows(NamedTuple):
     def doubled(self, same: Mapping[str, str]) -> list[str]:
         """Which of them are to be sent twice, where names stand for the `same` AWS accounts."""
         place = Place(0, str(self.path), 0)
-        doubles = DuplicateRows(same)
-        for request in self.requests():
-            if request:
-                doubles.add(request.row, place)
-        again = ((request.row, place) for request in self.requests() if request)
-        return [f"{where}: {text}" for where, text in doubles.problems(again)]
+        return duplicates.find(
+            lambda: ((request.row, place) for request in self.requests() if request), same, ProblemLog()
+        )
 
 
 def renamed_rows(

@@ -3,7 +3,7 @@
 `load` validates a manifest and its includes before anything is called and keeps a key for each row, not the
 rows; `rows` streams the same rows again. Also exported: `schema` and `template` (what the commands `schema`
 and `init` print), `filters` (what `discover:` looks for), `service_model` (the patterns of the service's
-API), `duplicates`, and `problem_fields` (problems as objects). The package knows neither ledgers nor AWS.
+API), `duplicates` and `problems`. The package knows neither ledgers nor AWS.
 """
 
 from batch_snapshot.manifest.loader import Manifest, find_duplicates, load, rows
@@ -24,7 +24,7 @@ __all__ = [
     "include_entry",
     "keys",
     "load",
-    "problem_fields",
+    "problems",
     "rows",
     "schema",
     "service_model",

@@ -1,16 +1,15 @@
 """What single values may be."""
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from batch_snapshot.endpoints import has_credentials, is_url
 from batch_snapshot.manifest import filters
-from batch_snapshot.manifest.problems import Report, quoted, quoted_ascii, suggestion
+from batch_snapshot.manifest.problems import quoted, quoted_ascii, suggestion
 from batch_snapshot.manifest.service_model import TEMPLATES, Shape
-from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, Scalar, is_unwritten
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,80 +116,3 @@ def template_warning(text: str) -> str | None:
         return None
     hint = "; OpportunitySummary is a payload's key, not a template" if text == "OpportunitySummary" else ""
     return f"template {quoted(text)} is not one known today ({', '.join(TEMPLATES)}){hint}"
-
-
-_SECRETS = frozenset(
-    {
-        "access_key",
-        "aws_access_key_id",
-        "aws_secret_access_key",
-        "aws_session_token",
-        "credentials",
-        "password",
-        "secret",
-        "secret_access_key",
-        "secret_key",
-        "session_token",
-        "token",
-    }
-)
-
-
-def check_keys(fields: Fields, known: Collection[str], where: str, report: Report) -> None:
-    for key in fields.nodes:
-        if key not in known:
-            unknown_key(key, fields.line_of(key), known, where, report)
-
-
-def unknown_key(key: str, line: int, known: Collection[str], where: str, report: Report) -> None:
-    if key.lower() in _SECRETS:
-        report(
-            line, f"credentials don't belong in a manifest ({key}): name a profile or a role_arn in accounts"
-        )
-    else:
-        report(line, f"unknown key {quoted(key)} in {where}: {suggestion(key, known)}")
-
-
-def take(fields: Fields, key: str, report: Report) -> Scalar | None:
-    node = fields.nodes.get(key)
-    return None if node is None else as_text(node, key, report)
-
-
-def as_text(node: Node, what: str, report: Report) -> Scalar | None:
-    """`node` if it is a text; None if it is absent, or was reported."""
-    if isinstance(node, Scalar):
-        if node.text and not node.absent:
-            return node
-        if not node.plain:
-            report(node.line, f"{what} is empty: give it a value or remove it")
-    elif not isinstance(node, Reported):
-        kind = "a list" if isinstance(node, Items) else "a mapping"
-        report(node.line, f"{what} must be a single text, not {kind}")
-    return None
-
-
-def take_checked(fields: Fields, key: str, check: Check, report: Report) -> str | None:
-    """The text under `key` that passes `check`; None where there is none, or it was reported."""
-    scalar = take(fields, key, report)
-    if scalar is None:
-        return None
-    wrong = check.problem(scalar.text)
-    if wrong is None:
-        return scalar.text
-    report(scalar.line, wrong)
-    return None
-
-
-def as_mapping(node: Node, what: str, report: Report) -> Fields | None:
-    """`node` as a mapping; None where nothing is written, or it was reported."""
-    if isinstance(node, Fields):
-        return node
-    if not is_unwritten(node):
-        report(node.line, f"{what} must be a mapping (key: value), not {kind_of(node)}")
-    return None
-
-
-def kind_of(node: Node) -> str:
-    if isinstance(node, Scalar):
-        return "nothing" if node.absent else f"the text {quoted(node.text)}"
-    return "a list" if isinstance(node, Items) else "a mapping"

@@ -1,29 +1,10 @@
 """Rows that two names of one AWS account both list: both would make the snapshot."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from batch_snapshot.manifest.problems import KEPT
+from batch_snapshot.manifest.problems import Place, ProblemLog
 from batch_snapshot.models import Account, Row
-
-
-class Place(NamedTuple):
-    #: The number of its file, in the order of reading.
-    file: int
-    name: str
-    #: 0: the file as a whole.
-    line: int
-
-    def __str__(self) -> str:
-        """As messages begin."""
-        return f"{self.name}:{self.line}" if self.line else self.name
-
-
-class _Duplicate(NamedTuple):
-    key: bytes
-    place: Place
-    row: Row
 
 
 def accounts_by_role(accounts: Mapping[str, Account]) -> dict[str, str]:
@@ -42,46 +23,41 @@ def shared(accounts: Mapping[str, str]) -> dict[str, str]:
     return {name: one for name, one in accounts.items() if names[one] > 1}
 
 
-class DuplicateRows:
-    """Finds rows that two names of one AWS account both list; keeps 16 bytes for each that might be one."""
+def find(
+    rows: Callable[[], Iterable[tuple[Row, Place]]], aws_accounts: Mapping[str, str], log: ProblemLog
+) -> list[str]:
+    """Add the rows to `log` that two names of one of the `aws_accounts` both list; returns its lines.
 
-    def __init__(self, aws_accounts: Mapping[str, str], keep: int = KEPT) -> None:
-        self.total = 0
-        self.aws_accounts = aws_accounts
-        self._keep = keep
-        self._seen: set[bytes] = set()
-        self._kept: list[_Duplicate] = []
-
-    def add(self, row: Row, place: Place) -> None:
-        key = self._key(row)
-        if key is None:
-            return
-        if key not in self._seen:
-            self._seen.add(key)
-            return
-        self.total += 1
-        if len(self._kept) < self._keep:
-            self._kept.append(_Duplicate(key, place, row))
-
-    def problems(self, again: Iterable[tuple[Row, Place]]) -> Iterator[tuple[Place, str]]:
-        """The first duplicates at their places; all rows are passed `again` to find what they repeat."""
-        wanted = {duplicate.key for duplicate in self._kept}
-        firsts: dict[bytes, tuple[Row, Place]] = {}
-        for row, place in again if wanted else ():
-            key = self._key(row)
-            if key in wanted:
-                firsts.setdefault(key, (row, place))
-        for key, place, row in self._kept:
-            if key in firsts:
-                yield place, self._text(row, *firsts[key])
-
-    def _text(self, row: Row, first: Row, place: Place) -> str:
-        return (
-            f"{row.engagement} {row.resource} is listed for account {first.account} too ({place}), and "
-            f"{first.account} and {row.account} are one AWS account ({self.aws_accounts[row.account]}): "
-            "remove it from one of them"
+    Two keys a row are kept. Only if there are duplicates, the rows are read again for what these repeat.
+    """
+    listed, seen = set[bytes](), set[bytes]()
+    again: list[tuple[bytes, Row, Place]] = []
+    for key, row, place in _keyed(rows, aws_accounts):
+        if row.key not in listed and key in seen:
+            log.total += len(again) >= log.keep
+            again += [(key, row, place)] if len(again) < log.keep else []
+        listed.add(row.key)
+        seen.add(key)
+    firsts = {key: (row, place) for key, row, place in again}
+    wanted = set(firsts)
+    for key, row, place in _keyed(rows, aws_accounts if wanted else {}):
+        if key in wanted:
+            wanted.remove(key)
+            firsts[key] = row, place
+    for key, row, place in again:
+        first, there = firsts[key]
+        log.add(
+            place,
+            f"{row.engagement} {row.resource} is listed for account {first.account} too ({there}), and "
+            f"{first.account} and {row.account} are one AWS account ({aws_accounts[row.account]}): "
+            "remove it from one of them",
         )
+    return log.lines()
 
-    def _key(self, row: Row) -> bytes | None:
-        account = self.aws_accounts.get(row.account)
-        return None if account is None else row._replace(account=account).key
+
+def _keyed(
+    rows: Callable[[], Iterable[tuple[Row, Place]]], aws_accounts: Mapping[str, str]
+) -> Iterator[tuple[bytes, Row, Place]]:
+    for row, place in rows() if aws_accounts else ():
+        if account := aws_accounts.get(row.account):
+            yield row._replace(account=account).key, row, place

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from batch_snapshot.files import open_regular
 from batch_snapshot.manifest import keys
-from batch_snapshot.manifest.checks import as_text, check_keys
 from batch_snapshot.manifest.problems import Report, quoted, quoted_ascii
+from batch_snapshot.manifest.sections import as_text, check_keys
 from batch_snapshot.manifest.yaml_events import Fields, Node, Scalar, is_unwritten
 from batch_snapshot.text import escaped
 
@@ -39,24 +39,16 @@ def locate(text: str, folder: Path, endings: Collection[str]) -> tuple[str | Non
 def read_include(node: Node, report: Report) -> tuple[Scalar | None, Names | None]:
     """The file's name (None: a problem was reported), and the names of its columns if they are given."""
     if not isinstance(node, Fields):
-        text = as_text(node, "include", report)
-        if text is None and isinstance(node, Scalar) and node.absent:
-            report(node.line, "include is empty: name a file or remove it")
-        return text, None
+        return as_text(node, "include", report, "include is empty: name a file or remove it"), None
     check_keys(node, keys.names(keys.INCLUDE), "an include", report)
-    file, names = node.nodes.get("file"), node.nodes.get("columns")
-    text = None if file is None else as_text(file, "file", report)
-    if text is None:
-        if file is None or (isinstance(file, Scalar) and file.absent):
-            report(node.line, "file is missing in an include: name one, e.g. {file: pairs.csv}")
-        return None, None
-    if names is None or is_unwritten(names):
+    # Where it is missing, it is as if it were empty.
+    file, names = node.nodes.get("file", Scalar("", node.line, plain=True)), node.nodes.get("columns")
+    text = as_text(file, "file", report, "file is missing in an include: name one, e.g. {file: pairs.csv}")
+    if text is None or names is None or is_unwritten(names):
         return text, None
     if Path(text.text).suffix.lower() != ".csv":
-        report(
-            node.line_of("columns"),
-            f"columns of {quoted(text.text)}: only CSV has columns; YAML and NDJSON name the keys of a pair",
-        )
+        wrong = "only CSV has columns; YAML and NDJSON name the keys of a pair"
+        report(node.line_of("columns"), f"columns of {quoted(text.text)}: {wrong}")
         return None, None
     return text, _read_columns(names, report)
 
@@ -71,17 +63,11 @@ def _read_columns(node: Node, report: Report) -> Names:
     check_keys(node, _COLUMNS, "columns", report)
     names: dict[str, str | None] = {}
     taken: dict[str, str] = {}
-    for key, value in node.nodes.items():
-        if key not in _COLUMNS:
-            continue
-        text = as_text(value, f"the column of {key}", report)
-        if text is None:
-            if key == "engagement" and isinstance(value, Scalar) and value.absent:
-                report(value.line, f"the column of {key} is empty: name it, {example}")
-            names[key] = None
-            continue
-        names[key] = text.text
-        if (other := taken.setdefault(comparable(text.text), key)) != key:
+    for key in filter(_COLUMNS.__contains__, node.nodes):
+        empty = f"the column of engagement is empty: name it, {example}" if key == "engagement" else None
+        text = as_text(node.nodes[key], f"the column of {key}", report, empty)
+        names[key] = text.text if text else None
+        if text and (other := taken.setdefault(comparable(text.text), key)) != key:
             report(
                 text.line, f"column {quoted_ascii(text.text)} is named for {other} and for {key}: name two"
             )

@@ -4,15 +4,16 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.files import open_regular
-from batch_snapshot.manifest import includes
-from batch_snapshot.manifest.duplicates import DuplicateRows, Place, accounts_by_role
+from batch_snapshot.manifest import duplicates, includes
 from batch_snapshot.manifest.filters import Filters
+from batch_snapshot.manifest.problems import Place, ProblemLog
 from batch_snapshot.manifest.reader import DEFAULT_LOAD, LoadOptions, ManifestReader
 from batch_snapshot.models import Account, Row
 
@@ -64,11 +65,7 @@ def load(path: Path, found: Path | None = None, options: LoadOptions = DEFAULT_L
     repeated = array("q")
     by_account: Counter[str] = Counter()
     catalogs: set[str] = set()
-    duplicates = DuplicateRows({}, options.keep)
     for number, (row, line) in enumerate(reader.rows()):
-        if number == 0:
-            # The accounts are known by the first row.
-            duplicates = DuplicateRows(accounts_by_role(reader.accounts), options.keep)
         key = row.key
         if key in keys:
             repeated.append(number)
@@ -78,9 +75,10 @@ def load(path: Path, found: Path | None = None, options: LoadOptions = DEFAULT_L
         keys[key] = key
         by_account[row.account] += 1
         catalogs.add(row.catalog)
-        if row.account in duplicates.aws_accounts:
-            duplicates.add(row, reader.place(line))
-    _raise_problems(reader, duplicates, options)
+    places = partial(_rows_with_places, reader.files[0], found, options)
+    problems = duplicates.find(places, duplicates.accounts_by_role(reader.accounts), reader.problems)
+    if problems:
+        raise ManifestError(problems, reader.problems.total)
     return Manifest(
         path=reader.files[0],
         name=reader.name,
@@ -101,26 +99,10 @@ def load(path: Path, found: Path | None = None, options: LoadOptions = DEFAULT_L
     )
 
 
-def _raise_problems(reader: ManifestReader, duplicates: DuplicateRows, options: LoadOptions) -> None:
-    kept = 0
-    for place, text in duplicates.problems(_rows_with_places(reader.files[0], reader.found, options)):
-        reader.problems.add(place.file, place.line, place.name, text)
-        kept += 1
-    reader.problems.total += duplicates.total - kept
-    if reader.problems.total:
-        raise ManifestError(reader.problems.lines(), reader.problems.total)
-
-
 def find_duplicates(manifest: Manifest, aws_accounts: Mapping[str, str]) -> list[str]:
     """Rows that are listed under two names of one AWS account; `aws_accounts` by those names."""
-    duplicates = DuplicateRows(aws_accounts)
-    keys = set()
-    for row, place in _rows_with_places(manifest.path, manifest.found, manifest.options):
-        if row.account in aws_accounts and (key := row.key) not in keys:
-            keys.add(key)
-            duplicates.add(row, place)
-    again = _rows_with_places(manifest.path, manifest.found, manifest.options)
-    return [f"{place}: {text}" for place, text in duplicates.problems(again)]
+    places = partial(_rows_with_places, manifest.path, manifest.found, manifest.options)
+    return duplicates.find(places, aws_accounts, ProblemLog())
 
 
 def _rows_with_places(path: Path, found: Path | None, options: LoadOptions) -> Iterator[tuple[Row, Place]]:

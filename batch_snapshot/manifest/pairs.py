@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias, TypeGuard
 
 from batch_snapshot.manifest import checks, keys
-from batch_snapshot.manifest.header import Defaults, unknown_account
+from batch_snapshot.manifest.header import Defaults, general_defaults, unknown_account
 from batch_snapshot.manifest.problems import ProblemCount, Report
+from batch_snapshot.manifest.sections import as_text, check_keys, kind_of
 from batch_snapshot.manifest.service_model import row_input
 from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, Scalar
 from batch_snapshot.models import Account, Row
@@ -32,7 +33,7 @@ class Expander:
         warn: Report,
         catalog_hint: str = CATALOG_HINT,
     ) -> None:
-        self._defaults = defaults.final(accounts)
+        self._defaults = defaults.over(general_defaults(accounts))
         self._accounts = accounts
         self._report = report
         self._warn = warn
@@ -48,7 +49,7 @@ class Expander:
         if type(entry) is not Fields:
             if not isinstance(entry, Reported):
                 wanted = "an entry must be a mapping like {engagement: …, resource: …}"
-                self._report(entry.line, f"{wanted}, not {checks.kind_of(entry)}")
+                self._report(entry.line, f"{wanted}, not {kind_of(entry)}")
             return []
         return self._plain_row(entry) or self._validated_rows(entry)
 
@@ -67,11 +68,11 @@ class Expander:
         return None
 
     def _validated_rows(self, entry: Fields) -> list[tuple[Row, int]]:
-        checks.check_keys(entry, _KEYS, "a pair", self._report)
+        check_keys(entry, _KEYS, "a pair", self._report)
         engagement = self._one_engagement(entry)
         resources = self._all_resources(entry)
         context = self._context(entry, len(resources))
-        if context is None or engagement is None:
+        if not context or not engagement:
             return []
         account, catalog, resource_type, template = context
         return [
@@ -79,15 +80,15 @@ class Expander:
             for one in resources
         ]
 
-    def _one_engagement(self, entry: Fields) -> str | None:
+    def _one_engagement(self, entry: Fields) -> str:
         node = entry.nodes.get("engagement")
         if type(node) is Scalar and self._engagement(node.text):
             return node.text
         if node is None or (isinstance(node, Scalar) and node.absent):
             line = entry.line if node is None else node.line
             self._missing(entry, line, "engagement is missing: name one, e.g. engagement: eng-0123456789abcd")
-            return None
-        return checks.take_checked(entry, "engagement", _CHECKS["engagement"], self._report)
+            return ""
+        return self._checked(node, "engagement")
 
     def _all_resources(self, entry: Fields) -> list[Scalar]:
         one = _value(entry, "resource")
@@ -101,7 +102,7 @@ class Expander:
         elif many is None:
             self._missing(entry, entry.line, "resource is missing: name one, e.g. resource: O1234567")
         elif not isinstance(many, Reported):
-            found = "an empty list" if isinstance(many, Items) else checks.kind_of(many)
+            found = "an empty list" if isinstance(many, Items) else kind_of(many)
             self._report(
                 many.line, f"resources must be a list of ids, e.g. [O1234567, O1234568], not {found}"
             )
@@ -112,15 +113,17 @@ class Expander:
             self._report(line, text)
 
     def _is_id(self, node: Node) -> TypeGuard[Scalar]:
-        return (type(node) is Scalar and self._resource(node.text) is not None) or self._no_id(node)
+        if type(node) is Scalar and self._resource(node.text):
+            return True
+        return bool(self._checked(node, "resource", "resource is empty: name one, e.g. O1234567"))
 
-    def _no_id(self, node: Node) -> bool:
-        text = checks.as_text(node, "resource", self._report)
-        if text is not None:
-            self._report(text.line, _CHECKS["resource"].problem(text.text) or "")
-        elif isinstance(node, Scalar) and node.absent:
-            self._report(node.line, "resource is empty: name one, e.g. O1234567")
-        return False
+    def _checked(self, node: Node, key: str, if_absent: str | None = None) -> str:
+        """The valid text; an empty one: there is none, or it was reported."""
+        text = as_text(node, key, self._report, if_absent)
+        if text and (wrong := _CHECKS[key].problem(text.text)):
+            self._report(text.line, wrong)
+            return ""
+        return text.text if text else ""
 
     def _context(self, entry: Fields, rows: int) -> Context | None:
         own: dict[str, str] = {}
@@ -129,7 +132,7 @@ class Expander:
             if node is None:
                 continue
             # An invalid one is not missing
-            own[key] = value = checks.take_checked(entry, key, _CHECKS[key], self._report) or ""
+            own[key] = value = self._checked(node, key)
             if value and key == "account":
                 if wrong := unknown_account(value, self._accounts):
                     self._report(node.line, wrong)
@@ -142,14 +145,15 @@ class Expander:
 
     def _complete(self, own: Mapping[str, str]) -> Context | None:
         """What an entry names, completed with the defaults; None: account or catalog are named nowhere."""
-        values = [own.get(key) or getattr(self._defaults, key) for key in _CONTEXT]
-        return None if None in values else tuple(values)
+        values = [own.get(key) or self._defaults.values.get(key, "") for key in _CONTEXT]
+        return tuple(values) if all(values) else None
 
     def _report_missing(self, own: Mapping[str, str], line: int, rows: int) -> None:
         lacks = {"account", "catalog"} - own.keys() - self._defaults.invalid
-        if "catalog" in lacks and self._defaults.catalog is None:
+        lacks -= self._defaults.values.keys()
+        if "catalog" in lacks:
             self._count("catalog", line, rows, f"without a catalog: {self._catalog_hint}")
-        if "account" in lacks and self._defaults.account is None:
+        if "account" in lacks and self._accounts:
             known = ", ".join(list(self._accounts)[:10])
             text = f"without an account: write account: under defaults, one of {known}"
             self._count("account", line, rows, text)

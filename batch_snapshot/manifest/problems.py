@@ -1,12 +1,17 @@
-"""What is wrong with a manifest: collected in the order of the files, in bounded memory."""
+"""What is wrong with a manifest: collected in the order of the files, in bounded memory; also as fields."""
 
+import re
 from bisect import insort
-from collections.abc import Callable, Collection
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import TypeAlias
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
+from batch_snapshot.files import open_regular
 from batch_snapshot.text import escaped, escaped_non_ascii, plural, truncated
 
 #: Problems that are kept; all are counted.
@@ -15,6 +20,13 @@ KEPT = 50
 SHOWN = 60
 #: Among more words than these no similar one is looked for: it would take long in each row.
 COMPARED = 1_000
+
+_PLACE = re.compile(r"(?:(.*?):(\d+)|(.*?)): (.*)", re.DOTALL)
+#: Quotes and brackets, and what separates a message from the fix, or from an example.
+_SEPARATOR = re.compile(r'"[^"]*"|\([^()]*\)|(?P<separator>[:;] |, (?=e\.g\. ))')
+_BRACKETS = re.compile(r"(?P<message>[^()]+) \((?P<hint>[^()]+)\)", re.DOTALL)
+#: Bytes of a line that are searched.
+_LONGEST = 1 << 20
 
 #: Takes the line and what is wrong there, with the fix.
 Report: TypeAlias = Callable[[int, str], None]
@@ -37,24 +49,34 @@ class ProblemCount:
         return f"{plural(self.rows, 'row')} {self.text}"
 
 
+class Place(NamedTuple):
+    #: The number of its file, in the order of reading.
+    file: int
+    name: str
+    #: 0: the file as a whole.
+    line: int
+
+    def __str__(self) -> str:
+        """As messages begin."""
+        return f"{self.name}:{self.line}" if self.line else self.name
+
+
 class ProblemLog:
     """Problems or warnings: the first of them in the order of the files, and how many in all."""
 
     def __init__(self, keep: int = KEPT) -> None:
         self.total = 0
-        self._keep = keep
-        # (file, line, serial number) first: the text itself is never compared
-        self._kept: list[tuple[int, int, int, str, str | ProblemCount]] = []
+        self.keep = keep
+        # With a serial number: the text itself is never compared.
+        self._kept: list[tuple[Place, int, str | ProblemCount]] = []
 
-    def add(self, file: int, line: int, name: str, text: str | ProblemCount) -> None:
+    def add(self, place: Place, text: str | ProblemCount) -> None:
         self.total += 1
-        insort(self._kept, (file, line, self.total, name, text))
-        del self._kept[self._keep :]
+        insort(self._kept, (place, self.total, text))
+        del self._kept[self.keep :]
 
     def lines(self) -> list[str]:
-        return [
-            f"{name}:{line}: {text}" if line else f"{name}: {text}" for _, line, _, name, text in self._kept
-        ]
+        return [f"{place}: {text}" for place, _, text in self._kept]
 
 
 def quoted(text: str) -> str:
@@ -81,3 +103,52 @@ def _suggestion(word: str, names: tuple[str, ...]) -> str:
         return f"did you mean {near[0]}?"
     more = ", …" if len(names) > 10 else ""
     return f"known: {', '.join(names[:10])}{more}"
+
+
+class ProblemFields(NamedTuple):
+    file: str
+    #: None: the problem concerns the file as a whole.
+    line: int | None
+    #: Characters from the start of the line, from 1; None: not known.
+    column: int | None
+    message: str
+    hint: str | None
+
+
+def problems_as_fields(problems: Iterable[str]) -> list[ProblemFields]:
+    """The problems of a `ManifestError`; the files are read for the columns."""
+    found = [_split(problem) for problem in problems]
+    by_file: defaultdict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for number, problem in enumerate(found):
+        if problem.line:
+            by_file[problem.file][problem.line].append(number)
+    for name, numbers in by_file.items():
+        with suppress(OSError), open_regular(Path(name)) as file:
+            for line, text in enumerate(islice(file, max(numbers)), 1):
+                for number in numbers.get(line, ()):
+                    found[number] = found[number]._replace(column=_column(text, found[number].message))
+    return found
+
+
+def _split(problem: str) -> ProblemFields:
+    place = _PLACE.fullmatch(problem)
+    if place is None:
+        return ProblemFields("", None, None, problem, None)
+    named, line, whole, text = place.groups()
+    file, number = named or whole, int(line) if line else None
+    for found in _SEPARATOR.finditer(text):
+        # A name before the first colon is no message.
+        if found["separator"] and " " in text[: found.start()]:
+            return ProblemFields(file, number, None, text[: found.start()], text[found.end() :])
+    brackets = _BRACKETS.fullmatch(text)
+    message, hint = brackets.group("message", "hint") if brackets else (text, None)
+    return ProblemFields(file, number, None, message, hint)
+
+
+def _column(line: bytes, message: str) -> int | None:
+    """Where the value stands that the message quotes, or else its first word, if it stands there once."""
+    quoted = re.search(r'"([^"]+)"', message)
+    word = quoted[1] if quoted else message.split(" ", 1)[0]
+    text = line[:_LONGEST].decode("utf-8", "replace")
+    found = [*re.finditer(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text)]
+    return found[0].start() + 1 if len(found) == 1 else None

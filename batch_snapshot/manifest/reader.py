@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from io import BufferedReader, RawIOBase
@@ -10,19 +10,37 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from batch_snapshot.files import open_regular
-from batch_snapshot.manifest import checks, header, includes, keys, line_files
-from batch_snapshot.manifest.duplicates import Place
+from batch_snapshot.manifest import checks, includes, keys, line_files
 from batch_snapshot.manifest.filters import Filters
-from batch_snapshot.manifest.header import AMBIENT, Defaults, unknown_account
+from batch_snapshot.manifest.header import (
+    AMBIENT,
+    Defaults,
+    general_defaults,
+    read_accounts,
+    read_defaults,
+    read_discover,
+    read_name,
+    read_version,
+)
 from batch_snapshot.manifest.includes import Names
 from batch_snapshot.manifest.pairs import CATALOG_HINT, Expander
-from batch_snapshot.manifest.problems import KEPT, ProblemCount, ProblemLog, Report, UnreadableError
-from batch_snapshot.manifest.yaml_events import PAIRS, ByteError, Document, Items, Node, Scalar, is_unwritten
+from batch_snapshot.manifest.problems import KEPT, Place, ProblemCount, ProblemLog, UnreadableError
+from batch_snapshot.manifest.sections import unknown_key
+from batch_snapshot.manifest.yaml_events import (
+    NOTHING,
+    PAIRS,
+    Document,
+    Items,
+    Node,
+    Reported,
+    Scalar,
+    is_unwritten,
+)
 from batch_snapshot.models import Account, Row
 from batch_snapshot.text import escaped, truncated
 
 #: Sections that must be known before the first row.
-_NEEDED = ("defaults", "accounts")
+_NEEDED = frozenset({"defaults", "accounts"})
 _ENDINGS = includes.YAML_ENDINGS | line_files.ENTRIES.keys()
 _CHUNK = 1 << 20
 #: Bytes that are read ahead of the row being used.
@@ -50,44 +68,6 @@ class LoadOptions(NamedTuple):
 DEFAULT_LOAD = LoadOptions()
 
 
-class Sections:
-    def __init__(self, known: Collection[str]) -> None:
-        self.known = known
-        self.seen: set[str] = set()
-        self.name: str | None = None
-        self.defaults = Defaults()
-        self.accounts: dict[str, Account] = {}
-        self.include: list[Node] = []
-        self.discover: Node | None = None
-
-    def read(self, key: Scalar, node: Node, report: Report, warn: Report) -> None:
-        self.seen.add(key.text)
-        if key.text not in self.known:
-            self._refuse(key, report)
-        elif key.text == "version":
-            header.read_version(node, report)
-        elif key.text == "name":
-            self.name = header.read_name(node, report)
-        elif key.text == "defaults":
-            self.defaults = header.read_defaults(node, report, warn)
-        elif key.text == "accounts":
-            self.accounts = header.read_accounts(node, report, warn)
-        elif key.text == "discover":
-            self.discover = node
-        elif isinstance(node, Items):
-            self.include = node.nodes
-        elif not is_unwritten(node):
-            report(node.line, "include must be a list of files, e.g. include: [pairs.csv]")
-
-    def _refuse(self, key: Scalar, report: Report) -> None:
-        if key.text == "include":
-            report(key.line, "an included file cannot include others: list them in the manifest itself")
-        elif key.text in keys.names(keys.TOP):
-            report(key.line, f"{key.text} belongs in the manifest itself, not in a file that it includes")
-        else:
-            checks.unknown_key(key.text, key.line, self.known, "a manifest", report)
-
-
 class ManifestReader:
     """One pass over a manifest and its includes; problems and warnings are kept with file and line."""
 
@@ -99,26 +79,23 @@ class ManifestReader:
         self.digest = sha256()
         #: The manifest and its includes, in the order of reading.
         self.files: list[Path] = [path]
-        self.accounts: dict[str, Account] = {}
+        self.name = ""
+        self.accounts = {AMBIENT: Account(AMBIENT)}
         self.found = found
         self._options = options
-        self._main = Sections(keys.names(keys.TOP))
-        self._defaults = Defaults()
+        #: Of the manifest itself; an included file may have its own over them.
+        self._defaults = Defaults({})
         self._display = includes.display(path)
         self._entries = 0
-
-    @property
-    def name(self) -> str:
-        return self._main.name or ""
 
     def place(self, line: int) -> Place:
         return Place(len(self.files), self._display, line)
 
     def report(self, line: int, text: str | ProblemCount) -> None:
-        self.problems.add(len(self.files), line, self._display, text)
+        self.problems.add(self.place(line), text)
 
     def warn(self, line: int, text: str) -> None:
-        self.warnings.add(len(self.files), line, self._display, text)
+        self.warnings.add(self.place(line), text)
 
     def rows(self) -> Iterator[tuple[Row, int]]:
         path = self.files[0]
@@ -131,107 +108,123 @@ class ManifestReader:
         else:
             yield from self._full(path)
         if not self._entries and not self.problems.total and not self.discover:
-            self.problems.add(1, 0, includes.display(path), "lists no pairs: add some under pairs or include")
+            nothing = "lists no pairs: add some under pairs or include"
+            self.problems.add(Place(1, includes.display(path), 0), nothing)
 
     def _full(self, path: Path) -> Iterator[tuple[Row, int]]:
         for flag, value in (("--name", self._options.name), ("--catalog", self._options.catalog)):
             if value:
                 self.report(0, f"{flag} is for CSV and NDJSON files: write it in the manifest instead")
+        sections: dict[str, Node] = {}
         try:
-            yield from self._yaml(path, self._main)
+            yield from self._yaml(path, sections, main=True)
         except UnreadableError as error:
             # Missing keys, and the includes, cannot be checked by a part of the file
             self.report(error.line, error.text)
             return
         for key, example in (("version", "version: 1"), ("name", "name: nightly")):
-            if key not in self._main.seen:
+            if key not in sections:
                 self.report(1, f"{key} is missing: add the line {example}")
-        if self._main.discover is not None:
-            self.discover = header.read_discover(
-                self._main.discover, self._defaults, self.accounts, self.report
-            )
-        found: list[tuple[Path, Names | None]] = [(self.found, None)] if self.found else []
-        for include, names in [*self._include_files(path.parent), *found]:
-            self.files.append(include)
-            self._display = includes.display(include)
-            try:
-                yield from self._included(include, names)
-            except UnreadableError as error:
-                self.report(error.line, error.text)
+        defaults = self._defaults.over(general_defaults(self.accounts))
+        self.discover = read_discover(sections.get("discover", NOTHING), defaults, self.accounts, self.report)
+        include = self._include_files(sections.get("include", NOTHING), path.parent)
+        for file, names in [*include, *([(self.found, None)] if self.found else [])]:
+            self.files.append(file)
+            self._display = includes.display(file)
+            yield from self._included(file, names)
 
     def _bare(self, path: Path) -> Iterator[tuple[Row, int]]:
         """The rows of a CSV or NDJSON file that is the whole manifest."""
-        self._main.name = self._options.name or path.stem
-        if wrong := checks.check_name(self._main.name):
+        self.name = self._options.name or path.stem
+        if wrong := checks.check_name(self.name):
             self.report(0, f"{wrong}: give the manifest a name with --name")
-        self.accounts = {AMBIENT: Account(AMBIENT)}
-        self._defaults = Defaults(catalog=self._options.catalog)
-        try:
-            yield from self._included(path, None, "give --catalog Sandbox (or AWS), or a column catalog")
-        except UnreadableError as error:
-            self.report(error.line, error.text)
+        if self._options.catalog:
+            self._defaults = Defaults({"catalog": self._options.catalog})
+        yield from self._included(path, None, "give --catalog Sandbox (or AWS), or a column catalog")
 
     def _included(
         self, path: Path, names: Names | None, catalog_hint: str = CATALOG_HINT
     ) -> Iterator[tuple[Row, int]]:
         entries = line_files.ENTRIES.get(path.suffix.lower())
-        if entries is None:
-            yield from self._yaml(path, Sections(keys.names(keys.INCLUDED_FILE)))
-            return
-        expand = self._expander(self._defaults, catalog_hint).rows
-        with _opened(path) as stream, self._hashed(stream) as lines:
-            for entry in entries(lines, self.report, self.warn, names):
-                self._entries += 1
-                yield from expand(entry)
-
-    def _yaml(self, path: Path, sections: Sections) -> Iterator[tuple[Row, int]]:
-        expander: Expander | None = None
-        counted: set[str] = set()
-        with _opened(path) as stream, self._hashed(stream) as source, _located_bytes(path):
-            document = Document(source, self.report)
-            for key, node in document.sections(bare=sections is not self._main):
-                if key.text == PAIRS:
-                    if expander is None:
-                        expander, counted = self._prepare_rows(path, sections)
+        try:
+            if entries is None:
+                yield from self._yaml(path, {}, main=False)
+                return
+            expander = Expander(self._defaults, self.accounts, self.report, self.warn, catalog_hint)
+            with self._opened(path) as lines:
+                for entry in entries(lines, self.report, self.warn, names):
                     self._entries += 1
-                    yield from expander.rows(node)
-                    continue
-                if expander is not None and key.text in _NEEDED and key.text not in counted:
-                    self.report(key.line, f"{key.text} must stand above pairs in this file: move it up")
-                sections.read(key, node, self.report, self.warn)
+                    yield from expander.rows(entry)
+        except UnreadableError as error:
+            self.report(error.line, error.text)
+
+    def _yaml(self, path: Path, sections: dict[str, Node], *, main: bool) -> Iterator[tuple[Row, int]]:
+        """The rows of a YAML file; its sections are added to `sections`."""
+        known = keys.names(keys.TOP if main else keys.INCLUDED_FILE)
+        expander: Expander | None = None
+        below: dict[str, Node] = {}
+        with self._opened(path) as source:
+            try:
+                for key, node in Document(source, self.report).sections(bare=not main):
+                    if key.text == PAIRS:
+                        if expander is None:
+                            below = _sections_below(path, known & _NEEDED - sections.keys())
+                            expander = self._expander({**below, **sections}, main=main)
+                        self._entries += 1
+                        yield from expander.rows(node)
+                        continue
+                    if expander and key.text in known & _NEEDED - below.keys():
+                        self.report(key.line, f"{key.text} must stand above pairs in this file: move it up")
+                    self._read(key, node, known)
+                    sections[key.text] = node
+            except UnreadableError:
+                if expander is None:
+                    self._expander({"accounts": Reported(0), **sections}, main=main)
+                raise
         if expander is None:
-            self._prepare_rows(path, sections)
+            self._expander(sections, main=main)
 
-    def _hashed(self, stream: IO[bytes]) -> BufferedReader:
-        return BufferedReader(_HashedFile(stream, self.digest.update), _BLOCK)
+    def _read(self, key: Scalar, node: Node, known: Collection[str]) -> None:
+        if key.text == "version":
+            read_version(node, self.report)
+        elif key.text == "name" in known:
+            self.name = read_name(node, self.report) or ""
+        elif key.text == "include" not in known:
+            self.report(key.line, "an included file cannot include others: list them in the manifest itself")
+        elif key.text not in known and key.text in keys.names(keys.TOP):
+            wrong = "belongs in the manifest itself, not in a file that it includes"
+            self.report(key.line, f"{key.text} {wrong}")
+        elif key.text not in known:
+            unknown_key(key.text, key.line, known, "a manifest", self.report)
 
-    def _prepare_rows(self, path: Path, sections: Sections) -> tuple[Expander, set[str]]:
-        """Take over the defaults and accounts of a file before its first row.
-
-        Where they may still follow the pairs, the file is first read through for its sections alone.
-        """
-        pending = [key for key in _NEEDED if key in sections.known and key not in sections.seen]
-        if pending and _mentions(path, pending):
-            sections = _sections_of(path, sections.known)
-        defaults = sections.defaults
-        if "accounts" in sections.known:
-            self.accounts = sections.accounts or {AMBIENT: Account(AMBIENT)}
+    def _expander(self, sections: Mapping[str, Node], *, main: bool) -> Expander:
+        if main and "accounts" in sections:
+            declared = read_accounts(sections["accounts"], self.report, self.warn)
+            unread = isinstance(sections["accounts"], Reported)
+            self.accounts = declared if declared or unread else self.accounts
+        own = read_defaults(sections.get("defaults", NOTHING), self.accounts, self.report, self.warn)
+        defaults = own.over(self._defaults)
+        if main:
             self._defaults = defaults
-        else:
-            defaults = defaults.over(self._defaults)
-        if sections.defaults.account:
-            wrong = unknown_account(sections.defaults.account, self.accounts)
-            if wrong:
-                self.report(sections.defaults.account_line, wrong)
-        return self._expander(defaults), sections.seen
+        return Expander(defaults, self.accounts, self.report, self.warn)
 
-    def _expander(self, defaults: Defaults, catalog_hint: str = CATALOG_HINT) -> Expander:
-        return Expander(defaults, self.accounts, self.report, self.warn, catalog_hint)
+    @contextmanager
+    def _opened(self, path: Path) -> Iterator[BufferedReader]:
+        """The file, whose bytes are added to the digest as they are read."""
+        try:
+            with open_regular(path) as stream:
+                yield BufferedReader(_HashedFile(stream, self.digest.update), _BLOCK)
+        except OSError as error:
+            raise UnreadableError(0, f"cannot be read: {error.strerror or error}") from error
 
-    def _include_files(self, folder: Path) -> list[tuple[Path, Names | None]]:
+    def _include_files(self, section: Node, folder: Path) -> list[tuple[Path, Names | None]]:
+        if not isinstance(section, Items):
+            if not is_unwritten(section):
+                self.report(section.line, "include must be a list of files, e.g. include: [pairs.csv]")
+            return []
         taken = {os.path.realpath(self.files[0])}
         found: list[tuple[Path, Names | None]] = []
-        for node in self._main.include:
+        for node in section.nodes:
             text, names = includes.read_include(node, self.report)
             if text is None:
                 continue
@@ -261,55 +254,33 @@ class _HashedFile(RawIOBase):
         return len(data)
 
 
-def _sections_of(path: Path, known: Collection[str]) -> Sections:
-    """All sections of a YAML file; its problems are reported by the pass itself."""
-    sections = Sections(known)
+def _sections_below(path: Path, wanted: Collection[str]) -> dict[str, Node]:
+    """Those of the sections that the file has; its problems are reported by the pass itself."""
+    found: dict[str, Node] = {}
     try:
         with open_regular(path) as stream:
-            for key, node in Document(stream, _ignore).sections(entries=False, bare=True):
-                sections.read(key, node, _ignore, _ignore)
-    except (UnreadableError, ByteError, OSError):
-        # Rows must not be reported for defaults that could not be read
-        sections.defaults = Defaults(invalid=keys.names(keys.CONTEXT)).over(sections.defaults)
-    return sections
+            if wanted and _mentions(stream, wanted):
+                stream.seek(0)
+                for key, node in Document(stream, _ignore).sections(entries=False, bare=True):
+                    if key.text in wanted:
+                        found[key.text] = node
+    except (UnreadableError, OSError):
+        # Rows must not be reported for what could not be read
+        return dict.fromkeys(wanted, Reported(0))
+    return found
 
 
 def _ignore(line: int, text: str) -> None:
     """Report nothing."""
 
 
-def _mentions(path: Path, words: list[str]) -> bool:
+def _mentions(stream: IO[bytes], words: Collection[str]) -> bool:
     """Whether the file holds one of the words anywhere, in UTF-8 or UTF-16; cheaper than parsing it."""
     needles = [needle for word in words for needle in (word.encode(), "\0".join(word).encode())]
     tail = b""
-    with _opened(path) as stream:
-        while chunk := stream.read(_CHUNK):
-            window = tail + chunk
-            if any(needle in window for needle in needles):
-                return True
-            tail = window[-64:]
+    while chunk := stream.read(_CHUNK):
+        window = tail + chunk
+        if any(needle in window for needle in needles):
+            return True
+        tail = window[-64:]
     return False
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    try:
-        with open_regular(path) as stream:
-            yield stream
-    except OSError as error:
-        raise UnreadableError(0, f"cannot be read: {error.strerror or error}") from error
-
-
-@contextmanager
-def _located_bytes(path: Path) -> Iterator[None]:
-    """Turn the byte offset of a problem into a line."""
-    try:
-        yield
-    except ByteError as error:
-        left, text = error.args
-        line = 1
-        with _opened(path) as stream:
-            while left > 0 and (chunk := stream.read(min(left, _CHUNK))):
-                line += chunk.count(b"\n")
-                left -= len(chunk)
-        raise UnreadableError(line, text) from error

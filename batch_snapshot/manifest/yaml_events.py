@@ -8,7 +8,7 @@ refused here, so that no document can mean more than it shows. Scalars stay the 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import IO, Any, NamedTuple, TypeAlias
 
 import yaml
 from yaml.events import (
@@ -67,15 +67,13 @@ class Reported(NamedTuple):
 
 Node: TypeAlias = Scalar | Items | Fields | Reported
 
+#: A section that a file does not have.
+NOTHING = Scalar("", 0, plain=True)
+
 
 def is_unwritten(node: Node | None) -> bool:
     """Whether there is nothing to read: no value, an empty one, or one whose problem was reported."""
     return node is None or isinstance(node, Reported) or (isinstance(node, Scalar) and node.absent)
-
-
-class Readable(Protocol):
-    def read(self, size: int = ..., /) -> bytes:
-        """At most `size` bytes; none at the end."""
 
 
 class Document:
@@ -84,7 +82,7 @@ class Document:
     Problems go to `report` and reading continues; `UnreadableError` is raised where it cannot.
     """
 
-    def __init__(self, stream: Readable, report: Report) -> None:
+    def __init__(self, stream: IO[bytes], report: Report) -> None:
         self._report = report
         self._size = 0
         self._next: Callable[[], Any]
@@ -92,10 +90,29 @@ class Document:
 
     def sections(self, *, entries: bool = True, bare: bool = False) -> Iterator[tuple[Scalar, Node]]:
         """Each top-level key with its value; `pairs` once for each of its entries, if they are wanted."""
-        with _syntax_errors():
+        with self._syntax_errors():
             # The reader scans the first bytes at once
             self._next = yaml.CSafeLoader(self._meter).get_event
             yield from self._document(entries=entries, bare=bare)
+
+    @contextmanager
+    def _syntax_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except ReaderError as error:
+            fix = "save the file as UTF-8, without control characters"
+            line = self._meter.line_at(error.position)
+            raise UnreadableError(line, f"not readable: {error.reason}: {fix}") from error
+        except yaml.MarkedYAMLError as error:
+            mark: Any = error.problem_mark or error.context_mark
+            tab = "cannot start any token" in (error.problem or "")
+            hint = " (a tab? indent with spaces; quote text that begins with @ or `)" if tab else ""
+            where = f", {error.context}" if error.context else ""
+            line = mark.line + 1 if mark else 0
+            began: Any = error.context_mark
+            if began and began.line + 1 != line:
+                where += f" that begins in line {began.line + 1}"
+            raise UnreadableError(line, f"not valid YAML: {error.problem}{where}{hint}") from error
 
     def _document(self, *, entries: bool, bare: bool) -> Iterator[tuple[Scalar, Node]]:
         self._next()
@@ -249,47 +266,38 @@ class Document:
 class _Meter:
     """A file that libyaml reads; libyaml would read a text without end before it returns an event."""
 
-    def __init__(self, stream: Readable) -> None:
+    def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
+        #: The last two pieces: libyaml may find at the end of one that the next is not UTF-8.
+        self._pieces = (b"", b"")
         self._position = 0
+        #: Line ends before those two, and before the present entry or section.
+        self._lines = 0
+        self._began = 0
         #: Bytes since an entry or a section ended.
         self.taken = 0
 
     def read(self, size: int = -1, /) -> bytes:
-        if self.taken > LONGEST:
-            began = self._position - self.taken
-            raise ByteError(
-                began, f"more than {LONGEST:,} bytes in one entry: split it up, or end its quotes"
+        before, last = self._pieces
+        if not self.taken:
+            self._began = self._lines + before.count(b"\n") + last.count(b"\n")
+        elif self.taken > LONGEST:
+            raise UnreadableError(
+                self._began + 1,
+                f"more than {LONGEST:,} bytes in one entry: split it up, or end its quotes",
             )
-        data = self._stream.read(size)
-        self.taken += len(data)
-        self._position += len(data)
-        return data
+        self._lines += before.count(b"\n")
+        self._pieces = last, self._stream.read(size)
+        self.taken += len(self._pieces[1])
+        self._position += len(self._pieces[1])
+        return self._pieces[1]
+
+    def line_at(self, position: int) -> int:
+        """The line of a byte that libyaml could not read."""
+        read = b"".join(self._pieces)
+        return self._lines + 1 + read.count(b"\n", 0, max(0, len(read) - (self._position - position)))
 
 
 def _line(event: Any) -> int:
     line: int = event.start_mark.line + 1
     return line
-
-
-@contextmanager
-def _syntax_errors() -> Iterator[None]:
-    try:
-        yield
-    except ReaderError as error:
-        fix = "save the file as UTF-8, without control characters"
-        raise ByteError(error.position, f"not readable: {error.reason}: {fix}") from error
-    except yaml.MarkedYAMLError as error:
-        mark: Any = error.problem_mark or error.context_mark
-        tab = "cannot start any token" in (error.problem or "")
-        hint = " (a tab? indent with spaces; quote text that begins with @ or `)" if tab else ""
-        where = f", {error.context}" if error.context else ""
-        line = mark.line + 1 if mark else 0
-        began: Any = error.context_mark
-        if began and began.line + 1 != line:
-            where += f" that begins in line {began.line + 1}"
-        raise UnreadableError(line, f"not valid YAML: {error.problem}{where}{hint}") from error
-
-
-class ByteError(Exception):
-    """The rest of a YAML file cannot be read: how many bytes are before the problem, and what it is."""

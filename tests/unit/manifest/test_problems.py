@@ -4,7 +4,7 @@ import pytest
 
 from batch_snapshot.errors import ManifestError
 from batch_snapshot.manifest import load
-from batch_snapshot.manifest.problem_fields import problems_as_fields
+from batch_snapshot.manifest.problems import problems_as_fields
 
 MANIFEST = """version: 1
 name: nightly
