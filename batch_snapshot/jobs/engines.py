@@ -1,47 +1,37 @@
 """Which engine drives a run, and what makes its calls: this process, or the workers of a Dask cluster."""
 
-from __future__ import annotations
-
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from datetime import datetime
+from random import Random
+from typing import TYPE_CHECKING, Union
 
 import anyio
 
 from batch_snapshot.aws.client import Clients
+from batch_snapshot.aws.target import Target
 from batch_snapshot.cluster.coordinator import Coordinator
-from batch_snapshot.config.options import BUDGET, DEFAULT_SETTINGS, LONGEST_BUDGET, silent_after
+from batch_snapshot.config.options import BUDGET, DEFAULT_SETTINGS, LONGEST_BUDGET, Options, silent_after
+from batch_snapshot.engine.account import AccountState
 from batch_snapshot.engine.pool import Engine
 from batch_snapshot.engine.seams import Seams
 from batch_snapshot.errors import InputError
+from batch_snapshot.jobs.recorder import Recorder
+from batch_snapshot.ledger.history import History
+from batch_snapshot.models import Account
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-    from contextlib import AbstractAsyncContextManager
-    from datetime import datetime
-    from random import Random
+    from batch_snapshot.cluster.dask_client import Workers  # may not be installed
 
-    from batch_snapshot.aws.target import Target
-    from batch_snapshot.cluster.dask_client import Workers
-    from batch_snapshot.config.options import Options
-    from batch_snapshot.engine.account import AccountState
-    from batch_snapshot.jobs.recorder import Recorder
-    from batch_snapshot.ledger.history import History
-    from batch_snapshot.models import Account
-
-    Callers = Clients | Workers
-
+Callers = Union[Clients, "Workers"]
 
 #: The longest drain time-out of a ledger that is believed, in seconds.
 LONGEST_DRAIN = 3600.0
 
 
 async def wait_for_lost_workers(past: History, on_wait: Callable[[str], None] | None) -> None:
-    """Wait until the workers of a coordinator that crashed must have stopped calling.
-
-    Args:
-        past: the history of the ledger that the coordinator wrote.
-        on_wait: called with what is waited for.
-    """
+    """Wait until the workers of a coordinator that crashed must have stopped calling."""
     last = past.last
     if last is None or past.end is not None or last.settings.get("engine") != "dask":
         return
@@ -61,11 +51,7 @@ def _seconds(value: object, longest: float) -> float | None:
 def open_callers(
     accounts: Mapping[str, Account], target: Target, options: Options, now: Callable[[], datetime]
 ) -> AbstractAsyncContextManager[Callers]:
-    """What makes the calls for the accounts, for as long as the block lasts.
-
-    Raises:
-        InputError: workers are wanted, and Dask is not installed.
-    """
+    """What makes the calls for the accounts, for as long as the block lasts."""
     if options.cluster is None:
         return Clients(accounts, target, now)
     try:
@@ -86,16 +72,6 @@ def build_engine(
     identify: Callable[[AccountState], Awaitable[None]],
     rng: Random,
 ) -> Engine:
-    """The engine for what makes the calls.
-
-    Args:
-        callers: make the calls.
-        accounts: by name.
-        options: how the run is driven.
-        recorder: records intents and outcomes.
-        identify: finds out who signs for an account.
-        rng: draws the jitter.
-    """
     seams = Seams(
         intend=recorder.intend,
         record=recorder.record,

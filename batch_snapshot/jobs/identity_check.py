@@ -1,25 +1,22 @@
 """Which AWS account signs for each account of a ledger, and whether it is the same as before."""
 
-from __future__ import annotations
-
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from batch_snapshot.engine import reader
+from batch_snapshot.engine.account import AccountState
+from batch_snapshot.engine.limits import AccountLimits
 from batch_snapshot.errors import InputError, ManifestError
 from batch_snapshot.manifest.duplicates import shared
 from batch_snapshot.models import AWS, SIMULATOR, ApiError, ErrorKind, Failure, Verdict
 from batch_snapshot.text import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from batch_snapshot.jobs.job import Job  # imports this
 
-    from batch_snapshot.engine.account import AccountState
-    from batch_snapshot.engine.limits import AccountLimits
-    from batch_snapshot.jobs.job import Job
-
-    #: Names the AWS account whose quotas an account uses; raises `ApiError`.
-    Identify = Callable[[str], Awaitable[str]]
+#: Names the AWS account whose quotas an account uses; raises `ApiError`.
+Identify = Callable[[str], Awaitable[str]]
 
 #: Accounts that the warning before the first call names.
 NAMED_ACCOUNTS = 5
@@ -51,25 +48,21 @@ def warning(account: str, before: str | None, now: str) -> str | None:
     if before is None or before == now or now.startswith(AWS_PREFIX):
         return None
     if before.startswith(AWS_PREFIX):
-        was = before.removeprefix(AWS_PREFIX)
         return (
-            f"account {account}: was AWS account {was} until now; AWS did not say which account these "
-            f"credentials belong to"
+            f"account {account}: was AWS account {before.removeprefix(AWS_PREFIX)} until now; AWS did not "
+            "say which account these credentials belong to"
         )
     return (
         f"account {account}: another access key signs than before: check that it belongs to the same AWS "
-        f"account"
+        "account"
     )
 
 
 def may_be_same(before: str | None, now: str, *, alike: bool, simulated: bool = False) -> bool:
-    """Whether two account names may sign for the same AWS account; without proof that they don't, they may.
+    """Whether the signers of two account names may be one AWS account; without proof against it, they may.
 
-    Args:
-        before: who signed under the one name; None: the ledger does not say.
-        now: who signs under the other.
-        alike: whether profile and role are the same.
-        simulated: both sign with the simulator's key.
+    `before` is None where the ledger does not say. `alike`: profile and role are the same. `simulated`: both
+    sign with the simulator's key.
     """
     was, is_ = account_number(before), account_number(now)
     if was and is_:
@@ -90,17 +83,13 @@ def account_number(recorded: str | None) -> str | None:
     return recorded.rsplit(":", 2)[-2]
 
 
-async def check_accounts(job: Job, identify: Identify, warn: Callable[[str], None] | None = None) -> None:
+async def check_accounts(job: "Job", identify: Identify, warn: Callable[[str], None] | None = None) -> None:
     """Refuse, before the first call, to send rows for another signer than before, or twice for one.
 
     A row is sent twice if two names of one AWS account list it, or if the ledger has it under another name of
     the account. For accounts that are not called now, the signer that the ledger names counts. Roles were
-    compared when the manifest was validated; here AWS is asked, but only by runs that call AWS.
-
-    Args:
-        job: the rows.
-        identify: names the AWS account of an account.
-        warn: called with `real_warning` if snapshots may be made that cannot be undone.
+    compared when the manifest was validated; here AWS is asked, but only by runs that call AWS. `warn` gets
+    the `real_warning` of snapshots that cannot be undone.
     """
     signers = job.past.signers
     numbers: dict[str, str] = {
@@ -113,32 +102,31 @@ async def check_accounts(job: Job, identify: Identify, warn: Callable[[str], Non
     renamed = {now for _, now in job.renamed}
 
     async def check(name: str) -> None:
-        before = signers.get(name, "")
-        if not (compared or name in renamed or before.startswith(AWS_PREFIX)):
+        if not (compared or name in renamed or signers.get(name, "").startswith(AWS_PREFIX)):
             return
         # Credentials that cannot be had stop the account alone, when its first row is to be sent.
         with suppress(ApiError):
             now = recorded_form(await identify(name))
             if now.startswith(AWS_PREFIX):
                 numbers[name] = now.removeprefix(AWS_PREFIX)
-            if why := refusal(name, before, now) or _renamed_refusal(job, name, now):
+            if why := _refusal(job, name, signers.get(name), now):
                 raise InputError(f"{job.path}: {why}")
 
     await reader.map_concurrently(job.accounts, check)
-    if compared and (same := shared(numbers)) and (problems := job.doubled(same)):
+    if compared and (same := shared(numbers)) and (problems := job.rows.doubled(same)):
         raise ManifestError(list(problems))
     if warn and job.is_real:
         warn(await real_warning(job, identify))
 
 
-async def real_warning(job: Job, identify: Identify) -> str:
+async def real_warning(job: "Job", identify: Identify) -> str:
     """How many rows go to which AWS accounts, and that their snapshots cannot be undone: one line."""
     rows = {name: number for name, number in job.planned().items() if number}
-    numbers: dict[str, str] = {}
+    numbers: dict[str, str | None] = {}
 
     async def find(name: str) -> None:
         with suppress(ApiError):
-            numbers[name] = account_number(recorded_form(await identify(name))) or ""
+            numbers[name] = account_number(recorded_form(await identify(name)))
 
     named = list(rows)[:NAMED_ACCOUNTS]
     await reader.map_concurrently(named, find)
@@ -147,23 +135,23 @@ async def real_warning(job: Job, identify: Identify) -> str:
     ]
     if len(rows) > len(named):
         shown.append(plural(len(rows) - len(named), "other account"))
-    catalogs = " and ".join(sorted(job.catalogs))
     return (
-        f"{plural(sum(rows.values()), 'row')} will be sent to catalog {catalogs} for "
-        f"{', '.join(shown)}: snapshots cannot be undone, and they notify partners"
+        f"{plural(sum(rows.values()), 'row')} will be sent to catalog {' and '.join(sorted(job.catalogs))} "
+        f"for {', '.join(shown)}: snapshots cannot be undone, and they notify partners"
     )
 
 
-def _renamed_refusal(job: Job, name: str, now: str) -> str | None:
+def _refusal(job: "Job", name: str, before: str | None, now: str) -> str | None:
+    """Why the account may not be called under the signer `now`: it is another one, or has rows twice."""
+    if why := refusal(name, before, now):
+        return why
     known = job.past.last.accounts if job.past.last else {}
     account = job.accounts[name]
     for (other, called), row in job.renamed.items():
-        if called != name:
-            continue
         settings = known.get(other, {})
         alike = all(settings.get(key) == getattr(account, key) for key in ("role_arn", "profile"))
-        before = job.past.signers.get(other)
-        if may_be_same(before, now, alike=alike, simulated=job.endpoint == SIMULATOR):
+        signer, simulated = job.past.signers.get(other), job.endpoint == SIMULATOR
+        if called == name and may_be_same(signer, now, alike=alike, simulated=simulated):
             ours = f"name the account {other!r} in the manifest as the ledger does"
             if job.command == "retry":
                 ours = f"leave account {name!r} out with --accounts"
@@ -176,13 +164,13 @@ def _renamed_refusal(job: Job, name: str, now: str) -> str | None:
 
 
 async def identify_signer(
-    job: Job, signers: dict[str, str], limits: AccountLimits, identify: Identify, account: AccountState
+    job: "Job", signers: dict[str, str], limits: AccountLimits, identify: Identify, account: AccountState
 ) -> None:
     """Find the AWS account that signs, put it in `signers` for the intents, and apply its quotas."""
     found = await identify(account.name)
     before = signers.get(account.name) or job.past.signers.get(account.name)
     now = signers[account.name] = recorded_form(found)
-    if why := refusal(account.name, before, now) or _renamed_refusal(job, account.name, now):
+    if why := _refusal(job, account.name, before, now):
         # The credentials could not be had at the start, and are another account's.
         raise ApiError(
             Failure(ErrorKind.DENIED, "AnotherAccount", why, Verdict.STOP_ACCOUNT, may_have_landed=False)

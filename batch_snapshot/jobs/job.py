@@ -4,15 +4,15 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from batch_snapshot import files
 from batch_snapshot.config.accounts import Targets
 from batch_snapshot.config.options import option_warnings, recorded_settings
-from batch_snapshot.errors import LedgerError
+from batch_snapshot.errors import LedgerError, ManifestError
+from batch_snapshot.jobs import identity_check, plan
 from batch_snapshot.jobs.locked import (
     LockedLedger,
     RetriedLedger,
@@ -20,18 +20,85 @@ from batch_snapshot.jobs.locked import (
     read_history,
     reminder_files,
 )
-from batch_snapshot.jobs.plan import Selection, limited
-from batch_snapshot.jobs.rows import LedgerRows, ManifestRows, renamed_rows
 from batch_snapshot.ledger import history, reader
 from batch_snapshot.ledger.history import History
-from batch_snapshot.manifest import Manifest, find_duplicates
-from batch_snapshot.models import SIMULATOR, Account, Request, Row
+from batch_snapshot.manifest import Manifest, duplicates, find_duplicates
+from batch_snapshot.manifest import rows as rows_of
+from batch_snapshot.manifest.problems import Place, ProblemLog
+from batch_snapshot.models import SIMULATOR, Account, Request, Row, Status
 from batch_snapshot.ratelimit import forecast
 from batch_snapshot.ratelimit.windows import calls_a_day
-from batch_snapshot.reporting import next_steps, summary
+from batch_snapshot.reporting import next_steps
+from batch_snapshot.reporting.stats import RunStats
 
 #: Vanished rows that the summary names.
 NAMED_ROWS = 20
+
+
+class ManifestRows(NamedTuple):
+    """The rows of a run."""
+
+    manifest: Manifest
+    past: History
+    run_id: str
+    accounts: Mapping[str, Account]
+
+    def requests(self) -> Iterator[Request | None]:
+        return plan.resumed(self._listed(), self.past, self.run_id, self.accounts)
+
+    def _listed(self) -> Iterator[Row]:
+        """The manifest's rows, and none that it did not list when it was validated."""
+        for row in rows_of(self.manifest):
+            if row.key not in self.manifest.keys:
+                text = f"{self.manifest.path}: changed while the run read it: run the same command again"
+                raise ManifestError([text])
+            yield row
+
+    def candidates(self) -> Iterator[Row]:
+        """The rows without any history: those that may be left out."""
+        return (one.row for one in self.requests() if one and one.row.key not in self.past.unfinished)
+
+    def doubled(self, same: Mapping[str, str]) -> list[str]:
+        return find_duplicates(self.manifest, same)
+
+    def todo(self) -> Mapping[str, int]:
+        """How many are to be sent, by account; another pass over the manifest only where it must be."""
+        manifest, accounts, past = self.manifest, self.accounts, self.past
+        done = {Status.SUCCEEDED, Status.FAILED}
+        settled = sum(past.status(key) in done or past.is_skipped(key) for key in manifest.keys)
+        if not settled:
+            return {name: count for name, count in manifest.rows_by_account.items() if name in accounts}
+        if len(manifest.accounts) == 1:
+            return dict.fromkeys(accounts, manifest.rows - settled)
+        return Counter(request.row.account for request in self.requests() if request)
+
+
+class LedgerRows(NamedTuple):
+    """The rows of a retry, out of its ledger alone."""
+
+    path: Path
+    past: History
+    chosen: plan.Selection
+    run_id: str
+    accounts: Mapping[str, Account]
+
+    def requests(self) -> Iterator[Request | None]:
+        pasts = history.unfinished_rows(reader.lines(self.path), self.past)
+        since = self.past.unrecorded_since
+        return plan.retried(pasts, self.chosen, self.run_id, self.accounts, since)
+
+    def todo(self) -> tuple[Counter[str], frozenset[str]]:
+        todo, catalogs = Counter[str](), set[str]()
+        for request in filter(None, self.requests()):
+            todo[request.row.account] += 1
+            catalogs.add(request.row.catalog)
+        return todo, frozenset(catalogs)
+
+    def doubled(self, same: Mapping[str, str]) -> list[str]:
+        place = Place(0, str(self.path), 0)
+        return duplicates.find(
+            lambda: ((request.row, place) for request in self.requests() if request), same, ProblemLog()
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,16 +113,13 @@ class Job:
     total: int
     #: Rows to send, by account.
     todo: Mapping[str, int]
-    #: Gives the rows in the order in which they are sent; None stands for one that is not sent.
-    requests: Callable[[], Iterator[Request | None]]
+    rows: ManifestRows | LedgerRows
     #: How many of them are sent at most; None: all.
     limit: int | None = None
     manifest_path: str | None
     manifest_sha256: str | None
     #: Over the file that keeps what `discover:` has found; None: the manifest has no such section.
     discovered_sha256: str | None = None
-    #: Gives the rows without any history, each time it is called: those that may be left out.
-    candidates: Callable[[], Iterator[Row]] | None = None
     settings: Mapping[str, Any]
     #: By account, where it is recorded that the ledger is unfinished (see `open_runs`).
     reminders: Mapping[str, Path]
@@ -70,8 +134,6 @@ class Job:
     #: Keys of rows that the ledger knows and the manifest lists no longer.
     vanished_keys: Collection[bytes] = ()
     warnings: Sequence[str] = ()
-    #: Which rows are listed twice where names stand for the same AWS accounts.
-    doubled: Callable[[Mapping[str, str]], Sequence[str]]
     #: By (name in the ledger, name now): a row to send that the ledger has under another account's name.
     renamed: Mapping[tuple[str, str], Row] = field(default_factory=dict)
     open_questions: Sequence[str] = ()
@@ -88,7 +150,14 @@ class Job:
         """How many rows this invocation sends, by account."""
         if self.limit is None:
             return self.todo
-        return Counter(one.row.account for one in limited(self.requests(), self.limit) if one)
+        return Counter(one.row.account for one in self.requests() if one)
+
+    def requests(self) -> Iterator[Request | None]:
+        """The rows in the order in which they are sent; None stands for one that is not sent."""
+        return plan.limited(self.rows.requests(), self.limit)
+
+    def new_stats(self) -> RunStats:
+        return RunStats(self.past, self.total, self.todo)
 
     @property
     def is_real(self) -> bool:
@@ -102,8 +171,7 @@ class Job:
         if end is None or any(self.todo.values()):
             return False
         # An end is outdated if it counts rows as unattempted of which the manifest lists none any more.
-        left = summary.count(self.past.counts(), self.total).unattempted
-        return bool(left) or not end.counts.get("unattempted")
+        return bool(self.new_stats().counts.unattempted) or not end.counts.get("unattempted")
 
     @property
     def vanished(self) -> int:
@@ -143,12 +211,11 @@ def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
         past=past,
         total=manifest.rows + len(vanished),
         todo=rows.todo(),
-        requests=rows.requests,
+        rows=rows,
         limit=options.limit,
         manifest_path=str(files.resolved(manifest.path)),
         manifest_sha256=manifest.sha256,
         discovered_sha256=manifest.found_sha256,
-        candidates=rows.candidates,
         settings=settings,
         reminders=reminder_files(manifest.name, targets, options),
         instead_of=locked.instead_of,
@@ -158,7 +225,6 @@ def open_run(locked: LockedLedger, manifest: Manifest) -> Job:
         todays_command=options.command_line if locked.todays_ledger else None,
         vanished_keys=vanished,
         warnings=warnings,
-        doubled=partial(find_duplicates, manifest),
         renamed=renamed,
         open_questions=[*locked.refused, *_renamed_questions(renamed), *questions],
     )
@@ -190,11 +256,11 @@ def _warnings_and_questions(locked: LockedLedger, manifest: Manifest) -> tuple[l
 
 
 def open_retry(
-    locked: RetriedLedger, selection: Callable[[History], Selection] | Selection | None = None
+    locked: RetriedLedger, selection: Callable[[History], plan.Selection] | plan.Selection | None = None
 ) -> Job:
     """Make the job of `retry`; without a `selection`, of the rows that another try can cure."""
     path, past, header, targets = locked.path, locked.past, locked.header, locked.targets
-    chosen = selection(past) if callable(selection) else selection or Selection()
+    chosen = selection(past) if callable(selection) else selection or plan.Selection()
     rows = LedgerRows(path, past, chosen, header.run_id, targets.accounts)
     renamed = renamed_rows(rows.requests(), past, targets.accounts)
     todo, catalogs = rows.todo()
@@ -211,7 +277,7 @@ def open_retry(
         past=past,
         total=header.rows,
         todo=todo,
-        requests=rows.requests,
+        rows=rows,
         limit=locked.options.limit,
         manifest_path=header.manifest,
         manifest_sha256=header.manifest_sha256,
@@ -219,7 +285,43 @@ def open_retry(
         reminders=reminder_files(header.name, targets, locked.options),
         rest_command=rest,
         warnings=option_warnings(locked.options),
-        doubled=rows.doubled,
         renamed=renamed,
         open_questions=_renamed_questions(renamed),
     )
+
+
+def renamed_rows(
+    requests: Iterator[Request | None], past: History, accounts: Mapping[str, Account]
+) -> dict[tuple[str, str], Row]:
+    """By (another name, name): the first row to send under a name that the ledger has under the other.
+
+    Accounts of another endpoint or with another AWS account number don't count. Of a row that the ledger has
+    under both names, a failed state under the other name does not count: it made no snapshot.
+    """
+    settings = past.last.accounts if past.last else {}
+    others = {
+        name: [other for other in settings if other != name and _may_be_same_account(other, account, past)]
+        for name, account in accounts.items()
+    }
+    found: dict[tuple[str, str], Row] = {}
+    if not any(others.values()):
+        return found
+    for request in requests:
+        if request is None:
+            continue
+        row = request.row
+        known = row.key in past.unfinished
+        for other in others[row.account]:
+            key = row._replace(account=other).key
+            status = past.status(key)
+            if status and not (known and status is Status.FAILED):
+                found.setdefault((other, row.account), row)
+    return found
+
+
+def _may_be_same_account(other: str, account: Account, past: History) -> bool:
+    known: Mapping[str, Any] = past.last.accounts[other] if past.last else {}
+    now = account.number or identity_check.account_number(past.signers.get(account.name))
+    before = identity_check.account_number(past.signers.get(other))
+    differ = before is not None and now is not None and before != now
+    return known.get("endpoint_url") == account.endpoint_url and not differ

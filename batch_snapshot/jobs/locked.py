@@ -34,6 +34,9 @@ from batch_snapshot.manifest import Manifest, checks
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.text import timestamp
 
+#: Unfinished ledgers that a message names; the rest are counted.
+NAMED = 5
+
 
 class LockedLedger(NamedTuple):
     """A manifest and the ledger of its run, while their locks are held."""
@@ -43,19 +46,26 @@ class LockedLedger(NamedTuple):
     path: Path
     targets: Targets
     #: Nothing is locked or repaired: another run may be writing the ledger.
-    read_only: bool = False
+    read_only: bool
     #: Warnings about files that are no ledgers.
-    passed_over: Sequence[str] = ()
+    passed_over: Sequence[str]
+    #: Today's ledger, where this one of another day is to be finished first.
+    todays_ledger: Path | None
     #: Paths of unfinished ledgers that are given up for this one.
     instead_of: Collection[str] = ()
     #: Why a run would be refused; a dry run says so.
     refused: Sequence[str] = ()
-    #: Today's ledger, where this one of another day is to be finished first.
-    todays_ledger: Path | None = None
 
     @property
     def began(self) -> Header | None:
         return reader.head(self.path) if self.path.exists() else None
+
+
+class OtherLedger(NamedTuple):
+    path: Path
+    run_id: str
+    #: It has vanished, or another run's ledger is in its place.
+    gone: bool
 
 
 @contextmanager
@@ -72,8 +82,8 @@ def lock_ledger(
             _lock_accounts(stack, manifest.name, targets, options, now)
             writer.repair_last_line(path)
         today = resume.todays_ledger(manifest.name, options, now)
-        locked = LockedLedger(manifest, options, path, targets, read_only, passed_over)
-        yield _check_unfinished(locked._replace(todays_ledger=today if today != path else None))
+        later = today if today != path else None
+        yield _check_unfinished(LockedLedger(manifest, options, path, targets, read_only, passed_over, later))
 
 
 def _check_unfinished(locked: LockedLedger) -> LockedLedger:
@@ -142,11 +152,9 @@ def reminder_files(name: str, targets: Targets, options: Options) -> dict[str, P
 def _lock_file(stack: ExitStack, path: Path, now: datetime) -> None:
     if files.exists(path) and path.is_dir():
         raise InputError(f"{path}: is a folder; name the ledger's file")
-    lock = paths.ledger_lock(path)
     # Rows of a ledger that exists must not be sent again under another.
-    known = os.path.lexists(path)
-    elsewhere = "copy the ledger elsewhere and name the copy" if known else "name another place"
-    elsewhere += " with --ledger"
+    copy = "copy the ledger elsewhere and name the copy" if os.path.lexists(path) else "name another place"
+    lock, elsewhere = paths.ledger_lock(path), f"{copy} with --ledger"
     stack.enter_context(locks.hold(lock, what=str(path), since=timestamp(now), elsewhere=elsewhere))
 
 
@@ -180,9 +188,9 @@ def check_ledger_fits(past: History, path: Path, name: str, targets: Targets, ru
     for account in targets.accounts.values():
         known = past.last.accounts.get(account.name)
         values = {key: getattr(account, key) for key in ("role_arn", "profile", "region", "endpoint_url")}
-        if known is not None and any(known.get(key) != value for key, value in values.items()):
-            if not reader.names_rows(path, account.name):
-                continue  # nothing was sent for it yet: it is not settled who signs
+        changed = known is not None and any(known.get(key) != value for key, value in values.items())
+        # Where nothing was sent for it yet, it is not settled who signs.
+        if known is not None and changed and reader.names_rows(path, account.name):
             was = ", ".join(f"{key} {known.get(key) or 'none'}" for key in values)
             raise LedgerError(f"{path}: account {account.name!r} has other settings there ({was}); {way_out}")
 
@@ -196,44 +204,27 @@ def _check_names(path: Path, header: Header) -> None:
             )
 
 
-#: Ledgers that a message names; the rest are counted.
-NAMED = 5
-
-
-class OtherLedger(NamedTuple):
-    path: Path
-    run_id: str
-    #: It has vanished, or another run's ledger is in its place.
-    gone: bool
-
-
 def check_other_ledgers(
     files: Iterable[Path], path: Path, name: str, options: Options, began: Header | None
 ) -> frozenset[str]:
     """Refuse to begin a ledger while an unfinished one of the same manifest and account is elsewhere.
 
-    Returns:
-        The paths of the ledgers that are given up for this one, as they are recorded.
+    Returns the paths of the ledgers that are given up for this one, as they are recorded.
     """
     others = _other_ledgers(files, path, name, options)
     if not others or (began and reader.names_rows(path)):
         return frozenset()
     if options.new_ledger or (began and began.settings.get("new_ledger")):
         return frozenset(str(other.path) for other in others)
-    raise InputError(_refusal(path, name, others))
-
-
-def _refusal(path: Path, name: str, others: list[OtherLedger]) -> str:
     first = others[0]
     shown = [f"{other.path} (run {other.run_id}{', gone' if other.gone else ''})" for other in others[:NAMED]]
     more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
     put_back = "put it back, and " if first.gone else ""
-    return (
+    raise InputError(
         f"{path}: would be a new ledger, but manifest {name!r} has a run that is not finished: "
         f"{', '.join(shown)}{more}; only that ledger records which snapshots exist. To resume it, "
-        f"{put_back}give "
-        f"--ledger {shlex.quote(str(first.path))}; to start over and make all its snapshots again, give "
-        "--new-ledger"
+        f"{put_back}give --ledger {shlex.quote(str(first.path))}; to start over and make all its snapshots "
+        "again, give --new-ledger"
     )
 
 
@@ -242,22 +233,21 @@ def _other_ledgers(files: Iterable[Path], path: Path, name: str, options: Option
     runs: dict[str, str] = {}
     for file in files:
         runs |= open_runs.unfinished_runs(file)
-    here, pattern = path.resolve(), options.ledger or ""
-    others = []
-    for text, run_id in reversed(runs.items()):
-        other = Path(text)
-        if other != here and not paths.is_dated_ledger(pattern, name, other):
-            others += _if_unfinished(other, run_id)
-    return others
+    here, others = path.resolve(), [(Path(text), run_id) for text, run_id in reversed(runs.items())]
+    return [
+        unfinished
+        for other, run_id in others
+        if other != here and not paths.is_dated_ledger(options.ledger or "", name, other)
+        if (unfinished := _if_unfinished(other, run_id))
+    ]
 
 
-def _if_unfinished(path: Path, run_id: str) -> list[OtherLedger]:
+def _if_unfinished(path: Path, run_id: str) -> OtherLedger | None:
     """The ledger, unless its run has nothing left to send, or has sent nothing."""
     try:
         past = reader.history_of(path)
     except (BatchSnapshotError, OSError):
-        return [OtherLedger(path, run_id, gone=False)]
-    if past.first is None or past.first.run_id != run_id:
-        return [OtherLedger(path, run_id, gone=True)]
-    sent = past.succeeded or past.unfinished
-    return [OtherLedger(path, run_id, gone=False)] if sent and not past.finished else []
+        return OtherLedger(path, run_id, gone=False)
+    gone = past.first is None or past.first.run_id != run_id
+    unfinished = (past.succeeded or past.unfinished) and not past.finished
+    return OtherLedger(path, run_id, gone) if gone or unfinished else None

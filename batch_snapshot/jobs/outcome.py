@@ -16,13 +16,14 @@ from batch_snapshot.text import plural
 _OUTCOMES = {StopKind.DEFERRED: "deferred", StopKind.STOPPED: "stopped", StopKind.INTERRUPTED: "interrupted"}
 
 
-def initial_stats(job: Job) -> RunStats:
-    return RunStats(job.past, job.total, job.todo)
-
-
 def decide_outcome(engine: RunState, stats: RunStats) -> str:
     stop = engine.ending
-    return _OUTCOMES[stop.kind] if stop and not _stopped_after_last_row(engine, stats) else "completed"
+    if stop is None:
+        return "completed"
+    # A run that was stopped by its very last row has sent every row all the same.
+    by_a_row = stop is engine.stop and stop.kind is StopKind.STOPPED
+    all_sent = all(stats.settled[name] >= rows for name, rows in stats.todo.items())
+    return "completed" if by_a_row and all_sent else _OUTCOMES[stop.kind]
 
 
 def defer_rest(engine: RunState, stats: RunStats, limit: int | None) -> None:
@@ -33,27 +34,18 @@ def defer_rest(engine: RunState, stats: RunStats, limit: int | None) -> None:
         engine.stop = Stop(StopKind.DEFERRED, reason)
 
 
-def _stopped_after_last_row(engine: RunState, stats: RunStats) -> bool:
-    """Whether the run was stopped by its very last row: then every row was sent all the same."""
-    stopped = engine.ending is engine.stop and engine.stop and engine.stop.kind is StopKind.STOPPED
-    return bool(stopped) and all(stats.settled[name] >= rows for name, rows in stats.todo.items())
-
-
 def nothing_to_do_summary(job: Job) -> Summary:
-    return run_summary(job, "completed", initial_stats(job), warnings=[*job.warnings, _why_nothing(job)])
-
-
-def _why_nothing(job: Job) -> str:
-    if job.command == "retry":
-        return f"{job.path}: no row of this selection failed or is in doubt: nothing to retry"
-    counts = initial_stats(job).counts
-    if counts.succeeded == counts.total:
+    stats = job.new_stats()
+    if stats.counts.succeeded == stats.counts.total:
         what = "every row has succeeded"
-    elif counts.settled:
+    elif stats.counts.settled:
         what = "every row has succeeded or was left out"
     else:
         what = "every row has a result (retry sends failed rows again)"
-    return f"{job.path}: {what}: nothing left to run. For a new run of the same rows name a new --ledger"
+    why = f"{what}: nothing left to run. For a new run of the same rows name a new --ledger"
+    if job.command == "retry":
+        why = "no row of this selection failed or is in doubt: nothing to retry"
+    return run_summary(job, "completed", stats, warnings=[*job.warnings, f"{job.path}: {why}"])
 
 
 def run_summary(

@@ -9,7 +9,6 @@ import anyio
 from batch_snapshot import __version__
 from batch_snapshot.errors import StorageError
 from batch_snapshot.jobs.job import Job
-from batch_snapshot.jobs.outcome import initial_stats
 from batch_snapshot.ledger import codec, open_runs, records
 from batch_snapshot.ledger.writer import Ledger
 from batch_snapshot.models import Outcome, Request, Row, Skip, Status
@@ -17,24 +16,6 @@ from batch_snapshot.reporting.stats import RunStats
 
 #: Seconds between two fsyncs of the ledger.
 SYNC_EVERY = 1.0
-
-
-def _run_header(job: Job, now: datetime) -> records.Header:
-    known = job.past.last.accounts if job.past.last else {}
-    called = {name: codec.encode_account(account) for name, account in job.accounts.items()}
-    return records.Header(
-        run_id=job.run_id,
-        command=job.command,
-        name=job.name,
-        manifest=job.manifest_path,
-        manifest_sha256=job.manifest_sha256,
-        rows=job.total,
-        accounts={**known, **called},
-        endpoint=job.endpoint,
-        started_at=now,
-        settings=job.settings,
-        discovered_sha256=job.discovered_sha256,
-    )
 
 
 @dataclass(slots=True)
@@ -57,8 +38,21 @@ class Recorder:
     _reminded: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.header = _run_header(self.job, self.now())
-        self.stats = initial_stats(self.job)
+        job, self.stats = self.job, self.job.new_stats()
+        known = job.past.last.accounts if job.past.last else {}
+        self.header = records.Header(
+            run_id=job.run_id,
+            command=job.command,
+            name=job.name,
+            manifest=job.manifest_path,
+            manifest_sha256=job.manifest_sha256,
+            rows=job.total,
+            accounts={**known, **{name: codec.encode_account(one) for name, one in job.accounts.items()}},
+            endpoint=job.endpoint,
+            started_at=self.now(),
+            settings=job.settings,
+            discovered_sha256=job.discovered_sha256,
+        )
 
     async def begin(self) -> None:
         self.ledger.append(codec.encode_run(self.header, __version__, vanished=self.job.vanished))
@@ -109,20 +103,16 @@ class Recorder:
 
     def clear_reminders(self) -> list[str]:
         """Forget that the ledger is unfinished, for all accounts or those that are; returns warnings."""
-        job, counts = self.job, self.stats.counts
-        settled = not (counts.unattempted or counts.in_doubt)
+        job, stats, counts = self.job, self.stats, self.stats.counts
+        all_settled = not (counts.unattempted or counts.in_doubt)
+        # In a retry, or with vanished rows, it is not known which accounts have rows left.
+        known = job.command == "run" and not job.vanished_keys
         try:
             for name, file in job.reminders.items():
-                if settled or self._finished_for(name):
+                left = stats.settled[name] < stats.todo.get(name, 0)
+                in_doubt = stats.accounts[name].statuses[Status.IN_DOUBT]
+                if all_settled or (known and not (left or in_doubt)):
                     open_runs.remove(file, job.path, job.run_id)
         except StorageError as error:
             return [str(error)]
         return []
-
-    def _finished_for(self, account: str) -> bool:
-        """Whether a run has no row of the account left; of vanished rows that is not known."""
-        if self.job.command != "run" or self.job.vanished_keys:
-            return False
-        stats = self.stats
-        settled = stats.settled[account] >= stats.todo.get(account, 0)
-        return settled and not stats.accounts[account].statuses[Status.IN_DOUBT]

@@ -126,15 +126,11 @@ def _unfinished(
     for path in ledgers:
         try:
             head = reader.head(path)
-            if head is None or head.name != name or head.endpoint != _endpoint(path, head, options):
-                continue
-            ledger = unfinished_ledger(path, now, options.resume_within)
+            if head and head.name == name and head.endpoint == _endpoint(path, head, options):
+                unfinished.append(unfinished_ledger(path, now, options.resume_within))
         except LedgerError as error:
             warnings.append(f"ignored: {error}")
-            continue
-        if ledger:
-            unfinished.append(ledger)
-    return unfinished
+    return list(filter(None, unfinished))
 
 
 def _abandoned_warnings(ledgers: Sequence[UnfinishedLedger]) -> list[str]:
@@ -145,24 +141,19 @@ def _abandoned_warnings(ledgers: Sequence[UnfinishedLedger]) -> list[str]:
         for one in ledgers
         if one.end is None or (one.end.counts.get("unattempted") and one.end.outcome != "completed")
     ]
-    texts = [_abandoned_warning(one) for one in old[:NAMED_LEDGERS]]
+    texts = []
+    for path, head, end, *_ in old[:NAMED_LEDGERS]:
+        how = f"was {end.outcome}" if end else "crashed"
+        rows = plural(end.counts.get("unattempted", 0), "row") if end else _rows_left(path)
+        manifest = head.manifest or "MANIFEST"
+        command = next_steps.run_command(manifest, str(path), head.endpoint, head.settings, "accounts")
+        texts.append(
+            f"{path}: that run {how} and left {rows} unattempted; a new ledger begins without them. "
+            f"To send them: {command}. To give them up, move the ledger elsewhere"
+        )
     if (hidden := len(old) - NAMED_LEDGERS) > 0:
         texts.append(f"{plural(hidden, 'older ledger')} not finished either")
     return texts
-
-
-def _abandoned_warning(ledger: UnfinishedLedger) -> str:
-    head, end = ledger.head, ledger.end
-    how = f"was {end.outcome}" if end else "crashed"
-    rows = plural(end.counts.get("unattempted", 0), "row") if end else _rows_left(ledger.path)
-    manifest_path = head.manifest or "MANIFEST"
-    command = next_steps.run_command(
-        manifest_path, str(ledger.path), head.endpoint, head.settings, "accounts"
-    )
-    return (
-        f"{ledger.path}: that run {how} and left {rows} unattempted; a new ledger begins without them. "
-        f"To send them: {command}. To give them up, move the ledger elsewhere"
-    )
 
 
 def _rows_left(path: Path) -> str:

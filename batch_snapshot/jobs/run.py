@@ -37,7 +37,7 @@ from batch_snapshot.jobs.outcome import decide_outcome, defer_rest, nothing_to_d
 from batch_snapshot.jobs.preview import Preview, preview_job
 from batch_snapshot.jobs.recorder import Recorder
 from batch_snapshot.jobs.signals import StopHandler
-from batch_snapshot.jobs.skipping import SkipStep, prepare_skipping, skip_rows
+from batch_snapshot.jobs.skipping import SkipFilter, prepare_skipping, skip_rows
 from batch_snapshot.ledger import writer
 from batch_snapshot.ledger.history import History
 from batch_snapshot.manifest import LoadOptions, Manifest, load
@@ -121,15 +121,8 @@ async def retry(
 ) -> Summary:
     """Try rows of the ledger at `path` again that failed or are in doubt; no manifest is needed.
 
-    Args:
-        path: the ledger.
-        selection: which rows, or what chooses from the history; None: those that another try can cure.
-        options: as for `run`; where the ledger says otherwise, they are refused.
-        hooks: as for `run`.
-
-    Raises:
-        InputError: ledger or options are not valid or don't fit together; nothing was called.
-        StorageError: a lock is held, or the ledger cannot be written; no call follows the failure.
+    `selection` says which, or chooses from the history; without it, those that another try can cure. Options
+    are refused where the ledger says otherwise. Raises as `run` does.
     """
     options, hooks = options or Options(), hooks or Hooks()
     with lock_retried_ledger(Path(path), options, hooks.now()) as locked:
@@ -177,27 +170,21 @@ async def _carry_out(job: Job, options: Options, hooks: Hooks) -> Summary:
         stats = recorder.stats
         view = RunView(job.name, stats, engine, limits, job.path, job.endpoint)
         readers = readers_over(accounts, limits, callers.identify, callers.read, now=hooks.now, rng=hooks.rng)
-        skip_step = stack.enter_context(prepare_skipping(options, recorder, readers))
+        skipping = stack.enter_context(prepare_skipping(options, recorder, readers))
         if hooks.signals:
             stack.enter_context(interrupts.handle_signals())
         stop_handler.begin(engine, signals=hooks.signals)
         await recorder.begin()
         controller = hooks.control and Controller(engine, limits, recorder, options, hooks.control)
-        await _run_engine(engine, view, recorder, hooks, skip_step, controller=controller)
+        await _run_engine(engine, view, recorder, hooks, skipping, controller=controller)
         stop_handler.end()
         outcome = decide_outcome(engine, stats)
         await recorder.end(outcome)
-        warnings += [*recorder.clear_reminders(), *skip_step.warnings, *job.warnings]
+        warnings += [*recorder.clear_reminders(), *(skipping.warnings if skipping else ()), *job.warnings]
         warnings += [text for account in accounts.values() for text in account.warnings]
-        return run_summary(
-            job,
-            outcome,
-            stats,
-            view=view,
-            signum=stop_handler.signum,
-            warnings=warnings,
-            reads=skip_step.reads,
-        )
+        reads = skipping.reads if skipping else {}
+        signum = stop_handler.signum
+        return run_summary(job, outcome, stats, view=view, signum=signum, warnings=warnings, reads=reads)
 
 
 def _open_call_log(
@@ -226,7 +213,7 @@ async def _run_engine(
     view: RunView,
     recorder: Recorder,
     hooks: Hooks,
-    skip_step: SkipStep,
+    skipping: SkipFilter | None,
     *,
     controller: Controller | None,
 ) -> None:
@@ -239,11 +226,12 @@ async def _run_engine(
                 tasks.start_soon(controller.serve)
             if hooks.watch:
                 tasks.start_soon(hooks.watch, view)
-            skipped = await skip_rows(engine, skip_step)
-            stats.todo = {name: rows - skipped[name] for name, rows in stats.todo.items()}
+            if skipping:
+                skipped = await skip_rows(engine, skipping)
+                stats.todo = {name: rows - skipped[name] for name, rows in stats.todo.items()}
             job = recorder.job
             view.planned = job.planned() if job.limit else None
-            batches = plan.batches(plan.limited(job.requests(), job.limit), BATCH)
+            batches = plan.batches(job.requests(), BATCH)
             await engine.run(_stop_if_manifest_changes(engine, batches), view.todo)
             defer_rest(engine, stats, job.limit)
             tasks.cancel_scope.cancel()
@@ -251,14 +239,10 @@ async def _run_engine(
         storage = group.subgroup(StorageError)
         if storage is None:
             raise
-        raise _first(storage) from None
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+        first: BaseException = storage
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
 
 
 def _stop_if_manifest_changes(engine: RunState, batches: Iterator[list[Request]]) -> Iterator[list[Request]]:
@@ -271,11 +255,8 @@ def _stop_if_manifest_changes(engine: RunState, batches: Iterator[list[Request]]
 def run_sync(path: Path | str, options: Options | None = None, hooks: Hooks | None = None) -> Summary:
     """Do what `run` does, and return when it is over.
 
-    Inside a running loop it works too, but blocks that loop; `await run(…)` does not.
-
-    Raises:
-        InputError: as `run`; or `Hooks(signals=True)` inside a running loop.
-        StorageError: as `run`.
+    Inside a running loop it works too, without `Hooks(signals=True)`, but blocks that loop; `await run(…)`
+    does not.
     """
     return _run_to_end(partial(run, path, options, hooks), hooks)
 
@@ -291,7 +272,9 @@ def retry_sync(
 
 
 def _run_to_end(work: Callable[[], Awaitable[Summary]], hooks: Hooks | None) -> Summary:
-    if not _loop_is_running():
+    try:
+        anyio.get_current_task()
+    except RuntimeError:  # no loop is running
         return anyio.run(work)
     if hooks and hooks.signals:
         raise InputError(
@@ -301,11 +284,3 @@ def _run_to_end(work: Callable[[], Awaitable[Summary]], hooks: Hooks | None) -> 
     # An exception in the block, such as an interrupt, ends the work before it is raised further.
     with start_blocking_portal() as portal:
         return portal.call(work)
-
-
-def _loop_is_running() -> bool:
-    try:
-        anyio.get_current_task()
-    except RuntimeError:
-        return False
-    return True

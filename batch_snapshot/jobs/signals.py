@@ -13,10 +13,6 @@ from batch_snapshot.text import plural
 #: Called with a sentence, and its facts by name.
 Notify = Callable[[str, Mapping[str, Any]], None]
 
-#: How to drop the calls of a stopping run: if a signal stopped it, and otherwise.
-_AGAIN = "press Ctrl-C again, or send another signal, to drop them: their rows are then in doubt"
-_TWICE = "press Ctrl-C twice, or send two signals, to drop them: their rows are then in doubt"
-
 
 class StopHandler:
     def __init__(self, notify: Notify | None) -> None:
@@ -75,6 +71,7 @@ class StopHandler:
         if not waiting:
             self._notify(f"{stop.reason}: no further row is sent, and no call is in flight", facts)
             return
-        again = _AGAIN if self.caught else _TWICE
+        again = "again, or send another signal" if self.caught else "twice, or send two signals"
         wait = f"waiting for {plural(waiting, 'call')} in flight, {seconds:.0f} s at most (--drain-timeout)"
-        self._notify(f"{stop.reason}: no further row is sent; {wait}; {again}", facts)
+        drop = f"press Ctrl-C {again}, to drop them: their rows are then in doubt"
+        self._notify(f"{stop.reason}: no further row is sent; {wait}; {drop}", facts)

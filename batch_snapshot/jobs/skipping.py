@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import anyio
 
@@ -19,6 +18,7 @@ from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
 from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.errors import DeferredError, InputError, ManifestError, ServiceError
+from batch_snapshot.jobs.job import ManifestRows
 from batch_snapshot.jobs.recorder import Recorder
 from batch_snapshot.ledger.snapshot_index import SnapshotIndex, SnapshotJob, service_of
 from batch_snapshot.manifest import filters
@@ -32,6 +32,9 @@ SKIPPED_AT_ONCE, DECIDED_AT_ONCE = 256, 64
 #: Rows looked at between two turns of everything else.
 ROWS_A_TURN = 1024
 
+#: Seconds between two checks whether the run is to stop.
+STOP_CHECK_EVERY = 0.1
+
 _TABLES = """
 CREATE TABLE wanted (account TEXT, catalog TEXT, resource TEXT, modified REAL, seen INTEGER,
     PRIMARY KEY (account, catalog, resource)) WITHOUT ROWID;
@@ -40,13 +43,6 @@ CREATE TABLE engagements (account TEXT, catalog TEXT, engagement TEXT,
 CREATE TABLE active (account TEXT, catalog TEXT, engagement TEXT, resource TEXT, template TEXT,
     PRIMARY KEY (account, catalog, engagement, resource, template)) WITHOUT ROWID
 """
-
-
-@dataclass(slots=True)
-class SkippedRows:
-    by_account: Counter[str] = field(default_factory=Counter)
-    #: By account: why what must be known of its rows cannot be read; none of them may be sent.
-    errors: dict[str, ServiceError] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,12 +63,19 @@ class SkipFilter:
     clock_skew: Callable[[str], float | None]
     now: float
     skip: Callable[[Skip, Sequence[Row]], Awaitable[None]]
-    skipped: SkippedRows = field(default_factory=SkippedRows)
+    warnings: Sequence[str] = ()
+    #: Rows that were left out, by account.
+    skipped: Counter[str] = field(default_factory=Counter)
+    #: By account: why what must be known of its rows cannot be read; none of them may be sent.
+    errors: dict[str, ServiceError] = field(default_factory=dict)
     _db: Connection = field(init=False)
     _unrecorded: dict[Skip, list[Row]] = field(default_factory=lambda: {reason: [] for reason in Skip})
 
-    async def choose(self) -> SkippedRows:
-        """Leave out rows."""
+    @property
+    def reads(self) -> dict[str, int]:
+        return dict(sorted(sum((reader.calls for reader in self.readers.values()), Counter()).items()))
+
+    async def choose(self) -> None:
         with sqlite.temporary_tables(_TABLES) as self._db:
             for number, row in enumerate(self.rows()):
                 wanted = (row.account, row.catalog, row.resource)
@@ -81,15 +84,12 @@ class SkipFilter:
                 self._db.execute("INSERT OR IGNORE INTO engagements VALUES (?, ?, ?)", where)
                 if number % ROWS_A_TURN == 0:
                     await anyio.lowlevel.checkpoint()
-            for account, catalog in self._db.execute(
-                "SELECT DISTINCT account, catalog FROM wanted"
-            ).fetchall():
-                await self._read_lists(account, catalog)
+            for where in self._db.execute("SELECT DISTINCT account, catalog FROM wanted").fetchall():
+                await self._read_lists(*where)
             rows = self.rows()
             while batch := list(islice(rows, DECIDED_AT_ONCE)):
                 await self._decide(batch)
             await self._record(at_least=1)
-        return self.skipped
 
     async def _read_lists(self, account: str, catalog: str) -> None:
         operation = SNAPSHOT.jobs.listing.name
@@ -101,26 +101,24 @@ class SkipFilter:
             if self.since is not None:
                 await self._read_dates(reader, account, catalog)
         except ApiError as error:
-            self.skipped.errors[account] = read_failed(account, operation, error.failure)
+            self.errors[account] = read_failed(account, operation, error.failure)
         except ServiceError as error:
-            self.skipped.errors[account] = error
+            self.errors[account] = error
 
     async def _read_dates(self, reader: Reader, account: str, catalog: str) -> None:
         where = (account, catalog)
         (wanted,) = self._db.execute(
             "SELECT count(*) FROM wanted WHERE account = ? AND catalog = ?", where
         ).fetchone()
-        limit = changes.pages_to_read(wanted)
         # By id, so that opportunities modified meanwhile keep their position.
         order = {"SortBy": "Identifier", "SortOrder": "ASCENDING"}
-        if limit:
-            pages = 0
+        if left := changes.pages_to_read(wanted):
             async for page in reader.pages("ListOpportunities", Catalog=catalog, Sort=order):
                 self._store_dates(account, catalog, page.items)
-                pages += 1
+                left -= 1
                 if page.token is None:
                     return
-                if pages >= limit:
+                if not left:
                     break
         unseen = "SELECT resource FROM wanted WHERE account = ? AND catalog = ? AND NOT seen"
         unseen += " ORDER BY resource LIMIT ?"
@@ -165,9 +163,9 @@ class SkipFilter:
 
     async def _decide(self, rows: Sequence[Row]) -> None:
         unknown: list[Row] = []
-        verdicts: dict[Row, Skip | None] = {}
+        verdicts: dict[Row, Skip] = {}
         for row in rows:
-            if row.account in self.skipped.errors:
+            if row.account in self.errors:
                 continue
             if self._db.execute(
                 "SELECT 1 FROM active WHERE account = ? AND catalog = ? AND engagement = ? AND resource = ?"
@@ -175,23 +173,19 @@ class SkipFilter:
                 (row.account, row.catalog, row.engagement, row.resource, row.template),
             ).fetchone():
                 verdicts[row] = Skip.ACTIVE_JOB
-            elif (since := self._since(row)) is not None:
-                verdicts[row] = self._verdict(row, since)
-            elif self.since is not None and self._modified(row) is not None:
-                unknown.append(row)
+            elif self.since is not None:
+                modified, since = self._modified(row), self._since(row)
+                if changes.unchanged(modified, since):
+                    verdicts[row] = Skip.UNCHANGED
+                elif modified is not None and since is None:
+                    unknown.append(row)
         if unknown:
             await map_concurrently(unknown, partial(self._compare_last_snapshot, verdicts))
         for row in rows:
             if reason := verdicts.get(row):
                 self._unrecorded[reason].append(row)
-                self.skipped.by_account[row.account] += 1
+                self.skipped[row.account] += 1
         await self._record(at_least=SKIPPED_AT_ONCE)
-
-    def _verdict(self, row: Row, since: float) -> Skip | None:
-        margin = 0.0
-        if self.since == "last":
-            margin = changes.MARGIN + abs(self.clock_skew(row.account) or 0.0)
-        return Skip.UNCHANGED if changes.unchanged(self._modified(row), since, margin) else None
 
     def _modified(self, row: Row) -> float | None:
         found = self._db.execute(
@@ -202,24 +196,25 @@ class SkipFilter:
         return modified
 
     def _since(self, row: Row) -> float | None:
-        """From when on a change of the row counts; None: no ledger knows, or it does not matter."""
+        """From when on a change of the row counts, less what clocks may differ; None: no ledger knows."""
         if isinstance(self.since, float):
             return self.since
-        return self.index.last(self.service, row) if self.since and self.service else None
+        last = self.index.last(self.service, row) if self.service else None
+        return None if last is None else last - changes.MARGIN - abs(self.clock_skew(row.account) or 0.0)
 
-    async def _compare_last_snapshot(self, verdicts: dict[Row, Skip | None], row: Row) -> None:
+    async def _compare_last_snapshot(self, verdicts: dict[Row, Skip], row: Row) -> None:
         """Decide by the last snapshot that the service has; its date is by the service's own clock."""
-        if row.account in self.skipped.errors:
+        if row.account in self.errors:
             return
         operation = create_operation(row)
         try:
             answer = await self.readers[row.account].read(operation.look_up, **operation.read_parameters(row))
         except ApiError as error:
             if error.failure.code != NOT_FOUND:
-                self.skipped.errors[row.account] = read_failed(row.account, operation.look_up, error.failure)
+                self.errors[row.account] = read_failed(row.account, operation.look_up, error.failure)
             return
         except ServiceError as error:
-            self.skipped.errors[row.account] = error
+            self.errors[row.account] = error
             return
         created = changes.parse_date(answer.get("CreatedAt"), self.now)
         if changes.unchanged(self._modified(row), created):
@@ -230,24 +225,6 @@ class SkipFilter:
             while len(rows) >= at_least:
                 await self.skip(reason, rows[:SKIPPED_AT_ONCE])
                 del rows[:SKIPPED_AT_ONCE]
-
-
-#: Seconds between two checks whether the run is to stop.
-STOP_CHECK_EVERY = 0.1
-
-
-async def _skip_nothing() -> SkippedRows:
-    return SkippedRows()
-
-
-class SkipStep(NamedTuple):
-    choose: Callable[[], Awaitable[SkippedRows]] = _skip_nothing
-    readers: Mapping[str, Reader] = MappingProxyType({})
-    warnings: Sequence[str] = ()
-
-    @property
-    def reads(self) -> dict[str, int]:
-        return dict(sorted(sum((reader.calls for reader in self.readers.values()), Counter()).items()))
 
 
 def changed_since(options: Options, now: datetime) -> float | str | None:
@@ -263,15 +240,16 @@ def changed_since(options: Options, now: datetime) -> float | str | None:
 @contextmanager
 def prepare_skipping(
     options: Options, recorder: Recorder, readers: Mapping[str, Reader]
-) -> Iterator[SkipStep]:
+) -> Iterator[SkipFilter | None]:
+    """What leaves rows out, as the options ask; None: nothing does."""
     job = recorder.job
-    if job.candidates is None or not (options.changed_since or options.skip_active_jobs):
-        yield SkipStep()
+    if not isinstance(job.rows, ManifestRows) or not (options.changed_since or options.skip_active_jobs):
+        yield None
         return
     with SnapshotIndex(paths.snapshot_index_file(state_folder_of(options))) as index:
         now = recorder.now()
-        skip_filter = SkipFilter(
-            rows=job.candidates,
+        yield SkipFilter(
+            rows=job.rows.candidates,
             since=changed_since(options, now),
             active_jobs=options.skip_active_jobs,
             readers=readers,
@@ -280,14 +258,12 @@ def prepare_skipping(
             clock_skew=recorder.clock_skew,
             now=now.timestamp(),
             skip=recorder.skip,
+            warnings=index.refresh(job.path.parent),
         )
-        warnings = index.refresh(job.path.parent)
-        yield SkipStep(skip_filter.choose, readers, warnings)
 
 
-async def skip_rows(engine: RunState, step: SkipStep) -> Counter[str]:
+async def skip_rows(engine: RunState, chosen: SkipFilter) -> Counter[str]:
     """Leave out rows, and stop accounts whose state cannot be read; returns how many of each account."""
-    skipped = SkippedRows()
 
     async def cancel_when_stopped(scope: anyio.CancelScope) -> None:
         while engine.stop is None:
@@ -297,11 +273,11 @@ async def skip_rows(engine: RunState, step: SkipStep) -> Counter[str]:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(cancel_when_stopped, tasks.cancel_scope)
         try:
-            skipped = await step.choose()
+            await chosen.choose()
         except ManifestError as error:
             engine.request_stop(Stop(StopKind.STOPPED, str(error)))
         tasks.cancel_scope.cancel()
-    for account, reason in skipped.errors.items():
+    for account, reason in chosen.errors.items():
         kind = StopKind.DEFERRED if isinstance(reason, DeferredError) else StopKind.STOPPED
         engine.stop_account(account, Stop(kind, str(reason)))
-    return skipped.by_account
+    return chosen.skipped
