@@ -1,6 +1,6 @@
 """The notice of how a run goes on or has ended, as text, JSON and metrics. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -50,37 +50,37 @@ class Metric(NamedTuple):
 
 def of_summary(ended: Summary) -> Notice:
     head = f"batch-snapshot {ended.command} {ended.name}: {ended.result}"
-    lines = [f"{head}: {states(ended.counts)}", *ended.reasons, *_groups(ended)]
-    lines += [f"ledger: {ended.ledger}", *(f"next: {step}" for step in ended.next_steps)]
-    return Notice(ended.name, ended.command, ended.outcome, ended.exit_code, _short("\n".join(lines)), ended)
+    groups = [
+        f"{number:,} {status.replace('_', ' ')} ({kind}{code and f', {code}'})"
+        for (status, kind, code), number in summary.largest_first(ended.failures)
+    ]
+    more = [f"… and {len(groups) - NAMED_GROUPS:,} more kinds of failures"] if groups[NAMED_GROUPS:] else []
+    text = _text(
+        f"{head}: {states(ended.counts)}",
+        *ended.reasons,
+        *groups[:NAMED_GROUPS],
+        *more,
+        f"ledger: {ended.ledger}",
+        *(f"next: {step}" for step in ended.next_steps),
+    )
+    return Notice(ended.name, ended.command, ended.outcome, ended.exit_code, text, ended)
 
 
 def of_progress(frame: Frame, command: str, ledger: str) -> Notice:
     """The notice of a run that goes on."""
-    lines = [f"batch-snapshot {command} {frame.name}: running: {display.line(frame)}"]
-    lines += [f"last error: {frame.last_error}"] if frame.last_error else []
-    return Notice(
-        frame.name, command, "running", None, _short("\n".join([*lines, f"ledger: {ledger}"])), frame=frame
-    )
+    error = [f"last error: {frame.last_error}"] if frame.last_error else []
+    head = f"batch-snapshot {command} {frame.name}: running: {display.line(frame)}"
+    return Notice(frame.name, command, "running", None, _text(head, *error, f"ledger: {ledger}"), frame=frame)
 
 
 def of_error(error: BatchSnapshotError, command: str, subject: str) -> Notice:
     """The notice of a run that failed; `subject` is its manifest or ledger."""
-    text = _short(f"batch-snapshot {command} {subject}: ended with exit code {error.exit_code}: {error}")
+    text = _text(f"batch-snapshot {command} {subject}: ended with exit code {error.exit_code}: {error}")
     return Notice(subject, command, "refused", error.exit_code, text, error=str(error))
 
 
-def _groups(ended: Summary) -> Iterator[str]:
-    groups = summary.largest_first(ended.failures)
-    for group, number in groups[:NAMED_GROUPS]:
-        code = f", {group.code}" if group.code else ""
-        yield f"{number:,} {group.status.replace('_', ' ')} ({group.kind}{code})"
-    if len(groups) > NAMED_GROUPS:
-        yield f"… and {len(groups) - NAMED_GROUPS:,} more kinds of failures"
-
-
-def _short(text: str) -> str:
-    return truncated(escaped(text, keep="\n"), LONGEST_TEXT)
+def _text(*lines: str) -> str:
+    return truncated(escaped("\n".join(lines), keep="\n"), LONGEST_TEXT)
 
 
 def as_json(notice: Notice) -> dict[str, Any]:
@@ -101,27 +101,29 @@ def as_json(notice: Notice) -> dict[str, Any]:
 
 def gauges(notice: Notice, finished_at: float) -> list[Metric]:
     """The metrics of a run that was over at `finished_at`, in seconds since 1970."""
-    exit_code: dict[tuple[str, ...], float]
-    exit_code = {} if notice.exit_code is None else {(redacted(notice.name),): notice.exit_code}
-    one, run = ("name",), (redacted(notice.name),)
+    one, each, run = ("name",), ("name", "account"), (redacted(notice.name),)
     found = [
-        Metric("exit_code", "How the last run ended; 0: every row succeeded.", one, exit_code),
+        Metric(
+            "exit_code",
+            "How the last run ended; 0: every row succeeded.",
+            one,
+            {} if notice.exit_code is None else {run: notice.exit_code},
+        ),
         Metric("finished_timestamp_seconds", "When the last run ended.", one, {run: finished_at}),
     ]
-    return found + (_summary_gauges(notice.summary, run) if notice.summary else [])
-
-
-def _summary_gauges(ended: Summary, run: tuple[str, ...]) -> list[Metric]:
+    if (ended := notice.summary) is None:
+        return found
     states = {(*run, state): number for state, number in ended.counts.as_dict().items()}
     failures = {
         (*run, *map(redacted, map(encodable, group))): number for group, number in ended.failures.items()
     }
-    accounts = [((*run, redacted(name)), account) for name, account in ended.accounts.items()]
-    calls = {labels: account.calls for labels, account in accounts}
-    throttled = {labels: account.throttled_calls for labels, account in accounts}
-    rates = {labels: account.learned_rate for labels, account in accounts if account.learned_rate}
-    one, each = ("name",), ("name", "account")
+    accounts: dict[tuple[str, ...], summary.AccountSummary]
+    accounts = {(*run, redacted(name)): account for name, account in ended.accounts.items()}
+    calls = {labels: account.calls for labels, account in accounts.items()}
+    throttled = {labels: account.throttled_calls for labels, account in accounts.items()}
+    rates = {labels: account.learned_rate for labels, account in accounts.items() if account.learned_rate}
     return [
+        *found,
         Metric("rows", "Rows of the ledger by their state.", ("name", "status"), states),
         Metric("failures", "Rows that failed or are in doubt.", ("name", "status", "kind", "code"), failures),
         Metric("duration_seconds", "How long the last run took.", one, {run: ended.elapsed_s}),

@@ -22,12 +22,9 @@ _ADVICE = {
 
 
 async def publish(arn: str, notice: Notice, profile: str | None = None) -> str | None:
-    """Publish `notice`; returns an error, if any.
+    """Publish `notice` to the topic, with the attributes `name`, `outcome` and `exit_code` to filter by.
 
-    Args:
-        arn: of the topic; it names the region.
-        notice: the text is the message; `name`, `outcome` and `exit_code` are attributes, to filter by.
-        profile: for the credentials; None: the ambient ones.
+    Returns an error, if any. Without `profile` the credentials are the ambient ones.
     """
     region, endpoint = arn.split(":")[3], os.environ.get(ENDPOINT)
     try:
@@ -57,10 +54,7 @@ def _message(arn: str, notice: Notice) -> dict[str, Any]:
     if arn.endswith(".fifo"):
         group = re.sub(r"[^A-Za-z0-9._-]", "-", notice.name)[:128]
         run = notice.summary.run_id if notice.summary else "refused"
-        message |= {"MessageGroupId": group, "MessageDeduplicationId": _digest(run, notice)}
+        # The same for each try to publish this notice, so that it arrives once.
+        digest = sha256(repr((run, notice.text)).encode()).hexdigest()
+        message |= {"MessageGroupId": group, "MessageDeduplicationId": digest}
     return message
-
-
-def _digest(run: str, notice: Notice) -> str:
-    """The same for each try to publish this notice, so that it arrives once."""
-    return sha256(repr((run, notice.text)).encode()).hexdigest()

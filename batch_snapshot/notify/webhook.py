@@ -16,8 +16,6 @@ LONGEST_PAUSE = 5.0
 
 
 class WebhookResponse(NamedTuple):
-    """The status and headers that matter here."""
-
     status: int
     retry_after: str | None = None
 
@@ -51,17 +49,14 @@ async def send(
             continue
         if 200 <= response.status < 300:
             return None
-        why, pause = f"HTTP {response.status}", _pause(response, attempt)
+        # The receiver may ask for a pause, within bounds.
+        asked = response.retry_after or ""
+        pause = min(LONGEST_PAUSE, float(asked)) if asked.isdigit() else PAUSE * (attempt + 1)
+        why = f"HTTP {response.status}"
         if response.status != 429 and response.status < 500:
             break
     host = urlsplit(url).hostname
     return f"--notify-webhook: {host} did not accept the message ({why}); the run is not affected"
-
-
-def _pause(response: WebhookResponse, attempt: int) -> float:
-    """Seconds until the next try: as the receiver asks, within bounds."""
-    asked = response.retry_after or ""
-    return min(LONGEST_PAUSE, float(asked)) if asked.isdigit() else PAUSE * (attempt + 1)
 
 
 async def _post(url: str, payload: dict[str, Any]) -> WebhookResponse:

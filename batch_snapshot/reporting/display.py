@@ -63,10 +63,6 @@ class ShownFailure(NamedTuple):
     #: Until the next try; None: there is no pause.
     next_try_s: float | None = None
 
-    @property
-    def next_try(self) -> str:
-        return "" if self.next_try_s is None else f"next try in {self.next_try_s:.0f} s: "
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisplayPart:
@@ -219,28 +215,27 @@ def as_json(frame: Frame) -> dict[str, Any]:
 
 def block(frame: Frame, width: int, height: int = 25, *, ascii_only: bool = False) -> "list[Text]":
     """The lines of the frame for a terminal of that size; readable without colour."""
+    from rich.text import Text  # noqa: PLC0415
+
     width = max(20, width - 1)
     alone = frame.parts[0] if len(frame.parts) == 1 else None
+    share = f" ({frame.throttled / frame.calls:.1%})" if frame.throttled and frame.calls else ""
+    throttled = f"{frame.throttled:,} of {plural(frame.calls, 'call')} throttled{share}"
+    traffic = [(_speed_of(frame), "cyan"), (throttled, "")]
     quota: Pieces = [(_used(window), "") for window in alone.windows] if alone else []
     lines = [
         _head(frame, width, ascii_only=ascii_only),
-        *_flow([_states(frame), _traffic(frame), _times(frame), quota], width),
+        *_flow([_states(frame), traffic, _times(frame), quota], width),
         *_failures(frame, width),
     ]
     if alone:
         lines += _flow([[(words, "yellow")] for words in [_status(alone)] if words], width)
     elif frame.parts:
         lines += _accounts(frame.parts, width, max(SHOWN_ACCOUNTS, height - OTHER_LINES))
-    return [_text(pieces, width, ascii_only=ascii_only) for pieces in lines][: height - 1]
-
-
-def _text(pieces: Pieces, width: int, *, ascii_only: bool) -> "Text":
-    """One line of styled words, cut where the terminal ends."""
-    from rich.text import Text  # noqa: PLC0415
-
-    text = Text.assemble(*pieces, no_wrap=True, end="")
-    text.truncate(width, overflow="crop" if ascii_only else "ellipsis")
-    return text
+    shown = [Text.assemble(*pieces, no_wrap=True, end="") for pieces in lines[: height - 1]]
+    for text in shown:
+        text.truncate(width, overflow="crop" if ascii_only else "ellipsis")
+    return shown
 
 
 def _flow(groups: Iterable[Pieces], width: int) -> list[Pieces]:
@@ -280,12 +275,6 @@ def _states(frame: Frame) -> Pieces:
     ]
 
 
-def _traffic(frame: Frame) -> Pieces:
-    share = f" ({frame.throttled / frame.calls:.1%})" if frame.throttled and frame.calls else ""
-    throttled = f"{frame.throttled:,} of {plural(frame.calls, 'call')} throttled{share}"
-    return [(_speed_of(frame), "cyan"), (throttled, "")]
-
-
 def _times(frame: Frame) -> Pieces:
     elapsed = (f"{duration(frame.elapsed)} elapsed", "")
     if frame.notice:
@@ -315,7 +304,8 @@ def _accounts(parts: Sequence[DisplayPart], width: int, most: int) -> list[Piece
     """A table of the accounts: those that stopped, wait or have rows left first, if not all have a line."""
     wide = width >= WIDE
     if len(parts) > most:
-        parts = sorted(parts, key=_rank)
+        done = {part.name: part.rows is not None and part.done >= part.rows for part in parts}
+        parts = sorted(parts, key=lambda part: (part.stopped is None, not _status(part), done[part.name]))
         parts = [*parts[:most], _sum(parts[most:])]
     details = ["problems", "throttled"] if wide else []
     lines = [
@@ -324,17 +314,13 @@ def _accounts(parts: Sequence[DisplayPart], width: int, most: int) -> list[Piece
     ]
     sizes = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
     sizes[0] = min(sizes[0], 36 if wide else 20)
+    styles = ["dim", *("yellow" if _status(part) else "" for part in parts)]
     table: list[Pieces] = []
-    for (name, *numbers, quota), part in zip(lines, [None, *parts], strict=True):
+    for (name, *numbers, quota), style in zip(lines, styles, strict=True):
         cells = [truncated(name, sizes[0]).ljust(sizes[0])]
         cells += [number.rjust(size) for number, size in zip(numbers, sizes[1:], strict=True)]
-        style = "dim" if part is None else "yellow" if _status(part) else ""
         table.append([("".join(f"  {cell}" for cell in [*cells, quota]).rstrip(), style)])
     return table
-
-
-def _rank(part: DisplayPart) -> tuple[bool, bool, bool]:
-    return part.stopped is None, not _status(part), part.rows is not None and part.done >= part.rows
 
 
 def _columns(part: DisplayPart, *, wide: bool) -> list[str]:
@@ -365,7 +351,8 @@ def _status(part: DisplayPart) -> str:
     if part.stopped is not None:
         return f"stopped: {part.stopped.removeprefix(f'account {part.name}: ')}"
     if part.failure is not None:
-        return f"{part.failure.next_try}{part.failure.what}"
+        what, _, seconds = part.failure
+        return what if seconds is None else f"next try in {seconds:.0f} s: {what}"
     if part.waiting is not None:
         return f"{duration(part.waiting.seconds)} until {part.waiting.window} opens"
     return ""
