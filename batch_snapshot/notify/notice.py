@@ -113,21 +113,33 @@ def gauges(notice: Notice, finished_at: float) -> list[Metric]:
     ]
     if (ended := notice.summary) is None:
         return found
-    states = {(*run, state): number for state, number in ended.counts.as_dict().items()}
+    states: dict[tuple[str, ...], float] = {
+        (*run, state): number for state, number in ended.counts.as_dict().items()
+    }
     failures = {
         (*run, *map(redacted, map(encodable, group))): number for group, number in ended.failures.items()
     }
-    accounts: dict[tuple[str, ...], summary.AccountSummary]
-    accounts = {(*run, redacted(name)): account for name, account in ended.accounts.items()}
-    calls = {labels: account.calls for labels, account in accounts.items()}
-    throttled = {labels: account.throttled_calls for labels, account in accounts.items()}
-    rates = {labels: account.learned_rate for labels, account in accounts.items() if account.learned_rate}
+
+    def of_accounts(what: str) -> dict[tuple[str, ...], float]:
+        found = {(*run, redacted(name)): getattr(account, what) for name, account in ended.accounts.items()}
+        return {labels: number for labels, number in found.items() if number is not None}
+
     return [
         *found,
         Metric("rows", "Rows of the ledger by their state.", ("name", "status"), states),
         Metric("failures", "Rows that failed or are in doubt.", ("name", "status", "kind", "code"), failures),
         Metric("duration_seconds", "How long the last run took.", one, {run: ended.elapsed_s}),
-        Metric("calls", "Calls of the last run.", each, calls),
-        Metric("throttled_calls", "Calls of the last run that were throttled.", each, throttled),
-        Metric("learned_rate", "Calls a second that the pace stood at in the end.", each, rates),
+        Metric("calls", "Calls of the last run.", each, of_accounts("calls")),
+        Metric(
+            "throttled_calls",
+            "Calls of the last run that were throttled.",
+            each,
+            of_accounts("throttled_calls"),
+        ),
+        Metric(
+            "learned_rate",
+            "Calls a second that the pace stood at in the end.",
+            each,
+            of_accounts("learned_rate"),
+        ),
     ]
