@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from batch_snapshot import paths, sqlite
 from batch_snapshot.config.options import Options, isolate_simulated_state, state_folder_of
+from batch_snapshot.discovery.output import calls_text
 from batch_snapshot.discovery.readers import Environment, open_ledger_readers
 from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
 from batch_snapshot.errors import InputError, LedgerError
@@ -325,4 +326,5 @@ def as_text(result: Verification) -> str:
         lines.append(f"  {one.what:<10} {one.row.engagement}/{one.row.resource}{revision}: {one.found}")
     if len(result.findings) > SHOWN:
         lines.append(f"  … and {len(result.findings) - SHOWN:,} more: --format json names them all")
-    return "\n".join(lines)
+    calls = calls_text(dict(sorted(result.calls.items())), result.throttled, result.elapsed_s)
+    return "\n".join([*lines, calls])

@@ -6,31 +6,8 @@ from collections.abc import Sequence
 import click
 
 from batch_snapshot import __version__, interrupts, redaction
-from batch_snapshot.cli import (
-    completion,
-    control,
-    diff,
-    discover,
-    errors,
-    export,
-    help,  # noqa: A004 - named as its command
-    init,
-    ls,
-    plan,
-    prune,
-    report,
-    retry,
-    rows,
-    run,
-    schedule,
-    schema,
-    simulate,
-    status,
-    validate,
-    verify,
-    watch,
-)
-from batch_snapshot.cli.command import SectionedGroup
+from batch_snapshot.cli import errors
+from batch_snapshot.cli.command import SectionedGroup, page_option
 from batch_snapshot.cli.terminal import PROG, Reporter
 
 
@@ -51,44 +28,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code if isinstance(code, int) else 0
 
 
-def _show_versions(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's
-    if wanted and not ctx.resilient_parsing:
-        import platform
-        from importlib.metadata import version
+def _versions(_: click.Context) -> str:
+    import platform
+    from importlib.metadata import version
 
-        libraries = ", ".join(f"{name} {version(name)}" for name in ("aioboto3", "aiobotocore", "botocore"))
-        click.echo(f"{PROG} {__version__}\nPython {platform.python_version()}, {libraries}")
-        ctx.exit()
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("aioboto3", "aiobotocore", "botocore"))
+    return f"{PROG} {__version__}\nPython {platform.python_version()}, {libraries}"
 
 
 @click.group(
     cls=SectionedGroup,
     sections={
-        "Prepare": [
-            init.init_command,
-            validate.validate_command,
-            plan.plan_command,
-            discover.discover_command,
-            schema.schema_command,
-        ],
-        "Run": [
-            run.run_command,
-            retry.retry_command,
-            control.control_command,
-            schedule.schedule_command,
-            simulate.simulate_command,
-        ],
-        "Inspect": [
-            status.status_command,
-            watch.watch_command,
-            rows.rows_command,
-            ls.ls_command,
-            report.report_command,
-            diff.diff_command,
-            verify.verify_command,
-            export.export_command,
-        ],
-        "Maintain": [prune.prune_command, completion.completion_command, help.help_command],
+        "Prepare": "init validate plan discover schema",
+        "Run": "run retry control schedule simulate",
+        "Inspect": "status watch rows ls report diff verify export",
+        "Maintain": "prune completion help",
     },
     examples=["batch-snapshot init demo.yaml", "batch-snapshot run demo.yaml --simulate"],
     exit_codes={
@@ -101,15 +55,13 @@ def _show_versions(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
         "130, 143": "interrupted: calls in flight were recorded, the same command continues",
     },
     context_settings={"help_option_names": ["-h", "--help"]},
-)
-@click.option(
-    "-V",
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_show_versions,
-    help="Show the version, and those of Python and the AWS libraries.",
+    params=[
+        page_option(
+            *("-V", "--version"),
+            page=_versions,
+            help="Show the version, and those of Python and the AWS libraries.",
+        )
+    ],
 )
 def cli() -> None:
     """Create AWS Partner Central resource snapshots in bulk: exactly one for each row."""

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from importlib import import_module
 from typing import Any
 
 import click
@@ -17,7 +17,6 @@ SECTIONS = (
     *("Common", "Filters", "Ledger", "Limits", "Retry", "Output", "Notifications", "AWS", "Cluster"),
     "Simulator",
 )
-
 
 #: What click says of a value, and what people read.
 _PLAIN = {
@@ -59,8 +58,7 @@ class Option(click.Option):
         except (click.BadParameter, InputError) as error:
             if ctx.get_parameter_source(self.name) is not ParameterSource.ENVIRONMENT:
                 raise
-            text = error.message if isinstance(error, click.BadParameter) else str(error)
-            text = plain(text)
+            text = plain(error.message if isinstance(error, click.BadParameter) else str(error))
             given = self.envvar if isinstance(self.envvar, str) and os.environ.get(self.envvar) else None
             raise InputError(f"${given or self.variable(ctx)}: {text}") from None
 
@@ -69,7 +67,24 @@ class OptionalValueOption(Option):
     """May stand without a value. A value follows an equals sign: the next word is never taken for it."""
 
 
-option = partial(click.option, cls=Option)
+def page_option(*flags: str, page: Callable[[click.Context], str], help: str) -> click.Option:  # noqa: A002 - click's
+    """An option that prints a page instead of carrying out the command."""
+
+    def show(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's
+        if wanted and not ctx.resilient_parsing:
+            click.echo(page(ctx), color=ctx.color)
+            ctx.exit()
+
+    return click.Option(flags, is_flag=True, is_eager=True, expose_value=False, callback=show, help=help)
+
+
+def _everything(ctx: click.Context) -> str:
+    from batch_snapshot.cli import help_page
+
+    return help_page.everything(ctx.command, ctx)
+
+
+HELP_ALL = page_option("--help-all", page=_everything, help="Show every option.")
 
 
 class SectionedCommand(click.Command):
@@ -109,24 +124,23 @@ class SectionedCommand(click.Command):
 
 
 class SectionedGroup(click.Group):
-    """The commands by section, in the order in which they are named there."""
+    """The commands by section, in the order in which they are named there; each has a module of its name."""
 
     def __init__(
         self,
         *args: Any,
-        sections: Mapping[str, Sequence[click.Command]],
+        sections: Mapping[str, str],
         examples: Sequence[str],
         exit_codes: Mapping[str, str],
         **more: Any,
     ) -> None:
         super().__init__(*args, **more)
-        self.sections = {title: [one.name or "" for one in commands] for title, commands in sections.items()}
+        self.sections = {title: names.split() for title, names in sections.items()}
         self.examples = examples
         self.exit_codes = exit_codes
         self.params.append(HELP_ALL)
-        for commands in sections.values():
-            for one in commands:
-                self.add_command(one)
+        for name in " ".join(sections.values()).split():
+            self.add_command(getattr(import_module(f"batch_snapshot.cli.{name}"), f"{name}_command"))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; click itself would write an empty line, and not name the signal."""
@@ -144,41 +158,13 @@ class SectionedGroup(click.Group):
         return help_page.of_group(self, ctx)
 
 
-def _show_everything(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's
-    if wanted and not ctx.resilient_parsing:
-        from batch_snapshot.cli import help_page
-
-        click.echo(help_page.everything(ctx.command, ctx), color=ctx.color)
-        ctx.exit()
-
-
-HELP_ALL = click.Option(
-    ["--help-all"],
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_show_everything,
-    help="Show every option.",
-)
-
-
 def command(
-    name: str, short_help: str, *examples: str, interrupt_note: str = ""
+    short_help: str, *examples: str, interrupt_note: str = ""
 ) -> Callable[[Callable[..., Any]], SectionedCommand]:
-    """A command with the lines that its help shows as examples, and what follows "interrupted (SIGINT)"."""
-    more = {"short_help": short_help, "examples": examples, "interrupt_note": interrupt_note}
-    return click.command(name, cls=SectionedCommand, **more)
+    """Make a command of a function NAME_command.
 
-
-def section(title: str, *options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Put options into a section of the help page."""
-
-    def give(function: Callable[..., Any]) -> Callable[..., Any]:
-        before = len(getattr(function, "__click_params__", ()))
-        for one in reversed(options):
-            function = one(function)
-        for param in function.__click_params__[before:]:  # type: ignore[attr-defined]
-            param.section = title
-        return function
-
-    return give
+    Its help shows the examples, and `interrupt_note` follows "interrupted (SIGINT)".
+    """
+    return click.command(
+        cls=SectionedCommand, short_help=short_help, examples=examples, interrupt_note=interrupt_note
+    )

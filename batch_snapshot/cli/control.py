@@ -5,28 +5,26 @@ from pathlib import Path
 import click
 
 from batch_snapshot.cli import options, terminal
-from batch_snapshot.cli.command import command, option
-from batch_snapshot.cli.params import LEDGER
+from batch_snapshot.cli.command import command
 
 
 @command(
-    "control",
     "Pause, resume, slow down or end a run while it goes on.",
     "batch-snapshot control ledgers/backfill.ndjson pause",
     "batch-snapshot control ledgers/backfill.ndjson resume",
     "batch-snapshot control ledgers/backfill.ndjson rate 2.5 --account main",
     "batch-snapshot control ledgers/backfill.ndjson drain",
 )
-@click.argument("ledger", type=LEDGER)
+@options.LEDGER
 @click.argument("action", metavar="pause|resume|rate|concurrency|drain")
 @click.argument("value", required=False)
-@option("--account", metavar="NAME", help="With rate: only this account. Default: all accounts of the run.")
+@options.option("--account=NAME", "With rate: only this account. Default: all accounts of the run.")
 @options.STATE_DIR
 @options.FORMAT
 @options.LOG_FORMAT
 def control_command(
-    ledger: Path, action: str, value: str | None, form: str, *, account: str | None, state_dir: Path | None
-) -> int:
+    ledger: Path, action: str, value: str | None, account: str | None, state_dir: Path | None
+) -> None:
     """Have the run that writes LEDGER do something; it takes effect within a second.
 
     pause: no new call begins, and calls in flight end. The run keeps its locks, and --max-duration goes on.
@@ -40,5 +38,4 @@ def control_command(
 
     chosen = control.parse(action, value, account)
     done = control.send(ledger, state_dir, chosen)
-    terminal.print_result(form, lambda: {**chosen._asdict(), "done": done}, lambda: done)
-    return 0
+    terminal.print_result(lambda: {**chosen._asdict(), "done": done}, lambda: done)

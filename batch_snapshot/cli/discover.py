@@ -1,15 +1,13 @@
 """`discover`: make a manifest out of the service's own lists, or update one."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from batch_snapshot.cli import options, terminal
-from batch_snapshot.cli.command import command, option, section
-from batch_snapshot.cli.invocation import note_simulator
-from batch_snapshot.cli.params import FILE, words
-from batch_snapshot.cli.progress import ProgressLine, environment
+from batch_snapshot.cli import options, reading, terminal
+from batch_snapshot.cli.command import command
+from batch_snapshot.cli.options import option
+from batch_snapshot.cli.params import FILE
 from batch_snapshot.errors import InputError
 from batch_snapshot.operations import SNAPSHOT, SOURCES
 
@@ -18,68 +16,47 @@ if TYPE_CHECKING:
 
 
 @command(
-    "discover",
     "Make a manifest out of the service's own lists.",
     "batch-snapshot discover --catalog Sandbox --output found.yaml --stage Committed,Launched",
     "batch-snapshot discover --catalog Sandbox --update found.yaml",
     interrupt_note=": what was found is kept, and the same command continues",
 )
+@option("--catalog=[AWS|Sandbox]", "The catalog whose lists are read.", required=True)
+@option("--output=FILE", "A new file: a manifest (.yaml), or pairs for a manifest to include (.ndjson).")
 @option(
-    "--catalog",
-    type=click.Choice(["AWS", "Sandbox"]),
-    required=True,
-    help="The catalog whose lists are read.",
-)
-@options.path(
-    "--output", help="A new file: a manifest (.yaml), or pairs for a manifest to include (.ndjson)."
-)
-@option(
-    "--update",
+    "--update=MANIFEST",
+    "Instead of --output: add what is new to this manifest, and mark what is gone.",
     type=FILE,
-    metavar="MANIFEST",
-    help="Instead of --output: add what is new to this manifest, and mark what is gone.",
 )
-@option(
-    "--name", metavar="NAME", help="Name of the new manifest. Default: the file's name without its ending."
-)
-@section(
+@option("--name=NAME", "Name of the new manifest. Default: the file's name without its ending.")
+@options.section(
     "Filters",
     option(
-        "--source",
-        "sources",
-        type=click.Choice(SOURCES),
+        f"--source=[{'|'.join(SOURCES)}]",
+        "tasks: also pairs that never had a snapshot. associations: pairs that have one. Default: both.",
+        name="sources",
         multiple=True,
-        help="tasks: also pairs that never had a snapshot. associations: pairs that have one. Default: both.",
     ),
-    option("--engagement", "engagements", metavar="ID,…", help="Only these engagements."),
-    option("--created-by", metavar="ACCOUNT,…", help="Only engagements that these AWS accounts have made."),
+    option("--engagement=ID,…", "Only these engagements.", name="engagements"),
+    option("--created-by=ACCOUNT,…", "Only engagements that these AWS accounts have made."),
     option(
-        "--context-type",
-        "context_types",
-        metavar="TYPE,…",
-        help="Only engagements with such a context. This takes one read for each engagement.",
+        "--context-type=TYPE,…",
+        "Only engagements with such a context. This takes one read for each engagement.",
+        name="context_types",
     ),
-    option(
-        "--template",
-        metavar="NAME",
-        help=f"Template of the snapshots to make. Default: {SNAPSHOT.templates[0]}.",
-    ),
-    options.switch("--skip-active-jobs", help="Leave out pairs that a running snapshot job takes care of."),
+    option("--template=NAME", f"Template of the snapshots to make. Default: {SNAPSHOT.templates[0]}."),
+    options.SKIP_ACTIVE_JOBS,
 )
-@option("--stage", "stages", metavar="STAGE,…", help="Only opportunities in these stages, such as Launched.")
-@option(
-    "--changed-since", metavar="TIME", help="Only opportunities modified since (2026-01-31, or a span: 36h)."
-)
+@option("--stage=STAGE,…", "Only opportunities in these stages, such as Launched.", name="stages")
+@option("--changed-since=TIME", "Only opportunities modified since (2026-01-31, or a span: 36h).", type=str)
 @options.reading
-def discover_command(
-    output: Path | None, update: Path | None, form: str, *, name: str | None, **given: Any
-) -> int:
+def discover_command(output: Path | None, update: Path | None, name: str | None, **given: Any) -> int:
     """Make a manifest out of the service's own lists.
 
     The same command resumes a search that was interrupted.
     """
+    from batch_snapshot.discovery import output as results
     from batch_snapshot.discovery.discover import discover
-    from batch_snapshot.discovery.output import as_json, as_text
     from batch_snapshot.discovery.update import update as update_manifest
     from batch_snapshot.manifest import checks
 
@@ -87,21 +64,15 @@ def discover_command(
         raise InputError("discover: give either --output FILE, or --update MANIFEST")
     if name is not None:
         _refuse(checks.check_name(name))
-    search = _filters(given)
-    chosen = options.options_of(given)
-    skip = given["skip_active_jobs"]
-    note_simulator(given["simulate"] if given["progress"] != "none" else None)
-    with ProgressLine(given["progress"]) as progress:
-        if output is not None:
-            work = discover(output, search, chosen, environment(progress), name=name, skip_active=skip)
-        else:
-            work = update_manifest(update or Path(), search, chosen, environment(progress), skip_active=skip)
-        found = terminal.run(work)
+    more = {"skip_active": given["skip_active_jobs"]} | ({"name": name} if output else {})
+    make = partial(
+        discover if output else update_manifest, output or update or Path(), _filters(given), **more
+    )
+    found = reading.carry_out(given, make)
     if found.counts.pairs and output and output.suffix != ".yaml":
         terminal.log(f"to use them in a manifest, write: include: [{output.name}]")
-    return terminal.print_outcome(
-        form, lambda: as_json(found), lambda: as_text(found, updated=update is not None)
-    )
+    as_text = partial(results.as_text, updated=update is not None)
+    return terminal.print_outcome(results.as_json, as_text, found)
 
 
 def _filters(given: dict[str, Any]) -> "Filters":
@@ -109,9 +80,7 @@ def _filters(given: dict[str, Any]) -> "Filters":
     from batch_snapshot.manifest import filters, keys
 
     known = keys.text_checks(keys.DISCOVER)
-    lists = {
-        name: words(given[name] or "") for name in ("engagements", "created_by", "context_types", "stages")
-    }
+    lists = {name: given[name] or () for name in ("engagements", "created_by", "context_types", "stages")}
     single = {name: [given[name]] for name in ("changed_since", "template") if given[name]}
     for name, texts in (lists | single).items():
         for text in texts:

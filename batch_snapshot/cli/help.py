@@ -5,11 +5,7 @@ import click
 from batch_snapshot.cli.command import command
 
 
-@command(
-    "help",
-    "Show the help of a command.",
-    "batch-snapshot help run",
-)
+@command("Show the help of a command.", "batch-snapshot help run")
 @click.argument("command", required=False)
 @click.pass_context
 def help_command(context: click.Context, command: str | None) -> None:

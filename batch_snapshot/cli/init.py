@@ -6,23 +6,22 @@ from pathlib import Path
 
 import click
 
-from batch_snapshot.cli import options, terminal
-from batch_snapshot.cli.command import command, option
-from batch_snapshot.cli.params import FILE
+from batch_snapshot.cli import params, terminal
+from batch_snapshot.cli.command import command
+from batch_snapshot.cli.options import option
 from batch_snapshot.errors import InputError, way_out
 
 
 @command(
-    "init",
     "Write a commented manifest to start from.",
     "batch-snapshot init backfill.yaml",
     "batch-snapshot init backfill.yaml --from pairs.csv",
     "batch-snapshot init > backfill.yaml",
 )
-@click.argument("file", type=FILE, required=False)
-@option("--name", metavar="NAME", help="Name of the manifest. Default: the file's name without its ending.")
-@options.path("--from", "pairs", help="A CSV or NDJSON file of pairs for the manifest to include.")
-def init_command(file: Path | None, *, name: str | None, pairs: Path | None) -> None:
+@click.argument("file", type=params.FILE, required=False)
+@option("--name=NAME", "Name of the manifest. Default: the file's name without its ending.")
+@option("--from=FILE", "A CSV or NDJSON file of pairs for the manifest to include.", name="pairs")
+def init_command(file: Path | None, name: str | None, pairs: Path | None) -> None:
     """Write a commented manifest to FILE, or print it.
 
     FILE is never overwritten. With --from its columns are checked; other names of columns, as a CRM exports

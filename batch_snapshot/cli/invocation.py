@@ -4,6 +4,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import fields, replace
 from functools import partial
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from batch_snapshot import models
-from batch_snapshot.cli import options, terminal
+from batch_snapshot.cli import options, terminal, watch
 from batch_snapshot.cli.command import SectionedCommand
 from batch_snapshot.cli.notify import Notifiers
 from batch_snapshot.config.options import LONGEST_BUDGET, SHORTEST_BUDGET, ClusterOptions, Options, Settings
@@ -112,12 +113,64 @@ def shareable(words: list[str]) -> list[str]:
     return kept
 
 
-def hooks_of(given: dict[str, Any], *, ask: bool) -> "Hooks":
+def carry_out(
+    start: Callable[["Hooks"], Coroutine[Any, Any, "Summary"]], given: dict[str, Any], notifiers: Notifiers
+) -> int:
+    """Carry out a run, print its summary and send the notifications; returns the exit code."""
+    views: list[RunView] = []
+    hooks, page = _hooks(given, notifiers, views), _live_page(given, views)
+
+    async def served() -> "Summary":
+        async with page:
+            return await start(hooks)
+
+    try:
+        summary = terminal.run(served(), use_uvloop=find_spec("uvloop") is not None)
+    except BatchSnapshotError as error:
+        if str(error).endswith(SAME_COMMAND):
+            error.args = (f"{error}: {_command_line()}",)
+        notifiers.run_failed(error)
+        raise
+    try:
+        code = print_summary(summary)
+        notifiers.run_ended(summary)
+    except KeyboardInterrupt:
+        terminal.log("interrupted while the result was written: the run itself was over", level="warning")
+        return summary.exit_code
+    return code
+
+
+def _live_page(given: dict[str, Any], views: "list[RunView]") -> AbstractAsyncContextManager[None]:
+    if given["control"] and not given["serve"]:
+        raise InputError("--control: adds buttons to the page of --serve; give that too")
+    if not given["serve"]:
+        return nullcontext()
+    return watch.live_page(
+        lambda: views[0].ledger if views else None,
+        given["serve"],
+        partial(terminal.log, event="live"),
+        control=given["control"],
+        state_dir=given["state_dir"],
+    )
+
+
+def _hooks(given: dict[str, Any], notifiers: Notifiers, views: "list[RunView]") -> "Hooks":
+    """What shows a run and steers it; `views` gets the view of the run once its rows are sent."""
     from batch_snapshot.jobs.run import Hooks
 
-    ask = ask and sys.stdin is not None and sys.stdin.isatty()
+    ask = not given["yes"] and sys.stdin is not None and sys.stdin.isatty()
+
+    async def follow(view: "RunView") -> None:
+        import anyio
+
+        views.append(view)
+        terminal.current_reporter().interrupt_note = OVER
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_show_progress, view, given["progress"], given["progress_interval"])
+            tasks.start_soon(notifiers.send_progress, view)
+
     return Hooks(
-        watch=_watch(given["progress"], given["progress_interval"]),
+        watch=follow,
         outcome=_log_outcome if given["verbose"] else None,
         confirm=partial(_confirm, ask=ask, show=given["progress"] != "none", simulator=given["simulate"]),
         warn=None if ask else lambda text: terminal.warn([text]),
@@ -128,24 +181,17 @@ def hooks_of(given: dict[str, Any], *, ask: bool) -> "Hooks":
     )
 
 
-def _watch(kind: str, interval: float | None) -> Callable[["RunView"], Coroutine[Any, Any, None]]:
-    """Shows the progress as `--progress` says, and notes that rows are sent from then on."""
+async def _show_progress(view: "RunView", kind: str, interval: float | None) -> None:
     from batch_snapshot.reporting import progress
 
-    in_lines = kind == "lines" or (kind == "auto" and not terminal.can_draw())
-
-    async def watch(view: "RunView") -> None:
-        current = terminal.current_reporter()
-        current.interrupt_note = OVER
-        if kind == "none":
-            return
-        if in_lines or current.log_format == "json":
-            await progress.watch(view, terminal.log_frame, every=interval)
-            return
-        with terminal.screen() as screen:
-            await progress.watch(view, screen.show, first=0.0, every=progress.REDRAW_EVERY)
-
-    return watch
+    as_lines = kind == "lines" or (kind == "auto" and not terminal.can_draw())
+    if kind == "none":
+        return
+    if as_lines or terminal.current_reporter().log_format == "json":
+        await progress.watch(view, terminal.log_frame, every=interval)
+        return
+    with terminal.screen() as screen:
+        await progress.watch(view, screen.show, first=0.0, every=progress.REDRAW_EVERY)
 
 
 def _log_outcome(outcome: Outcome) -> None:
@@ -171,11 +217,10 @@ def _confirm(plan: "Preview", *, ask: bool, show: bool, simulator: Mapping[str, 
     """Show the plan; on a terminal, ask before real snapshots are made."""
     from batch_snapshot.jobs import preview
 
-    if show and plan.endpoint == models.SIMULATOR:
+    simulated = plan.endpoint == models.SIMULATOR
+    if show and simulated:
         note_simulator(simulator or {})
-
-    real = "AWS" in plan.catalogs and plan.endpoint != models.SIMULATOR
-    if ask and real:
+    if ask and "AWS" in plan.catalogs and not simulated:
         terminal.log(preview.as_text(plan))
         return terminal.confirm("Snapshots cannot be deleted and notify the partners. Go on?")
     if show:
@@ -192,38 +237,18 @@ def note_simulator(settings: Mapping[str, Any] | None) -> None:
         terminal.log(f"simulated: {chosen.describe()}; AWS is not called", event="simulator")
 
 
-def finish(work: Coroutine[Any, Any, "Summary"], form: str, notifiers: Notifiers) -> int:
-    """Carry out a run, print its summary and send the notifications; returns the exit code."""
-    try:
-        summary = terminal.run(work, use_uvloop=find_spec("uvloop") is not None)
-    except BatchSnapshotError as error:
-        if str(error).endswith(SAME_COMMAND):
-            error.args = (f"{error}: {_command_line()}",)
-        notifiers.run_failed(error)
-        raise
-    try:
-        code = print_summary(summary, form)
-        notifiers.run_ended(summary)
-    except KeyboardInterrupt:
-        terminal.log("interrupted while the result was written: the run itself was over", level="warning")
-        return summary.exit_code
-    return code
-
-
-def print_summary(ended: "Summary", form: str) -> int:
+def print_summary(ended: "Summary") -> int:
     from batch_snapshot.reporting import summary, text
 
     terminal.warn(ended.warnings)
     if terminal.current_reporter().log_format == "json":
         line = f"{ended.result}: {text.states(ended.counts)}"
         terminal.log(line, event="summary", exit_code=ended.exit_code, **summary.as_json(ended))
-    return terminal.print_outcome(
-        form, lambda: summary.as_json(ended), lambda: text.as_text(ended), ended.exit_code
-    )
+    return terminal.print_outcome(summary.as_json, text.as_text, ended, exit_code=ended.exit_code)
 
 
-def print_preview(plan: "Preview", form: str) -> int:
+def print_preview(plan: "Preview") -> int:
     from batch_snapshot.jobs import preview
 
-    terminal.print_result(form, lambda: preview.as_json(plan), lambda: preview.as_text(plan))
+    terminal.print_result(preview.as_json, preview.as_text, plan)
     return 0

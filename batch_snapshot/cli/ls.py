@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batch_snapshot.cli import options, terminal
+from batch_snapshot.cli import params, terminal
 from batch_snapshot.cli.command import command
-from batch_snapshot.cli.params import FOLDER
+from batch_snapshot.cli.options import FORMAT
 from batch_snapshot.clock import utc_now
 from batch_snapshot.text import UNITS, timestamp
 
@@ -21,14 +21,13 @@ _RIGHT = range(2, 7)
 
 
 @command(
-    "ls",
     "List ledgers: outcome, counts and age.",
     "batch-snapshot ls",
     "batch-snapshot ls /srv/ledgers --format json | jq '.ledgers[] | select(.counts.failed > 0) | .ledger'",
 )
-@click.argument("folder", type=FOLDER, default=Path("ledgers"))
-@options.FORMAT
-def ls_command(folder: Path, form: str) -> int:
+@click.argument("folder", type=params.FOLDER, default=Path("ledgers"))
+@FORMAT
+def ls_command(folder: Path) -> int:
     """List the ledgers in FOLDER (default: ledgers), the latest first."""
     from batch_snapshot.reporting.listing import list_ledgers
 
@@ -37,7 +36,6 @@ def ls_command(folder: Path, form: str) -> int:
     ledgers = list_ledgers(folder) if folder.exists() else []
     now = utc_now()
     return terminal.print_outcome(
-        form,
         lambda: {"folder": str(folder), "ledgers": [_as_json(one, now) for one in ledgers]},
         lambda: _as_text(ledgers, now) if ledgers else f"{folder}: no ledgers",
     )
@@ -58,7 +56,7 @@ def _as_json(one: "ListedLedger", now: datetime) -> dict[str, Any]:
 
 def _as_text(ledgers: "list[ListedLedger]", now: datetime) -> str:
     table = [_HEAD, *(_cells(one, now) for one in ledgers)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(_HEAD))]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(
         "  ".join(
             cell.rjust(width) if column in _RIGHT else cell.ljust(width)
@@ -69,20 +67,9 @@ def _as_text(ledgers: "list[ListedLedger]", now: datetime) -> str:
 
 
 def _cells(one: "ListedLedger", now: datetime) -> tuple[str, ...]:
-    numbers = [f"{one.counts.get(state, 0):,}" for state in _STATES] if one.counts else ["?"] * len(_STATES)
-    rows = f"{sum(one.counts.values()):,}" if one.counts else "?"
-    return (
-        _age((now - one.changed_at).total_seconds()),
-        one.result,
-        rows,
-        *numbers,
-        one.name,
-        str(one.path),
-    )
-
-
-def _age(seconds: float) -> str:
-    """In its largest unit, such as 3h."""
-    whole = max(0, int(seconds))
-    unit = next((name for name in ("d", "h", "m") if whole >= UNITS[name]), "s")
-    return f"{whole // UNITS[unit]:,}{unit}"
+    # The age is in its largest unit, such as 3h.
+    age = max(0, int((now - one.changed_at).total_seconds()))
+    unit = next((name for name in ("d", "h", "m") if age >= UNITS[name]), "s")
+    counts = [sum(one.counts.values()), *(one.counts.get(state, 0) for state in _STATES)]
+    numbers = [f"{number:,}" if one.counts else "?" for number in counts]
+    return f"{age // UNITS[unit]:,}{unit}", one.result, *numbers, one.name, str(one.path)

@@ -3,34 +3,27 @@
 from pathlib import Path
 from typing import Any
 
-import click
-
 from batch_snapshot.cli import invocation, options
-from batch_snapshot.cli.command import command, option, section
-from batch_snapshot.cli.params import MANIFEST
-
-_LEDGER = option(
-    "--ledger",
-    metavar="PATH",
-    help="Plan what is left of this ledger. Default: the ledger that run would write, if it exists.",
-)
+from batch_snapshot.cli.command import command
 
 
 @command(
-    "plan",
     "Show what a run would do without calling AWS.",
     "batch-snapshot plan backfill.yaml --daily-quota 10000 --rate 1",
 )
-@click.argument("manifest", type=MANIFEST)
-@section("Common", _LEDGER, *options.FILE_AS_MANIFEST)
-@section("Output", options.ALL_PROBLEMS)
+@options.MANIFEST
+@options.option(
+    "--ledger=PATH",
+    "Plan what is left of this ledger. Default: the ledger that run would write, if it exists.",
+)
+@options.FILE_AS_MANIFEST
+@options.section("Output", options.ALL_PROBLEMS)
 @options.planning
-def plan_command(manifest: Path, **given: Any) -> int:
+def plan_command(manifest: Path, **given: Any) -> None:
     """Show what a run of MANIFEST would do: rows, calls, quota windows, and when it would end.
 
     It calls nothing. For quota windows it knows only the calls that runs on this machine have logged.
     """
     from batch_snapshot.jobs.run import dry_run
 
-    chosen = options.options_of(given)
-    return invocation.print_preview(dry_run(manifest, chosen), given["form"])
+    invocation.print_preview(dry_run(manifest, options.options_of(given)))

@@ -1,13 +1,14 @@
 """`prune`: remove old ledgers."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from batch_snapshot.cli import options, terminal
+from batch_snapshot.cli import params, terminal
 from batch_snapshot.cli.command import command
-from batch_snapshot.cli.params import FOLDER
+from batch_snapshot.cli.options import FORMAT, option
 from batch_snapshot.clock import utc_now
 
 if TYPE_CHECKING:
@@ -15,17 +16,14 @@ if TYPE_CHECKING:
 
 
 @command(
-    "prune",
     "Remove old ledgers that fully succeeded.",
     "batch-snapshot prune ledgers --keep 30 --dry-run",
 )
-@click.argument("folder", metavar="LEDGER-FOLDER", type=FOLDER)
-@options.count(
-    "--keep", required=True, help="Keep the newest N ledgers of each manifest, whatever is in them."
-)
-@options.switch("--dry-run", help="Show what would be removed; remove nothing.")
-@options.FORMAT
-def prune_command(folder: Path, keep: int, form: str, *, dry_run: bool) -> int:
+@click.argument("folder", metavar="LEDGER-FOLDER", type=params.FOLDER)
+@option("--keep=N", "Keep the newest N ledgers of each manifest, whatever is in them.", required=True)
+@option("--dry-run", "Show what would be removed; remove nothing.")
+@FORMAT
+def prune_command(folder: Path, keep: int, *, dry_run: bool) -> None:
     """Remove old ledgers from LEDGER-FOLDER.
 
     A ledger in use, or with a row that did not succeed, is kept, however old it is. Files that are no
@@ -38,10 +36,7 @@ def prune_command(folder: Path, keep: int, form: str, *, dry_run: bool) -> int:
     else:
         terminal.warn([f"{folder}: there is no such folder yet: nothing to prune"])
         pruned = prune.Pruned()
-    terminal.print_result(
-        form, lambda: _as_json(pruned, dry_run=dry_run), lambda: _as_text(pruned, dry_run=dry_run)
-    )
-    return 0
+    terminal.print_result(partial(_as_json, dry_run=dry_run), partial(_as_text, dry_run=dry_run), pruned)
 
 
 def _as_json(pruned: "Pruned", *, dry_run: bool) -> dict[str, Any]:

@@ -4,37 +4,36 @@ from pathlib import Path
 
 import click
 
-from batch_snapshot.cli import options, terminal
+from batch_snapshot.cli import terminal
 from batch_snapshot.cli.command import command
-from batch_snapshot.cli.params import LEDGER
+from batch_snapshot.cli.options import LEDGER, option
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 from batch_snapshot.text import plural
 
 
 @command(
-    "report",
     "Make a page or tables of a ledger.",
     "batch-snapshot report ledgers/backfill.ndjson --html backfill.html",
     "batch-snapshot report ledgers/backfill.ndjson --csv backfill/",
 )
-@click.argument("ledger", type=LEDGER)
-@options.path(
-    "--html",
-    "page",
-    help="Write one page that needs no other file: outcomes, failures, times, and every row.",
+@LEDGER
+@option(
+    "--html=FILE",
+    "Write one page that needs no other file: outcomes, failures, times, and every row.",
+    name="page",
 )
-@options.folder(
-    "--csv",
-    "folder",
-    help="Three tables: succeeded.csv, failed.csv (those in doubt too), and unprocessed.csv, which a "
+@option(
+    "--csv=FOLDER",
+    "Three tables: succeeded.csv, failed.csv (those in doubt too), and unprocessed.csv, which a "
     "manifest can include.",
+    name="folder",
 )
-@options.path(
-    "--manifest",
-    help="The manifest: it alone names rows that were never taken up. Default: the path in the ledger.",
+@option(
+    "--manifest=FILE",
+    "The manifest: it alone names rows that were never taken up. Default: the path in the ledger.",
 )
-def report_command(ledger: Path, *, page: Path | None, folder: Path | None, manifest: Path | None) -> int:
+def report_command(ledger: Path, page: Path | None, folder: Path | None, manifest: Path | None) -> None:
     """Write LEDGER as a page for a browser, as CSV tables, or both."""
     from batch_snapshot.reporting import report
 
@@ -48,4 +47,3 @@ def report_command(ledger: Path, *, page: Path | None, folder: Path | None, mani
     if folder is not None:
         for name, number in report.write_csv(material, folder).items():
             click.echo(terminal.shown(f"{folder / name}.csv: {plural(number, 'row')}"))
-    return 0

@@ -4,12 +4,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from batch_snapshot import paths
-from batch_snapshot.cli import invocation, notify, options, serving, terminal
-from batch_snapshot.cli.command import command, option, section
-from batch_snapshot.cli.params import LEDGER, complete_failures, run_id
+from batch_snapshot.cli import invocation, notify, options, params, terminal
+from batch_snapshot.cli.command import command
+from batch_snapshot.cli.options import option
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError
@@ -20,30 +18,26 @@ if TYPE_CHECKING:
 
 
 @command(
-    "retry",
     "Try failed rows again, from the ledger alone.",
     "batch-snapshot retry ledgers/backfill.ndjson",
     "batch-snapshot retry ledgers/backfill.ndjson --only denied",
     "batch-snapshot retry 'ledgers/nightly-{date}.ndjson'",
     interrupt_note=invocation.NOTHING_SENT,
 )
-@click.argument("ledger", type=LEDGER)
+@options.LEDGER
 @option(
-    "--only",
-    shell_complete=complete_failures,
-    metavar="WORD,…",
-    help="Only rows with these error kinds (transient, conflict, quota, denied, not_found, invalid, "
+    "--only=WORD,…",
+    "Only rows with these error kinds (transient, conflict, quota, denied, not_found, invalid, "
     "unknown) or error codes, or in_doubt.",
+    type=str,
+    shell_complete=params.complete_failures,
 )
-@options.switch("--all", "everything", help="All rows that failed or are in doubt.")
-@section(
-    "Ledger",
-    option("--run-id", type=run_id, metavar="ID", help="The run id of the ledger; any other is refused."),
+@option("--all", "All rows that failed or are in doubt.", name="everything")
+@options.section(
+    "Ledger", option("--run-id=ID", "The run id of the ledger; any other is refused.", type=params.run_id)
 )
 @options.sending
-def retry_command(
-    ledger: Path, *, only: str | None, everything: bool, dry_run: bool, yes: bool, **given: Any
-) -> int:
+def retry_command(ledger: Path, *, only: str | None, everything: bool, **given: Any) -> int:
     """Try failed rows of LEDGER again; no manifest is needed.
 
     By default it takes the rows that another try can fix: kinds transient, conflict and quota, and
@@ -58,22 +52,13 @@ def retry_command(
     notifiers = notify.notifiers("retry", ledger, given)
     path, nothing = _ledger(ledger, chosen)
     if nothing:
-        ended = Summary(
-            outcome="completed",
-            counts=Counts(),
-            failures={},
-            ledger=str(path),
-            command="retry",
-            warnings=[nothing],
-        )
-        return invocation.print_summary(ended, given["form"])
+        done: dict[str, Any] = {"outcome": "completed", "counts": Counts(), "failures": {}}
+        ended = Summary(**done, ledger=str(path), command="retry", warnings=[nothing])
+        return invocation.print_summary(ended)
     selection = partial(select, only=only, everything=everything)
-    if dry_run:
-        return invocation.print_preview(run.dry_retry(path, selection, chosen), given["form"])
-    page = serving.ServedRun(given)
-    hooks = page.hooks(notifiers.hooks(invocation.hooks_of(given, ask=not yes)))
-    work = run.retry(path, selection, chosen, hooks)
-    return invocation.finish(page.during(work), given["form"], notifiers)
+    if given["dry_run"]:
+        return invocation.print_preview(run.dry_retry(path, selection, chosen))
+    return invocation.carry_out(partial(run.retry, path, selection, chosen), given, notifiers)
 
 
 def _ledger(given: Path, options: Options) -> tuple[Path, str | None]:

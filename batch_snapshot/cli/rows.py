@@ -4,12 +4,10 @@ import json
 from pathlib import Path
 from typing import IO
 
-import click
-
 from batch_snapshot import redaction
 from batch_snapshot.cli import terminal
-from batch_snapshot.cli.command import command, option
-from batch_snapshot.cli.params import LEDGER, words
+from batch_snapshot.cli.command import command
+from batch_snapshot.cli.options import LEDGER, option
 from batch_snapshot.errors import InputError
 from batch_snapshot.models import Skip, Status
 
@@ -17,27 +15,14 @@ STATUSES = (*(status.value for status in Status), "unattempted", *(reason.value 
 
 
 @command(
-    "rows",
     "Print the rows of a ledger with their last state.",
     "batch-snapshot rows ledgers/backfill.ndjson > rows.csv",
     "batch-snapshot rows ledgers/backfill.ndjson --status failed,in_doubt --format ndjson | jq .message",
 )
-@click.argument("ledger", type=LEDGER)
-@option(
-    "--status",
-    type=words,
-    metavar="STATUS,…",
-    help=f"Only rows in these states: {', '.join(STATUSES)}.",
-)
-@option(
-    "--format",
-    "form",
-    type=click.Choice(["csv", "ndjson"]),
-    default="csv",
-    show_default=True,
-    help="CSV with a header, or one JSON object a line.",
-)
-def rows_command(ledger: Path, form: str, *, status: tuple[str, ...] | None) -> int:
+@LEDGER
+@option("--status=STATUS,…", f"Only rows in these states: {', '.join(STATUSES)}.")
+@option("--format=[csv|ndjson]", "CSV with a header, or one JSON object a line.", name="form", default="csv")
+def rows_command(ledger: Path, status: tuple[str, ...] | None, form: str) -> int:
     """Print each row of LEDGER once, with its last state, also while a run is writing it.
 
     Rows that were never taken up are read from the manifest.

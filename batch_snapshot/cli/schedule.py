@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batch_snapshot import __version__
-from batch_snapshot.cli import notify, options, terminal
-from batch_snapshot.cli.command import command, option
-from batch_snapshot.cli.params import MANIFEST, time_of_day
+from batch_snapshot.cli import notify, params, terminal
+from batch_snapshot.cli.command import command
+from batch_snapshot.cli.options import MANIFEST, option
 from batch_snapshot.cli.retry import retry_command
 from batch_snapshot.errors import InputError
 from batch_snapshot.files import make_folder, resolved
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 
 @command(
-    "schedule",
     "Print unit files for nightly runs.",
     "batch-snapshot schedule systemd nightly.yaml --at 02:17 --output units",
     "batch-snapshot schedule cron nightly.yaml -- --max-duration 6h --wait",
@@ -29,25 +28,18 @@ if TYPE_CHECKING:
     "batch-snapshot schedule eventbridge nightly.yaml > template.yaml",
 )
 @click.argument("kind", type=click.Choice(["systemd", "cron", "kubernetes", "eventbridge"]))
-@click.argument("manifest", type=MANIFEST)
+@MANIFEST
 @click.argument("run_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAG…]")
 @option(
-    "--at",
-    type=time_of_day,
+    "--at=HH:MM",
+    "Start time in UTC; cron uses the machine's time zone.",
+    type=params.time_of_day,
     default="02:17",
-    show_default=True,
-    metavar="HH:MM",
-    help="Start time in UTC; cron uses the machine's time zone.",
 )
-@options.count("--keep", default=30, help="Ledgers to keep. [default: 30]")
+@option("--keep=N", "Ledgers to keep.", default=30)
+@option("--image=NAME", "Image for kubernetes and eventbridge.", default=f"batch-snapshot:{__version__}")
 @option(
-    "--image",
-    default=f"batch-snapshot:{__version__}",
-    metavar="NAME",
-    help=f"Image for kubernetes and eventbridge. [default: batch-snapshot:{__version__}]",
-)
-@options.folder(
-    "--output", help="Write each file there, instead of all to stdout; existing files are not overwritten."
+    "--output=FOLDER", "Write each file there, instead of all to stdout; existing files are not overwritten."
 )
 def schedule_command(
     kind: str,
@@ -58,7 +50,7 @@ def schedule_command(
     keep: int,
     image: str,
     output: Path | None,
-) -> int:
+) -> None:
     """Print ready files for nightly runs of MANIFEST.
 
     Each night they retry what another try can fix of last night, remove old ledgers, and run into a new
@@ -87,7 +79,6 @@ def schedule_command(
         _write(output, made)
     else:
         click.echo(schedule.join_files(made), nl=False)
-    return 0
 
 
 def _checked(run_flags: tuple[str, ...]) -> dict[str, Any]:

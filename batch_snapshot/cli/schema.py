@@ -7,11 +7,7 @@ import click
 from batch_snapshot.cli.command import command
 
 
-@command(
-    "schema",
-    "Print the JSON Schema of manifests.",
-    "batch-snapshot schema > manifest.schema.json",
-)
+@command("Print the JSON Schema of manifests.", "batch-snapshot schema > manifest.schema.json")
 def schema_command() -> None:
     """Print the JSON Schema of manifests, for editors."""
     from batch_snapshot import manifest

@@ -1,16 +1,15 @@
 """`simulate`: serve the API on loopback."""
 
 from difflib import get_close_matches
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from batch_snapshot import interrupts
-from batch_snapshot.cli import options, terminal
-from batch_snapshot.cli.command import command, option, section
-from batch_snapshot.cli.params import short_duration, window
+from batch_snapshot.cli import params, terminal
+from batch_snapshot.cli.command import command
+from batch_snapshot.cli.options import option, section
 from batch_snapshot.errors import InputError
 from batch_snapshot.text import plural
 
@@ -28,67 +27,76 @@ def _note_calls(served: "Simulator") -> None:
 def _change(text: str) -> tuple[float, float]:
     rate, at, moment = text.partition("@")
     try:
-        return float(rate), short_duration(moment if at else "")
+        return float(rate), params.short_duration(moment if at else "")
     except ValueError:
         raise click.BadParameter(f"{rate!r} is not a rate; write RATE@TIME, such as 10@20s") from None
 
 
-_time = partial(option, type=short_duration, metavar="TIME")
-
-
 @command(
-    "simulate",
     "Serve a simulated API on this machine.",
     "batch-snapshot simulate --rate 20 --burst 20 --latency 80ms",
     "batch-snapshot simulate --faults internal=0.05,reset-after=0.1 --state world.ndjson",
 )
-@option("--port", type=click.IntRange(0, 65535), default=0, help="Port to serve on. Default: any free one.")
-@option("--rate", type=float, help="Writes a second for each access key (a token bucket). Default: no limit.")
-@option("--burst", type=int, default=1, show_default=True, help="Size of that bucket.")
 @option(
-    "--window",
-    "windows",
-    type=window,
+    "--port=INTEGER RANGE",
+    "Port to serve on. Default: any free one.",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default=False,
+)
+@option("--rate=FLOAT", "Writes a second for each access key (a token bucket). Default: no limit.")
+@option("--burst=INTEGER", "Size of that bucket.", default=1)
+@option(
+    "--window=N/TIME",
+    "A rolling window for writes, such as 100/1m; may be repeated.",
+    name="windows",
+    type=params.window,
     multiple=True,
-    metavar="N/TIME",
-    help="A rolling window for writes, such as 100/1m; may be repeated.",
 )
-@_time("--latency", default="0", help="Added to each answer, such as 80ms.")
 @option(
-    "--faults",
-    metavar="KIND=SHARE,…",
-    help="Faults and how often they happen, such as internal=0.05,reset-after=0.1; "
-    "an unknown kind lists those there are.",
+    "--latency=TIME",
+    "Added to each answer, such as 80ms.",
+    type=params.short_duration,
+    default="0",
+    show_default=False,
 )
-@options.path("--state", help="Keep the world in this file, from one start to the next.")
+@option(
+    "--faults=KIND=SHARE,…",
+    "Faults and how often they happen, such as internal=0.05,reset-after=0.1; "
+    "an unknown kind lists those there are.",
+    type=str,
+)
+@option("--state=FILE", "Keep the world in this file, from one start to the next.")
 @section(
     "Simulator",
-    option("--host", default="127.0.0.1", show_default=True, help="A loopback address."),
+    option("--host=TEXT", "A loopback address.", default="127.0.0.1"),
     option(
-        "--then",
-        "changes",
+        "--then=RATE@TIME",
+        "Another rate from TIME after the first write on, such as 10@20s; may be repeated.",
+        name="changes",
         type=_change,
         multiple=True,
-        metavar="RATE@TIME",
-        help="Another rate from TIME after the first write on, such as 10@20s; may be repeated.",
     ),
-    option("--read-rate", type=float, help="Reads a second for each access key. Default: no limit."),
+    option("--read-rate=FLOAT", "Reads a second for each access key. Default: no limit."),
     option(
         "--retry-hint/--no-retry-hint",
-        "retry_after",
+        "Whether throttles say how long to wait.",
+        name="retry_after",
         default=True,
-        show_default=True,
-        help="Whether throttles say how long to wait.",
     ),
-    _time("--forget-after", help="How long a ClientToken is remembered. Default: forever."),
-    option("--seed", type=int, default=0, show_default=True, help="Decides which calls meet a fault."),
-    option("--engagements", type=int, default=0, help="How many engagements the lists show."),
     option(
-        "--opportunities",
-        "opportunities_per_engagement",
-        type=int,
+        "--forget-after=TIME",
+        "How long a ClientToken is remembered. Default: forever.",
+        type=params.short_duration,
+    ),
+    option("--seed=INTEGER", "Decides which calls meet a fault.", default=0),
+    option("--engagements=INTEGER", "How many engagements the lists show.", default=0, show_default=False),
+    option(
+        "--opportunities=INTEGER",
+        "How many opportunities each of them has.",
+        name="opportunities_per_engagement",
         default=0,
-        help="How many opportunities each of them has.",
+        show_default=False,
     ),
 )
 def simulate_command(host: str, port: int, **given: Any) -> None:

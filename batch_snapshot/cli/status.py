@@ -9,7 +9,7 @@ import click
 from batch_snapshot import interrupts
 from batch_snapshot.cli import options, terminal
 from batch_snapshot.cli.command import command
-from batch_snapshot.cli.params import LEDGER
+from batch_snapshot.cli.options import option
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError
 from batch_snapshot.text import plural, timestamp
@@ -22,27 +22,24 @@ LOOK_EVERY = 0.5
 
 
 @command(
-    "status",
     "Show what became of the rows, also while a run is active.",
     "batch-snapshot status ledgers/backfill.ndjson --watch",
     "batch-snapshot status ledgers/backfill.ndjson --format json | jq .counts",
     "batch-snapshot status ledgers/backfill.ndjson --repair",
 )
-@click.argument("ledger", type=LEDGER)
-@options.switch("--check", help="Check that the ledger is whole; name the first line that is not.")
-@options.switch(
-    "--watch", help="Show the progress until the run is over; Ctrl-C stops watching, not the run."
-)
-@options.switch(
+@options.LEDGER
+@option("--check", "Check that the ledger is whole; name the first line that is not.")
+@option("--watch", "Show the progress until the run is over; Ctrl-C stops watching, not the run.")
+@option(
     "--repair",
-    help="Rewrite a damaged ledger: keep every whole line, put in doubt what cannot be proven, and keep the "
+    "Rewrite a damaged ledger: keep every whole line, put in doubt what cannot be proven, and keep the "
     "original beside it.",
 )
 @options.PROGRESS_INTERVAL
 @options.FORMAT
 @options.LOG_FORMAT
 def status_command(
-    ledger: Path, form: str, *, check: bool, watch: bool, repair: bool, progress_interval: float | None
+    ledger: Path, *, check: bool, watch: bool, repair: bool, progress_interval: float | None
 ) -> int:
     """Show what became of the rows of LEDGER, also while a run is writing it.
 
@@ -56,12 +53,12 @@ def status_command(
 
     if repair and watch:
         raise InputError("--repair and --watch exclude each other: repair a ledger when its run is over")
-    repaired = _repair(ledger, form) if repair else {}
+    repaired = _repair(ledger) if repair else {}
     if check and watch:
         raise InputError("--check and --watch exclude each other: a ledger that is written is not whole yet")
     if check:
         rows = status.check_ledger(ledger)
-        if form == "text":
+        if terminal.current_reporter().form == "text":
             click.echo(f"{terminal.shown(str(ledger))}: whole: {plural(rows, 'row')}, each in one state")
     watched = status.LedgerWatch(ledger)
     watched.refresh()
@@ -72,32 +69,25 @@ def status_command(
             terminal.log("stopped watching; the run continues")
             return interrupts.exit_code(error)
     result = watched.summary()
-    terminal.print_result(form, lambda: {**summary.as_json(result), **repaired}, lambda: text.as_text(result))
+    terminal.print_result(lambda: {**summary.as_json(result), **repaired}, lambda: text.as_text(result))
     return 0
 
 
-def _repair(ledger: Path, form: str) -> dict[str, Any]:
+def _repair(ledger: Path) -> dict[str, Any]:
     """Repair the ledger; returns what was done for JSON, or prints it."""
     from batch_snapshot.ledger.repair import repair
 
     done = repair(ledger, utc_now())
     since = timestamp(done.unrecorded_since) if done.unrecorded_since else None
-    if form == "json":
-        return {
-            "repair": {
-                "kept": done.kept,
-                "dropped": done.dropped,
-                "added": done.added,
-                "in_doubt": done.doubtful,
-                "unrecorded_since": since,
-                "original": str(done.original) if done.original else None,
-            }
-        }
+    if terminal.current_reporter().form == "json":
+        numbers = {"kept": done.kept, "dropped": done.dropped, "added": done.added, "in_doubt": done.doubtful}
+        original = str(done.original) if done.original else None
+        return {"repair": {**numbers, "unrecorded_since": since, "original": original}}
     if done.original is None:
         click.echo(f"{ledger}: is whole ({plural(done.kept, 'line')}): there is nothing to repair")
         return {}
-    numbers = f"{plural(done.kept, 'line')} kept, {done.dropped:,} dropped, {done.added:,} added"
-    click.echo(f"{ledger}: repaired: {numbers}, {plural(done.doubtful, 'row')} put in doubt")
+    counts = f"{plural(done.kept, 'line')} kept, {done.dropped:,} dropped, {done.added:,} added"
+    click.echo(f"{ledger}: repaired: {counts}, {plural(done.doubtful, 'row')} put in doubt")
     if since:
         what = "the lost lines may have named rows that no other line names"
         how = f"run and retry look for a snapshot since {since} before they send such a row"

@@ -45,8 +45,9 @@ _OUTCOMES = {2: "refused", 3: "stopped", 4: "deferred", 5: "failed", 130: "inter
 class Reporter:
     """State of this invocation's output. The context of its command owns it."""
 
-    #: Lines on stderr: text, or json (an object a line).
+    #: Lines on stderr, and the result on stdout: text, or json (an object a line, or one object).
     log_format: str = "text"
+    form: str = "text"
     #: The live display; lines are written above it.
     screen: "Screen | None" = None
     #: Whether the one object of `--format json` was printed.
@@ -210,19 +211,20 @@ def confirm(question: str) -> bool:
 # -- standard output ---------------------------------------------------------------------------------
 
 
-def print_result(form: str, as_json: Callable[[], dict[str, Any]], as_text: Callable[[], str]) -> None:
-    if form == "json":
-        print_json(as_json())
+def print_result(as_json: Callable[..., dict[str, Any]], as_text: Callable[..., str], *about: Any) -> None:
+    """Print `about` as `--format` says."""
+    if current_reporter().form == "json":
+        print_json(as_json(*about))
     else:
-        click.echo(shown(as_text()))
+        click.echo(shown(as_text(*about)))
 
 
 def print_outcome(
-    form: str, as_json: Callable[[], dict[str, Any]], as_text: Callable[[], str], exit_code: int = 0
+    as_json: Callable[..., dict[str, Any]], as_text: Callable[..., str], *about: Any, exit_code: int = 0
 ) -> int:
-    """Write the result of work that is done; returns its exit code, even if stdout cannot be written."""
+    """Print what came of work that is done; returns its exit code, even if stdout cannot be written."""
     try:
-        print_result(form, as_json, as_text)
+        print_result(as_json, as_text, *about)
     except OSError as error:
         return stdout_failed(error, exit_code)
     return exit_code

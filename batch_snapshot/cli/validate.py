@@ -3,11 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from batch_snapshot.cli import options, terminal
-from batch_snapshot.cli.command import command, section
-from batch_snapshot.cli.params import MANIFEST
+from batch_snapshot.cli.command import command
 from batch_snapshot.text import plural
 
 if TYPE_CHECKING:
@@ -15,14 +12,15 @@ if TYPE_CHECKING:
 
 
 @command(
-    "validate",
     "Check a manifest, offline.",
     "batch-snapshot validate backfill.yaml",
     "batch-snapshot validate backfill.yaml --format json | jq .problems",
 )
-@click.argument("manifest", type=MANIFEST)
-@section("Common", *options.FILE_AS_MANIFEST, options.ALL_PROBLEMS, options.FORMAT)
-def validate_command(manifest: Path, form: str, **given: Any) -> int:
+@options.MANIFEST
+@options.FILE_AS_MANIFEST
+@options.section("Common", options.ALL_PROBLEMS)
+@options.FORMAT
+def validate_command(manifest: Path, **given: Any) -> None:
     """Check MANIFEST and all that it includes, offline and without credentials.
 
     Every problem is named with its file and line; exit code 2 if there is one.
@@ -38,8 +36,7 @@ def validate_command(manifest: Path, form: str, **given: Any) -> int:
     warnings = [*loaded.warnings, *forecast.days_needed(rows, a_day)]
     count = loaded.warning_count + len(warnings) - len(loaded.warnings)
     terminal.warn(warnings, count)
-    terminal.print_result(form, lambda: _as_json(loaded, warnings, count), lambda: _as_text(loaded, manifest))
-    return 0
+    terminal.print_result(lambda: _as_json(loaded, warnings, count), lambda: _as_text(loaded, manifest))
 
 
 def _as_json(manifest: "Manifest", warnings: list[str], count: int) -> dict[str, object]:

@@ -1,33 +1,30 @@
-"""`watch`: a ledger, or a folder of them, in a browser while it grows."""
+"""`watch`: a ledger, or a folder of them, in a browser while it grows; also what `run --serve` needs."""
 
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from batch_snapshot import interrupts
-from batch_snapshot.cli import options, params, serving, terminal
+from batch_snapshot.cli import options, params, terminal
 from batch_snapshot.cli.command import command
-from batch_snapshot.errors import LedgerError
+from batch_snapshot.errors import InputError, LedgerError
 
-if TYPE_CHECKING:
-    from socket import socket
+#: The token of the page's address; if it is not set, addresses beyond loopback get a new one.
+TOKEN = "BATCH_SNAPSHOT_SERVE_TOKEN"  # noqa: S105 - a name
 
 
 @command(
-    "watch",
     "Show a ledger live in a browser.",
     "batch-snapshot watch ledgers/backfill.ndjson",
     "batch-snapshot watch ledgers --serve 127.0.0.1:9000",
     "batch-snapshot watch ledgers/backfill.ndjson --control",
 )
-@click.argument("ledger", type=params.LEDGER)
-@options.with_default(
-    "--serve",
-    type=params.address,
-    default=params.SERVED_AT,
-    metavar="HOST:PORT",
-    help="Where the page is served.",
+@options.LEDGER
+@options.option(
+    "--serve=HOST:PORT", "Where the page is served.", type=params.address, default=params.SERVED_AT
 )
 @options.CONTROL
 @options.STATE_DIR
@@ -38,21 +35,63 @@ def watch_command(ledger: Path, serve: tuple[str, int], *, control: bool, state_
     buttons. Everyone on this machine can open it. On other machines, and with --control, it needs a token,
     which $BATCH_SNAPSHOT_SERVE_TOKEN sets.
     """
+    import anyio
+
     from batch_snapshot.ledger import reader
 
     if not ledger.is_dir() and reader.head(ledger) is None:
         raise LedgerError(f"{ledger}: no run has begun in it; name a ledger that a run has written")
-    listening = serving.listen(serve, control=control)
+    page = live_page(lambda: ledger, serve, click.echo, control=control, state_dir=state_dir)
+
+    async def show() -> None:
+        async with page:
+            await anyio.sleep_forever()
+
     try:
-        terminal.run(_show(ledger, listening, control=control, state_dir=state_dir))
+        terminal.run(show())
     except KeyboardInterrupt as error:
         terminal.log("stopped watching; runs continue")
         return interrupts.exit_code(error)
     return 0
 
 
-async def _show(ledger: Path, listening: "socket", **control: Any) -> None:
-    import anyio
+def live_page(
+    source: Callable[[], Path | None],
+    address: tuple[str, int],
+    announce: Callable[[str], None],
+    *,
+    control: bool,
+    state_dir: Path | None,
+) -> AbstractAsyncContextManager[None]:
+    """Listen now; the context that is returned serves the page while it is open, and says where.
 
-    async with serving.serving(lambda: ledger, listening, click.echo, **control):
-        await anyio.sleep_forever()
+    With buttons the page always has a token: only the run's user may press them.
+
+    Raises:
+        InputError: it cannot listen there, or there must be no buttons there.
+    """
+    import secrets
+
+    from batch_snapshot.jobs import control as jobs_control
+    from batch_snapshot.reporting import server
+
+    def send(ledger: Path, action: str, value: str | None, account: str | None) -> str:
+        return jobs_control.send(ledger, state_dir, jobs_control.parse(action, value, account))
+
+    chosen = server.Address(*address)
+    if control and not chosen.is_loopback:
+        raise InputError(
+            f"--control: works on loopback only, not at {chosen.host}: leave it out, or serve at 127.0.0.1 "
+            "and reach that from another machine with ssh -L"
+        )
+    listening = chosen.listen()
+    open_to_all = server.Address(*listening.getsockname()[:2]).is_loopback and not control
+    token = os.environ.get(TOKEN, "") or ("" if open_to_all else secrets.token_urlsafe(16))
+
+    @asynccontextmanager
+    async def serving() -> AsyncIterator[None]:
+        async with server.serve(source, listening, token, send if control else None):
+            announce(f"live at {server.url(listening, token)}")
+            yield
+
+    return serving()

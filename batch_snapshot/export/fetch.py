@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from batch_snapshot import sqlite
 from batch_snapshot.config.options import Options
+from batch_snapshot.discovery.output import calls_text
 from batch_snapshot.discovery.readers import Environment, open_ledger_readers
 from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
 from batch_snapshot.errors import BatchSnapshotError, InputError, LedgerError, StorageError
@@ -222,4 +223,4 @@ def as_text(result: Exported) -> str:
         text.append(f"  {one.what:<10} {which}: {one.why}")
     if len(result.unfetched) > SHOWN:
         text.append(f"  … and {len(result.unfetched) - SHOWN:,} more: batch-snapshot verify names them")
-    return "\n".join(text)
+    return "\n".join([*text, calls_text(result.calls, result.throttled, result.elapsed_s)])

@@ -567,7 +567,9 @@ async def test_missing_mismatched_extra_and_unreadable_snapshots_are_reported():
         ]
         as_json = verify.as_json(verification)
         assert as_json["counts"] == {"missing": 1, "mismatched": 1, "extra": 1, "unreadable": 0}
-        assert len(verify.as_text(verification).splitlines()) == 4
+        shown = verify.as_text(verification).splitlines()
+        assert [line.split()[0] for line in shown[1:4]] == ["missing", "mismatched", "extra"]
+        assert shown[4].startswith("calls ")
         # One of the four is drawn, and always the same.
         draws = [await verified(url, 1, sample=1) for _ in range(2)]
         assert [(one.checked, one.engagements, one.succeeded) for one in draws] == [(1, 1, 4)] * 2

@@ -206,7 +206,12 @@ def test_the_command_line_writes_no_default_that_the_options_have():
     for package, path in MODULES:
         for call in nodes_of(path) if package == "cli" else ():
             if isinstance(call, ast.Call) and call.args:
-                flag = str(getattr(call.args[0], "value", "")).removeprefix("--").replace("-", "_")
+                flag = (
+                    str(getattr(call.args[0], "value", ""))
+                    .partition("=")[0]
+                    .removeprefix("--")
+                    .replace("-", "_")
+                )
                 for keyword in call.keywords:
                     written = keyword.arg == "default" and isinstance(keyword.value, ast.Constant)
                     assert not (written and flag in own), f"{path}: --{flag}"
