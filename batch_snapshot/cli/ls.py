@@ -13,7 +13,7 @@ from batch_snapshot.clock import utc_now
 from batch_snapshot.text import UNITS, timestamp
 
 if TYPE_CHECKING:
-    from batch_snapshot.reporting.listing import ListedLedger
+    from batch_snapshot.reporting.status import ListedLedger
 
 _HEAD = ("AGE", "OUTCOME", "ROWS", "SUCCEEDED", "FAILED", "IN DOUBT", "LEFT", "NAME", "LEDGER")
 _STATES = ("succeeded", "failed", "in_doubt", "unattempted")
@@ -29,7 +29,7 @@ _RIGHT = range(2, 7)
 @FORMAT
 def ls_command(folder: Path) -> int:
     """List the ledgers in FOLDER (default: ledgers), the latest first."""
-    from batch_snapshot.reporting.listing import list_ledgers
+    from batch_snapshot.reporting.status import list_ledgers
 
     if not folder.exists():
         terminal.warn([f"{folder}: there is no such folder yet; runs make it, or name another one"])

@@ -7,9 +7,9 @@ from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.errors import StorageError
 from batch_snapshot.jobs.job import Job
-from batch_snapshot.reporting.examples import find_examples
 from batch_snapshot.reporting.progress import RunView
 from batch_snapshot.reporting.stats import RunStats
+from batch_snapshot.reporting.status import find_examples
 from batch_snapshot.reporting.summary import Summary, exit_code
 from batch_snapshot.text import plural
 

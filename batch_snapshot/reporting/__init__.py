@@ -1,17 +1,14 @@
 """Ledgers and running runs as people see them: lines, live displays, summaries, tables, an HTML page.
 
 Exports `stats` (the fold of outcomes and ledger lines), `summary` (the result of a run or ledger), `text` and
-`next_steps` (a summary for people, and the commands that continue from it), `examples` (rows that failed),
-`status` (a ledger by itself), `listing` (those of a folder), `progress`, `display` and `screen` (an active
-run), `report` (the files of the report), and `server` (its page live in a browser). It makes no calls to
-AWS, and writes no ledger.
+`next_steps` (a summary for people, and the commands that continue from it), `status` (ledgers by
+themselves), `progress`, `display` and `screen` (an active run), `report` (the files of the report), and
+`server` (its page live in a browser). It makes no calls to AWS, and writes no ledger.
 """
 
 __all__ = [
     "csv",
     "display",
-    "examples",
-    "listing",
     "next_steps",
     "progress",
     "report",

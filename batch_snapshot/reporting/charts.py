@@ -146,15 +146,15 @@ def time_slots(invocations: Sequence[Invocation]) -> tuple[int, list[TimeSlot]]:
 def over_time(invocations: Sequence[Invocation], allowed: Sequence[float | None] = ()) -> list[Chart]:
     """Rows and throttles a minute; one chart each, none where there is nothing to draw.
 
-    Args:
-        invocations: of a ledger.
-        allowed: the calls a second that each invocation was allowed; None: not known.
+    `allowed` are the calls a second that each invocation was allowed; None: not known.
     """
     step, slots = time_slots(invocations)
     if not slots:
         return []
-    rows = [Bar(f"{slot.moment:%Y-%m-%d %H:%M:%S}", slot.sums[:3]) for slot in slots]
-    throttled = [Bar(bar.label, slot.sums[3:]) for bar, slot in zip(rows, slots, strict=True)]
+    rows, throttled = (
+        [Bar(f"{slot.moment:%Y-%m-%d %H:%M:%S}", slot.sums[kinds]) for slot in slots]
+        for kinds in (slice(3), slice(3, None))
+    )
     scale = 60 / step
     most, worst = (max(sum(bar.values) for bar in bars) * scale for bars in (rows, throttled))
     line = [rate and rate * 60 for slot in slots for rate in [allowed[slot.invocation] if allowed else None]]
@@ -175,8 +175,6 @@ def over_time(invocations: Sequence[Invocation], allowed: Sequence[float | None]
         # A limit far above what was done would press the bars flat.
         line=[None if rate is None or rate > 3 * most else rate for rate in line],
     )
-    if not worst:
-        return [settled]
     total = sum(sum(bar.values) for bar in throttled)
     throttles = replace(
         settled,
@@ -188,7 +186,7 @@ def over_time(invocations: Sequence[Invocation], allowed: Sequence[float | None]
         bars=throttled,
         line=(),
     )
-    return [settled, throttles]
+    return [settled, throttles] if worst else [settled]
 
 
 def _time_axis(step: int, slots: Sequence[TimeSlot]) -> tuple[list[Mark], list[float]]:
@@ -322,11 +320,9 @@ def failures_by_account(minutes: Mapping[str, Counter[int]]) -> HeatMap | None:
 
 
 def calendar(hours: Mapping[int, int], per_day: int) -> HeatMap:
-    """Calls by day and hour in UTC.
+    """Calls by day and hour in UTC: `hours` has them by number of the hour since 1970, one hour at least.
 
-    Args:
-        hours: calls by number of the hour since 1970; at least one.
-        per_day: calls that are allowed in 24 hours; 0: not known.
+    `per_day` calls are allowed in 24 hours; 0: not known.
     """
     days: defaultdict[int, list[int]] = defaultdict(lambda: [0] * 24)
     for hour, number in hours.items():

@@ -72,15 +72,9 @@ def _intended(row: Row, token: str, past: RowState) -> ReportEntry:
     """A row without a result of its own since it was named: not sent, or in doubt after a crash."""
     if past.status is None:
         return ReportEntry(row, UNATTEMPTED)
-    return ReportEntry(
-        row,
-        past.status.value,
-        first_sent_at=past.first_sent_at,
-        client_token=token,
-        kind=past.kind,
-        code=CRASHED,
-        message=CRASH_MESSAGE,
-    )
+    sent, kind = past.first_sent_at, past.kind
+    crashed = ReportEntry(row, past.status.value, first_sent_at=sent, client_token=token, kind=kind)
+    return crashed._replace(code=CRASHED, message=CRASH_MESSAGE)
 
 
 def unattempted(rows: Iterable[Row], known: Collection[bytes]) -> Iterator[ReportEntry]:
@@ -107,16 +101,12 @@ def _result_entry(result: Result) -> ReportEntry:
         request_id=_text(fields.get("request_id")) or None,
         reconciled=fields.get("reconciled") is True,
         kind=result.kind,
-        code=_without_secrets(result.code),
-        message=_without_secrets(result.message),
-        reason=_without_secrets(_text(error.get("reason"))),
+        # Another version may have written what this one takes for a secret.
+        code=redacted(result.code or ""),
+        message=redacted(result.message or ""),
+        reason=redacted(_text(error.get("reason"))),
         http_status=http_status if isinstance(http_status, int) else None,
     )
-
-
-def _without_secrets(text: str | None) -> str:
-    """Another version may have written what this one takes for a secret."""
-    return redacted(text) if text else ""
 
 
 def _text(value: object) -> str:

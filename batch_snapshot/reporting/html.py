@@ -129,12 +129,21 @@ def sections(content: PageContent) -> dict[str, str]:
 def _values(content: PageContent) -> dict[str, Any]:
     """What the templates show."""
     summary, stats, header = content.summary, content.stats, content.header
+    left = content.frame.left if content.frame else None
+    known = left is not None and left < LONGEST_LEFT
     drawn = [
         *charts.over_time(stats.invocations, content.allowed),
         charts.latency(stats.latencies),
         charts.attempts(stats.attempts),
     ]
-    several, a_day = len(content.accounts) > 1, _calls_a_day(content)
+    several = len(content.accounts) > 1
+    # By account that has such a quota: calls that are allowed in any 24 hours.
+    a_day = {
+        name: window.limit
+        for name, account in content.quotas.items()
+        for window in windows(account.quota)
+        if window.seconds == DAY
+    }
     failing = charts.failures_by_account(stats.failed_minutes) if several else None
     groups = [
         (group, content.groups[group], advice(group), remedy(group, summary.ledger, summary.settings))
@@ -163,7 +172,9 @@ def _values(content: PageContent) -> dict[str, Any]:
         "a_day": a_day,
         "most_in_a_day": {name: charts.most_in_a_day(hours) for name, hours in stats.hours.items()},
         "windows": _windows(content),
-        **_times(content),
+        # Seconds until a run ends, and when that is.
+        "left": left if known else None,
+        "ends": _minute(content.made_at + timedelta(seconds=left)) if left is not None and known else "",
         "most_windows": MOST_WINDOWS,
         "changes": SHOWN,
         "change_text": change_text,
@@ -180,47 +191,28 @@ def badge(summary: Summary) -> str:
 
 def _calendar(content: PageContent, a_day: Mapping[str, int]) -> charts.HeatMap | None:
     """The calls by day and hour, if an account has quota windows."""
-    if not any(windows(account.quota) for account in content.quotas.values()):
-        return None
     hours: Counter[int] = sum(content.stats.hours.values(), Counter())
-    every = hours and all(name in a_day for name in content.quotas)
-    return charts.calendar(hours, sum(a_day.values()) if every else 0) if hours else None
-
-
-def _calls_a_day(content: PageContent) -> dict[str, int]:
-    """By account that has such a quota: calls that are allowed in any 24 hours."""
-    return {
-        name: window.limit
-        for name, account in content.quotas.items()
-        for window in windows(account.quota)
-        if window.seconds == DAY
-    }
+    if not hours or not any(windows(account.quota) for account in content.quotas.values()):
+        return None
+    every = all(name in a_day for name in content.quotas)
+    return charts.calendar(hours, sum(a_day.values()) if every else 0)
 
 
 def _windows(content: PageContent) -> list[tuple[str, str, int, int, str]]:
     """The quota windows now: account, window, calls used, its limit, and when it opens; the fullest first."""
+
+    def opens(seconds: float) -> str:
+        if not seconds:
+            return "open"
+        at = "never" if isinf(seconds) else _minute(content.made_at + timedelta(seconds=seconds + 59))
+        return f"opens {at}"
+
     found = [
-        (name, window.name, used, window.limit, _opens(content.made_at, opens_in))
+        (name, window.name, used, window.limit, opens(opens_in))
         for name, known in content.forecasts.items()
         for window, used, opens_in in zip(known.windows, known.used, known.opens_in, strict=True)
     ]
     return sorted(found, key=lambda each: -each[2] / max(1, each[3]))
-
-
-def _opens(now: datetime, seconds: float) -> str:
-    if not seconds:
-        return "open"
-    return "opens never" if isinf(seconds) else f"opens {_minute(now + timedelta(seconds=seconds + 59))}"
-
-
-def _times(content: PageContent) -> dict[str, Any]:
-    """Seconds until a run ends, and when that is; None: not known."""
-    left = content.frame.left if content.frame else None
-    known = left is not None and left < LONGEST_LEFT
-    return {
-        "left": left if known else None,
-        "ends": _minute(content.made_at + timedelta(seconds=left)) if left is not None and known else "",
-    }
 
 
 def template(name: str) -> jinja2.Template:

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from batch_snapshot.ledger.history import FailureGroup
-from batch_snapshot.models import ErrorKind, Skip, Status
+from batch_snapshot.models import ErrorKind, Row, Skip, Status
 from batch_snapshot.reporting.entries import UNATTEMPTED, ReportEntry
 from batch_snapshot.text import truncated
 
@@ -101,10 +101,7 @@ def natural_order(text: str) -> tuple[str, str]:
 def columns(entries: Sequence[ReportEntry]) -> dict[str, Any]:
     since = min((entry.finished_at for entry in entries if entry.finished_at), default=None)
     texts = {
-        **{
-            name: [getattr(entry.row, name) for entry in entries]
-            for name in ("account", "catalog", "engagement", "resource_type", "resource", "template")
-        },
+        **{name: [getattr(entry.row, name) for entry in entries] for name in Row._fields},
         "error": [_error(entry) for entry in entries],
         "request": [(entry.request_id or "") if entry.code or entry.message else "" for entry in entries],
         "arn": [entry.arn or "" for entry in entries],

@@ -17,14 +17,7 @@ from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.errors import StorageError
 from batch_snapshot.models import Outcome
 from batch_snapshot.ratelimit import forecast
-from batch_snapshot.reporting.display import (
-    DisplayPart,
-    Frame,
-    ShownFailure,
-    Waiting,
-    WindowUse,
-    window_uses,
-)
+from batch_snapshot.reporting.display import DisplayPart, Frame, ShownFailure, Waiting, WindowUse, window_uses
 from batch_snapshot.reporting.stats import RunStats
 from batch_snapshot.text import plural
 
@@ -103,23 +96,21 @@ class RunView:
 
         None: neither is known yet.
         """
-        rows, settled = self.rows_left(account.name), self.stats.settled[account.name]
+        name, pacer = account.name, account.pacer
+        rows, settled = self.rows_left(name), self.stats.settled[name]
         if rows <= 0 or account.stop is not None:
             return 0.0
-        known, seconds = account.pacer.pace.known, self.elapsed - account.pacer.waited
+        seconds = self.elapsed - pacer.waited
         # Where a window is spent, the windows decide more than the rate, so a rough one will do.
-        enough = 0.0 if account.pacer.waiting else MEASURED_AFTER
+        enough = 0.0 if pacer.waiting else MEASURED_AFTER
         measured = settled / seconds if seconds > 0 and seconds >= enough else None
-        rates = [rate for rate in (known, measured) if rate]
-        if not rates:
-            if account.name not in self._forecasts:  # how full the windows are is known in any case
-                found = self.limits.forecast(account.name, rows)
-                self._forecasts[account.name] = (found, account.traffic.calls)
+        rate = min(filter(None, (pacer.pace.known, measured)), default=None)
+        if rate is None and name in self._forecasts:
             return None
-        rate = min(rates)
-        found = self.limits.forecast(account.name, rows, rate)
-        self._forecasts[account.name] = (found, account.traffic.calls)
-        return found.forecast.ends_in
+        # Without a rate it still says how full the windows are.
+        found = self.limits.forecast(name, rows, rate)
+        self._forecasts[name] = (found, account.traffic.calls)
+        return None if rate is None else found.forecast.ends_in
 
 
 def line_gap(elapsed: float, every: float | None = None) -> float:
@@ -153,7 +144,10 @@ class ProgressMeter:
     def frame(self, now: datetime) -> Frame:
         view = self._view
         traffic = [account.traffic for account in view.accounts.values()]
-        rates = self._rates()
+        rates, state, stopping = self._rates(), view.state, None
+        if state.stop is not None:
+            stopping = f"stopping: waiting for {plural(state.in_flight, 'call')} in flight"
+            stopping += "" if state.drain_left is None else f", {state.drain_left:.0f} s at most"
         return Frame(
             name=view.name,
             counts=view.stats.counts,
@@ -164,28 +158,27 @@ class ProgressMeter:
             calls=sum(each.calls for each in traffic),
             throttled=sum(each.throttled for each in traffic),
             parts=[self._part(account, rates[name]) for name, account in view.accounts.items()],
-            stopping=self._stopping(),
-            paused=view.state.paused,
+            stopping=stopping,
+            paused=state.paused,
             failures=+view.stats.rows.failures,
             last_error=view.stats.last_error,
         )
-
-    def _stopping(self) -> str | None:
-        state = self._view.state
-        if state.stop is None:
-            return None
-        waiting = f"stopping: waiting for {plural(state.in_flight, 'call')} in flight"
-        return waiting if state.drain_left is None else f"{waiting}, {state.drain_left:.0f} s at most"
 
     def _part(self, account: AccountState, rate: float) -> DisplayPart:
         view, name, now, pace = self._view, account.name, account.pacer.now(), account.pacer.pace
         # The rate is that of the last seconds. The pace may have probed above the limit that it knows, or
         # have measured a lower one since; a declared limit was not exceeded, but may have been lowered.
         rate = min(rate, pace.declared or inf)
-        waiting = None
+        waiting, failure = None, None
         if account.pacer.waiting is not None:
             spent, until = account.pacer.waiting
             waiting = Waiting(spent.window.name, max(0.0, until - now))
+        if account.pause is not None:
+            next_try = round(max(0.0, account.pause.next_at - now), 3)
+            failure = ShownFailure(account.pause.short, view.rows_left(name), next_try)
+        elif account.breaker.count >= SHOWN_FAILURES:
+            what = f"{account.breaker.count} {account.breaker.pattern.what}"
+            failure = ShownFailure(what, view.rows_left(name))
         return DisplayPart(
             name=name,
             done=view.stats.settled[name],
@@ -197,7 +190,7 @@ class ProgressMeter:
             throttled=account.traffic.throttled,
             windows=view.windows(name),
             waiting=waiting,
-            failure=_failure(account, view.rows_left(name), now),
+            failure=failure,
             stopped=account.stop.reason if account.stop else None,
         )
 
@@ -212,15 +205,6 @@ class ProgressMeter:
         since, before = self._seen[0]
         seconds = now - since
         return {name: (calls[name] - before.get(name, 0)) / seconds if seconds > 0 else 0.0 for name in calls}
-
-
-def _failure(account: AccountState, rows: int, now: float) -> ShownFailure | None:
-    """Why an account pauses, or how all of its rows fail; None: neither."""
-    if account.pause is not None:
-        return ShownFailure(account.pause.short, rows, round(max(0.0, account.pause.next_at - now), 3))
-    if account.breaker.count >= SHOWN_FAILURES:
-        return ShownFailure(f"{account.breaker.count} {account.breaker.pattern.what}", rows)
-    return None
 
 
 def outcome_line(outcome: Outcome) -> str:

@@ -78,19 +78,16 @@ def load_watched(path: Path, watch: LedgerWatch, rows_left: Mapping[str, int]) -
 
 def _load_manifest(data: ReportData, named: Path | None) -> Manifest | None:
     """Load the manifest; if one that was not named cannot be read, a note says so."""
-    past = data.stats.history
-    named_only = sum(row.status is None for row in past.unfinished.values())
-    unknown = data.stats.counts.unattempted - named_only
     try:
         found = _manifest_of(data.header, named)
     except ManifestError as error:
         if named is not None:
             raise
-        if unknown > 0:
-            why = str(error).splitlines()[0]
+        named_only = sum(row.status is None for row in data.stats.history.unfinished.values())
+        if (unknown := data.stats.counts.unattempted - named_only) > 0:
             data.notes.append(
                 f"{unknown:,} unprocessed rows are counted but cannot be listed, for only the manifest names "
-                f"them ({why}): give it with --manifest."
+                f"them ({str(error).splitlines()[0]}): give it with --manifest."
             )
         return None
     if found.sha256 != data.header.manifest_sha256:
@@ -113,11 +110,7 @@ def _manifest_of(header: Header, named: Path | None) -> Manifest:
 
 
 def manifest_rows(header: Header) -> Iterator[Row]:
-    """The rows of the manifest that a ledger names.
-
-    Raises:
-        ManifestError: it cannot be read, or is another one now.
-    """
+    """The rows of the manifest that a ledger names."""
     return manifest.rows(_manifest_of(header, None))
 
 
@@ -127,7 +120,6 @@ def summary(data: ReportData) -> Summary:
 
 
 def write_html(data: ReportData, file: Path, now: datetime) -> None:
-    """Write the page to `file`."""
     page = render_page(data, now)
     with _replacing(data, file) as out:
         out.write(page)
@@ -137,9 +129,8 @@ def render_page(data: ReportData, now: datetime) -> str:
     rows = PageRows()
     for entry in data.entries():
         rows.add(entry)
-    difference = _difference(data)
-    content = page_content(data, now, accounts=rows.accounts, groups=rows.groups, difference=difference)
-    return html.render(content, rows)
+    more = {"accounts": rows.accounts, "groups": rows.groups, "difference": _difference(data)}
+    return html.render(page_content(data, now, **more), rows)
 
 
 def page_content(data: ReportData, now: datetime, **more: Any) -> html.PageContent:
@@ -176,11 +167,8 @@ def _difference(data: ReportData) -> Difference | None:
             for one in prune.ledgers_in(data.path.parent)
             if one.series == (first.name, first.endpoint) and one.started_at < first.started_at
         ]
-        if not earlier:
-            return None
-        before = max(earlier, key=lambda one: one.started_at).path
         try:
-            return diff(before, data.path)
+            return diff(max(earlier, key=lambda one: one.started_at).path, data.path) if earlier else None
         except LedgerError as error:
             data.notes.append(f"The ledger before this one cannot be compared with it ({error}).")
     return None

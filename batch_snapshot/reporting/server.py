@@ -25,7 +25,7 @@ from batch_snapshot.errors import BatchSnapshotError, InputError
 from batch_snapshot.ledger import reader
 from batch_snapshot.redaction import redacted
 from batch_snapshot.reporting import html, live, report
-from batch_snapshot.reporting.listing import list_ledgers
+from batch_snapshot.reporting.status import list_ledgers
 
 #: Seconds between two looks at a ledger at least, and the share of a processor that looks may take.
 LOOK_EVERY, LOOK_SHARE = 1.0, 0.1

@@ -63,16 +63,14 @@ def _result_in(history: History, key: bytes) -> RowResult | None:
 
 
 def _result_of(status: Status, kind: ErrorKind | None, code: str | None) -> RowResult:
-    return (
-        status if status is Status.SUCCEEDED else FailureGroup(status, kind or ErrorKind.UNKNOWN, code or "")
-    )
+    done = status is Status.SUCCEEDED
+    return status if done else FailureGroup(status, kind or ErrorKind.UNKNOWN, code or "")
 
 
 class RunStats:
     """A run so far: counts and failures of the whole ledger, and of each account what this invocation did."""
 
     def __init__(self, past: History, total: int, todo: Mapping[str, int]) -> None:
-        """Begin with what the ledger says."""
         self._past = past
         self._total = total
         self.todo = todo
@@ -115,13 +113,11 @@ class RunStats:
 
     @property
     def examples(self) -> dict[FailureGroup, Sequence[Example]]:
-        return {group: list(rows.values()) for group, rows in self._examples.items() if rows}
+        return {group: list(rows.values()) for group, rows in self._examples.items()}
 
     @property
     def this_run(self) -> ThisRun:
-        done: Counter[Status | Skip] = Counter()
-        for account in self.accounts.values():
-            done += account.statuses
+        done = sum((account.statuses for account in self.accounts.values()), Counter[Status | Skip]())
         return ThisRun(
             rows=sum(self.todo.values()) + self._left_out,
             sent=done.total() - self._looked_up,
@@ -163,7 +159,7 @@ class Invocation:
     header: Header | None = None
 
 
-_COLUMNS = {Status.SUCCEEDED: 0, Status.FAILED: 1, Status.IN_DOUBT: 2}
+_COLUMNS = {status: column for column, status in enumerate(Status)}
 
 
 class LedgerStats:
@@ -283,9 +279,8 @@ class LedgerStats:
         sent_at, started_at = result.first_sent_at, parse_time(fields.get("started_at"))
         # Of a row's only call, unless an earlier run made the first. A row in doubt may have
         # waited for another.
-        alone = attempts == 1 and not throttles and not fields.get("reconciled")
-        alone = alone and result.status is not Status.IN_DOUBT
-        if alone and sent_at and started_at and sent_at >= started_at:
+        answered = result.status is not Status.IN_DOUBT and not fields.get("reconciled")
+        if attempts == 1 and not throttles and answered and sent_at and started_at and sent_at >= started_at:
             self.latencies.append(max(0.0, (finished_at - sent_at).total_seconds()))
 
     def rate(self, now: datetime, account: str | None = None) -> float:
@@ -311,10 +306,8 @@ class LedgerStats:
             )
             for name, rows in self.ordered(header).items()
         }
-        number = self.history.in_flight
-        named = (
-            f"{plural(number, 'row')} {'is' if number == 1 else 'are'} about to be sent or wait for an answer"
-        )
+        number = plural(self.history.in_flight, "row")
+        named = f"{number} {'is' if number == '1 row' else 'are'} about to be sent or wait for an answer"
         return Summary(
             counts=self.counts,
             failures=+self.rows.failures,

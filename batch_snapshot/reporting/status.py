@@ -1,24 +1,26 @@
-"""The state of a ledger, also while a run is writing it."""
+"""The state of a ledger, also while a run is writing it, and of the ledgers of a folder."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from batch_snapshot import files, paths
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError, LedgerError, StorageError
-from batch_snapshot.ledger import check, locks, reader
-from batch_snapshot.ledger.history import History
-from batch_snapshot.ledger.records import Header
+from batch_snapshot.ledger import check, locks, prune, reader
+from batch_snapshot.ledger.history import FailureGroup, History, failure_group
+from batch_snapshot.ledger.records import Header, Result, named_rows
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.reporting.display import DisplayPart, Frame, window_uses
-from batch_snapshot.reporting.examples import find_examples
-from batch_snapshot.reporting.stats import LedgerStats
-from batch_snapshot.reporting.summary import Summary
+from batch_snapshot.reporting.entries import CRASH_MESSAGE
+from batch_snapshot.reporting.stats import EXAMPLES, LedgerStats
+from batch_snapshot.reporting.summary import Example, Summary, count_named
 
 if TYPE_CHECKING:
     from batch_snapshot.engine.limits import AccountForecast
@@ -35,8 +37,7 @@ class LedgerWatch:
     """A ledger that is read again and again; each `refresh` reads what is new."""
 
     def __init__(self, path: Path, now: Callable[[], datetime] = utc_now) -> None:
-        self._path = path
-        self._now = now
+        self._path, self._now = path, now
         self.stats = LedgerStats()
         #: Whether a run was writing it at the last refresh.
         self.running = False
@@ -134,11 +135,33 @@ class LedgerWatch:
                 accounts = accounts_with_quotas(self._path, header)
                 with CallLog(file) as call_log:
                     limits = AccountLimits(accounts, header.endpoint, call_log, os.environ)
-                    known = {name: number for name, number in rows.items() if name in accounts}
                     return {
-                        name: limits.forecast(name, number, rate or None) for name, number in known.items()
+                        name: limits.forecast(name, number, rate or None)
+                        for name, number in rows.items()
+                        if name in accounts
                     }
         return {}
+
+
+def find_examples(
+    path: Path, history: History, groups: Collection[FailureGroup], without: Collection[bytes] = ()
+) -> dict[FailureGroup, list[Example]]:
+    """A few rows of each of the groups, but none of those whose keys are in `without`."""
+    wanted: dict[int, dict[bytes, FailureGroup]] = defaultdict(dict)
+    missing = Counter(dict.fromkeys(groups, EXAMPLES))
+    for key, past in history.unfinished.items():
+        if past.status and key not in without and missing[group := failure_group(past)] > 0:
+            missing[group] -= 1
+            wanted[past.offset][key] = group
+    found: defaultdict[FailureGroup, list[Example]] = defaultdict(list)
+    with suppress(LedgerError):
+        for offset, rows in sorted(wanted.items()):
+            for line in islice(reader.lines(path, start=offset), 1):
+                message = line.record.message or "" if isinstance(line.record, Result) else CRASH_MESSAGE
+                for row in named_rows(line.record):
+                    if row.key in rows:
+                        found[rows[row.key]].append(Example(row, message))
+    return found
 
 
 def begun(path: Path, past: History) -> Header:
@@ -148,11 +171,7 @@ def begun(path: Path, past: History) -> Header:
 
 
 def check_ledger(path: Path) -> int:
-    """Check that every line of the ledger at `path` follows from those before it; returns its rows.
-
-    Raises:
-        LedgerError: names the first line that does not, and why.
-    """
+    """Check that every line of the ledger at `path` follows from those before it; returns its rows."""
     try:
         past = check.check(reader.lines(path), f"{path}:")
     except LedgerError as error:
@@ -161,3 +180,41 @@ def check_ledger(path: Path) -> int:
     if reader.is_torn(path):
         raise LedgerError(f"{path}: its last line is torn; run the same command to repair it and resume")
     return header.rows
+
+
+class ListedLedger(NamedTuple):
+    path: Path
+    name: str
+    endpoint: str
+    #: As `read_status` has it; damaged: it cannot be read to its end.
+    outcome: str
+    #: The outcome for people, such as "completed with failures".
+    result: str
+    counts: dict[str, int]
+    started_at: datetime
+    #: When it was last written.
+    changed_at: datetime
+
+
+def list_ledgers(folder: Path) -> list[ListedLedger]:
+    """The ledgers in a folder, the latest first; only of those without an end line every line is read."""
+    found = [_listed(one) for one in prune.ledgers_in(folder)]
+    return sorted(found, key=lambda one: one.changed_at, reverse=True)
+
+
+def _listed(found: prune.OldLedger) -> ListedLedger:
+    path = found.path
+    changed_at = datetime.fromtimestamp(path.stat().st_mtime, found.started_at.tzinfo)
+    try:
+        end = reader.last_end(path)
+        if end and end.counts:
+            known = count_named(end.counts)
+            summary = Summary(outcome=end.outcome, counts=known, failures={}, ledger=str(path))
+            changed_at = end.finished_at
+        else:
+            summary = read_status(path)
+        outcome, result, counts = summary.outcome, summary.result, summary.counts.as_dict()
+    except LedgerError:
+        outcome, result, counts = "damaged", "damaged", {}
+    name, endpoint = found.series
+    return ListedLedger(path, name, endpoint, outcome, result, counts, found.started_at, changed_at)

@@ -76,10 +76,8 @@ def _this_run(run: ThisRun) -> str:
         "left out": run.left_out,
         "not sent": run.unattempted,
     }
-    words = ", ".join(
-        [f"{run.sent:,} sent", *(f"{number:,} {name}" for name, number in parts.items() if number)]
-    )
-    return f"This command: {words}"
+    words = [f"{run.sent:,} sent", *(f"{number:,} {name}" for name, number in parts.items() if number)]
+    return f"This command: {', '.join(words)}"
 
 
 def states(counts: Counts) -> str:

@@ -7,7 +7,7 @@ from batch_snapshot.ledger.history import failure_group
 from batch_snapshot.models import Status
 from batch_snapshot.reporting import status
 from batch_snapshot.reporting.entries import CRASH_MESSAGE
-from batch_snapshot.reporting.examples import find_examples
+from batch_snapshot.reporting.status import find_examples
 from tests.support.ledgers import LedgerBuilder
 from tests.support.reports import DENIED, A, B, C, D, ledgers
 from tests.support.strategies import patient
