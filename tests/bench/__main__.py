@@ -1,17 +1,15 @@
 """The command line of the benchmarks: one command a bench."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from tests.bench.clients import CLIENTS, OURS
-from tests.bench.measure import measure
-from tests.bench.scenarios import QUICK, SCENARIOS
+from tests.bench.measure import Run, measure
+from tests.bench.scenarios import QUICK, SCENARIOS, Scenario
 from tests.bench.speed import (
     accounts,
     cluster,
@@ -24,12 +22,6 @@ from tests.bench.speed import (
     throughput,
 )
 from tests.bench.table import Line, as_json, as_markdown
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from tests.bench.measure import Run
-    from tests.bench.scenarios import Scenario
 
 
 class _Names(click.ParamType[tuple[str, ...]]):

@@ -5,22 +5,17 @@ Each is a process of its own. The scripts are started as
 knows which rows are missing.
 """
 
-from __future__ import annotations
-
 import asyncio
 import sys
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from tests.bench.scenarios import Scenario
 from tests.support.processes import TEMPLATE, Json, pairs, write_manifest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
-
-    from tests.bench.scenarios import Scenario
 
 OURS = "ours"
 

@@ -4,26 +4,20 @@ Time runs from the first call that the endpoint received to the last success tha
 start of interpreters and their imports counts for nobody.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
 from tests.bench.clients import command
+from tests.bench.scenarios import Scenario, Target
 from tests.support.processes import Json, environment
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.bench.scenarios import Scenario, Target
 
 _CREATE = "CreateResourceSnapshot"
 

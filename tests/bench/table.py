@@ -1,20 +1,16 @@
 """What the runs come to: a Markdown table, and the same for machines."""
 
-from __future__ import annotations
-
 import os
 import platform
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from tests.bench.measure import Run
-    from tests.bench.scenarios import Scenario
+from tests.bench.measure import Run
+from tests.bench.scenarios import Scenario
 
 _HEAD = (
     "scenario",

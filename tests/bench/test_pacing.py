@@ -3,23 +3,17 @@
 `python -m tests.bench.pacing` prints the whole comparison.
 """
 
-from __future__ import annotations
-
 import copy
 from functools import cache
 from statistics import median
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.bench.pacing.controllers import CONTROLLERS, Aimd, Ours
 from tests.bench.pacing.oracle import soonest
 from tests.bench.pacing.random_servers import KINDS, draw, play_random, score
-from tests.bench.pacing.scenarios import DECLARED, SCENARIOS, play
+from tests.bench.pacing.scenarios import DECLARED, SCENARIOS, Result, play
 from tests.bench.pacing.servers import Bucket, Fixed, Sliding, Weighted
-
-if TYPE_CHECKING:
-    from tests.bench.pacing.scenarios import Result
 
 SEEDS = range(5)
 

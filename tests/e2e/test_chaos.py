@@ -3,14 +3,14 @@
 What was made is judged by the service's own record alone, and every claim of the ledger against it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal
 from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -20,6 +20,8 @@ from batch_snapshot.jobs import plan
 from batch_snapshot.reporting import status
 from batch_snapshot.simulator import serve
 from tests.support.processes import (
+    Child,
+    Finished,
     InterpretedPlace,
     Json,
     Place,
@@ -32,12 +34,6 @@ from tests.support.processes import (
     service,
     until,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from tests.support.processes import Child, Finished
 
 pytestmark = pytest.mark.asyncio
 

@@ -1,11 +1,10 @@
 """Runs on a Dask cluster of real processes, and what breaks there; judged by the service's record."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,9 +22,6 @@ from tests.support.processes import (
     service,
     until,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(240)]
 

@@ -3,8 +3,6 @@
 What the service made is judged by the simulator's own record, never by the ledger.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -12,12 +10,13 @@ import signal
 import socket
 import time
 from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import boto3
 import pytest
@@ -30,6 +29,8 @@ from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.jobs import plan
 from batch_snapshot.ledger.writer import Ledger
+from batch_snapshot.reporting.progress import RunView
+from batch_snapshot.reporting.summary import Summary
 from batch_snapshot.simulator import KINDS, Faults, Simulator, SimulatorSettings, serve
 from tests.support.processes import (
     TEMPLATE,
@@ -44,12 +45,6 @@ from tests.support.processes import (
     until,
     write_manifest,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from batch_snapshot.reporting.progress import RunView
-    from batch_snapshot.reporting.summary import Summary
 
 pytestmark = pytest.mark.asyncio
 

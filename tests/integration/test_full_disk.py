@@ -3,15 +3,15 @@
 How the service was called is judged by its own log.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -19,17 +19,20 @@ from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.engine import pool
 from batch_snapshot.errors import LedgerWriteError
 from batch_snapshot.jobs import run
+from batch_snapshot.models import Outcome
 from batch_snapshot.reporting import status
 from batch_snapshot.simulator import Simulator, SimulatorSettings, serve
 from tests.support.marks import on_linux
-from tests.support.processes import Place, assert_exactly_once, first, move_in, of_type, pairs, until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
-    from batch_snapshot.models import Outcome
-    from tests.support.processes import Finished
+from tests.support.processes import (
+    Finished,
+    Place,
+    assert_exactly_once,
+    first,
+    move_in,
+    of_type,
+    pairs,
+    until,
+)
 
 pytestmark = pytest.mark.asyncio
 

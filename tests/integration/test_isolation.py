@@ -3,19 +3,14 @@
 Real processes throughout: the program, and a service for each kind of limit.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
 
-from tests.support.processes import Clustered, Place, of_type, pairs, service
-
-if TYPE_CHECKING:
-    from tests.support.processes import Json
+from tests.support.processes import Clustered, Json, Place, of_type, pairs, service
 
 pytestmark = pytest.mark.asyncio
 

@@ -1,7 +1,5 @@
 """The package within other programs: what the documentation shows, and what a library may not do."""
 
-from __future__ import annotations
-
 import ast
 import asyncio
 import inspect

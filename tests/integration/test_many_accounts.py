@@ -1,7 +1,5 @@
 """Runs of many accounts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Files that do not exist, and names that can be none: said before anything is called."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

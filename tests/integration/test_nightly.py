@@ -1,12 +1,9 @@
 """Nights: one ledger each, last night's failures first, old ledgers removed."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -22,12 +19,10 @@ from batch_snapshot.ledger import codec, locks, prune, reader
 from batch_snapshot.ledger.records import End
 from batch_snapshot.models import Account
 from batch_snapshot.reporting import status
+from batch_snapshot.reporting.summary import Summary
 from batch_snapshot.simulator import Faults, SimulatorSettings, serve
 from tests.support.processes import Json, move_in, of_type, pairs, results, write_manifest
 from tests.support.strategies import header, patient
-
-if TYPE_CHECKING:
-    from batch_snapshot.reporting.summary import Summary
 
 PATTERN = "ledgers/{name}-{date}.ndjson"
 DAY = datetime(2026, 3, 1, tzinfo=UTC)

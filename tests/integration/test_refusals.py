@@ -1,15 +1,15 @@
 """Two thousand rows against servers that refuse all of them in one way, or that cannot be reached."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket
 import sqlite3
 import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, closing
+from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -18,14 +18,9 @@ import batch_snapshot
 from batch_snapshot.aws import http
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.reporting import display, progress, text
+from batch_snapshot.reporting.progress import RunView
+from batch_snapshot.reporting.summary import Summary
 from tests.support.processes import move_in, of_type, pairs, write_manifest
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
-    from pathlib import Path
-
-    from batch_snapshot.reporting.progress import RunView
-    from batch_snapshot.reporting.summary import Summary
 
 pytestmark = pytest.mark.asyncio
 

@@ -1,7 +1,5 @@
 """`discover`, `verify`, `diff` and `run --changed-since` as a shell sees them, against a simulated world."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

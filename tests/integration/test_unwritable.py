@@ -1,11 +1,9 @@
 """Files and folders that cannot be written: a wrong path is exit code 2, a full disk 5."""
 
-from __future__ import annotations
-
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,9 +15,6 @@ from batch_snapshot.ledger.snapshot_index import SnapshotIndex
 from batch_snapshot.ratelimit.windows import CallLog
 from batch_snapshot.simulator import serve
 from tests.support.processes import Place, pairs
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 PLACES = [
     errno.EACCES,

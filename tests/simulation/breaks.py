@@ -3,19 +3,15 @@
 A break is a text replaced in a copy of the package; the copy then lives lives until one of them fails.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,20 +6,15 @@ kept, lost, torn or zero-filled, whatever happens to the others; each new or rep
 SQLite's files and locks are left alone: they keep what was committed.
 """
 
-from __future__ import annotations
-
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from stat import S_ISDIR
-from typing import TYPE_CHECKING
 
 from batch_snapshot import files
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from random import Random
 
 
 @dataclass

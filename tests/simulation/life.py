@@ -4,18 +4,17 @@ A life has the scenario's invocations, then calm ones without faults until all r
 contradicts an invariant of DESIGN part 3 raises `Violation` with the story so far.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import anyio
 import trio
@@ -31,15 +30,10 @@ from batch_snapshot.ledger import check, reader
 from batch_snapshot.ledger.records import Intent, Result
 from batch_snapshot.models import Row, Status
 from batch_snapshot.ratelimit.windows import Machine
+from batch_snapshot.reporting.summary import Summary
 from tests.simulation.disk import SimulatedDisk
-from tests.simulation.scenario import Invocation
+from tests.simulation.scenario import Invocation, Scenario
 from tests.simulation.service import Key, Service, SimulatedClients, Snapshot
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from batch_snapshot.reporting.summary import Summary
-    from tests.simulation.scenario import Scenario
 
 #: Calm invocations after which all rows must have succeeded.
 ENOUGH = 12

@@ -1,7 +1,5 @@
 """What happens in a life, drawn from its seed; `shrink` makes it smaller field by field."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import accumulate
 from random import Random

@@ -4,24 +4,19 @@ It remembers tokens for a while, and its record says what was made. Work can go 
 reads lag behind, and its clock is off. Faults are drawn by row and try: leaving one out changes no other.
 """
 
-from __future__ import annotations
-
 from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 
 from batch_snapshot.aws.client import Clients, _AccountClient
 from batch_snapshot.failures.error_codes import ErrorResponse, client_failure, service_failure
 from batch_snapshot.models import ApiError, Failure
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from tests.simulation.scenario import Scenario
+from tests.simulation.scenario import Scenario
 
 #: Seconds after which a call without an answer is given up.
 GIVEN_UP = 90.0

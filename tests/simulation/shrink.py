@@ -1,15 +1,10 @@
 """Makes a failing scenario smaller: fewer invocations, rows and faults, while it still fails."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from tests.simulation.life import Violation, live
 from tests.simulation.scenario import Invocation, Scenario
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: What an invocation and a scenario are where nothing happens.
 _PLAIN_INVOCATION, _PLAIN_SCENARIO = Invocation(), Scenario(0)

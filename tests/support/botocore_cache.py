@@ -1,14 +1,10 @@
 """What botocore reads and computes in each session, done once for all sessions of a process."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import botocore.session
 from botocore.hooks import EventAliaser
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def once() -> Callable[[], None]:

@@ -1,23 +1,16 @@
 """Workers of a cluster in virtual time: they run what real ones run, and can be lost, cut off or frozen."""
 
-from __future__ import annotations
-
 import contextlib
 import pickle
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import anyio
 import trio
 
 from batch_snapshot.aws.target import Target
-from batch_snapshot.cluster.worker import Host, Run
+from batch_snapshot.cluster.worker import Batch, Host, Run
 from batch_snapshot.config.options import BEGIN_WITHIN, silent_after
 from batch_snapshot.models import Account, ApiError, ErrorKind, Failure, Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from batch_snapshot.cluster.worker import Batch
 
 BUDGET = 5.0
 

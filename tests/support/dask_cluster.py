@@ -1,26 +1,19 @@
 """A Dask cluster as its users run it: `dask scheduler` and `dask worker`, each a process."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
 import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped, unused-ignore]
 
-from tests.support.fork_server import ProcessSpec
-from tests.support.processes import fork_server, until
-
-if TYPE_CHECKING:
-    from asyncio.subprocess import Process
-    from collections.abc import AsyncIterator, Mapping
-    from pathlib import Path
-
-    from tests.support.fork_server import ForkedProcess
-    from tests.support.processes import Child
+from tests.support.fork_server import ForkedProcess, ProcessSpec
+from tests.support.processes import Child, fork_server, until
 
 
 class Cluster:

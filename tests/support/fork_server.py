@@ -7,8 +7,6 @@ botocore's data. They have no command line of their own in the process list, and
 The server has one thread, for only such a process can be forked safely. All test workers share one.
 """
 
-from __future__ import annotations
-
 import asyncio
 import atexit
 import gc
@@ -25,13 +23,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 #: Variables that the interpreter reads as it starts: forked processes have the server's.
 _INTERPRETER_VARIABLES = ("PYTHON", "LC_", "LANG")

@@ -1,7 +1,5 @@
 """Marks of tests; apart from `seccomp`, which is imported by processes that do without pytest."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.support import seccomp

@@ -1,15 +1,10 @@
 """The job of a run as `jobs.run` makes it, for tests that look at it before anything is called."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from batch_snapshot.jobs.job import Job, open_retry, open_run
 from batch_snapshot.jobs.locked import lock_ledger, lock_retried_ledger
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @contextmanager

@@ -4,8 +4,6 @@ A `Place` is a folder with an environment without the machine's own AWS configur
 but loopback.
 """
 
-from __future__ import annotations
-
 import asyncio
 import atexit
 import json
@@ -13,24 +11,19 @@ import os
 import signal
 import sys
 from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import aiohttp
+import pytest
 
 import batch_snapshot
-from tests.support.fork_server import ForkServer, ProcessSpec, start_fork_server
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-
-    import pytest
-
-    from batch_snapshot.simulator import Simulator
-    from tests.support.fork_server import ForkedProcess
+from batch_snapshot.simulator import Simulator
+from tests.support.fork_server import ForkedProcess, ForkServer, ProcessSpec, start_fork_server
 
 TEMPLATE = "OpportunitySummaryView"
 

@@ -1,11 +1,6 @@
 """Files that are written again and again."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 
 def write(path: Path, content: bytes) -> None:

@@ -1,15 +1,10 @@
 """System calls that fail as they would on an odd file system, by a seccomp filter."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
 
 #: The numbers of the system calls, by machine.
 CALLS = {"x86_64": {"flock": 73, "fsync": 74}, "aarch64": {"flock": 32, "fsync": 82}}

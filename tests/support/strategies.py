@@ -1,10 +1,9 @@
 """What hypothesis draws: rows, requests, outcomes, headers, and the histories of whole ledgers."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import permutations, product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -21,9 +20,6 @@ from batch_snapshot.models import (
     Status,
     client_token,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 #: A machine under load is no defect.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

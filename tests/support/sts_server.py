@@ -4,22 +4,18 @@ It checks signatures, keys and policies, and issues keys that expire. It has no 
 id only shows in what it records), and it never throttles or fails.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
 
 import boto3
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _POLICY = "assume"
 

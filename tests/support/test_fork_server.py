@@ -1,7 +1,5 @@
 """Forked processes behave like interpreters of their own; and each command runs in such an interpreter."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import signal

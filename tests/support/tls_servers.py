@@ -3,18 +3,18 @@
 The certificates are made here, of an authority of their own: good ones, and what must be refused.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import ssl
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
+from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -22,10 +22,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from batch_snapshot.clock import utc_now
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 DAY = timedelta(days=1)
 KEYS = "<AccessKeyId>AKIAFROMROLE00000001</AccessKeyId><SecretAccessKey>s</SecretAccessKey>"

@@ -1,14 +1,10 @@
 """Virtual time: a wait takes no time, and waits end in their order."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import trio
 from trio.testing import MockClock
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 T = TypeVar("T")
 

@@ -1,7 +1,5 @@
 """The values: a token is a pure, injective function; a key stands for its row."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 

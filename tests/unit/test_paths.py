@@ -1,10 +1,8 @@
 """Where things lie: state folder, ledgers with and without a date, locks."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -27,9 +25,6 @@ from batch_snapshot.paths import (
 )
 from tests.support.planned_jobs import run_job
 from tests.support.strategies import header, patient
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 HOME = Path("/home/ann")
 DAY = datetime(2026, 3, 1, 23, 59, tzinfo=UTC)

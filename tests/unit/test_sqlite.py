@@ -1,7 +1,5 @@
 """SQLite files: closed in any case, and what is said about those that cannot be used."""
 
-from __future__ import annotations
-
 import gc
 from contextlib import closing, suppress
 from datetime import UTC, datetime

@@ -4,8 +4,6 @@ With `--random N`, the score over that many random services, from `--seed`; `--w
 `informed` is a client that knows each service's limit: a pace that must measure it cannot score better.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from statistics import median

@@ -1,7 +1,5 @@
 """Algorithms that find an unknown rate, to compare the pace with."""
 
-from __future__ import annotations
-
 from math import inf
 from typing import Protocol
 

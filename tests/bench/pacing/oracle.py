@@ -6,18 +6,12 @@
   nor the jitter of its own.
 """
 
-from __future__ import annotations
-
 import heapq
+from collections.abc import Sequence
 from random import Random
-from typing import TYPE_CHECKING
 
+from tests.bench.pacing.servers import Predictable
 from tests.bench.pacing.simulation import JITTER, WORKERS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tests.bench.pacing.servers import Predictable
 
 
 def soonest(

@@ -5,24 +5,17 @@ will be admitted. It counts what no client can avoid: the last call's latency an
 strays, windows in which nothing more is admitted, and the calls of other programs that the service admitted.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import inf
 from random import Random
 from statistics import fmean
-from typing import TYPE_CHECKING
 
-from tests.bench.pacing.controllers import Steady
+from tests.bench.pacing.controllers import Controller, Steady
 from tests.bench.pacing.oracle import Informed, soonest
 from tests.bench.pacing.servers import Bucket, Fixed, Sliding, Weighted
 from tests.bench.pacing.simulation import WORKERS, Client, Simulation
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from tests.bench.pacing.controllers import Controller
 
 Window = Sliding | Fixed | Weighted
 

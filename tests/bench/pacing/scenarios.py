@@ -1,19 +1,14 @@
 """Services that a pace must handle well, and the bounds. The pace knows at most a declared rate."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from batch_snapshot.ratelimit import pace
+from tests.bench.pacing.controllers import Controller
 from tests.bench.pacing.servers import Bucket, Fixed, Sliding
 from tests.bench.pacing.simulation import Client, Simulation
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.bench.pacing.controllers import Controller
 
 
 @dataclass(frozen=True)

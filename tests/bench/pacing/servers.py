@@ -1,7 +1,5 @@
 """Services that throttle in different ways. Time is an argument."""
 
-from __future__ import annotations
-
 from collections import deque
 from typing import Protocol
 

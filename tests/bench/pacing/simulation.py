@@ -1,19 +1,14 @@
 """Clients of a throttling server, event by event: hours in milliseconds."""
 
-from __future__ import annotations
-
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from math import inf
 from random import Random
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tests.bench.pacing.controllers import Controller
-    from tests.bench.pacing.servers import Server
+from tests.bench.pacing.controllers import Controller
+from tests.bench.pacing.servers import Server
 
 #: Calls in flight at most, of each client.
 WORKERS = 32

@@ -1,21 +1,14 @@
 """What one process carries: the same rows, spread over few accounts and over many."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from math import nan
-from typing import TYPE_CHECKING
 
 from tests.bench.speed import material
 from tests.bench.speed.children import folder, run
 from tests.bench.speed.clients import ours
 from tests.bench.speed.figures import Bound, Figure, Line, Table, interleaved
-from tests.bench.speed.stub import served
+from tests.bench.speed.stub import Stub, served
 from tests.bench.speed.throughput import Run
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tests.bench.speed.stub import Stub
 
 _HEAD = ("accounts", "rows", "calls/s", "CPU µs a row", "whole process s", "peak MB")
 

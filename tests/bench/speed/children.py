@@ -1,22 +1,18 @@
 """Processes that are waited for, and what they used of the machine."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Timer
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from tests.support.processes import environment
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 #: Seconds for a process that has no limit of its own.
 PATIENCE = 900.0

@@ -4,8 +4,6 @@ Each is a process of its own. The scripts are started as
 `python -m tests.bench.speed.clients NAME URL ROWS`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -13,8 +11,9 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -22,9 +21,6 @@ from tests.bench.clients import parameters, with_boto3
 from tests.bench.speed import material
 from tests.bench.speed.children import python
 from tests.support.processes import TEMPLATE, Json, pairs
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
 
 OURS, AWS = "ours", "aws"
 

@@ -6,27 +6,17 @@ the run itself (`elapsed_s` of its summary); what the rest of the process takes,
 cluster above all, is shown with it.
 """
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from math import nan
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import click
 
-from tests.bench.speed.children import folder, python, run
+from tests.bench.speed.children import Ended, folder, python, run
 from tests.bench.speed.figures import Bound, Figure, Line, Table, interleaved, ratios
-from tests.bench.speed.stub import served
-from tests.support.processes import pairs, write_manifest
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from tests.bench.speed.children import Ended
-    from tests.bench.speed.stub import Record, Stub
-    from tests.support.processes import Json
-
-    Runs = Mapping["Kind", Sequence["Run"]]
+from tests.bench.speed.stub import Record, Stub, served
+from tests.support.processes import Json, pairs, write_manifest
 
 _HEAD = (
     "accounts, engine",
@@ -75,6 +65,9 @@ class Run(NamedTuple):
     def rate(self) -> float:
         """Rows a second."""
         return self.rows / self.elapsed
+
+
+Runs = Mapping[Kind, Sequence[Run]]
 
 
 def table(rows: int, repeat: int, accounts: Sequence[int], latency: float) -> Table:

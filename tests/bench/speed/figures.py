@@ -4,20 +4,16 @@ Things are compared within one repeat: their k-th values were taken one after th
 whatever else the machine did then was done to both.
 """
 
-from __future__ import annotations
-
 import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import inf, isfinite
 from statistics import median
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from tests.bench.table import machine, machine_line, spread
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 Key = TypeVar("Key")
 Taken = TypeVar("Taken")

@@ -1,17 +1,12 @@
 """Appending to a ledger, and reading its history, against the least that parsing its lines takes."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
 from tests.bench.speed import material
 from tests.bench.speed.children import folder
 from tests.bench.speed.figures import Figure, Line, Table, interleaved, ratios
 from tests.bench.speed.passes import Pass, measure
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 _HEAD = ("what", "results", "results/s", "MB/s", "time ÷ bare", "peak MB")
 

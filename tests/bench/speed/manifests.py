@@ -1,17 +1,12 @@
 """Validating a manifest, against the least that reading its YAML takes."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
 from tests.bench.speed import material
 from tests.bench.speed.children import folder
 from tests.bench.speed.figures import Bound, Figure, Line, Table, interleaved, ratios
 from tests.bench.speed.passes import measure
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 _HEAD = ("rows", "validated rows/s", "bare YAML events rows/s", "time ÷ bare", "peak MB", "bare peak MB")
 

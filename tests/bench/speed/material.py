@@ -1,20 +1,15 @@
 """Manifests and ledgers of any size, written as a stream."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING
+from pathlib import Path
 from uuid import UUID
 
 from batch_snapshot.ledger import codec
 from batch_snapshot.ledger.records import End, Header
 from batch_snapshot.models import Account, Outcome, Request, Row, Status, client_token
 from tests.support.processes import TEMPLATE, write_manifest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 NAME = "bench"
 

@@ -1,17 +1,12 @@
 """What a row costs and what memory a run takes, at few rows and at many."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from tests.bench.speed.children import folder
 from tests.bench.speed.clients import OURS
 from tests.bench.speed.figures import Bound, Figure, Line, Table, interleaved, ratios
 from tests.bench.speed.stub import served
 from tests.bench.speed.throughput import Run, measure
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _HEAD = (
     "rows",

@@ -3,19 +3,15 @@
 It prints how many seconds it took, without those that the interpreter and its imports take.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time
+from collections.abc import Callable, Mapping
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from tests.bench.speed.children import python, run
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 #: Outcomes that are appended again and again: making them is not what is measured.
 _OUTCOMES = 1_000

@@ -1,22 +1,16 @@
 """Going on with a run of which almost everything is done: how long until the first call."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Sequence
 from math import nan
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 from tests.bench.speed import material
 from tests.bench.speed.children import Ended, folder, run
 from tests.bench.speed.clients import ours
 from tests.bench.speed.figures import Bound, Figure, Line, Table, interleaved
-from tests.bench.speed.stub import served
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from tests.bench.speed.stub import Stub
+from tests.bench.speed.stub import Stub, served
 
 _HEAD = ("results in the ledger", "s to the first call", "CPU s in all", "s in all", "peak MB")
 

@@ -1,7 +1,5 @@
 """How long the commands take that call nothing: from the start of a process to its end."""
 
-from __future__ import annotations
-
 import sys
 
 from tests.bench.speed import material

@@ -5,8 +5,6 @@ back for so many seconds. It speaks as much HTTP/1.1 as
 the SDKs do: requests with a Content-Length over connections that stay.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import re
@@ -14,20 +12,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 from urllib.request import urlopen
 
 import orjson
 
 from tests.bench.speed.children import python
 from tests.support.processes import environment
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 _TAKE = b"GET /_stub/take "
 _HEAD_END = b"\r\n\r\n"

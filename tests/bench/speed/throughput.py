@@ -5,20 +5,14 @@ row is the difference between a run of many rows and one of few. So start-up cou
 apart. On a machine that does other work too, ratios of processor time say more than those of calls a second.
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterable, Mapping, Sequence
 from math import nan
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from tests.bench.speed.children import PATIENCE, folder, run
 from tests.bench.speed.clients import AWS, CLIENTS, OURS, aws_executable, command
 from tests.bench.speed.figures import Bound, Figure, Line, Table, interleaved, ratios
-from tests.bench.speed.stub import served
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from tests.bench.speed.stub import Stub
+from tests.bench.speed.stub import Stub, served
 
 _HEAD = (
     "client",

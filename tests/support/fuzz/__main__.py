@@ -6,8 +6,6 @@ It needs atheris (`pip install atheris`). CORPUS begins with a copy of `tests/su
 Findings are written to the working folder; keep them there too.
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from pathlib import Path

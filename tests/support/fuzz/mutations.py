@@ -1,12 +1,8 @@
 """Changes that keep JSON lines well-formed: bytes that are changed at random hardly ever are."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from random import Random
+from random import Random
+from typing import Any
 
 #: What may stand where something else was meant to.
 VALUES: tuple[Any, ...] = (

@@ -4,20 +4,15 @@ A finding is an exception that is no `InputError`, a broken promise below, a han
 bound. `tests/unit/manifest/test_fuzz_findings.py` runs every finding and every seed again.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from batch_snapshot import manifest
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.ledger import codec, history, reader, writer
 from batch_snapshot.reporting import status
 from tests.support import rewriting
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
 
 #: Cuts the input into a manifest and the files that it may include.
 CUT = b"\n---8<---\n"

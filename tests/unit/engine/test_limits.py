@@ -1,23 +1,29 @@
 """What each account may use: windows that are metered, paces that are shared, rates that are remembered."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import tempfile
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from functools import partial
 from itertools import pairwise
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 import trio
 
+from batch_snapshot.engine.account import AccountState
 from batch_snapshot.engine.limits import IN_USE_FOR as PRESENT
-from batch_snapshot.engine.limits import LEARNED_FOR, PUBLISHED_RATE, AccountLimits, SharedPace, WindowMeter
+from batch_snapshot.engine.limits import (
+    LEARNED_FOR,
+    PUBLISHED_RATE,
+    AccountForecast,
+    AccountLimits,
+    SharedPace,
+    WindowMeter,
+)
 from batch_snapshot.errors import StorageError
 from batch_snapshot.failures import error_codes
 from batch_snapshot.models import Account, ApiError, Quota
@@ -36,12 +42,6 @@ from batch_snapshot.ratelimit.windows import (
 from tests.bench.pacing.servers import Bucket
 from tests.bench.pacing.simulation import Client, Simulation
 from tests.support.virtual_time import in_virtual_time
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from batch_snapshot.engine.account import AccountState
-    from batch_snapshot.engine.limits import AccountForecast
 
 HOUR = 3600.0
 

@@ -1,7 +1,5 @@
 """Requests by account: none lost, in order, no account delayed by another, and memory bounded."""
 
-from __future__ import annotations
-
 from collections import Counter
 from contextlib import closing
 from datetime import UTC, datetime

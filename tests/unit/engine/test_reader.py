@@ -1,7 +1,5 @@
 """Reads from the service: permits, retries, quotas, in virtual time."""
 
-from __future__ import annotations
-
 from collections import Counter
 from datetime import UTC, datetime
 from random import Random

@@ -1,14 +1,12 @@
 """Forecasts: as the windows will have it, call for call, and in words."""
 
-from __future__ import annotations
-
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from math import inf, nextafter
 from pathlib import Path
-from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -18,9 +16,6 @@ from hypothesis import strategies as st
 from batch_snapshot.ratelimit.forecast import Forecast, ForecastSpan, describe, forecast
 from batch_snapshot.ratelimit.windows import CallLog, QuotaWindow, WindowFull
 from tests.support.strategies import patient
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 DAY = 86_400.0
 #: Memory where there is any.

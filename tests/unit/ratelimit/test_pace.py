@@ -1,7 +1,5 @@
 """The pace: its invariants for any answers at any times, and its rules by examples."""
 
-from __future__ import annotations
-
 import json
 from itertools import pairwise, product
 from math import ceil, inf, isfinite

@@ -1,10 +1,8 @@
 """Permits in virtual time: what a call waits for, and what is given back."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from itertools import pairwise
 from math import inf
-from typing import TYPE_CHECKING
 
 import anyio
 import pytest
@@ -14,9 +12,6 @@ from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.pace import Pace, Phase
 from batch_snapshot.ratelimit.pacer import LocalPace, Pacer, WindowFullError
 from batch_snapshot.ratelimit.windows import DAY, QuotaWindow, WindowFull
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 pytestmark = pytest.mark.anyio
 

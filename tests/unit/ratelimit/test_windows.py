@@ -1,7 +1,5 @@
 """The rolling windows: never exceeded, never blocked, over processes, kills, boots and clock changes."""
 
-from __future__ import annotations
-
 import os
 import resource
 import shutil
@@ -12,13 +10,13 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import product
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import example, given, settings
@@ -38,9 +36,6 @@ from batch_snapshot.ratelimit.windows import (
 )
 from tests.support.marks import on_linux
 from tests.support.strategies import patient
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 MINUTE = QuotaWindow("per_minute", 2, 60.0)
 DAILY = QuotaWindow("per_day", 3, DAY)

@@ -1,15 +1,13 @@
 """What outcomes and ledger lines add up to."""
 
-from __future__ import annotations
-
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_snapshot.ledger import codec, history, reader
+from batch_snapshot.ledger.records import Record
 from batch_snapshot.models import ErrorKind, Status
 from batch_snapshot.reporting import entries
 from batch_snapshot.reporting.html_table import PageRows
@@ -19,9 +17,6 @@ from tests.support import rewriting
 from tests.support.ledgers import BEGAN, LedgerBuilder, row
 from tests.support.reports import A, B, C, D, ledgers, outcome, read
 from tests.support.strategies import POOL, RUN_ID, header, histories, lines_of, numbered, patient, pool_rows
-
-if TYPE_CHECKING:
-    from batch_snapshot.ledger.records import Record
 
 
 @given(
