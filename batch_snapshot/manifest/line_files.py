@@ -2,9 +2,9 @@
 
 import codecs
 import json
-from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, Self
+from io import BufferedReader, TextIOWrapper
+from typing import Any, Self
 
 import orjson
 
@@ -12,20 +12,15 @@ from batch_snapshot.manifest.includes import Names
 from batch_snapshot.manifest.problems import Report, UnreadableError, quoted, quoted_ascii
 from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, Scalar
 
-Entries = Callable[["Lines", Report, Report, Names | None], Iterator[Node]]
+Entries = Callable[[BufferedReader, Report, Report, Names | None], Iterator[Node]]
 
-#: The longest line, in bytes.
+#: Characters of the longest line.
 LONGEST = 1 << 20
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-class Lines(Protocol):
-    def readline(self, size: int, /) -> bytes:
-        """The next line, or its first `size` bytes; nothing at the end."""
-
-
-def csv_entries(lines: Lines, report: Report, warn: Report, names: Names | None) -> Iterator[Node]:
+def csv_entries(lines: BufferedReader, report: Report, warn: Report, names: Names | None) -> Iterator[Node]:
     """The rows of a CSV file; `names` are those of its columns where they are not the keys of a pair."""
     from csv import Error  # noqa: PLC0415 - most manifests have none
 
@@ -55,7 +50,9 @@ def csv_entries(lines: Lines, report: Report, warn: Report, names: Names | None)
             yield entry
 
 
-def ndjson_entries(lines: Lines, report: Report, _warn: Report, _names: Names | None) -> Iterator[Node]:
+def ndjson_entries(
+    lines: BufferedReader, report: Report, _warn: Report, _names: Names | None
+) -> Iterator[Node]:
     texts = _TextLines(lines)
     for text in texts:
         line = texts.number
@@ -118,37 +115,16 @@ def _json_node(value: object, line: int, report: Report, deepest: int) -> Node:
     return Reported(line)
 
 
-class _Utf16Lines:
-    """A file in UTF-16, such as Excel's "Unicode text", by lines in UTF-8."""
-
-    def __init__(self, begun: bytes, lines: Lines) -> None:
-        self._begun = begun
-        self._lines = lines
-        self._decoder = codecs.getincrementaldecoder("utf-16")()
-        self._text = b""
-
-    def readline(self, size: int, /) -> bytes:
-        while b"\n" not in self._text and len(self._text) < size:
-            raw, self._begun = self._begun or self._lines.readline(size), b""
-            self._text += self._decoder.decode(raw, final=not raw).encode()
-            if not raw:
-                break
-        end = self._text.find(b"\n", 0, size) + 1 or size
-        line, self._text = self._text[:end], self._text[end:]
-        return line
-
-
 class _TextLines:
     """Each line's text, whatever ends the lines; byte order marks are dropped."""
 
-    def __init__(self, lines: Lines, warn: Report | None = None) -> None:
+    def __init__(self, lines: BufferedReader, warn: Report | None = None) -> None:
         """Read lines; with `warn`, those that are not UTF-8 are read as Windows-1252."""
-        self._lines = lines
+        # Excel's "Unicode text" is UTF-16.
+        form = ("utf-16", "strict") if lines.peek(2)[:2] in _UTF_16 else ("utf-8", "surrogateescape")
+        self._lines = TextIOWrapper(lines, *form, newline="")
         self._warn = warn
         self._warned = False
-        #: Lines that were read and not yet returned, and the beginning of one.
-        self._pieces: deque[bytes] = deque()
-        self._part = b""
         self.number = 0
         #: The first one since this was emptied.
         self.first = ""
@@ -157,42 +133,30 @@ class _TextLines:
         return self
 
     def __next__(self) -> str:
-        raw = self._pieces.popleft() if self._pieces else self._line()
-        if not raw:
+        try:
+            text = self._lines.readline(LONGEST)
+        except UnicodeDecodeError:
+            wrong = "not UTF-16, as its first bytes say: save it as UTF-8"
+            raise UnreadableError(self.number + 1, wrong) from None
+        if not text:
             raise StopIteration
         self.number += 1
-        if len(raw) >= LONGEST and not raw.endswith((b"\n", b"\r")):
-            raise UnreadableError(self.number, f"a line of more than {LONGEST:,} bytes: split it up")
-        try:
-            text = raw.decode().lstrip("\ufeff")
-        except UnicodeDecodeError as error:
-            text = self._legacy(raw, raw[error.start])
+        if len(text) >= LONGEST and not text.endswith(("\n", "\r")):
+            raise UnreadableError(self.number, f"a line of more than {LONGEST:,} characters: split it up")
+        if not text.isascii():
+            text = self._legacy(text).lstrip("\ufeff")
         if "\0" in text:
             raise UnreadableError(self.number, "a NUL byte: the file is damaged, or not in UTF-8")
         self.first = self.first or text
         return text
 
-    def _line(self) -> bytes:
+    def _legacy(self, text: str) -> str:
+        """The text, read as Windows-1252 if its bytes are not UTF-8."""
+        raw = text.encode(errors="surrogateescape")
         try:
-            raw = self._part + self._lines.readline(LONGEST)
-            if not self.number and raw[:2] in _UTF_16:
-                self._lines = _Utf16Lines(raw, self._lines)
-                raw = self._lines.readline(LONGEST)
-        except UnicodeDecodeError:
-            raise UnreadableError(
-                self.number + 1, "not UTF-16, as its first bytes say: save it as UTF-8"
-            ) from None
-        self._part = b""
-        end = raw.find(b"\r")
-        if end < 0 or (end == len(raw) - 2 and raw.endswith(b"\n")):
-            return raw
-        # Old spreadsheets of the Macintosh end lines with a carriage return alone.
-        self._pieces.extend(raw.splitlines(keepends=True))
-        if len(raw) >= LONGEST and len(self._pieces) > 1 and not raw.endswith(b"\n"):
-            self._part = self._pieces.pop()
-        return self._pieces.popleft()
-
-    def _legacy(self, raw: bytes, byte: int) -> str:
+            return raw.decode()
+        except UnicodeDecodeError as error:
+            byte = raw[error.start]
         if self._warn is None:
             raise UnreadableError(self.number, "not UTF-8: save the file in that encoding")
         if not self._warned:

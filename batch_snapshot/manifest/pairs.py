@@ -1,14 +1,14 @@
 """Entries → rows: one entry of `pairs`, of a CSV or of an NDJSON file is one row, or several."""
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias, TypeGuard
+from typing import TypeAlias
 
 from batch_snapshot.manifest import checks, keys
 from batch_snapshot.manifest.header import Defaults, general_defaults, unknown_account
 from batch_snapshot.manifest.problems import ProblemCount, Report
 from batch_snapshot.manifest.sections import as_text, check_keys, kind_of
 from batch_snapshot.manifest.service_model import row_input
-from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, Scalar
+from batch_snapshot.manifest.yaml_events import NOTHING, Fields, Items, Node, Reported, Scalar
 from batch_snapshot.models import Account, Row
 
 _KEYS = keys.names(keys.PAIR)
@@ -40,9 +40,8 @@ class Expander:
         self._catalog_hint = catalog_hint
         self._counts: dict[str, ProblemCount] = {}
         self._warned_templates: set[str] = set()
-        self._engagement = row_input()["engagement"].regex.fullmatch
-        self._resource = row_input()["resource"].regex.fullmatch
-        self._common = self._complete({})
+        #: The checks of nearly all texts, without the message.
+        self._ids = {key: row_input()[key].regex.fullmatch for key in ("engagement", "resource")}
 
     def rows(self, entry: Node) -> list[tuple[Row, int]]:
         """The rows of one entry, each with its line; not to be used if a problem was reported."""
@@ -51,74 +50,49 @@ class Expander:
                 wanted = "an entry must be a mapping like {engagement: …, resource: …}"
                 self._report(entry.line, f"{wanted}, not {kind_of(entry)}")
             return []
-        return self._plain_row(entry) or self._validated_rows(entry)
-
-    def _plain_row(self, entry: Fields) -> list[tuple[Row, int]] | None:
-        """The row of an entry that holds the two ids alone, as nearly all of a long manifest do."""
-        one, other = entry.nodes.get("engagement"), entry.nodes.get("resource")
-        if (
-            self._common is not None
-            and len(entry.nodes) == 2
-            and type(one) is type(other) is Scalar
-            and self._engagement(one.text)
-            and self._resource(other.text)
-        ):
-            account, catalog, resource_type, template = self._common
-            return [(Row(account, catalog, one.text, resource_type, other.text, template), other.line)]
-        return None
-
-    def _validated_rows(self, entry: Fields) -> list[tuple[Row, int]]:
         check_keys(entry, _KEYS, "a pair", self._report)
-        engagement = self._one_engagement(entry)
-        resources = self._all_resources(entry)
+        engagement = self._engagement(entry)
+        resources = self._resources(entry)
         context = self._context(entry, len(resources))
         if not context or not engagement:
             return []
         account, catalog, resource_type, template = context
         return [
-            (Row(account, catalog, engagement, resource_type, one.text, template), one.line)
-            for one in resources
+            (Row(account, catalog, engagement, resource_type, text, template), line)
+            for text, line in resources
         ]
 
-    def _one_engagement(self, entry: Fields) -> str:
-        node = entry.nodes.get("engagement")
-        if type(node) is Scalar and self._engagement(node.text):
-            return node.text
-        if node is None or (isinstance(node, Scalar) and node.absent):
-            line = entry.line if node is None else node.line
-            self._missing(entry, line, "engagement is missing: name one, e.g. engagement: eng-0123456789abcd")
-            return ""
-        return self._checked(node, "engagement")
+    def _engagement(self, entry: Fields) -> str:
+        missing = "engagement is missing: name one, e.g. engagement: eng-0123456789abcd"
+        node = entry.nodes.get("engagement") or NOTHING._replace(line=entry.line)
+        return self._checked(node, "engagement", self._unless_misspelt(entry, missing))
 
-    def _all_resources(self, entry: Fields) -> list[Scalar]:
-        one = _value(entry, "resource")
-        many = _value(entry, "resources")
-        if one is not None and many is None:
-            return [one] if self._is_id(one) else []
-        if one is None and type(many) is Items and many.nodes:
-            return [node for node in many.nodes if self._is_id(node)]
-        if one is not None:
+    def _resources(self, entry: Fields) -> list[tuple[str, int]]:
+        """The resources, each with its line."""
+        one, many = _value(entry, "resource"), _value(entry, "resources")
+        nodes = many.nodes if isinstance(many, Items) else []
+        missing = "resource is empty: name one, e.g. O1234567"
+        if one is not None and many is not None:
             self._report(entry.line_of("resources"), "resource and resources exclude each other: keep one")
-        elif many is None:
-            self._missing(entry, entry.line, "resource is missing: name one, e.g. resource: O1234567")
-        elif not isinstance(many, Reported):
+            return []
+        if many is None:
+            nodes = [one or NOTHING._replace(line=entry.line)]
+            missing = self._unless_misspelt(entry, "resource is missing: name one, e.g. resource: O1234567")
+        elif not nodes and not isinstance(many, Reported):
             found = "an empty list" if isinstance(many, Items) else kind_of(many)
             self._report(
                 many.line, f"resources must be a list of ids, e.g. [O1234567, O1234568], not {found}"
             )
-        return []
+        return [(text, node.line) for node in nodes if (text := self._checked(node, "resource", missing))]
 
-    def _missing(self, entry: Fields, line: int, text: str) -> None:
-        if entry.nodes.keys() <= _KEYS:
-            self._report(line, text)
+    def _unless_misspelt(self, entry: Fields, missing: str) -> str:
+        """What to report about a missing key; nothing if another is unknown, which was reported."""
+        return missing if entry.nodes.keys() <= _KEYS else ""
 
-    def _is_id(self, node: Node) -> TypeGuard[Scalar]:
-        if type(node) is Scalar and self._resource(node.text):
-            return True
-        return bool(self._checked(node, "resource", "resource is empty: name one, e.g. O1234567"))
-
-    def _checked(self, node: Node, key: str, if_absent: str | None = None) -> str:
+    def _checked(self, node: Node, key: str, if_absent: str = "") -> str:
         """The valid text; an empty one: there is none, or it was reported."""
+        if type(node) is Scalar and key in self._ids and self._ids[key](node.text):
+            return node.text
         text = as_text(node, key, self._report, if_absent)
         if text and (wrong := _CHECKS[key].problem(text.text)):
             self._report(text.line, wrong)

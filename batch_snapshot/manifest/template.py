@@ -8,7 +8,6 @@ from itertools import islice, zip_longest
 from pathlib import Path
 
 from batch_snapshot.errors import InputError
-from batch_snapshot.files import open_regular
 from batch_snapshot.manifest import csv_columns, includes, keys, line_files
 from batch_snapshot.manifest.keys import ManifestKey
 from batch_snapshot.manifest.problems import UnreadableError
@@ -50,7 +49,7 @@ def include_entry(file: Path, folder: Path) -> str:
     if wrong or entries is None:
         raise InputError(wrong or "")
     try:
-        with open_regular(file) as lines:
+        with file.open("rb") as lines:
             next(entries(lines, _ignore, _ignore, None), None)
     except UnreadableError as error:
         columns = _recognised(file) if file.suffix.lower() == ".csv" else None

@@ -136,16 +136,15 @@ class Document:
         seen: set[str] = set()
         while type(event := self._next()) is not MappingEndEvent:
             self._size = self._meter.taken = 0
-            key = self._key(event)
+            key = self._key(event, 1)
             if key is not None and key.text in seen:
                 self._duplicate(key.text, key.line)
                 key = None
+            seen.update([key.text] if key else [])
             value = self._next()
             if key is None:
-                self._skip(value, 1)
-                continue
-            seen.add(key.text)
-            if key.text == PAIRS:
+                self._node(value, 1)
+            elif key.text == PAIRS:
                 yield from self._entries(key, value, wanted=entries)
             else:
                 yield key, self._node(value, 1)
@@ -160,10 +159,9 @@ class Document:
         get, meter = self._next, self._meter
         while type(event := get()) is not SequenceEndEvent:
             self._size = meter.taken = 0
+            entry = self._node(event, 2)
             if wanted:
-                yield key, self._node(event, 2)
-            else:
-                self._skip(event, 2)
+                yield key, entry
 
     def _node(self, event: Any, depth: int) -> Node:
         kind = type(event)
@@ -188,28 +186,14 @@ class Document:
         nodes: dict[str, Node] = {}
         lines: dict[str, int] = {}
         get = self._next
-        while (kind := type(event := get())) is not MappingEndEvent:
-            # The fast path of nearly all keys and values of a long manifest
-            if kind is ScalarEvent and event.tag is event.anchor is None and event.value != "<<":
-                key = event.value
-                key_line = event.start_mark.line + 1
-            elif (found := self._key(event)) is not None:
-                key, key_line = found.text, found.line
-            else:
-                self._skip(get(), depth)
+        while type(event := get()) is not MappingEndEvent and len(nodes) <= LARGEST:
+            key, value = self._key(event, depth), self._node(get(), depth)
+            if key is None:
                 continue
-            if key in nodes:
-                self._duplicate(key, key_line)
-                self._skip(get(), depth)
-                continue
-            lines[key] = key_line
-            kind = type(event := get())
-            if kind is ScalarEvent and event.tag is event.anchor is None:
-                nodes[key] = Scalar(event.value, event.start_mark.line + 1, event.style == "")
+            if key.text in nodes:
+                self._duplicate(key.text, key.line)
             else:
-                nodes[key] = self._node(event, depth)
-            if len(nodes) > LARGEST:
-                break
+                nodes[key.text], lines[key.text] = value, key.line
         self._grow(len(nodes), line)
         return Fields(nodes, line, lines)
 
@@ -220,10 +204,10 @@ class Document:
         self._grow(len(nodes), line)
         return Items(nodes, line)
 
-    def _key(self, event: Any) -> Scalar | None:
+    def _key(self, event: Any, depth: int) -> Scalar | None:
         if type(event) is not ScalarEvent:
             self._report(_line(event), "a key must be plain text")
-            self._skip(event, 1)
+            self._node(event, depth)
             return None
         if event.tag is not None or event.anchor is not None:
             self._decorated(event)
@@ -232,21 +216,6 @@ class Document:
             self._report(_line(event), "YAML merge keys are not supported: write the values out")
             return None
         return Scalar(event.value, _line(event))
-
-    def _skip(self, event: Any, depth: int) -> None:
-        """Read to the end of the node that `event` begins."""
-        level = 0
-        while True:
-            if type(event) in {MappingStartEvent, SequenceStartEvent}:
-                level += 1
-                if depth + level > DEEPEST:
-                    raise UnreadableError(_line(event), f"nested deeper than {DEEPEST} levels")
-            elif type(event) in {MappingEndEvent, SequenceEndEvent}:
-                level -= 1
-            if not level:
-                return
-            self._meter.taken = 0
-            event = self._next()
 
     def _grow(self, values: int, line: int) -> None:
         self._size += values

@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ values = words | st.none() | st.integers(0, 9) | st.lists(words, max_size=2)
 
 def entries(line: str) -> tuple[list[object], list[str]]:
     problems: list[str] = []
-    lines = io.BytesIO(line.encode())
+    lines: Any = io.BufferedReader(io.BytesIO(line.encode()))
     nodes = line_files.ndjson_entries(lines, lambda _, text: problems.append(text), lambda *_: None, None)
     return [*nodes], problems
 
