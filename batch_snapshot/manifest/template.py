@@ -50,7 +50,8 @@ def include_entry(file: Path, folder: Path) -> str:
         raise InputError(wrong or "")
     try:
         with file.open("rb") as lines:
-            next(entries(lines, _ignore, _ignore, None), None)
+            found = entries(lines, _ignore, _ignore, None)
+            next(found, None)
     except UnreadableError as error:
         columns = _recognised(file) if file.suffix.lower() == ".csv" else None
         if columns is None:
