@@ -1,32 +1,81 @@
 """`diff`: compare the ledgers of two nights."""
 
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from batch_snapshot.cli import params, terminal
+from batch_snapshot.cli import options, params, reading, terminal
 from batch_snapshot.cli.command import command
-from batch_snapshot.cli.options import FORMAT, option
+from batch_snapshot.cli.options import option
+from batch_snapshot.clock import utc_now
+from batch_snapshot.errors import InputError
 
 
 @command(
     "Compare the ledgers of two nights, or what their snapshots say.",
     "batch-snapshot diff ledgers/nightly-2026-01-30.ndjson ledgers/nightly-2026-01-31.ndjson",
-    "batch-snapshot diff --payload exports/nightly-2026-01-30.ndjson exports/nightly-2026-01-31.ndjson",
+    "batch-snapshot diff --payload ledgers/nightly-2026-01-30.ndjson ledgers/nightly-2026-01-31.ndjson",
+    "batch-snapshot diff --payload exports/night-1.ndjson exports/night-2.ndjson --html changes.html",
+    interrupt_note=": what was fetched is kept, and the same command continues",
 )
 @click.argument("before", type=params.FILE)
 @click.argument("after", type=params.FILE)
-@option("--payload", "BEFORE and AFTER are files of the command export: compare field by field.")
-@FORMAT
-def diff_command(before: Path, after: Path, *, payload: bool) -> int:
+@option(
+    "--payload",
+    "Compare what the snapshots say, field by field. BEFORE and AFTER are ledgers, or NDJSON files of the "
+    "command export. All other options but --format need it.",
+)
+@option("--html=FILE", "Also write what changed as one page that needs no other file.", name="page")
+@option(
+    "--exports=FOLDER",
+    "Where the exports of ledgers are kept, and what they lack is fetched to.",
+    default="exports",
+)
+@options.FIELDS
+@options.reading
+def diff_command(before: Path, after: Path, *, payload: bool, **given: Any) -> int:
     """Show what differs between two nights: the ledgers BEFORE and AFTER. Nothing is called.
 
-    Exit code 1 if rows fail, or are in doubt, that did not before. With --payload it is 0.
+    Exit code 1 if rows fail, or are in doubt, that did not before. With --payload it is 0, or 1 if a ledger's
+    snapshot cannot be fetched, and a ledger takes one read for each snapshot that --exports lacks.
     """
-    from batch_snapshot.export import diff as payloads
     from batch_snapshot.ledger import diff
 
     if payload:
-        return terminal.print_outcome(payloads.as_json, payloads.as_text, payloads.diff(before, after))
+        return _diff_payloads([before, after], given)
+    context = click.get_current_context()
+    for param in context.command.params:
+        source = context.get_parameter_source(param.name or "")
+        if param.name in given and source is ParameterSource.COMMANDLINE:
+            raise InputError(f"{param.opts[0]}: is for --payload; leave it out, or give that too")
     found = diff.diff(*(params.LEDGER.convert(one, None, None) for one in (before, after)))
     return terminal.print_outcome(diff.as_json, diff.as_text, found, exit_code=found.exit_code)
+
+
+def _diff_payloads(paths: list[Path], given: dict[str, Any]) -> int:
+    """Compare two exports; those of ledgers are completed first."""
+    from batch_snapshot.export import diff, fetch, page
+    from batch_snapshot.ledger import reader
+
+    folder, fields, html = given["exports"], given["fields"], given["page"]
+    ledgers = {path: folder / f"{path.stem}.ndjson" for path in paths if reader.head_if_ledger(path)}
+    done = fetch.Exported()
+    if ledgers:
+        done = reading.carry_out(
+            given, lambda *around: fetch.export([*ledgers], folder, *around, form="ndjson", fields=fields)
+        )
+    before, after = (ledgers.get(path, path) for path in paths)
+    found = diff.diff(before, after, fields)
+    if html:
+        page.write(found, html, utc_now())
+
+    def as_json() -> dict[str, Any]:
+        return diff.as_json(found) | ({"export": fetch.as_json(done)} if ledgers else {})
+
+    def as_text() -> str:
+        parts = [fetch.as_text(done)] if ledgers else []
+        return "\n".join([*parts, diff.as_text(found), *([f"{html}: open it in a browser"] if html else [])])
+
+    return terminal.print_outcome(as_json, as_text, exit_code=done.exit_code)

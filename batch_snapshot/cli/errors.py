@@ -61,7 +61,7 @@ def _write(
 ) -> int:
     word = "" if kind == "interrupted" else "error"
     terminal.log(message, event="error", level="error", word=word, reporter=reporter, exit_code=code)
-    if not reporter.printed and terminal.wants_json(arguments, "--format"):
+    if not reporter.printed and terminal.wants_json(arguments, "--format", "--summary"):
         more: dict[str, Any] = {}
         if isinstance(error, ManifestError):
             from batch_snapshot.manifest.problems import problems_as_fields

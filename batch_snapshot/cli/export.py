@@ -8,7 +8,6 @@ import click
 from batch_snapshot.cli import options, params, reading, terminal
 from batch_snapshot.cli.command import command
 from batch_snapshot.cli.options import option
-from batch_snapshot.errors import InputError
 
 
 @command(
@@ -27,17 +26,12 @@ from batch_snapshot.errors import InputError
 @option(
     "--format=[ndjson|csv|parquet]",
     "Of the files in a folder. Default: ndjson. A file has the format of its ending.",
-    name="form",
+    name="kind",
 )
-@option(
-    "--fields=NAME,…",
-    "Only these fields of the payload, such as Lifecycle.Stage, or parts of it, such as "
-    "Customer.Account; others are never written.",
-)
+@options.FIELDS
+@options.SUMMARY
 @options.reading_files
-def export_command(
-    ledgers: tuple[Path, ...], output: Path, form: str | None, fields: tuple[str, ...] | None, **given: Any
-) -> int:
+def export_command(ledgers: tuple[Path, ...], output: Path, kind: str | None, **given: Any) -> int:
     """Fetch what the snapshots in LEDGERS say: one record for each row that succeeded.
 
     It takes one read for each snapshot that is not in the file yet. CSV and Parquet are made from an NDJSON
@@ -46,9 +40,8 @@ def export_command(
     """
     from batch_snapshot.export import fetch
 
-    if fields == ():
-        raise InputError("--fields: name at least one field, or leave it out for all")
+    fields = given["fields"]
     done = reading.carry_out(
-        given, lambda *around: fetch.export(ledgers, output, *around, form=form, fields=fields or ())
+        given, lambda *around: fetch.export(ledgers, output, *around, form=kind, fields=fields)
     )
-    return terminal.print_outcome(dict, fetch.as_text, done, exit_code=done.exit_code)
+    return terminal.print_outcome(fetch.as_json, fetch.as_text, done, exit_code=done.exit_code)

@@ -84,6 +84,12 @@ def _set_in_reporter(context: click.Context, param: click.Parameter, value: str)
     setattr(context.ensure_object(Reporter), param.name, value)
 
 
+def _named(fields: tuple[str, ...] | None) -> tuple[str, ...]:
+    if fields == ():
+        raise InputError("--fields: name at least one field, or leave it out for all")
+    return fields or ()
+
+
 # -- the options -------------------------------------------------------------------------------------
 
 #: What a CSV or NDJSON file needs to be run as a manifest.
@@ -100,6 +106,15 @@ SKIP_ACTIVE_JOBS = option("--skip-active-jobs", "Leave out pairs that a running 
 FORMAT = option(
     "--format=[text|json]",
     "How the result is printed on stdout.",
+    name="form",
+    default="text",
+    expose_value=False,
+    callback=_set_in_reporter,
+)
+#: Where --format is about files.
+SUMMARY = option(
+    "--summary=[text|json]",
+    "How the result is printed on stdout, as with --format of other commands.",
     name="form",
     default="text",
     expose_value=False,
@@ -123,6 +138,12 @@ PROGRESS_INTERVAL = option(
     "--progress-interval=TIME",
     "Time between two lines of progress. Default: 5s at first, up to 60s in a long run.",
     type=params.interval,
+)
+FIELDS = option(
+    "--fields=NAME,…",
+    "Only these fields of the payload, such as Lifecycle.Stage, or parts of it, such as "
+    "Customer.Account; others are never written.",
+    callback=lambda _, __, given: _named(given),
 )
 CONTROL = option(
     "--control",

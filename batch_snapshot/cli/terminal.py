@@ -64,15 +64,15 @@ def current_reporter() -> Reporter:
     return (context.find_object(Reporter) if context else None) or Reporter()
 
 
-def wants_json(arguments: Sequence[str], flag: str) -> bool:
-    """Whether `flag` is json on a command line that click could not parse, or in the environment."""
+def wants_json(arguments: Sequence[str], *flags: str) -> bool:
+    """Whether one of `flags` is json on a command line that click could not parse, or in the environment."""
     words = [*arguments]
     words = words[: words.index("--")] if "--" in words else words
     command = next((word for word in words if not word.startswith("-")), "")
-    if os.environ.get(variable(command, flag)) == "json":
+    if any(os.environ.get(variable(command, flag)) == "json" for flag in flags):
         return True
-    pairs = zip(words, [*words[1:], ""], strict=True)
-    return any(pair == (flag, "json") or pair[0] == f"{flag}=json" for pair in pairs)
+    pairs = [*zip(words, [*words[1:], ""], strict=True)]
+    return any(pair == (flag, "json") or pair[0] == f"{flag}=json" for pair in pairs for flag in flags)
 
 
 # -- standard error ----------------------------------------------------------------------------------

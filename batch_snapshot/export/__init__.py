@@ -1,7 +1,8 @@
 """What snapshots say, as data: ledgers → files of payloads.
 
-Exports `fetch` (the service's payloads → an NDJSON file), `tables` (that file → CSV and Parquet) and `diff`
-(what changed between two files). `records` is the format of the files. Nothing here writes a ledger.
+Exports `fetch` (the service's payloads → an NDJSON file), `tables` (that file → CSV and Parquet), `diff`
+(what changed between two files) and `page` (that in a browser). `records` is the format of the files. Nothing
+here writes a ledger.
 """
 
-__all__ = ["diff", "fetch", "tables"]
+__all__ = ["diff", "fetch", "page", "tables"]

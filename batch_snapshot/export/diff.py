@@ -1,15 +1,16 @@
-"""Compares two exports: what changed in the payloads, field by field."""
+"""Compares two exports: what changed in the payloads, field by field. As text, JSON and a page."""
 
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from batch_snapshot import sqlite
 from batch_snapshot.errors import InputError
+from batch_snapshot.export import tables
 from batch_snapshot.export.records import positions
 from batch_snapshot.models import Row
 from batch_snapshot.sqlite import Connection
@@ -28,7 +29,7 @@ class PayloadChange(NamedTuple):
     row: Row
     revision_before: int | None
     revision_after: int | None
-    #: The values before and after by field, such as `Lifecycle.Stage`; None: it was not there.
+    #: The values before and after by path, such as `Customer.Contacts[0].Email`; None: it was not there.
     fields: dict[str, tuple[Any, Any]]
 
 
@@ -39,6 +40,7 @@ class PayloadDifference:
     rows_before: int = 0
     rows_after: int = 0
     rows_changed: int = 0
+    values_changed: int = 0
     only_before: int = 0
     only_after: int = 0
     #: Changed rows by field; items of a list count for the list.
@@ -46,14 +48,18 @@ class PayloadDifference:
     changes: list[PayloadChange] = field(default_factory=list)
 
 
-def diff(before: Path, after: Path) -> PayloadDifference:
-    """Compare the export at `before` with the one at `after`; of a row the highest revision counts."""
+def diff(before: Path, after: Path, fields: Sequence[str] = ()) -> PayloadDifference:
+    """Compare the export at `before` with the one at `after`; of a row the highest revision counts.
+
+    Of the payloads only `fields` are compared, which may name whole parts; empty: all.
+    """
+    tables.columns(fields)
     found = PayloadDifference(str(before), str(after))
     with sqlite.temporary_tables(_TABLES) as db:
         found.rows_before = _load(db, "before", before)
         found.rows_after = _load(db, "after", after)
         for old, new in db.execute("SELECT b.record, a.record FROM before b JOIN after a USING (key)"):
-            _compare(json.loads(old), json.loads(new), found)
+            _compare(json.loads(old), json.loads(new), fields, found)
         (both,) = db.execute("SELECT count(*) FROM before JOIN after USING (key)").fetchone()
     found.only_before, found.only_after = found.rows_before - both, found.rows_after - both
     found.changes.sort(key=lambda change: change.row)
@@ -73,12 +79,15 @@ def _load(db: Connection, table: str, path: Path) -> int:
     return int(rows)
 
 
-def _compare(old: dict[str, Any], new: dict[str, Any], found: PayloadDifference) -> None:
-    if old.get("fields") != new.get("fields"):
+def _compare(
+    old: dict[str, Any], new: dict[str, Any], wanted: Sequence[str], found: PayloadDifference
+) -> None:
+    held = [one.get("fields") or [] for one in (old, new)]
+    if held[0] != held[1] and not (wanted and all(tables.hold(parts, wanted) for parts in held)):
         raise InputError(
             f"{found.before} and {found.after}: hold different fields; export both with the same --fields"
         )
-    before, after = dict(_leaves(old["payload"])), dict(_leaves(new["payload"]))
+    before, after = (dict(_leaves(tables.select(one["payload"], wanted))) for one in (old, new))
     fields = {
         name: (before.get(name), after.get(name))
         for name in dict.fromkeys([*before, *after])
@@ -87,10 +96,16 @@ def _compare(old: dict[str, Any], new: dict[str, Any], found: PayloadDifference)
     if not fields:
         return
     found.rows_changed += 1
-    found.fields.update({re.sub(r"\[\d+\]", "", name) for name in fields})
+    found.values_changed += len(fields)
+    found.fields.update({field_of(path) for path in fields})
     if len(found.changes) < KEPT:
         row = Row(*(new[name] for name in Row._fields))
         found.changes.append(PayloadChange(row, old.get("revision"), new.get("revision"), fields))
+
+
+def field_of(path: str) -> str:
+    """The field of a path, without the numbers of items."""
+    return re.sub(r"\[\d+\]", "", path)
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
@@ -124,15 +139,15 @@ def as_text(found: PayloadDifference) -> str:
     for one in found.changes[:SHOWN]:
         revisions = f"revision {one.revision_before} → {one.revision_after}"
         lines.append(f"{one.row.engagement}/{one.row.resource}, {revisions}")
-        lines += [f"    {name}: {_shown(old)} → {_shown(new)}" for name, (old, new) in one.fields.items()]
+        lines += [f"    {name}: {shown(old)} → {shown(new)}" for name, (old, new) in one.fields.items()]
     if len(found.changes) > SHOWN:
         lines.append(f"… and {found.rows_changed - SHOWN:,} more: --format json names them")
     return "\n".join(lines)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any, widest: int = WIDEST) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, list):
         value = ", ".join(map(str, value))
-    return truncated(str(value), WIDEST)
+    return truncated(str(value), widest) or "empty"

@@ -16,7 +16,7 @@ from batch_snapshot.discovery.output import calls_text
 from batch_snapshot.discovery.readers import Environment, open_ledger_readers
 from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
 from batch_snapshot.errors import BatchSnapshotError, InputError, LedgerError, StorageError
-from batch_snapshot.export import tables
+from batch_snapshot.export import records, tables
 from batch_snapshot.export.records import ExportFile
 from batch_snapshot.ledger.reader import lines
 from batch_snapshot.ledger.records import Header, Result
@@ -77,6 +77,8 @@ async def export(
     headers = {ledger: _last_header(ledger) for ledger in ledgers}
     if form == "parquet":
         tables.import_pyarrow()
+    for source in sources:
+        records.check(source, fields)
     result = Exported()
     for source, named in sources.items():
         with ExportFile(source, fields, environment.clock, environment.now()) as file:
@@ -100,7 +102,7 @@ def plan(ledgers: Sequence[Path], output: Path, form: str | None) -> tuple[str, 
         for source, named in sources.items():
             if len(named) > 1:
                 both = f"{named[0]} and {named[1]}"
-                raise InputError(f"{both}: would both become {source}; name a file with --output")
+                raise InputError(f"{both}: would both become {source}; export each to a file of its own")
         return form, dict(sources)
     found = tables.FORMATS.get(output.suffix)
     if found is None or form not in {None, found}:
@@ -212,6 +214,25 @@ class _Fetcher:
         self._result.unfetched.append(Unfetched(what, row, revision, why))
 
 
+def as_json(result: Exported) -> dict[str, Any]:
+    kinds = Counter(one.what for one in result.unfetched)
+    return {
+        "outcome": "incomplete" if result.unfetched else "completed",
+        "files": [{"path": str(path), "snapshots": number} for path, number in result.files.items()],
+        "fetched": result.fetched,
+        "held_before": sum(result.files.values()) - result.fetched,
+        "counts": {what: kinds[what] for what in ("missing", "mismatched", "unreadable")},
+        "unfetched": [
+            {"what": one.what, **one.row._asdict(), "revision": one.revision, "why": one.why}
+            for one in result.unfetched
+        ],
+        "calls": result.calls.total(),
+        "calls_by_operation": dict(sorted(result.calls.items())),
+        "throttled_calls": result.throttled,
+        "elapsed_s": round(result.elapsed_s, 3),
+    }
+
+
 def as_text(result: Exported) -> str:
     text = [f"{path}: {plural(number, 'snapshot')}" for path, number in result.files.items()]
     before = sum(result.files.values()) - result.fetched
@@ -222,5 +243,5 @@ def as_text(result: Exported) -> str:
         which = f"{one.row.engagement}/{one.row.resource} revision {one.revision}"
         text.append(f"  {one.what:<10} {which}: {one.why}")
     if len(result.unfetched) > SHOWN:
-        text.append(f"  … and {len(result.unfetched) - SHOWN:,} more: batch-snapshot verify names them")
+        text.append(f"  … and {len(result.unfetched) - SHOWN:,} more: --summary json names them")
     return "\n".join([*text, calls_text(result.calls, result.throttled, result.elapsed_s)])

@@ -63,7 +63,7 @@ class ExportFile:
             except OSError as error:
                 raise StateFolderError(self._unwritable(error)) from None
             for position in positions(self.path):
-                self._check_fields(position.record)
+                _check_fields(self.path, self._fields, position.record)
                 self._known.add(_digest(position.record["arn"]))
                 self._size = position.end
             self._disk.truncate(self._fd, self._size)
@@ -121,13 +121,22 @@ class ExportFile:
         out = way_out(error, "name another --output")
         return f"{self.path}: cannot be written ({error.strerror or error}); {out}"
 
-    def _check_fields(self, record: Mapping[str, Any]) -> None:
-        held = record.get("fields") or []
-        if held != self._fields:
-            given = f"--fields {','.join(map(str, held))}" if held else "all fields"
-            raise InputError(
-                f"{self.path}: holds snapshots with {given}; give the same, or name another --output"
-            )
+
+def check(path: Path, fields: Sequence[str]) -> None:
+    """Look at the first line of a file that is appended to.
+
+    Raises:
+        InputError: it is no export, or has other fields.
+    """
+    if files.exists(path) and (first := next(positions(path), None)):
+        _check_fields(path, fields, first.record)
+
+
+def _check_fields(path: Path, fields: Sequence[str], record: Mapping[str, Any]) -> None:
+    held = record.get("fields") or []
+    if held != list(fields):
+        given = f"--fields {','.join(map(str, held))}" if held else "all fields"
+        raise InputError(f"{path}: holds snapshots with {given}; give the same, or name another --output")
 
 
 #: The members of answers by the keys of records.

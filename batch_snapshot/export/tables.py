@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from difflib import get_close_matches
 from functools import cache
@@ -79,6 +80,11 @@ def _is_within(name: str, part: str) -> bool:
     return name == part or name.startswith(f"{part}.")
 
 
+def hold(parts: Sequence[str], fields: Sequence[str]) -> bool:
+    """Whether a file with these parts of payloads has all that `fields` name; no parts: everything."""
+    return not parts or all(any(_is_within(name, part) for part in parts) for name in fields)
+
+
 def select(payload: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
     """The payload with these fields alone; with none given, all of it."""
     if not fields:
@@ -106,12 +112,18 @@ def write(source: Path, form: str, kinds: Mapping[str, str]) -> None:
     if form == "ndjson":
         return
     rows = (_row(position.record, kinds) for position in positions(source))
-    path = path_of(source, form)
+    with private_file(path_of(source, form), "--output") as file:
+        {"csv": _write_csv, "parquet": _write_parquet}[form](rows, kinds, file)
+
+
+@contextmanager
+def private_file(path: Path, flag: str) -> Iterator[IO[bytes]]:
+    """Write the file that a flag names (mode 0600) as a whole, or leave what stood there."""
     try:
         with files.atomic_write(path, 0o600) as file:
-            {"csv": _write_csv, "parquet": _write_parquet}[form](rows, kinds, file)
+            yield file
     except OSError as error:
-        out = way_out(error, "name another --output")
+        out = way_out(error, f"name another {flag}")
         raise StorageError(f"{path}: cannot be written ({error.strerror or error}); {out}") from None
 
 

@@ -2,13 +2,16 @@
 
 Exports `stats` (the fold of outcomes and ledger lines), `summary` (the result of a run or ledger), `text` and
 `next_steps` (a summary for people, and the commands that continue from it), `status` (ledgers by
-themselves), `progress`, `display` and `screen` (an active run), `report` (the files of the report), and
-`server` (its page live in a browser). It makes no calls to AWS, and writes no ledger.
+themselves), `progress`, `display` and `screen` (an active run), `report` (its files), `html` and `html_table`
+(its page, and the table in it), and `server` (its page live in a browser). It makes no calls to AWS, and
+writes no ledger.
 """
 
 __all__ = [
     "csv",
     "display",
+    "html",
+    "html_table",
     "next_steps",
     "progress",
     "report",

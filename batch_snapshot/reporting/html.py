@@ -28,7 +28,7 @@ from batch_snapshot.models import Account
 from batch_snapshot.ratelimit.windows import DAY, windows
 from batch_snapshot.reporting import charts
 from batch_snapshot.reporting.display import Frame
-from batch_snapshot.reporting.html_table import FailureMessages, PageRows, packed
+from batch_snapshot.reporting.html_table import FailureMessages, PageRows, columns, packed
 from batch_snapshot.reporting.next_steps import remedy
 from batch_snapshot.reporting.stats import LedgerStats
 from batch_snapshot.reporting.summary import Summary, largest_first
@@ -72,24 +72,72 @@ class PageContent:
     allowed_now: tuple[float, str] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """What a page's table shows."""
+
+    #: What its rows are called, such as Rows.
+    title: str
+    #: The file of templates that says which columns there are.
+    script: str
+    #: Its columns, as `html_table.columns` has them.
+    data: Mapping[str, Any]
+    shown: int
+    #: More than are shown: `which` says what they are, and `command` names all.
+    total: int
+    which: str = ""
+    command: str
+    #: The name of its filter, and what a search looks for.
+    choice: str
+    searched: str
+    #: For readers without JavaScript: what is listed, and the cells with the class of the first.
+    plain_note: str
+    plain_head: Sequence[str]
+    plain: Sequence[tuple[str, Sequence[str]]]
+    explained: str = ""
+
+
 def render(content: PageContent, rows: PageRows) -> str:
     """Render the whole page, which loads nothing."""
-    style, script = page_files("page.js", "rows.js")
     counts = content.summary.counts
-    return template("page.html").render(
-        title=title(content),
-        sections=sections(content),
-        events="",
+    unsettled, listed = counts.failed + counts.in_doubt + counts.unattempted, len(rows.plain)
+    table = Table(
+        title="Rows",
+        script="rows.js",
+        data=columns(rows.kept),
         shown=len(rows.kept),
         total=rows.total,
-        plain=rows.plain,
-        unsettled=counts.failed + counts.in_doubt + counts.unattempted,
-        made_at=content.made_at,
+        which=", those that did not succeed first",
+        command="batch-snapshot report … --csv FOLDER",
+        choice="Status",
+        searched="engagement, resource, message",
+        plain_note=f"the {f'first {listed:,} of ' if unsettled > listed else ''}{unsettled:,} rows that did "
+        "not succeed",
+        plain_head=("Status", "Account", "Engagement", "Resource", "Error"),
+        plain=[
+            (one.status, (_words(one.status), one.row.account, one.row.engagement, one.row.resource, error))
+            for one, error in rows.plain
+        ],
+        explained="Wait + call: from the row's turn until its first call left, which takes a permit; and "
+        "from then to its end, further tries included.",
+    )
+    return render_table(title(content), sections(content), table, content.made_at)
+
+
+def render_table(title: str, sections: Mapping[str, str], table: Table, made_at: datetime) -> str:
+    """Render a page of `sections`, each as HTML, and a table; it loads nothing."""
+    style, script = page_files("page.js", "table.js", table.script)
+    return template("page.html").render(
+        title=title,
+        sections=sections,
+        events="",
+        table=table,
+        data=packed(table.data),
+        made_at=made_at,
         version=__version__,
         style=style,
         script=script,
         policy=policy(style, script),
-        data=packed(rows.kept),
     )
 
 
@@ -105,6 +153,7 @@ def render_live(
         title=title,
         sections={name: Markup(part) for name, part in parts.items()},  # noqa: S704 - made by a template
         events=events,
+        table=None,
         links=links,
         **control,
         made_at=utc_now(),
@@ -240,7 +289,7 @@ def _environment() -> jinja2.Environment:
         "span": duration,
         "moment": _moment,
         "minute": _minute,
-        "words": lambda name: name.replace("_", " "),
+        "words": _words,
     }
     return environment
 
@@ -264,6 +313,10 @@ def _hash(text: str) -> str:
 def _percent(share: float) -> str:
     """Neither 0 % for some nor 100 % for less than all."""
     return f"{min(max(share, 0.1), 99.9):.1f}\u00a0%" if 0 < share < 100 else f"{share:.0f}\u00a0%"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _moment(moment: datetime) -> str:

@@ -8,7 +8,7 @@ import base64
 import re
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -110,7 +110,7 @@ def columns(entries: Sequence[ReportEntry]) -> dict[str, Any]:
         "rows": len(entries),
         "statuses": STATUSES,
         "since": round(since.timestamp() * 1000) if since else 0,
-        "texts": {name: _numbered(column) for name, column in texts.items()},
+        "texts": {name: numbered(column) for name, column in texts.items()},
         "numbers": {
             "status": [STATUSES.index(entry.status) for entry in entries],
             "revision": [entry.revision or 0 for entry in entries],
@@ -126,12 +126,12 @@ def columns(entries: Sequence[ReportEntry]) -> dict[str, Any]:
     }
 
 
-def packed(entries: Sequence[ReportEntry]) -> str:
+def packed(columns: Mapping[str, Any]) -> str:
     """The columns as the page holds them: JSON, deflated, in base64, which is safe in a script element."""
-    return base64.b64encode(zlib.compress(orjson.dumps(columns(entries)), 6)).decode()
+    return base64.b64encode(zlib.compress(orjson.dumps(columns), 6)).decode()
 
 
-def _numbered(column: Sequence[str]) -> dict[str, Any]:
+def numbered(column: Sequence[str]) -> dict[str, Any]:
     texts = sorted(set(column), key=natural_order)
     number = {text: at for at, text in enumerate(texts)}
     return {"of": texts, "at": [number[text] for text in column]}

@@ -98,7 +98,7 @@ async def test_two_nights_cost_a_read_a_snapshot_and_their_difference_is_what_ch
         assert [*again.files.values()] == [rows, rows]
 
         files = [Path("exports") / path.name for path in NIGHTS]
-        found = diff.diff(*files)
+        found = diff.diff(files[0], files[1])
         assert (found.rows_before, found.rows_after) == (rows, rows)
         assert (found.only_before, found.only_after) == (0, 0)
         assert sorted(change.row.resource for change in found.changes) == sorted(touched)
@@ -296,6 +296,120 @@ async def test_bad_input_is_refused_before_any_call_and_nothing_is_changed(outpu
             await exported(url, output, **given)
         assert Counter(simulator.calls) == before
         assert content(path) == held
+
+
+async def test_a_bad_file_of_any_ledger_is_found_before_the_first_call(place):
+    async with serve(SimulatorSettings()) as (url, simulator):
+        for ledger in NIGHTS:
+            await night(url, ledger, pairs(2))
+        (place / "exports").mkdir()
+        write(Path("exports") / NIGHTS[1].name, b"mine\n")
+        before = Counter(simulator.calls)
+        with pytest.raises(InputError, match=r"night-2.ndjson:1: is no line of an NDJSON export"):
+            await exported(url, "exports", *NIGHTS)
+        assert reads(simulator, before) == 0
+
+
+async def test_the_summary_is_an_object_if_asked_for_and_so_is_an_error(place):
+    async with serve(SimulatorSettings()) as (url, simulator):
+        await night(url, NIGHTS[0], pairs(3))
+        text = NIGHTS[0].read_text("utf-8")
+        gone = simulator.snapshots[0]
+        NIGHTS[0].write_text(
+            text.replace(f'"arn":"{gone.arn}","revision":1', f'"arn":"{gone.arn}","revision":2')
+        )
+        line = ("export", NIGHTS[0], "--output", "x.csv", "--endpoint-url", url, "--summary", "json")
+        done = await Place(place).call(*line)
+        assert done.code == 1, done.stderr
+        told = done.json
+        assert told.pop("elapsed_s") > 0
+        (unfetched,) = told.pop("unfetched")
+        assert (unfetched["what"], unfetched["resource"], unfetched["revision"]) == (
+            "missing",
+            gone.resource,
+            2,
+        )
+        assert told == {
+            "outcome": "incomplete",
+            "files": [{"path": "x.csv", "snapshots": 2}],
+            "fetched": 2,
+            "held_before": 0,
+            "counts": {"missing": 1, "mismatched": 0, "unreadable": 0},
+            "calls": 3,
+            "calls_by_operation": {"GetResourceSnapshot": 3},
+            "throttled_calls": 0,
+        }
+        refused = await Place(place).call(*line[:3], "x.txt", *line[4:])
+        assert (refused.code, refused.json["exit_code"]) == (2, 2)
+        assert refused.json["error"]["message"].startswith("--output x.txt: name a folder")
+
+
+async def test_ledgers_are_compared_by_exports_that_are_fetched_once(place):
+    async with serve(SimulatorSettings()) as (url, simulator):
+        shell = Place(place)
+        await night(url, NIGHTS[0], pairs(20))
+        touched = [snapshot.resource for snapshot in simulator.snapshots][:3]
+        for resource in touched:
+            simulator.touch(resource)
+        await night(url, NIGHTS[1], pairs(20))
+        before = Counter(simulator.calls)
+        line = ["diff", "--payload", *map(str, NIGHTS), "--endpoint-url", url]
+        done = await shell.call(*line, "--html", "changes.html", "--fields", "Lifecycle")
+        assert done.code == 0, done.stderr
+        assert reads(simulator, before) == 40
+        assert "40 fetched now, 0 before" in done.stdout
+        assert "      3 changed\n          3 Lifecycle.NextSteps" in done.stdout
+        assert done.stdout.endswith("changes.html: open it in a browser\n")
+        assert mode_of(Path("changes.html")) == mode_of(Path("exports/night-1.ndjson")) == 0o600
+        assert b"Lifecycle.NextSteps" in content(Path("changes.html"))
+
+        again = await shell.call(*line, "--fields", "Lifecycle", "--format", "json")
+        assert reads(simulator, before) == 40
+        told = again.json
+        assert (told["export"]["fetched"], told["export"]["held_before"]) == (0, 40)
+        assert [one["resource"] for one in told["changes"]] == sorted(touched)
+        other = await shell.call(*line)
+        assert other.code == 2
+        assert "night-1.ndjson: holds snapshots with --fields Lifecycle; give the same" in other.stderr
+        exports = [str(NIGHTS[0]), "exports/night-2.ndjson"]
+        stages = await shell.call("diff", "--payload", *exports, "--exports", "all", *line[4:])
+        assert stages.code == 2
+        assert "hold different fields; export both with the same --fields" in stages.stderr
+        held = ("diff", "--payload", "all/night-1.ndjson", "exports/night-2.ndjson", "--fields")
+        assert "3 changed" in (await shell.call(*held, "Lifecycle.NextSteps")).stdout
+        assert (await shell.call(*held, "Customer")).code == 2
+        assert "did you mean Lifecycle.Stage" in (await shell.call(*held, "Lifecycle.Stag")).stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (
+            ["a.ndjson", "a.ndjson", "--html", "b.html"],
+            "--html: is for --payload; leave it out, or",
+        ),
+        (["a.ndjson", "a.ndjson", "--read-rate", "3"], "--read-rate: is for --payload"),
+        (
+            ["--payload", "a.ndjson", "a.ndjson", "--html", "a.ndjson"],
+            "a.ndjson: is what the page is made from",
+        ),
+        (["--payload", "a.ndjson", "a.ndjson", "--html", "folder"], "is a folder"),
+        (["--payload", "a.ndjson", "a.ndjson", "--html", "none/b.html"], "none/b.html: cannot be written"),
+        (["--payload", "a.ndjson", "a.ndjson", "--fields", ","], "--fields: name at least one field"),
+        (["--payload", "a.ndjson", "none.ndjson"], "none.ndjson: cannot be read"),
+    ],
+)
+async def test_bad_use_of_diff_is_one_clear_line(place, given, says):
+    async with serve(SimulatorSettings()) as (url, _):
+        await night(url, NIGHTS[0], pairs(1))
+        await exported(url, "a.ndjson")
+    (place / "folder").mkdir()
+    held = content(Path("a.ndjson"))
+    refused = await Place(place).call("diff", *given)
+    assert refused.code == (5 if "none/" in says else 2)
+    (line,) = [each for each in refused.stderr.splitlines() if not each.startswith("Usage")]
+    assert says in line
+    assert content(Path("a.ndjson")) == held
 
 
 async def test_two_ledgers_of_one_name_and_two_exports_at_once_are_refused():

@@ -54,7 +54,7 @@ def test_natural_order_sorts_numbers_in_names():
 
 def test_page_data_is_safe_in_a_script_element():
     assert not set("<>&\u2028\u2029") & set(
-        html_table.packed([ReportEntry(A, "failed", message="</script>&")])
+        html_table.packed(html_table.columns([ReportEntry(A, "failed", message="</script>&")]))
     )
 
 
