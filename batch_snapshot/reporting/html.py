@@ -198,10 +198,6 @@ def _values(content: PageContent) -> dict[str, Any]:
         (group, content.groups[group], advice(group), remedy(group, summary.ledger, summary.settings))
         for group, _ in largest_first({group: found.rows for group, found in content.groups.items()})
     ]
-    places = {name: place for place, name in enumerate(header.accounts)}
-    accounts = sorted(content.accounts.items(), key=lambda item: places.get(item[0], len(places)))
-    if len(accounts) > MOST_ACCOUNTS:
-        accounts.sort(key=lambda item: -item[1]["failed"] - item[1]["in_doubt"])
     return {
         "content": content,
         "summary": summary,
@@ -212,7 +208,7 @@ def _values(content: PageContent) -> dict[str, Any]:
         "counts": summary.counts,
         "shares": dict(charts.parts(summary.counts.as_dict())),
         "groups": groups,
-        "accounts": accounts[:MOST_ACCOUNTS],
+        "accounts": _accounts(content),
         "calls": sum((each.calls for each in stats.invocations), Counter()),
         "throttled": sum((each.throttled for each in stats.invocations), Counter()),
         "charts": [chart for chart in drawn if chart],
@@ -229,6 +225,15 @@ def _values(content: PageContent) -> dict[str, Any]:
         "change_text": change_text,
         "kinds": KIND_TEXTS,
     }
+
+
+def _accounts(content: PageContent) -> list[tuple[str, Counter[str]]]:
+    """The accounts as the manifest has them; of very many those in which the most rows failed."""
+    places = {name: place for place, name in enumerate(content.header.accounts)}
+    accounts = sorted(content.accounts.items(), key=lambda item: places.get(item[0], len(places)))
+    if len(accounts) > MOST_ACCOUNTS:
+        accounts.sort(key=lambda item: -item[1]["failed"] - item[1]["in_doubt"])
+    return accounts[:MOST_ACCOUNTS]
 
 
 def badge(summary: Summary) -> str:
