@@ -20,9 +20,10 @@ RUN pip download --no-cache-dir --require-hashes --only-binary :all: --dest /whe
     && pip install --no-cache-dir --no-index --find-links /wheels hatchling
 COPY pyproject.toml README.md LICENSE ./
 COPY batch_snapshot ./batch_snapshot
+# hadolint ignore=DL3013
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
-    && python -m venv /opt/batch-snapshot \
-    && /opt/batch-snapshot/bin/pip install --no-cache-dir --no-index --find-links /wheels \
+    && python -m venv --without-pip /opt/batch-snapshot \
+    && pip --python /opt/batch-snapshot/bin/python install --no-cache-dir --no-index --find-links /wheels \
       "batch-snapshot${EXTRAS:+[${EXTRAS}]}"
 
 FROM python:3.11-slim-bookworm

@@ -26,6 +26,7 @@ from batch_snapshot.manifest.problems import Report, UnreadableError, quoted
 
 #: Levels of nesting; a valid manifest has four.
 DEEPEST = 16
+TOO_DEEP = f"nested deeper than {DEEPEST} levels: no manifest needs that"
 #: Values, and bytes, of one entry or section: what is held in memory at a time.
 LARGEST = 100_000
 LONGEST = 16 * 1024 * 1024
@@ -109,6 +110,8 @@ class Document:
             hint = " (a tab? indent with spaces; quote text that begins with @ or `)" if tab else ""
             where = f", {error.context}" if error.context else ""
             line = mark.line + 1 if mark else 0
+            if "nesting depth" in (error.problem or ""):  # newer libyaml has a limit of its own
+                raise UnreadableError(line, TOO_DEEP) from error
             began: Any = error.context_mark
             if began and began.line + 1 != line:
                 where += f" that begins in line {began.line + 1}"
@@ -176,9 +179,7 @@ class Document:
         if event.tag is not None or event.anchor is not None:
             self._decorated(event)
         if depth >= DEEPEST:
-            raise UnreadableError(
-                _line(event), f"nested deeper than {DEEPEST} levels: no manifest needs that"
-            )
+            raise UnreadableError(_line(event), TOO_DEEP)
         read = self._fields if kind is MappingStartEvent else self._items
         return read(event.start_mark.line + 1, depth + 1)
 

@@ -185,23 +185,32 @@ def run(page: tuple[Block, ...], folder: Path, endpoint: str) -> None:
     """Run a page's blocks. Fails at the first one that ends or prints otherwise than the page says."""
     wanted = steps(page)
     environ = {**prepare(folder), "AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING": endpoint}
-    script = _KILL + "".join(_watched(number, step) for number, step in enumerate(wanted))
-    with (folder / "output").open("w+", encoding="utf-8", errors="replace") as output:
+    judge(wanted, output(wanted, folder, environ, within=50, functions=_KILL))
+
+
+def output(
+    wanted: list[Step], folder: Path, environ: dict[str, str], *, within: float, functions: str = ""
+) -> str:
+    """What bash prints for these steps, in order, up to the first one that fails (see `judge`)."""
+    script = functions + "".join(_watched(number, step) for number, step in enumerate(wanted))
+    with (folder / "output").open("w+", encoding="utf-8", errors="replace") as printed:
         process = subprocess.Popen(
             ["bash", "-uc", script.replace(SHOWN_PORT, free_port())],
             cwd=folder,
             env=environ,
-            stdout=output,
+            stdout=printed,
             process_group=0,
         )
         try:
-            process.wait(timeout=50)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=within)
         finally:
             # What runs in the background.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
-        output.seek(0)
-        judge(wanted, output.read())
+            process.wait()
+        printed.seek(0)
+        return printed.read()
 
 
 def free_port() -> str:
@@ -217,7 +226,9 @@ code=0
 trap 'code=$(( code ? code : $? ))' ERR
 {{ {step.script.rstrip()}
 }} </dev/null 2>&1
+last=$?
 trap - ERR
+code=$(( code ? code : last ))
 printf '{_STEP} %d %d\\n' {number} $code
 test $code -eq {step.code} || exit
 """
