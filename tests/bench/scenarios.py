@@ -93,58 +93,22 @@ QUICK = 41.0
 
 _DECLARED = Target(ratio=1.03, throttled=0.005)
 
+
+def _steady(kind: str, rate: int, rows: int, target: Target) -> Scenario:
+    """A bucket of a second's calls, whose rate is declared or not."""
+    quota = {"per_second": rate} if kind == "declared" else {}
+    return Scenario(
+        name=f"{kind}-{rate}", limit=rate, burst=rate, latency=0.08, rows=rows, quota=quota, target=target
+    )
+
+
 SCENARIOS = (
-    Scenario(
-        name="unknown-20",
-        limit=20,
-        burst=20,
-        latency=0.08,
-        rows=400,
-        target=Target(ratio=1.08, throttled=0.03),
-    ),
-    Scenario(
-        name="unknown-50",
-        limit=50,
-        burst=50,
-        latency=0.08,
-        rows=2_000,
-        target=Target(ratio=1.05, throttled=0.01),
-    ),
-    Scenario(
-        name="unknown-1",
-        limit=1,
-        burst=1,
-        latency=0.08,
-        rows=120,
-        target=Target(ratio=1.10, throttled=0.05),
-    ),
-    Scenario(
-        name="declared-20",
-        limit=20,
-        burst=20,
-        latency=0.08,
-        rows=400,
-        quota={"per_second": 20},
-        target=_DECLARED,
-    ),
-    Scenario(
-        name="declared-50",
-        limit=50,
-        burst=50,
-        latency=0.08,
-        rows=2_000,
-        quota={"per_second": 50},
-        target=_DECLARED,
-    ),
-    Scenario(
-        name="declared-1",
-        limit=1,
-        burst=1,
-        latency=0.08,
-        rows=120,
-        quota={"per_second": 1},
-        target=_DECLARED,
-    ),
+    _steady("unknown", 20, 400, Target(ratio=1.08, throttled=0.03)),
+    _steady("unknown", 50, 2_000, Target(ratio=1.05, throttled=0.01)),
+    _steady("unknown", 1, 120, Target(ratio=1.10, throttled=0.05)),
+    _steady("declared", 20, 400, _DECLARED),
+    _steady("declared", 50, 2_000, _DECLARED),
+    _steady("declared", 1, 120, _DECLARED),
     # These five have no target, so that nothing is tuned for them.
     Scenario(name="5-burst-1", limit=5, burst=1, latency=0.03, rows=250),
     Scenario(name="10-burst-50", limit=10, burst=50, latency=0.3, rows=400),

@@ -6,10 +6,8 @@ What the service made is judged by the simulator's own record, never by the ledg
 import asyncio
 import json
 import os
-import signal
-import socket
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -35,14 +33,12 @@ from batch_snapshot.simulator import KINDS, Faults, Simulator, SimulatorSettings
 from tests.support.processes import (
     TEMPLATE,
     Json,
-    Place,
     assert_exactly_once,
     by_engagement,
     move_in,
     of_type,
     pairs,
     results,
-    until,
     write_manifest,
 )
 
@@ -129,11 +125,6 @@ def faults(*, every: int = 5, kinds: tuple[str, ...] = PROMPT) -> Faults:
         return None if rest else kinds[turn % len(kinds)]
 
     return Faults(plan=choose, late_delay=0.05, slow_delay=0.05)
-
-
-def once(kind: str) -> Faults:
-    """Break the first call alone."""
-    return Faults(plan=lambda ordinal, params: None if ordinal else kind)
 
 
 def profiles(folder: Path, **keys: str) -> None:
@@ -233,31 +224,6 @@ async def test_every_exchange_is_a_try_of_the_ledger_and_none_is_hidden():
         assert sum(line["throttles"] for line in lines) == simulator.throttled == summary.throttled_calls > 0
 
 
-async def test_a_throttled_endpoint_loses_no_row_and_costs_no_attempt():
-    rows = pairs(60)
-    write_manifest(MANIFEST, rows)
-    async with serve(SimulatorSettings(rate=40, burst=5)) as (url, simulator):
-        summary = await run(url, rate=300.0)
-        assert summary.exit_code == 0
-        assert simulator.throttled > 0
-        assert_exactly_once(simulator, LEDGER, rows)
-        lines = of_type(LEDGER, "result")
-        assert {line["attempts"] for line in lines} == {1}
-        assert {line["ambiguous"] for line in lines} == {False}
-        assert sum(line["throttles"] for line in lines) == simulator.throttled == summary.throttled_calls
-
-
-async def test_more_throttles_than_attempts_are_survived():
-    write_manifest(MANIFEST, pairs(1))
-    stubborn = Faults(plan=lambda ordinal, params: "throttle" if ordinal < 3 else None)
-    async with serve(SimulatorSettings(faults=stubborn)) as (url, simulator):
-        summary = await run(url, max_attempts=1)
-        assert summary.exit_code == 0
-        (line,) = of_type(LEDGER, "result")
-        assert (line["attempts"], line["throttles"]) == (1, 3)
-        assert len(simulator.snapshots) == 1
-
-
 # -- refusals ----------------------------------------------------------------------------------------
 
 REFUSALS = {
@@ -329,73 +295,7 @@ def codes(past: Any) -> list[str]:
     return [group.code for group in past.failures()]
 
 
-async def test_denied_rows_succeed_in_a_new_generation_once_the_cause_is_gone(monkeypatch):
-    rows = pairs(5)
-    write_manifest(MANIFEST, rows)
-    async with serve() as (url, simulator):
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIADENIED0000000001")
-        assert (await run(url)).counts == (0, 5, 0, 0)
-        assert simulator.snapshots == []
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE000000000")
-        assert (await retry(url)).counts.failed == 5, "a denial is not cured by trying again"
-        assert (await retry(url, lambda past: plan.parse_only("denied", codes(past)))).exit_code == 0
-        assert_exactly_once(simulator, LEDGER, rows)
-        assert {line["generation"] for line in results(LEDGER).values()} == {1}
-        assert len({line["client_token"] for line in of_type(LEDGER, "result")}) == 10
-
-
-async def test_a_refused_connection_leaves_the_rows_unattempted_and_the_same_command_sends_them():
-    rows = pairs(4)
-    write_manifest(MANIFEST, rows)
-    with socket.socket() as unheard:
-        unheard.bind(("127.0.0.1", 0))
-        port = unheard.getsockname()[1]
-        summary = await run(f"http://127.0.0.1:{port}", pause=0.2)
-    assert (summary.exit_code, summary.counts, summary.calls) == (4, (0, 0, 0, 4), 0)
-    assert f"cannot reach 127.0.0.1:{port}: connection refused" in summary.reasons[0]
-    assert not results(LEDGER)
-    async with serve(port=port) as (url, simulator):
-        assert (await run(url)).exit_code == 0
-        assert_exactly_once(simulator, LEDGER, rows)
-
-
 # -- interrupted, resumed, edited --------------------------------------------------------------------
-
-
-async def test_a_run_that_was_cut_short_goes_on_where_it_stopped():
-    rows = pairs(100)
-    write_manifest(MANIFEST, rows)
-    async with serve(SimulatorSettings(latency=0.02)) as (url, simulator):
-        first = await run(url, rate=50.0, max_duration=1.5)
-        assert (first.outcome, first.exit_code) == ("deferred", 4)
-        made = len(simulator.snapshots)
-        assert 0 < made < 100
-        assert first.counts == (made, 0, 0, 100 - made), "calls in flight were waited for and recorded"
-        assert of_type(LEDGER, "end")[-1]["counts"] == first.counts._asdict()
-        second = await run(url)
-        assert second.exit_code == 0
-        assert second.run_id == first.run_id
-        assert second.calls == 100 - made
-        assert_exactly_once(simulator, LEDGER, rows)
-        assert {call.answer for call in simulator.log if call.operation == CREATE} == {"ok"}, (
-            "none was sent twice"
-        )
-
-
-async def test_calls_that_outlast_the_drain_are_in_doubt_and_settled_by_the_next_run():
-    rows = pairs(3)
-    write_manifest(MANIFEST, rows)
-    slow_first = Faults(plan=lambda ordinal, params: "slow" if ordinal < 3 else None, slow_delay=10)
-    async with serve(SimulatorSettings(faults=slow_first)) as (url, simulator):
-        first = await run(url, max_duration=2.0, drain_timeout=0.1)
-        assert len(simulator.snapshots) == 3
-        assert (first.exit_code, first.counts) == (4, (0, 0, 3, 0))
-        for line in results(LEDGER).values():
-            assert (line["status"], line["ambiguous"]) == ("in_doubt", True)
-            assert line["first_sent_at"]
-        second = await run(url)
-        assert second.exit_code == 0
-        assert_exactly_once(simulator, LEDGER, rows)
 
 
 async def test_a_complete_ledger_is_left_alone_and_the_way_to_a_new_run_is_told():
@@ -471,56 +371,9 @@ async def test_never_two_calls_of_one_pair_in_flight(place):
 # -- in doubt, and older than the token may live -----------------------------------------------------
 
 
-@asynccontextmanager
-async def left_in_doubt(kind: str, **settings: Any) -> AsyncIterator[tuple[str, Simulator]]:
-    """A service that forgets tokens at once, and a ledger with one row in doubt."""
-    write_manifest(MANIFEST, pairs(1))
-    now: Callable[[], float] = settings.pop("now", time.time)
-    forgetful = SimulatorSettings(**{"forget_after": 0.001, "faults": once(kind), **settings})
-    async with serve(forgetful, now=now) as (url, simulator):
-        first = await run(url, max_attempts=1)
-        assert first.counts == (0, 0, 1, 0)
-        (line,) = of_type(LEDGER, "result")
-        assert (line["status"], line["ambiguous"], line["error"]["kind"]) == ("in_doubt", True, "transient")
-        yield url, simulator
-
-
 def settled() -> Json:
     (line,) = results(LEDGER).values()
     return line
-
-
-@pytest.mark.parametrize(
-    ("command", "kind"),
-    [(run, "internal-after"), (run, "reset-after"), (run, "truncated"), (retry, "garbage")],
-    ids=lambda value: getattr(value, "__name__", value),
-)
-async def test_an_old_doubt_is_looked_up_first(command, kind):
-    async with left_in_doubt(kind) as (url, simulator):
-        summary = await command(url, token_ttl=0)
-        assert summary.exit_code == 0
-        assert simulator.calls[CREATE] == 1
-        assert settled()["reconciled"] is True
-        assert_exactly_once(simulator, LEDGER, pairs(1))
-
-
-async def test_an_old_doubt_that_left_no_snapshot_is_sent_under_its_token():
-    async with left_in_doubt("reset-before") as (url, simulator):
-        token = settled()["client_token"]
-        assert (await run(url, token_ttl=0)).exit_code == 0
-        assert [call.operation for call in simulator.log][-2:] == [GET, CREATE]
-        assert simulator.calls[CREATE] == 2
-        assert "reconciled" not in settled()
-        assert (settled()["client_token"], settled()["generation"]) == (token, 0)
-        assert_exactly_once(simulator, LEDGER, pairs(1))
-
-
-async def test_a_young_doubt_is_sent_again_under_its_token():
-    async with left_in_doubt("internal-after", forget_after=None) as (url, simulator):
-        assert (await run(url)).exit_code == 0
-        assert simulator.calls[CREATE] == 2
-        assert simulator.log[-1].answer == "replay"
-        assert_exactly_once(simulator, LEDGER, pairs(1))
 
 
 async def test_a_snapshot_from_before_does_not_settle_a_doubt():
@@ -535,28 +388,6 @@ async def test_a_snapshot_from_before_does_not_settle_a_doubt():
         assert "reconciled" not in settled()
         assert settled()["revision"] == 2
         assert [snapshot.revision for snapshot in simulator.snapshots] == [1, 2]
-
-
-@pytest.mark.parametrize("offset", [-120.0, 1000.0])
-async def test_a_clock_that_is_off_does_not_hide_the_snapshot(offset):
-    async with left_in_doubt("internal-after", clock_offset=offset) as (url, simulator):
-        assert (await run(url, token_ttl=0)).exit_code == 0
-        assert settled().get("reconciled") is True
-        assert_exactly_once(simulator, LEDGER, pairs(1))
-
-
-async def test_a_look_up_that_is_denied_leaves_the_doubt_unless_told_to_send(monkeypatch):
-    async with left_in_doubt("internal-after", forget_after=None) as (url, simulator):
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIADENIED0000000001")
-        summary = await run(url, token_ttl=0)
-        assert (summary.exit_code, summary.counts) == (1, (0, 0, 1, 0))
-        assert simulator.calls[CREATE] == 1
-        assert (settled()["status"], settled()["error"]["kind"]) == ("in_doubt", "denied")
-        assert settled()["ambiguous"] is True
-        # This simulator knows tokens before it knows permissions, so that the replay is answered.
-        assert (await run(url, token_ttl=0, resend_in_doubt=True)).exit_code == 0
-        assert simulator.calls[CREATE] == 2
-        assert_exactly_once(simulator, LEDGER, pairs(1))
 
 
 # -- what goes over the wire -------------------------------------------------------------------------
@@ -625,64 +456,7 @@ async def test_requests_are_those_of_boto3_byte_by_byte():
         assert settled()["arn"] == "arn:aws:partnercentral:us-east-1::x"
 
 
-async def test_a_success_between_denials_is_no_reason_to_stop():
-    before = [{"engagement": f"eng-denied{n:08d}", "resource": "O1"} for n in range(40)]
-    write_manifest(MANIFEST, [*before[:15], *pairs(1), *before[15:]])
-    async with serve() as (url, simulator):
-        summary = await run(url, concurrency=1)
-        assert (summary.exit_code, summary.counts) == (1, (1, 40, 0, 0))
-        assert simulator.calls[CREATE] == 41
-
-
 # -- accounts apart ----------------------------------------------------------------------------------
-
-
-async def test_expired_credentials_stop_their_account_and_no_other(place):
-    profiles(place, good="AKIAEXAMPLE000000000", bad="AKIAEXPIRED000000001")
-    accounts = {"good": {"profile": "good"}, "bad": {"profile": "bad"}}
-    good, bad = pairs(40, account="good"), pairs(40, first=100, account="bad")
-    rows = [row for both in zip(bad, good, strict=True) for row in both]
-    write_manifest(MANIFEST, rows, accounts=accounts)
-    async with serve() as (url, simulator):
-        first = await run(url)
-        assert (first.outcome, first.exit_code) == ("stopped", 3)
-        assert first.counts == (40, 0, 0, 40)
-        assert first.accounts["good"].stopped is None
-        assert "ExpiredTokenException" in (first.accounts["bad"].stopped or "")
-        assert [reason for reason in first.reasons if "account bad" in reason]
-        assert {snapshot.access_key for snapshot in simulator.snapshots} == {"AKIAEXAMPLE000000000"}
-        assert {key[0] for key in results(LEDGER)} == {"good"}, (
-            "its rows are unattempted: they have no result"
-        )
-        profiles(place, good="AKIAEXAMPLE000000000", bad="AKIAMENDED0000000000")
-        second = await run(url)
-        assert (second.exit_code, second.calls) == (0, 40)
-        assert_exactly_once(simulator, LEDGER, rows)
-
-
-async def test_a_profile_that_is_not_there_stops_its_account_and_no_other(place):
-    profiles(place, good="AKIAEXAMPLE000000000")
-    accounts = {"good": {"profile": "good"}, "bad": {"profile": "forgotten"}}
-    rows = [*pairs(5, account="good"), *pairs(5, first=100, account="bad")]
-    write_manifest(MANIFEST, rows, accounts=accounts)
-    async with serve() as (url, _):
-        summary = await run(url)
-        assert (summary.exit_code, summary.counts) == (3, (5, 0, 0, 5))
-        assert "forgotten" in (summary.accounts["bad"].stopped or "")
-
-
-async def test_a_spent_window_of_one_account_holds_up_no_other(place):
-    profiles(place, spent="AKIASPENT00000000000", free="AKIAFREE000000000000")
-    accounts = {"spent": {"profile": "spent"}, "free": {"profile": "free"}}
-    # More rows than workers and queue take at once stand before the other account's.
-    rows = [*pairs(100, account="spent"), *pairs(10, first=200, account="free")]
-    write_manifest(MANIFEST, rows, accounts=accounts)
-    async with serve(SimulatorSettings(windows=((12, 3600.0),), retry_after=False)) as (url, simulator):
-        summary = await run(url, max_duration=5.0)
-        made = Counter(snapshot.access_key for snapshot in simulator.snapshots)
-        assert made["AKIAFREE000000000000"] == 10, "the account with room was held up by the one without"
-        assert made["AKIASPENT00000000000"] == 12
-        assert (summary.exit_code, summary.counts) == (4, (22, 0, 0, 88))
 
 
 async def test_only_the_accounts_that_were_named_are_called(place):
@@ -794,100 +568,3 @@ async def test_a_line_that_is_written_while_another_is_synced_is_no_damage(place
     with Ledger(Busy(place / "ledger.ndjson")) as book:
         book.append(b'{"type":"first"}\n')
         book.sync()
-
-
-# -- crashes -----------------------------------------------------------------------------------------
-
-
-async def test_killed_again_and_again_each_row_has_one_snapshot(place):
-    rows = pairs(150)
-    here = Place(place)
-    manifest = here.manifest(rows)
-    async with serve(SimulatorSettings(latency=0.02, faults=faults(every=10))) as (url, simulator):
-        command: list[str | Path] = [
-            "run",
-            manifest,
-            "--endpoint-url",
-            url,
-            "--rate",
-            "200",
-            "--progress",
-            "none",
-        ]
-        killed = 0
-
-        def intended() -> int:
-            return len(of_type(LEDGER, "intent"))
-
-        def made(number: int) -> Callable[[], bool]:
-            return lambda: len(simulator.snapshots) >= number
-
-        # As soon as rows may have been sent; in the middle; and just after a batch was named.
-        known = 0
-        moments: list[Callable[[], bool]] = [
-            lambda: intended() > 0,
-            made(25),
-            lambda: intended() > known,
-            made(100),
-        ]
-        for moment in moments:
-            known = intended()
-            async with here.started(*command) as child:
-                await until(moment, "the moment to kill")
-                assert child.running
-                child.signal(signal.SIGKILL)
-                assert (await child.finished()).code == -signal.SIGKILL
-            killed += 1
-            assert not of_type(LEDGER, "end")
-        await simulator.settled()
-        assert len(simulator.snapshots) < 150
-        last = await run(url)
-        assert last.counts.total == 150
-        last = await retry_until_settled(url, simulator)
-        assert last.exit_code == 0
-        assert_exactly_once(simulator, LEDGER, rows)
-        assert len(of_type(LEDGER, "run")) >= killed + 1
-        assert len({line["run_id"] for line in of_type(LEDGER, "run")}) == 1
-        assert "replay" in {call.answer for call in simulator.log}, "what was in flight was sent again"
-
-
-async def test_killed_and_resumed_after_the_service_forgot_the_tokens(place):
-    rows = pairs(12)
-    here = Place(place)
-    manifest = here.manifest(rows)
-    async with serve(SimulatorSettings(latency=0.1, forget_after=0.001)) as (url, simulator):
-        command: list[str | Path] = [
-            "run",
-            manifest,
-            "--endpoint-url",
-            url,
-            "--rate",
-            "40",
-            "--progress",
-            "none",
-        ]
-        async with here.started(*command) as child:
-            await until(lambda: len(simulator.snapshots) >= 6, "half of the snapshots")
-            child.signal(signal.SIGKILL)
-            await child.finished()
-        # What had been sent when it was killed arrives, or has gone with its connection, before long.
-        made = len(simulator.snapshots)
-        assert made < 12
-        last = await run(url, token_ttl=0)
-        assert last.exit_code == 0
-        assert_exactly_once(simulator, LEDGER, rows)
-        assert any(line.get("reconciled") for line in results(LEDGER).values())
-
-
-async def test_a_torn_last_line_is_mended_and_its_row_settled():
-    rows = pairs(5)
-    write_manifest(MANIFEST, rows)
-    async with serve() as (url, simulator):
-        await run(url)
-        lines = written().splitlines(keepends=True)
-        # As a crash leaves it: no end, and the last result half written.
-        write(b"".join(lines[:-2]) + lines[-2][:40])
-        again = await run(url)
-        assert (again.exit_code, again.calls) == (0, 1)
-        assert simulator.log[-1].answer == "replay"
-        assert_exactly_once(simulator, LEDGER, rows)

@@ -84,16 +84,6 @@ def test_no_line_of_help_but_examples_is_wider_than_the_terminal(monkeypatch, ca
     assert max(map(len, prose.splitlines())) <= min(columns - 1, 100)
 
 
-def test_help_and_validate_import_no_help_library_they_do_not_show():
-    """cloup would double the time that a command takes to start."""
-    code = (
-        "import sys; from batch_snapshot.cli import main; main(['validate', 'x.yaml']); print([*sys.modules])"
-    )
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert not {"'cloup'", "'rich'", "'aiohttp'"} & set(re.findall(r"'\w+'", done.stdout))
-
-
 # -- values from the environment -----------------------------------------------------------------------
 
 
@@ -166,30 +156,6 @@ def test_next_command_names_ledger_and_simulator_of_the_environment(place, monke
     code, out, _ = call(*shlex.split(command)[1:])
     assert code == 0
     assert "2 rows: 2 succeeded" in out
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["run", "x.yaml", "--limit", "0"], "'--limit': 0 is too small: the least is 1"),
-        (["run", "x.yaml", "--limit", "x"], "'--limit': 'x' is not a whole number"),
-        (["simulate", "--port", "65536"], "'--port': 65536 is not between 0 and 65535"),
-        (["run", "x.yaml", "--simulate=rate=fast"], "'--simulate': rate: 'fast' is not a number"),
-        (["discover"], "Missing option '--catalog'. Choose from: AWS, Sandbox"),
-    ],
-)
-def test_wrong_values_are_said_in_plain_words(call, words, said):
-    code, _, err = call(*words)
-    assert code == 2
-    assert err.splitlines()[-1].rstrip(".").endswith(said)
-
-
-def test_file_named_as_ledger_of_a_run_that_is_none_is_not_to_be_repaired(place, call):
-    write_manifest(place / "trial.yaml", pairs(1))
-    code, _, err = call("run", "trial.yaml", "--simulate", "--ledger", "trial.yaml")
-    assert code == 2
-    assert "trial.yaml: is not a ledger" in err
-    assert "repair" not in err
 
 
 def test_format_of_the_environment_holds_for_errors_too(place, monkeypatch, call):

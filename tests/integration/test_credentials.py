@@ -19,7 +19,6 @@ from batch_snapshot.reporting import status
 from batch_snapshot.reporting.summary import Summary
 from batch_snapshot.simulator import SimulatorSettings, serve
 from tests.support.processes import (
-    Place,
     assert_exactly_once,
     environment,
     move_in,
@@ -182,24 +181,6 @@ async def test_expired_sso_session_is_reported_with_the_login_command(kind):
         config()
         profiles(good=GOOD, partner="AKIAMENDED0000000000")
         await assert_resumed(url, simulator)
-
-
-async def test_command_line_reports_refused_credentials(folder):
-    (folder / "process").mkdir()
-    place = Place(folder / "process")
-    place.env.update(
-        AWS_SHARED_CREDENTIALS_FILE=str(folder / "credentials"), AWS_CONFIG_FILE=str(folder / "config")
-    )
-    profiles(good=GOOD, partner=EXPIRED)
-    place.manifest(ROWS, accounts={"good": {"profile": "good"}, "other": {"profile": "partner"}})
-    async with serve() as (url, _):
-        said = await place.call("run", "trial.yaml", "--endpoint-url", url, "--rate", "200")
-    assert said.code == 3
-    assert any(
-        "account other: ExpiredTokenException" in line and "profile partner" in line
-        for line in said.stdout.splitlines()
-    )
-    assert "26 rows: 10 succeeded, 16 unattempted" in said.stdout
 
 
 # -- in the middle of a run --------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from tests.support.processes import Place, move_in, pairs, until, write_manifest
 pytestmark = pytest.mark.asyncio
 
 NIGHTS = [Path("ledgers/night-1.ndjson"), Path("ledgers/night-2.ndjson")]
-ROWS = 200
+ROWS = 100
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -255,37 +254,6 @@ async def test_a_folder_that_cannot_be_written_is_told_before_any_call(place):
         assert (said.code, said.stdout) == (2, "")
         assert str(where) in said.stderr
         assert len(said.stderr.splitlines()) == 1
-
-
-async def test_a_ledger_that_has_become_read_only_is_whole_when_it_can_be_written_again(place):
-    before, rows = pairs(2), pairs(5)
-    folder = place.folder / "disk"
-    manifest = place.manifest(before)
-    with mounted(folder, "-o", "size=256k") as real:
-        path = folder / "trial.ndjson"
-
-        def remount(flag: str) -> None:
-            if real:
-                subprocess.run(["mount", "-o", f"remount,{flag}", str(folder)], check=True)
-            elif flag == "ro":
-                # Nobody is kept from writing here, but a folder in its place keeps everybody.
-                path.rename(folder / "aside")
-                path.mkdir()
-            else:
-                path.rmdir()
-                (folder / "aside").rename(path)
-
-        async with serve() as (url, simulator):
-            calm = replace(options(place, url), ledger=str(path))
-            assert (await run.run(manifest, calm)).exit_code == 0
-            place.manifest(rows)
-            remount("ro")
-            said = await place.call(*command(url, path))
-            remount("rw")
-            assert said.code == 2
-            assert simulator.calls[CREATE] == 2
-            assert (await run.run(manifest, calm)).exit_code == 0
-            assert_exactly_once(simulator, path, rows)
 
 
 # -- damaged under the run ---------------------------------------------------------------------------

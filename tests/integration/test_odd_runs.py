@@ -8,11 +8,10 @@ import pytest
 from batch_snapshot import manifest
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
-from batch_snapshot.errors import InputError, LedgerError, LockedError, ManifestError
+from batch_snapshot.errors import LedgerError, LockedError, ManifestError
 from batch_snapshot.failures import retry
 from batch_snapshot.jobs import run
 from batch_snapshot.ledger import reader
-from batch_snapshot.models import SIMULATOR
 from batch_snapshot.simulator import serve
 from tests.support.planned_jobs import retry_job, run_job
 from tests.support.processes import Place, closing, first, pairs
@@ -161,22 +160,6 @@ def test_lines_of_others_are_no_ledger_and_are_left_alone(place, content):
     assert path.read_bytes() == content
 
 
-def test_a_folder_is_no_ledger(place):
-    listed = place.manifest(pairs(1))
-    options = Options(simulate=True, ledger=str(place.folder), state_dir=place.folder)
-    with (
-        pytest.raises(InputError, match="is a folder"),
-        run_job(manifest.load(listed), options, utc_now()),
-    ):
-        pass
-
-
-def test_the_simulated_endpoint_is_told_as_such(place):
-    listed = place.manifest(pairs(1))
-    preview = run.dry_run(listed, Options(simulate=True, state_dir=place.folder))
-    assert preview.endpoint == SIMULATOR
-
-
 @pytest.mark.parametrize(("own", "called"), [("eu-west-1", "eu-west-1"), (None, "us-west-2")])
 def test_an_accounts_own_region_and_profile_go_before_the_given_ones(place, own, called):
     accounts = {"m": {"region": own, "profile": own} if own else {}, "n": {}}
@@ -203,16 +186,6 @@ def test_a_row_that_was_added_under_the_run_is_not_sent(place):
 
 
 # -- what the environment says of endpoints -----------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_PARTNERCENTRAL_SELLING"])
-@pytest.mark.parametrize("url", ["foo", "https://user:hunter2@example.com", "http://[", "user:hunter2@[host"])
-def test_an_endpoint_of_the_environment_is_checked_and_its_variable_named(place, monkeypatch, name, url):
-    monkeypatch.chdir(place.folder)
-    monkeypatch.setenv(name, url)
-    with pytest.raises(InputError, match=name) as raised:
-        run.dry_run(place.manifest(pairs(2)), Options(state_dir=place.folder))
-    assert "hunter2" not in str(raised.value)
 
 
 def test_the_environment_can_say_that_it_names_no_endpoint(place, monkeypatch):

@@ -1,7 +1,7 @@
 """Secrets that are planted wherever a run may meet them, and looked for wherever it leaves a trace."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,6 @@ from batch_snapshot.reporting.summary import as_json
 from batch_snapshot.reporting.text import as_text
 from tests.support.http_server import endpoint
 from tests.support.processes import Json, Place, move_in, of_type, pairs
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 pytestmark = pytest.mark.asyncio
 
@@ -294,17 +292,3 @@ async def test_secrets_that_sts_repeats_are_never_shown(inside, capfd, monkeypat
     assert "no role for" in said
     assert not canaries_in(said)
     assert not left_in(inside.folder)
-
-
-@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy"])
-async def test_password_of_a_proxy_is_never_shown(inside, capfd, monkeypatch, variable):
-    monkeypatch.setenv(variable, f"http://me:{CANARIES['environment secret']}@127.0.0.1:9")
-    monkeypatch.delenv("NO_PROXY")
-    inside.manifest(pairs(2))
-    options = Options(endpoint_url="http://example.invalid", engine=Settings(pause=0.1))
-    summary = await run.run(inside.folder / "trial.yaml", options)
-    assert (summary.exit_code, summary.counts.unattempted) == (4, 2)
-    assert "cannot reach the proxy 127.0.0.1:9" in summary.reasons[0]
-    said = as_text(summary) + inside.ledger.read_text("utf-8")
-    assert not canaries_in(said)
-    assert not canaries_in("".join(capfd.readouterr()))

@@ -325,6 +325,7 @@ def test_completion_in_a_real_bash(tmp_path):
     ("arguments", "meant"),
     [
         (["staus"], "'status'"),
+        (["help", "rnu"], "'run'"),
         (["reprot"], "'report'"),
         (["run", "x.yaml", "--simulat"], "'--simulate'"),
         (["report", "l.ndjson", "--htm", "x"], "'--html'"),
@@ -335,9 +336,3 @@ def test_typo_in_a_command_or_flag_gets_a_suggestion(capsys, arguments, meant):
     err = capsys.readouterr().err
     assert "Did you mean" in err
     assert meant in err
-
-
-@pytest.mark.parametrize("command", sorted(set(cli.cli.commands) - {"simulate", "completion"}))
-def test_every_help_shows_an_example(command):
-    told = CliRunner().invoke(cli.cli, [command, "--help"]).output
-    assert f"  batch-snapshot {command} " in told

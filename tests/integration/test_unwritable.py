@@ -9,12 +9,10 @@ import pytest
 
 from batch_snapshot import errors
 from batch_snapshot.discovery.output import replaced
-from batch_snapshot.errors import LedgerWriteError, StateFolderError, StorageError
+from batch_snapshot.errors import StateFolderError, StorageError
 from batch_snapshot.ledger import locks, open_runs, writer
 from batch_snapshot.ledger.snapshot_index import SnapshotIndex
 from batch_snapshot.ratelimit.windows import CallLog
-from batch_snapshot.simulator import serve
-from tests.support.processes import Place, pairs
 
 PLACES = [
     errno.EACCES,
@@ -27,11 +25,6 @@ PLACES = [
     errno.ELOOP,
     errno.ENAMETOOLONG,
 ]
-
-
-@pytest.fixture
-def place(tmp_path):
-    return Place(tmp_path)
 
 
 def failure(number: int) -> OSError:
@@ -92,42 +85,9 @@ def test_a_ledger_that_exists_is_copied_and_not_begun_under_another_name(tmp_pat
         writer.Ledger(tmp_path / "old.ndjson")
 
 
-def test_a_ledger_on_a_full_disk_is_a_storage_error_that_says_so():
-    full = Path("/dev/full")
-    with writer.Ledger(full) as book, pytest.raises(LedgerWriteError) as caught:
-        book.append(b"{}\n")
-    assert caught.value.exit_code == 5
-    assert str(caught.value) == (
-        "/dev/full: cannot be written (No space left on device); the disk is full: free some space, "
-        "then run the same command"
-    )
-
-
 def test_a_listing_that_cannot_be_written_says_why_and_leaves_nothing_behind(tmp_path):
     (tmp_path / "file").write_text("", "utf-8")
     with pytest.raises(StorageError, match="or write elsewhere") as caught, replaced(tmp_path / "file" / "x"):
         pytest.fail("written nowhere")
     assert "free some space" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize(
-    ("flag", "value"),
-    [
-        ("--state-dir", "trial.yaml/below"),
-        ("--state-dir", "/proc/nowhere"),
-        ("--ledger", "trial.yaml/x.ndjson"),
-        ("--ledger", "/proc/nowhere/x.ndjson"),
-    ],
-)
-async def test_a_run_whose_folder_cannot_be_made_calls_nothing_and_names_the_flag(place, flag, value):
-    place.manifest(pairs(2))
-    async with serve() as (url, simulator):
-        said = await place.call("run", "trial.yaml", "--endpoint-url", url, "--progress", "none", flag, value)
-        assert not simulator.calls
-    assert (said.code, said.stdout) == (2, "")
-    (line,) = said.stderr.splitlines()
-    assert value in line
-    assert f"with {flag}" in line
-    assert "free some space" not in line

@@ -17,7 +17,7 @@ from tests.simulation.scenario import Invocation, Scenario, scenario_of
 from tests.simulation.shrink import shrink
 
 #: Seconds of the lives in a run of the suite, and their share for each of the cases that share the work.
-SECONDS, CASES = 20, 4
+SECONDS, CASES = 8, 2
 
 
 @pytest.mark.parametrize("case", range(CASES))
@@ -42,12 +42,11 @@ print(json.dumps(live(scenario_of({seed})).story))
 """
 
 
-@pytest.mark.parametrize("seed", [9, 77])
-def test_a_seed_is_the_same_life_in_every_process(seed):
+def test_a_seed_is_the_same_life_in_every_process():
     stories = set()
     for hash_seed in ("1", "2"):
         done = subprocess.run(
-            [sys.executable, "-c", STORY.format(seed=seed)],
+            [sys.executable, "-c", STORY.format(seed=77)],
             env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(breaks.ROOT)},
             capture_output=True,
             text=True,

@@ -18,6 +18,11 @@ NOW = datetime(2026, 3, 2, tzinfo=UTC)
 SEARCH = Filters(account="main", catalog="Sandbox", template="T", resource_type="Opportunity")
 
 
+@pytest.fixture(autouse=True)
+def collections_look_at_new_objects_alone():
+    gc.freeze()
+
+
 def search(path: Path) -> Search:
     return Search(path, [SEARCH], "", NOW)
 

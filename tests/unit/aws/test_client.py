@@ -209,11 +209,6 @@ async def test_exchange_that_breaks_may_have_been_carried_out(broken):
     assert len(failure.message) <= 2001
 
 
-async def test_a_call_without_an_answer_ends_in_time_and_may_have_been_carried_out():
-    failure = await outcome_of(hang, call_timeout=0.5)
-    assert (failure.code, failure.verdict, failure.may_have_landed) == ("TimeoutError", RETRY, True)
-
-
 async def test_answer_that_drips_ends_at_the_time_out():
     async def drip(writer, head, body):
         writer.write(http(200, b"", length=10_000))
@@ -517,28 +512,6 @@ async def test_connection_that_no_process_accepts_ends_at_the_time_out(scheme):
 
 
 # -- what the service says ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("engagement", "kind", "code", "verdict"),
-    [
-        ("eng-denied00000001", ErrorKind.DENIED, "AccessDeniedException", REFUSED),
-        ("eng-missing0000001", ErrorKind.NOT_FOUND, "ResourceNotFoundException", REFUSED),
-        ("eng-quota000000001", ErrorKind.QUOTA, "ServiceQuotaExceededException", REFUSED),
-        ("eng-conflict000001", ErrorKind.CONFLICT, "ConflictException", RETRY),
-        ("eng-invalid0000001", ErrorKind.INVALID, "ValidationException", REFUSED),
-    ],
-)
-async def test_refusals_of_the_service_are_classified(engagement, kind, code, verdict):
-    async with serve() as (url, simulator):
-        failure = await outcome(url, Request(ROW._replace(engagement=engagement), "token"))
-    found = (failure.kind, failure.code, failure.verdict, failure.may_have_landed)
-    assert found == (kind, code, verdict, False)
-    assert failure.request_id
-    if kind is ErrorKind.INVALID:
-        assert failure.reason == "BUSINESS_VALIDATION_FAILED"
-        assert "(INVALID_RESOURCE_STATE)" in failure.message
-    assert simulator.snapshots == []
 
 
 @pytest.mark.parametrize(

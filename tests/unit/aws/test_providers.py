@@ -243,19 +243,6 @@ async def test_profile_whose_credentials_no_header_can_hold_is_named():
     assert "the session token of profile p in the AWS credentials file holds" in await refused("role")
 
 
-async def test_rows_whose_token_no_header_can_hold_stay_unattempted(monkeypatch):
-    config(f"[p]\n{KEYS}", "credentials")
-    write_manifest(Path("trial.yaml"), pairs(3))
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE000000000")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_SESSION_TOKEN", "tok\n")
-    async with serve() as (url, simulator):
-        stopped = await batch_snapshot.run(Path("trial.yaml"), Options(endpoint_url=url))
-        assert (stopped.exit_code, stopped.counts) == (3, (0, 0, 0, 3))
-        assert simulator.snapshots == []
-    assert "AWS_SESSION_TOKEN holds a line break" in stopped.reasons[0]
-
-
 # -- messages, and what to do ------------------------------------------------------------------------
 
 

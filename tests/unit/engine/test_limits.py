@@ -28,12 +28,12 @@ from batch_snapshot.errors import StorageError
 from batch_snapshot.failures import error_codes
 from batch_snapshot.models import Account, ApiError, Quota
 from batch_snapshot.ratelimit import pace, pace_handover, pacer
+from batch_snapshot.ratelimit import windows as call_log
 from batch_snapshot.ratelimit.pace import Pace, Phase
 from batch_snapshot.ratelimit.pacer import Pacer
 from batch_snapshot.ratelimit.windows import (
     DAY,
     LOST_AFTER,
-    PURGE_EVERY,
     CallLog,
     QuotaWindow,
     WindowFull,
@@ -137,28 +137,6 @@ def test_a_pace_not_used_for_long_is_replaced_by_the_one_that_meets_the_limit(us
     other.change(lambda known: known.throttled(clock.now - 1, clock.now, None))
     assert other.pace == found
     assert joined(usage, clock).pace == found
-
-
-def test_two_processes_keep_one_gap_between_their_calls(path, clock):
-    """Each process sees the calls of the other in the log."""
-    with CallLog(path, clock) as here, CallLog(path, clock) as there:
-        both = [joined(here, clock, measured(clock.now)), joined(there, clock)]
-        times: list[float] = []
-        for number in range(40):
-            shared = both[number % 2]
-            taken = False
-
-            def take(known: Pace) -> Pace:
-                nonlocal taken
-                taken = known.opens(clock.now) <= clock.now
-                return known.permitted(clock.now) if taken else known
-
-            while not taken:
-                clock.now = max(clock.now, shared.pace.opens(clock.now))
-                shared.change(take)
-            times.append(clock.now)
-    gaps = [later - earlier for earlier, later in pairwise(times)]
-    assert all(0.08 < gap < 0.12 for gap in gaps)
 
 
 def test_an_unchanged_pace_writes_nothing(usage, clock):
@@ -775,18 +753,18 @@ def log_in_memory():
 
 
 def test_a_backfill_over_days_uses_its_whole_quota_and_never_exceeds_it(log_in_memory, monkeypatch):
-    """9,000 rows at one a second and 2,500 a day; killed in mid-call and stopped in mid-wait.
+    """1,200 rows at one a second and 330 a day; killed in mid-call and stopped in mid-wait.
 
     So many that what is in no window any more is purged on its way.
     """
     look_seldom(monkeypatch)
-    backfill = Backfill(log_in_memory, 9_000, 2_500)
-    assert backfill.rows > 2 * PURGE_EVERY
+    monkeypatch.setattr(call_log, "PURGE_EVERY", 500)
+    backfill = Backfill(log_in_memory, 1_200, 330)
 
     async def body() -> None:
         for seconds, killed in (
-            (750.35, True),
-            (1500.15, False),
+            (100.35, True),
+            (200.15, False),
             (40_000, True),
             (50_000, False),
             (70_000, True),

@@ -87,15 +87,13 @@ def test_any_order_and_rates_lose_nothing_and_keep_memory_bounded(order, pauses,
 
 @pytest.fixture(scope="module")
 def one_behind_another():
-    return list(numbered([*["huge"] * 100_000, *["small"] * 100]))
+    return list(numbered([*["huge"] * 20_000, *["small"] * 100]))
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("announced", [False, True])
-async def test_an_account_behind_a_hundred_thousand_rows_of_another_does_not_wait_for_them(
-    one_behind_another, announced
-):
-    huge = 100_000
+async def test_an_account_behind_many_rows_of_another_does_not_wait_for_them(one_behind_another, announced):
+    huge = 20_000
     done: dict[str, float] = {}
     most = 0
 

@@ -122,9 +122,10 @@ async def test_a_higher_concurrency_is_used_at_once():
     assert world.peak == 8
 
 
-@pytest.mark.parametrize("logged", [False, True])
-@pytest.mark.parametrize("first", [None, 0.1, 50.0])
-@pytest.mark.parametrize("rate", [2.0, 20.0])
+@pytest.mark.parametrize(
+    ("first", "rate", "logged"),
+    [(None, 2.0, False), (None, 20.0, True), (0.1, 20.0, True), (50.0, 2.0, False)],
+)
 async def test_a_rate_holds_within_a_second(tmp_path, first, rate, logged):
     world = World(rate=first, latency=0.1, concurrency=4)
     account = world.engine.accounts["main"]
@@ -135,9 +136,9 @@ async def test_a_rate_holds_within_a_second(tmp_path, first, rate, logged):
             return "aws:1"
 
         await limits.apply(account, identify)
-        steps = [(30.5, lambda: limits.declare_rate(account, rate))]
+        steps = [(10.5, lambda: limits.declare_rate(account, rate))]
         until = Stop(StopKind.DEFERRED, "enough")
-        await steered(world, requests(5000), *steps, (52, lambda: world.engine.request_stop(until)))
-    assert len(calls_between(world, 31.5, 51.5)) == pytest.approx(20 * rate, rel=0.06, abs=1)
+        await steered(world, requests(1000), *steps, (32, lambda: world.engine.request_stop(until)))
+    assert len(calls_between(world, 11.5, 31.5)) == pytest.approx(20 * rate, rel=0.06, abs=1)
     assert account.pacer.pace.allowed == pytest.approx(rate)
     assert account.pacer.pace.source == "declared"

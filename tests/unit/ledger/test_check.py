@@ -14,11 +14,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from batch_snapshot import cli
+from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.jobs import plan, run
-from batch_snapshot.ledger import reader
-from batch_snapshot.reporting import status
+from batch_snapshot.ledger import diff, prune, reader
+from batch_snapshot.reporting import report, status
 from batch_snapshot.simulator import serve
 from tests import ROOT
 from tests.support import rewriting
@@ -279,7 +280,16 @@ def assert_one_line_errors(path: Path, content: bytes) -> None:
         everything = run.retry(path, lambda _: plan.all_unfinished(), options, run.Hooks(confirm=decline))
         asyncio.run(everything)
 
-    for read in (lambda: status.read_status(path), lambda: status.check_ledger(path), retry):
+    found, tables = report.load, path.with_suffix(".tables")
+    for read in (
+        lambda: status.read_status(path),
+        lambda: status.check_ledger(path),
+        lambda: diff.as_text(diff.diff(path, path)),
+        lambda: report.write_csv(found(path), tables),
+        lambda: report.write_html(found(path), path.with_suffix(".html"), utc_now()),
+        lambda: prune.prune(path.parent, 1, utc_now(), dry_run=True),
+        retry,
+    ):
         rewriting.write(path, content)
         problem = problem_of(read)
         error = str(problem)
@@ -339,7 +349,22 @@ VALUES = st.one_of(
     st.integers(-(2**63), 2**63),
     st.floats(allow_nan=False, allow_infinity=False),
     st.sampled_from(
-        ["", "\0", "../../x", "a\nb", "\x1b[31m", "x" * 300, "\u2028", "9999-12-31T23:59:59+00:00"]
+        [
+            "",
+            "\0",
+            "../../x",
+            "a\nb",
+            "\x1b[31m",
+            "x" * 300,
+            "\u2028",
+            "9999-12-31T23:59:59+00:00",
+            "0001-01-01T00:00:00+14:00",
+            "0000-00-00",
+            "\u202e",
+            2**63,
+            2**64 - 1,
+            1e308,
+        ]
     ),
     st.just([]),
     st.just({}),
@@ -348,10 +373,15 @@ VALUES = st.one_of(
 )
 
 
+#: No encoder writes these.
+RAW = [b"1e999", b"NaN", b"-Infinity", b'"\\ud800"', b"9" * 5000, b"[" * 100_000, b"[" * 300 + b"]" * 300]
+
+
 @st.composite
 def mutations(draw: st.DrawFn) -> Callable[[Lines], bytes]:
     """Some way to spoil a ledger; the same whatever the ledger's lines are."""
-    kind = draw(st.sampled_from(["field", "field", "nested", "bytes", "cut", "garbage", "shuffled", "mixed"]))
+    kind = draw(st.sampled_from(["field", "raw", "nested", "bytes", "cut", "garbage", "shuffled", "mixed"]))
+    raw = draw(st.sampled_from(RAW))
     place = draw(st.integers(0, len(LINES) - 1))
     share, other = draw(st.floats(0, 1)), draw(st.floats(0, 1))
     value, garbage = draw(VALUES), draw(GARBAGE)
@@ -361,7 +391,7 @@ def mutations(draw: st.DrawFn) -> Callable[[Lines], bytes]:
         lines = list(lines)
         content = b"".join(lines)
         at, to = sorted(int(len(content) * part) for part in (share, other))
-        if kind in {"field", "nested"}:
+        if kind in {"field", "raw", "nested"}:
             record = json.loads(lines[place])
             name = list(record)[int(share * (len(record) - 1))]
             if kind == "nested" and isinstance(record[name], dict) and record[name]:
@@ -371,8 +401,8 @@ def mutations(draw: st.DrawFn) -> Callable[[Lines], bytes]:
                 row = record[name][0]
                 row[int(other * (len(row) - 1))] = value
             else:
-                record[name] = value
-            lines[place] = json.dumps(record).encode() + b"\n"
+                record[name] = "@@" if kind == "raw" else value
+            lines[place] = json.dumps(record).encode().replace(b'"@@"', raw) + b"\n"
             return b"".join(lines)
         return {
             "bytes": content[:at] + garbage + content[at + len(garbage) :],

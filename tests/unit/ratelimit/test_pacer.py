@@ -263,15 +263,6 @@ async def test_a_reservation_is_finished_if_its_call_left_and_cancelled_if_not()
     assert pacer.pace.in_flight == 0
 
 
-async def test_the_reservation_of_a_call_cancelled_in_flight_is_finished():
-    windows = Windows()
-    pacer = Pacer(pace.declared(100), windows)
-    with anyio.move_on_after(5):
-        await call(pacer, seconds=60)
-    assert windows.ended == [("finish", 1)]
-    assert pacer.pace.in_flight == 0
-
-
 @pytest.mark.parametrize("outcome", ["answered", "throttled", "nothing"])
 async def test_the_pace_gets_the_outcome_of_a_call_once(outcome):
     before = pace.declared(100)
@@ -404,15 +395,6 @@ async def test_a_failed_log_keeps_the_outcome_of_a_call_and_stops_the_next(start
     assert windows.reservations == 1
     with pytest.raises(StorageError, match="disk full"):
         await pacer.acquire()
-
-
-async def test_no_call_leaves_while_the_log_cannot_be_read():
-    windows = Windows()
-    windows.error = StorageError("unreadable")
-    pacer = Pacer(pace.declared(100), windows)
-    with pytest.raises(StorageError, match="unreadable"):
-        await pacer.acquire()
-    assert pacer.pace.in_flight == 0
 
 
 class Torn(LocalPace):

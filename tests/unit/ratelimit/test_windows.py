@@ -129,25 +129,6 @@ def test_free_calls_are_those_that_all_windows_allow_and_at_least_zero(usage, cl
 # -- one call ----------------------------------------------------------------------------------------
 
 
-def test_a_call_counts_until_a_full_window_after_it_ended(usage, clock):
-    first = reserved(usage, MINUTE)
-    clock.advance(1)
-    second = reserved(usage, MINUTE)
-    clock.advance(50)
-    usage.finish(second)
-    clock.advance(5)
-    usage.finish(first)
-    clock.advance(30)
-    spent = window_full(usage, MINUTE)
-    assert spent.window == MINUTE
-    assert spent.opens_in == pytest.approx(25, abs=EPSILON)
-    clock.advance(25 - EPSILON)
-    window_full(usage, MINUTE)
-    clock.advance(2 * EPSILON)
-    reserved(usage, MINUTE)
-    assert window_full(usage, MINUTE).opens_in == pytest.approx(5, abs=2 * EPSILON)
-
-
 def test_of_two_finishes_the_later_counts(usage, clock):
     reservation = used(usage, MINUTE)
     used(usage, MINUTE)
@@ -190,20 +171,6 @@ def test_the_window_that_opens_last_is_named(usage, clock):
     spent = window_full(usage, MINUTE, day)
     assert spent.window == day
     assert spent.opens_in == pytest.approx(DAY - 10, abs=EPSILON)
-
-
-def test_ages_are_the_seconds_since_calls_ended(usage, clock):
-    used(usage, DAILY)
-    clock.advance(100)
-    lost = reserved(usage, DAILY)
-    clock.advance(LOST_AFTER + 5)
-    reserved(usage, DAILY)
-    used(usage, QuotaWindow("per_day", 9, DAY), account="b")
-    assert usage.ages("a", DAY) == pytest.approx([0, 5, 405], abs=EPSILON)
-    assert usage.ages("a", 300) == pytest.approx([0, 5], abs=EPSILON)
-    usage.finish(lost)
-    assert usage.ages("a", 300) == pytest.approx([0, 0], abs=EPSILON)
-    assert usage.ages("c", DAY) == []
 
 
 def test_a_note_is_stored_with_its_age(path, clock, usage):
@@ -394,7 +361,7 @@ BRIEF, HOURLY = QuotaWindow("any", 1, 1.0), QuotaWindow("any", 2, 3600.0)
         ("reserve", 1, 0, 0.0),
     ],
 )
-@settings(patient, max_examples=250)
+@settings(patient, max_examples=120)
 def test_in_any_history_no_window_is_exceeded_and_each_opens_when_predicted(windows_, history):
     with tempfile.TemporaryDirectory(dir=SHM) as folder:
         world = World(Path(folder) / "usage.db", windows_)
@@ -449,22 +416,8 @@ def opens_in(path: Path, clocks: MachineClocks) -> float:
         return 0.0
 
 
-@pytest.mark.parametrize("step", [5 * 3600.0, -5 * 3600.0, 400 * DAY, -400 * DAY])
-def test_setting_the_wall_clock_neither_opens_nor_blocks_a_window(path, step):
-    clocks = MachineClocks()
-    spend(path, clocks)
-    with CallLog(path, machine=clocks.machine) as running:
-        clocks.wall_is_off += step
-        clocks.true += 10
-        assert window_full(running, MINUTE).opens_in == pytest.approx(50, abs=EPSILON)
-        assert opens_in(path, clocks) == pytest.approx(50, abs=EPSILON)
-        clocks.true += 50 + EPSILON
-        reserved(running, MINUTE)
-    assert opens_in(path, clocks) == 0
-
-
 @given(st.lists(st.tuples(st.floats(0, 20), st.floats(-1e6, 1e6), st.booleans()), max_size=12))
-@patient
+@settings(patient, max_examples=50)
 def test_within_a_boot_only_time_that_has_passed_counts(happened):
     clocks = MachineClocks()
     with tempfile.TemporaryDirectory(dir=SHM) as folder:
@@ -630,7 +583,7 @@ def spans(said: Sequence[Path]) -> list[tuple[float, float]]:
 
 def test_processes_and_their_threads_never_exceed_a_window_together(path):
     limit, width = 40, 0.3
-    with callers(4, path, limit, width, seconds=2.5) as said:
+    with callers(4, path, limit, width, seconds=1.5) as said:
         calls = spans(said)
     for _, begin in calls:
         counted = sum(over >= begin and left < begin + width for left, over in calls)
@@ -651,7 +604,7 @@ def test_processes_that_are_killed_leave_their_calls_counted(path):
 
 
 def test_many_processes_can_create_the_same_file_at_once(path):
-    for attempt in range(20):
+    for attempt in range(8):
         beginning = path.with_name(f"usage-{attempt}.db")
         barrier = threading.Barrier(8)
         reservations: list[int | WindowFull] = []
@@ -987,7 +940,8 @@ def test_old_calls_are_deleted_when_the_log_is_opened(path, clock):
         window_full(usage, DAILY)
 
 
-def test_old_calls_are_deleted_now_and_then(usage, clock):
+def test_old_calls_are_deleted_now_and_then(usage, clock, monkeypatch):
+    monkeypatch.setattr(quota, "PURGE_EVERY", 64)
     for _ in range(3):
         used(usage, DAILY)
     clock.advance(2 * DAY)
