@@ -1,4 +1,7 @@
-"""Examples for clusters and orchestrators, as their own tools read them, and as they act."""
+"""Examples for clusters and orchestrators, as their own tools read them, and as they act.
+
+Step Functions has a file of its own, and `tests.e2e.airflow_example` runs the DAGs in a real Airflow.
+"""
 
 import importlib
 import importlib.util
@@ -6,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
@@ -122,19 +126,19 @@ def test_batch_takes_the_job():
 
 
 def test_batch_heeds_the_exit_codes():
-    rules = json.loads(block("batch job"))["retryStrategy"]["evaluateOnExit"]
-    # As many as Batch takes.
-    assert len(rules) <= 5
-    assert rules[-1] == {"onReason": "*", "action": "EXIT"}
-    codes = [
-        rule["onExitCode"].replace("*", ".*")
-        for rule in rules
-        if rule["action"] == "RETRY" and "onExitCode" in rule
-    ]
-    asked = {code for code in range(256) if any(re.fullmatch(pattern, str(code)) for pattern in codes)}
-    # A spent window and a lock are waited for by the run, or by whoever submits.
-    assert AGAIN - {5} <= asked
-    assert not asked & (HUMAN | THROUGH)
+    """As its API says: all conditions of a rule are met, or the attempt is made again."""
+    strategy = json.loads(block("batch job"))["retryStrategy"]
+    assert len(strategy["evaluateOnExit"]) <= 5
+    assert 1 < strategy["attempts"] <= 10
+
+    def is_tried_again(code: int | None) -> bool:
+        for rule in strategy["evaluateOnExit"]:
+            pattern = rule["onExitCode"].replace("*", ".*")
+            if code is not None and re.fullmatch(pattern, str(code)):
+                return bool(rule["action"] == "RETRY")
+        return True
+
+    assert {code for code in {*range(1, 256), None} if not is_tried_again(code)} == HUMAN | THROUGH - {0}
 
 
 def test_an_index_is_an_account(tmp_path):
@@ -159,6 +163,8 @@ def test_an_index_is_an_account(tmp_path):
     assert (done.returncode, done.stderr) == (4, "")
     assert words[:4] == ["run", "/manifests/acme.yaml", "--ledger", "/data/ledgers/{name}-acme-{date}.ndjson"]
     understood(words)
+    # Batch kills a container 30 seconds after it has told it to stop.
+    assert int(words[words.index("--drain-timeout") + 1].removesuffix("s")) < 30
 
 
 # -- Airflow -----------------------------------------------------------------------------------------
@@ -186,7 +192,10 @@ def mapped(monkeypatch):
     for module in (ModuleType("airflow"), sdk, exceptions):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(compile(block("airflow accounts"), "the example", "exec"), {"__name__": "example"})
-    return found
+    # A signal that the task does not pass on must not end the tests.
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    yield found
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize(
@@ -215,13 +224,27 @@ def test_airflow_heeds_the_exit_codes(code, kind, raised, mapped, tmp_path, monk
         with pytest.raises(raised, match=f"exit code {code}:"):
             mapped.task("acme")
     words = (tmp_path / "words").read_text("utf-8").splitlines()
-    assert words[2:6] == [
-        "--accounts",
-        "acme",
-        "--ledger",
-        "/srv/snapshots/ledgers/{name}-acme-{date}.ndjson",
+    assert words[2:8] == [
+        *("--accounts", "acme"),
+        *("--ledger", "/srv/snapshots/ledgers/{name}-acme-{date}.ndjson"),
+        *("--state-dir", "/srv/snapshots/state/acme"),
     ]
     understood(words)
+
+
+def test_a_task_that_is_stopped_lets_its_run_end(mapped, tmp_path, monkeypatch):
+    """SIGTERM is passed on; a signal to the task's process group does not reach the run a second time."""
+    program = tmp_path / "batch-snapshot"
+    program.write_text(
+        "#!/bin/sh\ntrap 'exit 143' TERM\n"
+        f"ps -o pgid= -p $$ > {tmp_path}/group\nkill -TERM $PPID\nsleep 5 >&- &\nwait\n",
+        "utf-8",
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.defpath}")
+    with pytest.raises(RuntimeError, match="exit code 143"):
+        mapped.task("acme")
+    assert int((tmp_path / "group").read_text("utf-8")) != os.getpgrp()
 
 
 def test_a_task_whose_program_was_killed_is_tried_again(mapped, tmp_path, monkeypatch):

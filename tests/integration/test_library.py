@@ -4,11 +4,13 @@ import ast
 import asyncio
 import inspect
 import logging
+import os
 import re
 import signal
+import sys
 import threading
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import anyio
@@ -17,6 +19,7 @@ import trio
 
 import batch_snapshot
 from batch_snapshot import Hooks, InputError, LockedError, Options, Selection, paths
+from batch_snapshot.clock import utc_now
 from batch_snapshot.ledger import locks
 from tests.docs.pages import block
 from tests.support.processes import move_in, pairs, results, write_manifest
@@ -69,15 +72,56 @@ def test_the_example_of_a_notebook(place, endpoint, capsys):
     assert len(endpoint.snapshots) == 2
 
 
-def test_the_example_of_an_airflow_task(place, endpoint):
-    write_manifest(place / "nightly.yaml", pairs(3), name="nightly")
+class FailForGoodError(Exception):
+    """Stands for `AirflowFailException`."""
+
+
+@pytest.fixture
+def airflow_task(place, endpoint, monkeypatch):
+    """The function of the example; `tests.e2e.airflow_example` runs it in a real Airflow."""
+    for name in ("airflow", "airflow.sdk", "airflow.sdk.exceptions"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    vars(sys.modules["airflow.sdk.exceptions"]).update(AirflowFailException=FailForGoodError)
     names: dict[str, Any] = {}
     exec(example("airflow", place), names)
-    assert names["nightly"]() == {"succeeded": 3, "failed": 0, "in_doubt": 0, "unattempted": 0}
+    return names["nightly"]
+
+
+def test_the_example_of_an_airflow_task(place, endpoint, airflow_task):
+    write_manifest(place / "nightly.yaml", pairs(3), name="nightly")
+    assert airflow_task() == {"succeeded": 3, "failed": 0, "in_doubt": 0, "unattempted": 0}
     # Tried again it resumes the same night.
-    assert names["nightly"]()["succeeded"] == 3
+    assert airflow_task()["succeeded"] == 3
     assert len(endpoint.snapshots) == 3
     assert len(list((place / "ledgers").glob("nightly-????-??-??.ndjson"))) == 1
+
+
+def test_the_example_of_an_airflow_task_fails_for_good_where_another_try_cannot_help(place, airflow_task):
+    (place / "nightly.yaml").write_text("version: 1\nname: nightly\npears: []\n", "utf-8")
+    with pytest.raises(FailForGoodError, match="pears"):
+        airflow_task()
+    unknown = {"main": {"profile": "unknown"}}
+    rows = pairs(3, account="main")
+    write_manifest(place / "nightly.yaml", rows, name="nightly", accounts=unknown)
+    with pytest.raises(FailForGoodError, match="unknown"):
+        airflow_task()
+
+
+def test_the_example_of_an_airflow_task_is_tried_again_after_a_lock_and_a_signal(
+    place, endpoint, airflow_task, monkeypatch
+):
+    write_manifest(place / "nightly.yaml", pairs(3), name="nightly")
+    ledger = place / "ledgers" / f"nightly-{utc_now():%Y-%m-%d}.ndjson"
+    ledger.parent.mkdir()
+    with locks.hold(paths.ledger_lock(ledger), what="the ledger", since="now"), pytest.raises(LockedError):
+        airflow_task()
+
+    def hooks(**given: Any) -> Hooks:
+        return Hooks(**given, outcome=lambda _: os.kill(os.getpid(), signal.SIGTERM))
+
+    monkeypatch.setitem(airflow_task.__globals__, "Hooks", hooks)
+    with pytest.raises(RuntimeError, match=r"interrupted: .*: the next try continues"):
+        airflow_task()
 
 
 def test_the_example_of_a_lambda_handler(place, endpoint):
