@@ -2,11 +2,10 @@
 
 Exports the records and their lines (`records`, `codec`), reading and writing (`reader`, `writer`, `history`),
 files that go with ledgers (`locks`, `open_runs`, `snapshot_index`), and what is done with whole ledgers
-(`check`, `repair`, `diff`, `prune`). It must not know AWS, pace, options or jobs.
+(`repair`, `diff`, `prune`). It must not know AWS, pace, options or jobs.
 """
 
 __all__ = [
-    "check",
     "codec",
     "diff",
     "history",

@@ -62,13 +62,18 @@ class History:
     unrecorded_since: datetime | None = None
     #: Whether a line that does not follow from those before it is refused.
     checked: bool = field(default=False, compare=False)
+    #: Rows with a definite result in this invocation; None: they are not kept. Where they are, the check is
+    #: complete: a row named again after its result is refused too, and an end line that lacks a count.
+    settled: set[bytes] | None = field(default=None, compare=False)
+    #: Of the last line.
+    number: int = field(default=0, compare=False)
     #: Keys that the caller holds, each mapped to itself: a million keys of succeeded rows take 60 MB once.
     shared_keys: Mapping[bytes, bytes] = field(default_factory=dict, compare=False)
     #: Rows that the last invocation has named and that have no result yet, as they are if it has crashed.
     _pending: dict[Row, RowState] = field(default_factory=dict)
 
     def add(self, line: Line) -> None:
-        record = line.record
+        record, self.number = line.record, line.number
         if isinstance(record, Header):
             self._open(record)
             return
@@ -100,6 +105,7 @@ class History:
             )
         self.mark_crashed()
         self.last, self.end = header, None
+        self.settled = None if self.settled is None else set()
         self.unrecorded_since = min(
             filter(None, (self.unrecorded_since, header.unrecorded_since)), default=None
         )
@@ -126,14 +132,16 @@ class History:
             raise DamagedError("follows an end line, but does not open an invocation")
         if isinstance(record, Intent):
             for _, row, _ in record.rows:
-                if row in self._pending:
+                if self.is_named(row):
                     raise DamagedError(f"names {_name(row)} a second time in one invocation")
         elif isinstance(record, Result):
             self._check_result(record)
-        elif isinstance(record, End) and record.counts:
-            known = self.expected_counts()
-            if any(record.counts.get(name, 0) != known.get(name, 0) for name in known.keys() | record.counts):
-                raise DamagedError(f"counts {dict(record.counts)}, but the lines before say {known}")
+        elif isinstance(record, End):
+            known, counts = self.expected_counts(), dict(record.counts)
+            # An older ledger may leave out what is zero, or every count.
+            same = not counts or Counter(counts) == Counter(known)
+            if counts != known if self.settled is not None else not same:
+                raise DamagedError(f"counts {counts}, but the lines before say {known}")
 
     def _check_result(self, result: Result) -> None:
         pending = self._pending.get(result.row)
@@ -142,10 +150,14 @@ class History:
         if pending.client_token != result.client_token:
             raise DamagedError(f"a result of {_name(result.row)} under another token than intended")
 
-    def is_pending(self, row: Row, token: str | None = None) -> bool:
-        """Whether this invocation has named the row, under `token` if given, and there is no result yet."""
+    def is_pending(self, row: Row, token: str) -> bool:
+        """Whether this invocation has named the row under the token, and there is no result yet."""
         pending = self._pending.get(row)
-        return pending is not None and (token is None or pending.client_token == token)
+        return pending is not None and pending.client_token == token
+
+    def is_named(self, row: Row) -> bool:
+        """Whether this invocation has named the row, and will not again."""
+        return row in self._pending or bool(self.settled and row.key in self.settled)
 
     def expected_counts(self) -> dict[str, int]:
         counts = self.counts()
@@ -160,6 +172,9 @@ class History:
         self._pending.pop(result.row, None)
         for left_out in self.skipped.values():
             left_out.discard(key)
+        if self.settled is not None and result.status is not Status.IN_DOUBT:
+            # A row of a lost worker is in doubt, and is named again for another worker.
+            self.settled.add(key)
         if result.status is Status.SUCCEEDED:
             self.succeeded.add(self.shared_keys.get(key, key))
             self.unfinished.pop(key, None)
@@ -270,6 +285,7 @@ def fold(
     *,
     live: bool = False,
     checked: bool = False,
+    complete: bool = False,
     shared_keys: Mapping[bytes, bytes] | None = None,
     locate: Callable[[int, LedgerError], LedgerError] = _at_line,
 ) -> History:
@@ -279,10 +295,13 @@ def fold(
         lines: of one ledger, in its order.
         live: the last invocation may still be running, so what it has named is not in doubt yet.
         checked: refuse a ledger of which lines are lost or were edited, as far as the fold shows it.
+        complete: refuse any; this takes a key more for each row (see `History.settled`).
         shared_keys: see `History`.
         locate: adds the line's number to an error.
     """
-    history = History(checked=checked, shared_keys=shared_keys or {})
+    history = History(
+        checked=checked or complete, settled=set() if complete else None, shared_keys=shared_keys or {}
+    )
     for line in lines:
         try:
             history.add(line)

@@ -7,18 +7,19 @@ leaves: readers skip them, and what they have torn.
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from batch_snapshot import files
 from batch_snapshot.errors import DamagedError, LedgerError
 from batch_snapshot.ledger import codec
 from batch_snapshot.ledger.history import History, fold
 from batch_snapshot.ledger.records import End, Header, Intent, Line, Result, named_rows
+from batch_snapshot.text import plural
 
 #: Bytes that no line of a ledger exceeds: an intent names a few hundred rows.
 LONGEST_LINE = 16 * 1024 * 1024
@@ -176,20 +177,37 @@ def names_rows(path: Path, account: str | None = None) -> bool:
     )
 
 
-def history_of(
-    path: Path, *, live: bool = False, checked: bool = False, shared_keys: Mapping[bytes, bytes] | None = None
-) -> History:
+def history_of(path: Path, *, live: bool = False, **how: Any) -> History:
     """The history of the ledger at `path`, empty where there is none yet; see `fold`."""
     if not live and not files.exists(path):
         return History()
     locate = partial(with_place, path)
-    history = fold(lines(path), live=live, checked=checked, shared_keys=shared_keys, locate=locate)
+    history = fold(lines(path), live=live, locate=locate, **how)
     with _readable(path, "name another with --ledger"):
         first = next(raw_lines(path), None) if history.first is None else None
         if first and b"\0" in first.raw:
             raise LedgerError(f"{path}: its first line holds zeros; {UNBEGUN}")
         if first and first.raw.endswith(b"\n"):
             raise LedgerError(f"{path}: holds lines, but no run line: it is not a ledger, name another file")
+    return history
+
+
+def whole_history_of(path: Path) -> History:
+    """The history of the ledger at `path`, of which every line follows from those before it.
+
+    A run line opens every invocation, and an end line closes the last one (earlier ones may have crashed). An
+    intent of the same invocation names every result, under the same token. The counts of each end line are
+    those of the lines before it, and sum to the rows.
+    """
+    history = history_of(path, live=True, complete=True)
+    if history.first and history.end is None:
+        raise LedgerError(
+            f"{path}:{history.number}: the last invocation has no end line, and "
+            f"{plural(history.in_flight, 'row')} without a result: it still runs, or it crashed and the same "
+            "command resumes it"
+        )
+    if is_torn(path):
+        raise LedgerError(f"{path}: its last line is torn; run the same command to repair it and resume")
     return history
 
 

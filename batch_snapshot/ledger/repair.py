@@ -10,19 +10,30 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from batch_snapshot import __version__, files, paths
 from batch_snapshot.errors import DamagedError, InputError, LedgerError, StorageError, way_out
-from batch_snapshot.ledger import check, codec, locks, reader
+from batch_snapshot.ledger import codec, locks, reader
 from batch_snapshot.ledger.history import History
-from batch_snapshot.ledger.records import Control, End, Header, Intent, Line, Record, Result, Skipped
-from batch_snapshot.models import Request, Status, client_token
+from batch_snapshot.ledger.records import (
+    Control,
+    End,
+    Header,
+    Intent,
+    Line,
+    Record,
+    Result,
+    Skipped,
+    named_rows,
+)
+from batch_snapshot.models import Request, Row, Status, client_token
 from batch_snapshot.text import timestamp
 
 
@@ -136,11 +147,9 @@ def repair(path: Path, now: datetime) -> Repaired:
 
 
 def _is_whole(path: Path) -> bool:
-    try:
-        history = check.check(reader.lines(path), "")
-    except LedgerError:
-        return False
-    return history.first is not None and not reader.is_torn(path)
+    with suppress(LedgerError):
+        return reader.whole_history_of(path).first is not None
+    return False
 
 
 def _rewrite(path: Path, file: IO[bytes], now: datetime) -> Repaired:
@@ -150,30 +159,23 @@ def _rewrite(path: Path, file: IO[bytes], now: datetime) -> Repaired:
     rebuild.close(now)
     file.flush()
     try:
-        check.check(reader.lines(Path(file.name)), "")
+        reader.whole_history_of(Path(file.name))
     except LedgerError as error:
         raise LedgerError(f"{path}: cannot be repaired ({error}); restore it from a backup") from None
     return rebuild.done
 
 
 def _keep_original(path: Path) -> Path:
-    number = 0
-    while True:
-        original = paths.original_file(path, number)
-        try:
-            os.link(path, original)
-        except FileExistsError:
-            number += 1
-        except OSError:
-            # A file system without hard links, or a file of another user.
-            if not original.exists():
-                with path.open("rb") as source, files.atomic_write(original, 0o600) as target:
-                    shutil.copyfileobj(source, target)
-                return original
-            number += 1
-        else:
-            original.chmod(0o600)
-            return original
+    names = (paths.original_file(path, number) for number in count())
+    original = next(name for name in names if not name.exists())
+    try:
+        os.link(path, original)
+        original.chmod(0o600)
+    except OSError:
+        # A file system without hard links, or a file of another user.
+        with path.open("rb") as source, files.atomic_write(original, 0o600) as target:
+            shutil.copyfileobj(source, target)
+    return original
 
 
 class _Rebuild:
@@ -182,36 +184,64 @@ class _Rebuild:
         self._write = write
         #: Of the present invocation; before the first one, the header that opens it.
         self._header = header
-        self._history = History(checked=True)
-        #: Rows that have a definite result in the present invocation.
-        self._settled: set[bytes] = set()
+        self._history = History(checked=True, settled=set())
         #: Rows that were put in doubt, whatever became of them later.
         self._doubted: set[bytes] = set()
         #: When the invocation with the first unhandled gap began; None: every gap was handled.
         self._gap_since: datetime | None = None
 
     def add(self, fragment: Fragment) -> None:
-        record = fragment.record
-        if fragment == GAP or self._is_foreign(record):
+        record, history = fragment.record, self._history
+        if fragment == GAP or not self._is_possible(record):
             self._note_gap()
             self.done.dropped += 1
             return
-        if record is None or isinstance(record, Control):
-            self._keep(fragment)
-            return
-        if self._history.first is None and not isinstance(record, Header):
+        if history.first is None and not isinstance(record, Header | Control | None):
             self._gap_since = min(self._header.started_at, _time_of(record) or self._header.started_at)
             self._reopen()
-        if isinstance(record, Header):
-            self._begin(fragment, record)
-        elif isinstance(record, Intent):
-            self._intend(fragment, record)
-        elif isinstance(record, Result):
-            self._settle(fragment, record)
-        elif isinstance(record, Skipped):
-            self._skip(fragment, record)
-        else:
+        if isinstance(record, End):
             self._end(fragment, record)
+            return
+        if isinstance(record, Intent | Skipped):
+            self._make_room(named_rows(record))
+        elif isinstance(record, Result) and not history.is_pending(record.row, record.client_token):
+            self._name(record)
+        self._keep(fragment)
+        if isinstance(record, Header):
+            self._header = record._replace(unrecorded_since=None)
+
+    def _is_possible(self, record: Record | None) -> bool:
+        """Whether a record can be what was written here: lines can have been copied, moved, or joined."""
+        history = self._history
+        if getattr(record, "run_id", None) not in {None, self._header.run_id}:
+            return False
+        if isinstance(record, Skipped):
+            return not any(history.is_named(row) or history.has_state(row.key) for row in record.rows)
+        if isinstance(record, End):
+            return history.end is None
+        if not isinstance(record, Result):
+            return True
+        named = history.is_pending(record.row, record.client_token)
+        if not named and history.status(record.row.key) is Status.SUCCEEDED:
+            # Such a row is never sent again.
+            return False
+        # A success names a snapshot, which exists whatever else is wrong. Two lines that were cut and joined
+        # can look like any other result.
+        token = client_token(self._header.run_id, record.row, record.generation)
+        return record.status is Status.SUCCEEDED or record.client_token == token
+
+    def _make_room(self, rows: Iterable[Row]) -> None:
+        """Open another invocation if this one is over, or has named one of the rows: its line is lost."""
+        if self._history.end is not None or any(map(self._history.is_named, rows)):
+            self._note_gap()
+            self._reopen()
+
+    def _name(self, result: Result) -> None:
+        self._note_gap()
+        self._make_room([result.row])
+        request = Request(result.row, result.client_token, result.generation)
+        at = result.first_sent_at or self._header.started_at
+        self._write_line(codec.encode_intent(at, [request], result.clock_skew))
 
     def close(self, now: datetime) -> None:
         """Close the last invocation if it has no end, or if lines were lost after its end."""
@@ -228,10 +258,6 @@ class _Rebuild:
             self._reopen(self._gap_since if doubt else None)
         outcome, at = (before.outcome, before.finished_at) if before else ("interrupted", now)
         self._finish(End(outcome, {}, at))
-
-    def _is_foreign(self, record: Record | None) -> bool:
-        run_id = getattr(record, "run_id", None)
-        return run_id is not None and run_id != self._header.run_id
 
     def _note_gap(self) -> None:
         self._gap_since = self._gap_since or self._header.started_at
@@ -258,7 +284,6 @@ class _Rebuild:
         self._doubted |= self._in_doubt() - before
         self.done.unrecorded_since = self.done.unrecorded_since or since
         self._header = header._replace(unrecorded_since=None)
-        self._settled.clear()
 
     def _in_doubt(self) -> set[bytes]:
         return {key for key, state in self._history.unfinished.items() if state.status is Status.IN_DOUBT}
@@ -268,70 +293,8 @@ class _Rebuild:
         history = self._history
         return history.counts().total() + len(history.pending_without_state())
 
-    def _begin(self, fragment: Fragment, header: Header) -> None:
-        self._keep(fragment)
-        self._header = header._replace(unrecorded_since=None)
-        self._settled.clear()
-
-    def _intend(self, fragment: Fragment, intent: Intent) -> None:
-        history = self._history
-        again = (history.is_pending(row) or row.key in self._settled for _, row, _ in intent.rows)
-        if history.end is not None or any(again):
-            # The line that opened another invocation is lost.
-            self._note_gap()
-            self._reopen()
-        self._keep(fragment)
-
-    def _settle(self, fragment: Fragment, result: Result) -> None:
-        history, row = self._history, result.row
-        named = history.is_pending(row, result.client_token)
-        # A row that has succeeded is never sent again: such a line was copied or moved.
-        if not self._is_plausible(result) or (not named and history.status(row.key) is Status.SUCCEEDED):
-            self.done.dropped += 1
-            self._note_gap()
-            return
-        if not named:
-            self._name(result)
-        self._keep(fragment)
-        if result.status is not Status.IN_DOUBT:
-            self._settled.add(row.key)
-
-    def _is_plausible(self, result: Result) -> bool:
-        """Whether a result can be what was written: two lines that were cut and joined can look like one.
-
-        A success names a snapshot, which exists whatever else is wrong. Any other result must have the token
-        of its row and generation.
-        """
-        return result.status is Status.SUCCEEDED or result.client_token == client_token(
-            self._header.run_id, result.row, result.generation
-        )
-
-    def _name(self, result: Result) -> None:
-        history, row = self._history, result.row
-        self._note_gap()
-        if history.end is not None or history.is_pending(row) or row.key in self._settled:
-            self._reopen()
-        request = Request(row, result.client_token, result.generation)
-        at = result.first_sent_at or self._header.started_at
-        self._write_line(codec.encode_intent(at, [request], result.clock_skew))
-
-    def _skip(self, fragment: Fragment, skipped: Skipped) -> None:
-        history = self._history
-        if any(history.is_pending(row) or history.has_state(row.key) for row in skipped.rows):
-            self._note_gap()
-            self.done.dropped += 1
-            return
-        if history.end is not None:
-            self._note_gap()
-            self._reopen()
-        self._keep(fragment)
-
     def _end(self, fragment: Fragment, end: End) -> None:
         history = self._history
-        if history.end is not None:
-            self._note_gap()
-            self.done.dropped += 1
-            return
         expected = history.expected_counts()
         if not self._explains(end, expected):
             self._note_gap()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from batch_snapshot import files, paths
 from batch_snapshot.clock import utc_now
 from batch_snapshot.errors import InputError, LedgerError, StorageError
-from batch_snapshot.ledger import check, locks, prune, reader
+from batch_snapshot.ledger import locks, prune, reader
 from batch_snapshot.ledger.history import FailureGroup, History, failure_group
 from batch_snapshot.ledger.records import Header, Result, named_rows
 from batch_snapshot.models import SIMULATOR
@@ -172,14 +172,7 @@ def begun(path: Path, past: History) -> Header:
 
 def check_ledger(path: Path) -> int:
     """Check that every line of the ledger at `path` follows from those before it; returns its rows."""
-    try:
-        past = check.check(reader.lines(path), f"{path}:")
-    except LedgerError as error:
-        raise reader.with_place(path, None, error) from None
-    header = begun(path, past)
-    if reader.is_torn(path):
-        raise LedgerError(f"{path}: its last line is torn; run the same command to repair it and resume")
-    return header.rows
+    return begun(path, reader.whole_history_of(path)).rows
 
 
 class ListedLedger(NamedTuple):

@@ -26,7 +26,7 @@ from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.errors import BatchSnapshotError, LedgerError, StorageError
 from batch_snapshot.jobs import plan
 from batch_snapshot.jobs.run import Hooks, Outside, retry, run
-from batch_snapshot.ledger import check, reader
+from batch_snapshot.ledger import reader
 from batch_snapshot.ledger.records import Intent, Result
 from batch_snapshot.models import Row, Status
 from batch_snapshot.ratelimit.windows import Machine
@@ -311,7 +311,7 @@ class Life:
         self.service.finish_late_work(everything=True)
         if self._violated:
             self._fail(self._violated)
-        check.check(reader.lines(self.ledger), f"{self.ledger}:")
+        reader.whole_history_of(self.ledger)
         results = (line.record for line in reader.lines(self.ledger) if isinstance(line.record, Result))
         receipts = {one.row: (one.arn, one.revision) for one in results if one.status is Status.SUCCEEDED}
         for row in map(self.row, range(self.scenario.first, self.scenario.last)):

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from batch_snapshot.engine.account import Stop, StopKind
 from batch_snapshot.errors import LedgerError, ManifestError
 from batch_snapshot.jobs import plan, skipping
-from batch_snapshot.ledger import check as audit
 from batch_snapshot.ledger import codec, history
 from batch_snapshot.ledger.records import End, Intent, Record, Skipped
 from batch_snapshot.models import Skip, client_token
@@ -53,10 +52,11 @@ def test_an_end_line_without_the_skipped_rows_fails_the_check(counts):
 
     def check(counted: dict[str, int]) -> None:
         end = End("completed", {**four, **counted}, START)
-        audit.check(numbered([header(rows=2), Skipped(START, Skip.UNCHANGED, rows, RUN_ID), end]), "l:")
+        lines: list[Record] = [header(rows=2), Skipped(START, Skip.UNCHANGED, rows, RUN_ID), end]
+        history.fold(numbered(lines), complete=True)
 
     check({"unchanged": 2})
-    with pytest.raises(LedgerError, match=r"l:3: counts .* but the lines before say"):
+    with pytest.raises(LedgerError, match=r"line 3: counts .* but the lines before say"):
         check(counts)
 
 
