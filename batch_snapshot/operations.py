@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 #: As botocore names the service.
 SERVICE = "partnercentral-selling"
 
-#: The lists that name pairs: tasks also those never snapshotted, associations those with a snapshot.
-SOURCES = ("tasks", "associations")
+#: The lists that name pairs: tasks and invitations also those never snapshotted, associations those with a
+#: snapshot.
+SOURCES = ("tasks", "associations", "invitations")
 
 #: The error of a read that finds nothing.
 NOT_FOUND = "ResourceNotFoundException"
@@ -146,11 +147,18 @@ CREATES: tuple[CreateOperation, ...] = (SNAPSHOT,)
 
 #: The lists that only `discover:` and the dates of opportunities need.
 _OTHER_LISTS = (
+    ListRead("ListEngagementByAcceptingInvitationTasks", "TaskSummaries", 1000),
     ListRead("ListEngagementFromOpportunityTasks", "TaskSummaries", 1000),
+    ListRead("ListEngagementInvitations", "EngagementInvitationSummaries", 100),
     ListRead("ListEngagementResourceAssociations", "EngagementResourceAssociationSummaries", 1000),
     ListRead("ListEngagements", "EngagementSummaryList", 100),
     ListRead("ListOpportunities", "OpportunitySummaries", 100),
+    # Only newer SDKs know it.
+    ListRead("ListOpportunityFromEngagementTasks", "TaskSummaries", 1000),
 )
+
+#: The reads that `discover:` may need.
+DISCOVERY_READS = frozenset({*(read.name for read in _OTHER_LISTS), "GetEngagement"})
 
 #: Every list by the name of its operation.
 LISTS = {
@@ -160,7 +168,7 @@ LISTS = {
 
 #: Everything that is read, lists and single things.
 READS = frozenset(
-    {*LISTS, "GetEngagement", *(name for one in CREATES for name in (one.look_up, one.jobs.get))}
+    {*LISTS, *DISCOVERY_READS, *(name for one in CREATES for name in (one.look_up, one.jobs.get))}
 )
 
 

@@ -60,6 +60,8 @@ class NightlyJob:
     flags: tuple[str, ...] = ()
     image: str
     catalogs: tuple[str, ...]
+    #: Actions on lists that its `discover:` needs.
+    list_actions: tuple[str, ...] = ()
     profiles: tuple[str, ...] = ()
     role_arns: tuple[str, ...] = ()
     topic: str | None = None

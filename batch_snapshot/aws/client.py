@@ -212,6 +212,20 @@ class Clients:
         """Make one read, such as ListOpportunities: one exchange, of a list one page."""
         return await self._call(account, operation, parameters)
 
+    async def inputs(self, account: str, operation: str) -> dict[str, tuple[str, ...]]:
+        """The parameters that the loaded service model has for an operation, and the values of its enums.
+
+        Empty: the model does not know the operation.
+        """
+        client, _ = await self._signing(account)
+        model = client.client.meta.service_model
+        if operation not in model.operation_names:
+            return {}
+        members = model.operation_model(operation).input_shape.members
+        return {
+            name: tuple(getattr(getattr(one, "member", one), "enum", ())) for name, one in members.items()
+        }
+
     async def _look_up(self, row: Row) -> dict[str, Any]:
         operation = create_operation(row, self._creates)
         return await self._call(row.account, operation.look_up, operation.read_parameters(row))

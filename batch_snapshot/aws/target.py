@@ -11,8 +11,8 @@ from batch_snapshot.models import AWS, SIMULATOR
 #: Seconds for a whole call, and before it for what gives its credentials.
 CALL_TIMEOUT = 90
 
-#: Engagements that a simulated world begins with where there is no state file, and opportunities of each.
-SEEDED = (20, 3)
+#: What a simulated world begins with where there is no state file.
+SEEDED = {"engagements": 20, "opportunities_per_engagement": 3, "invitations": 4}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +50,7 @@ async def open_target(
         from batch_snapshot import simulator  # noqa: PLC0415 - half a second of imports that few runs need
 
         state = simulated.get("state")
-        exists = state is not None and state.exists()
-        engagements, opportunities = (0, 0) if exists else SEEDED
-        seeded = {"engagements": engagements, "opportunities_per_engagement": opportunities}
+        seeded = {} if state is not None and state.exists() else SEEDED
         settings = replace(simulator.DEMO, **{**seeded, **simulated})
         try:
             url, _ = await stack.enter_async_context(simulator.serve(settings))

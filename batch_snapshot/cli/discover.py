@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     "Filters",
     option(
         f"--source=[{'|'.join(SOURCES)}]",
-        "tasks: also pairs that never had a snapshot. associations: pairs that have one. Default: both.",
+        "tasks, invitations: also pairs that never had a snapshot. associations: pairs that have one. "
+        "Default: all.",
         name="sources",
         multiple=True,
     ),
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     option("--created-by=ACCOUNT,…", "Only engagements that these AWS accounts have made."),
     option(
         "--context-type=TYPE,…",
-        "Only engagements with such a context. This takes one read for each engagement.",
+        "Only engagements with such a context. An older SDK takes one read for each engagement.",
         name="context_types",
     ),
     option("--template=NAME", f"Template of the snapshots to make. Default: {SNAPSHOT.templates[0]}."),
@@ -69,6 +70,7 @@ def discover_command(output: Path | None, update: Path | None, name: str | None,
         discover if output else update_manifest, output or update or Path(), _filters(given), **more
     )
     found = reading.carry_out(given, make)
+    terminal.warn(found.warnings)
     if found.counts.pairs and output and output.suffix != ".yaml":
         terminal.log(f"to use them in a manifest, write: include: [{output.name}]")
     as_text = partial(results.as_text, updated=update is not None)

@@ -14,6 +14,7 @@ from batch_snapshot.cli.options import MANIFEST, option
 from batch_snapshot.cli.retry import retry_command
 from batch_snapshot.errors import InputError
 from batch_snapshot.files import make_folder, resolved
+from batch_snapshot.operations import DISCOVERY_READS, iam_action
 
 if TYPE_CHECKING:
     from batch_snapshot.manifest import Manifest
@@ -102,6 +103,7 @@ def _of_manifest(manifest: "Manifest") -> dict[str, Any]:
         "name": manifest.name,
         "manifest": str(path),
         "catalogs": tuple(sorted(manifest.catalogs)),
+        "list_actions": tuple(sorted(map(iam_action, DISCOVERY_READS))) if manifest.discover else (),
         "profiles": tuple(sorted({one.profile for one in accounts if one.profile})),
         "role_arns": tuple(sorted({one.role_arn for one in accounts if one.role_arn})),
         "reads": (*program_folders, str(path.parent)),

@@ -98,6 +98,12 @@ def _change(text: str) -> tuple[float, float]:
         default=0,
         show_default=False,
     ),
+    option(
+        "--invitations=INTEGER",
+        "How many invitations to further engagements there are.",
+        default=0,
+        show_default=False,
+    ),
 )
 def simulate_command(host: str, port: int, **given: Any) -> None:
     """Serve a simulated API on this machine until Ctrl-C, and print its URL.

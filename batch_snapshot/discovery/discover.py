@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
 
 from batch_snapshot.aws import profiles
 from batch_snapshot.config import accounts
@@ -25,22 +24,24 @@ from batch_snapshot.text import timestamp
 AMBIENT = "default"
 
 
-class SearchCost(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class SearchReport:
     #: Calls by operation, throttled ones too.
-    calls: Mapping[str, int]
-    throttled: int
-    elapsed_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Discovery:
-    output: str
-    counts: SearchCounts
     calls: Mapping[str, int]
     throttled: int
     elapsed_s: float
     #: The search continued an interrupted one.
     resumed: bool
+    #: Which lists were refused, what is missing for that, and the way out.
+    warnings: list[str]
+    #: Lists that the SDK does not know.
+    unknown: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discovery(SearchReport):
+    output: str
+    counts: SearchCounts
     #: Of an update: pairs that are new, and pairs that are marked.
     added: int = 0
     gone: int = 0
@@ -76,13 +77,13 @@ async def discover(
     partial = partial_file(path)
     partial.parent.mkdir(parents=True, exist_ok=True)
     with Search(partial, [filters], targets.endpoint, environment.now()) as search:
-        cost = await run_search(search, targets, options, environment, jobs=jobs or skip_active)
+        report = await run_search(search, targets, options, environment, jobs=jobs or skip_active)
         counts = search.counts()
         pairs = search.pairs(skip_active=skip_active)
         with output.replaced(path) as file:
             file.writelines(_lines(path, pairs, filters, name, environment.now()))
         search.remove()
-        return Discovery(output=str(path), counts=counts, resumed=search.resumed, **cost._asdict())
+        return Discovery(output=str(path), counts=counts, **vars(report))
 
 
 def _check_path(path: Path) -> None:
@@ -115,15 +116,18 @@ def defaults_of(filters: Filters) -> dict[str, str]:
 
 async def run_search(
     search: Search, targets: Targets, options: Options, environment: Environment, *, jobs: bool
-) -> SearchCost:
+) -> SearchReport:
     began = environment.clock()
     async with open_readers(targets, options, environment.now, environment.rng) as readers:
         await search.read(readers, jobs=jobs, on_progress=environment.on_progress)
     calls: Counter[str] = Counter()
     for reader in readers.values():
         calls.update(reader.calls)
-    return SearchCost(
+    return SearchReport(
         calls=dict(sorted(calls.items())),
         throttled=sum(reader.throttled for reader in readers.values()),
         elapsed_s=environment.clock() - began,
+        resumed=search.resumed,
+        warnings=search.left_out,
+        unknown=sorted(search.unknown),
     )

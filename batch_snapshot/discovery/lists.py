@@ -1,20 +1,23 @@
 """The service's lists that name pairs, read page by page into the tables of a search.
 
-A task that made an engagement from an opportunity names both, whether or not a snapshot was ever made; an
-association is a pair that has at least one snapshot.
+A task that made an engagement from an opportunity, or the other way round, names both, whether or not a
+snapshot was ever made. A task that accepted an invitation names the opportunity, and the invitation the
+engagement. An association is a pair that has at least one snapshot.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 from batch_snapshot import sqlite
+from batch_snapshot.discovery import changes
 from batch_snapshot.engine.reader import Reader, map_concurrently
 from batch_snapshot.manifest.filters import Filters, since
 from batch_snapshot.manifest.service_model import row_input
-from batch_snapshot.operations import SNAPSHOT
+from batch_snapshot.models import ApiError, Verdict
+from batch_snapshot.operations import SNAPSHOT, iam_action
 
 Items = list[dict[str, Any]]
 
@@ -22,11 +25,25 @@ Items = list[dict[str, Any]]
 NAMED_AT_ONCE = 10
 
 #: Of each list in `pairs.sources`.
-TASKS, ASSOCIATIONS = 1, 2
-SOURCE_BITS = {"tasks": TASKS, "associations": ASSOCIATIONS}
+TASKS, ASSOCIATIONS, INVITATIONS = 1, 2, 4
+SOURCE_BITS = {"tasks": TASKS, "associations": ASSOCIATIONS, "invitations": INVITATIONS}
+
+#: Only newer SDKs know this list.
+OPPORTUNITY_TASKS = "ListOpportunityFromEngagementTasks"
+
+#: What these name together: opportunities by invitation, and the engagement of each invitation.
+ACCEPTING_TASKS, ACCEPTED = "ListEngagementByAcceptingInvitationTasks", "ListEngagementInvitations"
 
 
 class ListReader:
+    """Reads the lists of one search.
+
+    Attributes:
+        operation: the one that is being read.
+        left_out: which lists were refused, what is missing for that, and the way out.
+        unknown: lists that the SDK does not know.
+    """
+
     def __init__(
         self,
         db: sqlite.Connection,
@@ -38,12 +55,16 @@ class ListReader:
         on_progress: Callable[[str], None],
     ) -> None:
         self.operation = ""
+        self.left_out: list[str] = []
+        self.unknown: list[str] = []
         self._db = db
         self._number = number
         self._filters = filters
         self._reader = reader
         self._now = now
         self._on_progress = on_progress
+        few = 0 < len(filters.engagements) <= NAMED_AT_ONCE
+        self._named: dict[str, Any] = {"EngagementIdentifier": list(filters.engagements)} if few else {}
         shapes = row_input()
         self._patterns = {"engagement": shapes["engagement"].regex, "resource": shapes["resource"].regex}
 
@@ -55,20 +76,25 @@ class ListReader:
             for part in _parts(one.stages) or [[]]:
                 store = partial(self._store_ids, "resources")
                 await self._walk("ListOpportunities", store, **self._opportunity_filters(part))
-        few = 0 < len(one.engagements) <= NAMED_AT_ONCE
-        named: dict[str, Any]
-        if "tasks" in one.sources:
-            named = {"EngagementIdentifier": list(one.engagements)} if few else {}
-            await self._walk("ListEngagementFromOpportunityTasks", self._store_tasks, **named)
-        if "associations" in one.sources:
-            each = [{"EngagementIdentifier": name} for name in one.engagements] if few else [{}]
-            for named in each:
-                await self._walk("ListEngagementResourceAssociations", self._store_associations, **named)
+        await self._read_pairs(one.sources)
         if one.context_types:
             await self._read_contexts()
         if jobs:
             await self._walk(SNAPSHOT.jobs.listing.name, self._store_running_jobs, Status="Running")
             await self._read_jobs()
+
+    async def _read_pairs(self, sources: Sequence[str]) -> None:
+        if "tasks" in sources:
+            await self._walk("ListEngagementFromOpportunityTasks", self._store_tasks, **self._named)
+            what = "opportunities that were made from engagements"
+            await self._unless_refused(what, self._read_opportunity_tasks, OPPORTUNITY_TASKS)
+        if "associations" in sources:
+            each = self._named.get("EngagementIdentifier") or [None]
+            for named in [{"EngagementIdentifier": name} if name else {} for name in each]:
+                await self._walk("ListEngagementResourceAssociations", self._store_associations, **named)
+        if "invitations" in sources:
+            what = "pairs of accepted invitations"
+            await self._unless_refused(what, self._read_invitations, ACCEPTING_TASKS, ACCEPTED)
 
     def _opportunity_filters(self, stages: list[str]) -> dict[str, Any]:
         # By id: opportunities modified during the scan keep their position.
@@ -81,14 +107,48 @@ class ListReader:
             given["LastModifiedDate"] = {"AfterLastModifiedDate": after}
         return given
 
-    async def _walk(self, operation: str, store: Callable[[Items], None], **parameters: Any) -> None:
-        """Store each page of a list with the token of the next; a list read anew adds to what was stored."""
+    async def _unless_refused(self, what: str, read: Callable[[], Awaitable[None]], *operations: str) -> None:
+        """Do without a list that an older IAM policy does not allow, unless it is the only one."""
+        try:
+            await read()
+        except ApiError as error:
+            failure = error.failure
+            if failure.verdict is not Verdict.REFUSED or self._filters.sources == ("invitations",):
+                raise
+            way_out = "take them from your CRM"
+            if failure.code == "AccessDeniedException":
+                way_out = f"allow {' and '.join(map(iam_action, operations))}"
+            self.left_out.append(
+                f"account {self._reader.name}: {what} are not covered: {self.operation}: {failure.code}: "
+                f"{failure.message}; {way_out}"
+            )
+
+    async def _read_opportunity_tasks(self) -> None:
+        if await self._reader.inputs(OPPORTUNITY_TASKS):
+            await self._walk(OPPORTUNITY_TASKS, self._store_tasks, TaskStatus=["COMPLETE"], **self._named)
+        else:
+            self.unknown.append(OPPORTUNITY_TASKS)
+
+    async def _read_invitations(self) -> None:
+        await self._walk(ACCEPTING_TASKS, self._store_accepted, TaskStatus=["COMPLETE"])
+        some = self._db.execute("SELECT 1 FROM accepted WHERE search = ? LIMIT 1", (self._number,))
+        if some.fetchone():
+            which: dict[str, Any] = {"ParticipantType": "RECEIVER", "Status": ["ACCEPTED"], **self._named}
+            await self._walk(ACCEPTED, self._store_invitations, **which)
+
+    async def _walk(
+        self, operation: str, store: Callable[[Items], None], pages: int = 0, **parameters: Any
+    ) -> bool:
+        """Store each page of a list with the token of the next; a list read anew adds to what was stored.
+
+        After so many `pages` it stops, unless the number is 0. Returns whether the list was read to its end.
+        """
         self.operation = operation
         name = json.dumps([self._number, operation, parameters])
         known = self._db.execute("SELECT token, done, items FROM steps WHERE name = ?", (name,)).fetchone()
         token, done, items = known or (None, 0, 0)
         if done:
-            return
+            return True
         catalog = self._filters.catalog
         async for page in self._reader.pages(operation, token, Catalog=catalog, **parameters):
             items = len(page.items) + (0 if page.restarted else items)
@@ -98,17 +158,39 @@ class ListReader:
             self._db.execute("INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?)", step)
             self._db.execute("COMMIT")
             self._on_progress(f"{operation}: {items:,}")
+            token, pages = page.token, pages - 1
+            if pages == 0:
+                break
+        return token is None
 
     def _store_ids(self, table: str, items: Items) -> None:
         ids = [(self._number, item.get("Id")) for item in items]
         self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", ids)  # noqa: S608 - names of our own
 
-    def _store_tasks(self, items: Items) -> None:
-        self._store_pairs(items, "EngagementId", "OpportunityId", TASKS)
-        jobs = [
-            (self._number, item["ResourceSnapshotJobId"], item.get("EngagementId"), item.get("OpportunityId"))
+    def _store_accepted(self, items: Items) -> None:
+        accepted = [
+            (self._number, _id(item, "EngagementInvitationId"), item["OpportunityId"], item.get(_JOB))
             for item in items
-            if item.get("ResourceSnapshotJobId")
+            if item.get("OpportunityId")
+        ]
+        self._db.executemany("INSERT OR REPLACE INTO accepted VALUES (?, ?, ?, ?)", accepted)
+
+    def _store_invitations(self, items: Items) -> None:
+        """Store what the tasks have accepted, as tasks that name the engagement too."""
+        of_invitation = "SELECT resource, job FROM accepted WHERE search = ? AND invitation = ?"
+        tasks = [
+            {"EngagementId": item.get("EngagementId"), "OpportunityId": resource, _JOB: job}
+            for item in items
+            for resource, job in self._db.execute(of_invitation, (self._number, _id(item, "Id")))
+        ]
+        self._store_tasks(tasks, INVITATIONS)
+
+    def _store_tasks(self, items: Items, source: int = TASKS) -> None:
+        self._store_pairs(items, "EngagementId", "OpportunityId", source)
+        jobs = [
+            (self._number, item[_JOB], item.get("EngagementId"), item.get("OpportunityId"))
+            for item in items
+            if item.get(_JOB)
         ]
         self._db.executemany("INSERT OR IGNORE INTO jobs VALUES (?, ?, ?, ?, NULL, 0)", jobs)
 
@@ -132,20 +214,50 @@ class ListReader:
         )
 
     async def _read_contexts(self) -> None:
-        """Read each engagement: no list has their contexts."""
-        self.operation = "GetEngagement"
-        names = self._db.execute(
+        known = (await self._reader.inputs("ListEngagements")).get("ContextTypes", ())
+        if set(self._filters.context_types) <= set(known):
+            try:
+                return await self._list_contexts()
+            except ApiError as error:
+                if error.failure.verdict is not Verdict.REFUSED:
+                    raise
+        return await self._read_engagements()
+
+    async def _list_contexts(self) -> None:
+        """List the engagements of each type; all of a type, or if these are too many the found ones by name.
+
+        Nobody documents whether an engagement must have all the types that one request names.
+        """
+        for kind in self._filters.context_types:
+            pages = changes.pages_to_read(len(self._without_contexts()), NAMED_AT_ONCE)
+            list_some = partial(self._walk, "ListEngagements", self._store_contexts, ContextTypes=[kind])
+            if not (pages and await list_some(pages=pages)):
+                for part in _parts(self._without_contexts()):
+                    await list_some(EngagementIdentifier=part)
+
+    def _store_contexts(self, items: Items) -> None:
+        fit = [(self._number, item.get("Id")) for item in items]
+        self._db.executemany("INSERT OR REPLACE INTO contexts VALUES (?, ?, 1)", fit)
+
+    def _without_contexts(self) -> list[str]:
+        """The found engagements of whose contexts nothing is known."""
+        found = self._db.execute(
             "SELECT DISTINCT engagement FROM pairs p WHERE search = ? AND NOT EXISTS"
             " (SELECT 1 FROM contexts c WHERE c.search = p.search AND c.engagement = p.engagement)"
             " ORDER BY engagement",
             (self._number,),
-        ).fetchall()
+        )
+        return [name for (name,) in found]
+
+    async def _read_engagements(self) -> None:
+        """Read each engagement: the SDK knows no list of those that have a context of these types."""
+        self.operation = "GetEngagement"
+        names = self._without_contexts()
         wanted = set(self._filters.context_types)
         done = 0
 
-        async def read_one(row: tuple[str]) -> None:
+        async def read_one(name: str) -> None:
             nonlocal done
-            [name] = row
             answer = await self._reader.read("GetEngagement", Catalog=self._filters.catalog, Identifier=name)
             types = {context.get("Type") for context in answer.get("Contexts") or ()}
             fits = (self._number, name, bool(wanted & types))
@@ -184,6 +296,16 @@ class ListReader:
             )
 
         await map_concurrently(unknown, read_one)
+
+
+#: The member of a task that names the snapshot job which it has started.
+_JOB = "ResourceSnapshotJobId"
+
+
+def _id(item: dict[str, Any], member: str) -> str | None:
+    """An id that may be written as an ARN, whose last part it is."""
+    value = item.get(member)
+    return value.rpartition("/")[2] if isinstance(value, str) else None
 
 
 def _parts(values: Sequence[str]) -> list[list[str]]:

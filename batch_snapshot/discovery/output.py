@@ -24,8 +24,14 @@ BY_LINE = frozenset({".ndjson", ".jsonl"})
 YAML = frozenset({".yaml", ".yml"})
 
 UNLISTED = (
-    "pairs that were never snapshotted, of engagements that no task of this account made (invitations "
-    "that were accepted, engagements of older days): take those from your CRM, as CSV under include:"
+    "pairs that were never snapshotted, of engagements that no task of this account made or joined: take "
+    "those from your CRM, as CSV under include:"
+)
+
+#: About a list that only newer SDKs know.
+UNKNOWN = (
+    "opportunities that were made from engagements: the SDK's service model does not know {}; copy a newer "
+    "model to ~/.aws/models, or take those from your CRM too"
 )
 
 #: Columns of a wrapped text, and of the labels before it.
@@ -103,7 +109,8 @@ def as_json(found: Discovery) -> dict[str, Any]:
         "calls_by_operation": dict(found.calls),
         "throttled_calls": found.throttled,
         "elapsed_s": round(found.elapsed_s, 3),
-        "cannot_see": [UNLISTED],
+        "cannot_see": _cannot_see(found),
+        "warnings": list(found.warnings),
     }
 
 
@@ -111,17 +118,31 @@ def as_text(found: Discovery, *, updated: bool) -> str:
     counts = found.counts
     lines = [f"{found.output}: {plural(counts.pairs, 'pair')} of {plural(counts.engagements, 'engagement')}"]
     if updated:
-        lines[0] += f": {found.added:,} added, {found.gone:,} marked as gone"
-    about = {"tasks": "pairs, never snapshotted ones too", "associations": "pairs with a snapshot"}
+        gone = (
+            "nothing marked, because a list was refused"
+            if found.warnings
+            else f"{found.gone:,} marked as gone"
+        )
+        lines[0] += f": {found.added:,} added, {gone}"
+    about = {
+        "tasks": "pairs, never snapshotted ones too",
+        "associations": "pairs with a snapshot",
+        "invitations": "pairs of accepted invitations",
+    }
     for name, listed in counts.listed.items():
         taken = counts.taken[name]
         rest = f", {listed - taken:,} filtered out" if taken != listed else ""
         lines.append(f"  {name:<13} {taken:>9,} {about[name]}{rest}")
     if counts.active_jobs:
         lines.append(f"  {'active jobs':<13} {counts.active_jobs:>9,} pairs that AWS's own jobs take care of")
-    lines += _wrapped(UNLISTED, "cannot see")
+    for text in _cannot_see(found):
+        lines += _wrapped(text, "cannot see")
     lines.append(calls_text(found.calls, found.throttled, found.elapsed_s))
     return "\n".join(lines)
+
+
+def _cannot_see(found: Discovery) -> list[str]:
+    return [UNLISTED, *map(UNKNOWN.format, found.unknown)]
 
 
 def calls_text(calls: Mapping[str, int], throttled: int, elapsed_s: float) -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from batch_snapshot.config.accounts import Targets
     from batch_snapshot.engine.account import AccountState
-    from batch_snapshot.engine.reader import Call
+    from batch_snapshot.engine.reader import Call, Inputs
     from batch_snapshot.ledger.records import Header
 
 
@@ -56,7 +56,9 @@ async def open_readers(
         where = await open_target(targets.endpoint, stack, options.simulated, options.engine.concurrency)
         clients = await stack.enter_async_context(Clients(accounts, where, now))
         states = {name: limits.new_state(name, wait=options.wait) for name in accounts}
-        yield readers_over(states, limits, clients.identify, clients.read, now=now, rng=rng)
+        yield readers_over(
+            states, limits, clients.identify, clients.read, now=now, rng=rng, inputs=clients.inputs
+        )
 
 
 @asynccontextmanager
@@ -81,6 +83,7 @@ def readers_over(
     *,
     now: Callable[[], datetime],
     rng: Random,
+    inputs: Inputs | None = None,
 ) -> dict[str, Reader]:
     apply = partial(limits.apply_to_reads, identify=identify)
-    return {name: Reader(one, call, apply, now=now, rng=rng) for name, one in accounts.items()}
+    return {name: Reader(one, call, apply, now=now, rng=rng, inputs=inputs) for name, one in accounts.items()}

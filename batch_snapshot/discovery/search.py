@@ -35,6 +35,8 @@ CREATE TABLE contexts (search INTEGER, engagement TEXT, fits INTEGER,
 CREATE TABLE resources (search INTEGER, resource TEXT, PRIMARY KEY (search, resource)) WITHOUT ROWID;
 CREATE TABLE jobs (search INTEGER, job TEXT, engagement TEXT, resource TEXT, template TEXT, running INTEGER,
     PRIMARY KEY (search, job)) WITHOUT ROWID;
+CREATE TABLE accepted (search INTEGER, invitation TEXT, resource TEXT, job TEXT,
+    PRIMARY KEY (search, invitation, resource));
 CREATE INDEX jobs_of_pairs ON jobs (search, engagement, resource)
 """
 
@@ -65,12 +67,20 @@ class SearchCounts:
 
 
 class Search:
-    """Searches, kept in one file; the same searches of the same `about` continue where they stopped."""
+    """Searches, kept in one file; the same searches of the same `about` continue where they stopped.
+
+    Attributes:
+        resumed: an interrupted search was continued.
+        left_out: which lists were refused, what is missing for that, and the way out.
+        unknown: lists that the SDK does not know.
+    """
 
     def __init__(self, path: Path | None, searches: Sequence[Filters], about: str, now: datetime) -> None:
         self._path = path
         self._searches = searches
         self._now = now
+        self.left_out: list[str] = []
+        self.unknown: set[str] = set()
         text = json.dumps([about, [one.as_dict() for one in searches]])
         try:
             self._db = sqlite.connect(path)
@@ -120,6 +130,8 @@ class Search:
                 await lists.read(jobs=jobs)
             except ApiError as error:
                 raise read_failed(one.account, lists.operation, error.failure) from error
+            self.left_out += lists.left_out
+            self.unknown.update(lists.unknown)
 
     def pairs(self, *, skip_active: bool = False) -> Iterator[FoundPair]:
         """The pairs, in the order of the searches, then of engagements and resources; each once."""

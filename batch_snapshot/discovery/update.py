@@ -72,7 +72,7 @@ async def update(
     defaults = {**defaults_of(filters), **found.defaults}
     searches = [replace(filters, account=name) for name in targets.accounts]
     with Search(partial_file(path), searches, targets.endpoint, environment.now()) as search:
-        cost = await run_search(search, targets, options, environment, jobs=True)
+        report = await run_search(search, targets, options, environment, jobs=True)
         counts = search.counts()
         if len(manifest.accounts) == 1:
             defaults["account"] = next(iter(manifest.accounts))
@@ -85,19 +85,14 @@ async def update(
             return searched and row.template == filters.template and row.key not in listed
 
         entries = [output.entry(pair, defaults) for pair in new]
-        after, marked = revised(text, found, entries, is_gone, f"{environment.now():%Y-%m-%d}")
+        # A refused list may name what the others do not.
+        day = None if report.warnings else f"{environment.now():%Y-%m-%d}"
+        after, marked = revised(text, found, entries, is_gone, day)
         _check(path, after, manifest.keys.keys() | {pair.row.key for pair in new})
         with output.replaced(path) as file:
             file.write(after)
         search.remove()
-        return Discovery(
-            output=str(path),
-            counts=counts,
-            resumed=search.resumed,
-            added=len(new),
-            gone=marked,
-            **cost._asdict(),
-        )
+        return Discovery(output=str(path), counts=counts, added=len(new), gone=marked, **vars(report))
 
 
 def _text(path: Path) -> str:
@@ -177,16 +172,21 @@ def revised(
     found: Layout,
     added: Collection[str],
     is_gone: Callable[[Mapping[str, Any], str], bool],
-    day: str,
+    day: str | None,
 ) -> tuple[str, int]:
-    """The text with new entries added and old ones marked, and how many pairs are marked."""
+    """The text with new entries added and old ones marked, and how many pairs are marked.
+
+    `day` is written into new marks; None: no pair is marked, and a mark of one that is still gone stays.
+    """
     lines = text.splitlines(keepends=True)
     end = "\r\n" if lines and lines[0].endswith("\r\n") else "\n"
     marked = 0
     for entry in found.entries:
         missing = [name for name in entry.resources if is_gone(entry.fields, name)]
+        if missing and day is None:
+            continue
         marked += len(missing)
-        lines[entry.last_line] = _marked(lines[entry.last_line], entry, missing, day, end)
+        lines[entry.last_line] = _marked(lines[entry.last_line], entry, missing, day or "", end)
     if added and found.headless:
         found = Layout([], len(lines) - 1, found.indent, headless=True)
         added = ["pairs:", *(f"{found.indent}- {one}" for one in added)]

@@ -19,7 +19,7 @@ from batch_snapshot.operations import LISTS, iam_action
 from batch_snapshot.ratelimit.pacer import WindowFullError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
     from datetime import datetime
     from random import Random
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from batch_snapshot.ratelimit.pacer import Permit
 
     Call = Callable[[str, str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
+    Inputs = Callable[[str, str], Awaitable[Mapping[str, Sequence[str]]]]
 
 #: Attempts of a read; throttles cost none.
 ATTEMPTS = DEFAULT_SETTINGS.max_attempts
@@ -73,6 +74,7 @@ class Reader:
         *,
         now: Callable[[], datetime],
         rng: Random,
+        inputs: Inputs | None = None,
     ) -> None:
         self.name = account.name
         self.calls: Counter[str] = Counter()
@@ -80,6 +82,7 @@ class Reader:
         self._account = account
         self._call = call
         self._identify = identify
+        self._inputs = inputs
         self._now = now
         self._rng = rng
         self._identified = False
@@ -153,6 +156,10 @@ class Reader:
             if answer.verdict is Verdict.STOP_ACCOUNT or failures >= ATTEMPTS:
                 raise read_failed(self.name, operation, answer)
             await anyio.sleep(retry.backoff(failures, self._rng))
+
+    async def inputs(self, operation: str) -> Mapping[str, Sequence[str]]:
+        """The parameters that the SDK knows of an operation (see `Clients.inputs`)."""
+        return await self._inputs(self.name, operation) if self._inputs else {}
 
     async def _try(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any] | Failure:
         try:

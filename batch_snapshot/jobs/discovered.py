@@ -14,13 +14,17 @@ from batch_snapshot.manifest import Manifest, load
 async def discover_pairs(locked: LockedLedger, environment: Environment) -> Manifest:
     """The manifest with what its `discover:` has found; the first run searches, before its first call."""
     manifest, targets, began = locked.manifest, locked.targets, locked.began
+    warnings: list[str] = []
     if manifest.discover and not (began and began.discovered_sha256):
         filters = [one for one in manifest.discover if one.account in targets.accounts]
         with Search(None, filters, targets.endpoint, environment.now()) as search:
-            await run_search(search, targets, locked.options, environment, jobs=False)
+            report = await run_search(search, targets, locked.options, environment, jobs=False)
+            warnings = report.warnings
             with output.replaced(paths.discovered_file(locked.path), mode=0o600) as file:
                 file.writelines(output.by_line(search.pairs(), full=True))
-    return load_discovered(locked)
+    found = load_discovered(locked)
+    found.warnings.extend(warnings)
+    return found
 
 
 def load_discovered(locked: LockedLedger) -> Manifest:

@@ -20,7 +20,7 @@ STAGES = (
 )
 
 #: The contexts of an engagement that are known today; any other is asked for as it is written.
-CONTEXT_TYPES = ("CustomerProject", "Document", "Lead")
+CONTEXT_TYPES = ("CustomerAccount", "CustomerProject", "Document", "Lead", "ProspectingResult")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

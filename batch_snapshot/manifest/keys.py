@@ -260,7 +260,7 @@ DISCOVER = (
     *CONTEXT,
     ManifestKey(
         "sources",
-        "Which lists are asked. Default: both.",
+        "Which lists are asked. Default: all.",
         ValueType.TEXT_OR_TEXTS,
         check=checks.known("source", SOURCES),
     ),

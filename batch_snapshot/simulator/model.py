@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from botocore.loaders import Loader
+from botocore.loaders import create_loader
 
 from batch_snapshot.simulator.answers import COMMON_STATUSES, Problem, invalid
 
@@ -77,8 +77,9 @@ class Model(NamedTuple):
 
 
 @cache
-def load_model() -> Model:
-    document = Loader().load_service_model(SERVICE, "service-2")
+def load_model(data_path: str | None) -> Model:
+    """The model that clients load; `data_path` is what AWS_DATA_PATH says."""
+    document = create_loader(data_path).load_service_model(SERVICE, "service-2")
     shapes = document["shapes"]
     statuses = {
         name: shape.get("error", {}).get("httpStatusCode", 500 if shape.get("fault") else 400)

@@ -1,6 +1,7 @@
 """The read operations: single things, and lists page by page, filtered and sorted as asked."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 from uuid import uuid4
 
@@ -16,12 +17,16 @@ Rows = list[Row]
 #: Members of items that are named differently from the parameters that filter by them.
 _MEMBERS: Final = {
     "EngagementIdentifier": "EngagementId",
+    "EngagementInvitationIdentifier": "EngagementInvitationId",
+    "OpportunityIdentifier": "OpportunityId",
+    "TaskIdentifier": "TaskId",
+    "ContextIdentifier": "ContextId",
     "ResourceIdentifier": "ResourceId",
     "ResourceSnapshotTemplateIdentifier": "ResourceSnapshotTemplateName",
 }
 _RESOURCE_FILTERS: Final = ("ResourceType", "ResourceIdentifier", "CreatedBy")
-#: The account that made the seeded engagements.
-_SEEDER: Final = account_of("seed")
+#: The accounts that made the seeded engagements: this partner's, and AWS's own, which sent the invitations.
+_SEEDER, _INVITER = account_of("seed"), account_of("inviter")
 
 #: Items of a page when the request names no number.
 _DEFAULT_SIZE: Final = 100
@@ -110,9 +115,7 @@ def _get_engagement(world: World, params: Params, seen_until: float) -> Row:
     listed = _list_engagements(world, asked, seen_until)
     if not listed:
         raise not_found(f"Engagement {wanted}")
-    # An engagement whose id ends in 0 has no contexts.
-    contexts = [] if wanted.endswith("0") else [{"Type": "CustomerProject"}]
-    return {**listed[0], "Contexts": contexts}
+    return {**listed[0], "Contexts": [{"Type": kind} for kind in listed[0]["ContextTypes"]]}
 
 
 def _get_opportunity(world: World, params: Params, _seen_until: float) -> Row:
@@ -136,7 +139,11 @@ _GETS: Final[Mapping[str, Callable[[World, Params, float], Row]]] = {
 
 def _list_engagements(world: World, params: Params, seen_until: float) -> Rows:
     catalog = params["Catalog"]
-    made = {number: (_SEEDER, EPOCH + index) for index, number in enumerate(world.engagements)}
+    origins = {one.engagement: one.origin for one in world.invitations}
+    made = {
+        number: (_INVITER if number in origins else _SEEDER, EPOCH + index)
+        for index, number in enumerate(world.engagements)
+    }
     for (of, engagement), snapshots in world.by_engagement.items():
         if of == catalog and engagement not in made and _seen(snapshots[:1], seen_until):
             made[engagement] = (account_of(snapshots[0].access_key), snapshots[0].created_at)
@@ -148,11 +155,15 @@ def _list_engagements(world: World, params: Params, seen_until: float) -> Rows:
             "CreatedAt": show_time(created_at),
             "CreatedBy": created_by,
             "MemberCount": 2,
+            "ContextTypes": types,
         }
         for number, (created_by, created_at) in made.items()
         if _wanted(params, "CreatedBy", created_by)
         and created_by not in (params.get("ExcludeCreatedBy") or ())
         and _wanted(params, "EngagementIdentifier", number)
+        for types in [_context_types(number, origins.get(number))]
+        if set(params.get("ContextTypes") or types) <= set(types)
+        and not set(params.get("ExcludeContextTypes") or ()) & set(types)
     ]
     return _sorted(rows, params, {"CreatedDate": lambda row: row["CreatedAt"]})
 
@@ -190,24 +201,70 @@ def _list_snapshots(world: World, params: Params, seen_until: float) -> Rows:
     return _filtered(rows, params, "ResourceSnapshotTemplateIdentifier", *_RESOURCE_FILTERS)
 
 
-def _list_tasks(world: World, params: Params, _seen_until: float) -> Rows:
+def _context_types(engagement: str, origin: str | None) -> list[str]:
+    """The types of an engagement's contexts; one whose id ends in 0 has none."""
+    if engagement.endswith("0"):
+        return []
+    return ["Lead"] if origin == "engagement" else ["CustomerProject"]
+
+
+#: What tasks name: members of their summaries, and the fields of a job.
+_NAMED: Final = {
+    "OpportunityId": "opportunity",
+    "ResourceSnapshotJobId": "job_id",
+    "EngagementId": "engagement",
+    "EngagementInvitationId": "invitation_id",
+    "ContextId": "context",
+}
+
+
+_JOINED: Final = ("OpportunityId", "ResourceSnapshotJobId", "EngagementId")
+#: A task that accepted the invitation to a lead made no opportunity.
+_ACCEPTING: Final = {
+    "invitation": ("OpportunityId", "ResourceSnapshotJobId", "EngagementInvitationId"),
+    "engagement": ("EngagementInvitationId",),
+}
+
+
+def _list_tasks(
+    kind: str, members: Mapping[str, Sequence[str]], world: World, params: Params, _seen_until: float
+) -> Rows:
+    """The tasks of a kind; `members` says of what they begin with, by origin, what they name."""
     rows = [
         {
             "TaskId": job.task_id,
-            "TaskArn": _arn(params["Catalog"], f"engagement-from-opportunity-task/{job.task_id}"),
+            "TaskArn": _arn(params["Catalog"], f"{kind}-task/{job.task_id}"),
             "StartTime": show_time(job.created_at),
             "TaskStatus": "COMPLETE",
-            "OpportunityId": job.opportunity,
-            "ResourceSnapshotJobId": job.job_id,
-            "EngagementId": job.engagement,
+            **{name: getattr(job, _NAMED[name]) for name in members[job.origin]},
         }
         for job in world.jobs
-        if _wanted(params, "TaskIdentifier", job.task_id)
-        and _wanted(params, "EngagementIdentifier", job.engagement)
-        and _wanted(params, "OpportunityIdentifier", job.opportunity)
-        and _wanted(params, "TaskStatus", "COMPLETE")
+        if job.origin in members
     ]
-    return _sorted(rows, params, {"StartTime": lambda row: row["StartTime"]})
+    return _sorted(_chosen(rows, params), params, {"StartTime": lambda row: row["StartTime"]})
+
+
+def _list_invitations(world: World, params: Params, _seen_until: float) -> Rows:
+    """The invitations that this partner has received; it has sent none."""
+    rows = [
+        {
+            "Catalog": params["Catalog"],
+            "Id": one.invitation_id,
+            "Arn": _arn(params["Catalog"], f"engagement-invitation/{one.invitation_id}"),
+            "PayloadType": "LeadInvitation" if one.origin == "engagement" else "OpportunityInvitation",
+            "EngagementId": one.engagement,
+            "EngagementTitle": f"Engagement {one.engagement}",
+            "Status": "PENDING" if one.origin == "pending" else "ACCEPTED",
+            "InvitationDate": show_time(one.created_at),
+            "ExpirationDate": show_time(one.created_at + 15 * 86_400),
+            "SenderAwsAccountId": _INVITER,
+            "SenderCompanyName": "AWS",
+            "ParticipantType": "RECEIVER",
+        }
+        for one in world.invitations
+        if params["ParticipantType"] == "RECEIVER"
+    ]
+    return _sorted(_chosen(rows, params), params, {"InvitationDate": lambda row: row["InvitationDate"]})
 
 
 def _list_jobs(world: World, params: Params, _seen_until: float) -> Rows:
@@ -255,6 +312,12 @@ def _filtered(rows: Iterable[Row], params: Params, *names: str) -> Rows:
     return [row for row in rows if all(row[member] == value for member, value in asked)]
 
 
+def _chosen(rows: Rows, params: Params) -> Rows:
+    """The rows whose members are among the values that the request's lists name."""
+    asked = [(_MEMBERS.get(name, name), name) for name, value in params.items() if isinstance(value, list)]
+    return [row for row in rows if all(_wanted(params, name, row.get(member, "")) for member, name in asked)]
+
+
 def _sorted(rows: Rows, params: Params, keys: Mapping[str, Callable[[Row], Any]]) -> Rows:
     """Sort as the request asks, or leave the order of creation."""
     sort = params.get("Sort") or {}
@@ -266,10 +329,22 @@ def _sorted(rows: Rows, params: Params, keys: Mapping[str, Callable[[Row], Any]]
 
 #: By operation: the answer's member and what fills it.
 _LISTS: Final[Mapping[str, tuple[str, Callable[[World, Params, float], Rows]]]] = {
-    "ListEngagementFromOpportunityTasks": ("TaskSummaries", _list_tasks),
+    "ListEngagementByAcceptingInvitationTasks": (
+        "TaskSummaries",
+        partial(_list_tasks, "engagement-by-accepting-invitation", _ACCEPTING),
+    ),
+    "ListEngagementFromOpportunityTasks": (
+        "TaskSummaries",
+        partial(_list_tasks, "engagement-from-opportunity", {"opportunity": _JOINED}),
+    ),
+    "ListEngagementInvitations": ("EngagementInvitationSummaries", _list_invitations),
     "ListEngagementResourceAssociations": ("EngagementResourceAssociationSummaries", _list_associations),
     "ListEngagements": ("EngagementSummaryList", _list_engagements),
     "ListOpportunities": ("OpportunitySummaries", _list_opportunities),
+    "ListOpportunityFromEngagementTasks": (
+        "TaskSummaries",
+        partial(_list_tasks, "opportunity-from-engagement", {"engagement": (*_JOINED, "ContextId")}),
+    ),
     "ListResourceSnapshotJobs": ("ResourceSnapshotJobSummaries", _list_jobs),
     "ListResourceSnapshots": ("ResourceSnapshotSummaries", _list_snapshots),
 }

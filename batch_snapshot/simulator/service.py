@@ -1,6 +1,7 @@
 """From a request to its answer: decided at once, without a socket and without waiting."""
 
 import math
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -47,7 +48,7 @@ class Service:
         self._simulator = simulator
         self._settings = settings
         self._world = simulator.world
-        self._model = load_model()
+        self._model = load_model(os.environ.get("AWS_DATA_PATH"))
         self._reader = ReadApi(simulator.world, settings.read_lag)
         self._writes = Throttle(lambda: gates(settings.rate, settings.burst, settings.windows))
         self._reads = Throttle(lambda: gates(settings.read_rate, settings.read_burst))
@@ -151,7 +152,7 @@ class Service:
         self._simulator.later(self._settings.faults.late_delay, work)
 
     def _admit(self, throttle: Throttle, call: Call) -> None:
-        if call.access_key.startswith("AKIADENIED"):
+        if call.access_key.startswith("AKIADENIED") or call.operation in self._settings.denied:
             raise denied(call.operation)
         wait = throttle.admit(call.access_key, call.at)
         if wait > 0:

@@ -48,6 +48,10 @@ class SimulatorSettings:
     #: A world for the read operations, with ids that follow from these numbers.
     engagements: int = 0
     opportunities_per_engagement: int = 0
+    #: Invitations to further engagements (see `world`).
+    invitations: int = 0
+    #: Operations that are refused, as by an IAM policy that does not allow them.
+    denied: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if self.rate is not None:
@@ -59,7 +63,7 @@ class SimulatorSettings:
         for name in ("burst", "read_burst"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("latency", "read_lag", "engagements", "opportunities_per_engagement"):
+        for name in ("latency", "read_lag", "engagements", "opportunities_per_engagement", "invitations"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         for limit, seconds in self.windows:

@@ -1,7 +1,9 @@
 """What exists at the service: snapshots, tokens, opportunities. Time is an argument.
 
 A seeded world has ids that follow from the numbers asked for: engagement 1 is `eng-00000000000001`; its
-opportunities, tasks and jobs are numbered through all engagements. Every catalog shows the same world.
+opportunities, tasks and jobs are numbered through all engagements. The engagements of invitations follow. Of
+four invitations two were accepted with an opportunity and one with a lead, of which an opportunity was made
+later; one is pending. Every catalog shows the same world.
 """
 
 import os
@@ -10,6 +12,7 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import cycle
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
@@ -25,6 +28,10 @@ Params = dict[str, Any]
 EPOCH: Final = 1735689600.0
 #: Opportunities are numbered from here, so that their ids look like the service's.
 _FIRST_OPPORTUNITY: Final = 1_000_001
+#: What a state file calls the numbers that a world was seeded with.
+_SEEDS: Final = ("engagements", "opportunities", "invitations")
+#: How invitations, one after the other, led to an opportunity.
+_INVITED: Final = ("invitation", "invitation", "engagement", "pending")
 #: The first line of a state file.
 _OPENING: Final = b'{"type":"simulator","schema":1}\n'
 
@@ -35,6 +42,11 @@ class SeededJob:
 
     number: int
     engagement: str
+    #: What the task began with: an opportunity, an invitation, or an engagement (that of a lead); `pending`:
+    #: there is neither task nor opportunity, only an invitation.
+    origin: str = "opportunity"
+    #: Of the engagement, that of a lead.
+    context: str = "1"
 
     @property
     def opportunity(self) -> str:
@@ -51,6 +63,10 @@ class SeededJob:
     @property
     def job_id(self) -> str:
         return f"job-{self.number:013d}"
+
+    @property
+    def invitation_id(self) -> str:
+        return f"engi-{self.number:013d}"
 
     @property
     def status(self) -> str:
@@ -119,12 +135,13 @@ class World:
         self.series: defaultdict[Series, list[Snapshot]] = defaultdict(list)
         self.by_engagement: defaultdict[tuple[str, str], list[Snapshot]] = defaultdict(list)
         self.engagements: list[str] = []
+        self.invitations: list[SeededJob] = []
         self.jobs: list[SeededJob] = []
         self.jobs_by_id: dict[str, SeededJob] = {}
         #: Last modification by opportunity, catalog by catalog.
         self.opportunities: dict[str, dict[str, float]] = {catalog: {} for catalog in CATALOGS}
-        self._known_seeds = (0, 0)
-        asked = (settings.engagements, settings.opportunities_per_engagement)
+        self._known_seeds = (0, 0, 0)
+        asked = (settings.engagements, settings.opportunities_per_engagement, settings.invitations)
         self._seed(*asked)
         self._file: IO[bytes] | None = None
         if settings.state is not None:
@@ -135,7 +152,7 @@ class World:
                 self.close()
                 raise
         if any(asked) and asked != self._known_seeds:
-            self._write({"type": "seeds", "engagements": asked[0], "opportunities": asked[1]})
+            self._write({"type": "seeds", **dict(zip(_SEEDS, asked, strict=True))})
 
     def close(self) -> None:
         if self._file is not None:
@@ -194,11 +211,18 @@ class World:
         """How many times an opportunity was modified."""
         return self._edits.get(opportunity, 0)
 
-    def _seed(self, engagements: int, opportunities: int) -> None:
+    def _seed(self, engagements: int, opportunities: int, invitations: int) -> None:
         """Fill the lists; an opportunity that was modified before keeps its time."""
-        self.engagements = [f"eng-{number:014d}" for number in range(1, engagements + 1)]
-        owners = [engagement for engagement in self.engagements for _ in range(opportunities)]
+        names = [f"eng-{number:014d}" for number in range(1, engagements + invitations + 1)]
+        owners = [engagement for engagement in names[:engagements] for _ in range(opportunities)]
         self.jobs = [SeededJob(number, engagement) for number, engagement in enumerate(owners, start=1)]
+        invited = zip(names[engagements:], cycle(_INVITED))
+        self.invitations = [
+            SeededJob(number, *one) for number, one in enumerate(invited, start=len(owners) + 1)
+        ]
+        accepted = [one for one in self.invitations if one.origin != "pending"]
+        self.jobs += accepted
+        self.engagements = names[:engagements] + [one.engagement for one in accepted]
         self.jobs_by_id = {job.job_id: job for job in self.jobs}
         for modified in self.opportunities.values():
             for job in self.jobs:
@@ -250,8 +274,9 @@ class World:
         elif kind == "touch":
             self._touch(record["opportunity"], record["at"])
         elif kind == "seeds":
-            self._known_seeds = (record["engagements"], record["opportunities"])
-            if not self._settings.engagements:
+            engagements, opportunities, invitations = (record.get(name, 0) for name in _SEEDS)
+            self._known_seeds = (engagements, opportunities, invitations)
+            if not (self._settings.engagements or self._settings.invitations):
                 self._seed(*self._known_seeds)
 
     def _write(self, record: dict[str, Any]) -> None:

@@ -103,6 +103,7 @@ async def test_a_night_of_only_what_changed_costs_pages_and_not_rows():
         assert found.counts.pairs == 6000
         assert found.calls == spent(simulator, {})
         assert found.calls == {
+            "ListEngagementByAcceptingInvitationTasks": 1,
             "ListEngagementFromOpportunityTasks": 6,
             "ListEngagementResourceAssociations": 1,
             "ListResourceSnapshotJobs": 3,
@@ -155,7 +156,7 @@ async def test_pairs_with_and_without_a_snapshot_are_found_in_one_order_and_run(
         await api.create("t2", EngagementIdentifier="eng-00000000000002", ResourceIdentifier="O1000004")
         found = await discovered(url)
         assert (found.counts.pairs, found.counts.engagements) == (61, 21)
-        assert found.counts.listed == found.counts.taken == {"tasks": 60, "associations": 2}
+        assert found.counts.listed == found.counts.taken == {"tasks": 60, "associations": 2, "invitations": 0}
         text = text_of(FOUND)
         assert text.index("O1000004") < text.index("O1000005") < text.index("eng-0123456789abcd")
         assert found.counts.active_jobs == text.count("# a snapshot job") == 30

@@ -29,9 +29,9 @@ def test_a_simulator_state_file_lasts_from_one_command_to_the_next(capsys):
         capsys, "discover", "--catalog", "Sandbox", "--output", "found.yaml", "--stage", "Launched", *WORLD
     )
     assert code == 0
-    assert out.startswith("found.yaml: 20 pairs of 20 engagements\n")
+    assert out.startswith("found.yaml: 21 pairs of 21 engagements\n")
     assert "tasks                20 pairs, never snapshotted ones too, 40 filtered out" in out
-    assert re.search(r"^calls +4 in ", out, re.MULTILINE)
+    assert re.search(r"^calls +6 in ", out, re.MULTILINE)
     assert "ListOpportunities 1" in out
     assert max(map(len, out.splitlines())) < 80
     assert "cannot see" in out
@@ -57,26 +57,26 @@ def test_a_simulator_state_file_lasts_from_one_command_to_the_next(capsys):
         "failed": 0,
         "in_doubt": 0,
         "unattempted": 0,
-        "unchanged": 20,
+        "unchanged": 21,
     }
     assert (printed["reads"], printed["calls"]) == ({"ListOpportunities": 1}, 0)
 
     code, out, _ = call(capsys, "status", ledgers[1], "--check")
     assert code == 0
-    assert "whole: 20 rows" in out
-    assert "0 succeeded, 20 unchanged" in out
+    assert "whole: 21 rows" in out
+    assert "0 succeeded, 21 unchanged" in out
 
     code, out, _ = call(capsys, "verify", ledgers[0], *WORLD, "--format", "json")
     printed = json.loads(out)
-    assert (code, printed["outcome"], printed["checked"]) == (0, "verified", 20)
-    assert printed["calls_by_operation"] == {"ListResourceSnapshots": 20}
+    assert (code, printed["outcome"], printed["checked"]) == (0, "verified", 21)
+    assert printed["calls_by_operation"] == {"ListResourceSnapshots": 21}
     # Without the state file the simulator has none of the snapshots: every snapshot is missing.
     code, out, _ = call(capsys, "verify", ledgers[0], "--simulate", "--sample", "2", "--progress", "none")
     assert code == 1
-    assert "2 of 20 succeeded rows in 2 engagements: 2 missing" in out
+    assert "2 of 21 succeeded rows in 2 engagements: 2 missing" in out
 
     code, out, _ = call(capsys, "diff", *ledgers)
-    assert (code, out) == (0, f"{ledgers[0]} (20 rows) → {ledgers[1]} (20 rows)\nno difference\n")
+    assert (code, out) == (0, f"{ledgers[0]} (21 rows) → {ledgers[1]} (21 rows)\nno difference\n")
     code, out, _ = call(capsys, "diff", *ledgers, "--format", "json")
     assert json.loads(out)["counts"]["newly_failing"] == 0
     # None of these has written to the state folder of real runs; the simulator keeps its own next to it.
@@ -102,11 +102,14 @@ def test_a_manifest_with_discover_says_which_rows_are_not_known_yet(capsys):
     assert code == 0
     assert "note      the rows of discover: are known only when it is run" in out
     assert not Path("ledgers").exists()
+    code, out, _ = call(capsys, "schedule", "eventbridge", "live.yaml")
+    assert code == 0
+    assert '"partnercentral:ListEngagementInvitations"' in out
     assert call(capsys, "run", "live.yaml", *WORLD)[0] == 0
     [head] = of_type(Path("ledgers/live.simulated.ndjson"), "run")
-    assert head["rows"] == 20
+    assert head["rows"] == 21
     # What was found counts for a forecast too.
-    assert "0 of 20 rows to send" in call(capsys, "plan", "live.yaml", "--simulate")[1]
+    assert "0 of 21 rows to send" in call(capsys, "plan", "live.yaml", "--simulate")[1]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 
 import pytest
-from botocore.loaders import Loader
 
 from batch_snapshot import operations
 from batch_snapshot.aws.client import Clients
@@ -13,9 +12,10 @@ from batch_snapshot.clock import utc_now
 from batch_snapshot.manifest import service_model
 from batch_snapshot.models import Account, ApiError, Receipt, Request, Row
 from batch_snapshot.operations import CREATES, SNAPSHOT, create_operation
+from tests.support.service_models import service_model as sdk_model
 from tests.unit.aws.test_client import credentials, http, raw_server
 
-MODEL = Loader().load_service_model(operations.SERVICE, "service-2")
+MODEL = sdk_model("newer")
 ROW = Row("main", "Sandbox", "eng-0123456789abcd", "Opportunity", "O1234567", "OpportunitySummaryView")
 JOB_ROW = ROW._replace(resource_type="OpportunityJob")
 

@@ -54,6 +54,7 @@ RICH = night(
     reads=("/home/me/venv", "/home/me/my pairs", "/home/me/venv/lib", "/usr"),
     flags=("--max-duration", "6h", "--max-failures", "5%", "--profile", 'a "b" $c', "--notify-sns", TOPIC),
     catalogs=("AWS", "Sandbox"),
+    list_actions=("partnercentral:ListEngagementInvitations", "partnercentral:ListEngagements"),
     role_arns=(ARN,),
     topic=TOPIC,
     metrics_folder="/var/lib/node exporter",
@@ -288,7 +289,7 @@ def test_task_role_allows_only_what_the_manifest_needs():
         assert ":partnercentral:*:*:catalog/" in json.dumps(plain[f"partnercentral:{action}"])
     assert "catalog/AWS" not in json.dumps(plain)
     rich = actions(RICH)
-    assert set(rich) - set(plain) == {"sts:AssumeRole", "sns:Publish"}
+    assert set(rich) - set(plain) == {"sts:AssumeRole", "sns:Publish", *RICH.list_actions}
     assert (rich["sts:AssumeRole"], rich["sns:Publish"]) == ([ARN], TOPIC)
     assert "catalog/AWS" in json.dumps(rich)
 

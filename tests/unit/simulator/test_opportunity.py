@@ -11,7 +11,7 @@ from tests.support.simulator_client import PAIR, service
 @pytest.mark.parametrize("edits", [0, 1, 7])
 def test_a_payload_is_one_that_the_model_allows(number, edits):
     payload = {"OpportunitySummary": opportunity.summary(number, edits)}
-    assert list(load_model()._problems("ResourceSnapshotPayload", payload, "")) == []
+    assert list(load_model(None)._problems("ResourceSnapshotPayload", payload, "")) == []
 
 
 @pytest.mark.parametrize("number", ["O1", "O2", "O3"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import boto3
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
 
@@ -18,6 +19,7 @@ from batch_snapshot.simulator import KINDS, Faults, SimulatorSettings, run_forev
 from batch_snapshot.simulator.faults import draw
 from batch_snapshot.simulator.quotas import SlidingWindow, Throttle, TokenBucket, gates
 from tests.support.processes import Place, until
+from tests.support.service_models import write_data_path
 from tests.support.simulator_client import CREATE, ENGAGEMENT, PAIR, Clock, post, service, signed
 
 pytestmark = pytest.mark.asyncio
@@ -644,6 +646,84 @@ async def test_tasks_and_jobs():
                 ResourceSnapshotJobIdentifier="job-9999999999999",
             )
         assert code(error) == "ResourceNotFoundException"
+
+
+async def test_accepted_invitations():
+    async with service(
+        SimulatorSettings(engagements=1, opportunities_per_engagement=1, invitations=4)
+    ) as api:
+        received = {"Catalog": "AWS", "ParticipantType": "RECEIVER"}
+        [invitations] = await api.pages("list_engagement_invitations", 100, **received)
+        assert [one["Status"] for one in invitations] == ["ACCEPTED"] * 3 + ["PENDING"]
+        assert [one["PayloadType"] for one in invitations] == [
+            "OpportunityInvitation",
+            "OpportunityInvitation",
+            "LeadInvitation",
+            "OpportunityInvitation",
+        ]
+        filters: list[tuple[dict[str, Any], int]] = [
+            ({"Status": ["PENDING", "REJECTED"]}, 1),
+            ({"EngagementIdentifier": [invitations[0]["EngagementId"]]}, 1),
+            ({"SenderAwsAccountId": ["123456789012"]}, 0),
+            ({"ParticipantType": "SENDER"}, 0),
+        ]
+        for more, count in filters:
+            [found] = await api.pages("list_engagement_invitations", 100, **{**received, **more})
+            assert len(found) == count, more
+
+        [tasks] = await api.pages("list_engagement_by_accepting_invitation_tasks", 100, Catalog="AWS")
+        assert [one.get("OpportunityId") for one in tasks] == ["O1000002", "O1000003", None]
+        assert not any("EngagementId" in one for one in tasks)
+        ids = [one["Id"] for one in invitations]
+        assert [one["EngagementInvitationId"] for one in tasks] == ids[:3]
+        more = {"Catalog": "AWS", "EngagementInvitationIdentifier": ids[1:]}
+        [found] = await api.pages("list_engagement_by_accepting_invitation_tasks", 100, **more)
+        assert len(found) == 2
+        [listed] = await api.pages("list_engagements", 100, Catalog="AWS")
+        assert [one["Id"][-1] for one in listed] == ["1", "2", "3", "4"]
+        assert listed[0]["CreatedBy"] != listed[1]["CreatedBy"] == invitations[0]["SenderAwsAccountId"]
+
+
+async def test_what_only_a_newer_sdk_knows(tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_DATA_PATH", write_data_path(tmp_path, "newer"))
+    settings = SimulatorSettings(engagements=10, opportunities_per_engagement=1, invitations=4)
+    async with serve(settings) as (url, simulator):
+        client = boto3.Session().client(
+            "partnercentral-selling",
+            region_name="us-east-1",
+            endpoint_url=url,
+            aws_access_key_id="AKIAEXAMPLE000000000",
+            aws_secret_access_key="secret",
+        )
+        answer = await asyncio.to_thread(client.list_opportunity_from_engagement_tasks, Catalog="AWS")
+        [task] = answer["TaskSummaries"]
+        [lead] = [one for one in simulator.world.invitations if one.origin == "engagement"]
+        assert (task["EngagementId"], task["OpportunityId"]) == (lead.engagement, lead.opportunity)
+        for filters, count in [
+            ({"ContextTypes": ["Lead"]}, 1),
+            ({"ContextTypes": ["CustomerProject"]}, 11),
+            ({"ExcludeContextTypes": ["CustomerProject"]}, 2),
+        ]:
+            listed = await asyncio.to_thread(client.list_engagements, Catalog="AWS", **filters)
+            assert len(listed["EngagementSummaryList"]) == count, filters
+        assert listed["EngagementSummaryList"][0]["ContextTypes"] == []
+        client.close()
+
+
+async def test_operations_that_an_older_sdk_does_not_know_are_unknown(tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_DATA_PATH", write_data_path(tmp_path, "older"))
+    async with serve() as (url, _):
+        _, _, answer = await post(url, signed(url, "ListOpportunityFromEngagementTasks"), {"Catalog": "AWS"})
+        assert answer["__type"] == "UnknownOperationException"
+        _, _, answer = await post(url, signed(url, "ListEngagements"), {"Catalog": "AWS", "ContextTypes": []})
+        assert answer["ErrorList"][0]["FieldName"] == "ContextTypes"
+
+
+async def test_denied_operations():
+    async with service(SimulatorSettings(denied=frozenset({"ListEngagements", CREATE}))) as api:
+        assert await outcome(api.call("list_engagements", Catalog="AWS")) == "AccessDeniedException"
+        assert await outcome(api.create("t1")) == "AccessDeniedException"
+        assert await api.call("list_opportunities", Catalog="AWS")
 
 
 async def test_opportunities():
