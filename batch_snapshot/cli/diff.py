@@ -15,9 +15,9 @@ from batch_snapshot.errors import InputError
 
 @command(
     "Compare the ledgers of two nights, or what their snapshots say.",
-    "batch-snapshot diff ledgers/nightly-2026-01-30.ndjson ledgers/nightly-2026-01-31.ndjson",
-    "batch-snapshot diff --payload ledgers/nightly-2026-01-30.ndjson ledgers/nightly-2026-01-31.ndjson",
-    "batch-snapshot diff --payload exports/night-1.ndjson exports/night-2.ndjson --html changes.html",
+    "batch-snapshot diff ledgers/night-1.ndjson ledgers/night-2.ndjson",
+    "batch-snapshot diff --payload ledgers/night-1.ndjson ledgers/night-2.ndjson",
+    "batch-snapshot diff --payload old.ndjson new.ndjson --html changes.html",
     interrupt_note=": what was fetched is kept, and the same command continues",
 )
 @click.argument("before", type=params.FILE)

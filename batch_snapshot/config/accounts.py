@@ -129,10 +129,16 @@ def _quota(account: Account, options: Options) -> Quota:
     return quota
 
 
-def accounts_with_quotas(path: Path, header: Header) -> dict[str, Account]:
+def accounts_with_quotas(
+    path: Path, header: Header, rates: Mapping[str, float] | None = None
+) -> dict[str, Account]:
+    """The accounts of an invocation with their quotas, and other `rates` than it began with by account."""
     accounts = recorded_accounts(path, header)
     settings = {"rate": None, "daily_quota": None, **header.settings}
     quotas = effective_quotas(accounts, with_recorded_quotas(path, Options(), settings))
+    for name, rate in (rates or {}).items():
+        if name in quotas:
+            quotas[name] = replace(quotas[name], per_second=rate)
     return Targets(accounts, quotas, header.endpoint).limited_accounts
 
 

@@ -246,7 +246,9 @@ def _decode_end(fields: dict[str, Any]) -> End:
 
 
 def _decode_control(fields: dict[str, Any]) -> Control:
-    return Control(_time(fields["at"]), _text(fields["action"]))
+    value, account = fields.get("value"), fields.get("account")
+    known = type(value) in {int, float} and isinstance(account, str | None)
+    return Control(_time(fields["at"]), _text(fields["action"]), *((value, account) if known else ()))
 
 
 _DECODERS: dict[str, Callable[[dict[str, Any]], Record]] = {

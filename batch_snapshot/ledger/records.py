@@ -84,6 +84,8 @@ class Control(NamedTuple):
 
     at: datetime
     action: str
+    value: float | None = None
+    account: str | None = None
 
 
 Record = Header | Intent | Result | Skipped | End | Control

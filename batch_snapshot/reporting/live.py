@@ -69,14 +69,16 @@ class LedgerView:
             accounts=accounts,
             frame=frame and _with_end(frame, data.forecasts if self._rows else {}),
         )
-        *before, declared = content.allowed
+        declared = report.allowed_rate(self._path, watch.header, stats.invocations[-1].rates)
         allowed = _allowed_now(data.forecasts) or (declared and (declared, "declared")) or None
         if not watch.running or allowed is None:
             return content
         # A pace may probe above the limit that it has learned.
         now_allowed = max(allowed[0], frame.rate) if frame and "learned" in allowed[1] else allowed[0]
         shown = (now_allowed, allowed[1])
-        return replace(content, allowed_now=shown, allowed=[*before, declared or allowed[0]])
+        *before, _ = content.allowed
+        drawn = content.allowed if stats.invocations[-1].rates else [*before, declared or allowed[0]]
+        return replace(content, allowed_now=shown, allowed=drawn)
 
 
 def message(title: str, text: str) -> View:

@@ -143,7 +143,8 @@ def page_content(data: ReportData, now: datetime, **more: Any) -> html.PageConte
             "made_at": now,
             "quotas": accounts_with_quotas(data.path, data.header),
             "allowed": [
-                each.header and allowed_rate(data.path, each.header) for each in data.stats.invocations
+                allowed_rate(data.path, each.header) if each.header and not each.rates else None
+                for each in data.stats.invocations
             ],
             "forecasts": data.forecasts,
             "notes": data.notes,
@@ -152,9 +153,12 @@ def page_content(data: ReportData, now: datetime, **more: Any) -> html.PageConte
     )
 
 
-def allowed_rate(path: Path, header: Header) -> float | None:
-    """Declared calls a second of all accounts together; None: not all of them declare one."""
-    rates = [account.quota.per_second for account in accounts_with_quotas(path, header).values()]
+def allowed_rate(path: Path, header: Header, changed: Mapping[str, float] | None = None) -> float | None:
+    """Declared calls a second of all accounts together; None: not all of them declare one.
+
+    `changed` are rates by account that were declared since.
+    """
+    rates = [account.quota.per_second for account in accounts_with_quotas(path, header, changed).values()]
     return sum(filter(None, rates)) if rates and None not in rates else None
 
 

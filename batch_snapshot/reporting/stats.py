@@ -153,6 +153,8 @@ class Invocation:
     #: Calls by account, of rows that have a result.
     calls: Counter[str] = field(default_factory=Counter)
     throttled: Counter[str] = field(default_factory=Counter)
+    #: By account: calls a second that `control` has allowed since.
+    rates: dict[str, float] = field(default_factory=dict)
     #: By second since it began: rows that succeeded, failed, are in doubt, and throttles.
     seconds: dict[int, list[int]] = field(default_factory=dict)
     #: The line that opened it.
@@ -225,6 +227,10 @@ class LedgerStats:
             self._count_result(record, key, before, line.offset)
         elif isinstance(record, Control):
             self.paused = record.action == "pause" or (self.paused and record.action != "resume")
+            last, rate = self.invocations[-1], record.value or 0.0
+            if record.action == "rate" and 0 < rate < 1e6 and last.header:
+                names = [record.account] if record.account else last.header.accounts
+                last.rates |= dict.fromkeys(names, rate)
         elif isinstance(record, End):
             self.paused = False
             self._pending.clear()

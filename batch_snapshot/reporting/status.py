@@ -132,7 +132,7 @@ class LedgerWatch:
         with suppress(InputError, StorageError):
             file = paths.call_log_file(paths.state_folder(Path(folder) if folder else None, os.environ))
             if files.exists(file):
-                accounts = accounts_with_quotas(self._path, header)
+                accounts = accounts_with_quotas(self._path, header, self.stats.invocations[-1].rates)
                 with CallLog(file) as call_log:
                     limits = AccountLimits(accounts, header.endpoint, call_log, os.environ)
                     return {

@@ -65,6 +65,29 @@ def test_pause_is_seen_until_it_ends_with_the_invocation_or_before(tmp_path):
     assert seen == [False, True, True, False, True, False]
 
 
+def test_rate_that_control_has_declared_is_the_allowed_one_until_the_invocation_ends(tmp_path, monkeypatch):
+    move_in(monkeypatch, tmp_path)
+    path, seen = tmp_path / "l.ndjson", []
+    quotas = {name: {"quota": {"per_second": 3}} for name in ("main", "acme")}
+    view, ledger = LedgerView(path), LedgerBuilder(3).begin(accounts=quotas).intend(row(1)).result(row(1))
+
+    def look():
+        ledger.write(path)
+        parts = view.read()[1]
+        return parts["now"].partition("last minute, of ")[2].partition(" ")[0], "Allowed: " in parts["course"]
+
+    with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
+        seen.append(look())
+        for more in ({"value": 2.5, "account": "acme"}, {"value": 10.0}, {"value": "x"}, {"value": 1e999}):
+            ledger.lines.append(codec.encode_control(RUN_ID, NOW, "rate", **more))
+            seen.append(look())
+        ledger.begin(at=60, accounts=quotas).intend(row(2), at=60).result(row(2), at=60)
+        seen.append(look())
+    # No line is drawn over an invocation whose allowed rate has changed.
+    changed = [("5.5/s", False), *[("20/s", False)] * 3]
+    assert seen == [("6/s", True), *changed, ("6/s", True)]
+
+
 def test_ledger_that_is_replaced_is_read_anew(tmp_path):
     path = LedgerBuilder(2).begin().result(row(1)).result(row(2)).end().write(tmp_path / "l.ndjson")
     view = LedgerView(path)
