@@ -5,7 +5,7 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -23,53 +23,53 @@ DEBUG = "BATCH_SNAPSHOT_DEBUG"
 #: Commands that call the service: when one of them breaks, something may have been sent.
 CALLING = frozenset({"run", "retry", "discover", "verify"})
 
+#: `outcome` of the JSON object of an error, by exit code.
+_OUTCOMES = {2: "refused", 3: "stopped", 4: "deferred", 5: "failed", 130: "interrupted"}
+
 
 def report(error: BaseException, arguments: Sequence[str], reporter: terminal.Reporter) -> int:
+    """Say why a command ended; returns its exit code."""
     error = _unwrapped(error)
     if isinstance(error, SystemExit | GeneratorExit):
         raise error
     if terminal.wants_json(arguments, "--log-format"):
         reporter.log_format = "json"
-    if isinstance(error, KeyboardInterrupt | click.Abort):
-        return _report_interrupt(error, arguments, reporter)
     if isinstance(error, OSError) and error.filename is None:  # a stream, not a path
         return terminal.stdout_failed(error, 1)
-    kind, message, code = _described(error, arguments)
     if isinstance(error, click.UsageError) and error.ctx is not None and reporter.log_format == "text":
         terminal.write(f"{error.ctx.get_usage()} (see {error.ctx.command_path} --help)\n")
-    return _write(kind, message, code, arguments, reporter, error=error)
+    interrupted = isinstance(error, KeyboardInterrupt | click.Abort)
+    kind, message, code = _interrupt(error, reporter) if interrupted else _described(error, arguments)
+    word = "" if interrupted else "error"
+    # The line of an interrupt is the last thing that is done: further signals change nothing.
+    with interrupts.listen(lambda _: interrupted):
+        terminal.log(message, event="error", level="error", word=word, reporter=reporter, exit_code=code)
+        if not reporter.printed and terminal.wants_json(arguments, "--format", "--summary"):
+            _print_json(error, kind, message, code)
+    return code
 
 
-def _report_interrupt(error: BaseException, arguments: Sequence[str], reporter: terminal.Reporter) -> int:
+def _interrupt(error: BaseException, reporter: terminal.Reporter) -> tuple[str, str, int]:
     causes = (error, error.__cause__, error.__context__)
     signalled = next((one for one in causes if isinstance(one, KeyboardInterrupt)), None)
     what = f"interrupted ({interrupts.name(signalled)})" if signalled else "the input ended at a prompt"
-    code = interrupts.exit_code(signalled or error)
-    # This line is the last thing that is done: further signals change nothing.
-    with interrupts.listen(lambda _: True):
-        return _write("interrupted", f"{what}{reporter.interrupt_note}", code, arguments, reporter)
+    return "interrupted", f"{what}{reporter.interrupt_note}", interrupts.exit_code(signalled or error)
 
 
-def _write(
-    kind: str,
-    message: str,
-    code: int,
-    arguments: Sequence[str],
-    reporter: terminal.Reporter,
-    *,
-    error: BaseException | None = None,
-) -> int:
-    word = "" if kind == "interrupted" else "error"
-    terminal.log(message, event="error", level="error", word=word, reporter=reporter, exit_code=code)
-    if not reporter.printed and terminal.wants_json(arguments, "--format", "--summary"):
-        more: dict[str, Any] = {}
-        if isinstance(error, ManifestError):
-            from batch_snapshot.manifest.problems import problems_as_fields
+def _print_json(error: BaseException, kind: str, message: str, code: int) -> None:
+    """The object that `--format json` prints where a command ends with an error."""
+    more: dict[str, Any] = {}
+    if isinstance(error, ManifestError):
+        from batch_snapshot.manifest.problems import problems_as_fields
 
-            shown = [one._asdict() for one in problems_as_fields(error.problems)]
-            more = {"valid": False, "problems": shown, "problem_count": error.total}
-        terminal.print_error(kind, message, code, more)
-    return code
+        shown = [one._asdict() for one in problems_as_fields(error.problems)]
+        more = {"valid": False, "problems": shown, "problem_count": error.total}
+    outcome = _OUTCOMES.get(code, "stopped")
+    result = {**more, "outcome": outcome, "exit_code": code, "error": {"kind": kind, "message": message}}
+    try:
+        terminal.print_json(result)
+    except OSError as failed:
+        terminal.stdout_failed(failed, code)
 
 
 def _described(error: BaseException, arguments: Sequence[str]) -> tuple[str, str, int]:
@@ -91,22 +91,13 @@ def _described(error: BaseException, arguments: Sequence[str]) -> tuple[str, str
 
 def _unwrapped(error: BaseException) -> BaseException:
     """The error that a group of errors is about, if one of them was meant for people."""
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    leaves = list(_leaves(error))
-    for kind in (KeyboardInterrupt, BatchSnapshotError):
-        found = next((leaf for leaf in leaves if isinstance(leaf, kind)), None)
-        if found is not None:
-            return found
-    return leaves[0] if len(leaves) == 1 else error
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+    found = error
+    while isinstance(found, BaseExceptionGroup):
+        meant = found.subgroup(KeyboardInterrupt) or found.subgroup(BatchSnapshotError)
+        if meant is None and len(found.exceptions) > 1:
+            return error
+        found = (meant or found).exceptions[0]
+    return found
 
 
 def _unforeseen(error: BaseException, arguments: Sequence[str]) -> tuple[str, str, int]:
@@ -141,12 +132,8 @@ def hide_python_warnings() -> None:
         return
     import warnings
 
-    warnings.showwarning = _ignore
-    sys.unraisablehook = _ignore
+    warnings.showwarning = lambda *_, **__: None
+    sys.unraisablehook = lambda _: None
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-
-
-def _ignore(*_: object, **__: object) -> None:
-    pass

@@ -6,7 +6,7 @@ A function raises `click.BadParameter` where the flag's usage helps, and else `I
 import math
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -139,13 +139,22 @@ class PathParam(click.ParamType[Path]):
 
     name = "path"
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str = "file", check: Callable[[Path, bytes], None] | None = None) -> None:
+        """`check` gets the beginning of the file, and refuses what is something else."""
         self._kind = kind
+        self._check = check
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        path = value if isinstance(value, Path) else Path(files.user_path(value, _shown_name(param)))
+        name = param.opts[0] if param else "path"
+        flag = name if name.startswith("-") else name.upper()
+        path = value if isinstance(value, Path) else Path(files.user_path(value, flag))
         if self._kind == "dir" and files.is_file(path):
             self.fail(f"{text.shortened(str(path))!r} is a file; name a folder", param, ctx)
+        # A file that cannot be read is refused with the reason where it is read.
+        with suppress(OSError):
+            if self._check is not None and path.is_file():
+                with path.open("rb") as file:
+                    self._check(path, file.read(65_536))
         return path
 
     def shell_complete(
@@ -160,59 +169,27 @@ class PathParam(click.ParamType[Path]):
         return [CompletionItem(incomplete, type=self._kind)]
 
 
-def _shown_name(param: click.Parameter | None) -> str:
-    if param is None:
-        return "path"
-    return param.opts[0] if param.param_type_name == "option" else (param.name or "path").upper()
+def _refuse_ledger(path: Path, begin: bytes) -> None:
+    if re.match(rb'\s*{\s*"type"\s*:\s*"run"', begin):
+        raise InputError(
+            f"{path}: is a ledger, not a manifest: name the manifest, or send the ledger's failed rows "
+            f"again with `batch-snapshot retry {shlex.quote(str(path))}`"
+        )
 
 
-class ManifestParam(PathParam):
-    """A manifest; a ledger in its place is recognised."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        path = super().convert(value, param, ctx)
-        if re.match(rb'\s*{\s*"type"\s*:\s*"run"', _begin(path)):
-            word = shlex.quote(str(path))
-            raise InputError(
-                f"{path}: is a ledger, not a manifest: name the manifest, or send the ledger's failed rows "
-                f"again with `batch-snapshot retry {word}`"
-            )
-        return path
+def _refuse_all_but_ledgers(path: Path, begin: bytes) -> None:
+    if not begin or re.search(rb'{\s*"type"\s*:', begin):
+        return
+    what, default = "is not a ledger: no line of it is one of a ledger", ""
+    if path.suffix in {".yaml", ".yml", ".csv"}:
+        what, default = "is a manifest, not a ledger", f", by default ledgers/{path.stem}.ndjson"
+    raise InputError(
+        f"{path}: {what}: name a ledger that a run wrote{default} (`batch-snapshot ls` lists them)"
+    )
 
 
-class LedgerParam(PathParam):
-    """A ledger; a manifest in its place is recognised."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        path = super().convert(value, param, ctx)
-        begin = _begin(path)
-        if begin and not re.search(rb'{\s*"type"\s*:', begin):
-            manifest = path.suffix in {".yaml", ".yml", ".csv"}
-            what = (
-                "is a manifest, not a ledger"
-                if manifest
-                else "is not a ledger: no line of it is one of a ledger"
-            )
-            by_default = f", by default ledgers/{path.stem}.ndjson" if manifest else ""
-            raise InputError(
-                f"{path}: {what}: name a ledger that a run wrote{by_default} (`batch-snapshot ls` lists them)"
-            )
-        return path
-
-
-def _begin(path: Path) -> bytes:
-    """The beginning of a regular file; nothing if it cannot be read."""
-    try:
-        if path.is_file():
-            with path.open("rb") as file:
-                return file.read(65_536)
-    except OSError:
-        pass  # who reads it says why
-    return b""
-
-
-FILE, FOLDER = PathParam("file"), PathParam("dir")
-MANIFEST, LEDGER = ManifestParam("file"), LedgerParam("file")
+FILE, FOLDER = PathParam(), PathParam("dir")
+MANIFEST, LEDGER = PathParam(check=_refuse_ledger), PathParam(check=_refuse_all_but_ledgers)
 
 
 def simulator_settings(value: str) -> dict[str, Any] | None:

@@ -7,9 +7,10 @@ import json
 import os
 import select
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -37,9 +38,6 @@ SIGNAL_CHECK = 0.5
 
 ANSWERS = {"y": True, "yes": True, "n": False, "no": False, "": False}
 
-#: `outcome` of the JSON object of an error, by exit code.
-_OUTCOMES = {2: "refused", 3: "stopped", 4: "deferred", 5: "failed", 130: "interrupted"}
-
 
 @dataclass(slots=True)
 class Reporter:
@@ -66,8 +64,7 @@ def current_reporter() -> Reporter:
 
 def wants_json(arguments: Sequence[str], *flags: str) -> bool:
     """Whether one of `flags` is json on a command line that click could not parse, or in the environment."""
-    words = [*arguments]
-    words = words[: words.index("--")] if "--" in words else words
+    words = list(takewhile(lambda word: word != "--", arguments))
     command = next((word for word in words if not word.startswith("-")), "")
     if any(os.environ.get(variable(command, flag)) == "json" for flag in flags):
         return True
@@ -243,16 +240,6 @@ def print_stream(write: Callable[[IO[str]], None]) -> int:
 def print_json(value: dict[str, Any]) -> None:
     current_reporter().printed = True
     click.echo(json.dumps(redaction.redacted_all(value), indent=2))
-
-
-def print_error(kind: str, message: str, code: int, more: Mapping[str, Any]) -> None:
-    """Write the object that `--format json` prints where a command ends with an error."""
-    outcome = _OUTCOMES.get(code, "stopped")
-    try:
-        error = {"kind": kind, "message": message}
-        print_json({**more, "outcome": outcome, "exit_code": code, "error": error})
-    except OSError as error:
-        stdout_failed(error, code)
 
 
 def stdout_failed(error: OSError, code: int) -> int:
