@@ -1,7 +1,5 @@
 """The machine's clocks."""
 
-from __future__ import annotations
-
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +13,6 @@ def utc_now() -> datetime:
 def unix_time() -> float:
     """The wall clock: seconds since 1970."""
     return time.time()
-
-
-def monotonic() -> float:
-    """Seconds that never run backwards in this process."""
-    return time.monotonic()
 
 
 def seconds_since_boot() -> float:

@@ -20,16 +20,11 @@ What goes wrong with one row is not an exception but an `Outcome` (see `models`)
 The library raises; only the command line prints.
 """
 
-from __future__ import annotations
-
 import errno
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 from batch_snapshot import text
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 _FILE_INSTEAD_OF_FOLDER = "move the file that is where a folder must be"
 #: What fixes a path that cannot be used, by error number.
@@ -47,8 +42,6 @@ _FIXES = {
 }
 #: What fixes a full disk.
 DISK_FULL = "the disk is full: free some space"
-#: Error numbers of a disk that is full, or of a user's disk quota.
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 #: The end of a message after which the same command resumes; the command line appends that command.
 SAME_COMMAND = "then run the same command"
@@ -60,16 +53,12 @@ def is_path_error(error: OSError) -> bool:
 
 
 def is_disk_full(error: OSError) -> bool:
-    return error.errno in _FULL
+    """Whether the disk, or the user's quota on it, is full."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def way_out(error: OSError, elsewhere: str) -> str:
-    """What to do about a file that cannot be written.
-
-    Args:
-        error: says why.
-        elsewhere: how to use another path, such as "name another folder with --state-dir".
-    """
+    """What to do about a file that cannot be written; `elsewhere` says how to use another path."""
     if is_disk_full(error):
         return DISK_FULL
     if error.errno == errno.EFBIG:
@@ -94,12 +83,7 @@ class InputError(BatchSnapshotError):
 
 
 class ManifestError(InputError):
-    """A manifest that cannot be run.
-
-    Attributes:
-        problems: the first problems, one line each, in the order of the files.
-        total: how many problems there are in all.
-    """
+    """A manifest that cannot be run: its first problems, in the order of the files, of `total` in all."""
 
     def __init__(self, problems: Sequence[str], total: int | None = None) -> None:
         self.problems = list(problems)

@@ -4,24 +4,20 @@ A path on a command line, in a manifest or in a ledger can be anything: a named 
 that opens it, a device without end, a loop of links. All code that reads such a path opens it here.
 """
 
-from __future__ import annotations
-
 import errno
 import io
 import os
 import re
 import secrets
 import stat
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TextIO
+from typing import IO, TextIO
 
 from batch_snapshot.errors import InputError
 from batch_snapshot.text import escaped, shortened
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: The most parts of a path: deeper folders cannot be created one by one.
 MOST_PARTS = 400
@@ -92,12 +88,14 @@ def open_descriptor(path: Path, flags: int, mode: int = 0o666) -> int:
         raise
     except ValueError as error:  # a zero byte, or half a surrogate pair
         raise OSError(errno.EINVAL, f"no file can have that name: {error}", str(path)) from None
-    found = os.fstat(number).st_mode
-    if not stat.S_ISREG(found):
+    if kind := _kind(os.fstat(number)):
         os.close(number)
-        what = _KINDS.get(stat.S_IFMT(found), "something else")
-        raise NotAFileError(errno.ENXIO, f"it is {what}, not a file", str(path))
+        raise NotAFileError(errno.ENXIO, f"it is {kind}, not a file", str(path))
     return number
+
+
+def _kind(found: os.stat_result) -> str | None:
+    return None if stat.S_ISREG(found.st_mode) else _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
 
 
 def read_regular(path: Path, longest: int) -> bytes:
@@ -110,11 +108,8 @@ def read_regular(path: Path, longest: int) -> bytes:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a regular file exists at `path`; False also if that cannot be determined."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
+    """Whether a regular file exists at `path`; unlike `Path.is_file` it raises nothing."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def exists(path: Path) -> bool:
@@ -127,9 +122,7 @@ def exists(path: Path) -> bool:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except ValueError as error:
-        raise unreachable(path, OSError(str(error))) from None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise unreachable(path, error) from None
     return True
 
@@ -139,21 +132,20 @@ def is_on_block_device(path: Path) -> bool:
     return not hasattr(os, "major") or os.major(path.stat().st_dev) != 0
 
 
-def unreachable(path: Path, error: OSError) -> InputError:
+def unreachable(path: Path, error: OSError | ValueError) -> InputError:
     """The error for a path that cannot be looked at."""
+    why = getattr(error, "strerror", None) or error
     return InputError(
-        f"{shortened(str(path))}: cannot be reached ({error.strerror or error}); "
-        "name a path in a folder that you may enter"
+        f"{shortened(str(path))}: cannot be reached ({why}); name a path in a folder that you may enter"
     )
 
 
 def special_kind(path: Path) -> str | None:
     """What is at the path, such as "a device"; None: a regular file, or nothing."""
     try:
-        mode = path.stat().st_mode
+        return _kind(path.stat())
     except (OSError, ValueError):
         return None
-    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "something else")
 
 
 def refuse_special(path: Path) -> None:
@@ -187,13 +179,8 @@ def make_folder(path: Path) -> None:
 def atomic_write(path: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
     """Write a file that replaces `path` at the end of the block, durably; after an error `path` is unchanged.
 
-    Args:
-        path: the file to create or replace.
-        mode: its permissions, whatever the umask. None: those of the file that is replaced, or for a new
-            file what the umask leaves of 0o666.
-
-    Raises:
-        OSError: it cannot be written, or `path` is a folder, a pipe or a device.
+    It gets the permissions `mode`, whatever the umask. None: those of the file that is replaced, or for a new
+    file what the umask leaves of 0o666.
     """
     refuse_special(path)
     if mode is None and path.exists():
@@ -236,11 +223,9 @@ def sync_folder(path: Path) -> None:
 
 
 def user_path(text: str, flag: str) -> str:
-    """A path as a user typed it, with `~` replaced by the home folder.
+    """A path or a pattern as a user typed it, with `~` replaced by the home folder.
 
-    Args:
-        text: the path, or a pattern.
-        flag: the flag or variable that names it, for the message.
+    `flag` is the flag or variable that names it, for the message.
 
     Raises:
         InputError: it cannot be a file; the message says what to write instead.
@@ -260,19 +245,13 @@ def user_path(text: str, flag: str) -> str:
             f"{flag} -: standard input and output are not used here, since files are read more than once: "
             "name a file (one that is really called so: ./-)"
         )
+    text = os.path.expanduser(text)  # noqa: PTH111 - a Path loses the end of a pattern
     if text.startswith("~"):
-        text = _at_home(text, flag, shown)
+        user = shortened(escaped(text.partition("/")[0]))
+        raise InputError(
+            f"{flag} {shown}: the home folder of {user} is not known on this machine: write the whole "
+            f"path (a folder that is really called so: ./{shown})"
+        )
     if text.count("/") > MOST_PARTS:
         raise InputError(f"{flag} {shown}: has more than {MOST_PARTS} parts; name a shorter path")
     return text
-
-
-def _at_home(text: str, flag: str, shown: str) -> str:
-    expanded = os.path.expanduser(text)  # noqa: PTH111 - a Path loses the end of a pattern
-    if not expanded.startswith("~"):
-        return expanded
-    user = escaped(text.partition("/")[0])
-    raise InputError(
-        f"{flag} {shown}: the home folder of {shortened(user)} is not known on this machine: write the whole "
-        f"path (a folder that is really called so: ./{shown})"
-    )

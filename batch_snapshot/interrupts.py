@@ -8,21 +8,17 @@ ignored where they were ignored before (nohup, background jobs of scripts). An e
 SIGTERM work for PID 1 of a container, to which the kernel delivers no signal without a handler.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Sequence
-
-    #: Gets a signal's number in the main thread, between any two steps of what runs there; returns whether it
-    #: handled the signal.
-    Listener = Callable[[int], bool]
+#: Gets a signal's number in the main thread, between any two steps of what runs there; returns whether it
+#: handled the signal.
+Listener = Callable[[int], bool]
 
 T = TypeVar("T")
 
@@ -37,11 +33,7 @@ _listeners: list[Listener] = []
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the work.
-
-    Attributes:
-        number: the signal.
-    """
+    """The signal of this number ended the work."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -54,11 +46,11 @@ def equivalent_signal(number: int) -> int:
 
 
 def exit_code(error: BaseException) -> int:
-    return 128 + equivalent_signal(error.number if isinstance(error, Interrupted) else signal.SIGINT)
+    return 128 + equivalent_signal(getattr(error, "number", signal.SIGINT))
 
 
 def name(error: BaseException) -> str:
-    return signal.Signals(error.number if isinstance(error, Interrupted) else signal.SIGINT).name
+    return signal.Signals(getattr(error, "number", signal.SIGINT)).name
 
 
 def _handle(number: int, _: object) -> None:
@@ -173,7 +165,7 @@ def exit_at_once_with(code: int) -> None:
     _listeners.append(lambda _: os._exit(code))
 
 
-def _deliver_again(caught: sys.UnraisableHookArgs) -> None:
+def _deliver_again(caught: "sys.UnraisableHookArgs") -> None:
     if not isinstance(caught.exc_value, Interrupted):
         sys.__unraisablehook__(caught)
         return

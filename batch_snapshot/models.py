@@ -3,19 +3,15 @@
 All are frozen, and nothing here does I/O. Times are aware datetimes in UTC.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from hashlib import blake2b
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from uuid import UUID, uuid5
 
 import orjson
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 #: Tokens are uuid5 under this namespace. Never change it: a resumed run would send tokens that the service
 #: has never seen.

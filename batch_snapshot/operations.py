@@ -4,18 +4,12 @@
 Another create operation, or another resource type, is one entry there and its tests.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from batch_snapshot.models import Receipt, Row
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from batch_snapshot.models import Request
+from batch_snapshot.models import Receipt, Request, Row
 
 #: As botocore names the service.
 SERVICE = "partnercentral-selling"

@@ -1,22 +1,17 @@
 """Where files are: the state folder, the ledger of a manifest, the locks."""
 
-from __future__ import annotations
-
 import glob
 import os
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from batch_snapshot import files
 from batch_snapshot.errors import InputError, StorageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from datetime import datetime
 
 DATE = "%Y-%m-%d"
 

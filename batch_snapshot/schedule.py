@@ -7,10 +7,10 @@ code is that of `run`.
 import json
 import re
 import shlex
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from batch_snapshot.errors import InputError
 
@@ -83,16 +83,16 @@ class NightlyJob:
         return sorted(path for path in inside if not any(_within(path, one) for one in inside - {path}))
 
 
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder + "/")
+
+
 class Steps(NamedTuple):
     """The commands of a night, as lists of words."""
 
     retry: list[str]
     prune: list[str]
     run: list[str]
-
-
-def _within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder + "/")
 
 
 def steps(job: NightlyJob, *, program: str | None, manifest: str, ledgers: str) -> Steps:
@@ -114,32 +114,21 @@ def files(kind: str, job: NightlyJob) -> list[File]:
     Raises:
         InputError: this kind cannot run this job.
     """
-    _check(kind, job)
-    return [
-        File(name.format(name=job.name, slug=job.slug), _rendered(template, kind, job))
-        for template, name in KINDS[kind]
-    ]
-
-
-def join_files(made: Iterable[File]) -> str:
-    """All files in one text, each after a comment with its name."""
-    return "\n".join(f"# ---- {file.name}\n{file.text}" for file in made)
-
-
-def _check(kind: str, job: NightlyJob) -> None:
-    paths = [job.manifest, job.program, job.folder, *job.reads, *job.flags]
-    for path in paths:
+    for path in (job.manifest, job.program, job.folder, *job.reads, *job.flags):
         if not path.isprintable():
             raise InputError(f"{path!r}: no unit file can hold this; use another name")
-    if kind == "systemd":
-        for path in job.hidden:
-            if ":" in path:
-                raise InputError(f"{path}: systemd cannot bind a path with a colon; use another folder")
+    for path in job.hidden if kind == "systemd" else ():
+        if ":" in path:
+            raise InputError(f"{path}: systemd cannot bind a path with a colon; use another folder")
     if kind == "eventbridge" and job.profiles:
         raise InputError(
             f"{job.manifest}: names the profile {job.profiles[0]!r}, and a task has no profiles; "
             "leave it out for the task's own role, or name a role_arn"
         )
+    return [
+        File(name.format(name=job.name, slug=job.slug), _rendered(template, kind, job))
+        for template, name in KINDS[kind]
+    ]
 
 
 def _rendered(template: str, kind: str, job: NightlyJob) -> str:
@@ -157,7 +146,7 @@ def _rendered(template: str, kind: str, job: NightlyJob) -> str:
         "systemd": lambda words: " ".join(map(_systemd, words)),
         "path": lambda path: f'"{_specifiers(path)}"' if re.search(r"\s", path) else _specifiers(path),
         "shell": shlex.join,
-        "json": _json,
+        "json": partial(json.dumps, ensure_ascii=False),
         "cron": _cron,
     }
     text = environment.get_template(template).render(job=job, steps=_steps(kind, job))
@@ -173,10 +162,6 @@ def _steps(kind: str, job: NightlyJob) -> Steps:
     return steps(job, program=program, manifest=f"/manifests/{file}", ledgers="/data/ledgers")
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
 def _specifiers(text: str) -> str:
     """The text, escaped so that systemd expands nothing; see systemd.unit(5)."""
     return text.replace("%", "%%")
@@ -189,11 +174,7 @@ def _systemd(word: str) -> str:
 
 
 def _cron(command: str) -> str:
-    """A command in a crontab, where a percent sign would be a new line; see crontab(5).
-
-    Raises:
-        InputError: it is too long for a line.
-    """
+    """A command in a crontab, where a percent sign would be a new line; see crontab(5)."""
     line = command.replace("%", r"\%")
     if len(line) > LONGEST_LINE:
         raise InputError(

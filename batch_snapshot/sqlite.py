@@ -3,13 +3,12 @@
 No other module imports sqlite3.
 """
 
-from __future__ import annotations
-
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from batch_snapshot import files
 from batch_snapshot.errors import (
@@ -20,10 +19,6 @@ from batch_snapshot.errors import (
     is_path_error,
     way_out,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 Connection = sqlite3.Connection
 Error = sqlite3.Error
@@ -105,14 +100,8 @@ def is_damaged(error: Error) -> bool:
 def errors_of(path: Path, what: str, *, elsewhere: str, if_damaged: str) -> Iterator[None]:
     """Turn the block's errors of SQLite and of the file system into one line.
 
-    Args:
-        path: of the database.
-        what: failed, such as "cannot be used".
-        elsewhere: how to use another place, such as "name another folder with --state-dir".
-        if_damaged: what to do about a file that is no database, or a damaged one.
-
-    Raises:
-        StorageError: says where, what, why and the way out.
+    `what` failed, such as "cannot be used"; `elsewhere` says how to use another place, and `if_damaged` what
+    to do about a file that is damaged or no database.
     """
     try:
         yield

@@ -1,13 +1,7 @@
 """Text that people see or programs exchange: sanitised, shortened, with units. Pure."""
 
-from __future__ import annotations
-
 import re
-from datetime import UTC, timedelta
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 #: Characters of a word (a path, a name) and of a line that a message shows whole.
 LONGEST_WORD, LONGEST_LINE = 400, 3_000

@@ -17,7 +17,6 @@ from batch_snapshot.files import make_folder, resolved
 from batch_snapshot.operations import DISCOVERY_READS, iam_action
 
 if TYPE_CHECKING:
-    from batch_snapshot.manifest import Manifest
     from batch_snapshot.schedule import File
 
 
@@ -61,25 +60,36 @@ def schedule_command(
     from batch_snapshot.manifest import load
 
     given = _checked(run_flags)
+    topic, metrics = notify.topic_arn(given["notify_sns"]), given["metrics_file"]
     loaded = load(manifest)
-    metrics = given["metrics_file"]
-    night = schedule.NightlyJob(
-        hour=at[0],
-        minute=at[1],
-        keep=keep,
-        image=image,
-        flags=run_flags,
-        topic=notify.topic_arn(given["notify_sns"]),
-        metrics_folder=str(resolved(metrics.parent)) if metrics else None,
-        program=_program(),
-        folder=str(Path.cwd()),
-        **_of_manifest(loaded),
+    accounts, path = loaded.accounts.values(), resolved(loaded.path)
+    package = Path(__file__).parent.parent.parent
+    program_folders = {str(Path(folder).resolve()) for folder in (sys.prefix, sys.base_prefix, package)}
+    made = schedule.files(
+        kind,
+        schedule.NightlyJob(
+            hour=at[0],
+            minute=at[1],
+            keep=keep,
+            image=image,
+            flags=run_flags,
+            topic=topic,
+            metrics_folder=str(resolved(metrics.parent)) if metrics else None,
+            program=_program(),
+            folder=str(Path.cwd()),
+            name=loaded.name,
+            manifest=str(path),
+            catalogs=tuple(sorted(loaded.catalogs)),
+            list_actions=tuple(sorted(map(iam_action, DISCOVERY_READS))) if loaded.discover else (),
+            profiles=tuple(sorted({one.profile for one in accounts if one.profile})),
+            role_arns=tuple(sorted({one.role_arn for one in accounts if one.role_arn})),
+            reads=(*program_folders, str(path.parent)),
+        ),
     )
-    made = schedule.files(kind, night)
     if output:
         _write(output, made)
     else:
-        click.echo(schedule.join_files(made), nl=False)
+        click.echo("\n".join(f"# ---- {file.name}\n{file.text}" for file in made), nl=False)
 
 
 def _checked(run_flags: tuple[str, ...]) -> dict[str, Any]:
@@ -93,21 +103,6 @@ def _checked(run_flags: tuple[str, ...]) -> dict[str, Any]:
     if given["only"] or given["everything"]:
         raise InputError("--only and --all are for retry alone: leave them out")
     return given
-
-
-def _of_manifest(manifest: "Manifest") -> dict[str, Any]:
-    accounts, path = manifest.accounts.values(), resolved(manifest.path)
-    package = Path(__file__).parent.parent.parent
-    program_folders = {str(Path(folder).resolve()) for folder in (sys.prefix, sys.base_prefix, package)}
-    return {
-        "name": manifest.name,
-        "manifest": str(path),
-        "catalogs": tuple(sorted(manifest.catalogs)),
-        "list_actions": tuple(sorted(map(iam_action, DISCOVERY_READS))) if manifest.discover else (),
-        "profiles": tuple(sorted({one.profile for one in accounts if one.profile})),
-        "role_arns": tuple(sorted({one.role_arn for one in accounts if one.role_arn})),
-        "reads": (*program_folders, str(path.parent)),
-    }
 
 
 def _program() -> str:
