@@ -27,7 +27,7 @@ from batch_snapshot.errors import InputError
     "Compare what the snapshots say, field by field. BEFORE and AFTER are ledgers, or NDJSON files of the "
     "command export. All other options but --format need it.",
 )
-@option("--html=FILE", "Also write what changed as one page that needs no other file.", name="page")
+@option("--html=FILE page", "Also write what changed as one page that needs no other file.")
 @option(
     "--exports=FOLDER",
     "Where the exports of ledgers are kept, and what they lack is fetched to.",

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from batch_snapshot.cli import options, reading, terminal
 from batch_snapshot.cli.command import command
 from batch_snapshot.cli.options import option
-from batch_snapshot.cli.params import FILE
 from batch_snapshot.errors import InputError
 from batch_snapshot.operations import SNAPSHOT, SOURCES
 
@@ -26,29 +25,26 @@ if TYPE_CHECKING:
 @option(
     "--update=MANIFEST",
     "Instead of --output: add what is new to this manifest, and mark what is gone.",
-    type=FILE,
 )
 @option("--name=NAME", "Name of the new manifest. Default: the file's name without its ending.")
 @options.section(
     "Filters",
     option(
-        f"--source=[{'|'.join(SOURCES)}]",
+        f"--source=[{'|'.join(SOURCES)}] sources",
         "tasks, invitations: also pairs that never had a snapshot. associations: pairs that have one. "
         "Default: all.",
-        name="sources",
         multiple=True,
     ),
-    option("--engagement=ID,…", "Only these engagements.", name="engagements"),
+    option("--engagement=ID,… engagements", "Only these engagements."),
     option("--created-by=ACCOUNT,…", "Only engagements that these AWS accounts have made."),
     option(
-        "--context-type=TYPE,…",
+        "--context-type=TYPE,… context_types",
         "Only engagements with such a context. An older SDK takes one read for each engagement.",
-        name="context_types",
     ),
     option("--template=NAME", f"Template of the snapshots to make. Default: {SNAPSHOT.templates[0]}."),
     options.SKIP_ACTIVE_JOBS,
 )
-@option("--stage=STAGE,…", "Only opportunities in these stages, such as Launched.", name="stages")
+@option("--stage=STAGE,… stages", "Only opportunities in these stages, such as Launched.")
 @option("--changed-since=TIME", "Only opportunities modified since (2026-01-31, or a span: 36h).", type=str)
 @options.reading
 def discover_command(output: Path | None, update: Path | None, name: str | None, **given: Any) -> int:

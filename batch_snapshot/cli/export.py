@@ -20,13 +20,11 @@ from batch_snapshot.cli.options import option
 @option(
     "--output=FILE|FOLDER",
     "A file that ends in .ndjson, .csv or .parquet, or a folder that gets a file for each ledger.",
-    type=params.FILE,
     required=True,
 )
 @option(
-    "--format=[ndjson|csv|parquet]",
+    "--format=[ndjson|csv|parquet] kind",
     "Of the files in a folder. Default: ndjson. A file has the format of its ending.",
-    name="kind",
 )
 @options.FIELDS
 @options.SUMMARY

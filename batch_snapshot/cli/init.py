@@ -20,7 +20,7 @@ from batch_snapshot.errors import InputError, way_out
 )
 @click.argument("file", type=params.FILE, required=False)
 @option("--name=NAME", "Name of the manifest. Default: the file's name without its ending.")
-@option("--from=FILE", "A CSV or NDJSON file of pairs for the manifest to include.", name="pairs")
+@option("--from=FILE pairs", "A CSV or NDJSON file of pairs for the manifest to include.")
 def init_command(file: Path | None, name: str | None, pairs: Path | None) -> None:
     """Write a commented manifest to FILE, or print it.
 

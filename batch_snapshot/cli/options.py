@@ -20,35 +20,47 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 #: The type of a value, by how the help shows it.
 _TYPES: dict[str, Any] = {
     "FILE": params.FILE,
-    "FOLDER": params.FOLDER,
-    "N": click.IntRange(1),
+    "FILE|FOLDER": params.FILE,
     "FLOAT": float,
+    "FOLDER": params.FOLDER,
+    "HH:MM": params.time_of_day,
+    "HOST:PORT": params.address,
+    "INTEGER": int,
+    "ID": params.run_id,
+    "MANIFEST": params.FILE,
+    "N": click.IntRange(1),
+    "N/TIME": params.window,
+    "N|auto": params.rate,
+    "SETTINGS": params.simulator_settings,
     "TIME": params.duration,
+    "last|TIME": params.changed_since,
 }
 
 LEDGER = click.argument("ledger", type=params.LEDGER)
 MANIFEST = click.argument("manifest", type=params.MANIFEST)
 
 
-def option(shown: str, help: str, name: str = "", **more: Any) -> Decorator:  # noqa: A002 - click's
+def option(shown: str, help: str, **more: Any) -> Decorator:  # noqa: A002 - click's
     """An option as its help shows it.
 
     "-v --verbose" is a switch, "--limit=N" takes a value of a type in `_TYPES`, or else of the type that is
-    given, "--format=[text|json]" one of these, and "--serve[=HOST:PORT]" may stand without its value. The
-    function's parameter has the name of the option, or `name`.
+    given, "--format=[text|json]" one of these, and "--serve[=HOST:PORT]" may stand without its value. A word
+    behind it names the function's parameter.
     """
     flags, _, value = shown.partition("=")
+    value, *name = value.split(" ")
+    metavar = value.rstrip("]")
     if not value:
         more = {"is_flag": True, **more}
     elif value.startswith("["):
-        more = {"type": click.Choice(value[1:-1].split("|")), **more}
-    elif flags.endswith("["):
-        more |= {"cls": OptionalValueOption, "metavar": f"[={value}"}
+        more = {"type": click.Choice(metavar[1:].split("|")), **more}
     else:
-        of_value = params.words if value.endswith(",…") else _TYPES.get(value)
+        of_value = params.words if value.endswith(",…") else _TYPES.get(metavar)
         more = {"type": of_value, "metavar": value, **more}
+        if flags.endswith("["):
+            more |= {"cls": OptionalValueOption, "metavar": f"[={value}"}
     more = {"cls": Option, "show_default": "default" in more, **more}
-    return click.option(*flags.rstrip("[").split(), *filter(None, [name]), help=help, **more)
+    return click.option(*flags.rstrip("[").split(), *name, help=help, **more)
 
 
 def group(*options: Decorator) -> Decorator:
@@ -104,18 +116,16 @@ ALL_PROBLEMS = option("--all-problems", "Show all problems of the manifest inste
 SKIP_ACTIVE_JOBS = option("--skip-active-jobs", "Leave out pairs that a running snapshot job takes care of.")
 
 FORMAT = option(
-    "--format=[text|json]",
+    "--format=[text|json] form",
     "How the result is printed on stdout.",
-    name="form",
     default="text",
     expose_value=False,
     callback=_set_in_reporter,
 )
 #: Where --format is about files.
 SUMMARY = option(
-    "--summary=[text|json]",
+    "--summary=[text|json] form",
     "How the result is printed on stdout, as with --format of other commands.",
-    name="form",
     default="text",
     expose_value=False,
     callback=_set_in_reporter,
@@ -160,7 +170,6 @@ _ACCOUNTS = option(
 _RATE = option(
     "--rate=N|auto",
     "Calls a second for each account, instead of the manifest's rate. auto: measure what is allowed.",
-    type=params.rate,
 )
 _DAILY_QUOTA = option(
     "--daily-quota=N", "Calls of each account in any 24 hours, instead of the manifest's per_day."
@@ -174,7 +183,6 @@ _SIMULATE = option(
     "--simulate[=SETTINGS]",
     "Call a simulator instead of AWS. It runs only as long as this command. SETTINGS are options of the "
     "command simulate, such as --simulate=rate=500,latency=80ms.",
-    type=params.simulator_settings,
 )
 _PROGRESS = option(
     "--progress=[auto|bar|lines|none]",
@@ -196,9 +204,8 @@ _AWS = section(
 _SIMULATOR = section(
     "Simulator",
     option(
-        "--state=FILE",
+        "--state=FILE simulator_state",
         "With --simulate: keep the simulated world in this file, from one command to the next.",
-        name="simulator_state",
     ),
 )
 
@@ -261,7 +268,6 @@ sending = group(
         option(
             "--serve[=HOST:PORT]",
             f"Show the run live in a browser, as the command watch does. Default: {params.SERVED_AT}.",
-            type=params.address,
         ),
         CONTROL,
         option("-v --verbose", "Log every row's outcome on stderr."),
@@ -301,10 +307,9 @@ sending = group(
             type=click.IntRange(1, 1024),
         ),
         option(
-            "--budget --lease=TIME",
+            "--budget --lease=TIME budget",
             "With --engine dask: how long a worker sends an account's rows before it reports. The rows of a "
             "lost worker are sent again after about this time plus --drain-timeout.",
-            name="budget",
             default=duration_text(BUDGET),
         ),
     ),

@@ -19,15 +19,13 @@ from batch_snapshot.text import plural
 )
 @LEDGER
 @option(
-    "--html=FILE",
+    "--html=FILE page",
     "Write one page that needs no other file: outcomes, failures, times, and every row.",
-    name="page",
 )
 @option(
-    "--csv=FOLDER",
+    "--csv=FOLDER folder",
     "Three tables: succeeded.csv, failed.csv (those in doubt too), and unprocessed.csv, which a "
     "manifest can include.",
-    name="folder",
 )
 @option(
     "--manifest=FILE",

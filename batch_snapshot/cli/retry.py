@@ -32,10 +32,8 @@ if TYPE_CHECKING:
     type=str,
     shell_complete=params.complete_failures,
 )
-@option("--all", "All rows that failed or are in doubt.", name="everything")
-@options.section(
-    "Ledger", option("--run-id=ID", "The run id of the ledger; any other is refused.", type=params.run_id)
-)
+@option("--all everything", "All rows that failed or are in doubt.")
+@options.section("Ledger", option("--run-id=ID", "The run id of the ledger; any other is refused."))
 @options.sending
 def retry_command(ledger: Path, *, only: str | None, everything: bool, **given: Any) -> int:
     """Try failed rows of LEDGER again; no manifest is needed.

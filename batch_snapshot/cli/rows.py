@@ -21,7 +21,7 @@ STATUSES = (*(status.value for status in Status), "unattempted", *(reason.value 
 )
 @LEDGER
 @option("--status=STATUS,…", f"Only rows in these states: {', '.join(STATUSES)}.")
-@option("--format=[csv|ndjson]", "CSV with a header, or one JSON object a line.", name="form", default="csv")
+@option("--format=[csv|ndjson] form", "CSV with a header, or one JSON object a line.", default="csv")
 def rows_command(ledger: Path, status: tuple[str, ...] | None, form: str) -> int:
     """Print each row of LEDGER once, with its last state, also while a run is writing it.
 

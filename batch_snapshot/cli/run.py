@@ -31,15 +31,12 @@ from batch_snapshot.config.options import RESUME_WITHIN
         "--changed-since=last|TIME",
         "Leave out pairs whose opportunity was not modified since their last snapshot, or since a time "
         "(2026-01-31, 36h).",
-        type=params.changed_since,
     ),
     options.SKIP_ACTIVE_JOBS,
 )
 @section(
     "Ledger",
-    option(
-        "--run-id=ID", "For a new ledger: the tokens are made from it. Default: random.", type=params.run_id
-    ),
+    option("--run-id=ID", "For a new ledger: the tokens are made from it. Default: random."),
     option(
         "--resume-within=TIME",
         "With {date}: an unfinished ledger that began within this time is resumed before a new one is "

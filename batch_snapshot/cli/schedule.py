@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batch_snapshot import __version__
-from batch_snapshot.cli import notify, params, terminal
+from batch_snapshot.cli import notify, terminal
 from batch_snapshot.cli.command import command
 from batch_snapshot.cli.options import MANIFEST, option
 from batch_snapshot.cli.retry import retry_command
@@ -30,12 +30,7 @@ if TYPE_CHECKING:
 @click.argument("kind", type=click.Choice(["systemd", "cron", "kubernetes", "eventbridge"]))
 @MANIFEST
 @click.argument("run_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAG…]")
-@option(
-    "--at=HH:MM",
-    "Start time in UTC; cron uses the machine's time zone.",
-    type=params.time_of_day,
-    default="02:17",
-)
+@option("--at=HH:MM", "Start time in UTC; cron uses the machine's time zone.", default="02:17")
 @option("--keep=N", "Ledgers to keep.", default=30)
 @option("--image=NAME", "Image for kubernetes and eventbridge.", default=f"batch-snapshot:{__version__}")
 @option(
@@ -45,11 +40,9 @@ def schedule_command(
     kind: str,
     manifest: Path,
     run_flags: tuple[str, ...],
-    *,
     at: tuple[int, int],
-    keep: int,
-    image: str,
     output: Path | None,
+    **job: Any,
 ) -> None:
     """Print ready files for nightly runs of MANIFEST.
 
@@ -68,10 +61,9 @@ def schedule_command(
     made = schedule.files(
         kind,
         schedule.NightlyJob(
+            **job,
             hour=at[0],
             minute=at[1],
-            keep=keep,
-            image=image,
             flags=run_flags,
             topic=topic,
             metrics_folder=str(resolved(metrics.parent)) if metrics else None,

@@ -37,29 +37,15 @@ def _change(text: str) -> tuple[float, float]:
     "batch-snapshot simulate --rate 20 --burst 20 --latency 80ms",
     "batch-snapshot simulate --faults internal=0.05,reset-after=0.1 --state world.ndjson",
 )
-@option(
-    "--port=INTEGER RANGE",
-    "Port to serve on. Default: any free one.",
-    type=click.IntRange(0, 65535),
-    default=0,
-    show_default=False,
-)
+@option("--port=INTEGER", "Port to serve on. Default: any free one.", type=click.IntRange(0, 65535))
 @option("--rate=FLOAT", "Writes a second for each access key (a token bucket). Default: no limit.")
 @option("--burst=INTEGER", "Size of that bucket.", default=1)
 @option(
-    "--window=N/TIME",
+    "--window=N/TIME windows",
     "A rolling window for writes, such as 100/1m; may be repeated.",
-    name="windows",
-    type=params.window,
     multiple=True,
 )
-@option(
-    "--latency=TIME",
-    "Added to each answer, such as 80ms.",
-    type=params.short_duration,
-    default="0",
-    show_default=False,
-)
+@option("--latency=TIME", "Added to each answer, such as 80ms.", type=params.short_duration)
 @option(
     "--faults=KIND=SHARE,…",
     "Faults and how often they happen, such as internal=0.05,reset-after=0.1; "
@@ -71,17 +57,15 @@ def _change(text: str) -> tuple[float, float]:
     "Simulator",
     option("--host=TEXT", "A loopback address.", default="127.0.0.1"),
     option(
-        "--then=RATE@TIME",
+        "--then=RATE@TIME changes",
         "Another rate from TIME after the first write on, such as 10@20s; may be repeated.",
-        name="changes",
         type=_change,
         multiple=True,
     ),
     option("--read-rate=FLOAT", "Reads a second for each access key. Default: no limit."),
     option(
-        "--retry-hint/--no-retry-hint",
+        "--retry-hint/--no-retry-hint retry_after",
         "Whether throttles say how long to wait.",
-        name="retry_after",
         default=True,
     ),
     option(
@@ -90,13 +74,9 @@ def _change(text: str) -> tuple[float, float]:
         type=params.short_duration,
     ),
     option("--seed=INTEGER", "Decides which calls meet a fault.", default=0),
-    option("--engagements=INTEGER", "How many engagements the lists show.", default=0, show_default=False),
+    option("--engagements=INTEGER", "How many engagements the lists show."),
     option(
-        "--opportunities=INTEGER",
-        "How many opportunities each of them has.",
-        name="opportunities_per_engagement",
-        default=0,
-        show_default=False,
+        "--opportunities=INTEGER opportunities_per_engagement", "How many opportunities each of them has."
     ),
     option(
         "--invitations=INTEGER",
@@ -105,7 +85,7 @@ def _change(text: str) -> tuple[float, float]:
         show_default=False,
     ),
 )
-def simulate_command(host: str, port: int, **given: Any) -> None:
+def simulate_command(host: str, port: int | None, **given: Any) -> None:
     """Serve a simulated API on this machine until Ctrl-C, and print its URL.
 
     GET URL/_simulator/record lists every snapshot made.
@@ -114,7 +94,7 @@ def simulate_command(host: str, port: int, **given: Any) -> None:
 
     try:
         chosen = simulator.SimulatorSettings(**_fields(given))
-        interrupts.run(simulator.run_forever(chosen, host, port, click.echo, _note_calls))
+        interrupts.run(simulator.run_forever(chosen, host, port or 0, click.echo, _note_calls))
     except ValueError as error:
         raise InputError(f"simulate: {error}") from None
     except OSError as error:
@@ -127,7 +107,8 @@ def _fields(given: dict[str, Any]) -> dict[str, Any]:
     """The fields of `SimulatorSettings` that these options mean."""
     from batch_snapshot import simulator
 
-    fields = {name: value for name, value in given.items() if name not in {"changes", "faults"}}
+    own = {"changes", "faults"}
+    fields = {name: value for name, value in given.items() if value is not None and name not in own}
     if changes := given.get("changes"):
         if given.get("rate") is None:
             raise InputError("simulate: --then changes a rate; give the first with --rate")

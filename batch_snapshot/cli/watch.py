@@ -23,9 +23,7 @@ TOKEN = "BATCH_SNAPSHOT_SERVE_TOKEN"  # noqa: S105 - a name
     "batch-snapshot watch ledgers/backfill.ndjson --control",
 )
 @options.LEDGER
-@options.option(
-    "--serve=HOST:PORT", "Where the page is served.", type=params.address, default=params.SERVED_AT
-)
+@options.option("--serve=HOST:PORT", "Where the page is served.", default=params.SERVED_AT)
 @options.CONTROL
 @options.STATE_DIR
 def watch_command(ledger: Path, serve: tuple[str, int], *, control: bool, state_dir: Path | None) -> int:
