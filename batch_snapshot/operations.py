@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from batch_snapshot.models import Receipt, Request, Row
+from batch_snapshot.models import LARGEST_COUNT, Receipt, Request, Row
 
 #: As botocore names the service.
 SERVICE = "partnercentral-selling"
@@ -21,9 +21,6 @@ SOURCES = ("tasks", "associations", "invitations")
 #: The error of a read that finds nothing.
 NOT_FOUND = "ResourceNotFoundException"
 
-#: The largest revision that a ledger can hold.
-LARGEST_REVISION = 2**63 - 1
-
 
 class ListRead(NamedTuple):
     """How a list is read page by page."""
@@ -33,15 +30,6 @@ class ListRead(NamedTuple):
     items: str
     #: The most items that a page may have.
     page_size: int
-
-
-class JobReads(NamedTuple):
-    """How AWS's own jobs are read, each of which repeats a create operation for one resource."""
-
-    listing: ListRead
-    get: str
-    #: The parameter of `get` that names the job.
-    parameter: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,7 +51,11 @@ class CreateOperation:
     look_up: str
     #: The list of what was made in an engagement.
     listing: ListRead
-    jobs: JobReads
+    #: AWS's own jobs, each of which repeats this operation for one resource: their list, the read of one, and
+    #: the parameter of that read that names the job.
+    jobs: ListRead
+    get_job: str
+    job_parameter: str
     #: Never sent: a valid row, with which the fast call is learned.
     example: Row
     #: The parameter for the idempotency token.
@@ -84,7 +76,7 @@ def snapshot_receipt(answer: Mapping[str, Any], row: Row) -> Receipt | str:
     Garbage looks like a success that names none, and an answer that came late may be of another row.
     """
     arn, revision = answer.get("Arn"), answer.get("Revision")
-    if not (isinstance(arn, str) and arn and type(revision) is int and 1 <= revision <= LARGEST_REVISION):
+    if not (isinstance(arn, str) and arn and type(revision) is int and 1 <= revision <= LARGEST_COUNT):
         return "the answer says success but names no snapshot"
     if not _names_no_other(row, arn, answer):
         return "the answer says success but names the snapshot of another row"
@@ -128,11 +120,9 @@ SNAPSHOT = CreateOperation(
     receipt=snapshot_receipt,
     look_up="GetResourceSnapshot",
     listing=ListRead("ListResourceSnapshots", "ResourceSnapshotSummaries", 1000),
-    jobs=JobReads(
-        ListRead("ListResourceSnapshotJobs", "ResourceSnapshotJobSummaries", 1000),
-        get="GetResourceSnapshotJob",
-        parameter="ResourceSnapshotJobIdentifier",
-    ),
+    jobs=ListRead("ListResourceSnapshotJobs", "ResourceSnapshotJobSummaries", 1000),
+    get_job="GetResourceSnapshotJob",
+    job_parameter="ResourceSnapshotJobIdentifier",
     example=Row("", "Sandbox", "eng-0123456789abcd", "Opportunity", "O1", "OpportunitySummaryView"),
 )
 
@@ -157,12 +147,12 @@ DISCOVERY_READS = frozenset({*(read.name for read in _OTHER_LISTS), "GetEngageme
 #: Every list by the name of its operation.
 LISTS = {
     read.name: read
-    for read in (*_OTHER_LISTS, *(read for one in CREATES for read in (one.listing, one.jobs.listing)))
+    for read in (*_OTHER_LISTS, *(read for one in CREATES for read in (one.listing, one.jobs)))
 }
 
 #: Everything that is read, lists and single things.
 READS = frozenset(
-    {*LISTS, *DISCOVERY_READS, *(name for one in CREATES for name in (one.look_up, one.jobs.get))}
+    {*LISTS, *DISCOVERY_READS, *(name for one in CREATES for name in (one.look_up, one.get_job))}
 )
 
 

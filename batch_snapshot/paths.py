@@ -20,9 +20,6 @@ def state_folder(given: Path | None, environ: Mapping[str, str], home: Path | No
     """The folder for what outlives a run: `--state-dir`, BATCH_SNAPSHOT_STATE_DIR, or XDG's.
 
     https://specifications.freedesktop.org/basedir-spec/latest/
-
-    Raises:
-        InputError: none is named, and there is no home folder.
     """
     if given:
         return given
@@ -43,11 +40,7 @@ def call_log_file(state: Path) -> Path:
 
 
 def ledger_pattern(given: str | None, *, simulated: bool) -> str:
-    """`--ledger`, or the default: without a date, so that a backfill over days finds its ledger again.
-
-    Raises:
-        InputError: a placeholder is unknown.
-    """
+    """`--ledger`, or the default: without a date, so that a backfill over days finds its ledger again."""
     default = "ledgers/{name}.simulated.ndjson" if simulated else "ledgers/{name}.ndjson"
     pattern = default if given is None else files.user_path(given, "--ledger")
     unknown = set(re.findall(r"\{[^{}]*\}", pattern)) - {"{name}", "{date}"}
@@ -70,9 +63,6 @@ def simulated_state(world: Path, given: Path | None) -> Path:
     """The state folder of simulated runs whose service is kept in the file `world`: next to that file.
 
     With `--state-dir` it is a folder within it; real runs use that folder itself.
-
-    Raises:
-        InputError: `world` is a folder.
     """
     if not world.name:
         raise InputError(f"--state {world}: is a folder; name a file")
@@ -129,11 +119,7 @@ def is_dated_ledger(pattern: str, name: str, path: Path) -> bool:
 
 
 def ledgers_of(pattern: str) -> list[Path]:
-    """The existing ledgers of a pattern with {date} that names no manifest, newest first.
-
-    Raises:
-        InputError: it contains {name}, which only a manifest defines, or an unknown placeholder.
-    """
+    """The existing ledgers of a pattern with {date} that names no manifest, newest first."""
     if "{name}" in ledger_pattern(pattern, simulated=False):
         raise InputError(f"{pattern}: there is no manifest here to take {{name}} from: write the name")
     return dated_ledgers(pattern, "")

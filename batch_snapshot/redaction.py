@@ -89,10 +89,8 @@ def of_arguments(arguments: Sequence[str]) -> set[str]:
     found: set[str] = set()
     for before, word in zip(["", *arguments], arguments, strict=False):
         flag, _, value = word.partition("=")
-        if before == WEBHOOK_FLAG:
-            found |= of_webhook(word)
-        elif flag == WEBHOOK_FLAG:
-            found |= of_webhook(value)
+        if WEBHOOK_FLAG in {before, flag}:
+            found |= of_webhook(word if before == WEBHOOK_FLAG else value)
         elif "@" in word and "://" in word:
             found |= of_url(word)
     return found

@@ -36,6 +36,9 @@ GAPS = 100
 #: Errors that concern one engagement only.
 _ENGAGEMENT_ERRORS = frozenset({NOT_FOUND, "AccessDeniedException", "ValidationException"})
 
+#: What a finding can be; unreadable is an engagement, to these credentials.
+KINDS = ("missing", "mismatched", "extra", "unreadable")
+
 _TABLES = """
 CREATE TABLE rows (account TEXT, catalog TEXT, engagement TEXT, resource_type TEXT, resource TEXT,
     template TEXT, status TEXT, arn TEXT, revision INTEGER, chance BLOB,
@@ -57,7 +60,7 @@ class ListedSnapshot(NamedTuple):
 
 
 class Finding(NamedTuple):
-    #: missing, mismatched, extra, or unreadable (the engagement, to these credentials).
+    #: One of `KINDS`.
     what: str
     row: Row
     revision: int | None
@@ -105,7 +108,7 @@ async def verify(
         sqlite.temporary_tables(_TABLES) as db,
         SnapshotIndex(paths.snapshot_index_file(state_folder_of(own))) as known,
     ):
-        last = _store_rows(db, path, sample, result)
+        last = _store_rows(db, path, header, sample, result)
         result.warnings += known.refresh(path.parent)
         async with open_ledger_readers(path, last, own, environment) as readers:
             verifier = _Verifier(db, known, service_of(last), header.started_at, result)
@@ -120,20 +123,24 @@ async def verify(
     return result
 
 
-def _store_rows(db: Connection, path: Path, sample: int | None, result: Verification) -> Header:
-    """Store the rows of the ledger; the last line of a row wins."""
-    last: Header | None = None
+def _store_rows(db: Connection, path: Path, last: Header, sample: int | None, result: Verification) -> Header:
+    """Store the rows of the ledger, of which the last line wins; returns the last run line."""
+
+    def store(row: Row, *values: str | int | None) -> None:
+        chance = blake2b(row.key, digest_size=8, person=b"sample").digest()
+        db.execute(
+            "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, *values, chance)
+        )
+
     for line in lines(path):
         record = line.record
         if isinstance(record, Header):
             last = record
         elif isinstance(record, Result):
-            _store(db, record.row, record.status, record.arn, record.revision)
+            store(record.row, record.status, record.arn, record.revision)
         elif isinstance(record, Skipped):
             for row in record.rows:
-                _store(db, row, record.reason)
-    if last is None:
-        raise LedgerError(f"{path}: no run has begun in it; name a ledger that a run has written")
+                store(row, record.reason, None, None)
     count = "SELECT count(*) FROM rows WHERE status = ?"
     (result.succeeded,) = db.execute(count, (Status.SUCCEEDED,)).fetchone()
     if sample is not None:
@@ -145,16 +152,6 @@ def _store_rows(db: Connection, path: Path, sample: int | None, result: Verifica
         )
     (result.checked,) = db.execute(count, (Status.SUCCEEDED,)).fetchone()
     return last
-
-
-def _store(
-    db: Connection, row: Row, status: str, arn: str | None = None, revision: int | None = None
-) -> None:
-    chance = blake2b(row.key, digest_size=8, person=b"sample").digest()
-    db.execute(
-        "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*row, status, arn, revision, chance),
-    )
 
 
 class _Verifier:
@@ -289,7 +286,7 @@ def as_json(result: Verification) -> dict[str, Any]:
         "succeeded": result.succeeded,
         "checked": result.checked,
         "engagements": result.engagements,
-        "counts": {what: kinds[what] for what in ("missing", "mismatched", "extra", "unreadable")},
+        "counts": {what: kinds[what] for what in KINDS},
         "findings": [
             {
                 "what": one.what,

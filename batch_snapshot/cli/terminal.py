@@ -151,22 +151,6 @@ def screen() -> "Iterator[Screen]":
             current.screen = None
 
 
-@contextmanager
-def paused() -> Iterator[None]:
-    """Leave the terminal to a prompt: the display is wiped, and lines are written after the prompt."""
-    current = current_reporter()
-    if current.screen is not None:
-        current.screen.pause()
-    current.pending = []
-    try:
-        yield
-    finally:
-        pending, current.pending = current.pending, None
-        if current.screen is not None:
-            current.screen.resume()
-        write("".join(pending))
-
-
 def run(work: Coroutine[Any, Any, T], **backend_options: Any) -> T:
     """Run `work` in an event loop; a prompt for an MFA code pauses the display."""
     from batch_snapshot.aws import mfa
@@ -176,10 +160,20 @@ def run(work: Coroutine[Any, Any, T], **backend_options: Any) -> T:
 
 
 async def _ask(prompt: str) -> str:
+    """Leave the terminal to a prompt: the display is wiped, and lines are written after the prompt."""
     from batch_snapshot.aws import mfa
 
-    with paused():
+    current = current_reporter()
+    if current.screen is not None:
+        current.screen.pause()
+    current.pending = []
+    try:
         return await mfa.ask(prompt)
+    finally:
+        pending, current.pending = current.pending, None
+        if current.screen is not None:
+            current.screen.resume()
+        write("".join(pending))
 
 
 def confirm(question: str) -> bool:

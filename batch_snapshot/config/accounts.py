@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from batch_snapshot.config.options import Options, with_recorded_quotas
 from batch_snapshot.endpoints import IGNORE, check_credential_endpoints, environment_endpoint
@@ -112,21 +112,18 @@ def _selected_names(accounts: Mapping[str, Account], words: Sequence[str]) -> It
 
 
 def effective_quotas(accounts: Mapping[str, Account], options: Options) -> dict[str, Quota]:
-    return {name: _quota(account, options) for name, account in accounts.items()}
-
-
-def _quota(account: Account, options: Options) -> Quota:
-    quota = account.quota
-    if options.daily_quota is not None:
-        if options.daily_quota <= quota.reserve:
-            raise InputError(
-                f"--daily-quota {options.daily_quota}: account {account.name!r} reserves {quota.reserve} "
-                "calls for others, which leaves nothing: give more"
-            )
-        quota = replace(quota, per_day=options.daily_quota)
+    given: dict[str, Any] = {}
+    if (daily := options.daily_quota) is not None:
+        given["per_day"] = daily
+        for account in accounts.values():
+            if daily <= (reserve := account.quota.reserve):
+                raise InputError(
+                    f"--daily-quota {daily}: account {account.name!r} reserves {reserve} calls for others, "
+                    "which leaves nothing: give more"
+                )
     if options.rate is not None:
-        quota = replace(quota, per_second=None if isinstance(options.rate, str) else options.rate)
-    return quota
+        given["per_second"] = None if isinstance(options.rate, str) else options.rate
+    return {name: replace(account.quota, **given) for name, account in accounts.items()}
 
 
 def accounts_with_quotas(

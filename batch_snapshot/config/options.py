@@ -152,6 +152,11 @@ def option_warnings(options: Options) -> list[str]:
     return [f"--region {options.region}: only {REGION} serves the API"]
 
 
+#: Settings that a run line records as they are.
+_RECORDED = (
+    *("concurrency", "rate", "daily_quota", "wait"),
+    *("max_attempts", "token_ttl", "resend_in_doubt", "max_duration"),
+)
 #: Settings that a retry takes over from the run where its own options name none.
 _INHERITED = ("rate", "daily_quota", "state_dir", "profile", "region", "name", "catalog")
 
@@ -159,14 +164,7 @@ _INHERITED = ("rate", "daily_quota", "state_dir", "profile", "region", "name", "
 def recorded_settings(options: Options, before: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
     engine, cluster = options.engine, options.cluster
     settings = {
-        "concurrency": engine.concurrency,
-        "rate": options.rate,
-        "daily_quota": options.daily_quota,
-        "wait": options.wait,
-        "max_attempts": engine.max_attempts,
-        "token_ttl": engine.token_ttl,
-        "resend_in_doubt": engine.resend_in_doubt,
-        "max_duration": engine.max_duration,
+        **{name: getattr(engine if hasattr(engine, name) else options, name) for name in _RECORDED},
         "accounts": list(options.accounts),
         "profile": options.profile,
         "region": options.region,
@@ -177,7 +175,7 @@ def recorded_settings(options: Options, before: Mapping[str, Any] = MappingProxy
     inherited = {key: before[key] for key in _INHERITED if settings.get(key) is None and key in before}
     if_given = {
         "lease_s": cluster.budget if cluster else None,
-        "drain_s": options.engine.drain_timeout if cluster else None,
+        "drain_s": engine.drain_timeout if cluster else None,
         "changed_since": options.changed_since,
         "skip_active_jobs": options.skip_active_jobs,
         "limit": options.limit,

@@ -80,7 +80,7 @@ class ListReader:
         if one.context_types:
             await self._read_contexts()
         if jobs:
-            await self._walk(SNAPSHOT.jobs.listing.name, self._store_running_jobs, Status="Running")
+            await self._walk(SNAPSHOT.jobs.name, self._store_running_jobs, Status="Running")
             await self._read_jobs()
 
     async def _read_pairs(self, sources: Sequence[str]) -> None:
@@ -276,7 +276,7 @@ class ListReader:
 
     async def _read_jobs(self) -> None:
         """Read each running job of a found engagement that no task has named a pair for."""
-        self.operation = SNAPSHOT.jobs.get
+        self.operation = SNAPSHOT.get_job
         unknown = self._db.execute(
             "SELECT job FROM jobs j WHERE search = ? AND running AND resource IS NULL AND EXISTS"
             " (SELECT 1 FROM pairs p WHERE p.search = j.search AND p.engagement = j.engagement) ORDER BY job",
@@ -288,7 +288,7 @@ class ListReader:
         async def read_one(row: tuple[str]) -> None:
             [job] = row
             answer = await self._reader.read(
-                SNAPSHOT.jobs.get, Catalog=catalog, **{SNAPSHOT.jobs.parameter: job}
+                SNAPSHOT.get_job, Catalog=catalog, **{SNAPSHOT.job_parameter: job}
             )
             self._db.execute(
                 "UPDATE jobs SET resource = ?, template = ? WHERE search = ? AND job = ?",

@@ -92,7 +92,7 @@ class SkipFilter:
             await self._record(at_least=1)
 
     async def _read_lists(self, account: str, catalog: str) -> None:
-        operation = SNAPSHOT.jobs.listing.name
+        operation = SNAPSHOT.jobs.name
         reader = self.readers[account]
         try:
             if self.active_jobs:
@@ -141,7 +141,7 @@ class SkipFilter:
             )
 
     async def _read_jobs(self, reader: Reader, account: str, catalog: str) -> None:
-        async for page in reader.pages(SNAPSHOT.jobs.listing.name, Catalog=catalog, Status="Running"):
+        async for page in reader.pages(SNAPSHOT.jobs.name, Catalog=catalog, Status="Running"):
             known = "SELECT 1 FROM engagements WHERE account = ? AND catalog = ? AND engagement = ?"
             ours = [
                 str(item.get("Id"))
@@ -154,7 +154,7 @@ class SkipFilter:
         """Read what a job takes care of, once: then the index knows it."""
         job = self.index.job(self.service, catalog, name) if self.service else None
         if not job:
-            answer = await reader.read(SNAPSHOT.jobs.get, Catalog=catalog, **{SNAPSHOT.jobs.parameter: name})
+            answer = await reader.read(SNAPSHOT.get_job, Catalog=catalog, **{SNAPSHOT.job_parameter: name})
             members = (SNAPSHOT.members[field] for field in ("engagement", "resource", "template"))
             job = SnapshotJob(*(str(answer.get(member) or "") for member in members))
             if self.service and all(job):

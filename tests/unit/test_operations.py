@@ -44,7 +44,7 @@ def test_parameters_of_every_entry_are_those_of_the_service_model(operation):
     request = Request(operation.example, "token")
     assert operation.create_parameters(request).keys() == members(operation.name).keys() - {"Tags"}
     assert operation.read_parameters(operation.example).keys() <= members(operation.look_up).keys()
-    assert operation.jobs.parameter in members(operation.jobs.get)
+    assert operation.job_parameter in members(operation.get_job)
     assert {*operation.parameters, "account"} == set(Row._fields)
 
 
