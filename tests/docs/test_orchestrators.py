@@ -70,7 +70,7 @@ def command(deployment):
     return [*container["command"], *container.get("args", [])]
 
 
-@pytest.mark.parametrize("version", ["1.31", "1.34"])
+@pytest.mark.parametrize("version", ["1.31", "1.37"])
 def test_kubernetes_takes_the_cluster(version):
     for made in cluster().values():
         kubernetes_validate.validate(made, version, strict=True)

@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 
 from batch_snapshot import cli, schedule
 from batch_snapshot.clock import utc_now
+from batch_snapshot.config.options import DEFAULT_SETTINGS
 from batch_snapshot.errors import InputError
 from tests import ROOT
 from tests.docs.pages import block
+from tests.docs.test_orchestrators import taken_by
 from tests.support.strategies import patient
 
 ARN = "arn:aws:iam::123456789012:role/Snapshot"
@@ -84,6 +86,18 @@ def test_systemd_accepts_the_units(tmp_path, one):
     assert (done.returncode, done.stdout) == (0, "")
     # It tells of mistakes in the units of the machine, too.
     assert not [line for line in done.stderr.splitlines() if "batch-snapshot" in line]
+
+
+def test_systemd_restarts_a_run_that_another_try_may_help():
+    settings = dict(re.findall(r"^(\w+)=(.*)$", text("systemd", PLAIN), re.MULTILINE))
+    assert settings["Restart"] == "on-failure"
+    final, success = (
+        {int(code) for code in settings[name].split()}
+        for name in ("RestartPreventExitStatus", "SuccessExitStatus")
+    )
+    # A deferred night is continued by the next one.
+    assert (final, success) == ({1, 2, 3}, {4})
+    assert int(settings["TimeoutStopSec"]) > DEFAULT_SETTINGS.drain_timeout
 
 
 def test_systemd_hardens_the_service(tmp_path):
@@ -150,7 +164,7 @@ def test_too_long_cron_line_is_refused():
 # -- Kubernetes --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", ["1.31", "1.34"])
+@pytest.mark.parametrize("version", ["1.31", "1.37"])
 @pytest.mark.parametrize("one", [PLAIN, RICH, night(profiles=("partner",))], ids=["plain", "rich", "profile"])
 def test_kubernetes_accepts_the_objects(one, version):
     objects = list(yaml.safe_load_all(text("kubernetes", one)))
@@ -166,6 +180,7 @@ def test_cron_job_never_overlaps_and_keeps_ledgers_and_state():
     assert (job["concurrencyPolicy"], job["schedule"], job["timeZone"]) == ("Forbid", "5 23 * * *", "Etc/UTC")
     pod = job["jobTemplate"]["spec"]["template"]["spec"]
     assert pod["restartPolicy"] == "Never"
+    assert pod["terminationGracePeriodSeconds"] > DEFAULT_SETTINGS.drain_timeout
     assert {"name": "data", "persistentVolumeClaim": {"claimName": f"batch-snapshot-{RICH.slug}"}} in pod[
         "volumes"
     ]
@@ -259,6 +274,38 @@ def test_cloudformation_and_step_functions_accept_the_templates(tmp_path):
     assert (done.returncode, done.stdout) == (0, ""), done.stdout
 
 
+def lower_first(value: Any) -> Any:
+    """Properties of a template with the keys that ECS's own API has."""
+    if isinstance(value, list):
+        return [lower_first(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    keys = {"EFSVolumeConfiguration": "efsVolumeConfiguration", "FilesystemId": "fileSystemId", "IAM": "iam"}
+    return {
+        keys.get(key, key[0].lower() + key[1:]): inner if key == "Options" else lower_first(inner)
+        for key, inner in value.items()
+    }
+
+
+@NIGHTS
+def test_ecs_and_scheduler_accept_what_the_template_makes(one):
+    """By the models of their APIs; references stand for themselves."""
+    made = {
+        name: resource["Properties"]
+        for name, resource in loaded(text("eventbridge", one))["Resources"].items()
+        if name in {"TaskDefinition", "Schedule"}
+    }
+    task = made["TaskDefinition"]
+    for container in task["ContainerDefinitions"]:
+        # A condition: the second value is the one if it holds.
+        container["Secrets"] = container["Secrets"][1]
+    taken_by("ecs", "RegisterTaskDefinition")(lower_first(task))
+    target = made["Schedule"]["Target"]["EcsParameters"]
+    network = target["NetworkConfiguration"]
+    network["awsvpcConfiguration"] = network.pop("AwsvpcConfiguration")
+    taken_by("scheduler", "CreateSchedule")({**made["Schedule"], "Name": one.name})
+
+
 @NIGHTS
 def test_cloudformation_template_has_no_yaml_anchors(one):
     """Its tools that read templates locally do; the service does not."""
@@ -304,6 +351,7 @@ def test_task_keeps_ledgers_and_state_on_efs():
     for one in containers:
         assert one["MountPoints"] == [{"SourceVolume": "data", "ContainerPath": "/data"}]
         assert one["ReadonlyRootFilesystem"] is True
+        assert DEFAULT_SETTINGS.drain_timeout < one["StopTimeout"] <= 120
     assert made["FileSystem"]["DeletionPolicy"] == "Retain"
     assert made["Schedule"]["Properties"]["ScheduleExpression"] == "cron(17 2 * * ? *)"
 
