@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from batch_snapshot.config.accounts import Targets
 from batch_snapshot.config.options import Options
 from batch_snapshot.discovery import output
 from batch_snapshot.discovery.readers import Environment, open_readers
-from batch_snapshot.discovery.search import FoundPair, Search, SearchCounts
+from batch_snapshot.discovery.search import Discovery, FoundPair, Search, SearchReport
 from batch_snapshot.errors import InputError
 from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.manifest.service_model import DEFAULT_TEMPLATE
@@ -24,29 +24,6 @@ from batch_snapshot.text import timestamp
 AMBIENT = "default"
 
 
-@dataclass(frozen=True, kw_only=True)
-class SearchReport:
-    #: Calls by operation, throttled ones too.
-    calls: Mapping[str, int]
-    throttled: int
-    elapsed_s: float
-    #: The search continued an interrupted one.
-    resumed: bool
-    #: Which lists were refused, what is missing for that, and the way out.
-    warnings: list[str]
-    #: Lists that the SDK does not know.
-    unknown: list[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Discovery(SearchReport):
-    output: str
-    counts: SearchCounts
-    #: Of an update: pairs that are new, and pairs that are marked.
-    added: int = 0
-    gone: int = 0
-
-
 async def discover(
     path: Path,
     filters: Filters,
@@ -54,19 +31,12 @@ async def discover(
     environment: Environment,
     *,
     name: str | None = None,
-    jobs: bool = True,
     skip_active: bool = False,
 ) -> Discovery:
     """Write the pairs that the service's lists name to a new file.
 
-    Args:
-        path: `.yaml` for a manifest; `.ndjson` for pairs that a manifest includes.
-        filters: which pairs.
-        options: accounts and endpoint.
-        environment: clocks, randomness, progress.
-        name: of the manifest; None: the file's.
-        jobs: whether to find out which pairs have a running snapshot job.
-        skip_active: leave those out.
+    A manifest with `name` (by default the file's) is written to a `.yaml`, pairs that a manifest includes to
+    an `.ndjson`. Pairs that a running snapshot job covers are left out with `skip_active`.
 
     Raises:
         ServiceError: a list cannot be read; what was found is kept for the same command.
@@ -77,7 +47,7 @@ async def discover(
     partial = partial_file(path)
     partial.parent.mkdir(parents=True, exist_ok=True)
     with Search(partial, [filters], targets.endpoint, environment.now()) as search:
-        report = await run_search(search, targets, options, environment, jobs=jobs or skip_active)
+        report = await run_search(search, targets, options, environment, jobs=True)
         counts = search.counts()
         pairs = search.pairs(skip_active=skip_active)
         with output.replaced(path) as file:

@@ -7,6 +7,7 @@ engagement. An association is a pair that has at least one snapshot.
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from batch_snapshot.engine.reader import Reader, map_concurrently
 from batch_snapshot.manifest.filters import Filters, since
 from batch_snapshot.manifest.service_model import row_input
 from batch_snapshot.models import ApiError, Verdict
-from batch_snapshot.operations import SNAPSHOT, iam_action
+from batch_snapshot.operations import SNAPSHOT, SOURCES, iam_action
 
 Items = list[dict[str, Any]]
 
@@ -25,8 +26,8 @@ Items = list[dict[str, Any]]
 NAMED_AT_ONCE = 10
 
 #: Of each list in `pairs.sources`.
-TASKS, ASSOCIATIONS, INVITATIONS = 1, 2, 4
-SOURCE_BITS = {"tasks": TASKS, "associations": ASSOCIATIONS, "invitations": INVITATIONS}
+SOURCE_BITS = {name: 1 << number for number, name in enumerate(SOURCES)}
+TASKS, ASSOCIATIONS, INVITATIONS = SOURCE_BITS.values()
 
 #: Only newer SDKs know this list.
 OPPORTUNITY_TASKS = "ListOpportunityFromEngagementTasks"
@@ -35,41 +36,31 @@ OPPORTUNITY_TASKS = "ListOpportunityFromEngagementTasks"
 ACCEPTING_TASKS, ACCEPTED = "ListEngagementByAcceptingInvitationTasks", "ListEngagementInvitations"
 
 
+@dataclass(slots=True, kw_only=True)
 class ListReader:
-    """Reads the lists of one search.
+    """Reads the lists of one search, whose number is in each row of its tables."""
 
-    Attributes:
-        operation: the one that is being read.
-        left_out: which lists were refused, what is missing for that, and the way out.
-        unknown: lists that the SDK does not know.
-    """
+    db: sqlite.Connection
+    number: int
+    filters: Filters
+    reader: Reader
+    now: datetime
+    on_progress: Callable[[str], None]
+    #: The operation that is being read.
+    operation: str = ""
+    #: Which lists were refused, what is missing for that, and the way out.
+    left_out: list[str] = field(default_factory=list)
+    #: Lists that the SDK does not know.
+    unknown: list[str] = field(default_factory=list)
 
-    def __init__(
-        self,
-        db: sqlite.Connection,
-        number: int,
-        filters: Filters,
-        reader: Reader,
-        *,
-        now: datetime,
-        on_progress: Callable[[str], None],
-    ) -> None:
-        self.operation = ""
-        self.left_out: list[str] = []
-        self.unknown: list[str] = []
-        self._db = db
-        self._number = number
-        self._filters = filters
-        self._reader = reader
-        self._now = now
-        self._on_progress = on_progress
-        few = 0 < len(filters.engagements) <= NAMED_AT_ONCE
-        self._named: dict[str, Any] = {"EngagementIdentifier": list(filters.engagements)} if few else {}
-        shapes = row_input()
-        self._patterns = {"engagement": shapes["engagement"].regex, "resource": shapes["resource"].regex}
+    @property
+    def _named(self) -> dict[str, Any]:
+        """The parameter that names the engagements of the filter, if these are few enough."""
+        few = 0 < len(self.filters.engagements) <= NAMED_AT_ONCE
+        return {"EngagementIdentifier": list(self.filters.engagements)} if few else {}
 
     async def read(self, *, jobs: bool) -> None:
-        one = self._filters
+        one = self.filters
         for part in _parts(one.created_by):
             await self._walk("ListEngagements", partial(self._store_ids, "engagements"), CreatedBy=part)
         if one.stages or one.changed_since:
@@ -101,9 +92,9 @@ class ListReader:
         given: dict[str, Any] = {"Sort": {"SortBy": "Identifier", "SortOrder": "ASCENDING"}}
         if stages:
             given["LifeCycleStage"] = stages
-        if self._filters.changed_since:
+        if self.filters.changed_since:
             # One second earlier: the service leaves out what was modified at the very moment.
-            after = since(self._filters.changed_since, self._now).timestamp() - 1
+            after = since(self.filters.changed_since, self.now).timestamp() - 1
             given["LastModifiedDate"] = {"AfterLastModifiedDate": after}
         return given
 
@@ -113,25 +104,25 @@ class ListReader:
             await read()
         except ApiError as error:
             failure = error.failure
-            if failure.verdict is not Verdict.REFUSED or self._filters.sources == ("invitations",):
+            if failure.verdict is not Verdict.REFUSED or self.filters.sources == ("invitations",):
                 raise
             way_out = "take them from your CRM"
             if failure.code == "AccessDeniedException":
                 way_out = f"allow {' and '.join(map(iam_action, operations))}"
             self.left_out.append(
-                f"account {self._reader.name}: {what} are not covered: {self.operation}: {failure.code}: "
+                f"account {self.reader.name}: {what} are not covered: {self.operation}: {failure.code}: "
                 f"{failure.message}; {way_out}"
             )
 
     async def _read_opportunity_tasks(self) -> None:
-        if await self._reader.inputs(OPPORTUNITY_TASKS):
+        if await self.reader.inputs(OPPORTUNITY_TASKS):
             await self._walk(OPPORTUNITY_TASKS, self._store_tasks, TaskStatus=["COMPLETE"], **self._named)
         else:
             self.unknown.append(OPPORTUNITY_TASKS)
 
     async def _read_invitations(self) -> None:
         await self._walk(ACCEPTING_TASKS, self._store_accepted, TaskStatus=["COMPLETE"])
-        some = self._db.execute("SELECT 1 FROM accepted WHERE search = ? LIMIT 1", (self._number,))
+        some = self.db.execute("SELECT 1 FROM accepted WHERE search = ? LIMIT 1", (self.number,))
         if some.fetchone():
             which: dict[str, Any] = {"ParticipantType": "RECEIVER", "Status": ["ACCEPTED"], **self._named}
             await self._walk(ACCEPTED, self._store_invitations, **which)
@@ -144,36 +135,36 @@ class ListReader:
         After so many `pages` it stops, unless the number is 0. Returns whether the list was read to its end.
         """
         self.operation = operation
-        name = json.dumps([self._number, operation, parameters])
-        known = self._db.execute("SELECT token, done, items FROM steps WHERE name = ?", (name,)).fetchone()
+        name = json.dumps([self.number, operation, parameters])
+        known = self.db.execute("SELECT token, done, items FROM steps WHERE name = ?", (name,)).fetchone()
         token, done, items = known or (None, 0, 0)
         if done:
             return True
-        catalog = self._filters.catalog
-        async for page in self._reader.pages(operation, token, Catalog=catalog, **parameters):
+        catalog = self.filters.catalog
+        async for page in self.reader.pages(operation, token, Catalog=catalog, **parameters):
             items = len(page.items) + (0 if page.restarted else items)
-            self._db.execute("BEGIN")
+            self.db.execute("BEGIN")
             store(page.items)
             step = (name, page.token, page.token is None, items)
-            self._db.execute("INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?)", step)
-            self._db.execute("COMMIT")
-            self._on_progress(f"{operation}: {items:,}")
+            self.db.execute("INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?)", step)
+            self.db.execute("COMMIT")
+            self.on_progress(f"{operation}: {items:,}")
             token, pages = page.token, pages - 1
             if pages == 0:
                 break
         return token is None
 
     def _store_ids(self, table: str, items: Items) -> None:
-        ids = [(self._number, item.get("Id")) for item in items]
-        self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", ids)  # noqa: S608 - names of our own
+        ids = [(self.number, item.get("Id")) for item in items]
+        self.db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", ids)  # noqa: S608 - names of our own
 
     def _store_accepted(self, items: Items) -> None:
         accepted = [
-            (self._number, _id(item, "EngagementInvitationId"), item["OpportunityId"], item.get(_JOB))
+            (self.number, _id(item, "EngagementInvitationId"), item["OpportunityId"], item.get(_JOB))
             for item in items
             if item.get("OpportunityId")
         ]
-        self._db.executemany("INSERT OR REPLACE INTO accepted VALUES (?, ?, ?, ?)", accepted)
+        self.db.executemany("INSERT OR REPLACE INTO accepted VALUES (?, ?, ?, ?)", accepted)
 
     def _store_invitations(self, items: Items) -> None:
         """Store what the tasks have accepted, as tasks that name the engagement too."""
@@ -181,41 +172,41 @@ class ListReader:
         tasks = [
             {"EngagementId": item.get("EngagementId"), "OpportunityId": resource, _JOB: job}
             for item in items
-            for resource, job in self._db.execute(of_invitation, (self._number, _id(item, "Id")))
+            for resource, job in self.db.execute(of_invitation, (self.number, _id(item, "Id")))
         ]
         self._store_tasks(tasks, INVITATIONS)
 
     def _store_tasks(self, items: Items, source: int = TASKS) -> None:
         self._store_pairs(items, "EngagementId", "OpportunityId", source)
         jobs = [
-            (self._number, item[_JOB], item.get("EngagementId"), item.get("OpportunityId"))
+            (self.number, item[_JOB], item.get("EngagementId"), item.get("OpportunityId"))
             for item in items
             if item.get(_JOB)
         ]
-        self._db.executemany("INSERT OR IGNORE INTO jobs VALUES (?, ?, ?, ?, NULL, 0)", jobs)
+        self.db.executemany("INSERT OR IGNORE INTO jobs VALUES (?, ?, ?, ?, NULL, 0)", jobs)
 
     def _store_associations(self, items: Items) -> None:
-        wanted = [item for item in items if item.get("ResourceType") == self._filters.resource_type]
+        wanted = [item for item in items if item.get("ResourceType") == self.filters.resource_type]
         self._store_pairs(wanted, "EngagementId", "ResourceId", ASSOCIATIONS)
 
     def _store_pairs(self, items: Items, engagement: str, resource: str, source: int) -> None:
         """Store pairs; a task that failed or still runs names no engagement, and an invalid item no id."""
         pairs = [(item.get(engagement) or "", item.get(resource) or "") for item in items]
+        shapes = [row_input()[name].regex for name in ("engagement", "resource")]
         whole = [
-            (self._number, *pair, source)
+            (self.number, *pair, source)
             for pair in pairs
-            if self._patterns["engagement"].fullmatch(pair[0])
-            and self._patterns["resource"].fullmatch(pair[1])
+            if all(shape.fullmatch(text) for shape, text in zip(shapes, pair, strict=True))
         ]
-        self._db.executemany(
+        self.db.executemany(
             "INSERT INTO pairs VALUES (?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET sources = sources | excluded.sources",
             whole,
         )
 
     async def _read_contexts(self) -> None:
-        known = (await self._reader.inputs("ListEngagements")).get("ContextTypes", ())
-        if set(self._filters.context_types) <= set(known):
+        known = (await self.reader.inputs("ListEngagements")).get("ContextTypes", ())
+        if set(self.filters.context_types) <= set(known):
             try:
                 return await self._list_contexts()
             except ApiError as error:
@@ -228,7 +219,7 @@ class ListReader:
 
         Nobody documents whether an engagement must have all the types that one request names.
         """
-        for kind in self._filters.context_types:
+        for kind in self.filters.context_types:
             pages = changes.pages_to_read(len(self._without_contexts()), NAMED_AT_ONCE)
             list_some = partial(self._walk, "ListEngagements", self._store_contexts, ContextTypes=[kind])
             if not (pages and await list_some(pages=pages)):
@@ -236,16 +227,16 @@ class ListReader:
                     await list_some(EngagementIdentifier=part)
 
     def _store_contexts(self, items: Items) -> None:
-        fit = [(self._number, item.get("Id")) for item in items]
-        self._db.executemany("INSERT OR REPLACE INTO contexts VALUES (?, ?, 1)", fit)
+        fit = [(self.number, item.get("Id")) for item in items]
+        self.db.executemany("INSERT OR REPLACE INTO contexts VALUES (?, ?, 1)", fit)
 
     def _without_contexts(self) -> list[str]:
         """The found engagements of whose contexts nothing is known."""
-        found = self._db.execute(
+        found = self.db.execute(
             "SELECT DISTINCT engagement FROM pairs p WHERE search = ? AND NOT EXISTS"
             " (SELECT 1 FROM contexts c WHERE c.search = p.search AND c.engagement = p.engagement)"
             " ORDER BY engagement",
-            (self._number,),
+            (self.number,),
         )
         return [name for (name,) in found]
 
@@ -253,46 +244,46 @@ class ListReader:
         """Read each engagement: the SDK knows no list of those that have a context of these types."""
         self.operation = "GetEngagement"
         names = self._without_contexts()
-        wanted = set(self._filters.context_types)
+        wanted = set(self.filters.context_types)
         done = 0
 
         async def read_one(name: str) -> None:
             nonlocal done
-            answer = await self._reader.read("GetEngagement", Catalog=self._filters.catalog, Identifier=name)
+            answer = await self.reader.read("GetEngagement", Catalog=self.filters.catalog, Identifier=name)
             types = {context.get("Type") for context in answer.get("Contexts") or ()}
-            fits = (self._number, name, bool(wanted & types))
-            self._db.execute("INSERT OR REPLACE INTO contexts VALUES (?, ?, ?)", fits)
+            fits = (self.number, name, bool(wanted & types))
+            self.db.execute("INSERT OR REPLACE INTO contexts VALUES (?, ?, ?)", fits)
             done += 1
-            self._on_progress(f"GetEngagement: {done:,} of {len(names):,}")
+            self.on_progress(f"GetEngagement: {done:,} of {len(names):,}")
 
         await map_concurrently(names, read_one)
 
     def _store_running_jobs(self, items: Items) -> None:
         for item in items:
-            self._db.execute(
+            self.db.execute(
                 "INSERT INTO jobs VALUES (?, ?, ?, NULL, NULL, 1) ON CONFLICT DO UPDATE SET running = 1",
-                (self._number, item.get("Id"), item.get("EngagementId")),
+                (self.number, item.get("Id"), item.get("EngagementId")),
             )
 
     async def _read_jobs(self) -> None:
         """Read each running job of a found engagement that no task has named a pair for."""
         self.operation = SNAPSHOT.get_job
-        unknown = self._db.execute(
+        unknown = self.db.execute(
             "SELECT job FROM jobs j WHERE search = ? AND running AND resource IS NULL AND EXISTS"
             " (SELECT 1 FROM pairs p WHERE p.search = j.search AND p.engagement = j.engagement) ORDER BY job",
-            (self._number,),
+            (self.number,),
         ).fetchall()
-        catalog = self._filters.catalog
+        catalog = self.filters.catalog
         resource, template = SNAPSHOT.members["resource"], SNAPSHOT.members["template"]
 
         async def read_one(row: tuple[str]) -> None:
             [job] = row
-            answer = await self._reader.read(
+            answer = await self.reader.read(
                 SNAPSHOT.get_job, Catalog=catalog, **{SNAPSHOT.job_parameter: job}
             )
-            self._db.execute(
+            self.db.execute(
                 "UPDATE jobs SET resource = ?, template = ? WHERE search = ? AND job = ?",
-                (answer.get(resource), answer.get(template), self._number, job),
+                (answer.get(resource), answer.get(template), self.number, job),
             )
 
         await map_concurrently(unknown, read_one)

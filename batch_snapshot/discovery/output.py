@@ -1,23 +1,17 @@
 """What `discover` has found: as files, as text and as JSON."""
 
-from __future__ import annotations
-
 import json
 import textwrap
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TextIO
+from pathlib import Path
+from typing import Any, TextIO
 
 from batch_snapshot import files
+from batch_snapshot.discovery.search import Discovery, FoundPair
 from batch_snapshot.errors import StorageError, way_out
 from batch_snapshot.text import plural
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
-
-    from batch_snapshot.discovery.discover import Discovery
-    from batch_snapshot.discovery.search import FoundPair
 
 #: Endings that mean pairs by line, and a manifest.
 BY_LINE = frozenset({".ndjson", ".jsonl"})

@@ -1,35 +1,27 @@
 """Readers: what a command uses that only reads from the service."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from random import Random
 
 from batch_snapshot import paths
 from batch_snapshot.aws import profiles
 from batch_snapshot.aws.client import Clients
 from batch_snapshot.aws.target import open_target
-from batch_snapshot.config.accounts import recorded_accounts, resolve_targets
+from batch_snapshot.config.accounts import Targets, recorded_accounts, resolve_targets
 from batch_snapshot.config.options import Options, isolate_simulated_state, state_folder_of
+from batch_snapshot.engine.account import AccountState
 from batch_snapshot.engine.limits import AccountLimits
-from batch_snapshot.engine.reader import Reader
+from batch_snapshot.engine.reader import Call, Inputs, Reader
 from batch_snapshot.errors import LedgerError
+from batch_snapshot.ledger.records import Header
 from batch_snapshot.models import SIMULATOR
 from batch_snapshot.ratelimit.windows import CallLog
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-    from datetime import datetime
-    from pathlib import Path
-    from random import Random
-
-    from batch_snapshot.config.accounts import Targets
-    from batch_snapshot.engine.account import AccountState
-    from batch_snapshot.engine.reader import Call, Inputs
-    from batch_snapshot.ledger.records import Header
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

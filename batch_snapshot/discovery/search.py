@@ -66,6 +66,29 @@ class SearchCounts:
     active_jobs: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class SearchReport:
+    #: Calls by operation, throttled ones too.
+    calls: Mapping[str, int]
+    throttled: int
+    elapsed_s: float
+    #: The search continued an interrupted one.
+    resumed: bool
+    #: Which lists were refused, what is missing for that, and the way out.
+    warnings: list[str]
+    #: Lists that the SDK does not know.
+    unknown: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discovery(SearchReport):
+    output: str
+    counts: SearchCounts
+    #: Of an update: pairs that are new, and pairs that are marked.
+    added: int = 0
+    gone: int = 0
+
+
 class Search:
     """Searches, kept in one file; the same searches of the same `about` continue where they stopped.
 
@@ -124,8 +147,14 @@ class Search:
     ) -> None:
         """Read every list that the searches need, unless it was read before."""
         for number, one in enumerate(self._searches):
-            reader = readers[one.account]
-            lists = ListReader(self._db, number, one, reader, now=self._now, on_progress=on_progress)
+            lists = ListReader(
+                db=self._db,
+                number=number,
+                filters=one,
+                reader=readers[one.account],
+                now=self._now,
+                on_progress=on_progress,
+            )
             try:
                 await lists.read(jobs=jobs)
             except ApiError as error:

@@ -17,9 +17,9 @@ from batch_snapshot.aws import profiles
 from batch_snapshot.config import accounts
 from batch_snapshot.config.options import Options
 from batch_snapshot.discovery import output
-from batch_snapshot.discovery.discover import Discovery, defaults_of, partial_file, run_search
+from batch_snapshot.discovery.discover import defaults_of, partial_file, run_search
 from batch_snapshot.discovery.readers import Environment
-from batch_snapshot.discovery.search import Search
+from batch_snapshot.discovery.search import Discovery, Search
 from batch_snapshot.errors import InputError
 from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.manifest.service_model import DEFAULT_TEMPLATE

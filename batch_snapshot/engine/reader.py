@@ -4,31 +4,25 @@ Throttles are flow control. Transient failures are tried again. Refusals and a s
 depends on the read.
 """
 
-from __future__ import annotations
-
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from random import Random
+from typing import Any, NamedTuple, TypeVar
 
 import anyio
 
 from batch_snapshot.config.options import DEFAULT_SETTINGS
+from batch_snapshot.engine.account import AccountState
+from batch_snapshot.engine.seams import Identify
 from batch_snapshot.errors import BatchSnapshotError, DeferredError, ServiceError
 from batch_snapshot.failures import retry
 from batch_snapshot.models import ApiError, ErrorKind, Failure, Verdict
 from batch_snapshot.operations import LISTS, iam_action
-from batch_snapshot.ratelimit.pacer import WindowFullError
+from batch_snapshot.ratelimit.pacer import Permit, WindowFullError
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-    from datetime import datetime
-    from random import Random
-
-    from batch_snapshot.engine.account import AccountState
-    from batch_snapshot.engine.seams import Identify
-    from batch_snapshot.ratelimit.pacer import Permit
-
-    Call = Callable[[str, str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
-    Inputs = Callable[[str, str], Awaitable[Mapping[str, Sequence[str]]]]
+Call = Callable[[str, str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
+Inputs = Callable[[str, str], Awaitable[Mapping[str, Sequence[str]]]]
 
 #: Attempts of a read; throttles cost none.
 ATTEMPTS = DEFAULT_SETTINGS.max_attempts

@@ -24,7 +24,8 @@ _MEMBERS: Final = {
     "ResourceIdentifier": "ResourceId",
     "ResourceSnapshotTemplateIdentifier": "ResourceSnapshotTemplateName",
 }
-_RESOURCE_FILTERS: Final = ("ResourceType", "ResourceIdentifier", "CreatedBy")
+#: Parameters of lists that are no filters.
+_NO_FILTERS: Final = frozenset({"Catalog", "MaxResults", "NextToken", "Sort"})
 #: The accounts that made the seeded engagements: this partner's, and AWS's own, which sent the invitations.
 _SEEDER, _INVITER = account_of("seed"), account_of("inviter")
 
@@ -182,7 +183,7 @@ def _list_associations(world: World, params: Params, seen_until: float) -> Rows:
             "ResourceId": series.resource,
             "CreatedBy": account_of(snapshots[0].access_key),
         }
-    return _filtered(rows.values(), params, "EngagementIdentifier", *_RESOURCE_FILTERS)
+    return _matching(rows.values(), params)
 
 
 def _list_snapshots(world: World, params: Params, seen_until: float) -> Rows:
@@ -198,7 +199,7 @@ def _list_snapshots(world: World, params: Params, seen_until: float) -> Rows:
         }
         for snapshot in _seen(snapshots, seen_until)
     ]
-    return _filtered(rows, params, "ResourceSnapshotTemplateIdentifier", *_RESOURCE_FILTERS)
+    return _matching(rows, {**params, "EngagementIdentifier": None})
 
 
 def _context_types(engagement: str, origin: str | None) -> list[str]:
@@ -241,7 +242,7 @@ def _list_tasks(
         for job in world.jobs
         if job.origin in members
     ]
-    return _sorted(_chosen(rows, params), params, {"StartTime": lambda row: row["StartTime"]})
+    return _sorted(_matching(rows, params), params, {"StartTime": lambda row: row["StartTime"]})
 
 
 def _list_invitations(world: World, params: Params, _seen_until: float) -> Rows:
@@ -262,9 +263,8 @@ def _list_invitations(world: World, params: Params, _seen_until: float) -> Rows:
             "ParticipantType": "RECEIVER",
         }
         for one in world.invitations
-        if params["ParticipantType"] == "RECEIVER"
     ]
-    return _sorted(_chosen(rows, params), params, {"InvitationDate": lambda row: row["InvitationDate"]})
+    return _sorted(_matching(rows, params), params, {"InvitationDate": lambda row: row["InvitationDate"]})
 
 
 def _list_jobs(world: World, params: Params, _seen_until: float) -> Rows:
@@ -277,8 +277,7 @@ def _list_jobs(world: World, params: Params, _seen_until: float) -> Rows:
         }
         for job in world.jobs
     ]
-    rows = _filtered(rows, params, "EngagementIdentifier", "Status")
-    return _sorted(rows, params, {"CreatedDate": lambda row: row["Id"]})
+    return _sorted(_matching(rows, params), params, {"CreatedDate": lambda row: row["Id"]})
 
 
 def _list_opportunities(world: World, params: Params, _seen_until: float) -> Rows:
@@ -306,16 +305,14 @@ def _list_opportunities(world: World, params: Params, _seen_until: float) -> Row
     return _sorted(found, params, keys)
 
 
-def _filtered(rows: Iterable[Row], params: Params, *names: str) -> Rows:
-    """The rows whose members equal those parameters of the request that are given."""
-    asked = [(_MEMBERS.get(name, name), params[name]) for name in names if params.get(name) is not None]
-    return [row for row in rows if all(row[member] == value for member, value in asked)]
-
-
-def _chosen(rows: Rows, params: Params) -> Rows:
-    """The rows whose members are among the values that the request's lists name."""
-    asked = [(_MEMBERS.get(name, name), name) for name, value in params.items() if isinstance(value, list)]
-    return [row for row in rows if all(_wanted(params, name, row.get(member, "")) for member, name in asked)]
+def _matching(rows: Iterable[Row], params: Params) -> Rows:
+    """The rows whose members equal the parameters that filter by them, or are among those that these list."""
+    asked = {
+        _MEMBERS.get(name, name): value if isinstance(value, list) else [value]
+        for name, value in params.items()
+        if value is not None and name not in _NO_FILTERS
+    }
+    return [row for row in rows if all(_wanted(asked, member, row.get(member, "")) for member in asked)]
 
 
 def _sorted(rows: Rows, params: Params, keys: Mapping[str, Callable[[Row], Any]]) -> Rows:

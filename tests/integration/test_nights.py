@@ -19,7 +19,7 @@ from batch_snapshot import manifest, operations, verify
 from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.discovery import discover, readers, update
-from batch_snapshot.discovery.search import Search
+from batch_snapshot.discovery.search import Discovery, Search
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.jobs import run
 from batch_snapshot.ledger.diff import diff
@@ -62,9 +62,7 @@ async def verified(url: str, number: int, sample: int | None = None) -> Verifica
     return await verify.verify(Path(f"ledgers/night-{number}.ndjson"), options(url), environment(), sample)
 
 
-async def discovered(
-    url: str, output: Path = FOUND, search: Filters = ALL, **given: Any
-) -> discover.Discovery:
+async def discovered(url: str, output: Path = FOUND, search: Filters = ALL, **given: Any) -> Discovery:
     return await discover.discover(output, search, options(url), environment(), **given)
 
 
