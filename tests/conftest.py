@@ -59,6 +59,14 @@ def botocore_data_is_loaded_once():
 
 
 @pytest.fixture
+def place(tmp_path):
+    """A folder to run commands in."""
+    from tests.support.processes import Place
+
+    return Place(tmp_path)
+
+
+@pytest.fixture
 def anyio_backend():
     """Tests that wait run in virtual time."""
     from trio.testing import MockClock

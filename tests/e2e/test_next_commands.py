@@ -20,7 +20,7 @@ from batch_snapshot.reporting import report, status
 from batch_snapshot.reporting.summary import as_json
 from batch_snapshot.reporting.text import as_text
 from batch_snapshot.simulator import serve
-from tests.support.processes import move_in, of_type, pairs, write_manifest
+from tests.support.processes import move_in, of_type, pairs, write_manifest, write_profiles
 
 pytestmark = pytest.mark.asyncio
 
@@ -37,9 +37,7 @@ def place(tmp_path, monkeypatch):
     folder.mkdir()
     move_in(monkeypatch, tmp_path)
     monkeypatch.chdir(folder)
-    file = tmp_path / "credentials"
-    file.write_text(f"[partner]\naws_access_key_id = {KEY}\naws_secret_access_key = x\n", "utf-8")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", write_profiles(tmp_path / "credentials", partner=KEY))
     return folder
 
 

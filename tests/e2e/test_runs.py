@@ -10,10 +10,9 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from random import Random
 from typing import Any, NamedTuple
 
 import boto3
@@ -22,7 +21,6 @@ from aiohttp import web
 from botocore.config import Config
 
 import batch_snapshot
-from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.jobs import plan
@@ -30,6 +28,8 @@ from batch_snapshot.ledger.writer import Ledger
 from batch_snapshot.reporting.progress import RunView
 from batch_snapshot.reporting.summary import Summary
 from batch_snapshot.simulator import KINDS, Faults, Simulator, SimulatorSettings, serve
+from tests.support.haste import Hasty, WallClock
+from tests.support.http_server import endpoint
 from tests.support.processes import (
     TEMPLATE,
     Json,
@@ -40,6 +40,7 @@ from tests.support.processes import (
     pairs,
     results,
     write_manifest,
+    write_profiles,
 )
 
 pytestmark = pytest.mark.asyncio
@@ -60,31 +61,15 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-class Hasty(Random):
-    """Backs off in the same steps, only fifty times shorter."""
-
-    def uniform(self, a: float, b: float) -> float:
-        return a + (b - a) / 50
+CLOCK = WallClock()
 
 
-class Clock:
-    """The wall clock, and five seconds more from the beginning of each run.
-
-    Nothing that was sent before waits until reads are sure to show it.
-    """
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def __call__(self) -> datetime:
-        return utc_now() + timedelta(seconds=self.ahead)
-
-    async def leap(self, _: RunView) -> None:
-        self.ahead += 5.0
+async def leap(_: RunView) -> None:
+    """Five seconds pass as a run begins, so that reads are sure to show what was sent before."""
+    CLOCK.ahead += 5.0
 
 
-CLOCK = Clock()
-HOOKS = batch_snapshot.Hooks(rng=Hasty(), now=CLOCK, watch=CLOCK.leap)
+HOOKS = batch_snapshot.Hooks(rng=Hasty(), now=CLOCK.now, watch=leap)
 
 
 def options(url: str | None, *, rate: float | str | None = 2000.0, **given: Any) -> Options:
@@ -129,15 +114,8 @@ def faults(*, every: int = 5, kinds: tuple[str, ...] = PROMPT) -> Faults:
 
 def profiles(folder: Path, **keys: str) -> None:
     """Write a credentials file with a profile for each access key id."""
-    path = folder / "credentials"
-    path.write_text(
-        "".join(
-            f"[{profile}]\naws_access_key_id = {key}\naws_secret_access_key = secret\n"
-            for profile, key in keys.items()
-        ),
-        "utf-8",
-    )
-    os.environ["AWS_SHARED_CREDENTIALS_FILE"] = str(path)  # the fixture puts back what stood there
+    # The fixture puts back what stood there.
+    os.environ["AWS_SHARED_CREDENTIALS_FILE"] = write_profiles(folder / "credentials", **keys)
 
 
 def written() -> bytes:
@@ -402,17 +380,8 @@ async def listening() -> AsyncIterator[tuple[str, list[tuple[dict[str, str], byt
         heard.append(({name.lower(): value for name, value in request.headers.items()}, await request.read()))
         return web.json_response({"Arn": "arn:aws:partnercentral:us-east-1::x", "Revision": 1})
 
-    application = web.Application()
-    application.router.add_post("/", answer)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        yield f"http://{host}:{port}", heard
-    finally:
-        await runner.cleanup()
+    async with endpoint(answer) as url:
+        yield url, heard
 
 
 async def test_requests_are_those_of_boto3_byte_by_byte():

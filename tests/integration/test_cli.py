@@ -33,16 +33,12 @@ from tests.support.processes import (
     pairs,
     results,
     until,
+    write_profiles,
 )
 
 CREATE = "CreateResourceSnapshot"
 COMMANDS = ["run", "retry", "validate", "status", "init", "schema", "simulate", "schedule", "prune"]
 QUIET = ["--progress", "none"]
-
-
-@pytest.fixture
-def place(tmp_path):
-    return Place(tmp_path)
 
 
 async def together(place: Place, *lines: Sequence[str | Path]) -> list[Finished]:
@@ -461,12 +457,8 @@ async def more_failures_than_max_failures_stop_the_run(place: Place) -> None:
 
 
 async def exit_code_of_a_stop_precedes_that_of_a_deferral(place: Place) -> None:
-    (place.folder / "credentials").write_text(
-        "[good]\naws_access_key_id=AKIAGOOD000000000000\naws_secret_access_key=x\n"
-        "[bad]\naws_access_key_id=AKIAEXPIRED000000001\naws_secret_access_key=hush-hush\n",
-        "utf-8",
-    )
-    place.env["AWS_SHARED_CREDENTIALS_FILE"] = str(place.folder / "credentials")
+    keys = {"good": "AKIAGOOD000000000000", "bad": "AKIAEXPIRED000000001"}
+    place.env["AWS_SHARED_CREDENTIALS_FILE"] = write_profiles(place.folder / "credentials", **keys)
     accounts = {"good": {"profile": "good", "quota": {"per_second": 1}}, "bad": {"profile": "bad"}}
     place.manifest([*pairs(9, account="good"), *pairs(9, 50, account="bad")], accounts=accounts)
     async with serve() as (url, _):

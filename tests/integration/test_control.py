@@ -33,11 +33,6 @@ from tests.support.processes import (
 AT_ONCE = 1.0
 
 
-@pytest.fixture
-def place(tmp_path):
-    return Place(tmp_path)
-
-
 def sockets(place):
     return list((place.folder / "state" / "control").glob("*"))
 

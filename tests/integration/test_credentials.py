@@ -26,6 +26,7 @@ from tests.support.processes import (
     pairs,
     results,
     write_manifest,
+    write_profiles,
 )
 
 pytestmark = pytest.mark.asyncio
@@ -49,10 +50,7 @@ def folder(tmp_path, monkeypatch):
 
 def profiles(**keys: str) -> None:
     """Write static credentials for these profiles, and no others."""
-    text = "".join(
-        f"[{name}]\naws_access_key_id = {key}\naws_secret_access_key = secret\n" for name, key in keys.items()
-    )
-    Path("credentials").write_text(text, "utf-8")
+    write_profiles(Path("credentials"), **keys)
 
 
 def config(**sections: dict[str, str]) -> None:

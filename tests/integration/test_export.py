@@ -20,7 +20,7 @@ from batch_snapshot.errors import InputError, LockedError, ServiceError, Storage
 from batch_snapshot.export import diff, fetch
 from batch_snapshot.jobs import run
 from batch_snapshot.simulator import Simulator, SimulatorSettings, serve
-from tests.support.processes import Place, move_in, pairs, until, write_manifest
+from tests.support.processes import Place, move_in, pairs, until, write_manifest, write_profiles
 
 pytestmark = pytest.mark.asyncio
 
@@ -205,21 +205,14 @@ async def test_one_account_that_cannot_be_read_holds_up_no_other(place, monkeypa
     file = place / "credentials"
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
 
-    def give(**keys: str) -> None:
-        profiles = (
-            f"[{who}]\naws_access_key_id = {key}\naws_secret_access_key = secret\n"
-            for who, key in keys.items()
-        )
-        write(file, "".join(profiles).encode())
-
     async with serve(SimulatorSettings()) as (url, _):
         others = [f"other-{number}" for number in range(30)]
         keys = {who: f"AKIAOTHER{number:011}" for number, who in enumerate(others)}
-        give(first="AKIAFIRST00000000000", **keys)
+        write_profiles(file, first="AKIAFIRST00000000000", **keys)
         rows = pairs(fetch.DENIALS, 1000, account="first")
         rows += [row for number, who in enumerate(others) for row in pairs(2, 10 * number, account=who)]
         await night(url, NIGHTS[0], rows, accounts={who: {"profile": who} for who in ("first", *others)})
-        give(first="AKIADENIED0000000000", **keys)
+        write_profiles(file, first="AKIADENIED0000000000", **keys)
         with pytest.raises(ServiceError, match=r"account first: GetResourceSnapshot: AccessDenied"):
             await exported(url, "x.ndjson")
         assert Counter(one["account"] for one in records("x.ndjson")) == dict.fromkeys(others, 2)

@@ -6,9 +6,8 @@ How the service was called is judged by its own log.
 import errno
 import os
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ from batch_snapshot.jobs import run
 from batch_snapshot.models import Outcome
 from batch_snapshot.reporting import status
 from batch_snapshot.simulator import Simulator, SimulatorSettings, serve
+from tests.support.disks import mounted
 from tests.support.marks import on_linux
 from tests.support.processes import (
     Finished,
@@ -79,20 +79,6 @@ def assert_no_call_after(simulator: Simulator, ledger: Path, in_flight: int) -> 
 
 
 # -- no room -----------------------------------------------------------------------------------------
-
-
-@contextmanager
-def mounted(folder: Path, *flags: str) -> Iterator[bool]:
-    """A file system of memory alone at `folder`; False where this process may not mount any."""
-    folder.mkdir(exist_ok=True)
-    mount = shutil.which("mount")
-    asked = [mount or "mount", "-t", "tmpfs", *flags, "batch-snapshot-tests", str(folder)]
-    done = mount is not None and subprocess.run(asked, capture_output=True, check=False).returncode == 0
-    try:
-        yield done
-    finally:
-        if done:
-            subprocess.run(["umount", str(folder)], check=True)
 
 
 class Disk(NamedTuple):

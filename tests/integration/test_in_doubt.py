@@ -3,13 +3,11 @@
 import asyncio
 import json
 import re
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from random import Random
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -17,7 +15,6 @@ import pytest
 from aiohttp import web
 
 import batch_snapshot
-from batch_snapshot.clock import utc_now
 from batch_snapshot.config import options
 from batch_snapshot.config.options import Options
 from batch_snapshot.jobs import plan
@@ -26,6 +23,8 @@ from batch_snapshot.reporting import status
 from batch_snapshot.reporting.progress import RunView
 from batch_snapshot.reporting.summary import Summary
 from batch_snapshot.simulator import Faults, Simulator, SimulatorSettings, serve
+from tests.support.haste import Hasty, WallClock
+from tests.support.http_server import endpoint
 from tests.support.processes import (
     Json,
     assert_exactly_once,
@@ -51,28 +50,8 @@ def surroundings(tmp_path, monkeypatch):
     move_in(monkeypatch, tmp_path)
 
 
-class Hasty(Random):
-    """Backs off in the same steps, only fifty times shorter."""
-
-    def uniform(self, a: float, b: float) -> float:
-        return a + (b - a) / 50
-
-
 #: A lag of reads, in seconds, for services that have none.
 AT_ONCE = 0.1
-
-
-class Clock:
-    """The wall clock, which can be put forward: for us and for the service's memory alike."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def time(self) -> float:
-        return time.time() + self.ahead
-
-    def now(self) -> datetime:
-        return utc_now() + timedelta(seconds=self.ahead)
 
 
 class Trial(NamedTuple):
@@ -83,7 +62,7 @@ class Trial(NamedTuple):
     manifest: Path
     ledger: Path
     rows: list[Json]
-    clock: Clock
+    clock: WallClock
 
     async def run(self, *, pass_by: float = 0.0, **driven: Any) -> Summary:
         """Run or resume; so many seconds pass as soon as it has begun."""
@@ -124,7 +103,7 @@ class Trial(NamedTuple):
 @asynccontextmanager
 async def trial(rows: int, *, first: int = 0, **settings: Any) -> AsyncIterator[Trial]:
     """A trial of its own, beside others."""
-    clock, name = Clock(), f"trial-{first}"
+    clock, name = WallClock(), f"trial-{first}"
     listed = pairs(rows, first=first)
     manifest = write_manifest(Path(f"{name}.yaml"), listed, name=name)
     async with serve(SimulatorSettings(**settings), now=clock.time) as (url, simulator):
@@ -265,16 +244,8 @@ async def without_reads(url: str) -> AsyncIterator[str]:
                     headers={"Content-Type": behind.headers["Content-Type"]},
                 )
 
-        application = web.Application()
-        application.router.add_post("/", answer)
-        runner = web.AppRunner(application, access_log=None)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            host, port = runner.addresses[0][:2]
-            yield f"http://{host}:{port}"
-        finally:
-            await runner.cleanup()
+        async with endpoint(answer) as reads_denied:
+            yield reads_denied
 
 
 async def test_where_looks_are_denied_an_old_doubt_waits_for_somebody_who_says_send():

@@ -10,7 +10,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.support.processes import Clustered, Json, Place, of_type, pairs, service
+from tests.support.processes import Clustered, Json, Place, of_type, pairs, service, write_profiles
 
 pytestmark = pytest.mark.asyncio
 
@@ -40,11 +40,7 @@ async def log(url: str, key: str) -> list[Json]:
 
 def write(place: Place, plain: str, tight: str, *names: str, name: str) -> list[Json]:
     """A manifest of these accounts, the troubled ones first, each with credentials of its own."""
-    profiles = (
-        f"[{who}]\naws_access_key_id = {key}\naws_secret_access_key = secret\n" for who, key in KEYS.items()
-    )
-    (place.folder / "credentials").write_text("".join(profiles), "utf-8")
-    place.env["AWS_SHARED_CREDENTIALS_FILE"] = str(place.folder / "credentials")
+    place.env["AWS_SHARED_CREDENTIALS_FILE"] = write_profiles(place.folder / "credentials", **KEYS)
     sizes = {"healthy": HEALTHY_ROWS, "throttled": THROTTLED_ROWS}
     first = {"alone": 0, "together": 1_000}[name]
     rows: list[Json] = []

@@ -30,7 +30,7 @@ from batch_snapshot.reporting.text import as_text
 from batch_snapshot.simulator import Faults, Simulator, SimulatorSettings, serve
 from batch_snapshot.simulator.world import Series
 from batch_snapshot.verify import Verification
-from tests.support.processes import TEMPLATE, move_in, of_type, results, write_manifest
+from tests.support.processes import TEMPLATE, move_in, of_type, results, write_manifest, write_profiles
 from tests.support.simulator_client import Service
 
 pytestmark = pytest.mark.asyncio
@@ -500,11 +500,7 @@ async def test_a_night_that_may_not_read_the_dates_sends_nothing(monkeypatch):
 
 async def test_an_account_whose_dates_cannot_be_read_stops_no_other(place, monkeypatch):
     keys = {"good": "AKIAEXAMPLE000000001", "bad": "AKIADENIED0000000000"}
-    texts = [
-        f"[{name}]\naws_access_key_id = {key}\naws_secret_access_key = secret\n" for name, key in keys.items()
-    ]
-    write(place / "credentials", "".join(texts))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(place / "credentials"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", write_profiles(place / "credentials", **keys))
     rows = [
         {"engagement": f"eng-{n:014d}", "resource": "O1", "account": ("good", "bad")[n % 2]} for n in range(6)
     ]

@@ -14,12 +14,7 @@ from batch_snapshot.jobs import run
 from batch_snapshot.ledger import reader
 from batch_snapshot.simulator import serve
 from tests.support.planned_jobs import retry_job, run_job
-from tests.support.processes import Place, closing, first, pairs
-
-
-@pytest.fixture
-def place(tmp_path):
-    return Place(tmp_path)
+from tests.support.processes import closing, first, pairs
 
 
 @pytest.fixture

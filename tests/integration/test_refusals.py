@@ -8,7 +8,6 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -20,18 +19,13 @@ from batch_snapshot.config.options import Options, Settings
 from batch_snapshot.reporting import display, progress, text
 from batch_snapshot.reporting.progress import RunView
 from batch_snapshot.reporting.summary import Summary
+from tests.support.haste import Hasty
+from tests.support.http_server import endpoint
 from tests.support.processes import move_in, of_type, pairs, write_manifest
 
 pytestmark = pytest.mark.asyncio
 
 ROWS = pairs(300)
-
-
-class Hasty(Random):
-    """Draws backoffs that are next to nothing."""
-
-    def uniform(self, a: float, b: float) -> float:
-        return a + (b - a) / 1000
 
 
 @pytest.fixture(scope="session")
@@ -59,8 +53,8 @@ async def run(
 class Server:
     """Answers each creation as it is told to, and knows the rows."""
 
-    def __init__(self, answer: Callable[[], web.Response], latency: float = 0) -> None:
-        self._answer, self._latency = answer, latency
+    def __init__(self, answer: Callable[[], web.Response]) -> None:
+        self._answer = answer
         self.rows: set[str] = set()
         self.tokens: set[str] = set()
 
@@ -69,22 +63,7 @@ class Server:
         if request.headers["X-Amz-Target"].endswith(".CreateResourceSnapshot"):
             self.rows.add(asked["EngagementIdentifier"])
             self.tokens.add(asked["ClientToken"])
-            await asyncio.sleep(self._latency)
         return self._answer()
-
-
-@asynccontextmanager
-async def serving(server: Server, port: int = 0) -> AsyncIterator[str]:
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", server.handle)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", port)
-        await site.start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
 
 
 def page(status: int, **headers: str) -> Callable[[], web.Response]:
@@ -112,7 +91,7 @@ REFUSALS = {
 @pytest.mark.parametrize(("answer", "said"), REFUSALS.values(), ids=REFUSALS)
 async def test_a_server_that_refuses_all_rows_sees_few_and_the_run_stops(manifest, answer, said):
     server = Server(answer)
-    async with serving(server) as url:
+    async with endpoint(server.handle) as url:
         summary = await run(manifest, url)
     assert 20 <= len(server.rows) <= 40
     assert (summary.outcome, summary.exit_code) == ("stopped", 3)
@@ -165,7 +144,7 @@ async def test_a_run_goes_on_when_there_is_somebody_again(tmp_path):
 
     async def later() -> None:
         await asyncio.sleep(0.5)
-        async with serving(server, port):
+        async with endpoint(server.handle, port):
             await done.wait()
 
     done = asyncio.Event()

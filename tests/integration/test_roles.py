@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from random import Random
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -24,6 +23,7 @@ from batch_snapshot.models import Account, ApiError, Outcome
 from batch_snapshot.reporting.summary import Summary
 from batch_snapshot.simulator import SimulatorSettings, serve
 from tests.support import sts_server
+from tests.support.haste import Hasty
 from tests.support.http_server import endpoint
 from tests.support.processes import Place, assert_exactly_once, environment, pairs, write_manifest
 
@@ -214,13 +214,6 @@ async def stub(monkeypatch) -> AsyncIterator[Stub]:
     async with endpoint(made.answer) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
         yield made
-
-
-class Hasty(Random):
-    """Draws no pause."""
-
-    def uniform(self, a: float, b: float) -> float:
-        return 0.0 * (a + b)
 
 
 @asynccontextmanager

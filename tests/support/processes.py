@@ -66,6 +66,13 @@ def write_manifest(
 # -- ledgers -----------------------------------------------------------------------------------------
 
 
+def write_profiles(path: Path, **keys: str) -> str:
+    """Write a credentials file with a profile for each access key id; returns its path."""
+    profile = "[{}]\naws_access_key_id = {}\naws_secret_access_key = hush-hush\n"
+    path.write_text("".join(profile.format(*each) for each in keys.items()), "utf-8")
+    return str(path)
+
+
 def ledger_lines(path: Path) -> list[Json]:
     """The whole lines of a ledger; a torn last one is none."""
     if not path.exists():

@@ -10,17 +10,12 @@ import pytest
 
 from batch_snapshot.simulator import SimulatorSettings, serve
 from tests.support.marks import on_linux
-from tests.support.processes import Place, closing, until
+from tests.support.processes import closing, until
 
 pytestmark = pytest.mark.asyncio
 
 WAYS = {"forked": None, "interpreted": ()}
 WORLD = SimulatorSettings(engagements=2, opportunities_per_engagement=2)
-
-
-@pytest.fixture
-def place(tmp_path):
-    return Place(tmp_path)
 
 
 @pytest.mark.parametrize("line", [["run", "--help"], ["run", "--no-such-flag"]], ids=" ".join)

@@ -5,14 +5,13 @@ from datetime import timedelta
 
 import anyio
 import pytest
-import trio
-import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_snapshot.engine.account import StopKind
 from batch_snapshot.models import Account, Status
 from tests.support.engine_world import BROKEN, START, THROTTLED, Windows, World, requests
+from tests.support.virtual_time import in_virtual_time
 
 FATES = st.lists(st.sampled_from([None, "refused", "lost", "cut off", "frozen"]), max_size=12)
 
@@ -22,10 +21,6 @@ def engine_kind():
     World.engine_kind = "cluster"
     yield
     World.engine_kind = "local"
-
-
-def in_virtual_time(body):
-    return trio.run(body, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def assert_one_token_a_row(world):

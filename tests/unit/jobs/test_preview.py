@@ -16,7 +16,7 @@ from batch_snapshot.models import Account, Quota
 from batch_snapshot.ratelimit import forecast
 from batch_snapshot.ratelimit.windows import DAY, QuotaWindow, windows
 from batch_snapshot.reporting.summary import Counts
-from tests.support.processes import Place, pairs
+from tests.support.processes import pairs
 
 #: A Thursday, in a zone two hours ahead.
 NOW = datetime(2026, 3, 5, 2, 10, tzinfo=timezone(timedelta(hours=2)))
@@ -199,11 +199,6 @@ def test_without_rows_there_is_no_rate():
 
 
 # -- of a job ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def place(tmp_path):
-    return Place(tmp_path)
 
 
 def test_a_plan_is_made_of_what_the_manifest_declares_and_nothing_is_written(place):

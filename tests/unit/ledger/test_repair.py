@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,7 +12,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from batch_snapshot import cli, paths
-from batch_snapshot.clock import utc_now
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import LedgerError, LockedError
 from batch_snapshot.jobs import plan, run
@@ -24,8 +22,8 @@ from batch_snapshot.ledger.snapshot_index import SnapshotIndex, service_of
 from batch_snapshot.models import Row, Status
 from batch_snapshot.reporting import status
 from batch_snapshot.simulator import SimulatorSettings, serve
-from tests.integration.test_in_doubt import Hasty
 from tests.support import rewriting
+from tests.support.haste import Hasty, WallClock
 from tests.support.ledgers import LedgerBuilder, row
 from tests.support.processes import assert_exactly_once, move_in, pairs, write_manifest
 
@@ -237,19 +235,6 @@ def lines_of(path: Path) -> list[bytes]:
     return path.read_bytes().splitlines(keepends=True)
 
 
-class Clock:
-    """The wall clock of the run and of the simulator."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def time(self) -> float:
-        return time.time() + self.ahead
-
-    def now(self) -> datetime:
-        return utc_now() + timedelta(seconds=self.ahead)
-
-
 def garbled(lines: list[bytes]) -> list[bytes]:
     """An intent and the results of its rows are zeros, as far as the next whole line."""
     hole = b"\0" * sum(map(len, lines[1:4]))
@@ -286,7 +271,7 @@ def test_a_repaired_ledger_is_resumed_to_one_snapshot_per_row(tmp_path, monkeypa
     command = f"batch-snapshot status '{ledger}' --repair"
 
     async def damage_and_resume() -> None:
-        clock = Clock()
+        clock = WallClock()
         async with serve(SimulatorSettings(forget_after=memory), now=clock.time) as (url, simulator):
             options, hooks = (
                 Options(ledger=str(ledger), endpoint_url=url),

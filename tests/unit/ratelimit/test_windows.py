@@ -2,7 +2,6 @@
 
 import os
 import resource
-import shutil
 import sqlite3
 import stat
 import subprocess
@@ -10,9 +9,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import product
 from math import inf
@@ -34,6 +33,7 @@ from batch_snapshot.ratelimit.windows import (
     WindowFull,
     windows,
 )
+from tests.support.disks import mounted
 from tests.support.marks import on_linux
 from tests.support.strategies import patient
 
@@ -663,13 +663,34 @@ def test_the_files_have_mode_0600(path):
         os.umask(before)
 
 
-@pytest.mark.parametrize("content", [b"not one\n" * 900, b"SQLite format 3\0" + bytes(range(256)) * 64])
-def test_a_file_that_is_no_database_is_refused_and_left_unchanged(tmp_path, content):
-    path = tmp_path / "usage.db"
-    path.write_bytes(content)
+def database(statement: str) -> Callable[[Path], None]:
+    """Carry out a statement in the file, which is created if need be."""
+
+    def execute(path: Path) -> None:
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute(statement)
+
+    return execute
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.write_bytes(b"not one\n" * 900), "move the file away, then run the same command"),
+        (lambda path: path.write_bytes(b"SQLite format 3\0" + bytes(range(256)) * 64), "move the file away"),
+        (database("CREATE TABLE contacts (name)"), "another program's database"),
+        (database("PRAGMA user_version = 7"), "schema 7, where this one knows 2"),
+    ],
+)
+def test_a_file_that_is_no_log_of_ours_is_refused_and_left_unchanged(path, make, words):
+    if "schema" in words:
+        CallLog(path).close()
+    path.parent.mkdir(exist_ok=True)
+    make(path)
+    content = path.read_bytes()
     with pytest.raises(StorageError) as caught:
         CallLog(path)
-    assert_clear_error(caught, path, "move the file away, then run the same command")
+    assert_clear_error(caught, path, words)
     assert path.read_bytes() == content
 
 
@@ -685,18 +706,6 @@ def test_a_file_with_damage_in_it_is_refused(path, clock):
     with pytest.raises(StorageError) as caught, CallLog(path, clock) as usage:
         reserved(usage, MINUTE)
     assert_clear_error(caught, path, "malformed", "move the file away")
-
-
-def test_a_file_of_a_newer_version_is_refused_and_left_unchanged(path):
-    CallLog(path).close()
-    with sqlite3.connect(path) as newer:
-        newer.execute("PRAGMA user_version = 7")
-    newer.close()
-    content = path.read_bytes()
-    with pytest.raises(StorageError) as caught:
-        CallLog(path)
-    assert_clear_error(caught, path, "schema 7, where this one knows 2", "update batch-snapshot")
-    assert path.read_bytes() == content
 
 
 def test_a_file_of_version_1_is_continued(path):
@@ -743,18 +752,6 @@ def test_a_call_costs_hardly_more_after_a_day_of_many(usage, clock):
     assert cost() < few + 1440 * 10 < few + calls
 
 
-def test_another_programs_database_is_refused_and_left_unchanged(tmp_path):
-    path = tmp_path / "usage.db"
-    with sqlite3.connect(path) as foreign:
-        foreign.execute("CREATE TABLE contacts (name)")
-    foreign.close()
-    content = path.read_bytes()
-    with pytest.raises(StorageError) as caught:
-        CallLog(path)
-    assert_clear_error(caught, path, "another program's database")
-    assert path.read_bytes() == content
-
-
 def test_a_path_that_cannot_exist_is_a_clear_error(tmp_path):
     file = tmp_path / "file"
     file.touch()
@@ -762,20 +759,6 @@ def test_a_path_that_cannot_exist_is_a_clear_error(tmp_path):
         with pytest.raises(StorageError) as caught:
             CallLog(path)
         assert_clear_error(caught, path, "use a folder that can be written", "--state-dir", code=2)
-
-
-@contextmanager
-def mounted(folder: Path, *flags: str) -> Iterator[bool]:
-    """A file system of memory alone at `folder`; False where this process may not mount any."""
-    folder.mkdir()
-    mount = shutil.which("mount")
-    asked = [mount or "mount", "-t", "tmpfs", *flags, "batch-snapshot-tests", str(folder)]
-    done = mount is not None and subprocess.run(asked, capture_output=True, check=False).returncode == 0
-    try:
-        yield done
-    finally:
-        if done:
-            subprocess.run(["umount", str(folder)], check=True)
 
 
 @contextmanager
