@@ -47,8 +47,6 @@ LONGEST_PATH = 100
 #: Calls a second.
 LOWEST_RATE, HIGHEST_RATE = 1e-6, 999_999.0
 
-DRAINED = "drained by `control`"
-
 
 class Command(NamedTuple):
     action: str
@@ -57,11 +55,7 @@ class Command(NamedTuple):
 
 
 def parse(action: str, value: str | None, account: str | None = None) -> Command:
-    """The command in words of a command line.
-
-    Raises:
-        InputError: it is none.
-    """
+    """The command in words of a command line."""
     if action not in {"pause", "resume", "drain", "rate", "concurrency"}:
         raise InputError(
             f"{action!r} is no action: give pause, resume, drain, rate CALLS-A-SECOND or concurrency CALLS"
@@ -99,11 +93,9 @@ class Controller:
     notify: Notify
 
     def carry_out(self, command: Command, user: int) -> str:
-        """Record a command, let it take effect, and describe the effect.
+        """Record a command, let it take effect, and describe the effect; one that is refused is not recorded.
 
-        Raises:
-            InputError: it cannot be done here; nothing was recorded.
-            StorageError: it cannot be recorded, so the run ends.
+        If it cannot be recorded, the `StorageError` ends the run.
         """
         engine = self.engine
         if command.action != "drain" and not engine.steerable:
@@ -128,7 +120,7 @@ class Controller:
                 engine.resume()
                 return "resumed"
             case "drain":
-                engine.request_stop(Stop(StopKind.DEFERRED, DRAINED))
+                engine.request_stop(Stop(StopKind.DEFERRED, "drained by `control`"))
                 return "draining: no further row is sent; calls in flight may end"
             case "concurrency":
                 engine.set_concurrency(int(value))
@@ -139,11 +131,7 @@ class Controller:
         return f"{value:g} calls/s declared for {', '.join(names)}"
 
     async def serve(self) -> None:
-        """Take commands at a socket until cancelled.
-
-        Raises:
-            StorageError: a command cannot be recorded.
-        """
+        """Take commands at a socket until cancelled."""
         try:
             path = paths.control_socket(
                 paths.state_folder(self.options.state_dir, os.environ), self.recorder.job.path
@@ -226,13 +214,7 @@ def _recorded_state(ledger: Path) -> Path | None:
 def send(ledger: Path, state_dir: Path | None, command: Command) -> str:
     """Send a command to the run that writes `ledger`; returns what it did.
 
-    Args:
-        ledger: the ledger.
-        state_dir: the run's state folder; None: the one that the ledger names, or the default.
-        command: the command.
-
-    Raises:
-        InputError: there is no run, or it refuses the command.
+    Without `state_dir` the run's state folder is the one that the ledger names, or the default.
     """
     if reader.head(ledger) is None:
         raise LedgerError(f"{ledger}: no run has begun in it; name a ledger that a run is writing")
@@ -241,7 +223,13 @@ def send(ledger: Path, state_dir: Path | None, command: Command) -> str:
     try:
         answer = json.loads(_exchange(paths.control_socket(state, ledger), request))
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
-        raise InputError(f"{ledger}: {_nobody(ledger, state)}") from None
+        why = (
+            f"the run that writes it takes no commands in {state}: it has not begun to call or is ending, it "
+            "is on another machine, or its state folder is another one (name that with --state-dir)"
+        )
+        if not locks.is_held(paths.ledger_lock(ledger)):
+            why = "no run is writing it, so there is nothing to control; run or retry it first"
+        raise InputError(f"{ledger}: {why}") from None
     except (OSError, ValueError) as error:
         why = (isinstance(error, OSError) and error.strerror) or "the run ended, or does not answer"
         raise InputError(f"{ledger}: {why}; look at it with: batch-snapshot status {ledger}") from None
@@ -257,12 +245,3 @@ def _exchange(path: Path, request: bytes) -> bytes:
         connection.sendall(request)
         with connection.makefile("rb") as answer:
             return answer.readline(LONGEST)
-
-
-def _nobody(ledger: Path, state: Path) -> str:
-    if not locks.is_held(paths.ledger_lock(ledger)):
-        return "no run is writing it, so there is nothing to control; run or retry it first"
-    return (
-        f"the run that writes it takes no commands in {state}: it has not begun to call or is ending, it is "
-        "on another machine, or its state folder is another one (name that with --state-dir)"
-    )

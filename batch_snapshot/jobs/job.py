@@ -180,14 +180,9 @@ class Job:
     @property
     def vanished_rows(self) -> Sequence[str]:
         """Some of them in words, read from the ledger: that takes too long to do before the first call."""
-        enough = min(NAMED_ROWS, self.vanished)
-        named: list[str] = []
         with suppress(LedgerError):
-            # Intents are a sixth of a ledger, and ours name every row.
-            for kind in ("intent", ""):
-                if len(named) < enough:
-                    named = history.row_names(reader.lines(self.path, kind=kind), self.vanished_keys, enough)
-        return named
+            return history.row_names(reader.lines(self.path), self.vanished_keys, NAMED_ROWS)
+        return []
 
 
 def open_run(locked: LockedLedger, manifest: Manifest) -> Job:

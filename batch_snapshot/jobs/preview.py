@@ -76,22 +76,22 @@ def as_json(preview: Preview) -> dict[str, Any]:
         "rate": round(sum(rates), 6) if rates else None,
         **_end(preview, preview.ends_in),
         **({"notes": list(preview.notes)} if preview.notes else {}),
-        "forecasts": {name: _forecast_json(preview, outlook) for name, outlook in preview.outlooks.items()},
-    }
-
-
-def _forecast_json(preview: Preview, outlook: AccountForecast) -> dict[str, Any]:
-    return {
-        "rate": outlook.rate,
-        "rate_is": outlook.basis,
-        "windows": [
-            {"name": window.name, "limit": window.limit, "seconds": window.seconds, "used": used}
-            for window, used in zip(outlook.windows, outlook.used, strict=True)
-        ],
-        "stretches": [
-            {"rows": span.rows, "begins_at": _at(preview, span.begins_in)} for span in outlook.forecast.spans
-        ],
-        **_end(preview, outlook.forecast.ends_in),
+        "forecasts": {
+            name: {
+                "rate": outlook.rate,
+                "rate_is": outlook.basis,
+                "windows": [
+                    {"name": window.name, "limit": window.limit, "seconds": window.seconds, "used": used}
+                    for window, used in zip(outlook.windows, outlook.used, strict=True)
+                ],
+                "stretches": [
+                    {"rows": span.rows, "begins_at": _at(preview, span.begins_in)}
+                    for span in outlook.forecast.spans
+                ],
+                **_end(preview, outlook.forecast.ends_in),
+            }
+            for name, outlook in preview.outlooks.items()
+        },
     }
 
 
@@ -117,10 +117,12 @@ def as_text(preview: Preview) -> str:
         f"  ledger    {preview.ledger} ({text.states(preview.counts)})",
     ]
     for name, outlook in preview.outlooks.items():
-        lines += [
-            f"  account   {name}: {_rate(outlook)}{_windows(outlook)}",
-            f"            {_when(preview, outlook)}",
+        windows = [
+            f"; {window.name} {used:,} of {window.limit:,} used"
+            for window, used in zip(outlook.windows, outlook.used, strict=True)
         ]
+        rate, when = _rate(outlook), _when(preview, outlook)
+        lines += [f"  account   {name}: {rate}{''.join(windows)}", f"            {when}"]
     lines += [f"  note      {note}" for note in preview.notes]
     return "\n".join(filter(None, lines))
 
@@ -153,10 +155,3 @@ def _rate(outlook: AccountForecast) -> str:
     }
     unit = "call" if outlook.rate == 1 else "calls"
     return f"{outlook.rate:,.3g} {unit}/s, {about.get(outlook.basis, outlook.basis)}"
-
-
-def _windows(outlook: AccountForecast) -> str:
-    return "".join(
-        f"; {window.name} {used:,} of {window.limit:,} used"
-        for window, used in zip(outlook.windows, outlook.used, strict=True)
-    )

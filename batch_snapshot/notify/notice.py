@@ -67,7 +67,6 @@ def of_summary(ended: Summary) -> Notice:
 
 
 def of_progress(frame: Frame, command: str, ledger: str) -> Notice:
-    """The notice of a run that goes on."""
     error = [f"last error: {frame.last_error}"] if frame.last_error else []
     head = f"batch-snapshot {command} {frame.name}: running: {display.line(frame)}"
     return Notice(frame.name, command, "running", None, _text(head, *error, f"ledger: {ledger}"), frame=frame)

@@ -59,7 +59,6 @@ def write(entries: Iterable[ReportEntry], files: Mapping[str, IO[str]]) -> dict[
 
 
 def write_all(entries: Iterable[ReportEntry], file: IO[str]) -> None:
-    """Write each entry into one table."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(ALL_COLUMNS)
     for entry in entries:

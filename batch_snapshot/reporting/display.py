@@ -367,7 +367,6 @@ def _rate(rate: float) -> str:
 
 
 def _speed_of(frame: Frame) -> str:
-    """The present rate, and the allowed one."""
     allowed = frame.allowed
     now = f"{_rate(frame.rate)}/s"
     if not allowed:

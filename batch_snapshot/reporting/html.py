@@ -98,7 +98,6 @@ class Table:
 
 
 def render(content: PageContent, rows: PageRows) -> str:
-    """Render the whole page, which loads nothing."""
     counts = content.summary.counts
     unsettled, listed = counts.failed + counts.in_doubt + counts.unattempted, len(rows.plain)
     table = Table(
@@ -176,7 +175,6 @@ def sections(content: PageContent) -> dict[str, str]:
 
 
 def _values(content: PageContent) -> dict[str, Any]:
-    """What the templates show."""
     summary, stats, header = content.summary, content.stats, content.header
     left = content.frame.left if content.frame else None
     known = left is not None and left < LONGEST_LEFT
@@ -274,7 +272,6 @@ def template(name: str) -> jinja2.Template:
 
 
 def page_files(*scripts: str) -> tuple[Markup, Markup]:
-    """The page's style and script."""
     return Markup(_file("page.css")), Markup("\n".join(map(_file, scripts)))  # noqa: S704 - our own files
 
 

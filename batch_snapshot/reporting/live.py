@@ -10,6 +10,7 @@ from pathlib import Path
 from batch_snapshot.clock import utc_now
 from batch_snapshot.engine.limits import AccountForecast
 from batch_snapshot.errors import BatchSnapshotError
+from batch_snapshot.ledger.records import Header
 from batch_snapshot.redaction import redacted
 from batch_snapshot.reporting import html, report
 from batch_snapshot.reporting.display import Frame
@@ -30,14 +31,13 @@ class LedgerView:
         self._invocations = 0
 
     def read(self) -> View:
-        """The page by now."""
         try:
             found = self._path.stat().st_ino if self._path.exists() else None
             if found != self._file:
                 self._watch, self._file, self._invocations = LedgerWatch(self._path), found, 0
             self._watch.refresh()
             if self._invocations != (number := len(self._watch.stats.invocations)):
-                self._invocations, self._rows = number, _rows_of_accounts(self._watch)
+                self._invocations, self._rows = number, _rows_of_accounts(self._watch.header)
             content = self._content(utc_now())
         except (BatchSnapshotError, OSError) as error:
             self._file = None
@@ -59,45 +59,37 @@ class LedgerView:
         for name, number in self._rows.items():
             states = accounts.setdefault(name, Counter())
             states["unattempted"] = max(0, number - states.total())
-        data = report.load_watched(self._path, watch, _rows_left(accounts))
-        frame = watch.frame() if watch.running else None
+        left = {name: states["unattempted"] + states["in_doubt"] for name, states in accounts.items()}
+        data = report.load_watched(self._path, watch, left)
+        frame = None
+        if watch.running:
+            frame = _with_end(watch.frame(), data.forecasts if self._rows else {})
         content = report.page_content(
-            data,
-            now,
-            summary=summary,
-            groups=groups,
-            accounts=accounts,
-            frame=frame and _with_end(frame, data.forecasts if self._rows else {}),
+            data, now, summary=summary, groups=groups, accounts=accounts, frame=frame
         )
-        declared = report.allowed_rate(self._path, watch.header, stats.invocations[-1].rates)
-        allowed = _allowed_now(data.forecasts) or (declared and (declared, "declared")) or None
-        if not watch.running or allowed is None:
+        changed = stats.invocations[-1].rates
+        declared = report.allowed_rate(self._path, watch.header, changed)
+        rate, why = _allowed_now(data.forecasts) or (declared or 0.0, "declared")
+        if frame is None or not rate:
             return content
         # A pace may probe above the limit that it has learned.
-        now_allowed = max(allowed[0], frame.rate) if frame and "learned" in allowed[1] else allowed[0]
-        shown = (now_allowed, allowed[1])
+        shown = max(rate, frame.rate) if "learned" in why else rate
         *before, _ = content.allowed
-        drawn = content.allowed if stats.invocations[-1].rates else [*before, declared or allowed[0]]
-        return replace(content, allowed_now=shown, allowed=drawn)
+        drawn = content.allowed if changed else [*before, declared or rate]
+        return replace(content, allowed_now=(shown, why), allowed=drawn)
 
 
 def message(title: str, text: str) -> View:
-    """A page that says one thing."""
     parts = dict.fromkeys(html.SECTIONS, "")
     return title, parts | {"header": html.template("message.html").render(title=title, text=redacted(text))}
 
 
-def _rows_of_accounts(watch: LedgerWatch) -> Mapping[str, int]:
+def _rows_of_accounts(header: Header) -> Mapping[str, int]:
     """How many rows of each account the run has, by its manifest; empty: not known."""
-    header = watch.header
     with suppress(BatchSnapshotError):
         rows = Counter(row.account for row in report.manifest_rows(header))
         return rows if rows.total() == header.rows and header.command == "run" else {}
     return {}
-
-
-def _rows_left(accounts: Mapping[str, Counter[str]]) -> dict[str, int]:
-    return {name: states["unattempted"] + states["in_doubt"] for name, states in accounts.items()}
 
 
 def _with_end(frame: Frame, forecasts: Mapping[str, AccountForecast]) -> Frame:

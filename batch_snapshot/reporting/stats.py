@@ -42,11 +42,9 @@ class RowCounts:
 
     @property
     def failed(self) -> int:
-        """Rows that failed or are in doubt."""
         return self.statuses[Status.FAILED] + self.statuses[Status.IN_DOUBT]
 
     def replace(self, before: RowResult | None, after: RowResult | None) -> None:
-        """Count a row's new result instead of its earlier one."""
         for result, step in ((before, -1), (after, 1)):
             if isinstance(result, FailureGroup):
                 self.failures[result] += step
@@ -88,7 +86,6 @@ class RunStats:
         self.last_error: str | None = None
 
     def add(self, outcome: Outcome) -> None:
-        """Count an outcome in place of the row's earlier state."""
         row, error = outcome.request.row, outcome.error
         key, account = row.key, row.account
         result = _result_of(outcome.status, error.kind if error else None, error.code if error else None)

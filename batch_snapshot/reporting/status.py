@@ -43,7 +43,6 @@ class LedgerWatch:
         self.running = False
 
     def refresh(self) -> None:
-        """Read what is new."""
         # First the lock, then the lines: the last ones of a run that ends meanwhile are read too.
         self.running = locks.is_held(paths.ledger_lock(self._path))
         if self.running or self._path.exists():
