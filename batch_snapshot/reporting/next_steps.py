@@ -1,18 +1,12 @@
 """The command lines that continue from a ledger. Pure."""
 
-from __future__ import annotations
-
 import shlex
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from batch_snapshot.models import AWS, CURABLE, SIMULATOR, Status
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from batch_snapshot.ledger.history import FailureGroup
-    from batch_snapshot.reporting.summary import Counts
+from batch_snapshot.ledger.history import FailureGroup
+from batch_snapshot.models import AWS, SIMULATOR, Status
 
 #: Settings of a run line that `run` is given again: who signs, and under which quotas.
 _KEPT_FLAGS = (
@@ -28,32 +22,19 @@ _KEPT_FLAGS = (
 )
 
 
-def next_steps(
-    counts: Counts,
-    failures: Mapping[FailureGroup, int],
-    *,
-    run: str | None,
-    ledger: str,
-    settings: Mapping[str, Any] = MappingProxyType({}),
-) -> list[str]:
-    """The commands that continue: `run` sends what is left, `retry` what failed.
-
-    `retry` needs no flags for accounts and quotas: it reads them from the ledger.
-    """
-    steps = []
-    if run and counts.unattempted:
-        steps.append(run)
-    if any(group.kind in CURABLE or group.status is Status.IN_DOUBT for group in failures):
-        steps.append(f"batch-snapshot retry {_argument(ledger)}{_retry_flags(settings)}")
-    return steps
-
-
 def remedy(group: FailureGroup, ledger: str, settings: Mapping[str, Any] = MappingProxyType({})) -> str:
     doubtful = group.status is Status.IN_DOUBT
     # `--only` splits at commas and trims: the kind stands for a code that would not survive that.
     code = group.code if group.code == group.code.strip() and "," not in group.code else ""
     word = Status.IN_DOUBT.value if doubtful else code or group.kind.value
-    return f"batch-snapshot retry {_argument(ledger)} --only {shlex.quote(word)}{_retry_flags(settings)}"
+    return retry_command(ledger, settings, f" --only {shlex.quote(word)}")
+
+
+def retry_command(ledger: str, settings: Mapping[str, Any], only: str = "") -> str:
+    """The command line that retries a ledger: it has the accounts and quotas, so they need no flags."""
+    state = f" --simulate{_state(settings)}" if settings.get("simulator_state") else ""
+    kept = flags_of(settings, "state_dir", "engine", "scheduler")
+    return f"batch-snapshot retry {_argument(ledger)}{only}{state}{kept}"
 
 
 def report_command(ledger: str) -> str:
@@ -88,12 +69,6 @@ def run_command(
 def _state(settings: Mapping[str, Any]) -> str:
     path = settings.get("simulator_state")
     return f" --state {shlex.quote(str(path))}" if path else ""
-
-
-def _retry_flags(settings: Mapping[str, Any]) -> str:
-    """The flags that `retry` cannot read from the ledger, each after a blank."""
-    state = f" --simulate{_state(settings)}" if settings.get("simulator_state") else ""
-    return state + flags_of(settings, "state_dir", "engine", "scheduler")
 
 
 def _argument(path: str) -> str:

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
 
 from batch_snapshot.ledger.history import FailureGroup
-from batch_snapshot.models import AWS, Row, Skip, Status
-from batch_snapshot.reporting.next_steps import next_steps, remedy, report_command
+from batch_snapshot.models import AWS, CURABLE, Row, Skip, Status
+from batch_snapshot.reporting.next_steps import remedy, report_command, retry_command
 
 
 class _States(NamedTuple):
@@ -162,12 +162,13 @@ class Summary:
     @property
     def next_steps(self) -> list[str]:
         """The commands that continue; none while a run is active."""
-        if self.outcome == "running":
-            return []
-        steps = next_steps(
-            self.counts, self.failures, run=self.run_again, ledger=self.ledger, settings=self.settings
-        )
-        return [self.todays_command, *steps] if self.todays_command else steps
+        curable = any(group.kind in CURABLE or group.status is Status.IN_DOUBT for group in self.failures)
+        steps = [
+            self.todays_command,
+            self.run_again if self.counts.unattempted else None,
+            retry_command(self.ledger, self.settings) if curable else None,
+        ]
+        return [] if self.outcome == "running" else [step for step in steps if step]
 
     @property
     def calls(self) -> int:

@@ -7,7 +7,7 @@ import pytest
 from batch_snapshot.jobs import plan
 from batch_snapshot.ledger.history import RowState
 from batch_snapshot.reporting import next_steps
-from batch_snapshot.reporting.summary import Counts
+from batch_snapshot.reporting.summary import Counts, Summary
 from tests.support.reports import (
     BROKEN,
     DENIED,
@@ -19,6 +19,12 @@ from tests.support.reports import (
     SOME_IN_DOUBT,
     SOME_LEFT,
 )
+
+
+def steps_of(counts, failures, run=None, ledger="ledgers/nightly.ndjson"):
+    """What a summary prints as the next commands."""
+    ended = Summary(outcome="stopped", counts=counts, failures=failures, ledger=ledger, run_again=run)
+    return ended.next_steps
 
 
 @pytest.mark.parametrize(
@@ -33,15 +39,15 @@ from tests.support.reports import (
     ],
 )
 def test_next_steps_run_what_is_left_and_retry_curable_failures(counts, failures, steps):
-    assert next_steps.next_steps(counts, failures, run=RUN, ledger="ledgers/nightly.ndjson") == steps
+    assert steps_of(counts, failures, RUN) == steps
 
 
 def test_next_steps_without_a_manifest_have_no_run():
-    assert next_steps.next_steps(SOME_LEFT, {}, run=None, ledger="ledgers/nightly.ndjson") == []
+    assert steps_of(SOME_LEFT, {}) == []
 
 
 def test_next_step_quotes_the_ledger_path_for_a_shell():
-    steps = next_steps.next_steps(SOME_IN_DOUBT, {DOUBT: 1}, run=None, ledger="my ledger's.ndjson")
+    steps = steps_of(SOME_IN_DOUBT, {DOUBT: 1}, ledger="my ledger's.ndjson")
     assert steps == ["""batch-snapshot retry 'my ledger'"'"'s.ndjson'"""]
 
 
