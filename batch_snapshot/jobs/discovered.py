@@ -7,7 +7,6 @@ from batch_snapshot.discovery.readers import Environment
 from batch_snapshot.discovery.search import Search
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.jobs.locked import LockedLedger
-from batch_snapshot.ledger.records import Header
 from batch_snapshot.manifest import Manifest, load
 
 
@@ -37,21 +36,15 @@ def load_discovered(locked: LockedLedger) -> Manifest:
     way_out = f"it holds rows of {locked.path}; put it back, or name another --ledger"
     if not path.exists():
         raise LedgerError(f"{path}: is missing: {way_out}")
-    if began:
-        _check_accounts(locked, began)
-    manifest = load(locked.manifest.path, path)
-    if known not in {None, manifest.found_sha256}:
-        raise LedgerError(f"{path}: was changed: {way_out}")
-    return manifest
-
-
-def _check_accounts(locked: LockedLedger, began: Header) -> None:
-    """Refuse to resume for an account that was left out when the rows were searched for."""
     # A selection may be of tags: the first run line has the accounts that it meant then.
-    searched = began.accounts if began.settings.get("accounts") else locked.targets.accounts
+    searched = began.accounts if began and began.settings.get("accounts") else locked.targets.accounts
     wanted = {one.account for one in locked.manifest.discover} & set(locked.targets.accounts)
     if missed := sorted(wanted.difference(searched)):
         raise LedgerError(
             f"{locked.path}: was begun without account {missed[0]!r}, so the rows that discover: finds "
             "for it are not known; give the same --accounts, or name another --ledger"
         )
+    manifest = load(locked.manifest.path, path)
+    if known not in {None, manifest.found_sha256}:
+        raise LedgerError(f"{path}: was changed: {way_out}")
+    return manifest

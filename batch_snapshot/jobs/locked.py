@@ -131,7 +131,11 @@ def lock_retried_ledger(
             writer.repair_last_line(path)
         past = read_history(path, read_only=read_only)
         header = past.last or head
-        _check_names(path, header)
+        for name in filter(checks.check_name, (header.name, *header.accounts)):
+            # No manifest can have it, and names become those of files.
+            raise LedgerError(
+                f"{path}: the run line names {name!r}, which is not allowed: the file was edited"
+            )
         accounts = select_accounts(recorded_accounts(path, header), options)
         settings = recorded_settings(options, header.settings)
         quotas = effective_quotas(accounts, with_recorded_quotas(path, options, settings))
@@ -193,15 +197,6 @@ def check_ledger_fits(past: History, path: Path, name: str, targets: Targets, ru
         if known is not None and changed and reader.names_rows(path, account.name):
             was = ", ".join(f"{key} {known.get(key) or 'none'}" for key in values)
             raise LedgerError(f"{path}: account {account.name!r} has other settings there ({was}); {way_out}")
-
-
-def _check_names(path: Path, header: Header) -> None:
-    """Refuse names that no manifest can have: they become the names of files."""
-    for name in (header.name, *header.accounts):
-        if checks.check_name(name):
-            raise LedgerError(
-                f"{path}: the run line names {name!r}, which is not allowed: the file was edited"
-            )
 
 
 def check_other_ledgers(

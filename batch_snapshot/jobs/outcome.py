@@ -67,6 +67,12 @@ def run_summary(
     examples = stats.examples
     older = find_examples(job.path, job.past, failures.keys() - examples.keys(), stats.sent_again)
     uncounted = engine.call_log_error if engine else None
+    if job.todays_ledger and completed:
+        again = f"today's ledger ({job.todays_ledger}) has not begun: run the same command again for it"
+        warnings = [*warnings, f"{job.path}, of another day, is finished now; {again}"]
+    elif job.todays_ledger:
+        later = f"the same command finishes {job.path} first"
+        warnings = [*warnings, f"today's ledger ({job.todays_ledger}) has not begun: {later}"]
     return Summary(
         counts=stats.counts,
         failures=failures,
@@ -82,7 +88,7 @@ def run_summary(
         reasons=[stop.reason for stop in stops if stop],
         vanished=job.vanished,
         vanished_rows=job.vanished_rows,
-        warnings=[*warnings, *_todays_ledger_warnings(job, finished=completed)],
+        warnings=warnings,
         run_again=job.rest_command if completed else job.same_command or job.rest_command,
         todays_command=job.todays_command if completed else None,
         settings=job.settings,
@@ -90,14 +96,3 @@ def run_summary(
         this_run=stats.this_run,
         examples={**older, **examples},
     )
-
-
-def _todays_ledger_warnings(job: Job, *, finished: bool) -> list[str]:
-    if job.todays_ledger is None:
-        return []
-    not_begun = f"today's ledger ({job.todays_ledger}) has not begun"
-    if finished:
-        return [
-            f"{job.path}, of another day, is finished now; {not_begun}: run the same command again for it"
-        ]
-    return [f"{not_begun}: the same command finishes {job.path} first"]

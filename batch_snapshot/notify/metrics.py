@@ -67,23 +67,17 @@ def push(gauges: Sequence[Metric], environ: Mapping[str, str]) -> str | None:
     if protocol != "http/protobuf":
         return f"OpenTelemetry: protocol {protocol} is not supported: set {_PROTOCOLS[0]}=http/protobuf"
     try:
-        pushed = _pushed(gauges)
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # noqa: PLC0415 - an extra
+            OTLPMetricExporter,
+        )
+        from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult  # noqa: PLC0415
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
     except ImportError:
         return (
             "OpenTelemetry: the environment asks for metrics; pip install 'batch-snapshot[otel]', "
             "or set OTEL_METRICS_EXPORTER=none"
         )
-    return None if pushed else "OpenTelemetry: the metrics were not accepted; the run is not affected"
-
-
-def _pushed(gauges: Sequence[Metric]) -> bool:
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # noqa: PLC0415 - an extra
-        OTLPMetricExporter,
-    )
-    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
-    from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult  # noqa: PLC0415
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-
     # The exporter logs each try; one warning at the end is enough.
     logging.getLogger("opentelemetry").addHandler(logging.NullHandler())
     resource = Resource.create({"service.version": __version__})
@@ -99,7 +93,9 @@ def _pushed(gauges: Sequence[Metric]) -> bool:
             for labels, value in gauge.values.items():
                 metric.set(value, dict(zip(gauge.labels, labels, strict=True)))
         data = reader.get_metrics_data()
-        return data is None or exporter.export(data, PUSH_TIMEOUT) is MetricExportResult.SUCCESS
+        if data is None or exporter.export(data, PUSH_TIMEOUT) is MetricExportResult.SUCCESS:
+            return None
+        return "OpenTelemetry: the metrics were not accepted; the run is not affected"
     finally:
         exporter.shutdown()
         provider.shutdown()

@@ -349,12 +349,6 @@ def most_in_a_day(hours: Mapping[int, int]) -> int:
     return max((sum(hours.get(hour + at, 0) for at in range(24)) for hour in hours), default=0)
 
 
-def parts(counts: Mapping[str, int]) -> list[tuple[str, float]]:
-    """The percentages of all rows, for a bar of outcomes; without zeros."""
-    total = sum(counts.values())
-    return [(name, number / total * 100) for name, number in counts.items() if number]
-
-
 def _x(at: float, number: int) -> float:
     return LEFT + at * (WIDTH - LEFT - RIGHT) / number
 

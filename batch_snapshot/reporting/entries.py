@@ -1,6 +1,6 @@
 """One entry per row: its result, and how it came about. Pure."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -36,13 +36,6 @@ class ReportEntry(NamedTuple):
     reason: str = ""
     http_status: int | None = None
 
-    @property
-    def seconds(self) -> float | None:
-        """From the row's beginning to its end in its last invocation, waits included."""
-        if self.started_at is None or self.finished_at is None:
-            return None
-        return max(0.0, (self.finished_at - self.started_at).total_seconds())
-
 
 def settled(
     lines: Iterable[Line], history: History, repeated: Mapping[bytes, int] | None = None
@@ -75,10 +68,6 @@ def _intended(row: Row, token: str, past: RowState) -> ReportEntry:
     sent, kind = past.first_sent_at, past.kind
     crashed = ReportEntry(row, past.status.value, first_sent_at=sent, client_token=token, kind=kind)
     return crashed._replace(code=CRASHED, message=CRASH_MESSAGE)
-
-
-def unattempted(rows: Iterable[Row], known: Collection[bytes]) -> Iterator[ReportEntry]:
-    return (ReportEntry(row, UNATTEMPTED) for row in rows if row.key not in known)
 
 
 def _result_entry(result: Result) -> ReportEntry:

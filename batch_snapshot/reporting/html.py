@@ -204,7 +204,8 @@ def _values(content: PageContent) -> dict[str, Any]:
         "badge": badge(summary),
         "finished": None if summary.outcome == "running" else stats.invocations[-1].ended,
         "counts": summary.counts,
-        "shares": dict(charts.parts(summary.counts.as_dict())),
+        # Percentages of all rows, without zeros.
+        "shares": {name: rows / summary.counts.total * 100 for name, rows in counts.items() if rows},
         "groups": groups,
         "accounts": _accounts(content),
         "calls": sum((each.calls for each in stats.invocations), Counter()),

@@ -19,7 +19,7 @@ from batch_snapshot.ledger.records import Header
 from batch_snapshot.manifest import Manifest
 from batch_snapshot.models import Row
 from batch_snapshot.reporting import csv, html
-from batch_snapshot.reporting.entries import ReportEntry, settled, unattempted
+from batch_snapshot.reporting.entries import UNATTEMPTED, ReportEntry, settled
 from batch_snapshot.reporting.html_table import PageRows
 from batch_snapshot.reporting.stats import LedgerStats
 from batch_snapshot.reporting.status import LedgerWatch
@@ -46,7 +46,8 @@ class ReportData:
         if self.manifest is None:
             return named
         known = set().union(past.succeeded, past.unfinished, *past.skipped.values())
-        return chain(named, unattempted(manifest.rows(self.manifest), known))
+        rest = (ReportEntry(row, UNATTEMPTED) for row in manifest.rows(self.manifest) if row.key not in known)
+        return chain(named, rest)
 
 
 def load(path: Path, manifest_path: Path | None = None) -> ReportData:

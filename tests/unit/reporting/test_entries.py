@@ -55,5 +55,5 @@ def test_invalid_fields_are_left_out(tmp_path):
     line["error"] |= {"reason": ["x"], "http_status": "400"}
     ledger.lines[-1] = orjson.dumps(line) + b"\n"
     _, (entry,) = read(tmp_path, ledger)
-    assert (entry.attempts, entry.throttles, entry.finished_at, entry.seconds) == (0, 0, None, None)
+    assert (entry.attempts, entry.throttles, entry.finished_at) == (0, 0, None)
     assert (entry.request_id, entry.reason, entry.http_status) == (None, "", None)
