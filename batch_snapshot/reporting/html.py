@@ -184,13 +184,7 @@ def _values(content: PageContent) -> dict[str, Any]:
         charts.attempts(stats.attempts),
     ]
     several = len(content.accounts) > 1
-    # By account that has such a quota: calls that are allowed in any 24 hours.
-    a_day = {
-        name: window.limit
-        for name, account in content.quotas.items()
-        for window in windows(account.quota)
-        if window.seconds == DAY
-    }
+    a_day = _calls_a_day(content)
     failing = charts.failures_by_account(stats.failed_minutes) if several else None
     groups = [
         (group, content.groups[group], advice(group), remedy(group, summary.ledger, summary.settings))
@@ -240,6 +234,12 @@ def badge(summary: Summary) -> str:
     if summary.result == "completed":
         return "good"
     return {"running": "going", "stopped": "bad", "crashed": "bad"}.get(summary.outcome, "mixed")
+
+
+def _calls_a_day(content: PageContent) -> dict[str, int]:
+    """By account that has such a quota: calls that are allowed in any 24 hours."""
+    found = ((name, window) for name, account in content.quotas.items() for window in windows(account.quota))
+    return {name: window.limit for name, window in found if window.seconds == DAY}
 
 
 def _calendar(content: PageContent, a_day: Mapping[str, int]) -> charts.HeatMap | None:
