@@ -175,7 +175,7 @@ def sections(content: PageContent) -> dict[str, str]:
 
 
 def _values(content: PageContent) -> dict[str, Any]:
-    summary, stats, header = content.summary, content.stats, content.header
+    summary, stats, header, counts = content.summary, content.stats, content.header, content.summary.counts
     left = content.frame.left if content.frame else None
     known = left is not None and left < LONGEST_LEFT
     drawn = [
@@ -197,9 +197,9 @@ def _values(content: PageContent) -> dict[str, Any]:
         "header": header,
         "badge": badge(summary),
         "finished": None if summary.outcome == "running" else stats.invocations[-1].ended,
-        "counts": summary.counts,
+        "counts": counts,
         # Percentages of all rows, without zeros.
-        "shares": {name: rows / summary.counts.total * 100 for name, rows in counts.items() if rows},
+        "shares": {name: rows / counts.total * 100 for name, rows in counts.as_dict().items() if rows},
         "groups": groups,
         "accounts": _accounts(content),
         "calls": sum((each.calls for each in stats.invocations), Counter()),
