@@ -41,11 +41,15 @@ class Notice:
     frame: Frame | None = None
 
 
+#: A metric's values by its labels.
+Labelled = Mapping[tuple[str, ...], float]
+
+
 class Metric(NamedTuple):
     name: str
     help: str
     labels: tuple[str, ...]
-    values: Mapping[tuple[str, ...], float]
+    values: Labelled
 
 
 def of_summary(ended: Summary) -> Notice:
@@ -101,44 +105,27 @@ def as_json(notice: Notice) -> dict[str, Any]:
 def gauges(notice: Notice, finished_at: float) -> list[Metric]:
     """The metrics of a run that was over at `finished_at`, in seconds since 1970."""
     one, each, run = ("name",), ("name", "account"), (redacted(notice.name),)
+    code: Labelled = {} if notice.exit_code is None else {run: notice.exit_code}
     found = [
-        Metric(
-            "exit_code",
-            "How the last run ended; 0: every row succeeded.",
-            one,
-            {} if notice.exit_code is None else {run: notice.exit_code},
-        ),
+        Metric("exit_code", "How the last run ended; 0: every row succeeded.", one, code),
         Metric("finished_timestamp_seconds", "When the last run ended.", one, {run: finished_at}),
     ]
     if (ended := notice.summary) is None:
         return found
-    states: dict[tuple[str, ...], float] = {
-        (*run, state): number for state, number in ended.counts.as_dict().items()
-    }
-    failures = {
+    states: Labelled = {(*run, state): number for state, number in ended.counts.as_dict().items()}
+    failures: Labelled = {
         (*run, *map(redacted, map(encodable, group))): number for group, number in ended.failures.items()
     }
-
-    def of_accounts(what: str) -> dict[tuple[str, ...], float]:
-        found = {(*run, redacted(name)): getattr(account, what) for name, account in ended.accounts.items()}
-        return {labels: number for labels, number in found.items() if number is not None}
-
+    accounts = [((*run, redacted(name)), account) for name, account in ended.accounts.items()]
+    calls: Labelled = {labels: account.calls for labels, account in accounts}
+    throttled: Labelled = {labels: account.throttled_calls for labels, account in accounts}
+    rates: Labelled = {labels: account.learned_rate for labels, account in accounts if account.learned_rate}
     return [
         *found,
         Metric("rows", "Rows of the ledger by their state.", ("name", "status"), states),
         Metric("failures", "Rows that failed or are in doubt.", ("name", "status", "kind", "code"), failures),
         Metric("duration_seconds", "How long the last run took.", one, {run: ended.elapsed_s}),
-        Metric("calls", "Calls of the last run.", each, of_accounts("calls")),
-        Metric(
-            "throttled_calls",
-            "Calls of the last run that were throttled.",
-            each,
-            of_accounts("throttled_calls"),
-        ),
-        Metric(
-            "learned_rate",
-            "Calls a second that the pace stood at in the end.",
-            each,
-            of_accounts("learned_rate"),
-        ),
+        Metric("calls", "Calls of the last run.", each, calls),
+        Metric("throttled_calls", "Calls of the last run that were throttled.", each, throttled),
+        Metric("learned_rate", "Calls a second that the pace stood at in the end.", each, rates),
     ]
