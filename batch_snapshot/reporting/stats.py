@@ -80,8 +80,8 @@ class RunStats:
         self._left_out = self._looked_up = 0
         #: Keys of rows that the ledger had as failed or in doubt, and that have a new result.
         self.sent_again: set[bytes] = set()
-        #: The first rows of each group of this invocation, by the row's key.
-        self._examples: defaultdict[FailureGroup, dict[bytes, Example]] = defaultdict(dict)
+        #: The first rows of each group of this invocation.
+        self.examples: defaultdict[FailureGroup, list[Example]] = defaultdict(list)
         #: The row that failed last, and why.
         self.last_error: str | None = None
 
@@ -95,8 +95,8 @@ class RunStats:
             self.sent_again.add(key)
         if error and isinstance(result, FailureGroup):
             self.last_error = describe_error(row, error.code, error.message)
-            if len(self._examples[result]) < EXAMPLES:
-                self._examples[result][key] = Example(row, error.message)
+            if len(self.examples[result]) < EXAMPLES:
+                self.examples[result].append(Example(row, error.message))
         self.settled[account] += 1
         self._looked_up += outcome.reconciled and not outcome.attempts
 
@@ -107,10 +107,6 @@ class RunStats:
     @property
     def counts(self) -> Counts:
         return count(self.rows.statuses, self._total)
-
-    @property
-    def examples(self) -> dict[FailureGroup, Sequence[Example]]:
-        return {group: list(rows.values()) for group, rows in self._examples.items()}
 
     @property
     def this_run(self) -> ThisRun:
