@@ -1,17 +1,11 @@
 """What was tried for one request in this run, and the outcome it makes."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
 from batch_snapshot.failures.retry import ClockReading
-from batch_snapshot.models import ErrorKind, Failure, Outcome, RowError, Status, Verdict
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from batch_snapshot.models import Receipt, Request
+from batch_snapshot.models import ErrorKind, Failure, Outcome, Receipt, Request, RowError, Status, Verdict
 
 #: The failure of a try whose call was dropped.
 UNANSWERED = Failure(

@@ -3,31 +3,21 @@
 An answer may slow the pace down, pause the account, or trip its breaker.
 """
 
-from __future__ import annotations
-
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from datetime import datetime
 
 import anyio
 
-from batch_snapshot.engine.account import Abandoned, Stop, StopKind
+from batch_snapshot.config.options import Settings
+from batch_snapshot.engine.account import Abandoned, AccountState, Stop, StopKind
+from batch_snapshot.engine.limits import ConcurrencyLimit
+from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.errors import StorageError
 from batch_snapshot.failures.breakers import UNREACHABLE, Pause
-from batch_snapshot.models import ApiError, Failure, Verdict
-from batch_snapshot.ratelimit.pacer import WindowFullError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-    from contextlib import AbstractAsyncContextManager
-    from datetime import datetime
-
-    from batch_snapshot.config.options import Settings
-    from batch_snapshot.engine.account import AccountState
-    from batch_snapshot.engine.limits import ConcurrencyLimit
-    from batch_snapshot.engine.run_state import RunState
-    from batch_snapshot.models import Receipt
-    from batch_snapshot.ratelimit.pacer import Pacer, Permit, Reserved
+from batch_snapshot.models import ApiError, Failure, Receipt, Verdict
+from batch_snapshot.ratelimit.pacer import Pacer, Permit, Reserved, WindowFullError
 
 _NO_WAIT = nullcontext()
 

@@ -1,23 +1,17 @@
 """Look-ups of rows in doubt: did an earlier try make the snapshot?"""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import anyio
 
+from batch_snapshot.config.options import Settings
+from batch_snapshot.engine.account import AccountState
+from batch_snapshot.engine.attempts import Attempts
+from batch_snapshot.engine.calls import Calls
+from batch_snapshot.engine.seams import Seams
 from batch_snapshot.failures import retry
-from batch_snapshot.models import ApiError, Failure, Verdict
-
-if TYPE_CHECKING:
-    from batch_snapshot.config.options import Settings
-    from batch_snapshot.engine.account import AccountState
-    from batch_snapshot.engine.attempts import Attempts
-    from batch_snapshot.engine.calls import Calls
-    from batch_snapshot.engine.seams import Seams
-    from batch_snapshot.models import Receipt
+from batch_snapshot.models import ApiError, Failure, Receipt, Verdict
 
 
 class LookUpRefusedError(Exception):

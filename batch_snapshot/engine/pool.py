@@ -5,17 +5,17 @@ files: everything outside is a function in `Seams`. It waits by anyio alone, so 
 Each account has its own pace, breaker and workers, so that no account waits for another.
 """
 
-from __future__ import annotations
-
 from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import anyio
+from anyio.abc import TaskGroup
 from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt
 
-from batch_snapshot.engine.account import Abandoned
+from batch_snapshot.config.options import Settings
+from batch_snapshot.engine.account import Abandoned, AccountState
 from batch_snapshot.engine.attempts import Attempts
 from batch_snapshot.engine.calls import Calls
 from batch_snapshot.engine.limits import ConcurrencyLimit
@@ -23,19 +23,11 @@ from batch_snapshot.engine.lookup import LookUpRefusedError, LookUps
 from batch_snapshot.engine.preflight import Preflight
 from batch_snapshot.engine.queue import RequestQueue
 from batch_snapshot.engine.run_state import RunState
+from batch_snapshot.engine.seams import Seams
 from batch_snapshot.engine.signal import Signal
 from batch_snapshot.failures import retry
 from batch_snapshot.models import ApiError, Failure, Outcome, Receipt, Request, Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from anyio.abc import TaskGroup
-
-    from batch_snapshot.config.options import Settings
-    from batch_snapshot.engine.account import AccountState
-    from batch_snapshot.engine.seams import Seams
-    from batch_snapshot.ratelimit.pacer import Permit
+from batch_snapshot.ratelimit.pacer import Permit
 
 #: Rows named by one intent: so many of an account are in doubt after a crash, besides those being sent.
 INTENT_SIZE = 64

@@ -1,19 +1,11 @@
 """What comes before the first write of an account: whose it is, and one cheap read in each catalog."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from batch_snapshot.engine.account import Abandoned
+from batch_snapshot.engine.account import Abandoned, AccountState
+from batch_snapshot.engine.calls import Calls
+from batch_snapshot.engine.run_state import RunState
+from batch_snapshot.engine.seams import Seams
 from batch_snapshot.errors import StorageError
-from batch_snapshot.models import ApiError, Failure, Verdict
-
-if TYPE_CHECKING:
-    from batch_snapshot.engine.account import AccountState
-    from batch_snapshot.engine.calls import Calls
-    from batch_snapshot.engine.run_state import RunState
-    from batch_snapshot.engine.seams import Seams
-    from batch_snapshot.models import Request
+from batch_snapshot.models import ApiError, Failure, Request, Verdict
 
 
 class Preflight:

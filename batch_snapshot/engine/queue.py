@@ -5,13 +5,11 @@ take yet waits: the first of it in memory, the rest on disk. So memory is bounde
 behind a million rows of another waits for the manifest to be read, not for those rows.
 """
 
-from __future__ import annotations
-
 from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import anyio
 import orjson
@@ -19,9 +17,6 @@ import orjson
 from batch_snapshot import sqlite
 from batch_snapshot.engine.signal import Signal
 from batch_snapshot.models import Request, Row
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 #: Requests in memory at most, shared out among the accounts: about 25 MB.
 READ_AHEAD = 50_000

@@ -1,27 +1,19 @@
 """The state of a run: what was recorded, and what stopped it or one of its accounts."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from math import isfinite
-from typing import TYPE_CHECKING
 
 import anyio
 
-from batch_snapshot.engine.account import Stop, StopKind
+from batch_snapshot.engine.account import AccountState, Stop, StopKind
+from batch_snapshot.engine.seams import Record
 from batch_snapshot.engine.signal import Signal
 from batch_snapshot.errors import StorageError
-from batch_snapshot.models import Status
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
-
-    from batch_snapshot.engine.account import AccountState
-    from batch_snapshot.engine.seams import Record
-    from batch_snapshot.failures.retry import FailureLimit
-    from batch_snapshot.models import Outcome
+from batch_snapshot.failures.retry import FailureLimit
+from batch_snapshot.models import Outcome, Status
 
 
 class RunState:

@@ -1,19 +1,14 @@
 """The functions through which the engine reaches the service, the ledger and the clocks."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Never
+from datetime import datetime
+from random import Random
+from typing import Never
 
 from batch_snapshot.engine.account import AccountState
+from batch_snapshot.engine.attempts import Attempts
 from batch_snapshot.models import Outcome, Receipt, Request
-
-if TYPE_CHECKING:
-    from datetime import datetime
-    from random import Random
-
-    from batch_snapshot.engine.attempts import Attempts
 
 Send = Callable[[Request], Awaitable[Receipt]]
 Record = Callable[[Outcome], None]

@@ -4,19 +4,13 @@ A call leaves as soon as the rate and every window allow it, as if each call end
 knows neither latencies nor other programs that use the same quota.
 """
 
-from __future__ import annotations
-
 from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from math import ceil, inf, isinf
-from typing import TYPE_CHECKING
 
 from batch_snapshot.text import plural
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from datetime import datetime
 
 #: Of more spans than `NAMED` only the first `FIRST_NAMED` and the last are named.
 NAMED, FIRST_NAMED = 6, 3

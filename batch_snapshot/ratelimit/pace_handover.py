@@ -1,7 +1,5 @@
 """A pace handed over: to the processes of a machine as text, to another machine by its clock. Pure."""
 
-from __future__ import annotations
-
 import json
 
 from batch_snapshot.ratelimit.pace import Pace, Phase

@@ -22,24 +22,18 @@ anywhere else, as on a network file system that several machines use, SQLite kee
 by the file system's locks: each call then costs some milliseconds, and each machine uses its own clock.
 """
 
-from __future__ import annotations
-
 import threading
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple, Self
+from pathlib import Path
+from typing import NamedTuple, Self
 
 from batch_snapshot import files, sqlite
 from batch_snapshot.clock import boot_id, seconds_since_boot, unix_time
 from batch_snapshot.errors import StorageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
-    from pathlib import Path
-
-    from batch_snapshot.models import Quota
+from batch_snapshot.models import Quota
 
 #: Seconds after which a reservation counts as ended if its process was killed before it reported: a call with
 #: its credentials is abandoned after 180 s, and clocks and queues may add to that.
