@@ -1,37 +1,13 @@
 """Runs of many accounts."""
 
-from pathlib import Path
-
 import pytest
 
-from batch_snapshot.config.options import Options
-from batch_snapshot.jobs import run
 from batch_snapshot.simulator import serve
 from tests.support.processes import (
     Place,
-    assert_exactly_once,
-    environment,
     first,
     pairs,
-    results,
-    write_manifest,
 )
-
-
-@pytest.mark.asyncio
-async def test_a_run_of_many_accounts_makes_each_row_once(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name, value in environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    names = [f"a{n}" for n in range(60)]
-    rows = [one for n, name in enumerate(names) for one in pairs(2, first=2 * n, account=name)]
-    path = write_manifest(Path("m.yaml"), rows, accounts={name: {} for name in names})
-    async with serve() as (url, simulator):
-        done = await run.run(path, Options(endpoint_url=url, state_dir=tmp_path, ledger="l.ndjson"))
-        assert_exactly_once(simulator, Path("l.ndjson"), rows)
-    assert done.exit_code == 0
-    assert len(results(Path("l.ndjson"))) == 120
-    assert {one.counts["succeeded"] for one in done.accounts.values() if one.counts} == {2}
 
 
 @pytest.mark.asyncio

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_snapshot import cli, paths
-from batch_snapshot.config import options
 from batch_snapshot.config.options import Options
 from batch_snapshot.errors import LedgerError
 from batch_snapshot.jobs import resume, run
@@ -100,19 +99,6 @@ async def test_a_deferred_ledger_is_finished_before_the_next_begins_and_no_row_i
         assert runs.made == [2] * 12
     assert [status.check_ledger(ledger_of(day)) for day in (1, 2)] == [12, 12]
     assert not ledger_of(4).exists()
-
-
-@pytest.mark.asyncio
-async def test_a_run_cut_by_max_duration_is_finished_too():
-    async with serve() as (url, simulator):
-        runs = NightlyRuns(url, simulator)
-        write(ROWS, per_day=100)
-        cut = options.Settings(max_duration=0.8)
-        first = await runs.run(1, rate=10.0, engine=cut)
-        assert (first.exit_code, first.outcome) == (4, "deferred")
-        assert 0 < first.counts.succeeded < 12
-        assert (await runs.run(5, rate=1000.0)).ledger == str(ledger_of(1))
-        assert runs.made == [1] * 12
 
 
 @pytest.mark.asyncio
@@ -256,17 +242,6 @@ def test_of_many_old_ledgers_three_are_named():
     _, warnings = resume.choose_ledger("trial", Options(ledger=PATTERN), DAY + timedelta(days=20))
     assert [text.partition(":")[0] for text in warnings[:3]] == [str(ledger_of(day)) for day in (6, 5, 4)]
     assert warnings[3:] == ["3 older ledgers not finished either"]
-
-
-def test_retry_by_date_leaves_a_deferred_ledger_to_run(capsys):
-    Path("ledgers").mkdir()
-    path = ledger_of(1)
-    ledger = LedgerBuilder(rows=3, name="trial", began=DAY - timedelta(days=400), counts={"unattempted": 3})
-    ledger.begin(accounts={"main": {}}).end("deferred").write(path)
-    before = path.read_bytes()
-    assert cli.main(["retry", "ledgers/trial-{date}.ndjson"]) == 0
-    assert f"{path}: is not finished, and run resumes it" in capsys.readouterr().err
-    assert path.read_bytes() == before
 
 
 # -- more rows than a day's quota ---------------------------------------------------------------------

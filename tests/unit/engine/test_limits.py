@@ -212,13 +212,6 @@ def test_two_processes_call_as_one_would(log_in_memory, clock, rate, burst, rows
 # -- what the next run begins with ---------------------------------------------------------------------
 
 
-def test_a_run_joins_a_pace_in_use(usage, clock):
-    one = joined(usage, clock, measured(clock.now, 40.0))
-    one.change(lambda known: known.permitted(clock.now))
-    clock.now += PRESENT - 1
-    assert joined(usage, clock).pace == one.pace
-
-
 @pytest.mark.parametrize("later", [PRESENT + 1, 8 * HOUR, LEARNED_FOR - HOUR])
 def test_a_later_run_begins_near_what_was_learned(usage, clock, later):
     """Nothing else of the old pace is used: neither its times, its throttles, nor the clock of its boot."""

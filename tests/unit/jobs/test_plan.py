@@ -14,7 +14,7 @@ from batch_snapshot.errors import InputError
 from batch_snapshot.jobs import plan
 from batch_snapshot.jobs.plan import Selection
 from batch_snapshot.ledger import codec, history
-from batch_snapshot.ledger.history import History, RowState
+from batch_snapshot.ledger.history import RowState
 from batch_snapshot.ledger.records import End, Line
 from batch_snapshot.models import ErrorKind, Outcome, Request, Row, RowError, Status, client_token
 from tests.support import strategies
@@ -44,41 +44,12 @@ UNSENT = RowState(
 )
 
 
-def having(past: RowState | None) -> History:
-    return History(unfinished={ROW.key: past} if past else {})
-
-
-def only_request(past: RowState | None) -> Request | None:
-    (request,) = plan.resumed([ROW], having(past), RUN_ID)
-    return request
-
-
 def retried(past: RowState, selection: Selection | None = None) -> Request | None:
     (request,) = plan.retried([(ROW, past)], selection or Selection(), RUN_ID)
     return request
 
 
 # ---- run and resume
-
-
-def test_a_new_row_is_sent_under_the_token_of_its_first_generation():
-    assert only_request(None) == Request(ROW, client_token(RUN_ID, ROW, 0), 0)
-
-
-def test_a_row_that_was_named_and_not_sent_keeps_the_ledgers_token():
-    assert only_request(UNSENT) == Request(ROW, "the ledger's", 2)
-
-
-def test_a_doubtful_row_keeps_its_token_and_says_since_when_it_is_doubtful():
-    assert only_request(DOUBTFUL) == Request(ROW, "the ledger's", 3, ambiguous=True, first_sent_at=START)
-
-
-def test_a_failed_row_waits_for_retry():
-    assert only_request(failed()) is None
-
-
-def test_a_row_that_succeeded_is_never_sent():
-    assert list(plan.resumed([ROW], History(succeeded={ROW.key}), RUN_ID)) == [None]
 
 
 @given(strategies.histories, strategies.some_rows)
@@ -248,18 +219,9 @@ def test_batches_lose_nothing_keep_the_order_and_are_bounded(stream, size, strid
     assert found == [entry for entry in stream if entry]
 
 
-def test_a_long_stretch_of_done_rows_gives_the_caller_turns():
-    batches = list(plan.batches([None] * 10_000, 64, stride=1000))
-    assert batches == [[]] * 10
-
-
 def test_batches_are_full_where_all_rows_are_sent():
     requests = [Request(ROW, str(n)) for n in range(130)]
     assert [len(batch) for batch in plan.batches(requests, 64)] == [64, 64, 2]
-
-
-def test_no_rows_make_no_batch():
-    assert list(plan.batches([], 64)) == []
 
 
 # ---- exactly once: plan, ledger and history together, crashed at any point

@@ -73,15 +73,6 @@ def crashed(row: Row, *, generation: int = 0, at: float = 0, offset: int = 0) ->
 # ---- the meaning of each line
 
 
-@pytest.mark.parametrize("before", Status)
-@pytest.mark.parametrize("after", Status)
-def test_the_last_result_of_a_row_wins(before, after):
-    past = fold(RUN, intent(A), result(A, before), result(A, after), END)
-    assert past.status(A.key) is after
-    assert past.counts() == Counter({after: 1})
-    assert list(past.keys()) == [A.key]
-
-
 def test_a_success_is_kept_as_a_key_alone():
     past = fold(RUN, intent(A), result(A, Status.SUCCEEDED), END)
     assert past.succeeded == {A.key}
@@ -110,78 +101,11 @@ def test_a_failure_is_kept_with_all_that_a_retry_needs():
     }
 
 
-def test_an_intended_row_without_a_result_before_the_end_was_not_sent():
-    past = fold(RUN, intent(A, B, at=5), result(A, Status.SUCCEEDED), END)
-    assert past.status(B.key) is None
-    assert past.unfinished[B.key] == RowState(
-        status=None,
-        client_token=client_token(RUN_ID, B, 0),
-        generation=0,
-        ambiguous=False,
-        first_sent_at=None,
-        offset=100,
-    )
-    assert B.key not in set(past.keys())
-    assert past.counts() == Counter({Status.SUCCEEDED: 1})
-    assert past.failures() == Counter()
-
-
 def test_an_intended_row_before_a_crash_is_in_doubt():
     past = fold(RUN, intent(A, B, at=5), result(A, Status.SUCCEEDED))
     assert past.end is None
     assert past.unfinished == {B.key: crashed(B, at=5, offset=100)}
     assert past.failures() == Counter({FailureGroup(Status.IN_DOUBT, ErrorKind.TRANSIENT, CRASHED): 1})
-
-
-def test_the_next_invocation_shows_the_crash_of_the_one_before():
-    assert fold(RUN, intent(A, at=5), RUN, END).unfinished == {A.key: crashed(A, at=5, offset=100)}
-
-
-def test_doubt_outlasts_an_invocation_that_did_not_send_the_row():
-    past = fold(RUN, intent(A, at=5), RUN, intent(A, at=50), END)
-    assert past.unfinished == {A.key: crashed(A, at=5, offset=100)}
-
-
-def test_doubt_keeps_the_time_of_the_first_try_over_crash_after_crash():
-    """How long the service remembers a token is counted from that time."""
-    past = fold(RUN, intent(A, at=5), RUN, intent(A, at=50), RUN, intent(A, at=500))
-    assert past.unfinished == {A.key: crashed(A, at=5, offset=100)}
-
-
-def test_a_doubtful_result_keeps_its_first_try_over_a_crash():
-    past = fold(RUN, intent(A), result(A, Status.IN_DOUBT, at=3, code="X"), END, RUN, intent(A, at=500))
-    found = past.unfinished[A.key]
-    assert (found.status, found.ambiguous, found.first_sent_at, found.code) == (
-        Status.IN_DOUBT,
-        True,
-        later(3),
-        "X",
-    )
-
-
-def test_a_failed_row_that_a_retry_intended_and_did_not_send_stays_failed():
-    failed = result(A, Status.FAILED, code="X")
-    past = fold(RUN, intent(A), failed, END, RUN, intent(A, generation=1, at=9), END)
-    found = past.unfinished[A.key]
-    assert (found.status, found.generation, found.client_token) == (Status.FAILED, 0, failed.client_token)
-
-
-def test_a_failed_row_whose_retry_crashed_is_in_doubt_under_the_new_token():
-    failed = result(A, Status.FAILED)
-    past = fold(RUN, intent(A), failed, END, RUN, intent(A, generation=1, at=9))
-    assert past.unfinished == {A.key: crashed(A, generation=1, at=9, offset=500)}
-
-
-def test_a_row_that_was_not_sent_and_then_crashed_is_in_doubt():
-    past = fold(RUN, intent(A), END, RUN, intent(A, at=9))
-    assert past.unfinished == {A.key: crashed(A, at=9, offset=400)}
-
-
-def test_a_row_that_succeeded_is_not_in_doubt_whatever_names_it_later():
-    past = fold(RUN, intent(A), result(A, Status.SUCCEEDED), END, RUN, intent(A))
-    assert past.status(A.key) is Status.SUCCEEDED
-    assert past.unfinished == {}
-    assert past.counts().total() == 1
 
 
 def test_the_first_and_the_last_run_line_are_kept():
@@ -213,16 +137,6 @@ def test_a_row_that_a_running_invocation_has_named_is_not_in_doubt():
     assert past.in_flight == 2
     assert past.status(B.key) is None
     assert past.counts() == Counter({Status.FAILED: 1})
-
-
-def test_a_crash_before_the_running_invocation_is_one():
-    past = fold(RUN, intent(A), RUN, intent(B), live=True)
-    assert (past.status(A.key), past.status(B.key), past.in_flight) == (Status.IN_DOUBT, None, 1)
-
-
-def test_a_doubtful_row_that_is_being_sent_again_is_in_doubt_meanwhile():
-    past = fold(RUN, intent(A), RUN, intent(A), live=True)
-    assert past.counts() == Counter({Status.IN_DOUBT: 1})
 
 
 # ---- what is finished

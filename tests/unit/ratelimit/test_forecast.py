@@ -46,42 +46,6 @@ def test_a_backfill_of_days_goes_in_one_span_a_day():
     assert backfill.ends_in == 3 * DAY + 4999
 
 
-def test_earlier_calls_delay_the_first_ones():
-    # 6,000 calls an hour ago, one a second, leave room for 4,000 now.
-    ages = [3600.0 + second for second in range(6000)]
-    assert forecast(12_000, 1, [(DAY, 10_000)], ages) == Forecast(
-        # The first of the earlier ones was over 9,599 s ago.
-        (ForecastSpan(0.0, 4000), ForecastSpan(DAY - 9599, 6000), ForecastSpan(DAY, 2000)),
-        DAY + 1999,
-    )
-
-
-def test_spread_out_earlier_calls_allow_calls_one_by_one():
-    ages = [8.64 * index for index in range(10_000)]
-    dripping = forecast(1000, 1, [(DAY, 10_000)], ages)
-    assert [span.rows for span in dripping.spans] == [1000]
-    assert dripping.ends_in == pytest.approx(1000 * 8.64)
-
-
-def test_every_window_delays_calls_in_turn():
-    assert forecast(250, 8, [(60, 100), (3600, 120)], [], pause=30) == Forecast(
-        (
-            ForecastSpan(0.0, 100),
-            ForecastSpan(60.0, 20),
-            ForecastSpan(3600.0, 100),
-            ForecastSpan(3660.0, 20),
-            ForecastSpan(7200.0, 10),
-        ),
-        7200 + 9 / 8,
-    )
-
-
-def test_a_call_in_flight_or_just_ended_counts_for_a_full_window():
-    assert forecast(1, 1, [(60, 1)], [0.0]) == Forecast((ForecastSpan(60.0, 1),), 60.0)
-    assert forecast(1, 1, [(60, 1)], [59.5]) == Forecast((ForecastSpan(0.5, 1),), 0.5)
-    assert forecast(1, 1, [(60, 1)], [60.0]) == Forecast((ForecastSpan(0.0, 1),), 0.0)
-
-
 def test_the_gap_of_a_slow_rate_is_no_pause():
     assert forecast(50, 0.01, [], []).spans == (ForecastSpan(0.0, 50),)
     assert forecast(50, 0.01, [(DAY, 40)], []).spans == (ForecastSpan(0.0, 40), ForecastSpan(DAY, 10))
