@@ -62,6 +62,8 @@ def test_page_counts_fields_and_shows_each_change(file, chromium):
     assert [line[-1] for line in table(opened) if EVIL in line[-1]] == [EVIL] * 2
     assert ["nothing", "empty"] in [line[-2:] for line in table(opened)]
     assert opened.js("document.querySelectorAll('img').length") == 0
+    options = opened.page.locator("#field option").all_inner_texts()
+    assert [each.partition(" (")[0] for each in options] == ["all", EVIL, "Stage", "Team.Name", "Title"]
     opened.page.get_by_role("row", name="Title").get_by_role("button").click()
     assert table(opened) == [["eng-00000000000008", "O8", "1 → 2", "Title", "=8", "=9"]]
     opened.page.get_by_label("Search").fill("no such thing")
