@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from batch_snapshot import paths, sqlite
 from batch_snapshot.config.options import Options, isolate_simulated_state, state_folder_of
-from batch_snapshot.discovery.output import calls_text
+from batch_snapshot.discovery.output import calls_fields, calls_text
 from batch_snapshot.discovery.readers import Environment, open_ledger_readers
 from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
 from batch_snapshot.errors import InputError, LedgerError
@@ -298,10 +298,7 @@ def as_json(result: Verification) -> dict[str, Any]:
             }
             for one in result.findings
         ],
-        "calls": sum(result.calls.values()),
-        "calls_by_operation": dict(sorted(result.calls.items())),
-        "throttled_calls": result.throttled,
-        "elapsed_s": round(result.elapsed_s, 3),
+        **calls_fields(result.calls, result.throttled, result.elapsed_s),
         "warnings": list(result.warnings),
     }
 

@@ -99,10 +99,7 @@ def as_json(found: Discovery) -> dict[str, Any]:
         "added": found.added,
         "gone": found.gone,
         "resumed": found.resumed,
-        "calls": sum(found.calls.values()),
-        "calls_by_operation": dict(found.calls),
-        "throttled_calls": found.throttled,
-        "elapsed_s": round(found.elapsed_s, 3),
+        **calls_fields(found.calls, found.throttled, found.elapsed_s),
         "cannot_see": _cannot_see(found),
         "warnings": list(found.warnings),
     }
@@ -137,6 +134,15 @@ def as_text(found: Discovery, *, updated: bool) -> str:
 
 def _cannot_see(found: Discovery) -> list[str]:
     return [UNLISTED, *map(UNKNOWN.format, found.unknown)]
+
+
+def calls_fields(calls: Mapping[str, int], throttled: int, elapsed_s: float) -> dict[str, Any]:
+    return {
+        "calls": sum(calls.values()),
+        "calls_by_operation": dict(sorted(calls.items())),
+        "throttled_calls": throttled,
+        "elapsed_s": round(elapsed_s, 3),
+    }
 
 
 def calls_text(calls: Mapping[str, int], throttled: int, elapsed_s: float) -> str:

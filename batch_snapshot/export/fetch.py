@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 from batch_snapshot import sqlite
 from batch_snapshot.config.options import Options
-from batch_snapshot.discovery.output import calls_text
+from batch_snapshot.discovery.output import calls_fields, calls_text
 from batch_snapshot.discovery.readers import Environment, open_ledger_readers
 from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
 from batch_snapshot.errors import BatchSnapshotError, InputError, LedgerError, StorageError
 from batch_snapshot.export import records, tables
 from batch_snapshot.export.records import ExportFile
-from batch_snapshot.ledger.reader import lines
+from batch_snapshot.ledger.reader import last_header, lines
 from batch_snapshot.ledger.records import Header, Result
 from batch_snapshot.models import ApiError, Row, Status
 from batch_snapshot.operations import NOT_FOUND, create_operation
@@ -112,29 +112,23 @@ def plan(ledgers: Sequence[Path], output: Path, form: str | None) -> tuple[str, 
 
 
 def _last_header(path: Path) -> Header:
-    last = None
-    for line in lines(path):
-        if isinstance(line.record, Header):
-            last = line.record
-        elif last is None:
-            break
-    if last is None:
+    found = last_header(path)
+    if found is None:
         raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
-    return last
+    return found
 
 
+@dataclass(slots=True)
 class _Fetcher:
     """Fetches what one ledger names."""
 
-    def __init__(
-        self, file: ExportFile, fields: Sequence[str], environment: Environment, result: Exported
-    ) -> None:
-        self._file = file
-        self._fields = fields
-        self._environment = environment
-        self._result = result
-        self._read: set[str] = set()
-        self._denied: dict[tuple[str, str], str] = {}
+    _file: ExportFile
+    _fields: Sequence[str]
+    _environment: Environment
+    _result: Exported
+    #: Accounts that could read something, and by account and engagement why that is denied.
+    _read: set[str] = field(default_factory=set)
+    _denied: dict[tuple[str, str], str] = field(default_factory=dict)
 
     async def fetch(self, ledger: Path, readers: Mapping[str, Reader]) -> None:
         failed: list[BatchSnapshotError] = []
@@ -226,10 +220,7 @@ def as_json(result: Exported) -> dict[str, Any]:
             {"what": one.what, **one.row._asdict(), "revision": one.revision, "why": one.why}
             for one in result.unfetched
         ],
-        "calls": result.calls.total(),
-        "calls_by_operation": dict(sorted(result.calls.items())),
-        "throttled_calls": result.throttled,
-        "elapsed_s": round(result.elapsed_s, 3),
+        **calls_fields(result.calls, result.throttled, result.elapsed_s),
     }
 
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from batch_snapshot import files, paths
 from batch_snapshot.errors import SAME_COMMAND, InputError, StateFolderError, StorageError, way_out
@@ -21,12 +21,6 @@ HEAD = b'{"type":"snapshot",'
 
 #: Seconds between two calls of fsync.
 SYNC_EVERY = 1.0
-
-
-class Position(NamedTuple):
-    record: dict[str, Any]
-    #: The offset behind the line.
-    end: int
 
 
 class ExportFile:
@@ -62,10 +56,10 @@ class ExportFile:
                 files.sync_folder(self.path.parent)
             except OSError as error:
                 raise StateFolderError(self._unwritable(error)) from None
-            for position in positions(self.path):
-                _check_fields(self.path, self._fields, position.record)
-                self._known.add(_digest(position.record["arn"]))
-                self._size = position.end
+            for record, end in positions(self.path):
+                _check_fields(self.path, self._fields, record)
+                self._size = end
+                self._known.add(_digest(record["arn"]))
             self._disk.truncate(self._fd, self._size)
             self._stack = stack.pop_all()
         return self
@@ -115,6 +109,7 @@ class ExportFile:
             self._failed = StorageError(f"{self._unwritable(error)}, {SAME_COMMAND}")
             with suppress(OSError):
                 self._disk.truncate(self._fd, self._size)
+                self._disk.sync(self._fd)  # else a power cut may bring the rest back, under later lines
             raise self._failed from None
 
     def _unwritable(self, error: OSError) -> str:
@@ -129,7 +124,7 @@ def check(path: Path, fields: Sequence[str]) -> None:
         InputError: it is no export, or has other fields.
     """
     if files.exists(path) and (first := next(positions(path), None)):
-        _check_fields(path, fields, first.record)
+        _check_fields(path, fields, first[0])
 
 
 def _check_fields(path: Path, fields: Sequence[str], record: Mapping[str, Any]) -> None:
@@ -151,8 +146,10 @@ def _digest(arn: str) -> bytes:
     return blake2b(arn.encode("utf-8", "replace"), digest_size=16).digest()
 
 
-def positions(path: Path) -> Iterator[Position]:
-    """The records of the export at `path`; what a crash has torn, and all behind it, is left out.
+def positions(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """The records of the export at `path`, and the offset behind each.
+
+    What a crash has torn, and all behind it, is left out.
 
     Raises:
         InputError: it cannot be read, or is no export; the message says where.
@@ -166,7 +163,7 @@ def positions(path: Path) -> Iterator[Position]:
                     _refuse_unless_torn(path, number, raw)
                     return
                 end += len(raw)
-                yield Position(record, end)
+                yield record, end
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror or error}); name a file that export wrote"

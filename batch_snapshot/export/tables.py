@@ -111,7 +111,7 @@ def write(source: Path, form: str, kinds: Mapping[str, str]) -> None:
     """Write the export at `source` as a table beside it (mode 0600), which is replaced."""
     if form == "ndjson":
         return
-    rows = (_row(position.record, kinds) for position in positions(source))
+    rows = (_row(record, kinds) for record, _ in positions(source))
     with private_file(path_of(source, form), "--output") as file:
         {"csv": _write_csv, "parquet": _write_parquet}[form](rows, kinds, file)
 

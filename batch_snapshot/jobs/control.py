@@ -29,7 +29,6 @@ from batch_snapshot.engine.pool import Engine
 from batch_snapshot.errors import InputError, LedgerError
 from batch_snapshot.jobs.recorder import Recorder
 from batch_snapshot.ledger import locks, reader
-from batch_snapshot.ledger.records import Header
 from batch_snapshot.models import LARGEST_CONCURRENCY
 from batch_snapshot.text import plural
 
@@ -202,23 +201,16 @@ def _short(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def _recorded_state(ledger: Path) -> Path | None:
-    """The state folder that the last invocation was given; None: the default."""
-    last = None
-    for line in reader.lines(ledger, kind="run"):
-        last = line.record
-    state = last.settings.get("state_dir") if isinstance(last, Header) else None
-    return Path(state) if state else None
-
-
 def send(ledger: Path, state_dir: Path | None, command: Command) -> str:
     """Send a command to the run that writes `ledger`; returns what it did.
 
     Without `state_dir` the run's state folder is the one that the ledger names, or the default.
     """
-    if reader.head(ledger) is None:
+    last = reader.last_header(ledger)
+    if last is None:
         raise LedgerError(f"{ledger}: no run has begun in it; name a ledger that a run is writing")
-    state = paths.state_folder(state_dir or _recorded_state(ledger), os.environ)
+    recorded = last.settings.get("state_dir")
+    state = paths.state_folder(state_dir or (Path(recorded) if recorded else None), os.environ)
     request = json.dumps(command._asdict()).encode() + b"\n"
     try:
         answer = json.loads(_exchange(paths.control_socket(state, ledger), request))

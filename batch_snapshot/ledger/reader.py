@@ -167,6 +167,14 @@ def head_if_ledger(path: Path) -> Header | None:
     return None
 
 
+def last_header(path: Path) -> Header | None:
+    """The run line of the last invocation; None: no run has begun in the ledger."""
+    last = None
+    for line in lines(path, kind="run"):
+        last = line.record
+    return last if isinstance(last, Header) else None
+
+
 def names_rows(path: Path, account: str | None = None) -> bool:
     """Whether the ledger names any row, or any of an account: before that, nothing was sent."""
     return any(
