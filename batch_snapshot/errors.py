@@ -140,3 +140,16 @@ class LockedError(StorageError):
 
 class LedgerWriteError(StorageError):
     """A line could not be made durable, so no further call was made."""
+
+
+def storage_error(path: object, what: str, error: OSError, elsewhere: str) -> StorageError:
+    """The error for a file of the state folder or a ledger.
+
+    Args:
+        path: of the file.
+        what: failed, such as "cannot be written".
+        error: says why.
+        elsewhere: see `way_out`.
+    """
+    line = f"{path}: {what} ({error.strerror or error}); {way_out(error, elsewhere)}"
+    return StateFolderError(line) if is_path_error(error) else StorageError(f"{line}, {SAME_COMMAND}")

@@ -11,14 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from batch_snapshot import files
-from batch_snapshot.errors import (
-    DISK_FULL,
-    SAME_COMMAND,
-    StateFolderError,
-    StorageError,
-    is_path_error,
-    way_out,
-)
+from batch_snapshot.errors import DISK_FULL, SAME_COMMAND, StateFolderError, StorageError, storage_error
 
 Connection = sqlite3.Connection
 Error = sqlite3.Error
@@ -110,9 +103,7 @@ def errors_of(path: Path, what: str, *, elsewhere: str, if_damaged: str) -> Iter
         kind = StateFolderError if code in _UNUSABLE_PLACE else StorageError
         raise kind(f"{path}: {what} ({error}); {_way_out(code, elsewhere, if_damaged)}") from None
     except OSError as error:
-        kind = StateFolderError if is_path_error(error) else StorageError
-        out = way_out(error, elsewhere) + ("" if kind is StateFolderError else f", {SAME_COMMAND}")
-        raise kind(f"{path}: {what} ({error.strerror or error}); {out}") from None
+        raise storage_error(path, what, error, elsewhere) from None
 
 
 def _way_out(code: int, elsewhere: str, if_damaged: str) -> str:

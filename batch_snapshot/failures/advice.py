@@ -1,17 +1,10 @@
 """What a person can do about credentials that do not work. Pure."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from batch_snapshot.failures.error_codes import SETTING_ERRORS
-from batch_snapshot.models import ErrorKind
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from batch_snapshot.models import Failure
+from batch_snapshot.models import ErrorKind, Failure
 
 _CORRECT_FILE = "correct that file and run the same command again"
 

@@ -5,17 +5,12 @@ account (a proxy's HTML, 5xx, a quota): they count since the last success. Other
 (a denial, a missing engagement): once the account has had a success, more of them are tolerated.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Self
 
-from batch_snapshot.models import INVALID_RESPONSE, ErrorKind
+from batch_snapshot.models import INVALID_RESPONSE, ErrorKind, Failure
 from batch_snapshot.operations import SNAPSHOT, iam_action
-
-if TYPE_CHECKING:
-    from batch_snapshot.models import Failure
 
 #: Failed rows of one pattern in a row that trip the breaker.
 LIMIT = 20
@@ -156,10 +151,10 @@ class Breaker:
     pattern: FailurePattern = _NONE
     last: Failure | None = None
 
-    def after_success(self) -> Breaker:
-        return self if self.succeeded and not self.count else Breaker(self.limit, succeeded=True)
+    def after_success(self) -> Self:
+        return self if self.succeeded and not self.count else type(self)(self.limit, succeeded=True)
 
-    def after(self, failure: Failure) -> Breaker:
+    def after(self, failure: Failure) -> Self:
         """The breaker after one more row failed or was left in doubt."""
         pattern = failure_pattern(failure)
         count = self.count + 1 if pattern.key == self.pattern.key else 1
@@ -214,16 +209,16 @@ class Pause:
         return self.what.partition(": ")[0] if self.key != UNREACHABLE else self.what
 
     @classmethod
-    def begin(cls, key: str, what: str, now: float, longest: float) -> Pause:
+    def begin(cls, key: str, what: str, now: float, longest: float) -> Self:
         return cls(key, what, now, now + longest, now + min(FIRST_PROBE_AFTER, longest))
 
-    def shifted(self, seconds: float) -> Pause:
+    def shifted(self, seconds: float) -> Self:
         """The same by a clock that is `seconds` ahead."""
         return replace(
             self, began=self.began + seconds, ends=self.ends + seconds, next_at=self.next_at + seconds
         )
 
-    def after_probe(self, what: str, now: float) -> Pause:
+    def after_probe(self, what: str, now: float) -> Self:
         """The pause after a failed probe; the last probe leaves when the pause ends."""
         probed = replace(self, what=what, probes=self.probes + 1)
         return replace(probed, next_at=max(self.next_at, min(now + probed.probe_gap, self.ends)))

@@ -5,18 +5,14 @@ HTTP status: statuses differ between versions of the service model. Errors on th
 by the names of their exception classes, so that none of those libraries is imported here.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from batch_snapshot.models import INVALID_RESPONSE, ErrorKind, Failure, Verdict
 from batch_snapshot.text import without_control_characters
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 #: Characters of a service message that are kept: an answer can be megabytes of HTML.
 MESSAGE_LIMIT = 2_000

@@ -1,17 +1,12 @@
 """When a row is tried again, when its snapshot is looked up first, and how many rows may fail. Pure."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import datetime, timedelta
+from random import Random
+from typing import NamedTuple, Self
 
 from batch_snapshot.errors import InputError
 from batch_snapshot.models import ErrorKind, Failure, Verdict
-
-if TYPE_CHECKING:
-    from datetime import datetime
-    from random import Random
 
 #: Attempts of a row that meets a conflict without an ambiguous try before: such a conflict rarely passes.
 CONFLICT_ATTEMPTS = 3
@@ -120,7 +115,7 @@ class FailureLimit:
     PERCENT_FROM = 100
 
     @classmethod
-    def parse(cls, text: str) -> FailureLimit:
+    def parse(cls, text: str) -> Self:
         """Parse `50` or `5%`.
 
         Raises:

@@ -17,15 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from batch_snapshot import files
-from batch_snapshot.errors import (
-    SAME_COMMAND,
-    LockedError,
-    StateFolderError,
-    StorageError,
-    is_disk_full,
-    is_path_error,
-    way_out,
-)
+from batch_snapshot.errors import LockedError, StorageError, is_disk_full, is_path_error, storage_error
 
 #: Files that a run has open in addition to its locks: connections, logs, libraries.
 OTHER_FILES = 256
@@ -48,29 +40,31 @@ def hold(path: Path, *, what: str, since: str, elsewhere: str = ELSEWHERE) -> It
         elsewhere: how to choose another folder, for the message.
     """
     lock = FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
+    holder = {"pid": os.getpid(), "host": platform.node(), "since": since}
     try:
-        files.make_folder(path.parent)
-        files.refuse_special(path)
-        lock.acquire(timeout=TIMEOUT)
-    except Timeout:
-        if not path.exists():
-            # filelock reports a file that it cannot create as contention.
-            raise _lock_error(path, OSError(errno.EACCES, "no file can be made"), elsewhere) from None
-        raise LockedError(
-            f"locked: {what} is in use by {_describe_holder(path)}; wait until that run ends, or stop it"
-        ) from None
-    except OSError as error:
-        raise _lock_error(path, error, elsewhere) from None
-    try:
-        _write_holder(path, since, elsewhere)
+        try:
+            files.make_folder(path.parent)
+            files.refuse_special(path)
+            lock.acquire(timeout=TIMEOUT)
+            path.write_text(json.dumps(holder), "utf-8")
+        except Timeout:
+            if not path.exists():
+                # filelock reports a file that it cannot create as contention.
+                raise _lock_error(path, OSError(errno.EACCES, "no file can be made"), elsewhere) from None
+            raise LockedError(
+                f"locked: {what} is in use by {_describe_holder(path)}; wait until that run ends, or stop it"
+            ) from None
+        except OSError as error:
+            raise _lock_error(path, error, elsewhere) from None
         yield
     finally:
-        # A later process with our pid must not seem to hold it.
-        with suppress(OSError):
-            os.truncate(path, 0)
-        # A lock that cannot be released ends with this process.
-        with suppress(OSError):
-            lock.release()
+        if lock.is_locked:
+            # A later process with our pid must not seem to hold it.
+            with suppress(OSError):
+                os.truncate(path, 0)
+            # A lock that cannot be released ends with this process.
+            with suppress(OSError):
+                lock.release()
 
 
 def raise_file_limit(locks: int) -> None:
@@ -84,32 +78,17 @@ def raise_file_limit(locks: int) -> None:
 
 
 def _lock_error(path: Path, error: OSError, elsewhere: str) -> StorageError:
-    why = error.strerror or str(error)
     if error.errno == errno.EMFILE:
         return StorageError(
             f"{path}: a lock is a file, and this process may hold no more of them open: raise that limit "
             "(ulimit -n), or choose fewer --accounts at a time"
         )
-    if is_path_error(error):
-        return StateFolderError(f"{path}: cannot lock here ({why}); {way_out(error, elsewhere)}")
-    if is_disk_full(error):
-        return StorageError(f"{path}: cannot lock here ({why}); {way_out(error, elsewhere)}, {SAME_COMMAND}")
+    if is_path_error(error) or is_disk_full(error) or error.errno == errno.EFBIG:
+        return storage_error(path, "cannot lock here", error, elsewhere)
     return StorageError(
-        f"{path}: cannot lock here ({why}); use a folder on a file system with file locks: {elsewhere}"
+        f"{path}: cannot lock here ({error.strerror or error}); use a folder on a file system with file "
+        f"locks: {elsewhere}"
     )
-
-
-def _write_holder(path: Path, since: str, elsewhere: str) -> None:
-    try:
-        path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}), "utf-8")
-    except OSError as error:
-        if error.errno == errno.EMFILE:
-            raise _lock_error(path, error, elsewhere) from None
-        kind = StateFolderError if is_path_error(error) else StorageError
-        raise kind(
-            f"{path}: cannot be written ({error.strerror or error}); "
-            f"{way_out(error, elsewhere)}, {SAME_COMMAND}"
-        ) from None
 
 
 def is_held(path: Path) -> bool:

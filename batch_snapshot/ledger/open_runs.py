@@ -8,15 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from batch_snapshot import files
-from batch_snapshot.errors import (
-    SAME_COMMAND,
-    InputError,
-    LedgerError,
-    StateFolderError,
-    StorageError,
-    is_path_error,
-    way_out,
-)
+from batch_snapshot.errors import SAME_COMMAND, InputError, LedgerError, StorageError, storage_error
 
 #: Ledgers that a file records at most, the latest.
 KEPT = 1_000
@@ -30,18 +22,17 @@ def record(file: Path, ledger: Path, run_id: str, instead_of: Collection[str] = 
 
     An entry of the same run under another path is replaced: the ledger was moved.
     """
-    before, path = unfinished_runs(file), str(files.resolved(ledger))
-    kept = {other: run for other, run in before.items() if other not in instead_of and run != run_id}
-    if before.get(path) != run_id or len(kept) + 1 != len(before):
-        kept.pop(path, None)
-        _write(file, dict([*kept.items(), (path, run_id)][-KEPT:]))
+    path = str(files.resolved(ledger))
+    kept = {other: run for other, run in _others(file, path, run_id).items() if other not in instead_of}
+    _write(file, dict([*kept.items(), (path, run_id)][-KEPT:]))
 
 
 def remove(file: Path, ledger: Path, run_id: str | None = None) -> None:
-    before, path = unfinished_runs(file), str(files.resolved(ledger))
-    kept = {other: run for other, run in before.items() if other != path and run != run_id}
-    if len(kept) != len(before):
-        _write(file, kept)
+    _write(file, _others(file, str(files.resolved(ledger)), run_id))
+
+
+def _others(file: Path, path: str, run_id: str | None) -> dict[str, str]:
+    return {other: run for other, run in unfinished_runs(file).items() if other != path and run != run_id}
 
 
 def check_not_lost(recorded: Iterable[Path], ledger: Path, *, exists: bool, new_ledger: bool) -> None:
@@ -73,6 +64,8 @@ def unfinished_runs(file: Path) -> dict[str, str]:
 
 
 def _write(file: Path, runs: dict[str, str]) -> None:
+    if runs == unfinished_runs(file):
+        return
     try:
         with files.atomic_write(file, 0o600) as opened:
             opened.write(json.dumps(runs).encode())
@@ -81,9 +74,7 @@ def _write(file: Path, runs: dict[str, str]) -> None:
 
 
 def _unusable(file: Path, error: Exception) -> StorageError:
-    what = f"{file}: cannot record which ledgers are unfinished"
-    if not isinstance(error, OSError):
-        return StorageError(f"{what} ({error}); remove it if it is broken, {SAME_COMMAND}")
-    kind = StateFolderError if is_path_error(error) else StorageError
-    elsewhere = "name another folder with --state-dir"
-    return kind(f"{what} ({error.strerror or error}); {way_out(error, elsewhere)}, {SAME_COMMAND}")
+    what = "cannot record which ledgers are unfinished"
+    if isinstance(error, OSError):
+        return storage_error(file, what, error, "name another folder with --state-dir")
+    return StorageError(f"{file}: {what} ({error}); remove it if it is broken, {SAME_COMMAND}")
