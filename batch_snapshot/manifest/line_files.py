@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from io import BufferedReader, TextIOWrapper
 from typing import Any, Self
 
-import orjson
-
 from batch_snapshot.manifest.includes import Names
 from batch_snapshot.manifest.problems import Report, UnreadableError, quoted, quoted_ascii
 from batch_snapshot.manifest.yaml_events import Fields, Items, Node, Reported, Scalar
@@ -55,26 +53,8 @@ def ndjson_entries(
 ) -> Iterator[Node]:
     texts = _TextLines(lines)
     for text in texts:
-        line = texts.number
-        if (fields := _flat_object(text)) is not None:
-            yield Fields({key: Scalar(value, line) for key, value in fields.items()}, line)
-        elif text.strip():
-            yield _json_entry(text, line, report)
-
-
-def _flat_object(text: str) -> dict[str, str] | None:
-    """An object of texts alone; None: it has to be looked at closely.
-
-    orjson keeps the last of two equal keys: but then there are more quotes than those of the keys and
-    values that it returns.
-    """
-    try:
-        found = orjson.loads(text)
-    except ValueError:
-        return None
-    if type(found) is not dict or text.count('"') != 4 * len(found):
-        return None
-    return found if all(type(value) is str for value in found.values()) else None
+        if text.strip():
+            yield _json_entry(text, texts.number, report)
 
 
 def _json_entry(text: str, line: int, report: Report) -> Node:
