@@ -7,8 +7,8 @@ from pathlib import Path
 
 from batch_snapshot.files import open_regular
 from batch_snapshot.manifest import keys
+from batch_snapshot.manifest.header import as_text, check_keys
 from batch_snapshot.manifest.problems import Report, quoted, quoted_ascii
-from batch_snapshot.manifest.sections import as_text, check_keys
 from batch_snapshot.manifest.yaml_events import Fields, Node, Scalar, is_unwritten
 from batch_snapshot.text import escaped
 

@@ -4,9 +4,15 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from batch_snapshot.manifest import checks, keys
-from batch_snapshot.manifest.header import Defaults, general_defaults, unknown_account
+from batch_snapshot.manifest.header import (
+    Defaults,
+    as_text,
+    check_keys,
+    general_defaults,
+    kind_of,
+    unknown_account,
+)
 from batch_snapshot.manifest.problems import ProblemCount, Report
-from batch_snapshot.manifest.sections import as_text, check_keys, kind_of
 from batch_snapshot.manifest.service_model import row_input
 from batch_snapshot.manifest.yaml_events import NOTHING, Fields, Items, Node, Reported, Scalar
 from batch_snapshot.models import Account, Row

@@ -21,11 +21,11 @@ from batch_snapshot.manifest.header import (
     read_discover,
     read_name,
     read_version,
+    unknown_key,
 )
 from batch_snapshot.manifest.includes import Names
 from batch_snapshot.manifest.pairs import CATALOG_HINT, Expander
 from batch_snapshot.manifest.problems import KEPT, Place, ProblemCount, ProblemLog, UnreadableError
-from batch_snapshot.manifest.sections import unknown_key
 from batch_snapshot.manifest.yaml_events import (
     NOTHING,
     PAIRS,
