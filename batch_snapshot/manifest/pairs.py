@@ -46,6 +46,7 @@ class Expander:
         self._catalog_hint = catalog_hint
         self._counts: dict[str, ProblemCount] = {}
         self._warned_templates: set[str] = set()
+        self._common = self._complete({})
         #: The checks of nearly all texts, without the message.
         self._ids = {key: row_input()[key].regex.fullmatch for key in ("engagement", "resource")}
 
@@ -107,7 +108,7 @@ class Expander:
 
     def _context(self, entry: Fields, rows: int) -> Context | None:
         own: dict[str, str] = {}
-        for key in _CONTEXT:
+        for key in filter(_CONTEXT.__contains__, entry.nodes):
             node = _value(entry, key)
             if node is None:
                 continue
@@ -118,7 +119,7 @@ class Expander:
                     self._report(node.line, wrong)
             elif value and key == "template":
                 self._warn_unknown_template(value, node.line)
-        context = self._complete(own)
+        context = self._complete(own) if own else self._common
         if context is None:
             self._report_missing(own, entry.line, rows)
         return context
