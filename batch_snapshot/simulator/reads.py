@@ -163,6 +163,7 @@ def _list_engagements(world: World, params: Params, seen_until: float) -> Rows:
         and created_by not in (params.get("ExcludeCreatedBy") or ())
         and _wanted(params, "EngagementIdentifier", number)
         for types in [_context_types(number, origins.get(number))]
+        # Nobody documents whether one of several types is enough: here an engagement must have all.
         if set(params.get("ContextTypes") or types) <= set(types)
         and not set(params.get("ExcludeContextTypes") or ()) & set(types)
     ]

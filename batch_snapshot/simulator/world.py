@@ -45,7 +45,7 @@ class SeededJob:
     #: What the task began with: an opportunity, an invitation, or an engagement (that of a lead); `pending`:
     #: there is neither task nor opportunity, only an invitation.
     origin: str = "opportunity"
-    #: Of the engagement, that of a lead.
+    #: The number of the context that a lead's opportunity was made from.
     context: str = "1"
 
     @property

@@ -905,6 +905,18 @@ async def test_the_world_outlives_a_restart(tmp_path: Path):
     assert settings.state.read_bytes().startswith(whole)
 
 
+async def test_a_state_file_keeps_invitations_and_older_ones_have_none(tmp_path: Path):
+    path = tmp_path / "world.ndjson"
+    async with serve(SimulatorSettings(state=path, engagements=1, invitations=4)):
+        pass
+    async with serve(SimulatorSettings(state=path)) as (_, simulator):
+        assert len(simulator.world.invitations) == 4
+    opening = b'{"type":"simulator","schema":1}\n'
+    path.write_bytes(opening + b'{"type":"seeds","engagements":2,"opportunities":3}\n')
+    async with serve(SimulatorSettings(state=path)) as (_, simulator):
+        assert (len(simulator.world.jobs), simulator.world.invitations) == (6, [])
+
+
 @pytest.mark.parametrize(
     "content",
     [b"version: 1", b'{"type":"run"}\n', b'{"type":"simulator","schema":1}\n{"type":"snapshot"}\n'],
