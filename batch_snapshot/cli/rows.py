@@ -27,18 +27,20 @@ def rows_command(ledger: Path, status: tuple[str, ...] | None, form: str) -> int
 
     Rows that were never taken up are read from the manifest.
     """
-    from batch_snapshot.reporting import csv, report
+    from batch_snapshot.reporting import entries, report
 
     if unknown := [word for word in status or () if word not in STATUSES]:
         raise InputError(f"--status {unknown[0]}: there is no such state; there are: {', '.join(STATUSES)}")
     data = report.load(ledger)
     terminal.warn(data.notes)
-    entries = (entry for entry in data.entries() if not status or entry.status in status)
+    chosen = (entry for entry in data.entries() if not status or entry.status in status)
 
     def write(stdout: IO[str]) -> None:
         if form == "csv":
-            csv.write_all(entries, stdout)
+            entries.write_table(chosen, stdout)
         else:
-            stdout.writelines(json.dumps(redaction.redacted_all(csv.as_json(one))) + "\n" for one in entries)
+            stdout.writelines(
+                json.dumps(redaction.redacted_all(entries.as_json(one))) + "\n" for one in chosen
+            )
 
     return terminal.print_stream(write)

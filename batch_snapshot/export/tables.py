@@ -19,7 +19,7 @@ from batch_snapshot.export.records import positions
 from batch_snapshot.manifest import service_model
 from batch_snapshot.models import Row
 from batch_snapshot.operations import CREATES
-from batch_snapshot.reporting.csv import escape_formula
+from batch_snapshot.reporting.entries import escape_formula
 
 #: Formats by the endings of files.
 FORMATS = {".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".parquet": "parquet"}

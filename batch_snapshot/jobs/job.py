@@ -294,16 +294,19 @@ def renamed_rows(
     under both names, a failed state under the other name does not count: it made no snapshot.
     """
     settings = past.last.accounts if past.last else {}
-    others = {
-        name: [other for other in settings if other != name and _may_be_same_account(other, account, past)]
-        for name, account in accounts.items()
-    }
+    others = {}
+    for name, account in accounts.items():
+        now = f"{identity_check.AWS_PREFIX}{account.number}" if account.number else past.signers.get(name, "")
+        others[name] = [
+            other
+            for other, known in settings.items()
+            if other != name and known.get("endpoint_url") == account.endpoint_url
+            if identity_check.may_be_same(past.signers.get(other), now, alike=True)
+        ]
     found: dict[tuple[str, str], Row] = {}
     if not any(others.values()):
         return found
-    for request in requests:
-        if request is None:
-            continue
+    for request in filter(None, requests):
         row = request.row
         known = row.key in past.unfinished
         for other in others[row.account]:
@@ -312,11 +315,3 @@ def renamed_rows(
             if status and not (known and status is Status.FAILED):
                 found.setdefault((other, row.account), row)
     return found
-
-
-def _may_be_same_account(other: str, account: Account, past: History) -> bool:
-    known: Mapping[str, Any] = past.last.accounts[other] if past.last else {}
-    now = account.number or identity_check.account_number(past.signers.get(account.name))
-    before = identity_check.account_number(past.signers.get(other))
-    differ = before is not None and now is not None and before != now
-    return known.get("endpoint_url") == account.endpoint_url and not differ

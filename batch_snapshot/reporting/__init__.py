@@ -1,15 +1,15 @@
 """Ledgers and running runs as people see them: lines, live displays, summaries, tables, an HTML page.
 
-Exports `stats` (the fold of outcomes and ledger lines), `summary` (the result of a run or ledger), `text` and
-`next_steps` (a summary for people, and the commands that continue from it), `status` (ledgers by
-themselves), `progress`, `display` and `screen` (an active run), `report` (its files), `html` and `html_table`
-(its page, and the table in it), and `server` (its page live in a browser). It makes no calls to AWS, and
-writes no ledger.
+Exports `stats` (the fold of outcomes and ledger lines), `entries` (each row, and tables of them), `summary`
+(the result of a run or ledger), `text` and `next_steps` (a summary for people, and the commands that continue
+from it), `status` (ledgers by themselves), `progress`, `display` and `screen` (an active run), `report` (its
+files), `html` and `html_table` (its page, and the table in it), and `server` (its page live in a browser). It
+makes no calls to AWS, and writes no ledger.
 """
 
 __all__ = [
-    "csv",
     "display",
+    "entries",
     "html",
     "html_table",
     "next_steps",

@@ -18,7 +18,7 @@ from batch_snapshot.ledger.diff import Difference, diff
 from batch_snapshot.ledger.records import Header
 from batch_snapshot.manifest import Manifest
 from batch_snapshot.models import Row
-from batch_snapshot.reporting import csv, html
+from batch_snapshot.reporting import entries, html
 from batch_snapshot.reporting.entries import UNATTEMPTED, ReportEntry, settled
 from batch_snapshot.reporting.html_table import PageRows
 from batch_snapshot.reporting.stats import LedgerStats
@@ -191,10 +191,10 @@ def write_csv(data: ReportData, folder: Path) -> dict[str, int]:
         # Spreadsheets take a file for UTF-8 by its mark; a manifest that includes it skips that.
         files = {
             name: stack.enter_context(_replacing(data, folder / f"{name}.csv", mark="\ufeff"))
-            for name in csv.COLUMNS
+            for name in entries.COLUMNS
             if name != "left_out" or any(data.stats.history.skipped.values())
         }
-        return csv.write(data.entries(), files)
+        return entries.write_tables(data.entries(), files)
 
 
 @contextmanager

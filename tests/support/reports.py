@@ -9,9 +9,8 @@ from batch_snapshot.ledger import reader
 from batch_snapshot.ledger.history import FailureGroup
 from batch_snapshot.models import ErrorKind, Outcome, Request, Row, RowError, Status, client_token
 from batch_snapshot.reporting import report
-from batch_snapshot.reporting.csv import COLUMNS
 from batch_snapshot.reporting.display import DisplayPart, Frame, WindowUse
-from batch_snapshot.reporting.entries import settled
+from batch_snapshot.reporting.entries import COLUMNS, settled
 from batch_snapshot.reporting.stats import LedgerStats
 from batch_snapshot.reporting.summary import AccountSummary, Counts, Summary
 from tests.support.ledgers import LedgerBuilder, row

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from batch_snapshot import manifest
 from batch_snapshot.ledger import codec
 from batch_snapshot.models import Skip, Status
-from batch_snapshot.reporting.csv import escape_formula
+from batch_snapshot.reporting.entries import escape_formula
 from tests.support.ledgers import BEGAN, LedgerBuilder, row
 from tests.support.processes import pairs, write_manifest
 from tests.support.reports import A, written
