@@ -59,8 +59,8 @@ def discover_command(output: Path | None, update: Path | None, name: str | None,
 
     if (output is None) == (update is None):
         raise InputError("discover: give either --output FILE, or --update MANIFEST")
-    if name is not None:
-        _refuse(checks.check_name(name))
+    if name is not None and (wrong := checks.check_name(name)):
+        raise InputError(f"discover: {wrong}")
     more = {"skip_active": given["skip_active_jobs"]} | ({"name": name} if output else {})
     make = partial(
         discover if output else update_manifest, output or update or Path(), _filters(given), **more
@@ -81,8 +81,8 @@ def _filters(given: dict[str, Any]) -> "Filters":
     lists = {name: given[name] or () for name in ("engagements", "created_by", "context_types", "stages")}
     single = {name: [given[name]] for name in ("changed_since", "template") if given[name]}
     for name, texts in (lists | single).items():
-        for text in texts:
-            _refuse(known[name].problem(text))
+        for wrong in filter(None, map(known[name].problem, texts)):
+            raise InputError(f"discover: {wrong}")
     return filters.Filters(
         account="",
         catalog=given["catalog"],
@@ -92,8 +92,3 @@ def _filters(given: dict[str, Any]) -> "Filters":
         changed_since=given["changed_since"],
         **lists,
     )
-
-
-def _refuse(wrong: str | None) -> None:
-    if wrong:
-        raise InputError(f"discover: {wrong}")

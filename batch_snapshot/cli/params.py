@@ -3,7 +3,6 @@
 A function raises `click.BadParameter` where the flag's usage helps, and else `InputError`.
 """
 
-import math
 import re
 import shlex
 from collections.abc import Callable, Iterable
@@ -65,10 +64,9 @@ def short_duration(value: str) -> float:
 
 def time_of_day(value: str) -> tuple[int, int]:
     """Hour and minute of HH:MM."""
-    match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", value)
-    if not match:
-        raise click.BadParameter(f"{value!r} is not a time of day; write HH:MM, such as 02:17")
-    return int(match[1]), int(match[2])
+    if match := re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", value):
+        return int(match[1]), int(match[2])
+    raise click.BadParameter(f"{value!r} is not a time of day; write HH:MM, such as 02:17")
 
 
 def address(value: str) -> tuple[str, int]:
@@ -83,15 +81,12 @@ def rate(value: str) -> float | str:
     """Calls a second, or auto."""
     if value == "auto":
         return value
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not 1e-6 <= number <= 999_999:
-        raise click.BadParameter(
-            f"{value!r} is not a rate; write calls a second from 0.000001 to 999999, such as 2.5, or auto"
-        )
-    return number
+    with suppress(ValueError):
+        if 1e-6 <= (number := float(value)) <= 999_999:
+            return number
+    raise click.BadParameter(
+        f"{value!r} is not a rate; write calls a second from 0.000001 to 999999, such as 2.5, or auto"
+    )
 
 
 def window(value: str) -> tuple[int, float]:

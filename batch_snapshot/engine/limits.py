@@ -4,34 +4,26 @@ Which AWS account signs is known only once there are credentials, so an account'
 first call. What was found out is also stored under the account's own settings, so that a plan needs no call.
 """
 
-from __future__ import annotations
-
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from math import inf
-from typing import TYPE_CHECKING
 
 import anyio
 
 from batch_snapshot.engine.account import AccountState
 from batch_snapshot.errors import StorageError
-from batch_snapshot.models import UNKNOWN_ACCOUNT
+from batch_snapshot.models import UNKNOWN_ACCOUNT, Account
 from batch_snapshot.ratelimit import forecast, pace, pace_handover
 from batch_snapshot.ratelimit import windows as quota
-from batch_snapshot.ratelimit.pace import Phase
+from batch_snapshot.ratelimit.forecast import Forecast
+from batch_snapshot.ratelimit.pace import Pace, Phase
 from batch_snapshot.ratelimit.pacer import LocalPace, Pacer
+from batch_snapshot.ratelimit.windows import CallLog, QuotaWindow, WindowFull
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
-    from batch_snapshot.models import Account
-    from batch_snapshot.ratelimit.forecast import Forecast
-    from batch_snapshot.ratelimit.pace import Pace
-    from batch_snapshot.ratelimit.windows import CallLog, QuotaWindow, WindowFull
-
-    Identify = Callable[[str], Awaitable[str]]
+Identify = Callable[[str], Awaitable[str]]
 
 #: Reads that AWS allows every account, a second and in any 24 hours.
 #: https://docs.aws.amazon.com/partner-central/latest/APIReference/quotas.html
