@@ -24,7 +24,7 @@ DEBUG = "BATCH_SNAPSHOT_DEBUG"
 CALLING = frozenset({"run", "retry", "discover", "verify"})
 
 #: `outcome` of the JSON object of an error, by exit code.
-_OUTCOMES = {2: "refused", 3: "stopped", 4: "deferred", 5: "failed", 130: "interrupted"}
+_OUTCOMES = {2: "refused", 3: "stopped", 4: "deferred", 5: "failed", 130: "interrupted", 143: "interrupted"}
 
 
 def report(error: BaseException, arguments: Sequence[str], reporter: terminal.Reporter) -> int:
@@ -77,10 +77,8 @@ def _described(error: BaseException, arguments: Sequence[str]) -> tuple[str, str
         group = error.ctx.command if isinstance(error, click.NoSuchCommand) and error.ctx else None
         known = f" There are: {', '.join(group.commands)}" if isinstance(group, click.Group) else ""
         return "usage", text.line(plain(error.format_message()) + known), 2
-    if isinstance(error, ManifestError):
-        return "manifest", text.lines(str(error)), error.exit_code
     if isinstance(error, BatchSnapshotError):
-        # LedgerWriteError is ledger_write.
+        # ManifestError is manifest, LedgerWriteError is ledger_write.
         kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
         return kind, text.lines(str(error)), error.exit_code
     if isinstance(error, OSError):

@@ -198,16 +198,17 @@ async def test_a_signal_ends_discover_as_it_waits_for_the_service(place, name):
 
     server = await asyncio.start_server(answer, "127.0.0.1")
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    line = ["discover", "--catalog", "Sandbox", "--output", "found.yaml", "--endpoint-url", url]
+    line = ["discover", "--catalog", "Sandbox", "--output", "found.yaml", "--format", "json"]
     try:
-        async with place.started(*line) as child:
+        async with place.started(*line, "--endpoint-url", url) as child:
             await asyncio.wait_for(asked.wait(), 20)
             child.signal(getattr(signal, name))
             done = await child.finished()
         await asyncio.wait_for(gone.wait(), 20)
     finally:
         server.close()
-    assert (done.code, done.stdout, done.stderr) == (143, "", f"interrupted ({name}){FOUND}\n")
+    assert (done.code, done.stderr) == (143, f"interrupted ({name}){FOUND}\n")
+    assert (done.json["outcome"], done.json["error"]["kind"]) == ("interrupted", "interrupted")
     assert not list(place.folder.glob("*.tmp"))
 
 
