@@ -23,7 +23,7 @@ from batch_snapshot.ledger.reader import head, lines
 from batch_snapshot.ledger.records import Header, Result, Skipped
 from batch_snapshot.ledger.snapshot_index import SnapshotIndex, service_of
 from batch_snapshot.models import SIMULATOR, ApiError, Row, Status
-from batch_snapshot.operations import NOT_FOUND, CreateOperation, create_operation
+from batch_snapshot.operations import NOT_FOUND, create_operation
 from batch_snapshot.sqlite import Connection
 from batch_snapshot.text import plural, timestamp
 
@@ -32,6 +32,9 @@ MARGIN = timedelta(minutes=1)
 
 #: Up to so many revisions of a pair that its list leaves out are read one by one.
 GAPS = 100
+
+#: The fields of a row that its snapshots in an engagement have in common.
+_SERIES = ("resource_type", "resource", "template")
 
 #: Errors that concern one engagement only.
 _ENGAGEMENT_ERRORS = frozenset({NOT_FOUND, "AccessDeniedException", "ValidationException"})
@@ -111,7 +114,7 @@ async def verify(
         last = _store_rows(db, path, header, sample, result)
         result.warnings += known.refresh(path.parent)
         async with open_ledger_readers(path, last, own, environment) as readers:
-            verifier = _Verifier(db, known, service_of(last), header.started_at, result)
+            verifier = _Verifier(db, known, service_of(last), header.started_at - MARGIN, result)
             for name, reader in readers.items():
                 try:
                     await verifier.check_account(name, reader, environment)
@@ -154,28 +157,27 @@ def _store_rows(db: Connection, path: Path, last: Header, sample: int | None, re
     return last
 
 
+@dataclass(slots=True)
 class _Verifier:
-    def __init__(
-        self, db: Connection, known: SnapshotIndex, service: str | None, began: datetime, result: Verification
-    ) -> None:
-        self._db = db
-        self._known = known
-        self._service = service
-        self._began = began - MARGIN
-        self._result = result
+    db: Connection
+    known: SnapshotIndex
+    service: str | None
+    #: Snapshots from then on are the run's, or extra.
+    began: datetime
+    result: Verification
 
     async def check_account(self, name: str, reader: Reader, environment: Environment) -> None:
-        engagements = self._db.execute(
+        engagements = self.db.execute(
             "SELECT DISTINCT catalog, engagement FROM rows WHERE account = ? AND status IN (?, ?)"
             " ORDER BY catalog, engagement",
             (name, Status.SUCCEEDED, Status.FAILED),
         ).fetchall()
-        begun = self._result.engagements
+        begun = self.result.engagements
 
         async def one(place: tuple[str, str]) -> None:
             await self._check_engagement(reader, *place)
-            self._result.engagements += 1
-            done = self._result.engagements - begun
+            self.result.engagements += 1
+            done = self.result.engagements - begun
             environment.on_progress(f"{name}: {done:,} of {plural(len(engagements), 'engagement')}")
 
         await map_concurrently(engagements, one)
@@ -183,7 +185,7 @@ class _Verifier:
     async def _check_engagement(self, reader: Reader, catalog: str, engagement: str) -> None:
         claims = [
             Claim(Row(*values[:6]), *values[6:])
-            for values in self._db.execute(
+            for values in self.db.execute(
                 "SELECT account, catalog, engagement, resource_type, resource, template, status, arn,"
                 " revision FROM rows WHERE account = ? AND catalog = ? AND engagement = ?",
                 (reader.name, catalog, engagement),
@@ -198,19 +200,18 @@ class _Verifier:
                 }
                 async for page in reader.pages(operation.listing.name, **where):
                     for item in page.items:
-                        series, one = _listed_snapshot(operation, item)
-                        listed.setdefault(series, []).append(one)
+                        series = tuple(item.get(operation.members[field]) for field in _SERIES)
+                        listed.setdefault(series, []).append(_listed_snapshot(item))
         except ApiError as error:
             if error.failure.code not in _ENGAGEMENT_ERRORS:
                 raise read_failed(reader.name, operation.listing.name, error.failure) from error
             why = f"{error.failure.code}: {error.failure.message}"
-            self._result.findings += [
+            self.result.findings += [
                 Finding("unreadable", one.row, one.revision, one.arn, why) for one in claims
             ]
             return
         for claim in claims:
-            row = claim.row
-            series = (row.resource_type, row.resource, row.template)
+            series = tuple(getattr(claim.row, field) for field in _SERIES)
             await self._check_claim(reader, claim, listed.get(series, []))
 
     async def _check_claim(self, reader: Reader, claim: Claim, listed: Sequence[ListedSnapshot]) -> None:
@@ -220,22 +221,22 @@ class _Verifier:
             answer = await self._snapshot(reader, claim.row, claim.revision or 0)
             found = None if answer.get("Arn") == claim.arn else found
         if found:
-            self._result.findings.append(found)
+            self.result.findings.append(found)
         if claim.status == Status.IN_DOUBT:
             return  # a run or a retry finds out whether there is a snapshot, and whose
         ours = {claim.revision} if claim.revision else set()
-        known = ours | (self._known.revisions(self._service, claim.row) if self._service else set())
+        known = ours | (self.known.revisions(self.service, claim.row) if self.service else set())
         for one in unknown_snapshots(listed, known):
             answer = await self._snapshot(reader, claim.row, one.revision)
             created = answer.get("CreatedAt") if answer else None
             if not isinstance(created, datetime):
                 continue
-            if created < self._began:
+            if created < self.began:
                 break  # and so were all earlier ones
             maker = answer.get("CreatedBy") or one.created_by or "somebody"
             about = f"made {timestamp(created)} by {maker}"
             arn = str(answer.get("Arn") or one.arn)
-            self._result.findings.append(Finding("extra", claim.row, one.revision, arn, about, created))
+            self.result.findings.append(Finding("extra", claim.row, one.revision, arn, about, created))
 
     async def _snapshot(self, reader: Reader, row: Row, revision: int) -> Mapping[str, Any]:
         """The service's answer about a snapshot; empty: there is none."""
@@ -248,13 +249,10 @@ class _Verifier:
             return {}
 
 
-def _listed_snapshot(
-    operation: CreateOperation, item: Mapping[str, Any]
-) -> tuple[tuple[Any, ...], ListedSnapshot]:
-    series = tuple(item.get(operation.members[field]) for field in ("resource_type", "resource", "template"))
+def _listed_snapshot(item: Mapping[str, Any]) -> ListedSnapshot:
     revision = item.get("Revision")
     number = revision if isinstance(revision, int) else 0
-    return series, ListedSnapshot(number, str(item.get("Arn") or ""), str(item.get("CreatedBy") or ""))
+    return ListedSnapshot(number, str(item.get("Arn") or ""), str(item.get("CreatedBy") or ""))
 
 
 def disagreement(claim: Claim, listed: Sequence[ListedSnapshot]) -> Finding | None:
