@@ -61,6 +61,8 @@ def _diff_payloads(paths: list[Path], given: dict[str, Any]) -> int:
 
     folder, fields, html = given["exports"], given["fields"], given["page"]
     ledgers = {path: folder / f"{path.stem}.ndjson" for path in paths if reader.head_if_ledger(path)}
+    if html:
+        page.check(html, [*paths, *ledgers.values()])
     done = fetch.Exported()
     if ledgers:
         done = reading.carry_out(

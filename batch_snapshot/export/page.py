@@ -1,6 +1,7 @@
 """What changed between two exports, as a page that needs nothing else."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,16 @@ MOST_FIELDS = 500
 Changed = tuple[PayloadChange, str, str, str]
 
 
-def write(found: PayloadDifference, path: Path, made_at: datetime) -> None:
-    """Write the page to `path`, mode 0600."""
-    if resolved(path) in {resolved(Path(found.before)), resolved(Path(found.after))}:
+def check(path: Path, sources: Iterable[Path]) -> None:
+    """Refuse a path at which the page would replace a folder, or what it is made from."""
+    if resolved(path) in map(resolved, sources):
         raise InputError(f"{path}: is what the page is made from; name another file with --html")
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name a file in it with --html")
+
+
+def write(found: PayloadDifference, path: Path, made_at: datetime) -> None:
+    """Write the page to `path`, mode 0600."""
     page = render(found, made_at).encode("utf-8", "replace")
     with private_file(path, "--html") as file:
         file.write(page)

@@ -386,6 +386,11 @@ async def test_ledgers_are_compared_by_exports_that_are_fetched_once(place):
             ["--payload", "a.ndjson", "a.ndjson", "--html", "a.ndjson"],
             "a.ndjson: is what the page is made from",
         ),
+        (["--payload", *map(str, NIGHTS[:1] * 2), "--html", str(NIGHTS[0])], "is what the page is made from"),
+        (
+            ["--payload", *map(str, NIGHTS[:1] * 2), "--html", "exports/night-1.ndjson"],
+            "the page is made from",
+        ),
         (["--payload", "a.ndjson", "a.ndjson", "--html", "folder"], "is a folder"),
         (["--payload", "a.ndjson", "a.ndjson", "--html", "none/b.html"], "none/b.html: cannot be written"),
         (["--payload", "a.ndjson", "a.ndjson", "--fields", ","], "--fields: name at least one field"),
@@ -397,12 +402,12 @@ async def test_bad_use_of_diff_is_one_clear_line(place, given, says):
         await night(url, NIGHTS[0], pairs(1))
         await exported(url, "a.ndjson")
     (place / "folder").mkdir()
-    held = content(Path("a.ndjson"))
+    held = content(Path("a.ndjson")), content(NIGHTS[0])
     refused = await Place(place).call("diff", *given)
     assert refused.code == (5 if "none/" in says else 2)
     (line,) = [each for each in refused.stderr.splitlines() if not each.startswith("Usage")]
     assert says in line
-    assert content(Path("a.ndjson")) == held
+    assert (content(Path("a.ndjson")), content(NIGHTS[0])) == held
 
 
 async def test_two_ledgers_of_one_name_and_two_exports_at_once_are_refused():
