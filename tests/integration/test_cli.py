@@ -29,6 +29,7 @@ from tests.support.processes import (
     Place,
     assert_exactly_once,
     by_engagement,
+    move_in,
     of_type,
     pairs,
     results,
@@ -295,9 +296,7 @@ def assert_refused(done: Finished, words: str) -> None:
 @pytest.mark.parametrize(("arguments", "words"), WRONG, ids=[" ".join(line) for line, _ in WRONG])
 def test_invalid_usage_is_one_line_with_exit_code_2(place, trap, monkeypatch, capsys, arguments, words):
     files = lay_out(place)
-    for name, value in {**place.env, "AWS_ENDPOINT_URL": trap}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(place.folder)
+    move_in(monkeypatch, place.folder, place.env | {"AWS_ENDPOINT_URL": trap})
     code = cli.main(arguments)
     assert_refused(Finished(code, *capsys.readouterr()), words)
     assert {path: path.read_bytes() for path in files} == files

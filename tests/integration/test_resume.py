@@ -24,18 +24,15 @@ from batch_snapshot.ratelimit.pacer import Pacer
 from batch_snapshot.reporting.status import read_status
 from batch_snapshot.simulator import serve
 from tests.support.planned_jobs import retry_job, run_job
-from tests.support.processes import Place, assert_exactly_once, of_type, pairs
+from tests.support.processes import Place, assert_exactly_once, move_in, of_type, pairs
 
 pytestmark = pytest.mark.asyncio
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    found = Place(tmp_path)
-    for name, value in found.env.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    return found
+    move_in(monkeypatch, tmp_path)
+    return Place(tmp_path)
 
 
 def missing(number):

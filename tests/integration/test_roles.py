@@ -1,7 +1,6 @@
 """Roles over HTTP: assumed with their external id, renewed, refused, and many of them."""
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,7 +24,7 @@ from batch_snapshot.simulator import SimulatorSettings, serve
 from tests.support import sts_server
 from tests.support.haste import Hasty
 from tests.support.http_server import endpoint
-from tests.support.processes import Place, assert_exactly_once, environment, pairs, write_manifest
+from tests.support.processes import Place, assert_exactly_once, move_in, pairs, write_manifest
 
 pytestmark = pytest.mark.asyncio
 
@@ -50,13 +49,8 @@ def sts(moto, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    for name in os.environ:
-        if name.startswith(("AWS_", "BATCH_SNAPSHOT_")) or name.upper().endswith("_PROXY"):
-            monkeypatch.delenv(name)
-    for name, value in environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
+    move_in(monkeypatch, tmp_path)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 

@@ -24,7 +24,6 @@ from tests.support.planned_jobs import run_job
 from tests.support.strategies import patient
 from tests.unit.ledger.examples import (
     AT,
-    END,
     END_LINE,
     FAILED,
     HEADER,
@@ -268,7 +267,6 @@ def nightly(folder: Path, content: bytes) -> tuple[manifest.Manifest, Path]:
     return manifest.load(listed), written(folder / "nightly.ndjson", content)
 
 
-NOT_SENT = codec.encode_end("night-1", END._replace(counts={"unattempted": HEAD.rows}))
 OPTIONS = Options(ledger="nightly.ndjson", state_dir=Path("state"))
 
 

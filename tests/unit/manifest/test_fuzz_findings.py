@@ -7,7 +7,6 @@ import pytest
 from batch_snapshot import manifest
 from batch_snapshot.reporting import status
 from tests import ROOT
-from tests.support.fuzz.mutations import change_lines
 from tests.support.fuzz.targets import CUT, TARGETS
 
 FINDINGS = ROOT / "tests/support/fuzz/findings"
@@ -21,16 +20,6 @@ def test_fuzz_findings_and_seeds_are_read(tmp_path, file):
 
 def seeds(target: str) -> list[bytes]:
     return [path.read_bytes() for path in sorted((FINDINGS / target).iterdir())]
-
-
-def test_randomly_changed_ledgers_are_read_or_refused(tmp_path):
-    """Their lines lost, doubled, moved, and values in them that make no sense; time and again."""
-    rng = Random(5)
-    for seed in seeds("ledger"):
-        data = seed
-        for _ in range(6):
-            data = change_lines(data, rng)
-            TARGETS["ledger"](data, tmp_path)
 
 
 def test_randomly_combined_manifests_are_read_or_refused(tmp_path):

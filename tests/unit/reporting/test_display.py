@@ -258,21 +258,6 @@ def test_stopped_account_shows_only_its_reason():
     assert drawn(frame)[5:] == ["  stopped: 20 denials in a row"]
 
 
-def test_a_thousand_accounts_fit_into_eighty_columns():
-    parts = [
-        display.DisplayPart(name=f"account-number-{n:04}", done=n % 5, rows=5, rate=0.1) for n in range(1_000)
-    ]
-    parts[900] = display.DisplayPart(
-        name="stopped-one", done=0, rows=5, stopped="account stopped-one: AccessDenied"
-    )
-    frame = display.Frame(name="many", counts=Counts(2_000, 0, 0, 3_000), elapsed=5.0, parts=parts)
-    lines = drawn(frame)
-    assert len(lines) < 25
-    assert max(map(len, lines)) <= 80
-    assert any(line.startswith("  stopped-one") and "stopped: Acc" in line for line in lines)
-    assert any(line.startswith("  987 more") for line in lines)
-
-
 @pytest.mark.parametrize(
     ("allowed", "source", "expected"),
     [

@@ -31,10 +31,6 @@ def test_states_in_words_omit_zeros_except_successes():
     assert text.states(Counts()) == "0 rows: 0 succeeded"
 
 
-def test_every_error_kind_has_advice():
-    assert set(text.ADVICE) == set(ErrorKind)
-
-
 def test_summary_as_text():
     assert text.as_text(SUMMARY).splitlines() == [
         "stopped: 1,037 rows: 1,000 succeeded, 30 failed, 2 in doubt, 5 unattempted",
