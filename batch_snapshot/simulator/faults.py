@@ -64,12 +64,11 @@ class Faults:
         """Read `internal=0.05,reset-after=0.1`; `late-delay` and `slow-delay` (seconds) may be named too."""
         numbers: dict[str, float] = {}
         for part in filter(None, (piece.strip() for piece in text.split(","))):
-            name, equals, value = (piece.strip() for piece in part.partition("="))
+            name, _, value = (piece.strip() for piece in part.partition("="))
             try:
                 numbers[name] = float(value)
             except ValueError:
-                shown = part if equals else f"{part} (no value)"
-                raise ValueError(f"fault {shown}: give it as {name}=0.05") from None
+                raise ValueError(f"fault {part}: name a kind and its share, such as internal=0.05") from None
         late, slow = numbers.pop("late-delay", 1.0), numbers.pop("slow-delay", 5.0)
         return cls(rates=numbers, late_delay=late, slow_delay=slow)
 
