@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -88,18 +88,69 @@ def lock_ledger(
 
 def _check_unfinished(locked: LockedLedger) -> LockedLedger:
     """Refuse a new ledger where an unfinished one has vanished or is elsewhere; a dry run only says so."""
-    path, options, name = locked.path, locked.options, locked.manifest.name
-    reminders = reminder_files(name, locked.targets, options).values()
     try:
-        began = locked.began
-        if not (options.new_ledger and began and not reader.names_rows(path)):
-            open_runs.check_not_lost(reminders, path, exists=began is not None, new_ledger=options.new_ledger)
-        given_up = check_other_ledgers(reminders, path, name, options, began)
+        return locked._replace(instead_of=_given_up(locked))
     except (InputError, StorageError) as error:
         if not locked.read_only:
             raise
         return locked._replace(refused=[f"run would be refused: {error}"])
-    return locked._replace(instead_of=given_up)
+
+
+def _given_up(locked: LockedLedger) -> frozenset[str]:
+    """The paths of unfinished ledgers that are given up for this one, as they are recorded.
+
+    Unless that is asked for, it is refused: only those ledgers record which snapshots exist.
+    """
+    path, options, name, began = locked.path, locked.options, locked.manifest.name, locked.began
+    resumed = began is not None and reader.names_rows(path)
+    if resumed and options.new_ledger:
+        raise InputError(
+            f"--new-ledger: {path} already exists; drop the flag to resume it, or name another --ledger"
+        )
+    runs: dict[str, str] = {}
+    for file in reminder_files(name, locked.targets, options).values():
+        runs |= open_runs.unfinished_runs(file)
+    missed = runs.get(str(files.resolved(path)))
+    if missed and not (began or options.new_ledger):
+        raise LedgerError(
+            f"{path}: is gone, or empty; run {missed} in it was not finished, and only it knows what was "
+            "made; put it back, or begin anew with --new-ledger, which makes all its snapshots again"
+        )
+    others = [] if resumed else _other_ledgers(runs, path, name, options)
+    if not others or options.new_ledger or (began and began.settings.get("new_ledger")):
+        return frozenset(str(other.path) for other in others)
+    first = others[0]
+    shown = [f"{other.path} (run {other.run_id}{', gone' if other.gone else ''})" for other in others[:NAMED]]
+    more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
+    put_back = "put it back, and " if first.gone else ""
+    raise InputError(
+        f"{path}: would be a new ledger, but manifest {name!r} has a run that is not finished: "
+        f"{', '.join(shown)}{more}; only that ledger records which snapshots exist. To resume it, "
+        f"{put_back}give --ledger {shlex.quote(str(first.path))}; to start over and make all its snapshots "
+        "again, give --new-ledger"
+    )
+
+
+def _other_ledgers(runs: dict[str, str], path: Path, name: str, options: Options) -> list[OtherLedger]:
+    """Those unfinished, the latest first; not those of other days by a pattern with {date}."""
+    here, others = path.resolve(), [(Path(text), run_id) for text, run_id in reversed(runs.items())]
+    return [
+        unfinished
+        for other, run_id in others
+        if other != here and not paths.is_dated_ledger(options.ledger or "", name, other)
+        if (unfinished := _if_unfinished(other, run_id))
+    ]
+
+
+def _if_unfinished(path: Path, run_id: str) -> OtherLedger | None:
+    """The ledger, unless its run has nothing left to send, or has sent nothing."""
+    try:
+        past = reader.history_of(path)
+    except (BatchSnapshotError, OSError):
+        return OtherLedger(path, run_id, gone=False)
+    gone = past.first is None or past.first.run_id != run_id
+    unfinished = (past.succeeded or past.unfinished) and not past.finished
+    return OtherLedger(path, run_id, gone) if gone or unfinished else None
 
 
 class RetriedLedger(NamedTuple):
@@ -197,52 +248,3 @@ def check_ledger_fits(past: History, path: Path, name: str, targets: Targets, ru
         if known is not None and changed and reader.names_rows(path, account.name):
             was = ", ".join(f"{key} {known.get(key) or 'none'}" for key in values)
             raise LedgerError(f"{path}: account {account.name!r} has other settings there ({was}); {way_out}")
-
-
-def check_other_ledgers(
-    files: Iterable[Path], path: Path, name: str, options: Options, began: Header | None
-) -> frozenset[str]:
-    """Refuse to begin a ledger while an unfinished one of the same manifest and account is elsewhere.
-
-    Returns the paths of the ledgers that are given up for this one, as they are recorded.
-    """
-    others = _other_ledgers(files, path, name, options)
-    if not others or (began and reader.names_rows(path)):
-        return frozenset()
-    if options.new_ledger or (began and began.settings.get("new_ledger")):
-        return frozenset(str(other.path) for other in others)
-    first = others[0]
-    shown = [f"{other.path} (run {other.run_id}{', gone' if other.gone else ''})" for other in others[:NAMED]]
-    more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
-    put_back = "put it back, and " if first.gone else ""
-    raise InputError(
-        f"{path}: would be a new ledger, but manifest {name!r} has a run that is not finished: "
-        f"{', '.join(shown)}{more}; only that ledger records which snapshots exist. To resume it, "
-        f"{put_back}give --ledger {shlex.quote(str(first.path))}; to start over and make all its snapshots "
-        "again, give --new-ledger"
-    )
-
-
-def _other_ledgers(files: Iterable[Path], path: Path, name: str, options: Options) -> list[OtherLedger]:
-    """Those recorded, the latest first; not those of other days by a pattern with {date}."""
-    runs: dict[str, str] = {}
-    for file in files:
-        runs |= open_runs.unfinished_runs(file)
-    here, others = path.resolve(), [(Path(text), run_id) for text, run_id in reversed(runs.items())]
-    return [
-        unfinished
-        for other, run_id in others
-        if other != here and not paths.is_dated_ledger(options.ledger or "", name, other)
-        if (unfinished := _if_unfinished(other, run_id))
-    ]
-
-
-def _if_unfinished(path: Path, run_id: str) -> OtherLedger | None:
-    """The ledger, unless its run has nothing left to send, or has sent nothing."""
-    try:
-        past = reader.history_of(path)
-    except (BatchSnapshotError, OSError):
-        return OtherLedger(path, run_id, gone=False)
-    gone = past.first is None or past.first.run_id != run_id
-    unfinished = (past.succeeded or past.unfinished) and not past.finished
-    return OtherLedger(path, run_id, gone) if gone or unfinished else None

@@ -4,11 +4,11 @@ There is one file for each manifest name and account, next to their lock. Hold t
 """
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 from batch_snapshot import files
-from batch_snapshot.errors import SAME_COMMAND, InputError, LedgerError, StorageError, storage_error
+from batch_snapshot.errors import SAME_COMMAND, StorageError, storage_error
 
 #: Ledgers that a file records at most, the latest.
 KEPT = 1_000
@@ -33,21 +33,6 @@ def remove(file: Path, ledger: Path, run_id: str | None = None) -> None:
 
 def _others(file: Path, path: str, run_id: str | None) -> dict[str, str]:
     return {other: run for other, run in unfinished_runs(file).items() if other != path and run != run_id}
-
-
-def check_not_lost(recorded: Iterable[Path], ledger: Path, *, exists: bool, new_ledger: bool) -> None:
-    """Refuse to begin a ledger where an unfinished one has vanished: only that one says what was made."""
-    if exists and new_ledger:
-        raise InputError(
-            f"--new-ledger: {ledger} already exists; drop the flag to resume it, or name another --ledger"
-        )
-    path = str(files.resolved(ledger))
-    missed = next(filter(None, (unfinished_runs(file).get(path) for file in recorded)), None)
-    if missed and not (exists or new_ledger):
-        raise LedgerError(
-            f"{ledger}: is gone, or empty; run {missed} in it was not finished, and only it knows what was "
-            "made; put it back, or begin anew with --new-ledger, which makes all its snapshots again"
-        )
 
 
 def unfinished_runs(file: Path) -> dict[str, str]:
