@@ -147,6 +147,7 @@ def test_the_throughput_of_two_clients():
     assert "Load before: 0.5." in text
 
 
+@pytest.mark.long
 def test_a_client_without_calls_is_reported_and_meets_no_target(tmp_path):
     with stub.served(tmp_path) as endpoint:
         run = throughput.measure("no such script", 3, endpoint)
