@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from batch_snapshot.models import INVALID_RESPONSE, ErrorKind, Failure, Verdict
 from batch_snapshot.text import without_control_characters
@@ -149,15 +149,13 @@ def service_failure(answer: ErrorResponse) -> Failure:
     if status == 407:
         # The service never answers 407: the proxy does, and it has forwarded nothing.
         return client_failure([PROXY_LOGIN], "the proxy answered 407: it wants a user and a password")
-    return Failure(
-        kind=rule.kind,
-        code=clean_text(answer.code, 100),
-        message=clean_text(answer.message or default),
-        verdict=rule.verdict,
-        may_have_landed=rule.may_have_landed or server_side,
-        reason=clean_text(answer.reason, 200) if answer.reason else None,
+    return _failure(
+        rule._replace(may_have_landed=rule.may_have_landed or server_side),
+        answer.code,
+        answer.message or default,
+        reason=_shortened(answer.reason),
         http_status=answer.http_status,
-        request_id=clean_text(answer.request_id, 200) if answer.request_id else None,
+        request_id=_shortened(answer.request_id),
         retry_after=answer.retry_after,
     )
 
@@ -174,27 +172,22 @@ def client_failure(class_names: Iterable[str], message: str, *, unconnected: boo
     rule = next((CLIENT_RULES[name] for name in names if name in CLIENT_RULES), _UNKNOWN)
     if unconnected and rule.may_have_landed:
         rule = _NEVER_LEFT
-    return Failure(
-        never_left=not rule.may_have_landed,
-        kind=rule.kind,
-        code=names[0],
-        message=clean_text(message or "no message"),
-        verdict=rule.verdict,
-        may_have_landed=rule.may_have_landed,
-    )
+    return _failure(rule, names[0], message or "no message", never_left=not rule.may_have_landed)
 
 
 def invalid_response(message: str, *, http_status: int | None, request_id: str | None) -> Failure:
     """A 2xx answer that names no snapshot; the snapshot may exist all the same."""
-    return Failure(
-        kind=ErrorKind.TRANSIENT,
-        code=INVALID_RESPONSE,
-        message=clean_text(message),
-        verdict=Verdict.RETRY,
-        may_have_landed=True,
-        http_status=http_status,
-        request_id=clean_text(request_id, 200) if request_id else None,
+    return _failure(
+        _NO_ANSWER, INVALID_RESPONSE, message, http_status=http_status, request_id=_shortened(request_id)
     )
+
+
+def _failure(rule: Rule, code: str, message: str, **more: Any) -> Failure:
+    return Failure(code=clean_text(code, 100), message=clean_text(message), **rule._asdict(), **more)
+
+
+def _shortened(text: str | None) -> str | None:
+    return clean_text(text, 200) if text else None
 
 
 #: botocore's errors about a setting: they quote its value, which is not secret.

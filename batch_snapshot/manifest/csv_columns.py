@@ -8,8 +8,9 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import SequenceMatcher, get_close_matches
+from itertools import zip_longest
 from unicodedata import category
 
 from batch_snapshot.manifest import keys
@@ -68,7 +69,6 @@ class Columns:
     names: list[str]
     #: Position → key.
     keys: dict[int, str]
-    nameless: list[int] = field(default_factory=list)
 
     def entry(self, cells: list[str], line: int, report: Report) -> Fields | None:
         """A row as an entry; None: it is blank, or a problem was reported."""
@@ -83,11 +83,10 @@ class Columns:
                 nodes[key] = Scalar(text, line)
         if not nodes and not any(map(cleaned, cells)):
             return None
-        wrong = self._misplaced(cells) if self.nameless or len(cells) != len(self.names) else None
+        wrong = None if len(cells) == len(self.names) and all(self.names) else self._misplaced(cells)
         if wrong:
             report(line, wrong)
-            return None
-        return Fields(nodes, line)
+        return None if wrong else Fields(nodes, line)
 
     def _misplaced(self, cells: list[str]) -> str | None:
         count = f"{plural(len(cells), 'cell')} under a header of {len(self.names)}"
@@ -97,11 +96,9 @@ class Columns:
                 f"{count}: none for {', '.join(lacking)}; the row holds {_listed(cells)} "
                 f"(separated by {self.by}): give each column a cell, empty ones too"
             )
-        for position in [*self.nameless, *range(len(self.names), len(cells))]:
-            if position < len(cells) and cleaned(cells[position]):
-                where = (
-                    f"cell {position + 1}, {quoted_ascii(cells[position])}, is under a column without a name"
-                )
+        for position, (name, cell) in enumerate(zip_longest(self.names[: len(cells)], cells)):
+            if not name and cleaned(cell):
+                where = f"cell {position + 1}, {quoted_ascii(cell)}, is under a column without a name"
                 ids = " (several ids of a row need quotes around them)" if "resources" in self._held else ""
                 return f"{count}: {where}: remove it, or name its column in the header{ids}"
         return None
@@ -121,24 +118,18 @@ class Columns:
         for key, others in (("engagement", set()), ("resource", {"resources"})):
             if not self._held & {key, *others}:
                 or_ = " (or resources)" if others else ""
-                return f"column {key}{or_} is {self._missing(key)}; {self._way_out(columns)}"
+                wanted = ", ".join(f'{one}: "…"' for one in ("engagement", "resource") if one not in columns)
+                return (
+                    f"column {key}{or_} is {self._missing(key)}; needed are engagement, and resource or "
+                    f"resources; name others under include: {{file: …, columns: {{{wanted}}}}}"
+                )
         return self._misspelt(columns) or self._twice(columns)
 
     def _missing(self, name: str) -> str:
-        near = get_close_matches(comparable(name), {comparable(one): 0 for one in self.names if one}, n=1)
-        hint = ""
-        if near:
-            suggestion = next(one for one in self.names if comparable(one) == near[0])
-            hint = f": did you mean {quoted_ascii(suggestion)}?"
+        known = {comparable(one): one for one in reversed(self.names) if one}
+        near = get_close_matches(comparable(name), known, n=1)
+        hint = f": did you mean {quoted_ascii(known[near[0]])}?" if near else ""
         return f"missing in the header{hint}; found {_listed(self.names)} (separated by {self.by})"
-
-    def _way_out(self, columns: Names) -> str:
-        needed = [key for key in ("engagement", "resource") if key not in columns]
-        wanted = ", ".join(f'{key}: "…"' for key in needed)
-        return (
-            f"needed are engagement, and resource or resources; name others under include: "
-            f"{{file: …, columns: {{{wanted}}}}}"
-        )
 
     def _misspelt(self, columns: Names) -> str | None:
         """A column that is most likely a misspelt key: ignoring it would give its rows other values."""
@@ -185,7 +176,7 @@ def _columns(cells: list[str], separator: str, columns: Names) -> Columns:
         if key in _KEYS and (comparable(cell) in wanted or key not in named):
             keys[position] = key
     names = [cell.strip(" \t\r\n") if cleaned(cell) else "" for cell in cells]
-    return Columns(separator, names, keys, [position for position, name in enumerate(names) if not name])
+    return Columns(separator, names, keys)
 
 
 def read_header(texts: Iterator[str], columns: Names, at: Callable[[], int]) -> tuple[Columns, int] | None:
