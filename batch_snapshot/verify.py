@@ -17,9 +17,9 @@ from batch_snapshot.config.options import Options, isolate_simulated_state, stat
 from batch_snapshot.discovery.output import calls_fields, calls_text
 from batch_snapshot.discovery.readers import Environment, open_ledger_readers
 from batch_snapshot.engine.reader import Reader, map_concurrently, read_failed
-from batch_snapshot.errors import InputError, LedgerError
+from batch_snapshot.errors import InputError
 from batch_snapshot.ledger import locks
-from batch_snapshot.ledger.reader import head, lines
+from batch_snapshot.ledger.reader import lines, run_line
 from batch_snapshot.ledger.records import Header, Result, Skipped
 from batch_snapshot.ledger.snapshot_index import SnapshotIndex, service_of
 from batch_snapshot.models import SIMULATOR, ApiError, Row, Status
@@ -98,9 +98,7 @@ async def verify(
 
     `sample`: check only so many succeeded rows, the same ones each time.
     """
-    header = head(path)
-    if header is None:
-        raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
+    header = run_line(path)
     if locks.is_held(paths.ledger_lock(path)):
         raise InputError(f"{path}: a run is writing it; wait until that has ended")
     began = environment.clock()

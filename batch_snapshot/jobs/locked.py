@@ -169,9 +169,7 @@ def lock_retried_ledger(
     path: Path, options: Options, now: datetime, *, read_only: bool = False
 ) -> Iterator[RetriedLedger]:
     """Lock a ledger to be retried, repair its end and read it; with `read_only` only read it."""
-    head = reader.head(path)
-    if head is None:
-        raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
+    head = reader.run_line(path)
     with ExitStack() as stack:
         simulated = options.simulate or head.endpoint == SIMULATOR
         options = stack.enter_context(isolate_simulated_state(options, simulated=simulated))

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from batch_snapshot import sqlite
-from batch_snapshot.errors import LedgerError
 from batch_snapshot.ledger import reader
-from batch_snapshot.ledger.records import Header, Result, Skipped
+from batch_snapshot.ledger.records import Result, Skipped
 from batch_snapshot.models import Row
 from batch_snapshot.sqlite import Connection
 from batch_snapshot.text import plural
@@ -76,7 +75,7 @@ def diff(before: Path, after: Path) -> Difference:
         found.rows_after = _load(db, "after", after)
         for kind, condition in KINDS.items():
             rows = db.execute(_query(kind, condition))
-            found.changes[kind] = [_change(values) for values in rows.fetchmany(KEPT)]
+            found.changes[kind] = [Change(Row(*one[:6]), *one[6:]) for one in rows.fetchmany(KEPT)]
             found.counts[kind] = len(found.changes[kind]) + sum(1 for _ in rows)
     return found
 
@@ -89,24 +88,15 @@ def _query(kind: str, condition: str) -> str:
     return f"SELECT {key}, {values} FROM {left} LEFT JOIN {right} ON {same} WHERE {condition} ORDER BY {key}"  # noqa: S608 - constants of this module
 
 
-def _change(values: tuple[Any, ...]) -> Change:
-    return Change(Row(*values[:6]), *values[6:])
-
-
 def _load(db: Connection, table: str, path: Path) -> int:
     insert = f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants of this module
-    has_header = False
+    reader.run_line(path)
     for line in reader.lines(path):
         record = line.record
-        has_header = has_header or isinstance(record, Header)
-        if not has_header:
-            raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
         if isinstance(record, Result):
             db.execute(insert, (*record.row, record.status, record.revision, record.code))
         elif isinstance(record, Skipped):
             db.executemany(insert, [(*row, record.reason, None, None) for row in record.rows])
-    if not has_header:
-        raise LedgerError(f"{path}: no run has begun in it; name a ledger that a run has written")
     (rows,) = db.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - constants of this module
     return int(rows)
 
@@ -118,12 +108,11 @@ def as_json(found: Difference) -> dict[str, Any]:
         "rows_before": found.rows_before,
         "rows_after": found.rows_after,
         "counts": found.counts,
-        **{kind: [_as_json(one) for one in changes] for kind, changes in found.changes.items()},
+        **{
+            kind: [one.row._asdict() | dict(zip(Change._fields[1:], one[1:], strict=True)) for one in changes]
+            for kind, changes in found.changes.items()
+        },
     }
-
-
-def _as_json(one: Change) -> dict[str, Any]:
-    return {**one.row._asdict(), **{name: getattr(one, name) for name in Change._fields[1:]}}
 
 
 def as_text(found: Difference) -> str:

@@ -160,6 +160,14 @@ def head(path: Path) -> Header | None:
     return first if isinstance(first, Header) else None
 
 
+def run_line(path: Path) -> Header:
+    """The run line that the ledger at `path` must begin with."""
+    found = head(path)
+    if found is None:
+        raise LedgerError(f"{path}: no ledger: it does not begin with a run line")
+    return found
+
+
 def head_if_ledger(path: Path) -> Header | None:
     """The run line that the file at `path` begins with; None: it is not a ledger, or cannot be read."""
     with suppress(LedgerError):
