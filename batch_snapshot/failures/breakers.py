@@ -6,6 +6,7 @@ account (a proxy's HTML, 5xx, a quota): they count since the last success. Other
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
@@ -51,94 +52,91 @@ class FailurePattern(NamedTuple):
 _NONE = FailurePattern("", "", "")
 
 
-def failure_pattern(failure: Failure) -> FailurePattern:
-    if failure.kind is ErrorKind.QUOTA:
-        return FailurePattern(
-            "quota",
-            "rows in a row exceeded a service quota",
-            "have the quota raised, or run the same command another day; retry takes up the refused rows",
-            passes=True,
-        )
-    return _not_from_the_service(failure) or _from_the_service(failure)
-
-
-def _not_from_the_service(failure: Failure) -> FailurePattern | None:
-    status = failure.http_status or 0
-    if 300 <= status < 400:
-        return FailurePattern(
-            "redirect",
-            f"rows in a row were answered by a redirect (status {status}), which the service never sends",
+#: What failures of one pattern are, and what a person can do; `{code}`, `{status}` and `{form}` are those of
+#: the failure.
+_TEXTS: Mapping[str, tuple[str, str]] = {
+    "quota": (
+        "rows in a row exceeded a service quota",
+        "have the quota raised, or run the same command another day; retry takes up the refused rows",
+    ),
+    "redirect": (
+        "rows in a row were answered by a redirect (status {status}), which the service never sends",
+        (
             "a login page or a proxy answers instead of the service; check HTTPS_PROXY, the network and "
-            "--endpoint-url",
-        )
-    if failure.kind is ErrorKind.TRANSIENT and failure.may_have_landed:
-        return _unanswered(failure, status)
-    if re.fullmatch("[1-4][0-9]{2}|Unknown", failure.code):
-        form = "HTML" if failure.message.lstrip().startswith("<") else "not an answer of the service"
-        return FailurePattern(
-            f"foreign {status}",
-            f"answers in a row were {form} with status {status}",
-            "a proxy, a firewall or another server answers instead of Partner Central; check "
-            "HTTPS_PROXY, NO_PROXY and --endpoint-url",
-        )
-    if failure.code in _WRONG_API:
-        return FailurePattern(
-            f"{failure.code} {status}",
-            f"answers in a row were {failure.code}",
-            "the server does not know the call; check --endpoint-url, AWS_ENDPOINT_URL and the region",
-        )
-    return None
-
-
-def _unanswered(failure: Failure, status: int) -> FailurePattern:
-    if failure.code == INVALID_RESPONSE:
-        return FailurePattern(
-            "garbage",
-            "rows in a row were answered by a success that names no snapshot",
-            "another server than Partner Central may answer; check HTTPS_PROXY and --endpoint-url",
-        )
-    if status:
-        return FailurePattern(
-            "server error",
-            f"rows in a row ended with a server error (status {status})",
-            "the service, or a proxy before it, is down; run the same command later",
-        )
-    return FailurePattern(
-        "no answer",
+            "--endpoint-url"
+        ),
+    ),
+    "garbage": (
+        "rows in a row were answered by a success that names no snapshot",
+        "another server than Partner Central may answer; check HTTPS_PROXY and --endpoint-url",
+    ),
+    "server error": (
+        "rows in a row ended with a server error (status {status})",
+        "the service, or a proxy before it, is down; run the same command later",
+    ),
+    "no answer": (
         "rows in a row got no answer that can be read",
         "check the network, HTTPS_PROXY and --endpoint-url, then run the same command",
-    )
-
-
-def _from_the_service(failure: Failure) -> FailurePattern:
-    code = failure.code
-    what, way_out = {
-        ErrorKind.DENIED: (
-            "denials in a row",
-            f"allow these credentials {iam_action(SNAPSHOT.name)}, then run the same command",
-        ),
-        ErrorKind.NOT_FOUND: (
-            f"rows in a row were not found ({code})",
-            "check the catalog, the account and the ids, then run the same command",
-        ),
-        ErrorKind.INVALID: (
-            f"rows in a row were refused with the same message ({code})",
-            "correct the manifest, then run it",
-        ),
-        ErrorKind.CONFLICT: (
-            f"rows in a row met a conflict ({code})",
-            "see whether something else makes these snapshots, then run the same command",
-        ),
-    }.get(
-        failure.kind,
+    ),
+    "foreign": (
+        "answers in a row were {form} with status {status}",
         (
-            f"rows in a row were refused with {code}, which this version does not know",
-            "read the message, then run the same command",
+            "a proxy, a firewall or another server answers instead of Partner Central; check HTTPS_PROXY, "
+            "NO_PROXY and --endpoint-url"
         ),
-    )
+    ),
+    "wrong API": (
+        "answers in a row were {code}",
+        "the server does not know the call; check --endpoint-url, AWS_ENDPOINT_URL and the region",
+    ),
+    ErrorKind.DENIED: (
+        "denials in a row",
+        f"allow these credentials {iam_action(SNAPSHOT.name)}, then run the same command",
+    ),
+    ErrorKind.NOT_FOUND: (
+        "rows in a row were not found ({code})",
+        "check the catalog, the account and the ids, then run the same command",
+    ),
+    ErrorKind.INVALID: (
+        "rows in a row were refused with the same message ({code})",
+        "correct the manifest, then run it",
+    ),
+    ErrorKind.CONFLICT: (
+        "rows in a row met a conflict ({code})",
+        "see whether something else makes these snapshots, then run the same command",
+    ),
+    ErrorKind.UNKNOWN: (
+        "rows in a row were refused with {code}, which this version does not know",
+        "read the message, then run the same command",
+    ),
+}
+
+
+def failure_pattern(failure: Failure) -> FailurePattern:
+    code, status = failure.code, failure.http_status or 0
+    general = _general_pattern(failure, status)
+    what, way_out = _TEXTS.get(general or failure.kind, _TEXTS[ErrorKind.UNKNOWN])
+    form = "HTML" if failure.message.lstrip().startswith("<") else "not an answer of the service"
+    what = what.format(code=code, status=status, form=form)
+    if general:
+        key = {"foreign": f"foreign {status}", "wrong API": f"{code} {status}"}.get(general, general)
+        return FailurePattern(key, what, way_out, passes=general == "quota")
     same = _IDS.sub("#", failure.message) if failure.kind is ErrorKind.INVALID else ""
-    status = failure.http_status or ""
-    return FailurePattern(f"{failure.kind} {code} {status} {same}", what, way_out, general=False)
+    return FailurePattern(f"{failure.kind} {code} {status or ''} {same}", what, way_out, general=False)
+
+
+def _general_pattern(failure: Failure, status: int) -> str | None:
+    """What failures have in common that concern the way to the service or the account."""
+    if failure.kind is ErrorKind.QUOTA:
+        return "quota"
+    if 300 <= status < 400:
+        return "redirect"
+    if failure.kind is ErrorKind.TRANSIENT and failure.may_have_landed:
+        unread = "server error" if status else "no answer"
+        return "garbage" if failure.code == INVALID_RESPONSE else unread
+    if re.fullmatch("[1-4][0-9]{2}|Unknown", failure.code):
+        return "foreign"
+    return "wrong API" if failure.code in _WRONG_API else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,10 @@
 """The section `include`: which further files a manifest has, and in which folder they may be."""
 
 import os
-import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from batch_snapshot.files import open_regular
+from batch_snapshot.files import open_regular, special_kind
 from batch_snapshot.manifest import keys
 from batch_snapshot.manifest.header import as_text, check_keys
 from batch_snapshot.manifest.problems import Report, quoted, quoted_ascii
@@ -76,17 +75,15 @@ def _read_columns(node: Node, report: Report) -> Names:
 
 def read_problem(path: Path, what: str) -> str | None:
     """Why `path` cannot be read more than once; None: it can."""
+    if kind := special_kind(path):
+        return f"{what} is {kind}: it must be a regular file, because it is read more than once"
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISREG(mode):
-            open_regular(path).close()
-            return None
+        open_regular(path).close()
     except FileNotFoundError:
         return f"{what} does not exist: check the path"
-    except (OSError, ValueError) as error:
-        return f"{what} cannot be read: {getattr(error, 'strerror', None) or error}"
-    kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
-    return f"{what} is {kind}: it must be a regular file, because it is read more than once"
+    except OSError as error:
+        return f"{what} cannot be read: {error.strerror or error}"
+    return None
 
 
 def display(path: Path) -> str:

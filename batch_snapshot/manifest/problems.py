@@ -32,6 +32,10 @@ _LONGEST = 1 << 20
 Report: TypeAlias = Callable[[int, str], None]
 
 
+def ignore(_line: int, _text: object) -> None:
+    """A `Report` that reports nothing."""
+
+
 class UnreadableError(Exception):
     def __init__(self, line: int, text: str) -> None:
         """Take the 1-based line (0 for the file as a whole) and the problem."""

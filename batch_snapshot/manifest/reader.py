@@ -25,7 +25,7 @@ from batch_snapshot.manifest.header import (
 )
 from batch_snapshot.manifest.includes import Names
 from batch_snapshot.manifest.pairs import CATALOG_HINT, Expander
-from batch_snapshot.manifest.problems import KEPT, Place, ProblemCount, ProblemLog, UnreadableError
+from batch_snapshot.manifest.problems import KEPT, Place, ProblemCount, ProblemLog, UnreadableError, ignore
 from batch_snapshot.manifest.yaml_events import (
     NOTHING,
     PAIRS,
@@ -261,17 +261,13 @@ def _sections_below(path: Path, wanted: Collection[str]) -> dict[str, Node]:
         with open_regular(path) as stream:
             if wanted and _mentions(stream, wanted):
                 stream.seek(0)
-                for key, node in Document(stream, _ignore).sections(entries=False, bare=True):
+                for key, node in Document(stream, ignore).sections(entries=False, bare=True):
                     if key.text in wanted:
                         found[key.text] = node
     except (UnreadableError, OSError):
         # Rows must not be reported for what could not be read
         return dict.fromkeys(wanted, Reported(0))
     return found
-
-
-def _ignore(line: int, text: str) -> None:
-    """Report nothing."""
 
 
 def _mentions(stream: IO[bytes], words: Collection[str]) -> bool:

@@ -36,11 +36,13 @@ def schema() -> dict[str, object]:
 
 
 def _properties(section: Sequence[ManifestKey], **sections: dict[str, Any]) -> dict[str, Any]:
-    return {key.name: _property(key, sections.get(key.name)) for key in section}
-
-
-def _property(key: ManifestKey, section: dict[str, Any] | None) -> dict[str, Any]:
-    return {**_described(key.help, key.examples, key.default), **(section or _value(key))}
+    return {
+        key.name: {
+            **_described(key.help, key.examples, key.default),
+            **(sections.get(key.name) or _value(key)),
+        }
+        for key in section
+    }
 
 
 def _value(key: ManifestKey) -> dict[str, Any]:

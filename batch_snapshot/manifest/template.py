@@ -10,7 +10,7 @@ from pathlib import Path
 from batch_snapshot.errors import InputError
 from batch_snapshot.manifest import csv_columns, includes, keys, line_files
 from batch_snapshot.manifest.keys import ManifestKey
-from batch_snapshot.manifest.problems import UnreadableError
+from batch_snapshot.manifest.problems import UnreadableError, ignore
 from batch_snapshot.manifest.service_model import row_input
 
 #: Rows of a file by whose values its columns are recognised.
@@ -50,7 +50,7 @@ def include_entry(file: Path, folder: Path) -> str:
         raise InputError(wrong or "")
     try:
         with file.open("rb") as lines:
-            found = entries(lines, _ignore, _ignore, None)
+            found = entries(lines, ignore, ignore, None)
             next(found, None)
     except UnreadableError as error:
         columns = _recognised(file) if file.suffix.lower() == ".csv" else None
@@ -87,10 +87,6 @@ def _yaml_text(text: str) -> str:
     return (
         text if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_./-]*", text) else json.dumps(text, ensure_ascii=False)
     )
-
-
-def _ignore(_line: int, _text: object) -> None:
-    """Report nothing: `validate` does."""
 
 
 def _lines(section: Sequence[ManifestKey], indent: str, column: int) -> str:

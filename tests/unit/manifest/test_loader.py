@@ -371,8 +371,8 @@ def test_paths_that_are_no_files_are_refused(write, path):
 def test_a_pipe_is_refused_without_waiting_for_it(write):
     path = write(f"{HEAD}include: [p.csv]\n")
     os.mkfifo("p.csv")
-    assert "a pipe or a device" in problems(path)[0]
-    assert "a pipe or a device" in problems(Path("p.csv"))[0]
+    assert "a named pipe" in problems(path)[0]
+    assert "a named pipe" in problems(Path("p.csv"))[0]
 
 
 # ---- includes
