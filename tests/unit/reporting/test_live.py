@@ -1,19 +1,22 @@
 """What the live page tells of a ledger while it grows."""
 
 import os
+import re
 
 import trio
 
 from batch_snapshot import paths
+from batch_snapshot.clock import utc_now
 from batch_snapshot.engine.limits import AccountForecast, AccountLimits
 from batch_snapshot.ledger import codec, locks
 from batch_snapshot.models import Account, Quota, Status
+from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.forecast import Forecast
 from batch_snapshot.ratelimit.windows import CallLog, windows
 from batch_snapshot.reporting import html, report
 from batch_snapshot.reporting.live import LedgerView
 from batch_snapshot.reporting.status import LedgerWatch
-from tests.support.ledgers import RUN_ID, LedgerBuilder, row
+from tests.support.ledgers import BEGAN, RUN_ID, LedgerBuilder, row
 from tests.support.processes import move_in, write_manifest
 from tests.support.reports import NOW
 
@@ -127,6 +130,33 @@ def test_time_left_waits_for_spent_windows(tmp_path, monkeypatch):
     assert "of 1/s declared" in parts["now"]
     left = parts["now"].partition("left, until")[0].rpartition("<b>")[2].partition("</b>")[0]
     assert left.startswith(("1:59", "2:00")), left
+
+
+def test_rate_of_the_last_minute_is_not_shown_above_a_learned_one(tmp_path, monkeypatch):
+    """A pace that has learned half a call a second probes above it."""
+    move_in(monkeypatch, tmp_path)
+    ages = [(utc_now() - BEGAN).total_seconds() - age for age in (30, 20, 10)]
+    ledger = LedgerBuilder(99).begin(accounts={"main": {}}, at=ages[0])
+    ledger.intend(*map(row, range(40)), at=ages[0])
+    for number in range(40):
+        ledger.result(row(number), at=ages[1 + number % 2])
+    path = ledger.write(tmp_path / "l.ndjson")
+
+    async def identified(_: str) -> str:
+        return "aws/1"
+
+    async def learn(limits: AccountLimits) -> None:
+        state = limits.new_state("main", wait=True)
+        await limits.apply(state, identified)
+        state.pacer.change(lambda _: pace.learned(0.5, state.pacer.now()))
+
+    with CallLog(paths.call_log_file(tmp_path / "state")) as usage:
+        trio.run(learn, AccountLimits({"main": Account("main")}, "aws", usage, os.environ))
+    with locks.hold(paths.ledger_lock(path), what=str(path), since="now"):
+        _, parts = LedgerView(path).read()
+    shown = re.search(r"<b>([\d.]+)/s</b>.*, of ([\d.]+)/s learned", parts["now"])
+    assert shown
+    assert float(shown[2]) >= float(shown[1]) > 1
 
 
 def test_secrets_of_messages_are_not_shown(tmp_path):
