@@ -21,10 +21,10 @@ from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as ClientConnectionError
 
 from batch_snapshot import __version__
-from batch_snapshot.aws import answers, fast_call, providers
+from batch_snapshot.aws import answers, fast_call, providers, sdk
 from batch_snapshot.aws.credentials import Sessions
 from batch_snapshot.aws.fast_call import FastCall
-from batch_snapshot.aws.http import Transport
+from batch_snapshot.aws.http import Transport, transport_of
 from batch_snapshot.aws.signing import Signer, signed_by
 from batch_snapshot.aws.target import Target
 from batch_snapshot.failures import error_codes, retry
@@ -323,7 +323,7 @@ class Clients:
         # Accounts share clients: with an id the handler is registered once.
         client.meta.events.register(f"before-parse.{SERVICE}", fast_call.name_error, unique_id="name-error")
         opened = _AccountClient(client, credentials)
-        transport: Transport = client._endpoint.http_session  # noqa: SLF001 - it is of our class
+        transport = transport_of(client)
         if not (target.plain or transport.proxied):
             frozen = await self._sessions.frozen(account.name, credentials)
             opened.fast_calls = await self._learned(client, transport, frozen)
@@ -338,8 +338,11 @@ class Clients:
                 for one in self._creates:
                     example = one.create_parameters(Request(one.example, "token"))
                     with signed_by(Signer(credentials)):
-                        if call := await fast_call.learn(client, one.name, exchange, example, credentials):
-                            learned[one.name] = call
+                        call = await fast_call.learn(client, one.name, exchange, example, credentials)
+                    if call:
+                        learned[one.name] = call
+                    else:
+                        sdk.degraded(f"fast way to call {one.name}", "calls take more processor time")
                 self._fast_calls[key] = learned
         return self._fast_calls[key]
 

@@ -168,7 +168,7 @@ class Sessions:
         async with self._locks[key]:
             if key not in self._clients:
                 if source.shape not in self._sessions:
-                    self._sessions[source.shape], _ = self._new_session(source.profile)
+                    self._sessions[source.shape] = self._new_session(source.profile)[1]
                 made = self._sessions[source.shape].client(
                     service,
                     region_name=region,
@@ -176,6 +176,7 @@ class Sessions:
                     config=http.http_config(**settings),
                 )
                 client = await self._stack.enter_async_context(made)
+                http.transport_of(client)
                 client.meta.events.register("choose-signer", choose_signer)
                 self._clients[key] = client
         return self._clients[key]
@@ -189,9 +190,8 @@ class Sessions:
         return None
 
     async def _open(self, profile: str | None, codes: mfa.Codes) -> CredentialSource:
-        session, chain = self._new_session(profile)
+        core, session, chain = self._new_session(profile)
         codes.serve(chain)
-        core = session._session  # noqa: SLF001 - aioboto3 offers no other way
         with anyio.fail_after(self._timeout):
             credentials = await chain.load_credentials()
             if credentials is None:
@@ -204,8 +204,8 @@ class Sessions:
         self._sessions.setdefault(source.shape, session)
         return source
 
-    def _new_session(self, profile: str | None) -> tuple[Any, providers.Chain]:
-        """A session whose clients are signed for by each call, and the chain of a profile's credentials."""
+    def _new_session(self, profile: str | None) -> tuple[Any, Any, providers.Chain]:
+        """Botocore's session, boto3's whose clients are signed for by each call, and a profile's chain."""
         core = http.new_session()
         session, chain = providers.session(core, profile, self._process_timeout)
         self._chains[profile] = chain
@@ -213,7 +213,7 @@ class Sessions:
         self._loader = self._loader or core.get_component("data_loader")
         core.register_component("data_loader", self._loader)
         core.register_component("credential_provider", CallerCredentials())
-        return session, chain
+        return core, session, chain
 
 
 def _asks_for_mfa(core: Any) -> bool:

@@ -24,6 +24,7 @@ import orjson
 from botocore import xform_name
 from botocore.auth import SIGV4_TIMESTAMP
 from botocore.awsrequest import AWSPreparedRequest
+from botocore.exceptions import ClientError
 from botocore.parsers import create_parser
 
 from batch_snapshot.aws.http import HttpAnswer
@@ -71,9 +72,9 @@ class FastCall:
                 members = orjson.loads(answer.body)
                 if isinstance(members, dict) and members:
                     return {**members, "ResponseMetadata": _metadata(answer)}
-        return self._parsed(answer)
+        return self.parsed(answer)
 
-    def _parsed(self, answer: HttpAnswer) -> dict[str, Any]:
+    def parsed(self, answer: HttpAnswer) -> dict[str, Any]:
         """The answer as botocore's own parser reads it; a refusal is raised."""
         headers = {name.lower(): value for name, value in answer.headers.items()}
         raw = {"status_code": answer.status, "headers": headers, "body": answer.body}
@@ -172,10 +173,15 @@ async def learn(
         fast_call = FastCall(client, operation, exchange, request)
         at = datetime.strptime(_texts(request.headers)["X-Amz-Date"], SIGV4_TIMESTAMP)  # noqa: DTZ007 - UTC
         ours = fast_call.signed(parameters, credentials, at)
-    except (KeyError, TypeError, ValueError):
+        with suppress(ClientError):
+            fast_call.parsed(_REFUSAL)
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
     return fast_call if _comparable(ours) == _comparable(request) else None
 
+
+#: An answer that is read while learning: also what reads refusals must be where it was.
+_REFUSAL = HttpAnswer("", 400, (), {}, b'{"__type": "ValidationException"}')
 
 #: Set in the task that captures: calls that other tasks make with the same client are sent.
 _capturing: ContextVar[bool] = ContextVar("capturing", default=False)

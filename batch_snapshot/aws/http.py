@@ -7,10 +7,11 @@ that uses this package as a library keeps its own aiobotocore.
 """
 
 import asyncio
+import os
 import select
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from copy import copy
 from functools import cache, lru_cache, partial
@@ -22,16 +23,17 @@ from aiobotocore.config import AioConfig
 from aiobotocore.hooks import AioHierarchicalEmitter
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
-from aiobotocore.utils import AioContainerMetadataFetcher, AioIMDSFetcher, _RefCountedSession
-from aiohttp import ThreadedResolver
+from aiobotocore.utils import AioContainerMetadataFetcher, AioIMDSFetcher
+from aiohttp import BaseConnector, ThreadedResolver
 from aiohttp.abc import ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import ConnectionError as ClientConnectionError
 from botocore.exceptions import HTTPClientError
+from botocore.httpsession import create_urllib3_context
 from yarl import URL
 
-from batch_snapshot.aws import tls
+from batch_snapshot.aws import sdk, tls
 from batch_snapshot.aws.answers import UNCONNECTED
 
 #: Bytes of an answer. Snapshots have some tens of KB; a longer answer comes from something else, and one for
@@ -59,7 +61,11 @@ class ProxyAuthenticationError(Exception):
 
 def http_config(**settings: Any) -> AioConfig:
     """How every client speaks HTTP; `settings` are botocore's."""
-    return AioConfig(http_session_cls=Transport, connector_args={"resolver": Resolver()}, **settings)
+    connector: dict[str, Any] = {"resolver": Resolver()}
+    if "_factory" not in BaseConnector.__init__.__code__.co_names:
+        # Connections are not of our class (see `_Connection`), so none is used again.
+        connector |= {"force_close": True, "keepalive_timeout": None}
+    return AioConfig(http_session_cls=Transport, connector_args=connector, **settings)
 
 
 def new_session() -> Any:
@@ -78,25 +84,52 @@ def _builtin_handlers() -> Any:
 
 
 class _Session(AioSession):  # type: ignore[misc] # aiobotocore is untyped
-    # Credential providers make clients (STS, SSO) or connections of their own, and offer no setting for their
-    # class.
-
-    async def _create_client(self, *args: Any, config: Any = None, **settings: Any) -> Any:
+    def create_client(self, *args: Any, config: Any = None, **settings: Any) -> Any:
+        """Also called by credential providers (STS, SSO), which offer no setting for the class."""
         if getattr(config, "http_session_cls", None) is not Transport:
             ours = http_config()
             config = ours.merge(config) if config else ours
             # Merging loses it.
             config.http_session_cls = Transport
-        return await super()._create_client(*args, config=config, **settings)
+        return super().create_client(*args, config=config, **settings)
 
-    def _create_credential_resolver(self) -> Any:
-        resolver = super()._create_credential_resolver()
-        for provider in resolver.providers:
-            for fetcher in (getattr(provider, name, None) for name in ("_fetcher", "_role_fetcher")):
-                if isinstance(fetcher, AioIMDSFetcher | AioContainerMetadataFetcher):
-                    # Only the class changes: the session keeps its settings.
-                    fetcher._session.__class__ = MetadataTransport  # noqa: SLF001
-        return resolver
+
+def transport_of(client: Any) -> "Transport":
+    """The transport of a client; every client is made with one.
+
+    Raises:
+        UnverifiedError: the client sends its calls by something else.
+    """
+    transport = getattr(getattr(client, "_endpoint", None), "http_session", None)
+    if not isinstance(transport, Transport):
+        raise sdk.UnverifiedError(f"a client has no {Transport.__name__} at _endpoint.http_session")
+    return transport
+
+
+def use_for_metadata(providers: Iterable[Any]) -> None:
+    """Let the providers that ask a container or an instance for credentials do so by a `Transport`.
+
+    Raises:
+        UnverifiedError: the container's endpoint is one of HTTPS, and would be called by something else.
+    """
+    providers = [*providers]
+    for kind in (AioIMDSFetcher, AioContainerMetadataFetcher):
+        fetchers = [one for provider in providers for one in _kept(provider, kind)]
+        sessions = [one for fetcher in fetchers for one in _kept(fetcher, AIOHTTPSession)]
+        for session in sessions:
+            if not isinstance(session, Transport):
+                # Only the class changes: the session keeps its settings.
+                session.__class__ = _metadata_transport(session.__class__)
+        if sessions:
+            continue
+        lacks = f"session of aiobotocore's in {kind.__name__}"
+        if os.environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI", "").lower().startswith("https:"):
+            raise sdk.UnverifiedError(f"there is no {lacks}")
+        sdk.degraded(lacks, "answers of metadata services may be of any length")
+
+
+def _kept(owner: Any, kind: type) -> list[Any]:
+    return [one for one in vars(owner).values() if isinstance(one, kind)]
 
 
 # -- the transport ----------------------------------------------------------------------------------------
@@ -105,40 +138,41 @@ class _Session(AioSession):  # type: ignore[misc] # aiobotocore is untyped
 class Transport(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
     """aiobotocore's session, but a call is one exchange with one verified endpoint, of bounded length."""
 
+    #: What is loaded to verify and to be verified: CA bundle, own certificate, its key.
+    _files: tuple[Any, Any, Any] = True, None, None
+    proxied = False
+
     def __init__(self, verify: bool | str | None = True, *args: Any, **settings: Any) -> None:  # noqa: FBT001, FBT002 - aiobotocore's
         # An empty AWS_CA_BUNDLE would switch verification off.
         super().__init__(verify or True, *args, **settings)
         self.proxied = bool(settings.get("proxies"))
+        own = settings.get("client_cert")
+        self._files = verify or True, *(own if isinstance(own, tuple) else (own, None))
 
     async def __aenter__(self) -> Any:
-        tls.check_files(self._verify, self._cert_file, self._key_file)
+        if not hasattr(AIOHTTPSession, "_get_session"):
+            raise sdk.UnverifiedError("there is no AIOHTTPSession._get_session")
+        tls.check_files(*self._files)
+        self._exchanges: dict[str | None, _Exchanges] = {}
         return await super().__aenter__()
 
-    def _get_ssl_context(self) -> ssl.SSLContext:
-        context: ssl.SSLContext = super()._get_ssl_context()
-        context.check_hostname = True
-        return context
-
-    def _setup_proxy_ssl_context(self, proxy_url: str) -> ssl.SSLContext:
+    def _setup_proxy_ssl_context(self, proxy_url: str) -> Any:
         # Before 3.9 there is none unless the proxy has certificates of its own, and aiohttp then verifies
         # neither the proxy nor the server behind it.
-        return super()._setup_proxy_ssl_context(proxy_url) or self._get_ssl_context()
+        return super()._setup_proxy_ssl_context(proxy_url) or create_urllib3_context()
 
     async def _get_session(self, proxy_url: str | None) -> Any:
-        if proxy_url not in self._sessions:
-            if proxy_url is not None:
-                check_proxy(proxy_url)
-            try:
-                session = await super()._get_session(proxy_url)
-            except OSError as error:  # the file vanished since it was checked
-                raise tls.TrustFileError(f"the CA bundle cannot be read: {error}") from error
-            if isinstance(session, _Exchanges):  # newer aiobotocore waits there: another call made it
-                return session
-            connector = session.connector
-            connector._factory = partial(_Connection, loop=asyncio.get_running_loop())  # noqa: SLF001
-            connector._create_connection = partial(_connect, connector._create_connection)  # noqa: SLF001
-            self._sessions[proxy_url] = _Exchanges(session)
-        return self._sessions[proxy_url]
+        if proxy_url is not None and proxy_url not in self._exchanges:
+            check_proxy(proxy_url)
+        try:
+            session = await super()._get_session(proxy_url)
+        except OSError as error:  # the file vanished since it was checked
+            raise tls.TrustFileError(f"the CA bundle cannot be read: {error}") from error
+        known = self._exchanges.get(proxy_url)
+        if known is None or known.session is not session:
+            _prepare(session.connector)
+            known = self._exchanges[proxy_url] = _Exchanges(session)
+        return known
 
     async def send(self, request: Any) -> Any:
         """Send a prepared request; raises botocore's errors, and those of this module and of `tls`."""
@@ -148,7 +182,7 @@ class Transport(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
             cause = error.kwargs.get("error")
             if refused := tls.refusal(cause, request.url):
                 raise refused from error
-            if isinstance(cause, tls.TrustFileError):
+            if isinstance(cause, tls.TrustFileError | sdk.UnverifiedError):
                 raise cause from error
             raise
 
@@ -180,8 +214,27 @@ class _Failed(Transport):
         raise self._error
 
 
-class MetadataTransport(Transport, _RefCountedSession):  # type: ignore[misc] # aiobotocore is untyped
+@cache
+def _metadata_transport(kind: Any) -> Any:
     """The same for a container's or an instance's credentials, whose endpoint may be one of HTTPS."""
+    return type("MetadataTransport", (Transport, kind), {})
+
+
+def _prepare(connector: Any) -> None:
+    """Make sure of what a session's connections verify, and replace what makes them.
+
+    Raises:
+        UnverifiedError: they may verify nothing.
+    """
+    context = getattr(connector, "_ssl", None)
+    if not isinstance(context, ssl.SSLContext) or context.verify_mode is not ssl.CERT_REQUIRED:
+        raise sdk.UnverifiedError(f"the connections have the context {context!r}")
+    context.check_hostname = True
+    create: Any = getattr(connector, "_create_connection", None)
+    effect = "a row may be in doubt though no connection was made"
+    sdk.replace(connector, "_create_connection", partial(_connect, create), effect)
+    made = partial(_Connection, loop=asyncio.get_running_loop())
+    sdk.replace(connector, "_factory", made, "each call makes a connection of its own")
 
 
 class _Exchanges(NamedTuple):

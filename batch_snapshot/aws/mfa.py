@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import anyio
 
+from batch_snapshot.aws import sdk
+
 Ask = Callable[[str], Awaitable[str]]
 
 T = TypeVar("T")
@@ -45,7 +47,9 @@ class Codes(dict[str, str]):
 
     def serve(self, chain: Any) -> None:
         """Give the codes to a credential chain of botocore's."""
-        chain.get_provider("assume-role")._prompter = self  # noqa: SLF001 - botocore offers no other way
+        sdk.replace(
+            chain.get_provider("assume-role"), "_prompter", self, "all calls wait while an MFA code is typed"
+        )
 
 
 async def with_codes(

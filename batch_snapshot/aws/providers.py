@@ -26,7 +26,7 @@ from botocore.credentials import SSOProvider
 from botocore.exceptions import BotoCoreError, ClientError, ConfigParseError, MissingDependencyException
 from botocore.utils import JSONFileCache
 
-from batch_snapshot.aws import profiles
+from batch_snapshot.aws import http, profiles, sdk
 from batch_snapshot.aws.profiles import LARGEST
 from batch_snapshot.models import REGION
 
@@ -35,6 +35,11 @@ LONGEST_TOKEN = 1024 * 1024
 
 #: Seconds to wait for the end of a process that was killed.
 REAPED_WITHIN = 2.0
+
+#: Where `aws sso login` stores tokens.
+_SSO_TOKENS = "~/.aws/sso/cache"
+
+_NO_LIMITS = "what gives credentials may take any time, and give any length"
 
 _CHARACTERS = {"\n": "a line break", "\r": "a carriage return", "\t": "a tab", " ": "a blank"}
 
@@ -93,11 +98,18 @@ class Chain(AioCredentialResolver):  # type: ignore[misc] # aiobotocore is untyp
 
     def __init__(self, core: Any, within: float) -> None:
         found = core.get_component("credential_provider").providers
+        http.use_for_metadata(found)
         assume = next(provider for provider in found if provider.METHOD == "assume-role")
         builder = _LimitedProviders(core, assume.cache, within)
         # The profile that a role is assumed with has its own providers.
-        assume._profile_provider_builder = builder  # noqa: SLF001 - botocore offers no other way
-        assume._resolve_source_credentials = partial(_checked, assume._resolve_source_credentials)  # noqa: SLF001
+        sdk.replace(assume, "_profile_provider_builder", builder, _NO_LIMITS)
+        resolve = getattr(assume, "_resolve_source_credentials", None)
+        sdk.replace(
+            assume,
+            "_resolve_source_credentials",
+            partial(_checked, resolve),
+            "invalid credentials of a source_profile are not explained",
+        )
         named = core.get_config_variable("profile") or "default"
         ours = builder.providers(
             profile_name=named, disable_env_vars=core.instance_variables().get("profile") is not None
@@ -137,19 +149,20 @@ async def _checked(resolve: Any, role: Mapping[str, str], profile: str) -> Any:
 
 class _LimitedProviders(AioProfileProviderBuilder):  # type: ignore[misc] # aiobotocore is untyped
     def __init__(self, core: Any, cache: Any, within: float) -> None:
-        tokens = _TokenCache(SSOProvider._SSO_TOKEN_CACHE_DIR)  # noqa: SLF001 - named nowhere else
+        tokens = _TokenCache(getattr(SSOProvider, "_SSO_TOKEN_CACHE_DIR", _SSO_TOKENS))
         super().__init__(core, cache=cache, sso_token_cache=tokens)
         self._within = within
 
-    def _create_process_provider(self, profile_name: str) -> Any:
-        provider = super()._create_process_provider(profile_name)
-        provider._popen = partial(_run_process, profile_name, self._within)  # noqa: SLF001
-        return provider
-
-    def _create_web_identity_provider(self, profile_name: str, disable_env_vars: bool) -> Any:  # noqa: FBT001 - botocore's
-        provider = super()._create_web_identity_provider(profile_name, disable_env_vars)
-        provider._token_loader_cls = lambda path: partial(_token, path)  # noqa: SLF001
-        return provider
+    def providers(self, profile_name: str, *args: Any, **options: Any) -> Any:
+        found = super().providers(profile_name, *args, **options)
+        for provider in found:
+            if provider.METHOD == "custom-process":
+                run = partial(_run_process, profile_name, self._within)
+                sdk.replace(provider, "_popen", run, _NO_LIMITS)
+            elif provider.METHOD == "assume-role-with-web-identity":
+                loader = lambda path: partial(_token, path)  # noqa: E731
+                sdk.replace(provider, "_token_loader_cls", loader, _NO_LIMITS)
+        return found
 
 
 def _token(path: str) -> str:
@@ -169,9 +182,12 @@ class _TokenCache(JSONFileCache):  # type: ignore[misc] # botocore is untyped
     """The tokens that `aws sso login` stores."""
 
     def __getitem__(self, cache_key: str) -> Any:
-        path = Path(self._convert_cache_key(cache_key))
+        convert = getattr(self, "_convert_cache_key", None)
+        if convert is None:
+            sdk.degraded("JSONFileCache._convert_cache_key", _NO_LIMITS)
+        path = Path(convert(cache_key) if convert else os.devnull)
         with suppress(OSError):
-            if why := profiles.unsafe(path):
+            if convert and (why := profiles.unsafe(path)):
                 raise CredentialsError(f"the cache of `aws sso login`, {path}, {why}")
         return super().__getitem__(cache_key)
 

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from aiobotocore.credentials import AioCredentials
 from botocore.auth import AUTH_TYPE_MAPS, SIGV4_TIMESTAMP, SigV4Auth
 
+from batch_snapshot.aws import sdk
+
 
 class Signer(NamedTuple):
     """What signs one call."""
@@ -49,6 +51,9 @@ def choose_signer(context: dict[str, Any], **_: Any) -> str | None:
     """Sign by the caller's time, if it gives one. May be registered for botocore's event `choose-signer`."""
     at = _signer.get().at
     if at is None:
+        return None
+    if not hasattr(SigV4Auth, "_modify_request_before_signing"):
+        sdk.degraded("SigV4Auth._modify_request_before_signing", "calls are signed by this machine's clock")
         return None
     context["signed_at"] = at
     return _SkewedSigV4.NAME

@@ -6,6 +6,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from batch_snapshot.aws import http, providers
+from batch_snapshot.aws.sdk import UnverifiedError
 from batch_snapshot.aws.tls import CertificateRefusedError, TrustFileError
 
 #: Seconds to connect and to wait for an answer, and tries.
@@ -31,8 +32,9 @@ async def publish(
         session, chain = providers.session(core, profile, 2 * TIMEOUT)
         core.register_component("credential_provider", chain)
         async with session.client("sns", region_name=region, endpoint_url=endpoint, config=config) as sns:
+            http.transport_of(sns)
             await sns.publish(**message)
-    except (CertificateRefusedError, TrustFileError) as error:
+    except (CertificateRefusedError, TrustFileError, UnverifiedError) as error:
         raise NotPublishedError(str(error)) from None
     except ClientError as error:
         raise NotPublishedError(error.response["Error"]["Code"]) from None

@@ -25,6 +25,7 @@ CALLING = frozenset({"run", "retry", "discover", "verify"})
 
 #: `outcome` of the JSON object of an error, by exit code.
 _OUTCOMES = {2: "refused", 3: "stopped", 4: "deferred", 5: "failed", 130: "interrupted", 143: "interrupted"}
+_AWS_LIBRARIES = ("aioboto3", "aiobotocore", "aiohttp", "botocore")
 
 
 def report(error: BaseException, arguments: Sequence[str], reporter: terminal.Reporter) -> int:
@@ -84,6 +85,9 @@ def _described(error: BaseException, arguments: Sequence[str]) -> tuple[str, str
     if isinstance(error, OSError):
         why = error.strerror or error
         return "input", text.line(f"{error.filename}: cannot be used ({why}); name another path"), 2
+    if isinstance(error, ImportError) and (error.name or "").startswith(_AWS_LIBRARIES):
+        what = f"the installed AWS libraries are not supported ({error})"
+        return "input", text.line(f"{what}; install the versions in requirements.lock"), 2
     return _unforeseen(error, arguments)
 
 

@@ -153,9 +153,10 @@ def screen() -> "Iterator[Screen]":
 
 def run(work: Coroutine[Any, Any, T], **backend_options: Any) -> T:
     """Run `work` in an event loop; a prompt for an MFA code pauses the display."""
-    from batch_snapshot.aws import mfa
+    from batch_snapshot.aws import mfa, sdk
 
     mfa.asking.set(_ask)
+    sdk.warn.set(lambda text: warn([text]))
     return interrupts.run(work, **backend_options)
 
 

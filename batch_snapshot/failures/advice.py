@@ -23,6 +23,7 @@ _CREDENTIALS_ADVICE: Mapping[str, str] = MappingProxyType(
         "file with its CA certificate in AWS_CA_BUNDLE, else check the endpoint URL, HTTPS_PROXY and the "
         "machine's clock",
         "TrustFileError": "name a readable PEM file there, or remove the setting",
+        "UnverifiedError": "nothing was sent; install the versions in requirements.lock",
         "InvalidProxyError": "correct HTTPS_PROXY or HTTP_PROXY (http://host:port), or name the endpoint's "
         "host in NO_PROXY",
         "ProxyAuthenticationError": "put the proxy's user and password into HTTPS_PROXY or HTTP_PROXY "

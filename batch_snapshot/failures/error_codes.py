@@ -100,6 +100,7 @@ CLIENT_RULES = _by_name(
     (
         _MISCONFIGURED,
         "InvalidProxyError ProxyAuthenticationError CertificateRefusedError TrustFileError",
+        "UnverifiedError",
     ),
     # The root of aiohttp's tree; botocore's class of this name has a code.
     (_NO_ANSWER, "ClientError"),
@@ -210,7 +211,7 @@ _SHOWN_ERRORS = SETTING_ERRORS | _names(
     CertificateRefusedError ConfigNotFound CredentialsError InfiniteLoopConfigError MfaCodeError
     NoCredentialsError PartialCredentialsError InvalidProxyError ProfileNotFound
     ProxyAuthenticationError RefreshWithMFAUnsupportedError RuntimeError SSOTokenLoadError TimeoutError
-    TrustFileError UnauthorizedSSOTokenError UnknownCredentialError
+    TrustFileError UnauthorizedSSOTokenError UnknownCredentialError UnverifiedError
     """
 )
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiobotocore.httpsession import AIOHTTPSession
 from botocore.credentials import SSOProvider
 
 from batch_snapshot.aws import http
@@ -305,17 +304,6 @@ async def test_messages_go_only_to_a_verified_host(world, notify, way, monkeypat
         assert reason in warning
         assert "secret-path" not in warning
         assert world.servers[kind].received == []
-
-
-def test_seams_are_where_aiobotocore_makes_tls_contexts():
-    """A version that makes them elsewhere is one to look at before it is used."""
-    session = http.Transport(verify=True)
-    makers = ("_create_connector", "_build_ssl_contexts", "_build_verify_context")
-    found = [getattr(AIOHTTPSession, name) for name in makers if hasattr(AIOHTTPSession, name)]
-    called = {name for maker in found for name in maker.__code__.co_names}
-    assert called >= {"_setup_proxy_ssl_context", "_get_ssl_context"}
-    assert session._get_ssl_context().check_hostname
-    assert session._setup_proxy_ssl_context("http://127.0.0.1:9").check_hostname
 
 
 @pytest.mark.asyncio
