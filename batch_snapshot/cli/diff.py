@@ -18,7 +18,6 @@ from batch_snapshot.errors import InputError
     "batch-snapshot diff ledgers/night-1.ndjson ledgers/night-2.ndjson",
     "batch-snapshot diff --payload ledgers/night-1.ndjson ledgers/night-2.ndjson",
     "batch-snapshot diff --payload old.ndjson new.ndjson --html changes.html",
-    interrupt_note=": what was fetched is kept, and the same command continues",
 )
 @click.argument("before", type=params.FILE)
 @click.argument("after", type=params.FILE)
@@ -65,6 +64,8 @@ def _diff_payloads(paths: list[Path], given: dict[str, Any]) -> int:
         page.check(html, [*paths, *ledgers.values()])
     done = fetch.Exported()
     if ledgers:
+        note = ": what was fetched is kept, and the same command continues"
+        terminal.current_reporter().interrupt_note = note
         done = reading.carry_out(
             given, lambda *around: fetch.export([*ledgers], folder, *around, form="ndjson", fields=fields)
         )
