@@ -1,10 +1,8 @@
 """The step of a run that leaves rows out, before the first row is sent."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -24,7 +22,6 @@ from batch_snapshot.ledger.snapshot_index import SnapshotIndex, SnapshotJob, ser
 from batch_snapshot.manifest import filters
 from batch_snapshot.models import ApiError, Row, Skip
 from batch_snapshot.operations import NOT_FOUND, SNAPSHOT, create_operation
-from batch_snapshot.sqlite import Connection
 
 #: Rows that one skip line names, and rows that are decided on together.
 SKIPPED_AT_ONCE, DECIDED_AT_ONCE = 256, 64
@@ -45,39 +42,46 @@ CREATE TABLE active (account TEXT, catalog TEXT, engagement TEXT, resource TEXT,
 """
 
 
-@dataclass(slots=True, kw_only=True)
 class SkipFilter:
     """Reads what it must know, then decides row by row; an error of one account stops no other."""
 
-    #: Gives the rows without any history each time: what an intent has named may have been sent.
-    rows: Callable[[], Iterator[Row]]
-    #: Leave out what was not modified since its "last" snapshot, or since a time in seconds since the
-    #: epoch; None: leave out nothing for this reason.
-    since: float | str | None
-    active_jobs: bool
-    readers: Mapping[str, Reader]
-    index: SnapshotIndex
-    #: Whose snapshots the index is asked for (see `service_of`); None: it knows none of them.
-    service: str | None
-    #: The service's clock less ours in seconds, by account; None: not known.
-    clock_skew: Callable[[str], float | None]
-    now: float
-    skip: Callable[[Skip, Sequence[Row]], Awaitable[None]]
-    warnings: Sequence[str] = ()
-    #: Rows that were left out, by account.
-    skipped: Counter[str] = field(default_factory=Counter)
-    #: By account: why what must be known of its rows cannot be read; none of them may be sent.
-    errors: dict[str, ServiceError] = field(default_factory=dict)
-    _db: Connection = field(init=False)
-    _unrecorded: dict[Skip, list[Row]] = field(default_factory=lambda: {reason: [] for reason in Skip})
+    def __init__(
+        self,
+        rows: ManifestRows,
+        options: Options,
+        recorder: Recorder,
+        readers: Mapping[str, Reader],
+        index: SnapshotIndex,
+    ) -> None:
+        now = recorder.now()
+        # Those without any history, each time: what an intent has named may have been sent.
+        self._rows = rows.candidates
+        self._recorder, self._readers, self._index, self._now = recorder, readers, index, now.timestamp()
+        self._active_jobs = options.skip_active_jobs
+        #: Leave out what was not modified since its "last" snapshot, or since a time in seconds since the
+        #: epoch; None: leave out nothing for this reason.
+        self._since: float | str | None = options.changed_since
+        if options.changed_since not in {None, "last"}:
+            try:
+                self._since = filters.since(options.changed_since or "", now).timestamp()
+            except ValueError as error:
+                raise InputError(f"--changed-since: {error}; or last") from None
+        #: Whose snapshots the index is asked for; None: it knows none of them.
+        self._service = service_of(recorder.header)
+        self.warnings = index.refresh(recorder.job.path.parent)
+        #: Rows that were left out, by account.
+        self.skipped: Counter[str] = Counter()
+        #: By account: why what must be known of its rows cannot be read; none of them may be sent.
+        self.errors: dict[str, ServiceError] = {}
+        self._unrecorded: dict[Skip, list[Row]] = {reason: [] for reason in Skip}
 
     @property
     def reads(self) -> dict[str, int]:
-        return dict(sorted(sum((reader.calls for reader in self.readers.values()), Counter()).items()))
+        return dict(sorted(sum((reader.calls for reader in self._readers.values()), Counter()).items()))
 
     async def choose(self) -> None:
         with sqlite.temporary_tables(_TABLES) as self._db:
-            for number, row in enumerate(self.rows()):
+            for number, row in enumerate(self._rows()):
                 wanted = (row.account, row.catalog, row.resource)
                 self._db.execute("INSERT OR IGNORE INTO wanted VALUES (?, ?, ?, NULL, 0)", wanted)
                 where = (row.account, row.catalog, row.engagement)
@@ -86,19 +90,19 @@ class SkipFilter:
                     await anyio.lowlevel.checkpoint()
             for where in self._db.execute("SELECT DISTINCT account, catalog FROM wanted").fetchall():
                 await self._read_lists(*where)
-            rows = self.rows()
+            rows = self._rows()
             while batch := list(islice(rows, DECIDED_AT_ONCE)):
                 await self._decide(batch)
             await self._record(at_least=1)
 
     async def _read_lists(self, account: str, catalog: str) -> None:
         operation = SNAPSHOT.jobs.name
-        reader = self.readers[account]
+        reader = self._readers[account]
         try:
-            if self.active_jobs:
+            if self._active_jobs:
                 await self._read_jobs(reader, account, catalog)
             operation = "ListOpportunities"
-            if self.since is not None:
+            if self._since is not None:
                 await self._read_dates(reader, account, catalog)
         except ApiError as error:
             self.errors[account] = read_failed(account, operation, error.failure)
@@ -134,7 +138,7 @@ class SkipFilter:
 
     def _store_dates(self, account: str, catalog: str, items: Sequence[Mapping[str, Any]]) -> None:
         for item in items:
-            modified = changes.parse_date(item.get("LastModifiedDate"), self.now)
+            modified = changes.parse_date(item.get("LastModifiedDate"), self._now)
             self._db.execute(
                 "UPDATE wanted SET modified = ?, seen = 1 WHERE account = ? AND catalog = ? AND resource = ?",
                 (modified, account, catalog, item.get("Id")),
@@ -152,13 +156,13 @@ class SkipFilter:
 
     async def _read_job(self, reader: Reader, catalog: str, name: str) -> None:
         """Read what a job takes care of, once: then the index knows it."""
-        job = self.index.job(self.service, catalog, name) if self.service else None
+        job = self._index.job(self._service, catalog, name) if self._service else None
         if not job:
             answer = await reader.read(SNAPSHOT.get_job, Catalog=catalog, **{SNAPSHOT.job_parameter: name})
             members = (SNAPSHOT.members[field] for field in ("engagement", "resource", "template"))
             job = SnapshotJob(*(str(answer.get(member) or "") for member in members))
-            if self.service and all(job):
-                self.index.add_job(self.service, catalog, name, job)
+            if self._service and all(job):
+                self._index.add_job(self._service, catalog, name, job)
         self._db.execute("INSERT OR IGNORE INTO active VALUES (?, ?, ?, ?, ?)", (reader.name, catalog, *job))
 
     async def _decide(self, rows: Sequence[Row]) -> None:
@@ -173,8 +177,8 @@ class SkipFilter:
                 (row.account, row.catalog, row.engagement, row.resource, row.template),
             ).fetchone():
                 verdicts[row] = Skip.ACTIVE_JOB
-            elif self.since is not None:
-                modified, since = self._modified(row), self._since(row)
+            elif self._since is not None:
+                modified, since = self._modified(row), self._cutoff(row)
                 if changes.unchanged(modified, since):
                     verdicts[row] = Skip.UNCHANGED
                 elif modified is not None and since is None:
@@ -195,20 +199,21 @@ class SkipFilter:
         modified: float | None = found[0] if found else None
         return modified
 
-    def _since(self, row: Row) -> float | None:
+    def _cutoff(self, row: Row) -> float | None:
         """From when on a change of the row counts, less what clocks may differ; None: no ledger knows."""
-        if isinstance(self.since, float):
-            return self.since
-        last = self.index.last(self.service, row) if self.service else None
-        return None if last is None else last - changes.MARGIN - abs(self.clock_skew(row.account) or 0.0)
+        if isinstance(self._since, float):
+            return self._since
+        last = self._index.last(self._service, row) if self._service else None
+        margin = changes.MARGIN + abs(self._recorder.clock_skew(row.account) or 0.0)
+        return None if last is None else last - margin
 
     async def _compare_last_snapshot(self, verdicts: dict[Row, Skip], row: Row) -> None:
         """Decide by the last snapshot that the service has; its date is by the service's own clock."""
         if row.account in self.errors:
             return
-        operation = create_operation(row)
+        operation, reader = create_operation(row), self._readers[row.account]
         try:
-            answer = await self.readers[row.account].read(operation.look_up, **operation.read_parameters(row))
+            answer = await reader.read(operation.look_up, **operation.read_parameters(row))
         except ApiError as error:
             if error.failure.code != NOT_FOUND:
                 self.errors[row.account] = read_failed(row.account, operation.look_up, error.failure)
@@ -216,25 +221,15 @@ class SkipFilter:
         except ServiceError as error:
             self.errors[row.account] = error
             return
-        created = changes.parse_date(answer.get("CreatedAt"), self.now)
+        created = changes.parse_date(answer.get("CreatedAt"), self._now)
         if changes.unchanged(self._modified(row), created):
             verdicts[row] = Skip.UNCHANGED
 
     async def _record(self, *, at_least: int) -> None:
         for reason, rows in self._unrecorded.items():
             while len(rows) >= at_least:
-                await self.skip(reason, rows[:SKIPPED_AT_ONCE])
+                await self._recorder.skip(reason, rows[:SKIPPED_AT_ONCE])
                 del rows[:SKIPPED_AT_ONCE]
-
-
-def changed_since(options: Options, now: datetime) -> float | str | None:
-    """From when on changes count: seconds since the epoch, or "last"; None: all rows are sent."""
-    if options.changed_since in {None, "last"}:
-        return options.changed_since
-    try:
-        return filters.since(options.changed_since or "", now).timestamp()
-    except ValueError as error:
-        raise InputError(f"--changed-since: {error}; or last") from None
 
 
 @contextmanager
@@ -242,24 +237,12 @@ def prepare_skipping(
     options: Options, recorder: Recorder, readers: Mapping[str, Reader]
 ) -> Iterator[SkipFilter | None]:
     """What leaves rows out, as the options ask; None: nothing does."""
-    job = recorder.job
-    if not isinstance(job.rows, ManifestRows) or not (options.changed_since or options.skip_active_jobs):
+    rows = recorder.job.rows
+    if not isinstance(rows, ManifestRows) or not (options.changed_since or options.skip_active_jobs):
         yield None
         return
     with SnapshotIndex(paths.snapshot_index_file(state_folder_of(options))) as index:
-        now = recorder.now()
-        yield SkipFilter(
-            rows=job.rows.candidates,
-            since=changed_since(options, now),
-            active_jobs=options.skip_active_jobs,
-            readers=readers,
-            index=index,
-            service=service_of(recorder.header),
-            clock_skew=recorder.clock_skew,
-            now=now.timestamp(),
-            skip=recorder.skip,
-            warnings=index.refresh(job.path.parent),
-        )
+        yield SkipFilter(rows, options, recorder, readers, index)
 
 
 async def skip_rows(engine: RunState, chosen: SkipFilter) -> Counter[str]:
