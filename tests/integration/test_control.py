@@ -118,6 +118,7 @@ async def test_commands_that_a_run_cannot_follow_change_nothing(place):
         assert (await child.finished()).code == 4
 
 
+@pytest.mark.long
 @pytest.mark.asyncio
 async def test_run_on_a_cluster_takes_only_drain(tmp_path):
     place = Clustered(tmp_path)

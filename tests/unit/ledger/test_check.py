@@ -310,7 +310,7 @@ def problem_of(read: Callable[[], object]) -> InputError | None:
 
 
 thorough = settings(
-    max_examples=80,
+    max_examples=50,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -416,7 +416,7 @@ def mutations(draw: st.DrawFn) -> Callable[[Lines], bytes]:
 
 
 @given(spoil=mutations())
-@settings(thorough, max_examples=150)
+@settings(thorough, max_examples=80)
 def test_no_ledger_that_was_spoiled_raises_anything_else(whole, path, spoil):
     assert_one_line_errors(path, spoil(whole))
 
