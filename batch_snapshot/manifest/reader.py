@@ -261,7 +261,7 @@ def _sections_below(path: Path, wanted: Collection[str]) -> dict[str, Node]:
         with open_regular(path) as stream:
             if wanted and _mentions(stream, wanted):
                 stream.seek(0)
-                for key, node in Document(stream, ignore).sections(entries=False, bare=True):
+                for key, node in Document(stream, ignore).sections(bare=True):
                     if key.text in wanted:
                         found[key.text] = node
     except (UnreadableError, OSError):

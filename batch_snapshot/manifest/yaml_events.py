@@ -89,12 +89,15 @@ class Document:
         self._next: Callable[[], Any]
         self._meter = _Meter(stream)
 
-    def sections(self, *, entries: bool = True, bare: bool = False) -> Iterator[tuple[Scalar, Node]]:
-        """Each top-level key with its value; `pairs` once for each of its entries, if they are wanted."""
+    def sections(self, *, bare: bool) -> Iterator[tuple[Scalar, Node]]:
+        """Each top-level key with its value; `pairs` once for each of its entries.
+
+        `bare`: the document may be a list of entries alone.
+        """
         with self._syntax_errors():
             # The reader scans the first bytes at once
             self._next = yaml.CSafeLoader(self._meter).get_event
-            yield from self._document(entries=entries, bare=bare)
+            yield from self._document(bare=bare)
 
     @contextmanager
     def _syntax_errors(self) -> Iterator[None]:
@@ -117,7 +120,7 @@ class Document:
                 where += f" that begins in line {began.line + 1}"
             raise UnreadableError(line, f"not valid YAML: {error.problem}{where}{hint}") from error
 
-    def _document(self, *, entries: bool, bare: bool) -> Iterator[tuple[Scalar, Node]]:
+    def _document(self, *, bare: bool) -> Iterator[tuple[Scalar, Node]]:
         self._next()
         if type(self._next()) is StreamEndEvent:
             raise UnreadableError(0, "is empty: `batch-snapshot init` writes a manifest to start from")
@@ -125,9 +128,9 @@ class Document:
         line = _line(root)
         if type(root) is MappingStartEvent:
             self._decorated(root)
-            yield from self._top(entries=entries)
+            yield from self._top()
         elif type(root) is SequenceStartEvent and bare:
-            yield from self._entries(Scalar(PAIRS, line), root, wanted=entries)
+            yield from self._entries(Scalar(PAIRS, line), root)
         else:
             raise UnreadableError(line, "is not a manifest: its top level must be keys, such as `version: 1`")
         self._next()
@@ -135,24 +138,22 @@ class Document:
         if type(end) is not StreamEndEvent:
             raise UnreadableError(_line(end), "a second document begins: one file holds one manifest")
 
-    def _top(self, *, entries: bool) -> Iterator[tuple[Scalar, Node]]:
+    def _top(self) -> Iterator[tuple[Scalar, Node]]:
         seen: set[str] = set()
         while type(event := self._next()) is not MappingEndEvent:
             self._size = self._meter.taken = 0
-            key = self._key(event, 1)
-            if key is not None and key.text in seen:
-                self._duplicate(key.text, key.line)
-                key = None
-            seen.update([key.text] if key else [])
-            value = self._next()
-            if key is None:
-                self._node(value, 1)
-            elif key.text == PAIRS:
-                yield from self._entries(key, value, wanted=entries)
+            key, value = self._key(event, 1), self._next()
+            if key and key.text == PAIRS and PAIRS not in seen:
+                yield from self._entries(key, value)
             else:
-                yield key, self._node(value, 1)
+                node = self._node(value, 1)
+                if key and key.text in seen:
+                    self._duplicate(key.text, key.line)
+                elif key:
+                    yield key, node
+            seen.update([key.text] if key else [])
 
-    def _entries(self, key: Scalar, event: Any, *, wanted: bool) -> Iterator[tuple[Scalar, Node]]:
+    def _entries(self, key: Scalar, event: Any) -> Iterator[tuple[Scalar, Node]]:
         if type(event) is not SequenceStartEvent:
             node = self._node(event, 1)
             if not is_unwritten(node):
@@ -162,9 +163,7 @@ class Document:
         get, meter = self._next, self._meter
         while type(event := get()) is not SequenceEndEvent:
             self._size = meter.taken = 0
-            entry = self._node(event, 2)
-            if wanted:
-                yield key, entry
+            yield key, self._node(event, 2)
 
     def _node(self, event: Any, depth: int) -> Node:
         kind = type(event)
