@@ -1,63 +1,51 @@
 """What a person can do about credentials that do not work. Pure."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
-from batch_snapshot.failures.error_codes import SETTING_ERRORS
+from batch_snapshot.failures.error_codes import PARSER_ERRORS, SETTING_ERRORS
 from batch_snapshot.models import ErrorKind, Failure
 
-_CORRECT_FILE = "correct that file and run the same command again"
-
 #: By error code.
-_CREDENTIALS_ADVICE: Mapping[str, str] = MappingProxyType(
-    {
-        "NoCredentialsError": "name a profile or a role_arn in the manifest, or set AWS_PROFILE",
-        "ProfileNotFound": "name one that `aws configure list-profiles` shows",
-        "SSOTokenLoadError": "run: aws sso login{profile}",
-        "UnauthorizedSSOTokenError": "run: aws sso login{profile}",
-        "TokenRetrievalError": "run: aws sso login{profile}",
-        "MfaCodeError": "then run the same command again",
-        "RequestTimeTooSkewed": "set this machine's clock",
-        "RequestExpired": "set this machine's clock",
-        "CertificateRefusedError": "nothing was sent; if a proxy of your company opens TLS, name the "
-        "file with its CA certificate in AWS_CA_BUNDLE, else check the endpoint URL, HTTPS_PROXY and the "
-        "machine's clock",
-        "TrustFileError": "name a readable PEM file there, or remove the setting",
-        "UnverifiedError": "nothing was sent; install the versions in requirements.lock",
-        "InvalidProxyError": "correct HTTPS_PROXY or HTTP_PROXY (http://host:port), or name the endpoint's "
-        "host in NO_PROXY",
-        "ProxyAuthenticationError": "put the proxy's user and password into HTTPS_PROXY or HTTP_PROXY "
-        "(http://user:password@host:port), or name the endpoint's host in NO_PROXY",
-        "CredentialsError": "correct that and run the same command again",
-        "ConfigParseError": _CORRECT_FILE,
-        "DuplicateOptionError": _CORRECT_FILE,
-        "DuplicateSectionError": _CORRECT_FILE,
-        "MissingSectionHeaderError": _CORRECT_FILE,
-        "ParsingError": _CORRECT_FILE,
-        "UnicodeDecodeError": _CORRECT_FILE,
-        **dict.fromkeys(
-            SETTING_ERRORS,
-            "correct that setting in the AWS config file or the environment (AWS_…) and run again",
-        ),
-    }
-)
+_CREDENTIALS_ADVICE: Mapping[str, str] = {
+    "NoCredentialsError": "name a profile or a role_arn in the manifest, or set AWS_PROFILE",
+    "ProfileNotFound": "name one that `aws configure list-profiles` shows",
+    "SSOTokenLoadError": "run: aws sso login{profile}",
+    "UnauthorizedSSOTokenError": "run: aws sso login{profile}",
+    "TokenRetrievalError": "run: aws sso login{profile}",
+    "MfaCodeError": "then run the same command again",
+    "RequestTimeTooSkewed": "set this machine's clock",
+    "RequestExpired": "set this machine's clock",
+    "CertificateRefusedError": "nothing was sent; if a proxy of your company opens TLS, name the "
+    "file with its CA certificate in AWS_CA_BUNDLE, else check the endpoint URL, HTTPS_PROXY and the "
+    "machine's clock",
+    "TrustFileError": "name a readable PEM file there, or remove the setting",
+    "UnverifiedError": "nothing was sent; install the versions in requirements.lock",
+    "InvalidProxyError": "correct HTTPS_PROXY or HTTP_PROXY (http://host:port), or name the endpoint's "
+    "host in NO_PROXY",
+    "ProxyAuthenticationError": "put the proxy's user and password into HTTPS_PROXY or HTTP_PROXY "
+    "(http://user:password@host:port), or name the endpoint's host in NO_PROXY",
+    "CredentialsError": "correct that and run the same command again",
+    **dict.fromkeys(PARSER_ERRORS, "correct that file and run the same command again"),
+    **dict.fromkeys(
+        SETTING_ERRORS,
+        "correct that setting in the AWS config file or the environment (AWS_…) and run again",
+    ),
+}
 
 #: By the credential provider, as botocore names it.
-_PROVIDER_ADVICE: Mapping[str, str] = MappingProxyType(
-    {
-        "assume-role": "check role_arn{of} and the credentials that assume it (source_profile, "
-        "credential_source), and allow their owner in the role's trust policy",
-        "assume-role-with-web-identity": "check the web identity token file and the role{of} (or "
-        "AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN), and allow the issuer of the token in its trust "
-        "policy",
-        "container-role": "check the task role (ECS) or the pod identity (EKS) of this container, and "
-        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or AWS_CONTAINER_CREDENTIALS_FULL_URI",
-        "custom-process": "run the credential_process{of} by hand to see why",
-        "env": "renew the credentials and set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN",
-        "iam-role": "check that this instance has an instance profile, and that its role may be used",
-        "sso": "run: aws sso login{profile}",
-    }
-)
+_PROVIDER_ADVICE: Mapping[str, str] = {
+    "assume-role": "check role_arn{of} and the credentials that assume it (source_profile, "
+    "credential_source), and allow their owner in the role's trust policy",
+    "assume-role-with-web-identity": "check the web identity token file and the role{of} (or "
+    "AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN), and allow the issuer of the token in its trust "
+    "policy",
+    "container-role": "check the task role (ECS) or the pod identity (EKS) of this container, and "
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "custom-process": "run the credential_process{of} by hand to see why",
+    "env": "renew the credentials and set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN",
+    "iam-role": "check that this instance has an instance profile, and that its role may be used",
+    "sso": "run: aws sso login{profile}",
+}
 
 
 def credentials_advice(code: str, profile: str | None, provider: str | None = None) -> str:

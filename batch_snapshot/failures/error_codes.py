@@ -8,7 +8,6 @@ by the names of their exception classes, so that none of those libraries is impo
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from batch_snapshot.models import INVALID_RESPONSE, ErrorKind, Failure, Verdict
@@ -45,7 +44,7 @@ def _names(text: str) -> frozenset[str]:
 
 def _by_name(*rules: tuple[Rule, *tuple[str, ...]]) -> Mapping[str, Rule]:
     """The rule of each of the names, of which blanks separate those of a line."""
-    return MappingProxyType({name: rule for rule, *lines in rules for line in lines for name in line.split()})
+    return {name: rule for rule, *lines in rules for line in lines for name in line.split()}
 
 
 #: Error codes of the service and of the AWS front end before it.
@@ -201,6 +200,14 @@ SETTING_ERRORS = _names(
     InvalidS3AddressingStyleError InvalidS3UsEast1RegionalEndpointConfigError
     InvalidSTSRegionalEndpointsConfigError NoRegionError UnknownEndpointError UnknownFIPSEndpointError
     UnknownRegionError UnsupportedS3ConfigurationError
+    """
+)
+
+#: Errors about a file that cannot be parsed.
+PARSER_ERRORS = _names(
+    """
+    ConfigParseError DuplicateOptionError DuplicateSectionError MissingSectionHeaderError ParsingError
+    UnicodeDecodeError
     """
 )
 

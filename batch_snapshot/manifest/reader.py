@@ -48,16 +48,11 @@ _BLOCK = 1 << 16
 
 
 class LoadOptions(NamedTuple):
-    """How a manifest is read.
-
-    Attributes:
-        name: of a CSV or NDJSON file that is read as a manifest; None: that of the file.
-        catalog: of such a file, for rows that name none.
-        all_problems: keep all of them, not only the first; they are counted in any case.
-    """
-
+    #: Of a CSV or NDJSON file that is read as a manifest; None: that of the file.
     name: str | None = None
+    #: Of such a file, for rows that name none.
     catalog: str | None = None
+    #: Keep all of them, not only the first; they are counted in any case.
     all_problems: bool = False
 
     @property
