@@ -2,10 +2,9 @@
 
 import anyio
 import pytest
-import trio
-import trio.testing
 
 from batch_snapshot.aws import http, mfa
+from tests.support.virtual_time import in_virtual_time
 
 
 @pytest.mark.asyncio
@@ -57,7 +56,7 @@ def test_typing_an_mfa_code_stops_the_timeout_and_prompts_come_one_at_a_time():
         assert got == ["123456", "123456"]
         assert prompts == ["Enter MFA code for jane (5 min): "] * 2
 
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    in_virtual_time(main)
 
 
 def test_an_unanswered_mfa_prompt_is_not_repeated():
@@ -79,4 +78,4 @@ def test_an_unanswered_mfa_prompt_is_not_repeated():
                 await mfa.with_codes(credentials, turn, refused)
         assert len(prompts) == 1
 
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    in_virtual_time(main)

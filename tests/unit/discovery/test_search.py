@@ -6,8 +6,6 @@ from random import Random
 from typing import Any
 
 import pytest
-import trio
-import trio.testing
 
 from batch_snapshot.discovery.search import Search
 from batch_snapshot.engine.account import AccountState
@@ -18,6 +16,7 @@ from batch_snapshot.manifest.filters import Filters
 from batch_snapshot.models import ApiError, ErrorKind, Failure, Verdict
 from batch_snapshot.ratelimit import pace
 from batch_snapshot.ratelimit.pacer import Pacer
+from tests.support.virtual_time import in_virtual_time
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 TASKS = "ListEngagementFromOpportunityTasks"
@@ -78,7 +77,7 @@ def found(service: Service, path: Any = None) -> list[str]:
             await one.read({"main": service.reader()}, jobs=False, on_progress=service.progress.append)
             return [found.row.resource for found in one.pairs()]
 
-    listed: list[str] = trio.run(search, clock=trio.testing.MockClock(autojump_threshold=0))
+    listed: list[str] = in_virtual_time(search)
     return listed
 
 

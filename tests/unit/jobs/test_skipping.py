@@ -5,8 +5,6 @@ from typing import Any
 
 import anyio
 import pytest
-import trio
-import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +16,7 @@ from batch_snapshot.ledger.records import End, Intent, Record, Skipped
 from batch_snapshot.models import Skip, client_token
 from tests.support import strategies
 from tests.support.strategies import POOL, RUN_ID, START, header, histories, lines_of, numbered, patient
+from tests.support.virtual_time import in_virtual_time
 
 
 @given(histories, st.sets(st.sampled_from(POOL)), st.sampled_from(Skip))
@@ -105,7 +104,3 @@ def test_skipping_is_cancelled_by_a_signal():
 
     chosen: Any = Choosing(choose)
     assert not in_virtual_time(lambda: skipping.skip_rows(engine, chosen))
-
-
-def in_virtual_time(work: Any) -> Any:
-    return trio.run(work, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -1,6 +1,6 @@
 """A run while it goes: time left, rates, frames."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
 from math import inf
@@ -29,6 +29,7 @@ from batch_snapshot.reporting.progress import RunView
 from batch_snapshot.reporting.stats import RunStats
 from tests.support.reports import outcome
 from tests.support.strategies import POOL, START
+from tests.support.virtual_time import in_virtual_time
 
 
 @pytest.fixture
@@ -62,10 +63,6 @@ def view(
     state = RunState(running or states_of(*todo), lambda _: None, lambda: START, NO_LIMIT)
     limits = limits or limits_of(None, **dict.fromkeys(todo, Quota()))
     return RunView("nightly", stats, state, limits, Path("l.ndjson"), started=anyio.current_time())
-
-
-def in_virtual_time(look: Callable[[], Awaitable[object]]) -> object:
-    return trio.run(look, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def left(
@@ -218,7 +215,7 @@ def watched(look):
         view = RunView("nightly", stats, state, limits, Path("l.ndjson"), started=anyio.current_time())
         return await look(view)
 
-    return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    return in_virtual_time(main)
 
 
 def test_present_rate_of_a_run_is_measured_over_the_last_seconds():
