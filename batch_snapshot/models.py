@@ -98,6 +98,10 @@ class Verdict(StrEnum):
     STOP_ACCOUNT = "stop_account"
 
 
+#: Created once, as it is used for every row.
+_as_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
 class Row(NamedTuple):
     """One (engagement, resource) pair and everything else that identifies its snapshot.
 
@@ -114,8 +118,16 @@ class Row(NamedTuple):
 
     @property
     def key(self) -> bytes:
-        """16 bytes that stand for this row in sets of millions."""
-        return row_key(tuple(self))
+        """16 bytes that stand for this row in sets of millions.
+
+        Among 10 million rows two share a key with a probability of about 10⁻²⁵.
+        """
+        try:
+            text = orjson.dumps(tuple(self))
+        except orjson.JSONEncodeError:
+            # Half of a surrogate pair is not UTF-8. Its JSON escape equals that of no valid text.
+            text = _as_json(self).encode()
+        return blake2b(text, digest_size=16).digest()
 
     @property
     def pair(self) -> tuple[str, str, str]:
@@ -123,37 +135,12 @@ class Row(NamedTuple):
         return self.catalog, self.engagement, self.resource
 
 
-#: Bytes of a row's key.
-KEY_SIZE = 16
-
-
-def row_key(names: tuple[str, ...]) -> bytes:
-    """The key of the row with these values, in the order of `Row`.
-
-    Among 10 million rows two share a key with a probability of about 10⁻²⁵.
-    """
-    try:
-        text = orjson.dumps(names)
-    except orjson.JSONEncodeError:
-        # Half of a surrogate pair is not UTF-8. Its JSON escape equals that of no valid text.
-        text = _canonical(names)
-    return blake2b(text, digest_size=KEY_SIZE).digest()
-
-
 def client_token(run_id: str, row: Row, generation: int) -> str:
     """The idempotency token of `row` in the run: 36 printable characters.
 
     A JSON array is hashed, so that different rows never concatenate to the same text.
     """
-    return str(uuid5(TOKEN_NAMESPACE, _canonical([run_id, *row, generation]).decode()))
-
-
-#: Created once, as it is used for every row.
-_encode = json.JSONEncoder(separators=(",", ":")).encode
-
-
-def _canonical(values: object) -> bytes:
-    return _encode(values).encode()
+    return str(uuid5(TOKEN_NAMESPACE, _as_json([run_id, *row, generation])))
 
 
 @dataclass(frozen=True, slots=True)
