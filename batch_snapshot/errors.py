@@ -21,7 +21,9 @@ The library raises; only the command line prints.
 """
 
 import errno
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from batch_snapshot import text
@@ -42,6 +44,9 @@ _FIXES = {
 }
 #: What fixes a full disk.
 DISK_FULL = "the disk is full: free some space"
+
+#: Where this package is installed from.
+SOURCE = "git+https://github.com/batch-snapshot/batch-snapshot"
 
 #: The end of a message after which the same command resumes; the command line appends that command.
 SAME_COMMAND = "then run the same command"
@@ -70,6 +75,13 @@ def way_out(error: OSError, elsewhere: str) -> str:
     return "check the disk"
 
 
+def install_command(extra: str) -> str:
+    """The command that adds an extra of this package, in the way in which it was installed."""
+    ways = {"uv-receipt.toml": "uv tool install", "pipx_metadata.json": "pipx install --force"}
+    way = next((ways[name] for name in ways if Path(sys.prefix, name).exists()), "pip install")
+    return f"{way} 'batch-snapshot[{extra}] @ {SOURCE}'"
+
+
 class BatchSnapshotError(Exception):
     """Root of the tree: every error that this package raises on purpose."""
 
@@ -89,7 +101,9 @@ class ManifestError(InputError):
         self.problems = list(problems)
         self.total = len(self.problems) if total is None else total
         hidden = self.total - len(self.problems)
-        lines = [*self.problems, f"… and {hidden:,} more"] if hidden else self.problems
+        lines = (
+            [*self.problems, f"… and {hidden:,} more (validate --all-problems)"] if hidden else self.problems
+        )
         super().__init__("\n".join(lines))
 
 

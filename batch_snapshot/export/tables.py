@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import IO, Any
 
 from batch_snapshot import files
-from batch_snapshot.errors import InputError, StorageError, way_out
+from batch_snapshot.errors import InputError, StorageError, install_command, way_out
 from batch_snapshot.export.records import positions
 from batch_snapshot.manifest import service_model
 from batch_snapshot.models import Row
@@ -189,7 +189,7 @@ def import_pyarrow() -> ModuleType:
         import pyarrow.parquet  # noqa: PLC0415 - an extra
     except ImportError:
         raise InputError(
-            "the format parquet needs pyarrow: pip install 'batch-snapshot[parquet]', or export to .csv"
+            f"the format parquet needs pyarrow: {install_command('parquet')}, or export to .csv"
         ) from None
     return pyarrow  # type: ignore[no-any-return]
 

@@ -16,7 +16,7 @@ from batch_snapshot.config.options import BUDGET, DEFAULT_SETTINGS, LONGEST_BUDG
 from batch_snapshot.engine.account import AccountState
 from batch_snapshot.engine.pool import Engine
 from batch_snapshot.engine.seams import Seams
-from batch_snapshot.errors import InputError
+from batch_snapshot.errors import InputError, install_command
 from batch_snapshot.jobs.recorder import Recorder
 from batch_snapshot.ledger.history import History
 from batch_snapshot.models import Account
@@ -59,7 +59,7 @@ def open_callers(
     except ImportError as error:
         if (error.name or "").startswith("batch_snapshot"):
             raise
-        raise InputError("--engine dask needs Dask: pip install 'batch-snapshot[dask]'") from None
+        raise InputError(f"--engine dask needs Dask: {install_command('dask')}") from None
     return open_workers(accounts, target, options.engine, options.cluster, now)
 
 

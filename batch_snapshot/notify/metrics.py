@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from batch_snapshot import __version__, files
+from batch_snapshot.errors import install_command
 from batch_snapshot.notify import notice
 from batch_snapshot.notify.notice import Metric
 
@@ -75,7 +76,7 @@ def push(gauges: Sequence[Metric], environ: Mapping[str, str]) -> str | None:
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
     except ImportError:
         return (
-            "OpenTelemetry: the environment asks for metrics; pip install 'batch-snapshot[otel]', "
+            f"OpenTelemetry: the environment asks for metrics; {install_command('otel')}, "
             "or set OTEL_METRICS_EXPORTER=none"
         )
     # The exporter logs each try; one warning at the end is enough.

@@ -214,7 +214,7 @@ def main() -> int:
                     folder = Folder(work / f"{extra}{len(wanted)}")
                     uv(tools, folder, f"batch-snapshot{wanted} @ {wheel.as_uri()}")
                     printed = use(folder, folder.path / "bin" / PROGRAM, installed=bool(wanted))
-                    named = f"pip install 'batch-snapshot[{extra}]'" in printed
+                    named = f"uv tool install 'batch-snapshot[{extra}] @ git+https:" in printed
                     expect(named == (is_named and not wanted), f"the extra is named wrongly in:\n{printed}")
                     sys.stdout.write(f"{step}: ok, {monotonic() - began:.0f} s\n")
         except (FailedError, subprocess.TimeoutExpired) as error:

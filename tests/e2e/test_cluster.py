@@ -310,7 +310,7 @@ async def test_without_dask_the_way_to_it_is_told(tmp_path):
     (tmp_path / "distributed.py").write_text("raise ModuleNotFoundError(name='distributed')\n", "utf-8")
     ended = await call(place, "run", "trial.yaml", "--simulate", "--engine", "dask", *QUIET)
     assert ended.code == 2
-    assert "pip install 'batch-snapshot[dask]'" in ended.stderr
+    assert "pip install 'batch-snapshot[dask] @ git+https://" in ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -339,7 +339,7 @@ def test_the_first_fifty_are_kept_and_all_are_counted(write):
         manifest.load(path)
     assert caught.value.total == 1000
     assert [int(one.split(":")[1]) for one in caught.value.problems] == list(range(5, 55))
-    assert str(caught.value).endswith("… and 950 more")
+    assert str(caught.value).endswith("… and 950 more (validate --all-problems)")
 
 
 def test_a_missing_default_is_one_problem_for_all_its_rows(write):
