@@ -486,10 +486,7 @@ def test_push_without_the_extra_names_the_package(monkeypatch, capsys):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     done = run(capsys=capsys)
     assert done.code == 0
-    assert (
-        "pip install 'batch-snapshot[otel] @ git+https://github.com/batch-snapshot/batch-snapshot', or set OTEL_METRICS_EXPORTER=none"
-        in done.err
-    )
+    assert "pip install 'batch-snapshot[otel] @ git+https://" in done.err
 
 
 @pytest.mark.asyncio
