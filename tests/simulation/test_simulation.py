@@ -17,7 +17,7 @@ from tests.simulation.scenario import Invocation, Scenario, scenario_of
 from tests.simulation.shrink import shrink
 
 #: Seconds of the lives in a run of the suite, and their share for each of the cases that share the work.
-SECONDS, CASES = 8, 2
+SECONDS, CASES = 20, 4
 
 
 @pytest.mark.parametrize("case", range(CASES))
