@@ -2,9 +2,9 @@
 
 Exports clients that make one HTTP exchange a call (`client`), where calls go (`target`), the HTTP transport
 (`http`, `tls`), the endpoints that profiles name (`profiles`), prompts for MFA codes (`mfa`), messages to SNS
-topics (`sns`), and warnings about versions of the AWS libraries (`sdk`). Inside, `credentials`, `identity`,
-`providers` and `signing` find out who signs, `fast_call` makes the create calls, and `answers` turns what
-came back into receipts and failures.
+topics (`sns`), and warnings about versions of the AWS libraries (`sdk`). Inside, `credentials`, `providers`
+and `signing` find out who signs, `fast_call` makes the create calls, and `answers` turns what came back into
+receipts and failures.
 It knows errors, values and operations, but neither ledgers, nor paces, nor jobs.
 """
 

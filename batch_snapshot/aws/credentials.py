@@ -1,4 +1,4 @@
-"""Credentials by account, and the clients that accounts share.
+"""Credentials by account, of its profile or of a role; and the clients that accounts share.
 
 A session is opened for each profile. A client of botocore's (its model of a service, and a pool of
 connections) is shared by all accounts for which it would be set up alike, and each call brings what signs it
@@ -14,20 +14,29 @@ from datetime import datetime, timedelta
 from functools import partial
 from hashlib import blake2b
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 from aiobotocore.credentials import AioCredentials, AioDeferredRefreshableCredentials
 from botocore.exceptions import NoCredentialsError
 
 from batch_snapshot import redaction
-from batch_snapshot.aws import http, mfa, providers
-from batch_snapshot.aws.identity import CredentialSource, Sts
-from batch_snapshot.aws.signing import CallerCredentials, choose_signer
-from batch_snapshot.models import Account
+from batch_snapshot.aws import answers, http, mfa, providers
+from batch_snapshot.aws.signing import CallerCredentials, Signer, choose_signer, signed_by
+from batch_snapshot.failures import retry
+from batch_snapshot.models import REGION, Account, Verdict
 
-#: Seconds to ask STS whose credentials these are: the answer is useful, not needed.
-IDENTITY_TIMEOUT = 5
+#: Seconds to connect to STS, and for its answer.
+STS_TIMEOUT = 10
+
+#: Tries of STS where another one may help: throttled, a 5xx, no answer.
+STS_TRIES = 5
+
+#: Seconds and tries to ask STS whose credentials these are: the answer is useful, not needed.
+IDENTITY_TIMEOUT, IDENTITY_TRIES = 5, 2
+
+#: Roles that are assumed at once: STS limits the calls of the account that asks.
+ASSUMED_AT_ONCE = 16
 
 #: A role that was refused is not asked for again within this time.
 REFUSED_FOR = timedelta(seconds=30)
@@ -49,6 +58,15 @@ _SHAPING = (
 # aiobotocore logs credentials with their tracebacks. A program that sets up logging may want that; our users
 # get one line instead.
 logging.getLogger("aiobotocore").addHandler(logging.NullHandler())
+
+
+class CredentialSource(NamedTuple):
+    """A profile, or the ambient credentials."""
+
+    profile: str | None
+    credentials: Any
+    #: The profile's settings that shape a client.
+    shape: tuple[str, ...] = ()
 
 
 class Sessions:
@@ -86,7 +104,8 @@ class Sessions:
         self._frozen: dict[str, Any] = {}
         #: By profile: what gave its credentials, or failed to.
         self._chains: dict[str | None, providers.Chain] = {}
-        self._sts = Sts(self.client, self.scrubber, rng, self._timeout)
+        self._rng = rng
+        self._asking_sts = anyio.Semaphore(ASSUMED_AT_ONCE)
 
     async def aclose(self) -> None:
         await self._stack.aclose()
@@ -121,9 +140,23 @@ class Sessions:
         refused = self._refused_roles.get(account.name)
         if refused and abs(self._clock(account.name) - refused[0]) < REFUSED_FOR:
             raise refused[1]
+        parameters = {
+            "RoleArn": account.role_arn,
+            "RoleSessionName": account.session_name or "batch-snapshot",
+        }
+        if account.external_id:
+            parameters["ExternalId"] = account.external_id
         try:
             frozen = await self.frozen(account.name, source.credentials)
-            return await self._sts.assume_role(account, source, frozen)
+            sts = await self._sts(account.region or REGION, source)
+            answer = await self._ask_sts(account, partial(sts.assume_role, **parameters), frozen, STS_TRIES)
+            assumed = answer["Credentials"]
+            return {
+                "access_key": assumed["AccessKeyId"],
+                "secret_key": assumed["SecretAccessKey"],
+                "token": assumed["SessionToken"],
+                "expiry_time": assumed["Expiration"].isoformat(),
+            }
         except Exception as error:
             self._refused_roles[account.name] = (self._clock(account.name), error)
             raise
@@ -186,8 +219,37 @@ class Sessions:
         with suppress(Exception), anyio.fail_after(IDENTITY_TIMEOUT):
             source = await self.source(account)
             frozen = await self.frozen(account.name, credentials)
-            return await self._sts.account_number(account, source, frozen)
+            sts = await self._sts(REGION, source)
+            answer = await self._ask_sts(account, sts.get_caller_identity, frozen, IDENTITY_TRIES)
+            return str(answer["Account"])
         return None
+
+    async def _sts(self, region: str, source: CredentialSource) -> Any:
+        return await self.client(
+            "sts",
+            region,
+            source,
+            # Each of our tries is one exchange: botocore's own retries would multiply them.
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            connect_timeout=STS_TIMEOUT,
+            read_timeout=STS_TIMEOUT,
+            max_pool_connections=ASSUMED_AT_ONCE,
+        )
+
+    async def _ask_sts(self, account: Account, call: Callable[[], Any], frozen: Any, tries: int) -> Any:
+        """Make a call of STS, signed by these credentials, and again where that may help."""
+        number = 1
+        while True:
+            try:
+                async with self._asking_sts:
+                    with signed_by(Signer(frozen)), anyio.fail_after(self._timeout):
+                        return await call()
+            except Exception as error:
+                verdict = answers.failure(error, self.scrubber(account.name)).verdict
+                if number == tries or verdict not in {Verdict.RETRY, Verdict.THROTTLED}:
+                    raise
+            await anyio.sleep(retry.backoff(number, self._rng))
+            number += 1
 
     async def _open(self, profile: str | None, codes: mfa.Codes) -> CredentialSource:
         core, session, chain = self._new_session(profile)

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 import batch_snapshot
-from batch_snapshot.aws import identity
+from batch_snapshot.aws import credentials
 from batch_snapshot.aws.client import Clients
 from batch_snapshot.aws.target import Target
 from batch_snapshot.clock import utc_now
@@ -225,15 +225,15 @@ async def clients_of(number: int) -> AsyncIterator[Clients]:
 )
 async def test_sts_is_asked_again_where_that_may_help(monkeypatch, trouble):
     async with stub(monkeypatch) as service, clients_of(1) as clients:
-        service.troubles = [trouble] * (identity.STS_TRIES - 1)
+        service.troubles = [trouble] * (credentials.STS_TRIES - 1)
         assert await clients.identify("a0") == "http://127.0.0.1:9:000000000000:us-east-1"
-        assert len(service.asked) == identity.STS_TRIES
+        assert len(service.asked) == credentials.STS_TRIES
 
 
 @pytest.mark.parametrize(
     ("trouble", "asked", "words"),
     [
-        ((400, "Throttling"), identity.STS_TRIES, "several tries: run the same command again later"),
+        ((400, "Throttling"), credentials.STS_TRIES, "several tries: run the same command again later"),
         ((403, "AccessDenied"), 1, "in the trust policy of arn:aws:iam::000000000000:role/Snapshot, with"),
         ((403, "ExpiredToken"), 1, "renew the credentials"),
     ],
@@ -275,5 +275,5 @@ async def test_roles_are_assumed_on_demand_with_limited_concurrency(monkeypatch)
         service.latency = 0.1
         await asyncio.gather(*(clients.identify(f"a{n}") for n in range(60) for _ in range(3)))
         assert len(service.asked) == len(set(service.asked)) == 60, "none twice, and none that was not needed"
-        assert identity.ASSUMED_AT_ONCE / 2 <= service.most <= identity.ASSUMED_AT_ONCE
+        assert credentials.ASSUMED_AT_ONCE / 2 <= service.most <= credentials.ASSUMED_AT_ONCE
         assert len(clients._sessions._clients) == 2, "one for STS, one for the service"
