@@ -1,29 +1,23 @@
 """One account in a run: its pace, its breaker, its pause, and why it stopped if it did."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import IntEnum
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Self
 
 import anyio
 
 from batch_snapshot.engine.signal import Signal
-from batch_snapshot.failures.breakers import UNREACHABLE, Breaker
+from batch_snapshot.failures.breakers import UNREACHABLE, Breaker, Pause
 from batch_snapshot.ratelimit import forecast
+from batch_snapshot.ratelimit.pace import Pace
 from batch_snapshot.ratelimit.pace_handover import shifted
+from batch_snapshot.ratelimit.pacer import Pacer
+from batch_snapshot.ratelimit.windows import WindowFull
 from batch_snapshot.text import duration, plural
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import datetime
-
-    from batch_snapshot.failures.breakers import Pause
-    from batch_snapshot.ratelimit.pace import Pace
-    from batch_snapshot.ratelimit.pacer import Pacer
-    from batch_snapshot.ratelimit.windows import WindowFull
 
 
 class StopKind(IntEnum):
@@ -93,11 +87,7 @@ class AccountState:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Wait inside; a halt ends the wait.
-
-        Raises:
-            Abandoned: the account is halted, before the wait or by its end.
-        """
+        """Wait inside; a halt, before or meanwhile, ends the wait and raises `Abandoned`."""
         self.check_halted()
         with anyio.CancelScope() as scope:
             self._waits.add(scope)
@@ -114,10 +104,8 @@ class AccountState:
     async def begin_row(self) -> None:
         """Work on one more row, as soon as the breaker allows it; `end_row` follows.
 
-        So no more rows than the breaker's limit fail in the same way before it trips.
-
-        Raises:
-            Abandoned: the account is halted.
+        So no more rows than the breaker's limit fail in the same way before it trips. A halt raises
+        `Abandoned`.
         """
         while (allowed := self.breaker.allowed_rows) is not None and self.active >= allowed:
             with self.interruptible():
@@ -138,22 +126,23 @@ class AccountState:
         self.pause = None
         self.changed.send()
 
+    def stopped(self, kind: StopKind, why: str) -> Stop:
+        return Stop(kind, f"account {self.name}: {why}")
+
     def window_spent(self, pacer: Pacer, spent: WindowFull, now: datetime) -> Stop:
         """Note which window of which pacer is spent, and return the stop that says when it opens."""
         self.spent = pacer, spent
         calls = "read" if pacer is self.read_pacer else "call"
-        return Stop(StopKind.DEFERRED, f"account {self.name}: {_describe_spent(spent, calls, now)}")
+        return self.stopped(StopKind.DEFERRED, _describe_spent(spent, calls, now))
 
     def pause_failed(self, pause: Pause, now: float) -> Stop:
-        seconds = f"{now - pause.began:.0f} s"
+        why = f"{pause.what}; tries for another {now - pause.began:.0f} s were refused as well"
         if pause.key == UNREACHABLE:
             why = (
-                f"{pause.what}, and so for {seconds}: nothing left this machine meanwhile; check the "
-                "network, HTTPS_PROXY and --endpoint-url, then run the same command"
+                f"{pause.what}, and so for {now - pause.began:.0f} s: nothing left this machine meanwhile; "
+                "check the network, HTTPS_PROXY and --endpoint-url, then run the same command"
             )
-        else:
-            why = f"{pause.what}; tries for another {seconds} were refused as well"
-        return Stop(StopKind.DEFERRED, f"account {self.name}: {why}")
+        return self.stopped(StopKind.DEFERRED, why)
 
 
 class Progress(NamedTuple):
@@ -167,7 +156,7 @@ class Progress(NamedTuple):
     pause: Pause | None
 
     @classmethod
-    def of(cls, account: AccountState) -> Progress:
+    def of(cls, account: AccountState) -> Self:
         now = anyio.current_time()
         pause = account.pause and account.pause.shifted(-now)
         pace, read_pace = shifted(account.pacer.pace, -now), shifted(account.read_pacer.pace, -now)

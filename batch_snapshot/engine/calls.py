@@ -11,7 +11,7 @@ from datetime import datetime
 import anyio
 
 from batch_snapshot.config.options import Settings
-from batch_snapshot.engine.account import Abandoned, AccountState, Stop, StopKind
+from batch_snapshot.engine.account import Abandoned, AccountState, StopKind
 from batch_snapshot.engine.limits import ConcurrencyLimit
 from batch_snapshot.engine.run_state import RunState
 from batch_snapshot.errors import StorageError
@@ -23,7 +23,10 @@ _NO_WAIT = nullcontext()
 
 
 class Calls:
-    """The rules for the calls of all accounts of a run."""
+    """The rules for the calls of all accounts of a run.
+
+    Whatever waits raises `Abandoned` if the run or the account stops, perhaps because a window is spent.
+    """
 
     def __init__(
         self,
@@ -38,11 +41,7 @@ class Calls:
         self._now = now
 
     def turn(self, account: AccountState) -> AbstractAsyncContextManager[None]:
-        """Make a call inside: at once, or while the account pauses, as the next probe.
-
-        Raises:
-            Abandoned: the run or the account stopped.
-        """
+        """Make a call inside: at once, or while the account pauses, as the next probe."""
         return _NO_WAIT if account.pause is None else self._probe_turn(account)
 
     @asynccontextmanager
@@ -56,11 +55,7 @@ class Calls:
             yield
 
     async def permit(self, account: AccountState, pacer: Pacer) -> Permit:
-        """Wait for a permit of one of the account's pacers; while the run is paused there is none.
-
-        Raises:
-            Abandoned: the run or the account stopped, perhaps because a window is spent.
-        """
+        """Wait for a permit of one of the account's pacers; while the run is paused there is none."""
         while True:
             if self._run.paused:
                 await self._run.until_resumed(account)
@@ -86,11 +81,7 @@ class Calls:
         return permit
 
     async def reserve(self, account: AccountState, pacer: Pacer, wanted: int) -> Reserved | None:
-        """Reserve calls for another machine to make; None: the account has no windows.
-
-        Raises:
-            Abandoned: the run or the account stopped, perhaps because a window is spent.
-        """
+        """Reserve calls for another machine to make; None: the account has no windows."""
         reserved = None
         try:
             with account.interruptible():
@@ -137,11 +128,7 @@ class Calls:
     async def read(
         self, account: AccountState, read: Callable[[], Awaitable[Receipt | None]]
     ) -> Receipt | Failure | None:
-        """Make one read under a permit; returns its result, or why it failed.
-
-        Raises:
-            Abandoned: the run or the account stopped.
-        """
+        """Make one read under a permit; returns its result, or why it failed."""
         async with self.turn(account):
             while True:
                 with await self.permit(account, account.read_pacer) as permit:
@@ -197,12 +184,12 @@ class Calls:
         """Defer an account whose calls were only throttled for too long at the lowest rate."""
         if account.pacer.starved(self._settings.patience):
             waited = f"nothing but throttles for {self._settings.patience:g} s at the lowest rate"
-            stop = Stop(StopKind.DEFERRED, f"account {account.name}: {waited}: its quota is spent")
+            stop = account.stopped(StopKind.DEFERRED, f"{waited}: its quota is spent")
             self._run.stop_account(account.name, stop)
 
     def stop_signing(self, account: AccountState, failure: Failure) -> None:
-        reason = f"account {account.name}: {failure.code}: {failure.message}"
-        self._run.stop_account(account.name, Stop(StopKind.STOPPED, reason))
+        stop = account.stopped(StopKind.STOPPED, f"{failure.code}: {failure.message}")
+        self._run.stop_account(account.name, stop)
 
     def row_succeeded(self, account: AccountState) -> None:
         """Reset the breaker, and end a pause."""
@@ -220,5 +207,4 @@ class Calls:
         if pattern.passes:
             self._pause(account, pattern.key, breaker.reason, anyio.current_time())
         else:
-            stop = Stop(StopKind.STOPPED, f"account {account.name}: {breaker.reason}")
-            self._run.stop_account(account.name, stop)
+            self._run.stop_account(account.name, account.stopped(StopKind.STOPPED, breaker.reason))

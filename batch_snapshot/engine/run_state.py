@@ -84,11 +84,7 @@ class RunState:
         self._resumed.send()
 
     async def until_resumed(self, account: AccountState) -> None:
-        """Wait while the run is paused.
-
-        Raises:
-            Abandoned: the run or the account stopped.
-        """
+        """Wait while the run is paused; raises `Abandoned` if it or the account stops."""
         while self.paused:
             with account.interruptible():
                 await self._resumed.wait()
@@ -124,31 +120,24 @@ class RunState:
         self.request_stop(Stop(StopKind.DEFERRED, f"--max-duration is over ({seconds:g} s)"))
 
     def record(self, outcome: Outcome) -> None:
-        """Record an outcome before anything else happens, and count it."""
-        if not self._write(self._write_outcome, outcome):
+        """Record an outcome before anything else happens, and count it.
+
+        Nothing follows a failed write, and no call leaves: what cannot be recorded is not begun.
+        """
+        if self._recording_failed:
             return
+        try:
+            self._write_outcome(outcome)
+        except BaseException:
+            self._recording_failed = True
+            for account in self.accounts.values():
+                account.halted = True
+            raise
         self._done += 1
         self._bad += outcome.status is not Status.SUCCEEDED
         if self.stop is None and self._limit.exceeded(bad=self._bad, done=self._done):
             reason = f"{self._bad} of {self._done} rows did not succeed: --max-failures is reached"
             self.request_stop(Stop(StopKind.STOPPED, reason))
-
-    def _write(self, record: Record, outcome: Outcome) -> bool:
-        """Write an outcome unless an earlier write failed; returns whether it was written."""
-        if self._recording_failed:
-            return False
-        try:
-            record(outcome)
-        except BaseException:
-            self._fail_recording()
-            raise
-        return True
-
-    def _fail_recording(self) -> None:
-        """Let no call leave after a failed write: what cannot be recorded is not begun."""
-        self._recording_failed = True
-        for account in self.accounts.values():
-            account.halted = True
 
     def _drain(self) -> None:
         """Give the calls in flight their time-out."""

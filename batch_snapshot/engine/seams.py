@@ -12,10 +12,7 @@ from batch_snapshot.models import Outcome, Receipt, Request
 
 Send = Callable[[Request], Awaitable[Receipt]]
 Record = Callable[[Outcome], None]
-Intend = Callable[[Sequence[Request]], Awaitable[None]]
 Identify = Callable[[AccountState], Awaitable[None]]
-LookUp = Callable[[Request], Awaitable[Receipt | None]]
-Probe = Callable[[Request], Awaitable[None]]
 
 
 async def by_workers(_: Request) -> Never:
@@ -28,7 +25,7 @@ class Seams:
     """Wired once for a run. Everything that calls the service raises `ApiError`."""
 
     #: Makes a batch of one account durable; nothing of it is sent before that.
-    intend: Intend
+    intend: Callable[[Sequence[Request]], Awaitable[None]]
     #: Makes one call.
     send: Send = by_workers
     #: Writes an outcome to the ledger; an exception ends the run before another call.
@@ -36,11 +33,11 @@ class Seams:
     #: Takes a row that was begun and not settled; None: it is recorded if it is in doubt.
     leave: Callable[[Attempts], None] | None = None
     #: Finds the snapshot that an earlier try may have made.
-    look_up: LookUp = by_workers
+    look_up: Callable[[Request], Awaitable[Receipt | None]] = by_workers
     #: Finds out which AWS account signs, and sets the account's pace and windows, before its first permit.
     identify: Identify
     #: Makes one cheap read as the account, before its first write.
-    probe: Probe
+    probe: Callable[[Request], Awaitable[None]]
     #: The service's clock less ours in seconds, by account name; None: not known.
     clock_skew: Callable[[str], float | None]
     #: The wall clock.
