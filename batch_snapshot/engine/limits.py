@@ -111,7 +111,7 @@ class WindowMeter:
         self.usage.cancel(reservation)
 
 
-class SharedPace:
+class SharedPace(LocalPace):
     """An account's pace, shared by all processes of the machine.
 
     While a limit is sought, each process seeks it alone. Once it was met, the pace is the account's: each
@@ -131,7 +131,7 @@ class SharedPace:
             now: monotonic seconds, by the clock of all processes.
             warn: receives why it is no longer shared.
         """
-        self.pace = start
+        super().__init__(start)
         self._usage: CallLog | None = usage
         self._key = key
         self._warn = warn
@@ -198,7 +198,7 @@ class SharedPace:
     def _parse(self, text: str | None) -> Pace | None:
         """The stored pace, below our own ceiling."""
         if text != self._last[0]:
-            known = _load_pace(text)
+            known = pace_handover.load(text)
             if known is not None and known.ceiling != self._ceiling:
                 known = known._replace(ceiling=self._ceiling, peak=min(known.peak, self._ceiling))
             self._last = text, known
@@ -208,14 +208,6 @@ class SharedPace:
         text = pace_handover.dump(known)
         self._last = text, known
         return text
-
-
-def _load_pace(text: str | None) -> Pace | None:
-    """The stored pace; None: there is none that this version can read."""
-    try:
-        return pace_handover.load(text) if text else None
-    except ValueError:
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +226,11 @@ class AccountForecast:
 
 
 class AccountLimits:
-    """The limits of all accounts of a run."""
+    """The limits of all accounts of a run.
+
+    Whatever asks the log of calls raises `StorageError` if it cannot be read or written; what has to find out
+    whose quotas an account spends raises `ApiError` if there are no credentials.
+    """
 
     def __init__(
         self,
@@ -266,10 +262,6 @@ class AccountLimits:
         """Find out which AWS account signs, and bind the calls to its windows and its shared pace.
 
         If it cannot be found out now, it is taken to be the one that had the same settings before.
-
-        Raises:
-            ApiError: there are no credentials.
-            StorageError: the log of calls cannot be read or written.
         """
         name = account.name
         if self._usage is None:
@@ -300,12 +292,7 @@ class AccountLimits:
         pacer.change(lambda shared: pace.redeclared(shared, rate, now))
 
     async def apply_to_reads(self, account: AccountState, identify: Identify) -> None:
-        """Bind the reads of an account to their own quota, for commands that make many of them.
-
-        Raises:
-            ApiError: there are no credentials.
-            StorageError: the log of calls cannot be read or written.
-        """
+        """Bind the reads of an account to their own quota, for commands that make many of them."""
         if self._usage is not None and account.read_pacer.meter is None:
             self._meter_reads(account, await self._key(account, identify))
 
@@ -335,15 +322,9 @@ class AccountLimits:
             account.read_pacer.meter = WindowMeter(self._usage, f"{key} reads", (reads,))
 
     def forecast(self, name: str, rows: int, rate: float | None = None) -> AccountForecast:
-        """How `rows` calls of an account will go.
+        """How `rows` calls of an account will go at a measured rate.
 
-        Args:
-            name: of the account.
-            rows: calls to be made.
-            rate: as measured; None: as declared, learned by an earlier run, or assumed.
-
-        Raises:
-            StorageError: the log cannot be read.
+        Without one it is as declared, learned by an earlier run, or assumed.
         """
         key = self._keys.get(name) or (self._usage.read_note(self._names[name]) if self._usage else None)
         windows = self._windows[name]
@@ -363,7 +344,7 @@ class AccountLimits:
         if declared is not None:
             return declared, "declared"
         text = self._usage.read_note(f"{key} pace sought", LEARNED_FOR) if self._usage and key else None
-        found = _load_pace(text)
+        found = pace_handover.load(text)
         return (found.known, "learned") if found and found.known else (PUBLISHED_RATE, "assumed")
 
 

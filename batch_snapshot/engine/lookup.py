@@ -44,7 +44,6 @@ class LookUps:
         """Find the snapshot of an earlier try; None: there is none, send under the same token.
 
         Raises:
-            Abandoned: the run or the account stopped.
             ApiError: the read failed in a way that another try of the row may cure.
             LookUpRefusedError: the look-up is not possible, and rows in doubt are not to be sent again.
         """

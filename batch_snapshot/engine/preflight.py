@@ -29,9 +29,7 @@ class Preflight:
     async def check(self, account: AccountState, request: Request) -> None:
         """Identify the account, and make one read in the catalog of `request`, each once.
 
-        Raises:
-            Abandoned: the run or the account stopped.
-            ApiError: the account cannot sign, or cannot be identified now.
+        An account that cannot sign, or cannot be identified now, raises `ApiError`.
         """
         catalog = request.row.catalog
         if catalog in account.read_catalogs:

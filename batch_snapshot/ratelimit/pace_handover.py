@@ -27,19 +27,13 @@ def dump(pace: Pace) -> str:
     return json.dumps([_FORMAT, *pace])
 
 
-def load(text: str) -> Pace:
-    """Read a pace that `dump` wrote.
-
-    Raises:
-        ValueError: another version wrote it.
-    """
+def load(text: str | None) -> Pace | None:
+    """Read a pace that `dump` wrote; None: there is none, or another version wrote it."""
     try:
-        layout, phase, *values = json.loads(text)
+        layout, phase, *values = json.loads(text or "null")
         found = dict(zip(Pace._fields, [Phase(phase), *values], strict=True))
         start, admitted, throttled, excess, mark, earlier = found.pop("tally")
         tally = PaceTally(start, admitted, throttled, excess, tuple(mark), tuple(earlier))
-    except (TypeError, KeyError) as error:
-        raise ValueError(str(error)) from None
-    if layout != _FORMAT:
-        raise ValueError(f"format {layout}")
-    return Pace(**found, tally=tally)
+    except (ValueError, TypeError, KeyError):
+        return None
+    return Pace(**found, tally=tally) if layout == _FORMAT else None

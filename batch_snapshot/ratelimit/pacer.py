@@ -4,20 +4,16 @@ A permit is for one call: it is taken just before the call leaves, learns how th
 back. `pace` decides when, `windows` count; this module waits.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import Protocol, Self
 
 import anyio
 
 from batch_snapshot.errors import StorageError
 from batch_snapshot.ratelimit.pace import Pace
 from batch_snapshot.ratelimit.windows import QuotaWindow, WindowFull
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 #: Seconds between two looks at a full window: other programs and ended calls may make room earlier than
 #: predicted, and a machine that slept wakes late.
@@ -74,30 +70,21 @@ class Reserved:
         self.left += 1
 
 
-class PaceStore(Protocol):
-    """Where an account's pace is kept."""
-
-    @property
-    def pace(self) -> Pace: ...
-
-    def change(self, event: Callable[[Pace], Pace]) -> None:
-        """Replace the pace by the one after an event, atomically."""
-
-
 class LocalPace:
-    """A pace that no other process uses."""
+    """Keeps an account's pace, which no other process uses."""
 
     def __init__(self, pace: Pace) -> None:
         self.pace = pace
 
     def change(self, event: Callable[[Pace], Pace]) -> None:
+        """Replace the pace by the one after an event, atomically."""
         self.pace = event(self.pace)
 
 
 class Permit:
     """The right to make one call now, taken at `sent_at`; leaving the `with` block gives it back."""
 
-    def __init__(self, pacer: Pacer, sent_at: float, reservation: int | None) -> None:
+    def __init__(self, pacer: "Pacer", sent_at: float, reservation: int | None) -> None:
         self.sent_at = sent_at
         self._pacer = pacer
         self._reservation = reservation
@@ -142,7 +129,8 @@ class Pacer:
     """Hands out permits one at a time, first come first served.
 
     Waiters queue behind a lock and only the first sleeps, so a rate that changes meanwhile applies to all
-    that wait behind it.
+    that wait behind it. Whatever asks the windows raises `StorageError` if the log of calls cannot be read or
+    written, and what waits for them `WindowFullError` if one is full and is not waited for.
     """
 
     def __init__(
@@ -154,7 +142,7 @@ class Pacer:
         clock: Callable[[], float] = anyio.current_time,
     ) -> None:
         """Start at `pace`; `wait` until a full window opens again, instead of raising."""
-        self.store: PaceStore = LocalPace(pace)
+        self.store = LocalPace(pace)
         self.meter = meter
         #: The window that is being waited for, and until when by the clock.
         self.waiting: tuple[WindowFull, float] | None = None
@@ -194,29 +182,20 @@ class Pacer:
             self._failed = error
 
     def acquire_nowait(self) -> Permit | None:
-        """A permit, if nothing waits for one and a call may leave at once.
-
-        Raises:
-            StorageError: the log of calls cannot be read or written.
-        """
+        """A permit, if nothing waits for one and a call may leave at once."""
         if self._queue.locked() or self._failed or self.pace.opens(now := self.now()) > now:
             return None
         reservation = self._reserve()
         return None if isinstance(reservation, WindowFull) else self._permit(reservation)
 
     async def acquire(self) -> Permit:
-        """Wait until a call may leave; the windows are asked last.
-
-        Raises:
-            WindowFullError: a window is full, and is not waited for.
-            StorageError: the log of calls cannot be read or written.
-        """
+        """Wait until a call may leave; the windows are asked last."""
         async with self._queue:
             while True:
                 await self._wait_for_pace()
                 reservation = self._reserve()
                 if isinstance(reservation, WindowFull):
-                    await self.wait_for_window(reservation)
+                    await self._wait_for_window(reservation)
                 elif permit := self._permit(reservation):
                     return permit
 
@@ -232,26 +211,21 @@ class Pacer:
         return None
 
     async def reserve(self, wanted: int) -> Reserved | None:
-        """Reserve up to `wanted` calls, at least one, for another machine; None: there are no windows.
-
-        Raises:
-            WindowFullError: a window is full, and is not waited for.
-            StorageError: the log of calls cannot be read or written.
-        """
+        """Reserve up to `wanted` calls, at least one, for another machine; None: there are no windows."""
         if self.meter is None:
             return None
         reserved = Reserved([])
         try:
             wanted = min(wanted, max(1, -(-self.meter.free_calls() // WINDOW_SHARE)))
             while len(reserved.calls) < wanted:
-                self.check_failure()
+                self._check_failure()
                 reservation = self.meter.reserve()
                 if not isinstance(reservation, WindowFull):
                     reserved.add(reservation)
                 elif reserved.calls:
                     break
                 else:
-                    await self.wait_for_window(reservation)
+                    await self._wait_for_window(reservation)
         except BaseException:
             self.settle(reserved)
             raise
@@ -281,19 +255,15 @@ class Pacer:
             with anyio.move_on_after(due - now):
                 await self._wake.wait()
             self._wake = None
-        self.check_failure()
+        self._check_failure()
 
-    def check_failure(self) -> None:
+    def _check_failure(self) -> None:
         """Raise the `StorageError` by which an earlier call could not be logged."""
         if self._failed:
             raise self._failed
 
-    async def wait_for_window(self, full: WindowFull) -> None:
-        """Wait a little for a window to open.
-
-        Raises:
-            WindowFullError: it is not waited for.
-        """
+    async def _wait_for_window(self, full: WindowFull) -> None:
+        """Wait a little for a window to open."""
         if not self._wait or full.opens_in == inf:
             raise WindowFullError(full)
         began = self.now()
@@ -305,11 +275,7 @@ class Pacer:
             self.waited += self.now() - began
 
     def spent(self, before: WindowFull) -> WindowFull:
-        """How long a window that was full `before` stays full.
-
-        Raises:
-            StorageError: the log of calls cannot be read.
-        """
+        """How long a window that was full `before` stays full."""
         reservation = self.meter.reserve() if self.meter else 0
         if isinstance(reservation, WindowFull):
             return reservation
