@@ -124,12 +124,8 @@ class SharedPace(LocalPace):
     ) -> None:
         """Join the processes that call for `key` now; else begin with `start`, or near a learned rate.
 
-        Args:
-            usage: the log where it is stored.
-            key: of the account.
-            start: if no other process calls for the account.
-            now: monotonic seconds, by the clock of all processes.
-            warn: receives why it is no longer shared.
+        `now` is in seconds of the clock that all processes share; `warn` receives why the pace is no longer
+        shared.
         """
         super().__init__(start)
         self._usage: CallLog | None = usage

@@ -92,12 +92,8 @@ class Engine(RunState):
     ) -> None:
         """Bring all batches to their outcomes, or to an early stop (see `ending`).
 
-        Args:
-            batches: the requests.
-            expected: how many there will be of each account; None: unknown.
-
-        Raises:
-            BaseExceptionGroup: with whatever `record` or `intend` raised.
+        `expected` says how many requests there will be of each account, if that is known. Whatever `record`
+        or `intend` raises ends the run, and is raised in a group.
         """
         try:
             with self._scope:
@@ -173,7 +169,10 @@ class Engine(RunState):
         """Send a row until its outcome is known, and record it."""
         try:
             await self.preflight.check(account, attempts.request)
-            outcome = await self._send_with_retries(account, attempts)
+            try:
+                outcome = await self._try(account, attempts)
+            except ApiError as error:
+                outcome = await self._retry(account, attempts, error)
         except Abandoned:
             self._leave(attempts)
         except LookUpRefusedError as refusal:
@@ -187,12 +186,6 @@ class Engine(RunState):
             self.record(outcome)
             if not outcome.reconciled:
                 self._calls.row_succeeded(account)
-
-    async def _send_with_retries(self, account: AccountState, attempts: Attempts) -> Outcome:
-        try:
-            return await self._try(account, attempts)
-        except ApiError as error:
-            return await self._retry(account, attempts, error)
 
     async def _retry(self, account: AccountState, attempts: Attempts, first: ApiError) -> Outcome:
         """Go on after the first try, which failed; most rows never come here."""

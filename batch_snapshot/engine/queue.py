@@ -49,10 +49,8 @@ class RequestQueue:
     ) -> None:
         """Begin empty.
 
-        Args:
-            accounts: names.
-            halted: whether an account takes no more (see `wake`).
-            read_ahead: requests in memory at most, besides one batch for each account.
+        `halted` says whether an account takes no more (see `wake`); `read_ahead` is how many requests are in
+        memory at most, besides one batch for each account.
         """
         self._backlogs = {name: _Backlog(name) for name in accounts}
         self._halted = halted
@@ -82,13 +80,9 @@ class RequestQueue:
     ) -> None:
         """Fill the backlogs until nothing is left to read, or no account takes more.
 
-        Args:
-            batches: the requests of all accounts.
-            expected: how many there will be of each account, so that nothing is read ahead for one that
-                has none to come. A wrong number delays requests, and loses none.
-
-        Raises:
-            StorageError: no space on disk.
+        `expected` says how many requests there will be of each account, so that nothing is read ahead for one
+        that has none to come; a wrong number delays requests, and loses none. A full disk raises
+        `StorageError`.
         """
         self._expected = expected
         for batch in batches:

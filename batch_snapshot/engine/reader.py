@@ -26,16 +26,12 @@ Inputs = Callable[[str, str], Awaitable[Mapping[str, Sequence[str]]]]
 
 #: Attempts of a read; throttles cost none.
 ATTEMPTS = DEFAULT_SETTINGS.max_attempts
-
-#: Items of a page that every list gives: AWS documents fewer than its model allows.
-SAFE_PAGE_SIZE = 100
-
-#: Times that one list is started again because a page token was refused, for example as expired.
-RESTARTS = 3
-
 #: Seconds of nothing but throttles at the lowest rate after which the quota counts as spent.
 PATIENCE = DEFAULT_SETTINGS.patience
-
+#: Items of a page that every list gives: AWS documents fewer than its model allows.
+SAFE_PAGE_SIZE = 100
+#: Times that one list is started again because a page token was refused, for example as expired.
+RESTARTS = 3
 #: Independent reads in flight at once.
 CONCURRENT_READS = 8
 
@@ -55,9 +51,9 @@ class Page(NamedTuple):
 class Reader:
     """Makes the reads of one account.
 
-    Attributes:
-        name: of the account.
-        calls: counts by operation, throttled ones included.
+    What the service refuses for good raises `ApiError`; what cannot be read, because the account cannot sign
+    or the service keeps failing, `ServiceError`; a spent quota of reads `DeferredError`; and a log of calls
+    that cannot be used `StorageError`.
     """
 
     def __init__(
@@ -71,6 +67,7 @@ class Reader:
         inputs: Inputs | None = None,
     ) -> None:
         self.name = account.name
+        #: By operation, throttled ones included.
         self.calls: Counter[str] = Counter()
         self.throttled = 0
         self._account = account
@@ -88,10 +85,6 @@ class Reader:
         """Read every page of a list, or those from `token` on, one at a time.
 
         If the token of a page is refused the list is started again, so items may be returned twice.
-
-        Raises:
-            ApiError: the service refuses the request.
-            ServiceError: it cannot be read, or not now.
         """
         member = LISTS[operation].items
         restarts, restarted = 0, False
@@ -118,20 +111,14 @@ class Reader:
         try:
             return await self.read(operation, **parameters, MaxResults=size, **more)
         except ApiError as error:
-            if size <= SAFE_PAGE_SIZE or not _refuses_size(error.failure):
+            too_many = "maxresults" in error.failure.message.lower()
+            if size <= SAFE_PAGE_SIZE or error.failure.kind is not ErrorKind.INVALID or not too_many:
                 raise
         self._page_sizes[operation] = SAFE_PAGE_SIZE
         return await self.read(operation, **parameters, MaxResults=SAFE_PAGE_SIZE, **more)
 
     async def read(self, operation: str, **parameters: Any) -> dict[str, Any]:
-        """Read until there is an answer.
-
-        Raises:
-            ApiError: the service refuses the request for good.
-            ServiceError: the account cannot sign, or the service keeps failing.
-            DeferredError: the quota of reads is spent.
-            StorageError: the log of calls cannot be read or written.
-        """
+        """Read until there is an answer."""
         failures = 0
         while True:
             answer = await self._try(operation, parameters)
@@ -156,10 +143,13 @@ class Reader:
         return await self._inputs(self.name, operation) if self._inputs else {}
 
     async def _try(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any] | Failure:
-        try:
-            await self._ensure_identified()
-        except ApiError as error:
-            return error.failure
+        async with self._identifying:
+            if not self._identified:
+                try:
+                    await self._identify(self._account)
+                except ApiError as error:
+                    return error.failure
+                self._identified = True
         with await self._permit() as permit:
             permit.used()
             self.calls[operation] += 1
@@ -178,12 +168,6 @@ class Reader:
             permit.answered()
             return answer
 
-    async def _ensure_identified(self) -> None:
-        async with self._identifying:
-            if not self._identified:
-                await self._identify(self._account)
-                self._identified = True
-
     async def _permit(self) -> Permit:
         try:
             return await self._account.read_pacer.acquire()
@@ -195,10 +179,6 @@ class Reader:
 def _refuses_token(failure: Failure) -> bool:
     """Whether the page token may be what is refused; the request itself was accepted before."""
     return failure.kind is ErrorKind.INVALID or "token" in failure.code.lower()
-
-
-def _refuses_size(failure: Failure) -> bool:
-    return failure.kind is ErrorKind.INVALID and "maxresults" in failure.message.lower()
 
 
 async def map_concurrently(items: Iterable[Item], work: Callable[[Item], Awaitable[None]]) -> None:
@@ -227,10 +207,7 @@ async def map_concurrently(items: Iterable[Item], work: Callable[[Item], Awaitab
 
 def read_failed(account: str, operation: str, failure: Failure) -> ServiceError:
     """The error for people when a read on which the work depends failed."""
-    hint = (
-        f"; allow {iam_action(operation)}, which this needs"
-        if failure.code == "AccessDeniedException"
-        else ""
-    )
+    denied = failure.code == "AccessDeniedException"
+    hint = f"; allow {iam_action(operation)}, which this needs" if denied else ""
     kind = DeferredError if failure.unreachable else ServiceError
     return kind(f"account {account}: {operation}: {failure.code}: {failure.message}{hint}")

@@ -5,7 +5,7 @@ knows neither latencies nor other programs that use the same quota.
 """
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil, inf, isinf
@@ -35,12 +35,7 @@ class Forecast:
 
 
 def days_needed(rows: Mapping[str, int], calls_a_day: Mapping[str, float]) -> list[str]:
-    """Warnings for accounts whose rows need more than a day, and what that means for a nightly run.
-
-    Args:
-        rows: of a manifest, by account.
-        calls_a_day: that the quota windows allow, by account.
-    """
+    """Warnings for accounts whose rows need more than a day, and what that means for a nightly run."""
     warnings = []
     for account, number in rows.items():
         a_day = calls_a_day[account]
@@ -69,14 +64,11 @@ def forecast(
 
     Args:
         calls: one for each row.
-        rate: calls per second.
+        rate: calls per second, above 0.
         windows: (seconds, limit) of each rolling window. With a limit of 0 no call ever leaves: there is one
             span that begins in inf seconds.
         ages: for each earlier call, how many seconds ago it ended; in any order.
         pause: a gap longer than this many seconds begins a new span, unless it is the rate's own.
-
-    Raises:
-        ValueError: the rate is not positive.
     """
     if not rate > 0:
         raise ValueError(f"a rate of {rate:g} calls a second makes none")
@@ -138,20 +130,13 @@ def describe(forecast: Forecast, now: datetime) -> str:
         return f"{total}: nothing to do"
     if isinf(forecast.ends_in):
         return f"{total}: never, as a quota window leaves room for no call"
-    if len(forecast.spans) == 1:
-        when = _begins(forecast.spans[0], now)
-    else:
-        when = ", ".join(_parts(forecast.spans, now))
+    spans, many = forecast.spans, len(forecast.spans) > NAMED
+    named = (*spans[:FIRST_NAMED], spans[-1]) if many else spans
+    words = [f"{span.rows:,} {_begins(span, now)}" for span in named]
+    if many:
+        words.insert(-1, "…")
+    when = ", ".join(words) if len(spans) > 1 else _begins(spans[0], now)
     return f"{total}: {when}; ends {clock_time(forecast.ends_in, now)}"
-
-
-def _parts(spans: Sequence[ForecastSpan], now: datetime) -> Iterable[str]:
-    words = [f"{span.rows:,} {_begins(span, now)}" for span in _named(spans)]
-    return words if len(spans) <= NAMED else [*words[:-1], "…", words[-1]]
-
-
-def _named(spans: Sequence[ForecastSpan]) -> Sequence[ForecastSpan]:
-    return spans if len(spans) <= NAMED else [*spans[:FIRST_NAMED], spans[-1]]
 
 
 def _begins(span: ForecastSpan, now: datetime) -> str:

@@ -150,11 +150,7 @@ class CallLog:
         machine: Machine | None = None,
         timeout: float = LOCK_TIMEOUT,
     ) -> None:
-        """Open or create the log at `path`; `clock` gives steady seconds, instead of the machine's.
-
-        Raises:
-            StorageError: it cannot be opened, or is not a log of calls of this or an earlier version.
-        """
+        """Open or create the log at `path`; `clock` gives steady seconds, instead of the machine's."""
         self._path = path.absolute()
         self._lock = threading.Lock()
         with self._errors():
@@ -182,8 +178,7 @@ class CallLog:
     def reserve(self, account: str, windows: Sequence[QuotaWindow]) -> int | WindowFull:
         """Log a call that is about to leave, or say when one would fit all `windows`.
 
-        Returns:
-            An id for `finish` or `cancel`; 0, and nothing is logged, if there are no windows.
+        Returns an id for `finish` or `cancel`; 0, and nothing is logged, if there are no windows.
         """
         if not windows:
             return 0
@@ -239,10 +234,8 @@ class CallLog:
     def update_note(self, name: str, change: Callable[[str | None, float], str | None]) -> None:
         """Change the text stored under `name` in one transaction.
 
-        Args:
-            name: of the note.
-            change: gets the text, None if there is none, and its age in seconds; returns the new text, or
-                None to keep the old one.
+        `change` gets the text, None if there is none, and its age in seconds; it returns the new text, or
+        None to keep the old one.
         """
         with self._transaction() as now:
             after = change(*self._find_note(name, now))
