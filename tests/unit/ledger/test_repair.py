@@ -228,6 +228,19 @@ def test_a_ledger_with_bytes_cut_out_or_inserted_leads_to_no_second_snapshot(
     assert_repaired(made, path, content[:start] + garbage + content[start:], forgotten=False)
 
 
+@pytest.mark.parametrize("status", [Status.IN_DOUBT, Status.SUCCEEDED])
+def test_a_result_that_was_copied_behind_a_success_is_dropped(path, status):
+    ledger = LedgerBuilder(rows=1).begin().intend(row(1)).result(row(1), status)
+    copied = ledger.lines[-1]
+    ledger.end("interrupted").begin().intend(row(1)).result(row(1))
+    ledger.counts = {"succeeded": 1}
+    lines = [*ledger.lines, copied, *ledger.end().lines[-1:]]
+    rewriting.write(path, b"".join(lines))
+    done = repair(path, NOW)
+    assert done.dropped == 1
+    assert history_of_checked(path).status(row(1).key) is Status.SUCCEEDED
+
+
 # -- by the simulator's record ------------------------------------------------------------------------
 
 
